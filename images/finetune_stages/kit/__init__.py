@@ -1,0 +1,14 @@
+"""What every stage program needs around its work: its document, its attempt, publishing, progress, its result.
+
+Standard library only: it travels with the training program into images that know nothing of this project.
+"""
+
+from .context import Context, Finished
+from .fault import StageError
+from .program import run_stage
+from .workspace import Seal, publish_directory, read_seal, seal_directory, verify_seal, write_file
+
+__all__ = [
+    "Context", "Finished", "Seal", "StageError", "publish_directory", "read_seal", "run_stage", "seal_directory", "verify_seal",
+    "write_file",
+]  # fmt: skip

@@ -1,0 +1,129 @@
+"""What a stage's work is given: its document, absolute paths, its attempt, and a way to report."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from finetune_contract import progress as progress_lines
+from finetune_contract import reasons
+from finetune_contract.codec import decode
+from finetune_contract.documents import StageDocument
+from finetune_contract.progress import Progress
+from finetune_contract.result import LossPoint
+from finetune_contract.workspace import Attempt, RunLayout
+
+from .fault import StageError
+from .workspace import publish_directory, write_file
+
+T = TypeVar("T")
+
+REPORT_SECONDS = 0.5
+"""Progress is printed at most that often."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a stage's work returns when it is done: the parts of a result that are its own.
+
+    ``outputs`` is one of the dataclasses of :mod:`finetune_contract.result`.
+    """
+
+    outputs: Any
+    metrics: dict[str, float] = field(default_factory=dict)
+    history: tuple[LossPoint, ...] = ()
+    message: str = ""
+    reused: bool = False
+
+
+@dataclass
+class Context:
+    """One attempt of one stage at work.
+
+    Attributes:
+        workspace: the directory that the volume is mounted at.
+        rank: number of this process among all processes of the stage, 0 for those with one.
+        inputs_digest: names the result; results of other inputs are not ours.
+    """
+
+    document: StageDocument
+    workspace: Path
+    attempt: Attempt
+    inputs_digest: str
+    rank: int = 0
+    last_progress: Progress | None = None
+    _printed: float = 0.0
+    _print: Callable[[str], None] = print
+
+    @property
+    def layout(self) -> RunLayout:
+        """The run's paths, relative to the workspace."""
+        return self.document.run.layout
+
+    def inputs(self, cls: type[T]) -> T:
+        """The stage's inputs as ``cls``.
+
+        Raises:
+            DocumentError: they do not have that form.
+        """
+        return decode(cls, self.document.inputs, "inputs")
+
+    def path(self, relative: str) -> Path:
+        """A workspace-relative path, absolute."""
+        return self.workspace / relative
+
+    def scratch(self) -> Path:
+        """This attempt's own folder, empty: unfinished work lies there until it is published by rename."""
+        folder = self.path(self.layout.attempt(self.document.stage, self.attempt))
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def claim(self) -> None:
+        """Make this attempt the one that may publish, unless a newer one has.
+
+        Raises:
+            StageError: ``Superseded``.
+        """
+        if self._current().order > self.attempt.order:
+            raise self._superseded()
+        write_file(self._current_file, f"{self.attempt}\n".encode())
+
+    def publish(self, source: Path, target: str) -> Path:
+        """Move a sealed directory of this attempt to ``target`` (workspace-relative), if this attempt still is the current one.
+
+        Raises:
+            StageError: ``Superseded``: a newer attempt took over, for example while this one's node was cut off.
+        """
+        if self._current() != self.attempt:
+            raise self._superseded()
+        place = self.path(target)
+        publish_directory(source, place)
+        return place
+
+    def report(self, progress: Progress, force: bool = False) -> None:
+        """Tell how far the work is. Cheap: what comes too soon after the last report is kept but not printed."""
+        now = time.time()
+        self.last_progress = replace(progress, time=int(now))
+        if force or now - self._printed >= REPORT_SECONDS:
+            self._printed = now
+            self._print(progress_lines.line(self.last_progress))
+
+    @property
+    def _current_file(self) -> Path:
+        return self.path(self.layout.current(self.document.stage))
+
+    def _current(self) -> Attempt:
+        try:
+            return Attempt.parse(self._current_file.read_text().strip())
+        except (FileNotFoundError, ValueError):
+            return Attempt(0, 0)
+
+    def _superseded(self) -> StageError:
+        return StageError(
+            reasons.SUPERSEDED, f"Attempt {self._current()} took over from attempt {self.attempt}; nothing was published."
+        )

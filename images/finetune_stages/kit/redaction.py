@@ -1,0 +1,31 @@
+"""Secrets out of everything that a stage prints or reports."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY|CREDENTIAL|PULL_SECRET|API_KEY", re.IGNORECASE)
+_SHORTEST = 6
+"""Shorter values are left alone: they would blank out ordinary words."""
+_URL_SECRETS = re.compile(
+    r"(\w+://)[^/\s@]+@|((?:[?&])(?:[\w.-]*(?:token|signature|credential|key|sig|secret)[\w.-]*)=)[^&\s\"']+", re.IGNORECASE
+)
+
+
+class Redactor:
+    """Replaces the values of secret-looking environment variables, and credentials inside URLs, by ``***``."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        values = {value for name, value in environment.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST}
+        ordered = sorted(values, key=len, reverse=True)
+        self._values = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+    def __call__(self, text: str) -> str:
+        """``text`` without secrets."""
+        if self._values is not None:
+            text = self._values.sub("***", text)
+        if "://" in text:
+            text = _URL_SECRETS.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
+        return text

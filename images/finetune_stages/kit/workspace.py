@@ -1,0 +1,147 @@
+"""Publishing into a shared volume: write aside, seal, rename. Readers see all of it or nothing."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_contract.codec import DocumentError, decode, digest, encode
+from finetune_contract.workspace import SENTINEL
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class SealedFile:
+    """A file of a sealed directory: its size in bytes and its SHA-256 in hex."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What the sentinel of a published directory says.
+
+    ``digest`` is the SHA-256 over the sorted names and digests of the files: equal content, equal digest, wherever it lies.
+    ``note`` is the stage's own record about the directory, flat.
+    """
+
+    digest: str
+    files: dict[str, SealedFile]
+    note: dict[str, str | int | float | bool]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write ``path`` so that a reader, or a crash, finds the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def seal_directory(directory: Path, note: dict[str, str | int | float | bool] | None = None) -> Seal:
+    """Digest every file below ``directory`` and write the sentinel, last."""
+    files = {str(path.relative_to(directory)): SealedFile(path.stat().st_size, file_sha256(path)) for path in _files(directory)}
+    seal = Seal(digest({name: file.sha256 for name, file in files.items()}), files, note or {})
+    write_file(directory / SENTINEL, json.dumps(encode(seal), indent=1, sort_keys=True).encode())
+    return seal
+
+
+def read_seal(directory: Path) -> Seal | None:
+    """The seal of a published directory; ``None`` where there is none or it cannot be read."""
+    try:
+        return decode(Seal, json.loads((directory / SENTINEL).read_bytes()))
+    except (OSError, ValueError, DocumentError):
+        return None
+
+
+def verify_seal(directory: Path) -> Seal | None:
+    """The seal, if every file that it names is there and has its digest; ``None`` for a damaged or unfinished directory."""
+    seal = read_seal(directory)
+    if seal is None:
+        return None
+    for name, expected in seal.files.items():
+        path = directory / name
+        try:
+            if path.stat().st_size != expected.size or file_sha256(path) != expected.sha256:
+                return None
+        except OSError:
+            return None
+    return seal
+
+
+def publish_directory(source: Path, target: Path) -> None:
+    """Move a sealed directory to its place; what lay there is replaced.
+
+    Two writers of equal content may meet (a shared cache): the one that comes second finds the place taken and replaces it
+    by the same files.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = source.with_name(f"{source.name}.replaced")
+    for _ in range(3):
+        if target.is_symlink():
+            target.unlink()
+        elif target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            try:
+                target.rename(old)
+            except FileNotFoundError:
+                pass
+        try:
+            source.rename(target)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    else:
+        raise OSError(errno.EBUSY, "another writer keeps publishing there", str(target))
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def link_directory(target: Path, place: Path) -> None:
+    """Let ``place`` be a relative link to ``target``, exchanged by rename."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside = place.with_name(f".{place.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(os.path.relpath(target, place.parent), target_is_directory=True)
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    aside.replace(place)
+
+
+def copy_or_link_file(source: Path, target: Path) -> None:
+    """A hard link where the file systems allow it (no room used), else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _files(directory: Path) -> Iterable[Path]:
+    for root, folders, names in os.walk(directory):
+        folders.sort()
+        for name in sorted(names):
+            if name != SENTINEL:
+                yield Path(root) / name

@@ -1,0 +1,123 @@
+"""Frozen dataclasses to JSON documents and back: snake_case here, camelCase there, every fault named by its path.
+
+pydantic would do this in one line, but the package must import on a bare Python (see the package's docstring).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class DocumentError(ValueError):
+    """A document does not have the form that the contract states; the message names the field."""
+
+
+def camel(name: str) -> str:
+    """``max_seq_len`` -> ``maxSeqLen``."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def encode(value: Any) -> Any:
+    """A dataclass (or a container of them) as JSON values; fields that are ``None`` are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {camel(name): encode(item) for name, item in pairs if item is not None}
+    if isinstance(value, Mapping):
+        return {key: encode(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encode(item) for item in value]
+    return value
+
+
+def decode(cls: type[T], data: Any, path: str = "") -> T:
+    """The dataclass ``cls`` from JSON values.
+
+    Raises:
+        DocumentError: an unknown or missing field, or a value of the wrong type.
+    """
+    if not isinstance(data, Mapping):
+        raise DocumentError(f"{path or cls.__name__}: expected an object, found {_kind(data)}")
+    fields = {camel(field.name): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise DocumentError(f"{_join(path, unknown[0])}: unknown field")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, field in fields.items():
+        if key in data:
+            values[field.name] = _convert(hints[field.name], data[key], _join(path, key))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise DocumentError(f"{_join(path, key)}: missing")
+    return cls(**values)
+
+
+def canonical(value: Any) -> bytes:
+    """The one byte form of a JSON value that digests are taken of: sorted keys, no spaces, UTF-8, no NaN."""
+    return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of :func:`canonical`, in hex."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = [option for option in args if option is not type(None)]
+        if value is None and len(options) < len(args):
+            return None
+        return _first_match(options, value, path)
+    if origin is typing.Literal:
+        if value not in args:
+            raise DocumentError(f"{path}: {value!r} is none of {', '.join(map(str, args))}")
+        return value
+    if origin is tuple:
+        _expect(value, list, path)
+        return tuple(_convert(args[0], item, f"{path}[{index}]") for index, item in enumerate(value))
+    if origin in (dict, Mapping):
+        _expect(value, dict, path)
+        return {key: _convert(args[1], item, _join(path, key)) for key, item in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return decode(hint, value, path)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is not Any:
+        _expect(value, hint, path)
+    return value
+
+
+def _first_match(options: list[Any], value: Any, path: str) -> Any:
+    for option in options[:-1]:
+        try:
+            return _convert(option, value, path)
+        except DocumentError:
+            continue
+    return _convert(options[-1], value, path)
+
+
+def _expect(value: Any, cls: type, path: str) -> None:
+    if not isinstance(value, cls) or (isinstance(value, bool) and cls is not bool):
+        raise DocumentError(f"{path}: expected {_NAMES.get(cls, cls.__name__)}, found {_kind(value)}")
+
+
+_NAMES: dict[type, str] = {
+    str: "a string", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "an object",
+}  # fmt: skip
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else _NAMES.get(type(value), type(value).__name__)
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

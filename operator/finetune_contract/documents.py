@@ -1,0 +1,175 @@
+"""The input documents: what each stage program is told, one frozen dataclass a stage.
+
+``inputs`` holds nothing that differs between two runs with the same wish, so its digest (with those of what the stage reads)
+says whether work was done before. Paths follow from the run's folder (:mod:`.workspace`); secrets come as environment
+variables and never stand in a document.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from . import CONTRACT_VERSION
+from .codec import DocumentError, decode
+from .workspace import RunLayout, run_root
+
+CONFIG_VARIABLE = "FINETUNE_CONFIG"
+"""Environment variable with the path of the stage's document."""
+WORKSPACE_VARIABLE = "FINETUNE_WORKSPACE"
+"""Environment variable with the directory that the workspace volume is mounted at."""
+RESULT_VARIABLE = "FINETUNE_RESULT"
+"""Environment variable with the path that the short result goes to (the container's termination message)."""
+ATTEMPT_VARIABLE = "FINETUNE_ATTEMPT"
+"""Environment variable with ``<round>.<attempt>``."""
+INPUTS_DIGEST_VARIABLE = "FINETUNE_INPUTS_DIGEST"
+"""Environment variable with the digest of everything the stage's result depends on."""
+
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Whose work this is."""
+
+    name: str
+    namespace: str
+    uid: str
+    experiment: str | None = None
+
+    @property
+    def layout(self) -> RunLayout:
+        """The run's folder in the workspace."""
+        return RunLayout(run_root(self.name, self.uid))
+
+
+@dataclass(frozen=True)
+class StageDocument:
+    """The envelope that every stage program reads from ``FINETUNE_CONFIG``."""
+
+    contract_version: int
+    stage: str
+    run: RunInfo
+    inputs: dict[str, Any]
+
+    @classmethod
+    def parse(cls, data: Any) -> StageDocument:
+        """The document from JSON values.
+
+        Raises:
+            DocumentError: the form is wrong, or the contract's version is one that this program does not know.
+        """
+        version = data.get("contractVersion") if isinstance(data, dict) else None
+        if version != CONTRACT_VERSION:
+            raise DocumentError(f"contractVersion: this program knows {CONTRACT_VERSION}, the document has {version!r}")
+        return decode(cls, data)
+
+
+@dataclass(frozen=True)
+class DatasetInputs:
+    """Stage *dataset*: fetch, check and split chat data. Defaults are those of the OpenShift AI pipelines."""
+
+    uri: str
+    eval_uri: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    format: Literal["auto", "messages"] = "auto"
+    subset: int = 0
+    subset_mode: Literal["random", "first"] = "random"
+    train_split: float = 0.9
+    bad_rows: Literal["Fail", "Drop"] = "Fail"
+    bad_rows_share: float = 0.0
+    seed: int = 42
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """Stage *model*: the base model into the workspace, whole and checked."""
+
+    uri: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class OsftInputs:
+    """OSFT (arXiv 2504.07097): train only the low singular directions of each weight."""
+
+    unfreeze_rank_ratio: float = 0.25
+    target_patterns: tuple[str, ...] = ()
+    trainable: Literal["all", "targets"] = "all"
+
+
+@dataclass(frozen=True)
+class CheckpointInputs:
+    """Which models to leave in ``checkpoints/`` beside the final one."""
+
+    per_epoch: bool = False
+    keep: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """Stage *training*. Batch sizes count rows, ``max_tokens_per_gpu`` and ``max_seq_len`` count tokens."""
+
+    algorithm: Literal["sft", "osft"]
+    engine: Literal["portable"]
+    epochs: int
+    effective_batch_size: int
+    max_tokens_per_gpu: int
+    max_seq_len: int
+    learning_rate: float
+    micro_batch_size: int | None = None
+    warmup_steps: int = 0
+    scheduler: str = "cosine"
+    scheduler_args: dict[str, Scalar] = field(default_factory=dict)
+    seed: int = 42
+    unmask: bool = False
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
+    osft: OsftInputs | None = None
+    checkpoints: CheckpointInputs = CheckpointInputs()
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """Stages *evaluation* (the fine-tuned model) and *baseline* (the base model): the same questions to both."""
+
+    subject: Literal["final", "base"]
+    tasks: tuple[str, ...] = ()
+    task_files: bool = False
+    holdout: bool = True
+    backend: Literal["hf"] = "hf"
+    limit: int | None = None
+    batch_size: int | Literal["auto"] = "auto"
+    fewshot: int | None = None
+    system_instruction: str | None = None
+    generation: dict[str, Scalar] = field(default_factory=dict)
+    model_args: dict[str, Scalar] = field(default_factory=dict)
+    log_samples: bool = True
+    verbosity: str = "INFO"
+    seed: int = 42
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class RegistrationInputs:
+    """Stage *registration*: name, version and lineage of the model into a registry.
+
+    ``parameters`` are the run's effective values, flat, as the registry shows them; metrics and digests are read from the
+    results of the earlier stages in the workspace.
+    """
+
+    kind: Literal["MLflow"]
+    name: str
+    version: str
+    model_uri: str
+    on_existing: Literal["NewVersion"] = "NewVersion"
+    author: str | None = None
+    description: str | None = None
+    format: str = "pytorch"
+    format_version: str = "1.0"
+    alias: str | None = None
+    parameters: dict[str, Scalar] = field(default_factory=dict)
+    results: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,190 @@
+"""What a stage program says at its end: one result, whole in the workspace and short in the termination message.
+
+Kubernetes keeps at most 4,096 bytes of a termination message, so the short form is trimmed in a fixed order (history, then
+metrics, then the message) and says ``truncated``. RHOAI's progress keys stand at its top level, ours under ``finetune``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from . import CONTRACT_VERSION
+from .codec import DocumentError, decode, encode
+from .progress import Progress, to_rhoai
+
+MESSAGE_LIMIT = 4096
+"""Bytes of UTF-8 that Kubernetes keeps of a termination message."""
+HISTORY_LIMIT = 64
+"""Points of the loss curve in a result and in status."""
+OUR_KEY = "finetune"
+
+Outcome = Literal["Succeeded", "Failed"]
+
+
+@dataclass(frozen=True)
+class LossPoint:
+    """One point of the loss curve: optimizer step, loss in nats per trained token."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of one attempt of one stage.
+
+    Attributes:
+        inputs_digest: what ``FINETUNE_INPUTS_DIGEST`` said: the result belongs to these inputs and no others.
+        outcome, reason, message: ``Succeeded``, or ``Failed`` with a name from :mod:`.reasons` and a sentence.
+        metrics: safe keys (letters, digits, ``_``, ``.``, ``-``) to finite numbers.
+        outputs: the stage's own record, one of the classes below.
+        reused: nothing was computed, an earlier result for the same inputs was found and checked.
+        file, file_digest: where the full result lies in the workspace, and its SHA-256.
+    """
+
+    stage: str
+    attempt: str
+    inputs_digest: str
+    outcome: Outcome
+    reason: str | None = None
+    message: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    history: tuple[LossPoint, ...] = ()
+    reused: bool = False
+    file: str | None = None
+    file_digest: str | None = None
+    truncated: bool = False
+    contract_version: int = CONTRACT_VERSION
+
+
+@dataclass(frozen=True)
+class DatasetOutputs:
+    """Proof of stage *dataset*: digests are SHA-256 in hex of what training and evaluation will read."""
+
+    digest: str
+    train_rows: int
+    eval_rows: int
+    source_digest: str
+    source_rows: int
+    dropped_rows: int = 0
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelOutputs:
+    """Proof of stage *model*."""
+
+    digest: str
+    parameters: int
+    size_bytes: int
+    architecture: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingOutputs:
+    """Proof of stage *training*.
+
+    ``samples_seen`` is counted over all processes and epochs; ``expected_samples`` is epochs x kept rows. ``opened`` says that
+    the written model was opened again: its configuration, every weight's header, its tokenizer.
+    """
+
+    digest: str
+    samples_seen: int
+    expected_samples: int
+    rows: int
+    dropped_rows: int
+    steps: int
+    processes: int
+    opened: bool
+
+
+@dataclass(frozen=True)
+class EvaluationOutputs:
+    """Proof of stages *evaluation* and *baseline*."""
+
+    model_digest: str
+    eval_rows: int
+    tasks: tuple[str, ...]
+    higher_is_better: dict[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RegistrationOutputs:
+    """Proof of stage *registration*: what the registry answered when it was asked again."""
+
+    kind: str
+    name: str
+    version: str
+    registry_version: str
+    model_uri: str
+    read_back: bool
+    run_id: str | None = None
+    url: str | None = None
+
+
+def termination_message(result: Result, progress: Progress | None = None, limit: int = MESSAGE_LIMIT) -> str:
+    """The short form of ``result``: JSON of at most ``limit`` bytes in UTF-8."""
+    for candidate in _ever_shorter(result):
+        text = json.dumps(
+            {**(to_rhoai(progress) if progress else {}), OUR_KEY: encode(candidate)},
+            separators=(",", ":"), ensure_ascii=False, allow_nan=False,
+        )  # fmt: skip
+        if len(text.encode()) <= limit:
+            return text
+    raise DocumentError(f"result of stage {result.stage}: its outputs alone exceed {limit} bytes")
+
+
+def _ever_shorter(result: Result) -> Iterator[Result]:
+    yield result
+    result = replace(result, truncated=True)
+    for points in (HISTORY_LIMIT, 32, 16, 8, 0):
+        result = replace(result, history=thin(result.history, points))
+        yield result
+    while result.metrics:
+        kept = sorted(result.metrics.items())[: len(result.metrics) // 2]
+        result = replace(result, metrics=dict(kept))
+        yield result
+    for characters in (512, 128, 0):
+        result = replace(result, message=result.message[:characters])
+        yield result
+
+
+def parse_message(text: str | None) -> Result | None:
+    """The result in a termination message; ``None`` where there is none (a crash leaves log lines or nothing there).
+
+    Raises:
+        DocumentError: it is a result, but of a contract version that this release does not know.
+    """
+    try:
+        data = json.loads(text or "")
+    except ValueError:
+        return None
+    ours = data.get(OUR_KEY) if isinstance(data, dict) else None
+    return parse_result(ours) if isinstance(ours, dict) else None
+
+
+def parse_result(data: dict[str, Any]) -> Result:
+    """A result from JSON values.
+
+    Raises:
+        DocumentError: the form is wrong, or the contract's version is one that this release does not know.
+    """
+    version = data.get("contractVersion")
+    if version != CONTRACT_VERSION:
+        raise DocumentError(f"result: this release knows contract version {CONTRACT_VERSION}, the program wrote {version!r}")
+    return decode(Result, data)
+
+
+def thin(history: Sequence[LossPoint], points: int) -> tuple[LossPoint, ...]:
+    """At most ``points`` of a curve, evenly spaced, the first and the last among them."""
+    if len(history) <= points:
+        return tuple(history)
+    if points <= 1:
+        return tuple(history[-1:]) if points == 1 else ()
+    last = len(history) - 1
+    return tuple(history[round(index * last / (points - 1))] for index in range(points))

@@ -1,0 +1,122 @@
+"""Where everything lies in a workspace volume: workspace-relative paths, one function a question.
+
+::
+
+    <volume>/
+      cache/datasets/<sha256>/  cache/models/<sha256>/  cache/baselines/<sha256>/    shared by all runs of the volume
+      tasks/                                                     lm-eval task files that users keep beside their runs
+      mlflow.db                                                  the local registry (local mode only)
+      runs/<name>-<uid8>/
+        datasets/{train,eval}.jsonl                              what training and evaluation read
+        base_model/                                              link into cache/models
+        checkpoints/  final_model/                               what training leaves
+        results/<stage>.<round>.<inputs12>.json                  full results; a restarted program repeats its own
+        logs/<stage>.<round>.<attempt>.<rank>.log                every rank's whole output
+        attempts/<stage>/current                                 the attempt that may publish
+        attempts/<stage>/<round>.<attempt>/                      unfinished work, published by rename
+        pipeline_log.txt                                         a line a stage, as the old pipelines wrote it
+
+The names ``datasets``, ``checkpoints``, ``final_model`` and ``pipeline_log.txt`` are those of the OpenShift AI pipelines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CACHE_DATASETS = "cache/datasets"
+CACHE_MODELS = "cache/models"
+CACHE_BASELINES = "cache/baselines"
+TASKS = "tasks"
+MLFLOW_STORE = "mlflow.db"
+
+SENTINEL = ".finetune.json"
+"""Written last into every published directory: its digest and its files. A directory without it is not finished."""
+
+
+def run_root(name: str, uid: str) -> str:
+    """``runs/<name>-<uid8>``: a run of the same name made again later gets its own folder."""
+    return f"runs/{name}-{uid[:8]}"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of one stage: ``round`` grows when a user reruns, ``number`` when the operator tries again."""
+
+    round: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.round}.{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> Attempt:
+        """The inverse of ``str()``.
+
+        Raises:
+            ValueError: the text is not ``<round>.<number>``.
+        """
+        round_, _, number = text.partition(".")
+        return cls(int(round_), int(number))
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What decides which of two attempts is the newer one."""
+        return (self.round, self.number)
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The paths inside one run's folder."""
+
+    root: str
+
+    @property
+    def datasets(self) -> str:
+        """The folder with the prepared data."""
+        return f"{self.root}/datasets"
+
+    @property
+    def train_data(self) -> str:
+        """Chat rows to train on, JSONL."""
+        return f"{self.datasets}/train.jsonl"
+
+    @property
+    def eval_data(self) -> str:
+        """Held-out chat rows, JSONL; empty where nothing was held out."""
+        return f"{self.datasets}/eval.jsonl"
+
+    @property
+    def base_model(self) -> str:
+        """The model that training starts from."""
+        return f"{self.root}/base_model"
+
+    @property
+    def checkpoints(self) -> str:
+        """Models saved on the way."""
+        return f"{self.root}/checkpoints"
+
+    @property
+    def final_model(self) -> str:
+        """The fine-tuned model: weights, tokenizer, chat template."""
+        return f"{self.root}/final_model"
+
+    @property
+    def pipeline_log(self) -> str:
+        """One line for each thing that a stage did, for people."""
+        return f"{self.root}/pipeline_log.txt"
+
+    def result(self, stage: str, round_: int, inputs_digest: str) -> str:
+        """The full result of a stage in a round, for these inputs."""
+        return f"{self.root}/results/{stage}.{round_}.{inputs_digest[:12]}.json"
+
+    def attempt(self, stage: str, attempt: Attempt) -> str:
+        """Where an attempt works before it publishes."""
+        return f"{self.root}/attempts/{stage}/{attempt}"
+
+    def current(self, stage: str) -> str:
+        """The file that names the attempt which may publish."""
+        return f"{self.root}/attempts/{stage}/current"
+
+    def log(self, stage: str, attempt: Attempt, rank: int) -> str:
+        """The whole output of one process."""
+        return f"{self.root}/logs/{stage}.{attempt}.{rank}.log"

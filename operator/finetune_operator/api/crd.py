@@ -1,0 +1,55 @@
+"""The CustomResourceDefinition, made from the models: ``crds/`` is this document, and a test keeps the two equal."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from .finetunerun import GROUP, KIND, PLURAL, VERSION, FineTuneRun
+from .schema import structural
+
+COLUMNS = (
+    ("Phase", "string", ".status.phase", 0, "Where the run stands"),
+    ("Progress", "string", ".status.summary.progress", 0, "Percent of the running stage"),
+    ("Loss", "string", ".status.summary.loss", 0, "Last training loss"),
+    ("Score", "string", ".status.summary.score", 0, "First metric of the gate, else of the evaluation"),
+    ("Model", "string", ".status.summary.model", 0, "Registered name and version"),
+    ("Age", "date", ".metadata.creationTimestamp", 0, "Time since the run was made"),
+    ("Algorithm", "string", ".status.summary.algorithm", 1, "sft, osft or lora"),
+    ("ETA", "string", ".status.summary.eta", 1, "What is left of the running stage"),
+    ("Queue", "string", ".status.summary.queue", 1, "Queue of the run"),
+    ("Message", "string", ".status.summary.message", 1, "What is going on"),
+)
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The structural schema of a FineTuneRun."""
+    root = structural(FineTuneRun)
+    for standard in ("apiVersion", "kind"):
+        root["properties"][standard] = {"type": "string"}
+    root["properties"]["metadata"] = {"type": "object"}
+    root["required"] = ["spec"]
+    return root
+
+
+def crd() -> dict[str, Any]:
+    """The CustomResourceDefinition ``finetuneruns.finetunerun.io``."""
+    columns = [
+        {"name": name, "type": type_, "jsonPath": path, "priority": priority, "description": description}
+        for name, type_, path, priority, description in COLUMNS
+    ]
+    names = {
+        "kind": KIND, "listKind": f"{KIND}List", "plural": PLURAL, "singular": KIND.lower(), "shortNames": ["ftr"],
+        "categories": ["ai"],
+    }  # fmt: skip
+    version = {
+        "name": VERSION, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema()},
+        "subresources": {"status": {}}, "additionalPrinterColumns": columns,
+    }  # fmt: skip
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
+    }

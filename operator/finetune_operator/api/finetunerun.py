@@ -1,0 +1,102 @@
+"""The resource's root: its names, and the rules that join spec and status.
+
+Root rules run on status writes too, so each one here fires only when the part of spec that it is about has changed: a
+rule of a later release never blocks the status of an object that an earlier one accepted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from .section import Rule, Section
+from .spec import FineTuneRunSpec
+from .status import FineTuneRunStatus
+
+GROUP = "finetunerun.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "FineTuneRun"
+PLURAL = "finetuneruns"
+NAME_LIMIT = 52
+NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+
+# The sections that freeze when a run starts, with the reruns that may come with an edit of them.
+_FROM_DATASET = ("dataset",)
+_FROM_MODEL = (*_FROM_DATASET, "model")
+_FROM_TRAINING = (*_FROM_MODEL, "training")
+_FROM_EVALUATION = (*_FROM_TRAINING, "evaluation")
+_FROM_GATE = (*_FROM_EVALUATION, "gate")
+_FROM_REGISTRATION = (*_FROM_GATE, "registration")
+FROZEN_SECTIONS: dict[str, tuple[str, ...]] = {
+    "dataset": _FROM_DATASET,
+    "model": _FROM_MODEL,
+    "training": _FROM_TRAINING,
+    "evaluation": _FROM_EVALUATION,
+    "gate": _FROM_GATE,
+    "registry": _FROM_REGISTRATION,
+    "publish": _FROM_REGISTRATION,
+    "storage": (),
+    "queue": _FROM_REGISTRATION,
+    "serviceAccountName": _FROM_REGISTRATION,
+}
+
+_STARTED = "has(oldSelf.status) && has(oldSelf.status.startedAt)"
+_ENDED = "has(oldSelf.status) && has(oldSelf.status.finishedAt)"
+_NEW_RERUN = "has(self.spec.rerun) && (!has(oldSelf.spec.rerun) || self.spec.rerun.id != oldSelf.spec.rerun.id)"
+
+
+def _same(path: str) -> str:
+    """Whether an optional field of spec is as it was."""
+    return f"has(self.spec.{path}) == has(oldSelf.spec.{path}) && (!has(self.spec.{path}) || self.spec.{path} == oldSelf.spec.{path})"
+
+
+def _same_but_size() -> str:
+    """Whether ``storage`` is as it was, but for its size, which a rule of its own lets grow."""
+    fields = " && ".join(
+        f"has(self.spec.storage.{field}) == has(oldSelf.spec.storage.{field})"
+        f" && (!has(self.spec.storage.{field}) || self.spec.storage.{field} == oldSelf.spec.storage.{field})"
+        for field in ("claimName", "storageClassName", "accessModes")
+    )
+    return (
+        "has(self.spec.storage) == has(oldSelf.spec.storage) && (!has(self.spec.storage) || ("
+        f"{fields} && has(self.spec.storage.size) == has(oldSelf.spec.storage.size)))"
+    )
+
+
+def _frozen(section: str, reruns: tuple[str, ...]) -> Rule:
+    unchanged = _same_but_size() if section == "storage" else _same(section)
+    listed = ", ".join(f"'{stage}'" for stage in reruns)
+    allowed = f" || ({_ENDED} && {_NEW_RERUN} && self.spec.rerun.from in [{listed}])" if reruns else ""
+    advice = f", or after its end set a new rerun.id with rerun.from: {reruns[-1]}" if reruns else ""
+    return Rule(
+        f"({unchanged}) || !({_STARTED}){allowed}",
+        f"spec.{section} is frozen since the run started: make a new run from it (finetune clone){advice}",
+        field=f".spec.{section}",
+    )
+
+
+class FineTuneRun(Section):
+    """One fine-tuning run: dataset, training, evaluation, gate and registration of one model."""
+
+    RULES = (
+        Rule(
+            f"self.metadata.name.size() <= {NAME_LIMIT} && self.metadata.name.matches('{NAME_PATTERN}')",
+            f"metadata.name must be at most {NAME_LIMIT} characters, begin with a lower-case letter, and hold lower-case letters,"
+            " digits and dashes only",
+            field=".metadata",
+        ),
+        *(_frozen(section, reruns) for section, reruns in FROZEN_SECTIONS.items()),
+        Rule(
+            f"({_same('rerun')}) || !({_STARTED}) || (({_ENDED}) && has(self.spec.rerun))",
+            "spec.rerun opens a new round of a run that has ended: wait for its end, and do not remove it",
+            field=".spec.rerun",
+        ),
+    )
+
+    api_version: str = Field(API_VERSION)
+    kind: str = Field(KIND)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    spec: FineTuneRunSpec = Field(description="What is wished.")
+    status: FineTuneRunStatus | None = Field(None, description="What was observed. Written by the operator only.")

@@ -1,0 +1,246 @@
+"""``status``: what the operator observed, for people and for machines. Written by the operator only.
+
+The bounds keep the object small: :mod:`finetune_operator.core.trim` holds the whole object under 64 KiB.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from .section import Section, text
+
+Text = Annotated[str, Field(max_length=1024)]
+Word = Annotated[str, Field(max_length=128)]
+Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
+Digest = Annotated[str, Field(max_length=64)]
+Metrics = Annotated[dict[Annotated[str, Field(max_length=128)], float], Field(max_length=256)]
+Free = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+
+StageName = Literal[
+    "workspace", "dataset", "model", "training", "baseline", "evaluation", "gate", "approval", "registration"
+]  # fmt: skip
+StageState = Literal["Pending", "Running", "Retrying", "Succeeded", "Failed", "Skipped"]
+Phase = Literal[
+    "Pending", "Suspended", "Queued", "Preparing", "Training", "Evaluating", "AwaitingApproval", "Registering",
+    "Succeeded", "Failed", "Rejected",
+]  # fmt: skip
+ConditionType = Literal[
+    "Succeeded", "Finished", "Reconciling", "Stalled", "Suspended", "Queued", "WorkspaceReady", "DatasetReady", "ModelReady",
+    "Trained", "Evaluated", "GatePassed", "Approved", "Registered",
+]  # fmt: skip
+
+
+class Condition(Section):
+    """A standard Kubernetes condition."""
+
+    type: ConditionType = Field(description="What the condition is about.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: Annotated[str, text(64, r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$")] = Field(
+        description="Why, in one word of the documented list."
+    )
+    message: Text = Field(description="Why, in a sentence.")
+    last_transition_time: Time = Field(description="When status last changed.")
+    observed_generation: Annotated[int, Field(ge=0)] | None = Field(None, description="The generation of spec that it is about.")
+
+
+class Child(Section):
+    """The Job or TrainJob of an attempt."""
+
+    kind: Word = Field(description="Job, TrainJob or PersistentVolumeClaim.")
+    name: Annotated[str, Field(max_length=253)] = Field(description="Its name.")
+    uid: Word | None = Field(None, description="Its uid, once it was seen.")
+
+
+class StageStatus(Section):
+    """Where one stage stands."""
+
+    name: StageName = Field(description="The stage.")
+    state: StageState = Field(description="Where it stands.")
+    attempt: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of the attempt in this round.")
+    round: Annotated[int, Field(ge=1)] | None = Field(None, description="The round that its result is from.")
+    started_at: Time | None = Field(None, description="When the first attempt of the round began.")
+    finished_at: Time | None = Field(None, description="When it ended.")
+    retry_at: Time | None = Field(None, description="When the next attempt begins.")
+    child: Child | None = Field(None, description="The child of the current attempt.")
+    inputs_digest: Digest | None = Field(None, description="SHA-256 of everything that the result depends on.")
+    output_digest: Digest | None = Field(None, description="SHA-256 of what the stage made.")
+    reused: bool | None = Field(None, description="Nothing was computed: an earlier result for the same inputs was found.")
+    failures: Annotated[dict[str, int], Field(max_length=16)] | None = Field(
+        None, description="Failed attempts of this round, by cause."
+    )
+    reason: Word | None = Field(None, description="Why it is in this state, in one word.")
+    message: Text | None = Field(None, description="Why, in a sentence.")
+
+
+class ProgressStatus(Section):
+    """How far the stage is that people wait for."""
+
+    stage: StageName | None = Field(None, description="The stage.")
+    percent: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="0 to 100.")
+    step: Annotated[int, Field(ge=0)] | None = Field(None, description="Optimizer steps, rows or requests done.")
+    total_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Of how many.")
+    epoch: float | None = Field(None, description="Times that the data was seen.")
+    eta_seconds: Annotated[int, Field(ge=0)] | None = Field(None, description="What is left of the stage, in seconds.")
+    loss: float | None = Field(None, description="Training loss in nats per token.")
+    tokens_per_second: float | None = Field(None, description="Tokens trained per second, over all processes.")
+    last_report: Time | None = Field(None, description="When the stage last said so.")
+    note: Word | None = Field(None, description="What it is doing.")
+
+
+class MetricsStatus(Section):
+    """Numbers, by safe keys: <task>.<metric> in the evaluations."""
+
+    training: Metrics | None = Field(None, description="Of training: final loss, tokens, seconds.")
+    evaluation: Metrics | None = Field(None, description="Of the fine-tuned model.")
+    baseline: Metrics | None = Field(None, description="Of the base model.")
+    higher_is_better: Annotated[dict[Annotated[str, Field(max_length=128)], bool], Field(max_length=256)] | None = Field(
+        None, description="The direction of each metric, where its task states one."
+    )
+
+
+class HistoryPoint(Section):
+    """A point of the loss curve."""
+
+    step: Annotated[int, Field(ge=0)] = Field(description="Optimizer step.")
+    loss: float = Field(description="Nats per token.")
+
+
+class FailureStatus(Section):
+    """Why the run failed, and what to do."""
+
+    stage: StageName | None = Field(None, description="The stage that failed.")
+    reason: Word = Field(description="Why, in one word of the documented list.")
+    message: Text | None = Field(None, description="Why, in a sentence.")
+    exit_code: int | None = Field(None, description="Exit code of the process that ended the stage.")
+    hint: Text | None = Field(None, description="What to change, by field.")
+    log_tail: Annotated[str, Field(max_length=2048)] | None = Field(None, description="Last lines of its log, secrets removed.")
+    command: Text | None = Field(None, description="The command that shows the whole log.")
+
+
+class RequirementVerdict(Section):
+    """One requirement of the gate, measured."""
+
+    metric: Word = Field(description="The metric.")
+    passed: bool = Field(description="The verdict.")
+    value: float | None = Field(None, description="What was measured.")
+    bound: float | None = Field(None, description="What was required.")
+    margin: float | None = Field(None, description="How far from the bound; negative fails.")
+    message: Text | None = Field(None, description="In a sentence.")
+
+
+class GateStatus(Section):
+    """What the gate decided."""
+
+    passed: bool | None = Field(None, description="The verdict.")
+    subject: Word | None = Field(None, description="What an approval must name in spec.approval.of.")
+    requirements: Annotated[list[RequirementVerdict], Field(max_length=32)] | None = Field(None, description="One by one.")
+
+
+class ApprovalStatus(Section):
+    """Who decided what."""
+
+    decision: Word | None = Field(None, description="Approved or Rejected.")
+    by: Annotated[str, Field(max_length=256)] | None = Field(None, description="Who.")
+    at: Time | None = Field(None, description="When.")
+    note: Text | None = Field(None, description="Why.")
+
+
+class ModelStatus(Section):
+    """The result."""
+
+    uri: Annotated[str, Field(max_length=2048)] | None = Field(None, description="Where a server can load it from.")
+    digest: Digest | None = Field(None, description="SHA-256 over its files.")
+    base_digest: Digest | None = Field(None, description="SHA-256 over the base model's files.")
+    parameters: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of parameters.")
+
+
+class RegistryStatus(Section):
+    """The entry in the registry."""
+
+    kind: Word | None = Field(None, description="ModelRegistry or MLflow.")
+    name: Word | None = Field(None, description="Name of the registered model.")
+    version: Word | None = Field(None, description="Version as it was registered.")
+    registry_version: Word | None = Field(None, description="The registry's own number or id of the version.")
+    run_id: Word | None = Field(None, description="The registry's run, where it has runs.")
+    url: Annotated[str, Field(max_length=2048)] | None = Field(None, description="Where to look at it.")
+
+
+class UsageStatus(Section):
+    """What the run cost."""
+
+    gpu_seconds: float | None = Field(None, description="GPUs x seconds, over all attempts.")
+    queued_seconds: float | None = Field(None, description="Time in a queue.")
+    wall_seconds: float | None = Field(None, description="From start to end, suspended time not counted.")
+
+
+class Adaptation(Section):
+    """A default that this place cannot honour, and what is done instead."""
+
+    field: Annotated[str, Field(max_length=128)] = Field(description="The field.")
+    preset: Annotated[str, Field(max_length=256)] | None = Field(None, description="What the preset says.")
+    value: Annotated[str, Field(max_length=256)] | None = Field(None, description="What is done.")
+    reason: Annotated[str, Field(max_length=256)] = Field(description="Why.")
+
+
+class ResolvedStatus(Section):
+    """The effective values of the run, fixed when it started."""
+
+    spec: Free = Field(description="Every section with every value, as the stages get it.")
+    origins: Free = Field(
+        description="Where values came from, where not from the run itself: field to preset, namespace or operator."
+    )
+    adapted: Annotated[list[Adaptation], Field(max_length=32)] | None = Field(
+        None, description="Defaults that this place cannot honour."
+    )
+    operator_version: Word | None = Field(None, description="Release of the operator that resolved it.")
+    contract_version: int | None = Field(None, description="Version of the stage contract.")
+    images: dict[str, Annotated[str, Field(max_length=512)]] | None = Field(
+        None, description="Image of each stage.", max_length=16
+    )
+    entry_digest: Digest | None = Field(None, description="SHA-256 of the training program.")
+
+
+class SummaryStatus(Section):
+    """Strings for the printer columns."""
+
+    progress: Word | None = Field(None, description="Percent of the running stage.")
+    loss: Word | None = Field(None, description="Last training loss.")
+    score: Word | None = Field(None, description="First metric of the gate, else holdout.bits_per_byte, else the first task's.")
+    model: Word | None = Field(None, description="Registered name and version, else the base model.")
+    algorithm: Word | None = Field(None, description="sft, osft or lora.")
+    eta: Word | None = Field(None, description="What is left of the running stage.")
+    queue: Word | None = Field(None, description="Queue and position.")
+    message: Annotated[str, Field(max_length=256)] | None = Field(None, description="What is going on.")
+
+
+class FineTuneRunStatus(Section):
+    """What was observed. Everything here is written by the operator only."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="The generation of spec that this is about."
+    )
+    phase: Phase | None = Field(None, description="One word for people, derived from the conditions: never branch on it.")
+    conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra={
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"],
+    })] | None = Field(None, description="Standard conditions; Succeeded is the one to wait for.")  # fmt: skip
+    started_at: Time | None = Field(None, description="When the run was resolved and began.")
+    finished_at: Time | None = Field(None, description="When it ended.")
+    round: Annotated[int, Field(ge=1)] | None = Field(None, description="1, and one more for each rerun.")
+    rerun_id: Word | None = Field(None, description="The rerun that opened this round.")
+    stages: Annotated[list[StageStatus], Field(max_length=16, json_schema_extra={
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+    })] | None = Field(None, description="The stages, in order.")  # fmt: skip
+    progress: ProgressStatus | None = Field(None, description="How far the running stage is.")
+    metrics: MetricsStatus | None = Field(None, description="Numbers of training and evaluation.")
+    history: Annotated[list[HistoryPoint], Field(max_length=64)] | None = Field(None, description="The loss curve, thinned.")
+    failure: FailureStatus | None = Field(None, description="Why the run failed.")
+    gate: GateStatus | None = Field(None, description="What the gate decided.")
+    approval: ApprovalStatus | None = Field(None, description="Who decided what.")
+    model: ModelStatus | None = Field(None, description="The result.")
+    registry: RegistryStatus | None = Field(None, description="The entry in the registry.")
+    usage: UsageStatus | None = Field(None, description="What the run cost.")
+    resolved: ResolvedStatus | None = Field(None, description="The effective values.")
+    summary: SummaryStatus | None = Field(None, description="Strings for the printer columns.")
+    cleaned_at: Time | None = Field(None, description="When finished children were removed.")
