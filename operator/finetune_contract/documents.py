@@ -146,6 +146,7 @@ class EvaluationInputs:
     fewshot: int | None = None
     system_instruction: str | None = None
     generation: dict[str, Scalar] = field(default_factory=dict)
+    until: tuple[str, ...] = ()
     model_args: dict[str, Scalar] = field(default_factory=dict)
     log_samples: bool = True
     verbosity: str = "INFO"

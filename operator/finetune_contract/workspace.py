@@ -10,6 +10,7 @@
         datasets/{train,eval}.jsonl                              what training and evaluation read
         base_model/                                              link into cache/models
         checkpoints/  final_model/                               what training leaves
+        results/<stage>.json                                     full result of the stage's last round
         results/<stage>.<round>.<inputs12>.json                  full results; a restarted program repeats its own
         logs/<stage>.<round>.<attempt>.<rank>.log                every rank's whole output
         attempts/<stage>/current                                 the attempt that may publish
@@ -108,6 +109,10 @@ class RunLayout:
     def result(self, stage: str, round_: int, inputs_digest: str) -> str:
         """The full result of a stage in a round, for these inputs."""
         return f"{self.root}/results/{stage}.{round_}.{inputs_digest[:12]}.json"
+
+    def newest_result(self, stage: str) -> str:
+        """The full result of the stage's last finished round, for the stages after it and for people."""
+        return f"{self.root}/results/{stage}.json"
 
     def attempt(self, stage: str, attempt: Attempt) -> str:
         """Where an attempt works before it publishes."""

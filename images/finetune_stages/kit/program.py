@@ -139,7 +139,9 @@ def _record(context: Context, finished: Finished, seconds: float) -> Result:
         return result
     relative = context.layout.result(stage, context.attempt.round, context.inputs_digest)
     path = context.path(relative)
-    write_file(path, json.dumps(encode(result), indent=1, sort_keys=True, allow_nan=False).encode())
+    content = json.dumps(encode(result), indent=1, sort_keys=True, allow_nan=False).encode()
+    write_file(path, content)
+    write_file(context.path(context.layout.newest_result(stage)), content)
     _pipeline_log(context, f"{stage}: {finished.message or 'done'} ({seconds:.1f} s)")
     return replace(result, file=relative, file_digest=file_sha256(path))
 

@@ -189,7 +189,7 @@ class ResolvedStatus(Section):
 
     spec: Free = Field(description="Every section with every value, as the stages get it.")
     origins: Free = Field(
-        description="Where values came from, where not from the run itself: field to preset, namespace or operator."
+        description="Which fields have their value from a preset, the namespace, the operator, or follow from others."
     )
     adapted: Annotated[list[Adaptation], Field(max_length=32)] | None = Field(
         None, description="Defaults that this place cannot honour."
@@ -200,6 +200,12 @@ class ResolvedStatus(Section):
         None, description="Image of each stage.", max_length=16
     )
     entry_digest: Digest | None = Field(None, description="SHA-256 of the training program.")
+    volume_uri: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="How the registry names a claim's content, with {claim}."
+    )
+    environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = Field(
+        None, description="Environment variables that the operator's configuration gives to every stage."
+    )
 
 
 class SummaryStatus(Section):

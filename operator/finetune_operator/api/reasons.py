@@ -1,0 +1,140 @@
+"""Every reason that a condition, a stage or a failure can carry: one closed, documented list.
+
+The stages' own are in :mod:`finetune_contract.reasons`; here are the control plane's, and the words of conditions that are no
+failure. ``docs/reasons.md`` is generated from this.
+"""
+
+from __future__ import annotations
+
+from finetune_contract.reasons import STAGE_REASONS, Cause, Reason
+
+CONTROL_REASONS: dict[str, Reason] = {}
+"""Failures that the control plane itself finds, by name."""
+
+STATE_REASONS: dict[str, str] = {}
+"""Words of conditions that are no failure, with their meaning."""
+
+
+def _reason(name: str, cause: Cause, meaning: str, remedy: str) -> Reason:
+    reason = Reason(name, cause, meaning, remedy)
+    CONTROL_REASONS[name] = reason
+    return reason
+
+
+def _state(name: str, meaning: str) -> str:
+    STATE_REASONS[name] = meaning
+    return name
+
+
+# Refused before anything starts.
+INVALID_SPEC = _reason(
+    "InvalidSpec", Cause.USER, "The run's specification contradicts itself or the CRD's rules were bypassed.",
+    "Correct the field that the message names.",
+)  # fmt: skip
+UNSUPPORTED = _reason(
+    "Unsupported", Cause.USER, "The run uses a field that this release does not act on yet.",
+    "Remove the field; docs/unsupported.md lists them all.",
+)  # fmt: skip
+NOT_POSSIBLE_HERE = _reason(
+    "NotPossibleHere", Cause.USER, "The run asks for something that this machine, mode or engine cannot do.",
+    "Leave the field out to get what is possible here, or run where it is.",
+)  # fmt: skip
+SPEC_TOO_LARGE = _reason(
+    "SpecTooLarge", Cause.USER, "The specification is larger than 24 KiB, so that no room is left for status.",
+    "Shorten it: move long texts and task definitions into a ConfigMap.",
+)  # fmt: skip
+LOCAL_PATH_IN_CLUSTER = _reason(
+    "LocalPathInCluster", Cause.USER, "A path of a laptop means nothing to a pod.",
+    "Put the data where pods can read it: hf://, s3://, https:// or pvc://<claim>/<path>.",
+)  # fmt: skip
+
+# Children.
+NAME_CONFLICT = _reason(
+    "NameConflict", Cause.USER, "An object of the name that the run needs belongs to somebody else.",
+    "Delete or rename that object, or make the run under another name.",
+)  # fmt: skip
+CHILD_LOST = _reason(
+    "ChildLost", Cause.LOST, "The Job or TrainJob of a stage disappeared before its result was recorded.",
+    "Nothing to do if it was deleted on purpose: the stage is tried again.",
+)  # fmt: skip
+CHILD_REFUSED = _reason(
+    "ChildRefused", Cause.USER, "The API server refused an object that the run needs.",
+    "Correct what its message names; a quota, a policy or a missing right.",
+)  # fmt: skip
+RESULT_MISSING = _reason(
+    "ResultMissing", Cause.LOST, "A stage ended with success but its pod, which carries the result, is gone.",
+    "Nothing to do: the stage is asked again, and repeats its result without working twice.",
+)  # fmt: skip
+PROOF_MISSING = _reason(
+    "ProofMissing", Cause.CRASH, "A stage ended with exit code 0 but its result does not prove the work.",
+    "Read the stage's log; exit code 0 alone never makes a model.",
+)  # fmt: skip
+KILLED = _reason(
+    "Killed", Cause.LOST, "The stage's process was killed from outside (signal 9).",
+    "If the machine's memory was short, raise resources.memory; else nothing: it is tried again.",
+)  # fmt: skip
+EVICTED = _reason(
+    "Evicted", Cause.LOST, "The stage's pod was evicted, preempted or lost its node.", "Nothing to do: it is tried again.",
+)  # fmt: skip
+SHUT_DOWN = _reason(
+    "ShutDown", Cause.INTERRUPTED, "The machine or the local runner was shut down.", "Nothing to do: it goes on with the next start.",
+)  # fmt: skip
+INSUFFICIENT_RESOURCES = _reason(
+    "InsufficientResources", Cause.USER, "The machine has not the processor, memory, GPUs or disk that the stage requests.",
+    "Lower the resources of the stage that the message names, or run on a larger machine.",
+)  # fmt: skip
+DEADLINE_EXCEEDED = _reason(
+    "DeadlineExceeded", Cause.USER, "A limit of spec.limits was reached.", "Raise the limit, or make the work smaller.",
+)  # fmt: skip
+CONTRACT_UNKNOWN = _reason(
+    "ContractUnknown", Cause.USER, "A result or a status is of a contract version that this release does not know.",
+    "Run the release that wrote it, or a later one.",
+)  # fmt: skip
+
+# Pods that do not start: the run waits and goes on by itself once the cause is gone.
+IMAGE_PULL_FAILED = _reason(
+    "ImagePullFailed", Cause.USER, "An image cannot be pulled.", "Correct the image's name or the pull secret.",
+)  # fmt: skip
+SECRET_MISSING = _reason(
+    "SecretMissing", Cause.USER, "A Secret, a ConfigMap or a key in it is missing.", "Create it; the run goes on by itself.",
+)  # fmt: skip
+START_FAILED = _reason(
+    "StartFailed", Cause.USER, "A container cannot be started.", "Correct what the message names.",
+)  # fmt: skip
+UNSCHEDULABLE = _reason(
+    "Unschedulable", Cause.USER, "No node can take the pod.",
+    "Lower resources or gpusPerWorker, correct placement, or wait for a node; the run goes on by itself.",
+)  # fmt: skip
+CLAIM_NOT_FOUND = _reason(
+    "ClaimNotFound", Cause.USER, "The claim that storage.claimName names does not exist.",
+    "Create it, or leave claimName out; the run goes on by itself.",
+)  # fmt: skip
+TRAINER_NOT_INSTALLED = _reason(
+    "TrainerNotInstalled", Cause.USER, "The cluster has no Kubeflow Trainer of a known shape.",
+    "Install Kubeflow Trainer 2.1 or later; the run goes on by itself.",
+)  # fmt: skip
+RUNTIME_NOT_FOUND = _reason(
+    "RuntimeNotFound", Cause.USER, "The ClusterTrainingRuntime does not exist.",
+    "Correct training.runtimeRef, or create it; the run goes on by itself.",
+)  # fmt: skip
+
+# Words of conditions.
+WAITING = _state("Waiting", "The stage has not begun: others come first.")
+RUNNING = _state("Running", "It is under way.")
+STARTING = _state("Starting", "Its pods are starting.")
+RETRYING = _state("Retrying", "The last attempt failed for a passing reason; the next one follows.")
+SUCCEEDED = _state("Succeeded", "It is done.")
+REUSED = _state("Reused", "It was done before with the same inputs.")
+SUSPENDED = _state("Suspended", "spec.suspend is true.")
+NOT_SUSPENDED = _state("NotSuspended", "spec.suspend is not true.")
+STOPPING = _state("Stopping", "The run has failed; what still runs is being stopped.")
+SETTLED = _state("Settled", "Nothing is left to do.")
+EVALUATION_DISABLED = _state("EvaluationDisabled", "evaluation.enabled is false.")
+BASELINE_NOT_ASKED = _state("BaselineNotAsked", "Neither evaluation.baseline nor the gate asks for the base model's scores.")
+REGISTRY_NOT_CONFIGURED = _state(
+    "RegistryNotConfigured", "No registry is configured: the model stays where status.model.uri says."
+)
+RUN_FAILED = _state("RunFailed", "The run failed before the stage could begin.")
+
+REASONS: dict[str, Reason] = {**STAGE_REASONS, **CONTROL_REASONS}
+"""All failures by name."""

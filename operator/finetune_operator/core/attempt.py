@@ -1,0 +1,246 @@
+"""The life of one stage with a child: begin, follow, succeed, fail, try again."""
+
+from __future__ import annotations
+
+from finetune_contract.codec import DocumentError
+from finetune_contract.reasons import Cause
+from finetune_contract.result import Result
+from finetune_contract.workspace import Attempt
+from finetune_operator.api import reasons
+from finetune_operator.api.finetunerun import KIND
+
+from . import naming
+from .decision import Create, Delete, Patch
+from .diagnosis import Diagnosis, diagnose, obstacle, read_result
+from .draft import Draft
+from .manifests import children
+from .observation import ChildState, Object, PodReport, child_ref, child_state, failure_message
+from .run import StageRecord
+from .stages import STAGE, Stage
+from .stages.base import inputs_digest
+
+LEFTOVER_SECONDS = 2.0
+"""Between two looks at a child of an earlier run of the same name, which is about to be collected."""
+STOP_SECONDS = 120
+"""A suspended child whose pods still run after that time is deleted."""
+_LONGEST_PAUSE = 300.0
+
+
+def step(draft: Draft, stage: Stage) -> None:
+    """Bring one stage as far as what was observed allows."""
+    record = draft.records[stage.name]
+    if record.state == "Pending" and not draft.suspended:
+        if all(_passed(draft, name) for name in stage.after) and stage.ready(draft.view, draft.observed):
+            launch(draft, stage, record)
+    elif record.state == "Running":
+        _follow(draft, stage, record)
+    elif record.state == "Retrying":
+        _retry(draft, stage, record)
+
+
+def _passed(draft: Draft, name: str) -> bool:
+    record = draft.records[name]
+    return record.state in ("Succeeded", "Skipped") or (record.state == "Failed" and STAGE[name].forgiven(draft.run))
+
+
+def launch(draft: Draft, stage: Stage, record: StageRecord) -> None:
+    """Intend the next attempt, and make its child once the intent is written."""
+    attempt = Attempt(draft.run.round, record.attempt + 1)
+    limit = naming.TRAINJOB_LIMIT if stage.kind == "TrainJob" else naming.OBJECT_LIMIT
+    record = record.but(
+        state="Running", attempt=attempt.number, round=attempt.round, child_kind=stage.kind, child_uid="",
+        child_name=naming.child_name(draft.run.name, stage.name, attempt, limit),
+        inputs_digest=inputs_digest(stage, draft.view), started_at=record.started_at or draft.time, retry_at=None,
+        reason=reasons.STARTING, message=None,
+    )  # fmt: skip
+    draft.record(record)
+    _create(draft, stage, record)
+
+
+def _create(draft: Draft, stage: Stage, record: StageRecord) -> None:
+    run, needs = draft.view, stage.pod(draft.view)
+    build = children.trainjob(run, record, needs) if stage.kind == "TrainJob" else children.job(run, record, stage.program, needs)
+    draft.effects.append(Create(build, child_ref(record)))
+
+
+def _follow(draft: Draft, stage: Stage, record: StageRecord) -> None:
+    child = draft.observed.child(record)
+    if child is None:
+        _follow_absent(draft, stage, record)
+        return
+    if not _is_ours(draft, stage, record, child):
+        return
+    uid = child["metadata"]["uid"]
+    if record.child_uid and uid != record.child_uid:
+        fail_attempt(draft, stage, record, Diagnosis(reasons.CHILD_LOST, f"{record.child_name} was replaced by another object."))
+        return
+    record = record.but(child_uid=uid)
+    draft.record(record)
+    pods = tuple(pod for pod in draft.observed.pods.get(stage.name, ()) if not pod.gone)
+    state = child_state(child)
+    if state is ChildState.FAILED or any(pod.failed for pod in pods):
+        fail_attempt(draft, stage, record, diagnose(pods, draft.observed.logs, failure_message(child)))
+    elif state is ChildState.SUCCEEDED or _all_done(draft, stage, pods):
+        _finish(draft, stage, record, pods)
+    else:
+        _wait(draft, record, child, pods)
+
+
+def _follow_absent(draft: Draft, stage: Stage, record: StageRecord) -> None:
+    refused = draft.observed.refused.get(child_ref(record))
+    if record.child_uid:
+        fail_attempt(draft, stage, record, Diagnosis(reasons.CHILD_LOST, f"{record.child_kind} {record.child_name} was deleted."))
+    elif refused is not None and not refused.forbidden:
+        fail_attempt(draft, stage, record, Diagnosis(reasons.CHILD_REFUSED, refused.message))
+    elif not draft.suspended:
+        if refused is not None:
+            _block(draft, record, reasons.CHILD_REFUSED.name, refused.message)
+        _create(draft, stage, record)
+
+
+def _is_ours(draft: Draft, stage: Stage, record: StageRecord, child: Object) -> bool:
+    """A child belongs to us by our uid; one of an earlier run of our name is about to be collected, any other is a stranger."""
+    owner = _controller(child)
+    if owner.get("uid") == draft.run.uid:
+        return True
+    if owner.get("kind") == KIND and owner.get("name") == draft.run.name:
+        draft.record(record.but(reason=reasons.WAITING, message=f"{record.child_name} of an earlier run is being removed."))
+        draft.look_again(LEFTOVER_SECONDS)
+        return False
+    message = f"{record.child_kind} {record.child_name} exists already and belongs to somebody else."
+    fail_attempt(draft, stage, record.but(child_uid=""), Diagnosis(reasons.NAME_CONFLICT, message))
+    return False
+
+
+def _controller(child: Object) -> Object:
+    """The reference to the object that controls the child."""
+    owners = child["metadata"].get("ownerReferences") or ()
+    return next((owner for owner in owners if owner.get("controller")), {})
+
+
+def _all_done(draft: Draft, stage: Stage, pods: tuple[PodReport, ...]) -> bool:
+    """Whether every process has ended well: known a moment before the Job's own controller says so."""
+    expected = int(draft.run.resolved["training"]["workers"]) if stage.kind == "TrainJob" else 1
+    return sum(1 for pod in pods if pod.termination is not None and pod.termination.exit_code == 0) >= expected
+
+
+def _finish(draft: Draft, stage: Stage, record: StageRecord, pods: tuple[PodReport, ...]) -> None:
+    first = next((pod for pod in pods if pod.rank == 0 and pod.termination is not None), None)
+    try:
+        result = read_result(first) if first else None
+        if result is None:
+            fail_attempt(
+                draft, stage, record, Diagnosis(reasons.RESULT_MISSING, "It ended with success, but its result is gone.")
+            )
+            return
+        missing = _missing_proof(draft, stage, record, result)
+    except DocumentError as error:
+        fail_attempt(draft, stage, record, Diagnosis(reasons.CONTRACT_UNKNOWN, str(error)))
+        return
+    if missing:
+        fail_attempt(draft, stage, record, Diagnosis(reasons.PROOF_MISSING, f"{missing}.", 0, first.name if first else None))
+        return
+    draft.record(record.but(
+        state="Succeeded", finished_at=draft.time, output_digest=stage.output_digest(result), reused=result.reused,
+        reason=reasons.REUSED if result.reused else reasons.SUCCEEDED, message=result.message or None,
+    ))  # fmt: skip
+    draft.tell(stage.tell(draft.view, result))
+
+
+def _missing_proof(draft: Draft, stage: Stage, record: StageRecord, result: Result) -> str | None:
+    if result.outcome != "Succeeded":
+        return f"its result says {result.outcome}"
+    if result.inputs_digest != record.inputs_digest:
+        return "its result belongs to other inputs"
+    return stage.prove(draft.run, result)
+
+
+def _wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodReport, ...]) -> None:
+    """It is under way: hold it or let it go on, and say what it waits for."""
+    held = bool(child.get("spec", {}).get("suspend"))
+    if held and pods and draft.suspended_for > STOP_SECONDS:
+        stage = STAGE[record.name]
+        fail_attempt(draft, stage, record, Diagnosis(reasons.SHUT_DOWN, "Its pods did not stop when the run was suspended."))
+        return
+    if held != draft.suspended:
+        draft.effects.append(Patch(child_ref(record), {"spec": {"suspend": draft.suspended}}))
+    found = obstacle(pods)
+    if found is not None:
+        _block(draft, record, found[0].name, found[1])
+    elif any(pod.phase == "Running" for pod in pods):
+        draft.record(record.but(reason=reasons.RUNNING, message=None))
+        draft.look_again(draft.observed.settings.progress_seconds)
+    else:
+        draft.record(record.but(reason=reasons.SUSPENDED if held else reasons.STARTING, message=None))
+
+
+def _block(draft: Draft, record: StageRecord, reason: str, message: str) -> None:
+    draft.obstacles.append((reason, message))
+    draft.record(record.but(reason=reason, message=message[:1024]))
+
+
+def fail_attempt(draft: Draft, stage: Stage, record: StageRecord, diagnosis: Diagnosis) -> None:
+    """End an attempt: another one follows if the cause allows it, else the stage has failed."""
+    failures = dict(record.failures)
+    if diagnosis.cause is not Cause.INTERRUPTED:
+        failures[diagnosis.cause.value] = failures.get(diagnosis.cause.value, 0) + 1
+    count = failures.get(diagnosis.cause.value, 0)
+    record = record.but(failures=failures, reason=diagnosis.reason.name, message=diagnosis.message[:1024] or None)
+    _remove(draft, record)
+    if count <= _allowed(draft, diagnosis.cause):
+        pause = _pause(draft, diagnosis.cause, count)
+        draft.record(record.but(state="Retrying", retry_at=draft.later(pause)))
+        draft.look_again(pause)
+        return
+    draft.record(record.but(state="Failed", finished_at=draft.time))
+    if not stage.forgiven(draft.run):
+        draft.fields["failure"] = _failure(draft, record, diagnosis)
+
+
+def _allowed(draft: Draft, cause: Cause) -> int:
+    retry = draft.run.resolved.get("retry") or {}
+    limits = {Cause.TRANSIENT: "transient", Cause.CRASH: "crash", Cause.LOST: "lost"}
+    return int(retry.get(limits[cause], 0)) if cause in limits else 0
+
+
+def _pause(draft: Draft, cause: Cause, count: int) -> float:
+    """Passing faults get a pause that doubles; what was lost or interrupted goes on at once."""
+    if cause in (Cause.LOST, Cause.INTERRUPTED):
+        return 0.0
+    return min(_LONGEST_PAUSE, draft.observed.settings.retry_seconds * 2.0 ** (count - 1))
+
+
+def _failure(draft: Draft, record: StageRecord, diagnosis: Diagnosis) -> dict[str, object]:
+    log = draft.observed.logs.get(diagnosis.pod or "", "")
+    found = {
+        "stage": record.name, "reason": diagnosis.reason.name, "message": record.message, "exitCode": diagnosis.exit_code,
+        "hint": diagnosis.reason.remedy, "logTail": log[-2048:] or None,
+    }  # fmt: skip
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _remove(draft: Draft, record: StageRecord) -> bool:
+    """Delete the child if it has not ended, so that it holds nothing for a lost cause. Whether it still has to go."""
+    child = draft.observed.child(record)
+    if child is None or child_state(child) in (ChildState.SUCCEEDED, ChildState.FAILED):
+        return False
+    if _controller(child).get("uid") != draft.run.uid:
+        return False
+    draft.effects.append(Delete(child_ref(record), child["metadata"]["uid"]))
+    return True
+
+
+def _retry(draft: Draft, stage: Stage, record: StageRecord) -> None:
+    if _remove(draft, record):
+        return
+    if record.retry_at and record.retry_at > draft.time:
+        draft.look_again_at(record.retry_at)
+    elif not draft.suspended:
+        launch(draft, stage, record)
+
+
+def stop(draft: Draft, record: StageRecord) -> None:
+    """End a stage of a run that has failed elsewhere."""
+    if record.ended or _remove(draft, record):
+        return
+    draft.record(record.but(state="Skipped", finished_at=draft.time, reason=reasons.RUN_FAILED, message=None))

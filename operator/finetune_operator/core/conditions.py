@@ -1,0 +1,148 @@
+"""Conditions, phase and the strings of the printer columns: what a run's records amount to, in the words of Kubernetes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from finetune_operator.api import reasons
+
+from .draft import Draft
+from .paths import Json, lookup
+from .run import StageRecord
+from .stages import STAGES, WORKSPACE
+
+_LIMIT = 1024
+
+
+def conditions(draft: Draft) -> list[Json]:
+    """Every condition of the run. ``lastTransitionTime`` moves only when ``status`` does."""
+    before = {condition["type"]: condition for condition in draft.run.status.get("conditions") or ()}
+    found = []
+    for type_, status, reason, message in _all(draft):
+        old = before.get(type_)
+        since = old["lastTransitionTime"] if old and old["status"] == status else draft.time
+        found.append({
+            "type": type_, "status": status, "reason": reason, "message": message[:_LIMIT], "lastTransitionTime": since,
+            "observedGeneration": draft.run.generation,
+        })  # fmt: skip
+    return found
+
+
+_Line = tuple[str, str, str, str]
+
+
+def _all(draft: Draft) -> Iterator[_Line]:
+    failure, ended = draft.get("failure"), bool(draft.get("finishedAt"))
+    yield _succeeded(draft, failure, ended)
+    yield ("Finished", _truth(ended), reasons.SETTLED if ended else reasons.RUNNING, "The run has ended." if ended else "")
+    stalled = _stalled(draft, failure, ended)
+    busy = not ended and not draft.suspended and not stalled
+    yield ("Reconciling", _truth(busy), reasons.RUNNING if busy else reasons.SETTLED, "")
+    yield stalled or ("Stalled", "False", reasons.SETTLED if ended else reasons.RUNNING, "")
+    held = draft.suspended and not ended
+    yield ("Suspended", _truth(held), reasons.SUSPENDED if held else reasons.NOT_SUSPENDED, "")
+    yield _stage_condition("WorkspaceReady", draft.records.get(WORKSPACE))
+    for stage in STAGES:
+        if stage.condition:
+            yield _stage_condition(stage.condition, draft.records.get(stage.name))
+
+
+def _truth(value: bool) -> str:
+    return "True" if value else "False"
+
+
+def _succeeded(draft: Draft, failure: Mapping[str, Any] | None, ended: bool) -> _Line:
+    if failure:
+        reason = str(failure["reason"]) if ended else reasons.STOPPING
+        return ("Succeeded", "False" if ended else "Unknown", reason, str(failure.get("message") or ""))
+    if ended:
+        return ("Succeeded", "True", reasons.SUCCEEDED, "")
+    return ("Succeeded", "Unknown", reasons.RUNNING if draft.records else reasons.WAITING, "")
+
+
+def _stalled(draft: Draft, failure: Mapping[str, Any] | None, ended: bool) -> _Line | None:
+    """Abnormal-true, as kstatus reads it: failed for good, or waiting for somebody outside."""
+    if failure and ended:
+        return ("Stalled", "True", str(failure["reason"]), str(failure.get("message") or ""))
+    if draft.obstacles and not ended:
+        reason, message = draft.obstacles[0]
+        return ("Stalled", "True", reason, message)
+    return None
+
+
+_BY_STATE = {"Succeeded": "True", "Failed": "False", "Skipped": "False"}
+
+
+def _stage_condition(type_: str, record: StageRecord | None) -> _Line:
+    if record is None:
+        return (type_, "Unknown", reasons.WAITING, "")
+    default = reasons.WAITING if record.state == "Pending" else record.state
+    return (type_, _BY_STATE.get(record.state, "Unknown"), record.reason or default, record.message or "")
+
+
+_PHASES = (("registration", "Registering"), ("evaluation", "Evaluating"), ("training", "Training"))
+
+
+def phase(draft: Draft) -> str:
+    """One word for people. Nothing in this program branches on it."""
+    if draft.get("finishedAt"):
+        return "Failed" if draft.get("failure") else "Succeeded"
+    if draft.suspended:
+        return "Suspended"
+    for stage, word in _PHASES:
+        record = draft.records.get(stage)
+        if record is not None and record.state in ("Running", "Retrying"):
+            return word
+    return "Preparing" if draft.records else "Pending"
+
+
+def summary(draft: Draft) -> Json:
+    """The strings of the printer columns; empty ones are left out."""
+    progress, metrics, registry = (draft.get(field) or {} for field in ("progress", "metrics", "registry"))
+    resolved = draft.get("resolved") or {}
+    history = draft.get("history") or ()
+    running = not draft.get("finishedAt")
+    found = {
+        "progress": f"{progress['percent']}%" if running and "percent" in progress else None,
+        "eta": short_duration(progress["etaSeconds"]) if running and progress.get("etaSeconds") is not None else None,
+        "loss": f"{history[-1]['loss']:.4g}" if history else None,
+        "score": _score(metrics.get("evaluation") or {}, lookup(resolved, "spec.evaluation.tasks") or ()),
+        "model": f"{registry['name']}:{registry['version']}" if registry else lookup(resolved, "spec.model.uri"),
+        "algorithm": lookup(resolved, "spec.training.algorithm"),
+        "message": _message(draft),
+    }
+    return {key: str(value)[:128] for key, value in found.items() if value}
+
+
+def _score(scores: Mapping[str, float], tasks: Any) -> str | None:
+    if "holdout.bits_per_byte" in scores:
+        return f"{scores['holdout.bits_per_byte']:.4g}"
+    for task in tasks:
+        for key in sorted(scores):
+            if key.startswith(f"{task}.") and "_stderr" not in key:
+                return f"{scores[key]:.4g}"
+    return None
+
+
+def _message(draft: Draft) -> str | None:
+    failure = draft.get("failure")
+    if failure:
+        return f"{failure['reason']}: {failure.get('message') or ''}"
+    if draft.obstacles:
+        return f"{draft.obstacles[0][0]}: {draft.obstacles[0][1]}"
+    for record in draft.records.values():
+        if record.state == "Retrying":
+            return f"{record.name}: {record.reason}, attempt {record.attempt + 1} follows"
+    running = [record.name for record in draft.records.values() if record.state == "Running"]
+    return " and ".join(running) if running else None
+
+
+def short_duration(seconds: float) -> str:
+    """``95`` -> ``1m35s``; at most two units."""
+    whole = int(seconds)
+    for size, unit, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller_size
+            return f"{whole // size}{unit}{rest}{smaller}" if rest else f"{whole // size}{unit}"
+    return f"{whole}s"

@@ -1,0 +1,139 @@
+"""Why an attempt ended badly, from the evidence that is left: results, exit codes, the kubelet's words, the end of the log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from finetune_contract import exitcodes
+from finetune_contract import reasons as stage_reasons
+from finetune_contract.codec import DocumentError
+from finetune_contract.reasons import Cause, Reason
+from finetune_contract.result import Result, parse_message
+from finetune_operator.api import reasons
+
+from .observation import PodReport
+
+SIGKILL = 137
+"""128 + 9: what a shell and the kubelet make of a process that was killed."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The reason of one failed attempt, and the pod that shows it."""
+
+    reason: Reason
+    message: str
+    exit_code: int | None = None
+    pod: str | None = None
+
+    @property
+    def cause(self) -> Cause:
+        """What decides whether it is tried again."""
+        return self.reason.cause
+
+
+_PATTERNS: tuple[tuple[re.Pattern[str], Reason], ...] = (
+    (
+        re.compile(r"CUDA out of memory|CUDA error: out of memory|HIP out of memory", re.IGNORECASE),
+        stage_reasons.GPU_OUT_OF_MEMORY,
+    ),
+    (
+        re.compile(r"(NCCL|ProcessGroup\w*|gloo)[^\n]*(timed? ?out|timeout)|DistBackendError", re.IGNORECASE),
+        stage_reasons.PROCESS_GROUP_TIMEOUT,
+    ),
+    (re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE), stage_reasons.WORKSPACE_FULL),
+    (re.compile(r"MemoryError|Cannot allocate memory", re.IGNORECASE), stage_reasons.HOST_OUT_OF_MEMORY),
+)
+"""What the log of a program that died without a result gives away."""
+
+
+def read_result(pod: PodReport) -> Result | None:
+    """The result in a pod's termination message.
+
+    Raises:
+        DocumentError: it is of a contract version that this release does not know.
+    """
+    return parse_message(pod.termination.message) if pod.termination else None
+
+
+def diagnose(pods: tuple[PodReport, ...], logs: Mapping[str, str], child_message: str) -> Diagnosis:
+    """The cause of a failed attempt: the lowest rank that says why, before those that were only dragged along."""
+    found = [_diagnose_pod(pod, logs.get(pod.name, "")) for pod in pods if pod.failed]
+    if not found:
+        return Diagnosis(reasons.CHILD_LOST, f"Its pods are gone. {child_message}".strip())
+    return min(found, key=lambda diagnosis: _WEIGHT[diagnosis.cause])
+
+
+_WEIGHT = {
+    Cause.USER: 0, Cause.OUT_OF_MEMORY: 1, Cause.CRASH: 2, Cause.LOST: 3, Cause.TRANSIENT: 4, Cause.INTERRUPTED: 5,
+}  # fmt: skip
+"""Which of several ranks' reasons is the first cause: a rank that lost its peers only says so because another one died."""
+
+
+def _diagnose_pod(pod: PodReport, log: str) -> Diagnosis:
+    end = pod.termination
+    if end is None:
+        return _diagnose_rejection(pod)
+    code = end.exit_code
+
+    def because(reason: Reason, message: str) -> Diagnosis:
+        return Diagnosis(reason, message, code, pod.name)
+
+    try:
+        result = read_result(pod)
+    except DocumentError as error:
+        return because(reasons.CONTRACT_UNKNOWN, str(error))
+    if result is not None and result.reason in stage_reasons.STAGE_REASONS:
+        return because(stage_reasons.STAGE_REASONS[result.reason], result.message)
+    if end.reason == "OOMKilled":
+        return because(stage_reasons.HOST_OUT_OF_MEMORY, "The kernel killed the process: the pod's memory limit was reached.")
+    if pod.disrupted:
+        return because(reasons.EVICTED, pod.rejected_message or "The pod was evicted or its node was lost.")
+    for pattern, reason in _PATTERNS:
+        line = _matching_line(pattern, log)
+        if line:
+            return because(reason, line)
+    if code == exitcodes.INTERRUPTED:
+        return because(stage_reasons.INTERRUPTED, "The process was asked to stop.")
+    if code == SIGKILL:
+        return because(reasons.KILLED, "The process was killed (signal 9).")
+    return because(stage_reasons.CRASHED, f"The process ended with exit code {code} and no result.")
+
+
+def _diagnose_rejection(pod: PodReport) -> Diagnosis:
+    word, message = pod.rejected, pod.rejected_message
+    if word.startswith("OutOf"):
+        return Diagnosis(reasons.INSUFFICIENT_RESOURCES, message or word, None, pod.name)
+    if word in ("Shutdown", "Terminated", "NodeShutdown"):
+        return Diagnosis(reasons.SHUT_DOWN, message or "The machine was shut down.", None, pod.name)
+    return Diagnosis(reasons.EVICTED, message or word or "The pod was taken away before it ended.", None, pod.name)
+
+
+def _matching_line(pattern: re.Pattern[str], log: str) -> str:
+    for line in reversed(log.splitlines()):
+        if pattern.search(line):
+            return line.strip()[:300]
+    return ""
+
+
+_WAITING: tuple[tuple[tuple[str, ...], Reason], ...] = (
+    (
+        ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"),
+        reasons.IMAGE_PULL_FAILED,
+    ),
+    (("CreateContainerConfigError",), reasons.SECRET_MISSING),
+    (("CreateContainerError", "RunContainerError", "PostStartHookError", "CrashLoopBackOff"), reasons.START_FAILED),
+)
+
+
+def obstacle(pods: tuple[PodReport, ...]) -> tuple[Reason, str] | None:
+    """What keeps an attempt's pods from starting, if something does: the run waits until somebody mends it."""
+    for pod in pods:
+        if pod.unschedulable:
+            return reasons.UNSCHEDULABLE, pod.unschedulable
+        for words, reason in _WAITING:
+            if pod.waiting in words:
+                return reason, pod.waiting_message or pod.waiting
+    return None

@@ -1,0 +1,77 @@
+"""A decision in the making: what one pass of ``plan`` has decided so far."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from .decision import Effect
+from .observation import Observed
+from .paths import Json
+from .run import Run, StageRecord
+from .times import moment, stamp
+
+
+class Draft:
+    """Collects records, status fields and effects; nothing is written before the pass is over."""
+
+    def __init__(self, run: Run, observed: Observed, now: datetime) -> None:
+        self.run = run
+        self.observed = observed
+        self.now = now
+        self.time = stamp(now)
+        self.records: dict[str, StageRecord] = dict(run.stages)
+        self.fields: Json = {}
+        self.effects: list[Effect] = []
+        self.obstacles: list[tuple[str, str]] = []
+        """Reason and sentence of each thing that only somebody outside can mend."""
+        self._again: float | None = None
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the user holds the run."""
+        return bool(self.run.spec.get("suspend"))
+
+    @property
+    def suspended_for(self) -> float:
+        """Seconds since the run says of itself that it is suspended."""
+        for condition in self.run.status.get("conditions") or ():
+            if condition["type"] == "Suspended" and condition["status"] == "True":
+                return (self.now - moment(condition["lastTransitionTime"])).total_seconds()
+        return 0.0
+
+    @property
+    def view(self) -> Run:
+        """The run with the records as they are now."""
+        return self.run.with_stages(self.records)
+
+    def get(self, field: str) -> Any:
+        """A top-level field of status, as it will be written."""
+        return self.fields[field] if field in self.fields else self.run.status.get(field)
+
+    def record(self, record: StageRecord) -> None:
+        """Keep a stage's new record."""
+        self.records[record.name] = record
+
+    def tell(self, found: Json) -> None:
+        """Add what a stage tells: objects are merged into the status field, everything else replaces it."""
+        for field, value in found.items():
+            old = self.get(field)
+            self.fields[field] = {**(old or {}), **value} if isinstance(value, dict) else value
+
+    def look_again(self, seconds: float) -> None:
+        """Ask for another pass after that time at the latest."""
+        self._again = seconds if self._again is None else min(self._again, seconds)
+
+    def look_again_at(self, time: str) -> None:
+        """Ask for another pass at that time."""
+        self.look_again(max(0.0, (moment(time) - self.now).total_seconds()))
+
+    def later(self, seconds: float) -> str:
+        """The stamp of a time from now; never too early, although stamps have whole seconds."""
+        return stamp(self.now + timedelta(seconds=seconds) + (timedelta(microseconds=999_999) if seconds else timedelta()))
+
+    @property
+    def again_in(self) -> float | None:
+        """Seconds after which time alone may change the decision."""
+        return self._again

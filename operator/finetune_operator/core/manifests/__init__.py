@@ -1,0 +1,1 @@
+"""Builders of child manifests: pure functions from a run to plain JSON documents."""

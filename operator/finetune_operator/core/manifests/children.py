@@ -1,0 +1,138 @@
+"""The manifests of children: Job, TrainJob, claim and ConfigMaps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_contract import CONTRACT_VERSION
+from finetune_contract.codec import encode
+from finetune_contract.documents import RunInfo, StageDocument
+from finetune_operator.api.finetunerun import GROUP
+from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, TRAINJOB, Kind
+from finetune_operator.core import naming
+from finetune_operator.core.run import Run, StageRecord
+
+from . import pod
+from .pod import Json, PodNeeds
+
+GRACE_SECONDS = 60
+"""What a stage gets between SIGTERM and SIGKILL."""
+PATCH_MANAGER = f"{GROUP}/operator"
+
+
+def job(run: Run, record: StageRecord, program: str, needs: PodNeeds) -> Json:
+    """A Job of one pod and one try: trying again is the operator's business."""
+    image = ((run.status.get("resolved") or {}).get("images") or {})[program]
+    container = {
+        "name": "stage",
+        "image": image,
+        "command": ["python", "-m", f"finetune_stages.{program}"],
+        "env": pod.environment(run, record, needs),
+        "volumeMounts": pod.mounts(needs),
+        "resources": needs.resources,
+        "securityContext": pod.container_security(),
+        "terminationMessagePath": pod.TERMINATION_LOG,
+    }
+    spec = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": pod.volumes(run, needs),
+        **pod.placed(run, needs),
+    }
+    if needs.placement.get("priorityClassName"):
+        spec["priorityClassName"] = needs.placement["priorityClassName"]
+    template = {"metadata": pod.pod_metadata(run, record, needs), "spec": spec}
+    return {**_child(JOB, run, record), "spec": {"backoffLimit": 0, "template": template}}
+
+
+def trainjob(run: Run, record: StageRecord, needs: PodNeeds) -> Json:
+    """A TrainJob in the shape of Trainer 2.2 and later (``runtimePatches``)."""
+    training = run.resolved["training"]
+    trainer: Json = {
+        "command": ["python", f"{pod.ENTRY_PATH}/{pod.ENTRY_FILE}"],
+        "env": pod.environment(run, record, needs),
+        "numNodes": training["workers"],
+        "numProcPerNode": processes(training),
+    }
+    if training.get("image"):
+        trainer["image"] = training["image"]
+    if needs.resources:
+        trainer["resourcesPerNode"] = needs.resources
+    container = {"name": "node", "volumeMounts": pod.mounts(needs), "securityContext": pod.container_security()}
+    pod_spec = {
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "volumes": pod.volumes(run, needs),
+        "containers": [container],
+        **pod.placed(run, needs),
+    }
+    template = {"metadata": pod.pod_metadata(run, record, needs), "spec": pod_spec}
+    runtime = {"template": {"spec": {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": template}}}]}}}
+    return {
+        **_child(TRAINJOB, run, record),
+        "spec": {
+            "runtimeRef": {"apiGroup": TRAINJOB.group, "kind": "ClusterTrainingRuntime", "name": training["runtimeRef"]},
+            "trainer": trainer,
+            "runtimePatches": [{"manager": PATCH_MANAGER, "trainingRuntimeSpec": runtime}],
+        },
+    }
+
+
+def processes(training: Mapping[str, Any]) -> int:
+    """Training processes in each pod."""
+    return int(training.get("processesPerWorker") or max(1, training["gpusPerWorker"]))
+
+
+def claim(run: Run) -> Json:
+    """The workspace volume. It has no owner: the model outlives the run."""
+    storage = run.resolved["storage"]
+    spec: Json = {"accessModes": storage["accessModes"], "resources": {"requests": {"storage": str(storage["size"])}}}
+    if storage.get("storageClassName"):
+        spec["storageClassName"] = storage["storageClassName"]
+    metadata = {"name": naming.claim_name(run.name), "namespace": run.namespace, "labels": naming.labels(run, "workspace")}
+    return {**_typed(CLAIM), "metadata": metadata, "spec": spec}
+
+
+def inputs_configmap(run: Run, inputs: Mapping[str, Any]) -> Json:
+    """The documents of all stages of a round, immutable: ``inputs`` maps each stage to its contract document."""
+    about = RunInfo(run.name, run.namespace, run.uid, run.experiment)
+    data = {
+        f"{stage}.json": json.dumps(
+            encode(StageDocument(CONTRACT_VERSION, stage, about, encode(value))), indent=1, sort_keys=True
+        )
+        for stage, value in inputs.items()
+    }
+    metadata = {
+        "name": naming.inputs_name(run.name, run.round), "namespace": run.namespace, "labels": naming.labels(run, "inputs"),
+        "ownerReferences": [naming.owner_reference(run)],
+    }  # fmt: skip
+    return {**_typed(CONFIGMAP), "metadata": metadata, "immutable": True, "data": data}
+
+
+def entry_configmap(namespace: str, digest: str, archive: str) -> Json:
+    """The training program, one a namespace and program, without an owner: runs share it. ``archive`` is base64."""
+    metadata = {
+        "name": naming.entry_name(digest), "namespace": namespace,
+        "labels": {naming.STAGE_LABEL: "training", naming.MANAGED_BY_LABEL: naming.MANAGED_BY},
+    }  # fmt: skip
+    return {**_typed(CONFIGMAP), "metadata": metadata, "immutable": True, "binaryData": {pod.ENTRY_FILE: archive}}
+
+
+def _child(kind: Kind, run: Run, record: StageRecord) -> Json:
+    metadata = {
+        "name": record.child_name,
+        "namespace": run.namespace,
+        "labels": naming.labels(run, record.name, record.this_attempt),
+        "annotations": {naming.INPUTS_ANNOTATION: record.inputs_digest or ""},
+        "ownerReferences": [naming.owner_reference(run)],
+    }
+    return {**_typed(kind), "metadata": metadata}
+
+
+def _typed(kind: Kind) -> Json:
+    return {"apiVersion": kind.api_version, "kind": kind.name}

@@ -1,0 +1,154 @@
+"""What every pod of a stage has: the workspace, its document, writable scratch, secrets by reference, and no rights.
+
+Everything passes Pod Security ``restricted`` and runs under any user id, as OpenShift assigns one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune_contract.documents import (
+    ATTEMPT_VARIABLE,
+    CONFIG_VARIABLE,
+    INPUTS_DIGEST_VARIABLE,
+    RESULT_VARIABLE,
+    WORKSPACE_VARIABLE,
+)
+from finetune_operator.core import naming
+from finetune_operator.core.run import Run, StageRecord
+
+Json = dict[str, Any]
+
+WORKSPACE_PATH = "/workspace"
+DOCUMENTS_PATH = "/etc/finetune"
+TASK_FILES_PATH = "/etc/finetune-tasks"
+ENTRY_PATH = "/opt/finetune"
+ENTRY_FILE = "training.pyz"
+SCRATCH_PATH = "/tmp"  # noqa: S108 - a path inside the container
+TERMINATION_LOG = "/dev/termination-log"
+GPU = "nvidia.com/gpu"
+SCRATCH_LIMIT = "16Gi"
+
+HF_SECRET = ("hf-token", ("HF_TOKEN",))
+"""Standard Secret and keys for the Hugging Face hub, as the OpenShift AI pipelines name them."""
+AWS_SECRET = ("s3-secret", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
+"""The same for S3."""
+
+
+@dataclass(frozen=True)
+class PodNeeds:
+    """What a stage wants of its pods beyond what all have."""
+
+    cpu: str | int | None = None
+    memory: str | int | None = None
+    ephemeral_storage: str | int | None = None
+    gpus: int = 0
+    environment: tuple[Json, ...] = ()
+    placement: Mapping[str, Any] = field(default_factory=dict)
+    volumes: tuple[Json, ...] = ()
+    mounts: tuple[Json, ...] = ()
+    pull_secrets: tuple[Json, ...] = ()
+    shared_memory: str | int | None = None
+
+    @property
+    def resources(self) -> Json:
+        """Requests equal to limits."""
+        asked = {"cpu": self.cpu, "memory": self.memory, "ephemeral-storage": self.ephemeral_storage, GPU: self.gpus or None}
+        amounts = {name: str(amount) for name, amount in asked.items() if amount is not None}
+        return {"requests": amounts, "limits": dict(amounts)} if amounts else {}
+
+
+def secrets(reference: Mapping[str, Any] | None, *standards: tuple[str, tuple[str, ...]]) -> tuple[Json, ...]:
+    """Environment variables from a Secret: the standard keys of the standard Secrets, or of the one that the user names.
+
+    All are optional, so that a pod starts without them; a key that the user names must exist, and becomes the first variable.
+    """
+    if reference and reference.get("key"):
+        variable = standards[0][1][0]
+        return (_from_secret(variable, reference["name"], reference["key"], optional=False),)
+    return tuple(
+        _from_secret(key, reference["name"] if reference else secret, key, optional=True)
+        for secret, keys in standards
+        for key in keys
+    )
+
+
+def _from_secret(variable: str, secret: str, key: str, *, optional: bool) -> Json:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": optional}}}
+
+
+def environment(run: Run, record: StageRecord, needs: PodNeeds) -> list[Json]:
+    """The environment of a stage's container: ours last, so that nothing can take its place."""
+    scratch = {
+        "HOME": f"{SCRATCH_PATH}/home", "USER": "finetune", "TMPDIR": SCRATCH_PATH, "HF_HOME": f"{SCRATCH_PATH}/huggingface",
+        "XDG_CACHE_HOME": f"{SCRATCH_PATH}/cache", "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
+    ours = {
+        CONFIG_VARIABLE: f"{DOCUMENTS_PATH}/{record.name}.json",
+        WORKSPACE_VARIABLE: WORKSPACE_PATH,
+        RESULT_VARIABLE: TERMINATION_LOG,
+        ATTEMPT_VARIABLE: str(record.this_attempt),
+        INPUTS_DIGEST_VARIABLE: record.inputs_digest or "",
+    }
+    general = (run.status.get("resolved") or {}).get("environment") or {}
+    entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(ours)]
+    return list({entry["name"]: entry for entry in entries}.values())
+
+
+def _plain(values: Mapping[str, str]) -> list[Json]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def volumes(run: Run, needs: PodNeeds) -> list[Json]:
+    """The volumes of a stage's pod."""
+    claim = (run.resolved.get("storage") or {}).get("claimName") or naming.claim_name(run.name)
+    found: list[Json] = [
+        {"name": "workspace", "persistentVolumeClaim": {"claimName": claim}},
+        {"name": "documents", "configMap": {"name": naming.inputs_name(run.name, run.round)}},
+        {"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_LIMIT}},
+    ]
+    if needs.shared_memory is not None:
+        found.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": str(needs.shared_memory)}})
+    return [*found, *needs.volumes]
+
+
+def mounts(needs: PodNeeds) -> list[Json]:
+    """Where they appear in its container."""
+    found: list[Json] = [
+        {"name": "workspace", "mountPath": WORKSPACE_PATH},
+        {"name": "documents", "mountPath": DOCUMENTS_PATH, "readOnly": True},
+        {"name": "scratch", "mountPath": SCRATCH_PATH},
+    ]
+    if needs.shared_memory is not None:
+        found.append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108 - a path inside the container
+    return [*found, *needs.mounts]
+
+
+def container_security() -> Json:
+    """What Pod Security ``restricted`` asks of a container, and a root file system that cannot be written."""
+    return {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+    }  # fmt: skip
+
+
+def placed(run: Run, needs: PodNeeds) -> Json:
+    """The fields of a pod's specification that say where and as whom it runs."""
+    wish = needs.placement
+    fields = {
+        "nodeSelector": wish.get("nodeSelector"), "tolerations": wish.get("tolerations"), "affinity": wish.get("affinity"),
+        "imagePullSecrets": list(needs.pull_secrets) or None,
+        "serviceAccountName": run.resolved.get("serviceAccountName"),
+    }  # fmt: skip
+    return {name: value for name, value in fields.items() if value}
+
+
+def pod_metadata(run: Run, record: StageRecord, needs: PodNeeds) -> Json:
+    """Labels and annotations of a stage's pods."""
+    own = naming.labels(run, record.name, record.this_attempt)
+    metadata: Json = {"labels": {**(needs.placement.get("labels") or {}), **own}}
+    if needs.placement.get("annotations"):
+        metadata["annotations"] = dict(needs.placement["annotations"])
+    return metadata

@@ -1,0 +1,220 @@
+"""What is read from the cluster before a decision, reduced to what decisions need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, KINDS, TRAINJOB, Kind
+
+from . import naming
+from .run import Run, StageRecord
+from .settings import Settings
+from .times import duration, moment
+
+Object = Mapping[str, Any]
+CHILD_KINDS: dict[str, Kind] = {kind.name: kind for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A namespaced object by kind and name."""
+
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An effect that the API refused for good: what it said."""
+
+    message: str
+    forbidden: bool = False
+
+
+@dataclass(frozen=True)
+class Termination:
+    """How a container ended: exit code, the kubelet's word (``OOMKilled``, ``Error``), and the message that it left."""
+
+    exit_code: int
+    reason: str = ""
+    message: str = ""
+    finished_at: str | None = None
+
+
+@dataclass(frozen=True)
+class PodReport:
+    """One pod of a stage's attempt.
+
+    ``waiting`` is the kubelet's word for a container that cannot start, ``unschedulable`` the scheduler's sentence; ``rejected``
+    is the kubelet's word for a pod that it would not admit or took away (``Evicted``, ``OutOfmemory``).
+    """
+
+    name: str
+    rank: int = 0
+    phase: str = "Pending"
+    termination: Termination | None = None
+    waiting: str = ""
+    waiting_message: str = ""
+    unschedulable: str = ""
+    rejected: str = ""
+    rejected_message: str = ""
+    disrupted: bool = False
+    gone: bool = False
+    """Being deleted: its end is nobody's fault."""
+
+    @classmethod
+    def parse(cls, pod: Object) -> PodReport:
+        """The report on a Pod object."""
+        metadata, status = pod["metadata"], pod.get("status") or {}
+        conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
+        scheduled = conditions.get("PodScheduled") or {}
+        state = _container_state(status)
+        waiting, terminated = state.get("waiting") or {}, state.get("terminated")
+        index = (metadata.get("labels") or {}).get("batch.kubernetes.io/job-completion-index", "0")
+        return cls(
+            name=metadata["name"], rank=int(index) if index.isdigit() else 0, phase=status.get("phase", "Pending"),
+            termination=None if terminated is None else Termination(
+                int(terminated.get("exitCode", 0)), terminated.get("reason", ""), terminated.get("message", ""),
+                terminated.get("finishedAt"),
+            ),
+            waiting=waiting.get("reason", ""), waiting_message=waiting.get("message", ""),
+            unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+            rejected=status.get("reason", "") if status.get("phase") == "Failed" else "",
+            rejected_message=status.get("message", ""),
+            disrupted=(conditions.get("DisruptionTarget") or {}).get("status") == "True",
+            gone=bool(metadata.get("deletionTimestamp")),
+        )  # fmt: skip
+
+    @property
+    def failed(self) -> bool:
+        """Whether its process ended badly, or it was never let in."""
+        return (self.termination is not None and self.termination.exit_code != 0) or (
+            self.phase == "Failed" and self.termination is None
+        )
+
+
+def _container_state(status: Object) -> Object:
+    """The state of the stage's container; one that the kubelet restarted in place shows its last end."""
+    for container in status.get("containerStatuses") or ():
+        last = (container.get("lastState") or {}).get("terminated")
+        state: Object = container.get("state") or {}
+        return {"terminated": last} if last and not state.get("terminated") else state
+    return {}
+
+
+class ChildState(Enum):
+    """Where a Job or TrainJob stands."""
+
+    ACTIVE = auto()
+    SUSPENDED = auto()
+    SUCCEEDED = auto()
+    FAILED = auto()
+
+
+def child_state(child: Object) -> ChildState:
+    """The state of a Job or TrainJob by its conditions, never by the last one: a resumed one keeps ``Suspended``."""
+    held = {
+        condition["type"]
+        for condition in (child.get("status") or {}).get("conditions") or ()
+        if condition.get("status") == "True"
+    }
+    if "Failed" in held or "FailureTarget" in held:
+        return ChildState.FAILED
+    if "Complete" in held or "SuccessCriteriaMet" in held:
+        return ChildState.SUCCEEDED
+    return ChildState.SUSPENDED if "Suspended" in held else ChildState.ACTIVE
+
+
+def failure_message(child: Object) -> str:
+    """What a failed child says of itself."""
+    for condition in (child.get("status") or {}).get("conditions") or ():
+        if condition["type"] == "Failed" and condition.get("status") == "True":
+            return str(condition.get("message") or condition.get("reason") or "")
+    return ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What :func:`finetune_operator.loop.observe.observe` found.
+
+    Attributes:
+        objects: those of :func:`needs` that exist.
+        pods: pods of the stages that have a child, by stage, ranks ascending.
+        logs: ends of logs, by pod.
+        refused: effects that the API refused since the decision before.
+        leftovers: all children of the run, asked for when they are to be removed.
+    """
+
+    settings: Settings
+    objects: Mapping[Ref, Object] = field(default_factory=dict)
+    pods: Mapping[str, tuple[PodReport, ...]] = field(default_factory=dict)
+    logs: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[Ref, Refused] = field(default_factory=dict)
+    leftovers: tuple[Ref, ...] = ()
+
+    def child(self, record: StageRecord) -> Object | None:
+        """The child of a stage's current attempt, if it exists."""
+        return self.objects.get(child_ref(record)) if record.child_name else None
+
+
+def child_ref(record: StageRecord) -> Ref:
+    """The child that a record names."""
+    return Ref(CHILD_KINDS[record.child_kind], record.child_name)
+
+
+def needs(run: Run) -> tuple[Ref, ...]:
+    """The objects that the next decision about ``run`` depends on."""
+    if run.ended or not run.started:
+        return ()
+    found: list[Ref] = []
+    workspace = run.stages.get("workspace")
+    if workspace is not None and not workspace.ended:
+        found += workspace_refs(run)
+    found += [child_ref(record) for record in run.stages.values() if record.child_name and not record.ended]
+    return tuple(found)
+
+
+def workspace_refs(run: Run) -> tuple[Ref, ...]:
+    """The claim and the two ConfigMaps that every stage mounts."""
+    storage = run.resolved.get("storage") or {}
+    entry = str((run.status.get("resolved") or {}).get("entryDigest", ""))
+    return (
+        Ref(CLAIM, storage.get("claimName") or naming.claim_name(run.name)),
+        Ref(CONFIGMAP, naming.inputs_name(run.name, run.round)),
+        Ref(CONFIGMAP, naming.entry_name(entry)),
+    )
+
+
+def active_stages(run: Run) -> tuple[StageRecord, ...]:
+    """The stages whose pods matter now."""
+    return tuple(record for record in run.stages.values() if record.child_name and not record.ended) if not run.ended else ()
+
+
+def log_wanted(
+    record: StageRecord, pods: Iterable[PodReport], last_report: str | None, now_stamp: str, settings: Settings
+) -> str | None:
+    """The pod whose log's end the next decision needs: the one that failed, or rank 0 of a running stage when a look is due."""
+    pods = tuple(pods)
+    for pod in pods:
+        if pod.failed and pod.termination is not None:
+            return pod.name
+    running = [pod for pod in pods if pod.phase == "Running" and pod.rank == 0]
+    if not running or record.state != "Running":
+        return None
+    due = last_report is None or (moment(now_stamp) - moment(last_report)).total_seconds() >= settings.progress_seconds
+    return running[0].name if due else None
+
+
+def cleanup_due(run: Run, now_stamp: str) -> bool:
+    """Whether the finished children have been kept long enough."""
+    if not run.ended or run.status.get("cleanedAt") or not run.started:
+        return False
+    kept = duration((run.resolved.get("cleanup") or {}).get("ttlAfterFinished", "24h"))
+    return moment(now_stamp) >= moment(str(run.status["finishedAt"])) + kept
+
+
+REMOVABLE = (JOB, TRAINJOB, CONFIGMAP)
+"""Kinds that a clean-up removes. The claim is no child."""

@@ -1,0 +1,203 @@
+"""From what a user wrote to what will be done: every value, where it came from, and what was adapted.
+
+Done once, when a run starts; from then on ``plan`` reads ``status.resolved`` and the mutable fields only, so that an upgrade of
+the operator in mid-run changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from finetune_contract import CONTRACT_VERSION
+from finetune_contract.reasons import Reason
+from finetune_operator.api import reasons
+from finetune_operator.api.presets import DEFAULT_ALGORITHM, overlay, preset
+from finetune_operator.api.spec import FineTuneRunSpec
+
+from .adaptation import ADAPTATIONS
+from .paths import Json, assign, leaves, lookup
+from .settings import Settings
+from .unbuilt import first_unbuilt
+
+SPEC_LIMIT = 24 * 1024
+"""Bytes of ``spec`` as JSON: twice that, and status, fit into the 64 KiB that an object may have."""
+STEERING = ("suspend", "rerun", "approval")
+"""Fields that steer a run on its way; they are read from ``spec`` at any time and are no part of what is resolved."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The run cannot start as it is written."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Values of one origin, in the shape of ``spec``."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
+    """The document of ``status.resolved`` for ``spec`` in the place that ``settings`` describe, or why there is none."""
+    wish = {key: value for key, value in spec.items() if key not in STEERING}
+    refusal = _refuse_early(wish, settings)
+    if refusal:
+        return refusal
+    layers = _layers(wish, settings)
+    merged, origins = _merge(layers)
+    _derive(merged, origins, settings)
+    adapted = _adapt(merged, origins, settings)
+    if isinstance(adapted, Refusal):
+        return adapted
+    try:
+        FineTuneRunSpec.model_validate(merged)
+    except ValidationError as error:
+        return Refusal(reasons.INVALID_SPEC, _first_problem(error))
+    return {
+        "spec": merged,
+        "origins": _grouped(origins, merged),
+        "adapted": adapted,
+        "operatorVersion": settings.operator_version,
+        "contractVersion": CONTRACT_VERSION,
+        "images": dict(settings.images),
+        "entryDigest": settings.entry_digest,
+        "environment": dict(settings.environment),
+        "volumeUri": settings.volume_uri,
+    }
+
+
+def _refuse_early(spec: Json, settings: Settings) -> Refusal | None:
+    size = len(json.dumps(spec, separators=(",", ":")).encode())
+    if size > SPEC_LIMIT:
+        return Refusal(reasons.SPEC_TOO_LARGE, f"spec has {size} bytes as JSON; at most {SPEC_LIMIT} are allowed.")
+    unbuilt = first_unbuilt(spec)
+    if unbuilt:
+        return Refusal(reasons.UNSUPPORTED, f"spec.{unbuilt.path}: this release does not act on {unbuilt.values} yet; remove it.")
+    if settings.mode == "cluster":
+        for path in ("dataset.uri", "dataset.evalUri", "model.uri"):
+            uri = lookup(spec, path)
+            if isinstance(uri, str) and is_local_path(uri):
+                return Refusal(
+                    reasons.LOCAL_PATH_IN_CLUSTER,
+                    f"spec.{path}: {uri} is a path of one machine; use hf://, s3://, https:// or pvc://<claim>/<path>.",
+                )
+    return None
+
+
+def is_local_path(uri: str) -> bool:
+    """Whether a URI is a path: ``/``, ``./``, ``../``, ``~/`` or ``file://``. Any other bare string is a hub id."""
+    return uri.startswith(("/", "./", "../", "~/", "file://"))
+
+
+def _layers(spec: Json, settings: Settings) -> tuple[_Layer, ...]:
+    above = [
+        _Layer("operator", settings.operator_defaults),
+        _Layer("namespace", settings.namespace_defaults),
+        _Layer("run", spec),
+    ]
+    algorithm = DEFAULT_ALGORITHM
+    for layer in above:
+        algorithm = lookup(layer.values, "training.algorithm") or algorithm
+    return (_Layer(f"preset {algorithm}", preset(algorithm)), *above)
+
+
+def _merge(layers: tuple[_Layer, ...]) -> tuple[Json, dict[str, str]]:
+    merged: Json = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        values = dict(layer.values)
+        if lookup(values, "storage.claimName"):
+            merged.pop("storage", None)
+        elif lookup(values, "storage"):
+            merged.get("storage", {}).pop("claimName", None)
+        variables = lookup(values, "training.env")
+        if variables:
+            values = overlay(values, {"training": {"env": _merge_variables(lookup(merged, "training.env") or [], variables)}})
+        merged = overlay(merged, values)
+        origins.update(dict.fromkeys((path for path, _ in leaves(layer.values)), layer.origin))
+    for key in STEERING:
+        merged.pop(key, None)
+    return merged, origins
+
+
+def _merge_variables(below: list[Json], above: list[Json]) -> list[Json]:
+    """Environment variables merge by name."""
+    return list({entry["name"]: entry for entry in (*below, *above)}.values())
+
+
+def _derive(merged: Json, origins: dict[str, str], settings: Settings) -> None:
+    """Defaults that follow from other values."""
+
+    def default(path: str, value: Any, over: tuple[str, ...] = ()) -> None:
+        origin = origins.get(path)
+        if lookup(merged, path) is None or (origin is not None and origin.startswith(over)):
+            assign(merged, path, value)
+            origins[path] = "derived"
+
+    if lookup(merged, "dataset.evalUri"):
+        default("dataset.trainSplit", 1.0, over=("preset",))
+    if lookup(merged, "dataset.badRows.policy") == "Drop":
+        default("dataset.badRows.share", 0.01)
+    if lookup(merged, "registry.address"):
+        default("registry.kind", "ModelRegistry")
+    elif settings.local_registry:
+        default("registry.kind", "MLflow")
+
+
+def _adapt(merged: Json, origins: dict[str, str], settings: Settings) -> list[Json] | Refusal:
+    adapted = []
+    for rule in ADAPTATIONS:
+        value = lookup(merged, rule.path)
+        if value is None or not rule.impossible(value, settings):
+            continue
+        written = rule.written if _written_by(rule.path, origins) else "replace"
+        if written == "refuse":
+            return Refusal(reasons.NOT_POSSIBLE_HERE, f"spec.{rule.path}: {_shown(value)} is not possible here: {rule.reason}.")
+        if written == "replace":
+            _replace(merged, rule.path, rule.instead)
+            instead = "not set" if rule.instead is None else _shown(rule.instead)
+            adapted.append({"field": rule.path, "preset": _shown(value), "value": instead, "reason": rule.reason})
+    return adapted
+
+
+def _written_by(path: str, origins: dict[str, str]) -> bool:
+    """Whether a person wrote the value, or any part of it: in the run, the namespace or the operator's configuration."""
+    return any(
+        origin in ("run", "namespace", "operator") for key, origin in origins.items() if key == path or key.startswith(f"{path}.")
+    )
+
+
+def _grouped(origins: Mapping[str, str], merged: Json) -> dict[str, list[str]]:
+    """Which fields have their value from where, for all that the run does not state itself."""
+    groups: dict[str, list[str]] = {}
+    for path, origin in sorted(origins.items()):
+        if origin != "run" and lookup(merged, path) is not None:
+            groups.setdefault(origin, []).append(path)
+    return groups
+
+
+def _replace(merged: Json, path: str, value: Any) -> None:
+    if value is not None:
+        assign(merged, path, value)
+        return
+    parent, _, last = path.rpartition(".")
+    lookup(merged, parent).pop(last)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    path = ".".join(str(part) for part in problem["loc"])
+    return f"spec.{path}: {problem['msg']}."

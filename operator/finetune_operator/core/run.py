@@ -1,0 +1,142 @@
+"""A FineTuneRun as ``plan`` reads it, and the record that it keeps of each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from finetune_contract.workspace import Attempt, RunLayout, run_root
+
+State = Literal["Pending", "Running", "Retrying", "Succeeded", "Failed", "Skipped"]
+ENDED: frozenset[State] = frozenset(("Succeeded", "Failed", "Skipped"))
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What ``status.stages`` says of one stage.
+
+    ``child_uid`` is empty until the child was seen: an intent without uid is created again, a known child that is gone is lost.
+    """
+
+    name: str
+    state: State = "Pending"
+    attempt: int = 0
+    round: int = 1
+    child_kind: str = ""
+    child_name: str = ""
+    child_uid: str = ""
+    started_at: str | None = None
+    finished_at: str | None = None
+    retry_at: str | None = None
+    inputs_digest: str | None = None
+    output_digest: str | None = None
+    reused: bool = False
+    failures: Mapping[str, int] = field(default_factory=dict)
+    reason: str | None = None
+    message: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens to the stage in this round."""
+        return self.state in ENDED
+
+    @property
+    def this_attempt(self) -> Attempt:
+        """The current attempt."""
+        return Attempt(self.round, self.attempt)
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> StageRecord:
+        """The record from an entry of ``status.stages``."""
+        child = data.get("child") or {}
+        return cls(
+            name=data["name"], state=data["state"], attempt=data.get("attempt", 0), round=data.get("round", 1),
+            child_kind=child.get("kind", ""), child_name=child.get("name", ""), child_uid=child.get("uid", ""),
+            started_at=data.get("startedAt"), finished_at=data.get("finishedAt"), retry_at=data.get("retryAt"),
+            inputs_digest=data.get("inputsDigest"), output_digest=data.get("outputDigest"), reused=data.get("reused", False),
+            failures=data.get("failures") or {}, reason=data.get("reason"), message=data.get("message"),
+        )  # fmt: skip
+
+    def as_status(self) -> dict[str, Any]:
+        """The entry of ``status.stages``; what is unknown is left out."""
+        child = {"kind": self.child_kind, "name": self.child_name, "uid": self.child_uid}
+        entry = {
+            "name": self.name, "state": self.state, "attempt": self.attempt or None, "round": self.round,
+            "startedAt": self.started_at, "finishedAt": self.finished_at, "retryAt": self.retry_at,
+            "child": {key: value for key, value in child.items() if value} if self.child_name else None,
+            "inputsDigest": self.inputs_digest, "outputDigest": self.output_digest, "reused": self.reused or None,
+            "failures": dict(self.failures) or None, "reason": self.reason, "message": self.message,
+        }  # fmt: skip
+        return {key: value for key, value in entry.items() if value is not None}
+
+    def but(self, **changes: Any) -> StageRecord:
+        """A copy with some values changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One FineTuneRun object. Nothing here is changed: ``plan`` answers with a new status."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    spec: Mapping[str, Any]
+    status: Mapping[str, Any]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    deleting: bool = False
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Run:
+        """The run from the API's document."""
+        metadata = document["metadata"]
+        return cls(
+            name=metadata["name"], namespace=metadata.get("namespace", "default"), uid=metadata.get("uid", ""),
+            generation=metadata.get("generation", 1), spec=document.get("spec") or {}, status=document.get("status") or {},
+            labels=metadata.get("labels") or {}, deleting=bool(metadata.get("deletionTimestamp")),
+        )  # fmt: skip
+
+    @property
+    def started(self) -> bool:
+        """Whether the run was resolved and its input sections are frozen."""
+        return bool(self.status.get("startedAt"))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has come to its end (of the current round)."""
+        return bool(self.status.get("finishedAt"))
+
+    @property
+    def round(self) -> int:
+        """1, and one more for each rerun."""
+        return int(self.status.get("round", 1))
+
+    @property
+    def resolved(self) -> Mapping[str, Any]:
+        """``status.resolved.spec``: every section with every value."""
+        spec: Mapping[str, Any] = (self.status.get("resolved") or {}).get("spec") or {}
+        return spec
+
+    @cached_property
+    def stages(self) -> dict[str, StageRecord]:
+        """The records of the stages by name, in order."""
+        return {entry["name"]: StageRecord.parse(entry) for entry in self.status.get("stages") or ()}
+
+    def with_stages(self, records: Mapping[str, StageRecord]) -> Run:
+        """The run as it will be once ``records`` are written."""
+        copy = replace(self)
+        copy.__dict__["stages"] = dict(records)  # takes the place of the cached property
+        return copy
+
+    @property
+    def layout(self) -> RunLayout:
+        """The run's folder in the workspace."""
+        return RunLayout(run_root(self.name, self.uid))
+
+    @property
+    def experiment(self) -> str | None:
+        """The experiment that the run belongs to, by its label."""
+        return self.labels.get("finetunerun.io/experiment")

@@ -1,0 +1,52 @@
+"""What the place where a run runs is like: the operator's configuration and what was found out about cluster or machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Mode = Literal["local", "cluster"]
+
+PROGRAMS = ("dataset", "model", "training", "evaluation", "registration")
+"""The stage programs: each has an image."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The hardware of local mode."""
+
+    gpus: int = 0
+    cpus: int = 1
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Given to ``plan`` with each observation.
+
+    Attributes:
+        images: image of each stage program.
+        entry_digest: SHA-256 of the training program's files.
+        operator_defaults, namespace_defaults: values in the shape of ``spec`` that go above the preset's.
+        environment: variables for every stage: hub endpoint, proxies.
+        volume_uri: how the registry names a claim's content, with ``{claim}``.
+        local_registry: a run without a registry address registers in MLflow's store in the workspace.
+        retry_seconds: first pause after a passing fault; it doubles.
+        progress_seconds: least time between two looks at a running stage's log.
+        entry_archive: the training program as base64 of its zip application.
+    """
+
+    mode: Mode
+    operator_version: str
+    images: Mapping[str, str]
+    entry_digest: str
+    machine: Machine | None = None
+    operator_defaults: Mapping[str, Any] = field(default_factory=dict)
+    namespace_defaults: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    volume_uri: str = "pvc://{claim}"
+    local_registry: bool = False
+    retry_seconds: float = 10.0
+    progress_seconds: float = 10.0
+    entry_archive: str = ""

@@ -1,0 +1,88 @@
+"""Stages *evaluation* and *baseline*: the same questions to the fine-tuned model and to the base model."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from finetune_contract.codec import decode
+from finetune_contract.documents import EvaluationInputs
+from finetune_contract.result import EvaluationOutputs, Result
+from finetune_operator.api import reasons
+from finetune_operator.core.manifests.pod import HF_SECRET, TASK_FILES_PATH, PodNeeds, secrets
+from finetune_operator.core.observation import Observed
+from finetune_operator.core.run import Run
+
+from .base import Stage, section
+
+_GENERATION = {
+    "temperature": "temperature", "topP": "top_p", "topK": "top_k", "doSample": "do_sample", "maxTokens": "max_gen_toks",
+}  # fmt: skip
+"""Our names of generation values to those of lm-eval."""
+
+
+class EvaluationStage(Stage):
+    """Measure the fine-tuned model."""
+
+    name: ClassVar[str] = "evaluation"
+    program = "evaluation"
+    condition: ClassVar[str | None] = "Evaluated"
+    after: ClassVar[tuple[str, ...]] = ("training",)
+    reads: ClassVar[tuple[str, ...]] = ("training", "dataset")
+    subject: ClassVar[Literal["final", "base"]] = "final"
+
+    def skipped(self, run: Run) -> str | None:
+        return None if section(run, "evaluation")["enabled"] else reasons.EVALUATION_DISABLED
+
+    def forgiven(self, run: Run) -> bool:
+        return bool(section(run, "evaluation")["onFailure"] == "Continue")
+
+    def inputs(self, run: Run) -> EvaluationInputs:
+        wish = section(run, "evaluation")
+        generation = wish.get("generation") or {}
+        return EvaluationInputs(
+            subject=self.subject, tasks=tuple(wish["tasks"]), task_files="taskFiles" in wish, holdout=wish["holdout"],
+            backend=wish["backend"], limit=wish.get("limit"), batch_size=wish.get("batchSize", "auto"), fewshot=wish.get("fewshot"),
+            system_instruction=wish.get("systemInstruction"),
+            generation={_GENERATION[name]: value for name, value in generation.items() if name in _GENERATION},
+            until=tuple(generation.get("until") or ()), model_args=dict(wish.get("modelArgs") or {}),
+            log_samples=wish["logSamples"], verbosity=wish["verbosity"], seed=section(run, "training")["seed"],
+            trust_remote_code=section(run, "model")["trustRemoteCode"],
+        )  # fmt: skip
+
+    def pod(self, run: Run) -> PodNeeds:
+        wish = section(run, "evaluation")
+        resources = wish.get("resources") or {}
+        files = wish.get("taskFiles")
+        variable = ({"name": "FINETUNE_TASK_FILES", "value": TASK_FILES_PATH},) if files else ()
+        return PodNeeds(
+            cpu=resources.get("cpu"), memory=resources.get("memory"), ephemeral_storage=resources.get("ephemeralStorage"),
+            gpus=wish.get("gpus", 0), environment=(*secrets(wish.get("secretRef"), HF_SECRET), *variable),
+            placement=wish.get("placement") or {},
+            volumes=({"name": "tasks", "configMap": {"name": files["name"]}},) if files else (),
+            mounts=({"name": "tasks", "mountPath": TASK_FILES_PATH, "readOnly": True},) if files else (),
+        )  # fmt: skip
+
+    def prove(self, run: Run, result: Result) -> str | None:
+        decode(EvaluationOutputs, result.outputs, "outputs")
+        return None if any(not key.endswith("_stderr") for key in result.metrics if "." in key) else "there is no score"
+
+    def tell(self, run: Run, result: Result) -> dict[str, Any]:
+        found = decode(EvaluationOutputs, result.outputs, "outputs")
+        return {"metrics": {self.name: dict(result.metrics), "higherIsBetter": dict(found.higher_is_better)}}
+
+
+class BaselineStage(EvaluationStage):
+    """Measure the base model, beside training, once that has its pods: it never takes the only GPU from it."""
+
+    name: ClassVar[str] = "baseline"
+    condition: ClassVar[str | None] = None
+    after: ClassVar[tuple[str, ...]] = ("dataset", "model")
+    reads: ClassVar[tuple[str, ...]] = ("model", "dataset")
+    subject = "base"
+
+    def skipped(self, run: Run) -> str | None:
+        return super().skipped(run) or (None if section(run, "evaluation")["baseline"] else reasons.BASELINE_NOT_ASKED)
+
+    def ready(self, run: Run, observed: Observed) -> bool:
+        training = run.stages["training"]
+        return training.ended or any(pod.phase != "Pending" for pod in observed.pods.get("training", ()))

@@ -1,0 +1,37 @@
+"""Stage *model*: the base model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_contract.codec import decode
+from finetune_contract.documents import ModelInputs
+from finetune_contract.result import ModelOutputs, Result
+from finetune_operator.core.manifests.pod import AWS_SECRET, HF_SECRET, PodNeeds, secrets
+from finetune_operator.core.run import Run
+
+from .base import Stage, section
+
+
+class ModelStage(Stage):
+    """Bring the base model into the workspace, whole and checked."""
+
+    name = "model"
+    program = "model"
+    condition = "ModelReady"
+    after = ("workspace",)
+
+    def inputs(self, run: Run) -> ModelInputs:
+        wish = section(run, "model")
+        return ModelInputs(uri=wish["uri"], revision=wish.get("revision"), trust_remote_code=wish["trustRemoteCode"])
+
+    def pod(self, run: Run) -> PodNeeds:
+        return PodNeeds(cpu="1", memory="4Gi", environment=secrets(section(run, "model").get("secretRef"), HF_SECRET, AWS_SECRET))
+
+    def prove(self, run: Run, result: Result) -> str | None:
+        found = decode(ModelOutputs, result.outputs, "outputs")
+        return None if found.parameters > 0 else "the base model has no parameters"
+
+    def tell(self, run: Run, result: Result) -> dict[str, Any]:
+        found = decode(ModelOutputs, result.outputs, "outputs")
+        return {"model": {"baseDigest": found.digest, "parameters": found.parameters}}

@@ -1,0 +1,76 @@
+"""Stage *training*: a TrainJob, on one pod or many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_contract.codec import decode, encode
+from finetune_contract.documents import CheckpointInputs, OsftInputs, TrainingInputs
+from finetune_contract.result import HISTORY_LIMIT, Result, TrainingOutputs, thin
+from finetune_operator.core import naming
+from finetune_operator.core.manifests.pod import ENTRY_PATH, HF_SECRET, PodNeeds, secrets
+from finetune_operator.core.run import Run
+
+from .base import Stage, section
+
+
+class TrainingStage(Stage):
+    """Train, and prove it: every sample seen, the written model opened again."""
+
+    name = "training"
+    program = "training"
+    condition = "Trained"
+    after = ("dataset", "model")
+    reads = ("dataset", "model")
+    kind = "TrainJob"
+
+    def inputs(self, run: Run) -> TrainingInputs:
+        wish = section(run, "training")
+        osft = wish.get("osft") or {}
+        return TrainingInputs(
+            algorithm=wish["algorithm"], engine=wish["engine"], epochs=wish["epochs"],
+            effective_batch_size=wish["effectiveBatchSize"], max_tokens_per_gpu=wish["maxTokensPerGPU"],
+            max_seq_len=wish["maxSeqLen"], learning_rate=float(wish["learningRate"]), micro_batch_size=wish.get("microBatchSize"),
+            warmup_steps=wish["warmupSteps"], scheduler=wish["scheduler"], scheduler_args=dict(wish.get("schedulerArgs") or {}),
+            seed=wish["seed"], unmask=wish["unmask"], gradient_checkpointing=wish["gradientCheckpointing"],
+            trust_remote_code=section(run, "model")["trustRemoteCode"],
+            osft=None if wish["algorithm"] != "osft" else OsftInputs(
+                unfreeze_rank_ratio=float(osft["unfreezeRankRatio"]), target_patterns=tuple(osft["targetPatterns"]),
+                trainable=osft["trainable"],
+            ),
+            checkpoints=CheckpointInputs(per_epoch=wish["checkpoints"]["perEpoch"], keep=wish["checkpoints"].get("keep")),
+        )  # fmt: skip
+
+    def pod(self, run: Run) -> PodNeeds:
+        wish = section(run, "training")
+        resources = wish.get("resources") or {}
+        entry = naming.entry_name(run.status["resolved"]["entryDigest"])
+        return PodNeeds(
+            cpu=resources.get("cpu"), memory=resources.get("memory"), ephemeral_storage=resources.get("ephemeralStorage"),
+            gpus=wish["gpusPerWorker"], environment=(*secrets(None, HF_SECRET), *(wish.get("env") or ())),
+            placement=wish.get("placement") or {},
+            volumes=({"name": "entry", "configMap": {"name": entry}}, *(wish.get("volumes") or ())),
+            mounts=({"name": "entry", "mountPath": ENTRY_PATH, "readOnly": True}, *(wish.get("volumeMounts") or ())),
+            pull_secrets=tuple(wish.get("imagePullSecrets") or ()), shared_memory=wish.get("sharedMemory"),
+        )  # fmt: skip
+
+    def prove(self, run: Run, result: Result) -> str | None:
+        found = decode(TrainingOutputs, result.outputs, "outputs")
+        if found.samples_seen < found.expected_samples or found.expected_samples <= 0:
+            return f"{found.samples_seen} of {found.expected_samples} samples were seen"
+        return None if found.opened else "the written model was not opened again"
+
+    def tell(self, run: Run, result: Result) -> dict[str, Any]:
+        found = decode(TrainingOutputs, result.outputs, "outputs")
+        return {
+            "model": {"digest": found.digest, "uri": model_uri(run)},
+            "metrics": {"training": dict(result.metrics)},
+            "history": encode(thin(result.history, HISTORY_LIMIT)),
+        }
+
+
+def model_uri(run: Run) -> str:
+    """Where the fine-tuned model lies, as the registry will say it."""
+    claim = section(run, "storage").get("claimName") or naming.claim_name(run.name)
+    base = str(run.status["resolved"]["volumeUri"]).format(claim=claim)
+    return f"{base}/{run.layout.final_model}"

@@ -1,0 +1,35 @@
+"""Times as Kubernetes writes them (RFC 3339, UTC, whole seconds) and Go durations."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def stamp(time: datetime) -> str:
+    """``2026-11-21T10:20:30Z``."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(text: str) -> datetime:
+    """The inverse of :func:`stamp`; fractions and offsets are read too."""
+    return datetime.fromisoformat(text)
+
+
+def duration(text: str) -> timedelta:
+    """A Go duration: ``1h30m``, ``90s``, ``250ms``.
+
+    Raises:
+        ValueError: the text is none.
+    """
+    if not text or _PART.sub("", text):
+        raise ValueError(f"{text!r} is no duration such as 90s, 15m or 2h30m")
+    return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text)))
+
+
+def seconds_between(start: str | None, end: str | None) -> float | None:
+    """Seconds from one stamp to another, ``None`` where one is missing."""
+    return (moment(end) - moment(start)).total_seconds() if start and end else None

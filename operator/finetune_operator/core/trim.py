@@ -1,0 +1,57 @@
+"""The object stays under 64 KiB: what is dropped, and in which order, when status would grow beyond it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .paths import Json
+
+OBJECT_LIMIT = 64 * 1024
+"""Bytes of the whole object as JSON."""
+METADATA_ROOM = 4 * 1024
+"""What labels, annotations and managed fields are counted with."""
+
+
+def trim(status: Json, spec_bytes: int) -> Json:
+    """``status`` within the room that ``spec`` leaves: the loss curve goes first, then the log's end, then detailed scores."""
+    room = OBJECT_LIMIT - METADATA_ROOM - spec_bytes
+    for shorten in (_whole, _history, _log_tail, _scores, _messages):
+        status = shorten(status)
+        if _size(status) <= room:
+            return status
+    return status
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def size_of(value: Any) -> int:
+    """Bytes of a document as compact JSON."""
+    return _size(value)
+
+
+def _whole(status: Json) -> Json:
+    return status
+
+
+def _history(status: Json) -> Json:
+    history = status.get("history") or []
+    return {**status, "history": history[::4]} if history else status
+
+
+def _log_tail(status: Json) -> Json:
+    failure = status.get("failure")
+    return {**status, "failure": {key: value for key, value in failure.items() if key != "logTail"}} if failure else status
+
+
+def _scores(status: Json) -> Json:
+    metrics = status.get("metrics") or {}
+    few = {group: dict(sorted(scores.items())[:32]) for group, scores in metrics.items()}
+    return {**status, "metrics": few} if metrics else status
+
+
+def _messages(status: Json) -> Json:
+    short = [{key: value for key, value in stage.items() if key != "message"} for stage in status.get("stages") or ()]
+    return {**status, "stages": short} if short else status

@@ -1,0 +1,86 @@
+"""Fields of the contract whose behaviour this release does not have yet: a run that uses one is refused at once.
+
+``docs/unsupported.md`` is this list; it must shrink to none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .paths import lookup
+
+
+@dataclass(frozen=True)
+class Unbuilt:
+    """A field, or some of its values, that nothing acts on yet."""
+
+    path: str
+    values: str = "any value"
+    uses: Callable[[Any], bool] = lambda _value: True
+
+
+def _values(path: str, *values: Any) -> Unbuilt:
+    return Unbuilt(
+        path, " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values), values.__contains__
+    )
+
+
+def _schemes(path: str, *schemes: str) -> Unbuilt:
+    return Unbuilt(path, " or ".join(schemes), lambda uri: uri.startswith(schemes))
+
+
+def _above_zero(path: str) -> Unbuilt:
+    return Unbuilt(path, "above 0", lambda value: value > 0)
+
+
+UNBUILT: tuple[Unbuilt, ...] = (
+    _schemes("dataset.uri", "s3://", "pvc://"),
+    _schemes("dataset.evalUri", "s3://", "pvc://"),
+    _values("dataset.format", "conversations", "alpaca", "tokenised"),
+    Unbuilt("dataset.fields"),
+    _values("dataset.splitBy", "stratified", "grouped"),
+    Unbuilt("dataset.splitField"),
+    Unbuilt("dataset.endpoint"),
+    Unbuilt("dataset.region"),
+    Unbuilt("dataset.caRef"),
+    _schemes("model.uri", "oci://", "s3://", "pvc://"),
+    Unbuilt("model.pullSecretRef"),
+    _values("training.enabled", False),
+    _values("training.algorithm", "lora"),
+    Unbuilt("training.lora"),
+    _values("training.engine", "training-hub"),
+    Unbuilt("training.engineArgs"),
+    _values("training.osft.memoryEfficientInit", False),
+    _above_zero("training.checkpoints.everySamples"),
+    _above_zero("training.checkpoints.everyMinutes"),
+    _values("training.checkpoints.fullState", True),
+    _values("training.checkpoints.final", False),
+    _values("training.checkpoints.resume", True),
+    _values("evaluation.backend", "vllm"),
+    Unbuilt("gate"),
+    _values("registry.kind", "ModelRegistry"),
+    Unbuilt("registry.address"),
+    Unbuilt("registry.port"),
+    Unbuilt("registry.secretRef"),
+    Unbuilt("registry.caRef"),
+    _values("registry.onExisting", "Fail", "Update"),
+    Unbuilt("publish"),
+    Unbuilt("queue"),
+    Unbuilt("limits"),
+    _values("retry.outOfMemory", "ReduceBatch"),
+    _values("cleanup.volume", "Delete"),
+    _values("cleanup.checkpoints", "Delete"),
+    _values("cleanup.pods", "DeleteSucceeded"),
+    Unbuilt("approval"),
+)
+
+
+def first_unbuilt(spec: Mapping[str, Any]) -> Unbuilt | None:
+    """The first field in ``spec`` that this release does not act on."""
+    for entry in UNBUILT:
+        value = lookup(spec, entry.path)
+        if value is not None and entry.uses(value):
+            return entry
+    return None
