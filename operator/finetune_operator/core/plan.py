@@ -171,6 +171,8 @@ def _advance(draft: Draft) -> None:
 
 
 def _stop(draft: Draft) -> None:
+    """End what runs. What this very pass was about to make is not made."""
+    draft.effects = [effect for effect in draft.effects if not isinstance(effect, Create)]
     for record in tuple(draft.records.values()):
         attempt.stop(draft, record)
     if all(record.ended for record in draft.records.values()):

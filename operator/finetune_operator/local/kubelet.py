@@ -1,0 +1,79 @@
+"""The kubelet of local mode: pods as processes of this machine, with real exit codes, signals and termination messages.
+
+It takes any pod of its cluster (or those bound to its node), so that it can play the kubelet of a test control plane too. Images
+are not used: ``python`` is the interpreter that runs this. A pod's folder outlives the runner; after a ``kill -9`` of it the
+process goes on behind its shim and is found again, never started twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from finetune_operator.api.kinds import POD
+from finetune_operator.loop.cluster import Object
+from finetune_operator.loop.errors import ApiError, NotFound
+from finetune_operator.loop.watch import changes
+
+from .pod_life import Node, PodLife
+
+log = logging.getLogger(__name__)
+
+
+class ProcessKubelet:
+    """Runs the pods of a cluster as processes; with ``name`` only those that are bound to the node of that name."""
+
+    def __init__(self, node: Node, name: str | None = None) -> None:
+        self._node = node
+        self._name = name
+        self._lives: dict[str, PodLife] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Inside this context pods run; at its end their processes are stopped, and the pods say that they were."""
+        watch = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+            await self._shut_down()
+
+    async def _watch(self) -> None:
+        async for change in changes(self._node.cluster, POD):
+            if change.type == "DELETED":
+                self._stop(change.object["metadata"]["uid"])
+            else:
+                self._see(change.object)
+
+    def _see(self, pod: Object) -> None:
+        uid = pod["metadata"]["uid"]
+        if self._name is not None and pod["spec"].get("nodeName") != self._name:
+            return
+        if uid not in self._tasks:
+            self._lives[uid] = PodLife(self._node, pod)
+            self._tasks[uid] = asyncio.create_task(self._live(self._lives[uid]))
+        if pod["metadata"].get("deletionTimestamp"):
+            self._stop(uid)
+
+    def _stop(self, uid: str) -> None:
+        if uid in self._lives:
+            self._lives[uid].stop()
+
+    async def _live(self, life: PodLife) -> None:
+        try:
+            await life.run()
+        except NotFound:
+            pass  # deleted with grace 0 while it ran: its process was stopped, and nobody is left to be told
+        except ApiError as error:
+            log.warning("pod %s: %s", life.name, error)
+        finally:
+            del self._lives[life.uid], self._tasks[life.uid]
+
+    async def _shut_down(self) -> None:
+        for life in self._lives.values():
+            life.stop(shutdown=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)

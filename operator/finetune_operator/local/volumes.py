@@ -1,0 +1,148 @@
+"""A pod's volumes as directories of this machine, and its paths rewritten to them."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_operator.api.kinds import CLAIM, CONFIGMAP, Kind
+from finetune_operator.loop.cluster import Cluster, Object
+from finetune_operator.loop.errors import NotFound
+
+SecretSource = Callable[[str, str], str | None]
+"""The value of a key of a Secret, ``None`` where there is none. Values are never stored."""
+
+
+class NotReady(Exception):
+    """Something that the pod mounts or reads is not there yet: the kubelet's word for it, and a sentence."""
+
+    def __init__(self, word: str, message: str) -> None:
+        super().__init__(message)
+        self.word = word
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Mounts:
+    """Container paths and the directories that stand for them, longest first."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+    def rewrite(self, text: str) -> str:
+        """A path inside the container as the path on this machine; any other text as it is."""
+        for inside, outside in self.pairs:
+            if text == inside or text.startswith(inside + "/"):
+                return outside + text[len(inside) :]
+        return text
+
+
+class Volumes:
+    """Makes the directories of pods. Claims lie below ``claims``, everything else in the pod's own folder."""
+
+    def __init__(self, cluster: Cluster, claims: Path) -> None:
+        self._cluster = cluster
+        self._claims = claims
+
+    def claim_folder(self, namespace: str, name: str) -> Path:
+        """The directory that stands for a claim."""
+        return self._claims / namespace / name
+
+    async def mount(self, pod: Object, folder: Path) -> Mounts:
+        """Prepare all volumes of a pod, and say where its container's paths lie.
+
+        Raises:
+            NotReady: a claim or a ConfigMap does not exist.
+        """
+        namespace = pod["metadata"]["namespace"]
+        sources = {volume["name"]: await self._prepare(namespace, volume, folder) for volume in pod["spec"].get("volumes") or ()}
+        pairs = []
+        for mount in pod["spec"]["containers"][0].get("volumeMounts") or ():
+            source = sources[mount["name"]] / mount.get("subPath", "")
+            source.mkdir(parents=True, exist_ok=True)
+            pairs.append((mount["mountPath"].rstrip("/"), str(source)))
+        return Mounts(tuple(sorted(pairs, key=lambda pair: -len(pair[0]))))
+
+    async def _prepare(self, namespace: str, volume: Object, folder: Path) -> Path:
+        place: Path = folder / "volumes" / volume["name"]
+        if "persistentVolumeClaim" in volume:
+            name = volume["persistentVolumeClaim"]["claimName"]
+            if await self._find(CLAIM, namespace, name) is None:
+                raise NotReady("Unschedulable", f'persistentvolumeclaim "{name}" not found')
+            place = self.claim_folder(namespace, name)
+        elif "configMap" in volume:
+            name = volume["configMap"]["name"]
+            found = await self._find(CONFIGMAP, namespace, name)
+            if found is None:
+                raise NotReady("CreateContainerConfigError", f'configmap "{name}" not found')
+            _write_files(place, found)
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    async def _find(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        try:
+            return await self._cluster.get(kind, namespace, name)
+        except NotFound:
+            return None
+
+
+def _write_files(place: Path, configmap: Object) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    contents = {name: text.encode() for name, text in (configmap.get("data") or {}).items()}
+    contents |= {name: base64.b64decode(data) for name, data in (configmap.get("binaryData") or {}).items()}
+    for name, content in contents.items():
+        (place / name).write_bytes(content)
+
+
+def environment(pod: Object, mounts: Mounts, secrets: SecretSource) -> dict[str, str]:
+    """The environment of a pod's container, paths rewritten.
+
+    Raises:
+        NotReady: a key of a Secret that must exist does not.
+    """
+    found: dict[str, str] = {}
+    for entry in pod["spec"]["containers"][0].get("env") or ():
+        value = entry.get("value", "")
+        source = entry.get("valueFrom") or {}
+        if "secretKeyRef" in source:
+            secret = _secret_value(source["secretKeyRef"], secrets)
+            if secret is None:
+                continue
+            found[entry["name"]] = secret
+            continue
+        if "fieldRef" in source:
+            value = _field(pod, source["fieldRef"]["fieldPath"])
+        found[entry["name"]] = mounts.rewrite(value)
+    return found
+
+
+def _secret_value(reference: Mapping[str, object], secrets: SecretSource) -> str | None:
+    name, key = str(reference["name"]), str(reference["key"])
+    value = secrets(name, key)
+    if not value and not reference.get("optional"):
+        raise NotReady("CreateContainerConfigError", f'secret "{name}" has no key {key}: set {key} or use --secret {name}=FILE')
+    return value or None
+
+
+def _field(pod: Object, path: str) -> str:
+    """The downward API's fields that Trainer uses: names, namespace, labels, annotations."""
+    metadata = pod["metadata"]
+    if path.startswith(("metadata.annotations['", "metadata.labels['")):
+        group, key = path.split("['")
+        return str((metadata.get(group.removeprefix("metadata.")) or {}).get(key.rstrip("']"), ""))
+    return str(metadata.get(path.removeprefix("metadata."), ""))
+
+
+def free_folder(folder: Path) -> None:
+    """Remove a pod's scratch space: what is in it was never meant to last."""
+    shutil.rmtree(folder / "volumes", ignore_errors=True)
+
+
+def inherited() -> dict[str, str]:
+    """The variables of this machine that a process needs to run at all: none that a container would not have in some form."""
+    kept = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE", "SSL_CERT_DIR",
+            "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "HF_ENDPOINT", "REQUESTS_CA_BUNDLE")  # fmt: skip
+    return {name: os.environ[name] for name in kept if name in os.environ}

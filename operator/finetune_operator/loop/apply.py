@@ -1,0 +1,83 @@
+"""Carry out a decision: status first, if it differs, onto the version that was read; then the effects; then the Events."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_operator.api.finetunerun import API_VERSION, KIND
+from finetune_operator.api.kinds import EVENT, FINETUNERUN
+from finetune_operator.core.decision import Create, Decision, Delete, Effect, Event
+from finetune_operator.core.naming import MANAGED_BY
+from finetune_operator.core.observation import Ref, Refused
+from finetune_operator.core.run import Run
+
+from .cluster import Cluster, Object
+from .errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
+
+
+async def apply(cluster: Cluster, document: Object, decision: Decision, time: str) -> dict[Ref, Refused]:
+    """Do what was decided; what the API refuses for good is returned, for the next decision to tell the user.
+
+    Raises:
+        Conflict: the run changed since it was read: decide again.
+        ApiError: a call failed; what was done before it stays done, and the next pass does the rest.
+    """
+    run = Run.parse(document)
+    change = difference(run.status, decision.status)
+    if change:
+        patch = {"metadata": {"resourceVersion": document["metadata"]["resourceVersion"]}, "status": change}
+        await cluster.patch_status(FINETUNERUN, run.namespace, run.name, patch)
+    refused = {}
+    for effect in decision.effects:
+        try:
+            await _carry_out(cluster, run.namespace, effect)
+        except (Invalid, Forbidden) as error:
+            refused[effect.ref] = Refused(error.message, isinstance(error, Forbidden))
+    for event in decision.events:
+        await _post(cluster, run, event, time)
+    return refused
+
+
+async def _carry_out(cluster: Cluster, namespace: str, effect: Effect) -> None:
+    try:
+        if isinstance(effect, Create):
+            await cluster.create(effect.manifest)
+        elif isinstance(effect, Delete):
+            await cluster.delete(effect.ref.kind, namespace, effect.ref.name, uid=effect.uid)
+        else:
+            await cluster.patch(effect.ref.kind, namespace, effect.ref.name, effect.patch)
+    except (AlreadyExists, NotFound, Conflict):
+        # Somebody was faster, or the object is another one by now: the next pass looks at what is there.
+        return
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch (RFC 7396) that turns ``old`` into ``new``; empty where they are equal."""
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if before == value:
+            continue
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            patch[key] = difference(before, value)
+        else:
+            patch[key] = value
+    return patch
+
+
+async def _post(cluster: Cluster, run: Run, event: Event, time: str) -> None:
+    """Write an Event. It is news, not truth: one that cannot be written is left out."""
+    mark = hashlib.sha256(f"{run.uid} {time} {event}".encode()).hexdigest()[:16]
+    about = {"apiVersion": API_VERSION, "kind": KIND, "name": run.name, "namespace": run.namespace, "uid": run.uid}
+    manifest = {
+        "apiVersion": "v1", "kind": EVENT.name, "metadata": {"name": f"{run.name}.{mark}", "namespace": run.namespace},
+        "involvedObject": about, "type": event.type, "reason": event.reason, "message": event.message, "count": 1,
+        "firstTimestamp": time, "lastTimestamp": time, "source": {"component": MANAGED_BY}, "reportingComponent": MANAGED_BY,
+        "reportingInstance": MANAGED_BY,
+    }  # fmt: skip
+    try:
+        await cluster.create(manifest)
+    except ApiError:
+        return

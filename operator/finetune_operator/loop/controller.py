@@ -1,0 +1,139 @@
+"""The loop itself: keys in, one pass of observe, plan and apply for each, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind
+from finetune_operator.core import naming
+from finetune_operator.core.plan import plan
+from finetune_operator.core.run import Run
+from finetune_operator.core.settings import Settings
+from finetune_operator.core.times import stamp
+
+from .apply import apply
+from .cluster import Cluster, Object
+from .errors import ApiError, Conflict, NotFound
+from .observe import observe
+from .queue import KeyedQueue
+from .watch import changes
+
+Key = tuple[str, str]
+"""Namespace and name of a run."""
+
+log = logging.getLogger(__name__)
+
+WORKERS = 16
+RESYNC_SECONDS = 300.0
+"""Every run that has not ended is looked at at least that often: lost events cost that much time, and nothing else."""
+
+
+class Controller:
+    """Drives the runs of a cluster (or of one namespace) to their ends."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Callable[[], Settings],
+        namespace: str | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._namespace = namespace
+        self._clock = clock
+        self.queue: KeyedQueue[Key] = KeyedQueue()
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One pass over one run; seconds after which time alone may ask for another.
+
+        Raises:
+            ApiError: a call failed; the pass is to be repeated.
+        """
+        try:
+            document = await self._cluster.get(FINETUNERUN, *key)
+        except NotFound:
+            return None
+        now, run = self._clock(), Run.parse(document)
+        observed = await observe(self._cluster, run, self._settings(), now)
+        decision = plan(run, observed, now)
+        refused = await apply(self._cluster, document, decision, stamp(now))
+        if refused:
+            document = await self._cluster.get(FINETUNERUN, *key)
+            decision = plan(Run.parse(document), replace(observed, refused=refused), now)
+            await apply(self._cluster, document, replace(decision, effects=()), stamp(now))
+            return self._settings().retry_seconds
+        return decision.again_in
+
+    async def work(self) -> None:
+        """Work off the queue for ever."""
+        while True:
+            key = await self.queue.get()
+            failed = False
+            try:
+                again = await self.reconcile(key)
+                if again is not None:
+                    self.queue.add_after(key, again)
+            except Conflict:
+                failed = False
+                self.queue.add(key)
+            except ApiError as error:
+                failed = True
+                log.warning("%s/%s: %s", *key, error)
+            except Exception:
+                failed = True
+                log.exception("%s/%s: a fault of the operator", *key)
+            finally:
+                self.queue.done(key, failed=failed)
+
+    async def feed(self, kind: Kind, labels: Mapping[str, str] | None = None) -> None:
+        """Put the run of every object that changes on the queue, for ever."""
+        async for change in changes(self._cluster, kind, self._namespace, labels):
+            self._enqueue(kind, change.object)
+
+    def _enqueue(self, kind: Kind, item: Object) -> None:
+        metadata = item["metadata"]
+        name = metadata["name"] if kind == FINETUNERUN else (metadata.get("labels") or {}).get(naming.RUN_LABEL)
+        if name:
+            self.queue.add((metadata.get("namespace", "default"), name))
+
+    async def resync(self) -> None:
+        """Look at every run now and then, for ever."""
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS)
+            try:
+                async for document in runs(self._cluster, self._namespace):
+                    if not Run.parse(document).ended:
+                        self._enqueue(FINETUNERUN, document)
+            except ApiError as error:
+                log.warning("resync: %s", error)
+
+    @contextlib.asynccontextmanager
+    async def running(self, workers: int = WORKERS) -> AsyncIterator[None]:
+        """The loop as a context: inside it, runs move."""
+        ours = {naming.MANAGED_BY_LABEL: naming.MANAGED_BY}
+        jobs = [self.feed(FINETUNERUN), *(self.feed(kind, ours) for kind in (JOB, TRAINJOB, POD)), self.resync()]
+        tasks = [asyncio.create_task(job) for job in (*jobs, *(self.work() for _ in range(workers)))]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def runs(cluster: Cluster, namespace: str | None = None) -> AsyncIterator[Object]:
+    """All FineTuneRuns, page by page."""
+    continue_ = None
+    while True:
+        page = await cluster.list(FINETUNERUN, namespace, continue_=continue_)
+        for document in page.items:
+            yield document
+        continue_ = page.continue_
+        if not continue_:
+            return

@@ -1,0 +1,213 @@
+"""A cluster small enough to be searched: objects in a dict, children that move by themselves, a workspace that remembers work.
+
+It stands for the API server and the stage programs, as far as ``plan`` can tell: names are unique, uids are new, a program that
+finds the result of its own inputs repeats it, and an object that is deleted is gone. ``plan`` and its types are the real ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from finetune_contract.codec import encode
+from finetune_contract.result import (
+    DatasetOutputs,
+    EvaluationOutputs,
+    ModelOutputs,
+    RegistrationOutputs,
+    Result,
+    TrainingOutputs,
+    termination_message,
+)
+from finetune_operator.api.kinds import kind_of
+from finetune_operator.core.decision import Create, Decision, Delete, Effect, Patch
+from finetune_operator.core.observation import ChildState, Observed, PodReport, Ref, Termination, child_state, needs
+from finetune_operator.core.plan import plan
+from finetune_operator.core.run import Run
+from finetune_operator.core.settings import PROGRAMS, Machine, Settings
+
+NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+SETTINGS = Settings(
+    mode="local", operator_version="0.0.0", images=dict.fromkeys(PROGRAMS, "image"), entry_digest="e" * 64,
+    machine=Machine(gpus=0, cpus=2, memory_bytes=8 << 30), operator_defaults={"storage": {"claimName": "workspace"}},
+    local_registry=True, retry_seconds=0.0, volume_uri="file:///{claim}",
+)  # fmt: skip
+MINIMAL: dict[str, Any] = {"dataset": {"uri": "/data.jsonl"}, "evaluation": {"tasks": [], "baseline": True}}
+
+_OUTPUTS: dict[str, Any] = {
+    "dataset": DatasetOutputs("d" * 64, 9, 1, "s" * 64, 10),
+    "model": ModelOutputs("m" * 64, 10, 40, "Qwen2ForCausalLM"),
+    "training": TrainingOutputs("t" * 64, 9, 9, 9, 0, 1, 1, opened=True),
+    "baseline": EvaluationOutputs("m" * 64, 1, ()),
+    "evaluation": EvaluationOutputs("t" * 64, 1, ()),
+    "registration": RegistrationOutputs("MLflow", "osft-model", "1.0.0", "1", "file:///workspace", read_back=True),
+}
+
+
+@dataclass
+class World:
+    """Everything there is. ``made`` and ``worked`` count what must not happen twice."""
+
+    run: dict[str, Any]
+    objects: dict[Ref, dict[str, Any]] = field(default_factory=dict)
+    made: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    worked: dict[tuple[str, str], int] = field(default_factory=dict)
+    results: set[tuple[str, str]] = field(default_factory=set)
+    deleted: frozenset[str] = frozenset()
+    """Names of children that somebody else deleted."""
+
+    @classmethod
+    def new(cls, spec: dict[str, Any] | None = None, claim: bool = True) -> World:
+        """A world with one run that nobody has looked at yet."""
+        run = {
+            "metadata": {"name": "demo", "namespace": "team", "uid": "run-uid-1", "generation": 1},
+            "spec": copy.deepcopy(spec or MINIMAL),
+        }
+        world = cls(run)
+        if claim:
+            world.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "workspace", "namespace": "team"}})
+        return world
+
+    def key(self) -> str:
+        """What tells two worlds apart: everything but the numbers of uids."""
+        return json.dumps(
+            [self.run, sorted((str(ref.kind), ref.name, _shape(item)) for ref, item in self.objects.items()),
+             sorted(map(str, self.made.items())), sorted(map(str, self.worked.items())), sorted(self.results), sorted(self.deleted)],
+            sort_keys=True,
+        )  # fmt: skip
+
+    # -- the API server ------------------------------------------------------------------------------------------------
+
+    def put(self, manifest: dict[str, Any]) -> None:
+        """Make an object; one of the same name stays as it is."""
+        ref = Ref(kind_of(manifest), manifest["metadata"]["name"])
+        if ref in self.objects:
+            return
+        stored = {**manifest, "metadata": dict(manifest["metadata"])}
+        # The uid follows from what was made before, so that equal histories are equal worlds.
+        labels = stored["metadata"].get("labels", {})
+        count = self.made.get((ref.kind.name, ref.name, labels.get("finetunerun.io/attempt", "")), 0)
+        stored["metadata"]["uid"] = f"{ref.name}-uid-{count}"
+        self.objects[ref] = stored
+        self.made[(ref.kind.name, ref.name, labels.get("finetunerun.io/attempt", ""))] = count + 1
+
+    def apply_effect(self, effect: Effect) -> None:
+        """Do what an effect asks."""
+        if isinstance(effect, Create):
+            self.put(effect.manifest)
+        elif isinstance(effect, Delete):
+            found = self.objects.get(effect.ref)
+            if found is not None and effect.uid in (None, found["metadata"]["uid"]):
+                del self.objects[effect.ref]
+        elif isinstance(effect, Patch) and effect.ref in self.objects:
+            found = self.objects[effect.ref]
+            held = effect.patch["spec"]["suspend"]
+            conditions = [{"type": "Suspended", "status": "True"}] if held else []
+            self.objects[effect.ref] = {
+                **found, "spec": {**found["spec"], "suspend": held}, "status": {"conditions": conditions},
+            }  # fmt: skip
+
+    def write_status(self, status: dict[str, Any]) -> None:
+        """Replace the run's status."""
+        self.run = {**self.run, "status": status}
+
+    # -- what the loop does --------------------------------------------------------------------------------------------
+
+    def decide(self, now: datetime = NOW, settings: Settings = SETTINGS) -> Decision:
+        """Observe and plan."""
+        run = Run.parse(self.run)
+        found = {ref: self.objects[ref] for ref in needs(run) if ref in self.objects}
+        pods = {
+            record.name: self.pods_of(record.child_kind, record.child_name, record.name)
+            for record in run.stages.values()
+            if record.child_name and not record.ended
+        }
+        return plan(run, Observed(settings, found, {name: found for name, found in pods.items() if found}), now)
+
+    def settle(self, limit: int = 60) -> int:
+        """Reconcile and let every child succeed until nothing moves; how many rounds that took."""
+        for number in range(limit):
+            before = self.key()
+            decision = self.decide()
+            self.write_status(decision.status)
+            for effect in decision.effects:
+                self.apply_effect(effect)
+            for ref in list(self.objects):
+                self.finish(ref)
+            if self.key() == before:
+                return number
+        return limit
+
+    # -- children ------------------------------------------------------------------------------------------------------
+
+    def children(self) -> list[Ref]:
+        """The Jobs and TrainJobs that exist."""
+        return [ref for ref in self.objects if ref.kind.name in ("Job", "TrainJob")]
+
+    def active(self) -> list[Ref]:
+        """Those that have not ended and are not held."""
+        return [ref for ref in self.children() if child_state(self.objects[ref]) is ChildState.ACTIVE]
+
+    def ended(self) -> list[Ref]:
+        """Those that have ended."""
+        return [ref for ref in self.children() if child_state(self.objects[ref]) in (ChildState.SUCCEEDED, ChildState.FAILED)]
+
+    def stage_of(self, ref: Ref) -> str:
+        """The stage that a child belongs to."""
+        stage: str = self.objects[ref]["metadata"]["labels"]["finetunerun.io/stage"]
+        return stage
+
+    def finish(self, ref: Ref, exit_code: int = 0, message: str | None = None) -> None:
+        """A child's program ends: with success it works, or repeats the result that it finds in the workspace."""
+        if ref not in self.active():
+            return
+        stage, digest = self.stage_of(ref), self.inputs_digest(ref)
+        if exit_code == 0:
+            if (stage, digest) not in self.results:
+                self.worked[(stage, digest)] = self.worked.get((stage, digest), 0) + 1
+                self.results.add((stage, digest))
+            message = message if message is not None else self.success_message(ref)
+        condition = {"type": "Complete" if exit_code == 0 else "Failed", "status": "True"}
+        self.objects[ref] = {**self.objects[ref], "status": {"conditions": [condition], "exit": [exit_code, message]}}
+
+    def inputs_digest(self, ref: Ref) -> str:
+        """The digest that the child's program is given."""
+        digest: str = self.objects[ref]["metadata"]["annotations"]["finetunerun.io/inputs-digest"]
+        return digest
+
+    def success_message(self, ref: Ref) -> str:
+        """The termination message of a program that has done its work."""
+        stage = self.stage_of(ref)
+        metrics = {"holdout.bits_per_byte": 2.0} if stage in ("evaluation", "baseline") else {"seconds": 1.0}
+        attempt = self.objects[ref]["metadata"]["labels"]["finetunerun.io/attempt"]
+        return termination_message(
+            Result(stage, attempt, self.inputs_digest(ref), "Succeeded", metrics=metrics, outputs=encode(_OUTPUTS[stage]))
+        )
+
+    def pods_of(self, kind: str, name: str, stage: str) -> tuple[PodReport, ...]:
+        """The pods of a child."""
+        found = next((item for ref, item in self.objects.items() if ref.kind.name == kind and ref.name == name), None)
+        if found is None:
+            return ()
+        end = (found.get("status") or {}).get("exit")
+        if end is None:
+            held = child_state(found) is ChildState.SUSPENDED
+            return () if held else (PodReport(f"{name}-0", phase="Running"),)
+        phase = "Succeeded" if end[0] == 0 else "Failed"
+        return (PodReport(f"{name}-0", phase=phase, termination=Termination(end[0], "", end[1] or "")),)
+
+    def remove(self, ref: Ref) -> None:
+        """Somebody else deletes an object."""
+        del self.objects[ref]
+        self.deleted |= {ref.name}
+
+    def copy(self) -> World:
+        """A world of its own; what is stored is never changed in place."""
+        return World(self.run, dict(self.objects), dict(self.made), dict(self.worked), set(self.results), self.deleted)
+
+
+def _shape(item: dict[str, Any]) -> str:
+    return json.dumps([item["metadata"].get("uid"), item.get("status"), item.get("spec", {}).get("suspend")], sort_keys=True)
