@@ -68,7 +68,9 @@ class World:
         }
         world = cls(run)
         if claim:
-            world.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "workspace", "namespace": "team"}})
+            world.put(
+                {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "workspace", "namespace": "team"}}
+            )
         return world
 
     def key(self) -> str:

@@ -198,7 +198,7 @@ def fail_attempt(draft: Draft, stage: Stage, record: StageRecord, diagnosis: Dia
 
 
 def _allowed(draft: Draft, cause: Cause) -> int:
-    retry = draft.run.resolved.get("retry") or {}
+    retry = draft.run.mutable("retry")
     limits = {Cause.TRANSIENT: "transient", Cause.CRASH: "crash", Cause.LOST: "lost"}
     return int(retry.get(limits[cause], 0)) if cause in limits else 0
 

@@ -212,7 +212,7 @@ def cleanup_due(run: Run, now_stamp: str) -> bool:
     """Whether the finished children have been kept long enough."""
     if not run.ended or run.status.get("cleanedAt") or not run.started:
         return False
-    kept = duration((run.resolved.get("cleanup") or {}).get("ttlAfterFinished", "24h"))
+    kept = duration(run.mutable("cleanup")["ttlAfterFinished"])
     return moment(now_stamp) >= moment(str(run.status["finishedAt"])) + kept
 
 

@@ -81,7 +81,7 @@ def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:
     if status.get("cleanedAt"):
         return Decision(status)
     if not cleanup_due(run, stamp(now)):
-        kept = duration(run.resolved["cleanup"]["ttlAfterFinished"])
+        kept = duration(run.mutable("cleanup")["ttlAfterFinished"])
         left = (moment(status["finishedAt"]) + kept - now).total_seconds()
         return Decision(status, again_in=max(1.0, left))
     if observed.leftovers:

@@ -48,13 +48,11 @@ class _Layer:
 
 def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
     """The document of ``status.resolved`` for ``spec`` in the place that ``settings`` describe, or why there is none."""
-    wish = {key: value for key, value in spec.items() if key not in STEERING}
-    refusal = _refuse_early(wish, settings)
+    refusal = _refuse_early(spec, settings)
     if refusal:
         return refusal
-    layers = _layers(wish, settings)
-    merged, origins = _merge(layers)
-    _derive(merged, origins, settings)
+    wish = {key: value for key, value in spec.items() if key not in STEERING}
+    merged, origins = effective_values(wish, settings)
     adapted = _adapt(merged, origins, settings)
     if isinstance(adapted, Refusal):
         return adapted
@@ -75,7 +73,14 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
     }
 
 
-def _refuse_early(spec: Json, settings: Settings) -> Refusal | None:
+def effective_values(spec: Mapping[str, Any], settings: Settings) -> tuple[Json, dict[str, str]]:
+    """Every value of a run before anything is adapted to a place, and where each field has its value from."""
+    merged, origins = _merge(_layers(spec, settings))
+    _derive(merged, origins, settings)
+    return merged, origins
+
+
+def _refuse_early(spec: Mapping[str, Any], settings: Settings) -> Refusal | None:
     size = len(json.dumps(spec, separators=(",", ":")).encode())
     if size > SPEC_LIMIT:
         return Refusal(reasons.SPEC_TOO_LARGE, f"spec has {size} bytes as JSON; at most {SPEC_LIMIT} are allowed.")
@@ -98,7 +103,7 @@ def is_local_path(uri: str) -> bool:
     return uri.startswith(("/", "./", "../", "~/", "file://"))
 
 
-def _layers(spec: Json, settings: Settings) -> tuple[_Layer, ...]:
+def _layers(spec: Mapping[str, Any], settings: Settings) -> tuple[_Layer, ...]:
     above = [
         _Layer("operator", settings.operator_defaults),
         _Layer("namespace", settings.namespace_defaults),

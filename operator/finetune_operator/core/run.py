@@ -120,6 +120,10 @@ class Run:
         spec: Mapping[str, Any] = (self.status.get("resolved") or {}).get("spec") or {}
         return spec
 
+    def mutable(self, section: str) -> Mapping[str, Any]:
+        """A section that may be edited at any time: what ``spec`` says now, over what was resolved."""
+        return {**(self.resolved.get(section) or {}), **(self.spec.get(section) or {})}
+
     @cached_property
     def stages(self) -> dict[str, StageRecord]:
         """The records of the stages by name, in order."""

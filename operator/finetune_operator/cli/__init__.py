@@ -1,0 +1,5 @@
+"""``finetune``: the command line on the embedded store. Every command imports what it needs when it runs, so that help is quick."""
+
+from .app import main
+
+__all__ = ["main"]

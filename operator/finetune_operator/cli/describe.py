@@ -1,0 +1,170 @@
+"""``finetune describe``: everything about one run, for people."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from finetune_operator.api.kinds import EVENT, FINETUNERUN
+from finetune_operator.core.conditions import short_duration
+from finetune_operator.core.run import Run
+from finetune_operator.core.times import moment
+from finetune_operator.local.home import Home
+from finetune_operator.local.platform import NAMESPACE, open_store
+from finetune_operator.loop.cluster import Object
+from finetune_operator.loop.errors import NotFound
+
+from . import exitcodes
+from .display import MARKS, PHASE_STYLES
+from .get import unknown_run
+from .report import failure_text, print_end, score_table
+from .stages_view import stage_lines
+
+_EVENTS = 12
+
+
+def describe_run(home: Path | None, name: str) -> int:
+    """Print all that status says, and the last events."""
+    place = Home.find(home)
+    try:
+        document, events = asyncio.run(_load(place, name))
+    except NotFound:
+        print(unknown_run(place, name), file=sys.stderr)
+        return exitcodes.NO_INPUT
+    console, run = Console(highlight=False), Run.parse(document)
+    console.print(_head(run, document))
+    for title, content in _parts(run, events):
+        console.print(Text(f"\n{title}", style="bold"))
+        console.print(Padding(content, (0, 0, 0, 2)))
+    if run.ended and not run.status.get("failure"):
+        print_end(console, run, scores=False)
+    return exitcodes.OK
+
+
+async def _load(home: Home, name: str) -> tuple[Object, list[Object]]:
+    if not home.exists:
+        raise NotFound(name)
+    store = open_store(home)
+    try:
+        document = await store.get(FINETUNERUN, NAMESPACE, name)
+        page = await store.list(EVENT, NAMESPACE)
+    finally:
+        store.close()
+    uid = document["metadata"]["uid"]
+    ours = [event for event in page.items if (event.get("involvedObject") or {}).get("uid") == uid]
+    return document, sorted(ours, key=lambda event: (event.get("lastTimestamp", ""), int(event["metadata"]["resourceVersion"])))
+
+
+def _head(run: Run, document: Object) -> Table:
+    status = run.status
+    phase = str(status.get("phase", "Pending"))
+    table = Table.grid(padding=(0, 2))
+    rows = {
+        "run": Text(run.name, style="bold"),
+        "phase": Text(phase, style=PHASE_STYLES.get(phase, "cyan")),
+        "round": str(run.round) if run.round > 1 else "",
+        "experiment": run.experiment or "",
+        "created": str(document["metadata"].get("creationTimestamp", "")),
+        "took": short_duration((status.get("usage") or {}).get("wallSeconds", 0)) if run.ended and run.started else "",
+        "base model": str((run.resolved.get("model") or {}).get("uri", "")),
+        "data": str((run.resolved.get("dataset") or {}).get("uri", "")),
+    }
+    for label, value in rows.items():
+        if value:
+            table.add_row(Text(label, style="dim"), value)
+    return table
+
+
+def _parts(run: Run, events: list[Object]) -> Iterator[tuple[str, RenderableType]]:
+    failure = run.status.get("failure")
+    if failure:
+        lines = [*failure_text(run, failure)]
+        if failure.get("logTail"):
+            lines.append(Text("\n" + str(failure["logTail"]).strip(), style="dim"))
+        yield "failure", _stacked(lines)
+    if run.stages:
+        yield "stages", _stages(run)
+    history = run.status.get("history") or []
+    if len(history) > 1:
+        yield "training loss (nats per token)", Text.from_ansi(loss_curve(history))
+    scores = score_table(run)
+    if scores is not None:
+        yield "scores", scores
+    training = (run.status.get("metrics") or {}).get("training") or {}
+    if training:
+        yield "training", _pairs({name: f"{value:.6g}" for name, value in sorted(training.items())})
+    resolved = run.status.get("resolved") or {}
+    if resolved.get("adapted"):
+        yield "adapted to this place", _adapted(resolved["adapted"])
+    if events:
+        yield "events", _events(events[-_EVENTS:])
+
+
+def _stacked(lines: list[RenderableType]) -> Table:
+    table = Table.grid()
+    for line in lines:
+        table.add_row(line)
+    return table
+
+
+def _stages(run: Run) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for line in stage_lines(run, datetime.now(UTC)):
+        record = run.stages[line.name]
+        mark, style = MARKS.get(line.state, ("…", "cyan"))
+        attempt = f"attempt {record.attempt}" if record.attempt > 1 else ""
+        took = "" if line.seconds is None else short_duration(line.seconds)
+        table.add_row(
+            Text(mark, style=style), line.name, line.state, took, attempt, Text(line.text, style="dim", overflow="fold")
+        )
+    return table
+
+
+def loss_curve(history: list[Mapping[str, Any]], width: int = 64, height: int = 12) -> str:
+    """The loss curve, drawn with characters."""
+    import plotille  # only here: 70 ms
+
+    figure = plotille.Figure()
+    figure.width, figure.height = width, height
+    figure.x_label, figure.y_label = "step", "loss"
+    steps, losses = [point["step"] for point in history], [point["loss"] for point in history]
+    figure.set_x_limits(min_=0, max_=max(steps))
+    figure.y_ticks_fkt = lambda low, _high: f"{low:.3g}"
+    figure.x_ticks_fkt = lambda low, _high: f"{low:.0f}"
+    figure.plot(steps, losses)
+    drawn: str = figure.show()
+    return drawn
+
+
+def _pairs(values: Mapping[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in values.items():
+        table.add_row(Text(name, style="dim"), value)
+    return table
+
+
+def _adapted(entries: list[Mapping[str, Any]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for entry in entries:
+        table.add_row(entry["field"], f"{entry.get('preset', '')} → {entry.get('value', '')}", Text(entry["reason"], style="dim"))
+    return table
+
+
+def _events(events: list[Object]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for event in events:
+        style = "yellow" if event.get("type") == "Warning" else "dim"
+        time = moment(event["lastTimestamp"]).astimezone()
+        table.add_row(
+            Text(f"{time:%H:%M:%S}", style="dim"), Text(event["reason"], style=style), Text(event["message"], overflow="fold")
+        )
+    return table

@@ -1,0 +1,157 @@
+"""A run while it runs: a live table on a terminal, a line for each thing that happens elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from finetune_operator.core.conditions import short_duration
+from finetune_operator.core.run import Run
+
+from .stages_view import StageLine, progress_text, stage_lines
+
+MARKS = {
+    "Succeeded": ("✓", "green"), "Failed": ("✗", "bold red"), "Skipped": ("-", "dim"), "Pending": ("·", "dim"),
+    "Retrying": ("↻", "yellow"),
+}  # fmt: skip
+PHASE_STYLES = {"Succeeded": "bold green", "Failed": "bold red", "Suspended": "yellow"}
+_LINE_SECONDS = 5.0
+"""Least time between two progress lines of the plain display."""
+
+
+class Display(Protocol):
+    """Shows a run. Used as a context: inside it, :meth:`show` may be called with every new state."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End."""
+        ...
+
+    def show(self, run: Run) -> None:
+        """The run as it is now."""
+        ...
+
+
+def display(*, plain: bool, quiet: bool) -> Display:
+    """The display for where standard output goes: live on a terminal, else lines; on standard error if it is taken."""
+    console = Console(stderr=quiet, highlight=False)
+    return LineDisplay(console) if plain or quiet or not console.is_terminal else LiveDisplay(console)
+
+
+class LiveDisplay:
+    """A table of the stages that moves."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, refresh_per_second=8, transient=False, get_renderable=self._render)
+        self._run: Run | None = None
+        self._spinner = Spinner("dots", style="cyan")
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.stop()
+
+    def show(self, run: Run) -> None:
+        """The run as it is now; the screen follows by itself."""
+        self._run = run
+
+    def _render(self) -> Group | Text:
+        if self._run is None:
+            return Text("starting", style="dim")
+        return Group(_headline(self._run), _table(self._run, self._spinner))
+
+
+def _headline(run: Run) -> Text:
+    summary = run.status.get("summary") or {}
+    phase = str(run.status.get("phase", "Pending"))
+    line = Text.assemble((run.name, "bold"), "  ", (phase, PHASE_STYLES.get(phase, "cyan")))
+    for part in (summary.get("algorithm"), run.experiment):
+        if part:
+            line.append(f" · {part}", style="dim")
+    return line
+
+
+def _table(run: Run, spinner: Spinner) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(width=1)
+    table.add_column(min_width=13)
+    table.add_column(ratio=1)
+    table.add_column(justify="right", style="dim", min_width=6)
+    table.expand = True
+    for line in stage_lines(run, datetime.now(UTC)):
+        mark, style = MARKS.get(line.state, ("", ""))
+        running = line.state == "Running"
+        seconds = "" if line.seconds is None or line.state == "Pending" else short_duration(line.seconds)
+        table.add_row(
+            spinner if running else Text(mark, style=style), Text(line.name, style="dim" if line.state == "Pending" else ""),
+            _what(line), seconds,
+        )  # fmt: skip
+    return table
+
+
+def _what(line: StageLine) -> Table | Text:
+    if line.percent is None:
+        return Text(line.text, style="red" if line.state == "Failed" else "dim", overflow="ellipsis", no_wrap=True)
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(
+        ProgressBar(total=100, completed=line.percent, width=24),
+        f"{line.percent:3d}%",
+        Text(line.text, style="dim", no_wrap=True),
+    )
+    return bar
+
+
+class LineDisplay:
+    """A line for each transition, and for progress now and then: for files, pipes and CI."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._seen: dict[str, tuple[str, int]] = {}
+        self._progress_at: datetime | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._console.file.flush()
+
+    def show(self, run: Run) -> None:
+        """Print what is new."""
+        now = datetime.now(UTC)
+        for line in stage_lines(run, now):
+            record = run.stages[line.name]
+            mark = (line.state, record.attempt)
+            if self._seen.get(line.name) != mark and line.state != "Pending":
+                self._seen[line.name] = mark
+                took = (
+                    f" ({short_duration(line.seconds)})"
+                    if line.seconds is not None and line.state in ("Succeeded", "Failed")
+                    else ""
+                )
+                self._print(now, f"{line.name}: {line.state.lower()}{took}{': ' + line.text if line.text else ''}")
+        self._show_progress(run, now)
+
+    def _show_progress(self, run: Run, now: datetime) -> None:
+        progress = run.status.get("progress") or {}
+        if not progress or (self._progress_at and (now - self._progress_at).total_seconds() < _LINE_SECONDS):
+            return
+        self._progress_at = now
+        self._print(now, f"{progress['stage']}: {progress['percent']}% {progress_text(progress)}")
+
+    def _print(self, now: datetime, text: str) -> None:
+        self._console.print(f"{now.astimezone():%H:%M:%S} {text}", soft_wrap=True, markup=False)
+        sys.stdout.flush()

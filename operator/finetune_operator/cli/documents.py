@@ -1,0 +1,148 @@
+"""YAML files as ``kubectl`` reads them, with the line of every field.
+
+PyYAML speaks YAML 1.1, where ``5e-6`` is a text and ``1:30`` a number of base 60; Kubernetes' reader does not. Scalars are
+therefore resolved by the rules of ``sigs.k8s.io/yaml`` (go-yaml v2), so that a file means the same here and there.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class DocumentProblem(Exception):
+    """A file that cannot be read as YAML objects: one sentence with file, line and mend."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One object of a file, and where each of its fields stands (``spec.dataset.uri`` to a line, from 1)."""
+
+    source: str
+    content: dict[str, Any]
+    lines: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The object's kind."""
+        return str(self.content.get("kind", ""))
+
+    @property
+    def name(self) -> str:
+        """The object's name."""
+        metadata = self.content.get("metadata")
+        return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+
+    def line_of(self, path: str) -> int | None:
+        """The line of a field, or of the nearest one above it that the file has."""
+        while path:
+            if path in self.lines:
+                return self.lines[path]
+            cut = max(path.rfind("."), path.rfind("["))
+            path = path[: max(cut, 0)]
+        return self.lines.get("")
+
+
+def read_documents(path: Path | None) -> list[Document]:
+    """All objects of a YAML file (``-`` or ``None``: standard input).
+
+    Raises:
+        DocumentProblem: the file is missing, is no YAML, or holds something that is no object.
+    """
+    source = "standard input" if path is None or str(path) == "-" else str(path)
+    try:
+        text = sys.stdin.read() if path is None or str(path) == "-" else path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DocumentProblem(f"{source}: there is no such file; write one with: finetune init {source}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DocumentProblem(f"{source}: cannot be read: {error}") from None
+    found = list(_parse(text, source))
+    if not found:
+        raise DocumentProblem(f"{source}: holds no object; write one with: finetune init")
+    return found
+
+
+def _parse(text: str, source: str) -> Iterator[Document]:
+    try:
+        for node in yaml.compose_all(text, Loader=_LOADER):
+            reader = _Reader(source)
+            content = reader.value(node, "")
+            if content is None:
+                continue
+            if not isinstance(content, dict):
+                raise DocumentProblem(
+                    f"{source}:{node.start_mark.line + 1}: expected an object with apiVersion, kind, metadata and spec"
+                )
+            yield Document(source, content, reader.lines)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{source}:{mark.line + 1}" if mark else source
+        raise DocumentProblem(f"{place}: no YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise DocumentProblem(f"{source}: no YAML: {error}") from None
+
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_INT = re.compile(r"^[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+|0o?[0-7]+|0b[01]+)$")
+_FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_WORDS: dict[str, Any] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
+    **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
+}
+
+
+class _Reader:
+    """Turns YAML nodes into values and remembers their lines."""
+
+    def __init__(self, source: str) -> None:
+        self.lines: dict[str, int] = {}
+        self._source = source
+
+    def value(self, node: yaml.Node, path: str) -> Any:
+        """The value of a node."""
+        self.lines[path] = node.start_mark.line + 1
+        if isinstance(node, yaml.MappingNode):
+            return self._object(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
+        return _scalar(node)
+
+    def _object(self, node: yaml.MappingNode, path: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            if key in found:
+                line = key_node.start_mark.line + 1
+                raise DocumentProblem(f"{self._source}:{line}: the key {key} stands twice in one object; remove one of them")
+            inner = f"{path}.{key}" if path else key
+            found[key] = self.value(value_node, inner)
+            self.lines[inner] = key_node.start_mark.line + 1
+        return found
+
+
+def _scalar(node: yaml.Node) -> Any:
+    text = str(node.value)
+    if getattr(node, "style", None) is not None:  # quoted, or a block
+        return text
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.match(text):
+        return _whole_number(text.replace("_", ""))
+    if _FLOAT.match(text):
+        return float(text)
+    return text
+
+
+def _whole_number(text: str) -> int:
+    sign = -1 if text.startswith("-") else 1
+    digits = text.lstrip("+-")
+    if digits.startswith("0") and digits[1:].isdigit():
+        return sign * int(digits, 8)
+    return sign * int(digits, 0)

@@ -1,0 +1,15 @@
+"""Exit codes of ``finetune``: those of BSD's sysexits where it has one. ``docs/cli.md`` lists them."""
+
+OK = 0
+FAILED = 1
+"""The run ended without success for a reason that is neither the user's nor a passing one."""
+USAGE = 2
+"""The command line itself is wrong."""
+INVALID = 65
+"""The user must change something: a file, a value, the data."""
+NO_INPUT = 66
+"""There is no such file, run or stage."""
+TRY_AGAIN = 75
+"""A passing fault, or the workspace is in use: the same command may succeed later."""
+INTERRUPTED = 130
+"""Ended by Ctrl-C; the same command goes on where it stopped."""

@@ -1,0 +1,121 @@
+"""``finetune init``: a finetunerun.yaml to start from, written from the CRD's own descriptions and the presets."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finetune_operator.api.crd import schema
+from finetune_operator.api.finetunerun import API_VERSION, KIND
+from finetune_operator.api.presets import preset
+from finetune_operator.core.paths import lookup
+
+from . import exitcodes
+
+_USUAL = (
+    "dataset.uri", "dataset.subset", "dataset.trainSplit", "model.uri", "training.algorithm", "training.epochs",
+    "training.effectiveBatchSize", "training.learningRate", "training.maxSeqLen", "training.workers", "training.gpusPerWorker",
+    "training.osft.unfreezeRankRatio", "training.osft.trainable", "training.sft.sharding", "training.lora.rank",
+    "training.lora.alpha", "training.lora.quantization", "evaluation.tasks", "evaluation.baseline", "evaluation.limit",
+    "registry.name", "registry.version", "storage.claimName", "storage.size",
+)  # fmt: skip
+"""The fields that most runs change."""
+_WRITTEN = {"dataset.uri": "./train.jsonl", "evaluation.tasks": [], "evaluation.baseline": True}
+"""Fields that stand in the file for good, with values that work without a network."""
+_OTHER_ALGORITHMS = {"sft": ("osft", "lora"), "osft": ("sft", "lora"), "lora": ("sft", "osft")}
+_STEERING = ("suspend", "rerun", "approval")
+_WIDTH = 116
+
+
+def write_template(file: Path, algorithm: str, *, full: bool, force: bool) -> int:
+    """Write the template to ``file`` (``-``: standard output)."""
+    text = template(algorithm, full=full)
+    if str(file) == "-":
+        print(text, end="")
+        return exitcodes.OK
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        print(f"{file}: exists already; choose another name, or --force to write over it.", file=sys.stderr)
+        return exitcodes.INVALID
+    except OSError as error:
+        print(f"{file}: cannot be written: {error.strerror}.", file=sys.stderr)
+        return exitcodes.INVALID
+    print(f"{file}: written. Put your data where dataset.uri says, then: finetune run {file}")
+    return exitcodes.OK
+
+
+def template(algorithm: str, *, full: bool = False) -> str:
+    """The text: what is set stands as YAML, everything else as a comment with its default."""
+    lines = [f"apiVersion: {API_VERSION}", f"kind: {KIND}", "metadata:", f"  name: my-{algorithm}", "spec:"]
+    spec = schema()["properties"]["spec"]["properties"]
+    values = preset(algorithm)  # type: ignore[arg-type]
+    written = {**_WRITTEN, "training.algorithm": algorithm}
+    for section, node in spec.items():
+        if section in _STEERING:
+            continue
+        wanted = [path for path in _paths(section, node, algorithm) if full or path in _USUAL]
+        if wanted:
+            lines += _section(section, node, wanted, written, values)
+    return "\n".join(lines) + "\n"
+
+
+def _paths(prefix: str, node: Mapping[str, Any], algorithm: str) -> Iterator[str]:
+    """The fields below a node that hold values."""
+    properties = node.get("properties")
+    if not properties:
+        yield prefix
+        return
+    for name, child in properties.items():
+        path = f"{prefix}.{name}"
+        if prefix == "training" and name in _OTHER_ALGORITHMS[algorithm]:
+            continue
+        yield from _paths(path, child, algorithm)
+
+
+def _section(
+    section: str, node: Mapping[str, Any], paths: list[str], written: Mapping[str, Any], values: Mapping[str, Any]
+) -> list[str]:
+    live = any(path in written for path in paths)
+    mark = "" if live else "# "
+    lines = ["", f"  {mark}{section}:"] if "properties" in node else [""]
+    opened: list[str] = []
+    for path in paths:
+        parents = path.split(".")[1:-1]
+        for depth, parent in enumerate(parents):
+            if opened[: depth + 1] != parents[: depth + 1]:
+                lines.append(f"{_indent(depth + 2)}# {parent}:")
+        opened = parents
+        lines += _field(path, node, written, values)
+    return lines
+
+
+def _field(path: str, section: Mapping[str, Any], written: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+    keys = path.split(".")
+    node: Mapping[str, Any] = section
+    for key in keys[1:]:
+        node = node["properties"][key]
+    indent = _indent(len(keys))
+    about = textwrap.wrap(str(node.get("description", "")), _WIDTH - len(indent))
+    value = written.get(path, lookup(values, path))
+    shown = "" if value is None else " " + _inline(value)
+    return [*(f"{indent}# {line}" for line in about), f"{indent}{'' if path in written else '# '}{keys[-1]}:{shown}"]
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, dict)):
+        return yaml.safe_dump(value, default_flow_style=True, width=1000).strip()
+    return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def _indent(depth: int) -> str:
+    return "  " * depth

@@ -1,0 +1,23 @@
+"""Objects for machines: JSON and YAML."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import yaml
+
+
+def print_object(document: Any, form: str) -> None:
+    """Print an object, or a list of them, as ``json`` or ``yaml``."""
+    if form == "json":
+        json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
+        print()
+    else:
+        yaml.safe_dump(document, sys.stdout, sort_keys=False, allow_unicode=True, width=120)
+
+
+def listed(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Several objects as one, as ``kubectl get -o`` prints them."""
+    return {"apiVersion": "v1", "kind": "List", "items": items}

@@ -1,0 +1,96 @@
+"""What a person wants to see when a run has ended: scores before and after, the registered version, where the model lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from finetune_operator.core.run import Run
+
+
+def print_end(console: Console, run: Run, *, scores: bool = True) -> None:
+    """The end of a run, good or bad."""
+    failure = run.status.get("failure")
+    if failure:
+        for item in failure_text(run, failure):
+            console.print(item)
+        return
+    measured = score_table(run) if scores else None
+    if measured is not None:
+        console.print(Padding(measured, (1, 0, 0, 0)))
+    table = Table.grid(padding=(0, 2))
+    for label, value in _results(run):
+        table.add_row(Text(label, style="bold"), Text(value, overflow="fold"))
+    console.print(Padding(table, (1, 0, 0, 0)))
+
+
+def score_table(run: Run) -> Table | None:
+    """Scores of the base model and of the fine-tuned one, side by side; ``None`` where nothing was measured."""
+    metrics = run.status.get("metrics") or {}
+    after, before = metrics.get("evaluation") or {}, metrics.get("baseline") or {}
+    names = [name for name in after if "." in name and "_stderr" not in name]
+    if not names:
+        return None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("score")
+    if before:
+        table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    if before:
+        table.add_column("change", justify="right")
+    directions = metrics.get("higherIsBetter") or {}
+    for name in names:
+        cells = [name, _number(after[name], after.get(f"{name}_stderr"))]
+        if before:
+            cells.insert(1, _number(before[name], before.get(f"{name}_stderr")) if name in before else "")
+            cells.append(_change(before.get(name), after[name], directions.get(name)))
+        table.add_row(*cells)
+    return table
+
+
+def _number(value: float, error: float | None) -> str:
+    return f"{value:.4g} ± {error:.2g}" if error else f"{value:.4g}"
+
+
+def _change(before: float | None, after: float, higher_is_better: bool | None) -> str:
+    if before is None:
+        return ""
+    delta = after - before
+    if higher_is_better is None or delta == 0:
+        return f"{delta:+.4g}"
+    better = (delta > 0) == higher_is_better
+    return f"[{'green' if better else 'red'}]{delta:+.4g} {'better' if better else 'worse'}[/]"
+
+
+def _results(run: Run) -> Iterator[tuple[str, str]]:
+    model, registry = run.status.get("model") or {}, run.status.get("registry") or {}
+    if registry:
+        yield "registered", f"{registry['name']} {registry['version']} ({registry['kind']} version {registry['registryVersion']})"
+    if model.get("uri"):
+        yield "model", str(model["uri"]).removeprefix("file://")
+    store = _mlflow_store(run)
+    if registry.get("kind") == "MLflow" and store:
+        yield "look", f"mlflow ui --backend-store-uri sqlite:///{store}"
+    adapted = (run.status.get("resolved") or {}).get("adapted") or ()
+    if adapted:
+        yield "adapted", f"{', '.join(entry['field'] for entry in adapted)} (finetune describe {run.name})"
+
+
+def _mlflow_store(run: Run) -> str | None:
+    uri = str((run.status.get("model") or {}).get("uri", ""))
+    return f"{uri.removeprefix('file://').split('/runs/')[0]}/mlflow.db" if uri.startswith("file://") else None
+
+
+def failure_text(run: Run, failure: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Why a run failed and what to do: one sentence each."""
+    stage = f"{failure['stage']}: " if failure.get("stage") else ""
+    yield Text.assemble((f"{stage}{failure['reason']}", "bold red"), f" {failure.get('message') or ''}")
+    if failure.get("hint"):
+        yield Text(str(failure["hint"]))
+    if failure.get("stage") and failure.get("logTail"):
+        yield Text(f"The whole log: finetune logs {run.name} --stage {failure['stage']}", style="dim")

@@ -1,0 +1,101 @@
+"""Local mode put together: store, kubelet, workload controllers and the control loop, in one process, in one folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from finetune_operator import __version__
+from finetune_operator.api.kinds import CLAIM
+from finetune_operator.core.settings import PROGRAMS, Machine, Settings
+from finetune_operator.loop.controller import Controller
+from finetune_operator.loop.entry import training_entry
+from finetune_operator.loop.errors import AlreadyExists
+
+from .home import Home
+from .kubelet import ProcessKubelet
+from .machine import Capacity, inspect_machine
+from .pod_life import Node
+from .store import Store
+from .volumes import SecretSource, Volumes
+from .workload_controller import WorkloadController
+
+NAMESPACE = "default"
+WORKSPACE_CLAIM = "workspace"
+"""The claim that local runs share unless they ask for another: its cache serves them all."""
+PROGRESS_SECONDS = 0.5
+RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Local mode at work."""
+
+    home: Home
+    store: Store
+    controller: Controller
+    settings: Settings
+
+
+def local_settings(home: Home, machine: Machine) -> Settings:
+    """What this machine is to the control loop."""
+    entry = training_entry()
+    threads = str(max(1, machine.cpus // 2))  # the baseline is measured beside training
+    gpus = {"evaluation": {"gpus": 1}} if machine.gpus else {}
+    return Settings(
+        mode="local", operator_version=__version__, images=dict.fromkeys(PROGRAMS, f"local:{__version__}"),
+        entry_digest=entry.digest, entry_archive=entry.archive, machine=machine,
+        operator_defaults={"storage": {"claimName": WORKSPACE_CLAIM}, **gpus},
+        environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads), "TOKENIZERS_PARALLELISM": "false"},
+        volume_uri=f"file://{home.volumes}/{NAMESPACE}/{{claim}}", local_registry=True, retry_seconds=RETRY_SECONDS,
+        progress_seconds=PROGRESS_SECONDS,
+    )  # fmt: skip
+
+
+def open_store(home: Home) -> Store:
+    """The objects of a folder, with the logs of its processes."""
+    return Store(home.store, logs=lambda pod: home.pods / pod["metadata"]["uid"] / "log")
+
+
+@asynccontextmanager
+async def local_platform(home: Home, secrets: SecretSource, machine: Machine | None = None) -> AsyncIterator[Platform]:
+    """Inside this context the runs of ``home`` move; at its end their processes are stopped and can be taken up again.
+
+    Raises:
+        HomeInUse: another command drives the runs of this folder.
+        HomeUnusable: the folder cannot be made or written.
+    """
+    home.prepare()
+    with home.locked():
+        machine = machine or inspect_machine()
+        store = open_store(home)
+        try:
+            await _ensure_claim(store)
+            node = Node(store, home.pods, Volumes(store, home.volumes), Capacity(machine), secrets)
+            settings = local_settings(home, machine)
+            controller = Controller(store, lambda: settings, clock=lambda: datetime.now(UTC))
+            async with ProcessKubelet(node).running(), WorkloadController(store).running(), controller.running(workers=4):
+                yield Platform(home, store, controller, settings)
+        finally:
+            store.close()
+
+
+async def _ensure_claim(store: Store) -> None:
+    claim = {
+        "apiVersion": CLAIM.api_version, "kind": CLAIM.name,
+        "metadata": {"name": WORKSPACE_CLAIM, "namespace": NAMESPACE},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    }  # fmt: skip
+    try:
+        await store.create(claim)
+    except AlreadyExists:
+        return
+
+
+def workspace_folder(home: Home, claim: str = WORKSPACE_CLAIM) -> Path:
+    """Where a claim of local mode lies."""
+    return home.volumes / NAMESPACE / claim

@@ -1,0 +1,216 @@
+"""What a run is resolved to: the presets, who overrides whom, what is adapted and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from finetune_operator.api.presets import preset
+from finetune_operator.core.paths import assign, leaves, lookup
+from finetune_operator.core.resolve import Refusal, effective_values, resolve
+from finetune_operator.core.settings import Machine, Settings
+from finetune_operator.core.unbuilt import UNBUILT
+from golden import assert_golden
+
+ROOT = Path(__file__).parents[3]
+SAMPLES = ("sft", "sft-minimal", "osft", "osft-minimal", "lora", "lora-minimal")
+
+
+def settings(mode: str = "cluster", **changes: Any) -> Settings:
+    base: dict[str, Any] = {"mode": mode, "operator_version": "1.2.3", "images": {"dataset": "i"}, "entry_digest": "e" * 64}
+    return Settings(**{**base, **changes})
+
+
+LOCAL = settings("local", machine=Machine(gpus=0, cpus=2, memory_bytes=8 << 30), local_registry=True)
+MINIMAL: dict[str, Any] = {"dataset": {"uri": "org/data"}}
+
+
+def resolved(spec: dict[str, Any], place: Settings = LOCAL) -> dict[str, Any]:
+    found = resolve(spec, place)
+    assert not isinstance(found, Refusal), found
+    return found
+
+
+def refused(spec: dict[str, Any], place: Settings = LOCAL) -> Refusal:
+    found = resolve(spec, place)
+    assert isinstance(found, Refusal)
+    return found
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_a_sample_has_the_values_of_its_pipeline(sample: str) -> None:
+    document = yaml.safe_load((ROOT / f"manifests/samples/{sample}.yaml").read_text())
+    values, _ = effective_values(document["spec"], settings())
+    assert_golden(f"presets/{sample}.yaml", values)
+
+
+def test_the_smallest_run_is_osft_with_every_value_known() -> None:
+    found = resolved(MINIMAL)
+    assert found["spec"]["training"]["algorithm"] == "osft"
+    assert {path for path, _ in leaves(preset("osft"))} - {path for path, _ in leaves(found["spec"])} == {
+        "suspend", "training.resources.cpu", "training.resources.memory", "training.sharedMemory",
+    }  # fmt: skip
+
+
+def test_the_run_overrides_the_namespace_and_that_the_operator_and_that_the_preset() -> None:
+    place = settings(
+        operator_defaults={"training": {"epochs": 5, "seed": 7}, "registry": {"author": "operator"}},
+        namespace_defaults={"training": {"epochs": 6}},
+    )
+    found = resolved({**MINIMAL, "training": {"warmupSteps": 3}}, place)
+    training = found["spec"]["training"]
+    assert (training["warmupSteps"], training["epochs"], training["seed"], training["maxSeqLen"]) == (3, 6, 7, 8192)
+    origins = found["origins"]
+    assert "training.epochs" in origins["namespace"]
+    assert {"training.seed", "registry.author"} <= set(origins["operator"])
+    assert "training.maxSeqLen" in origins["preset osft"]
+    assert all("training.warmupSteps" not in paths for paths in origins.values())
+
+
+def test_the_algorithm_may_come_from_the_namespace() -> None:
+    found = resolved(MINIMAL, settings(namespace_defaults={"training": {"algorithm": "sft"}}))
+    assert found["spec"]["training"]["workers"] == 4
+    assert "osft" not in found["spec"]["training"]
+
+
+def test_environment_variables_merge_by_name() -> None:
+    spec = {
+        **MINIMAL,
+        "training": {"algorithm": "sft", "env": [{"name": "NCCL_DEBUG", "value": "WARN"}, {"name": "A", "value": "b"}]},
+    }
+    env = {entry["name"]: entry["value"] for entry in resolved(spec, settings())["spec"]["training"]["env"]}
+    assert env["NCCL_DEBUG"] == "WARN"
+    assert env["A"] == "b"
+    assert env["INSTRUCTLAB_NCCL_TIMEOUT_MS"] == "600000"
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({}, {"claimName": "shared"}),
+        ({"storage": {"size": "9Gi"}}, {"size": "9Gi"}),
+        ({"storage": {"claimName": "mine"}}, {"claimName": "mine"}),
+    ],
+)
+def test_a_claim_and_a_size_exclude_each_other_across_origins(spec: dict[str, Any], expected: dict[str, Any]) -> None:
+    found = resolved({**MINIMAL, **spec}, settings(operator_defaults={"storage": {"claimName": "shared"}}))
+    assert expected.items() <= found["spec"]["storage"].items()
+    assert not {"claimName", "size"} <= set(found["spec"]["storage"])
+
+
+def test_a_held_out_set_of_its_own_means_that_all_rows_are_trained_on() -> None:
+    found = resolved({"dataset": {"uri": "org/data", "evalUri": "org/held-out"}})
+    assert found["spec"]["dataset"]["trainSplit"] == 1.0
+    assert "dataset.trainSplit" in found["origins"]["derived"]
+
+
+def test_dropping_rows_has_a_share() -> None:
+    assert resolved({"dataset": {"uri": "d", "badRows": {"policy": "Drop"}}})["spec"]["dataset"]["badRows"]["share"] == 0.01
+    share = {"policy": "Drop", "share": 0.5}
+    assert resolved({"dataset": {"uri": "d", "badRows": share}})["spec"]["dataset"]["badRows"] == share
+
+
+def test_where_the_model_is_registered() -> None:
+    assert resolved(MINIMAL, LOCAL)["spec"]["registry"]["kind"] == "MLflow"
+    assert "kind" not in resolved(MINIMAL, settings())["spec"]["registry"]
+    values, _ = effective_values({**MINIMAL, "registry": {"address": "registry"}}, settings())
+    assert values["registry"]["kind"] == "ModelRegistry"
+
+
+def adapted(spec: dict[str, Any], place: Settings = LOCAL) -> dict[str, str]:
+    return {entry["field"]: entry["value"] for entry in resolved(spec, place)["adapted"]}
+
+
+def test_defaults_that_a_laptop_cannot_honour_are_adapted_and_listed() -> None:
+    assert adapted({**MINIMAL, "training": {"algorithm": "sft"}}) == {
+        "training.engine": "portable", "training.sft.sharding": "NO_SHARD", "training.workers": "1", "training.gpusPerWorker": "0",
+        "training.gradientCheckpointing": "false", "training.resources": "not set", "training.sharedMemory": "not set",
+        "evaluation.backend": "hf",
+    }  # fmt: skip
+
+
+def test_a_machine_with_gpus_keeps_them() -> None:
+    place = settings("local", machine=Machine(gpus=2, cpus=8, memory_bytes=64 << 30))
+    assert "training.gpusPerWorker" not in adapted(MINIMAL, place)
+    assert resolved({**MINIMAL, "training": {"gpusPerWorker": 2}}, place)["spec"]["training"]["gpusPerWorker"] == 2
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"liger": True}, "spec.training.liger: true is not possible here"),
+        ({"gpusPerWorker": 1}, "spec.training.gpusPerWorker: 1 is not possible here: this machine has fewer GPUs"),
+        ({"algorithm": "sft", "sft": {"sharding": "FULL_SHARD"}}, "spec.training.sft.sharding: FULL_SHARD is not possible here"),
+    ],
+)
+def test_the_same_value_written_by_the_user_is_refused(training: dict[str, Any], words: str) -> None:
+    refusal = refused({**MINIMAL, "training": training})
+    assert refusal.reason.name == "NotPossibleHere"
+    assert words in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("training", "path", "value"),
+    [
+        ({"workers": 2}, "training.workers", 2),
+        ({"resources": {"memory": "1Gi"}}, "training.resources.memory", "1Gi"),
+        ({"engine": "auto"}, "training.engine", "portable"),
+        ({"liger": False}, "training.liger", False),
+    ],
+)
+def test_written_values_that_are_possible_are_kept(training: dict[str, Any], path: str, value: Any) -> None:
+    assert lookup(resolved({**MINIMAL, "training": training})["spec"], path) == value
+
+
+UNBUILT_VALUES: dict[str, Any] = {
+    "dataset.uri": "s3://bucket/rows.jsonl", "dataset.evalUri": "pvc://claim/rows.jsonl", "dataset.format": "alpaca",
+    "dataset.splitBy": "grouped", "model.uri": "oci://image", "training.enabled": False, "training.algorithm": "lora",
+    "training.engine": "training-hub", "training.osft.memoryEfficientInit": False, "training.checkpoints.everySamples": 10,
+    "training.checkpoints.everyMinutes": 1, "training.checkpoints.fullState": True, "training.checkpoints.final": False,
+    "training.checkpoints.resume": True, "evaluation.backend": "vllm", "registry.kind": "ModelRegistry",
+    "registry.onExisting": "Fail", "retry.outOfMemory": "ReduceBatch", "cleanup.volume": "Delete", "cleanup.checkpoints": "Delete",
+    "cleanup.pods": "DeleteSucceeded",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", UNBUILT, ids=lambda entry: entry.path)
+def test_a_field_that_nothing_acts_on_is_refused_by_name(entry: Any) -> None:
+    spec: dict[str, Any] = {"dataset": {"uri": "org/data"}}
+    assign(spec, entry.path, UNBUILT_VALUES.get(entry.path, "something"))
+    refusal = refused(spec)
+    assert refusal.reason.name == "Unsupported"
+    assert refusal.message.startswith(f"spec.{entry.path}: ")
+
+
+def test_the_documentation_lists_the_fields_that_nothing_acts_on() -> None:
+    page = (ROOT / "docs/unsupported.md").read_text()
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    assert [(path.strip().strip("`"), values.strip()) for path, values in rows] == [
+        (entry.path, entry.values) for entry in UNBUILT
+    ]
+
+
+def test_paths_of_a_laptop_are_refused_on_a_cluster_and_taken_locally() -> None:
+    for uri in ("/data/rows.jsonl", "./rows.jsonl", "../rows.jsonl", "~/rows.jsonl", "file:///rows.jsonl"):
+        refusal = refused({"dataset": {"uri": uri}}, settings())
+        assert (refusal.reason.name, uri in refusal.message) == ("LocalPathInCluster", True)
+        assert resolved({"dataset": {"uri": uri}})["spec"]["dataset"]["uri"] == uri
+    assert refused({**MINIMAL, "model": {"uri": "/model"}}, settings()).reason.name == "LocalPathInCluster"
+
+
+def test_a_specification_without_bounds_is_refused() -> None:
+    refusal = refused({**MINIMAL, "evaluation": {"systemInstruction": "x" * 25_000}})
+    assert refusal.reason.name == "SpecTooLarge"
+
+
+def test_what_bypassed_the_api_server_is_refused_with_its_field() -> None:
+    refusal = refused({**MINIMAL, "training": {"epochs": 0}})
+    assert refusal.reason.name == "InvalidSpec"
+    assert refusal.message.startswith("spec.training.epochs: ")
+
+
+def test_steering_fields_are_no_part_of_what_is_resolved() -> None:
+    found = resolved({**MINIMAL, "suspend": True, "rerun": {"id": "1", "from": "dataset"}})
+    assert not {"suspend", "rerun", "approval"} & set(found["spec"])
