@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.core.run import Run
 from finetune_operator.core.stages import STAGE
-from model.world import MINIMAL, World
+from world import MINIMAL, World
 
 LONGEST = 60
 """Rounds of reconcile-and-finish after which a run that has not ended counts as stuck."""

@@ -220,9 +220,15 @@ def _failure(draft: Draft, record: StageRecord, diagnosis: Diagnosis) -> dict[st
 
 
 def _remove(draft: Draft, record: StageRecord) -> bool:
-    """Delete the child if it has not ended, so that it holds nothing for a lost cause. Whether it still has to go."""
+    """Delete the child if anything of it still runs, so that it holds nothing for a lost cause. Whether it still has to go.
+
+    One whose pods have all ended stays: its logs are wanted.
+    """
     child = draft.observed.child(record)
     if child is None or child_state(child) in (ChildState.SUCCEEDED, ChildState.FAILED):
+        return False
+    pods = draft.observed.pods.get(record.name, ())
+    if pods and all(pod.phase in ("Succeeded", "Failed") for pod in pods):
         return False
     if _controller(child).get("uid") != draft.run.uid:
         return False

@@ -120,10 +120,6 @@ def _merge(layers: tuple[_Layer, ...]) -> tuple[Json, dict[str, str]]:
     origins: dict[str, str] = {}
     for layer in layers:
         values = dict(layer.values)
-        if lookup(values, "storage.claimName"):
-            merged.pop("storage", None)
-        elif lookup(values, "storage"):
-            merged.get("storage", {}).pop("claimName", None)
         variables = lookup(values, "training.env")
         if variables:
             values = overlay(values, {"training": {"env": _merge_variables(lookup(merged, "training.env") or [], variables)}})
@@ -131,7 +127,18 @@ def _merge(layers: tuple[_Layer, ...]) -> tuple[Json, dict[str, str]]:
         origins.update(dict.fromkeys((path for path, _ in leaves(layer.values)), layer.origin))
     for key in STEERING:
         merged.pop(key, None)
+    _choose_storage(merged, layers)
     return merged, origins
+
+
+def _choose_storage(merged: Json, layers: tuple[_Layer, ...]) -> None:
+    """An existing claim or a new one: the topmost layer that speaks of storage decides."""
+    storage = merged["storage"]
+    decider = next(layer for layer in reversed(layers) if layer.values.get("storage"))
+    if lookup(decider.values, "storage.claimName"):
+        merged["storage"] = {"claimName": storage["claimName"]}
+    else:
+        storage.pop("claimName", None)
 
 
 def _merge_variables(below: list[Json], above: list[Json]) -> list[Json]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from finetune_operator.api.presets import preset
 from finetune_operator.core.paths import assign, leaves, lookup
 from finetune_operator.core.resolve import Refusal, effective_values, resolve
