@@ -6,6 +6,7 @@ pydantic would do this in one line, but the package must import on a bare Python
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
@@ -20,6 +21,7 @@ class DocumentError(ValueError):
     """A document does not have the form that the contract states; the message names the field."""
 
 
+@functools.cache
 def camel(name: str) -> str:
     """``max_seq_len`` -> ``maxSeqLen``."""
     head, *rest = name.split("_")
@@ -46,11 +48,10 @@ def decode(cls: type[T], data: Any, path: str = "") -> T:
     """
     if not isinstance(data, Mapping):
         raise DocumentError(f"{path or cls.__name__}: expected an object, found {_kind(data)}")
-    fields = {camel(field.name): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields, hints = _form(cls)  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(fields))
     if unknown:
         raise DocumentError(f"{_join(path, unknown[0])}: unknown field")
-    hints = typing.get_type_hints(cls)
     values = {}
     for key, field in fields.items():
         if key in data:
@@ -58,6 +59,12 @@ def decode(cls: type[T], data: Any, path: str = "") -> T:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise DocumentError(f"{_join(path, key)}: missing")
     return cls(**values)
+
+
+@functools.cache
+def _form(cls: type[Any]) -> tuple[dict[str, dataclasses.Field[Any]], dict[str, Any]]:
+    """The fields of a dataclass by their names in JSON, and their types."""
+    return {camel(field.name): field for field in dataclasses.fields(cls)}, typing.get_type_hints(cls)
 
 
 def canonical(value: Any) -> bytes:

@@ -24,6 +24,8 @@ ATTEMPT_VARIABLE = "FINETUNE_ATTEMPT"
 """Environment variable with ``<round>.<attempt>``."""
 INPUTS_DIGEST_VARIABLE = "FINETUNE_INPUTS_DIGEST"
 """Environment variable with the digest of everything the stage's result depends on."""
+IMAGE_VARIABLE = "FINETUNE_IMAGE"
+"""Environment variable with the name of the container's image, for messages; may be missing."""
 
 Scalar = str | int | float | bool
 
@@ -145,7 +147,7 @@ class EvaluationInputs:
     batch_size: int | Literal["auto"] = "auto"
     fewshot: int | None = None
     system_instruction: str | None = None
-    generation: dict[str, Scalar] = field(default_factory=dict)
+    generation: dict[str, Scalar | tuple[str, ...]] = field(default_factory=dict)
     until: tuple[str, ...] = ()
     model_args: dict[str, Scalar] = field(default_factory=dict)
     log_samples: bool = True

@@ -95,7 +95,7 @@ DATASET_NOT_FOUND = _reason(
     "DatasetNotFound", Cause.USER, "There is no data at dataset.uri.", "Correct dataset.uri (and dataset.revision).",
 )  # fmt: skip
 DATASET_FORBIDDEN = _reason(
-    "DatasetForbidden", Cause.USER, "The data set is private or gated and the token does not open it.",
+    "DatasetForbidden", Cause.USER, "The data set is private or gated and the token does not open it, or its file is not readable.",
     "Accept the data set's terms and put a token with access into the secret hf-token (or dataset.secretRef).",
 )  # fmt: skip
 S3_DENIED = _reason(
@@ -113,7 +113,7 @@ DATASET_EMPTY = _reason(
     "DatasetEmpty", Cause.USER, "The data set has no rows.", "Point dataset.uri (and dataset.split) at data with rows.",
 )  # fmt: skip
 DATASET_CHANGED = _reason(
-    "DatasetChanged", Cause.USER, "The data does not have the digest that dataset.sha256 states.",
+    "DatasetChanged", Cause.USER, "The data does not have the digest that dataset.sha256 states, or changed while it was read.",
     "Correct dataset.sha256, or find out who changed the data.",
 )  # fmt: skip
 SPLIT_NOT_FOUND = _reason(
@@ -134,7 +134,7 @@ MODEL_NOT_FOUND = _reason(
     "ModelNotFound", Cause.USER, "There is no model at model.uri.", "Correct model.uri (and model.revision).",
 )  # fmt: skip
 MODEL_FORBIDDEN = _reason(
-    "ModelForbidden", Cause.USER, "The model is private or gated and the token does not open it.",
+    "ModelForbidden", Cause.USER, "The model is private or gated and the token does not open it, or its files are not readable.",
     "Accept the model's terms and put a token with access into the secret hf-token (or model.secretRef).",
 )  # fmt: skip
 MODEL_UNREACHABLE = _reason(
@@ -148,9 +148,17 @@ MODEL_INCOMPLETE = _reason(
 MODEL_CORRUPT = _reason(
     "ModelCorrupt", Cause.USER, "A file of the model cannot be read.", "Fetch or save the model again.",
 )  # fmt: skip
+REMOTE_CODE = _reason(
+    "RemoteCode", Cause.USER, "The model brings Python code of its own, and model.trustRemoteCode is false.",
+    "Set model.trustRemoteCode to true if you trust its author, or use another model.",
+)  # fmt: skip
 CHAT_TEMPLATE_MISSING = _reason(
     "ChatTemplateMissing", Cause.USER, "The model's tokenizer has no chat template.",
     "Use the instruct or chat variant of the model, or add a chat template to its tokenizer.",
+)  # fmt: skip
+CHAT_TEMPLATE_UNCLEAR = _reason(
+    "ChatTemplateUnclear", Cause.USER, "The model's chat template does not let the assistant's part of a row be told from the rest.",
+    "Mark that part with {% generation %} in the chat template, or use a model whose template has it.",
 )  # fmt: skip
 OCI_UNAUTHORIZED = _reason(
     "OciUnauthorized", Cause.USER, "The image registry refused the pull secret.",
@@ -183,7 +191,7 @@ TRAINING_INCOMPLETE = _reason(
 )  # fmt: skip
 GPU_OUT_OF_MEMORY = _reason(
     "OutOfMemoryGPU", Cause.OUT_OF_MEMORY, "The GPU's memory was not enough.",
-    "Lower training.maxTokensPerGPU or training.microBatchSize, or use more or larger GPUs.",
+    "Lower training.maxTokensPerGPU or training.microBatchSize (in evaluation: evaluation.batchSize), or use more or larger GPUs.",
 )  # fmt: skip
 HOST_OUT_OF_MEMORY = _reason(
     "OutOfMemoryHost", Cause.OUT_OF_MEMORY, "The machine's memory, or the pod's limit of it, was not enough.",
@@ -209,6 +217,9 @@ TASK_INVALID = _reason(
 TASK_DATA_UNREACHABLE = _reason(
     "TaskDataUnreachable", Cause.TRANSIENT, "The data of a benchmark task could not be fetched.",
     "Check the network and HF_TOKEN, or bring the data in the workspace with a task file of your own.",
+)  # fmt: skip
+BAD_EVALUATION_VALUE = _reason(
+    "BadEvaluationValue", Cause.USER, "The backend refused an evaluation value.", "Correct the field that the message names.",
 )  # fmt: skip
 NOTHING_TO_EVALUATE = _reason(
     "NothingToEvaluate", Cause.USER, "There is no task and no held-out row.",

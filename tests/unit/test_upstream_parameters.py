@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from finetune_operator.api.crd import schema
 
 ROOT = Path(__file__).parents[2]

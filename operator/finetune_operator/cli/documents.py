@@ -129,7 +129,7 @@ class _Reader:
 
 def _scalar(node: yaml.Node) -> Any:
     text = str(node.value)
-    if getattr(node, "style", None) is not None:  # quoted, or a block
+    if getattr(node, "style", None):  # quoted, or a block
         return text
     if text in _WORDS:
         return _WORDS[text]

@@ -56,7 +56,7 @@ def _place(document: Document, problem: Problem) -> str:
 
 def _sentence(problem: Problem) -> str:
     if problem.kind is not CauseType.UNKNOWN_FIELD:
-        return str(problem)
+        return str(problem) if problem.field else problem.detail
     parent, _, name = problem.field.rpartition(".")
     near = difflib.get_close_matches(name, _fields_of(parent), n=1)
     return f"{problem.field}: unknown field" + (f"; did you mean {near[0]}?" if near else "; remove it")

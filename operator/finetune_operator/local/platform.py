@@ -58,7 +58,7 @@ def local_settings(home: Home, machine: Machine) -> Settings:
 
 def open_store(home: Home) -> Store:
     """The objects of a folder, with the logs of its processes."""
-    return Store(home.store, logs=lambda pod: home.pods / pod["metadata"]["uid"] / "log")
+    return Store(home.store, log_file=lambda pod, _container: home.pods / pod["metadata"]["uid"] / "log")
 
 
 @asynccontextmanager

@@ -1,0 +1,235 @@
+"""The calls of :class:`~finetune_operator.loop.cluster.Cluster` on a real API server.
+
+Plain aiohttp: objects stay the documents that they are (the typed clients drop fields that they do not know), a call can be
+cancelled, and a connection is shared with whoever else talks to the same server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Literal
+
+import aiohttp
+
+from finetune_operator.api.kinds import POD, Kind, kind_of
+from finetune_operator.loop.cluster import DEADLINE, PAGE, Change, Object, Page, Propagation
+from finetune_operator.loop.errors import NotFound, Timeout, Transient
+
+from .answers import error_of, error_of_status
+
+FIELD_MANAGER = "finetune-operator"
+
+_WATCH_SECONDS = 300
+_CONNECT_SECONDS = 10.0
+_MERGE_PATCH = "application/merge-patch+json"
+_JSON = "application/json"
+
+TokenSource = Callable[[], str]
+"""Reads the bearer token. It runs in a thread, and again whenever the server no longer takes what it gave before."""
+
+
+class ApiServer:
+    """One API server, as one identity.
+
+    Args:
+        session: carries the requests; whoever made it closes it.
+        address: ``https://host:port``.
+        token: where the bearer token comes from; without it, TLS says who calls.
+        tls: the context of TLS connections.
+        deadline: seconds that a call may take.
+        silence: seconds without a word after which a watch is taken for dead; servers send a bookmark about every minute.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        address: str,
+        *,
+        token: TokenSource | None = None,
+        tls: ssl.SSLContext | None = None,
+        deadline: float = DEADLINE,
+        silence: float = 70.0,
+    ) -> None:
+        self._session = session
+        self._address = address.rstrip("/")
+        self._token_source = token
+        self._token: str | None = None
+        self._tls: ssl.SSLContext | Literal[True] = tls or True
+        self._call_limits = aiohttp.ClientTimeout(total=deadline, sock_connect=_CONNECT_SECONDS)
+        self._watch_limits = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=silence)
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.get`."""
+        return await self._call("GET", kind.path(namespace, name))
+
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        limit: int = PAGE,
+        continue_: str | None = None,
+    ) -> Page:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.list`."""
+        query = {"limit": str(limit), **_selection(labels), **({"continue": continue_} if continue_ else {})}
+        answer = await self._call("GET", kind.path(namespace), query)
+        # The items of built-in kinds come without their type.
+        items = [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in answer.get("items") or ()]
+        metadata = answer["metadata"]
+        return Page(items, metadata["resourceVersion"], metadata.get("continue") or None)
+
+    async def watch(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        resource_version: str | None = None,
+    ) -> AsyncIterator[Change]:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.watch`. It goes on when the server ends it or falls silent."""
+        version = resource_version
+        if version is None:
+            page = await self.list(kind, namespace, labels=labels)
+            while True:
+                for item in page.items:
+                    yield Change("ADDED", item)
+                if page.continue_ is None:
+                    break
+                page = await self.list(kind, namespace, labels=labels, continue_=page.continue_)
+            version = page.resource_version
+        while True:
+            query = {
+                "watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(_WATCH_SECONDS),
+                **_selection(labels),
+            }  # fmt: skip
+            async with aclosing(self._events(kind.path(namespace), query)) as events:
+                async for event in events:
+                    if event["type"] == "ERROR":
+                        raise error_of_status(event["object"])
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    yield Change(event["type"], event["object"])
+
+    async def create(self, manifest: Object) -> Object:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.create`."""
+        try:
+            kind = kind_of(manifest)
+        except KeyError:
+            raise NotFound(
+                f"{manifest.get('apiVersion')}, {manifest.get('kind')}: the operator handles no such objects"
+            ) from None
+        namespace = manifest["metadata"].get("namespace", "default") if kind.namespaced else None
+        query = {"fieldValidation": "Strict", "fieldManager": FIELD_MANAGER}
+        return await self._call("POST", kind.path(namespace), query, manifest)
+
+    async def patch(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.patch`."""
+        return await self._call("PATCH", kind.path(namespace, name), {"fieldManager": FIELD_MANAGER}, patch, _MERGE_PATCH)
+
+    async def patch_status(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.patch_status`."""
+        path = kind.path(namespace, name, "status")
+        return await self._call("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, _MERGE_PATCH)
+
+    async def delete(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str | None = None,
+        propagation: Propagation = "Background",
+        grace_seconds: int | None = None,
+    ) -> None:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.delete`."""
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        await self._call("DELETE", kind.path(namespace, name), body=options)
+
+    async def pod_log(
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        container: str | None = None,
+        tail_lines: int | None = None,
+        limit_bytes: int | None = None,
+    ) -> str:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.pod_log`."""
+        wanted = {"container": container, "tailLines": tail_lines, "limitBytes": limit_bytes}
+        query = {name: str(value) for name, value in wanted.items() if value is not None}
+        async with self._answer("GET", POD.path(namespace, pod, "log"), query) as response:
+            return (await response.read()).decode(errors="replace")
+
+    async def _call(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Object | None = None, type_: str = _JSON
+    ) -> Object:
+        data = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        async with self._answer(method, path, query or {}, data, type_=type_) as response:
+            answer: Object = json.loads(await response.read())
+            return answer
+
+    async def _events(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[dict[str, Any], None]:
+        """The lines of a watch, until the server ends it or is silent for too long."""
+        rest = b""
+        try:
+            async with self._answer("GET", path, query, limits=self._watch_limits) as response:
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield json.loads(line)
+        except Timeout:
+            return
+
+    @asynccontextmanager
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        data: bytes | None = None,
+        *,
+        type_: str = _JSON,
+        limits: aiohttp.ClientTimeout | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response to a request, if it is a good one; every failure as an error of the protocol."""
+        try:
+            for attempt in (1, 2):
+                async with self._session.request(
+                    method,
+                    self._address + path,
+                    params=query,
+                    data=data,
+                    headers=await self._headers(type_, renew=attempt == 2),
+                    ssl=self._tls,
+                    timeout=limits or self._call_limits,
+                ) as response:
+                    if response.status == 401 and attempt == 1 and self._token_source is not None:
+                        continue  # a token that has expired meanwhile
+                    if response.status >= 400:
+                        raise error_of(response.status, await response.read(), f"{method} {path}")
+                    yield response
+                    return
+        except TimeoutError as error:
+            raise Timeout(f"{method} {path}: no answer in time from {self._address}") from error
+        except aiohttp.ClientError as error:
+            raise Transient(f"{method} {path}: {error}") from error
+
+    async def _headers(self, type_: str, *, renew: bool) -> dict[str, str]:
+        headers = {"Accept": _JSON, "Content-Type": type_}
+        if self._token_source is not None:
+            if self._token is None or renew:
+                self._token = await asyncio.to_thread(self._token_source)
+            headers["Authorization"] = f"Bearer {self._token}"
+        return headers
+
+
+def _selection(labels: Mapping[str, str] | None) -> dict[str, str]:
+    return {"labelSelector": ",".join(f"{name}={value}" for name, value in labels.items())} if labels else {}

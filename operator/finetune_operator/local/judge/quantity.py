@@ -1,0 +1,30 @@
+"""Kubernetes quantities (``500m``, ``32Gi``, ``1e3``) as exact numbers.
+
+Source: ``k8s.io/apimachinery/pkg/api/resource/quantity.go``.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_FORM = re.compile(r"([+-]?)([0-9]+\.?[0-9]*|\.[0-9]+)(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]{1,3}))?")
+_SUFFIXES = {
+    **{f"{letter}i": Fraction(1024**power) for power, letter in enumerate("KMGTPE", 1)},
+    **{letter: Fraction(1000**power) for power, letter in enumerate("kMGTPE", 1)},
+    **{letter: Fraction(1, 1000**power) for power, letter in enumerate("mun", 1)},
+}  # fmt: skip
+
+
+def parse_quantity(text: str) -> Fraction:
+    """The value of a quantity.
+
+    Raises:
+        ValueError: it is none; the message says so.
+    """
+    form = _FORM.fullmatch(text)
+    if form is None:
+        raise ValueError(f"{text!r} is no quantity: write a number and a suffix such as m, k, M, Ki, Mi or Gi")
+    sign, number, suffix, exponent = form.groups()
+    value = Fraction(number) * _SUFFIXES.get(suffix, Fraction(1)) * Fraction(10) ** int(exponent or 0)
+    return -value if sign == "-" else value

@@ -1,0 +1,157 @@
+"""The CEL rules of a schema (``x-kubernetes-validations``), evaluated by the CEL team's own library.
+
+What the library lacks of the API server's dialect and the resource uses, ``quantity``, is added here. ``hack/crdlint`` holds
+verdicts against the API server's code; it also checks types and costs, which this module does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .path import Path, child, index, key, text
+from .problem import CauseType, Problem
+from .quantity import parse_quantity
+from .schema import Node, RuleSource
+from .structure import ABSENT, old_item, unchanged
+
+if TYPE_CHECKING:
+    from cel_expr_python.cel import Env, Expression
+
+Reach: TypeAlias = "dict[str, Reach]"
+"""Fields that rules look at, and those within them; :data:`WHOLE` among them means all that is there."""
+
+WHOLE = ""
+_EVERYTHING: Reach = {WHOLE: {}}
+_PATHS = re.compile(r"(has\(\s*)?\b(?:self|oldSelf)\b((?:\.\w+)*)")
+_STRING_LITERAL = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
+
+
+class CelMissing(RuntimeError):
+    """The package that evaluates rules is not installed."""
+
+
+class RuleSet:
+    """The compiled rules of one definition. Each is compiled when it is first needed: most objects touch a few sections."""
+
+    def __init__(self) -> None:
+        self._expressions: dict[str, tuple[Expression, bool]] = {}
+        self._reaches: dict[tuple[RuleSource, ...], Reach] = {}
+
+    def evaluate(self, node: Node, value: Any, path: Path, old: Any = ABSENT, excused: bool = False) -> list[Problem]:
+        """The problems that the rules of ``node`` and of all below it find with ``value``.
+
+        Args:
+            node: the place in the schema.
+            value: a JSON value that passed the structural checks.
+            path: where it is.
+            old: what was there before an update. Rules that mention ``oldSelf`` count only where there is such a value.
+            excused: the value is part of something that is as it was, which a rule without ``oldSelf`` may no longer refuse.
+        """
+        if value is None or not node.has_rules:
+            return []
+        excused = excused or unchanged(node, value, old)
+        problems = self._here(node, value, path, old, excused) if node.rules else []
+        if isinstance(value, dict):
+            before = old if isinstance(old, dict) else {}
+            for name, item in value.items():
+                below = node.of_field(name)
+                if below is not None and below.has_rules:
+                    step = child(path, name) if name in node.properties else key(path, name)
+                    problems += self.evaluate(below, item, step, before.get(name, ABSENT), excused)
+        elif isinstance(value, list) and node.items is not None:
+            for i, item in enumerate(value):
+                problems += self.evaluate(node.items, item, index(path, i), old_item(node, item, old), excused)
+        return problems
+
+    def _here(self, node: Node, value: Any, path: Path, old: Any, excused: bool) -> list[Problem]:
+        reach = self._reach(node)
+        data = {"self": typed(node, value, reach)}
+        if old is not ABSENT:
+            data["oldSelf"] = typed(node, old, reach)
+        activation = self._environment.Activation(data)
+        problems = []
+        for rule in node.rules:
+            expression, uses_old = self._compiled(rule.expression)
+            if uses_old and old is ABSENT:
+                continue
+            verdict = expression.eval(activation).value()
+            if verdict is False and not (excused and not uses_old):
+                where = child(path, rule.field_path) if rule.field_path else path
+                detail = rule.message or f"failed rule: {rule.expression}"
+                problems.append(Problem(text(where), CauseType(rule.reason), detail, node.type))
+            elif verdict is not True and verdict is not False:  # a sentence: what went wrong in the evaluation
+                detail = f"{verdict} evaluating rule: {rule.message or rule.expression}"
+                problems.append(Problem(text(path), CauseType.INVALID, detail, node.type))
+        return problems
+
+    def _reach(self, node: Node) -> Reach:
+        if node.rules not in self._reaches:
+            self._reaches[node.rules] = reach_of(node, (rule.expression for rule in node.rules))
+        return self._reaches[node.rules]
+
+    def _compiled(self, expression: str) -> tuple[Expression, bool]:
+        if expression not in self._expressions:
+            uses_old = "oldSelf" in _STRING_LITERAL.sub("", expression)
+            self._expressions[expression] = self._environment.compile(expression), uses_old
+        return self._expressions[expression]
+
+    @cached_property
+    def _environment(self) -> Env:
+        try:
+            from cel_expr_python import cel  # noqa: PLC0415 - an extra, and 15 MB that only judging needs
+        except ModuleNotFoundError as error:
+            raise CelMissing("The embedded API needs cel-expr-python: pip install 'finetune-operator[local]'.") from error
+        string, number = cel.Type.STRING, cel.Type.INT
+        # The library carries no types of ours: a quantity travels as the string that it was made from.
+        functions = [
+            cel.FunctionDecl("quantity", [cel.Overload("string_to_quantity", string, [string], impl=_quantity)]),
+            cel.FunctionDecl(
+                "compareTo", [cel.Overload("quantity_compare_to", number, [string, string], is_member=True, impl=_compare)]
+            ),
+        ]
+        return cel.NewEnv(variables={"self": cel.Type.DYN, "oldSelf": cel.Type.DYN}, functions=functions)
+
+
+def reach_of(node: Node, expressions: Iterable[str]) -> Reach:
+    """What rules of ``node`` can see of its value, read from their paths that begin with ``self`` or ``oldSelf``."""
+    reach: Reach = {}
+    for expression in expressions:
+        for asks_presence, steps in _PATHS.findall(_STRING_LITERAL.sub("", expression)):
+            place, place_node = reach, node
+            for step in steps.split(".")[1:]:
+                if step not in place_node.properties:  # a method, or an entry of a map
+                    break
+                place, place_node = place.setdefault(step, {}), place_node.properties[step]
+            if not asks_presence:
+                place[WHOLE] = {}
+    return reach
+
+
+def typed(node: Node, value: Any, reach: Reach = _EVERYTHING) -> Any:
+    """``value`` as rules see it.
+
+    Whole numbers are doubles where the schema says number: rules are typed by the schema, not by the JSON. What no rule
+    reaches is left out: the status of a run is long, and its rules look at two fields of it.
+    """
+    if isinstance(value, dict):
+        if WHOLE not in reach:
+            return {name: typed(node.properties[name], value[name], reach[name]) for name in reach if name in value}
+        if node.has_numbers:
+            return {name: item if (below := node.of_field(name)) is None else typed(below, item) for name, item in value.items()}
+        return value
+    if isinstance(value, list) and node.items is not None and node.has_numbers:
+        return [typed(node.items, item) for item in value]
+    return float(value) if type(value) is int and node.type == "number" else value
+
+
+def _quantity(value: str) -> str:
+    parse_quantity(value)
+    return value
+
+
+def _compare(one: str, other: str) -> int:
+    left, right = parse_quantity(one), parse_quantity(other)
+    return (left > right) - (left < right)

@@ -1,0 +1,144 @@
+"""Deletion: finalizers, grace of pods, and what becomes of the objects that the deleted one owned.
+
+A cluster's garbage collector does the last part in its own time; here it is part of the same transaction.
+Source: ``apiserver/pkg/registry/rest/delete.go``, ``kubernetes/pkg/controller/garbagecollector``.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from finetune_operator.api.kinds import KINDS, POD, Kind
+from finetune_operator.core.times import moment, stamp
+from finetune_operator.loop.cluster import Object, Propagation
+
+from .objects import is_bound
+from .transaction import Transaction
+
+FOREGROUND = "foregroundDeletion"
+ORPHAN = "orphan"
+
+_MARKS: dict[Propagation, list[str]] = {"Background": [], "Foreground": [FOREGROUND], "Orphan": [ORPHAN]}
+_DEFAULT_GRACE = 30
+_SERVED = {(kind.api_version, kind.name) for kind in KINDS}
+
+
+def delete(
+    transaction: Transaction, kind: Kind, obj: Object, propagation: Propagation = "Background", grace: int | None = None
+) -> None:
+    """Begin the deletion of an object, and end it where nothing holds it.
+
+    Args:
+        transaction: the change that this is part of.
+        kind: the object's kind.
+        obj: the object as it is stored.
+        propagation: what becomes of the objects that it owns.
+        grace: seconds that a running pod gets; without it, what the pod asks for. 0 means that it has ended.
+    """
+    metadata = obj["metadata"]
+    finalizers = [name for name in metadata.get("finalizers", ()) if name not in (FOREGROUND, ORPHAN)] + _MARKS[propagation]
+    seconds = _grace(kind, obj, grace)
+    marked = {**metadata, "finalizers": finalizers}
+    if "deletionTimestamp" not in metadata:
+        marked |= {"deletionTimestamp": _later(transaction.now, seconds), "deletionGracePeriodSeconds": seconds}
+        if "generation" in metadata:
+            marked["generation"] = metadata["generation"] + 1
+    elif seconds < metadata.get("deletionGracePeriodSeconds", 0):
+        marked |= {"deletionTimestamp": _later(transaction.now, seconds), "deletionGracePeriodSeconds": seconds}
+    go_on(transaction, kind, {**obj, "metadata": marked}, obj)
+
+
+def go_on(transaction: Transaction, kind: Kind, obj: Object, stored: Object) -> Object:
+    """Take an object that is being deleted as far as its finalizers, its dependents and its grace allow.
+
+    Returns:
+        Its last state.
+    """
+    metadata = obj["metadata"]
+    uid, finalizers = metadata["uid"], list(metadata.get("finalizers", ()))
+    if ORPHAN in finalizers:
+        for dependent_kind, dependent in transaction.dependents(uid):
+            _keep_owners(transaction, dependent_kind, dependent, [one for one in _owners(dependent) if one["uid"] != uid])
+        finalizers.remove(ORPHAN)
+    rest = {name: value for name, value in metadata.items() if name != "finalizers"}
+    obj = {**obj, "metadata": {**rest, "finalizers": finalizers} if finalizers else rest}
+    if finalizers or metadata.get("deletionGracePeriodSeconds", 0) > 0:
+        if obj != stored:
+            obj = transaction.write(kind, obj, stored)
+        if FOREGROUND in finalizers:
+            _delete_blockers(transaction, uid)
+            _release(transaction, uid)
+        return obj
+    transaction.remove(kind, obj)
+    for dependent_kind, dependent in transaction.dependents(uid):
+        collect(transaction, dependent_kind, dependent)
+    for owner in _owners(obj):
+        _release(transaction, owner["uid"])
+    return obj
+
+
+def collect(transaction: Transaction, kind: Kind, obj: Object) -> None:
+    """Delete an object all of whose owners are gone; drop the references to those that are, where one is left."""
+    owners = _owners(obj)
+    living = [owner for owner in owners if _lives(transaction, owner)]
+    if not owners or len(living) == len(owners):
+        return
+    if living:
+        _keep_owners(transaction, kind, obj, living)
+    elif "deletionTimestamp" not in obj["metadata"]:
+        delete(transaction, kind, obj)
+
+
+def _delete_blockers(transaction: Transaction, uid: str) -> None:
+    """Delete what an owner that is deleted in the foreground waits for, and in the same way what waits for more."""
+    for kind, dependent in _blockers(transaction, uid):
+        if "deletionTimestamp" not in dependent["metadata"]:
+            has_more = transaction.dependents(dependent["metadata"]["uid"])
+            delete(transaction, kind, dependent, "Foreground" if has_more else "Background")
+
+
+def _release(transaction: Transaction, uid: str) -> None:
+    """Let an owner go that was deleted in the foreground and waits for nobody any more."""
+    owner = transaction.find_uid(uid)
+    if owner is None or FOREGROUND not in owner["metadata"].get("finalizers", ()) or _blockers(transaction, uid):
+        return
+    finalizers = [name for name in owner["metadata"]["finalizers"] if name != FOREGROUND]
+    kind = next(kind for kind in KINDS if (kind.api_version, kind.name) == (owner["apiVersion"], owner["kind"]))
+    go_on(transaction, kind, {**owner, "metadata": {**owner["metadata"], "finalizers": finalizers}}, owner)
+
+
+def _blockers(transaction: Transaction, uid: str) -> list[tuple[Kind, Object]]:
+    return [
+        (kind, dependent)
+        for kind, dependent in transaction.dependents(uid)
+        if any(owner["uid"] == uid and owner.get("blockOwnerDeletion") for owner in _owners(dependent))
+    ]
+
+
+def _keep_owners(transaction: Transaction, kind: Kind, obj: Object, owners: list[dict[str, Any]]) -> None:
+    rest = {name: value for name, value in obj["metadata"].items() if name != "ownerReferences"}
+    transaction.write(kind, {**obj, "metadata": {**rest, "ownerReferences": owners} if owners else rest}, obj)
+
+
+def _lives(transaction: Transaction, owner: dict[str, Any]) -> bool:
+    """Whether an owner is there. One of a kind that is not served here is taken for living, as a collector does."""
+    return (owner["apiVersion"], owner["kind"]) not in _SERVED or transaction.find_uid(owner["uid"]) is not None
+
+
+def _owners(obj: Object) -> list[dict[str, Any]]:
+    return list(obj["metadata"].get("ownerReferences") or ())
+
+
+def _grace(kind: Kind, obj: Object, wanted: int | None) -> int:
+    """Seconds until a deleted object is gone: 0 but for a pod that is bound to a node and has not ended."""
+    if kind != POD:
+        return 0
+    if not is_bound(obj) or (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return 0
+    default: int = (obj.get("spec") or {}).get("terminationGracePeriodSeconds", _DEFAULT_GRACE)
+    return default if wanted is None else wanted
+
+
+def _later(now: str, seconds: int) -> str:
+    return stamp(moment(now) + timedelta(seconds=seconds))

@@ -1,0 +1,106 @@
+"""What the API server makes of an object that is created or patched, before it is judged. Pure."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+
+from finetune_operator.api.kinds import CLAIM, CLUSTER_TRAINING_RUNTIME, CONFIGMAP, FINETUNERUN, JOB, POD, TRAINJOB, Kind
+from finetune_operator.local.judge.judge import with_status_of, without_status
+from finetune_operator.local.judge.structure import identical
+from finetune_operator.loop.cluster import Object
+
+from . import refusals
+
+WITH_STATUS = frozenset({FINETUNERUN, JOB, TRAINJOB, POD, CLAIM})
+"""Kinds whose status is written through its subresource only."""
+
+_WITH_GENERATION = frozenset({FINETUNERUN, JOB, TRAINJOB, POD, CLUSTER_TRAINING_RUNTIME})
+_NOT_OF_CREATORS = (
+    "uid", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields",
+)  # fmt: skip
+_KEPT_BY_SERVER = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion")
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # as the API server's: no vowels, no words
+
+
+def created(kind: Kind, manifest: Object, now: str) -> Object:
+    """A new object as it is stored: with namespace, uid, generation and time, without status.
+
+    Raises:
+        Invalid: it carries a resourceVersion.
+    """
+    metadata = {name: value for name, value in manifest.get("metadata", {}).items() if name not in _NOT_OF_CREATORS}
+    if metadata.pop("resourceVersion", ""):
+        raise refusals.bad_request("resourceVersion should not be set on objects to be created")
+    if kind.namespaced:
+        metadata.setdefault("namespace", "default")
+    else:
+        metadata.pop("namespace", None)
+    if not metadata.get("name") and metadata.get("generateName"):
+        metadata["name"] = metadata["generateName"] + "".join(secrets.choice(_SUFFIX) for _ in range(5))
+    metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now}
+    if kind in _WITH_GENERATION:
+        metadata["generation"] = 1
+    stored = without_status(manifest) if kind in WITH_STATUS else manifest
+    return {**stored, "metadata": metadata}
+
+
+def updated(kind: Kind, merged: Object, old: Object, *, status: bool) -> Object:
+    """The next state of ``old`` after a patch made ``merged`` of it: status alone, or everything else.
+
+    Raises:
+        Conflict: the patch is for another version.
+        Invalid: it means another object, or changes what cannot be changed.
+    """
+    before, metadata = old["metadata"], merged["metadata"]
+    _require_same_object(metadata, before)
+    if metadata.get("resourceVersion", before["resourceVersion"]) != before["resourceVersion"]:
+        raise refusals.stale(kind, before["name"])
+    if status:
+        return with_status_of(old, merged)
+    kept = {name: before[name] for name in _KEPT_BY_SERVER if name in before}
+    for name in ("uid", "deletionTimestamp"):
+        if name in metadata and (name == "uid" or name not in before):
+            kept[name] = metadata[name]  # an attempt to change what is fixed: the judge says so
+    metadata = {**{name: value for name, value in metadata.items() if name not in ("selfLink", "managedFields")}, **kept}
+    new = {**merged, "metadata": metadata}
+    if kind in WITH_STATUS:
+        new = with_status_of(new, old)
+    if kind == CONFIGMAP:
+        _require_mutable(new, old)
+    if kind in _WITH_GENERATION and not identical(_content(new), _content(old)):
+        metadata["generation"] = before["generation"] + 1
+    return new
+
+
+def is_bound(pod: Object) -> bool:
+    """Whether a pod has a node. The embedded runner names none: there, what its container does tells."""
+    status = pod.get("status") or {}
+    return bool((pod.get("spec") or {}).get("nodeName") or status.get("containerStatuses") or status.get("phase") == "Running")
+
+
+def _require_same_object(metadata: Object, before: Object) -> None:
+    if not metadata.get("name"):
+        raise refusals.bad_request(
+            f"the name of the object ({before['name']} based on URL) was undeterminable: name must be provided"
+        )
+    if metadata["name"] != before["name"]:
+        raise refusals.bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({before['name']})"
+        )
+    if metadata.get("namespace") != before.get("namespace"):
+        raise refusals.bad_request("the namespace of the provided object does not match the namespace sent on the request")
+
+
+def _require_mutable(new: Object, old: Object) -> None:
+    if not old.get("immutable"):
+        return
+    for name in ("immutable", "data", "binaryData"):
+        if not identical(new.get(name), old.get(name)):
+            raise refusals.forbidden_change(
+                CONFIGMAP, old["metadata"]["name"], name, "field is immutable when `immutable` is set"
+            )
+
+
+def _content(obj: Object) -> Object:
+    return {name: value for name, value in obj.items() if name not in ("metadata", "status")}

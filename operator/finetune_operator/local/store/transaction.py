@@ -1,0 +1,64 @@
+"""One change of the store: the objects that it reads and writes, and the kinds whose watchers it wakes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from finetune_operator.api.kinds import Kind, kind_of
+from finetune_operator.loop.cluster import Object
+
+from .database import Database
+
+
+@dataclass
+class Transaction:
+    """The objects as they are inside a transaction of the database.
+
+    Attributes:
+        now: the time of everything that it stamps, RFC 3339 UTC seconds.
+        touched: the kinds of which it changed something.
+    """
+
+    database: Database
+    now: str
+    touched: set[Kind] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._version = self.database.version()
+
+    def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """An object by its name."""
+        return _decoded(self.database.find(kind, namespace, name))
+
+    def find_uid(self, uid: str) -> Object | None:
+        """An object by its uid."""
+        return _decoded(self.database.find_uid(uid))
+
+    def dependents(self, uid: str) -> list[tuple[Kind, Object]]:
+        """The objects that name ``uid`` as an owner."""
+        found: list[Object] = [json.loads(body) for body in self.database.dependents(uid)]
+        return [(kind_of(obj), obj) for obj in found]
+
+    def write(self, kind: Kind, obj: Object, old: Object | None = None) -> Object:
+        """Put a new object, or a new state of ``old``. Returns it with its resourceVersion."""
+        written = self._versioned(obj)
+        self.database.write(kind, written, old)
+        self.touched.add(kind)
+        return written
+
+    def remove(self, kind: Kind, obj: Object) -> None:
+        """Take an object away."""
+        self.database.remove(kind, self._versioned(obj))
+        self.touched.add(kind)
+
+    def _versioned(self, obj: Object) -> Object:
+        self._version += 1
+        return {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self._version)}}
+
+
+def _decoded(body: str | None) -> Object | None:
+    if body is None:
+        return None
+    obj: Object = json.loads(body)
+    return obj
