@@ -37,7 +37,7 @@ SETTINGS = Settings(
 )  # fmt: skip
 MINIMAL: dict[str, Any] = {"dataset": {"uri": "/data.jsonl"}, "evaluation": {"tasks": [], "baseline": True}}
 
-_OUTPUTS: dict[str, Any] = {
+OUTPUTS: dict[str, Any] = {
     "dataset": DatasetOutputs("d" * 64, 9, 1, "s" * 64, 10),
     "model": ModelOutputs("m" * 64, 10, 40, "Qwen2ForCausalLM"),
     "training": TrainingOutputs("t" * 64, 9, 9, 9, 0, 1, 1, opened=True),
@@ -74,9 +74,10 @@ class World:
         return world
 
     def key(self) -> str:
-        """What tells two worlds apart: everything but the numbers of uids."""
+        """What tells two worlds apart."""
+        status = {key: value for key, value in self.run.get("status", {}).items() if key not in _DERIVED}
         return json.dumps(
-            [self.run, sorted((str(ref.kind), ref.name, _shape(item)) for ref, item in self.objects.items()),
+            [self.run["spec"], self.run["metadata"]["generation"], status, sorted((str(ref.kind), ref.name, _shape(item)) for ref, item in self.objects.items()),
              sorted(map(str, self.made.items())), sorted(map(str, self.worked.items())), sorted(self.results), sorted(self.deleted)],
             sort_keys=True,
         )  # fmt: skip
@@ -186,7 +187,7 @@ class World:
         metrics = {"holdout.bits_per_byte": 2.0} if stage in ("evaluation", "baseline") else {"seconds": 1.0}
         attempt = self.objects[ref]["metadata"]["labels"]["finetunerun.io/attempt"]
         return termination_message(
-            Result(stage, attempt, self.inputs_digest(ref), "Succeeded", metrics=metrics, outputs=encode(_OUTPUTS[stage]))
+            Result(stage, attempt, self.inputs_digest(ref), "Succeeded", metrics=metrics, outputs=encode(OUTPUTS[stage]))
         )
 
     def pods_of(self, kind: str, name: str, stage: str) -> tuple[PodReport, ...]:
@@ -209,6 +210,10 @@ class World:
     def copy(self) -> World:
         """A world of its own; what is stored is never changed in place."""
         return World(self.run, dict(self.objects), dict(self.made), dict(self.worked), set(self.results), self.deleted)
+
+
+_DERIVED = ("resolved", "summary", "model", "metrics", "registry", "history", "phase")
+"""Fields of status that follow from the others."""
 
 
 def _shape(item: dict[str, Any]) -> str:

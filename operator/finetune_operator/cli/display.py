@@ -54,9 +54,9 @@ class LiveDisplay:
     """A table of the stages that moves."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, refresh_per_second=8, transient=False, get_renderable=self._render)
         self._run: Run | None = None
         self._spinner = Spinner("dots", style="cyan")
+        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render)
 
     def __enter__(self) -> Self:
         self._live.start()

@@ -1,0 +1,255 @@
+"""The loop under faults of the API: an error before or after the effect, at every call of a whole run.
+
+The cluster is the embedded store with a wire that breaks; the children are played by the test. Whatever breaks, the run ends,
+every child is made once, and nothing is written when nothing is left to do.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_contract.codec import encode
+from finetune_contract.result import Result, termination_message
+from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB
+from finetune_operator.core.observation import ChildState, child_state
+from finetune_operator.core.run import Run
+from finetune_operator.local.store import Store
+from finetune_operator.loop.cluster import Object
+from finetune_operator.loop.controller import Controller
+from finetune_operator.loop.errors import ApiError, Conflict, Forbidden, Invalid, NotFound, Timeout, Transient
+from world import NOW, OUTPUTS, SETTINGS
+
+KEY = ("team", "demo")
+SPEC: dict[str, Any] = {
+    "dataset": {"uri": "/data.jsonl"},
+    "evaluation": {"tasks": [], "baseline": True},
+    "storage": {"size": "1Gi"},
+}
+_WRITES = ("create", "patch", "patch_status", "delete")
+
+
+@dataclass
+class BrokenWire:
+    """A cluster whose calls fail when they are told to. Counts its calls, and what was made."""
+
+    inner: Store
+    fail: Callable[[int, str], ApiError | None] = lambda _number, _call: None
+    after: bool = False
+    calls: int = 0
+    made: Counter[tuple[str, str]] = field(default_factory=Counter)
+    writes: Counter[str] = field(default_factory=Counter)
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self.inner, name)
+        if name not in (*_WRITES, "get", "list", "pod_log"):
+            return call
+
+        async def made(*args: Any, **kwargs: Any) -> Any:
+            number, self.calls = self.calls, self.calls + 1
+            error = self.fail(number, name)
+            if error is not None and not self.after:
+                raise error
+            found = await call(*args, **kwargs)
+            if name in _WRITES:
+                self.writes[name] += 1
+            if name == "create":
+                self.made[(args[0]["kind"], args[0]["metadata"]["name"])] += 1
+            if error is not None:
+                raise error
+            return found
+
+        return made
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    """A store with one run."""
+    store = Store(tmp_path / "store.db")
+    run = {
+        "apiVersion": "finetunerun.io/v1alpha1",
+        "kind": "FineTuneRun",
+        "metadata": {"name": "demo", "namespace": "team"},
+        "spec": SPEC,
+    }
+    await store.create(run)
+    yield store
+    store.close()
+
+
+async def finish_children(store: Store) -> None:
+    """Every Job and TrainJob that runs ends well, with the result that its program would have written."""
+    for kind in (JOB, TRAINJOB):
+        for child in (await store.list(kind, "team")).items:
+            if child_state(child) is not ChildState.ACTIVE:
+                continue
+            metadata = child["metadata"]
+            labels = metadata["labels"]
+            stage = labels["finetunerun.io/stage"]
+            metrics = {"holdout.bits_per_byte": 2.0} if stage in ("evaluation", "baseline") else {}
+            result = Result(
+                stage, labels["finetunerun.io/attempt"], metadata["annotations"]["finetunerun.io/inputs-digest"], "Succeeded",
+                metrics=metrics, outputs=encode(OUTPUTS[stage]),
+            )  # fmt: skip
+            await _make_pod(store, metadata["name"], labels, termination_message(result))
+            await store.patch_status(
+                kind, "team", metadata["name"], {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+            )
+
+
+async def _make_pod(store: Store, name: str, labels: dict[str, str], message: str) -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"{name}-0", "namespace": "team", "labels": labels},
+        "spec": {"containers": [{"name": "stage"}]},
+    }
+    try:
+        await store.create(pod)
+    except ApiError:
+        return
+    state = {"terminated": {"exitCode": 0, "message": message}}
+    await store.patch_status(
+        POD, "team", f"{name}-0", {"status": {"phase": "Succeeded", "containerStatuses": [{"name": "stage", "state": state}]}}
+    )
+
+
+async def drive(store: Store, wire: Any, passes: int = 80) -> Run:
+    """Reconcile, as the queue would, until the run has ended; a failed pass is repeated."""
+    controller = Controller(wire, lambda: SETTINGS, clock=lambda: NOW)
+    for _ in range(passes):
+        try:
+            await controller.reconcile(KEY)
+        except ApiError:
+            continue
+        run = Run.parse(await store.get(FINETUNERUN, *KEY))
+        if run.ended:
+            return run
+        await finish_children(store)
+    raise AssertionError(f"the run did not end: {(await store.get(FINETUNERUN, *KEY)).get('status')}")
+
+
+async def test_a_run_without_faults_needs_few_writes_and_then_none(store: Store) -> None:
+    wire = BrokenWire(store)
+    run = await drive(store, wire)
+    assert run.status["phase"] == "Succeeded"
+    writes = wire.writes - Counter(create=sum(count for (kind, _), count in wire.made.items() if kind == "Event"))
+    assert sum(writes.values()) <= 24, writes
+    before = wire.writes.copy()
+    await Controller(wire, lambda: SETTINGS, clock=lambda: NOW).reconcile(KEY)
+    assert wire.writes == before
+
+
+def _children_made(wire: BrokenWire) -> dict[tuple[str, str], int]:
+    return {key: count for key, count in wire.made.items() if key[0] in ("Job", "TrainJob", "ConfigMap", "PersistentVolumeClaim")}
+
+
+FAULTS: dict[str, Callable[[], ApiError]] = {
+    "500": lambda: Transient("internal error", 500), "timeout": lambda: Timeout("no answer"), "409": lambda: Conflict("changed", 409),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_at_any_call_changes_nothing_in_the_end(tmp_path: Path, fault: str, after: bool) -> None:
+    number, total = 0, 1
+    while number < total:
+        store = Store(tmp_path / f"{number}.db")
+        run = {
+            "apiVersion": "finetunerun.io/v1alpha1",
+            "kind": "FineTuneRun",
+            "metadata": {"name": "demo", "namespace": "team"},
+            "spec": SPEC,
+        }
+        await store.create(run)
+        at = number
+        wire = BrokenWire(store, lambda count, _call, at=at: FAULTS[fault]() if count == at else None, after=after)
+        ended = await drive(store, wire)
+        assert ended.status["phase"] == "Succeeded", f"call {number}"
+        assert set(_children_made(wire).values()) == {1}, f"call {number}: {_children_made(wire)}"
+        assert all(record.attempt <= 1 for record in ended.stages.values()), f"call {number}"
+        store.close()
+        number, total = number + 1, max(total, wire.calls)
+    assert total > 40
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_wire_that_keeps_breaking_only_costs_time(store: Store, seed: int, after: bool) -> None:
+    chance = random.Random(seed)
+    wire = BrokenWire(store, lambda _count, _call: Transient("again", 503) if chance.random() < 0.15 else None, after=after)
+    run = await drive(store, wire, passes=400)
+    assert run.status["phase"] == "Succeeded"
+    assert set(_children_made(wire).values()) == {1}
+
+
+async def test_an_object_that_is_refused_for_good_ends_the_run_with_the_words_of_the_api(store: Store) -> None:
+    wire = _Refusing(store, "Job", Invalid("exceeded quota: compute", 422))
+    run = await drive(store, wire)
+    assert run.status["failure"]["reason"] == "ChildRefused"
+    assert "exceeded quota" in run.status["failure"]["message"]
+
+
+async def test_a_missing_right_is_told_and_the_run_goes_on_once_it_is_there(store: Store) -> None:
+    wire = _Refusing(store, "Job", Forbidden("jobs.batch is forbidden: may not create", 403))
+    controller = Controller(wire, lambda: SETTINGS, clock=lambda: NOW)
+    for _ in range(3):
+        await controller.reconcile(KEY)
+    run = Run.parse(await store.get(FINETUNERUN, *KEY))
+    stalled = next(entry for entry in run.status["conditions"] if entry["type"] == "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "ChildRefused")
+    assert "may not create" in stalled["message"]
+    wire.kind = "nothing"
+    assert (await drive(store, wire)).status["phase"] == "Succeeded"
+
+
+@dataclass
+class _Refusing:
+    """A cluster that refuses to make objects of one kind."""
+
+    inner: Store
+    kind: str
+    error: ApiError
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def create(self, manifest: Object) -> Object:
+        if manifest["kind"] == self.kind:
+            raise self.error
+        return await self.inner.create(manifest)
+
+
+async def test_a_run_that_is_gone_is_no_fault(store: Store) -> None:
+    await store.delete(FINETUNERUN, *KEY)
+    assert await Controller(store, lambda: SETTINGS, clock=lambda: NOW).reconcile(KEY) is None
+
+
+async def test_children_are_removed_when_their_time_has_come_and_the_run_stays(store: Store) -> None:
+    run = await drive(store, store)
+    controller = Controller(store, lambda: SETTINGS, clock=lambda: NOW + timedelta(hours=25))
+    for _ in range(3):
+        await controller.reconcile(KEY)
+    for kind in (JOB, TRAINJOB):
+        assert not (await store.list(kind, "team")).items
+    left = Run.parse(await store.get(FINETUNERUN, *KEY))
+    assert left.status["cleanedAt"]
+    assert left.status["registry"] == run.status["registry"]
+
+
+async def test_deleting_a_run_takes_its_children_along(store: Store) -> None:
+    controller = Controller(store, lambda: SETTINGS, clock=lambda: NOW)
+    for _ in range(2):
+        await controller.reconcile(KEY)
+    assert (await store.list(JOB, "team")).items
+    await store.delete(FINETUNERUN, *KEY)
+    assert not (await store.list(JOB, "team")).items
+    with pytest.raises(NotFound):
+        await store.get(FINETUNERUN, *KEY)
