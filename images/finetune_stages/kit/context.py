@@ -18,7 +18,7 @@ from finetune_contract.result import LossPoint
 from finetune_contract.workspace import Attempt, RunLayout
 
 from .fault import StageError
-from .workspace import publish_directory, write_file
+from .workspace import link_directory, publish_directory, write_file
 
 T = TypeVar("T")
 
@@ -99,10 +99,20 @@ class Context:
         Raises:
             StageError: ``Superseded``: a newer attempt took over, for example while this one's node was cut off.
         """
-        if self._current() != self.attempt:
-            raise self._superseded()
+        self._require_current()
         place = self.path(target)
         publish_directory(source, place)
+        return place
+
+    def publish_link(self, source: Path, target: str) -> Path:
+        """The same with a link: ``target`` points to ``source``, a sealed directory that is shared (a cache entry).
+
+        Raises:
+            StageError: ``Superseded``.
+        """
+        self._require_current()
+        place = self.path(target)
+        link_directory(source, place)
         return place
 
     def report(self, progress: Progress, force: bool = False) -> None:
@@ -122,6 +132,10 @@ class Context:
             return Attempt.parse(self._current_file.read_text().strip())
         except (FileNotFoundError, ValueError):
             return Attempt(0, 0)
+
+    def _require_current(self) -> None:
+        if self._current() != self.attempt:
+            raise self._superseded()
 
     def _superseded(self) -> StageError:
         return StageError(

@@ -30,7 +30,7 @@ def classify(error: BaseException) -> StageError:
         return StageError(reasons.INTERRUPTED, "The stage was asked to stop before it was done.")
     if isinstance(error, DocumentError):
         return StageError(reasons.BAD_DOCUMENT, str(error))
-    for link in _chain(error):
+    for link in causes(error):
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
             return StageError(reasons.WORKSPACE_FULL, f"No room is left for {link.filename or 'what the stage writes'}.")
         if isinstance(link, MemoryError):
@@ -47,7 +47,8 @@ def first_line(error: BaseException, limit: int = 500) -> str:
     return (text[0] if text else type(error).__name__)[:limit]
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def causes(error: BaseException) -> list[BaseException]:
+    """The exception and what it was raised from, the outermost first."""
     links: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in links:

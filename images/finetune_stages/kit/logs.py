@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,5 +41,8 @@ def tee_output(path: Path, redact: Callable[[str], str]) -> None:
     """From now on ``print`` and tracebacks of this process also go to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a", encoding="utf-8", buffering=1, errors="replace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # through a pipe too: somebody may be watching
     sys.stdout = Tee(sys.stdout, file, redact)
     sys.stderr = Tee(sys.stderr, file, redact)

@@ -42,7 +42,7 @@ Work = Callable[[Context], Finished]
 Check = Callable[[Context, Result], bool]
 
 
-def run_stage(stages: tuple[str, ...], work: Work, still_there: Check, rank: int = 0) -> int:
+def run_stage(stages: tuple[str, ...], work: Work, still_there: Check, rank: int = 0, supervised: bool = False) -> int:
     """Run a stage program to its end and return its exit code.
 
     Args:
@@ -50,7 +50,10 @@ def run_stage(stages: tuple[str, ...], work: Work, still_there: Check, rank: int
         work: does the work; raises :class:`StageError` for every failure that it foresees.
         still_there: whether what an earlier, finished result describes still lies in the workspace.
         rank: number of this process; only rank 0 writes the result.
+        supervised: a process of this program started this one and speaks for both: this one reports its failure, to
+            whatever ``FINETUNE_RESULT`` it was given, and leaves the rest to the other.
     """
+    speaks = rank == 0 and not supervised
     os.umask(0o002)
     signal.signal(signal.SIGTERM, _interrupt)
     redact = Redactor()
@@ -64,14 +67,13 @@ def run_stage(stages: tuple[str, ...], work: Work, still_there: Check, rank: int
             print(f"{context.document.stage}: finished before with the same inputs, nothing to do")
             result = replace(earlier, attempt=str(context.attempt))
         else:
-            if rank == 0:
+            if speaks:
                 context.claim()
-            result = _record(context, work(context), time.monotonic() - started)
+            result = _record(context, work(context), time.monotonic() - started, speaks)
     except BaseException as error:  # noqa: BLE001 - the last line of defence: whatever it is becomes a result and an exit code
-        return _fail(context, error, redact)
-    _deliver(
-        result, Progress(percent=100) if context.last_progress is None else replace(context.last_progress, percent=100), rank
-    )
+        return _fail(context, error, redact, speaks)
+    if speaks:
+        _deliver(result, Progress(percent=100) if context.last_progress is None else replace(context.last_progress, percent=100))
     return exitcodes.DONE
 
 
@@ -126,8 +128,8 @@ def _earlier_result(context: Context) -> Result | None:
     return replace(result, file=str(path.relative_to(context.workspace)), file_digest=file_sha256(path))
 
 
-def _record(context: Context, finished: Finished, seconds: float) -> Result:
-    """The full result into the workspace (rank 0), and its short form for the termination message."""
+def _record(context: Context, finished: Finished, seconds: float, speaks: bool) -> Result:
+    """The full result into the workspace, and its short form for the termination message."""
     stage = context.document.stage
     outputs = encode(finished.outputs) if dataclasses.is_dataclass(finished.outputs) else finished.outputs
     result = Result(
@@ -135,7 +137,7 @@ def _record(context: Context, finished: Finished, seconds: float) -> Result:
         message=finished.message, metrics={**finished.metrics, "seconds": round(seconds, 3)}, outputs=outputs,
         history=finished.history, reused=finished.reused,
     )  # fmt: skip
-    if context.rank != 0:
+    if not speaks:
         return result
     relative = context.layout.result(stage, context.attempt.round, context.inputs_digest)
     path = context.path(relative)
@@ -146,31 +148,31 @@ def _record(context: Context, finished: Finished, seconds: float) -> Result:
     return replace(result, file=relative, file_digest=file_sha256(path))
 
 
-def _fail(context: Context | None, error: BaseException, redact: Redactor) -> int:
+def _fail(context: Context | None, error: BaseException, redact: Redactor, speaks: bool) -> int:
     fault = classify(error)
     message = redact(fault.message)
     if fault.reason is reasons.CRASHED:
         traceback.print_exception(error)
     print(f"{fault.reason}: {message}", file=sys.stderr)
     if context is not None:
-        if context.rank == 0:
+        if speaks:
             _pipeline_log(context, f"{context.document.stage}: {fault.reason}: {message}")
         result = Result(
             stage=context.document.stage, attempt=str(context.attempt), inputs_digest=context.inputs_digest, outcome="Failed",
             reason=fault.reason.name, message=message,
         )  # fmt: skip
-        _deliver(result, context.last_progress, 0)
-    elif fault.reason is reasons.BAD_DOCUMENT or fault.reason is reasons.WORKSPACE_NOT_WRITABLE:
-        _deliver(Result("unknown", "0.0", "", "Failed", fault.reason.name, message), None, 0)
+        _deliver(result, context.last_progress)
+    else:  # it never came to know whose work this is
+        _deliver(Result("unknown", "0.0", "", "Failed", fault.reason.name, message), None)
     return fault.reason.exit_code
 
 
-def _deliver(result: Result, progress: Progress | None, rank: int) -> None:
-    """The short result to where Kubernetes picks it up. A failing rank says why; of the finished ones only rank 0 speaks."""
+def _deliver(result: Result, progress: Progress | None) -> None:
+    """The short result to where Kubernetes picks it up. Every failing process says why; of the finished ones one speaks."""
     target = os.environ.get(RESULT_VARIABLE)
     sys.stdout.flush()
     sys.stderr.flush()
-    if target and rank == 0:
+    if target:
         try:
             Path(target).write_text(termination_message(result, progress), encoding="utf-8")
         except (OSError, DocumentError) as error:

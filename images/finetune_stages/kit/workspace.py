@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from finetune_contract.codec import DocumentError, decode, digest, encode
 from finetune_contract.workspace import SENTINEL
 
 _CHUNK = 1 << 20
+
+Seen = Callable[[int], object]
+"""Told how many more bytes were read: hashing a large model takes as long as its disk, and somebody watches."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,16 @@ class Seal:
     note: dict[str, str | int | float | bool]
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Path, seen: Seen | None = None) -> str:
     """SHA-256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with path.open("rb", buffering=0) as stream:
+        if seen is None:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        state = hashlib.sha256()
+        while chunk := stream.read(_CHUNK):
+            state.update(chunk)
+            seen(len(chunk))
+        return state.hexdigest()
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -59,9 +68,11 @@ def write_file(path: Path, data: bytes) -> None:
         raise
 
 
-def seal_directory(directory: Path, note: dict[str, str | int | float | bool] | None = None) -> Seal:
+def seal_directory(directory: Path, note: dict[str, str | int | float | bool] | None = None, seen: Seen | None = None) -> Seal:
     """Digest every file below ``directory`` and write the sentinel, last."""
-    files = {str(path.relative_to(directory)): SealedFile(path.stat().st_size, file_sha256(path)) for path in _files(directory)}
+    files = {
+        str(path.relative_to(directory)): SealedFile(path.stat().st_size, file_sha256(path, seen)) for path in _files(directory)
+    }
     seal = Seal(digest({name: file.sha256 for name, file in files.items()}), files, note or {})
     write_file(directory / SENTINEL, json.dumps(encode(seal), indent=1, sort_keys=True).encode())
     return seal
@@ -75,15 +86,18 @@ def read_seal(directory: Path) -> Seal | None:
         return None
 
 
-def verify_seal(directory: Path) -> Seal | None:
-    """The seal, if every file that it names is there and has its digest; ``None`` for a damaged or unfinished directory."""
+def verify_seal(directory: Path, content: bool = True, seen: Seen | None = None) -> Seal | None:
+    """The seal, if every file that it names is there and has its digest; ``None`` for a damaged or unfinished directory.
+
+    Without ``content`` only names and sizes are compared: at once, however large the directory is.
+    """
     seal = read_seal(directory)
     if seal is None:
         return None
     for name, expected in seal.files.items():
         path = directory / name
         try:
-            if path.stat().st_size != expected.size or file_sha256(path) != expected.sha256:
+            if path.stat().st_size != expected.size or (content and file_sha256(path, seen) != expected.sha256):
                 return None
         except OSError:
             return None

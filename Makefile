@@ -1,0 +1,44 @@
+# Everything that people and CI run. Needs Python 3.11 or later; Go for the checks that use the API server's own code.
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+
+.PHONY: run test setup check lock bench clean
+
+run: setup  ## set up, and run the main job on real data
+	$(BIN)/python hack/example/prepare.py
+	$(BIN)/finetune run hack/example/finetunerun.yaml
+
+test: setup check  ## set up, and run every check and test
+	$(BIN)/coverage run -m pytest -q tests/unit tests/property
+	$(BIN)/coverage report --include='operator/finetune_operator/core/*,operator/finetune_operator/api/*,operator/finetune_contract/*' --fail-under=100
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal tests/contract tests/faults tests/local tests/model tests/stages tests/cli
+
+setup: .venv/.ready  ## make .venv with everything in it
+
+.venv/.ready: requirements/all.lock requirements/bootstrap.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
+	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements/all.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	touch $@
+
+check: setup  ## style, types, layers, generated files
+	$(BIN)/ruff check -q .
+	$(BIN)/ruff format -q --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python hack/generate.py --check
+
+lock:  ## resolve the dependencies anew; the locks hold hashes, no address
+	$(BIN)/uv lock -q --upgrade
+	$(BIN)/uv export -q --no-default-groups --format requirements-txt --no-header --no-emit-project -o requirements/operator.lock
+	$(BIN)/uv export -q --only-group bootstrap --format requirements-txt --no-header -o requirements/bootstrap.lock
+	$(BIN)/uv export -q --all-extras --group dev --format requirements-txt --no-header --no-emit-project -o requirements/all.lock
+
+bench: setup  ## the figures of docs/performance.md
+	for bench in hack/bench/*.py; do $(BIN)/python $$bench; done
+
+clean:  ## remove what was made here
+	rm -rf .venv .finetune .coverage .mypy_cache .pytest_cache .ruff_cache

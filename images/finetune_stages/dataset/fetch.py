@@ -1,0 +1,158 @@
+"""From a URI to rows: what is there, its digest, and, only if the cache does not have the result, the rows themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from finetune_contract import reasons
+from finetune_stages.kit import Context, StageError
+from finetune_stages.kit.workspace import file_sha256
+from finetune_stages.sources.local import require_file
+from finetune_stages.sources.meter import Meter
+from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
+
+from .hub import HubDataset, open_hub_rows, resolve
+from .json_lines import JsonLines, open_rows
+from .wanted import Wanted
+from .web import download
+
+Choose = Callable[[int], Sequence[int]]
+"""Which rows of so many to take: positions, in the order they are wanted."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The chosen rows, and how many there are in all."""
+
+    rows: JsonLines
+    total: int
+
+
+class Source(Protocol):
+    """Where rows come from."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that stands for the content."""
+
+    @property
+    def revision(self) -> str | None:
+        """Commit of a hub data set."""
+
+    def open(self, choose: Choose) -> Opened:
+        """Read the chosen rows; asked once, and only if they are needed."""
+
+    def require_unchanged(self) -> None:
+        """Make sure, when all is read, that the digest is that of what was read.
+
+        Raises:
+            StageError: ``DatasetChanged``.
+        """
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file with JSON Lines or a JSON array.
+
+    Attributes:
+        before: the file as it was before its digest was taken.
+        lines: where an array is written as lines.
+    """
+
+    name: str
+    path: Path
+    digest: str
+    before: os.stat_result
+    lines: Path
+    context: Context
+    revision: None = None
+
+    def open(self, choose: Choose) -> Opened:
+        """See :class:`Source`."""
+        meter = Meter(self.context, f"finding the rows of {self.name}", self.before.st_size, 50, 60)
+        rows = open_rows(self.path, self.name, self.lines, meter)
+        return Opened(rows.select(choose(len(rows))), len(rows))
+
+    def require_unchanged(self) -> None:
+        """See :class:`Source`."""
+        before, now = self.before, self.path.stat()
+        if (now.st_size, now.st_mtime_ns, now.st_ino) != (before.st_size, before.st_mtime_ns, before.st_ino):
+            raise StageError(
+                reasons.DATASET_CHANGED, f"{self.name} was changed while it was read; start again when nobody writes to it."
+            )
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A data set of the hub: it cannot change, for a commit never does."""
+
+    dataset: HubDataset
+    context: Context
+    scratch: Path
+
+    @property
+    def name(self) -> str:
+        """See :class:`Source`."""
+        return self.dataset.id
+
+    @property
+    def digest(self) -> str:
+        """See :class:`Source`."""
+        return self.dataset.digest
+
+    @property
+    def revision(self) -> str:
+        """See :class:`Source`."""
+        return self.dataset.commit
+
+    def open(self, choose: Choose) -> Opened:
+        """See :class:`Source`."""
+        return Opened(*open_hub_rows(self.dataset, choose, self.context, self.scratch))
+
+    def require_unchanged(self) -> None:
+        """See :class:`Source`."""
+
+
+def find_source(wanted: Wanted, context: Context, scratch: Path) -> Source:
+    """What ``wanted`` names. A web address is fetched into ``scratch`` here, for only its content tells what it is.
+
+    Raises:
+        StageError: one of the reasons of ``wanted.origin``, or ``DatasetChanged``: it has not the stated digest.
+    """
+    place = parse_uri(wanted.uri, wanted.origin)
+    if isinstance(place, HubId):
+        if wanted.sha256:
+            raise StageError(
+                reasons.BAD_DOCUMENT, f"dataset.sha256 is for files; pin {place.id} with dataset.revision (a commit) instead."
+            )
+        return HubSource(resolve(place, wanted, context), context, scratch)
+    if wanted.split or wanted.revision:
+        field = "split" if wanted.split else "revision"
+        raise StageError(reasons.BAD_DOCUMENT, f"dataset.{field} is for data sets of the hub; remove it.")
+    lines = scratch / f"{wanted.origin.field}.jsonl"
+    if isinstance(place, LocalPath):
+        require_file(place.path, wanted.origin)
+        return _file(place.path, str(place.path), wanted, lines, Meter(context, f"reading {place.path}", high=50))
+    target = scratch / f"{wanted.origin.field}.download"
+    download(place, target, wanted.origin, Meter(context, f"downloading {place.shown}", high=45))
+    return _file(target, place.shown, wanted, lines, Meter(context, f"reading {place.shown}", low=45, high=50))
+
+
+def _file(path: Path, name: str, wanted: Wanted, lines: Path, meter: Meter) -> FileSource:
+    before = path.stat()
+    meter.total = before.st_size
+    digest = file_sha256(path, meter)
+    if wanted.sha256 and digest != wanted.sha256:
+        raise StageError(
+            reasons.DATASET_CHANGED,
+            f"{name} has SHA-256 {digest} but dataset.sha256 is {wanted.sha256}; correct the one that is wrong.",
+        )
+    return FileSource(name, path, digest, before, lines, meter.context)

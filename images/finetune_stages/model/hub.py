@@ -1,0 +1,123 @@
+"""A model from the hub: the commit first, then the small files and all that can be wrong with them, then the weights."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from finetune_contract import reasons
+from finetune_contract.codec import digest
+from finetune_stages.kit import Context, Seal, StageError, seal_directory
+from finetune_stages.sources.background import folder_size, in_background
+from finetune_stages.sources.cache import intact_entry, keep_entry
+from finetune_stages.sources.hub import Repository, find_repository, hub_errors, token
+from finetune_stages.sources.meter import Meter
+from finetune_stages.sources.origin import MODEL
+from finetune_stages.sources.uri import HubId
+from finetune_stages.sources.work_folder import work_folder
+
+from .check import check_settings, check_weights
+from .files import settings, weights
+from .obtain import Obtained, entry_path, open_to_group, require_room
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_BOOKKEEPING = ".cache"
+"""Folder in which ``huggingface_hub`` notes what it downloaded, so that a later attempt goes on."""
+
+
+def obtain(context: Context, source: HubId, revision: str | None, trust_remote_code: bool) -> Obtained:
+    """Bring a model of the hub into the cache, under its id and commit.
+
+    A commit that is in the cache needs no hub: the hub is asked, but if it does not answer the cache is enough.
+
+    Raises:
+        StageError: ``ModelNotFound``, ``ModelForbidden``, ``ModelUnreachable``, ``ModelIncomplete``, ``ModelCorrupt``,
+            ``RemoteCode``, ``ChatTemplateMissing``, ``WorkspaceFull``.
+    """
+    try:
+        found = find_repository(MODEL, source.id, revision, context)
+    except StageError as error:
+        kept = _without_hub(context, source.id, revision) if error.reason is MODEL.unreachable else None
+        if kept is None:
+            raise
+        print(f"{error.message} Commit {revision} is in the cache and is used.")
+        return kept
+    key = _key(source.id, found.commit)
+    seal = intact_entry(context, entry_path(context, key))
+    if seal:
+        return Obtained(entry_path(context, key), seal, source.id, found.commit, reused=True)
+    with work_folder(context, resume=f"download-{key[:12]}") as scratch:
+        seal = _download(context, found, scratch / f"download-{key[:12]}", trust_remote_code)
+        keep_entry(scratch / f"download-{key[:12]}", entry_path(context, key))
+    return Obtained(entry_path(context, key), seal, source.id, found.commit)
+
+
+def _key(model: str, commit: str) -> str:
+    return digest(["hub", model, commit])
+
+
+def _without_hub(context: Context, model: str, revision: str | None) -> Obtained | None:
+    if not revision or not _COMMIT.fullmatch(revision):
+        return None
+    key = _key(model, revision)
+    seal = intact_entry(context, entry_path(context, key))
+    return Obtained(entry_path(context, key), seal, model, revision, reused=True) if seal else None
+
+
+def _download(context: Context, found: Repository, folder: Path, trust_remote_code: bool) -> Seal:
+    """Fetch, check and seal; what cannot be trained is found before its weights are fetched."""
+    small = settings(found.sizes)
+    _fetch(found, small, folder, Meter(context, f"downloading the settings of {found.id}", high=5))
+    check_settings(folder, found.id, trust_remote_code)
+    large = weights(found.sizes, folder, found.id)
+    total = sum(found.sizes[name] for name in (*small, *large))
+    require_room(context, total - folder_size(folder), found.id)
+    _fetch(found, large, folder, Meter(context, f"downloading {found.id}", total, 5, 85))
+    check_weights(folder, found.id)
+    shutil.rmtree(folder / _BOOKKEEPING, ignore_errors=True)
+    open_to_group(folder, [folder / name for name in (*small, *large)])
+    seal = seal_directory(
+        folder, {"source": found.id, "commit": found.commit}, Meter(context, "sealing the model", total, 85, 99)
+    )
+    _require_as_stated(seal, found, folder)
+    return seal
+
+
+def _fetch(found: Repository, names: list[str], folder: Path, meter: Meter) -> None:
+    """Files that an earlier attempt fetched whole are not fetched again."""
+    folder.mkdir(exist_ok=True)
+    with hub_errors(MODEL, found.id, found.commit):
+        in_background(lambda: _snapshot(found, names, folder), lambda: meter.at(folder_size(folder)))
+
+
+def _snapshot(found: Repository, names: list[str], folder: Path, resets: int = 5) -> None:
+    import huggingface_hub
+    from httpx2 import ReadError
+
+    patterns = [_literal(name) for name in names]
+    try:
+        huggingface_hub.snapshot_download(
+            found.id, revision=found.commit, local_dir=folder, allow_patterns=patterns, token=token()
+        )
+    except ReadError:
+        # The library goes on by itself when a connection ends too early or falls silent, but not when it is reset.
+        if not resets:
+            raise
+        _snapshot(found, names, folder, resets - 1)
+
+
+def _literal(name: str) -> str:
+    """A file name as a pattern of ``fnmatch`` that matches nothing else."""
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def _require_as_stated(seal: Seal, found: Repository, folder: Path) -> None:
+    """The hub states SHA-256 of its large files: what was written here must have it."""
+    for name, stated in found.sha256.items():
+        if name in seal.files and seal.files[name].sha256 != stated:
+            (folder / name).unlink()
+            raise StageError(
+                reasons.MODEL_UNREACHABLE,
+                f"{found.id}: {name} arrived damaged: its SHA-256 is {seal.files[name].sha256} and the hub states {stated}.",
+            )

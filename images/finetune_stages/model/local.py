@@ -1,0 +1,94 @@
+"""A model from a directory of this machine: linked where it lies on the same file system, else copied."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from finetune_contract import reasons
+from finetune_contract.codec import digest
+from finetune_stages.kit import Context, StageError, seal_directory
+from finetune_stages.kit.workspace import file_sha256
+from finetune_stages.sources.background import folder_size, in_background
+from finetune_stages.sources.cache import intact_entry, keep_entry
+from finetune_stages.sources.local import require_directory, require_readable
+from finetune_stages.sources.meter import Meter
+from finetune_stages.sources.origin import MODEL
+from finetune_stages.sources.work_folder import work_folder
+
+from .check import check_settings, check_weights
+from .files import CHAT_TEMPLATES, settings, weights
+from .obtain import Obtained, entry_path, open_to_group, require_room
+
+_GROUP_READABLE = stat.S_IRUSR | stat.S_IRGRP
+
+
+def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
+    """Bring the model in ``source`` into the cache, under the digest of its files.
+
+    Raises:
+        StageError: ``ModelNotFound``, ``ModelForbidden``, ``ModelIncomplete``, ``ModelCorrupt``, ``RemoteCode``,
+            ``ChatTemplateMissing``, ``WorkspaceFull``.
+    """
+    model = str(source)
+    names = _files(source)
+    check_settings(source, model, trust_remote_code)
+    check_weights(source, model)
+    total = sum((source / name).stat().st_size for name in names)
+    reading = Meter(context, f"reading {model}", total, 0, 40)
+    key = digest({name: file_sha256(source / name, reading) for name in names})
+    seal = intact_entry(context, entry_path(context, key))
+    if seal:
+        return Obtained(entry_path(context, key), seal, model, reused=True)
+    with work_folder(context) as scratch:
+        folder = scratch / "model"
+        folder.mkdir()
+        _bring(source, folder, names, context, total)
+        seal = seal_directory(folder, {"source": model}, Meter(context, "sealing the copy", total, 70, 99))
+        if seal.digest != key:
+            raise StageError(
+                reasons.MODEL_CORRUPT, f"{model} was changed while it was copied; start again when nobody writes to it."
+            )
+        keep_entry(folder, entry_path(context, key))
+    return Obtained(entry_path(context, key), seal, model)
+
+
+def _files(source: Path) -> list[str]:
+    """Names of the files to take."""
+    require_directory(source, MODEL)
+    found = [path for path in (*source.glob("*"), *source.glob(f"{CHAT_TEMPLATES}/*")) if path.is_file()]
+    present = [str(path.relative_to(source)) for path in found]
+    chosen = settings(present)
+    for name in chosen:
+        require_readable(source / name, MODEL)
+    large = weights(present, source, str(source))
+    for name in large:
+        require_readable(source / name, MODEL)
+    return sorted((*chosen, *large))
+
+
+def _bring(source: Path, folder: Path, names: list[str], context: Context, total: int) -> None:
+    if source.stat().st_dev != folder.stat().st_dev:
+        require_room(context, total, str(source))
+    meter = Meter(context, f"copying {source}", total, 40, 70)
+    copied = in_background(
+        lambda: [folder / name for name in names if not _link_or_copy((source / name).resolve(), folder / name)],
+        lambda: meter.at(folder_size(folder)),
+    )
+    open_to_group(folder, copied)
+
+
+def _link_or_copy(source: Path, target: Path) -> bool:
+    """Whether a link was possible. A file that the group may not read is copied: a link would carry its mode along."""
+    target.parent.mkdir(exist_ok=True)
+    if source.stat().st_mode & _GROUP_READABLE == _GROUP_READABLE:
+        try:
+            os.link(source, target)
+        except OSError:  # another file system, or one without links
+            pass
+        else:
+            return True
+    shutil.copyfile(source, target)
+    return False

@@ -1,0 +1,62 @@
+"""The work of stage *model*, from the URI to the link in the run's folder."""
+
+from __future__ import annotations
+
+from finetune_contract import reasons
+from finetune_contract.documents import ModelInputs
+from finetune_contract.result import ModelOutputs, Result
+from finetune_stages.kit import Context, Finished, StageError, run_stage, verify_seal
+from finetune_stages.sources.hub import hub_cache, keep_caches_in
+from finetune_stages.sources.origin import MODEL
+from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
+
+from . import hub, local
+from .check import check_settings, check_weights
+from .obtain import Obtained
+
+
+def main() -> int:
+    """Run the stage and return its exit code."""
+    return run_stage(("model",), work, still_there)
+
+
+def still_there(context: Context, result: Result) -> bool:
+    """Whether the model that an earlier result describes is still linked into the run's folder: names and sizes, at once."""
+    seal = verify_seal(context.path(context.layout.base_model), content=False)
+    return seal is not None and seal.digest == result.outputs.get("digest")
+
+
+def work(context: Context) -> Finished:
+    """Bring the model into the cache, or find it there, and link it into the run's folder.
+
+    Raises:
+        StageError: with any of the reasons of the model (``ModelNotFound`` to ``ChatTemplateMissing``), ``WorkspaceFull``,
+            ``BadDocument``, ``Superseded``.
+    """
+    inputs = context.inputs(ModelInputs)
+    keep_caches_in(hub_cache(context))
+    obtained = _obtain(context, inputs)
+    # An entry of the cache was checked when it was made, but another run may have trusted its code.
+    architecture = check_settings(obtained.entry, obtained.name, inputs.trust_remote_code)
+    parameters = check_weights(obtained.entry, obtained.name)
+    context.publish_link(obtained.entry, context.layout.base_model)
+    size = sum(file.size for file in obtained.seal.files.values())
+    return Finished(
+        ModelOutputs(obtained.seal.digest, parameters, size, architecture, obtained.revision),
+        {"parameters": float(parameters), "bytes": float(size)},
+        message=f"{obtained.name}: {architecture} with {parameters:,} parameters, {size / 10**6:,.1f} MB",
+        reused=obtained.reused,
+    )
+
+
+def _obtain(context: Context, inputs: ModelInputs) -> Obtained:
+    source = parse_uri(inputs.uri, MODEL)
+    if isinstance(source, HubId):
+        return hub.obtain(context, source, inputs.revision, inputs.trust_remote_code)
+    if not isinstance(source, LocalPath):
+        raise StageError(
+            reasons.BAD_DOCUMENT, "model.uri: a model is a directory, which http(s):// does not have; use hf:// or a path."
+        )
+    if inputs.revision:
+        raise StageError(reasons.BAD_DOCUMENT, f"model.revision is for models of the hub; {inputs.uri} is none, so remove it.")
+    return local.obtain(context, source.path, inputs.trust_remote_code)

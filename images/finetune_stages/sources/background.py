@@ -1,0 +1,47 @@
+"""Long calls into libraries, with somebody watching."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def in_background(work: Callable[[], T], watch: Callable[[], None], every: float = 0.5) -> T:
+    """The result of ``work``; ``watch`` is called every so many seconds while it runs.
+
+    The work has a daemon thread of its own, so that SIGTERM, which Python delivers to the main thread, ends the stage at once
+    and not after the library's next file.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(every)
+        watch()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes in all files below ``folder``, while others write there."""
+    size = 0
+    for path in folder.rglob("*"):
+        try:
+            if path.is_file() and not path.is_symlink():
+                size += path.stat().st_size
+        except OSError:  # moved or removed meanwhile
+            pass
+    return size

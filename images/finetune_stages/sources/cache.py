@@ -1,0 +1,37 @@
+"""The cache beside the runs: sealed directories by the digest of what they were made from, shared by all runs of a volume."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+from finetune_stages.kit import Context, Seal, publish_directory, read_seal, verify_seal
+
+from .meter import Meter
+
+
+def intact_entry(context: Context, place: Path) -> Seal | None:
+    """The seal of an entry whose every byte was read again; ``None`` where there is none, or a damaged one."""
+    stated = read_seal(place)
+    if stated is None:
+        return None
+    total = sum(file.size for file in stated.files.values())
+    return verify_seal(place, seen=Meter(context, "checking the cache's entry", total, high=0))
+
+
+def keep_entry(source: Path, place: Path) -> None:
+    """Move a sealed directory of ours into the cache.
+
+    Where another program was faster its entry stays: somebody may be reading it. A damaged entry is replaced.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        source.rename(place)  # fails on a directory that is not empty, atomically
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if verify_seal(place) is None:
+            publish_directory(source, place)
+        else:
+            shutil.rmtree(source)

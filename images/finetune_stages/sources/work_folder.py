@@ -1,0 +1,64 @@
+"""Where a stage keeps unfinished work, what it takes over from an attempt before it, and what it leaves behind: nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from finetune_contract.reasons import Cause
+from finetune_contract.workspace import Attempt
+from finetune_stages.kit import Context
+from finetune_stages.kit.fault import classify
+
+
+@contextmanager
+def work_folder(context: Context, resume: str | None = None) -> Iterator[Path]:
+    """This attempt's own folder, empty but for the entry ``resume``, where an earlier attempt left one of that name.
+
+    It is gone afterwards, with those of earlier attempts; only after an interruption or a passing fault an entry ``resume``
+    stays for the next attempt.
+    """
+    folder = context.path(context.layout.attempt(context.document.stage, context.attempt))
+    _take_over(folder, resume)
+    try:
+        yield folder
+    except BaseException as error:
+        if resume is None or classify(error).reason.cause not in (Cause.INTERRUPTED, Cause.TRANSIENT):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take_over(folder: Path, resume: str | None) -> None:
+    """Move what is resumed into ``folder`` and remove all else that this attempt and those before it left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for child in folder.iterdir():
+        if child.name != resume:
+            _remove(child)
+    for earlier in _earlier(folder):
+        if resume and (earlier / resume).is_dir() and not (folder / resume).exists():
+            (earlier / resume).rename(folder / resume)
+        _remove(earlier)
+
+
+def _earlier(folder: Path) -> list[Path]:
+    """Folders of attempts before this one, the newest first."""
+    own = Attempt.parse(folder.name).order
+    found = []
+    for path in folder.parent.iterdir():
+        try:
+            order = Attempt.parse(path.name).order
+        except ValueError:  # the file `current`
+            continue
+        if order < own:
+            found.append((order, path))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

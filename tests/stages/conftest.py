@@ -1,0 +1,186 @@
+"""What the tests of the stage programs share: a tiny real model, and a way to run a program as its container does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from finetune_contract.codec import digest, encode
+from finetune_contract.documents import RunInfo, StageDocument
+from finetune_contract.result import Result, parse_message
+from finetune_contract.workspace import RunLayout
+
+RUN = RunInfo("demo", "team-a", "0123456789abcdef")
+ROWS_OF_THE_MODEL = 300
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A directory with a Qwen2 model of 200,000 weights, its tokenizer and a chat template with ``{% generation %}``.
+
+    It is trained for a few seconds, once for all xdist workers. Read it, copy it, but do not write into it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    model = shared / "tiny-model"
+    with FileLock(shared / "tiny-model.lock"):
+        if not model.exists():
+            _train(model.with_name("tiny-model.unfinished"))
+            model.with_name("tiny-model.unfinished").rename(model)
+    return model
+
+
+def _train(target: Path) -> None:
+    """In a process of its own: its thread count and its random numbers are nobody else's business."""
+    program = (
+        "import sys; from pathlib import Path; import pydocs; from base_model import TINY, train_base_model;"
+        f"rows = pydocs.rows('purpose', {ROWS_OF_THE_MODEL}); train_base_model(Path(sys.argv[1]), rows, size=TINY)"
+    )
+    example = Path(__file__).parents[2] / "hack" / "example"
+    environment = {**os.environ, "PYTHONPATH": str(example), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(target)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a stage program ended: exit code, what it printed, and its result in the termination message."""
+
+    code: int
+    output: str
+    errors: str
+    message: str
+    result: Result | None
+
+    @property
+    def reason(self) -> str | None:
+        """Name of the reason of a failure."""
+        return self.result.reason if self.result else None
+
+
+@dataclass
+class Running:
+    """A stage program at work, in a session of its own with whatever it starts."""
+
+    process: subprocess.Popen[str]
+    termination: Path
+
+    def wait(self, timeout: float = 240) -> Ended:
+        """Wait for its end."""
+        output, errors = self.process.communicate(timeout=timeout)
+        message = self.termination.read_text() if self.termination.exists() else ""
+        return Ended(self.process.returncode, output, errors, message, parse_message(message))
+
+    def end(self) -> None:
+        """Kill it and all that it started, if any of that is still there."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()
+
+
+@dataclass
+class StagePrograms:
+    """Starts stage programs on one workspace, the way their containers are started. Call it to run one to its end."""
+
+    workspace: Path
+    run: RunInfo = RUN
+    started: list[Running] = field(default_factory=list)
+
+    @property
+    def layout(self) -> RunLayout:
+        """The run's workspace-relative paths."""
+        return self.run.layout
+
+    def path(self, relative: str) -> Path:
+        """A workspace-relative path, absolute."""
+        return self.workspace / relative
+
+    def __call__(self, stage: str, inputs: Any, **options: Any) -> Ended:
+        """Run the program to its end; ``options`` are those of :meth:`start`."""
+        return self.start(stage, inputs, **options).wait()
+
+    def start(
+        self,
+        stage: str,
+        inputs: Any,
+        *,
+        attempt: str = "1.1",
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
+        cwd: Path | None = None,
+    ) -> Running:
+        """Start the program of ``stage`` on ``inputs``, a dataclass of the contract or its JSON values.
+
+        Args:
+            environment: variables beside those of the contract.
+            command: what to run in place of ``python -m finetune_stages.<stage>``.
+            cwd: where to run it.
+        """
+        number = len(self.started)
+        folder = self.workspace.parent / f"program-{number}"
+        (folder / "tmp").mkdir(parents=True)
+        document = StageDocument(1, stage, self.run, encode(inputs))
+        (folder / "document.json").write_text(json.dumps(encode(document)))
+        variables = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "TMPDIR": str(folder / "tmp"),
+            "OMP_NUM_THREADS": "1",
+            "FINETUNE_CONFIG": str(folder / "document.json"),
+            "FINETUNE_WORKSPACE": str(self.workspace),
+            "FINETUNE_RESULT": str(folder / "termination-log"),
+            "FINETUNE_ATTEMPT": attempt,
+            "FINETUNE_INPUTS_DIGEST": digest(encode(inputs)),
+            **(environment or {}),
+        }
+        process = subprocess.Popen(
+            command or [sys.executable, "-m", f"finetune_stages.{stage}"],
+            env=variables, cwd=cwd or folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        running = Running(process, folder / "termination-log")
+        self.started.append(running)
+        return running
+
+
+@pytest.fixture(scope="module")
+def stage_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], StagePrograms]]:
+    """Makes :class:`StagePrograms`, each on an empty workspace of its own, for runs that several tests look at."""
+    made: list[StagePrograms] = []
+
+    def make() -> StagePrograms:
+        workspace = tmp_path_factory.mktemp("run") / "workspace"
+        workspace.mkdir()
+        made.append(StagePrograms(workspace))
+        return made[-1]
+
+    yield make
+    for running in (running for programs in made for running in programs.started):
+        running.end()
+
+
+@pytest.fixture
+def run_stage_program(tmp_path: Path) -> Iterator[StagePrograms]:
+    """A :class:`StagePrograms` on an empty workspace; whatever it leaves running is killed when the test is over."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    programs = StagePrograms(workspace)
+    yield programs
+    for running in programs.started:
+        running.end()

@@ -1,0 +1,180 @@
+"""Reading rows by number: every form of the file, every fault of it, and the text as it came."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from finetune_contract.documents import DatasetInputs
+from finetune_stages.dataset.check import check_rows
+from finetune_stages.dataset.json_lines import open_rows, write_rows
+from finetune_stages.kit import StageError
+
+
+def opened(folder: Path, content: bytes):
+    (folder / "data").write_bytes(content)
+    return open_rows(folder / "data", "data", folder / "lines", lambda _count: None)
+
+
+def check(folder: Path, content: bytes, **wish):
+    return check_rows(opened(folder, content), "data", DatasetInputs("x", **wish), lambda _count: None)
+
+
+def good(text: str = "a") -> dict:
+    return {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": text}]}
+
+
+def lines(*rows) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("content", "texts", "labels"),
+    [
+        (b'{"a":1}\n{"a":2}\n', [b'{"a":1}', b'{"a":2}'], ["row 1 (line 1)", "row 2 (line 2)"]),
+        (b'{"a":1}\n{"a":2}', [b'{"a":1}', b'{"a":2}'], ["row 1 (line 1)", "row 2 (line 2)"]),
+        (b'{"a":1}\r\n  {"a":2}\t \r\n', [b'{"a":1}', b'{"a":2}'], ["row 1 (line 1)", "row 2 (line 2)"]),
+        (b'\n{"a":1}\n\n   \n{"a":2}\n\n', [b'{"a":1}', b'{"a":2}'], ["row 1 (line 2)", "row 2 (line 5)"]),
+        (b'\xef\xbb\xbf{"a":1}\n{"a":2}\n', [b'{"a":1}', b'{"a":2}'], ["row 1 (line 1)", "row 2 (line 2)"]),
+        (b'\xef\xbb\xbf \n {"a":1}', [b'{"a":1}'], ["row 1 (line 2)"]),
+        (b'[{"a":1}, {"a":2}]', [b'{"a":1}', b'{"a":2}'], ["row 1 (line 1)", "row 2 (line 1)"]),
+        (b'\xef\xbb\xbf\n[\n{\n  "a": 1\n},\n\n{"a":2}\n]\n', [b'{ "a": 1 }', b'{"a":2}'], ["row 1 (line 3)", "row 2 (line 7)"]),
+        ('[{"a":"ä\u2028\\n"}]'.encode(), ['{"a":"ä\u2028\\n"}'.encode()], ["row 1 (line 1)"]),
+    ],
+)  # fmt: skip
+def test_forms_of_a_file(tmp_path, content, texts, labels):
+    rows = opened(tmp_path, content)
+    assert list(rows.texts()) == texts
+    assert [rows.label(position) for position in range(len(rows))] == labels
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "words"),
+    [
+        (b"", "DatasetEmpty", "data has no rows"),
+        (b" \n\n", "DatasetEmpty", "data has no rows"),
+        (b"\xef\xbb\xbf", "DatasetEmpty", "data has no rows"),
+        (b"[]", "DatasetEmpty", "data has no rows"),
+        (b" [ ]\n", "DatasetEmpty", "data has no rows"),
+        (b"\n <!DOCTYPE html><html>", "DatasetUnreadable", "looks like a web page"),
+        (b"PAR1\x15\x04", "DatasetUnreadable", "looks like Parquet"),
+        (b"\x1f\x8b\x08", "DatasetUnreadable", "looks like a gzip archive"),
+        ("[1]".encode("utf-16"), "DatasetUnreadable", "UTF-16"),
+        (b'[{"a":1},\n{"a":2},\n]', "DatasetUnreadable", "line 3 is not JSON"),
+        (b'[{"a":1}\n{"a":2}]', "DatasetUnreadable", "line 2 is not JSON (expected ',' or ']')"),
+        (b'[{"a":1},\n{"a":', "DatasetUnreadable", "line 2 is not JSON"),
+        (b'[{"a":1}', "DatasetUnreadable", "expected ',' or ']'"),
+        (b'[{"a":1}] x', "DatasetUnreadable", "something follows the array"),
+        (b'[{"a":"\xff"}]', "DatasetUnreadable", "not UTF-8"),
+        (b"[" * 100_000, "DatasetUnreadable", "line 1 is not JSON"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, content, reason, words):
+    with pytest.raises(StageError) as caught:
+        opened(tmp_path, content)
+    assert caught.value.reason.name == reason
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"messages": [', "line 2) is not JSON (Expecting value at character 15); write one object a line"),
+        (b"hello", "row 2 (line 2) is not JSON (Expecting value at character 1)"),
+        (b'{"a": "\xff"}', "not UTF-8: byte 0xff at byte 8"),
+        (b'{"a": NaN}', "NaN is no JSON number"),
+        (b'{"a": -Infinity}', "-Infinity is no JSON number"),
+        (b"{'a': 1}", "Expecting property name"),
+        (b'{"a": 1} {"a": 2}', "Extra data"),
+        (b'{"a": ' + b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_lines_that_are_no_json_are_named(tmp_path, line, words):
+    with pytest.raises(StageError) as caught:
+        check(tmp_path, lines(good()) + line + b"\n" + lines(good()), bad_rows="Drop", bad_rows_share=1.0)
+    assert caught.value.reason.name == "DatasetUnreadable"
+    assert words in caught.value.message
+
+
+def test_every_row_is_checked_not_only_the_first_ones(tmp_path):
+    with pytest.raises(StageError) as caught:
+        check(tmp_path, lines(*[good()] * 4999, {"messages": [], "x": 1}))
+    assert caught.value.reason.name == "BadRow"
+    assert caught.value.message == (
+        "data: row 5000 (line 5000) has an empty list of messages (1 of 5,000 rows is bad); correct it, or leave bad rows out with"
+        " dataset.badRows."
+    )
+
+
+def test_bad_rows_are_dropped_up_to_their_share(tmp_path):
+    content = lines(good("1"), {"a": 1}, good("2"), "text", good("3"), good("4"), good("5"), good("6"), good("7"), good("8"))
+    checked = check(tmp_path, content, bad_rows="Drop", bad_rows_share=0.2)
+    assert [json.loads(text)["messages"][1]["content"] for text in checked.rows.texts()] == list("12345678")
+    assert checked.dropped == 2
+    assert checked.examples == (
+        "row 2 (line 2) has no messages (its keys are: a); row 4 (line 4) is a string, not an object with messages"
+    )
+    assert checked.rows.label(1) == "row 3 (line 3)"
+    with pytest.raises(StageError) as caught:
+        check(tmp_path, content, bad_rows="Drop", bad_rows_share=0.19)
+    assert caught.value.reason.name == "BadRow"
+    assert "2 of 10 rows are bad, more than dataset.badRows.share 0.19 allows; row 2 (line 2)" in caught.value.message
+
+
+def test_dropping_every_row_leaves_nothing(tmp_path):
+    with pytest.raises(StageError) as caught:
+        check(tmp_path, lines({"a": 1}), bad_rows="Drop", bad_rows_share=1.0)
+    assert caught.value.reason.name == "DatasetEmpty"
+
+
+texts = st.text(min_size=1).filter(str.strip)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+chat_rows = st.builds(
+    lambda others, messages, answer, extra: {
+        **others, "messages": [*messages, {**extra, "role": "assistant", "content": answer}],
+    },
+    st.dictionaries(st.text(), values, max_size=3),
+    st.lists(
+        st.builds(
+            lambda extra, role, content: {**extra, "role": role, "content": content},
+            st.dictionaries(st.text(), values, max_size=2), st.sampled_from(["system", "user", "tool", "function"]), st.text(),
+        ),
+        max_size=3,
+    ),
+    texts,
+    st.dictionaries(st.text(), values, max_size=2),
+)  # fmt: skip
+styles = st.sampled_from(["lines", "ascii lines", "array", "indented array"])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(chat_rows, min_size=1, max_size=8), styles)
+def test_rows_come_out_as_they_went_in(rows, style):
+    """Whatever columns, types, nulls and characters there are: what is written reads back equal."""
+    match style:
+        case "lines":
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        case "ascii lines":
+            text = "".join(json.dumps(row) + "\r\n" for row in rows)
+        case "array":
+            text = json.dumps(rows)
+        case _:
+            text = json.dumps(rows, indent=2, ensure_ascii=False)
+    with tempfile.TemporaryDirectory() as folder:
+        checked = check(Path(folder), text.encode())
+        target = Path(folder) / "out.jsonl"
+        size = write_rows(target, checked.rows, lambda _count: None)
+        content = target.read_bytes()
+    assert size == len(content)
+    written = content.decode().split("\n")
+    assert written.pop() == ""
+    assert [json.loads(line) for line in written] == rows

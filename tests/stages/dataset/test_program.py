@@ -1,0 +1,287 @@
+"""The program on files of the machine: what it publishes, repeats, reuses, refuses, and survives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from finetune_contract.documents import DatasetInputs, RunInfo
+from finetune_stages.kit import read_seal, verify_seal
+from restricted import in_a_small_volume, without_privileges
+from web_server import wait_until
+
+PROGRAM = [sys.executable, "-m", "finetune_stages.dataset"]
+OTHER_RUN = RunInfo("other", "team-a", "fedcba9876543210")
+
+
+def row(number: int, **more) -> dict:
+    return {
+        **more,
+        "messages": [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": f"answer {number}"}],
+    }
+
+
+def write(path: Path, rows) -> Path:
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    return path
+
+
+def read(path: Path) -> list:
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+def published(programs) -> tuple[list, list]:
+    folder = programs.path(programs.layout.datasets)
+    assert verify_seal(folder) is not None
+    return read(folder / "train.jsonl"), read(folder / "eval.jsonl")
+
+
+def leftovers(programs) -> list[str]:
+    """What unfinished work is left in the run's folder."""
+    folder = programs.path(f"{programs.layout.root}/attempts/dataset")
+    return [path.name for path in folder.iterdir() if path.name != "current"]
+
+
+def test_rows_become_two_published_files(run_stage_program, tmp_path):
+    rows = [row(number, id=number, note=None if number % 2 else "x", unmask=bool(number % 3)) for number in range(20)]
+    source = write(tmp_path / "chat.jsonl", rows)
+    ended = run_stage_program("dataset", DatasetInputs(str(source)))
+    assert (ended.code, ended.result.outcome) == (0, "Succeeded"), ended.errors
+    train, held_out = published(run_stage_program)
+    assert (len(train), len(held_out)) == (18, 2)
+    assert sorted(train + held_out, key=lambda each: each["id"]) == rows
+    seal = read_seal(run_stage_program.path(run_stage_program.layout.datasets))
+    assert ended.result.outputs == {
+        "digest": seal.digest, "trainRows": 18, "evalRows": 2, "sourceRows": 20, "droppedRows": 0,
+        "sourceDigest": hashlib.sha256(source.read_bytes()).hexdigest(),
+    }  # fmt: skip
+    size = sum(file.size for file in seal.files.values())
+    assert {name: ended.result.metrics[name] for name in ("train_rows", "eval_rows", "dropped_rows", "bytes")} == {
+        "train_rows": 18, "eval_rows": 2, "dropped_rows": 0, "bytes": size,
+    }  # fmt: skip
+    assert leftovers(run_stage_program) == []
+    assert all(path.stat().st_mode & 0o060 == 0o060 for path in run_stage_program.workspace.rglob("*"))
+
+
+def test_a_second_start_repeats_the_result_and_a_new_run_reuses_the_work(run_stage_program, tmp_path):
+    inputs = DatasetInputs(str(write(tmp_path / "chat.jsonl", map(row, range(10)))))
+    first = run_stage_program("dataset", inputs)
+    again = run_stage_program("dataset", inputs, attempt="1.2")
+    assert "nothing to do" in again.output
+    assert replace(again.result, attempt="1.1") == first.result
+    run_stage_program.run = OTHER_RUN
+    other = run_stage_program("dataset", inputs)
+    assert other.result.reused
+    assert other.result.outputs == first.result.outputs
+    assert len(published(run_stage_program)[0]) == 9
+    assert len(list(run_stage_program.path("cache/datasets").iterdir())) == 1
+
+
+def test_what_matters_to_the_rows_makes_a_new_cache_entry(run_stage_program, tmp_path):
+    source = write(tmp_path / "chat.jsonl", map(row, range(10)))
+    inputs = DatasetInputs(str(source))
+    run_stage_program("dataset", inputs)
+    for wish in (replace(inputs, seed=1), replace(inputs, train_split=0.5), replace(inputs, subset=5)):
+        assert not run_stage_program("dataset", wish).result.reused
+    write(source, map(row, range(1, 11)))
+    run_stage_program.run = OTHER_RUN  # the first run would repeat its result: its inputs are the same
+    assert not run_stage_program("dataset", inputs).result.reused
+
+
+def test_damage_is_noticed_and_repaired(run_stage_program, tmp_path):
+    inputs = DatasetInputs(str(write(tmp_path / "chat.jsonl", map(row, range(10)))))
+    first = run_stage_program("dataset", inputs)
+    file = run_stage_program.path(run_stage_program.layout.train_data)
+    file.write_bytes(file.read_bytes().replace(b"answer", b"ANSWER"))  # a link: the cache's entry is damaged with it
+    second = run_stage_program("dataset", inputs)
+    assert second.code == 0
+    assert not second.result.reused
+    assert second.result.outputs == first.result.outputs
+    assert "answer" in published(run_stage_program)[0][0]["messages"][1]["content"]
+
+
+def test_a_relative_path_is_found_from_the_working_directory(run_stage_program, tmp_path):
+    write(tmp_path / "chat.jsonl", map(row, range(10)))
+    assert run_stage_program("dataset", DatasetInputs("./chat.jsonl"), cwd=tmp_path).code == 0
+
+
+def test_a_subset_is_taken_before_rows_are_checked(run_stage_program, tmp_path):
+    source = write(tmp_path / "chat.jsonl", [*map(row, range(5)), *[{"bad": 1}] * 5])
+    ended = run_stage_program("dataset", DatasetInputs(str(source), subset=5, subset_mode="first", train_split=1.0))
+    assert ended.code == 0, ended.errors
+    assert published(run_stage_program) == (list(map(row, range(5))), [])
+    assert ended.result.outputs["sourceRows"] == 10
+    ended = run_stage_program("dataset", DatasetInputs(str(source), subset=4))  # draws rows 1, 0, 4 and 9
+    assert (ended.code, ended.reason) == (65, "BadRow")
+    assert "row 10 (line 10) has no messages" in ended.result.message
+
+
+def test_a_random_subset_keeps_the_drawn_order(run_stage_program, tmp_path):
+    source = write(tmp_path / "chat.jsonl", map(row, range(1000)))
+    run_stage_program("dataset", DatasetInputs(str(source), subset=5, train_split=1.0))
+    assert published(run_stage_program)[0] == [row(number) for number in (654, 114, 25, 759, 281)]
+
+
+def test_held_out_rows_of_their_own(run_stage_program, tmp_path):
+    source = write(tmp_path / "chat.json", [])
+    source.write_text(json.dumps([row(number) for number in range(6)], indent=1))
+    other = write(tmp_path / "eval.jsonl", [*map(row, range(100, 109)), {"bad": 1}])
+    ended = run_stage_program(
+        "dataset",
+        DatasetInputs(str(source), eval_uri=str(other), subset=4, subset_mode="first", bad_rows="Drop", bad_rows_share=0.1),
+    )
+    assert ended.code == 0, ended.errors
+    assert published(run_stage_program) == (list(map(row, range(4))), list(map(row, range(100, 109))))
+    assert ended.result.outputs["droppedRows"] == 1
+    assert "1 left out as bad: row 10 (line 10) has no messages (its keys are: bad)" in ended.result.message
+
+
+def test_two_arrays_do_not_meet(run_stage_program, tmp_path):
+    for name, start in (("a.json", 0), ("b.json", 100)):
+        (tmp_path / name).write_text(json.dumps([row(number) for number in range(start, start + 3)], indent=2))
+    ended = run_stage_program("dataset", DatasetInputs(str(tmp_path / "a.json"), eval_uri=str(tmp_path / "b.json")))
+    assert ended.code == 0, ended.errors
+    assert published(run_stage_program) == (list(map(row, range(3))), list(map(row, range(100, 103))))
+
+
+def test_faults_of_the_held_out_rows_name_their_file(run_stage_program, tmp_path):
+    source, other = write(tmp_path / "chat.jsonl", map(row, range(6))), write(tmp_path / "eval.jsonl", [{"bad": 1}])
+    ended = run_stage_program("dataset", DatasetInputs(str(source), eval_uri=str(other)))
+    assert (ended.code, ended.reason) == (65, "BadRow")
+    assert ended.result.message.startswith(f"{other}: row 1 (line 1) has no messages")
+    ended = run_stage_program("dataset", DatasetInputs(str(source), eval_uri=str(tmp_path / "none")))
+    assert (ended.code, ended.reason) == (65, "DatasetNotFound")
+    assert "correct dataset.evalUri" in ended.result.message
+
+
+def test_a_stated_digest_is_checked(run_stage_program, tmp_path):
+    source = write(tmp_path / "chat.jsonl", map(row, range(10)))
+    right, wrong = hashlib.sha256(source.read_bytes()).hexdigest(), "0" * 64
+    ended = run_stage_program("dataset", DatasetInputs(str(source), sha256=wrong))
+    assert (ended.code, ended.reason) == (65, "DatasetChanged")
+    assert right in ended.result.message
+    assert wrong in ended.result.message
+    assert run_stage_program("dataset", DatasetInputs(str(source), sha256=right)).code == 0
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason", "words"),
+    [
+        ({"uri": "/nowhere/chat.jsonl"}, "DatasetNotFound", "There is no data set at /nowhere/chat.jsonl; correct dataset.uri."),
+        ({"uri": "/"}, "DatasetNotFound", "is a directory"),
+        ({"uri": "s3://bucket/x"}, "BadDocument", "does not read s3://"),
+        ({"uri": "/etc/hosts", "split": "train"}, "BadDocument", "dataset.split is for data sets of the hub"),
+        ({"uri": "/etc/hosts", "revision": "v1"}, "BadDocument", "dataset.revision is for data sets of the hub"),
+        ({"uri": "/etc/hosts", "trainSplit": 0.0}, "BadDocument", "inputs.trainSplit: 0 is not above 0"),
+        ({"uri": "/etc/hosts", "seed": -1}, "BadDocument", "inputs.seed: -1 is below 0"),
+        ({"uri": "/dev/null"}, "DatasetNotFound", "There is no data set at /dev/null"),
+        ({"uri": "/etc/hosts", "format": "alpaca"}, "BadDocument", "inputs.format"),
+        ({"uri": "/etc/hosts"}, "DatasetUnreadable", "is not JSON"),
+        ({"url": "x"}, "BadDocument", "inputs.url: unknown field"),
+    ],
+)
+def test_what_cannot_be_prepared(run_stage_program, inputs, reason, words):
+    ended = run_stage_program("dataset", inputs)
+    assert (ended.code, ended.reason) == (65, reason)
+    assert words in ended.result.message
+    assert "Traceback" not in ended.output + ended.errors
+    assert not run_stage_program.path(run_stage_program.layout.datasets).exists()
+    assert leftovers(run_stage_program) == []
+
+
+def test_one_row_is_too_few_to_split(run_stage_program, tmp_path):
+    source = write(tmp_path / "chat.jsonl", [row(1)])
+    ended = run_stage_program("dataset", DatasetInputs(str(source)))
+    assert (ended.code, ended.reason) == (65, "TooFewRows")
+    assert run_stage_program("dataset", DatasetInputs(str(source), train_split=1.0)).code == 0
+
+
+@pytest.mark.parametrize("closed", ["folder", "folder/chat.jsonl"])
+def test_a_file_that_the_user_may_not_read(run_stage_program, tmp_path, closed):
+    (tmp_path / "folder").mkdir()
+    source = write(tmp_path / "folder" / "chat.jsonl", map(row, range(10)))
+    (tmp_path / closed).chmod(0)
+    command = without_privileges(PROGRAM)
+    ended = run_stage_program("dataset", DatasetInputs(str(source)), command=command)
+    (tmp_path / closed).chmod(0o700)
+    assert (ended.code, ended.reason) == (65, "DatasetForbidden")
+    assert f"User {os.getuid()} may not read {source}" in ended.result.message
+
+
+def test_a_workspace_that_the_user_may_not_write(run_stage_program, tmp_path):
+    source = write(tmp_path / "chat.jsonl", map(row, range(10)))
+    run_stage_program.workspace.chmod(0o555)
+    command = without_privileges(PROGRAM)
+    ended = run_stage_program("dataset", DatasetInputs(str(source)), command=command)
+    run_stage_program.workspace.chmod(0o755)
+    assert (ended.code, ended.reason) == (65, "WorkspaceNotWritable")
+    assert str(run_stage_program.workspace) in ended.result.message
+    assert list(run_stage_program.workspace.iterdir()) == []
+
+
+def test_a_full_workspace(run_stage_program, tmp_path):
+    """On a file system of 1 MiB that only the program sees: the kernel itself says that there is no room."""
+    source = write(tmp_path / "chat.jsonl", (row(number, filler="x" * 1000) for number in range(2000)))
+    seen_after = tmp_path / "left.txt"
+    command = in_a_small_volume(PROGRAM, run_stage_program.workspace, 1024, seen_after)
+    ended = run_stage_program("dataset", DatasetInputs(str(source)), command=command)
+    assert (ended.code, ended.reason) == (65, "WorkspaceFull"), ended.errors
+    assert "No room is left" in ended.result.message
+    left = seen_after.read_text()
+    assert "/logs" in left
+    assert "/datasets" not in left.replace("cache/datasets", "")
+    assert "prepared" not in left
+
+
+def test_killed_while_it_writes_and_started_again(run_stage_program, tmp_path):
+    source = write(tmp_path / "chat.jsonl", (row(number, filler="x" * 3000) for number in range(40_000)))
+    inputs = DatasetInputs(str(source))
+    running = run_stage_program.start("dataset", inputs)
+    unfinished = run_stage_program.path(f"{run_stage_program.layout.root}/attempts/dataset/1.1/prepared/train.jsonl")
+    wait_until(unfinished.exists)
+    os.kill(running.process.pid, signal.SIGKILL)
+    assert running.wait().code == -signal.SIGKILL
+    assert unfinished.exists()
+    assert not run_stage_program.path(run_stage_program.layout.datasets).exists()
+    assert not run_stage_program.path("cache/datasets").exists()
+    ended = run_stage_program("dataset", inputs, attempt="1.2")
+    assert ended.code == 0, ended.errors
+    train, held_out = published(run_stage_program)
+    assert (len(train), len(held_out)) == (36_000, 4_000)
+    assert leftovers(run_stage_program) == []
+
+
+def test_many_programs_at_once_on_one_cache_entry(run_stage_program, tmp_path):
+    inputs = DatasetInputs(str(write(tmp_path / "chat.jsonl", map(row, range(3000)))))
+    runs = [RunInfo(f"run-{letter}", "team-a", letter * 16) for letter in "abc"]
+    started = []
+    for run in runs:
+        run_stage_program.run = run
+        started.append(run_stage_program.start("dataset", inputs))
+    ended = [running.wait() for running in started]
+    assert [each.code for each in ended] == [0, 0, 0], [each.errors for each in ended]
+    assert len({each.result.outputs["digest"] for each in ended}) == 1
+    (entry,) = run_stage_program.path("cache/datasets").iterdir()
+    assert verify_seal(entry) is not None
+    for run in runs:
+        run_stage_program.run = run
+        assert len(published(run_stage_program)[0]) == 2700
+        assert leftovers(run_stage_program) == []
+
+
+def test_an_attempt_that_was_overtaken_publishes_nothing(run_stage_program, tmp_path):
+    inputs = DatasetInputs(str(write(tmp_path / "chat.jsonl", map(row, range(10)))))
+    assert run_stage_program("dataset", inputs, attempt="1.2").code == 0
+    shutil.rmtree(run_stage_program.path(f"{run_stage_program.layout.root}/results"))
+    before = published(run_stage_program)
+    ended = run_stage_program("dataset", inputs, attempt="1.1")
+    assert (ended.code, ended.reason) == (143, "Superseded")
+    assert published(run_stage_program) == before

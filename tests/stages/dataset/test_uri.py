@@ -1,0 +1,68 @@
+"""URIs: the table of the OpenShift AI pipelines, and the rule for local paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune_stages.kit import StageError
+from finetune_stages.sources.origin import DATASET, EVAL_DATASET, MODEL
+from finetune_stages.sources.uri import HubId, LocalPath, WebAddress, parse_uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "place"),
+    [
+        ("LipengCS/Table-GPT:All", HubId("LipengCS/Table-GPT", "All")),
+        ("hf://LipengCS/Table-GPT:All", HubId("LipengCS/Table-GPT", "All")),
+        ("bigcode/x", HubId("bigcode/x")),
+        ("bigcode/x:", HubId("bigcode/x")),
+        ("org/a:b:c", HubId("org/a", "b:c")),
+        ("squad", HubId("squad")),
+        ("  org/x.1_2-3  ", HubId("org/x.1_2-3")),
+        ("/data/a b.jsonl", LocalPath(Path("/data/a b.jsonl"))),
+        ("file:///data/a%20b.jsonl", LocalPath(Path("/data/a b.jsonl"))),
+        ("file://localhost/data/x", LocalPath(Path("/data/x"))),
+        ("https://example.com/a.jsonl?sig=1", WebAddress("https://example.com/a.jsonl?sig=1")),
+        ("http://example.com/a", WebAddress("http://example.com/a")),
+    ],
+)
+def test_what_a_uri_names(uri, place):
+    assert parse_uri(uri, DATASET) == place
+
+
+def test_relative_paths_belong_to_the_working_directory_and_the_home(tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_uri("./x.json", DATASET) == LocalPath(tmp_path / "inner" / "x.json")
+    assert parse_uri("~/x.json", DATASET) == LocalPath(tmp_path / "x.json")
+    assert parse_uri("../x.json", DATASET).path.resolve() == tmp_path / "x.json"
+
+
+@pytest.mark.parametrize(
+    ("uri", "origin", "reason", "words"),
+    [
+        ("a/b/c", DATASET, "DatasetNotFound", "dataset.uri: 'a/b/c' is no hub id"),
+        ("data.jsonl/", DATASET, "DatasetNotFound", "a local path begins with /, ./, ../ or ~/"),
+        ("", DATASET, "DatasetNotFound", "no hub id"),
+        ("hf://", EVAL_DATASET, "DatasetNotFound", "dataset.evalUri"),
+        ("org/a..b", MODEL, "ModelNotFound", "model.uri"),
+        ("org/model:config", MODEL, "ModelNotFound", "no hub id"),
+        ("file://data/x", DATASET, "DatasetNotFound", "three slashes"),
+        ("s3://bucket/x", DATASET, "BadDocument", "does not read s3://"),
+        ("pvc://claim/x", MODEL, "BadDocument", "model.uri: this release does not read pvc://"),
+        ("ftp://host/x", DATASET, "BadDocument", "does not read ftp://"),
+    ],
+)
+def test_what_names_nothing(uri, origin, reason, words):
+    with pytest.raises(StageError) as caught:
+        parse_uri(uri, origin)
+    assert caught.value.reason.name == reason
+    assert words in caught.value.message
+
+
+def test_an_address_is_shown_without_its_secrets():
+    address = WebAddress("https://me:secret@example.com:8443/a.jsonl?X-Amz-Signature=abc#part")
+    assert address.shown == "https://example.com:8443/a.jsonl"

@@ -1,0 +1,90 @@
+"""For the tests of stage *model*: a hub, models in the forms that people have them in, and the stage itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from finetune_contract.documents import ModelInputs, RunInfo
+from finetune_stages.kit import verify_seal
+from hub import Hub
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """An empty hub."""
+    with Hub(tmp_path / "hub") as server:
+        yield server
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model, to change."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+@pytest.fixture
+def sharded(model: Path) -> Path:
+    """The same in two shards with an index."""
+    tensors = load_file(model / "model.safetensors")
+    names = sorted(tensors)
+    shards = {
+        "model-00001-of-00002.safetensors": names[: len(names) // 2], "model-00002-of-00002.safetensors": names[len(names) // 2 :],
+    }  # fmt: skip
+    for shard, held in shards.items():
+        save_file({name: tensors[name] for name in held}, model / shard)
+    index = {"metadata": {}, "weight_map": {name: shard for shard, held in shards.items() for name in held}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    (model / "model.safetensors").unlink()
+    return model
+
+
+@dataclass
+class Stage:
+    """The stage on a workspace, with a hub. Call it to run the program to its end."""
+
+    programs: Any
+    hub: Hub
+
+    def __call__(
+        self, uri: str | Path, token: str | None = None, attempt: str = "1.1", endpoint: str | None = None, **wish: Any
+    ) -> Any:
+        """Run the program; ``wish`` are further inputs, ``endpoint`` stands for another hub."""
+        environment = {"HF_ENDPOINT": endpoint or self.hub.url, "HOME": "/nonexistent"}
+        if token is not None:
+            environment["HF_TOKEN"] = token
+        return self.programs("model", ModelInputs(str(uri), **wish), environment=environment, attempt=attempt)
+
+    def as_another_run(self) -> None:
+        """From now on it is another run on the same workspace."""
+        self.programs.run = RunInfo("other", "team-a", "fedcba9876543210")
+
+    def linked(self) -> Path:
+        """The cache entry that the run's folder points to, intact."""
+        place = self.programs.path(self.programs.layout.base_model)
+        assert place.is_symlink()
+        assert not place.readlink().is_absolute()
+        assert verify_seal(place) is not None
+        return place.resolve()
+
+    def nothing_is_left(self) -> bool:
+        """Whether no unfinished work lies in the run's folder."""
+        folder = self.programs.path(f"{self.programs.layout.root}/attempts/model")
+        return [path.name for path in folder.iterdir()] == ["current"]
+
+    def fetched_weights(self) -> list[str]:
+        """Names of the weight files that the hub was asked for, in order."""
+        return [path.rpartition("/")[2] for path in self.hub.paths() if path.endswith(".safetensors")]
+
+
+@pytest.fixture
+def stage(run_stage_program: Any, hub: Hub) -> Stage:
+    """The stage on an empty workspace."""
+    return Stage(run_stage_program, hub)
