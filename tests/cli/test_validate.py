@@ -1,0 +1,168 @@
+"""``finetune validate`` and ``init``: judged without a cluster, in sentences that can be acted on."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cli.conftest import Desk
+from finetune_operator.api.crd import crd
+from finetune_operator.cli.documents import DocumentProblem, read_documents
+from finetune_operator.cli.init import template
+from finetune_operator.core.paths import leaves
+from finetune_operator.local.judge import Judge
+
+HEAD = "apiVersion: finetunerun.io/v1alpha1\nkind: FineTuneRun\nmetadata:\n  name: demo\nspec:\n"
+SAMPLES = sorted((Path(__file__).parents[2] / "manifests/samples").glob("*.yaml"))
+
+
+def test_a_good_file_is_called_valid(desk: Desk) -> None:
+    desk.write({"dataset": {"uri": "org/data"}})
+    said = desk.finetune("validate", "run.yaml")
+    assert (said.code, said.out, said.err) == (0, "run.yaml: demo is valid\n", "")
+
+
+def test_samples_and_the_example_are_valid(desk: Desk) -> None:
+    example = Path(__file__).parents[2] / "hack/example/finetunerun.yaml"
+    said = desk.finetune("validate", *map(str, [*SAMPLES, example]))
+    assert said.code == 0, said.err
+    assert len(said.out.splitlines()) == len(SAMPLES) + 1
+
+
+BAD = {
+    "an unknown field": ("  dataset:\n    uri: a/b\n    subsett: 1\n", 8, "spec.dataset.subsett: unknown field; did you mean subset?"),
+    "a wrong type": ("  dataset:\n    uri: a/b\n    subset: many\n", 8, "spec.dataset.subset: Invalid value"),
+    "the wrong section for the algorithm": (
+        "  dataset: {uri: a/b}\n  training:\n    algorithm: osft\n    sft: {}\n", 9, "training.sft belongs to algorithm sft; remove it",
+    ),
+    "a bad ratio": ("  dataset: {uri: a/b}\n  training:\n    osft:\n      unfreezeRankRatio: 1.5\n", 9, "less than or equal to 1"),
+    "a split of nothing": ("  dataset:\n    uri: a/b\n    trainSplit: 0\n", 8, "greater than 0"),
+    "a scheme that is none": ("  dataset:\n    uri: ftp://a/b\n", 7, "a scheme must be one of"),
+    "a missing field": ("  dataset:\n    split: train\n", 6, "spec.dataset.uri: Required value"),
+    "an unknown word": ("  dataset: {uri: a/b}\n  training:\n    algorithm: dpo\n", 8, 'Unsupported value: "dpo"'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "line", "words"), BAD.values(), ids=BAD)
+def test_a_bad_file_is_told_by_line_and_field(desk: Desk, spec: str, line: int, words: str) -> None:
+    (desk.folder / "run.yaml").write_text(HEAD + spec)
+    said = desk.finetune("validate", "run.yaml")
+    assert said.code == 65
+    assert any(text.startswith(f"run.yaml:{line}: ") and words in text for text in said.err.splitlines()), said.err
+    assert "Traceback" not in said.err
+    refused = desk.finetune("run", "run.yaml")
+    assert (refused.code, refused.err) == (65, said.err)
+    assert not (desk.folder / ".finetune").exists()
+
+
+def test_all_problems_of_all_files_are_told(desk: Desk) -> None:
+    desk.write({"dataset": {"uri": "a/b", "x": 1, "y": 2}}, file="a.yaml")
+    desk.write({"dataset": {"uri": "a/b", "z": 2}}, file="b.yaml")
+    said = desk.finetune("validate", "a.yaml", "b.yaml", "missing.yaml")
+    assert [text.split(":")[0] for text in said.err.splitlines()] == ["a.yaml", "a.yaml", "b.yaml", "missing.yaml"]
+    assert said.code == 66
+
+
+BROKEN = {
+    "no YAML": ("a: [1, 2\n", r"run.yaml:2: no YAML: "),
+    "a list": ("- 1\n", r"run.yaml:1: expected an object"),
+    "nothing": ("# only a comment\n", r"run.yaml: holds no object"),
+    "a key twice": ("a: 1\nb: 2\na: 3\n", r"run.yaml:3: the key a stands twice"),
+    "a tab": ("a:\n\tb: 1\n", r"run.yaml:2: no YAML: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "words"), BROKEN.values(), ids=BROKEN)
+def test_what_is_no_object_is_told_by_line(desk: Desk, text: str, words: str) -> None:
+    (desk.folder / "run.yaml").write_text(text)
+    said = desk.finetune("validate", "run.yaml")
+    assert said.code == 65
+    assert re.match(words, said.err), said.err
+    assert len(said.err.splitlines()) == 1
+
+
+def test_scalars_are_those_of_kubernetes(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        textwrap.dedent("""
+        rate: 5e-6
+        plain: 5
+        quoted: "5"
+        time: 1:30
+        day: 2026-11-21
+        yes: on
+        octal: 010
+        hex: 0x10
+        big: 1_000
+        none: ~
+        text: |
+          5
+        version: 1.0.0
+    """)
+    )
+    (document,) = read_documents(path)
+    assert document.content == {
+        "rate": 5e-6, "plain": 5, "quoted": "5", "time": "1:30", "day": "2026-11-21", "yes": True, "octal": 8, "hex": 16, "big": 1000,
+        "none": None, "text": "5\n", "version": "1.0.0",
+    }  # fmt: skip
+    assert document.line_of("rate") == 2
+    assert document.line_of("rate.something[3].deeper") == 2
+    assert document.line_of("elsewhere") == 2
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DocumentProblem, match="cannot be read"):
+        read_documents(path)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["usual", "full"])
+@pytest.mark.parametrize("algorithm", ["sft", "osft", "lora"])
+def test_a_template_is_valid_and_so_is_every_line_that_it_offers(algorithm: str, full: bool) -> None:
+    judge = Judge(crd())
+    text = template(algorithm, full=full)
+    assert judge.create(yaml.safe_load(text)) == []
+    offered = re.sub(r"^( *)# (?!Default)([A-Za-z]\w*:( [^ ].*)?)$", r"\1\2", text, flags=re.MULTILINE)
+    document = _without_nothing(yaml.safe_load(offered))
+    assert document["spec"]["training"]["algorithm"] == algorithm
+    assert len(list(leaves(document["spec"]))) > (40 if full else 15)
+    if full:  # the port is offered with its default, and means nothing without an address
+        document["spec"]["registry"]["address"] = "registry.example.com"
+    assert judge.create(document) == []
+
+
+def _without_nothing(value: Any) -> Any:
+    """A document without the fields that are offered without a value."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _without_nothing(item) for key, item in value.items()}
+    return {key: item for key, item in kept.items() if item is not None and item != {}}
+
+
+def test_init_writes_a_file_once(desk: Desk) -> None:
+    said = desk.finetune("init", "--algorithm", "sft")
+    assert (said.code, (desk.folder / "finetunerun.yaml").exists()) == (0, True)
+    assert "finetune run finetunerun.yaml" in said.out
+    assert desk.finetune("validate", "finetunerun.yaml").code == 0
+    again = desk.finetune("init")
+    assert again.code == 65
+    assert again.err == "finetunerun.yaml: exists already; choose another name, or --force to write over it.\n"
+    assert desk.finetune("init", "--force").code == 0
+    assert desk.finetune("init", "-").out.startswith("apiVersion: finetunerun.io/v1alpha1\n")
+    assert "cannot be written" in desk.finetune("init", "no/such/folder/x.yaml").err
+
+
+def test_help_and_mistakes_on_the_command_line(desk: Desk) -> None:
+    said = desk.finetune("--help")
+    assert said.code == 0
+    for command in ("init", "validate", "run", "get", "describe", "logs", "delete"):
+        assert f"\n  {command} " in said.out
+    assert desk.finetune("runn").code == 2
+    assert "No such command" in desk.finetune("runn").err
+    assert desk.finetune("get", "--output", "xml").code == 2
