@@ -3,8 +3,9 @@
 //	crdlint CRD.yaml < cases.jsonl > verdicts.jsonl
 //
 // The definition is checked first: structure, compilation of every rule, cost budget; its faults go to standard error
-// and end the command with 1. Then every line of standard input, {"name", "object", "old"}, is judged as a create (no
-// old) or an update, and answered with {"name", "errors": [{"field", "message"}]}.
+// and end the command with 1. Then every line of standard input, {"name", "object", "old", "subresource"}, is judged as a
+// create (no old), an update, or an update of status (subresource "status"), and answered with
+// {"name", "errors": [{"field", "type", "message"}]}.
 package main
 
 import (
@@ -19,25 +20,30 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	crdvalidation "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
 	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
-	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
-	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/listtype"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 	schemavalidation "k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	"k8s.io/apiextensions-apiserver/pkg/crdserverscheme"
+	"k8s.io/apiextensions-apiserver/pkg/registry/customresource"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"k8s.io/apiserver/pkg/registry/rest"
 	"sigs.k8s.io/yaml"
 )
 
 type testCase struct {
-	Name   string         `json:"name"`
-	Object map[string]any `json:"object"`
-	Old    map[string]any `json:"old"`
+	Name        string
+	Object, Old map[string]any
+	Subresource string
 }
 
 type fault struct {
 	Field   string `json:"field"`
+	Type    string `json:"type"`
 	Message string `json:"message"`
 }
 
@@ -48,9 +54,10 @@ type verdict struct {
 
 // judge holds what the API server prepares once for a served version.
 type judge struct {
-	structural *structuralschema.Structural
-	schema     schemavalidation.SchemaValidator
-	rules      *cel.Validator
+	structural   *structuralschema.Structural
+	main, status rest.RESTUpdateStrategy
+	create       rest.RESTCreateStrategy
+	namespaced   bool
 }
 
 func main() {
@@ -65,14 +72,11 @@ func main() {
 }
 
 func run(path string) error {
-	definition, err := load(path)
+	served, err := load(path)
 	if err != nil {
 		return err
 	}
-	if faults := crdvalidation.ValidateCustomResourceDefinition(context.Background(), definition); len(faults) > 0 {
-		return faults.ToAggregate()
-	}
-	j, err := newJudge(definition)
+	j, err := newJudge(served)
 	if err != nil {
 		return err
 	}
@@ -80,8 +84,8 @@ func run(path string) error {
 	lines.Buffer(nil, 8<<20)
 	out := json.NewEncoder(os.Stdout)
 	for lines.Scan() {
-		var c testCase
-		if err := decode(lines.Bytes(), &c); err != nil {
+		c, err := decode(lines.Bytes())
+		if err != nil {
 			return fmt.Errorf("a case is no JSON object: %w", err)
 		}
 		if err := out.Encode(verdict{c.Name, j.judge(c)}); err != nil {
@@ -91,20 +95,21 @@ func run(path string) error {
 	return lines.Err()
 }
 
-func load(path string) (*apiextensions.CustomResourceDefinition, error) {
+// load reads a definition and checks it as the API server does when one is created.
+func load(path string) (*apiextensionsv1.CustomResourceDefinition, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	var served apiextensionsv1.CustomResourceDefinition
-	if err := yaml.UnmarshalStrict(data, &served); err != nil {
+	served := &apiextensionsv1.CustomResourceDefinition{}
+	if err := yaml.UnmarshalStrict(data, served); err != nil {
 		return nil, err
 	}
 	scheme := runtime.NewScheme()
 	install.Install(scheme)
-	scheme.Default(&served)
+	scheme.Default(served)
 	internal := &apiextensions.CustomResourceDefinition{}
-	if err := scheme.Convert(&served, internal, nil); err != nil {
+	if err := scheme.Convert(served, internal, nil); err != nil {
 		return nil, err
 	}
 	// The storage strategy records the stored version when an object is created; validation asks for it.
@@ -113,77 +118,111 @@ func load(path string) (*apiextensions.CustomResourceDefinition, error) {
 			internal.Status.StoredVersions = []string{version.Name}
 		}
 	}
-	return internal, nil
+	if faults := crdvalidation.ValidateCustomResourceDefinition(context.Background(), internal); len(faults) > 0 {
+		return nil, faults.ToAggregate()
+	}
+	return served, nil
 }
 
-func newJudge(definition *apiextensions.CustomResourceDefinition) (*judge, error) {
-	props := definition.Spec.Validation
-	if props == nil {
-		props = definition.Spec.Versions[0].Schema
+func newJudge(definition *apiextensionsv1.CustomResourceDefinition) (*judge, error) {
+	version := definition.Spec.Versions[0]
+	internal := &apiextensions.CustomResourceValidation{}
+	if err := apiextensionsv1.Convert_v1_CustomResourceValidation_To_apiextensions_CustomResourceValidation(version.Schema, internal, nil); err != nil {
+		return nil, err
 	}
-	structural, err := structuralschema.NewStructural(props.OpenAPIV3Schema)
+	structural, err := structuralschema.NewStructural(internal.OpenAPIV3Schema)
 	if err != nil {
 		return nil, err
 	}
-	schema, _, err := schemavalidation.NewSchemaValidator(props.OpenAPIV3Schema)
+	whole, _, err := schemavalidation.NewSchemaValidator(internal.OpenAPIV3Schema)
 	if err != nil {
 		return nil, err
 	}
-	return &judge{structural, schema, cel.NewValidator(structural, true, celconfig.PerCallLimit)}, nil
+	statusSchema := internal.OpenAPIV3Schema.Properties["status"]
+	status, _, err := schemavalidation.NewSchemaValidator(&statusSchema)
+	if err != nil {
+		return nil, err
+	}
+	kind := schema.GroupVersionKind{Group: definition.Spec.Group, Version: version.Name, Kind: definition.Spec.Names.Kind}
+	namespaced := definition.Spec.Scope == apiextensionsv1.NamespaceScoped
+	strategy := customresource.NewStrategy(
+		crdserverscheme.NewUnstructuredObjectTyper(), namespaced, kind, whole, status, structural,
+		&apiextensions.CustomResourceSubresourceStatus{}, nil, nil,
+	)
+	return &judge{structural, strategy, customresource.NewStatusStrategy(strategy), strategy, namespaced}, nil
 }
 
-// judge follows the order of the custom resource's create and update strategies, with fieldValidation=Strict.
+// judge decodes with fieldValidation=Strict and then follows the custom resource's own strategies.
 func (j *judge) judge(c testCase) []fault {
 	faults := []fault{}
-	pruned := pruning.PruneWithOptions(c.Object, j.structural, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
-	for _, path := range pruned {
-		faults = append(faults, fault{path, "unknown field"})
+	object, unknown, err := j.admit(c.Object)
+	if err != nil {
+		return append(faults, fault{"", "BadRequest", err.Error()})
+	}
+	for _, path := range unknown {
+		faults = append(faults, fault{path, "UnknownField", "unknown field"})
 	}
 	var errs field.ErrorList
-	var old any
 	if c.Old == nil {
-		errs = schemavalidation.ValidateCustomResource(nil, c.Object, j.schema)
+		j.create.PrepareForCreate(context.Background(), object)
+		errs = j.create.Validate(context.Background(), object)
 	} else {
-		errs = schemavalidation.ValidateCustomResourceUpdate(nil, c.Object, c.Old, j.schema)
-		old = c.Old
-	}
-	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, j.structural, c.Object)...)
-	if !blocksRules(errs) {
-		found, _ := j.rules.Validate(context.Background(), nil, j.structural, c.Object, old, celconfig.RuntimeCELCostBudget)
-		errs = append(errs, found...)
+		old, _, err := j.admit(c.Old)
+		if err != nil {
+			return append(faults, fault{"", "BadRequest", err.Error()})
+		}
+		strategy := j.main
+		if c.Subresource == "status" {
+			strategy = j.status
+		}
+		// What an API server stamps on every stored object; a patch carries them over.
+		for _, o := range []*unstructured.Unstructured{old, object} {
+			o.SetResourceVersion("1")
+			o.SetGeneration(1)
+		}
+		strategy.PrepareForUpdate(context.Background(), object, old)
+		errs = strategy.ValidateUpdate(context.Background(), object, old)
 	}
 	for _, err := range errs {
-		faults = append(faults, fault{err.Field, err.ErrorBody()})
+		faults = append(faults, fault{err.Field, string(err.Type), err.ErrorBody()})
 	}
 	return faults
 }
 
-// blocksRules tells whether the API server leaves the rules unevaluated: after faults of form, not of value.
-func blocksRules(errs field.ErrorList) bool {
-	for _, err := range errs {
-		switch err.Type {
-		case field.ErrorTypeRequired, field.ErrorTypeTooLong, field.ErrorTypeTooMany, field.ErrorTypeTypeInvalid:
-			return true
+// admit does what the API server's decoder does: metadata typed, unknown fields and nulls dropped.
+func (j *judge) admit(content map[string]any) (*unstructured.Unstructured, []string, error) {
+	meta, found, unknown, err := objectmeta.GetObjectMetaWithOptions(content, objectmeta.ObjectMetaOptions{ReturnUnknownFieldPaths: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	options := structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true}
+	unknown = append(unknown, pruning.PruneWithOptions(content, j.structural, true, options)...)
+	defaulting.PruneNonNullableNullsWithoutDefaults(content, j.structural)
+	object := &unstructured.Unstructured{Object: content}
+	if found {
+		if err := objectmeta.SetObjectMeta(content, meta); err != nil {
+			return nil, nil, err
 		}
 	}
-	return false
+	// The namespace of the request's path.
+	if j.namespaced && object.GetNamespace() == "" {
+		object.SetNamespace("default")
+	}
+	return object, unknown, nil
 }
 
 // decode reads numbers as the API server does: whole ones as int64, others as float64.
-func decode(line []byte, into *testCase) error {
-	var raw map[string]json.RawMessage
-	if err := json.Unmarshal(line, &raw); err != nil {
-		return err
+func decode(line []byte) (c testCase, err error) {
+	var raw map[string]any
+	if err := utiljson.Unmarshal(line, &raw); err != nil {
+		return c, err
 	}
-	if err := json.Unmarshal(raw["name"], &into.Name); err != nil {
-		return err
+	c.Name, _ = raw["name"].(string)
+	c.Object, _ = raw["object"].(map[string]any)
+	c.Old, _ = raw["old"].(map[string]any)
+	c.Subresource, _ = raw["subresource"].(string)
+	if c.Object == nil {
+		return c, fmt.Errorf("%s has no object", c.Name)
 	}
-	for key, target := range map[string]*map[string]any{"object": &into.Object, "old": &into.Old} {
-		if data, ok := raw[key]; ok && string(data) != "null" {
-			if err := utiljson.Unmarshal(data, target); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return c, nil
 }

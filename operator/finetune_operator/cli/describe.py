@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +28,7 @@ from .display import MARKS, PHASE_STYLES
 from .get import unknown_run
 from .report import failure_text, print_end, score_table
 from .stages_view import stage_lines
+from .terminal import console
 
 _EVENTS = 12
 
@@ -40,13 +41,13 @@ def describe_run(home: Path | None, name: str) -> int:
     except NotFound:
         print(unknown_run(place, name), file=sys.stderr)
         return exitcodes.NO_INPUT
-    console, run = Console(highlight=False), Run.parse(document)
-    console.print(_head(run, document))
+    screen, run = console(), Run.parse(document)
+    screen.print(_head(run, document))
     for title, content in _parts(run, events):
-        console.print(Text(f"\n{title}", style="bold"))
-        console.print(Padding(content, (0, 0, 0, 2)))
+        screen.print(Text(f"\n{title}", style="bold"))
+        screen.print(Padding(content, (0, 0, 0, 2), expand=False))
     if run.ended and not run.status.get("failure"):
-        print_end(console, run, scores=False)
+        print_end(screen, run, scores=False)
     return exitcodes.OK
 
 
@@ -68,7 +69,7 @@ def _head(run: Run, document: Object) -> Table:
     status = run.status
     phase = str(status.get("phase", "Pending"))
     table = Table.grid(padding=(0, 2))
-    rows = {
+    rows: dict[str, str | Text] = {
         "run": Text(run.name, style="bold"),
         "phase": Text(phase, style=PHASE_STYLES.get(phase, "cyan")),
         "round": str(run.round) if run.round > 1 else "",

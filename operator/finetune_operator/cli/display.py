@@ -18,6 +18,7 @@ from finetune_operator.core.conditions import short_duration
 from finetune_operator.core.run import Run
 
 from .stages_view import StageLine, progress_text, stage_lines
+from .terminal import console
 
 MARKS = {
     "Succeeded": ("✓", "green"), "Failed": ("✗", "bold red"), "Skipped": ("-", "dim"), "Pending": ("·", "dim"),
@@ -46,17 +47,17 @@ class Display(Protocol):
 
 def display(*, plain: bool, quiet: bool) -> Display:
     """The display for where standard output goes: live on a terminal, else lines; on standard error if it is taken."""
-    console = Console(stderr=quiet, highlight=False)
-    return LineDisplay(console) if plain or quiet or not console.is_terminal else LiveDisplay(console)
+    screen = console(stderr=quiet)
+    return LineDisplay(screen) if plain or quiet or not screen.is_terminal else LiveDisplay(screen)
 
 
 class LiveDisplay:
     """A table of the stages that moves."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, screen: Console) -> None:
         self._run: Run | None = None
         self._spinner = Spinner("dots", style="cyan")
-        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render)
+        self._live = Live(console=screen, refresh_per_second=8, get_renderable=self._render)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -118,8 +119,8 @@ def _what(line: StageLine) -> Table | Text:
 class LineDisplay:
     """A line for each transition, and for progress now and then: for files, pipes and CI."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, screen: Console) -> None:
+        self._screen = screen
         self._seen: dict[str, tuple[str, int]] = {}
         self._progress_at: datetime | None = None
 
@@ -127,7 +128,7 @@ class LineDisplay:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._console.file.flush()
+        self._screen.file.flush()
 
     def show(self, run: Run) -> None:
         """Print what is new."""
@@ -153,5 +154,5 @@ class LineDisplay:
         self._print(now, f"{progress['stage']}: {progress['percent']}% {progress_text(progress)}")
 
     def _print(self, now: datetime, text: str) -> None:
-        self._console.print(f"{now.astimezone():%H:%M:%S} {text}", soft_wrap=True, markup=False)
+        self._screen.print(f"{now.astimezone():%H:%M:%S} {text}", soft_wrap=True, markup=False)
         sys.stdout.flush()

@@ -7,7 +7,6 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from finetune_operator.api.kinds import FINETUNERUN
@@ -23,6 +22,7 @@ from finetune_operator.loop.errors import NotFound
 from . import exitcodes
 from .display import PHASE_STYLES
 from .output import listed, print_object
+from .terminal import console
 
 
 def get_runs(home: Path | None, name: str | None, experiment: str | None, output: str | None) -> int:
@@ -37,7 +37,7 @@ def get_runs(home: Path | None, name: str | None, experiment: str | None, output
     if output:
         print_object(found[0] if name else listed(found), output)
     elif found:
-        Console(highlight=False).print(_table(found))
+        console().print(_table(found))
     else:
         print("No runs here. Write one with: finetune init", file=sys.stderr)
     return exitcodes.OK

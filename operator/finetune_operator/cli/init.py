@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -110,11 +109,9 @@ def _field(path: str, section: Mapping[str, Any], written: Mapping[str, Any], va
 
 
 def _inline(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
     if isinstance(value, (list, dict)):
         return yaml.safe_dump(value, default_flow_style=True, width=1000).strip()
-    return json.dumps(value) if isinstance(value, bool) else str(value)
+    return yaml.safe_dump([value], default_flow_style=True, width=1000).strip()[1:-1]
 
 
 def _indent(depth: int) -> str:

@@ -15,6 +15,7 @@ from finetune_operator.core.observation import PodReport
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.local.home import Home
 from finetune_operator.local.platform import NAMESPACE, open_store, workspace_folder
+from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.errors import NotFound
 
 from . import exitcodes
@@ -37,7 +38,7 @@ def print_log(home: Path | None, name: str, stage: str | None, *, rank: int, fol
         known = ", ".join(entry.name for entry in run.stages.values() if entry.child_name) or "none yet"
         print(f"{name}: {f'stage {stage}' if stage else 'no stage'} has run; stages with a log: {known}.", file=sys.stderr)
         return exitcodes.NO_INPUT
-    path = asyncio.run(_find_log(place, run, record, rank))
+    path = _find_log(place, run, record, rank)
     if path is None:
         print(f"{name}: the log of stage {record.name}, rank {rank}, is not there.", file=sys.stderr)
         return exitcodes.NO_INPUT
@@ -68,21 +69,24 @@ def _choose(run: Run, stage: str | None) -> StageRecord | None:
     return max(ran, key=lambda record: record.started_at or "", default=None)
 
 
-async def _find_log(home: Home, run: Run, record: StageRecord, rank: int) -> Path | None:
+def _find_log(home: Home, run: Run, record: StageRecord, rank: int) -> Path | None:
     """The process's own log as long as its pod is kept, then the copy in the workspace."""
+    for pod in asyncio.run(_pods(home, run, record)):
+        path: Path = home.pods / pod["metadata"]["uid"] / "log"
+        if PodReport.parse(pod).rank == rank and path.exists():
+            return path
+    claim = (run.resolved.get("storage") or {}).get("claimName") or naming.claim_name(run.name)
+    kept = workspace_folder(home, claim) / run.layout.log(record.name, record.this_attempt, rank)
+    return kept if kept.exists() else None
+
+
+async def _pods(home: Home, run: Run, record: StageRecord) -> list[Object]:
     store = open_store(home)
     try:
         page = await store.list(POD, run.namespace, labels=naming.labels(run, record.name, record.this_attempt))
     finally:
         store.close()
-    for pod in page.items:
-        if PodReport.parse(pod).rank == rank:
-            path = home.pods / pod["metadata"]["uid"] / "log"
-            if path.exists():
-                return path
-    claim = (run.resolved.get("storage") or {}).get("claimName") or naming.claim_name(run.name)
-    kept = workspace_folder(home, claim) / run.layout.log(record.name, record.this_attempt, rank)
-    return kept if kept.exists() else None
+    return page.items
 
 
 def _still_runs(home: Home, name: str, stage: str) -> bool:

@@ -22,11 +22,11 @@ def print_end(console: Console, run: Run, *, scores: bool = True) -> None:
         return
     measured = score_table(run) if scores else None
     if measured is not None:
-        console.print(Padding(measured, (1, 0, 0, 0)))
+        console.print(Padding(measured, (1, 0, 0, 0), expand=False))
     table = Table.grid(padding=(0, 2))
     for label, value in _results(run):
         table.add_row(Text(label, style="bold"), Text(value, overflow="fold"))
-    console.print(Padding(table, (1, 0, 0, 0)))
+    console.print(Padding(table, (1, 0, 0, 0), expand=False))
 
 
 def score_table(run: Run) -> Table | None:

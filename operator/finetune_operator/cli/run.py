@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from finetune_contract.reasons import Cause
 from finetune_operator.api.crd import crd
@@ -31,6 +30,7 @@ from .display import Display, display
 from .documents import Document, DocumentProblem, read_documents
 from .output import print_object
 from .report import print_end
+from .terminal import console
 from .validate import judge_document
 
 
@@ -112,7 +112,7 @@ async def _run(
     wanted: Object, others: list[Object], home: Home, secrets: LocalSecrets, *, plain: bool, output: str | None
 ) -> int:
     async with local_platform(home, secrets) as platform:
-        stop = _stop_event()
+        stop = _stop_event(platform.kubelet.kill)
         for other in others:
             await put(platform.store, other)
         try:
@@ -124,15 +124,16 @@ async def _run(
     return _conclude(document, stopped=stop.is_set(), output=output)
 
 
-def _stop_event() -> asyncio.Event:
-    """Set by the first Ctrl-C or SIGTERM; the second one ends the command at once."""
+def _stop_event(kill: Callable[[], None]) -> asyncio.Event:
+    """Set by the first Ctrl-C or SIGTERM; the second one does not wait for the stages any more."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def on_signal() -> None:
         if stop.is_set():
-            loop.remove_signal_handler(signal.SIGINT)
-            loop.remove_signal_handler(signal.SIGTERM)
+            kill()
+            return
         stop.set()
+        print("stopping: waiting for the stages to end; Ctrl-C again kills them", file=sys.stderr)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
@@ -206,7 +207,7 @@ def _conclude(document: Object, *, stopped: bool, output: str | None) -> int:
     if output is not None:
         print_object(document, output)
     elif run.ended:
-        print_end(Console(highlight=False), run)
+        print_end(console(), run)
     if not run.ended:
         if stopped:
             print(f"{run.name}: stopped; the same command goes on where it stopped.", file=sys.stderr)

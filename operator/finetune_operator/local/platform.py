@@ -38,6 +38,7 @@ class Platform:
     home: Home
     store: Store
     controller: Controller
+    kubelet: ProcessKubelet
     settings: Settings
 
 
@@ -78,8 +79,9 @@ async def local_platform(home: Home, secrets: SecretSource, machine: Machine | N
             node = Node(store, home.pods, Volumes(store, home.volumes), Capacity(machine), secrets)
             settings = local_settings(home, machine)
             controller = Controller(store, lambda: settings, clock=lambda: datetime.now(UTC))
-            async with ProcessKubelet(node).running(), WorkloadController(store).running(), controller.running(workers=4):
-                yield Platform(home, store, controller, settings)
+            kubelet = ProcessKubelet(node)
+            async with kubelet.running(), WorkloadController(store).running(), controller.running(workers=4):
+                yield Platform(home, store, controller, kubelet, settings)
         finally:
             store.close()
 

@@ -65,6 +65,10 @@ class PodLife:
         self._shutdown = self._shutdown or shutdown
         self._stopped.set()
 
+    def kill(self) -> None:
+        """End its process without its grace."""
+        self._process.signal(signal.SIGKILL)
+
     async def run(self) -> None:
         """The whole life."""
         try:

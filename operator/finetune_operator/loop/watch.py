@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 from finetune_operator.api.kinds import Kind
 
@@ -18,7 +18,7 @@ _PAUSE_SECONDS = 1.0
 
 async def changes(
     cluster: Cluster, kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None
-) -> AsyncIterator[Change]:
+) -> AsyncGenerator[Change, None]:
     """Present objects, then every change to them, for ever. Deletions during a break are not told: nothing may rely on them."""
     while True:
         try:

@@ -36,6 +36,7 @@ _WORDS = {
     CauseType.TOO_MANY: "Too many",
     CauseType.TYPE_INVALID: "Invalid value",
 }
+_WITHOUT_VALUE = {CauseType.REQUIRED, CauseType.FORBIDDEN, CauseType.TOO_LONG}
 _BLOCKING = {
     CauseType.REQUIRED, CauseType.NOT_SUPPORTED, CauseType.TOO_LONG, CauseType.TOO_MANY, CauseType.TYPE_INVALID,
 }  # fmt: skip
@@ -63,7 +64,7 @@ class Problem:
         if self.kind is CauseType.UNKNOWN_FIELD:
             return f'unknown field "{self.field}"'
         parts = [_WORDS[self.kind]]
-        if self.value is not OMITTED:
+        if self.value is not OMITTED and self.kind not in _WITHOUT_VALUE:
             parts.append(_shown(self.value))
         if self.detail:
             parts.append(self.detail)

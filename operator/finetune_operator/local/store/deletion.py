@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from finetune_operator.api.kinds import KINDS, POD, Kind
+from finetune_operator.api.kinds import KINDS, POD, Kind, kind_of
 from finetune_operator.core.times import moment, stamp
 from finetune_operator.loop.cluster import Object, Propagation
 
@@ -66,46 +66,41 @@ def go_on(transaction: Transaction, kind: Kind, obj: Object, stored: Object) -> 
     if finalizers or metadata.get("deletionGracePeriodSeconds", 0) > 0:
         if obj != stored:
             obj = transaction.write(kind, obj, stored)
-        if FOREGROUND in finalizers:
-            _delete_blockers(transaction, uid)
-            _release(transaction, uid)
+        _finish_foreground(transaction, uid)
         return obj
     transaction.remove(kind, obj)
     for dependent_kind, dependent in transaction.dependents(uid):
         collect(transaction, dependent_kind, dependent)
     for owner in _owners(obj):
-        _release(transaction, owner["uid"])
+        _finish_foreground(transaction, owner["uid"])
     return obj
 
 
 def collect(transaction: Transaction, kind: Kind, obj: Object) -> None:
-    """Delete an object all of whose owners are gone; drop the references to those that are, where one is left."""
+    """Delete an object all of whose owners are gone or wait for it to go; drop the references to those that are gone."""
     owners = _owners(obj)
     living = [owner for owner in owners if _lives(transaction, owner)]
-    if not owners or len(living) == len(owners):
-        return
-    if living:
+    if living and len(living) < len(owners):
         _keep_owners(transaction, kind, obj, living)
-    elif "deletionTimestamp" not in obj["metadata"]:
+    elif owners and not living and "deletionTimestamp" not in obj["metadata"]:
         delete(transaction, kind, obj)
+    for owner in living:
+        _finish_foreground(transaction, owner["uid"])
 
 
-def _delete_blockers(transaction: Transaction, uid: str) -> None:
-    """Delete what an owner that is deleted in the foreground waits for, and in the same way what waits for more."""
+def _finish_foreground(transaction: Transaction, uid: str) -> None:
+    """Take an owner that is deleted in the foreground further: delete what it waits for; let it go if that is nothing."""
+    owner = transaction.find_uid(uid)
+    if owner is None or FOREGROUND not in owner["metadata"].get("finalizers", ()):
+        return
     for kind, dependent in _blockers(transaction, uid):
         if "deletionTimestamp" not in dependent["metadata"]:
             has_more = transaction.dependents(dependent["metadata"]["uid"])
             delete(transaction, kind, dependent, "Foreground" if has_more else "Background")
-
-
-def _release(transaction: Transaction, uid: str) -> None:
-    """Let an owner go that was deleted in the foreground and waits for nobody any more."""
-    owner = transaction.find_uid(uid)
-    if owner is None or FOREGROUND not in owner["metadata"].get("finalizers", ()) or _blockers(transaction, uid):
-        return
-    finalizers = [name for name in owner["metadata"]["finalizers"] if name != FOREGROUND]
-    kind = next(kind for kind in KINDS if (kind.api_version, kind.name) == (owner["apiVersion"], owner["kind"]))
-    go_on(transaction, kind, {**owner, "metadata": {**owner["metadata"], "finalizers": finalizers}}, owner)
+    owner = transaction.find_uid(uid)  # the last of them may have let it go
+    if owner is not None and not _blockers(transaction, uid):
+        finalizers = [name for name in owner["metadata"]["finalizers"] if name != FOREGROUND]
+        go_on(transaction, kind_of(owner), {**owner, "metadata": {**owner["metadata"], "finalizers": finalizers}}, owner)
 
 
 def _blockers(transaction: Transaction, uid: str) -> list[tuple[Kind, Object]]:

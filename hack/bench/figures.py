@@ -1,0 +1,55 @@
+"""What every benchmark prints: the machine, and each figure as median with its spread."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def machine() -> str:
+    """One line on the machine and the load that it is under."""
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "?",
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"machine: {os.cpu_count()} x {model}, {memory:.0f} GiB, {platform.system()} {platform.release().split('-')[0]},"
+        f" Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def spread(values: Sequence[float], unit: str, scale: float = 1.0) -> str:
+    """``median 12.3 ms (11.9 to 14.0, n=9)``."""
+    scaled = [value * scale for value in values]
+    return f"median {statistics.median(scaled):.3g} {unit} ({min(scaled):.3g} to {max(scaled):.3g}, n={len(scaled)})"
+
+
+def timed(call: Callable[[], object], repeats: int) -> list[float]:
+    """Seconds of each of ``repeats`` calls, after one that does not count."""
+    call()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def command(*words: str) -> Callable[[], None]:
+    """A command as a call; it must succeed."""
+
+    def call() -> None:
+        subprocess.run(words, check=True, capture_output=True)
+
+    return call
