@@ -147,7 +147,7 @@ class EvaluationInputs:
     batch_size: int | Literal["auto"] = "auto"
     fewshot: int | None = None
     system_instruction: str | None = None
-    generation: dict[str, Scalar | tuple[str, ...]] = field(default_factory=dict)
+    generation: dict[str, Scalar] = field(default_factory=dict)
     until: tuple[str, ...] = ()
     model_args: dict[str, Scalar] = field(default_factory=dict)
     log_samples: bool = True

@@ -69,8 +69,6 @@ def _flatten(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[
             options = [option for option in flat.pop("anyOf") if option.get("type") != "null"]
             inner = options[0] if len(options) == 1 else {}
         flat = {**inner, **flat}
-    if "const" in flat:
-        flat["enum"] = [flat["const"]]
     if "enum" in flat:
         flat.setdefault("type", "string")
     if flat.get("type") == "object" and not flat.get("properties") and flat.get("additionalProperties") in (None, True):

@@ -167,7 +167,7 @@ def child_ref(record: StageRecord) -> Ref:
 
 def needs(run: Run) -> tuple[Ref, ...]:
     """The objects that the next decision about ``run`` depends on."""
-    if run.ended or not run.started:
+    if run.ended:
         return ()
     found: list[Ref] = []
     workspace = run.stages.get("workspace")

@@ -43,7 +43,7 @@ def plan(run: Run, observed: Observed, now: datetime) -> Decision:
         decision = policy(run, observed, now)
         if decision is not None:
             return decision
-    return Decision(dict(run.status))
+    return advance(run, observed, now)
 
 
 def leave_deleted(run: Run, _observed: Observed, _now: datetime) -> Decision | None:
@@ -117,7 +117,7 @@ def hold_unknown_contract(run: Run, observed: Observed, now: datetime) -> Decisi
     return Decision({**run.status, "conditions": conditions(draft), "phase": run.status.get("phase")})
 
 
-def advance(run: Run, observed: Observed, now: datetime) -> Decision | None:
+def advance(run: Run, observed: Observed, now: datetime) -> Decision:
     """Bring every stage as far as what was observed allows."""
     draft = Draft(run, observed, now)
     if draft.get("failure"):
@@ -128,7 +128,7 @@ def advance(run: Run, observed: Observed, now: datetime) -> Decision | None:
 
 
 _POLICIES: tuple[Callable[[Run, Observed, datetime], Decision | None], ...] = (
-    leave_deleted, open_round, keep_ended, start, hold_unknown_contract, advance,
+    leave_deleted, open_round, keep_ended, start, hold_unknown_contract,
 )  # fmt: skip
 
 

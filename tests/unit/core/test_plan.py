@@ -13,7 +13,7 @@ from finetune_contract.progress import Progress, line
 from finetune_contract.result import Result, parse_message, termination_message
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, TRAINJOB
 from finetune_operator.core.decision import Create, Decision, Delete, Patch
-from finetune_operator.core.observation import Observed, PodReport, Ref, Refused, Termination, child_ref, needs
+from finetune_operator.core.observation import Observed, PodReport, Ref, Refused, Termination, active_stages, child_ref, needs
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run
 from finetune_operator.core.times import stamp
@@ -721,6 +721,33 @@ def test_the_usage_counts_gpu_seconds_of_training() -> None:
     world.write_status(plan(run_of(world), Observed(place), NOW).status)
     world.settle()
     assert run_of(world).status["usage"] == {"gpuSeconds": 0.0, "wallSeconds": 0.0}
+
+
+def test_an_intent_that_is_held_is_not_carried_out() -> None:
+    world = World.new()
+    go(world)
+    go(world)
+    world.remove(Ref(JOB, "demo-dataset-1-1"))
+    edit(world, suspend=True)
+    assert Ref(JOB, "demo-dataset-1-1") not in [effect.ref for effect in go(world).effects]
+
+
+def test_a_child_that_is_held_before_the_run_says_so_is_left_alone() -> None:
+    world = world_at("training")
+    ref = child(world, "training")
+    world.objects[ref] = {**world.objects[ref], "spec": {**world.objects[ref]["spec"], "suspend": True}}
+    decision = decide(world, pods={"training": (PodReport("p", phase="Running"),)})
+    assert Patch(ref, {"spec": {"suspend": False}}) in decision.effects
+
+
+def test_nothing_is_read_of_a_run_that_has_ended() -> None:
+    world = World.new()
+    assert needs(run_of(world)) == ()
+    go(world)
+    assert len(needs(run_of(world))) == 3
+    world.settle()
+    assert needs(run_of(world)) == ()
+    assert active_stages(run_of(world)) == ()
 
 
 # -- size --------------------------------------------------------------------------------------------------------------

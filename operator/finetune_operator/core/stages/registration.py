@@ -17,6 +17,8 @@ from .training import model_uri
 
 _SHOWN_SECTIONS = ("dataset", "model", "training", "evaluation")
 """The sections whose values a registry shows as parameters."""
+_NOT_SHOWN = ("secretRef", "pullSecretRef", "caRef", "placement", "imagePullSecrets")
+"""What says nothing about the model."""
 _LEFT_OUT = (reasons.EVALUATION_DISABLED, reasons.BASELINE_NOT_ASKED)
 
 
@@ -64,7 +66,8 @@ def _parameters(run: Run) -> dict[str, str | int | float | bool]:
     """The run's values, flat, as far as they are scalars or lists of them."""
     flat: dict[str, str | int | float | bool] = {}
     for name in _SHOWN_SECTIONS:
-        for path, value in leaves(section(run, name), name):
+        values = {key: value for key, value in section(run, name).items() if key not in _NOT_SHOWN}
+        for path, value in leaves(values, name):
             if isinstance(value, list) and all(isinstance(item, str) for item in value):
                 flat[path] = ",".join(value)
             elif isinstance(value, (str, int, float, bool)):

@@ -1,0 +1,135 @@
+"""Children as they are made: golden files of every kind, and what all of them have."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from finetune_operator.core.decision import Create
+from finetune_operator.core.manifests.pod import secrets
+from finetune_operator.core.observation import Observed
+from finetune_operator.core.plan import plan
+from finetune_operator.core.run import Run
+from finetune_operator.core.settings import PROGRAMS, Settings
+from golden import assert_golden
+from world import NOW, World
+
+CLUSTER = Settings(
+    mode="cluster", operator_version="0.1.0", images={program: f"registry.example.com/{program}@sha256:1" for program in PROGRAMS},
+    entry_digest="e" * 64, entry_archive="UEsFBg==", environment={"HF_ENDPOINT": "https://hub.example.com"},
+)  # fmt: skip
+PLACED: dict[str, Any] = {
+    "placement": {
+        "nodeSelector": {"nvidia.com/gpu.present": "true"}, "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "labels": {"team": "a"}, "annotations": {"note": "b"}, "priorityClassName": "low",
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "Exists"}]}]}}},
+    },
+}  # fmt: skip
+FULL: dict[str, Any] = {
+    "dataset": {"uri": "org/data:config", "secretRef": {"name": "mine", "key": "TOKEN"}},
+    "training": {
+        "image": "registry.example.com/train:1", "imagePullSecrets": [{"name": "pull"}], "workers": 2, "gpusPerWorker": 4,
+        "resources": {"ephemeralStorage": "10Gi"}, "env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
+        "volumes": [{"name": "extra", "persistentVolumeClaim": {"claimName": "extra"}}],
+        "volumeMounts": [{"name": "extra", "mountPath": "/extra"}], **PLACED,
+    },
+    "evaluation": {
+        "taskFiles": {"name": "tasks"}, "gpus": 1, "resources": {"cpu": 2, "memory": "8Gi"}, "secretRef": {"name": "mine"},
+        "generation": {"temperature": 0.5, "topP": 0.9, "maxTokens": 10, "until": ["x"]}, "modelArgs": {"dtype": "bfloat16"}, **PLACED,
+    },
+    "registry": {"kind": "MLflow", "alias": "newest"},
+    "serviceAccountName": "runner",
+}  # fmt: skip
+
+
+def made_by(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every object that a run makes on its way, by kind and stage."""
+    world, made = World.new(spec, claim=False), {}
+    world.run = {**world.run, "metadata": {**world.run["metadata"], "labels": {"finetunerun.io/experiment": "trial"}}}
+    for _ in range(12):
+        decision = (
+            plan(Run.parse(world.run), Observed(CLUSTER), NOW) if "status" not in world.run else world.decide(settings=CLUSTER)
+        )
+        world.write_status(decision.status)
+        for effect in decision.effects:
+            world.apply_effect(effect)
+            if isinstance(effect, Create):
+                stage = effect.manifest["metadata"]["labels"]["finetunerun.io/stage"]
+                made[f"{effect.manifest['kind']}-{stage}".lower()] = effect.manifest
+        for ref in world.active():
+            world.finish(ref)
+    return made
+
+
+RUNS = {"minimal": {"dataset": {"uri": "org/data"}, "registry": {"kind": "MLflow"}}, "full": FULL}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_children_are_those_of_the_golden_files(name: str) -> None:
+    made = made_by(RUNS[name])
+    assert set(made) == {
+        "persistentvolumeclaim-workspace", "configmap-inputs", "configmap-training", "job-dataset", "job-model", "trainjob-training",
+        "job-evaluation", "job-registration",
+    }  # fmt: skip
+    for key, manifest in made.items():
+        assert_golden(f"children/{name}/{key}.yaml", manifest)
+
+
+def pods_of(manifest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pod template of a Job or TrainJob, and its container with the trainer's fields."""
+    if manifest["kind"] == "Job":
+        template: dict[str, Any] = manifest["spec"]["template"]
+        return template, template["spec"]["containers"][0]
+    patch = manifest["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]
+    template = patch["template"]["spec"]["template"]
+    trainer = manifest["spec"]["trainer"]
+    return template, {**template["spec"]["containers"][0], "env": trainer["env"], "command": trainer["command"]}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_what_every_pod_of_ours_has(name: str) -> None:
+    for key, manifest in made_by(RUNS[name]).items():
+        if not key.startswith(("job", "trainjob")):
+            continue
+        template, container = pods_of(manifest)
+        assert {"finetunerun.io/run", "finetunerun.io/stage", "finetunerun.io/attempt", "app.kubernetes.io/managed-by"} <= set(
+            template["metadata"]["labels"]
+        )
+        assert manifest["metadata"]["ownerReferences"][0]["blockOwnerDeletion"] is True
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        env = {entry["name"]: entry for entry in container["env"]}
+        assert len(env) == len(container["env"])
+        assert {
+            "HOME",
+            "USER",
+            "TMPDIR",
+            "HF_HOME",
+            "XDG_CACHE_HOME",
+            "HF_ENDPOINT",
+            "FINETUNE_CONFIG",
+            "FINETUNE_WORKSPACE",
+        } <= set(env)
+        assert not any(word in json.dumps(container["command"]) for word in ("sh -c", "bash"))
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted <= {volume["name"] for volume in template["spec"]["volumes"]}
+
+
+def test_documents_hold_workspace_relative_paths_only_and_no_secret() -> None:
+    documents = made_by(FULL)["configmap-inputs"]
+    assert documents["immutable"] is True
+    for text in documents["data"].values():
+        assert "/workspace" not in text
+        assert "TOKEN" not in text
+
+
+def test_a_key_that_the_user_names_must_exist_and_the_standard_ones_need_not() -> None:
+    (named,) = secrets({"name": "mine", "key": "k"}, ("hf-token", ("HF_TOKEN",)))
+    assert named == {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "k", "optional": False}}}
+    (standard,) = secrets(None, ("hf-token", ("HF_TOKEN",)))
+    assert standard["valueFrom"]["secretKeyRef"] == {"name": "hf-token", "key": "HF_TOKEN", "optional": True}
+    (renamed,) = secrets({"name": "mine"}, ("hf-token", ("HF_TOKEN",)))
+    assert renamed["valueFrom"]["secretKeyRef"] == {"name": "mine", "key": "HF_TOKEN", "optional": True}
