@@ -117,7 +117,7 @@ def violations(before: World, step: Step) -> Iterator[str]:
             yield f"{ref.name} is not ours"
         if ref not in before.objects:
             stage = world.stage_of(ref)
-            for earlier in STAGE[stage].after:
+            for earlier in {*STAGE[stage].after, *STAGE[stage].reads}:
                 record = run.stages.get(earlier)
                 if record is None or record.state not in ("Succeeded", "Skipped"):
                     yield f"{ref.name} was made before {earlier} was recorded"
@@ -185,6 +185,13 @@ CASES = {
     "a suspension and a fault": Budget(suspensions=1, faults=1),
     "a rerun and a fault": Budget(reruns=1, faults=1),
 }
+
+
+def test_a_run_without_evaluation_keeps_the_order_too() -> None:
+    spec = {**MINIMAL, "evaluation": {"enabled": False}}
+    _, broken, stuck = explore(World.new(spec), Budget(faults=1, failures=1))
+    assert not broken, broken[:3]
+    assert not stuck, stuck[:3]
 
 
 @pytest.mark.parametrize("budget", CASES.values(), ids=CASES)

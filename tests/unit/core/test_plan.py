@@ -158,6 +158,7 @@ def test_stages_that_a_run_does_without_are_skipped_at_once() -> None:
     go(world)
     assert stage(world, "evaluation").reason == "EvaluationDisabled"
     assert stage(world, "baseline").reason == "EvaluationDisabled"
+    assert {effect.ref.name for effect in go(world).effects} == {"demo-dataset-1-1", "demo-model-1-1"}
     world.settle()
     status = run_of(world).status
     assert status["phase"] == "Succeeded"

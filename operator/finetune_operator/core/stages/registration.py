@@ -28,7 +28,7 @@ class RegistrationStage(Stage):
     name = "registration"
     program = "registration"
     condition = "Registered"
-    after = ("evaluation", "baseline")
+    after = ("training", "evaluation", "baseline")
     reads = ("dataset", "model", "training", "evaluation", "baseline")
 
     def skipped(self, run: Run) -> str | None:
