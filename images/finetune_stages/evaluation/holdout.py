@@ -1,0 +1,198 @@
+"""The held-out rows as an lm-eval task: how well the model predicts every answer, given what stands before it.
+
+What is scored
+    The text of each answer of the assistant, without white space at either end, as the model's own chat template renders it:
+    the conversation up to and including the answer, system messages and all (``systemInstruction`` is for tasks). The
+    template's own tokens are read but never scored, the one that ends a turn neither, so that models with different templates
+    and tokenizers can be compared. A token that carries characters of the answer and of the template counts as the answer's.
+    An answer that the template rewrites (the thoughts of a reasoning model) is scored as it stands in the rendered text, from
+    where the model would begin to write; one that it shortens, as far as it is rendered.
+
+``bits_per_byte``
+    Bits that the model needs for all answers together, per byte of their UTF-8 text: ``sum(-log2 P) / sum(bytes)``.
+``loss``
+    Nats per token: ``sum(-ln P) / sum(tokens)``; comparable between models with the same tokenizer only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jinja2 import TemplateError
+from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import bits_per_byte, weighted_mean
+from lm_eval.api.task import Task
+from lm_eval.config.task import TaskConfig
+from lm_eval.filters import build_filter_ensemble
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+from finetune_stages.kit.fault import first_line
+
+from .rows import HOLDOUT, Row, is_answer
+
+REQUEST = "answer_loglikelihood"
+"""The kind of request that the task makes, and the name of the model's method that answers it."""
+
+_END = "\N{END OF TEXT}answer-ends-here\N{END OF TEXT}"
+
+Render = Callable[..., str]
+"""A tokenizer's ``apply_chat_template``."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A rendered conversation and where its answers lie: half-open ranges of characters."""
+
+    text: str
+    answers: tuple[tuple[int, int], ...]
+
+
+class AnswerScore(NamedTuple):
+    """The logarithm of an answer's probability (in nats, so at most 0), its tokens, and the bytes of its text in UTF-8."""
+
+    loglikelihood: float
+    tokens: int
+    size: int
+
+
+def passages(messages: Sequence[dict[str, Any]], render: Render) -> list[Passage]:
+    """A conversation in as few texts as its answers can be read from.
+
+    Most templates render the beginning of a conversation the same, however it goes on: one text holds all answers. Where a
+    template does not (reasoning models drop earlier thoughts), an answer gets a text that ends with it.
+
+    Raises:
+        ValueError: an answer is not found in what the template makes of it.
+        jinja2.TemplateError: the template refuses the conversation.
+    """
+    found: list[tuple[str, list[tuple[int, int]]]] = []
+    for number in reversed(range(len(messages))):
+        if not is_answer(messages[number]):
+            continue
+        text, start = _until_answer(messages[: number + 1], render)
+        for longer, answers in found:
+            if longer.startswith(text):
+                answers.append((start, len(text)))
+                break
+        else:
+            found.append((text, [(start, len(text))]))
+    return [Passage(text, tuple(reversed(answers))) for text, answers in reversed(found)]
+
+
+def _until_answer(messages: Sequence[dict[str, Any]], render: Render) -> tuple[str, int]:
+    """The conversation rendered up to the end of its last message, and where the text of that message begins."""
+    *before, last = messages
+    answer = last["content"].strip()
+    text, end, _ = render([*before, {**last, "content": answer + _END}], tokenize=False).partition(_END)
+    if end and text.endswith(answer):
+        return text, len(text) - len(answer)
+    prompt = render(before, tokenize=False, add_generation_prompt=True)
+    if end and text.startswith(prompt) and len(text) > len(prompt):
+        return text, len(prompt)
+    kept = next((answer[cut:] for cut in range(1, len(answer)) if text.endswith(answer[cut:])), "").lstrip()
+    if end and kept:
+        return text, len(text) - len(kept)
+    raise ValueError(f"the model's chat template does not render the answer {answer[:60]!r}")
+
+
+class Holdout(Task):  # type: ignore[misc]
+    """The task; one document is one row."""
+
+    VERSION = 1
+    OUTPUT_TYPE = REQUEST
+
+    def __init__(self, rows: Sequence[Row], render: Render) -> None:
+        """``rows`` as :func:`.rows.read_rows` returns them."""
+        self._config = TaskConfig(task=HOLDOUT, output_type=REQUEST, num_fewshot=0, metadata={"version": self.VERSION})
+        self._filters = [build_filter_ensemble("none", [["take_first", None]])]
+        self._instances = None
+        self._rows, self._render = rows, render
+        self.scored: list[tuple[float, int, int]] = []
+
+    def has_training_docs(self) -> bool:
+        """No examples are shown."""
+        return False
+
+    def has_validation_docs(self) -> bool:
+        """The rows are test documents."""
+        return False
+
+    def has_test_docs(self) -> bool:
+        """The rows."""
+        return True
+
+    def test_docs(self) -> Sequence[Row]:
+        """The rows."""
+        return self._rows
+
+    def doc_to_text(self, _doc: Row) -> str:
+        """Nothing: a row's conversation is not split into a question and one answer."""
+        return ""
+
+    def doc_to_target(self, doc: Row) -> list[str]:
+        """The answers."""
+        return [message["content"] for message in doc["messages"] if is_answer(message)]
+
+    def fewshot_context(self, _doc: Row, **_settings: Any) -> str:
+        """Nothing: a conversation is its own context, with its own system message."""
+        return ""
+
+    def construct_requests(self, doc: Row, *, metadata: tuple[str, int, int], **_settings: Any) -> list[Instance]:
+        """One request a passage. ``metadata``: name of the task, number of the row, how often to ask.
+
+        Raises:
+            StageError: ``BadRow``: the chat template refuses the row.
+        """
+        try:
+            found = passages(doc["messages"], self._render)
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            raise StageError(
+                reasons.BAD_ROW, f"Held-out row {metadata[1] + 1}: the model's chat template refuses it: {first_line(error)}"
+            ) from error
+        return [
+            Instance(request_type=REQUEST, doc=doc, arguments=(passage.text, passage.answers), idx=number, metadata=metadata)
+            for number, passage in enumerate(found)
+        ]
+
+    def process_results(self, _doc: Row, results: Sequence[Sequence[AnswerScore]]) -> dict[str, tuple[float, int]]:
+        """The row's share of each metric: what is summed above and below the fraction bar."""
+        scores = [score for passage in results for score in passage]
+        loglikelihood = math.fsum(score.loglikelihood for score in scores)
+        self.scored.append((loglikelihood, sum(score.size for score in scores), sum(score.tokens for score in scores)))
+        return {"bits_per_byte": (loglikelihood, self.scored[-1][1]), "loss": (loglikelihood, self.scored[-1][2])}
+
+    def aggregation(self) -> dict[str, Callable[[Sequence[tuple[float, int]]], float]]:
+        """How the shares become metrics."""
+        return {"bits_per_byte": bits_per_byte, "loss": nats_per_token}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """Both say how surprised the model is."""
+        return {"bits_per_byte": False, "loss": False}
+
+    def standard_errors(self) -> dict[str, float]:
+        """Of both metrics, under lm-eval's keys; none for fewer than two rows. lm-eval has none for ratios."""
+        if len(self.scored) < 2:
+            return {}
+        return {
+            "bits_per_byte_stderr,none": ratio_error([(ll / math.log(2), size) for ll, size, _ in self.scored]),
+            "loss_stderr,none": ratio_error([(ll, tokens) for ll, _, tokens in self.scored]),
+        }
+
+
+def nats_per_token(items: Sequence[tuple[float, int]]) -> float:
+    """Mean loss of pairs (log-likelihood in nats, tokens)."""
+    return float(-weighted_mean(items))
+
+
+def ratio_error(pairs: Sequence[tuple[float, int]]) -> float:
+    """Standard error of ``sum(x) / sum(w)`` over at least two pairs (x, w), drawn independently: rows are, answers of one are not.
+
+    The delta method: ``sqrt(n / (n - 1) * sum((x - r * w)^2)) / sum(w)`` (Cochran, Sampling Techniques, 3rd ed., section 2.11).
+    """
+    count, weight = len(pairs), sum(size for _, size in pairs)
+    ratio = math.fsum(value for value, _ in pairs) / weight
+    return math.sqrt(count / (count - 1) * math.fsum((value - ratio * size) ** 2 for value, size in pairs)) / weight

@@ -1,0 +1,161 @@
+"""lm-eval at work: tasks, model, questions, scores. Importing this module imports torch."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_eval import evaluator
+from lm_eval.api.model import CacheHook
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import setup_logging
+
+from finetune_contract import reasons
+from finetune_contract.documents import EvaluationInputs
+from finetune_contract.progress import Progress
+from finetune_stages.kit import Context, StageError
+from finetune_stages.kit.fault import classify, first_line
+
+from .holdout import Holdout
+from .rows import HOLDOUT, Row
+from .scorer import Scorer, load_scorer
+from .scorer import __file__ as scorer_file
+from .task_files import Definition
+from .tasks import build_tasks, task_fault
+
+BOOTSTRAP_ITERATIONS = 1000
+"""Resamples for the standard error of metrics that have no formula: its own error is then about 2 %. lm-eval's 100,000 take minutes."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What lm-eval found.
+
+    Attributes:
+        results: what ``lm_eval.simple_evaluate`` returns, without the samples.
+        samples: by task, what was asked and answered; empty where the user wants none.
+        tasks: what was measured: the held-out rows and the tasks that were asked for.
+        rows: held-out rows that were scored.
+        seconds: how long reading the tasks, loading the model and asking took.
+    """
+
+    results: dict[str, Any]
+    samples: dict[str, list[dict[str, Any]]]
+    tasks: tuple[str, ...]
+    rows: int
+    seconds: dict[str, float]
+
+
+class Watch(CacheHook):  # type: ignore[misc]
+    """Reports progress: lm-eval tells a cache hook of every request that is answered, the model of every forward pass."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(None)
+        self.tasks: Collection[Task] = ()
+        """Those whose requests are counted, as soon as lm-eval has made them."""
+        self._context, self._started = context, 0.0
+        self._done = self._total = 0
+
+    def add_partial(self, attr: str, req: Any, res: Any) -> None:  # noqa: ARG002 - lm-eval's interface
+        """One request was answered."""
+        self._done += 1
+        self.report()
+
+    def report(self) -> None:
+        """How far it is by now."""
+        self._started = self._started or time.monotonic()
+        self._total = self._total or sum(request.repeats for task in self.tasks for request in task.instances or ())
+        share = min(1.0, self._done / self._total) if self._total else 0.0
+        left = int((time.monotonic() - self._started) * (1 / share - 1)) if share else None
+        self._context.report(
+            Progress(percent=int(99 * share), step=self._done, total_steps=self._total, eta_seconds=left, note="asking the model")
+        )
+
+
+def measure(
+    context: Context, inputs: EvaluationInputs, model: Path, rows: Sequence[Row], definitions: Sequence[Definition]
+) -> Measured:
+    """Ask the ``model`` (a directory with weights, tokenizer and chat template) all questions.
+
+    They are those of the held-out ``rows``, where there are any, and of the tasks in ``inputs``, whose ``definitions`` (and those
+    of their members) were found.
+
+    Raises:
+        StageError: see :func:`build_tasks`, :func:`load_scorer` and :class:`Holdout`; ``ChatTemplateMissing``.
+    """
+    _log_at(inputs.verbosity)
+    times = [time.monotonic()]
+    context.report(Progress(percent=0, note="reading the tasks' data"), force=True)
+    manager = TaskManager(include_defaults=False)
+    tasks = build_tasks(inputs.tasks, definitions, manager)
+    times.append(time.monotonic())
+    context.report(Progress(percent=0, note="loading the model"), force=True)
+    watch = Watch(context)
+    scorer = load_scorer(model, inputs, watch.report)
+    scorer.set_cache_hook(watch)
+    holdout = _holdout(rows, scorer, model)
+    watch.tasks = manager.load([*holdout, *tasks])["tasks"].values()
+    times.append(time.monotonic())
+    results = _ask(scorer, [*holdout, *tasks], manager, inputs)
+    times.append(time.monotonic())
+    for task in holdout:
+        results["results"][HOLDOUT].update(task.standard_errors())
+    results["config"]["batch_sizes"] = sorted(set(results["config"]["batch_sizes"]))  # one a request, without this
+    seconds = {
+        name: end - start
+        for name, start, end in zip(("reading the tasks", "loading the model", "asking"), times, times[1:], strict=False)
+    }
+    samples = results.pop("samples", None) or {}
+    names = (*(HOLDOUT for _ in holdout), *dict.fromkeys(inputs.tasks))
+    return Measured(results, samples, names, sum(len(task.scored) for task in holdout), seconds)
+
+
+def _log_at(verbosity: str) -> None:
+    if verbosity.upper() not in logging.getLevelNamesMapping():
+        raise StageError(reasons.BAD_EVALUATION_VALUE, f"evaluation.verbosity: {verbosity!r} is no level; INFO is one.")
+    setup_logging(verbosity.upper())
+
+
+def _holdout(rows: Sequence[Row], scorer: Scorer, model: Path) -> list[Holdout]:
+    if not rows:
+        return []
+    if not scorer.tokenizer.chat_template:
+        raise StageError(
+            reasons.CHAT_TEMPLATE_MISSING,
+            f"The tokenizer at {model} has no chat template to put the held-out rows into: {reasons.CHAT_TEMPLATE_MISSING.remedy}",
+        )
+    return [Holdout(rows, scorer.tokenizer.apply_chat_template)]
+
+
+def _ask(scorer: Scorer, tasks: list[Any], manager: TaskManager, inputs: EvaluationInputs) -> dict[str, Any]:
+    """All requests of all tasks through the model, and the answers into scores.
+
+    Raises:
+        StageError: ``TaskInvalid``: a task's own code or template failed; ``OutOfMemoryGPU``.
+    """
+    evaluator.get_git_commit_hash = lambda: None  # it asks git about the workspace, and git complains into the log
+    generation = {**inputs.generation, **({"until": list(inputs.until)} if inputs.until else {})}
+    try:
+        return evaluator.simple_evaluate(  # type: ignore[no-any-return]
+            model=scorer, tasks=tasks, task_manager=manager, num_fewshot=inputs.fewshot, limit=inputs.limit,
+            bootstrap_iters=BOOTSTRAP_ITERATIONS, log_samples=inputs.log_samples, system_instruction=inputs.system_instruction,
+            apply_chat_template=bool(scorer.tokenizer.chat_template), gen_kwargs=generation or None, random_seed=inputs.seed,
+            numpy_random_seed=inputs.seed, torch_random_seed=inputs.seed, fewshot_random_seed=inputs.seed,
+        )  # fmt: skip
+    except StageError:
+        raise
+    except Exception as error:
+        if classify(error).reason is reasons.GPU_OUT_OF_MEMORY:
+            raise StageError(
+                reasons.GPU_OUT_OF_MEMORY,
+                f"The GPU's memory was not enough for batches of {inputs.batch_size}: lower evaluation.batchSize ({first_line(error)})",
+            ) from error
+        if any(frame.filename == scorer_file for frame in traceback.extract_tb(error.__traceback__)):
+            raise
+        raise task_fault(error, f"evaluation.tasks ({', '.join(inputs.tasks)})") from error

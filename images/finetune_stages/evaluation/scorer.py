@@ -1,0 +1,237 @@
+"""lm-eval's Hugging Face backend, with three things of this project's: answers in one pass, batches that suit a processor, and
+somebody who watches.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from torch.nn.functional import cross_entropy
+
+from finetune_contract import reasons
+from finetune_contract.documents import EvaluationInputs, Scalar
+from finetune_stages.kit import StageError
+from finetune_stages.kit.fault import causes, classify, first_line
+
+from .holdout import AnswerScore
+
+TOKENS_PER_BATCH = 1024
+"""Tokens of one forward pass on a processor. Larger batches are not faster there (they only wait for their longest row)."""
+LARGEST_BATCH = 64
+GENERATION_BATCH = 16
+"""Texts that are continued at the same time on a processor."""
+
+_OURS = ("pretrained", "tokenizer", "peft", "delta", "device", "batch_size", "max_batch_size", "trust_remote_code")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a text that fits into the model.
+
+    Attributes:
+        passage: number of the text.
+        start: number of the part's first token in the text.
+        first: number of the first token that is scored here; the ones before it are only read.
+        ids: the part's tokens.
+    """
+
+    passage: int
+    start: int
+    first: int
+    ids: list[int]
+
+
+class Scorer(HFLM):  # type: ignore[misc]
+    """A model that answers lm-eval's requests and those of :class:`.holdout.Holdout`."""
+
+    def answer_loglikelihood(self, requests: Sequence[Instance]) -> list[list[AnswerScore]]:
+        """How probable the answers in each passage are: one forward pass reads all answers of a conversation.
+
+        A passage longer than the model's context is read in overlapping windows, so that each token is scored once, with at
+        least half a context before it where the text has that much.
+
+        Args:
+            requests: with arguments (text, character ranges of the answers).
+
+        Returns:
+            One list a request, with one score an answer.
+        """
+        encoded = self.tokenizer([request.args[0] for request in requests], add_special_tokens=False, return_offsets_mapping=True)
+        losses = [torch.zeros(len(ids)) for ids in encoded["input_ids"]]
+        windows = [window for number, ids in enumerate(encoded["input_ids"]) for window in self._windows(number, ids)]
+        unread = Counter(window.passage for window in windows)
+        scores: list[list[AnswerScore]] = [[] for _ in requests]
+        for batch in self._batched(sorted(windows, key=lambda window: -len(window.ids))):
+            for window, found in zip(batch, self._losses(batch), strict=True):
+                number = window.passage
+                losses[number][window.first : window.start + len(window.ids)] = found
+                unread[number] -= 1
+                if not unread[number]:
+                    request, offsets = requests[number], encoded["offset_mapping"][number]
+                    text, answers = request.args
+                    scores[number] = [_answer_score(text, answer, losses[number], offsets) for answer in answers]
+                    self.cache_hook.add_partial(request.request_type, request.args, scores[number])
+        return scores
+
+    def _windows(self, passage: int, ids: list[int]) -> Iterator[Window]:
+        room = self.max_length + 1  # the last token of a window is predicted, not read
+        start = first = 0
+        while True:
+            part = ids[start : start + room]
+            yield Window(passage, start, max(first, 1), part)  # nothing stands before a text's first token that could predict it
+            first = start + len(part)
+            if first >= len(ids):
+                return
+            start = first - room // 2
+
+    def _batched(self, windows: list[Window]) -> Iterator[list[Window]]:
+        """Slices of ``windows``, which come longest first."""
+        as_requests = [(None, window.ids[:-1], window.ids[-1:]) for window in windows]
+        self.batch_sizes: dict[int, int] = {}
+        start = 0
+        while start < len(windows):
+            size = self._batch_scheduler(start, as_requests) if self.batch_size == "auto" else self.batch_size
+            yield windows[start : start + size]
+            start += size
+
+    def _losses(self, batch: list[Window]) -> list[torch.Tensor]:
+        """The loss of each scored token of each window, in nats: float32, on the processor."""
+        longest = max(2, *(len(window.ids) for window in batch))
+        ids = torch.zeros((len(batch), longest), dtype=torch.long)
+        for row, window in enumerate(batch):
+            ids[row, : len(window.ids)] = torch.tensor(window.ids)
+        ids = ids.to(self.device)
+        logits = self._model_call(ids[:, :-1])
+        scored = [(row, window.first - window.start, len(window.ids)) for row, window in enumerate(batch)]
+        # Only what is scored is taken apart: with large vocabularies the logits outweigh the model.
+        return [
+            cross_entropy(logits[row, first - 1 : end - 1].float(), ids[row, first:end], reduction="none").cpu()
+            for row, first, end in scored
+        ]
+
+    # What lm-eval asks for, without its progress bars.
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
+        """See :meth:`lm_eval.api.model.LM.loglikelihood`.
+
+        Raises:
+            StageError: ``TaskInvalid``: an answer has no tokens, or too many.
+        """
+        try:
+            return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[no-any-return]
+        except AssertionError as error:
+            names = ", ".join(sorted({str(request.task_name) for request in requests}))
+            raise StageError(
+                reasons.TASK_INVALID,
+                f"A task ({names}) asks about an answer that is empty, or longer than the model's {self.max_length} tokens.",
+            ) from error
+
+    def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = True, override_bs: int | None = None) -> Any:  # noqa: ARG002
+        if self.device.type == "cpu" and self.batch_size == "auto":
+            override_bs = None  # _batch_scheduler knows better
+        return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
+        """See :meth:`lm_eval.api.model.LM.generate_until`.
+
+        Raises:
+            StageError: ``BadEvaluationValue``: a task's answers would leave no room for its questions.
+        """
+        for request in requests:
+            wanted = int(request.args[1].get("max_gen_toks", self.max_gen_toks))
+            if wanted >= self.max_length:
+                raise StageError(
+                    reasons.BAD_EVALUATION_VALUE,
+                    f"Task {request.task_name} asks for answers of up to {wanted} tokens, and the model holds {self.max_length}"
+                    " with the question: lower evaluation.generation.maxTokens.",
+                )
+        try:
+            return super().generate_until(requests, disable_tqdm=True)  # type: ignore[no-any-return]
+        except (TypeError, ValueError) as error:
+            raise StageError(
+                reasons.BAD_EVALUATION_VALUE, f"evaluation.generation, or that of the tasks, is refused: {first_line(error)}"
+            ) from error
+
+    # How many requests go through the model at once. On a GPU lm-eval finds out by trying; on a processor that would take longer
+    # than the evaluation.
+
+    def _detect_batch_size(self, requests: Any = None, pos: int = 0) -> int:
+        if self.device.type != "cpu":
+            return super()._detect_batch_size(requests, pos)  # type: ignore[no-any-return]
+        return GENERATION_BATCH
+
+    def _batch_scheduler(self, pos: int, n_reordered_requests: Sequence[Any]) -> int:
+        if self.device.type != "cpu":
+            return super()._batch_scheduler(pos, n_reordered_requests)  # type: ignore[no-any-return]
+        if not self.batch_sizes:
+            lengths = [min(len(context) + len(answer), self.max_length) for _, context, answer in n_reordered_requests]
+            self.batch_sizes = dict(enumerate(batch_sizes(lengths)))
+        return self.batch_sizes[pos]
+
+
+def batch_sizes(lengths: Sequence[int], tokens: int = TOKENS_PER_BATCH, largest: int = LARGEST_BATCH) -> list[int]:
+    """For each of some texts, longest first, the size of the batch that it goes into: as many as ``tokens`` allow."""
+    sizes: list[int] = []
+    while len(sizes) < len(lengths):
+        fitting = max(1, tokens // max(1, lengths[len(sizes)]))
+        size = min(fitting, largest, len(lengths) - len(sizes))
+        sizes += [size] * size
+    return sizes
+
+
+def load_scorer(model: Path, inputs: EvaluationInputs, on_forward: Callable[[], object]) -> Scorer:
+    """The model, on a GPU in bfloat16 where there is one, else on the processor in float32 (``model_args`` may say otherwise).
+
+    Raises:
+        StageError: ``BadEvaluationValue``, ``RemoteCode``, ``ModelIncomplete``, ``ModelCorrupt``.
+    """
+    taken = sorted(set(inputs.model_args) & set(_OURS))
+    if taken:
+        raise StageError(reasons.BAD_EVALUATION_VALUE, f"evaluation.modelArgs: {taken[0]} is not the user's to set; remove it.")
+    gpu = torch.cuda.is_available()
+    arguments: dict[str, Scalar] = {"dtype": _gpu_dtype() if gpu else "float32", **inputs.model_args}
+    try:
+        scorer = Scorer(
+            str(model), device="cuda" if gpu else "cpu", batch_size=inputs.batch_size, trust_remote_code=inputs.trust_remote_code,
+            **arguments,
+        )  # fmt: skip
+    except Exception as error:
+        raise _loading_fault(error, model, inputs) from error
+    if not scorer.tokenizer.is_fast:
+        raise StageError(reasons.MODEL_INCOMPLETE, f"The model at {model} has no fast tokenizer (tokenizer.json): add one.")
+    scorer.model.register_forward_hook(lambda *_: on_forward())
+    return scorer
+
+
+def _gpu_dtype() -> str:
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "auto"
+
+
+def _loading_fault(error: Exception, model: Path, inputs: EvaluationInputs) -> StageError:
+    known, said = classify(error), first_line(error)
+    if "trust_remote_code" in str(error) and not inputs.trust_remote_code:
+        return StageError(reasons.REMOTE_CODE, f"The model at {model} brings code of its own: {reasons.REMOTE_CODE.remedy}")
+    if any(type(link).__name__ == "SafetensorError" for link in causes(error)):
+        return StageError(reasons.MODEL_CORRUPT, f"The weights at {model} cannot be read ({said}): save the model again.")
+    if isinstance(error, (TypeError, AttributeError)) and inputs.model_args:
+        names = ", ".join(inputs.model_args)
+        return StageError(reasons.BAD_EVALUATION_VALUE, f"evaluation.modelArgs ({names}): the backend hf refuses them: {said}")
+    if isinstance(error, (OSError, ValueError, KeyError)) and known.reason is reasons.CRASHED:
+        return StageError(reasons.MODEL_INCOMPLETE, f"The model at {model} cannot be opened: {said}")
+    return known
+
+
+def _answer_score(text: str, answer: tuple[int, int], losses: torch.Tensor, offsets: Sequence[tuple[int, int]]) -> AnswerScore:
+    """The score of the tokens that carry a character of ``answer``. ``offsets``: each token's range of characters."""
+    begin, end = answer
+    first = max(1, bisect_right(offsets, begin, key=lambda offset: offset[1]))
+    last = max(first, bisect_left(offsets, end, key=lambda offset: offset[0]))
+    return AnswerScore(-float(losses[first:last].double().sum()), last - first, len(text[begin:end].encode()))

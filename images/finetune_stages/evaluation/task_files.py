@@ -1,0 +1,203 @@
+"""Where lm-eval tasks are defined: found by the text of the YAML files, so that a wrong name is answered at once.
+
+lm-eval's own index parses all of its 14,000 files (6 to 20 s) and silently leaves out a file that it cannot parse. This one reads
+them as text, parses only those that define a wanted name, a member of a wanted group or a task with a wanted tag, and gives the
+same answers (a test compares the two). It imports nothing of lm-eval, whose import alone takes seconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+
+TASK_FILES_VARIABLE = "FINETUNE_TASK_FILES"
+"""Environment variable with the directory that a user's own task files are mounted at."""
+
+_NAME = re.compile(rb"""^["']?(task|group|class)["']?[ \t]*:[ \t]*["']?([^\s"'#\[{][^"'#\r\n]*)""", re.MULTILINE)
+_INCLUDE = re.compile(rb"""^["']?include["']?[ \t]*:(.*(?:\r?\n[ \t]*-.*)*)""", re.MULTILINE)
+_NO_TEMPLATES = (".py", ".pyc", ".md", ".json", ".jsonl", ".csv", ".parquet")
+_LARGEST = 1 << 20
+"""Bytes. What is larger is data that lies beside its task."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A YAML file with everything that it includes merged in, functions left as names."""
+
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it lists other tasks instead of being one."""
+        return "group" in self.config and "class" not in self.config
+
+    @property
+    def tags(self) -> set[str]:
+        """Further names under which the task can be asked for together with others."""
+        tags = self.config.get("tag") or ()
+        return {tags} if isinstance(tags, str) else set(map(str, tags))
+
+
+class TaskFiles:
+    """The task definitions below some directories; where two define the same name, the earlier directory counts."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._texts = {path: _text(path) for root in roots for path in _files(root)}
+        self._definitions: dict[Path, Definition] = {}
+
+    @cached_property
+    def _named(self) -> dict[str, Path]:
+        """Tasks and groups by name."""
+        found: dict[str, Path] = {}
+        for path, text in self._texts.items():
+            if path.suffix == ".yaml":
+                names = {kind: name.strip().decode(errors="replace") for kind, name in _NAME.findall(text)}
+                name = names.get(b"task") if b"class" in names else names.get(b"group") or names.get(b"task")
+                if name:
+                    found.setdefault(name, path)
+        return found
+
+    def find(self, names: Iterable[str]) -> list[Definition]:
+        """The definitions behind ``names`` (tasks, groups, tags) and behind the members of groups, at any depth.
+
+        Raises:
+            StageError: ``TaskNotFound`` with names that are close, ``TaskInvalid`` for a file that cannot be parsed.
+        """
+        found: dict[Path, Definition] = {}
+        waiting, seen = [(name, "") for name in names], set[str]()
+        while waiting:
+            name, group = waiting.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            definitions = self._behind(name)
+            if not definitions:
+                raise self._not_found(name, group)
+            for definition in definitions:
+                found[definition.path] = definition
+                if definition.is_group:
+                    waiting += [(member, name) for member in self._members(definition.config)]
+        return list(found.values())
+
+    def _behind(self, name: str) -> list[Definition]:
+        if name in self._named:
+            return [self._parse(self._named[name])]
+        mentioning = {path for path, text in self._texts.items() if name.encode() in text}
+        tagged = (self._parse(path) for path in self._including(mentioning) if path.suffix == ".yaml")
+        return [definition for definition in tagged if not definition.is_group and name in definition.tags]
+
+    def _members(self, config: dict[str, Any]) -> Iterator[str]:
+        """Names that a group lists. One that it defines on the spot (a mapping of its own) needs no file."""
+        members = config.get("task")
+        for member in members if isinstance(members, list) else ():
+            if isinstance(member, str):
+                yield member
+            elif isinstance(member, dict):
+                name = str(member.get("group") or member.get("task"))
+                if name in self._named or self._behind(name):
+                    yield name
+                elif "group" in member:
+                    yield from self._members(member)
+
+    def _including(self, paths: set[Path]) -> list[Path]:
+        """``paths`` and the files that include one of them, directly or through others, in the order of the directories."""
+        reached, grown = set(paths), True
+        while grown:
+            more = {path for path, included in self._includes.items() if path not in reached and included & reached}
+            reached |= more
+            grown = bool(more)
+        return [path for path in self._texts if path in reached]
+
+    @cached_property
+    def _includes(self) -> dict[Path, set[Path]]:
+        includes = {}
+        for path, text in self._texts.items():
+            found = _INCLUDE.search(text)
+            if found:
+                values = found[1].decode(errors="replace").replace("[", " ").replace("]", " ").replace(",", " ").split()
+                names = [value.strip("\"'") for value in values if value != "-"]
+                includes[path] = {Path(os.path.normpath(path.parent / name)) for name in names}
+        return includes
+
+    def _parse(self, path: Path) -> Definition:
+        if path not in self._definitions:
+            self._definitions[path] = Definition(path, _load(path))
+        return self._definitions[path]
+
+    def _not_found(self, name: str, group: str) -> StageError:
+        close = difflib.get_close_matches(name, self._named, n=5, cutoff=0.7)
+        hint = f"did you mean {', '.join(close)}?" if close else "bring its YAML file with evaluation.taskFiles."
+        where = f" (a member of the group {group})" if group else ""
+        return StageError(reasons.TASK_NOT_FOUND, f"lm-eval knows no task, group or tag {name!r}{where}: {hint}")
+
+
+def builtin_tasks() -> Path:
+    """The directory of the definitions that come with lm-eval."""
+    package = importlib.util.find_spec("lm_eval")
+    if package is None or package.origin is None:
+        raise StageError(reasons.ENGINE_MISSING, "The image lacks the package lm-eval: install finetune-operator[evaluation].")
+    return Path(package.origin).parent / "tasks"
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """YAML files and what they may include, sorted as lm-eval sorts them.
+
+    A mounted ConfigMap keeps its files a second time in folders whose names begin with two dots.
+    """
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
+        yield from (Path(folder, name) for name in sorted(names) if not name.endswith(_NO_TEMPLATES))
+
+
+def _text(path: Path) -> bytes:
+    """The text of a file that may be a definition; nothing for one that cannot be read, which matters only if it is asked for."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+    except OSError:
+        return b""
+    return text if len(text) <= _LARGEST else b""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads ``!function module.name`` as that text: nothing of a task is run to find it."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+
+
+def _load(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML file, merged over the files that it includes, by lm-eval's rules.
+
+    Raises:
+        StageError: ``TaskInvalid``: the file, or one that it includes, is missing or no YAML mapping.
+    """
+    if path in including:
+        raise StageError(reasons.TASK_INVALID, f"{path}: it includes itself.")
+    try:
+        config = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - derived from the safe loader
+    except (OSError, yaml.YAMLError) as error:
+        origin = f" (included by {including[-1]})" if including else ""
+        raise StageError(reasons.TASK_INVALID, f"{path}{origin}: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise StageError(reasons.TASK_INVALID, f"{path}: a task file is a YAML mapping.")
+    includes = config.pop("include", ())
+    merged: dict[str, Any] = {}
+    for name in [includes] if isinstance(includes, str) else includes:
+        included = _load(Path(os.path.normpath(path.parent / name)), (*including, path))
+        included.pop("task_list", None)
+        merged |= included
+    return merged | config

@@ -1,0 +1,109 @@
+"""lm-eval's tasks, made from the definitions that were found; what is wrong with one, or with its data, becomes a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import TaskIndex
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+from finetune_stages.kit.fault import causes, classify, first_line
+from finetune_stages.sources.hub import hub_fault
+from finetune_stages.sources.origin import Origin
+
+from .task_files import Definition
+
+TASK_DATA = Origin(
+    "data", "evaluation.tasks", "dataset", False, reasons.TASK_INVALID, reasons.TASK_INVALID, reasons.TASK_DATA_UNREACHABLE
+)
+
+
+def build_tasks(names: Sequence[str], definitions: Sequence[Definition], manager: TaskManager) -> list[Any]:
+    """Tasks and groups for ``names``, with their data read (from the workspace, the hub's cache or the hub).
+
+    ``manager`` is told the definitions, and no others.
+
+    Raises:
+        StageError: ``TaskInvalid``, ``TaskDataUnreachable``.
+    """
+    for definition in definitions:
+        TaskIndex.process_cfg(definition.config, definition.path, manager.task_index)
+    built: list[Any] = []
+    for name in dict.fromkeys(names):
+        try:
+            loaded = manager.load([name])
+        except Exception as error:
+            raise task_fault(error, f"Task {name}{_place(name, definitions)}") from error
+        for task in loaded["tasks"].values():
+            _require_runnable(task)
+        group = loaded["groups"].get(name)
+        built += loaded["tasks"].values() if group is None else [group]
+    try:
+        manager.load(built)
+    except ValueError as error:  # a task that two of the names contain
+        raise StageError(reasons.TASK_INVALID, f"evaluation.tasks: {first_line(error)}; name only one of them.") from error
+    return built
+
+
+def task_fault(error: Exception, subject: str) -> StageError:
+    """What an exception says about a task: its data cannot be had, or the task itself is wrong.
+
+    A task is a user's (or lm-eval's) program, and raises what it likes.
+    """
+    known, links = classify(error), causes(error)
+    if known.reason is not reasons.CRASHED:
+        return known
+    if any(type(link).__name__ == "DatasetNotFoundError" for link in links):
+        remedy = "correct the task, or accept the data's terms and put a token that may read it into HF_TOKEN"
+        return StageError(reasons.TASK_INVALID, f"{subject}: {first_line(error)} Either {remedy} (evaluation.secretRef).")
+    fault = hub_fault(error, TASK_DATA, f"of {subject[0].lower()}{subject[1:]}")
+    if fault is not None:
+        return fault
+    if any(isinstance(link, FileNotFoundError) and "://" in str(link) for link in links):  # datasets' word for any refusal
+        return StageError(reasons.TASK_DATA_UNREACHABLE, f"{subject}: {first_line(error)}")
+    if isinstance(error, (IndexError, StopIteration)):
+        return StageError(reasons.TASK_INVALID, f"{subject}: its data has no rows.")
+    return StageError(reasons.TASK_INVALID, f"{subject}: {_said(error)}")
+
+
+def _said(error: Exception) -> str:
+    """The exception's name and text, and those of its cause, which may know the row."""
+    links = [error, error.__cause__] if error.__cause__ else [error]
+    return " - ".join(f"{type(link).__name__}: {first_line(link, 300)}" for link in links)
+
+
+def _place(name: str, definitions: Sequence[Definition]) -> str:
+    """Where the task is defined and where its data lies, as far as its own file says so."""
+    for definition in definitions:
+        if name in (definition.config.get("task"), definition.config.get("group")):
+            files = _texts((definition.config.get("dataset_kwargs") or {}).get("data_files"))
+            return f" ({', '.join([str(definition.path), *files])})"
+    return ""
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in a value that may be one, or a list or a mapping of such values."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return (
+        [text for item in value for text in _texts(item)]
+        if isinstance(value, list)
+        else [value]
+        if isinstance(value, str)
+        else []
+    )
+
+
+def _require_runnable(task: Task) -> None:
+    if getattr(task, "UNSAFE_CODE", False):
+        raise StageError(
+            reasons.TASK_INVALID, f"Task {task.task_name} runs code that the model writes, which is not offered; leave it out."
+        )
+    if getattr(task, "MULTIMODAL", False):
+        raise StageError(
+            reasons.TASK_INVALID, f"Task {task.task_name} asks about pictures or sound, and the model reads text; leave it out."
+        )
