@@ -36,9 +36,9 @@ def main() -> None:
     pydocs.write_jsonl(FOLDER / "purposes-held-out.jsonl", purpose[:HELD_OUT_ROWS])
     print(f"example: {len(purpose)} and {len(signature)} questions from the documentation of Python {sys.version.split()[0]}")
     print("example: training a tiny base model, once (about 100 s on two cores)", flush=True)
-    from base_model import train_base_model  # noqa: PLC0415 - 5 s that a second run does not need
+    import torch
 
-    import torch  # noqa: PLC0415
+    from base_model import train_base_model
 
     torch.set_num_threads(min(4, os.cpu_count() or 1))
     answers = [row["messages"][1]["content"] for row in signature]

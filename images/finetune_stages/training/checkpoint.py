@@ -1,0 +1,50 @@
+"""Writing a tuned model in the likeness of its base: same names, same dtypes, same files beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .pretrained import Pretrained
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_SHARD = "5GB"
+"""Largest file of weights: the hub's own advice."""
+
+
+def write_model(directory: Path, model: Any, state: Iterable[tuple[str, Tensor]], base: Pretrained) -> None:
+    """Write the weights in ``state`` as a directory that ``from_pretrained`` opens.
+
+    ``state`` has the names and shapes of an ordinary model of ``model``'s class, which knows how they are called in files.
+    """
+    from transformers import GenerationConfig
+
+    generation = model.generation_config
+    # A base model's generation settings are copied with its other files; transformers refuses to write some that it reads.
+    model.generation_config = GenerationConfig()
+    try:
+        model.save_pretrained(directory, state_dict=_as_saved(state, model, base), max_shard_size=_SHARD)
+    finally:
+        model.generation_config = generation
+    base.copy_companions(directory)
+    for path in directory.rglob("*"):  # safetensors writes files that only their owner can read
+        path.chmod(0o775 if path.is_dir() else 0o664)
+
+
+def _as_saved(state: Iterable[tuple[str, Tensor]], model: Any, base: Pretrained) -> dict[str, Tensor]:
+    """The tensors in ordinary memory, in the dtypes of the base model; names that share a parameter go on sharing it."""
+    parameters = {parameter.data_ptr() for parameter in model.parameters()}
+    shared: dict[tuple[int, torch.Size, torch.dtype], Tensor] = {}
+    saved = {}
+    for name, tensor in state:
+        known = base.tensors.get(name)
+        dtype = _DTYPES.get(known.dtype if known else base.dtype, tensor.dtype) if tensor.is_floating_point() else tensor.dtype
+        key = (tensor.data_ptr(), tensor.shape, dtype)
+        saved[name] = shared[key] if key in shared else tensor.to("cpu", dtype)
+        if tensor.data_ptr() in parameters:  # the place of a merged weight is free again for the next one: it says nothing
+            shared[key] = saved[name]
+    return saved

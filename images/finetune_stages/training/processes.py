@@ -1,0 +1,211 @@
+"""Which processes train together, as Kubeflow Trainer tells it: the ``PET_*`` variables that torchrun reads too."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+from finetune_stages.kit.fault import Interrupted, causes, first_line
+
+TIMEOUT_VARIABLE = "INSTRUCTLAB_NCCL_TIMEOUT_MS"
+"""How long the processes wait for one another, in milliseconds: the name that Training Hub's SFT backend gave it."""
+_TIMEOUT = timedelta(minutes=30)
+"""The default: rank 0 tokenises and writes checkpoints while the others wait."""
+_LOST = ("connection closed by peer", "connection reset by peer", "timed out", "timeout", "broken pipe", "no route to host")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The shape of the job, and this process's place in it.
+
+    Attributes:
+        nodes, per_node: pods that train together, and processes in each.
+        node_rank: number of this pod.
+        address, port: where rank 0 listens for the others; ``None`` on a single node that was not told.
+        local_rank: number of this process in its pod.
+    """
+
+    nodes: int = 1
+    per_node: int = 1
+    node_rank: int = 0
+    address: str | None = None
+    port: str | None = None
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Processes:
+        """What Kubeflow Trainer injected; one process where it injected nothing.
+
+        Raises:
+            StageError: ``BadTrainingValue``: a variable is not what torchrun would take.
+        """
+        nodes = _number(environment, "PET_NNODES", 1, at_least=1)
+        node_rank = _number(environment, "PET_NODE_RANK", 0, at_least=0)
+        if node_rank >= nodes:
+            raise _bad("PET_NODE_RANK", str(node_rank), f"a number below PET_NNODES, which is {nodes}")
+        address = environment.get("PET_MASTER_ADDR") or None
+        if nodes > 1 and not address:
+            raise _bad("PET_MASTER_ADDR", "", f"the host of the first of {nodes} nodes")
+        return cls(nodes, _per_node(environment), node_rank, address, environment.get("PET_MASTER_PORT") or None)
+
+    @classmethod
+    def of_worker(cls, environment: Mapping[str, str]) -> Processes:
+        """What torchrun tells a process that it started."""
+        per_node = int(environment["LOCAL_WORLD_SIZE"])
+        return cls(
+            int(environment["WORLD_SIZE"]) // per_node, per_node, int(environment["GROUP_RANK"]),
+            environment["MASTER_ADDR"], environment["MASTER_PORT"], int(environment["LOCAL_RANK"]),
+        )  # fmt: skip
+
+    @property
+    def world(self) -> int:
+        """Processes in all."""
+        return self.nodes * self.per_node
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among all."""
+        return self.node_rank * self.per_node + self.local_rank
+
+    def announce(self) -> None:
+        """Set the variables that torch, accelerate and transformers read to find their peers.
+
+        A process that trains alone sees one GPU: with more, transformers would spread each batch over all with
+        ``DataParallel``, which TRL refuses.
+        """
+        if self.world == 1:
+            os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+            return
+        os.environ.update(
+            RANK=str(self.rank), WORLD_SIZE=str(self.world), LOCAL_RANK=str(self.local_rank),
+            LOCAL_WORLD_SIZE=str(self.per_node), MASTER_ADDR=self.address or "127.0.0.1", MASTER_PORT=self.port or "29500",
+        )  # fmt: skip
+
+    @contextmanager
+    def group(self) -> Iterator[None]:
+        """The process group: nccl between GPUs, gloo for everything that lies in ordinary memory.
+
+        Raises:
+            StageError: ``ProcessGroupTimeout``: a process stayed away, or went away.
+        """
+        if self.world == 1:
+            yield
+            return
+        from torch import cuda
+        from torch import distributed as dist
+
+        backend = "gloo"
+        if cuda.is_available():
+            cuda.set_device(self.local_rank)
+            backend = "cpu:gloo,cuda:nccl"
+        with _peers_may_be_lost(self):
+            dist.init_process_group(backend, timeout=timeout())
+            yield
+            dist.destroy_process_group()
+
+    def broadcast(self, value: object) -> object:
+        """Rank 0's ``value`` to all; the others wait for it."""
+        if self.world == 1:
+            return value
+        from torch import distributed as dist
+
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device="cpu")
+        return box[0]
+
+    def agree(self, tensors: Iterable[Any]) -> None:
+        """Rank 0's numbers into every rank's tensors, in place."""
+        if self.world == 1:
+            return
+        from torch import distributed as dist
+
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), src=0)
+
+    def gather(self, value: object) -> list[object]:
+        """Every rank's ``value``, on every rank."""
+        if self.world == 1:
+            return [value]
+        from torch import distributed as dist
+
+        values: list[object] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+
+def timeout() -> timedelta:
+    """How long a process waits for its peers."""
+    text = os.environ.get(TIMEOUT_VARIABLE)
+    if not text:
+        return _TIMEOUT
+    try:
+        return timedelta(milliseconds=int(text))
+    except ValueError:
+        raise _bad(TIMEOUT_VARIABLE, text, "a number of milliseconds") from None
+
+
+@contextmanager
+def _peers_may_be_lost(processes: Processes) -> Iterator[None]:
+    try:
+        yield
+    except (StageError, Interrupted, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        lost = _lost(error)
+        if lost is None:
+            raise
+        why = re.sub(r"^(\[[^]]*\]\s*)+", "", first_line(lost)).split(". ")[0]  # without the place in torch's sources
+        raise StageError(
+            reasons.PROCESS_GROUP_TIMEOUT,
+            f"Process {processes.rank} of {processes.world} lost another one ({why}): the cause stands in the log of the process that"
+            f" ended first; if none did, raise {TIMEOUT_VARIABLE} in training.env.",
+        ) from error
+
+
+def _lost(error: BaseException) -> BaseException | None:
+    """The exception that says that a peer is gone: torch has classes for its store and NCCL, gloo throws plain ones."""
+    from torch import distributed as dist
+
+    for link in causes(error):
+        named = isinstance(link, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError))
+        if named or (isinstance(link, RuntimeError) and any(words in str(link).lower() for words in _LOST)):
+            return link
+    return None
+
+
+def _per_node(environment: Mapping[str, str]) -> int:
+    text = environment.get("PET_NPROC_PER_NODE") or "1"
+    if text in ("auto", "gpu"):
+        return max(1, gpus())
+    return _number(environment, "PET_NPROC_PER_NODE", 1, at_least=1)
+
+
+def _number(environment: Mapping[str, str], name: str, default: int, at_least: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isdecimal() or int(text) < at_least:
+        raise _bad(name, text, f"a whole number of at least {at_least}")
+    return int(text)
+
+
+def _bad(name: str, value: str, wanted: str) -> StageError:
+    return StageError(reasons.BAD_TRAINING_VALUE, f"The environment variable {name} is {value!r}; it must be {wanted}.")
+
+
+def gpus(load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> int:
+    """GPUs that this process may use, asked of NVIDIA's driver: importing torch for this would take seconds."""
+    try:
+        driver = load("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value

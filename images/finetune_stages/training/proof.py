@@ -1,0 +1,92 @@
+"""The written model is opened again, as whoever serves it will: exit code 0 alone never makes a model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+
+from .pretrained import Pretrained, Tensor, read_header, weight_files
+from .rows import IGNORED, Rows
+
+_EXACT = (1e-3, 1e-3)
+_ROUNDED = (0.05, 0.2)
+"""How far the loss of a row may lie from the one in training, relative and absolute: rounding to 16 bits moves it."""
+
+
+class Proof:
+    """What a written model is held against: its base, and the loss of one row in the model that was trained.
+
+    Attributes:
+        model: the trained model, still in memory.
+        ignored: names in the base's files that its class does not read.
+    """
+
+    def __init__(self, base: Pretrained, model: Any, rows: Rows, ignored: set[str], trust_remote_code: bool) -> None:
+        self.base, self.model, self.ignored = base, model, ignored
+        self._trust_remote_code = trust_remote_code
+        self._row = _shortest(rows)
+        self._loss = self._loss_of(model)
+
+    def open_again(self, directory: Path) -> None:
+        """Check a model directory: headers, names, configuration, chat template, weights, and one forward pass.
+
+        Raises:
+            StageError: ``Crashed``: what was written is not what was trained.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        self._compare_names({name: tensor for file in weight_files(directory) for name, tensor in read_header(file).items()})
+        trust = {"trust_remote_code": self._trust_remote_code}
+        config = AutoConfig.from_pretrained(directory, **trust)
+        tokenizer = AutoTokenizer.from_pretrained(directory, **trust)
+        if not tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False, add_generation_prompt=True):
+            raise _broken("its chat template renders nothing")
+        opened, report = AutoModelForCausalLM.from_pretrained(
+            directory, config=config, dtype="auto", output_loading_info=True, **trust
+        )
+        unknown = set(report["unexpected_keys"]) - self.ignored
+        wrong = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"]), *unknown})
+        if wrong:
+            raise _broken(f"its weights do not fit its configuration: {', '.join(wrong[:3])}")
+        loss = self._loss_of(opened.to(self.model.device))
+        relative, absolute = _EXACT if self.base.dtype in ("F32", "F64") else _ROUNDED
+        if not math.isclose(loss, self._loss, rel_tol=relative, abs_tol=absolute):
+            raise _broken(f"a row's loss was {self._loss:.4f} in training and is {loss:.4f} with the written weights")
+
+    def _compare_names(self, written: dict[str, Tensor]) -> None:
+        """The same names and shapes as the base; of tensors that share their numbers, each may name another one."""
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        excused = self.ignored | set(tied) | set(tied.values())
+        differing = sorted((set(written) ^ set(self.base.tensors)) - excused)
+        if differing:
+            raise _broken(f"it and the base model do not have the same weights: {', '.join(differing[:3])}")
+        for name in set(written) & set(self.base.tensors):
+            before, after = self.base.tensors[name].shape, written[name].shape
+            if before != after:
+                raise _broken(f"{name} has shape {list(after)}, in the base model {list(before)}")
+
+    def _loss_of(self, model: Any) -> float:
+        """The row's mean loss in nats per label, with dropout off and in the model's own dtype."""
+        model.eval()
+        tokens, labels = (torch.from_numpy(values.astype(np.int64))[None].to(model.device) for values in self._row)
+        with torch.no_grad():
+            return float(model(input_ids=tokens, labels=labels, use_cache=False).loss)
+
+
+def _shortest(rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Tokens and labels of the shortest row, (length,)."""
+    shortest = int(np.argmin(rows.lengths))
+    place = slice(int(rows.offsets[shortest]), int(rows.offsets[shortest + 1]))
+    return rows.tokens[place], np.where(rows.learned[place], rows.tokens[place], np.int32(IGNORED))
+
+
+def _broken(why: str) -> StageError:
+    return StageError(reasons.CRASHED, f"The written model was opened again and {why}.")

@@ -1,0 +1,69 @@
+"""Which process of the job this is, and so what it does: all the work, a share of it, or watching over those that do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from finetune_contract.result import Result
+from finetune_stages.kit import Context, Finished, StageError, run_stage, verify_seal
+
+from .processes import Processes
+from .supervise import FOLDER_VARIABLE, become_worker, ended_in_time, hand_over, supervise
+
+_STAGES = ("training",)
+
+
+def main() -> int:
+    """Run the stage and return its exit code."""
+    code = _worker() if FOLDER_VARIABLE in os.environ else _main()
+    if "torch" in sys.modules:
+        # The interpreter's own way out takes a second to tear torch down, and waits for threads that may wait for lost peers.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _main() -> int:
+    try:
+        processes = Processes.from_environment(os.environ)
+    except StageError as error:
+        refusal = error
+        return run_stage(_STAGES, lambda _context: _refuse(refusal), still_there)
+    work = supervise if processes.per_node > 1 else _alone
+    return run_stage(_STAGES, lambda context: work(context, processes), still_there, processes.rank)
+
+
+def still_there(context: Context, result: Result) -> bool:
+    """Whether the model that an earlier result describes still lies in the run's folder."""
+    seal = verify_seal(context.path(context.layout.final_model), content=False)
+    return seal is not None and seal.digest == result.outputs.get("digest")
+
+
+def _refuse(refusal: StageError) -> NoReturn:
+    raise refusal
+
+
+def _alone(context: Context, processes: Processes) -> Finished:
+    from .work import train
+
+    with ended_in_time(worker=False):
+        return train(context, processes)
+
+
+def _worker() -> int:
+    from .work import train
+
+    processes = Processes.of_worker(os.environ)
+    become_worker(processes)
+
+    def share(context: Context) -> Finished:
+        with ended_in_time(worker=True):
+            finished = train(context, processes)
+        if processes.rank == 0:
+            hand_over(context, finished)
+        return finished
+
+    return run_stage(_STAGES, share, still_there, processes.rank, supervised=True)

@@ -1,0 +1,189 @@
+"""OSFT, orthogonal subspace fine-tuning (arXiv 2504.07097): a weight learns only in the directions that it uses least.
+
+Each weight is decomposed once, W = U S V. Its ``k`` largest directions are frozen; of the others U, S and V are trained, and kept
+orthogonal to the frozen ones: the gradients before the optimizer, the factors after it, because Adam scales each number by
+itself and so turns the step out of the subspace. Decomposition, factors and the gradients' hooks are those of PEFT's OSF tuner;
+the second projection, weights of which everything or nothing is frozen, and the exact choice of weights are added here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import torch
+from peft.tuners.osf import OSFConfig, OSFModel
+from peft.tuners.osf.layer import Linear as OSFLinear
+from torch import Tensor, nn
+from torch.nn import functional
+
+from finetune_contract import reasons
+from finetune_contract.documents import OsftInputs
+from finetune_stages.kit import StageError
+
+from .targets import is_target
+
+_ADAPTER = "default"
+_OWN_ENTRIES = re.compile(r"(.+)\.(?:osf_svd_params|_osf_\w+)\..+")
+_BASE_ENTRIES = re.compile(r"(.+)\.base_layer\.(.+)")
+_NAMES_SHOWN = 8
+
+Seen = Callable[[int, int], object]
+"""Told how many weights are decomposed, of how many."""
+
+
+def frozen_directions(shape: tuple[int, ...], unfreeze_rank_ratio: float) -> int:
+    """How many of a matrix's directions stay frozen: floor(min(N, M) * (1 - ratio)), of the ratio as it was written."""
+    return math.floor(min(shape) * (1 - Fraction(str(unfreeze_rank_ratio))))
+
+
+class SubspaceLinear(OSFLinear):  # type: ignore[misc]
+    """A linear layer whose weight moves in the subspace of its smallest singular directions.
+
+    PEFT computes ``W x`` and the change of it one after the other; to add the change to the weight first takes about a third of
+    the arithmetic where a batch has more tokens than the subspace has directions, as all but the smallest have.
+    """
+
+    def forward(self, x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        """``x`` of shape (..., in) to (..., out)."""
+        base = self.get_base_layer()
+        return functional.linear(x, base.weight + self.get_delta_weight(_ADAPTER), base.bias)
+
+    @property
+    def merged_weight(self) -> Tensor:
+        """The weight as an ordinary layer has it, (out, in)."""
+        with torch.no_grad():
+            weight: Tensor = self.get_base_layer().weight + self.get_delta_weight(_ADAPTER)
+            return weight
+
+    def project(self) -> None:
+        """Put the factors back into the subspace, in place."""
+        factors = self.osf_svd_params[_ADAPTER]
+        with torch.no_grad():
+            factors["U_low"].copy_(self._left(factors["U_low"]))
+            factors["V_low"].copy_(self._right(factors["V_low"]))
+
+    def leak(self) -> float:
+        """How much of the weight's change D lies in the frozen directions: the larger of |Uh^T D| / |D| and |D Vh^T| / |D|."""
+        with torch.no_grad():
+            change = self.get_delta_weight(_ADAPTER)
+            outside = max(float((change - part).norm()) for part in (self._left(change), self._right(change)))
+            size = float(change.norm())
+        return outside / size if size else 0.0
+
+    def _left(self, matrix: Tensor) -> Tensor:
+        """The part of (out, ·) that is orthogonal to the frozen left directions.
+
+        PEFT keeps those only where they are not the complement of the trained ones, which they are if U is square.
+        """
+        if _ADAPTER in self._osf_U_high:
+            frozen = self._osf_U_high[_ADAPTER]
+            return matrix - frozen @ (frozen.T @ matrix)
+        free = self._osf_U_low_init[_ADAPTER]
+        return free @ (free.T @ matrix)
+
+    def _right(self, matrix: Tensor) -> Tensor:
+        """The same on the other side, for (·, in)."""
+        if _ADAPTER in self._osf_V_high:
+            frozen = self._osf_V_high[_ADAPTER]
+            return matrix - (matrix @ frozen.T) @ frozen
+        free = self._osf_V_low_init[_ADAPTER]
+        return (matrix @ free.T) @ free
+
+
+class _SubspaceModel(OSFModel):  # type: ignore[misc]
+    """PEFT's tuner, told for each weight how many directions to freeze."""
+
+    def __init__(self, model: nn.Module, frozen: dict[str, int], seen: Seen) -> None:
+        self._frozen, self._seen = frozen, seen
+        wanted = "|".join(map(re.escape, frozen))
+        super().__init__(model, OSFConfig(target_modules=f"(?:{wanted})"), _ADAPTER)
+
+    def _create_and_replace(
+        self, osf_config: OSFConfig, adapter_name: str, target: nn.Module, target_name: str, parent: nn.Module, *,
+        current_key: str, **_options: Any,
+    ) -> None:  # fmt: skip
+        layer = SubspaceLinear(target, adapter_name, config=osf_config, effective_rank=self._frozen[current_key])
+        self._replace_module(parent, target_name, layer, target)
+        done = sum(isinstance(module, SubspaceLinear) for module in self.model.modules())
+        self._seen(done, len(self._frozen))
+
+
+@dataclass
+class Subspace:
+    """What OSFT made of a model: its layers of that kind, by name."""
+
+    model: nn.Module
+    layers: dict[str, SubspaceLinear] = field(default_factory=dict)
+
+    def project(self) -> None:
+        """To be called after each step of the optimizer."""
+        for layer in self.layers.values():
+            layer.project()
+
+    def leak(self) -> float:
+        """The largest :meth:`SubspaceLinear.leak` of all weights; 0 where no direction is frozen."""
+        return max((layer.leak() for layer in self.layers.values()), default=0.0)
+
+    def plain_state(self) -> Iterator[tuple[str, Tensor]]:
+        """The model's state under the names, and of the shapes, that it had before: factors merged into the weights."""
+        for name, tensor in self.model.state_dict().items():
+            base = _BASE_ENTRIES.fullmatch(name)
+            if base and base[1] in self.layers:
+                yield f"{base[1]}.{base[2]}", self.layers[base[1]].merged_weight if base[2] == "weight" else tensor
+            elif not ((own := _OWN_ENTRIES.fullmatch(name)) and own[1] in self.layers):
+                yield name, tensor
+
+
+def prepare(model: nn.Module, inputs: OsftInputs, seen: Seen) -> Subspace:
+    """Make ``model`` (in place) train what OSFT trains.
+
+    A weight with no frozen direction (ratio 1) is trained as it is, one with all of them frozen (ratio 0) is not trained at all.
+
+    Raises:
+        StageError: ``NoMatchingWeights``, or ``BadTrainingValue``: nothing would be trained, or the output layer is a target.
+    """
+    targets = _targets(model, inputs)
+    frozen = {name: frozen_directions(tuple(layer.weight.shape), inputs.unfreeze_rank_ratio) for name, layer in targets.items()}
+    if inputs.trainable == "targets" and all(count == min(targets[name].weight.shape) for name, count in frozen.items()):
+        raise StageError(
+            reasons.BAD_TRAINING_VALUE,
+            f"training.osft.unfreezeRankRatio {inputs.unfreeze_rank_ratio:g} with trainable: targets trains nothing:"
+            " use a larger ratio, or trainable: all.",
+        )
+    partly = {name: count for name, count in frozen.items() if 0 < count < min(targets[name].weight.shape)}
+    for parameter in model.parameters():
+        parameter.requires_grad_(inputs.trainable == "all")
+    for name, layer in targets.items():
+        layer.weight.requires_grad_(frozen[name] == 0)
+    if not partly:
+        return Subspace(model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    _SubspaceModel(model, partly, seen)  # freezes all but the factors
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    return Subspace(model, {name: layer for name, layer in model.named_modules() if isinstance(layer, SubspaceLinear)})
+
+
+def _targets(model: Any, inputs: OsftInputs) -> dict[str, nn.Linear]:
+    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    targets = {name: layer for name, layer in linear.items() if is_target(f"{name}.weight", inputs)}
+    if not targets:
+        names = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", f"{name}.weight") for name in linear))
+        raise StageError(
+            reasons.NO_MATCHING_WEIGHTS,
+            f"No linear layer matches training.osft.targetPatterns {list(inputs.target_patterns)}; this model has"
+            f" {', '.join(names[:_NAMES_SHOWN])}.",
+        )
+    head = next((name for name, layer in targets.items() if layer is model.get_output_embeddings()), None)
+    if head is not None:
+        raise StageError(
+            reasons.BAD_TRAINING_VALUE,
+            f"training.osft.targetPatterns {list(inputs.target_patterns)} match {head}.weight, the output layer, which cannot be"
+            " trained in a subspace: name other weights; trainable: all trains it in full.",
+        )
+    return targets

@@ -1,0 +1,221 @@
+"""TRL's SFT trainer on rows that are ready: what is added to it is exact batches, a count of what was seen, and a lean loss.
+
+TRL takes rows with ``input_ids`` and ``labels`` as they are, with its own collator. Its sampler would see rows twice to fill up
+uneven shares, so the micro-batches come from :class:`~.batches.BatchPlan`. Its loss reads every position through the output
+layer and computes entropy and accuracy on the way; without a GPU's fused kernel that is a third of a step, so there only the
+positions that have a label go through the output layer.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from pyarrow import LargeListArray, array  # type: ignore[import-untyped]
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from finetune_contract import reasons
+from finetune_contract.documents import TrainingInputs
+from finetune_contract.progress import Progress
+from finetune_contract.result import LossPoint
+from finetune_stages.kit import StageError
+
+from .batches import BatchPlan
+from .processes import timeout
+from .rows import IGNORED, Rows
+
+
+class RowTrainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer on a :class:`BatchPlan`.
+
+    Attributes:
+        samples: rows that went through forward and backward on this process.
+    """
+
+    def __init__(self, plan: BatchPlan, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.samples = 0
+        self._plan = plan
+        self._learned: Tensor | None = None
+        # The loss is divided by the labels of a whole step, whatever the model's own loss would do with that number.
+        self.model_accepts_loss_kwargs = True
+        self._lean = self.args.device.type == "cpu" and not self.aux_loss_enabled
+        self.remove_callback(PrinterCallback)
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Train, with the output layer told what it may leave out."""
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(self._only_learned)
+        try:
+            with warnings.catch_warnings():
+                # transformers has no setting yet for what torch wants in its place
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+                return super().train(*arguments, **options)
+        finally:
+            hook.remove()
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The plan's micro-batches. They are this process's already: accelerate must not share them out again."""
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=self._plan,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of one micro-batch.
+
+        Raises:
+            StageError: ``LossNotANumber``, before the optimizer makes the weights so too.
+        """
+        rows = int((inputs["labels"] != IGNORED).any(dim=1).sum())  # a filler has no label
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        _require_number(float(loss), "loss", self.state.global_step + 1)
+        self.samples += rows
+        return loss
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Cross entropy, summed over the micro-batch's labels and divided by those of the step."""
+        if not self._lean:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels = inputs.pop("labels")[:, 1:]
+        self._learned = labels != IGNORED
+        logits = model(**inputs, use_cache=False).logits
+        loss = functional.cross_entropy(logits.float(), labels[self._learned], reduction="sum")
+        self._learned = None
+        # The labels of all processes were counted, and the gradients will be averaged over the processes.
+        return loss / num_items_in_batch * self.args.world_size
+
+    def _only_learned(self, _head: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """Hand the output layer only the hidden states (batch, positions, hidden) that a label is compared with."""
+        if self._learned is None:
+            return None
+        hidden, *others = arguments
+        return hidden[:, :-1][self._learned], *others
+
+
+@dataclass
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """What happens beside the loop: OSFT's projection, the loss curve, progress, a checkpoint each epoch."""
+
+    report: Callable[[Progress], None]
+    tokens_after: NDArray[np.int64]
+    epochs: int
+    after_step: Callable[[], None] | None = None
+    after_epoch: Callable[[int], None] | None = None
+    history: list[LossPoint] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """The clock starts when everything is in place."""
+        self.started = time.monotonic()
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Right after the optimizer has moved the weights."""
+        if self.after_step:
+            self.after_step()
+
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float], **_: Any) -> None:
+        """After each step, with the mean loss over all processes.
+
+        Raises:
+            StageError: ``LossNotANumber``: the gradients overflowed.
+        """
+        if "loss" not in logs:  # the summary at the end
+            return
+        _require_number(logs.get("grad_norm", 0.0), "gradient", state.global_step)
+        self.history.append(LossPoint(state.global_step, round(logs["loss"], 6)))
+        step, total, passed = state.global_step, len(self.tokens_after), time.monotonic() - self.started
+        self.report(
+            Progress(
+                percent=min(99, 100 * step // total), step=step, total_steps=total, epoch=round(state.epoch, 3),
+                total_epochs=self.epochs, eta_seconds=round(passed / step * (total - step)), loss=round(logs["loss"], 4),
+                learning_rate=logs.get("learning_rate"), tokens_per_second=round(float(self.tokens_after[step - 1]) / passed, 1),
+            )
+        )  # fmt: skip
+
+    def on_epoch_end(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
+        """After the last step of an epoch."""
+        if self.after_epoch:
+            self.after_epoch(round(state.epoch))
+
+
+def dataset_of(rows: Rows) -> Dataset:
+    """The rows as TRL wants them, and behind them a filler: one row without a label."""
+    offsets = array(np.append(rows.offsets, rows.offsets[-1] + 1))
+    columns = {"input_ids": np.append(rows.tokens, rows.tokens[:1]), "labels": np.append(rows.labels, np.int32(IGNORED))}
+    return Dataset.from_dict({name: LargeListArray.from_arrays(offsets, array(values)) for name, values in columns.items()})
+
+
+def collator(tokenizer: Any) -> DataCollatorForLanguageModeling:
+    """TRL's collator. Given to the trainer, so that it does not set a padding token on the tokenizer and the model."""
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return DataCollatorForLanguageModeling(pad_token_id=next(token for token in candidates if token is not None))
+
+
+def arguments(inputs: TrainingInputs, plan: BatchPlan, folder: Path) -> SFTConfig:
+    """The trainer's settings. The optimizer's numbers are those of Training Hub: betas .9 and .95, no decay, clipping at 1."""
+    gpu = torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=str(folder), save_strategy="no", report_to="none", disable_tqdm=True, logging_steps=1,
+        logging_nan_inf_filter=False, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None,
+        num_train_epochs=inputs.epochs, per_device_train_batch_size=plan.micro, gradient_accumulation_steps=plan.accumulation,
+        learning_rate=inputs.learning_rate, lr_scheduler_type=inputs.scheduler, warmup_steps=inputs.warmup_steps,
+        lr_scheduler_kwargs=dict(inputs.scheduler_args), adam_beta1=0.9, adam_beta2=0.95, weight_decay=0.0, max_grad_norm=1.0,
+        seed=inputs.seed, activation_checkpointing=inputs.gradient_checkpointing, use_cpu=not gpu,
+        bf16=gpu and torch.cuda.is_bf16_supported(including_emulation=False), dataloader_pin_memory=gpu,
+        ddp_find_unused_parameters=False, ddp_broadcast_buffers=False, ddp_timeout=int(timeout().total_seconds()),
+        ddp_backend=None if gpu else "gloo" if plan.world > 1 else None,
+    )  # fmt: skip
+
+
+def require_schedule(inputs: TrainingInputs, steps: int) -> None:
+    """Make sure that the learning rate's schedule exists and takes its numbers.
+
+    Raises:
+        StageError: ``BadTrainingValue``.
+    """
+    from transformers import get_scheduler
+
+    if inputs.scheduler.startswith("constant") and inputs.scheduler_args:
+        raise _bad_schedule(inputs, "it takes no numbers")
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=inputs.learning_rate)
+    try:
+        schedule = get_scheduler(inputs.scheduler, optimizer, inputs.warmup_steps, steps, dict(inputs.scheduler_args))
+        rates = [float(factor(step)) for factor in schedule.lr_lambdas for step in (0, 1, steps // 2, steps - 1, steps)]
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise _bad_schedule(inputs, str(error)) from error
+    if not np.isfinite(rates).all():
+        raise _bad_schedule(inputs, "the learning rate would not stay a number")
+
+
+def _bad_schedule(inputs: TrainingInputs, why: str) -> StageError:
+    return StageError(
+        reasons.BAD_TRAINING_VALUE,
+        f"training.scheduler {inputs.scheduler} with training.schedulerArgs {dict(inputs.scheduler_args)} cannot be used: {why}.",
+    )
+
+
+def _require_number(value: float, name: str, step: int) -> None:
+    if not np.isfinite(value):
+        raise StageError(
+            reasons.NOT_A_NUMBER,
+            f"The {name} became {value} in step {step}: lower training.learningRate, or set training.warmupSteps.",
+        )

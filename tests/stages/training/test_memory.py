@@ -1,0 +1,76 @@
+"""What cannot fit is refused with numbers, before anything is loaded; what may fit is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from finetune_contract import reasons
+from finetune_contract.documents import CheckpointInputs, OsftInputs, TrainingInputs
+from finetune_stages.kit import StageError
+from finetune_stages.training import memory
+from finetune_stages.training.memory import require_memory, require_room, tokens_that_fit, weights_and_optimizer
+from finetune_stages.training.pretrained import Pretrained, Tensor
+from finetune_stages.training.processes import Processes
+
+SFT = TrainingInputs("sft", "portable", 3, 16, 1000, 100, 1e-3)
+OSFT = replace(SFT, algorithm="osft", osft=OsftInputs(0.25, (), "targets"))
+MIB = 1 << 20
+
+
+def base(layers: int = 1, width: int = 1000) -> Pretrained:
+    tensors = {f"model.layers.{layer}.self_attn.q_proj.weight": Tensor("BF16", (width, width)) for layer in range(layers)}
+    return Pretrained(
+        Path(), {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 1000}, {**tensors, "norm": Tensor("BF16", (width,))}
+    )
+
+
+def test_sft_needs_sixteen_bytes_a_parameter():
+    assert weights_and_optimizer(base(), SFT) == 16 * 1_001_000
+
+
+def test_osft_needs_the_weight_and_its_trained_factors():
+    factors = 250 * 2001
+    assert weights_and_optimizer(base(), OSFT) == 4 * 1_001_000 + 20 * factors
+    everything = replace(OSFT, osft=OsftInputs(0.25, (), "all"))
+    assert weights_and_optimizer(base(), everything) == weights_and_optimizer(base(), OSFT) + 12 * 1000
+
+
+def test_too_little_memory_is_told_in_numbers(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 30 * MIB)
+    assert require_memory(base(), SFT, Processes()) == 30 * MIB - 16 * 1_001_000
+    with pytest.raises(
+        StageError, match=r"1,001,000 parameters need 15.3 MiB in each of 2 processes, and this pod has 15 MiB left"
+    ) as raised:
+        require_memory(base(), SFT, Processes(per_node=2))
+    assert raised.value.reason is reasons.HOST_OUT_OF_MEMORY
+
+
+def test_memory_that_nobody_knows_refuses_nothing(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    assert require_memory(base(), SFT, Processes()) is None
+    assert tokens_that_fit(base(), SFT, None, on_gpu=False) is None
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "models"), [(CheckpointInputs(), 1), (CheckpointInputs(True), 5), (CheckpointInputs(True, 1), 3)]
+)
+def test_room_for_the_models_is_asked_first(monkeypatch, tmp_path, checkpoints, models):
+    inputs = replace(SFT, checkpoints=checkpoints)
+    need = models * base().size + 64 * MIB
+    monkeypatch.setattr(memory, "free_room", lambda directory: need)
+    require_room(tmp_path, base(), inputs)
+    monkeypatch.setattr(memory, "free_room", lambda directory: need - 1)
+    with pytest.raises(StageError, match=r"raise storage.size") as raised:
+        require_room(tmp_path, base(), inputs)
+    assert raised.value.reason is reasons.WORKSPACE_FULL
+
+
+def test_fewer_tokens_fit_where_logits_are_kept_and_more_with_checkpointing():
+    left = 64 * MIB
+    plain = tokens_that_fit(base(), SFT, left, on_gpu=True)
+    with_logits = tokens_that_fit(base(), SFT, left, on_gpu=False)
+    thrifty = tokens_that_fit(base(), replace(SFT, gradient_checkpointing=True), left, on_gpu=True)
+    assert with_logits < plain < thrifty

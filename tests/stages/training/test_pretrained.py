@@ -1,0 +1,124 @@
+"""Model directories as files: what is wrong with one is said before any library is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+from finetune_stages.training.pretrained import Pretrained, Tensor, read_header
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model, to be damaged."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "base_model"))
+
+
+def test_weights_and_configuration_are_read(model):
+    base = Pretrained.open(model)
+    assert base.tensors["lm_head.weight"] == Tensor("F32", (1024, 64))
+    assert base.dtype == "F32"
+    assert base.size == 4 * base.parameters
+    assert base.text_config("hidden_size", 0) == 64
+    assert base.text_config("no_such_number", 7) == 7
+
+
+def test_numbers_of_the_language_model_are_found_inside_a_multimodal_one(model):
+    base = Pretrained(model, {"text_config": {"hidden_size": 12}}, {})
+    assert base.text_config("hidden_size", 0) == 12
+
+
+def test_headers_agree_with_the_library(tmp_path):
+    tensors = {"a": torch.zeros(3, 4, dtype=torch.bfloat16), "b": torch.zeros((), dtype=torch.int64), "c": torch.zeros(0, 5)}
+    save_file(tensors, tmp_path / "x.safetensors", metadata={"format": "pt"})
+    header = read_header(tmp_path / "x.safetensors")
+    assert header == {"a": Tensor("BF16", (3, 4)), "b": Tensor("I64", ()), "c": Tensor("F32", (0, 5))}
+
+
+def test_the_dtype_is_that_of_most_weights(tmp_path, model):
+    save_file(
+        {"w": torch.zeros(9, 9, dtype=torch.bfloat16), "b": torch.zeros(9), "i": torch.zeros(999, dtype=torch.int64)},
+        model / "model.safetensors",
+    )
+    assert Pretrained.open(model).dtype == "BF16"
+
+
+def test_shards_are_read_through_their_index(model):
+    save_file({"a": torch.zeros(2)}, model / "model-00001-of-00002.safetensors")
+    save_file({"b": torch.zeros(3)}, model / "model-00002-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert set(Pretrained.open(model).tensors) == {"a", "b"}
+    (model / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(StageError, match=r"base_model has no model-00002-of-00002.safetensors") as raised:
+        Pretrained.open(model)
+    assert raised.value.reason is reasons.MODEL_INCOMPLETE
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(model, name):
+    (model / name).unlink()
+    with pytest.raises(StageError, match=f"base_model has no {name}") as raised:
+        Pretrained.open(model)
+    assert raised.value.reason is reasons.MODEL_INCOMPLETE
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _no_header(path: Path) -> None:
+    path.write_bytes(b"\xff" * 64)
+
+
+def _lying_header(path: Path) -> None:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [5], "data_offsets": [0, 8]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
+
+
+@pytest.mark.parametrize("damage", [_cut, _no_header, _lying_header])
+def test_damaged_weights_are_told(model, damage):
+    damage(model / "model.safetensors")
+    with pytest.raises(StageError, match=r"base_model/model.safetensors: .*; fetch the model again") as raised:
+        Pretrained.open(model)
+    assert raised.value.reason is reasons.MODEL_CORRUPT
+
+
+def test_a_configuration_that_is_no_object(model):
+    (model / "config.json").write_text("[]")
+    with pytest.raises(StageError) as raised:
+        Pretrained.open(model)
+    assert raised.value.reason is reasons.MODEL_CORRUPT
+
+
+def test_quantised_weights_are_refused(model):
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(StageError, match=r"quantised \(gptq\)") as raised:
+        Pretrained.open(model)
+    assert raised.value.reason is reasons.BAD_TRAINING_VALUE
+
+
+def test_everything_but_the_weights_is_taken_over(model, tmp_path):
+    base = Pretrained.open(model)
+    for name in ("LICENSE", "modeling_own.py", "pytorch_model.bin", "model.safetensors.index.json", ".finetune.json"):
+        (model / name).write_text("{}")
+    (model / "additional_chat_templates").mkdir()
+    (model / "additional_chat_templates" / "rag.jinja").write_text("x")
+    target = tmp_path / "tuned"
+    target.mkdir()
+    base.copy_companions(target)
+    names = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+    assert names == {
+        "LICENSE", "modeling_own.py", "additional_chat_templates/rag.jinja", "chat_template.jinja", "config.json",
+        "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    assert (target / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+    assert json.loads((target / "config.json").read_text()) == {**base.config, "use_cache": True}

@@ -1,0 +1,103 @@
+"""What Kubeflow Trainer tells a pod, and what becomes of it."""
+
+from __future__ import annotations
+
+import ctypes
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+from finetune_stages.training import processes as module
+from finetune_stages.training.processes import TIMEOUT_VARIABLE, Processes, gpus, timeout
+
+TWO_NODES = {
+    "PET_NNODES": "2",
+    "PET_NPROC_PER_NODE": "4",
+    "PET_NODE_RANK": "1",
+    "PET_MASTER_ADDR": "host-0",
+    "PET_MASTER_PORT": "29400",
+}
+
+
+def test_nothing_injected_is_one_process():
+    alone = Processes.from_environment({})
+    assert (alone.world, alone.rank) == (1, 0)
+
+
+def test_two_nodes_of_four():
+    job = Processes.from_environment(TWO_NODES)
+    assert (job.world, job.rank, job.address, job.port) == (8, 4, "host-0", "29400")
+
+
+def test_a_worker_knows_its_place_from_torchrun():
+    worker = Processes.of_worker(
+        {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "GROUP_RANK": "1", "LOCAL_RANK": "3", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    )
+    assert (worker.nodes, worker.per_node, worker.rank, worker.world) == (2, 4, 7, 8)
+
+
+@pytest.mark.parametrize("word", ["auto", "gpu"])
+@pytest.mark.parametrize(("found", "expected"), [(0, 1), (8, 8)])
+def test_one_process_a_gpu_or_one(monkeypatch, word, found, expected):
+    monkeypatch.setattr(module, "gpus", lambda: found)
+    assert Processes.from_environment({"PET_NPROC_PER_NODE": word}).per_node == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"PET_NPROC_PER_NODE": "cpu"}, "PET_NPROC_PER_NODE is 'cpu'"),
+        ({"PET_NPROC_PER_NODE": "0"}, "PET_NPROC_PER_NODE is '0'"),
+        ({"PET_NNODES": "1:4"}, "PET_NNODES is '1:4'"),
+        ({"PET_NNODES": "2", "PET_NODE_RANK": "2", "PET_MASTER_ADDR": "a"}, "PET_NODE_RANK is '2'; it must be a number below"),
+        ({"PET_NNODES": "2"}, "PET_MASTER_ADDR is ''"),
+    ],
+)
+def test_values_that_torchrun_would_not_take(environment, named):
+    with pytest.raises(StageError, match=f"The environment variable {named}") as raised:
+        Processes.from_environment(environment)
+    assert raised.value.reason is reasons.BAD_TRAINING_VALUE
+
+
+def test_peers_are_announced_to_the_libraries(monkeypatch):
+    written: dict[str, str] = {}
+    monkeypatch.setattr(module.os, "environ", written)
+    Processes.from_environment({**TWO_NODES, "PET_NPROC_PER_NODE": "1"}).announce()
+    assert written == {
+        "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "host-0", "MASTER_PORT": "29400",
+    }  # fmt: skip
+
+
+def test_a_process_alone_uses_one_gpu(monkeypatch):
+    written = {"CUDA_VISIBLE_DEVICES": "3,4"}
+    monkeypatch.setattr(module.os, "environ", written)
+    Processes().announce()
+    assert written == {"CUDA_VISIBLE_DEVICES": "3"}
+
+
+def test_the_time_to_wait_can_be_set(monkeypatch):
+    monkeypatch.setenv(TIMEOUT_VARIABLE, "90000")
+    assert timeout() == timedelta(seconds=90)
+    monkeypatch.setenv(TIMEOUT_VARIABLE, "long")
+    with pytest.raises(StageError, match=r"INSTRUCTLAB_NCCL_TIMEOUT_MS is 'long'; it must be a number of milliseconds"):
+        timeout()
+
+
+def test_gpus_are_counted_by_the_driver():
+    def count(pointer: ctypes._Pointer[ctypes.c_int]) -> int:
+        ctypes.cast(pointer, ctypes.POINTER(ctypes.c_int))[0] = 2
+        return 0
+
+    # A driver with GPUs is what a machine without them cannot produce.
+    assert gpus(lambda name: SimpleNamespace(cuInit=lambda flags: 0, cuDeviceGetCount=count)) == 2
+    assert gpus(lambda name: SimpleNamespace(cuInit=lambda flags: 100)) == 0
+
+
+def test_without_a_driver_there_is_no_gpu():
+    def missing(name: str) -> ctypes.CDLL:
+        raise OSError(name)
+
+    assert gpus(missing) == 0

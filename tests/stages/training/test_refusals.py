@@ -1,0 +1,129 @@
+"""What cannot be trained is refused with one sentence: what, where, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pydocs
+from finetune_contract.documents import OsftInputs
+
+TWO_NODES = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1"}
+OSFT = {"algorithm": "osft"}
+
+
+def _refused(ended: Any, reason: str, sentence: str) -> None:
+    assert (ended.code, ended.reason) == (65, reason), ended.errors
+    assert sentence in ended.result.message
+    assert "Traceback" not in ended.errors
+    assert ended.result.message in ended.errors
+
+
+@pytest.mark.parametrize(
+    ("changes", "environment", "reason", "sentence"),
+    [
+        (
+            {"max_tokens_per_gpu": 100},
+            {},
+            "BadTrainingValue",
+            "training.maxTokensPerGPU is 100, less than training.maxSeqLen 256",
+        ),
+        ({**OSFT, "osft": OsftInputs(1.5)}, {}, "BadTrainingValue", "training.osft.unfreezeRankRatio is 1.5"),
+        ({"effective_batch_size": 15}, TWO_NODES, "BadTrainingValue", "training.effectiveBatchSize is 15, which 2 processes"),
+        ({"micro_batch_size": 5}, {}, "BadTrainingValue", "training.microBatchSize is 5"),
+        ({}, {"PET_NPROC_PER_NODE": "many"}, "BadTrainingValue", "PET_NPROC_PER_NODE is 'many'"),
+    ],
+)
+def test_values_that_do_not_go_together(bench, inputs, tmp_path, changes, environment, reason, sentence):
+    (tmp_path / "torch.py").write_text("raise ImportError('told before the engine is imported')")
+    ended = bench.train(inputs(**changes), environment={**environment, "PYTHONPATH": str(tmp_path)})
+    _refused(ended, reason, sentence)
+
+
+def test_rows_that_were_not_prepared(bench):
+    bench.path("datasets/train.jsonl").unlink()
+    _refused(bench.train(), "DatasetNotFound", "datasets/train.jsonl is not in the workspace")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "sentence"),
+    [
+        ({"max_seq_len": 8}, "NoTrainableRows", "50 have more than 8 tokens (training.maxSeqLen)"),
+        ({"scheduler_args": {"steepness": 2.0}}, "BadTrainingValue", "training.scheduler cosine with training.schedulerArgs"),
+        (
+            {"scheduler": "polynomial", "scheduler_args": {"power": -1.0}},
+            "BadTrainingValue",
+            "training.schedulerArgs {'power': -1.0}",
+        ),
+        ({"scheduler": "staircase"}, "BadTrainingValue", "training.scheduler staircase"),
+        ({"scheduler": "constant", "scheduler_args": {"power": 2.0}}, "BadTrainingValue", "it takes no numbers"),
+        ({**OSFT, "osft": OsftInputs(0.25, ("attention_out",))}, "NoMatchingWeights", "model.layers.*.self_attn.q_proj.weight"),
+        ({"learning_rate": 1e30}, "LossNotANumber", "lower training.learningRate"),
+    ],
+)
+def test_what_the_engine_finds_out(bench, inputs, changes, reason, sentence):
+    _refused(bench.train(inputs(**changes)), reason, sentence)
+    assert not bench.path("final_model").exists()
+    assert bench.leftovers() == []
+
+
+@pytest.fixture
+def own_model(bench, tiny_model, tmp_path) -> Path:
+    """A copy of the tiny model in the run's place, to be spoilt."""
+    model = Path(shutil.copytree(tiny_model, tmp_path / "own"))
+    bench.path("base_model").unlink()
+    bench.path("base_model").symlink_to(model)
+    return model
+
+
+def _change_config(model: Path, **changes: Any) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def _no_template(model: Path) -> None:
+    (model / "chat_template.jinja").unlink()
+
+
+def _own_code(model: Path) -> None:
+    _change_config(model, model_type="own", auto_map={"AutoModelForCausalLM": "own.Model", "AutoConfig": "own.Config"})
+    (model / "own.py").write_text("")
+
+
+def _unknown_kind(model: Path) -> None:
+    _change_config(model, model_type="from_the_future")
+
+
+def _contradiction(model: Path) -> None:
+    _change_config(model, num_hidden_layers=3)
+
+
+def _layer_without_weights(model: Path) -> None:
+    _change_config(model, num_hidden_layers=3, layer_types=["full_attention"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "sentence"),
+    [
+        (_no_template, "ChatTemplateMissing", "chat_template.jinja"),
+        (_own_code, "RemoteCode", "model.trustRemoteCode"),
+        (_unknown_kind, "ModelCorrupt", "from_the_future"),
+        (_contradiction, "ModelCorrupt", "`num_hidden_layers` (3) must be equal to the number of `layer_types`"),
+        (_layer_without_weights, "ModelIncomplete", "model.layers.2."),
+    ],
+)
+def test_models_that_cannot_be_trained(bench, own_model, spoil, reason, sentence):
+    spoil(own_model)
+    _refused(bench.train(), reason, sentence)
+
+
+def test_a_row_that_the_template_refuses(bench, own_model):
+    (own_model / "chat_template.jinja").write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('No system') }}{% endif %}"
+    )
+    bench.write_rows([{"messages": [{"role": "system", "content": "x"}, *pydocs.rows("signature", 1)[0]["messages"]]}])
+    _refused(bench.train(), "BadRow", "row 1 of train.jsonl (No system)")

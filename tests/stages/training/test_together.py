@@ -1,0 +1,146 @@
+"""Several processes: the same losses as one, the cause of a failure and not its echo, and no one left behind."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from finetune_contract.documents import OsftInputs
+
+
+def trainer_variables(nodes: int, per_node: int) -> list[dict[str, str]]:
+    """What Kubeflow Trainer tells each pod of a job, with a port of this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {
+        "PET_NNODES": str(nodes), "PET_NPROC_PER_NODE": str(per_node), "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port,
+        "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+    }  # fmt: skip
+    return [{**shared, "PET_NODE_RANK": str(rank)} for rank in range(nodes)]
+
+
+def two_workers() -> dict[str, str]:
+    """One pod of two processes."""
+    return trainer_variables(1, 2)[0]
+
+
+def two_nodes() -> list[dict[str, str]]:
+    """Two pods of one process."""
+    return trainer_variables(2, 1)
+
+
+def losses(ended: Any) -> list[float]:
+    assert ended.code == 0, ended.errors
+    return [point.loss for point in ended.result.history]
+
+
+def workers_of(running: Any) -> dict[int, psutil.Process]:
+    """The workers that an agent has started, by rank."""
+    workers = psutil.Process(running.process.pid).children(recursive=True)
+    return {int(worker.environ()["RANK"]): worker for worker in workers if "RANK" in worker.environ()}
+
+
+def gone(workers: dict[int, psutil.Process]) -> bool:
+    """Whether they end soon."""
+    return not psutil.wait_procs(list(workers.values()), timeout=20)[1]
+
+
+ALGORITHMS = [{"algorithm": "sft"}, {"algorithm": "osft", "osft": OsftInputs()}]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=["sft", "osft"])
+def test_processes_in_pods_train_as_one_does(new_bench, inputs, algorithm, tmp_path):
+    wish, single, together, apart = inputs(**algorithm), new_bench(), new_bench(), new_bench()
+    one = single.train(wish)
+    two = together.train(wish, environment=two_workers())
+    first, second = (apart.start(wish, environment=environment) for environment in two_nodes())
+    pods, other = first.wait(), second.wait()
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+    assert losses(pods) == pytest.approx(losses(one), rel=1e-4)
+    for ended in (two, pods):
+        assert (ended.result.outputs["processes"], ended.result.outputs["samplesSeen"]) == (2, 100)
+        assert ended.result.metrics["tokens"] == one.result.metrics["tokens"]
+        assert ended.result.metrics.get("osft_leak", 0) < 1e-3
+    assert (other.code, other.message) == (0, "")  # one result a job
+
+    weights = load_file(single.path("final_model/model.safetensors"))
+    for bench in (together, apart):
+        for name, tensor in load_file(bench.path("final_model/model.safetensors")).items():
+            assert float((tensor - weights[name]).abs().max()) < 1e-3, name
+        assert bench.leftovers() == []
+        assert len(bench.path("pipeline_log.txt").read_text().splitlines()) == 1
+        assert {path.name for path in bench.path("logs").iterdir()} == {"training.1.1.0.log", "training.1.1.1.log"}
+
+    (tmp_path / "torch.py").write_text("raise ImportError('not needed')")
+    again = together.train(wish, attempt="1.2", environment={**two_workers(), "PYTHONPATH": str(tmp_path)})
+    assert (again.code, again.result.outputs) == (0, two.result.outputs)
+
+
+def test_two_pods_of_two_processes(bench, inputs):
+    first, second = (bench.start(inputs(), environment=environment) for environment in trainer_variables(2, 2))
+    ended, other = first.wait(), second.wait()
+    assert ended.code == 0, ended.errors
+    assert (ended.result.outputs["processes"], ended.result.outputs["samplesSeen"]) == (4, 100)
+    assert (other.code, other.message) == (0, "")
+    assert {path.name for path in bench.path("logs").iterdir()} == {f"training.1.1.{rank}.log" for rank in range(4)}
+
+
+def test_the_workers_reason_is_the_pods_reason(bench, inputs):
+    ended = bench.train(inputs(max_seq_len=8), environment=two_workers())
+    assert (ended.code, ended.reason) == (65, "NoTrainableRows")
+    assert "Traceback" not in ended.errors
+    assert len(bench.path("pipeline_log.txt").read_text().splitlines()) == 1
+
+
+def test_the_pod_that_failed_says_why_and_the_other_one_that_it_lost_it(bench, inputs):
+    first, second = (bench.start(inputs(max_seq_len=8), environment=environment) for environment in two_nodes())
+    assert (first.wait().reason, first.process.returncode) == ("NoTrainableRows", 65)
+    other = second.wait()
+    assert (other.reason, other.code) == ("ProcessGroupTimeout", 75)
+    assert "Process 1 of 2 lost another one" in other.result.message
+
+
+def test_a_pod_whose_peer_never_comes_gives_up(bench, inputs):
+    environment = {**two_nodes()[1], "INSTRUCTLAB_NCCL_TIMEOUT_MS": "2000"}
+    ended = bench.train(inputs(), environment=environment)
+    assert (ended.reason, ended.code) == ("ProcessGroupTimeout", 75)
+
+
+def test_sigterm_reaches_the_workers(bench, inputs):
+    running = bench.start(inputs(epochs=1000), environment=two_workers())
+    bench.wait_for(lambda seen: (seen.step or 0) > 3)
+    workers = workers_of(running)
+    running.process.send_signal(signal.SIGTERM)
+    ended = running.wait(timeout=30)
+    assert (ended.code, ended.reason) == (143, "Interrupted")
+    assert set(workers) == {0, 1}
+    assert gone(workers)
+    assert bench.leftovers() == []
+    assert not bench.path("final_model").exists()
+
+
+def test_a_killed_worker_is_told_and_takes_the_others_along(bench, inputs):
+    running = bench.start(inputs(epochs=1000), environment=two_workers())
+    bench.wait_for(lambda seen: (seen.step or 0) > 3)
+    workers = workers_of(running)
+    workers[1].kill()
+    ended = running.wait(timeout=60)
+    assert (ended.code, ended.reason) == (1, "Crashed")
+    assert "Training process 1 was killed by signal 9" in ended.result.message
+    assert gone(workers)
+
+
+def test_workers_do_not_outlive_a_killed_agent(bench, inputs):
+    running = bench.start(inputs(epochs=1000), environment=two_workers())
+    bench.wait_for(lambda seen: (seen.step or 0) > 3)
+    workers = workers_of(running)
+    running.process.kill()
+    assert gone(workers)
+    assert not bench.path("final_model").exists()
