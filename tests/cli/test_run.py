@@ -45,7 +45,7 @@ def status_of(desk: Desk, name: str = "demo") -> dict[str, Any]:
 @pytest.mark.xdist_group("finished")
 class TestARunThatEndsWell:
     def test_it_says_what_happened_and_what_came_out(self, finished: tuple[Desk, Said]) -> None:
-        desk, said = finished
+        said = finished[1]
         assert said.code == 0, said.out + said.err
         for words in (
             "dataset: succeeded",
@@ -219,11 +219,11 @@ def state_of(desk: Desk, stage: str) -> str | None:
 
 def stage_processes(desk: Desk) -> list[int]:
     """The processes that run stages for a folder."""
-    found = []
-    for record in (desk.folder / ".finetune/pods").glob("*/started.json"):
-        if not record.with_name("exit.json").exists():
-            found.append(int(json.loads(record.read_text())["pid"]))
-    return found
+    return [
+        int(json.loads(record.read_text())["pid"])
+        for record in (desk.folder / ".finetune/pods").glob("*/started.json")
+        if not record.with_name("exit.json").exists()
+    ]
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(desk: Desk, small: Spec) -> None:
@@ -431,7 +431,7 @@ def test_secrets_come_from_files_and_are_never_stored(desk: Desk, small: Spec) -
     said = desk.finetune("run", "run.yaml", "--secret", "mine=hf.env")
     assert said.code == 0, said.out + said.err
     for path in (desk.folder / ".finetune").rglob("*"):
-        if path.is_file() and path.suffix not in (".safetensors",):
+        if path.is_file() and path.suffix != ".safetensors":
             assert b"hf_very_secret_value" not in path.read_bytes(), path
 
 

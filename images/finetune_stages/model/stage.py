@@ -44,7 +44,7 @@ def work(context: Context) -> Finished:
     return Finished(
         ModelOutputs(obtained.seal.digest, parameters, size, architecture, obtained.revision),
         {"parameters": float(parameters), "bytes": float(size)},
-        message=f"{obtained.name}: {architecture} with {parameters:,} parameters, {size / 10**6:,.1f} MB",
+        message=f"{architecture}, {parameters:,} parameters, {size / 10**6:,.1f} MB, from {obtained.name}",
         reused=obtained.reused,
     )
 

@@ -47,5 +47,5 @@ def work(context: Context) -> Finished:
         kind=inputs.kind, name=record.name, version=entry.version, registry_version=entry.registry_version,
         model_uri=record.model_uri, read_back=True, run_id=entry.run_id,
     )  # fmt: skip
-    message = f"{record.name} {entry.version} (version {entry.registry_version} in MLflow) is {record.model_uri}"
+    message = f"{record.name} {entry.version}, version {entry.registry_version} in MLflow"
     return Finished(outputs, message=message)

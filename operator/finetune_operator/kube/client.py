@@ -7,6 +7,7 @@ cancelled, and a connection is shared with whoever else talks to the same server
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -206,7 +207,7 @@ class ApiServer:
                     method,
                     self._address + path,
                     params=query,
-                    data=data,
+                    data=None if data is None else io.BytesIO(data),
                     headers=await self._headers(type_, renew=attempt == 2),
                     ssl=self._tls,
                     timeout=limits or self._call_limits,

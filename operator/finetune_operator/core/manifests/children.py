@@ -29,7 +29,7 @@ def job(run: Run, record: StageRecord, program: str, needs: PodNeeds) -> Json:
         "name": "stage",
         "image": image,
         "command": ["python", "-m", f"finetune_stages.{program}"],
-        "env": pod.environment(run, record, needs),
+        "env": pod.environment(run, record, needs, image),
         "volumeMounts": pod.mounts(needs),
         "resources": needs.resources,
         "securityContext": pod.container_security(),
@@ -56,7 +56,7 @@ def trainjob(run: Run, record: StageRecord, needs: PodNeeds) -> Json:
     training = run.resolved["training"]
     trainer: Json = {
         "command": ["python", f"{pod.ENTRY_PATH}/{pod.ENTRY_FILE}"],
-        "env": pod.environment(run, record, needs),
+        "env": pod.environment(run, record, needs, training.get("image")),
         "numNodes": training["workers"],
         "numProcPerNode": processes(training),
     }

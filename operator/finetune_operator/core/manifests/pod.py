@@ -12,6 +12,7 @@ from typing import Any
 from finetune_contract.documents import (
     ATTEMPT_VARIABLE,
     CONFIG_VARIABLE,
+    IMAGE_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
     RESULT_VARIABLE,
     WORKSPACE_VARIABLE,
@@ -79,7 +80,7 @@ def _from_secret(variable: str, secret: str, key: str, *, optional: bool) -> Jso
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": optional}}}
 
 
-def environment(run: Run, record: StageRecord, needs: PodNeeds) -> list[Json]:
+def environment(run: Run, record: StageRecord, needs: PodNeeds, image: str | None) -> list[Json]:
     """The environment of a stage's container: ours last, so that nothing can take its place."""
     scratch = {
         "HOME": f"{SCRATCH_PATH}/home", "USER": "finetune", "TMPDIR": SCRATCH_PATH, "HF_HOME": f"{SCRATCH_PATH}/huggingface",
@@ -91,6 +92,7 @@ def environment(run: Run, record: StageRecord, needs: PodNeeds) -> list[Json]:
         RESULT_VARIABLE: TERMINATION_LOG,
         ATTEMPT_VARIABLE: str(record.this_attempt),
         INPUTS_DIGEST_VARIABLE: record.inputs_digest or "",
+        **({IMAGE_VARIABLE: image} if image else {}),
     }
     general = (run.status.get("resolved") or {}).get("environment") or {}
     entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(ours)]

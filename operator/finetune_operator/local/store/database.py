@@ -178,9 +178,9 @@ class Database:
         return [body for (body,) in self._connection.execute(query, values)]
 
     def dependents(self, uid: str) -> list[str]:
-        """The bodies of the objects that name ``uid`` as an owner."""
-        query = "SELECT body FROM owners JOIN objects ON objects.uid = owners.dependent WHERE owner = ? ORDER BY kind, name"
-        return [body for (body,) in self._connection.execute(query, (uid,))]
+        """The uids of the objects that name ``uid`` as an owner, in the order in which they were made."""
+        query = "SELECT dependent FROM owners JOIN objects ON uid = dependent WHERE owner = ? ORDER BY objects.rowid"
+        return [dependent for (dependent,) in self._connection.execute(query, (uid,))]
 
     def events(self, kind: Kind, namespace: str | None, after: int, until: int) -> list[Event]:
         """The log of a kind, of the versions in ``(after, until]``."""

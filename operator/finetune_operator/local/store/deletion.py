@@ -6,6 +6,7 @@ Source: ``apiserver/pkg/registry/rest/delete.go``, ``kubernetes/pkg/controller/g
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -95,20 +96,18 @@ def _finish_foreground(transaction: Transaction, uid: str) -> None:
         return
     for kind, dependent in _blockers(transaction, uid):
         if "deletionTimestamp" not in dependent["metadata"]:
-            has_more = transaction.dependents(dependent["metadata"]["uid"])
+            has_more = any(transaction.dependents(dependent["metadata"]["uid"]))
             delete(transaction, kind, dependent, "Foreground" if has_more else "Background")
     owner = transaction.find_uid(uid)  # the last of them may have let it go
-    if owner is not None and not _blockers(transaction, uid):
+    if owner is not None and not any(_blockers(transaction, uid)):
         finalizers = [name for name in owner["metadata"]["finalizers"] if name != FOREGROUND]
         go_on(transaction, kind_of(owner), {**owner, "metadata": {**owner["metadata"], "finalizers": finalizers}}, owner)
 
 
-def _blockers(transaction: Transaction, uid: str) -> list[tuple[Kind, Object]]:
-    return [
-        (kind, dependent)
-        for kind, dependent in transaction.dependents(uid)
-        if any(owner["uid"] == uid and owner.get("blockOwnerDeletion") for owner in _owners(dependent))
-    ]
+def _blockers(transaction: Transaction, uid: str) -> Iterator[tuple[Kind, Object]]:
+    for kind, dependent in transaction.dependents(uid):
+        if any(owner["uid"] == uid and owner.get("blockOwnerDeletion") for owner in _owners(dependent)):
+            yield kind, dependent
 
 
 def _keep_owners(transaction: Transaction, kind: Kind, obj: Object, owners: list[dict[str, Any]]) -> None:

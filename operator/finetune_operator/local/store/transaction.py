@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from finetune_operator.api.kinds import Kind, kind_of
@@ -35,10 +36,12 @@ class Transaction:
         """An object by its uid."""
         return _decoded(self.database.find_uid(uid))
 
-    def dependents(self, uid: str) -> list[tuple[Kind, Object]]:
-        """The objects that name ``uid`` as an owner."""
-        found: list[Object] = [json.loads(body) for body in self.database.dependents(uid)]
-        return [(kind_of(obj), obj) for obj in found]
+    def dependents(self, uid: str) -> Iterator[tuple[Kind, Object]]:
+        """The objects that name ``uid`` as an owner, each as it is when its turn comes: one deletion may cause another."""
+        for dependent in self.database.dependents(uid):
+            obj = self.find_uid(dependent)
+            if obj is not None:
+                yield kind_of(obj), obj
 
     def write(self, kind: Kind, obj: Object, old: Object | None = None) -> Object:
         """Put a new object, or a new state of ``old``. Returns it with its resourceVersion."""
