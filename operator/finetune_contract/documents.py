@@ -24,6 +24,12 @@ ATTEMPT_VARIABLE = "FINETUNE_ATTEMPT"
 """Environment variable with ``<round>.<attempt>``."""
 INPUTS_DIGEST_VARIABLE = "FINETUNE_INPUTS_DIGEST"
 """Environment variable with the digest of everything the stage's result depends on."""
+KEEP_METRICS_VARIABLE = "FINETUNE_KEEP_METRICS"
+"""Environment variable with the metrics that the short result keeps to the last, separated by commas: the gate reads them."""
+REGISTRY_TOKEN_VARIABLE = "REGISTRY_TOKEN"
+"""Environment variable with the registry's bearer token; may be missing."""
+REGISTRY_CA_VARIABLE = "FINETUNE_REGISTRY_CA"
+"""Environment variable with the path of the registry's CA bundle (PEM); may be missing."""
 IMAGE_VARIABLE = "FINETUNE_IMAGE"
 """Environment variable with the name of the container's image, for messages; may be missing."""
 
@@ -104,6 +110,23 @@ class OsftInputs:
 
 
 @dataclass(frozen=True)
+class LoraInputs:
+    """LoRA (arXiv 2106.09685): train low-rank adapters beside frozen weights.
+
+    ``packing`` puts several rows into one sequence; no row sees another.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    rslora: bool = False
+    dora: bool = False
+    quantization: Literal["none", "4bit", "8bit"] = "none"
+    packing: bool = False
+
+
+@dataclass(frozen=True)
 class CheckpointInputs:
     """Which models to leave in ``checkpoints/`` beside the final one."""
 
@@ -115,7 +138,7 @@ class CheckpointInputs:
 class TrainingInputs:
     """Stage *training*. Batch sizes count rows, ``max_tokens_per_gpu`` and ``max_seq_len`` count tokens."""
 
-    algorithm: Literal["sft", "osft"]
+    algorithm: Literal["sft", "osft", "lora"]
     engine: Literal["portable"]
     epochs: int
     effective_batch_size: int
@@ -131,6 +154,7 @@ class TrainingInputs:
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
     osft: OsftInputs | None = None
+    lora: LoraInputs | None = None
     checkpoints: CheckpointInputs = CheckpointInputs()
 
 
@@ -156,19 +180,37 @@ class EvaluationInputs:
     trust_remote_code: bool = False
 
 
+RegistryKind = Literal["ModelRegistry", "MLflow"]
+
+
+@dataclass(frozen=True)
+class RegistryCheckInputs:
+    """Stage *registry-check*: before anything is trained, whether the registry answers and the version is free.
+
+    ``address`` is a URL with scheme and port; without one, ``MLflow`` means the store in the workspace.
+    """
+
+    kind: RegistryKind
+    name: str
+    version: str
+    address: str | None = None
+
+
 @dataclass(frozen=True)
 class RegistrationInputs:
     """Stage *registration*: name, version and lineage of the model into a registry.
 
     ``parameters`` are the run's effective values, flat, as the registry shows them; metrics and digests are read from the
-    results of the earlier stages in the workspace.
+    results of the earlier stages in the workspace. ``rejected`` marks a model that the gate did not let pass.
     """
 
-    kind: Literal["MLflow"]
+    kind: RegistryKind
     name: str
     version: str
     model_uri: str
-    on_existing: Literal["NewVersion"] = "NewVersion"
+    address: str | None = None
+    on_existing: Literal["NewVersion", "Fail", "Update"] = "NewVersion"
+    rejected: bool = False
     author: str | None = None
     description: str | None = None
     format: str = "pytorch"

@@ -90,7 +90,8 @@ class TrainingOutputs:
     """Proof of stage *training*.
 
     ``samples_seen`` is counted over all processes and epochs; ``expected_samples`` is epochs x kept rows. ``opened`` says that
-    the written model was opened again: its configuration, every weight's header, its tokenizer.
+    the written model was opened again: its configuration, every weight's header, its tokenizer. ``adapter_digest`` is that of
+    the adapter beside it, where the algorithm makes one.
     """
 
     digest: str
@@ -101,6 +102,7 @@ class TrainingOutputs:
     steps: int
     processes: int
     opened: bool
+    adapter_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,16 @@ class EvaluationOutputs:
     eval_rows: int
     tasks: tuple[str, ...]
     higher_is_better: dict[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RegistryCheckOutputs:
+    """Proof of stage *registry-check*: what the registry answered."""
+
+    kind: str
+    name: str
+    version: str
+    free: bool
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@
 
     <volume>/
       cache/datasets/<sha256>/  cache/models/<sha256>/  cache/baselines/<sha256>/    shared by all runs of the volume
+      cache/results/<stage>.<inputs-digest>.json                 where a finished result for these inputs lies
       tasks/                                                     lm-eval task files that users keep beside their runs
       mlflow.db                                                  the local registry (local mode only)
       runs/<name>-<uid8>/
         datasets/{train,eval}.jsonl                              what training and evaluation read
         base_model/                                              link into cache/models
-        checkpoints/  final_model/                               what training leaves
+        checkpoints/  final_model/  adapter/                     what training leaves; LoRA's adapter beside the merged model
         results/<stage>.json                                     full result of the stage's last round
         results/<stage>.<round>.<inputs12>.json                  full results; a restarted program repeats its own
         logs/<stage>.<round>.<attempt>.<rank>.log                every rank's whole output
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 CACHE_DATASETS = "cache/datasets"
 CACHE_MODELS = "cache/models"
 CACHE_BASELINES = "cache/baselines"
+CACHE_RESULTS = "cache/results"
 TASKS = "tasks"
 MLFLOW_STORE = "mlflow.db"
 
@@ -100,6 +102,11 @@ class RunLayout:
     def final_model(self) -> str:
         """The fine-tuned model: weights, tokenizer, chat template."""
         return f"{self.root}/final_model"
+
+    @property
+    def adapter(self) -> str:
+        """LoRA's adapter, beside the merged model."""
+        return f"{self.root}/adapter"
 
     @property
     def pipeline_log(self) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from finetune_operator.core.run import Run
+
+_LABEL_WIDTH = 12
 
 
 def print_end(console: Console, run: Run, *, scores: bool = True) -> None:
@@ -22,11 +23,12 @@ def print_end(console: Console, run: Run, *, scores: bool = True) -> None:
         return
     measured = score_table(run) if scores else None
     if measured is not None:
-        console.print(Padding(measured, (1, 0, 0, 0), expand=False))
-    table = Table.grid(padding=(0, 2))
+        console.print()
+        console.print(measured)
+    console.print()
     for label, value in _results(run):
-        table.add_row(Text(label, style="bold"), Text(value, overflow="fold"))
-    console.print(Padding(table, (1, 0, 0, 0), expand=False))
+        # Paths and commands stay in one piece for whoever copies them.
+        console.print(Text.assemble((label.ljust(_LABEL_WIDTH), "bold"), value), soft_wrap=True)
 
 
 def score_table(run: Run) -> Table | None:
