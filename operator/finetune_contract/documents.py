@@ -26,8 +26,10 @@ INPUTS_DIGEST_VARIABLE = "FINETUNE_INPUTS_DIGEST"
 """Environment variable with the digest of everything the stage's result depends on."""
 KEEP_METRICS_VARIABLE = "FINETUNE_KEEP_METRICS"
 """Environment variable with the metrics that the short result keeps to the last, separated by commas: the gate reads them."""
-REGISTRY_TOKEN_VARIABLE = "REGISTRY_TOKEN"
+REGISTRY_TOKEN_VARIABLE = "REGISTRY_TOKEN"  # noqa: S105 - a name, no secret
 """Environment variable with the registry's bearer token; may be missing."""
+GATE_VARIABLE = "FINETUNE_GATE"
+"""Environment variable of stage *registration* with the gate's verdict, ``Passed`` or ``Rejected``; missing without a gate."""
 REGISTRY_CA_VARIABLE = "FINETUNE_REGISTRY_CA"
 """Environment variable with the path of the registry's CA bundle (PEM); may be missing."""
 IMAGE_VARIABLE = "FINETUNE_IMAGE"
@@ -201,7 +203,7 @@ class RegistrationInputs:
     """Stage *registration*: name, version and lineage of the model into a registry.
 
     ``parameters`` are the run's effective values, flat, as the registry shows them; metrics and digests are read from the
-    results of the earlier stages in the workspace. ``rejected`` marks a model that the gate did not let pass.
+    results of the earlier stages in the workspace.
     """
 
     kind: RegistryKind
@@ -210,7 +212,6 @@ class RegistrationInputs:
     model_uri: str
     address: str | None = None
     on_existing: Literal["NewVersion", "Fail", "Update"] = "NewVersion"
-    rejected: bool = False
     author: str | None = None
     description: str | None = None
     format: str = "pytorch"

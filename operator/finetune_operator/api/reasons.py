@@ -91,6 +91,16 @@ CONTRACT_UNKNOWN = _reason(
     "Run the release that wrote it, or a later one.",
 )  # fmt: skip
 
+# The gate.
+METRIC_MISSING = _reason(
+    "MetricMissing", Cause.USER, "The gate names a metric that was not measured.",
+    "Name one of the metrics that the message lists, or add its task to evaluation.tasks; then rerun from gate or evaluation.",
+)  # fmt: skip
+DIRECTION_UNKNOWN = _reason(
+    "DirectionUnknown", Cause.USER, "maxRegression cannot be judged: the task does not say whether a high value is good.",
+    "Use min or max for that metric, or state higher_is_better in the task's file; then rerun from gate.",
+)  # fmt: skip
+
 # Pods that do not start: the run waits and goes on by itself once the cause is gone.
 IMAGE_PULL_FAILED = _reason(
     "ImagePullFailed", Cause.USER, "An image cannot be pulled.", "Correct the image's name or the pull secret.",
@@ -134,6 +144,10 @@ BASELINE_NOT_ASKED = _state("BaselineNotAsked", "Neither evaluation.baseline nor
 REGISTRY_NOT_CONFIGURED = _state(
     "RegistryNotConfigured", "No registry is configured: the model stays where status.model.uri says."
 )
+GATE_NOT_ASKED = _state("GateNotAsked", "The run has no gate.")
+GATE_PASSED = _state("GatePassed", "Every requirement of the gate is met.")
+GATE_REJECTED = _state("GateRejected", "A requirement of the gate is not met: the model is kept, and not registered.")
+CHECK_NOT_ASKED = _state("CheckNotAsked", "Only registry.onExisting: Fail asks the registry before training starts.")
 RUN_FAILED = _state("RunFailed", "The run failed before the stage could begin.")
 
 REASONS: dict[str, Reason] = {**STAGE_REASONS, **CONTROL_REASONS}

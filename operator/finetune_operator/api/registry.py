@@ -35,9 +35,11 @@ class Registry(Section):
         Field(None, description="Host name or URL; without a scheme http:// is meant.")
     )
     port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        None, description="Port of the registry, where the address has none."
+        None, description="Port of the registry, where the address has none; 443 for https://."
     )
-    secret_ref: SecretKeyRef | None = Field(None, description="Secret with REGISTRY_TOKEN. Default: no token.")
+    secret_ref: SecretKeyRef | None = Field(
+        None, description="Secret with REGISTRY_TOKEN. Default: the Secret registry-token, where it exists."
+    )
     ca_ref: CertificateRef | None = Field(None, description="CA bundle of the registry.")
     name: Annotated[str, text(128, r"^[A-Za-z0-9]([-A-Za-z0-9_. ]*[A-Za-z0-9])?$")] | None = Field(
         None, description="Name of the registered model."

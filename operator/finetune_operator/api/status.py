@@ -19,7 +19,7 @@ Metrics = Annotated[dict[Annotated[str, Field(max_length=128)], float], Field(ma
 Free = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 
 StageName = Literal[
-    "workspace", "dataset", "model", "training", "baseline", "evaluation", "gate", "approval", "registration"
+    "workspace", "dataset", "model", "registry-check", "training", "baseline", "evaluation", "gate", "approval", "registration"
 ]  # fmt: skip
 StageState = Literal["Pending", "Running", "Retrying", "Succeeded", "Failed", "Skipped"]
 Phase = Literal[
@@ -152,6 +152,9 @@ class ModelStatus(Section):
 
     uri: Annotated[str, Field(max_length=2048)] | None = Field(None, description="Where a server can load it from.")
     digest: Digest | None = Field(None, description="SHA-256 over its files.")
+    adapter_uri: Annotated[str, Field(max_length=2048)] | None = Field(
+        None, description="Where LoRA's adapter lies, which is merged into the model already."
+    )
     base_digest: Digest | None = Field(None, description="SHA-256 over the base model's files.")
     parameters: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of parameters.")
 

@@ -59,6 +59,12 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
     Adaptation(
         "training.workers", lambda value, settings: _local(settings) and value > 1, 1, "this is one machine", written="keep"
     ),
+    Adaptation(
+        "training.lora.quantization",
+        lambda value, settings: value != "none" and _gpus(settings) == 0,
+        "none",
+        "quantised weights need a GPU, and this machine has none",
+    ),
     Adaptation("training.gpusPerWorker", _too_many_gpus, 0, "this machine has fewer GPUs"),
     Adaptation("evaluation.gpus", _too_many_gpus, 0, "this machine has fewer GPUs"),
     Adaptation(

@@ -16,7 +16,7 @@ from .draft import Draft
 from .manifests import children
 from .observation import ChildState, Object, PodReport, child_ref, child_state, failure_message
 from .run import StageRecord
-from .stages import STAGE, Stage
+from .stages import PROGRAMS, STAGE, ProgramStage
 from .stages.base import inputs_digest
 
 LEFTOVER_SECONDS = 2.0
@@ -26,7 +26,7 @@ STOP_SECONDS = 120
 _LONGEST_PAUSE = 300.0
 
 
-def step(draft: Draft, stage: Stage) -> None:
+def step(draft: Draft, stage: ProgramStage) -> None:
     """Bring one stage as far as what was observed allows."""
     record = draft.records[stage.name]
     if record.state == "Pending" and not draft.suspended:
@@ -43,7 +43,7 @@ def _passed(draft: Draft, name: str) -> bool:
     return record.state in ("Succeeded", "Skipped") or (record.state == "Failed" and STAGE[name].forgiven(draft.run))
 
 
-def launch(draft: Draft, stage: Stage, record: StageRecord) -> None:
+def launch(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
     """Intend the next attempt, and make its child once the intent is written."""
     attempt = Attempt(draft.run.round, record.attempt + 1)
     limit = naming.TRAINJOB_LIMIT if stage.kind == "TrainJob" else naming.OBJECT_LIMIT
@@ -57,13 +57,13 @@ def launch(draft: Draft, stage: Stage, record: StageRecord) -> None:
     _create(draft, stage, record)
 
 
-def _create(draft: Draft, stage: Stage, record: StageRecord) -> None:
+def _create(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
     run, needs = draft.view, stage.pod(draft.view)
     build = children.trainjob(run, record, needs) if stage.kind == "TrainJob" else children.job(run, record, stage.program, needs)
     draft.effects.append(Create(build, child_ref(record)))
 
 
-def _follow(draft: Draft, stage: Stage, record: StageRecord) -> None:
+def _follow(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
     child = draft.observed.child(record)
     if child is None:
         _follow_absent(draft, stage, record)
@@ -86,7 +86,7 @@ def _follow(draft: Draft, stage: Stage, record: StageRecord) -> None:
         _wait(draft, record, child, pods)
 
 
-def _follow_absent(draft: Draft, stage: Stage, record: StageRecord) -> None:
+def _follow_absent(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
     refused = draft.observed.refused.get(child_ref(record))
     if record.child_uid:
         fail_attempt(draft, stage, record, Diagnosis(reasons.CHILD_LOST, f"{record.child_kind} {record.child_name} was deleted."))
@@ -98,7 +98,7 @@ def _follow_absent(draft: Draft, stage: Stage, record: StageRecord) -> None:
         _create(draft, stage, record)
 
 
-def _is_ours(draft: Draft, stage: Stage, record: StageRecord, child: Object) -> bool:
+def _is_ours(draft: Draft, stage: ProgramStage, record: StageRecord, child: Object) -> bool:
     """A child belongs to us by our uid; one of an earlier run of our name is about to be collected, any other is a stranger."""
     owner = _controller(child)
     if owner.get("uid") == draft.run.uid:
@@ -118,13 +118,13 @@ def _controller(child: Object) -> Object:
     return next((owner for owner in owners if owner.get("controller")), {})
 
 
-def _all_done(draft: Draft, stage: Stage, pods: tuple[PodReport, ...]) -> bool:
+def _all_done(draft: Draft, stage: ProgramStage, pods: tuple[PodReport, ...]) -> bool:
     """Whether every process has ended well: known a moment before the Job's own controller says so."""
     expected = int(draft.run.resolved["training"]["workers"]) if stage.kind == "TrainJob" else 1
     return sum(1 for pod in pods if pod.termination is not None and pod.termination.exit_code == 0) >= expected
 
 
-def _finish(draft: Draft, stage: Stage, record: StageRecord, pods: tuple[PodReport, ...]) -> None:
+def _finish(draft: Draft, stage: ProgramStage, record: StageRecord, pods: tuple[PodReport, ...]) -> None:
     first = next((pod for pod in pods if pod.rank == 0 and pod.termination is not None), None)
     try:
         result = read_result(first) if first else None
@@ -147,7 +147,7 @@ def _finish(draft: Draft, stage: Stage, record: StageRecord, pods: tuple[PodRepo
     draft.tell(stage.tell(draft.view, result))
 
 
-def _missing_proof(draft: Draft, stage: Stage, record: StageRecord, result: Result) -> str | None:
+def _missing_proof(draft: Draft, stage: ProgramStage, record: StageRecord, result: Result) -> str | None:
     if result.outcome != "Succeeded":
         return f"its result says {result.outcome}"
     if result.inputs_digest != record.inputs_digest:
@@ -159,7 +159,7 @@ def _wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodRepor
     """It is under way: hold it or let it go on, and say what it waits for."""
     held = bool(child.get("spec", {}).get("suspend"))
     if held and pods and draft.suspended_for > STOP_SECONDS:
-        stage = STAGE[record.name]
+        stage = PROGRAMS[record.name]
         fail_attempt(draft, stage, record, Diagnosis(reasons.SHUT_DOWN, "Its pods did not stop when the run was suspended."))
         return
     if held != draft.suspended:
@@ -179,7 +179,7 @@ def _block(draft: Draft, record: StageRecord, reason: str, message: str) -> None
     draft.record(record.but(reason=reason, message=message[:1024]))
 
 
-def fail_attempt(draft: Draft, stage: Stage, record: StageRecord, diagnosis: Diagnosis) -> None:
+def fail_attempt(draft: Draft, stage: ProgramStage, record: StageRecord, diagnosis: Diagnosis) -> None:
     """End an attempt: another one follows if the cause allows it, else the stage has failed."""
     failures = dict(record.failures)
     if diagnosis.cause is not Cause.INTERRUPTED:
@@ -236,7 +236,7 @@ def _remove(draft: Draft, record: StageRecord) -> bool:
     return True
 
 
-def _retry(draft: Draft, stage: Stage, record: StageRecord) -> None:
+def _retry(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
     if _remove(draft, record):
         return
     if record.retry_at and record.retry_at > draft.time:

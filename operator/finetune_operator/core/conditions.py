@@ -10,7 +10,7 @@ from finetune_operator.api import reasons
 from .draft import Draft
 from .paths import Json, lookup
 from .run import StageRecord
-from .stages import STAGES, WORKSPACE
+from .stages import GATE, STAGES, WORKSPACE
 
 _LIMIT = 1024
 
@@ -57,7 +57,7 @@ def _succeeded(draft: Draft, failure: Mapping[str, Any] | None, ended: bool) -> 
         reason = str(failure["reason"]) if ended else reasons.STOPPING
         return ("Succeeded", "False" if ended else "Unknown", reason, str(failure.get("message") or ""))
     if ended:
-        return ("Succeeded", "True", reasons.SUCCEEDED, "")
+        return _rejected(draft, "Succeeded", "False") or ("Succeeded", "True", reasons.SUCCEEDED, "")
     return ("Succeeded", "Unknown", reasons.RUNNING if draft.records else reasons.WAITING, "")
 
 
@@ -65,10 +65,18 @@ def _stalled(draft: Draft, failure: Mapping[str, Any] | None, ended: bool) -> _L
     """Abnormal-true, as kstatus reads it: failed for good, or waiting for somebody outside."""
     if failure and ended:
         return ("Stalled", "True", str(failure["reason"]), str(failure.get("message") or ""))
-    if draft.obstacles and not ended:
+    if ended:
+        return _rejected(draft, "Stalled", "True")
+    if draft.obstacles:
         reason, message = draft.obstacles[0]
         return ("Stalled", "True", reason, message)
     return None
+
+
+def _rejected(draft: Draft, type_: str, status: str) -> _Line | None:
+    if not draft.rejected:
+        return None
+    return (type_, status, reasons.GATE_REJECTED, draft.records[GATE].message or "")
 
 
 _BY_STATE = {"Succeeded": "True", "Failed": "False", "Skipped": "False"}
@@ -87,7 +95,7 @@ _PHASES = (("registration", "Registering"), ("evaluation", "Evaluating"), ("trai
 def phase(draft: Draft) -> str:
     """One word for people. Nothing in this program branches on it."""
     if draft.get("finishedAt"):
-        return "Failed" if draft.get("failure") else "Succeeded"
+        return "Failed" if draft.get("failure") else "Rejected" if draft.rejected else "Succeeded"
     if draft.suspended:
         return "Suspended"
     for stage, word in _PHASES:
@@ -107,7 +115,7 @@ def summary(draft: Draft) -> Json:
         "progress": f"{progress['percent']}%" if running and "percent" in progress else None,
         "eta": short_duration(progress["etaSeconds"]) if running and progress.get("etaSeconds") is not None else None,
         "loss": f"{history[-1]['loss']:.4g}" if history else None,
-        "score": _score(metrics.get("evaluation") or {}, lookup(resolved, "spec.evaluation.tasks") or ()),
+        "score": _score(metrics.get("evaluation") or {}, lookup(resolved, "spec") or {}),
         "model": f"{registry['name']}:{registry['version']}" if registry else lookup(resolved, "spec.model.uri"),
         "algorithm": lookup(resolved, "spec.training.algorithm"),
         "message": _message(draft),
@@ -115,10 +123,13 @@ def summary(draft: Draft) -> Json:
     return {key: str(value)[:128] for key, value in found.items() if value}
 
 
-def _score(scores: Mapping[str, float], tasks: Any) -> str | None:
-    if "holdout.bits_per_byte" in scores:
-        return f"{scores['holdout.bits_per_byte']:.4g}"
-    for task in tasks:
+def _score(scores: Mapping[str, float], spec: Mapping[str, Any]) -> str | None:
+    """The first metric of the gate, else the held-out rows', else the first task's first."""
+    required = lookup(spec, "gate.requirements") or ()
+    for name in (*(one["metric"] for one in required[:1]), "holdout.bits_per_byte"):
+        if name in scores:
+            return f"{scores[name]:.4g}"
+    for task in lookup(spec, "evaluation.tasks") or ():
         for key in sorted(scores):
             if key.startswith(f"{task}.") and "_stderr" not in key:
                 return f"{scores[key]:.4g}"
@@ -129,6 +140,8 @@ def _message(draft: Draft) -> str | None:
     failure = draft.get("failure")
     if failure:
         return f"{failure['reason']}: {failure.get('message') or ''}"
+    if draft.rejected and draft.records[GATE].message:
+        return f"{reasons.GATE_REJECTED}: {draft.records[GATE].message}"
     if draft.obstacles:
         return f"{draft.obstacles[0][0]}: {draft.obstacles[0][1]}"
     for record in draft.records.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,9 +42,14 @@ class Draft:
         return 0.0
 
     @property
+    def rejected(self) -> bool:
+        """Whether the gate has not let the model pass."""
+        return (self.get("gate") or {}).get("passed") is False
+
+    @property
     def view(self) -> Run:
-        """The run with the records as they are now."""
-        return self.run.with_stages(self.records)
+        """The run as it is now, with all that this pass has decided."""
+        return replace(self.run, status={**self.run.status, **self.fields}).with_stages(self.records)
 
     def get(self, field: str) -> Any:
         """A top-level field of status, as it will be written."""

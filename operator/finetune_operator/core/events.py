@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from finetune_operator.api import reasons
+
 from .decision import Event
 from .run import StageRecord
 
@@ -44,5 +46,7 @@ def _run_events(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
         failure = after.get("failure")
         if failure:
             yield Event("Warning", failure["reason"], str(failure.get("message") or "")[:_LIMIT])
+        elif (after.get("gate") or {}).get("passed") is False:
+            yield Event("Warning", reasons.GATE_REJECTED, str((after.get("summary") or {}).get("message", "")))
         else:
             yield Event("Normal", "RunSucceeded", str((after.get("summary") or {}).get("model", "")))

@@ -22,6 +22,7 @@ from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM
 
 from . import attempt, naming
+from .admission import admit
 from .conditions import conditions, phase, summary
 from .decision import Create, Decision, Delete
 from .draft import Draft
@@ -32,7 +33,7 @@ from .paths import Json
 from .progress import watch_progress
 from .resolve import Refusal, resolve
 from .run import Run, StageRecord
-from .stages import ORDER, RERUN_FROM, STAGES, WORKSPACE
+from .stages import GATE, ORDER, PROGRAMS, RERUN_FROM, STAGE, STAGES, WORKSPACE
 from .times import duration, moment, seconds_between, stamp
 from .trim import size_of, trim
 
@@ -140,6 +141,7 @@ def _begin(draft: Draft, rerun_id: str | None) -> None:
     draft.fields.update({
         "startedAt": draft.run.status.get("startedAt") or draft.time, "finishedAt": None, "failure": None, "progress": None,
         "cleanedAt": None, "rerunId": rerun_id, "resolved": draft.run.status["resolved"], "round": draft.run.status["round"],
+        "gate": draft.get("gate") if draft.records[GATE].ended else None,
     })  # fmt: skip
     for stage in STAGES:
         reason = stage.skipped(draft.run)
@@ -160,8 +162,11 @@ def _refuse(run: Run, observed: Observed, now: datetime, refusal: Refusal, rerun
 
 def _advance(draft: Draft) -> None:
     _prepare_workspace(draft)
-    for stage in STAGES:
-        attempt.step(draft, stage)
+    for name in STAGE:
+        if name == GATE:
+            admit(draft)
+        else:
+            attempt.step(draft, PROGRAMS[name])
     if draft.get("failure"):
         _stop(draft)
         return
@@ -234,7 +239,7 @@ def _make(draft: Draft, record: StageRecord, ref: Ref) -> None:
     elif ref.name == naming.entry_name(settings.entry_digest):
         draft.effects.append(Create(children.entry_configmap(run.namespace, settings.entry_digest, settings.entry_archive), ref))
     else:
-        inputs = {stage.name: stage.inputs(run) for stage in STAGES if not stage.skipped(run)}
+        inputs = {stage.name: stage.inputs(run) for stage in PROGRAMS.values() if not stage.skipped(run)}
         draft.effects.append(Create(children.inputs_configmap(run, inputs), ref))
 
 

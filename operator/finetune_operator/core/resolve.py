@@ -161,6 +161,8 @@ def _derive(merged: Json, origins: dict[str, str], settings: Settings) -> None:
         default("dataset.badRows.share", 0.01)
     if lookup(merged, "registry.address"):
         default("registry.kind", "ModelRegistry")
+        if lookup(merged, "registry.address").startswith("https://"):
+            default("registry.port", 443, over=("preset",))
     elif settings.local_registry:
         default("registry.kind", "MLflow")
 

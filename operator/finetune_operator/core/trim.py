@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .paths import Json
+from .paths import Json, lookup
 
 OBJECT_LIMIT = 64 * 1024
 """Bytes of the whole object as JSON."""
@@ -47,8 +47,13 @@ def _log_tail(status: Json) -> Json:
 
 
 def _scores(status: Json) -> Json:
+    """The gate's scores stay."""
     metrics = status.get("metrics") or {}
-    few = {group: dict(sorted(scores.items())[:32]) for group, scores in metrics.items()}
+    wanted = {entry["metric"] for entry in lookup(status, "resolved.spec.gate.requirements") or ()}
+    few = {
+        group: dict(sorted(scores.items(), key=lambda item: (item[0].removesuffix("_stderr") not in wanted, item[0]))[:64])
+        for group, scores in metrics.items()
+    }
     return {**status, "metrics": few} if metrics else status
 
 

@@ -25,6 +25,7 @@ Json = dict[str, Any]
 WORKSPACE_PATH = "/workspace"
 DOCUMENTS_PATH = "/etc/finetune"
 TASK_FILES_PATH = "/etc/finetune-tasks"
+REGISTRY_CA_PATH = "/etc/finetune-registry-ca"
 ENTRY_PATH = "/opt/finetune"
 ENTRY_FILE = "training.pyz"
 SCRATCH_PATH = "/tmp"  # noqa: S108 - a path inside the container
@@ -36,6 +37,8 @@ HF_SECRET = ("hf-token", ("HF_TOKEN",))
 """Standard Secret and keys for the Hugging Face hub, as the OpenShift AI pipelines name them."""
 AWS_SECRET = ("s3-secret", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
 """The same for S3."""
+REGISTRY_SECRET = ("registry-token", ("REGISTRY_TOKEN",))
+"""The same for the model registry."""
 
 
 @dataclass(frozen=True)

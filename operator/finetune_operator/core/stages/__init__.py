@@ -1,31 +1,37 @@
 """The stage graph: one file a stage, and the order in which they are considered."""
 
-from .base import Stage
+from .base import ProgramStage, Stage
 from .dataset import DatasetStage
 from .evaluation import BaselineStage, EvaluationStage
+from .gate import GATE, GateStage
 from .model import ModelStage
 from .registration import RegistrationStage
+from .registry_check import RegistryCheckStage
 from .training import TrainingStage
 
 WORKSPACE = "workspace"
 """The stage that has no program: claim and ConfigMaps."""
 
 STAGES: tuple[Stage, ...] = (
-    DatasetStage(), ModelStage(), TrainingStage(), BaselineStage(), EvaluationStage(), RegistrationStage(),
+    DatasetStage(), ModelStage(), RegistryCheckStage(), TrainingStage(), BaselineStage(), EvaluationStage(), GateStage(),
+    RegistrationStage(),
 )  # fmt: skip
-"""Every stage with a program, each behind those that it comes after."""
+"""Every stage but the workspace, each behind those that it comes after."""
 
 STAGE: dict[str, Stage] = {stage.name: stage for stage in STAGES}
+PROGRAMS: dict[str, ProgramStage] = {stage.name: stage for stage in STAGES if isinstance(stage, ProgramStage)}
+"""The stages with a program."""
 ORDER: tuple[str, ...] = (WORKSPACE, *STAGE)
 
+_FROM_GATE = ("registry-check", "gate", "registration")
 RERUN_FROM: dict[str, tuple[str, ...]] = {
-    "dataset": ("dataset", "training", "baseline", "evaluation", "registration"),
-    "model": ("model", "training", "baseline", "evaluation", "registration"),
-    "training": ("training", "evaluation", "registration"),
-    "evaluation": ("baseline", "evaluation", "registration"),
-    "gate": ("registration",),
-    "registration": ("registration",),
+    "dataset": ("dataset", "training", "baseline", "evaluation", *_FROM_GATE),
+    "model": ("model", "training", "baseline", "evaluation", *_FROM_GATE),
+    "training": ("training", "evaluation", *_FROM_GATE),
+    "evaluation": ("baseline", "evaluation", *_FROM_GATE),
+    "gate": _FROM_GATE,
+    "registration": ("registry-check", "registration"),
 }
 """The stages that a rerun from a stage does again; the others keep their results."""
 
-__all__ = ["ORDER", "RERUN_FROM", "STAGE", "STAGES", "WORKSPACE", "Stage"]
+__all__ = ["GATE", "ORDER", "PROGRAMS", "RERUN_FROM", "STAGE", "STAGES", "WORKSPACE", "ProgramStage", "Stage"]

@@ -13,35 +13,44 @@ from finetune_operator.core.observation import Observed
 from finetune_operator.core.run import Run
 
 
-class Stage(ABC):
-    """One stage program in the graph.
+class Stage:
+    """One stage in the graph.
 
     Attributes:
         name: of the stage, in status and in documents.
-        program: the image and the ``finetune_stages`` package that it runs.
         condition: the condition that tells of it, if one does.
         after: the stages that must have ended well (or been skipped) before.
-        reads: the stages whose results it depends on: their digests belong to its own.
     """
 
     name: ClassVar[str]
-    program: ClassVar[str]
     condition: ClassVar[str | None] = None
     after: ClassVar[tuple[str, ...]] = ("workspace",)
-    reads: ClassVar[tuple[str, ...]] = ()
-    kind: ClassVar[str] = "Job"
 
     def skipped(self, run: Run) -> str | None:
         """The reason for which the run does without this stage, if it does."""
         return None
 
-    def ready(self, run: Run, observed: Observed) -> bool:
-        """Whether it may begin now, beyond the end of those before it."""
-        return True
-
     def forgiven(self, run: Run) -> bool:
         """Whether the run goes on when this stage has failed."""
         return False
+
+
+class ProgramStage(Stage, ABC):
+    """A stage that is the work of a program.
+
+    Attributes:
+        program: the image and the ``finetune_stages`` package that it runs.
+        reads: the stages whose results it depends on: their digests belong to its own.
+        kind: the kind of its child.
+    """
+
+    program: ClassVar[str]
+    reads: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[str] = "Job"
+
+    def ready(self, run: Run, observed: Observed) -> bool:
+        """Whether it may begin now, beyond the end of those before it."""
+        return True
 
     @abstractmethod
     def inputs(self, run: Run) -> Any:
@@ -69,7 +78,7 @@ class Stage(ABC):
         return found if isinstance(found, str) else None
 
 
-def inputs_digest(stage: Stage, run: Run) -> str:
+def inputs_digest(stage: ProgramStage, run: Run) -> str:
     """The digest of everything that a stage's result depends on: its inputs, its program, and the results that it reads."""
     resolved = run.status.get("resolved") or {}
     program = resolved.get("entryDigest") if stage.program == "training" else (resolved.get("images") or {}).get(stage.program)

@@ -8,10 +8,10 @@ from finetune_contract.result import DatasetOutputs, Result
 from finetune_operator.core.manifests.pod import AWS_SECRET, HF_SECRET, PodNeeds, secrets
 from finetune_operator.core.run import Run
 
-from .base import Stage, section
+from .base import ProgramStage, section
 
 
-class DatasetStage(Stage):
+class DatasetStage(ProgramStage):
     """Fetch, check and split the data."""
 
     name = "dataset"

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from finetune_contract.codec import decode
-from finetune_contract.documents import EvaluationInputs
+from finetune_contract.documents import KEEP_METRICS_VARIABLE, EvaluationInputs
 from finetune_contract.result import EvaluationOutputs, Result
 from finetune_operator.api import reasons
+from finetune_operator.core.gate import compares
 from finetune_operator.core.manifests.pod import HF_SECRET, TASK_FILES_PATH, PodNeeds, secrets
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.run import Run
 
-from .base import Stage, section
+from .base import ProgramStage, section
+from .gate import requirements
 
 _GENERATION = {
     "temperature": "temperature", "topP": "top_p", "topK": "top_k", "doSample": "do_sample", "maxTokens": "max_gen_toks",
@@ -20,7 +22,7 @@ _GENERATION = {
 """Our names of generation values to those of lm-eval."""
 
 
-class EvaluationStage(Stage):
+class EvaluationStage(ProgramStage):
     """Measure the fine-tuned model."""
 
     name: ClassVar[str] = "evaluation"
@@ -53,10 +55,13 @@ class EvaluationStage(Stage):
         wish = section(run, "evaluation")
         resources = wish.get("resources") or {}
         files = wish.get("taskFiles")
-        variable = ({"name": "FINETUNE_TASK_FILES", "value": TASK_FILES_PATH},) if files else ()
+        variables = [{"name": "FINETUNE_TASK_FILES", "value": TASK_FILES_PATH}] if files else []
+        wanted = ",".join(sorted({requirement["metric"] for requirement in requirements(run)}))
+        if wanted:
+            variables.append({"name": KEEP_METRICS_VARIABLE, "value": wanted})
         return PodNeeds(
             cpu=resources.get("cpu"), memory=resources.get("memory"), ephemeral_storage=resources.get("ephemeralStorage"),
-            gpus=wish.get("gpus", 0), environment=(*secrets(wish.get("secretRef"), HF_SECRET), *variable),
+            gpus=wish.get("gpus", 0), environment=(*secrets(wish.get("secretRef"), HF_SECRET), *variables),
             placement=wish.get("placement") or {},
             volumes=({"name": "tasks", "configMap": {"name": files["name"]}},) if files else (),
             mounts=({"name": "tasks", "mountPath": TASK_FILES_PATH, "readOnly": True},) if files else (),
@@ -81,7 +86,8 @@ class BaselineStage(EvaluationStage):
     subject = "base"
 
     def skipped(self, run: Run) -> str | None:
-        return super().skipped(run) or (None if section(run, "evaluation")["baseline"] else reasons.BASELINE_NOT_ASKED)
+        asked = section(run, "evaluation")["baseline"] or compares(requirements(run))
+        return super().skipped(run) or (None if asked else reasons.BASELINE_NOT_ASKED)
 
     def ready(self, run: Run, observed: Observed) -> bool:
         training = run.stages["training"]

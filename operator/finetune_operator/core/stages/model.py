@@ -10,10 +10,10 @@ from finetune_contract.result import ModelOutputs, Result
 from finetune_operator.core.manifests.pod import AWS_SECRET, HF_SECRET, PodNeeds, secrets
 from finetune_operator.core.run import Run
 
-from .base import Stage, section
+from .base import ProgramStage, section
 
 
-class ModelStage(Stage):
+class ModelStage(ProgramStage):
     """Bring the base model into the workspace, whole and checked."""
 
     name = "model"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_contract.codec import decode
-from finetune_contract.documents import RegistrationInputs
+from finetune_contract.documents import GATE_VARIABLE, REGISTRY_CA_VARIABLE, RegistrationInputs
 from finetune_contract.result import RegistrationOutputs, Result
 from finetune_operator.api import reasons
-from finetune_operator.core.manifests.pod import PodNeeds
+from finetune_operator.core.manifests.pod import REGISTRY_CA_PATH, REGISTRY_SECRET, PodNeeds, secrets
 from finetune_operator.core.paths import leaves
 from finetune_operator.core.run import Run
 
-from .base import Stage, section
+from .base import ProgramStage, section
 from .training import model_uri
 
 _SHOWN_SECTIONS = ("dataset", "model", "training", "evaluation")
@@ -22,13 +22,13 @@ _NOT_SHOWN = ("secretRef", "pullSecretRef", "caRef", "placement", "imagePullSecr
 _LEFT_OUT = (reasons.EVALUATION_DISABLED, reasons.BASELINE_NOT_ASKED)
 
 
-class RegistrationStage(Stage):
+class RegistrationStage(ProgramStage):
     """Register, and read back what was registered."""
 
     name = "registration"
     program = "registration"
     condition = "Registered"
-    after = ("training", "evaluation", "baseline")
+    after = ("training", "evaluation", "baseline", "gate")
     reads = ("dataset", "model", "training", "evaluation", "baseline")
 
     def skipped(self, run: Run) -> str | None:
@@ -37,14 +37,17 @@ class RegistrationStage(Stage):
     def inputs(self, run: Run) -> RegistrationInputs:
         wish = section(run, "registry")
         return RegistrationInputs(
-            kind=wish["kind"], name=wish["name"], version=wish["version"], model_uri=model_uri(run),
+            kind=wish["kind"], name=wish["name"], version=wish["version"], model_uri=model_uri(run, run.layout.final_model),
+            address=registry_address(run),
             on_existing=wish["onExisting"], author=wish.get("author"), description=wish.get("description"), format=wish["format"],
             format_version=wish["formatVersion"], alias=wish.get("alias"), parameters=_parameters(run),
             results={name: run.layout.newest_result(name) for name in self.reads if run.stages[name].reason not in _LEFT_OUT},
         )  # fmt: skip
 
     def pod(self, run: Run) -> PodNeeds:
-        return PodNeeds(cpu="500m", memory="1Gi")
+        verdict = (run.status.get("gate") or {}).get("passed")
+        told = "Rejected" if verdict is False else "Passed" if verdict else None
+        return registry_needs(run, *([{"name": GATE_VARIABLE, "value": told}] if told else ()))
 
     def prove(self, run: Run, result: Result) -> str | None:
         found = decode(RegistrationOutputs, result.outputs, "outputs")
@@ -60,6 +63,33 @@ class RegistrationStage(Stage):
 
     def output_digest(self, result: Result) -> str | None:
         return None
+
+
+def registry_address(run: Run) -> str | None:
+    """The registry's URL with scheme and port; ``None`` for the store in the workspace."""
+    wish = section(run, "registry")
+    address = wish.get("address")
+    if not address:
+        return None
+    url = str(address) if "://" in address else f"http://{address}"
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return url if ":" in host else f"{scheme}://{host}:{wish['port']}{slash}{path}"
+
+
+def registry_needs(run: Run, *environment: dict[str, Any]) -> PodNeeds:
+    """What a pod needs that speaks to the registry: its token and its CA bundle."""
+    wish = section(run, "registry")
+    bundle = wish.get("caRef")
+    tokens = secrets(wish.get("secretRef"), REGISTRY_SECRET) if wish.get("address") else ()
+    if not bundle:
+        return PodNeeds(cpu="500m", memory="1Gi", environment=(*tokens, *environment))
+    path = f"{REGISTRY_CA_PATH}/{bundle.get('key') or 'ca.crt'}"
+    return PodNeeds(
+        cpu="500m", memory="1Gi", environment=(*tokens, {"name": REGISTRY_CA_VARIABLE, "value": path}, *environment),
+        volumes=({"name": "registry-ca", "configMap": {"name": bundle["name"]}},),
+        mounts=({"name": "registry-ca", "mountPath": REGISTRY_CA_PATH, "readOnly": True},),
+    )  # fmt: skip
 
 
 def _parameters(run: Run) -> dict[str, str | int | float | bool]:

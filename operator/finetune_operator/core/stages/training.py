@@ -5,28 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_contract.codec import decode, encode
-from finetune_contract.documents import CheckpointInputs, OsftInputs, TrainingInputs
+from finetune_contract.documents import CheckpointInputs, LoraInputs, OsftInputs, TrainingInputs
 from finetune_contract.result import HISTORY_LIMIT, Result, TrainingOutputs, thin
 from finetune_operator.core import naming
 from finetune_operator.core.manifests.pod import ENTRY_PATH, HF_SECRET, PodNeeds, secrets
 from finetune_operator.core.run import Run
 
-from .base import Stage, section
+from .base import ProgramStage, section
 
 
-class TrainingStage(Stage):
+class TrainingStage(ProgramStage):
     """Train, and prove it: every sample seen, the written model opened again."""
 
     name = "training"
     program = "training"
     condition = "Trained"
-    after = ("dataset", "model")
+    after = ("dataset", "model", "registry-check")
     reads = ("dataset", "model")
     kind = "TrainJob"
 
     def inputs(self, run: Run) -> TrainingInputs:
         wish = section(run, "training")
-        osft = wish.get("osft") or {}
+        osft, lora = wish.get("osft") or {}, wish.get("lora") or {}
         return TrainingInputs(
             algorithm=wish["algorithm"], engine=wish["engine"], epochs=wish["epochs"],
             effective_batch_size=wish["effectiveBatchSize"], max_tokens_per_gpu=wish["maxTokensPerGPU"],
@@ -37,6 +37,11 @@ class TrainingStage(Stage):
             osft=None if wish["algorithm"] != "osft" else OsftInputs(
                 unfreeze_rank_ratio=float(osft["unfreezeRankRatio"]), target_patterns=tuple(osft["targetPatterns"]),
                 trainable=osft["trainable"],
+            ),
+            lora=None if wish["algorithm"] != "lora" else LoraInputs(
+                rank=lora["rank"], alpha=lora["alpha"], dropout=float(lora["dropout"]),
+                target_modules=tuple(lora["targetModules"]), rslora=lora["rslora"], dora=lora["dora"],
+                quantization=lora["quantization"], packing=lora["packing"],
             ),
             checkpoints=CheckpointInputs(per_epoch=wish["checkpoints"]["perEpoch"], keep=wish["checkpoints"].get("keep")),
         )  # fmt: skip
@@ -62,15 +67,16 @@ class TrainingStage(Stage):
 
     def tell(self, run: Run, result: Result) -> dict[str, Any]:
         found = decode(TrainingOutputs, result.outputs, "outputs")
+        adapter = {"adapterUri": model_uri(run, run.layout.adapter)} if found.adapter_digest else {}
         return {
-            "model": {"digest": found.digest, "uri": model_uri(run)},
+            "model": {"digest": found.digest, "uri": model_uri(run, run.layout.final_model), **adapter},
             "metrics": {"training": dict(result.metrics)},
             "history": encode(thin(result.history, HISTORY_LIMIT)),
         }
 
 
-def model_uri(run: Run) -> str:
-    """Where the fine-tuned model lies, as the registry will say it."""
+def model_uri(run: Run, folder: str) -> str:
+    """A folder of the workspace with a model in it, as the registry will say it."""
     claim = section(run, "storage").get("claimName") or naming.claim_name(run.name)
     base = str(run.status["resolved"]["volumeUri"]).format(claim=claim)
-    return f"{base}/{run.layout.final_model}"
+    return f"{base}/{folder}"

@@ -1,0 +1,54 @@
+"""The way of a model through the gate: judged once its scores are there, then let through or not."""
+
+from __future__ import annotations
+
+from finetune_operator.api import reasons
+
+from .draft import Draft
+from .gate import Scores, Unjudgeable, Verdict, judge
+from .run import StageRecord
+from .stages import GATE, STAGE
+from .stages.gate import requirements
+
+_MESSAGE_LIMIT = 1024
+
+
+def admit(draft: Draft) -> None:
+    """Bring the gate's record to its verdict, once evaluation and baseline have ended."""
+    record = draft.records[GATE]
+    if (
+        record.ended
+        or draft.suspended
+        or not all(draft.records[name].state in ("Succeeded", "Skipped") for name in STAGE[GATE].after)
+    ):
+        return
+    record = record.but(attempt=1, round=draft.run.round, started_at=draft.time, finished_at=draft.time)
+    metrics = draft.get("metrics") or {}
+    scores = Scores(metrics.get("evaluation") or {}, metrics.get("baseline") or {}, metrics.get("higherIsBetter") or {})
+    found = judge(requirements(draft.run), scores)
+    if isinstance(found, Unjudgeable):
+        _fail(draft, record, found)
+    else:
+        _decide(draft, record, found)
+
+
+def _fail(draft: Draft, record: StageRecord, found: Unjudgeable) -> None:
+    draft.record(record.but(state="Failed", reason=found.reason.name, message=found.message[:_MESSAGE_LIMIT]))
+    draft.fields["failure"] = {
+        "stage": GATE, "reason": found.reason.name, "message": found.message[:_MESSAGE_LIMIT], "hint": found.reason.remedy,
+    }  # fmt: skip
+
+
+def _decide(draft: Draft, record: StageRecord, verdicts: list[Verdict]) -> None:
+    missed = [verdict for verdict in verdicts if not verdict.passed]
+    draft.fields["gate"] = {"passed": not missed, "requirements": [verdict.as_status() for verdict in verdicts]}
+    if not missed:
+        met = "; ".join(verdict.message for verdict in verdicts)
+        draft.record(record.but(state="Succeeded", reason=reasons.GATE_PASSED, message=met[:_MESSAGE_LIMIT]))
+        return
+    message = "; ".join(verdict.message for verdict in missed)[:_MESSAGE_LIMIT]
+    draft.record(record.but(state="Failed", reason=reasons.GATE_REJECTED, message=message))
+    if not STAGE[GATE].forgiven(draft.run):
+        registration = draft.records["registration"]
+        if not registration.ended:  # without a registry it is left out already
+            draft.record(registration.but(state="Skipped", reason=reasons.GATE_REJECTED, finished_at=draft.time))

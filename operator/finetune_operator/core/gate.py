@@ -1,0 +1,130 @@
+"""The gate: whether what was measured is good enough, requirement by requirement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_contract.reasons import Reason
+from finetune_operator.api import reasons
+
+_ROUNDING = 1e-9
+"""Share of a bound by which a value may miss it: decimal fractions have no exact binary form."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured, by safe key; a standard error ends in ``_stderr``."""
+
+    after: Mapping[str, float]
+    before: Mapping[str, float]
+    higher_is_better: Mapping[str, bool]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One requirement, measured. ``bound`` is the one of its bounds that is nearest to failing, or missed most.
+
+    ``margin`` is the distance to it in the metric's own unit; negative where it is missed.
+    """
+
+    metric: str
+    passed: bool
+    value: float
+    bound: float
+    margin: float
+    message: str
+
+    def as_status(self) -> dict[str, Any]:
+        """The entry of ``status.gate.requirements``."""
+        return {
+            "metric": self.metric, "passed": self.passed, "value": self.value, "bound": self.bound,
+            "margin": float(f"{self.margin:.6g}"), "message": self.message,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Unjudgeable:
+    """Why there can be no verdict."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """One of a requirement's bounds: what it says, where it lies, how far the value is on its good side, and how sure that is."""
+
+    words: str
+    at: float
+    margin: float
+    error: float
+
+
+def judge(requirements: Sequence[Mapping[str, Any]], scores: Scores) -> list[Verdict] | Unjudgeable:
+    """The verdict on each requirement; the gate is passed when all are."""
+    verdicts = []
+    for wish in requirements:
+        found = _judge_one(wish, scores)
+        if isinstance(found, Unjudgeable):
+            return found
+        verdicts.append(found)
+    return verdicts
+
+
+def compares(requirements: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a requirement asks for the base model's score too."""
+    return any("maxRegression" in wish for wish in requirements)
+
+
+def _judge_one(wish: Mapping[str, Any], scores: Scores) -> Verdict | Unjudgeable:
+    missing = _missing(wish, scores)
+    if missing:
+        return missing
+    metric = str(wish["metric"])
+    value = scores.after[metric]
+    worst = min(_bounds(wish, scores), key=lambda bound: bound.margin)
+    missed = worst.margin < -_ROUNDING * max(1.0, abs(worst.at))
+    forgiven = missed and bool(wish.get("withinStandardError")) and -worst.margin <= worst.error
+    sentence = f"{metric} is {value:.6g}, {worst.words}"
+    if forgiven:
+        sentence += f"; missed by {-worst.margin:.3g}, within its standard error of {worst.error:.3g}"
+    elif missed:
+        sentence += f"; missed by {-worst.margin:.3g}"
+    return Verdict(metric, not missed or forgiven, value, worst.at, worst.margin, sentence)
+
+
+def _missing(wish: Mapping[str, Any], scores: Scores) -> Unjudgeable | None:
+    metric = str(wish["metric"])
+    if metric not in scores.after:
+        known = sorted(name for name in scores.after if not name.endswith("_stderr") and "." in name)
+        measured = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
+        return Unjudgeable(reasons.METRIC_MISSING, f"gate: {metric} was not measured; there are {measured or 'no scores'}.")
+    if "maxRegression" not in wish:
+        return None
+    if metric not in scores.before:
+        return Unjudgeable(reasons.METRIC_MISSING, f"gate: {metric} was not measured on the base model.")
+    if metric not in scores.higher_is_better:
+        return Unjudgeable(
+            reasons.DIRECTION_UNKNOWN, f"gate: the task of {metric} does not say whether more of it is better; use min or max."
+        )
+    return None
+
+
+def _bounds(wish: Mapping[str, Any], scores: Scores) -> Iterator[_Bound]:
+    metric = wish["metric"]
+    value, error = scores.after[metric], scores.after.get(f"{metric}_stderr", 0.0)
+    if "min" in wish:
+        yield _Bound(f"at least {wish['min']:.6g} is required", wish["min"], value - wish["min"], error)
+    if "max" in wish:
+        yield _Bound(f"at most {wish['max']:.6g} is allowed", wish["max"], wish["max"] - value, error)
+    if "maxRegression" in wish:
+        before, allowed = scores.before[metric], float(wish["maxRegression"])
+        both = math.hypot(error, scores.before.get(f"{metric}_stderr", 0.0))
+        words = f"at most {allowed:.6g} worse than the base model's {before:.6g} is allowed"
+        if scores.higher_is_better[metric]:
+            yield _Bound(words, before - allowed, value - (before - allowed), both)
+        else:
+            yield _Bound(words, before + allowed, before + allowed - value, both)

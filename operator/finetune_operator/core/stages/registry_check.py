@@ -1,0 +1,34 @@
+"""Stage *registry-check*: with ``registry.onExisting: Fail``, whether the version is free is asked before anything is trained."""
+
+from __future__ import annotations
+
+from finetune_contract.codec import decode
+from finetune_contract.documents import RegistryCheckInputs
+from finetune_contract.result import RegistryCheckOutputs, Result
+from finetune_operator.api import reasons
+from finetune_operator.core.manifests.pod import PodNeeds
+from finetune_operator.core.run import Run
+
+from .base import ProgramStage, section
+from .registration import registry_address, registry_needs
+
+
+class RegistryCheckStage(ProgramStage):
+    """Ask the registry."""
+
+    name = "registry-check"
+    program = "registration"
+
+    def skipped(self, run: Run) -> str | None:
+        wish = section(run, "registry")
+        return None if wish.get("kind") and wish["onExisting"] == "Fail" else reasons.CHECK_NOT_ASKED
+
+    def inputs(self, run: Run) -> RegistryCheckInputs:
+        wish = section(run, "registry")
+        return RegistryCheckInputs(wish["kind"], wish["name"], wish["version"], registry_address(run))
+
+    def pod(self, run: Run) -> PodNeeds:
+        return registry_needs(run)
+
+    def prove(self, run: Run, result: Result) -> str | None:
+        return None if decode(RegistryCheckOutputs, result.outputs, "outputs").free else "the registry was not asked"
