@@ -1,90 +1,17 @@
-"""``finetune`` as a person starts it: a process of its own, in a folder of its own."""
+"""What the runs of these tests start from: an empty folder, a tiny base model, a few chat rows."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from filelock import FileLock
 
 import pydocs
+from cli.desk import Desk
 from stages.conftest import _train
-
-PROGRAM = Path(sys.executable).parent / "finetune"
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended: exit code, standard output and standard error."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def object(self) -> dict[str, Any]:
-        """What ``-o json`` printed."""
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-
-@dataclass(frozen=True)
-class Desk:
-    """A folder that a person works in."""
-
-    folder: Path
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """No terminal, no colours, nothing of this machine's own settings."""
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "NO_COLOR": "1"}
-
-    def finetune(self, *arguments: str, seconds: float = 240, environment: Mapping[str, str] | None = None) -> Said:
-        """Run a command to its end."""
-        done = subprocess.run(
-            [PROGRAM, *arguments], cwd=self.folder, env={**self.environment, **(environment or {})}, capture_output=True, text=True,
-            timeout=seconds, check=False,
-        )  # fmt: skip
-        return Said(done.returncode, done.stdout, done.stderr)
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command and go on."""
-        return subprocess.Popen(
-            [PROGRAM, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def write(self, spec: Mapping[str, Any], name: str = "demo", file: str = "run.yaml", **metadata: Any) -> Path:
-        """Write a FineTuneRun into the folder."""
-        document = {
-            "apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": {"name": name, **metadata}, "spec": spec,
-        }  # fmt: skip
-        path = self.folder / file
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
-        return path
-
-    @property
-    def workspace(self) -> Path:
-        """The workspace that local runs share."""
-        return self.folder / ".finetune/volumes/default/workspace"
-
-    def run_folder(self, name: str = "demo") -> Path:
-        """The folder of the only run of that name."""
-        (found,) = (self.workspace / "runs").glob(f"{name}-*")
-        return found
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from cli.conftest import Desk, Said
+from cli.desk import Desk, Said, done_stages, stage_processes, state_of, status_of, wait_for
 from finetune_operator.api.reasons import REASONS
 
 Spec = Callable[..., dict[str, Any]]
@@ -33,13 +32,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[Des
     desk = Desk(tmp_path_factory.mktemp("desk"))
     desk.write(small(registry={"name": "tiny", "alias": "newest"}), labels={"finetunerun.io/experiment": "trial"})
     return desk, desk.finetune("run", "run.yaml")
-
-
-def status_of(desk: Desk, name: str = "demo") -> dict[str, Any]:
-    said = desk.finetune("get", name, "-o", "json")
-    assert said.code == 0, said.err
-    status: dict[str, Any] = said.object["status"]
-    return status
 
 
 @pytest.mark.xdist_group("finished")
@@ -187,43 +179,6 @@ def test_two_processes_train_together(desk: Desk, small: Spec) -> None:
 
 
 # -- interruptions -----------------------------------------------------------------------------------------------------
-
-
-def done_stages(desk: Desk) -> list[str]:
-    """The stages that did their work, as often as they did, in order."""
-    lines = (desk.run_folder() / "pipeline_log.txt").read_text().splitlines()
-    words = [line.split(" ", 1)[1] for line in lines]
-    return [line.split(":")[0] for line in words if not re.match(r"\w+: (Interrupted|Crashed|Superseded)", line)]
-
-
-def wait_for(look: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def state_of(desk: Desk, stage: str) -> str | None:
-    """The state of a stage, read beside the running command."""
-    try:
-        with sqlite3.connect(f"file:{desk.folder}/.finetune/store.db?mode=ro", uri=True) as database:
-            del database
-    except sqlite3.OperationalError:
-        return None
-    said = desk.finetune("get", "demo", "-o", "json")
-    if said.code != 0:
-        return None
-    stages = {entry["name"]: entry["state"] for entry in said.object.get("status", {}).get("stages", [])}
-    return stages.get(stage)
-
-
-def stage_processes(desk: Desk) -> list[int]:
-    """The processes that run stages for a folder."""
-    return [
-        int(json.loads(record.read_text())["pid"])
-        for record in (desk.folder / ".finetune/pods").glob("*/started.json")
-        if not record.with_name("exit.json").exists()
-    ]
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(desk: Desk, small: Spec) -> None:

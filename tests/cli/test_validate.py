@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.conftest import Desk
+from cli.desk import Desk
 from finetune_operator.api.crd import crd
 from finetune_operator.cli.documents import DocumentProblem, read_documents
 from finetune_operator.cli.init import template

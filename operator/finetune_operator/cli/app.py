@@ -13,7 +13,7 @@ from . import exitcodes
 
 app = typer.Typer(
     name="finetune",
-    help="Fine-tune a language model from one YAML: dataset, training, evaluation, registration.",
+    help="Fine-tune a language model from one YAML: dataset, training, evaluation, gate, registration.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -36,11 +36,31 @@ class Algorithm(StrEnum):
     lora = "lora"
 
 
+class Stage(StrEnum):
+    """Where a rerun may begin."""
+
+    dataset = "dataset"
+    model = "model"
+    training = "training"
+    evaluation = "evaluation"
+    gate = "gate"
+    registration = "registration"
+
+
 HomeOption = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads it at run time
     typer.Option("--home", help="Folder with the local state (default: $FINETUNE_HOME, else .finetune here)."),
 ]
 OutputOption = Annotated[Optional[Format], typer.Option("-o", "--output", help="Print the object instead of a text.")]  # noqa: UP045
+SecretOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--secret", metavar="NAME=FILE", help="Keys of the Secret NAME from FILE (KEY=value lines). Never stored."),
+]
+PlainOption = Annotated[bool, typer.Option("--plain", help="Plain lines instead of a live display.")]
+SetOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="PATH=VALUE", help="A field of spec: training.epochs=3; null takes it away. May be repeated."),
+]
 NameArgument = Annotated[str, typer.Argument(help="Name of the run.", show_default=False)]
 
 
@@ -69,17 +89,82 @@ def validate(files: Annotated[list[Path], typer.Argument(help="YAML files; - for
 def run(
     file: Annotated[Path, typer.Argument(help="YAML file with one FineTuneRun; - for standard input.", show_default=False)],
     home: HomeOption = None,
-    secret: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--secret", metavar="NAME=FILE", help="Keys of the Secret NAME from FILE (KEY=value lines). Never stored."),
-    ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a live display.")] = False,
+    secret: SecretOption = None,
+    plain: PlainOption = False,
     output: OutputOption = None,
 ) -> None:
     """Run it on this machine to its end. Ctrl-C stops; the same command goes on where it stopped."""
+    from .drive import Options
     from .run import run_file
 
-    raise typer.Exit(run_file(file, home, secret or [], plain=plain, output=output))
+    raise typer.Exit(run_file(file, Options(home, tuple(secret or ()), plain, output)))
+
+
+@app.command()
+def clone(
+    name: NameArgument,
+    new: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--name", help="Name of the new run. Default: the old one's with the next free number.", show_default=False),
+    ] = None,
+    assignment: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the new run instead of running it.")] = False,
+    home: HomeOption = None,
+    secret: SecretOption = None,
+    plain: PlainOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Run it again under another name, with changes. What it shares with the first is used again."""
+    from .clone import clone_run
+    from .drive import Options
+
+    raise typer.Exit(clone_run(name, new, assignment or (), Options(home, tuple(secret or ()), plain, output), dry_run=dry_run))
+
+
+@app.command()
+def rerun(
+    name: NameArgument,
+    stage: Annotated[Stage, typer.Option("--from", help="First stage to do again; those before it keep their results.")],
+    assignment: SetOption = None,
+    word: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--id", help="A word for this rerun: a ticket, a date. Default: the time.", show_default=False),
+    ] = None,
+    home: HomeOption = None,
+    secret: SecretOption = None,
+    plain: PlainOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Run a finished run again from one stage on; sections of that stage and of later ones may change."""
+    from .drive import Options
+    from .steer import rerun_run
+
+    options = Options(home, tuple(secret or ()), plain, output)
+    raise typer.Exit(rerun_run(name, stage.value, word, assignment or (), options))
+
+
+@app.command()
+def suspend(name: NameArgument, home: HomeOption = None, plain: PlainOption = False) -> None:
+    """Stop what a run does and hold it; what it has done stays."""
+    from .drive import Options
+    from .steer import suspend_run
+
+    raise typer.Exit(suspend_run(name, Options(home, plain=plain)))
+
+
+@app.command()
+def resume(
+    name: NameArgument,
+    home: HomeOption = None,
+    secret: SecretOption = None,
+    plain: PlainOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Let a suspended run go on, to its end."""
+    from .drive import Options
+    from .steer import resume_run
+
+    raise typer.Exit(resume_run(name, Options(home, tuple(secret or ()), plain, output)))
 
 
 @app.command()

@@ -24,7 +24,7 @@ MARKS = {
     "Succeeded": ("✓", "green"), "Failed": ("✗", "bold red"), "Skipped": ("-", "dim"), "Pending": ("·", "dim"),
     "Retrying": ("↻", "yellow"),
 }  # fmt: skip
-PHASE_STYLES = {"Succeeded": "bold green", "Failed": "bold red", "Suspended": "yellow"}
+PHASE_STYLES = {"Succeeded": "bold green", "Failed": "bold red", "Rejected": "bold red", "Suspended": "yellow"}
 _LINE_SECONDS = 5.0
 """Least time between two progress lines of the plain display."""
 

@@ -68,6 +68,19 @@ def read_documents(path: Path | None) -> list[Document]:
     return found
 
 
+def read_value(text: str) -> Any:
+    """One YAML value on its own, by the same rules.
+
+    Raises:
+        DocumentProblem: it is no YAML.
+    """
+    try:
+        node = yaml.compose(text, Loader=_LOADER)
+    except yaml.YAMLError as error:
+        raise DocumentProblem(f"no YAML: {getattr(error, 'problem', None) or error}") from None
+    return None if node is None else _Reader("").value(node, "")
+
+
 def _parse(text: str, source: str) -> Iterator[Document]:
     try:
         for node in yaml.compose_all(text, Loader=_LOADER):

@@ -5,6 +5,8 @@ FAILED = 1
 """The run ended without success for a reason that is neither the user's nor a passing one."""
 USAGE = 2
 """The command line itself is wrong."""
+REJECTED = 3
+"""The run has done all its work, and its gate did not let the model pass."""
 INVALID = 65
 """The user must change something: a file, a value, the data."""
 NO_INPUT = 66
@@ -12,4 +14,4 @@ NO_INPUT = 66
 TRY_AGAIN = 75
 """A passing fault, or the workspace is in use: the same command may succeed later."""
 INTERRUPTED = 130
-"""Ended by Ctrl-C; the same command goes on where it stopped."""
+"""Stopped by Ctrl-C or suspended before its end; it goes on where it stopped."""

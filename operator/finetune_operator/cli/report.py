@@ -25,6 +25,8 @@ def print_end(console: Console, run: Run, *, scores: bool = True) -> None:
     if measured is not None:
         console.print()
         console.print(measured)
+    for line in gate_lines(run):
+        console.print(line)
     console.print()
     for label, value in _results(run):
         # Paths and commands stay in one piece for whoever copies them.
@@ -55,6 +57,20 @@ def score_table(run: Run) -> Table | None:
     return table
 
 
+def gate_lines(run: Run) -> Iterator[Text]:
+    """The gate's verdict on each requirement; nothing where there is no gate."""
+    gate = run.status.get("gate")
+    if not gate:
+        return
+    passed = gate["passed"]
+    yield Text(
+        "\ngate passed" if passed else "\ngate not passed: the model is kept", style="bold green" if passed else "bold red"
+    )
+    for verdict in gate["requirements"]:
+        mark, style = ("✓", "green") if verdict["passed"] else ("✗", "bold red")
+        yield Text.assemble((f"  {mark} ", style), str(verdict["message"]))
+
+
 def _number(value: float, error: float | None) -> str:
     return f"{value:.4g} ± {error:.2g}" if error else f"{value:.4g}"
 
@@ -75,6 +91,8 @@ def _results(run: Run) -> Iterator[tuple[str, str]]:
         yield "registered", f"{registry['name']} {registry['version']} ({registry['kind']} version {registry['registryVersion']})"
     if model.get("uri"):
         yield "model", str(model["uri"]).removeprefix("file://")
+    if model.get("adapterUri"):
+        yield "adapter", str(model["adapterUri"]).removeprefix("file://")
     store = _mlflow_store(run)
     if registry.get("kind") == "MLflow" and store:
         yield "look", f"mlflow ui --backend-store-uri sqlite:///{store}"

@@ -1,0 +1,133 @@
+"""The gate on real scores, and the words that steer a run: rerun, clone, suspend, resume."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from cli.desk import Desk, Said, done_stages, stage_processes, state_of, status_of, wait_for
+
+Spec = Callable[..., dict[str, Any]]
+
+STRICT = {"requirements": [{"metric": "holdout.bits_per_byte", "max": 0.001}]}
+QUICK = {"enabled": False, "baseline": False}
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[Desk, Said]:
+    """A run whose gate nothing can pass."""
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    desk.write({**small(evaluation={"baseline": False}), "gate": STRICT}, labels={"finetunerun.io/experiment": "trial"})
+    return desk, desk.finetune("run", "run.yaml")
+
+
+@pytest.mark.xdist_group("judged")
+class TestARunThatTheGateRejects:
+    def test_it_says_so_and_keeps_the_model(self, judged: tuple[Desk, Said]) -> None:
+        desk, said = judged
+        assert said.code == 3, said.out + said.err
+        assert "gate not passed: the model is kept" in said.out
+        assert "at most 0.001 is allowed; missed by" in said.out
+        status = status_of(desk)
+        assert status["phase"] == "Rejected"
+        assert "registry" not in status
+        assert (desk.run_folder() / "final_model/config.json").exists()
+        assert not (desk.workspace / "mlflow.db").exists()
+
+    def test_get_shows_the_scores_of_all_runs(self, judged: tuple[Desk, Said]) -> None:
+        out = judged[0].finetune("get").out
+        head, line = out.splitlines()[:2]
+        assert head.split() == ["NAME", "ALGORITHM", "PHASE", "PROGRESS", "LOSS", "holdout.bits_per_byte", "MODEL", "AGE"]
+        assert line.split()[:3] == ["demo", "osft", "Rejected"]
+
+    def test_a_clone_is_the_same_wish_under_another_name(self, judged: tuple[Desk, Said]) -> None:
+        desk, _ = judged
+        said = desk.finetune("clone", "demo", "--set", "training.epochs=3", "--set", "spec.gate=null", "--dry-run")
+        assert said.code == 0, said.err
+        copy = yaml.safe_load(said.out)
+        old = desk.finetune("get", "demo", "-o", "json").object
+        assert copy["metadata"] == {"name": "demo-2", "labels": {"finetunerun.io/experiment": "trial"}}
+        assert copy["spec"]["training"] == {**old["spec"]["training"], "epochs": 3}
+        assert "gate" not in copy["spec"]
+        assert desk.finetune("get").out.count("demo") == 1, "a dry run makes nothing"
+
+    @pytest.mark.parametrize(
+        ("words", "code", "sentence"),
+        [
+            (["clone", "nobody"], 66, "nobody: there is no run of that name in"),
+            (["clone", "demo", "--set", "epochs"], 2, "--set epochs: expected PATH=VALUE, such as training.epochs=3."),
+            (["clone", "demo", "--set", "training.epochs=[1"], 2, "--set training.epochs=[1: no YAML:"),
+            (["clone", "demo", "--set", "dataset.uri.x=1"], 2, "spec.dataset.uri has no fields; set it as a whole."),
+            (["clone", "demo", "--set", "training.epoch=3"], 65, "spec.training.epoch: unknown field; did you mean epochs?"),
+            (["clone", "demo", "--name", "Demo"], 65, "metadata.name"),
+            (["rerun", "demo", "--from", "gate", "--set", "training.epochs=3"], 65, "spec.training is frozen since the run started"),
+            (["suspend", "demo"], 65, "demo: has ended; there is nothing to suspend."),
+            (["resume", "demo"], 65, "demo: has ended; finetune rerun demo does a part of it again."),
+            (["resume", "nobody"], 66, "nobody: there is no run of that name in"),
+            (["rerun", "nobody", "--from", "gate"], 66, "nobody: there is no run of that name in"),
+        ],
+    )  # fmt: skip
+    def test_mistakes_are_told(self, judged: tuple[Desk, Said], words: list[str], code: int, sentence: str) -> None:
+        said = judged[0].finetune(*words)
+        assert (said.code, said.out) == (code, "")
+        assert sentence in said.err
+        assert "Traceback" not in said.err
+
+    def test_a_softer_gate_lets_it_through_and_nothing_is_trained_again(self, judged: tuple[Desk, Said]) -> None:
+        desk, _ = judged
+        softer = "gate.requirements=[{metric: holdout.bits_per_byte, max: 100}]"
+        said = desk.finetune("rerun", "demo", "--from", "gate", "--set", softer, "--id", "softer")
+        assert said.code == 0, said.out + said.err
+        assert "gate passed" in said.out
+        status = status_of(desk)
+        assert (status["phase"], status["round"], status["rerunId"]) == ("Succeeded", 2, "softer")
+        assert done_stages(desk).count("training") == 1
+        assert desk.finetune("rerun", "demo", "--from", "gate", "--id", "softer").code == 2
+        # The file has the old gate: to run it again would undo the rerun, and that is refused.
+        assert desk.finetune("run", "run.yaml").code == 65
+
+
+def test_there_are_no_runs_yet(desk: Desk) -> None:
+    said = desk.finetune("resume", "demo")
+    assert said.code == 66
+    assert said.err.endswith(".finetune: there are no runs here; use --home.\n")
+
+
+def test_a_run_is_suspended_from_elsewhere_and_goes_on_later(desk: Desk, small: Spec) -> None:
+    desk.write(small(evaluation=QUICK))
+    command = desk.start("run", "run.yaml")
+    wait_for(lambda: state_of(desk, "training") == "Running" and bool(stage_processes(desk)))
+    said = desk.finetune("suspend", "demo")
+    assert said.code == 0
+    assert said.err == f"demo: is being suspended; process {command.pid} sees to it.\n"
+    _, err = command.communicate(timeout=120)
+    assert command.returncode == 130
+    assert "demo: suspended; finetune resume demo goes on with it." in err
+    assert stage_processes(desk) == []
+    # The file says nothing of suspension: running it again does not end it.
+    said = desk.finetune("run", "run.yaml")
+    assert said.code == 130
+    assert "demo: suspended" in said.err
+    assert "Suspended" in desk.finetune("get").out
+    said = desk.finetune("resume", "demo")
+    assert said.code == 0, said.out + said.err
+    assert sorted(done_stages(desk)) == ["dataset", "model", "registration", "training"]
+    stages = {stage["name"]: stage for stage in status_of(desk)["stages"]}
+    assert "failures" not in stages["training"]
+
+
+def test_suspend_stops_what_outlived_its_command(desk: Desk, small: Spec) -> None:
+    desk.write(small(evaluation=QUICK))
+    command = desk.start("run", "run.yaml")
+    wait_for(lambda: state_of(desk, "training") == "Running" and bool(stage_processes(desk)))
+    command.send_signal(signal.SIGKILL)
+    command.communicate(timeout=60)
+    assert desk.finetune("rerun", "demo", "--from", "training").code == 65, "it has not ended"
+    said = desk.finetune("suspend", "demo")
+    assert said.code == 130
+    assert stage_processes(desk) == []
+    assert desk.finetune("resume", "demo").code == 0
