@@ -393,6 +393,9 @@ def test_secrets_come_from_files_and_are_never_stored(desk: Desk, small: Spec) -
 MISTAKES = {
     "no such secret file": (["--secret", "mine=nothing.env"], 65, "nothing.env: cannot be read; --secret takes NAME=FILE"),
     "no name": (["--secret", "nothing.env"], 2, "--secret nothing.env: expected NAME=FILE."),
+    "no such folder": (["--configmap", "tasks=nowhere"], 66, "--configmap tasks=nowhere: nowhere: No such file or directory."),
+    "no files": (["--configmap", "tasks=empty"], 65, "--configmap tasks=empty: there is no file in it."),
+    "no pair": (["--configmap", "tasks"], 2, "--configmap tasks: expected NAME=FOLDER or NAME=FILE."),
     "a home that is a file": (["--home", "run.yaml"], 65, "choose another folder with --home"),
 }  # fmt: skip
 
@@ -400,6 +403,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("options", "code", "words"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_in_options(desk: Desk, small: Spec, options: list[str], code: int, words: str) -> None:
     desk.write(small())
+    (desk.folder / "empty").mkdir()
     said = desk.finetune("run", "run.yaml", *options)
     assert said.code == code
     assert words in said.err

@@ -90,6 +90,10 @@ def run(
     file: Annotated[Path, typer.Argument(help="YAML file with one FineTuneRun; - for standard input.", show_default=False)],
     home: HomeOption = None,
     secret: SecretOption = None,
+    configmap: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--configmap", metavar="NAME=PATH", help="ConfigMap NAME from a file or from the files of a folder."),
+    ] = None,
     plain: PlainOption = False,
     output: OutputOption = None,
 ) -> None:
@@ -97,7 +101,7 @@ def run(
     from .drive import Options
     from .run import run_file
 
-    raise typer.Exit(run_file(file, Options(home, tuple(secret or ()), plain, output)))
+    raise typer.Exit(run_file(file, configmap or (), Options(home, tuple(secret or ()), plain, output)))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_operator.api.crd import crd
@@ -13,18 +14,20 @@ from finetune_operator.local.platform import NAMESPACE, Platform
 from finetune_operator.loop.cluster import Object
 
 from . import exitcodes
+from .config_maps import config_maps
 from .documents import Document, DocumentProblem, read_documents
 from .drive import Options, Refused, drive, guarded, put
 from .validate import judge_document
 
 
-def run_file(file: Path, options: Options) -> int:
-    """Run the FineTuneRun of ``file`` to its end and return the exit code."""
-    return guarded(lambda: _run(file, options))
+def run_file(file: Path, config_files: Sequence[str], options: Options) -> int:
+    """Run the FineTuneRun of ``file`` to its end and return the exit code. ``config_files`` are ConfigMaps, ``NAME=PATH``."""
+    return guarded(lambda: _run(file, config_files, options))
 
 
-def _run(file: Path, options: Options) -> int:
+def _run(file: Path, config_files: Sequence[str], options: Options) -> int:
     wanted, others = _read(file)
+    others += config_maps(config_files)
 
     async def begin(platform: Platform) -> Object:
         for other in others:
