@@ -17,7 +17,7 @@ import pytest
 
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.core.run import Run
-from finetune_operator.core.stages import STAGE
+from finetune_operator.core.stages import PROGRAMS
 from world import MINIMAL, World
 
 LONGEST = 60
@@ -89,7 +89,7 @@ def user_acts(world: World, budget: Budget) -> Iterator[Step]:
         after.run = edited(world.run, {**spec, "suspend": held})
         yield Step(f"suspend: {held}", after, replace(budget, suspensions=budget.suspensions - int(held)))
     if budget.reruns and Run.parse(world.run).ended:
-        for stage in ("dataset", "training", "evaluation", "registration"):
+        for stage in ("dataset", "training", "evaluation", "gate", "registration"):
             after = world.copy()
             after.run = edited(world.run, {**spec, "rerun": {"id": f"again-{budget.reruns}", "from": stage}})
             yield Step(f"rerun from {stage}", after, replace(budget, reruns=budget.reruns - 1))
@@ -117,12 +117,14 @@ def violations(before: World, step: Step) -> Iterator[str]:
             yield f"{ref.name} is not ours"
         if ref not in before.objects:
             stage = world.stage_of(ref)
-            for earlier in {*STAGE[stage].after, *STAGE[stage].reads}:
+            for earlier in {*PROGRAMS[stage].after, *PROGRAMS[stage].reads}:
                 record = run.stages.get(earlier)
                 if record is None or record.state not in ("Succeeded", "Skipped"):
                     yield f"{ref.name} was made before {earlier} was recorded"
     if old.ended and old.round == run.round and _lasting(run) != _lasting(old):
         yield "a run that had ended changed"
+    if (run.status.get("gate") or {}).get("passed") is False and run.status.get("registry"):
+        yield "a rejected model was registered"
     if run.status.get("phase") == "Succeeded" and not (run.status.get("registry") and run.status.get("model", {}).get("digest")):
         yield "the run succeeded without proof"
     if run.ended and any(child_state(world.objects[ref]) is ChildState.ACTIVE for ref in world.children()) and not old.ended:
@@ -190,6 +192,16 @@ CASES = {
 def test_a_run_without_evaluation_keeps_the_order_too() -> None:
     spec = {**MINIMAL, "evaluation": {"enabled": False}}
     _, broken, stuck = explore(World.new(spec), Budget(faults=1, failures=1))
+    assert not broken, broken[:3]
+    assert not stuck, stuck[:3]
+
+
+@pytest.mark.parametrize("score", [2.0, 9.0], ids=["passed", "rejected"])
+def test_a_run_with_a_gate_is_judged_once_and_registered_only_if_it_passes(score: float) -> None:
+    gate = {"requirements": [{"metric": "holdout.bits_per_byte", "maxRegression": 0.1}]}
+    world = World.new({**MINIMAL, "gate": gate, "registry": {"onExisting": "Fail"}})
+    world.scores = {"evaluation": score, "baseline": 2.0}
+    _, broken, stuck = explore(world, Budget(faults=1, reruns=1))
     assert not broken, broken[:3]
     assert not stuck, stuck[:3]
 

@@ -22,7 +22,15 @@ SPECS: list[dict[str, Any]] = [
     {"dataset": {"uri": "/data.jsonl"}, "evaluation": {"enabled": False}},
     {"dataset": {"uri": "/data.jsonl"}, "evaluation": {"tasks": [], "onFailure": "Continue"}, "storage": {"size": "1Gi"}},
     {"dataset": {"uri": "/data.jsonl"}, "training": {"workers": 2, "algorithm": "sft"}, "evaluation": {"tasks": []}},
-]
+    {
+        "dataset": {"uri": "/data.jsonl"}, "evaluation": {"tasks": []}, "registry": {"onExisting": "Fail"},
+        "gate": {"requirements": [{"metric": "holdout.bits_per_byte", "maxRegression": 0.5}]},
+    },
+    {
+        "dataset": {"uri": "/data.jsonl"}, "evaluation": {"tasks": []},
+        "gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 1.0}], "onRejected": "RegisterAsRejected"},
+    },
+]  # fmt: skip
 CODES = st.sampled_from([0, 1, 65, 75, 137, 143])
 WORDS = st.sampled_from(
     ["", "ImagePullBackOff", "CreateContainerConfigError", "ContainerCreating", "Evicted", "OutOfmemory", "Shutdown"]
@@ -95,7 +103,7 @@ class Life(RuleBasedStateMachine):
         self.now += timedelta(seconds=seconds)
 
     @precondition(lambda self: Run.parse(self.world.run).ended)
-    @rule(number=st.integers(1, 3), stage=st.sampled_from(["dataset", "training", "evaluation", "registration"]))
+    @rule(number=st.integers(1, 3), stage=st.sampled_from(["dataset", "training", "evaluation", "gate", "registration"]))
     def the_user_runs_it_again(self, number: int, stage: str) -> None:
         self.world.run = {**self.world.run, "spec": {**self.world.run["spec"], "rerun": {"id": str(number), "from": stage}}}
 

@@ -63,7 +63,17 @@ def made_by(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return made
 
 
-RUNS = {"minimal": {"dataset": {"uri": "org/data"}, "registry": {"kind": "MLflow"}}, "full": FULL}
+GATED: dict[str, Any] = {
+    "dataset": {"uri": "org/data"},
+    "training": {"algorithm": "lora", "lora": {"rank": 8, "targetModules": ["q_proj"]}},
+    "evaluation": {"tasks": []},
+    "gate": {"requirements": [{"metric": "holdout.bits_per_byte", "maxRegression": 0.1}]},
+    "registry": {
+        "address": "https://registry.example.com", "secretRef": {"name": "mine", "key": "token"}, "caRef": {"name": "corporate-ca"},
+        "onExisting": "Fail",
+    },
+}  # fmt: skip
+RUNS = {"gated": GATED, "minimal": {"dataset": {"uri": "org/data"}, "registry": {"kind": "MLflow"}}, "full": FULL}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -71,7 +81,7 @@ def test_children_are_those_of_the_golden_files(name: str) -> None:
     made = made_by(RUNS[name])
     assert set(made) == {
         "persistentvolumeclaim-workspace", "configmap-inputs", "configmap-training", "job-dataset", "job-model", "trainjob-training",
-        "job-evaluation", "job-registration",
+        "job-evaluation", "job-registration", *(("job-baseline", "job-registry-check") if name == "gated" else ()),
     }  # fmt: skip
     for key, manifest in made.items():
         assert_golden(f"children/{name}/{key}.yaml", manifest)
@@ -133,3 +143,26 @@ def test_a_key_that_the_user_names_must_exist_and_the_standard_ones_need_not() -
     assert standard["valueFrom"]["secretKeyRef"] == {"name": "hf-token", "key": "HF_TOKEN", "optional": True}
     (renamed,) = secrets({"name": "mine"}, ("hf-token", ("HF_TOKEN",)))
     assert renamed["valueFrom"]["secretKeyRef"] == {"name": "mine", "key": "HF_TOKEN", "optional": True}
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("registry.models.svc", "http://registry.models.svc:8080"),
+        ("registry.models.svc:9090", "http://registry.models.svc:9090"),
+        ("http://registry.models.svc/base", "http://registry.models.svc:8080/base"),
+        ("https://registry.example.com", "https://registry.example.com:443"),
+        ("https://registry.example.com:8443", "https://registry.example.com:8443"),
+    ],
+)
+def test_a_registry_has_a_scheme_and_a_port(address: str, url: str) -> None:
+    made = made_by({**GATED, "registry": {"address": address}})
+    assert json.loads(made["configmap-inputs"]["data"]["registration.json"])["inputs"]["address"] == url
+
+
+def test_a_registry_without_a_bundle_needs_only_its_token() -> None:
+    made = made_by({**GATED, "registry": {"address": "registry", "port": 80}})
+    container = made["job-registration"]["spec"]["template"]["spec"]["containers"][0]
+    tokens = [entry for entry in container["env"] if entry["name"] == "REGISTRY_TOKEN"]
+    assert tokens[0]["valueFrom"]["secretKeyRef"] == {"name": "registry-token", "key": "REGISTRY_TOKEN", "optional": True}
+    assert not [mount for mount in container["volumeMounts"] if mount["name"] == "registry-ca"]

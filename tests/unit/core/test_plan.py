@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from finetune_contract.codec import encode
 from finetune_contract.progress import Progress, line
 from finetune_contract.result import Result, parse_message, termination_message
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, TRAINJOB
@@ -17,7 +18,7 @@ from finetune_operator.core.observation import Observed, PodReport, Ref, Refused
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run
 from finetune_operator.core.times import stamp
-from world import MINIMAL, NOW, SETTINGS, World
+from world import MINIMAL, NOW, OUTPUTS, SETTINGS, World
 
 
 def run_of(world: World) -> Run:
@@ -768,3 +769,13 @@ def test_the_object_stays_small_whatever_is_in_it() -> None:
     name = report["pods"]["dataset"][0].name
     decision = go(world, **report, logs={name: "l" * 5000})
     assert len(json.dumps({**world.run, "status": decision.status})) < 64 * 1024
+
+
+def test_an_adapter_is_told_beside_the_model() -> None:
+    world = world_at("training", {**MINIMAL, "training": {"algorithm": "lora"}})
+    outputs = {**encode(OUTPUTS["training"]), "adapterDigest": "a" * 64}
+    record = run_of(world).stages["training"]
+    message = termination_message(Result("training", "1.1", record.inputs_digest or "", "Succeeded", outputs=outputs))
+    world.finish(child(world, "training"), message=message)
+    go(world)
+    assert run_of(world).status["model"]["adapterUri"] == "file:///workspace/runs/demo-run-uid-/adapter"
