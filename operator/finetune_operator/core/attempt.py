@@ -14,6 +14,7 @@ from .decision import Create, Delete, Patch
 from .diagnosis import Diagnosis, diagnose, obstacle, read_result
 from .draft import Draft
 from .manifests import children
+from .manifests.trainjob import trainjob
 from .observation import ChildState, Object, PodReport, child_ref, child_state, failure_message
 from .run import StageRecord
 from .stages import PROGRAMS, STAGE, ProgramStage
@@ -58,8 +59,14 @@ def launch(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
 
 
 def _create(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
-    run, needs = draft.view, stage.pod(draft.view)
-    build = children.trainjob(run, record, needs) if stage.kind == "TrainJob" else children.job(run, record, stage.program, needs)
+    run, needs, trainer = draft.view, stage.pod(draft.view), draft.observed.settings.trainer
+    if stage.kind == "Job":
+        build = children.job(run, record, stage.program, needs)
+    elif trainer is not None:
+        build = trainjob(run, record, needs, trainer)
+    else:
+        _block(draft, record, reasons.TRAINER_NOT_INSTALLED.name, reasons.TRAINER_NOT_INSTALLED.meaning)
+        return
     draft.effects.append(Create(build, child_ref(record)))
 
 

@@ -22,6 +22,21 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Trainer:
+    """What the Kubeflow Trainer at hand takes, told from the schema of TrainJob that it serves.
+
+    Attributes:
+        overrides: the field of a TrainJob that changes its runtime's pods.
+        pod_security: whether security contexts may stand there (Trainer 2.2 and later).
+        grace_period: whether ``terminationGracePeriodSeconds`` may (2.3 and later).
+    """
+
+    overrides: Literal["runtimePatches", "podTemplateOverrides"] = "runtimePatches"
+    pod_security: bool = True
+    grace_period: bool = True
+
+
+@dataclass(frozen=True)
 class Settings:
     """Given to ``plan`` with each observation.
 
@@ -35,6 +50,7 @@ class Settings:
         retry_seconds: first pause after a passing fault; it doubles.
         progress_seconds: least time between two looks at a running stage's log.
         entry_archive: the training program as base64 of its zip application.
+        trainer: what the Kubeflow Trainer at hand takes; ``None`` where there is none, or none that is known.
     """
 
     mode: Mode
@@ -50,3 +66,4 @@ class Settings:
     retry_seconds: float = 10.0
     progress_seconds: float = 10.0
     entry_archive: str = ""
+    trainer: Trainer | None = field(default_factory=Trainer)

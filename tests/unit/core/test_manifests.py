@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from finetune_operator.core.manifests.pod import secrets
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run
-from finetune_operator.core.settings import PROGRAMS, Settings
+from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
 from golden import assert_golden
 from world import NOW, World
 
@@ -44,14 +45,12 @@ FULL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def made_by(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def made_by(spec: dict[str, Any], place: Settings = CLUSTER) -> dict[str, dict[str, Any]]:
     """Every object that a run makes on its way, by kind and stage."""
     world, made = World.new(spec, claim=False), {}
     world.run = {**world.run, "metadata": {**world.run["metadata"], "labels": {"finetunerun.io/experiment": "trial"}}}
     for _ in range(12):
-        decision = (
-            plan(Run.parse(world.run), Observed(CLUSTER), NOW) if "status" not in world.run else world.decide(settings=CLUSTER)
-        )
+        decision = plan(Run.parse(world.run), Observed(place), NOW) if "status" not in world.run else world.decide(settings=place)
         world.write_status(decision.status)
         for effect in decision.effects:
             world.apply_effect(effect)
@@ -166,3 +165,13 @@ def test_a_registry_without_a_bundle_needs_only_its_token() -> None:
     tokens = [entry for entry in container["env"] if entry["name"] == "REGISTRY_TOKEN"]
     assert tokens[0]["valueFrom"]["secretKeyRef"] == {"name": "registry-token", "key": "REGISTRY_TOKEN", "optional": True}
     assert not [mount for mount in container["volumeMounts"] if mount["name"] == "registry-ca"]
+
+
+def test_an_older_trainer_gets_its_own_shape_and_only_what_it_takes() -> None:
+    trainer = Trainer("podTemplateOverrides", pod_security=False, grace_period=False)
+    older = made_by(FULL, replace(CLUSTER, trainer=trainer))["trainjob-training"]
+    assert_golden("children/full/trainjob-training-2.1.yaml", older)
+    newer = made_by(FULL)["trainjob-training"]
+    assert {key: value for key, value in older["spec"].items() if key != "podTemplateOverrides"} == {
+        key: value for key, value in newer["spec"].items() if key != "runtimePatches"
+    }

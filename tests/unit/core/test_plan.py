@@ -779,3 +779,22 @@ def test_an_adapter_is_told_beside_the_model() -> None:
     world.finish(child(world, "training"), message=message)
     go(world)
     assert run_of(world).status["model"]["adapterUri"] == "file:///workspace/runs/demo-run-uid-/adapter"
+
+
+def test_without_a_trainer_the_run_waits_and_goes_on_by_itself_once_there_is_one() -> None:
+    world = World.new()
+    bare = replace(SETTINGS, trainer=None)
+    for _ in range(6):
+        decision = world.decide(settings=bare)
+        world.write_status(decision.status)
+        for effect in decision.effects:
+            world.apply_effect(effect)
+        for ref in world.active():
+            world.finish(ref)
+    status = run_of(world).status
+    assert condition(status, "Stalled") == ("True", "TrainerNotInstalled")
+    assert not [ref for ref in world.objects if ref.kind is TRAINJOB]
+    assert not decide(world, settings=bare).events
+    world.settle()
+    assert run_of(world).status["phase"] == "Succeeded"
+    assert stage(world, "training").attempt == 1

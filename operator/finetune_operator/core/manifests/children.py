@@ -1,4 +1,4 @@
-"""The manifests of children: Job, TrainJob, claim and ConfigMaps."""
+"""The manifests of children: Job, claim and ConfigMaps; :mod:`.trainjob` has the TrainJob."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 from finetune_contract import CONTRACT_VERSION
 from finetune_contract.codec import encode
 from finetune_contract.documents import RunInfo, StageDocument
-from finetune_operator.api.finetunerun import GROUP
-from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, TRAINJOB, Kind
+from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, Kind
 from finetune_operator.core import naming
 from finetune_operator.core.run import Run, StageRecord
 
@@ -19,7 +18,6 @@ from .pod import Json, PodNeeds
 
 GRACE_SECONDS = 60
 """What a stage gets between SIGTERM and SIGKILL."""
-PATCH_MANAGER = f"{GROUP}/operator"
 
 
 def job(run: Run, record: StageRecord, program: str, needs: PodNeeds) -> Json:
@@ -48,44 +46,7 @@ def job(run: Run, record: StageRecord, program: str, needs: PodNeeds) -> Json:
     if needs.placement.get("priorityClassName"):
         spec["priorityClassName"] = needs.placement["priorityClassName"]
     template = {"metadata": pod.pod_metadata(run, record, needs), "spec": spec}
-    return {**_child(JOB, run, record), "spec": {"backoffLimit": 0, "template": template}}
-
-
-def trainjob(run: Run, record: StageRecord, needs: PodNeeds) -> Json:
-    """A TrainJob in the shape of Trainer 2.2 and later (``runtimePatches``)."""
-    training = run.resolved["training"]
-    trainer: Json = {
-        "command": ["python", f"{pod.ENTRY_PATH}/{pod.ENTRY_FILE}"],
-        "env": pod.environment(run, record, needs, training.get("image")),
-        "numNodes": training["workers"],
-        "numProcPerNode": processes(training),
-    }
-    if training.get("image"):
-        trainer["image"] = training["image"]
-    if needs.resources:
-        trainer["resourcesPerNode"] = needs.resources
-    container = {"name": "node", "volumeMounts": pod.mounts(needs), "securityContext": pod.container_security()}
-    pod_spec = {
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "volumes": pod.volumes(run, needs),
-        "containers": [container],
-        **pod.placed(run, needs),
-    }
-    template = {"metadata": pod.pod_metadata(run, record, needs), "spec": pod_spec}
-    runtime = {"template": {"spec": {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": template}}}]}}}
-    return {
-        **_child(TRAINJOB, run, record),
-        "spec": {
-            "runtimeRef": {"apiGroup": TRAINJOB.group, "kind": "ClusterTrainingRuntime", "name": training["runtimeRef"]},
-            "trainer": trainer,
-            "runtimePatches": [{"manager": PATCH_MANAGER, "trainingRuntimeSpec": runtime}],
-        },
-    }
-
-
-def processes(training: Mapping[str, Any]) -> int:
-    """Training processes in each pod."""
-    return int(training.get("processesPerWorker") or max(1, training["gpusPerWorker"]))
+    return {**child(JOB, run, record), "spec": {"backoffLimit": 0, "template": template}}
 
 
 def claim(run: Run) -> Json:
@@ -123,7 +84,8 @@ def entry_configmap(namespace: str, digest: str, archive: str) -> Json:
     return {**_typed(CONFIGMAP), "metadata": metadata, "immutable": True, "binaryData": {pod.ENTRY_FILE: archive}}
 
 
-def _child(kind: Kind, run: Run, record: StageRecord) -> Json:
+def child(kind: Kind, run: Run, record: StageRecord) -> Json:
+    """What every Job and TrainJob has before its specification: type, name, labels, owner."""
     metadata = {
         "name": record.child_name,
         "namespace": run.namespace,

@@ -1,0 +1,73 @@
+"""TrainJobs in the shapes that Kubeflow Trainer has had.
+
+One group and version (``trainer.kubeflow.org/v1alpha1``) hides several: Trainer 2.1, which is that of OpenShift AI 3.2 to 3.5,
+takes ``podTemplateOverrides``; 2.2 and later, and OpenShift AI 3.6, take ``runtimePatches``. What a pod may be given differs too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_operator.api.finetunerun import GROUP
+from finetune_operator.api.kinds import TRAINJOB
+from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.settings import Trainer
+
+from . import pod
+from .children import GRACE_SECONDS, child
+from .pod import Json, PodNeeds
+
+PATCH_MANAGER = f"{GROUP}/operator"
+NODE = "node"
+"""Name of the replicated job and of the container that train, in every runtime."""
+
+
+def trainjob(run: Run, record: StageRecord, needs: PodNeeds, shape: Trainer) -> Json:
+    """The TrainJob of an attempt."""
+    training = run.resolved["training"]
+    trainer: Json = {
+        "command": ["python", f"{pod.ENTRY_PATH}/{pod.ENTRY_FILE}"],
+        "env": pod.environment(run, record, needs, training.get("image")),
+        "numNodes": training["workers"],
+        "numProcPerNode": processes(training),
+    }
+    if training.get("image"):
+        trainer["image"] = training["image"]
+    if needs.resources:
+        trainer["resourcesPerNode"] = needs.resources
+    template = {"metadata": pod.pod_metadata(run, record, needs), "spec": _pod_spec(run, needs, shape)}
+    overrides = _patches(template) if shape.overrides == "runtimePatches" else _overrides(template)
+    return {
+        **child(TRAINJOB, run, record),
+        "spec": {
+            "runtimeRef": {"apiGroup": TRAINJOB.group, "kind": "ClusterTrainingRuntime", "name": training["runtimeRef"]},
+            "trainer": trainer,
+            shape.overrides: overrides,
+        },
+    }
+
+
+def _pod_spec(run: Run, needs: PodNeeds, shape: Trainer) -> Json:
+    """What is laid over the runtime's pod, as far as this Trainer lets it be."""
+    container: Json = {"name": NODE, "volumeMounts": pod.mounts(needs)}
+    spec: Json = {"volumes": pod.volumes(run, needs), "containers": [container], **pod.placed(run, needs)}
+    if shape.pod_security:
+        container["securityContext"] = pod.container_security()
+    if shape.grace_period:
+        spec["terminationGracePeriodSeconds"] = GRACE_SECONDS
+    return spec
+
+
+def _patches(template: Json) -> list[Json]:
+    replicated = {"name": NODE, "template": {"spec": {"template": template}}}
+    return [{"manager": PATCH_MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [replicated]}}}}]
+
+
+def _overrides(template: Json) -> list[Json]:
+    return [{"targetJobs": [{"name": NODE}], **template}]
+
+
+def processes(training: Mapping[str, Any]) -> int:
+    """Training processes in each pod."""
+    return int(training.get("processesPerWorker") or max(1, training["gpusPerWorker"]))
