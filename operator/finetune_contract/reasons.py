@@ -239,12 +239,16 @@ REGISTRY_FORBIDDEN = _reason(
     "RegistryForbidden", Cause.USER, "The registry refused the token.",
     "Check REGISTRY_TOKEN in registry.secretRef and the rights of its owner in the registry.",
 )  # fmt: skip
+REGISTRY_UNTRUSTED = _reason(
+    "RegistryUntrusted", Cause.USER, "The registry's certificate is not trusted, or the CA bundle cannot be read.",
+    "Put the certificate of the registry's CA, in PEM form, into registry.caRef.",
+)  # fmt: skip
 REGISTRY_REFUSED = _reason(
     "RegistryRefused", Cause.USER, "The registry refused the entry.", "Correct the value that its message names.",
 )  # fmt: skip
 VERSION_EXISTS = _reason(
     "VersionExists", Cause.USER, "The registry already has this version of the model.",
-    "Choose another registry.version, or set registry.onExisting to NewVersion.",
+    "Choose another registry.version, or set registry.onExisting to NewVersion or Update.",
 )  # fmt: skip
 READ_BACK_FAILED = _reason(
     "ReadBackFailed", Cause.TRANSIENT, "What the registry gave back is not what was written.",

@@ -7,7 +7,7 @@ metrics, then the message) and says ``truncated``. RHOAI's progress keys stand a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ MESSAGE_LIMIT = 4096
 HISTORY_LIMIT = 64
 """Points of the loss curve in a result and in status."""
 OUR_KEY = "finetune"
+STDERR = "_stderr"
+"""What the name of a metric's standard error ends in."""
+_DIRECTIONS = "higherIsBetter"
 
 Outcome = Literal["Succeeded", "Failed"]
 
@@ -139,9 +142,15 @@ class RegistrationOutputs:
     url: str | None = None
 
 
-def termination_message(result: Result, progress: Progress | None = None, limit: int = MESSAGE_LIMIT) -> str:
-    """The short form of ``result``: JSON of at most ``limit`` bytes in UTF-8."""
-    for candidate in _ever_shorter(result):
+def termination_message(
+    result: Result, progress: Progress | None = None, limit: int = MESSAGE_LIMIT, keep: Sequence[str] = ()
+) -> str:
+    """The short form of ``result``: JSON of at most ``limit`` bytes in UTF-8.
+
+    ``keep`` names metrics that stay (each with its standard error) when the others and the message are gone; where not even
+    they fit, the first ones.
+    """
+    for candidate in _ever_shorter(result, keep):
         text = json.dumps(
             {**(to_rhoai(progress) if progress else {}), OUR_KEY: encode(candidate)},
             separators=(",", ":"), ensure_ascii=False, allow_nan=False,
@@ -151,19 +160,34 @@ def termination_message(result: Result, progress: Progress | None = None, limit:
     raise DocumentError(f"result of stage {result.stage}: its outputs alone exceed {limit} bytes")
 
 
-def _ever_shorter(result: Result) -> Iterator[Result]:
+def _ever_shorter(result: Result, keep: Sequence[str]) -> Iterator[Result]:
     yield result
     result = replace(result, truncated=True)
     for points in (HISTORY_LIMIT, 32, 16, 8, 0):
         result = replace(result, history=thin(result.history, points))
         yield result
-    while result.metrics:
-        kept = sorted(result.metrics.items())[: len(result.metrics) // 2]
-        result = replace(result, metrics=dict(kept))
-        yield result
+    kept = [name for name in dict.fromkeys(keep) if name in result.metrics]
+    errors = [name + STDERR for name in kept if name + STDERR in result.metrics]
+    others = sorted(set(result.metrics) - {*kept, *errors})
+    while others:
+        others = others[: len(others) // 2]
+        yield _only(result, (*kept, *errors, *others))
+    result = _only(result, (*kept, *errors))
     for characters in (512, 128, 0):
         result = replace(result, message=result.message[:characters])
         yield result
+    for count in range(len(kept), -1, -1):
+        yield _only(result, kept[:count])
+
+
+def _only(result: Result, names: Iterable[str]) -> Result:
+    """The result with only these metrics, and only their directions."""
+    metrics = {name: result.metrics[name] for name in names}
+    directions = result.outputs.get(_DIRECTIONS)
+    if not isinstance(directions, dict):
+        return replace(result, metrics=metrics)
+    left = {name: direction for name, direction in directions.items() if name in metrics}
+    return replace(result, metrics=metrics, outputs={**result.outputs, _DIRECTIONS: left})
 
 
 def parse_message(text: str | None) -> Result | None:

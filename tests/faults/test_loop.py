@@ -21,6 +21,7 @@ from finetune_contract.result import Result, termination_message
 from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.core.run import Run
+from finetune_operator.core.settings import Settings
 from finetune_operator.local.store import Store
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.controller import Controller
@@ -28,6 +29,11 @@ from finetune_operator.loop.errors import ApiError, Conflict, Forbidden, Invalid
 from world import NOW, OUTPUTS, SETTINGS
 
 KEY = ("team", "demo")
+
+
+async def everywhere(_namespace: str) -> Settings:
+    return SETTINGS
+
 SPEC: dict[str, Any] = {
     "dataset": {"uri": "/data.jsonl"},
     "evaluation": {"tasks": [], "baseline": True},
@@ -123,7 +129,7 @@ async def _make_pod(store: Store, name: str, labels: dict[str, str], message: st
 
 async def drive(store: Store, wire: Any, passes: int = 80) -> Run:
     """Reconcile, as the queue would, until the run has ended; a failed pass is repeated."""
-    controller = Controller(wire, lambda: SETTINGS, clock=lambda: NOW)
+    controller = Controller(wire, everywhere, clock=lambda: NOW)
     for _ in range(passes):
         try:
             await controller.reconcile(KEY)
@@ -143,7 +149,7 @@ async def test_a_run_without_faults_needs_few_writes_and_then_none(store: Store)
     writes = wire.writes - Counter(create=sum(count for (kind, _), count in wire.made.items() if kind == "Event"))
     assert sum(writes.values()) <= 24, writes
     before = wire.writes.copy()
-    await Controller(wire, lambda: SETTINGS, clock=lambda: NOW).reconcile(KEY)
+    await Controller(wire, everywhere, clock=lambda: NOW).reconcile(KEY)
     assert wire.writes == before
 
 
@@ -199,7 +205,7 @@ async def test_an_object_that_is_refused_for_good_ends_the_run_with_the_words_of
 
 async def test_a_missing_right_is_told_and_the_run_goes_on_once_it_is_there(store: Store) -> None:
     wire = _Refusing(store, "Job", Forbidden("jobs.batch is forbidden: may not create", 403))
-    controller = Controller(wire, lambda: SETTINGS, clock=lambda: NOW)
+    controller = Controller(wire, everywhere, clock=lambda: NOW)
     for _ in range(3):
         await controller.reconcile(KEY)
     run = Run.parse(await store.get(FINETUNERUN, *KEY))
@@ -229,12 +235,12 @@ class _Refusing:
 
 async def test_a_run_that_is_gone_is_no_fault(store: Store) -> None:
     await store.delete(FINETUNERUN, *KEY)
-    assert await Controller(store, lambda: SETTINGS, clock=lambda: NOW).reconcile(KEY) is None
+    assert await Controller(store, everywhere, clock=lambda: NOW).reconcile(KEY) is None
 
 
 async def test_children_are_removed_when_their_time_has_come_and_the_run_stays(store: Store) -> None:
     run = await drive(store, store)
-    controller = Controller(store, lambda: SETTINGS, clock=lambda: NOW + timedelta(hours=25))
+    controller = Controller(store, everywhere, clock=lambda: NOW + timedelta(hours=25))
     for _ in range(3):
         await controller.reconcile(KEY)
     for kind in (JOB, TRAINJOB):
@@ -245,7 +251,7 @@ async def test_children_are_removed_when_their_time_has_come_and_the_run_stays(s
 
 
 async def test_deleting_a_run_takes_its_children_along(store: Store) -> None:
-    controller = Controller(store, lambda: SETTINGS, clock=lambda: NOW)
+    controller = Controller(store, everywhere, clock=lambda: NOW)
     for _ in range(2):
         await controller.reconcile(KEY)
     assert (await store.list(JOB, "team")).items

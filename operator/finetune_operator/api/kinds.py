@@ -44,8 +44,21 @@ POD = Kind("", "v1", "pods", "Pod")
 CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 CONFIGMAP = Kind("", "v1", "configmaps", "ConfigMap")
 EVENT = Kind("", "v1", "events", "Event")
+SERVICE_ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
+LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 
-KINDS: tuple[Kind, ...] = (FINETUNERUN, JOB, TRAINJOB, CLUSTER_TRAINING_RUNTIME, POD, CLAIM, CONFIGMAP, EVENT)
+KINDS: tuple[Kind, ...] = (
+    FINETUNERUN,
+    JOB,
+    TRAINJOB,
+    CLUSTER_TRAINING_RUNTIME,
+    POD,
+    CLAIM,
+    CONFIGMAP,
+    EVENT,
+    SERVICE_ACCOUNT,
+    LEASE,
+)
 _BY_TYPE = {(kind.api_version, kind.name): kind for kind in KINDS}
 
 

@@ -84,6 +84,8 @@ def _refuse_early(spec: Mapping[str, Any], settings: Settings) -> Refusal | None
     size = len(json.dumps(spec, separators=(",", ":")).encode())
     if size > SPEC_LIMIT:
         return Refusal(reasons.SPEC_TOO_LARGE, f"spec has {size} bytes as JSON; at most {SPEC_LIMIT} are allowed.")
+    if settings.problem:
+        return Refusal(reasons.INVALID_SPEC, settings.problem)
     unbuilt = first_unbuilt(spec)
     if unbuilt:
         return Refusal(reasons.UNSUPPORTED, f"spec.{unbuilt.path}: this release does not act on {unbuilt.values} yet; remove it.")

@@ -50,6 +50,7 @@ class Settings:
         retry_seconds: first pause after a passing fault; it doubles.
         progress_seconds: least time between two looks at a running stage's log.
         entry_archive: the training program as base64 of its zip application.
+        problem: what is wrong with the defaults of the namespace, in a sentence: no run begins with them.
         trainer: what the Kubeflow Trainer at hand takes; ``None`` where there is none, or none that is known.
     """
 
@@ -67,3 +68,4 @@ class Settings:
     progress_seconds: float = 10.0
     entry_archive: str = ""
     trainer: Trainer | None = field(default_factory=Trainer)
+    problem: str | None = None

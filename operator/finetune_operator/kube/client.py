@@ -169,6 +169,10 @@ class ApiServer:
         async with self._answer("GET", POD.path(namespace, pod, "log"), query) as response:
             return (await response.read()).decode(errors="replace")
 
+    async def document(self, path: str) -> Object:
+        """What the server answers at a path of its own: discovery, its OpenAPI documents. Raises ``NotFound``."""
+        return await self._call("GET", path)
+
     async def _call(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: Object | None = None, type_: str = _JSON
     ) -> Object:

@@ -78,7 +78,11 @@ async def local_platform(home: Home, secrets: SecretSource, machine: Machine | N
             await _ensure_claim(store)
             node = Node(store, home.pods, Volumes(store, home.volumes), Capacity(machine), secrets)
             settings = local_settings(home, machine)
-            controller = Controller(store, lambda: settings, clock=lambda: datetime.now(UTC))
+
+            async def settings_of(_namespace: str) -> Settings:
+                return settings
+
+            controller = Controller(store, settings_of, clock=lambda: datetime.now(UTC))
             kubelet = ProcessKubelet(node)
             async with kubelet.running(), WorkloadController(store).running(), controller.running(workers=4):
                 yield Platform(home, store, controller, kubelet, settings)

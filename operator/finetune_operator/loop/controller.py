@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -26,8 +26,13 @@ from .watch import changes
 Key = tuple[str, str]
 """Namespace and name of a run."""
 
+SettingsSource = Callable[[str], Awaitable[Settings]]
+"""What the place is like for the runs of a namespace, now."""
+
 log = logging.getLogger(__name__)
 
+CHILD_KINDS = (JOB, TRAINJOB, POD)
+"""The kinds whose changes move a run, found by their labels."""
 WORKERS = 16
 RESYNC_SECONDS = 300.0
 """Every run that has not ended is looked at at least that often: lost events cost that much time, and nothing else."""
@@ -39,7 +44,7 @@ class Controller:
     def __init__(
         self,
         cluster: Cluster,
-        settings: Callable[[], Settings],
+        settings: SettingsSource,
         namespace: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -59,15 +64,15 @@ class Controller:
             document = await self._cluster.get(FINETUNERUN, *key)
         except NotFound:
             return None
-        now, run = self._clock(), Run.parse(document)
-        observed = await observe(self._cluster, run, self._settings(), now)
+        now, run, settings = self._clock(), Run.parse(document), await self._settings(key[0])
+        observed = await observe(self._cluster, run, settings, now)
         decision = plan(run, observed, now)
         refused = await apply(self._cluster, document, decision, stamp(now))
         if refused:
             document = await self._cluster.get(FINETUNERUN, *key)
             decision = plan(Run.parse(document), replace(observed, refused=refused), now)
             await apply(self._cluster, document, replace(decision, effects=()), stamp(now))
-            return self._settings().retry_seconds
+            return settings.retry_seconds
         return decision.again_in
 
     async def work(self) -> None:
@@ -94,9 +99,10 @@ class Controller:
     async def feed(self, kind: Kind, labels: Mapping[str, str] | None = None) -> None:
         """Put the run of every object that changes on the queue, for ever."""
         async for change in changes(self._cluster, kind, self._namespace, labels):
-            self._enqueue(kind, change.object)
+            self.enqueue(kind, change.object)
 
-    def _enqueue(self, kind: Kind, item: Object) -> None:
+    def enqueue(self, kind: Kind, item: Object) -> None:
+        """Have the run looked at that an object is, or belongs to by its label."""
         metadata = item["metadata"]
         name = metadata["name"] if kind == FINETUNERUN else (metadata.get("labels") or {}).get(naming.RUN_LABEL)
         if name:
@@ -109,16 +115,16 @@ class Controller:
             try:
                 async for document in runs(self._cluster, self._namespace):
                     if not Run.parse(document).ended:
-                        self._enqueue(FINETUNERUN, document)
+                        self.enqueue(FINETUNERUN, document)
             except ApiError as error:
                 log.warning("resync: %s", error)
 
     @contextlib.asynccontextmanager
-    async def running(self, workers: int = WORKERS) -> AsyncIterator[None]:
-        """The loop as a context: inside it, runs move."""
+    async def running(self, workers: int = WORKERS, *, watching: bool = True) -> AsyncIterator[None]:
+        """The loop as a context: inside it, runs move. Without ``watching`` somebody else puts them on the queue."""
         ours = {naming.MANAGED_BY_LABEL: naming.MANAGED_BY}
-        jobs = [self.feed(FINETUNERUN), *(self.feed(kind, ours) for kind in (JOB, TRAINJOB, POD)), self.resync()]
-        tasks = [asyncio.create_task(job) for job in (*jobs, *(self.work() for _ in range(workers)))]
+        watches = [self.feed(FINETUNERUN), *(self.feed(kind, ours) for kind in CHILD_KINDS)] if watching else []
+        tasks = [asyncio.create_task(job) for job in (*watches, self.resync(), *(self.work() for _ in range(workers)))]
         try:
             yield
         finally:

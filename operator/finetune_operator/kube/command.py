@@ -1,0 +1,59 @@
+"""The operator's command: options, logging, and exit codes that a kubelet can act upon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from pythonjsonlogger.json import JsonFormatter
+
+from finetune_operator.loop.errors import ApiError
+
+from .configuration import BadConfiguration, Configuration
+from .credentials import NoCredentials, load_credentials
+from .lease import LeaseLost
+from .process import Wiring, operate
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+
+
+@app.command()
+def run(
+    config: Annotated[Optional[Path], typer.Option(help="Configuration file (YAML).")] = None,  # noqa: UP045 - typer reads it
+    kubeconfig: Annotated[Optional[Path], typer.Option(help="Kubeconfig, outside a cluster.")] = None,  # noqa: UP045
+    context: Annotated[Optional[str], typer.Option(help="Context in it.")] = None,  # noqa: UP045
+    port: Annotated[int, typer.Option(help="Port of /healthz, /readyz and /metrics; 0 takes any.")] = 8080,
+    lease: Annotated[bool, typer.Option(help="Work only while holding the Lease, so that replicas take turns.")] = True,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what the libraries say, too.")] = False,
+) -> None:
+    """Drive the FineTuneRuns of a cluster."""
+    _log_as_json(verbose=verbose)
+    try:
+        credentials = load_credentials(kubeconfig, context)
+        asyncio.run(operate(Wiring(credentials, Configuration.load(config), port=port, lease=lease)))
+    except (BadConfiguration, NoCredentials, ApiError, LeaseLost) as error:
+        log.error("%s", error)  # noqa: TRY400 - a sentence for an administrator, no fault of the program
+        raise typer.Exit(1) from None
+
+
+def _log_as_json(*, verbose: bool) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        JsonFormatter(
+            "{levelname}{name}{message}", style="{", timestamp="time", rename_fields={"levelname": "level", "name": "logger"}
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for library in ("kopf", "aiohttp", "asyncio"):
+        logging.getLogger(library).setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def main() -> None:
+    """The entry point."""
+    app(prog_name="finetune-operator")

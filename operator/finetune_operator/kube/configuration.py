@@ -1,0 +1,77 @@
+"""The operator's configuration: one checked YAML file, and what becomes of it for the runs of a namespace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from finetune_operator import __version__
+from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
+from finetune_operator.loop.entry import training_entry
+
+IMAGE_VARIABLES = {program: f"RELATED_IMAGE_{program.upper()}" for program in PROGRAMS}
+"""Environment variables that name the images, as OpenShift's mirroring tools look for them."""
+_REGISTRY = "ghcr.io/finetunerun"
+
+
+class BadConfiguration(Exception):
+    """The configuration cannot be used: the message names file and field."""
+
+
+class Configuration(BaseModel):
+    """What an administrator decides. Everything has a default."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    namespaces: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """Where runs are looked for; everywhere, if there is none."""
+    images: dict[str, str] = Field(default_factory=dict)
+    """Image of each stage program: dataset, model, evaluation, registration."""
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    """Values in the shape of ``spec`` that go above the presets: storage class, runtime, placement."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Variables for every stage: hub endpoint, proxies."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 16
+    """Runs that are looked at at the same time."""
+    progress_seconds: Annotated[float, Field(ge=1)] = 10.0
+    """Least time between two looks at a running stage's log."""
+    retry_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """First pause after a passing fault; it doubles."""
+
+    @classmethod
+    def load(cls, file: Path | None, environment: Mapping[str, str] = os.environ) -> Configuration:
+        """The configuration of a file (none: all defaults), with images from ``RELATED_IMAGE_*`` over it.
+
+        Raises:
+            BadConfiguration: the file cannot be read, is no YAML, or has a field that is unknown or wrong.
+        """
+        try:
+            document = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
+            found = cls.model_validate(document or {})
+        except (OSError, yaml.YAMLError) as error:
+            raise BadConfiguration(f"{file}: cannot be read: {error}") from error
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            raise BadConfiguration(f"{file}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        unknown = set(found.images) - set(PROGRAMS)
+        if unknown:
+            raise BadConfiguration(f"{file}: images.{min(unknown)}: there is no such program; they are {', '.join(PROGRAMS)}")
+        named = {program: environment[variable] for program, variable in IMAGE_VARIABLES.items() if environment.get(variable)}
+        return found.model_copy(update={"images": {**found.images, **named}})
+
+    def settings(self, trainer: Trainer | None, namespace_defaults: Mapping[str, Any], problem: str | None = None) -> Settings:
+        """What the place is like for the runs of a namespace."""
+        entry = training_entry()
+        images = {program: f"{_REGISTRY}/finetune-{program}:{__version__}" for program in PROGRAMS}
+        return Settings(
+            mode="cluster", operator_version=__version__, images={**images, **self.images}, entry_digest=entry.digest,
+            entry_archive=entry.archive, operator_defaults=self.defaults, namespace_defaults=namespace_defaults,
+            environment=self.environment, retry_seconds=self.retry_seconds, progress_seconds=self.progress_seconds, trainer=trainer,
+            problem=problem,
+        )  # fmt: skip

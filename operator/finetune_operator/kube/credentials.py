@@ -1,0 +1,103 @@
+"""Who the operator or the command line is to an API server: a ServiceAccount in a pod, else a kubeconfig.
+
+The official client reads both, with its plug-ins for tokens; nothing else of it is used.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .client import TokenSource
+
+_SCHEMES = ("bearer ", "Bearer ")
+
+
+class NoCredentials(Exception):
+    """There is neither a ServiceAccount nor a kubeconfig that can be used: the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """An API server and an identity there.
+
+    Attributes:
+        address: ``https://host:port``.
+        namespace: the context's namespace.
+        authority: path of the CA bundle; without it, the machine's own.
+        certificate, key: paths of a client certificate, where that is the identity.
+        token: reads the bearer token anew each time: in a pod it is rotated.
+    """
+
+    address: str
+    namespace: str = "default"
+    authority: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    verified: bool = True
+    token: TokenSource | None = None
+
+    def tls(self) -> ssl.SSLContext:
+        """The context of connections to the server."""
+        context = ssl.create_default_context(cafile=self.authority)
+        if self.certificate:
+            context.load_cert_chain(self.certificate, self.key)
+        if not self.verified:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+
+def load_credentials(kubeconfig: Path | None = None, context: str | None = None) -> Credentials:
+    """The identity of this process: of ``kubeconfig`` or ``context`` where they are given, else of the pod, else of ``$KUBECONFIG``.
+
+    Raises:
+        NoCredentials: there is none.
+    """
+    from kubernetes import client, config  # noqa: PLC0415 - half a second
+
+    configuration = client.Configuration()
+    try:
+        if kubeconfig is None and context is None and _in_pod():
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            namespace = _POD_NAMESPACE.read_text(encoding="utf-8").strip()
+        else:
+            file = str(kubeconfig) if kubeconfig else None
+            config.load_kube_config(  # type: ignore[no-untyped-call]
+                config_file=file, context=context, client_configuration=configuration
+            )
+            contexts = config.list_kube_config_contexts(config_file=file)  # type: ignore[no-untyped-call]
+            namespace = _namespace(contexts, context)
+    except (config.ConfigException, OSError) as error:
+        raise NoCredentials(f"{error}; set KUBECONFIG, or run in a pod with a ServiceAccount.") from error
+    return Credentials(
+        configuration.host, namespace, configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file,
+        bool(configuration.verify_ssl), _token_source(configuration),
+    )  # fmt: skip
+
+
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def _in_pod() -> bool:
+    return _POD_NAMESPACE.exists()
+
+
+def _namespace(contexts: tuple[list[dict[str, Any]], dict[str, Any]], name: str | None) -> str:
+    every, active = contexts
+    chosen = next((one for one in every if one["name"] == name), active) if name else active
+    return str((chosen.get("context") or {}).get("namespace") or "default")
+
+
+def _token_source(configuration: Any) -> TokenSource | None:
+    if not configuration.get_api_key_with_prefix("BearerToken"):
+        return None
+
+    def read() -> str:
+        text = str(configuration.get_api_key_with_prefix("BearerToken"))
+        for scheme in _SCHEMES:
+            text = text.removeprefix(scheme)
+        return text.strip()
+
+    return read

@@ -1,0 +1,182 @@
+"""The operator as a process: it waits for its turn, then drives the runs of a cluster until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+
+from finetune_operator.api.kinds import FINETUNERUN, TRAINJOB, Kind
+from finetune_operator.core.run import Run
+from finetune_operator.core.settings import Trainer
+from finetune_operator.loop.controller import CHILD_KINDS, Controller, runs
+from finetune_operator.loop.errors import ApiError
+
+from .client import ApiServer
+from .configuration import Configuration
+from .credentials import Credentials
+from .discovery import detect_trainer, is_served, require_own_kind
+from .lease import Lease
+from .places import Places
+from .serving import Health, Metrics, serving
+from .source import watch_events
+
+log = logging.getLogger(__name__)
+
+PROBE_SECONDS = 60.0
+"""Between two looks at what the cluster serves."""
+LEASE_NAME = "finetune-operator"
+_STOP_SECONDS = 10.0
+"""How long what is under way may take to end."""
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Where the operator speaks and listens."""
+
+    credentials: Credentials
+    configuration: Configuration
+    host: str = ""
+    port: int = 8080
+    probe_seconds: float = PROBE_SECONDS
+    lease: bool = True
+
+
+async def operate(wiring: Wiring) -> None:
+    """Run the operator until SIGTERM or SIGINT.
+
+    Raises:
+        NotFound: FineTuneRun is not installed in the cluster.
+        LeaseLost: another replica may work by now; the process must end.
+        Exception: kopf's watches have failed for good; the process must end and be started anew.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    health, metrics = Health(), Metrics()
+    async with aiohttp.ClientSession() as session, serving(health, metrics, wiring.host, wiring.port) as port:
+        log.info("serving health and metrics on port %d", port)
+        credentials = wiring.credentials
+        server = ApiServer(session, credentials.address, token=credentials.token, tls=credentials.tls())
+        await require_own_kind(server)
+        health.ready = True
+        operator = _Operator(wiring, server, health, metrics, stop)
+        if wiring.lease:
+            lease = Lease(server, credentials.namespace, LEASE_NAME, f"{socket.gethostname()}-{os.getpid()}")
+            await _until_stopped(_lead_in_turn(lease, operator), stop, health)
+        else:
+            await operator.lead()
+
+
+async def _lead_in_turn(lease: Lease, operator: _Operator) -> None:
+    async with lease.held() as renewing:
+        leading = asyncio.create_task(operator.lead())
+        await asyncio.wait((renewing, leading), return_when=asyncio.FIRST_COMPLETED)
+        if renewing.done():
+            leading.cancel()
+            await asyncio.gather(leading, return_exceptions=True)
+            renewing.result()  # raises LeaseLost
+        leading.result()
+
+
+async def _until_stopped(work: Coroutine[None, None, None], stop: asyncio.Event, health: Health) -> None:
+    """Do the work to its end. A signal ends the waiting for a turn at once; one who works ends by himself, in seconds."""
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if health.leads:
+        await asyncio.wait((working,), timeout=_STOP_SECONDS)
+    stopped.cancel()
+    if working.done():
+        working.result()
+    else:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+@dataclass
+class _Operator:
+    """The one replica at work."""
+
+    wiring: Wiring
+    server: ApiServer
+    health: Health
+    metrics: Metrics
+    stop: asyncio.Event
+
+    async def lead(self) -> None:
+        """Drive runs until told to stop. What the cluster serves is looked at now and then, and watched anew when it changes."""
+        configuration = self.wiring.configuration
+        places = Places(self.server, configuration)
+        controller = Controller(self.server, places.settings)
+        self.health.leads = True
+        self.health.heard()
+        self.metrics.leader.set(1)
+        self.metrics.depth.set_function(lambda: len(controller.queue))
+        try:
+            async with controller.running(configuration.workers, watching=False):
+                watch = asyncio.create_task(self._listen())
+                while not self.stop.is_set():
+                    await self._watch(places, controller)
+                watch.cancel()
+        finally:
+            self.health.leads = False
+            self.metrics.leader.set(0)
+
+    async def _watch(self, places: Places, controller: Controller) -> None:
+        """Have kopf watch what is served, until that changes or the operator stops."""
+        kinds, trainer = await self._served()
+        places.learn(trainer)
+        log.info("watching %s; Trainer: %s", ", ".join(map(str, kinds)), trainer.overrides if trainer else "none")
+        ended = asyncio.Event()
+        watching = asyncio.create_task(
+            watch_events(kinds, controller.enqueue, self.wiring.credentials, self.wiring.configuration.namespaces, ended)
+        )
+        changed = asyncio.create_task(self._changed(kinds, trainer))
+        stopped = asyncio.create_task(self.stop.wait())
+        try:
+            await asyncio.wait((watching, changed, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()
+                self.stop.set()  # kopf takes signals for itself, and ends
+        finally:
+            ended.set()
+            changed.cancel()
+            stopped.cancel()
+            await asyncio.wait((watching,), timeout=_STOP_SECONDS)
+            watching.cancel()
+
+    async def _served(self) -> tuple[Sequence[Kind], Trainer | None]:
+        has_trainer = await is_served(self.server, TRAINJOB)
+        kinds = [FINETUNERUN, *(kind for kind in CHILD_KINDS if kind is not TRAINJOB or has_trainer)]
+        return kinds, await detect_trainer(self.server)
+
+    async def _changed(self, kinds: Sequence[Kind], trainer: Trainer | None) -> None:
+        """Ends when the cluster serves something else than ``kinds`` and ``trainer``."""
+        while True:
+            await asyncio.sleep(self.wiring.probe_seconds)
+            try:
+                if await self._served() != (kinds, trainer):
+                    return
+            except ApiError as error:
+                log.warning("looking at what the cluster serves: %s", error)
+
+    async def _listen(self) -> None:
+        """Count the runs now and then: what proves that the API server is heard, too."""
+        while True:
+            try:
+                found = Counter([str(Run.parse(run).status.get("phase", "Pending")) async for run in runs(self.server)])
+            except ApiError as error:
+                log.warning("counting runs: %s", error)
+            else:
+                self.health.heard()
+                self.metrics.runs.clear()
+                for phase, count in found.items():
+                    self.metrics.runs.labels(phase).set(count)
+            await asyncio.sleep(self.wiring.probe_seconds)
