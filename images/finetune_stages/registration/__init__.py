@@ -1,1 +1,1 @@
-"""Stage *registration*: the model's name, version and lineage into MLflow's store in the workspace."""
+"""Stages *registration* and *registry-check*: the model's name, version and lineage into Kubeflow Model Registry or MLflow."""

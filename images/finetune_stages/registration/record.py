@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_contract.codec import DocumentError
-from finetune_contract.documents import RegistrationInputs, RunInfo, Scalar
+from finetune_contract.documents import GATE_VARIABLE, RegistrationInputs, RunInfo, Scalar
 from finetune_contract.result import LossPoint, Result, parse_result
 from finetune_stages.kit import Context, StageError
 
 LABEL = "finetunerun.io"
 """Prefix of the tags that are this project's."""
+UID, ROUND, MODEL_DIGEST = f"{LABEL}/uid", f"{LABEL}/round", f"{LABEL}/model-digest"
+"""The identity of a record."""
+GATE = f"{LABEL}/gate"
+"""Tag with the gate's verdict, ``passed`` or ``rejected``; missing without a gate."""
+REJECTED = "rejected"
 DEFAULT_EXPERIMENT = "finetune"
 LOSS = "loss"
 """Key of the loss curve, as transformers' own MLflow callback has it."""
@@ -36,10 +43,12 @@ class Record:
     """A model on its way into the registry.
 
     Attributes:
+        run: whose model it is.
         identity: tags that no other record has: the run's uid, its round, the model's digest. They find a record again that an
             earlier attempt began.
         lineage: tags that say where the model comes from.
-        version_tags: what the registry has no field for.
+        gate: the gate's verdict, ``passed`` or ``rejected``; ``None`` without a gate.
+        parameters: the run's effective values.
         started, ended: of the training, in milliseconds since 1970 (UTC).
     """
 
@@ -47,16 +56,34 @@ class Record:
     version: str
     model_uri: str
     description: str
+    author: str | None
+    format: str
+    format_version: str
     alias: str | None
     experiment: str
-    run_name: str
+    run: RunInfo
     identity: dict[str, str]
     lineage: dict[str, str]
-    version_tags: dict[str, str]
-    parameters: dict[str, str]
+    gate: str | None
+    parameters: dict[str, Scalar]
     points: tuple[Point, ...]
     started: int
     ended: int
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the gate did not let the model pass: it is registered, but nothing may point to it."""
+        return self.gate == REJECTED
+
+    @property
+    def wanted_alias(self) -> str | None:
+        """The alias that moves to this version."""
+        return None if self.rejected else self.alias
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last value of each metric."""
+        return {point.key: point.value for point in self.points}
 
 
 @dataclass(frozen=True)
@@ -77,7 +104,7 @@ class _Report:
         return str(outputs.get("digest") or outputs.get("modelDigest") or "")
 
 
-def read_record(context: Context, inputs: RegistrationInputs) -> Record:
+def read_record(context: Context, inputs: RegistrationInputs, environment: Mapping[str, str] = os.environ) -> Record:
     """The record of this run.
 
     Raises:
@@ -87,24 +114,21 @@ def read_record(context: Context, inputs: RegistrationInputs) -> Record:
     reports = _reports(context, inputs)
     made = reports.get("training") or reports["model"]
     _leave_out_other_models(reports, made)
-    identity = {
-        f"{LABEL}/uid": run.uid,
-        f"{LABEL}/round": str(context.attempt.round),
-        f"{LABEL}/model-digest": made.digest,
-    }
-    tags = {"author": inputs.author, "format": inputs.format, "format_version": inputs.format_version}
     return Record(
         name=inputs.name,
         version=inputs.version,
         model_uri=inputs.model_uri,
         description=inputs.description or f"Fine-tuned by FineTuneRun {run.namespace}/{run.name}.",
+        author=inputs.author or None,
+        format=inputs.format,
+        format_version=inputs.format_version,
         alias=inputs.alias,
         experiment=run.experiment or DEFAULT_EXPERIMENT,
-        run_name=run.name,
-        identity=identity,
+        run=run,
+        identity={UID: run.uid, ROUND: str(context.attempt.round), MODEL_DIGEST: made.digest},
         lineage=_lineage(run, reports),
-        version_tags={key: value for key, value in tags.items() if value},
-        parameters={key: _text(value) for key, value in inputs.parameters.items()},
+        gate=environment.get(GATE_VARIABLE, "").lower() or None,
+        parameters=inputs.parameters,
         points=tuple(_points(reports)),
         started=made.started,
         ended=max(report.ended for report in reports.values()),
@@ -178,7 +202,3 @@ def _time(training: _Report, point: LossPoint, last: int) -> int:
 
 def _key(stage: str, key: str) -> str:
     return key if stage == "evaluation" and "." in key else f"{stage}.{key}"
-
-
-def _text(value: Scalar) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

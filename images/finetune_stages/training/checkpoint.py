@@ -16,6 +16,11 @@ _SHARD = "5GB"
 """Largest file of weights: the hub's own advice."""
 
 
+def dtype_of(base: Pretrained) -> torch.dtype:
+    """What most of the base model's weights have."""
+    return _DTYPES[base.dtype]
+
+
 def write_model(directory: Path, model: Any, state: Iterable[tuple[str, Tensor]], base: Pretrained) -> None:
     """Write the weights in ``state`` as a directory that ``from_pretrained`` opens.
 

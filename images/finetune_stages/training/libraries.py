@@ -7,22 +7,28 @@ import re
 from importlib import metadata
 
 from finetune_contract import reasons
-from finetune_contract.documents import IMAGE_VARIABLE
+from finetune_contract.documents import IMAGE_VARIABLE, TrainingInputs
 from finetune_stages.kit import StageError
+
+from .quantisation import quantisation
 
 ENGINE = {"torch": "2.13", "transformers": "5.23", "accelerate": "1.15", "datasets": "5", "trl": "1.16"}
 """Packages of the portable engine and the oldest versions that it was written for (the extra ``training`` says the same)."""
-OSFT = {"peft": "0.21"}
-"""What algorithm ``osft`` needs beyond that."""
+ADAPTERS = {"peft": "0.21"}
+"""What the algorithms ``osft`` and ``lora`` need beyond that."""
+QUANTISED = {"bitsandbytes": "0.46.1"}
+"""What ``lora`` needs for weights of 4 or 8 bits; an image for CPUs goes without."""
 
 
-def require_engine(algorithm: str) -> None:
-    """Make sure that this image can train.
+def require_engine(inputs: TrainingInputs) -> None:
+    """Make sure that this image can train so.
 
     Raises:
         StageError: ``EngineMissing``: a package is absent or too old.
     """
-    needed = {**ENGINE, **(OSFT if algorithm == "osft" else {})}
+    needed = {
+        **ENGINE, **(ADAPTERS if inputs.algorithm in ("osft", "lora") else {}), **(QUANTISED if quantisation(inputs) else {}),
+    }  # fmt: skip
     for package, oldest in needed.items():
         found = _version(package)
         if found is None or _numbers(found) < _numbers(oldest):

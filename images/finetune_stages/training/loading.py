@@ -34,19 +34,23 @@ def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
     return tokenizer
 
 
-def load_model(directory: Path, trust_remote_code: bool, gpu: int) -> tuple[Any, set[str]]:
-    """The model in 32 bits, on this GPU where there are any, and the names in its files that its class does not read.
+def load_model(
+    directory: Path, trust_remote_code: bool, gpu: int | None, dtype: torch.dtype = torch.float32, quantisation: Any = None
+) -> tuple[Any, set[str]]:
+    """The model, on this GPU where there are any, and the names in its files that its class does not read.
 
-    It goes straight onto the GPU: as many copies as there are processes may be more than the machine's own memory holds.
+    It goes straight onto the GPU (``None``: into ordinary memory), because as many copies as there are processes may be more than
+    the machine's own memory holds. ``dtype`` is that of the weights which ``quantisation``, transformers' configuration, leaves.
 
     Raises:
         StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: weights are missing.
     """
-    device_map = {"": gpu} if torch.cuda.is_available() else None
+    device_map = {"": gpu} if gpu is not None and torch.cuda.is_available() else None
     with _as_sentences(directory):
         model, report = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32, device_map=device_map, output_loading_info=True, trust_remote_code=trust_remote_code
-        )
+            directory, dtype=dtype, device_map=device_map, quantization_config=quantisation, output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
     if report["missing_keys"]:
         raise StageError(
             reasons.MODEL_INCOMPLETE,

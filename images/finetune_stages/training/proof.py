@@ -56,10 +56,20 @@ class Proof:
         wrong = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"]), *unknown})
         if wrong:
             raise _broken(f"its weights do not fit its configuration: {', '.join(wrong[:3])}")
-        loss = self._loss_of(opened.to(self.model.device))
-        relative, absolute = _EXACT if self.base.dtype in ("F32", "F64") else _ROUNDED
-        if not math.isclose(loss, self._loss, rel_tol=relative, abs_tol=absolute):
-            raise _broken(f"a row's loss was {self._loss:.4f} in training and is {loss:.4f} with the written weights")
+        self._compare_loss(opened.to(self.model.device), "weights")
+
+    def open_adapter(self, folder: Path) -> None:
+        """Put a written adapter onto the base model, as whoever serves adapters will, and make the same forward pass.
+
+        Raises:
+            StageError: ``Crashed``: what was written is not what was trained.
+        """
+        from transformers import AutoModelForCausalLM
+
+        from .lora import attach
+
+        base = AutoModelForCausalLM.from_pretrained(self.base.path, dtype="auto", trust_remote_code=self._trust_remote_code)
+        self._compare_loss(attach(base.to(self.model.device), folder).plain, "adapter")
 
     def _compare_names(self, written: dict[str, Tensor]) -> None:
         """The same names and shapes as the base; of tensors that share their numbers, each may name another one."""
@@ -72,6 +82,12 @@ class Proof:
             before, after = self.base.tensors[name].shape, written[name].shape
             if before != after:
                 raise _broken(f"{name} has shape {list(after)}, in the base model {list(before)}")
+
+    def _compare_loss(self, opened: Any, what: str) -> None:
+        loss = self._loss_of(opened)
+        relative, absolute = _EXACT if self.base.dtype in ("F32", "F64") else _ROUNDED
+        if not math.isclose(loss, self._loss, rel_tol=relative, abs_tol=absolute):
+            raise _broken(f"a row's loss was {self._loss:.4f} in training and is {loss:.4f} with the written {what}")
 
     def _loss_of(self, model: Any) -> float:
         """The row's mean loss in nats per label, with dropout off and in the model's own dtype."""

@@ -7,12 +7,13 @@ import sys
 from typing import NoReturn
 
 from finetune_contract.result import Result
-from finetune_stages.kit import Context, Finished, StageError, run_stage, verify_seal
+from finetune_stages.kit import Context, Finished, Reuse, StageError, run_stage, verify_seal
 
 from .processes import Processes
 from .supervise import FOLDER_VARIABLE, become_worker, ended_in_time, hand_over, supervise
 
 _STAGES = ("training",)
+_REUSE = Reuse(directories=("final_model", "adapter", "checkpoints/*"))
 
 
 def main() -> int:
@@ -33,13 +34,17 @@ def _main() -> int:
         refusal = error
         return run_stage(_STAGES, lambda _context: _refuse(refusal), still_there)
     work = supervise if processes.per_node > 1 else _alone
-    return run_stage(_STAGES, lambda context: work(context, processes), still_there, processes.rank)
+    return run_stage(_STAGES, lambda context: work(context, processes), still_there, processes.rank, reuse=_REUSE)
 
 
 def still_there(context: Context, result: Result) -> bool:
-    """Whether the model that an earlier result describes still lies in the run's folder."""
-    seal = verify_seal(context.path(context.layout.final_model), content=False)
-    return seal is not None and seal.digest == result.outputs.get("digest")
+    """Whether the model that an earlier result describes, and its adapter, still lie in the run's folder."""
+    places = {"digest": context.layout.final_model, "adapterDigest": context.layout.adapter}
+    wanted = {place: result.outputs.get(name) for name, place in places.items()}
+    seals = {place: verify_seal(context.path(place), content=False) for place, digest in wanted.items() if digest}
+    return bool(wanted[context.layout.final_model]) and all(
+        seal is not None and seal.digest == wanted[place] for place, seal in seals.items()
+    )
 
 
 def _refuse(refusal: StageError) -> NoReturn:

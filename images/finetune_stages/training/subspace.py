@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,12 +26,10 @@ from finetune_contract import reasons
 from finetune_contract.documents import OsftInputs
 from finetune_stages.kit import StageError
 
-from .targets import is_target
+from .layers import plain_state, target_layers
+from .tuning import Origin
 
 _ADAPTER = "default"
-_OWN_ENTRIES = re.compile(r"(.+)\.(?:osf_svd_params|_osf_\w+)\..+")
-_BASE_ENTRIES = re.compile(r"(.+)\.base_layer\.(.+)")
-_NAMES_SHOWN = 8
 
 Seen = Callable[[int, int], object]
 """Told how many weights are decomposed, of how many."""
@@ -120,8 +119,13 @@ class Subspace:
     model: nn.Module
     layers: dict[str, SubspaceLinear] = field(default_factory=dict)
 
-    def project(self) -> None:
-        """To be called after each step of the optimizer."""
+    @property
+    def plain(self) -> nn.Module:
+        """The model as its own class calls it."""
+        return self.model
+
+    def after_step(self) -> None:
+        """Put every weight back into its subspace."""
         for layer in self.layers.values():
             layer.project()
 
@@ -130,13 +134,16 @@ class Subspace:
         return max((layer.leak() for layer in self.layers.values()), default=0.0)
 
     def plain_state(self) -> Iterator[tuple[str, Tensor]]:
-        """The model's state under the names, and of the shapes, that it had before: factors merged into the weights."""
-        for name, tensor in self.model.state_dict().items():
-            base = _BASE_ENTRIES.fullmatch(name)
-            if base and base[1] in self.layers:
-                yield f"{base[1]}.{base[2]}", self.layers[base[1]].merged_weight if base[2] == "weight" else tensor
-            elif not ((own := _OWN_ENTRIES.fullmatch(name)) and own[1] in self.layers):
-                yield name, tensor
+        """The model's state as it was before, factors merged into the weights."""
+        return plain_state(self.model, self.layers, lambda layer: layer.merged_weight)
+
+    def save_adapter(self, _folder: Path, _origin: Origin) -> bool:
+        """There is none: what was trained makes sense in the whole weight only."""
+        return False
+
+    def metrics(self) -> dict[str, float]:
+        """The evidence that the subspace was kept."""
+        return {"osft_leak": self.leak()}
 
 
 def prepare(model: nn.Module, inputs: OsftInputs, seen: Seen) -> Subspace:
@@ -147,7 +154,7 @@ def prepare(model: nn.Module, inputs: OsftInputs, seen: Seen) -> Subspace:
     Raises:
         StageError: ``NoMatchingWeights``, or ``BadTrainingValue``: nothing would be trained, or the output layer is a target.
     """
-    targets = _targets(model, inputs)
+    targets = target_layers(model, inputs.target_patterns, "training.osft.targetPatterns")
     frozen = {name: frozen_directions(tuple(layer.weight.shape), inputs.unfreeze_rank_ratio) for name, layer in targets.items()}
     if inputs.trainable == "targets" and all(count == min(targets[name].weight.shape) for name, count in frozen.items()):
         raise StageError(
@@ -167,23 +174,3 @@ def prepare(model: nn.Module, inputs: OsftInputs, seen: Seen) -> Subspace:
     for parameter in trained:
         parameter.requires_grad_(True)
     return Subspace(model, {name: layer for name, layer in model.named_modules() if isinstance(layer, SubspaceLinear)})
-
-
-def _targets(model: Any, inputs: OsftInputs) -> dict[str, nn.Linear]:
-    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-    targets = {name: layer for name, layer in linear.items() if is_target(f"{name}.weight", inputs)}
-    if not targets:
-        names = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", f"{name}.weight") for name in linear))
-        raise StageError(
-            reasons.NO_MATCHING_WEIGHTS,
-            f"No linear layer matches training.osft.targetPatterns {list(inputs.target_patterns)}; this model has"
-            f" {', '.join(names[:_NAMES_SHOWN])}.",
-        )
-    head = next((name for name, layer in targets.items() if layer is model.get_output_embeddings()), None)
-    if head is not None:
-        raise StageError(
-            reasons.BAD_TRAINING_VALUE,
-            f"training.osft.targetPatterns {list(inputs.target_patterns)} match {head}.weight, the output layer, which cannot be"
-            " trained in a subspace: name other weights; trainable: all trains it in full.",
-        )
-    return targets

@@ -24,6 +24,7 @@ from finetune_stages.kit.fault import Interrupted
 from .libraries import require_engine
 from .machine import killed_for_memory, processors
 from .processes import Processes
+from .quantisation import require_device
 
 FOLDER_VARIABLE = "FINETUNE_WORKERS"
 """Environment variable with the folder that the workers of this pod leave their results in; it makes a process a worker."""
@@ -37,10 +38,12 @@ def supervise(context: Context, processes: Processes) -> Finished:
     """Run one worker a process, and return what the first of them did (on the other nodes, nothing).
 
     Raises:
-        StageError: ``EngineMissing``, or the failure of the worker that failed first.
+        StageError: ``NoGPU``, ``EngineMissing``, or the failure of the worker that failed first.
         Interrupted: SIGTERM; the workers have ended.
     """
-    require_engine(context.inputs(TrainingInputs).algorithm)
+    inputs = context.inputs(TrainingInputs)
+    require_device(inputs)
+    require_engine(inputs)
     with tempfile.TemporaryDirectory(prefix="finetune-workers-") as name:
         folder = Path(name)
         os.environ[FOLDER_VARIABLE] = name

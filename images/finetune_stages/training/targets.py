@@ -1,13 +1,15 @@
-"""Which weights OSFT treats, by name."""
+"""Which weights an algorithm treats, by name."""
 
 from __future__ import annotations
 
-from finetune_contract.documents import OsftInputs
+from collections.abc import Sequence
 
 DEFAULT_PATTERNS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The attention and MLP projections, as the models that descend from Llama call them."""
+ALL_LINEAR = "all-linear"
+"""PEFT's name for every linear layer but the output layer."""
 
 
-def is_target(name: str, inputs: OsftInputs) -> bool:
+def is_target(name: str, patterns: Sequence[str] = ()) -> bool:
     """Whether one of the patterns is part of a weight's name."""
-    return any(pattern in name for pattern in inputs.target_patterns or DEFAULT_PATTERNS)
+    return any(pattern in name for pattern in patterns or DEFAULT_PATTERNS)

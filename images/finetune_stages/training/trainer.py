@@ -1,7 +1,7 @@
 """TRL's SFT trainer on rows that are ready: what is added to it is exact batches, a count of what was seen, and a lean loss.
 
 TRL takes rows with ``input_ids`` and ``labels`` as they are, with its own collator. Its sampler would see rows twice to fill up
-uneven shares, so the micro-batches come from :class:`~.batches.BatchPlan`. Its loss reads every position through the output
+uneven shares, so the micro-batches come from a :class:`~.batches.Plan`. Its loss reads every position through the output
 layer and computes entropy and accuracy on the way; without a GPU's fused kernel that is a third of a step, so there only the
 positions that have a label go through the output layer.
 """
@@ -33,21 +33,24 @@ from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint
 from finetune_stages.kit import StageError
 
-from .batches import BatchPlan
+from .batches import PackedPlan, Plan
+from .packing import PackedCollator, PackedRows, rows_with_labels
 from .processes import timeout
 from .rows import IGNORED, Rows
 
 
 class RowTrainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's trainer on a :class:`BatchPlan`.
+    """TRL's trainer on a :class:`~.batches.Plan`.
 
     Attributes:
         samples: rows that went through forward and backward on this process.
+        packed: what a :class:`PackedPlan` takes its sequences from.
     """
 
-    def __init__(self, plan: BatchPlan, **arguments: Any) -> None:
+    def __init__(self, plan: Plan, packed: PackedRows | None = None, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.samples = 0
+        self.packed = packed
         self._plan = plan
         self._learned: Tensor | None = None
         # The loss is divided by the labels of a whole step, whatever the model's own loss would do with that number.
@@ -69,7 +72,7 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The plan's micro-batches. They are this process's already: accelerate must not share them out again."""
         return DataLoader(
-            self.train_dataset,
+            self.train_dataset if self.packed is None else self.packed,
             batch_sampler=self._plan,
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
@@ -83,7 +86,7 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
         Raises:
             StageError: ``LossNotANumber``, before the optimizer makes the weights so too.
         """
-        rows = int((inputs["labels"] != IGNORED).any(dim=1).sum())  # a filler has no label
+        rows = rows_with_labels(inputs)
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         _require_number(float(loss), "loss", self.state.global_step + 1)
         self.samples += rows
@@ -164,13 +167,14 @@ def dataset_of(rows: Rows) -> Dataset:
     return Dataset.from_dict({name: LargeListArray.from_arrays(offsets, array(values)) for name, values in columns.items()})
 
 
-def collator(tokenizer: Any) -> DataCollatorForLanguageModeling:
+def collator(tokenizer: Any, plan: Plan) -> Callable[[list[dict[str, Any]]], dict[str, Tensor]]:
     """TRL's collator. Given to the trainer, so that it does not set a padding token on the tokenizer and the model."""
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return DataCollatorForLanguageModeling(pad_token_id=next(token for token in candidates if token is not None))
+    pad = DataCollatorForLanguageModeling(pad_token_id=next(token for token in candidates if token is not None))
+    return PackedCollator(pad) if isinstance(plan, PackedPlan) else pad
 
 
-def arguments(inputs: TrainingInputs, plan: BatchPlan, folder: Path) -> SFTConfig:
+def arguments(inputs: TrainingInputs, plan: Plan, folder: Path) -> SFTConfig:
     """The trainer's settings. The optimizer's numbers are those of Training Hub: betas .9 and .95, no decay, clipping at 1."""
     gpu = torch.cuda.is_available()
     return SFTConfig(

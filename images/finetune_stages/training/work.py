@@ -7,30 +7,40 @@ before seconds are spent on imports.
 from __future__ import annotations
 
 import gc
-import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_contract import reasons
-from finetune_contract.documents import OsftInputs, TrainingInputs
+from finetune_contract.documents import LoraInputs, OsftInputs, TrainingInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint, TrainingOutputs, thin
-from finetune_stages.kit import Context, Finished, Seal, StageError, read_seal, seal_directory
+from finetune_stages.kit import Context, Finished, Seal, StageError
 
 from .libraries import require_engine
-from .machine import peak_memory, readable
-from .memory import micro_batch_size, require_memory, require_room, rows_of_a_process, tokens_that_fit
+from .machine import peak_memory
+from .memory import (
+    computes_in_bf16,
+    frozen_in_16_bits,
+    micro_batch_size,
+    packed_sequences,
+    packs,
+    require_memory,
+    require_room,
+    rows_of_a_process,
+    tokens_that_fit,
+)
 from .pretrained import Pretrained
 from .processes import Processes
+from .quantisation import configuration, quantisation, require_device
 from .surroundings import prepare_environment, private_folder
 
 if TYPE_CHECKING:
-    from .batches import BatchPlan
+    from .batches import Plan
+    from .publication import Publication
     from .rows import Rows
-    from .subspace import Subspace
+    from .tuning import Tuning
 
 _HISTORY = 2000
 """Points of the loss curve in the full result."""
@@ -49,7 +59,8 @@ def train(context: Context, processes: Processes) -> Finished:
         raise StageError(
             reasons.DATASET_NOT_FOUND, f"{context.layout.train_data} is not in the workspace: rerun from the dataset stage."
         )
-    require_engine(inputs.algorithm)
+    require_device(inputs)
+    require_engine(inputs)
     if processes.rank == 0:
         require_room(context.workspace, base, inputs)
     with private_folder(context, processes) as folder:
@@ -66,10 +77,19 @@ def _require_sense(inputs: TrainingInputs, processes: Processes) -> None:
             f"training.maxTokensPerGPU is {inputs.max_tokens_per_gpu}, less than training.maxSeqLen {inputs.max_seq_len}, so that the"
             " longest rows fit nowhere: raise the one or lower the other.",
         )
-    ratio = (inputs.osft or OsftInputs()).unfreeze_rank_ratio
-    if inputs.algorithm == "osft" and not 0 <= ratio <= 1:
-        raise StageError(reasons.BAD_TRAINING_VALUE, f"training.osft.unfreezeRankRatio is {ratio:g}; it must be from 0 to 1.")
+    osft, lora = inputs.osft or OsftInputs(), inputs.lora or LoraInputs()
+    if inputs.algorithm == "osft":
+        _require(0 <= osft.unfreeze_rank_ratio <= 1, "osft.unfreezeRankRatio", osft.unfreeze_rank_ratio, "from 0 to 1")
+    if inputs.algorithm == "lora":
+        _require(lora.rank >= 1, "lora.rank", lora.rank, "at least 1")
+        _require(lora.alpha >= 1, "lora.alpha", lora.alpha, "at least 1")
+        _require(0 <= lora.dropout < 1, "lora.dropout", lora.dropout, "from 0 to below 1")
     rows_of_a_process(inputs, processes.world)
+
+
+def _require(sense: bool, field: str, value: float, wanted: str) -> None:
+    if not sense:
+        raise StageError(reasons.BAD_TRAINING_VALUE, f"training.{field} is {value:g}; it must be {wanted}.")
 
 
 @dataclass(frozen=True)
@@ -99,18 +119,17 @@ class _Job:
         left = require_memory(self.base, self.inputs, self.processes)
         rows = self._rows(tokenizer)
         plan = self._plan(rows, left)
-        model, ignored = self._model()
-        subspace = self._subspace(model)
-        done = self._optimise(model, subspace, rows, plan, tokenizer)
-        self._require_complete(done, model, len(rows))
+        tuning, ignored = self._tuning(rows)
+        done = self._optimise(tuning, rows, plan, tokenizer)
+        self._require_complete(done, tuning.model, len(rows))
         if self.processes.rank > 0:
             return Finished(outputs={})
-        leak = {"osft_leak": subspace.leak()} if subspace else {}
-        metrics = {**_curve(done.history), **self._counts(done, model, rows), **leak}
-        seal = self._publish(model, subspace, rows, ignored)
+        metrics = {**_curve(done.history), **self._counts(done, tuning.model, rows), **tuning.metrics()}
+        seal, adapter = self._publish(self._unquantised(tuning), rows, ignored)
         outputs = TrainingOutputs(
             digest=seal.digest, samples_seen=done.samples, expected_samples=self.inputs.epochs * len(rows), rows=len(rows),
             dropped_rows=rows.dropped, steps=done.steps, processes=self.processes.world, opened=True,
+            adapter_digest=adapter.digest if adapter else None,
         )  # fmt: skip
         return Finished(outputs, metrics, thin(done.history, _HISTORY), self._sentence(done, rows))
 
@@ -144,11 +163,9 @@ class _Job:
             self.processes.broadcast(None)
         return rows
 
-    def _plan(self, rows: Rows, memory_left: int | None) -> BatchPlan:
+    def _plan(self, rows: Rows, memory_left: int | None) -> Plan:
         """Which rows go into which forward pass."""
         import torch
-
-        from .batches import BatchPlan
 
         self._note("loading datasets and TRL")
         from .trainer import require_schedule
@@ -156,24 +173,53 @@ class _Job:
         fit = tokens_that_fit(self.base, self.inputs, memory_left, torch.cuda.is_available())
         # Every process must come to the same plan, whatever its own memory allows.
         fits = [number for number in self.processes.gather(fit) if isinstance(number, int)]
-        micro = micro_batch_size(self.inputs, self.processes.world, int(rows.lengths.max()), min(fits, default=None))
-        plan = BatchPlan(
-            rows.lengths, self.inputs.effective_batch_size, micro, self.processes.world, self.processes.rank, self.inputs.seed,
-            filler=len(rows),
-        )  # fmt: skip
+        plan = self._cut(rows, min(fits, default=None))
         require_schedule(self.inputs, plan.steps * self.inputs.epochs)
         return plan
 
-    def _model(self) -> tuple[Any, set[str]]:
+    def _cut(self, rows: Rows, fit: int | None) -> Plan:
+        from .batches import BatchPlan, PackedPlan
+
+        longest, place = int(rows.lengths.max()), (self.processes.world, self.processes.rank, self.inputs.seed)
+        effective, filler = self.inputs.effective_batch_size, len(rows)
+        if packs(self.inputs):
+            capacity, sequences = packed_sequences(self.inputs, longest, fit)
+            return PackedPlan(rows.lengths, effective, sequences, *place, filler, capacity, self.inputs.epochs)
+        micro = micro_batch_size(self.inputs, self.processes.world, longest, fit)
+        return BatchPlan(rows.lengths, effective, micro, *place, filler)
+
+    def _tuning(self, rows: Rows) -> tuple[Tuning, set[str]]:
+        """The base model, made ready for the algorithm, and the names in its files that its class does not read."""
+        import torch
+
         from .loading import load_model
 
         self._note("loading the base model")
-        return load_model(self.base.path, self.inputs.trust_remote_code, self.processes.local_rank)
+        bf16 = computes_in_bf16()
+        wanted = quantisation(self.inputs)
+        model, ignored = load_model(
+            self.base.path, self.inputs.trust_remote_code, self.processes.local_rank,
+            torch.bfloat16 if frozen_in_16_bits(self.base, self.inputs, bf16) else torch.float32,
+            configuration(wanted, bf16) if wanted else None,
+        )  # fmt: skip
+        if packs(self.inputs):
+            from .packing import require_separation
 
-    def _subspace(self, model: Any) -> Subspace | None:
-        if self.inputs.algorithm != "osft":
-            return None
+            require_separation(model, rows)
+        return self._prepared(model), ignored
+
+    def _prepared(self, model: Any) -> Tuning:
+        if self.inputs.algorithm == "sft":
+            from .tuning import Whole
+
+            return Whole(model)
         self._note("loading PEFT")
+        if self.inputs.algorithm == "lora":
+            from . import lora
+
+            adapter = lora.prepare(model, self.inputs.lora or LoraInputs(), self.inputs.seed)
+            self.processes.agree(adapter.parameters())  # not every device draws the same numbers from a seed
+            return adapter
         from .subspace import prepare
 
         subspace = prepare(
@@ -184,19 +230,40 @@ class _Job:
         self.processes.agree(tensor for layer in subspace.layers.values() for tensor in (*layer.parameters(), *layer.buffers()))
         return subspace
 
-    def _optimise(self, model: Any, subspace: Subspace | None, rows: Rows, plan: BatchPlan, tokenizer: Any) -> _Optimised:
+    def _unquantised(self, tuning: Tuning) -> Tuning:
+        """An adapter that was trained on quantised weights, on the weights as they were before; in ordinary memory.
+
+        What is served is not the quantised model: to merge into its weights would keep their rounding for good.
+        """
+        if quantisation(self.inputs) is None:
+            return tuning
+        from .checkpoint import dtype_of
+        from .loading import load_model
+        from .lora import attach
+        from .tuning import Origin
+
+        self._note("loading the base model without quantisation")
+        folder = self.folder / "adapter.trained"
+        tuning.save_adapter(folder, Origin())
+        model, _ = load_model(self.base.path, self.inputs.trust_remote_code, None, dtype_of(self.base))
+        return attach(model, folder)
+
+    def _optimise(self, tuning: Tuning, rows: Rows, plan: Plan, tokenizer: Any) -> _Optimised:
+        from .packing import PackedRows
         from .trainer import RowTrainer, Watch, arguments, collator, dataset_of
 
+        keeps = self.inputs.checkpoints.per_epoch and self.processes.rank == 0
         watch = Watch(
-            self._report, plan.tokens_after_steps(self.inputs.epochs), self.inputs.epochs, subspace.project if subspace else None,
-            (lambda epoch: self._checkpoint(epoch, model, subspace)) if self._keeps_checkpoints else None,
+            self._report, plan.tokens_after_steps(self.inputs.epochs), self.inputs.epochs, tuning.after_step,
+            (lambda epoch: self._publication.checkpoint(epoch, self._unquantised(tuning))) if keeps else None,
         )  # fmt: skip
         trainer = RowTrainer(
-            plan, model=model, args=arguments(self.inputs, plan, self.folder / "trainer"), train_dataset=dataset_of(rows),
-            data_collator=collator(tokenizer), processing_class=tokenizer, callbacks=[watch],
+            plan, PackedRows(rows) if packs(self.inputs) else None, model=tuning.model,
+            args=arguments(self.inputs, plan, self.folder / "trainer"), train_dataset=dataset_of(rows),
+            data_collator=collator(tokenizer, plan), processing_class=tokenizer, callbacks=[watch],
         )  # fmt: skip
-        if self.processes.rank == 0:  # of an earlier round: they belong to a model that is about to be replaced
-            shutil.rmtree(self.context.path(self.context.layout.checkpoints), ignore_errors=True)
+        if self.processes.rank == 0:
+            self._publication.clear_checkpoints()
         started = time.monotonic()
         trainer.train()
         seconds = time.monotonic() - started
@@ -227,57 +294,16 @@ class _Job:
             )
 
     @property
-    def _keeps_checkpoints(self) -> bool:
-        return self.inputs.checkpoints.per_epoch and self.processes.rank == 0
+    def _publication(self) -> Publication:
+        from .publication import Publication
 
-    def _checkpoint(self, epoch: int, model: Any, subspace: Subspace | None) -> None:
-        """The model as it is after an epoch, as a directory of its own; older ones go."""
-        folder = self.folder / f"epoch_{epoch}"
-        self._note(f"writing the checkpoint of epoch {epoch}")
-        self._write(folder, model, subspace)
-        seal_directory(folder, {"base": self._base_digest, "epoch": epoch})
-        self.context.publish(folder, f"{self.context.layout.checkpoints}/{folder.name}")
-        keep = self.inputs.checkpoints.keep
-        if keep is not None and epoch > keep:
-            shutil.rmtree(self.context.path(f"{self.context.layout.checkpoints}/epoch_{epoch - keep}"), ignore_errors=True)
+        return Publication(self.context, self.base, self.inputs, self.folder, self._note)
 
-    def _publish(self, model: Any, subspace: Subspace | None, rows: Rows, ignored: set[str]) -> Seal:
+    def _publish(self, tuning: Tuning, rows: Rows, ignored: set[str]) -> tuple[Seal, Seal | None]:
         from .proof import Proof
 
-        folder = self.folder / "final_model"
-        proof = Proof(self.base, model, rows, ignored, self.inputs.trust_remote_code)
-        self._note("writing the model", percent=99)
-        self._write(folder, model, subspace)
-        self._note("opening the model again", percent=99)
-        proof.open_again(folder)
-        note: dict[str, str | int | float | bool] = {
-            "base": self._base_digest, "algorithm": self.inputs.algorithm, "epochs": self.inputs.epochs,
-        }  # fmt: skip
-        seal = seal_directory(folder, note, self._sealing(folder))
-        self.context.publish(folder, self.context.layout.final_model)
-        return seal
-
-    def _sealing(self, folder: Path) -> Callable[[int], None]:
-        """Tells how much of a directory is hashed already."""
-        total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        done = 0
-
-        def seen(more: int) -> None:
-            nonlocal done
-            done += more
-            self._note(f"sealing the model: {readable(done)} of {readable(total)}", percent=99, force=False)
-
-        return seen
-
-    def _write(self, folder: Path, model: Any, subspace: Subspace | None) -> None:
-        from .checkpoint import write_model
-
-        write_model(folder, model, subspace.plain_state() if subspace else model.state_dict().items(), self.base)
-
-    @property
-    def _base_digest(self) -> str:
-        seal = read_seal(self.base.path)
-        return seal.digest if seal else ""
+        proof = Proof(self.base, tuning.plain, rows, ignored, self.inputs.trust_remote_code)
+        return self._publication.model(tuning, proof)
 
     def _counts(self, done: _Optimised, model: Any, rows: Rows) -> dict[str, float]:
         import torch

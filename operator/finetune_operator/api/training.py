@@ -49,14 +49,16 @@ class Lora(Section):
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="Dropout in the adapters, 0 to below 1.")
     target_modules: Patterns | None = Field(
-        None, description="Names of the modules that get adapters. Default: the attention and MLP projections."
+        None,
+        description="Parts of the names of the weights that get adapters; all-linear means every linear layer. Default: the attention"
+        " and MLP projections.",
     )
     rslora: bool | None = Field(None, description="Scale by alpha / sqrt(rank) (arXiv 2312.03732).")
     dora: bool | None = Field(None, description="Learn magnitude and direction apart (arXiv 2402.09353).")
     quantization: Literal["none", "4bit", "8bit"] | None = Field(
         None, description="How the frozen weights are held while training (QLoRA, arXiv 2305.14314)."
     )
-    packing: bool | None = Field(None, description="Put several rows into one sequence.")
+    packing: bool | None = Field(None, description="Put several rows into one sequence; microBatchSize counts sequences then.")
 
 
 class Checkpoints(Section):

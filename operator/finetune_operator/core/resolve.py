@@ -56,6 +56,12 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
     adapted = _adapt(merged, origins, settings)
     if isinstance(adapted, Refusal):
         return adapted
+    if lookup(merged, "registry.address") and merged["registry"]["kind"] == "MLflow" and settings.volume_uri.startswith("file:"):
+        return Refusal(
+            reasons.NOT_POSSIBLE_HERE,
+            "spec.registry.address: an MLflow server takes no model that lies on one machine only; leave address out to register in"
+            " the workspace's own store.",
+        )
     try:
         FineTuneRunSpec.model_validate(merged)
     except ValidationError as error:

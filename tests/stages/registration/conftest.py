@@ -1,16 +1,23 @@
-"""What the tests of stage *registration* share: the results of a run's earlier stages, and a look into MLflow's store."""
+"""What the tests of stage *registration* share: the results of a run's earlier stages, registries, a look into MLflow's store."""
 
 from __future__ import annotations
 
+import datetime as dt
+import ipaddress
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from finetune_contract.codec import encode
-from finetune_contract.documents import RegistrationInputs
+from finetune_contract.documents import RegistrationInputs, StageDocument
 from finetune_contract.result import (
     DatasetOutputs,
     EvaluationOutputs,
@@ -19,6 +26,11 @@ from finetune_contract.result import (
     Result,
     TrainingOutputs,
 )
+from finetune_contract.workspace import Attempt
+from finetune_stages.kit import Context
+from finetune_stages.registration import registry as registry_module
+from finetune_stages.registration.record import Record, read_record
+from model_registry_server import ModelRegistryServer
 
 CURVE = tuple(LossPoint(10 * number, round(8 / (number + 1), 4)) for number in range(64))
 DATA, BASE, MODEL = "d" * 64, "b" * 64, "c" * 64
@@ -75,3 +87,60 @@ def look(run_stage_program: Any, mlflow_client: Any) -> Any:
     """A function that opens the workspace's store."""
     uri = f"sqlite:///{run_stage_program.workspace}/mlflow.db"
     return lambda: mlflow_client(tracking_uri=uri, registry_uri=uri)
+
+
+@pytest.fixture
+def programs(run_stage_program: Any) -> Any:
+    return run_stage_program
+
+
+@pytest.fixture
+def results(programs: Any) -> dict[str, str]:
+    return write_results(programs.workspace, programs.layout.root)
+
+
+@pytest.fixture
+def record(programs: Any, results: dict[str, str]) -> Record:
+    """The record that the program makes of :func:`wish`."""
+    document = StageDocument(1, "registration", programs.run, {})
+    context = Context(document, programs.workspace, Attempt(1, 1), "0" * 64)
+    return read_record(context, wish(results), {})
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not answered is tried again at once."""
+    monkeypatch.setattr(registry_module, "WAITS", (0.0, 0.0, 0.0))
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step is tried again: the next start of the program has to do."""
+    monkeypatch.setattr(registry_module, "WAITS", ())
+
+
+@pytest.fixture
+def server() -> Iterator[ModelRegistryServer]:
+    """A Model Registry of the newer release."""
+    with ModelRegistryServer() as serving:
+        yield serving
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a certificate for 127.0.0.1 that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "registry of the tests")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1)).not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("tls") / "registry.pem"
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path

@@ -1,4 +1,4 @@
-"""The program of stage *registration*, run as its container runs it, and its writing into MLflow, cut short everywhere."""
+"""The program of stage *registration*, run as its container runs it, with MLflow's store in the workspace."""
 
 from __future__ import annotations
 
@@ -6,31 +6,17 @@ import os
 import random
 import signal
 import sqlite3
+import sys
 import time
 from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from finetune_contract.documents import RunInfo, StageDocument
-from finetune_contract.workspace import Attempt
-from finetune_stages.kit import Context, StageError
-from finetune_stages.registration import mlflow_store
-from finetune_stages.registration.record import LOSS, Record, read_record
+from finetune_contract.documents import RegistryCheckInputs, RunInfo
+from finetune_stages.registration.record import LOSS
 
 from .conftest import BASE, CURVE, DATA, MODEL, wish, write_results
-
-
-@pytest.fixture
-def programs(run_stage_program: Any) -> Any:
-    return run_stage_program
-
-
-@pytest.fixture
-def results(programs: Any) -> dict[str, str]:
-    return write_results(programs.workspace, programs.layout.root)
 
 
 def versions(client: Any, name: str = "pydoc-helper") -> list[Any]:
@@ -179,6 +165,43 @@ def test_what_cannot_be_registered_is_one_sentence(
     assert "Traceback" not in ended.output + ended.errors
 
 
+def test_the_same_version_again_fails_or_is_updated_as_asked(programs: Any, results: dict[str, str], look: Any) -> None:
+    """Whether it is there is asked before training too, of sqlite: importing MLflow takes seconds."""
+
+    def check(version: str) -> Any:
+        command = [sys.executable, "-X", "importtime", "-m", "finetune_stages.registration"]
+        return programs("registry-check", RegistryCheckInputs("MLflow", "pydoc-helper", version), command=command)
+
+    nothing_there = check("1.0.0")
+    assert nothing_there.result.outputs == {"kind": "MLflow", "name": "pydoc-helper", "version": "1.0.0", "free": True}
+    assert not programs.path("mlflow.db").exists()
+    assert programs("registration", wish(results)).code == 0
+    programs.run = RunInfo("other", "team-a", "fedcba9876543210")
+    new = write_results(programs.workspace, programs.layout.root, model="f" * 64)
+    refused = programs("registration", wish(new, on_existing="Fail"))
+    for ended in (refused, check("1.0.0")):
+        assert (ended.code, ended.reason) == (65, "VersionExists"), ended.errors
+        assert "pydoc-helper 1.0.0 is in the registry already (registered by FineTuneRun team-a/demo)" in ended.result.message
+    free = check("1.0.1")
+    assert free.code == 0
+    assert "mlflow" not in {line.rpartition("|")[2].strip() for line in free.errors.splitlines()}
+    assert len(versions(look())) == len(runs(look())) == 1
+    updated = programs("registration", wish(new, on_existing="Update", model_uri="pvc://claim/new"))
+    assert (updated.result.outputs["version"], updated.result.outputs["registryVersion"]) == ("1.0.0", "2")
+    named = [version for version in versions(look()) if version.tags.get("version") == "1.0.0"]
+    assert [version.source for version in named] == ["pvc://claim/new"]
+    programs.path("mlflow.db").write_text("shopping list" * 100)
+    assert check("1.0.2").reason == "RegistryRefused"
+
+
+def test_a_rejected_model_is_marked_and_nothing_points_to_it(programs: Any, results: dict[str, str], look: Any) -> None:
+    rejected = programs("registration", wish(results), environment={"FINETUNE_GATE": "Rejected"})
+    assert rejected.code == 0, rejected.errors
+    (version,) = versions(look())
+    assert version.tags["finetunerun.io/gate"] == "rejected"
+    assert version.aliases == []
+
+
 def test_a_file_that_is_no_store_is_refused_at_once(programs: Any, results: dict[str, str]) -> None:
     programs.path("mlflow.db").write_text("shopping list: milk, eggs, bread and a database\n" * 30)
     ended = programs("registration", wish(results))
@@ -238,79 +261,3 @@ def kill_after(running: Any, words: str, seconds: float) -> None:
     time.sleep(seconds)
     os.kill(running.process.pid, signal.SIGKILL)
     running.end()
-
-
-class Cut(BaseException):
-    """The program was cut short here."""
-
-
-class CutShort:
-    """A client that works until a number of calls was made, and is cut short right before or right after the next one."""
-
-    def __init__(self, client: Any, calls: int, before: bool) -> None:
-        self._client, self._left, self._before = client, calls, before
-
-    def __getattr__(self, name: str) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self._left -= 1
-            if self._left < 0 and self._before:
-                raise Cut
-            answer = getattr(self._client, name)(*args, **kwargs)
-            if self._left < 0:
-                raise Cut
-            return answer
-
-        return call
-
-
-@pytest.fixture
-def record(programs: Any, results: dict[str, str]) -> Record:
-    document = StageDocument(1, "registration", programs.run, {})
-    context = Context(document, programs.workspace, Attempt(1, 1), "0" * 64)
-    return read_record(context, wish(results))
-
-
-@pytest.fixture
-def client(tmp_path: Path, mlflow_client: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-    uri = f"sqlite:///{tmp_path}/other.db"
-    return mlflow_client(tracking_uri=uri, registry_uri=uri)
-
-
-def test_cut_short_at_any_call_the_next_attempt_completes_it(record: Record, client: Any) -> None:
-    finished = cut = 0
-    while not finished:
-        for before in (True, False):
-            own = replace(
-                record, name=f"model-{cut}-{before}", identity={**record.identity, "finetunerun.io/uid": f"{cut}-{before}"}
-            )
-            try:
-                mlflow_store._write(CutShort(client, cut, before), own)
-                finished += 1
-            except Cut:
-                pass
-            entry = mlflow_store._write(client, own)
-            assert entry.version == "1.0.0"
-            (version,) = versions(client, own.name)
-            assert version.run_id == entry.run_id
-            assert len(client.get_metric_history(entry.run_id, LOSS)) == len(CURVE)
-            same = f"tags.`finetunerun.io/uid` = '{cut}-{before}'"
-            assert len(client.search_runs([client.get_experiment_by_name("finetune").experiment_id], same)) == 1
-        cut += 1
-    assert cut > 10
-
-
-def test_what_comes_back_otherwise_fails(record: Record, client: Any) -> None:
-    class Forgetful(CutShort):
-        def __getattr__(self, name: str) -> Any:
-            if name == "get_model_version":
-                return lambda *args: self._client.get_model_version_by_alias(record.name, "older")
-            return super().__getattr__(name)
-
-    older = replace(
-        record, alias="older", model_uri="file:///elsewhere", identity={**record.identity, "finetunerun.io/uid": "older"}
-    )
-    mlflow_store._write(client, older)
-    with pytest.raises(StageError, match="the store gave back another source, run, tags") as raised:
-        mlflow_store._write(Forgetful(client, 1000, before=True), record)
-    assert raised.value.reason.name == "ReadBackFailed"

@@ -49,6 +49,7 @@ class TrainingBench:
             "base_model",
             "datasets",
             "final_model",
+            "adapter",
             "checkpoints",
             "results",
             "logs",

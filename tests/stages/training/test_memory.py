@@ -8,15 +8,23 @@ from pathlib import Path
 import pytest
 
 from finetune_contract import reasons
-from finetune_contract.documents import CheckpointInputs, OsftInputs, TrainingInputs
+from finetune_contract.documents import CheckpointInputs, LoraInputs, OsftInputs, TrainingInputs
 from finetune_stages.kit import StageError
 from finetune_stages.training import memory
-from finetune_stages.training.memory import require_memory, require_room, tokens_that_fit, weights_and_optimizer
+from finetune_stages.training.memory import (
+    adapter_parameters,
+    frozen_in_16_bits,
+    require_memory,
+    require_room,
+    tokens_that_fit,
+    weights_and_optimizer,
+)
 from finetune_stages.training.pretrained import Pretrained, Tensor
 from finetune_stages.training.processes import Processes
 
 SFT = TrainingInputs("sft", "portable", 3, 16, 1000, 100, 1e-3)
 OSFT = replace(SFT, algorithm="osft", osft=OsftInputs(0.25, (), "targets"))
+LORA = replace(SFT, algorithm="lora", lora=LoraInputs(rank=8))
 MIB = 1 << 20
 
 
@@ -36,6 +44,53 @@ def test_osft_needs_the_weight_and_its_trained_factors():
     assert weights_and_optimizer(base(), OSFT) == 4 * 1_001_000 + 20 * factors
     everything = replace(OSFT, osft=OsftInputs(0.25, (), "all"))
     assert weights_and_optimizer(base(), everything) == weights_and_optimizer(base(), OSFT) + 12 * 1000
+
+
+def test_lora_needs_the_frozen_weights_and_the_trained_adapters():
+    adapters = 16 * 8 * 2000
+    assert adapter_parameters(base(), LORA) == 8 * 2000
+    assert weights_and_optimizer(base(), LORA) == 4 * 1_001_000 + adapters
+    assert weights_and_optimizer(base(), LORA, bf16=True) == 2 * 1_001_000 + adapters
+    four_bits = replace(LORA, lora=LoraInputs(rank=8, quantization="4bit"))
+    assert weights_and_optimizer(base(), four_bits, bf16=True) == 500_000 + 2 * 1000 + adapters
+    nothing = replace(LORA, lora=LoraInputs(target_modules=("k_proj",)))
+    assert weights_and_optimizer(base(), nothing) == 4 * 1_001_000
+
+
+def test_only_what_is_frozen_and_has_16_bits_already_stays_so():
+    assert frozen_in_16_bits(base(), LORA, bf16=True)
+    assert not frozen_in_16_bits(base(), LORA, bf16=False)
+    assert not frozen_in_16_bits(base(), SFT, bf16=True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "advice"),
+    [
+        (SFT, "or algorithm lora"),
+        (LORA, "or training.lora.quantization: 4bit"),
+        (replace(LORA, lora=LoraInputs(quantization="4bit")), "or a smaller training.lora.rank"),
+    ],
+)
+def test_a_full_gpu_is_told_with_what_takes_less(monkeypatch, inputs, advice):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (MIB // 2, MIB))
+    with pytest.raises(StageError, match=rf"the GPU has 512 KiB left for each: .*{advice}") as raised:
+        require_memory(base(), inputs, Processes())
+    assert raised.value.reason is reasons.GPU_OUT_OF_MEMORY
+
+
+def test_merging_into_unquantised_weights_needs_ordinary_memory(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (64 * MIB, 64 * MIB))
+    monkeypatch.setattr(memory, "available_memory", lambda: MIB)
+    assert require_memory(base(), LORA, Processes()) is not None
+    with pytest.raises(
+        StageError, match=r"To merge the adapter at the end, .* takes 3.82 MiB of memory, and this pod has 1 MiB"
+    ) as raised:
+        require_memory(base(), replace(LORA, lora=LoraInputs(quantization="8bit")), Processes())
+    assert raised.value.reason is reasons.HOST_OUT_OF_MEMORY
 
 
 def test_too_little_memory_is_told_in_numbers(monkeypatch):

@@ -19,6 +19,7 @@ from finetune_contract.codec import decode
 from finetune_contract.documents import CheckpointInputs, OsftInputs
 from finetune_contract.result import TrainingOutputs
 from finetune_stages.kit import read_seal, verify_seal
+from finetune_stages.training.subspace import frozen_directions
 from finetune_stages.training.targets import is_target
 
 OSFT = {"algorithm": "osft", "osft": OsftInputs(0.25, (), "all")}
@@ -165,8 +166,19 @@ def test_osft_leaves_an_ordinary_model_of_the_same_dtype(osft, half_base):
     }
     assert "lm_head.weight" not in after
     changed = {name for name in after if not torch.equal(after[name], before[name])}
-    assert any(is_target(name, OsftInputs()) for name in changed)
+    assert any(is_target(name) for name in changed)
     assert "model.embed_tokens.weight" in changed
+
+
+def test_the_written_weights_leak_no_more_than_16_bits_round(osft, half_base):
+    bench, _ = osft
+    before, after = load_file(half_base / "model.safetensors"), load_file(bench.path("final_model/model.safetensors"))
+    for name in filter(is_target, (name for name in after if name.endswith("weight"))):
+        weight, change = before[name].float(), (after[name].float() - before[name].float())
+        left, _, right = torch.linalg.svd(weight, full_matrices=False)
+        kept = frozen_directions(tuple(weight.shape), 0.25)
+        assert (left[:, :kept].T @ change).norm() < 0.05 * change.norm(), name
+        assert (change @ right[:kept].T).norm() < 0.05 * change.norm(), name
 
 
 def test_targets_alone_leave_everything_else_untouched(bench, inputs, tiny_model):

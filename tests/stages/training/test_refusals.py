@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 import pydocs
-from finetune_contract.documents import OsftInputs
+from finetune_contract.documents import LoraInputs, OsftInputs
 
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 TWO_NODES = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1"}
 OSFT = {"algorithm": "osft"}
+LORA = {"algorithm": "lora"}
 
 
 def _refused(ended: Any, reason: str, sentence: str) -> None:
@@ -35,6 +37,33 @@ def _refused(ended: Any, reason: str, sentence: str) -> None:
         ({**OSFT, "osft": OsftInputs(1.5)}, {}, "BadTrainingValue", "training.osft.unfreezeRankRatio is 1.5"),
         ({"effective_batch_size": 15}, TWO_NODES, "BadTrainingValue", "training.effectiveBatchSize is 15, which 2 processes"),
         ({"micro_batch_size": 5}, {}, "BadTrainingValue", "training.microBatchSize is 5"),
+        (
+            {**LORA, "effective_batch_size": 15},
+            TWO_NODES,
+            "BadTrainingValue",
+            "training.effectiveBatchSize is 15, which 2 processes",
+        ),
+        ({**LORA, "micro_batch_size": 5}, {}, "BadTrainingValue", "training.microBatchSize is 5"),
+        ({**LORA, "lora": LoraInputs(rank=0)}, {}, "BadTrainingValue", "training.lora.rank is 0; it must be at least 1"),
+        ({**LORA, "lora": LoraInputs(alpha=0)}, {}, "BadTrainingValue", "training.lora.alpha is 0; it must be at least 1"),
+        (
+            {**LORA, "lora": LoraInputs(dropout=1.0)},
+            {},
+            "BadTrainingValue",
+            "training.lora.dropout is 1; it must be from 0 to below 1",
+        ),
+        (
+            {**LORA, "lora": LoraInputs(quantization="4bit")},
+            NO_GPU,
+            "NoGPU",
+            "training.lora.quantization is 4bit, which needs an",
+        ),
+        (
+            {**LORA, "lora": LoraInputs(quantization="8bit")},
+            {**NO_GPU, "PET_NPROC_PER_NODE": "2"},
+            "NoGPU",
+            "this process sees none: set it to none, or ask for a GPU",
+        ),
         ({}, {"PET_NPROC_PER_NODE": "many"}, "BadTrainingValue", "PET_NPROC_PER_NODE is 'many'"),
     ],
 )
@@ -63,11 +92,20 @@ def test_rows_that_were_not_prepared(bench):
         ({"scheduler": "constant", "scheduler_args": {"power": 2.0}}, "BadTrainingValue", "it takes no numbers"),
         ({**OSFT, "osft": OsftInputs(0.25, ("attention_out",))}, "NoMatchingWeights", "model.layers.*.self_attn.q_proj.weight"),
         ({"learning_rate": 1e30}, "LossNotANumber", "lower training.learningRate"),
+        ({**LORA, "max_seq_len": 8}, "NoTrainableRows", "50 have more than 8 tokens (training.maxSeqLen)"),
+        ({**LORA, "scheduler": "staircase"}, "BadTrainingValue", "training.scheduler staircase"),
+        ({**LORA, "learning_rate": 1e30}, "LossNotANumber", "lower training.learningRate"),
+        (
+            {**LORA, "lora": LoraInputs(target_modules=("q_proj", "attention_out"))},
+            "NoMatchingWeights",
+            "training.lora.targetModules ['attention_out']; this model has model.layers.*.self_attn.q_proj.weight",
+        ),
     ],
 )
 def test_what_the_engine_finds_out(bench, inputs, changes, reason, sentence):
     _refused(bench.train(inputs(**changes)), reason, sentence)
     assert not bench.path("final_model").exists()
+    assert not bench.path("adapter").exists()
     assert bench.leftovers() == []
 
 
@@ -107,18 +145,19 @@ def _layer_without_weights(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason", "sentence"),
+    ("spoil", "changes", "reason", "sentence"),
     [
-        (_no_template, "ChatTemplateMissing", "chat_template.jinja"),
-        (_own_code, "RemoteCode", "model.trustRemoteCode"),
-        (_unknown_kind, "ModelCorrupt", "from_the_future"),
-        (_contradiction, "ModelCorrupt", "`num_hidden_layers` (3) must be equal to the number of `layer_types`"),
-        (_layer_without_weights, "ModelIncomplete", "model.layers.2."),
+        (_no_template, {}, "ChatTemplateMissing", "chat_template.jinja"),
+        (_own_code, {}, "RemoteCode", "model.trustRemoteCode"),
+        (_unknown_kind, {}, "ModelCorrupt", "from_the_future"),
+        (_contradiction, {}, "ModelCorrupt", "`num_hidden_layers` (3) must be equal to the number of `layer_types`"),
+        (_layer_without_weights, {}, "ModelIncomplete", "model.layers.2."),
+        (_layer_without_weights, LORA, "ModelIncomplete", "model.layers.2."),
     ],
 )
-def test_models_that_cannot_be_trained(bench, own_model, spoil, reason, sentence):
+def test_models_that_cannot_be_trained(bench, inputs, own_model, spoil, changes, reason, sentence):
     spoil(own_model)
-    _refused(bench.train(), reason, sentence)
+    _refused(bench.train(inputs(**changes)), reason, sentence)
 
 
 def test_a_row_that_the_template_refuses(bench, own_model):

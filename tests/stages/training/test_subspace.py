@@ -30,14 +30,17 @@ def tuned(model: Any, inputs: OsftInputs, steps: int = 5) -> Subspace:
         model(input_ids=TOKENS, labels=TOKENS).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        subspace.project()
+        subspace.after_step()
     return subspace
 
 
 @pytest.mark.parametrize(
     ("shape", "ratio", "expected"),
-    [((64, 64), 0.25, 48), ((64, 192), 0.25, 48), ((10, 30), 0.9, 1), ((64, 64), 0, 64), ((64, 64), 1, 0), ((64, 64), 0.999, 0)],
-)
+    [
+        ((64, 64), 0.25, 48), ((64, 192), 0.25, 48), ((10, 30), 0.9, 1), ((64, 64), 0, 64), ((64, 64), 1, 0), ((64, 64), 0.999, 0),
+        ((1, 30), 0.25, 0), ((1, 30), 0.0, 1), ((30, 1), 1.0, 0), ((3, 2), 0.5, 1),
+    ],
+)  # fmt: skip
 def test_the_ratio_is_taken_as_it_is_written(shape, ratio, expected):
     assert frozen_directions(shape, ratio) == expected
 
@@ -69,7 +72,7 @@ def test_the_model_keeps_the_names_and_shapes_of_its_weights(example):
 def test_no_change_leaks_into_the_frozen_directions(example):
     before, after, subspace = example
     leaks = []
-    for name in filter(lambda name: is_target(name, OsftInputs()) and name.endswith("weight"), before):
+    for name in filter(lambda name: is_target(name) and name.endswith("weight"), before):
         change = after[name] - before[name]
         left, _, right = torch.linalg.svd(before[name], full_matrices=False)
         kept = frozen_directions(tuple(change.shape), 0.25)
@@ -79,6 +82,17 @@ def test_no_change_leaks_into_the_frozen_directions(example):
         assert torch.linalg.matrix_rank(change, rtol=1e-3) <= 2 * (min(change.shape) - kept)
     assert max(leaks) < 1e-4
     assert subspace.leak() == pytest.approx(float(max(leaks)), abs=1e-4)
+
+
+def test_the_trained_factors_stay_orthogonal_to_the_frozen_ones(example):
+    before, _, subspace = example
+    for name, layer in subspace.layers.items():
+        left, _, right = torch.linalg.svd(before[f"{name}.weight"], full_matrices=False)
+        kept = frozen_directions(tuple(layer.weight.shape), 0.25)
+        factors = layer.osf_svd_params["default"]
+        assert (left[:, :kept].T @ factors["U_low"]).abs().max() < 1e-5, name
+        assert (factors["V_low"] @ right[:kept].T).abs().max() < 1e-5, name
+        assert factors["S_low"].numel() == min(layer.weight.shape) - kept
 
 
 def test_inputs_in_the_frozen_directions_are_answered_as_before(example):
@@ -91,7 +105,7 @@ def test_inputs_in_the_frozen_directions_are_answered_as_before(example):
 
 def test_other_weights_stay_as_they_are_with_targets(example):
     before, after, _ = example
-    others = [name for name in before if not is_target(name, OsftInputs())]
+    others = [name for name in before if not is_target(name)]
     assert others
     assert all(torch.equal(after[name], before[name]) for name in others)
 
@@ -106,7 +120,7 @@ def test_other_weights_learn_with_all(tiny_model):
 
 
 def test_without_the_second_projection_it_would_leak(tiny_model, monkeypatch):
-    monkeypatch.setattr(Subspace, "project", lambda self: None)
+    monkeypatch.setattr(Subspace, "after_step", lambda self: None)
     assert tuned(load(tiny_model), OsftInputs(0.25, (), "targets")).leak() > 0.05
 
 
@@ -116,15 +130,57 @@ def test_the_whole_ratio_trains_the_weights_themselves(tiny_model):
     after = dict(subspace.plain_state())
     assert subspace.layers == {}
     changed = {name for name in before if not torch.equal(after[name], before[name])}
-    assert changed == {name for name in before if is_target(name, OsftInputs()) and name.endswith("weight")}
+    assert changed == {name for name in before if is_target(name) and name.endswith("weight")}
 
 
 def test_the_empty_ratio_trains_everything_else(tiny_model):
     before = load(tiny_model).state_dict()
     after = dict(tuned(load(tiny_model), OsftInputs(0.0, (), "all")).plain_state())
     for name in before:
-        frozen = is_target(name, OsftInputs()) and name.endswith("weight")
+        frozen = is_target(name) and name.endswith("weight")
         assert torch.equal(after[name], before[name]) == frozen, name
+
+
+def test_no_direction_frozen_is_no_leak(tiny_model):
+    assert tuned(load(tiny_model), OsftInputs(1.0, (), "all")).metrics() == {"osft_leak": 0.0}
+    assert prepare(load(tiny_model), OsftInputs(0.25), lambda done, total: None).metrics() == {"osft_leak": 0.0}  # no step yet
+
+
+class Narrow(torch.nn.Module):
+    """Weights of one row, of one column, and of two directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row_proj, self.column_proj = torch.nn.Linear(8, 1), torch.nn.Linear(1, 8)
+        self.pair_proj = torch.nn.Linear(8, 2)
+        self.head = torch.nn.Linear(2, 2)
+
+    def get_output_embeddings(self) -> torch.nn.Linear:
+        return self.head
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.pair_proj(self.column_proj(self.row_proj(inputs))))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.25, 0.5, 1.0])
+def test_weights_of_one_direction_are_trained_whole_or_not_at_all(ratio):
+    torch.manual_seed(0)
+    model, inputs = Narrow(), torch.randn(16, 8)
+    before, output = {name: tensor.clone() for name, tensor in model.state_dict().items()}, model(inputs)
+    subspace = prepare(model, OsftInputs(ratio, ("proj",), "all"), lambda done, total: None)
+    assert torch.allclose(model(inputs), output, atol=1e-6)
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
+    for _ in range(3):
+        model(inputs).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        subspace.after_step()
+    after = dict(subspace.plain_state())
+    for name in ("row_proj.weight", "column_proj.weight"):
+        assert torch.equal(after[name], before[name]) == (ratio == 0)
+    assert torch.equal(after["pair_proj.weight"], before["pair_proj.weight"]) == (ratio == 0)
+    assert set(subspace.layers) == ({"pair_proj"} if ratio in (0.25, 0.5) else set())
+    assert subspace.leak() < 1e-5
 
 
 def test_patterns_choose_the_weights(tiny_model):
@@ -147,6 +203,7 @@ def test_progress_is_told_for_each_weight(tiny_model):
         (OsftInputs(0.25, ("attention_out",)), reasons.NO_MATCHING_WEIGHTS, r"\['attention_out'\]; this model has model.layers.\*.self_attn.q_proj"),
         (OsftInputs(0.0, (), "targets"), reasons.BAD_TRAINING_VALUE, "unfreezeRankRatio 0 with trainable: targets trains nothing"),
         (OsftInputs(0.25, ("lm_head",)), reasons.BAD_TRAINING_VALUE, "match lm_head.weight, the output layer"),
+        (OsftInputs(0.25, ("q_proj", "w1")), reasons.NO_MATCHING_WEIGHTS, r"targetPatterns \['w1'\]; this model has"),
         (OsftInputs(0.25, ("embed_tokens",)), reasons.NO_MATCHING_WEIGHTS, "No linear layer matches"),
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from finetune_contract.documents import OsftInputs
+from finetune_contract.documents import LoraInputs, OsftInputs
 
 
 def trainer_variables(nodes: int, per_node: int) -> list[dict[str, str]]:
@@ -52,10 +52,14 @@ def gone(workers: dict[int, psutil.Process]) -> bool:
     return not psutil.wait_procs(list(workers.values()), timeout=20)[1]
 
 
-ALGORITHMS = [{"algorithm": "sft"}, {"algorithm": "osft", "osft": OsftInputs()}]
+ALGORITHMS = [
+    {"algorithm": "sft"},
+    {"algorithm": "osft", "osft": OsftInputs()},
+    {"algorithm": "lora", "lora": LoraInputs(4, 8, packing=True), "max_seq_len": 160},
+]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=["sft", "osft"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=["sft", "osft", "lora"])
 def test_processes_in_pods_train_as_one_does(new_bench, inputs, algorithm, tmp_path):
     wish, single, together, apart = inputs(**algorithm), new_bench(), new_bench(), new_bench()
     one = single.train(wish)

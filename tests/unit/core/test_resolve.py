@@ -215,3 +215,15 @@ def test_what_bypassed_the_api_server_is_refused_with_its_field() -> None:
 def test_steering_fields_are_no_part_of_what_is_resolved() -> None:
     found = resolved({**MINIMAL, "suspend": True, "rerun": {"id": "1", "from": "dataset"}})
     assert not {"suspend", "rerun", "approval"} & set(found["spec"])
+
+
+def test_a_registry_server_takes_no_model_that_lies_on_one_machine() -> None:
+    spec = {**MINIMAL, "registry": {"kind": "MLflow", "address": "https://mlflow.example.com"}}
+    found = refused(spec, settings("local", volume_uri="file:///work/{claim}"))
+    assert found.message.startswith("spec.registry.address: an MLflow server takes no model that lies on one machine only")
+    resolved(spec, settings())
+
+
+def test_nothing_is_resolved_with_broken_defaults_of_the_namespace() -> None:
+    place = settings(problem="ConfigMap finetune-defaults, key spec.yaml: no YAML: oops.")
+    assert refused(MINIMAL, place).message == "ConfigMap finetune-defaults, key spec.yaml: no YAML: oops."

@@ -1,0 +1,118 @@
+"""An MLflow server: written to through MLflow's own client, asked for single facts over its REST API without it.
+
+MLflow's client takes seconds to import and tries a failed call for minutes, also one that may have succeeded. It is told not to: the
+stage tries its own steps again, each of which looks first (:func:`.registry.again`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+from finetune_contract.progress import Progress
+from finetune_stages.kit import Context
+
+from .mlflow_faults import server_errors
+from .mlflow_registry import VERSION, MLflow
+from .mlflow_store import imports
+from .record import Record
+from .registry import settled
+from .rest import CALL_SECONDS, Access, Missing, Rest
+from .versions import Entry
+
+_API = "/api/2.0/mlflow/model-versions"
+_NOT_OURS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_INSECURE_TLS")
+"""Variables that MLflow's client would heed before the token and the bundle that the run names."""
+
+
+@contextmanager
+def mlflow_server(access: Access, record: Record, context: Context) -> Iterator[MLflow]:
+    """The server's registry; it is asked whether it is one before MLflow's client is imported.
+
+    Raises:
+        StageError: one of the registry's reasons.
+    """
+    with Rest(access) as rest:
+        entry_named(rest, record.name, record.version)
+    for name in _NOT_OURS:
+        os.environ.pop(name, None)
+    os.environ.update(_environment(access))
+    with imports():
+        context.report(Progress(percent=50, note="loading MLflow"), force=True)
+        from mlflow import MlflowClient
+
+        client: Any = Translated(MlflowClient(tracking_uri=access.address, registry_uri=access.address), access.address)
+        context.report(Progress(percent=70, note=f"writing {record.name} into {access.address}"), force=True)
+        with server_errors(access.address):
+            yield MLflow(client)
+
+
+class Translated:
+    """MLflow's client, whose exceptions are the stage's. Codes that a caller asks for stay as they are.
+
+    Calls that may be made twice are tried again; those that make something are not.
+    """
+
+    _ASKED_FOR = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
+    _MADE_ONCE = "create_"
+
+    def __init__(self, client: Any, address: str) -> None:
+        self._client, self._address = client, address
+
+    def __getattr__(self, name: str) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        method = getattr(self._client, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with server_errors(self._address):
+                try:
+                    return method(*args, **kwargs)
+                except MlflowException as error:
+                    if error.error_code not in self._ASKED_FOR:
+                        raise
+                    asked_for = error
+            raise asked_for
+
+        return call if name.startswith(self._MADE_ONCE) else lambda *args, **kwargs: settled(lambda: call(*args, **kwargs))
+
+
+def entry_named(rest: Rest, name: str, version: str) -> Entry | None:
+    """The entry that bears ``version``, if any."""
+    query: dict[str, str | int] = {"filter": f"name = '{name}'", "max_results": 1000}
+    while True:
+        page = rest.get(f"{_API}/search", **query)
+        for found in page.get("model_versions", []):
+            tags = {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])}
+            if tags.get(VERSION) == version:
+                return Entry(version, str(found["version"]), tags)
+        if not page.get("next_page_token"):
+            return None
+        query["page_token"] = page["next_page_token"]
+
+
+def has_version(rest: Rest, name: str, number: str) -> bool:
+    """Whether MLflow's version ``number`` of a model is on the server."""
+    try:
+        rest.get(f"{_API}/get", name=name, version=number)
+    except Missing:
+        return False
+    return True
+
+
+def url(address: str, name: str, number: str) -> str:
+    """The page of a version in MLflow's own pages."""
+    return f"{address}/#/models/{quote(name, safe='')}/versions/{number}"
+
+
+def _environment(access: Access) -> dict[str, str]:
+    """How MLflow's client is told what it cannot be given as arguments."""
+    told = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{CALL_SECONDS:g}"}
+    if access.token:
+        told["MLFLOW_TRACKING_TOKEN"] = access.token
+    if access.ca:
+        told["MLFLOW_TRACKING_SERVER_CERT_PATH"] = str(access.ca)
+    return told

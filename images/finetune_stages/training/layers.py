@@ -1,0 +1,63 @@
+"""The linear layers that an algorithm replaces by its own, and the way back to the weights of an ordinary model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+
+from .targets import DEFAULT_PATTERNS, is_target
+
+_ENTRY = re.compile(r"(.+?)\.(base_layer|_?osf_\w+|lora_\w+)\.(.+)")
+"""An entry of a model's state that belongs to one of PEFT's layers: the layer, and what it is of it."""
+_NAMES_SHOWN = 8
+
+Layer = TypeVar("Layer")
+
+
+def linear_layers(model: Any) -> dict[str, nn.Linear]:
+    """All linear layers by name, the output layer too."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+
+
+def target_layers(model: Any, patterns: Sequence[str], field: str) -> dict[str, nn.Linear]:
+    """The linear layers with a weight whose name holds one of the patterns; ``field`` is where a user wrote them.
+
+    Raises:
+        StageError: ``NoMatchingWeights``: a pattern matches nothing. ``BadTrainingValue``: one matches the output layer.
+    """
+    linear = linear_layers(model)
+    head = model.get_output_embeddings()
+    missing = [pattern for pattern in patterns if not any(pattern in f"{name}.weight" for name in linear)]
+    targets = {name: layer for name, layer in linear.items() if is_target(f"{name}.weight", patterns)}
+    if missing or not targets:
+        names = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", f"{name}.weight") for name in linear))
+        raise StageError(
+            reasons.NO_MATCHING_WEIGHTS,
+            f"No linear layer matches {field} {missing or list(DEFAULT_PATTERNS)}; this model has {', '.join(names[:_NAMES_SHOWN])}.",
+        )
+    name = next((name for name, layer in targets.items() if layer is head), None)
+    if name is not None:
+        raise StageError(
+            reasons.BAD_TRAINING_VALUE,
+            f"{field} {list(patterns)} match {name}.weight, the output layer, which must stay an ordinary one: name other weights.",
+        )
+    return targets
+
+
+def plain_state(model: Any, layers: Mapping[str, Layer], merged: Callable[[Layer], Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The model's state under the names, and of the shapes, that it had before ``layers`` took the places of linear ones.
+
+    ``merged`` says what the weight of such a layer is as one matrix; it is asked when its turn has come.
+    """
+    for name, tensor in model.state_dict().items():
+        entry = _ENTRY.fullmatch(name)
+        if entry is None or entry[1] not in layers:
+            yield name, tensor
+        elif entry[2] == "base_layer":
+            yield f"{entry[1]}.{entry[3]}", merged(layers[entry[1]]) if entry[3] == "weight" else tensor

@@ -1,0 +1,101 @@
+"""Several rows in one sequence, none of which sees another.
+
+Each row's positions begin at 0, and there is no attention mask: from that transformers makes a block-diagonal one
+(``masking_utils.find_packed_sequence_indices``) for all of its attention implementations. Models with another kind of memory than
+attention, or with code of their own, may not; so the model in hand is asked before it is trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+
+from .rows import IGNORED, Rows
+
+_EXACT = 1e-3
+_ROUNDED = 0.1
+"""How far a row's logits may lie from those that it has alone, relative to the largest; what 16 bits round is no leak."""
+
+
+class PackedRows(Dataset):  # type: ignore[misc]
+    """Rows by lists of their numbers; behind them a filler: one token without a label."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._offsets = np.append(rows.offsets, rows.offsets[-1] + 1)
+        self._tokens = np.append(rows.tokens, rows.tokens[:1])
+        self._labels = np.append(rows.labels, np.int32(IGNORED))
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, rows: list[int]) -> dict[str, Any]:
+        """One sequence, in the form that TRL's collator takes."""
+        places = [slice(int(self._offsets[row]), int(self._offsets[row + 1])) for row in rows]
+        tokens, labels = (np.concatenate([values[place] for place in places]) for values in (self._tokens, self._labels))
+        return {
+            "input_ids": tokens.astype(np.int64), "labels": labels.astype(np.int64),
+            "seq_lengths": [place.stop - place.start for place in places],
+        }  # fmt: skip
+
+
+class PackedCollator:
+    """Sequences to a batch: TRL's collator, without the attention mask that would hide where rows begin."""
+
+    def __init__(self, padding: Any) -> None:
+        self._pad = padding
+        self._pad.return_position_ids = True
+
+    def __call__(self, sequences: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """``input_ids``, ``labels`` and ``position_ids``, each (sequences, positions)."""
+        batch: dict[str, Tensor] = self._pad(sequences)
+        del batch["attention_mask"]  # padding has position 0 and so is a row of its own, without a label
+        return batch
+
+
+def rows_with_labels(batch: dict[str, Tensor]) -> int:
+    """Rows of a micro-batch that have a label, packed or not: a filler has none."""
+    learned = batch["labels"] != IGNORED
+    if "position_ids" not in batch:
+        return int(learned.any(dim=1).sum())
+    row = (batch["position_ids"] == 0).flatten().cumsum(0)
+    return int(torch.unique(row[learned.flatten()]).numel())
+
+
+def require_separation(model: Any, rows: Rows) -> None:
+    """Make sure that in this model a row computes the same behind another one as alone.
+
+    Raises:
+        StageError: ``BadTrainingValue``.
+    """
+    first, second = (int(row) for row in np.resize(np.argsort(rows.lengths, kind="stable")[:2], 2))
+    packed = PackedRows(rows)
+    model.eval()
+    try:
+        alone = _logits(model, packed, [second])
+        behind = _logits(model, packed, [first, second])[:, -alone.shape[1] :]
+    except (TypeError, ValueError) as error:  # a forward method that does not know positions
+        raise _not_possible(f"it does not take positions ({' '.join(str(error).split())[:200]})") from error
+    difference = float((behind - alone).abs().max() / alone.abs().max())
+    if not difference < (_EXACT if model.dtype in (torch.float32, torch.float64) else _ROUNDED):
+        raise _not_possible(f"a row behind another one computes something else than alone (by {difference:.1%})")
+
+
+def _logits(model: Any, packed: PackedRows, rows: list[int]) -> Tensor:
+    """(1, positions, vocabulary), in 32 bits."""
+    sequence = packed[rows]
+    tokens = torch.from_numpy(sequence["input_ids"])[None].to(model.device)
+    positions = torch.cat([torch.arange(length) for length in sequence["seq_lengths"]])[None].to(model.device)
+    with torch.no_grad():
+        logits: Tensor = model(input_ids=tokens, position_ids=positions, use_cache=False).logits
+    return logits.float()
+
+
+def _not_possible(why: str) -> StageError:
+    return StageError(reasons.BAD_TRAINING_VALUE, f"training.lora.packing does not work with this model, {why}: set it to false.")

@@ -1,0 +1,111 @@
+"""What training leaves in the run's folder: checkpoints, the model, and the adapter beside it; each sealed, moved there whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_contract.documents import TrainingInputs
+from finetune_stages.kit import Context, Seal, read_seal, seal_directory
+
+from .checkpoint import write_model
+from .machine import readable
+from .pretrained import Pretrained
+from .proof import Proof
+from .tuning import Origin, Tuning
+
+Note = Callable[[str, int, bool], object]
+"""Told what is being done, how many percent that is of all, and whether it is worth a line even right after another one."""
+_NEARLY = 99
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Rank 0's way from a tuned model to published directories.
+
+    Attributes:
+        folder: the attempt's own, where they are written before they are moved.
+    """
+
+    context: Context
+    base: Pretrained
+    inputs: TrainingInputs
+    folder: Path
+    note: Note
+
+    def clear_checkpoints(self) -> None:
+        """Those of an earlier round belong to a model that is about to be replaced."""
+        shutil.rmtree(self.context.path(self.context.layout.checkpoints), ignore_errors=True)
+
+    def checkpoint(self, epoch: int, tuning: Tuning) -> None:
+        """The model as it is after an epoch, as a directory of its own; older ones go."""
+        folder = self.folder / f"epoch_{epoch}"
+        self.note(f"writing the checkpoint of epoch {epoch}", 0, True)
+        write_model(folder, tuning.plain, tuning.plain_state(), self.base)
+        seal_directory(folder, {"base": self._base_digest, "epoch": epoch})
+        self.context.publish(folder, f"{self.context.layout.checkpoints}/{folder.name}")
+        keep = self.inputs.checkpoints.keep
+        if keep is not None and epoch > keep:
+            shutil.rmtree(self.context.path(f"{self.context.layout.checkpoints}/epoch_{epoch - keep}"), ignore_errors=True)
+
+    def model(self, tuning: Tuning, proof: Proof) -> tuple[Seal, Seal | None]:
+        """Write, open again and publish the model, and the adapter if there is one; their seals.
+
+        An adapter of an earlier round goes before the model that it belongs to, and a new one comes after its model: at no moment
+        does an adapter lie beside another model's weights.
+        """
+        model, adapter = self.folder / "final_model", self.folder / "adapter"
+        self.note("writing the model", _NEARLY, True)
+        write_model(model, tuning.plain, tuning.plain_state(), self.base)
+        has_adapter = tuning.save_adapter(adapter, self.origin)
+        self.note("opening the model again", _NEARLY, True)
+        proof.open_again(model)
+        if has_adapter:
+            proof.open_adapter(adapter)
+        about: dict[str, str | int | float | bool] = {
+            "base": self._base_digest, "algorithm": self.inputs.algorithm, "epochs": self.inputs.epochs,
+        }  # fmt: skip
+        seal = seal_directory(model, about, self._sealing(model))
+        beside = seal_directory(adapter, {**about, "model": seal.digest}) if has_adapter else None
+        self.withdraw_adapter()
+        self.context.publish(model, self.context.layout.final_model)
+        if beside is not None:
+            self.context.publish(adapter, self.context.layout.adapter)
+        return seal, beside
+
+    def withdraw_adapter(self) -> None:
+        """Take an earlier round's adapter away.
+
+        Raises:
+            StageError: ``Superseded``: this attempt must not touch what a newer one has published.
+        """
+        place = self.context.path(self.context.layout.adapter)
+        if place.exists():
+            self.context.require_current()
+            place.rename(self.folder / "adapter.replaced")
+
+    @property
+    def origin(self) -> Origin:
+        """The hub id of the base model, where it has one: a path of this volume would say nothing elsewhere."""
+        note = seal.note if (seal := read_seal(self.base.path)) else {}
+        source, commit = note.get("source"), note.get("commit")
+        return Origin(source, commit) if isinstance(source, str) and isinstance(commit, str) else Origin()
+
+    def _sealing(self, folder: Path) -> Callable[[int], None]:
+        """Tells how much of a directory is hashed already."""
+        total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        done = 0
+
+        def seen(more: int) -> None:
+            nonlocal done
+            done += more
+            self.note(f"sealing the model: {readable(done)} of {readable(total)}", _NEARLY, False)
+
+        return seen
+
+    @property
+    def _base_digest(self) -> str:
+        seal = read_seal(self.base.path)
+        return seal.digest if seal else ""
