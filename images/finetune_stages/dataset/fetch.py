@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from finetune_contract import reasons
+from finetune_contract.documents import Scalar
 from finetune_stages.kit import Context, StageError
 from finetune_stages.kit.workspace import file_sha256
 from finetune_stages.sources.local import require_file
@@ -47,6 +48,10 @@ class Source(Protocol):
     def revision(self) -> str | None:
         """Commit of a hub data set."""
 
+    @property
+    def noted(self) -> Mapping[str, Scalar]:
+        """By what a later run knows it again (see :mod:`.unchanged`); empty where that cannot be asked."""
+
     def open(self, choose: Choose) -> Opened:
         """Read the chosen rows; asked once, and only if they are needed."""
 
@@ -65,6 +70,7 @@ class FileSource:
     Attributes:
         before: the file as it was before its digest was taken.
         lines: where an array is written as lines.
+        noted: see :class:`Source`.
     """
 
     name: str
@@ -73,6 +79,7 @@ class FileSource:
     before: os.stat_result
     lines: Path
     context: Context
+    noted: Mapping[str, Scalar]
     revision: None = None
 
     def open(self, choose: Choose) -> Opened:
@@ -113,6 +120,11 @@ class HubSource:
         """See :class:`Source`."""
         return self.dataset.commit
 
+    @property
+    def noted(self) -> Mapping[str, Scalar]:
+        """See :class:`Source`."""
+        return {"commit": self.dataset.commit}
+
     def open(self, choose: Choose) -> Opened:
         """See :class:`Source`."""
         return Opened(*open_hub_rows(self.dataset, choose, self.context, self.scratch))
@@ -142,8 +154,9 @@ def find_source(wanted: Wanted, context: Context, scratch: Path) -> Source:
         require_file(place.path, wanted.origin)
         return _file(place.path, str(place.path), wanted, lines, Meter(context, f"reading {place.path}", high=50))
     target = scratch / f"{wanted.origin.field}.download"
-    download(place, target, wanted.origin, Meter(context, f"downloading {place.shown}", high=45))
-    return _file(target, place.shown, wanted, lines, Meter(context, f"reading {place.shown}", low=45, high=50))
+    noted = download(place, target, wanted.origin, Meter(context, f"downloading {place.shown}", high=45))
+    found = _file(target, place.shown, wanted, lines, Meter(context, f"reading {place.shown}", low=45, high=50))
+    return replace(found, noted=noted)
 
 
 def _file(path: Path, name: str, wanted: Wanted, lines: Path, meter: Meter) -> FileSource:
@@ -155,4 +168,4 @@ def _file(path: Path, name: str, wanted: Wanted, lines: Path, meter: Meter) -> F
             reasons.DATASET_CHANGED,
             f"{name} has SHA-256 {digest} but dataset.sha256 is {wanted.sha256}; correct the one that is wrong.",
         )
-    return FileSource(name, path, digest, before, lines, meter.context)
+    return FileSource(name, path, digest, before, lines, meter.context, {"sha256": digest})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finetune_stages.sources.origin import Origin
+from finetune_contract.documents import DatasetInputs
+from finetune_stages.sources.origin import DATASET, EVAL_DATASET, Origin
+from finetune_stages.sources.uri import HubId, parse_uri
 
 TRAIN_SPLITS = ("train", "train_sft", "train_gen", "training")
 """Splits to train on, the preferred first; without any of them the first split there is."""
@@ -29,3 +31,21 @@ class Wanted:
     revision: str | None = None
     split: str | None = None
     sha256: str | None = None
+
+
+def wanted_sources(inputs: DatasetInputs) -> list[Wanted]:
+    """The source of the rows, and the one of the held-out rows where it is another.
+
+    Raises:
+        StageError: a URI names nothing.
+    """
+    wanted = [Wanted(inputs.uri, DATASET, TRAIN_SPLITS, inputs.revision, inputs.split, inputs.sha256)]
+    if inputs.eval_uri:
+        revision = inputs.revision if _same_repository(inputs.uri, inputs.eval_uri) else None
+        wanted.append(Wanted(inputs.eval_uri, EVAL_DATASET, EVAL_SPLITS, revision))
+    return wanted
+
+
+def _same_repository(uri: str, other: str) -> bool:
+    first, second = parse_uri(uri, DATASET), parse_uri(other, EVAL_DATASET)
+    return isinstance(first, HubId) and isinstance(second, HubId) and first.id == second.id

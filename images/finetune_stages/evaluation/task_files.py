@@ -22,9 +22,6 @@ import yaml
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
 
-TASK_FILES_VARIABLE = "FINETUNE_TASK_FILES"
-"""Environment variable with the directory that a user's own task files are mounted at."""
-
 _NAME = re.compile(rb"""^["']?(task|group|class)["']?[ \t]*:[ \t]*["']?([^\s"'#\[{][^"'#\r\n]*)""", re.MULTILINE)
 _INCLUDE = re.compile(rb"""^["']?include["']?[ \t]*:(.*(?:\r?\n[ \t]*-.*)*)""", re.MULTILINE)
 _NO_TEMPLATES = (".py", ".pyc", ".md", ".json", ".jsonl", ".csv", ".parquet")
@@ -49,6 +46,11 @@ class Definition:
         """Further names under which the task can be asked for together with others."""
         tags = self.config.get("tag") or ()
         return {tags} if isinstance(tags, str) else set(map(str, tags))
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether it has functions, a class or a metric from elsewhere: what that reads or does, no file tells."""
+        return "class" in self.config or _has_code(self.config)
 
 
 class TaskFiles:
@@ -176,7 +178,21 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     """Reads ``!function module.name`` as that text: nothing of a task is run to find it."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+class _Function(str):
+    """The name of a function, ``module.name``."""
+
+    __slots__ = ()
+
+
+_Loader.add_constructor("!function", lambda loader, node: _Function(loader.construct_scalar(node)))
+
+
+def _has_code(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value.get("hf_evaluate")) or any(map(_has_code, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_code, value))
+    return isinstance(value, _Function)
 
 
 def _load(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:

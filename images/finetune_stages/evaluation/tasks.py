@@ -15,6 +15,7 @@ from finetune_stages.kit.fault import causes, classify, first_line
 from finetune_stages.sources.hub import hub_fault
 from finetune_stages.sources.origin import Origin
 
+from .questions import texts
 from .task_files import Definition
 
 TASK_DATA = Origin(
@@ -80,22 +81,9 @@ def _place(name: str, definitions: Sequence[Definition]) -> str:
     """Where the task is defined and where its data lies, as far as its own file says so."""
     for definition in definitions:
         if name in (definition.config.get("task"), definition.config.get("group")):
-            files = _texts((definition.config.get("dataset_kwargs") or {}).get("data_files"))
+            files = texts((definition.config.get("dataset_kwargs") or {}).get("data_files"))
             return f" ({', '.join([str(definition.path), *files])})"
     return ""
-
-
-def _texts(value: Any) -> list[str]:
-    """The texts in a value that may be one, or a list or a mapping of such values."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    return (
-        [text for item in value for text in _texts(item)]
-        if isinstance(value, list)
-        else [value]
-        if isinstance(value, str)
-        else []
-    )
 
 
 def _require_runnable(task: Task) -> None:

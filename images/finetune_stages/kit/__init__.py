@@ -6,9 +6,10 @@ Standard library only: it travels with the training program into images that kno
 from .context import Context, Finished
 from .fault import StageError
 from .program import run_stage
+from .reuse import Reuse
 from .workspace import Seal, publish_directory, read_seal, seal_directory, verify_seal, write_file
 
 __all__ = [
-    "Context", "Finished", "Seal", "StageError", "publish_directory", "read_seal", "run_stage", "seal_directory", "verify_seal",
+    "Context", "Finished", "Reuse", "Seal", "StageError", "publish_directory", "read_seal", "run_stage", "seal_directory", "verify_seal",
     "write_file",
 ]  # fmt: skip

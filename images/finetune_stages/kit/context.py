@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from finetune_contract import progress as progress_lines
 from finetune_contract import reasons
 from finetune_contract.codec import decode
-from finetune_contract.documents import StageDocument
+from finetune_contract.documents import Scalar, StageDocument
 from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint
 from finetune_contract.workspace import Attempt, RunLayout
@@ -22,6 +22,9 @@ from .workspace import link_directory, publish_directory, write_file
 
 T = TypeVar("T")
 
+NO_DIGEST = "0" * 64
+"""The digest of the inputs where ``FINETUNE_INPUTS_DIGEST`` is not set: it names no result that another run may have."""
+
 REPORT_SECONDS = 0.5
 """Progress is printed at most that often."""
 
@@ -30,7 +33,11 @@ REPORT_SECONDS = 0.5
 class Finished:
     """What a stage's work returns when it is done: the parts of a result that are its own.
 
-    ``outputs`` is one of the dataclasses of :mod:`finetune_contract.result`.
+    Attributes:
+        outputs: one of the dataclasses of :mod:`finetune_contract.result`.
+        depends_on: what the result depends on beyond the inputs' digest, as a later run can find it again (a commit, a digest);
+            ``None`` where something may change unseen: then no other run takes the result over.
+        cached: by name of what was published in the run's folder, where in the workspace the cache keeps the same.
     """
 
     outputs: Any
@@ -38,6 +45,8 @@ class Finished:
     history: tuple[LossPoint, ...] = ()
     message: str = ""
     reused: bool = False
+    depends_on: dict[str, Scalar] | None = field(default_factory=dict)
+    cached: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -99,9 +108,21 @@ class Context:
         Raises:
             StageError: ``Superseded``: a newer attempt took over, for example while this one's node was cut off.
         """
-        self._require_current()
+        self.require_current()
         place = self.path(target)
         publish_directory(source, place)
+        return place
+
+    def publish_file(self, source: Path, target: str) -> Path:
+        """The same with a file.
+
+        Raises:
+            StageError: ``Superseded``.
+        """
+        self.require_current()
+        place = self.path(target)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(place)
         return place
 
     def publish_link(self, source: Path, target: str) -> Path:
@@ -110,10 +131,19 @@ class Context:
         Raises:
             StageError: ``Superseded``.
         """
-        self._require_current()
+        self.require_current()
         place = self.path(target)
         link_directory(source, place)
         return place
+
+    def require_current(self) -> None:
+        """Make sure that this attempt may still publish.
+
+        Raises:
+            StageError: ``Superseded``.
+        """
+        if self._current() != self.attempt:
+            raise self._superseded()
 
     def report(self, progress: Progress, force: bool = False) -> None:
         """Tell how far the work is. Cheap: what comes too soon after the last report is kept but not printed."""
@@ -132,10 +162,6 @@ class Context:
             return Attempt.parse(self._current_file.read_text().strip())
         except (FileNotFoundError, ValueError):
             return Attempt(0, 0)
-
-    def _require_current(self) -> None:
-        if self._current() != self.attempt:
-            raise self._superseded()
 
     def _superseded(self) -> StageError:
         return StageError(

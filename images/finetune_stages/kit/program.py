@@ -1,4 +1,4 @@
-"""The frame of every stage program: read the document, repeat a finished result or do the work, report, exit.
+"""The frame of every stage program: read the document, repeat or take over a finished result or do the work, report, exit.
 
 A program can be killed at any point and started again: work lies in the attempt's own folder until it is published, and the
 full result in the workspace, named by the digest of its inputs, makes a second start end at once.
@@ -24,6 +24,7 @@ from finetune_contract.documents import (
     ATTEMPT_VARIABLE,
     CONFIG_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
+    KEEP_METRICS_VARIABLE,
     RESULT_VARIABLE,
     WORKSPACE_VARIABLE,
     StageDocument,
@@ -32,17 +33,26 @@ from finetune_contract.progress import Progress
 from finetune_contract.result import Result, parse_result, termination_message
 from finetune_contract.workspace import Attempt
 
-from .context import Context, Finished
+from .context import NO_DIGEST, Context, Finished
 from .fault import Interrupted, StageError, classify
 from .logs import tee_output
 from .redaction import Redactor
+from .reuse import Reuse, keep_result, take_over
 from .workspace import file_sha256, write_file
 
 Work = Callable[[Context], Finished]
 Check = Callable[[Context, Result], bool]
 
 
-def run_stage(stages: tuple[str, ...], work: Work, still_there: Check, rank: int = 0, supervised: bool = False) -> int:
+def run_stage(
+    stages: tuple[str, ...],
+    work: Work,
+    still_there: Check,
+    rank: int = 0,
+    *,
+    supervised: bool = False,
+    reuse: Reuse | None = None,
+) -> int:
     """Run a stage program to its end and return its exit code.
 
     Args:
@@ -52,6 +62,7 @@ def run_stage(stages: tuple[str, ...], work: Work, still_there: Check, rank: int
         rank: number of this process; only rank 0 writes the result.
         supervised: a process of this program started this one and speaks for both: this one reports its failure, to
             whatever ``FINETUNE_RESULT`` it was given, and leaves the rest to the other.
+        reuse: how its results are taken over by other runs of the volume; without it they are not.
     """
     speaks = rank == 0 and not supervised
     os.umask(0o002)
@@ -65,16 +76,31 @@ def run_stage(stages: tuple[str, ...], work: Work, still_there: Check, rank: int
         earlier = _earlier_result(context)
         if earlier is not None and still_there(context, earlier):
             print(f"{context.document.stage}: finished before with the same inputs, nothing to do")
+            if speaks:
+                _make_newest(context, earlier)
             result = replace(earlier, attempt=str(context.attempt))
         else:
             if speaks:
                 context.claim()
-            result = _record(context, work(context), time.monotonic() - started, speaks)
+            result = _work_or_take_over(
+                context, work, still_there, reuse=None if supervised else reuse, started=started, speaks=speaks
+            )
     except BaseException as error:  # noqa: BLE001 - the last line of defence: whatever it is becomes a result and an exit code
         return _fail(context, error, redact, speaks)
     if speaks:
         _deliver(result, Progress(percent=100) if context.last_progress is None else replace(context.last_progress, percent=100))
     return exitcodes.DONE
+
+
+def _work_or_take_over(
+    context: Context, work: Work, still_there: Check, *, reuse: Reuse | None, started: float, speaks: bool
+) -> Result:
+    taken = take_over(context, reuse, speaks) if reuse else None
+    finished = taken or work(context)
+    result = _record(context, finished, time.monotonic() - started, speaks)
+    if reuse and speaks and taken is None and still_there(context, result):
+        keep_result(context, reuse, finished, result)
+    return result
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:
@@ -95,7 +121,7 @@ def _open(stages: tuple[str, ...], environment: Mapping[str, str], rank: int) ->
         raise StageError(reasons.BAD_DOCUMENT, f"{config}: {error}") from error
     if document.stage not in stages:
         raise StageError(reasons.BAD_DOCUMENT, f"{config}: stage {document.stage!r} is not one of {', '.join(stages)}")
-    context = Context(document, Path(workspace).absolute(), attempt, environment.get(INPUTS_DIGEST_VARIABLE, "0" * 64), rank)
+    context = Context(document, Path(workspace).absolute(), attempt, environment.get(INPUTS_DIGEST_VARIABLE, NO_DIGEST), rank)
     _require_writable(context)
     return context
 
@@ -126,6 +152,14 @@ def _earlier_result(context: Context) -> Result | None:
     if result.outcome != "Succeeded" or result.inputs_digest != context.inputs_digest:
         return None
     return replace(result, file=str(path.relative_to(context.workspace)), file_digest=file_sha256(path))
+
+
+def _make_newest(context: Context, earlier: Result) -> None:
+    """An attempt that was killed may have written its result, but not yet as the stage's newest one."""
+    newest = context.path(context.layout.newest_result(context.document.stage))
+    content = context.path(earlier.file or "").read_bytes()
+    if not newest.exists() or newest.read_bytes() != content:
+        write_file(newest, content)
 
 
 def _record(context: Context, finished: Finished, seconds: float, speaks: bool) -> Result:
@@ -173,8 +207,9 @@ def _deliver(result: Result, progress: Progress | None) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if target:
+        keep = [name for name in os.environ.get(KEEP_METRICS_VARIABLE, "").split(",") if name]
         try:
-            Path(target).write_text(termination_message(result, progress), encoding="utf-8")
+            Path(target).write_text(termination_message(result, progress, keep=keep), encoding="utf-8")
         except (OSError, DocumentError) as error:
             print(f"the result could not be written to {target}: {error}", file=sys.stderr)
 

@@ -81,9 +81,15 @@ def seal_directory(directory: Path, note: dict[str, str | int | float | bool] | 
 def read_seal(directory: Path) -> Seal | None:
     """The seal of a published directory; ``None`` where there is none or it cannot be read."""
     try:
-        return decode(Seal, json.loads((directory / SENTINEL).read_bytes()))
+        seal = decode(Seal, json.loads((directory / SENTINEL).read_bytes()))
     except (OSError, ValueError, DocumentError):
         return None
+    return seal if all(map(is_below, seal.files)) else None
+
+
+def is_below(name: str) -> bool:
+    """Whether a path from a file of the volume stays below the directory that it is relative to: others write there too."""
+    return not name.startswith("/") and ".." not in name.split("/")
 
 
 def verify_seal(directory: Path, content: bool = True, seen: Seen | None = None) -> Seal | None:
@@ -144,13 +150,22 @@ def link_directory(target: Path, place: Path) -> None:
 
 
 def copy_or_link_file(source: Path, target: Path) -> None:
-    """A hard link where the file systems allow it (no room used), else a copy."""
+    """A hard link where the file systems allow it (no room used), else a copy; a crash leaves all of it or nothing in place.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)
     try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+        try:
+            os.link(source, aside)
+        except OSError:
+            shutil.copyfile(source, aside)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)  # also where both were links to one file already: then a rename does nothing
 
 
 def _files(directory: Path) -> Iterable[Path]:

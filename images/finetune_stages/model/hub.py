@@ -8,10 +8,11 @@ from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_contract.codec import digest
+from finetune_contract.documents import Scalar
 from finetune_stages.kit import Context, Seal, StageError, seal_directory
 from finetune_stages.sources.background import folder_size, in_background
 from finetune_stages.sources.cache import intact_entry, keep_entry
-from finetune_stages.sources.hub import Repository, find_repository, hub_errors, token
+from finetune_stages.sources.hub import COMMIT, Repository, find_repository, hub_errors, token
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.uri import HubId
@@ -21,7 +22,6 @@ from .check import check_settings, check_weights
 from .files import settings, weights
 from .obtain import Obtained, entry_path, open_to_group, require_room
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _BOOKKEEPING = ".cache"
 """Folder in which ``huggingface_hub`` notes what it downloaded, so that a later attempt goes on."""
 
@@ -53,12 +53,23 @@ def obtain(context: Context, source: HubId, revision: str | None, trust_remote_c
     return Obtained(entry_path(context, key), seal, source.id, found.commit)
 
 
+def is_still(context: Context, source: HubId, revision: str | None, commit: Scalar | None) -> bool:
+    """Whether the revision still is that commit. The hub is asked, unless the revision is a commit itself.
+
+    Raises:
+        StageError: the hub does not say.
+    """
+    if revision and COMMIT.fullmatch(revision):
+        return revision == commit
+    return find_repository(MODEL, source.id, revision, context).commit == commit
+
+
 def _key(model: str, commit: str) -> str:
     return digest(["hub", model, commit])
 
 
 def _without_hub(context: Context, model: str, revision: str | None) -> Obtained | None:
-    if not revision or not _COMMIT.fullmatch(revision):
+    if not revision or not COMMIT.fullmatch(revision):
         return None
     key = _key(model, revision)
     seal = intact_entry(context, entry_path(context, key))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_contract.codec import digest
-from finetune_stages.kit import Context, StageError, seal_directory
+from finetune_contract.documents import Scalar
+from finetune_stages.kit import Context, StageError, read_seal, seal_directory
 from finetune_stages.kit.workspace import file_sha256
 from finetune_stages.sources.background import folder_size, in_background
 from finetune_stages.sources.cache import intact_entry, keep_entry
@@ -53,6 +54,33 @@ def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
             )
         keep_entry(folder, entry_path(context, key))
     return Obtained(entry_path(context, key), seal, model)
+
+
+def is_still(context: Context, source: Path, key: Scalar | None) -> bool:
+    """Whether the files in ``source`` are those of the cache's entry ``key``, which the caller verifies.
+
+    A file that the two share is not read a second time.
+
+    Raises:
+        StageError: there is no such model any more, or it is not whole.
+    """
+    entry = entry_path(context, str(key))
+    names, seal = _files(source), read_seal(entry)
+    if seal is None or seal.digest != key or set(seal.files) != set(names):
+        return False
+    total = sum(file.size for file in seal.files.values())
+    reading = Meter(context, f"reading {source}", total, high=0)
+    return all(
+        _same_file(source / name, entry / name) or file_sha256(source / name, reading) == seal.files[name].sha256
+        for name in names
+    )
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except FileNotFoundError:
+        return False
 
 
 def _files(source: Path) -> list[str]:

@@ -1,11 +1,13 @@
-"""The work of stage *model*, from the URI to the link in the run's folder."""
+"""Stage *model* as a program, and its work: from the URI to the link in the run's folder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from finetune_contract import reasons
-from finetune_contract.documents import ModelInputs
+from finetune_contract.documents import ModelInputs, Scalar
 from finetune_contract.result import ModelOutputs, Result
-from finetune_stages.kit import Context, Finished, StageError, run_stage, verify_seal
+from finetune_stages.kit import Context, Finished, Reuse, StageError, run_stage, verify_seal
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
 from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
@@ -14,16 +16,33 @@ from . import hub, local
 from .check import check_settings, check_weights
 from .obtain import Obtained
 
+BASE_MODEL = "base_model"
+"""Name of the link in the run's folder."""
+
 
 def main() -> int:
     """Run the stage and return its exit code."""
-    return run_stage(("model",), work, still_there)
+    return run_stage(("model",), work, still_there, reuse=Reuse(directories=(BASE_MODEL,), unchanged=unchanged))
 
 
 def still_there(context: Context, result: Result) -> bool:
     """Whether the model that an earlier result describes is still linked into the run's folder: names and sizes, at once."""
     seal = verify_seal(context.path(context.layout.base_model), content=False)
     return seal is not None and seal.digest == result.outputs.get("digest")
+
+
+def unchanged(context: Context, noted: Mapping[str, Scalar]) -> bool:
+    """Whether the model is still the one of which ``noted`` tells: the hub's commit, or the digest of a directory's files.
+
+    Raises:
+        StageError: it cannot be found any more.
+    """
+    inputs = context.inputs(ModelInputs)
+    source = parse_uri(inputs.uri, MODEL)
+    if isinstance(source, HubId):
+        keep_caches_in(hub_cache(context))
+        return hub.is_still(context, source, inputs.revision, noted.get("commit"))
+    return isinstance(source, LocalPath) and local.is_still(context, source.path, noted.get("files"))
 
 
 def work(context: Context) -> Finished:
@@ -46,6 +65,8 @@ def work(context: Context) -> Finished:
         {"parameters": float(parameters), "bytes": float(size)},
         message=f"{architecture}, {parameters:,} parameters, {size / 10**6:,.1f} MB, from {obtained.name}",
         reused=obtained.reused,
+        depends_on={"commit": obtained.revision} if obtained.revision else {"files": obtained.seal.digest},
+        cached={BASE_MODEL: str(obtained.entry.relative_to(context.workspace))},
     )
 
 

@@ -186,6 +186,40 @@ def test_a_builtin_task_is_read_from_the_hub(programs: Any, hub: Hub) -> None:
     assert ended.result.outputs["tasks"] == ["arc_easy"]
 
 
+def test_a_builtin_group_and_a_mounted_one_without_a_held_out_row(programs: Any, hub: Hub, tmp_path: Path) -> None:
+    """Groups by name, lm-eval's own and that of a ConfigMap; model arguments; that nothing is held out is no fault here."""
+    rows = [
+        {"premise": f"p{n}", "choice1": "a", "choice2": "b", "question": ("cause", "effect")[n % 2], "label": n % 2} for n in range(4)
+    ]  # fmt: skip
+    files = {f"{split}.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode() for split in ("validation", "test")}
+    data_files = "".join(f"  - {{split: {split}, path: {split}.jsonl}}\n" for split in ("validation", "test"))
+    files["README.md"] = f"---\nconfigs:\n- config_name: copa_ext_ar\n  data_files:\n{data_files}---\n".encode()
+    hub.add("dataset", "arcee-globe/AlGhafa-Arabic-LLM-Benchmark-Translated-10percent", files)
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    text = programs.path("tasks/capitals.yaml").read_text().replace("task: capitals", "task: towns")
+    (mounted / "towns.yaml").write_text(text)
+    (mounted / "places.yaml").write_text(
+        "group: places\ntask: [towns]\naggregate_metric_list: [{metric: acc, aggregation: mean, weight_by_size: true}]\n"
+    )
+    programs.path(programs.layout.eval_data).write_text("")
+    group = "arabic_leaderboard_arabic_mt_copa_light"
+    inputs = EvaluationInputs(
+        "final", tasks=(group, "places"), task_files=True, limit=3, model_args={"dtype": "bfloat16", "max_length": 256}
+    )
+    ended = programs("evaluation", inputs, environment={"HF_ENDPOINT": hub.url, "FINETUNE_TASK_FILES": str(mounted)})
+    assert ended.code == 0, ended.errors
+    outputs, metrics = ended.result.outputs, ended.result.metrics
+    assert (outputs["tasks"], outputs["evalRows"]) == ([group, "places"], 0)
+    for name in (group, "arabic_mt_copa_light", "places", "towns"):
+        assert 0 <= metrics[f"{name}.acc"] <= 1
+        assert metrics[f"{name}.acc_stderr"] >= 0
+        assert outputs["higherIsBetter"][f"{name}.acc"] is True
+    whole = json.loads(results(programs, "lm-eval-evaluation.json").read_text())
+    assert whole["n-samples"]["towns"] == {"original": 6, "effective": 3}
+    assert whole["config"]["model_dtype"] == "torch.bfloat16"
+
+
 def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
     hub.add("dataset", "allenai/ai2_arc", {"train.jsonl": b"{}\n"}, gated=True)
     secret = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_not_this_one"}

@@ -108,3 +108,22 @@ def test_faults_are_named(tmp_path: Path, files: dict[str, str], reason: str, wo
     assert raised.value.reason.name == reason
     assert words in raised.value.message
     assert "\n" not in raised.value.message
+
+
+def test_lm_evals_own_index_is_never_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes up to 20 s: a task is made from its definition alone."""
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import TaskIndex
+
+    from finetune_stages.evaluation.tasks import build_tasks
+
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "one"}) + "\n")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    mine = write(
+        tmp_path / "tasks", quiz="task: quiz\ndataset_path: json\ndataset_kwargs: {data_files: {test: " + str(tmp_path / "rows.jsonl") + "}}\n"
+        "test_split: test\noutput_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: text\n",
+    )  # fmt: skip
+    build = TaskIndex.build
+    monkeypatch.setattr(TaskIndex, "build", lambda self, paths: pytest.fail(f"{paths} were indexed") if paths else build(paths))
+    (task,) = build_tasks(["quiz"], TaskFiles([mine, builtin_tasks()]).find(["quiz"]), TaskManager(include_defaults=False))
+    assert task.task_name == "quiz"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -95,3 +96,58 @@ def test_every_reason_says_what_it_means_and_what_to_do() -> None:
     assert {reason.cause: reason.exit_code for reason in STAGE_REASONS.values()} == {
         Cause.USER: 65, Cause.OUT_OF_MEMORY: 65, Cause.TRANSIENT: 75, Cause.INTERRUPTED: 143, Cause.CRASH: 1,
     }  # fmt: skip
+
+
+def _measured(tasks: int, message: str, outputs: int, kept: list[str]) -> Result:
+    names = [*(f"task_{number}.acc" for number in range(tasks)), *kept]
+    metrics = dict.fromkeys(names, 0.5) | {f"{name}_stderr": 0.01 for name in names}
+    return Result(
+        "evaluation", "1.1", "a" * 64, "Succeeded", message=message, metrics=metrics,
+        outputs={"modelDigest": "v" * outputs, "higherIsBetter": dict.fromkeys(names, True)},
+    )  # fmt: skip
+
+
+@given(
+    tasks=st.integers(0, 300), message=st.text(max_size=3000), outputs=st.integers(0, 3600),
+    kept=st.lists(st.from_regex(r"z[a-z_.]{0,60}x", fullmatch=True), unique=True, max_size=24),
+)  # fmt: skip
+def test_metrics_to_keep_survive_while_they_fit_at_all(tasks: int, message: str, outputs: int, kept: list[str]) -> None:
+    result = _measured(tasks, message, outputs, kept)
+    text = termination_message(result, Progress(100), keep=[*kept, "not.measured"])
+    found = parse_message(text)
+    assert found is not None
+    assert len(text.encode()) <= MESSAGE_LIMIT
+    wanted = {name for name in result.metrics if name.removesuffix("_stderr") in kept}
+    alone = _measured(0, "", outputs, kept)
+    if len(json.dumps({"finetune": encode(alone)}).encode()) + 100 <= MESSAGE_LIMIT:
+        assert wanted <= set(found.metrics)
+    survived = [name for name in found.metrics if name in kept]
+    assert survived == kept[: len(survived)]  # where there is no room for all: the first ones
+    assert survived == kept or set(found.metrics) == set(survived)
+    assert found.metrics.items() <= result.metrics.items()
+    assert set(found.outputs["higherIsBetter"]) <= {*result.metrics}
+    if found.metrics != result.metrics:
+        assert set(found.outputs["higherIsBetter"]) <= set(found.metrics)
+
+
+def test_one_more_metric_to_keep_is_dropped_only_when_there_is_no_room() -> None:
+    kept = [f"gate_{number:02}.{'m' * 50}" for number in range(60)]
+    found = parse_message(termination_message(_measured(200, "words", 64, kept), keep=kept))
+    assert found is not None
+    count = len(found.metrics)
+    assert list(found.metrics) == kept[:count]
+    assert 20 < count < 60
+    one_more = kept[: count + 1]
+    longer = replace(
+        found, metrics=dict.fromkeys(one_more, 0.5), outputs={**found.outputs, "higherIsBetter": dict.fromkeys(one_more, True)}
+    )
+    assert len(json.dumps({"finetune": encode(longer)}, separators=(",", ":")).encode()) > MESSAGE_LIMIT
+
+
+def test_the_directions_of_many_tasks_do_not_make_a_result_too_long() -> None:
+    """All of mmlu: 62 tasks and groups, whose directions alone are longer than a termination message."""
+    found = parse_message(termination_message(_measured(250, "measured", 64, []), keep=["task_99.acc"]))
+    assert found is not None
+    assert {"task_99.acc", "task_99.acc_stderr"} <= set(found.metrics)
+    assert found.message == "measured"
+    assert found.outputs["higherIsBetter"].keys() == {name for name in found.metrics if not name.endswith("_stderr")}

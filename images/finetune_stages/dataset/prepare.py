@@ -1,0 +1,147 @@
+"""The work of stage *dataset*, from the URI to two published files. Importing this module imports numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from finetune_contract import reasons
+from finetune_contract.codec import digest
+from finetune_contract.documents import DatasetInputs, Scalar
+from finetune_contract.result import DatasetOutputs
+from finetune_contract.workspace import CACHE_DATASETS
+from finetune_stages.kit import Context, Finished, Seal, StageError, seal_directory
+from finetune_stages.kit.workspace import copy_or_link_file
+from finetune_stages.sources.cache import intact_entry, keep_entry
+from finetune_stages.sources.hub import hub_cache, keep_caches_in
+from finetune_stages.sources.meter import Meter
+from finetune_stages.sources.work_folder import work_folder
+
+from .check import Checked, check_rows
+from .fetch import Source, find_source
+from .json_lines import JsonLines, write_rows
+from .split import subset, train_and_eval
+from .unchanged import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
+from .wanted import wanted_sources
+
+TRAIN, EVAL = "train.jsonl", "eval.jsonl"
+
+
+def prepare(context: Context) -> Finished:
+    """Prepare the data, or take what another run of the same wish prepared.
+
+    Raises:
+        StageError: with any of the reasons of the data (``DatasetNotFound`` to ``BadRow``), ``BadDocument``, ``Superseded``.
+    """
+    inputs = context.inputs(DatasetInputs)
+    _require_sane(inputs)
+    keep_caches_in(hub_cache(context))
+    with work_folder(context) as scratch:
+        sources = [find_source(each, context, scratch) for each in wanted_sources(inputs)]
+        entry = context.path(f"{CACHE_DATASETS}/{_key(inputs, sources)}")
+        seal = intact_entry(context, entry)
+        prepared = entry
+        if seal is None:
+            prepared = scratch / "prepared"
+            seal = _prepare(prepared, inputs, sources, context)
+        _publish(prepared, scratch / "datasets", seal, context)
+        if prepared != entry:
+            keep_entry(prepared, entry)
+    finished = _finished(seal, sources[0], reused=prepared == entry)
+    place = str(entry.relative_to(context.workspace))
+    return replace(finished, depends_on=_noted(sources), cached={DATASETS: place})
+
+
+def _require_sane(inputs: DatasetInputs) -> None:
+    """What the resource's own rules should have refused."""
+    if not 0 < inputs.train_split <= 1:
+        raise StageError(reasons.BAD_DOCUMENT, f"inputs.trainSplit: {inputs.train_split:g} is not above 0 and at most 1")
+    if inputs.seed < 0:
+        raise StageError(reasons.BAD_DOCUMENT, f"inputs.seed: {inputs.seed} is below 0")
+
+
+def _key(inputs: DatasetInputs, sources: list[Source]) -> str:
+    """Digest of all that the prepared data depends on."""
+    wish = [
+        inputs.subset, inputs.subset_mode, inputs.train_split, inputs.bad_rows, inputs.bad_rows_share, inputs.seed,
+    ]  # fmt: skip
+    return digest([PREPARATION, wish, [source.digest for source in sources]])
+
+
+def _noted(sources: list[Source]) -> dict[str, Scalar] | None:
+    """What :func:`.unchanged.unchanged` compares; ``None`` where a source says nothing that it can ask for again."""
+    if not all(source.noted for source in sources):
+        return None
+    noted: dict[str, Scalar] = {PREPARATION_KEY: PREPARATION}
+    for source, name in zip(sources, NAMES, strict=False):
+        noted |= {f"{name}.{key}": value for key, value in source.noted.items()}
+    return noted
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The rows to train on, the rows held out, and what was left out of them."""
+
+    train: JsonLines
+    held_out: JsonLines
+    dropped: int
+    examples: str
+
+
+def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context: Context) -> Seal:
+    """Check, split and write all rows into ``target``, sealed."""
+    opened = sources[0].open(lambda total: subset(total, inputs))
+    checked = _check(opened.rows, sources[0], inputs, context)
+    parts = _held_out_from(checked, inputs) if len(sources) == 1 else _held_out_beside(checked, sources[1], inputs, context)
+    target.mkdir()
+    meter = Meter(context, "writing rows", len(parts.train) + len(parts.held_out), 90, 99, rows=True)
+    write_rows(target / TRAIN, parts.train, meter)
+    write_rows(target / EVAL, parts.held_out, meter)
+    for source in sources:
+        source.require_unchanged()
+    return seal_directory(
+        target,
+        {
+            "trainRows": len(parts.train), "evalRows": len(parts.held_out), "sourceRows": opened.total,
+            "droppedRows": parts.dropped, "dropped": parts.examples,
+        },
+    )  # fmt: skip
+
+
+def _check(rows: JsonLines, source: Source, inputs: DatasetInputs, context: Context) -> Checked:
+    return check_rows(rows, source.name, inputs, Meter(context, f"checking rows of {source.name}", len(rows), 60, 90, rows=True))
+
+
+def _held_out_from(checked: Checked, inputs: DatasetInputs) -> _Parts:
+    train, held_out = train_and_eval(len(checked.rows), inputs.train_split, inputs.seed)
+    return _Parts(checked.rows.select(train), checked.rows.select(held_out), checked.dropped, checked.examples)
+
+
+def _held_out_beside(checked: Checked, source: Source, inputs: DatasetInputs, context: Context) -> _Parts:
+    """Everything is trained on; what is held out comes from a source of its own, whole."""
+    held_out = _check(source.open(range).rows, source, inputs, context)
+    examples = "; ".join(filter(None, (checked.examples, held_out.examples)))
+    return _Parts(checked.rows, held_out.rows, checked.dropped + held_out.dropped, examples)
+
+
+def _publish(prepared: Path, target: Path, seal: Seal, context: Context) -> None:
+    """Hand the prepared files to the run: links where the volume can, so that many runs hold the data once."""
+    for name in seal.files:
+        copy_or_link_file(prepared / name, target / name)
+    seal_directory(target, seal.note)
+    context.publish(target, context.layout.datasets)
+
+
+def _finished(seal: Seal, source: Source, reused: bool) -> Finished:
+    note = seal.note
+    train, held_out, dropped = int(note["trainRows"]), int(note["evalRows"]), int(note["droppedRows"])
+    outputs = DatasetOutputs(
+        digest=seal.digest, train_rows=train, eval_rows=held_out, source_digest=source.digest, source_rows=int(note["sourceRows"]),
+        dropped_rows=dropped, revision=source.revision,
+    )  # fmt: skip
+    size = sum(file.size for file in seal.files.values())
+    message = f"{train:,} rows to train on, {held_out:,} held out, of {outputs.source_rows:,} in {source.name}"
+    if dropped:
+        message += f"; {dropped:,} left out as bad: {note['dropped']}"
+    metrics = {"train_rows": train, "eval_rows": held_out, "dropped_rows": dropped, "bytes": size}
+    return Finished(outputs, {name: float(value) for name, value in metrics.items()}, message=message, reused=reused)

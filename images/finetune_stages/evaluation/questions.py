@@ -1,0 +1,171 @@
+"""What scores depend on beside the wish: the model, the held-out rows, lm-eval, and what a user's own tasks are made of.
+
+The digest of a stage's inputs has the names of tasks. What a name stands for can change: a user's task file, or the data that it
+names. Nothing heavy is imported here, and lm-eval's files are only looked at where a user brought task files too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune_contract import reasons
+from finetune_contract.codec import digest
+from finetune_contract.documents import EvaluationInputs, Scalar
+from finetune_contract.workspace import TASKS
+from finetune_stages.kit import Context, Seal, StageError, read_seal
+from finetune_stages.kit.workspace import file_sha256
+
+if TYPE_CHECKING:
+    from .task_files import Definition, TaskFiles
+
+TASK_FILES_VARIABLE = "FINETUNE_TASK_FILES"
+"""Environment variable with the directory that a user's own task files are mounted at."""
+MEASURING = 1
+"""Version of how is measured: a new one makes the scores of the old one useless for other runs, as they should be."""
+_LOADERS = ("json", "csv", "text", "parquet", "arrow")
+"""Values of ``dataset_path`` that stand for files which the task names."""
+
+
+def unchanged(context: Context, noted: Mapping[str, Scalar]) -> bool:
+    """Whether the same questions would be put to the same model as when ``noted`` was.
+
+    Raises:
+        StageError: they cannot be put at all.
+    """
+    inputs = context.inputs(EvaluationInputs)
+    return depends_on(context, inputs, sealed(model_directory(context, inputs))) == noted
+
+
+def depends_on(context: Context, inputs: EvaluationInputs, model: Seal) -> dict[str, Scalar] | None:
+    """All that scores depend on, as digests; ``None`` where it may change unseen.
+
+    lm-eval's own benchmarks count as fixed. Numbers of a GPU and of a processor differ in their last digits and are kept apart.
+
+    Raises:
+        StageError: ``EngineMissing``, or a task that cannot be found.
+    """
+    held_out = context.path(context.layout.eval_data)
+    tasks = ""
+    if inputs.tasks and any(next(root.rglob("*.yaml"), None) for root in own_roots(context, inputs)):
+        tasks = _own_tasks(context, find_definitions(context, inputs))
+        if not tasks:
+            return None
+    return {
+        "measuring": MEASURING, "lmEval": _lm_eval(), "gpu": any(Path("/dev").glob("nvidia[0-9]*")), "model": model.digest,
+        "rows": file_sha256(held_out) if inputs.holdout and held_out.exists() else "", "tasks": tasks,
+    }  # fmt: skip
+
+
+def find_definitions(context: Context, inputs: EvaluationInputs) -> list[Definition]:
+    """The definitions of all tasks in ``inputs`` and of their members.
+
+    Raises:
+        StageError: ``TaskNotFound``, ``TaskInvalid``, ``EngineMissing``.
+    """
+    return _task_files(tuple(own_roots(context, inputs))).find(inputs.tasks)
+
+
+@cache
+def _task_files(roots: tuple[Path, ...]) -> TaskFiles:
+    from .task_files import TaskFiles, builtin_tasks
+
+    return TaskFiles([*roots, builtin_tasks()])
+
+
+def own_roots(context: Context, inputs: EvaluationInputs) -> list[Path]:
+    """The directories of a user's own task files, the first to look in first.
+
+    Raises:
+        StageError: ``TaskNotFound``: the ConfigMap of task files is not mounted.
+    """
+    mounted = os.environ.get(TASK_FILES_VARIABLE) if inputs.task_files else None
+    if inputs.task_files and not (mounted and Path(mounted).is_dir()):
+        raise StageError(
+            reasons.TASK_NOT_FOUND,
+            f"{TASK_FILES_VARIABLE} names no directory: mount the ConfigMap of evaluation.taskFiles there.",
+        )
+    return [*([Path(mounted)] if mounted else []), context.path(TASKS)]
+
+
+def model_directory(context: Context, inputs: EvaluationInputs) -> Path:
+    """The model that is asked."""
+    return context.path(context.layout.final_model if inputs.subject == "final" else context.layout.base_model)
+
+
+def sealed(model: Path) -> Seal:
+    """The seal of the model.
+
+    Raises:
+        StageError: ``ModelNotFound``, ``ModelIncomplete``.
+    """
+    if not model.is_dir():
+        raise StageError(reasons.MODEL_NOT_FOUND, f"There is no model at {model}: the stage that writes it has not finished.")
+    seal = read_seal(model)
+    if seal is None:
+        raise StageError(
+            reasons.MODEL_INCOMPLETE,
+            f"The model at {model} is not sealed: whoever wrote it did not finish; run that stage again.",
+        )
+    return seal
+
+
+def _lm_eval() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("lm-eval")
+    except metadata.PackageNotFoundError as error:
+        raise StageError(
+            reasons.ENGINE_MISSING, "The image lacks the package lm-eval: install finetune-operator[evaluation]."
+        ) from error
+
+
+def _own_tasks(context: Context, definitions: Iterable[Definition]) -> str:
+    """A digest of a user's tasks and their data; empty where one of them runs code of its own or reads what is no file."""
+    from .task_files import builtin_tasks
+
+    builtin = builtin_tasks()
+    found = []
+    for definition in definitions:
+        if not definition.path.is_relative_to(builtin):
+            if definition.runs_code:
+                return ""
+            data = list(_data(context, definition.config))
+            if "" in data:
+                return ""
+            found.append([json.dumps(definition.config, sort_keys=True, default=str), data])
+    return digest(sorted(found)) if found else "none"
+
+
+def _data(context: Context, config: Mapping[str, Any]) -> Iterator[str]:
+    """The digests of the files that a task, or a task inside a group, reads its rows from; an empty one for anything else."""
+    members = config.get("task")
+    if isinstance(members, list):
+        for member in members:
+            if isinstance(member, Mapping):
+                yield from _data(context, member)
+        if "dataset_path" not in config:
+            return
+    elif "group" in config:
+        return
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if config.get("dataset_path") not in _LOADERS or not files:
+        yield ""
+        return
+    for name in texts(files):
+        path = context.workspace / name
+        yield file_sha256(path) if path.is_file() else ""
+
+
+def texts(value: Any) -> list[str]:
+    """The texts in a value that may be one, or a list or a mapping of such values."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [text for item in value for text in texts(item)]
+    return [value] if isinstance(value, str) else []

@@ -1,0 +1,167 @@
+"""Scores that another run takes over, and what must be the same for that."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_contract.documents import EvaluationInputs, RunInfo, StageDocument
+from finetune_contract.result import EvaluationOutputs
+from finetune_contract.workspace import Attempt
+from finetune_stages.evaluation.baselines import keep_baseline, take_baseline
+from finetune_stages.evaluation.questions import depends_on
+from finetune_stages.kit import Context, Finished, StageError, read_seal, seal_directory
+
+from .conftest import prepare, write_tasks
+
+HEAVY = {"numpy", "torch", "transformers", "lm_eval", "yaml", "huggingface_hub"}
+
+
+def as_run(programs: Any, letter: str) -> None:
+    """Another run of the workspace, with what the stages before left for it."""
+    before = programs.path(programs.layout.root)
+    programs.run = RunInfo(f"run-{letter}", "team-a", letter * 16)
+    folder = programs.path(programs.layout.root)
+    if before.exists():
+        shutil.copytree(before, folder, ignore=shutil.ignore_patterns("results", "attempts", "logs"))
+
+
+def test_another_run_takes_the_scores_over_and_damage_is_noticed(run_stage_program: Any, tiny_model: Path) -> None:
+    programs = run_stage_program
+    as_run(programs, "a")
+    prepare(programs.workspace, programs.layout.root, tiny_model)
+    shutil.rmtree(programs.path("tasks"))
+    inputs = EvaluationInputs("final")
+    first = programs("evaluation", inputs)
+    assert (first.code, first.result.reused) == (0, False), first.errors
+    files = ("lm-eval-evaluation.json", "samples-evaluation.holdout.jsonl")
+    contents = [programs.path(f"{programs.layout.root}/results/{name}").read_bytes() for name in files]
+    as_run(programs, "b")
+    command = [sys.executable, "-X", "importtime", "-m", "finetune_stages.evaluation"]
+    second = programs("evaluation", inputs, command=command)
+    assert (second.code, second.result.reused) == (0, True), second.errors
+    assert second.result.message == f"the same as run run-a: {first.result.message}"
+    assert second.result.outputs == first.result.outputs
+    assert {**second.result.metrics, "seconds": 0} == {**first.result.metrics, "seconds": 0}
+    places = [programs.path(f"{programs.layout.root}/results/{name}") for name in files]
+    assert [place.read_bytes() for place in places] == contents
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in second.errors.splitlines()}
+    assert "finetune_stages" in imported
+    assert not imported & HEAVY
+    places[1].write_bytes(contents[1].replace(b"role", b"ROLE", 1))  # a link: the other run's is damaged with it
+    as_run(programs, "c")
+    third = programs("evaluation", inputs)
+    assert (third.code, third.result.reused) == (0, False), third.errors
+    assert "its results/samples-evaluation.holdout.jsonl is gone or damaged" in third.output
+    assert programs.path(f"{programs.layout.root}/results/{files[1]}").read_bytes() == contents[1]
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
+    """An evaluation with a model, held-out rows and tasks of a user's own, none of which is opened."""
+    workspace = tmp_path / "workspace"
+    found = Context(StageDocument(1, "evaluation", RunInfo("demo", "a", "0" * 16), {}), workspace, Attempt(1, 1), "d" * 64)
+    write_tasks(workspace / "tasks")
+    for name in (found.layout.final_model, found.layout.base_model):
+        (workspace / name).mkdir(parents=True)
+        (workspace / name / "weights").write_text(name)
+        seal_directory(workspace / name)
+    (workspace / found.layout.datasets).mkdir()
+    (workspace / found.layout.eval_data).write_text("{}")
+    monkeypatch.delenv("FINETUNE_TASK_FILES", raising=False)
+    return found
+
+
+def noted(context: Context, *tasks: str, **wish: Any) -> dict[str, Any] | None:
+    """What the scores of these tasks depend on, asked by a new process, as far as its caches go."""
+    from finetune_stages.evaluation import questions
+
+    questions._task_files.cache_clear()
+    model = read_seal(context.path(context.layout.final_model))
+    assert model is not None
+    return depends_on(context, EvaluationInputs("final", tasks=tasks, **wish), model)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "same"),
+    [
+        ("tasks/capitals.jsonl", "number 3", "number 9", False),
+        ("tasks/capitals.yaml", "doc_to_text: question", "doc_to_text: 'Well: {{question}}'", False),
+        ("tasks/quizzes.yaml", "mean", "mean ", True),
+        ("tasks/say.yaml", "max_gen_toks: 8", "max_gen_toks: 9", True),
+        ("runs/demo-00000000/datasets/eval.jsonl", "{}", '{"messages": []}', False),
+    ],
+    ids=["data", "task", "spelling", "another task", "held-out rows"],
+)
+def test_what_a_user_changes_is_noticed(context: Context, file: str, old: str, new: str, same: bool) -> None:
+    before = noted(context, "quizzes")
+    assert before is not None
+    path = context.path(file)
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert (noted(context, "quizzes") == before) == same
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("dataset_path: json", "dataset_path: somebody/data"),
+        ("tasks/capitals.jsonl", "tasks/none.jsonl"),
+        ("tasks/capitals.jsonl", "https://example.org/capitals.jsonl"),
+        ("doc_to_text: question", "doc_to_text: !function broken.score"),
+        ("doc_to_text: question", "process_docs: !function broken.score\ndoc_to_text: question"),
+        ("metric: acc,", "metric: acc, hf_evaluate: true,"),
+    ],
+    ids=["hub", "no file", "web", "function", "function elsewhere", "metric from elsewhere"],
+)
+def test_what_may_change_unseen_is_measured_again(context: Context, old: str, new: str) -> None:
+    path = context.path("tasks/capitals.yaml")
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert noted(context, "quizzes") is None
+    assert noted(context) is not None
+
+
+def test_a_benchmark_of_lm_evals_own_is_taken_as_fixed(context: Context) -> None:
+    assert noted(context, "arc_easy") is not None
+    assert noted(context, "arc_easy") != noted(context, "arc_easy", "capitals")
+    with pytest.raises(StageError, match="did you mean arc_easy"):
+        noted(context, "arc_esy")
+
+
+def test_without_own_task_files_lm_evals_are_not_even_looked_at(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finetune_stages.evaluation import task_files
+
+    shutil.rmtree(context.path("tasks"))
+    monkeypatch.setattr(task_files, "_text", lambda path: pytest.fail(f"{path} was read"))
+    found = noted(context, "arc_easy", "mmlu")
+    assert found is not None
+    assert found["tasks"] == ""
+
+
+def test_a_flipped_byte_in_a_kept_baseline_is_noticed(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
+    context.claim()
+    samples, entry = context.path("samples.jsonl"), context.path("cache/baselines/key")
+    samples.write_text('{"question": 1}\n')
+    outputs = EvaluationOutputs("m" * 64, 1, ("holdout",))
+    keep_baseline(context, entry, Finished(outputs, {"holdout.loss": 2.5}, message="base model measured"), [samples])
+    for name in ("samples.jsonl", "finished.json"):
+        taken = take_baseline(entry, context.path("results"))
+        assert taken is not None
+        assert (taken.metrics, taken.message) == ({"holdout.loss": 2.5}, "the same as run demo: base model measured")
+        sound = (entry / name).read_bytes()
+        (entry / name).write_bytes(sound.replace(b"1", b"2").replace(b"2.5", b"2.4"))
+        assert take_baseline(entry, context.path("results")) is None
+        assert "is damaged: it is measured again" in capsys.readouterr().out
+        keep_baseline(context, entry, Finished(outputs, {"holdout.loss": 2.5}, message="base model measured"), [write(samples)])
+
+
+def write(samples: Path) -> Path:
+    """The file anew: the entry links the old one."""
+    samples.unlink()
+    samples.write_text('{"question": 1}\n')
+    return samples
