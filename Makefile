@@ -3,16 +3,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: run test setup check lock bench clean
+.PHONY: run test setup controlplane check lock bench clean
 
 run: setup  ## set up, and run the main job on real data
 	$(BIN)/python hack/example/prepare.py
-	$(BIN)/finetune run hack/example/finetunerun.yaml
+	$(BIN)/finetune run hack/example/finetunerun.yaml --configmap python-docs-tasks=$(HOME)/.cache/finetune-operator/example/tasks
+	$(BIN)/finetune clone python-signatures --name python-signatures-sft --set training.algorithm=sft --set training.osft=null || test $$? -eq 3
+	$(BIN)/finetune get --experiment python-docs
 
-test: setup check  ## set up, and run every check and test
+test: setup check controlplane  ## set up, and run every check and test
 	$(BIN)/coverage run -m pytest -q tests/unit tests/property
 	$(BIN)/coverage report --include='operator/finetune_operator/core/*,operator/finetune_operator/api/*,operator/finetune_contract/*' --fail-under=100
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal tests/contract tests/faults tests/local tests/model tests/stages tests/cli
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal tests/cluster tests/contract tests/faults tests/local tests/model tests/stages tests/cli
 
 setup: .venv/.ready  ## make .venv with everything in it
 
@@ -23,6 +25,9 @@ setup: .venv/.ready  ## make .venv with everything in it
 	$(BIN)/uv pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements/all.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	touch $@
+
+controlplane: setup  ## build the Kubernetes of the tests from Go modules: minutes, once, kept outside this folder
+	if command -v go >/dev/null; then $(BIN)/python hack/controlplane build; fi
 
 check: setup  ## style, types, layers, generated files
 	$(BIN)/ruff check -q .
@@ -41,4 +46,5 @@ bench: setup  ## the figures of docs/performance.md
 	for bench in hack/bench/*.py; do $(BIN)/python $$bench; done
 
 clean:  ## remove what was made here
-	rm -rf .venv .finetune .coverage .mypy_cache .pytest_cache .ruff_cache
+	-for trainer in 2.1 2.3 none; do $(BIN)/python hack/controlplane down --trainer $$trainer; done
+	rm -rf .venv .cache .finetune .coverage .mypy_cache .pytest_cache .ruff_cache

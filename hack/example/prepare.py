@@ -17,7 +17,7 @@ FOLDER = Path("~/.cache/finetune-operator/example").expanduser()
 HERE = Path(__file__).parent
 BASE_ROWS = 4000
 """Rows of the old skill that the base model learns."""
-HELD_OUT_ROWS = 200
+HELD_OUT_ROWS = 100
 """Rows of the old skill that it never sees."""
 NEW_ROWS = 800
 """Rows of the new skill, to fine-tune on and to measure with."""
@@ -33,7 +33,7 @@ def main() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     purpose, signature = pydocs.rows("purpose"), pydocs.rows("signature")
     pydocs.write_jsonl(FOLDER / "signatures.jsonl", signature[:NEW_ROWS])
-    pydocs.write_jsonl(FOLDER / "purposes-held-out.jsonl", purpose[:HELD_OUT_ROWS])
+    pydocs.write_jsonl(FOLDER / "tasks/purposes.jsonl", purpose[:HELD_OUT_ROWS])
     print(f"example: {len(purpose)} and {len(signature)} questions from the documentation of Python {sys.version.split()[0]}")
     print("example: training a tiny base model, once (about 100 s on two cores)", flush=True)
     import torch

@@ -32,6 +32,8 @@ GATE_VARIABLE = "FINETUNE_GATE"
 """Environment variable of stage *registration* with the gate's verdict, ``Passed`` or ``Rejected``; missing without a gate."""
 REGISTRY_CA_VARIABLE = "FINETUNE_REGISTRY_CA"
 """Environment variable with the path of the registry's CA bundle (PEM); may be missing."""
+AGAIN_VARIABLE = "FINETUNE_AGAIN"
+"""Environment variable that is set where the work is wished for again: results of other rounds and runs are not taken over."""
 IMAGE_VARIABLE = "FINETUNE_IMAGE"
 """Environment variable with the name of the container's image, for messages; may be missing."""
 

@@ -1,35 +1,45 @@
-"""The clusters that the contract suite runs on: the embedded store, and the client on the store's HTTP face.
-
-A real API server (with its garbage collector) is the third where ``FINETUNE_TEST_API_SERVER`` is its address and
-``FINETUNE_TEST_API_TOKEN`` a token of an administrator; the resource's definition must be installed there.
-"""
+"""The clusters that the contract suite runs on: the embedded store, the client on the store's HTTP face, and on a real API server."""
 
 from __future__ import annotations
 
-import os
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 import pytest
 
 from contract_objects import Maker
+from control_planes import build_before_tests, connected, shared
+from controlplane.cluster import ControlPlane
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.local.api_server import application, serving
 from finetune_operator.local.store import Store
 from finetune_operator.loop.cluster import Cluster
 
-SERVER, TOKEN = os.environ.get("FINETUNE_TEST_API_SERVER"), os.environ.get("FINETUNE_TEST_API_TOKEN", "")
+_TRAINER: Final = "2.1"
+"""Any would do: it is one that other tests start anyway."""
 
 
-@pytest.fixture(params=["store", "http", *(["apiserver"] if SERVER else [])])
+def pytest_collection_finish(session: pytest.Session) -> None:
+    calls = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
+    build_before_tests(session, {_TRAINER for params in calls if params.get("cluster") == "apiserver"})
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """The real one."""
+    with shared(_TRAINER) as plane:
+        yield plane
+
+
+@pytest.fixture(params=["store", "http", "apiserver"])
 async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cluster]:
-    """A cluster, empty but for what others left on a real one."""
+    """A cluster, empty but for what others left on the real one."""
     async with AsyncExitStack() as stack:
         if request.param == "apiserver":
-            yield await stack.enter_async_context(_api_server())
+            yield await stack.enter_async_context(connected(request.getfixturevalue("control_plane")))
             return
         store = Store(tmp_path / "store.db")
         stack.callback(store.close)
@@ -39,14 +49,6 @@ async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         address = await stack.enter_async_context(serving(application(store, token="sesame", bookmark_seconds=0.2)))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield ApiServer(session, address, token=lambda: "sesame")
-
-
-@asynccontextmanager
-async def _api_server() -> AsyncIterator[Cluster]:
-    unverified = ssl.create_default_context()
-    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
-    async with aiohttp.ClientSession() as session:
-        yield ApiServer(session, SERVER or "", token=lambda: TOKEN, tls=unverified)
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ KEY = ("team", "demo")
 async def everywhere(_namespace: str) -> Settings:
     return SETTINGS
 
+
 SPEC: dict[str, Any] = {
     "dataset": {"uri": "/data.jsonl"},
     "evaluation": {"tasks": [], "baseline": True},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from finetune_contract.progress import Progress
 from finetune_stages.kit import Context, StageError
 from finetune_stages.kit.fault import classify, first_line
 
-from .holdout import Holdout
+from .chat_task import ChatRows
 from .rows import HOLDOUT, Row
 from .scorer import Scorer, load_scorer
 from .scorer import __file__ as scorer_file
@@ -79,41 +79,42 @@ class Watch(CacheHook):  # type: ignore[misc]
 
 
 def measure(
-    context: Context, inputs: EvaluationInputs, model: Path, rows: Sequence[Row], definitions: Sequence[Definition]
+    context: Context, inputs: EvaluationInputs, model: Path, rows: Mapping[str, Sequence[Row]], definitions: Sequence[Definition]
 ) -> Measured:
     """Ask the ``model`` (a directory with weights, tokenizer and chat template) all questions.
 
-    They are those of the held-out ``rows``, where there are any, and of the tasks in ``inputs``, whose ``definitions`` (and those
-    of their members) were found.
+    They are those of chat ``rows`` by the name of their task (the held-out ones among them, where there are any), and of lm-eval's
+    tasks in ``inputs``, whose ``definitions`` (and those of their members) were found.
 
     Raises:
-        StageError: see :func:`build_tasks`, :func:`load_scorer` and :class:`Holdout`; ``ChatTemplateMissing``.
+        StageError: see :func:`build_tasks`, :func:`load_scorer` and ChatRows; ``ChatTemplateMissing``.
     """
     _log_at(inputs.verbosity)
     times = [time.monotonic()]
     context.report(Progress(percent=0, note="reading the tasks' data"), force=True)
     manager = TaskManager(include_defaults=False)
-    tasks = build_tasks(inputs.tasks, definitions, manager)
+    tasks = build_tasks([name for name in inputs.tasks if name not in rows], definitions, manager)
     times.append(time.monotonic())
     context.report(Progress(percent=0, note="loading the model"), force=True)
     watch = Watch(context)
     scorer = load_scorer(model, inputs, watch.report)
     scorer.set_cache_hook(watch)
-    holdout = _holdout(rows, scorer, model)
-    watch.tasks = manager.load([*holdout, *tasks])["tasks"].values()
+    chats = _chats(rows, scorer, model)
+    watch.tasks = manager.load([*chats, *tasks])["tasks"].values()
     times.append(time.monotonic())
-    results = _ask(scorer, [*holdout, *tasks], manager, inputs)
+    results = _ask(scorer, [*chats, *tasks], manager, inputs)
     times.append(time.monotonic())
-    for task in holdout:
-        results["results"][HOLDOUT].update(task.standard_errors())
+    for task in chats:
+        results["results"][task.task_name].update(task.standard_errors())
     results["config"]["batch_sizes"] = sorted(set(results["config"]["batch_sizes"]))  # one a request, without this
     seconds = {
         name: end - start
         for name, start, end in zip(("reading the tasks", "loading the model", "asking"), times, times[1:], strict=False)
     }
     samples = results.pop("samples", None) or {}
-    names = (*(HOLDOUT for _ in holdout), *dict.fromkeys(inputs.tasks))
-    return Measured(results, samples, names, sum(len(task.scored) for task in holdout), seconds)
+    names = tuple(dict.fromkeys([*rows, *inputs.tasks]))
+    held_out = sum(len(task.scored) for task in chats if task.task_name == HOLDOUT)
+    return Measured(results, samples, names, held_out, seconds)
 
 
 def _log_at(verbosity: str) -> None:
@@ -122,15 +123,13 @@ def _log_at(verbosity: str) -> None:
     setup_logging(verbosity.upper())
 
 
-def _holdout(rows: Sequence[Row], scorer: Scorer, model: Path) -> list[Holdout]:
-    if not rows:
-        return []
-    if not scorer.tokenizer.chat_template:
+def _chats(rows: Mapping[str, Sequence[Row]], scorer: Scorer, model: Path) -> list[ChatRows]:
+    if rows and not scorer.tokenizer.chat_template:
         raise StageError(
             reasons.CHAT_TEMPLATE_MISSING,
-            f"The tokenizer at {model} has no chat template to put the held-out rows into: {reasons.CHAT_TEMPLATE_MISSING.remedy}",
+            f"The tokenizer at {model} has no chat template to put chat rows into: {reasons.CHAT_TEMPLATE_MISSING.remedy}",
         )
-    return [Holdout(rows, scorer.tokenizer.apply_chat_template)]
+    return [ChatRows(name, found, scorer.tokenizer.apply_chat_template) for name, found in rows.items()]
 
 
 def _ask(scorer: Scorer, tasks: list[Any], manager: TaskManager, inputs: EvaluationInputs) -> dict[str, Any]:

@@ -50,24 +50,47 @@ def depends_on(context: Context, inputs: EvaluationInputs, model: Seal) -> dict[
         StageError: ``EngineMissing``, or a task that cannot be found.
     """
     held_out = context.path(context.layout.eval_data)
+    chats = chat_files(context, inputs)
     tasks = ""
-    if inputs.tasks and any(next(root.rglob("*.yaml"), None) for root in own_roots(context, inputs)):
+    if len(chats) < len(set(inputs.tasks)) and any(next(root.rglob("*.yaml"), None) for root in own_roots(context, inputs)):
         tasks = _own_tasks(context, find_definitions(context, inputs))
         if not tasks:
             return None
     return {
         "measuring": MEASURING, "lmEval": _lm_eval(), "gpu": any(Path("/dev").glob("nvidia[0-9]*")), "model": model.digest,
         "rows": file_sha256(held_out) if inputs.holdout and held_out.exists() else "", "tasks": tasks,
+        **{f"chat/{name}": file_sha256(path) for name, path in chats.items()},
     }  # fmt: skip
 
 
+def chat_files(context: Context, inputs: EvaluationInputs) -> dict[str, Path]:
+    """The tasks in ``inputs`` that are files of chat rows, ``<name>.jsonl`` among a user's task files.
+
+    They are scored as the held-out rows are. A YAML file there that defines the name comes first: the rows are its data, then.
+    """
+    roots = own_roots(context, inputs)
+    found = {
+        name: next(path for root in roots if (path := root / f"{name}.jsonl").is_file())
+        for name in inputs.tasks
+        if any((root / f"{name}.jsonl").is_file() for root in roots)
+    }
+    if not found:
+        return {}
+    from .task_files import TaskFiles
+
+    defined = TaskFiles(roots).names
+    return {name: path for name, path in found.items() if name not in defined}
+
+
 def find_definitions(context: Context, inputs: EvaluationInputs) -> list[Definition]:
-    """The definitions of all tasks in ``inputs`` and of their members.
+    """The definitions of lm-eval's tasks in ``inputs`` and of their members.
 
     Raises:
         StageError: ``TaskNotFound``, ``TaskInvalid``, ``EngineMissing``.
     """
-    return _task_files(tuple(own_roots(context, inputs))).find(inputs.tasks)
+    chats = chat_files(context, inputs)
+    names = [name for name in inputs.tasks if name not in chats]
+    return _task_files(tuple(own_roots(context, inputs))).find(names) if names else []
 
 
 @cache

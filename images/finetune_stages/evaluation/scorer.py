@@ -21,7 +21,7 @@ from finetune_contract.documents import EvaluationInputs, Scalar
 from finetune_stages.kit import StageError
 from finetune_stages.kit.fault import causes, classify, first_line
 
-from .holdout import AnswerScore
+from .chat_task import AnswerScore
 
 TOKENS_PER_BATCH = 1024
 """Tokens of one forward pass on a processor. Larger batches are not faster there (they only wait for their longest row)."""

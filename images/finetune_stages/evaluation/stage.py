@@ -20,8 +20,8 @@ from finetune_contract.result import EvaluationOutputs, Result
 from finetune_stages.kit import Context, Finished, Reuse, Seal, StageError, read_seal, run_stage, write_file
 
 from .baselines import baseline_entry, keep_baseline, take_baseline
-from .questions import depends_on, find_definitions, model_directory, sealed, unchanged
-from .rows import HOLDOUT, read_rows
+from .questions import chat_files, depends_on, find_definitions, model_directory, sealed, unchanged
+from .rows import HOLDOUT, Row, read_rows
 
 if TYPE_CHECKING:
     from .measure import Measured
@@ -72,7 +72,7 @@ def _require_own_names(inputs: EvaluationInputs) -> None:
 
 
 def _measure(context: Context, inputs: EvaluationInputs) -> Measured:
-    rows = read_rows(context.path(context.layout.eval_data)) if inputs.holdout else []
+    rows = _chat_rows(context, inputs)
     definitions = find_definitions(context, inputs) if inputs.tasks else []
     if not rows and not inputs.tasks:
         raise StageError(
@@ -80,11 +80,24 @@ def _measure(context: Context, inputs: EvaluationInputs) -> Measured:
             f"evaluation.tasks is empty and {context.layout.eval_data} has no row: name a task, or hold rows out"
             " (dataset.trainSplit below 1).",
         )
-    _prepare_libraries(context, offline=not inputs.tasks)
+    _prepare_libraries(context, offline=not definitions)
     context.report(Progress(percent=0, note="loading lm-eval"), force=True)
     from .measure import measure
 
     return measure(context, inputs, model_directory(context, inputs), rows, definitions)
+
+
+def _chat_rows(context: Context, inputs: EvaluationInputs) -> dict[str, list[Row]]:
+    """The rows of each task that is made of chat: the held-out ones, and a user's own files."""
+    held_out = read_rows(context.path(context.layout.eval_data)) if inputs.holdout else []
+    rows = {HOLDOUT: held_out} if held_out else {}
+    for name, path in chat_files(context, inputs).items():
+        rows[name] = read_rows(path, "correct the file among evaluation.taskFiles")
+        if not rows[name]:
+            raise StageError(
+                reasons.TASK_INVALID, f"evaluation.tasks: {name}: {path.name} has no row with an answer of the assistant."
+            )
+    return rows
 
 
 def _prepare_libraries(context: Context, offline: bool) -> None:

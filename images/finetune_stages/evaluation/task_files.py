@@ -72,6 +72,11 @@ class TaskFiles:
                     found.setdefault(name, path)
         return found
 
+    @property
+    def names(self) -> set[str]:
+        """The tasks and groups that are defined."""
+        return set(self._named)
+
     def find(self, names: Iterable[str]) -> list[Definition]:
         """The definitions behind ``names`` (tasks, groups, tags) and behind the members of groups, at any depth.
 

@@ -21,6 +21,7 @@ from typing import Any
 from finetune_contract import exitcodes, reasons
 from finetune_contract.codec import DocumentError, encode
 from finetune_contract.documents import (
+    AGAIN_VARIABLE,
     ATTEMPT_VARIABLE,
     CONFIG_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
@@ -95,7 +96,7 @@ def run_stage(
 def _work_or_take_over(
     context: Context, work: Work, still_there: Check, *, reuse: Reuse | None, started: float, speaks: bool
 ) -> Result:
-    taken = take_over(context, reuse, speaks) if reuse else None
+    taken = take_over(context, reuse, speaks) if reuse and AGAIN_VARIABLE not in os.environ else None
     finished = taken or work(context)
     result = _record(context, finished, time.monotonic() - started, speaks)
     if reuse and speaks and taken is None and still_there(context, result):

@@ -45,10 +45,14 @@ class Evaluation(Section):
 
     enabled: bool | None = Field(None, description="false leaves evaluation out.")
     tasks: Annotated[list[TaskName], Field(max_length=64)] | None = Field(
-        None, description="lm-eval tasks and groups. An empty list measures the held-out rows only."
+        None,
+        description="lm-eval tasks and groups, and files of chat rows among the task files: <name>.jsonl is measured as the held-out"
+        " rows are. An empty list measures the held-out rows only.",
     )
     task_files: ConfigMapRef | None = Field(
-        None, description="ConfigMap with lm-eval task YAML files. Files under tasks/ in the workspace are found without it."
+        None,
+        description="ConfigMap with lm-eval task YAML files and files of chat rows. Files under tasks/ in the workspace are found"
+        " without it.",
     )
     holdout: bool | None = Field(None, description="Measure the held-out rows, where there are any.")
     baseline: bool | None = Field(

@@ -56,7 +56,7 @@ def chat(*turns: str) -> list[dict[str, Any]]:
 
 
 def scored(template: str, *turns: str) -> list[tuple[str, list[str]]]:
-    from finetune_stages.evaluation.holdout import passages
+    from finetune_stages.evaluation.chat_task import passages
 
     found = passages(chat(*turns), renderer(template))
     return [(passage.text, [passage.text[start:end] for start, end in passage.answers]) for passage in found]
@@ -94,7 +94,7 @@ WITHOUT_SYSTEM = ("gemma.jinja", "gemma_training.jinja")
     "template", [path for path in REAL_TEMPLATES if not path.name.startswith(FOR_PICTURES)], ids=lambda p: p.stem
 )
 def test_the_answers_are_found_in_what_real_templates_make_of_them(template: Path) -> None:
-    from finetune_stages.evaluation.holdout import passages
+    from finetune_stages.evaluation.chat_task import passages
 
     turns = ["user: Hi", "assistant: Hello there", "user: 2+2?", "assistant: It is 4."]
     thoughtful = [turns[0], "assistant: <think>\nhm\n</think>\n\nHello there", *turns[2:]]
@@ -124,7 +124,7 @@ def real_renderer(template: Path) -> Callable[..., str]:
 
 
 def test_what_is_no_text_of_the_assistant_is_only_read() -> None:
-    from finetune_stages.evaluation.holdout import passages
+    from finetune_stages.evaluation.chat_task import passages
 
     messages = [*chat("user: a?"), {"role": "assistant", "content": "", "tool_calls": []}, *chat("tool: 7", "assistant: seven")]
     (passage,) = passages(messages, renderer(CHATML))
@@ -139,17 +139,17 @@ def test_what_is_no_text_of_the_assistant_is_only_read() -> None:
     ],
 )
 def test_a_row_that_the_template_refuses_is_named(template: str, words: str) -> None:
-    from finetune_stages.evaluation.holdout import Holdout
+    from finetune_stages.evaluation.chat_task import ChatRows
 
-    task = Holdout([{"messages": chat("user: a?", "assistant: yes")}], renderer(template))
-    with pytest.raises(StageError, match="Held-out row 1: the model's chat template refuses it") as raised:
+    task = ChatRows("holdout", [{"messages": chat("user: a?", "assistant: yes")}], renderer(template))
+    with pytest.raises(StageError, match="Row 1 of holdout: the model's chat template refuses it") as raised:
         task.build_all_requests()
     assert words in raised.value.message
     assert raised.value.reason.name == "BadRow"
 
 
 def test_the_standard_error_is_that_of_resampled_rows() -> None:
-    from finetune_stages.evaluation.holdout import ratio_error
+    from finetune_stages.evaluation.chat_task import ratio_error
 
     draw = random.Random(1)
     pairs = [(draw.gauss(3.0, 1.0) * size, size) for size in (draw.randint(5, 80) for _ in range(400))]

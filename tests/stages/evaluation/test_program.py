@@ -95,6 +95,23 @@ def test_holdout_and_own_tasks_are_measured(programs: Any) -> None:
     assert [point.percent for point in seen] == sorted(point.percent for point in seen)
 
 
+def test_chat_rows_among_the_task_files_are_measured_as_the_held_out_ones_are(programs: Any) -> None:
+    pydocs.write_jsonl(programs.path("tasks/manners.jsonl"), chat_rows(5))
+    ended = programs("evaluation", EvaluationInputs("final", tasks=("manners", "capitals"), limit=5))
+    assert ended.code == 0, ended.errors
+    metrics, outputs = ended.result.metrics, ended.result.outputs
+    for task, rows in (("manners", chat_rows(5)), ("holdout", chat_rows(12)[:5])):
+        bits, nats = expected_holdout(programs.path(programs.layout.final_model), rows)
+        assert metrics[f"{task}.bits_per_byte"] == pytest.approx(bits, rel=1e-4)
+        assert metrics[f"{task}.loss"] == pytest.approx(nats, rel=1e-4)
+        assert outputs["higherIsBetter"][f"{task}.bits_per_byte"] is False
+    assert 0 < metrics["manners.bits_per_byte_stderr"] < metrics["manners.bits_per_byte"]
+    assert metrics["capitals.acc"] >= 0, "a YAML file that defines the name comes before rows of that name"
+    assert outputs["tasks"] == ["holdout", "manners", "capitals"]
+    assert outputs["evalRows"] == 5
+    assert len(results(programs, "samples-evaluation.manners.jsonl").read_text().splitlines()) == 5
+
+
 def test_a_second_start_repeats_and_a_changed_model_is_measured_again(programs: Any) -> None:
     inputs = EvaluationInputs("base", log_samples=False)
     first = programs("baseline", inputs, command=BASELINE)
@@ -241,6 +258,18 @@ def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
         (EvaluationInputs("final"), lambda p: p.path(p.layout.eval_data).write_text(""), "NothingToEvaluate", "eval.jsonl has no row"),
         (EvaluationInputs("final"), lambda p: p.path(p.layout.eval_data).write_text("{"), "BadRow", "line 1: not JSON"),
         (
+            EvaluationInputs("final", tasks=("manners",)),
+            lambda p: p.path("tasks/manners.jsonl").write_text('{"text": "a"}'),
+            "BadRow",
+            "manners.jsonl, line 1: not an object with a list of messages; correct the file among evaluation.taskFiles.",
+        ),
+        (
+            EvaluationInputs("final", tasks=("manners",)),
+            lambda p: p.path("tasks/manners.jsonl").write_text(""),
+            "TaskInvalid",
+            "evaluation.tasks: manners: manners.jsonl has no row with an answer of the assistant.",
+        ),
+        (
             EvaluationInputs("final", tasks=("say",)),
             lambda p: p.path("tasks/say.yaml").write_text("task: say\ndoc: [\n"),
             "TaskInvalid",
@@ -249,7 +278,7 @@ def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
     ],
     ids=[
         "no model", "unsealed model", "unknown task", "task named holdout", "task files not mounted", "nothing at all", "no row",
-        "bad row", "bad yaml",
+        "bad row", "bad chat row of a task", "no chat row of a task", "bad yaml",
     ],
 )  # fmt: skip
 def test_a_wrong_wish_is_answered_before_anything_heavy_is_imported(

@@ -165,3 +165,13 @@ def write(samples: Path) -> Path:
     samples.unlink()
     samples.write_text('{"question": 1}\n')
     return samples
+
+
+def test_a_changed_file_of_chat_rows_is_measured_again(context: Context) -> None:
+    file = context.path("tasks/manners.jsonl")
+    file.write_text('{"messages": []}\n')
+    before = noted(context, "manners")
+    assert before is not None
+    assert noted(context, "manners") == before
+    file.write_text('{"messages": [ ]}\n')
+    assert noted(context, "manners") != before

@@ -307,3 +307,12 @@ def no_leftovers(stage: Any) -> Iterator[None]:
     """Whatever happens, nothing unfinished stays in the run's folder."""
     yield
     assert unfinished(stage.programs.workspace) == []
+
+
+def test_work_that_is_wished_for_again_is_done_again(stage: Any) -> None:
+    inputs = wish(*EVERYTHING)
+    stage(inputs)
+    stage.as_run("b")
+    again = stage(inputs, environment={"FINETUNE_AGAIN": "1"})
+    assert (again.code, again.result.reused) == (0, False), again.errors
+    assert stage.worked() == ["run-a", "run-b"]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from finetune_contract.documents import LoraInputs
 from finetune_stages.training.loading import load_model

@@ -175,3 +175,25 @@ def test_an_older_trainer_gets_its_own_shape_and_only_what_it_takes() -> None:
     assert {key: value for key, value in older["spec"].items() if key != "podTemplateOverrides"} == {
         key: value for key, value in newer["spec"].items() if key != "runtimePatches"
     }
+
+
+def test_the_stage_that_a_rerun_names_is_done_again_whatever_is_known() -> None:
+    world = World.new({**GATED, "registry": {"kind": "MLflow"}})
+    for name in ("first", "second"):
+        for _ in range(20):
+            decision = world.decide(settings=CLUSTER)
+            world.write_status(decision.status)
+            for effect in decision.effects:
+                world.apply_effect(effect)
+            for ref in world.active():
+                world.finish(ref)
+        if name == "first":
+            world.run["spec"]["rerun"] = {"id": "again", "from": "evaluation"}
+            world.run["metadata"]["generation"] += 1
+    again = {
+        ref.name
+        for ref, manifest in world.objects.items()
+        if ref.kind.name == "Job"
+        and any(entry["name"] == "FINETUNE_AGAIN" for entry in manifest["spec"]["template"]["spec"]["containers"][0]["env"])
+    }
+    assert again == {"demo-eval-2-1"}

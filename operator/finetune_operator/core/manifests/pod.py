@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_contract.documents import (
+    AGAIN_VARIABLE,
     ATTEMPT_VARIABLE,
     CONFIG_VARIABLE,
     IMAGE_VARIABLE,
@@ -96,10 +97,16 @@ def environment(run: Run, record: StageRecord, needs: PodNeeds, image: str | Non
         ATTEMPT_VARIABLE: str(record.this_attempt),
         INPUTS_DIGEST_VARIABLE: record.inputs_digest or "",
         **({IMAGE_VARIABLE: image} if image else {}),
+        **({AGAIN_VARIABLE: "1"} if _is_asked_again(run, record) else {}),
     }
     general = (run.status.get("resolved") or {}).get("environment") or {}
     entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(ours)]
     return list({entry["name"]: entry for entry in entries}.values())
+
+
+def _is_asked_again(run: Run, record: StageRecord) -> bool:
+    """Whether a rerun names this stage: it is done again, whatever is known; those after it only as far as that changed something."""
+    return run.round > 1 and (run.spec.get("rerun") or {}).get("from") == record.name
 
 
 def _plain(values: Mapping[str, str]) -> list[Json]:

@@ -1,4 +1,4 @@
-"""The held-out rows as an lm-eval task: how well the model predicts every answer, given what stands before it.
+"""Chat rows as an lm-eval task, the held-out ones and those of a user's own files: how well the model predicts every answer, given what stands before it.
 
 What is scored
     The text of each answer of the assistant, without white space at either end, as the model's own chat template renders it:
@@ -32,7 +32,7 @@ from finetune_contract import reasons
 from finetune_stages.kit import StageError
 from finetune_stages.kit.fault import first_line
 
-from .rows import HOLDOUT, Row, is_answer
+from .rows import Row, is_answer
 
 REQUEST = "answer_loglikelihood"
 """The kind of request that the task makes, and the name of the model's method that answers it."""
@@ -99,15 +99,15 @@ def _until_answer(messages: Sequence[dict[str, Any]], render: Render) -> tuple[s
     raise ValueError(f"the model's chat template does not render the answer {answer[:60]!r}")
 
 
-class Holdout(Task):  # type: ignore[misc]
+class ChatRows(Task):  # type: ignore[misc]
     """The task; one document is one row."""
 
     VERSION = 1
     OUTPUT_TYPE = REQUEST
 
-    def __init__(self, rows: Sequence[Row], render: Render) -> None:
+    def __init__(self, name: str, rows: Sequence[Row], render: Render) -> None:
         """``rows`` as :func:`.rows.read_rows` returns them."""
-        self._config = TaskConfig(task=HOLDOUT, output_type=REQUEST, num_fewshot=0, metadata={"version": self.VERSION})
+        self._config = TaskConfig(task=name, output_type=REQUEST, num_fewshot=0, metadata={"version": self.VERSION})
         self._filters = [build_filter_ensemble("none", [["take_first", None]])]
         self._instances = None
         self._rows, self._render = rows, render
@@ -151,7 +151,8 @@ class Holdout(Task):  # type: ignore[misc]
             found = passages(doc["messages"], self._render)
         except (TemplateError, ValueError, TypeError, KeyError) as error:
             raise StageError(
-                reasons.BAD_ROW, f"Held-out row {metadata[1] + 1}: the model's chat template refuses it: {first_line(error)}"
+                reasons.BAD_ROW,
+                f"Row {metadata[1] + 1} of {metadata[0]}: the model's chat template refuses it: {first_line(error)}",
             ) from error
         return [
             Instance(request_type=REQUEST, doc=doc, arguments=(passage.text, passage.answers), idx=number, metadata=metadata)
