@@ -410,6 +410,24 @@ def test_mistakes_in_options(desk: Desk, small: Spec, options: list[str], code: 
     assert len(said.err.splitlines()) == 1
 
 
+def test_task_files_that_nobody_brought(desk: Desk, small: Spec) -> None:
+    desk.write(small(evaluation={"taskFiles": {"name": "mine"}}))
+    said = desk.finetune("run", "run.yaml")
+    assert said.code == 65
+    assert said.err == "spec.evaluation.taskFiles: there is no ConfigMap mine here; bring it with --configmap mine=FOLDER.\n"
+
+
+def test_what_a_run_waits_for_is_told(desk: Desk, small: Spec) -> None:
+    desk.write(small(dataset={"secretRef": {"name": "mine", "key": "TOKEN"}}))
+    command = desk.start("run", "run.yaml")
+    assert command.stdout
+    told = next(line for line in command.stdout if "waiting: " in line)
+    assert 'waiting: SecretMissing: secret "mine" has no key TOKEN: set TOKEN or use --secret mine=FILE' in told
+    command.send_signal(signal.SIGINT)
+    command.communicate(timeout=60)
+    assert command.returncode == 130
+
+
 def test_what_a_file_may_hold(desk: Desk, small: Spec) -> None:
     desk.write(small())
     text = (desk.folder / "run.yaml").read_text()

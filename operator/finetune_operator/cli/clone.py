@@ -20,7 +20,7 @@ from finetune_operator.loop.errors import NotFound
 from . import exitcodes
 from .assignments import apply_assignments
 from .documents import Document
-from .drive import Options, Refused, drive, guarded, put
+from .drive import Options, Refused, drive, guarded, put_run
 from .get import load_runs, unknown_run
 from .output import print_object
 from .run import absolute
@@ -38,7 +38,7 @@ def clone_run(name: str, new: str | None, assignments: Sequence[str], options: O
         manifest = {**wanted, "metadata": {**wanted["metadata"], "namespace": NAMESPACE}}
 
         async def begin(platform: Platform) -> Object:
-            return await put(platform.store, absolute(manifest, Path.cwd()))
+            return await put_run(platform.store, absolute(manifest, Path.cwd()))
 
         return drive(begin, options)
 

@@ -123,6 +123,7 @@ class LineDisplay:
         self._screen = screen
         self._seen: dict[str, tuple[str, int]] = {}
         self._progress_at: datetime | None = None
+        self._obstacle = ""
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +145,17 @@ class LineDisplay:
                     else ""
                 )
                 self._print(now, f"{line.name}: {line.state.lower()}{took}{': ' + line.text if line.text else ''}")
+        self._show_obstacle(run, now)
         self._show_progress(run, now)
+
+    def _show_obstacle(self, run: Run, now: datetime) -> None:
+        """What keeps the run from going on, and only somebody outside can mend."""
+        for condition in run.status.get("conditions") or ():
+            if condition["type"] == "Stalled" and condition["status"] == "True" and not run.ended:
+                told = f"waiting: {condition['reason']}: {condition['message']}"
+                if told != self._obstacle:
+                    self._obstacle = told
+                    self._print(now, told)
 
     def _show_progress(self, run: Run, now: datetime) -> None:
         progress = run.status.get("progress") or {}

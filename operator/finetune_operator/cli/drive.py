@@ -14,6 +14,7 @@ from finetune_contract.reasons import Cause
 from finetune_operator.api import reasons
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, Kind
+from finetune_operator.core.paths import lookup
 from finetune_operator.core.resolve import STEERING
 from finetune_operator.core.run import Run
 from finetune_operator.local.home import Home, HomeInUse, HomeUnusable
@@ -114,6 +115,22 @@ def _stop_event(kill: Callable[[], None]) -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     return stop
+
+
+async def put_run(cluster: Cluster, manifest: Object) -> Object:
+    """The same for a run, whose ConfigMaps must be there: on one machine nobody else will bring them.
+
+    Raises:
+        Refused: one of them is not, or the run itself is refused.
+    """
+    name = lookup(manifest, "spec.evaluation.taskFiles.name")
+    if name:
+        try:
+            await cluster.get(CONFIGMAP, NAMESPACE, name)
+        except NotFound:
+            sentence = f"spec.evaluation.taskFiles: there is no ConfigMap {name} here; bring it with --configmap {name}=FOLDER."
+            raise Refused([sentence]) from None
+    return await put(cluster, manifest)
 
 
 async def put(cluster: Cluster, manifest: Object) -> Object:

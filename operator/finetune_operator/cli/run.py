@@ -16,7 +16,7 @@ from finetune_operator.loop.cluster import Object
 from . import exitcodes
 from .config_maps import config_maps
 from .documents import Document, DocumentProblem, read_documents
-from .drive import Options, Refused, drive, guarded, put
+from .drive import Options, Refused, drive, guarded, put, put_run
 from .validate import judge_document
 
 
@@ -32,7 +32,7 @@ def _run(file: Path, config_files: Sequence[str], options: Options) -> int:
     async def begin(platform: Platform) -> Object:
         for other in others:
             await put(platform.store, other)
-        return await put(platform.store, wanted)
+        return await put_run(platform.store, wanted)
 
     return drive(begin, options)
 
