@@ -1,0 +1,113 @@
+"""The operator's configuration file, and the defaults of a namespace."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from finetune_operator.core.settings import PROGRAMS, Trainer
+from finetune_operator.kube.client import ApiServer
+from finetune_operator.kube.configuration import BadConfiguration, Configuration
+from finetune_operator.kube.places import Places
+from finetune_operator.local.api_server import application, serving
+from finetune_operator.local.store import Store
+
+
+def load(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> Configuration:
+    file = tmp_path / "configuration.yaml"
+    file.write_text(text)
+    return Configuration.load(file, environment or {})
+
+
+def test_everything_has_a_default() -> None:
+    settings = Configuration.load(None, {}).settings(Trainer(), {})
+    assert set(settings.images) == set(PROGRAMS)
+    assert (settings.mode, settings.problem, settings.local_registry) == ("cluster", None, False)
+    assert settings.entry_archive
+
+
+def test_a_file_and_the_environment_are_put_together(tmp_path: Path) -> None:
+    text = """
+    images: {dataset: registry.example.com/dataset:1, evaluation: registry.example.com/evaluation:1}
+    defaults: {storage: {storageClassName: nfs-csi}}
+    environment: {HF_ENDPOINT: https://hub.example.com}
+    progressSeconds: 5
+    """
+    found = load(tmp_path, text, {"RELATED_IMAGE_DATASET": "registry.example.com/dataset@sha256:2", "RELATED_IMAGE_MODEL": ""})
+    settings = found.settings(None, {"training": {"workers": 2}})
+    assert settings.images["dataset"] == "registry.example.com/dataset@sha256:2"
+    assert settings.images["evaluation"] == "registry.example.com/evaluation:1"
+    assert settings.operator_defaults == {"storage": {"storageClassName": "nfs-csi"}}
+    assert settings.namespace_defaults == {"training": {"workers": 2}}
+    assert (settings.environment, settings.progress_seconds) == ({"HF_ENDPOINT": "https://hub.example.com"}, 5)
+    assert settings.trainer is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image: {}", "image: Extra inputs are not permitted"),
+        ("workers: 0", "workers: Input should be greater than or equal to 1"),
+        ("images: {trainer: x}", "images.trainer: there is no such program; they are dataset, model"),
+        ("images: [", "cannot be read"),
+    ],
+)
+def test_a_mistake_is_told_with_its_field(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(BadConfiguration) as mistake:
+        load(tmp_path, text)
+    assert words in str(mistake.value)
+    assert str(mistake.value).startswith(str(tmp_path))
+
+
+def test_a_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(BadConfiguration, match="cannot be read"):
+        Configuration.load(tmp_path / "nothing.yaml", {})
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
+    store = Store(tmp_path / "store.db")
+    async with serving(application(store)) as address, aiohttp.ClientSession() as session:
+        yield ApiServer(session, address)
+    store.close()
+
+
+def defaults(text: str) -> dict[str, Any]:
+    metadata = {"name": "finetune-defaults", "namespace": "team"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"spec.yaml": text}}
+
+
+async def test_a_namespace_without_defaults(server: ApiServer) -> None:
+    settings = await Places(server, Configuration()).settings("team")
+    assert (settings.namespace_defaults, settings.problem) == ({}, None)
+
+
+async def test_a_namespace_with_defaults_is_remembered_for_a_moment(server: ApiServer) -> None:
+    now = 0.0
+    places = Places(server, Configuration(), lambda: now)
+    assert (await places.settings("team")).namespace_defaults == {}
+    await server.create(defaults("storage: {size: 9Gi}"))
+    assert (await places.settings("team")).namespace_defaults == {}
+    now = 16.0
+    assert (await places.settings("team")).namespace_defaults == {"storage": {"size": "9Gi"}}
+    assert (await places.settings("other")).namespace_defaults == {}
+
+
+@pytest.mark.parametrize(("text", "words"), [("a: [", "no YAML"), ("- a", "expected the fields of a FineTuneRun's spec.")])
+async def test_defaults_that_cannot_be_read_are_a_problem_of_the_runs(server: ApiServer, text: str, words: str) -> None:
+    await server.create(defaults(text))
+    problem = (await Places(server, Configuration()).settings("team")).problem
+    assert problem
+    assert problem.startswith("ConfigMap finetune-defaults, key spec.yaml: ")
+    assert words in problem
+
+
+async def test_another_trainer_is_learned_at_once(server: ApiServer) -> None:
+    places = Places(server, Configuration())
+    assert (await places.settings("team")).trainer is None
+    places.learn(Trainer())
+    assert (await places.settings("team")).trainer == Trainer()
