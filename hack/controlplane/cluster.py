@@ -245,7 +245,7 @@ class ControlPlane:
 
 def own_definitions() -> list[Object]:
     """The definitions of our own kinds."""
-    return [yaml.load(path.read_bytes(), yaml.CSafeLoader) for path in sorted(DEFINITIONS.glob("*.yaml"))]
+    return [yaml.load(path.read_bytes(), yaml.CSafeLoader) for path in sorted(DEFINITIONS.glob("*.finetunerun.io.yaml"))]
 
 
 def _name(generation: Generation | None) -> GenerationName:

@@ -20,6 +20,9 @@ TRAINJOB_LIMIT = 33
 """JobSet appends to the name of a TrainJob, and a pod's host name has 63 characters."""
 OBJECT_LIMIT = 63
 
+STAGE_ACCOUNT = "finetune-stage"
+"""The ServiceAccount of stages: one a namespace, without rights and without a token, owned by none."""
+
 _SHORT = {"training": "train", "evaluation": "eval", "registration": "register"}
 
 

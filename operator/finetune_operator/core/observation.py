@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, KINDS, TRAINJOB, Kind
+from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, KINDS, SERVICE_ACCOUNT, TRAINJOB, Kind
 
 from . import naming
 from .run import Run, StageRecord
@@ -178,10 +178,12 @@ def needs(run: Run) -> tuple[Ref, ...]:
 
 
 def workspace_refs(run: Run) -> tuple[Ref, ...]:
-    """The claim and the two ConfigMaps that every stage mounts."""
+    """The claim and the two ConfigMaps that every stage mounts, and the account that it runs as where that is ours."""
     storage = run.resolved.get("storage") or {}
     entry = str((run.status.get("resolved") or {}).get("entryDigest", ""))
+    ours = run.resolved.get("serviceAccountName") == naming.STAGE_ACCOUNT
     return (
+        *((Ref(SERVICE_ACCOUNT, naming.STAGE_ACCOUNT),) if ours else ()),
         Ref(CLAIM, storage.get("claimName") or naming.claim_name(run.name)),
         Ref(CONFIGMAP, naming.inputs_name(run.name, run.round)),
         Ref(CONFIGMAP, naming.entry_name(entry)),

@@ -19,7 +19,7 @@ from datetime import datetime
 
 from finetune_contract import CONTRACT_VERSION
 from finetune_operator.api import reasons
-from finetune_operator.api.kinds import CLAIM
+from finetune_operator.api.kinds import CLAIM, SERVICE_ACCOUNT
 
 from . import attempt, naming
 from .admission import admit
@@ -234,6 +234,8 @@ def _make(draft: Draft, record: StageRecord, ref: Ref) -> None:
             draft.obstacles.append((reasons.CLAIM_NOT_FOUND.name, message))
             draft.record(record.but(reason=reasons.CLAIM_NOT_FOUND.name, message=message))
         draft.look_again(settings.progress_seconds)
+    elif ref.kind == SERVICE_ACCOUNT:
+        draft.effects.append(Create(children.stage_account(run.namespace), ref))
     elif ref.kind == CLAIM:
         draft.effects.append(Create(children.claim(run), ref))
     elif ref.name == naming.entry_name(settings.entry_digest):

@@ -20,6 +20,7 @@ from finetune_operator.api.presets import DEFAULT_ALGORITHM, overlay, preset
 from finetune_operator.api.spec import FineTuneRunSpec
 
 from .adaptation import ADAPTATIONS
+from .naming import STAGE_ACCOUNT
 from .paths import Json, assign, leaves, lookup
 from .settings import Settings
 from .unbuilt import first_unbuilt
@@ -167,6 +168,8 @@ def _derive(merged: Json, origins: dict[str, str], settings: Settings) -> None:
         default("dataset.trainSplit", 1.0, over=("preset",))
     if lookup(merged, "dataset.badRows.policy") == "Drop":
         default("dataset.badRows.share", 0.01)
+    if settings.mode == "cluster":
+        default("serviceAccountName", STAGE_ACCOUNT)
     if lookup(merged, "registry.address"):
         default("registry.kind", "ModelRegistry")
         if lookup(merged, "registry.address").startswith("https://"):

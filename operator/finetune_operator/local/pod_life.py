@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,8 @@ class Node:
     volumes: Volumes
     capacity: Capacity
     secrets: SecretSource
+    adjust: Callable[[Object, dict[str, str]], None] | None = None
+    """Changes the environment of a pod's process, where the node is not what the pod's maker took it for."""
 
     def log_path(self, uid: str) -> Path:
         """Where the output of a pod's container lies."""
@@ -138,6 +141,8 @@ class PodLife:
         termination = str(self._home / "termination-log")
         mounts = Mounts(((TERMINATION_LOG, termination), *mounts.pairs))
         variables = environment(self._pod, mounts, self._node.secrets)
+        if self._node.adjust is not None:
+            self._node.adjust(self._pod, variables)
         argv = [mounts.rewrite(word) for word in (*(container.get("command") or ()), *(container.get("args") or ()))]
         if argv and argv[0] in ("python", "python3"):
             argv[0] = sys.executable

@@ -9,7 +9,7 @@ from typing import Any
 from finetune_contract import CONTRACT_VERSION
 from finetune_contract.codec import encode
 from finetune_contract.documents import RunInfo, StageDocument
-from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, Kind
+from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, SERVICE_ACCOUNT, Kind
 from finetune_operator.core import naming
 from finetune_operator.core.run import Run, StageRecord
 
@@ -57,6 +57,15 @@ def claim(run: Run) -> Json:
         spec["storageClassName"] = storage["storageClassName"]
     metadata = {"name": naming.claim_name(run.name), "namespace": run.namespace, "labels": naming.labels(run, "workspace")}
     return {**_typed(CLAIM), "metadata": metadata, "spec": spec}
+
+
+def stage_account(namespace: str) -> Json:
+    """The identity of stages: no rights, and no token that could carry any. Runs share it, so it has no owner."""
+    metadata = {
+        "name": naming.STAGE_ACCOUNT, "namespace": namespace,
+        "labels": {naming.STAGE_LABEL: "account", naming.MANAGED_BY_LABEL: naming.MANAGED_BY},
+    }  # fmt: skip
+    return {**_typed(SERVICE_ACCOUNT), "metadata": metadata, "automountServiceAccountToken": False}
 
 
 def inputs_configmap(run: Run, inputs: Mapping[str, Any]) -> Json:
