@@ -1,8 +1,8 @@
 """A node of the control plane that runs containers as processes: the local runner as its kubelet.
 
-Pods are scheduled, bound, started, ended and reported as on any node; only images, networks and mounts are not real: a container
-is a process of this machine, ``python`` is this Python, a claim is a folder, and the ranks of a training meet on the loopback
-interface. Real exit codes, signals, logs and termination messages.
+It takes the pods of one namespace, and binds them itself. They are started, ended and reported as on any node; only images, networks
+and mounts are not real: a container is a process of this machine, ``python`` is this Python, a claim is a folder, and the ranks of a
+training meet on the loopback interface. Real exit codes, signals, logs and termination messages.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,21 +33,22 @@ from finetune_operator.loop.watch import changes
 from .api import Api, RefusedError
 from .certificates import Pair
 
-NAME = "processes"
-_NODE: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NAME, "labels": {"kubernetes.io/hostname": NAME}}}
+_TAINT = {"key": "finetunerun.io/processes", "value": "only", "effect": "NoSchedule"}
+"""Keeps the scheduler away: tests share a control plane, and each has a node for its own namespace."""
 _BEAT_SECONDS = 5.0
 _FIRST_PORT, _PORTS = 20000, 9000
 
 
 @contextlib.asynccontextmanager
 async def process_node(
-    server: ApiServer, api: Api, folder: Path, serving: Pair, machine: Machine | None = None
+    server: ApiServer, api: Api, namespace: str, folder: Path, serving: Pair, *, machine: Machine | None = None
 ) -> AsyncIterator[None]:
-    """Inside this context the cluster has a node, pods run on it, and claims get volumes.
+    """Inside this context the pods of ``namespace`` run, and its claims get volumes.
 
     Args:
         server: the API server, as administrator.
         api: the same, for kinds that the operator does not handle; nobody else uses it meanwhile.
+        namespace: whose pods run here.
         folder: where volumes and the pods' folders lie.
         serving: the certificate of the port at which the API server asks for logs.
         machine: what the node says that it has.
@@ -58,26 +59,47 @@ async def process_node(
         server, pods, Volumes(server, folder / "volumes"), Capacity(machine), lambda _name, _key: None, adjust=_meet_on_loopback
     )
     async with _logs_served(node, server, serving) as port:
+        manifest = _node(f"processes-{namespace}")
         status = _status(machine, port)
-        await asyncio.to_thread(_register, api, status)
-        tasks = [asyncio.create_task(work) for work in (_beat(api, status), _provide_volumes(server, api, folder / "volumes"))]
+        calls = _Calls(api)
+        await calls.make(api.create, manifest)
+        await calls.make(api.patch, manifest, status, "status")
+        works = (
+            _beat(calls, manifest, status), _bind(server, calls, namespace, manifest["metadata"]["name"]),
+            _provide_volumes(server, calls, namespace, folder / "volumes"),
+        )  # fmt: skip
+        tasks = [asyncio.create_task(work) for work in works]
         try:
-            async with ProcessKubelet(node, NAME).running():
+            async with ProcessKubelet(node, manifest["metadata"]["name"]).running():
                 yield
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            api.delete(_NODE)
+            api.delete(manifest)
 
 
-def _register(api: Api, status: Object) -> None:
-    try:
-        api.create(_NODE)
-    except RefusedError as error:
-        if error.code != 409:
-            raise
-    api.patch(_NODE, status, "status")
+class _Calls:
+    """Calls of several tasks over the one connection that :class:`Api` has."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self._one = asyncio.Lock()
+
+    async def make(self, call: Callable[..., object], *arguments: object) -> None:
+        """One call, in a thread, after those before it."""
+        async with self._one:
+            await asyncio.to_thread(call, *arguments)
+
+    async def try_to(self, call: Callable[..., object], *arguments: object) -> None:
+        """The same; it does not matter if it is refused: another look follows."""
+        with contextlib.suppress(OSError, RefusedError):
+            await self.make(call, *arguments)
+
+
+def _node(name: str) -> Object:
+    metadata = {"name": name, "labels": {"kubernetes.io/hostname": name}}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"taints": [_TAINT]}}
 
 
 def _status(machine: Machine, port: int) -> Object:
@@ -97,18 +119,29 @@ def _now() -> str:
     return stamp(datetime.now(UTC))
 
 
-async def _beat(api: Api, status: Object) -> None:
+async def _beat(calls: _Calls, node: Object, status: Object) -> None:
     """A node that is not heard for 40 seconds counts as gone."""
     while True:
         await asyncio.sleep(_BEAT_SECONDS)
         status["status"]["conditions"][0]["lastHeartbeatTime"] = _now()
-        with contextlib.suppress(OSError, RefusedError):
-            await asyncio.to_thread(api.patch, _NODE, status, "status")
+        await calls.try_to(calls.api.patch, node, status, "status")
 
 
-async def _provide_volumes(server: ApiServer, api: Api, folder: Path) -> None:
+async def _bind(server: ApiServer, calls: _Calls, namespace: str, node: str) -> None:
+    """What the scheduler does elsewhere."""
+    async for change in changes(server, POD, namespace):
+        pod = change.object
+        if change.type == "DELETED" or pod["spec"].get("nodeName") or pod["metadata"].get("deletionTimestamp"):
+            continue
+        name = pod["metadata"]["name"]
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+        await calls.try_to(calls.api.call, "POST", f"{POD.path(namespace, name)}/binding", binding)
+
+
+async def _provide_volumes(server: ApiServer, calls: _Calls, namespace: str, folder: Path) -> None:
     """A volume for every claim, as a provisioner makes them."""
-    async for change in changes(server, CLAIM):
+    async for change in changes(server, CLAIM, namespace):
         claim = change.object
         if change.type == "DELETED" or claim["spec"].get("volumeName") or claim["metadata"].get("deletionTimestamp"):
             continue
@@ -125,8 +158,7 @@ async def _provide_volumes(server: ApiServer, api: Api, folder: Path) -> None:
                 },
             },
         }  # fmt: skip
-        with contextlib.suppress(OSError, RefusedError):  # it is there already
-            await asyncio.to_thread(api.create, manifest)
+        await calls.try_to(calls.api.create, manifest)
 
 
 def _meet_on_loopback(pod: Object, variables: dict[str, str]) -> None:

@@ -7,30 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 import pydocs
 from cli.desk import Desk
-from stages.conftest import _train
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     """An empty folder."""
     return Desk(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def base_model(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A tiny chat model with real weights, tokenizer and chat template; made once for all xdist workers."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base if worker_id == "master" else base.parent
-    model = shared / "tiny-model"
-    with FileLock(shared / "tiny-model.lock"):
-        if not model.exists():
-            _train(shared / "tiny-model.unfinished")
-            (shared / "tiny-model.unfinished").rename(model)
-    return model
 
 
 @pytest.fixture(scope="session")
@@ -42,13 +27,13 @@ def chat_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small(base_model: Path, chat_rows: Path) -> Callable[..., dict[str, Any]]:
+def small(tiny_model: Path, chat_rows: Path) -> Callable[..., dict[str, Any]]:
     """The specification of a run that takes seconds; sections given are merged over it."""
 
     def make(**sections: Mapping[str, Any]) -> dict[str, Any]:
         spec: dict[str, dict[str, Any]] = {
             "dataset": {"uri": str(chat_rows)},
-            "model": {"uri": str(base_model)},
+            "model": {"uri": str(tiny_model)},
             "training": {
                 "epochs": 1, "effectiveBatchSize": 16, "learningRate": 5e-3, "maxSeqLen": 256, "maxTokensPerGPU": 4096,
                 "osft": {"trainable": "targets"},

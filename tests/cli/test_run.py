@@ -214,9 +214,19 @@ def test_kill_9_of_the_command_at_any_time_and_the_run_ends_as_if_nothing_had_ha
     assert all(stage.get("attempt", 1) == 1 for stage in status_of(desk)["stages"])
 
 
-@pytest.mark.parametrize("stage", ["dataset", "training", "evaluation", "registration"])
-def test_kill_9_of_a_stage_only_costs_an_attempt(desk: Desk, small: Spec, stage: str) -> None:
-    desk.write(small(evaluation={"baseline": False}))
+@pytest.mark.parametrize(
+    ("stage", "algorithm"),
+    [
+        ("dataset", "osft"), ("training", "osft"), ("evaluation", "osft"), ("registration", "osft"), ("training", "sft"),
+        ("training", "lora"), ("registration", "lora"),
+    ],
+)  # fmt: skip
+def test_kill_9_of_a_stage_only_costs_an_attempt(desk: Desk, small: Spec, stage: str, algorithm: str) -> None:
+    spec = small(evaluation={"baseline": False})
+    if algorithm != "osft":
+        spec["training"] = {**spec["training"], "algorithm": algorithm}
+        del spec["training"]["osft"]
+    desk.write(spec)
     command = desk.start("run", "run.yaml")
     killed = []
 
@@ -329,11 +339,11 @@ def test_a_file_that_is_missing(desk: Desk, small: Spec) -> None:
     failed(desk, small(dataset={"uri": "./nothing.jsonl"}), "DatasetNotFound", re.escape(str(desk.folder / "nothing.jsonl")))
 
 
-def test_a_model_without_weights(desk: Desk, small: Spec, base_model: Path) -> None:
+def test_a_model_without_weights(desk: Desk, small: Spec, tiny_model: Path) -> None:
     model = desk.folder / "model"
     model.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        (model / name).write_bytes((base_model / name).read_bytes())
+        (model / name).write_bytes((tiny_model / name).read_bytes())
     failed(desk, small(model={"uri": "./model"}), "ModelIncomplete", "weights|safetensors")
     assert not (desk.run_folder() / "base_model").exists()
 

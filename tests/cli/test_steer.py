@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from cli.desk import Desk, Said, done_stages, stage_processes, state_of, status_of, wait_for
+from model_registry_server import ModelRegistryServer
 
 Spec = Callable[..., dict[str, Any]]
 
@@ -89,6 +90,40 @@ class TestARunThatTheGateRejects:
         assert desk.finetune("rerun", "demo", "--from", "gate", "--id", "softer").code == 2
         # The file has the old gate: to run it again would undo the rerun, and that is refused.
         assert desk.finetune("run", "run.yaml").code == 65
+
+
+def test_lora_goes_to_a_model_registry_and_its_clone_does_nothing_twice(desk: Desk, small: Spec) -> None:
+    with ModelRegistryServer(serves=("v1alpha3",), token="let-me-in") as server:
+        spec = small(training={"algorithm": "lora"}, registry={"address": server.url, "name": "tiny", "alias": "champion"})
+        del spec["training"]["osft"]
+        desk.write(spec)
+        secret = {"REGISTRY_TOKEN": "let-me-in"}
+        said = desk.finetune("run", "run.yaml", environment=secret)
+        assert said.code == 0, said.out + said.err
+        assert "registered  tiny 1.0.0 (ModelRegistry version" in said.out
+        said = desk.finetune("clone", "demo", environment=secret)
+        assert said.code == 0, said.out + said.err
+        assert said.out.count("the same as run demo: ") == 5, "all but the registration"
+        assert [version["name"] for version in server.versions("tiny")] == ["1.0.0", "1.0.1"]
+    status = status_of(desk)
+    assert status["model"]["adapterUri"].endswith("/adapter")
+    assert (desk.run_folder() / "adapter/adapter_config.json").exists()
+    assert {stage["name"] for stage in status_of(desk, "demo-2")["stages"] if stage.get("reused")} == {
+        "dataset", "model", "training", "baseline", "evaluation",
+    }  # fmt: skip
+    for path in (desk.folder / ".finetune").rglob("*"):
+        if path.is_file() and path.suffix != ".safetensors":
+            assert b"let-me-in" not in path.read_bytes(), path
+
+
+def test_a_version_that_exists_is_told_before_anything_is_trained(desk: Desk, small: Spec) -> None:
+    desk.write(small(evaluation=QUICK))
+    assert desk.finetune("run", "run.yaml").code == 0
+    said = desk.finetune("clone", "demo", "--set", "registry.onExisting=Fail", "--set", "training.epochs=2")
+    assert said.code == 65
+    assert "registry-check: VersionExists" in said.out
+    stages = {stage["name"]: stage["state"] for stage in status_of(desk, "demo-2")["stages"]}
+    assert stages["training"] == "Skipped"
 
 
 def test_there_are_no_runs_yet(desk: Desk) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from finetune_contract.codec import digest, encode
 from finetune_contract.documents import RunInfo, StageDocument
@@ -21,37 +20,6 @@ from finetune_contract.result import Result, parse_message
 from finetune_contract.workspace import RunLayout
 
 RUN = RunInfo("demo", "team-a", "0123456789abcdef")
-ROWS_OF_THE_MODEL = 300
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A directory with a Qwen2 model of 200,000 weights, its tokenizer and a chat template with ``{% generation %}``.
-
-    It is trained for a few seconds, once for all xdist workers. Read it, copy it, but do not write into it.
-    """
-    base = tmp_path_factory.getbasetemp()
-    shared = base if worker_id == "master" else base.parent
-    model = shared / "tiny-model"
-    with FileLock(shared / "tiny-model.lock"):
-        if not model.exists():
-            _train(model.with_name("tiny-model.unfinished"))
-            model.with_name("tiny-model.unfinished").rename(model)
-    return model
-
-
-def _train(target: Path) -> None:
-    """In a process of its own: its thread count and its random numbers are nobody else's business."""
-    program = (
-        "import sys; from pathlib import Path; import pydocs; from base_model import TINY, train_base_model;"
-        f"rows = pydocs.rows('purpose', {ROWS_OF_THE_MODEL}); train_base_model(Path(sys.argv[1]), rows, size=TINY)"
-    )
-    example = Path(__file__).parents[2] / "hack" / "example"
-    environment = {**os.environ, "PYTHONPATH": str(example), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(target)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @dataclass(frozen=True)
