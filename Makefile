@@ -43,7 +43,7 @@ lock:  ## resolve the dependencies anew; the locks hold hashes, no address
 	$(BIN)/uv export -q --all-extras --group dev --format requirements-txt --no-header --no-emit-project -o requirements/all.lock
 
 bench: setup  ## the figures of docs/performance.md
-	for bench in hack/bench/*.py; do $(BIN)/python $$bench; done
+	for bench in command_line plan main_job reuse training evaluation; do $(BIN)/python hack/bench/$$bench.py; done
 
 clean:  ## remove what was made here
 	-for trainer in 2.1 2.3 none; do $(BIN)/python hack/controlplane down --trainer $$trainer; done
