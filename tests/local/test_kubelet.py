@@ -58,7 +58,7 @@ async def test_a_command_that_does_not_exist_says_so(store: Store, node: Node) -
 
 @pytest.mark.usefixtures("kubelet")
 async def test_paths_of_the_container_are_paths_of_this_machine(store: Store, node: Node, tmp_path: Path) -> None:
-    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "work", "namespace": "team"}}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "shelf", "namespace": "team"}}
     files = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -68,12 +68,12 @@ async def test_paths_of_the_container_are_paths_of_this_machine(store: Store, no
     await store.create(claim)
     await store.create(files)
     volumes = [
-        {"name": "work", "persistentVolumeClaim": {"claimName": "work"}}, {"name": "files", "configMap": {"name": "files"}},
+        {"name": "shelf", "persistentVolumeClaim": {"claimName": "shelf"}}, {"name": "files", "configMap": {"name": "files"}},
         {"name": "scratch", "emptyDir": {}},
     ]  # fmt: skip
     container = {
         "volumeMounts": [
-            {"name": "work", "mountPath": "/workspace"}, {"name": "files", "mountPath": "/etc/finetune"},
+            {"name": "shelf", "mountPath": "/workspace"}, {"name": "files", "mountPath": "/etc/finetune"},
             {"name": "scratch", "mountPath": "/tmp"},
         ],
         "env": [
@@ -91,8 +91,8 @@ async def test_paths_of_the_container_are_paths_of_this_machine(store: Store, no
     await store.create(pod("p", "python", "-c", script, "/workspace/x", container=container, volumes=volumes))
     found = await ended(store, "p")
     assert found["status"]["phase"] == "Succeeded", logged(node, found)
-    assert (tmp_path / "volumes/team/work/made").read_text() == "by the pod"
-    assert terminated(found)["message"] == f"done: {tmp_path}/volumes/team/work/x /workspaces are not /workspace"
+    assert (tmp_path / "volumes/team/shelf/made").read_text() == "by the pod"
+    assert terminated(found)["message"] == f"done: {tmp_path}/volumes/team/shelf/x /workspaces are not /workspace"
     assert not (tmp_path / "pods" / found["metadata"]["uid"] / "volumes").exists()
 
 
@@ -146,14 +146,14 @@ async def test_a_pod_waits_for_the_secret_that_it_must_have(store: Store, secret
 async def test_a_pod_waits_for_its_configmap_and_its_claim(store: Store) -> None:
     volumes = [
         {"name": "files", "configMap": {"name": "files"}},
-        {"name": "work", "persistentVolumeClaim": {"claimName": "work"}},
+        {"name": "shelf", "persistentVolumeClaim": {"claimName": "shelf"}},
     ]
     await store.create(pod("p", "python", "-c", "pass", volumes=volumes))
     assert 'configmap "files" not found' in (await in_state(store, "p", "waiting"))["message"]
     await store.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files", "namespace": "team"}})
     report = await eventually(lambda: _report(store), lambda report: bool(report.unschedulable))
-    assert report.unschedulable == 'persistentvolumeclaim "work" not found'
-    await store.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "work", "namespace": "team"}})
+    assert report.unschedulable == 'persistentvolumeclaim "shelf" not found'
+    await store.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "shelf", "namespace": "team"}})
     assert (await ended(store, "p"))["status"]["phase"] == "Succeeded"
 
 

@@ -219,7 +219,7 @@ def test_steering_fields_are_no_part_of_what_is_resolved() -> None:
 
 def test_a_registry_server_takes_no_model_that_lies_on_one_machine() -> None:
     spec = {**MINIMAL, "registry": {"kind": "MLflow", "address": "https://mlflow.example.com"}}
-    found = refused(spec, settings("local", volume_uri="file:///work/{claim}"))
+    found = refused(spec, settings("local", volume_uri="file:///claims/{claim}"))
     assert found.message.startswith("spec.registry.address: an MLflow server takes no model that lies on one machine only")
     resolved(spec, settings())
 
