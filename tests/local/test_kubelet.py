@@ -184,8 +184,12 @@ async def test_gpus_are_given_out_once(store: Store, node: Node) -> None:
     assert "1 GPUs are wanted, 0 are free" in PodReport.parse(found).unschedulable
     await store.delete(POD, "team", "a")
     await in_state(store, "c", "running")
-    devices = [logged(node, await store.get(POD, "team", name)).strip() for name in ("b", "c")]
-    assert devices == ["1", "0"]
+
+    async def devices(name: str) -> str:
+        return logged(node, await store.get(POD, "team", name)).strip()
+
+    assert await eventually(lambda: devices("b")) == "1"
+    assert await eventually(lambda: devices("c")) == "0"
 
 
 SLEEPER = """
