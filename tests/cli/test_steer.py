@@ -82,7 +82,9 @@ class TestARunThatTheGateRejects:
         absent = "gate.requirements=[{metric: holdout.words, min: 1}]"
         said = judged[0].finetune("rerun", "demo", "--from", "gate", "--set", absent)
         assert said.code == 65
-        assert "gate: MetricMissing gate: holdout.words was not measured; there are holdout.bits_per_byte, holdout.loss." in said.out
+        assert (
+            "gate: MetricMissing gate: holdout.words was not measured; there are holdout.bits_per_byte, holdout.loss." in said.out
+        )
 
     def test_a_softer_gate_lets_it_through_and_nothing_is_trained_again(self, judged: tuple[Desk, Said]) -> None:
         desk, _ = judged

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import yaml
 
 from controlplane.api import Api
@@ -64,6 +65,12 @@ class Operator:
     def problems(self) -> list[Object]:
         """What is not just news."""
         return [line for line in self.lines() if line["level"] not in ("INFO", "DEBUG")]
+
+    async def metrics(self) -> str:
+        """What Prometheus would be told."""
+        port = next(int(line["message"].rpartition(" ")[2]) for line in self.lines() if "serving health" in line["message"])
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as response:
+            return await response.text()
 
     def kill(self) -> None:
         """As a node that goes down ends it."""

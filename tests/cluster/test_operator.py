@@ -112,7 +112,13 @@ async def test_a_run_goes_from_its_data_to_the_registry(site: Site) -> None:
             status = await site.ended()
             assert status["phase"] == "Succeeded", status.get("failure")
             assert running.problems() == []
+            metrics = await running.metrics()
+            assert 'finetune_transitions_total{reason="StageSucceeded"} 8.0' in metrics
+            assert "finetune_leader 1.0" in metrics
             assert await running.stop() == 0
+            told = [line for line in running.lines() if line.get("reason") == "StageStarted"]
+            assert {(line["run"], line["attempt"]) for line in told} == {(f"{site.namespace}/demo", "1.1")}
+            assert [line["stage"] for line in told][-1] == "registration"
     assert {stage["name"]: stage["state"] for stage in status["stages"]} == {
         **dict.fromkeys(
             ("workspace", "dataset", "model", "training", "baseline", "evaluation", "gate", "registration"), "Succeeded"

@@ -36,7 +36,10 @@ def print_log(home: Path | None, name: str, stage: str | None, *, rank: int, fol
     record = _choose(run, stage)
     if record is None:
         known = ", ".join(entry.name for entry in run.stages.values() if entry.child_name) or "none yet"
-        print(f"{name}: {f'stage {stage} has no log' if stage else 'no stage has run'}; stages with a log: {known}.", file=sys.stderr)
+        print(
+            f"{name}: {f'stage {stage} has no log' if stage else 'no stage has run'}; stages with a log: {known}.",
+            file=sys.stderr,
+        )
         return exitcodes.NO_INPUT
     path = _find_log(place, run, record, rank)
     if path is None:

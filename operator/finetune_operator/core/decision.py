@@ -37,11 +37,13 @@ Effect = Create | Delete | Patch
 
 @dataclass(frozen=True)
 class Event:
-    """A Kubernetes Event about the run."""
+    """A Kubernetes Event about the run; ``stage`` and ``attempt`` are for logs."""
 
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+    stage: str | None = None
+    attempt: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from finetune_operator.api import reasons
@@ -28,15 +29,20 @@ def _stage_events(before: Mapping[str, StageRecord], after: Mapping[str, StageRe
         old = before.get(name)
         if old is not None and (old.state, old.attempt, old.round) == (record.state, record.attempt, record.round):
             continue
-        about = f"{name}: {record.message}"[:_LIMIT] if record.message else name
-        if record.state == "Running" and record.child_name:
-            yield Event("Normal", "StageStarted", f"{name}: {record.child_kind} {record.child_name}")
-        elif record.state == "Succeeded" and old is not None:
-            yield Event("Normal", "StageSucceeded", about)
-        elif record.state == "Retrying":
-            yield Event("Warning", record.reason or "Retrying", about)
-        elif record.state == "Failed":
-            yield Event("Warning", record.reason or "StageFailed", about)
+        told = _told(record, known=old is not None)
+        if told is not None:
+            yield replace(told, stage=name, attempt=str(record.this_attempt))
+
+
+def _told(record: StageRecord, *, known: bool) -> Event | None:
+    about = f"{record.name}: {record.message}"[:_LIMIT] if record.message else record.name
+    if record.state == "Running" and record.child_name:
+        return Event("Normal", "StageStarted", f"{record.name}: {record.child_kind} {record.child_name}")
+    if record.state == "Succeeded" and known:
+        return Event("Normal", "StageSucceeded", about)
+    if record.state in ("Retrying", "Failed"):
+        return Event("Warning", record.reason or f"Stage{record.state}", about)
+    return None
 
 
 def _run_events(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Event]:

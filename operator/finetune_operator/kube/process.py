@@ -27,6 +27,7 @@ from .lease import Lease
 from .places import Places
 from .serving import Health, Metrics, serving
 from .source import watch_events
+from .witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class _Operator:
         """Drive runs until told to stop. What the cluster serves is looked at now and then, and watched anew when it changes."""
         configuration = self.wiring.configuration
         places = Places(self.server, configuration)
-        controller = Controller(self.server, places.settings)
+        controller = Controller(self.server, places.settings, witness=Witness(self.metrics))
         self.health.leads = True
         self.health.heard()
         self.metrics.leader.set(1)

@@ -39,10 +39,12 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.reconciles = Histogram(
-            "finetune_reconcile_seconds", "One pass over one run.", ["outcome"], registry=self.registry,
+            "finetune_reconcile_seconds", "One pass over one run that was carried out.", registry=self.registry,
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
         )  # fmt: skip
-        self.transitions = Counter("finetune_transitions", "Events of runs, by reason.", ["reason"], registry=self.registry)
+        self.transitions = Counter(
+            "finetune_transitions", "What happened to runs, by reason.", ["reason"], registry=self.registry
+        )
         self.leader = Gauge("finetune_leader", "1 in the replica that works.", registry=self.registry)
         self.depth = Gauge("finetune_queue_depth", "Runs that wait to be looked at.", registry=self.registry)
         self.runs = Gauge("finetune_runs", "Runs by phase, as of the last look at all.", ["phase"], registry=self.registry)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind
 from finetune_operator.core import naming
+from finetune_operator.core.decision import Decision
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings
@@ -28,6 +29,9 @@ Key = tuple[str, str]
 
 SettingsSource = Callable[[str], Awaitable[Settings]]
 """What the place is like for the runs of a namespace, now."""
+
+Witness = Callable[[Run, Decision, float], None]
+"""Is told of each pass that was carried out: the run as it was, what was decided, and the seconds that it took."""
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +51,13 @@ class Controller:
         settings: SettingsSource,
         namespace: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        witness: Witness | None = None,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._namespace = namespace
         self._clock = clock
+        self._witness = witness
         self.queue: KeyedQueue[Key] = KeyedQueue()
 
     async def reconcile(self, key: Key) -> float | None:
@@ -64,10 +70,13 @@ class Controller:
             document = await self._cluster.get(FINETUNERUN, *key)
         except NotFound:
             return None
+        began = asyncio.get_running_loop().time()
         now, run, settings = self._clock(), Run.parse(document), await self._settings(key[0])
         observed = await observe(self._cluster, run, settings, now)
         decision = plan(run, observed, now)
         refused = await apply(self._cluster, document, decision, stamp(now))
+        if self._witness is not None:
+            self._witness(run, decision, asyncio.get_running_loop().time() - began)
         if refused:
             document = await self._cluster.get(FINETUNERUN, *key)
             decision = plan(Run.parse(document), replace(observed, refused=refused), now)
