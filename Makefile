@@ -38,7 +38,7 @@ check: setup  ## style, types, layers, generated files
 
 lock:  ## resolve the dependencies anew; the locks hold hashes, no address
 	$(BIN)/uv lock -q --upgrade
-	$(BIN)/uv export -q --no-default-groups --format requirements-txt --no-header --no-emit-project -o requirements/operator.lock
+	$(BIN)/uv export -q --no-default-groups --extra operator --format requirements-txt --no-header --no-emit-project -o requirements/operator.lock
 	$(BIN)/uv export -q --only-group bootstrap --format requirements-txt --no-header -o requirements/bootstrap.lock
 	$(BIN)/uv export -q --all-extras --group dev --format requirements-txt --no-header --no-emit-project -o requirements/all.lock
 
