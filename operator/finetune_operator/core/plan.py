@@ -13,9 +13,10 @@ A round of a run goes through these states::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from finetune_contract import CONTRACT_VERSION
 from finetune_operator.api import reasons
@@ -62,13 +63,19 @@ def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
         return _refuse(run, observed, now, resolved, rerun_id=rerun["id"])
     again = RERUN_FROM[rerun["from"]]
     number = run.round + 1
-    draft = Draft(_with_status(run, {**run.status, "resolved": resolved, "round": number}), observed, now)
+    draft = Draft(_with_status(run, {**_kept(run.status, again), "resolved": resolved, "round": number}), observed, now)
     for name in ORDER:
         old = run.stages.get(name)
         kept = old is not None and old.state == "Succeeded" and name not in again and name != WORKSPACE
         draft.record(old if kept and old is not None else StageRecord(name, round=number))
     _begin(draft, rerun_id=rerun["id"])
     return _decide(draft)
+
+
+def _kept(status: Mapping[str, Any], again: Sequence[str]) -> Json:
+    """What a new round says from its beginning: nothing that a stage told which is done again, or may be left out this time."""
+    metrics = {group: values for group, values in (status.get("metrics") or {}).items() if group not in again}
+    return {**{key: value for key, value in status.items() if key not in ("metrics", "registry")}, "metrics": metrics or None}
 
 
 def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:

@@ -167,6 +167,20 @@ def test_a_softer_gate_lets_the_same_model_through_without_training_again() -> N
     assert max(world.worked.values()) == 1, "nothing was done twice"
 
 
+def test_a_new_round_says_nothing_of_what_the_last_one_registered() -> None:
+    world = gated()
+    world.settle()
+    assert status_of(world)["registry"]
+    world.scores = {"evaluation": 2.5, "baseline": 2.0}
+    world.results.clear()
+    world.run["spec"]["rerun"] = {"id": "worse", "from": "evaluation"}
+    world.run["metadata"]["generation"] += 1
+    world.settle()
+    status = status_of(world)
+    assert (status["phase"], "registry" in status) == ("Rejected", False)
+    assert status["metrics"]["evaluation"] == {"holdout.bits_per_byte": 2.5}
+
+
 def test_the_verdict_stays_when_only_the_registration_is_done_again() -> None:
     world = gated()
     world.settle()
