@@ -91,7 +91,7 @@ async def operator(config: Path, configuration: Mapping[str, Any], folder: Path)
     file.write_text(yaml.safe_dump(dict(configuration)), encoding="utf-8")
     log = folder / "log"
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    words = ["-m", "finetune_operator", "--kubeconfig", str(config), "--config", str(file), "--port", "0"]
+    words = ["-m", "finetune_operator", "--kubeconfig", str(config), "--config", str(file), "--host", "127.0.0.1", "--port", "0"]
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, *words], env=kept, stdout=output, stderr=output, cwd=folder)
     running = Operator(process, log)

@@ -28,6 +28,7 @@ def run(
     config: Annotated[Optional[Path], typer.Option(help="Configuration file (YAML).")] = None,  # noqa: UP045 - typer reads it
     kubeconfig: Annotated[Optional[Path], typer.Option(help="Kubeconfig, outside a cluster.")] = None,  # noqa: UP045
     context: Annotated[Optional[str], typer.Option(help="Context in it.")] = None,  # noqa: UP045
+    host: Annotated[str, typer.Option(help="Address to listen at; every one of the machine without it.")] = "",
     port: Annotated[int, typer.Option(help="Port of /healthz, /readyz and /metrics; 0 takes any.")] = 8080,
     lease: Annotated[bool, typer.Option(help="Work only while holding the Lease, so that replicas take turns.")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what the libraries say, too.")] = False,
@@ -36,7 +37,7 @@ def run(
     _log_as_json(verbose=verbose)
     try:
         credentials = load_credentials(kubeconfig, context)
-        asyncio.run(operate(Wiring(credentials, Configuration.load(config), port=port, lease=lease)))
+        asyncio.run(operate(Wiring(credentials, Configuration.load(config), host=host, port=port, lease=lease)))
     except (BadConfiguration, NoCredentials, ApiError, LeaseLost) as error:
         log.error("%s", error)  # noqa: TRY400 - a sentence for an administrator, no fault of the program
         raise typer.Exit(1) from None
