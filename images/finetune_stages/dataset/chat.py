@@ -68,7 +68,8 @@ def _without_messages(row: dict[str, Any]) -> str:
         return "looks like ShareGPT (conversations); this release reads messages with role and content"
     if all(key in row for key in _ALPACA):
         return "looks like Alpaca (instruction, output); this release reads messages with role and content"
-    keys = ", ".join(str(key)[:40] for key in list(row)[:_KEYS_SHOWN]) + (", ..." if len(row) > _KEYS_SHOWN else "")
+    shown = [key if key.isprintable() else ascii(key) for key in list(row)[:_KEYS_SHOWN]]
+    keys = ", ".join(key[:40] for key in shown) + (", ..." if len(row) > _KEYS_SHOWN else "")
     return f"has no messages (its keys are: {keys})" if row else "has no messages (it is empty)"
 
 

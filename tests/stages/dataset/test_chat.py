@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from finetune_stages.dataset.chat import ROLES, broken_text, fault
@@ -75,6 +75,7 @@ json_values = st.recursive(
 )
 
 
+@example({"\n": None})
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     json_values
