@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+TASK_FILES = ("--configmap", "python-docs-tasks=~/.cache/finetune-operator/example/tasks")
+"""What the example's run brings along, as options of ``finetune run``."""
+
 
 def machine() -> str:
     """One line on the machine and the load that it is under."""

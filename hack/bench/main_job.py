@@ -13,12 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from figures import machine, spread
+from figures import TASK_FILES, machine, spread
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = str(Path(sys.executable).parent / "finetune")
 RUNS = 3
-TASK_FILES = ("--configmap", "python-docs-tasks=~/.cache/finetune-operator/example/tasks")
 
 
 def main() -> None:

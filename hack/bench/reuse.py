@@ -14,12 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from figures import command, machine, spread, timed
+from figures import TASK_FILES, command, machine, spread, timed
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = str(Path(sys.executable).parent / "finetune")
 REPEATS = 5
-TASK_FILES = ("--configmap", "python-docs-tasks=~/.cache/finetune-operator/example/tasks")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ divided by its labels, so how a step is cut changes nothing but the rounding. Th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +27,7 @@ Packed = list[list[int]]
 
 
 @dataclass
-class Plan(Sampler[Any]):  # type: ignore[misc]
+class Plan(Sampler[Any], ABC):  # type: ignore[misc]
     """This process's micro-batches, as a batch sampler: each iteration is the next epoch.
 
     Attributes:
@@ -48,9 +49,9 @@ class Plan(Sampler[Any]):  # type: ignore[misc]
     epoch: int = field(default=0, init=False)
 
     @property
+    @abstractmethod
     def accumulation(self) -> int:
         """Forward passes of one process in a step."""
-        raise NotImplementedError
 
     @property
     def steps(self) -> int:

@@ -14,6 +14,7 @@ from finetune_operator.api.crd import schema
 from finetune_operator.api.finetunerun import API_VERSION, KIND
 from finetune_operator.api.presets import preset
 from finetune_operator.core.paths import lookup
+from finetune_operator.core.resolve import STEERING
 
 from . import exitcodes
 
@@ -28,7 +29,6 @@ _USUAL = (
 _WRITTEN = {"dataset.uri": "./train.jsonl", "evaluation.tasks": [], "evaluation.baseline": True}
 """Fields that stand in the file for good, with values that work without a network."""
 _OTHER_ALGORITHMS = {"sft": ("osft", "lora"), "osft": ("sft", "lora"), "lora": ("sft", "osft")}
-_STEERING = ("suspend", "rerun", "approval")
 _WIDTH = 116
 
 
@@ -58,7 +58,7 @@ def template(algorithm: str, *, full: bool = False) -> str:
     values = preset(algorithm)  # type: ignore[arg-type]
     written = {**_WRITTEN, "training.algorithm": algorithm}
     for section, node in spec.items():
-        if section in _STEERING:
+        if section in STEERING:
             continue
         wanted = [path for path in _paths(section, node, algorithm) if full or path in _USUAL]
         if wanted:

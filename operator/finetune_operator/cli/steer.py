@@ -51,7 +51,7 @@ def rerun_run(name: str, stage: str, id_: str | None, assignments: Sequence[str]
     async def change(cluster: Cluster) -> Object:
         run = await _find(cluster, options, name)
         if not run.ended:
-            raise Refused([f"{name}: has not ended yet; wait for its end, or finetune suspend {name} and edit a clone of it."])
+            raise Refused([f"{name}: has not ended yet; wait for its end."])
         word = id_ or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         if (run.spec.get("rerun") or {}).get("id") == word:
             raise Refused([f"--id {word}: was used by the last rerun; choose another word."], exitcodes.USAGE)

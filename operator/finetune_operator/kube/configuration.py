@@ -17,7 +17,6 @@ from finetune_operator.loop.entry import training_entry
 
 IMAGE_VARIABLES = {program: f"RELATED_IMAGE_{program.upper()}" for program in PROGRAMS}
 """Environment variables that name the images, as OpenShift's mirroring tools look for them."""
-_REGISTRY = "ghcr.io/finetunerun"
 
 
 class BadConfiguration(Exception):
@@ -68,7 +67,7 @@ class Configuration(BaseModel):
     def settings(self, trainer: Trainer | None, namespace_defaults: Mapping[str, Any], problem: str | None = None) -> Settings:
         """What the place is like for the runs of a namespace."""
         entry = training_entry()
-        images = {program: f"{_REGISTRY}/finetune-{program}:{__version__}" for program in PROGRAMS}
+        images = {program: f"finetune-{program}:{__version__}" for program in PROGRAMS}
         return Settings(
             mode="cluster", operator_version=__version__, images={**images, **self.images}, entry_digest=entry.digest,
             entry_archive=entry.archive, operator_defaults=self.defaults, namespace_defaults=namespace_defaults,

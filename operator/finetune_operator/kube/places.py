@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +27,6 @@ class Places:
     def __init__(self, server: ApiServer, configuration: Configuration, clock: Callable[[], float] = time.monotonic) -> None:
         self._server, self._configuration, self._clock = server, configuration, clock
         self._known: dict[str, tuple[float, Settings]] = {}
-        self._asking = asyncio.Lock()
         self.trainer: Trainer | None = None
 
     def learn(self, trainer: Trainer | None) -> None:
