@@ -90,7 +90,7 @@ def _diagnose_pod(pod: PodReport, log: str) -> Diagnosis:
     if end.reason == "OOMKilled":
         return because(stage_reasons.HOST_OUT_OF_MEMORY, "The kernel killed the process: the pod's memory limit was reached.")
     if pod.disrupted:
-        return because(reasons.EVICTED, pod.rejected_message or "The pod was evicted or its node was lost.")
+        return _diagnose_rejection(pod, code)
     for pattern, reason in _PATTERNS:
         line = _matching_line(pattern, log)
         if line:
@@ -102,13 +102,14 @@ def _diagnose_pod(pod: PodReport, log: str) -> Diagnosis:
     return because(stage_reasons.CRASHED, f"The process ended with exit code {code} and no result.")
 
 
-def _diagnose_rejection(pod: PodReport) -> Diagnosis:
+def _diagnose_rejection(pod: PodReport, code: int | None = None) -> Diagnosis:
+    """A pod that was refused or taken away: by the kubelet's word for it, whether its process had begun or not."""
     word, message = pod.rejected, pod.rejected_message
     if word.startswith("OutOf"):
-        return Diagnosis(reasons.INSUFFICIENT_RESOURCES, message or word, None, pod.name)
+        return Diagnosis(reasons.INSUFFICIENT_RESOURCES, message or word, code, pod.name)
     if word in ("Shutdown", "Terminated", "NodeShutdown"):
-        return Diagnosis(reasons.SHUT_DOWN, message or "The machine was shut down.", None, pod.name)
-    return Diagnosis(reasons.EVICTED, message or word or "The pod was taken away before it ended.", None, pod.name)
+        return Diagnosis(reasons.SHUT_DOWN, message or "The machine was shut down.", code, pod.name)
+    return Diagnosis(reasons.EVICTED, message or word or "The pod was evicted or its node was lost.", code, pod.name)
 
 
 def _matching_line(pattern: re.Pattern[str], log: str) -> str:

@@ -35,7 +35,8 @@ EVIDENCE = {
     "a refusal without words": (pod(None, rejected="OutOfcpu"), "", "InsufficientResources", "OutOfcpu"),
     "a shutdown": (pod(None, rejected="Shutdown"), "", "ShutDown", "shut down"),
     "an eviction before the end": (pod(None, rejected="Evicted", rejected_message="disk pressure"), "", "Evicted", "disk pressure"),
-    "a pod that was taken away": (pod(None), "", "Evicted", "taken away"),
+    "a pod that was taken away": (pod(None), "", "Evicted", "evicted or its node was lost"),
+    "a shutdown of a process that could not say so": (pod(143, disrupted=True, rejected="Shutdown"), "", "ShutDown", "shut down"),
 }  # fmt: skip
 
 
