@@ -14,10 +14,12 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from aiohttp import web
 
-from finetune_operator.api.kinds import CLAIM, POD
+from finetune_operator.api.kinds import CLAIM, POD, Kind
+from finetune_operator.core.quantities import amount
 from finetune_operator.core.settings import Machine
 from finetune_operator.core.times import stamp
 from finetune_operator.kube.client import ApiServer
@@ -25,7 +27,7 @@ from finetune_operator.local.kubelet import ProcessKubelet
 from finetune_operator.local.machine import Capacity
 from finetune_operator.local.pod_life import Node
 from finetune_operator.local.store.logs import read_log
-from finetune_operator.local.volumes import Volumes
+from finetune_operator.local.volumes import SecretSource, Volumes
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.errors import NotFound
 from finetune_operator.loop.watch import changes
@@ -33,15 +35,25 @@ from finetune_operator.loop.watch import changes
 from .api import Api, RefusedError
 from .certificates import Pair
 
+T = TypeVar("T")
+
 _TAINT = {"key": "finetunerun.io/processes", "value": "only", "effect": "NoSchedule"}
 """Keeps the scheduler away: tests share a control plane, and each has a node for its own namespace."""
 _BEAT_SECONDS = 5.0
+_LOOK_SECONDS = 0.5
 _FIRST_PORT, _PORTS = 20000, 9000
 
 
 @contextlib.asynccontextmanager
 async def process_node(
-    server: ApiServer, api: Api, namespace: str, folder: Path, serving: Pair, *, machine: Machine | None = None
+    server: ApiServer,
+    api: Api,
+    namespace: str,
+    folder: Path,
+    serving: Pair,
+    *,
+    machine: Machine | None = None,
+    secrets: SecretSource = lambda _name, _key: None,
 ) -> AsyncIterator[None]:
     """Inside this context the pods of ``namespace`` run, and its claims get volumes.
 
@@ -52,12 +64,11 @@ async def process_node(
         folder: where volumes and the pods' folders lie.
         serving: the certificate of the port at which the API server asks for logs.
         machine: what the node says that it has.
+        secrets: what it reads of Secrets.
     """
     machine = machine or Machine(gpus=0, cpus=16, memory_bytes=64 << 30)
     pods = folder / "pods"
-    node = Node(
-        server, pods, Volumes(server, folder / "volumes"), Capacity(machine), lambda _name, _key: None, adjust=_meet_on_loopback
-    )
+    node = Node(server, pods, Volumes(server, folder / "volumes"), Capacity(machine), secrets, adjust=_meet_on_loopback)
     async with _logs_served(node, server, serving) as port:
         manifest = _node(f"processes-{namespace}")
         status = _status(machine, port)
@@ -65,9 +76,9 @@ async def process_node(
         await calls.make(api.create, manifest)
         await calls.make(api.patch, manifest, status, "status")
         works = (
-            _beat(calls, manifest, status), _bind(server, calls, namespace, manifest["metadata"]["name"]),
-            _provide_volumes(server, calls, namespace, folder / "volumes"),
-        )  # fmt: skip
+            _beat(calls, manifest, status),
+            _place(server, calls, namespace, manifest["metadata"]["name"], machine, folder / "volumes"),
+        )
         tasks = [asyncio.create_task(work) for work in works]
         try:
             async with ProcessKubelet(node, manifest["metadata"]["name"]).running():
@@ -86,10 +97,10 @@ class _Calls:
         self.api = api
         self._one = asyncio.Lock()
 
-    async def make(self, call: Callable[..., object], *arguments: object) -> None:
+    async def make(self, call: Callable[..., T], *arguments: object) -> T:
         """One call, in a thread, after those before it."""
         async with self._one:
-            await asyncio.to_thread(call, *arguments)
+            return await asyncio.to_thread(call, *arguments)
 
     async def try_to(self, call: Callable[..., object], *arguments: object) -> None:
         """The same; it does not matter if it is refused: another look follows."""
@@ -127,38 +138,76 @@ async def _beat(calls: _Calls, node: Object, status: Object) -> None:
         await calls.try_to(calls.api.patch, node, status, "status")
 
 
-async def _bind(server: ApiServer, calls: _Calls, namespace: str, node: str) -> None:
-    """What the scheduler does elsewhere."""
-    async for change in changes(server, POD, namespace):
-        pod = change.object
-        if change.type == "DELETED" or pod["spec"].get("nodeName") or pod["metadata"].get("deletionTimestamp"):
-            continue
-        name = pod["metadata"]["name"]
-        target = {"apiVersion": "v1", "kind": "Node", "name": node}
-        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
-        await calls.try_to(calls.api.call, "POST", f"{POD.path(namespace, name)}/binding", binding)
+async def _place(server: ApiServer, calls: _Calls, namespace: str, node: str, machine: Machine, folder: Path) -> None:
+    """What provisioner and scheduler do elsewhere: a volume for every claim of a class that exists, the node for every pod that fits.
+
+    The others are left to the real scheduler, which says why it can do nothing for them.
+    """
+    changed = asyncio.Event()
+
+    async def listen(kind: Kind) -> None:
+        async for _ in changes(server, kind, namespace):
+            changed.set()
+
+    async with asyncio.TaskGroup() as listeners:
+        for kind in (POD, CLAIM):
+            listeners.create_task(listen(kind))
+        while True:
+            changed.clear()
+            provided = set()
+            for claim in (await server.list(CLAIM, namespace)).items:
+                if not claim["spec"].get("volumeName"):
+                    if not await calls.make(_class_exists, calls.api, claim):
+                        continue
+                    await calls.try_to(calls.api.create, _volume(claim, folder))
+                provided.add(claim["metadata"]["name"])
+            for pod in (await server.list(POD, namespace)).items:
+                if _fits(pod, machine, provided):
+                    await calls.try_to(calls.api.call, "POST", *_binding(pod, node))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), _LOOK_SECONDS)
 
 
-async def _provide_volumes(server: ApiServer, calls: _Calls, namespace: str, folder: Path) -> None:
-    """A volume for every claim, as a provisioner makes them."""
-    async for change in changes(server, CLAIM, namespace):
-        claim = change.object
-        if change.type == "DELETED" or claim["spec"].get("volumeName") or claim["metadata"].get("deletionTimestamp"):
-            continue
-        metadata = claim["metadata"]
-        manifest = {
-            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"claim-{metadata['uid']}"},
-            "spec": {
-                "capacity": claim["spec"]["resources"]["requests"], "accessModes": claim["spec"]["accessModes"],
-                "persistentVolumeReclaimPolicy": "Retain", "storageClassName": claim["spec"].get("storageClassName", ""),
-                "hostPath": {"path": str(folder / metadata["namespace"] / metadata["name"])},
-                "claimRef": {
-                    "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": metadata["namespace"],
-                    "name": metadata["name"], "uid": metadata["uid"],
-                },
+def _class_exists(api: Api, claim: Object) -> bool:
+    name = claim["spec"].get("storageClassName")
+    return not name or any(class_["metadata"]["name"] == name for class_ in api.list("storage.k8s.io/v1", "StorageClass"))
+
+
+def _volume(claim: Object, folder: Path) -> Object:
+    metadata = claim["metadata"]
+    return {
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"claim-{metadata['uid']}"},
+        "spec": {
+            "capacity": claim["spec"]["resources"]["requests"], "accessModes": claim["spec"]["accessModes"],
+            "persistentVolumeReclaimPolicy": "Retain", "storageClassName": claim["spec"].get("storageClassName", ""),
+            "hostPath": {"path": str(folder / metadata["namespace"] / metadata["name"])},
+            "claimRef": {
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": metadata["namespace"],
+                "name": metadata["name"], "uid": metadata["uid"],
             },
-        }  # fmt: skip
-        await calls.try_to(calls.api.create, manifest)
+        },
+    }  # fmt: skip
+
+
+def _fits(pod: Object, machine: Machine, provided: set[str]) -> bool:
+    if pod["spec"].get("nodeName") or pod["metadata"].get("deletionTimestamp"):
+        return False
+    volumes = pod["spec"].get("volumes") or ()
+    claims = {volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume}
+    asked = (pod["spec"]["containers"][0].get("resources") or {}).get("requests") or {}
+    memory, gpus = amount(asked.get("memory", 0)), int(asked.get("nvidia.com/gpu", 0))
+    return claims <= provided and memory <= machine.memory_bytes and gpus <= machine.gpus
+
+
+def _binding(pod: Object, node: str) -> tuple[str, Object]:
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    target = {"apiVersion": "v1", "kind": "Node", "name": node}
+    return f"{POD.path(namespace, name)}/binding", {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": name},
+        "target": target,
+    }
 
 
 def _meet_on_loopback(pod: Object, variables: dict[str, str]) -> None:

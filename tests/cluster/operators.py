@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +36,19 @@ def install_rights(api: Api, namespace: str) -> None:
                 document["metadata"]["name"] += f"-{namespace}" if document["kind"] == "ClusterRoleBinding" else ""
             for subject in document.get("subjects") or ():
                 subject["namespace"] = namespace
+            api.apply(document)
+
+
+def install_overlay(api: Api, kubectl: Path, overlay: str, namespace: str, folder: Path) -> None:
+    """What an overlay of ``manifests`` makes for ``namespace``, but the Deployment: the operator of the tests is a process."""
+    for part in ("manifests", "crds"):
+        shutil.copytree(BASE.parents[1] / part, folder / part)
+    kustomization = folder / "manifests/overlays" / overlay / "kustomization.yaml"
+    text = kustomization.read_text(encoding="utf-8")
+    kustomization.write_text(re.sub(r"(?m)^namespace: .*$", f"namespace: {namespace}", text), encoding="utf-8")
+    rendered = subprocess.run([kubectl, "kustomize", kustomization.parent], check=True, capture_output=True, text=True).stdout
+    for document in yaml.safe_load_all(rendered):
+        if document["kind"] not in ("Deployment", "PodDisruptionBudget", "Namespace", "CustomResourceDefinition"):
             api.apply(document)
 
 

@@ -3,71 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import shutil
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import pydocs
 from cluster.conftest import Connect
-from cluster.operators import Operator, install_rights, kubeconfig, operator
+from cluster.operators import Operator, install_rights
+from cluster.sites import SPEC, UNTRAINED, Site, site_at
 from controlplane.api import Api
 from controlplane.cluster import ControlPlane
-from controlplane.node import process_node
-from finetune_operator.api.kinds import EVENT, FINETUNERUN, JOB, POD, TRAINJOB
-from finetune_operator.kube.client import ApiServer
-from hub import Hub
+from finetune_operator.api.kinds import EVENT, JOB, POD, TRAINJOB
 from model_registry_server import ModelRegistryServer
 from waiting import eventually
 
-Object = dict[str, Any]
 ONE = pytest.mark.parametrize("control_plane", ["2.1"], indirect=True)
 pytestmark = pytest.mark.timeout(600)
-
-
-@dataclass
-class Site:
-    """A cluster with a node, a namespace to work in, and everything that an operator needs."""
-
-    plane: ControlPlane
-    cluster: ApiServer
-    api: Api
-    namespace: str
-    kubeconfig: Path
-    configuration: Object
-    folder: Path
-    starts: int = 0
-
-    def operator(self, **configuration: Any) -> contextlib.AbstractAsyncContextManager[Operator]:
-        """Start an operator."""
-        self.starts += 1
-        return operator(self.kubeconfig, {**self.configuration, **configuration}, self.folder / f"operator-{self.starts}")
-
-    async def apply(self, spec: Object, name: str = "demo") -> None:
-        """Make a run."""
-        metadata = {"name": name, "namespace": self.namespace}
-        await self.cluster.create(
-            {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": spec}
-        )
-
-    async def status(self, name: str = "demo") -> Object:
-        """What the run says."""
-        found = await self.cluster.get(FINETUNERUN, self.namespace, name)
-        status: Object = found.get("status") or {}
-        return status
-
-    async def ended(self, name: str = "demo", seconds: float = 240) -> Object:
-        """The run's status at its end."""
-        return await eventually(lambda: self.status(name), lambda status: "finishedAt" in status, seconds)
-
-    @property
-    def workspace(self) -> Path:
-        """The folder of the run's claim."""
-        return self.folder / "node/volumes" / self.namespace / "demo-workspace"
 
 
 @pytest.fixture
@@ -75,34 +26,8 @@ async def site(
     control_plane: ControlPlane, api: Api, connect: Connect, namespace: str, tmp_path: Path, tiny_model: Path
 ) -> AsyncIterator[Site]:
     install_rights(api, namespace)
-    config = kubeconfig(control_plane, api.token(namespace, "finetune-operator"), namespace, tmp_path / "kubeconfig")
-    with Hub(tmp_path / "hub") as hub:
-        rows = tmp_path / "rows.jsonl"
-        pydocs.write_jsonl(rows, pydocs.rows("signature", 120))
-        hub.add("dataset", "org/chat", {"train.jsonl": rows.read_bytes()})
-        hub.add("model", "org/tiny", shutil.copytree(tiny_model, tmp_path / "model"))
-        configuration = {
-            "environment": {"HF_ENDPOINT": hub.url, "OMP_NUM_THREADS": "1"}, "progressSeconds": 1, "namespaces": [namespace],
-            "defaults": {"training": {"runtimeRef": "torch-distributed", "gpusPerWorker": 0}},
-        }  # fmt: skip
-        serving = control_plane.authority.server("kubelet")
-        async with connect() as cluster:
-            with control_plane.api() as apart:
-                async with process_node(cluster, apart, namespace, tmp_path / "node", serving):
-                    yield Site(control_plane, cluster, api, namespace, config, configuration, tmp_path)
-
-
-SPEC: Object = {
-    "dataset": {"uri": "org/chat"},
-    "model": {"uri": "org/tiny"},
-    "training": {
-        "epochs": 1, "effectiveBatchSize": 16, "learningRate": 5e-3, "maxSeqLen": 256, "maxTokensPerGPU": 4096,
-        "osft": {"trainable": "targets"},
-    },
-    "evaluation": {"tasks": []},
-    "gate": {"requirements": [{"metric": "holdout.bits_per_byte", "maxRegression": 0.5}]},
-}  # fmt: skip
-UNTRAINED = {**SPEC, "evaluation": {"enabled": False}, "gate": None}
+    async with connect() as cluster, site_at(control_plane, cluster, namespace, tmp_path, tiny_model) as site:
+        yield site
 
 
 async def test_a_run_goes_from_its_data_to_the_registry(site: Site) -> None:

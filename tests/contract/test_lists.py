@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from contract_objects import Maker
-from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, Kind
+from finetune_operator.api.kinds import CONFIGMAP, EVENT, FINETUNERUN, Kind
 from finetune_operator.loop.cluster import Cluster, Page
 from finetune_operator.loop.errors import Gone, Invalid
 
@@ -44,6 +44,18 @@ async def test_labels_select(cluster: Cluster, make: Maker) -> None:
     ]
     assert names(await cluster.list(CONFIGMAP, labels=make.labels)) == [make.name(suffix) for suffix in "abc"]
     assert names(await cluster.list(CONFIGMAP, "kube-system", labels=make.labels)) == []
+
+
+async def test_fields_select(cluster: Cluster, make: Maker) -> None:
+    for suffix, uid, type_ in (("a", "1", "Warning"), ("b", "1", "Normal"), ("c", "2", "Warning")):
+        about = {"apiVersion": "batch/v1", "kind": "Job", "name": "job", "namespace": "default", "uid": uid}
+        event = {"apiVersion": "v1", "kind": "Event", "metadata": make.config_map(suffix)["metadata"], "involvedObject": about}
+        await cluster.create({**event, "reason": "Told", "message": "x", "type": type_})
+    found = await cluster.list(EVENT, "default", labels=make.labels, fields={"involvedObject.uid": "1", "type": "Warning"})
+    assert names(found) == [make.name("a")]
+    assert names(await cluster.list(EVENT, "default", fields={"metadata.name": make.name("c")})) == [make.name("c")]
+    with pytest.raises(Invalid, match="field label not supported: message"):
+        await cluster.list(EVENT, "default", fields={"message": "x"})
 
 
 async def test_pages_are_of_one_moment(cluster: Cluster, make: Maker) -> None:

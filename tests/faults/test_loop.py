@@ -198,10 +198,10 @@ async def test_a_wire_that_keeps_breaking_only_costs_time(store: Store, seed: in
 
 
 async def test_an_object_that_is_refused_for_good_ends_the_run_with_the_words_of_the_api(store: Store) -> None:
-    wire = _Refusing(store, "Job", Invalid("exceeded quota: compute", 422))
+    wire = _Refusing(store, "Job", Invalid("a policy denies it", 422))
     run = await drive(store, wire)
     assert run.status["failure"]["reason"] == "ChildRefused"
-    assert "exceeded quota" in run.status["failure"]["message"]
+    assert "a policy denies it" in run.status["failure"]["message"]
 
 
 async def test_a_missing_right_is_told_and_the_run_goes_on_once_it_is_there(store: Store) -> None:

@@ -113,7 +113,43 @@ START_FAILED = _reason(
 )  # fmt: skip
 UNSCHEDULABLE = _reason(
     "Unschedulable", Cause.USER, "No node can take the pod.",
-    "Lower resources or gpusPerWorker, correct placement, or wait for a node; the run goes on by itself.",
+    "Correct placement, or wait for a node; the run goes on by itself.",
+)  # fmt: skip
+NO_GPU = _reason(
+    "NoGPU", Cause.USER, "No node has as many free GPUs as the pod requests.",
+    "Wait for one, lower training.gpusPerWorker or evaluation.gpus, or add a GPU node; the run goes on by itself.",
+)  # fmt: skip
+NODES_TOO_SMALL = _reason(
+    "NodesTooSmall", Cause.USER, "No node has the processor, memory or disk that the pod requests.",
+    "Lower the stage's resources, or add a larger node; the run goes on by itself.",
+)  # fmt: skip
+QUOTA_EXCEEDED = _reason(
+    "QuotaExceeded", Cause.USER, "A ResourceQuota of the namespace is used up.",
+    "Wait until something ends, lower the resources, or have the quota raised; the run goes on by itself.",
+)  # fmt: skip
+POD_SECURITY = _reason(
+    "PodSecurity", Cause.USER, "The namespace's pod security standard does not admit the stage's pods.",
+    "Use a runtime whose pods carry the security context that the standard asks for; manifests/samples/runtimes has one.",
+)  # fmt: skip
+SERVICE_ACCOUNT_NOT_FOUND = _reason(
+    "ServiceAccountNotFound", Cause.USER, "The ServiceAccount that serviceAccountName names does not exist.",
+    "Create it, or leave serviceAccountName out; the run goes on by itself.",
+)  # fmt: skip
+STORAGE_CLASS_NOT_FOUND = _reason(
+    "StorageClassNotFound", Cause.USER, "The StorageClass of the workspace's claim does not exist.",
+    "Create it; or delete the run and its claim, and name another in storage.storageClassName.",
+)  # fmt: skip
+NO_SHARED_VOLUMES = _reason(
+    "NoSharedVolumes", Cause.USER, "The StorageClass cannot make volumes that several nodes write to (ReadWriteMany).",
+    "Delete the run and its claim, and name a class of NFS, CephFS, EFS or Azure Files in storage.storageClassName.",
+)  # fmt: skip
+CLAIM_PENDING = _reason(
+    "ClaimPending", Cause.USER, "The workspace's claim gets no volume.",
+    "Have the provisioner of its StorageClass mended, or bind a volume to it; the run goes on by itself.",
+)  # fmt: skip
+FORBIDDEN = _reason(
+    "Forbidden", Cause.USER, "The operator lacks a right that the run needs.",
+    "Give its ServiceAccount the verb on the resource that the message names: manifests/base/roles.yaml has them all.",
 )  # fmt: skip
 CLAIM_NOT_FOUND = _reason(
     "ClaimNotFound", Cause.USER, "The claim that storage.claimName names does not exist.",

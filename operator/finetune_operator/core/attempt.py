@@ -11,15 +11,18 @@ from finetune_operator.api.finetunerun import KIND
 
 from . import naming
 from .decision import Create, Delete, Patch
-from .diagnosis import Diagnosis, diagnose, obstacle, read_result
+from .diagnosis import Diagnosis, diagnose, read_result
 from .draft import Draft
 from .manifests import children
 from .manifests.trainjob import trainjob
 from .observation import ChildState, Object, PodReport, child_ref, child_state, failure_message
+from .obstacles import obstacle, refusal
 from .run import StageRecord
 from .stages import PROGRAMS, STAGE, ProgramStage
 from .stages.base import inputs_digest
 
+STARTING_SECONDS = 2.5
+"""Between two looks at a child that has just been made: what keeps its pods from starting is told within seconds."""
 LEFTOVER_SECONDS = 2.0
 """Between two looks at a child of an earlier run of the same name, which is about to be collected."""
 STOP_SECONDS = 120
@@ -65,7 +68,7 @@ def _create(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
     elif trainer is not None:
         build = trainjob(run, record, needs, trainer)
     else:
-        _block(draft, record, reasons.TRAINER_NOT_INSTALLED.name, reasons.TRAINER_NOT_INSTALLED.meaning)
+        draft.block(record, reasons.TRAINER_NOT_INSTALLED, reasons.TRAINER_NOT_INSTALLED.meaning)
         return
     draft.effects.append(Create(build, child_ref(record)))
 
@@ -97,11 +100,16 @@ def _follow_absent(draft: Draft, stage: ProgramStage, record: StageRecord) -> No
     refused = draft.observed.refused.get(child_ref(record))
     if record.child_uid:
         fail_attempt(draft, stage, record, Diagnosis(reasons.CHILD_LOST, f"{record.child_kind} {record.child_name} was deleted."))
-    elif refused is not None and not refused.forbidden:
-        fail_attempt(draft, stage, record, Diagnosis(reasons.CHILD_REFUSED, refused.message))
+    elif refused is not None:
+        reason, waits = refusal(refused)
+        if waits:
+            draft.block(record, reason, refused.message)
+            _create(draft, stage, record)
+        else:
+            fail_attempt(draft, stage, record, Diagnosis(reason, refused.message))
     elif not draft.suspended:
-        if refused is not None:
-            _block(draft, record, reasons.CHILD_REFUSED.name, refused.message)
+        if record.reason in reasons.CONTROL_REASONS:  # it stands until the child is there
+            draft.block(record, reasons.CONTROL_REASONS[record.reason], record.message or "")
         _create(draft, stage, record)
 
 
@@ -171,19 +179,18 @@ def _wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodRepor
         return
     if held != draft.suspended:
         draft.effects.append(Patch(child_ref(record), {"spec": {"suspend": draft.suspended}}))
-    found = obstacle(pods)
+    found = obstacle(draft.view, record, pods, draft.observed.complaints)
     if found is not None:
-        _block(draft, record, found[0].name, found[1])
+        draft.block(record, *found)
+        draft.look_again(draft.observed.settings.progress_seconds)
     elif any(pod.phase == "Running" for pod in pods):
         draft.record(record.but(reason=reasons.RUNNING, message=None))
         draft.look_again(draft.observed.settings.progress_seconds)
+    elif held:
+        draft.record(record.but(reason=reasons.SUSPENDED, message=None))
     else:
-        draft.record(record.but(reason=reasons.SUSPENDED if held else reasons.STARTING, message=None))
-
-
-def _block(draft: Draft, record: StageRecord, reason: str, message: str) -> None:
-    draft.obstacles.append((reason, message))
-    draft.record(record.but(reason=reason, message=message[:1024]))
+        draft.record(record.but(reason=reasons.STARTING, message=None))
+        draft.look_again(STARTING_SECONDS)
 
 
 def fail_attempt(draft: Draft, stage: ProgramStage, record: StageRecord, diagnosis: Diagnosis) -> None:

@@ -69,7 +69,7 @@ def _stalled(draft: Draft, failure: Mapping[str, Any] | None, ended: bool) -> _L
         return _rejected(draft, "Stalled", "True")
     if draft.obstacles:
         reason, message = draft.obstacles[0]
-        return ("Stalled", "True", reason, message)
+        return ("Stalled", "True", reason.name, f"{message.rstrip(' .')}. {reason.remedy}")
     return None
 
 
@@ -143,7 +143,7 @@ def _message(draft: Draft) -> str | None:
     if draft.rejected and draft.records[GATE].message:
         return f"{reasons.GATE_REJECTED}: {draft.records[GATE].message}"
     if draft.obstacles:
-        return f"{draft.obstacles[0][0]}: {draft.obstacles[0][1]}"
+        return f"{draft.obstacles[0][0].name}: {draft.obstacles[0][1]}"
     for record in draft.records.values():
         if record.state == "Retrying":
             return f"{record.name}: {record.reason}, attempt {record.attempt + 1} follows"

@@ -117,24 +117,3 @@ def _matching_line(pattern: re.Pattern[str], log: str) -> str:
         if pattern.search(line):
             return line.strip()[:300]
     return ""
-
-
-_WAITING: tuple[tuple[tuple[str, ...], Reason], ...] = (
-    (
-        ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"),
-        reasons.IMAGE_PULL_FAILED,
-    ),
-    (("CreateContainerConfigError",), reasons.SECRET_MISSING),
-    (("CreateContainerError", "RunContainerError", "PostStartHookError", "CrashLoopBackOff"), reasons.START_FAILED),
-)
-
-
-def obstacle(pods: tuple[PodReport, ...]) -> tuple[Reason, str] | None:
-    """What keeps an attempt's pods from starting, if something does: the run waits until somebody mends it."""
-    for pod in pods:
-        if pod.unschedulable:
-            return reasons.UNSCHEDULABLE, pod.unschedulable
-        for words, reason in _WAITING:
-            if pod.waiting in words:
-                return reason, pod.waiting_message or pod.waiting
-    return None

@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from finetune_contract.reasons import Reason
+
 from .decision import Effect
 from .observation import Observed
 from .paths import Json
@@ -24,7 +26,7 @@ class Draft:
         self.records: dict[str, StageRecord] = dict(run.stages)
         self.fields: Json = {}
         self.effects: list[Effect] = []
-        self.obstacles: list[tuple[str, str]] = []
+        self.obstacles: list[tuple[Reason, str]] = []
         """Reason and sentence of each thing that only somebody outside can mend."""
         self._again: float | None = None
 
@@ -64,6 +66,11 @@ class Draft:
         for field, value in found.items():
             old = self.get(field)
             self.fields[field] = {**(old or {}), **value} if isinstance(value, dict) else value
+
+    def block(self, record: StageRecord, reason: Reason, message: str) -> None:
+        """A stage waits for something that only somebody outside can mend."""
+        self.obstacles.append((reason, message))
+        self.record(record.but(reason=reason.name, message=message[:1024] or None))
 
     def look_again(self, seconds: float) -> None:
         """Ask for another pass after that time at the latest."""

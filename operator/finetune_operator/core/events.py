@@ -48,6 +48,7 @@ def _told(record: StageRecord, *, known: bool) -> Event | None:
 def _run_events(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Event]:
     if after.get("startedAt") and (not before.get("startedAt") or after.get("round") != before.get("round")):
         yield Event("Normal", "RunStarted", f"round {after.get('round', 1)}")
+    yield from _obstacle_events(before, after)
     if after.get("finishedAt") and not before.get("finishedAt"):
         failure = after.get("failure")
         if failure:
@@ -56,3 +57,15 @@ def _run_events(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
             yield Event("Warning", reasons.GATE_REJECTED, str((after.get("summary") or {}).get("message", "")))
         else:
             yield Event("Normal", "RunSucceeded", str((after.get("summary") or {}).get("model", "")))
+
+
+def _obstacle_events(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Event]:
+    """What the run waits for, once for each reason."""
+    old, new = _stalled(before), _stalled(after)
+    if new is not None and not after.get("finishedAt") and (old is None or old["reason"] != new["reason"]):
+        yield Event("Warning", new["reason"], new["message"])
+
+
+def _stalled(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    found = (condition for condition in status.get("conditions") or () if condition["type"] == "Stalled")
+    return next((condition for condition in found if condition["status"] == "True"), None)

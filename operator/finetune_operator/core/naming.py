@@ -41,6 +41,12 @@ def claim_name(run: str) -> str:
     return _fit(run, "-workspace", OBJECT_LIMIT)
 
 
+def workspace_claim(run: Run) -> str:
+    """The claim that a run works on: the one that it names, else its own."""
+    named = (run.resolved.get("storage") or {}).get("claimName")
+    return str(named) if named else claim_name(run.name)
+
+
 def entry_name(digest: str) -> str:
     """The ConfigMap with the training program: one a namespace and program, shared by runs, owned by none."""
     return f"finetune-entry-{digest[:16]}"

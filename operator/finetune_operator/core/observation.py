@@ -12,9 +12,11 @@ from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, KINDS, SERVICE_AC
 from . import naming
 from .run import Run, StageRecord
 from .settings import Settings
-from .times import duration, moment
+from .times import duration, moment, seconds_between
 
 Object = Mapping[str, Any]
+LOOKS = 20
+"""At a log, in the time that a stage has run."""
 CHILD_KINDS: dict[str, Kind] = {kind.name: kind for kind in KINDS}
 
 
@@ -32,6 +34,15 @@ class Refused:
 
     message: str
     forbidden: bool = False
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What a controller says of an object in an Event: its word, its sentence, and for how many seconds it has been saying so."""
+
+    reason: str
+    message: str
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,9 @@ class PodReport:
     disrupted: bool = False
     gone: bool = False
     """Being deleted: its end is nobody's fault."""
+    placed: bool = False
+    """A node has been chosen for it."""
+    created_at: str | None = None
 
     @classmethod
     def parse(cls, pod: Object) -> PodReport:
@@ -85,7 +99,8 @@ class PodReport:
             rejected=status.get("reason", "") if status.get("phase") == "Failed" else "",
             rejected_message=status.get("message", ""),
             disrupted=(conditions.get("DisruptionTarget") or {}).get("status") == "True",
-            gone=bool(metadata.get("deletionTimestamp")),
+            gone=bool(metadata.get("deletionTimestamp")), placed=bool((pod.get("spec") or {}).get("nodeName")),
+            created_at=metadata.get("creationTimestamp"),
         )  # fmt: skip
 
     @property
@@ -144,6 +159,7 @@ class Observed:
         objects: those of :func:`needs` that exist.
         pods: pods of the stages that have a child, by stage, ranks ascending.
         logs: ends of logs, by pod.
+        complaints: what controllers say of the objects that keep a stage waiting, newest first.
         refused: effects that the API refused since the decision before.
         leftovers: all children of the run, asked for when they are to be removed.
     """
@@ -152,6 +168,7 @@ class Observed:
     objects: Mapping[Ref, Object] = field(default_factory=dict)
     pods: Mapping[str, tuple[PodReport, ...]] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
+    complaints: Mapping[Ref, tuple[Complaint, ...]] = field(default_factory=dict)
     refused: Mapping[Ref, Refused] = field(default_factory=dict)
     leftovers: tuple[Ref, ...] = ()
 
@@ -179,12 +196,11 @@ def needs(run: Run) -> tuple[Ref, ...]:
 
 def workspace_refs(run: Run) -> tuple[Ref, ...]:
     """The claim and the two ConfigMaps that every stage mounts, and the account that it runs as where that is ours."""
-    storage = run.resolved.get("storage") or {}
     entry = str((run.status.get("resolved") or {}).get("entryDigest", ""))
     ours = run.resolved.get("serviceAccountName") == naming.STAGE_ACCOUNT
     return (
         *((Ref(SERVICE_ACCOUNT, naming.STAGE_ACCOUNT),) if ours else ()),
-        Ref(CLAIM, storage.get("claimName") or naming.claim_name(run.name)),
+        Ref(CLAIM, naming.workspace_claim(run)),
         Ref(CONFIGMAP, naming.inputs_name(run.name, run.round)),
         Ref(CONFIGMAP, naming.entry_name(entry)),
     )
@@ -206,8 +222,18 @@ def log_wanted(
     running = [pod for pod in pods if pod.phase == "Running" and pod.rank == 0]
     if not running or record.state != "Running":
         return None
-    due = last_report is None or (moment(now_stamp) - moment(last_report)).total_seconds() >= settings.progress_seconds
+    due = last_report is None or (seconds_between(last_report, now_stamp) or 0.0) >= look_seconds(record, now_stamp, settings)
     return running[0].name if due else None
+
+
+def look_seconds(record: StageRecord, now_stamp: str, settings: Settings) -> float:
+    """The least time between two looks at a running stage's log.
+
+    On a cluster each one goes through the API server to a kubelet, so that a stage of hours is looked at every few minutes: 20 times
+    in what it has taken so far. Local logs are files.
+    """
+    active = 0.0 if settings.mode == "local" else seconds_between(record.started_at, now_stamp) or 0.0
+    return max(settings.progress_seconds, active / LOOKS)
 
 
 def cleanup_due(run: Run, now_stamp: str) -> bool:

@@ -30,10 +30,12 @@ from .draft import Draft
 from .events import events
 from .manifests import children
 from .observation import Observed, Ref, cleanup_due, workspace_refs
+from .obstacles import refusal
 from .paths import Json
 from .progress import watch_progress
 from .resolve import Refusal, resolve
 from .run import Run, StageRecord
+from .settings import Settings
 from .stages import GATE, ORDER, PROGRAMS, RERUN_FROM, STAGE, STAGES, WORKSPACE
 from .times import duration, moment, seconds_between, stamp
 from .trim import size_of, trim
@@ -121,8 +123,26 @@ def hold_unknown_contract(run: Run, observed: Observed, now: datetime) -> Decisi
         return None
     draft = Draft(run, observed, now)
     message = f"The run was started under contract version {version}; this release knows {CONTRACT_VERSION}."
-    draft.obstacles.append((reasons.CONTRACT_UNKNOWN.name, message))
+    draft.obstacles.append((reasons.CONTRACT_UNKNOWN, message))
     return Decision({**run.status, "conditions": conditions(draft), "phase": run.status.get("phase")})
+
+
+def hold_without_right(run: Run, message: str, now: datetime) -> Decision:
+    """A run of which nothing can be observed, because the operator may not read what it needs, is held and says so."""
+    if run.ended or run.deleting:
+        return Decision(dict(run.status))
+    draft = Draft(run, _NOTHING, now)
+    draft.obstacles.append((reasons.FORBIDDEN, message))
+    found = {
+        "conditions": conditions(draft),
+        "phase": phase(draft),
+        "summary": summary(draft),
+        "observedGeneration": run.generation,
+    }
+    return Decision({**run.status, **found}, events=events(run.status, run.stages, found, draft.records))
+
+
+_NOTHING = Observed(Settings("cluster", "", {}, ""))
 
 
 def advance(run: Run, observed: Observed, now: datetime) -> Decision:
@@ -216,15 +236,11 @@ def _prepare_workspace(draft: Draft) -> None:
     if record.state == "Running" and not missing:
         draft.record(record.but(state="Succeeded", finished_at=draft.time, reason=reasons.SUCCEEDED, message=None))
         return
-    record = record.but(
-        state="Running",
-        round=draft.run.round,
-        attempt=1,
-        started_at=record.started_at or draft.time,
-        reason=reasons.RUNNING,
-        message=None,
-    )
-    draft.record(record)
+    record = record.but(state="Running", round=draft.run.round, attempt=1, started_at=record.started_at or draft.time)
+    if record.reason in reasons.CONTROL_REASONS:  # it stands until everything is there
+        draft.block(record, reasons.CONTROL_REASONS[record.reason], record.message or "")
+    else:
+        draft.record(record.but(reason=reasons.RUNNING, message=None))
     for ref in missing:
         _make(draft, record, ref)
 
@@ -233,13 +249,11 @@ def _make(draft: Draft, record: StageRecord, ref: Ref) -> None:
     run, settings = draft.view, draft.observed.settings
     refused = draft.observed.refused.get(ref)
     if refused is not None:
-        draft.obstacles.append((reasons.CHILD_REFUSED.name, refused.message))
-        draft.record(record.but(reason=reasons.CHILD_REFUSED.name, message=refused.message[:1024]))
+        draft.block(record, refusal(refused)[0], refused.message)
     if ref.kind == CLAIM and run.resolved["storage"].get("claimName"):
         if record.started_at != draft.time:
             message = f"The claim {ref.name}, which storage.claimName names, does not exist."
-            draft.obstacles.append((reasons.CLAIM_NOT_FOUND.name, message))
-            draft.record(record.but(reason=reasons.CLAIM_NOT_FOUND.name, message=message))
+            draft.block(record, reasons.CLAIM_NOT_FOUND, message)
         draft.look_again(settings.progress_seconds)
     elif ref.kind == SERVICE_ACCOUNT:
         draft.effects.append(Create(children.stage_account(run.namespace), ref))

@@ -1,49 +1,132 @@
-"""Progress of the stage that people wait for, out of the ends of logs."""
+"""Progress of the stage that people wait for: what its TrainJob says where somebody writes it there, else the end of its log.
+
+Who writes into a TrainJob is not ours: Trainer's own status server (2.2 and later, feature gate ``TrainJobStatus``), or the
+controller of OpenShift AI. Everything here is read with tolerance, and a report that is older than another one loses.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
-from finetune_contract.progress import Progress, last
+from finetune_contract.progress import Progress, from_rhoai, last
 from finetune_contract.result import HISTORY_LIMIT, LossPoint, thin
 
 from .draft import Draft
-from .paths import Json
-from .times import stamp
+from .paths import Json, lookup
+from .run import StageRecord
+from .times import moment, stamp
 
+T = TypeVar("T")
+RHOAI_STATUS = "trainer.opendatahub.io/trainerStatus"
+"""The annotation in which OpenShift AI keeps a TrainJob's progress, as JSON."""
 _IMPORTANCE = ("training", "evaluation", "baseline", "model", "dataset", "registration")
+_LARGEST = 2**63 - 1
+"""The API server takes no whole number beyond."""
 
 
 def watch_progress(draft: Draft) -> None:
-    """Put the newest report of the most important running stage into status; clear it where nothing runs."""
+    """Put the newest report of the most important running stage into status; clear that of a stage that no longer runs."""
+    told = (draft.run.status.get("progress") or {}).get("stage")
     for name in _IMPORTANCE:
         record = draft.records.get(name)
         if record is None or record.state != "Running":
             continue
-        for pod in draft.observed.pods.get(name, ()):
-            report = last(draft.observed.logs.get(pod.name, "")) if pod.rank == 0 else None
-            if report is not None:
-                _tell(draft, name, report)
-                return
-        if (draft.run.status.get("progress") or {}).get("stage") == name:
+        report = max(_reports(draft, record), key=lambda report: _seconds(draft, report), default=None)
+        if report is not None:
+            _tell(draft, name, report)
             return
-    if not any(record.state == "Running" for record in draft.records.values()):
-        draft.fields["progress"] = None
+        if told == name:
+            return
+    draft.fields["progress"] = None
+
+
+def _reports(draft: Draft, record: StageRecord) -> Iterator[Progress]:
+    """What is said of a stage now. Of two reports of the same second the first counts."""
+    child = draft.observed.child(record) or {}
+    annotation = (lookup(child, "metadata.annotations") or {}).get(RHOAI_STATUS)
+    logs = (draft.observed.logs.get(pod.name, "") for pod in draft.observed.pods.get(record.name, ()) if pod.rank == 0)
+    found = (of_trainer(lookup(child, "status.trainerStatus")), of_rhoai(annotation), *map(of_log, logs))
+    yield from (report for report in found if report is not None)
+
+
+def of_trainer(status: Any) -> Progress | None:
+    """The report in a TrainJob's ``status.trainerStatus``: numbers of the trainer are texts there, by names of its own."""
+    if not isinstance(status, Mapping):
+        return None
+    entries = status.get("metrics")
+    entries = [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+    metrics = {entry["name"]: entry.get("value") for entry in entries if isinstance(entry.get("name"), str)}
+    return _dated({
+        **status, "currentStep": metrics.get("current_step"), "totalSteps": metrics.get("total_steps"),
+        "currentEpoch": metrics.get("current_epoch", metrics.get("epoch")),
+        "trainMetrics": {"loss": metrics.get("loss"), "throughput": metrics.get("tokens_per_second")},
+    })  # fmt: skip
+
+
+def of_rhoai(annotation: Any) -> Progress | None:
+    """The report in OpenShift AI's annotation."""
+    data = _tolerantly(lambda: json.loads(annotation)) if isinstance(annotation, str) else None
+    return _dated(data) if isinstance(data, Mapping) else None
+
+
+def of_log(log: str) -> Progress | None:
+    """The newest report in the end of a stage's log."""
+    return _tolerantly(lambda: last(log))
+
+
+def _dated(data: Mapping[str, Any]) -> Progress | None:
+    """A report that others keep. One that does not say when it was made cannot be weighed against another, and is left out."""
+    time = data.get("lastUpdatedTime")
+    seconds = _tolerantly(lambda: _since_1970(time)) if isinstance(time, str) else None
+    report = _tolerantly(lambda: from_rhoai({**data, "time": None, "note": None}))
+    return replace(report, time=seconds) if report is not None and seconds is not None else None
+
+
+def _since_1970(time: str) -> int:
+    found = moment(time)
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+
+
+def _tolerantly(read: Callable[[], T]) -> T | None:
+    """What is read; nothing where others wrote no JSON, no time, or what nests or counts beyond all bounds."""
+    try:
+        return read()
+    except (ValueError, OverflowError, RecursionError):
+        return None
+
+
+def _seconds(draft: Draft, report: Progress) -> int:
+    """When a report was made. Clocks differ: none is from the future, and one without a time is as new as the log that holds it."""
+    now = int(draft.now.timestamp())
+    return now if report.time is None else max(0, min(now, report.time))
 
 
 def _tell(draft: Draft, stage: str, report: Progress) -> None:
-    found: Json = {
-        "stage": stage, "percent": report.percent, "step": report.step, "totalSteps": report.total_steps, "epoch": report.epoch,
-        "etaSeconds": report.eta_seconds, "loss": report.loss, "tokensPerSecond": report.tokens_per_second, "note": report.note,
-        "lastReport": draft.time if report.time is None else _stamp_of(report.time),
+    known = draft.run.status.get("progress") or {}
+    known = known if known.get("stage") == stage else {}
+    values = {
+        "stage": stage, "percent": report.percent, "step": _whole(report.step), "totalSteps": _whole(report.total_steps),
+        "epoch": report.epoch, "etaSeconds": _whole(report.eta_seconds), "loss": report.loss,
+        "tokensPerSecond": report.tokens_per_second, "note": report.note,
     }  # fmt: skip
-    draft.fields["progress"] = {key: value for key, value in found.items() if value is not None}
-    if stage == "training" and report.loss is not None and report.step is not None:
-        _extend_history(draft, LossPoint(report.step, report.loss))
+    found: Json = {key: value for key, value in values.items() if value is not None}
+    seconds = _seconds(draft, report)
+    said = stamp(datetime.fromtimestamp(seconds, UTC))
+    same = {**known, "lastReport": said} == {**found, "lastReport": said}
+    if said < known.get("lastReport", "") or (same and seconds != report.time):
+        return  # older than what is known; or the same words, dated by ourselves: writing them again would tell nothing
+    draft.fields["progress"] = {**found, "lastReport": said}
+    if stage == "training" and "loss" in found and "step" in found:
+        _extend_history(draft, LossPoint(found["step"], found["loss"]))
 
 
-def _stamp_of(seconds: int) -> str:
-    return stamp(datetime.fromtimestamp(seconds, UTC))
+def _whole(number: int | None) -> int | None:
+    """A count that status can hold."""
+    return number if number is not None and 0 <= number <= _LARGEST else None
 
 
 def _extend_history(draft: Draft, point: LossPoint) -> None:

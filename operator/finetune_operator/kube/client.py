@@ -26,6 +26,8 @@ FIELD_MANAGER = "finetune-operator"
 
 _WATCH_SECONDS = 300
 _CONNECT_SECONDS = 10.0
+_QUIET_LOG_SECONDS = 300.0
+"""How long a log may say nothing: a connection that died silently is begun again after that time."""
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON = "application/json"
 
@@ -73,11 +75,14 @@ class ApiServer:
         namespace: str | None = None,
         *,
         labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
         limit: int = PAGE,
         continue_: str | None = None,
     ) -> Page:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.list`."""
         query = {"limit": str(limit), **_selection(labels), **({"continue": continue_} if continue_ else {})}
+        if fields:
+            query["fieldSelector"] = _equal(fields)
         answer = await self._call("GET", kind.path(namespace), query)
         # The items of built-in kinds come without their type.
         items = [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in answer.get("items") or ()]
@@ -169,6 +174,14 @@ class ApiServer:
         async with self._answer("GET", POD.path(namespace, pod, "log"), query) as response:
             return (await response.read()).decode(errors="replace")
 
+    async def follow_log(self, namespace: str, pod: str, *, container: str | None = None) -> AsyncGenerator[bytes, None]:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.follow_log`."""
+        query = {"follow": "true", **({"container": container} if container else {})}
+        limits = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_QUIET_LOG_SECONDS)
+        async with self._answer("GET", POD.path(namespace, pod, "log"), query, limits=limits) as response:
+            async for piece in response.content.iter_any():
+                yield piece
+
     async def document(self, path: str) -> Object:
         """What the server answers at a path of its own: discovery, its OpenAPI documents. Raises ``NotFound``."""
         return await self._call("GET", path)
@@ -237,4 +250,8 @@ class ApiServer:
 
 
 def _selection(labels: Mapping[str, str] | None) -> dict[str, str]:
-    return {"labelSelector": ",".join(f"{name}={value}" for name, value in labels.items())} if labels else {}
+    return {"labelSelector": _equal(labels)} if labels else {}
+
+
+def _equal(wanted: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in wanted.items())

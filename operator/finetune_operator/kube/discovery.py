@@ -46,7 +46,7 @@ async def detect_trainer(server: ApiServer) -> Trainer | None:
     """The shape of the Trainer at hand; ``None`` where there is none, or one older than 2.1."""
     try:
         found = await server.document(f"/openapi/v3/apis/{TRAINJOB.group}/{TRAINJOB.version}")
-    except NotFound:
+    except (NotFound, ValueError):  # for a moment after a definition is gone, the server answers 200 and not a byte
         return None
     for schema in (lookup(found, "components.schemas") or {}).values():
         types = schema.get("x-kubernetes-group-version-kind") or ()

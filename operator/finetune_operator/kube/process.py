@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import aiohttp
 
 from finetune_operator.api.kinds import FINETUNERUN, TRAINJOB, Kind
-from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Trainer
 from finetune_operator.loop.controller import CHILD_KINDS, Controller, runs
 from finetune_operator.loop.errors import ApiError
@@ -115,7 +114,7 @@ class _Operator:
         """Drive runs until told to stop. What the cluster serves is looked at now and then, and watched anew when it changes."""
         configuration = self.wiring.configuration
         places = Places(self.server, configuration)
-        controller = Controller(self.server, places.settings, witness=Witness(self.metrics))
+        controller = Controller(self.server, places.settings, configuration.namespaces, witness=Witness(self.metrics))
         self.health.leads = True
         self.health.heard()
         self.metrics.leader.set(1)
@@ -172,7 +171,7 @@ class _Operator:
         """Count the runs now and then: what proves that the API server is heard, too."""
         while True:
             try:
-                found = Counter([str(Run.parse(run).status.get("phase", "Pending")) async for run in runs(self.server)])
+                found = await self._phases()
             except ApiError as error:
                 log.warning("counting runs: %s", error)
             else:
@@ -181,3 +180,7 @@ class _Operator:
                 for phase, count in found.items():
                     self.metrics.runs.labels(phase).set(count)
             await asyncio.sleep(self.wiring.probe_seconds)
+
+    async def _phases(self) -> Counter[str]:
+        found = runs(self.server, self.wiring.configuration.namespaces)
+        return Counter([str((run.get("status") or {}).get("phase", "Pending")) async for run in found])

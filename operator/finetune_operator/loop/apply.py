@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_operator.api.finetunerun import API_VERSION, KIND
@@ -17,30 +19,48 @@ from .cluster import Cluster, Object
 from .errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 
 
-async def apply(cluster: Cluster, document: Object, decision: Decision, time: str) -> dict[Ref, Refused]:
-    """Do what was decided; what the API refuses for good is returned, for the next decision to tell the user.
+@dataclass(frozen=True)
+class Applied:
+    """What came of a decision.
+
+    Attributes:
+        version: of the run, as it was read or as its status was written.
+        made: the objects that this very call has made.
+        refused: the effects that the API refuses for good, for the next decision to tell the user.
+    """
+
+    version: str
+    made: tuple[Object, ...] = ()
+    refused: Mapping[Ref, Refused] = field(default_factory=dict)
+
+
+async def apply(cluster: Cluster, document: Object, decision: Decision, time: str) -> Applied:
+    """Do what was decided.
 
     Raises:
         Conflict: the run changed since it was read: decide again.
         ApiError: a call failed; what was done before it stays done, and the next pass does the rest.
     """
     run = Run.parse(document)
+    version = document["metadata"]["resourceVersion"]
     change = difference(run.status, decision.status)
     if change:
-        patch = {"metadata": {"resourceVersion": document["metadata"]["resourceVersion"]}, "status": change}
-        await cluster.patch_status(FINETUNERUN, run.namespace, run.name, patch)
-    refused = {}
+        patch = {"metadata": {"resourceVersion": version}, "status": change}
+        written = await cluster.patch_status(FINETUNERUN, run.namespace, run.name, patch)
+        version = written["metadata"]["resourceVersion"]
+    made, refused = [], {}
     for effect in decision.effects:
         try:
-            await _carry_out(cluster, run.namespace, effect)
+            if await _carry_out(cluster, run.namespace, effect) and isinstance(effect, Create):
+                made.append(effect.manifest)
         except (Invalid, Forbidden) as error:
             refused[effect.ref] = Refused(error.message, isinstance(error, Forbidden))
-    for event in decision.events:
-        await _post(cluster, run, event, time)
-    return refused
+    await asyncio.gather(*(_post(cluster, run, event, time) for event in decision.events))
+    return Applied(version, tuple(made), refused)
 
 
-async def _carry_out(cluster: Cluster, namespace: str, effect: Effect) -> None:
+async def _carry_out(cluster: Cluster, namespace: str, effect: Effect) -> bool:
+    """Whether it was this call that has done it."""
     try:
         if isinstance(effect, Create):
             await cluster.create(effect.manifest)
@@ -50,7 +70,8 @@ async def _carry_out(cluster: Cluster, namespace: str, effect: Effect) -> None:
             await cluster.patch(effect.ref.kind, namespace, effect.ref.name, effect.patch)
     except (AlreadyExists, NotFound, Conflict):
         # Somebody was faster, or the object is another one by now: the next pass looks at what is there.
-        return
+        return False
+    return True
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

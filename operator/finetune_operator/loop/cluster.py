@@ -7,7 +7,7 @@ it does not know.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -52,10 +52,15 @@ class Cluster(Protocol):
         namespace: str | None = None,
         *,
         labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
         limit: int = PAGE,
         continue_: str | None = None,
     ) -> Page:
-        """A page of the objects of a namespace (of all, without one) that carry all ``labels``. Raises ``Gone``."""
+        """A page of the objects of a namespace (of all, without one) with all ``labels`` and ``fields``. Raises ``Gone``.
+
+        Fields are told by their paths; which ones a kind can be selected by is fixed: an Event by those of ``involvedObject``,
+        by ``type`` and ``reason``, everything by its name and namespace.
+        """
         ...
 
     def watch(
@@ -104,4 +109,11 @@ class Cluster(Protocol):
         limit_bytes: int | None = None,
     ) -> str:
         """The log of a container, or its end. Raises ``NotFound``, ``Invalid`` while the container has not started."""
+        ...
+
+    def follow_log(self, namespace: str, pod: str, *, container: str | None = None) -> AsyncGenerator[bytes, None]:
+        """The log of a container from its beginning, piece by piece, as it comes; ends with the container, or with the connection.
+
+        Raises as :meth:`pod_log` does.
+        """
         ...

@@ -5,27 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind
+from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind, kind_of
 from finetune_operator.core import naming
 from finetune_operator.core.decision import Decision
-from finetune_operator.core.plan import plan
+from finetune_operator.core.observation import Observed
+from finetune_operator.core.plan import hold_without_right, plan
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.times import stamp
 
-from .apply import apply
+from .apply import Applied, apply
 from .cluster import Cluster, Object
-from .errors import ApiError, Conflict, NotFound
+from .errors import ApiError, Conflict, Forbidden, NotFound
+from .news import Key, News, Told
 from .observe import observe
 from .queue import KeyedQueue
 from .watch import changes
-
-Key = tuple[str, str]
-"""Namespace and name of a run."""
 
 SettingsSource = Callable[[str], Awaitable[Settings]]
 """What the place is like for the runs of a namespace, now."""
@@ -41,23 +40,29 @@ WORKERS = 16
 RESYNC_SECONDS = 300.0
 """Every run that has not ended is looked at at least that often: lost events cost that much time, and nothing else."""
 
+_NOTHING = Observed(Settings("cluster", "", {}, ""))
+
 
 class Controller:
-    """Drives the runs of a cluster (or of one namespace) to their ends."""
+    """Drives the runs of a cluster (or of some namespaces) to their ends."""
 
     def __init__(
         self,
         cluster: Cluster,
         settings: SettingsSource,
-        namespace: str | None = None,
+        namespaces: Sequence[str] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         witness: Witness | None = None,
+        *,
+        resync_seconds: float = RESYNC_SECONDS,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
-        self._namespace = namespace
+        self._namespaces = tuple(namespaces)
         self._clock = clock
         self._witness = witness
+        self._resync_seconds = resync_seconds
+        self._news = News()
         self.queue: KeyedQueue[Key] = KeyedQueue()
 
     async def reconcile(self, key: Key) -> float | None:
@@ -69,19 +74,38 @@ class Controller:
         try:
             document = await self._cluster.get(FINETUNERUN, *key)
         except NotFound:
+            self._news.forget(key)
             return None
         began = asyncio.get_running_loop().time()
-        now, run, settings = self._clock(), Run.parse(document), await self._settings(key[0])
-        observed = await observe(self._cluster, run, settings, now)
+        now, run = self._clock(), Run.parse(document)
+        version = document["metadata"]["resourceVersion"]
+        try:
+            settings = await self._settings(key[0])
+            observed = await observe(self._cluster, run, settings, now)
+        except Forbidden as error:
+            await apply(self._cluster, document, hold_without_right(run, error.message, now), stamp(now))
+            raise
         decision = plan(run, observed, now)
-        refused = await apply(self._cluster, document, decision, stamp(now))
+        applied = await apply(self._cluster, document, decision, stamp(now))
         if self._witness is not None:
             self._witness(run, decision, asyncio.get_running_loop().time() - began)
-        if refused:
+        if applied.refused:
             document = await self._cluster.get(FINETUNERUN, *key)
-            decision = plan(Run.parse(document), replace(observed, refused=refused), now)
-            await apply(self._cluster, document, replace(decision, effects=()), stamp(now))
-            return settings.retry_seconds
+            decision = plan(Run.parse(document), replace(observed, refused=applied.refused), now)
+            told = await apply(self._cluster, document, replace(decision, effects=()), stamp(now))
+            missed = self._news.passed(key, version, applied.version, told.version)
+            return 0.0 if missed else settings.retry_seconds
+        return self._next(key, decision, version, applied)
+
+    def _next(self, key: Key, decision: Decision, version: str, applied: Applied) -> float | None:
+        """When to look again: at once if the pass missed something, or has made what no watch tells of."""
+        kinds = [kind_of(manifest) for manifest in applied.made]
+        for manifest, kind in zip(applied.made, kinds, strict=True):
+            if kind in CHILD_KINDS:
+                self._news.made(key, manifest)
+        missed = self._news.passed(key, version, applied.version)
+        if missed or any(kind not in CHILD_KINDS for kind in kinds):
+            return 0.0
         return decision.again_in
 
     async def work(self) -> None:
@@ -105,24 +129,61 @@ class Controller:
             finally:
                 self.queue.done(key, failed=failed)
 
-    async def feed(self, kind: Kind, labels: Mapping[str, str] | None = None) -> None:
+    async def feed(self, kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None) -> None:
         """Put the run of every object that changes on the queue, for ever."""
-        async for change in changes(self._cluster, kind, self._namespace, labels):
-            self.enqueue(kind, change.object)
+        async for change in changes(self._cluster, kind, namespace, labels):
+            if change.type != "BOOKMARK":
+                self.hear(kind, change.object, change.type)
+
+    def hear(self, kind: Kind, item: Object, told: Told) -> None:
+        """Have the run looked at that an object is, or belongs to by its label, if what a watch tells of it is new."""
+        metadata = item["metadata"]
+        name = metadata["name"] if kind == FINETUNERUN else (metadata.get("labels") or {}).get(naming.RUN_LABEL)
+        if not name:
+            return
+        key = (metadata.get("namespace", "default"), name)
+        if kind != FINETUNERUN:
+            wakes = self._news.of_child(key, kind, item, told)
+        elif told == "DELETED":
+            self._news.forget(key)
+            return
+        else:
+            wakes = not self._rests(key, item)
+            if wakes and told is None:  # after a break of the watch nobody knows what was missed
+                self._news.forget(key)
+            elif wakes:
+                wakes = self._news.of_run(key, metadata["resourceVersion"], busy=self.queue.busy(key))
+        if wakes:
+            self.queue.add(key)
+
+    def _rests(self, key: Key, document: Object) -> bool:
+        """Whether a run has ended and leaves nothing to do before its time: as ``plan`` says without looking at the cluster."""
+        run = Run.parse(document)
+        if not run.ended:
+            return False
+        decision = plan(run, _NOTHING, self._clock())
+        if decision.effects or decision.status != run.status:
+            return False
+        self._news.settle(key)
+        if decision.again_in is not None:
+            self.queue.add_after(key, decision.again_in)
+        return True
 
     def enqueue(self, kind: Kind, item: Object) -> None:
-        """Have the run looked at that an object is, or belongs to by its label."""
+        """Have the run looked at that an object is, or belongs to by its label, whatever is known of it."""
         metadata = item["metadata"]
         name = metadata["name"] if kind == FINETUNERUN else (metadata.get("labels") or {}).get(naming.RUN_LABEL)
         if name:
-            self.queue.add((metadata.get("namespace", "default"), name))
+            key = (metadata.get("namespace", "default"), name)
+            self._news.forget(key)
+            self.queue.add(key)
 
     async def resync(self) -> None:
         """Look at every run now and then, for ever."""
         while True:
-            await asyncio.sleep(RESYNC_SECONDS)
+            await asyncio.sleep(self._resync_seconds)
             try:
-                async for document in runs(self._cluster, self._namespace):
+                async for document in runs(self._cluster, self._namespaces):
                     if not Run.parse(document).ended:
                         self.enqueue(FINETUNERUN, document)
             except ApiError as error:
@@ -132,7 +193,12 @@ class Controller:
     async def running(self, workers: int = WORKERS, *, watching: bool = True) -> AsyncIterator[None]:
         """The loop as a context: inside it, runs move. Without ``watching`` somebody else puts them on the queue."""
         ours = {naming.MANAGED_BY_LABEL: naming.MANAGED_BY}
-        watches = [self.feed(FINETUNERUN), *(self.feed(kind, ours) for kind in CHILD_KINDS)] if watching else []
+        where = (self._namespaces or (None,)) if watching else ()
+        watches = [
+            self.feed(kind, namespace, ours if kind in CHILD_KINDS else None)
+            for namespace in where
+            for kind in (FINETUNERUN, *CHILD_KINDS)
+        ]
         tasks = [asyncio.create_task(job) for job in (*watches, self.resync(), *(self.work() for _ in range(workers)))]
         try:
             yield
@@ -142,13 +208,14 @@ class Controller:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def runs(cluster: Cluster, namespace: str | None = None) -> AsyncIterator[Object]:
-    """All FineTuneRuns, page by page."""
-    continue_ = None
-    while True:
-        page = await cluster.list(FINETUNERUN, namespace, continue_=continue_)
-        for document in page.items:
-            yield document
-        continue_ = page.continue_
-        if not continue_:
-            return
+async def runs(cluster: Cluster, namespaces: Sequence[str] = ()) -> AsyncIterator[Object]:
+    """All FineTuneRuns (of some namespaces), page by page."""
+    for namespace in namespaces or (None,):
+        continue_ = None
+        while True:
+            page = await cluster.list(FINETUNERUN, namespace, continue_=continue_)
+            for document in page.items:
+                yield document
+            continue_ = page.continue_
+            if not continue_:
+                break

@@ -17,11 +17,13 @@ from finetune_operator.core.observation import (
     log_wanted,
     needs,
 )
+from finetune_operator.core.obstacles import unexplained
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.times import stamp
 
 from .cluster import Cluster, Object
+from .complaints import complaints
 from .errors import ApiError, NotFound
 
 LOG_LINES = 50
@@ -39,10 +41,12 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime)
     found = await asyncio.gather(*(_get(cluster, run.namespace, ref) for ref in refs))
     reports = await asyncio.gather(*(_pods(cluster, run, record) for record in stages))
     pods = {record.name: report for record, report in zip(stages, reports, strict=True)}
+    objects = {ref: item for ref, item in zip(refs, found, strict=True) if item is not None}
     logs = await _logs(cluster, run, pods, settings=settings, now=now)
     return Observed(
         settings=settings,
-        objects={ref: item for ref, item in zip(refs, found, strict=True) if item is not None},
+        objects=objects,
+        complaints=await complaints(cluster, run.namespace, unexplained(run, objects, pods, now), now),
         pods={name: report for name, report in pods.items() if report},
         logs=logs,
         leftovers=await _leftovers(cluster, run) if cleanup_due(run, stamp(now)) else (),
@@ -64,10 +68,9 @@ async def _pods(cluster: Cluster, run: Run, record: StageRecord) -> tuple[PodRep
 async def _logs(
     cluster: Cluster, run: Run, pods: dict[str, tuple[PodReport, ...]], *, settings: Settings, now: datetime
 ) -> dict[str, str]:
-    progress = run.status.get("progress") or {}
-    logs = {}
+    # One stage's progress is told at a time: while there is fresh news of it, no other stage is asked.
+    last, logs = (run.status.get("progress") or {}).get("lastReport"), {}
     for record in active_stages(run):
-        last = progress.get("lastReport") if progress.get("stage") == record.name else None
         pod = log_wanted(record, pods[record.name], last, stamp(now), settings)
         if pod is not None:
             try:

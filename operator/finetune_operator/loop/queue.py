@@ -38,6 +38,10 @@ class KeyedQueue(Generic[K]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def busy(self, key: K) -> bool:
+        """Whether somebody works on ``key`` just now."""
+        return key in self._working
+
     def add(self, key: K) -> None:
         """Have ``key`` looked at soon."""
         if key in self._working:
@@ -53,8 +57,10 @@ class KeyedQueue(Generic[K]):
             self.add(key)
         elif due < self._due.get(key, float("inf")):
             self._due[key] = due
-            heapq.heappush(self._delayed, (due, next(self._order), key))
-            self._set_timer()
+            entry = (due, next(self._order), key)
+            heapq.heappush(self._delayed, entry)
+            if self._delayed[0] is entry:
+                self._set_timer()
 
     async def get(self) -> K:
         """The next key; the caller ends its work with :meth:`done`."""

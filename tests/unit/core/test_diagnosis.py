@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune_contract.result import Result, termination_message
-from finetune_operator.core.diagnosis import diagnose, obstacle
+from finetune_operator.core.diagnosis import diagnose
 from finetune_operator.core.observation import PodReport, Termination
 
 
@@ -66,10 +66,3 @@ def test_without_pods_the_child_s_own_words_are_all_there_is() -> None:
     found = diagnose((), {}, "Job has reached the specified backoff limit")
     assert found.reason.name == "ChildLost"
     assert "backoff limit" in found.message
-
-
-def test_pods_that_start_are_no_obstacle() -> None:
-    assert obstacle((PodReport("a"), PodReport("b", waiting="ContainerCreating"))) is None
-    found = obstacle((PodReport("a"), PodReport("b", waiting="ErrImagePull")))
-    assert found is not None
-    assert (found[0].name, found[1]) == ("ImagePullFailed", "ErrImagePull")

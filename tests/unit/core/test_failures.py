@@ -171,9 +171,9 @@ def test_a_child_that_the_api_refuses_for_good_fails_the_run() -> None:
     go(world)
     ref = Ref(JOB, "demo-dataset-1-1")
     world.remove(ref)
-    go(world, refused={ref: Refused("exceeded quota: jobs")})
+    go(world, refused={ref: Refused("a policy denies it")})
     assert run_of(world).status["failure"]["reason"] == "ChildRefused"
-    assert "exceeded quota" in run_of(world).status["failure"]["message"]
+    assert "a policy denies it" in run_of(world).status["failure"]["message"]
 
 
 def test_a_right_that_is_missing_is_told_and_waited_for() -> None:
@@ -305,7 +305,7 @@ def test_the_end_of_the_log_is_kept_with_the_failure() -> None:
         ({"waiting": "ImagePullBackOff", "waiting_message": "no such image"}, "ImagePullFailed"),
         ({"waiting": "CreateContainerConfigError", "waiting_message": 'secret "x" not found'}, "SecretMissing"),
         ({"waiting": "CrashLoopBackOff"}, "StartFailed"),
-        ({"unschedulable": "0/3 nodes are available: insufficient nvidia.com/gpu"}, "Unschedulable"),
+        ({"unschedulable": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}, "NoGPU"),
     ],
 )
 def test_pods_that_cannot_start_are_told_and_waited_for(report: dict[str, str], reason: str) -> None:

@@ -21,6 +21,11 @@ from .pod import Json, PodNeeds
 PATCH_MANAGER = f"{GROUP}/operator"
 NODE = "node"
 """Name of the replicated job and of the container that train, in every runtime."""
+TRACKING = {"trainer.opendatahub.io/progression-tracking": "true", "trainer.opendatahub.io/metrics-poll-interval": "300s"}
+"""What makes OpenShift AI show the job's end in its dashboard: it reads the termination message, whose first keys are its own.
+
+It also asks a port of the pod for news, and nothing of ours listens there, so that no port is named: it asks as seldom as it can.
+"""
 
 
 def trainjob(run: Run, record: StageRecord, needs: PodNeeds, shape: Trainer) -> Json:
@@ -38,8 +43,10 @@ def trainjob(run: Run, record: StageRecord, needs: PodNeeds, shape: Trainer) -> 
         trainer["resourcesPerNode"] = needs.resources
     template = {"metadata": pod.pod_metadata(run, record, needs), "spec": _pod_spec(run, needs, shape)}
     overrides = _patches(template) if shape.overrides == "runtimePatches" else _overrides(template)
+    job = child(TRAINJOB, run, record)
+    job["metadata"]["annotations"].update(TRACKING)
     return {
-        **child(TRAINJOB, run, record),
+        **job,
         "spec": {
             "runtimeRef": {"apiGroup": TRAINJOB.group, "kind": "ClusterTrainingRuntime", "name": training["runtimeRef"]},
             "trainer": trainer,

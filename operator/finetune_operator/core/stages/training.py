@@ -77,6 +77,6 @@ class TrainingStage(ProgramStage):
 
 def model_uri(run: Run, folder: str) -> str:
     """A folder of the workspace with a model in it, as the registry will say it."""
-    claim = section(run, "storage").get("claimName") or naming.claim_name(run.name)
+    claim = naming.workspace_claim(run)
     base = str(run.status["resolved"]["volumeUri"]).format(claim=claim)
     return f"{base}/{folder}"

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 
 from finetune_operator.api.kinds import POD, Kind
 from finetune_operator.local.judge.problem import CauseType, Problem
-from finetune_operator.local.store import Selector, Store, refusals
+from finetune_operator.local.store import Selector, Store, field_selector, refusals
 from finetune_operator.local.store.database import encode
 from finetune_operator.local.store.merge import merge_patch
 from finetune_operator.local.store.objects import WITH_STATUS
@@ -70,15 +70,20 @@ class Resource:
         """A list, or a watch."""
         query, namespace = request.query, request.match_info.get("namespace")
         try:
-            selector = Selector.parse(query.get("labelSelector", ""))
+            selector, wanted = (
+                Selector.parse(query.get("labelSelector", "")),
+                field_selector.parse(query.get("fieldSelector", "")),
+            )
         except ValueError as error:
             raise refusals.bad_request(str(error)) from None
-        if "fieldSelector" in query:
-            raise refusals.bad_request("the embedded API knows no fieldSelector")
         if query.get("watch", "") in ("1", "true"):
+            if wanted:
+                raise refusals.bad_request("the embedded API watches without fieldSelector")
             return await self._watch(request, namespace, selector)
         limit = _number(query, "limit") or 0
-        page = await self.store.list(self.kind, namespace, labels=selector, limit=limit, continue_=query.get("continue"))
+        page = await self.store.list(
+            self.kind, namespace, labels=selector, fields=wanted, limit=limit, continue_=query.get("continue")
+        )
         metadata = {"resourceVersion": page.resource_version, **({"continue": page.continue_} if page.continue_ else {})}
         return _json(
             {"kind": f"{self.kind.name}List", "apiVersion": self.kind.api_version, "metadata": metadata, "items": page.items}

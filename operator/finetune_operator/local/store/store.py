@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,7 +24,7 @@ from finetune_operator.local.judge.problem import Problem
 from finetune_operator.local.judge.structure import identical
 from finetune_operator.loop.cluster import PAGE, Change, Object, Page, Propagation
 
-from . import deletion, objects, refusals
+from . import deletion, field_selector, objects, refusals
 from .database import Database, Event, encode
 from .logs import LogFile, container_of, read_log
 from .merge import merge_patch
@@ -32,6 +32,8 @@ from .selector import Labels, Selector
 from .snapshots import Snapshots
 from .transaction import Transaction
 from .wakeups import Wakeups
+
+_LOG_POLL_SECONDS = 0.2
 
 
 class Store:
@@ -82,6 +84,7 @@ class Store:
         namespace: str | None = None,
         *,
         labels: Labels | Selector | None = None,
+        fields: Mapping[str, str] | None = None,
         limit: int = PAGE,
         continue_: str | None = None,
     ) -> Page:
@@ -89,7 +92,9 @@ class Store:
         await asyncio.sleep(0)
         if continue_:
             return self._snapshots.next(continue_, limit)
-        items, version = self._present(_served(kind), namespace, Selector.of(labels))
+        field_selector.check(_served(kind), fields or {})
+        items, version = self._present(kind, namespace, Selector.of(labels))
+        items = [item for item in items if field_selector.match(item, fields)] if fields else items
         return self._snapshots.first(items, str(version), limit)
 
     async def watch(
@@ -195,6 +200,18 @@ class Store:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.pod_log`."""
         log = await self.log_part(namespace, pod, container, tail_lines=tail_lines, limit_bytes=limit_bytes)
         return log.decode(errors="replace")
+
+    async def follow_log(self, namespace: str, pod: str, *, container: str | None = None) -> AsyncGenerator[bytes, None]:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.follow_log`."""
+        start, ended = 0, False
+        while not ended:
+            status = (await self.get(POD, namespace, pod)).get("status") or {}
+            ended = status.get("phase") in ("Succeeded", "Failed")
+            part = await self.log_part(namespace, pod, container, start=start)
+            start += len(part)
+            if part:
+                yield part
+            await asyncio.sleep(0 if ended else _LOG_POLL_SECONDS)
 
     async def log_part(
         self,

@@ -1,0 +1,142 @@
+"""What keeps a stage from starting, from whoever knows: kubelet, scheduler, Job and volume controllers, the API server.
+
+An obstacle is no failure: the run says what it waits for, and goes on by itself once somebody has mended it. Most show in the pods
+(``waiting``, ``unschedulable``). Where there are no pods, or a volume does not come, only Events tell why; :func:`unexplained` says
+whose are wanted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+
+from finetune_contract.reasons import Reason
+from finetune_operator.api import reasons
+from finetune_operator.api.kinds import CLAIM, POD
+
+from . import naming
+from .observation import ChildState, Complaint, Object, PodReport, Ref, Refused, child_ref, child_state
+from .run import Run, StageRecord
+from .times import moment
+
+Obstacle = tuple[Reason, str]
+"""The reason, and the sentence of whoever found it."""
+
+PATIENCE_SECONDS = 2.0
+"""A child without its pods for that long has a reason for it: controllers make them within milliseconds."""
+_MOUNT_SECONDS = 5.0
+"""A container that is being made for that long may wait for a volume."""
+_PROVISIONING_SECONDS = 30.0
+"""A claim that a provisioner only promises for that long has none."""
+
+_WAITING: tuple[tuple[tuple[str, ...], Reason], ...] = (
+    (
+        ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"),
+        reasons.IMAGE_PULL_FAILED,
+    ),
+    (("CreateContainerConfigError",), reasons.SECRET_MISSING),
+    (("CreateContainerError", "RunContainerError", "PostStartHookError", "CrashLoopBackOff"), reasons.START_FAILED),
+)
+_REFUSALS: tuple[tuple[re.Pattern[str], Reason], ...] = (
+    (re.compile(r"exceeded quota|must specify .*quota|failed quota"), reasons.QUOTA_EXCEEDED),
+    (re.compile(r"violates PodSecurity"), reasons.POD_SECURITY),
+    (re.compile(r"serviceaccounts? \"[^\"]*\" not found"), reasons.SERVICE_ACCOUNT_NOT_FOUND),
+    (re.compile(r"TrainingRuntime\S* \"[^\"]*\" not found|TrainingRuntime must be created"), reasons.RUNTIME_NOT_FOUND),
+    (re.compile(r"cannot \w+ resource \""), reasons.FORBIDDEN),
+)
+_UNSCHEDULABLE: tuple[tuple[re.Pattern[str], Reason], ...] = (
+    (re.compile(r"persistentvolumeclaim \"[^\"]*\" not found"), reasons.CLAIM_NOT_FOUND),
+    (re.compile(r"Insufficient \S*gpu", re.IGNORECASE), reasons.NO_GPU),
+    (re.compile(r"Insufficient (cpu|memory|ephemeral-storage)"), reasons.NODES_TOO_SMALL),
+)
+_MOUNT: tuple[tuple[re.Pattern[str], Reason], ...] = (
+    (
+        re.compile(r"(secret|configmap)s? \"[^\"]*\" not found|non-?existent (secret|config) key", re.IGNORECASE),
+        reasons.SECRET_MISSING,
+    ),
+)
+_CLAIM: tuple[tuple[re.Pattern[str], Reason], ...] = (
+    (re.compile(r"storageclass\S* \"[^\"]*\" not found"), reasons.STORAGE_CLASS_NOT_FOUND),
+    (
+        re.compile(r"ReadWriteMany|RWX|MULTI_NODE|only supports? ReadWriteOnce|access ?mode", re.IGNORECASE),
+        reasons.NO_SHARED_VOLUMES,
+    ),
+)
+_UNBOUND = re.compile(r"unbound immediate PersistentVolumeClaim", re.IGNORECASE)
+_NO_FAULT = frozenset({"WaitForFirstConsumer", "WaitForPodScheduled", "Provisioning", "ProvisioningSucceeded"})
+_PROMISES = frozenset({"ExternalProvisioning"})
+
+
+def unexplained(
+    run: Run, objects: Mapping[Ref, Object], pods: Mapping[str, tuple[PodReport, ...]], now: datetime
+) -> tuple[Ref, ...]:
+    """The children, pods and the claim whose Events are wanted: they keep a stage waiting, and its pods do not say why."""
+    found: list[Ref] = []
+    for record in run.stages.values():
+        child = objects.get(child_ref(record)) if record.child_name and record.state == "Running" else None
+        if child is None or child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):
+            continue
+        reports = pods.get(record.name, ())
+        if len(reports) < _expected(run, record) and _age(child["metadata"].get("creationTimestamp"), now) >= PATIENCE_SECONDS:
+            found.append(child_ref(record))
+        if any(_wants_claim(pod) for pod in reports):
+            found.append(Ref(CLAIM, naming.workspace_claim(run)))
+        found += [Ref(POD, pod.name) for pod in reports if _wants_mounts(pod) and _age(pod.created_at, now) >= _MOUNT_SECONDS]
+    return tuple(dict.fromkeys(found))
+
+
+def obstacle(
+    run: Run, record: StageRecord, pods: Iterable[PodReport], complaints: Mapping[Ref, tuple[Complaint, ...]]
+) -> Obstacle | None:
+    """What keeps an attempt from starting, if something does: told by its pods, else by the Events of :func:`unexplained`."""
+    return next(_obstacles(run, record, pods, complaints), None)
+
+
+def _obstacles(
+    run: Run, record: StageRecord, pods: Iterable[PodReport], complaints: Mapping[Ref, tuple[Complaint, ...]]
+) -> Iterator[Obstacle]:
+    for pod in pods:
+        yield from ((reason, pod.waiting_message or pod.waiting) for words, reason in _WAITING if pod.waiting in words)
+        if pod.unschedulable and not _UNBOUND.search(pod.unschedulable):
+            yield _match(_UNSCHEDULABLE, pod.unschedulable, reasons.UNSCHEDULABLE)
+        for complaint in complaints.get(Ref(POD, pod.name), ()):
+            yield _match(_MOUNT, complaint.message, reasons.START_FAILED)
+        if _wants_claim(pod):
+            yield from _of_claim(complaints.get(Ref(CLAIM, naming.workspace_claim(run)), ()))
+    for complaint in complaints.get(child_ref(record), ()):
+        yield _match(_REFUSALS, complaint.message, reasons.CHILD_REFUSED)
+
+
+def _of_claim(complaints: Iterable[Complaint]) -> Iterator[Obstacle]:
+    for complaint in complaints:
+        if complaint.reason in _NO_FAULT or (complaint.reason in _PROMISES and complaint.seconds < _PROVISIONING_SECONDS):
+            continue
+        yield _match(_CLAIM, complaint.message, reasons.CLAIM_PENDING)
+
+
+def refusal(refused: Refused) -> tuple[Reason, bool]:
+    """The reason for which the API server refused an object, and whether somebody else can mend it while the run waits."""
+    reason, _ = _match(_REFUSALS, refused.message, reasons.CHILD_REFUSED)
+    return reason, refused.forbidden or reason is not reasons.CHILD_REFUSED
+
+
+def _match(table: tuple[tuple[re.Pattern[str], Reason], ...], message: str, default: Reason) -> Obstacle:
+    return next((reason for pattern, reason in table if pattern.search(message)), default), message
+
+
+def _expected(run: Run, record: StageRecord) -> int:
+    return int(run.resolved["training"]["workers"]) if record.child_kind == "TrainJob" else 1
+
+
+def _wants_claim(pod: PodReport) -> bool:
+    """Whether it waits for the claim: the scheduler says so, or holds it back without a word while the volume is made."""
+    return pod.phase == "Pending" and not pod.placed and (not pod.unschedulable or bool(_UNBOUND.search(pod.unschedulable)))
+
+
+def _wants_mounts(pod: PodReport) -> bool:
+    return pod.phase == "Pending" and pod.placed and pod.waiting in ("", "ContainerCreating", "PodInitializing")
+
+
+def _age(created_at: str | None, now: datetime) -> float:
+    return (now - moment(created_at)).total_seconds() if created_at else 0.0

@@ -1,0 +1,136 @@
+"""What the watches have told of each run that is under way, so that an event which says nothing new wakes nobody.
+
+It is a saving, never the truth: a pass reads the run and its children from the cluster, and every resync begins by forgetting. Pods
+are taken as told only for an attempt whose child this process has made itself, with no break of the watch since: a deletion during a
+break is never told. A child's life is a dozen events, of which decisions notice five.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from finetune_operator.api.kinds import POD, Kind
+from finetune_operator.core.naming import ATTEMPT_LABEL, STAGE_LABEL
+from finetune_operator.core.observation import PodReport
+from finetune_operator.core.run import StageRecord
+
+from .cluster import Object
+
+Key = tuple[str, str]
+"""Namespace and name of a run."""
+Told = Literal["ADDED", "MODIFIED", "DELETED"] | None
+"""What a watch says of an object; ``None`` where it was only listed."""
+
+_COUNTERS = frozenset({
+    "active", "ready", "succeeded", "failed", "terminating", "uncountedTerminatedPods", "startTime", "completionTime", "jobsStatus",
+})  # fmt: skip
+"""What the status of a Job or TrainJob says of its pods, which say it earlier and better themselves."""
+_NOISE = frozenset({"resourceVersion", "managedFields", "generation"})
+
+
+@dataclass
+class _Run:
+    """What was told of one run."""
+
+    versions: tuple[str, ...] = ()
+    """Of the object itself: those that the last pass has read or written."""
+    news: str | None = None
+    """The version that was told while a pass was under way."""
+    children: dict[str, int] = field(default_factory=dict)
+    pods: dict[str, _Pod] = field(default_factory=dict)
+    born: dict[_Attempt, int] = field(default_factory=dict)
+    """Attempts whose child this process has made, and the number of breaks before."""
+
+
+_Attempt = tuple[str, str]
+"""Stage and attempt, as their labels say."""
+
+
+@dataclass(frozen=True)
+class _Pod:
+    attempt: _Attempt
+    report: PodReport
+
+
+class News:
+    """What was told last of each run that is under way, and of what belongs to it."""
+
+    def __init__(self) -> None:
+        self._runs: dict[Key, _Run] = {}
+        self._settled: set[Key] = set()
+        self._breaks = 0
+
+    def of_run(self, key: Key, version: str, *, busy: bool) -> bool:
+        """Take note of a version of the run; whether a pass has to look at it. Of a ``busy`` one :meth:`passed` will tell."""
+        self._settled.discard(key)
+        found = self._runs.setdefault(key, _Run())
+        if busy:
+            found.news = version
+            return False
+        return version not in found.versions
+
+    def of_child(self, key: Key, kind: Kind, item: Object, told: Told) -> bool:
+        """Take note of a child or pod; whether it says anything new."""
+        if key in self._settled:
+            return False
+        found, uid = self._runs.setdefault(key, _Run()), item["metadata"]["uid"]
+        if told == "DELETED":
+            found.children.pop(uid, None)
+            found.pods.pop(uid, None)
+            return True
+        if kind == POD:
+            before = found.pods.get(uid)
+            if told is None or (told == "ADDED" and before is not None):
+                self._breaks += 1
+            found.pods[uid] = pod = _Pod(_attempt_of(item), PodReport.parse(item))
+            return before != pod
+        mark = _mark(item)
+        known, found.children[uid] = found.children.get(uid), mark
+        return known != mark
+
+    def made(self, key: Key, child: Object) -> None:
+        """This process has made the child of an attempt: from its first pod on, all is told."""
+        self._runs.setdefault(key, _Run()).born[_attempt_of(child)] = self._breaks
+
+    def pods(self, key: Key, record: StageRecord) -> tuple[PodReport, ...] | None:
+        """The pods of a stage's attempt, ranks ascending; ``None`` where not all need have been told."""
+        found, attempt = self._runs.get(key), (record.name, str(record.this_attempt))
+        if found is None or found.born.get(attempt) != self._breaks:
+            return None
+        told = (pod.report for pod in found.pods.values() if pod.attempt == attempt)
+        return tuple(sorted(told, key=lambda pod: (pod.rank, pod.name)))
+
+    def passed(self, key: Key, *versions: str) -> bool:
+        """A pass is over that has read and written these versions of the run; whether another one was told meanwhile."""
+        if key in self._settled:
+            return False
+        found = self._runs.setdefault(key, _Run())
+        found.versions = versions
+        missed = found.news is not None and found.news not in versions
+        found.news = None
+        return missed
+
+    def forget(self, key: Key) -> None:
+        """Let the next pass read everything anew."""
+        self._runs.pop(key, None)
+        self._settled.discard(key)
+
+    def settle(self, key: Key) -> None:
+        """The run has ended: whatever becomes of its children wakes nobody, until the run itself changes."""
+        self._runs.pop(key, None)
+        self._settled.add(key)
+
+
+def _attempt_of(item: Object) -> _Attempt:
+    labels = item["metadata"].get("labels") or {}
+    return labels.get(STAGE_LABEL, ""), labels.get(ATTEMPT_LABEL, "")
+
+
+def _mark(item: Mapping[str, Any]) -> int:
+    """What tells two states of a Job or TrainJob apart, as far as decisions read them."""
+    metadata = {name: value for name, value in item["metadata"].items() if name not in _NOISE}
+    status = {name: value for name, value in (item.get("status") or {}).items() if name not in _COUNTERS}
+    return hash(json.dumps([metadata, (item.get("spec") or {}).get("suspend"), status], sort_keys=True))

@@ -1,0 +1,151 @@
+"""TrainJobs as golden files: each algorithm, for each Trainer, with nothing and with everything that a user may say of its pods."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_contract.workspace import Attempt
+from finetune_operator.core.manifests.trainjob import trainjob
+from finetune_operator.core.naming import TRAINJOB_LIMIT, child_name
+from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.settings import Trainer
+from finetune_operator.core.stages import PROGRAMS
+from golden import FOLDER, assert_golden
+from unit.core.test_manifests import CLUSTER
+from world import World
+
+Object = dict[str, Any]
+
+TRAINERS = {
+    "2.1": Trainer("podTemplateOverrides", pod_security=False, grace_period=False),
+    "2.2": Trainer("runtimePatches", pod_security=True, grace_period=False),
+    "2.3": Trainer("runtimePatches", pod_security=True, grace_period=True),
+}
+WHOLE: Object = {
+    "image": "registry.example.com/train@sha256:1", "imagePullSecrets": [{"name": "pull"}], "workers": 2, "gpusPerWorker": 4,
+    "processesPerWorker": 2, "resources": {"cpu": "8", "memory": "64Gi", "ephemeralStorage": "100Gi"}, "sharedMemory": "16Gi",
+    "env": [
+        {"name": "NCCL_DEBUG", "value": "INFO"}, {"name": "GREETING", "value": "sh -c 'echo $(HF_TOKEN)'; `id`"},
+        {"name": "WANDB_API_KEY", "valueFrom": {"secretKeyRef": {"name": "wandb", "key": "key", "optional": True}}},
+    ],
+    "volumes": [
+        {"name": "extra", "persistentVolumeClaim": {"claimName": "extra", "readOnly": True}},
+        {"name": "settings", "configMap": {"name": "settings"}}, {"name": "keys", "secret": {"secretName": "keys"}},
+        {"name": "fast", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+    ],
+    "volumeMounts": [
+        {"name": "extra", "mountPath": "/extra", "subPath": "models", "readOnly": True}, {"name": "settings", "mountPath": "/settings"},
+        {"name": "keys", "mountPath": "/keys", "readOnly": True}, {"name": "fast", "mountPath": "/fast"},
+    ],
+    "placement": {
+        "nodeSelector": {"nvidia.com/gpu.present": "true"}, "labels": {"team": "a"}, "annotations": {"note": "b"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
+        "affinity": {
+            "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 1, "preference": {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}}
+            ]},
+            "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+                {"labelSelector": {"matchLabels": {"team": "b"}}, "topologyKey": "kubernetes.io/hostname"}
+            ]},
+        },
+    },
+}  # fmt: skip
+"""Every field of ``training`` that says something of pods."""
+
+
+def specification(algorithm: str, whole: bool) -> Object:
+    """A run that says of its training's pods nothing, or everything."""
+    spec: Object = {"dataset": {"uri": "org/data"}, "training": {"algorithm": algorithm, **(WHOLE if whole else {})}}
+    return {**spec, "serviceAccountName": "runner"} if whole else spec
+
+
+def job_of(spec: Object, trainer: Trainer) -> Object:
+    """The TrainJob of a run's first attempt. The digest of its inputs is made up: what they are is another test's business."""
+    world = World.new(spec, claim=False)
+    world.write_status(world.decide(settings=CLUSTER).status)
+    run, attempt = Run.parse(world.run), Attempt(1, 1)
+    record = StageRecord(
+        "training", "Running", attempt.number, child_name=child_name(run.name, "training", attempt, TRAINJOB_LIMIT),
+        inputs_digest="d" * 64,
+    )  # fmt: skip
+    return trainjob(run, record, PROGRAMS["training"].pod(run), trainer)
+
+
+def pod_of(job: Object) -> tuple[Object, Object]:
+    """The pod template that a TrainJob lays over its runtime's, and its container in it."""
+    spec = job["spec"]
+    if "podTemplateOverrides" in spec:
+        (template,) = spec["podTemplateOverrides"]
+    else:
+        (patch,) = spec["runtimePatches"]
+        (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+        template = replicated["template"]["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    return template, container
+
+
+CASES = [*product(("sft", "osft", "lora"), ("minimal", "whole"), TRAINERS)]
+
+
+@pytest.mark.parametrize(("algorithm", "extent", "release"), CASES)
+def test_trainjobs_are_those_of_the_golden_files(algorithm: str, extent: str, release: str) -> None:
+    job = job_of(specification(algorithm, extent == "whole"), TRAINERS[release])
+    assert_golden(f"trainjobs/{algorithm}-{extent}-{release}.yaml", job)
+
+
+def test_there_is_no_other_golden_trainjob() -> None:
+    assert {path.stem for path in (FOLDER / "trainjobs").iterdir()} == {"-".join(case) for case in CASES}
+
+
+@pytest.mark.parametrize("release", TRAINERS)
+def test_the_pods_are_the_same_on_every_trainer_as_far_as_it_lets_them_be(release: str) -> None:
+    newest, this = (pod_of(job_of(specification("sft", True), TRAINERS[name])) for name in ("2.3", release))
+    assert this[0]["metadata"] == newest[0]["metadata"]
+    missing = {"2.1": ({"terminationGracePeriodSeconds"}, {"securityContext"}), "2.2": ({"terminationGracePeriodSeconds"}, set())}
+    of_pod, of_container = missing.get(release, (set(), set()))
+    assert set(newest[0]["spec"]) - set(this[0]["spec"]) == of_pod
+    assert set(newest[1]) - set(this[1]) == of_container
+    assert {key: value for key, value in this[0]["spec"].items() if key != "containers"}.items() <= newest[0]["spec"].items()
+
+
+def test_openshift_ai_is_told_to_follow_the_job_and_no_port_that_nothing_listens_at() -> None:
+    annotations = job_of(specification("osft", False), TRAINERS["2.1"])["metadata"]["annotations"]
+    assert annotations["trainer.opendatahub.io/progression-tracking"] == "true"
+    assert "trainer.opendatahub.io/metrics-port" not in annotations
+
+
+anything = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+
+
+@given(
+    value=anything, note=anything, image=st.from_regex(r"[a-z]{1,9}(:[a-z]{1,9})?", fullmatch=True),
+    release=st.sampled_from(sorted(TRAINERS)),
+)  # fmt: skip
+def test_nothing_that_a_user_wrote_is_in_a_command(value: str, note: str, image: str, release: str) -> None:
+    training = {"image": image, "env": [{"name": "A", "value": value}], "placement": {"annotations": {"note": note}}}
+    job = job_of({"dataset": {"uri": "org/data"}, "training": training}, TRAINERS[release])
+    trainer = job["spec"]["trainer"]
+    assert trainer["command"] == ["python", "/opt/finetune/training.pyz"]
+    assert "args" not in trainer
+    template, container = pod_of(job)
+    assert not {"command", "args", "env", "lifecycle"} & set(container)
+    assert "initContainers" not in template["spec"]
+
+
+@pytest.mark.parametrize(("algorithm", "extent", "release"), CASES)
+def test_a_secret_is_only_ever_named(algorithm: str, extent: str, release: str) -> None:
+    job = job_of(specification(algorithm, extent == "whole"), TRAINERS[release])
+    for entry in job["spec"]["trainer"]["env"]:
+        if (
+            any(word in entry["name"] for word in ("TOKEN", "KEY", "SECRET", "PASSWORD"))
+            and entry["name"] != "TOKENIZERS_PARALLELISM"
+        ):
+            assert set(entry) == {"name", "valueFrom"}, entry
+            assert set(entry["valueFrom"]) == {"secretKeyRef"}
+    assert "stringData" not in json.dumps(job)
