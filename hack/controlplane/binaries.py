@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,20 +56,26 @@ def go_is_installed() -> bool:
     return shutil.which("go") is not None
 
 
-def locate() -> Binaries:
+def locate(modules: Path | None = None, of: str = "controlplane") -> Binaries:
     """Where the programs of this checkout are, built or not.
+
+    Args:
+        modules: the wrapper modules that pin them; without it those of the control plane.
+        of: what they are for, which names a folder of the cache.
 
     Raises:
         CannotBuildError: without Go nobody knows which build is meant.
     """
+    modules = modules or MODULES
     if not go_is_installed():
         raise CannotBuildError("go is not installed: the control plane is built from Go modules, and go 1.26 or later builds it")
-    version = subprocess.run(["go", "env", "GOVERSION"], cwd=MODULES / "etcd", capture_output=True, text=True, check=True).stdout
+    here = min(modules.iterdir())  # a module may ask for another Go than the one that is installed
+    version = subprocess.run(["go", "env", "GOVERSION"], cwd=here, capture_output=True, text=True, check=True).stdout
     digest = hashlib.sha256(f"{_LAYOUT}\0{version.strip()}".encode())
-    for path in sorted(MODULES.glob("*/go.*")):
-        digest.update(b"\0".join([path.relative_to(MODULES).as_posix().encode(), path.read_bytes(), b""]))
+    for path in sorted([*modules.glob("*/go.*"), *modules.glob("*/*.go")]):
+        digest.update(b"\0".join([path.relative_to(modules).as_posix().encode(), path.read_bytes(), b""]))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Binaries(cache / "finetune-operator" / "controlplane" / digest.hexdigest()[:16])
+    return Binaries(cache / "finetune-operator" / of / digest.hexdigest()[:16])
 
 
 def build(generation: Generation | None, nice: int = 0) -> Binaries:
@@ -85,14 +91,24 @@ def build(generation: Generation | None, nice: int = 0) -> Binaries:
     binaries = locate()
     if binaries.has(generation):
         return binaries
-    with _only_one(binaries.folder):
-        for program in programs_of(generation):
-            if not binaries.path(program).exists():
-                _compile(program, binaries.folder / program.name, nice)
+    compile_missing(binaries, programs_of(generation), nice)
+    with only_one(binaries.folder):
         for program in () if generation is None else (generation.jobset, generation.trainer):
             if not binaries.manifests(program).exists():
                 manifests.render(_source(program), binaries.path(KUBECTL), binaries.manifests(program))
     return binaries
+
+
+def compile_missing(binaries: Binaries, programs: Iterable[Program], nice: int = 0) -> None:
+    """Compile those of ``programs`` that are not there.
+
+    Raises:
+        CannotBuildError: one does not compile.
+    """
+    with only_one(binaries.folder):
+        for program in programs:
+            if not binaries.path(program).exists():
+                compile_program(program, binaries.folder / program.name, nice)
 
 
 def build_all(nice: int = 0) -> Binaries:
@@ -103,14 +119,20 @@ def build_all(nice: int = 0) -> Binaries:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path) -> Iterator[None]:
+    """Inside this context no other process builds into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _compile(program: Program, target: Path, nice: int) -> None:
+def compile_program(program: Program, target: Path, nice: int) -> None:
+    """Build one program, and put it at ``target`` once it is whole.
+
+    Raises:
+        CannotBuildError: it does not compile.
+    """
     print(f"building {program.name} {program.version} ...", end=" ", flush=True, file=sys.stderr)
     began = time.monotonic()
     part = target.with_name(f"{target.name}.part")
@@ -137,7 +159,7 @@ def _source(program: Program) -> Path:
 
 
 def _go(command: list[str], program: Program) -> str:
-    done = subprocess.run(command, cwd=MODULES / program.module, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=program.folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise CannotBuildError(f"{program.name} cannot be built: go said {done.stderr.strip()[-2000:]}")
     return done.stdout

@@ -206,6 +206,9 @@ class ResolvedStatus(Section):
     volume_uri: Annotated[str, Field(max_length=512)] | None = Field(
         None, description="How the registry names a claim's content, with {claim}."
     )
+    fs_group: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = Field(
+        None, description="Group that the workspace's volume is given to."
+    )
     environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = Field(
         None, description="Environment variables that the operator's configuration gives to every stage."
     )

@@ -87,7 +87,7 @@ def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:
     if not run.started:
         changed = run.generation != run.status.get("observedGeneration")
         return None if changed else Decision(dict(run.status))
-    status = dict(run.status)
+    status = _seen(run)
     if status.get("cleanedAt"):
         return Decision(status)
     if not cleanup_due(run, stamp(now)):
@@ -97,6 +97,13 @@ def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:
     if observed.leftovers:
         return Decision(status, tuple(Delete(ref) for ref in observed.leftovers), again_in=5.0)
     return Decision({**status, "cleanedAt": stamp(now)})
+
+
+def _seen(run: Run) -> Json:
+    """The status of a run that has ended, under its present generation: an edit of what stays mutable is seen, and changes nothing."""
+    found = {**run.status, "observedGeneration": run.generation}
+    found["conditions"] = [{**one, "observedGeneration": run.generation} for one in run.status.get("conditions") or ()]
+    return found
 
 
 def start(run: Run, observed: Observed, now: datetime) -> Decision | None:

@@ -27,6 +27,7 @@ from .unbuilt import first_unbuilt
 
 SPEC_LIMIT = 24 * 1024
 """Bytes of ``spec`` as JSON: twice that, and status, fit into the 64 KiB that an object may have."""
+RESERVED_VARIABLES = ("PET_", "FINETUNE_")
 STEERING = ("suspend", "rerun", "approval")
 """Fields that steer a run on its way; they are read from ``spec`` at any time and are no part of what is resolved."""
 
@@ -49,7 +50,7 @@ class _Layer:
 
 def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
     """The document of ``status.resolved`` for ``spec`` in the place that ``settings`` describe, or why there is none."""
-    refusal = _refuse_early(spec, settings)
+    refusal = _refuse_early(spec, settings) or _refuse_values(spec, settings)
     if refusal:
         return refusal
     wish = {key: value for key, value in spec.items() if key not in STEERING}
@@ -77,6 +78,7 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
         "entryDigest": settings.entry_digest,
         "environment": dict(settings.environment),
         "volumeUri": settings.volume_uri,
+        **({} if settings.fs_group is None else {"fsGroup": settings.fs_group}),
     }
 
 
@@ -93,17 +95,30 @@ def _refuse_early(spec: Mapping[str, Any], settings: Settings) -> Refusal | None
         return Refusal(reasons.SPEC_TOO_LARGE, f"spec has {size} bytes as JSON; at most {SPEC_LIMIT} are allowed.")
     if settings.problem:
         return Refusal(reasons.INVALID_SPEC, settings.problem)
-    unbuilt = first_unbuilt(spec)
-    if unbuilt:
-        return Refusal(reasons.UNSUPPORTED, f"spec.{unbuilt.path}: this release does not act on {unbuilt.values} yet; remove it.")
-    if settings.mode == "cluster":
-        for path in ("dataset.uri", "dataset.evalUri", "model.uri"):
-            uri = lookup(spec, path)
+    return None
+
+
+def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | None:
+    """What nobody may ask for: neither the run nor the defaults, which no API server has judged."""
+    for where, values in (
+        ("spec.", spec), ("ConfigMap finetune-defaults, ", settings.namespace_defaults),
+        ("the operator's configuration, defaults.", settings.operator_defaults),
+    ):  # fmt: skip
+        unbuilt = first_unbuilt(values)
+        if unbuilt:
+            message = f"{where}{unbuilt.path}: this release does not act on {unbuilt.values} yet; remove it."
+            return Refusal(reasons.UNSUPPORTED, message)
+        for path in ("dataset.uri", "dataset.evalUri", "model.uri") if settings.mode == "cluster" else ():
+            uri = lookup(values, path)
             if isinstance(uri, str) and is_local_path(uri):
-                return Refusal(
-                    reasons.LOCAL_PATH_IN_CLUSTER,
-                    f"spec.{path}: {uri} is a path of one machine; use hf://, s3://, https:// or pvc://<claim>/<path>.",
-                )
+                message = f"{where}{path}: {uri} is a path of one machine; use hf://, s3://, https:// or pvc://<claim>/<path>."
+                return Refusal(reasons.LOCAL_PATH_IN_CLUSTER, message)
+        for variable in lookup(values, "training.env") or ():
+            if not isinstance(variable, Mapping) or "name" not in variable:
+                return Refusal(reasons.INVALID_SPEC, f"{where}training.env: expected a list of entries with name and value.")
+            if str(variable["name"]).startswith(RESERVED_VARIABLES):
+                message = f"{where}training.env: {variable['name']} is set by the operator; remove it."
+                return Refusal(reasons.INVALID_SPEC, message)
     return None
 
 

@@ -50,6 +50,7 @@ class Settings:
         retry_seconds: first pause after a passing fault; it doubles.
         progress_seconds: least time between two looks at a running stage's log.
         entry_archive: the training program as base64 of its zip application.
+        fs_group: group that a node gives the workspace's volume to, for pods that run under any user id.
         problem: what is wrong with the defaults of the namespace, in a sentence: no run begins with them.
         trainer: what the Kubeflow Trainer at hand takes; ``None`` where there is none, or none that is known.
     """
@@ -68,4 +69,5 @@ class Settings:
     progress_seconds: float = 10.0
     entry_archive: str = ""
     trainer: Trainer | None = field(default_factory=Trainer)
+    fs_group: int | None = None
     problem: str | None = None

@@ -28,11 +28,11 @@ def _values(path: str, *values: Any) -> Unbuilt:
 
 
 def _schemes(path: str, *schemes: str) -> Unbuilt:
-    return Unbuilt(path, " or ".join(schemes), lambda uri: uri.startswith(schemes))
+    return Unbuilt(path, " or ".join(schemes), lambda uri: isinstance(uri, str) and uri.startswith(schemes))
 
 
 def _above_zero(path: str) -> Unbuilt:
-    return Unbuilt(path, "above 0", lambda value: value > 0)
+    return Unbuilt(path, "above 0", lambda value: isinstance(value, (int, float)) and value > 0)
 
 
 UNBUILT: tuple[Unbuilt, ...] = (

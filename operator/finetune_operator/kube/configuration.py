@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from finetune_operator import __version__
+from finetune_operator.api.presets import overlay
 from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
 from finetune_operator.loop.entry import training_entry
 
@@ -31,11 +32,13 @@ class Configuration(BaseModel):
     namespaces: Annotated[tuple[str, ...], Field(max_length=64)] = ()
     """Where runs are looked for; everywhere, if there is none."""
     images: dict[str, str] = Field(default_factory=dict)
-    """Image of each stage program: dataset, model, evaluation, registration."""
+    """Image of each stage program. Without one for training, its pods run the image of their runtime."""
     defaults: dict[str, Any] = Field(default_factory=dict)
     """Values in the shape of ``spec`` that go above the presets: storage class, runtime, placement."""
-    environment: dict[str, str] = Field(default_factory=dict)
-    """Variables for every stage: hub endpoint, proxies."""
+    environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] = Field(default_factory=dict)
+    """Variables for every stage: hub endpoint, proxies. As many as a run's status can record."""
+    fs_group: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
+    """Group that a node gives the workspace's volume to. OpenShift chooses one itself; elsewhere a fresh volume is root's."""
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     """Runs that are looked at at the same time."""
     progress_seconds: Annotated[float, Field(ge=1)] = 10.0
@@ -68,9 +71,10 @@ class Configuration(BaseModel):
         """What the place is like for the runs of a namespace."""
         entry = training_entry()
         images = {program: f"finetune-{program}:{__version__}" for program in PROGRAMS}
+        training = {"training": {"image": self.images["training"]}} if "training" in self.images else {}
         return Settings(
             mode="cluster", operator_version=__version__, images={**images, **self.images}, entry_digest=entry.digest,
-            entry_archive=entry.archive, operator_defaults=self.defaults, namespace_defaults=namespace_defaults,
+            entry_archive=entry.archive, operator_defaults=overlay(training, self.defaults), namespace_defaults=namespace_defaults,
             environment=self.environment, retry_seconds=self.retry_seconds, progress_seconds=self.progress_seconds, trainer=trainer,
-            problem=problem,
+            fs_group=self.fs_group, problem=problem,
         )  # fmt: skip

@@ -127,6 +127,17 @@ def test_what_every_pod_of_ours_has(name: str) -> None:
         assert mounted <= {volume["name"] for volume in template["spec"]["volumes"]}
 
 
+def test_the_group_of_volumes_is_that_of_the_configuration() -> None:
+    made = made_by(RUNS["full"], replace(CLUSTER, fs_group=1001))
+    for key, manifest in made.items():
+        if key.startswith(("job", "trainjob")):
+            template, _ = pods_of(manifest)
+            assert template["spec"]["securityContext"].items() >= {"fsGroup": 1001, "fsGroupChangePolicy": "OnRootMismatch"}.items()
+    older = Trainer("podTemplateOverrides", pod_security=False, grace_period=False)
+    trainjob = made_by(RUNS["full"], replace(CLUSTER, fs_group=1001, trainer=older))["trainjob-training"]
+    assert "fsGroup" not in json.dumps(trainjob), "there it is the runtime's"
+
+
 def test_documents_hold_workspace_relative_paths_only_and_no_secret() -> None:
     documents = made_by(FULL)["configmap-inputs"]
     assert documents["immutable"] is True

@@ -14,7 +14,7 @@ from finetune_operator.core.decision import Create
 from finetune_operator.core.observation import Observed, PodReport, Ref, Termination
 from finetune_operator.core.plan import plan
 from finetune_operator.core.times import stamp
-from unit.core.passes import child, condition, decide, failing, fault, go, run_of, stage, world_at
+from unit.core.passes import child, condition, decide, edit, failing, fault, go, run_of, stage, world_at
 from world import MINIMAL, NOW, OUTPUTS, SETTINGS, World
 
 # -- the way of a run that goes well -----------------------------------------------------------------------------------
@@ -27,6 +27,21 @@ def test_the_first_pass_resolves_the_run_and_makes_its_workspace() -> None:
         Ref(CONFIGMAP, "demo-inputs-1"), Ref(CONFIGMAP, "finetune-entry-" + "e" * 16),
     ]  # fmt: skip
     assert [event.reason for event in decision.events] == ["RunStarted"]
+
+
+def test_an_edit_of_what_stays_mutable_is_seen_when_the_run_has_ended() -> None:
+    world = World.new()
+    for _ in range(12):
+        go(world)
+        for ref in world.active():
+            world.finish(ref)
+    assert run_of(world).ended
+    edit(world, cleanup={"ttlAfterFinished": "1h"})
+    decision = decide(world)
+    assert decision.status["observedGeneration"] == 2
+    assert {entry["observedGeneration"] for entry in decision.status["conditions"]} == {2}
+    assert decision.effects == ()
+    assert decision.events == ()
 
 
 def test_every_condition_is_there_from_the_first_pass() -> None:

@@ -201,6 +201,33 @@ def test_paths_of_a_laptop_are_refused_on_a_cluster_and_taken_locally() -> None:
     assert refused({**MINIMAL, "model": {"uri": "/model"}}, settings()).reason.name == "LocalPathInCluster"
 
 
+@pytest.mark.parametrize(
+    ("values", "reason", "words"),
+    [
+        ({"limits": {"total": "1h"}}, "Unsupported", "limits: this release"),
+        ({"model": {"uri": "/model"}}, "LocalPathInCluster", "model.uri: /model"),
+        ({"training": {"env": [{"name": "PET_NNODES", "value": "2"}]}}, "InvalidSpec", "training.env: PET_NNODES"),
+        ({"training": {"env": ["x"]}}, "InvalidSpec", "training.env"),
+        ({"dataset": {"seed": "x"}}, "InvalidSpec", "dataset.seed"),
+        ({"model": {"uri": 5}, "training": {"checkpoints": {"everySamples": "x"}}}, "InvalidSpec", "model.uri"),
+    ],
+)
+def test_defaults_are_judged_like_runs_and_named(values: dict[str, Any], reason: str, words: str) -> None:
+    of_the_operator = refused(MINIMAL, settings(operator_defaults=values))
+    assert (of_the_operator.reason.name, words in of_the_operator.message) == (reason, True)
+    of_the_namespace = refused(MINIMAL, settings(namespace_defaults=values))
+    assert (of_the_namespace.reason.name, words in of_the_namespace.message) == (reason, True)
+    if reason != "InvalidSpec":
+        assert of_the_operator.message.startswith("the operator's configuration, defaults.")
+        assert of_the_namespace.message.startswith("ConfigMap finetune-defaults, ")
+
+
+def test_the_group_of_volumes_is_recorded() -> None:
+    found = resolve(MINIMAL, settings(fs_group=1001))
+    assert isinstance(found, dict)
+    assert found["fsGroup"] == 1001
+
+
 def test_a_specification_without_bounds_is_refused() -> None:
     refusal = refused({**MINIMAL, "evaluation": {"systemInstruction": "x" * 25_000}})
     assert refusal.reason.name == "SpecTooLarge"

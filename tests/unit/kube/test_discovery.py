@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from finetune_operator.core.settings import Trainer
-from finetune_operator.kube.discovery import trainer_of
+from finetune_operator.kube.client import ApiServer
+from finetune_operator.kube.discovery import detect_trainer, trainer_of
 
 
 def patched(**fields: Any) -> dict[str, Any]:
@@ -37,3 +41,16 @@ def patched(**fields: Any) -> dict[str, Any]:
 )
 def test_the_shape_tells_the_release(fields: dict[str, Any], trainer: Trainer | None) -> None:
     assert trainer_of(fields) == trainer
+
+
+@pytest.mark.parametrize("code", [200, 404])
+async def test_a_definition_that_has_just_gone_is_no_fault(code: int) -> None:
+    """A real API server answers 200 and not a byte, but only for half a second."""
+
+    async def document(_: web.Request) -> web.Response:
+        return web.Response(status=code)
+
+    application = web.Application()
+    application.router.add_get("/openapi/v3/apis/trainer.kubeflow.org/v1alpha1", document)
+    async with TestServer(application) as served, aiohttp.ClientSession() as session:
+        assert await detect_trainer(ApiServer(session, str(served.make_url("")).rstrip("/"))) is None

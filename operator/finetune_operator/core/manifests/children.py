@@ -38,7 +38,7 @@ def job(run: Run, record: StageRecord, program: str, needs: PodNeeds) -> Json:
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}, **pod.volume_group(run)},
         "containers": [container],
         "volumes": pod.volumes(run, needs),
         **pod.placed(run, needs),

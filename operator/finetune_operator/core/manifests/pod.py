@@ -115,9 +115,8 @@ def _plain(values: Mapping[str, str]) -> list[Json]:
 
 def volumes(run: Run, needs: PodNeeds) -> list[Json]:
     """The volumes of a stage's pod."""
-    claim = (run.resolved.get("storage") or {}).get("claimName") or naming.claim_name(run.name)
     found: list[Json] = [
-        {"name": "workspace", "persistentVolumeClaim": {"claimName": claim}},
+        {"name": "workspace", "persistentVolumeClaim": {"claimName": naming.workspace_claim(run)}},
         {"name": "documents", "configMap": {"name": naming.inputs_name(run.name, run.round)}},
         {"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_LIMIT}},
     ]
@@ -144,6 +143,12 @@ def container_security() -> Json:
         "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True,
         "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
     }  # fmt: skip
+
+
+def volume_group(run: Run) -> Json:
+    """Whom the node gives the workspace's volume to, where the operator's configuration says so: OpenShift knows it itself."""
+    group = (run.status.get("resolved") or {}).get("fsGroup")
+    return {} if group is None else {"fsGroup": group, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
 def placed(run: Run, needs: PodNeeds) -> Json:

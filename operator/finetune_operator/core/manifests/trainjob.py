@@ -61,6 +61,8 @@ def _pod_spec(run: Run, needs: PodNeeds, shape: Trainer) -> Json:
     spec: Json = {"volumes": pod.volumes(run, needs), "containers": [container], **pod.placed(run, needs)}
     if shape.pod_security:
         container["securityContext"] = pod.container_security()
+        if pod.volume_group(run):
+            spec["securityContext"] = pod.volume_group(run)
     if shape.grace_period:
         spec["terminationGracePeriodSeconds"] = GRACE_SECONDS
     return spec

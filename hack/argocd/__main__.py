@@ -1,0 +1,13 @@
+"""python hack/argocd: build Argo CD's command, and say where it is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # the folder of this file when it runs as a program
+
+from argocd.binary import build  # noqa: E402
+
+if __name__ == "__main__":
+    print(build(nice=19))

@@ -1,0 +1,50 @@
+-- The health of a FineTuneRun, told from its conditions. The phase is only a word of the message.
+local waits_for_room = {NoGPU = true, NodesTooSmall = true, Unschedulable = true, QuotaExceeded = true}
+
+local function sentence(condition)
+  if condition.message == nil or condition.message == "" then
+    return condition.reason
+  end
+  return condition.reason .. ": " .. condition.message
+end
+
+local status = obj.status
+if status == nil or status.conditions == nil then
+  return {status = "Progressing", message = "The operator has not seen the run yet."}
+end
+if status.observedGeneration ~= obj.metadata.generation then
+  return {status = "Progressing", message = "The operator has not seen the last change of the run yet."}
+end
+
+local conditions = {}
+for _, condition in ipairs(status.conditions) do
+  conditions[condition.type] = condition
+end
+local function holds(type)
+  return conditions[type] ~= nil and conditions[type].status == "True"
+end
+local summary = status.summary or {}
+
+if holds("Finished") then
+  if holds("Succeeded") then
+    return {status = "Healthy", message = summary.model or "The run has succeeded."}
+  end
+  -- A rejected model is a good answer of the gate, but what comes after it must not be synced: only Degraded keeps Argo CD from it.
+  return {status = "Degraded", message = sentence(conditions["Succeeded"])}
+end
+if holds("Suspended") then
+  return {status = "Suspended", message = "The run is suspended."}
+end
+if holds("Stalled") then
+  local stalled = conditions["Stalled"]
+  -- Who waits for room goes on by itself; everything else waits for somebody.
+  return {status = waits_for_room[stalled.reason] and "Progressing" or "Degraded", message = sentence(stalled)}
+end
+local message = status.phase or "Running"
+if summary.progress ~= nil then
+  message = message .. ", " .. summary.progress
+end
+if summary.eta ~= nil then
+  message = message .. ", " .. summary.eta .. " left"
+end
+return {status = "Progressing", message = message}

@@ -1,0 +1,333 @@
+"""What a machine can check of the documentation: objects, links, reasons, fields, keys, versions and command lines exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer
+import yaml
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from finetune_operator.api.crd import crd
+from finetune_operator.api.finetunerun import KIND
+from finetune_operator.api.reasons import REASONS, STATE_REASONS
+from finetune_operator.api.status import ConditionType
+from finetune_operator.cli.app import app
+from finetune_operator.cli.documents import Document, read_documents
+from finetune_operator.cli.validate import judge_document
+from finetune_operator.core.resolve import resolve
+from finetune_operator.core.settings import Trainer
+from finetune_operator.kube.command import app as operator_app
+from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
+from finetune_operator.kube.places import DEFAULTS, DEFAULTS_KEY
+from finetune_operator.kube.serving import Metrics
+from finetune_operator.local.judge import Judge
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").rglob("*.md")))
+GUIDE, CONFIGURATION, COMPATIBILITY = (ROOT / f"docs/{name}.md" for name in ("user-guide", "configuration", "compatibility"))
+FOR_USERS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+SECTIONS = frozenset(SCHEMA["properties"]["spec"]["properties"])
+FILES = (".md", ".py", ".yaml", ".json", ".log", ".lock")
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+each_page_for_users = pytest.mark.parametrize("page", FOR_USERS, ids=lambda page: page.name)
+
+
+@cache
+def tokens(page: Path) -> list[Token]:
+    return MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8"))
+
+
+def inline(page: Path, type_: str) -> Iterator[Token]:
+    """The tokens of one type within paragraphs and tables: ``code_inline``, ``link_open``."""
+    for token in tokens(page):
+        yield from (child for child in token.children or () if child.type == type_)
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    """The fenced blocks of these languages; those without one have the language ``""``."""
+    return (token.content for token in tokens(page) if token.type == "fence" and token.info.strip() in languages)
+
+
+def codes(page: Path) -> list[str]:
+    return [token.content for token in inline(page, "code_inline")]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table below a heading; cells without the marks of code."""
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def column(self, name: str) -> list[str]:
+        return [row[self.columns.index(name)] for row in self.rows]
+
+
+def tables(page: Path) -> Iterator[Table]:
+    heading, rows = "", []
+    found = tokens(page)
+    for before, token in pairwise(found):
+        if token.type == "inline" and before.type == "heading_open":
+            heading = token.content
+        elif token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline" and before.type in ("th_open", "td_open"):
+            rows[-1].append(token.content.replace("`", ""))
+        elif token.type == "table_close":
+            yield Table(heading, tuple(rows[0]), tuple(map(tuple, rows[1:])))
+            rows = []
+
+
+def table(page: Path, first_column: str) -> Table:
+    (found,) = (one for one in tables(page) if one.columns[0] == first_column)
+    return found
+
+
+def documents(page: Path, folder: Path) -> Iterator[Document]:
+    for number, block in enumerate(blocks(page, "yaml")):
+        file = folder / f"{page.stem}-{number}.yaml"
+        file.write_text(block, encoding="utf-8")
+        yield from read_documents(file)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge(crd())
+
+
+@each_page_for_users
+def test_every_run_is_valid_and_every_block_is_yaml(page: Path, tmp_path: Path, judge: Judge) -> None:
+    for document in documents(page, tmp_path):
+        if document.kind == KIND and {"apiVersion", "spec"} & set(document.content):  # else it shows some of the metadata
+            assert judge_document(judge, document) == []
+
+
+def test_the_guides_show_runs_that_a_cluster_would_start(tmp_path: Path) -> None:
+    settings = Configuration().settings(Trainer(), {})
+    found = [document for document in documents(GUIDE, tmp_path) if document.kind == KIND]
+    assert len(found) >= 3
+    for document in found:
+        resolved = resolve(document.content["spec"], settings)
+        assert isinstance(resolved, dict), f"{document.name}: {resolved}"
+
+
+def test_defaults_of_a_namespace_are_taken(tmp_path: Path) -> None:
+    (found,) = (document for document in documents(GUIDE, tmp_path) if document.kind == "ConfigMap")
+    assert found.name == DEFAULTS
+    assert set(found.content["data"]) == {DEFAULTS_KEY}
+    values = yaml.safe_load(found.content["data"][DEFAULTS_KEY])
+    resolved = resolve({"dataset": {"uri": "org/chat"}}, Configuration().settings(Trainer(), values))
+    assert isinstance(resolved, dict), resolved
+    assert "storage.storageClassName" in resolved["origins"]["namespace"]
+
+
+def test_the_configuration_in_the_docs_is_taken(tmp_path: Path) -> None:
+    (block,) = blocks(CONFIGURATION, "yaml")
+    file = tmp_path / "configuration.yaml"
+    file.write_text(block, encoding="utf-8")
+    configuration = Configuration.load(file, {})
+    resolved = resolve({"dataset": {"uri": "org/chat"}}, configuration.settings(Trainer(), {}))
+    assert isinstance(resolved, dict), resolved
+
+
+def slug(heading: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for token in inline(page, "link_open"):
+        address = str(token.attrs["href"])
+        if "://" in address:
+            continue
+        name, _, anchor = address.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), address
+        assert target.is_relative_to(ROOT), address
+        if anchor:
+            found = tokens(target)
+            headings = [after.content for token, after in pairwise(found) if token.type == "heading_open"]
+            assert anchor in map(slug, headings), address
+
+
+def test_every_page_is_found_from_the_guide_or_the_readme() -> None:
+    linked = {
+        (page.parent / str(token.attrs["href"]).partition("#")[0]).resolve()
+        for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+        for token in inline(page, "link_open")
+    }
+    assert {page for page in PAGES if page.name != "README.md"} - linked == set()
+
+
+def test_the_guide_has_every_reason_and_no_other() -> None:
+    listed = [reason for one in tables(GUIDE) if "reason" in one.columns for reason in one.column("reason")]
+    assert sorted(set(listed)) == sorted(listed), "each once"
+    assert set(listed) - {"GateRejected"} == set(REASONS)
+    for one in tables(GUIDE):
+        if "reason" in one.columns:
+            assert all(one.column("cause")), one.heading
+            assert all(one.column("mend")), one.heading
+
+
+WORD = re.compile(r"^[A-Z][a-z]+(?:[A-Z][A-Za-z]*|$)")
+OTHER_WORDS = (
+    "CreateContainerConfigError", "ReadWriteMany", "ReadWriteOnceWithFSType", "RunStarted", "StageStarted", "StageSucceeded",
+    "RunSucceeded", "JobSetOperator", "Managed", "File", "None",
+)  # fmt: skip
+"""Words of Kubernetes, of its drivers, and of Events."""
+
+
+def enumerated(node: Any) -> Iterator[str]:
+    """Every value that an enumeration of the schema has."""
+    if isinstance(node, dict):
+        yield from (value for value in node.get("enum", ()) if isinstance(value, str))
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from enumerated(child)
+
+
+@pytest.mark.parametrize("page", [GUIDE, CONFIGURATION, COMPATIBILITY, ROOT / "docs/cli.md"], ids=lambda page: page.name)
+def test_words_of_status_exist(page: Path) -> None:
+    known = {*REASONS, *STATE_REASONS, *enumerated(SCHEMA), *OTHER_WORDS}
+    assert [code for code in codes(page) if WORD.match(code) and " " not in code and code not in known] == []
+    for text in blocks(page, ""):
+        assert set(re.findall(r"--for=condition=(\w+)", text)) <= set(get_args(ConditionType))
+
+
+def exists(path: str, node: Mapping[str, Any] = SCHEMA) -> bool:
+    for part in path.split("."):
+        node = node.get("items", node) if "properties" not in node else node
+        if node.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in node:
+            return True
+        if part not in node.get("properties", {}):
+            return False
+        node = node["properties"][part]
+    return True
+
+
+@each_page_for_users
+def test_fields_exist(page: Path) -> None:
+    named = [re.split(r"[:=]", code)[0] for code in codes(page)]
+    paths = {path for path in named if re.fullmatch(r"[a-z][A-Za-z]*(\.[A-Za-z]+)+", path) and not path.endswith(FILES)}
+    for text in (*blocks(page, ""), *codes(page)):
+        paths |= {path.rstrip(".") for path in re.findall(r"\.(status\.[A-Za-z.]+)", text)}
+    full = {path if path.startswith(("spec.", "status.")) else f"spec.{path}": path for path in paths}
+    ours = {path: short for path, short in full.items() if path.startswith("status.") or path.split(".")[1] in SECTIONS}
+    assert [short for path, short in ours.items() if not exists(path)] == []
+
+
+def test_configuration_keys_are_all_there() -> None:
+    found = table(CONFIGURATION, "key")
+    fields = {field.alias: field for field in Configuration.model_fields.values()}
+    assert found.column("key") == list(fields)
+    for key, default in zip(found.column("key"), found.column("default"), strict=True):
+        actual = fields[key].get_default(call_default_factory=True)
+        assert yaml.safe_load(default) == (list(actual) if isinstance(actual, tuple) else actual), key
+    programs = {row[0]: row[1].partition(":")[0] for row in table(CONFIGURATION, "variable").rows}
+    assert programs == {variable: program for program, variable in IMAGE_VARIABLES.items()}
+
+
+def test_options_of_the_operator_are_all_there() -> None:
+    command = typer.main.get_command(operator_app)
+    options = [", ".join((*option.opts, *option.secondary_opts)) for option in command.params]
+    assert table(CONFIGURATION, "option").column("option") == [name for name in options if name != "--help"]
+
+
+def test_metrics_exist() -> None:
+    served = {name for line in Metrics().text().decode().splitlines() for name in re.findall(r"^# TYPE (\w+)", line)}
+    told = {code for code in codes(GUIDE) if re.fullmatch(r"finetune_\w+", code)}
+    assert told == {name for name in served if not name.endswith("_created")}
+
+
+def test_versions_that_are_called_tested_are_those_of_the_modules_and_the_lock() -> None:
+    modules = "".join(file.read_text() for file in sorted((ROOT / "hack").glob("*/modules/*/go.mod")))
+    lock = (ROOT / "requirements/all.lock").read_text()
+    pinned = {*re.findall(r" v(\d+\.\d+\.\d+)", modules), *re.findall(r"^[\w-]+==([\d.]+)", lock, flags=re.MULTILINE)}
+    rows = [row for row in table(COMPATIBILITY, "what").rows if row[2] == "tested"]
+    assert len(rows) >= 8
+    for row in rows:
+        assert set(re.findall(r"\d+\.\d+\.\d+", row[3])) <= pinned, row
+    assert {row[2] for row in table(COMPATIBILITY, "what").rows} <= {"tested", "expected", "not supported"}
+
+
+def words(line: str) -> Iterator[list[str]]:
+    """The commands of a line of shell, each as its words."""
+    lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    command: list[str] = []
+    for word in lexer:
+        if set(word) <= set("|&;()<>"):
+            yield command
+            command = []
+        else:
+            command.append(word)
+    yield command
+
+
+def command_lines(page: Path) -> Iterator[list[str]]:
+    for block in blocks(page, "", "sh", "shell", "bash", "console"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if "finetune " in line:
+                for command in words(line):
+                    at = next((index for index, word in enumerate(command) if "=" not in word), len(command))
+                    if at < len(command) and Path(command[at]).name == "finetune":
+                        yield command[at + 1 :]
+
+
+@each_page_for_users
+def test_command_lines_are_understood(page: Path) -> None:
+    main: Any = typer.main.get_command(app)
+    for arguments in command_lines(page):
+        name, command, rest = main.resolve_command(
+            main.make_context("finetune", list(arguments), resilient_parsing=True), arguments
+        )
+        assert command is not None, f"no such command: {arguments}"
+        command.make_context(name, rest)
+    for code in codes(page):
+        if re.match(r"finetune [a-z]", code):
+            assert code.split()[1] in main.commands, code
+            for option in re.findall(r"(?<= )--?[a-z][a-z-]*", code):
+                assert any(option in parameter.opts for parameter in main.commands[code.split()[1]].params), code
+
+
+def test_command_lines_are_found() -> None:
+    found = [line for page in FOR_USERS for line in command_lines(page)]
+    assert ["init", "table-gpt.yaml", "--algorithm", "osft"] in found
+    assert len(found) >= 12
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        (test_links_lead_somewhere, "[x](nothing.md)"),
+        (test_links_lead_somewhere, "[x](#nothing)"),
+        (test_fields_exist, "`training.epoch`"),
+        (test_fields_exist, "`status.models.uri`"),
+        (test_words_of_status_exist, "`NoSuchReason`"),
+    ],
+)
+def test_a_mistake_is_found(check: Callable[[Path], None], text: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    with pytest.raises(AssertionError):
+        check(page)
+
+
+@pytest.mark.parametrize("line", ["finetune get --nothing", "finetune nothing", "finetune rerun a"])
+def test_a_wrong_command_line_is_found(line: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"```\n{line}\n```\n", encoding="utf-8")
+    with pytest.raises(Exception, match=r"(?i)no such|missing"):
+        test_command_lines_are_understood(page)

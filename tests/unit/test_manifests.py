@@ -1,0 +1,96 @@
+"""What the manifests say of this program is what it does: metrics, reasons, configuration, defaults, version."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from finetune_operator import __version__
+from finetune_operator.api.reasons import CONTROL_REASONS
+from finetune_operator.api.status import Phase
+from finetune_operator.core.resolve import Refusal, resolve
+from finetune_operator.core.stages import RERUN_FROM
+from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
+from finetune_operator.kube.places import DEFAULTS, DEFAULTS_KEY
+from finetune_operator.kube.process import LEASE_NAME
+from finetune_operator.kube.serving import Metrics
+
+Object = dict[str, Any]
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+SAMPLES = sorted((MANIFESTS / "samples").glob("*.yaml"))
+
+
+def load(path: str) -> Any:
+    return yaml.safe_load((MANIFESTS / path).read_text(encoding="utf-8"))
+
+
+def test_the_image_is_that_of_this_release() -> None:
+    container = load("base/deployment.yaml")["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == f"finetune-operator:{__version__}"
+
+
+def test_kustomize_leaves_the_lease_s_name_alone() -> None:
+    # It would put the new name of a generated ConfigMap into every Role that names a resource so.
+    generated = [one["name"] for one in load("base/kustomization.yaml")["configMapGenerator"]]
+    roles = [one for one in yaml.safe_load_all((MANIFESTS / "base/roles.yaml").read_text()) if one["kind"] == "Role"]
+    named = [name for role in roles for rule in role["rules"] for name in rule.get("resourceNames", ())]
+    assert named == [LEASE_NAME]
+    assert not set(named) & set(generated)
+
+
+def test_alerts_speak_of_metrics_reasons_and_phases_that_there_are() -> None:
+    metrics = Metrics()
+    metrics.transitions.labels("RunStarted").inc()
+    metrics.runs.labels("Failed").set(1)
+    series = {line.split("{")[0].split(" ")[0] for line in metrics.text().decode().splitlines() if not line.startswith("#")}
+    rules = [rule for group in load("components/monitoring/rules.yaml")["spec"]["groups"] for rule in group["rules"]]
+    expressions = " ".join(rule["expr"] for rule in rules)
+    assert set(re.findall(r"finetune_\w+", expressions)) <= series
+    reasons = {reason for found in re.findall(r'reason=~"([^"]*)"', expressions) for reason in found.split("|")}
+    assert reasons
+    assert reasons <= set(CONTROL_REASONS)
+    assert set(re.findall(r'phase="(\w+)"', expressions)) <= set(get_args(Phase))
+
+
+def test_argo_cd_waits_for_reasons_that_there_are_and_reruns_stages_that_there_are() -> None:
+    script = (MANIFESTS / "argocd/component/health.lua").read_text()
+    (table,) = re.findall(r"waits_for_room = \{(.*)\}", script)
+    assert set(re.findall(r"(\w+) = true", table)) <= set(CONTROL_REASONS)
+    (stages,) = re.findall(r"stages = \{(.*)\}", (MANIFESTS / "argocd/component/actions.yaml").read_text())
+    assert set(re.findall(r"(\w+) = 1", stages)) == set(RERUN_FROM)
+
+
+def test_each_key_of_the_commented_configuration_is_one(tmp_path: Path) -> None:
+    text = (MANIFESTS / "base/configuration.yaml").read_text()
+    assert Configuration.load(MANIFESTS / "base/configuration.yaml", {}) == Configuration()
+    assert IMAGE_VARIABLES["dataset"] in text
+    head, _, keys = text.partition("\n")
+    assert head.startswith("# ")
+    (tmp_path / "all.yaml").write_text(re.sub(r"(?m)^# ", "", keys))
+    shown = Configuration.load(tmp_path / "all.yaml", {})
+    assert {name for name in Configuration.model_fields if getattr(shown, name)} == set(Configuration.model_fields)
+
+
+CONFIGURATIONS = ["base/configuration.yaml", "overlays/kind/configuration.yaml", "samples/platform/operator-configuration.yaml"]
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.stem)
+def test_samples_start_with_each_configuration_and_with_the_defaults_of_a_namespace(sample: Path, configuration: str) -> None:
+    config_map = load("samples/platform/finetune-defaults.yaml")
+    assert config_map["metadata"]["name"] == DEFAULTS
+    own = yaml.safe_load(config_map["data"][DEFAULTS_KEY])
+    given = Configuration.load(MANIFESTS / configuration, {})
+    spec = yaml.safe_load(sample.read_text(encoding="utf-8"))["spec"]
+    resolved = resolve(spec, given.settings(None, own))
+    assert not isinstance(resolved, Refusal), resolved.message
+    assert resolved["spec"]["registry"]["address"] == own["registry"]["address"]
+
+
+def test_samples_hold_no_word_that_steers() -> None:
+    for sample in SAMPLES:
+        assert not {"suspend", "rerun", "approval"} & set(yaml.safe_load(sample.read_text())["spec"]), sample
