@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _LIFE = dt.timedelta(days=30)
 """Every start makes new ones."""
-_LOOPBACK = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+_LOOPBACK = ("localhost", "127.0.0.1")
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,13 @@ class Authority:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         self._write("ca", key, builder.sign(key, hashes.SHA256()))
 
-    def server(self, name: str) -> Pair:
-        """A certificate for a server on the loopback interface; etcd shows it to its own peer port as well."""
-        return self._issue(name, _name(name, ()), [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    def server(self, name: str, places: Sequence[str] = ()) -> Pair:
+        """A certificate for a server on the loopback interface, and at ``places`` (addresses and host names).
+
+        etcd shows it to its own peer port as well.
+        """
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        return self._issue(name, _name(name, ()), usages, list(dict.fromkeys([*_LOOPBACK, *places])))
 
     def client(self, name: str, user: str, groups: Sequence[str] = ()) -> Pair:
         """A certificate that makes its holder ``user`` of ``groups`` for the API server."""
@@ -83,7 +87,7 @@ class Authority:
         _write_private(path, yaml.safe_dump(document).encode())
         return path
 
-    def _issue(self, name: str, subject: x509.Name, usages: list[x509.ObjectIdentifier]) -> Pair:
+    def _issue(self, name: str, subject: x509.Name, usages: list[x509.ObjectIdentifier], places: Sequence[str] = ()) -> Pair:
         signer = serialization.load_pem_private_key(self.pair.key.read_bytes(), None)
         assert isinstance(signer, ec.EllipticCurvePrivateKey)
         issuer = x509.load_pem_x509_certificate(self.pair.certificate.read_bytes()).subject
@@ -91,8 +95,8 @@ class Authority:
         builder = _builder(subject, issuer, key.public_key())
         if usages:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        if ExtendedKeyUsageOID.SERVER_AUTH in usages:
-            builder = builder.add_extension(x509.SubjectAlternativeName(_LOOPBACK), critical=False)
+        if places:
+            builder = builder.add_extension(x509.SubjectAlternativeName([_place(one) for one in places]), critical=False)
         return self._write(name, key, builder.sign(signer, hashes.SHA256()))
 
     def _write(self, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> Pair:
@@ -106,6 +110,13 @@ class Authority:
 def _name(user: str, groups: Sequence[str]) -> x509.Name:
     organizations = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
     return x509.Name([*organizations, x509.NameAttribute(NameOID.COMMON_NAME, user)])
+
+
+def _place(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:

@@ -32,6 +32,10 @@ _ATTEMPTS = 3
 _START_BURST = 300
 _SERVICES = "10.96.0.0/16"
 _ISSUER = "https://kubernetes.default.svc"
+_IN_CLUSTER = ("10.96.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
+"""What pods call the API server: the first address of the Services, and its names."""
+_AUDIT = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}
+"""Who asked for what, and when; no bodies: there may be secrets in them."""
 _ADMISSION = "NodeRestriction,OwnerReferencesPermissionEnforcement,PodSecurity"
 """Besides the default ones: what OpenShift has on as well."""
 
@@ -51,10 +55,18 @@ class Access:
 
 
 class ControlPlane:
-    """The control plane whose whole state lies in the folder ``state``; at most one runs there at a time."""
+    """The control plane whose whole state lies in the folder ``state``; at most one runs there at a time.
 
-    def __init__(self, state: Path) -> None:
+    Attributes:
+        program: the folder that runs as the program of this kind of control plane.
+        host: the address at which the API server listens.
+    """
+
+    program = Path(__file__).parent
+
+    def __init__(self, state: Path, host: str = "127.0.0.1") -> None:
         self.state = state
+        self.host = host
         self.processes = Processes(state)
         self.authority = Authority(state / "certificates")
         self._record = state / "control-plane.json"
@@ -85,10 +97,18 @@ class ControlPlane:
         if access is None or access.binaries != binaries.folder or access.trainer != _name(generation):
             return None
         record = json.loads(self._record.read_text(encoding="utf-8"))
-        return access if record["sources"] == _sources() else None
+        return access if record["sources"] == self.sources() else None
 
-    def up(self, binaries: Binaries, generation: Generation | None, limits: Limits | None = None) -> Access:
+    def up(
+        self, binaries: Binaries, generation: Generation | None, limits: Limits | None = None, audit: Path | None = None
+    ) -> Access:
         """Start it, empty. What a former one left running here is ended first; a failed start leaves nothing behind.
+
+        Args:
+            binaries: the programs.
+            generation: the release of Trainer, if there is to be one.
+            limits: calls that the controllers allow themselves.
+            audit: the file that each request to the API server is written to, as a line of JSON.
 
         Raises:
             DidNotStartError: a program ended at once.
@@ -97,7 +117,7 @@ class ControlPlane:
         for attempt in range(1, _ATTEMPTS + 1):
             self.down()
             try:
-                return self._start(binaries, generation, limits)
+                return self._start(binaries, generation, limits, audit)
             except DidNotStartError as error:
                 self.down()
                 # Between the kernel's choice of a port and its use by the program it is anybody's.
@@ -143,6 +163,11 @@ class ControlPlane:
         """A certificate for anybody: rights are tested as somebody, not as the administrator."""
         return self.authority.client(name, user, groups)
 
+    def sources(self) -> str:
+        """Names the code that started it: what another state of it started may be something else."""
+        files = sorted(path for folder in {Path(__file__).parent, self.program} for path in folder.glob("*.py"))
+        return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
     @property
     def _nothing_here(self) -> str:
         return f"no control plane runs in {self.state}: start one with up"
@@ -152,15 +177,15 @@ class ControlPlane:
         """The administrator's certificate."""
         return Pair(self.authority.folder / "admin.crt", self.authority.folder / "admin.key")
 
-    def _start(self, binaries: Binaries, generation: Generation | None, limits: Limits | None) -> Access:
+    def _start(self, binaries: Binaries, generation: Generation | None, limits: Limits | None, audit: Path | None) -> Access:
         shutil.rmtree(self.state / "etcd", ignore_errors=True)
         self.authority.create()
         admin = self.authority.client("admin", "admin", ["system:masters"])
         etcd, peers, secure = free_ports(3)
-        address = f"https://127.0.0.1:{secure}"
+        address = f"https://{self.host}:{secure}"
         self._start_etcd(binaries, etcd, peers)
         self._await(lambda: answers(etcd), "etcd listens")
-        self._start_api_server(binaries, etcd, secure)
+        self._start_api_server(binaries, etcd, secure, audit)
         with Api(address, self.authority.tls(admin)) as api:
             self._await(lambda: api.call("GET", "/readyz") != {}, "the API server is ready")
             controllers = trainer.controllers(generation, binaries, self.state / "controllers")
@@ -176,11 +201,15 @@ class ControlPlane:
             trainer.install(api, [one for controller in controllers for one in controller.runtimes])
             account = "the default ServiceAccount exists"
             self._await(lambda: api.get("v1", "ServiceAccount", "default", "default") != {}, account)
+            self._extend(api)
         self.authority.kubeconfig(self._kubeconfig, address, admin)
         access = Access(address, self._kubeconfig, _name(generation), binaries.folder)
-        record = {"address": address, "trainer": access.trainer, "binaries": str(access.binaries), "sources": _sources()}
+        record = {"address": address, "trainer": access.trainer, "binaries": str(access.binaries), "sources": self.sources()}
         self._record.write_text(json.dumps({**record, "limits": limits and asdict(limits)}), encoding="utf-8")
         return access
+
+    def _extend(self, api: Api) -> None:
+        """What runs beside it, before it counts as started."""
 
     def _start_etcd(self, binaries: Binaries, port: int, peers: int) -> None:
         pair = self.authority.server("etcd")
@@ -196,8 +225,9 @@ class ControlPlane:
             ],
         )  # fmt: skip
 
-    def _start_api_server(self, binaries: Binaries, etcd: int, port: int) -> None:
-        serving, storage = self.authority.server("api-server"), self.authority.client("etcd-client", "kube-apiserver")
+    def _start_api_server(self, binaries: Binaries, etcd: int, port: int, audit: Path | None) -> None:
+        serving = self.authority.server("api-server", (self.host, *_IN_CLUSTER))
+        storage = self.authority.client("etcd-client", "kube-apiserver")
         accounts = self.authority.signing_key("service-accounts")
         authority = self.authority.pair.certificate
         self.processes.start(
@@ -205,14 +235,25 @@ class ControlPlane:
             [
                 binaries.path(API_SERVER), f"--etcd-servers=https://127.0.0.1:{etcd}", f"--etcd-cafile={authority}",
                 f"--etcd-certfile={storage.certificate}", f"--etcd-keyfile={storage.key}",
-                "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--secure-port={port}", "--endpoint-reconciler-type=none",
+                f"--bind-address={self.host}", f"--advertise-address={self.host}", f"--secure-port={port}", *self._nodes(),
                 f"--tls-cert-file={serving.certificate}", f"--tls-private-key-file={serving.key}", f"--client-ca-file={authority}",
                 f"--service-account-issuer={_ISSUER}", f"--service-account-signing-key-file={accounts.key}",
                 f"--service-account-key-file={accounts.certificate}", f"--service-cluster-ip-range={_SERVICES}",
                 "--authorization-mode=Node,RBAC", f"--enable-admission-plugins={_ADMISSION}", "--allow-privileged=true",
-                f"--cert-dir={self.state / 'certificates'}",
+                f"--cert-dir={self.state / 'certificates'}", *self._audited(audit),
             ],
         )  # fmt: skip
+
+    def _nodes(self) -> list[str]:
+        """How the API server reaches nodes, and pods it: there are none, and nobody needs the Service ``kubernetes``."""
+        return ["--endpoint-reconciler-type=none"]
+
+    def _audited(self, audit: Path | None) -> list[str]:
+        if audit is None:
+            return []
+        policy = self.state / "audit-policy.yaml"
+        policy.write_text(yaml.safe_dump(_AUDIT), encoding="utf-8")
+        return [f"--audit-policy-file={policy}", f"--audit-log-path={audit.absolute()}", "--audit-log-maxsize=65536"]
 
     def _start_managers(self, binaries: Binaries, address: str, limits: Limits | None) -> None:
         """The controller manager and the scheduler, each with the rights that the API server gives them."""
@@ -250,9 +291,3 @@ def own_definitions() -> list[Object]:
 
 def _name(generation: Generation | None) -> GenerationName:
     return "none" if generation is None else cast(GenerationName, generation.name)
-
-
-def _sources() -> str:
-    """Names this package: what another state of it started may be something else."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()

@@ -48,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, help="folder of everything that runs (.cache/controlplane/<trainer>)")
     parser.add_argument("--kube-api-qps", type=int, help="calls a second that each controller may make, for benchmarks")
     parser.add_argument("--kube-api-burst", type=int, help="calls that it may make at once (twice as many)")
+    parser.add_argument(
+        "--audit", type=Path, metavar="FILE", help="write each request to the API server into this file, for benchmarks"
+    )
     parser.add_argument("--nice", type=int, default=0, help="leave the processor to others while building, 1 to 19")
     return parser
 
@@ -58,8 +61,8 @@ def _up(options: argparse.Namespace) -> int:
     with plane.locked():
         sessions.release(plane)
         access = plane.runs(binaries, GENERATIONS.get(options.trainer))
-        if access is None or options.kube_api_qps:
-            access = plane.up(binaries, GENERATIONS.get(options.trainer), _limits(options))
+        if access is None or options.kube_api_qps or options.audit:
+            access = plane.up(binaries, GENERATIONS.get(options.trainer), _limits(options), options.audit)
     print(f"{_what(access)}, after {time.monotonic() - began:.1f} s\nexport KUBECONFIG={access.kubeconfig}")
     return 0
 

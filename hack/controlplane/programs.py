@@ -12,20 +12,26 @@ MODULES = Path(__file__).with_name("modules")
 
 @dataclass(frozen=True)
 class Program:
-    """One program: ``package`` of the Go module ``path``, as pinned in the folder ``module``."""
+    """One program: ``package`` of the Go module ``path``, as pinned in the folder ``module`` (of ``modules/`` here, or of ``among``)."""
 
     name: str
     module: str
     path: str
     package: str
+    among: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The wrapper module."""
+        return (self.among or MODULES) / self.module
 
     @property
     def version(self) -> str:
         """The version that go.mod pins, with its ``v``."""
-        text = (MODULES / self.module / "go.mod").read_text(encoding="utf-8")
+        text = (self.folder / "go.mod").read_text(encoding="utf-8")
         found = re.search(rf"^(?:require )?\s*{re.escape(self.path)} (v\S+)", text, re.MULTILINE)
         if found is None:
-            raise ValueError(f"modules/{self.module}/go.mod does not require {self.path}")
+            raise ValueError(f"{self.folder}/go.mod does not require {self.path}")
         return found[1]
 
 

@@ -78,7 +78,7 @@ def release(plane: ControlPlane) -> None:
 def _start_keeper(plane: ControlPlane) -> None:
     keeper = Process.read(_keeper_file(plane))
     if keeper is None or not keeper.alive:
-        command: list[str | Path] = [sys.executable, Path(__file__).parent, "keep", "--state", plane.state]
+        command: list[str | Path] = [sys.executable, plane.program, "keep", "--state", plane.state]
         Processes(_keeper_file(plane).parents[1]).start("keeper", command)
 
 

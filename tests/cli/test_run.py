@@ -108,7 +108,7 @@ class TestARunThatEndsWell:
         assert table[0].split() == ["NAME", "ALGORITHM", "PHASE", "PROGRESS", "LOSS", "holdout.bits_per_byte", "MODEL", "AGE"]
         assert table[1].split()[:3] == ["demo", "osft", "Succeeded"]
         assert "demo" in desk.finetune("get", "--experiment", "trial").out
-        assert "No runs here" in desk.finetune("get", "--experiment", "other").err
+        assert f"No runs of experiment other in {desk.folder}/.finetune." in desk.finetune("get", "--experiment", "other").err
         assert desk.finetune("get", "-o", "yaml").out.startswith("apiVersion: v1\nkind: List\n")
         page = desk.finetune("describe", "demo").out
         for words in (
@@ -172,8 +172,17 @@ def test_two_processes_train_together(desk: Desk, small: Spec) -> None:
     spec = small(training=training, evaluation={"enabled": False, "baseline": False})
     del spec["training"]["osft"]
     desk.write(spec)
-    said = desk.finetune("run", "run.yaml")
-    assert said.code == 0, said.out + said.err
+    command = desk.start("run", "run.yaml")
+    wait_for(lambda: state_of(desk, "dataset") is not None)
+    log = desk.finetune("logs", "demo", "-f", "--stage", "training", "--rank", "all")
+    out, err = command.communicate(timeout=240)
+    assert command.returncode == 0, out + err
+    assert log.code == 0, log.err
+    for rank in (0, 1):
+        followed = [line for line in log.out.splitlines() if line.startswith(f"[rank {rank}] ")]
+        kept = desk.finetune("logs", "demo", "--stage", "training", "--rank", str(rank)).out.splitlines()
+        assert followed == [f"[rank {rank}] {line}" for line in kept]
+        assert kept
     result = json.loads((desk.run_folder() / "results/training.json").read_text())
     assert result["outputs"]["processes"] == 2
     assert result["outputs"]["samplesSeen"] >= result["outputs"]["expectedSamples"]

@@ -28,6 +28,15 @@ class Format(StrEnum):
     yaml = "yaml"
 
 
+class ListFormat(StrEnum):
+    """What a list may look like."""
+
+    json = "json"
+    yaml = "yaml"
+    name = "name"
+    wide = "wide"
+
+
 class Algorithm(StrEnum):
     """Ways to train."""
 
@@ -50,6 +59,18 @@ class Stage(StrEnum):
 HomeOption = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads it at run time
     typer.Option("--home", help="Folder with the local state (default: $FINETUNE_HOME, else .finetune here)."),
+]
+KubeconfigOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--kubeconfig", help="Kubeconfig of a cluster (default: $KUBECONFIG, else ~/.kube/config)."),
+]
+ContextOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--context", help="Cluster and user there: a context of the kubeconfig (default: $FINETUNE_CONTEXT)."),
+]
+NamespaceOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("-n", "--namespace", help="Namespace of the cluster (default: the context's)."),
 ]
 OutputOption = Annotated[Optional[Format], typer.Option("-o", "--output", help="Print the object instead of a text.")]  # noqa: UP045
 SecretOption = Annotated[
@@ -89,6 +110,9 @@ def validate(files: Annotated[list[Path], typer.Argument(help="YAML files; - for
 def run(
     file: Annotated[Path, typer.Argument(help="YAML file with one FineTuneRun; - for standard input.", show_default=False)],
     home: HomeOption = None,
+    context: ContextOption = None,
+    kubeconfig: KubeconfigOption = None,
+    namespace: NamespaceOption = None,
     secret: SecretOption = None,
     configmap: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -97,11 +121,13 @@ def run(
     plain: PlainOption = False,
     output: OutputOption = None,
 ) -> None:
-    """Run it on this machine to its end. Ctrl-C stops; the same command goes on where it stopped."""
-    from .drive import Options
+    """Run it to its end, on this machine or on a cluster. Here Ctrl-C stops it and the same command goes on; there it only stops looking."""
+    from .place import Options, Where
     from .run import run_file
 
-    raise typer.Exit(run_file(file, configmap or (), Options(home, tuple(secret or ()), plain, output)))
+    raise typer.Exit(
+        run_file(file, configmap or (), Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output))
+    )
 
 
 @app.command()
@@ -112,17 +138,21 @@ def clone(
         typer.Option("--name", help="Name of the new run. Default: the old one's with the next free number.", show_default=False),
     ] = None,
     assignment: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the new run instead of running it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the new run instead of making it, as -o does.")] = False,
     home: HomeOption = None,
+    context: ContextOption = None,
+    kubeconfig: KubeconfigOption = None,
+    namespace: NamespaceOption = None,
     secret: SecretOption = None,
     plain: PlainOption = False,
     output: OutputOption = None,
 ) -> None:
     """Run it again under another name, with changes. What it shares with the first is used again."""
     from .clone import clone_run
-    from .drive import Options
+    from .place import Options, Where
 
-    raise typer.Exit(clone_run(name, new, assignment or (), Options(home, tuple(secret or ()), plain, output), dry_run=dry_run))
+    where, options = Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output)
+    raise typer.Exit(clone_run(name, new, assignment or (), where, options, dry_run=dry_run))
 
 
 @app.command()
@@ -135,87 +165,125 @@ def rerun(
         typer.Option("--id", help="A word for this rerun: a ticket, a date. Default: the time.", show_default=False),
     ] = None,
     home: HomeOption = None,
+    context: ContextOption = None,
+    kubeconfig: KubeconfigOption = None,
+    namespace: NamespaceOption = None,
     secret: SecretOption = None,
     plain: PlainOption = False,
     output: OutputOption = None,
 ) -> None:
     """Run a finished run again from one stage on; sections of that stage and of later ones may change."""
-    from .drive import Options
+    from .place import Options, Where
     from .steer import rerun_run
 
-    options = Options(home, tuple(secret or ()), plain, output)
-    raise typer.Exit(rerun_run(name, stage.value, word, assignment or (), options))
+    where, options = Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output)
+    raise typer.Exit(rerun_run(name, where, options, stage=stage.value, id_=word, assignments=assignment or ()))
 
 
 @app.command()
-def suspend(name: NameArgument, home: HomeOption = None, plain: PlainOption = False) -> None:
+def suspend(
+    name: NameArgument,
+    home: HomeOption = None,
+    context: ContextOption = None,
+    kubeconfig: KubeconfigOption = None,
+    namespace: NamespaceOption = None,
+    plain: PlainOption = False,
+) -> None:
     """Stop what a run does and hold it; what it has done stays."""
-    from .drive import Options
+    from .place import Options, Where
     from .steer import suspend_run
 
-    raise typer.Exit(suspend_run(name, Options(home, plain=plain)))
+    raise typer.Exit(suspend_run(name, Where(home, kubeconfig, context, namespace), Options(plain=plain)))
 
 
 @app.command()
 def resume(
     name: NameArgument,
     home: HomeOption = None,
+    context: ContextOption = None,
+    kubeconfig: KubeconfigOption = None,
+    namespace: NamespaceOption = None,
     secret: SecretOption = None,
     plain: PlainOption = False,
     output: OutputOption = None,
 ) -> None:
     """Let a suspended run go on, to its end."""
-    from .drive import Options
+    from .place import Options, Where
     from .steer import resume_run
 
-    raise typer.Exit(resume_run(name, Options(home, tuple(secret or ()), plain, output)))
+    raise typer.Exit(resume_run(name, Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output)))
 
 
 @app.command()
 def get(
     name: Annotated[Optional[str], typer.Argument(help="Name of one run; all of them without it.", show_default=False)] = None,  # noqa: UP045
     home: HomeOption = None,
+    context: ContextOption = None,
+    kubeconfig: KubeconfigOption = None,
+    namespace: NamespaceOption = None,
     experiment: Annotated[Optional[str], typer.Option(help="Only runs of this experiment.")] = None,  # noqa: UP045
-    output: OutputOption = None,
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="The runs of all namespaces of a cluster.")] = False,
+    output: Annotated[
+        Optional[ListFormat],  # noqa: UP045
+        typer.Option("-o", "--output", help="Objects, names, or a wider table."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on printing what changes, until Ctrl-C.")] = False,
 ) -> None:
     """List runs with their phase, progress and scores."""
-    from .get import get_runs
+    from .get import Wanted, get_runs
+    from .place import Where
 
-    raise typer.Exit(get_runs(home, name, experiment, output))
+    where = Where(home, kubeconfig, context, namespace, everywhere)
+    raise typer.Exit(get_runs(where, Wanted(name, experiment), output, watch=watch))
 
 
 @app.command()
-def describe(name: NameArgument, home: HomeOption = None) -> None:
+def describe(
+    name: NameArgument,
+    home: HomeOption = None,
+    context: ContextOption = None,
+    kubeconfig: KubeconfigOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
     """Everything about one run: stages, scores, loss curve, what was adapted, what went wrong."""
     from .describe import describe_run
+    from .place import Where
 
-    raise typer.Exit(describe_run(home, name))
+    raise typer.Exit(describe_run(Where(home, kubeconfig, context, namespace), name))
 
 
 @app.command()
 def logs(
     name: NameArgument,
     home: HomeOption = None,
+    context: ContextOption = None,
+    kubeconfig: KubeconfigOption = None,
+    namespace: NamespaceOption = None,
     stage: Annotated[Optional[str], typer.Option(help="One stage; without it the one that runs, or ran last.")] = None,  # noqa: UP045
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing until the stage ends.")] = False,
-    rank: Annotated[int, typer.Option(help="Process of a training on several.")] = 0,
+    rank: Annotated[str, typer.Option(metavar="N|all", help="Process of a training on several.")] = "0",
 ) -> None:
     """Print the log of a stage."""
     from .logs import print_log
+    from .place import Where
 
-    raise typer.Exit(print_log(home, name, stage, rank=rank, follow=follow))
+    raise typer.Exit(print_log(Where(home, kubeconfig, context, namespace), name, stage, rank=rank, follow=follow))
 
 
 @app.command()
 def delete(
     name: NameArgument,
     home: HomeOption = None,
+    context: ContextOption = None,
+    kubeconfig: KubeconfigOption = None,
+    namespace: NamespaceOption = None,
     purge: Annotated[bool, typer.Option("--purge", help="Also delete the run's files: data, checkpoints and the model.")] = False,
 ) -> None:
     """Delete a run and stop what it runs. Its files stay, unless --purge."""
     from .delete import delete_run
+    from .place import Where
 
-    raise typer.Exit(delete_run(home, name, purge=purge))
+    raise typer.Exit(delete_run(Where(home, kubeconfig, context, namespace), name, purge=purge))
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import exitcodes
 from .documents import DocumentProblem, read_value
-from .drive import Refused
+from .refusal import Refused
 
 
 def apply_assignments(spec: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

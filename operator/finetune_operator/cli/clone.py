@@ -4,67 +4,85 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune_operator.api.crd import crd
 from finetune_operator.api.finetunerun import API_VERSION, KIND, NAME_LIMIT
+from finetune_operator.api.kinds import FINETUNERUN
 from finetune_operator.core.resolve import STEERING
-from finetune_operator.local.home import Home
-from finetune_operator.local.judge import Judge
-from finetune_operator.local.platform import NAMESPACE, Platform
-from finetune_operator.loop.cluster import Object
-from finetune_operator.loop.errors import NotFound
+from finetune_operator.loop.cluster import Cluster, Object
+from finetune_operator.loop.errors import AlreadyExists
 
 from . import exitcodes
 from .assignments import apply_assignments
 from .documents import Document
-from .drive import Options, Refused, drive, guarded, put_run
-from .get import load_runs, unknown_run
+from .objects import every, find_run, make
 from .output import print_object
-from .run import absolute
-from .validate import judge_document
+from .place import Options, Place, Where, find_place
+from .refusal import Refused, guarded
+
+_OTHERS = (
+    "kubectl.kubernetes.io/", "argocd.argoproj.io/", "kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/", "meta.helm.sh/",
+    "app.kubernetes.io/instance", "app.kubernetes.io/managed-by",
+)  # fmt: skip
+"""Labels and annotations by which a tool knows its own objects: a clone is not one of them, and Argo CD would remove it again."""
 
 
-def clone_run(name: str, new: str | None, assignments: Sequence[str], options: Options, *, dry_run: bool) -> int:
-    """Make the new run and follow it to its end; with ``dry_run`` print it as YAML instead."""
+def clone_run(name: str, new: str | None, assignments: Sequence[str], where: Where, options: Options, *, dry_run: bool) -> int:
+    """Make the new run; with ``dry_run`` or an output format print it instead, as one would write it into a file."""
 
     def command() -> int:
-        wanted = _clone(name, new, assignments, Home.find(options.home))
-        if dry_run:
+        place = find_place(where)
+        wanted = asyncio.run(_clone(place, name, new, assignments))
+        problems = place.judge(Document(f"clone of {name}", wanted, {}))
+        if problems:
+            raise Refused(problems)
+        if dry_run or options.output:
             print_object(wanted, options.output or "yaml")
             return exitcodes.OK
-        manifest = {**wanted, "metadata": {**wanted["metadata"], "namespace": NAMESPACE}}
+        manifest = place.placed(wanted, Path.cwd())
 
-        async def begin(platform: Platform) -> Object:
-            return await put_run(platform.store, absolute(manifest, Path.cwd()))
+        async def begin(cluster: Cluster) -> Object:
+            await place.require(cluster, manifest)
+            return await _make(cluster, manifest)
 
-        return drive(begin, options)
+        return place.start(begin, options, follow=False)
 
     return guarded(command)
 
 
-def _clone(name: str, new: str | None, assignments: Sequence[str], home: Home) -> Object:
-    try:
-        (old,) = asyncio.run(load_runs(home, name))
-    except NotFound:
-        raise Refused([unknown_run(home, name)], exitcodes.NO_INPUT) from None
+async def _clone(place: Place, name: str, new: str | None, assignments: Sequence[str]) -> Object:
+    async with place.opened() as cluster:
+        old = await find_run(place, cluster, name)
+        names = {name} if new else {run["metadata"]["name"] async for run in every(cluster, FINETUNERUN, place.namespace)}
     spec = {section: value for section, value in old["spec"].items() if section not in STEERING}
-    metadata: dict[str, Any] = {"name": new or _free_name(name, asyncio.run(load_runs(home, None)))}
+    metadata: dict[str, Any] = {"name": new or _free_name(name, names)}
     for part in ("labels", "annotations"):
-        if old["metadata"].get(part):
-            metadata[part] = old["metadata"][part]
-    wanted = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": apply_assignments(spec, assignments)}
-    problems = judge_document(Judge(crd()), Document(f"clone of {name}", wanted, {}))
-    if problems:
-        raise Refused(problems)
-    return wanted
+        kept = _own(old["metadata"].get(part) or {})
+        if kept:
+            metadata[part] = kept
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": apply_assignments(spec, assignments)}
 
 
-def _free_name(name: str, runs: Sequence[Object]) -> str:
+def _own(entries: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in entries.items() if not key.startswith(_OTHERS)}
+
+
+async def _make(cluster: Cluster, manifest: Object) -> Object:
+    """The new run. One that was begun by the same command before goes on."""
+    metadata = manifest["metadata"]
+    try:
+        return await make(cluster, manifest)
+    except AlreadyExists:
+        present = await cluster.get(FINETUNERUN, metadata["namespace"], metadata["name"])
+    if {section: value for section, value in present["spec"].items() if section not in STEERING} != manifest["spec"]:
+        raise Refused([f"--name {metadata['name']}: there is another run of that name; choose another one."])
+    return present
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
     """``demo`` -> ``demo-2``, ``demo-2`` -> ``demo-3``: the first that no run has."""
-    taken = {run["metadata"]["name"] for run in runs}
     stem = re.sub(r"-\d+$", "", name)
     number = 2
     while True:

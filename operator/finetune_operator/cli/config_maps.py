@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_operator.api.kinds import CONFIGMAP
-from finetune_operator.local.platform import NAMESPACE
 from finetune_operator.loop.cluster import Object
 
 from . import exitcodes
-from .drive import Refused
+from .refusal import Refused
 
 _LIMIT = 1 << 20
 """Bytes that the API server lets a ConfigMap have."""
@@ -40,9 +39,7 @@ def _config_map(pair: str) -> Object:
     if not contents or size > _LIMIT:
         wrong = f"its files have {size:,} bytes; a ConfigMap holds {_LIMIT:,}" if contents else "there is no file in it"
         raise Refused([f"--configmap {pair}: {wrong}."])
-    found: Object = {
-        "apiVersion": CONFIGMAP.api_version, "kind": CONFIGMAP.name, "metadata": {"name": name, "namespace": NAMESPACE},
-    }  # fmt: skip
+    found: Object = {"apiVersion": CONFIGMAP.api_version, "kind": CONFIGMAP.name, "metadata": {"name": name}}
     for key, content in contents.items():
         try:
             found.setdefault("data", {})[key] = content.decode()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
@@ -14,18 +12,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from finetune_operator.api.kinds import EVENT, FINETUNERUN
+from finetune_operator.api.kinds import EVENT
 from finetune_operator.core.conditions import short_duration
 from finetune_operator.core.run import Run
 from finetune_operator.core.times import moment
-from finetune_operator.local.home import Home
-from finetune_operator.local.platform import NAMESPACE, open_store
 from finetune_operator.loop.cluster import Object
-from finetune_operator.loop.errors import NotFound
+from finetune_operator.loop.errors import Forbidden
 
 from . import exitcodes
 from .display import MARKS, PHASE_STYLES
-from .get import unknown_run
+from .objects import every, find_run
+from .place import Place, Where, find_place
+from .refusal import guarded
 from .report import failure_text, print_end, score_table
 from .stages_view import stage_lines
 from .terminal import console
@@ -33,39 +31,45 @@ from .terminal import console
 _EVENTS = 12
 
 
-def describe_run(home: Path | None, name: str) -> int:
+def describe_run(where: Where, name: str) -> int:
     """Print all that status says, and the last events."""
-    place = Home.find(home)
-    try:
-        document, events = asyncio.run(_load(place, name))
-    except NotFound:
-        print(unknown_run(place, name), file=sys.stderr)
-        return exitcodes.NO_INPUT
-    screen, run = console(), Run.parse(document)
-    screen.print(_head(run, document))
-    for title, content in _parts(run, events):
-        screen.print(Text(f"\n{title}", style="bold"))
-        screen.print(Padding(content, (0, 0, 0, 2), expand=False))
-    if run.ended and not run.status.get("failure"):
-        print_end(screen, run, scores=False)
-    return exitcodes.OK
+
+    def command() -> int:
+        place = find_place(where)
+        document, events, silence = asyncio.run(_load(place, name))
+        screen, run = console(), Run.parse(document)
+        screen.print(_head(run, document, place))
+        for title, content in _parts(run, events, place.flags):
+            screen.print(Text(f"\n{title}", style="bold"))
+            screen.print(Padding(content, (0, 0, 0, 2), expand=False))
+        if silence:
+            screen.print(f"\n{silence}", soft_wrap=True)
+        if run.ended and not run.status.get("failure"):
+            print_end(screen, run, scores=False, flags=place.flags)
+        return exitcodes.OK
+
+    return guarded(command)
 
 
-async def _load(home: Home, name: str) -> tuple[Object, list[Object]]:
-    if not home.exists:
-        raise NotFound(name)
-    store = open_store(home)
-    try:
-        document = await store.get(FINETUNERUN, NAMESPACE, name)
-        page = await store.list(EVENT, NAMESPACE)
-    finally:
-        store.close()
-    uid = document["metadata"]["uid"]
-    ours = [event for event in page.items if (event.get("involvedObject") or {}).get("uid") == uid]
-    return document, sorted(ours, key=lambda event: (event.get("lastTimestamp", ""), int(event["metadata"]["resourceVersion"])))
+async def _load(place: Place, name: str) -> tuple[Object, list[Object], str]:
+    """The run, its events, and why there are none, where they may not be read."""
+    async with place.opened() as cluster:
+        document = await find_run(place, cluster, name)
+        fields = {"involvedObject.uid": document["metadata"]["uid"]}
+        try:
+            events = [event async for event in every(cluster, EVENT, place.namespace, fields)]
+        except Forbidden:
+            return document, [], f"Events are not shown: you may not list them in {place.words}."
+    return document, sorted(events, key=lambda event: (_time(event), int(event["metadata"]["resourceVersion"]))), ""
 
 
-def _head(run: Run, document: Object) -> Table:
+def _time(event: Object) -> str:
+    """When it happened last; newer senders leave the old fields empty."""
+    times = (event.get("lastTimestamp"), event.get("eventTime"), event["metadata"].get("creationTimestamp"))
+    return next((str(time) for time in times if time), "")
+
+
+def _head(run: Run, document: Object, place: Place) -> Table:
     status = run.status
     phase = str(status.get("phase", "Pending"))
     table = Table.grid(padding=(0, 2))
@@ -73,6 +77,7 @@ def _head(run: Run, document: Object) -> Table:
         "run": Text(run.name, style="bold"),
         "phase": Text(phase, style=PHASE_STYLES.get(phase, "cyan")),
         "round": str(run.round) if run.round > 1 else "",
+        "where": place.words,
         "experiment": run.experiment or "",
         "created": str(document["metadata"].get("creationTimestamp", "")),
         "took": short_duration((status.get("usage") or {}).get("wallSeconds", 0)) if run.ended and run.started else "",
@@ -85,10 +90,10 @@ def _head(run: Run, document: Object) -> Table:
     return table
 
 
-def _parts(run: Run, events: list[Object]) -> Iterator[tuple[str, RenderableType]]:
+def _parts(run: Run, events: list[Object], flags: str) -> Iterator[tuple[str, RenderableType]]:
     failure = run.status.get("failure")
     if failure:
-        lines = [*failure_text(run, failure)]
+        lines = [*failure_text(run, failure, flags)]
         if failure.get("logTail"):
             lines.append(Text("\n" + str(failure["logTail"]).strip(), style="dim"))
         yield "failure", _stacked(lines)
@@ -164,7 +169,7 @@ def _events(events: list[Object]) -> Table:
     table = Table.grid(padding=(0, 2))
     for event in events:
         style = "yellow" if event.get("type") == "Warning" else "dim"
-        time = moment(event["lastTimestamp"]).astimezone()
+        time = moment(_time(event)).astimezone()
         table.add_row(
             Text(f"{time:%H:%M:%S}", style="dim"), Text(event["reason"], style=style), Text(event["message"], overflow="fold")
         )

@@ -11,7 +11,11 @@ INVALID = 65
 """The user must change something: a file, a value, the data."""
 NO_INPUT = 66
 """There is no such file, run or stage."""
+UNAVAILABLE = 69
+"""Something that the command needs is not installed: a Python package, or FineTuneRun in the cluster."""
 TRY_AGAIN = 75
 """A passing fault, or the workspace is in use: the same command may succeed later."""
+NO_PERMISSION = 77
+"""The cluster does not know the caller, or does not let him."""
 INTERRUPTED = 130
 """Stopped by Ctrl-C or suspended before its end; it goes on where it stopped."""

@@ -1,117 +1,140 @@
-"""``finetune get``: the runs of a folder, a line each."""
+"""``finetune get``: the runs of a place, a line each, once or for as long as one looks on."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-
-from rich.table import Table
-from rich.text import Text
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
 
 from finetune_operator.api.kinds import FINETUNERUN
-from finetune_operator.core.conditions import short_duration
 from finetune_operator.core.run import Run
-from finetune_operator.core.times import moment
-from finetune_operator.local.home import Home
-from finetune_operator.local.platform import NAMESPACE, open_store
-from finetune_operator.loop.cluster import Object
-from finetune_operator.loop.controller import runs
-from finetune_operator.loop.errors import NotFound
+from finetune_operator.loop.cluster import Cluster, Object
 
 from . import exitcodes
-from .display import PHASE_STYLES
-from .output import listed, print_object
+from .follow import news
+from .objects import every, find_run
+from .output import listed, print_name, print_object
+from .place import Place, Where, find_place
+from .refusal import NothingThere, guarded
+from .table import RunTable
 from .terminal import console
 
-_SCORES = 4
-"""Scores in the table: more do not fit beside each other."""
+
+class Lines(Protocol):
+    """What is printed of runs."""
+
+    def print(self, documents: Sequence[Object]) -> None:
+        """Those that are there at the beginning."""
+        ...
+
+    def add(self, document: Object) -> None:
+        """One that is new or has changed since."""
+        ...
+
+    def shown(self, document: Object) -> object:
+        """What is seen of a run: it has changed when this has."""
+        ...
 
 
-def get_runs(home: Path | None, name: str | None, experiment: str | None, output: str | None) -> int:
-    """Print one run or all."""
-    try:
-        found = asyncio.run(load_runs(Home.find(home), name))
-    except NotFound:
-        print(unknown_run(Home.find(home), str(name)), file=sys.stderr)
-        return exitcodes.NO_INPUT
-    if experiment:
-        found = [document for document in found if Run.parse(document).experiment == experiment]
-    if output:
-        print_object(found[0] if name else listed(found), output)
-    elif found:
-        console().print(_table(found))
+@dataclass(frozen=True)
+class ObjectLines:
+    """Names, or whole objects for machines; ``one`` for a single run, which is no list."""
+
+    form: str
+    one: bool = False
+
+    def print(self, documents: Sequence[Object]) -> None:
+        """See :class:`Lines`."""
+        if self.form == "name":
+            for document in documents:
+                print_name(document)
+        else:
+            print_object(documents[0] if self.one else listed(list(documents)), self.form)
+        sys.stdout.flush()
+
+    def add(self, document: Object) -> None:
+        """See :class:`Lines`."""
+        if self.form == "yaml":
+            print("---")
+        ObjectLines(self.form, one=True).print([document])
+
+    def shown(self, document: Object) -> object:
+        """See :class:`Lines`."""
+        return document["metadata"]["name" if self.form == "name" else "resourceVersion"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The runs that are asked for."""
+
+    name: str | None = None
+    experiment: str | None = None
+
+    def admits(self, document: Object) -> bool:
+        """Whether a run is one of them."""
+        run = Run.parse(document)
+        return self.name in (None, run.name) and self.experiment in (None, run.experiment)
+
+
+def get_runs(where: Where, wanted: Wanted, output: str | None, *, watch: bool) -> int:
+    """Print one run or all; with ``watch`` also what becomes of them, until Ctrl-C."""
+
+    def command() -> int:
+        place = find_place(where)
+        machine = output is not None and output != "wide"
+        lines: Lines = (
+            ObjectLines(str(output), one=wanted.name is not None)
+            if machine
+            else RunTable(console(), wide=output == "wide", namespaces=where.everywhere)
+        )
+        namespace = None if where.everywhere else place.namespace
+        try:
+            return asyncio.run(_get(place, namespace, wanted, lines, watch=watch, machine=machine))
+        except NothingThere:
+            if wanted.name or watch:
+                raise
+            return _show(place, wanted, [], lines, machine=machine)
+
+    return guarded(command)
+
+
+async def _get(place: Place, namespace: str | None, wanted: Wanted, lines: Lines, *, watch: bool, machine: bool) -> int:
+    async with place.opened() as cluster:
+        if wanted.name and namespace:
+            found = [await find_run(place, cluster, wanted.name)]
+        else:
+            found = [document async for document in every(cluster, FINETUNERUN, namespace)]
+        found = sorted(filter(wanted.admits, found), key=lambda document: str(document["metadata"].get("creationTimestamp", "")))
+        code = _show(place, wanted, found, lines, machine=machine and not watch)
+        if watch:
+            await _look_on(cluster, namespace, wanted, found, lines)
+    return code
+
+
+def _show(place: Place, wanted: Wanted, found: Sequence[Object], lines: Lines, *, machine: bool) -> int:
+    if found or machine:
+        lines.print(found)
     else:
-        print("No runs here. Write one with: finetune init", file=sys.stderr)
-    return exitcodes.OK
+        which = f" of experiment {wanted.experiment}" if wanted.experiment else f" {wanted.name}" if wanted.name else ""
+        print(f"No runs{which} in {place.words}. Write one with: finetune init", file=sys.stderr)
+    return exitcodes.NO_INPUT if wanted.name and not found else exitcodes.OK
 
 
-async def load_runs(home: Home, name: str | None) -> list[Object]:
-    """The run of a name, or all, oldest first.
-
-    Raises:
-        NotFound: there is no run of that name.
-    """
-    if not home.exists:
-        if name:
-            raise NotFound(name)
-        return []
-    store = open_store(home)
-    try:
-        if name:
-            return [await store.get(FINETUNERUN, NAMESPACE, name)]
-        found = [document async for document in runs(store, NAMESPACE)]
-        return sorted(found, key=lambda document: str(document["metadata"].get("creationTimestamp", "")))
-    finally:
-        store.close()
-
-
-def unknown_run(home: Home, name: str) -> str:
-    """The sentence for a name that no run has."""
-    return f"{name}: there is no run of that name in {home.root}; finetune get lists them."
-
-
-def _table(found: list[Object]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    runs_ = [Run.parse(document) for document in found]
-    scores = main_scores(runs_)
-    for column in ("NAME", "ALGORITHM", "PHASE", "PROGRESS", "LOSS", *scores, "MODEL", "AGE"):
-        table.add_column(column, no_wrap=True, justify="right" if column in scores else "left")
-    for run, document in zip(runs_, found, strict=True):
-        summary = run.status.get("summary") or {}
-        phase = str(run.status.get("phase", "Pending"))
-        table.add_row(
-            run.name, summary.get("algorithm", ""), Text(phase, style=PHASE_STYLES.get(phase, "cyan")),
-            summary.get("progress", ""), summary.get("loss", ""), *(_before_and_after(run, score) for score in scores),
-            summary.get("model", ""), _age(document),
-        )  # fmt: skip
-    return table
-
-
-def main_scores(found: Sequence[Run]) -> list[str]:
-    """The scores to compare runs by: those that their gates name, then the first of each task, a few at the most."""
-    names: dict[str, None] = {}
-    for run in found:
-        for requirement in (run.resolved.get("gate") or {}).get("requirements") or ():
-            names[requirement["metric"]] = None
-    for run in found:
-        for name in (run.status.get("metrics") or {}).get("evaluation") or {}:
-            task = name.partition(".")[0]
-            if "." in name and not name.endswith("_stderr") and not any(known.partition(".")[0] == task for known in names):
-                names[name] = None
-    return list(names)[:_SCORES]
-
-
-def _before_and_after(run: Run, score: str) -> str:
-    metrics = run.status.get("metrics") or {}
-    before, after = ((metrics.get(group) or {}).get(score) for group in ("baseline", "evaluation"))
-    if after is None:
-        return ""
-    return f"{after:.4g}" if before is None else f"{before:.4g} → {after:.4g}"
-
-
-def _age(document: Object) -> str:
-    created = document["metadata"].get("creationTimestamp")
-    return short_duration((datetime.now(UTC) - moment(created)).total_seconds()) if created else ""
+async def _look_on(cluster: Cluster, namespace: str | None, wanted: Wanted, found: Sequence[Object], lines: Lines) -> None:
+    """Print every change; the first run that comes gets the head, if there was none before."""
+    shown = {document["metadata"]["uid"]: lines.shown(document) for document in found}
+    begun = bool(found)
+    async with aclosing(news(cluster, namespace)) as changes:
+        async for change in changes:
+            document, uid = change.object, change.object["metadata"]["uid"]
+            if not wanted.admits(document):
+                continue
+            if change.type == "DELETED":
+                shown.pop(uid, None)
+                print(f"{document['metadata']['name']}: was deleted.", file=sys.stderr)
+            elif shown.get(uid) != lines.shown(document):
+                (lines.add(document) if begun else lines.print([document]))
+                shown[uid], begun = lines.shown(document), True

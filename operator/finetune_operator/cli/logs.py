@@ -3,61 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from finetune_contract.progress import MARK, last
-from finetune_operator.api.kinds import FINETUNERUN, POD
-from finetune_operator.core import naming
-from finetune_operator.core.observation import PodReport
 from finetune_operator.core.run import Run, StageRecord
-from finetune_operator.local.home import Home
-from finetune_operator.local.platform import NAMESPACE, open_store, workspace_folder
-from finetune_operator.loop.cluster import Object
-from finetune_operator.loop.errors import NotFound
 
 from . import exitcodes
-from .get import unknown_run
-from .stages_view import progress_text
+from .attempt_log import print_attempt
+from .log_follow import POLL_SECONDS, follow_stage
+from .objects import find_run
+from .place import Place, Where, find_place
+from .refusal import Refused, guarded
 
-_POLL_SECONDS = 0.2
+ALL_RANKS = "all"
 
 
-def print_log(home: Path | None, name: str, stage: str | None, *, rank: int, follow: bool) -> int:
-    """Print the log of a stage's last attempt."""
-    place = Home.find(home)
-    try:
-        run = asyncio.run(_load(place, name))
-    except NotFound:
-        print(unknown_run(place, name), file=sys.stderr)
-        return exitcodes.NO_INPUT
-    record = _choose(run, stage)
-    if record is None:
-        known = ", ".join(entry.name for entry in run.stages.values() if entry.child_name) or "none yet"
-        print(
-            f"{name}: {f'stage {stage} has no log' if stage else 'no stage has run'}; stages with a log: {known}.",
-            file=sys.stderr,
-        )
-        return exitcodes.NO_INPUT
-    path = _find_log(place, run, record, rank)
-    if path is None:
-        print(f"{name}: the log of stage {record.name}, rank {rank}, is not there.", file=sys.stderr)
-        return exitcodes.NO_INPUT
-    for text in _lines(path, (lambda: _still_runs(place, name, record.name)) if follow else (lambda: False)):
-        print(text, flush=follow)
+def print_log(where: Where, name: str, stage: str | None, *, rank: str, follow: bool) -> int:
+    """Print the log of a stage's last attempt, and with ``follow`` what it goes on to say, through all its attempts."""
+
+    def command() -> int:
+        wanted = _rank(rank)
+        return asyncio.run(_print(find_place(where), name, stage, wanted, follow=follow))
+
+    return guarded(command)
+
+
+def _rank(text: str) -> int | None:
+    if text == ALL_RANKS:
+        return None
+    if not text.isdecimal():
+        raise Refused([f"--rank {text}: expected the number of a process, from 0, or {ALL_RANKS}."], exitcodes.USAGE)
+    return int(text)
+
+
+async def _print(place: Place, name: str, stage: str | None, rank: int | None, *, follow: bool) -> int:
+    async with place.opened() as cluster:
+        run = Run.parse(await find_run(place, cluster, name))
+        record = _choose(run, stage)
+        while follow and record is None and _may_come(run, stage):
+            await asyncio.sleep(POLL_SECONDS)
+            run = Run.parse(await find_run(place, cluster, name))
+            record = _choose(run, stage)
+        if record is None:
+            known = ", ".join(entry.name for entry in run.stages.values() if entry.child_name) or "none yet"
+            what = f"stage {stage} has no log" if stage else "no stage has run"
+            raise Refused([f"{name}: {what}; stages with a log: {known}."], exitcodes.NO_INPUT)
+        if follow and not run.ended and not record.ended:
+            await follow_stage(place, cluster, run, record.name, rank)
+        else:
+            await print_attempt(place, cluster, run, record, rank)
     return exitcodes.OK
 
 
-async def _load(home: Home, name: str) -> Run:
-    if not home.exists:
-        raise NotFound(name)
-    store = open_store(home)
-    try:
-        return Run.parse(await store.get(FINETUNERUN, NAMESPACE, name))
-    finally:
-        store.close()
+def _may_come(run: Run, stage: str | None) -> bool:
+    """Whether the stage that was asked for may still run; a run that was not planned yet has no stages."""
+    if run.ended:
+        return False
+    return stage is None or not run.stages or (stage in run.stages and not run.stages[stage].ended)
 
 
 def _choose(run: Run, stage: str | None) -> StageRecord | None:
@@ -70,60 +70,3 @@ def _choose(run: Run, stage: str | None) -> StageRecord | None:
         if record.name == failed or (failed is None and record.state == "Running"):
             return record
     return max(ran, key=lambda record: record.started_at or "", default=None)
-
-
-def _find_log(home: Home, run: Run, record: StageRecord, rank: int) -> Path | None:
-    """The process's own log as long as its pod is kept, then the copy in the workspace."""
-    for pod in asyncio.run(_pods(home, run, record)):
-        path: Path = home.pods / pod["metadata"]["uid"] / "log"
-        if PodReport.parse(pod).rank == rank and path.exists():
-            return path
-    claim = (run.resolved.get("storage") or {}).get("claimName") or naming.claim_name(run.name)
-    kept = workspace_folder(home, claim) / run.layout.log(record.name, record.this_attempt, rank)
-    return kept if kept.exists() else None
-
-
-async def _pods(home: Home, run: Run, record: StageRecord) -> list[Object]:
-    store = open_store(home)
-    try:
-        page = await store.list(POD, run.namespace, labels=naming.labels(run, record.name, record.this_attempt))
-    finally:
-        store.close()
-    return page.items
-
-
-def _still_runs(home: Home, name: str, stage: str) -> bool:
-    try:
-        record = asyncio.run(_load(home, name)).stages.get(stage)
-    except NotFound:
-        return False
-    return record is not None and record.state == "Running"
-
-
-def _lines(path: Path, go_on: Callable[[], bool]) -> Iterator[str]:
-    """The lines of a log, progress marks as texts; new ones as long as ``go_on`` says so."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        rest = ""
-        while True:
-            more = go_on()
-            rest += stream.read()
-            *whole, rest = rest.split("\n")
-            yield from (_readable(line) for line in whole)
-            if not more:
-                if rest:
-                    yield _readable(rest)
-                return
-            time.sleep(_POLL_SECONDS)
-
-
-def _readable(line: str) -> str:
-    if not line.startswith(MARK):
-        return line
-    progress = last(line)
-    if progress is None:
-        return line
-    shown = progress_text({
-        "step": progress.step, "totalSteps": progress.total_steps, "loss": progress.loss, "note": progress.note,
-        "tokensPerSecond": progress.tokens_per_second, "etaSeconds": progress.eta_seconds,
-    })  # fmt: skip
-    return f"{progress.percent:3d}% {shown}"

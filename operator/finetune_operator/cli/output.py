@@ -1,4 +1,4 @@
-"""Objects for machines: JSON and YAML."""
+"""Objects for machines: JSON, YAML and names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from finetune_operator.api.finetunerun import GROUP
+
 
 def print_object(document: Any, form: str) -> None:
     """Print an object, or a list of them, as ``json`` or ``yaml``."""
@@ -16,6 +18,11 @@ def print_object(document: Any, form: str) -> None:
         print()
     else:
         yaml.safe_dump(document, sys.stdout, sort_keys=False, allow_unicode=True, width=120)
+
+
+def print_name(document: Any) -> None:
+    """Print how other tools call an object: ``finetunerun.finetunerun.io/demo``."""
+    print(f"{str(document['kind']).lower()}.{GROUP}/{document['metadata']['name']}")
 
 
 def listed(items: list[dict[str, Any]]) -> dict[str, Any]:

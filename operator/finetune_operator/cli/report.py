@@ -14,11 +14,11 @@ from finetune_operator.core.run import Run
 _LABEL_WIDTH = 12
 
 
-def print_end(console: Console, run: Run, *, scores: bool = True) -> None:
-    """The end of a run, good or bad."""
+def print_end(console: Console, run: Run, *, scores: bool = True, flags: str = "") -> None:
+    """The end of a run, good or bad. ``flags`` are the options by which a command that it names finds the run."""
     failure = run.status.get("failure")
     if failure:
-        for item in failure_text(run, failure):
+        for item in failure_text(run, failure, flags):
             console.print(item)
         return
     measured = score_table(run) if scores else None
@@ -28,7 +28,7 @@ def print_end(console: Console, run: Run, *, scores: bool = True) -> None:
     for line in gate_lines(run):
         console.print(line)
     console.print()
-    for label, value in _results(run):
+    for label, value in _results(run, flags):
         # Paths and commands stay in one piece for whoever copies them.
         console.print(Text.assemble((label.ljust(_LABEL_WIDTH), "bold"), value), soft_wrap=True)
 
@@ -85,7 +85,7 @@ def _change(before: float | None, after: float, higher_is_better: bool | None) -
     return f"[{'green' if better else 'red'}]{delta:+.4g} {'better' if better else 'worse'}[/]"
 
 
-def _results(run: Run) -> Iterator[tuple[str, str]]:
+def _results(run: Run, flags: str) -> Iterator[tuple[str, str]]:
     model, registry = run.status.get("model") or {}, run.status.get("registry") or {}
     if registry:
         yield "registered", f"{registry['name']} {registry['version']} ({registry['kind']} version {registry['registryVersion']})"
@@ -98,7 +98,7 @@ def _results(run: Run) -> Iterator[tuple[str, str]]:
         yield "look", f"mlflow ui --backend-store-uri sqlite:///{store}"
     adapted = (run.status.get("resolved") or {}).get("adapted") or ()
     if adapted:
-        yield "adapted", f"{', '.join(entry['field'] for entry in adapted)} (finetune describe {run.name})"
+        yield "adapted", f"{', '.join(entry['field'] for entry in adapted)} (finetune describe {run.name}{flags})"
 
 
 def _mlflow_store(run: Run) -> str | None:
@@ -106,11 +106,11 @@ def _mlflow_store(run: Run) -> str | None:
     return f"{uri.removeprefix('file://').split('/runs/')[0]}/mlflow.db" if uri.startswith("file://") else None
 
 
-def failure_text(run: Run, failure: Mapping[str, Any]) -> Iterator[RenderableType]:
+def failure_text(run: Run, failure: Mapping[str, Any], flags: str = "") -> Iterator[RenderableType]:
     """Why a run failed and what to do: one sentence each."""
     stage = f"{failure['stage']}: " if failure.get("stage") else ""
     yield Text.assemble((f"{stage}{failure['reason']}", "bold red"), f" {failure.get('message') or ''}")
     if failure.get("hint"):
         yield Text(str(failure["hint"]))
     if failure.get("stage") and failure.get("logTail"):
-        yield Text(f"The whole log: finetune logs {run.name} --stage {failure['stage']}", style="dim")
+        yield Text(f"The whole log: finetune logs {run.name}{flags} --stage {failure['stage']}", style="dim")

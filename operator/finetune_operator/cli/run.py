@@ -1,43 +1,42 @@
-"""``finetune run``: one file to its end, on this machine."""
+"""``finetune run``: one file to its end, on this machine or on a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune_operator.api.crd import crd
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.kinds import CONFIGMAP
-from finetune_operator.core.resolve import is_local_path
-from finetune_operator.local.judge import Judge
-from finetune_operator.local.platform import NAMESPACE, Platform
-from finetune_operator.loop.cluster import Object
+from finetune_operator.loop.cluster import Cluster, Object
 
 from . import exitcodes
 from .config_maps import config_maps
-from .documents import Document, DocumentProblem, read_documents
-from .drive import Options, Refused, drive, guarded, put, put_run
-from .validate import judge_document
+from .documents import DocumentProblem, read_documents
+from .objects import put
+from .place import Options, Place, Where, find_place
+from .refusal import Refused, guarded
 
 
-def run_file(file: Path, config_files: Sequence[str], options: Options) -> int:
+def run_file(file: Path, config_files: Sequence[str], where: Where, options: Options) -> int:
     """Run the FineTuneRun of ``file`` to its end and return the exit code. ``config_files`` are ConfigMaps, ``NAME=PATH``."""
-    return guarded(lambda: _run(file, config_files, options))
+    return guarded(lambda: _run(file, config_files, find_place(where), options))
 
 
-def _run(file: Path, config_files: Sequence[str], options: Options) -> int:
-    wanted, others = _read(file)
-    others += config_maps(config_files)
+def _run(file: Path, config_files: Sequence[str], place: Place, options: Options) -> int:
+    wanted, others = _read(file, place)
+    namespace = {"namespace": wanted["metadata"]["namespace"]}
+    others += [{**one, "metadata": {**one["metadata"], **namespace}} for one in config_maps(config_files)]
 
-    async def begin(platform: Platform) -> Object:
+    async def begin(cluster: Cluster) -> Object:
         for other in others:
-            await put(platform.store, other)
-        return await put_run(platform.store, wanted)
+            await put(place, cluster, other)
+        await place.require(cluster, wanted)
+        return await put(place, cluster, wanted)
 
-    return drive(begin, options)
+    return place.start(begin, options, follow=True)
 
 
-def _read(file: Path) -> tuple[Object, list[Object]]:
+def _read(file: Path, place: Place) -> tuple[Object, list[Object]]:
     """The run of a file, and the ConfigMaps that it brings along.
 
     Raises:
@@ -57,25 +56,8 @@ def _read(file: Path) -> tuple[Object, list[Object]]:
             raise Refused(
                 [f"{document.source}: {document.kind} {document.name} has no place here: only ConfigMaps may stand beside a run."]
             )
-    problems = judge_document(Judge(crd()), runs[0])
+    problems = place.judge(runs[0])
     if problems:
         raise Refused(problems)
     base = Path.cwd() if str(file) == "-" else file.absolute().parent
-    return absolute(_placed(runs[0]), base), [_placed(document) for document in others]
-
-
-def absolute(wanted: Object, base: Path) -> Object:
-    """The run with its local paths absolute: relative ones count from ``base``."""
-    spec = dict(wanted["spec"])
-    for section, field in (("dataset", "uri"), ("dataset", "evalUri"), ("model", "uri")):
-        values = spec.get(section) or {}
-        uri = values.get(field)
-        if isinstance(uri, str) and is_local_path(uri):
-            path = Path(uri.removeprefix("file://")).expanduser()
-            spec[section] = {**values, field: str((base / path).resolve())}
-    return {**wanted, "spec": spec}
-
-
-def _placed(document: Document) -> Object:
-    content = document.content
-    return {**content, "metadata": {**content["metadata"], "namespace": NAMESPACE}}
+    return place.placed(runs[0].content, base), [place.placed(document.content, base) for document in others]

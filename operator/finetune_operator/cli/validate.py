@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune_operator.api.crd import crd
 from finetune_operator.api.finetunerun import KIND
-from finetune_operator.local.judge import CauseType, Judge, Problem
+from finetune_operator.local.judge import CauseType, CelMissing, Judge, Problem
 
 from . import exitcodes
 from .documents import Document, DocumentProblem, read_documents
@@ -16,6 +16,14 @@ from .documents import Document, DocumentProblem, read_documents
 
 def validate_files(files: list[Path]) -> int:
     """Judge every FineTuneRun of the files; print a line for each problem."""
+    try:
+        return _validate(files)
+    except CelMissing as problem:
+        print(problem, file=sys.stderr)
+        return exitcodes.UNAVAILABLE
+
+
+def _validate(files: list[Path]) -> int:
     judge = Judge(crd())
     code = exitcodes.OK
     for file in files:

@@ -20,7 +20,7 @@ from typing import Any
 
 from finetune_contract import CONTRACT_VERSION
 from finetune_operator.api import reasons
-from finetune_operator.api.kinds import CLAIM, SERVICE_ACCOUNT
+from finetune_operator.api.kinds import CLAIM, CONFIGMAP, SERVICE_ACCOUNT
 
 from . import attempt, naming
 from .admission import admit
@@ -238,6 +238,7 @@ def _prepare_workspace(draft: Draft) -> None:
     record = draft.records[WORKSPACE]
     if record.ended or draft.suspended:
         return
+    _renew_entry(draft)
     objects, refs = draft.observed.objects, workspace_refs(draft.view)
     missing = [ref for ref in refs if ref not in objects]
     if record.state == "Running" and not missing:
@@ -250,6 +251,13 @@ def _prepare_workspace(draft: Draft) -> None:
         draft.record(record.but(reason=reasons.RUNNING, message=None))
     for ref in missing:
         _make(draft, record, ref)
+
+
+def _renew_entry(draft: Draft) -> None:
+    """Take this release's training program where the one that the run was resolved with is gone with the release before."""
+    resolved, digest = draft.get("resolved"), draft.observed.settings.entry_digest
+    if Ref(CONFIGMAP, naming.entry_name(resolved["entryDigest"])) not in draft.observed.objects and resolved["entryDigest"] != digest:
+        draft.fields["resolved"] = {**resolved, "entryDigest": digest}
 
 
 def _make(draft: Draft, record: StageRecord, ref: Ref) -> None:

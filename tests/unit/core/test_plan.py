@@ -44,6 +44,20 @@ def test_an_edit_of_what_stays_mutable_is_seen_when_the_run_has_ended() -> None:
     assert decision.events == ()
 
 
+def test_an_operator_that_was_upgraded_before_the_workspace_was_made_brings_its_own_training_program() -> None:
+    world = World.new()
+    world.write_status(decide(world).status)  # and then the operator ends
+    newer = replace(SETTINGS, entry_digest="f" * 64)
+    for _ in range(3):
+        decision = decide(world, settings=newer)
+        world.write_status(decision.status)
+        for effect in decision.effects:
+            world.apply_effect(effect)
+    assert run_of(world).status["resolved"]["entryDigest"] == "f" * 64
+    assert stage(world, "workspace").state == "Succeeded"
+    assert Ref(CONFIGMAP, "finetune-entry-" + "f" * 16) in world.objects
+
+
 def test_every_condition_is_there_from_the_first_pass() -> None:
     status = decide(World.new()).status
     assert {entry["type"]: entry["status"] for entry in status["conditions"]} == {
