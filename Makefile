@@ -41,6 +41,7 @@ lock:  ## resolve the dependencies anew; the locks hold hashes, no address
 	$(BIN)/uv export -q --no-default-groups --extra operator --format requirements-txt --no-header --no-emit-project -o requirements/operator.lock
 	$(BIN)/uv export -q --only-group bootstrap --format requirements-txt --no-header -o requirements/bootstrap.lock
 	$(BIN)/uv export -q --all-extras --group dev --format requirements-txt --no-header --no-emit-project -o requirements/all.lock
+	for release in 2.1 2.3; do echo kubeflow-trainer-api==$$release.0 | $(BIN)/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-annotate --no-emit-index-url - -o hack/trainer_models/$$release.lock; done
 
 bench: setup  ## the figures of docs/performance.md
 	for bench in command_line plan main_job reuse training evaluation; do $(BIN)/python hack/bench/$$bench.py; done

@@ -52,7 +52,7 @@ def to_rhoai(progress: Progress) -> dict[str, Any]:
         "currentStep": progress.step,
         "totalSteps": progress.total_steps,
         "currentEpoch": progress.epoch,
-        "totalEpochs": progress.total_epochs,
+        "totalEpochs": _integral(progress.total_epochs),
     }
     return {
         **{key: value for key, value in pairs.items() if value is not None},
@@ -101,7 +101,7 @@ def _parsed(lines: Iterable[str]) -> Iterator[Progress]:
             continue
         try:
             data = json.loads(text[start + len(MARK) :])
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         progress = from_rhoai(data) if isinstance(data, dict) else None
         if progress is not None:
@@ -113,9 +113,14 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _integral(number: float | None) -> float | None:
+    """As an integer where it is one: RHOAI's controller reads ``totalEpochs`` as one, and refuses ``3.0`` with all the rest."""
+    return int(number) if number is not None and float(number).is_integer() else number
 
 
 def _whole(value: Any) -> int | None:

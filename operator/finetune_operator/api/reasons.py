@@ -156,8 +156,16 @@ CLAIM_NOT_FOUND = _reason(
     "Create it, or leave claimName out; the run goes on by itself.",
 )  # fmt: skip
 TRAINER_NOT_INSTALLED = _reason(
-    "TrainerNotInstalled", Cause.USER, "The cluster has no Kubeflow Trainer of a known shape.",
+    "TrainerNotInstalled", Cause.USER, "The cluster has no Kubeflow Trainer.",
     "Install Kubeflow Trainer 2.1 or later; the run goes on by itself.",
+)  # fmt: skip
+TRAINER_UNSUPPORTED = _reason(
+    "TrainerUnsupported", Cause.USER, "The TrainJobs of the cluster's Kubeflow Trainer have a shape that is not known, as in 2.0.",
+    "Upgrade Kubeflow Trainer to 2.1 or later; the run goes on by itself.",
+)  # fmt: skip
+TRAINER_CHANGED = _reason(
+    "TrainerChanged", Cause.TRANSIENT, "Kubeflow Trainer was exchanged just now: its TrainJobs have another shape.",
+    "Nothing to do: the run goes on by itself within a minute or two.",
 )  # fmt: skip
 RUNTIME_NOT_FOUND = _reason(
     "RuntimeNotFound", Cause.USER, "The ClusterTrainingRuntime does not exist.",

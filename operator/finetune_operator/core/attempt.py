@@ -15,7 +15,7 @@ from .diagnosis import Diagnosis, diagnose, read_result
 from .draft import Draft
 from .manifests import children
 from .manifests.trainjob import trainjob
-from .observation import ChildState, Object, PodReport, child_ref, child_state, failure_message
+from .observation import ChildState, Object, PodReport, child_ref, child_state, failure_message, look_seconds
 from .obstacles import obstacle, refusal
 from .run import StageRecord
 from .stages import PROGRAMS, STAGE, ProgramStage
@@ -65,11 +65,12 @@ def _create(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
     run, needs, trainer = draft.view, stage.pod(draft.view), draft.observed.settings.trainer
     if stage.kind == "Job":
         build = children.job(run, record, stage.program, needs)
-    elif trainer is not None:
-        build = trainjob(run, record, needs, trainer)
-    else:
-        draft.block(record, reasons.TRAINER_NOT_INSTALLED, reasons.TRAINER_NOT_INSTALLED.meaning)
+    elif trainer is None or not trainer.supported:
+        reason = reasons.TRAINER_NOT_INSTALLED if trainer is None else reasons.TRAINER_UNSUPPORTED
+        draft.block(record, reason, reason.meaning)
         return
+    else:
+        build = trainjob(run, record, needs, trainer)
     draft.effects.append(Create(build, child_ref(record)))
 
 
@@ -185,7 +186,7 @@ def _wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodRepor
         draft.look_again(draft.observed.settings.progress_seconds)
     elif any(pod.phase == "Running" for pod in pods):
         draft.record(record.but(reason=reasons.RUNNING, message=None))
-        draft.look_again(draft.observed.settings.progress_seconds)
+        draft.look_again(look_seconds(record, draft.time, draft.observed.settings))
     elif held:
         draft.record(record.but(reason=reasons.SUSPENDED, message=None))
     else:

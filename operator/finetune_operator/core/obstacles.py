@@ -43,6 +43,7 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (re.compile(r"violates PodSecurity"), reasons.POD_SECURITY),
     (re.compile(r"serviceaccounts? \"[^\"]*\" not found"), reasons.SERVICE_ACCOUNT_NOT_FOUND),
     (re.compile(r"TrainingRuntime\S* \"[^\"]*\" not found|TrainingRuntime must be created"), reasons.RUNTIME_NOT_FOUND),
+    (re.compile(r"unknown field \"spec\.(podTemplateOverrides|runtimePatches)"), reasons.TRAINER_CHANGED),
     (re.compile(r"cannot \w+ resource \""), reasons.FORBIDDEN),
 )
 _UNSCHEDULABLE: tuple[tuple[re.Pattern[str], Reason], ...] = (

@@ -26,14 +26,20 @@ class Trainer:
     """What the Kubeflow Trainer at hand takes, told from the schema of TrainJob that it serves.
 
     Attributes:
-        overrides: the field of a TrainJob that changes its runtime's pods.
+        overrides: the field of a TrainJob that changes its runtime's pods. Only the first two are written; ``podSpecOverrides``
+            (Trainer 2.0) cannot label pods, so that nobody would find them again.
         pod_security: whether security contexts may stand there (Trainer 2.2 and later).
         grace_period: whether ``terminationGracePeriodSeconds`` may (2.3 and later).
     """
 
-    overrides: Literal["runtimePatches", "podTemplateOverrides"] = "runtimePatches"
+    overrides: Literal["runtimePatches", "podTemplateOverrides", "podSpecOverrides", "unknown"] = "runtimePatches"
     pod_security: bool = True
     grace_period: bool = True
+
+    @property
+    def supported(self) -> bool:
+        """Whether a TrainJob can be made for it."""
+        return self.overrides in ("runtimePatches", "podTemplateOverrides")
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Settings:
         entry_archive: the training program as base64 of its zip application.
         fs_group: group that a node gives the workspace's volume to, for pods that run under any user id.
         problem: what is wrong with the defaults of the namespace, in a sentence: no run begins with them.
-        trainer: what the Kubeflow Trainer at hand takes; ``None`` where there is none, or none that is known.
+        trainer: what the Kubeflow Trainer at hand takes; ``None`` where there is none.
     """
 
     mode: Mode

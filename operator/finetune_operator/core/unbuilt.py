@@ -50,6 +50,7 @@ UNBUILT: tuple[Unbuilt, ...] = (
     _values("training.enabled", False),
     _values("training.engine", "training-hub"),
     Unbuilt("training.engineArgs"),
+    Unbuilt("training.placement.priorityClassName"),
     _values("training.osft.memoryEfficientInit", False),
     _above_zero("training.checkpoints.everySamples"),
     _above_zero("training.checkpoints.everyMinutes"),

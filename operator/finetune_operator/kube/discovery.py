@@ -43,7 +43,7 @@ async def require_own_kind(server: ApiServer) -> None:
 
 
 async def detect_trainer(server: ApiServer) -> Trainer | None:
-    """The shape of the Trainer at hand; ``None`` where there is none, or one older than 2.1."""
+    """The shape of the Trainer at hand; ``None`` where there is none."""
     try:
         found = await server.document(f"/openapi/v3/apis/{TRAINJOB.group}/{TRAINJOB.version}")
     except (NotFound, ValueError):  # for a moment after a definition is gone, the server answers 200 and not a byte
@@ -55,11 +55,12 @@ async def detect_trainer(server: ApiServer) -> Trainer | None:
     return None
 
 
-def trainer_of(fields: dict[str, Any]) -> Trainer | None:
+def trainer_of(fields: dict[str, Any]) -> Trainer:
     """The shape, from the schema of ``TrainJob.spec``."""
     if "runtimePatches" in fields:
         pod = lookup(fields, _POD_PATCH) or {}
         return Trainer("runtimePatches", "securityContext" in pod, "terminationGracePeriodSeconds" in pod)
-    if "podTemplateOverrides" in fields:
-        return Trainer("podTemplateOverrides", pod_security=False, grace_period=False)
-    return None
+    for overrides in ("podTemplateOverrides", "podSpecOverrides"):
+        if overrides in fields:
+            return Trainer(overrides, pod_security=False, grace_period=False)
+    return Trainer("unknown", pod_security=False, grace_period=False)

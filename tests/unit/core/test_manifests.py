@@ -24,7 +24,7 @@ CLUSTER = Settings(
 PLACED: dict[str, Any] = {
     "placement": {
         "nodeSelector": {"nvidia.com/gpu.present": "true"}, "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
-        "labels": {"team": "a"}, "annotations": {"note": "b"}, "priorityClassName": "low",
+        "labels": {"team": "a"}, "annotations": {"note": "b"},
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "Exists"}]}]}}},
     },
 }  # fmt: skip
@@ -38,7 +38,8 @@ FULL: dict[str, Any] = {
     },
     "evaluation": {
         "taskFiles": {"name": "tasks"}, "gpus": 1, "resources": {"cpu": 2, "memory": "8Gi"}, "secretRef": {"name": "mine"},
-        "generation": {"temperature": 0.5, "topP": 0.9, "maxTokens": 10, "until": ["x"]}, "modelArgs": {"dtype": "bfloat16"}, **PLACED,
+        "generation": {"temperature": 0.5, "topP": 0.9, "maxTokens": 10, "until": ["x"]}, "modelArgs": {"dtype": "bfloat16"},
+        "placement": {**PLACED["placement"], "priorityClassName": "low"},
     },
     "registry": {"kind": "MLflow", "alias": "newest"},
     "serviceAccountName": "runner",
@@ -132,7 +133,9 @@ def test_the_group_of_volumes_is_that_of_the_configuration() -> None:
     for key, manifest in made.items():
         if key.startswith(("job", "trainjob")):
             template, _ = pods_of(manifest)
-            assert template["spec"]["securityContext"].items() >= {"fsGroup": 1001, "fsGroupChangePolicy": "OnRootMismatch"}.items()
+            assert (
+                template["spec"]["securityContext"].items() >= {"fsGroup": 1001, "fsGroupChangePolicy": "OnRootMismatch"}.items()
+            )
     older = Trainer("podTemplateOverrides", pod_security=False, grace_period=False)
     trainjob = made_by(RUNS["full"], replace(CLUSTER, fs_group=1001, trainer=older))["trainjob-training"]
     assert "fsGroup" not in json.dumps(trainjob), "there it is the runtime's"

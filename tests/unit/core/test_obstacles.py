@@ -187,7 +187,9 @@ def test_a_refused_child_is_waited_for_without_the_condition_coming_and_going() 
 def test_a_workspace_that_is_refused_keeps_its_condition_too() -> None:
     world = World.new({"dataset": {"uri": "/d.jsonl"}, "storage": {"size": "1Gi"}})
     world.write_status(decide(world).status)
-    refused = {Ref(CLAIM, "demo-workspace"): Refused('persistentvolumeclaims "w" is forbidden: exceeded quota: q', forbidden=True)}
+    refused = {
+        Ref(CLAIM, "demo-workspace"): Refused('persistentvolumeclaims "w" is forbidden: exceeded quota: q', forbidden=True)
+    }
     world.write_status(decide(world, refused=refused).status)
     assert condition(world.run["status"], "WorkspaceReady") == ("Unknown", "QuotaExceeded")
     assert decide(world).status == world.run["status"]

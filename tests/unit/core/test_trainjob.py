@@ -12,14 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_contract.workspace import Attempt
+from finetune_operator.api.kinds import TRAINJOB
+from finetune_operator.core.decision import Create
 from finetune_operator.core.manifests.trainjob import trainjob
 from finetune_operator.core.naming import TRAINJOB_LIMIT, child_name
+from finetune_operator.core.observation import Observed, Refused, child_ref
+from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Trainer
 from finetune_operator.core.stages import PROGRAMS
 from golden import FOLDER, assert_golden
+from unit.core.passes import condition
 from unit.core.test_manifests import CLUSTER
-from world import World
+from world import NOW, World
 
 Object = dict[str, Any]
 
@@ -121,6 +126,50 @@ def test_openshift_ai_is_told_to_follow_the_job_and_no_port_that_nothing_listens
     annotations = job_of(specification("osft", False), TRAINERS["2.1"])["metadata"]["annotations"]
     assert annotations["trainer.opendatahub.io/progression-tracking"] == "true"
     assert "trainer.opendatahub.io/metrics-port" not in annotations
+
+
+@pytest.mark.parametrize(
+    ("trainer", "reason"),
+    [
+        (None, "TrainerNotInstalled"), (Trainer("podSpecOverrides", False, False), "TrainerUnsupported"),
+        (Trainer("unknown", False, False), "TrainerUnsupported"),
+    ],
+)  # fmt: skip
+def test_without_a_trainer_that_is_known_the_run_waits_and_says_why(trainer: Trainer | None, reason: str) -> None:
+    world = at_training()
+    decision = world.decide(settings=replace(CLUSTER, trainer=trainer))
+    assert decision.effects == ()
+    assert condition(decision.status, "Stalled") == ("True", reason)
+
+
+def test_a_trainer_that_was_exchanged_between_two_looks_costs_no_attempt() -> None:
+    world = at_training()
+    place = replace(CLUSTER, trainer=TRAINERS["2.1"])
+    world.write_status(world.decide(settings=place).status)
+    said = 'TrainJob in version "v1alpha1" cannot be handled as a TrainJob: strict decoding error: unknown field "spec.podTemplateOverrides"'
+    refused = {child_ref(Run.parse(world.run).stages["training"]): Refused(said)}
+    decision = plan(Run.parse(world.run), Observed(place, refused=refused), NOW)
+    assert condition(decision.status, "Stalled") == ("True", "TrainerChanged")
+    world.write_status(decision.status)
+    (made,) = world.decide(settings=CLUSTER).effects
+    assert isinstance(made, Create)
+    assert "runtimePatches" in made.manifest["spec"]
+    assert made.manifest["metadata"]["name"] == "demo-train-1-1"
+
+
+def at_training() -> World:
+    """A run whose next pass begins its training."""
+    world = World.new({"dataset": {"uri": "org/data"}}, claim=False)
+    for _ in range(9):
+        decision = world.decide(settings=CLUSTER)
+        if any(isinstance(effect, Create) and effect.ref.kind == TRAINJOB for effect in decision.effects):
+            return world
+        world.write_status(decision.status)
+        for effect in decision.effects:
+            world.apply_effect(effect)
+        for ref in world.active():
+            world.finish(ref)
+    raise AssertionError(world.run["status"]["stages"])
 
 
 anything = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)

@@ -34,12 +34,12 @@ def patched(**fields: Any) -> dict[str, Any]:
             Trainer("runtimePatches", pod_security=True, grace_period=True),
         ),
         ({"podTemplateOverrides": {}}, Trainer("podTemplateOverrides", pod_security=False, grace_period=False)),
-        ({"podSpecOverrides": {}}, None),
-        ({}, None),
+        ({"podSpecOverrides": {}}, Trainer("podSpecOverrides", pod_security=False, grace_period=False)),
+        ({}, Trainer("unknown", pod_security=False, grace_period=False)),
     ],
     ids=["2.2", "2.3", "2.1", "2.0", "nothing"],
 )
-def test_the_shape_tells_the_release(fields: dict[str, Any], trainer: Trainer | None) -> None:
+def test_the_shape_tells_the_release(fields: dict[str, Any], trainer: Trainer) -> None:
     assert trainer_of(fields) == trainer
 
 
