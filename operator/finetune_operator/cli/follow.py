@@ -1,0 +1,125 @@
+"""A run followed to its end, and what is said then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from finetune_contract.reasons import Cause
+from finetune_operator.api import reasons
+from finetune_operator.api.kinds import FINETUNERUN
+from finetune_operator.core.run import Run
+from finetune_operator.loop.cluster import Change, Cluster, Object
+from finetune_operator.loop.errors import NotFound, Transient
+
+from . import exitcodes
+from .display import Display
+from .output import print_object
+from .refusal import Refused
+from .report import print_end
+from .terminal import console
+
+_PAUSE_SECONDS = 1.0
+_LOOK_SECONDS = 20.0
+"""A watch that lost its connection does not tell of a deletion meanwhile: an own look does."""
+
+
+async def news(cluster: Cluster, namespace: str | None) -> AsyncGenerator[Change, None]:
+    """The runs of a namespace, then every change to them; passing faults are waited out."""
+    while True:
+        try:
+            async for change in cluster.watch(FINETUNERUN, namespace):
+                if change.type != "BOOKMARK":
+                    yield change
+        except Transient:
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def follow(cluster: Cluster, document: Object, screen: Display, stop: asyncio.Event) -> Object:
+    """Show a run until it has ended, or stands still because it is suspended, or ``stop`` is set; the run as it is then.
+
+    Raises:
+        Refused: it was deleted.
+    """
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        async with aclosing(news(cluster, document["metadata"]["namespace"])) as changes:
+            coming = asyncio.ensure_future(anext(changes))
+            try:
+                while True:
+                    screen.show(Run.parse(document))
+                    if stopped.done() or _settled(document) or held(document):
+                        return document
+                    await asyncio.wait((coming, stopped), timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                    if coming.done():
+                        document = _newer(document, coming.result())
+                        coming = asyncio.ensure_future(anext(changes))
+                    elif not stopped.done():
+                        document = await _look(cluster, document)
+            finally:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+    finally:
+        stopped.cancel()
+
+
+def _newer(document: Object, change: Change) -> Object:
+    if change.object["metadata"]["uid"] != document["metadata"]["uid"]:
+        return document
+    if change.type == "DELETED":
+        raise _deleted(document)
+    return change.object
+
+
+async def _look(cluster: Cluster, document: Object) -> Object:
+    metadata = document["metadata"]
+    try:
+        found = await cluster.get(FINETUNERUN, metadata["namespace"], metadata["name"])
+    except NotFound:
+        raise _deleted(document) from None
+    except Transient:
+        return document
+    if found["metadata"]["uid"] != metadata["uid"]:
+        raise _deleted(document)
+    return found
+
+
+def _deleted(document: Object) -> Refused:
+    return Refused([f"{document['metadata']['name']}: was deleted."], exitcodes.NO_INPUT)
+
+
+def _settled(document: Object) -> bool:
+    """Whether the run has ended, and for the wish that the file states now."""
+    run = Run.parse(document)
+    return run.ended and run.status.get("observedGeneration") == run.generation
+
+
+def held(document: Object) -> bool:
+    """Whether the run is suspended, and all that ran for it has stopped."""
+    run = Run.parse(document)
+    if not run.spec.get("suspend") or run.status.get("observedGeneration") != run.generation:
+        return False
+    return all(record.reason == reasons.SUSPENDED for record in run.stages.values() if record.state == "Running")
+
+
+def conclude(document: Object, output: str | None, flags: str = "") -> int:
+    """Print a run that is no longer followed, and the exit code that its end stands for."""
+    run = Run.parse(document)
+    if output is not None:
+        print_object(document, output)
+    elif run.ended:
+        print_end(console(), run, flags=flags)
+    return exit_code(run) if run.ended else exitcodes.INTERRUPTED
+
+
+_CODES = {Cause.USER: exitcodes.INVALID, Cause.OUT_OF_MEMORY: exitcodes.INVALID, Cause.TRANSIENT: exitcodes.TRY_AGAIN}
+
+
+def exit_code(run: Run) -> int:
+    """The exit code that a run's end stands for."""
+    failure = run.status.get("failure")
+    if not failure:
+        return exitcodes.REJECTED if (run.status.get("gate") or {}).get("passed") is False else exitcodes.OK
+    reason = reasons.REASONS.get(failure["reason"])
+    return _CODES.get(reason.cause, exitcodes.FAILED) if reason else exitcodes.FAILED

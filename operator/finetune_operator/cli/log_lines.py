@@ -1,0 +1,46 @@
+"""Lines of a log as people read them."""
+
+from __future__ import annotations
+
+import codecs
+
+from finetune_contract.progress import MARK, last
+
+from .stages_view import progress_text
+
+
+class LogLines:
+    """Prints a log that comes in pieces line by line, progress marks as texts; ``prefix`` stands before each line."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._rest = ""
+
+    def feed(self, piece: bytes) -> None:
+        """Print what is whole."""
+        *lines, self._rest = (self._rest + self._decoder.decode(piece)).split("\n")
+        for line in lines:
+            self._print(line)
+
+    def close(self) -> None:
+        """Print a last line that has no end."""
+        if self._rest:
+            self._print(self._rest)
+            self._rest = ""
+
+    def _print(self, line: str) -> None:
+        print(f"{self._prefix}{_readable(line)}", flush=True)
+
+
+def _readable(line: str) -> str:
+    if not line.startswith(MARK):
+        return line
+    progress = last(line)
+    if progress is None:
+        return line
+    shown = progress_text({
+        "step": progress.step, "totalSteps": progress.total_steps, "loss": progress.loss, "note": progress.note,
+        "tokensPerSecond": progress.tokens_per_second, "etaSeconds": progress.eta_seconds,
+    })  # fmt: skip
+    return f"{progress.percent:3d}% {shown}"

@@ -1,0 +1,131 @@
+"""Where the runs of a command are: a folder of this machine, or a namespace of a cluster.
+
+The options decide: ``--context``, ``--kubeconfig``, ``-n`` and ``-A`` mean a cluster, and so does the variable
+``FINETUNE_CONTEXT``; else it is the folder of ``--home``. An option counts more than a variable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from finetune_contract.workspace import Attempt
+from finetune_operator.core.run import Run
+from finetune_operator.local.home import HOME_VARIABLE
+from finetune_operator.loop.cluster import Cluster, Object
+
+from . import exitcodes
+from .documents import Document
+from .refusal import Refused
+
+CONTEXT_VARIABLE = "FINETUNE_CONTEXT"
+
+Change = Callable[[Cluster], Awaitable[Object]]
+"""Makes or changes a run, and answers with it."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """What the options of a command say."""
+
+    home: Path | None = None
+    kubeconfig: Path | None = None
+    context: str | None = None
+    namespace: str | None = None
+    everywhere: bool = False
+
+    @property
+    def cluster_options(self) -> list[str]:
+        """The options that were given and mean a cluster."""
+        given = {
+            "--context": self.context, "--kubeconfig": self.kubeconfig, "--namespace": self.namespace,
+            "--all-namespaces": self.everywhere or None,
+        }  # fmt: skip
+        return [option for option, value in given.items() if value is not None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the commands that follow a run speak, and what secrets they bring."""
+
+    secrets: tuple[str, ...] = ()
+    plain: bool = False
+    output: str | None = None
+
+
+class Place(Protocol):
+    """Where runs are. Every method may raise :class:`~.refusal.Refused`."""
+
+    @property
+    def words(self) -> str:
+        """How a sentence calls it: a folder's path, or ``namespace a of context b``."""
+        ...
+
+    @property
+    def flags(self) -> str:
+        """The options by which another command finds it, with a space before them; empty where it needs none."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """Where its runs are, in the cluster that :meth:`opened` gives."""
+        ...
+
+    def opened(self) -> AbstractAsyncContextManager[Cluster]:
+        """The objects, to look at and to change."""
+        ...
+
+    def judge(self, document: Document) -> list[str]:
+        """What is wrong with a run before it goes there: a line for each problem."""
+        ...
+
+    def placed(self, manifest: Object, base: Path) -> Object:
+        """A manifest as it goes there; relative local paths count from ``base``."""
+        ...
+
+    async def require(self, cluster: Cluster, manifest: Object) -> None:
+        """Refuse a run whose needs nobody will bring later."""
+        ...
+
+    def start(self, change: Change, options: Options, *, follow: bool) -> int:
+        """Make a run and see to it; ``follow`` to its end where somebody else does the work. The exit code."""
+        ...
+
+    def steer(self, change: Change, said: str, options: Options) -> int:
+        """Change a run and see to what follows; ``said`` tells it where that is somebody else's work. The exit code."""
+        ...
+
+    async def delete(self, name: str, *, purge: bool) -> str:
+        """Delete a run and, with ``purge``, its files: what a user should know afterwards."""
+        ...
+
+    def kept_log(self, run: Run, stage: str, attempt: Attempt, rank: int) -> Path | str:
+        """The log that outlives its pod: a file that can be read here, or a sentence on where it lies."""
+        ...
+
+
+def find_place(where: Where) -> Place:
+    """The place that options and environment mean.
+
+    Raises:
+        Refused: they contradict each other, or there is no such cluster.
+    """
+    given, variable = where.cluster_options, os.environ.get(CONTEXT_VARIABLE)
+    if where.home is not None and given:
+        raise Refused([f"--home means a folder of this machine and {given[0]} a cluster: give one of them."], exitcodes.USAGE)
+    if where.everywhere and where.namespace:
+        raise Refused(["--namespace means one namespace and --all-namespaces all: give one of them."], exitcodes.USAGE)
+    if where.home is None and not given and variable and os.environ.get(HOME_VARIABLE):
+        words = f"{HOME_VARIABLE} means a folder of this machine and {CONTEXT_VARIABLE} a cluster"
+        raise Refused([f"{words}: say which with --home or --context."], exitcodes.USAGE)
+    if given or (variable and where.home is None):
+        from .cluster_place import ClusterPlace
+
+        return ClusterPlace.find(where if where.context or where.kubeconfig else replace(where, context=variable))
+    from .local_place import LocalPlace
+
+    return LocalPlace.find(where.home)

@@ -1,0 +1,398 @@
+"""``finetune`` on a real control plane, as somebody with the rights that ``manifests/base`` gives to people who may edit runs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cli.desk import Desk, Said
+from cluster.conftest import Connect
+from cluster.kubelet_logs import LogNode
+from cluster.operators import install_rights, kubeconfig
+from cluster.sites import SPEC, Object, Site, site_at
+from controlplane.api import Api
+from controlplane.cluster import ControlPlane
+from finetune_operator.api.kinds import FINETUNERUN, POD
+from finetune_operator.core import naming
+from finetune_operator.core.run import Run
+from finetune_operator.kube.client import ApiServer
+from waiting import eventually
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.parametrize("control_plane", ["2.1"], indirect=True),
+]
+PODS = [
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "get"]},
+    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+]
+
+
+@dataclass(frozen=True)
+class ClusterDesk(Desk):
+    """A folder with a kubeconfig, of whoever works in it."""
+
+    namespace: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, "KUBECONFIG": str(self.folder / "kubeconfig")}
+
+    async def say(self, *arguments: str, **environment: str) -> Said:
+        """Run a command in the namespace, while the node of the test goes on."""
+        return await asyncio.to_thread(self.finetune, *arguments, environment=environment)
+
+    async def here(self, *arguments: str) -> Said:
+        """The same in the namespace, told by ``-n``."""
+        return await self.say(*arguments, "-n", self.namespace)
+
+
+@pytest.fixture
+def desk(control_plane: ControlPlane, api: Api, namespace: str, tmp_path: Path) -> ClusterDesk:
+    """The desk of a scientist."""
+    install_rights(api, namespace)
+    person = {"kind": "ServiceAccount", "name": "scientist", "namespace": namespace}
+    named = {"metadata": {"name": "scientist", "namespace": namespace}}
+    api.create({"apiVersion": "v1", "kind": "ServiceAccount", **named})
+    rbac = "rbac.authorization.k8s.io"
+    api.create({"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": {"name": "pods", "namespace": namespace}, "rules": PODS})
+    for kind, role in (("ClusterRole", "finetunerun-viewer"), ("ClusterRole", "finetunerun-editor"), ("Role", "pods")):
+        api.create({
+            "apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": {"name": role, "namespace": namespace},
+            "roleRef": {"apiGroup": rbac, "kind": kind, "name": role}, "subjects": [person],
+        })  # fmt: skip
+    token = api.token(namespace, "scientist")
+    api.close()  # a server closes a connection that is idle for long: the next call opens another
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    kubeconfig(control_plane, token, namespace, folder / "kubeconfig")
+    return ClusterDesk(folder, namespace)
+
+
+@pytest.fixture
+async def site(
+    control_plane: ControlPlane, connect: Connect, desk: ClusterDesk, tmp_path: Path, tiny_model: Path
+) -> AsyncIterator[Site]:
+    async with connect() as cluster, site_at(control_plane, cluster, desk.namespace, tmp_path, tiny_model) as site:
+        yield site
+
+
+@pytest.fixture
+async def administrator(connect: Connect) -> AsyncIterator[ApiServer]:
+    async with connect() as cluster:
+        yield cluster
+
+
+async def ended(process: subprocess.Popen[str], seconds: float = 240) -> Said:
+    out, err = await asyncio.to_thread(process.communicate, timeout=seconds)
+    return Said(process.returncode, out, err)
+
+
+async def test_a_run_from_its_file_to_its_deletion(site: Site, desk: ClusterDesk) -> None:
+    slow = {**SPEC, "training": {**SPEC["training"], "epochs": 6}}
+    desk.write(slow, labels={"finetunerun.io/experiment": "trial"}, annotations={"argocd.argoproj.io/tracking-id": "x"})
+    where = ("-n", desk.namespace)
+    async with site.operator():
+        run = desk.start("run", "run.yaml", *where)
+        await eventually(lambda: _names(site), lambda names: names == ["demo"], 120)
+        log = desk.start("logs", "demo", "-f", "--stage", "training", "--context", "here")
+        watch = desk.start("get", "-w", *where)
+        await eventually(lambda: _progress(site), lambda step: step > 0, 120)
+
+        # -- held, and let go on
+        said = await desk.here("suspend", "demo")
+        assert (said.code, said.err) == (0, "demo: is being suspended; the operator sees to it.\n")
+        said = await ended(run)
+        assert said.code == 130
+        assert "training: running" in said.out
+        assert f"demo: suspended; finetune resume demo -n {desk.namespace} goes on with it.\n" in said.err
+        assert re.search(r"^demo +osft +Suspended", (await desk.here("get")).out, re.MULTILINE)
+        assert (await desk.here("resume", "demo")).err == "demo: goes on; the operator sees to it.\n"
+        again = await ended(desk.start("run", "run.yaml", *where), 240)
+        assert again.code == 0, again.out + again.err
+        assert "gate passed" in again.out
+        assert "model       pvc://demo-workspace/runs/demo-" in again.out
+
+        # -- what was seen meanwhile
+        said = await ended(log)
+        assert said.code == 0, said.err
+        assert said.out.splitlines()[-1] == (await desk.here("logs", "demo", "--stage", "training")).out.splitlines()[-1]
+        assert re.search(r"^ *\d+% step \d+/\d+ · loss", said.out, re.MULTILINE)
+        watch.send_signal(signal.SIGINT)
+        said = await ended(watch)
+        assert said.code == 130
+        assert "Traceback" not in said.err
+        for phase in ("Training", "Suspended", "Succeeded"):
+            assert re.search(rf"^demo +\S* +{phase}", said.out, re.MULTILINE), said.out
+
+        # -- what there is to read
+        found = (await desk.here("get", "demo", "-o", "json")).object
+        assert found["status"]["phase"] == "Succeeded"
+        page = (await desk.here("describe", "demo")).out
+        assert f"namespace {desk.namespace} of context here" in page
+        assert f"Events are not shown: you may not list them in namespace {desk.namespace} of context here." in page
+        assert "training loss" in page
+        assert (await desk.here("get", "-o", "wide")).out.split("\n")[0].split()[-3:] == ["ETA", "QUEUE", "MESSAGE"]
+        assert (await desk.here("logs", "demo", "--rank", "all")).out.startswith("[rank 0] ")
+
+        # -- once more in part, and the same under another name
+        said = await desk.here("rerun", "demo", "--from", "gate", "--id", "softer", "--set", "gate=null")
+        assert (said.code, said.err) == (0, "demo: begins again from gate; the operator sees to it.\n")
+        await eventually(site.status, lambda status: status.get("rerunId") == "softer" and "finishedAt" in status, 120)
+        printed = yaml.safe_load((await desk.here("clone", "demo", "--set", "training.epochs=1", "-o", "yaml")).out)
+        assert printed["metadata"] == {"name": "demo-2", "labels": {"finetunerun.io/experiment": "trial"}}
+        assert set(printed) == {"apiVersion", "kind", "metadata", "spec"}
+        assert "rerun" not in printed["spec"]
+        said = await desk.here("clone", "demo", "--name", "other", "--set", "suspend=true")
+        assert (said.code, said.err) == (0, f"other: was made in namespace {desk.namespace} of context here.\n")
+        assert (await desk.here("get", "-o", "name")).out == "".join(
+            f"finetunerun.finetunerun.io/{name}\n" for name in ("demo", "other")
+        )
+
+    said = await desk.here("delete", "demo")
+    assert said.code == 0
+    assert said.out.startswith("demo: deleted; its files stay on the claim demo-workspace, in runs/demo-")
+    assert (await desk.here("delete", "other")).code == 0
+    assert (
+        await desk.here("get")
+    ).err == f"No runs in namespace {desk.namespace} of context here. Write one with: finetune init\n"
+
+
+async def _names(site: Site) -> list[str]:
+    return [run["metadata"]["name"] for run in (await site.cluster.list(FINETUNERUN, site.namespace)).items]
+
+
+async def _progress(site: Site) -> int:
+    progress = (await site.status()).get("progress") or {}
+    return int(progress.get("step") or 0) if progress.get("stage") == "training" else 0
+
+
+# -- logs, where the network is bad ------------------------------------------------------------------------------------
+
+
+async def test_logs_go_on_over_broken_connections_and_into_the_next_attempt(
+    control_plane: ControlPlane, api: Api, administrator: ApiServer, desk: ClusterDesk
+) -> None:
+    await administrator.create(_manifest(desk, SPEC))
+    async with LogNode(administrator, api, control_plane.authority.server("kubelet"), desk.namespace) as node:
+        run = await _stage(administrator, desk, attempt=1)
+        first = [await node.pod(naming.labels(run, "training", run.stages["training"].this_attempt), rank) for rank in (0, 1)]
+        log = desk.start("logs", "demo", "-f", "--stage", "training", "--rank", "all", "-n", desk.namespace)
+        node.write(first[1], b"hello from 1\n")
+        node.write(first[0], "one\ntwo\nthrä".encode()[:-1])
+        await eventually(lambda: node.read_by(first[0]), lambda bytes_: bytes_ == 12)
+        node.break_connections()
+        node.write(first[0], "thrä".encode()[-1:] + b"\n")
+        await node.end(first[0], "Succeeded")
+        await node.end(first[1], "Failed")
+        run = await _stage(administrator, desk, attempt=2)
+        second = await node.pod(naming.labels(run, "training", run.stages["training"].this_attempt), 0)
+        node.write(second, b'FINETUNE_PROGRESS {"progressPercentage": 40, "currentStep": 4, "totalSteps": 10}\nlast words')
+        await node.end(second, "Succeeded")
+        await _stage(administrator, desk, attempt=2, state="Succeeded")
+        said = await ended(log)
+        assert said.code == 0, said.err
+        of_rank = {rank: [line for line in said.out.splitlines() if line.startswith(f"[rank {rank}] ")] for rank in (0, 1)}
+        assert [line.removeprefix("[rank 0] ") for line in of_rank[0]] == [
+            "one", "two", "thrä", " 40% step 4/10", "last words",
+        ]  # fmt: skip
+        assert of_rank[1] == ["[rank 1] hello from 1"]
+        assert said.err == "demo: attempt 2 of stage training\n"
+
+        said = await desk.here("logs", "demo")
+        assert said.out == " 40% step 4/10\nlast words\n"
+        await administrator.delete(POD, desk.namespace, second, grace_seconds=0)
+        for words in ((), ("-f",)):
+            said = await desk.here("logs", "demo", *words)
+            assert (said.code, said.out) == (66, "")
+            kept = f"runs/demo-{run.uid[:8]}/logs/training.1.2.0.log"
+            assert said.err == (
+                f"demo: the pod of stage training, attempt 1.2, rank 0 is gone; its log is on the claim demo-workspace: {kept}\n"
+            )
+
+
+def _manifest(desk: ClusterDesk, spec: Object, name: str = "demo") -> Object:
+    metadata = {"name": name, "namespace": desk.namespace}
+    return {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": spec}
+
+
+async def _stage(cluster: ApiServer, desk: ClusterDesk, attempt: int, state: str = "Running") -> Run:
+    """The run, whose training is in that attempt."""
+    stage = {
+        "name": "training",
+        "state": state,
+        "attempt": attempt,
+        "round": 1,
+        "child": {"kind": "TrainJob", "name": f"t{attempt}"},
+    }
+    return Run.parse(await cluster.patch_status(FINETUNERUN, desk.namespace, "demo", {"status": {"stages": [stage]}}))
+
+
+# -- what can go wrong -------------------------------------------------------------------------------------------------
+
+
+def _part(config: Object, path: str) -> Any:
+    part: Any = config
+    for key in path.split(".") if path else ():
+        part = part[int(key) if key.isdecimal() else key]
+    return part
+
+
+def _set(path: str, value: Any) -> Callable[[Object], None]:
+    place, _, last = path.rpartition(".")
+    return lambda config: _part(config, place).__setitem__(last, value)
+
+
+def _without(path: str) -> Callable[[Object], None]:
+    place, _, last = path.rpartition(".")
+    return lambda config: _part(config, place).__delitem__(last)
+
+
+USER = "users.0.user"
+EXPIRED = "e30.eyJleHAiOiAxfQ.e30"
+SECRET = "a-secret-token"
+LOGIN = {"apiVersion": "client.authentication.k8s.io/v1", "command": "false", "interactiveMode": "Never"}
+
+PLACES: dict[str, tuple[Callable[[Object], None], tuple[str, ...], int, str]] = {
+    "no such context": (
+        _set("kind", "Config"), ("get", "--context", "prod"), 2,
+        r"--context prod: there is no such context in \S+/kubeconfig; there are: here\.",
+    ),
+    "no current context": (
+        _set("current-context", ""), ("get", "-A"), 2, r"\S+: has no current context: choose one with --context: here\.",
+    ),
+    "no kubeconfig by that name": (
+        _set("kind", "Config"), ("get", "--kubeconfig", "nothing"), 66, r"--kubeconfig nothing: there is no such file\.",
+    ),
+    "no contexts": (_set("contexts", 7), ("get", "-A"), 65, r"\S+: is no kubeconfig: expected YAML with clusters, users and contexts\."),
+    "unfinished context": (
+        _set("contexts.0.context", {"user": "operator"}), ("get", "-A"), 65, r"\S+: context here cannot be used: Expected key cluster in .*",
+    ),
+    "unfinished user": (
+        _set(USER, {"auth-provider": {"name": "oidc", "config": {"id-token": EXPIRED, "refresh-token": SECRET}}}), ("get", "-A"), 65,
+        r"\S+: context here cannot be used: Expected key idp-issuer-url in \S+\.",
+    ),
+    "broken certificate": (
+        _set(USER, {"client-certificate-data": "x", "client-key-data": SECRET}), ("get", "-A"), 65,
+        r"\S+: context here cannot be used: its cluster or user is malformed\.",
+    ),
+    "no server": (
+        _set("clusters.0.cluster.server", "https://127.0.0.1:9"), ("get", "-A"), 75,
+        r"context here: https://127.0.0.1:9 cannot be reached: Connect call failed.*\.",
+    ),
+    "no such host": (
+        _set("clusters.0.cluster.server", "https://nowhere.invalid"), ("get", "-A"), 75,
+        r"context here: https://nowhere.invalid cannot be reached: .*",
+    ),
+    "strange certificate": (
+        _without("clusters.0.cluster.certificate-authority"), ("get", "-A"), 65, r"context here: \S+ cannot be trusted: .*certificate.*",
+    ),
+    "unknown token": (
+        _set(f"{USER}.token", SECRET), ("get", "-A"), 77,
+        r"context here: the cluster does not know you \(Unauthorized\): log in again \(oc login\), or choose another --context\.",
+    ),
+    "nobody": (_set(USER, {}), ("get", "-A"), 77, r"context here: the cluster does not know you \(Unauthorized\): .*"),
+    "a login program that fails": (
+        _set(USER, {"exec": LOGIN}), ("get", "-A"), 77,
+        r"context here: the program that logs in has failed \(exec: process returned 1\); log in again\.",
+    ),
+    "no right in all namespaces": (
+        _set("kind", "Config"), ("get", "-A"), 77,
+        r"context here: \S+:scientist may not list finetuneruns in all namespaces; whoever administers it can give the role view there\.",
+    ),
+    "no right in that namespace": (
+        _set("kind", "Config"), ("suspend", "demo", "-n", "default"), 77,
+        r"context here: \S+ may not get finetuneruns in namespace default; .*",
+    ),
+}  # fmt: skip
+
+
+async def test_a_place_that_cannot_be_reached_is_one_sentence(control_plane: ControlPlane, desk: ClusterDesk) -> None:
+    file = desk.folder / "kubeconfig"
+    good = file.read_text()
+    for case, (change, words, code, sentence) in PLACES.items():
+        config = yaml.safe_load(good)
+        change(config)
+        file.write_text(yaml.safe_dump(config))
+        said = await desk.say(*words)
+        assert (case, said.code, said.out) == (case, code, ""), said.err
+        assert re.fullmatch(sentence + "\n", said.err), (case, said.err)
+        assert SECRET not in said.err
+
+
+MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
+    "near": (("describe", "dem"), 66, "dem: there is no run of that name in namespace NAMESPACE of context here; did you mean demo?"),
+    "far": (
+        ("logs", "x", "-f"), 66,
+        "x: there is no run of that name in namespace NAMESPACE of context here; finetune get -n NAMESPACE lists them.",
+    ),
+    "nothing ran": (("logs", "demo"), 66, "demo: no stage has run; stages with a log: none yet."),
+    "rank": (("logs", "demo", "--rank", "first"), 2, "--rank first: expected the number of a process, from 0, or all."),
+    "not ended": (("rerun", "demo", "--from", "gate"), 65, "demo: has not ended yet; wait for its end."),
+    "purge": (
+        ("delete", "demo", "--purge"), 2,
+        "--purge is for runs on this machine; on a cluster the run's cleanup.volume says whether its volume goes with it.",
+    ),
+    "secret": (
+        ("resume", "demo", "--secret", "hf-token=file"), 2,
+        "--secret is for runs on this machine; on a cluster make the Secret: oc create secret generic hf-token --from-env-file=FILE -n NAMESPACE",
+    ),
+    "taken": (("clone", "demo", "--name", "demo", "--set", "training.epochs=9"), 65,
+              "--name demo: there is another run of that name; choose another one."),
+    "unknown field": (("clone", "demo", "--set", "training.epoch=9"), 65,
+                      "clone of demo: spec.training.epoch: unknown field; did you mean epochs?"),
+    "two places": (("get", "--home", "."), 2, "--home means a folder of this machine and --namespace a cluster: give one of them."),
+    "two namespaces": (("get", "-A"), 2, "--namespace means one namespace and --all-namespaces all: give one of them."),
+    "another namespace": (("run", "run.yaml"), 2, "demo: the file names namespace other, and -n NAMESPACE: give one of them."),
+}  # fmt: skip
+
+
+async def test_a_mistake_is_one_sentence(control_plane: ControlPlane, administrator: ApiServer, desk: ClusterDesk) -> None:
+    await administrator.create(_manifest(desk, SPEC))
+    desk.write(SPEC, namespace="other")
+    for case, (words, code, sentence) in MISTAKES.items():
+        said = await desk.here(*words)
+        told = sentence.replace("NAMESPACE", desk.namespace)
+        assert (case, said.code, said.out, said.err) == (case, code, "", told + "\n")
+
+
+async def test_where_a_command_looks(control_plane: ControlPlane, api: Api, desk: ClusterDesk) -> None:
+    local = f"No runs in {desk.folder}/.finetune."
+    there = f"No runs in namespace {desk.namespace} of context here."
+    cases: list[tuple[tuple[str, ...], dict[str, str], str]] = [
+        ((), {}, local),
+        (("--context", "here"), {}, there),
+        (("--kubeconfig", "kubeconfig"), {"KUBECONFIG": "nothing"}, there),
+        ((), {"FINETUNE_CONTEXT": "here"}, there),
+        (("--home", ".finetune"), {"FINETUNE_CONTEXT": "here"}, local),
+        (("--context", "here"), {"FINETUNE_HOME": "x"}, there),
+        ((), {"FINETUNE_CONTEXT": "here", "FINETUNE_HOME": "x"}, "say which with --home or --context."),
+        (
+            ("-n", desk.namespace),
+            {"KUBECONFIG": "nothing"},
+            "There is no kubeconfig: neither $KUBECONFIG nor ~/.kube/config names",
+        ),
+    ]
+    for words, environment, told in cases:
+        said = await desk.say("get", *words, **environment)
+        assert told in said.err, (words, environment, said)
+    # A cluster without our definition answers so at every path; this one has it, but not below there.
+    file = desk.folder / "kubeconfig"
+    access = control_plane.access
+    assert access is not None
+    config = yaml.safe_load(access.kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] += "/elsewhere"
+    file.write_text(yaml.safe_dump(config))
+    said = await desk.here("get")
+    assert (said.code, said.err) == (
+        69, "context control-plane: the cluster has no FineTuneRun: whoever administers it must install the operator and its CRD.\n",
+    )  # fmt: skip
