@@ -166,7 +166,7 @@ async def test_pods_that_no_node_can_take(site: Site) -> None:
         await site.apply(training(gpusPerWorker=8, placement=TOLERANT), "gpu")
         await site.apply(training(resources={"cpu": 1, "memory": "4000Gi"}, placement=TOLERANT), "memory")
         await site.apply(training(resources={"cpu": 1, "memory": "4000Gi"}), "taint")
-        assert "nvidia.com/gpu" in await stalled(site, "NoGPU", "training", "gpu")
+        assert "nvidia.com/gpu" in await stalled(site, "GPUUnavailable", "training", "gpu")
         assert "Insufficient memory" in await stalled(site, "NodesTooSmall", "training", "memory")
         assert "taint" in await stalled(site, "Unschedulable", "training", "taint")
 

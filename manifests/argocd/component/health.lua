@@ -1,5 +1,5 @@
 -- The health of a FineTuneRun, told from its conditions. The phase is only a word of the message.
-local waits_for_room = {NoGPU = true, NodesTooSmall = true, Unschedulable = true, QuotaExceeded = true}
+local waits_for_room = {GPUUnavailable = true, NodesTooSmall = true, Unschedulable = true, QuotaExceeded = true}
 
 local function sentence(condition)
   if condition.message == nil or condition.message == "" then

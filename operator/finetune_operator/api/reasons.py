@@ -115,8 +115,8 @@ UNSCHEDULABLE = _reason(
     "Unschedulable", Cause.USER, "No node can take the pod.",
     "Correct placement, or wait for a node; the run goes on by itself.",
 )  # fmt: skip
-NO_GPU = _reason(
-    "NoGPU", Cause.USER, "No node has as many free GPUs as the pod requests.",
+GPU_UNAVAILABLE = _reason(
+    "GPUUnavailable", Cause.USER, "No node has as many free GPUs as the pod requests.",
     "Wait for one, lower training.gpusPerWorker or evaluation.gpus, or add a GPU node; the run goes on by itself.",
 )  # fmt: skip
 NODES_TOO_SMALL = _reason(

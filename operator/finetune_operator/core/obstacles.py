@@ -48,7 +48,7 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Reason], ...] = (
 )
 _UNSCHEDULABLE: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (re.compile(r"persistentvolumeclaim \"[^\"]*\" not found"), reasons.CLAIM_NOT_FOUND),
-    (re.compile(r"Insufficient \S*gpu", re.IGNORECASE), reasons.NO_GPU),
+    (re.compile(r"Insufficient \S*gpu", re.IGNORECASE), reasons.GPU_UNAVAILABLE),
     (re.compile(r"Insufficient (cpu|memory|ephemeral-storage)"), reasons.NODES_TOO_SMALL),
 )
 _MOUNT: tuple[tuple[re.Pattern[str], Reason], ...] = (

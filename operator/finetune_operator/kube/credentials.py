@@ -5,6 +5,7 @@ The official client reads both, with its plug-ins for tokens; nothing else of it
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 from .client import TokenSource
 
+_CONTENT = re.compile(r"/?\{.*\}", re.DOTALL)
+"""The client shows the whole entry that it cannot use, tokens too."""
 _SCHEMES = ("bearer ", "Bearer ")
 
 
@@ -70,7 +73,11 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
             contexts = config.list_kube_config_contexts(config_file=file)  # type: ignore[no-untyped-call]
             namespace = _namespace(contexts, context)
     except (config.ConfigException, OSError) as error:
-        raise NoCredentials(f"{error}; set KUBECONFIG, or run in a pod with a ServiceAccount.") from error
+        said = _CONTENT.sub("", str(error))
+        raise NoCredentials(f"{said}; set KUBECONFIG, or run in a pod with a ServiceAccount.") from error
+    except (AttributeError, KeyError, TypeError, ValueError):  # what the client says of a broken entry may hold a part of it
+        where = kubeconfig or "the kubeconfig"
+        raise NoCredentials(f"{where}: the entry of the user or of the cluster is broken; log in anew.") from None
     return Credentials(
         configuration.host, namespace, configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file,
         bool(configuration.verify_ssl), _token_source(configuration),

@@ -96,12 +96,12 @@ class News:
         self._runs.setdefault(key, _Run()).born[_attempt_of(child)] = self._breaks
 
     def pods(self, key: Key, record: StageRecord) -> tuple[PodReport, ...] | None:
-        """The pods of a stage's attempt, ranks ascending; ``None`` where not all need have been told."""
+        """The pods of a stage's attempt, ranks ascending; ``None`` where none was told, or not all need have been."""
         found, attempt = self._runs.get(key), (record.name, str(record.this_attempt))
         if found is None or found.born.get(attempt) != self._breaks:
             return None
         told = (pod.report for pod in found.pods.values() if pod.attempt == attempt)
-        return tuple(sorted(told, key=lambda pod: (pod.rank, pod.name)))
+        return tuple(sorted(told, key=lambda pod: (pod.rank, pod.name))) or None
 
     def passed(self, key: Key, *versions: str) -> bool:
         """A pass is over that has read and written these versions of the run; whether another one was told meanwhile."""

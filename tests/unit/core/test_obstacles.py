@@ -20,8 +20,8 @@ from .passes import child, condition, decide, go, observed, run_of, stage, world
 CLAIMED = Ref(CLAIM, "workspace")
 UNBOUND = "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found"
 SCHEDULER = {
-    "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.": "NoGPU",
-    "0/3 nodes are available: 3 Insufficient amd.com/gpu.": "NoGPU",
+    "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.": "GPUUnavailable",
+    "0/3 nodes are available: 3 Insufficient amd.com/gpu.": "GPUUnavailable",
     "0/3 nodes are available: 1 Insufficient cpu, 2 Insufficient memory.": "NodesTooSmall",
     "0/3 nodes are available: 3 node(s) had untolerated taint {gpu: true}.": "Unschedulable",
     'persistentvolumeclaim "data" not found': "ClaimNotFound",

@@ -1,0 +1,154 @@
+"""What the watches told: which event wakes a run, and when pods are taken as told."""
+
+from __future__ import annotations
+
+import copy
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from finetune_operator.api.kinds import FINETUNERUN, JOB, POD
+from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.settings import Settings
+from finetune_operator.loop.controller import Controller
+from finetune_operator.loop.news import News
+from world import NOW, SETTINGS, World
+
+KEY = ("team", "demo")
+LABELS = {"finetunerun.io/run": "demo", "finetunerun.io/stage": "dataset", "finetunerun.io/attempt": "1.1"}
+RECORD = StageRecord("dataset", attempt=1)
+Object = dict[str, Any]
+
+
+def job(uid: str = "j", **status: Any) -> Object:
+    metadata = {
+        "name": "demo-dataset-1-1",
+        "namespace": "team",
+        "uid": uid,
+        "labels": LABELS,
+        "resourceVersion": str(len(status)),
+    }
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {}, "status": status}
+
+
+def pod(uid: str = "p", phase: str = "Pending", node: str = "") -> Object:
+    metadata = {"name": f"demo-dataset-1-1-{uid}", "namespace": "team", "uid": uid, "labels": LABELS}
+    return {"metadata": metadata, "spec": {"nodeName": node} if node else {}, "status": {"phase": phase}}
+
+
+@pytest.fixture
+def news() -> News:
+    return News()
+
+
+def test_what_counts_pods_is_no_news_of_a_child(news: News) -> None:
+    complete = {"conditions": [{"type": "Complete", "status": "True"}]}
+    assert news.of_child(KEY, JOB, job(), "ADDED")
+    assert not news.of_child(KEY, JOB, job(active=1, startTime="2026-11-21T10:00:00Z"), "MODIFIED")
+    assert news.of_child(KEY, JOB, job(succeeded=1, **complete), "MODIFIED")
+    assert not news.of_child(KEY, JOB, job(**complete), "MODIFIED")
+    assert news.of_child(KEY, JOB, job(**complete), "DELETED")
+    assert news.of_child(KEY, JOB, job("another", **complete), "ADDED")
+
+
+def test_an_annotation_and_progress_are_news(news: News) -> None:
+    news.of_child(KEY, JOB, job(), "ADDED")
+    annotated = job()
+    annotated["metadata"]["annotations"] = {"trainer.opendatahub.io/trainerStatus": "{}"}
+    assert news.of_child(KEY, JOB, annotated, "MODIFIED")
+    assert news.of_child(KEY, JOB, job(trainerStatus={"progressPercentage": 3}), "MODIFIED")
+
+
+def test_pods_are_taken_as_told_only_for_children_of_our_own_making(news: News) -> None:
+    news.of_child(KEY, POD, pod(), "ADDED")
+    assert news.pods(KEY, RECORD) is None, "somebody else made the child: pods may have come and gone before"
+    news.made(KEY, job())
+    assert [report.phase for report in news.pods(KEY, RECORD) or ()] == ["Pending"]
+    assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED")
+    assert not news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED")
+    assert [report.phase for report in news.pods(KEY, RECORD) or ()] == ["Running"]
+    assert news.pods(KEY, RECORD.but(attempt=2)) is None
+    news.of_child(KEY, POD, pod(), "DELETED")
+    assert news.pods(KEY, RECORD) is None, "that there is none is seen, not believed"
+
+
+@pytest.mark.parametrize("told", [None, "ADDED"])
+def test_a_break_of_the_watch_ends_the_trust(news: News, told: Any) -> None:
+    """A pod that was deleted during the break is never told; the next list tells those that are there once more."""
+    news.made(KEY, job())
+    news.of_child(KEY, POD, pod(), "ADDED")
+    news.of_child(("team", "other"), POD, pod("q"), "ADDED")
+    news.of_child(("team", "other"), POD, pod("q"), told)
+    assert news.pods(KEY, RECORD) is None
+    news.made(KEY, job())
+    assert news.pods(KEY, RECORD) is not None
+
+
+def test_our_own_writing_wakes_nobody(news: News) -> None:
+    assert news.of_run(KEY, "1", busy=False)
+    assert not news.of_run(KEY, "2", busy=True), "the pass itself will tell"
+    assert not news.passed(KEY, "1", "2")
+    assert not news.of_run(KEY, "2", busy=False), "told late"
+    assert news.of_run(KEY, "3", busy=False), "somebody's edit"
+
+
+def test_an_edit_during_a_pass_is_not_lost(news: News) -> None:
+    news.of_run(KEY, "2", busy=True)
+    news.of_run(KEY, "3", busy=True)
+    assert news.passed(KEY, "1", "2")
+    assert not news.passed(KEY, "3", "3")
+
+
+def ended() -> World:
+    world = World.new()
+    world.settle()
+    return world
+
+
+class Told:
+    """A controller that hears, and what it would look at."""
+
+    def __init__(self, now: datetime = NOW) -> None:
+        self.controller = Controller(None, self._settings, clock=lambda: now)  # type: ignore[arg-type] # it only hears
+
+    async def _settings(self, _namespace: str) -> Settings:
+        return SETTINGS
+
+    async def wakes(self, document: Object, kind: Any = FINETUNERUN, told: Any = "MODIFIED") -> bool:
+        self.controller.hear(kind, document, told)
+        if not len(self.controller.queue):
+            return False
+        self.controller.queue.done(await self.controller.queue.get())
+        return True
+
+
+def version(document: Object, version: str, **spec: Any) -> Object:
+    changed = copy.deepcopy(document)
+    changed["metadata"] |= {"resourceVersion": version, "generation": int(version)}
+    changed["spec"] |= spec
+    return changed
+
+
+async def test_an_ended_run_and_its_children_wake_nobody_until_it_changes() -> None:
+    document = ended().run
+    assert Run.parse(document).ended
+    told = Told()
+    assert not await told.wakes(version(document, "1"), told=None)
+    assert not await told.wakes(job(succeeded=1, conditions=[]), JOB)
+    assert not await told.wakes(pod(phase="Succeeded"), POD, "DELETED")
+    assert await told.wakes(version(document, "2", rerun={"id": "again", "from": "training"}))
+    assert await told.wakes(job("new"), JOB, "ADDED")
+
+
+async def test_an_ended_run_is_looked_at_when_its_children_are_to_go() -> None:
+    assert await Told(NOW + timedelta(hours=25)).wakes(version(ended().run, "1"), told=None)
+
+
+async def test_a_run_that_is_listed_is_read_whole() -> None:
+    told = Told()
+    document = version(World.new().run, "1")
+    assert await told.wakes(document, told="ADDED")
+    told.controller._news.passed(KEY, "1", "1")
+    assert not await told.wakes(document)
+    assert await told.wakes(document, told=None)
