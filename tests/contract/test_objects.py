@@ -297,3 +297,13 @@ async def test_the_log_of_a_container_that_the_pod_has_not(cluster: Cluster, mak
     await cluster.create(make.pod())
     with pytest.raises(Invalid, match=f"container other is not valid for pod {make.name()}"):
         await cluster.pod_log("default", make.name(), container="other")
+
+
+async def test_following_a_log_ends_with_the_pod(cluster: Cluster, make: Maker) -> None:
+    await cluster.create(make.pod())
+    await cluster.patch_status(POD, "default", make.name(), {"status": {"phase": "Succeeded"}})
+    assert [part async for part in cluster.follow_log("default", make.name())] == []
+    with pytest.raises(Invalid, match="container other is not valid"):
+        await anext(cluster.follow_log("default", make.name(), container="other"))
+    with pytest.raises(NotFound):
+        await anext(cluster.follow_log("default", make.name("other")))
