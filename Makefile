@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: run test setup controlplane check lock bench clean
+.PHONY: run test setup controlplane images check lock bench clean
 
 run: setup  ## set up, and run the main job on real data
 	$(BIN)/python hack/example/prepare.py
@@ -41,7 +41,16 @@ lock:  ## resolve the dependencies anew; the locks hold hashes, no address
 	$(BIN)/uv export -q --no-default-groups --extra operator --format requirements-txt --no-header --no-emit-project -o requirements/operator.lock
 	$(BIN)/uv export -q --only-group bootstrap --format requirements-txt --no-header -o requirements/bootstrap.lock
 	$(BIN)/uv export -q --all-extras --group dev --format requirements-txt --no-header --no-emit-project -o requirements/all.lock
+	for stage in dataset model evaluation registration; do $(BIN)/uv export -q --no-default-groups --extra $$stage --format requirements-txt --no-header --no-emit-project -o requirements/$$stage.lock; done
+	$(BIN)/uv export -q --no-default-groups --extra training --extra quantization --format requirements-txt --no-header --no-emit-project -o requirements/training.lock
+	$(BIN)/uv export -q --no-default-groups --extra dataset --extra model --extra training --extra quantization --extra evaluation --extra registration --format requirements-txt --no-header --no-emit-project -o requirements/stages.lock
+	$(BIN)/uv pip compile -q --upgrade images/build/tools.in --python-version 3.11 --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o images/build/tools.lock
 	for release in 2.1 2.3; do echo kubeflow-trainer-api==$$release.0 | $(BIN)/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-annotate --no-emit-index-url - -o hack/trainer_models/$$release.lock; done
+
+images: setup  ## build the images of the tests on Debian's packages, and try them
+	$(BIN)/python hack/images packages
+	$(BIN)/python hack/images build --base debian
+	$(BIN)/python hack/images try --base debian
 
 bench: setup  ## the figures of docs/performance.md
 	for bench in command_line plan main_job reuse training evaluation; do $(BIN)/python hack/bench/$$bench.py; done

@@ -1,0 +1,1 @@
+"""The images of this project: built, measured, tried and handed to a node, with or without a registry."""

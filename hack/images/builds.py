@@ -1,0 +1,128 @@
+"""Building an image, unless the same has been built: an archive in the cache, named by the key of everything that it is made of."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from . import bases, debian, package_index
+from .engines import Build, Engine
+from .faults import CannotBuildError
+from .recipes import ROOT, Recipe, cache, version
+
+Base = Literal["registry", "debian"]
+_KEPT = 2
+"""Archives of a recipe that stay in the cache: stages are 1.5 GB each."""
+_TRIES = 3
+"""A file that is edited during a build is in the image as it was or as it is: then it is built again, which takes seconds."""
+SBOM_INSIDE = "/opt/venv/share/sbom.cdx.json"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image: an archive that containerd, Docker and podman load, and beside it what is in it."""
+
+    recipe: Recipe
+    tag: str
+    archive: Path
+
+    @property
+    def built_as(self) -> str:
+        """What the engine calls it: by its key, so that it is never taken for the one of other sources."""
+        return f"{self.recipe.title}:{self.archive.parent.name}"
+
+    @property
+    def sbom(self) -> Path:
+        """The list of the packages that were installed for it, as CycloneDX."""
+        return self.archive.with_suffix(".cdx.json")
+
+    def exists(self) -> bool:
+        """Whether it has been built, perhaps by somebody else just now."""
+        return self.archive.exists()
+
+
+def locate(recipe: Recipe, base: Base, tag: str) -> Image:
+    """Where an image of the present sources is, built or not.
+
+    Raises:
+        CannotBuildError: the base is one of a registry, and not pinned.
+    """
+    identity = debian.identity() if base == "debian" else json.dumps(bases.pinned(), sort_keys=True)
+    folder = cache() / recipe.key(identity, tag)
+    return Image(recipe, f"{recipe.title}:{tag}", folder / f"{recipe.name}.tar")
+
+
+def build(recipe: Recipe, base: Base, tag: str, engine: Engine, *, source: str = "") -> Image:
+    """Build an image, unless it has been built.
+
+    Raises:
+        CannotBuildError: something that it needs is not there, or the engine failed.
+    """
+    if (image := locate(recipe, base, tag)).exists():
+        return image
+    with _only_one(cache()):
+        if (image := locate(recipe, base, tag)).exists():
+            return image
+        print(f"building {image.tag} ...", end=" ", flush=True, file=sys.stderr)
+        began = time.monotonic()
+        arguments = debian.make(engine) if base == "debian" else bases.pinned()
+        for _ in range(_TRIES):
+            with tempfile.TemporaryDirectory() as scratch:
+                engine.build(_build(image, arguments, package_index.secrets(Path(scratch)), source))
+            before, image = image, locate(recipe, base, tag)
+            if image == before:
+                break
+        else:
+            raise CannotBuildError(f"the sources of {image.tag} changed each time while it was built: build it when they rest")
+        _save(image, engine)
+        print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
+    return image
+
+
+def _save(image: Image, engine: Engine) -> None:
+    image.archive.parent.mkdir(parents=True, exist_ok=True)
+    part = image.archive.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    engine.save(image.built_as, image.tag, part)
+    image.sbom.write_text(engine.read(image.built_as, SBOM_INSIDE), encoding="utf-8")
+    part.rename(image.archive)
+    _forget_older(image, engine)
+
+
+def _build(image: Image, arguments: Mapping[str, str], secrets: Mapping[str, Path], source: str) -> Build:
+    about = {"version": version(), "revision": _revision(), **({"source": source} if source else {})}
+    labels = {f"org.opencontainers.image.{name}": text for name, text in about.items()}
+    arguments = {**arguments, **dict(image.recipe.arguments)}
+    return Build(ROOT / image.recipe.containerfile, ROOT, image.built_as, arguments, secrets, labels)
+
+
+def _revision() -> str:
+    """The commit that the sources were of, when they were built; with ``-modified`` where they differed from it."""
+    words = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=-modified"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _forget_older(image: Image, engine: Engine) -> None:
+    archives = sorted(cache().glob(f"*/{image.archive.name}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for archive in archives[_KEPT:]:
+        engine.forget(Image(image.recipe, image.tag, archive).built_as)
+        shutil.rmtree(archive.parent)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

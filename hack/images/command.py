@@ -1,0 +1,158 @@
+"""python hack/images COMMAND: the images of the operator and of the stage programs, with or without a registry.
+
+build      build images, unless the same have been built, and print their archives
+try        run built images as a cluster's security would: any user, read-only root, no capabilities, no network
+sizes      how large they are on a node, and as a registry sends them
+sbom       print where the list of an image's packages lies
+load       import built images into a node's containerd
+pin        ask the registry for the digests of the base images, and write them into bases.lock
+packages   install the Debian packages that building without Docker needs (as root, only what is missing)
+clean      remove what the cache keeps of images, and the storage that they were built in
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import get_args
+from urllib.parse import urlsplit
+
+from . import archives, bases, builds, containerd, engines, packages, recipes, trials
+from .faults import CannotBuildError
+
+_USUAL = ("operator", "stages")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _COMMANDS[options.command](options)
+    except (CannotBuildError, OSError, subprocess.SubprocessError) as error:
+        print(f"images: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python hack/images", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=list(_COMMANDS), metavar="{" + ",".join(_COMMANDS) + "}")
+    parser.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help=f"which ones of {', '.join(recipes.RECIPES)}; {' and '.join(_USUAL)} without any",
+    )
+    parser.add_argument(
+        "--base", choices=get_args(builds.Base), default="registry",
+        help="what they stand on: Python's image, pinned in bases.lock (the default), or Debian packages, for tests",
+    )  # fmt: skip
+    parser.add_argument("--tag", default="test", help="their tag (test)")
+    parser.add_argument("--engine", choices=("auto", *engines.ENGINES), default="auto", help="what builds and runs them (auto)")
+    parser.add_argument("--address", default=containerd.ADDRESS, help=f"containerd's socket, for load ({containerd.ADDRESS})")
+    parser.add_argument("--namespace", default=containerd.NAMESPACE, help=f"its namespace ({containerd.NAMESPACE})")
+    return parser
+
+
+def _chosen(options: argparse.Namespace) -> list[recipes.Recipe]:
+    for name in options.images:
+        if name not in recipes.RECIPES:
+            raise CannotBuildError(f"there is no image {name}: they are {', '.join(recipes.RECIPES)}")
+    return [recipes.RECIPES[name] for name in options.images or _USUAL]
+
+
+def _built(options: argparse.Namespace) -> list[builds.Image]:
+    found = [builds.locate(recipe, options.base, options.tag) for recipe in _chosen(options)]
+    for image in found:
+        if not image.exists():
+            again = f"python hack/images build {image.recipe.name} --base {options.base} --tag {options.tag}"
+            raise CannotBuildError(f"{image.tag} of the present sources is not built: {again}")
+    return found
+
+
+def _build(options: argparse.Namespace) -> int:
+    images = [builds.locate(recipe, options.base, options.tag) for recipe in _chosen(options)]
+    if not all(image.exists() for image in images):
+        engine = engines.find(options.engine)
+        images = [builds.build(image.recipe, options.base, options.tag, engine, source=_source()) for image in images]
+    for image in images:
+        print(image.archive)
+    return 0
+
+
+def _try(options: argparse.Namespace) -> int:
+    engine = engines.find(options.engine)
+    failed = False
+    for image in _built(options):
+        for finding in trials.attempt(image, engine):
+            failed = failed or not finding.passed
+            print(f"{'ok    ' if finding.passed else 'FAILED'} {image.tag}: {finding.what}")
+            if not finding.passed:
+                print(finding.said, file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _sizes(options: argparse.Namespace) -> int:
+    print(f"{'image':28} {'on a node':>12} {'compressed':>12}")
+    for image in _built(options):
+        found = archives.contents(image.archive)
+        print(f"{image.tag:28} {_mb(found.plain)} {_mb(found.compressed)}")
+        for number, layer in enumerate(found.layers):
+            print(f"  {'base' if number == 0 else _step(layer.made_by):26} {_mb(layer.plain)} {_mb(layer.compressed)}")
+    return 0
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:>9,.1f} MB"
+
+
+def _step(made_by: str) -> str:
+    return made_by.rpartition(" in ")[2].strip() if " in " in made_by else made_by[-26:]
+
+
+def _sbom(options: argparse.Namespace) -> int:
+    for image in _built(options):
+        print(image.sbom)
+    return 0
+
+
+def _load(options: argparse.Namespace) -> int:
+    for image in _built(options):
+        containerd.load(image.archive, options.address, options.namespace)
+        print(f"loaded {image.tag}")
+    return 0
+
+
+def _pin(_options: argparse.Namespace) -> int:
+    print(bases.pin(), end="")
+    return 0
+
+
+def _packages(_options: argparse.Namespace) -> int:
+    installed = packages.install()
+    print(f"installed {', '.join(installed)}" if installed else "everything is installed")
+    return 0
+
+
+def _clean(_options: argparse.Namespace) -> int:
+    engines.clean()
+    shutil.rmtree(recipes.cache(), ignore_errors=True)
+    return 0
+
+
+def _source() -> str:
+    """Where the sources are published, if git knows a public place: nothing else belongs into an image."""
+    words = ["git", "-C", str(recipes.ROOT), "remote", "get-url", "origin"]
+    address = urlsplit(subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip())
+    return address.geturl() if address.scheme == "https" and not address.username and "." in (address.hostname or "") else ""
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "build": _build, "try": _try, "sizes": _sizes, "sbom": _sbom, "load": _load, "pin": _pin, "packages": _packages, "clean": _clean,
+}  # fmt: skip

@@ -1,0 +1,96 @@
+"""Which images there are, what each is made of, and the key that changes whenever one of these does."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_LAYOUT = "1"
+"""Changes when this package builds differently from the same files."""
+_NEVER_COPIED = {"__pycache__", "Containerfile"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An image: its Containerfile, its lock, and the folders and files that are copied into it."""
+
+    name: str
+    title: str
+    containerfile: str
+    lock: str
+    sources: tuple[str, ...]
+    arguments: tuple[tuple[str, str], ...] = ()
+
+    def files(self) -> Iterator[Path]:
+        """Everything that the image is made of, except its base."""
+        for name in (self.containerfile, self.lock, "images/build", *self.sources):
+            path = ROOT / name
+            if path.is_file():
+                yield path
+            for below in sorted(path.rglob("*")) if path.is_dir() else ():
+                if below.is_file() and not _NEVER_COPIED & set(below.relative_to(ROOT).parts):
+                    yield below
+
+    def key(self, base: str, tag: str) -> str:
+        """Names what comes out: the same files, arguments, base and tag make the same key."""
+        digest = hashlib.sha256(f"{_LAYOUT}\0{self.name}\0{tag}\0{base}\0{self.arguments}".encode())
+        for path in self.files():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"\0{path.relative_to(ROOT).as_posix()}\0{content}".encode())
+        return digest.hexdigest()[:16]
+
+
+def _stage(program: str, accelerator: str) -> Recipe:
+    own = ("__init__.py", "kit", "sources", program)
+    suffix = "-cuda" if accelerator == "cuda" else ""
+    return Recipe(
+        name=program + suffix,
+        title=f"finetune-{program}{suffix}",
+        containerfile=f"images/finetune_stages/{program}/Containerfile",
+        lock=f"requirements/{program}.lock",
+        sources=("operator/finetune_contract", *(f"images/finetune_stages/{part}" for part in own)),
+        arguments=(("ACCELERATOR", accelerator),),
+    )
+
+
+PROGRAMS = ("dataset", "model", "training", "evaluation", "registration")
+ON_GPUS = ("training", "evaluation")
+OPERATOR = Recipe(
+    "operator", "finetune-operator", "Dockerfile", "requirements/operator.lock",
+    (
+        "operator/finetune_contract", "operator/finetune_operator", "images/finetune_stages/__init__.py",
+        "images/finetune_stages/kit", "images/finetune_stages/training",
+    ),
+)  # fmt: skip
+STAGES = Recipe(
+    "stages", "finetune-stages", "images/Containerfile", "requirements/stages.lock",
+    ("operator/finetune_contract", "images/finetune_stages"), (("ACCELERATOR", "cpu"),),
+)  # fmt: skip
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        OPERATOR,
+        STAGES,
+        *(_stage(program, "cpu") for program in PROGRAMS),
+        *(_stage(program, "cuda") for program in ON_GPUS),
+    )
+}
+
+
+def version() -> str:
+    """The release, as the operator's package says it."""
+    text = (ROOT / "operator/finetune_operator/__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "(.+)"$', text, flags=re.MULTILINE)
+    if found is None:
+        raise ValueError("operator/finetune_operator/__init__.py has no __version__")
+    return found[1]
+
+
+def cache() -> Path:
+    """Where images and everything that they are built with are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-operator" / "images"

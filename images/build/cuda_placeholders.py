@@ -1,0 +1,102 @@
+"""Torch without the GPU libraries that it is linked against.
+
+Every Linux wheel of torch on PyPI is a CUDA build: its libraries name NVIDIA's, 3 GB of them, and do not load where one is missing.
+No CPU computation calls any. So a CPU image has placeholders in their place: libraries of the same names and symbols, a few kB each,
+that end the process with a sentence if they are called after all. The CUDA runtime itself is real: torch asks it how many GPUs there
+are, and it says none.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+_ONLY_FOR_GPUS = re.compile(r"^(nvidia-(?!cuda-runtime$)|cuda-|triton$|bitsandbytes$)")
+_RUNTIME = re.compile(r"^libcudart\.so\.\d+$")
+_PLACEHELD = re.compile(
+    r"^lib(cublas|cublasLt|cudnn|cufft|cufile|cupti|curand|cusolver|cusparse|cusparseLt|nccl|nvrtc|nvshmem_host)\.so\.\d+$"
+)
+_WITHOUT_VERSION = {"libcufile": "cuFile", "libcusparseLt": "cusparseLt", "libnccl": "nccl", "libcudnn": "cudnn"}
+"""Libraries whose symbols carry no version that names them: how their symbols begin."""
+
+_SOURCE = """#include <stdio.h>
+#include <stdlib.h>
+static void missing(const char *name) {
+  fprintf(stderr, "%s: this image was built for CPUs and has no GPU libraries: use the CUDA image of this stage\\n", name);
+  abort();
+}
+"""
+
+
+def is_only_for_gpus(package: str) -> bool:
+    """Whether a CPU image leaves this package out."""
+    return bool(_ONLY_FOR_GPUS.match(package))
+
+
+def write(site_packages: Path) -> list[str]:
+    """Put placeholders beside torch's libraries, where it looks last; their names. Without torch there is nothing to do."""
+    folder = site_packages / "torch" / "lib"
+    libraries = sorted(folder.glob("*.so"))
+    needed = {name for library in libraries for name in _needed(library)}
+    if not needed:
+        return []
+    for runtime in site_packages.glob("nvidia/*/lib/libcudart.so.*"):
+        if _RUNTIME.match(runtime.name) and runtime.name not in needed:
+            raise SystemExit(f"torch wants another CUDA runtime than {runtime.name}, which the lock has")
+    undefined = {symbol for library in libraries for symbol in _undefined(library)}
+    names = sorted(name for name in needed if _PLACEHELD.match(name))
+    for name in names:
+        _compile(folder / name, [symbol for symbol in undefined if _belongs(symbol, name)])
+    return names
+
+
+def _belongs(symbol: tuple[str, str], library: str) -> bool:
+    name, version = symbol
+    if version:
+        return version == library or (version == "NVSHMEM" and library.startswith("libnvshmem"))
+    start = _WITHOUT_VERSION.get(library.partition(".")[0])
+    return start is not None and name.startswith(start)
+
+
+def _needed(library: Path) -> list[str]:
+    return re.findall(r"\(NEEDED\).*\[(.+)\]", _output("readelf", "-dW", library))
+
+
+def _undefined(library: Path) -> list[tuple[str, str]]:
+    """Symbols that must come from elsewhere, each with its version; weak ones may stay away."""
+    text = _output("nm", "-D", "--undefined-only", "--with-symbol-versions", library)
+    found = re.findall(r"^\s+U (\S+)$", text, flags=re.MULTILINE)
+    return [(name, version.lstrip("@")) for name, _, version in (symbol.partition("@") for symbol in found)]
+
+
+def _compile(target: Path, symbols: list[tuple[str, str]]) -> None:
+    lines = [f'void {name}(void) {{ missing("{name}"); }}\n' for name, _ in sorted(symbols)]
+    versions = sorted({version for _, version in symbols if version})
+    exports = "".join(
+        f"{version} {{ global: {' '.join(f'{name};' for name, of in sorted(symbols) if of == version)} }};\n"
+        for version in versions
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        source, script = Path(scratch, "placeholder.c"), Path(scratch, "exports")
+        source.write_text(_SOURCE + "".join(lines), encoding="utf-8")
+        script.write_text(exports, encoding="utf-8")
+        options = ["-shared", "-Os", "-s", "-w", "-fPIC", "-fno-builtin", f"-Wl,-soname,{target.name}"]
+        with_versions = [f"-Wl,--version-script={script}"] if exports else []
+        _output(_compiler(), *options, *with_versions, "-o", target, source)
+
+
+def _compiler() -> str:
+    for name in ("cc", "gcc"):
+        if shutil.which(name):
+            return name
+    raise SystemExit("the build image has no C compiler: set BUILD_IMAGE to one that has, or build with ACCELERATOR=cuda")
+
+
+def _output(*words: str | Path) -> str:
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)  # noqa: S603 - words of our own
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, words[:2]))} failed: {done.stderr.strip()[-1000:]}")
+    return done.stdout

@@ -1,0 +1,7 @@
+"""The real control planes of tests/cluster: the runtimes that come with the images are judged by Trainer itself."""
+
+from __future__ import annotations
+
+from cluster.conftest import api, control_plane, generation, pytest_collection_finish, restricted_namespace
+
+__all__ = ["api", "control_plane", "generation", "pytest_collection_finish", "restricted_namespace"]
