@@ -44,32 +44,51 @@ def news() -> News:
 
 def test_what_counts_pods_is_no_news_of_a_child(news: News) -> None:
     complete = {"conditions": [{"type": "Complete", "status": "True"}]}
-    assert news.of_child(KEY, JOB, job(), "ADDED")
-    assert not news.of_child(KEY, JOB, job(active=1, startTime="2026-11-21T10:00:00Z"), "MODIFIED")
-    assert news.of_child(KEY, JOB, job(succeeded=1, **complete), "MODIFIED")
-    assert not news.of_child(KEY, JOB, job(**complete), "MODIFIED")
-    assert news.of_child(KEY, JOB, job(**complete), "DELETED")
-    assert news.of_child(KEY, JOB, job("another", **complete), "ADDED")
+    assert news.of_child(KEY, JOB, job(), "ADDED", busy=False)
+    assert not news.of_child(KEY, JOB, job(active=1, startTime="2026-11-21T10:00:00Z"), "MODIFIED", busy=False)
+    assert news.of_child(KEY, JOB, job(succeeded=1, **complete), "MODIFIED", busy=False)
+    assert not news.of_child(KEY, JOB, job(**complete), "MODIFIED", busy=False)
+    assert news.of_child(KEY, JOB, job(**complete), "DELETED", busy=False)
+    assert news.of_child(KEY, JOB, job("another", **complete), "ADDED", busy=False)
+
+
+def test_what_a_stage_has_left_behind_wakes_nobody(news: News) -> None:
+    news.passed(KEY, [RECORD], "1")
+    assert news.of_child(KEY, JOB, job(), "ADDED", busy=False)
+    news.passed(KEY, [RECORD.but(name="training")], "2")
+    ended = job(conditions=[{"type": "Complete", "status": "True"}])
+    assert not news.of_child(KEY, JOB, ended, "MODIFIED", busy=False)
+    assert not news.of_child(KEY, POD, pod(phase="Succeeded"), "MODIFIED", busy=False)
+    assert not news.of_child(KEY, JOB, ended, "DELETED", busy=False)
+    assert news.of_child(KEY, JOB, job("just-made"), "ADDED", busy=True), "by a pass that is under way"
+
+
+def test_a_pod_that_begins_as_all_do_is_no_news(news: News) -> None:
+    assert not news.of_child(KEY, POD, pod(), "ADDED", busy=False)
+    assert not news.of_child(KEY, POD, pod(node="n"), "MODIFIED", busy=False)
+    news.made(KEY, job())
+    assert [report.placed for report in news.pods(KEY, RECORD) or ()] == [True]
+    assert news.of_child(KEY, POD, pod("q", phase="Failed"), "ADDED", busy=False)
 
 
 def test_an_annotation_and_progress_are_news(news: News) -> None:
-    news.of_child(KEY, JOB, job(), "ADDED")
+    news.of_child(KEY, JOB, job(), "ADDED", busy=False)
     annotated = job()
     annotated["metadata"]["annotations"] = {"trainer.opendatahub.io/trainerStatus": "{}"}
-    assert news.of_child(KEY, JOB, annotated, "MODIFIED")
-    assert news.of_child(KEY, JOB, job(trainerStatus={"progressPercentage": 3}), "MODIFIED")
+    assert news.of_child(KEY, JOB, annotated, "MODIFIED", busy=False)
+    assert news.of_child(KEY, JOB, job(trainerStatus={"progressPercentage": 3}), "MODIFIED", busy=False)
 
 
 def test_pods_are_taken_as_told_only_for_children_of_our_own_making(news: News) -> None:
-    news.of_child(KEY, POD, pod(), "ADDED")
+    news.of_child(KEY, POD, pod(), "ADDED", busy=False)
     assert news.pods(KEY, RECORD) is None, "somebody else made the child: pods may have come and gone before"
     news.made(KEY, job())
     assert [report.phase for report in news.pods(KEY, RECORD) or ()] == ["Pending"]
-    assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED")
-    assert not news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED")
+    assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False)
+    assert not news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False)
     assert [report.phase for report in news.pods(KEY, RECORD) or ()] == ["Running"]
     assert news.pods(KEY, RECORD.but(attempt=2)) is None
-    news.of_child(KEY, POD, pod(), "DELETED")
+    news.of_child(KEY, POD, pod(), "DELETED", busy=False)
     assert news.pods(KEY, RECORD) is None, "that there is none is seen, not believed"
 
 
@@ -77,9 +96,9 @@ def test_pods_are_taken_as_told_only_for_children_of_our_own_making(news: News) 
 def test_a_break_of_the_watch_ends_the_trust(news: News, told: Any) -> None:
     """A pod that was deleted during the break is never told; the next list tells those that are there once more."""
     news.made(KEY, job())
-    news.of_child(KEY, POD, pod(), "ADDED")
-    news.of_child(("team", "other"), POD, pod("q"), "ADDED")
-    news.of_child(("team", "other"), POD, pod("q"), told)
+    news.of_child(KEY, POD, pod(), "ADDED", busy=False)
+    news.of_child(("team", "other"), POD, pod("q"), "ADDED", busy=False)
+    news.of_child(("team", "other"), POD, pod("q"), told, busy=False)
     assert news.pods(KEY, RECORD) is None
     news.made(KEY, job())
     assert news.pods(KEY, RECORD) is not None
@@ -88,7 +107,7 @@ def test_a_break_of_the_watch_ends_the_trust(news: News, told: Any) -> None:
 def test_our_own_writing_wakes_nobody(news: News) -> None:
     assert news.of_run(KEY, "1", busy=False)
     assert not news.of_run(KEY, "2", busy=True), "the pass itself will tell"
-    assert not news.passed(KEY, "1", "2")
+    assert not news.passed(KEY, (), "1", "2")
     assert not news.of_run(KEY, "2", busy=False), "told late"
     assert news.of_run(KEY, "3", busy=False), "somebody's edit"
 
@@ -96,8 +115,8 @@ def test_our_own_writing_wakes_nobody(news: News) -> None:
 def test_an_edit_during_a_pass_is_not_lost(news: News) -> None:
     news.of_run(KEY, "2", busy=True)
     news.of_run(KEY, "3", busy=True)
-    assert news.passed(KEY, "1", "2")
-    assert not news.passed(KEY, "3", "3")
+    assert news.passed(KEY, (), "1", "2")
+    assert not news.passed(KEY, (), "3", "3")
 
 
 def ended() -> World:
@@ -149,6 +168,6 @@ async def test_a_run_that_is_listed_is_read_whole() -> None:
     told = Told()
     document = version(World.new().run, "1")
     assert await told.wakes(document, told="ADDED")
-    told.controller._news.passed(KEY, "1", "1")
+    told.controller._news.passed(KEY, (), "1", "1")
     assert not await told.wakes(document)
     assert await told.wakes(document, told=None)

@@ -180,7 +180,7 @@ def _wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodRepor
         return
     if held != draft.suspended:
         draft.effects.append(Patch(child_ref(record), {"spec": {"suspend": draft.suspended}}))
-    found = obstacle(draft.view, record, pods, draft.observed.complaints)
+    found = obstacle(draft.view, record, pods, draft.observed.complaints, draft.now)
     if found is not None:
         draft.block(record, *found)
         draft.look_again(draft.observed.settings.progress_seconds)

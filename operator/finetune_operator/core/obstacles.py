@@ -24,7 +24,7 @@ Obstacle = tuple[Reason, str]
 """The reason, and the sentence of whoever found it."""
 
 PATIENCE_SECONDS = 2.0
-"""A child without its pods for that long has a reason for it: controllers make them within milliseconds."""
+"""A child without its pods, or a pod without a node for that long has a reason for it: controllers need milliseconds."""
 _MOUNT_SECONDS = 5.0
 """A container that is being made for that long may wait for a volume."""
 _PROVISIONING_SECONDS = 30.0
@@ -88,18 +88,18 @@ def unexplained(
 
 
 def obstacle(
-    run: Run, record: StageRecord, pods: Iterable[PodReport], complaints: Mapping[Ref, tuple[Complaint, ...]]
+    run: Run, record: StageRecord, pods: Iterable[PodReport], complaints: Mapping[Ref, tuple[Complaint, ...]], now: datetime
 ) -> Obstacle | None:
     """What keeps an attempt from starting, if something does: told by its pods, else by the Events of :func:`unexplained`."""
-    return next(_obstacles(run, record, pods, complaints), None)
+    return next(_obstacles(run, record, pods, complaints, now), None)
 
 
 def _obstacles(
-    run: Run, record: StageRecord, pods: Iterable[PodReport], complaints: Mapping[Ref, tuple[Complaint, ...]]
+    run: Run, record: StageRecord, pods: Iterable[PodReport], complaints: Mapping[Ref, tuple[Complaint, ...]], now: datetime
 ) -> Iterator[Obstacle]:
     for pod in pods:
         yield from ((reason, pod.waiting_message or pod.waiting) for words, reason in _WAITING if pod.waiting in words)
-        if pod.unschedulable and not _UNBOUND.search(pod.unschedulable):
+        if pod.unschedulable and not _UNBOUND.search(pod.unschedulable) and _age(pod.created_at, now) >= PATIENCE_SECONDS:
             yield _match(_UNSCHEDULABLE, pod.unschedulable, reasons.UNSCHEDULABLE)
         for complaint in complaints.get(Ref(POD, pod.name), ()):
             yield _match(_MOUNT, complaint.message, reasons.START_FAILED)

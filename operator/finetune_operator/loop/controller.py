@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind, kind_of
 from finetune_operator.core import naming
 from finetune_operator.core.decision import Decision
-from finetune_operator.core.observation import Observed
+from finetune_operator.core.observation import Observed, active_stages
 from finetune_operator.core.plan import hold_without_right, plan
-from finetune_operator.core.run import Run
+from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.times import stamp
 
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 CHILD_KINDS = (JOB, TRAINJOB, POD)
 """The kinds whose changes move a run, found by their labels."""
 WORKERS = 16
+RUNS_PAGE = 100
+"""Runs in a page of a list of them all: with their statuses they are large, and a page is read without a pause."""
 RESYNC_SECONDS = 300.0
 """Every run that has not ended is looked at at least that often: lost events cost that much time, and nothing else."""
 
@@ -93,17 +95,17 @@ class Controller:
             document = await self._cluster.get(FINETUNERUN, *key)
             decision = plan(Run.parse(document), replace(observed, refused=applied.refused), now)
             told = await apply(self._cluster, document, replace(decision, effects=()), stamp(now))
-            missed = self._news.passed(key, version, applied.version, told.version)
+            missed = self._news.passed(key, _active(run, decision), version, applied.version, told.version)
             return 0.0 if missed else settings.retry_seconds
-        return self._next(key, decision, version, applied)
+        return self._next(run, decision, version, applied)
 
-    def _next(self, key: Key, decision: Decision, version: str, applied: Applied) -> float | None:
+    def _next(self, run: Run, decision: Decision, version: str, applied: Applied) -> float | None:
         """When to look again: at once if the pass missed something, or has made what no watch tells of."""
-        kinds = [kind_of(manifest) for manifest in applied.made]
+        key, kinds = (run.namespace, run.name), [kind_of(manifest) for manifest in applied.made]
         for manifest, kind in zip(applied.made, kinds, strict=True):
             if kind in CHILD_KINDS:
                 self._news.made(key, manifest)
-        missed = self._news.passed(key, version, applied.version)
+        missed = self._news.passed(key, _active(run, decision), version, applied.version)
         if missed or any(kind not in CHILD_KINDS for kind in kinds):
             return 0.0
         return decision.again_in
@@ -143,7 +145,7 @@ class Controller:
             return
         key = (metadata.get("namespace", "default"), name)
         if kind != FINETUNERUN:
-            wakes = self._news.of_child(key, kind, item, told)
+            wakes = self._news.of_child(key, kind, item, told, busy=self.queue.busy(key))
         elif told == "DELETED":
             self._news.forget(key)
             return
@@ -208,12 +210,17 @@ class Controller:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _active(run: Run, decision: Decision) -> tuple[StageRecord, ...]:
+    """The stages that have a child and have not ended, once the decision is carried out."""
+    return active_stages(replace(run, status=decision.status))
+
+
 async def runs(cluster: Cluster, namespaces: Sequence[str] = ()) -> AsyncIterator[Object]:
     """All FineTuneRuns (of some namespaces), page by page."""
     for namespace in namespaces or (None,):
         continue_ = None
         while True:
-            page = await cluster.list(FINETUNERUN, namespace, continue_=continue_)
+            page = await cluster.list(FINETUNERUN, namespace, limit=RUNS_PAGE, continue_=continue_)
             for document in page.items:
                 yield document
             continue_ = page.continue_

@@ -8,8 +8,8 @@ break is never told. A child's life is a dozen events, of which decisions notice
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from finetune_operator.api.kinds import POD, Kind
@@ -41,6 +41,8 @@ class _Run:
     """The version that was told while a pass was under way."""
     children: dict[str, int] = field(default_factory=dict)
     pods: dict[str, _Pod] = field(default_factory=dict)
+    active: frozenset[_Attempt] | None = None
+    """The attempts that were under way after the last pass; nothing else that belongs to the run can move it."""
     born: dict[_Attempt, int] = field(default_factory=dict)
     """Attempts whose child this process has made, and the number of breaks before."""
 
@@ -72,24 +74,25 @@ class News:
             return False
         return version not in found.versions
 
-    def of_child(self, key: Key, kind: Kind, item: Object, told: Told) -> bool:
-        """Take note of a child or pod; whether it says anything new."""
+    def of_child(self, key: Key, kind: Kind, item: Object, told: Told, *, busy: bool) -> bool:
+        """Take note of a child or pod; whether it says anything new. A ``busy`` pass may just be making it."""
         if key in self._settled:
             return False
         found, uid = self._runs.setdefault(key, _Run()), item["metadata"]["uid"]
+        matters = busy or found.active is None or _attempt_of(item) in found.active
         if told == "DELETED":
             found.children.pop(uid, None)
             found.pods.pop(uid, None)
-            return True
+            return matters
         if kind == POD:
             before = found.pods.get(uid)
             if told is None or (told == "ADDED" and before is not None):
                 self._breaks += 1
             found.pods[uid] = pod = _Pod(_attempt_of(item), PodReport.parse(item))
-            return before != pod
+            return matters and _says(pod.report) != (_says(before.report) if before else _says_nothing(pod.report))
         mark = _mark(item)
         known, found.children[uid] = found.children.get(uid), mark
-        return known != mark
+        return matters and known != mark
 
     def made(self, key: Key, child: Object) -> None:
         """This process has made the child of an attempt: from its first pod on, all is told."""
@@ -103,11 +106,18 @@ class News:
         told = (pod.report for pod in found.pods.values() if pod.attempt == attempt)
         return tuple(sorted(told, key=lambda pod: (pod.rank, pod.name))) or None
 
-    def passed(self, key: Key, *versions: str) -> bool:
-        """A pass is over that has read and written these versions of the run; whether another one was told meanwhile."""
+    def passed(self, key: Key, active: Iterable[StageRecord], *versions: str) -> bool:
+        """A pass is over; whether the run was told to have changed meanwhile.
+
+        Args:
+            key: the run.
+            active: its stages that have a child and have not ended.
+            versions: those that the pass has read and written.
+        """
         if key in self._settled:
             return False
         found = self._runs.setdefault(key, _Run())
+        found.active = frozenset((record.name, str(record.this_attempt)) for record in active)
         found.versions = versions
         missed = found.news is not None and found.news not in versions
         found.news = None
@@ -127,6 +137,16 @@ class News:
 def _attempt_of(item: Object) -> _Attempt:
     labels = item["metadata"].get("labels") or {}
     return labels.get(STAGE_LABEL, ""), labels.get(ATTEMPT_LABEL, "")
+
+
+def _says(pod: PodReport) -> PodReport:
+    """What decisions notice of a pod at once: that a node was chosen is read when they look for what keeps it."""
+    return replace(pod, placed=False)
+
+
+def _says_nothing(pod: PodReport) -> PodReport:
+    """The same pod as it begins: everyone expects it."""
+    return PodReport(pod.name, pod.rank, created_at=pod.created_at)
 
 
 def _mark(item: Mapping[str, Any]) -> int:

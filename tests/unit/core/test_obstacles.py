@@ -50,6 +50,9 @@ MOUNTS = {
 }
 
 
+LONG_AGO = stamp(NOW - timedelta(minutes=1))
+
+
 def told(world: World, **changes: Any) -> tuple[str, str]:
     """Status and reason of the condition Stalled."""
     return condition(decide(world, **changes).status, "Stalled")
@@ -58,7 +61,14 @@ def told(world: World, **changes: Any) -> tuple[str, str]:
 @pytest.mark.parametrize(("sentence", "reason"), SCHEDULER.items())
 def test_what_the_scheduler_says(sentence: str, reason: str) -> None:
     world = world_at("dataset")
-    assert told(world, pods={"dataset": (PodReport("p", unschedulable=sentence),)}) == ("True", reason)
+    assert told(world, pods={"dataset": (PodReport("p", unschedulable=sentence, created_at=LONG_AGO),)}) == ("True", reason)
+
+
+def test_a_pod_that_the_scheduler_has_only_just_seen_is_no_obstacle() -> None:
+    world = world_at("dataset")
+    young = PodReport("p", unschedulable=next(iter(SCHEDULER)), created_at=stamp(NOW))
+    assert told(world, pods={"dataset": (young,)})[0] == "False"
+    assert decide(world, pods={"dataset": (young,)}).again_in == 2.5
 
 
 @pytest.mark.parametrize(("sentence", "reason"), CONTROLLERS.items())
@@ -89,7 +99,7 @@ def test_what_the_kubelet_says_of_volumes(sentence: str, reason: str) -> None:
 
 def test_an_obstacle_says_how_it_is_mended_and_is_forgotten_afterwards() -> None:
     world = world_at("dataset")
-    pods = {"dataset": (PodReport("p", unschedulable=next(iter(SCHEDULER))),)}
+    pods = {"dataset": (PodReport("p", unschedulable=next(iter(SCHEDULER)), created_at=LONG_AGO),)}
     decision = go(world, pods=pods)
     (stalled,) = [entry for entry in decision.status["conditions"] if entry["type"] == "Stalled"]
     assert "training.gpusPerWorker" in stalled["message"]
