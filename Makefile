@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: run test setup controlplane images check lock bench clean
+.PHONY: run test setup controlplane containers node check lock bench clean
 
 run: setup  ## set up, and run the main job on real data
 	$(BIN)/python hack/example/prepare.py
@@ -11,10 +11,11 @@ run: setup  ## set up, and run the main job on real data
 	$(BIN)/finetune clone python-signatures --name python-signatures-sft --set training.algorithm=sft --set training.osft=null || test $$? -eq 3
 	$(BIN)/finetune get --experiment python-docs
 
-test: setup check controlplane  ## set up, and run every check and test
+test: setup check controlplane containers  ## set up, and run every check and test
 	$(BIN)/coverage run -m pytest -q tests/unit tests/property
 	$(BIN)/coverage report --include='operator/finetune_operator/core/*,operator/finetune_operator/api/*,operator/finetune_contract/*' --fail-under=100
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal tests/cluster tests/contract tests/faults tests/local tests/model tests/stages tests/cli
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal tests/cluster tests/contract tests/faults tests/local tests/model tests/stages tests/cli tests/images
+	$(BIN)/python -m pytest -q -rs tests/node
 
 setup: .venv/.ready  ## make .venv with everything in it
 
@@ -27,7 +28,15 @@ setup: .venv/.ready  ## make .venv with everything in it
 	touch $@
 
 controlplane: setup  ## build the Kubernetes of the tests from Go modules: minutes, once, kept outside this folder
-	if command -v go >/dev/null; then $(BIN)/python hack/controlplane build; fi
+	if command -v go >/dev/null; then $(BIN)/python hack/controlplane build && $(BIN)/python hack/argocd; fi
+
+containers: setup  ## what tests in containers need, where they can run: Debian packages, a kubelet, the images; minutes, once
+	if [ "$$(id -u)" = 0 ] && command -v go apt-get >/dev/null; then \
+	  $(BIN)/python hack/node packages && $(BIN)/python hack/images packages && $(BIN)/python hack/node build && \
+	  $(BIN)/python hack/images build operator stages --base debian; fi
+
+node: setup controlplane containers  ## a real node with the tests' control plane, left running: its kubeconfig is printed
+	$(BIN)/python hack/node up
 
 check: setup  ## style, types, layers, generated files
 	$(BIN)/ruff check -q .
@@ -47,14 +56,10 @@ lock:  ## resolve the dependencies anew; the locks hold hashes, no address
 	$(BIN)/uv pip compile -q --upgrade images/build/tools.in --python-version 3.11 --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o images/build/tools.lock
 	for release in 2.1 2.3; do echo kubeflow-trainer-api==$$release.0 | $(BIN)/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-annotate --no-emit-index-url - -o hack/trainer_models/$$release.lock; done
 
-images: setup  ## build the images of the tests on Debian's packages, and try them
-	$(BIN)/python hack/images packages
-	$(BIN)/python hack/images build --base debian
-	$(BIN)/python hack/images try --base debian
-
 bench: setup  ## the figures of docs/performance.md
 	for bench in command_line plan main_job reuse training evaluation; do $(BIN)/python hack/bench/$$bench.py; done
 
 clean:  ## remove what was made here
 	-for trainer in 2.1 2.3 none; do $(BIN)/python hack/controlplane down --trainer $$trainer; done
+	-for trainer in 2.1 2.3; do $(BIN)/python hack/node down --trainer $$trainer; done
 	rm -rf .venv .cache .finetune .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -48,8 +48,8 @@ class Hub(Server):
         tokens: token to the repositories that it opens; every token here is a valid one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+        super().__init__(host)
         self.folder = folder
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.tokens: dict[str, set[str]] = {}

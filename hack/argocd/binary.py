@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from controlplane.binaries import CannotBuildError, compile_program, only_one, go_is_installed
+from controlplane.binaries import CannotBuildError, compile_program, go_is_installed, only_one
 from controlplane.programs import Program
 
 MODULE = Path(__file__).parent

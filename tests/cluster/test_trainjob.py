@@ -15,16 +15,14 @@ from typing import Any
 
 import pytest
 import yaml
+
+from cluster.operators import install_rights, kubeconfig
+from control_planes import connected, skip_without_go
 from controlplane.api import Api, RefusedError
 from controlplane.api import eventually as soon
 from controlplane.binaries import build
 from controlplane.cluster import ControlPlane
 from controlplane.trainer import install
-from trainer_models.definitions import definition
-from trainer_models.environments import round_trip
-
-from cluster.operators import install_rights, kubeconfig
-from control_planes import connected, skip_without_go
 from finetune_contract.codec import encode
 from finetune_contract.result import Result, termination_message
 from finetune_operator.api.kinds import FINETUNERUN, POD, TRAINJOB
@@ -37,6 +35,8 @@ from finetune_operator.core.times import stamp
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.kube.discovery import detect_trainer
 from golden import FOLDER
+from trainer_models.definitions import definition
+from trainer_models.environments import round_trip
 from waiting import eventually
 from world import OUTPUTS
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .paths import Json, lookup
 from .settings import Settings
 
 
@@ -19,14 +20,14 @@ class Adaptation:
 
     Attributes:
         path: the field.
-        impossible: whether this value is impossible under these settings.
+        impossible: whether this value is impossible under these settings, with the run's other values as they are by now.
         instead: what takes the place of a default (``None``: the field is left out).
         reason: why, in a few words.
         written: what becomes of the same value written by a person: refused; kept, and the place decides; replaced as well.
     """
 
     path: str
-    impossible: Callable[[Any, Settings], bool]
+    impossible: Callable[[Any, Settings, Json], bool]
     instead: Any
     reason: str
     written: Literal["refuse", "keep", "replace"] = "refuse"
@@ -40,55 +41,59 @@ def _gpus(settings: Settings) -> int | None:
     return settings.machine.gpus if settings.machine else None
 
 
-def _too_many_gpus(value: Any, settings: Settings) -> bool:
+def _too_many_gpus(value: Any, settings: Settings, _wish: Json) -> bool:
     gpus = _gpus(settings)
     return gpus is not None and int(value) > gpus
 
 
 ADAPTATIONS: tuple[Adaptation, ...] = (
     Adaptation(
-        "training.engine", lambda value, _: value == "auto", "portable", "auto takes the engine that this release has", "replace"
+        "training.engine", lambda value, *_: value == "auto", "portable", "auto takes the engine that this release has", "replace"
     ),
-    Adaptation("training.liger", lambda value, _: bool(value), False, "the portable engine does not use Liger's kernels"),
+    Adaptation("training.liger", lambda value, *_: bool(value), False, "the portable engine does not use Liger's kernels"),
     Adaptation(
         "training.sft.sharding",
-        lambda value, _: value != "NO_SHARD",
+        lambda value, *_: value != "NO_SHARD",
         "NO_SHARD",
         "the portable engine keeps a whole copy of the model in each process",
     ),
     Adaptation(
-        "training.workers", lambda value, settings: _local(settings) and value > 1, 1, "this is one machine", written="keep"
-    ),
-    Adaptation(
-        "training.lora.quantization",
-        lambda value, settings: value != "none" and _gpus(settings) == 0,
-        "none",
-        "quantised weights need a GPU, and this machine has none",
+        "training.workers",
+        lambda value, settings, _wish: _local(settings) and value > 1,
+        1,
+        "this is one machine",
+        written="keep",
     ),
     Adaptation("training.gpusPerWorker", _too_many_gpus, 0, "this machine has fewer GPUs"),
+    Adaptation(
+        "training.lora.quantization",
+        lambda value, _settings, wish: value != "none" and lookup(wish, "training.gpusPerWorker") == 0,
+        "none",
+        "quantised weights need a GPU, and training has none",
+    ),
     Adaptation("evaluation.gpus", _too_many_gpus, 0, "this machine has fewer GPUs"),
     Adaptation(
         "training.gradientCheckpointing",
-        lambda value, settings: bool(value) and _gpus(settings) == 0,
+        lambda value, settings, _wish: bool(value) and _gpus(settings) == 0,
         False,
         "without a GPU it costs time and saves nothing that is short",
         written="keep",
     ),
     Adaptation(
         "training.resources",
-        lambda _value, settings: _local(settings),
+        lambda _value, settings, _wish: _local(settings),
         None,
         "the preset is for a cluster's nodes; here the model's own need is checked",
         written="keep",
     ),
     Adaptation(
         "training.sharedMemory",
-        lambda _value, settings: _local(settings),
+        lambda _value, settings, _wish: _local(settings),
         None,
         "processes of this machine use its own /dev/shm",
         written="keep",
     ),
     Adaptation(
-        "evaluation.backend", lambda value, _: value == "auto", "hf", "auto takes the backend that this release has", "replace"
+        "evaluation.backend", lambda value, *_: value == "auto", "hf", "auto takes the backend that this release has", "replace"
     ),
 )

@@ -256,7 +256,10 @@ def _prepare_workspace(draft: Draft) -> None:
 def _renew_entry(draft: Draft) -> None:
     """Take this release's training program where the one that the run was resolved with is gone with the release before."""
     resolved, digest = draft.get("resolved"), draft.observed.settings.entry_digest
-    if Ref(CONFIGMAP, naming.entry_name(resolved["entryDigest"])) not in draft.observed.objects and resolved["entryDigest"] != digest:
+    if (
+        Ref(CONFIGMAP, naming.entry_name(resolved["entryDigest"])) not in draft.observed.objects
+        and resolved["entryDigest"] != digest
+    ):
         draft.fields["resolved"] = {**resolved, "entryDigest": digest}
 
 

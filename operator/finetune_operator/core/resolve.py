@@ -197,7 +197,7 @@ def _adapt(merged: Json, origins: dict[str, str], settings: Settings) -> list[Js
     adapted = []
     for rule in ADAPTATIONS:
         value = lookup(merged, rule.path)
-        if value is None or not rule.impossible(value, settings):
+        if value is None or not rule.impossible(value, settings, merged):
             continue
         written = rule.written if _written_by(rule.path, origins) else "replace"
         if written == "refuse":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,8 @@ async def watch_events(
     await kopf.operator(
         registry=registry, settings=_settings(kinds), standalone=True, clusterwide=not namespaces, namespaces=list(namespaces),
         stop_flag=stop,
+        # Without it kopf asks for the user's name, and a pod's user has none. It is a str; kopf does not export its type.
+        identity=socket.gethostname(),  # type: ignore[arg-type]
     )  # fmt: skip
 
 

@@ -305,7 +305,10 @@ def test_the_end_of_the_log_is_kept_with_the_failure() -> None:
         ({"waiting": "ImagePullBackOff", "waiting_message": "no such image"}, "ImagePullFailed"),
         ({"waiting": "CreateContainerConfigError", "waiting_message": 'secret "x" not found'}, "SecretMissing"),
         ({"waiting": "CrashLoopBackOff"}, "StartFailed"),
-        ({"unschedulable": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.", "created_at": "2026-01-01T00:00:00Z"}, "GPUUnavailable"),
+        (
+            {"unschedulable": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.", "created_at": "2026-01-01T00:00:00Z"},
+            "GPUUnavailable",
+        ),
     ],
 )
 def test_pods_that_cannot_start_are_told_and_waited_for(report: dict[str, str], reason: str) -> None:

@@ -55,7 +55,10 @@ def test_a_file_and_the_environment_are_put_together(tmp_path: Path) -> None:
         ("images: {trainer: x}", "images.trainer: there is no such program; they are dataset, model"),
         ("images: [", "cannot be read"),
         ("fsGroup: -1", "fsGroup: Input should be greater than or equal to 0"),
-        ("environment: {" + ", ".join(f"A{number}: x" for number in range(17)) + "}", "environment: Dictionary should have at most 16"),
+        (
+            "environment: {" + ", ".join(f"A{number}: x" for number in range(17)) + "}",
+            "environment: Dictionary should have at most 16",
+        ),
         (f"environment: {{A: {'x' * 513}}}", "environment.A: String should have at most 512"),
     ],
 )
@@ -67,7 +70,9 @@ def test_a_mistake_is_told_with_its_field(tmp_path: Path, text: str, words: str)
 
 
 def test_the_image_of_training_is_the_default_of_the_field(tmp_path: Path) -> None:
-    found = load(tmp_path, "fsGroup: 1001\ndefaults: {training: {workers: 2}}", {"RELATED_IMAGE_TRAINING": "registry.example.com/t:1"})
+    found = load(
+        tmp_path, "fsGroup: 1001\ndefaults: {training: {workers: 2}}", {"RELATED_IMAGE_TRAINING": "registry.example.com/t:1"}
+    )
     settings = found.settings(Trainer(), {})
     assert settings.operator_defaults == {"training": {"image": "registry.example.com/t:1", "workers": 2}}
     assert settings.fs_group == 1001

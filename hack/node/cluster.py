@@ -1,0 +1,177 @@
+"""A control plane with a node, from its first process to its last."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from controlplane.api import Api
+from controlplane.binaries import Binaries
+from controlplane.cluster import ROOT, Access, ControlPlane
+from controlplane.programs import Generation, GenerationName
+from controlplane.trainer import Limits
+
+from . import cgroups, configuration, images, volumes
+from .configuration import DNS, NAME, SOCKET
+from .machine import program
+from .namespaces import PROGRAMS, STATE, Namespaces, Network
+from .programs import COREDNS, KUBE_PROXY, KUBELET, build
+
+_CONTAINERD = "containerd"
+
+
+def default_state(generation: GenerationName) -> Path:
+    """Where the node of this checkout lives, for tests and for people."""
+    return ROOT / ".cache" / "node" / generation
+
+
+class NodeCluster(ControlPlane):
+    """The control plane and the node whose whole state lies in the folder ``state``; the API server listens at the node's cable."""
+
+    program = Path(__file__).parent
+
+    def __init__(self, state: Path) -> None:
+        self.network = Network.of(state)
+        super().__init__(state, host=self.network.host)
+        self.folder = state / "node"
+        self.namespaces = Namespaces(self.folder, self.network, self.processes)
+
+    @property
+    def gateway(self) -> str:
+        """The address of this machine as pods see it."""
+        return self.network.host
+
+    def down(self) -> None:
+        """Stop everything, and remove what the node left: its containers end with its namespaces, at once."""
+        self.namespaces.close()
+        super().down()
+        cgroups.remove(self.network.interface)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def load(self, archive: Path) -> list[str]:
+        """Give the node the images of an archive; their names.
+
+        Raises:
+            ValueError: no node runs.
+            OSError: it did not take them.
+        """
+        if not any(process.name == _CONTAINERD and process.alive for process in self.processes.recorded()):
+            raise ValueError(f"no node runs in {self.state}: start one with up")
+        names = images.load(self.namespaces, archive)
+        mark = self._mark(archive)
+        mark.parent.mkdir(exist_ok=True)
+        mark.touch()
+        return names
+
+    def provide(self, archive: Path) -> None:
+        """As :meth:`load`, unless it was done with the same archive; several processes may ask."""
+        with self.locked():
+            if not self._mark(archive).exists():
+                self.load(archive)
+
+    def _mark(self, archive: Path) -> Path:
+        """The file that tells of an archive that was loaded."""
+        found = archive.stat()
+        about = f"{archive.absolute()} {found.st_size} {found.st_mtime_ns}"
+        return self.folder / "images" / hashlib.sha256(about.encode()).hexdigest()
+
+    def restart_kubelet(self) -> None:
+        """End the kubelet and start another, as an update of the node does; pods go on meanwhile."""
+        self.processes.stop([one for one in self.processes.recorded() if one.name == KUBELET.name], 5)
+        self._start_kubelet()
+
+    def _start(self, binaries: Binaries, generation: Generation | None, limits: Limits | None, audit: Path | None) -> Access:
+        self.namespaces.open(build().folder)
+        return super()._start(binaries, generation, limits, audit)
+
+    def _nodes(self) -> list[str]:
+        pair = self.authority.client("api-server-at-kubelets", "kube-apiserver-kubelet-client")
+        return [
+            f"--kubelet-client-certificate={pair.certificate}", f"--kubelet-client-key={pair.key}",
+            f"--kubelet-certificate-authority={self.authority.pair.certificate}", "--kubelet-preferred-address-types=InternalIP",
+        ]  # fmt: skip
+
+    def _extend(self, api: Api) -> None:
+        cgroups.create(self.network.interface)
+        configuration.write(self.folder, self.network.node, self.network.interface)
+        self._identities(api.address)
+        _grant(api)
+        self.namespaces.start(_CONTAINERD, program("containerd"), "--config", f"{STATE}/containerd.toml")
+        ctr = [program("ctr"), "--address", SOCKET, "version"]
+        self._await(lambda: self.namespaces.run(*ctr) != "", "containerd answers")
+        own = self.folder / "own.tar"
+        images.write_own(own, platform.machine())
+        self.load(own)
+        self._start_kubelet()
+        self.namespaces.start(KUBE_PROXY.name, f"{PROGRAMS}/{KUBE_PROXY.name}", "--config", f"{STATE}/kube-proxy.yaml")
+        self.namespaces.start(COREDNS.name, f"{PROGRAMS}/{COREDNS.name}", "-conf", f"{STATE}/Corefile")
+        for document in _dns(self.network.node):
+            api.apply(document)
+        volumes.create(api, self.folder / "volumes")
+        self._await(lambda: _is_ready(api), "the node is ready")
+        self.processes.start("volumes", [sys.executable, self.program, "volumes", "--state", self.state])
+
+    def _start_kubelet(self) -> None:
+        self.namespaces.start(
+            KUBELET.name, f"{PROGRAMS}/{KUBELET.name}", "--config", f"{STATE}/kubelet.yaml",
+            "--kubeconfig", f"{STATE}/kubelet.kubeconfig", "--hostname-override", NAME, "--node-ip", self.network.node,
+            "--root-dir", f"{STATE}/kubelet", "--cert-dir", f"{STATE}/kubelet",
+        )  # fmt: skip
+
+    def _identities(self, address: str) -> None:
+        """Certificates for what runs inside, each with the rights that Kubernetes has for it, and no more."""
+        shutil.copy(self.authority.pair.certificate, self.folder / "authority.crt")
+        serving = self.authority.server("kubelet", (self.network.node,))
+        shutil.copy(serving.certificate, self.folder / "kubelet.crt")
+        shutil.copy(serving.key, self.folder / "kubelet.key")
+        groups = {KUBELET.name: ["system:nodes"], KUBE_PROXY.name: [], COREDNS.name: []}
+        users = {KUBELET.name: f"system:node:{NAME}", KUBE_PROXY.name: "system:kube-proxy", COREDNS.name: _COREDNS_USER}
+        for name, user in users.items():
+            pair = self.authority.client(f"{name}-client", user, groups[name])
+            self.authority.kubeconfig(self.folder / f"{name}.kubeconfig", address, pair)
+
+
+_COREDNS_USER = "system:coredns"
+
+
+def _grant(api: Api) -> None:
+    """What Kubernetes leaves to whoever installs it: the API server's right to kubelets, and that of the DNS server to look."""
+    metadata = {"name": _COREDNS_USER}
+    core = {"apiGroups": [""], "resources": ["endpoints", "services", "pods", "namespaces"], "verbs": ["list", "watch"]}
+    slices = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
+    group = "rbac.authorization.k8s.io"
+    api.apply({"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": [core, slices]})
+    roles = {"kube-apiserver-kubelet-client": "system:kubelet-api-admin", _COREDNS_USER: _COREDNS_USER}
+    for user, role in roles.items():
+        api.apply(
+            {
+                "apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": user},
+                "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+                "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+            }
+        )  # fmt: skip
+
+
+def _dns(address: str) -> list[dict[str, object]]:
+    """The Service at whose address pods look for DNS, and the server behind it: the one at the node."""
+    ports = [{"name": f"dns-{protocol.lower()}", "port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
+    labels = {"kubernetes.io/service-name": "kube-dns"}
+    return [
+        {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "kube-dns", "namespace": "kube-system"},
+            "spec": {"clusterIP": DNS, "ports": ports},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "ports": ports,
+            "metadata": {"name": "kube-dns-node", "namespace": "kube-system", "labels": labels},
+            "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+        },
+    ]  # fmt: skip
+
+
+def _is_ready(api: Api) -> bool:
+    conditions = api.get("v1", "Node", NAME)["status"].get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
