@@ -31,7 +31,7 @@ controlplane: setup  ## build the Kubernetes of the tests from Go modules: minut
 	if command -v go >/dev/null; then $(BIN)/python hack/controlplane build && $(BIN)/python hack/argocd; fi
 
 containers: setup  ## what tests in containers need, where they can run: Debian packages, a kubelet, the images; minutes, once
-	if [ "$$(id -u)" = 0 ] && command -v go apt-get >/dev/null; then \
+	if [ "$$(id -u)" = 0 ] && command -v go >/dev/null && command -v apt-get >/dev/null; then \
 	  $(BIN)/python hack/node packages && $(BIN)/python hack/images packages && $(BIN)/python hack/node build && \
 	  $(BIN)/python hack/images build operator stages --base debian; fi
 
