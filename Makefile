@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
+TRAINER ?= 2.1
 
-.PHONY: run test setup controlplane containers node check lock bench clean
+.PHONY: run test setup controlplane containers cluster node check lock bench clean
 
 run: setup  ## set up, and run the main job on real data
 	$(BIN)/python hack/example/prepare.py
@@ -35,31 +36,24 @@ containers: setup  ## what tests in containers need, where they can run: Debian 
 	  $(BIN)/python hack/node packages && $(BIN)/python hack/images packages && $(BIN)/python hack/node build && \
 	  $(BIN)/python hack/images build operator stages --base debian; fi
 
+cluster: setup controlplane  ## a control plane with Trainer (TRAINER=2.1 or 2.3), left running: its kubeconfig is printed
+	$(BIN)/python hack/controlplane up --trainer $(TRAINER)
+
 node: setup controlplane containers  ## a real node with the tests' control plane, left running: its kubeconfig is printed
-	$(BIN)/python hack/node up
+	$(BIN)/python hack/node up --trainer $(TRAINER)
 
 check: setup  ## style, types, layers, generated files
-	$(BIN)/ruff check -q .
-	$(BIN)/ruff format -q --check .
+	$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python hack/generate.py --check
 
-lock:  ## resolve the dependencies anew; the locks hold hashes, no address
-	$(BIN)/uv lock -q --upgrade
-	$(BIN)/uv export -q --no-default-groups --extra operator --format requirements-txt --no-header --no-emit-project -o requirements/operator.lock
-	$(BIN)/uv export -q --only-group bootstrap --format requirements-txt --no-header -o requirements/bootstrap.lock
-	$(BIN)/uv export -q --all-extras --group dev --format requirements-txt --no-header --no-emit-project -o requirements/all.lock
-	for stage in dataset model evaluation registration; do $(BIN)/uv export -q --no-default-groups --extra $$stage --format requirements-txt --no-header --no-emit-project -o requirements/$$stage.lock; done
-	$(BIN)/uv export -q --no-default-groups --extra training --extra quantization --format requirements-txt --no-header --no-emit-project -o requirements/training.lock
-	$(BIN)/uv export -q --no-default-groups --extra dataset --extra model --extra training --extra quantization --extra evaluation --extra registration --format requirements-txt --no-header --no-emit-project -o requirements/stages.lock
-	$(BIN)/uv pip compile -q --upgrade images/build/tools.in --python-version 3.11 --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o images/build/tools.lock
-	for release in 2.1 2.3; do echo kubeflow-trainer-api==$$release.0 | $(BIN)/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header --no-annotate --no-emit-index-url - -o hack/trainer_models/$$release.lock; done
+lock: setup  ## resolve the dependencies anew; the locks hold hashes, no address
+	$(BIN)/python hack/lock.py
 
 bench: setup  ## the figures of docs/performance.md
 	for bench in command_line plan main_job reuse training evaluation; do $(BIN)/python hack/bench/$$bench.py; done
 
 clean:  ## remove what was made here
-	-for trainer in 2.1 2.3 none; do $(BIN)/python hack/controlplane down --trainer $$trainer; done
-	-for trainer in 2.1 2.3; do $(BIN)/python hack/node down --trainer $$trainer; done
+	-for trainer in 2.1 2.3 none; do for what in controlplane node; do $(BIN)/python hack/$$what down --trainer $$trainer; done; done
 	rm -rf .venv .cache .finetune .coverage .mypy_cache .pytest_cache .ruff_cache
