@@ -54,9 +54,13 @@ class Api:
         """
         headers = {"Accept": "application/json", "Content-Type": content}
         data = None if body is None else json.dumps(body).encode()
+        target = f"{path}?{urlencode(query)}" if query else path
         try:
-            self._connection.request(method, f"{path}?{urlencode(query)}" if query else path, data, headers)
-            response = self._connection.getresponse()
+            try:
+                response = self._ask(method, target, data, headers)
+            except (http.client.RemoteDisconnected, BrokenPipeError):  # it was idle for so long that the server closed it
+                self.close()
+                response = self._ask(method, target, data, headers)
             text = response.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
@@ -65,6 +69,10 @@ class Api:
             raise RefusedError(response.status, _message(text))
         answer: Object = json.loads(text) if text.startswith(b"{") else {"text": text.decode()}
         return answer
+
+    def _ask(self, method: str, target: str, data: bytes | None, headers: dict[str, str]) -> http.client.HTTPResponse:
+        self._connection.request(method, target, data, headers)
+        return self._connection.getresponse()
 
     def get(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Object:
         """One object."""

@@ -41,6 +41,8 @@ _TAINT = {"key": "finetunerun.io/processes", "value": "only", "effect": "NoSched
 """Keeps the scheduler away: tests share a control plane, and each has a node for its own namespace."""
 _BEAT_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
+_GOODBYE_SECONDS = 0.5
+"""Until the API server has answered the end of its connections: TLS ends with a word of both sides."""
 _FIRST_PORT, _PORTS = 20000, 9000
 
 
@@ -243,3 +245,4 @@ async def _logs_served(node: Node, server: ApiServer, pair: Pair) -> AsyncIterat
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+        await asyncio.sleep(_GOODBYE_SECONDS)

@@ -148,7 +148,7 @@ HEALTH: dict[str, tuple[Callable[[], World], str, str]] = {
     "registering": (lambda: world_at("registration"), "Progressing", "Registering"),
     "suspended": (suspended, "Suspended", "The run is suspended."),
     "suspended before its start": (lambda: at_first_pass({**MINIMAL, "suspend": True}), "Suspended", "The run is suspended."),
-    "no GPU is free": (lambda: waiting(unschedulable="0/3 nodes: 3 Insufficient nvidia.com/gpu."), "Progressing", "GPUUnavailable: .*Insufficient.*"),
+    "no GPU is free": (lambda: waiting(unschedulable="0/3 nodes: 3 Insufficient nvidia.com/gpu.", created_at="2026-01-01T00:00:00Z"), "Progressing", "GPUUnavailable: .*Insufficient.*"),
     "an image is missing": (lambda: waiting(waiting="ImagePullBackOff"), "Degraded", "ImagePullFailed: .*"),
     "succeeded": (settled, "Healthy", "osft-model:1.0.0"),
     "failed": (failed, "Degraded", "DatasetEmpty: There is no row."),

@@ -80,8 +80,9 @@ async def test_a_service_account_that_is_missing(site: Site) -> None:
         message = await stalled(site, "ServiceAccountNotFound", "dataset")
         assert 'serviceaccount "tuner" not found' in message
         assert "leave serviceAccountName out" in message
-        news = (await site.cluster.list(EVENT, site.namespace, fields={"involvedObject.name": "demo", "type": "Warning"})).items
-        assert [event["reason"] for event in news] == ["ServiceAccountNotFound"]
+        warnings = {"involvedObject.name": "demo", "type": "Warning"}
+        news = await eventually(lambda: site.cluster.list(EVENT, site.namespace, fields=warnings), lambda page: bool(page.items))
+        assert [event["reason"] for event in news.items] == ["ServiceAccountNotFound"]
         site.api.create(
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "tuner", "namespace": site.namespace}}
         )
