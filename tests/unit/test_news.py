@@ -89,7 +89,9 @@ def test_pods_are_taken_as_told_only_for_children_of_our_own_making(news: News) 
     assert [report.phase for report in news.pods(KEY, RECORD) or ()] == ["Running"]
     assert news.pods(KEY, RECORD.but(attempt=2)) is None
     news.of_child(KEY, POD, pod(), "DELETED", busy=False)
-    assert news.pods(KEY, RECORD) is None, "that there is none is seen, not believed"
+    assert news.pods(KEY, RECORD) is None, "nothing is told of the attempt any more"
+    news.of_child(KEY, JOB, job(), "ADDED", busy=False)
+    assert news.pods(KEY, RECORD) == ()
 
 
 @pytest.mark.parametrize("told", [None, "ADDED"])

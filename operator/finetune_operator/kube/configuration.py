@@ -41,6 +41,8 @@ class Configuration(BaseModel):
     """Group that a node gives the workspace's volume to. OpenShift chooses one itself; elsewhere a fresh volume is root's."""
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     """Runs that are looked at at the same time."""
+    resync_seconds: Annotated[float, Field(ge=1)] = 300.0
+    """Every run that has not ended is looked at at least that often."""
     progress_seconds: Annotated[float, Field(ge=1)] = 10.0
     """Least time between two looks at a running stage's log."""
     retry_seconds: Annotated[float, Field(gt=0)] = 10.0

@@ -114,7 +114,13 @@ class _Operator:
         """Drive runs until told to stop. What the cluster serves is looked at now and then, and watched anew when it changes."""
         configuration = self.wiring.configuration
         places = Places(self.server, configuration)
-        controller = Controller(self.server, places.settings, configuration.namespaces, witness=Witness(self.metrics))
+        controller = Controller(
+            self.server,
+            places.settings,
+            configuration.namespaces,
+            witness=Witness(self.metrics),
+            resync_seconds=configuration.resync_seconds,
+        )
         self.health.leads = True
         self.health.heard()
         self.metrics.leader.set(1)

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 CHILD_KINDS = (JOB, TRAINJOB, POD)
 """The kinds whose changes move a run, found by their labels."""
-WORKERS = 16
+WORKERS = 32
 RUNS_PAGE = 100
 """Runs in a page of a list of them all: with their statuses they are large, and a page is read without a pause."""
 RESYNC_SECONDS = 300.0

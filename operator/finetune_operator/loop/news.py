@@ -39,7 +39,7 @@ class _Run:
     """Of the object itself: those that the last pass has read or written."""
     news: str | None = None
     """The version that was told while a pass was under way."""
-    children: dict[str, int] = field(default_factory=dict)
+    children: dict[str, tuple[_Attempt, int]] = field(default_factory=dict)
     pods: dict[str, _Pod] = field(default_factory=dict)
     active: frozenset[_Attempt] | None = None
     """The attempts that were under way after the last pass; nothing else that belongs to the run can move it."""
@@ -90,7 +90,7 @@ class News:
                 self._breaks += 1
             found.pods[uid] = pod = _Pod(_attempt_of(item), PodReport.parse(item))
             return matters and _says(pod.report) != (_says(before.report) if before else _says_nothing(pod.report))
-        mark = _mark(item)
+        mark = _attempt_of(item), _mark(item)
         known, found.children[uid] = found.children.get(uid), mark
         return matters and known != mark
 
@@ -103,8 +103,10 @@ class News:
         found, attempt = self._runs.get(key), (record.name, str(record.this_attempt))
         if found is None or found.born.get(attempt) != self._breaks:
             return None
-        told = (pod.report for pod in found.pods.values() if pod.attempt == attempt)
-        return tuple(sorted(told, key=lambda pod: (pod.rank, pod.name))) or None
+        told = [pod.report for pod in found.pods.values() if pod.attempt == attempt]
+        if not told and not any(child == attempt for child, _ in found.children.values()):
+            return None  # nothing at all was told of it: perhaps nobody watches
+        return tuple(sorted(told, key=lambda pod: (pod.rank, pod.name)))
 
     def passed(self, key: Key, active: Iterable[StageRecord], *versions: str) -> bool:
         """A pass is over; whether the run was told to have changed meanwhile.

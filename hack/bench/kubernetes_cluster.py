@@ -1,0 +1,192 @@
+"""A real control plane to measure on: one node whose pods end when they are told to, a volume, and the operator as its process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+sys.path[:0] = [str(ROOT / "hack"), str(ROOT / "tests")]
+
+from controlplane.api import Api, eventually  # noqa: E402
+from controlplane.binaries import build  # noqa: E402
+from controlplane.cluster import ControlPlane  # noqa: E402
+from controlplane.programs import GENERATIONS  # noqa: E402
+from controlplane.trainer import Limits  # noqa: E402
+
+Object = dict[str, Any]
+CLAIM = "shared"
+SPEC: Object = {
+    "dataset": {"uri": "org/chat"}, "model": {"uri": "org/tiny"}, "storage": {"claimName": CLAIM},
+    "training": {"gpusPerWorker": 0, "runtimeRef": "torch-distributed"}, "evaluation": {"gpus": 0},
+}  # fmt: skip
+"""A run of four stages: dataset and model, training, evaluation. Runs share a claim, so that no provisioner is measured."""
+STAGES = 4
+_QPS = 2000
+_NODE = "bench"
+
+
+@dataclass
+class Cluster:
+    """The control plane with everything that a benchmark needs."""
+
+    plane: ControlPlane
+    folder: Path
+    api: Api
+    audit: Path
+
+    @property
+    def address(self) -> str:
+        """Where the API server listens."""
+        access = self.plane.access
+        if access is None:
+            raise SystemExit("the control plane has gone")
+        return access.address
+
+    def kubeconfig(self, user: str) -> Path:
+        """The kubeconfig of somebody with every right, by whose name the audit log tells who asked."""
+        pair = self.plane.client(f"bench-{user}", f"bench-{user}", ["system:masters"])
+        return self.plane.authority.kubeconfig(self.folder / f"{user}.kubeconfig", self.address, pair)
+
+    def namespace(self, name: str) -> str:
+        """A namespace with a bound claim."""
+        self.api.close()  # the server ends a connection that says nothing for minutes
+        self.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        eventually(lambda: self.api.get("v1", "ServiceAccount", "default", name) != {}, f"{name} has a ServiceAccount")
+        size, modes = {"storage": "1Gi"}, ["ReadWriteMany"]
+        claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": name, "name": CLAIM}
+        volume = {
+            "capacity": size, "accessModes": modes, "storageClassName": "", "claimRef": claim, "hostPath": {"path": "/nowhere"},
+            "persistentVolumeReclaimPolicy": "Retain",
+        }  # fmt: skip
+        self.api.create({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": volume})
+        wish = {"accessModes": modes, "resources": {"requests": size}, "storageClassName": "", "volumeName": name}
+        metadata = {"name": CLAIM, "namespace": name}
+        self.api.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": wish})
+        eventually(
+            lambda: self.api.get("v1", "PersistentVolumeClaim", CLAIM, name)["status"]["phase"] == "Bound", "the claim is bound"
+        )
+        return name
+
+    @contextlib.contextmanager
+    def node(self, namespace: str, seconds: float = 0.0) -> Iterator[None]:
+        """Inside this context the pods of a namespace run, each for so many seconds, and succeed."""
+        words = ["--kubeconfig", self.kubeconfig("node"), "--namespace", namespace, "--seconds", seconds]
+        with self._process("instant_node.py", *words):
+            eventually(lambda: _is_ready(self.api), "the node is ready", 120)
+            yield
+
+    @contextlib.contextmanager
+    def bare_client(self, namespace: str, runs: int, active: int, rate: float) -> Iterator[subprocess.Popen[bytes]]:
+        """The client that the operator is compared with."""
+        words = [
+            "--kubeconfig",
+            self.kubeconfig("bare"),
+            "--namespace",
+            namespace,
+            "--runs",
+            runs,
+            "--active",
+            active,
+            "--rate",
+            rate,
+        ]
+        with self._process("bare_client.py", *words) as process:
+            yield process
+
+    @contextlib.contextmanager
+    def operator(self, namespace: str, **configuration: Any) -> Iterator[Operator]:
+        """The operator, watching a namespace."""
+        file, log = self.folder / "operator.yaml", self.folder / f"operator-{time.monotonic_ns()}.log"
+        file.write_text(yaml.safe_dump({"namespaces": [namespace], **configuration}), encoding="utf-8")
+        words = ["--kubeconfig", str(self.kubeconfig("operator")), "--config", str(file), "--host", "127.0.0.1", "--port", "0"]
+        with log.open("wb") as output:
+            process = subprocess.Popen([sys.executable, "-m", "finetune_operator", *words], stdout=output, stderr=output)
+        operator = Operator(process, log)
+        try:
+            eventually(lambda: operator.metric("finetune_leader") == 1, "the operator leads", 120)
+            yield operator
+        finally:
+            process.terminate()
+            process.wait(30)
+
+    @contextlib.contextmanager
+    def _process(self, program: str, *words: object) -> Iterator[subprocess.Popen[bytes]]:
+        process = subprocess.Popen([sys.executable, HERE / program, *map(str, words)])
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait(30)
+
+
+@dataclass
+class Operator:
+    """A running operator, seen from outside."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def metric(self, name: str) -> float:
+        """One of its metrics; 0 where it is not told yet."""
+        for line in self._metrics().splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    def resident_mb(self, which: str = "VmRSS") -> float:
+        """Its memory: now, or (``VmHWM``) at most."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(which))
+
+    def cpu_seconds(self) -> float:
+        """Processor time until now."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / 100
+
+    def _metrics(self) -> str:
+        if self.process.poll() is not None:
+            raise SystemExit(f"the operator has ended:\n{self.log.read_text()[-2000:]}")
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        port = next((line["message"].rpartition(" ")[2] for line in lines if "serving health" in line["message"]), None)
+        if port is None:
+            return ""
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[Cluster]:
+    """A control plane of its own, with an audit log, and an empty node."""
+    folder = Path(tempfile.mkdtemp(prefix="finetune-bench-"))
+    plane, audit = ControlPlane(folder / "plane"), folder / "audit.log"
+    try:
+        with plane.locked():
+            plane.up(build(GENERATIONS["2.1"]), GENERATIONS["2.1"], Limits(_QPS, 2 * _QPS), audit)
+        with plane.api() as api:
+            api.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": _NODE}})
+            yield Cluster(plane, folder, api, audit)
+    finally:
+        plane.down()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ready(api: Api) -> bool:
+    node = api.get("v1", "Node", _NODE)
+    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in node["status"].get("conditions") or ())
+    return ready and not node["spec"].get("taints")
