@@ -10,8 +10,8 @@ FROM ${BUILD_IMAGE} AS environment
 COPY images/build /build
 COPY requirements/operator.lock /build/lock
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=ca.pem,target=/etc/finetune-ca.pem \
-    --mount=type=cache,target=/root/.cache/pip \
-    python3 /build/environment.py /build/lock /opt/venv --tools /build/tools.lock --sbom /opt/venv/share/sbom.cdx.json
+    --mount=type=cache,target=/var/cache/pip \
+    PIP_CACHE_DIR=/var/cache/pip python3 /build/environment.py /build/lock /opt/venv --tools /build/tools.lock --sbom /opt/venv/share/sbom.cdx.json
 
 # The sources: the operator carries the training program as files, and starts it in pods.
 FROM ${BUILD_IMAGE} AS sources
