@@ -38,16 +38,11 @@ def log_in(kubeconfig: Kubeconfig, given: Path | None, context: str | None) -> C
         if context is None:
             words = f"There is no kubeconfig: neither ${VARIABLE} nor ~/.kube/config names a cluster"
             raise Refused([f"{words}; log in (oc login), or give --kubeconfig FILE."], exitcodes.NO_INPUT) from None
-        raise Refused([f"{kubeconfig.words}: context {context} cannot be used: {_cleaned(error.__cause__ or error)}."]) from None
+        raise Refused([f"{kubeconfig.words}: context {context} cannot be used: {error.why}."]) from None
     if said and credentials.token is None and credentials.certificate is None:
         sentence = f"context {context}: the program that logs in has failed ({_CONTENT.sub('', said[-1]).strip().rstrip('.')}); log in again."
         raise Refused([sentence], exitcodes.NO_PERMISSION)
     return credentials
-
-
-def _cleaned(error: BaseException) -> str:
-    text = _CONTENT.sub("", str(error)).removeprefix("Invalid kube-config file. ")
-    return text.strip().rstrip(".")
 
 
 @contextmanager

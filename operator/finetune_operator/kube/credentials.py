@@ -19,7 +19,15 @@ _SCHEMES = ("bearer ", "Bearer ")
 
 
 class NoCredentials(Exception):
-    """There is neither a ServiceAccount nor a kubeconfig that can be used: the message says what to do."""
+    """There is neither a ServiceAccount nor a kubeconfig that can be used: the message says what to do.
+
+    Attributes:
+        why: the message without that.
+    """
+
+    def __init__(self, why: str, what_to_do: str) -> None:
+        super().__init__(f"{why}; {what_to_do}.")
+        self.why = why
 
 
 @dataclass(frozen=True)
@@ -73,11 +81,11 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
             contexts = config.list_kube_config_contexts(config_file=file)  # type: ignore[no-untyped-call]
             namespace = _namespace(contexts, context)
     except (config.ConfigException, OSError) as error:
-        said = _CONTENT.sub("", str(error))
-        raise NoCredentials(f"{said}; set KUBECONFIG, or run in a pod with a ServiceAccount.") from error
+        said = _CONTENT.sub("", str(error)).removeprefix("Invalid kube-config file. ").strip().rstrip(".")
+        raise NoCredentials(said, "set KUBECONFIG, or run in a pod with a ServiceAccount") from error
     except (AttributeError, KeyError, TypeError, ValueError):  # what the client says of a broken entry may hold a part of it
         where = kubeconfig or "the kubeconfig"
-        raise NoCredentials(f"{where}: the entry of the user or of the cluster is broken; log in anew.") from None
+        raise NoCredentials("its cluster or user is malformed", f"log in anew, or mend {where}") from None
     return Credentials(
         configuration.host, namespace, configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file,
         bool(configuration.verify_ssl), _token_source(configuration),
