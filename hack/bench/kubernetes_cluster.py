@@ -140,6 +140,8 @@ class Operator:
 
     process: subprocess.Popen[bytes]
     log: Path
+    port: str | None = None
+    """Where it tells its metrics, as its log says."""
 
     def metric(self, name: str) -> float:
         """One of its metrics; 0 where it is not told yet."""
@@ -161,11 +163,15 @@ class Operator:
     def _metrics(self) -> str:
         if self.process.poll() is not None:
             raise SystemExit(f"the operator has ended:\n{self.log.read_text()[-2000:]}")
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-        port = next((line["message"].rpartition(" ")[2] for line in lines if "serving health" in line["message"]), None)
-        if port is None:
+        if self.port is None:
+            whole = [
+                line for line in self.log.read_text().splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")
+            ]
+            said = [json.loads(line)["message"] for line in whole]
+            self.port = next((words.rpartition(" ")[2] for words in said if "serving health" in words), None)
+        if self.port is None:
             return ""
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             text: str = answer.read().decode()
         return text
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.api.kinds import FINETUNERUN, JOB, POD
+from finetune_operator.core.attempt import STARTING_SECONDS
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Settings
 from finetune_operator.loop.controller import Controller
@@ -44,48 +45,59 @@ def news() -> News:
 
 def test_what_counts_pods_is_no_news_of_a_child(news: News) -> None:
     complete = {"conditions": [{"type": "Complete", "status": "True"}]}
-    assert news.of_child(KEY, JOB, job(), "ADDED", busy=False)
-    assert not news.of_child(KEY, JOB, job(active=1, startTime="2026-11-21T10:00:00Z"), "MODIFIED", busy=False)
-    assert news.of_child(KEY, JOB, job(succeeded=1, **complete), "MODIFIED", busy=False)
-    assert not news.of_child(KEY, JOB, job(**complete), "MODIFIED", busy=False)
-    assert news.of_child(KEY, JOB, job(**complete), "DELETED", busy=False)
-    assert news.of_child(KEY, JOB, job("another", **complete), "ADDED", busy=False)
+    assert news.of_child(KEY, JOB, job(), "ADDED", busy=False) == 0.0
+    assert news.of_child(KEY, JOB, job(active=1, startTime="2026-11-21T10:00:00Z"), "MODIFIED", busy=False) is None
+    assert news.of_child(KEY, JOB, job(succeeded=1, **complete), "MODIFIED", busy=False) == 0.0
+    assert news.of_child(KEY, JOB, job(**complete), "MODIFIED", busy=False) is None
+    assert news.of_child(KEY, JOB, job(**complete), "DELETED", busy=False) == 0.0
+    assert news.of_child(KEY, JOB, job("another", **complete), "ADDED", busy=False) == 0.0
 
 
 def test_what_a_stage_has_left_behind_wakes_nobody(news: News) -> None:
     news.passed(KEY, [RECORD], "1")
-    assert news.of_child(KEY, JOB, job(), "ADDED", busy=False)
+    assert news.of_child(KEY, JOB, job(), "ADDED", busy=False) == 0.0
     news.passed(KEY, [RECORD.but(name="training")], "2")
     ended = job(conditions=[{"type": "Complete", "status": "True"}])
-    assert not news.of_child(KEY, JOB, ended, "MODIFIED", busy=False)
-    assert not news.of_child(KEY, POD, pod(phase="Succeeded"), "MODIFIED", busy=False)
-    assert not news.of_child(KEY, JOB, ended, "DELETED", busy=False)
-    assert news.of_child(KEY, JOB, job("just-made"), "ADDED", busy=True), "by a pass that is under way"
+    assert news.of_child(KEY, JOB, ended, "MODIFIED", busy=False) is None
+    assert news.of_child(KEY, POD, pod(phase="Succeeded"), "MODIFIED", busy=False) is None
+    assert news.of_child(KEY, JOB, ended, "DELETED", busy=False) is None
+    assert news.of_child(KEY, JOB, job("just-made"), "ADDED", busy=True) == 0.0, "by a pass that is under way"
 
 
 def test_a_pod_that_begins_as_all_do_is_no_news(news: News) -> None:
-    assert not news.of_child(KEY, POD, pod(), "ADDED", busy=False)
-    assert not news.of_child(KEY, POD, pod(node="n"), "MODIFIED", busy=False)
-    news.made(KEY, job())
+    """Only what may keep it from starting is to be seen within seconds."""
+    assert news.of_child(KEY, POD, pod(), "ADDED", busy=False) == STARTING_SECONDS
+    assert news.of_child(KEY, POD, pod(node="n"), "MODIFIED", busy=False) == STARTING_SECONDS
+    assert news.of_child(KEY, POD, pod(node="n"), "MODIFIED", busy=False) is None
+    news.making(KEY, job())
     assert [report.placed for report in news.pods(KEY, RECORD) or ()] == [True]
-    assert news.of_child(KEY, POD, pod("q", phase="Failed"), "ADDED", busy=False)
+    assert news.of_child(KEY, POD, pod("q", phase="Failed"), "ADDED", busy=False) == 0.0
+
+
+def test_a_child_of_our_own_making_wakes_nobody_by_being_there(news: News) -> None:
+    news.making(KEY, job())
+    assert news.of_child(KEY, JOB, job(), "ADDED", busy=True) is None
+    assert news.of_child(KEY, JOB, job(conditions=[{"type": "Failed", "status": "True"}]), "MODIFIED", busy=False) == 0.0
+    news.making(KEY, job())
+    news.not_made(KEY, job())
+    assert news.of_child(KEY, JOB, job("of somebody else"), "ADDED", busy=False) == 0.0
 
 
 def test_an_annotation_and_progress_are_news(news: News) -> None:
     news.of_child(KEY, JOB, job(), "ADDED", busy=False)
     annotated = job()
     annotated["metadata"]["annotations"] = {"trainer.opendatahub.io/trainerStatus": "{}"}
-    assert news.of_child(KEY, JOB, annotated, "MODIFIED", busy=False)
-    assert news.of_child(KEY, JOB, job(trainerStatus={"progressPercentage": 3}), "MODIFIED", busy=False)
+    assert news.of_child(KEY, JOB, annotated, "MODIFIED", busy=False) == 0.0
+    assert news.of_child(KEY, JOB, job(trainerStatus={"progressPercentage": 3}), "MODIFIED", busy=False) == 0.0
 
 
 def test_pods_are_taken_as_told_only_for_children_of_our_own_making(news: News) -> None:
     news.of_child(KEY, POD, pod(), "ADDED", busy=False)
     assert news.pods(KEY, RECORD) is None, "somebody else made the child: pods may have come and gone before"
-    news.made(KEY, job())
+    news.making(KEY, job())
     assert [report.phase for report in news.pods(KEY, RECORD) or ()] == ["Pending"]
-    assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False)
-    assert not news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False)
+    assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False) == 0.0
+    assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False) is None
     assert [report.phase for report in news.pods(KEY, RECORD) or ()] == ["Running"]
     assert news.pods(KEY, RECORD.but(attempt=2)) is None
     news.of_child(KEY, POD, pod(), "DELETED", busy=False)
@@ -97,12 +109,12 @@ def test_pods_are_taken_as_told_only_for_children_of_our_own_making(news: News) 
 @pytest.mark.parametrize("told", [None, "ADDED"])
 def test_a_break_of_the_watch_ends_the_trust(news: News, told: Any) -> None:
     """A pod that was deleted during the break is never told; the next list tells those that are there once more."""
-    news.made(KEY, job())
+    news.making(KEY, job())
     news.of_child(KEY, POD, pod(), "ADDED", busy=False)
     news.of_child(("team", "other"), POD, pod("q"), "ADDED", busy=False)
     news.of_child(("team", "other"), POD, pod("q"), told, busy=False)
     assert news.pods(KEY, RECORD) is None
-    news.made(KEY, job())
+    news.making(KEY, job())
     assert news.pods(KEY, RECORD) is not None
 
 

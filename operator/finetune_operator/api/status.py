@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from .section import Section, text
 
@@ -32,7 +32,13 @@ ConditionType = Literal[
 ]  # fmt: skip
 
 
-class Condition(Section):
+class Whole(Section):
+    """A part that has one owner: what it says in server-side apply's records would be nearly as long as the part itself."""
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
+
+
+class Condition(Whole):
     """A standard Kubernetes condition."""
 
     type: ConditionType = Field(description="What the condition is about.")
@@ -53,7 +59,7 @@ class Child(Section):
     uid: Word | None = Field(None, description="Its uid, once it was seen.")
 
 
-class StageStatus(Section):
+class StageStatus(Whole):
     """Where one stage stands."""
 
     name: StageName = Field(description="The stage.")
@@ -74,7 +80,7 @@ class StageStatus(Section):
     message: Text | None = Field(None, description="Why, in a sentence.")
 
 
-class ProgressStatus(Section):
+class ProgressStatus(Whole):
     """How far the stage is that people wait for."""
 
     stage: StageName | None = Field(None, description="The stage.")
@@ -89,7 +95,7 @@ class ProgressStatus(Section):
     note: Word | None = Field(None, description="What it is doing.")
 
 
-class MetricsStatus(Section):
+class MetricsStatus(Whole):
     """Numbers, by safe keys: <task>.<metric> in the evaluations."""
 
     training: Metrics | None = Field(None, description="Of training: final loss, tokens, seconds.")
@@ -107,7 +113,7 @@ class HistoryPoint(Section):
     loss: float = Field(description="Nats per token.")
 
 
-class FailureStatus(Section):
+class FailureStatus(Whole):
     """Why the run failed, and what to do."""
 
     stage: StageName | None = Field(None, description="The stage that failed.")
@@ -130,7 +136,7 @@ class RequirementVerdict(Section):
     message: Text | None = Field(None, description="In a sentence.")
 
 
-class GateStatus(Section):
+class GateStatus(Whole):
     """What the gate decided."""
 
     passed: bool | None = Field(None, description="The verdict.")
@@ -138,7 +144,7 @@ class GateStatus(Section):
     requirements: Annotated[list[RequirementVerdict], Field(max_length=32)] | None = Field(None, description="One by one.")
 
 
-class ApprovalStatus(Section):
+class ApprovalStatus(Whole):
     """Who decided what."""
 
     decision: Word | None = Field(None, description="Approved or Rejected.")
@@ -147,7 +153,7 @@ class ApprovalStatus(Section):
     note: Text | None = Field(None, description="Why.")
 
 
-class ModelStatus(Section):
+class ModelStatus(Whole):
     """The result."""
 
     uri: Annotated[str, Field(max_length=2048)] | None = Field(None, description="Where a server can load it from.")
@@ -159,7 +165,7 @@ class ModelStatus(Section):
     parameters: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of parameters.")
 
 
-class RegistryStatus(Section):
+class RegistryStatus(Whole):
     """The entry in the registry."""
 
     kind: Word | None = Field(None, description="ModelRegistry or MLflow.")
@@ -170,7 +176,7 @@ class RegistryStatus(Section):
     url: Annotated[str, Field(max_length=2048)] | None = Field(None, description="Where to look at it.")
 
 
-class UsageStatus(Section):
+class UsageStatus(Whole):
     """What the run cost."""
 
     gpu_seconds: float | None = Field(None, description="GPUs x seconds, over all attempts.")
@@ -187,7 +193,7 @@ class Adaptation(Section):
     reason: Annotated[str, Field(max_length=256)] = Field(description="Why.")
 
 
-class ResolvedStatus(Section):
+class ResolvedStatus(Whole):
     """The effective values of the run, fixed when it started."""
 
     spec: Free = Field(description="Every section with every value, as the stages get it.")
@@ -214,7 +220,7 @@ class ResolvedStatus(Section):
     )
 
 
-class SummaryStatus(Section):
+class SummaryStatus(Whole):
     """Strings for the printer columns."""
 
     progress: Word | None = Field(None, description="Percent of the running stage.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from finetune_contract.codec import DocumentError
 from finetune_contract.reasons import Cause
 from finetune_contract.result import Result
@@ -20,9 +22,11 @@ from .obstacles import obstacle, refusal
 from .run import StageRecord
 from .stages import PROGRAMS, STAGE, ProgramStage
 from .stages.base import inputs_digest
+from .times import moment, stamp
 
 STARTING_SECONDS = 2.5
 """Between two looks at a child that has just been made: what keeps its pods from starting is told within seconds."""
+LONGEST_STARTING_SECONDS = 60.0
 LEFTOVER_SECONDS = 2.0
 """Between two looks at a child of an earlier run of the same name, which is about to be collected."""
 STOP_SECONDS = 120
@@ -72,6 +76,7 @@ def _create(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
     else:
         build = trainjob(run, record, needs, trainer)
     draft.effects.append(Create(build, child_ref(record)))
+    draft.look_again(STARTING_SECONDS)
 
 
 def _follow(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
@@ -191,7 +196,13 @@ def _wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodRepor
         draft.record(record.but(reason=reasons.SUSPENDED, message=None))
     else:
         draft.record(record.but(reason=reasons.STARTING, message=None))
-        draft.look_again(STARTING_SECONDS)
+        draft.look_again(_starting_pause(child, draft.now))
+
+
+def _starting_pause(child: Object, now: datetime) -> float:
+    """Seconds to the next look at a child that has not begun: as long as it has waited already, so that many do not ask a full cluster."""
+    age = (now - moment(child["metadata"].get("creationTimestamp") or stamp(now))).total_seconds()
+    return min(LONGEST_STARTING_SECONDS, max(STARTING_SECONDS, age))
 
 
 def fail_attempt(draft: Draft, stage: ProgramStage, record: StageRecord, diagnosis: Diagnosis) -> None:

@@ -44,6 +44,8 @@ class Event:
     message: str
     stage: str | None = None
     attempt: str | None = None
+    posted: bool = True
+    """Whether it becomes an Event, or is told in logs and metrics only: Events are few, or nobody reads them."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from .decision import Event
 from .run import StageRecord
 
 _LIMIT = 1024
+_QUIET = ("workspace", "registry-check")
 
 
 def events(
@@ -31,7 +32,14 @@ def _stage_events(before: Mapping[str, StageRecord], after: Mapping[str, StageRe
             continue
         told = _told(record, known=old is not None)
         if told is not None:
-            yield replace(told, stage=name, attempt=str(record.this_attempt))
+            yield replace(told, stage=name, attempt=str(record.this_attempt), posted=_is_posted(told, record))
+
+
+def _is_posted(told: Event, record: StageRecord) -> bool:
+    """What comes well is told at its end; of beginnings that of training, which people wait for, and those of further attempts."""
+    if told.reason == "StageStarted":
+        return record.name == "training" or record.attempt > 1
+    return told.type == "Warning" or record.name not in _QUIET
 
 
 def _told(record: StageRecord, *, known: bool) -> Event | None:

@@ -39,7 +39,7 @@ class Configuration(BaseModel):
     """Variables for every stage: hub endpoint, proxies. As many as a run's status can record."""
     fs_group: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
     """Group that a node gives the workspace's volume to. OpenShift chooses one itself; elsewhere a fresh volume is root's."""
-    workers: Annotated[int, Field(ge=1, le=256)] = 16
+    workers: Annotated[int, Field(ge=1, le=256)] = 32
     """Runs that are looked at at the same time."""
     resync_seconds: Annotated[float, Field(ge=1)] = 300.0
     """Every run that has not ended is looked at at least that often."""

@@ -142,7 +142,7 @@ class _Operator:
         log.info("watching %s; Trainer: %s", ", ".join(map(str, kinds)), trainer.overrides if trainer else "none")
         ended = asyncio.Event()
         watching = asyncio.create_task(
-            watch_events(kinds, controller.enqueue, self.wiring.credentials, self.wiring.configuration.namespaces, ended)
+            watch_events(kinds, controller.hear, self.wiring.credentials, self.wiring.configuration.namespaces, ended)
         )
         changed = asyncio.create_task(self._changed(kinds, trainer))
         stopped = asyncio.create_task(self.stop.wait())

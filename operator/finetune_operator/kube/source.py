@@ -16,13 +16,17 @@ import kopf
 
 from finetune_operator.api.kinds import FINETUNERUN, Kind
 from finetune_operator.core.naming import MANAGED_BY, MANAGED_BY_LABEL
-from finetune_operator.loop.cluster import PAGE, Object
+from finetune_operator.loop.cluster import Object
+from finetune_operator.loop.news import Told
 
 from .credentials import Credentials
 
 log = logging.getLogger(__name__)
 
-Enqueue = Callable[[Kind, Object], None]
+_PAGE = 100
+"""Objects in a page of a list: runs with their statuses are large."""
+
+Enqueue = Callable[[Kind, Object, Told], None]
 
 
 class _BackOffs:
@@ -62,8 +66,9 @@ async def watch_events(
 
 def _handle(registry: kopf.OperatorRegistry, kind: Kind, enqueue: Enqueue) -> None:
     @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=f"enqueue-{kind.plural}")
-    async def on_event(body: Mapping[str, Any], **_: Any) -> None:
-        enqueue(kind, dict(body))
+    async def on_event(body: Mapping[str, Any], event: kopf.RawEvent, **_: Any) -> None:
+        told = event["type"]
+        enqueue(kind, dict(body), None if told == "BOOKMARK" else told)
 
 
 def _log_in(registry: kopf.OperatorRegistry, credentials: Credentials) -> None:
@@ -77,19 +82,32 @@ def _log_in(registry: kopf.OperatorRegistry, credentials: Credentials) -> None:
         )  # fmt: skip
 
 
+class _NoDifferences(kopf.DiffBaseStorage):
+    """Nothing is stored on objects, and nothing is compared: kopf would copy each object for it, which is half of an event's cost."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return
+
+
 def _settings(kinds: Sequence[Kind]) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
     settings.posting.enabled = False  # the loop writes its own Events
-    settings.watching.chunk_size = PAGE
+    settings.watching.chunk_size = _PAGE
     settings.watching.server_timeout, settings.watching.client_timeout = 300, 330
     settings.watching.connect_timeout = settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = _BackOffs()
-    settings.queueing.idle_timeout = 1
+    settings.queueing.idle_timeout = 0.2  # kopf keeps the last body of each object for that long
     settings.process.ultimate_exiting_timeout = 10
     prefix = FINETUNERUN.group
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=prefix)
+    settings.persistence.diffbase_storage = _NoDifferences()
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=prefix)
     for kind in kinds:
         if kind is not FINETUNERUN:

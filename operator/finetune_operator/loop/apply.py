@@ -55,7 +55,7 @@ async def apply(cluster: Cluster, document: Object, decision: Decision, time: st
                 made.append(effect.manifest)
         except (Invalid, Forbidden) as error:
             refused[effect.ref] = Refused(error.message, isinstance(error, Forbidden))
-    await asyncio.gather(*(_post(cluster, run, event, time) for event in decision.events))
+    await asyncio.gather(*(_post(cluster, run, event, time) for event in decision.events if event.posted))
     return Applied(version, tuple(made), refused)
 
 

@@ -6,7 +6,8 @@ are about, so that those of an earlier object of the same name are not heard.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,8 +18,47 @@ from finetune_operator.core.times import moment
 from .cluster import Cluster
 from .errors import Forbidden, NotFound
 
+_A_SECOND, _AT_ONCE = 0.5, 5
+"""Questions that are asked in the long run, and at once. The API server reads every Event of the namespace for each of them."""
 _JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 """Carried by the Jobs of a JobSet, which has the name of its TrainJob."""
+
+
+class Complaints:
+    """Asks for complaints, within bounds: when a thousand runs wait for a full cluster, what was heard last is as good."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._allowance, self._counted = float(_AT_ONCE), clock()
+        self._heard: dict[tuple[str, Ref], tuple[Complaint, ...]] = {}
+
+    async def __call__(
+        self, cluster: Cluster, namespace: str, about: Iterable[Ref], now: datetime
+    ) -> dict[Ref, tuple[Complaint, ...]]:
+        """What is said of each object, as of now or of the last time that somebody asked.
+
+        Raises:
+            ApiError: a call failed.
+        """
+        found = {}
+        for ref in about:
+            if self._may_ask():
+                answer = (await complaints(cluster, namespace, (ref,), now)).get(ref)
+                self._heard.pop((namespace, ref), None)
+                if answer:
+                    self._heard[namespace, ref] = answer
+            if (namespace, ref) in self._heard:
+                found[ref] = self._heard[namespace, ref]
+        return found
+
+    def _may_ask(self) -> bool:
+        now = self._clock()
+        self._allowance = min(_AT_ONCE, self._allowance + (now - self._counted) * _A_SECOND)
+        self._counted = now
+        if self._allowance < 1:
+            return False
+        self._allowance -= 1
+        return True
 
 
 async def complaints(cluster: Cluster, namespace: str, about: Iterable[Ref], now: datetime) -> dict[Ref, tuple[Complaint, ...]]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind, kind_of
 from finetune_operator.core import naming
-from finetune_operator.core.decision import Decision
+from finetune_operator.core.decision import Create, Decision
 from finetune_operator.core.observation import Observed, active_stages
 from finetune_operator.core.plan import hold_without_right, plan
 from finetune_operator.core.run import Run, StageRecord
@@ -20,6 +20,7 @@ from finetune_operator.core.times import stamp
 
 from .apply import Applied, apply
 from .cluster import Cluster, Object
+from .complaints import Complaints
 from .errors import ApiError, Conflict, Forbidden, NotFound
 from .news import Key, News, Told
 from .observe import observe
@@ -65,6 +66,7 @@ class Controller:
         self._witness = witness
         self._resync_seconds = resync_seconds
         self._news = News()
+        self._complaints = Complaints()
         self.queue: KeyedQueue[Key] = KeyedQueue()
 
     async def reconcile(self, key: Key) -> float | None:
@@ -81,14 +83,23 @@ class Controller:
         began = asyncio.get_running_loop().time()
         now, run = self._clock(), Run.parse(document)
         version = document["metadata"]["resourceVersion"]
+        self.queue.covered(key)
         try:
             settings = await self._settings(key[0])
-            observed = await observe(self._cluster, run, settings, now)
+            observed = await observe(
+                self._cluster, run, settings, now, told=lambda record: self._news.pods(key, record), ask=self._complaints
+            )
         except Forbidden as error:
             await apply(self._cluster, document, hold_without_right(run, error.message, now), stamp(now))
             raise
         decision = plan(run, observed, now)
+        children = [one.manifest for one in decision.effects if isinstance(one, Create) and one.ref.kind in CHILD_KINDS]
+        for child in children:
+            self._news.making(key, child)
         applied = await apply(self._cluster, document, decision, stamp(now))
+        for child in children:
+            if child not in applied.made:
+                self._news.not_made(key, child)
         if self._witness is not None:
             self._witness(run, decision, asyncio.get_running_loop().time() - began)
         if applied.refused:
@@ -101,12 +112,9 @@ class Controller:
 
     def _next(self, run: Run, decision: Decision, version: str, applied: Applied) -> float | None:
         """When to look again: at once if the pass missed something, or has made what no watch tells of."""
-        key, kinds = (run.namespace, run.name), [kind_of(manifest) for manifest in applied.made]
-        for manifest, kind in zip(applied.made, kinds, strict=True):
-            if kind in CHILD_KINDS:
-                self._news.made(key, manifest)
+        key = (run.namespace, run.name)
         missed = self._news.passed(key, _active(run, decision), version, applied.version)
-        if missed or any(kind not in CHILD_KINDS for kind in kinds):
+        if missed or any(kind_of(manifest) not in CHILD_KINDS for manifest in applied.made):
             return 0.0
         return decision.again_in
 
@@ -145,16 +153,18 @@ class Controller:
             return
         key = (metadata.get("namespace", "default"), name)
         if kind != FINETUNERUN:
-            wakes = self._news.of_child(key, kind, item, told, busy=self.queue.busy(key))
-        elif told == "DELETED":
+            seconds = self._news.of_child(key, kind, item, told, busy=self.queue.busy(key))
+            if seconds is not None:
+                self.queue.add_after(key, seconds)
+            return
+        if told == "DELETED":
             self._news.forget(key)
             return
-        else:
-            wakes = not self._rests(key, item)
-            if wakes and told is None:  # after a break of the watch nobody knows what was missed
-                self._news.forget(key)
-            elif wakes:
-                wakes = self._news.of_run(key, metadata["resourceVersion"], busy=self.queue.busy(key))
+        wakes = not self._rests(key, item)
+        if wakes and told is None:  # after a break of the watch nobody knows what was missed
+            self._news.forget(key)
+        elif wakes:
+            wakes = self._news.of_run(key, metadata["resourceVersion"], busy=self.queue.busy(key))
         if wakes:
             self.queue.add(key)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from finetune_operator.api.kinds import POD, Kind
+from finetune_operator.core.attempt import STARTING_SECONDS
 from finetune_operator.core.naming import ATTEMPT_LABEL, STAGE_LABEL
 from finetune_operator.core.observation import PodReport
 from finetune_operator.core.run import StageRecord
@@ -23,6 +24,8 @@ Key = tuple[str, str]
 """Namespace and name of a run."""
 Told = Literal["ADDED", "MODIFIED", "DELETED"] | None
 """What a watch says of an object; ``None`` where it was only listed."""
+Wake = float | None
+"""Seconds after which somebody should look at the run; ``None`` where nothing new was told."""
 
 _COUNTERS = frozenset({
     "active", "ready", "succeeded", "failed", "terminating", "uncountedTerminatedPods", "startTime", "completionTime", "jobsStatus",
@@ -74,29 +77,34 @@ class News:
             return False
         return version not in found.versions
 
-    def of_child(self, key: Key, kind: Kind, item: Object, told: Told, *, busy: bool) -> bool:
-        """Take note of a child or pod; whether it says anything new. A ``busy`` pass may just be making it."""
+    def of_child(self, key: Key, kind: Kind, item: Object, told: Told, *, busy: bool) -> Wake:
+        """Take note of a child or pod; when to look at what it says. A ``busy`` pass may just be making it."""
         if key in self._settled:
-            return False
+            return None
         found, uid = self._runs.setdefault(key, _Run()), item["metadata"]["uid"]
         matters = busy or found.active is None or _attempt_of(item) in found.active
         if told == "DELETED":
             found.children.pop(uid, None)
             found.pods.pop(uid, None)
-            return matters
+            return 0.0 if matters else None
         if kind == POD:
             before = found.pods.get(uid)
             if told is None or (told == "ADDED" and before is not None):
                 self._breaks += 1
             found.pods[uid] = pod = _Pod(_attempt_of(item), PodReport.parse(item))
-            return matters and _says(pod.report) != (_says(before.report) if before else _says_nothing(pod.report))
+            return _when(before.report if before else None, pod.report) if matters else None
         mark = _attempt_of(item), _mark(item)
         known, found.children[uid] = found.children.get(uid), mark
-        return matters and known != mark
+        ours = known is None and mark[0] in found.born  # it is there: whoever made it expects that
+        return 0.0 if matters and known != mark and not ours else None
 
-    def made(self, key: Key, child: Object) -> None:
-        """This process has made the child of an attempt: from its first pod on, all is told."""
+    def making(self, key: Key, child: Object) -> None:
+        """This process is about to make the child of an attempt: from its first pod on, all will be told."""
         self._runs.setdefault(key, _Run()).born[_attempt_of(child)] = self._breaks
+
+    def not_made(self, key: Key, child: Object) -> None:
+        """Somebody else had made it: what became of it until now is not known."""
+        self._runs.setdefault(key, _Run()).born.pop(_attempt_of(child), None)
 
     def pods(self, key: Key, record: StageRecord) -> tuple[PodReport, ...] | None:
         """The pods of a stage's attempt, ranks ascending; ``None`` where none was told, or not all need have been."""
@@ -141,14 +149,13 @@ def _attempt_of(item: Object) -> _Attempt:
     return labels.get(STAGE_LABEL, ""), labels.get(ATTEMPT_LABEL, "")
 
 
-def _says(pod: PodReport) -> PodReport:
-    """What decisions notice of a pod at once: that a node was chosen is read when they look for what keeps it."""
-    return replace(pod, placed=False)
-
-
-def _says_nothing(pod: PodReport) -> PodReport:
-    """The same pod as it begins: everyone expects it."""
-    return PodReport(pod.name, pod.rank, created_at=pod.created_at)
+def _when(before: PodReport | None, pod: PodReport) -> Wake:
+    """When to look at a pod: that it is there or has a node is expected, but something may keep it from starting next."""
+    if before is None:
+        return STARTING_SECONDS if replace(pod, placed=False) == PodReport(pod.name, pod.rank, created_at=pod.created_at) else 0.0
+    if before == pod:
+        return None
+    return STARTING_SECONDS if before == replace(pod, placed=before.placed) else 0.0
 
 
 def _mark(item: Mapping[str, Any]) -> int:

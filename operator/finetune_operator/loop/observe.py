@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
 
 from finetune_operator.api.kinds import POD
 from finetune_operator.core import naming
 from finetune_operator.core.observation import (
     REMOVABLE,
+    ChildState,
     Observed,
     PodReport,
     Ref,
     active_stages,
+    child_ref,
+    child_state,
     cleanup_due,
     log_wanted,
     needs,
@@ -23,30 +27,43 @@ from finetune_operator.core.settings import Settings
 from finetune_operator.core.times import stamp
 
 from .cluster import Cluster, Object
-from .complaints import complaints
+from .complaints import Complaints, complaints
 from .errors import ApiError, NotFound
+
+Pods = tuple[PodReport, ...]
 
 LOG_LINES = 50
 LOG_BYTES = 16 * 1024
 """What is read of a log's end: enough for the last words of a failure, and for several progress lines."""
 
 
-async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime) -> Observed:
+async def observe(
+    cluster: Cluster,
+    run: Run,
+    settings: Settings,
+    now: datetime,
+    *,
+    told: Callable[[StageRecord], Pods | None] = lambda _record: None,
+    ask: Complaints | None = None,
+) -> Observed:
     """Everything that ``plan`` needs to know of the cluster about ``run``.
+
+    ``told`` answers with the pods of a stage's attempt where the watches have told of all of them; ``ask`` bounds how often Events
+    are read.
 
     Raises:
         ApiError: a read failed; the caller tries again later.
     """
     refs, stages = needs(run), active_stages(run)
     found = await asyncio.gather(*(_get(cluster, run.namespace, ref) for ref in refs))
-    reports = await asyncio.gather(*(_pods(cluster, run, record) for record in stages))
-    pods = {record.name: report for record, report in zip(stages, reports, strict=True)}
     objects = {ref: item for ref, item in zip(refs, found, strict=True) if item is not None}
+    reports = await asyncio.gather(*(_pods(cluster, run, record, objects.get(child_ref(record)), told) for record in stages))
+    pods = {record.name: report for record, report in zip(stages, reports, strict=True)}
     logs = await _logs(cluster, run, pods, settings=settings, now=now)
     return Observed(
         settings=settings,
         objects=objects,
-        complaints=await complaints(cluster, run.namespace, unexplained(run, objects, pods, now), now),
+        complaints=await (ask or complaints)(cluster, run.namespace, unexplained(run, objects, pods, now), now),
         pods={name: report for name, report in pods.items() if report},
         logs=logs,
         leftovers=await _leftovers(cluster, run) if cleanup_due(run, stamp(now)) else (),
@@ -60,7 +77,13 @@ async def _get(cluster: Cluster, namespace: str, ref: Ref) -> Object | None:
         return None
 
 
-async def _pods(cluster: Cluster, run: Run, record: StageRecord) -> tuple[PodReport, ...]:
+async def _pods(
+    cluster: Cluster, run: Run, record: StageRecord, child: Object | None, told: Callable[[StageRecord], Pods | None]
+) -> Pods:
+    if child is not None and child_state(child) is not ChildState.FAILED:  # why it failed is asked live
+        known = told(record)
+        if known is not None:
+            return known
     page = await cluster.list(POD, run.namespace, labels=naming.labels(run, record.name, record.this_attempt))
     return tuple(sorted((PodReport.parse(pod) for pod in page.items), key=lambda pod: (pod.rank, pod.name)))
 

@@ -63,11 +63,16 @@ class KeyedQueue(Generic[K]):
                 self._set_timer()
 
     async def get(self) -> K:
-        """The next key; the caller ends its work with :meth:`done`."""
+        """The next key; the caller ends its work with :meth:`done`. What it would have come for later is done now."""
         key = await self._ready.get()
         self._waiting.discard(key)
         self._working.add(key)
+        self._due.pop(key, None)
         return key
+
+    def covered(self, key: K) -> None:
+        """Take back what was added while ``key`` is worked on: the work begins to read only now."""
+        self._again.discard(key)
 
     def done(self, key: K, *, failed: bool = False) -> float | None:
         """End the work on ``key``; after a failure it comes again by itself, in the seconds that are returned."""
