@@ -126,7 +126,7 @@ class World:
     def decide(self, now: datetime = NOW, settings: Settings = SETTINGS) -> Decision:
         """Observe and plan."""
         run = Run.parse(self.run)
-        found = {ref: self.objects[ref] for ref in needs(run) if ref in self.objects}
+        found = {ref: self.objects[ref] for ref in needs(run, settings) if ref in self.objects}
         pods = {
             record.name: self.pods_of(record.child_kind, record.child_name, record.name)
             for record in run.stages.values()

@@ -38,7 +38,7 @@ def requests(file: Path, namespace: str) -> Iterator[Request]:
                 continue
             resource = f"{about['resource']}/{about['subresource']}" if "subresource" in about else about["resource"]
             ended = datetime.fromisoformat(entry["stageTimestamp"]).timestamp()
-            user = entry["user"]["username"].removeprefix("bench-")
+            user = entry["user"]["username"].rpartition(":")[2].removeprefix("bench-")
             yield Request(user, entry["verb"], resource, namespace, about.get("name", ""), ended)
 
 

@@ -49,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help="all of them, where none is named")
     parser.add_argument("--runs", type=int, help="how many, where fewer than usual are wanted")
+    parser.add_argument("--rate", type=float, default=HANDOVERS_A_SECOND, help="handovers a second (5)")
     parser.add_argument("--seconds", type=float, default=120.0, help="how long runs come and go (120)")
     parser.add_argument(
         "--rounds", type=int, default=1, help="how often throughput is measured (1): a busy machine needs several"
@@ -113,15 +114,15 @@ async def _ours(bench: Cluster, namespace: str, runs: int) -> _Measured:
 async def handover(bench: Cluster, options: argparse.Namespace) -> None:
     """Runs that come and go, so many at the same time."""
     active = min(options.runs or ACTIVE, ACTIVE)
-    seconds_a_pod = active * _HANDOVERS / _STEPS / HANDOVERS_A_SECOND
-    rate = HANDOVERS_A_SECOND / _HANDOVERS
+    seconds_a_pod = active * _HANDOVERS / _STEPS / options.rate
+    rate = options.rate / _HANDOVERS
     runs = int(rate * options.seconds)
     bare, ours = bench.namespace("bare"), bench.namespace("ours")
     with bench.node(bare, seconds_a_pod), bench.bare_client(bare, runs, active=2 * active, rate=rate) as process:
         await _until(lambda: process.poll() is not None)
     with bench.node(ours, seconds_a_pod), bench.operator(ours) as operator:
         await _to_the_end(bench, operator, ours, runs, rate)
-    print(f"handover, {runs} runs, about {active} at the same time, {HANDOVERS_A_SECOND:g} handovers a second")
+    print(f"handover, {runs} runs, about {active} at the same time, {options.rate:g} handovers a second")
     _print_handovers(list(requests(bench.audit, ours)), requests(bench.audit, bare))
 
 

@@ -29,6 +29,18 @@ async def test_a_new_object_is_stamped(cluster: Cluster, make: Maker) -> None:
     assert await cluster.get(FINETUNERUN, "default", make.name()) == created
 
 
+async def test_metadata_alone(cluster: Cluster, make: Maker) -> None:
+    created = await cluster.create(make.config_map())
+    found = await cluster.get_metadata(CONFIGMAP, "default", make.name())
+    assert set(found) == {"apiVersion", "kind", "metadata"}
+    assert (found["apiVersion"], found["kind"]) == ("v1", "ConfigMap")
+    assert {key: found["metadata"][key] for key in ("name", "uid", "resourceVersion")} == {
+        key: created["metadata"][key] for key in ("name", "uid", "resourceVersion")
+    }
+    with pytest.raises(NotFound):
+        await cluster.get_metadata(CONFIGMAP, "default", "nothing")
+
+
 async def test_a_creator_cannot_say_what_the_server_says(cluster: Cluster, make: Maker) -> None:
     manifest = {**make.run(), "status": STARTED}
     manifest["metadata"] |= {"uid": "mine", "generation": 7, "creationTimestamp": "2001-01-01T00:00:00Z"}

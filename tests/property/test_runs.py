@@ -78,7 +78,7 @@ class Life(RuleBasedStateMachine):
     @rule(pods=st.lists(REPORTS, max_size=3), log=st.text(max_size=50))
     def a_pass_that_sees_odd_pods(self, pods: list[PodReport], log: str) -> None:
         run = Run.parse(self.world.run)
-        found = {ref: self.world.objects[ref] for ref in needs(run) if ref in self.world.objects}
+        found = {ref: self.world.objects[ref] for ref in needs(run, SETTINGS) if ref in self.world.objects}
         reports = {name: tuple(pods) for name, record in run.stages.items() if record.child_name and not record.ended}
         self.carry_out(plan(run, Observed(SETTINGS, found, reports, {"a": log}), self.now))
 
@@ -154,7 +154,7 @@ def test_with_an_observation_that_does_not_change_the_decisions_come_to_rest(pod
             world.finish(ref)
     for _ in range(40):
         run = Run.parse(world.run)
-        found = {ref: world.objects[ref] for ref in needs(run) if ref in world.objects}
+        found = {ref: world.objects[ref] for ref in needs(run, SETTINGS) if ref in world.objects}
         reports = {name: tuple(pods) for name, record in run.stages.items() if record.child_name and not record.ended}
         decision = plan(run, Observed(SETTINGS, found, reports), NOW)
         if decision.status == world.run.get("status"):

@@ -13,7 +13,7 @@ from finetune_operator.core.attempt import STARTING_SECONDS
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Settings
 from finetune_operator.loop.controller import Controller
-from finetune_operator.loop.news import News
+from finetune_operator.loop.news import RUNNING_SECONDS, News
 from world import NOW, SETTINGS, World
 
 KEY = ("team", "demo")
@@ -38,6 +38,10 @@ def pod(uid: str = "p", phase: str = "Pending", node: str = "") -> Object:
     return {"metadata": metadata, "spec": {"nodeName": node} if node else {}, "status": {"phase": phase}}
 
 
+def left(version: str) -> Object:
+    return {"metadata": {"name": "demo", "resourceVersion": version, "managedFields": [{}]}, "spec": {}}
+
+
 @pytest.fixture
 def news() -> News:
     return News()
@@ -54,9 +58,9 @@ def test_what_counts_pods_is_no_news_of_a_child(news: News) -> None:
 
 
 def test_what_a_stage_has_left_behind_wakes_nobody(news: News) -> None:
-    news.passed(KEY, [RECORD], "1")
+    news.passed(KEY, [RECORD], "1", left("1"))
     assert news.of_child(KEY, JOB, job(), "ADDED", busy=False) == 0.0
-    news.passed(KEY, [RECORD.but(name="training")], "2")
+    news.passed(KEY, [RECORD.but(name="training")], "2", left("2"))
     ended = job(conditions=[{"type": "Complete", "status": "True"}])
     assert news.of_child(KEY, JOB, ended, "MODIFIED", busy=False) is None
     assert news.of_child(KEY, POD, pod(phase="Succeeded"), "MODIFIED", busy=False) is None
@@ -72,6 +76,26 @@ def test_a_pod_that_begins_as_all_do_is_no_news(news: News) -> None:
     news.making(KEY, job())
     assert [report.placed for report in news.pods(KEY, RECORD) or ()] == [True]
     assert news.of_child(KEY, POD, pod("q", phase="Failed"), "ADDED", busy=False) == 0.0
+
+
+def test_a_container_that_cannot_start_is_news_at_once(news: News) -> None:
+    def waits(word: str) -> Object:
+        report = pod(node="n")
+        report["status"]["containerStatuses"] = [{"name": "stage", "state": {"waiting": {"reason": word, "message": "..."}}}]
+        return report
+
+    news.of_child(KEY, POD, pod(node="n"), "ADDED", busy=False)
+    assert news.of_child(KEY, POD, waits("ContainerCreating"), "MODIFIED", busy=False) is None
+    assert news.of_child(KEY, POD, waits("ErrImagePull"), "MODIFIED", busy=False) == 0.0
+    assert news.of_child(KEY, POD, waits("ContainerCreating"), "MODIFIED", busy=False) == 0.0
+    assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False) == RUNNING_SECONDS
+    assert news.of_child(KEY, POD, pod(phase="Succeeded", node="n"), "MODIFIED", busy=False) == 0.0
+
+
+def test_a_condition_that_does_not_hold_is_no_news(news: News) -> None:
+    news.of_child(KEY, JOB, job(), "ADDED", busy=False)
+    resumed = job(conditions=[{"type": "Suspended", "status": "False", "reason": "JobResumed"}])
+    assert news.of_child(KEY, JOB, resumed, "MODIFIED", busy=False) is None
 
 
 def test_a_child_of_our_own_making_wakes_nobody_by_being_there(news: News) -> None:
@@ -96,7 +120,7 @@ def test_pods_are_taken_as_told_only_for_children_of_our_own_making(news: News) 
     assert news.pods(KEY, RECORD) is None, "somebody else made the child: pods may have come and gone before"
     news.making(KEY, job())
     assert [report.phase for report in news.pods(KEY, RECORD) or ()] == ["Pending"]
-    assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False) == 0.0
+    assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False) == RUNNING_SECONDS
     assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False) is None
     assert [report.phase for report in news.pods(KEY, RECORD) or ()] == ["Running"]
     assert news.pods(KEY, RECORD.but(attempt=2)) is None
@@ -121,7 +145,7 @@ def test_a_break_of_the_watch_ends_the_trust(news: News, told: Any) -> None:
 def test_our_own_writing_wakes_nobody(news: News) -> None:
     assert news.of_run(KEY, "1", busy=False)
     assert not news.of_run(KEY, "2", busy=True), "the pass itself will tell"
-    assert not news.passed(KEY, (), "1", "2")
+    assert not news.passed(KEY, (), "1", left("2"))
     assert not news.of_run(KEY, "2", busy=False), "told late"
     assert news.of_run(KEY, "3", busy=False), "somebody's edit"
 
@@ -129,8 +153,26 @@ def test_our_own_writing_wakes_nobody(news: News) -> None:
 def test_an_edit_during_a_pass_is_not_lost(news: News) -> None:
     news.of_run(KEY, "2", busy=True)
     news.of_run(KEY, "3", busy=True)
-    assert news.passed(KEY, (), "1", "2")
-    assert not news.passed(KEY, (), "3", "3")
+    assert news.passed(KEY, (), "1", left("2"))
+    assert not news.passed(KEY, (), "3", left("3"))
+
+
+def test_a_run_is_read_again_unless_it_is_known_to_be_as_we_left_it(news: News) -> None:
+    news.passed(KEY, (), "1", left("2"))
+    assert news.take(KEY) is None, "nobody watches it"
+    news.of_run(KEY, "2", busy=False)
+    news.passed(KEY, (), "2", left("2"))
+    assert news.take(KEY) == {"metadata": {"name": "demo", "resourceVersion": "2"}, "spec": {}}
+    assert news.take(KEY) is None, "if that pass fails, the next one reads"
+    news.passed(KEY, (), "2", left("3"))
+    news.of_run(KEY, "4", busy=False)
+    assert news.take(KEY) is None, "somebody has edited it"
+    news.of_run(KEY, "5", busy=True)
+    news.passed(KEY, (), "4", left("4"))
+    assert news.take(KEY) is None, "somebody has edited it during the pass"
+    news.passed(KEY, (), "5", left("5"))
+    news.forget(KEY)
+    assert news.take(KEY) is None
 
 
 def ended() -> World:
@@ -182,6 +224,6 @@ async def test_a_run_that_is_listed_is_read_whole() -> None:
     told = Told()
     document = version(World.new().run, "1")
     assert await told.wakes(document, told="ADDED")
-    told.controller._news.passed(KEY, (), "1", "1")
+    told.controller._news.passed(KEY, (), "1", document)
     assert not await told.wakes(document)
     assert await told.wakes(document, told=None)

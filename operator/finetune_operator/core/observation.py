@@ -182,10 +182,12 @@ def child_ref(record: StageRecord) -> Ref:
     return Ref(CHILD_KINDS[record.child_kind], record.child_name)
 
 
-def needs(run: Run) -> tuple[Ref, ...]:
+def needs(run: Run, settings: Settings) -> tuple[Ref, ...]:
     """The objects that the next decision about ``run`` depends on."""
     if run.ended:
         return ()
+    if not run.started:  # what the runs of a namespace share is nearly always there
+        return Ref(SERVICE_ACCOUNT, naming.STAGE_ACCOUNT), Ref(CONFIGMAP, naming.entry_name(settings.entry_digest))
     found: list[Ref] = []
     workspace = run.stages.get("workspace")
     if workspace is not None and not workspace.ended:

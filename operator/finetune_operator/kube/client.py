@@ -30,6 +30,7 @@ _QUIET_LOG_SECONDS = 300.0
 """How long a log may say nothing: a connection that died silently is begun again after that time."""
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 TokenSource = Callable[[], str]
 """Reads the bearer token. It runs in a thread, and again whenever the server no longer takes what it gave before."""
@@ -68,6 +69,11 @@ class ApiServer:
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.get`."""
         return await self._call("GET", kind.path(namespace, name))
+
+    async def get_metadata(self, kind: Kind, namespace: str | None, name: str) -> Object:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.get_metadata`."""
+        answer = await self._call("GET", kind.path(namespace, name), accept=_METADATA)
+        return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": answer["metadata"]}
 
     async def list(
         self,
@@ -134,12 +140,12 @@ class ApiServer:
 
     async def patch(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.patch`."""
-        return await self._call("PATCH", kind.path(namespace, name), {"fieldManager": FIELD_MANAGER}, patch, _MERGE_PATCH)
+        return await self._call("PATCH", kind.path(namespace, name), {"fieldManager": FIELD_MANAGER}, patch, type_=_MERGE_PATCH)
 
     async def patch_status(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.patch_status`."""
         path = kind.path(namespace, name, "status")
-        return await self._call("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, _MERGE_PATCH)
+        return await self._call("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, type_=_MERGE_PATCH)
 
     async def delete(
         self,
@@ -187,10 +193,17 @@ class ApiServer:
         return await self._call("GET", path)
 
     async def _call(
-        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Object | None = None, type_: str = _JSON
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        *,
+        type_: str = _JSON,
+        accept: str = _JSON,
     ) -> Object:
         data = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-        async with self._answer(method, path, query or {}, data, type_=type_) as response:
+        async with self._answer(method, path, query or {}, data, type_=type_, accept=accept) as response:
             answer: Object = json.loads(await response.read())
             return answer
 
@@ -215,6 +228,7 @@ class ApiServer:
         data: bytes | None = None,
         *,
         type_: str = _JSON,
+        accept: str = _JSON,
         limits: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The response to a request, if it is a good one; every failure as an error of the protocol."""
@@ -225,7 +239,7 @@ class ApiServer:
                     self._address + path,
                     params=query,
                     data=None if data is None else io.BytesIO(data),
-                    headers=await self._headers(type_, renew=attempt == 2),
+                    headers={**await self._headers(renew=attempt == 2), "Accept": accept, "Content-Type": type_},
                     ssl=self._tls,
                     timeout=limits or self._call_limits,
                 ) as response:
@@ -240,13 +254,12 @@ class ApiServer:
         except aiohttp.ClientError as error:
             raise Transient(f"{method} {path}: {error}") from error
 
-    async def _headers(self, type_: str, *, renew: bool) -> dict[str, str]:
-        headers = {"Accept": _JSON, "Content-Type": type_}
-        if self._token_source is not None:
-            if self._token is None or renew:
-                self._token = await asyncio.to_thread(self._token_source)
-            headers["Authorization"] = f"Bearer {self._token}"
-        return headers
+    async def _headers(self, *, renew: bool) -> dict[str, str]:
+        if self._token_source is None:
+            return {}
+        if self._token is None or renew:
+            self._token = await asyncio.to_thread(self._token_source)
+        return {"Authorization": f"Bearer {self._token}"}
 
 
 def _selection(labels: Mapping[str, str] | None) -> dict[str, str]:

@@ -9,10 +9,9 @@ import asyncio
 import logging
 import random
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-
-import kopf
 
 from finetune_operator.api.kinds import FINETUNERUN, Kind
 from finetune_operator.core.naming import MANAGED_BY, MANAGED_BY_LABEL
@@ -20,6 +19,14 @@ from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.news import Told
 
 from .credentials import Credentials
+
+_OFFICIAL = "kubernetes"
+if _OFFICIAL not in sys.modules:  # kopf would import the official client to recognise its objects, which nobody hands it: 32 MB
+    sys.modules[_OFFICIAL] = None  # type: ignore[assignment]
+import kopf  # noqa: E402
+
+if sys.modules[_OFFICIAL] is None:
+    del sys.modules[_OFFICIAL]
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +107,7 @@ def _settings(kinds: Sequence[Kind]) -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.posting.enabled = False  # the loop writes its own Events
     settings.watching.chunk_size = _PAGE
-    settings.watching.server_timeout, settings.watching.client_timeout = 300, 330
+    settings.watching.server_timeout, settings.watching.client_timeout = 600, 630
     settings.watching.connect_timeout = settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = _BackOffs()

@@ -24,14 +24,19 @@ class Applied:
     """What came of a decision.
 
     Attributes:
-        version: of the run, as it was read or as its status was written.
+        document: the run, as it was read or as its status was written.
         made: the objects that this very call has made.
         refused: the effects that the API refuses for good, for the next decision to tell the user.
     """
 
-    version: str
+    document: Object
     made: tuple[Object, ...] = ()
     refused: Mapping[Ref, Refused] = field(default_factory=dict)
+
+    @property
+    def version(self) -> str:
+        """Of the run."""
+        return str(self.document["metadata"]["resourceVersion"])
 
 
 async def apply(cluster: Cluster, document: Object, decision: Decision, time: str) -> Applied:
@@ -46,8 +51,7 @@ async def apply(cluster: Cluster, document: Object, decision: Decision, time: st
     change = difference(run.status, decision.status)
     if change:
         patch = {"metadata": {"resourceVersion": version}, "status": change}
-        written = await cluster.patch_status(FINETUNERUN, run.namespace, run.name, patch)
-        version = written["metadata"]["resourceVersion"]
+        document = await cluster.patch_status(FINETUNERUN, run.namespace, run.name, patch)
     made, refused = [], {}
     for effect in decision.effects:
         try:
@@ -56,7 +60,7 @@ async def apply(cluster: Cluster, document: Object, decision: Decision, time: st
         except (Invalid, Forbidden) as error:
             refused[effect.ref] = Refused(error.message, isinstance(error, Forbidden))
     await asyncio.gather(*(_post(cluster, run, event, time) for event in decision.events if event.posted))
-    return Applied(version, tuple(made), refused)
+    return Applied(document, tuple(made), refused)
 
 
 async def _carry_out(cluster: Cluster, namespace: str, effect: Effect) -> bool:

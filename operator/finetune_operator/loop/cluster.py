@@ -1,4 +1,4 @@
-"""Kubernetes as the operator sees it: eight calls, two implementations.
+"""Kubernetes as the operator sees it: nine calls, two implementations.
 
 The API server's is in :mod:`finetune_operator.kube`, the embedded store's in :mod:`finetune_operator.local`; one contract suite
 (``tests/contract``) holds both to the same behaviour. Objects are plain JSON documents: the operator must carry fields that
@@ -44,6 +44,10 @@ class Cluster(Protocol):
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         """One object. Raises ``NotFound``."""
+        ...
+
+    async def get_metadata(self, kind: Kind, namespace: str | None, name: str) -> Object:
+        """One object with nothing but its ``metadata``: for large ones that only have to be there. Raises ``NotFound``."""
         ...
 
     async def list(

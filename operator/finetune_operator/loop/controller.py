@@ -75,9 +75,8 @@ class Controller:
         Raises:
             ApiError: a call failed; the pass is to be repeated.
         """
-        try:
-            document = await self._cluster.get(FINETUNERUN, *key)
-        except NotFound:
+        document = self._news.take(key) or await self._read(key)
+        if document is None:
             self._news.forget(key)
             return None
         began = asyncio.get_running_loop().time()
@@ -93,6 +92,24 @@ class Controller:
             await apply(self._cluster, document, hold_without_right(run, error.message, now), stamp(now))
             raise
         decision = plan(run, observed, now)
+        applied = await self._carry_out(key, document, decision, now)
+        if self._witness is not None:
+            self._witness(run, decision, asyncio.get_running_loop().time() - began)
+        if applied.refused:
+            document = await self._cluster.get(FINETUNERUN, *key)
+            decision = plan(Run.parse(document), replace(observed, refused=applied.refused), now)
+            told = await apply(self._cluster, document, replace(decision, effects=()), stamp(now))
+            missed = self._news.passed(key, _active(run, decision), applied.version, told.document)
+            return 0.0 if missed else settings.retry_seconds
+        return self._next(run, decision, version, applied)
+
+    async def _read(self, key: Key) -> Object | None:
+        try:
+            return await self._cluster.get(FINETUNERUN, *key)
+        except NotFound:
+            return None
+
+    async def _carry_out(self, key: Key, document: Object, decision: Decision, now: datetime) -> Applied:
         children = [one.manifest for one in decision.effects if isinstance(one, Create) and one.ref.kind in CHILD_KINDS]
         for child in children:
             self._news.making(key, child)
@@ -100,20 +117,12 @@ class Controller:
         for child in children:
             if child not in applied.made:
                 self._news.not_made(key, child)
-        if self._witness is not None:
-            self._witness(run, decision, asyncio.get_running_loop().time() - began)
-        if applied.refused:
-            document = await self._cluster.get(FINETUNERUN, *key)
-            decision = plan(Run.parse(document), replace(observed, refused=applied.refused), now)
-            told = await apply(self._cluster, document, replace(decision, effects=()), stamp(now))
-            missed = self._news.passed(key, _active(run, decision), version, applied.version, told.version)
-            return 0.0 if missed else settings.retry_seconds
-        return self._next(run, decision, version, applied)
+        return applied
 
     def _next(self, run: Run, decision: Decision, version: str, applied: Applied) -> float | None:
         """When to look again: at once if the pass missed something, or has made what no watch tells of."""
         key = (run.namespace, run.name)
-        missed = self._news.passed(key, _active(run, decision), version, applied.version)
+        missed = self._news.passed(key, _active(run, decision), version, applied.document)
         if missed or any(kind_of(manifest) not in CHILD_KINDS for manifest in applied.made):
             return 0.0
         return decision.again_in

@@ -1,7 +1,7 @@
 """What the watches have told of each run that is under way, so that an event which says nothing new wakes nobody.
 
-It is a saving, never the truth: a pass reads the run and its children from the cluster, and every resync begins by forgetting. Pods
-are taken as told only for an attempt whose child this process has made itself, with no break of the watch since: a deletion during a
+It is a saving, never the truth: a pass reads the children from the cluster, what it decides upon an old run is refused, and every
+resync begins by forgetting. Pods are taken as told only for an attempt whose child this process has made itself, with no break of the watch since: a deletion during a
 break is never told. A child's life is a dozen events, of which decisions notice five.
 """
 
@@ -31,6 +31,10 @@ _COUNTERS = frozenset({
     "active", "ready", "succeeded", "failed", "terminating", "uncountedTerminatedPods", "startTime", "completionTime", "jobsStatus",
 })  # fmt: skip
 """What the status of a Job or TrainJob says of its pods, which say it earlier and better themselves."""
+_ON_THE_WAY = frozenset({"ContainerCreating", "PodInitializing"})
+"""What a kubelet says of containers that start as all do."""
+RUNNING_SECONDS = 0.25
+"""From a pod's start to the look at it. Nobody waits for that news, and the end of a short one comes with it."""
 _NOISE = frozenset({"resourceVersion", "managedFields", "generation"})
 
 
@@ -40,6 +44,10 @@ class _Run:
 
     versions: tuple[str, ...] = ()
     """Of the object itself: those that the last pass has read or written."""
+    heard: bool = False
+    """Whether a watch has told of the object since everything was forgotten: without one, nobody would tell of a change."""
+    document: str | None = None
+    """The object as the last pass has left it, as JSON: a tenth of what it is as dictionaries."""
     news: str | None = None
     """The version that was told while a pass was under way."""
     children: dict[str, tuple[_Attempt, int]] = field(default_factory=dict)
@@ -72,10 +80,27 @@ class News:
         """Take note of a version of the run; whether a pass has to look at it. Of a ``busy`` one :meth:`passed` will tell."""
         self._settled.discard(key)
         found = self._runs.setdefault(key, _Run())
+        found.heard = True
         if busy:
             found.news = version
             return False
-        return version not in found.versions
+        if version in found.versions:
+            return False
+        found.document = None
+        return True
+
+    def take(self, key: Key) -> Object | None:
+        """The run as the last pass has left it, once, if nobody has told of a change; whoever wants more reads it from the cluster.
+
+        A decision upon one that has changed meanwhile comes to nothing: it begins with a write of the status, which the API server
+        refuses for any version but its own.
+        """
+        found = self._runs.get(key)
+        if found is None or found.document is None:
+            return None
+        text, found.document = found.document, None
+        document: Object = json.loads(text)
+        return document
 
     def of_child(self, key: Key, kind: Kind, item: Object, told: Told, *, busy: bool) -> Wake:
         """Take note of a child or pod; when to look at what it says. A ``busy`` pass may just be making it."""
@@ -116,21 +141,24 @@ class News:
             return None  # nothing at all was told of it: perhaps nobody watches
         return tuple(sorted(told, key=lambda pod: (pod.rank, pod.name)))
 
-    def passed(self, key: Key, active: Iterable[StageRecord], *versions: str) -> bool:
+    def passed(self, key: Key, active: Iterable[StageRecord], read: str, left: Object) -> bool:
         """A pass is over; whether the run was told to have changed meanwhile.
 
         Args:
             key: the run.
             active: its stages that have a child and have not ended.
-            versions: those that the pass has read and written.
+            read: the version that the pass began with.
+            left: the run as the pass has left it.
         """
         if key in self._settled:
             return False
         found = self._runs.setdefault(key, _Run())
         found.active = frozenset((record.name, str(record.this_attempt)) for record in active)
-        found.versions = versions
-        missed = found.news is not None and found.news not in versions
+        found.versions = (read, left["metadata"]["resourceVersion"])
+        missed = found.news is not None and found.news not in found.versions
         found.news = None
+        metadata = {name: value for name, value in left["metadata"].items() if name != "managedFields"}
+        found.document = None if missed or not found.heard else json.dumps(left | {"metadata": metadata}, separators=(",", ":"))
         return missed
 
     def forget(self, key: Key) -> None:
@@ -150,16 +178,24 @@ def _attempt_of(item: Object) -> _Attempt:
 
 
 def _when(before: PodReport | None, pod: PodReport) -> Wake:
-    """When to look at a pod: that it is there or has a node is expected, but something may keep it from starting next."""
-    if before is None:
-        return STARTING_SECONDS if replace(pod, placed=False) == PodReport(pod.name, pod.rank, created_at=pod.created_at) else 0.0
-    if before == pod:
-        return None
-    return STARTING_SECONDS if before == replace(pod, placed=before.placed) else 0.0
+    """When to look at a pod. All are made, get a node and start: what may keep one from that is looked for within seconds."""
+    was = _plain(before) if before else PodReport(pod.name, pod.rank, created_at=pod.created_at)
+    is_ = _plain(pod)
+    if is_ == was:
+        return STARTING_SECONDS if before is None else None
+    if replace(is_, placed=was.placed) == was:
+        return STARTING_SECONDS
+    started = pod.phase == "Running" and replace(is_, placed=was.placed, phase=was.phase) == was
+    return RUNNING_SECONDS if started else 0.0
+
+
+def _plain(pod: PodReport) -> PodReport:
+    return replace(pod, waiting="", waiting_message="") if pod.waiting in _ON_THE_WAY else pod
 
 
 def _mark(item: Mapping[str, Any]) -> int:
     """What tells two states of a Job or TrainJob apart, as far as decisions read them."""
     metadata = {name: value for name, value in item["metadata"].items() if name not in _NOISE}
     status = {name: value for name, value in (item.get("status") or {}).items() if name not in _COUNTERS}
+    status["conditions"] = [one for one in status.get("conditions") or () if one.get("status") == "True"]
     return hash(json.dumps([metadata, (item.get("spec") or {}).get("suspend"), status], sort_keys=True))

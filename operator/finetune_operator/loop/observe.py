@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
-from finetune_operator.api.kinds import POD
+from finetune_operator.api.kinds import CONFIGMAP, POD
 from finetune_operator.core import naming
 from finetune_operator.core.observation import (
     REMOVABLE,
@@ -54,7 +54,7 @@ async def observe(
     Raises:
         ApiError: a read failed; the caller tries again later.
     """
-    refs, stages = needs(run), active_stages(run)
+    refs, stages = needs(run, settings), active_stages(run)
     found = await asyncio.gather(*(_get(cluster, run.namespace, ref) for ref in refs))
     objects = {ref: item for ref, item in zip(refs, found, strict=True) if item is not None}
     reports = await asyncio.gather(*(_pods(cluster, run, record, objects.get(child_ref(record)), told) for record in stages))
@@ -71,8 +71,9 @@ async def observe(
 
 
 async def _get(cluster: Cluster, namespace: str, ref: Ref) -> Object | None:
+    read = cluster.get_metadata if ref.kind == CONFIGMAP else cluster.get  # one holds the training program
     try:
-        return await cluster.get(ref.kind, namespace, ref.name)
+        return await read(ref.kind, namespace, ref.name)
     except NotFound:
         return None
 

@@ -22,7 +22,7 @@ def run_of(world: World) -> Run:
 def observed(world: World, **changes: Any) -> Observed:
     """What is seen of the world, with changes."""
     run = run_of(world)
-    found = {ref: world.objects[ref] for ref in needs(run) if ref in world.objects}
+    found = {ref: world.objects[ref] for ref in needs(run, SETTINGS) if ref in world.objects}
     pods = {
         record.name: world.pods_of(record.child_kind, record.child_name, record.name)
         for record in run.stages.values()

@@ -198,9 +198,12 @@ def test_a_child_that_is_held_before_the_run_says_so_is_left_alone() -> None:
 
 def test_nothing_is_read_of_a_run_that_has_ended() -> None:
     world = World.new()
-    assert needs(run_of(world)) == ()
+    assert [ref.name for ref in needs(run_of(world), SETTINGS)] == [
+        "finetune-stage",
+        f"finetune-entry-{SETTINGS.entry_digest[:16]}",
+    ]
     go(world)
-    assert len(needs(run_of(world))) == 3
+    assert len(needs(run_of(world), SETTINGS)) == 3
     world.settle()
-    assert needs(run_of(world)) == ()
+    assert needs(run_of(world), SETTINGS) == ()
     assert active_stages(run_of(world)) == ()

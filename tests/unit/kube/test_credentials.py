@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from finetune_operator.kube import credentials
 from finetune_operator.kube.credentials import NoCredentials, load_credentials
 
 
@@ -49,3 +52,31 @@ def test_a_broken_entry_is_told_without_its_content(
 def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(NoCredentials, match="set KUBECONFIG, or run in a pod"):
         load_credentials(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(("host", "address"), [("10.0.0.1", "https://10.0.0.1:443"), ("fd00::1", "https://[fd00::1]:443")])
+def test_a_pod_is_its_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, address: str) -> None:
+    monkeypatch.setattr(credentials, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(NoCredentials, match="KUBERNETES_SERVICE_HOST"):
+        load_credentials()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    with pytest.raises(NoCredentials, match="namespace"):
+        load_credentials()
+    (tmp_path / "namespace").write_text("team\n")
+    (tmp_path / "token").write_text("first\n")
+    found = load_credentials()
+    assert (found.address, found.namespace, found.authority, found.verified) == (address, "team", str(tmp_path / "ca.crt"), True)
+    assert found.token is not None
+    assert found.token() == "first"
+    (tmp_path / "token").write_text("renewed")
+    assert found.token() == "renewed"
+
+
+def test_the_operator_does_without_the_official_client() -> None:
+    """It is a third of its memory, and in a pod nothing needs it."""
+    program = (
+        "import sys, finetune_operator.kube.command; print(sorted(name for name in sys.modules if name.startswith('kubernetes')))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -34,6 +34,7 @@ from .transaction import Transaction
 from .wakeups import Wakeups
 
 _LOG_POLL_SECONDS = 0.2
+_IDENTITY = ("apiVersion", "kind", "metadata")
 
 
 class Store:
@@ -77,6 +78,10 @@ class Store:
             raise refusals.not_found(kind, name)
         obj: Object = json.loads(body)
         return obj
+
+    async def get_metadata(self, kind: Kind, namespace: str | None, name: str) -> Object:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.get_metadata`."""
+        return {key: value for key, value in (await self.get(kind, namespace, name)).items() if key in _IDENTITY}
 
     async def list(
         self,
