@@ -136,6 +136,7 @@ class Cluster:
     def _service_account(self, namespace: str) -> Path:
         """The files that a kubelet would put into the operator's pod. It may do everything; by its name the audit log tells it."""
         metadata = {"name": "operator", "namespace": namespace}
+        self.api.close()  # the server ends a connection that says nothing for minutes
         self.api.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
         group = "rbac.authorization.k8s.io"
         self.api.create({
