@@ -56,7 +56,7 @@ class BrokenWire:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self.inner, name)
-        if name not in (*_WRITES, "get", "list", "pod_log"):
+        if name not in (*_WRITES, "get", "get_metadata", "list", "pod_log"):
             return call
 
         async def made(*args: Any, **kwargs: Any) -> Any:
@@ -152,6 +152,24 @@ async def test_a_run_without_faults_needs_few_writes_and_then_none(store: Store)
     before = wire.writes.copy()
     await Controller(wire, everywhere, clock=lambda: NOW).reconcile(KEY)
     assert wire.writes == before
+
+
+async def test_the_end_of_a_child_may_be_told_before_that_of_its_pods(store: Store) -> None:
+    """Each kind is watched by itself. What is never told here is what the pods say."""
+    controller = Controller(store, everywhere, clock=lambda: NOW)
+    somebody = {"name": "p", "namespace": "team", "uid": "p", "labels": {"finetunerun.io/run": "another"}}
+    controller.hear(POD, {"metadata": somebody}, "ADDED")
+    for _ in range(40):
+        await controller.reconcile(KEY)
+        run = Run.parse(await store.get(FINETUNERUN, *KEY))
+        if run.ended:
+            break
+        for kind in (FINETUNERUN, JOB, TRAINJOB):
+            for item in (await store.list(kind, "team")).items:
+                controller.hear(kind, item, "MODIFIED")
+        await finish_children(store)
+    assert run.status["phase"] == "Succeeded"
+    assert not any(record.failures for record in run.stages.values())
 
 
 def _children_made(wire: BrokenWire) -> dict[tuple[str, str], int]:

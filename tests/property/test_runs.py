@@ -69,7 +69,12 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def a_pass(self) -> None:
-        self.carry_out(self.world.decide(self.now))
+        """Nobody is woken by its own writing, so that it must leave nothing to a second one that sees the same."""
+        decision = self.world.decide(self.now)
+        self.carry_out(decision)
+        if not decision.effects and decision.again_in != 0.0:
+            again = self.world.decide(self.now)
+            assert (again.status, again.effects) == (decision.status, ())
 
     @rule(calls=st.integers(0, 3))
     def a_pass_that_is_cut_off(self, calls: int) -> None:

@@ -130,6 +130,14 @@ def test_pods_are_taken_as_told_only_for_children_of_our_own_making(news: News) 
     assert news.pods(KEY, RECORD) == ()
 
 
+def test_pods_that_nobody_may_watch_are_asked_for(news: News) -> None:
+    news.making(KEY, job())
+    news.of_child(KEY, JOB, job(), "ADDED", busy=False)
+    assert news.pods(KEY, RECORD) is None, "the watch of pods may be forbidden"
+    news.of_child(("team", "other"), POD, pod("q"), "ADDED", busy=False)
+    assert news.pods(KEY, RECORD) == ()
+
+
 @pytest.mark.parametrize("told", [None, "ADDED"])
 def test_a_break_of_the_watch_ends_the_trust(news: News, told: Any) -> None:
     """A pod that was deleted during the break is never told; the next list tells those that are there once more."""

@@ -65,18 +65,20 @@ def launch(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
     _create(draft, stage, record)
 
 
-def _create(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
+def _create(draft: Draft, stage: ProgramStage, record: StageRecord) -> bool:
+    """Make the child, unless nobody could do anything with it: then the stage is blocked."""
     run, needs, trainer = draft.view, stage.pod(draft.view), draft.observed.settings.trainer
     if stage.kind == "Job":
         build = children.job(run, record, stage.program, needs)
     elif trainer is None or not trainer.supported:
         reason = reasons.TRAINER_NOT_INSTALLED if trainer is None else reasons.TRAINER_UNSUPPORTED
         draft.block(record, reason, reason.meaning)
-        return
+        return False
     else:
         build = trainjob(run, record, needs, trainer)
     draft.effects.append(Create(build, child_ref(record)))
     draft.look_again(STARTING_SECONDS)
+    return True
 
 
 def _follow(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
@@ -113,10 +115,8 @@ def _follow_absent(draft: Draft, stage: ProgramStage, record: StageRecord) -> No
             _create(draft, stage, record)
         else:
             fail_attempt(draft, stage, record, Diagnosis(reason, refused.message))
-    elif not draft.suspended:
-        if record.reason in reasons.CONTROL_REASONS:  # it stands until the child is there
-            draft.block(record, reasons.CONTROL_REASONS[record.reason], record.message or "")
-        _create(draft, stage, record)
+    elif not draft.suspended and _create(draft, stage, record) and record.reason in reasons.CONTROL_REASONS:
+        draft.block(record, reasons.CONTROL_REASONS[record.reason], record.message or "")  # it stands until the child is there
 
 
 def _is_ours(draft: Draft, stage: ProgramStage, record: StageRecord, child: Object) -> bool:

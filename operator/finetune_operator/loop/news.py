@@ -75,6 +75,7 @@ class News:
         self._runs: dict[Key, _Run] = {}
         self._settled: set[Key] = set()
         self._breaks = 0
+        self._pods_are_told = False
 
     def of_run(self, key: Key, version: str, *, busy: bool) -> bool:
         """Take note of a version of the run; whether a pass has to look at it. Of a ``busy`` one :meth:`passed` will tell."""
@@ -113,6 +114,7 @@ class News:
             found.pods.pop(uid, None)
             return 0.0 if matters else None
         if kind == POD:
+            self._pods_are_told = True
             before = found.pods.get(uid)
             if told is None or (told == "ADDED" and before is not None):
                 self._breaks += 1
@@ -137,8 +139,9 @@ class News:
         if found is None or found.born.get(attempt) != self._breaks:
             return None
         told = [pod.report for pod in found.pods.values() if pod.attempt == attempt]
-        if not told and not any(child == attempt for child, _ in found.children.values()):
-            return None  # nothing at all was told of it: perhaps nobody watches
+        watched = self._pods_are_told and any(child == attempt for child, _ in found.children.values())
+        if not told and not watched:
+            return None  # nothing at all was told: perhaps nobody watches, or nobody may
         return tuple(sorted(told, key=lambda pod: (pod.rank, pod.name)))
 
     def passed(self, key: Key, active: Iterable[StageRecord], read: str, left: Object) -> bool:

@@ -81,7 +81,7 @@ async def _get(cluster: Cluster, namespace: str, ref: Ref) -> Object | None:
 async def _pods(
     cluster: Cluster, run: Run, record: StageRecord, child: Object | None, told: Callable[[StageRecord], Pods | None]
 ) -> Pods:
-    if child is not None and child_state(child) is not ChildState.FAILED:  # why it failed is asked live
+    if child is not None and child_state(child) in (ChildState.ACTIVE, ChildState.SUSPENDED):  # how it ended is asked live
         known = told(record)
         if known is not None:
             return known

@@ -142,6 +142,14 @@ def test_without_a_trainer_that_is_known_the_run_waits_and_says_why(trainer: Tra
     assert condition(decision.status, "Stalled") == ("True", reason)
 
 
+def test_what_is_said_of_trainer_is_said_of_the_one_that_is_there_now() -> None:
+    world = at_training()
+    for trainer, reason in ((None, "TrainerNotInstalled"), (Trainer("podSpecOverrides", False, False), "TrainerUnsupported")):
+        decision = world.decide(settings=replace(CLUSTER, trainer=trainer))
+        assert condition(decision.status, "Stalled") == ("True", reason)
+        world.write_status(decision.status)
+
+
 def test_a_trainer_that_was_exchanged_between_two_looks_costs_no_attempt() -> None:
     world = at_training()
     place = replace(CLUSTER, trainer=TRAINERS["2.1"])
