@@ -89,7 +89,7 @@ async def process_node(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            api.delete(manifest)
+            await calls.make(api.delete, manifest)
 
 
 class _Calls:
@@ -100,9 +100,13 @@ class _Calls:
         self._one = asyncio.Lock()
 
     async def make(self, call: Callable[..., T], *arguments: object) -> T:
-        """One call, in a thread, after those before it."""
+        """One call, in a thread, after those before it; one whose caller is cancelled still ends before the next."""
         async with self._one:
-            return await asyncio.to_thread(call, *arguments)
+            work = asyncio.create_task(asyncio.to_thread(call, *arguments))
+            try:
+                return await asyncio.shield(work)
+            finally:
+                await asyncio.wait((work,))
 
     async def try_to(self, call: Callable[..., object], *arguments: object) -> None:
         """The same; it does not matter if it is refused: another look follows."""
@@ -167,7 +171,8 @@ async def _place(server: ApiServer, calls: _Calls, namespace: str, node: str, ma
                 if _fits(pod, machine, provided):
                     await calls.try_to(calls.api.call, "POST", *_binding(pod, node))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), _LOOK_SECONDS)
+                async with asyncio.timeout(_LOOK_SECONDS):  # wait_for would lose a cancellation that comes with a change
+                    await changed.wait()
 
 
 def _class_exists(api: Api, claim: Object) -> bool:

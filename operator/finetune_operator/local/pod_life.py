@@ -131,7 +131,8 @@ class PodLife:
         """Say what the pod waits for, and wait a moment. False if it is not wanted any more."""
         await self._patch({"phase": "Pending", **status})
         try:
-            await asyncio.wait_for(self._stopped.wait(), _RETRY_SECONDS)
+            async with asyncio.timeout(_RETRY_SECONDS):
+                await self._stopped.wait()
         except TimeoutError:
             return True
         return False

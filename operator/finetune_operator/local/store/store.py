@@ -348,7 +348,8 @@ def _bookmark(kind: Kind, position: int) -> Object:
 
 async def _happens(event: asyncio.Event, seconds: float | None) -> bool:
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     except TimeoutError:
         return False
     return True
