@@ -1,4 +1,4 @@
-"""Kubernetes as the operator sees it: nine calls, two implementations.
+"""Kubernetes as the operator sees it: ten calls, two implementations.
 
 The API server's is in :mod:`finetune_operator.kube`, the embedded store's in :mod:`finetune_operator.local`; one contract suite
 (``tests/contract``) holds both to the same behaviour. Objects are plain JSON documents: the operator must carry fields that
