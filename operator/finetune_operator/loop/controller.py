@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind, kind_of
+from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind
 from finetune_operator.core import naming
 from finetune_operator.core.decision import Create, Decision
 from finetune_operator.core.observation import Observed, active_stages
@@ -120,10 +120,11 @@ class Controller:
         return applied
 
     def _next(self, run: Run, decision: Decision, version: str, applied: Applied) -> float | None:
-        """When to look again: at once if the pass missed something, or has made what no watch tells of."""
+        """When to look again: at once if the pass missed something, or somebody has just made what no watch tells of."""
         key = (run.namespace, run.name)
         missed = self._news.passed(key, _active(run, decision), version, applied.document)
-        if missed or any(kind_of(manifest) not in CHILD_KINDS for manifest in applied.made):
+        unwatched = any(isinstance(effect, Create) and effect.ref.kind not in CHILD_KINDS for effect in decision.effects)
+        if missed or unwatched:
             return 0.0
         return decision.again_in
 

@@ -1,0 +1,58 @@
+"""What a key waits for, and what a pass makes superfluous."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from finetune_operator.api.kinds import JOB
+from finetune_operator.core.observation import Complaint, Ref
+from finetune_operator.loop import complaints
+from finetune_operator.loop.complaints import Complaints
+from finetune_operator.loop.queue import KeyedQueue
+
+
+async def test_what_a_key_would_have_come_for_later_is_done_now() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add_after("a", 0.05)
+    queue.add("a")
+    queue.done(await queue.get())
+    await asyncio.sleep(0.1)
+    assert len(queue) == 0
+
+
+async def test_what_is_asked_for_during_the_work_comes_after_it() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add("a")
+    key = await queue.get()
+    queue.add("a")
+    queue.add_after("a", 0.05)
+    queue.covered("a")
+    queue.done(key)
+    assert len(queue) == 0, "what came before the work began to read is covered by it"
+    await asyncio.sleep(0.1)
+    assert len(queue) == 1, "a later look is not"
+
+
+async def test_events_are_asked_for_within_bounds(monkeypatch: Any) -> None:
+    asked: list[str] = []
+
+    async def answer(_cluster: Any, _namespace: str, about: Any, _now: Any) -> Any:
+        asked.extend(ref.name for ref in about)
+        return {ref: (Complaint("FailedCreate", ref.name),) for ref in about}
+
+    monkeypatch.setattr(complaints, "complaints", answer)
+    seconds = 0.0
+    ask = Complaints(lambda: seconds)
+
+    async def hear(*names: str) -> list[str]:
+        found = await ask(None, "team", [Ref(JOB, name) for name in names], datetime.now(UTC))  # type: ignore[arg-type]
+        return [ref.name for ref in found]
+
+    assert await hear("a", "b", "c", "d", "e", "f") == ["a", "b", "c", "d", "e"]
+    assert await hear("a", "f") == ["a"], "what was heard last is as good"
+    assert asked == ["a", "b", "c", "d", "e"]
+    seconds = 2.0
+    assert await hear("f", "a") == ["f", "a"]
+    assert asked[5:] == ["f"]
