@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.api.kinds import FINETUNERUN, JOB, POD
+from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, Kind
 from finetune_operator.core.attempt import STARTING_SECONDS
+from finetune_operator.core.observation import PodReport
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Settings
 from finetune_operator.loop.controller import Controller
-from finetune_operator.loop.news import RUNNING_SECONDS, News
+from finetune_operator.loop.news import RUNNING_SECONDS, TOGETHER_SECONDS, News
 from world import NOW, SETTINGS, World
 
 KEY = ("team", "demo")
 LABELS = {"finetunerun.io/run": "demo", "finetunerun.io/stage": "dataset", "finetunerun.io/attempt": "1.1"}
-RECORD = StageRecord("dataset", attempt=1)
+RECORD = StageRecord("dataset", attempt=1, state="Running")
 Object = dict[str, Any]
 
 
@@ -45,6 +46,18 @@ def left(version: str) -> Object:
 @pytest.fixture
 def news() -> News:
     return News()
+
+
+def under_way(news: News, child: Object) -> None:
+    """An attempt as a watch tells of it that this process has begun."""
+    news.making(KEY, child)
+    news.of_child(KEY, JOB, child, "ADDED", busy=False)
+    news.of_child(KEY, POD, pod(phase="Running", node="n"), "ADDED", busy=False)
+
+
+def pods_told(news: News) -> tuple[PodReport, ...] | None:
+    told = news.attempt(KEY, RECORD)
+    return told.pods if told else None
 
 
 def test_what_counts_pods_is_no_news_of_a_child(news: News) -> None:
@@ -74,7 +87,8 @@ def test_a_pod_that_begins_as_all_do_is_no_news(news: News) -> None:
     assert news.of_child(KEY, POD, pod(node="n"), "MODIFIED", busy=False) == STARTING_SECONDS
     assert news.of_child(KEY, POD, pod(node="n"), "MODIFIED", busy=False) is None
     news.making(KEY, job())
-    assert [report.placed for report in news.pods(KEY, RECORD) or ()] == [True]
+    news.of_child(KEY, JOB, job(), "ADDED", busy=False)
+    assert [report.placed for report in pods_told(news) or ()] == [True]
     assert news.of_child(KEY, POD, pod("q", phase="Failed"), "ADDED", busy=False) == 0.0
 
 
@@ -89,6 +103,14 @@ def test_a_container_that_cannot_start_is_news_at_once(news: News) -> None:
     assert news.of_child(KEY, POD, waits("ErrImagePull"), "MODIFIED", busy=False) == 0.0
     assert news.of_child(KEY, POD, waits("ContainerCreating"), "MODIFIED", busy=False) == 0.0
     assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False) == RUNNING_SECONDS
+    assert news.of_child(KEY, POD, pod(phase="Succeeded", node="n"), "MODIFIED", busy=False) == 0.0
+
+
+def test_ends_that_come_together_are_looked_at_together(news: News) -> None:
+    news.passed(KEY, [RECORD, RECORD.but(name="model")], "1", left("1"))
+    assert news.of_child(KEY, POD, pod(phase="Succeeded", node="n"), "MODIFIED", busy=False) == TOGETHER_SECONDS
+    assert news.of_child(KEY, POD, pod(phase="Failed", node="n"), "MODIFIED", busy=False) == 0.0
+    news.passed(KEY, [RECORD], "2", left("2"))
     assert news.of_child(KEY, POD, pod(phase="Succeeded", node="n"), "MODIFIED", busy=False) == 0.0
 
 
@@ -115,39 +137,86 @@ def test_an_annotation_and_progress_are_news(news: News) -> None:
     assert news.of_child(KEY, JOB, job(trainerStatus={"progressPercentage": 3}), "MODIFIED", busy=False) == 0.0
 
 
-def test_pods_are_taken_as_told_only_for_children_of_our_own_making(news: News) -> None:
+def test_an_attempt_is_taken_as_told_only_if_its_child_is_of_our_own_making(news: News) -> None:
+    news.of_child(KEY, JOB, job(), "ADDED", busy=False)
     news.of_child(KEY, POD, pod(), "ADDED", busy=False)
-    assert news.pods(KEY, RECORD) is None, "somebody else made the child: pods may have come and gone before"
+    assert news.attempt(KEY, RECORD) is None, "somebody else made the child: pods may have come and gone before"
     news.making(KEY, job())
-    assert [report.phase for report in news.pods(KEY, RECORD) or ()] == ["Pending"]
+    assert [report.phase for report in pods_told(news) or ()] == ["Pending"]
     assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False) == RUNNING_SECONDS
     assert news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False) is None
-    assert [report.phase for report in news.pods(KEY, RECORD) or ()] == ["Running"]
-    assert news.pods(KEY, RECORD.but(attempt=2)) is None
+    assert [report.phase for report in pods_told(news) or ()] == ["Running"]
+    assert news.attempt(KEY, RECORD.but(attempt=2)) is None
     news.of_child(KEY, POD, pod(), "DELETED", busy=False)
-    assert news.pods(KEY, RECORD) is None, "nothing is told of the attempt any more"
-    news.of_child(KEY, JOB, job(), "ADDED", busy=False)
-    assert news.pods(KEY, RECORD) == ()
+    assert pods_told(news) == ()
+    news.of_child(KEY, JOB, job(), "DELETED", busy=False)
+    assert news.attempt(KEY, RECORD) is None, "nothing is told of the attempt any more"
+
+
+def test_a_child_as_told_is_what_decisions_read_of_it(news: News) -> None:
+    child = job(active=1, conditions=[{"type": "Suspended", "status": "False"}], trainerStatus={"progressPercentage": 3})
+    child["metadata"] |= {"annotations": {"a": "b"}, "ownerReferences": [{"uid": "run"}], "managedFields": [{}], "generation": 2}
+    child["spec"] = {"suspend": False, "template": {}}
+    under_way(news, child)
+    told = news.attempt(KEY, RECORD)
+    assert told is not None
+    assert told.child == {
+        "metadata": {
+            "name": "demo-dataset-1-1", "namespace": "team", "uid": "j", "labels": LABELS, "annotations": {"a": "b"},
+            "ownerReferences": [{"uid": "run"}],
+        },
+        "spec": {"suspend": False}, "status": {"conditions": [], "trainerStatus": {"progressPercentage": 3}},
+    }  # fmt: skip
+
+
+def holds(condition: str) -> Object:
+    return job(conditions=[{"type": condition, "status": "True"}])
+
+
+@pytest.mark.parametrize("child", [holds("Complete"), holds("Failed"), holds("Suspended"), job() | {"spec": {"suspend": True}}])
+def test_a_child_that_has_ended_or_is_held_is_asked_for(news: News, child: Object) -> None:
+    """Its word may come before that of its pods."""
+    under_way(news, job())
+    assert news.attempt(KEY, RECORD) is not None
+    news.of_child(KEY, JOB, child, "MODIFIED", busy=False)
+    assert news.attempt(KEY, RECORD) is None
+
+
+def test_what_went_wrong_is_asked_for(news: News) -> None:
+    under_way(news, job())
+    news.of_child(KEY, POD, pod(phase="Failed", node="n"), "MODIFIED", busy=False)
+    assert news.attempt(KEY, RECORD) is None
+    leaves = pod(phase="Running", node="n")
+    leaves["metadata"]["deletionTimestamp"] = "2026-11-21T10:00:00Z"
+    news.of_child(KEY, POD, leaves, "MODIFIED", busy=False)
+    assert news.attempt(KEY, RECORD) is None
+    news.of_child(KEY, POD, pod(phase="Running", node="n"), "MODIFIED", busy=False)
+    assert news.attempt(KEY, RECORD) is not None
+    assert news.attempt(KEY, RECORD.but(state="Retrying")) is None, "its child is being removed"
+    news.of_child(KEY, JOB, job("of somebody else"), "ADDED", busy=False)
+    assert news.attempt(KEY, RECORD) is None
 
 
 def test_pods_that_nobody_may_watch_are_asked_for(news: News) -> None:
     news.making(KEY, job())
     news.of_child(KEY, JOB, job(), "ADDED", busy=False)
-    assert news.pods(KEY, RECORD) is None, "the watch of pods may be forbidden"
+    assert news.attempt(KEY, RECORD) is None, "the watch of pods may be forbidden"
     news.of_child(("team", "other"), POD, pod("q"), "ADDED", busy=False)
-    assert news.pods(KEY, RECORD) == ()
+    assert pods_told(news) == ()
 
 
 @pytest.mark.parametrize("told", [None, "ADDED"])
-def test_a_break_of_the_watch_ends_the_trust(news: News, told: Any) -> None:
-    """A pod that was deleted during the break is never told; the next list tells those that are there once more."""
+@pytest.mark.parametrize("kind", [JOB, POD])
+def test_a_break_of_a_watch_ends_the_trust(news: News, told: Any, kind: Kind) -> None:
+    """What was deleted during the break is never told; the next list tells those that are there once more."""
+    other: Object = pod("q") if kind == POD else job("k")
+    under_way(news, job())
+    news.of_child(("team", "other"), kind, other, "ADDED", busy=False)
+    assert news.attempt(KEY, RECORD) is not None
+    news.of_child(("team", "other"), kind, other, told, busy=False)
+    assert news.attempt(KEY, RECORD) is None
     news.making(KEY, job())
-    news.of_child(KEY, POD, pod(), "ADDED", busy=False)
-    news.of_child(("team", "other"), POD, pod("q"), "ADDED", busy=False)
-    news.of_child(("team", "other"), POD, pod("q"), told, busy=False)
-    assert news.pods(KEY, RECORD) is None
-    news.making(KEY, job())
-    assert news.pods(KEY, RECORD) is not None
+    assert news.attempt(KEY, RECORD) is not None
 
 
 def test_our_own_writing_wakes_nobody(news: News) -> None:
@@ -156,6 +225,13 @@ def test_our_own_writing_wakes_nobody(news: News) -> None:
     assert not news.passed(KEY, (), "1", left("2"))
     assert not news.of_run(KEY, "2", busy=False), "told late"
     assert news.of_run(KEY, "3", busy=False), "somebody's edit"
+
+
+def test_our_own_writing_is_known_when_it_is_told_after_the_next_pass(news: News) -> None:
+    for version in range(1, 20):
+        assert not news.passed(KEY, (), str(version), left(str(version + 1)))
+    assert not any(news.of_run(KEY, str(version), busy=False) for version in (17, 18, 19, 20))
+    assert news.of_run(KEY, "2", busy=False), "so old that nobody remembers: one read more"
 
 
 def test_an_edit_during_a_pass_is_not_lost(news: News) -> None:

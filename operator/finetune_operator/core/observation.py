@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, KINDS, SERVICE_ACCOUNT, TRAINJOB, Kind
 
 from . import naming
@@ -214,17 +215,20 @@ def active_stages(run: Run) -> tuple[StageRecord, ...]:
 
 
 def log_wanted(
-    record: StageRecord, pods: Iterable[PodReport], last_report: str | None, now_stamp: str, settings: Settings
+    record: StageRecord, pods: Iterable[PodReport], last_look: str | None, now_stamp: str, settings: Settings
 ) -> str | None:
-    """The pod whose log's end the next decision needs: the one that failed, or rank 0 of a running stage when a look is due."""
+    """The pod whose log's end the next decision needs: the one that failed, or rank 0 of a running stage when a look is due.
+
+    One that has just begun has said nothing yet; that it runs is told first.
+    """
     pods = tuple(pods)
     for pod in pods:
         if pod.failed and pod.termination is not None:
             return pod.name
     running = [pod for pod in pods if pod.phase == "Running" and pod.rank == 0]
-    if not running or record.state != "Running":
+    if not running or record.state != "Running" or record.reason == reasons.STARTING:
         return None
-    due = last_report is None or (seconds_between(last_report, now_stamp) or 0.0) >= look_seconds(record, now_stamp, settings)
+    due = last_look is None or (seconds_between(last_look, now_stamp) or 0.0) >= look_seconds(record, now_stamp, settings)
     return running[0].name if due else None
 
 

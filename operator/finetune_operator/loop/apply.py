@@ -1,22 +1,21 @@
-"""Carry out a decision: status first, if it differs, onto the version that was read; then the effects; then the Events."""
+"""Carry out a decision: status first, if it differs, onto the version that was read; then the effects."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune_operator.api.finetunerun import API_VERSION, KIND
-from finetune_operator.api.kinds import EVENT, FINETUNERUN
+from finetune_operator.api.kinds import FINETUNERUN
 from finetune_operator.core.decision import Create, Decision, Delete, Effect, Event
-from finetune_operator.core.naming import MANAGED_BY
 from finetune_operator.core.observation import Ref, Refused
 from finetune_operator.core.run import Run
 
 from .cluster import Cluster, Object
-from .errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
+from .errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
+
+Tell = Callable[[Run, Event], None]
+"""Takes the Events of what has come true."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Applied:
         return str(self.document["metadata"]["resourceVersion"])
 
 
-async def apply(cluster: Cluster, document: Object, decision: Decision, time: str) -> Applied:
-    """Do what was decided.
+async def apply(cluster: Cluster, document: Object, decision: Decision, tell: Tell) -> Applied:
+    """Do what was decided, and ``tell`` of it once the status says so.
 
     Raises:
         Conflict: the run changed since it was read: decide again.
@@ -53,13 +52,16 @@ async def apply(cluster: Cluster, document: Object, decision: Decision, time: st
         patch = {"metadata": {"resourceVersion": version}, "status": change}
         document = await cluster.patch_status(FINETUNERUN, run.namespace, run.name, patch)
     made, refused = [], {}
-    for effect in decision.effects:
-        try:
-            if await _carry_out(cluster, run.namespace, effect) and isinstance(effect, Create):
-                made.append(effect.manifest)
-        except (Invalid, Forbidden) as error:
-            refused[effect.ref] = Refused(error.message, isinstance(error, Forbidden))
-    await asyncio.gather(*(_post(cluster, run, event, time) for event in decision.events if event.posted))
+    try:
+        for effect in decision.effects:
+            try:
+                if await _carry_out(cluster, run.namespace, effect) and isinstance(effect, Create):
+                    made.append(effect.manifest)
+            except (Invalid, Forbidden) as error:
+                refused[effect.ref] = Refused(error.message, isinstance(error, Forbidden))
+    finally:
+        for event in decision.events:
+            tell(run, event)
     return Applied(document, tuple(made), refused)
 
 
@@ -90,19 +92,3 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
         else:
             patch[key] = value
     return patch
-
-
-async def _post(cluster: Cluster, run: Run, event: Event, time: str) -> None:
-    """Write an Event. It is news, not truth: one that cannot be written is left out."""
-    mark = hashlib.sha256(f"{run.uid} {time} {event}".encode()).hexdigest()[:16]
-    about = {"apiVersion": API_VERSION, "kind": KIND, "name": run.name, "namespace": run.namespace, "uid": run.uid}
-    manifest = {
-        "apiVersion": "v1", "kind": EVENT.name, "metadata": {"name": f"{run.name}.{mark}", "namespace": run.namespace},
-        "involvedObject": about, "type": event.type, "reason": event.reason, "message": event.message, "count": 1,
-        "firstTimestamp": time, "lastTimestamp": time, "source": {"component": MANAGED_BY}, "reportingComponent": MANAGED_BY,
-        "reportingInstance": MANAGED_BY,
-    }  # fmt: skip
-    try:
-        await cluster.create(manifest)
-    except ApiError:
-        return

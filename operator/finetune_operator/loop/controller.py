@@ -8,10 +8,11 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind
 from finetune_operator.core import naming
-from finetune_operator.core.decision import Create, Decision
+from finetune_operator.core.decision import Create, Decision, Event
 from finetune_operator.core.observation import Observed, active_stages
 from finetune_operator.core.plan import hold_without_right, plan
 from finetune_operator.core.run import Run, StageRecord
@@ -23,8 +24,9 @@ from .cluster import Cluster, Object
 from .complaints import Complaints
 from .errors import ApiError, Conflict, Forbidden, NotFound
 from .news import Key, News, Told
-from .observe import observe
+from .observe import Known, observe
 from .queue import KeyedQueue
+from .recorder import WRITERS, EventRecorder
 from .watch import changes
 
 SettingsSource = Callable[[str], Awaitable[Settings]]
@@ -67,6 +69,7 @@ class Controller:
         self._resync_seconds = resync_seconds
         self._news = News()
         self._complaints = Complaints()
+        self._recorder = EventRecorder(cluster)
         self.queue: KeyedQueue[Key] = KeyedQueue()
 
     async def reconcile(self, key: Key) -> float | None:
@@ -85,11 +88,10 @@ class Controller:
         self.queue.covered(key)
         try:
             settings = await self._settings(key[0])
-            observed = await observe(
-                self._cluster, run, settings, now, told=lambda record: self._news.pods(key, record), ask=self._complaints
-            )
+            known = Known(partial(self._news.attempt, key), self._complaints, self._news.looks(key))
+            observed = await observe(self._cluster, run, settings, now, known)
         except Forbidden as error:
-            await apply(self._cluster, document, hold_without_right(run, error.message, now), stamp(now))
+            await self._apply(document, hold_without_right(run, error.message, now), now)
             raise
         decision = plan(run, observed, now)
         applied = await self._carry_out(key, document, decision, now)
@@ -98,7 +100,7 @@ class Controller:
         if applied.refused:
             document = await self._cluster.get(FINETUNERUN, *key)
             decision = plan(Run.parse(document), replace(observed, refused=applied.refused), now)
-            told = await apply(self._cluster, document, replace(decision, effects=()), stamp(now))
+            told = await self._apply(document, replace(decision, effects=()), now)
             missed = self._news.passed(key, _active(run, decision), applied.version, told.document)
             return 0.0 if missed else settings.retry_seconds
         return self._next(run, decision, version, applied)
@@ -113,11 +115,18 @@ class Controller:
         children = [one.manifest for one in decision.effects if isinstance(one, Create) and one.ref.kind in CHILD_KINDS]
         for child in children:
             self._news.making(key, child)
-        applied = await apply(self._cluster, document, decision, stamp(now))
+        applied = await self._apply(document, decision, now)
         for child in children:
             if child not in applied.made:
                 self._news.not_made(key, child)
         return applied
+
+    async def _apply(self, document: Object, decision: Decision, now: datetime) -> Applied:
+        def tell(run: Run, event: Event) -> None:
+            if event.posted:
+                self._recorder.record(run, event, stamp(now))
+
+        return await apply(self._cluster, document, decision, tell)
 
     def _next(self, run: Run, decision: Decision, version: str, applied: Applied) -> float | None:
         """When to look again: at once if the pass missed something, or somebody has just made what no watch tells of."""
@@ -222,12 +231,19 @@ class Controller:
             for kind in (FINETUNERUN, *CHILD_KINDS)
         ]
         tasks = [asyncio.create_task(job) for job in (*watches, self.resync(), *(self.work() for _ in range(workers)))]
+        writers = [asyncio.create_task(self._recorder.write()) for _ in range(WRITERS)]
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
+            await self._recorder.flush()
+            await _end(writers)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _active(run: Run, decision: Decision) -> tuple[StageRecord, ...]:

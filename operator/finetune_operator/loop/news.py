@@ -1,8 +1,8 @@
 """What the watches have told of each run that is under way, so that an event which says nothing new wakes nobody.
 
-It is a saving, never the truth: a pass reads the children from the cluster, what it decides upon an old run is refused, and every
-resync begins by forgetting. Pods are taken as told only for an attempt whose child this process has made itself, with no break of the watch since: a deletion during a
-break is never told. A child's life is a dozen events, of which decisions notice five.
+It is a saving, never the truth: what is decided upon an old run is refused, whatever went wrong or has ended is read from the cluster,
+and every resync begins by forgetting. An attempt is taken as told only if this process has made its child, and no watch had a break
+since: a deletion during a break is never told. A child's life is a dozen events, of which decisions notice five.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from finetune_operator.api.kinds import POD, Kind
 from finetune_operator.core.attempt import STARTING_SECONDS
 from finetune_operator.core.naming import ATTEMPT_LABEL, STAGE_LABEL
-from finetune_operator.core.observation import PodReport
+from finetune_operator.core.observation import ChildState, PodReport, child_state
 from finetune_operator.core.run import StageRecord
 
 from .cluster import Object
@@ -35,7 +35,19 @@ _ON_THE_WAY = frozenset({"ContainerCreating", "PodInitializing"})
 """What a kubelet says of containers that start as all do."""
 RUNNING_SECONDS = 0.25
 """From a pod's start to the look at it. Nobody waits for that news, and the end of a short one comes with it."""
+TOGETHER_SECONDS = 0.02
+"""From the good end of one of several attempts to the look at it: what begins together often ends together, and one write tells both."""
 _NOISE = frozenset({"resourceVersion", "managedFields", "generation"})
+_VERSIONS = 8
+"""Of a run, that are known to be our own: on a full cluster a watch tells of a write when the next ones are made."""
+
+
+@dataclass(frozen=True)
+class ToldAttempt:
+    """An attempt as the watches have told of it: its child, as far as decisions read it, and its pods, ranks ascending."""
+
+    child: Object
+    pods: tuple[PodReport, ...]
 
 
 @dataclass
@@ -43,17 +55,19 @@ class _Run:
     """What was told of one run."""
 
     versions: tuple[str, ...] = ()
-    """Of the object itself: those that the last pass has read or written."""
+    """Of the object itself: those that the last passes have read or written."""
     heard: bool = False
     """Whether a watch has told of the object since everything was forgotten: without one, nobody would tell of a change."""
     document: str | None = None
     """The object as the last pass has left it, as JSON: a tenth of what it is as dictionaries."""
     news: str | None = None
     """The version that was told while a pass was under way."""
-    children: dict[str, tuple[_Attempt, int]] = field(default_factory=dict)
+    children: dict[str, tuple[_Attempt, str]] = field(default_factory=dict)
+    """By uid: what decisions read of each, as JSON."""
     pods: dict[str, _Pod] = field(default_factory=dict)
     active: frozenset[_Attempt] | None = None
     """The attempts that were under way after the last pass; nothing else that belongs to the run can move it."""
+    looks: dict[str, str] = field(default_factory=dict)
     born: dict[_Attempt, int] = field(default_factory=dict)
     """Attempts whose child this process has made, and the number of breaks before."""
 
@@ -108,7 +122,10 @@ class News:
         if key in self._settled:
             return None
         found, uid = self._runs.setdefault(key, _Run()), item["metadata"]["uid"]
-        matters = busy or found.active is None or _attempt_of(item) in found.active
+        if told is None or (told == "ADDED" and uid in (found.pods if kind == POD else found.children)):
+            self._breaks += 1
+        attempt = _attempt_of(item)
+        matters = busy or found.active is None or attempt in found.active
         if told == "DELETED":
             found.children.pop(uid, None)
             found.pods.pop(uid, None)
@@ -116,14 +133,14 @@ class News:
         if kind == POD:
             self._pods_are_told = True
             before = found.pods.get(uid)
-            if told is None or (told == "ADDED" and before is not None):
-                self._breaks += 1
-            found.pods[uid] = pod = _Pod(_attempt_of(item), PodReport.parse(item))
-            return _when(before.report if before else None, pod.report) if matters else None
-        mark = _attempt_of(item), _mark(item)
-        known, found.children[uid] = found.children.get(uid), mark
-        ours = known is None and mark[0] in found.born  # it is there: whoever made it expects that
-        return 0.0 if matters and known != mark and not ours else None
+            found.pods[uid] = pod = _Pod(attempt, PodReport.parse(item))
+            wake = _when(before.report if before else None, pod.report) if matters else None
+            several = len(found.active or ()) > 1 and pod.report.phase == "Succeeded"
+            return TOGETHER_SECONDS if several and wake == 0.0 else wake
+        said = attempt, _said(item)
+        known, found.children[uid] = found.children.get(uid), said
+        ours = known is None and attempt in found.born  # it is there: whoever made it expects that
+        return 0.0 if matters and known != said and not ours else None
 
     def making(self, key: Key, child: Object) -> None:
         """This process is about to make the child of an attempt: from its first pod on, all will be told."""
@@ -133,16 +150,22 @@ class News:
         """Somebody else had made it: what became of it until now is not known."""
         self._runs.setdefault(key, _Run()).born.pop(_attempt_of(child), None)
 
-    def pods(self, key: Key, record: StageRecord) -> tuple[PodReport, ...] | None:
-        """The pods of a stage's attempt, ranks ascending; ``None`` where none was told, or not all need have been."""
+    def attempt(self, key: Key, record: StageRecord) -> ToldAttempt | None:
+        """A stage's attempt that goes its way; ``None`` where something went wrong or has ended, or not all need have been told."""
         found, attempt = self._runs.get(key), (record.name, str(record.this_attempt))
-        if found is None or found.born.get(attempt) != self._breaks:
+        if found is None or found.born.get(attempt) != self._breaks or record.state != "Running":
             return None
-        told = [pod.report for pod in found.pods.values() if pod.attempt == attempt]
-        watched = self._pods_are_told and any(child == attempt for child, _ in found.children.values())
-        if not told and not watched:
-            return None  # nothing at all was told: perhaps nobody watches, or nobody may
-        return tuple(sorted(told, key=lambda pod: (pod.rank, pod.name)))
+        children = [json.loads(said) for told, said in found.children.values() if told == attempt]
+        pods = [pod.report for pod in found.pods.values() if pod.attempt == attempt]
+        if len(children) != 1 or child_state(children[0]) is not ChildState.ACTIVE or children[0]["spec"]["suspend"]:
+            return None
+        if any(pod.failed or pod.gone for pod in pods) or not self._pods_are_told:  # perhaps nobody may watch pods
+            return None
+        return ToldAttempt(children[0], tuple(sorted(pods, key=lambda pod: (pod.rank, pod.name))))
+
+    def looks(self, key: Key) -> dict[str, str]:
+        """When the log of each pod was last asked for; whoever asks writes it down."""
+        return self._runs.setdefault(key, _Run()).looks
 
     def passed(self, key: Key, active: Iterable[StageRecord], read: str, left: Object) -> bool:
         """A pass is over; whether the run was told to have changed meanwhile.
@@ -157,7 +180,9 @@ class News:
             return False
         found = self._runs.setdefault(key, _Run())
         found.active = frozenset((record.name, str(record.this_attempt)) for record in active)
-        found.versions = (read, left["metadata"]["resourceVersion"])
+        found.children = {uid: told for uid, told in found.children.items() if told[0] in found.active}
+        found.pods = {uid: pod for uid, pod in found.pods.items() if pod.attempt in found.active}
+        found.versions = (*found.versions[2 - _VERSIONS :], read, left["metadata"]["resourceVersion"])
         missed = found.news is not None and found.news not in found.versions
         found.news = None
         metadata = {name: value for name, value in left["metadata"].items() if name != "managedFields"}
@@ -196,9 +221,10 @@ def _plain(pod: PodReport) -> PodReport:
     return replace(pod, waiting="", waiting_message="") if pod.waiting in _ON_THE_WAY else pod
 
 
-def _mark(item: Mapping[str, Any]) -> int:
-    """What tells two states of a Job or TrainJob apart, as far as decisions read them."""
+def _said(item: Mapping[str, Any]) -> str:
+    """What decisions read of a Job or TrainJob, as JSON: it tells two states apart, too."""
     metadata = {name: value for name, value in item["metadata"].items() if name not in _NOISE}
     status = {name: value for name, value in (item.get("status") or {}).items() if name not in _COUNTERS}
     status["conditions"] = [one for one in status.get("conditions") or () if one.get("status") == "True"]
-    return hash(json.dumps([metadata, (item.get("spec") or {}).get("suspend"), status], sort_keys=True))
+    spec = {"suspend": bool((item.get("spec") or {}).get("suspend"))}
+    return json.dumps({"metadata": metadata, "spec": spec, "status": status}, sort_keys=True, separators=(",", ":"))

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from finetune_operator.api.kinds import CONFIGMAP, POD
 from finetune_operator.core import naming
 from finetune_operator.core.observation import (
     REMOVABLE,
-    ChildState,
     Observed,
     PodReport,
     Ref,
     active_stages,
     child_ref,
-    child_state,
     cleanup_due,
     log_wanted,
     needs,
@@ -27,8 +26,9 @@ from finetune_operator.core.settings import Settings
 from finetune_operator.core.times import stamp
 
 from .cluster import Cluster, Object
-from .complaints import Complaints, complaints
+from .complaints import Complaints
 from .errors import ApiError, NotFound
+from .news import ToldAttempt
 
 Pods = tuple[PodReport, ...]
 
@@ -37,33 +37,43 @@ LOG_BYTES = 16 * 1024
 """What is read of a log's end: enough for the last words of a failure, and for several progress lines."""
 
 
-async def observe(
-    cluster: Cluster,
-    run: Run,
-    settings: Settings,
-    now: datetime,
-    *,
-    told: Callable[[StageRecord], Pods | None] = lambda _record: None,
-    ask: Complaints | None = None,
-) -> Observed:
-    """Everything that ``plan`` needs to know of the cluster about ``run``.
+@dataclass(frozen=True)
+class Known:
+    """What the watches and earlier looks have left, so that less has to be asked.
 
-    ``told`` answers with the pods of a stage's attempt where the watches have told of all of them; ``ask`` bounds how often Events
-    are read.
+    Attributes:
+        attempt: a stage's attempt, where the watches have told all of it.
+        complaints: asks for Events, within bounds.
+        looks: when the log of each pod was last asked for; the next look notes it there.
+    """
+
+    attempt: Callable[[StageRecord], ToldAttempt | None] = lambda _record: None
+    complaints: Complaints = field(default_factory=Complaints)
+    looks: dict[str, str] = field(default_factory=dict)
+
+
+async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime, known: Known) -> Observed:
+    """Everything that ``plan`` needs to know of the cluster about ``run``.
 
     Raises:
         ApiError: a read failed; the caller tries again later.
     """
-    refs, stages = needs(run, settings), active_stages(run)
-    found = await asyncio.gather(*(_get(cluster, run.namespace, ref) for ref in refs))
-    objects = {ref: item for ref, item in zip(refs, found, strict=True) if item is not None}
-    reports = await asyncio.gather(*(_pods(cluster, run, record, objects.get(child_ref(record)), told) for record in stages))
-    pods = {record.name: report for record, report in zip(stages, reports, strict=True)}
-    logs = await _logs(cluster, run, pods, settings=settings, now=now)
+    told = {record.name: attempt for record in active_stages(run) if (attempt := known.attempt(record)) is not None}
+    objects = {child_ref(run.stages[name]): attempt.child for name, attempt in told.items()}
+    asked = [ref for ref in needs(run, settings) if ref not in objects]
+    unknown = [record for record in active_stages(run) if record.name not in told]
+    found, reports = await asyncio.gather(
+        asyncio.gather(*(_get(cluster, run.namespace, ref) for ref in asked)),
+        asyncio.gather(*(_pods(cluster, run, record) for record in unknown)),
+    )
+    objects |= {ref: item for ref, item in zip(asked, found, strict=True) if item is not None}
+    pods = {name: attempt.pods for name, attempt in told.items()}
+    pods |= {record.name: report for record, report in zip(unknown, reports, strict=True)}
+    logs = await _logs(cluster, run, pods, known.looks, settings=settings, now=now)
     return Observed(
         settings=settings,
         objects=objects,
-        complaints=await (ask or complaints)(cluster, run.namespace, unexplained(run, objects, pods, now), now),
+        complaints=await known.complaints(cluster, run.namespace, unexplained(run, objects, pods, now), now),
         pods={name: report for name, report in pods.items() if report},
         logs=logs,
         leftovers=await _leftovers(cluster, run) if cleanup_due(run, stamp(now)) else (),
@@ -78,25 +88,22 @@ async def _get(cluster: Cluster, namespace: str, ref: Ref) -> Object | None:
         return None
 
 
-async def _pods(
-    cluster: Cluster, run: Run, record: StageRecord, child: Object | None, told: Callable[[StageRecord], Pods | None]
-) -> Pods:
-    if child is not None and child_state(child) in (ChildState.ACTIVE, ChildState.SUSPENDED):  # how it ended is asked live
-        known = told(record)
-        if known is not None:
-            return known
+async def _pods(cluster: Cluster, run: Run, record: StageRecord) -> Pods:
     page = await cluster.list(POD, run.namespace, labels=naming.labels(run, record.name, record.this_attempt))
     return tuple(sorted((PodReport.parse(pod) for pod in page.items), key=lambda pod: (pod.rank, pod.name)))
 
 
 async def _logs(
-    cluster: Cluster, run: Run, pods: dict[str, tuple[PodReport, ...]], *, settings: Settings, now: datetime
+    cluster: Cluster, run: Run, pods: dict[str, Pods], looks: dict[str, str], *, settings: Settings, now: datetime
 ) -> dict[str, str]:
-    # One stage's progress is told at a time: while there is fresh news of it, no other stage is asked.
-    last, logs = (run.status.get("progress") or {}).get("lastReport"), {}
+    # One stage's progress is told at a time: while there is fresh news of it, no other stage is asked. It never keeps an end waiting.
+    last, logs = (run.status.get("progress") or {}).get("lastReport", ""), {}
+    hurry = any(pod.phase in ("Succeeded", "Failed") for report in pods.values() for pod in report)
     for record in active_stages(run):
-        pod = log_wanted(record, pods[record.name], last, stamp(now), settings)
+        looked = max(last, *(looks.get(pod.name, "") for pod in pods[record.name]), stamp(now) if hurry else "")
+        pod = log_wanted(record, pods[record.name], looked or None, stamp(now), settings)
         if pod is not None:
+            looks[pod] = stamp(now)
             try:
                 logs[pod] = await cluster.pod_log(run.namespace, pod, tail_lines=LOG_LINES, limit_bytes=LOG_BYTES)
             except ApiError:  # a log is evidence, not truth: without it the decision is only less well explained

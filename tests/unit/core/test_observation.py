@@ -109,6 +109,7 @@ RUNNING = StageRecord("training", "Running", 1)
         (RUNNING, (PodReport("a", 0, "Pending"), PodReport("b", 1, "Running")), None, None),
         (RUNNING, (PodReport("a", 0, "Running"), PodReport("b", 1, "Failed", Termination(1))), STAMP, "b"),
         (RUNNING, (PodReport("a", 0, "Failed", rejected="Evicted"),), None, None),
+        (RUNNING.but(reason="Starting"), (PodReport("a", 0, "Running"),), None, None),
         (RUNNING.but(state="Retrying"), (PodReport("a", 0, "Running"),), None, None),
         (RUNNING, (), None, None),
     ],
