@@ -107,11 +107,20 @@ def test_a_container_that_cannot_start_is_news_at_once(news: News) -> None:
 
 
 def test_ends_that_come_together_are_looked_at_together(news: News) -> None:
+    def ended(uid: str, phase: str = "Succeeded", **labels: str) -> float | None:
+        report = pod(uid, phase, "n")
+        report["metadata"]["labels"] = LABELS | {f"finetunerun.io/{name}": value for name, value in labels.items()}
+        return news.of_child(KEY, POD, report, "MODIFIED", busy=False)
+
     news.passed(KEY, [RECORD, RECORD.but(name="model")], "1", left("1"))
-    assert news.of_child(KEY, POD, pod(phase="Succeeded", node="n"), "MODIFIED", busy=False) == TOGETHER_SECONDS
-    assert news.of_child(KEY, POD, pod(phase="Failed", node="n"), "MODIFIED", busy=False) == 0.0
-    news.passed(KEY, [RECORD], "2", left("2"))
-    assert news.of_child(KEY, POD, pod(phase="Succeeded", node="n"), "MODIFIED", busy=False) == 0.0
+    assert ended("p") == TOGETHER_SECONDS
+    assert ended("p", "Failed") == 0.0, "a failure is looked at, at once"
+    assert ended("p") == TOGETHER_SECONDS
+    assert ended("q", stage="model") == 0.0, "nothing goes on any more"
+    news.passed(KEY, [RECORD.but(name="training")], "2", left("2"))
+    assert ended("r", "Running", stage="training") == RUNNING_SECONDS
+    assert ended("s", stage="training") == TOGETHER_SECONDS, "the other worker"
+    assert ended("r", stage="training") == 0.0
 
 
 def test_a_condition_that_does_not_hold_is_no_news(news: News) -> None:

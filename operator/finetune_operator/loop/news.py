@@ -35,8 +35,8 @@ _ON_THE_WAY = frozenset({"ContainerCreating", "PodInitializing"})
 """What a kubelet says of containers that start as all do."""
 RUNNING_SECONDS = 0.25
 """From a pod's start to the look at it. Nobody waits for that news, and the end of a short one comes with it."""
-TOGETHER_SECONDS = 0.02
-"""From the good end of one of several attempts to the look at it: what begins together often ends together, and one write tells both."""
+TOGETHER_SECONDS = 0.1
+"""From a pod's good end to the look at it while others go on: what begins together often ends together, and one write tells both."""
 _NOISE = frozenset({"resourceVersion", "managedFields", "generation"})
 _VERSIONS = 8
 """Of a run, that are known to be our own: on a full cluster a watch tells of a write when the next ones are made."""
@@ -70,6 +70,12 @@ class _Run:
     looks: dict[str, str] = field(default_factory=dict)
     born: dict[_Attempt, int] = field(default_factory=dict)
     """Attempts whose child this process has made, and the number of breaks before."""
+
+    def goes_on(self) -> bool:
+        """Whether a pod of any attempt that is under way has not ended well."""
+        unfinished = {pod.attempt for pod in self.pods.values() if pod.report.phase != "Succeeded"}
+        told = {pod.attempt for pod in self.pods.values()}
+        return any(attempt in unfinished or attempt not in told for attempt in self.active or ())
 
 
 _Attempt = tuple[str, str]
@@ -135,8 +141,7 @@ class News:
             before = found.pods.get(uid)
             found.pods[uid] = pod = _Pod(attempt, PodReport.parse(item))
             wake = _when(before.report if before else None, pod.report) if matters else None
-            several = len(found.active or ()) > 1 and pod.report.phase == "Succeeded"
-            return TOGETHER_SECONDS if several and wake == 0.0 else wake
+            return TOGETHER_SECONDS if wake == 0.0 and pod.report.phase == "Succeeded" and found.goes_on() else wake
         said = attempt, _said(item)
         known, found.children[uid] = found.children.get(uid), said
         ours = known is None and attempt in found.born  # it is there: whoever made it expects that
