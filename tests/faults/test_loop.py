@@ -172,6 +172,29 @@ async def test_the_end_of_a_child_may_be_told_before_that_of_its_pods(store: Sto
     assert not any(record.failures for record in run.stages.values())
 
 
+async def test_a_log_that_cannot_be_read_is_asked_for_as_rarely_as_any(store: Store) -> None:
+    asked: list[str] = []
+
+    def fail(_number: int, call: str) -> ApiError | None:
+        asked.extend([call] if call == "pod_log" else [])
+        return Transient("no kubelet answers") if call == "pod_log" else None
+
+    now = [NOW]
+    controller = Controller(BrokenWire(store, fail), everywhere, clock=lambda: now[0])
+    while not (jobs := (await store.list(JOB, "team", labels={"finetunerun.io/stage": "dataset"})).items):
+        await controller.reconcile(KEY)
+    pod = {"name": "p", "namespace": "team", "labels": {**jobs[0]["metadata"]["labels"]}}
+    await store.create({"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": {"containers": [{"name": "stage"}]}})
+    await store.patch_status(POD, "team", "p", {"status": {"phase": "Running"}})
+    for _ in range(5):
+        await controller.reconcile(KEY)
+    assert len(asked) == 1
+    now[0] += timedelta(seconds=SETTINGS.progress_seconds)
+    for _ in range(5):
+        await controller.reconcile(KEY)
+    assert len(asked) == 2
+
+
 def _children_made(wire: BrokenWire) -> dict[tuple[str, str], int]:
     return {key: count for key, count in wire.made.items() if key[0] in ("Job", "TrainJob", "ConfigMap", "PersistentVolumeClaim")}
 
