@@ -68,6 +68,7 @@ class _Run:
     active: frozenset[_Attempt] | None = None
     """The attempts that were under way after the last pass; nothing else that belongs to the run can move it."""
     looks: dict[str, str] = field(default_factory=dict)
+    """By pod: when its log was last asked for."""
     born: dict[_Attempt, int] = field(default_factory=dict)
     """Attempts whose child this process has made, and the number of breaks before."""
 

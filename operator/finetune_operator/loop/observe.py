@@ -1,10 +1,10 @@
-"""Read what the next decision needs: live GETs by name, pods of the running stages by label, ends of logs."""
+"""Read what the next decision needs and no watch has told: objects by name, pods of the running stages by label, ends of logs."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_operator.api.kinds import CONFIGMAP, POD
@@ -47,9 +47,9 @@ class Known:
         looks: when the log of each pod was last asked for; the next look notes it there.
     """
 
-    attempt: Callable[[StageRecord], ToldAttempt | None] = lambda _record: None
-    complaints: Complaints = field(default_factory=Complaints)
-    looks: dict[str, str] = field(default_factory=dict)
+    attempt: Callable[[StageRecord], ToldAttempt | None]
+    complaints: Complaints
+    looks: dict[str, str]
 
 
 async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime, known: Known) -> Observed:
