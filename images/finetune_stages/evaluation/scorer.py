@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs, Scalar
-from finetune_stages.kit import StageError
+from finetune_stages.kit import StageError, quick_imports
 from finetune_stages.kit.fault import causes, classify, first_line
 
 from .chat_task import AnswerScore
@@ -199,10 +199,11 @@ def load_scorer(model: Path, inputs: EvaluationInputs, on_forward: Callable[[], 
     gpu = torch.cuda.is_available()
     arguments: dict[str, Scalar] = {"dtype": _gpu_dtype() if gpu else "float32", **inputs.model_args}
     try:
-        scorer = Scorer(
-            str(model), device="cuda" if gpu else "cpu", batch_size=inputs.batch_size, trust_remote_code=inputs.trust_remote_code,
-            **arguments,
-        )  # fmt: skip
+        with quick_imports():  # transformers imports a model's class when it is asked for it
+            scorer = Scorer(
+                str(model), device="cuda" if gpu else "cpu", batch_size=inputs.batch_size, trust_remote_code=inputs.trust_remote_code,
+                **arguments,
+            )  # fmt: skip
     except Exception as error:
         raise _loading_fault(error, model, inputs) from error
     if not scorer.tokenizer.is_fast:

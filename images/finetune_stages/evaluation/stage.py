@@ -17,7 +17,7 @@ from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import EvaluationOutputs, Result
-from finetune_stages.kit import Context, Finished, Reuse, Seal, StageError, read_seal, run_stage, write_file
+from finetune_stages.kit import Context, Finished, Reuse, Seal, StageError, quick_imports, read_seal, run_stage, write_file
 
 from .baselines import baseline_entry, keep_baseline, take_baseline
 from .questions import chat_files, depends_on, find_definitions, model_directory, sealed, unchanged
@@ -82,7 +82,8 @@ def _measure(context: Context, inputs: EvaluationInputs) -> Measured:
         )
     _prepare_libraries(context, offline=not definitions)
     context.report(Progress(percent=0, note="loading lm-eval"), force=True)
-    from .measure import measure
+    with quick_imports():
+        from .measure import measure
 
     return measure(context, inputs, model_directory(context, inputs), rows, definitions)
 

@@ -5,11 +5,12 @@ Standard library only: it travels with the training program into images that kno
 
 from .context import Context, Finished
 from .fault import StageError
+from .imports import quick_imports, without
 from .program import run_stage
 from .reuse import Reuse
 from .workspace import Seal, publish_directory, read_seal, seal_directory, verify_seal, write_file
 
 __all__ = [
-    "Context", "Finished", "Reuse", "Seal", "StageError", "publish_directory", "read_seal", "run_stage", "seal_directory", "verify_seal",
-    "write_file",
+    "Context", "Finished", "Reuse", "Seal", "StageError", "publish_directory", "quick_imports", "read_seal", "run_stage",
+    "seal_directory", "verify_seal", "without", "write_file",
 ]  # fmt: skip

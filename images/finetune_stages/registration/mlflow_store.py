@@ -7,19 +7,16 @@ workspace apart: MLflow's first migration of an empty file and "which version is
 from __future__ import annotations
 
 import fcntl
-import gc
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from finetune_contract import reasons
 from finetune_contract.progress import Progress
 from finetune_contract.workspace import MLFLOW_STORE
-from finetune_stages.kit import Context, StageError
+from finetune_stages.kit import Context, StageError, quick_imports, without
 from finetune_stages.sources.work_folder import work_folder
 
 from .mlflow_faults import store_errors, store_fault
@@ -91,18 +88,10 @@ def entry_named(store: Path, name: str, version: str) -> Entry | None:
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """Let imports of what is not needed fail inside, and spare the garbage collector the imports of the rest: half the time."""
+    """Import MLflow in here, which imports itself while it works too: in half the time."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    blocked = [name for name in _NOT_NEEDED if name not in sys.modules]
-    nothing: Any = None  # in place of a module it makes an import raise ModuleNotFoundError
-    sys.modules.update(dict.fromkeys(blocked, nothing))
-    gc.disable()
-    try:
+    with without(*_NOT_NEEDED), quick_imports():
         yield
-    finally:
-        gc.enable()
-        for name in blocked:
-            sys.modules.pop(name, None)
 
 
 def _create(store: Path, context: Context) -> None:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.kit import StageError, quick_imports
 from finetune_stages.kit.fault import Interrupted, causes, first_line
 
 TIMEOUT_VARIABLE = "INSTRUCTLAB_NCCL_TIMEOUT_MS"
@@ -99,8 +99,9 @@ class Processes:
         if self.world == 1:
             yield
             return
-        from torch import cuda
-        from torch import distributed as dist
+        with quick_imports():
+            from torch import cuda
+            from torch import distributed as dist
 
         backend = "gloo"
         if cuda.is_available():
