@@ -13,10 +13,10 @@ run: setup  ## set up, and run the main job on real data
 	$(BIN)/finetune get --experiment python-docs
 
 test: setup check controlplane containers  ## set up, and run every check and test
-	$(BIN)/coverage run -m pytest -q tests/unit tests/property
+	$(BIN)/coverage run -m pytest -q -n $(JOBS) --dist worksteal tests/unit tests/property
+	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include='operator/finetune_operator/core/*,operator/finetune_operator/api/*,operator/finetune_contract/*' --fail-under=100
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal tests/cluster tests/contract tests/faults tests/local tests/model tests/stages tests/cli tests/images
-	$(BIN)/python -m pytest -q -rs tests/node
+	$(BIN)/python -m pytest -q -rs -n $(JOBS) --dist worksteal tests/node tests/cluster tests/contract tests/faults tests/local tests/model tests/stages tests/cli tests/images
 
 setup: .venv/.ready  ## make .venv with everything in it
 
@@ -56,4 +56,4 @@ bench: setup  ## the figures of docs/performance.md
 
 clean:  ## remove what was made here
 	-for trainer in 2.1 2.3 none; do for what in controlplane node; do $(BIN)/python hack/$$what down --trainer $$trainer; done; done
-	rm -rf .venv .cache .finetune .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .cache .finetune .coverage* .mypy_cache .pytest_cache .ruff_cache

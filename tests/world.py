@@ -134,33 +134,42 @@ class World:
         }
         return plan(run, Observed(settings, found, {name: found for name, found in pods.items() if found}), now)
 
+    def turn(self) -> None:
+        """Reconcile once, and let every child succeed."""
+        decision = self.decide()
+        self.write_status(decision.status)
+        for effect in decision.effects:
+            self.apply_effect(effect)
+        for ref in list(self.objects):
+            self.finish(ref)
+
     def settle(self, limit: int = 60) -> int:
-        """Reconcile and let every child succeed until nothing moves; how many rounds that took."""
+        """Take turns until nothing moves; how many it took."""
+        before = self.key()
         for number in range(limit):
-            before = self.key()
-            decision = self.decide()
-            self.write_status(decision.status)
-            for effect in decision.effects:
-                self.apply_effect(effect)
-            for ref in list(self.objects):
-                self.finish(ref)
-            if self.key() == before:
+            self.turn()
+            after = self.key()
+            if after == before:
                 return number
+            before = after
         return limit
 
     # -- children ------------------------------------------------------------------------------------------------------
 
     def children(self) -> list[Ref]:
         """The Jobs and TrainJobs that exist."""
-        return [ref for ref in self.objects if ref.kind.name in ("Job", "TrainJob")]
+        return [ref for ref in self.objects if ref.kind.name in _CHILDREN]
 
     def active(self) -> list[Ref]:
         """Those that have not ended and are not held."""
-        return [ref for ref in self.children() if child_state(self.objects[ref]) is ChildState.ACTIVE]
+        return [ref for ref in self.children() if self._is_active(ref)]
 
     def ended(self) -> list[Ref]:
         """Those that have ended."""
         return [ref for ref in self.children() if child_state(self.objects[ref]) in (ChildState.SUCCEEDED, ChildState.FAILED)]
+
+    def _is_active(self, ref: Ref) -> bool:
+        return child_state(self.objects[ref]) is ChildState.ACTIVE
 
     def stage_of(self, ref: Ref) -> str:
         """The stage that a child belongs to."""
@@ -169,7 +178,7 @@ class World:
 
     def finish(self, ref: Ref, exit_code: int = 0, message: str | None = None) -> None:
         """A child's program ends: with success it works, or repeats the result that it finds in the workspace."""
-        if ref not in self.active():
+        if ref.kind.name not in _CHILDREN or not self._is_active(ref):
             return
         stage, digest = self.stage_of(ref), self.inputs_digest(ref)
         if exit_code == 0:
@@ -218,6 +227,7 @@ class World:
         )
 
 
+_CHILDREN = ("Job", "TrainJob")
 _DERIVED = ("resolved", "summary", "model", "metrics", "registry", "history", "phase", "gate")
 """Fields of status that follow from the others."""
 

@@ -232,7 +232,7 @@ def test_kill_9_of_the_command_at_any_time_and_the_run_ends_as_if_nothing_had_ha
     ],
 )  # fmt: skip
 def test_kill_9_of_a_stage_only_costs_an_attempt(desk: Desk, small: Spec, stage: str, algorithm: str) -> None:
-    spec = small(evaluation={"baseline": False})
+    spec = small(evaluation={"enabled": stage == "evaluation", "baseline": False})
     if algorithm != "osft":
         spec["training"] = {**spec["training"], "algorithm": algorithm}
         del spec["training"]["osft"]
@@ -396,7 +396,11 @@ def test_a_field_that_nothing_acts_on_yet(desk: Desk, small: Spec) -> None:
     assert said.code == 65
     assert "Unsupported spec.publish: this release does not act on any value yet" in " ".join(said.out.split())
     desk.write(small(evaluation={"enabled": False, "baseline": False}))
-    assert desk.finetune("run", "run.yaml").code == 0, "a refused run starts once it was mended"
+    command = desk.start("run", "run.yaml")
+    wait_for(lambda: state_of(desk, "dataset") == "Succeeded")  # a refused run starts once it was mended
+    command.send_signal(signal.SIGINT)
+    command.communicate(timeout=60)
+    assert command.returncode == 130
 
 
 def test_secrets_come_from_files_and_are_never_stored(desk: Desk, small: Spec) -> None:

@@ -153,7 +153,7 @@ def explore(start: World, budget: Budget) -> tuple[int, list[str], list[str]]:
             parts.append(what)
         return " > ".join(reversed(parts))
 
-    broken, stuck, ended = [], [], {}
+    broken, stuck, ended, proven = [], [], set[str](), set[str]()
     visit(start, budget, None, "start")
     while queue:
         world, left, key = queue.popleft()
@@ -162,20 +162,37 @@ def explore(start: World, budget: Budget) -> tuple[int, list[str], list[str]]:
                 broken += [f"{fault}: {way(key)} > {step.what}" for fault in violations(world, step)]
                 visit(step.world, step.budget, key, step.what)
         if key[0] not in ended:
-            ended[key[0]] = ends(world)
-            if not ended[key[0]]:
+            ended.add(key[0])
+            if not ends(world, proven):
                 stuck.append(way(key))
     return len(seen), broken, stuck
 
 
-def ends(world: World) -> bool:
-    """Whether the run ends, and then rests, once nothing goes wrong any more and nobody holds it."""
+def ends(world: World, proven: set[str]) -> bool:
+    """Whether the run ends, and then rests, once nothing goes wrong any more and nobody holds it.
+
+    Worlds of which it is known are ``proven``; those on the way join them.
+    """
     world = world.copy()
     world.run = edited(world.run, {**world.run["spec"], "suspend": False})
-    if world.settle(LONGEST) == LONGEST or not Run.parse(world.run).ended:
-        return False
+    way, key = list[str](), world.key()
+    while key not in proven:
+        if len(way) == LONGEST:
+            return False
+        way.append(key)
+        world.turn()
+        before, key = key, world.key()
+        if key == before and not _rests(world):
+            return False
+        if key == before:
+            break
+    proven.update(way)
+    return True
+
+
+def _rests(world: World) -> bool:
     decision = world.decide()
-    return decision.status == world.run["status"] and not decision.effects
+    return Run.parse(world.run).ended and decision.status == world.run["status"] and not decision.effects
 
 
 CASES = {
