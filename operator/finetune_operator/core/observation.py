@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -212,6 +212,23 @@ def workspace_refs(run: Run) -> tuple[Ref, ...]:
 def active_stages(run: Run) -> tuple[StageRecord, ...]:
     """The stages whose pods matter now."""
     return tuple(record for record in run.stages.values() if record.child_name and not record.ended) if not run.ended else ()
+
+
+def logs_wanted(
+    run: Run, pods: Mapping[str, Sequence[PodReport]], looks: Mapping[str, str], now_stamp: str, settings: Settings
+) -> tuple[str, ...]:
+    """The pods whose logs' ends the next decision needs, of the ``pods`` of each active stage. ``looks``: when each was last asked.
+
+    One stage's progress is told at a time: while there is fresh news of it, no other stage is asked. It never keeps an end waiting.
+    """
+    ending = any(pod.phase in ("Succeeded", "Failed") for report in pods.values() for pod in report)
+    told = now_stamp if ending else str((run.status.get("progress") or {}).get("lastReport", ""))
+    wanted = []
+    for record in active_stages(run):
+        report = pods[record.name]
+        last = max(told, *(looks.get(pod.name, "") for pod in report), "")
+        wanted.append(log_wanted(record, report, last or None, now_stamp, settings))
+    return tuple(pod for pod in wanted if pod is not None)
 
 
 def log_wanted(

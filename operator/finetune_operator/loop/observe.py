@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,7 +17,7 @@ from finetune_operator.core.observation import (
     active_stages,
     child_ref,
     cleanup_due,
-    log_wanted,
+    logs_wanted,
     needs,
 )
 from finetune_operator.core.obstacles import unexplained
@@ -69,13 +69,14 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime,
     objects |= {ref: item for ref, item in zip(asked, found, strict=True) if item is not None}
     pods = {name: attempt.pods for name, attempt in told.items()}
     pods |= {record.name: report for record, report in zip(unknown, reports, strict=True)}
-    logs = await _logs(cluster, run, pods, known.looks, settings=settings, now=now)
+    wanted = logs_wanted(run, pods, known.looks, stamp(now), settings)
+    known.looks.update(dict.fromkeys(wanted, stamp(now)))
     return Observed(
         settings=settings,
         objects=objects,
         complaints=await known.complaints(cluster, run.namespace, unexplained(run, objects, pods, now), now),
         pods={name: report for name, report in pods.items() if report},
-        logs=logs,
+        logs=await _logs(cluster, run, wanted),
         leftovers=await _leftovers(cluster, run) if cleanup_due(run, stamp(now)) else (),
     )
 
@@ -93,21 +94,13 @@ async def _pods(cluster: Cluster, run: Run, record: StageRecord) -> Pods:
     return tuple(sorted((PodReport.parse(pod) for pod in page.items), key=lambda pod: (pod.rank, pod.name)))
 
 
-async def _logs(
-    cluster: Cluster, run: Run, pods: dict[str, Pods], looks: dict[str, str], *, settings: Settings, now: datetime
-) -> dict[str, str]:
-    # One stage's progress is told at a time: while there is fresh news of it, no other stage is asked. It never keeps an end waiting.
-    last, logs = (run.status.get("progress") or {}).get("lastReport", ""), {}
-    hurry = any(pod.phase in ("Succeeded", "Failed") for report in pods.values() for pod in report)
-    for record in active_stages(run):
-        looked = max(last, *(looks.get(pod.name, "") for pod in pods[record.name]), stamp(now) if hurry else "")
-        pod = log_wanted(record, pods[record.name], looked or None, stamp(now), settings)
-        if pod is not None:
-            looks[pod] = stamp(now)
-            try:
-                logs[pod] = await cluster.pod_log(run.namespace, pod, tail_lines=LOG_LINES, limit_bytes=LOG_BYTES)
-            except ApiError:  # a log is evidence, not truth: without it the decision is only less well explained
-                continue
+async def _logs(cluster: Cluster, run: Run, pods: Iterable[str]) -> dict[str, str]:
+    logs = {}
+    for pod in pods:
+        try:
+            logs[pod] = await cluster.pod_log(run.namespace, pod, tail_lines=LOG_LINES, limit_bytes=LOG_BYTES)
+        except ApiError:  # a log is evidence, not truth: without it the decision is only less well explained
+            continue
     return logs
 
 

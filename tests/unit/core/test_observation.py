@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from finetune_operator.core.observation import (
     cleanup_due,
     failure_message,
     log_wanted,
+    logs_wanted,
 )
 from finetune_operator.core.run import Run, StageRecord
 from world import NOW, SETTINGS, World
@@ -117,6 +119,32 @@ RUNNING = StageRecord("training", "Running", 1)
 def test_whose_log_is_wanted(record: StageRecord, pods: tuple[PodReport, ...], last: str | None, wanted: str | None) -> None:
     place = SETTINGS.__class__(**{**SETTINGS.__dict__, "progress_seconds": 10.0})
     assert log_wanted(record, pods, last, STAMP, place) == wanted
+
+
+@pytest.mark.parametrize(
+    ("told", "looks", "phases", "wanted"),
+    [
+        (None, {}, ("Running", "Running"), ("dataset-0", "model-0")),
+        (None, {"model-0": "2026-11-21T11:59:55Z"}, ("Running", "Running"), ("dataset-0",)),
+        ("2026-11-21T11:59:55Z", {}, ("Running", "Running"), ()),
+        (None, {}, ("Running", "Succeeded"), ()),
+        (None, {}, ("Running", "Failed"), ("model-0",)),
+    ],
+    ids=["nothing known", "one was looked at", "one was told", "one has ended", "one has failed"],
+)
+def test_whose_logs_are_wanted(told: str | None, looks: dict[str, str], phases: tuple[str, str], wanted: tuple[str, ...]) -> None:
+    place = replace(SETTINGS, progress_seconds=10.0)
+    stages = {
+        name: StageRecord(name, "Running", 1, child_kind="Job", child_name=name).as_status() for name in ("dataset", "model")
+    }
+    run = World.new().run
+    run["status"] = {"phase": "Running", "stages": list(stages.values()), "progress": {"lastReport": told} if told else {}}
+    end = {"Failed": Termination(1), "Succeeded": Termination(0)}
+    pods = {
+        name: (PodReport(f"{name}-0", 0, phase, end.get(phase)),)
+        for name, phase in zip(("dataset", "model"), phases, strict=True)
+    }
+    assert logs_wanted(Run.parse(run), pods, looks, STAMP, place) == wanted
 
 
 def test_nothing_is_cleaned_up_twice_or_of_a_run_that_never_started() -> None:
