@@ -1,4 +1,4 @@
-"""Kubeflow Model Registry's REST API on the loopback interface, for our stage program and for the real ``model-registry`` client.
+"""Kubeflow Model Registry's REST API at an address of this machine, for our stage program and for the real ``model-registry`` client.
 
 Written from the server's OpenAPI document and source (2026-04), and compared with that server: paths, camelCase JSON, typed custom
 properties, names that are unique within their parent, a search by name that compares as SQL's ``LIKE`` does, ``PATCH`` that replaces
@@ -71,13 +71,16 @@ class Answer:
 
 
 class TroubledServer:
-    """An HTTP server, over TLS if it is given a certificate and key, that records calls and breaks on demand."""
+    """An HTTP server, over TLS if it is given a certificate and key, that records calls and breaks on demand.
 
-    def __init__(self, certificate: Path | None = None) -> None:
+    It listens at the address ``host``, which is this machine's own.
+    """
+
+    def __init__(self, certificate: Path | None = None, host: str = "127.0.0.1") -> None:
         self.calls: list[Call] = []
         self._troubles: list[Trouble] = []
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http = ThreadingHTTPServer((host, 0), _handler(self))
         self._http.daemon_threads = True
         self._scheme = "http"
         if certificate:
@@ -89,8 +92,9 @@ class TroubledServer:
 
     @property
     def url(self) -> str:
-        """``http://127.0.0.1:<port>``."""
-        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}"
+        """``http://<host>:<port>``."""
+        host, port = self._http.server_address[:2]
+        return f"{self._scheme}://{host!s}:{port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -163,8 +167,14 @@ class TroubledServer:
 class ModelRegistryServer(TroubledServer):
     """The registry. ``serves`` names the API versions that it knows; with a ``token`` it wants that one."""
 
-    def __init__(self, serves: Sequence[str] = ("v1",), token: str | None = None, certificate: Path | None = None) -> None:
-        super().__init__(certificate)
+    def __init__(
+        self,
+        serves: Sequence[str] = ("v1",),
+        token: str | None = None,
+        certificate: Path | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        super().__init__(certificate, host)
         self._serves, self._token = serves, token
         self._entities: dict[str, list[Json]] = {"registered_models": [], "model_versions": [], "model_artifacts": []}
         self._storing = threading.Lock()
