@@ -199,7 +199,7 @@ def load_scorer(model: Path, inputs: EvaluationInputs, on_forward: Callable[[], 
     gpu = torch.cuda.is_available()
     arguments: dict[str, Scalar] = {"dtype": _gpu_dtype() if gpu else "float32", **inputs.model_args}
     try:
-        with quick_imports():  # transformers imports a model's class when it is asked for it
+        with quick_imports():  # transformers imports a model's class with the first model; this one stays to the end
             scorer = Scorer(
                 str(model), device="cuda" if gpu else "cpu", batch_size=inputs.batch_size, trust_remote_code=inputs.trust_remote_code,
                 **arguments,

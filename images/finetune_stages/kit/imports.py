@@ -14,7 +14,8 @@ def quick_imports() -> Iterator[None]:
     """Keep the garbage collector away from what is imported inside, then and later.
 
     Torch and transformers make a million objects that stay as long as the process, and looking through them again and again takes
-    a third of their imports' time. Work that leaves much behind does not belong inside.
+    a third of their imports' time. What is to be freed one day is no import and is not made inside: of a model with a circle of
+    references, no collection would ever free the memory.
     """
     enabled = gc.isenabled()
     gc.disable()

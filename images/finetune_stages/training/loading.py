@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError, quick_imports
+from finetune_stages.kit import StageError
 
 logging.disable_progress_bar()
 
@@ -62,10 +62,9 @@ def load_model(
 
 @contextmanager
 def _as_sentences(directory: Path) -> Iterator[None]:
-    """Whatever goes wrong in there is the directory's fault, memory aside. A model's class is imported when it is first loaded."""
+    """Whatever goes wrong in there is the directory's fault, memory aside."""
     try:
-        with quick_imports():
-            yield
+        yield
     except MemoryError:
         raise
     except Exception as error:  # each of the libraries below it has errors of its own

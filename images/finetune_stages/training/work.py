@@ -216,14 +216,15 @@ class _Job:
             from .tuning import Whole
 
             return Whole(model)
+        self._note("loading PEFT")
         if self.inputs.algorithm == "lora":
-            with self._loading("PEFT"):
-                from . import lora
+            from . import lora
+
             adapter = lora.prepare(model, self.inputs.lora or LoraInputs(), self.inputs.seed)
             self.processes.agree(adapter.parameters())  # not every device draws the same numbers from a seed
             return adapter
-        with self._loading("PEFT"):
-            from .subspace import prepare
+        from .subspace import prepare
+
         subspace = prepare(
             model, self.inputs.osft or OsftInputs(),
             lambda done, total: self._note(f"decomposing weight {done} of {total}", force=False),
