@@ -83,6 +83,8 @@ def test_what_lora_trains_passes_its_gate_and_is_registered(site: Site) -> None:
         assert server.artifacts(version)[0]["uri"] == status["model"]["uri"]
     worked = {pod["metadata"]["labels"]["finetunerun.io/stage"] for pod in site.pods("lora")}
     assert worked == {"dataset", "model", "training", "baseline", "evaluation", "registration"}
+    (pod,) = site.pods("lora", "training")
+    eventually(lambda: "Complete" in _conditions(site, _job(pod)), "the TrainJob is complete")
 
 
 def test_two_pods_train_together(site: Site) -> None:

@@ -107,10 +107,10 @@ class Processes:
         if cuda.is_available():
             cuda.set_device(self.local_rank)
             backend = "cpu:gloo,cuda:nccl"
-        print(f"process {self.rank} of {self.world}: waiting for the others", flush=True)
+        print(f"rank {self.rank} of {self.world} processes: waiting for the others", flush=True)
         with _peers_may_be_lost(self):
             dist.init_process_group(backend, timeout=timeout())
-            print(f"process {self.rank} of {self.world}: training with {backend}", flush=True)
+            print(f"rank {self.rank} of {self.world} processes: all are there", flush=True)
             yield
             dist.destroy_process_group()
 
