@@ -16,7 +16,7 @@ test: setup check controlplane containers  ## set up, and run every check and te
 	$(BIN)/coverage run -m pytest -q -n $(JOBS) --dist worksteal tests/unit tests/property
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include='operator/finetune_operator/core/*,operator/finetune_operator/api/*,operator/finetune_contract/*' --fail-under=100
-	$(BIN)/python -m pytest -q -rs -n $(JOBS) --dist worksteal tests/node tests/cluster tests/contract tests/faults tests/local tests/model tests/stages tests/cli tests/images
+	$(BIN)/python -m pytest -q -rs -n $(JOBS) --dist worksteal tests/node tests/cluster tests/contract tests/faults tests/local tests/model tests/stages tests/cli tests/images tests/reports
 
 setup: .venv/.ready  ## make .venv with everything in it
 

@@ -105,6 +105,31 @@ class ModelInputs:
 
 
 @dataclass(frozen=True)
+class TokenizationInputs:
+    """Stage *tokenization*: chat rows to tokens and labels with the base model's tokenizer and chat template, before a GPU is taken.
+
+    Attributes:
+        max_seq_len: in tokens; longer training rows are left out and counted.
+        unmask: learn every message but the system's, not only the assistant's.
+        holdout: render the held-out rows, too: evaluation scores them.
+        tasks, task_files: those of the evaluation; the tasks that are files of chat rows are rendered here.
+        bad_rows, bad_rows_share: whether rows that the template rejects fail the stage; the largest share of the training rows that
+            may be left out, for whatever reason.
+        requires_holdout: the gate reads a metric of the held-out rows, so that there must be one to measure.
+    """
+
+    max_seq_len: int
+    unmask: bool = False
+    holdout: bool = True
+    tasks: tuple[str, ...] = ()
+    task_files: bool = False
+    bad_rows: Literal["Fail", "Drop"] = "Fail"
+    bad_rows_share: float = 0.1
+    requires_holdout: bool = False
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
 class OsftInputs:
     """OSFT (arXiv 2504.07097): train only the low singular directions of each weight."""
 

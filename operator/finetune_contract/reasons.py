@@ -128,6 +128,10 @@ BAD_ROW = _reason(
     "BadRow", Cause.USER, "A row is no chat conversation.",
     "Correct the row that the message names, or set dataset.badRows to Drop.",
 )  # fmt: skip
+TOO_MANY_ROWS_LEFT_OUT = _reason(
+    "TooManyRowsLeftOut", Cause.USER, "More rows are left out than dataset.badRows.share allows.",
+    "Raise training.maxSeqLen, shorten or correct the rows, or raise dataset.badRows.share.",
+)  # fmt: skip
 
 # The base model.
 MODEL_NOT_FOUND = _reason(
@@ -159,6 +163,10 @@ CHAT_TEMPLATE_MISSING = _reason(
 CHAT_TEMPLATE_UNCLEAR = _reason(
     "ChatTemplateUnclear", Cause.USER, "The model's chat template does not let the assistant's part of a row be told from the rest.",
     "Mark that part with {% generation %} in the chat template, or use a model whose template has it.",
+)  # fmt: skip
+CHAT_TEMPLATE_INVALID = _reason(
+    "ChatTemplateInvalid", Cause.USER, "The model's chat template cannot be compiled, or cannot render a conversation.",
+    "Correct the chat template that the message names, or use another model.",
 )  # fmt: skip
 OCI_UNAUTHORIZED = _reason(
     "OciUnauthorized", Cause.USER, "The image registry refused the pull secret.",

@@ -1,7 +1,7 @@
 """What a stage program says at its end: one result, whole in the workspace and short in the termination message.
 
 Kubernetes keeps at most 4,096 bytes of a termination message, so the short form is trimmed in a fixed order (history, then
-metrics, then the message) and says ``truncated``. RHOAI's progress keys stand at its top level, ours under ``finetune``.
+metrics, then the message, then warnings) and says ``truncated``. RHOAI's progress keys stand at its top level, ours under ``finetune``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ HISTORY_LIMIT = 64
 OUR_KEY = "finetune"
 STDERR = "_stderr"
 """What the name of a metric's standard error ends in."""
+WARNINGS_LIMIT, WARNING_LENGTH = 8, 256
+"""Warnings in a result at most, and characters of each."""
 _DIRECTIONS = "higherIsBetter"
 
 Outcome = Literal["Succeeded", "Failed"]
@@ -44,6 +46,7 @@ class Result:
         outcome, reason, message: ``Succeeded``, or ``Failed`` with a name from :mod:`.reasons` and a sentence.
         metrics: safe keys (letters, digits, ``_``, ``.``, ``-``) to finite numbers.
         outputs: the stage's own record, one of the classes below.
+        warnings: sentences about a successful stage that the user must see, at most ``WARNINGS_LIMIT`` of ``WARNING_LENGTH`` characters.
         reused: nothing was computed, an earlier result for the same inputs was found and checked.
         file, file_digest: where the full result lies in the workspace, and its SHA-256.
     """
@@ -57,6 +60,7 @@ class Result:
     metrics: dict[str, float] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
     history: tuple[LossPoint, ...] = ()
+    warnings: tuple[str, ...] = ()
     reused: bool = False
     file: str | None = None
     file_digest: str | None = None
@@ -86,6 +90,32 @@ class ModelOutputs:
     size_bytes: int
     architecture: str
     revision: str | None = None
+
+
+@dataclass(frozen=True)
+class TokenizationOutputs:
+    """Proof of stage *tokenization*: how many rows are trained on and measured, and how many are left out, and why.
+
+    Attributes:
+        digest: SHA-256 of the published directory: tokens, labels, and rendered conversations to measure with.
+        rows, tokens, learned_tokens, longest: training rows that are kept, their tokens, those with a label, the longest row's tokens.
+        too_long, nothing_to_learn, rejected: training rows that are left out: more tokens than ``max_seq_len``, no token to learn,
+            rejected by the chat template.
+        measured_rows, not_measured: held-out rows with an answer that can be scored, and those without.
+        template: whose template marks what is learned: the model's own, or its family's training template.
+    """
+
+    digest: str
+    rows: int
+    tokens: int
+    learned_tokens: int
+    longest: int
+    too_long: int = 0
+    nothing_to_learn: int = 0
+    rejected: int = 0
+    measured_rows: int = 0
+    not_measured: int = 0
+    template: Literal["model", "training"] = "model"
 
 
 @dataclass(frozen=True)
@@ -175,6 +205,9 @@ def _ever_shorter(result: Result, keep: Sequence[str]) -> Iterator[Result]:
     result = _only(result, (*kept, *errors))
     for characters in (512, 128, 0):
         result = replace(result, message=result.message[:characters])
+        yield result
+    for count in range(len(result.warnings) - 1, -1, -1):
+        result = replace(result, warnings=result.warnings[:count])
         yield result
     for count in range(len(kept), -1, -1):
         yield _only(result, kept[:count])

@@ -10,6 +10,7 @@
       runs/<name>-<uid8>/
         datasets/{train,eval}.jsonl                              what training and evaluation read
         base_model/                                              link into cache/models
+        tokens/                                                  the same rows with the model's tokenizer and chat template
         checkpoints/  final_model/  adapter/                     what training leaves; LoRA's adapter beside the merged model
         results/<stage>.json                                     full result of the stage's last round
         results/<stage>.<round>.<inputs12>.json                  full results; a restarted program repeats its own
@@ -87,6 +88,11 @@ class RunLayout:
     def eval_data(self) -> str:
         """Held-out chat rows, JSONL; empty where nothing was held out."""
         return f"{self.datasets}/eval.jsonl"
+
+    @property
+    def tokens(self) -> str:
+        """The folder with tokens and labels to train on, and rendered conversations to measure with."""
+        return f"{self.root}/tokens"
 
     @property
     def base_model(self) -> str:

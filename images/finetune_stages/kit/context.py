@@ -35,6 +35,7 @@ class Finished:
 
     Attributes:
         outputs: one of the dataclasses of :mod:`finetune_contract.result`.
+        warnings: sentences that the user must see although the stage succeeded.
         depends_on: what the result depends on beyond the inputs' digest, as a later run can find it again (a commit, a digest);
             ``None`` where something may change unseen: then no other run takes the result over.
         cached: by name of what was published in the run's folder, where in the workspace the cache keeps the same.
@@ -44,6 +45,7 @@ class Finished:
     metrics: dict[str, float] = field(default_factory=dict)
     history: tuple[LossPoint, ...] = ()
     message: str = ""
+    warnings: tuple[str, ...] = ()
     reused: bool = False
     depends_on: dict[str, Scalar] | None = field(default_factory=dict)
     cached: dict[str, str] = field(default_factory=dict)
