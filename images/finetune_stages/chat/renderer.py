@@ -208,9 +208,7 @@ class _Turns:
     def marked(self) -> tuple[str, list[Span]]:
         """The text and the turns that the template marks with ``{% generation %}``."""
         try:
-            text, places = self.template.marked(
-                self.conversation.messages, self.conversation.tools, self.conversation.arguments
-            )
+            text, places = self.template.marked(self.conversation.messages, self.conversation.tools, self.conversation.arguments)
         except Refusal as refusal:
             raise rejected(refusal) from refusal
         return text, [Span(start, end, end) for start, end in places]

@@ -65,7 +65,9 @@ class Coverage:
 
     def loses_reasoning(self, conversation: Conversation, text: str) -> bool:
         """Whether the conversation has reasoning and none of it is in the text."""
-        thoughts = [(number, key) for number, message in enumerate(conversation.messages) for key in REASONING if message.get(key)]
+        thoughts = [
+            (number, key) for number, message in enumerate(conversation.messages) for key in REASONING if message.get(key)
+        ]
         if not thoughts or any(conversation.messages[number][key].strip() in text for number, key in thoughts):
             return False
         if self._reasoning is None:
