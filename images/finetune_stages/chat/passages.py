@@ -39,8 +39,7 @@ def passages(conversation: Conversation, rendered: Rendered) -> list[Passage]:
     Most templates render the beginning of a conversation the same, however it goes on: one text holds all answers. Where a
     template does not (reasoning models drop earlier thoughts), an answer gets a text that ends with it.
 
-    Args:
-        rendered: what :meth:`.renderer.ChatRenderer.render` made of the conversation.
+    ``rendered`` is what :meth:`.renderer.ChatRenderer.render` made of the conversation.
 
     Raises:
         RowRejected: an answer is not found in what the template makes of it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.lib import format as npy
@@ -61,7 +61,7 @@ class TokenWriter:
         """Tokens so far."""
         return self._offsets[-1]
 
-    def __enter__(self) -> TokenWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None) -> None:

@@ -47,10 +47,7 @@ class Rows:
 
     @classmethod
     def open(cls, workspace: Path, layout: RunLayout, longest: int) -> Rows:
-        """Map the run's tokens.
-
-        Args:
-            longest: tokens that a row may have.
+        """Map the run's tokens; a row may have ``longest`` of them.
 
         Raises:
             StageError: ``DatasetNotFound``: there are none. ``BadTrainingValue``: a row is longer.
@@ -62,12 +59,12 @@ class Rows:
             )
         names = (layout.token_ids, layout.learned_tokens, layout.token_offsets)
         try:
-            arrays = [np.load(workspace / name, mmap_mode="r", allow_pickle=False) for name in names]
+            tokens, learned, offsets = (np.load(workspace / name, mmap_mode="r", allow_pickle=False) for name in names)
         except (OSError, ValueError) as error:
             raise StageError(
                 reasons.DATASET_NOT_FOUND, f"{layout.tokens} cannot be read ({error}); rerun from stage tokenization."
             ) from error
-        rows = cls(*arrays, dropped=int(seal.note.get("leftOut", 0)))
+        rows = cls(tokens, learned, offsets, int(seal.note.get("leftOut", 0)))
         found = int(rows.lengths.max(initial=0))
         if found > longest:
             raise StageError(
