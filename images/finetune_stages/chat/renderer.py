@@ -118,7 +118,6 @@ class ChatRenderer:
         return Conversation(**{**vars(conversation), "arguments": {**self._arguments, **conversation.arguments}})
 
     def _rendered(self, conversation: Conversation, template: Template) -> Rendered:
-        text, spans = self._turns(conversation, template)
         coverage = self._coverage.setdefault(template, Coverage(template))
 
         def again(changed: Conversation) -> tuple[str, str]:
@@ -128,9 +127,18 @@ class ChatRenderer:
             text, places = template.marked(changed.messages, changed.tools, changed.arguments)
             return text, text if self._everything(changed) else "\n".join(text[start:end] for start, end in places)
 
-        missing = coverage.missing(conversation, Written(text, self._parts(conversation, text, spans)), again)
-        if missing:
-            raise RowRejected(f"has {missing}")
+        def require_whole(text: str, spans: list[Span]) -> None:
+            missing = coverage.missing(conversation, Written(text, self._parts(conversation, text, spans)), again)
+            if missing:
+                raise RowRejected(f"has {missing}")
+
+        try:
+            text, spans = self._turns(conversation, template)
+        except Unclear:  # perhaps because it is not there at all
+            text = template.text(conversation.messages, conversation.tools, conversation.arguments)
+            require_whole(text, [Span(0, 0, len(text))])
+            raise
+        require_whole(text, spans)
         unused = conversation.unused | frozenset(coverage.unread(conversation))
         if conversation.not_honored(self._unmask):
             unused |= {"weight 1 of a message that is not the assistant's"}

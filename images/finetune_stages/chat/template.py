@@ -49,7 +49,8 @@ class Refusal(Exception):
     """
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(first_line(error, 300).rstrip("."))
+        words = first_line(error, 300)
+        super().__init__(words if words.endswith("...") else words.rstrip("."))
         self.own = type(error) is TemplateError
         self.error = error
 

@@ -98,7 +98,7 @@ class Limits:
         if not rejected or self.inputs.bad_rows != "Fail":
             return
         first = next(seen for seen in groups if seen.rejected)
-        counted = f"{rejected:,} of {total:,} rows {'is' if rejected == 1 else 'are'} rejected"
+        counted = f"{rejected:,} of {total:,} rows {_are(rejected)} rejected"
         raise StageError(
             reasons.BAD_ROW,
             f"{first.source}: {first.example} ({counted}{_further(first)}); correct {'it' if rejected == 1 else 'them'}, or set"
@@ -120,7 +120,7 @@ class Limits:
         if left > self.inputs.bad_rows_share * total + 1e-9:
             raise StageError(
                 reasons.TOO_MANY_ROWS_LEFT_OUT,
-                f"{seen.source}: {math.ceil(left):,} of {math.ceil(total):,} training rows are left out ({self._kinds(seen)}), more than"
+                f"{seen.source}: {math.ceil(left):,} of {math.ceil(total):,} training rows {_are(math.ceil(left))} left out ({self._kinds(seen)}), more than"
                 f" the share {self.inputs.bad_rows_share:g} of dataset.badRows; {self._remedies(seen)}, or set dataset.badRows to policy"
                 f" Drop with a share of at least {_share(left, total)}.",
             )
@@ -128,17 +128,17 @@ class Limits:
     def warning(self, seen: Seen) -> str | None:
         """What is said of rows that are left out within the limit."""
         left = seen.too_long + seen.nothing + seen.rejected
-        return f"{left:,} of {seen.total:,} training rows are left out: {self._kinds(seen)}" if left else None
+        return f"{left:,} of {seen.total:,} training rows {_are(left)} left out: {self._kinds(seen)}" if left else None
 
     def _kinds(self, seen: Seen) -> str:
         by = "the model's positions" if self._model_limits else "training.maxSeqLen"
-        kinds = {
-            f"have more than {self.longest:,} tokens ({by}), the longest {seen.longest:,}": seen.too_long,
-            "have nothing to learn": seen.nothing,
-            f"are rejected ({seen.example})": seen.rejected,
-            "were bad in stage dataset": math.ceil(self.bad),
-        }
-        return ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+        kinds = (
+            (seen.too_long, "has", "have", f" more than {self.longest:,} tokens ({by}), the longest {seen.longest:,}"),
+            (seen.nothing, "has", "have", " nothing to learn"),
+            (seen.rejected, "is", "are", f" rejected ({seen.example})"),
+            (math.ceil(self.bad), "was", "were", " bad in stage dataset"),
+        )
+        return ", ".join(f"{count:,} {one if count == 1 else several}{what}" for count, one, several, what in kinds if count)
 
     def _remedies(self, seen: Seen) -> str:
         remedies = []
@@ -166,3 +166,7 @@ def _further(seen: Seen) -> str:
 def _share(left: float, total: float) -> float:
     """A share that allows so many of so many, in whole percent."""
     return math.ceil(left / total * 100 - 1e-9) / 100
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
