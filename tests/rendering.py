@@ -92,8 +92,9 @@ class Tokenization:
 
     def learned(self, number: int = 0) -> str:
         """A row to train on as text, what is learned in ``[[ ]]``."""
-        from finetune_stages.training.rows import Rows
         from transformers import AutoTokenizer
+
+        from finetune_stages.training.rows import Rows
 
         rows = Rows.open(self.workspace, self.run.layout, 10**6)
         place = slice(int(rows.offsets[number]), int(rows.offsets[number + 1]))

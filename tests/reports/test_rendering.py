@@ -20,7 +20,11 @@ TOOL = {
     "type": "function",
     "function": {"name": "lookup", "description": "Find f", "parameters": {"type": "object", "properties": {"name": {"type": "string"}}}},
 }  # fmt: skip
-CALL = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "lookup", "arguments": {"name": "f"}}}]}
+CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"type": "function", "function": {"name": "lookup", "arguments": {"name": "f"}}}],
+}
 RESULT = {"role": "tool", "content": "f takes x"}
 WITH_CALL = {"messages": [QUESTION, CALL, RESULT, ANSWER], "tools": [TOOL]}
 AS_TEXT = {
@@ -55,7 +59,9 @@ QWEN_CALL = (
     '[[<tool_call>\n{"name": "lookup", "arguments": {"name": "f"}}\n</tool_call><|im_end|>]]\n'
     "<|im_start|>user\n<tool_response>\nf takes x\n</tool_response><|im_end|>\n<|im_start|>assistant\n[[f(x)<|im_end|>]]\n"
 )
-LLAMA = "<bos><|start_header_id|>user<|end_header_id|>\n\nHow is f called?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+LLAMA = (
+    "<bos><|start_header_id|>user<|end_header_id|>\n\nHow is f called?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+)
 BARE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 ONE_CALL = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}{% if m.tool_calls %}{{ m.tool_calls[0] | tojson }}{% endif %}"
@@ -318,7 +324,9 @@ def test_what_is_scored(report: Report, stage: Tokenization, families: Any) -> N
     (texts,) = stage.scored()
     assert [text[-len(expected) :] for text, expected in zip(texts, report.expected, strict=True)] == report.expected
     assert finished.outputs.measured_rows == 1
-    assert all(scored.replace("[[", "").replace("]]", "") in stage.learned().replace("[[", "").replace("]]", "") for scored in texts)
+    assert all(
+        scored.replace("[[", "").replace("]]", "") in stage.learned().replace("[[", "").replace("]]", "") for scored in texts
+    )
 
 
 @reports(
@@ -334,7 +342,9 @@ def test_task_files_of_chat_rows(report: Report, stage: Tokenization, families: 
     stage.write([SIMPLE])
     rows = report.given
     (stage.workspace / "tasks").mkdir()
-    (stage.workspace / "tasks/quiz.jsonl").write_bytes(rows if isinstance(rows, bytes) else b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    (stage.workspace / "tasks/quiz.jsonl").write_bytes(
+        rows if isinstance(rows, bytes) else b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    )
     if isinstance(report.expected, list):
         stage(tasks=("quiz",))
         assert stage.scored("quiz") == [[text] for text in report.expected]

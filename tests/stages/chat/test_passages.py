@@ -91,8 +91,15 @@ def test_the_answers_are_found_in_what_real_templates_make_of_them(template: Pat
             assert all("Be kind." in text for text, _ in found)
 
 
-CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"a": "x"}}}]}
-TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}}
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"a": "x"}}}],
+}
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}},
+}
 CALLS = [
     ("qwen2_5", '<tool_call>\n{"name": "f", "arguments": {"a": "x"}}\n</tool_call>'),
     ("qwen3", '<tool_call>\n{"name": "f", "arguments": {"a": "x"}}\n</tool_call>'),

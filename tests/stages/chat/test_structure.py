@@ -100,7 +100,10 @@ def test_good_rows(row):
 def test_one_form_whatever_the_spelling() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
     new = {
-        "messages": [USER, {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"a": None}}}]}],
+        "messages": [
+            USER,
+            {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"a": None}}}]},
+        ],
         "tools": [tool],
     }
     as_text = {
@@ -121,7 +124,9 @@ def test_one_form_whatever_the_spelling() -> None:
 
 def test_what_is_learned_by_weight_and_unmask() -> None:
     system = {"role": "system", "content": "s"}
-    row = {"messages": [system, {**USER, "weight": 1}, {**ANSWER, "loss": False}, {**USER, "train": 0}, {**ANSWER, "weight": 1.0}]}
+    row = {
+        "messages": [system, {**USER, "weight": 1}, {**ANSWER, "loss": False}, {**USER, "train": 0}, {**ANSWER, "weight": 1.0}]
+    }
     found = read_conversation(row)
     assert found.learned(unmask=False) == [False, False, False, False, True]
     assert found.learned(unmask=True) == [False, True, False, False, True]

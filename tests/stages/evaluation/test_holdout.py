@@ -62,7 +62,13 @@ def test_windows_score_every_token_once_with_half_a_context_before_it(length: in
 
 @pytest.mark.parametrize(
     "line",
-    ["{", "[]", '{"passages": [1]}', '{"passages": [{"text": "", "answers": []}]}', '{"passages": [{"text": "a", "answers": [[0]]}]}'],
+    [
+        "{",
+        "[]",
+        '{"passages": [1]}',
+        '{"passages": [{"text": "", "answers": []}]}',
+        '{"passages": [{"text": "a", "answers": [[0]]}]}',
+    ],
 )
 def test_a_file_that_is_no_rendered_rows_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "holdout.jsonl").write_text(line + "\n")
@@ -72,6 +78,8 @@ def test_a_file_that_is_no_rendered_rows_is_named(tmp_path: Path, line: str) -> 
 
 
 def test_the_answers_of_a_row(tmp_path: Path) -> None:
-    (tmp_path / "holdout.jsonl").write_text('{"row": 1, "line": 0, "passages": [{"text": "a\u2028bc", "answers": [[0, 1], [2, 4]]}]}\n')
+    (tmp_path / "holdout.jsonl").write_text(
+        '{"row": 1, "line": 0, "passages": [{"text": "a\u2028bc", "answers": [[0, 1], [2, 4]]}]}\n'
+    )
     (row,) = read_passages(tmp_path / "holdout.jsonl")
     assert answers(row) == ["a", "bc"]
