@@ -200,15 +200,15 @@ BAD = "BadRow"
     ),
     Report(
         "template-refuses-rows", "unslothai/unsloth#11293", Given("gemma", [SIMPLE, TWICE, SIMPLE, TWICE, TWICE, TWICE]),
-        (BAD, "rows.jsonl: row 2 (line 2) is rejected by the model's chat template (Conversation roles must alternate"
+        (BAD, ("rows.jsonl: row 2 (line 2) is rejected by the model's chat template (Conversation roles must alternate"
               " user/assistant/user/assistant/...) (4 of 6 rows are rejected: row 2 (line 2), row 4 (line 4), row 5 (line 5), ...); correct"
-              " them, or set dataset.badRows to policy Drop with a share of at least 0.67."),
+              " them, or set dataset.badRows to policy Drop with a share of at least 0.67.")),
     ),
     Report(
         "template-refuses-rows-above-the-share", "own",
         Given("gemma", [SIMPLE, TWICE, SIMPLE, TWICE], {"bad_rows": "Drop", "bad_rows_share": 0.25}),
-        ("TooManyRowsLeftOut", "rows.jsonl: 2 of 4 training rows are left out (2 are rejected (row 2 (line 2) is rejected by the model's chat"
-                               " template"),
+        ("TooManyRowsLeftOut", ("rows.jsonl: 2 of 4 training rows are left out (2 are rejected (row 2 (line 2) is rejected by the model's chat"
+                               " template")),
     ),
     Report(
         "nearly-all-rows-too-long", "huggingface/transformers#30998",
@@ -281,8 +281,8 @@ def test_what_is_refused(report: Report, stage: Tokenization, families: Any) -> 
     Report(
         "refused-rows-are-dropped", "unslothai/unsloth#11293",
         Given("gemma", [TWICE, *[SIMPLE] * 3], {"bad_rows": "Drop", "bad_rows_share": 0.5}),
-        ["1 of 4 training rows is left out: 1 is rejected (row 1 (line 1) is rejected by the model's chat template (Conversation roles must"
-         " alternate user/assistant/user/assistant/...))"],
+        [("1 of 4 training rows is left out: 1 is rejected (row 1 (line 1) is rejected by the model's chat template (Conversation roles must"
+         " alternate user/assistant/user/assistant/...))")],
     ),
     Report(
         "some-rows-too-long", "own",
@@ -302,8 +302,8 @@ def test_what_is_told(report: Report, stage: Tokenization, families: Any) -> Non
     Report(
         "holdout-with-tools", "NovaSky-AI/SkyRL#1675", Given("qwen2_5", AS_TEXT),
         [
-            '[[<tool_call>\n{"name": "lookup", "arguments": {"name": "f"}}\n</tool_call>]]<|im_end|>\n'
-            "<|im_start|>user\n<tool_response>\nf takes x\n</tool_response><|im_end|>\n<|im_start|>assistant\n[[f(x)]]"
+            ('[[<tool_call>\n{"name": "lookup", "arguments": {"name": "f"}}\n</tool_call>]]<|im_end|>\n'
+            "<|im_start|>user\n<tool_response>\nf takes x\n</tool_response><|im_end|>\n<|im_start|>assistant\n[[f(x)]]")
         ],
     ),
     Report("holdout-with-parts", "abetlen/llama-cpp-python#2324", Given("qwen2_5", PARTS), [f"{QWEN}{USER}[[f(x)]]"]),
