@@ -366,7 +366,7 @@ def test_a_model_with_learned_positions_gets_no_longer_rows(stage: Tokenization,
     (warning,) = stage(max_seq_len=256).warnings
     assert warning.startswith("1 of 10 training rows is left out: 1 has more than 64 tokens (the model's positions)")
     stage.write([SIMPLE, longer])
-    with pytest.raises(StageError, match="shorten the rows, or set dataset.badRows") as raised:
+    with pytest.raises(StageError, match=r"shorten the rows, or set dataset\.badRows") as raised:
         stage(max_seq_len=256)
     assert raised.value.reason.name == "TooManyRowsLeftOut"
 
