@@ -202,7 +202,7 @@ BAD = "BadRow"
         "template-refuses-rows", "unslothai/unsloth#11293", Given("gemma", [SIMPLE, TWICE, SIMPLE, TWICE, TWICE, TWICE]),
         (BAD, ("rows.jsonl: row 2 (line 2) is rejected by the model's chat template (Conversation roles must alternate"
               " user/assistant/user/assistant/...) (4 of 6 rows are rejected: row 2 (line 2), row 4 (line 4), row 5 (line 5), ...); correct"
-              " them, or set dataset.badRows to policy Drop with a share of at least 0.67.")),
+              " them, or set dataset.badRows.policy to Drop and dataset.badRows.share to 0.67.")),
     ),
     Report(
         "template-refuses-rows-above-the-share", "own",
@@ -222,7 +222,7 @@ BAD = "BadRow"
     Report(
         "nothing-to-learn", "own",
         Given("qwen2_5", [{"messages": [QUESTION, {**ANSWER, "weight": 0}]}, SIMPLE]),
-        ("TooManyRowsLeftOut", "1 of 2 training rows is left out (1 has nothing to learn), more than the share 0.1 of dataset.badRows"),
+        ("TooManyRowsLeftOut", "1 of 2 training rows is left out (1 has nothing to learn), more than dataset.badRows.share 0.1 allows"),
     ),
     Report(
         "template-syntax-error", "huggingface/trl#4879", Given(BARE.replace("{% endfor %}", ""), [SIMPLE]),
@@ -366,7 +366,7 @@ def test_a_model_with_learned_positions_gets_no_longer_rows(stage: Tokenization,
     (warning,) = stage(max_seq_len=256).warnings
     assert warning.startswith("1 of 10 training rows is left out: 1 has more than 64 tokens (the model's positions)")
     stage.write([SIMPLE, longer])
-    with pytest.raises(StageError, match=r"shorten the rows, or set dataset\.badRows") as raised:
+    with pytest.raises(StageError, match="shorten the rows, or raise dataset") as raised:
         stage(max_seq_len=256)
     assert raised.value.reason.name == "TooManyRowsLeftOut"
 

@@ -102,7 +102,7 @@ class Limits:
         raise StageError(
             reasons.BAD_ROW,
             f"{first.source}: {first.example} ({counted}{_further(first)}); correct {'it' if rejected == 1 else 'them'}, or set"
-            f" dataset.badRows to policy Drop with a share of at least {_share(rejected, total)}.",
+            f" dataset.badRows.policy to Drop{self._and_share(rejected, total)}.",
         )
 
     def require_enough(self, seen: Seen, kept: int) -> None:
@@ -121,14 +121,18 @@ class Limits:
             raise StageError(
                 reasons.TOO_MANY_ROWS_LEFT_OUT,
                 f"{seen.source}: {math.ceil(left):,} of {math.ceil(total):,} training rows {_are(math.ceil(left))} left out ({self._kinds(seen)}), more than"
-                f" the share {self.inputs.bad_rows_share:g} of dataset.badRows; {self._remedies(seen)}, or set dataset.badRows to policy"
-                f" Drop with a share of at least {_share(left, total)}.",
+                f" dataset.badRows.share {self.inputs.bad_rows_share:g} allows; {self._remedies(seen)}, or raise dataset.badRows.share to"
+                f" {_share(left, total)}.",
             )
 
     def warning(self, seen: Seen) -> str | None:
         """What is said of rows that are left out within the limit."""
         left = seen.too_long + seen.nothing + seen.rejected
         return f"{left:,} of {seen.total:,} training rows {_are(left)} left out: {self._kinds(seen)}" if left else None
+
+    def _and_share(self, rejected: int, total: int) -> str:
+        """What else to set where dropping alone would not do."""
+        return f" and dataset.badRows.share to {_share(rejected, total)}" if rejected > self.inputs.bad_rows_share * total else ""
 
     def _kinds(self, seen: Seen) -> str:
         by = "the model's positions" if self._model_limits else "training.maxSeqLen"

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from importlib import metadata
 
 from finetune_contract import reasons
+from finetune_contract.codec import digest
 from finetune_contract.documents import Scalar, TokenizationInputs
 from finetune_contract.result import Result
 from finetune_contract.workspace import HOLDOUT
 from finetune_stages.chat.task_rows import chat_files, own_roots
-from finetune_stages.kit import Context, Finished, Reuse, StageError, quick_imports, run_stage, verify_seal, without
+from finetune_stages.kit import Context, Finished, Reuse, Seal, StageError, quick_imports, run_stage, verify_seal, without
 from finetune_stages.kit.workspace import file_sha256
 
 TOKENS = "tokens"
@@ -28,7 +29,12 @@ def main() -> int:
 def still_there(context: Context, result: Result) -> bool:
     """Whether the tokens that an earlier result describes are still in the run's folder, untouched."""
     seal = verify_seal(context.path(context.layout.tokens))
-    return seal is not None and seal.digest == result.outputs.get("digest")
+    return seal is not None and digest_of_arrays(seal) == result.outputs.get("digest")
+
+
+def digest_of_arrays(seal: Seal) -> str:
+    """The digest of what training reads: not that of the rendered conversations beside it."""
+    return digest({name: file.sha256 for name, file in seal.files.items() if name.endswith(".npy")})
 
 
 def unchanged(context: Context, noted: Mapping[str, Scalar]) -> bool:

@@ -30,7 +30,7 @@ from finetune_stages.sources.work_folder import work_folder
 from .labels import EndTokens, encode
 from .limits import Limits, Seen, Unused, bad_in_training
 from .rows import RowFile, prepared_rows, read, task_rows
-from .stage import TOKENS, depends_on
+from .stage import TOKENS, depends_on, digest_of_arrays
 from .store import TokenWriter
 
 logging.disable_progress_bar()
@@ -60,7 +60,7 @@ def tokenize(context: Context) -> Finished:
         published = seal_directory(scratch / TOKENS, {"rows": outputs.rows, "leftOut": left_out})
         context.publish(scratch / TOKENS, context.layout.tokens)
     metrics = {name: float(value) for name, value in vars(outputs).items() if isinstance(value, int)}
-    outputs = TokenizationOutputs(**{**vars(outputs), "digest": published.digest})
+    outputs = TokenizationOutputs(**{**vars(outputs), "digest": digest_of_arrays(published)})
     return Finished(outputs, metrics, message=message, warnings=warnings, depends_on=noted)
 
 
