@@ -22,6 +22,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
+_TIED = "tie_word_embeddings"
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _TRAINABLE = ("F64", "F32", "BF16", "F16")
 _COPIED = {".json", ".jinja", ".txt", ".model", ".tiktoken", ".py"}
@@ -99,11 +100,13 @@ class Pretrained:
         value = self.config.get(name, inner.get(name) if isinstance(inner, dict) else None)
         return value if isinstance(value, int) else default
 
-    def copy_companions(self, target: Path) -> None:
+    def copy_companions(self, target: Path, own_head: bool = False) -> None:
         """Everything but the weights into ``target``: tokenizer, chat template, configuration, code and licence of the model.
 
         They are copied and not written anew: training changes none of them, and what serves the base model must be able to
-        read the tuned one, whichever version of transformers it has.
+        read the tuned one, whichever version of transformers it has. The exception is a model whose files hold an output layer of
+        its own (``own_head``) and whose configuration says otherwise: some programs read the files then, and others the
+        configuration. The tuned model's configuration says what its files hold.
         """
         for file in sorted(self.path.iterdir()):
             wanted = file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)
@@ -112,7 +115,15 @@ class Pretrained:
         templates = self.path / "additional_chat_templates"
         if templates.is_dir():
             shutil.copytree(templates, target / templates.name, copy_function=shutil.copyfile, dirs_exist_ok=True)
-        (target / CONFIG).write_text(json.dumps({**self.config, "use_cache": True}, indent=2, ensure_ascii=False) + "\n")
+        config = {**(_untied(self.config) if own_head else self.config), "use_cache": True}
+        (target / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
+def _untied(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a model with an output layer of its own; multimodal models state it one level down, too."""
+    inner = config.get("text_config")
+    nested = {"text_config": {**inner, _TIED: False}} if isinstance(inner, dict) and _TIED in inner else {}
+    return {**config, **nested, _TIED: False}
 
 
 def weight_files(path: Path) -> list[Path]:
