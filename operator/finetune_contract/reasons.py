@@ -152,6 +152,10 @@ MODEL_INCOMPLETE = _reason(
 MODEL_CORRUPT = _reason(
     "ModelCorrupt", Cause.USER, "A file of the model cannot be read.", "Fetch or save the model again.",
 )  # fmt: skip
+MODEL_UNSUPPORTED = _reason(
+    "ModelUnsupported", Cause.USER, "The model is of a kind that cannot be fine-tuned: no decoder for text, quantized, or an adapter.",
+    "Use the unquantized weights of a decoder-only model for text generation, merged with its adapter if it has one.",
+)  # fmt: skip
 REMOTE_CODE = _reason(
     "RemoteCode", Cause.USER, "The model brings Python code of its own, and model.trustRemoteCode is false.",
     "Set model.trustRemoteCode to true if you trust its author, or use another model.",

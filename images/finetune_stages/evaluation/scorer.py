@@ -58,6 +58,8 @@ class Window:
 class Scorer(HFLM):  # type: ignore[misc]
     """A model that answers lm-eval's requests and those of :class:`.holdout.Holdout`."""
 
+    _model: Any
+
     def _create_model(self, *args: Any, **options: Any) -> None:
         """Load the model as ``from_pretrained`` does, and keep it so.
 
