@@ -27,7 +27,7 @@ from .headers import read_header
 from .template import check_templates
 from .tensors import check_tensors, embeddings
 from .ties import contradiction
-from .tokens import check_tokens
+from .tokens import check_tokens, read_tokenizer
 
 _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
 
@@ -68,7 +68,7 @@ def check_settings(folder: Path, model: str, trust_remote_code: bool) -> Setting
     _require(folder, "config.json", model)
     config = read_json(folder / "config.json", model)
     _require(folder, "tokenizer_config.json", model)
-    tokenizer = read_json(folder / "tokenizer_config.json", model)
+    tokenizer = read_tokenizer(folder, model)
     if not trust_remote_code:
         _refuse_code({"config.json": config, "tokenizer_config.json": tokenizer}, model)
     architecture = check_architecture(config, model)
@@ -103,7 +103,7 @@ def check_weights(folder: Path, model: str) -> Weights:
     warnings = check_tensors(config, tensors, model)
     matrix = embeddings(tensors)
     if matrix is not None and not config.get("auto_map"):
-        check_tokens(folder, read_json(folder / "tokenizer_config.json", model), tensors[matrix].shape[0], model)
+        check_tokens(folder, read_tokenizer(folder, model), tensors[matrix].shape[0], model)
     files = {name: folder / file for file, header in headers.items() for name in header}
     contradicts = contradiction(config, files, tensors)
     return Weights(total, (*warnings, *([contradicts] if contradicts else ())))

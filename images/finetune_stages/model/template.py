@@ -19,7 +19,7 @@ from finetune_stages.kit import StageError
 from finetune_stages.kit.fault import first_line
 
 from .files import CHAT_TEMPLATES
-from .tokens import special_tokens
+from .tokens import ROLES, special_tokens
 
 FILE = "chat_template.jinja"
 _DEFAULT = "default"
@@ -28,6 +28,8 @@ _TOOL = {
     "type": "function",
     "function": {"name": "find", "description": "Find.", "parameters": {"type": "object", "properties": {}}},
 }
+_GENERIC_TOKENIZERS = (None, "PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
+"""Classes that bring no special tokens of their own."""
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt")
 """What transformers gives every template, beside the special tokens."""
 
@@ -59,7 +61,7 @@ def check_templates(folder: Path, tokenizer: Mapping[str, Any], model: str) -> l
         raise StageError(reasons.CHAT_TEMPLATE_MISSING, f"{model} has no chat template {_missing(templates)}.")
     for template in templates:
         _compile(template, model)
-    return _try(default, special_tokens(tokenizer), model)
+    return _try(default, _tokens(default, tokenizer), model)
 
 
 def find_templates(folder: Path, tokenizer: Mapping[str, Any], model: str) -> list[Template]:
@@ -79,6 +81,13 @@ def find_templates(folder: Path, tokenizer: Mapping[str, Any], model: str) -> li
         for entry in named
         if isinstance(entry, dict) and isinstance(entry.get("template"), str)
     ]
+
+
+def _tokens(template: Template, tokenizer: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens that the template is given. Those that only the tokenizer's class names are not known here: any will do."""
+    if tokenizer.get("tokenizer_class") in _GENERIC_TOKENIZERS:
+        return special_tokens(tokenizer)
+    return {**{role: f"<{role}>" for role in ROLES if role in template.text}, **special_tokens(tokenizer)}
 
 
 def _missing(templates: Sequence[Template]) -> str:

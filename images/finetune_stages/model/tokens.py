@@ -11,8 +11,24 @@ from finetune_stages.kit import StageError
 
 from .files import read_json
 
-_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_DECODER = "added_tokens_decoder"
+"""Where it is, transformers reads no older file about added tokens."""
+_EXTRA = ("extra_special_tokens", "additional_special_tokens")
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """Special tokens of text; a tokenizer that names another one (``image_token``) has it for another kind of input."""
+
+
+def read_tokenizer(folder: Path, model: str) -> dict[str, Any]:
+    """Return ``tokenizer_config.json``, and what the older ``special_tokens_map.json`` adds where transformers still reads that.
+
+    Raises:
+        StageError: ``ModelCorrupt``: one of them is not JSON.
+    """
+    config = read_json(folder / "tokenizer_config.json", model)
+    older = folder / "special_tokens_map.json"
+    if _DECODER in config or not older.is_file():
+        return config
+    return {**config, **read_json(older, model)}
 
 
 def special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
@@ -34,7 +50,7 @@ def check_tokens(folder: Path, tokenizer: Mapping[str, Any], embeddings: int | N
     """
     tokens = vocabulary(folder, tokenizer, model)
     named = special_tokens(tokenizer)
-    other = {content for name, content in named.items() if name not in _ROLES}
+    other = {content for name, content in named.items() if name not in ROLES}
     if embeddings is None or all(number < embeddings or content in other for content, number in tokens.items()):
         return
     size = max(tokens.values()) + 1
@@ -58,17 +74,23 @@ def vocabulary(folder: Path, tokenizer: Mapping[str, Any], model: str) -> dict[s
         tokens.update(_added(file.get("added_tokens")))
     elif (folder / "vocab.json").is_file():
         tokens.update(_numbers(read_json(folder / "vocab.json", model)))
-    if (folder / "added_tokens.json").is_file():
+    if _DECODER not in tokenizer and (folder / "added_tokens.json").is_file():
         tokens.update(_numbers(read_json(folder / "added_tokens.json", model)))
-    if not tokens:
-        return {}
-    decoder = tokenizer.get("added_tokens_decoder")
-    later = [_content(entry) for _, entry in sorted(decoder.items(), key=_number_of)] if isinstance(decoder, dict) else []
-    named = special_tokens(tokenizer)
-    for content in (*later, *(named.get(role) for role in _ROLES)):
-        if content is not None and content not in tokens:
-            tokens[content] = max(tokens.values()) + 1
+    if tokens:
+        for content in _later(tokenizer):
+            tokens.setdefault(content, max(tokens.values()) + 1)
     return tokens
+
+
+def _later(tokenizer: Mapping[str, Any]) -> list[str]:
+    """Tokens that the configuration names: those that the vocabulary lacks are added to it, in this order."""
+    decoder = tokenizer.get(_DECODER)
+    entries = sorted(decoder.items(), key=_number_of) if isinstance(decoder, dict) else []
+    named = special_tokens(tokenizer)
+    lists = [entry for name in _EXTRA if isinstance(tokenizer.get(name), list) for entry in tokenizer[name]]
+    ordered = sorted(named, key=lambda name: ROLES.index(name) if name in ROLES else len(ROLES))
+    found = [*(_content(entry) for _, entry in entries), *(named[name] for name in ordered), *map(_content, lists)]
+    return [content for content in found if content is not None]
 
 
 def _entries(vocabulary: Any) -> dict[str, int]:

@@ -60,18 +60,19 @@ class Pretrained:
         """Read the configuration and the headers.
 
         Raises:
-            StageError: ``ModelIncomplete``: a file is missing. ``ModelCorrupt``: a file is damaged. ``BadTrainingValue``: the
-                weights are quantised, so that no gradient leads to them.
+            StageError: ``ModelIncomplete``: a file is missing. ``ModelCorrupt``: a file is damaged. ``ModelUnsupported``: the
+                weights are quantized, so that no gradient leads to them.
         """
         config = _read_json(path / CONFIG)
         tensors = {name: tensor for file in weight_files(path) for name, tensor in read_header(file).items()}
         unusual = sorted({tensor.dtype for tensor in tensors.values() if tensor.dtype not in _SIZES})
-        if unusual or "quantization_config" in config:
-            how = ", ".join(unusual) or config["quantization_config"].get("quant_method", "by its configuration")
+        stated = config.get("quantization_config")
+        if unusual or stated:
+            how = ", ".join(unusual) or (isinstance(stated, dict) and stated.get("quant_method")) or "by its configuration"
             raise StageError(
-                reasons.BAD_TRAINING_VALUE,
-                f"The base model is quantised ({how}), and quantised weights cannot be trained in full: name the unquantised"
-                " model in model.uri.",
+                reasons.MODEL_UNSUPPORTED,
+                f"model.uri: the weights are quantized ({how}), and no gradient leads to such weights; name the unquantized model that they"
+                " were made from.",
             )
         return cls(path, config, tensors)
 
