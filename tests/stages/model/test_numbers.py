@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from finetune_stages.kit import read_seal, seal_directory
 from finetune_stages.kit.workspace import file_sha256
 from finetune_stages.model.headers import read_header
 from finetune_stages.model.numbers import FiniteWeights, WeightReaders, has_not_finite
@@ -63,3 +65,39 @@ def test_the_digest_is_the_same_with_a_reader(model):
 def test_a_file_without_a_header_is_left_to_its_digest(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nothing of the kind")
     assert WeightReaders("m")(tmp_path / "x.safetensors") is None
+
+
+def poisoned(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+WORDS = (
+    "model.norm.weight in model.safetensors has infinite or undefined numbers; save the model again from weights that are finite."
+)
+
+
+def test_a_directory_with_an_undefined_number(stage, model):
+    poisoned(model)
+    ended = stage(model)
+    assert (ended.code, ended.reason) == (65, "ModelCorrupt")
+    assert ended.result.message == f"{model}: {WORDS}"
+
+
+def test_a_repository_with_an_undefined_number_and_the_cache_of_an_earlier_release(stage, hub, model, run_stage_program):
+    hub.add("model", "org/tiny", model)
+    assert stage("org/tiny").code == 0
+    entry = stage.linked()
+    poisoned(model)
+    hub.add("model", "org/tiny", model)
+    ended = stage("org/tiny", attempt="2.1")
+    assert (ended.code, ended.reason, ended.result.message) == (65, "ModelCorrupt", f"org/tiny: {WORDS}")
+    (entry / "model.safetensors").unlink()
+    shutil.copyfile(model / "model.safetensors", entry / "model.safetensors")
+    seal = read_seal(entry)
+    seal_directory(entry, seal.note)
+    revision = seal.note["commit"]
+    stage.as_another_run()
+    ended = stage("org/tiny", revision=revision)
+    assert (ended.code, ended.reason, ended.result.message) == (65, "ModelCorrupt", f"org/tiny: {WORDS}")
