@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,6 +126,15 @@ def _untied(config: dict[str, Any]) -> dict[str, Any]:
     inner = config.get("text_config")
     nested = {"text_config": {**inner, _TIED: False}} if isinstance(inner, dict) and _TIED in inner else {}
     return {**config, **nested, _TIED: False}
+
+
+def unread(names: Collection[str]) -> tuple[str, ...]:
+    """Return what the user must know of tensors that the model's class does not read: the tuned model has none of them."""
+    if not names:
+        return ()
+    first = min(names)
+    which = first if len(names) == 1 else f"{first} and {len(names) - 1:,} more tensors"
+    return (f"model.uri: the model's class does not read {which}; what they hold is neither trained nor in the tuned model.",)
 
 
 def weight_files(path: Path) -> list[Path]:

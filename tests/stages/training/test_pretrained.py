@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
-from finetune_stages.training.pretrained import Pretrained, Tensor, read_header
+from finetune_stages.training.pretrained import Pretrained, Tensor, read_header, unread
 
 
 @pytest.fixture
@@ -131,3 +131,20 @@ def test_everything_but_the_weights_is_taken_over(model, tmp_path):
     }  # fmt: skip
     assert (target / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
     assert json.loads((target / "config.json").read_text()) == {**base.config, "use_cache": True}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (set(), []),
+        ({"v_head.weight"}, ["does not read v_head.weight; what"]),
+        (
+            {"mtp.b", "mtp.a", "z"},
+            ["does not read mtp.a and 2 more tensors; what they hold is neither trained nor in the tuned model."],
+        ),
+    ],
+)
+def test_tensors_that_no_class_reads_are_told(names, words):
+    found = unread(names)
+    assert len(found) == len(words)
+    assert all(word in warning for word, warning in zip(words, found, strict=True))
