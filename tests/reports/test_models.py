@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from families import FAMILIES, edit_config, write_model
 from finetune_stages.kit import StageError
 from finetune_stages.kit.workspace import file_sha256
 from finetune_stages.model.check import check_settings, check_weights
 from finetune_stages.model.numbers import WeightReaders
+from reports.changes import (
+    WEIGHTS,
+    add_tokens,
+    config,
+    every,
+    named_templates,
+    poison,
+    remove,
+    rename,
+    template,
+    tensors,
+    tokenizer_config,
+    write,
+)
 from reports.report import Report, reports
 
-WEIGHTS = "model.safetensors"
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345678\n"
-Change = Callable[[Path], object]
 
 
 @pytest.fixture
@@ -37,78 +46,6 @@ def check(folder: Path) -> tuple[int | None, tuple[str, ...]]:
     file_sha256(folder / WEIGHTS, readers=readers)
     readers.require_finite()
     return settings.positions, (*settings.warnings, *weights.warnings)
-
-
-def config(**changes: Any) -> Change:
-    return lambda folder: edit_config(folder, **changes)
-
-
-def write(name: str, text: str) -> Change:
-    def change(folder: Path) -> None:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
-
-    return change
-
-
-def remove(name: str) -> Change:
-    return lambda folder: (folder / name).unlink()
-
-
-def every(*changes: Change) -> Change:
-    return lambda folder: [change(folder) for change in changes]
-
-
-def tokenizer_config(**changes: Any) -> Change:
-    def change(folder: Path) -> None:
-        path = folder / "tokenizer_config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-    return change
-
-
-def tensors(change_tensors: Callable[[dict[str, torch.Tensor]], object]) -> Change:
-    def change(folder: Path) -> None:
-        found = load_file(folder / WEIGHTS)
-        change_tensors(found)
-        save_file(found, folder / WEIGHTS, {"format": "pt"})
-
-    return change
-
-
-def add_tokens(*added: str, special: bool = True) -> Change:
-    def change(folder: Path) -> None:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        if special:
-            tokenizer.add_special_tokens({"extra_special_tokens": list(added)})
-        else:
-            tokenizer.add_tokens(list(added))
-        tokenizer.save_pretrained(folder)
-
-    return change
-
-
-def rename(old: str, new: str) -> Change:
-    return tensors(lambda found: found.update({new: found.pop(old)}))
-
-
-def template(text: str) -> Change:
-    return write("chat_template.jinja", text)
-
-
-def named_templates(**texts: str) -> Change:
-    named = [{"name": name, "template": text} for name, text in texts.items()]
-    return every(remove("chat_template.jinja"), tokenizer_config(chat_template=named))
-
-
-def poison(name: str, number: float, dtype: torch.dtype, place: int = -1) -> Change:
-    def change(found: dict[str, torch.Tensor]) -> None:
-        found.update({key: value.to(dtype) for key, value in found.items()})
-        found[name].view(-1)[place] = number
-
-    return tensors(change)
 
 
 MULTIMODAL = "a multimodal model whose language model transformers does not load by itself"
@@ -395,3 +332,21 @@ def test_every_family_passes_and_its_ties_are_understood(family: str, tiny_model
     with pytest.raises(StageError, match="have no output layer") as raised:
         check(tmp_path / "tied")
     assert raised.value.reason.name == "ModelIncomplete"
+
+
+def test_scores_are_those_of_the_weights_whatever_the_configuration_states(model: Path) -> None:
+    """huggingface/transformers#45127: 4.074 bits per byte were reported where the files' weights have 2.524."""
+    from lm_eval.api.instance import Instance
+
+    from finetune_contract.documents import EvaluationInputs
+    from finetune_stages.evaluation.scorer import load_scorer
+
+    def score() -> list[Any]:
+        text = "Question: what does it do?\nAnswer: it returns the sum of two numbers."
+        request = Instance(request_type="answer_loglikelihood", doc={}, arguments=(text, [(35, len(text))]), idx=0)
+        return load_scorer(model, EvaluationInputs("base"), lambda: None).answer_loglikelihood([request])
+
+    tensors(lambda found: found["lm_head.weight"].mul_(3))(model)
+    expected = score()
+    edit_config(model, tie_word_embeddings=True)
+    assert score() == expected
