@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from finetune_operator.api.crd import crd
-from finetune_operator.core.observation import Observed, PodReport, Termination, needs
+from finetune_operator.core.observation import Observed, needs
 from finetune_operator.core.plan import plan
+from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.run import Run
 from finetune_operator.local.judge import Judge
 from world import NOW, SETTINGS, World

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from finetune_operator.api.kinds import CLAIM, POD
-from finetune_operator.core.observation import Complaint, PodReport, Ref, Refused
+from finetune_operator.core.observation import Complaint, Ref, Refused
 from finetune_operator.core.obstacles import refusal, unexplained
 from finetune_operator.core.plan import hold_without_right
+from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.times import stamp
 from world import NOW, World
 

@@ -23,6 +23,7 @@ class TrainingStage(ProgramStage):
     after = ("dataset", "model", "registry-check")
     reads = ("dataset", "model")
     kind = "TrainJob"
+    pod_section = "training"
 
     def inputs(self, run: Run) -> TrainingInputs:
         wish = section(run, "training")

@@ -131,7 +131,7 @@ class Store:
                 if not events and not await _happens(changed, bookmark_seconds):
                     yield Change("BOOKMARK", _bookmark(kind, position))
 
-    async def create(self, manifest: Object) -> Object:
+    async def create(self, manifest: Object, *, dry_run: bool = False) -> Object:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.create`."""
         await asyncio.sleep(0)
         try:
@@ -147,6 +147,8 @@ class Store:
             metadata = obj["metadata"]
             if transaction.find(kind, metadata.get("namespace", ""), metadata["name"]):
                 raise refusals.already_exists(kind, metadata["name"])
+            if dry_run:
+                return obj
             obj = transaction.write(kind, obj)
             deletion.collect(transaction, kind, obj)
         return obj
