@@ -45,8 +45,7 @@ _PATHS: tuple[tuple[re.Pattern[str], str], ...] = tuple((re.compile(pattern), fi
     (_CONTAINER + r"image(?=$|:)", "image"),
 ))  # fmt: skip
 """Paths of the pod, and the field of the section that takes their place. Errors name labels without ``metadata``."""
-_LISTS = ("env", "volumeMounts", "volumes")
-_LIST = re.compile(rf"{_TEMPLATE}spec\.(?:containers\[0\]\.)?({'|'.join(_LISTS)})\[(\d+)\]")
+_LIST = re.compile(_TEMPLATE + r"spec\.(?:containers\[0\]\.)?(volumeMounts|volumes)(?:\[(\d+)\])?")
 _SHOWN = 3
 _UNDECODABLE = re.compile(r"cannot be handled as a Job: (.*)", re.DOTALL)
 
@@ -95,7 +94,8 @@ def _shaped(run: Run) -> Iterator[ProgramStage]:
 def _job(run: Run, stage: ProgramStage) -> Json:
     record = StageRecord(stage.name, attempt=1, child_name=naming.child_name(run.name, stage.name, Attempt(1, 1)))
     job = children.job(run, record, stage.program, stage.pod(run))
-    return {**job, "metadata": {"name": record.child_name, "namespace": run.namespace}}
+    metadata = {key: job["metadata"][key] for key in ("name", "namespace", "labels")}  # nothing that needs further rights
+    return {**job, "metadata": metadata}
 
 
 def problems(code: int, message: str, causes: Causes) -> Causes:
@@ -144,15 +144,14 @@ def _field(section: Mapping[str, Any], manifest: Json, path: str) -> str | None:
 
 
 def _item(section: Mapping[str, Any], manifest: Json, item: re.Match[str], path: str) -> str | None:
-    """Return the entry of a user's list: the operator's own entries come before it, and variables are merged by name."""
+    """Return the entry of a user's list, which the operator's own entries come before."""
+    if item[2] is None:  # the API server names no entry for volumeMounts.subPath
+        return path[item.start(1) :]
     name, index = item[1], int(item[2])
     spec = manifest["spec"]["template"]["spec"]
     entries = spec[name] if name == "volumes" else spec["containers"][0][name]
     own = section.get(name) or ()
-    if name == "env":
-        place = next((i for i, entry in enumerate(own) if entry["name"] == entries[index]["name"]), -1)
-    else:
-        place = index - (len(entries) - len(own))
+    place = index - (len(entries) - len(own))
     if place >= 0:
         return f"{name}[{place}]{path[item.end() :]}"
     return {"shared-memory": "sharedMemory", "tasks": "taskFiles"}.get(entries[index]["name"])
