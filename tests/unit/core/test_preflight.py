@@ -92,6 +92,9 @@ ERRORS = {
     "a webhook, told as invalid": (422, 'admission webhook "w" denied the request: no', [], []),
     "a webhook": (403, 'admission webhook "w" denied the request: no', [], []),
     "a webhook that takes no dry run": (400, 'admission webhook "w" does not support dry run', [], []),
+    "a field that the server does not know": (
+        400, 'Job in version "v1" cannot be handled as a Job: strict decoding error: unknown field "spec.x"', [], [],
+    ),
     "a number that is too large": (
         400, 'Job in version "v1" cannot be handled as a Job: json: cannot unmarshal number 1e30 into int64', [],
         [("", "json: cannot unmarshal number 1e30 into int64")],
