@@ -49,7 +49,7 @@ class Configuration(BaseModel):
     pod_annotations: PodAnnotations = Field(
         default_factory=lambda: {"sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"}
     )
-    """Annotations of the pods of every stage. By default the same for Istio before 1.10, OpenShift Service Mesh 2 and Linkerd."""
+    """Annotations of the pods of every stage. By default the same for older releases of Istio, OpenShift Service Mesh 2 and Linkerd."""
     fs_group: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
     """Group that a node gives the workspace's volume to. OpenShift chooses one itself; elsewhere a fresh volume is root's."""
     workers: Annotated[int, Field(ge=1, le=256)] = 32

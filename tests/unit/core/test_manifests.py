@@ -143,9 +143,10 @@ def test_the_group_of_volumes_is_that_of_the_configuration() -> None:
 
 MESH = {"sidecar.istio.io/inject": "false"}
 META = {"pod_labels": MESH, "pod_annotations": {**MESH, "linkerd.io/inject": "disabled"}}
+MESHLESS = replace(CLUSTER, **META)
 
 
-def metadata_of(placement: dict[str, Any] | None, place: Settings = replace(CLUSTER, **META)) -> dict[str, dict[str, Any]]:
+def metadata_of(placement: dict[str, Any] | None, place: Settings = MESHLESS) -> dict[str, dict[str, Any]]:
     """Labels and annotations of the pods of every stage, where training and evaluation have ``placement``."""
     placed = {"placement": placement} if placement else {}
     spec = {"dataset": {"uri": "org/d"}, "training": placed, "evaluation": {"tasks": [], "baseline": True, **placed}}
