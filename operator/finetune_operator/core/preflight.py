@@ -94,7 +94,7 @@ def _shaped(run: Run) -> Iterator[ProgramStage]:
 
 def _job(run: Run, stage: ProgramStage) -> Json:
     record = StageRecord(stage.name, attempt=1, child_name=naming.child_name(run.name, stage.name, Attempt(1, 1)))
-    job = children.job(run, record, stage.program, stage.pod(run))
+    job = children.job(run, record, stage.program, stage.pod(run), stage.image or stage.program)
     metadata = {key: job["metadata"][key] for key in ("name", "namespace", "labels")}  # nothing that needs further rights
     return {**job, "metadata": metadata}
 

@@ -14,6 +14,7 @@ from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
+from finetune_operator.core.stages import PROGRAMS as STAGE_PROGRAMS
 from golden import assert_golden
 from world import NOW, World
 
@@ -156,7 +157,7 @@ def metadata_of(placement: dict[str, Any] | None, place: Settings = MESHLESS) ->
 
 def test_pods_of_every_stage_ask_meshes_not_to_inject() -> None:
     found = metadata_of(None)
-    assert len(found) == 7
+    assert len(found) == len(STAGE_PROGRAMS)
     for metadata in found.values():
         assert metadata["labels"].items() >= MESH.items()
         assert metadata["annotations"] == META["pod_annotations"]

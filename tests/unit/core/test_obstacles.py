@@ -195,7 +195,8 @@ def test_what_an_event_says_goes_before() -> None:
 def test_a_rank_that_does_not_appear_is_counted() -> None:
     world = world_at("training", {"dataset": {"uri": "/d.jsonl"}, "training": {"workers": 2, "algorithm": "sft"}})
     decision = without_pods(world, "training", (PodReport("p", phase="Running", placed=True),))
-    assert decision.status["stages"][4]["message"].startswith("TrainJob demo-train-1-1: it has 1 of 2 pods 30 seconds after")
+    (message,) = [entry["message"] for entry in decision.status["stages"] if entry["name"] == "training"]
+    assert message.startswith("TrainJob demo-train-1-1: it has 1 of 2 pods 30 seconds after")
     both = (PodReport("p", phase="Running"), PodReport("q", 1, phase="Running"))
     assert condition(without_pods(world, "training", both).status, "Stalled")[0] == "False"
 

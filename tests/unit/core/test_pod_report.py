@@ -65,7 +65,7 @@ def test_the_name_is_that_of_the_manifest(name: str) -> None:
     world = world_at("training", {"dataset": {"uri": "/d.jsonl"}, "evaluation": {"tasks": [], "baseline": True}})
     run, record, program = run_of(world), stage(world, name), PROGRAMS[name]
     if program.kind == "Job":
-        job = children.job(run, record, program.program, program.pod(run))
+        job = children.job(run, record, program.program, program.pod(run), program.image or program.program)
         (container,) = job["spec"]["template"]["spec"]["containers"]
     else:
         made = trainjob(run, record, program.pod(run), Trainer("podTemplateOverrides"))
