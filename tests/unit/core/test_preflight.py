@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.core.observation import Observed
+from finetune_operator.core.plan import plan
 from finetune_operator.core.preflight import Preflight, due, preflights, problems
 from finetune_operator.core.run import Run
-from world import SETTINGS, World
+from world import NOW, SETTINGS, World
 
 from .passes import condition, decide, edit, go, run_of
 
@@ -157,3 +159,15 @@ def test_a_rerun_is_tried_too() -> None:
     world.settle()
     edit(world, rerun={"id": "again", "from": "training"})
     assert [one.stage for one in preflights(Run.parse(world.run), SETTINGS)] == ["training"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "place"),
+    [("namespace_defaults", "ConfigMap finetune-defaults, "), ("operator_defaults", "the operator's configuration, defaults.")],
+)
+def test_a_value_of_defaults_is_told_with_where_it_stands(layer: str, place: str) -> None:
+    world = World.new({"dataset": {"uri": "/d.jsonl"}}, claim=False)
+    settings = replace(SETTINGS, **{layer: {"training": PLACED}})
+    observed = Observed(settings, invalid={"training": [(LABELS, "Invalid value")]})
+    status = plan(run_of(world), observed, NOW).status
+    assert status["failure"]["message"] == f"{place}training.placement.labels: Invalid value; correct it."

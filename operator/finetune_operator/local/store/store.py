@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune_operator.api.crd import crd
-from finetune_operator.api.kinds import FINETUNERUN, KINDS, POD, Kind, kind_of
+from finetune_operator.api.kinds import FINETUNERUN, JOB, KINDS, POD, Kind, kind_of
 from finetune_operator.core.times import stamp
 from finetune_operator.local.judge.judge import Judge
 from finetune_operator.local.judge.metadata import check_metadata, check_types, prune_metadata
+from finetune_operator.local.judge.pod_template import check_job
 from finetune_operator.local.judge.problem import Problem
 from finetune_operator.local.judge.structure import identical
 from finetune_operator.loop.cluster import PAGE, Change, Object, Page, Propagation
@@ -40,7 +41,8 @@ _IDENTITY = ("apiVersion", "kind", "metadata")
 class Store:
     """Objects in a file, with the semantics of the API server.
 
-    Of the kinds that it serves only FineTuneRuns are checked against a schema; of the others it checks metadata.
+    Of the kinds that it serves only FineTuneRuns are checked against a schema; of the others it checks metadata, and of Jobs the
+    fields of their pods that a FineTuneRun can set.
 
     Args:
         path: the file; it is made where there is none.
@@ -274,6 +276,8 @@ class Store:
             problems = self.judge.validate(obj, old, status=status)
         else:
             problems = check_metadata(obj["metadata"], None if old is None else old["metadata"])
+            if kind == JOB and old is None:
+                problems += check_job(obj)
         if problems:
             raise refusals.invalid(kind, obj["metadata"].get("name", ""), problems)
 
