@@ -158,7 +158,7 @@ def test_a_run_is_suspended_from_elsewhere_and_goes_on_later(desk: Desk, small: 
     assert "Suspended" in desk.finetune("get").out
     said = desk.finetune("resume", "demo")
     assert said.code == 0, said.out + said.err
-    assert sorted(done_stages(desk)) == ["dataset", "model", "registration", "training"]
+    assert sorted(done_stages(desk)) == ["dataset", "model", "registration", "tokenization", "training"]
     stages = {stage["name"]: stage for stage in status_of(desk)["stages"]}
     assert "failures" not in stages["training"]
 

@@ -12,8 +12,8 @@ import pytest
 
 from finetune_contract.documents import EvaluationInputs, RunInfo, StageDocument
 from finetune_contract.workspace import Attempt
-from finetune_stages.evaluation.task_files import TaskFiles
 from finetune_stages.kit import Context, StageError
+from finetune_stages.sources.task_files import TaskFiles
 
 from .conftest import chat_rows, write_tasks
 
