@@ -77,7 +77,7 @@ def _require_characters(text: str, origin: Origin) -> None:
     """No name of a file or of a host has a NUL character, or half of a surrogate pair."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise StageError(
-            origin.not_found, f"{origin.field}: {ascii(text)} has a character that no path and no address can have; remove it."
+            origin.not_found, f"{origin.field}: {text!a} has a character that no path and no address can have; remove it."
         )
 
 
