@@ -13,8 +13,7 @@ import numpy as np
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
-
-from .json_lines import JsonLines, written_places
+from finetune_stages.sources.json_lines import JsonLines, written_places
 
 if TYPE_CHECKING:
     from datasets import Dataset

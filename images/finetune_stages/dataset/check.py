@@ -12,10 +12,10 @@ import numpy as np
 from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
 from finetune_stages.kit import StageError
+from finetune_stages.sources.json_lines import JsonLines, Seen
+from finetune_stages.sources.json_text import json_fault, may_hold_no_number, no_number, parse
 
 from .chat import broken_text, fault
-from .json_lines import JsonLines, Seen
-from .json_text import json_fault, may_hold_no_number, no_number, parse
 
 SHOWN = 3
 """Rows that a message describes; it counts all."""

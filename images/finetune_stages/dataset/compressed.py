@@ -11,8 +11,7 @@ from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
-
-from .formats import compression
+from finetune_stages.sources.formats import compression
 
 _CHUNK = 1 << 20
 _RATIO = 200

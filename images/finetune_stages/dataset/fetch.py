@@ -12,13 +12,13 @@ from finetune_contract import reasons
 from finetune_contract.documents import Scalar
 from finetune_stages.kit import Context, StageError
 from finetune_stages.kit.workspace import file_sha256
+from finetune_stages.sources.json_lines import JsonLines, open_rows
 from finetune_stages.sources.local import require_file
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
 
 from .compressed import unpacked
 from .hub import HubDataset, open_hub_rows, resolve
-from .json_lines import JsonLines, open_rows
 from .wanted import Wanted
 from .web import download
 

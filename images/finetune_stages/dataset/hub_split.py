@@ -11,10 +11,10 @@ from finetune_contract import reasons
 from finetune_stages.kit import Context, StageError
 from finetune_stages.sources.background import folder_size, in_background
 from finetune_stages.sources.hub import Repository, token
+from finetune_stages.sources.json_lines import JsonLines, gather, index_rows
 from finetune_stages.sources.meter import Meter
 
 from .arrow_rows import without_media, write_arrow_rows
-from .json_lines import JsonLines, gather, index_rows
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, DownloadManager

@@ -14,12 +14,12 @@ from finetune_stages.kit import Context, Finished, Seal, StageError, read_seal, 
 from finetune_stages.kit.workspace import copy_or_link_file
 from finetune_stages.sources.cache import intact_entry, keep_entry
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
+from finetune_stages.sources.json_lines import JsonLines, write_places, write_rows
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import Checked, check_rows
 from .fetch import Opened, Source, find_source
-from .json_lines import JsonLines, write_places, write_rows
 from .split import subset, train_and_eval
 from .unchanged import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
 from .wanted import wanted_sources

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from finetune_contract.documents import DatasetInputs
 from finetune_stages.dataset.check import check_rows
-from finetune_stages.dataset.json_lines import open_rows, write_rows
 from finetune_stages.kit import StageError
+from finetune_stages.sources.json_lines import open_rows, write_rows
 
 
 def opened(folder: Path, content: bytes):

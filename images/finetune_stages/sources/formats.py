@@ -8,7 +8,8 @@ from pathlib import PurePath
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
-from finetune_stages.sources.lfs import is_pointer, pointer_remedy
+
+from .lfs import is_pointer, pointer_remedy
 
 _UNPACK = "unpack it and name the file inside"
 _CONVERT = "convert it to JSON Lines, one object with messages a line"
