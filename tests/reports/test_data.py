@@ -100,7 +100,7 @@ def table_bytes(rows: list[Any], kind: str = "parquet") -> bytes:
     return stream.getvalue()
 
 
-def refused_format(what: str, remedy: str = "convert it to JSON Lines, one object with messages a line") -> Refused:
+def refused_format(what: str, remedy: str = "convert it to JSON Lines, one object a line") -> Refused:
     return Refused(
         "DatasetUnreadable", f"IN: looks like {what}, not like JSON or JSON Lines, which this release reads; {remedy}."
     )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TASK_FILES_VARIABLE = "FINETUNE_TASK_FILES"
 """Environment variable with the directory that a user's own task files are mounted at."""
-MEASURING = 1
+MEASURING = 2
 """Version of how is measured: a new one makes the scores of the old one useless for other runs, as they should be."""
 _LOADERS = ("json", "csv", "text", "parquet", "arrow")
 """Values of ``dataset_path`` that stand for files which the task names."""
@@ -176,13 +176,24 @@ def _data(context: Context, config: Mapping[str, Any]) -> Iterator[str]:
             return
     elif "group" in config:
         return
-    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    files = data_files(config)
     if config.get("dataset_path") not in _LOADERS or not files:
         yield ""
         return
-    for name in texts(files):
+    for name in files:
         path = context.workspace / name
-        yield file_sha256(path) if path.is_file() else ""
+        try:
+            yield file_sha256(path) if path.is_file() else ""
+        except PermissionError as error:
+            raise StageError(
+                reasons.TASK_INVALID, f"evaluation.tasks: user {os.getuid()} may not read {path}; change its mode or owner."
+            ) from error
+
+
+def data_files(config: Mapping[str, Any]) -> list[str]:
+    """The files that a task's definition names as its data."""
+    wish = config.get("dataset_kwargs")
+    return texts(wish.get("data_files")) if isinstance(wish, Mapping) else []
 
 
 def texts(value: Any) -> list[str]:

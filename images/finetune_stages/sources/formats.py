@@ -12,7 +12,7 @@ from finetune_stages.kit import StageError
 from .lfs import is_pointer, pointer_remedy
 
 _UNPACK = "unpack it and name the file inside"
-_CONVERT = "convert it to JSON Lines, one object with messages a line"
+_CONVERT = "convert it to JSON Lines, one object a line"
 _SIGNATURES = (
     (b"<", "a web page (HTML or XML)", "name the address or the path of the data itself"),
     (b"PAR1", "Parquet", _CONVERT),
