@@ -12,8 +12,8 @@ import yaml
 
 from finetune_contract.documents import EvaluationInputs
 from finetune_stages.evaluation.scores import flat_scores
-from finetune_stages.evaluation.task_files import TaskFiles
 from finetune_stages.kit import StageError
+from finetune_stages.sources.task_files import TaskFiles
 from reports.report import Report, reports
 
 CHOICE = {

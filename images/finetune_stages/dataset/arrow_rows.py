@@ -14,12 +14,12 @@ import numpy as np
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
 from finetune_stages.sources.json_lines import JsonLines, written_places
+from finetune_stages.sources.json_text import LEARNED
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _BATCH = 1000
-_LEARNED = ("messages", "tools")
 _NO_TEXT = "holds bytes in its messages or tools that are not UTF-8 text"
 
 
@@ -30,7 +30,7 @@ def without_media(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]
         StageError: ``DatasetUnreadable``: they are part of the messages.
     """
     media = {column: kind for column, feature in dataset.features.items() if (kind := _medium(feature))}
-    for column in _LEARNED:
+    for column in LEARNED:
         if column in media:
             raise StageError(
                 reasons.DATASET_UNREADABLE,
@@ -57,7 +57,7 @@ def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, see
             columns = list(batch)
             for values in zip(*batch.values(), strict=True):
                 row = present(dict(zip(columns, values, strict=True)), features)
-                if not all(_is_text(row.get(column)) for column in _LEARNED):
+                if not all(_is_text(row.get(column)) for column in LEARNED):
                     faults[int(numbers[len(starts) - 1])] = _NO_TEXT
                 starts.append(starts[-1] + stream.write(_json(row)) + stream.write(b"\n"))
             seen(len(next(iter(batch.values()), ())))

@@ -5,23 +5,19 @@ from __future__ import annotations
 import math
 from array import array
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
+from finetune_stages.chat.structure import broken_text, fault
 from finetune_stages.kit import StageError
 from finetune_stages.sources.json_lines import JsonLines, Seen
 from finetune_stages.sources.json_text import json_fault, may_hold_no_number, no_number, parse
 
-from .chat import broken_text, fault
-
 SHOWN = 3
 """Rows that a message describes; it counts all."""
 _STEP = 1000
-_LEARNED = ("messages", "tools")
-"""The columns that later stages read."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +65,11 @@ def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, seen: Seen) ->
             problem: str | None = json_fault(error, text)
             not_json.add(rows, position, str(problem))
         else:
-            holds_no_number = may_hold_no_number(text) and no_number(row)
-            problem = (
-                rows.fault(position) or fault(row) or broken_text(row, text) or (holds_no_number and _unread_number(row)) or None
-            )
-            if holds_no_number and not problem:
+            problem = rows.fault(position) or fault(row) or broken_text(row, text) or learned_no_number(row, text)
+            if problem:
+                bad.add(rows, position, problem)
+            elif may_hold_no_number(text) and no_number(row):
                 no_numbers.add(rows, position, "")
-        if problem:
-            bad.add(rows, position, problem)
         if not (position + 1) % _STEP:
             seen(_STEP)
     seen(len(rows) % _STEP)
@@ -87,12 +80,6 @@ def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, seen: Seen) ->
         raise _failed(rows, bad, name)
     kept = _without(rows, bad, name, inputs) if bad else rows
     return Checked(kept, len(bad), "; ".join(bad.examples), _notes(no_numbers, name))
-
-
-def _unread_number(row: dict[str, Any]) -> str | None:
-    """JSON's readers differ in what they take NaN for, so a column that later stages read may not have it."""
-    column = next((column for column in _LEARNED if no_number(row.get(column))), None)
-    return f"has NaN or an infinite number in {column}, which JSON does not have" if column else None
 
 
 def _without(rows: JsonLines, bad: _Found, name: str, inputs: DatasetInputs) -> JsonLines:

@@ -10,10 +10,10 @@ from lm_eval.api.group import Group
 from lm_eval.api.task import ConfigurableTask, Task
 
 from finetune_contract import reasons
+from finetune_contract.workspace import HOLDOUT
 from finetune_stages.kit import StageError
 
 from .own_task import OwnTask
-from .rows import HOLDOUT
 from .scores import metric_key, safe
 
 _OF_CHATS = ("bits_per_byte", "loss")

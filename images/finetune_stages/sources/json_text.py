@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+LEARNED = ("messages", "tools")
+"""The columns of a chat row that later stages read."""
 _LINE_BREAK = re.compile(rb"[ \t]*[\r\n]\s*")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', re.DOTALL)
 _BIG_EXPONENT = re.compile(rb"[eE]\+?[0-9]{3}")
@@ -34,6 +36,14 @@ def plain(text: bytes) -> bytes:
     if b"NaN" in text or b"Infinity" in text:
         text = _TOKEN.sub(lambda token: token[0] if token[0].startswith(b'"') else b"null", text)
     return text
+
+
+def learned_no_number(row: Any, text: bytes) -> str | None:
+    """What is wrong with the numbers of a chat row in the columns that are learned from: readers of JSON differ in NaN."""
+    if not isinstance(row, dict) or not may_hold_no_number(text):
+        return None
+    column = next((column for column in LEARNED if no_number(row.get(column))), None)
+    return f"has NaN or an infinite number in {column}, which JSON does not have" if column else None
 
 
 def may_hold_no_number(text: bytes) -> bool:
