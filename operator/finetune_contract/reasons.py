@@ -107,7 +107,7 @@ DATASET_UNREACHABLE = _reason(
     "Check the address in dataset.uri, the network and the proxy; it is tried again by itself.",
 )  # fmt: skip
 DATASET_UNREADABLE = _reason(
-    "DatasetUnreadable", Cause.USER, "The data is not JSON or JSON Lines.", "Correct the row that the message names.",
+    "DatasetUnreadable", Cause.USER, "The data is not JSON or JSON Lines.", "Correct the row or the file that the message names.",
 )  # fmt: skip
 DATASET_EMPTY = _reason(
     "DatasetEmpty", Cause.USER, "The data set has no rows.", "Point dataset.uri (and dataset.split) at data with rows.",

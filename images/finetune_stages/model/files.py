@@ -13,7 +13,7 @@ from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
-from finetune_stages.sources.lfs import is_lfs_pointer
+from finetune_stages.sources.lfs import is_pointer_file
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -124,7 +124,7 @@ def require_no_pointer(path: Path, model: str) -> None:
     Raises:
         StageError: ``ModelIncomplete``.
     """
-    if is_lfs_pointer(path):
+    if is_pointer_file(path):
         raise StageError(
             reasons.MODEL_INCOMPLETE,
             f"{model}: {path.name} is a Git LFS pointer, not the file itself; run git lfs pull in the directory that you cloned.",

@@ -1,4 +1,4 @@
-"""Git LFS pointers: the small text files that a clone without Git LFS has in place of large files."""
+"""Git LFS pointers: the few lines of text that a clone without Git LFS holds in place of a large file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,21 @@ _LARGEST = 1024
 """Bytes below which a pointer stays, by the specification."""
 
 
-def is_lfs_pointer(path: Path) -> bool:
-    """Whether ``path`` is a Git LFS pointer and not the file that it stands for."""
+def is_pointer(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is such a pointer."""
+    return head.startswith(_HEAD)
+
+
+def is_pointer_file(path: Path) -> bool:
+    """Whether ``path`` is such a pointer and not the file that it stands for."""
     if path.stat().st_size >= _LARGEST:
         return False
     with path.open("rb") as stream:
-        return stream.read(len(_HEAD)) == _HEAD
+        return is_pointer(stream.read(len(_HEAD)))
+
+
+def pointer_remedy(name: str) -> str:
+    """How to get the file itself; ``name`` is its path or its address."""
+    if "://" in name:
+        return "use the address that serves the file's content (at the hub: /resolve/ in place of /raw/)"
+    return "run git lfs pull in its repository"
