@@ -12,6 +12,16 @@ from .section import Duration, FreeValue, MetricName, Rule, Section, text
 
 TaskName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
+HOLDOUT_METRICS = tuple(f"holdout.{name}{error}" for name in ("bits_per_byte", "loss") for error in ("", "_stderr"))
+"""The metrics of the held-out rows (``finetune_stages.evaluation.chat_task``)."""
+
+SINGLE_TASKS = (
+    "arc_challenge", "arc_easy", "boolq", "commonsense_qa", "copa", "drop", "gsm8k", "hellaswag", "humaneval", "ifeval", "lambada_openai",
+    "logiqa", "mathqa", "mbpp", "medmcqa", "nq_open", "openbookqa", "piqa", "pubmedqa", "race", "sciq", "social_iqa", "squadv2", "swag",
+    "triviaqa", "truthfulqa_mc1", "truthfulqa_mc2", "wikitext", "winogrande",
+)  # fmt: skip
+"""Well-known tasks of lm-eval that are no groups: a metric ``<task>_<more>.<metric>`` belongs to another task than theirs."""
+
 
 class Generation(Section):
     """How text is generated where a task asks for it."""
@@ -124,8 +134,9 @@ class Gate(Section):
 
     RULES = (
         Rule(
-            "has(self.requirements) && self.requirements.size() > 0 || has(self.approval)",
-            "a gate needs requirements or an approval",
+            "has(self.requirements) && self.requirements.size() > 0"
+            " || has(self.approval) && has(self.approval.required) && self.approval.required",
+            "the gate requires nothing; add an entry to gate.requirements, or remove gate",
         ),
     )
 

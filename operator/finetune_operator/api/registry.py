@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .references import CertificateRef, SecretKeyRef
-from .section import ObjectName, Quantity, Rule, Section, text
+from .section import ObjectName, Rule, Section, Size, text, trimmed
+from .uris import PUBLISHED
 
 
 class Registry(Section):
@@ -52,12 +53,12 @@ class Registry(Section):
         description="Where the version exists: take the next free patch version, fail (asked before training starts), or update"
         " the entry.",
     )
-    author: Annotated[str, text(128)] | None = Field(None, description="Author of the version.")
+    author: Annotated[str, trimmed(128)] | None = Field(None, description="Author of the version.")
     description: Annotated[str, text(2048)] | None = Field(
         None, description="Description of the version. Default: one that names the run."
     )
-    format: Annotated[str, text(64)] | None = Field(None, description="Format of the model.")
-    format_version: Annotated[str, text(64)] | None = Field(None, description="Version of the format.")
+    format: Annotated[str, trimmed(64)] | None = Field(None, description="Format of the model.")
+    format_version: Annotated[str, trimmed(64)] | None = Field(None, description="Version of the format.")
     alias: Annotated[str, text(64, r"^[A-Za-z][-A-Za-z0-9_]*$")] | None = Field(
         None, description="Alias that moves to the new version."
     )
@@ -66,7 +67,7 @@ class Registry(Section):
 class Publish(Section):
     """A copy of the model outside the workspace. Without it the model stays on its volume and is registered as pvc://."""
 
-    uri: Annotated[str, text(1024, r"^(s3|oci)://[^ ]+$")] = Field(description="s3://<bucket>/<prefix> or oci://<image>.")
+    uri: Annotated[str, text(1024, PUBLISHED)] = Field(description="s3://<bucket>/<prefix> or oci://<image>.")
     secret_ref: SecretKeyRef | None = Field(None, description="Secret with the credentials to write there.")
     serving: Literal["none", "manifest", "apply"] | None = Field(
         None, description="Write a KServe InferenceService for the model, or apply it too. Default: none."
@@ -83,15 +84,20 @@ class Storage(Section):
             field=".claimName",
         ),
         Rule(
-            "!has(oldSelf.size) || (has(self.size)"
-            " && quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0)",
+            "!has(oldSelf.size) || !isQuantity(string(oldSelf.size)) || (has(self.size) && (!isQuantity(string(self.size))"
+            " || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0))",
             "storage.size may only grow",
             field=".size",
+        ),
+        Rule(
+            "!has(self.accessModes) || self.accessModes.size() == 1 || !('ReadWriteOncePod' in self.accessModes)",
+            "storage.accessModes: ReadWriteOncePod excludes every other mode; name it alone, or remove it",
+            field=".accessModes",
         ),
     )
 
     claim_name: ObjectName | None = Field(None, description="An existing claim. Runs that share one share its cache.")
-    size: Quantity | None = Field(None, description="Size of the claim that is made, in bytes.")
+    size: Size | None = Field(None, description="Size of the claim that is made, in bytes.")
     storage_class_name: ObjectName | None = Field(
         None,
         description="Class of the claim. Default: the namespace's or the operator's setting, else the cluster's default class.",

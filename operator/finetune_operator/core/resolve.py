@@ -11,25 +11,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from finetune_contract import CONTRACT_VERSION
 from finetune_contract.reasons import Reason
 from finetune_operator.api import reasons
 from finetune_operator.api.presets import DEFAULT_ALGORITHM, overlay, preset
-from finetune_operator.api.spec import FineTuneRunSpec
+from finetune_operator.api.uris import LOCAL_PREFIXES
 
 from .adaptation import ADAPTATIONS
+from .contradictions import contradiction
 from .naming import STAGE_ACCOUNT
 from .paths import Json, assign, leaves, lookup
 from .settings import Settings
 from .unbuilt import first_unbuilt
+from .values import invalid_value
 
 SPEC_LIMIT = 24 * 1024
 """Bytes of ``spec`` as JSON: twice that, and status, fit into the 64 KiB that an object may have."""
 RESERVED_VARIABLES = ("PET_", "FINETUNE_")
 STEERING = ("suspend", "rerun", "approval")
 """Fields that steer a run on its way; they are read from ``spec`` at any time and are no part of what is resolved."""
+_PREFIXES = {
+    "run": "spec.", "namespace": "ConfigMap finetune-defaults, ", "operator": "the operator's configuration, defaults.",
+}  # fmt: skip
+"""What stands before a field in a message, by the origin of its value."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,9 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
             "spec.registry.address: an MLflow server takes no model that lies on one machine only; leave address out to register in"
             " the workspace's own store.",
         )
-    try:
-        FineTuneRunSpec.model_validate(merged)
-    except ValidationError as error:
-        return Refusal(reasons.INVALID_SPEC, _first_problem(error))
+    refusal = _refuse_effective(merged, origins)
+    if refusal:
+        return refusal
     return {
         "spec": merged,
         "origins": _grouped(origins, merged),
@@ -100,10 +103,10 @@ def _refuse_early(spec: Mapping[str, Any], settings: Settings) -> Refusal | None
 
 def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | None:
     """What nobody may ask for: neither the run nor the defaults, which no API server has judged."""
-    for where, values in (
-        ("spec.", spec), ("ConfigMap finetune-defaults, ", settings.namespace_defaults),
-        ("the operator's configuration, defaults.", settings.operator_defaults),
+    for origin, values in (
+        ("run", spec), ("namespace", settings.namespace_defaults), ("operator", settings.operator_defaults),
     ):  # fmt: skip
+        where = _PREFIXES[origin]
         unbuilt = first_unbuilt(values)
         if unbuilt:
             message = f"{where}{unbuilt.path}: this release does not act on {unbuilt.values} yet; remove it."
@@ -111,7 +114,8 @@ def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | Non
         for path in ("dataset.uri", "dataset.evalUri", "model.uri") if settings.mode == "cluster" else ():
             uri = lookup(values, path)
             if isinstance(uri, str) and is_local_path(uri):
-                message = f"{where}{path}: {uri} is a path of one machine; use hf://, s3://, https:// or pvc://<claim>/<path>."
+                remote = "use a hub id or hf://" if path == "model.uri" else "use a hub id, hf:// or https://"
+                message = f"{where}{path}: {uri} is a path of one machine; {remote}."
                 return Refusal(reasons.LOCAL_PATH_IN_CLUSTER, message)
         for variable in lookup(values, "training.env") or ():
             if not isinstance(variable, Mapping) or "name" not in variable:
@@ -124,7 +128,7 @@ def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | Non
 
 def is_local_path(uri: str) -> bool:
     """Whether a URI is a path: ``/``, ``./``, ``../``, ``~/`` or ``file://``. Any other bare string is a hub id."""
-    return uri.startswith(("/", "./", "../", "~/", "file://"))
+    return uri.startswith((*LOCAL_PREFIXES, "file://"))
 
 
 def _layers(spec: Mapping[str, Any], settings: Settings) -> tuple[_Layer, ...]:
@@ -237,7 +241,18 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = ".".join(str(part) for part in problem["loc"])
-    return f"spec.{path}: {problem['msg']}."
+def _refuse_effective(merged: Json, origins: Mapping[str, str]) -> Refusal | None:
+    """What is wrong with the values that a run would have, whoever wrote them."""
+    found = invalid_value(merged)
+    if found:
+        path, sentence = found
+        return Refusal(reasons.INVALID_SPEC, f"{_prefix(path, origins)}{path}: {sentence}.")
+    against = contradiction(merged)
+    return Refusal(reasons.INVALID_SPEC, f"spec.{against}.") if against else None
+
+
+def _prefix(path: str, origins: Mapping[str, str]) -> str:
+    """Where a user finds the value of a field."""
+    field = path.partition("[")[0]
+    names = (origin for key, origin in origins.items() if key == field or key.startswith(f"{field}.") or field.startswith(f"{key}."))
+    return _PREFIXES.get(next(names, "run"), _PREFIXES["run"])
