@@ -42,7 +42,7 @@ BAD = {
     ),
     "a bad ratio": ("  dataset: {uri: a/b}\n  training:\n    osft:\n      unfreezeRankRatio: 1.5\n", 9, "less than or equal to 1"),
     "a split of nothing": ("  dataset:\n    uri: a/b\n    trainSplit: 0\n", 8, "greater than 0"),
-    "a scheme that is none": ("  dataset:\n    uri: ftp://a/b\n", 7, "a scheme must be one of"),
+    "a scheme that is none": ("  dataset:\n    uri: ftp://a/b\n", 7, "has none of the forms of a URI"),
     "a missing field": ("  dataset:\n    split: train\n", 6, "spec.dataset.uri: Required value"),
     "an unknown word": ("  dataset: {uri: a/b}\n  training:\n    algorithm: dpo\n", 8, 'Unsupported value: "dpo"'),
 }  # fmt: skip

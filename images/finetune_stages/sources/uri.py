@@ -18,6 +18,7 @@ from finetune_stages.kit import StageError
 from .origin import Origin
 
 _LOCAL = ("/", "./", "../", "~/")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 
 
@@ -56,6 +57,8 @@ def parse_uri(uri: str, origin: Origin) -> LocalPath | WebAddress | HubId:
         StageError: it names nothing (``origin.not_found``), or a kind of place that this release does not read (``BadDocument``).
     """
     uri = uri.strip()
+    if _CONTROL.search(uri):
+        raise StageError(origin.not_found, f"{origin.field}: {uri!r} has a control character; remove it.")
     scheme, separator, rest = uri.partition("://")
     if not separator:
         if uri.startswith(_LOCAL):
@@ -65,7 +68,7 @@ def parse_uri(uri: str, origin: Origin) -> LocalPath | WebAddress | HubId:
         case "hf":
             return _hub_id(rest, origin)
         case "http" | "https":
-            return WebAddress(uri)
+            return _web(uri, origin)
         case "file":
             return _file(uri, origin)
     raise StageError(
@@ -82,6 +85,17 @@ def _hub_id(text: str, origin: Origin) -> HubId:
             f"{origin.field}: {text!r} is no hub id (name or owner/name); a local path begins with /, ./, ../ or ~/.",
         )
     return HubId(name, config or None)
+
+
+def _web(uri: str, origin: Origin) -> WebAddress:
+    try:
+        parts = urlsplit(uri)
+        known = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a malformed IPv6 address, or a port that is none
+        known = False
+    if not known:
+        raise StageError(origin.not_found, f"{origin.field}: {uri} names no host; write https://<host>/<file>.")
+    return WebAddress(uri)
 
 
 def _file(uri: str, origin: Origin) -> LocalPath:

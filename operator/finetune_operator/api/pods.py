@@ -50,8 +50,8 @@ class EnvVar(Section):
             field=".name",
         ),
         Rule(
-            r"!has(self.value) || !self.value.matches(r'\x00')",
-            "the value has a NUL character, which no environment variable can have; remove it",
+            r"!has(self.value) || !self.value.matches(r'[\x00-\x08]')",
+            "the value has a control character such as NUL, which no environment variable can have; remove it",
             field=".value",
         ),
     )

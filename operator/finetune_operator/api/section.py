@@ -86,7 +86,7 @@ Duration = Annotated[str, Field(min_length=2, max_length=32, pattern=DURATION)]
 """A Go duration: ``90s``, ``2h30m``."""
 
 def _refusal(words: str) -> str:
-    return f"is not a quantity {words}; write a whole number, or in quotes a number with an optional suffix, {QUANTITY_FORMS}"
+    return f"not a quantity {words}; write a whole number, or in quotes a number with an optional suffix, {QUANTITY_FORMS}"
 
 
 def _quantity(words: str, bound: str) -> Any:

@@ -78,12 +78,6 @@ class FineTuneRunSpec(Section):
             field=".evaluation.onFailure",
         ),
         Rule(
-            f"""!has(self.evaluation) || !{_EVALUATED} || !has(self.evaluation.tasks) || self.evaluation.tasks.size() > 0
-              || {_HELD_OUT}""",
-            "evaluation has nothing to measure: name a task, leave holdout on, or set evaluation.enabled to false",
-            field=".evaluation.tasks",
-        ),
-        Rule(
             "!has(self.cleanup) || !has(self.cleanup.volume) || self.cleanup.volume != 'Delete' || has(self.publish)",
             "cleanup.volume: Delete would delete the registered model with the volume; set Retain, or remove cleanup.volume",
             field=".cleanup.volume",

@@ -13,7 +13,6 @@ from .section import Fraction, FreeValue, ObjectName, Rule, Section, Size, text
 Algorithm = Literal["sft", "osft", "lora"]
 Patterns = Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=32)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-IMAGE = r"^[A-Za-z0-9][-A-Za-z0-9._/:@+]*$"
 _PROCESSES = (
     "(has(self.processesPerWorker) ? self.processesPerWorker"
     " : (has(self.gpusPerWorker) && self.gpusPerWorker > 0 ? self.gpusPerWorker : 1))"
@@ -117,6 +116,11 @@ class Training(Section):
             field=".microBatchSize",
         ),
         Rule(
+            "!has(self.image) || self.image.matches(r'^[A-Za-z0-9][-A-Za-z0-9._/:@+]*$')",
+            "training.image is not the name of an image; write <registry>/<repository>:<tag> without spaces",
+            field=".image",
+        ),
+        Rule(
             f"!has(self.effectiveBatchSize) || !has(self.workers) || self.effectiveBatchSize % (self.workers * {_PROCESSES}) == 0",
             "training.effectiveBatchSize cannot be shared evenly by all training processes; use a multiple of training.workers times"
             " training.processesPerWorker (default: one a GPU, or one)",
@@ -192,7 +196,7 @@ class Training(Section):
         None, description="Further arguments of the engine, checked against its signature.", max_length=32
     )
     runtime_ref: ObjectName | None = Field(None, description="ClusterTrainingRuntime that names the image.")
-    image: Annotated[str, text(512, IMAGE)] | None = Field(None, description="Image of the training container. Default: the runtime's.")
+    image: Annotated[str, text(512)] | None = Field(None, description="Image of the training container. Default: the runtime's.")
     image_pull_secrets: Annotated[list[PullSecretRef], Field(max_length=8)] | None = Field(
         None, description="Secrets to pull the image with."
     )

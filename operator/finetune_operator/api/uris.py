@@ -29,7 +29,7 @@ _CLAIM = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^ ]+"
 _FILE = r"file:///.+"
 _LOCAL = r"(/|\./|\.\./|~/).*"
 
-_DATA_FILE = r"(?i)\.(jsonl?|ndjson|csv|tsv|parquet|arrow|txt|xlsx?|zip|tar|tgz|gz|bz2|xz|zst)$"
+_DATA_FILE = r"(?i)\.(jsonl?|ndjson|csv|tsv|parquet|arrow|txt|xlsx?|zip|tar|tgz|gz|bz2|xz|zst)(:[^/\\]*)?$"
 _MODEL_FILE = r"(?i)\.(safetensors|gguf|ggml|bin|pth?|ckpt|onnx|zip|tar|tgz|gz)$"
 
 _DATA_FORMS = (_LOCAL, _FILE, WEB, _S3, _CLAIM, rf"(hf://)?{HUB_ID}{_CONFIG}")

@@ -30,6 +30,8 @@ SPEC_LIMIT = 24 * 1024
 RESERVED_VARIABLES = ("PET_", "FINETUNE_")
 STEERING = ("suspend", "rerun", "approval")
 """Fields that steer a run on its way; they are read from ``spec`` at any time and are no part of what is resolved."""
+_SMALLEST = {"dataset": {"uri": "org/data"}}
+"""What completes the defaults, so that they can be validated as a run is."""
 _PREFIXES = {
     "run": "spec.", "namespace": "ConfigMap finetune-defaults, ", "operator": "the operator's configuration, defaults.",
 }  # fmt: skip
@@ -68,9 +70,9 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
             "spec.registry.address: an MLflow server takes no model that lies on one machine only; leave address out to register in"
             " the workspace's own store.",
         )
-    refusal = _refuse_effective(merged, origins)
-    if refusal:
-        return refusal
+    against = _refuse_effective(merged)
+    if against:
+        return Refusal(reasons.INVALID_SPEC, f"spec.{against}.")
     return {
         "spec": merged,
         "origins": _grouped(origins, merged),
@@ -123,6 +125,9 @@ def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | Non
             if str(variable["name"]).startswith(RESERVED_VARIABLES):
                 message = f"{where}training.env: {variable['name']} is set by the operator; remove it."
                 return Refusal(reasons.INVALID_SPEC, message)
+        invalid = invalid_value(overlay(_SMALLEST, values))
+        if invalid:
+            return Refusal(reasons.INVALID_SPEC, f"{where}{invalid[0]}: {invalid[1]}.")
     return None
 
 
@@ -241,18 +246,7 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _refuse_effective(merged: Json, origins: Mapping[str, str]) -> Refusal | None:
-    """What is wrong with the values that a run would have, whoever wrote them."""
-    found = invalid_value(merged)
-    if found:
-        path, sentence = found
-        return Refusal(reasons.INVALID_SPEC, f"{_prefix(path, origins)}{path}: {sentence}.")
-    against = contradiction(merged)
-    return Refusal(reasons.INVALID_SPEC, f"spec.{against}.") if against else None
-
-
-def _prefix(path: str, origins: Mapping[str, str]) -> str:
-    """Where a user finds the value of a field."""
-    field = path.partition("[")[0]
-    names = (origin for key, origin in origins.items() if key == field or key.startswith(f"{field}.") or field.startswith(f"{key}."))
-    return _PREFIXES.get(next(names, "run"), _PREFIXES["run"])
+def _refuse_effective(merged: Json) -> str | None:
+    """What is wrong with values that are valid where they are written, once they come together."""
+    invalid = invalid_value(merged)
+    return f"{invalid[0]}: {invalid[1]}" if invalid else contradiction(merged)

@@ -16,8 +16,6 @@ from pydantic_core import ErrorDetails
 from finetune_operator.api.section import form_of
 from finetune_operator.api.spec import FineTuneRunSpec
 
-from .paths import lookup
-
 _SHOWN = 80
 _SCALAR = "a text, a number, true or false"
 _AMOUNT = "a whole number, or a quantity in quotes"
@@ -36,13 +34,13 @@ def invalid_value(spec: Mapping[str, Any]) -> tuple[str, str] | None:
         FineTuneRunSpec.model_validate(spec)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        path = _path(spec, problems[0])
-        return path, _sentence([problem for problem in problems if _path(spec, problem) == path], _shown(lookup(spec, path)))
+        path, value = _field(spec, problems[0])
+        return path, _sentence([problem for problem in problems if _field(spec, problem)[0] == path], _shown(value))
     return None
 
 
-def _path(spec: Mapping[str, Any], problem: ErrorDetails) -> str:
-    """The path of a problem as the user writes it: to that of a value, pydantic appends the members of its union."""
+def _field(spec: Mapping[str, Any], problem: ErrorDetails) -> tuple[str, Any]:
+    """The path of a problem as the user writes it, and the value there: pydantic appends the members of a union to it."""
     value: Any = spec
     path = ""
     for part in problem["loc"]:
@@ -51,7 +49,7 @@ def _path(spec: Mapping[str, Any], problem: ErrorDetails) -> str:
             break
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
         value = value[part] if known else None
-    return path.removeprefix(".")
+    return path.removeprefix("."), value
 
 
 def _sentence(problems: list[ErrorDetails], shown: str) -> str:

@@ -69,9 +69,9 @@ class RuleSet:
 
     def _here(self, node: Node, value: Any, path: Path, old: Any, excused: bool) -> list[Problem]:
         reach = self._reach(node)
-        data = {"self": typed(node, value, reach)}
+        data = {"self": _without_nul(typed(node, value, reach))}
         if old is not ABSENT:
-            data["oldSelf"] = typed(node, old, reach)
+            data["oldSelf"] = _without_nul(typed(node, old, reach))
         activation = self._environment.Activation(data)
         problems = []
         for rule in node.rules:
@@ -152,6 +152,15 @@ def typed(node: Node, value: Any, reach: Reach = _EVERYTHING) -> Any:
 def _quantity(value: str) -> str:
     parse_quantity(value)
     return value
+
+
+def _without_nul(value: Any) -> Any:
+    """``value`` with another control character in the place of NUL, at which the library cuts a text off."""
+    if isinstance(value, str):
+        return value.replace("\0", "\x01")
+    if isinstance(value, dict):
+        return {_without_nul(name): _without_nul(item) for name, item in value.items()}
+    return [_without_nul(item) for item in value] if isinstance(value, list) else value
 
 
 def _is_quantity(value: str) -> bool:
