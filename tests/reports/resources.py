@@ -58,7 +58,9 @@ def _gate(metric: str, **sections: Any) -> dict[str, Any]:
 _NODES = f"training.placement.affinity.nodeAffinity.{_REQUIRED}.nodeSelectorTerms"
 _TERM = f"{_NODES}[0]"
 _POD = f"training.placement.affinity.podAffinity.{_REQUIRED}[0].labelSelector"
-_QUANTITY = "not a quantity of 0 or more; write a whole number, or in quotes a number with an optional suffix, such as 0.5, 500m, 2, 1e3"
+_QUANTITY = (
+    "not a quantity of 0 or more; write a whole number, or in quotes a number with an optional suffix, such as 0.5, 500m, 2, 1e3"
+)
 _SIZE = "not a quantity above 0; write a whole number"
 _HIDES = "mountPath hides files that training needs; choose a path"
 _UNCLEAN = "mountPath is not a clean absolute path; write it with single slashes"
@@ -127,7 +129,7 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
     ("cpu-below-zero-as-text", "own", _training(resources={"cpu": "-1"}), _at("training.resources.cpu", _QUANTITY)),
     ("memory-with-another-unit", "own", {"evaluation": {"resources": {"memory": "64GB"}}},
      _at("evaluation.resources.memory", _QUANTITY)),
-    ("quantities-of-every-form", "kubernetes/kubernetes#127178",
+    ("quantities-of-every-form", "own",
      _training(resources={"cpu": "0.5", "memory": "1e3", "ephemeralStorage": "1Ei"}, sharedMemory="1.5Gi"), {}),
     ("more-quantities", "own", {**_training(resources={"cpu": "100u", "memory": "+2E", "ephemeralStorage": ".5G"}), "storage": {"size": "1e9"}},
      {}),

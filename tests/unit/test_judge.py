@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from cel_expr_python import cel
 
+from finetune_operator.api.quantity import parse_quantity
 from finetune_operator.local.judge import CauseType, Judge, Problem, SchemaError
 from finetune_operator.local.judge.pattern import PatternError, compile_pattern
-from finetune_operator.api.quantity import parse_quantity
 from finetune_operator.local.judge.rules import RuleSet, reach_of
 from finetune_operator.local.judge.schema import compile_schema
 from finetune_operator.local.judge.structure import StructureCheck, identical, is_date_time, prune

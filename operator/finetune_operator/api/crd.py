@@ -22,7 +22,13 @@ COLUMNS = (
 )
 
 
-SELECTABLE = (".status.phase", ".status.summary.algorithm", ".status.failure.reason", ".spec.training.algorithm", ".spec.model.uri")
+SELECTABLE = (
+    ".status.phase",
+    ".status.summary.algorithm",
+    ".status.failure.reason",
+    ".spec.training.algorithm",
+    ".spec.model.uri",
+)
 """Fields for ``--field-selector`` (Kubernetes 1.31 and later). A run's experiment is a label: ``-l finetunerun.io/experiment=<name>``."""
 
 

@@ -99,9 +99,7 @@ class Dataset(Section):
     sha256: Annotated[str, text(64, r"^[0-9a-f]{64}$")] | None = Field(
         None, description="SHA-256 that the file behind uri must have, in lower-case hex. Default: not checked."
     )
-    endpoint: Annotated[str, text(512, rf"^{WEB}$")] | None = Field(
-        None, description="Address of an S3 service that is not AWS."
-    )
+    endpoint: Annotated[str, text(512, rf"^{WEB}$")] | None = Field(None, description="Address of an S3 service that is not AWS.")
     region: Annotated[str, text(64, r"^[A-Za-z0-9][-A-Za-z0-9]*$")] | None = Field(None, description="Region of the S3 bucket.")
     ca_ref: CertificateRef | None = Field(None, description="CA bundle for https:// and s3://.")
     secret_ref: SecretKeyRef | None = Field(

@@ -33,7 +33,9 @@ class Model(Section):
         description="hf://<id> or a bare hub id, oci://<image>, s3://<bucket>/<prefix>, pvc://<claim>/<path>, or a local"
         " directory (local mode only).",
     )
-    revision: Annotated[str, text(128, r"^[^ \x00-\x1f\x7f]+$")] | None = Field(None, description="Branch, tag or commit of a hub model. Default: main.")
+    revision: Annotated[str, text(128, r"^[^ \x00-\x1f\x7f]+$")] | None = Field(
+        None, description="Branch, tag or commit of a hub model. Default: main."
+    )
     secret_ref: SecretKeyRef | None = Field(
         None, description="Secret with HF_TOKEN or the AWS keys. Default: the Secrets hf-token and s3-secret, where they exist."
     )

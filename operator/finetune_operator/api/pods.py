@@ -281,7 +281,9 @@ class LabelSelector(Section):
     match_labels: dict[Annotated[str, Field(max_length=317)], LabelValue] | None = Field(
         None, description="Labels that must be equal.", max_length=8
     )
-    match_expressions: Annotated[list[LabelRequirement], Field(max_length=8)] | None = Field(None, description="Conditions that must hold.")
+    match_expressions: Annotated[list[LabelRequirement], Field(max_length=8)] | None = Field(
+        None, description="Conditions that must hold."
+    )
 
 
 class PodAffinityTerm(Section):

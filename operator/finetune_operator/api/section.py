@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fractions
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
@@ -85,6 +85,7 @@ DURATION = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
 Duration = Annotated[str, Field(min_length=2, max_length=32, pattern=DURATION)]
 """A Go duration: ``90s``, ``2h30m``."""
 
+
 def _refusal(words: str) -> str:
     return f"not a quantity {words}; write a whole number, or in quotes a number with an optional suffix, {QUANTITY_FORMS}"
 
@@ -93,11 +94,11 @@ def _quantity(words: str, bound: str) -> Any:
     """A rule for a quantity, where a pattern would only show itself: the rule's message states the accepted forms."""
     expression = f"isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) {bound}"
     rules = [Rule(expression, _refusal(words)).as_validation()]
-    extra = {"x-kubernetes-int-or-string": True, "maxLength": 32, "x-kubernetes-validations": rules}
+    extra: Any = {"x-kubernetes-int-or-string": True, "maxLength": 32, "x-kubernetes-validations": rules}
     return Field(json_schema_extra=extra, union_mode="left_to_right")
 
 
-def _checked(words: str, fits: Callable[[Fraction], bool]) -> AfterValidator:
+def _checked(words: str, fits: Callable[[fractions.Fraction], bool]) -> AfterValidator:
     """The same for values that no API server has validated: the defaults of a namespace or of the operator."""
 
     def check(value: int | str) -> int | str:

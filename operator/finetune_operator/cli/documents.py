@@ -15,7 +15,6 @@ from typing import Any
 
 import yaml
 
-
 STANDARD_INPUT = "standard input"
 
 

@@ -47,4 +47,6 @@ def _sentence(document: Document, uri: str, *, local: bool) -> str:
     local_path = path if path.startswith("/") or path[1:2] == ":" else f"./{path}"
     if local:
         return f"{uri} is a hub id, and the file {beside} is {local_path}; write {local_path}, or hf://{uri} for the hub"
-    return f"{uri} is a hub id, and a cluster cannot read the file {beside}; put it on the hub, or write hf://{uri} if it is there"
+    return (
+        f"{uri} is a hub id, and a cluster cannot read the file {beside}; put it on the hub, or write hf://{uri} if it is there"
+    )

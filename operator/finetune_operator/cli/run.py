@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,4 +69,8 @@ def _read(file: Path, place: Place) -> tuple[Object, list[Object]]:
 def _named(manifest: Object) -> Object:
     """The manifest with a name: with ``generateName`` it is a new one each time, as from ``kubectl create``."""
     metadata = manifest["metadata"]
-    return manifest if metadata.get("name") else {**manifest, "metadata": {**metadata, "name": generated_name(metadata["generateName"])}}
+    if metadata.get("name"):
+        return manifest
+    name = generated_name(metadata["generateName"])
+    print(f"{name}: named by metadata.generateName", file=sys.stderr)
+    return {**manifest, "metadata": {**metadata, "name": name}}

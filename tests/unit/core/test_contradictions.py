@@ -35,8 +35,8 @@ ACC = {"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}}
     ("spec", "defaults", "message"),
     [
         ({"training": {"algorithm": "sft", "effectiveBatchSize": 6}}, {},
-         "spec.training.effectiveBatchSize: 6 rows cannot be shared evenly by 4 workers with 1 processes each; use a multiple of 4, or change"
-         " training.workers."),
+         ("spec.training.effectiveBatchSize: 6 rows cannot be shared evenly by 4 workers with 1 processes each; use a multiple of 4, or change"
+         " training.workers.")),
         ({"training": {"workers": 100}}, {}, "spec.training.effectiveBatchSize: 128 rows cannot be shared evenly by 100 workers"),
         ({"training": {"processesPerWorker": 3}}, {}, "spec.training.effectiveBatchSize: 128 rows cannot be shared evenly by 1 workers with 3"),
         ({"evaluation": {"tasks": []}}, {"dataset": {"trainSplit": 1}},
@@ -44,11 +44,11 @@ ACC = {"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}}
         ({"evaluation": {"tasks": []}}, {"evaluation": {"holdout": False}},
          "spec.evaluation.tasks: is empty, and evaluation.holdout is false, so that nothing is measured; name a task."),
         (holdout(), {"dataset": {"trainSplit": 1.0}},
-         "spec.gate.requirements[0].metric: holdout.loss is measured on held-out rows, and dataset.trainSplit: 1 holds none out; hold rows"
-         " out, or remove the requirement."),
+         ("spec.gate.requirements[0].metric: holdout.loss is measured on held-out rows, and dataset.trainSplit: 1 holds none out; hold rows"
+         " out, or remove the requirement.")),
         (ACC, {"evaluation": {"tasks": ["hellaswag"]}},
-         "spec.gate.requirements[0].metric: arc_easy.acc belongs to no task in evaluation.tasks (hellaswag); name <task>.<metric>, or add its"
-         " task."),
+         ("spec.gate.requirements[0].metric: arc_easy.acc belongs to no task in evaluation.tasks (hellaswag); name <task>.<metric>, or add its"
+         " task.")),
         (ACC, {"evaluation": {"tasks": []}}, "spec.gate.requirements[0].metric: arc_easy.acc belongs to no task in evaluation.tasks (none)"),
         (ACC, {"evaluation": {"enabled": False}},
          "spec.gate: evaluation.enabled is false, so that no metric is measured; remove gate, or set evaluation.enabled to true."),
@@ -79,11 +79,17 @@ def test_defaults_that_go_together_are_taken(spec: dict[str, Any], defaults: dic
 @pytest.mark.parametrize(
     ("defaults", "words"),
     [
-        ({"training": {"resources": {"memory": -5}}}, "training.resources.memory: not a quantity of 0 or more; write a whole number"),
+        (
+            {"training": {"resources": {"memory": -5}}},
+            "training.resources.memory: not a quantity of 0 or more; write a whole number",
+        ),
         ({"storage": {"size": "0"}}, "storage.size: not a quantity above 0; write a whole number"),
         ({"training": {"env": [{"name": "A-B", "value": "x"}]}}, 'training.env[0].name: is "A-B"; write a text that matches'),
         ({"training": {"placement": {"labels": {"a": "b c"}}}}, 'training.placement.labels.a: is "b c"; write a label\'s value'),
-        ({"evaluation": {"modelArgs": {"dtype": ["x"]}}}, 'evaluation.modelArgs.dtype: is ["x"]; use a text, a number, true or false'),
+        (
+            {"evaluation": {"modelArgs": {"dtype": ["x"]}}},
+            'evaluation.modelArgs.dtype: is ["x"]; use a text, a number, true or false',
+        ),
     ],
 )
 def test_defaults_are_named_where_they_are_written(defaults: dict[str, Any], words: str) -> None:
@@ -100,6 +106,8 @@ def test_defaults_are_named_where_they_are_written(defaults: dict[str, Any], wor
         ({"evaluation": {"modelArgs": {"a": {"b": [1]}}}}, "evaluation.modelArgs.a", 'is {"b": [1]}; use a text, a number, true or false'),
         ({"training": {"engineArgs": {"a": ["x" * 100]}}}, "training.engineArgs.a", f'is ["{"x" * 75}...; use a text, a number, true or false'),
         ({"training": {"resources": {"memory": 0.5}}}, "training.resources.memory", "is 0.5; use a whole number, or a quantity in quotes"),
+        ({"training": {"resources": {"memory": "much"}}}, "training.resources.memory", ("not a quantity of 0 or more; write a whole number, or in"
+         " quotes a number with an optional suffix, such as 0.5, 500m, 2, 1e3, 64Gi or 1Ei")),
         ({"training": {"epochs": "x"}}, "training.epochs", 'is "x"; use a whole number'),
         ({"training": {"epochs": 1.5}}, "training.epochs", "is 1.5; use a whole number"),
         ({"training": {"epochs": 0}}, "training.epochs", "is 0; use a value greater than or equal to 1"),
@@ -107,8 +115,8 @@ def test_defaults_are_named_where_they_are_written(defaults: dict[str, Any], wor
         ({"training": {"algorithm": "dpo"}}, "training.algorithm", "is \"dpo\"; use a value 'sft', 'osft' or 'lora'"),
         ({"training": {"x": 1}}, "training.x", "is not a field of this resource; remove it"),
         ({"training": {"env": ["x"]}}, "training.env[0]", 'is "x"; use an object'),
-        ({"training": {"runtimeRef": "a b"}}, "training.runtimeRef", 'is "a b"; write the name of a Kubernetes object: lower-case letters, digits,'
-         " '-' and '.', with a letter or digit at both ends"),
+        ({"training": {"runtimeRef": "a b"}}, "training.runtimeRef", ('is "a b"; write the name of a Kubernetes object: lower-case letters, digits,'
+         " '-' and '.', with a letter or digit at both ends")),
         ({"training": {"runtimeRef": ""}}, "training.runtimeRef", 'is ""; string should have at least 1 character'),
         ({"evaluation": {"tasks": "x"}}, "evaluation.tasks", 'is "x"; use a list'),
         ({"dataset": {"split": "train"}}, "dataset.uri", "is missing; add it"),

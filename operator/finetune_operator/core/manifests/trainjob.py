@@ -6,7 +6,6 @@ takes ``podTemplateOverrides``; 2.2 and later, and OpenShift AI 3.6, take ``runt
 
 from __future__ import annotations
 
-
 from finetune_operator.api.finetunerun import GROUP
 from finetune_operator.api.kinds import TRAINJOB
 from finetune_operator.core.contradictions import processes
@@ -74,4 +73,3 @@ def _patches(template: Json) -> list[Json]:
 
 def _overrides(template: Json) -> list[Json]:
     return [{"targetJobs": [{"name": NODE}], **template}]
-
