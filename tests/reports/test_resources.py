@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from crdlint import needs_go, verdicts
 from finetune_operator.api.crd import crd
+from finetune_operator.api.pods import RESERVED_VOLUMES
 from finetune_operator.cli.documents import Document, read_documents
 from finetune_operator.cli.validate import judge_document
+from finetune_operator.core.manifests.pod import TERMINATION_LOG
 from finetune_operator.core.resolve import Refusal, resolve
 from finetune_operator.core.settings import Settings
 from finetune_operator.local.judge import Judge
@@ -19,6 +24,7 @@ from finetune_stages.sources.uri import parse_uri
 from reports.report import Report, reports
 from reports.resources import RESOURCES, manifest, spec
 
+TRAINJOBS = Path(__file__).parents[1] / "golden/trainjobs"
 _FILE = "is named like a file, but without ./ before it it is a hub id; write ./<file>"
 
 
@@ -177,3 +183,24 @@ def test_a_uri_with_nul_is_refused_by_the_stage_too() -> None:
     for uri in ("https:///x", "https://[x/y", "http://:80/", "https://example.com:99999/x"):
         with pytest.raises(StageError, match=r"dataset\.uri: .* names no host; write https://<host>/<file>"):
             parse_uri(uri, DATASET)
+
+
+def _found(value: Any, key: str) -> Iterator[dict[str, Any]]:
+    """Every entry of every list ``key`` in a document."""
+    if isinstance(value, dict):
+        yield from value.get(key) or ()
+        for item in value.values():
+            yield from _found(item, key)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _found(item, key)
+
+
+def test_what_training_pods_have_is_reserved(judge: Judge) -> None:
+    jobs = [yaml.safe_load(file.read_text()) for file in TRAINJOBS.glob("*-minimal-*.yaml")]
+    assert jobs
+    assert {volume["name"] for volume in _found(jobs, "volumes")} == set(RESERVED_VOLUMES)
+    for path in {mount["mountPath"] for mount in _found(jobs, "volumeMounts")} | {TERMINATION_LOG}:
+        mounts = {"volumes": [{"name": "a", "emptyDir": {}}], "volumeMounts": [{"name": "a", "mountPath": path}]}
+        (problem,) = judge.create(manifest(Report("mount", "own", {"training": mounts}, None)))
+        assert problem.detail.startswith("mountPath hides files that training needs"), path
