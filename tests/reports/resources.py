@@ -87,6 +87,9 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
     ("gate-on-a-metric-that-held-out-rows-lack", "own", _gate("holdout.acc"),
      _at("gate.requirements", "held-out rows have only the metrics holdout.bits_per_byte")),
     ("gate-on-a-task-without-metric", "own", _gate("arc_easy."), _at("gate.requirements[0].metric", "write <task>.<metric>")),
+    ("gate-on-a-regression-of-an-error", "own",
+     {"gate": {"requirements": [{"metric": "arc_easy.acc_stderr", "maxRegression": 0.1}]}},
+     _at("gate.requirements[0].maxRegression", "a standard error has no good direction, so that maxRegression cannot compare it; use min")),
     ("gate-that-requires-nothing", "own", {"gate": {"approval": {}}},
      _at("gate", "the gate requires nothing; add an entry to gate.requirements, or remove gate")),
     ("nothing-to-evaluate", "instructlab/instructlab#3257", {"dataset": {"trainSplit": 1}, "evaluation": {"tasks": []}},
@@ -159,8 +162,8 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
         for image in (" x", "x ", "a b", "x\n", "\0", "https://x y")
     ),
     ("image-with-digest", "own", _training(image="registry.example.com:5000/a_b/c.d@sha256:abc"), {}),
-    ("revision-with-space", "own", {"dataset": {"revision": " main"}}, _at("dataset.revision", "write a text that matches")),
-    ("model-revision-with-nul", "own", {"model": {"revision": "a\0"}}, _at("model.revision", "write a text that matches")),
+    ("revision-with-space", "own", {"dataset": {"revision": " main"}}, _at("dataset.revision", "write a branch, tag or commit without spaces")),
+    ("model-revision-with-nul", "own", {"model": {"revision": "a\0"}}, _at("model.revision", "write a branch, tag or commit without spaces")),
     ("split-with-space", "own", {"dataset": {"split": "train "}}, _at("dataset.split", "write it without spaces at its ends")),
     ("author-with-space", "own", {"registry": {"author": " me"}}, _at("registry.author", "write it without spaces at its ends")),
     ("variable-with-nul", "own", _training(env=[{"name": "A", "value": "a\0b"}]),
@@ -200,8 +203,8 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
         (f"model-at-{uri!r}", "own", {"model": {"uri": uri}}, {})
         for uri in ("Qwen/Qwen2.5-0.5B-Instruct", "gpt2", "hf://org/model.bin", "./model", "file:///model", "oci://registry.example.com/m:1")
     ),
-    ("publish-without-bucket", "own", {"publish": {"uri": "s3:///x"}}, _at("publish.uri", "write a text that matches")),
-    ("endpoint-without-host", "own", {"dataset": {"endpoint": "https:///"}}, _at("dataset.endpoint", "write a text that matches")),
+    ("publish-without-bucket", "own", {"publish": {"uri": "s3:///x"}}, _at("publish.uri", "write s3://<bucket>/<prefix> or oci://<image>")),
+    ("endpoint-without-host", "own", {"dataset": {"endpoint": "https:///"}}, _at("dataset.endpoint", "write https://<host>")),
     # Labels, annotations, selectors.
     *(
         (f"label-{key}", "own", _placed(labels={key: "x"}), _at("training.placement.labels", words))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .references import CertificateRef, SecretKeyRef
-from .section import Fraction, Rule, Section, text, trimmed
+from .section import REVISION, Fraction, Rule, Section, text, trimmed
 from .uris import WEB, data_rules
 
 
@@ -71,7 +71,7 @@ class Dataset(Section):
     split: Annotated[str, trimmed(128)] | None = Field(
         None, description="Split of a hub data set. Default: train, else the first of train_sft, train_gen, training."
     )
-    revision: Annotated[str, text(128, r"^[^ \x00-\x1f\x7f]+$")] | None = Field(
+    revision: Annotated[str, text(128, REVISION)] | None = Field(
         None, description="Branch, tag or commit of a hub data set. Default: main."
     )
     format: Literal["auto", "messages", "conversations", "alpaca", "tokenised"] | None = Field(
@@ -94,11 +94,15 @@ class Dataset(Section):
     split_field: Annotated[str, text(64)] | None = Field(None, description="Column for splitBy stratified and grouped.")
     bad_rows: BadRows | None = Field(None, description="What happens to rows that cannot be trained on.")
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(None, description="Seed of subset and split.")
-    sha256: Annotated[str, text(64, r"^[0-9a-f]{64}$")] | None = Field(
+    sha256: Annotated[str, text(64, r"^[0-9a-f]{64}$", "64 lower-case hexadecimal digits")] | None = Field(
         None, description="SHA-256 that the file behind uri must have, in lower-case hex. Default: not checked."
     )
-    endpoint: Annotated[str, text(512, rf"^{WEB}$")] | None = Field(None, description="Address of an S3 service that is not AWS.")
-    region: Annotated[str, text(64, r"^[A-Za-z0-9][-A-Za-z0-9]*$")] | None = Field(None, description="Region of the S3 bucket.")
+    endpoint: Annotated[str, text(512, rf"^{WEB}$", "https://<host>")] | None = Field(
+        None, description="Address of an S3 service that is not AWS."
+    )
+    region: Annotated[str, text(64, r"^[A-Za-z0-9][-A-Za-z0-9]*$", "a name such as eu-west-1")] | None = Field(
+        None, description="Region of the S3 bucket."
+    )
     ca_ref: CertificateRef | None = Field(None, description="CA bundle for https:// and s3://.")
     secret_ref: SecretKeyRef | None = Field(
         None,

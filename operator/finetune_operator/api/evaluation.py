@@ -10,7 +10,7 @@ from .pods import Placement, Resources
 from .references import ConfigMapRef, SecretKeyRef
 from .section import Duration, FreeValue, MetricName, Rule, Section, text
 
-TaskName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+TaskName = Annotated[str, text(128, r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", "the name of a task, such as arc_easy")]
 
 HOLDOUT_METRICS = tuple(f"holdout.{name}{error}" for name in ("bits_per_byte", "loss") for error in ("", "_stderr"))
 """The metrics of the held-out rows (``finetune_stages.evaluation.chat_task``)."""
@@ -105,6 +105,11 @@ class Requirement(Section):
         Rule(
             "has(self.min) || has(self.max) || has(self.maxRegression)",
             "a requirement of the gate needs min, max or maxRegression",
+        ),
+        Rule(
+            "!has(self.maxRegression) || !self.metric.endsWith('_stderr')",
+            "a standard error has no good direction, so that maxRegression cannot compare it; use min or max",
+            field=".maxRegression",
         ),
         Rule("!has(self.min) || !has(self.max) || self.min <= self.max", "min must not be above max", field=".min"),
     )

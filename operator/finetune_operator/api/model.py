@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .references import PullSecretRef, SecretKeyRef
-from .section import Rule, Section, text
+from .section import REVISION, Rule, Section, text
 from .uris import model_rules
 
 
@@ -33,7 +33,7 @@ class Model(Section):
         description="hf://<id> or a bare hub id, oci://<image>, s3://<bucket>/<prefix>, pvc://<claim>/<path>, or a local"
         " directory (local mode only).",
     )
-    revision: Annotated[str, text(128, r"^[^ \x00-\x1f\x7f]+$")] | None = Field(
+    revision: Annotated[str, text(128, REVISION)] | None = Field(
         None, description="Branch, tag or commit of a hub model. Default: main."
     )
     secret_ref: SecretKeyRef | None = Field(

@@ -56,7 +56,7 @@ class EnvVar(Section):
         ),
     )
 
-    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
+    name: Annotated[str, text(128, r"^[A-Za-z_][A-Za-z0-9_]*$", "a name of letters, digits and '_'")] = Field(
         description="Name of the variable."
     )
     value: Annotated[str, Field(max_length=1024)] | None = Field(None, description="Its value.")

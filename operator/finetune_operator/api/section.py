@@ -49,8 +49,14 @@ class Section(BaseModel):
         return schema
 
 
-def text(limit: int, pattern: str | None = None) -> Any:
-    """Bounds for ``Annotated[str, ...]``: not empty, at most ``limit`` characters."""
+_FORMS: dict[str, str] = {}
+"""What a text has to be that must match a pattern, in words: a pattern alone says little."""
+
+
+def text(limit: int, pattern: str | None = None, form: str | None = None) -> Any:
+    """Bounds for ``Annotated[str, ...]``: not empty, at most ``limit`` characters; ``form`` says in words what matches the pattern."""
+    if pattern and form:
+        _FORMS[pattern] = form
     return Field(min_length=1, max_length=limit, pattern=pattern)
 
 
@@ -61,6 +67,8 @@ def trimmed(limit: int) -> Any:
     """Bounds for ``Annotated[str, ...]``: not empty, no space at its ends, no control character."""
     return text(limit, TRIMMED)
 
+
+REVISION = r"^[^ \x00-\x1f\x7f]+$"
 
 OBJECT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=OBJECT_NAME)]
@@ -132,7 +140,8 @@ FreeValue = Annotated[
 ]
 """A scalar of any kind, for maps whose keys a library defines."""
 
-_FORMS = {
+_FORMS |= {
+    REVISION: "a branch, tag or commit without spaces",
     TRIMMED: "it without spaces at its ends and without control characters",
     OBJECT_NAME: "the name of a Kubernetes object: lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
     SHORT_NAME: "a name of lower-case letters, digits and '-', with a letter or digit at both ends",

@@ -84,7 +84,7 @@ def test_defaults_that_go_together_are_taken(spec: dict[str, Any], defaults: dic
             "training.resources.memory: not a quantity of 0 or more; write a whole number",
         ),
         ({"storage": {"size": "0"}}, "storage.size: not a quantity above 0; write a whole number"),
-        ({"training": {"env": [{"name": "A-B", "value": "x"}]}}, 'training.env[0].name: is "A-B"; write a text that matches'),
+        ({"training": {"env": [{"name": "A-B", "value": "x"}]}}, 'training.env[0].name: is "A-B"; write a name of letters'),
         ({"training": {"placement": {"labels": {"a": "b c"}}}}, 'training.placement.labels.a: is "b c"; write a label\'s value'),
         (
             {"evaluation": {"modelArgs": {"dtype": ["x"]}}},
