@@ -8,6 +8,7 @@ import pytest
 
 from contract_objects import Maker
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, EVENT, FINETUNERUN, JOB, POD
+from finetune_operator.api.status import UNOBSERVED
 from finetune_operator.loop.cluster import Cluster
 from finetune_operator.loop.errors import AlreadyExists, Conflict, Invalid, NotFound
 
@@ -45,7 +46,7 @@ async def test_a_creator_cannot_say_what_the_server_says(cluster: Cluster, make:
     manifest = {**make.run(), "status": STARTED}
     manifest["metadata"] |= {"uid": "mine", "generation": 7, "creationTimestamp": "2001-01-01T00:00:00Z"}
     created = await cluster.create(manifest)
-    assert "status" not in created
+    assert created["status"] == UNOBSERVED
     assert created["metadata"]["uid"] != "mine"
     assert created["metadata"]["generation"] == 1
     assert not created["metadata"]["creationTimestamp"].startswith("2001")
@@ -231,13 +232,13 @@ async def test_status_is_written_alone(cluster: Cluster, make: Maker) -> None:
     before = await cluster.create(make.run())
     patch = {"status": {**STARTED, "round": 1}, "spec": {"suspend": True}, "metadata": {"labels": {"more": "x"}}}
     after = await cluster.patch_status(FINETUNERUN, "default", make.name(), patch)
-    assert after["status"] == {**STARTED, "round": 1}
+    assert after["status"] == {**UNOBSERVED, **STARTED, "round": 1}
     assert after["spec"] == before["spec"]
     assert after["metadata"].get("labels") == make.labels
     changed = await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": {"round": None, "rerunId": "2"}})
-    assert changed["status"] == {**STARTED, "rerunId": "2"}
+    assert changed["status"] == {**UNOBSERVED, **STARTED, "rerunId": "2"}
     removed = await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": None})
-    assert "status" not in removed
+    assert removed["status"] == UNOBSERVED
 
 
 async def test_status_is_judged(cluster: Cluster, make: Maker) -> None:

@@ -147,6 +147,10 @@ CLAIM_PENDING = _reason(
     "ClaimPending", Cause.USER, "The workspace's claim gets no volume.",
     "Have the provisioner of its StorageClass mended, or bind a volume to it; the run goes on by itself.",
 )  # fmt: skip
+CLAIM_LOST = _reason(
+    "ClaimLost", Cause.USER, "The workspace's claim has lost its volume, or is being deleted.",
+    "Restore the PersistentVolume or the claim, and the run resumes; if its files are gone, delete the run and create it again.",
+)  # fmt: skip
 FORBIDDEN = _reason(
     "Forbidden", Cause.USER, "The operator lacks a right that the run needs.",
     "Give its ServiceAccount the verb on the resource that the message names: manifests/base/roles.yaml has them all.",
@@ -181,8 +185,12 @@ SUCCEEDED = _state("Succeeded", "It is done.")
 REUSED = _state("Reused", "It was done before with the same inputs.")
 SUSPENDED = _state("Suspended", "spec.suspend is true.")
 NOT_SUSPENDED = _state("NotSuspended", "spec.suspend is not true.")
+SUSPENDING = _state("Suspending", "spec.suspend is true; what still runs is being stopped.")
 STOPPING = _state("Stopping", "The run has failed; what still runs is being stopped.")
 SETTLED = _state("Settled", "Nothing is left to do.")
+CLAIM_NOT_BOUND = _state(
+    "ClaimNotBound", "The workspace's claim exists and is not bound yet; with WaitForFirstConsumer, its first pod binds it."
+)
 EVALUATION_DISABLED = _state("EvaluationDisabled", "evaluation.enabled is false.")
 BASELINE_NOT_ASKED = _state("BaselineNotAsked", "Neither evaluation.baseline nor the gate asks for the base model's scores.")
 REGISTRY_NOT_CONFIGURED = _state(
@@ -193,6 +201,16 @@ GATE_PASSED = _state("GatePassed", "Every requirement of the gate is met.")
 GATE_REJECTED = _state("GateRejected", "A requirement of the gate is not met: the model is kept, and not registered.")
 CHECK_NOT_ASKED = _state("CheckNotAsked", "Only registry.onExisting: Fail asks the registry before training starts.")
 RUN_FAILED = _state("RunFailed", "The run failed before the stage could begin.")
+
+CLAIM_REASONS = frozenset({CLAIM_NOT_FOUND, CLAIM_PENDING, CLAIM_LOST, STORAGE_CLASS_NOT_FOUND, NO_SHARED_VOLUMES})
+"""What keeps the workspace's claim from a volume."""
+_CAPACITY = frozenset({GPU_UNAVAILABLE, NODES_TOO_SMALL, UNSCHEDULABLE, QUOTA_EXCEEDED})
+
+
+def resumes_alone(reason: Reason) -> bool:
+    """Whether a run that waits for this needs nobody: capacity becomes free, and a transient fault passes."""
+    return reason in _CAPACITY or reason.cause is Cause.TRANSIENT
+
 
 REASONS: dict[str, Reason] = {**STAGE_REASONS, **CONTROL_REASONS}
 """All failures by name."""

@@ -115,7 +115,9 @@ def _follow_absent(draft: Draft, stage: ProgramStage, record: StageRecord) -> No
             _create(draft, stage, record)
         else:
             fail_attempt(draft, stage, record, Diagnosis(reason, refused.message))
-    elif not draft.suspended and _create(draft, stage, record) and record.reason in reasons.CONTROL_REASONS:
+    elif draft.suspended:
+        draft.record(record.but(reason=reasons.SUSPENDED, message=None))
+    elif _create(draft, stage, record) and record.reason in reasons.CONTROL_REASONS:
         draft.block(record, reasons.CONTROL_REASONS[record.reason], record.message or "")  # it stands until the child is there
 
 
@@ -185,7 +187,7 @@ def _wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodRepor
         return
     if held != draft.suspended:
         draft.effects.append(Patch(child_ref(record), {"spec": {"suspend": draft.suspended}}))
-    found = obstacle(draft.view, record, pods, draft.observed.complaints, draft.now)
+    found = None if draft.suspended else obstacle(draft.view, record, pods, draft.observed.complaints, draft.now)
     if found is not None:
         draft.block(record, *found)
         draft.look_again(draft.observed.settings.progress_seconds)
