@@ -226,7 +226,9 @@ class SummaryStatus(Whole):
     progress: Word | None = Field(None, description="Percent of the running stage.")
     loss: Word | None = Field(None, description="Last training loss.")
     score: Word | None = Field(None, description="First metric of the gate, else holdout.bits_per_byte, else the first task's.")
-    model: Word | None = Field(None, description="Name and version of the registered model; until it is registered, name of the base model.")
+    model: Word | None = Field(
+        None, description="Name and version of the registered model; until it is registered, name of the base model."
+    )
     algorithm: Word | None = Field(None, description="sft, osft or lora.")
     eta: Word | None = Field(None, description="What is left of the running stage.")
     queue: Word | None = Field(None, description="Queue and position.")

@@ -19,6 +19,7 @@ from .manifests import children
 from .manifests.trainjob import trainjob
 from .observation import ChildState, Object, PodReport, child_ref, child_state, failure_message, look_seconds
 from .obstacles import obstacle, refusal
+from .remedies import Failed, hint
 from .run import StageRecord
 from .stages import PROGRAMS, STAGE, ProgramStage
 from .stages.base import inputs_digest
@@ -242,7 +243,7 @@ def _failure(draft: Draft, record: StageRecord, diagnosis: Diagnosis) -> dict[st
     log = draft.observed.logs.get(diagnosis.pod or "", "")
     found = {
         "stage": record.name, "reason": diagnosis.reason.name, "message": record.message, "exitCode": diagnosis.exit_code,
-        "hint": diagnosis.reason.remedy, "logTail": log[-2048:] or None,
+        "hint": hint(diagnosis.reason, Failed(record.name, draft.run.resolved, draft.observed.settings.mode)), "logTail": log[-2048:] or None,
     }  # fmt: skip
     return {key: value for key, value in found.items() if value is not None}
 

@@ -77,5 +77,7 @@ class TrainingStage(ProgramStage):
 
 def model_uri(run: Run, folder: str) -> str:
     """A folder of the workspace with a model in it, as the registry will say it."""
-    base = str(run.status["resolved"]["volumeUri"]).replace("{claim}", naming.workspace_claim(run))  # a no-op where it is expanded
+    base = str(run.status["resolved"]["volumeUri"]).replace(
+        "{claim}", naming.workspace_claim(run)
+    )  # a no-op where it is expanded
     return f"{base}/{folder}"
