@@ -7,7 +7,6 @@ from typing import Any
 
 from finetune_operator.api import reasons as control
 from finetune_operator.api.status import UNOBSERVED
-from finetune_operator.core.events import lasting
 from finetune_operator.core.observation import Complaint, PodReport, Termination
 from finetune_operator.core.remedies import Failed, hint
 from finetune_operator.core.resolve import effective_values
@@ -251,35 +250,6 @@ def test_the_end_of_a_run_that_registers_nothing_says_where_the_model_is() -> No
             world.finish(ref)
     (end,) = [event for event in events if event.reason == "RunSucceeded"]
     assert end.message == run_of(world).status["model"]["uri"]
-
-
-def test_what_lasts_in_status_is_what_was_told() -> None:
-    """An operator that starts finds the same Events in the status that the one before it told: the same keys, words and times."""
-    for world in (
-        World.new(),
-        World.new({**MINIMAL, "gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 1.0}]}}),
-    ):
-        told = {}
-        for _ in range(14):
-            told |= {event.key: event for event in go(world).events if event.key and event.posted}
-            for ref in world.active():
-                world.finish(ref)
-        found = dict(lasting(run_of(world)))
-        assert {event.key: event for event in found} == told
-        assert len(told) >= 6
-        assert set(found.values()) == {world.run["status"]["finishedAt"]}
-
-
-def test_the_ends_of_an_earlier_round_are_not_told_again() -> None:
-    world = ended()
-    edit(world, rerun={"id": "second", "from": "registration"})
-    for _ in range(8):
-        go(world)
-        for ref in world.active():
-            world.finish(ref)
-    assert [(event.stage, event.reason) for event, _ in lasting(run_of(world))] == [
-        ("registration", "StageSucceeded"), (None, "RunSucceeded"),
-    ]  # fmt: skip
 
 
 # -- what to do next ---------------------------------------------------------------------------------------------------
