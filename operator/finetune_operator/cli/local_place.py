@@ -112,7 +112,8 @@ class LocalPlace:
             if options.wait:
                 return asyncio.run(follow_change(self, change, options))
             run = Run.parse(asyncio.run(self._change_only(change)))
-            print(f"{run.name}: {said}; process {other.holder} sees to it.", file=sys.stderr)
+            look = f"follow it with finetune get -w {run.name}{self.flags}"
+            print(f"{run.name}: {said}; process {other.holder} sees to it; {look}", file=sys.stderr)
             return exitcodes.OK
 
     def _drive(self, change: Change, options: Options) -> int:
