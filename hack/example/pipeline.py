@@ -35,7 +35,7 @@ def stage(name: str, inputs: dict[str, Any], work: Path) -> dict[str, Any]:
         SystemExit: it failed, with its exit code. It has said why.
     """
     document = work / f"{name}.json"
-    document.write_text(json.dumps({"contractVersion": 1, "stage": name, "run": RUN, "inputs": inputs}), encoding="utf-8")
+    document.write_text(json.dumps({"contractVersion": 2, "stage": name, "run": RUN, "inputs": inputs}), encoding="utf-8")
     result = work / f"{name}.result.json"
     digest = hashlib.sha256(document.read_bytes() + _read_by(name, work)).hexdigest()
     environment = {
@@ -52,7 +52,9 @@ def stage(name: str, inputs: dict[str, Any], work: Path) -> dict[str, Any]:
 
 def _read_by(name: str, work: Path) -> bytes:
     """What a program's result depends on beside its document: the results of those that it reads."""
-    reads = {"training": ("dataset", "model"), "evaluation": ("training", "dataset")}.get(name, ())
+    reads = {
+        "tokenization": ("dataset", "model"), "training": ("tokenization", "model"), "evaluation": ("training", "tokenization"),
+    }.get(name, ())  # fmt: skip
     return json.dumps([_outputs(work / f"{other}.result.json") for other in reads], sort_keys=True).encode()
 
 
@@ -71,6 +73,7 @@ def main() -> None:
     print(without_repetition(chosen.rows, work / "rows.jsonl"), "different rows")
     stage("dataset", {"uri": str(work / "rows.jsonl"), "trainSplit": 0.8}, work)
     stage("model", {"uri": str(chosen.model.resolve())}, work)
+    stage("tokenization", {"maxSeqLen": 256}, work)
     stage("training", {
         "algorithm": "osft", "engine": "portable", "epochs": 1, "effectiveBatchSize": 16, "maxTokensPerGpu": 4096,
         "maxSeqLen": 256, "learningRate": 5e-3, "osft": {"unfreezeRankRatio": 0.25, "trainable": "targets"},

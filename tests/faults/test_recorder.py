@@ -168,7 +168,7 @@ async def test_the_next_operator_writes_what_the_one_before_did_not(store: Store
     world.settle()
     await ended(store, world)
     found = await restart(store)
-    assert [reason for reason, _ in found] == ["RunSucceeded", *["StageSucceeded"] * 6]
+    assert [reason for reason, _ in found] == ["RunSucceeded", *["StageSucceeded"] * 7]
     assert ("RunSucceeded", "osft-model:1.0.0") in found
     assert await restart(store) == found, "each once"
     assert (await store.list(EVENT, "team")).items[0]["lastTimestamp"] == stamp(NOW)

@@ -9,9 +9,9 @@ import numpy as np
 
 from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
+from finetune_stages.chat.structure import broken_text, fault
 from finetune_stages.kit import StageError
 
-from .chat import broken_text, fault
 from .json_lines import JsonLines, parse, unreadable
 
 _SHOWN = 3

@@ -122,6 +122,11 @@ def write_rows(target: Path, rows: JsonLines, seen: Callable[[int], object]) -> 
     return size
 
 
+def write_places(target: Path, rows: JsonLines) -> None:
+    """Save where the rows are in their source: int64, shape (rows, 2), row and line number from 1 (line 0: there are no lines)."""
+    np.save(target, rows.places[:, :2] + np.array([1, 0], dtype=np.int64), allow_pickle=False)
+
+
 def _lines(path: Path, seen: Callable[[int], object]) -> JsonLines:
     """Where the lines are. Empty ones are no rows."""
     flat = array("q")

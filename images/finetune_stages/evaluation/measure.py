@@ -19,14 +19,15 @@ from lm_eval.utils import setup_logging
 from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs
 from finetune_contract.progress import Progress
+from finetune_contract.workspace import HOLDOUT
 from finetune_stages.kit import Context, StageError
 from finetune_stages.kit.fault import classify, first_line
+from finetune_stages.sources.task_files import Definition
 
 from .chat_task import ChatRows
-from .rows import HOLDOUT, Row
+from .passages import Row
 from .scorer import Scorer, load_scorer
 from .scorer import __file__ as scorer_file
-from .task_files import Definition
 from .tasks import build_tasks, task_fault
 
 BOOTSTRAP_ITERATIONS = 1000
@@ -87,7 +88,7 @@ def measure(
     tasks in ``inputs``, whose ``definitions`` (and those of their members) were found.
 
     Raises:
-        StageError: see :func:`build_tasks`, :func:`load_scorer` and ChatRows; ``ChatTemplateMissing``.
+        StageError: see :func:`build_tasks` and :func:`load_scorer`.
     """
     _log_at(inputs.verbosity)
     times = [time.monotonic()]
@@ -99,7 +100,7 @@ def measure(
     watch = Watch(context)
     scorer = load_scorer(model, inputs, watch.report)
     scorer.set_cache_hook(watch)
-    chats = _chats(rows, scorer, model)
+    chats = [ChatRows(name, found) for name, found in rows.items()]
     watch.tasks = manager.load([*chats, *tasks])["tasks"].values()
     times.append(time.monotonic())
     results = _ask(scorer, [*chats, *tasks], manager, inputs)
@@ -121,15 +122,6 @@ def _log_at(verbosity: str) -> None:
     if verbosity.upper() not in logging.getLevelNamesMapping():
         raise StageError(reasons.BAD_EVALUATION_VALUE, f"evaluation.verbosity: {verbosity!r} is no level; INFO is one.")
     setup_logging(verbosity.upper())
-
-
-def _chats(rows: Mapping[str, Sequence[Row]], scorer: Scorer, model: Path) -> list[ChatRows]:
-    if rows and not scorer.tokenizer.chat_template:
-        raise StageError(
-            reasons.CHAT_TEMPLATE_MISSING,
-            f"The tokenizer at {model} has no chat template to put chat rows into: {reasons.CHAT_TEMPLATE_MISSING.remedy}",
-        )
-    return [ChatRows(name, found, scorer.tokenizer.apply_chat_template) for name, found in rows.items()]
 
 
 def _ask(scorer: Scorer, tasks: list[Any], manager: TaskManager, inputs: EvaluationInputs) -> dict[str, Any]:

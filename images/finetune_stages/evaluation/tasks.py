@@ -14,9 +14,9 @@ from finetune_stages.kit import StageError
 from finetune_stages.kit.fault import causes, classify, first_line
 from finetune_stages.sources.hub import hub_fault
 from finetune_stages.sources.origin import Origin
+from finetune_stages.sources.task_files import Definition
 
 from .questions import texts
-from .task_files import Definition
 
 TASK_DATA = Origin(
     "data", "evaluation.tasks", "dataset", False, reasons.TASK_INVALID, reasons.TASK_INVALID, reasons.TASK_DATA_UNREACHABLE

@@ -10,10 +10,12 @@ from finetune_contract.result import ModelOutputs, Result
 from finetune_stages.kit import Context, Finished, Reuse, StageError, run_stage, verify_seal
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
 from finetune_stages.sources.origin import MODEL
+from finetune_stages.sources.positions import hard_positions
 from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
 
 from . import hub, local
 from .check import check_settings, check_weights
+from .files import read_json
 from .obtain import Obtained
 
 BASE_MODEL = "base_model"
@@ -58,10 +60,11 @@ def work(context: Context) -> Finished:
     # An entry of the cache was checked when it was made, but another run may have trusted its code.
     architecture = check_settings(obtained.entry, obtained.name, inputs.trust_remote_code)
     parameters = check_weights(obtained.entry, obtained.name)
+    positions = hard_positions(read_json(obtained.entry / "config.json", obtained.name))
     context.publish_link(obtained.entry, context.layout.base_model)
     size = sum(file.size for file in obtained.seal.files.values())
     return Finished(
-        ModelOutputs(obtained.seal.digest, parameters, size, architecture, obtained.revision),
+        ModelOutputs(obtained.seal.digest, parameters, size, architecture, obtained.revision, positions),
         {"parameters": float(parameters), "bytes": float(size)},
         message=f"{architecture}, {parameters:,} parameters, {size / 10**6:,.1f} MB, from {obtained.name}",
         reused=obtained.reused,

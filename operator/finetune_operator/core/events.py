@@ -32,12 +32,14 @@ def events(
 
 
 def lasting(run: Run) -> Iterator[tuple[Event, str]]:
-    """Yield the Events that the status itself tells of, each with its time: the ends of this round's stages, and of the round."""
+    """Yield the Events that the status itself tells of, each with its time: ends and warnings of this round's stages, and its end."""
     for record in run.stages.values():
         if record.round == run.round and record.finished_at and record.state in ("Succeeded", "Failed"):
             event = _stage_event(record, run.status, known=True)
             if event is not None and event.posted:
                 yield event, record.finished_at
+            warnings = (one for one in run.status.get("warnings") or () if one["stage"] == record.name)
+            yield from ((_warning(one, run.status), record.finished_at) for one in warnings)
     if run.ended:
         yield _end(run.status, run.stages), str(run.status["finishedAt"])
 
@@ -91,8 +93,17 @@ def _run_events(before: Mapping[str, Any], after: Mapping[str, Any], records: Ma
     if after.get("startedAt") and (not before.get("startedAt") or after.get("round") != before.get("round")):
         yield Event("Normal", "RunStarted", f"round {after.get('round', 1)}")
     yield from _obstacle_events(before, after)
+    known = before.get("warnings") or ()
+    for warning in after.get("warnings") or ():
+        if warning not in known:
+            yield _warning(warning, after)
     if after.get("finishedAt") and not before.get("finishedAt"):
         yield _end(after, records)
+
+
+def _warning(warning: Mapping[str, Any], status: Mapping[str, Any]) -> Event:
+    message = f"{warning['stage']}: {warning['message']}"
+    return Event("Warning", "StageWarning", message, key=f"round {status.get('round', 1)} {message}")
 
 
 def _end(status: Mapping[str, Any], records: Mapping[str, StageRecord]) -> Event:

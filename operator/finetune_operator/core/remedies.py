@@ -96,9 +96,7 @@ def _bad_row(failed: Failed) -> str:
 
 def _too_many_rows_left_out(failed: Failed) -> str:
     ways = ["raise training.maxSeqLen", "shorten or correct the rows"]
-    if failed.get("dataset.badRows.policy") != "Drop":
-        ways.append("set dataset.badRows to policy: Drop with a larger share")
-    elif (failed.get("dataset.badRows.share") or 0) < 1:
+    if (failed.get("dataset.badRows.share") or 0) < 1:
         ways.append("raise dataset.badRows.share")
     return _choice(ways)
 
