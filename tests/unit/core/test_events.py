@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from finetune_operator.core.events import lasting
+from finetune_operator.core.events import events, lasting
 from world import MINIMAL, World
 
-from .passes import edit, go, run_of
+from .passes import edit, go, run_of, world_at
 
 
 def test_what_lasts_in_status_is_what_was_told() -> None:
@@ -36,3 +36,15 @@ def test_the_ends_of_an_earlier_round_are_not_told_again() -> None:
     assert [(event.stage, event.reason) for event, _ in lasting(run_of(world))] == [
         ("registration", "StageSucceeded"), (None, "RunSucceeded"),
     ]  # fmt: skip
+
+
+def test_a_warning_of_a_stage_is_the_same_event_after_a_restart() -> None:
+    world = world_at("training")
+    before = run_of(world)
+    warnings = [{"stage": "dataset", "message": "2 rows are empty"}, {"stage": "training", "message": "not this one: it goes on"}]
+    world.write_status({**before.status, "warnings": warnings[:1]})
+    after = run_of(world)
+    (told,) = events(before.status, before.stages, after.status, after.stages)
+    assert (told.reason, told.message) == ("StageWarning", "dataset: 2 rows are empty")
+    world.write_status({**before.status, "warnings": warnings})
+    assert [event for event, _ in lasting(run_of(world)) if event.reason == "StageWarning"] == [told]
