@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +86,9 @@ def _record(key: str, seconds: float) -> None:
         part.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps({**durations(), key: round(seconds, 1)}, indent=1, sort_keys=True), encoding="utf-8")
         part.rename(_file())
-    except OSError:
-        part.unlink(missing_ok=True)
+    except OSError:  # a hint on the screen is all that is lost
+        with suppress(OSError):
+            part.unlink()
 
 
 def _file() -> Path:
