@@ -11,7 +11,7 @@ from pathlib import Path
 
 WRITES = ("create", "update", "patch", "delete")
 _NOT_COUNTED = ("events", "leases")
-_NEXT = {"dataset": "train", "model": "train", "train": "eval"}
+_NEXT = {"dataset": "tokenization", "model": "tokenization", "tokenization": "train", "train": "eval"}
 """Of a child, by the words in their names: which one follows its end."""
 
 

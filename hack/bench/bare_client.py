@@ -34,8 +34,10 @@ from world import World
 Object = dict[str, Any]
 _NAME, _UID, _NAMESPACE = "template-run", "template-uid", "template-namespace"
 _AT_ONCE = 32
-_GROUPS = ((), ("dataset", "model"), ("training",), ("evaluation",))
+_GROUPS = ((), ("dataset", "model"), ("tokenization",), ("training",), ("evaluation",))
 """What must have ended well before the next children are made: at first, and after each group."""
+_FIRST = (("Job", "tokenization"), ("TrainJob", "training"), ("Job", "evaluation"))
+"""The children that begin a group."""
 
 
 async def main() -> None:
@@ -142,9 +144,7 @@ async def _templates(server: ApiServer) -> list[list[str]]:
         decision = world.decide(settings=settings)
         world.write_status(decision.status)
         made = [effect.manifest for effect in decision.effects if isinstance(effect, Create)]
-        if any(STAGE_LABEL in one["metadata"].get("labels", {}) and one["kind"] == "TrainJob" for one in made) or (
-            made and made[0]["metadata"]["labels"][STAGE_LABEL] == "evaluation"
-        ):
+        if any((one["kind"], one["metadata"].get("labels", {}).get(STAGE_LABEL)) in _FIRST for one in made):
             groups.append([])
         groups[-1] += [json.dumps(one) for one in made]
         for effect in decision.effects:

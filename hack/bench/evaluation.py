@@ -90,7 +90,7 @@ def _prepare(place: Path) -> None:
     seal_directory(model)
     run = {"name": "bench", "namespace": "bench", "uid": "00000000"}
     inputs = {"subject": "base", "tasks": list(TASKS), "holdout": False, "batchSize": BATCH}
-    (place / "document.json").write_text(json.dumps({"contractVersion": 1, "stage": "baseline", "run": run, "inputs": inputs}))
+    (place / "document.json").write_text(json.dumps({"contractVersion": 2, "stage": "baseline", "run": run, "inputs": inputs}))
 
 
 def _ours(place: Path) -> list[str]:

@@ -35,7 +35,7 @@ SPEC: Object = {
     "dataset": {"uri": "org/chat"}, "model": {"uri": "org/tiny"}, "storage": {"claimName": CLAIM},
     "training": {"gpusPerWorker": 0, "runtimeRef": "torch-distributed"}, "evaluation": {"gpus": 0},
 }  # fmt: skip
-"""A run of four stages: dataset and model, training, evaluation. Runs share a claim, so that no provisioner is measured."""
+"""A run of five stages: dataset and model, tokenization, training, evaluation. Runs share a claim, so that no provisioner is measured."""
 STAGES = 4
 _QPS = 2000
 _AS_POD = (

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from node_witness import Pod, Run, Witness
 
-ORDER = (("dataset", "model"), ("training",), ("evaluation",))
+ORDER = (("dataset", "model"), ("tokenization",), ("training",), ("evaluation",))
 """Stages that run at the same time, group after group."""
 CLIENT, CONTROLLERS, PLACE, START, WORK, END = "client", "controllers", "place", "start", "work", "end"
 """Whose time it is: who makes the children (the operator, or the bare client), the controllers that make pods of them, the scheduler until

@@ -63,7 +63,7 @@ def _named(folder: Path, name: str) -> Path:
 
 def _require_reused(home: Path, name: str) -> None:
     (folder,) = home.glob(f"volumes/*/*/runs/{name}-*/results")
-    for stage in ("dataset", "model", "training", "baseline", "evaluation"):
+    for stage in ("dataset", "model", "tokenization", "training", "baseline", "evaluation"):
         if not json.loads((folder / f"{stage}.json").read_text())["reused"]:
             raise SystemExit(f"{name}: {stage} was done again")
 

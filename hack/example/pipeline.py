@@ -35,7 +35,7 @@ def stage(name: str, inputs: dict[str, Any], work: Path) -> dict[str, Any]:
         SystemExit: it failed, with its exit code. It has said why.
     """
     document = work / f"{name}.json"
-    document.write_text(json.dumps({"contractVersion": 1, "stage": name, "run": RUN, "inputs": inputs}), encoding="utf-8")
+    document.write_text(json.dumps({"contractVersion": 2, "stage": name, "run": RUN, "inputs": inputs}), encoding="utf-8")
     result = work / f"{name}.result.json"
     digest = hashlib.sha256(document.read_bytes() + _read_by(name, work)).hexdigest()
     environment = {

@@ -4,4 +4,4 @@ Standard library only: the package travels inside the training program's zip app
 of this project. ``CONTRACT_VERSION`` goes into every document and every result; a reader refuses a version it does not know.
 """
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2

@@ -97,7 +97,8 @@ class TokenizationOutputs:
     """Proof of stage *tokenization*: how many rows are trained on and measured, and how many are left out, and why.
 
     Attributes:
-        digest: SHA-256 of the published directory: tokens, labels, and rendered conversations to measure with.
+        digest: SHA-256 of what training reads (tokens, labels, where rows begin) and of nothing else, so that other held-out rows or
+            tasks do not train a model again.
         rows, tokens, learned_tokens, longest: training rows that are kept, their tokens, those with a label, the longest row's tokens.
         too_long, nothing_to_learn, rejected: training rows that are left out: more tokens than ``max_seq_len``, no token to learn,
             rejected by the chat template.

@@ -8,9 +8,9 @@
       tasks/                                                     lm-eval task files that users keep beside their runs
       mlflow.db                                                  the local registry (local mode only)
       runs/<name>-<uid8>/
-        datasets/{train,eval}.jsonl                              what training and evaluation read
+        datasets/{train,eval}.jsonl                              chat rows to train on, and held-out ones
         base_model/                                              link into cache/models
-        tokens/                                                  the same rows with the model's tokenizer and chat template
+        tokens/                                                  what training and evaluation read: the rows, rendered and tokenized
         checkpoints/  final_model/  adapter/                     what training leaves; LoRA's adapter beside the merged model
         results/<stage>.json                                     full result of the stage's last round
         results/<stage>.<round>.<inputs12>.json                  full results; a restarted program repeats its own

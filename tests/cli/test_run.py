@@ -61,7 +61,7 @@ class TestARunThatEndsWell:
         assert len(status["history"]) > 3
         states = {stage["name"]: stage["state"] for stage in status["stages"] if stage["state"] != "Skipped"}
         assert states == dict.fromkeys(
-            ("workspace", "dataset", "model", "training", "baseline", "evaluation", "registration"), "Succeeded"
+            ("workspace", "dataset", "model", "tokenization", "training", "baseline", "evaluation", "registration"), "Succeeded"
         )
         assert len(json.dumps(status)) < 32 * 1024
 

@@ -112,12 +112,12 @@ def test_lora_goes_to_a_model_registry_and_its_clone_does_nothing_twice(desk: De
         assert "registered  tiny 1.0.0 (ModelRegistry version" in said.out
         said = desk.finetune("clone", "demo", environment=secret)
         assert said.code == 0, said.out + said.err
-        assert said.out.count("the same as run demo: ") == 5, "all but the registration"
+        assert said.out.count("the same as run demo: ") == 6, "all but the registration"
         assert [version["name"] for version in server.versions("tiny")] == ["1.0.0", "1.0.1"]
     adapter = Path(status_of(desk)["model"]["adapterUri"].removeprefix("file://"))
     assert (adapter / "adapter_config.json").exists()
     assert {stage["name"] for stage in status_of(desk, "demo-2")["stages"] if stage.get("reused")} == {
-        "dataset", "model", "training", "baseline", "evaluation",
+        "dataset", "model", "tokenization", "training", "baseline", "evaluation",
     }  # fmt: skip
     for path in (desk.folder / ".finetune").rglob("*"):
         if path.is_file() and path.suffix != ".safetensors":

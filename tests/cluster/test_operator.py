@@ -46,7 +46,8 @@ async def test_a_run_goes_from_its_data_to_the_registry(site: Site) -> None:
             assert [line["stage"] for line in told][-1] == "registration"
     assert {stage["name"]: stage["state"] for stage in status["stages"]} == {
         **dict.fromkeys(
-            ("workspace", "dataset", "model", "training", "baseline", "evaluation", "gate", "registration"), "Succeeded"
+            ("workspace", "dataset", "model", "tokenization", "training", "baseline", "evaluation", "gate", "registration"),
+            "Succeeded",
         ),
         "registry-check": "Skipped",
     }

@@ -104,7 +104,7 @@ class StagePrograms:
         number = len(self.started)
         folder = self.workspace.parent / f"program-{number}"
         (folder / "tmp").mkdir(parents=True)
-        document = StageDocument(1, stage, self.run, encode(inputs))
+        document = StageDocument(2, stage, self.run, encode(inputs))
         (folder / "document.json").write_text(json.dumps(encode(document)))
         variables = {
             "PATH": os.environ["PATH"],

@@ -11,6 +11,7 @@ from .schema import structural
 COLUMNS = (
     ("Phase", "string", ".status.phase", 0, "Where the run stands"),
     ("Progress", "string", ".status.summary.progress", 0, "Percent of the running stage"),
+    ("Rows", "string", ".status.summary.rows", 0, "Rows to train on, and how many are left out"),
     ("Loss", "string", ".status.summary.loss", 0, "Last training loss"),
     ("Score", "string", ".status.summary.score", 0, "First metric of the gate, else of the evaluation"),
     ("Model", "string", ".status.summary.model", 0, "Registered name and version"),

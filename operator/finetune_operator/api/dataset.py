@@ -33,19 +33,17 @@ class DatasetFields(Section):
 
 
 class BadRows(Section):
-    """What happens to rows that are no chat conversation."""
+    """What happens to rows that cannot be trained on."""
 
-    RULES = (
-        Rule(
-            "!has(self.share) || (has(self.policy) && self.policy == 'Drop')",
-            "share counts only with policy: Drop; set the policy or remove share",
-            field=".share",
-        ),
+    policy: Literal["Fail", "Drop"] | None = Field(
+        None,
+        description="Whether a row that is no chat conversation, or that the model's chat template rejects, fails the run or is left"
+        " out. Default: Fail.",
     )
-
-    policy: Literal["Fail", "Drop"] | None = Field(None, description="Fail the run, or leave the rows out.")
     share: Fraction | None = Field(
-        None, description="Largest share of rows that may be dropped, 0 to 1; more fails the run. Default with Drop: 0.01."
+        None,
+        description="Largest share of the rows that may be left out, 0 to 1: bad ones (policy Drop), those with more tokens than"
+        " training.maxSeqLen, and those without a token to learn. More fails the run before training. Default: 0.1.",
     )
 
 
@@ -107,7 +105,7 @@ class Dataset(Section):
         description="How rows are held out: at random, with equal shares of each value of splitField, or whole groups of it.",
     )
     split_field: Annotated[str, text(64)] | None = Field(None, description="Column for splitBy stratified and grouped.")
-    bad_rows: BadRows | None = Field(None, description="What happens to rows that are no chat conversation.")
+    bad_rows: BadRows | None = Field(None, description="What happens to rows that cannot be trained on.")
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(None, description="Seed of subset and split.")
     sha256: Annotated[str, text(64, r"^[0-9a-f]{64}$")] | None = Field(
         None, description="SHA-256 that the file behind uri must have, in lower-case hex. Default: not checked."

@@ -19,7 +19,8 @@ Metrics = Annotated[dict[Annotated[str, Field(max_length=128)], float], Field(ma
 Free = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 
 StageName = Literal[
-    "workspace", "dataset", "model", "registry-check", "training", "baseline", "evaluation", "gate", "approval", "registration"
+    "workspace", "dataset", "model", "registry-check", "tokenization", "training", "baseline", "evaluation", "gate", "approval",
+    "registration",
 ]  # fmt: skip
 StageState = Literal["Pending", "Running", "Retrying", "Succeeded", "Failed", "Skipped"]
 Phase = Literal[
@@ -93,6 +94,38 @@ class ProgressStatus(Whole):
     tokens_per_second: float | None = Field(None, description="Tokens trained per second, over all processes.")
     last_report: Time | None = Field(None, description="When the stage last said so.")
     note: Word | None = Field(None, description="What it is doing.")
+
+
+Count = Annotated[int, Field(ge=0)]
+WARNINGS_LIMIT = 16
+"""Warnings of all stages together that status keeps, the newest."""
+
+
+class RowsStatus(Whole):
+    """How many rows are used, and how many are left out."""
+
+    source: Count | None = Field(None, description="Rows in the source of the data, before subset.")
+    bad: Count | None = Field(None, description="Rows that are left out because they are no chat conversation.")
+    rejected: Count | None = Field(None, description="Training rows that are left out because the chat template rejects them.")
+    too_long: Count | None = Field(
+        None,
+        description="Training rows that are left out because they have more tokens than training.maxSeqLen or the model takes.",
+    )
+    nothing_to_learn: Count | None = Field(
+        None, description="Training rows that are left out because no token of them is learned."
+    )
+    trained: Count | None = Field(None, description="Rows to train on.")
+    tokens: Count | None = Field(None, description="Tokens of the rows to train on.")
+    learned_tokens: Count | None = Field(None, description="Tokens that the model learns, among these.")
+    measured: Count | None = Field(None, description="Held-out rows with an answer that is scored.")
+    not_measured: Count | None = Field(None, description="Held-out rows without an answer that can be scored.")
+
+
+class Warning(Section):  # noqa: A001 - the term of Kubernetes
+    """What a stage that succeeded could not use or had to change."""
+
+    stage: StageName = Field(description="The stage.")
+    message: Annotated[str, Field(max_length=256)] = Field(description="What it is, in a sentence.")
 
 
 class MetricsStatus(Whole):
@@ -224,6 +257,7 @@ class SummaryStatus(Whole):
     """Strings for the printer columns."""
 
     progress: Word | None = Field(None, description="Percent of the running stage.")
+    rows: Word | None = Field(None, description="Rows to train on, and how many are left out.")
     loss: Word | None = Field(None, description="Last training loss.")
     score: Word | None = Field(None, description="First metric of the gate, else holdout.bits_per_byte, else the first task's.")
     model: Word | None = Field(None, description="Registered name and version, else the base model.")
@@ -251,6 +285,10 @@ class FineTuneRunStatus(Section):
         "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
     })] | None = Field(None, description="The stages, in order.")  # fmt: skip
     progress: ProgressStatus | None = Field(None, description="How far the running stage is.")
+    rows: RowsStatus | None = Field(None, description="How many rows are used, and how many are left out.")
+    warnings: Annotated[list[Warning], Field(max_length=WARNINGS_LIMIT)] | None = Field(
+        None, description="What stages that succeeded could not use or had to change."
+    )
     metrics: MetricsStatus | None = Field(None, description="Numbers of training and evaluation.")
     history: Annotated[list[HistoryPoint], Field(max_length=64)] | None = Field(None, description="The loss curve, thinned.")
     failure: FailureStatus | None = Field(None, description="Why the run failed.")

@@ -102,6 +102,12 @@ def _parts(run: Run, events: list[Object], flags: str) -> Iterator[tuple[str, Re
     history = run.status.get("history") or []
     if len(history) > 1:
         yield "training loss (nats per token)", Text.from_ansi(loss_curve(history))
+    rows = run.status.get("rows") or {}
+    if rows:
+        yield "rows", _pairs({name: f"{count:,}" for name, count in rows.items()})
+    warnings = run.status.get("warnings") or []
+    if warnings:
+        yield "warnings", _stacked([Text(f"{one['stage']}: {one['message']}", style="yellow") for one in warnings])
     scores = score_table(run)
     if scores is not None:
         yield "scores", scores

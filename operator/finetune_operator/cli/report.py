@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from finetune_operator.core.conditions import left_out
 from finetune_operator.core.run import Run
 
 _LABEL_WIDTH = 12
@@ -86,7 +87,13 @@ def _change(before: float | None, after: float, higher_is_better: bool | None) -
 
 
 def _results(run: Run, flags: str) -> Iterator[tuple[str, str]]:
-    model, registry = run.status.get("model") or {}, run.status.get("registry") or {}
+    model, registry, rows = (run.status.get(field) or {} for field in ("model", "registry", "rows"))
+    if left_out(rows):
+        yield "rows", f"{rows.get('trained', 0):,} trained; {left_out(rows)}"
+    if rows.get("notMeasured"):
+        yield "held out", f"{rows.get('measured', 0):,} scored; {rows['notMeasured']:,} without an answer that can be scored"
+    for warning in run.status.get("warnings") or ():
+        yield "warning", f"{warning['stage']}: {warning['message']}"
     if registry:
         yield "registered", f"{registry['name']} {registry['version']} ({registry['kind']} version {registry['registryVersion']})"
     if model.get("uri"):

@@ -70,7 +70,7 @@ class RunTable:
         return {
             **({"NAMESPACE": run.namespace} if self.namespaces else {}),
             "NAME": run.name, "ALGORITHM": summary.get("algorithm", ""), "PHASE": str(run.status.get("phase", "Pending")),
-            "PROGRESS": summary.get("progress", ""), "LOSS": summary.get("loss", ""),
+            "PROGRESS": summary.get("progress", ""), "ROWS": summary.get("rows", ""), "LOSS": summary.get("loss", ""),
             **{score: _before_and_after(run, score) for score in self._scores},
             "MODEL": summary.get("model", ""), "AGE": _age(document),
             **({

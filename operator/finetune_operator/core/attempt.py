@@ -69,7 +69,7 @@ def _create(draft: Draft, stage: ProgramStage, record: StageRecord) -> bool:
     """Make the child, unless nobody could do anything with it: then the stage is blocked."""
     run, needs, trainer = draft.view, stage.pod(draft.view), draft.observed.settings.trainer
     if stage.kind == "Job":
-        build = children.job(run, record, stage.program, needs)
+        build = children.job(run, record, stage.program, needs, stage.image or stage.program)
     elif trainer is None or not trainer.supported:
         reason = reasons.TRAINER_NOT_INSTALLED if trainer is None else reasons.TRAINER_UNSUPPORTED
         draft.block(record, reason, reason.meaning)
@@ -166,6 +166,7 @@ def _finish(draft: Draft, stage: ProgramStage, record: StageRecord, pods: tuple[
         reason=reasons.REUSED if result.reused else reasons.SUCCEEDED, message=result.message or None,
     ))  # fmt: skip
     draft.tell(stage.tell(draft.view, result))
+    draft.warn(stage.name, result.warnings)
 
 
 def _missing_proof(draft: Draft, stage: ProgramStage, record: StageRecord, result: Result) -> str | None:

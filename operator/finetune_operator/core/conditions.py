@@ -114,6 +114,7 @@ def summary(draft: Draft) -> Json:
     found = {
         "progress": f"{progress['percent']}%" if running and "percent" in progress else None,
         "eta": short_duration(progress["etaSeconds"]) if running and progress.get("etaSeconds") is not None else None,
+        "rows": rows_summary(draft.get("rows") or {}),
         "loss": f"{history[-1]['loss']:.4g}" if history else None,
         "score": _score(metrics.get("evaluation") or {}, lookup(resolved, "spec") or {}),
         "model": f"{registry['name']}:{registry['version']}" if registry else lookup(resolved, "spec.model.uri"),
@@ -148,7 +149,36 @@ def _message(draft: Draft) -> str | None:
         if record.state == "Retrying":
             return f"{record.name}: {record.reason}, attempt {record.attempt + 1} follows"
     running = [record.name for record in draft.records.values() if record.state == "Running"]
-    return " and ".join(running) if running else None
+    return " and ".join(running) or _remarks(draft)
+
+
+def _remarks(draft: Draft) -> str | None:
+    """What the user must know of a run that goes well."""
+    warnings = draft.get("warnings") or ()
+    more = f" (and {len(warnings) - 1} more warnings)" if len(warnings) > 1 else ""
+    return f"{warnings[0]['stage']}: {warnings[0]['message']}{more}" if warnings else left_out(draft.get("rows") or {})
+
+
+_LEFT_OUT = {
+    "bad": "no chat conversation", "rejected": "rejected by the chat template",
+    "tooLong": "longer than training.maxSeqLen or the model's context", "nothingToLearn": "without a token to learn",
+}  # fmt: skip
+"""The rows of ``status.rows`` that are not trained on, and why."""
+
+
+def rows_summary(rows: Mapping[str, int]) -> str | None:
+    """``45``, or ``2 (28 left out)``; nothing before the rows are tokenized."""
+    if "trained" not in rows:
+        return None
+    dropped = sum(rows.get(count, 0) for count in _LEFT_OUT)
+    return f"{rows['trained']}" + (f" ({dropped} left out)" if dropped else "")
+
+
+def left_out(rows: Mapping[str, int]) -> str | None:
+    """The rows that are not trained on, by cause, in a sentence; nothing where all are."""
+    counts = [(rows[count], cause) for count, cause in _LEFT_OUT.items() if rows.get(count)]
+    causes = ", ".join(f"{number:,} {cause}" for number, cause in counts)
+    return f"{sum(number for number, _ in counts):,} rows are left out: {causes}" if counts else None
 
 
 def short_duration(seconds: float) -> str:

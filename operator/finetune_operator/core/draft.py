@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_contract.reasons import Reason
+from finetune_contract.result import WARNING_LENGTH
+from finetune_operator.api.status import WARNINGS_LIMIT
 
 from .decision import Effect
 from .observation import Observed
@@ -66,6 +69,12 @@ class Draft:
         for field, value in found.items():
             old = self.get(field)
             self.fields[field] = {**(old or {}), **value} if isinstance(value, dict) else value
+
+    def warn(self, stage: str, messages: Sequence[str]) -> None:
+        """Keep the warnings of a stage that has succeeded, in place of those of its last round."""
+        others = [warning for warning in self.get("warnings") or () if warning["stage"] != stage]
+        found = [*others, *({"stage": stage, "message": message[:WARNING_LENGTH]} for message in messages)]
+        self.fields["warnings"] = found[-WARNINGS_LIMIT:] or None
 
     def block(self, record: StageRecord, reason: Reason, message: str) -> None:
         """A stage waits for something that only somebody outside can mend."""

@@ -57,6 +57,10 @@ def _run_events(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
     if after.get("startedAt") and (not before.get("startedAt") or after.get("round") != before.get("round")):
         yield Event("Normal", "RunStarted", f"round {after.get('round', 1)}")
     yield from _obstacle_events(before, after)
+    known = before.get("warnings") or ()
+    for warning in after.get("warnings") or ():
+        if warning not in known:
+            yield Event("Warning", "StageWarning", f"{warning['stage']}: {warning['message']}")
     if after.get("finishedAt") and not before.get("finishedAt"):
         failure = after.get("failure")
         if failure:

@@ -37,6 +37,7 @@ from .resolve import Refusal, resolve
 from .run import Run, StageRecord
 from .settings import Settings
 from .stages import GATE, ORDER, PROGRAMS, RERUN_FROM, STAGE, STAGES, WORKSPACE
+from .stages.dataset import DatasetStage
 from .times import duration, moment, seconds_between, stamp
 from .trim import size_of, trim
 
@@ -77,7 +78,21 @@ def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
 def _kept(status: Mapping[str, Any], again: Sequence[str]) -> Json:
     """What a new round says from its beginning: nothing that a stage told which is done again, or may be left out this time."""
     metrics = {group: values for group, values in (status.get("metrics") or {}).items() if group not in again}
-    return {**{key: value for key, value in status.items() if key not in ("metrics", "registry")}, "metrics": metrics or None}
+    warnings = [warning for warning in status.get("warnings") or () if warning["stage"] not in again]
+    kept = {
+        "metrics": metrics or None,
+        "warnings": warnings or None,
+        "rows": _rows_kept(status.get("rows"), again),
+        "registry": None,
+    }
+    return {**status, **kept}
+
+
+def _rows_kept(rows: Json | None, again: Sequence[str]) -> Json | None:
+    """What stages that are not done again counted."""
+    if rows is None or "dataset" in again:
+        return None
+    return {key: rows[key] for key in DatasetStage.COUNTS if key in rows} if "tokenization" in again else rows
 
 
 def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:

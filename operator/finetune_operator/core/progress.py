@@ -23,7 +23,7 @@ from .times import moment, stamp
 T = TypeVar("T")
 RHOAI_STATUS = "trainer.opendatahub.io/trainerStatus"
 """The annotation in which OpenShift AI keeps a TrainJob's progress, as JSON."""
-_IMPORTANCE = ("training", "evaluation", "baseline", "model", "dataset", "registration")
+_IMPORTANCE = ("training", "evaluation", "baseline", "tokenization", "model", "dataset", "registration")
 _LARGEST = 2**63 - 1
 """The API server takes no whole number beyond."""
 

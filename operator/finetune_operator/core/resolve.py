@@ -181,8 +181,7 @@ def _derive(merged: Json, origins: dict[str, str], settings: Settings) -> None:
 
     if lookup(merged, "dataset.evalUri"):
         default("dataset.trainSplit", 1.0, over=("preset",))
-    if lookup(merged, "dataset.badRows.policy") == "Drop":
-        default("dataset.badRows.share", 0.01)
+    default("dataset.badRows.share", 0.1)
     if settings.mode == "cluster":
         default("serviceAccountName", STAGE_ACCOUNT)
     if lookup(merged, "registry.address"):

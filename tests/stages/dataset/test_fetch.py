@@ -19,7 +19,7 @@ from finetune_stages.sources.origin import DATASET
 def source(tmp_path):
     """A file of three rows, found."""
     (tmp_path / "chat.jsonl").write_text("".join(json.dumps({"a": number}) + "\n" for number in range(3)))
-    document = StageDocument(1, "dataset", RunInfo("demo", "team-a", "0123456789abcdef"), {})
+    document = StageDocument(2, "dataset", RunInfo("demo", "team-a", "0123456789abcdef"), {})
     context = Context(document, tmp_path / "workspace", Attempt(1, 1), "0" * 64)
     return find_source(Wanted(str(tmp_path / "chat.jsonl"), DATASET, TRAIN_SPLITS), context, tmp_path)
 

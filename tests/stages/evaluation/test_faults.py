@@ -121,7 +121,7 @@ def test_a_full_gpu_names_the_batch_size(tiny_model: Path, tmp_path: Path, monke
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand so on")
 
     monkeypatch.setattr(Scorer, "_model_call", overflow)  # no machine runs out of memory on demand
-    context = Context(StageDocument(1, "evaluation", RunInfo("demo", "team-a", "0" * 16), {}), tmp_path, Attempt(1, 1), "0" * 64)
+    context = Context(StageDocument(2, "evaluation", RunInfo("demo", "team-a", "0" * 16), {}), tmp_path, Attempt(1, 1), "0" * 64)
     with pytest.raises(StageError, match=r"batches of 8: lower evaluation.batchSize \(CUDA out of memory") as raised:
         measure(context, EvaluationInputs("final", batch_size=8), tiny_model, {"holdout": chat_rows(2)}, [])
     assert raised.value.reason.name == "OutOfMemoryGPU"

@@ -64,7 +64,7 @@ def test_another_run_takes_the_scores_over_and_damage_is_noticed(run_stage_progr
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """An evaluation with a model, held-out rows and tasks of a user's own, none of which is opened."""
     workspace = tmp_path / "workspace"
-    found = Context(StageDocument(1, "evaluation", RunInfo("demo", "a", "0" * 16), {}), workspace, Attempt(1, 1), "d" * 64)
+    found = Context(StageDocument(2, "evaluation", RunInfo("demo", "a", "0" * 16), {}), workspace, Attempt(1, 1), "d" * 64)
     write_tasks(workspace / "tasks")
     for name in (found.layout.final_model, found.layout.base_model):
         (workspace / name).mkdir(parents=True)

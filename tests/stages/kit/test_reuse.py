@@ -277,7 +277,7 @@ _CHANGES = {"os.link", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.sym
 def in_child(stage: Any, inputs: dict[str, Any], attempt: str, step: int | None) -> int:
     """Run the stage in a fork, which kills itself before its ``step``-th change of the file system; returns its exit code."""
     workspace = stage.programs.workspace
-    document = StageDocument(1, "training", stage.programs.run, inputs)
+    document = StageDocument(2, "training", stage.programs.run, inputs)
     (workspace.parent / "document.json").write_text(json.dumps(encode(document)))
     pid = os.fork()
     if pid == 0:

@@ -102,7 +102,7 @@ def results(programs: Any) -> dict[str, str]:
 @pytest.fixture
 def record(programs: Any, results: dict[str, str]) -> Record:
     """The record that the program makes of :func:`wish`."""
-    document = StageDocument(1, "registration", programs.run, {})
+    document = StageDocument(2, "registration", programs.run, {})
     context = Context(document, programs.workspace, Attempt(1, 1), "0" * 64)
     return read_record(context, wish(results), {})
 

@@ -161,7 +161,7 @@ def ask(tmp_path: Path, impatient: None) -> Callable[..., Finished]:
 
     def asked(address: str, kind: Any = "ModelRegistry") -> Finished:
         inputs = RegistryCheckInputs(kind, "pydoc-helper", "1.0.0", address)
-        document = StageDocument(1, "registry-check", RunInfo("demo", "team-a", "01234567"), encode(inputs))
+        document = StageDocument(2, "registry-check", RunInfo("demo", "team-a", "01234567"), encode(inputs))
         return check(Context(document, tmp_path, Attempt(1, 1), "0" * 64))
 
     return asked

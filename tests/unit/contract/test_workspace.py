@@ -41,6 +41,6 @@ def test_a_document_of_another_contract_is_refused() -> None:
         "inputs": {},
     }
     assert StageDocument.parse(good).stage == "dataset"
-    for bad in ({**good, "contractVersion": 2}, [], None):
-        with pytest.raises(DocumentError, match="contractVersion: this program knows 1"):
+    for bad in ({**good, "contractVersion": 1}, [], None):
+        with pytest.raises(DocumentError, match="contractVersion: this program knows 2"):
             StageDocument.parse(bad)

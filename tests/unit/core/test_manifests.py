@@ -80,8 +80,8 @@ RUNS = {"gated": GATED, "minimal": {"dataset": {"uri": "org/data"}, "registry": 
 def test_children_are_those_of_the_golden_files(name: str) -> None:
     made = made_by(RUNS[name])
     assert set(made) == {
-        *(("serviceaccount-account",) if name != "full" else ()), "persistentvolumeclaim-workspace", "configmap-inputs", "configmap-training", "job-dataset", "job-model", "trainjob-training",
-        "job-evaluation", "job-registration", *(("job-baseline", "job-registry-check") if name == "gated" else ()),
+        *(("serviceaccount-account",) if name != "full" else ()), "persistentvolumeclaim-workspace", "configmap-inputs", "configmap-training", "job-dataset", "job-model", "job-tokenization",
+        "trainjob-training", "job-evaluation", "job-registration", *(("job-baseline", "job-registry-check") if name == "gated" else ()),
     }  # fmt: skip
     for key, manifest in made.items():
         assert_golden(f"children/{name}/{key}.yaml", manifest)

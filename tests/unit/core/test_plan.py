@@ -81,6 +81,8 @@ def test_training_waits_for_both() -> None:
     world.finish(Ref(JOB, "demo-model-1-1"))
     assert not go(world).effects
     world.finish(Ref(JOB, "demo-dataset-1-1"))
+    assert [effect.ref for effect in go(world).effects] == [Ref(JOB, "demo-tokenization-1-1")]
+    world.finish(Ref(JOB, "demo-tokenization-1-1"))
     assert [effect.ref for effect in go(world).effects] == [Ref(TRAINJOB, "demo-train-1-1")]
 
 
@@ -88,9 +90,10 @@ def test_the_baseline_begins_when_training_has_its_pods() -> None:
     world = World.new()
     go(world)
     go(world)
-    for ref in world.active():
-        world.finish(ref)
-    go(world)
+    for _ in range(2):
+        for ref in world.active():
+            world.finish(ref)
+        go(world)
     assert stage(world, "training").state == "Running"
     waiting = {"training": (PodReport("demo-train-1-1-0", phase="Pending"),)}
     assert not go(world, pods=waiting).effects
@@ -106,7 +109,11 @@ def test_a_run_ends_with_everything_that_people_ask_for() -> None:
     assert status["model"] == {
         "uri": "file:///workspace/runs/demo-run-uid-/final_model", "digest": "t" * 64, "baseDigest": "m" * 64, "parameters": 10,
     }  # fmt: skip
-    assert status["summary"] == {"score": "2", "model": "osft-model:1.0.0", "algorithm": "osft"}
+    assert status["rows"] == {
+        "source": 10, "bad": 0, "trained": 9, "tokens": 900, "learnedTokens": 90, "tooLong": 0, "nothingToLearn": 0, "rejected": 0,
+        "measured": 1, "notMeasured": 0,
+    }  # fmt: skip
+    assert status["summary"] == {"rows": "9", "score": "2", "model": "osft-model:1.0.0", "algorithm": "osft"}
     assert condition(status, "Succeeded") == ("True", "Succeeded")
     assert condition(status, "Stalled") == ("False", "Settled")
 

@@ -107,8 +107,9 @@ def test_a_held_out_set_of_its_own_means_that_all_rows_are_trained_on() -> None:
     assert "dataset.trainSplit" in found["origins"]["derived"]
 
 
-def test_dropping_rows_has_a_share() -> None:
-    assert resolved({"dataset": {"uri": "d", "badRows": {"policy": "Drop"}}})["spec"]["dataset"]["badRows"]["share"] == 0.01
+def test_rows_that_are_left_out_have_a_limit() -> None:
+    assert resolved({"dataset": {"uri": "d"}})["spec"]["dataset"]["badRows"] == {"policy": "Fail", "share": 0.1}
+    assert resolved({"dataset": {"uri": "d", "badRows": {"policy": "Drop"}}})["spec"]["dataset"]["badRows"]["share"] == 0.1
     share = {"policy": "Drop", "share": 0.5}
     assert resolved({"dataset": {"uri": "d", "badRows": share}})["spec"]["dataset"]["badRows"] == share
 

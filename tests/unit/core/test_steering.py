@@ -68,10 +68,10 @@ def test_pods_that_do_not_stop_are_deleted_and_the_next_attempt_waits_for_the_us
 @pytest.mark.parametrize(
     ("first", "again"),
     [
-        ("dataset", {"dataset", "training", "baseline", "evaluation", "registration"}),
-        ("model", {"model", "training", "baseline", "evaluation", "registration"}),
-        ("training", {"training", "evaluation", "registration"}),
-        ("evaluation", {"baseline", "evaluation", "registration"}),
+        ("dataset", {"dataset", "tokenization", "training", "baseline", "evaluation", "registration"}),
+        ("model", {"model", "tokenization", "training", "baseline", "evaluation", "registration"}),
+        ("training", {"tokenization", "training", "evaluation", "registration"}),
+        ("evaluation", {"tokenization", "baseline", "evaluation", "registration"}),
         ("registration", {"registration"}),
     ],
 )

@@ -20,9 +20,9 @@ GRACE_SECONDS = 60
 """What a stage gets between SIGTERM and SIGKILL."""
 
 
-def job(run: Run, record: StageRecord, program: str, needs: PodNeeds) -> Json:
-    """A Job of one pod and one try: trying again is the operator's business."""
-    image = ((run.status.get("resolved") or {}).get("images") or {})[program]
+def job(run: Run, record: StageRecord, program: str, needs: PodNeeds, image_of: str) -> Json:
+    """A Job of one pod and one try: trying again is the operator's business. ``image_of``: the program whose image it runs in."""
+    image = ((run.status.get("resolved") or {}).get("images") or {})[image_of]
     container = {
         "name": "stage",
         "image": image,

@@ -7,14 +7,15 @@ from .gate import GATE, GateStage
 from .model import ModelStage
 from .registration import RegistrationStage
 from .registry_check import RegistryCheckStage
+from .tokenization import TokenizationStage
 from .training import TrainingStage
 
 WORKSPACE = "workspace"
 """The stage that has no program: claim and ConfigMaps."""
 
 STAGES: tuple[Stage, ...] = (
-    DatasetStage(), ModelStage(), RegistryCheckStage(), TrainingStage(), BaselineStage(), EvaluationStage(), GateStage(),
-    RegistrationStage(),
+    DatasetStage(), ModelStage(), RegistryCheckStage(), TokenizationStage(), TrainingStage(), BaselineStage(), EvaluationStage(),
+    GateStage(), RegistrationStage(),
 )  # fmt: skip
 """Every stage but the workspace, each behind those that it comes after."""
 
@@ -25,10 +26,10 @@ ORDER: tuple[str, ...] = (WORKSPACE, *STAGE)
 
 _FROM_GATE = ("registry-check", "gate", "registration")
 RERUN_FROM: dict[str, tuple[str, ...]] = {
-    "dataset": ("dataset", "training", "baseline", "evaluation", *_FROM_GATE),
-    "model": ("model", "training", "baseline", "evaluation", *_FROM_GATE),
-    "training": ("training", "evaluation", *_FROM_GATE),
-    "evaluation": ("baseline", "evaluation", *_FROM_GATE),
+    "dataset": ("dataset", "tokenization", "training", "baseline", "evaluation", *_FROM_GATE),
+    "model": ("model", "tokenization", "training", "baseline", "evaluation", *_FROM_GATE),
+    "training": ("tokenization", "training", "evaluation", *_FROM_GATE),
+    "evaluation": ("tokenization", "baseline", "evaluation", *_FROM_GATE),
     "gate": _FROM_GATE,
     "registration": ("registry-check", "registration"),
 }

@@ -39,12 +39,14 @@ class ProgramStage(Stage, ABC):
     """A stage that is the work of a program.
 
     Attributes:
-        program: the image and the ``finetune_stages`` package that it runs.
+        program: the ``finetune_stages`` package that it runs.
+        image: the program whose image it runs in; its own where this is empty.
         reads: the stages whose results it depends on: their digests belong to its own.
         kind: the kind of its child.
     """
 
     program: ClassVar[str]
+    image: ClassVar[str] = ""
     reads: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[str] = "Job"
 
@@ -81,7 +83,8 @@ class ProgramStage(Stage, ABC):
 def inputs_digest(stage: ProgramStage, run: Run) -> str:
     """The digest of everything that a stage's result depends on: its inputs, its program, and the results that it reads."""
     resolved = run.status.get("resolved") or {}
-    program = resolved.get("entryDigest") if stage.program == "training" else (resolved.get("images") or {}).get(stage.program)
+    images = resolved.get("images") or {}
+    program = resolved.get("entryDigest") if stage.program == "training" else images.get(stage.image or stage.program)
     return digest({
         "stage": stage.name,
         "program": program,

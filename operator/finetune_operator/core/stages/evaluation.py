@@ -28,7 +28,7 @@ class EvaluationStage(ProgramStage):
     name: ClassVar[str] = "evaluation"
     program = "evaluation"
     condition: ClassVar[str | None] = "Evaluated"
-    after: ClassVar[tuple[str, ...]] = ("training",)
+    after: ClassVar[tuple[str, ...]] = ("tokenization", "training")
     reads: ClassVar[tuple[str, ...]] = ("training", "dataset")
     subject: ClassVar[Literal["final", "base"]] = "final"
 
@@ -54,17 +54,15 @@ class EvaluationStage(ProgramStage):
     def pod(self, run: Run) -> PodNeeds:
         wish = section(run, "evaluation")
         resources = wish.get("resources") or {}
-        files = wish.get("taskFiles")
-        variables = [{"name": "FINETUNE_TASK_FILES", "value": TASK_FILES_PATH}] if files else []
+        files = task_files(run)
+        variables = [*files["environment"]]
         wanted = ",".join(sorted({requirement["metric"] for requirement in requirements(run)}))
         if wanted:
             variables.append({"name": KEEP_METRICS_VARIABLE, "value": wanted})
         return PodNeeds(
             cpu=resources.get("cpu"), memory=resources.get("memory"), ephemeral_storage=resources.get("ephemeralStorage"),
             gpus=wish.get("gpus", 0), environment=(*secrets(wish.get("secretRef"), HF_SECRET), *variables),
-            placement=wish.get("placement") or {},
-            volumes=({"name": "tasks", "configMap": {"name": files["name"]}},) if files else (),
-            mounts=({"name": "tasks", "mountPath": TASK_FILES_PATH, "readOnly": True},) if files else (),
+            placement=wish.get("placement") or {}, volumes=files["volumes"], mounts=files["mounts"],
         )  # fmt: skip
 
     def prove(self, run: Run, result: Result) -> str | None:
@@ -81,7 +79,7 @@ class BaselineStage(EvaluationStage):
 
     name: ClassVar[str] = "baseline"
     condition: ClassVar[str | None] = None
-    after: ClassVar[tuple[str, ...]] = ("dataset", "model")
+    after: ClassVar[tuple[str, ...]] = ("tokenization",)
     reads: ClassVar[tuple[str, ...]] = ("model", "dataset")
     subject = "base"
 
@@ -92,3 +90,16 @@ class BaselineStage(EvaluationStage):
     def ready(self, run: Run, observed: Observed) -> bool:
         training = run.stages["training"]
         return training.ended or any(pod.phase != "Pending" for pod in observed.pods.get("training", ()))
+
+
+def task_files(run: Run) -> dict[str, Any]:
+    """The environment, volumes and mounts that bring the ConfigMap of the user's task files into a pod; empty without one."""
+    evaluation = section(run, "evaluation")
+    files = evaluation.get("taskFiles") if evaluation["enabled"] else None
+    if not files:
+        return {"environment": (), "volumes": (), "mounts": ()}
+    return {
+        "environment": ({"name": "FINETUNE_TASK_FILES", "value": TASK_FILES_PATH},),
+        "volumes": ({"name": "tasks", "configMap": {"name": files["name"]}},),
+        "mounts": ({"name": "tasks", "mountPath": TASK_FILES_PATH, "readOnly": True},),
+    }

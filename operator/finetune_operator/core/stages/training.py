@@ -20,8 +20,8 @@ class TrainingStage(ProgramStage):
     name = "training"
     program = "training"
     condition = "Trained"
-    after = ("dataset", "model", "registry-check")
-    reads = ("dataset", "model")
+    after = ("tokenization", "registry-check")
+    reads = ("model", "tokenization")
     kind = "TrainJob"
 
     def inputs(self, run: Run) -> TrainingInputs:
