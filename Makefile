@@ -4,12 +4,12 @@ BIN := .venv/bin
 JOBS ?= 2
 # With NVIDIA's libraries (cuda) or without (cpu). Unset: the last request, or else as the driver of this machine decides.
 ACCELERATOR ?=
+# Set-up leaves compiling to byte code to the first import, which is to keep what it compiled whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 TRAINER ?= 2.1
 
 .PHONY: run test setup controlplane containers cluster node check lock bench clean
 
-# Set-up leaves compiling to byte code to the first import, which keeps what it compiled even where the environment says otherwise.
-run: export PYTHONDONTWRITEBYTECODE =
 run: setup  ## set up, and run the main job on real data
 	$(BIN)/python hack/example/prepare.py
 	$(BIN)/finetune run hack/example/finetunerun.yaml --configmap python-docs-tasks=$(HOME)/.cache/finetune-operator/example/tasks
