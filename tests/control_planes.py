@@ -31,7 +31,8 @@ def built(find_it: Callable[[], Found]) -> Found:
     try:
         return find_it()
     except NotBuiltError as error:
-        pytest.fail(str(error), pytrace=False)
+        sentence = str(error)
+    pytest.fail(sentence, pytrace=False)  # outside of the handler, or the sentence would be printed twice
 
 
 @contextmanager
