@@ -45,7 +45,7 @@ SPEC_TOO_LARGE = _reason(
 )  # fmt: skip
 LOCAL_PATH_IN_CLUSTER = _reason(
     "LocalPathInCluster", Cause.USER, "A path of a laptop means nothing to a pod.",
-    "Put the data where pods can read it: hf://, s3://, https:// or pvc://<claim>/<path>.",
+    "Put it where pods can read it: on the hub (hf://), or for data behind https://.",
 )  # fmt: skip
 
 # Children.
