@@ -118,8 +118,8 @@ def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | Non
         for path in ("dataset.uri", "dataset.evalUri", "model.uri") if settings.mode == "cluster" else ():
             uri = lookup(values, path)
             if isinstance(uri, str) and is_local_path(uri):
-                remote = "use a hub id or hf://" if path == "model.uri" else "use a hub id, hf:// or https://"
-                message = f"{where}{path}: {uri} is a path of one machine; {remote}."
+                others = "hf://" if path == "model.uri" else "hf:// or https://"
+                message = f"{where}{path}: {uri} is a path of one machine; use {others}."
                 return Refusal(reasons.LOCAL_PATH_IN_CLUSTER, message)
         for variable in lookup(values, "training.env") or ():
             if not isinstance(variable, Mapping) or "name" not in variable:
