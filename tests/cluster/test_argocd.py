@@ -18,7 +18,7 @@ from controlplane.api import Api, RefusedError
 from controlplane.binaries import build
 from controlplane.programs import KUBECTL
 from finetune_operator.api.status import Phase
-from finetune_operator.core.observation import PodReport, Termination
+from finetune_operator.core.pod_report import PodReport, Termination
 from unit.core.passes import edit, failing, fault, go, observed, world_at
 from world import MINIMAL, World
 

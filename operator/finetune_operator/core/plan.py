@@ -22,7 +22,7 @@ from finetune_contract import CONTRACT_VERSION
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, SERVICE_ACCOUNT
 
-from . import attempt, naming
+from . import attempt, naming, preflight
 from .admission import admit
 from .conditions import conditions, phase, summary
 from .decision import Create, Decision, Delete
@@ -61,7 +61,7 @@ def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
     rerun = run.spec.get("rerun")
     if not rerun or not run.ended or not run.started or rerun["id"] == run.status.get("rerunId"):
         return None
-    resolved = resolve(run.spec, observed.settings)
+    resolved = _resolve(run, observed)
     if isinstance(resolved, Refusal):
         return _refuse(run, observed, now, resolved, rerun_id=rerun["id"])
     again = RERUN_FROM[rerun["from"]]
@@ -127,7 +127,7 @@ def start(run: Run, observed: Observed, now: datetime) -> Decision | None:
         return None
     if run.spec.get("suspend"):
         return _decide(Draft(_with_status(run, {}), observed, now))
-    resolved = resolve(run.spec, observed.settings)
+    resolved = _resolve(run, observed)
     if isinstance(resolved, Refusal):
         return _refuse(run, observed, now, resolved)
     draft = Draft(_with_status(run, {"resolved": resolved, "round": 1}), observed, now)
@@ -136,6 +136,14 @@ def start(run: Run, observed: Observed, now: datetime) -> Decision | None:
     rerun = run.spec.get("rerun") or {}
     _begin(draft, rerun_id=rerun.get("id"))
     return _decide(draft)
+
+
+def _resolve(run: Run, observed: Observed) -> Json | Refusal:
+    """Return what the run is resolved to, or why it cannot start: neither the fields nor the pods that they shape may be invalid."""
+    resolved = resolve(run.spec, observed.settings)
+    if isinstance(resolved, Refusal):
+        return resolved
+    return preflight.rejection(resolved, run, observed.invalid) or resolved
 
 
 def hold_unknown_contract(run: Run, observed: Observed, now: datetime) -> Decision | None:
@@ -220,8 +228,7 @@ def _advance(draft: Draft) -> None:
         _stop(draft)
         return
     watch_progress(draft)
-    if all(record.ended for record in draft.records.values()):
-        _end(draft)
+    _end_if_over(draft)
 
 
 def _stop(draft: Draft) -> None:
@@ -229,11 +236,13 @@ def _stop(draft: Draft) -> None:
     draft.effects = [effect for effect in draft.effects if not isinstance(effect, Create)]
     for record in tuple(draft.records.values()):
         attempt.stop(draft, record)
-    if all(record.ended for record in draft.records.values()):
-        _end(draft)
+    _end_if_over(draft)
 
 
-def _end(draft: Draft) -> None:
+def _end_if_over(draft: Draft) -> None:
+    """End the run once every stage has ended and no child of it is left to be removed."""
+    if not all(record.ended and not record.releasing for record in draft.records.values()):
+        return
     draft.fields.update({"finishedAt": draft.time, "progress": None, "usage": _usage(draft)})
 
 

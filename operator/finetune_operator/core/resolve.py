@@ -77,6 +77,8 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
         "images": dict(settings.images),
         "entryDigest": settings.entry_digest,
         "environment": dict(settings.environment),
+        **({"podLabels": dict(settings.pod_labels)} if settings.pod_labels else {}),
+        **({"podAnnotations": dict(settings.pod_annotations)} if settings.pod_annotations else {}),
         "volumeUri": settings.volume_uri,
         **({} if settings.fs_group is None else {"fsGroup": settings.fs_group}),
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune_operator.api.finetunerun import GROUP
 from finetune_operator.api.kinds import TRAINJOB
+from finetune_operator.core import naming
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Trainer
 
@@ -19,7 +20,7 @@ from .children import GRACE_SECONDS, child
 from .pod import Json, PodNeeds
 
 PATCH_MANAGER = f"{GROUP}/operator"
-NODE = "node"
+NODE = naming.TRAINJOB_CONTAINER
 """Name of the replicated job and of the container that train, in every runtime."""
 TRACKING = {"trainer.opendatahub.io/progression-tracking": "true", "trainer.opendatahub.io/metrics-poll-interval": "300s"}
 """What makes OpenShift AI show the job's end in its dashboard: it reads the termination message, whose first keys are its own.
