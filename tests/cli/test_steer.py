@@ -146,7 +146,7 @@ def test_a_run_is_suspended_from_elsewhere_and_goes_on_later(desk: Desk, small: 
     wait_for(lambda: state_of(desk, "training") == "Running" and bool(stage_processes(desk)))
     said = desk.finetune("suspend", "demo")
     assert said.code == 0
-    assert said.err == f"demo: is being suspended; process {command.pid} sees to it.\n"
+    assert said.err == f"demo: is being suspended; process {command.pid} sees to it; follow it with finetune get -w demo\n"
     _, err = command.communicate(timeout=120)
     assert command.returncode == 130
     assert "demo: suspended; finetune resume demo goes on with it." in err

@@ -82,7 +82,7 @@ async def test_a_service_account_that_is_missing(site: Site) -> None:
         await site.apply({**PLAIN, "serviceAccountName": "tuner"})
         message = await stalled(site, "ServiceAccountNotFound", "dataset")
         assert 'serviceaccount "tuner" not found' in message
-        assert "leave serviceAccountName out" in message
+        assert "Create it, and the run resumes" in message
         warnings = {"involvedObject.name": "demo", "type": "Warning"}
         news = await eventually(lambda: site.cluster.list(EVENT, site.namespace, fields=warnings), lambda page: bool(page.items))
         assert [event["reason"] for event in news.items] == ["ServiceAccountNotFound"]

@@ -18,6 +18,7 @@ from finetune_stages.kit import StageError
 from .origin import Origin
 
 _LOCAL = ("/", "./", "../", "~/")
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 
 
@@ -74,11 +75,9 @@ def parse_uri(uri: str, origin: Origin) -> LocalPath | WebAddress | HubId:
 
 
 def _require_characters(text: str, origin: Origin) -> None:
-    """No name of a file or of a host has a NUL character, or half of a surrogate pair."""
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise StageError(
-            origin.not_found, f"{origin.field}: {text!a} has a character that no path and no address can have; remove it."
-        )
+    """No name of a file or of a host has a control character, or half of a surrogate pair."""
+    if _UNUSABLE.search(text):
+        raise StageError(origin.not_found, f"{origin.field}: {text!a} has a control character or half of a character; remove it.")
 
 
 def _local(uri: str, origin: Origin) -> LocalPath:
@@ -93,9 +92,12 @@ def _local(uri: str, origin: Origin) -> LocalPath:
 
 def _web_address(uri: str, origin: Origin) -> WebAddress:
     try:
-        urlsplit(uri)
-    except ValueError as error:
-        raise StageError(origin.not_found, f"{origin.field}: {uri} is no web address ({error}); correct it.") from error
+        parts = urlsplit(uri)
+        known = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a malformed IPv6 address, or a port that is none
+        known = False
+    if not known:
+        raise StageError(origin.not_found, f"{origin.field}: {uri} names no host; write https://<host>/<file>.")
     return WebAddress(uri)
 
 

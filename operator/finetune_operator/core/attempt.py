@@ -21,6 +21,7 @@ from .observation import ChildState, Object, child_ref, child_state, failure_mes
 from .obstacles import NO_PODS_SECONDS, child_seconds, obstacle, refusal
 from .pod_report import PodReport
 from .release import controller_of, holds, release, remove
+from .remedies import Failed, hint
 from .run import StageRecord
 from .stages import PROGRAMS, STAGE, ProgramStage
 from .stages.base import inputs_digest
@@ -120,7 +121,9 @@ def _follow_absent(draft: Draft, stage: ProgramStage, record: StageRecord) -> No
             _create(draft, stage, record)
         else:
             fail_attempt(draft, stage, record, Diagnosis(reason, refused.message))
-    elif not draft.suspended and _create(draft, stage, record) and record.reason in reasons.CONTROL_REASONS:
+    elif draft.suspended:
+        draft.record(record.but(reason=reasons.SUSPENDED, message=None))
+    elif _create(draft, stage, record) and record.reason in reasons.CONTROL_REASONS:
         draft.block(record, reasons.CONTROL_REASONS[record.reason], record.message or "")  # it stands until the child is there
 
 
@@ -189,7 +192,11 @@ def _wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodRepor
         return
     if held != draft.suspended:
         draft.effects.append(Patch(child_ref(record), {"spec": {"suspend": draft.suspended}}))
-    found = obstacle(draft.view, record, child, pods, complaints=draft.observed.complaints, now=draft.now)
+    found = (
+        None
+        if draft.suspended
+        else obstacle(draft.view, record, child, pods, complaints=draft.observed.complaints, now=draft.now)
+    )
     if found is not None:
         draft.block(record, *found)
         draft.look_again(draft.observed.settings.progress_seconds)
@@ -245,7 +252,7 @@ def _failure(draft: Draft, record: StageRecord, diagnosis: Diagnosis) -> dict[st
     log = draft.observed.logs.get(diagnosis.pod or "", "")
     found = {
         "stage": record.name, "reason": diagnosis.reason.name, "message": record.message, "exitCode": diagnosis.exit_code,
-        "hint": diagnosis.reason.remedy, "logTail": log[-2048:] or None,
+        "hint": hint(diagnosis.reason, Failed(record.name, draft.run.resolved, draft.observed.settings.mode)), "logTail": log[-2048:] or None,
     }  # fmt: skip
     return {key: value for key, value in found.items() if value is not None}
 

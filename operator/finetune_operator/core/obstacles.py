@@ -52,6 +52,12 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Reason], ...] = (
 )
 _UNSCHEDULABLE: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (re.compile(r"persistentvolumeclaim \"[^\"]*\" not found"), reasons.CLAIM_NOT_FOUND),
+    (
+        re.compile(
+            r"bound to non-existent (persistentvolume|pv)|persistentvolumeclaim \"[^\"]*\" is being deleted", re.IGNORECASE
+        ),
+        reasons.CLAIM_LOST,
+    ),
     (re.compile(r"Insufficient \S*gpu", re.IGNORECASE), reasons.GPU_UNAVAILABLE),
     (re.compile(r"Insufficient (cpu|memory|ephemeral-storage)"), reasons.NODES_TOO_SMALL),
 )

@@ -138,14 +138,6 @@ def start(run: Run, observed: Observed, now: datetime) -> Decision | None:
     return _decide(draft)
 
 
-def _resolve(run: Run, observed: Observed) -> Json | Refusal:
-    """Return what the run is resolved to, or why it cannot start: neither the fields nor the pods that they shape may be invalid."""
-    resolved = resolve(run.spec, observed.settings)
-    if isinstance(resolved, Refusal):
-        return resolved
-    return preflight.rejection(resolved, run, observed.invalid) or resolved
-
-
 def hold_unknown_contract(run: Run, observed: Observed, now: datetime) -> Decision | None:
     """A run that another release started under a contract that this one does not know is held, never rewritten."""
     version = (run.status.get("resolved") or {}).get("contractVersion")
@@ -154,7 +146,9 @@ def hold_unknown_contract(run: Run, observed: Observed, now: datetime) -> Decisi
     draft = Draft(run, observed, now)
     message = f"The run was started under contract version {version}; this release knows {CONTRACT_VERSION}."
     draft.obstacles.append((reasons.CONTRACT_UNKNOWN, message))
-    return Decision({**run.status, "conditions": conditions(draft), "phase": run.status.get("phase")})
+    shown = {**(run.status.get("summary") or {}), "message": f"{reasons.CONTRACT_UNKNOWN}: {message}"[:128]}
+    status = {**run.status, "conditions": conditions(draft), "summary": shown, "observedGeneration": run.generation}
+    return Decision(status, events=events(run.status, run.stages, status, run.stages))
 
 
 def hold_without_right(run: Run, message: str, now: datetime) -> Decision:
@@ -188,6 +182,16 @@ def advance(run: Run, observed: Observed, now: datetime) -> Decision:
 _POLICIES: tuple[Callable[[Run, Observed, datetime], Decision | None], ...] = (
     leave_deleted, open_round, keep_ended, start, hold_unknown_contract,
 )  # fmt: skip
+
+
+def _resolve(run: Run, observed: Observed) -> Json | Refusal:
+    """Return what the run is resolved to, or why it cannot start: neither the fields nor the pods that they shape may be invalid."""
+    resolved = resolve(run.spec, observed.settings)
+    if isinstance(resolved, Refusal):
+        return resolved
+    claim = naming.workspace_claim(_with_status(run, {"resolved": resolved}))
+    resolved = {**resolved, "volumeUri": str(resolved["volumeUri"]).replace("{claim}", claim)}
+    return preflight.rejection(resolved, run, observed.invalid) or resolved
 
 
 def _with_status(run: Run, status: Json) -> Run:
@@ -260,13 +264,18 @@ def _usage(draft: Draft) -> Json:
 def _prepare_workspace(draft: Draft) -> None:
     """Make the claim and the ConfigMaps, and go on once they exist. A claim need not be bound: its first pod binds it."""
     record = draft.records[WORKSPACE]
-    if record.ended or draft.suspended:
+    if record.ended:
+        _confirm_claim(draft, record)
+        return
+    if draft.suspended:
+        if record.state == "Running":
+            draft.record(record.but(reason=reasons.SUSPENDED, message=None))
         return
     _renew_entry(draft)
     objects, refs = draft.observed.objects, workspace_refs(draft.view)
     missing = [ref for ref in refs if ref not in objects]
     if record.state == "Running" and not missing:
-        draft.record(record.but(state="Succeeded", finished_at=draft.time, reason=reasons.SUCCEEDED, message=None))
+        _check_claim(draft, record)
         return
     record = record.but(state="Running", round=draft.run.round, attempt=1, started_at=record.started_at or draft.time)
     if record.reason in reasons.CONTROL_REASONS:  # it stands until everything is there
@@ -275,6 +284,30 @@ def _prepare_workspace(draft: Draft) -> None:
         draft.record(record.but(reason=reasons.RUNNING, message=None))
     for ref in missing:
         _make(draft, record, ref)
+
+
+def _check_claim(draft: Draft, record: StageRecord) -> None:
+    """Go on with a claim that is bound, or that may become so with its first pod; not with one that has lost its volume."""
+    ref = Ref(CLAIM, naming.workspace_claim(draft.view))
+    claim = draft.observed.objects[ref]
+    bound = (claim.get("status") or {}).get("phase")
+    leaving = bool(claim["metadata"].get("deletionTimestamp"))
+    if bound == "Lost" or leaving:
+        message = f"The claim {ref.name} {'is being deleted' if leaving else 'has lost its volume'}."
+        draft.block(record, reasons.CLAIM_LOST, message)
+        draft.look_again(draft.observed.settings.progress_seconds)
+        return
+    record = record.but(state="Succeeded", finished_at=draft.time, reason=reasons.SUCCEEDED, message=None)
+    if bound != "Bound":
+        record = record.but(reason=reasons.CLAIM_NOT_BOUND, message=f"The claim {ref.name} is not bound yet.")
+    draft.record(record)
+
+
+def _confirm_claim(draft: Draft, record: StageRecord) -> None:
+    """A pod whose container has started has the claim mounted, so the claim is bound: no read is needed to know it."""
+    pods = (pod for report in draft.observed.pods.values() for pod in report)
+    if record.reason == reasons.CLAIM_NOT_BOUND and any(pod.phase == "Running" or pod.termination is not None for pod in pods):
+        draft.record(record.but(reason=reasons.SUCCEEDED, message=None))
 
 
 def _renew_entry(draft: Draft) -> None:

@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from finetune_operator import __version__
 from finetune_operator.api.presets import overlay
-from finetune_operator.api.section import LabelKey, LabelValue
+from finetune_operator.api.section import LABEL_KEY, LabelValue
 from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
 from finetune_operator.loop.entry import training_entry
 
@@ -21,7 +21,7 @@ IMAGE_VARIABLES = {program: f"RELATED_IMAGE_{program.upper()}" for program in PR
 """Environment variables that name the images, as OpenShift's mirroring tools look for them."""
 
 
-_Key = Annotated[str, Field(max_length=317, pattern=LabelKey)]
+_Key = Annotated[str, Field(max_length=317, pattern=LABEL_KEY)]
 PodLabels = Annotated[dict[_Key, LabelValue], Field(max_length=16)]
 PodAnnotations = Annotated[dict[_Key, Annotated[str, Field(max_length=512)]], Field(max_length=16)]
 """As many, and as long, as a run's status can record."""

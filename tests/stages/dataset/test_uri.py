@@ -67,7 +67,7 @@ def test_a_user_without_a_home_directory(monkeypatch):
             "/data/a\0b",
             DATASET,
             "DatasetNotFound",
-            "dataset.uri: '/data/a\\x00b' has a character that no path and no address can have",
+            "dataset.uri: '/data/a\\x00b' has a control character or half of a character",
         ),
         ("/data/\ud800", MODEL, "ModelNotFound", "model.uri: '/data/\\ud800' has a character that no path"),
         ("file:///data/a%00b", DATASET, "DatasetNotFound", "'/data/a\\x00b' has a character"),

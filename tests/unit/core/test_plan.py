@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from finetune_contract.codec import encode
 from finetune_contract.progress import Progress, line
@@ -166,6 +169,28 @@ def test_a_claim_that_is_missing_is_waited_for() -> None:
     world.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "workspace", "namespace": "team"}})
     world.settle()
     assert run_of(world).status["phase"] == "Succeeded"
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"status": {"phase": "Lost"}}, "The claim workspace has lost its volume."),
+        ({"status": {"phase": "Bound"}, "deleted": stamp(NOW)}, "The claim workspace is being deleted."),
+    ],
+)
+def test_a_claim_that_is_of_no_use_is_told_before_any_pod(state: dict[str, Any], message: str) -> None:
+    world = World.new()
+    ref = Ref(CLAIM, "workspace")
+    sound = world.objects[ref]
+    deleted = {"deletionTimestamp": state["deleted"]} if "deleted" in state else {}
+    world.objects[ref] = {**sound, "status": state["status"], "metadata": {**sound["metadata"], **deleted}}
+    go(world)
+    decision = go(world)
+    assert condition(decision.status, "WorkspaceReady") == ("False", "ClaimLost")
+    assert decision.status["summary"]["message"] == f"ClaimLost: {message}"
+    assert not world.children()
+    world.objects[ref] = {**sound, "status": {"phase": "Bound"}}
+    assert condition(go(world).status, "WorkspaceReady") == ("True", "Succeeded")
 
 
 # -- progress ----------------------------------------------------------------------------------------------------------

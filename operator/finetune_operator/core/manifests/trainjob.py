@@ -6,12 +6,10 @@ takes ``podTemplateOverrides``; 2.2 and later, and OpenShift AI 3.6, take ``runt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from finetune_operator.api.finetunerun import GROUP
 from finetune_operator.api.kinds import TRAINJOB
 from finetune_operator.core import naming
+from finetune_operator.core.contradictions import processes
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Trainer
 
@@ -76,8 +74,3 @@ def _patches(template: Json) -> list[Json]:
 
 def _overrides(template: Json) -> list[Json]:
     return [{"targetJobs": [{"name": NODE}], **template}]
-
-
-def processes(training: Mapping[str, Any]) -> int:
-    """Training processes in each pod."""
-    return int(training.get("processesPerWorker") or max(1, training["gpusPerWorker"]))

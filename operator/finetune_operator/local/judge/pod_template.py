@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from finetune_operator.api.quantity import parse_quantity
+
 from .metadata import check_metadata
 from .problem import CauseType, Problem
-from .quantity import parse_quantity
 
 Json = Mapping[str, Any]
 Problems = Iterator[Problem]
