@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
+# With NVIDIA's libraries (cuda) or without (cpu). Unset: the last request, or else as the driver of this machine decides.
+ACCELERATOR ?=
+# Set-up leaves compiling to byte code to the first import, which is to keep what it compiled whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 TRAINER ?= 2.1
 
 .PHONY: run test setup controlplane containers cluster node check lock bench clean
@@ -12,29 +16,17 @@ run: setup  ## set up, and run the main job on real data
 	$(BIN)/finetune clone python-signatures --name python-signatures-sft --set training.algorithm=sft --set training.osft=null || test $$? -eq 3
 	$(BIN)/finetune get --experiment python-docs
 
-test: setup check controlplane containers  ## set up, and run every check and test
-	$(BIN)/coverage run -m pytest -q -n $(JOBS) --dist worksteal tests/unit tests/property
-	$(BIN)/coverage combine -q
-	$(BIN)/coverage report --include='operator/finetune_operator/core/*,operator/finetune_operator/api/*,operator/finetune_contract/*' --fail-under=100
-	$(BIN)/python -m pytest -q -rs -n $(JOBS) --dist worksteal tests/node tests/cluster tests/contract tests/faults tests/local tests/model tests/stages tests/cli tests/images tests/reports
+test: setup  ## set up, build what tests run on, and run every check and test to the end; the last lines are a table
+	$(BIN)/python hack/checks.py test --jobs $(JOBS)
 
-setup: .venv/.ready  ## make .venv with everything in it
-
-.venv/.ready: requirements/all.lock requirements/bootstrap.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
-	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	test -x $(BIN)/uv || $(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
-	$(BIN)/uv pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements/all.lock
-	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
-	touch $@
+setup:  ## make .venv with everything in it, or bring it up to date
+	@$(PYTHON) hack/bootstrap --accelerator=$(ACCELERATOR)
 
 controlplane: setup  ## build the Kubernetes of the tests from Go modules: minutes, once, kept outside this folder
-	if command -v go >/dev/null; then $(BIN)/python hack/controlplane build && $(BIN)/python hack/argocd; fi
+	$(BIN)/python hack/prerequisites controlplane
 
 containers: setup  ## what tests in containers need, where they can run: Debian packages, a kubelet, the images; minutes, once
-	if [ "$$(id -u)" = 0 ] && command -v go >/dev/null && command -v apt-get >/dev/null; then \
-	  $(BIN)/python hack/node packages && $(BIN)/python hack/images packages && $(BIN)/python hack/node build && \
-	  $(BIN)/python hack/images build operator stages --base debian; fi
+	$(BIN)/python hack/prerequisites containers
 
 cluster: setup controlplane  ## a control plane with Trainer (TRAINER=2.1 or 2.3), left running: its kubeconfig is printed
 	$(BIN)/python hack/controlplane up --trainer $(TRAINER)
@@ -43,10 +35,7 @@ node: setup controlplane containers  ## a real node with the tests' control plan
 	$(BIN)/python hack/node up --trainer $(TRAINER)
 
 check: setup  ## style, types, layers, generated files
-	$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/python hack/generate.py --check
+	$(BIN)/python hack/checks.py check
 
 lock: setup  ## resolve the dependencies anew; the locks hold hashes, no address
 	$(BIN)/python hack/lock.py

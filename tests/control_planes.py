@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
 
 import aiohttp
 import pytest
 
 from controlplane import sessions
-from controlplane.binaries import CannotBuildError, build, go_is_installed
+from controlplane.binaries import NotBuiltError, find, go_is_installed
 from controlplane.certificates import Pair
 from controlplane.cluster import ControlPlane
 from controlplane.programs import GENERATIONS, GenerationName
 from finetune_operator.kube.client import ApiServer
+
+Found = TypeVar("Found")
 
 
 def skip_without_go() -> None:
@@ -23,12 +26,13 @@ def skip_without_go() -> None:
         pytest.skip("go is not installed: no control plane can be built")
 
 
-def build_before_tests(session: pytest.Session, wanted: Iterable[GenerationName]) -> None:
-    """Build what the collected tests need, while no test's time is running. What cannot be built fails the tests themselves."""
-    if go_is_installed() and not session.config.option.collectonly:
-        for generation in sorted(set(wanted)):
-            with suppress(CannotBuildError):
-                build(GENERATIONS.get(generation))
+def built(find_it: Callable[[], Found]) -> Found:
+    """Return what a set-up target built; fail with the sentence that names the target where it is not there."""
+    try:
+        return find_it()
+    except NotBuiltError as error:
+        sentence = str(error)
+    pytest.fail(sentence, pytrace=False)  # outside of the handler, or the sentence would be printed twice
 
 
 @contextmanager
@@ -37,7 +41,7 @@ def shared(generation: GenerationName) -> Iterator[ControlPlane]:
     skip_without_go()
     plane, worker = ControlPlane(sessions.default_state(generation)), "PYTEST_XDIST_WORKER" in os.environ
     user = os.getppid() if worker else os.getpid()
-    sessions.join(plane, build(GENERATIONS.get(generation)), generation, user)
+    sessions.join(plane, built(lambda: find(GENERATIONS.get(generation))), generation, user)
     yield plane
     if not worker:  # another worker may need it yet; it ends with the run
         sessions.leave(plane, user)

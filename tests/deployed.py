@@ -15,7 +15,7 @@ import yaml
 
 import pydocs
 from controlplane.api import Api, eventually
-from controlplane.binaries import build
+from controlplane.binaries import find
 from controlplane.cluster import ROOT
 from controlplane.programs import KUBECTL
 from hub import Hub
@@ -46,7 +46,7 @@ class Site:
         """
         access = self.plane.access
         assert access is not None
-        command = [build(None).path(KUBECTL), "--kubeconfig", access.kubeconfig, "--namespace", self.namespace, *words]
+        command = [find(None).path(KUBECTL), "--kubeconfig", access.kubeconfig, "--namespace", self.namespace, *words]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from controlplane.binaries import CannotBuildError, compile_program, go_is_installed, only_one
+from controlplane.binaries import CannotBuildError, compile_program, go_is_installed, not_built, only_one
 from controlplane.programs import Program
 
 MODULE = Path(__file__).parent
@@ -32,6 +32,19 @@ def locate() -> Path:
         digest.update((MODULE / name).read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "finetune-operator" / "argocd" / digest.hexdigest()[:16] / ARGOCD.name
+
+
+def find() -> Path:
+    """Return the command of this checkout. Nothing is built here.
+
+    Raises:
+        CannotBuildError: Go is not installed.
+        NotBuiltError: the command is not there.
+    """
+    command = locate()
+    if not command.exists():
+        raise not_built([ARGOCD.name], "make controlplane")
+    return command
 
 
 def build(nice: int = 0) -> Path:

@@ -7,15 +7,15 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import progress
+
 from . import manifests
-from .programs import ASSETS, GENERATIONS, KUBECTL, MODULES, Generation, Program, programs_of
+from .programs import ASSETS, GENERATIONS, KUBECTL, MODULES, Generation, Program, programs_of, with_manifests
 
 _LAYOUT = "1"
 """Changes when this module builds differently from the same modules."""
@@ -24,6 +24,10 @@ _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/vers
 
 class CannotBuildError(RuntimeError):
     """Go is not installed, or a program does not compile. The message says which."""
+
+
+class NotBuiltError(RuntimeError):
+    """Something that a set-up target builds is not there. The message names the target."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,14 @@ class Binaries:
 
     def has(self, generation: Generation | None) -> bool:
         """Whether everything is there that a control plane of this generation needs."""
-        wanted = [self.path(program) for program in programs_of(generation)]
-        if generation is not None:
-            wanted += [self.manifests(program) for program in (generation.jobset, generation.trainer)]
-        return all(path.exists() for path in wanted)
+        return not self.missing(generation)
+
+    def missing(self, generation: Generation | None) -> list[str]:
+        """Return the names of the programs and manifests that such a control plane needs and that are not there."""
+        wanted = {program.name: self.path(program) for program in programs_of(generation)}
+        for program in with_manifests(generation):
+            wanted[f"the manifests of {program.name}"] = self.manifests(program)
+        return [name for name, path in wanted.items() if not path.exists()]
 
 
 def go_is_installed() -> bool:
@@ -78,6 +86,25 @@ def locate(modules: Path | None = None, of: str = "controlplane") -> Binaries:
     return Binaries(cache / "finetune-operator" / of / digest.hexdigest()[:16])
 
 
+def find(generation: Generation | None) -> Binaries:
+    """Return the programs of this checkout, all of them built. Nothing is built here.
+
+    Raises:
+        CannotBuildError: Go is not installed.
+        NotBuiltError: one is not there.
+    """
+    binaries = locate()
+    if missing := binaries.missing(generation):
+        raise not_built(missing, "make controlplane")
+    return binaries
+
+
+def not_built(missing: Sequence[str], target: str) -> NotBuiltError:
+    """Return the error that says what is not built, and which target builds it."""
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return NotBuiltError(f"{missing[0]}{more}: not built from the present sources; run {target}")
+
+
 def build(generation: Generation | None, nice: int = 0) -> Binaries:
     """Build what is missing, program by program: an interrupted build goes on where it was, a second one waits.
 
@@ -92,11 +119,21 @@ def build(generation: Generation | None, nice: int = 0) -> Binaries:
     if binaries.has(generation):
         return binaries
     compile_missing(binaries, programs_of(generation), nice)
-    with only_one(binaries.folder):
-        for program in () if generation is None else (generation.jobset, generation.trainer):
-            if not binaries.manifests(program).exists():
-                manifests.render(_source(program), binaries.path(KUBECTL), binaries.manifests(program))
+    for program in with_manifests(generation):
+        render_missing(binaries, program)
     return binaries
+
+
+def render_missing(binaries: Binaries, program: Program) -> None:
+    """Render the manifests that ``program`` ships, unless they are there.
+
+    Raises:
+        CannotBuildError: its module cannot be read.
+    """
+    with only_one(binaries.folder):
+        if not binaries.manifests(program).exists():
+            with progress.step(f"rendering the manifests of {program.name}", f"manifests-{program.name}"):
+                manifests.render(_source(program), binaries.path(KUBECTL), binaries.manifests(program))
 
 
 def compile_missing(binaries: Binaries, programs: Iterable[Program], nice: int = 0) -> None:
@@ -133,14 +170,12 @@ def compile_program(program: Program, target: Path, nice: int) -> None:
     Raises:
         CannotBuildError: it does not compile.
     """
-    print(f"building {program.name} {program.version} ...", end=" ", flush=True, file=sys.stderr)
-    began = time.monotonic()
     part = target.with_name(f"{target.name}.part")
     part.unlink(missing_ok=True)  # go does not overwrite the half of a program that an interrupted build left
     command = ["go", "build", "-mod=readonly", "-trimpath", "-ldflags", _link_flags(program), "-o", str(part), program.package]
-    _go([*(["nice", "-n", str(nice)] if nice else []), *command], program)
-    part.rename(target)
-    print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
+    with progress.step(f"building {program.name} {program.version}", program.name):
+        _go([*(["nice", "-n", str(nice)] if nice else []), *command], program)
+        part.rename(target)
 
 
 def _link_flags(program: Program) -> str:

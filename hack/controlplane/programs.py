@@ -78,4 +78,9 @@ GenerationName = Literal["2.1", "2.3", "none"]
 
 def programs_of(generation: Generation | None) -> tuple[Program, ...]:
     """Everything that a control plane with this Trainer, or without any, runs."""
-    return BASE if generation is None else (*BASE, generation.jobset, generation.trainer)
+    return (*BASE, *with_manifests(generation))
+
+
+def with_manifests(generation: Generation | None) -> tuple[Program, ...]:
+    """Return the programs of a generation that ship manifests."""
+    return () if generation is None else (generation.jobset, generation.trainer)

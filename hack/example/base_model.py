@@ -26,6 +26,8 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+_REPORT_SECONDS = 10.0
+"""Between two lines on how far the training is."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def _fit(
     )
     model.train()
     started, smooth = time.monotonic(), 0.0
+    reported = started
     for step, index in enumerate(torch.randperm(len(batches)).tolist() * size.epochs, start=1):
         batch = batches[index]
         width = max(map(len, batch))
@@ -109,6 +112,7 @@ def _fit(
         schedule.step()
         optimizer.zero_grad()
         smooth = loss.item() if step == 1 else 0.95 * smooth + 0.05 * loss.item()
-        if step % 50 == 0 or step == total:
-            left = (time.monotonic() - started) / step * (total - step)
+        now = time.monotonic()
+        if now - reported >= _REPORT_SECONDS or step == total:
+            reported, left = now, (now - started) / step * (total - step)
             report(f"base model: step {step}/{total}, loss {smooth:.3f}, {left:.0f} s left")

@@ -6,14 +6,16 @@ import fcntl
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
+
+import progress
+from controlplane.binaries import not_built
 
 from . import bases, debian, package_index
 from .engines import Build, Engine
@@ -62,6 +64,25 @@ def locate(recipe: Recipe, base: Base, tag: str) -> Image:
     return Image(recipe, f"{recipe.title}:{tag}", folder / f"{recipe.name}.tar")
 
 
+def find(recipe: Recipe, base: Base, tag: str) -> Image:
+    """Return an image of the present sources. Nothing is built here.
+
+    Raises:
+        CannotBuildError: the base is one of a registry, and not pinned.
+        NotBuiltError: the image is not there.
+    """
+    image = locate(recipe, base, tag)
+    if not image.exists():
+        target = "make containers" if (base, tag) == ("debian", "test") else build_command(image, base)
+        raise not_built([f"image {image.tag}"], target)
+    return image
+
+
+def build_command(image: Image, base: Base) -> str:
+    """Return the command that builds an image."""
+    return f"python hack/images build {image.recipe.name} --base {base} --tag {image.tag.rpartition(':')[2]}"
+
+
 def build(recipe: Recipe, base: Base, tag: str, engine: Engine, *, source: str = "") -> Image:
     """Build an image, unless it has been built.
 
@@ -73,20 +94,27 @@ def build(recipe: Recipe, base: Base, tag: str, engine: Engine, *, source: str =
     with _only_one(cache()):
         if (image := locate(recipe, base, tag)).exists():
             return image
-        print(f"building {image.tag} ...", end=" ", flush=True, file=sys.stderr)
-        began = time.monotonic()
-        arguments = debian.make(engine) if base == "debian" else bases.pinned()
-        for _ in range(_TRIES):
-            with tempfile.TemporaryDirectory() as scratch:
-                engine.build(_build(image, arguments, package_index.secrets(Path(scratch)), source))
-            before, image = image, locate(recipe, base, tag)
-            if image == before:
-                break
-        else:
-            raise CannotBuildError(f"the sources of {image.tag} changed each time while it was built: build it when they rest")
-        _save(image, engine)
-        print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
-    return image
+        with progress.step(f"building image {image.tag}", f"image-{recipe.name}"):
+            return _make(image, base, tag, engine, source)
+
+
+def published_source() -> str:
+    """Return where the sources are published, if git knows a public place: nothing else belongs into an image."""
+    words = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
+    address = urlsplit(subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip())
+    return address.geturl() if address.scheme == "https" and not address.username and "." in (address.hostname or "") else ""
+
+
+def _make(image: Image, base: Base, tag: str, engine: Engine, source: str) -> Image:
+    arguments = debian.make(engine) if base == "debian" else bases.pinned()
+    for _ in range(_TRIES):
+        with tempfile.TemporaryDirectory() as scratch:
+            engine.build(_build(image, arguments, package_index.secrets(Path(scratch)), source))
+        before, image = image, locate(image.recipe, base, tag)
+        if image == before:
+            _save(image, engine)
+            return image
+    raise CannotBuildError(f"the sources of {image.tag} changed each time while it was built: build it when they rest")
 
 
 def _save(image: Image, engine: Engine) -> None:

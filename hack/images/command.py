@@ -18,7 +18,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import get_args
-from urllib.parse import urlsplit
 
 from . import archives, bases, builds, containerd, engines, packages, recipes, trials
 from .faults import CannotBuildError
@@ -71,7 +70,7 @@ def _built(options: argparse.Namespace) -> list[builds.Image]:
     found = [builds.locate(recipe, options.base, options.tag) for recipe in _chosen(options)]
     for image in found:
         if not image.exists():
-            again = f"python hack/images build {image.recipe.name} --base {options.base} --tag {options.tag}"
+            again = builds.build_command(image, options.base)
             raise CannotBuildError(f"{image.tag} of the present sources is not built: {again}")
     return found
 
@@ -80,7 +79,9 @@ def _build(options: argparse.Namespace) -> int:
     images = [builds.locate(recipe, options.base, options.tag) for recipe in _chosen(options)]
     if not all(image.exists() for image in images):
         engine = engines.find(options.engine)
-        images = [builds.build(image.recipe, options.base, options.tag, engine, source=_source()) for image in images]
+        images = [
+            builds.build(image.recipe, options.base, options.tag, engine, source=builds.published_source()) for image in images
+        ]
     for image in images:
         print(image.archive)
     return 0
@@ -144,13 +145,6 @@ def _clean(_options: argparse.Namespace) -> int:
     engines.clean()
     shutil.rmtree(recipes.cache(), ignore_errors=True)
     return 0
-
-
-def _source() -> str:
-    """Where the sources are published, if git knows a public place: nothing else belongs into an image."""
-    words = ["git", "-C", str(recipes.ROOT), "remote", "get-url", "origin"]
-    address = urlsplit(subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip())
-    return address.geturl() if address.scheme == "https" and not address.username and "." in (address.hostname or "") else ""
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

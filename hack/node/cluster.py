@@ -18,7 +18,7 @@ from . import cgroups, configuration, images, volumes
 from .configuration import DNS, NAME, SOCKET
 from .machine import program
 from .namespaces import PROGRAMS, STATE, Namespaces, Network
-from .programs import COREDNS, KUBE_PROXY, KUBELET, build
+from .programs import COREDNS, KUBE_PROXY, KUBELET, find
 
 _CONTAINERD = "containerd"
 
@@ -84,7 +84,7 @@ class NodeCluster(ControlPlane):
         self._start_kubelet()
 
     def _start(self, binaries: Binaries, generation: Generation | None, limits: Limits | None, audit: Path | None) -> Access:
-        self.namespaces.open(build().folder)
+        self.namespaces.open(find().folder)
         return super()._start(binaries, generation, limits, audit)
 
     def _nodes(self) -> list[str]:

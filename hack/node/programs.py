@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from controlplane.binaries import Binaries, compile_missing, locate
+from controlplane.binaries import Binaries, compile_missing, locate, not_built
 from controlplane.programs import Program
 
 MODULES = Path(__file__).with_name("modules")
@@ -18,6 +18,19 @@ KUBELET = _kubernetes("kubelet")
 KUBE_PROXY = _kubernetes("kube-proxy")
 COREDNS = Program("coredns", "coredns", "github.com/coredns/coredns", ".", MODULES)
 PROGRAMS = (KUBELET, KUBE_PROXY, COREDNS)
+
+
+def find() -> Binaries:
+    """Return the programs of this checkout, all of them built. Nothing is built here.
+
+    Raises:
+        CannotBuildError: Go is not installed.
+        NotBuiltError: one is not there.
+    """
+    binaries = locate(MODULES, "node")
+    if missing := [program.name for program in PROGRAMS if not binaries.path(program).exists()]:
+        raise not_built(missing, "make containers")
+    return binaries
 
 
 def build(nice: int = 0) -> Binaries:

@@ -8,6 +8,7 @@ are, and it says none.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -25,10 +26,11 @@ _WITHOUT_VERSION = {"libcufile": "cuFile", "libcusparseLt": "cusparseLt", "libnc
 _SOURCE = """#include <stdio.h>
 #include <stdlib.h>
 static void missing(const char *name) {
-  fprintf(stderr, "%s: this image was built for CPUs and has no GPU libraries: use the CUDA image of this stage\\n", name);
+  fprintf(stderr, "%s: %s\\n", name, CALLED);
   abort();
 }
 """
+IN_AN_IMAGE = "this image was built for CPUs and has no GPU libraries: use the CUDA image of this stage"
 
 
 def is_only_for_gpus(package: str) -> bool:
@@ -36,8 +38,13 @@ def is_only_for_gpus(package: str) -> bool:
     return bool(_ONLY_FOR_GPUS.match(package))
 
 
-def write(site_packages: Path) -> list[str]:
-    """Put placeholders beside torch's libraries, where it looks last; their names. Without torch there is nothing to do."""
+def write(site_packages: Path, called: str = IN_AN_IMAGE) -> list[str]:
+    """Put placeholders beside torch's libraries, where it looks last; their names. Without torch there is nothing to do.
+
+    Args:
+        site_packages: where torch is installed.
+        called: what a placeholder prints after the function's name when it is called, before it ends the process.
+    """
     folder = site_packages / "torch" / "lib"
     libraries = sorted(folder.glob("*.so"))
     needed = {name for library in libraries for name in _needed(library)}
@@ -49,8 +56,15 @@ def write(site_packages: Path) -> list[str]:
     undefined = {symbol for library in libraries for symbol in _undefined(library)}
     names = sorted(name for name in needed if _PLACEHELD.match(name))
     for name in names:
-        _compile(folder / name, [symbol for symbol in undefined if _belongs(symbol, name)])
+        _compile(folder / name, [symbol for symbol in undefined if _belongs(symbol, name)], called)
     return names
+
+
+def remove(site_packages: Path) -> None:
+    """Remove the placeholders of an environment that is about to change: torch's package does not list them as its own."""
+    for library in (site_packages / "torch" / "lib").glob("lib*.so.*"):
+        if _PLACEHELD.match(library.name):
+            library.unlink()
 
 
 def _belongs(symbol: tuple[str, str], library: str) -> bool:
@@ -72,7 +86,7 @@ def _undefined(library: Path) -> list[tuple[str, str]]:
     return [(name, version.lstrip("@")) for name, _, version in (symbol.partition("@") for symbol in found)]
 
 
-def _compile(target: Path, symbols: list[tuple[str, str]]) -> None:
+def _compile(target: Path, symbols: list[tuple[str, str]], called: str) -> None:
     lines = [f'void {name}(void) {{ missing("{name}"); }}\n' for name, _ in sorted(symbols)]
     versions = sorted({version for _, version in symbols if version})
     exports = "".join(
@@ -84,6 +98,7 @@ def _compile(target: Path, symbols: list[tuple[str, str]]) -> None:
         source.write_text(_SOURCE + "".join(lines), encoding="utf-8")
         script.write_text(exports, encoding="utf-8")
         options = ["-shared", "-Os", "-s", "-w", "-fPIC", "-fno-builtin", f"-Wl,-soname,{target.name}"]
+        options.append(f"-DCALLED={json.dumps(called)}")
         with_versions = [f"-Wl,--version-script={script}"] if exports else []
         _output(_compiler(), *options, *with_versions, "-o", target, source)
 

@@ -107,7 +107,7 @@ DATASET_UNREACHABLE = _reason(
     "Check the address in dataset.uri, the network and the proxy.",
 )  # fmt: skip
 DATASET_UNREADABLE = _reason(
-    "DatasetUnreadable", Cause.USER, "The data is not JSON or JSON Lines.", "Correct the row that the message names.",
+    "DatasetUnreadable", Cause.USER, "The data is not JSON or JSON Lines.", "Correct the row or the file that the message names.",
 )  # fmt: skip
 DATASET_EMPTY = _reason(
     "DatasetEmpty", Cause.USER, "The data set has no rows.", "Point dataset.uri (and dataset.split) at data with rows.",
@@ -146,11 +146,16 @@ MODEL_UNREACHABLE = _reason(
     "Check model.uri, the network and the proxy.",
 )  # fmt: skip
 MODEL_INCOMPLETE = _reason(
-    "ModelIncomplete", Cause.USER, "The model lacks a file that training needs.",
-    "Use a model directory with config.json, weights and a tokenizer.",
+    "ModelIncomplete", Cause.USER, "The model lacks a file or a tensor that training needs.",
+    "Use a whole model directory: config.json, all weights and a tokenizer.",
 )  # fmt: skip
 MODEL_CORRUPT = _reason(
-    "ModelCorrupt", Cause.USER, "A file of the model cannot be read.", "Fetch or save the model again.",
+    "ModelCorrupt", Cause.USER, "A file of the model cannot be read, or does not fit the other files.",
+    "Correct what the message names, or fetch or save the model again.",
+)  # fmt: skip
+MODEL_UNSUPPORTED = _reason(
+    "ModelUnsupported", Cause.USER, "The model is of a kind that cannot be fine-tuned: no decoder for text, quantized, or an adapter.",
+    "Use the unquantized weights of a decoder-only model for text generation, merged with its adapter if it has one.",
 )  # fmt: skip
 REMOTE_CODE = _reason(
     "RemoteCode", Cause.USER, "The model brings Python code of its own, and model.trustRemoteCode is false.",

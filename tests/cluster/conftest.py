@@ -10,18 +10,13 @@ from typing import Any
 
 import pytest
 
-from control_planes import build_before_tests, connected, shared
+from control_planes import connected, shared
 from controlplane.api import Api, eventually
 from controlplane.cluster import ControlPlane
 from controlplane.programs import GENERATIONS
 from finetune_operator.kube.client import ApiServer
 
 Connect = Callable[..., AbstractAsyncContextManager[ApiServer]]
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    calls = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
-    build_before_tests(session, {params["control_plane"] for params in calls if "control_plane" in params})
 
 
 @pytest.fixture(scope="session", params=list(GENERATIONS))

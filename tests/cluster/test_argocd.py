@@ -12,13 +12,13 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from argocd.binary import build as build_argocd
-from control_planes import skip_without_go
+from argocd.binary import find as find_argocd
+from control_planes import built, skip_without_go
 from controlplane.api import Api, RefusedError
-from controlplane.binaries import build
+from controlplane.binaries import find
 from controlplane.programs import KUBECTL
 from finetune_operator.api.status import UNOBSERVED, Phase
-from finetune_operator.core.observation import PodReport, Termination
+from finetune_operator.core.pod_report import PodReport, Termination
 from kstatus import kstatus
 from unit.core.passes import edit, failing, fault, go, observed, world_at
 from world import MINIMAL, World
@@ -27,7 +27,6 @@ Object = dict[str, Any]
 ONE = pytest.mark.parametrize("control_plane", ["2.1"], indirect=True)
 ROOT = Path(__file__).parents[2]
 OF_RUNS = "finetunerun.io_FineTuneRun"
-pytestmark = pytest.mark.timeout(3600)  # the first time Argo CD is compiled
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,10 @@ def settings() -> Object:
     """The ConfigMap, as kustomize makes it."""
     skip_without_go()
     done = subprocess.run(
-        [build(None).path(KUBECTL), "kustomize", ROOT / "manifests/argocd"], capture_output=True, text=True, check=True
+        [built(lambda: find(None)).path(KUBECTL), "kustomize", ROOT / "manifests/argocd"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found: Object = yaml.safe_load(done.stdout)
     found["metadata"]["namespace"] = "argocd"
@@ -83,7 +85,7 @@ def settings() -> Object:
 
 @pytest.fixture
 def argocd(settings: Object, tmp_path: Path) -> ArgoCD:
-    return ArgoCD(build_argocd(), settings, tmp_path)
+    return ArgoCD(built(find_argocd), settings, tmp_path)
 
 
 def document(world: World) -> Object:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from control_planes import skip_without_go
+from control_planes import built, skip_without_go
 from controlplane import cluster
 from controlplane.api import eventually
-from controlplane.binaries import build
+from controlplane.binaries import find
 from controlplane.cluster import ROOT, ControlPlane
 from controlplane.ports import free_ports
 from controlplane.processes import Process, Processes
@@ -29,7 +29,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from controlplane import binaries, cluster, sessions
-sessions.join(cluster.ControlPlane(Path(sys.argv[2])), binaries.build(None), "none")
+sessions.join(cluster.ControlPlane(Path(sys.argv[2])), binaries.find(None), "none")
 print("joined", flush=True)
 time.sleep(60)
 """
@@ -94,7 +94,7 @@ def test_a_port_that_somebody_took_meanwhile(state: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(cluster, "free_ports", lambda _count: next(chosen))
         plane = ControlPlane(state)
         with plane.locked():
-            plane.up(build(None), None)
+            plane.up(built(lambda: find(None)), None)
     assert next(chosen, None) is None
     with plane.api() as api:
         assert api.call("GET", "/readyz") == {"text": "ok"}

@@ -17,10 +17,10 @@ import pytest
 import yaml
 
 from cluster.operators import install_rights, kubeconfig
-from control_planes import connected, skip_without_go
+from control_planes import built, connected, skip_without_go
 from controlplane.api import Api, RefusedError
 from controlplane.api import eventually as soon
-from controlplane.binaries import build
+from controlplane.binaries import find
 from controlplane.cluster import ControlPlane
 from controlplane.trainer import install
 from finetune_contract.codec import encode
@@ -105,7 +105,7 @@ def own_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane
     """A control plane without Trainer that nobody else uses: what is defined here is for the whole cluster."""
     skip_without_go()
     plane = ControlPlane(tmp_path_factory.mktemp("plane"))
-    plane.up(build(None), None)
+    plane.up(built(lambda: find(None)), None)
     yield plane
     plane.down()
 

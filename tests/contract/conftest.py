@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from contract_objects import Maker
-from control_planes import build_before_tests, connected, shared
+from control_planes import connected, shared
 from controlplane.cluster import ControlPlane
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.local.api_server import application, serving
@@ -20,11 +20,6 @@ from finetune_operator.loop.cluster import Cluster
 
 _TRAINER: Final = "2.1"
 """Any would do: it is one that other tests start anyway."""
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    calls = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
-    build_before_tests(session, {_TRAINER for params in calls if params.get("cluster") == "apiserver"})
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,21 @@ async def test_an_invalid_object_is_refused_with_its_fields(cluster: Cluster, ma
         await cluster.get(FINETUNERUN, "default", make.name())
 
 
+async def test_a_dry_run_says_what_is_wrong_and_keeps_nothing(cluster: Cluster, make: Maker) -> None:
+    found = await cluster.create(make.config_map(), dry_run=True)
+    assert found["data"] == {"key": "value"}
+    with pytest.raises(NotFound):
+        await cluster.get(CONFIGMAP, "default", make.name())
+    bad = make.config_map()
+    bad["metadata"]["labels"] = {"no key": "x"}
+    with pytest.raises(Invalid) as refusal:
+        await cluster.create(bad, dry_run=True)
+    assert (refusal.value.code, fields(refusal)) == (422, {"metadata.labels"})
+    await cluster.create(make.config_map())
+    with pytest.raises(AlreadyExists):
+        await cluster.create(make.config_map(), dry_run=True)
+
+
 async def test_rules_wait_for_a_well_formed_object(cluster: Cluster, make: Maker) -> None:
     with pytest.raises(Invalid) as refusal:
         await cluster.create(make.run(dataset={"uri": "gs://bucket"}, training={"epochs": "three"}))

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from control_planes import built
 from finetune_operator import __version__
 from images import archives, builds, package_index, sandbox, trials
 from images.engines import Buildah, Trial
 from images.recipes import OPERATOR
 
-pytestmark = pytest.mark.timeout(1500)  # the first time on a machine: two bases of Debian packages, and the packages of the lock
 ADDED_MB = 70
 """What may come on top of a slim base of some 45 MB, compressed: a pull of 120 MB at most."""
 
@@ -27,7 +27,7 @@ def image() -> builds.Image:
     missing = [name for name in ("buildah", "runc", "mmdebstrap") if not shutil.which(name)]
     if missing or os.geteuid() != 0:
         pytest.skip(f"an image is built here by root with {', '.join(missing) or 'buildah'}: python hack/images packages")
-    image = builds.build(OPERATOR, "debian", "test", Buildah())
+    image = built(lambda: builds.find(OPERATOR, "debian", "test"))
     Buildah().load(image.archive, image.tag, image.built_as)
     return image
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.api.kinds import CLAIM, POD
-from finetune_operator.core.observation import PodReport
+from finetune_operator.core.pod_report import PodReport
 from finetune_operator.local.kubelet import ProcessKubelet
 from finetune_operator.local.pod_life import Node
 from finetune_operator.local.store import Store

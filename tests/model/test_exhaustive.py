@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.api.status import UNOBSERVED
+from finetune_operator.core import release
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.core.run import Run
 from finetune_operator.core.stages import PROGRAMS
@@ -250,6 +251,14 @@ def test_a_run_with_a_gate_is_judged_once_and_registered_only_if_it_passes(score
     world = World.new({**MINIMAL, "gate": gate, "registry": {"onExisting": "Fail"}})
     world.scores = {"evaluation": score, "baseline": 2.0}
     _, broken, stuck = explore(world, Budget(faults=1, reruns=1))
+    assert not broken, broken[:3]
+    assert not stuck, stuck[:3]
+
+
+@pytest.mark.parametrize("budget", [Budget(faults=2), Budget(faults=1, failures=1)], ids=["faults", "failure"])
+def test_a_sidecar_that_never_ends_holds_no_run_and_outlives_none(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "SIDECAR_SECONDS", 0.0)  # no time passes here
+    _, broken, stuck = explore(World.new(MINIMAL, sidecars=True), budget)
     assert not broken, broken[:3]
     assert not stuck, stuck[:3]
 

@@ -8,54 +8,37 @@ release of Trainer (2.1, or 2.3).
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import cast, get_args
 
 import pytest
 
 from cluster.conftest import api, cluster, connect, namespace, restricted_namespace  # noqa: F401 - on this control plane
-from control_planes import build_before_tests
+from control_planes import built
 from controlplane import sessions
 from controlplane.api import eventually
-from controlplane.binaries import CannotBuildError
-from controlplane.binaries import build as build_control_plane
-from controlplane.cluster import ROOT, ControlPlane
+from controlplane.binaries import find
+from controlplane.cluster import ControlPlane
 from controlplane.programs import GENERATIONS
 from deployed import Site, deployed_at
+from images import builds
+from images.recipes import OPERATOR, STAGES
 from kind.cluster import KindCluster
 from node import machine, programs
 from node.cluster import NodeCluster, default_state
 
-IMAGES = ("operator", "stages")
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build what the collected tests need, while no test's time is running. What cannot be built fails the tests themselves."""
-    items = [item for item in session.items if isinstance(item, pytest.Function) and "control_plane" in item.fixturenames]
-    here = [item for item in items if Path(__file__).parent in item.path.parents]
-    if not here or session.config.option.collectonly or machine.obstacle() is not None:
-        return
-    build_before_tests(session, {item.callspec.params["control_plane"] for item in here})
-    with suppress(CannotBuildError):
-        programs.build()
-    if any("site" in item.fixturenames for item in here):
-        archives()
-
 
 def archives() -> list[Path]:
-    """The images of this checkout as archives: built, or as they were built before."""
+    """The images of the present sources as archives, which a set-up target built."""
     if given := os.environ.get("FINETUNE_IMAGES"):
         return [Path(one) for one in given.split(os.pathsep)]
     base = os.environ.get("FINETUNE_IMAGE_BASE", "debian")
-    command = [sys.executable, ROOT / "hack/images", "build", *IMAGES, "--base", base]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.fail(f"the images cannot be built: {done.stderr.strip()[-2000:]}", pytrace=False)
-    return [Path(line) for line in done.stdout.split()]
+    if base not in get_args(builds.Base):
+        pytest.fail(f"FINETUNE_IMAGE_BASE: {base} is not one of {', '.join(get_args(builds.Base))}", pytrace=False)
+    return [built(partial(builds.find, recipe, cast("builds.Base", base), "test")).archive for recipe in (OPERATOR, STAGES)]
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +57,9 @@ def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     request.getfixturevalue("machine_for_nodes")
     plane, worker = NodeCluster(default_state(request.param)), "PYTEST_XDIST_WORKER" in os.environ
     user = os.getppid() if worker else os.getpid()
-    sessions.join(plane, build_control_plane(GENERATIONS[request.param]), request.param, user)
+    binaries = built(partial(find, GENERATIONS[request.param]))
+    built(programs.find)
+    sessions.join(plane, binaries, request.param, user)
     yield plane
     if not worker:  # another worker may need it yet; it ends with the run
         sessions.leave(plane, user)

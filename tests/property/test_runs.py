@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from finetune_operator.api.crd import crd
 from finetune_operator.api.reasons import REASONS, resumes_alone
-from finetune_operator.core.observation import Observed, PodReport, Termination, needs
+from finetune_operator.core.observation import Observed, needs
 from finetune_operator.core.plan import plan
+from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.run import Run
 from finetune_operator.local.judge import Judge
 from kstatus import kstatus
@@ -41,7 +42,7 @@ WORDS = st.sampled_from(
 REPORTS = st.builds(
     PodReport, name=st.sampled_from(["a", "b"]), rank=st.integers(0, 2), phase=st.sampled_from(["Pending", "Running", "Succeeded", "Failed"]),
     termination=st.none() | st.builds(Termination, CODES, st.sampled_from(["", "OOMKilled", "Error"]), st.text(max_size=30)),
-    waiting=WORDS, unschedulable=st.sampled_from(["", "no node", "pod has unbound immediate PersistentVolumeClaims", "Insufficient memory"]), rejected=WORDS, disrupted=st.booleans(), gone=st.booleans(),
+    waiting=WORDS, unschedulable=st.sampled_from(["", "no node", "pod has unbound immediate PersistentVolumeClaims", "Insufficient memory"]), rejected=WORDS, sidecar_runs=st.booleans(), disrupted=st.booleans(), gone=st.booleans(),
 )  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from finetune_operator.api import reasons as control
 from finetune_operator.api.status import UNOBSERVED
-from finetune_operator.core.observation import Complaint, PodReport, Termination
+from finetune_operator.core.observation import Complaint
+from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.remedies import Failed, hint
 from finetune_operator.core.resolve import effective_values
 from kstatus import kstatus

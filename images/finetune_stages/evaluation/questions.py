@@ -7,6 +7,7 @@ names. Nothing heavy is imported here, and lm-eval's files are only looked at wh
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -139,13 +140,24 @@ def _data(context: Context, config: Mapping[str, Any]) -> Iterator[str]:
             return
     elif "group" in config:
         return
-    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    files = data_files(config)
     if config.get("dataset_path") not in _LOADERS or not files:
         yield ""
         return
-    for name in texts(files):
+    for name in files:
         path = context.workspace / name
-        yield file_sha256(path) if path.is_file() else ""
+        try:
+            yield file_sha256(path) if path.is_file() else ""
+        except PermissionError as error:
+            raise StageError(
+                reasons.TASK_INVALID, f"evaluation.tasks: user {os.getuid()} may not read {path}; change its mode or owner."
+            ) from error
+
+
+def data_files(config: Mapping[str, Any]) -> list[str]:
+    """The files that a task's definition names as its data."""
+    wish = config.get("dataset_kwargs")
+    return texts(wish.get("data_files")) if isinstance(wish, Mapping) else []
 
 
 def texts(value: Any) -> list[str]:

@@ -119,7 +119,8 @@ def _finished(inputs: EvaluationInputs, seal: Seal, measured: Measured) -> Finis
         model_digest=seal.digest, eval_rows=measured.rows, tasks=measured.tasks, higher_is_better=scores.higher_is_better
     )
     times = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in measured.seconds.items())
-    return Finished(outputs, scores.metrics, message=f"{inputs.subject} model measured on {', '.join(measured.tasks)} ({times})")
+    message = f"{inputs.subject} model measured on {', '.join(measured.tasks)} ({times})"
+    return Finished(outputs, scores.metrics, message=message, warnings=measured.warnings)
 
 
 def _write(folder: Path, stage: str, measured: Measured) -> list[Path]:

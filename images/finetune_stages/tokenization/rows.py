@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from finetune_contract import reasons
 from finetune_stages.chat.structure import BadConversation, Conversation, broken_text, read_conversation
-from finetune_stages.dataset.json_lines import open_rows, parse
 from finetune_stages.kit import Context, Seal, StageError, read_seal
+from finetune_stages.sources.json_lines import open_rows
+from finetune_stages.sources.json_text import json_fault, learned_no_number, parse
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,8 @@ def read(text: bytes) -> Conversation:
     try:
         row: Any = parse(text)
     except ValueError as error:
-        detail = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise BadConversation(f"is not JSON ({detail})") from error
-    problem = broken_text(row, text)
+        raise BadConversation(json_fault(error, text)) from error
+    problem = broken_text(row, text) or learned_no_number(row, text)
     if problem:
         raise BadConversation(problem)
     return read_conversation(row)

@@ -33,7 +33,7 @@ from .memory import (
     rows_of_a_process,
     tokens_that_fit,
 )
-from .pretrained import Pretrained
+from .pretrained import Pretrained, unread
 from .processes import Processes
 from .quantisation import configuration, quantisation, require_device
 from .surroundings import prepare_environment, private_folder
@@ -137,7 +137,7 @@ class _Job:
             dropped_rows=rows.dropped, steps=done.steps, processes=self.processes.world, opened=True,
             adapter_digest=adapter.digest if adapter else None,
         )  # fmt: skip
-        return Finished(outputs, metrics, thin(done.history, _HISTORY), self._sentence(done, rows))
+        return Finished(outputs, metrics, thin(done.history, _HISTORY), self._sentence(done, rows), unread(ignored))
 
     def _tokenizer(self) -> Any:
         with self._loading("PyTorch"):

@@ -24,6 +24,16 @@ COLUMNS = (
 )
 
 
+SELECTABLE = (
+    ".status.phase",
+    ".status.summary.algorithm",
+    ".status.failure.reason",
+    ".spec.training.algorithm",
+    ".spec.model.uri",
+)
+"""Fields for ``--field-selector`` (Kubernetes 1.31 and later). A run's experiment is a label: ``-l finetunerun.io/experiment=<name>``."""
+
+
 @cache
 def schema() -> dict[str, Any]:
     """The structural schema of a FineTuneRun."""
@@ -49,6 +59,7 @@ def crd() -> dict[str, Any]:
     version = {
         "name": VERSION, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema()},
         "subresources": {"status": {}}, "additionalPrinterColumns": columns,
+        "selectableFields": [{"jsonPath": path} for path in SELECTABLE],
     }  # fmt: skip
     return {
         "apiVersion": "apiextensions.k8s.io/v1",

@@ -80,6 +80,10 @@ EVICTED = _reason(
 SHUT_DOWN = _reason(
     "ShutDown", Cause.INTERRUPTED, "The machine or the local runner was shut down.", "Nothing to do: it goes on with the next start.",
 )  # fmt: skip
+INIT_CONTAINER_FAILED = _reason(
+    "InitContainerFailed", Cause.TRANSIENT, "An init container that the cluster added to the stage's pod failed.",
+    "Read the log of the init container that the message names; whoever adds it (a service mesh, an agent) must correct it.",
+)  # fmt: skip
 INSUFFICIENT_RESOURCES = _reason(
     "InsufficientResources", Cause.USER, "The machine has not the processor, memory, GPUs or disk that the stage requests.",
     "Lower the resources of the stage that the message names, or run on a larger machine.",
@@ -123,6 +127,10 @@ GPU_UNAVAILABLE = _reason(
 NODES_TOO_SMALL = _reason(
     "NodesTooSmall", Cause.USER, "No node has the processor, memory or disk that the pod requests.",
     "Wait for one, or add a larger node, and the run resumes; smaller resources need a new run.",
+)  # fmt: skip
+NO_PODS = _reason(
+    "NoPods", Cause.USER, "The pods of a stage do not appear, and no Event says why.",
+    "Read also the logs of the controllers of JobSet and Kubeflow Trainer; the run goes on by itself once its pods appear.",
 )  # fmt: skip
 QUOTA_EXCEEDED = _reason(
     "QuotaExceeded", Cause.USER, "A ResourceQuota of the namespace is used up.",

@@ -58,6 +58,9 @@ class Child(Section):
     kind: Word = Field(description="Job, TrainJob or PersistentVolumeClaim.")
     name: Annotated[str, Field(max_length=253)] = Field(description="Its name.")
     uid: Word | None = Field(None, description="Its uid, once it was seen.")
+    releasing: bool | None = Field(
+        None, description="The stage has ended and the child is being removed, because a container of its pods still runs."
+    )
 
 
 class StageStatus(Whole):
@@ -226,6 +229,10 @@ class Adaptation(Section):
     reason: Annotated[str, Field(max_length=256)] = Field(description="Why.")
 
 
+PodMetadata = Annotated[dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=512)]], Field(max_length=16)]
+"""Labels or annotations of pods."""
+
+
 class ResolvedStatus(Whole):
     """The effective values of the run, fixed when it started."""
 
@@ -250,6 +257,12 @@ class ResolvedStatus(Whole):
     )
     environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = Field(
         None, description="Environment variables that the operator's configuration gives to every stage."
+    )
+    pod_labels: PodMetadata | None = Field(
+        None, description="Labels that the operator's configuration gives to the pods of every stage."
+    )
+    pod_annotations: PodMetadata | None = Field(
+        None, description="Annotations that the operator's configuration gives to the pods of every stage."
     )
 
 

@@ -90,10 +90,10 @@ class ClusterPlace:
             except ApiError as error:
                 raise refusal_of(error, self.server, self.credentials.address) from None
 
-    def judge(self, document: Document) -> list[str]:
+    def judge(self, document: Document, base: Path) -> list[str]:
         """See :class:`~.place.Place`: with lines, where the library for it is there; the API server judges in any case."""
         try:
-            return judge_document(Judge(crd()), document)
+            return judge_document(Judge(crd()), document, base, local=False)
         except CelMissing:
             return []
 

@@ -70,10 +70,10 @@ class LocalPlace:
         finally:
             store.close()
 
-    def judge(self, document: Document) -> list[str]:
+    def judge(self, document: Document, base: Path) -> list[str]:
         """See :class:`~.place.Place`."""
         try:
-            return judge_document(Judge(crd()), document)
+            return judge_document(Judge(crd()), document, base)
         except CelMissing as problem:
             raise Refused([str(problem)], exitcodes.UNAVAILABLE) from None
 

@@ -81,8 +81,8 @@ class Place(Protocol):
         """The objects, to look at and to change."""
         ...
 
-    def judge(self, document: Document) -> list[str]:
-        """What is wrong with a run before it goes there: a line for each problem."""
+    def judge(self, document: Document, base: Path) -> list[str]:
+        """What is wrong with a run before it goes there: a line for each problem. Relative paths count from ``base``."""
         ...
 
     def placed(self, manifest: Object, base: Path) -> Object:

@@ -22,7 +22,7 @@ from finetune_contract import CONTRACT_VERSION
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, SERVICE_ACCOUNT
 
-from . import attempt, naming
+from . import attempt, naming, preflight
 from .admission import admit
 from .conditions import conditions, phase, summary
 from .decision import Create, Decision, Delete
@@ -185,12 +185,13 @@ _POLICIES: tuple[Callable[[Run, Observed, datetime], Decision | None], ...] = (
 
 
 def _resolve(run: Run, observed: Observed) -> Json | Refusal:
-    """What the run is resolved to, with the URI of its own claim."""
+    """Return what the run is resolved to, or why it cannot start: neither the fields nor the pods that they shape may be invalid."""
     resolved = resolve(run.spec, observed.settings)
     if isinstance(resolved, Refusal):
         return resolved
     claim = naming.workspace_claim(_with_status(run, {"resolved": resolved}))
-    return {**resolved, "volumeUri": str(resolved["volumeUri"]).replace("{claim}", claim)}
+    resolved = {**resolved, "volumeUri": str(resolved["volumeUri"]).replace("{claim}", claim)}
+    return preflight.rejection(resolved, run, observed.invalid) or resolved
 
 
 def _with_status(run: Run, status: Json) -> Run:
@@ -231,8 +232,7 @@ def _advance(draft: Draft) -> None:
         _stop(draft)
         return
     watch_progress(draft)
-    if all(record.ended for record in draft.records.values()):
-        _end(draft)
+    _end_if_over(draft)
 
 
 def _stop(draft: Draft) -> None:
@@ -240,11 +240,13 @@ def _stop(draft: Draft) -> None:
     draft.effects = [effect for effect in draft.effects if not isinstance(effect, Create)]
     for record in tuple(draft.records.values()):
         attempt.stop(draft, record)
-    if all(record.ended for record in draft.records.values()):
-        _end(draft)
+    _end_if_over(draft)
 
 
-def _end(draft: Draft) -> None:
+def _end_if_over(draft: Draft) -> None:
+    """End the run once every stage has ended and no child of it is left to be removed."""
+    if not all(record.ended and not record.releasing for record in draft.records.values()):
+        return
     draft.fields.update({"finishedAt": draft.time, "progress": None, "usage": _usage(draft)})
 
 

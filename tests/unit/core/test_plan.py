@@ -14,8 +14,9 @@ from finetune_contract.progress import Progress, line
 from finetune_contract.result import Result, termination_message
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, TRAINJOB
 from finetune_operator.core.decision import Create
-from finetune_operator.core.observation import Observed, PodReport, Ref, Termination
+from finetune_operator.core.observation import Observed, Ref
 from finetune_operator.core.plan import plan
+from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.times import stamp
 from unit.core.passes import child, condition, decide, edit, failing, fault, go, run_of, stage, world_at
 from world import MINIMAL, NOW, OUTPUTS, SETTINGS, World

@@ -23,6 +23,7 @@ class TrainingStage(ProgramStage):
     after = ("tokenization", "registry-check")
     reads = ("model", "tokenization")
     kind = "TrainJob"
+    pod_section = "training"
 
     def inputs(self, run: Run) -> TrainingInputs:
         wish = section(run, "training")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 import uuid
 
 from finetune_operator.api.kinds import CLAIM, CLUSTER_TRAINING_RUNTIME, CONFIGMAP, FINETUNERUN, JOB, POD, TRAINJOB, Kind
 from finetune_operator.api.status import UNOBSERVED
 from finetune_operator.local.judge.judge import with_status_of, without_status
+from finetune_operator.local.judge.metadata import generated_name
 from finetune_operator.local.judge.structure import identical
 from finetune_operator.loop.cluster import Object
 
@@ -21,7 +21,6 @@ _NOT_OF_CREATORS = (
     "uid", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields",
 )  # fmt: skip
 _KEPT_BY_SERVER = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion")
-_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # as the API server's: no vowels, no words
 
 
 def created(kind: Kind, manifest: Object, now: str) -> Object:
@@ -38,7 +37,7 @@ def created(kind: Kind, manifest: Object, now: str) -> Object:
     else:
         metadata.pop("namespace", None)
     if not metadata.get("name") and metadata.get("generateName"):
-        metadata["name"] = metadata["generateName"] + "".join(secrets.choice(_SUFFIX) for _ in range(5))
+        metadata["name"] = generated_name(metadata["generateName"])
     metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now}
     if kind in _WITH_GENERATION:
         metadata["generation"] = 1

@@ -1,0 +1,1 @@
+"""The environment ``.venv`` of this checkout. Standard library only: it runs before anything is installed."""

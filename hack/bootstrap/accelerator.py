@@ -1,0 +1,70 @@
+"""Which build of the environment this machine gets: with NVIDIA's libraries, or with placeholders for them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, get_args
+
+Accelerator = Literal["cpu", "cuda"]
+Choice = Literal["auto", "cpu", "cuda"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+_DRIVER = ("dev/nvidia*", "proc/driver/nvidia", "usr/lib/wsl/lib/libcuda.so.1")
+"""What an NVIDIA driver leaves on Linux, in containers, and on the Windows Subsystem for Linux."""
+_TOOLS = (("cc", "gcc"), ("readelf",), ("nm",))
+"""Programs that :mod:`cuda_placeholders` runs, with alternatives."""
+
+
+class ChoiceError(ValueError):
+    """The requested accelerator is not possible here. The message says why and what to do."""
+
+
+def resolve(choice: Choice, root: Path = Path("/"), platform: str = sys.platform) -> tuple[Accelerator, str]:
+    """Return what to install, and the reason in words.
+
+    Args:
+        choice: what the user requests; ``auto`` decides by the driver and the compiler of this machine.
+        root: the root of the file system.
+        platform: as in :data:`sys.platform`. Only Linux has packages of NVIDIA's.
+
+    Raises:
+        ChoiceError: the placeholders are requested and cannot be compiled.
+    """
+    if platform != "linux":
+        return "cpu", f"NVIDIA's packages do not exist for {platform}"
+    if choice == "cuda":
+        return "cuda", "requested"
+    missing = list(missing_tools())
+    if choice == "cpu":
+        if missing:
+            raise ChoiceError(
+                f"ACCELERATOR=cpu: {_and(missing)} cannot be found, which the placeholders of NVIDIA's libraries are compiled with; "
+                "install gcc and binutils, or set ACCELERATOR=cuda"
+            )
+        return "cpu", "requested"
+    if has_driver(root):
+        return "cuda", "this machine has an NVIDIA driver"
+    if missing:
+        return "cuda", (
+            f"there is no NVIDIA driver, but without {_and(missing)} nothing can take the place of NVIDIA's libraries: "
+            "3 GB more; install gcc and binutils and run make setup again to leave them out"
+        )
+    return "cpu", "this machine has no NVIDIA driver"
+
+
+def has_driver(root: Path) -> bool:
+    """Return whether an NVIDIA driver is loaded."""
+    return any(any(root.glob(pattern)) for pattern in _DRIVER)
+
+
+def missing_tools() -> Iterable[str]:
+    """Yield the programs that compiling placeholders needs and this machine lacks."""
+    for names in _TOOLS:
+        if not any(shutil.which(name) for name in names):
+            yield " or ".join(names)
+
+
+def _and(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

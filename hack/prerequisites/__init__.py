@@ -1,0 +1,1 @@
+"""Everything that tests run on and that is built once: tests find it, and never build it."""
