@@ -26,8 +26,9 @@ from finetune_contract.result import (
 )
 from finetune_operator.api.kinds import kind_of
 from finetune_operator.core.decision import Create, Decision, Delete, Effect, Patch
-from finetune_operator.core.observation import ChildState, Observed, PodReport, Ref, Termination, child_state, needs
+from finetune_operator.core.observation import ChildState, Observed, Ref, active_stages, child_state, needs
 from finetune_operator.core.plan import plan
+from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import PROGRAMS, Machine, Settings
 
@@ -64,15 +65,17 @@ class World:
     """Names of children that somebody else deleted."""
     scores: dict[str, float] = field(default_factory=lambda: {"evaluation": 2.0, "baseline": 2.0})
     """Held-out bits per byte of the fine-tuned model and of the base model."""
+    sidecars: bool = False
+    """Every pod has a second container that never ends: a child stays active although its stage has ended."""
 
     @classmethod
-    def new(cls, spec: dict[str, Any] | None = None, claim: bool = True) -> World:
+    def new(cls, spec: dict[str, Any] | None = None, claim: bool = True, *, sidecars: bool = False) -> World:
         """A world with one run that nobody has looked at yet."""
         run = {
             "metadata": {"name": "demo", "namespace": "team", "uid": "run-uid-1", "generation": 1},
             "spec": copy.deepcopy(spec or MINIMAL),
         }
-        world = cls(run)
+        world = cls(run, sidecars=sidecars)
         if claim:
             world.put(
                 {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "workspace", "namespace": "team"}}
@@ -132,7 +135,7 @@ class World:
         pods = {
             record.name: self.pods_of(record.child_kind, record.child_name, record.name)
             for record in run.stages.values()
-            if record.child_name and not record.ended
+            if record in active_stages(run)
         }
         return plan(run, Observed(settings, found, {name: found for name, found in pods.items() if found}), now)
 
@@ -171,7 +174,8 @@ class World:
         return [ref for ref in self.children() if child_state(self.objects[ref]) in (ChildState.SUCCEEDED, ChildState.FAILED)]
 
     def _is_active(self, ref: Ref) -> bool:
-        return child_state(self.objects[ref]) is ChildState.ACTIVE
+        found = self.objects[ref]
+        return child_state(found) is ChildState.ACTIVE and "exit" not in (found.get("status") or {})
 
     def stage_of(self, ref: Ref) -> str:
         """The stage that a child belongs to."""
@@ -189,7 +193,8 @@ class World:
                 self.results.add((stage, digest))
             message = message if message is not None else self.success_message(ref)
         condition = {"type": "Complete" if exit_code == 0 else "Failed", "status": "True"}
-        self.objects[ref] = {**self.objects[ref], "status": {"conditions": [condition], "exit": [exit_code, message]}}
+        conditions = [] if self.sidecars else [condition]
+        self.objects[ref] = {**self.objects[ref], "status": {"conditions": conditions, "exit": [exit_code, message]}}
 
     def inputs_digest(self, ref: Ref) -> str:
         """The digest that the child's program is given."""
@@ -214,8 +219,9 @@ class World:
         if end is None:
             held = child_state(found) is ChildState.SUSPENDED
             return () if held else (PodReport(f"{name}-0", phase="Running"),)
-        phase = "Succeeded" if end[0] == 0 else "Failed"
-        return (PodReport(f"{name}-0", phase=phase, termination=Termination(end[0], "", end[1] or "")),)
+        phase = "Running" if self.sidecars else "Succeeded" if end[0] == 0 else "Failed"
+        termination = Termination(end[0], "", end[1] or "")
+        return (PodReport(f"{name}-0", phase=phase, termination=termination, sidecar_runs=self.sidecars),)
 
     def remove(self, ref: Ref) -> None:
         """Somebody else deletes an object."""
@@ -225,8 +231,9 @@ class World:
     def copy(self) -> World:
         """A world of its own; what is stored is never changed in place."""
         return World(
-            self.run, dict(self.objects), dict(self.made), dict(self.worked), set(self.results), self.deleted, self.scores
-        )
+            self.run, dict(self.objects), dict(self.made), dict(self.worked), set(self.results), self.deleted, self.scores,
+            self.sidecars,
+        )  # fmt: skip
 
 
 _CHILDREN = ("Job", "TrainJob")

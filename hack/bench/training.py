@@ -26,7 +26,7 @@ from typing import Any
 from figures import machine, spread
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "hack" / "example"))
+sys.path += [str(ROOT / "hack" / "example"), str(ROOT / "tests")]
 
 PAIRS = 7
 ROWS = 96
@@ -90,16 +90,19 @@ def _prepare(place: Path) -> tuple[Path, Any, Any]:
     """A tiny model on disk, and tokens and labels of the rows."""
     import base_model
     import pydocs
-    from finetune_stages.training.chat import ChatRenderer
     from finetune_stages.training.loading import load_tokenizer
-    from finetune_stages.training.rows import tokenise
+    from finetune_stages.training.rows import Rows
+    from rendering import Tokenization
 
     chats = pydocs.rows("signature", ROWS)
     size = base_model.Size(vocabulary=1024, hidden=128, layers=4, heads=4, epochs=1, batch=32)
     base_model.train_base_model(place / "model", chats, size=size, report=lambda _line: None)
-    tokenizer = load_tokenizer(place / "model", False)
-    renderer = ChatRenderer(tokenizer, False, "rows")
-    return place / "model", tokenise(chats, tokenizer, renderer, LONGEST, lambda _done: None), tokenizer
+    stage = Tokenization(place / "workspace")
+    stage.link_model(place / "model")
+    stage.write(chats)
+    stage(max_seq_len=LONGEST, bad_rows_share=1.0)
+    rows = Rows.open(stage.workspace, stage.run.layout, LONGEST)
+    return place / "model", rows, load_tokenizer(place / "model", False)
 
 
 def _inputs(algorithm: str) -> Any:

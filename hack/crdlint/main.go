@@ -32,6 +32,7 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage/names"
 	"sigs.k8s.io/yaml"
 )
 
@@ -164,6 +165,9 @@ func (j *judge) judge(c testCase) []fault {
 	}
 	var errs field.ErrorList
 	if c.Old == nil {
+		if object.GetName() == "" && object.GetGenerateName() != "" { // as rest.BeforeCreate does
+			object.SetName(names.SimpleNameGenerator.GenerateName(object.GetGenerateName()))
+		}
 		j.create.PrepareForCreate(context.Background(), object)
 		errs = j.create.Validate(context.Background(), object)
 	} else {

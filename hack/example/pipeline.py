@@ -23,8 +23,8 @@ FOLDER = "runs/by-hand-00000001"
 
 def without_repetition(rows: Path, target: Path) -> int:
     """A step of one's own before the data set program: rows that are there twice are left out. How many stay."""
-    kept = dict.fromkeys(rows.read_text(encoding="utf-8").splitlines())
-    target.write_text("".join(f"{row}\n" for row in kept if row), encoding="utf-8")
+    kept = dict.fromkeys(filter(None, rows.read_bytes().split(b"\n")))  # text may hold other line ends, which end no row
+    target.write_bytes(b"".join(row + b"\n" for row in kept))
     return len(kept)
 
 
@@ -52,7 +52,9 @@ def stage(name: str, inputs: dict[str, Any], work: Path) -> dict[str, Any]:
 
 def _read_by(name: str, work: Path) -> bytes:
     """What a program's result depends on beside its document: the results of those that it reads."""
-    reads = {"training": ("dataset", "model"), "evaluation": ("training", "dataset")}.get(name, ())
+    reads = {
+        "tokenization": ("dataset", "model"), "training": ("tokenization", "model"), "evaluation": ("training", "tokenization"),
+    }.get(name, ())  # fmt: skip
     return json.dumps([_outputs(work / f"{other}.result.json") for other in reads], sort_keys=True).encode()
 
 
@@ -71,6 +73,7 @@ def main() -> None:
     print(without_repetition(chosen.rows, work / "rows.jsonl"), "different rows")
     stage("dataset", {"uri": str(work / "rows.jsonl"), "trainSplit": 0.8}, work)
     stage("model", {"uri": str(chosen.model.resolve())}, work)
+    stage("tokenization", {"maxSeqLen": 256}, work)
     stage("training", {
         "algorithm": "osft", "engine": "portable", "epochs": 1, "effectiveBatchSize": 16, "maxTokensPerGpu": 4096,
         "maxSeqLen": 256, "learningRate": 5e-3, "osft": {"unfreezeRankRatio": 0.25, "trainable": "targets"},

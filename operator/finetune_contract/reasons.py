@@ -100,14 +100,14 @@ DATASET_FORBIDDEN = _reason(
 )  # fmt: skip
 S3_DENIED = _reason(
     "S3Denied", Cause.USER, "The object store refused the credentials.",
-    "Check the keys in the secret s3-secret (or dataset.secretRef), the bucket's policy, dataset.endpoint and dataset.region.",
+    "Check the keys in the secret s3-secret (or dataset.secretRef) and the bucket's policy.",
 )  # fmt: skip
 DATASET_UNREACHABLE = _reason(
     "DatasetUnreachable", Cause.TRANSIENT, "The server of the data did not answer.",
-    "Check the address in dataset.uri, the network and the proxy; it is tried again by itself.",
+    "Check the address in dataset.uri, the network and the proxy.",
 )  # fmt: skip
 DATASET_UNREADABLE = _reason(
-    "DatasetUnreadable", Cause.USER, "The data is not JSON or JSON Lines.", "Correct the row that the message names.",
+    "DatasetUnreadable", Cause.USER, "The data is not JSON or JSON Lines.", "Correct the row or the file that the message names.",
 )  # fmt: skip
 DATASET_EMPTY = _reason(
     "DatasetEmpty", Cause.USER, "The data set has no rows.", "Point dataset.uri (and dataset.split) at data with rows.",
@@ -126,7 +126,7 @@ TOO_FEW_ROWS = _reason(
 )  # fmt: skip
 BAD_ROW = _reason(
     "BadRow", Cause.USER, "A row is no chat conversation.",
-    "Correct the row that the message names, or set dataset.badRows to Drop.",
+    "Correct the row that the message names, or set dataset.badRows.policy to Drop.",
 )  # fmt: skip
 TOO_MANY_ROWS_LEFT_OUT = _reason(
     "TooManyRowsLeftOut", Cause.USER, "More rows are left out than dataset.badRows.share allows.",
@@ -143,14 +143,19 @@ MODEL_FORBIDDEN = _reason(
 )  # fmt: skip
 MODEL_UNREACHABLE = _reason(
     "ModelUnreachable", Cause.TRANSIENT, "The server of the model did not answer.",
-    "Check model.uri, the network and the proxy; it is tried again by itself.",
+    "Check model.uri, the network and the proxy.",
 )  # fmt: skip
 MODEL_INCOMPLETE = _reason(
-    "ModelIncomplete", Cause.USER, "The model lacks a file that training needs.",
-    "Use a model directory with config.json, weights and a tokenizer.",
+    "ModelIncomplete", Cause.USER, "The model lacks a file or a tensor that training needs.",
+    "Use a whole model directory: config.json, all weights and a tokenizer.",
 )  # fmt: skip
 MODEL_CORRUPT = _reason(
-    "ModelCorrupt", Cause.USER, "A file of the model cannot be read.", "Fetch or save the model again.",
+    "ModelCorrupt", Cause.USER, "A file of the model cannot be read, or does not fit the other files.",
+    "Correct what the message names, or fetch or save the model again.",
+)  # fmt: skip
+MODEL_UNSUPPORTED = _reason(
+    "ModelUnsupported", Cause.USER, "The model is of a kind that cannot be fine-tuned: no decoder for text, quantized, or an adapter.",
+    "Use the unquantized weights of a decoder-only model for text generation, merged with its adapter if it has one.",
 )  # fmt: skip
 REMOTE_CODE = _reason(
     "RemoteCode", Cause.USER, "The model brings Python code of its own, and model.trustRemoteCode is false.",
@@ -170,13 +175,13 @@ CHAT_TEMPLATE_INVALID = _reason(
 )  # fmt: skip
 OCI_UNAUTHORIZED = _reason(
     "OciUnauthorized", Cause.USER, "The image registry refused the pull secret.",
-    "Check model.pullSecretRef (default: the secret oci-pull-secret-model-download).",
+    "Check the pull secret and its owner's permissions in the image registry.",
 )  # fmt: skip
 
 # Training.
 ENGINE_MISSING = _reason(
     "EngineMissing", Cause.USER, "The training image lacks a package that the engine needs.",
-    "Use an image that has it (training.image or training.runtimeRef), or another training.engine.",
+    "Use an image that has it: training.image, or that of the runtime in training.runtimeRef.",
 )  # fmt: skip
 BAD_TRAINING_VALUE = _reason(
     "BadTrainingValue", Cause.USER, "The engine refused a training value.", "Correct the field that the message names.",
@@ -191,7 +196,7 @@ NO_TRAINABLE_ROWS = _reason(
 )  # fmt: skip
 NOT_A_NUMBER = _reason(
     "LossNotANumber", Cause.USER, "The training loss became infinite or undefined.",
-    "Lower training.learningRate, or set training.warmupSteps.",
+    "Lower training.learningRate, or raise training.warmupSteps.",
 )  # fmt: skip
 TRAINING_INCOMPLETE = _reason(
     "TrainingIncomplete", Cause.CRASH, "Training ended before it had seen every sample.",
@@ -241,7 +246,7 @@ SCORE_NOT_A_NUMBER = _reason(
 # Registration.
 REGISTRY_UNREACHABLE = _reason(
     "RegistryUnreachable", Cause.TRANSIENT, "The registry did not answer.",
-    "Check registry.address, registry.port and the network policy; it is tried again by itself.",
+    "Check registry.address, registry.port and the network policies.",
 )  # fmt: skip
 REGISTRY_FORBIDDEN = _reason(
     "RegistryForbidden", Cause.USER, "The registry refused the token.",
@@ -260,5 +265,5 @@ VERSION_EXISTS = _reason(
 )  # fmt: skip
 READ_BACK_FAILED = _reason(
     "ReadBackFailed", Cause.TRANSIENT, "What the registry gave back is not what was written.",
-    "It is tried again by itself; if it lasts, look at the registry's own log.",
+    "Read the registry's own log.",
 )  # fmt: skip

@@ -83,13 +83,18 @@ class DatasetOutputs:
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """Proof of stage *model*."""
+    """Proof of stage *model*.
+
+    Attributes:
+        positions: the tokens that a row can have at most; ``None`` where the model computes any position (rotary embeddings, ALiBi).
+    """
 
     digest: str
     parameters: int
     size_bytes: int
     architecture: str
     revision: str | None = None
+    positions: int | None = None
 
 
 @dataclass(frozen=True)

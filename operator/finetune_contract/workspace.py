@@ -9,6 +9,7 @@
       mlflow.db                                                  the local registry (local mode only)
       runs/<name>-<uid8>/
         datasets/{train,eval}.jsonl                              chat rows to train on, and held-out ones
+        datasets/{train,eval}.places.npy                         row and line of each of these rows in the user's source
         base_model/                                              link into cache/models
         tokens/                                                  what training and evaluation read: the rows, rendered and tokenized
         checkpoints/  final_model/  adapter/                     what training leaves; LoRA's adapter beside the merged model
@@ -25,12 +26,15 @@ The names ``datasets``, ``checkpoints``, ``final_model`` and ``pipeline_log.txt`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 CACHE_DATASETS = "cache/datasets"
 CACHE_MODELS = "cache/models"
 CACHE_BASELINES = "cache/baselines"
 CACHE_RESULTS = "cache/results"
 TASKS = "tasks"
+HOLDOUT = "holdout"
+"""Name of the evaluation task that the held-out rows make."""
 MLFLOW_STORE = "mlflow.db"
 
 SENTINEL = ".finetune.json"
@@ -90,9 +94,46 @@ class RunLayout:
         return f"{self.datasets}/eval.jsonl"
 
     @property
+    def train_places(self) -> str:
+        """Where the rows of :attr:`train_data` are in their source: a NumPy file, int64, shape (rows, 2).
+
+        Row number in the source and line number there, both from 1; the line is 0 where the source has no lines. The seal of
+        the folder names the sources: ``source`` (of the rows to train on) and ``evalSource`` (of the held-out rows).
+        """
+        return f"{self.datasets}/train.places.npy"
+
+    @property
+    def eval_places(self) -> str:
+        """The same for the rows of :attr:`eval_data`."""
+        return f"{self.datasets}/eval.places.npy"
+
+    @property
     def tokens(self) -> str:
-        """The folder with tokens and labels to train on, and rendered conversations to measure with."""
+        """The folder with tokens and labels to train on, and rendered conversations to measure with.
+
+        The rows to train on lie one behind the other in three NumPy arrays, which are mapped, not read. The conversations of a task
+        are JSON Lines: ``row`` and ``line`` in the source, ``passages`` with ``text`` and ``answers`` (ranges of characters).
+        """
         return f"{self.root}/tokens"
+
+    @property
+    def token_ids(self) -> str:
+        """Token ids of all rows to train on, int32."""
+        return f"{self.tokens}/tokens.npy"
+
+    @property
+    def learned_tokens(self) -> str:
+        """Whether each of these tokens is a label, bool."""
+        return f"{self.tokens}/learned.npy"
+
+    @property
+    def token_offsets(self) -> str:
+        """Where each row begins, and where the last one ends, int64: one more than there are rows."""
+        return f"{self.tokens}/offsets.npy"
+
+    def passages(self, task: str) -> str:
+        """Rendered conversations of the held-out rows (``holdout``) or of a task that is a file of chat rows."""
+        return f"{self.tokens}/passages/{quote(task, safe='')}.jsonl"
 
     @property
     def base_model(self) -> str:

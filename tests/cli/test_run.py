@@ -203,7 +203,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(desk: Desk, small: Sp
     assert stage_processes(desk) == []
     said = desk.finetune("run", "run.yaml")
     assert said.code == 0, said.err
-    assert sorted(done_stages(desk)) == ["dataset", "model", "registration", "training"]
+    assert sorted(done_stages(desk)) == ["dataset", "model", "registration", "tokenization", "training"]
     stages = {stage["name"]: stage for stage in status_of(desk)["stages"]}
     assert stages["training"]["attempt"] == 2
     assert "failures" not in stages["training"]
@@ -220,7 +220,7 @@ def test_kill_9_of_the_command_at_any_time_and_the_run_ends_as_if_nothing_had_ha
             command.communicate()
     said = desk.finetune("run", "run.yaml")
     assert said.code == 0, said.out + said.err
-    assert sorted(done_stages(desk)) == ["baseline", "dataset", "evaluation", "model", "registration", "training"]
+    assert sorted(done_stages(desk)) == ["baseline", "dataset", "evaluation", "model", "registration", "tokenization", "training"]
     assert all(stage.get("attempt", 1) == 1 for stage in status_of(desk)["stages"])
 
 

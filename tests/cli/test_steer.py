@@ -146,7 +146,7 @@ def test_a_run_is_suspended_from_elsewhere_and_goes_on_later(desk: Desk, small: 
     wait_for(lambda: state_of(desk, "training") == "Running" and bool(stage_processes(desk)))
     said = desk.finetune("suspend", "demo")
     assert said.code == 0
-    assert said.err == f"demo: is being suspended; process {command.pid} sees to it.\n"
+    assert said.err == f"demo: is being suspended; process {command.pid} sees to it; follow it with finetune get -w demo\n"
     _, err = command.communicate(timeout=120)
     assert command.returncode == 130
     assert "demo: suspended; finetune resume demo goes on with it." in err
@@ -158,7 +158,7 @@ def test_a_run_is_suspended_from_elsewhere_and_goes_on_later(desk: Desk, small: 
     assert "Suspended" in desk.finetune("get").out
     said = desk.finetune("resume", "demo")
     assert said.code == 0, said.out + said.err
-    assert sorted(done_stages(desk)) == ["dataset", "model", "registration", "training"]
+    assert sorted(done_stages(desk)) == ["dataset", "model", "registration", "tokenization", "training"]
     stages = {stage["name"]: stage for stage in status_of(desk)["stages"]}
     assert "failures" not in stages["training"]
 

@@ -42,7 +42,7 @@ BAD = {
     ),
     "a bad ratio": ("  dataset: {uri: a/b}\n  training:\n    osft:\n      unfreezeRankRatio: 1.5\n", 9, "less than or equal to 1"),
     "a split of nothing": ("  dataset:\n    uri: a/b\n    trainSplit: 0\n", 8, "greater than 0"),
-    "a scheme that is none": ("  dataset:\n    uri: ftp://a/b\n", 7, "a scheme must be one of"),
+    "a scheme that is none": ("  dataset:\n    uri: ftp://a/b\n", 7, "has none of the forms of a URI"),
     "a missing field": ("  dataset:\n    split: train\n", 6, "spec.dataset.uri: Required value"),
     "an unknown word": ("  dataset: {uri: a/b}\n  training:\n    algorithm: dpo\n", 8, 'Unsupported value: "dpo"'),
 }  # fmt: skip
@@ -57,6 +57,34 @@ def test_a_bad_file_is_told_by_line_and_field(desk: Desk, spec: str, line: int, 
     assert "Traceback" not in said.err
     refused = desk.finetune("run", "run.yaml")
     assert (refused.code, refused.err) == (65, said.err)
+    assert not (desk.folder / ".finetune").exists()
+
+
+def test_a_generated_name_is_valid_and_makes_a_new_run_each_time(desk: Desk) -> None:
+    desk.write({"dataset": {"uri": "org/data"}, "limits": {"total": "1h"}})
+    file = desk.folder / "run.yaml"
+    file.write_text(file.read_text().replace("name: demo", "generateName: demo-"))
+    said = desk.finetune("validate", "run.yaml")
+    assert (said.code, said.out, said.err) == (0, "run.yaml: demo-* is valid\n", "")
+    for _ in range(2):
+        refused = desk.finetune("run", "run.yaml", "--plain")
+        assert (refused.code, "spec.limits: this release does not act on" in refused.out) == (65, True), refused.out
+        assert re.fullmatch(r"demo-[a-z0-9]{5}: named by metadata.generateName\n", refused.err)
+    runs = desk.finetune("get", "-o", "json").object["items"]
+    names = {run["metadata"]["name"] for run in runs}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"demo-[a-z0-9]{5}", name) for name in names)
+
+
+def test_a_file_without_its_dot_is_told_before_anything_starts(desk: Desk) -> None:
+    (desk.folder / "rows.jsonl").write_text("{}\n")
+    desk.write({"dataset": {"uri": "rows.jsonl"}})
+    words = (
+        "rows.jsonl is a hub id, and the file beside run.yaml is ./rows.jsonl; write ./rows.jsonl, or hf://rows.jsonl for the hub"
+    )
+    for command in ("validate", "run"):
+        said = desk.finetune(command, "run.yaml")
+        assert (said.code, said.err) == (65, f"run.yaml:7: spec.dataset.uri: {words}\n")
     assert not (desk.folder / ".finetune").exists()
 
 

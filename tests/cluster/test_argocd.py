@@ -17,8 +17,9 @@ from control_planes import built, skip_without_go
 from controlplane.api import Api, RefusedError
 from controlplane.binaries import find
 from controlplane.programs import KUBECTL
-from finetune_operator.api.status import Phase
-from finetune_operator.core.observation import PodReport, Termination
+from finetune_operator.api.status import UNOBSERVED, Phase
+from finetune_operator.core.pod_report import PodReport, Termination
+from kstatus import kstatus
 from unit.core.passes import edit, failing, fault, go, observed, world_at
 from world import MINIMAL, World
 
@@ -89,7 +90,7 @@ def argocd(settings: Object, tmp_path: Path) -> ArgoCD:
 
 def document(world: World) -> Object:
     """The run as the API server would show it."""
-    return {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", **world.run}
+    return {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "status": UNOBSERVED, **world.run}
 
 
 def at_first_pass(spec: Object | None = None) -> World:
@@ -103,6 +104,12 @@ def settled(**scores: float) -> World:
     world = World.new({**MINIMAL, "gate": gate})
     world.scores = {**world.scores, **scores}
     world.settle()
+    return world
+
+
+def unregistered() -> World:
+    world = settled()
+    world.write_status({key: value for key, value in world.run["status"].items() if key != "registry"})
     return world
 
 
@@ -153,6 +160,7 @@ HEALTH: dict[str, tuple[Callable[[], World], str, str]] = {
     "no GPU is free": (lambda: waiting(unschedulable="0/3 nodes: 3 Insufficient nvidia.com/gpu.", created_at="2026-01-01T00:00:00Z"), "Progressing", "GPUUnavailable: .*Insufficient.*"),
     "an image is missing": (lambda: waiting(waiting="ImagePullBackOff"), "Degraded", "ImagePullFailed: .*"),
     "succeeded": (settled, "Healthy", "osft-model:1.0.0"),
+    "succeeded, and registered nowhere": (unregistered, "Healthy", "The run has succeeded."),
     "failed": (failed, "Degraded", "DatasetEmpty: There is no row."),
     "rejected": (lambda: settled(evaluation=3.0), "Degraded", "GateRejected: .*"),
     "edited since": (lambda: rerun(0), "Progressing", "The operator has not seen the last change of the run yet."),
@@ -160,9 +168,13 @@ HEALTH: dict[str, tuple[Callable[[], World], str, str]] = {
 }  # fmt: skip
 ACTIONS = {
     **{name: {"resume"} for name in ("suspended", "suspended before its start")},
-    **{name: {"rerun"} for name in ("succeeded", "failed", "rejected")},
+    **{name: {"rerun"} for name in ("succeeded", "succeeded, and registered nowhere", "failed", "rejected")},
 }
 """What is offered; to all others it is ``suspend``."""
+
+
+AS_KSTATUS_SAYS = {"InProgress": {"Progressing", "Suspended"}, "Current": {"Healthy", "Suspended"}, "Failed": {"Degraded"}}
+"""Argo CD has a word of its own for what is suspended; kstatus says whether something still runs."""
 
 
 @pytest.mark.parametrize("name", HEALTH)
@@ -171,6 +183,7 @@ def test_health_and_actions(argocd: ArgoCD, name: str) -> None:
     run = document(world())
     health = argocd.health(run)
     assert health[0] == status
+    assert status in AS_KSTATUS_SAYS[kstatus(run)]
     assert re.fullmatch(message, health[1]), health[1]
     if name != "edited since":
         assert argocd.actions(run) == ACTIONS.get(name, {"suspend"})

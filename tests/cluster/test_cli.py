@@ -110,13 +110,18 @@ async def test_a_run_from_its_file_to_its_deletion(site: Site, desk: ClusterDesk
 
         # -- held, and let go on
         said = await desk.here("suspend", "demo")
-        assert (said.code, said.err) == (0, "demo: is being suspended; the operator sees to it.\n")
+        assert (said.code, said.err) == (
+            0,
+            f"demo: is being suspended; follow it with finetune get -w demo -n {desk.namespace}\n",
+        )
         said = await ended(run)
         assert said.code == 130
         assert "training: running" in said.out
         assert f"demo: suspended; finetune resume demo -n {desk.namespace} goes on with it.\n" in said.err
         assert re.search(r"^demo +osft +Suspended", (await desk.here("get")).out, re.MULTILINE)
-        assert (await desk.here("resume", "demo")).err == "demo: goes on; the operator sees to it.\n"
+        assert (
+            await desk.here("resume", "demo")
+        ).err == f"demo: resume requested; follow it with finetune get -w demo -n {desk.namespace}\n"
         again = await ended(desk.start("run", "run.yaml", *where), 240)
         assert again.code == 0, again.out + again.err
         assert "gate passed" in again.out
@@ -145,15 +150,26 @@ async def test_a_run_from_its_file_to_its_deletion(site: Site, desk: ClusterDesk
         assert (await desk.here("logs", "demo", "--rank", "all")).out.startswith("[rank 0] ")
 
         # -- once more in part, and the same under another name
-        said = await desk.here("rerun", "demo", "--from", "gate", "--id", "softer", "--set", "gate=null")
-        assert (said.code, said.err) == (0, "demo: begins again from gate; the operator sees to it.\n")
-        await eventually(site.status, lambda status: status.get("rerunId") == "softer" and "finishedAt" in status, 120)
+        said = await desk.here("rerun", "demo", "--from", "gate", "--id", "softer", "--set", "gate=null", "--wait")
+        assert (said.code, said.err) == (0, "")
+        assert "\nmodel       pvc://demo-workspace/runs/demo-" in said.out
+        status = await site.status()
+        assert status["rerunId"] == "softer"
+        assert "finishedAt" in status
+        said = await desk.here("rerun", "demo", "--from", "registration")
+        assert (said.code, said.err) == (
+            0,
+            f"demo: rerun from registration requested; follow it with finetune get -w demo -n {desk.namespace}\n",
+        )
         printed = yaml.safe_load((await desk.here("clone", "demo", "--set", "training.epochs=1", "-o", "yaml")).out)
         assert printed["metadata"] == {"name": "demo-2", "labels": {"finetunerun.io/experiment": "trial"}}
         assert set(printed) == {"apiVersion", "kind", "metadata", "spec"}
         assert "rerun" not in printed["spec"]
         said = await desk.here("clone", "demo", "--name", "other", "--set", "suspend=true")
-        assert (said.code, said.err) == (0, f"other: was made in namespace {desk.namespace} of context here.\n")
+        assert (said.code, said.err) == (
+            0,
+            f"other: created in namespace {desk.namespace} of context here; follow it with finetune get -w other -n {desk.namespace}\n",
+        )
         assert (await desk.here("get", "-o", "name")).out == "".join(
             f"finetunerun.finetunerun.io/{name}\n" for name in ("demo", "other")
         )

@@ -15,6 +15,9 @@ import yaml
 from controlplane.api import Api, RefusedError, eventually
 from corpus_cases import Case, cases
 from crdlint import DEFINITION
+from finetune_operator.api.crd import crd
+from finetune_operator.local.judge import Judge
+from reports.resources import RESOURCES, manifest
 
 Object = dict[str, Any]
 ONE = pytest.mark.parametrize("control_plane", ["2.1"], indirect=True)
@@ -29,6 +32,35 @@ def test_each_object_is_taken_or_refused_as_the_corpus_says(api: Api, namespace:
     assert sum(case.name.startswith("bad/") for case in objects) >= 160
     answers = {case.name: _disagreement(case, api, "POST", path, _here(case, namespace)) for case in objects}
     assert {name: said for name, said in answers.items() if said is not None} == {}
+
+
+@ONE
+def test_each_report_is_answered_in_the_words_of_the_embedded_validation(api: Api, namespace: str) -> None:
+    path, judge = f"/apis/{OURS}/namespaces/{namespace}/finetuneruns", Judge(crd())
+    different = {}
+    for report in RESOURCES:
+        answer = _refusal(api, "POST", path, manifest(report))
+        said = "" if answer is None else f"{answer.code} {answer}"
+        problems = judge.create(manifest(report))
+        if bool(said) != bool(problems) or any(problem.detail not in said or problem.field not in said for problem in problems):
+            different[report.name] = (said, [str(problem) for problem in problems])
+    assert different == {}
+
+
+@ONE
+def test_runs_are_selected_by_their_fields(api: Api, namespace: str) -> None:
+    path = f"/apis/{OURS}/namespaces/{namespace}/finetuneruns"
+    for name, algorithm in (("a", "sft"), ("b", "lora")):
+        spec = {"dataset": {"uri": "org/chat"}, "training": {"algorithm": algorithm}}
+        api.call("POST", path, {"apiVersion": OURS, "kind": "FineTuneRun", "metadata": {"name": name}, "spec": spec})
+    failed = {"status": {"phase": "Failed", "failure": {"reason": "OutOfMemory", "message": "m", "hint": "h"}}}
+    api.call("PATCH", f"{path}/b/status", failed, content="application/merge-patch+json")
+    for selector, names in (
+        ("spec.training.algorithm=sft", ["a"]), ("status.phase=Failed", ["b"]), ("status.phase!=Failed", ["a"]),
+        ("status.failure.reason=OutOfMemory", ["b"]), ("status.phase=Failed,spec.training.algorithm=sft", []),
+    ):  # fmt: skip
+        found = api.call("GET", path, fieldSelector=selector)["items"]
+        assert [run["metadata"]["name"] for run in found] == names, selector
 
 
 @ONE

@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 
 from cluster.conftest import Connect
+from cluster.in_process import operating, start, status_of
 from cluster.operators import install_overlay
 from cluster.sites import TOKEN, UNTRAINED, Object, Site, site_at
 from controlplane.api import Api
 from controlplane.binaries import Binaries
 from controlplane.cluster import ControlPlane
 from controlplane.programs import KUBECTL
-from finetune_operator.api.kinds import EVENT, FINETUNERUN
+from finetune_operator.api.kinds import CLAIM, EVENT, FINETUNERUN, JOB, TRAINJOB
+from finetune_operator.core import obstacles
 from finetune_operator.core.times import seconds_between
+from finetune_operator.kube.client import ApiServer
 from waiting import eventually
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.parametrize("control_plane", ["2.1"], indirect=True)]
@@ -79,7 +82,7 @@ async def test_a_service_account_that_is_missing(site: Site) -> None:
         await site.apply({**PLAIN, "serviceAccountName": "tuner"})
         message = await stalled(site, "ServiceAccountNotFound", "dataset")
         assert 'serviceaccount "tuner" not found' in message
-        assert "leave serviceAccountName out" in message
+        assert "Create it, and the run resumes" in message
         warnings = {"involvedObject.name": "demo", "type": "Warning"}
         news = await eventually(lambda: site.cluster.list(EVENT, site.namespace, fields=warnings), lambda page: bool(page.items))
         assert [event["reason"] for event in news.items] == ["ServiceAccountNotFound"]
@@ -192,3 +195,48 @@ async def test_a_namespace_whose_pod_security_the_runtime_does_not_meet(site: Si
         await site.apply(PLAIN)
         assert "violates PodSecurity" in await stalled(site, "PodSecurity", "training")
         assert _state(await site.status(), "dataset") == "Succeeded", "our own Jobs meet it"
+
+
+async def test_pods_that_the_api_server_refuses_end_the_run_before_anything_is_made(site: Site) -> None:
+    """The operator's rights in one namespace are enough to ask; what is no field of the run comes from the namespace's defaults."""
+    toleration = "{key: a, operator: Exists, value: b}"
+    defaults = {"spec.yaml": f"training: {{placement: {{tolerations: [{toleration}]}}}}"}
+    metadata = {"name": "finetune-defaults", "namespace": site.namespace}
+    site.api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": defaults})
+    async with site.operator():
+        await site.apply(PLAIN)
+        status = await site.ended()
+    assert status["failure"]["reason"] == "InvalidSpec"
+    assert status["failure"]["message"].startswith(
+        'ConfigMap finetune-defaults, training.placement.tolerations[0].operator: Invalid value: "b"'
+    )
+    assert "stages" not in status
+    for kind in (CLAIM, JOB, TRAINJOB):
+        assert (await site.cluster.list(kind, site.namespace)).items == []
+
+
+async def test_a_child_whose_pods_never_appear(
+    cluster: ApiServer, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime's own pods are invalid: the Job cannot be made, which only JobSet's log says."""
+    monkeypatch.setattr(obstacles, "NO_PODS_SECONDS", 4.0)
+    runtime = api.get("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime", "torch-distributed")
+    runtime["metadata"] = {"name": f"odd-{namespace}", "labels": runtime["metadata"].get("labels", {})}
+    pod = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    pod["tolerations"] = [{"key": "a", "operator": "Exists", "value": "b"}]
+    api.create(runtime)
+
+    async def stalled_by_it() -> str:
+        return dict(_stalled(await status_of(cluster, namespace))).get("NoPods", "")
+
+    try:
+        async with operating(cluster, namespace, runtime["metadata"]["name"], {}):
+            await start(cluster, namespace)
+            message = await eventually(stalled_by_it, seconds=60)
+            assert message.startswith("TrainJob demo-train-1-1: it has no pods 4 seconds after it was made; look at")
+            look = "oc describe trainjob/demo-train-1-1 jobset/demo-train-1-1 job/demo-train-1-1-node-0"
+            assert f"{look} -n {namespace}" in message
+            assert "failure" not in await status_of(cluster, namespace)
+    finally:
+        await cluster.delete(FINETUNERUN, namespace, "demo")
+        api.delete(runtime)

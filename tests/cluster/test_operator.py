@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,10 +12,13 @@ import pytest
 
 from cluster.conftest import Connect
 from cluster.operators import Operator, install_rights
-from cluster.sites import SPEC, UNTRAINED, Site, site_at
+from cluster.sites import SPEC, UNTRAINED, Object, Site, site_at
 from controlplane.api import Api
+from controlplane.binaries import Binaries
 from controlplane.cluster import ControlPlane
-from finetune_operator.api.kinds import EVENT, JOB, POD, TRAINJOB
+from controlplane.programs import KUBECTL
+from finetune_operator.api.kinds import CLAIM, EVENT, FINETUNERUN, JOB, POD, TRAINJOB
+from kstatus import kstatus
 from model_registry_server import ModelRegistryServer
 from waiting import eventually
 
@@ -107,6 +112,69 @@ async def test_bad_input_ends_the_run_with_its_reason(site: Site) -> None:
         status = await site.ended()
         assert (status["phase"], status["failure"]["reason"]) == ("Failed", "DatasetNotFound")
         assert "dataset.uri" in status["failure"]["hint"]
+
+
+@ONE
+async def test_what_people_and_tools_see_survives_an_operator_that_died(site: Site) -> None:
+    """Columns, kstatus and Events: an operator is killed before its Events are written, and the next one writes each once."""
+    spec = {name: value for name, value in UNTRAINED.items() if name != "gate"}
+    await site.apply(spec)
+    await site.apply({**spec, "dataset": {"uri": "org/nothing"}}, "nodata")
+    assert [kstatus(await _run(site, name)) for name in ("demo", "nodata")] == ["InProgress", "InProgress"]
+    async with site.operator() as running:
+        bound = await eventually(site.status, lambda status: _condition(status, "WorkspaceReady")[0] == "True", 120)
+        assert _condition(bound, "WorkspaceReady") == ("True", "Succeeded")
+        (claim,) = [
+            one for one in (await site.cluster.list(CLAIM, site.namespace)).items if one["metadata"]["name"] == "demo-workspace"
+        ]
+        assert claim["status"]["phase"] == "Bound"
+        await site.ended("nodata")
+        status = await site.ended()
+        running.kill()
+    assert status["phase"] == "Succeeded", status.get("failure")
+    assert status["resolved"]["volumeUri"] == "pvc://demo-workspace"
+    assert [kstatus(await _run(site, name)) for name in ("demo", "nodata")] == ["Current", "Failed"]
+    table = await asyncio.to_thread(_table, site)
+    assert re.search(r"^NAME +PHASE +PROGRESS +LOSS +SCORE +MODEL +AGE +ALGORITHM +ETA +QUEUE +MESSAGE$", table, re.MULTILINE)
+    assert re.search(r"^demo +Succeeded +\S+ +org/tiny +\S+ +osft", table, re.MULTILINE), table
+    assert re.search(r"^nodata +Failed +org/tiny +\S+ +osft +dataset: DatasetNotFound: ", table, re.MULTILINE), table
+    for event in (await site.cluster.list(EVENT, site.namespace, fields={"involvedObject.kind": "FineTuneRun"})).items:
+        await site.cluster.delete(EVENT, site.namespace, event["metadata"]["name"])
+    for _ in range(2):
+        async with site.operator():
+            await eventually(lambda: _told(site, "nodata"), bool, 60)
+            told = await eventually(lambda: _told(site, "demo"), lambda told: len(told) >= 4, 60)
+            assert sorted(told) == [("RunSucceeded", status["model"]["uri"]), *_stages(status)]
+            (failure,) = await _told(site, "nodata")
+            assert failure == ("DatasetNotFound", f"dataset: {(await site.status('nodata'))['failure']['message']}")
+
+
+async def _run(site: Site, name: str) -> Object:
+    return await site.cluster.get(FINETUNERUN, site.namespace, name)
+
+
+async def _told(site: Site, name: str) -> list[tuple[str, str]]:
+    events = (await site.cluster.list(EVENT, site.namespace, fields={"involvedObject.name": name})).items
+    return [(event["reason"], event["message"]) for event in events]
+
+
+def _stages(status: Object) -> list[tuple[str, str]]:
+    """The Events of the stages that did something."""
+    done = [entry for entry in status["stages"] if entry["state"] == "Succeeded" and entry["name"] != "workspace"]
+    return sorted(("StageSucceeded", f"{entry['name']}: {entry['message']}") for entry in done)
+
+
+def _condition(status: Object, type_: str) -> tuple[str, str]:
+    found = [(one["status"], one["reason"]) for one in status.get("conditions") or () if one["type"] == type_]
+    return found[0] if found else ("", "")
+
+
+def _table(site: Site) -> str:
+    """What ``kubectl get -o wide`` prints."""
+    assert site.plane.access is not None
+    kubectl = Binaries(site.plane.access.binaries).path(KUBECTL)
+    words = [kubectl, "--kubeconfig", site.kubeconfig, "-n", site.namespace, "get", "ftr", "-o", "wide"]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 @ONE

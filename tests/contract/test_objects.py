@@ -8,10 +8,17 @@ import pytest
 
 from contract_objects import Maker
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, EVENT, FINETUNERUN, JOB, POD
-from finetune_operator.loop.cluster import Cluster
+from finetune_operator.api.status import UNOBSERVED
+from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import AlreadyExists, Conflict, Invalid, NotFound
 
 STARTED = {"startedAt": "2026-11-21T10:00:00Z", "phase": "Training"}
+
+
+async def seen(cluster: Cluster, make: Maker) -> Object:
+    """A run whose status was written. An API server stores the default of ``status`` with the first write, whatever that is about."""
+    await cluster.create(make.run())
+    return await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": STARTED})
 
 
 def fields(refusal: pytest.ExceptionInfo[Invalid]) -> set[str]:
@@ -45,7 +52,7 @@ async def test_a_creator_cannot_say_what_the_server_says(cluster: Cluster, make:
     manifest = {**make.run(), "status": STARTED}
     manifest["metadata"] |= {"uid": "mine", "generation": 7, "creationTimestamp": "2001-01-01T00:00:00Z"}
     created = await cluster.create(manifest)
-    assert "status" not in created
+    assert created["status"] == UNOBSERVED
     assert created["metadata"]["uid"] != "mine"
     assert created["metadata"]["generation"] == 1
     assert not created["metadata"]["creationTimestamp"].startswith("2001")
@@ -81,6 +88,21 @@ async def test_an_invalid_object_is_refused_with_its_fields(cluster: Cluster, ma
     assert refusal.value.message.startswith(f'FineTuneRun.finetunerun.io "{make.name()}" is invalid: [')
     with pytest.raises(NotFound):
         await cluster.get(FINETUNERUN, "default", make.name())
+
+
+async def test_a_dry_run_says_what_is_wrong_and_keeps_nothing(cluster: Cluster, make: Maker) -> None:
+    found = await cluster.create(make.config_map(), dry_run=True)
+    assert found["data"] == {"key": "value"}
+    with pytest.raises(NotFound):
+        await cluster.get(CONFIGMAP, "default", make.name())
+    bad = make.config_map()
+    bad["metadata"]["labels"] = {"no key": "x"}
+    with pytest.raises(Invalid) as refusal:
+        await cluster.create(bad, dry_run=True)
+    assert (refusal.value.code, fields(refusal)) == (422, {"metadata.labels"})
+    await cluster.create(make.config_map())
+    with pytest.raises(AlreadyExists):
+        await cluster.create(make.config_map(), dry_run=True)
 
 
 async def test_rules_wait_for_a_well_formed_object(cluster: Cluster, make: Maker) -> None:
@@ -154,7 +176,7 @@ async def test_a_patch_merges(cluster: Cluster, make: Maker) -> None:
 
 
 async def test_a_patch_that_changes_nothing_is_no_change(cluster: Cluster, make: Maker) -> None:
-    before = await cluster.create(make.run())
+    before = await seen(cluster, make)
     for patch in (
         {},
         {"spec": {"dataset": {"uri": "tatsu-lab/alpaca"}}},
@@ -162,7 +184,7 @@ async def test_a_patch_that_changes_nothing_is_no_change(cluster: Cluster, make:
     ):
         after = await cluster.patch(FINETUNERUN, "default", make.name(), patch)
         assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
-    status = (await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": STARTED}))["metadata"]
+    status = before["metadata"]
     again = (await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": {"phase": "Training"}}))["metadata"]
     assert again["resourceVersion"] == status["resourceVersion"]
 
@@ -178,8 +200,8 @@ async def test_generation_counts_changes_of_spec(cluster: Cluster, make: Maker) 
 
 
 async def test_a_patch_cannot_write_status_or_what_the_server_keeps(cluster: Cluster, make: Maker) -> None:
-    before = await cluster.create(make.run())
-    patch = {"status": STARTED, "metadata": {"generation": 99, "creationTimestamp": "2001-01-01T00:00:00Z"}}
+    before = await seen(cluster, make)
+    patch = {"status": {"phase": "Succeeded"}, "metadata": {"generation": 99, "creationTimestamp": "2001-01-01T00:00:00Z"}}
     assert await cluster.patch(FINETUNERUN, "default", make.name(), patch) == before
 
 
@@ -211,7 +233,7 @@ async def test_identity_and_form_stay(cluster: Cluster, make: Maker, metadata: d
 
 
 async def test_unknown_fields_of_a_patch_are_dropped(cluster: Cluster, make: Maker) -> None:
-    before = await cluster.create(make.run())
+    before = await seen(cluster, make)
     assert await cluster.patch(FINETUNERUN, "default", make.name(), {"spec": {"unheard": 1}}) == before
 
 
@@ -231,13 +253,13 @@ async def test_status_is_written_alone(cluster: Cluster, make: Maker) -> None:
     before = await cluster.create(make.run())
     patch = {"status": {**STARTED, "round": 1}, "spec": {"suspend": True}, "metadata": {"labels": {"more": "x"}}}
     after = await cluster.patch_status(FINETUNERUN, "default", make.name(), patch)
-    assert after["status"] == {**STARTED, "round": 1}
+    assert after["status"] == {**UNOBSERVED, **STARTED, "round": 1}
     assert after["spec"] == before["spec"]
     assert after["metadata"].get("labels") == make.labels
     changed = await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": {"round": None, "rerunId": "2"}})
-    assert changed["status"] == {**STARTED, "rerunId": "2"}
+    assert changed["status"] == {**UNOBSERVED, **STARTED, "rerunId": "2"}
     removed = await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": None})
-    assert "status" not in removed
+    assert removed["status"] == UNOBSERVED
 
 
 async def test_status_is_judged(cluster: Cluster, make: Maker) -> None:

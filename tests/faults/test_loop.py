@@ -19,6 +19,7 @@ import pytest
 from finetune_contract.codec import encode
 from finetune_contract.result import Result, termination_message
 from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB
+from finetune_operator.core.naming import container_name
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings
@@ -112,11 +113,12 @@ async def finish_children(store: Store) -> None:
 
 
 async def _make_pod(store: Store, name: str, labels: dict[str, str], message: str) -> None:
+    container = container_name(labels["finetunerun.io/stage"])
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": f"{name}-0", "namespace": "team", "labels": labels},
-        "spec": {"containers": [{"name": "stage"}]},
+        "spec": {"containers": [{"name": container}]},
     }
     try:
         await store.create(pod)
@@ -124,7 +126,7 @@ async def _make_pod(store: Store, name: str, labels: dict[str, str], message: st
         return
     state = {"terminated": {"exitCode": 0, "message": message}}
     await store.patch_status(
-        POD, "team", f"{name}-0", {"status": {"phase": "Succeeded", "containerStatuses": [{"name": "stage", "state": state}]}}
+        POD, "team", f"{name}-0", {"status": {"phase": "Succeeded", "containerStatuses": [{"name": container, "state": state}]}}
     )
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.api.kinds import POD
-from finetune_operator.core.observation import PodReport
+from finetune_operator.api.kinds import CLAIM, POD
+from finetune_operator.core.pod_report import PodReport
 from finetune_operator.local.kubelet import ProcessKubelet
 from finetune_operator.local.pod_life import Node
 from finetune_operator.local.store import Store
@@ -153,8 +153,10 @@ async def test_a_pod_waits_for_its_configmap_and_its_claim(store: Store) -> None
     await store.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files", "namespace": "team"}})
     report = await eventually(lambda: _report(store), lambda report: bool(report.unschedulable))
     assert report.unschedulable == 'persistentvolumeclaim "shelf" not found'
-    await store.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "shelf", "namespace": "team"}})
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "shelf", "namespace": "team"}}
+    assert "status" not in await store.create(claim), "nothing has bound it"
     assert (await ended(store, "p"))["status"]["phase"] == "Succeeded"
+    assert (await store.get(CLAIM, "team", "shelf"))["status"] == {"phase": "Bound"}
 
 
 async def _report(store: Store) -> PodReport:

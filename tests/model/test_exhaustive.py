@@ -15,11 +15,16 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.api.status import UNOBSERVED
+from finetune_operator.core import release
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.core.run import Run
 from finetune_operator.core.stages import PROGRAMS
+from kstatus import kstatus
 from world import MINIMAL, World
 
+PHASES = ("Pending", "Preparing", "Training", "Evaluating", "Registering", "Succeeded", "Failed", "Rejected")
+"""In the order in which a run may have them; it ends in one of the last three."""
 LONGEST = 60
 """Rounds of reconcile-and-finish after which a run that has not ended counts as stuck."""
 
@@ -131,6 +136,32 @@ def violations(before: World, step: Step) -> Iterator[str]:
         yield "the run ended while a child was running"
 
 
+def misleading(before: World, world: World) -> Iterator[str]:
+    """What the status says that is not so: kstatus's result, a phase that goes back, a reason that belongs to an end."""
+    run, old = Run.parse(world.run), Run.parse(before.run)
+    found = kstatus({**world.run, "status": run.status or UNOBSERVED})
+    if found != _reconciled(world, run):
+        yield f"kstatus says {found}"
+    conditions = {entry["type"]: entry for entry in run.status.get("conditions") or ()}
+    if not run.ended and any(entry["reason"] == "Settled" for entry in conditions.values()):
+        yield "a run that has not ended is settled"
+    if conditions and {entry["observedGeneration"] for entry in conditions.values()} != {run.status["observedGeneration"]}:
+        yield "conditions and status are of different generations"
+    phases = [PHASES.index(one.status["phase"]) for one in (old, run) if one.status.get("phase", "Suspended") != "Suspended"]
+    if run.round == old.round and phases != sorted(phases):
+        yield f"the phase went back from {old.status['phase']} to {run.status['phase']}"
+
+
+def _reconciled(world: World, run: Run) -> str:
+    """What kstatus must say, from what is there and not from the conditions."""
+    if run.status.get("observedGeneration") != run.generation:
+        return "InProgress"
+    if run.ended:
+        return "Failed" if run.status.get("failure") or (run.status.get("gate") or {}).get("passed") is False else "Current"
+    intended = any(record.state == "Running" and record.reason != "Suspended" for record in run.stages.values())
+    return "Current" if run.spec.get("suspend") and not world.active() and not intended else "InProgress"
+
+
 def _lasting(run: Run) -> dict[str, Any]:
     return {key: value for key, value in run.status.items() if key not in ("conditions", "observedGeneration", "cleanedAt")}
 
@@ -159,7 +190,8 @@ def explore(start: World, budget: Budget) -> tuple[int, list[str], list[str]]:
         world, left, key = queue.popleft()
         for make in (passes, children_move, user_acts):
             for step in make(world, left):
-                broken += [f"{fault}: {way(key)} > {step.what}" for fault in violations(world, step)]
+                faults = (*violations(world, step), *misleading(world, step.world))
+                broken += [f"{fault}: {way(key)} > {step.what}" for fault in faults]
                 visit(step.world, step.budget, key, step.what)
         if key[0] not in ended:
             ended.add(key[0])
@@ -219,6 +251,14 @@ def test_a_run_with_a_gate_is_judged_once_and_registered_only_if_it_passes(score
     world = World.new({**MINIMAL, "gate": gate, "registry": {"onExisting": "Fail"}})
     world.scores = {"evaluation": score, "baseline": 2.0}
     _, broken, stuck = explore(world, Budget(faults=1, reruns=1))
+    assert not broken, broken[:3]
+    assert not stuck, stuck[:3]
+
+
+@pytest.mark.parametrize("budget", [Budget(faults=2), Budget(faults=1, failures=1)], ids=["faults", "failure"])
+def test_a_sidecar_that_never_ends_holds_no_run_and_outlives_none(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "SIDECAR_SECONDS", 0.0)  # no time passes here
+    _, broken, stuck = explore(World.new(MINIMAL, sidecars=True), budget)
     assert not broken, broken[:3]
     assert not stuck, stuck[:3]
 

@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from finetune_operator.api.crd import crd
-from finetune_operator.core.observation import Observed, PodReport, Termination, needs
+from finetune_operator.api.reasons import REASONS, resumes_alone
+from finetune_operator.core.observation import Observed, needs
 from finetune_operator.core.plan import plan
+from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.run import Run
 from finetune_operator.local.judge import Judge
+from kstatus import kstatus
+from model.test_exhaustive import PHASES
 from world import NOW, SETTINGS, World
 
 JUDGE = Judge(crd())
@@ -38,7 +42,7 @@ WORDS = st.sampled_from(
 REPORTS = st.builds(
     PodReport, name=st.sampled_from(["a", "b"]), rank=st.integers(0, 2), phase=st.sampled_from(["Pending", "Running", "Succeeded", "Failed"]),
     termination=st.none() | st.builds(Termination, CODES, st.sampled_from(["", "OOMKilled", "Error"]), st.text(max_size=30)),
-    waiting=WORDS, unschedulable=st.sampled_from(["", "no node", "pod has unbound immediate PersistentVolumeClaims", "Insufficient memory"]), rejected=WORDS, disrupted=st.booleans(), gone=st.booleans(),
+    waiting=WORDS, unschedulable=st.sampled_from(["", "no node", "pod has unbound immediate PersistentVolumeClaims", "Insufficient memory"]), rejected=WORDS, sidecar_runs=st.booleans(), disrupted=st.booleans(), gone=st.booleans(),
 )  # fmt: skip
 
 
@@ -60,6 +64,7 @@ class Life(RuleBasedStateMachine):
         self.world = World.new(spec, claim=claim)
         self.now = NOW
         self.deleted = 0
+        self.furthest = (0, 0)
 
     def carry_out(self, decision: Any, calls: int = 99) -> None:
         if calls > 0:
@@ -116,6 +121,28 @@ class Life(RuleBasedStateMachine):
     def status_is_valid(self) -> None:
         if hasattr(self, "world"):
             judged(self.world)
+
+    @invariant()
+    def status_does_not_mislead(self) -> None:
+        """Within a round the phase goes forward only, suspension apart; kstatus sees the end, a blocker and nothing else."""
+        if not hasattr(self, "world") or not self.world.run.get("status"):
+            return
+        run = Run.parse(self.world.run)
+        if run.status["phase"] != "Suspended":
+            reached = (run.round, PHASES.index(run.status["phase"]))
+            assert reached >= self.furthest, (self.furthest, reached)
+            self.furthest = reached
+        seen = {"generation": run.status["observedGeneration"]}
+        found, conditions = kstatus({**self.world.run, "metadata": seen}), {one["type"]: one for one in run.status["conditions"]}
+        if run.ended:
+            assert found == ("Current" if run.status["phase"] == "Succeeded" else "Failed")
+            return
+        assert "Settled" not in {one["reason"] for one in conditions.values()}
+        stalled = REASONS.get(conditions["Stalled"]["reason"]) if conditions["Stalled"]["status"] == "True" else None
+        if stalled is not None:
+            assert found == ("InProgress" if resumes_alone(stalled) else "Failed")
+        else:
+            assert found == ("Current" if conditions["Reconciling"]["reason"] == "Suspended" else "InProgress")
 
     @invariant()
     def children_are_ours_and_work_is_done_once(self) -> None:

@@ -43,7 +43,7 @@ def test_a_pipeline_of_one_s_own_around_the_programs(tmp_path: Path, tiny_model:
     assert (Path(told["model"]) / "model.safetensors").exists()
     assert told["metrics"]["holdout.bits_per_byte"] > 0
     again = run()
-    assert again.count("nothing to do") == 4
+    assert again.count("nothing to do") == 5
     assert json.loads(again.splitlines()[-1]) == told
 
 

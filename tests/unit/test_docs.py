@@ -111,7 +111,7 @@ def judge() -> Judge:
 def test_every_run_is_valid_and_every_block_is_yaml(page: Path, tmp_path: Path, judge: Judge) -> None:
     for document in documents(page, tmp_path):
         if document.kind == KIND and {"apiVersion", "spec"} & set(document.content):  # else it shows some of the metadata
-            assert judge_document(judge, document) == []
+            assert judge_document(judge, document, tmp_path) == []
 
 
 def test_the_guides_show_runs_that_a_cluster_would_start(tmp_path: Path) -> None:

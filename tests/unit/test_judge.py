@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from cel_expr_python import cel
 
+from finetune_operator.api.quantity import parse_quantity
 from finetune_operator.local.judge import CauseType, Judge, Problem, SchemaError
 from finetune_operator.local.judge.pattern import PatternError, compile_pattern
-from finetune_operator.local.judge.quantity import parse_quantity
 from finetune_operator.local.judge.rules import RuleSet, reach_of
 from finetune_operator.local.judge.schema import compile_schema
 from finetune_operator.local.judge.structure import StructureCheck, identical, is_date_time, prune
@@ -150,7 +150,7 @@ def test_quantities(text: str, value: Fraction) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "1 Gi", "1GB", "--1", "1e", "0x10", "1Gi\n", "٣"])
 def test_no_quantities(text: str) -> None:
-    with pytest.raises(ValueError, match="is no quantity"):
+    with pytest.raises(ValueError, match="is not a quantity"):
         parse_quantity(text)
 
 
@@ -158,7 +158,7 @@ def test_a_rule_that_meets_no_quantity_fails() -> None:
     schema = {"type": "string", "x-kubernetes-validations": [{"rule": "quantity(self).compareTo(quantity('1Gi')) >= 0"}]}
     assert said(schema, "1024Mi") == []
     assert said(schema, "1G") != []
-    assert "is no quantity" in said(schema, "much")[0]
+    assert "is not a quantity" in said(schema, "much")[0]
 
 
 PATTERNS = [

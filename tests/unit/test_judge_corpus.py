@@ -12,6 +12,7 @@ import yaml
 from corpus_cases import Case, cases
 from crdlint import DEFINITION, Verdict, needs_go, verdicts
 from finetune_operator.local.judge import Judge, Problem
+from reports.resources import RESOURCES, manifest
 
 CASES = cases()
 MUTATIONS = 1500
@@ -83,7 +84,9 @@ def test_every_rule_refuses_something(judge: Judge) -> None:
 
     definition = yaml.safe_load(DEFINITION.read_text(encoding="utf-8"))
     gather(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
-    assert rules - {problem.detail for case in CASES for problem in judged(judge, case)} == set()
+    problems = [problem for case in CASES for problem in judged(judge, case)]
+    problems += [problem for report in RESOURCES for problem in judge.create(manifest(report))]
+    assert rules - {problem.detail for problem in problems} == set()
 
 
 def _agree(problems: list[Problem], server: Verdict) -> bool:

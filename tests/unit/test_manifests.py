@@ -11,7 +11,7 @@ import yaml
 
 from finetune_operator import __version__
 from finetune_operator.api.reasons import CONTROL_REASONS
-from finetune_operator.api.status import Phase
+from finetune_operator.api.status import ConditionType, Phase
 from finetune_operator.core.resolve import Refusal, resolve
 from finetune_operator.core.stages import RERUN_FROM
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
@@ -56,10 +56,10 @@ def test_alerts_speak_of_metrics_reasons_and_phases_that_there_are() -> None:
     assert set(re.findall(r'phase="(\w+)"', expressions)) <= set(get_args(Phase))
 
 
-def test_argo_cd_waits_for_reasons_that_there_are_and_reruns_stages_that_there_are() -> None:
+def test_argo_cd_reads_conditions_that_there_are_no_reason_and_reruns_stages_that_there_are() -> None:
     script = (MANIFESTS / "argocd/component/health.lua").read_text()
-    (table,) = re.findall(r"waits_for_room = \{(.*)\}", script)
-    assert set(re.findall(r"(\w+) = true", table)) <= set(CONTROL_REASONS)
+    assert set(re.findall(r'(?:holds\(|conditions\[)"(\w+)"', script)) <= set(get_args(ConditionType))
+    assert not [reason for reason in CONTROL_REASONS if reason in script]
     (stages,) = re.findall(r"stages = \{(.*)\}", (MANIFESTS / "argocd/component/actions.yaml").read_text())
     assert set(re.findall(r"(\w+) = 1", stages)) == set(RERUN_FROM)
 

@@ -22,7 +22,7 @@ def main() -> int:
     workspace, layout = Path(os.environ["FINETUNE_WORKSPACE"]), document.run.layout
     model = workspace / (layout.final_model if inputs.subject == "final" else layout.base_model)
     digest = json.loads((model / ".finetune.json").read_bytes())["digest"]
-    rows = [json.loads(line) for line in (workspace / layout.eval_data).read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (workspace / layout.eval_data).read_bytes().split(b"\n") if line]
     answers = [row["messages"][-1]["content"] for row in rows][: inputs.limit]
     if not answers:
         return end(document, "Failed", reasons.NOTHING_TO_EVALUATE.name, "There is no held-out row to measure with.")

@@ -12,12 +12,13 @@ from finetune_contract import reasons
 from finetune_contract.documents import Scalar
 from finetune_stages.kit import Context, StageError
 from finetune_stages.kit.workspace import file_sha256
+from finetune_stages.sources.json_lines import JsonLines, open_rows
 from finetune_stages.sources.local import require_file
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
 
+from .compressed import unpacked
 from .hub import HubDataset, open_hub_rows, resolve
-from .json_lines import JsonLines, open_rows
 from .wanted import Wanted
 from .web import download
 
@@ -27,10 +28,11 @@ Choose = Callable[[int], Sequence[int]]
 
 @dataclass(frozen=True)
 class Opened:
-    """The chosen rows, and how many there are in all."""
+    """The chosen rows, how many there are in all, and sentences on what is left out of them."""
 
     rows: JsonLines
     total: int
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -65,11 +67,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FileSource:
-    """A file with JSON Lines or a JSON array.
+    """A file with JSON Lines or a JSON array, compressed or not.
 
     Attributes:
         before: the file as it was before its digest was taken.
-        lines: where an array is written as lines.
+        lines: where an array is written as lines; beside it a compressed file is unpacked.
         noted: see :class:`Source`.
     """
 
@@ -84,13 +86,19 @@ class FileSource:
 
     def open(self, choose: Choose) -> Opened:
         """See :class:`Source`."""
-        meter = Meter(self.context, f"finding the rows of {self.name}", self.before.st_size, 50, 60)
-        rows = open_rows(self.path, self.name, self.lines, meter)
+        unpacking = Meter(self.context, f"unpacking {self.name}", high=0)
+        path = unpacked(self.path, self.name, self.lines.with_suffix(".unpacked"), unpacking)
+        meter = Meter(self.context, f"finding the rows of {self.name}", path.stat().st_size, 50, 60)
+        rows = open_rows(path, self.name, self.lines, meter)
         return Opened(rows.select(choose(len(rows))), len(rows))
 
     def require_unchanged(self) -> None:
         """See :class:`Source`."""
-        before, now = self.before, self.path.stat()
+        before = self.before
+        try:
+            now = self.path.stat()
+        except FileNotFoundError as error:
+            raise StageError(reasons.DATASET_CHANGED, f"{self.name}: was removed while it was read; put it back.") from error
         if (now.st_size, now.st_mtime_ns, now.st_ino) != (before.st_size, before.st_mtime_ns, before.st_ino):
             raise StageError(
                 reasons.DATASET_CHANGED, f"{self.name} was changed while it was read; start again when nobody writes to it."
@@ -127,7 +135,8 @@ class HubSource:
 
     def open(self, choose: Choose) -> Opened:
         """See :class:`Source`."""
-        return Opened(*open_hub_rows(self.dataset, choose, self.context, self.scratch))
+        found = open_hub_rows(self.dataset, choose, self.context, self.scratch)
+        return Opened(found.rows, found.total, found.notes)
 
     def require_unchanged(self) -> None:
         """See :class:`Source`."""

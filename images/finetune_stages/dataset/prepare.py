@@ -10,21 +10,22 @@ from finetune_contract.codec import digest
 from finetune_contract.documents import DatasetInputs, Scalar
 from finetune_contract.result import DatasetOutputs
 from finetune_contract.workspace import CACHE_DATASETS
-from finetune_stages.kit import Context, Finished, Seal, StageError, seal_directory
+from finetune_stages.kit import Context, Finished, Seal, StageError, read_seal, seal_directory
 from finetune_stages.kit.workspace import copy_or_link_file
 from finetune_stages.sources.cache import intact_entry, keep_entry
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
+from finetune_stages.sources.json_lines import JsonLines, write_places, write_rows
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import Checked, check_rows
-from .fetch import Source, find_source
-from .json_lines import JsonLines, write_rows
+from .fetch import Opened, Source, find_source
 from .split import subset, train_and_eval
 from .unchanged import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
 from .wanted import wanted_sources
 
 TRAIN, EVAL = "train.jsonl", "eval.jsonl"
+TRAIN_PLACES, EVAL_PLACES = "train.places.npy", "eval.places.npy"
 
 
 def prepare(context: Context) -> Finished:
@@ -44,12 +45,18 @@ def prepare(context: Context) -> Finished:
         if seal is None:
             prepared = scratch / "prepared"
             seal = _prepare(prepared, inputs, sources, context)
-        _publish(prepared, scratch / "datasets", seal, context)
+        seal = _publish(prepared, scratch / "datasets", replace(seal, note=seal.note | _names(sources)), context)
         if prepared != entry:
             keep_entry(prepared, entry)
     finished = _finished(seal, sources[0], reused=prepared == entry)
-    place = str(entry.relative_to(context.workspace))
-    return replace(finished, depends_on=_noted(sources), cached={DATASETS: place})
+    # An entry that was prepared from equal files elsewhere names those files; a later run may not take it for this one's data.
+    cached = {DATASETS: str(entry.relative_to(context.workspace))} if read_seal(entry) == seal else {}
+    return replace(finished, depends_on=_noted(sources), cached=cached)
+
+
+def _names(sources: list[Source]) -> dict[str, Scalar]:
+    """How messages name the source of the rows to train on and that of the held-out rows."""
+    return {"source": sources[0].name, "evalSource": sources[-1].name}
 
 
 def _require_sane(inputs: DatasetInputs) -> None:
@@ -80,56 +87,65 @@ def _noted(sources: list[Source]) -> dict[str, Scalar] | None:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The rows to train on, the rows held out, and what was left out of them."""
+    """The rows to train on, the rows held out, what was left out of them, and what else the user must see."""
 
     train: JsonLines
     held_out: JsonLines
     dropped: int
     examples: str
+    notes: tuple[str, ...]
 
 
 def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context: Context) -> Seal:
     """Check, split and write all rows into ``target``, sealed."""
     opened = sources[0].open(lambda total: subset(total, inputs))
-    checked = _check(opened.rows, sources[0], inputs, context)
+    checked = _check(opened, sources[0], inputs, context)
     parts = _held_out_from(checked, inputs) if len(sources) == 1 else _held_out_beside(checked, sources[1], inputs, context)
     target.mkdir()
     meter = Meter(context, "writing rows", len(parts.train) + len(parts.held_out), 90, 99, rows=True)
     write_rows(target / TRAIN, parts.train, meter)
     write_rows(target / EVAL, parts.held_out, meter)
+    write_places(target / TRAIN_PLACES, parts.train)
+    write_places(target / EVAL_PLACES, parts.held_out)
     for source in sources:
         source.require_unchanged()
     return seal_directory(
         target,
         {
             "trainRows": len(parts.train), "evalRows": len(parts.held_out), "sourceRows": opened.total,
-            "droppedRows": parts.dropped, "dropped": parts.examples,
+            "droppedRows": parts.dropped, "dropped": parts.examples, **_names(sources),
+            "warnings": "\n".join(parts.notes),
         },
     )  # fmt: skip
 
 
-def _check(rows: JsonLines, source: Source, inputs: DatasetInputs, context: Context) -> Checked:
-    return check_rows(rows, source.name, inputs, Meter(context, f"checking rows of {source.name}", len(rows), 60, 90, rows=True))
+def _check(opened: Opened, source: Source, inputs: DatasetInputs, context: Context) -> Checked:
+    rows = opened.rows
+    meter = Meter(context, f"checking rows of {source.name}", len(rows), 60, 90, rows=True)
+    checked = check_rows(rows, source.name, inputs, meter)
+    return replace(checked, notes=(*opened.notes, *checked.notes))
 
 
 def _held_out_from(checked: Checked, inputs: DatasetInputs) -> _Parts:
     train, held_out = train_and_eval(len(checked.rows), inputs.train_split, inputs.seed)
-    return _Parts(checked.rows.select(train), checked.rows.select(held_out), checked.dropped, checked.examples)
+    return _Parts(checked.rows.select(train), checked.rows.select(held_out), checked.dropped, checked.examples, checked.notes)
 
 
 def _held_out_beside(checked: Checked, source: Source, inputs: DatasetInputs, context: Context) -> _Parts:
     """Everything is trained on; what is held out comes from a source of its own, whole."""
-    held_out = _check(source.open(range).rows, source, inputs, context)
+    held_out = _check(source.open(range), source, inputs, context)
     examples = "; ".join(filter(None, (checked.examples, held_out.examples)))
-    return _Parts(checked.rows, held_out.rows, checked.dropped + held_out.dropped, examples)
+    dropped, notes = checked.dropped + held_out.dropped, checked.notes + held_out.notes
+    return _Parts(checked.rows, held_out.rows, dropped, examples, notes)
 
 
-def _publish(prepared: Path, target: Path, seal: Seal, context: Context) -> None:
+def _publish(prepared: Path, target: Path, seal: Seal, context: Context) -> Seal:
     """Hand the prepared files to the run: links where the volume can, so that many runs hold the data once."""
     for name in seal.files:
         copy_or_link_file(prepared / name, target / name)
-    seal_directory(target, seal.note)
+    published = seal_directory(target, seal.note)
     context.publish(target, context.layout.datasets)
+    return published
 
 
 def _finished(seal: Seal, source: Source, reused: bool) -> Finished:
@@ -139,9 +155,11 @@ def _finished(seal: Seal, source: Source, reused: bool) -> Finished:
         digest=seal.digest, train_rows=train, eval_rows=held_out, source_digest=source.digest, source_rows=int(note["sourceRows"]),
         dropped_rows=dropped, revision=source.revision,
     )  # fmt: skip
-    size = sum(file.size for file in seal.files.values())
+    size = sum(seal.files[name].size for name in (TRAIN, EVAL))
     message = f"{train:,} rows to train on, {held_out:,} held out, of {outputs.source_rows:,} in {source.name}"
     if dropped:
         message += f"; {dropped:,} left out as bad: {note['dropped']}"
     metrics = {"train_rows": train, "eval_rows": held_out, "dropped_rows": dropped, "bytes": size}
-    return Finished(outputs, {name: float(value) for name, value in metrics.items()}, message=message, reused=reused)
+    warnings = tuple(filter(None, str(note["warnings"]).split("\n")))
+    metrics_of_run = {name: float(value) for name, value in metrics.items()}
+    return Finished(outputs, metrics_of_run, message=message, warnings=warnings, reused=reused)

@@ -1,12 +1,7 @@
 """Chat rows as an lm-eval task, the held-out ones and those of a user's own files: how well the model predicts every answer, given what stands before it.
 
-What is scored
-    The text of each answer of the assistant, without white space at either end, as the model's own chat template renders it:
-    the conversation up to and including the answer, system messages and all (``systemInstruction`` is for tasks). The
-    template's own tokens are read but never scored, the one that ends a turn neither, so that models with different templates
-    and tokenizers can be compared. A token that carries characters of the answer and of the template counts as the answer's.
-    An answer that the template rewrites (the thoughts of a reasoning model) is scored as it stands in the rendered text, from
-    where the model would begin to write; one that it shortens, as far as it is rendered.
+What is scored, and in which text, is decided by stage *tokenization* (:mod:`finetune_stages.chat.passages`), with the prompt that training
+renders. ``systemInstruction`` is for tasks. A token that carries characters of the answer and of the template counts as the answer's.
 
 ``bits_per_byte``
     Bits that the model needs for all answers together, per byte of their UTF-8 text: ``sum(-log2 P) / sum(bytes)``.
@@ -18,37 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import bits_per_byte, weighted_mean
 from lm_eval.api.task import Task
 from lm_eval.config.task import TaskConfig
 from lm_eval.filters import build_filter_ensemble
 
-from finetune_contract import reasons
-from finetune_stages.kit import StageError
-from finetune_stages.kit.fault import first_line
-
-from .rows import Row, is_answer
+from .passages import Row, answers
 
 REQUEST = "answer_loglikelihood"
 """The kind of request that the task makes, and the name of the model's method that answers it."""
-
-_END = "\N{END OF TEXT}answer-ends-here\N{END OF TEXT}"
-
-Render = Callable[..., str]
-"""A tokenizer's ``apply_chat_template``."""
-
-
-@dataclass(frozen=True)
-class Passage:
-    """A rendered conversation and where its answers lie: half-open ranges of characters."""
-
-    text: str
-    answers: tuple[tuple[int, int], ...]
 
 
 class AnswerScore(NamedTuple):
@@ -59,58 +35,18 @@ class AnswerScore(NamedTuple):
     size: int
 
 
-def passages(messages: Sequence[dict[str, Any]], render: Render) -> list[Passage]:
-    """A conversation in as few texts as its answers can be read from.
-
-    Most templates render the beginning of a conversation the same, however it goes on: one text holds all answers. Where a
-    template does not (reasoning models drop earlier thoughts), an answer gets a text that ends with it.
-
-    Raises:
-        ValueError: an answer is not found in what the template makes of it.
-        jinja2.TemplateError: the template refuses the conversation.
-    """
-    found: list[tuple[str, list[tuple[int, int]]]] = []
-    for number in reversed(range(len(messages))):
-        if not is_answer(messages[number]):
-            continue
-        text, start = _until_answer(messages[: number + 1], render)
-        for longer, answers in found:
-            if longer.startswith(text):
-                answers.append((start, len(text)))
-                break
-        else:
-            found.append((text, [(start, len(text))]))
-    return [Passage(text, tuple(reversed(answers))) for text, answers in reversed(found)]
-
-
-def _until_answer(messages: Sequence[dict[str, Any]], render: Render) -> tuple[str, int]:
-    """The conversation rendered up to the end of its last message, and where the text of that message begins."""
-    *before, last = messages
-    answer = last["content"].strip()
-    text, end, _ = render([*before, {**last, "content": answer + _END}], tokenize=False).partition(_END)
-    if end and text.endswith(answer):
-        return text, len(text) - len(answer)
-    prompt = render(before, tokenize=False, add_generation_prompt=True)
-    if end and text.startswith(prompt) and len(text) > len(prompt):
-        return text, len(prompt)
-    kept = next((answer[cut:] for cut in range(1, len(answer)) if text.endswith(answer[cut:])), "").lstrip()
-    if end and kept:
-        return text, len(text) - len(kept)
-    raise ValueError(f"the model's chat template does not render the answer {answer[:60]!r}")
-
-
 class ChatRows(Task):  # type: ignore[misc]
     """The task; one document is one row."""
 
     VERSION = 1
     OUTPUT_TYPE = REQUEST
 
-    def __init__(self, name: str, rows: Sequence[Row], render: Render) -> None:
-        """``rows`` as :func:`.rows.read_rows` returns them."""
+    def __init__(self, name: str, rows: Sequence[Row]) -> None:
+        """``rows`` as :func:`.passages.read_passages` returns them."""
         self._config = TaskConfig(task=name, output_type=REQUEST, num_fewshot=0, metadata={"version": self.VERSION})
         self._filters = [build_filter_ensemble("none", [["take_first", None]])]
         self._instances = None
-        self._rows, self._render = rows, render
+        self._rows = rows
         self.scored: list[tuple[float, int, int]] = []
 
     def has_training_docs(self) -> bool:
@@ -135,27 +71,17 @@ class ChatRows(Task):  # type: ignore[misc]
 
     def doc_to_target(self, doc: Row) -> list[str]:
         """The answers."""
-        return [message["content"] for message in doc["messages"] if is_answer(message)]
+        return answers(doc)
 
     def fewshot_context(self, _doc: Row, **_settings: Any) -> str:
         """Nothing: a conversation is its own context, with its own system message."""
         return ""
 
     def construct_requests(self, doc: Row, *, metadata: tuple[str, int, int], **_settings: Any) -> list[Instance]:
-        """One request a passage. ``metadata``: name of the task, number of the row, how often to ask.
-
-        Raises:
-            StageError: ``BadRow``: the chat template refuses the row.
-        """
-        try:
-            found = passages(doc["messages"], self._render)
-        except (TemplateError, ValueError, TypeError, KeyError) as error:
-            raise StageError(
-                reasons.BAD_ROW,
-                f"Row {metadata[1] + 1} of {metadata[0]}: the model's chat template refuses it: {first_line(error)}",
-            ) from error
+        """One request a passage. ``metadata``: name of the task, number of the row, how often to ask."""
+        found = [(passage["text"], tuple(map(tuple, passage["answers"]))) for passage in doc["passages"]]
         return [
-            Instance(request_type=REQUEST, doc=doc, arguments=(passage.text, passage.answers), idx=number, metadata=metadata)
+            Instance(request_type=REQUEST, doc=doc, arguments=passage, idx=number, metadata=metadata)
             for number, passage in enumerate(found)
         ]
 

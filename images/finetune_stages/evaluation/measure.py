@@ -19,14 +19,17 @@ from lm_eval.utils import setup_logging
 from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs
 from finetune_contract.progress import Progress
+from finetune_contract.workspace import HOLDOUT
 from finetune_stages.kit import Context, StageError
 from finetune_stages.kit.fault import classify, first_line
+from finetune_stages.sources.task_files import Definition
 
 from .chat_task import ChatRows
-from .rows import HOLDOUT, Row
+from .fewshot import check_examples
+from .metric_names import check_names, leaves
+from .passages import Row
 from .scorer import Scorer, load_scorer
 from .scorer import __file__ as scorer_file
-from .task_files import Definition
 from .tasks import build_tasks, task_fault
 
 BOOTSTRAP_ITERATIONS = 1000
@@ -43,6 +46,7 @@ class Measured:
         tasks: what was measured: the held-out rows and the tasks that were asked for.
         rows: held-out rows that were scored.
         seconds: how long reading the tasks, loading the model and asking took.
+        warnings: sentences for the user.
     """
 
     results: dict[str, Any]
@@ -50,6 +54,7 @@ class Measured:
     tasks: tuple[str, ...]
     rows: int
     seconds: dict[str, float]
+    warnings: tuple[str, ...] = ()
 
 
 class Watch(CacheHook):  # type: ignore[misc]
@@ -87,19 +92,21 @@ def measure(
     tasks in ``inputs``, whose ``definitions`` (and those of their members) were found.
 
     Raises:
-        StageError: see :func:`build_tasks`, :func:`load_scorer` and ChatRows; ``ChatTemplateMissing``.
+        StageError: see :func:`build_tasks` and :func:`load_scorer`.
     """
     _log_at(inputs.verbosity)
     times = [time.monotonic()]
     context.report(Progress(percent=0, note="reading the tasks' data"), force=True)
     manager = TaskManager(include_defaults=False)
     tasks = build_tasks([name for name in inputs.tasks if name not in rows], definitions, manager)
+    check_names(tasks, rows)
+    warnings = check_examples(leaves(tasks)[0], inputs)
     times.append(time.monotonic())
     context.report(Progress(percent=0, note="loading the model"), force=True)
     watch = Watch(context)
     scorer = load_scorer(model, inputs, watch.report)
     scorer.set_cache_hook(watch)
-    chats = _chats(rows, scorer, model)
+    chats = [ChatRows(name, found) for name, found in rows.items()]
     watch.tasks = manager.load([*chats, *tasks])["tasks"].values()
     times.append(time.monotonic())
     results = _ask(scorer, [*chats, *tasks], manager, inputs)
@@ -114,22 +121,13 @@ def measure(
     samples = results.pop("samples", None) or {}
     names = tuple(dict.fromkeys([*rows, *inputs.tasks]))
     held_out = sum(len(task.scored) for task in chats if task.task_name == HOLDOUT)
-    return Measured(results, samples, names, held_out, seconds)
+    return Measured(results, samples, names, held_out, seconds, warnings)
 
 
 def _log_at(verbosity: str) -> None:
     if verbosity.upper() not in logging.getLevelNamesMapping():
         raise StageError(reasons.BAD_EVALUATION_VALUE, f"evaluation.verbosity: {verbosity!r} is no level; INFO is one.")
     setup_logging(verbosity.upper())
-
-
-def _chats(rows: Mapping[str, Sequence[Row]], scorer: Scorer, model: Path) -> list[ChatRows]:
-    if rows and not scorer.tokenizer.chat_template:
-        raise StageError(
-            reasons.CHAT_TEMPLATE_MISSING,
-            f"The tokenizer at {model} has no chat template to put chat rows into: {reasons.CHAT_TEMPLATE_MISSING.remedy}",
-        )
-    return [ChatRows(name, found, scorer.tokenizer.apply_chat_template) for name, found in rows.items()]
 
 
 def _ask(scorer: Scorer, tasks: list[Any], manager: TaskManager, inputs: EvaluationInputs) -> dict[str, Any]:
@@ -155,6 +153,27 @@ def _ask(scorer: Scorer, tasks: list[Any], manager: TaskManager, inputs: Evaluat
                 reasons.GPU_OUT_OF_MEMORY,
                 f"The GPU's memory was not enough for batches of {inputs.batch_size}: lower evaluation.batchSize ({first_line(error)})",
             ) from error
-        if any(frame.filename == scorer_file for frame in traceback.extract_tb(error.__traceback__)):
+        frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        if (
+            generation
+            and isinstance(error, (ValueError, TypeError))
+            and any("/transformers/generation/" in name for name in frames)
+        ):
+            raise StageError(
+                reasons.BAD_EVALUATION_VALUE,
+                f"evaluation.generation ({', '.join(generation)}): the model rejects it ({first_line(error)}); correct it.",
+            ) from error
+        if scorer_file in frames:
             raise
-        raise task_fault(error, f"evaluation.tasks ({', '.join(inputs.tasks)})") from error
+        raise task_fault(error, _asked(error, inputs)) from error
+
+
+def _asked(error: Exception, inputs: EvaluationInputs) -> str:
+    """The task, and its document, at which lm-eval was when it raised ``error``, as far as its own variables tell."""
+    task = document = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        found = next((each for each in (frame.f_locals.get("self"), frame.f_locals.get("task")) if isinstance(each, Task)), None)
+        task, document = found or task, frame.f_locals.get("doc_id", document)
+    if task is None:
+        return f"evaluation.tasks ({', '.join(inputs.tasks)})"
+    return f"Task {task.task_name}" + (f", document {document + 1}" if isinstance(document, int) else "")

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 from finetune_contract import reasons
 from finetune_contract.codec import digest
 from finetune_contract.documents import EvaluationInputs, Scalar
-from finetune_contract.workspace import TASKS
+from finetune_stages.chat.task_rows import own_roots
 from finetune_stages.kit import Context, Seal, StageError, read_seal
 from finetune_stages.kit.workspace import file_sha256
 
-if TYPE_CHECKING:
-    from .task_files import Definition, TaskFiles
+from .passages import chat_tasks
 
-TASK_FILES_VARIABLE = "FINETUNE_TASK_FILES"
-"""Environment variable with the directory that a user's own task files are mounted at."""
-MEASURING = 1
+if TYPE_CHECKING:
+    from finetune_stages.sources.task_files import Definition, TaskFiles
+
+MEASURING = 2
 """Version of how is measured: a new one makes the scores of the old one useless for other runs, as they should be."""
 _LOADERS = ("json", "csv", "text", "parquet", "arrow")
 """Values of ``dataset_path`` that stand for files which the task names."""
@@ -49,37 +49,16 @@ def depends_on(context: Context, inputs: EvaluationInputs, model: Seal) -> dict[
     Raises:
         StageError: ``EngineMissing``, or a task that cannot be found.
     """
-    held_out = context.path(context.layout.eval_data)
-    chats = chat_files(context, inputs)
-    tasks = ""
-    if len(chats) < len(set(inputs.tasks)) and any(next(root.rglob("*.yaml"), None) for root in own_roots(context, inputs)):
+    chats = chat_tasks(context, inputs)
+    roots, tasks = own_roots(context, inputs.task_files), ""
+    if set(inputs.tasks) - chats.keys() and any(next(root.rglob("*.yaml"), None) for root in roots):
         tasks = _own_tasks(context, find_definitions(context, inputs))
         if not tasks:
             return None
     return {
         "measuring": MEASURING, "lmEval": _lm_eval(), "gpu": any(Path("/dev").glob("nvidia[0-9]*")), "model": model.digest,
-        "rows": file_sha256(held_out) if inputs.holdout and held_out.exists() else "", "tasks": tasks,
-        **{f"chat/{name}": file_sha256(path) for name, path in chats.items()},
+        "tasks": tasks, **{f"chat/{name}": file_sha256(path) for name, path in chats.items()},
     }  # fmt: skip
-
-
-def chat_files(context: Context, inputs: EvaluationInputs) -> dict[str, Path]:
-    """The tasks in ``inputs`` that are files of chat rows, ``<name>.jsonl`` among a user's task files.
-
-    They are scored as the held-out rows are. A YAML file there that defines the name comes first: the rows are its data, then.
-    """
-    roots = own_roots(context, inputs)
-    found = {
-        name: next(path for root in roots if (path := root / f"{name}.jsonl").is_file())
-        for name in inputs.tasks
-        if any((root / f"{name}.jsonl").is_file() for root in roots)
-    }
-    if not found:
-        return {}
-    from .task_files import TaskFiles
-
-    defined = TaskFiles(roots).names
-    return {name: path for name, path in found.items() if name not in defined}
 
 
 def find_definitions(context: Context, inputs: EvaluationInputs) -> list[Definition]:
@@ -88,31 +67,16 @@ def find_definitions(context: Context, inputs: EvaluationInputs) -> list[Definit
     Raises:
         StageError: ``TaskNotFound``, ``TaskInvalid``, ``EngineMissing``.
     """
-    chats = chat_files(context, inputs)
+    chats = chat_tasks(context, inputs)
     names = [name for name in inputs.tasks if name not in chats]
-    return _task_files(tuple(own_roots(context, inputs))).find(names) if names else []
+    return _task_files(tuple(own_roots(context, inputs.task_files))).find(names) if names else []
 
 
 @cache
 def _task_files(roots: tuple[Path, ...]) -> TaskFiles:
-    from .task_files import TaskFiles, builtin_tasks
+    from finetune_stages.sources.task_files import TaskFiles, builtin_tasks
 
     return TaskFiles([*roots, builtin_tasks()])
-
-
-def own_roots(context: Context, inputs: EvaluationInputs) -> list[Path]:
-    """The directories of a user's own task files, the first to look in first.
-
-    Raises:
-        StageError: ``TaskNotFound``: the ConfigMap of task files is not mounted.
-    """
-    mounted = os.environ.get(TASK_FILES_VARIABLE) if inputs.task_files else None
-    if inputs.task_files and not (mounted and Path(mounted).is_dir()):
-        raise StageError(
-            reasons.TASK_NOT_FOUND,
-            f"{TASK_FILES_VARIABLE} names no directory: mount the ConfigMap of evaluation.taskFiles there.",
-        )
-    return [*([Path(mounted)] if mounted else []), context.path(TASKS)]
 
 
 def model_directory(context: Context, inputs: EvaluationInputs) -> Path:
@@ -150,7 +114,7 @@ def _lm_eval() -> str:
 
 def _own_tasks(context: Context, definitions: Iterable[Definition]) -> str:
     """A digest of a user's tasks and their data; empty where one of them runs code of its own or reads what is no file."""
-    from .task_files import builtin_tasks
+    from finetune_stages.sources.task_files import builtin_tasks
 
     builtin = builtin_tasks()
     found = []
@@ -176,13 +140,24 @@ def _data(context: Context, config: Mapping[str, Any]) -> Iterator[str]:
             return
     elif "group" in config:
         return
-    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    files = data_files(config)
     if config.get("dataset_path") not in _LOADERS or not files:
         yield ""
         return
-    for name in texts(files):
+    for name in files:
         path = context.workspace / name
-        yield file_sha256(path) if path.is_file() else ""
+        try:
+            yield file_sha256(path) if path.is_file() else ""
+        except PermissionError as error:
+            raise StageError(
+                reasons.TASK_INVALID, f"evaluation.tasks: user {os.getuid()} may not read {path}; change its mode or owner."
+            ) from error
+
+
+def data_files(config: Mapping[str, Any]) -> list[str]:
+    """The files that a task's definition names as its data."""
+    wish = config.get("dataset_kwargs")
+    return texts(wish.get("data_files")) if isinstance(wish, Mapping) else []
 
 
 def texts(value: Any) -> list[str]:

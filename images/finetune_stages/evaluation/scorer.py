@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs, Scalar
 from finetune_stages.kit import StageError, quick_imports
 from finetune_stages.kit.fault import causes, classify, first_line
+from finetune_stages.sources.positions import hard_positions
 
 from .chat_task import AnswerScore
 
@@ -29,7 +31,11 @@ LARGEST_BATCH = 64
 GENERATION_BATCH = 16
 """Texts that are continued at the same time on a processor."""
 
-_OURS = ("pretrained", "tokenizer", "peft", "delta", "device", "batch_size", "max_batch_size", "trust_remote_code")
+_OURS = (
+    "pretrained", "tokenizer", "peft", "delta", "device", "batch_size", "max_batch_size", "trust_remote_code", "backend", "revision",
+    "subfolder", "gguf_file", "autogptq", "gptqmodel", "output_loading_info",
+)  # fmt: skip
+"""Arguments of lm-eval's backend that decide which model is measured, or where: they are set here."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,35 @@ class Window:
 
 class Scorer(HFLM):  # type: ignore[misc]
     """A model that answers lm-eval's requests and those of :class:`.holdout.Holdout`."""
+
+    _model: Any
+
+    def _create_model(self, *args: Any, **options: Any) -> None:
+        """Load the model as ``from_pretrained`` does, and keep it so.
+
+        lm-eval ties the weights once more after loading, by the configuration alone: an output layer of its own, which
+        ``from_pretrained`` keeps whatever the configuration says, would be replaced by the embeddings.
+
+        Raises:
+            StageError: ``ModelIncomplete``: the files lack weights, so that those are random numbers.
+        """
+        super()._create_model(*args, output_loading_info=True, **options)
+        self._model, report = self._model
+        missing = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
+        if missing:
+            raise StageError(
+                reasons.MODEL_INCOMPLETE,
+                f"{self._model.name_or_path}: the files have no weights for {', '.join(missing[:3])}; use a model for text generation"
+                " with all its files.",
+            )
+        self._model.tie_weights = partial(self._model.tie_weights, recompute_mapping=False)
+
+    @cached_property
+    def max_length(self) -> int:
+        """Tokens of the longest sequence: lm-eval's answer, which a limit of the positions may lower."""
+        limit: int | None = hard_positions(self.config.to_dict())
+        length = int(super().max_length)
+        return length if limit is None else min(length, limit)
 
     def answer_loglikelihood(self, requests: Sequence[Instance]) -> list[list[AnswerScore]]:
         """How probable the answers in each passage are: one forward pass reads all answers of a conversation.
@@ -188,7 +223,7 @@ def batch_sizes(lengths: Sequence[int], tokens: int = TOKENS_PER_BATCH, largest:
 
 
 def load_scorer(model: Path, inputs: EvaluationInputs, on_forward: Callable[[], object]) -> Scorer:
-    """The model, on a GPU in bfloat16 where there is one, else on the processor in float32 (``model_args`` may say otherwise).
+    """The model, in bfloat16 on a GPU that computes in it, else in float32 (``model_args`` may say otherwise).
 
     Raises:
         StageError: ``BadEvaluationValue``, ``RemoteCode``, ``ModelIncomplete``, ``ModelCorrupt``.
@@ -197,12 +232,12 @@ def load_scorer(model: Path, inputs: EvaluationInputs, on_forward: Callable[[], 
     if taken:
         raise StageError(reasons.BAD_EVALUATION_VALUE, f"evaluation.modelArgs: {taken[0]} is not the user's to set; remove it.")
     gpu = torch.cuda.is_available()
-    arguments: dict[str, Scalar] = {"dtype": _gpu_dtype() if gpu else "float32", **inputs.model_args}
+    arguments: dict[str, Scalar] = {"dtype": _dtype(), **inputs.model_args}
     try:
         with quick_imports():  # transformers imports a model's class with the first model; this one stays to the end
             scorer = Scorer(
-                str(model), device="cuda" if gpu else "cpu", batch_size=inputs.batch_size, trust_remote_code=inputs.trust_remote_code,
-                **arguments,
+                str(model), device="cuda" if gpu else "cpu", backend="causal", batch_size=inputs.batch_size,
+                trust_remote_code=inputs.trust_remote_code, **arguments,
             )  # fmt: skip
     except Exception as error:
         raise _loading_fault(error, model, inputs) from error
@@ -212,8 +247,10 @@ def load_scorer(model: Path, inputs: EvaluationInputs, on_forward: Callable[[], 
     return scorer
 
 
-def _gpu_dtype() -> str:
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "auto"
+def _dtype() -> str:
+    """float16 is never chosen: weights of models that were trained in bfloat16 exceed its range."""
+    native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if native else "float32"
 
 
 def _loading_fault(error: Exception, model: Path, inputs: EvaluationInputs) -> StageError:

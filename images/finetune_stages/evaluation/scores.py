@@ -30,6 +30,11 @@ def safe(name: str) -> str:
     return _UNSAFE.sub("_", name)
 
 
+def metric_key(task: str, metric: str, filter_: str = _NO_FILTER) -> str:
+    """The name of a score: that of the filter is part of it where the task has one."""
+    return safe(".".join([task, metric, *([] if filter_ == _NO_FILTER else [filter_])]))
+
+
 def flat_scores(results: Mapping[str, Any]) -> Scores:
     """The scores of all tasks and groups in the dictionary that ``lm_eval.simple_evaluate`` returns.
 
@@ -37,24 +42,40 @@ def flat_scores(results: Mapping[str, Any]) -> Scores:
     ``sample_len``) has no comma. A standard error that could not be computed is left out.
 
     Raises:
-        StageError: ``ScoreNotANumber``, naming the score.
+        StageError: ``ScoreNotANumber``, naming the score; ``TaskInvalid``: two scores have the same name.
     """
     scores = Scores()
     for task, values in results["results"].items():
         directions = results.get("higher_is_better", {}).get(task) or {}
         for name, value in values.items():
             metric, comma, filter_ = name.partition(",")
-            if not comma or not isinstance(value, Real):
+            if not comma:
                 continue
-            is_error = metric.endswith(_STDERR)
-            key = safe(".".join([task, metric.removesuffix(_STDERR), *([] if filter_ == _NO_FILTER else [filter_])]))
-            if is_error:
-                if math.isfinite(value):
-                    scores.metrics[key + _STDERR] = float(value)
+            key = metric_key(task, metric.removesuffix(_STDERR), filter_)
+            number = _finite(value)
+            if metric.endswith(_STDERR):
+                if number is not None:
+                    _add(scores, key + _STDERR, number)
                 continue
-            if not math.isfinite(value):
-                raise StageError(reasons.SCORE_NOT_A_NUMBER, f"{key} is {value}: {reasons.SCORE_NOT_A_NUMBER.remedy}")
-            scores.metrics[key] = float(value)
+            if number is None:
+                raise StageError(reasons.SCORE_NOT_A_NUMBER, f"{key} is {value!r:.60}: {reasons.SCORE_NOT_A_NUMBER.remedy}")
+            _add(scores, key, number)
             if isinstance(directions.get(metric), bool):
                 scores.higher_is_better[key] = directions[metric]
     return scores
+
+
+def _finite(value: Any) -> float | None:
+    """A finite number as it is; ``None`` for all else."""
+    try:
+        return float(value) if isinstance(value, Real) and math.isfinite(value) else None
+    except OverflowError:  # a whole number that no float holds
+        return None
+
+
+def _add(scores: Scores, key: str, number: float) -> None:
+    if key in scores.metrics:
+        raise StageError(
+            reasons.TASK_INVALID, f"evaluation.tasks: two scores have the name {key}; rename a task, a metric or a filter."
+        )
+    scores.metrics[key] = number

@@ -17,11 +17,12 @@ from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import EvaluationOutputs, Result
+from finetune_contract.workspace import HOLDOUT
 from finetune_stages.kit import Context, Finished, Reuse, Seal, StageError, quick_imports, read_seal, run_stage, write_file
 
 from .baselines import baseline_entry, keep_baseline, take_baseline
-from .questions import chat_files, depends_on, find_definitions, model_directory, sealed, unchanged
-from .rows import HOLDOUT, Row, read_rows
+from .passages import Row, chat_tasks, read_passages
+from .questions import depends_on, find_definitions, model_directory, sealed, unchanged
 
 if TYPE_CHECKING:
     from .measure import Measured
@@ -77,8 +78,7 @@ def _measure(context: Context, inputs: EvaluationInputs) -> Measured:
     if not rows and not inputs.tasks:
         raise StageError(
             reasons.NOTHING_TO_EVALUATE,
-            f"evaluation.tasks is empty and {context.layout.eval_data} has no row: name a task, or hold rows out"
-            " (dataset.trainSplit below 1).",
+            "evaluation.tasks is empty and no held-out row can be measured; name a task, or hold rows out (dataset.trainSplit below 1).",
         )
     _prepare_libraries(context, offline=not definitions)
     context.report(Progress(percent=0, note="loading lm-eval"), force=True)
@@ -90,15 +90,8 @@ def _measure(context: Context, inputs: EvaluationInputs) -> Measured:
 
 def _chat_rows(context: Context, inputs: EvaluationInputs) -> dict[str, list[Row]]:
     """The rows of each task that is made of chat: the held-out ones, and a user's own files."""
-    held_out = read_rows(context.path(context.layout.eval_data)) if inputs.holdout else []
-    rows = {HOLDOUT: held_out} if held_out else {}
-    for name, path in chat_files(context, inputs).items():
-        rows[name] = read_rows(path, "correct the file among evaluation.taskFiles")
-        if not rows[name]:
-            raise StageError(
-                reasons.TASK_INVALID, f"evaluation.tasks: {name}: {path.name} has no row with an answer of the assistant."
-            )
-    return rows
+    rows = {name: read_passages(path) for name, path in chat_tasks(context, inputs).items()}
+    return {name: found for name, found in rows.items() if found}
 
 
 def _prepare_libraries(context: Context, offline: bool) -> None:
@@ -126,7 +119,8 @@ def _finished(inputs: EvaluationInputs, seal: Seal, measured: Measured) -> Finis
         model_digest=seal.digest, eval_rows=measured.rows, tasks=measured.tasks, higher_is_better=scores.higher_is_better
     )
     times = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in measured.seconds.items())
-    return Finished(outputs, scores.metrics, message=f"{inputs.subject} model measured on {', '.join(measured.tasks)} ({times})")
+    message = f"{inputs.subject} model measured on {', '.join(measured.tasks)} ({times})"
+    return Finished(outputs, scores.metrics, message=message, warnings=measured.warnings)
 
 
 def _write(folder: Path, stage: str, measured: Measured) -> list[Path]:

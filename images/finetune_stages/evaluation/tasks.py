@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from lm_eval.api.task import Task
-from lm_eval.tasks import TaskManager
+from lm_eval.api.task import ConfigurableTask, Task
+from lm_eval.tasks import TaskManager, _factory
 from lm_eval.tasks._index import TaskIndex
 
 from finetune_contract import reasons
@@ -14,9 +16,10 @@ from finetune_stages.kit import StageError
 from finetune_stages.kit.fault import causes, classify, first_line
 from finetune_stages.sources.hub import hub_fault
 from finetune_stages.sources.origin import Origin
+from finetune_stages.sources.task_files import Definition, builtin_tasks
 
-from .questions import texts
-from .task_files import Definition
+from .own_task import OwnTask
+from .questions import data_files
 
 TASK_DATA = Origin(
     "data", "evaluation.tasks", "dataset", False, reasons.TASK_INVALID, reasons.TASK_INVALID, reasons.TASK_DATA_UNREACHABLE
@@ -36,7 +39,8 @@ def build_tasks(names: Sequence[str], definitions: Sequence[Definition], manager
     built: list[Any] = []
     for name in dict.fromkeys(names):
         try:
-            loaded = manager.load([name])
+            with _own_tasks_checked(definitions):
+                loaded = manager.load([name])
         except Exception as error:
             raise task_fault(error, f"Task {name}{_place(name, definitions)}") from error
         for task in loaded["tasks"].values():
@@ -66,9 +70,36 @@ def task_fault(error: Exception, subject: str) -> StageError:
         return fault
     if any(isinstance(link, FileNotFoundError) and "://" in str(link) for link in links):  # datasets' word for any refusal
         return StageError(reasons.TASK_DATA_UNREACHABLE, f"{subject}: {first_line(error)}")
-    if isinstance(error, (IndexError, StopIteration)):
-        return StageError(reasons.TASK_INVALID, f"{subject}: its data has no rows.")
+    if isinstance(error, StopIteration):  # of the library that reads an empty file
+        return StageError(reasons.TASK_INVALID, f"{subject}: its data has no rows; add some.")
+    if isinstance(error, RecursionError):
+        return StageError(
+            reasons.TASK_INVALID, f"{subject}: it contains itself, or is nested too deeply; correct its definition."
+        )
     return StageError(reasons.TASK_INVALID, f"{subject}: {_said(error)}")
+
+
+@contextmanager
+def _own_tasks_checked(definitions: Sequence[Definition]) -> Iterator[None]:
+    """Let lm-eval make an :class:`OwnTask` of every task that a user's file defines, alone or within a group."""
+    builtin = builtin_tasks()
+    own = {
+        str(definition.config.get(kind))
+        for definition in definitions for kind in ("task", "group") if not definition.path.is_relative_to(builtin)
+    }  # fmt: skip
+
+    def make(config: dict[str, Any]) -> ConfigurableTask:
+        source = (config.get("metadata") or {}).get("config_source", "inline")
+        inside, _, _ = str(config.get("task")).partition("::")  # how lm-eval names a task that a group defines on the spot
+        is_own = inside in own if source == "inline" else not Path(source).is_relative_to(builtin)
+        return OwnTask(config=config) if is_own else ConfigurableTask(config=config)
+
+    before = _factory.ConfigurableTask
+    _factory.ConfigurableTask = make
+    try:
+        yield
+    finally:
+        _factory.ConfigurableTask = before
 
 
 def _said(error: Exception) -> str:
@@ -81,7 +112,7 @@ def _place(name: str, definitions: Sequence[Definition]) -> str:
     """Where the task is defined and where its data lies, as far as its own file says so."""
     for definition in definitions:
         if name in (definition.config.get("task"), definition.config.get("group")):
-            files = texts((definition.config.get("dataset_kwargs") or {}).get("data_files"))
+            files = data_files(definition.config)
             return f" ({', '.join([str(definition.path), *files])})"
     return ""
 

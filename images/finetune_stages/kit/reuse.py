@@ -221,7 +221,7 @@ def _finished(context: Context, record: Record) -> Finished:
     whose = "an earlier round" if context.layout.root == record.roots[-1] else f"run {record.run}"
     metrics = {name: value for name, value in result.metrics.items() if name != "seconds"}
     message = f"the same as {whose}: {result.message}" if result.message else f"the same as {whose}"
-    return Finished(result.outputs, metrics, result.history, message, reused=True)
+    return Finished(result.outputs, metrics, result.history, message, result.warnings, reused=True)
 
 
 def _add_root(context: Context, record: Record) -> None:

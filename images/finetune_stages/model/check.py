@@ -1,117 +1,137 @@
-"""Whether a directory holds a model that can be trained: no library is needed to know, and no weight is read."""
+"""Whether a directory holds a model that can be trained: known from its settings and the headers of its weights."""
 
 from __future__ import annotations
 
-import json
-import math
-import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
+from finetune_stages.sources.positions import hard_positions
 
-from .files import CHAT_TEMPLATES, INDEX, WEIGHTS, read_json, weight_map, weights
+from .architecture import check_architecture, check_quantization, number
+from .files import (
+    CHAT_TEMPLATES,
+    INDEX,
+    WEIGHTS,
+    read_json,
+    require_no_adapter,
+    require_no_pointer,
+    settings,
+    weight_map,
+    weights,
+)
+from .headers import read_header
+from .template import check_templates
+from .tensors import check_tensors, embeddings
+from .ties import contradiction
+from .tokens import check_tokens, read_tokenizer
 
-_HEADER_LIMIT = 100_000_000
-"""Bytes that a safetensors header may have at most (the format's own bound)."""
 _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
 
 
 @dataclass(frozen=True)
-class Header:
-    """What a safetensors file says of itself: the number of parameters of each tensor."""
+class Settings:
+    """What the files beside the weights say.
 
-    parameters: dict[str, int]
+    Attributes:
+        positions: see :class:`finetune_contract.result.ModelOutputs`.
+        warnings: what the user must know although the model can be trained.
+    """
+
+    architecture: str
+    positions: int | None
+    warnings: tuple[str, ...] = ()
 
 
-def check_settings(folder: Path, model: str, trust_remote_code: bool) -> str:
-    """Check configuration, tokenizer and chat template; returns the architecture.
+@dataclass(frozen=True)
+class Weights:
+    """What the headers of the weights say: how many parameters there are, and what the user must know."""
+
+    parameters: int
+    warnings: tuple[str, ...] = ()
+
+
+def check_settings(folder: Path, model: str, trust_remote_code: bool) -> Settings:
+    """Check everything but the weights: configuration, tokenizer, chat template.
 
     Raises:
-        StageError: ``ModelIncomplete``, ``ModelCorrupt``, ``RemoteCode``, ``ChatTemplateMissing``.
+        StageError: ``ModelIncomplete``, ``ModelCorrupt``, ``ModelUnsupported``, ``RemoteCode``, ``ChatTemplateMissing``,
+            ``ChatTemplateInvalid``.
     """
+    names = _names(folder)
+    for name in settings(names):
+        require_no_pointer(folder / name, model)
+    require_no_adapter(names, model)
     _require(folder, "config.json", model)
     config = read_json(folder / "config.json", model)
-    architectures = config.get("architectures")
-    if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
-        raise StageError(
-            reasons.MODEL_INCOMPLETE, f"{model}: config.json names no architecture; use a model saved by transformers."
-        )
     _require(folder, "tokenizer_config.json", model)
-    tokenizer = read_json(folder / "tokenizer_config.json", model)
+    tokenizer = read_tokenizer(folder, model)
     if not trust_remote_code:
         _refuse_code({"config.json": config, "tokenizer_config.json": tokenizer}, model)
+    architecture = check_architecture(config, model)
+    check_quantization(config, names, model)
+    _check_tokenizer(folder, config, tokenizer, model)
+    warnings = check_templates(folder, tokenizer, model)
+    if "modules.json" in names:
+        warnings.append("modules.json: the base model is an embedding model of Sentence Transformers; it may not generate text.")
+    return Settings(architecture, hard_positions(config), tuple(warnings))
+
+
+def check_weights(folder: Path, model: str) -> Weights:
+    """Check that every weight file is whole, every tensor of the index in its shard, and all as the configuration states it.
+
+    Raises:
+        StageError: ``ModelIncomplete``, ``ModelCorrupt``, ``ModelUnsupported``.
+    """
+    names = weights([path.name for path in folder.iterdir()], folder, model)
+    headers = {name: read_header(folder / name, model) for name in names}
+    if names != [WEIGHTS]:
+        for tensor, shard in weight_map(folder, model).items():
+            if tensor not in headers[shard]:
+                raise StageError(
+                    reasons.MODEL_CORRUPT,
+                    f"{model}: {shard} lacks {tensor}, which {INDEX} puts there; fetch or save the model again.",
+                )
+    tensors = {name: tensor for header in headers.values() for name, tensor in header.items()}
+    total = sum(tensor.parameters for tensor in tensors.values())
+    if not total:
+        raise StageError(reasons.MODEL_CORRUPT, f"{model} has no parameters: its weight files hold no tensor.")
+    config = read_json(folder / "config.json", model)
+    warnings = check_tensors(config, tensors, model)
+    matrix = embeddings(tensors)
+    if matrix is not None and not config.get("auto_map"):
+        check_tokens(folder, read_tokenizer(folder, model), tensors[matrix].shape[0], model)
+    files = {name: folder / file for file, header in headers.items() for name in header}
+    contradicts = contradiction(config, files, tensors)
+    return Weights(total, (*warnings, *([contradicts] if contradicts else ())))
+
+
+def _check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Mapping[str, Any], model: str) -> None:
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS) and "auto_map" not in tokenizer:
         raise StageError(
             reasons.MODEL_INCOMPLETE, f"{model} has no tokenizer: neither tokenizer.json nor tokenizer.model is there; add it."
         )
     if (folder / "tokenizer.json").is_file():
         read_json(folder / "tokenizer.json", model)
-    if not _has_chat_template(folder, tokenizer):
+    if config.get("auto_map"):
+        return  # a class of its own may count its embeddings as it likes
+    stated, padding = number(config, "vocab_size"), number(config, "pad_token_id")
+    if stated is not None and padding is not None and padding >= stated:
         raise StageError(
-            reasons.CHAT_TEMPLATE_MISSING,
-            f"{model} has no chat template (neither chat_template.jinja nor one in tokenizer_config.json); use its chat or instruct"
-            " variant, or add one.",
+            reasons.MODEL_CORRUPT,
+            f"{model}: config.json states pad_token_id {padding} and vocab_size {stated}, so that the token has no embedding; correct the"
+            " one or resize the embeddings.",
         )
-    return architectures[0]
+    check_tokens(folder, tokenizer, stated, model)
 
 
-def check_weights(folder: Path, model: str) -> int:
-    """Check that every weight file is whole and every tensor of the index in its shard; returns the number of parameters.
-
-    Raises:
-        StageError: ``ModelIncomplete``, ``ModelCorrupt``.
-    """
-    names = weights([path.name for path in folder.iterdir()], folder, model)
-    headers = {name: read_header(folder / name, model) for name in names}
-    if names != [WEIGHTS]:
-        for tensor, shard in weight_map(folder, model).items():
-            if tensor not in headers[shard].parameters:
-                raise StageError(
-                    reasons.MODEL_CORRUPT,
-                    f"{model}: {shard} lacks {tensor}, which {INDEX} puts there; fetch or save the model again.",
-                )
-    total = sum(sum(header.parameters.values()) for header in headers.values())
-    if not total:
-        raise StageError(reasons.MODEL_CORRUPT, f"{model} has no parameters: its weight files hold no tensor.")
-    return total
-
-
-def read_header(path: Path, model: str) -> Header:
-    """The header of a safetensors file: 8 bytes with its length (little endian), then JSON; the tensors' bytes follow.
-
-    Source: https://github.com/huggingface/safetensors#format. The file's size must be what the header claims.
-
-    Raises:
-        StageError: ``ModelCorrupt``.
-    """
-    size = path.stat().st_size
-    try:
-        length, stated = _read_stated(path, size)
-        parameters = {name: math.prod(entry["shape"]) for name, entry in stated.items()}
-        expected = 8 + length + max((entry["data_offsets"][1] for entry in stated.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
-        raise _corrupt(path, model, f"it is no safetensors file ({error})") from error
-    if size != expected:
-        raise _corrupt(path, model, f"it has {size:,} bytes and its header claims {expected:,}")
-    return Header(parameters)
-
-
-def _read_stated(path: Path, size: int) -> tuple[int, dict[str, Any]]:
-    """The header's length in bytes, and what it states of each tensor."""
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > min(size - 8, _HEADER_LIMIT):
-            raise ValueError(f"its header claims {length:,} bytes")
-        stated: dict[str, Any] = json.loads(stream.read(length))
-    stated.pop("__metadata__", None)
-    return length, stated
-
-
-def _corrupt(path: Path, model: str, detail: str) -> StageError:
-    return StageError(reasons.MODEL_CORRUPT, f"{model}: {path.name} is damaged: {detail}; fetch or save the model again.")
+def _names(folder: Path) -> list[str]:
+    """The files of the model, relative to its directory."""
+    found = [*folder.glob("*"), *folder.glob(f"{CHAT_TEMPLATES}/*")]
+    return [str(path.relative_to(folder)) for path in found if path.is_file()]
 
 
 def _require(folder: Path, name: str, model: str) -> None:
@@ -126,13 +146,3 @@ def _refuse_code(files: dict[str, dict[str, object]], model: str) -> None:
                 reasons.REMOTE_CODE,
                 f"{model} brings Python code of its own (auto_map in {name}); set model.trustRemoteCode to true if you trust it.",
             )
-
-
-def _has_chat_template(folder: Path, tokenizer: dict[str, object]) -> bool:
-    stated = tokenizer.get("chat_template")
-    if isinstance(stated, list):  # several by name, in files of transformers before 4.51
-        stated = next((entry.get("template") for entry in stated if isinstance(entry, dict)), None)
-    if isinstance(stated, str) and stated.strip():
-        return True
-    files = [folder / "chat_template.jinja", *(folder / CHAT_TEMPLATES).glob("*.jinja")]
-    return any(file.is_file() and file.stat().st_size > 0 for file in files)

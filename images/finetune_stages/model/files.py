@@ -13,9 +13,11 @@ from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
+from finetune_stages.sources.lfs import is_pointer_file
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 CHAT_TEMPLATES = "additional_chat_templates"
 """The folder of a tokenizer's further chat templates (transformers' name)."""
 
@@ -49,8 +51,9 @@ def weights(names: Collection[str], folder: Path, model: str) -> list[str]:
 
     Raises:
         StageError: ``ModelIncomplete``: there are none, or only in a form that cannot be trained, or a shard is missing.
-            ``ModelCorrupt``: the index cannot be read.
+            ``ModelCorrupt``: the index cannot be read. ``ModelUnsupported``: there is an adapter.
     """
+    require_no_adapter(names, model)
     if WEIGHTS in names:  # as transformers: before an index
         return [WEIGHTS]
     if INDEX in names:
@@ -61,11 +64,7 @@ def weights(names: Collection[str], folder: Path, model: str) -> list[str]:
                 reasons.MODEL_INCOMPLETE, f"{model} lacks {_some(missing)}, which {INDEX} names; fetch the model again."
             )
         return shards
-    if "adapter_config.json" in names:
-        raise StageError(
-            reasons.MODEL_INCOMPLETE,
-            f"{model} is an adapter (LoRA or the like), not a whole model; merge it into its base model first.",
-        )
+    require_no_adapter(names, model)
     for pattern, what in _OTHER_WEIGHTS.items():
         if any(fnmatchcase(name, pattern) for name in names):
             raise StageError(reasons.MODEL_INCOMPLETE, f"{model} has its weights only as {what}.")
@@ -91,8 +90,9 @@ def read_json(path: Path, model: str) -> dict[str, object]:
     """A settings file with a JSON object.
 
     Raises:
-        StageError: ``ModelCorrupt``.
+        StageError: ``ModelCorrupt``, or ``ModelIncomplete``: it is a Git LFS pointer.
     """
+    require_no_pointer(path, model)
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -102,6 +102,33 @@ def read_json(path: Path, model: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise StageError(reasons.MODEL_CORRUPT, f"{model}: {path.name} holds no JSON object; fetch or save the model again.")
     return value
+
+
+def require_no_adapter(names: Collection[str], model: str) -> None:
+    """Make sure that there is no adapter: transformers puts one that lies in a model's directory on the model, without a word.
+
+    Raises:
+        StageError: ``ModelUnsupported``.
+    """
+    if ADAPTER in names:
+        raise StageError(
+            reasons.MODEL_UNSUPPORTED,
+            f"{model}: {ADAPTER} belongs to an adapter (LoRA or the like), which is no whole model, or changes the one beside it; merge it"
+            " into its base model (merge_and_unload) and use a directory without the adapter's files.",
+        )
+
+
+def require_no_pointer(path: Path, model: str) -> None:
+    """Make sure that ``path`` is not a Git LFS pointer.
+
+    Raises:
+        StageError: ``ModelIncomplete``.
+    """
+    if is_pointer_file(path):
+        raise StageError(
+            reasons.MODEL_INCOMPLETE,
+            f"{model}: {path.name} is a Git LFS pointer, not the file itself; run git lfs pull in the directory that you cloned.",
+        )
 
 
 def _some(names: list[str]) -> str:

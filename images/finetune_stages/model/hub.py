@@ -20,6 +20,7 @@ from finetune_stages.sources.work_folder import work_folder
 
 from .check import check_settings, check_weights
 from .files import settings, weights
+from .numbers import WeightReaders
 from .obtain import Obtained, entry_path, open_to_group, require_room
 
 _BOOKKEEPING = ".cache"
@@ -33,20 +34,20 @@ def obtain(context: Context, source: HubId, revision: str | None, trust_remote_c
 
     Raises:
         StageError: ``ModelNotFound``, ``ModelForbidden``, ``ModelUnreachable``, ``ModelIncomplete``, ``ModelCorrupt``,
-            ``RemoteCode``, ``ChatTemplateMissing``, ``WorkspaceFull``.
+            ``ModelUnsupported``, ``RemoteCode``, ``ChatTemplateMissing``, ``ChatTemplateInvalid``, ``WorkspaceFull``.
     """
     try:
         found = find_repository(MODEL, source.id, revision, context)
     except StageError as error:
-        kept = _without_hub(context, source.id, revision) if error.reason is MODEL.unreachable else None
-        if kept is None:
+        offline = _without_hub(context, source.id, revision) if error.reason is MODEL.unreachable else None
+        if offline is None:
             raise
         print(f"{error.message} Commit {revision} is in the cache and is used.")
-        return kept
+        return offline
     key = _key(source.id, found.commit)
-    seal = intact_entry(context, entry_path(context, key))
-    if seal:
-        return Obtained(entry_path(context, key), seal, source.id, found.commit, reused=True)
+    kept = _kept(context, key, source.id)
+    if kept:
+        return Obtained(entry_path(context, key), kept, source.id, found.commit, reused=True)
     with work_folder(context, resume=f"download-{key[:12]}") as scratch:
         seal = _download(context, found, scratch / f"download-{key[:12]}", trust_remote_code)
         keep_entry(scratch / f"download-{key[:12]}", entry_path(context, key))
@@ -72,8 +73,17 @@ def _without_hub(context: Context, model: str, revision: str | None) -> Obtained
     if not revision or not COMMIT.fullmatch(revision):
         return None
     key = _key(model, revision)
-    seal = intact_entry(context, entry_path(context, key))
+    seal = _kept(context, key, model)
     return Obtained(entry_path(context, key), seal, model, revision, reused=True) if seal else None
+
+
+def _kept(context: Context, key: str, model: str) -> Seal | None:
+    """The seal of the cache's entry, whose weights are checked while it is verified: an earlier release did not check them."""
+    weights_read = WeightReaders(model)
+    seal = intact_entry(context, entry_path(context, key), weights_read)
+    if seal:
+        weights_read.require_finite()
+    return seal
 
 
 def _download(context: Context, found: Repository, folder: Path, trust_remote_code: bool) -> Seal:
@@ -88,10 +98,11 @@ def _download(context: Context, found: Repository, folder: Path, trust_remote_co
     check_weights(folder, found.id)
     shutil.rmtree(folder / _BOOKKEEPING, ignore_errors=True)
     open_to_group(folder, [folder / name for name in (*small, *large)])
-    seal = seal_directory(
-        folder, {"source": found.id, "commit": found.commit}, Meter(context, "sealing the model", total, 85, 99)
-    )
+    weights_read = WeightReaders(found.id)
+    meter = Meter(context, "sealing the model", total, 85, 99)
+    seal = seal_directory(folder, {"source": found.id, "commit": found.commit}, meter, weights_read)
     _require_as_stated(seal, found, folder)
+    weights_read.require_finite()
     return seal
 
 

@@ -21,6 +21,7 @@ from finetune_stages.sources.work_folder import work_folder
 
 from .check import check_settings, check_weights
 from .files import CHAT_TEMPLATES, settings, weights
+from .numbers import WeightReaders
 from .obtain import Obtained, entry_path, open_to_group, require_room
 
 _GROUP_READABLE = stat.S_IRUSR | stat.S_IRGRP
@@ -30,8 +31,8 @@ def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
     """Bring the model in ``source`` into the cache, under the digest of its files.
 
     Raises:
-        StageError: ``ModelNotFound``, ``ModelForbidden``, ``ModelIncomplete``, ``ModelCorrupt``, ``RemoteCode``,
-            ``ChatTemplateMissing``, ``WorkspaceFull``.
+        StageError: ``ModelNotFound``, ``ModelForbidden``, ``ModelIncomplete``, ``ModelCorrupt``, ``ModelUnsupported``, ``RemoteCode``,
+            ``ChatTemplateMissing``, ``ChatTemplateInvalid``, ``WorkspaceFull``.
     """
     model = str(source)
     names = _files(source)
@@ -39,7 +40,9 @@ def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
     check_weights(source, model)
     total = sum((source / name).stat().st_size for name in names)
     reading = Meter(context, f"reading {model}", total, 0, 40)
-    key = digest({name: file_sha256(source / name, reading) for name in names})
+    weights_read = WeightReaders(model)
+    key = digest({name: file_sha256(source / name, reading, weights_read) for name in names})
+    weights_read.require_finite()
     seal = intact_entry(context, entry_path(context, key))
     if seal:
         return Obtained(entry_path(context, key), seal, model, reused=True)

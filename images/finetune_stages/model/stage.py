@@ -49,21 +49,24 @@ def work(context: Context) -> Finished:
     """Bring the model into the cache, or find it there, and link it into the run's folder.
 
     Raises:
-        StageError: with any of the reasons of the model (``ModelNotFound`` to ``ChatTemplateMissing``), ``WorkspaceFull``,
+        StageError: with any of the reasons of the model (``ModelNotFound`` to ``ChatTemplateInvalid``), ``WorkspaceFull``,
             ``BadDocument``, ``Superseded``.
     """
     inputs = context.inputs(ModelInputs)
     keep_caches_in(hub_cache(context))
     obtained = _obtain(context, inputs)
     # An entry of the cache was checked when it was made, but another run may have trusted its code.
-    architecture = check_settings(obtained.entry, obtained.name, inputs.trust_remote_code)
-    parameters = check_weights(obtained.entry, obtained.name)
+    settings = check_settings(obtained.entry, obtained.name, inputs.trust_remote_code)
+    weights = check_weights(obtained.entry, obtained.name)
     context.publish_link(obtained.entry, context.layout.base_model)
     size = sum(file.size for file in obtained.seal.files.values())
     return Finished(
-        ModelOutputs(obtained.seal.digest, parameters, size, architecture, obtained.revision),
-        {"parameters": float(parameters), "bytes": float(size)},
-        message=f"{architecture}, {parameters:,} parameters, {size / 10**6:,.1f} MB, from {obtained.name}",
+        ModelOutputs(
+            obtained.seal.digest, weights.parameters, size, settings.architecture, obtained.revision, settings.positions
+        ),
+        {"parameters": float(weights.parameters), "bytes": float(size)},
+        message=f"{settings.architecture}, {weights.parameters:,} parameters, {size / 10**6:,.1f} MB, from {obtained.name}",
+        warnings=(*settings.warnings, *weights.warnings),
         reused=obtained.reused,
         depends_on={"commit": obtained.revision} if obtained.revision else {"files": obtained.seal.digest},
         cached={BASE_MODEL: str(obtained.entry.relative_to(context.workspace))},

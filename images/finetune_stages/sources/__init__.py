@@ -1,1 +1,3 @@
-"""What stages *dataset* and *model* share: where things come from (URIs, the hub) and where they wait (cache, work folder)."""
+"""What the stage programs share about the things that they read: where things come from (URIs, the hub), where they wait (cache, work
+folder), and rows of JSON.
+"""

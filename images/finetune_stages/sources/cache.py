@@ -7,17 +7,18 @@ import shutil
 from pathlib import Path
 
 from finetune_stages.kit import Context, Seal, publish_directory, read_seal, verify_seal
+from finetune_stages.kit.workspace import Readers
 
 from .meter import Meter
 
 
-def intact_entry(context: Context, place: Path) -> Seal | None:
-    """The seal of an entry whose every byte was read again; ``None`` where there is none, or a damaged one."""
+def intact_entry(context: Context, place: Path, readers: Readers | None = None) -> Seal | None:
+    """The seal of an entry whose every byte was read again, by ``readers`` too; ``None`` where there is none, or a damaged one."""
     stated = read_seal(place)
     if stated is None:
         return None
     total = sum(file.size for file in stated.files.values())
-    return verify_seal(place, seen=Meter(context, "checking the cache's entry", total, high=0))
+    return verify_seal(place, seen=Meter(context, "checking the cache's entry", total, high=0), readers=readers)
 
 
 def keep_entry(source: Path, place: Path) -> None:

@@ -18,6 +18,7 @@ from finetune_stages.kit import StageError
 from .origin import Origin
 
 _LOCAL = ("/", "./", "../", "~/")
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 
 
@@ -56,22 +57,48 @@ def parse_uri(uri: str, origin: Origin) -> LocalPath | WebAddress | HubId:
         StageError: it names nothing (``origin.not_found``), or a kind of place that this release does not read (``BadDocument``).
     """
     uri = uri.strip()
+    _require_characters(uri, origin)
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        if uri.startswith(_LOCAL):
-            return LocalPath(Path(uri).expanduser().absolute())
-        return _hub_id(uri, origin)
+        return _local(uri, origin) if uri.startswith(_LOCAL) else _hub_id(uri, origin)
     match scheme:
         case "hf":
             return _hub_id(rest, origin)
         case "http" | "https":
-            return WebAddress(uri)
+            return _web_address(uri, origin)
         case "file":
             return _file(uri, origin)
     raise StageError(
         reasons.BAD_DOCUMENT,
         f"{origin.field}: this release does not read {scheme}://; use hf://, https:// or a file that the stage can see.",
     )
+
+
+def _require_characters(text: str, origin: Origin) -> None:
+    """No name of a file or of a host has a control character, or half of a surrogate pair."""
+    if _UNUSABLE.search(text):
+        raise StageError(origin.not_found, f"{origin.field}: {text!a} has a control character or half of a character; remove it.")
+
+
+def _local(uri: str, origin: Origin) -> LocalPath:
+    try:
+        return LocalPath(Path(uri).expanduser().absolute())
+    except RuntimeError as error:
+        raise StageError(
+            origin.not_found,
+            f"{origin.field}: {uri} is relative to a home directory, and this user has none; write an absolute path.",
+        ) from error
+
+
+def _web_address(uri: str, origin: Origin) -> WebAddress:
+    try:
+        parts = urlsplit(uri)
+        known = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a malformed IPv6 address, or a port that is none
+        known = False
+    if not known:
+        raise StageError(origin.not_found, f"{origin.field}: {uri} names no host; write https://<host>/<file>.")
+    return WebAddress(uri)
 
 
 def _hub_id(text: str, origin: Origin) -> HubId:
@@ -85,8 +112,12 @@ def _hub_id(text: str, origin: Origin) -> HubId:
 
 
 def _file(uri: str, origin: Origin) -> LocalPath:
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise StageError(origin.not_found, f"{origin.field}: {uri} is no file URI ({error}); correct it.") from error
     path = unquote(parts.path)
+    _require_characters(path, origin)
     if parts.netloc not in ("", "localhost") or not path.startswith("/"):
         raise StageError(
             origin.not_found, f"{origin.field}: {uri} is no absolute file URI; write file:///folder/file with three slashes."

@@ -35,9 +35,17 @@ def write_model(directory: Path, model: Any, state: Iterable[tuple[str, Tensor]]
         model.save_pretrained(directory, state_dict=_as_saved(state, model, base), max_shard_size=_SHARD)
     finally:
         model.generation_config = generation
-    base.copy_companions(directory)
+    base.copy_companions(directory, _has_own_head(model))
     for path in directory.rglob("*"):  # safetensors writes files that only their owner can read
         path.chmod(0o775 if path.is_dir() else 0o664)
+
+
+def _has_own_head(model: Any) -> bool:
+    """Whether embeddings and output layer are two matrices."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or not hasattr(head, "weight"):
+        return False
+    return bool(head.weight.data_ptr() != embeddings.weight.data_ptr())
 
 
 def _as_saved(state: Iterable[tuple[str, Tensor]], model: Any, base: Pretrained) -> dict[str, Tensor]:

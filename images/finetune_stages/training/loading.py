@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from transformers.utils import logging
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
+from finetune_stages.kit.loading import loading, require_fast
 
 logging.disable_progress_bar()
 
@@ -23,14 +22,9 @@ def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
     Raises:
         StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: it cannot say where in a text its tokens stand.
     """
-    with _as_sentences(directory):
+    with loading(directory):
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    if not tokenizer.is_fast:
-        raise StageError(
-            reasons.MODEL_INCOMPLETE,
-            "The base model's tokenizer has no tokenizer.json, without which no token can be traced to its place in the text: use a"
-            " model that has one.",
-        )
+    require_fast(tokenizer)
     return tokenizer
 
 
@@ -46,7 +40,7 @@ def load_model(
         StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: weights are missing.
     """
     device_map = {"": gpu} if gpu is not None and torch.cuda.is_available() else None
-    with _as_sentences(directory):
+    with loading(directory):
         model, report = AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, device_map=device_map, quantization_config=quantisation, output_loading_info=True,
             trust_remote_code=trust_remote_code,
@@ -58,24 +52,3 @@ def load_model(
             " all its files.",
         )
     return model, set(report["unexpected_keys"])
-
-
-@contextmanager
-def _as_sentences(directory: Path) -> Iterator[None]:
-    """Whatever goes wrong in there is the directory's fault, memory aside."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:  # each of the libraries below it has errors of its own
-        why = " ".join(str(error).split()) or type(error).__name__
-        if "out of memory" in why.lower():
-            raise
-        if "trust_remote_code" in why:
-            raise StageError(
-                reasons.REMOTE_CODE,
-                "The base model brings Python code of its own: set model.trustRemoteCode to true if you trust its author.",
-            ) from error
-        raise StageError(
-            reasons.MODEL_CORRUPT, f"{directory.name} cannot be loaded ({why[:300].rstrip('.')}): use another model or image."
-        ) from error

@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
+_TIED = "tie_word_embeddings"
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _TRAINABLE = ("F64", "F32", "BF16", "F16")
 _COPIED = {".json", ".jinja", ".txt", ".model", ".tiktoken", ".py"}
@@ -59,18 +61,19 @@ class Pretrained:
         """Read the configuration and the headers.
 
         Raises:
-            StageError: ``ModelIncomplete``: a file is missing. ``ModelCorrupt``: a file is damaged. ``BadTrainingValue``: the
-                weights are quantised, so that no gradient leads to them.
+            StageError: ``ModelIncomplete``: a file is missing. ``ModelCorrupt``: a file is damaged. ``ModelUnsupported``: the
+                weights are quantized, so that no gradient leads to them.
         """
         config = _read_json(path / CONFIG)
         tensors = {name: tensor for file in weight_files(path) for name, tensor in read_header(file).items()}
         unusual = sorted({tensor.dtype for tensor in tensors.values() if tensor.dtype not in _SIZES})
-        if unusual or "quantization_config" in config:
-            how = ", ".join(unusual) or config["quantization_config"].get("quant_method", "by its configuration")
+        stated = config.get("quantization_config")
+        if unusual or stated:
+            how = ", ".join(unusual) or (isinstance(stated, dict) and stated.get("quant_method")) or "by its configuration"
             raise StageError(
-                reasons.BAD_TRAINING_VALUE,
-                f"The base model is quantised ({how}), and quantised weights cannot be trained in full: name the unquantised"
-                " model in model.uri.",
+                reasons.MODEL_UNSUPPORTED,
+                f"model.uri: the weights are quantized ({how}), and no gradient leads to such weights; name the unquantized model that they"
+                " were made from.",
             )
         return cls(path, config, tensors)
 
@@ -99,11 +102,13 @@ class Pretrained:
         value = self.config.get(name, inner.get(name) if isinstance(inner, dict) else None)
         return value if isinstance(value, int) else default
 
-    def copy_companions(self, target: Path) -> None:
+    def copy_companions(self, target: Path, own_head: bool = False) -> None:
         """Everything but the weights into ``target``: tokenizer, chat template, configuration, code and licence of the model.
 
         They are copied and not written anew: training changes none of them, and what serves the base model must be able to
-        read the tuned one, whichever version of transformers it has.
+        read the tuned one, whichever version of transformers it has. The exception is a model whose files hold an output layer of
+        its own (``own_head``) and whose configuration says otherwise: some programs read the files then, and others the
+        configuration. The tuned model's configuration says what its files hold.
         """
         for file in sorted(self.path.iterdir()):
             wanted = file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)
@@ -112,7 +117,24 @@ class Pretrained:
         templates = self.path / "additional_chat_templates"
         if templates.is_dir():
             shutil.copytree(templates, target / templates.name, copy_function=shutil.copyfile, dirs_exist_ok=True)
-        (target / CONFIG).write_text(json.dumps({**self.config, "use_cache": True}, indent=2, ensure_ascii=False) + "\n")
+        config = {**(_untied(self.config) if own_head else self.config), "use_cache": True}
+        (target / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
+def _untied(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a model with an output layer of its own; multimodal models state it one level down, too."""
+    inner = config.get("text_config")
+    nested = {"text_config": {**inner, _TIED: False}} if isinstance(inner, dict) and _TIED in inner else {}
+    return {**config, **nested, _TIED: False}
+
+
+def unread(names: Collection[str]) -> tuple[str, ...]:
+    """Return what the user must know of tensors that the model's class does not read: the tuned model has none of them."""
+    if not names:
+        return ()
+    first = min(names)
+    which = first if len(names) == 1 else f"{first} and {len(names) - 1:,} more tensors"
+    return (f"model.uri: the model's class does not read {which}; what they hold is neither trained nor in the tuned model.",)
 
 
 def weight_files(path: Path) -> list[Path]:

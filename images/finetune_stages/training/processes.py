@@ -18,7 +18,7 @@ from finetune_stages.kit.fault import Interrupted, causes, first_line
 TIMEOUT_VARIABLE = "INSTRUCTLAB_NCCL_TIMEOUT_MS"
 """How long the processes wait for one another, in milliseconds: the name that Training Hub's SFT backend gave it."""
 _TIMEOUT = timedelta(minutes=30)
-"""The default: rank 0 tokenises and writes checkpoints while the others wait."""
+"""The default: rank 0 writes checkpoints while the others wait."""
 _LOST = ("connection closed by peer", "connection reset by peer", "timed out", "timeout", "broken pipe", "no route to host")
 
 
@@ -113,16 +113,6 @@ class Processes:
             print(f"rank {self.rank} of {self.world} processes: all are there", flush=True)
             yield
             dist.destroy_process_group()
-
-    def broadcast(self, value: object) -> object:
-        """Rank 0's ``value`` to all; the others wait for it."""
-        if self.world == 1:
-            return value
-        from torch import distributed as dist
-
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device="cpu")
-        return box[0]
 
     def agree(self, tensors: Iterable[Any]) -> None:
         """Rank 0's numbers into every rank's tensors, in place."""

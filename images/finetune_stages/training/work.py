@@ -18,7 +18,7 @@ from finetune_contract import reasons
 from finetune_contract.documents import LoraInputs, OsftInputs, TrainingInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint, TrainingOutputs, thin
-from finetune_stages.kit import Context, Finished, Seal, StageError, quick_imports, without
+from finetune_stages.kit import Context, Finished, Seal, StageError, quick_imports, read_seal, without
 
 from .libraries import require_engine
 from .machine import peak_memory
@@ -33,7 +33,7 @@ from .memory import (
     rows_of_a_process,
     tokens_that_fit,
 )
-from .pretrained import Pretrained
+from .pretrained import Pretrained, unread
 from .processes import Processes
 from .quantisation import configuration, quantisation, require_device
 from .surroundings import prepare_environment, private_folder
@@ -57,9 +57,9 @@ def train(context: Context, processes: Processes) -> Finished:
     inputs = context.inputs(TrainingInputs)
     base = Pretrained.open(context.path(context.layout.base_model))
     _require_sense(inputs, processes)
-    if not context.path(context.layout.train_data).is_file():
+    if read_seal(context.path(context.layout.tokens)) is None:
         raise StageError(
-            reasons.DATASET_NOT_FOUND, f"{context.layout.train_data} is not in the workspace: rerun from the dataset stage."
+            reasons.DATASET_NOT_FOUND, f"{context.layout.tokens} is not in the workspace; rerun from stage tokenization."
         )
     require_device(inputs)
     require_engine(inputs)
@@ -119,9 +119,11 @@ class _Job:
 
     def run(self) -> Finished:
         """The whole way, one step after the other."""
+        from .rows import Rows
+
         tokenizer = self._tokenizer()
         left = require_memory(self.base, self.inputs, self.processes)
-        rows = self._rows(tokenizer)
+        rows = Rows.open(self.context.workspace, self.context.layout, self.inputs.max_seq_len)
         plan = self._plan(rows, left)
         tuning, ignored = self._tuning(rows)
         done = self._optimise(tuning, rows, plan, tokenizer)
@@ -135,7 +137,7 @@ class _Job:
             dropped_rows=rows.dropped, steps=done.steps, processes=self.processes.world, opened=True,
             adapter_digest=adapter.digest if adapter else None,
         )  # fmt: skip
-        return Finished(outputs, metrics, thin(done.history, _HISTORY), self._sentence(done, rows))
+        return Finished(outputs, metrics, thin(done.history, _HISTORY), self._sentence(done, rows), unread(ignored))
 
     def _tokenizer(self) -> Any:
         with self._loading("PyTorch"):
@@ -144,27 +146,6 @@ class _Job:
             from .loading import load_tokenizer
 
         return load_tokenizer(self.base.path, self.inputs.trust_remote_code)
-
-    def _rows(self, tokenizer: Any) -> Rows:
-        """Tokens and labels: made by rank 0, read from its file by the others."""
-        from .chat import ChatRenderer
-        from .rows import Rows, count_rows, read_rows, tokenise
-
-        path = self.context.path(self.context.layout.train_data)
-        shared = self.context.path(self.context.layout.attempt(self.context.document.stage, self.context.attempt)) / "rows.npz"
-        if self.processes.rank > 0:
-            self.processes.broadcast(None)
-            return Rows.load(shared)
-        total = count_rows(path)
-        renderer = ChatRenderer(tokenizer, self.inputs.unmask, path.name)
-        rows = tokenise(
-            read_rows(path), tokenizer, renderer, self.inputs.max_seq_len,
-            lambda done: self._note(f"tokenising row {done} of {total}", force=False),
-        )  # fmt: skip
-        if self.processes.world > 1:
-            rows.save(shared)
-            self.processes.broadcast(None)
-        return rows
 
     def _plan(self, rows: Rows, memory_left: int | None) -> Plan:
         """Which rows go into which forward pass."""
@@ -320,11 +301,7 @@ class _Job:
 
     def _sentence(self, done: _Optimised, rows: Rows) -> str:
         first, last = done.history[0].loss, done.history[-1].loss
-        left_out = [
-            (rows.too_long, f"longer than {self.inputs.max_seq_len} tokens"),
-            (rows.without_label, "with nothing to learn"),
-        ]
-        also = "".join(f"; {count:,} rows {why} left out" for count, why in left_out if count)
+        also = f"; {rows.dropped:,} rows were left out in stage tokenization" if rows.dropped else ""
         return (
             f"{self.inputs.algorithm}: {self.inputs.epochs} x {len(rows):,} rows in {done.steps:,} steps and {done.seconds:.0f} s,"
             f" loss {first:.3f} to {last:.3f}{also}"

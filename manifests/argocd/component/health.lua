@@ -1,6 +1,4 @@
--- The health of a FineTuneRun, told from its conditions. The phase is only a word of the message.
-local waits_for_room = {GPUUnavailable = true, NodesTooSmall = true, Unschedulable = true, QuotaExceeded = true}
-
+-- The health of a FineTuneRun, told from its conditions as kstatus reads them. The phase is only a word of the message.
 local function sentence(condition)
   if condition.message == nil or condition.message == "" then
     return condition.reason
@@ -27,18 +25,18 @@ local summary = status.summary or {}
 
 if holds("Finished") then
   if holds("Succeeded") then
-    return {status = "Healthy", message = summary.model or "The run has succeeded."}
+    local model = status.registry
+    return {status = "Healthy", message = model and model.name .. ":" .. model.version or "The run has succeeded."}
   end
   -- A rejected model is a good answer of the gate, but what comes after it must not be synced: only Degraded keeps Argo CD from it.
   return {status = "Degraded", message = sentence(conditions["Succeeded"])}
 end
+if holds("Stalled") then
+  -- A run that waits for capacity is still reconciling; anything else waits for somebody.
+  return {status = holds("Reconciling") and "Progressing" or "Degraded", message = sentence(conditions["Stalled"])}
+end
 if holds("Suspended") then
   return {status = "Suspended", message = "The run is suspended."}
-end
-if holds("Stalled") then
-  local stalled = conditions["Stalled"]
-  -- Who waits for room goes on by itself; everything else waits for somebody.
-  return {status = waits_for_room[stalled.reason] and "Progressing" or "Degraded", message = sentence(stalled)}
 end
 local message = status.phase or "Running"
 if summary.progress ~= nil then

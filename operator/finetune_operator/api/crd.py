@@ -7,6 +7,7 @@ from typing import Any
 
 from .finetunerun import GROUP, KIND, PLURAL, VERSION, FineTuneRun
 from .schema import structural
+from .status import UNOBSERVED
 
 COLUMNS = (
     ("Phase", "string", ".status.phase", 0, "Where the run stands"),
@@ -14,13 +15,23 @@ COLUMNS = (
     ("Rows", "string", ".status.summary.rows", 0, "Rows to train on, and how many are left out"),
     ("Loss", "string", ".status.summary.loss", 0, "Last training loss"),
     ("Score", "string", ".status.summary.score", 0, "First metric of the gate, else of the evaluation"),
-    ("Model", "string", ".status.summary.model", 0, "Registered name and version"),
+    ("Model", "string", ".status.summary.model", 0, "Registered name and version, or the base model until then"),
     ("Age", "date", ".metadata.creationTimestamp", 0, "Time since the run was made"),
     ("Algorithm", "string", ".status.summary.algorithm", 1, "sft, osft or lora"),
     ("ETA", "string", ".status.summary.eta", 1, "What is left of the running stage"),
     ("Queue", "string", ".status.summary.queue", 1, "Queue of the run"),
     ("Message", "string", ".status.summary.message", 1, "What is going on"),
 )
+
+
+SELECTABLE = (
+    ".status.phase",
+    ".status.summary.algorithm",
+    ".status.failure.reason",
+    ".spec.training.algorithm",
+    ".spec.model.uri",
+)
+"""Fields for ``--field-selector`` (Kubernetes 1.31 and later). A run's experiment is a label: ``-l finetunerun.io/experiment=<name>``."""
 
 
 @cache
@@ -31,6 +42,7 @@ def schema() -> dict[str, Any]:
         root["properties"][standard] = {"type": "string"}
     root["properties"]["metadata"] = {"type": "object"}
     root["required"] = ["spec"]
+    root["properties"]["status"]["default"] = UNOBSERVED
     return root
 
 
@@ -47,6 +59,7 @@ def crd() -> dict[str, Any]:
     version = {
         "name": VERSION, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema()},
         "subresources": {"status": {}}, "additionalPrinterColumns": columns,
+        "selectableFields": [{"jsonPath": path} for path in SELECTABLE],
     }  # fmt: skip
     return {
         "apiVersion": "apiextensions.k8s.io/v1",

@@ -7,17 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .references import CertificateRef, SecretKeyRef
-from .section import Fraction, Rule, Section, text
-
-URI = (
-    "a bare string is a hub id; a scheme must be one of hf://, s3://, http://, https://, pvc://<claim>/<path> and file://,"
-    " and a local path begins with /, ./, ../ or ~/"
-)
-URI_RULE = """
-!{0}.contains('://')
-  || {0}.matches('^(hf|s3|https?|file)://[^ ]+$')
-  || {0}.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^ ]+$')
-"""
+from .section import REVISION, Fraction, Rule, Section, text, trimmed
+from .uris import WEB, data_rules
 
 
 class DatasetFields(Section):
@@ -51,12 +42,8 @@ class Dataset(Section):
     """The data to train on and to measure with: chat rows, a list of messages each."""
 
     RULES = (
-        Rule(URI_RULE.format("self.uri"), f"dataset.uri: {URI}", field=".uri"),
-        Rule(
-            "!has(self.evalUri) || " + " ".join(URI_RULE.format("self.evalUri").split()),
-            f"dataset.evalUri: {URI}",
-            field=".evalUri",
-        ),
+        *data_rules("uri"),
+        *data_rules("evalUri"),
         Rule(
             "!has(self.evalUri) || !has(self.trainSplit) || self.trainSplit == 1.0",
             "with dataset.evalUri every row of dataset.uri is trained on: remove trainSplit or set it to 1",
@@ -81,10 +68,10 @@ class Dataset(Section):
     eval_uri: Annotated[str, text(1024)] | None = Field(
         None, description="Where the held-out rows are. Default: a part of uri is held out (trainSplit)."
     )
-    split: Annotated[str, text(128)] | None = Field(
+    split: Annotated[str, trimmed(128)] | None = Field(
         None, description="Split of a hub data set. Default: train, else the first of train_sft, train_gen, training."
     )
-    revision: Annotated[str, text(128)] | None = Field(
+    revision: Annotated[str, text(128, REVISION)] | None = Field(
         None, description="Branch, tag or commit of a hub data set. Default: main."
     )
     format: Literal["auto", "messages", "conversations", "alpaca", "tokenised"] | None = Field(
@@ -107,13 +94,15 @@ class Dataset(Section):
     split_field: Annotated[str, text(64)] | None = Field(None, description="Column for splitBy stratified and grouped.")
     bad_rows: BadRows | None = Field(None, description="What happens to rows that cannot be trained on.")
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(None, description="Seed of subset and split.")
-    sha256: Annotated[str, text(64, r"^[0-9a-f]{64}$")] | None = Field(
+    sha256: Annotated[str, text(64, r"^[0-9a-f]{64}$", "64 lower-case hexadecimal digits")] | None = Field(
         None, description="SHA-256 that the file behind uri must have, in lower-case hex. Default: not checked."
     )
-    endpoint: Annotated[str, text(512, r"^https?://[^ ]+$")] | None = Field(
+    endpoint: Annotated[str, text(512, rf"^{WEB}$", "https://<host>")] | None = Field(
         None, description="Address of an S3 service that is not AWS."
     )
-    region: Annotated[str, text(64)] | None = Field(None, description="Region of the S3 bucket.")
+    region: Annotated[str, text(64, r"^[A-Za-z0-9][-A-Za-z0-9]*$", "a name such as eu-west-1")] | None = Field(
+        None, description="Region of the S3 bucket."
+    )
     ca_ref: CertificateRef | None = Field(None, description="CA bundle for https:// and s3://.")
     secret_ref: SecretKeyRef | None = Field(
         None,

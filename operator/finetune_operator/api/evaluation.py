@@ -10,7 +10,17 @@ from .pods import Placement, Resources
 from .references import ConfigMapRef, SecretKeyRef
 from .section import Duration, FreeValue, MetricName, Rule, Section, text
 
-TaskName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+TaskName = Annotated[str, text(128, r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", "the name of a task, such as arc_easy")]
+
+HOLDOUT_METRICS = tuple(f"holdout.{name}{error}" for name in ("bits_per_byte", "loss") for error in ("", "_stderr"))
+"""The metrics of the held-out rows (``finetune_stages.evaluation.chat_task``)."""
+
+SINGLE_TASKS = (
+    "arc_challenge", "arc_easy", "boolq", "commonsense_qa", "copa", "drop", "gsm8k", "hellaswag", "humaneval", "ifeval", "lambada_openai",
+    "logiqa", "mathqa", "mbpp", "medmcqa", "nq_open", "openbookqa", "piqa", "pubmedqa", "race", "sciq", "social_iqa", "squadv2", "swag",
+    "triviaqa", "truthfulqa_mc1", "truthfulqa_mc2", "wikitext", "winogrande",
+)  # fmt: skip
+"""Well-known tasks of lm-eval that are no groups: a metric ``<task>_<more>.<metric>`` belongs to another task than theirs."""
 
 
 class Generation(Section):
@@ -96,6 +106,11 @@ class Requirement(Section):
             "has(self.min) || has(self.max) || has(self.maxRegression)",
             "a requirement of the gate needs min, max or maxRegression",
         ),
+        Rule(
+            "!has(self.maxRegression) || !self.metric.endsWith('_stderr')",
+            "a standard error has no good direction, so that maxRegression cannot compare it; use min or max",
+            field=".maxRegression",
+        ),
         Rule("!has(self.min) || !has(self.max) || self.min <= self.max", "min must not be above max", field=".min"),
     )
 
@@ -124,8 +139,9 @@ class Gate(Section):
 
     RULES = (
         Rule(
-            "has(self.requirements) && self.requirements.size() > 0 || has(self.approval)",
-            "a gate needs requirements or an approval",
+            "has(self.requirements) && self.requirements.size() > 0"
+            " || has(self.approval) && has(self.approval.required) && self.approval.required",
+            "the gate requires nothing; add an entry to gate.requirements, or remove gate",
         ),
     )
 

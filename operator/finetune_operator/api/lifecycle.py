@@ -55,8 +55,8 @@ class Cleanup(Section):
 class Rerun(Section):
     """Run a finished run again, from one stage on. A new id starts a new round; stages before it keep their results."""
 
-    id: Annotated[str, text(63, r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")] = Field(
-        description="Any new word; a date, a ticket, a counter."
+    id: Annotated[str, text(63, r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", "a word of letters, digits, '-', '_' and '.'")] = (
+        Field(description="Any new word; a date, a ticket, a counter.")
     )
     from_: RerunStage = Field(alias="from", description="First stage to run again.")
 

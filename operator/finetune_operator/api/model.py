@@ -7,20 +7,15 @@ from typing import Annotated
 from pydantic import Field
 
 from .references import PullSecretRef, SecretKeyRef
-from .section import Rule, Section, text
+from .section import REVISION, Rule, Section, text
+from .uris import model_rules
 
 
 class Model(Section):
     """The model that training starts from."""
 
     RULES = (
-        Rule(
-            """!has(self.uri) || !self.uri.contains('://') || self.uri.matches('^(hf|s3|oci|file)://[^ ]+$')
-            || self.uri.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^ ]+$')""",
-            "model.uri: a bare string is a hub id; a scheme must be one of hf://, oci://, s3://, pvc://<claim>/<path> and"
-            " file://, and a local path begins with /, ./, ../ or ~/",
-            field=".uri",
-        ),
+        *model_rules("uri"),
         Rule(
             "!has(self.revision) || !has(self.uri) || !self.uri.contains('://') || self.uri.startsWith('hf://')",
             "model.revision is for hub models only; remove it",
@@ -38,7 +33,9 @@ class Model(Section):
         description="hf://<id> or a bare hub id, oci://<image>, s3://<bucket>/<prefix>, pvc://<claim>/<path>, or a local"
         " directory (local mode only).",
     )
-    revision: Annotated[str, text(128)] | None = Field(None, description="Branch, tag or commit of a hub model. Default: main.")
+    revision: Annotated[str, text(128, REVISION)] | None = Field(
+        None, description="Branch, tag or commit of a hub model. Default: main."
+    )
     secret_ref: SecretKeyRef | None = Field(
         None, description="Secret with HF_TOKEN or the AWS keys. Default: the Secrets hf-token and s3-secret, where they exist."
     )

@@ -45,7 +45,7 @@ SPEC_TOO_LARGE = _reason(
 )  # fmt: skip
 LOCAL_PATH_IN_CLUSTER = _reason(
     "LocalPathInCluster", Cause.USER, "A path of a laptop means nothing to a pod.",
-    "Put the data where pods can read it: hf://, s3://, https:// or pvc://<claim>/<path>.",
+    "Put it where pods can read it: data at hf:// or https://, a model at hf://.",
 )  # fmt: skip
 
 # Children.
@@ -55,7 +55,7 @@ NAME_CONFLICT = _reason(
 )  # fmt: skip
 CHILD_LOST = _reason(
     "ChildLost", Cause.LOST, "The Job or TrainJob of a stage disappeared before its result was recorded.",
-    "Nothing to do if it was deleted on purpose: the stage is tried again.",
+    "Find out what deletes Jobs and TrainJobs in the namespace.",
 )  # fmt: skip
 CHILD_REFUSED = _reason(
     "ChildRefused", Cause.USER, "The API server refused an object that the run needs.",
@@ -63,7 +63,7 @@ CHILD_REFUSED = _reason(
 )  # fmt: skip
 RESULT_MISSING = _reason(
     "ResultMissing", Cause.LOST, "A stage ended with success but its pod, which carries the result, is gone.",
-    "Nothing to do: the stage is asked again, and repeats its result without working twice.",
+    "Find out what deletes finished pods in the namespace: the result of a stage is in its pod.",
 )  # fmt: skip
 PROOF_MISSING = _reason(
     "ProofMissing", Cause.CRASH, "A stage ended with exit code 0 but its result does not prove the work.",
@@ -71,13 +71,18 @@ PROOF_MISSING = _reason(
 )  # fmt: skip
 KILLED = _reason(
     "Killed", Cause.LOST, "The stage's process was killed from outside (signal 9).",
-    "If the machine's memory was short, raise resources.memory; else nothing: it is tried again.",
+    "If the machine's memory was short, raise resources.memory of the stage.",
 )  # fmt: skip
 EVICTED = _reason(
-    "Evicted", Cause.LOST, "The stage's pod was evicted, preempted or lost its node.", "Nothing to do: it is tried again.",
+    "Evicted", Cause.LOST, "The stage's pod was evicted, preempted or lost its node.",
+    "Find out why its node evicts pods: memory, disk, preemption or maintenance.",
 )  # fmt: skip
 SHUT_DOWN = _reason(
     "ShutDown", Cause.INTERRUPTED, "The machine or the local runner was shut down.", "Nothing to do: it goes on with the next start.",
+)  # fmt: skip
+INIT_CONTAINER_FAILED = _reason(
+    "InitContainerFailed", Cause.TRANSIENT, "An init container that the cluster added to the stage's pod failed.",
+    "Read the log of the init container that the message names; whoever adds it (a service mesh, an agent) must correct it.",
 )  # fmt: skip
 INSUFFICIENT_RESOURCES = _reason(
     "InsufficientResources", Cause.USER, "The machine has not the processor, memory, GPUs or disk that the stage requests.",
@@ -103,7 +108,7 @@ DIRECTION_UNKNOWN = _reason(
 
 # Pods that do not start: the run waits and goes on by itself once the cause is gone.
 IMAGE_PULL_FAILED = _reason(
-    "ImagePullFailed", Cause.USER, "An image cannot be pulled.", "Correct the image's name or the pull secret.",
+    "ImagePullFailed", Cause.USER, "An image cannot be pulled.", "Push the image or correct the pull secret, and the run resumes; another image needs a new run.",
 )  # fmt: skip
 SECRET_MISSING = _reason(
     "SecretMissing", Cause.USER, "A Secret, a ConfigMap or a key in it is missing.", "Create it; the run goes on by itself.",
@@ -113,19 +118,23 @@ START_FAILED = _reason(
 )  # fmt: skip
 UNSCHEDULABLE = _reason(
     "Unschedulable", Cause.USER, "No node can take the pod.",
-    "Correct placement, or wait for a node; the run goes on by itself.",
+    "Wait for a node that fits, or change its labels or taints, and the run resumes; another placement needs a new run.",
 )  # fmt: skip
 GPU_UNAVAILABLE = _reason(
     "GPUUnavailable", Cause.USER, "No node has as many free GPUs as the pod requests.",
-    "Wait for one, lower training.gpusPerWorker or evaluation.gpus, or add a GPU node; the run goes on by itself.",
+    "Wait for one, or add a GPU node, and the run resumes; fewer GPUs (training.gpusPerWorker, evaluation.gpus) need a new run.",
 )  # fmt: skip
 NODES_TOO_SMALL = _reason(
     "NodesTooSmall", Cause.USER, "No node has the processor, memory or disk that the pod requests.",
-    "Lower the stage's resources, or add a larger node; the run goes on by itself.",
+    "Wait for one, or add a larger node, and the run resumes; smaller resources need a new run.",
+)  # fmt: skip
+NO_PODS = _reason(
+    "NoPods", Cause.USER, "The pods of a stage do not appear, and no Event says why.",
+    "Read also the logs of the controllers of JobSet and Kubeflow Trainer; the run goes on by itself once its pods appear.",
 )  # fmt: skip
 QUOTA_EXCEEDED = _reason(
     "QuotaExceeded", Cause.USER, "A ResourceQuota of the namespace is used up.",
-    "Wait until something ends, lower the resources, or have the quota raised; the run goes on by itself.",
+    "Wait until something ends, or raise the quota, and the run resumes; smaller resources need a new run.",
 )  # fmt: skip
 POD_SECURITY = _reason(
     "PodSecurity", Cause.USER, "The namespace's pod security standard does not admit the stage's pods.",
@@ -133,7 +142,7 @@ POD_SECURITY = _reason(
 )  # fmt: skip
 SERVICE_ACCOUNT_NOT_FOUND = _reason(
     "ServiceAccountNotFound", Cause.USER, "The ServiceAccount that serviceAccountName names does not exist.",
-    "Create it, or leave serviceAccountName out; the run goes on by itself.",
+    "Create it, and the run resumes; another serviceAccountName needs a new run.",
 )  # fmt: skip
 STORAGE_CLASS_NOT_FOUND = _reason(
     "StorageClassNotFound", Cause.USER, "The StorageClass of the workspace's claim does not exist.",
@@ -145,7 +154,11 @@ NO_SHARED_VOLUMES = _reason(
 )  # fmt: skip
 CLAIM_PENDING = _reason(
     "ClaimPending", Cause.USER, "The workspace's claim gets no volume.",
-    "Have the provisioner of its StorageClass mended, or bind a volume to it; the run goes on by itself.",
+    "Repair the provisioner of its StorageClass, or bind a volume to it, and the run resumes.",
+)  # fmt: skip
+CLAIM_LOST = _reason(
+    "ClaimLost", Cause.USER, "The workspace's claim has lost its volume, or is being deleted.",
+    "Restore the PersistentVolume or the claim, and the run resumes; if its files are gone, delete the run and create it again.",
 )  # fmt: skip
 FORBIDDEN = _reason(
     "Forbidden", Cause.USER, "The operator lacks a right that the run needs.",
@@ -153,7 +166,7 @@ FORBIDDEN = _reason(
 )  # fmt: skip
 CLAIM_NOT_FOUND = _reason(
     "ClaimNotFound", Cause.USER, "The claim that storage.claimName names does not exist.",
-    "Create it, or leave claimName out; the run goes on by itself.",
+    "Create it, and the run resumes; another storage.claimName needs a new run.",
 )  # fmt: skip
 TRAINER_NOT_INSTALLED = _reason(
     "TrainerNotInstalled", Cause.USER, "The cluster has no Kubeflow Trainer.",
@@ -169,7 +182,7 @@ TRAINER_CHANGED = _reason(
 )  # fmt: skip
 RUNTIME_NOT_FOUND = _reason(
     "RuntimeNotFound", Cause.USER, "The ClusterTrainingRuntime does not exist.",
-    "Correct training.runtimeRef, or create it; the run goes on by itself.",
+    "Create it, and the run resumes; another training.runtimeRef needs a new run.",
 )  # fmt: skip
 
 # Words of conditions.
@@ -181,8 +194,12 @@ SUCCEEDED = _state("Succeeded", "It is done.")
 REUSED = _state("Reused", "It was done before with the same inputs.")
 SUSPENDED = _state("Suspended", "spec.suspend is true.")
 NOT_SUSPENDED = _state("NotSuspended", "spec.suspend is not true.")
+SUSPENDING = _state("Suspending", "spec.suspend is true; what still runs is being stopped.")
 STOPPING = _state("Stopping", "The run has failed; what still runs is being stopped.")
 SETTLED = _state("Settled", "Nothing is left to do.")
+CLAIM_NOT_BOUND = _state(
+    "ClaimNotBound", "The workspace's claim exists and is not bound yet; with WaitForFirstConsumer, its first pod binds it."
+)
 EVALUATION_DISABLED = _state("EvaluationDisabled", "evaluation.enabled is false.")
 BASELINE_NOT_ASKED = _state("BaselineNotAsked", "Neither evaluation.baseline nor the gate asks for the base model's scores.")
 REGISTRY_NOT_CONFIGURED = _state(
@@ -193,6 +210,16 @@ GATE_PASSED = _state("GatePassed", "Every requirement of the gate is met.")
 GATE_REJECTED = _state("GateRejected", "A requirement of the gate is not met: the model is kept, and not registered.")
 CHECK_NOT_ASKED = _state("CheckNotAsked", "Only registry.onExisting: Fail asks the registry before training starts.")
 RUN_FAILED = _state("RunFailed", "The run failed before the stage could begin.")
+
+CLAIM_REASONS = frozenset({CLAIM_NOT_FOUND, CLAIM_PENDING, CLAIM_LOST, STORAGE_CLASS_NOT_FOUND, NO_SHARED_VOLUMES})
+"""What keeps the workspace's claim from a volume."""
+_CAPACITY = frozenset({GPU_UNAVAILABLE, NODES_TOO_SMALL, UNSCHEDULABLE, QUOTA_EXCEEDED})
+
+
+def resumes_alone(reason: Reason) -> bool:
+    """Whether a run that waits for this needs nobody: capacity becomes free, and a transient fault passes."""
+    return reason in _CAPACITY or reason.cause is Cause.TRANSIENT
+
 
 REASONS: dict[str, Reason] = {**STAGE_REASONS, **CONTROL_REASONS}
 """All failures by name."""

@@ -69,6 +69,8 @@ def _flatten(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[
             options = [option for option in flat.pop("anyOf") if option.get("type") != "null"]
             inner = options[0] if len(options) == 1 else {}
         flat = {**inner, **flat}
+    if "const" in flat:  # a choice of one
+        flat["enum"] = [flat.pop("const")]
     if "enum" in flat:
         flat.setdefault("type", "string")
     if flat.get("type") == "object" and not flat.get("properties") and flat.get("additionalProperties") in (None, True):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fractions
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema
+
+from .quantity import QUANTITY_FORMS, parse_quantity
 
 
 @dataclass(frozen=True)
@@ -45,40 +49,87 @@ class Section(BaseModel):
         return schema
 
 
-def text(limit: int, pattern: str | None = None) -> Any:
-    """Bounds for ``Annotated[str, ...]``: not empty, at most ``limit`` characters."""
+_FORMS: dict[str, str] = {}
+"""What a text has to be that must match a pattern, in words: a pattern alone says little."""
+
+
+def text(limit: int, pattern: str | None = None, form: str | None = None) -> Any:
+    """Bounds for ``Annotated[str, ...]``: not empty, at most ``limit`` characters; ``form`` says in words what matches the pattern."""
+    if pattern and form:
+        _FORMS[pattern] = form
     return Field(min_length=1, max_length=limit, pattern=pattern)
 
+
+TRIMMED = r"^[^ \x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^ \x00-\x1f\x7f])?$"
+
+
+def trimmed(limit: int) -> Any:
+    """Bounds for ``Annotated[str, ...]``: not empty, no space at its ends, no control character."""
+    return text(limit, TRIMMED)
+
+
+REVISION = r"^[^ \x00-\x1f\x7f]+$"
 
 OBJECT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=OBJECT_NAME)]
 """The name of a Kubernetes object (a DNS subdomain)."""
 
-ShortName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+SHORT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+ShortName = Annotated[str, Field(min_length=1, max_length=63, pattern=SHORT_NAME)]
 """The name of a volume, a container or a run (a DNS label)."""
 
-DataKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
-"""A key of a Secret or a ConfigMap."""
+DATA_KEY = r"^(\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*)$"
+DataKey = Annotated[str, Field(min_length=1, max_length=253, pattern=DATA_KEY)]
+"""A key of a Secret or a ConfigMap. As in Kubernetes it is neither ``.`` nor ``..`` and does not begin with two dots."""
 
-LabelKey = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+LABEL_KEY = rf"^({_LABEL}(\.{_LABEL})*/)?{_NAME}$"
+"""RE2: a qualified name, ``[<prefix>/]<name>``: the prefix is a DNS subdomain, the name has at most 63 characters."""
+LABEL_VALUE = rf"^({_NAME})?$"
+LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
 
-Duration = Annotated[
-    str,
-    Field(min_length=2, max_length=32, pattern=r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"),
-]
+DURATION = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
+Duration = Annotated[str, Field(min_length=2, max_length=32, pattern=DURATION)]
 """A Go duration: ``90s``, ``2h30m``."""
 
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
-Quantity = Annotated[
-    int | str,
-    Field(
-        json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": QUANTITY, "maxLength": 32}, union_mode="left_to_right"
-    ),
-]
-"""A Kubernetes quantity: ``4``, ``500m``, ``32Gi``."""
 
-MetricName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+def _refusal(words: str) -> str:
+    return f"not a quantity {words}; write a whole number, or in quotes a number with an optional suffix, {QUANTITY_FORMS}"
+
+
+def _quantity(words: str, bound: str) -> Any:
+    """A rule for a quantity, where a pattern would only show itself: the rule's message states the accepted forms."""
+    expression = f"isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) {bound}"
+    rules = [Rule(expression, _refusal(words)).as_validation()]
+    extra: Any = {"x-kubernetes-int-or-string": True, "maxLength": 32, "x-kubernetes-validations": rules}
+    return Field(json_schema_extra=extra, union_mode="left_to_right")
+
+
+def _checked(words: str, fits: Callable[[fractions.Fraction], bool]) -> AfterValidator:
+    """The same for values that no API server has validated: the defaults of a namespace or of the operator."""
+
+    def check(value: int | str) -> int | str:
+        try:
+            good = fits(parse_quantity(str(value)))
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError(_refusal(words))
+        return value
+
+    return AfterValidator(check)
+
+
+_ZERO_OR_MORE, _ABOVE_ZERO = "of 0 or more", "above 0"
+Quantity = Annotated[int | str, _quantity(_ZERO_OR_MORE, ">= 0"), _checked(_ZERO_OR_MORE, lambda value: value >= 0)]
+"""A Kubernetes quantity that is not negative: ``4``, ``500m``, ``32Gi``."""
+
+Size = Annotated[int | str, _quantity(_ABOVE_ZERO, "> 0"), _checked(_ABOVE_ZERO, lambda value: value > 0)]
+"""A Kubernetes quantity above 0."""
+
+METRIC_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.[A-Za-z0-9_.-]*[A-Za-z0-9]$"
+MetricName = Annotated[str, Field(min_length=1, max_length=128, pattern=METRIC_NAME)]
 """``<task>.<metric>``: ``arc_easy.acc_norm``, ``holdout.bits_per_byte``."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -88,3 +139,21 @@ FreeValue = Annotated[
     Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
 ]
 """A scalar of any kind, for maps whose keys a library defines."""
+
+_FORMS |= {
+    REVISION: "a branch, tag or commit without spaces",
+    TRIMMED: "it without spaces at its ends and without control characters",
+    OBJECT_NAME: "the name of a Kubernetes object: lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+    SHORT_NAME: "a name of lower-case letters, digits and '-', with a letter or digit at both ends",
+    DATA_KEY: "a key of letters, digits, '-', '_' and '.'",
+    LABEL_KEY: "a label's key, <name> or <prefix>/<name>: a name of at most 63 letters, digits, '-', '_' and '.', and a prefix that is a"
+    " DNS name in lower case",
+    LABEL_VALUE: "a label's value: at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends",
+    DURATION: "a duration such as 90s, 45m or 2h30m",
+    METRIC_NAME: "<task>.<metric>, such as arc_easy.acc or holdout.bits_per_byte",
+}
+
+
+def form_of(pattern: str) -> str:
+    """Return what a text has to be that must match ``pattern``, in words."""
+    return _FORMS.get(pattern, f"a text that matches {pattern}")

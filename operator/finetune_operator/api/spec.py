@@ -5,16 +5,20 @@ from __future__ import annotations
 from pydantic import Field
 
 from .dataset import Dataset
-from .evaluation import Evaluation, Gate
+from .evaluation import HOLDOUT_METRICS, SINGLE_TASKS, Evaluation, Gate
 from .lifecycle import ApprovalDecision, Cleanup, Limits, Queue, Rerun, Retry
 from .model import Model
+from .presets import DEFAULT_ALGORITHM, preset
 from .registry import Publish, Registry, Storage
 from .section import ObjectName, Rule, Section
 from .training import Training
 
 _EVALUATED = "(!has(self.evaluation) || !has(self.evaluation.enabled) || self.evaluation.enabled)"
-_HELD_OUT = "(!has(self.evaluation) || !has(self.evaluation.holdout) || self.evaluation.holdout)"
-_TASKS = "(has(self.evaluation) && has(self.evaluation.tasks) ? self.evaluation.tasks : ['arc_easy'])"
+_HOLDOUT = "(!has(self.evaluation) || !has(self.evaluation.holdout) || self.evaluation.holdout)"
+_HELD_OUT = "(has(self.dataset.evalUri) || !has(self.dataset.trainSplit) || self.dataset.trainSplit < 1.0)"
+_TASKS = f"(has(self.evaluation) && has(self.evaluation.tasks) ? self.evaluation.tasks : {preset(DEFAULT_ALGORITHM)['evaluation']['tasks']})"
+_REQUIREMENTS = "!has(self.gate) || !has(self.gate.requirements) || self.gate.requirements"
+_ON_HELD_OUT_ROWS = "one.metric.startsWith('holdout.')"
 
 
 class FineTuneRunSpec(Section):
@@ -27,11 +31,46 @@ class FineTuneRunSpec(Section):
             field=".gate",
         ),
         Rule(
-            f"""!has(self.gate) || !has(self.gate.requirements) || self.gate.requirements.all(one,
-              (one.metric.startsWith('holdout.') && {_HELD_OUT})
-              || {_TASKS}.exists(task, one.metric.startsWith(task + '.') || one.metric.startsWith(task + '_')))""",
-            "each gate.requirements[].metric must begin with holdout. or with the name of a task in evaluation.tasks and a dot",
+            f"""{_REQUIREMENTS}.all(one, {_ON_HELD_OUT_ROWS} || {_TASKS}.exists(task,
+              one.metric.startsWith(task + '.') || (!(task in {list(SINGLE_TASKS)}) && one.metric.startsWith(task + '_'))))""",
+            "a metric of gate.requirements belongs to no task in evaluation.tasks; name <task>.<metric> or holdout.<metric>, or add its"
+            " task to evaluation.tasks",
             field=".gate.requirements",
+        ),
+        Rule(
+            f"{_REQUIREMENTS}.all(one, !{_ON_HELD_OUT_ROWS}) || {_HOLDOUT}",
+            "a metric of gate.requirements is measured on held-out rows, and evaluation.holdout is false; remove evaluation.holdout, or"
+            " the requirement",
+            field=".gate.requirements",
+        ),
+        Rule(
+            f"{_REQUIREMENTS}.all(one, !{_ON_HELD_OUT_ROWS}) || !{_HOLDOUT} || {_HELD_OUT}",
+            "a metric of gate.requirements is measured on held-out rows, and dataset.trainSplit: 1 holds none out; lower"
+            " dataset.trainSplit, or name held-out rows in dataset.evalUri",
+            field=".gate.requirements",
+        ),
+        Rule(
+            f"{_REQUIREMENTS}.all(one, !{_ON_HELD_OUT_ROWS} || one.metric in {list(HOLDOUT_METRICS)})",
+            f"held-out rows have only the metrics {', '.join(HOLDOUT_METRICS)}; name one of them in gate.requirements",
+            field=".gate.requirements",
+        ),
+        Rule(
+            f"!{_EVALUATED} || {_TASKS}.size() > 0 || {_HOLDOUT}",
+            "evaluation has nothing to measure: evaluation.tasks is empty and evaluation.holdout is false; name a task, remove"
+            " evaluation.holdout, or set evaluation.enabled to false",
+            field=".evaluation.tasks",
+        ),
+        Rule(
+            f"!{_EVALUATED} || {_TASKS}.size() > 0 || !{_HOLDOUT} || {_HELD_OUT}",
+            "evaluation has nothing to measure: evaluation.tasks is empty and dataset.trainSplit: 1 holds no rows out; name a task, lower"
+            " dataset.trainSplit, or set evaluation.enabled to false",
+            field=".evaluation.tasks",
+        ),
+        Rule(
+            """!has(self.storage) || !has(self.storage.accessModes) || !('ReadWriteOncePod' in self.storage.accessModes)
+              || !has(self.training) || !has(self.training.workers) || self.training.workers == 1""",
+            "a volume of mode ReadWriteOncePod has room for one pod, and training.workers is above 1; choose another access mode",
+            field=".storage.accessModes",
         ),
         Rule(
             "!has(self.gate) || !has(self.evaluation) || !has(self.evaluation.onFailure) || self.evaluation.onFailure != 'Continue'",
@@ -39,14 +78,8 @@ class FineTuneRunSpec(Section):
             field=".evaluation.onFailure",
         ),
         Rule(
-            f"""!has(self.evaluation) || !{_EVALUATED} || !has(self.evaluation.tasks) || self.evaluation.tasks.size() > 0
-              || {_HELD_OUT}""",
-            "evaluation has nothing to measure: name a task, leave holdout on, or set evaluation.enabled to false",
-            field=".evaluation.tasks",
-        ),
-        Rule(
             "!has(self.cleanup) || !has(self.cleanup.volume) || self.cleanup.volume != 'Delete' || has(self.publish)",
-            "cleanup.volume: Delete would delete the registered model with the volume; add publish, or keep the volume",
+            "cleanup.volume: Delete would delete the registered model with the volume; set Retain, or remove cleanup.volume",
             field=".cleanup.volume",
         ),
         Rule(

@@ -58,6 +58,9 @@ class Child(Section):
     kind: Word = Field(description="Job, TrainJob or PersistentVolumeClaim.")
     name: Annotated[str, Field(max_length=253)] = Field(description="Its name.")
     uid: Word | None = Field(None, description="Its uid, once it was seen.")
+    releasing: bool | None = Field(
+        None, description="The stage has ended and the child is being removed, because a container of its pods still runs."
+    )
 
 
 class StageStatus(Whole):
@@ -226,6 +229,10 @@ class Adaptation(Section):
     reason: Annotated[str, Field(max_length=256)] = Field(description="Why.")
 
 
+PodMetadata = Annotated[dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=512)]], Field(max_length=16)]
+"""Labels or annotations of pods."""
+
+
 class ResolvedStatus(Whole):
     """The effective values of the run, fixed when it started."""
 
@@ -243,13 +250,19 @@ class ResolvedStatus(Whole):
     )
     entry_digest: Digest | None = Field(None, description="SHA-256 of the training program.")
     volume_uri: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="How the registry names a claim's content, with {claim}."
+        None, description="URI of the workspace's claim, as the registry names it."
     )
     fs_group: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = Field(
         None, description="Group that the workspace's volume is given to."
     )
     environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = Field(
         None, description="Environment variables that the operator's configuration gives to every stage."
+    )
+    pod_labels: PodMetadata | None = Field(
+        None, description="Labels that the operator's configuration gives to the pods of every stage."
+    )
+    pod_annotations: PodMetadata | None = Field(
+        None, description="Annotations that the operator's configuration gives to the pods of every stage."
     )
 
 
@@ -260,18 +273,24 @@ class SummaryStatus(Whole):
     rows: Word | None = Field(None, description="Rows to train on, and how many are left out.")
     loss: Word | None = Field(None, description="Last training loss.")
     score: Word | None = Field(None, description="First metric of the gate, else holdout.bits_per_byte, else the first task's.")
-    model: Word | None = Field(None, description="Registered name and version, else the base model.")
+    model: Word | None = Field(
+        None, description="Name and version of the registered model; until it is registered, name of the base model."
+    )
     algorithm: Word | None = Field(None, description="sft, osft or lora.")
     eta: Word | None = Field(None, description="What is left of the running stage.")
     queue: Word | None = Field(None, description="Queue and position.")
     message: Annotated[str, Field(max_length=256)] | None = Field(None, description="What is going on.")
 
 
+UNOBSERVED: dict[str, Any] = {"observedGeneration": -1}
+"""Default of ``status``: no generation, so that kstatus does not take a run as reconciled before the operator has seen it."""
+
+
 class FineTuneRunStatus(Section):
     """What was observed. Everything here is written by the operator only."""
 
-    observed_generation: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="The generation of spec that this is about."
+    observed_generation: Annotated[int, Field(ge=-1)] | None = Field(
+        None, description="The generation of spec that this is about; -1 until the operator has seen the run."
     )
     phase: Phase | None = Field(None, description="One word for people, derived from the conditions: never branch on it.")
     conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra={

@@ -8,11 +8,15 @@ from pydantic import Field
 
 from .pods import EnvVar, Placement, Resources, Volume, VolumeMount
 from .references import PullSecretRef
-from .section import Fraction, FreeValue, ObjectName, Quantity, Rule, Section, text
+from .section import Fraction, FreeValue, ObjectName, Rule, Section, Size, text
 
 Algorithm = Literal["sft", "osft", "lora"]
 Patterns = Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=32)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+_PROCESSES = (
+    "(has(self.processesPerWorker) ? self.processesPerWorker"
+    " : (has(self.gpusPerWorker) && self.gpusPerWorker > 0 ? self.gpusPerWorker : 1))"
+)
 
 
 class Osft(Section):
@@ -103,14 +107,24 @@ class Training(Section):
             || !has(self.checkpoints.perEpoch) || self.checkpoints.perEpoch
             || !has(self.checkpoints.final) || self.checkpoints.final
             || (has(self.checkpoints.everySamples) && self.checkpoints.everySamples > 0)""",
-            "SFT must keep a checkpoint, or training leaves no model: set perEpoch, final or everySamples in"
-            " training.checkpoints",
+            "SFT must keep a checkpoint, or training leaves no model: set perEpoch or final in training.checkpoints",
             field=".checkpoints",
         ),
         Rule(
             "!has(self.microBatchSize) || !has(self.effectiveBatchSize) || self.effectiveBatchSize % self.microBatchSize == 0",
             "training.effectiveBatchSize must be a multiple of training.microBatchSize",
             field=".microBatchSize",
+        ),
+        Rule(
+            "!has(self.image) || self.image.matches(r'^[A-Za-z0-9][-A-Za-z0-9._/:@+]*$')",
+            "training.image is not the name of an image; write <registry>/<repository>:<tag> without spaces",
+            field=".image",
+        ),
+        Rule(
+            f"!has(self.effectiveBatchSize) || !has(self.workers) || self.effectiveBatchSize % (self.workers * {_PROCESSES}) == 0",
+            "training.effectiveBatchSize cannot be shared evenly by all training processes; use a multiple of training.workers times"
+            " training.processesPerWorker (default: one a GPU, or one)",
+            field=".effectiveBatchSize",
         ),
         Rule(
             "!has(self.maxTokensPerGPU) || !has(self.maxSeqLen) || self.maxTokensPerGPU >= self.maxSeqLen",
@@ -121,6 +135,17 @@ class Training(Section):
             "!has(self.volumeMounts) || (has(self.volumes)"
             " && self.volumeMounts.all(mount, self.volumes.exists(volume, volume.name == mount.name)))",
             "each entry of training.volumeMounts needs a volume of that name in training.volumes",
+            field=".volumeMounts",
+        ),
+        Rule(
+            "!has(self.volumes) || self.volumes.all(one, self.volumes.exists_one(other, other.name == one.name))",
+            "training.volumes names a volume twice; rename or remove one of them",
+            field=".volumes",
+        ),
+        Rule(
+            """!has(self.volumeMounts) || self.volumeMounts.all(one, self.volumeMounts.exists_one(other,
+              other.mountPath == one.mountPath || other.mountPath == one.mountPath + '/' || other.mountPath + '/' == one.mountPath))""",
+            "training.volumeMounts has two mounts at one mountPath; move or remove one of them",
             field=".volumeMounts",
         ),
         Rule(
@@ -186,5 +211,5 @@ class Training(Section):
     )
     volumes: Annotated[list[Volume], Field(max_length=16)] | None = Field(None, description="Volumes beside the workspace.")
     volume_mounts: Annotated[list[VolumeMount], Field(max_length=16)] | None = Field(None, description="Where they appear.")
-    shared_memory: Quantity | None = Field(None, description="Size of /dev/shm in bytes.")
+    shared_memory: Size | None = Field(None, description="Size of /dev/shm in bytes.")
     placement: Placement | None = Field(None, description="Where the pods run.")

@@ -82,6 +82,10 @@ SetOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", metavar="PATH=VALUE", help="A field of spec: training.epochs=3; null takes it away. May be repeated."),
 ]
+WaitOption = Annotated[
+    bool,
+    typer.Option("--wait", help="Follow it to its end, with its exit code, where another process or a cluster does the work."),
+]
 NameArgument = Annotated[str, typer.Argument(help="Name of the run.", show_default=False)]
 
 
@@ -144,6 +148,7 @@ def clone(
     kubeconfig: KubeconfigOption = None,
     namespace: NamespaceOption = None,
     secret: SecretOption = None,
+    wait: WaitOption = False,
     plain: PlainOption = False,
     output: OutputOption = None,
 ) -> None:
@@ -151,7 +156,7 @@ def clone(
     from .clone import clone_run
     from .place import Options, Where
 
-    where, options = Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output)
+    where, options = Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output, wait=wait)
     raise typer.Exit(clone_run(name, new, assignment or (), where, options, dry_run=dry_run))
 
 
@@ -169,6 +174,7 @@ def rerun(
     kubeconfig: KubeconfigOption = None,
     namespace: NamespaceOption = None,
     secret: SecretOption = None,
+    wait: WaitOption = False,
     plain: PlainOption = False,
     output: OutputOption = None,
 ) -> None:
@@ -176,7 +182,7 @@ def rerun(
     from .place import Options, Where
     from .steer import rerun_run
 
-    where, options = Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output)
+    where, options = Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output, wait=wait)
     raise typer.Exit(rerun_run(name, where, options, stage=stage.value, id_=word, assignments=assignment or ()))
 
 
@@ -187,13 +193,14 @@ def suspend(
     context: ContextOption = None,
     kubeconfig: KubeconfigOption = None,
     namespace: NamespaceOption = None,
+    wait: WaitOption = False,
     plain: PlainOption = False,
 ) -> None:
     """Stop what a run does and hold it; what it has done stays."""
     from .place import Options, Where
     from .steer import suspend_run
 
-    raise typer.Exit(suspend_run(name, Where(home, kubeconfig, context, namespace), Options(plain=plain)))
+    raise typer.Exit(suspend_run(name, Where(home, kubeconfig, context, namespace), Options(plain=plain, wait=wait)))
 
 
 @app.command()
@@ -204,6 +211,7 @@ def resume(
     kubeconfig: KubeconfigOption = None,
     namespace: NamespaceOption = None,
     secret: SecretOption = None,
+    wait: WaitOption = False,
     plain: PlainOption = False,
     output: OutputOption = None,
 ) -> None:
@@ -211,7 +219,9 @@ def resume(
     from .place import Options, Where
     from .steer import resume_run
 
-    raise typer.Exit(resume_run(name, Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output)))
+    raise typer.Exit(
+        resume_run(name, Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output, wait=wait))
+    )
 
 
 @app.command()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune_operator.api.kinds import POD
 from finetune_operator.core import naming
-from finetune_operator.core.observation import PodReport
+from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import Invalid, NotFound
@@ -31,8 +31,8 @@ def rank_of(pod: Object) -> int:
 
 
 def container_of(pod: Object) -> str:
-    """The stage's container: others that a cluster puts into pods come after it."""
-    return str(pod["spec"]["containers"][0]["name"])
+    """Return the name of the container that runs the stage: a cluster may add others to the pod."""
+    return naming.container_name((pod["metadata"].get("labels") or {}).get(naming.STAGE_LABEL, ""))
 
 
 def lines_of(rank: int | None, of: int) -> LogLines:

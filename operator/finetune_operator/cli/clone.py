@@ -35,7 +35,7 @@ def clone_run(name: str, new: str | None, assignments: Sequence[str], where: Whe
     def command() -> int:
         place = find_place(where)
         wanted = asyncio.run(_clone(place, name, new, assignments))
-        problems = place.judge(Document(f"clone of {name}", wanted, {}))
+        problems = place.judge(Document(f"clone of {name}", wanted, {}), Path.cwd())
         if problems:
             raise Refused(problems)
         if dry_run or options.output:

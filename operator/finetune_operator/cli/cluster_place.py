@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -23,9 +22,8 @@ from finetune_operator.loop.errors import ApiError
 
 from . import exitcodes
 from .api_refusal import refusal_of
-from .display import display
 from .documents import Document
-from .follow import conclude, follow, held
+from .follow import follow_change
 from .kubeconfig import Kubeconfig
 from .login import log_in
 from .objects import find_run
@@ -92,10 +90,10 @@ class ClusterPlace:
             except ApiError as error:
                 raise refusal_of(error, self.server, self.credentials.address) from None
 
-    def judge(self, document: Document) -> list[str]:
+    def judge(self, document: Document, base: Path) -> list[str]:
         """See :class:`~.place.Place`: with lines, where the library for it is there; the API server judges in any case."""
         try:
-            return judge_document(Judge(crd()), document)
+            return judge_document(Judge(crd()), document, base, local=False)
         except CelMissing:
             return []
 
@@ -115,14 +113,16 @@ class ClusterPlace:
     def start(self, change: Change, options: Options, *, follow: bool) -> int:
         """See :class:`~.place.Place`. Ctrl-C ends only the following."""
         self._refuse_secrets(options)
-        if follow:
-            return asyncio.run(self._follow(change, options))
-        return self._write(change, f"was made in {self.words}", options)
+        if follow or options.wait:
+            return asyncio.run(follow_change(self, change, options))
+        return self._write(change, f"created in {self.words}", options)
 
     def steer(self, change: Change, said: str, options: Options) -> int:
         """See :class:`~.place.Place`."""
         self._refuse_secrets(options)
-        return self._write(change, f"{said}; the operator sees to it", options)
+        if options.wait:
+            return asyncio.run(follow_change(self, change, options))
+        return self._write(change, said, options)
 
     def _refuse_secrets(self, options: Options) -> None:
         if options.secrets:
@@ -136,26 +136,11 @@ class ClusterPlace:
                 return await change(cluster)
 
         document = asyncio.run(write())
-        print(f"{document['metadata']['name']}: {said}.", file=sys.stderr)
+        name = document["metadata"]["name"]
+        print(f"{name}: {said}; follow it with finetune get -w {name}{self.flags}", file=sys.stderr)
         if options.output:
             print_object(document, options.output)
         return exitcodes.OK
-
-    async def _follow(self, change: Change, options: Options) -> int:
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        async with self.opened() as cluster:
-            document = await change(cluster)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, stop.set)
-            with display(plain=options.plain, quiet=options.output is not None) as screen:
-                document = await follow(cluster, document, screen, stop)
-        code, run = conclude(document, options.output, self.flags), Run.parse(document)
-        if not run.ended and held(document):
-            print(f"{run.name}: suspended; finetune resume {run.name}{self.flags} goes on with it.", file=sys.stderr)
-        elif not run.ended:
-            shows = f"finetune get {run.name}{self.flags}"
-            print(f"{run.name}: goes on in {self.words}; {shows} shows how far it is.", file=sys.stderr)
-        return code
 
     async def delete(self, name: str, *, purge: bool) -> str:
         """See :class:`~.place.Place`: the garbage collector stops what the run does; the volume stays unless the run says otherwise."""

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+STANDARD_INPUT = "standard input"
+
 
 class DocumentProblem(Exception):
     """A file that cannot be read as YAML objects: one sentence with file, line and mend."""
@@ -35,9 +37,17 @@ class Document:
 
     @property
     def name(self) -> str:
-        """The object's name."""
+        """The object's name, or the beginning of the one that the API server generates: ``demo-*``."""
         metadata = self.content.get("metadata")
-        return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+        if not isinstance(metadata, dict):
+            return ""
+        prefix = metadata.get("generateName")
+        return str(metadata.get("name") or (f"{prefix}*" if prefix else ""))
+
+    @property
+    def is_standard_input(self) -> bool:
+        """Whether it comes from no file."""
+        return self.source == STANDARD_INPUT
 
     def line_of(self, path: str) -> int | None:
         """The line of a field, or of the nearest one above it that the file has."""
@@ -55,7 +65,7 @@ def read_documents(path: Path | None) -> list[Document]:
     Raises:
         DocumentProblem: the file is missing, is no YAML, or holds something that is no object.
     """
-    source = "standard input" if path is None or str(path) == "-" else str(path)
+    source = STANDARD_INPUT if path is None or str(path) == "-" else str(path)
     try:
         text = sys.stdin.read() if path is None or str(path) == "-" else path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -104,6 +114,7 @@ def _parse(text: str, source: str) -> Iterator[Document]:
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"^[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+|0o?[0-7]+|0b[01]+)$")
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_SHORTEST_EXPONENT = 1e21
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
@@ -149,8 +160,13 @@ def _scalar(node: yaml.Node) -> Any:
     if _INT.match(text):
         return _whole_number(text.replace("_", ""))
     if _FLOAT.match(text):
-        return float(text)
+        return _number(float(text))
     return text
+
+
+def _number(value: float) -> float | int:
+    """A number as Go's JSON encoder writes it, which is what an API server reads: ``1e3`` and ``1.0`` are whole numbers."""
+    return int(value) if value.is_integer() and abs(value) < _SHORTEST_EXPONENT else value
 
 
 def _whole_number(text: str) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -10,12 +12,14 @@ from finetune_contract.reasons import Cause
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import FINETUNERUN
 from finetune_operator.core.run import Run
-from finetune_operator.loop.cluster import Change, Cluster, Object
+from finetune_operator.loop.cluster import Change as WatchEvent
+from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import NotFound, Transient
 
 from . import exitcodes
-from .display import Display
+from .display import Display, display
 from .output import print_object
+from .place import Change, Options, Place
 from .refusal import Refused
 from .report import print_end
 from .terminal import console
@@ -25,7 +29,7 @@ _LOOK_SECONDS = 20.0
 """A watch that lost its connection does not tell of a deletion meanwhile: an own look does."""
 
 
-async def news(cluster: Cluster, namespace: str | None) -> AsyncGenerator[Change, None]:
+async def news(cluster: Cluster, namespace: str | None) -> AsyncGenerator[WatchEvent, None]:
     """The runs of a namespace, then every change to them; passing faults are waited out."""
     while True:
         try:
@@ -64,7 +68,29 @@ async def follow(cluster: Cluster, document: Object, screen: Display, stop: asyn
         stopped.cancel()
 
 
-def _newer(document: Object, change: Change) -> Object:
+async def follow_change(place: Place, change: Change, options: Options) -> int:
+    """Change a run, and follow what somebody else makes of it. Ctrl-C ends only the following. The exit code.
+
+    Raises:
+        Refused: the change was refused.
+    """
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    async with place.opened() as cluster:
+        document = await change(cluster)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        with display(plain=options.plain, quiet=options.output is not None) as screen:
+            document = await follow(cluster, document, screen, stop)
+    code, run = conclude(document, options.output, place.flags), Run.parse(document)
+    if not run.ended and held(document):
+        print(f"{run.name}: suspended; finetune resume {run.name}{place.flags} goes on with it.", file=sys.stderr)
+    elif not run.ended:
+        shows = f"finetune get {run.name}{place.flags}"
+        print(f"{run.name}: goes on in {place.words}; {shows} shows how far it is.", file=sys.stderr)
+    return code
+
+
+def _newer(document: Object, change: WatchEvent) -> Object:
     if change.object["metadata"]["uid"] != document["metadata"]["uid"]:
         return document
     if change.type == "DELETED":

@@ -28,6 +28,7 @@ from finetune_operator.loop.errors import NotFound
 from . import exitcodes
 from .documents import Document
 from .drive import drive
+from .follow import follow_change
 from .objects import find_run
 from .place import Change, Options
 from .refusal import NothingThere, Refused
@@ -69,10 +70,10 @@ class LocalPlace:
         finally:
             store.close()
 
-    def judge(self, document: Document) -> list[str]:
+    def judge(self, document: Document, base: Path) -> list[str]:
         """See :class:`~.place.Place`."""
         try:
-            return judge_document(Judge(crd()), document)
+            return judge_document(Judge(crd()), document, base)
         except CelMissing as problem:
             raise Refused([str(problem)], exitcodes.UNAVAILABLE) from None
 
@@ -108,8 +109,11 @@ class LocalPlace:
         try:
             return self._drive(change, options)
         except HomeInUse as other:
+            if options.wait:
+                return asyncio.run(follow_change(self, change, options))
             run = Run.parse(asyncio.run(self._change_only(change)))
-            print(f"{run.name}: {said}; process {other.holder} sees to it.", file=sys.stderr)
+            look = f"follow it with finetune get -w {run.name}{self.flags}"
+            print(f"{run.name}: {said}; process {other.holder} sees to it; {look}", file=sys.stderr)
             return exitcodes.OK
 
     def _drive(self, change: Change, options: Options) -> int:

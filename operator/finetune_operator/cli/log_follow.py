@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from finetune_operator.api.kinds import FINETUNERUN, POD
-from finetune_operator.core.observation import PodReport
+from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.run import Run
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import Invalid, NotFound, Transient
@@ -132,4 +132,4 @@ async def _has_ended(cluster: Cluster, pod: Object) -> bool:
         return True
     except Transient:
         return False
-    return found["metadata"]["uid"] != metadata["uid"] or PodReport.parse(found).phase in ("Succeeded", "Failed")
+    return found["metadata"]["uid"] != metadata["uid"] or PodReport.parse(found).done

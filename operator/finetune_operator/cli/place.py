@@ -55,6 +55,8 @@ class Options:
     secrets: tuple[str, ...] = ()
     plain: bool = False
     output: str | None = None
+    wait: bool = False
+    """Whether the command follows the run where somebody else does the work."""
 
 
 class Place(Protocol):
@@ -79,8 +81,8 @@ class Place(Protocol):
         """The objects, to look at and to change."""
         ...
 
-    def judge(self, document: Document) -> list[str]:
-        """What is wrong with a run before it goes there: a line for each problem."""
+    def judge(self, document: Document, base: Path) -> list[str]:
+        """What is wrong with a run before it goes there: a line for each problem. Relative paths count from ``base``."""
         ...
 
     def placed(self, manifest: Object, base: Path) -> Object:
@@ -96,7 +98,7 @@ class Place(Protocol):
         ...
 
     def steer(self, change: Change, said: str, options: Options) -> int:
-        """Change a run and see to what follows; ``said`` tells it where that is somebody else's work. The exit code."""
+        """Change a run and see to what follows; where that is somebody else's work, wait for it or say so. The exit code."""
         ...
 
     async def delete(self, name: str, *, purge: bool) -> str:

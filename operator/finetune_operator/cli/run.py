@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.kinds import CONFIGMAP
+from finetune_operator.local.judge import generated_name
 from finetune_operator.loop.cluster import Cluster, Object
 
 from . import exitcodes
@@ -15,6 +17,7 @@ from .documents import DocumentProblem, read_documents
 from .objects import put
 from .place import Options, Place, Where, find_place
 from .refusal import Refused, guarded
+from .validate import base_of
 
 
 def run_file(file: Path, config_files: Sequence[str], where: Where, options: Options) -> int:
@@ -56,8 +59,18 @@ def _read(file: Path, place: Place) -> tuple[Object, list[Object]]:
             raise Refused(
                 [f"{document.source}: {document.kind} {document.name} has no place here: only ConfigMaps may stand beside a run."]
             )
-    problems = place.judge(runs[0])
+    base = base_of(file)
+    problems = place.judge(runs[0], base)
     if problems:
         raise Refused(problems)
-    base = Path.cwd() if str(file) == "-" else file.absolute().parent
-    return place.placed(runs[0].content, base), [place.placed(document.content, base) for document in others]
+    return place.placed(_named(runs[0].content), base), [place.placed(document.content, base) for document in others]
+
+
+def _named(manifest: Object) -> Object:
+    """The manifest with a name: with ``generateName`` it is a new one each time, as from ``kubectl create``."""
+    metadata = manifest["metadata"]
+    if metadata.get("name"):
+        return manifest
+    name = generated_name(metadata["generateName"])
+    print(f"{name}: named by metadata.generateName", file=sys.stderr)
+    return {**manifest, "metadata": {**metadata, "name": name}}

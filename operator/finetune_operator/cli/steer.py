@@ -35,7 +35,7 @@ def _set_suspend(place: Place, name: str, options: Options, *, suspend: bool | N
             raise Refused([f"{name}: has ended; {advice}."])
         return await edit(place, cluster, document, {"spec": {"suspend": suspend}})
 
-    return place.steer(change, "is being suspended" if suspend else "goes on", options)
+    return place.steer(change, "is being suspended" if suspend else "resume requested", options)
 
 
 def rerun_run(name: str, where: Where, options: Options, *, stage: str, id_: str | None, assignments: Sequence[str]) -> int:
@@ -55,6 +55,6 @@ def rerun_run(name: str, where: Where, options: Options, *, stage: str, id_: str
             wanted = {**apply_assignments(run.spec, assignments), "rerun": {"id": word, "from": stage}}
             return await edit(place, cluster, document, {"spec": difference(run.spec, wanted)})
 
-        return place.steer(change, f"begins again from {stage}", options)
+        return place.steer(change, f"rerun from {stage} requested", options)
 
     return guarded(command)

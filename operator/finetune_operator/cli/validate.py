@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from pathlib import Path
 
 from finetune_operator.api.crd import crd
 from finetune_operator.api.finetunerun import KIND
+from finetune_operator.api.quantity import QUANTITY_FORMS
+from finetune_operator.api.section import form_of
+from finetune_operator.core.values import invalid_value
 from finetune_operator.local.judge import CauseType, CelMissing, Judge, Problem
 
 from . import exitcodes
 from .documents import Document, DocumentProblem, read_documents
+from .file_names import bare_file_names
+
+_PATTERN = re.compile(r" in body should match '(.*)'$")
+_QUANTITY_TYPE = 'must be of type integer,string: "number"'
 
 
 def validate_files(files: list[Path]) -> int:
@@ -35,15 +43,15 @@ def _validate(files: list[Path]) -> int:
             code = max(code, exitcodes.NO_INPUT if missing else exitcodes.INVALID)
             continue
         for document in documents:
-            code = max(code, _judge(judge, document))
+            code = max(code, _judge(judge, document, file))
     return code
 
 
-def _judge(judge: Judge, document: Document) -> int:
+def _judge(judge: Judge, document: Document, file: Path) -> int:
     if document.kind != KIND:
         print(f"{document.source}: {document.kind or 'an object without kind'} {document.name} is no {KIND}: not judged")
         return exitcodes.OK
-    problems = judge_document(judge, document)
+    problems = judge_document(judge, document, base_of(file))
     for line in problems:
         print(line, file=sys.stderr)
     if problems:
@@ -52,22 +60,49 @@ def _judge(judge: Judge, document: Document) -> int:
     return exitcodes.OK
 
 
-def judge_document(judge: Judge, document: Document) -> list[str]:
-    """One line for each problem: ``file:line: field: what is wrong and how to mend it``."""
-    return [f"{_place(document, problem)}: {_sentence(problem)}" for problem in judge.create(document.content)]
+def base_of(file: Path) -> Path:
+    """Return the directory that relative paths in a file count from."""
+    return Path.cwd() if str(file) == "-" else file.absolute().parent
 
 
-def _place(document: Document, problem: Problem) -> str:
-    line = document.line_of(problem.field)
+def judge_document(judge: Judge, document: Document, base: Path, *, local: bool = True) -> list[str]:
+    """Return a line for each problem: ``file:line: field: what is wrong; what to do``.
+
+    The rules of the CRD come first. What they cannot see follows: files that exist, and the values of free maps.
+    """
+    files = bare_file_names(document, base, local=local)
+    problems = [problem for problem in judge.create(document.content) if problem.field not in files]
+    found = [(problem.field, _sentence(problem)) for problem in problems]
+    found += [(field, f"{field}: {words}") for field, words in files.items()]
+    spec = document.content.get("spec")
+    invalid = invalid_value(spec) if isinstance(spec, dict) and not found else None
+    if invalid:
+        field = f"spec.{invalid[0]}"
+        found.append((field, f"{field}: {invalid[1]}"))
+    return [f"{_place(document, field)}: {words}" for field, words in found]
+
+
+def _place(document: Document, field: str) -> str:
+    line = document.line_of(field)
     return f"{document.source}:{line}" if line else document.source
 
 
 def _sentence(problem: Problem) -> str:
     if problem.kind is not CauseType.UNKNOWN_FIELD:
-        return str(problem) if problem.field else problem.detail
+        return _with_form(problem) if problem.field else problem.detail
     parent, _, name = problem.field.rpartition(".")
     near = difflib.get_close_matches(name, _fields_of(parent), n=1)
     return f"{problem.field}: unknown field" + (f"; did you mean {near[0]}?" if near else "; remove it")
+
+
+def _with_form(problem: Problem) -> str:
+    """The API server's sentence; where it only shows a pattern or a type, with the form that the field takes in words."""
+    pattern = _PATTERN.search(problem.detail)
+    if pattern:
+        return f"{problem}; write {form_of(pattern[1])}"
+    if problem.kind is CauseType.TYPE_INVALID and problem.detail.endswith(_QUANTITY_TYPE):
+        return f"{problem}; write a quantity in quotes, {QUANTITY_FORMS}"
+    return str(problem)
 
 
 def _fields_of(path: str) -> list[str]:

@@ -6,6 +6,7 @@ from finetune_operator.api import reasons
 
 from .draft import Draft
 from .gate import Scores, Unjudgeable, Verdict, judge
+from .remedies import Failed, hint
 from .run import StageRecord
 from .stages import GATE, STAGE
 from .stages.gate import requirements
@@ -35,7 +36,7 @@ def admit(draft: Draft) -> None:
 def _fail(draft: Draft, record: StageRecord, found: Unjudgeable) -> None:
     draft.record(record.but(state="Failed", reason=found.reason.name, message=found.message[:_MESSAGE_LIMIT]))
     draft.fields["failure"] = {
-        "stage": GATE, "reason": found.reason.name, "message": found.message[:_MESSAGE_LIMIT], "hint": found.reason.remedy,
+        "stage": GATE, "reason": found.reason.name, "message": found.message[:_MESSAGE_LIMIT], "hint": hint(found.reason, Failed(GATE, draft.run.resolved)),
     }  # fmt: skip
 
 

@@ -12,17 +12,19 @@ from finetune_operator.api import reasons
 from finetune_operator.api.finetunerun import KIND
 
 from . import naming
-from .decision import Create, Delete, Patch
+from .decision import Create, Patch
 from .diagnosis import Diagnosis, diagnose, read_result
 from .draft import Draft
 from .manifests import children
 from .manifests.trainjob import trainjob
-from .observation import ChildState, Object, PodReport, child_ref, child_state, failure_message, look_seconds
-from .obstacles import obstacle, refusal
+from .observation import ChildState, Object, child_ref, child_state, failure_message, look_seconds
+from .obstacles import NO_PODS_SECONDS, child_seconds, obstacle, refusal
+from .pod_report import PodReport
+from .release import controller_of, holds, release, remove
+from .remedies import Failed, hint
 from .run import StageRecord
 from .stages import PROGRAMS, STAGE, ProgramStage
 from .stages.base import inputs_digest
-from .times import moment, stamp
 
 STARTING_SECONDS = 2.5
 """Between two looks at a child that has just been made: what keeps its pods from starting is told within seconds."""
@@ -44,6 +46,8 @@ def step(draft: Draft, stage: ProgramStage) -> None:
         _follow(draft, stage, record)
     elif record.state == "Retrying":
         _retry(draft, stage, record)
+    else:
+        release(draft, record)
 
 
 def _passed(draft: Draft, name: str) -> bool:
@@ -96,9 +100,11 @@ def _follow(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
     draft.record(record)
     pods = tuple(pod for pod in draft.observed.pods.get(stage.name, ()) if not pod.gone)
     state = child_state(child)
-    if state is ChildState.FAILED or any(pod.failed for pod in pods):
+    if _all_done(draft, stage, pods):
+        _finish(draft, stage, record, pods)
+    elif state is ChildState.FAILED or any(pod.failed for pod in pods):
         fail_attempt(draft, stage, record, diagnose(pods, draft.observed.logs, failure_message(child)))
-    elif state is ChildState.SUCCEEDED or _all_done(draft, stage, pods):
+    elif state is ChildState.SUCCEEDED:
         _finish(draft, stage, record, pods)
     else:
         _wait(draft, record, child, pods)
@@ -115,13 +121,15 @@ def _follow_absent(draft: Draft, stage: ProgramStage, record: StageRecord) -> No
             _create(draft, stage, record)
         else:
             fail_attempt(draft, stage, record, Diagnosis(reason, refused.message))
-    elif not draft.suspended and _create(draft, stage, record) and record.reason in reasons.CONTROL_REASONS:
+    elif draft.suspended:
+        draft.record(record.but(reason=reasons.SUSPENDED, message=None))
+    elif _create(draft, stage, record) and record.reason in reasons.CONTROL_REASONS:
         draft.block(record, reasons.CONTROL_REASONS[record.reason], record.message or "")  # it stands until the child is there
 
 
 def _is_ours(draft: Draft, stage: ProgramStage, record: StageRecord, child: Object) -> bool:
     """A child belongs to us by our uid; one of an earlier run of our name is about to be collected, any other is a stranger."""
-    owner = _controller(child)
+    owner = controller_of(child)
     if owner.get("uid") == draft.run.uid:
         return True
     if owner.get("kind") == KIND and owner.get("name") == draft.run.name:
@@ -133,16 +141,13 @@ def _is_ours(draft: Draft, stage: ProgramStage, record: StageRecord, child: Obje
     return False
 
 
-def _controller(child: Object) -> Object:
-    """The reference to the object that controls the child."""
-    owners = child["metadata"].get("ownerReferences") or ()
-    return next((owner for owner in owners if owner.get("controller")), {})
-
-
 def _all_done(draft: Draft, stage: ProgramStage, pods: tuple[PodReport, ...]) -> bool:
-    """Whether every process has ended well: known a moment before the Job's own controller says so."""
+    """Whether the stage's container has succeeded in every pod.
+
+    It is known a moment before the Job's status, and the Job's status is not if a sidecar never ends, or ends with an error.
+    """
     expected = int(draft.run.resolved["training"]["workers"]) if stage.kind == "TrainJob" else 1
-    return sum(1 for pod in pods if pod.termination is not None and pod.termination.exit_code == 0) >= expected
+    return sum(pod.succeeded for pod in pods) >= expected
 
 
 def _finish(draft: Draft, stage: ProgramStage, record: StageRecord, pods: tuple[PodReport, ...]) -> None:
@@ -164,6 +169,7 @@ def _finish(draft: Draft, stage: ProgramStage, record: StageRecord, pods: tuple[
     draft.record(record.but(
         state="Succeeded", finished_at=draft.time, output_digest=stage.output_digest(result), reused=result.reused,
         reason=reasons.REUSED if result.reused else reasons.SUCCEEDED, message=result.message or None,
+        releasing=holds(draft, record),
     ))  # fmt: skip
     draft.tell(stage.tell(draft.view, result))
     draft.warn(stage.name, result.warnings)
@@ -186,7 +192,11 @@ def _wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodRepor
         return
     if held != draft.suspended:
         draft.effects.append(Patch(child_ref(record), {"spec": {"suspend": draft.suspended}}))
-    found = obstacle(draft.view, record, pods, draft.observed.complaints, draft.now)
+    found = (
+        None
+        if draft.suspended
+        else obstacle(draft.view, record, child, pods, complaints=draft.observed.complaints, now=draft.now)
+    )
     if found is not None:
         draft.block(record, *found)
         draft.look_again(draft.observed.settings.progress_seconds)
@@ -202,8 +212,9 @@ def _wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodRepor
 
 def _starting_pause(child: Object, now: datetime) -> float:
     """Seconds to the next look at a child that has not begun: as long as it has waited already, so that many do not ask a full cluster."""
-    age = (now - moment(child["metadata"].get("creationTimestamp") or stamp(now))).total_seconds()
-    return min(LONGEST_STARTING_SECONDS, max(STARTING_SECONDS, age))
+    age = child_seconds(child, now)
+    pause = min(LONGEST_STARTING_SECONDS, max(STARTING_SECONDS, age))
+    return pause if age >= NO_PODS_SECONDS else min(pause, max(STARTING_SECONDS, NO_PODS_SECONDS - age))
 
 
 def fail_attempt(draft: Draft, stage: ProgramStage, record: StageRecord, diagnosis: Diagnosis) -> None:
@@ -213,13 +224,13 @@ def fail_attempt(draft: Draft, stage: ProgramStage, record: StageRecord, diagnos
         failures[diagnosis.cause.value] = failures.get(diagnosis.cause.value, 0) + 1
     count = failures.get(diagnosis.cause.value, 0)
     record = record.but(failures=failures, reason=diagnosis.reason.name, message=diagnosis.message[:1024] or None)
-    _remove(draft, record)
+    removing = remove(draft, record)
     if count <= _allowed(draft, diagnosis.cause):
         pause = _pause(draft, diagnosis.cause, count)
         draft.record(record.but(state="Retrying", retry_at=draft.later(pause)))
         draft.look_again(pause)
         return
-    draft.record(record.but(state="Failed", finished_at=draft.time))
+    draft.record(record.but(state="Failed", finished_at=draft.time, releasing=removing))
     if not stage.forgiven(draft.run):
         draft.fields["failure"] = _failure(draft, record, diagnosis)
 
@@ -241,30 +252,13 @@ def _failure(draft: Draft, record: StageRecord, diagnosis: Diagnosis) -> dict[st
     log = draft.observed.logs.get(diagnosis.pod or "", "")
     found = {
         "stage": record.name, "reason": diagnosis.reason.name, "message": record.message, "exitCode": diagnosis.exit_code,
-        "hint": diagnosis.reason.remedy, "logTail": log[-2048:] or None,
+        "hint": hint(diagnosis.reason, Failed(record.name, draft.run.resolved, draft.observed.settings.mode)), "logTail": log[-2048:] or None,
     }  # fmt: skip
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _remove(draft: Draft, record: StageRecord) -> bool:
-    """Delete the child if anything of it still runs, so that it holds nothing for a lost cause. Whether it still has to go.
-
-    One whose pods have all ended stays: its logs are wanted.
-    """
-    child = draft.observed.child(record)
-    if child is None or child_state(child) in (ChildState.SUCCEEDED, ChildState.FAILED):
-        return False
-    pods = draft.observed.pods.get(record.name, ())
-    if pods and all(pod.phase in ("Succeeded", "Failed") for pod in pods):
-        return False
-    if _controller(child).get("uid") != draft.run.uid:
-        return False
-    draft.effects.append(Delete(child_ref(record), child["metadata"]["uid"]))
-    return True
-
-
 def _retry(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
-    if _remove(draft, record):
+    if remove(draft, record):
         return
     if record.retry_at and record.retry_at > draft.time:
         draft.look_again_at(record.retry_at)
@@ -274,6 +268,9 @@ def _retry(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
 
 def stop(draft: Draft, record: StageRecord) -> None:
     """End a stage of a run that has failed elsewhere."""
-    if record.ended or _remove(draft, record):
+    if record.ended:
+        release(draft, record)
+        return
+    if remove(draft, record):
         return
     draft.record(record.but(state="Skipped", finished_at=draft.time, reason=reasons.RUN_FAILED, message=None))

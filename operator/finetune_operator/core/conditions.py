@@ -9,6 +9,7 @@ from finetune_operator.api import reasons
 
 from .draft import Draft
 from .paths import Json, lookup
+from .resolve import is_local_path
 from .run import StageRecord
 from .stages import GATE, STAGES, WORKSPACE
 
@@ -36,13 +37,11 @@ def _all(draft: Draft) -> Iterator[_Line]:
     failure, ended = draft.get("failure"), bool(draft.get("finishedAt"))
     yield _succeeded(draft, failure, ended)
     yield ("Finished", _truth(ended), reasons.SETTLED if ended else reasons.RUNNING, "The run has ended." if ended else "")
-    stalled = _stalled(draft, failure, ended)
-    busy = not ended and not draft.suspended and not stalled
-    yield ("Reconciling", _truth(busy), reasons.RUNNING if busy else reasons.SETTLED, "")
-    yield stalled or ("Stalled", "False", reasons.SETTLED if ended else reasons.RUNNING, "")
+    yield _reconciling(draft, failure, ended)  # before Stalled: kstatus takes the first of the two that is True
+    yield _stalled(draft, failure, ended) or ("Stalled", "False", reasons.SETTLED if ended else reasons.RUNNING, "")
     held = draft.suspended and not ended
     yield ("Suspended", _truth(held), reasons.SUSPENDED if held else reasons.NOT_SUSPENDED, "")
-    yield _stage_condition("WorkspaceReady", draft.records.get(WORKSPACE))
+    yield _workspace_ready(draft)
     for stage in STAGES:
         if stage.condition:
             yield _stage_condition(stage.condition, draft.records.get(stage.name))
@@ -61,22 +60,48 @@ def _succeeded(draft: Draft, failure: Mapping[str, Any] | None, ended: bool) -> 
     return ("Succeeded", "Unknown", reasons.RUNNING if draft.records else reasons.WAITING, "")
 
 
+def _reconciling(draft: Draft, failure: Mapping[str, Any] | None, ended: bool) -> _Line:
+    """Abnormal-true, as kstatus reads it: the run has not reached its end, and needs nobody for its next step."""
+    if ended:
+        return ("Reconciling", "False", reasons.SETTLED, "")
+    if failure:
+        return ("Reconciling", "True", reasons.STOPPING, "")
+    blocker = draft.blocker
+    if blocker:
+        return ("Reconciling", _truth(reasons.resumes_alone(blocker[0])), blocker[0].name, blocker[1])
+    if draft.suspended:
+        stopped = all(record.reason == reasons.SUSPENDED for record in draft.records.values() if record.state == "Running")
+        return ("Reconciling", _truth(not stopped), reasons.SUSPENDED if stopped else reasons.SUSPENDING, "")
+    return ("Reconciling", "True", reasons.RUNNING, "")
+
+
 def _stalled(draft: Draft, failure: Mapping[str, Any] | None, ended: bool) -> _Line | None:
-    """Abnormal-true, as kstatus reads it: failed for good, or waiting for somebody outside."""
+    """Abnormal-true, as kstatus reads it: failed for good, or waiting for something outside."""
     if failure and ended:
         return ("Stalled", "True", str(failure["reason"]), str(failure.get("message") or ""))
     if ended:
         return _rejected(draft, "Stalled", "True")
-    if draft.obstacles:
-        reason, message = draft.obstacles[0]
-        return ("Stalled", "True", reason.name, f"{message.rstrip(' .')}. {reason.remedy}")
-    return None
+    if failure or not draft.blocker:
+        return None
+    reason, message = draft.blocker
+    return ("Stalled", "True", reason.name, f"{message.rstrip(' .')}. {reason.remedy}")
 
 
 def _rejected(draft: Draft, type_: str, status: str) -> _Line | None:
     if not draft.rejected:
         return None
     return (type_, status, reasons.GATE_REJECTED, draft.records[GATE].message or "")
+
+
+def _workspace_ready(draft: Draft) -> _Line:
+    """Whether the objects that every stage mounts are there, and the claim is bound."""
+    for reason, message in draft.obstacles:
+        if reason in reasons.CLAIM_REASONS:
+            return ("WorkspaceReady", "False", reason.name, message)
+    record = draft.records.get(WORKSPACE)
+    if record is not None and record.state == "Succeeded" and record.reason == reasons.CLAIM_NOT_BOUND:
+        return ("WorkspaceReady", "Unknown", reasons.CLAIM_NOT_BOUND, record.message or "")
+    return _stage_condition("WorkspaceReady", record)
 
 
 _BY_STATE = {"Succeeded": "True", "Failed": "False", "Skipped": "False"}
@@ -93,14 +118,14 @@ _PHASES = (("registration", "Registering"), ("evaluation", "Evaluating"), ("trai
 
 
 def phase(draft: Draft) -> str:
-    """One word for people. Nothing in this program branches on it."""
+    """Return one word for people: the latest of the phases that a stage of this round has begun. Nothing branches on it."""
     if draft.get("finishedAt"):
         return "Failed" if draft.get("failure") else "Rejected" if draft.rejected else "Succeeded"
     if draft.suspended:
         return "Suspended"
     for stage, word in _PHASES:
         record = draft.records.get(stage)
-        if record is not None and record.state in ("Running", "Retrying"):
+        if record is not None and record.started_at and record.round == draft.run.round:
             return word
     return "Preparing" if draft.records else "Pending"
 
@@ -117,7 +142,7 @@ def summary(draft: Draft) -> Json:
         "rows": rows_summary(draft.get("rows") or {}),
         "loss": f"{history[-1]['loss']:.4g}" if history else None,
         "score": _score(metrics.get("evaluation") or {}, lookup(resolved, "spec") or {}),
-        "model": f"{registry['name']}:{registry['version']}" if registry else lookup(resolved, "spec.model.uri"),
+        "model": registered_name(registry) if registry else short_name(str(lookup(resolved, "spec.model.uri") or "")),
         "algorithm": lookup(resolved, "spec.training.algorithm"),
         "message": _message(draft),
     }
@@ -137,14 +162,33 @@ def _score(scores: Mapping[str, float], spec: Mapping[str, Any]) -> str | None:
     return None
 
 
+def registered_name(registry: Mapping[str, Any]) -> str:
+    """Return ``name:version`` of an entry of ``status.registry``."""
+    return f"{registry['name']}:{registry['version']}"
+
+
+def short_name(uri: str) -> str:
+    """Return the name by which people know a base model: its id at the Hub, else the last part of its path."""
+    if not is_local_path(uri) and ("://" not in uri or uri.startswith("hf://")):
+        return uri.removeprefix("hf://")
+    return uri.rstrip("/").rpartition("/")[2]
+
+
+def failure_line(failure: Mapping[str, Any], *, reason: bool = True) -> str:
+    """Return ``<stage>: <reason>: <message>`` of an entry of ``status.failure``, as far as it has them."""
+    stage, message = str(failure.get("stage") or ""), str(failure.get("message") or "")
+    parts = (stage, str(failure["reason"]) if reason else "", message.removeprefix(f"{stage}: "))
+    return ": ".join(part for part in parts if part)
+
+
 def _message(draft: Draft) -> str | None:
     failure = draft.get("failure")
     if failure:
-        return f"{failure['reason']}: {failure.get('message') or ''}"
+        return failure_line(failure)
     if draft.rejected and draft.records[GATE].message:
         return f"{reasons.GATE_REJECTED}: {draft.records[GATE].message}"
-    if draft.obstacles:
-        return f"{draft.obstacles[0][0].name}: {draft.obstacles[0][1]}"
+    if draft.blocker:
+        return f"{draft.blocker[0].name}: {draft.blocker[1]}"
     for record in draft.records.values():
         if record.state == "Retrying":
             return f"{record.name}: {record.reason}, attempt {record.attempt + 1} follows"

@@ -46,6 +46,8 @@ class Event:
     attempt: str | None = None
     posted: bool = True
     """Whether it becomes an Event, or is told in logs and metrics only: Events are few, or nobody reads them."""
+    key: str = ""
+    """What makes it the same Event whoever tells it, where status still says it later."""
 
 
 @dataclass(frozen=True)

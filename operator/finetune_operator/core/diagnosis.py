@@ -13,7 +13,7 @@ from finetune_contract.reasons import Cause, Reason
 from finetune_contract.result import Result, parse_message
 from finetune_operator.api import reasons
 
-from .observation import PodReport
+from .pod_report import PodReport
 
 SIGKILL = 137
 """128 + 9: what a shell and the kubelet make of a process that was killed."""
@@ -105,6 +105,8 @@ def _diagnose_pod(pod: PodReport, log: str) -> Diagnosis:
 def _diagnose_rejection(pod: PodReport, code: int | None = None) -> Diagnosis:
     """A pod that was refused or taken away: by the kubelet's word for it, whether its process had begun or not."""
     word, message = pod.rejected, pod.rejected_message
+    if pod.init_failure and not word and not pod.disrupted:
+        return Diagnosis(reasons.INIT_CONTAINER_FAILED, f"Pod {pod.name}: its {pod.init_failure}.", code, pod.name)
     if word.startswith("OutOf"):
         return Diagnosis(reasons.INSUFFICIENT_RESOURCES, message or word, code, pod.name)
     if word in ("Shutdown", "Terminated", "NodeShutdown"):

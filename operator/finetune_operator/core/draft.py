@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune_contract.reasons import Reason
 from finetune_contract.result import WARNING_LENGTH
+from finetune_operator.api.reasons import resumes_alone
 from finetune_operator.api.status import WARNINGS_LIMIT
 
 from .decision import Effect
@@ -45,6 +46,11 @@ class Draft:
             if condition["type"] == "Suspended" and condition["status"] == "True":
                 return (self.now - moment(condition["lastTransitionTime"])).total_seconds()
         return 0.0
+
+    @property
+    def blocker(self) -> tuple[Reason, str] | None:
+        """The obstacle to report: one that somebody must remove, before those that pass by themselves."""
+        return next((found for found in self.obstacles if not resumes_alone(found[0])), next(iter(self.obstacles), None))
 
     @property
     def rejected(self) -> bool:

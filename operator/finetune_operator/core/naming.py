@@ -23,6 +23,9 @@ OBJECT_LIMIT = 63
 STAGE_ACCOUNT = "finetune-stage"
 """The ServiceAccount of stages: one a namespace, without rights and without a token, owned by none."""
 
+JOB_CONTAINER, TRAINJOB_CONTAINER = "stage", "node"
+"""Names of the containers that run stages: the runtimes of Kubeflow Trainer name theirs."""
+
 _SHORT = {"training": "train", "evaluation": "eval", "registration": "register"}
 
 
@@ -50,6 +53,11 @@ def workspace_claim(run: Run) -> str:
 def entry_name(digest: str) -> str:
     """The ConfigMap with the training program: one a namespace and program, shared by runs, owned by none."""
     return f"finetune-entry-{digest[:16]}"
+
+
+def container_name(stage: str) -> str:
+    """Return the name of the container that runs ``stage`` in its pods."""
+    return TRAINJOB_CONTAINER if stage == "training" else JOB_CONTAINER
 
 
 def labels(run: Run, stage: str, attempt: Attempt | None = None) -> dict[str, str]:

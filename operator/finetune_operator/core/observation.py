@@ -11,6 +11,7 @@ from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, KINDS, SERVICE_ACCOUNT, TRAINJOB, Kind
 
 from . import naming
+from .pod_report import PodReport
 from .run import Run, StageRecord
 from .settings import Settings
 from .times import duration, moment, seconds_between
@@ -44,81 +45,6 @@ class Complaint:
     reason: str
     message: str
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Termination:
-    """How a container ended: exit code, the kubelet's word (``OOMKilled``, ``Error``), and the message that it left."""
-
-    exit_code: int
-    reason: str = ""
-    message: str = ""
-    finished_at: str | None = None
-
-
-@dataclass(frozen=True)
-class PodReport:
-    """One pod of a stage's attempt.
-
-    ``waiting`` is the kubelet's word for a container that cannot start, ``unschedulable`` the scheduler's sentence; ``rejected``
-    is the kubelet's word for a pod that it would not admit or took away (``Evicted``, ``OutOfmemory``).
-    """
-
-    name: str
-    rank: int = 0
-    phase: str = "Pending"
-    termination: Termination | None = None
-    waiting: str = ""
-    waiting_message: str = ""
-    unschedulable: str = ""
-    rejected: str = ""
-    rejected_message: str = ""
-    disrupted: bool = False
-    gone: bool = False
-    """Being deleted: its end is nobody's fault."""
-    placed: bool = False
-    """A node has been chosen for it."""
-    created_at: str | None = None
-
-    @classmethod
-    def parse(cls, pod: Object) -> PodReport:
-        """The report on a Pod object."""
-        metadata, status = pod["metadata"], pod.get("status") or {}
-        conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
-        scheduled = conditions.get("PodScheduled") or {}
-        state = _container_state(status)
-        waiting, terminated = state.get("waiting") or {}, state.get("terminated")
-        index = (metadata.get("labels") or {}).get("batch.kubernetes.io/job-completion-index", "0")
-        return cls(
-            name=metadata["name"], rank=int(index) if index.isdigit() else 0, phase=status.get("phase", "Pending"),
-            termination=None if terminated is None else Termination(
-                int(terminated.get("exitCode", 0)), terminated.get("reason", ""), terminated.get("message", ""),
-                terminated.get("finishedAt"),
-            ),
-            waiting=waiting.get("reason", ""), waiting_message=waiting.get("message", ""),
-            unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
-            rejected=status.get("reason", "") if status.get("phase") == "Failed" else "",
-            rejected_message=status.get("message", ""),
-            disrupted=(conditions.get("DisruptionTarget") or {}).get("status") == "True",
-            gone=bool(metadata.get("deletionTimestamp")), placed=bool((pod.get("spec") or {}).get("nodeName")),
-            created_at=metadata.get("creationTimestamp"),
-        )  # fmt: skip
-
-    @property
-    def failed(self) -> bool:
-        """Whether its process ended badly, or it was never let in."""
-        return (self.termination is not None and self.termination.exit_code != 0) or (
-            self.phase == "Failed" and self.termination is None
-        )
-
-
-def _container_state(status: Object) -> Object:
-    """The state of the stage's container; one that the kubelet restarted in place shows its last end."""
-    for container in status.get("containerStatuses") or ():
-        last = (container.get("lastState") or {}).get("terminated")
-        state: Object = container.get("state") or {}
-        return {"terminated": last} if last and not state.get("terminated") else state
-    return {}
 
 
 class ChildState(Enum):
@@ -161,6 +87,7 @@ class Observed:
         pods: pods of the stages that have a child, by stage, ranks ascending.
         logs: ends of logs, by pod.
         complaints: what controllers say of the objects that keep a stage waiting, newest first.
+        invalid: what the API server says against the fields of a run's pods before it starts, by stage.
         refused: effects that the API refused since the decision before.
         leftovers: all children of the run, asked for when they are to be removed.
     """
@@ -170,6 +97,7 @@ class Observed:
     pods: Mapping[str, tuple[PodReport, ...]] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
     complaints: Mapping[Ref, tuple[Complaint, ...]] = field(default_factory=dict)
+    invalid: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     refused: Mapping[Ref, Refused] = field(default_factory=dict)
     leftovers: tuple[Ref, ...] = ()
 
@@ -193,7 +121,7 @@ def needs(run: Run, settings: Settings) -> tuple[Ref, ...]:
     workspace = run.stages.get("workspace")
     if workspace is not None and not workspace.ended:
         found += workspace_refs(run)
-    found += [child_ref(record) for record in run.stages.values() if record.child_name and not record.ended]
+    found += [child_ref(record) for record in active_stages(run)]
     return tuple(found)
 
 
@@ -210,8 +138,10 @@ def workspace_refs(run: Run) -> tuple[Ref, ...]:
 
 
 def active_stages(run: Run) -> tuple[StageRecord, ...]:
-    """The stages whose pods matter now."""
-    return tuple(record for record in run.stages.values() if record.child_name and not record.ended) if not run.ended else ()
+    """The stages whose pods matter now: those that have not ended, and those whose child is being removed."""
+    if run.ended:
+        return ()
+    return tuple(record for record in run.stages.values() if record.child_name and (not record.ended or record.releasing))
 
 
 def logs_wanted(
@@ -221,7 +151,7 @@ def logs_wanted(
 
     One stage's progress is told at a time: while there is fresh news of it, no other stage is asked. It never keeps an end waiting.
     """
-    ending = any(pod.phase in ("Succeeded", "Failed") for report in pods.values() for pod in report)
+    ending = any(pod.done for report in pods.values() for pod in report)
     told = now_stamp if ending else str((run.status.get("progress") or {}).get("lastReport", ""))
     wanted = []
     for record in active_stages(run):
@@ -242,7 +172,7 @@ def log_wanted(
     for pod in pods:
         if pod.failed and pod.termination is not None:
             return pod.name
-    running = [pod for pod in pods if pod.phase == "Running" and pod.rank == 0]
+    running = [pod for pod in pods if pod.phase == "Running" and not pod.done and pod.rank == 0]
     if not running or record.state != "Running" or record.reason == reasons.STARTING:
         return None
     due = last_look is None or (seconds_between(last_look, now_stamp) or 0.0) >= look_seconds(record, now_stamp, settings)

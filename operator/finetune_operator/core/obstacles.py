@@ -8,7 +8,7 @@ whose are wanted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from finetune_contract.reasons import Reason
@@ -16,13 +16,17 @@ from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, POD
 
 from . import naming
-from .observation import ChildState, Complaint, Object, PodReport, Ref, Refused, child_ref, child_state
+from .naming import TRAINJOB_CONTAINER as NODE
+from .observation import ChildState, Complaint, Object, Ref, Refused, child_ref, child_state
+from .pod_report import PodReport
 from .run import Run, StageRecord
 from .times import moment
 
 Obstacle = tuple[Reason, str]
 """The reason, and the sentence of whoever found it."""
 
+NO_PODS_SECONDS = 30.0
+"""A child without its pods for that long is reported, even if nobody says why: some controllers write only to their logs."""
 PATIENCE_SECONDS = 2.0
 """A child without its pods, or a pod without a node for that long has a reason for it: controllers need milliseconds."""
 _MOUNT_SECONDS = 5.0
@@ -48,6 +52,12 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Reason], ...] = (
 )
 _UNSCHEDULABLE: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (re.compile(r"persistentvolumeclaim \"[^\"]*\" not found"), reasons.CLAIM_NOT_FOUND),
+    (
+        re.compile(
+            r"bound to non-existent (persistentvolume|pv)|persistentvolumeclaim \"[^\"]*\" is being deleted", re.IGNORECASE
+        ),
+        reasons.CLAIM_LOST,
+    ),
     (re.compile(r"Insufficient \S*gpu", re.IGNORECASE), reasons.GPU_UNAVAILABLE),
     (re.compile(r"Insufficient (cpu|memory|ephemeral-storage)"), reasons.NODES_TOO_SMALL),
 )
@@ -79,7 +89,7 @@ def unexplained(
         if child is None or child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):
             continue
         reports = pods.get(record.name, ())
-        if len(reports) < _expected(run, record) and _age(child["metadata"].get("creationTimestamp"), now) >= PATIENCE_SECONDS:
+        if len(reports) < _expected(run, record) and child_seconds(child, now) >= PATIENCE_SECONDS:
             found.append(child_ref(record))
         if any(_wants_claim(pod) for pod in reports):
             found.append(Ref(CLAIM, naming.workspace_claim(run)))
@@ -88,10 +98,37 @@ def unexplained(
 
 
 def obstacle(
-    run: Run, record: StageRecord, pods: Iterable[PodReport], complaints: Mapping[Ref, tuple[Complaint, ...]], now: datetime
+    run: Run,
+    record: StageRecord,
+    child: Object,
+    pods: Sequence[PodReport],
+    *,
+    complaints: Mapping[Ref, tuple[Complaint, ...]],
+    now: datetime,
 ) -> Obstacle | None:
     """What keeps an attempt from starting, if something does: told by its pods, else by the Events of :func:`unexplained`."""
-    return next(_obstacles(run, record, pods, complaints, now), None)
+    return next(_obstacles(run, record, pods, complaints, now), None) or _without_pods(run, record, child, pods, now)
+
+
+def _without_pods(run: Run, record: StageRecord, child: Object, pods: Sequence[PodReport], now: datetime) -> Obstacle | None:
+    """Return the obstacle of a child whose pods never appear. One that is held, by the user or by a queue, has none to make."""
+    expected = _expected(run, record)
+    held = child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend")
+    if held or len(pods) >= expected or child_seconds(child, now) < NO_PODS_SECONDS:
+        return None
+    name = record.child_name
+    look = f"job/{name}" if record.child_kind == "Job" else f"trainjob/{name} jobset/{name} job/{name}-{NODE}-0"
+    found = "it has no pods" if not pods else f"it has {len(pods)} of {expected} pods"
+    words = f"{record.child_kind} {name}: {found} {NO_PODS_SECONDS:.0f} seconds after it was made; look at the conditions and Events of"
+    return reasons.NO_PODS, f"{words} what should make them: oc describe {look} -n {run.namespace}"
+
+
+def child_seconds(child: Object, now: datetime) -> float:
+    """Return the seconds since a child was made, or was let go on after it had been held."""
+    since = [str(child["metadata"].get("creationTimestamp") or "")]
+    conditions = (child.get("status") or {}).get("conditions") or ()
+    since += [str(one.get("lastTransitionTime") or "") for one in conditions if one["type"] == "Suspended"]
+    return _age(max(since), now)
 
 
 def _obstacles(

@@ -22,7 +22,7 @@ from finetune_contract import CONTRACT_VERSION
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, SERVICE_ACCOUNT
 
-from . import attempt, naming
+from . import attempt, naming, preflight
 from .admission import admit
 from .conditions import conditions, phase, summary
 from .decision import Create, Decision, Delete
@@ -61,7 +61,7 @@ def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
     rerun = run.spec.get("rerun")
     if not rerun or not run.ended or not run.started or rerun["id"] == run.status.get("rerunId"):
         return None
-    resolved = resolve(run.spec, observed.settings)
+    resolved = _resolve(run, observed)
     if isinstance(resolved, Refusal):
         return _refuse(run, observed, now, resolved, rerun_id=rerun["id"])
     again = RERUN_FROM[rerun["from"]]
@@ -127,7 +127,7 @@ def start(run: Run, observed: Observed, now: datetime) -> Decision | None:
         return None
     if run.spec.get("suspend"):
         return _decide(Draft(_with_status(run, {}), observed, now))
-    resolved = resolve(run.spec, observed.settings)
+    resolved = _resolve(run, observed)
     if isinstance(resolved, Refusal):
         return _refuse(run, observed, now, resolved)
     draft = Draft(_with_status(run, {"resolved": resolved, "round": 1}), observed, now)
@@ -146,7 +146,9 @@ def hold_unknown_contract(run: Run, observed: Observed, now: datetime) -> Decisi
     draft = Draft(run, observed, now)
     message = f"The run was started under contract version {version}; this release knows {CONTRACT_VERSION}."
     draft.obstacles.append((reasons.CONTRACT_UNKNOWN, message))
-    return Decision({**run.status, "conditions": conditions(draft), "phase": run.status.get("phase")})
+    shown = {**(run.status.get("summary") or {}), "message": f"{reasons.CONTRACT_UNKNOWN}: {message}"[:128]}
+    status = {**run.status, "conditions": conditions(draft), "summary": shown, "observedGeneration": run.generation}
+    return Decision(status, events=events(run.status, run.stages, status, run.stages))
 
 
 def hold_without_right(run: Run, message: str, now: datetime) -> Decision:
@@ -180,6 +182,16 @@ def advance(run: Run, observed: Observed, now: datetime) -> Decision:
 _POLICIES: tuple[Callable[[Run, Observed, datetime], Decision | None], ...] = (
     leave_deleted, open_round, keep_ended, start, hold_unknown_contract,
 )  # fmt: skip
+
+
+def _resolve(run: Run, observed: Observed) -> Json | Refusal:
+    """Return what the run is resolved to, or why it cannot start: neither the fields nor the pods that they shape may be invalid."""
+    resolved = resolve(run.spec, observed.settings)
+    if isinstance(resolved, Refusal):
+        return resolved
+    claim = naming.workspace_claim(_with_status(run, {"resolved": resolved}))
+    resolved = {**resolved, "volumeUri": str(resolved["volumeUri"]).replace("{claim}", claim)}
+    return preflight.rejection(resolved, run, observed.invalid) or resolved
 
 
 def _with_status(run: Run, status: Json) -> Run:
@@ -220,8 +232,7 @@ def _advance(draft: Draft) -> None:
         _stop(draft)
         return
     watch_progress(draft)
-    if all(record.ended for record in draft.records.values()):
-        _end(draft)
+    _end_if_over(draft)
 
 
 def _stop(draft: Draft) -> None:
@@ -229,11 +240,13 @@ def _stop(draft: Draft) -> None:
     draft.effects = [effect for effect in draft.effects if not isinstance(effect, Create)]
     for record in tuple(draft.records.values()):
         attempt.stop(draft, record)
-    if all(record.ended for record in draft.records.values()):
-        _end(draft)
+    _end_if_over(draft)
 
 
-def _end(draft: Draft) -> None:
+def _end_if_over(draft: Draft) -> None:
+    """End the run once every stage has ended and no child of it is left to be removed."""
+    if not all(record.ended and not record.releasing for record in draft.records.values()):
+        return
     draft.fields.update({"finishedAt": draft.time, "progress": None, "usage": _usage(draft)})
 
 
@@ -251,13 +264,18 @@ def _usage(draft: Draft) -> Json:
 def _prepare_workspace(draft: Draft) -> None:
     """Make the claim and the ConfigMaps, and go on once they exist. A claim need not be bound: its first pod binds it."""
     record = draft.records[WORKSPACE]
-    if record.ended or draft.suspended:
+    if record.ended:
+        _confirm_claim(draft, record)
+        return
+    if draft.suspended:
+        if record.state == "Running":
+            draft.record(record.but(reason=reasons.SUSPENDED, message=None))
         return
     _renew_entry(draft)
     objects, refs = draft.observed.objects, workspace_refs(draft.view)
     missing = [ref for ref in refs if ref not in objects]
     if record.state == "Running" and not missing:
-        draft.record(record.but(state="Succeeded", finished_at=draft.time, reason=reasons.SUCCEEDED, message=None))
+        _check_claim(draft, record)
         return
     record = record.but(state="Running", round=draft.run.round, attempt=1, started_at=record.started_at or draft.time)
     if record.reason in reasons.CONTROL_REASONS:  # it stands until everything is there
@@ -266,6 +284,30 @@ def _prepare_workspace(draft: Draft) -> None:
         draft.record(record.but(reason=reasons.RUNNING, message=None))
     for ref in missing:
         _make(draft, record, ref)
+
+
+def _check_claim(draft: Draft, record: StageRecord) -> None:
+    """Go on with a claim that is bound, or that may become so with its first pod; not with one that has lost its volume."""
+    ref = Ref(CLAIM, naming.workspace_claim(draft.view))
+    claim = draft.observed.objects[ref]
+    bound = (claim.get("status") or {}).get("phase")
+    leaving = bool(claim["metadata"].get("deletionTimestamp"))
+    if bound == "Lost" or leaving:
+        message = f"The claim {ref.name} {'is being deleted' if leaving else 'has lost its volume'}."
+        draft.block(record, reasons.CLAIM_LOST, message)
+        draft.look_again(draft.observed.settings.progress_seconds)
+        return
+    record = record.but(state="Succeeded", finished_at=draft.time, reason=reasons.SUCCEEDED, message=None)
+    if bound != "Bound":
+        record = record.but(reason=reasons.CLAIM_NOT_BOUND, message=f"The claim {ref.name} is not bound yet.")
+    draft.record(record)
+
+
+def _confirm_claim(draft: Draft, record: StageRecord) -> None:
+    """A pod whose container has started has the claim mounted, so the claim is bound: no read is needed to know it."""
+    pods = (pod for report in draft.observed.pods.values() for pod in report)
+    if record.reason == reasons.CLAIM_NOT_BOUND and any(pod.phase == "Running" or pod.termination is not None for pod in pods):
+        draft.record(record.but(reason=reasons.SUCCEEDED, message=None))
 
 
 def _renew_entry(draft: Draft) -> None:

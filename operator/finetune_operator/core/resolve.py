@@ -11,25 +11,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from finetune_contract import CONTRACT_VERSION
 from finetune_contract.reasons import Reason
 from finetune_operator.api import reasons
 from finetune_operator.api.presets import DEFAULT_ALGORITHM, overlay, preset
-from finetune_operator.api.spec import FineTuneRunSpec
+from finetune_operator.api.uris import LOCAL_PREFIXES
 
 from .adaptation import ADAPTATIONS
+from .contradictions import contradiction
 from .naming import STAGE_ACCOUNT
 from .paths import Json, assign, leaves, lookup
 from .settings import Settings
 from .unbuilt import first_unbuilt
+from .values import invalid_value
 
 SPEC_LIMIT = 24 * 1024
 """Bytes of ``spec`` as JSON: twice that, and status, fit into the 64 KiB that an object may have."""
 RESERVED_VARIABLES = ("PET_", "FINETUNE_")
 STEERING = ("suspend", "rerun", "approval")
 """Fields that steer a run on its way; they are read from ``spec`` at any time and are no part of what is resolved."""
+_SMALLEST = {"dataset": {"uri": "org/data"}}
+"""What completes the defaults, so that they can be validated as a run is."""
+_PREFIXES = {
+    "run": "spec.", "namespace": "ConfigMap finetune-defaults, ", "operator": "the operator's configuration, defaults.",
+}  # fmt: skip
+"""What stands before a field in a message, by the origin of its value."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,9 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
             "spec.registry.address: an MLflow server takes no model that lies on one machine only; leave address out to register in"
             " the workspace's own store.",
         )
-    try:
-        FineTuneRunSpec.model_validate(merged)
-    except ValidationError as error:
-        return Refusal(reasons.INVALID_SPEC, _first_problem(error))
+    against = _refuse_effective(merged)
+    if against:
+        return Refusal(reasons.INVALID_SPEC, f"spec.{against}.")
     return {
         "spec": merged,
         "origins": _grouped(origins, merged),
@@ -77,6 +82,8 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
         "images": dict(settings.images),
         "entryDigest": settings.entry_digest,
         "environment": dict(settings.environment),
+        **({"podLabels": dict(settings.pod_labels)} if settings.pod_labels else {}),
+        **({"podAnnotations": dict(settings.pod_annotations)} if settings.pod_annotations else {}),
         "volumeUri": settings.volume_uri,
         **({} if settings.fs_group is None else {"fsGroup": settings.fs_group}),
     }
@@ -100,10 +107,10 @@ def _refuse_early(spec: Mapping[str, Any], settings: Settings) -> Refusal | None
 
 def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | None:
     """What nobody may ask for: neither the run nor the defaults, which no API server has judged."""
-    for where, values in (
-        ("spec.", spec), ("ConfigMap finetune-defaults, ", settings.namespace_defaults),
-        ("the operator's configuration, defaults.", settings.operator_defaults),
+    for origin, values in (
+        ("run", spec), ("namespace", settings.namespace_defaults), ("operator", settings.operator_defaults),
     ):  # fmt: skip
+        where = _PREFIXES[origin]
         unbuilt = first_unbuilt(values)
         if unbuilt:
             message = f"{where}{unbuilt.path}: this release does not act on {unbuilt.values} yet; remove it."
@@ -111,7 +118,8 @@ def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | Non
         for path in ("dataset.uri", "dataset.evalUri", "model.uri") if settings.mode == "cluster" else ():
             uri = lookup(values, path)
             if isinstance(uri, str) and is_local_path(uri):
-                message = f"{where}{path}: {uri} is a path of one machine; use hf://, s3://, https:// or pvc://<claim>/<path>."
+                others = "hf://" if path == "model.uri" else "hf:// or https://"
+                message = f"{where}{path}: {uri} is a path of one machine; use {others}."
                 return Refusal(reasons.LOCAL_PATH_IN_CLUSTER, message)
         for variable in lookup(values, "training.env") or ():
             if not isinstance(variable, Mapping) or "name" not in variable:
@@ -119,12 +127,15 @@ def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | Non
             if str(variable["name"]).startswith(RESERVED_VARIABLES):
                 message = f"{where}training.env: {variable['name']} is set by the operator; remove it."
                 return Refusal(reasons.INVALID_SPEC, message)
+        invalid = invalid_value(overlay(_SMALLEST, values))
+        if invalid:
+            return Refusal(reasons.INVALID_SPEC, f"{where}{invalid[0]}: {invalid[1]}.")
     return None
 
 
 def is_local_path(uri: str) -> bool:
     """Whether a URI is a path: ``/``, ``./``, ``../``, ``~/`` or ``file://``. Any other bare string is a hub id."""
-    return uri.startswith(("/", "./", "../", "~/", "file://"))
+    return uri.startswith((*LOCAL_PREFIXES, "file://"))
 
 
 def _layers(spec: Mapping[str, Any], settings: Settings) -> tuple[_Layer, ...]:
@@ -236,7 +247,7 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = ".".join(str(part) for part in problem["loc"])
-    return f"spec.{path}: {problem['msg']}."
+def _refuse_effective(merged: Json) -> str | None:
+    """What is wrong with values that are valid where they are written, once they come together."""
+    invalid = invalid_value(merged)
+    return f"{invalid[0]}: {invalid[1]}" if invalid else contradiction(merged)

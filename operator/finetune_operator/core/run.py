@@ -36,6 +36,8 @@ class StageRecord:
     failures: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
     message: str | None = None
+    releasing: bool = False
+    """The stage has ended, and its child is deleted as soon as it is sure that something of it still runs."""
 
     @property
     def ended(self) -> bool:
@@ -57,11 +59,14 @@ class StageRecord:
             started_at=data.get("startedAt"), finished_at=data.get("finishedAt"), retry_at=data.get("retryAt"),
             inputs_digest=data.get("inputsDigest"), output_digest=data.get("outputDigest"), reused=data.get("reused", False),
             failures=data.get("failures") or {}, reason=data.get("reason"), message=data.get("message"),
+            releasing=child.get("releasing", False),
         )  # fmt: skip
 
     def as_status(self) -> dict[str, Any]:
         """The entry of ``status.stages``; what is unknown is left out."""
-        child = {"kind": self.child_kind, "name": self.child_name, "uid": self.child_uid}
+        child = {
+            "kind": self.child_kind, "name": self.child_name, "uid": self.child_uid, "releasing": self.releasing or None,
+        }  # fmt: skip
         entry = {
             "name": self.name, "state": self.state, "attempt": self.attempt or None, "round": self.round,
             "startedAt": self.started_at, "finishedAt": self.finished_at, "retryAt": self.retry_at,

@@ -51,6 +51,7 @@ class Settings:
         entry_digest: SHA-256 of the training program's files.
         operator_defaults, namespace_defaults: values in the shape of ``spec`` that go above the preset's.
         environment: variables for every stage: hub endpoint, proxies.
+        pod_labels, pod_annotations: of the pods of every stage; those of a run's placement go above them.
         volume_uri: how the registry names a claim's content, with ``{claim}``.
         local_registry: a run without a registry address registers in MLflow's store in the workspace.
         retry_seconds: first pause after a passing fault; it doubles.
@@ -69,6 +70,8 @@ class Settings:
     operator_defaults: Mapping[str, Any] = field(default_factory=dict)
     namespace_defaults: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+    pod_annotations: Mapping[str, str] = field(default_factory=dict)
     volume_uri: str = "pvc://{claim}"
     local_registry: bool = False
     retry_seconds: float = 10.0

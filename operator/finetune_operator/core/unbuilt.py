@@ -75,6 +75,6 @@ def first_unbuilt(spec: Mapping[str, Any]) -> Unbuilt | None:
     """The first field in ``spec`` that this release does not act on."""
     for entry in UNBUILT:
         value = lookup(spec, entry.path)
-        if value is not None and entry.uses(value):
+        if value not in (None, {}, []) and entry.uses(value):  # an empty section asks for nothing
             return entry
     return None

@@ -126,7 +126,7 @@ class ApiServer:
                     version = event["object"]["metadata"]["resourceVersion"]
                     yield Change(event["type"], event["object"])
 
-    async def create(self, manifest: Object) -> Object:
+    async def create(self, manifest: Object, *, dry_run: bool = False) -> Object:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.create`."""
         try:
             kind = kind_of(manifest)
@@ -135,7 +135,7 @@ class ApiServer:
                 f"{manifest.get('apiVersion')}, {manifest.get('kind')}: the operator handles no such objects"
             ) from None
         namespace = manifest["metadata"].get("namespace", "default") if kind.namespaced else None
-        query = {"fieldValidation": "Strict", "fieldManager": FIELD_MANAGER}
+        query = {"fieldValidation": "Strict", "fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})}
         return await self._call("POST", kind.path(namespace), query, manifest)
 
     async def patch(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:

@@ -13,11 +13,18 @@ from pydantic.alias_generators import to_camel
 
 from finetune_operator import __version__
 from finetune_operator.api.presets import overlay
+from finetune_operator.api.section import LABEL_KEY, LabelValue
 from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
 from finetune_operator.loop.entry import training_entry
 
 IMAGE_VARIABLES = {program: f"RELATED_IMAGE_{program.upper()}" for program in PROGRAMS}
 """Environment variables that name the images, as OpenShift's mirroring tools look for them."""
+
+
+_Key = Annotated[str, Field(max_length=317, pattern=LABEL_KEY)]
+PodLabels = Annotated[dict[_Key, LabelValue], Field(max_length=16)]
+PodAnnotations = Annotated[dict[_Key, Annotated[str, Field(max_length=512)]], Field(max_length=16)]
+"""As many, and as long, as a run's status can record."""
 
 
 class BadConfiguration(Exception):
@@ -37,6 +44,12 @@ class Configuration(BaseModel):
     """Values in the shape of ``spec`` that go above the presets: storage class, runtime, placement."""
     environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] = Field(default_factory=dict)
     """Variables for every stage: hub endpoint, proxies. As many as a run's status can record."""
+    pod_labels: PodLabels = Field(default_factory=lambda: {"sidecar.istio.io/inject": "false"})
+    """Labels of the pods of every stage. By default Istio adds no proxy: it would never end, and a stage's pod must."""
+    pod_annotations: PodAnnotations = Field(
+        default_factory=lambda: {"sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"}
+    )
+    """Annotations of the pods of every stage. By default the same for older releases of Istio, OpenShift Service Mesh 2 and Linkerd."""
     fs_group: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
     """Group that a node gives the workspace's volume to. OpenShift chooses one itself; elsewhere a fresh volume is root's."""
     workers: Annotated[int, Field(ge=1, le=256)] = 32
@@ -78,5 +91,5 @@ class Configuration(BaseModel):
             mode="cluster", operator_version=__version__, images={**images, **self.images}, entry_digest=entry.digest,
             entry_archive=entry.archive, operator_defaults=overlay(training, self.defaults), namespace_defaults=namespace_defaults,
             environment=self.environment, retry_seconds=self.retry_seconds, progress_seconds=self.progress_seconds, trainer=trainer,
-            fs_group=self.fs_group, problem=problem,
+            fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
         )  # fmt: skip

@@ -76,11 +76,10 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
     from kubernetes import client, config  # noqa: PLC0415 - see above
 
     configuration = client.Configuration()
-    file = str(kubeconfig) if kubeconfig else None
     try:
-        config.load_kube_config(config_file=file, context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]
-        contexts = config.list_kube_config_contexts(config_file=file)  # type: ignore[no-untyped-call]
-        namespace = _namespace(contexts, context)
+        loader = _loader(str(kubeconfig) if kubeconfig else None, context)
+        loader.load_and_set(configuration)
+        namespace = _namespace(loader.current_context)
     except (config.ConfigException, OSError) as error:
         said = _CONTENT.sub("", str(error)).removeprefix("Invalid kube-config file. ").strip().rstrip(".")
         raise NoCredentials(said, "set KUBECONFIG, or run in a pod with a ServiceAccount") from error
@@ -107,10 +106,28 @@ def _of_pod(variables: Mapping[str, str]) -> Credentials:
     )  # fmt: skip
 
 
-def _namespace(contexts: tuple[list[dict[str, Any]], dict[str, Any]], name: str | None) -> str:
-    every, active = contexts
-    chosen = next((one for one in every if one["name"] == name), active) if name else active
-    return str((chosen.get("context") or {}).get("namespace") or "default")
+def _loader(file: str | None, context: str | None) -> Any:
+    """The official client's reader of kubeconfigs, on entries without empty fields: to kubectl an empty field is an absent one."""
+    from kubernetes.config import ConfigException, kube_config  # noqa: PLC0415 - see above
+
+    merged = kube_config.KubeConfigMerger(file or kube_config.KUBE_CONFIG_DEFAULT_LOCATION)  # type: ignore[no-untyped-call]
+    if merged.config is None:
+        raise ConfigException("no configuration found")
+    for entry in (*merged.config.value["clusters"], *merged.config.value["users"], *merged.config.value["contexts"]):
+        for part in ("cluster", "user", "context"):
+            if part in entry.value:
+                entry.value[part] = _without_empty(entry.value[part])
+    return kube_config.KubeConfigLoader(  # type: ignore[no-untyped-call]
+        config_dict=merged.config, active_context=context, config_base_path=None, config_persister=merged.save_changes
+    )
+
+
+def _without_empty(fields: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (fields or {}).items() if value not in ("", None, {}, [])}
+
+
+def _namespace(active: dict[str, Any]) -> str:
+    return str((active.get("context") or {}).get("namespace") or "default")
 
 
 def _token_source(configuration: Any) -> TokenSource | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -70,9 +71,13 @@ class Volumes:
         place: Path = folder / "volumes" / volume["name"]
         if "persistentVolumeClaim" in volume:
             name = volume["persistentVolumeClaim"]["claimName"]
-            if await self._find(CLAIM, namespace, name) is None:
+            claim = await self._find(CLAIM, namespace, name)
+            if claim is None:
                 raise NotReady("Unschedulable", f'persistentvolumeclaim "{name}" not found')
             place = self.claim_folder(namespace, name)
+            if (claim.get("status") or {}).get("phase") != "Bound":  # its first pod binds it
+                with contextlib.suppress(NotFound):
+                    await self._cluster.patch_status(CLAIM, namespace, name, {"status": {"phase": "Bound"}})
         elif "configMap" in volume:
             name = volume["configMap"]["name"]
             found = await self._find(CONFIGMAP, namespace, name)

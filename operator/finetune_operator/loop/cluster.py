@@ -78,8 +78,8 @@ class Cluster(Protocol):
         """Changes after ``resource_version`` (without one: the present objects as ADDED, then changes). Raises ``Gone``."""
         ...
 
-    async def create(self, manifest: Object) -> Object:
-        """A new object. Unknown fields are refused. Raises ``AlreadyExists``, ``Invalid``."""
+    async def create(self, manifest: Object, *, dry_run: bool = False) -> Object:
+        """A new object. Unknown fields are refused. With ``dry_run`` it is checked and not kept. Raises ``AlreadyExists``, ``Invalid``."""
         ...
 
     async def patch(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:

@@ -15,7 +15,7 @@ from finetune_operator.api.kinds import CLAIM, EVENT, JOB, TRAINJOB
 from finetune_operator.core.observation import Complaint, Ref
 from finetune_operator.core.times import moment
 
-from .cluster import Cluster
+from .cluster import Cluster, Object
 from .errors import Forbidden, NotFound
 
 _A_SECOND, _AT_ONCE = 0.5, 5
@@ -72,8 +72,11 @@ async def complaints(cluster: Cluster, namespace: str, about: Iterable[Ref], now
         warnings = {} if ref.kind == CLAIM else {"type": "Warning"}
         told: list[Mapping[str, Any]] = []
         try:
-            async for source in _sources(cluster, namespace, ref):
-                told += (await cluster.list(EVENT, namespace, fields={**source, **warnings})).items
+            item = await cluster.get(ref.kind, namespace, ref.name)
+            made = moment(item["metadata"]["creationTimestamp"])
+            async for source in _sources(cluster, namespace, ref, item):
+                events = (await cluster.list(EVENT, namespace, fields={**source, **warnings})).items
+                told += [event for event in events if _last(event) >= made]  # an earlier JobSet may have had the name
         except (NotFound, Forbidden):
             continue
         if told:
@@ -81,9 +84,8 @@ async def complaints(cluster: Cluster, namespace: str, about: Iterable[Ref], now
     return found
 
 
-async def _sources(cluster: Cluster, namespace: str, ref: Ref) -> AsyncIterator[dict[str, str]]:
+async def _sources(cluster: Cluster, namespace: str, ref: Ref, item: Object) -> AsyncIterator[dict[str, str]]:
     """The selectors of what is said about an object, and about what a TrainJob has become."""
-    item = await cluster.get(ref.kind, namespace, ref.name)
     yield {"involvedObject.uid": item["metadata"]["uid"]}
     if ref.kind == TRAINJOB:
         yield {"involvedObject.kind": "JobSet", "involvedObject.name": ref.name}

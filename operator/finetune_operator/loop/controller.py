@@ -22,11 +22,11 @@ from finetune_operator.core.times import stamp
 from .apply import Applied, apply
 from .cluster import Cluster, Object
 from .complaints import Complaints
-from .errors import ApiError, Conflict, Forbidden, NotFound
+from .errors import ApiError, Conflict, Forbidden, NotFound, Transient
 from .news import Key, News, Told
 from .observe import Known, observe
 from .queue import KeyedQueue
-from .recorder import WRITERS, EventRecorder
+from .recorder import WRITERS, EventRecorder, missing
 from .watch import changes
 
 SettingsSource = Callable[[str], Awaitable[Settings]]
@@ -42,6 +42,7 @@ CHILD_KINDS = (JOB, TRAINJOB, POD)
 WORKERS = 32
 RUNS_PAGE = 100
 """Runs in a page of a list of them all: with their statuses they are large, and a page is read without a pause."""
+_PAUSE_SECONDS = 10.0
 RESYNC_SECONDS = 300.0
 """Every run that has not ended is looked at at least that often: lost events cost that much time, and nothing else."""
 
@@ -220,6 +221,22 @@ class Controller:
             except ApiError as error:
                 log.warning("resync: %s", error)
 
+    async def write_missing_events(self) -> None:
+        """Write the Events that the process before this one did not get to."""
+        while True:
+            try:
+                found = await missing(self._cluster, runs(self._cluster, self._namespaces), self._namespaces, self._clock())
+            except Transient as error:
+                log.warning("missing Events: %s", error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            except ApiError as error:
+                log.warning("missing Events: %s", error)
+                return
+            for run, event, time in found:
+                self._recorder.record(run, event, time)
+            return
+
     @contextlib.asynccontextmanager
     async def running(self, workers: int = WORKERS, *, watching: bool = True) -> AsyncIterator[None]:
         """The loop as a context: inside it, runs move. Without ``watching`` somebody else puts them on the queue."""
@@ -230,7 +247,8 @@ class Controller:
             for namespace in where
             for kind in (FINETUNERUN, *CHILD_KINDS)
         ]
-        tasks = [asyncio.create_task(job) for job in (*watches, self.resync(), *(self.work() for _ in range(workers)))]
+        jobs = (*watches, self.resync(), self.write_missing_events(), *(self.work() for _ in range(workers)))
+        tasks = [asyncio.create_task(job) for job in jobs]
         writers = [asyncio.create_task(self._recorder.write()) for _ in range(WRITERS)]
         try:
             yield

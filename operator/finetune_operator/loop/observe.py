@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_operator.api.kinds import CONFIGMAP, POD
 from finetune_operator.core import naming
-from finetune_operator.core.observation import (
-    REMOVABLE,
-    Observed,
-    PodReport,
-    Ref,
-    active_stages,
-    child_ref,
-    cleanup_due,
-    logs_wanted,
-    needs,
-)
+from finetune_operator.core.observation import REMOVABLE, Observed, Ref, active_stages, child_ref, cleanup_due, logs_wanted, needs
 from finetune_operator.core.obstacles import unexplained
+from finetune_operator.core.pod_report import PodReport
+from finetune_operator.core.preflight import Causes, Preflight, preflights, problems
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.times import stamp
 
 from .cluster import Cluster, Object
 from .complaints import Complaints
-from .errors import ApiError, NotFound
+from .errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, Transient
 from .news import ToldAttempt
 
 Pods = tuple[PodReport, ...]
@@ -74,9 +66,10 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime,
     return Observed(
         settings=settings,
         objects=objects,
+        invalid=await _invalid(cluster, preflights(run, settings)),
         complaints=await known.complaints(cluster, run.namespace, unexplained(run, objects, pods, now), now),
         pods={name: report for name, report in pods.items() if report},
-        logs=await _logs(cluster, run, wanted),
+        logs=await _logs(cluster, run, {pod.name: stage for stage in pods for pod in pods[stage] if pod.name in wanted}),
         leftovers=await _leftovers(cluster, run) if cleanup_due(run, stamp(now)) else (),
     )
 
@@ -94,14 +87,36 @@ async def _pods(cluster: Cluster, run: Run, record: StageRecord) -> Pods:
     return tuple(sorted((PodReport.parse(pod) for pod in page.items), key=lambda pod: (pod.rank, pod.name)))
 
 
-async def _logs(cluster: Cluster, run: Run, pods: Iterable[str]) -> dict[str, str]:
+async def _logs(cluster: Cluster, run: Run, pods: Mapping[str, str]) -> dict[str, str]:
+    """Return the ends of the logs of ``pods``, which maps the name of each pod to its stage."""
     logs = {}
-    for pod in pods:
+    for pod, stage in pods.items():
+        container = naming.container_name(stage)
         try:
-            logs[pod] = await cluster.pod_log(run.namespace, pod, tail_lines=LOG_LINES, limit_bytes=LOG_BYTES)
+            logs[pod] = await cluster.pod_log(
+                run.namespace, pod, container=container, tail_lines=LOG_LINES, limit_bytes=LOG_BYTES
+            )
         except ApiError:  # a log is evidence, not truth: without it the decision is only less well explained
             continue
     return logs
+
+
+async def _invalid(cluster: Cluster, tries: Iterable[Preflight]) -> dict[str, Causes]:
+    """Return what the API server says against the pods of stages that have not begun. Only invalid fields count."""
+    found = {}
+    for preflight in tries:
+        try:
+            await cluster.create(preflight.manifest, dry_run=True)
+        except Invalid as error:
+            causes = problems(error.code, error.message, error.causes)
+            if causes:
+                found[preflight.stage] = causes
+        except (AlreadyExists, NotFound, Forbidden):  # what is refused for another reason is told when the child is made
+            continue
+        except Transient as error:
+            if error.code != 500:  # the server's own fault, as that of a webhook that does not answer, may last
+                raise
+    return found
 
 
 async def _leftovers(cluster: Cluster, run: Run) -> tuple[Ref, ...]:

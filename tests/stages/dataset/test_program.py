@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from finetune_contract.documents import DatasetInputs, RunInfo
@@ -63,7 +64,7 @@ def test_rows_become_two_published_files(run_stage_program, tmp_path):
         "digest": seal.digest, "trainRows": 18, "evalRows": 2, "sourceRows": 20, "droppedRows": 0,
         "sourceDigest": hashlib.sha256(source.read_bytes()).hexdigest(),
     }  # fmt: skip
-    size = sum(file.size for file in seal.files.values())
+    size = sum(file.size for name, file in seal.files.items() if name.endswith(".jsonl"))
     assert {name: ended.result.metrics[name] for name in ("train_rows", "eval_rows", "dropped_rows", "bytes")} == {
         "train_rows": 18, "eval_rows": 2, "dropped_rows": 0, "bytes": size,
     }  # fmt: skip
@@ -142,6 +143,49 @@ def test_held_out_rows_of_their_own(run_stage_program, tmp_path):
     assert published(run_stage_program) == (list(map(row, range(4))), list(map(row, range(100, 109))))
     assert ended.result.outputs["droppedRows"] == 1
     assert "1 left out as bad: row 10 (line 10) has no messages (its keys are: bad)" in ended.result.message
+
+
+def places(programs, part: str) -> list:
+    return np.load(programs.path(f"{programs.layout.datasets}/{part}.places.npy")).tolist()
+
+
+def names_of_sources(programs) -> tuple:
+    note = read_seal(programs.path(programs.layout.datasets)).note
+    return note["source"], note["evalSource"]
+
+
+def test_the_place_of_every_published_row_is_known(run_stage_program, tmp_path):
+    rows = [row(number) for number in range(20)]
+    source = tmp_path / "chat.jsonl"
+    source.write_text("\n".join(json.dumps(each) + "\n" * (each is rows[3]) for each in [rows[0], {"bad": 1}, *rows[1:]]))
+    ended = run_stage_program("dataset", DatasetInputs(str(source), subset=12, bad_rows="Drop", bad_rows_share=1.0))
+    assert ended.code == 0, ended.errors
+    lines = source.read_text().split("\n")
+    for part, held in zip(("train", "eval"), published(run_stage_program), strict=True):
+        found = places(run_stage_program, part)
+        assert [json.loads(lines[line - 1]) for _, line in found] == held
+        assert [number + (number > 5) for number, _ in found] == [line for _, line in found]
+    assert names_of_sources(run_stage_program) == (str(source), str(source))
+
+
+def test_places_in_an_array_and_in_a_source_of_held_out_rows(run_stage_program, tmp_path):
+    (tmp_path / "chat.json").write_text(json.dumps([row(1), row(2)]))
+    other = write(tmp_path / "eval.jsonl", [row(3)])
+    inputs = DatasetInputs(str(tmp_path / "chat.json"), eval_uri=str(other))
+    assert run_stage_program("dataset", inputs).code == 0
+    assert places(run_stage_program, "train") == [[1, 1], [2, 1]]
+    assert places(run_stage_program, "eval") == [[1, 1]]
+    assert names_of_sources(run_stage_program) == (str(tmp_path / "chat.json"), str(other))
+
+
+def test_equal_files_in_two_places_are_named_by_their_own_names(run_stage_program, tmp_path):
+    first, second = (write(tmp_path / name, map(row, range(10))) for name in ("a.jsonl", "b.jsonl"))
+    run_stage_program("dataset", DatasetInputs(str(first)))
+    for number in range(2):
+        run_stage_program.run = RunInfo(f"other-{number}", "team-a", f"fedcba987654321{number}")
+        ended = run_stage_program("dataset", DatasetInputs(str(second)))
+        assert ended.result.reused
+        assert names_of_sources(run_stage_program) == (str(second), str(second))
 
 
 def test_two_arrays_do_not_meet(run_stage_program, tmp_path):

@@ -41,6 +41,15 @@ def test_relative_paths_belong_to_the_working_directory_and_the_home(tmp_path, m
     assert parse_uri("../x.json", DATASET).path.resolve() == tmp_path / "x.json"
 
 
+def test_a_user_without_a_home_directory(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _uid: {}[0])  # as for the user ids that OpenShift makes up
+    with pytest.raises(StageError) as caught:
+        parse_uri("~/x.json", DATASET)
+    assert caught.value.reason.name == "DatasetNotFound"
+    assert "dataset.uri: ~/x.json is relative to a home directory, and this user has none" in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("uri", "origin", "reason", "words"),
     [
@@ -54,6 +63,16 @@ def test_relative_paths_belong_to_the_working_directory_and_the_home(tmp_path, m
         ("s3://bucket/x", DATASET, "BadDocument", "does not read s3://"),
         ("pvc://claim/x", MODEL, "BadDocument", "model.uri: this release does not read pvc://"),
         ("ftp://host/x", DATASET, "BadDocument", "does not read ftp://"),
+        (
+            "/data/a\0b",
+            DATASET,
+            "DatasetNotFound",
+            "dataset.uri: '/data/a\\x00b' has a control character or half of a character",
+        ),
+        ("/data/\ud800", MODEL, "ModelNotFound", "model.uri: '/data/\\ud800' has a character that no path"),
+        ("file:///data/a%00b", DATASET, "DatasetNotFound", "'/data/a\\x00b' has a character"),
+        ("file://[x/a", DATASET, "DatasetNotFound", "file://[x/a is no file URI (Invalid IPv6 URL)"),
+        ("https://[x/a", EVAL_DATASET, "DatasetNotFound", "dataset.evalUri: https://[x/a is no web address (Invalid IPv6 URL)"),
     ],
 )
 def test_what_names_nothing(uri, origin, reason, words):

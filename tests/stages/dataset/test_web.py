@@ -80,7 +80,20 @@ def test_a_login_page_is_no_data(run_stage_program, web):
     (web.folder / "login").write_text("<!doctype html>\n<html><body>Please log in</body></html>")
     ended = run_stage_program("dataset", DatasetInputs(f"{web.url}/login"))
     assert (ended.code, ended.reason) == (65, "DatasetUnreadable")
-    assert f"{web.url}/login looks like a web page (HTML or XML), not like JSON or JSON Lines." == ended.result.message
+    assert ended.result.message == (
+        f"{web.url}/login: looks like a web page (HTML or XML), not like JSON or JSON Lines, which this release reads; name the address or"
+        " the path of the data itself."
+    )
+
+
+def test_a_git_lfs_pointer_behind_an_address(run_stage_program, web):
+    (web.folder / "pointer.jsonl").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    ended = run_stage_program("dataset", DatasetInputs(f"{web.url}/pointer.jsonl"))
+    assert (ended.code, ended.reason) == (65, "DatasetUnreadable")
+    assert ended.result.message == (
+        f"{web.url}/pointer.jsonl: is a Git LFS pointer and not the file itself; use the address that serves the file's content (at the"
+        " hub: /resolve/ in place of /raw/)."
+    )
 
 
 def test_a_stated_digest_and_the_cache(run_stage_program, web, address):

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 import pydocs
+from finetune_contract.documents import RunInfo
 from finetune_stages.kit import seal_directory
 from hub import Hub
+from rendering import Tokenization
 
 TASKS = {
     "capitals": """
@@ -98,8 +100,16 @@ def prepare(workspace: Path, root: str, model: Path, rows: int = 12) -> None:
     for name in ("final_model", "base_model"):
         shutil.copytree(model, workspace / root / name)
         seal_directory(workspace / root / name)
-    pydocs.write_jsonl(workspace / root / "datasets/eval.jsonl", chat_rows(rows))
     write_tasks(workspace / "tasks")
+    render(workspace, root, chat_rows(rows))
+
+
+def render(workspace: Path, root: str, rows: list[dict[str, Any]], **inputs: Any) -> None:
+    """What stage *tokenization* leaves of held-out rows and of tasks that are files of chat rows."""
+    name, _, uid = root.removeprefix("runs/").rpartition("-")
+    stage = Tokenization(workspace, RunInfo(name, "team-a", uid))
+    stage.write(chat_rows(1), rows)
+    stage(**inputs)
 
 
 @pytest.fixture

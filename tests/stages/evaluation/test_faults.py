@@ -12,8 +12,8 @@ import pytest
 
 from finetune_contract.documents import EvaluationInputs, RunInfo, StageDocument
 from finetune_contract.workspace import Attempt
-from finetune_stages.evaluation.task_files import TaskFiles
 from finetune_stages.kit import Context, StageError
+from finetune_stages.sources.task_files import TaskFiles
 
 from .conftest import chat_rows, write_tasks
 
@@ -37,7 +37,7 @@ def replace_text(path: Path, old: str, new: str) -> None:
     ("spoil", "names", "words"),
     [
         (lambda tasks: (tasks / "capitals.jsonl").unlink(), ["say"], "capitals.jsonl'"),
-        (lambda tasks: (tasks / "capitals.jsonl").write_text('{"question": '), ["say"], "say.yaml, tasks/capitals.jsonl): "),
+        (lambda tasks: (tasks / "capitals.jsonl").write_text('{"question": '), ["say"], "say.yaml): row 1 (line 1) of tasks/capitals.jsonl is not JSON"),
         (lambda tasks: (tasks / "capitals.jsonl").write_text(""), ["say"], "its data has no rows"),
         (lambda tasks: replace_text(tasks / "say.yaml", "test_split: test", "test_split: exam"), ["say"], "'exam'"),
         (lambda tasks: replace_text(tasks / "say.yaml", "test_split: test", "test_spilt: test"), ["say"], "test_spilt"),

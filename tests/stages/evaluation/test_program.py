@@ -23,7 +23,7 @@ from finetune_contract.documents import EvaluationInputs
 from finetune_stages.kit import read_seal, seal_directory
 from hub import Hub
 
-from .conftest import CITIES, chat_rows, prepare
+from .conftest import CITIES, chat_rows, prepare, render
 
 BASELINE = [sys.executable, "-m", "finetune_stages.evaluation"]
 
@@ -97,6 +97,7 @@ def test_holdout_and_own_tasks_are_measured(programs: Any) -> None:
 
 def test_chat_rows_among_the_task_files_are_measured_as_the_held_out_ones_are(programs: Any) -> None:
     pydocs.write_jsonl(programs.path("tasks/manners.jsonl"), chat_rows(5))
+    render(programs.workspace, programs.layout.root, chat_rows(12), tasks=("manners", "capitals"))
     ended = programs("evaluation", EvaluationInputs("final", tasks=("manners", "capitals"), limit=5))
     assert ended.code == 0, ended.errors
     metrics, outputs = ended.result.metrics, ended.result.outputs
@@ -255,20 +256,10 @@ def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
         (EvaluationInputs("final", tasks=("holdout",)), None, "TaskInvalid", "rename the task"),
         (EvaluationInputs("final", tasks=("say",), task_files=True), None, "TaskNotFound", "FINETUNE_TASK_FILES"),
         (EvaluationInputs("final", holdout=False), None, "NothingToEvaluate", "name a task, or hold rows out"),
-        (EvaluationInputs("final"), lambda p: p.path(p.layout.eval_data).write_text(""), "NothingToEvaluate", "eval.jsonl has no row"),
-        (EvaluationInputs("final"), lambda p: p.path(p.layout.eval_data).write_text("{"), "BadRow", "line 1: not JSON"),
-        (
-            EvaluationInputs("final", tasks=("manners",)),
-            lambda p: p.path("tasks/manners.jsonl").write_text('{"text": "a"}'),
-            "BadRow",
-            "manners.jsonl, line 1: not an object with a list of messages; correct the file among evaluation.taskFiles.",
-        ),
-        (
-            EvaluationInputs("final", tasks=("manners",)),
-            lambda p: p.path("tasks/manners.jsonl").write_text(""),
-            "TaskInvalid",
-            "evaluation.tasks: manners: manners.jsonl has no row with an answer of the assistant.",
-        ),
+        (EvaluationInputs("final"), lambda p: render(p.workspace, p.layout.root, []), "NothingToEvaluate", "no held-out row can be measured"),
+        (EvaluationInputs("final"), lambda p: shutil.rmtree(p.path(p.layout.tokens)), "DatasetNotFound", "tokens is not in the workspace"),
+        (EvaluationInputs("final"), lambda p: p.path(p.layout.passages("holdout")).write_text("{"), "DatasetUnreadable", "cannot be read"),
+        (EvaluationInputs("final", tasks=("manners",)), None, "TaskNotFound", "lm-eval knows no task, group or tag 'manners'"),
         (
             EvaluationInputs("final", tasks=("say",)),
             lambda p: p.path("tasks/say.yaml").write_text("task: say\ndoc: [\n"),
@@ -278,7 +269,7 @@ def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
     ],
     ids=[
         "no model", "unsealed model", "unknown task", "task named holdout", "task files not mounted", "nothing at all", "no row",
-        "bad row", "bad chat row of a task", "no chat row of a task", "bad yaml",
+        "no rendered row", "damaged row", "task that was not rendered", "bad yaml",
     ],
 )  # fmt: skip
 def test_a_wrong_wish_is_answered_before_anything_heavy_is_imported(

@@ -52,7 +52,7 @@ def test_another_run_takes_the_scores_over_and_damage_is_noticed(run_stage_progr
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in second.errors.splitlines()}
     assert "finetune_stages" in imported
     assert not imported & HEAVY
-    places[1].write_bytes(contents[1].replace(b"role", b"ROLE", 1))  # a link: the other run's is damaged with it
+    places[1].write_bytes(contents[1].replace(b"line", b"LINE", 1))  # a link: the other run's is damaged with it
     as_run(programs, "c")
     third = programs("evaluation", inputs)
     assert (third.code, third.result.reused) == (0, False), third.errors
@@ -70,8 +70,10 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
         (workspace / name).mkdir(parents=True)
         (workspace / name / "weights").write_text(name)
         seal_directory(workspace / name)
-    (workspace / found.layout.datasets).mkdir()
-    (workspace / found.layout.eval_data).write_text("{}")
+    holdout = workspace / found.layout.passages("holdout")
+    holdout.parent.mkdir(parents=True)
+    holdout.write_text("{}")
+    seal_directory(workspace / found.layout.tokens)
     monkeypatch.delenv("FINETUNE_TASK_FILES", raising=False)
     return found
 
@@ -93,7 +95,7 @@ def noted(context: Context, *tasks: str, **wish: Any) -> dict[str, Any] | None:
         ("tasks/capitals.yaml", "doc_to_text: question", "doc_to_text: 'Well: {{question}}'", False),
         ("tasks/quizzes.yaml", "mean", "mean ", True),
         ("tasks/say.yaml", "max_gen_toks: 8", "max_gen_toks: 9", True),
-        ("runs/demo-00000000/datasets/eval.jsonl", "{}", '{"messages": []}', False),
+        ("runs/demo-00000000/tokens/passages/holdout.jsonl", "{}", '{"row": 1}', False),
     ],
     ids=["data", "task", "spelling", "another task", "held-out rows"],
 )
@@ -134,7 +136,7 @@ def test_a_benchmark_of_lm_evals_own_is_taken_as_fixed(context: Context) -> None
 
 
 def test_without_own_task_files_lm_evals_are_not_even_looked_at(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    from finetune_stages.evaluation import task_files
+    from finetune_stages.sources import task_files
 
     shutil.rmtree(context.path("tasks"))
     monkeypatch.setattr(task_files, "_text", lambda path: pytest.fail(f"{path} was read"))
@@ -168,10 +170,10 @@ def write(samples: Path) -> Path:
 
 
 def test_a_changed_file_of_chat_rows_is_measured_again(context: Context) -> None:
-    file = context.path("tasks/manners.jsonl")
-    file.write_text('{"messages": []}\n')
+    file = context.path(context.layout.passages("manners"))
+    file.write_text('{"row": 1}\n')
     before = noted(context, "manners")
     assert before is not None
     assert noted(context, "manners") == before
-    file.write_text('{"messages": [ ]}\n')
+    file.write_text('{"row": 2}\n')
     assert noted(context, "manners") != before

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune_stages.evaluation.task_files import TaskFiles, builtin_tasks
 from finetune_stages.kit import StageError
+from finetune_stages.sources.task_files import TaskFiles, builtin_tasks
 
 
 def write(folder: Path, **files: str) -> Path:

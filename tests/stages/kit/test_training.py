@@ -9,7 +9,8 @@ from typing import Any
 
 import pydocs
 from finetune_contract.documents import CheckpointInputs, LoraInputs, RunInfo, TrainingInputs
-from finetune_stages.kit import seal_directory, verify_seal
+from finetune_stages.kit import verify_seal
+from rendering import Tokenization
 
 INPUTS = TrainingInputs(
     "lora", "portable", 1, 16, 4096, 256, 1e-2, lora=LoraInputs(rank=4, alpha=8), checkpoints=CheckpointInputs(per_epoch=True)
@@ -20,9 +21,10 @@ def prepare(programs: Any, letter: str, model: Path) -> Path:
     """Another run of the workspace, with what the stages before left for it."""
     programs.run = RunInfo(f"run-{letter}", "team-a", letter * 16)
     folder: Path = programs.path(programs.layout.root)
-    pydocs.write_jsonl(folder / "datasets/train.jsonl", pydocs.rows("signature", 20))
-    seal_directory(folder / "datasets")
-    (folder / "base_model").symlink_to(model)
+    stage = Tokenization(programs.workspace, programs.run)
+    stage.write(pydocs.rows("signature", 20))
+    stage.link_model(model)
+    stage(max_seq_len=256)
     return folder
 
 

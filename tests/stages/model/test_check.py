@@ -35,7 +35,7 @@ def with_header(path: Path, header: bytes, body: bytes) -> None:
 
 
 def check(folder: Path, trust: bool = False) -> tuple[str, int]:
-    return check_settings(folder, "m", trust), check_weights(folder, "m")
+    return check_settings(folder, "m", trust).architecture, check_weights(folder, "m").parameters
 
 
 def parameters(folder: Path) -> int:
@@ -109,7 +109,6 @@ def test_what_a_model_may_lack(model, damage, reason, words):
         (["pytorch_model.bin"], "only as PyTorch's pickle format (.bin); convert it to safetensors with save_pretrained"),
         (["consolidated.00.pth"], "pickle format (.pth)"),
         (["model-q4.gguf"], "GGUF, which cannot be trained"),
-        (["adapter_config.json", "adapter_model.safetensors"], "is an adapter (LoRA or the like)"),
     ],
 )
 def test_weights_in_another_form(model, files, words):
@@ -129,7 +128,7 @@ def test_weights_in_another_form(model, files, words):
         change("tokenizer_config.json", chat_template=[{"name": "default", "template": "{{ messages }}"}]),
         lambda folder: (
             (folder / "additional_chat_templates").mkdir(),
-            write("additional_chat_templates/tool.jinja", "x")(folder),
+            write("additional_chat_templates/default.jinja", "{{ messages }}")(folder),
         ),
     ],
 )
@@ -161,7 +160,6 @@ def test_a_truncated_file(model):
     [
         (b"", "no safetensors file"),
         (b"\x01\x02", "no safetensors file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 5\n", "header claims"),
         (struct.pack("<Q", 5) + b"hello", "no safetensors file"),
         (struct.pack("<Q", 2) + b"[]", "no safetensors file"),
         (struct.pack("<Q", 14) + b'{"a": {"b":1}}', "no safetensors file"),
@@ -209,11 +207,11 @@ def test_faulty_indexes(sharded, damage, reason, words):
 
 def test_metadata_of_a_header_is_no_tensor(model):
     path = model / "model.safetensors"
-    before = read_header(path, "m").parameters
+    before = {name: tensor.shape for name, tensor in read_header(path, "m").items()}
     header, body = header_of(path)
     header["__metadata__"] = {"format": "pt"}
     with_header(path, json.dumps(header).encode(), body)
-    assert read_header(path, "m").parameters == before
+    assert {name: tensor.shape for name, tensor in read_header(path, "m").items()} == before
 
 
 def test_one_set_of_weights_is_taken_and_all_settings(tmp_path):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from families import edit_config
 from finetune_contract.documents import ModelInputs
 from web_server import unused_port
 
@@ -53,15 +54,25 @@ def test_a_flipped_byte_in_the_cache_is_noticed_and_mended(stage, model, name):
 
 
 def test_a_changed_byte_in_the_source_is_noticed(stage, model):
-    template = model / "chat_template.jinja"
     for file in model.iterdir():
         file.chmod(0o600)
     first = stage(model)
-    flip(template)
+    flip(model / "model.safetensors")
     stage.as_another_run()
     ended = stage(model)
     assert (ended.code, ended.result.reused) == (0, False), ended.errors
     assert ended.result.outputs["digest"] != first.result.outputs["digest"]
+
+
+def test_what_the_user_must_know_is_told_to_every_run(stage, model):
+    edit_config(model, tie_word_embeddings=True)
+    first = stage(model)
+    (warning,) = first.result.warnings
+    assert "the weights have another one (lm_head.weight); it is used" in warning
+    stage.as_another_run()
+    second = stage(model)
+    assert second.result.reused
+    assert second.result.warnings == first.result.warnings
 
 
 def test_a_file_more_is_noticed(stage, model):

@@ -14,6 +14,7 @@ import pydocs
 from finetune_contract import progress as progress_lines
 from finetune_contract.documents import TrainingInputs
 from finetune_contract.progress import Progress
+from rendering import Tokenization
 
 ROWS = 50
 """With steps of 16 rows, the last one of an epoch has two."""
@@ -40,14 +41,17 @@ class TrainingBench:
         return self.programs.path(f"{self.programs.layout.root}/{name}")
 
     def write_rows(self, rows: Sequence[Any]) -> None:
-        """Prepared rows."""
-        pydocs.write_jsonl(self.path("datasets/train.jsonl"), rows)
+        """Prepared and tokenized rows."""
+        stage = Tokenization(self.programs.workspace, self.programs.run)
+        stage.write(rows)
+        stage(max_seq_len=256)
 
     def leftovers(self) -> list[str]:
         """What lies in the run's folder that no reader expects there."""
         known = (
             "base_model",
             "datasets",
+            "tokens",
             "final_model",
             "adapter",
             "checkpoints",
@@ -55,6 +59,7 @@ class TrainingBench:
             "logs",
             "pipeline_log.txt",
             "attempts/training/current",
+            "attempts/tokenization/current",
         )
         names = (str(path.relative_to(self.path("."))) for path in self.path(".").rglob("*") if path.is_file())
         return [name for name in names if not name.startswith(known)]
@@ -85,8 +90,9 @@ def new_bench(stage_programs: Callable[[], Any], tiny_model: Path) -> Callable[.
 
 def _prepared(programs: Any, model: Path) -> TrainingBench:
     bench = TrainingBench(programs)
-    bench.write_rows(pydocs.rows("signature", ROWS))
+    bench.path(".").mkdir(parents=True)
     bench.path("base_model").symlink_to(model)
+    bench.write_rows(pydocs.rows("signature", ROWS))
     return bench
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
-from finetune_stages.training.pretrained import Pretrained, Tensor, read_header
+from finetune_stages.training.pretrained import Pretrained, Tensor, read_header, unread
 
 
 @pytest.fixture
@@ -98,12 +98,21 @@ def test_a_configuration_that_is_no_object(model):
     assert raised.value.reason is reasons.MODEL_CORRUPT
 
 
-def test_quantised_weights_are_refused(model):
+@pytest.mark.parametrize(
+    ("stated", "how"), [({"quant_method": "gptq"}, "gptq"), ({"bits": 4}, "by its configuration"), ("x", "by its")]
+)
+def test_quantized_weights_are_rejected(model, stated, how):
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
-    with pytest.raises(StageError, match=r"quantised \(gptq\)") as raised:
+    (model / "config.json").write_text(json.dumps({**config, "quantization_config": stated}))
+    with pytest.raises(StageError, match=rf"the weights are quantized \({how}") as raised:
         Pretrained.open(model)
-    assert raised.value.reason is reasons.BAD_TRAINING_VALUE
+    assert raised.value.reason is reasons.MODEL_UNSUPPORTED
+
+
+def test_a_configuration_may_state_that_nothing_is_quantized(model):
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "quantization_config": None}))
+    assert Pretrained.open(model).dtype == "F32"
 
 
 def test_everything_but_the_weights_is_taken_over(model, tmp_path):
@@ -122,3 +131,20 @@ def test_everything_but_the_weights_is_taken_over(model, tmp_path):
     }  # fmt: skip
     assert (target / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
     assert json.loads((target / "config.json").read_text()) == {**base.config, "use_cache": True}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (set(), []),
+        ({"v_head.weight"}, ["does not read v_head.weight; what"]),
+        (
+            {"mtp.b", "mtp.a", "z"},
+            ["does not read mtp.a and 2 more tensors; what they hold is neither trained nor in the tuned model."],
+        ),
+    ],
+)
+def test_tensors_that_no_class_reads_are_told(names, words):
+    found = unread(names)
+    assert len(found) == len(words)
+    assert all(word in warning for word, warning in zip(words, found, strict=True))

@@ -40,7 +40,7 @@ def loss_on(model: Path, rows: list[Any]) -> float:
 def sft(new_bench, inputs):
     """SFT over two epochs with a checkpoint each, of which one is kept."""
     bench = new_bench()
-    bench.write_rows([*pydocs.rows("signature", 50), {"messages": [{"role": "user", "content": "hello?"}]}])
+    bench.write_rows([*pydocs.rows("signature", 50), {"messages": [{"role": "assistant", "content": "Wrong.", "weight": 0}]}])
     wish = inputs(checkpoints=CheckpointInputs(True, 1))
     ended = bench.train(wish)
     assert ended.code == 0, ended.errors
@@ -58,7 +58,7 @@ def test_every_sample_is_seen_and_the_loss_falls(sft):
     assert metrics["min_loss"] <= metrics["last_tenth_loss"]
     assert metrics["tokens"] > metrics["rows"] * 2
     assert metrics["peak_memory_bytes"] > 100e6
-    assert "1 rows with nothing to learn left out" in ended.result.message
+    assert "1 rows were left out in stage tokenization" in ended.result.message
 
 
 def test_the_model_is_like_its_base_and_better_at_the_rows(sft, tiny_model):

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import pydocs
 from finetune_contract.documents import LoraInputs, OsftInputs
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
@@ -74,14 +73,22 @@ def test_values_that_do_not_go_together(bench, inputs, tmp_path, changes, enviro
 
 
 def test_rows_that_were_not_prepared(bench):
-    bench.path("datasets/train.jsonl").unlink()
-    _refused(bench.train(), "DatasetNotFound", "datasets/train.jsonl is not in the workspace")
+    bench.path("tokens/.finetune.json").unlink()
+    _refused(bench.train(), "DatasetNotFound", "tokens is not in the workspace; rerun from stage tokenization")
+
+
+def test_rows_that_are_longer_than_stated(bench, inputs):
+    _refused(bench.train(inputs(max_seq_len=8)), "BadTrainingValue", "training.maxSeqLen: a row in ")
+
+
+def test_rows_that_are_damaged(bench):
+    bench.path("tokens/offsets.npy").write_bytes(b"x")
+    _refused(bench.train(), "DatasetNotFound", "tokens cannot be read")
 
 
 @pytest.mark.parametrize(
     ("changes", "reason", "sentence"),
     [
-        ({"max_seq_len": 8}, "NoTrainableRows", "50 have more than 8 tokens (training.maxSeqLen)"),
         ({"scheduler_args": {"steepness": 2.0}}, "BadTrainingValue", "training.scheduler cosine with training.schedulerArgs"),
         (
             {"scheduler": "polynomial", "scheduler_args": {"power": -1.0}},
@@ -92,7 +99,6 @@ def test_rows_that_were_not_prepared(bench):
         ({"scheduler": "constant", "scheduler_args": {"power": 2.0}}, "BadTrainingValue", "it takes no numbers"),
         ({**OSFT, "osft": OsftInputs(0.25, ("attention_out",))}, "NoMatchingWeights", "model.layers.*.self_attn.q_proj.weight"),
         ({"learning_rate": 1e30}, "LossNotANumber", "lower training.learningRate"),
-        ({**LORA, "max_seq_len": 8}, "NoTrainableRows", "50 have more than 8 tokens (training.maxSeqLen)"),
         ({**LORA, "scheduler": "staircase"}, "BadTrainingValue", "training.scheduler staircase"),
         ({**LORA, "learning_rate": 1e30}, "LossNotANumber", "lower training.learningRate"),
         (
@@ -123,10 +129,6 @@ def _change_config(model: Path, **changes: Any) -> None:
     (model / "config.json").write_text(json.dumps({**config, **changes}))
 
 
-def _no_template(model: Path) -> None:
-    (model / "chat_template.jinja").unlink()
-
-
 def _own_code(model: Path) -> None:
     _change_config(model, model_type="own", auto_map={"AutoModelForCausalLM": "own.Model", "AutoConfig": "own.Config"})
     (model / "own.py").write_text("")
@@ -147,7 +149,6 @@ def _layer_without_weights(model: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "changes", "reason", "sentence"),
     [
-        (_no_template, {}, "ChatTemplateMissing", "chat_template.jinja"),
         (_own_code, {}, "RemoteCode", "model.trustRemoteCode"),
         (_unknown_kind, {}, "ModelCorrupt", "from_the_future"),
         (_contradiction, {}, "ModelCorrupt", "`num_hidden_layers` (3) must be equal to the number of `layer_types`"),
@@ -158,11 +159,3 @@ def _layer_without_weights(model: Path) -> None:
 def test_models_that_cannot_be_trained(bench, inputs, own_model, spoil, changes, reason, sentence):
     spoil(own_model)
     _refused(bench.train(inputs(**changes)), reason, sentence)
-
-
-def test_a_row_that_the_template_refuses(bench, own_model):
-    (own_model / "chat_template.jinja").write_text(
-        "{% if messages[0].role == 'system' %}{{ raise_exception('No system') }}{% endif %}"
-    )
-    bench.write_rows([{"messages": [{"role": "system", "content": "x"}, *pydocs.rows("signature", 1)[0]["messages"]]}])
-    _refused(bench.train(), "BadRow", "row 1 of train.jsonl (No system)")

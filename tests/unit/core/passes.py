@@ -8,8 +8,9 @@ from typing import Any
 
 from finetune_contract.result import Result, termination_message
 from finetune_operator.core.decision import Decision
-from finetune_operator.core.observation import Observed, PodReport, Ref, Termination, child_ref, needs
+from finetune_operator.core.observation import Observed, Ref, active_stages, child_ref, needs
 from finetune_operator.core.plan import plan
+from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.run import Run
 from world import NOW, SETTINGS, World
 
@@ -26,7 +27,7 @@ def observed(world: World, **changes: Any) -> Observed:
     pods = {
         record.name: world.pods_of(record.child_kind, record.child_name, record.name)
         for record in run.stages.values()
-        if record.child_name and not record.ended
+        if record in active_stages(run)
     }
     return replace(Observed(SETTINGS, found, {name: report for name, report in pods.items() if report}), **changes)
 

@@ -6,7 +6,7 @@ import pytest
 
 from finetune_contract.result import Result, termination_message
 from finetune_operator.core.diagnosis import diagnose
-from finetune_operator.core.observation import PodReport, Termination
+from finetune_operator.core.pod_report import PodReport, Termination
 
 
 def pod(code: int | None, rank: int = 0, reason: str = "Error", message: str = "", **report: object) -> PodReport:

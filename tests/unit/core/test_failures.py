@@ -11,7 +11,8 @@ import pytest
 from finetune_contract.result import Result, parse_message, termination_message
 from finetune_operator.api.kinds import CONFIGMAP, JOB
 from finetune_operator.core.decision import Create, Delete
-from finetune_operator.core.observation import PodReport, Ref, Refused, Termination
+from finetune_operator.core.observation import Ref, Refused
+from finetune_operator.core.pod_report import PodReport, Termination
 from unit.core.passes import child, condition, decide, failing, fault, go, run_of, stage, world_at
 from world import MINIMAL, NOW, SETTINGS, World
 

@@ -14,6 +14,7 @@ from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
+from finetune_operator.core.stages import PROGRAMS as STAGE_PROGRAMS
 from golden import assert_golden
 from world import NOW, World
 
@@ -139,6 +140,45 @@ def test_the_group_of_volumes_is_that_of_the_configuration() -> None:
     older = Trainer("podTemplateOverrides", pod_security=False, grace_period=False)
     trainjob = made_by(RUNS["full"], replace(CLUSTER, fs_group=1001, trainer=older))["trainjob-training"]
     assert "fsGroup" not in json.dumps(trainjob), "there it is the runtime's"
+
+
+MESH = {"sidecar.istio.io/inject": "false"}
+META = {"pod_labels": MESH, "pod_annotations": {**MESH, "linkerd.io/inject": "disabled"}}
+MESHLESS = replace(CLUSTER, **META)
+
+
+def metadata_of(placement: dict[str, Any] | None, place: Settings = MESHLESS) -> dict[str, dict[str, Any]]:
+    """Labels and annotations of the pods of every stage, where training and evaluation have ``placement``."""
+    placed = {"placement": placement} if placement else {}
+    spec = {"dataset": {"uri": "org/d"}, "training": placed, "evaluation": {"tasks": [], "baseline": True, **placed}}
+    made = made_by({**spec, "registry": {"kind": "MLflow", "onExisting": "Fail"}}, place)
+    return {key: pods_of(made[key])[0]["metadata"] for key in made if key.startswith(("job", "trainjob"))}
+
+
+def test_pods_of_every_stage_ask_meshes_not_to_inject() -> None:
+    found = metadata_of(None)
+    assert len(found) == len(STAGE_PROGRAMS)
+    for metadata in found.values():
+        assert metadata["labels"].items() >= MESH.items()
+        assert metadata["annotations"] == META["pod_annotations"]
+
+
+@pytest.mark.parametrize("group", ["labels", "annotations"])
+def test_what_a_run_says_of_a_mesh_goes_above_the_configuration(group: str) -> None:
+    metadata = metadata_of({group: {"sidecar.istio.io/inject": "true"}})
+    for key in ("trainjob-training", "job-evaluation", "job-baseline"):
+        assert metadata[key][group]["sidecar.istio.io/inject"] == "true"
+        other = "annotations" if group == "labels" else "labels"
+        assert "sidecar.istio.io/inject" not in metadata[key][other], "meshes would take that one"
+        assert metadata[key]["annotations"]["linkerd.io/inject"] == "disabled"
+    assert metadata["job-dataset"]["labels"]["sidecar.istio.io/inject"] == "false"
+
+
+def test_what_is_configured_never_replaces_our_own_labels() -> None:
+    place = replace(CLUSTER, pod_labels={"finetunerun.io/run": "x", "team": "a"})
+    for metadata in metadata_of(None, place).values():
+        assert (metadata["labels"]["finetunerun.io/run"], metadata["labels"]["team"]) == ("demo", "a")
+        assert "annotations" not in metadata
 
 
 def test_documents_hold_workspace_relative_paths_only_and_no_secret() -> None:

@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.core.observation import (
-    ChildState,
-    PodReport,
-    Termination,
-    child_state,
-    cleanup_due,
-    failure_message,
-    log_wanted,
-    logs_wanted,
-)
+from finetune_operator.core.observation import ChildState, child_state, cleanup_due, failure_message, log_wanted, logs_wanted
+from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.run import Run, StageRecord
 from world import NOW, SETTINGS, World
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from finetune_operator.api.kinds import CLAIM, POD
-from finetune_operator.core.observation import Complaint, PodReport, Ref, Refused
+from finetune_operator.core.observation import Complaint, Ref, Refused
 from finetune_operator.core.obstacles import refusal, unexplained
 from finetune_operator.core.plan import hold_without_right
+from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.times import stamp
 from world import NOW, World
 
@@ -150,6 +151,75 @@ def test_nobody_is_asked_about_a_child_that_is_held_or_has_ended() -> None:
     for change in ({"spec": {"suspend": True}}, {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}):
         world.objects[ref] = {**world.objects[ref], **change}
         assert wanted(world, ()) == ()
+
+
+# -- pods that never appear, and nobody says why --------------------------------------------------------------------------
+
+
+def without_pods(world: World, stage_name: str, pods: tuple[PodReport, ...] = (), seconds: float = 30, **changes: Any) -> Any:
+    """The decision about a child that was made that long ago."""
+    ref = child(world, stage_name)
+    metadata = {**world.objects[ref]["metadata"], "creationTimestamp": stamp(NOW)}
+    world.objects[ref] = {**world.objects[ref], "metadata": metadata, **changes}
+    return decide(world, NOW + timedelta(seconds=seconds), pods={stage_name: pods} if pods else {})
+
+
+@pytest.mark.parametrize(
+    ("stage_name", "child_name", "look"),
+    [
+        ("dataset", "Job demo-dataset-1-1", "job/demo-dataset-1-1"),
+        ("training", "TrainJob demo-train-1-1", "trainjob/demo-train-1-1 jobset/demo-train-1-1 job/demo-train-1-1-node-0"),
+    ],
+)
+def test_a_child_whose_pods_do_not_appear_is_told_with_what_to_look_at(stage_name: str, child_name: str, look: str) -> None:
+    world = world_at(stage_name)
+    decision = without_pods(world, stage_name)
+    (stalled,) = [entry for entry in decision.status["conditions"] if entry["type"] == "Stalled"]
+    assert (stalled["status"], stalled["reason"]) == ("True", "NoPods")
+    assert stalled["message"].startswith(
+        f"{child_name}: it has no pods 30 seconds after it was made; look at the conditions and Events"
+    )
+    assert f"oc describe {look} -n team. Read also the logs" in stalled["message"]
+    assert "failure" not in decision.status
+    assert [event.reason for event in decision.events] == ["NoPods"]
+    world.write_status(decision.status)
+    assert condition(go(world).status, "Stalled")[0] == "False", "its pod is there"
+
+
+def test_what_an_event_says_goes_before() -> None:
+    world = world_at("dataset")
+    said = {child(world, "dataset"): (Complaint("FailedCreate", "exceeded quota: team"),)}
+    assert told(world, pods={}, complaints=said) == ("True", "QuotaExceeded")
+
+
+def test_a_rank_that_does_not_appear_is_counted() -> None:
+    world = world_at("training", {"dataset": {"uri": "/d.jsonl"}, "training": {"workers": 2, "algorithm": "sft"}})
+    decision = without_pods(world, "training", (PodReport("p", phase="Running", placed=True),))
+    (message,) = [entry["message"] for entry in decision.status["stages"] if entry["name"] == "training"]
+    assert message.startswith("TrainJob demo-train-1-1: it has 1 of 2 pods 30 seconds after")
+    both = (PodReport("p", phase="Running"), PodReport("q", 1, phase="Running"))
+    assert condition(without_pods(world, "training", both).status, "Stalled")[0] == "False"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "changes"),
+    [
+        (29, {}),
+        (99, {"spec": {"suspend": True}}),
+        (99, {"status": {"conditions": [{"type": "Suspended", "status": "True", "lastTransitionTime": stamp(NOW)}]}}),
+        (99, {"status": {"conditions": [
+            {"type": "Suspended", "status": "False", "lastTransitionTime": stamp(NOW + timedelta(seconds=70))}]}}),
+    ],
+    ids=["just made", "held", "queued", "just let go on"],
+)  # fmt: skip
+def test_a_child_that_has_no_pods_to_have_is_not_blamed(seconds: float, changes: dict[str, Any]) -> None:
+    assert condition(without_pods(world_at("dataset"), "dataset", (), seconds, **changes).status, "Stalled")[0] == "False"
+
+
+def test_a_child_without_pods_is_looked_at_when_its_time_is_over() -> None:
+    world = world_at("dataset")
+    assert without_pods(world, "dataset", seconds=25).again_in == 5.0
+    assert without_pods(world, "dataset", seconds=1).again_in == 2.5
 
 
 # -- refused by the API server -----------------------------------------------------------------------------------------

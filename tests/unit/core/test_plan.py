@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from finetune_contract.codec import encode
 from finetune_contract.progress import Progress, line
 from finetune_contract.result import Result, termination_message
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, TRAINJOB
 from finetune_operator.core.decision import Create
-from finetune_operator.core.observation import Observed, PodReport, Ref, Termination
+from finetune_operator.core.observation import Observed, Ref
 from finetune_operator.core.plan import plan
+from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.times import stamp
 from unit.core.passes import child, condition, decide, edit, failing, fault, go, run_of, stage, world_at
 from world import MINIMAL, NOW, OUTPUTS, SETTINGS, World
@@ -165,6 +169,28 @@ def test_a_claim_that_is_missing_is_waited_for() -> None:
     world.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "workspace", "namespace": "team"}})
     world.settle()
     assert run_of(world).status["phase"] == "Succeeded"
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"status": {"phase": "Lost"}}, "The claim workspace has lost its volume."),
+        ({"status": {"phase": "Bound"}, "deleted": stamp(NOW)}, "The claim workspace is being deleted."),
+    ],
+)
+def test_a_claim_that_is_of_no_use_is_told_before_any_pod(state: dict[str, Any], message: str) -> None:
+    world = World.new()
+    ref = Ref(CLAIM, "workspace")
+    sound = world.objects[ref]
+    deleted = {"deletionTimestamp": state["deleted"]} if "deleted" in state else {}
+    world.objects[ref] = {**sound, "status": state["status"], "metadata": {**sound["metadata"], **deleted}}
+    go(world)
+    decision = go(world)
+    assert condition(decision.status, "WorkspaceReady") == ("False", "ClaimLost")
+    assert decision.status["summary"]["message"] == f"ClaimLost: {message}"
+    assert not world.children()
+    world.objects[ref] = {**sound, "status": {"phase": "Bound"}}
+    assert condition(go(world).status, "WorkspaceReady") == ("True", "Succeeded")
 
 
 # -- progress ----------------------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ import pytest
 
 from finetune_operator.api.kinds import CONFIGMAP, JOB
 from finetune_operator.core.decision import Delete, Patch
-from finetune_operator.core.observation import Observed, PodReport, Ref, Termination, active_stages, needs
+from finetune_operator.core.observation import Observed, Ref, active_stages, needs
 from finetune_operator.core.plan import plan
+from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.times import stamp
 from unit.core.passes import child, condition, decide, edit, failing, fault, go, run_of, stage, world_at
 from world import MINIMAL, NOW, SETTINGS, World
@@ -36,10 +37,11 @@ def test_a_suspended_run_holds_its_child_and_goes_on_with_the_same() -> None:
     decision = go(world)
     assert next(effect for effect in decision.effects if isinstance(effect, Patch)) == Patch(ref, {"spec": {"suspend": True}})
     assert condition(decision.status, "Suspended") == ("True", "Suspended")
-    assert condition(decision.status, "Reconciling")[0] == "False"
+    assert condition(decision.status, "Reconciling") == ("True", "Suspending")
     for _ in range(3):
         go(world)
     assert stage(world, "training").reason == "Suspended"
+    assert condition(run_of(world).status, "Reconciling") == ("False", "Suspended")
     edit(world, suspend=False)
     assert Patch(ref, {"spec": {"suspend": False}}) in go(world).effects
     world.settle()

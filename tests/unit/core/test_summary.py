@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.core.conditions import summary
+from finetune_operator.core.conditions import short_name, summary
 from finetune_operator.core.draft import Draft
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.run import Run
@@ -49,6 +49,14 @@ def test_status_is_trimmed_in_a_fixed_order(room: int, gone: set[str]) -> None:
 def test_a_status_without_any_of_it_stays() -> None:
     assert trim({"phase": "Running" * 20}, OBJECT_LIMIT) == {"phase": "Running" * 20}
     assert json.dumps(trim({}, 0)) == "{}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [("org/tiny", "org/tiny"), ("hf://org/tiny", "org/tiny"), ("/models/tiny/", "tiny"), ("oci://r.io/a/tiny", "tiny")],
+)
+def test_the_name_of_a_base_model(uri: str, name: str) -> None:
+    assert short_name(uri) == name
 
 
 def column(tasks: list[str], scores: dict[str, float]) -> str | None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from finetune_contract.progress import MARK, Progress, line
 from finetune_operator.api.crd import crd
-from finetune_operator.core.observation import PodReport, Termination, log_wanted
+from finetune_operator.core.observation import log_wanted
+from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.progress import RHOAI_STATUS, of_log, of_rhoai, of_trainer
 from finetune_operator.core.run import StageRecord
 from finetune_operator.core.times import stamp

@@ -60,6 +60,9 @@ def test_a_file_and_the_environment_are_put_together(tmp_path: Path) -> None:
             "environment: Dictionary should have at most 16",
         ),
         (f"environment: {{A: {'x' * 513}}}", "environment.A: String should have at most 512"),
+        ("podLabels: {a: 'b c'}", "podLabels.a: String should match pattern"),
+        ("podLabels: {a b: c}", "podLabels.a b.[key]: String should match pattern"),
+        ("podAnnotations: {a b: c}", "podAnnotations.a b.[key]: String should match pattern"),
     ],
 )
 def test_a_mistake_is_told_with_its_field(tmp_path: Path, text: str, words: str) -> None:
@@ -76,6 +79,14 @@ def test_the_image_of_training_is_the_default_of_the_field(tmp_path: Path) -> No
     settings = found.settings(Trainer(), {})
     assert settings.operator_defaults == {"training": {"image": "registry.example.com/t:1", "workers": 2}}
     assert settings.fs_group == 1001
+
+
+def test_pods_are_not_injected_unless_the_configuration_says_so(tmp_path: Path) -> None:
+    settings = Configuration().settings(None, {})
+    assert settings.pod_labels == {"sidecar.istio.io/inject": "false"}
+    assert settings.pod_annotations == {"sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"}
+    mesh = load(tmp_path, "podLabels: {}\npodAnnotations: {team: a}", {}).settings(None, {})
+    assert (mesh.pod_labels, mesh.pod_annotations) == ({}, {"team": "a"})
 
 
 def test_a_file_that_is_missing(tmp_path: Path) -> None:

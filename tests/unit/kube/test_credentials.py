@@ -49,6 +49,51 @@ def test_a_broken_entry_is_told_without_its_content(
     assert "SECRET" not in caplog.text
 
 
+EMPTY = {
+    "certificate-authority": ("cluster", {"certificate-authority": ""}), "certificate-authority-data": ("cluster", {"certificate-authority-data": ""}),
+    "tls-server-name": ("cluster", {"tls-server-name": ""}), "proxy-url": ("cluster", {"proxy-url": ""}),
+    "client-certificate": ("user", {"client-certificate": "", "client-key": ""}),
+    "client-certificate-data": ("user", {"client-certificate-data": "", "client-key-data": ""}),
+    "tokenFile": ("user", {"tokenFile": ""}), "username": ("user", {"username": "", "password": ""}), "exec": ("user", {"exec": None}),
+    "auth-provider": ("user", {"auth-provider": {}}), "null": ("cluster", {"certificate-authority": None}), "namespace": ("context", {"namespace": ""}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "fields"), EMPTY.values(), ids=EMPTY)
+def test_an_empty_field_is_an_absent_one_as_to_kubectl(tmp_path: Path, part: str, fields: dict[str, Any]) -> None:
+    file = kubeconfig(tmp_path, {"token": "abc"})
+    document = yaml.safe_load(file.read_text())
+    document[f"{part}s"][0][part] |= fields
+    file.write_text(yaml.safe_dump(document))
+    found = load_credentials(file)
+    assert (found.authority, found.certificate, found.key, found.verified) == (None, None, None, True)
+    assert found.namespace == ("default" if part == "context" else "team")
+    assert found.token is not None
+    assert found.token() == "abc"
+    assert found.tls().check_hostname
+
+
+def test_a_field_counts_where_one_that_would_come_before_it_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from a file")
+    found = load_credentials(kubeconfig(tmp_path, {"token": "", "tokenFile": "token"}))
+    assert found.token is not None
+    assert found.token() == "from a file"
+
+
+@pytest.mark.parametrize("user", [{"token": ""}, {"username": "", "password": ""}, {}, None])
+def test_a_user_of_empty_fields_has_no_token(tmp_path: Path, user: Any) -> None:
+    assert load_credentials(kubeconfig(tmp_path, user)).token is None
+
+
+def test_another_context_has_its_own_namespace(tmp_path: Path) -> None:
+    file = kubeconfig(tmp_path, {"token": "abc"})
+    document = yaml.safe_load(file.read_text())
+    document["contexts"].append({"name": "there", "context": {"cluster": "here", "user": "me", "namespace": "other"}})
+    file.write_text(yaml.safe_dump(document))
+    assert load_credentials(file, "there").namespace == "other"
+    assert load_credentials(file).namespace == "team"
+
+
 def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(NoCredentials, match="set KUBECONFIG, or run in a pod"):
         load_credentials(tmp_path / "nothing")

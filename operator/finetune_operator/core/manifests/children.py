@@ -24,7 +24,7 @@ def job(run: Run, record: StageRecord, program: str, needs: PodNeeds, image_of: 
     """A Job of one pod and one try: trying again is the operator's business. ``image_of``: the program whose image it runs in."""
     image = ((run.status.get("resolved") or {}).get("images") or {})[image_of]
     container = {
-        "name": "stage",
+        "name": naming.JOB_CONTAINER,
         "image": image,
         "command": ["python", "-m", f"finetune_stages.{program}"],
         "env": pod.environment(run, record, needs, image),

@@ -163,9 +163,16 @@ def placed(run: Run, needs: PodNeeds) -> Json:
 
 
 def pod_metadata(run: Run, record: StageRecord, needs: PodNeeds) -> Json:
-    """Labels and annotations of a stage's pods."""
-    own = naming.labels(run, record.name, record.this_attempt)
-    metadata: Json = {"labels": {**(needs.placement.get("labels") or {}), **own}}
-    if needs.placement.get("annotations"):
-        metadata["annotations"] = dict(needs.placement["annotations"])
-    return metadata
+    """Return labels and annotations of a stage's pods: the operator's, under those of the run's placement, under our own labels.
+
+    Service meshes read some keys as a label and as an annotation (``sidecar.istio.io/inject``), and the label takes precedence.
+    So a key that the run sets as either one replaces the operator's label and annotation.
+    """
+    resolved, placement = run.status.get("resolved") or {}, needs.placement
+    wanted = {group: placement.get(group) or {} for group in ("labels", "annotations")}
+    chosen = {*wanted["labels"], *wanted["annotations"]}
+    for group, general in (("labels", "podLabels"), ("annotations", "podAnnotations")):
+        defaults = {key: value for key, value in (resolved.get(general) or {}).items() if key not in chosen}
+        wanted[group] = {**defaults, **wanted[group]}
+    labels = {**wanted["labels"], **naming.labels(run, record.name, record.this_attempt)}
+    return {"labels": labels, **({"annotations": wanted["annotations"]} if wanted["annotations"] else {})}

@@ -6,11 +6,10 @@ takes ``podTemplateOverrides``; 2.2 and later, and OpenShift AI 3.6, take ``runt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from finetune_operator.api.finetunerun import GROUP
 from finetune_operator.api.kinds import TRAINJOB
+from finetune_operator.core import naming
+from finetune_operator.core.contradictions import processes
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Trainer
 
@@ -19,7 +18,7 @@ from .children import GRACE_SECONDS, child
 from .pod import Json, PodNeeds
 
 PATCH_MANAGER = f"{GROUP}/operator"
-NODE = "node"
+NODE = naming.TRAINJOB_CONTAINER
 """Name of the replicated job and of the container that train, in every runtime."""
 TRACKING = {"trainer.opendatahub.io/progression-tracking": "true", "trainer.opendatahub.io/metrics-poll-interval": "300s"}
 """What makes OpenShift AI show the job's end in its dashboard: it reads the termination message, whose first keys are its own.
@@ -75,8 +74,3 @@ def _patches(template: Json) -> list[Json]:
 
 def _overrides(template: Json) -> list[Json]:
     return [{"targetJobs": [{"name": NODE}], **template}]
-
-
-def processes(training: Mapping[str, Any]) -> int:
-    """Training processes in each pod."""
-    return int(training.get("processesPerWorker") or max(1, training["gpusPerWorker"]))

@@ -43,12 +43,14 @@ class ProgramStage(Stage, ABC):
         image: the program whose image it runs in; its own where this is empty.
         reads: the stages whose results it depends on: their digests belong to its own.
         kind: the kind of its child.
+        pod_section: the section of ``spec`` whose placement, resources and the like are copied into its pods.
     """
 
     program: ClassVar[str]
     image: ClassVar[str] = ""
     reads: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[str] = "Job"
+    pod_section: ClassVar[str | None] = None
 
     def ready(self, run: Run, observed: Observed) -> bool:
         """Whether it may begin now, beyond the end of those before it."""

@@ -31,6 +31,7 @@ class EvaluationStage(ProgramStage):
     after: ClassVar[tuple[str, ...]] = ("tokenization", "training")
     reads: ClassVar[tuple[str, ...]] = ("training", "dataset")
     subject: ClassVar[Literal["final", "base"]] = "final"
+    pod_section: ClassVar[str | None] = "evaluation"
 
     def skipped(self, run: Run) -> str | None:
         return None if section(run, "evaluation")["enabled"] else reasons.EVALUATION_DISABLED
@@ -82,6 +83,7 @@ class BaselineStage(EvaluationStage):
     after: ClassVar[tuple[str, ...]] = ("tokenization",)
     reads: ClassVar[tuple[str, ...]] = ("model", "dataset")
     subject = "base"
+    pod_section: ClassVar[str | None] = None  # the same fields as evaluation's
 
     def skipped(self, run: Run) -> str | None:
         asked = section(run, "evaluation")["baseline"] or compares(requirements(run))

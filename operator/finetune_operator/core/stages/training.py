@@ -23,6 +23,7 @@ class TrainingStage(ProgramStage):
     after = ("tokenization", "registry-check")
     reads = ("model", "tokenization")
     kind = "TrainJob"
+    pod_section = "training"
 
     def inputs(self, run: Run) -> TrainingInputs:
         wish = section(run, "training")
@@ -77,6 +78,7 @@ class TrainingStage(ProgramStage):
 
 def model_uri(run: Run, folder: str) -> str:
     """A folder of the workspace with a model in it, as the registry will say it."""
-    claim = naming.workspace_claim(run)
-    base = str(run.status["resolved"]["volumeUri"]).format(claim=claim)
+    base = str(run.status["resolved"]["volumeUri"]).replace(
+        "{claim}", naming.workspace_claim(run)
+    )  # a no-op where it is expanded
     return f"{base}/{folder}"

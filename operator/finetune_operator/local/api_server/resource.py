@@ -102,7 +102,7 @@ class Resource:
         if isinstance(metadata, dict) and namespace and metadata.setdefault("namespace", namespace) != namespace:
             raise refusals.bad_request("the namespace of the provided object does not match the namespace sent on the request")
         body, warnings = self._validated(request, {**body, "metadata": metadata})
-        return _json(await self.store.create(body), 201, warnings)
+        return _json(await self.store.create(body, dry_run="dryRun" in request.query), 201, warnings)
 
     async def patch(self, request: web.Request) -> web.StreamResponse:
         """A merge patch of everything but status."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from finetune_operator.loop.cluster import Object
 
-from .metadata import check_metadata, check_types, prune_metadata
+from .metadata import check_metadata, check_types, generated_name, prune_metadata
 from .path import Path
 from .problem import CauseType, Problem
 from .rules import RuleSet
@@ -48,7 +48,7 @@ class Judge:
     def create(self, obj: Object) -> list[Problem]:
         """What the API server would say to a new object; nothing where it would take it."""
         pruned, unknown = self.prune(obj)
-        return unknown + self.validate(without_status(pruned))
+        return unknown + self.validate(_named(without_status(pruned)))
 
     def update(self, obj: Object, old: Object, *, status: bool = False) -> list[Problem]:
         """What it would say to ``obj`` in the place of ``old``: of everything but status, or of ``status`` alone."""
@@ -108,6 +108,15 @@ class Judge:
             for name, value in expected.items()
             if not identical(obj.get(name), value)
         ]
+
+
+def _named(obj: Object) -> Object:
+    """Return the object with the name that the API server generates before it validates (``rest.BeforeCreate``)."""
+    metadata = obj.get("metadata")
+    prefix = metadata.get("generateName") if isinstance(metadata, dict) and not metadata.get("name") else None
+    if not prefix or not isinstance(prefix, str):
+        return obj
+    return {**obj, "metadata": {**obj["metadata"], "name": generated_name(prefix)}}
 
 
 def without_status(obj: Object) -> Object:

@@ -6,6 +6,7 @@ Source: ``k8s.io/apimachinery/pkg/api/validation/objectmeta.go`` and ``util/vali
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -39,6 +40,8 @@ ROOT: Path = (None, "metadata")
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
+_GENERATED_PREFIX_LIMIT = 63 - 5
+_GENERATED_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _ANNOTATIONS_LIMIT = 256 * 1024
 _IMMUTABLE = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
@@ -135,6 +138,11 @@ def _of_finalizers(metadata: Mapping[str, Any]) -> Iterator[Problem]:
     path = child(ROOT, "finalizers")
     for name in metadata.get("finalizers", ()):
         yield from (_invalid(path, name, fault) for fault in qualified_name_faults(name))
+
+
+def generated_name(prefix: str) -> str:
+    """Return a name for ``generateName``, as ``k8s.io/apiserver/pkg/storage/names`` makes it."""
+    return prefix[:_GENERATED_PREFIX_LIMIT] + "".join(secrets.choice(_GENERATED_LETTERS) for _ in range(5))
 
 
 def subdomain_faults(name: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ class CauseType(StrEnum):
     DUPLICATE = "FieldValueDuplicate"
     INVALID = "FieldValueInvalid"
     NOT_SUPPORTED = "FieldValueNotSupported"
+    NOT_FOUND = "FieldValueNotFound"
     FORBIDDEN = "FieldValueForbidden"
     TOO_LONG = "FieldValueTooLong"
     TOO_MANY = "FieldValueTooMany"
@@ -31,6 +32,7 @@ _WORDS = {
     CauseType.DUPLICATE: "Duplicate value",
     CauseType.INVALID: "Invalid value",
     CauseType.NOT_SUPPORTED: "Unsupported value",
+    CauseType.NOT_FOUND: "Not found",
     CauseType.FORBIDDEN: "Forbidden",
     CauseType.TOO_LONG: "Too long",
     CauseType.TOO_MANY: "Too many",

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from finetune_operator.api.quantity import parse_quantity
+
 from .path import Path, child, index, key, text
 from .problem import CauseType, Problem
-from .quantity import parse_quantity
 from .schema import Node, RuleSource
 from .structure import ABSENT, old_item, unchanged
 
@@ -68,9 +69,9 @@ class RuleSet:
 
     def _here(self, node: Node, value: Any, path: Path, old: Any, excused: bool) -> list[Problem]:
         reach = self._reach(node)
-        data = {"self": typed(node, value, reach)}
+        data = {"self": _without_nul(typed(node, value, reach))}
         if old is not ABSENT:
-            data["oldSelf"] = typed(node, old, reach)
+            data["oldSelf"] = _without_nul(typed(node, old, reach))
         activation = self._environment.Activation(data)
         problems = []
         for rule in node.rules:
@@ -104,9 +105,10 @@ class RuleSet:
             from cel_expr_python import cel  # noqa: PLC0415 - an extra, and 15 MB that only judging needs
         except ModuleNotFoundError as error:
             raise CelMissing("The embedded API needs cel-expr-python: pip install 'finetune-operator[local]'.") from error
-        string, number = cel.Type.STRING, cel.Type.INT
+        string, number, truth = cel.Type.STRING, cel.Type.INT, cel.Type.BOOL
         # The library carries no types of ours: a quantity travels as the string that it was made from.
         functions = [
+            cel.FunctionDecl("isQuantity", [cel.Overload("is_quantity_string", truth, [string], impl=_is_quantity)]),
             cel.FunctionDecl("quantity", [cel.Overload("string_to_quantity", string, [string], impl=_quantity)]),
             cel.FunctionDecl(
                 "compareTo", [cel.Overload("quantity_compare_to", number, [string, string], is_member=True, impl=_compare)]
@@ -150,6 +152,23 @@ def typed(node: Node, value: Any, reach: Reach = _EVERYTHING) -> Any:
 def _quantity(value: str) -> str:
     parse_quantity(value)
     return value
+
+
+def _without_nul(value: Any) -> Any:
+    """``value`` with another control character in the place of NUL, at which the library cuts a text off."""
+    if isinstance(value, str):
+        return value.replace("\0", "\x01")
+    if isinstance(value, dict):
+        return {_without_nul(name): _without_nul(item) for name, item in value.items()}
+    return [_without_nul(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_quantity(value: str) -> bool:
+    try:
+        parse_quantity(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _compare(one: str, other: str) -> int:

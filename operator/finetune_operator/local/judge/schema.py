@@ -109,7 +109,8 @@ def compile_schema(schema: Mapping[str, Any], place: str = "") -> Node:
     Raises:
         SchemaError: a keyword that the judge does not know.
     """
-    unknown = sorted(set(schema) - _VALIDATED - _WITHOUT_EFFECT)
+    elsewhere = {"default"} if place == "status" else set()  # the store applies this one, and a definition has no other
+    unknown = sorted(set(schema) - _VALIDATED - _WITHOUT_EFFECT - elsewhere)
     if unknown:
         raise SchemaError(f"{place or 'the schema'}: the embedded API does not know {unknown[0]}")
     value_format = schema.get("format", "")

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_operator.api.kinds import EVENT, Kind
+from finetune_operator.api.crd import SELECTABLE
+from finetune_operator.api.kinds import EVENT, FINETUNERUN, Kind
 from finetune_operator.core.paths import lookup
 
 from . import refusals
 
+_OF_RUNS = frozenset(path.removeprefix(".") for path in SELECTABLE)
 _OF_ALL = frozenset({"metadata.name", "metadata.namespace"})
 _OF_EVENTS = frozenset({
     *(f"involvedObject.{field}" for field in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")),
     "reason", "reportingComponent", "source", "type",
 })  # fmt: skip
+
+_BY_KIND = {EVENT: _OF_EVENTS, FINETUNERUN: _OF_RUNS}
 
 
 def check(kind: Kind, fields: Mapping[str, str]) -> None:
@@ -24,7 +28,7 @@ def check(kind: Kind, fields: Mapping[str, str]) -> None:
         Invalid: as an API server says it.
     """
     for field in fields:
-        if field not in _OF_ALL and not (kind == EVENT and field in _OF_EVENTS):
+        if field not in _OF_ALL | _BY_KIND.get(kind, frozenset()):
             raise refusals.bad_request(f"field label not supported: {field}")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 import uuid
 
 from finetune_operator.api.kinds import CLAIM, CLUSTER_TRAINING_RUNTIME, CONFIGMAP, FINETUNERUN, JOB, POD, TRAINJOB, Kind
+from finetune_operator.api.status import UNOBSERVED
 from finetune_operator.local.judge.judge import with_status_of, without_status
+from finetune_operator.local.judge.metadata import generated_name
 from finetune_operator.local.judge.structure import identical
 from finetune_operator.loop.cluster import Object
 
@@ -20,7 +21,6 @@ _NOT_OF_CREATORS = (
     "uid", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields",
 )  # fmt: skip
 _KEPT_BY_SERVER = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion")
-_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # as the API server's: no vowels, no words
 
 
 def created(kind: Kind, manifest: Object, now: str) -> Object:
@@ -37,12 +37,12 @@ def created(kind: Kind, manifest: Object, now: str) -> Object:
     else:
         metadata.pop("namespace", None)
     if not metadata.get("name") and metadata.get("generateName"):
-        metadata["name"] = metadata["generateName"] + "".join(secrets.choice(_SUFFIX) for _ in range(5))
+        metadata["name"] = generated_name(metadata["generateName"])
     metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now}
     if kind in _WITH_GENERATION:
         metadata["generation"] = 1
     stored = without_status(manifest) if kind in WITH_STATUS else manifest
-    return {**stored, "metadata": metadata}
+    return _defaulted(kind, {**stored, "metadata": metadata})
 
 
 def updated(kind: Kind, merged: Object, old: Object, *, status: bool) -> Object:
@@ -57,7 +57,7 @@ def updated(kind: Kind, merged: Object, old: Object, *, status: bool) -> Object:
     if metadata.get("resourceVersion", before["resourceVersion"]) != before["resourceVersion"]:
         raise refusals.stale(kind, before["name"])
     if status:
-        return with_status_of(old, merged)
+        return _defaulted(kind, with_status_of(old, merged))
     kept = {name: before[name] for name in _KEPT_BY_SERVER if name in before}
     for name in ("uid", "deletionTimestamp"):
         if name in metadata and (name == "uid" or name not in before):
@@ -71,6 +71,11 @@ def updated(kind: Kind, merged: Object, old: Object, *, status: bool) -> Object:
     if kind in _WITH_GENERATION and not identical(_content(new), _content(old)):
         metadata["generation"] = before["generation"] + 1
     return new
+
+
+def _defaulted(kind: Kind, obj: Object) -> Object:
+    """The object with the one default of the CustomResourceDefinition, that of ``status``."""
+    return {**obj, "status": dict(UNOBSERVED)} if kind == FINETUNERUN and "status" not in obj else obj
 
 
 def is_bound(pod: Object) -> bool:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune_operator.api.crd import crd
-from finetune_operator.api.kinds import FINETUNERUN, KINDS, POD, Kind, kind_of
+from finetune_operator.api.kinds import FINETUNERUN, JOB, KINDS, POD, Kind, kind_of
 from finetune_operator.core.times import stamp
 from finetune_operator.local.judge.judge import Judge
 from finetune_operator.local.judge.metadata import check_metadata, check_types, prune_metadata
+from finetune_operator.local.judge.pod_template import check_job
 from finetune_operator.local.judge.problem import Problem
 from finetune_operator.local.judge.structure import identical
 from finetune_operator.loop.cluster import PAGE, Change, Object, Page, Propagation
@@ -40,7 +41,8 @@ _IDENTITY = ("apiVersion", "kind", "metadata")
 class Store:
     """Objects in a file, with the semantics of the API server.
 
-    Of the kinds that it serves only FineTuneRuns are checked against a schema; of the others it checks metadata.
+    Of the kinds that it serves only FineTuneRuns are checked against a schema; of the others it checks metadata, and of Jobs the
+    fields of their pods that a FineTuneRun can set.
 
     Args:
         path: the file; it is made where there is none.
@@ -131,7 +133,7 @@ class Store:
                 if not events and not await _happens(changed, bookmark_seconds):
                     yield Change("BOOKMARK", _bookmark(kind, position))
 
-    async def create(self, manifest: Object) -> Object:
+    async def create(self, manifest: Object, *, dry_run: bool = False) -> Object:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.create`."""
         await asyncio.sleep(0)
         try:
@@ -147,6 +149,8 @@ class Store:
             metadata = obj["metadata"]
             if transaction.find(kind, metadata.get("namespace", ""), metadata["name"]):
                 raise refusals.already_exists(kind, metadata["name"])
+            if dry_run:
+                return obj
             obj = transaction.write(kind, obj)
             deletion.collect(transaction, kind, obj)
         return obj
@@ -272,6 +276,8 @@ class Store:
             problems = self.judge.validate(obj, old, status=status)
         else:
             problems = check_metadata(obj["metadata"], None if old is None else old["metadata"])
+            if kind == JOB and old is None:
+                problems += check_job(obj)
         if problems:
             raise refusals.invalid(kind, obj["metadata"].get("name", ""), problems)
 

@@ -45,7 +45,7 @@ class Definition:
     def tags(self) -> set[str]:
         """Further names under which the task can be asked for together with others."""
         tags = self.config.get("tag") or ()
-        return {tags} if isinstance(tags, str) else set(map(str, tags))
+        return set(map(str, tags)) if isinstance(tags, (list, tuple)) else {str(tags)}
 
     @property
     def runs_code(self) -> bool:
@@ -210,14 +210,17 @@ def _load(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise StageError(reasons.TASK_INVALID, f"{path}: it includes itself.")
     try:
         config = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - derived from the safe loader
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or a number that there is not
         origin = f" (included by {including[-1]})" if including else ""
         raise StageError(reasons.TASK_INVALID, f"{path}{origin}: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise StageError(reasons.TASK_INVALID, f"{path}: a task file is a YAML mapping.")
     includes = config.pop("include", ())
     merged: dict[str, Any] = {}
-    for name in [includes] if isinstance(includes, str) else includes:
+    names = [includes] if isinstance(includes, str) else includes
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise StageError(reasons.TASK_INVALID, f"{path}: include is {includes!r}; write the name of a file, or a list of names.")
+    for name in names:
         included = _load(Path(os.path.normpath(path.parent / name)), (*including, path))
         included.pop("task_list", None)
         merged |= included

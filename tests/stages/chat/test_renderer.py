@@ -12,9 +12,10 @@ import trl
 from transformers import AutoTokenizer
 
 from finetune_contract import reasons
+from finetune_stages.chat.renderer import ChatRenderer, RowRejected, Unclear
+from finetune_stages.chat.structure import read_conversation
 from finetune_stages.kit import StageError
-from finetune_stages.training.chat import ChatRenderer
-from finetune_stages.training.rows import tokenise
+from finetune_stages.tokenization.labels import EndTokens, encode
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 
@@ -83,10 +84,10 @@ def turns(
 ) -> list[str]:
     """The learned parts of a conversation, as text."""
     tokenizer.chat_template, tokenizer.eos_token = template, end
-    renderer = ChatRenderer(tokenizer, everything, "train.jsonl")
-    rows = tokenise([{"messages": messages, **row}], tokenizer, renderer, 10_000, lambda done: None)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], rows.learned, [False]]).astype(int)))
-    return [tokenizer.decode(rows.tokens[first:last]) for first, last in edges.reshape(-1, 2)]
+    rendered = ChatRenderer(tokenizer, everything).render(read_conversation({"messages": messages, **row}))
+    ((ids, learned),) = encode([rendered], tokenizer, EndTokens.of(tokenizer))
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], learned, [False]]).astype(int)))
+    return [tokenizer.decode(ids[first:last]) for first, last in edges.reshape(-1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -144,26 +145,45 @@ def test_the_tools_of_a_row_reach_the_template(tokenizer):
         "function": {"name": "weather", "description": "d", "parameters": {"type": "object", "properties": {}}},
     }
     tokenizer.chat_template = (TEMPLATES / "qwen2_5.jinja").read_text()
-    text = ChatRenderer(tokenizer, False, "x").render({"messages": SINGLE, "tools": [tool]}, 1).text
+    text = ChatRenderer(tokenizer).render(read_conversation({"messages": SINGLE, "tools": [tool]})).text
     assert '"name": "weather"' in text
 
 
-def test_a_row_that_the_template_refuses_is_named(tokenizer):
+def test_what_a_template_says_of_a_row_that_it_refuses(tokenizer):
     tokenizer.chat_template = "{{ raise_exception('Roles must alternate') }}"
-    with pytest.raises(StageError, match=r"refuses row 7 of train.jsonl \(Roles must alternate\): correct the row") as raised:
-        ChatRenderer(tokenizer, False, "train.jsonl").render({"messages": SINGLE}, 7)
-    assert raised.value.reason is reasons.BAD_ROW
+    with pytest.raises(RowRejected, match=r"^is rejected by the model's chat template \(Roles must alternate\)$"):
+        ChatRenderer(tokenizer).render(read_conversation({"messages": SINGLE}))
 
 
-def test_a_template_that_hides_the_reply_is_refused_with_the_way_out(tokenizer):
+def test_a_template_that_hides_the_reply_is_unclear(tokenizer):
     tokenizer.chat_template = "{% for message in messages %}{{ messages | length }}{{ message.content }}{% endfor %}"
-    with pytest.raises(StageError, match=r"message 2 of row 1 of train.jsonl .*generation") as raised:
-        ChatRenderer(tokenizer, False, "train.jsonl").render({"messages": SINGLE}, 1)
-    assert raised.value.reason is reasons.CHAT_TEMPLATE_UNCLEAR
+    with pytest.raises(Unclear, match=r"^has a message 2 that the model's chat template does not let be told from the rest"):
+        ChatRenderer(tokenizer).render(read_conversation({"messages": SINGLE}))
 
 
-def test_no_template_at_all(tokenizer):
-    tokenizer.chat_template = None
+@pytest.mark.parametrize("template", [None, {"tool_use": "{{ messages }}"}])
+def test_no_template_at_all(tokenizer, template):
+    tokenizer.chat_template = template
     with pytest.raises(StageError) as raised:
-        ChatRenderer(tokenizer, False, "train.jsonl")
+        ChatRenderer(tokenizer)
     assert raised.value.reason is reasons.CHAT_TEMPLATE_MISSING
+
+
+def test_a_template_for_tools_is_taken_for_rows_with_tools(tokenizer):
+    tokenizer.chat_template = {
+        "default": "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}",
+        "tool_use": "{{ tools | tojson }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}",
+    }
+    renderer = ChatRenderer(tokenizer)
+    assert renderer.render(read_conversation({"messages": SINGLE})).text == "[user]2+2?[assistant]It is 4."
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    text = renderer.render(read_conversation({"messages": SINGLE, "tools": tools})).text
+    assert text == '[{"type": "function", "function": {"name": "f"}}]<user>2+2?<assistant>It is 4.'
+
+
+def test_arguments_of_a_row_come_before_those_of_the_run(tokenizer):
+    tokenizer.chat_template = "{{ mood }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    renderer = ChatRenderer(tokenizer, arguments={"mood": "calm "})
+    assert renderer.render(read_conversation({"messages": SINGLE})).text.startswith("calm [user]")
+    row = {"messages": SINGLE, "chat_template_kwargs": {"mood": "wild "}}
+    assert renderer.render(read_conversation(row)).text.startswith("wild [user]")

@@ -1,0 +1,116 @@
+"""Conversations as texts whose answers are scored: what evaluation reads, with the prompt that training renders.
+
+What is scored
+    The text of each answer of the assistant, without white space at either end, as the chat template renders it: the conversation
+    up to and including the answer, with the row's tools and system messages. The template's own tokens are read but never scored,
+    the one that ends a turn neither, so that models with different templates and tokenizers can be compared. An answer that the
+    template rewrites (the thoughts of a reasoning model) is scored as it is in the rendered text, from where the model would begin
+    to write; one that it shortens, as far as it is rendered.
+
+    A turn that calls tools is scored as what the template writes for it, its content included: the characters in which it differs
+    from a turn with other words. An answer with weight 0 is read and not scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .renderer import Rendered, RowRejected, rejected, shared_beginning
+from .structure import Conversation, Message
+from .template import Refusal, Template
+
+_END = "\N{END OF TEXT}answer-ends-here\N{END OF TEXT}"
+_OTHER = "\ue000"
+"""Words that no answer begins or ends with."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A rendered conversation and where its answers are: half-open ranges of characters."""
+
+    text: str
+    answers: tuple[tuple[int, int], ...]
+
+
+def passages(conversation: Conversation, rendered: Rendered) -> list[Passage]:
+    """A conversation in as few texts as its answers can be read from.
+
+    Most templates render the beginning of a conversation the same, however it goes on: one text holds all answers. Where a
+    template does not (reasoning models drop earlier thoughts), an answer gets a text that ends with it.
+
+    ``rendered`` is what :meth:`.renderer.ChatRenderer.render` made of the conversation.
+
+    Raises:
+        RowRejected: an answer is not found in what the template makes of it.
+    """
+    found: list[tuple[str, list[tuple[int, int]]]] = []
+    for number in reversed(range(len(conversation.messages))):
+        if not is_answer(conversation, number):
+            continue
+        text, start = _Answers(conversation, rendered).until(number)
+        for longer, answers in found:
+            if longer.startswith(text):
+                answers.append((start, len(text)))
+                break
+        else:
+            found.append((text, [(start, len(text))]))
+    return [Passage(text, tuple(reversed(answers))) for text, answers in reversed(found)]
+
+
+def is_answer(conversation: Conversation, number: int) -> bool:
+    """Whether a message is scored."""
+    message = conversation.messages[number]
+    said = bool((message.get("content") or "").strip()) or "tool_calls" in message
+    return message["role"] == "assistant" and said and conversation.wanted[number] is not False
+
+
+@dataclass(frozen=True)
+class _Answers:
+    conversation: Conversation
+    rendered: Rendered
+
+    def until(self, number: int) -> tuple[str, int]:
+        """The conversation rendered up to the end of an answer, and where the answer begins."""
+        messages = self.conversation.messages[: number + 1]
+        try:
+            return self._until_calls(messages) if "tool_calls" in messages[-1] else self._until_words(messages)
+        except Refusal as refusal:
+            return self._in_whole(number, refusal)
+
+    def _until_words(self, messages: Sequence[Message]) -> tuple[str, int]:
+        *before, last = messages
+        answer = last["content"].strip()
+        text, end, _ = self._text([*before, {**last, "content": answer + _END}]).partition(_END)
+        if end and text.endswith(answer):
+            return text, len(text) - len(answer)
+        prompt = self._text(before, prompt=True)
+        if end and text.startswith(prompt) and len(text) > len(prompt):
+            return text, len(prompt)
+        kept = next((answer[cut:] for cut in range(1, len(answer)) if text.endswith(answer[cut:])), "").lstrip()
+        if end and kept:
+            return text, len(text) - len(kept)
+        raise RowRejected(f"has an answer that the chat template does not write: {answer[:60]!r}")
+
+    def _until_calls(self, messages: Sequence[Message]) -> tuple[str, int]:
+        *before, last = messages
+        text = self._text(messages)
+        other = self._text([*before, {"role": last["role"], "content": _OTHER}])
+        start = shared_beginning(text, other)
+        tail = shared_beginning(text[:start:-1], other[:start:-1])
+        said = text[start : len(text) - tail].rstrip()
+        if not said.strip():
+            raise RowRejected("has a tool call that the chat template does not write")
+        return text[:start] + said, start + len(said) - len(said.lstrip())
+
+    def _in_whole(self, number: int, refusal: Refusal) -> tuple[str, int]:
+        """For templates that refuse the beginning of a conversation: the answer as it is in the whole."""
+        answer = (self.conversation.messages[number].get("content") or "").strip()
+        span = next((span for span in self.rendered.spans if span.message == number), None)
+        if span is None or not answer or not self.rendered.text[: span.said].endswith(answer):
+            raise rejected(refusal) from refusal
+        return self.rendered.text[: span.said], span.said - len(answer)
+
+    def _text(self, messages: Sequence[Message], prompt: bool = False) -> str:
+        template: Template = self.rendered.template
+        return template.text(messages, self.conversation.tools, self.conversation.arguments, prompt)

@@ -1,0 +1,297 @@
+"""Structure of a chat row: an object with ``messages``, each with a role and its text, at least one of them from the assistant.
+
+:func:`read_conversation` returns a row in one form, whatever spelling it came in:
+
+- ``tools``, ``tool_calls`` and the ``arguments`` of a call may be JSON text, as in columns of a fixed type;
+- ``content`` may be a list of text parts, which are joined without a separator, as chat templates do;
+- ``function_call``, ``functions`` and the role ``function`` are the form that OpenAI's API had before tools;
+- ``weight`` (OpenAI), ``train``, ``training`` (Axolotl) and ``loss`` (ms-swift, XTuner) state whether a message is learned: 0 or 1.
+
+What cannot be used is rejected (:class:`BadConversation`) or listed in :attr:`Conversation.unused`; nothing is dropped in silence.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = dict[str, Any]
+
+ROLES = ("system", "user", "assistant", "function", "tool")
+"""The roles that the OpenShift AI pipelines know."""
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Keys of a message's reasoning, in the order in which transformers looks for it."""
+
+_LEARNED = ("weight", "train", "training", "loss")
+_MASKS = ("mask", "masked", "loss_mask", "train_detail", "loss_scale")
+"""Further keys of other trainers that state what is learned; their values have no common meaning."""
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_UNUSED = ("parallel_tool_calls", "tool_choice", "documents", "system")
+"""Keys of a row that would change the prompt and that this release does not read."""
+_RESERVED = frozenset(("messages", "tools", "documents", "add_generation_prompt", "conversations", "chat_template"))
+_KEYS_SHOWN = 8
+_ALPACA = ("instruction", "output")
+_KINDS = {str: "a string", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+
+
+class BadConversation(ValueError):
+    """A row is no conversation that can be used; the text completes a sentence that begins with "row 17"."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A chat row in one form.
+
+    Attributes:
+        messages: with ``role`` and text ``content`` (missing where there is none); keys without a value are left out.
+        wanted: for each message whether the row states that it is learned; ``None`` where it states nothing.
+        tools: JSON schemas of the functions that the assistant may call.
+        unmask: the row's own wish to learn all messages but the system's.
+        arguments: values for the chat template (``chat_template_kwargs``).
+        unused: keys of the row or of its messages that have no effect, as messages name them.
+    """
+
+    messages: list[Message]
+    wanted: list[bool | None]
+    tools: list[dict[str, Any]] | None = None
+    unmask: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
+    unused: frozenset[str] = frozenset()
+
+    def learned(self, unmask: bool) -> list[bool]:
+        """Whether each message is learned: those of the assistant, or all but the system's, except what has weight 0."""
+        everything = unmask or self.unmask
+        return [
+            wanted is not False and (message["role"] == "assistant" or (everything and message["role"] != "system"))
+            for message, wanted in zip(self.messages, self.wanted, strict=True)
+        ]
+
+    def not_honored(self, unmask: bool) -> bool:
+        """Whether a message has weight 1 and is not learned, because it is not the assistant's."""
+        return any(wanted and not learned for wanted, learned in zip(self.wanted, self.learned(unmask), strict=True))
+
+
+def fault(row: Any) -> str | None:
+    """What is wrong with a row, to follow "row 17"; ``None`` for a good one."""
+    try:
+        read_conversation(row)
+    except BadConversation as error:
+        return str(error)
+    return None
+
+
+def read_conversation(row: Any) -> Conversation:
+    """The conversation of a row.
+
+    Raises:
+        BadConversation: it has none that can be used.
+    """
+    if not isinstance(row, dict):
+        raise BadConversation(f"is {_kind(row)}, not an object with messages")
+    stated = row.get("messages")
+    if stated is None:
+        raise BadConversation(_without_messages(row))
+    if not isinstance(stated, list):
+        raise BadConversation(f"has messages that are {_kind(stated)}, not a list")
+    if not stated:
+        raise BadConversation("has an empty list of messages")
+    messages, wanted = [], []
+    for number, each in enumerate(stated, start=1):
+        try:
+            message, learned = _message(each)
+        except BadConversation as error:
+            raise BadConversation(f"has a faulty message {number}: {error}") from error
+        messages.append(message)
+        wanted.append(learned)
+    if not any(message["role"] == "assistant" for message in messages):
+        raise BadConversation("has no message of the assistant, so there is nothing to learn from it")
+    media = next((key for key in _MEDIA if row.get(key)), None)
+    if media:
+        raise BadConversation(f"has {media}, and only text can be trained on")
+    return Conversation(
+        messages, wanted, _tools(row), row.get("unmask") is True, _arguments(row),
+        frozenset(key for key in _UNUSED if row.get(key) is not None and row[key] != []),
+    )  # fmt: skip
+
+
+def broken_text(row: Any, text: bytes) -> str | None:
+    """What is wrong with a row's characters: an escape may stand for half a character, which no tokenizer accepts."""
+    if b"\\ud" not in text and b"\\uD" not in text:
+        return None
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ord(error.object[error.start])
+        return f"holds half a character: \\u{half:04x} without the other half of its surrogate pair"
+    return None
+
+
+def texts(value: Any) -> Iterator[Any]:
+    """All keys and single values in a JSON value, the outermost first."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item)
+    else:
+        yield value
+
+
+def _message(stated: Any) -> tuple[Message, bool | None]:
+    """A message in one form, and whether it states that it is learned."""
+    if not isinstance(stated, dict):
+        raise BadConversation(f"it is {_kind(stated)}, not an object with role and content")
+    role = stated.get("role")
+    if role is None:
+        raise BadConversation("it has no role" + (" (from and value are ShareGPT's keys)" if "from" in stated else ""))
+    if role not in ROLES:
+        raise BadConversation(f"its role {_short(role)} is none of {', '.join(ROLES)}")
+    calls = _calls(stated, role)
+    content = _content(stated.get("content"))
+    if content is None and not calls:
+        raise BadConversation("it has no content")
+    if role == "assistant" and not calls and not (content or "").strip():
+        raise BadConversation("the assistant says nothing")
+    message = {key: value for key, value in stated.items() if value is not None and key not in _LEARNED}
+    message.pop("function_call", None)
+    message.pop("tool_calls", None)
+    message["role"] = "tool" if role == "function" else role
+    if content is not None:
+        message["content"] = content
+    if calls:
+        message["tool_calls"] = calls
+    for key in REASONING:
+        if key in message and not isinstance(message[key], str):
+            raise BadConversation(f"its {key} is {_kind(message[key])}, not a string")
+    return message, _wanted(stated)
+
+
+def _content(content: Any) -> str | None:
+    if content is None or isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise BadConversation(f"its content is {_kind(content)}, not a string")
+    return "".join(map(_text_of_part, content))
+
+
+def _text_of_part(part: Any) -> str:
+    if not isinstance(part, dict):
+        raise BadConversation(f"its content has a part that is {_kind(part)}, not an object with type and text")
+    if part.get("type") not in _TEXT_PARTS:
+        raise BadConversation(f"its content has a part of type {_short(part.get('type'))}, and only text can be trained on")
+    if not isinstance(part.get("text"), str):
+        raise BadConversation(f"its content has a part whose text is {_kind(part.get('text'))}, not a string")
+    text: str = part["text"]
+    return text
+
+
+def _wanted(stated: Message) -> bool | None:
+    """Whether a message states that it is learned."""
+    mask = next((key for key in _MASKS if stated.get(key) is not None), None)
+    if mask:
+        raise BadConversation(f"its key {mask} is not supported; use weight 0 or 1")
+    found = {key: stated[key] for key in _LEARNED if stated.get(key) is not None}
+    for key, value in found.items():
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+            raise BadConversation(f"its {key} is {_short(value)}; this release reads 0 (not learned) and 1 (learned)")
+    if len({bool(value) for value in found.values()}) > 1:
+        raise BadConversation(f"its {' and '.join(found)} contradict each other")
+    return next((bool(value) for value in found.values()), None)
+
+
+def _calls(stated: Message, role: str) -> list[dict[str, Any]]:
+    """The calls of tools in a message, their arguments as objects."""
+    calls = _decoded(stated.get("tool_calls"), "its tool_calls are")
+    if calls is not None and not isinstance(calls, list):
+        raise BadConversation(f"its tool_calls are {_kind(calls)}, not a list")
+    if not calls:
+        old = _decoded(stated.get("function_call"), "its function_call is")
+        calls = [] if old is None else [{"type": "function", "function": old}]
+    if calls and role != "assistant":
+        raise BadConversation(f"it calls a tool, but its role is {role}, not assistant")
+    return [_call(_decoded(call, "a tool call is")) for call in calls]
+
+
+def _call(call: Any) -> dict[str, Any]:
+    function = call.get("function", call) if isinstance(call, dict) else call
+    if not isinstance(function, dict):
+        raise BadConversation(f"a tool call is {_kind(function)}, not an object with name and arguments")
+    name = function.get("name")
+    if not isinstance(name, str) or not name:
+        raise BadConversation("a tool call has no name")
+    arguments = function.get("arguments")
+    if isinstance(arguments, str) and not arguments.strip():
+        arguments = None
+    arguments = {} if arguments is None else _decoded(arguments, f"the arguments of its call of {_short(name)} are")
+    if not isinstance(arguments, dict):
+        raise BadConversation(f"the arguments of its call of {_short(name)} are {_kind(arguments)}, not an object")
+    whole = {**function, "arguments": arguments}
+    return {**call, "function": whole} if "function" in call else whole
+
+
+def _tools(row: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The tools of a row; the old form ``functions`` is a list of what is inside of tools."""
+    tools = _decoded(row.get("tools") or None, "has tools that are")
+    if tools is None:
+        functions = _decoded(row.get("functions") or None, "has functions that are")
+        if functions is not None and not isinstance(functions, list):
+            raise BadConversation(f"has functions that are {_kind(functions)}, not a list")
+        tools = [{"type": "function", "function": _decoded(each, "has a function that is")} for each in functions or ()]
+    if not isinstance(tools, list):
+        raise BadConversation(f"has tools that are {_kind(tools)}, not a list")
+    found = [_decoded(tool, "has a tool that is") for tool in tools]
+    for tool in found:
+        function = tool.get("function", tool) if isinstance(tool, dict) else tool
+        if not isinstance(function, dict):
+            raise BadConversation(f"has a tool that is {_kind(function)}, not an object")
+        if not isinstance(function.get("name"), str) or not function["name"]:
+            raise BadConversation("has a tool without a name")
+    return found or None
+
+
+def _arguments(row: dict[str, Any]) -> dict[str, Any]:
+    """Values that a row has for the chat template, under the key that TRL reads."""
+    arguments = _decoded(row.get("chat_template_kwargs") or {}, "has chat_template_kwargs that are")
+    if not isinstance(arguments, dict):
+        raise BadConversation(f"has chat_template_kwargs that are {_kind(arguments)}, not an object")
+    taken = sorted(_RESERVED & arguments.keys())
+    if taken:
+        raise BadConversation(f"has chat_template_kwargs with {taken[0]}, which cannot be set there")
+    return {key: value for key, value in arguments.items() if value is not None}
+
+
+def _decoded(value: Any, subject: str) -> Any:
+    """A value that may be JSON text, as the value itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise BadConversation(f"{subject} text that is not JSON: {_short(value)}") from None
+
+
+def _without_messages(row: dict[str, Any]) -> str:
+    if isinstance(row.get("conversations"), list):
+        return "looks like ShareGPT (conversations); this release reads messages with role and content"
+    if all(key in row for key in _ALPACA):
+        return "looks like Alpaca (instruction, output); this release reads messages with role and content"
+    if "messages" in row:
+        return "has messages that are null, not a list"
+    shown = [key if key.isprintable() else ascii(key) for key in list(row)[:_KEYS_SHOWN]]
+    keys = ", ".join(key[:40] for key in shown) + (", ..." if len(row) > _KEYS_SHOWN else "")
+    return f"has no messages (its keys are: {keys})" if row else "has no messages (it is empty)"
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 40 else f"{text[:37]}..."

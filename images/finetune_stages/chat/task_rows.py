@@ -1,0 +1,47 @@
+"""Evaluation tasks that are files of chat rows: ``<name>.jsonl`` among a user's own task files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune_contract import reasons
+from finetune_contract.workspace import TASKS
+from finetune_stages.kit import Context, StageError
+
+TASK_FILES_VARIABLE = "FINETUNE_TASK_FILES"
+"""Environment variable with the directory that a user's own task files are mounted at."""
+
+
+def own_roots(context: Context, task_files: bool) -> list[Path]:
+    """The directories of a user's own task files, the first to look in first; ``task_files``: some come from a ConfigMap.
+
+    Raises:
+        StageError: ``TaskNotFound``: the ConfigMap of task files is not mounted.
+    """
+    mounted = os.environ.get(TASK_FILES_VARIABLE) if task_files else None
+    if task_files and not (mounted and Path(mounted).is_dir()):
+        raise StageError(
+            reasons.TASK_NOT_FOUND,
+            f"{TASK_FILES_VARIABLE} names no directory: mount the ConfigMap of evaluation.taskFiles there.",
+        )
+    return [*([Path(mounted)] if mounted else []), context.path(TASKS)]
+
+
+def chat_files(roots: Sequence[Path], tasks: Sequence[str]) -> dict[str, Path]:
+    """The files of the ``tasks`` that are chat rows, by name.
+
+    They are scored as the held-out rows are. A YAML file there that defines the name comes first: then the rows are its data.
+    """
+    found = {
+        name: next(path for root in roots if (path := root / f"{name}.jsonl").is_file())
+        for name in tasks
+        if any((root / f"{name}.jsonl").is_file() for root in roots)
+    }
+    if not found:
+        return {}
+    from finetune_stages.sources.task_files import TaskFiles
+
+    defined = TaskFiles(roots).names
+    return {name: path for name, path in found.items() if name not in defined}

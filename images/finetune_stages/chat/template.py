@@ -1,0 +1,170 @@
+"""A chat template with a tokenizer's special tokens: text of a conversation, and what is said where it renders none."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+from finetune_stages.kit.fault import first_line
+
+from .structure import Message
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PROBE = ("qzxnamexzq", "qzxkeyxzq", "qzxvaluexzq")
+_GREETING = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+
+Tools = list[dict[str, Any]] | None
+
+
+@dataclass(frozen=True)
+class CallForm:
+    """A way to hand a tool call to a template: with an empty content or none, with arguments as JSON text or as an object."""
+
+    empty: str | None
+    as_text: bool
+
+    def of(self, message: Message) -> Message:
+        """A message with tool calls, in this form."""
+        message = {**message, "content": message.get("content") or self.empty}
+        return {**message, "tool_calls": list(map(_with_text_arguments, message["tool_calls"]))} if self.as_text else message
+
+
+_CALL_FORMS = tuple(CallForm(empty, as_text) for as_text in (False, True) for empty in (None, ""))
+
+
+class Refusal(Exception):
+    """A template does not render a conversation.
+
+    Attributes:
+        own: the template called ``raise_exception``: it was written to refuse such a conversation. Otherwise it failed.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        words = first_line(error, 300)
+        super().__init__(words if words.endswith("...") else words.rstrip("."))
+        self.own = type(error) is TemplateError
+        self.error = error
+
+
+@dataclass(frozen=True)
+class Template:
+    """A chat template.
+
+    Attributes:
+        source: its text.
+        special: the tokenizer's special tokens, by the names that templates know them by.
+        training: TRL's version of the model's template, made for training, instead of the model's own.
+    """
+
+    source: str
+    special: Mapping[str, Any] = field(compare=False)
+    training: bool = False
+
+    @property
+    def marks(self) -> bool:
+        """Whether it marks what the model generates (``{% generation %}``)."""
+        return _GENERATION.search(self.source) is not None
+
+    def text(
+        self, messages: Sequence[Message], tools: Tools = None, arguments: Mapping[str, Any] | None = None, prompt: bool = False
+    ) -> str:
+        """The text of a conversation; with ``prompt``, up to where the model would begin to write.
+
+        Raises:
+            Refusal: there is none.
+        """
+        return self._render(self._prepared(messages), tools, arguments, add_generation_prompt=prompt)[0]
+
+    def marked(
+        self, messages: Sequence[Message], tools: Tools = None, arguments: Mapping[str, Any] | None = None
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The text of a conversation, and the parts of it that the template marks, in characters.
+
+        Raises:
+            Refusal: there is none.
+        """
+        return self._render(self._prepared(messages), tools, arguments, return_assistant_tokens_mask=True)
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Whether it writes a content only where that is a list of parts, as templates of models for pictures do."""
+        return not self._greets(_GREETING) and self._greets(list(map(_in_parts, _GREETING)))
+
+    def _greets(self, greeting: list[Message]) -> bool:
+        try:
+            text = self._render(greeting, None, None)[0]
+        except Refusal:
+            return False
+        return "Hello" in text and "Hi" in text
+
+    def require_sound(self) -> None:
+        """Make sure that it compiles, and does not fail at a greeting.
+
+        Raises:
+            StageError: ``ChatTemplateInvalid``.
+        """
+        try:
+            self.text(_GREETING)
+        except Refusal as refusal:
+            if not refusal.own:
+                raise self.invalid(refusal) from refusal
+
+    def invalid(self, refusal: Refusal) -> StageError:
+        """The fault that is the template's own."""
+        line = f", line {refusal.error.lineno}" if isinstance(refusal.error, TemplateSyntaxError) else ""
+        return StageError(
+            reasons.CHAT_TEMPLATE_INVALID,
+            f"chat template of the model: {refusal}{line}; correct the template in the model's files, or use another model.",
+        )
+
+    @cached_property
+    def call_form(self) -> CallForm:
+        """The form of a tool call that it writes whole.
+
+        Most templates take an object as arguments. Some only take JSON text (DeepSeek-V3), or write an object as Python prints it,
+        and some write a call only where the content is null (DeepSeek-R1), or write a null content as ``None``.
+        """
+        return next(filter(self._writes, _CALL_FORMS), _CALL_FORMS[0])
+
+    def _writes(self, form: CallForm) -> bool:
+        call = {"id": "call00000", "type": "function", "function": {"name": _PROBE[0], "arguments": {_PROBE[1]: _PROBE[2]}}}
+        try:
+            text = self._render([_GREETING[0], form.of({"role": "assistant", "tool_calls": [call]})], None, None)[0]
+        except Refusal:
+            return False
+        return all(probe in text for probe in _PROBE) and "None" not in text and f"'{_PROBE[1]}': '{_PROBE[2]}'" not in text
+
+    def _render(
+        self, messages: Sequence[Message], tools: Tools, arguments: Mapping[str, Any] | None, **how: Any
+    ) -> tuple[str, list[tuple[int, int]]]:
+        values = {**self.special, **(arguments or {})}
+        try:
+            texts, spans = render_jinja_template([list(messages)], tools=tools, chat_template=self.source, **how, **values)
+        except MemoryError:
+            raise
+        except Exception as error:  # a template is a program, and fails as it likes
+            raise Refusal(error) from error
+        return texts[0], spans[0] if spans else []
+
+    def _prepared(self, messages: Sequence[Message]) -> list[Message]:
+        prepared = [self.call_form.of(message) if "tool_calls" in message else message for message in messages]
+        return list(map(_in_parts, prepared)) if self.takes_parts else prepared
+
+
+def _with_text_arguments(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function", call)
+    whole = {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
+    return {**call, "function": whole} if "function" in call else whole
+
+
+def _in_parts(message: Message) -> Message:
+    return {**message, "content": [{"type": "text", "text": message.get("content") or ""}]}

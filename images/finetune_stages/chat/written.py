@@ -1,0 +1,171 @@
+"""Whether a template writes what a row contains: tool calls, tools, contents, reasoning.
+
+A row whose text lacks a part of it teaches something else than it says: without its tool call, a turn that calls a tool teaches the
+model to say nothing. Searching the text for values is quick, but does not settle the matter: a template may escape or reformat
+values, and the name of a tool may stand in the text for another reason. So there are two steps:
+
+1. Search: the names and values of a call must be in the turn's own part of the text, a content anywhere in the text.
+2. Where the search finds nothing, ask the template: render the row once more with the part replaced by a mark. A mark that does
+   not appear in the text, or in the part that is learned, is a part that the template does not write.
+
+Tools are asked for once for each template and kind of beginning, because their names also stand in calls and questions. Step 2 is
+rare: it costs one rendering for a row that step 1 is not sure of.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .structure import REASONING, Conversation, Message, texts
+from .template import Refusal, Template
+
+_MARK = "qzxmarkxzq"
+
+Render = Callable[[Conversation], tuple[str, str]]
+"""Renders a conversation with a template: the whole text, and the part of it that is learned (the whole text if that is not known)."""
+_KNOWN = frozenset(("role", "content", "tool_calls", "tool_call_id", "id", *REASONING))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a rendered row holds of a conversation.
+
+    Attributes:
+        text: all of it.
+        learned: for each message the part of the text that it must be in: its own turn's where that is learned and known.
+    """
+
+    text: str
+    learned: Sequence[str]
+
+
+@dataclass
+class Coverage:
+    """Asks one template."""
+
+    template: Template
+    _tools: dict[tuple[str, ...], bool] = field(default_factory=dict)
+    _keys: dict[tuple[str, str], bool] = field(default_factory=dict)
+    _reasoning: bool | None = None
+
+    def missing(self, conversation: Conversation, written: Written, render: Render) -> str | None:
+        """What the text lacks, to follow "row 17 has"; ``None`` where nothing is missing."""
+        if conversation.tools and not self._has_tools(conversation, written):
+            return "tools that the chat template does not write"
+        for number, (message, part) in enumerate(zip(conversation.messages, written.learned, strict=True)):
+            if "tool_calls" in message and not self._has_calls(conversation, number, part, render):
+                return f"a tool call in message {number + 1} that the chat template does not write"
+            words = (message.get("content") or "").strip()
+            if words and words not in part and not self._has_content(conversation, number, render):
+                return f"a message {number + 1} (role {message['role']}) whose content the chat template does not write"
+        return None
+
+    def loses_reasoning(self, conversation: Conversation, text: str) -> bool:
+        """Whether the conversation has reasoning and none of it is in the text."""
+        thoughts = [
+            (number, key) for number, message in enumerate(conversation.messages) for key in REASONING if message.get(key)
+        ]
+        if not thoughts or any(conversation.messages[number][key].strip() in text for number, key in thoughts):
+            return False
+        if self._reasoning is None:
+            answer = {"role": "assistant", "content": "Hi", REASONING[0]: _MARK}
+            self._reasoning = _MARK in self._text([{"role": "user", "content": "Hello"}, answer])
+        if not self._reasoning:
+            return True
+        marked = [
+            {**message, **{key: _MARK for key in REASONING if message.get(key)}} for message in conversation.messages
+        ]  # fmt: skip
+        return _MARK not in self._text(marked, conversation)
+
+    def unread(self, conversation: Conversation) -> Iterable[str]:
+        """Keys of messages that make no difference to the text."""
+        for number, message in enumerate(conversation.messages):
+            for key in message.keys() - _KNOWN:
+                if key == "name" and message["role"] == "tool":
+                    continue
+                asked = (message["role"], key)
+                if asked not in self._keys:
+                    self._keys[asked] = self._reads(conversation, number, key)
+                if not self._keys[asked]:
+                    yield key
+
+    def _reads(self, conversation: Conversation, number: int, key: str) -> bool:
+        message = conversation.messages[number]
+        other = _MARK if isinstance(message[key], str) else None if message[key] else True
+        changed = _with(conversation, number, {**message, key: other})
+        return self._text(changed.messages, changed) != self._text(conversation.messages, conversation)
+
+    def _has_tools(self, conversation: Conversation, written: Written) -> bool:
+        kind = tuple(message["role"] for message in conversation.messages[:2])
+        if kind not in self._tools:
+            self._tools[kind] = self._writes_tools(conversation)
+        if self._tools[kind] and all(_in_text(_function(tool)["name"], written.text) for tool in conversation.tools or ()):
+            return True
+        return self._writes_tools(conversation)
+
+    def _writes_tools(self, conversation: Conversation) -> bool:
+        """Every tool's name is written: each is replaced by a mark of its own."""
+        tools = [_renamed(tool, f"{_MARK}{number}z") for number, tool in enumerate(conversation.tools or ())]
+        text = self._text(conversation.messages, replace(conversation, tools=tools))
+        return all(f"{_MARK}{number}z" in text for number in range(len(tools)))
+
+    def _has_calls(self, conversation: Conversation, number: int, part: str, render: Render) -> bool:
+        message = conversation.messages[number]
+        functions = list(map(_function, message["tool_calls"]))
+        values = [value for function in functions for value in (function["name"], *texts(function["arguments"]))]
+        if all(_in_text(value, part) for value in values):
+            return True
+        marked = [_marked_call(call, place) for place, call in enumerate(message["tool_calls"])]
+        try:
+            _, found = render(_with(conversation, number, {**message, "tool_calls": marked}))
+        except Refusal:
+            return False
+        return all(f"{_MARK}{kind}{place}z" in found for place in range(len(marked)) for kind in "nkv")
+
+    def _has_content(self, conversation: Conversation, number: int, render: Render) -> bool:
+        """A template may trim or escape a content, or drop the thoughts at its beginning: what is added at its end is written."""
+        message = conversation.messages[number]
+        try:
+            _, found = render(_with(conversation, number, {**message, "content": f"{message['content']} {_MARK}"}))
+        except Refusal:
+            return False
+        return _MARK in found
+
+    def _text(self, messages: Sequence[Message], conversation: Conversation | None = None) -> str:
+        try:
+            return self.template.text(
+                messages, conversation.tools if conversation else None, conversation.arguments if conversation else None
+            )
+        except Refusal:
+            return ""
+
+
+def _with(conversation: Conversation, number: int, message: Message) -> Conversation:
+    messages = list(conversation.messages)
+    messages[number] = message
+    return replace(conversation, messages=messages)
+
+
+def _function(item: dict[str, Any]) -> dict[str, Any]:
+    """The inner object of a tool or of a tool call; some have no outer one."""
+    inner: dict[str, Any] = item.get("function", item)
+    return inner
+
+
+def _renamed(item: dict[str, Any], name: str, **more: Any) -> dict[str, Any]:
+    inner = {**_function(item), "name": name, **more}
+    return {**item, "function": inner} if "function" in item else inner
+
+
+def _marked_call(call: dict[str, Any], place: int) -> dict[str, Any]:
+    return _renamed(call, f"{_MARK}n{place}z", arguments={f"{_MARK}k{place}z": f"{_MARK}v{place}z"})
+
+
+def _in_text(value: Any, text: str) -> bool:
+    """Whether a value is in the text, as it is or as JSON writes it."""
+    if isinstance(value, str):
+        return value in text or json.dumps(value, ensure_ascii=False)[1:-1] in text or json.dumps(value)[1:-1] in text
+    return json.dumps(value) in text or str(value) in text

@@ -1,0 +1,121 @@
+"""Rows of an Arrow table, as the ``datasets`` library reads Parquet and other formats, written as JSON Lines."""
+
+from __future__ import annotations
+
+import base64
+import json
+from array import array
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+from finetune_stages.sources.json_lines import JsonLines, written_places
+from finetune_stages.sources.json_text import LEARNED
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_BATCH = 1000
+_NO_TEXT = "holds bytes in its messages or tools that are not UTF-8 text"
+
+
+def without_media(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]]:
+    """``dataset`` without columns of pictures, sound and the like, and a sentence for the user where there are any.
+
+    Raises:
+        StageError: ``DatasetUnreadable``: they are part of the messages.
+    """
+    media = {column: kind for column, feature in dataset.features.items() if (kind := _medium(feature))}
+    for column in LEARNED:
+        if column in media:
+            raise StageError(
+                reasons.DATASET_UNREADABLE,
+                f"{name}: its column {column} holds {media[column]} values, and this release trains on text; use a data set of text.",
+            )
+    if not media:
+        return dataset, ()
+    shown = ", ".join(f"{column} ({kind})" for column, kind in media.items())
+    return dataset.remove_columns(list(media)), (f"{name}: this release trains on text; left out: column {shown}.",)
+
+
+def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, seen: Callable[[int], object]) -> JsonLines:
+    """Write the chosen rows, a JSON object a line.
+
+    A struct has every key in every row: those that are null are left out, for Arrow has no other way to say "absent". Nulls in
+    columns of JSON, and in lists, stay. Bytes are UTF-8 text; in columns that nothing is learned from, others are base64.
+    """
+    features = dict(dataset.features)
+    if len(numbers) != len(dataset) or not isinstance(numbers, range):
+        dataset = dataset.select(numbers)
+    starts, faults = array("q", [0]), dict[int, str]()
+    with target.open("wb", buffering=1 << 20) as stream:
+        for batch in dataset.iter(_BATCH):
+            columns = list(batch)
+            for values in zip(*batch.values(), strict=True):
+                row = present(dict(zip(columns, values, strict=True)), features)
+                if not all(_is_text(row.get(column)) for column in LEARNED):
+                    faults[int(numbers[len(starts) - 1])] = _NO_TEXT
+                starts.append(starts[-1] + stream.write(_json(row)) + stream.write(b"\n"))
+            seen(len(next(iter(batch.values()), ())))
+    rows = np.asarray(numbers, dtype=np.int64)
+    return JsonLines(target, written_places(rows, np.zeros_like(rows), starts), faults)
+
+
+def present(value: Any, feature: Any) -> Any:
+    """``value`` without the keys of structs that are null, at every depth. ``feature`` is its type in the library's terms."""
+    if type(feature).__name__ == "Json":
+        return value
+    if isinstance(value, dict):
+        keys = feature if isinstance(feature, dict) else {}
+        plain = {key: present(item, keys.get(key)) for key, item in value.items()}
+        return {key: item for key, item in plain.items() if item is not None}
+    if isinstance(value, list):
+        inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        return [present(item, inner) for item in value]
+    return value
+
+
+def _medium(feature: Any) -> str | None:
+    """The type of pictures, sound and the like in a column; they come as objects that libraries decode."""
+    if isinstance(feature, dict):
+        return next(filter(None, map(_medium, feature.values())), None)
+    if isinstance(feature, list):
+        return _medium(feature[0]) if feature else None
+    if hasattr(feature, "decode_example") and type(feature).__name__ != "Json":
+        return type(feature).__name__
+    inner = getattr(feature, "feature", None)
+    return _medium(inner) if inner is not None else None
+
+
+def _is_text(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_text, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_text, value))
+    return not isinstance(value, bytes) or _text(value) is not None
+
+
+def _text(value: bytes) -> str | None:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _json(row: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False, default=_plain).encode()
+    except UnicodeEncodeError:  # half a character: left to the check of the rows, which names the row
+        return json.dumps(row, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    """JSON for what JSON has no type for: bytes as text, times as ISO 8601."""
+    if isinstance(value, bytes):
+        text = _text(value)
+        return base64.b64encode(value).decode() if text is None else text
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,52 @@
+"""Compressed files, unpacked by what they are and not by their names, into a bounded room."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+from finetune_stages.sources.formats import compression
+
+_CHUNK = 1 << 20
+_RATIO = 200
+_LEAST = 1 << 30
+"""A file may unpack to this many bytes, or to so many times its size if that is more: a small file must not fill a shared volume."""
+_OPENERS: dict[str, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
+    "gzip": gzip.GzipFile, "bzip2": bz2.BZ2File, "xz": lzma.LZMAFile,
+}  # fmt: skip
+
+
+def unpacked(path: Path, name: str, target: Path, seen: Callable[[int], object]) -> Path:
+    """``path`` itself, or ``target`` with what a compressed file holds; ``seen`` is told how many more bytes were written.
+
+    Raises:
+        StageError: ``DatasetUnreadable``: it is damaged, or holds too much.
+    """
+    with path.open("rb") as stream:
+        kind = compression(stream.read(8))
+    if kind is None:
+        return path
+    room = most = max(_LEAST, _RATIO * path.stat().st_size)
+    try:
+        with _OPENERS[kind](path) as source, target.open("wb") as sink:
+            while chunk := source.read(_CHUNK):
+                room -= sink.write(chunk)
+                seen(len(chunk))
+                if room < 0:
+                    raise StageError(
+                        reasons.DATASET_UNREADABLE,
+                        f"{name}: unpacks to more than {most >> 30} GiB; unpack it and name the file inside.",
+                    )
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the disk's
+        raise StageError(
+            reasons.DATASET_UNREADABLE, f"{name}: is a damaged {kind} file ({str(error).rstrip('.')}); fetch or pack it again."
+        ) from error
+    return target

@@ -1,0 +1,115 @@
+"""One split of a hub data set: downloaded by the ``datasets`` library, and read by it only where it is not JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune_contract import reasons
+from finetune_stages.kit import Context, StageError
+from finetune_stages.sources.background import folder_size, in_background
+from finetune_stages.sources.hub import Repository, token
+from finetune_stages.sources.json_lines import JsonLines, gather, index_rows
+from finetune_stages.sources.meter import Meter
+
+from .arrow_rows import without_media, write_arrow_rows
+
+if TYPE_CHECKING:
+    from datasets import DatasetBuilder, DownloadManager
+
+
+@dataclass(frozen=True)
+class OpenedHubRows:
+    """The chosen rows, how many there are in all, and sentences on what is left out of them."""
+
+    rows: JsonLines
+    total: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HubSplit:
+    """A split of a data set.
+
+    Attributes:
+        builder: the library's, told to prepare no other split.
+        cache: where it keeps what it downloads.
+        target: where the rows are written.
+    """
+
+    repository: Repository
+    builder: DatasetBuilder
+    name: str
+    cache: Path
+    target: Path
+    context: Context
+
+    def read(self, choose: Callable[[int], Sequence[int]]) -> OpenedHubRows:
+        """Download the files and write the chosen rows.
+
+        Raises:
+            StageError: ``DatasetEmpty``, ``DatasetUnreadable``. The library raises what it likes.
+        """
+        return self._read_json(choose) if self._is_plain_json() else self._read_table(choose)
+
+    def _is_plain_json(self) -> bool:
+        """Whether its files hold rows of JSON and nothing else is asked for.
+
+        Arrow would guess a type for each column, and give every object the keys of all others.
+        """
+        from datasets.packaged_modules.json.json import Json
+
+        config = self.builder.config
+        return isinstance(self.builder, Json) and config.field is None and config.encoding.lower().replace("-", "") == "utf8"
+
+    def _read_json(self, choose: Callable[[int], Sequence[int]]) -> OpenedHubRows:
+        files = [str(file) for file in self.builder.config.data_files[self.name]]
+        downloaded = self._download(lambda manager: manager.download_and_extract(files))
+        parts: list[JsonLines] = []
+        for file, place in zip(files, map(Path, downloaded), strict=True):
+            for path in [place] if place.is_file() else sorted(inside for inside in place.rglob("*") if inside.is_file()):
+                lines = self.target.with_name(f"{self.target.name}.{len(parts)}")
+                parts.append(index_rows(path, f"{self.repository.id}/{path_in_repository(file)}", lines, lambda _more: None))
+        numbers = self._chosen(sum(map(len, parts)), choose)
+        return OpenedHubRows(gather(parts, numbers, self.target, self._meter(numbers)), sum(map(len, parts)))
+
+    def _read_table(self, choose: Callable[[int], Sequence[int]]) -> OpenedHubRows:
+        self._download(lambda manager: self.builder.download_and_prepare(dl_manager=manager, verification_mode="no_checks"))
+        dataset, notes = without_media(self.builder.as_dataset(split=self.name), self.repository.id)
+        numbers = self._chosen(len(dataset), choose)
+        return OpenedHubRows(write_arrow_rows(dataset, numbers, self.target, self._meter(numbers)), len(dataset), notes)
+
+    def _download(self, work: Callable[[DownloadManager], Any]) -> Any:
+        """What ``work`` returns, given the library's download manager; progress is reported meanwhile."""
+        from datasets import DownloadConfig, DownloadManager
+
+        config = DownloadConfig(
+            cache_dir=str(self.cache / "downloads"), use_etag=False, token=token(), storage_options=self.builder.storage_options
+        )
+        manager = DownloadManager(
+            dataset_name=self.builder.dataset_name,
+            base_path=self.builder.base_path,
+            download_config=config,
+            record_checksums=False,
+        )
+        files = self.builder.config.data_files[self.name]
+        total = sum(self.repository.sizes.get(path_in_repository(file), 0) for file in files)
+        meter, before = Meter(self.context, f"downloading {self.repository.id}", total, 0, 50), folder_size(self.cache.parent)
+        return in_background(lambda: work(manager), lambda: meter.at(folder_size(self.cache.parent) - before))
+
+    def _chosen(self, total: int, choose: Callable[[int], Sequence[int]]) -> Sequence[int]:
+        if not total:
+            raise StageError(
+                reasons.DATASET_EMPTY, f"{self.repository.id} has no rows in its split {self.name}; name another split."
+            )
+        return choose(total)
+
+    def _meter(self, numbers: Sequence[int]) -> Meter:
+        return Meter(self.context, f"reading {self.repository.id}", len(numbers), 50, 60, rows=True)
+
+
+def path_in_repository(file: str) -> str:
+    """The path of a file that the library calls ``hf://datasets/<id>@<commit>/<path>``."""
+    return file.partition("@")[2].partition("/")[2]

@@ -1,0 +1,108 @@
+"""Examples before a question: whether a task has enough of them, and that the question is none of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from lm_eval.api.samplers import ContextSampler, FirstNSampler
+from lm_eval.api.task import ConfigurableTask
+
+from finetune_contract import reasons
+from finetune_contract.documents import EvaluationInputs
+from finetune_stages.kit import StageError
+from finetune_stages.kit.fault import first_line
+
+from .own_task import OwnTask
+
+
+def check_examples(tasks: Iterable[Any], inputs: EvaluationInputs) -> tuple[str, ...]:
+    """Make sure that every task has the examples that it shows; returns sentences for the user.
+
+    Raises:
+        StageError: ``BadEvaluationValue`` where evaluation.fewshot asks for too many, ``TaskInvalid`` where a task does, or where an
+            example cannot be shown.
+    """
+    warnings = []
+    for task in tasks:
+        if not isinstance(task, ConfigurableTask):
+            continue
+        stated = task.config.num_fewshot
+        if inputs.fewshot and stated == 0:  # lm-eval's rule
+            warnings.append(
+                f"evaluation.fewshot: task {task.task_name} shows no examples, as its definition says (num_fewshot: 0)."
+            )
+            continue
+        count = int((inputs.fewshot if inputs.fewshot is not None else stated) or 0)
+        if count > 0 and task.OUTPUT_TYPE != "loglikelihood_rolling":
+            _check(task, count, "evaluation.fewshot" if inputs.fewshot is not None else None)
+    return tuple(warnings)
+
+
+def _check(task: ConfigurableTask, count: int, field: str | None) -> None:
+    sampler: Any = getattr(task, "sampler", None)
+    if type(sampler) not in (ContextSampler, FirstNSampler):
+        return
+    if isinstance(task, OwnTask):
+        _leave_out_the_question(task)
+    pool = list(sampler.df)
+    if sampler.fewshot_indices:
+        pool = pool[: len(sampler.fewshot_indices)]
+    excluding = task.fewshot_cfg.split == task.config.test_split  # then lm-eval draws one more, and leaves out the question
+    copies = _copies(pool) if isinstance(task, OwnTask) and _source(task) == _asked(task) else 1
+    most = len(pool) - copies if excluding else len(pool)
+    if count > most:
+        why = f"{len(pool):,} row{'' if len(pool) == 1 else 's'} to take examples from" + (
+            ", without the question's own row" if excluding else ""
+        )
+        subject = (
+            f"{field}: {count} is too many for task {task.task_name}" if field else f"Task {task.task_name}: num_fewshot {count}"
+        )
+        middle = ", which has" if field else " is too many, it has"
+        reason = reasons.BAD_EVALUATION_VALUE if field else reasons.TASK_INVALID
+        raise StageError(reason, f"{subject}{middle} {why}; set it to at most {most:,}, or add rows.")
+    if isinstance(task, OwnTask):
+        _check_turns(task, pool)
+
+
+def _source(task: ConfigurableTask) -> str | None:
+    """The split that examples are from, by lm-eval's rule."""
+    config = task.config
+    if task.fewshot_cfg.split is None and task.fewshot_cfg.samples is not None:
+        return None
+    return task.fewshot_cfg.split or config.training_split or config.validation_split or config.test_split  # type: ignore[no-any-return]
+
+
+def _asked(task: ConfigurableTask) -> str | None:
+    return task.config.test_split or task.config.validation_split  # type: ignore[no-any-return]
+
+
+def _leave_out_the_question(task: OwnTask) -> None:
+    """lm-eval leaves it out where the task names the same split for both, and shows its answer where the split is a default."""
+    if _source(task) == _asked(task):
+        task.fewshot_cfg.split = task.config.test_split
+
+
+def _copies(pool: Sequence[Any]) -> int:
+    """How many rows are equal, at most."""
+    return max(Counter(json.dumps(row, sort_keys=True, default=str) for row in pool).values(), default=0)
+
+
+def _check_turns(task: OwnTask, pool: Sequence[Any]) -> None:
+    """An example needs its answer as text."""
+    own = task.fewshot_cfg
+    for position, row in enumerate(pool):
+        try:
+            text = task.doc_to_text(row, own.doc_to_text)
+            choices: Any = task.doc_to_choice(row, own.doc_to_choice) if own.doc_to_choice else None
+            answer = task.doc_to_target(row, own.doc_to_target)
+            if task.multiple_input:
+                text, choices = choices[text], None
+            task.build_qa_turn(q=text, c=choices, a=answer)
+        except Exception as error:
+            raise task.failed(
+                task.label(_source(task), position),
+                f"it cannot be shown as an example ({type(error).__name__}: {first_line(error, 200)})",
+            ) from error

@@ -1,0 +1,133 @@
+"""The names of all scores before anything is measured: two scores of one name, or a score that never comes, end the stage at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lm_eval.api.group import Group
+from lm_eval.api.task import ConfigurableTask, Task
+
+from finetune_contract import reasons
+from finetune_contract.workspace import HOLDOUT
+from finetune_stages.kit import StageError
+
+from .own_task import OwnTask
+from .scores import metric_key, safe
+
+_OF_CHATS = ("bits_per_byte", "loss")
+"""The metrics of tasks that are made of chat rows."""
+_SCORED = {
+    "loglikelihood": {"perplexity", "acc"},
+    "loglikelihood_rolling": {"word_perplexity", "byte_perplexity", "bits_per_byte"},
+    "multiple_choice": {
+        "acc", "f1", "mcc", "acc_norm", "acc_bytes", "exact_match", "brier_score", "likelihood", "acc_mutual_info",
+    },
+}  # fmt: skip
+"""Metrics by kind of output, of ``lm_eval.api.task.ConfigurableTask.process_results``: it passes over any other without a word."""
+
+
+def check_names(built: Iterable[Any], chats: Iterable[str]) -> None:
+    """Make sure that every score of tasks and groups has a name of its own, and that every metric is scored.
+
+    Args:
+        built: lm-eval's tasks and groups.
+        chats: names of the tasks that are made of chat rows.
+
+    Raises:
+        StageError: ``TaskInvalid``.
+    """
+    tasks, groups = leaves(built)
+    for task in tasks:
+        if isinstance(task, OwnTask):
+            _check_metrics(task)
+    for group in groups:
+        _check_group(group)
+    owners: dict[str, str] = {}
+    for what, name in [*(("task", task.task_name) for task in tasks), *(("group", group.name) for group in groups)]:
+        if safe(name) == HOLDOUT:
+            raise StageError(
+                reasons.TASK_INVALID, f"{what.capitalize()} {name}: this name stands for the held-out rows; rename it."
+            )
+    of_chats = [(f"task {name}", key) for name in chats for key in (safe(name), *(metric_key(name, each) for each in _OF_CHATS))]
+    for owner, key in [*of_chats, *_keys(tasks, groups)]:
+        other = owners.setdefault(key, owner)
+        if other != owner:
+            raise StageError(
+                reasons.TASK_INVALID,
+                f"evaluation.tasks: {other} and {owner} have the same name for a score, {key}; rename one of them.",
+            )
+
+
+def leaves(built: Iterable[Any]) -> tuple[list[Task], list[Group]]:
+    """The tasks, those within groups too, and the groups."""
+    tasks: list[Task] = []
+    groups: list[Group] = []
+    for each in built:
+        if isinstance(each, Group):
+            tasks += each.get_all_tasks()
+            groups += [each, *each.get_all_groups()]
+        else:
+            tasks.append(each)
+    return tasks, groups
+
+
+def _keys(tasks: Iterable[Task], groups: Iterable[Group]) -> Iterator[tuple[str, str]]:
+    """Whose score it is, and the name that it is told under. The name alone counts, too: samples are filed under it."""
+    for task in tasks:
+        owner = f"task {task.task_name}"
+        yield owner, safe(task.task_name)
+        for metric in task.aggregation():
+            for filter_ in _filters(task):
+                yield f"{owner} ({metric}, {filter_})", metric_key(task.task_name, str(metric), filter_)
+    for group in groups:
+        owner = f"group {group.name}"
+        yield owner, safe(group.name)
+        filters = {name for task in group.get_all_tasks() for name in _filters(task)}
+        for aggregate in group.aggregate_metric_list or ():
+            for filter_ in aggregate.filter_list or sorted(filters):
+                yield f"{owner} ({aggregate.metric}, {filter_})", metric_key(group.name, aggregate.metric, filter_)
+
+
+def _filters(task: Task) -> list[str]:
+    return [str(ensemble.name) for ensemble in getattr(task, "_filters", ())] or ["none"]
+
+
+def _check_metrics(task: OwnTask) -> None:
+    subject = f"Task {task.task_name}"
+    listed = [each["metric"] for each in task.config.metric_list or ()]
+    twice = [name for name, count in Counter(map(str, listed)).items() if count > 1]
+    if twice:
+        raise StageError(
+            reasons.TASK_INVALID,
+            f"{subject}: metric_list has {twice[0]} more than once, and only the last would count; keep one.",
+        )
+    filters = [name for name, count in Counter(_filters(task)).items() if count > 1]
+    if filters:
+        raise StageError(
+            reasons.TASK_INVALID,
+            f"{subject}: filter_list has {filters[0]!r} more than once, and only the last would count; rename one.",
+        )
+    scored = _SCORED.get(task.OUTPUT_TYPE)
+    unscored = [name for name in listed if isinstance(name, str) and scored and name not in scored]
+    if unscored and not callable(task.config.process_results):
+        raise StageError(
+            reasons.TASK_INVALID,
+            f"{subject}: metric {unscored[0]} is not computed for output_type {task.OUTPUT_TYPE}; use one of {', '.join(sorted(scored or ()))}.",
+        )
+
+
+def _check_group(group: Group) -> None:
+    """A mean over some of the members would be told as that of all. Only members that are the user's own are known to the name."""
+    tasks = [task for task in group.get_all_tasks() if isinstance(task, ConfigurableTask)]
+    if not any(isinstance(task, OwnTask) for task in tasks):
+        return
+    for aggregate in group.aggregate_metric_list or ():
+        without = [task.task_name for task in tasks if aggregate.metric not in task.aggregation()]
+        if without:
+            raise StageError(
+                reasons.TASK_INVALID,
+                f"Group {group.name}: aggregate_metric_list has {aggregate.metric}, which its member {without[0]} does not have; add it there,"
+                " or leave it out.",
+            )

@@ -1,0 +1,157 @@
+"""A task of a user's own: its data read row by row, and every document checked before a model is loaded.
+
+lm-eval looks at the first document only. What it makes of the others is partly silent: a label that no choice has counts as a wrong
+answer, a null is printed as ``None``, and its loader of JSON turns text that looks like a date into a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import datasets
+from lm_eval.api.task import ConfigurableTask
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+from finetune_stages.kit.fault import first_line
+from finetune_stages.sources.json_lines import JsonLines, index_rows
+from finetune_stages.sources.json_text import json_fault, parse
+
+from .documents import document_fault, template_fault
+from .questions import texts
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of a split, as the task names it, and where its rows are."""
+
+    name: str
+    rows: JsonLines
+
+
+class OwnTask(ConfigurableTask):  # type: ignore[misc]
+    """The task.
+
+    Raises:
+        StageError: ``TaskInvalid``, naming the task, the file, the row and the field.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.files: dict[str, list[DataFile]] = {}
+        source = (config.get("metadata") or {}).get("config_source", "inline")
+        self._subject = f"Task {config['task']}" + ("" if source == "inline" else f" ({source})")
+        try:
+            super().__init__(config=config)
+        except StageError:
+            raise
+        except Exception:
+            if getattr(self, "features", None) is not None:  # then it is the first document that lm-eval stumbles over
+                self._guess_kinds()
+                self._check()
+            raise
+        self._check()
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **more: Any) -> None:
+        """Read files of JSON by this project's reader, which keeps text as it is, and anything else by the library."""
+        splits = _json_files(self.config)
+        if splits is None:
+            super().download(dataset_kwargs, **more)
+        else:
+            self.dataset = datasets.DatasetDict({split: self._read(split, files) for split, files in splits.items()})
+
+    def label(self, split: str | None, position: int) -> str:
+        """How messages name a document of a split."""
+        if self.config.process_docs is None:
+            for file in self.files.get(split or "", ()):
+                if position < len(file.rows):
+                    return f"{file.rows.label(position)} of {file.name}"
+                position -= len(file.rows)
+            return f"row {position + 1}"
+        return f"document {position + 1} of those that process_docs returns"
+
+    def failed(self, place: str, problem: str, remedy: str = "correct it") -> StageError:
+        """The failure of a document."""
+        return StageError(reasons.TASK_INVALID, f"{self._subject}, {place}: {problem}; {remedy}.")
+
+    def _guess_kinds(self) -> None:
+        """What lm-eval takes from the first document, where it did not get that far."""
+        try:
+            self.multiple_input = int(isinstance(self.doc_to_text(self.task_docs[0]), int))
+            self.multiple_target = int(isinstance(self.doc_to_target(self.task_docs[0]), list))
+        except Exception:  # noqa: BLE001, S110 - the check of the document names it
+            pass
+
+    def _check(self) -> None:
+        if not len(self.task_docs):
+            raise StageError(reasons.TASK_INVALID, f"{self._subject}: its data has no rows; add some.")
+        for field in ("doc_to_text", "doc_to_choice", "doc_to_target"):
+            problem = template_fault(self, field)
+            if problem:
+                raise StageError(reasons.TASK_INVALID, f"{self._subject}: {problem}; correct it.")
+        self.check_documents(self.task_docs, self.config.test_split or self.config.validation_split)
+
+    def check_documents(self, documents: Sequence[Any], split: str | None) -> None:
+        """Make sure that every document can be asked and scored.
+
+        Raises:
+            StageError: ``TaskInvalid``.
+        """
+        for position, document in enumerate(documents):
+            problem = document_fault(self, document)
+            if problem:
+                raise self.failed(self.label(split, position), problem)
+
+    def _read(self, split: str, files: Sequence[Path]) -> datasets.Dataset:
+        rows = [row for path in files for row in self._rows(split, path)]
+        names = ", ".join(map(str, files))
+        if not rows:
+            raise StageError(reasons.TASK_INVALID, f"{self._subject}, {names}: its data has no rows; add some.")
+        columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+        try:
+            return datasets.Dataset.from_dict(columns, on_mixed_types="use_json")
+        except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
+            detail = f"{type(error).__name__}: {first_line(error, 200)}"
+            raise StageError(
+                reasons.TASK_INVALID,
+                f"{self._subject}, {names}: its rows make no table ({detail}); write values of one type in a column.",
+            ) from error
+
+    def _rows(self, split: str, path: Path) -> list[dict[str, Any]]:
+        with TemporaryDirectory() as folder:
+            try:
+                file = DataFile(str(path), index_rows(path, str(path), Path(folder) / "lines", lambda _more: None))
+            except StageError as error:
+                raise StageError(reasons.TASK_INVALID, f"{self._subject}: {error.message}") from error
+            self.files.setdefault(split, []).append(file)
+            return list(self._objects(file))
+
+    def _objects(self, file: DataFile) -> Iterator[dict[str, Any]]:
+        for position, text in enumerate(file.rows.texts()):
+            place = f"{file.rows.label(position)} of {file.name}"
+            try:
+                row = parse(text)
+            except ValueError as error:
+                raise StageError(
+                    reasons.TASK_INVALID, f"{self._subject}: {place} {json_fault(error, text)}; write one object a line."
+                ) from error
+            if not isinstance(row, dict):
+                raise self.failed(place, "it is not an object", "write one object a line")
+            yield row
+
+
+def _json_files(config: Any) -> Mapping[str, list[Path]] | None:
+    """The files of each split, where the task names files of JSON and nothing else; what is missing, the library says."""
+    wish = config.dataset_kwargs
+    if config.dataset_path != "json" or config.dataset_name or config.custom_dataset or not isinstance(wish, dict):
+        return None
+    if set(wish) - {"trust_remote_code"} != {"data_files"}:
+        return None
+    data = wish["data_files"]
+    splits = data if isinstance(data, dict) else {"train": data}
+    files = {str(split): [Path(name) for name in texts(names)] for split, names in splits.items()}
+    plain = all(paths and all(path.is_file() for path in paths) for paths in files.values())
+    return files if files and plain else None

@@ -1,0 +1,56 @@
+"""Chat rows to measure with: conversations that stage *tokenization* rendered, and where the answers are in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune_contract import reasons
+from finetune_contract.documents import EvaluationInputs
+from finetune_contract.workspace import HOLDOUT
+from finetune_stages.kit import Context, StageError, read_seal
+
+Row = dict[str, Any]
+"""``row`` and ``line`` in the source, and ``passages``: each with its ``text`` and its ``answers``, half-open ranges of characters."""
+
+
+def chat_tasks(context: Context, inputs: EvaluationInputs) -> dict[str, Path]:
+    """The files of rendered rows, by the name of their task: the held-out rows, and the tasks that are files of chat rows.
+
+    Raises:
+        StageError: ``DatasetNotFound``: nothing was rendered.
+    """
+    layout = context.layout
+    if inputs.holdout and read_seal(context.path(layout.tokens)) is None:
+        raise StageError(
+            reasons.DATASET_NOT_FOUND,
+            f"{layout.tokens} is not in the workspace; rerun from stage tokenization, or set evaluation.holdout to false.",
+        )
+    names: Sequence[str] = (*([HOLDOUT] if inputs.holdout else []), *inputs.tasks)
+    return {name: path for name in names if (path := context.path(layout.passages(name))).is_file()}
+
+
+def read_passages(path: Path) -> list[Row]:
+    """The rows of a file.
+
+    Raises:
+        StageError: ``DatasetUnreadable``: stage *tokenization* did not write it.
+    """
+    try:
+        with path.open("rb") as lines:
+            rows = [json.loads(line) for line in lines]
+        for row in rows:
+            for passage in row["passages"]:
+                _ = passage["text"][0], [(int(start), int(end)) for start, end in passage["answers"]]
+    except (ValueError, LookupError, TypeError) as error:
+        raise StageError(
+            reasons.DATASET_UNREADABLE, f"{path} cannot be read ({error}); rerun from stage tokenization."
+        ) from error
+    return rows
+
+
+def answers(row: Row) -> list[str]:
+    """The texts that are scored."""
+    return [passage["text"][start:end] for passage in row["passages"] for start, end in passage["answers"]]

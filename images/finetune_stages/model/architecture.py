@@ -1,0 +1,114 @@
+"""Which models can be fine-tuned: decoders that generate text, with weights that a gradient leads to. Known from ``config.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+
+_GENERATES = (
+    "ForCausalLM",
+    "LMHeadModel",
+    "ForConditionalGeneration",
+    "ModelWithLMHead",
+    "DoubleHeadsModel",
+    "GenerationDecoder",
+)
+_MULTIMODAL = (
+    "dots3_note", "emu3", "gemma3", "gemma3n", "gemma4", "gemma4_unified", "got_ocr2", "llama4", "mllama", "moss_transcribe_diarize",
+    "qwen3_5", "qwen3_5_moe", "qwen4_exp",
+)  # fmt: skip
+"""Types of multimodal models whose language model transformers loads for text generation."""
+_KINDS = {
+    "RewardModel": "a reward model",
+    "ForSequenceClassification": "a classification or reward model",
+    "ForTokenClassification": "a classification or reward model",
+    "ForQuestionAnswering": "a model for extractive question answering",
+    "ForMultipleChoice": "a classification model",
+    "ForMaskedLM": "a masked language model, which does not generate text",
+    "ForPreTraining": "a masked language model, which does not generate text",
+    "ForImageClassification": "a vision model",
+    "ForObjectDetection": "a vision model",
+    "ForSpeechSeq2Seq": "a speech model",
+    "ForCTC": "a speech model",
+    "Model": "an embedding model, or one that was saved without its output layer",
+}
+_QUANTIZATION_KEYS = ("quantization_config", "compression_config")
+_QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+
+
+def check_architecture(config: Mapping[str, Any], model: str) -> str:
+    """Return the architecture that ``config.json`` names, one that this release can fine-tune.
+
+    Raises:
+        StageError: ``ModelIncomplete``: none is named. ``ModelUnsupported``: it is of another kind.
+    """
+    named = config.get("architectures")
+    if not isinstance(named, list) or not named or not isinstance(named[0], str):
+        raise StageError(
+            reasons.MODEL_INCOMPLETE, f"{model}: config.json names no architecture; use a model saved by transformers."
+        )
+    architecture: str = named[0]
+    code = config.get("auto_map")
+    if isinstance(code, dict) and "AutoModelForCausalLM" in code:
+        return architecture  # its own class generates text, whatever its name is
+    kind = _unsupported_kind(architecture, config)
+    if kind:
+        raise StageError(
+            reasons.MODEL_UNSUPPORTED,
+            f"{model}: config.json names {architecture}, {kind}; set model.uri to a decoder-only model for text generation.",
+        )
+    return architecture
+
+
+def check_quantization(config: Mapping[str, Any], names: Collection[str], model: str) -> None:
+    """Make sure that the weights are not quantized.
+
+    Raises:
+        StageError: ``ModelUnsupported``.
+    """
+    inner = text_config(config)
+    stated = next((part[name] for part in (config, inner) for name in _QUANTIZATION_KEYS if part.get(name)), None)
+    file = next((name for name in _QUANTIZATION_FILES if name in names), None)
+    if stated is None and file is None:
+        return
+    how = stated.get("quant_method") if isinstance(stated, dict) else None
+    raise quantized(model, f"config.json states {how or 'a quantization'}" if stated is not None else f"it has a {file}")
+
+
+def quantized(model: str, detail: str) -> StageError:
+    """The rejection of quantized weights."""
+    return StageError(
+        reasons.MODEL_UNSUPPORTED,
+        f"{model}: the weights are quantized ({detail}), and no gradient leads to such weights; set model.uri to the unquantized model"
+        " that they were made from (F32, F16 or BF16).",
+    )
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of the language model, which multimodal models keep one level down."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
+
+
+def number(config: Mapping[str, Any], *names: str) -> int | None:
+    """The first of these numbers that the language model's configuration, or the whole one, states."""
+    for part in (text_config(config), config):
+        for name in names:
+            value = part.get(name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                return value
+    return None
+
+
+def _unsupported_kind(architecture: str, config: Mapping[str, Any]) -> str | None:
+    """What the architecture is, in words, where it is not a decoder that generates text."""
+    if config.get("is_encoder_decoder") is True:
+        return "an encoder-decoder model"
+    if not architecture.endswith(_GENERATES):
+        return next((words for end, words in _KINDS.items() if architecture.endswith(end)), "not a model for text generation")
+    if architecture.endswith("ForConditionalGeneration") and config.get("model_type") not in _MULTIMODAL:
+        return "a multimodal model whose language model transformers does not load by itself"
+    return None

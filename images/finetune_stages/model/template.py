@@ -1,0 +1,214 @@
+"""The chat template that transformers would take, compiled and tried with a conversation.
+
+Jinja is set up as transformers sets it up (``_compile_jinja_template`` in transformers/utils/chat_template_utils.py), which this program's
+image does not have.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+from finetune_stages.kit.fault import first_line
+
+from .files import CHAT_TEMPLATES
+from .tokens import ROLES, special_tokens
+
+FILE = "chat_template.jinja"
+_DEFAULT = "default"
+_QUESTION, _ANSWER, _SYSTEM = "Which city is it?", "It is Lisbon.", "Answer in one sentence."
+_TOOL = {
+    "type": "function",
+    "function": {"name": "find", "description": "Find.", "parameters": {"type": "object", "properties": {}}},
+}
+_GENERIC_TOKENIZERS = (None, "PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
+"""Classes that bring no special tokens of their own."""
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt")
+"""What transformers gives every template, beside the special tokens."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A chat template: the file that has it, its name where the file has several, its text."""
+
+    file: str
+    name: str
+    text: str
+
+    @property
+    def where(self) -> str:
+        """The file, and the name of a template other than the default."""
+        return self.file if self.name == _DEFAULT or self.file.endswith(".jinja") else f"{self.file} ({self.name})"
+
+
+def check_templates(folder: Path, tokenizer: Mapping[str, Any], model: str) -> list[str]:
+    """Compile every chat template and render a conversation with the default one; returns what the user must know.
+
+    Raises:
+        StageError: ``ChatTemplateMissing``: there is none, or none that is taken without being named. ``ChatTemplateInvalid``: one cannot be
+            compiled, or the default one does not render.
+    """
+    templates = find_templates(folder, tokenizer, model)
+    default = next((template for template in templates if template.name == _DEFAULT), None)
+    if default is None or not default.text.strip():
+        raise StageError(reasons.CHAT_TEMPLATE_MISSING, f"{model} has no chat template {_missing(templates)}.")
+    for template in templates:
+        _compile(template, model)
+    return _try(default, _tokens(default, tokenizer), model)
+
+
+def find_templates(folder: Path, tokenizer: Mapping[str, Any], model: str) -> list[Template]:
+    """Return the templates that transformers reads: those in files replace all that tokenizer_config.json has.
+
+    Raises:
+        StageError: ``ChatTemplateInvalid``: a file is not text.
+    """
+    files = [(FILE, _DEFAULT)] if (folder / FILE).is_file() else []
+    files += [(f"{CHAT_TEMPLATES}/{path.name}", path.stem) for path in sorted((folder / CHAT_TEMPLATES).glob("*.jinja"))]
+    if files:
+        return [_read(folder, Template(file, name, ""), model) for file, name in files]
+    stated = tokenizer.get("chat_template")
+    named = stated if isinstance(stated, list) else [{"name": _DEFAULT, "template": stated}]
+    return [
+        Template("tokenizer_config.json", str(entry.get("name")), entry["template"])
+        for entry in named
+        if isinstance(entry, dict) and isinstance(entry.get("template"), str)
+    ]
+
+
+def _tokens(template: Template, tokenizer: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens that the template is given. Those that only the tokenizer's class names are not known here: any will do."""
+    if tokenizer.get("tokenizer_class") in _GENERIC_TOKENIZERS:
+        return special_tokens(tokenizer)
+    return {**{role: f"<{role}>" for role in ROLES if role in template.text}, **special_tokens(tokenizer)}
+
+
+def _missing(templates: Sequence[Template]) -> str:
+    if templates and any(template.name != _DEFAULT for template in templates):
+        names = ", ".join(template.name for template in templates)
+        return f"named default (it has {names}); add the one to use as {FILE}"
+    return f"(neither {FILE} nor one in tokenizer_config.json); use its chat or instruct variant, or add one"
+
+
+def _read(folder: Path, template: Template, model: str) -> Template:
+    try:
+        return replace(template, text=(folder / template.file).read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise _invalid(template, model, None, f"it is not UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def _try(template: Template, tokens: Mapping[str, str], model: str) -> list[str]:
+    """Render conversations until one succeeds: some templates want content in parts, some a system message, some tools."""
+    compiled = _compile(template, model)
+    first: Exception | None = None
+    for messages, tools in _conversations():
+        try:
+            text = _render(compiled, messages, tools, tokens)
+            _render(compiled, messages[:-1], tools, tokens, prompt=True)
+        except Exception as error:  # noqa: BLE001 - a template can fail with any exception of Python's operators
+            first = first or error
+            continue
+        if _ANSWER in text:
+            return [_needs(template, ["tools"], first)] if first and tools else []
+        first = first or ValueError("it writes no message of the assistant")
+    assert first is not None
+    arguments = _arguments(compiled, template, tokens)
+    if arguments:
+        return [_needs(template, arguments, first)]
+    raise _invalid(template, model, _line(first), first_line(first))
+
+
+def _arguments(compiled: Any, template: Template, tokens: Mapping[str, str]) -> list[str]:
+    """Names of what the template reads and transformers does not give it: rows may have it among their template arguments."""
+    from jinja2 import meta
+
+    read = meta.find_undeclared_variables(compiled.environment.parse(template.text))
+    return sorted(name for name in read - {*_GIVEN, *tokens, *compiled.environment.globals} if not name.endswith("_token"))
+
+
+def _needs(template: Template, arguments: Sequence[str], error: Exception) -> str:
+    why = first_line(error, 80).rstrip(".")
+    return f"{template.where}: it renders no conversation without {', '.join(arguments[:3])} ({why}); other rows are rejected."
+
+
+def _conversations() -> Iterator[tuple[list[dict[str, Any]], list[Any] | None]]:
+    """Conversations as people write them, and their tools; the first is the usual one."""
+    turns = [("user", _QUESTION), ("assistant", _ANSWER)]
+    for tools in (None, [_TOOL]):
+        for start in ([], [("system", _SYSTEM)]):
+            conversation = [*start, *turns]
+            yield [{"role": role, "content": content} for role, content in conversation], tools
+            yield [{"role": role, "content": [{"type": "text", "text": content}]} for role, content in conversation], tools
+
+
+def _render(
+    compiled: Any, messages: Sequence[Mapping[str, Any]], tools: Any, tokens: Mapping[str, str], prompt: bool = False
+) -> str:
+    text: str = compiled.render(messages=messages, tools=tools, documents=None, add_generation_prompt=prompt, **tokens)
+    return text
+
+
+def _compile(template: Template, model: str) -> Any:
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        return _environment().from_string(template.text)
+    except TemplateSyntaxError as error:
+        raise _invalid(template, model, error.lineno, error.message or "a syntax error") from error
+    except SyntaxError as error:  # what Jinja compiles to is no Python: a loop's control inside of {% generation %}
+        raise _invalid(template, model, None, first_line(error)) from error
+    except RecursionError as error:
+        raise _invalid(template, model, None, "it is nested too deeply") from error
+
+
+def _environment() -> Any:
+    """Jinja as transformers sets it up for chat templates."""
+    from jinja2 import TemplateError, nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.parser import Parser
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """``{% generation %}``, which marks what the model generates."""
+
+        tags = {"generation"}  # noqa: RUF012 - Jinja's own declaration
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.CallBlock(self.call_method("write"), [], [], body).set_lineno(line)
+
+        @staticmethod
+        def write(caller: Callable[[], str]) -> str:
+            return caller()
+
+    def raise_exception(message: str) -> None:
+        raise TemplateError(message)
+
+    def tojson(value: Any, **options: Any) -> str:
+        return json.dumps(value, **{"ensure_ascii": False, **options})
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    environment.filters["tojson"] = tojson
+    environment.globals.update(raise_exception=raise_exception, strftime_now=lambda form: datetime.now(UTC).strftime(form))
+    return environment
+
+
+def _line(error: Exception) -> int | None:
+    """The line of the template at which rendering failed: Jinja gives its frames the template's lines."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    return lines[-1] if lines else None
+
+
+def _invalid(template: Template, model: str, line: int | None, why: str) -> StageError:
+    place = template.where if line is None else f"{template.where}, line {line}"
+    return StageError(
+        reasons.CHAT_TEMPLATE_INVALID, f"{model}: {place}: {why.strip().rstrip('.')}; correct the template, or use another model."
+    )

@@ -1,0 +1,46 @@
+"""Base models with an output layer of their own whose configuration states that it is the embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .headers import Tensor
+from .tensors import embeddings, is_tied, output_layer
+
+_PIECE = 1 << 20
+
+
+def contradiction(config: Mapping[str, Any], files: Mapping[str, Path], tensors: Mapping[str, Tensor]) -> str | None:
+    """Return what the user must know where configuration and files disagree about the output layer; ``None`` where they agree.
+
+    ``files`` are those of ``tensors``, by the same names.
+    """
+    head, shared = output_layer(tensors), embeddings(tensors)
+    if not is_tied(config) or head is None or shared is None:
+        return None
+    if _same(files[head], tensors[head], files[shared], tensors[shared]):
+        return None
+    return (
+        f"config.json: by tie_word_embeddings the embeddings are the output layer, and the weights have another one ({head}); it is used,"
+        " and the tuned model states tie_word_embeddings: false."
+    )
+
+
+def _same(first_file: Path, first: Tensor, second_file: Path, second: Tensor) -> bool:
+    """Whether two tensors hold the same bytes."""
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
+    pieces = zip(_pieces(first_file, first), _pieces(second_file, second), strict=True)
+    return all(one == other for one, other in pieces)
+
+
+def _pieces(file: Path, tensor: Tensor) -> Iterator[bytes]:
+    with file.open("rb") as stream:
+        stream.seek(tensor.begin)
+        left = tensor.end - tensor.begin
+        while left > 0:
+            piece = stream.read(min(left, _PIECE))
+            left -= len(piece)
+            yield piece

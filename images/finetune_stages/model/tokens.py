@@ -1,0 +1,121 @@
+"""How many tokens a tokenizer can produce, compared with the embeddings of the model: a token without one ends in an IndexError."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+
+from .files import read_json
+
+_DECODER = "added_tokens_decoder"
+"""Where it is, transformers reads no older file about added tokens."""
+_EXTRA = ("extra_special_tokens", "additional_special_tokens")
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""Special tokens of text; a tokenizer that names another one (``image_token``) has it for another kind of input."""
+
+
+def read_tokenizer(folder: Path, model: str) -> dict[str, Any]:
+    """Return ``tokenizer_config.json``, and what the older ``special_tokens_map.json`` adds where transformers still reads that.
+
+    Raises:
+        StageError: ``ModelCorrupt``: one of them is not JSON.
+    """
+    config = read_json(folder / "tokenizer_config.json", model)
+    older = folder / "special_tokens_map.json"
+    if _DECODER in config or not older.is_file():
+        return config
+    return {**config, **read_json(older, model)}
+
+
+def special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens that ``tokenizer_config.json`` names, by their names."""
+    named = {name: _content(value) for name, value in tokenizer.items() if name.endswith("_token")}
+    extra = tokenizer.get("extra_special_tokens")
+    if isinstance(extra, dict):
+        named |= {name: _content(value) for name, value in extra.items()}
+    return {name: content for name, content in named.items() if content is not None}
+
+
+def check_tokens(folder: Path, tokenizer: Mapping[str, Any], embeddings: int | None, model: str) -> None:
+    """Make sure that each token of text has an embedding.
+
+    Tokens of pictures and sound are not counted: a model that reads only text may share its tokenizer with one that reads more.
+
+    Raises:
+        StageError: ``ModelCorrupt``.
+    """
+    tokens = vocabulary(folder, tokenizer, model)
+    named = special_tokens(tokenizer)
+    other = {content for name, content in named.items() if name not in ROLES}
+    if embeddings is None or all(number < embeddings or content in other for content, number in tokens.items()):
+        return
+    size = max(tokens.values()) + 1
+    first = min((number, content) for content, number in tokens.items() if number >= embeddings)[1]
+    raise StageError(
+        reasons.MODEL_CORRUPT,
+        f"{model}: the tokenizer has {size:,} tokens, the model {embeddings:,} embeddings (the first token without one is {first!r});"
+        f" call resize_token_embeddings({size}) and save the model again.",
+    )
+
+
+def vocabulary(folder: Path, tokenizer: Mapping[str, Any], model: str) -> dict[str, int]:
+    """Token to number, as transformers builds it: the vocabulary, the added tokens, and special tokens that neither holds.
+
+    Empty where the vocabulary is not in a JSON file.
+    """
+    tokens: dict[str, int] = {}
+    if (folder / "tokenizer.json").is_file():
+        file = read_json(folder / "tokenizer.json", model)
+        tokens.update(_entries(file.get("model")))
+        tokens.update(_added(file.get("added_tokens")))
+    elif (folder / "vocab.json").is_file():
+        tokens.update(_numbers(read_json(folder / "vocab.json", model)))
+    if _DECODER not in tokenizer and (folder / "added_tokens.json").is_file():
+        tokens.update(_numbers(read_json(folder / "added_tokens.json", model)))
+    if tokens:
+        for content in _later(tokenizer):
+            tokens.setdefault(content, max(tokens.values()) + 1)
+    return tokens
+
+
+def _later(tokenizer: Mapping[str, Any]) -> list[str]:
+    """Tokens that the configuration names: those that the vocabulary lacks are added to it, in this order."""
+    decoder = tokenizer.get(_DECODER)
+    entries = sorted(decoder.items(), key=_number_of) if isinstance(decoder, dict) else []
+    named = special_tokens(tokenizer)
+    lists = [entry for name in _EXTRA if isinstance(tokenizer.get(name), list) for entry in tokenizer[name]]
+    ordered = sorted(named, key=lambda name: ROLES.index(name) if name in ROLES else len(ROLES))
+    found = [*(_content(entry) for _, entry in entries), *(named[name] for name in ordered), *map(_content, lists)]
+    return [content for content in found if content is not None]
+
+
+def _entries(vocabulary: Any) -> dict[str, int]:
+    """The tokens of a ``model`` of tokenizer.json: a mapping, or for Unigram a list of tokens with their scores."""
+    stated = vocabulary.get("vocab") if isinstance(vocabulary, dict) else None
+    if isinstance(stated, list):
+        return {entry[0]: number for number, entry in enumerate(stated) if isinstance(entry, list) and entry}
+    return _numbers(stated) if isinstance(stated, dict) else {}
+
+
+def _numbers(stated: Mapping[str, Any]) -> dict[str, int]:
+    return {token: number for token, number in stated.items() if isinstance(number, int)}
+
+
+def _added(stated: Any) -> Iterator[tuple[str, int]]:
+    for entry in stated if isinstance(stated, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str) and isinstance(entry.get("id"), int):
+            yield entry["content"], entry["id"]
+
+
+def _number_of(entry: tuple[str, Any]) -> int:
+    return int(entry[0]) if entry[0].isdigit() else 0
+
+
+def _content(value: Any) -> str | None:
+    """The text of a token, which is written as such or as an object with its properties."""
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else None

@@ -1,0 +1,113 @@
+"""What a file is that is not JSON: told from its first bytes, and by its name only where they leave it open."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import PurePath
+
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+
+from .lfs import is_pointer, pointer_remedy
+
+_UNPACK = "unpack it and name the file inside"
+_CONVERT = "convert it to JSON Lines, one object a line"
+_SIGNATURES = (
+    (b"<", "a web page (HTML or XML)", "name the address or the path of the data itself"),
+    (b"PAR1", "Parquet", _CONVERT),
+    (b"ARROW1", "an Arrow file", _CONVERT),
+    (b"FEA1", "a Feather file", _CONVERT),
+    (b"\xff\xff\xff\xff", "an Arrow stream", _CONVERT),
+    (b"ORC", "ORC", _CONVERT),
+    (b"Obj\x01", "Avro", _CONVERT),
+    (b"SQLite format 3\x00", "an SQLite database", _CONVERT),
+    (b"\x89HDF", "HDF5", _CONVERT),
+    (b"\x93NUMPY", "a NumPy file", _CONVERT),
+    (b"\x80", "a Python pickle", _CONVERT),
+    (b"%PDF", "PDF", _CONVERT),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook", _CONVERT),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "Zstandard", _UNPACK),
+    (b"\x04\x22\x4d\x18", "LZ4", _UNPACK),
+    (b"7z\xbc\xaf", "a 7z archive", _UNPACK),
+    (b"Rar!", "a rar archive", _UNPACK),
+    (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
+)
+_COMPRESSED = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
+_TAR = slice(257, 262)
+_BY_NAME = {
+    ".csv": "CSV", ".tsv": "TSV", ".yaml": "YAML", ".yml": "YAML", ".txt": "plain text", ".md": "Markdown", ".py": "Python code",
+    ".toml": "TOML", ".parquet": "Parquet", ".arrow": "Arrow", ".xlsx": "Excel",
+}  # fmt: skip
+_FIELD = rb'(?:"(?:[^"]|"")*"|[^",\t{}\[\]]*)'
+_SHOWN = 60
+
+
+def compression(head: bytes) -> str | None:
+    """The name of the compression of a file that begins with ``head``; ``None`` for none that this release unpacks."""
+    return next((name for signature, name in _COMPRESSED if head.startswith(signature)), None)
+
+
+def require_json(head: bytes, name: str) -> None:
+    """Make sure that a file may be JSON or JSON Lines; whether every row is, its reader finds out.
+
+    Args:
+        head: its first bytes, without a byte order mark.
+        name: how messages call it.
+
+    Raises:
+        StageError: ``DatasetUnreadable``, naming what it is and what to do.
+    """
+    if is_pointer(head):
+        raise StageError(
+            reasons.DATASET_UNREADABLE, f"{name}: is a Git LFS pointer and not the file itself; {pointer_remedy(name)}."
+        )
+    text = head.lstrip()
+    what, remedy = _foreign(head, text, name)
+    if what:
+        raise StageError(
+            reasons.DATASET_UNREADABLE,
+            f"{name}: looks like {what}, not like JSON or JSON Lines, which this release reads; {remedy}.",
+        )
+
+
+def _foreign(head: bytes, text: bytes, name: str) -> tuple[str, str]:
+    for signature, what, remedy in _SIGNATURES:
+        if text.startswith(signature):
+            return what, remedy
+    packed = compression(head)
+    if packed:  # what was unpacked before
+        return f"a {packed} archive inside a compressed file", _UNPACK
+    if head[_TAR] == b"ustar":
+        return "a tar archive", _UNPACK
+    if b"\0" in text[:4]:
+        return ("UTF-16 text", "save it as UTF-8") if text[:1] in (b"{", b"[", b"\0") else ("binary data", _CONVERT)
+    return _text_format(text, name), _CONVERT
+
+
+def _text_format(text: bytes, name: str) -> str:
+    """What text that is no JSON may be; an empty string for JSON, and where nothing says what it is."""
+    first, *more = text.splitlines()[:2] or [b""]
+    if first[:1] in (b"", b"{", b"[") or _is_json(first):
+        return ""
+    what = _BY_NAME.get(PurePath(name).suffix.lower())
+    if what is None:
+        what = next((kind for separator, kind in ((b"\t", "TSV"), (b",", "CSV")) if _is_table([first, *more], separator)), None)
+    shown = first[:_SHOWN].decode(errors="replace")
+    return f"{what} (its first line is {shown}{'...' if len(first) > _SHOWN else ''})" if what else ""
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_table(lines: list[bytes], separator: bytes) -> bool:
+    """Whether all lines are fields between separators, at least two fields each."""
+    row = re.compile(_FIELD + rb"(?:" + separator + _FIELD + rb")+")
+    return all(row.fullmatch(line) for line in lines)

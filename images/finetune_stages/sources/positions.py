@@ -1,0 +1,35 @@
+"""How many tokens a model can read at all: a limit where each position has a weight or a precomputed row of its own.
+
+Models with rotary positions compute any position, so that their configuration states what they were trained on, not what they can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_FIELDS = ("n_positions", "max_position_embeddings", "max_seq_len")
+_DEFAULTS = {
+    "bert": 512, "big_bird": 4096, "biogpt": 1024, "camembert": 512, "codegen": 2048, "ctrl": 256, "electra": 512, "gpt2": 1024,
+    "gpt_bigcode": 1024, "gpt_neo": 2048, "gptj": 2048, "megatron-bert": 512, "mpt": 2048, "openai-gpt": 512, "opt": 2048,
+    "rembert": 512, "roberta": 512, "xlm": 512, "xlm-roberta": 512,
+}  # fmt: skip
+"""By ``model_type``, what transformers assumes where ``config.json`` does not state it."""
+_AFTER_PADDING = ("camembert", "roberta", "xlm-roberta")
+"""Types whose first position comes after that of the padding token."""
+
+
+def hard_positions(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a sequence can have, from ``config.json``; ``None`` where no position is out of reach.
+
+    A longer sequence ends in an IndexError, on a GPU in a failed assertion of the device.
+    """
+    inner = config.get("text_config")
+    text: Mapping[str, Any] = inner if isinstance(inner, Mapping) and "model_type" in inner else config
+    kind = text.get("model_type")
+    if not isinstance(kind, str) or kind not in _DEFAULTS:
+        return None
+    stated = next((text[name] for name in _FIELDS if isinstance(text.get(name), int)), _DEFAULTS[kind])
+    padding = text.get("pad_token_id", 1)
+    used = padding + 1 if kind in _AFTER_PADDING and isinstance(padding, int) else 0
+    return int(stated) - used

@@ -1,0 +1,101 @@
+"""Chat rows in files of the workspace, each with its place in the user's own file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_contract import reasons
+from finetune_stages.chat.structure import BadConversation, Conversation, broken_text, read_conversation
+from finetune_stages.kit import Context, Seal, StageError, read_seal
+from finetune_stages.sources.json_lines import open_rows
+from finetune_stages.sources.json_text import json_fault, learned_no_number, parse
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """Chat rows as JSON.
+
+    Attributes:
+        source: how messages name the file that the user knows.
+        places: int64, shape (rows, 2): row number in that file and line number there, both from 1; line 0 where it has no lines.
+        texts: reads them, one after the other.
+    """
+
+    source: str
+    places: NDArray[np.int64]
+    texts: Callable[[], Iterator[bytes]]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def place(self, position: int) -> tuple[int, int]:
+        """Row and line of a row, for later readers."""
+        row, line = self.places[position].tolist()
+        return row, line
+
+    def label(self, position: int) -> str:
+        """How messages name a row, after the source."""
+        row, line = self.place(position)
+        return f"row {row} (line {line})" if line else f"row {row}"
+
+
+def prepared_rows(context: Context) -> tuple[RowFile, RowFile, Seal]:
+    """The rows to train on, the held-out rows, and the seal of their directory.
+
+    Raises:
+        StageError: ``DatasetNotFound``.
+    """
+    layout = context.layout
+    seal = read_seal(context.path(layout.datasets))
+    if seal is None:
+        raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.datasets} is not in the workspace; rerun from stage dataset.")
+    train = _file(context, layout.train_data, layout.train_places, str(seal.note.get("source", "train.jsonl")))
+    held_out = _file(context, layout.eval_data, layout.eval_places, str(seal.note.get("evalSource", "eval.jsonl")))
+    return train, held_out, seal
+
+
+def task_rows(path: Path, name: str, scratch: Path) -> RowFile:
+    """The rows of a task: they are read as stage *dataset* reads rows, so that the same files are good.
+
+    Raises:
+        StageError: ``TaskInvalid``: it is neither JSON nor JSON Lines, or has no row.
+    """
+    try:
+        rows = open_rows(path, path.name, scratch / "task.lines", lambda _more: None)
+    except StageError as error:
+        raise StageError(reasons.TASK_INVALID, f"evaluation.tasks: {name}: {error.message}") from error
+    return RowFile(path.name, rows.places[:, :2] + np.array([1, 0]), rows.texts)
+
+
+def read(text: bytes) -> Conversation:
+    """The conversation in a line.
+
+    Raises:
+        BadConversation: there is none.
+    """
+    try:
+        row: Any = parse(text)
+    except ValueError as error:
+        raise BadConversation(json_fault(error, text)) from error
+    problem = broken_text(row, text) or learned_no_number(row, text)
+    if problem:
+        raise BadConversation(problem)
+    return read_conversation(row)
+
+
+def _file(context: Context, data: str, places: str, source: str) -> RowFile:
+    path = context.path(data)
+    if not path.is_file():
+        raise StageError(reasons.DATASET_NOT_FOUND, f"{data} is not in the workspace; rerun from stage dataset.")
+    return RowFile(source, np.load(context.path(places)), lambda: _lines(path))
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as lines:  # a carriage return within a row ends no line
+        yield from lines

@@ -1,0 +1,70 @@
+"""Stage *tokenization* as a program. Nothing heavy is imported before there is work to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib import metadata
+
+from finetune_contract import reasons
+from finetune_contract.codec import digest
+from finetune_contract.documents import Scalar, TokenizationInputs
+from finetune_contract.result import Result
+from finetune_contract.workspace import HOLDOUT
+from finetune_stages.chat.task_rows import chat_files, own_roots
+from finetune_stages.kit import Context, Finished, Reuse, Seal, StageError, quick_imports, run_stage, verify_seal, without
+from finetune_stages.kit.workspace import file_sha256
+
+TOKENS = "tokens"
+"""Name of the published directory in the run's folder."""
+RENDERING = 1
+"""Version of how rows are rendered: a new one makes what the old one rendered useless, as it should be."""
+
+
+def main() -> int:
+    """Run the stage and return its exit code."""
+    return run_stage(("tokenization",), work, still_there, reuse=Reuse(directories=(TOKENS,), unchanged=unchanged))
+
+
+def still_there(context: Context, result: Result) -> bool:
+    """Whether the tokens that an earlier result describes are still in the run's folder, untouched."""
+    seal = verify_seal(context.path(context.layout.tokens))
+    return seal is not None and digest_of_arrays(seal) == result.outputs.get("digest")
+
+
+def digest_of_arrays(seal: Seal) -> str:
+    """The digest of what training reads: not that of the rendered conversations beside it."""
+    return digest({name: file.sha256 for name, file in seal.files.items() if name.endswith(".npy")})
+
+
+def unchanged(context: Context, noted: Mapping[str, Scalar]) -> bool:
+    """Whether the same rows would be rendered in the same way as when ``noted`` was."""
+    return depends_on(context, context.inputs(TokenizationInputs)) == noted
+
+
+def depends_on(context: Context, inputs: TokenizationInputs) -> dict[str, Scalar]:
+    """What the result depends on beyond its inputs and the stages that it reads: the user's own files of chat rows.
+
+    Raises:
+        StageError: ``TaskNotFound``, ``TaskInvalid``.
+    """
+    if HOLDOUT in inputs.tasks:
+        raise StageError(
+            reasons.TASK_INVALID, f"evaluation.tasks: {HOLDOUT!r} is the name of the held-out rows' task; rename your task."
+        )
+    files = chat_files(own_roots(context, inputs.task_files), inputs.tasks)
+    return {
+        "rendering": RENDERING, "transformers": metadata.version("transformers"), "trl": metadata.version("trl"),
+        **{f"chat/{name}": file_sha256(path) for name, path in files.items()},
+    }  # fmt: skip
+
+
+def work(context: Context) -> Finished:
+    """Render the rows: see :func:`.work.tokenize`."""
+    # The libraries import torch wherever it is installed, which takes seconds; no tokenizer needs it.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would say that PyTorch was not found
+    with without("torch", "tensorflow", "flax"):
+        with quick_imports():
+            from .work import tokenize
+
+        return tokenize(context)

@@ -1,0 +1,78 @@
+"""Tokens on disk: flat NumPy arrays, written row by row with bounded memory, that the training processes map."""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+
+class GrowingArray:
+    """A one-dimensional ``.npy`` file whose length is known at the end only: its header has room for any."""
+
+    def __init__(self, path: Path, dtype: Any) -> None:
+        self._dtype = np.dtype(dtype)
+        self._file: BinaryIO = path.open("wb", buffering=1 << 20)
+        self._write_header(0)
+        self.start = self._file.tell()
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Write more values behind those that are there."""
+        self._file.write(np.ascontiguousarray(values, dtype=self._dtype).tobytes())
+
+    def close(self) -> None:
+        """Write the length."""
+        length = (self._file.tell() - self.start) // self._dtype.itemsize
+        self._file.seek(0)
+        self._write_header(length)
+        if self._file.tell() != self.start:
+            raise RuntimeError(f"the header of {self._file.name} has another size with its length")
+        self._file.close()
+
+    def _write_header(self, length: int) -> None:
+        header = {"descr": npy.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (length,)}
+        npy.write_array_header_1_0(self._file, header)
+
+
+class TokenWriter:
+    """Writes the three files that training maps; use it as a context.
+
+    Attributes:
+        rows, tokens, learned, longest: what was written: rows, their tokens, those with a label, the longest row's tokens.
+    """
+
+    def __init__(self, ids: Path, learned: Path, offsets: Path) -> None:
+        self._ids, self._flags = GrowingArray(ids, np.int32), GrowingArray(learned, np.bool_)
+        self._offsets, self._offsets_path = array("q", [0]), offsets
+        self.learned = self.longest = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows so far."""
+        return len(self._offsets) - 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens so far."""
+        return self._offsets[-1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None) -> None:
+        self._ids.close()
+        self._flags.close()
+        np.save(self._offsets_path, np.frombuffer(self._offsets, dtype=np.int64), allow_pickle=False)
+
+    def append(self, ids: NDArray[np.int32], learned: NDArray[np.bool_]) -> None:
+        """One more row."""
+        self._ids.append(ids)
+        self._flags.append(learned)
+        self._offsets.append(self.tokens + len(ids))
+        self.learned += int(learned.sum())
+        self.longest = max(self.longest, len(ids))

@@ -1,0 +1,252 @@
+"""The work of stage *tokenization*, from chat rows to tokens and rendered conversations. Importing this module imports transformers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+from transformers.utils import logging
+
+from finetune_contract import reasons
+from finetune_contract.documents import TokenizationInputs
+from finetune_contract.result import TokenizationOutputs
+from finetune_contract.workspace import HOLDOUT
+from finetune_stages.chat.passages import Passage, passages
+from finetune_stages.chat.renderer import ChatRenderer, Rendered, RowRejected, Unclear
+from finetune_stages.chat.structure import BadConversation, Conversation
+from finetune_stages.chat.task_rows import chat_files, own_roots
+from finetune_stages.kit import Context, Finished, StageError, seal_directory
+from finetune_stages.kit.loading import loading, require_fast
+from finetune_stages.sources.meter import Meter
+from finetune_stages.sources.positions import hard_positions
+from finetune_stages.sources.work_folder import work_folder
+
+from .labels import EndTokens, encode
+from .limits import Limits, Seen, Unused, bad_in_training
+from .rows import RowFile, prepared_rows, read, task_rows
+from .stage import TOKENS, depends_on, digest_of_arrays
+from .store import TokenWriter
+
+logging.disable_progress_bar()
+logging.set_verbosity_error()  # a row longer than the tokenizer's limit is counted, not a case for its warning
+
+_CHUNK = 512
+"""Rows that are handed to the tokenizer at once: enough for its threads, few enough to report on the way."""
+
+
+def tokenize(context: Context) -> Finished:
+    """Render and tokenize all rows, and publish what training and evaluation read.
+
+    Raises:
+        StageError: ``BadRow``, ``ChatTemplateInvalid``, ``ChatTemplateMissing``, ``ChatTemplateUnclear``, ``DatasetNotFound``,
+            ``ModelCorrupt``, ``NothingToEvaluate``, ``NoTrainableRows``, ``TaskInvalid``, ``TooManyRowsLeftOut``.
+    """
+    inputs = context.inputs(TokenizationInputs)
+    noted = depends_on(context, inputs)
+    train, held_out, seal = prepared_rows(context)
+    base = context.path(context.layout.base_model)
+    tokenizer, config = _tokenizer(base, inputs.trust_remote_code)
+    limits = Limits(inputs, hard_positions(config), bad_in_training(seal, len(train), len(held_out)))
+    with work_folder(context) as scratch:
+        job = _Job(context, inputs, tokenizer, _embeddings(config), limits, scratch)
+        outputs, message, warnings = job.run(train, held_out)
+        left_out = outputs.too_long + outputs.nothing_to_learn + outputs.rejected
+        published = seal_directory(scratch / TOKENS, {"rows": outputs.rows, "leftOut": left_out})
+        context.publish(scratch / TOKENS, context.layout.tokens)
+    metrics = {name: float(value) for name, value in vars(outputs).items() if isinstance(value, int)}
+    outputs = TokenizationOutputs(**{**vars(outputs), "digest": digest_of_arrays(published)})
+    return Finished(outputs, metrics, message=message, warnings=warnings, depends_on=noted)
+
+
+def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model directory, without torch.
+
+    Raises:
+        StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: it cannot say where in a text its tokens are.
+    """
+    with loading(directory):
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    require_fast(tokenizer)
+    return tokenizer
+
+
+def _tokenizer(directory: Path, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    """The tokenizer, and the model's configuration."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    tokenizer = load_tokenizer(directory, trust_remote_code)
+    with loading(directory):
+        config: dict[str, Any] = json.loads((directory / "config.json").read_bytes())
+    return tokenizer, config
+
+
+def _embeddings(config: dict[str, Any]) -> int | None:
+    """How many tokens the model has embeddings for, as far as its configuration states it."""
+    stated = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    return stated if isinstance(stated, int) else None
+
+
+@dataclass
+class _Job:
+    """One run of the stage."""
+
+    context: Context
+    inputs: TokenizationInputs
+    tokenizer: Any
+    embeddings: int | None
+    limits: Limits
+    scratch: Path
+    unused: Unused = field(default_factory=Unused)
+    trains: bool = False
+    """Whether a row needed TRL's version of the template, made for training."""
+
+    def run(self, train: RowFile, held_out: RowFile) -> tuple[TokenizationOutputs, str, tuple[str, ...]]:
+        """All rows, and what is to be said of them."""
+        self.renderer = ChatRenderer(self.tokenizer, self.inputs.unmask)
+        trained, writer = self._train(train)
+        measured = Seen(held_out.source, len(held_out))
+        if self.inputs.holdout:
+            self._measure(held_out, HOLDOUT, measured, (70, 90))
+        self.limits.require_good(trained, measured)
+        self.limits.require_enough(trained, writer.rows)
+        measurable = measured.total - measured.rejected - measured.nothing if self.inputs.holdout else 0
+        self._require_measurable(measured, measurable)
+        warnings = [self.limits.warning(trained), _not_measured(measured) if self.inputs.holdout else None, *self._tasks()]
+        outputs = TokenizationOutputs(
+            digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest,
+            too_long=trained.too_long, nothing_to_learn=trained.nothing, rejected=trained.rejected,
+            measured_rows=measurable, not_measured=measured.total - measurable if self.inputs.holdout else 0,
+            template="training" if self.trains else "model",
+        )  # fmt: skip
+        message = (
+            f"{outputs.rows:,} rows to train on with {outputs.tokens:,} tokens, {outputs.learned_tokens:,} of them learned;"
+            f" {measurable:,} held-out rows to measure"
+        )
+        return outputs, message, tuple(filter(None, (*warnings, *self.unused.warnings())))
+
+    def _train(self, rows: RowFile) -> tuple[Seen, TokenWriter]:
+        """Tokens and labels of all rows that can be trained on, in their order."""
+        layout = self.context.layout
+        seen, ends = Seen(rows.source, len(rows)), EndTokens.of(self.tokenizer)
+        with TokenWriter(*map(self._place, (layout.token_ids, layout.learned_tokens, layout.token_offsets))) as writer:
+            for chunk in self._rendered(rows, seen, Meter(self.context, "rendering rows", len(rows), 0, 70, rows=True)):
+                encoded = encode([rendered for _, _, rendered in chunk], self.tokenizer, ends)
+                for (position, _, _), (ids, learned) in zip(chunk, encoded, strict=True):
+                    self._require_embedded(rows, position, ids.max(initial=0))
+                    if len(ids) > self.limits.longest:
+                        seen.too_long += 1
+                        seen.longest = max(seen.longest, len(ids))
+                    elif not learned.any():
+                        seen.nothing += 1
+                    else:
+                        writer.append(ids, learned)
+        return seen, writer
+
+    def _measure(self, rows: RowFile, task: str, seen: Seen, share: tuple[int, int]) -> None:
+        """Passages of all rows that have an answer to score, as JSON Lines."""
+        with self._place(self.context.layout.passages(task)).open("w", encoding="utf-8") as file:
+            for chunk in self._rendered(rows, seen, Meter(self.context, f"rendering {task}", len(rows), *share, rows=True)):
+                for position, conversation, rendered in chunk:
+                    found = self._passages(rows, position, conversation, rendered, seen)
+                    if found:
+                        row, line = rows.place(position)
+                        texts = [{"text": passage.text, "answers": passage.answers} for passage in found]
+                        file.write(json.dumps({"row": row, "line": line, "passages": texts}, ensure_ascii=False) + "\n")
+
+    def _passages(
+        self, rows: RowFile, position: int, conversation: Conversation, rendered: Rendered, seen: Seen
+    ) -> list[Passage]:
+        """The passages of a row whose answers have characters to score; none if it has none, or is rejected."""
+        try:
+            found = [each for each in passages(self.renderer.complete(conversation), rendered) if each.answers]
+        except RowRejected as error:
+            seen.reject(rows.label(position), str(error))
+            return []
+        seen.nothing += not found
+        for passage in found:
+            ids = self.tokenizer(passage.text, add_special_tokens=False)["input_ids"]
+            self._require_embedded(rows, position, max(ids, default=0))
+        return found
+
+    def _rendered(self, rows: RowFile, seen: Seen, meter: Meter) -> Iterator[list[tuple[int, Conversation, Rendered]]]:
+        """The rows that the template renders, with their positions; the others are counted."""
+        texts = enumerate(rows.texts())
+        while chunk := list(itertools.islice(texts, _CHUNK)):
+            found = []
+            for position, text in chunk:
+                try:
+                    conversation = read(text)
+                    rendered = self.renderer.render(conversation)
+                except Unclear as error:
+                    raise StageError(
+                        reasons.CHAT_TEMPLATE_UNCLEAR,
+                        f"{rows.source}: {rows.label(position)} {error}; mark the assistant's part with {{% generation %}} in the"
+                        " template.",
+                    ) from error
+                except (BadConversation, RowRejected) as error:
+                    seen.reject(rows.label(position), str(error))
+                else:
+                    self.unused.add(rendered)
+                    self.trains = self.trains or rendered.template.training
+                    found.append((position, conversation, rendered))
+            yield found
+            meter(len(chunk))
+
+    def _tasks(self) -> list[str]:
+        """The tasks that are files of chat rows, and what is said of them."""
+        warnings = []
+        for name, path in chat_files(own_roots(self.context, self.inputs.task_files), self.inputs.tasks).items():
+            rows = task_rows(path, name, self.scratch)
+            seen = Seen(f"evaluation.tasks: {name} ({path.name})", len(rows))
+            self._measure(rows, name, seen, (90, 95))
+            if seen.rejected:
+                counted = f"{seen.rejected:,} of {seen.total:,} rows {'is' if seen.rejected == 1 else 'are'} rejected"
+                raise StageError(reasons.BAD_ROW, f"{seen.source}: {seen.example} ({counted}); correct the file.")
+            if seen.nothing == seen.total:
+                raise StageError(
+                    reasons.TASK_INVALID,
+                    f"{seen.source} has no row with an answer that can be scored; add answers with weight 1.",
+                )
+            warnings.append(_not_measured(seen))
+        return [warning for warning in warnings if warning]
+
+    def _require_measurable(self, seen: Seen, measurable: int) -> None:
+        if measurable or not self.inputs.requires_holdout:
+            return
+        why = (
+            f"none of {seen.total:,} held-out rows of {seen.source} has an answer that can be scored; correct them"
+            if seen.total and self.inputs.holdout
+            else "no row is held out; hold rows out with dataset.trainSplit below 1 or dataset.evalUri"
+        )
+        raise StageError(
+            reasons.NOTHING_TO_EVALUATE, f"gate: it reads a metric of the held-out rows and {why}, or gate on another metric."
+        )
+
+    def _require_embedded(self, rows: RowFile, position: int, highest: int) -> None:
+        """The last guard before an IndexError on a GPU."""
+        if self.embeddings is not None and highest >= self.embeddings:
+            token = self.tokenizer.convert_ids_to_tokens(int(highest))
+            raise StageError(
+                reasons.MODEL_CORRUPT,
+                f"model.uri: {rows.source}, {rows.label(position)} has token {highest} ({token}), and the model has {self.embeddings:,}"
+                f" embeddings for a tokenizer of {len(self.tokenizer):,} tokens; call resize_token_embeddings and save the model again.",
+            )
+
+    def _place(self, relative: str) -> Path:
+        """Where a file of the published directory is written."""
+        path = self.scratch / TOKENS / Path(relative).relative_to(self.context.layout.tokens)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def _not_measured(seen: Seen) -> str | None:
+    lost = seen.nothing + seen.rejected
+    if not lost:
+        return None
+    why = f"{seen.rejected:,} of them rejected: {seen.example}" if seen.rejected else "they have no answer that can be scored"
+    return f"{seen.source}: {lost:,} of {seen.total:,} rows are not measured ({why})"

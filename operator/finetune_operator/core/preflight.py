@@ -1,0 +1,170 @@
+"""What the API server refuses about the pods of a run, found before the run starts.
+
+A TrainJob accepts values that no Job or pod accepts. The Job is created hours later by a controller whose error only its own log
+shows. So the pods that carry values of users are created with ``dryRun=All`` when the run is resolved; what the API server says
+about a path of the pod is reported about the field of the run that its value comes from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from finetune_contract.workspace import Attempt
+from finetune_operator.api import reasons
+
+from . import naming
+from .manifests import children
+from .paths import Json, leaves
+from .resolve import Refusal, resolve
+from .run import Run, StageRecord
+from .settings import Settings
+from .stages import PROGRAMS, ProgramStage
+
+Causes = Sequence[tuple[str, str]]
+"""Field paths and messages of an error of the API server."""
+
+_POD_FIELDS = (
+    "placement", "resources", "env", "volumes", "volumeMounts", "imagePullSecrets", "sharedMemory", "image", "taskFiles",
+)  # fmt: skip
+"""The fields of a section that are copied into pods."""
+_TEMPLATE = r"spec\.template\."
+_CONTAINER = _TEMPLATE + r"spec\.containers\[0\]\."
+_PATHS: tuple[tuple[re.Pattern[str], str], ...] = tuple((re.compile(pattern), field) for pattern, field in (
+    (_TEMPLATE + r"(?:metadata\.)?labels", "placement.labels"),
+    (_TEMPLATE + r"(?:metadata\.)?annotations", "placement.annotations"),
+    (_TEMPLATE + r"spec\.nodeSelector", "placement.nodeSelector"),
+    (_TEMPLATE + r"spec\.tolerations", "placement.tolerations"),
+    (_TEMPLATE + r"spec\.affinity", "placement.affinity"),
+    (_TEMPLATE + r"spec\.imagePullSecrets", "imagePullSecrets"),
+    (_CONTAINER + r"resources\.(?:requests|limits)\[(cpu|memory)\]", r"resources.\1"),
+    (_CONTAINER + r"resources\.(?:requests|limits)\[ephemeral-storage\]", "resources.ephemeralStorage"),
+    (_CONTAINER + r"resources", "resources"),
+    (_CONTAINER + r"image(?=$|:)", "image"),
+))  # fmt: skip
+"""Paths of the pod, and the field of the section that takes their place. Errors name labels without ``metadata``."""
+_LIST = re.compile(_TEMPLATE + r"spec\.(?:containers\[0\]\.)?(volumeMounts|volumes)(?:\[(\d+)\])?")
+_SHOWN = 3
+_UNDECODABLE = re.compile(r"cannot be handled as a Job: (?!strict decoding error)(.*)", re.DOTALL)
+"""Not of an API server that does not know a field that we write: JobSet's client would not ask for that."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """A Job with the pod of a stage, to be created in a dry run only."""
+
+    stage: str
+    manifest: Json
+
+
+def due(run: Run) -> bool:
+    """Return whether the next decision resolves the run, so that its pods are looked at first."""
+    if run.deleting or (run.spec.get("suspend") and not run.ended):
+        return False
+    if run.started:
+        rerun = run.spec.get("rerun") or {}
+        return run.ended and rerun.get("id") not in (None, run.status.get("rerunId"))
+    return not run.ended or run.generation != run.status.get("observedGeneration")
+
+
+def preflights(run: Run, settings: Settings) -> tuple[Preflight, ...]:
+    """Return the Jobs to try before the run starts: one for each section whose pod fields somebody has set."""
+    if not due(run):
+        return ()
+    resolved = resolve(run.spec, settings)
+    if isinstance(resolved, Refusal):
+        return ()
+    ready = replace(run, status={"resolved": resolved, "round": 1})
+    return tuple(Preflight(stage.name, _job(ready, stage)) for stage in _shaped(ready))
+
+
+def _shaped(run: Run) -> Iterator[ProgramStage]:
+    origins = run.status["resolved"]["origins"]
+    ours = {path for origin, paths in origins.items() if origin.startswith(("preset", "derived")) for path in paths}
+    for stage in PROGRAMS.values():
+        if stage.pod_section is None or stage.skipped(run):
+            continue
+        section = run.resolved[stage.pod_section]
+        fields = {name: section[name] for name in _POD_FIELDS if section.get(name) is not None}
+        if any(path not in ours for path, _ in leaves(fields, stage.pod_section)):
+            yield stage
+
+
+def _job(run: Run, stage: ProgramStage) -> Json:
+    record = StageRecord(stage.name, attempt=1, child_name=naming.child_name(run.name, stage.name, Attempt(1, 1)))
+    job = children.job(run, record, stage.program, stage.pod(run), stage.image or stage.program)
+    metadata = {key: job["metadata"][key] for key in ("name", "namespace", "labels")}  # nothing that needs further rights
+    return {**job, "metadata": metadata}
+
+
+def problems(code: int, message: str, causes: Causes) -> Causes:
+    """Return what an error of the API server says against the fields of a Job, nothing where it is about something else.
+
+    Rights, quotas, admission policies and webhooks may answer otherwise for a Job that JobSet creates, or later: they never
+    reject a run. Of their errors none names a field.
+    """
+    if code == 422:
+        return [(field, words) for field, words in causes if field]
+    found = _UNDECODABLE.search(message) if code == 400 else None
+    return [("", found[1])] if found else []
+
+
+def rejection(resolved: Json, run: Run, refused: Mapping[str, Causes]) -> Refusal | None:
+    """Return why a run cannot start, given what the API server refused of the pods of each stage."""
+    run = replace(run, status={"resolved": resolved, "round": 1})
+    sentences: list[str] = []
+    for stage, causes in refused.items():
+        section = PROGRAMS[stage].pod_section
+        assert section is not None, "only these are tried"  # for the type checker
+        manifest = _job(run, PROGRAMS[stage])
+        sentences += [_sentence(resolved, section, manifest, *cause) for cause in causes]
+    told = list(dict.fromkeys(sentences))
+    if not told:
+        return None
+    more = f" (and {len(told) - _SHOWN} more)" if len(told) > _SHOWN else ""
+    return Refusal(reasons.INVALID_SPEC, f"{'; '.join(told[:_SHOWN])}{more}; correct it.")
+
+
+def _sentence(resolved: Json, section: str, manifest: Json, path: str, words: str) -> str:
+    field = _field(resolved["spec"][section], manifest, path)
+    if field is None:
+        return f"spec.{section}: its pods are not valid: {path}{': ' if path else ''}{words}"
+    return f"{_where(resolved['origins'], f'{section}.{field}')}{section}.{field}: {words}"
+
+
+def _field(section: Mapping[str, Any], manifest: Json, path: str) -> str | None:
+    """Return the field of a section that a path of its pods comes from."""
+    for pattern, field in _PATHS:
+        found = pattern.match(path)
+        if found:
+            return f"{found.expand(field)}{path[found.end() :]}"
+    item = _LIST.match(path)
+    return _item(section, manifest, item, path) if item else None
+
+
+def _item(section: Mapping[str, Any], manifest: Json, item: re.Match[str], path: str) -> str | None:
+    """Return the entry of a user's list, which the operator's own entries come before."""
+    if item[2] is None:  # the API server names no entry for volumeMounts.subPath
+        return path[item.start(1) :]
+    name, index = item[1], int(item[2])
+    spec = manifest["spec"]["template"]["spec"]
+    entries = spec[name] if name == "volumes" else spec["containers"][0][name]
+    own = section.get(name) or ()
+    place = index - (len(entries) - len(own))
+    if place >= 0:
+        return f"{name}[{place}]{path[item.end() :]}"
+    return {"shared-memory": "sharedMemory", "tasks": "taskFiles"}.get(entries[index]["name"])
+
+
+def _where(origins: Mapping[str, Sequence[str]], field: str) -> str:
+    """Return what stands before a field: the run has it, unless all of it comes from defaults."""
+    path = re.sub(r"\[.*", "", field)
+    for origin, place in (
+        ("namespace", "ConfigMap finetune-defaults, "),
+        ("operator", "the operator's configuration, defaults."),
+    ):
+        if any(f"{known}.".startswith(f"{path}.") or f"{path}.".startswith(f"{known}.") for known in origins.get(origin, ())):
+            return place
+    return "spec."

@@ -1,0 +1,222 @@
+"""What to do about a failure, in the state that the run is in: never what is set already, or what does not apply there.
+
+A reason has one remedy (:mod:`finetune_operator.api.reasons`), and here is an own one for each whose advice depends on the stage or on
+values of the run. ``spec`` is the resolved specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from finetune_contract import reasons as stage_reasons
+from finetune_contract.reasons import Reason
+from finetune_operator.api import reasons
+
+from .paths import lookup
+from .resolve import is_local_path
+from .stages import RERUN_FROM
+
+_RERUN = {"baseline": "evaluation", "registry-check": "registration"}
+"""The first stage of a rerun, for the stages that no rerun can begin with."""
+_EVALUATIONS = ("baseline", "evaluation")
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The state in which a stage has failed."""
+
+    stage: str
+    spec: Mapping[str, Any]
+    mode: Literal["local", "cluster"] = "cluster"
+
+    def get(self, path: str) -> Any:
+        """A value of the resolved specification."""
+        return lookup(self.spec, path)
+
+    @property
+    def section(self) -> str:
+        """The section of ``spec`` with the stage's resources."""
+        return "evaluation" if self.stage in _EVALUATIONS else self.stage
+
+
+def hint(reason: Reason, failed: Failed) -> str:
+    """Return what to do after a stage has failed, and where to continue: a run that has started takes an edit with a rerun only."""
+    text = remedy(reason, failed)
+    first = _RERUN.get(failed.stage, failed.stage if failed.stage in RERUN_FROM else next(iter(RERUN_FROM)))
+    return text if "rerun" in text else f"{text} Then rerun from {first}."
+
+
+def remedy(reason: Reason, failed: Failed) -> str:
+    """Return what to do about a reason in this state."""
+    build = _REMEDIES.get(reason.name)
+    return build(failed) if build else reason.remedy
+
+
+def _dataset_not_found(failed: Failed) -> str:
+    return "Correct dataset.uri." if _is_file(failed.get("dataset.uri")) else stage_reasons.DATASET_NOT_FOUND.remedy
+
+
+def _model_not_found(failed: Failed) -> str:
+    return "Correct model.uri." if _is_file(failed.get("model.uri")) else stage_reasons.MODEL_NOT_FOUND.remedy
+
+
+def _dataset_forbidden(failed: Failed) -> str:
+    if str(failed.get("dataset.uri")).startswith(("http://", "https://")):
+        return "Use an address that needs no login: no token is sent to it."
+    return _forbidden(failed, "dataset", "data set")
+
+
+def _model_forbidden(failed: Failed) -> str:
+    return _forbidden(failed, "model", "model")
+
+
+def _forbidden(failed: Failed, section: str, what: str) -> str:
+    if is_local_path(str(failed.get(f"{section}.uri"))):
+        return f"Make the files that {section}.uri names readable for the user of the stage."
+    named = failed.get(f"{section}.secretRef.name")
+    secret = f"the secret {named}" if named else f"the secret hf-token (or {section}.secretRef)"
+    return f"Accept the {what}'s terms and put a token with access into {secret}."
+
+
+def _workspace_full(failed: Failed) -> str:
+    if failed.mode == "local":
+        return "Delete old runs with their files (finetune delete --purge), or use a folder with more space (--home)."
+    claim = failed.get("storage.claimName")
+    if claim:
+        return f"Enlarge the claim {claim}, or delete old runs and caches from its volume."
+    return stage_reasons.WORKSPACE_FULL.remedy
+
+
+def _bad_row(failed: Failed) -> str:
+    may_drop = failed.stage in ("dataset", "tokenization") and failed.get("dataset.badRows.policy") != "Drop"
+    return stage_reasons.BAD_ROW.remedy if may_drop else "Correct the row that the message names."
+
+
+def _too_many_rows_left_out(failed: Failed) -> str:
+    ways = ["raise training.maxSeqLen", "shorten or correct the rows"]
+    if (failed.get("dataset.badRows.share") or 0) < 1:
+        ways.append("raise dataset.badRows.share")
+    return _choice(ways)
+
+
+def _too_few_rows(failed: Failed) -> str:
+    splits = (failed.get("dataset.trainSplit") or 0) < 1
+    gated = any(str(one["metric"]).startswith("holdout.") for one in failed.get("gate.requirements") or ())
+    measurable = failed.get("evaluation.tasks") or not failed.get("evaluation.enabled")
+    return stage_reasons.TOO_FEW_ROWS.remedy if splits and measurable and not gated else "Use more rows."
+
+
+def _dataset_changed(failed: Failed) -> str:
+    if failed.get("dataset.sha256"):
+        return stage_reasons.DATASET_CHANGED.remedy
+    return "Make sure that nothing writes to the data while it is read."
+
+
+def _remote_code(failed: Failed) -> str:
+    return "Use another model." if failed.get("model.trustRemoteCode") else stage_reasons.REMOTE_CODE.remedy
+
+
+def _engine_missing(failed: Failed) -> str:
+    if failed.mode == "local":
+        return "Install the package that the message names into this Python environment."
+    return stage_reasons.ENGINE_MISSING.remedy
+
+
+def _no_matching_weights(failed: Failed) -> str:
+    field = "lora.targetModules" if failed.get("training.algorithm") == "lora" else "osft.targetPatterns"
+    return f"Correct training.{field}; the message lists weights of this model."
+
+
+def _out_of_gpu_memory(failed: Failed) -> str:
+    ways = []
+    if failed.section == "evaluation":
+        size = failed.get("evaluation.batchSize")
+        ways += [] if size == 1 else ["lower evaluation.batchSize" if size else "set evaluation.batchSize to 1"]
+        return _choice([*ways, "use a larger GPU"])
+    ways.append("lower training.maxTokensPerGPU")
+    if (failed.get("training.microBatchSize") or 1) > 1:
+        ways.append("lower training.microBatchSize")
+    if failed.get("training.gradientCheckpointing") is False:
+        ways.append("set training.gradientCheckpointing to true")
+    return _choice([*ways, "use more or larger GPUs"])
+
+
+def _out_of_host_memory(failed: Failed) -> str:
+    smaller = "use a smaller data set" if failed.stage == "dataset" else "use a smaller model"
+    if failed.section in ("training", "evaluation") and (
+        failed.mode == "cluster" or failed.get(f"{failed.section}.resources.memory")
+    ):
+        return _choice([f"raise {failed.section}.resources.memory", smaller])
+    return _choice([smaller, "use a machine with more memory"] if failed.mode == "local" else [smaller])
+
+
+def _killed(failed: Failed) -> str:
+    advice = _out_of_host_memory(failed)
+    return f"If the machine's memory was short, {advice[0].lower()}{advice[1:]}"
+
+
+def _no_gpu(failed: Failed) -> str:
+    field = "evaluation.gpus" if failed.section == "evaluation" else "training.gpusPerWorker"
+    if failed.get(field):
+        return "Check the GPU driver and the device plugin of the node, or choose values that run without a GPU."
+    return f"Request one with {field}, or choose values that run without."
+
+
+def _nothing_to_evaluate(failed: Failed) -> str:
+    ways = ["name a task in evaluation.tasks"]
+    holds_out = (failed.get("dataset.trainSplit") or 0) < 1 or failed.get("dataset.evalUri")
+    ways.append("use more rows, so that some are held out" if holds_out else "hold rows out (dataset.trainSplit below 1)")
+    if not failed.get("gate"):
+        ways.append("set evaluation.enabled to false")
+    return _choice(ways)
+
+
+def _score_not_a_number(failed: Failed) -> str:
+    if failed.stage == "baseline":
+        return "The base model's output is broken: use another model, or leave the metric out."
+    return stage_reasons.SCORE_NOT_A_NUMBER.remedy
+
+
+def _version_exists(failed: Failed) -> str:
+    others = [word for word in ("NewVersion", "Update") if word != failed.get("registry.onExisting")]
+    return f"Choose another registry.version, or set registry.onExisting to {' or '.join(others)}."
+
+
+_REMEDIES: dict[str, Callable[[Failed], str]] = {
+    reason.name: build
+    for reason, build in (
+        (stage_reasons.DATASET_NOT_FOUND, _dataset_not_found),
+        (stage_reasons.DATASET_FORBIDDEN, _dataset_forbidden),
+        (stage_reasons.DATASET_CHANGED, _dataset_changed),
+        (stage_reasons.MODEL_NOT_FOUND, _model_not_found),
+        (stage_reasons.MODEL_FORBIDDEN, _model_forbidden),
+        (stage_reasons.WORKSPACE_FULL, _workspace_full),
+        (stage_reasons.BAD_ROW, _bad_row),
+        (stage_reasons.TOO_MANY_ROWS_LEFT_OUT, _too_many_rows_left_out),
+        (stage_reasons.TOO_FEW_ROWS, _too_few_rows),
+        (stage_reasons.REMOTE_CODE, _remote_code),
+        (stage_reasons.ENGINE_MISSING, _engine_missing),
+        (stage_reasons.NO_MATCHING_WEIGHTS, _no_matching_weights),
+        (stage_reasons.GPU_OUT_OF_MEMORY, _out_of_gpu_memory),
+        (stage_reasons.HOST_OUT_OF_MEMORY, _out_of_host_memory),
+        (stage_reasons.NO_GPU, _no_gpu),
+        (stage_reasons.NOTHING_TO_EVALUATE, _nothing_to_evaluate),
+        (stage_reasons.SCORE_NOT_A_NUMBER, _score_not_a_number),
+        (stage_reasons.VERSION_EXISTS, _version_exists),
+        (reasons.KILLED, _killed),
+    )
+}
+
+
+def _is_file(uri: Any) -> bool:
+    """Whether a URI names one place without revisions: a path, or an address of the web."""
+    return is_local_path(str(uri)) or str(uri).startswith(("http://", "https://"))
+
+
+def _choice(ways: list[str]) -> str:
+    """``["raise x", "lower y"]`` -> ``Raise x, or lower y.``"""
+    *first, last = ways
+    text = f"{', '.join(first)}, or {last}" if first else last
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,0 +1,208 @@
+"""What the API server and ``finetune validate`` answer to objects that cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from crdlint import needs_go, verdicts
+from finetune_operator.api.crd import crd
+from finetune_operator.api.pods import RESERVED_VOLUMES
+from finetune_operator.cli.documents import Document, read_documents
+from finetune_operator.cli.validate import judge_document
+from finetune_operator.core.manifests.pod import TERMINATION_LOG
+from finetune_operator.core.resolve import Refusal, resolve
+from finetune_operator.core.settings import Settings
+from finetune_operator.local.judge import Judge
+from finetune_stages.kit import StageError
+from finetune_stages.sources.origin import DATASET
+from finetune_stages.sources.uri import parse_uri
+from reports.report import Report, reports
+from reports.resources import RESOURCES, manifest, spec
+
+TRAINJOBS = Path(__file__).parents[1] / "golden/trainjobs"
+_FILE = "is named like a file, but without ./ before it it is a hub id; write ./<file>"
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge(crd())
+
+
+def answers(judge: Judge, report: Report, base: Path) -> dict[str, str]:
+    """Each field of the answer with its sentences."""
+    found: dict[str, str] = {}
+    for line in judge_document(judge, Document("run.yaml", manifest(report)), base):
+        field, _, sentence = line.removeprefix("run.yaml: ").partition(": ")
+        field, sentence = (field, sentence) if field.startswith("spec") else ("", f"{field}: {sentence}")
+        found[field] = f"{found.get(field, '')}{sentence}\n"
+    return found
+
+
+@reports(*RESOURCES)
+def test_validate_names_the_field_and_the_fix(report: Report, judge: Judge, tmp_path: Path) -> None:
+    found = answers(judge, report, tmp_path)
+    assert found.keys() == report.expected.keys(), found
+    for field, words in report.expected.items():
+        assert words in found[field]
+        assert "evaluating rule" not in found[field]
+
+
+@needs_go
+def test_the_api_server_answers_the_same(judge: Judge) -> None:
+    server = verdicts({"name": report.name, "object": manifest(report)} for report in RESOURCES)
+    ours = {
+        report.name: {(problem.field, str(problem.kind)) for problem in judge.create(manifest(report))} for report in RESOURCES
+    }
+    assert ours == {name: set(verdict.faults) for name, verdict in server.items()}
+
+
+@reports(*(report for report in RESOURCES if not report.expected))
+def test_what_is_valid_has_an_effect_or_none(report: Report) -> None:
+    """An accepted object is refused later by the name of a field that this release lacks, or not at all."""
+    found = resolve(spec(report.given), Settings("local", "1", {}, "e"))
+    assert not isinstance(found, Refusal) or found.reason.name == "Unsupported", found
+
+
+FILES = (
+    Report("data-beside-the-run", "instructlab/instructlab#2257", {"dataset": {"uri": "rows.jsonl"}},
+           {"spec.dataset.uri": "rows.jsonl is a hub id, and the file beside run.yaml is ./rows.jsonl; write ./rows.jsonl, or hf://rows.jsonl for"
+            " the hub"}),
+    Report("data-in-a-directory", "own", {"dataset": {"uri": "data/rows.jsonl"}},
+           {"spec.dataset.uri": "data/rows.jsonl is a hub id, and the file beside run.yaml is ./data/rows.jsonl; write ./data/rows.jsonl"}),
+    Report("data-without-ending", "own", {"dataset": {"uri": "rows"}}, {"spec.dataset.uri": "the file beside run.yaml is ./rows; write ./rows"}),
+    Report("data-with-backslashes", "own", {"dataset": {"uri": "data\\rows.jsonl"}},
+           {"spec.dataset.uri": "the file beside run.yaml is ./data/rows.jsonl; write ./data/rows.jsonl"}),
+    Report("held-out-rows", "own", {"dataset": {"evalUri": "rows.jsonl"}}, {"spec.dataset.evalUri": "is ./rows.jsonl; write ./rows.jsonl"}),
+    Report("model", "own", {"model": {"uri": "models/tiny"}}, {"spec.model.uri": "the file beside run.yaml is ./models/tiny; write ./models/tiny"}),
+    Report("data-of-a-drive", "instructlab/instructlab#2257", {"dataset": {"uri": "C:\\data\\rows.jsonl"}}, {"spec.dataset.uri": _FILE}),
+    Report("data-that-is-not-there", "own", {"dataset": {"uri": "other.jsonl"}}, {"spec.dataset.uri": _FILE}),
+    Report("data-with-a-name-too-long", "own", {"dataset": {"uri": "x" * 400}}, {}),
+    Report("directory-of-no-model", "own", {"model": {"uri": "data"}}, {}),
+    Report("directory-of-no-data", "own", {"dataset": {"uri": "data"}}, {}),
+    Report("data-said-to-be-on-the-hub", "own", {"dataset": {"uri": "hf://rows"}}, {}),
+    Report("path", "own", {"dataset": {"uri": "./rows.jsonl"}}, {}),
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A directory with data and a model beside the run."""
+    for name in ("rows", "rows.jsonl", "data/rows.jsonl", "models/tiny/config.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+    return tmp_path
+
+
+@reports(*FILES)
+def test_a_file_without_its_dot_is_told_before_anything_starts(report: Report, judge: Judge, folder: Path) -> None:
+    found = answers(judge, report, folder)
+    assert found.keys() == report.expected.keys(), found
+    for field, words in report.expected.items():
+        assert words in found[field]
+        assert found[field].count("\n") == 1
+
+
+def test_a_cluster_is_offered_no_path(judge: Judge, folder: Path) -> None:
+    document = Document("run.yaml", manifest(FILES[0]))
+    assert judge_document(judge, document, folder, local=False) == [
+        (
+            "run.yaml: spec.dataset.uri: rows.jsonl is a hub id, and a cluster cannot read the file beside run.yaml; put it on the hub, or write"
+            " hf://rows.jsonl if it is there"
+        )
+    ]
+
+
+VALUES = (
+    Report("list-in-model-args", "own", {"evaluation": {"modelArgs": {"dtype": ["x"]}}},
+           {"spec.evaluation.modelArgs.dtype": 'is ["x"]; use a text, a number, true or false'}),
+    Report("object-in-model-args", "own", {"evaluation": {"modelArgs": {"a": {"b": [1]}}}},
+           {"spec.evaluation.modelArgs.a": 'is {"b": [1]}; use a text, a number, true or false'}),
+    Report("list-in-engine-args", "own", {"training": {"engineArgs": {"a": []}}},
+           {"spec.training.engineArgs.a": "is []; use a text, a number, true or false"}),
+    Report("fraction-without-quotes", "own", {"training": {"resources": {"cpu": 0.5}}},
+           {"spec.training.resources.cpu": 'must be of type integer,string: "number"; write a quantity in quotes, such as 0.5, 500m, 2, 1e3'}),
+)  # fmt: skip
+
+
+@reports(*VALUES)
+def test_values_that_no_rule_can_see_are_told_by_the_users_field(report: Report, judge: Judge, tmp_path: Path) -> None:
+    found = {field: words for field, words in answers(judge, report, tmp_path).items() if field}
+    assert found.keys() == report.expected.keys()
+    assert all(words in found[field] for field, words in report.expected.items())
+
+
+def test_the_operator_says_the_same_of_them() -> None:
+    for report in VALUES[:2]:
+        found = resolve(spec(report.given), Settings("cluster", "1", {}, "e"))
+        ((field, words),) = report.expected.items()
+        assert isinstance(found, Refusal)
+        assert found.message == f"{field}: {words}."
+
+
+QUANTITIES = (
+    Report("exponent", "own", "1e3", 1000), Report("exa", "own", "1Ei", "1Ei"), Report("quoted", "own", "'0.5'", "0.5"),
+    Report("whole-with-point", "own", "1.0", 1), Report("large-exponent", "own", "5e10", 50_000_000_000),
+)  # fmt: skip
+
+
+@reports(*QUANTITIES)
+def test_a_number_is_read_as_kubectl_reads_it(report: Report, judge: Judge, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "apiVersion: finetunerun.io/v1alpha1\nkind: FineTuneRun\nmetadata: {name: r}\nspec:\n  dataset: {uri: org/chat}\n"
+        f"  training: {{resources: {{memory: {report.given}}}}}\n"
+    )
+    (document,) = read_documents(file)
+    memory = document.content["spec"]["training"]["resources"]["memory"]
+    assert (memory, type(memory)) == (report.expected, type(report.expected))
+    assert judge_document(judge, document, tmp_path) == []
+
+
+def test_a_generated_name_is_valid_where_its_length_is(judge: Judge, tmp_path: Path) -> None:
+    def said(prefix: str) -> list[str]:
+        content = {**manifest(FILES[-1]), "metadata": {"generateName": prefix}}
+        return judge_document(judge, Document("run.yaml", content), tmp_path)
+
+    assert said("gen-") == []
+    (line,) = said(f"{'x' * 50}-")
+    assert "metadata.name must be at most 52 characters" in line
+    (line,) = said("9-")
+    assert "begin with a lower-case letter" in line
+
+
+def test_a_uri_with_nul_is_refused_by_the_stage_too() -> None:
+    for uri in ("/data/a\0.jsonl", "https://example.com/a\0", "org/a\0", "file:///a\0"):
+        with pytest.raises(
+            StageError, match=r"dataset\.uri: .* has a control character or half of a character; remove it"
+        ) as refused:
+            parse_uri(uri, DATASET)
+        assert refused.value.reason.name == "DatasetNotFound"
+    for uri in ("https:///x", "https://[x/y", "http://:80/", "https://example.com:99999/x"):
+        with pytest.raises(StageError, match=r"dataset\.uri: .* names no host; write https://<host>/<file>"):
+            parse_uri(uri, DATASET)
+
+
+def _found(value: Any, key: str) -> Iterator[dict[str, Any]]:
+    """Every entry of every list ``key`` in a document."""
+    if isinstance(value, dict):
+        yield from value.get(key) or ()
+        for item in value.values():
+            yield from _found(item, key)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _found(item, key)
+
+
+def test_what_training_pods_have_is_reserved(judge: Judge) -> None:
+    jobs = [yaml.safe_load(file.read_text()) for file in TRAINJOBS.glob("*-minimal-*.yaml")]
+    assert jobs
+    assert {volume["name"] for volume in _found(jobs, "volumes")} == set(RESERVED_VOLUMES)
+    for path in {mount["mountPath"] for mount in _found(jobs, "volumeMounts")} | {TERMINATION_LOG}:
+        mounts = {"volumes": [{"name": "a", "emptyDir": {}}], "volumeMounts": [{"name": "a", "mountPath": path}]}
+        (problem,) = judge.create(manifest(Report("mount", "own", {"training": mounts}, None)))
+        assert problem.detail.startswith("mountPath hides files that training needs"), path

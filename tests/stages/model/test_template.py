@@ -1,0 +1,83 @@
+"""Templates of public models are rendered as transformers renders them, and pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import trl
+from transformers.utils.chat_template_utils import _compile_jinja_template
+
+from finetune_stages.kit import StageError
+from finetune_stages.model.template import Template, _compile, _conversations, check_templates, find_templates
+from finetune_stages.model.tokens import special_tokens
+
+TEMPLATES = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def rendered(compiled, messages, tools, prompt: bool) -> str:
+    try:
+        return compiled.render(messages=messages, tools=tools, documents=None, add_generation_prompt=prompt, **TOKENS)
+    except Exception as error:  # noqa: BLE001 - whatever a template does
+        return f"{type(error).__name__}: {error}"
+
+
+def test_public_templates_pass_and_render_as_in_transformers(tmp_path):
+    assert len(TEMPLATES) > 50
+    for path in TEMPLATES:
+        text = path.read_text()
+        (tmp_path / "chat_template.jinja").write_text(text)
+        assert check_templates(tmp_path, TOKENS, "m") == [], path.name
+        theirs, ours = _compile_jinja_template(text), _compile(Template(path.name, "default", text), "m")
+        for messages, tools in _conversations():
+            for prompt in (False, True):
+                assert rendered(ours, messages, tools, prompt) == rendered(theirs, messages, tools, prompt), path.name
+
+
+@pytest.mark.parametrize(("kind", "passes"), [("LlamaTokenizerFast", True), ("PreTrainedTokenizerFast", False), (None, False)])
+def test_special_tokens_that_only_a_class_names(kind, passes, tmp_path):
+    (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}{{ bos_token + m.content }}{% endfor %}")
+    tokenizer = {"tokenizer_class": kind} if kind else {}
+    if passes:
+        assert check_templates(tmp_path, tokenizer, "m") == []
+    else:
+        with pytest.raises(StageError, match=r"chat_template\.jinja, line 1: 'bos_token' is undefined"):
+            check_templates(tmp_path, tokenizer, "m")
+
+
+def test_the_same_templates_as_in_transformers(model):
+    from transformers import AutoTokenizer
+
+    def theirs():
+        found = AutoTokenizer.from_pretrained(model).chat_template
+        return found if isinstance(found, dict) else {"default": found}
+
+    def ours():
+        settings = json.loads((model / "tokenizer_config.json").read_text())
+        return {template.name: template.text for template in find_templates(model, settings, "m")}
+
+    assert ours() == theirs()
+    folder = model / "additional_chat_templates"
+    folder.mkdir()
+    (folder / "rag.jinja").write_text("{{ documents }}")
+    assert ours() == theirs()
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    settings["chat_template"] = [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert ours() == theirs()
+    (model / "chat_template.jinja").unlink()
+    assert ours() == theirs()
+    (folder / "rag.jinja").unlink()
+    assert ours() == theirs()
+
+
+def test_special_tokens_are_named():
+    config = {
+        "bos_token": {"content": "<s>"},
+        "eos_token": None,
+        "extra_special_tokens": {"image_token": "<image>"},
+        "model_max_length": 3,
+    }
+    assert special_tokens(config) == {"bos_token": "<s>", "image_token": "<image>"}

@@ -1,0 +1,154 @@
+"""Values that are each valid and cannot all hold; values of the wrong kind. Both in words that name the field and the fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.core.resolve import Refusal, resolve
+from finetune_operator.core.settings import Settings
+from finetune_operator.core.values import invalid_value
+
+MINIMAL: dict[str, Any] = {"dataset": {"uri": "org/data"}}
+
+
+def place(**changes: Any) -> Settings:
+    return Settings("cluster", "1", {}, "e" * 64, **changes)
+
+
+def refused(spec: dict[str, Any], **changes: Any) -> str:
+    found = resolve({**MINIMAL, **spec}, place(**changes))
+    assert isinstance(found, Refusal), found
+    assert found.reason.name == "InvalidSpec"
+    return found.message
+
+
+def holdout(**changes: Any) -> dict[str, Any]:
+    return {"gate": {"requirements": [{"metric": "holdout.loss", "max": 1}]}, **changes}
+
+
+ACC = {"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "defaults", "message"),
+    [
+        ({"training": {"algorithm": "sft", "effectiveBatchSize": 6}}, {},
+         ("spec.training.effectiveBatchSize: 6 rows cannot be shared evenly by 4 workers with 1 processes each; use a multiple of 4, or change"
+         " training.workers.")),
+        ({"training": {"workers": 100}}, {}, "spec.training.effectiveBatchSize: 128 rows cannot be shared evenly by 100 workers"),
+        ({"training": {"processesPerWorker": 3}}, {}, "spec.training.effectiveBatchSize: 128 rows cannot be shared evenly by 1 workers with 3"),
+        ({"evaluation": {"tasks": []}}, {"dataset": {"trainSplit": 1}},
+         "spec.evaluation.tasks: is empty, and dataset.trainSplit: 1 holds none out, so that nothing is measured; name a task."),
+        ({"evaluation": {"tasks": []}}, {"evaluation": {"holdout": False}},
+         "spec.evaluation.tasks: is empty, and evaluation.holdout is false, so that nothing is measured; name a task."),
+        (holdout(), {"dataset": {"trainSplit": 1.0}},
+         ("spec.gate.requirements[0].metric: holdout.loss is measured on held-out rows, and dataset.trainSplit: 1 holds none out; hold rows"
+         " out, or remove the requirement.")),
+        (ACC, {"evaluation": {"tasks": ["hellaswag"]}},
+         ("spec.gate.requirements[0].metric: arc_easy.acc belongs to no task in evaluation.tasks (hellaswag); name <task>.<metric>, or add its"
+         " task.")),
+        (ACC, {"evaluation": {"tasks": []}}, "spec.gate.requirements[0].metric: arc_easy.acc belongs to no task in evaluation.tasks (none)"),
+        (ACC, {"evaluation": {"enabled": False}},
+         "spec.gate: evaluation.enabled is false, so that no metric is measured; remove gate, or set evaluation.enabled to true."),
+    ],
+)  # fmt: skip
+def test_defaults_that_contradict_a_run_are_refused_in_the_first_second(
+    spec: dict[str, Any], defaults: dict[str, Any], message: str
+) -> None:
+    assert refused(spec, namespace_defaults=defaults).startswith(message)
+    assert refused(spec, operator_defaults=defaults).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("spec", "defaults"),
+    [
+        ({"training": {"algorithm": "sft", "effectiveBatchSize": 8}}, {}),
+        (ACC, {}),
+        (holdout(), {"dataset": {"evalUri": "org/held-out"}}),
+        ({"gate": {"requirements": [{"metric": "mmlu_anatomy.acc", "min": 0.1}]}}, {"evaluation": {"tasks": ["mmlu"]}}),
+        ({"evaluation": {"enabled": False}}, {"dataset": {"trainSplit": 1.0}, "evaluation": {"tasks": []}}),
+    ],
+)
+def test_defaults_that_go_together_are_taken(spec: dict[str, Any], defaults: dict[str, Any]) -> None:
+    found = resolve({**MINIMAL, **spec}, place(namespace_defaults=defaults))
+    assert not isinstance(found, Refusal), found
+
+
+@pytest.mark.parametrize(
+    ("defaults", "words"),
+    [
+        (
+            {"training": {"resources": {"memory": -5}}},
+            "training.resources.memory: not a quantity of 0 or more; write a whole number",
+        ),
+        ({"storage": {"size": "0"}}, "storage.size: not a quantity above 0; write a whole number"),
+        ({"training": {"env": [{"name": "A-B", "value": "x"}]}}, 'training.env[0].name: is "A-B"; write a name of letters'),
+        ({"training": {"placement": {"labels": {"a": "b c"}}}}, 'training.placement.labels.a: is "b c"; write a label\'s value'),
+        (
+            {"evaluation": {"modelArgs": {"dtype": ["x"]}}},
+            'evaluation.modelArgs.dtype: is ["x"]; use a text, a number, true or false',
+        ),
+    ],
+)
+def test_defaults_are_named_where_they_are_written(defaults: dict[str, Any], words: str) -> None:
+    sft = {"training": {"algorithm": "sft"}}
+    assert refused(sft, namespace_defaults=defaults).startswith(f"ConfigMap finetune-defaults, {words}")
+    assert refused(sft, operator_defaults=defaults).startswith(f"the operator's configuration, defaults.{words}")
+    assert refused({**defaults, "training": {**sft["training"], **defaults.get("training", {})}}).startswith(f"spec.{words}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "sentence"),
+    [
+        ({"evaluation": {"modelArgs": {"dtype": ["x"]}}}, "evaluation.modelArgs.dtype", 'is ["x"]; use a text, a number, true or false'),
+        ({"evaluation": {"modelArgs": {"a": {"b": [1]}}}}, "evaluation.modelArgs.a", 'is {"b": [1]}; use a text, a number, true or false'),
+        ({"training": {"engineArgs": {"a": ["x" * 100]}}}, "training.engineArgs.a", f'is ["{"x" * 75}...; use a text, a number, true or false'),
+        ({"training": {"resources": {"memory": 0.5}}}, "training.resources.memory", "is 0.5; use a whole number, or a quantity in quotes"),
+        ({"training": {"resources": {"memory": "much"}}}, "training.resources.memory", ("not a quantity of 0 or more; write a whole number, or in"
+         " quotes a number with an optional suffix, such as 0.5, 500m, 2, 1e3, 64Gi or 1Ei")),
+        ({"training": {"epochs": "x"}}, "training.epochs", 'is "x"; use a whole number'),
+        ({"training": {"epochs": 1.5}}, "training.epochs", "is 1.5; use a whole number"),
+        ({"training": {"epochs": 0}}, "training.epochs", "is 0; use a value greater than or equal to 1"),
+        ({"training": {"liger": "perhaps"}}, "training.liger", 'is "perhaps"; use true or false'),
+        ({"training": {"algorithm": "dpo"}}, "training.algorithm", "is \"dpo\"; use a value 'sft', 'osft' or 'lora'"),
+        ({"training": {"x": 1}}, "training.x", "is not a field of this resource; remove it"),
+        ({"training": {"env": ["x"]}}, "training.env[0]", 'is "x"; use an object'),
+        ({"training": {"runtimeRef": "a b"}}, "training.runtimeRef", ('is "a b"; write the name of a Kubernetes object: lower-case letters, digits,'
+         " '-' and '.', with a letter or digit at both ends")),
+        ({"training": {"runtimeRef": ""}}, "training.runtimeRef", 'is ""; string should have at least 1 character'),
+        ({"evaluation": {"tasks": "x"}}, "evaluation.tasks", 'is "x"; use a list'),
+        ({"dataset": {"split": "train"}}, "dataset.uri", "is missing; add it"),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_wrong_kind_is_told_by_the_users_field(spec: dict[str, Any], path: str, sentence: str) -> None:
+    assert invalid_value({**MINIMAL, **spec}) == (path, sentence)
+
+
+def test_valid_values_are_silent() -> None:
+    assert invalid_value(MINIMAL) is None
+
+
+def test_an_empty_section_asks_for_nothing() -> None:
+    assert not isinstance(resolve({**MINIMAL, "limits": {}, "dataset": {"uri": "org/data", "fields": {}}}, place()), Refusal)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fix"),
+    [
+        ({"dataset": {"uri": "./rows.jsonl"}}, "use a hub id, hf:// or https://."),
+        ({"model": {"uri": "./model"}}, "use a hub id or hf://."),
+    ],
+)
+def test_what_replaces_a_local_path_on_a_cluster_is_something_that_this_release_reads(spec: dict[str, Any], fix: str) -> None:
+    found = resolve({**MINIMAL, **spec}, place())
+    assert isinstance(found, Refusal)
+    assert found.message.endswith(fix)
+
+
+def test_values_that_are_too_many_together_are_refused() -> None:
+    env = [{"name": f"A{number}", "value": "x"} for number in range(31)]
+    message = refused({"training": {"algorithm": "sft", "env": env}})
+    assert message.startswith("spec.training.env: is [")
+    assert "at most 32 items" in message

@@ -1,0 +1,50 @@
+"""Events that status still tells after a restart: the same ones, and only those of the round."""
+
+from __future__ import annotations
+
+from finetune_operator.core.events import events, lasting
+from world import MINIMAL, World
+
+from .passes import edit, go, run_of, world_at
+
+
+def test_what_lasts_in_status_is_what_was_told() -> None:
+    """An operator that starts finds the same Events in the status that the one before it told: the same keys, words and times."""
+    for world in (
+        World.new(),
+        World.new({**MINIMAL, "gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 1.0}]}}),
+    ):
+        told = {}
+        for _ in range(14):
+            told |= {event.key: event for event in go(world).events if event.key and event.posted}
+            for ref in world.active():
+                world.finish(ref)
+        found = dict(lasting(run_of(world)))
+        assert {event.key: event for event in found} == told
+        assert len(told) >= 6
+        assert set(found.values()) == {world.run["status"]["finishedAt"]}
+
+
+def test_the_ends_of_an_earlier_round_are_not_told_again() -> None:
+    world = World.new()
+    world.settle()
+    edit(world, rerun={"id": "second", "from": "registration"})
+    for _ in range(8):
+        go(world)
+        for ref in world.active():
+            world.finish(ref)
+    assert [(event.stage, event.reason) for event, _ in lasting(run_of(world))] == [
+        ("registration", "StageSucceeded"), (None, "RunSucceeded"),
+    ]  # fmt: skip
+
+
+def test_a_warning_of_a_stage_is_the_same_event_after_a_restart() -> None:
+    world = world_at("training")
+    before = run_of(world)
+    warnings = [{"stage": "dataset", "message": "2 rows are empty"}, {"stage": "training", "message": "not this one: it goes on"}]
+    world.write_status({**before.status, "warnings": warnings[:1]})
+    after = run_of(world)
+    (told,) = events(before.status, before.stages, after.status, after.stages)
+    assert (told.reason, told.message) == ("StageWarning", "dataset: 2 rows are empty")
+    world.write_status({**before.status, "warnings": warnings})
+    assert [event for event, _ in lasting(run_of(world)) if event.reason == "StageWarning"] == [told]
