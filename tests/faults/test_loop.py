@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,19 @@ from finetune_operator.core.settings import Settings
 from finetune_operator.local.store import Store
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.controller import Controller
+from finetune_operator.loop.entry import training_entry
 from finetune_operator.loop.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound, Timeout, Transient
 from world import NOW, OUTPUTS, SETTINGS
 
 KEY = ("team", "demo")
 
 
+REAL = replace(SETTINGS, entry_digest=training_entry().digest, entry_archive=training_entry().archive)
+"""With the training bundle of this release: what a ConfigMap holds is compared with what its name says."""
+
+
 async def everywhere(_namespace: str) -> Settings:
-    return SETTINGS
+    return REAL
 
 
 SPEC: dict[str, Any] = {
