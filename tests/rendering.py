@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,14 @@ def family(tiny_model: Path, target: Path, name: str, special: Sequence[str] = S
     config = json.loads((tiny_model / "config.json").read_bytes())
     (target / "config.json").write_text(json.dumps({**config, "vocab_size": embeddings or len(tokenizer)}))
     return target
+
+
+@cache
+def skill_rows(skill: str) -> list[dict[str, Any]]:
+    """The example's rows of a skill, the same for the whole process: libraries that are imported meanwhile add documentation."""
+    import pydocs
+
+    return list(pydocs.rows(skill))
 
 
 @dataclass

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-import pydocs
 from finetune_contract.documents import RunInfo
 from finetune_stages.kit import seal_directory
 from hub import Hub
-from rendering import Tokenization
+from rendering import Tokenization, skill_rows
 
 TASKS = {
     "capitals": """
@@ -86,7 +85,7 @@ def write_tasks(folder: Path) -> None:
 
 def chat_rows(count: int) -> list[dict[str, Any]]:
     """Rows as stage *dataset* leaves them: every third with a system message, every second with two answers."""
-    single = pydocs.rows("purpose", 2 * count)
+    single = skill_rows("purpose")[: 2 * count]
     rows = []
     for number in range(count):
         system = [{"role": "system", "content": "Answer in one sentence."}] if number % 3 == 0 else []

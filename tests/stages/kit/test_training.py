@@ -7,10 +7,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pydocs
 from finetune_contract.documents import CheckpointInputs, LoraInputs, RunInfo, TrainingInputs
 from finetune_stages.kit import verify_seal
-from rendering import Tokenization
+from rendering import Tokenization, skill_rows
 
 INPUTS = TrainingInputs(
     "lora", "portable", 1, 16, 4096, 256, 1e-2, lora=LoraInputs(rank=4, alpha=8), checkpoints=CheckpointInputs(per_epoch=True)
@@ -22,7 +21,7 @@ def prepare(programs: Any, letter: str, model: Path) -> Path:
     programs.run = RunInfo(f"run-{letter}", "team-a", letter * 16)
     folder: Path = programs.path(programs.layout.root)
     stage = Tokenization(programs.workspace, programs.run)
-    stage.write(pydocs.rows("signature", 20))
+    stage.write(skill_rows("signature")[:20])
     stage.link_model(model)
     stage(max_seq_len=256)
     return folder

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-import pydocs
 from finetune_contract import progress as progress_lines
 from finetune_contract.documents import TrainingInputs
 from finetune_contract.progress import Progress
-from rendering import Tokenization
+from rendering import Tokenization, skill_rows
 
 ROWS = 50
 """With steps of 16 rows, the last one of an epoch has two."""
@@ -92,7 +91,7 @@ def _prepared(programs: Any, model: Path) -> TrainingBench:
     bench = TrainingBench(programs)
     bench.path(".").mkdir(parents=True)
     bench.path("base_model").symlink_to(model)
-    bench.write_rows(pydocs.rows("signature", ROWS))
+    bench.write_rows(skill_rows("signature")[:ROWS])
     return bench
 
 

@@ -27,6 +27,7 @@ from finetune_stages.training.lora import Adapter, attach, prepare
 from finetune_stages.training.pretrained import Pretrained
 from finetune_stages.training.publication import Publication
 from finetune_stages.training.tuning import Origin
+from rendering import skill_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
 
@@ -48,7 +49,7 @@ def logits(model: Any) -> torch.Tensor:
 def loss_of(model: Any, tokenizer: Path) -> float:
     """Mean loss over the rows that the bench trains on, all tokens."""
     encode = AutoTokenizer.from_pretrained(tokenizer).apply_chat_template
-    batches = [encode(row["messages"], return_tensors="pt", return_dict=True) for row in pydocs.rows("signature", 50)]
+    batches = [encode(row["messages"], return_tensors="pt", return_dict=True) for row in skill_rows("signature")[:50]]
     with torch.no_grad():
         return sum(float(model(**batch, labels=batch["input_ids"]).loss) for batch in batches) / len(batches)
 

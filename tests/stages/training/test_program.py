@@ -21,6 +21,7 @@ from finetune_contract.result import TrainingOutputs
 from finetune_stages.kit import read_seal, verify_seal
 from finetune_stages.training.subspace import frozen_directions
 from finetune_stages.training.targets import is_target
+from rendering import skill_rows
 
 OSFT = {"algorithm": "osft", "osft": OsftInputs(0.25, (), "all")}
 
@@ -40,7 +41,7 @@ def loss_on(model: Path, rows: list[Any]) -> float:
 def sft(new_bench, inputs):
     """SFT over two epochs with a checkpoint each, of which one is kept."""
     bench = new_bench()
-    bench.write_rows([*pydocs.rows("signature", 50), {"messages": [{"role": "assistant", "content": "Wrong.", "weight": 0}]}])
+    bench.write_rows([*skill_rows("signature")[:50], {"messages": [{"role": "assistant", "content": "Wrong.", "weight": 0}]}])
     wish = inputs(checkpoints=CheckpointInputs(True, 1))
     ended = bench.train(wish)
     assert ended.code == 0, ended.errors
@@ -73,7 +74,7 @@ def test_the_model_is_like_its_base_and_better_at_the_rows(sft, tiny_model):
         assert (model / name).read_bytes() == (tiny_model / name).read_bytes()
     config, base = (json.loads((folder / "config.json").read_text()) for folder in (model, tiny_model))
     assert config == {**base, "use_cache": True}
-    rows = pydocs.rows("signature", 20)
+    rows = skill_rows("signature")[:20]
     assert loss_on(model, rows) < loss_on(tiny_model, rows)
     assert verify_seal(model).digest == ended.result.outputs["digest"]
 
