@@ -135,8 +135,10 @@ async def test_what_people_and_tools_see_survives_an_operator_that_died(site: Si
     assert status["resolved"]["volumeUri"] == "pvc://demo-workspace"
     assert [kstatus(await _run(site, name)) for name in ("demo", "nodata")] == ["Current", "Failed"]
     table = await asyncio.to_thread(_table, site)
-    assert re.search(r"^NAME +PHASE +PROGRESS +LOSS +SCORE +MODEL +AGE +ALGORITHM +ETA +QUEUE +MESSAGE$", table, re.MULTILINE)
-    assert re.search(r"^demo +Succeeded +\S+ +org/tiny +\S+ +osft", table, re.MULTILINE), table
+    assert re.search(
+        r"^NAME +PHASE +PROGRESS +ROWS +LOSS +SCORE +MODEL +AGE +ALGORITHM +ETA +QUEUE +MESSAGE$", table, re.MULTILINE
+    )
+    assert re.search(r"^demo +Succeeded +\d+ +\S+ +org/tiny +\S+ +osft", table, re.MULTILINE), table
     assert re.search(r"^nodata +Failed +org/tiny +\S+ +osft +dataset: DatasetNotFound: ", table, re.MULTILINE), table
     for event in (await site.cluster.list(EVENT, site.namespace, fields={"involvedObject.kind": "FineTuneRun"})).items:
         await site.cluster.delete(EVENT, site.namespace, event["metadata"]["name"])

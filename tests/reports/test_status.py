@@ -226,13 +226,13 @@ def test_a_failure_names_its_stage_in_the_column_and_in_the_event() -> None:
 
 
 def test_a_failure_of_the_gate_names_it_once() -> None:
-    world = World.new({**MINIMAL, "gate": {"requirements": [{"metric": "other.acc", "min": 0.5}]}})
+    world = World.new({**MINIMAL, "gate": {"requirements": [{"metric": "holdout.words", "min": 0.5}]}})
     told = []
     for _ in range(12):
         told += [event.message for event in go(world).events if event.reason == "MetricMissing" and event.posted]
         for ref in world.active():
             world.finish(ref)
-    message = "other.acc was not measured; there are holdout.bits_per_byte."
+    message = "holdout.words was not measured; there are holdout.bits_per_byte."
     assert world.run["status"]["summary"]["message"] == f"gate: MetricMissing: {message}"
     assert told == [f"gate: {message}"]
 
