@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,15 @@ def write_tasks(folder: Path) -> None:
     (folder / "capitals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@cache
+def _purposes() -> list[dict[str, Any]]:
+    """All rows of the skill, made once: what the libraries document changes when torch is imported."""
+    return pydocs.rows("purpose")
+
+
 def chat_rows(count: int) -> list[dict[str, Any]]:
     """Rows as stage *dataset* leaves them: every third with a system message, every second with two answers."""
-    single = pydocs.rows("purpose", 2 * count)
+    single = _purposes()
     rows = []
     for number in range(count):
         system = [{"role": "system", "content": "Answer in one sentence."}] if number % 3 == 0 else []
