@@ -98,14 +98,15 @@ def test_two_pods_of_two_processes(bench, inputs):
 
 def test_the_workers_reason_is_the_pods_reason(bench, inputs):
     ended = bench.train(inputs(max_seq_len=8), environment=two_workers())
-    assert (ended.code, ended.reason) == (65, "NoTrainableRows")
+    assert (ended.code, ended.reason) == (65, "BadTrainingValue")
     assert "Traceback" not in ended.errors
     assert len(bench.path("pipeline_log.txt").read_text().splitlines()) == 1
 
 
 def test_the_pod_that_failed_says_why_and_the_other_one_that_it_lost_it(bench, inputs):
-    first, second = (bench.start(inputs(max_seq_len=8), environment=environment) for environment in two_nodes())
-    assert (first.wait().reason, first.process.returncode) == ("NoTrainableRows", 65)
+    wishes = (inputs(max_seq_len=8), inputs())  # only the first one finds its rows too long
+    first, second = (bench.start(wish, environment=environment) for wish, environment in zip(wishes, two_nodes(), strict=True))
+    assert (first.wait().reason, first.process.returncode) == ("BadTrainingValue", 65)
     other = second.wait()
     assert (other.reason, other.code) == ("ProcessGroupTimeout", 75)
     assert "Process 1 of 2 lost another one" in other.result.message
