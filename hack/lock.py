@@ -15,11 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 UV = Path(sys.executable).with_name("uv")
 EXTRAS = {
-    "operator": ("operator",), "dataset": ("dataset",), "model": ("model",), "training": ("training", "quantization"),
+    "operator": ("operator",), "dataset": ("dataset", "tokenization"), "model": ("model",), "training": ("training", "quantization"),
     "evaluation": ("evaluation",), "registration": ("registration",),
-    "stages": ("dataset", "model", "training", "quantization", "evaluation", "registration"),
+    "stages": ("dataset", "tokenization", "model", "training", "quantization", "evaluation", "registration"),
 }  # fmt: skip
 """The extras of ``pyproject.toml`` that each file holds: one file an image."""
+PRUNED = {"dataset": ("accelerate", "torch")}
+"""What the packages of a file require and its programs never import: TRL's templates need neither, and PyTorch is 1 GB."""
 TRAINERS = ("2.1", "2.3")
 
 
@@ -27,7 +29,9 @@ def main() -> None:
     """All of them."""
     uv("lock", "--upgrade")
     for name, extras in EXTRAS.items():
-        export(name, "--no-default-groups", *(word for extra in extras for word in ("--extra", extra)), "--no-emit-project")
+        chosen = [word for extra in extras for word in ("--extra", extra)]
+        pruned = [word for package in PRUNED.get(name, ()) for word in ("--prune", package)]
+        export(name, "--no-default-groups", *chosen, *pruned, "--no-emit-project")
     export("bootstrap", "--only-group", "bootstrap")
     export("all", "--all-extras", "--group", "dev", "--no-emit-project")
     compile_file("images/build/tools.lock", (ROOT / "images/build/tools.in").read_text(encoding="utf-8"))

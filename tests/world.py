@@ -118,8 +118,13 @@ class World:
             found = self.objects[effect.ref]
             held = effect.patch["spec"]["suspend"]
             conditions = [{"type": "Suspended", "status": "True"}] if held else []
+            annotations = {**found["metadata"].get("annotations", {}), **effect.patch["metadata"]["annotations"]}
+            metadata = {
+                **found["metadata"],
+                "annotations": {key: value for key, value in annotations.items() if value is not None},
+            }
             self.objects[effect.ref] = {
-                **found, "spec": {**found["spec"], "suspend": held}, "status": {"conditions": conditions},
+                **found, "metadata": metadata, "spec": {**found["spec"], "suspend": held}, "status": {"conditions": conditions},
             }  # fmt: skip
 
     def write_status(self, status: dict[str, Any]) -> None:

@@ -45,8 +45,12 @@ class Recipe:
         return digest.hexdigest()[:16]
 
 
+SECOND = {"dataset": "tokenization"}
+"""The programs that run in another one's image: both need the same libraries."""
+
+
 def _stage(program: str, accelerator: str) -> Recipe:
-    own = ("__init__.py", "kit", "sources", program)
+    own = dict.fromkeys(("__init__.py", "kit", "chat", "sources", program, SECOND.get(program, program)))
     suffix = "-cuda" if accelerator == "cuda" else ""
     return Recipe(
         name=program + suffix,

@@ -13,7 +13,7 @@ from finetune_contract.documents import DatasetInputs, RunInfo, StageDocument
 
 from .builds import Image
 from .engines import Engine, Trial
-from .recipes import PROGRAMS
+from .recipes import PROGRAMS, SECOND
 
 WORKSPACE, DOCUMENTS = "/workspace", "/etc/finetune"
 _POD = {
@@ -45,9 +45,10 @@ def attempt(image: Image, engine: Engine) -> list[Finding]:
     if image.recipe.name == "operator":
         return [_operator_helps(image, engine)]
     programs = PROGRAMS if image.recipe.name == "stages" else (image.recipe.name.removesuffix("-cuda"),)
-    found = [_program_wants_its_document(image, engine, program) for program in programs]
+    started = dict.fromkeys((*programs, *(SECOND[program] for program in programs if program in SECOND)))
+    found = [_program_wants_its_document(image, engine, program) for program in started]
     if "dataset" in programs:
-        found.append(_dataset_is_prepared(image, engine))
+        found += [_dataset_is_prepared(image, engine), _rows_are_rendered(image, engine)]
     found += [_torch_computes(image, engine, program) for program in programs if program in _COMPUTING]
     return found
 
@@ -77,6 +78,20 @@ print(torch.linalg.svdvals(weight.detach()).shape, weight.grad.isfinite().all().
     done = engine.run(image.built_as, Trial(["python", "-c", script], _POD, {}))
     said = done.stdout + done.stderr
     return Finding(f"what {program} imports computes on a CPU", "torch.Size([16]) True False" in said, said)
+
+
+def _rows_are_rendered(image: Image, engine: Engine) -> Finding:
+    """The libraries of stage *tokenization* import and render, with TRL's templates for training and without PyTorch."""
+    script = """
+from finetune_stages.kit import without
+with without("torch"):
+    import finetune_stages.tokenization.work
+    from trl.chat_template_utils import qwen3_training_chat_template
+    from finetune_stages.chat.template import Template
+    print(Template(qwen3_training_chat_template, {}).text([{"role": "user", "content": "hello"}]))
+"""
+    done = engine.run(image.built_as, Trial(["python", "-c", script], _POD, {}))
+    return Finding("rows are rendered without PyTorch", "<|im_start|>user\nhello" in done.stdout, done.stdout + done.stderr)
 
 
 def _dataset_is_prepared(image: Image, engine: Engine) -> Finding:

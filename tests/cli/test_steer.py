@@ -16,6 +16,7 @@ from model_registry_server import ModelRegistryServer
 Spec = Callable[..., dict[str, Any]]
 
 STRICT = {"requirements": [{"metric": "holdout.bits_per_byte", "max": 0.001}]}
+STRICT_TEXT = "[{metric: holdout.bits_per_byte, max: 0.001}]"
 QUICK = {"enabled": False, "baseline": False}
 
 
@@ -87,6 +88,24 @@ class TestARunThatTheGateRejects:
             "gate: MetricMissing gate: holdout.words was not measured; there are holdout.bits_per_byte, holdout.loss." in said.out
         )
 
+    def test_a_rejected_rerun_is_told_and_the_run_keeps_its_results(self, judged: tuple[Desk, Said]) -> None:
+        desk, _ = judged
+        before = status_of(desk)
+        said = desk.finetune("rerun", "demo", "--from", "gate", "--set", "publish={uri: oci://r/x}", "--id", "unsupported")
+        assert said.code == 65
+        assert "demo: Unsupported: rerun unsupported: it is not started and the run keeps its results: spec.publish:" in said.err
+        status = status_of(desk)
+        assert (status["phase"], status["round"], status.get("metrics")) == (
+            before["phase"],
+            before["round"],
+            before.get("metrics"),
+        )
+        assert "Unsupported: rerun unsupported" in desk.finetune("describe", "demo").out
+        corrected = desk.finetune(
+            "rerun", "demo", "--from", "gate", "--set", "publish=null", "--set", f"gate.requirements={STRICT_TEXT}"
+        )
+        assert corrected.code == 3, corrected.out + corrected.err
+
     def test_a_softer_gate_lets_it_through_and_nothing_is_trained_again(self, judged: tuple[Desk, Said]) -> None:
         desk, _ = judged
         softer = "gate.requirements=[{metric: holdout.bits_per_byte, max: 100}]"
@@ -94,7 +113,7 @@ class TestARunThatTheGateRejects:
         assert said.code == 0, said.out + said.err
         assert "gate passed" in said.out
         status = status_of(desk)
-        assert (status["phase"], status["round"], status["rerunId"]) == ("Succeeded", 3, "softer")
+        assert (status["phase"], status["round"], status["rerunId"]) == ("Succeeded", 4, "softer")
         assert done_stages(desk).count("training") == 1
         assert desk.finetune("rerun", "demo", "--from", "gate", "--id", "softer").code == 2
         # The file has the old gate: to run it again would undo the rerun, and that is refused.

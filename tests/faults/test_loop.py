@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,19 @@ from finetune_operator.core.settings import Settings
 from finetune_operator.local.store import Store
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.controller import Controller
-from finetune_operator.loop.errors import ApiError, Conflict, Forbidden, Invalid, NotFound, Timeout, Transient
+from finetune_operator.loop.entry import training_entry
+from finetune_operator.loop.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound, Timeout, Transient
 from world import NOW, OUTPUTS, SETTINGS
 
 KEY = ("team", "demo")
 
 
+REAL = replace(SETTINGS, entry_digest=training_entry().digest, entry_archive=training_entry().archive)
+"""With the training bundle of this release: what a ConfigMap holds is compared with what its name says."""
+
+
 async def everywhere(_namespace: str) -> Settings:
-    return SETTINGS
+    return REAL
 
 
 SPEC: dict[str, Any] = {
@@ -271,10 +276,42 @@ class _Refusing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    async def create(self, manifest: Object) -> Object:
+    async def create(self, manifest: Object, *, dry_run: bool = False) -> Object:
         if manifest["kind"] == self.kind:
             raise self.error
-        return await self.inner.create(manifest)
+        return await self.inner.create(manifest, dry_run=dry_run)
+
+
+WEBHOOK = 'admission webhook "w" denied the request: no'
+DRY_RUNS = {
+    "a right": (Forbidden("no right", 403), True),
+    "a webhook": (Invalid(WEBHOOK, 403), True),
+    "a webhook, told as invalid": (Invalid(WEBHOOK, 422), True),
+    "the name is taken": (AlreadyExists("exists", 409), True),
+    "a webhook that does not answer": (Transient("failed calling webhook", 500), True),
+    "a server that is too busy": (Transient("try again", 429), False),
+    "no answer": (Timeout("no answer"), False),
+}
+
+
+@pytest.mark.parametrize(("error", "starts"), DRY_RUNS.values(), ids=DRY_RUNS)
+async def test_a_dry_run_that_says_nothing_about_a_field_blocks_no_run(store: Store, error: ApiError, starts: bool) -> None:
+    """A passing fault is tried again before the run starts, so that nothing is left unseen."""
+    await store.patch(FINETUNERUN, *KEY, {"spec": {"training": {"placement": {"labels": {"a": "b"}}}}})
+    controller = Controller(_Refusing(store, "Job", error), everywhere, clock=lambda: NOW)
+    if starts:
+        await controller.reconcile(KEY)
+    else:
+        with pytest.raises(Transient):
+            await controller.reconcile(KEY)
+    assert Run.parse(await store.get(FINETUNERUN, *KEY)).started is starts
+
+
+async def test_a_dry_run_costs_one_call_of_a_run(store: Store) -> None:
+    await store.patch(FINETUNERUN, *KEY, {"spec": {"training": {"placement": {"labels": {"a": "b"}}}}})
+    wire = BrokenWire(store)
+    assert (await drive(store, wire)).status["phase"] == "Succeeded"
+    assert wire.made["Job", "demo-train-1-1"] == 1
 
 
 async def test_a_run_that_is_gone_is_no_fault(store: Store) -> None:

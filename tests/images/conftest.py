@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from cluster.conftest import api, control_plane, generation, pytest_collection_finish, restricted_namespace
+from cluster.conftest import api, control_plane, generation, restricted_namespace
 
-__all__ = ["api", "control_plane", "generation", "pytest_collection_finish", "restricted_namespace"]
+__all__ = ["api", "control_plane", "generation", "restricted_namespace"]

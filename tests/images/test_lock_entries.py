@@ -76,6 +76,12 @@ def test_one_resolution_serves_all_programs(environment: ModuleType) -> None:
         assert all(versions(text) <= versions(everything[name]) for name, text in one.items())
 
 
+def test_the_image_that_renders_rows_has_the_templates_and_no_torch(environment: ModuleType) -> None:
+    found = environment.requirements((ROOT / "requirements/dataset.lock").read_text(encoding="utf-8"))
+    assert {"datasets", "jinja2", "tokenizers", "transformers", "trl"} <= set(found)
+    assert not {"accelerate", "torch", "triton"} & set(found)
+
+
 def versions(entry: str) -> set[str]:
     return {line.partition(" ")[0] for line in entry.splitlines() if "==" in line.partition(" ")[0]}
 

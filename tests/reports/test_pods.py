@@ -1,6 +1,6 @@
 """Pods of a run that the API server refuses: the run is rejected before it starts, and the message names the run's field.
 
-Nothing is created: a real API server answers the dry run. Each input was once accepted, and its run then stayed in Training without a word.
+Nothing is created: a real API server answers the dry run, unless the run's own rules name the field already. Each input was once accepted, and its run then stayed in Training without a word.
 """
 
 from __future__ import annotations
@@ -72,15 +72,15 @@ async def decided(cluster: Any, spec: dict[str, Any], place: Settings = PLACE) -
 INVALID = (
     Report(
         "negative-memory", JOBS, training(resources={"memory": -5}),
-        'spec.training.resources.memory: Invalid value: "-5": must be greater than or equal to 0',
+        "spec.training.resources.memory: not a quantity of 0 or more",
     ),
     Report(
         "negative-cpu-text", "own", training(resources={"cpu": "-1"}),
-        'spec.training.resources.cpu: Invalid value: "-1": must be greater than or equal to 0',
+        "spec.training.resources.cpu: not a quantity of 0 or more",
     ),
     Report(
         "negative-scratch", "own", training(resources={"ephemeralStorage": "-1Gi"}),
-        'spec.training.resources.ephemeralStorage: Invalid value: "-1Gi": must be greater than or equal to 0',
+        "spec.training.resources.ephemeralStorage: not a quantity of 0 or more",
     ),
     Report(
         "label-key-with-a-space", "own", placed(labels={"a b": "x"}),
@@ -133,7 +133,7 @@ INVALID = (
     ),
     Report(
         "affinity-with-an-unknown-field", JOBS, nodes(matchFields=[{"key": "spec.x", "operator": "In", "values": ["x"]}]),
-        f'{NODE_TERM}.matchFields[0].key: Invalid value: "spec.x": not a valid field selector key',
+        f'{NODE_TERM}.matchFields[0].key: is "spec.x"; use a value',
     ),
     Report(
         "affinity-greater-than-two-values", "own", nodes(matchExpressions=[{"key": "a", "operator": "Gt", "values": ["1", "2"]}]),
@@ -167,11 +167,11 @@ INVALID = (
     ),
     Report(
         "volume-size-below-zero", "own", training(volumes=[{"name": "a", "emptyDir": {"sizeLimit": "-1"}}]),
-        "spec.training.volumes[0].emptyDir.sizeLimit: Forbidden: SizeLimit field must be a valid resource quantity",
+        "spec.training.volumes[0].emptyDir.sizeLimit: not a quantity of 0 or more",
     ),
     Report(
         "shared-memory-below-zero", "own", training(sharedMemory="-1Gi"),
-        "spec.training.sharedMemory: Forbidden: SizeLimit field must be a valid resource quantity",
+        "spec.training.sharedMemory: not a quantity above 0",
     ),
     Report(
         "number-too-large", "own",
@@ -180,7 +180,7 @@ INVALID = (
     ),
     Report(
         "evaluation-memory", "own", evaluation(resources={"memory": -5}),
-        'spec.evaluation.resources.memory: Invalid value: "-5": must be greater than or equal to 0',
+        "spec.evaluation.resources.memory: not a quantity of 0 or more",
     ),
     Report(
         "evaluation-toleration", "own", evaluation(placement={"tolerations": [{"operator": "Exists", "value": "b"}]}),
@@ -195,7 +195,7 @@ async def test_pods_that_are_not_valid(cluster: Any, report: Report) -> None:
     failure = status["failure"]
     assert failure["reason"] == "InvalidSpec"
     assert failure["message"].startswith(report.expected)
-    assert failure["message"].endswith("; correct it.")
+    assert "; " in failure["message"], "what to do"
     assert "startedAt" not in status, "an edit of spec is looked at again"
 
 

@@ -140,6 +140,18 @@ def families(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     Report("no-null-printed", "own", Given("glm4moe", {**WITH_CALL, "messages": [QUESTION, CALL]}), "<arg_key>name</arg_key>\n<arg_value>f</arg_value>"),
     Report("arguments-as-xml", "own", Given("qwen3_5_think", AS_TEXT), "<function=lookup>\n<parameter=name>\nf\n</parameter>"),
     Report(
+        "thoughts-in-a-content-that-only-the-training-template-keeps",
+        "own",
+        Given("deepseek_r1_distill", {"messages": [QUESTION, {**ANSWER, "content": "<think>A signature.</think>f(x)"}]}),
+        "<think>A signature.</think>f(x)",
+    ),
+    Report(
+        "reasoning-of-an-earlier-turn-only",
+        "own",
+        Given("qwen3", {"messages": [*THOUGHT["messages"], *SIMPLE["messages"]]}),
+        f"{USER}[[<think>\nA signature.\n</think>\n\nf(x)<|im_end|>\n]]{USER}[[<think>\n\n</think>\n\nf(x)<|im_end|>\n]]",
+    ),
+    Report(
         "template-arguments-of-a-row", "own",
         Given("qwen3", {**SIMPLE, "chat_template_kwargs": {"enable_thinking": False}}), f"{USER}<think>\n\n</think>\n\n[[f(x)<|im_end|>]]\n",
     ),
@@ -260,11 +272,20 @@ def test_what_is_refused(report: Report, stage: Tokenization, families: Any) -> 
         "thinking-dropped", "own", Given("llama3", [{"messages": [QUESTION, {**ANSWER, "thinking": "A signature."}]}]),
         ["1 row has reasoning_content, which the chat template does not render"],
     ),
-    Report("reasoning-of-the-last-turn-only", "own", Given("qwen3", [{"messages": [*THOUGHT["messages"] * 2]}]), []),
     Report(
-        "reasoning-of-an-earlier-turn-only", "own", Given("qwen3", [{"messages": [*THOUGHT["messages"], *SIMPLE["messages"]]}]),
-        ["1 row has reasoning_content, which the chat template does not render"],
+        "thoughts-in-a-content-cut-off",
+        "own",
+        Given(
+            BARE.replace("m.content", "m.content.split('</think>')[-1]"),
+            [{"messages": [QUESTION, {**ANSWER, "content": "<think>A signature.</think>f(x)"}]}],
+        ),
+        ["1 row has thoughts (<think>) in a content, which the chat template does not render"],
     ),
+    Report(
+        "thoughts-in-a-content-kept", "own",
+        Given("qwen2_5", [{"messages": [QUESTION, {**ANSWER, "content": "<think>A signature.</think>f(x)"}]}]), [],
+    ),
+    Report("reasoning-of-the-last-turn-only", "own", Given("qwen3", [{"messages": [*THOUGHT["messages"] * 2]}]), []),
     Report(
         "keys-without-effect", "own", Given("qwen2_5", [{**SIMPLE, "parallel_tool_calls": True, "tools": [TOOL]}] * 2),
         ["2 rows have parallel_tool_calls, which has no effect"],

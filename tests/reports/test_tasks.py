@@ -61,7 +61,7 @@ def build(tasks: Path, names: list[str], chats: tuple[str, ...] = (), **inputs: 
     from finetune_stages.evaluation.metric_names import check_names, leaves
     from finetune_stages.evaluation.tasks import build_tasks
 
-    built = build_tasks(names, TaskFiles([tasks]).find(names), TaskManager(include_defaults=False))
+    built = build_tasks(names, TaskFiles([tasks]).find(names), TaskManager(include_defaults=False), inputs.get("limit"))
     check_names(built, chats)
     check_examples(leaves(built)[0], EvaluationInputs("final", tasks=tuple(names), **inputs))
     return built
@@ -87,6 +87,7 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
         bad_row(1, "doc_to_target (answer) is 2, which is none of its 2 choices (0 to 1)"),
     ),
     Report("label-beyond-the-choices-later", "own", Asked([GOOD, {**GOOD, "answer": 7}]), bad_row(2, "doc_to_target (answer) is 7, which is none of its 2 choices (0 to 1)")),
+    Report("label-in-a-row-that-is-not-asked", "own", Asked([GOOD, {**GOOD, "answer": 7}], inputs={"limit": 1}), None),
     Report("negative-label", "own", Asked([GOOD, {**GOOD, "answer": -1}]), bad_row(2, "doc_to_target (answer) is -1, which is none of its 2 choices (0 to 1)")),
     Report("label-as-text-that-no-choice-has", "own", Asked([{**GOOD, "answer": "b"}, {**GOOD, "answer": "c"}]), bad_row(2, 'doc_to_target (answer) is "c", which is none of its 2 choices (0 to 1)')),
     Report("number-of-a-label-as-text", "own", Asked([{**GOOD, "answer": "1"}]), bad_row(1, 'doc_to_target (answer) is "1", which is none of its 2 choices (0 to 1)')),

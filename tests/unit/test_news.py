@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, Kind
-from finetune_operator.core.attempt import STARTING_SECONDS
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Settings
+from finetune_operator.core.waiting import STARTING_SECONDS
 from finetune_operator.loop.controller import Controller
 from finetune_operator.loop.news import RUNNING_SECONDS, TOGETHER_SECONDS, News
 from world import NOW, SETTINGS, World

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from finetune_operator.api.kinds import JOB
+from finetune_operator.api.kinds import JOB, TRAINJOB
 from finetune_operator.core.observation import Complaint, Ref
+from finetune_operator.local.store import Store
 from finetune_operator.loop import complaints
 from finetune_operator.loop.complaints import Complaints
 from finetune_operator.loop.queue import KeyedQueue
@@ -56,3 +58,23 @@ async def test_events_are_asked_for_within_bounds(monkeypatch: Any) -> None:
     seconds = 2.0
     assert await hear("f", "a") == ["f", "a"]
     assert asked[5:] == ["f"]
+
+
+async def test_what_was_said_of_an_earlier_jobset_of_the_name_is_not_heard(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store.db")
+    job = {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"name": "a", "namespace": "team"},
+        "spec": {},
+    }
+    made = (await store.create(job))["metadata"]["creationTimestamp"]
+    for name, time in (("old", "2020-01-01T00:00:00Z"), ("new", made)):
+        await store.create({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": "team"}, "type": "Warning", "reason": "Failed",
+            "involvedObject": {"kind": "JobSet", "name": "a"}, "message": name, "firstTimestamp": time, "lastTimestamp": time,
+        })  # fmt: skip
+    ref = Ref(TRAINJOB, "a")
+    found = await complaints.complaints(store, "team", (ref,), datetime.now(UTC))
+    store.close()
+    assert [one.message for one in found[ref]] == ["new"]

@@ -21,6 +21,7 @@ from .structure import Conversation, Message
 from .template import Refusal, Template
 
 _END = "\N{END OF TEXT}answer-ends-here\N{END OF TEXT}"
+_THOUGHTS_END = "</think>"
 _OTHER = "\ue000"
 """Words that no answer begins or ends with."""
 
@@ -86,7 +87,10 @@ class _Answers:
             return text, len(text) - len(answer)
         prompt = self._text(before, prompt=True)
         if end and text.startswith(prompt) and len(text) > len(prompt):
-            return text, len(prompt)
+            return text, len(text) - len(text[len(prompt) :].lstrip())
+        without_thoughts = answer.rpartition(_THOUGHTS_END)[2].strip()
+        if end and without_thoughts and text.endswith(without_thoughts):
+            return text, len(text) - len(without_thoughts)
         kept = next((answer[cut:] for cut in range(1, len(answer)) if text.endswith(answer[cut:])), "").lstrip()
         if end and kept:
             return text, len(text) - len(kept)
@@ -97,11 +101,19 @@ class _Answers:
         text = self._text(messages)
         other = self._text([*before, {"role": last["role"], "content": _OTHER}])
         start = shared_beginning(text, other)
-        tail = shared_beginning(text[:start:-1], other[:start:-1])
-        said = text[start : len(text) - tail].rstrip()
+        end = self._before_token(text, len(text) - shared_beginning(text[:start:-1], other[:start:-1]))
+        said = text[start:end].rstrip()
         if not said.strip():
             raise RowRejected("has a tool call that the chat template does not write")
         return text[:start] + said, start + len(said) - len(said.lstrip())
+
+    def _before_token(self, text: str, place: int) -> int:
+        """A place in a text, moved to the beginning of the token that it is inside of."""
+        for token in self.rendered.template.added:
+            found = text.find(token, max(0, place - len(token) + 1), place + len(token) - 1)
+            if 0 <= found < place:
+                return found
+        return place
 
     def _in_whole(self, number: int, refusal: Refusal) -> tuple[str, int]:
         """For templates that refuse the beginning of a conversation: the answer as it is in the whole."""

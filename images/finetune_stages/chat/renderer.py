@@ -7,7 +7,7 @@ drops its reasoning): there the turn's own words lead to its end. Some refuse a 
 3.5 wants a question before the first answer): there the turn begins where the whole changes with the turn's words.
 
 Where that is not clear, or where the text lacks a part of the row (:mod:`.written`), TRL's version of the model's template, made for
-training, is taken for the row; where that lacks it too, the row is rejected.
+training, is taken for the row. Where that lacks it too, the row is rejected, or counted if only its reasoning is missing.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ class Rendered:
     Attributes:
         spans: the turns of it that are learned.
         template: the template that wrote it.
-        loses_reasoning: the row has reasoning and the template writes none of it.
+        lost: a part of the row that the template does not write although the row is good without it.
         unused: keys of the row and of its messages that have no effect.
     """
 
     text: str
     spans: list[Span]
     template: Template
-    loses_reasoning: bool = False
+    lost: str | None = None
     unused: frozenset[str] = frozenset()
 
 
@@ -88,6 +88,7 @@ class ChatRenderer:
     def __init__(self, tokenizer: Any, unmask: bool = False, arguments: Mapping[str, Any] | None = None) -> None:
         self._tokenizer, self._unmask, self._arguments = tokenizer, unmask, dict(arguments or {})
         self._special = dict(tokenizer.special_tokens_map)
+        self._added = tuple(tokenizer.get_added_vocab())
         self._templates: dict[str, Template] = {}
         self._coverage: dict[Template, Coverage] = {}
         self._own(None)
@@ -102,14 +103,27 @@ class ChatRenderer:
         conversation = self.complete(conversation)
         own = self._own(conversation.tools)
         try:
-            return self._rendered(conversation, own)
+            rendered = self._rendered(conversation, own)
         except RowRejected as error:
-            if not self._training or isinstance(error.__cause__, Refusal):
+            if isinstance(error.__cause__, Refusal):
                 raise
-            try:
-                return self._rendered(conversation, self._training)
-            except RowRejected:
-                raise error from None
+            found = self._rendered_for_training(conversation)
+            if not found:
+                raise
+            return found
+        if rendered.lost:
+            found = self._rendered_for_training(conversation)
+            return found if found and not found.lost else rendered
+        return rendered
+
+    def _rendered_for_training(self, conversation: Conversation) -> Rendered | None:
+        """The row as TRL's version of the model's template writes it, if there is one and it does."""
+        if not self._training:
+            return None
+        try:
+            return self._rendered(conversation, self._training)
+        except RowRejected:
+            return None
 
     def complete(self, conversation: Conversation) -> Conversation:
         """A conversation with the renderer's arguments for the template."""
@@ -142,7 +156,7 @@ class ChatRenderer:
         unused = conversation.unused | frozenset(coverage.unread(conversation))
         if conversation.not_honored(self._unmask):
             unused |= {"weight 1 of a message that is not the assistant's"}
-        return Rendered(text, spans, template, coverage.loses_reasoning(conversation, text), unused)
+        return Rendered(text, spans, template, coverage.lost_reasoning(conversation, text), unused)
 
     def _parts(self, conversation: Conversation, text: str, spans: list[Span]) -> list[str]:
         """For each message the part of the text that must have it."""
@@ -190,7 +204,7 @@ class ChatRenderer:
 
     def _template(self, source: str, **more: Any) -> Template:
         if source not in self._templates:
-            self._templates[source] = Template(source, self._special, **more)
+            self._templates[source] = Template(source, self._special, self._added, **more)
             self._templates[source].require_sound()
         return self._templates[source]
 

@@ -62,11 +62,13 @@ class Template:
     Attributes:
         source: its text.
         special: the tokenizer's special tokens, by the names that templates know them by.
+        added: texts of all tokens that the tokenizer takes whole, wherever they are.
         training: TRL's version of the model's template, made for training, instead of the model's own.
     """
 
     source: str
     special: Mapping[str, Any] = field(compare=False)
+    added: tuple[str, ...] = field(default=(), compare=False)
     training: bool = False
 
     @property
@@ -133,7 +135,7 @@ class Template:
         Most templates take an object as arguments. Some only take JSON text (DeepSeek-V3), or write an object as Python prints it,
         and some write a call only where the content is null (DeepSeek-R1), or write a null content as ``None``.
         """
-        return next(filter(self._writes, _CALL_FORMS), _CALL_FORMS[0])
+        return next(filter(self._writes, _CALL_FORMS), CallForm("", as_text=False))
 
     def _writes(self, form: CallForm) -> bool:
         call = {"id": "call00000", "type": "function", "function": {"name": _PROBE[0], "arguments": {_PROBE[1]: _PROBE[2]}}}

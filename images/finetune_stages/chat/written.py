@@ -23,6 +23,7 @@ from .structure import REASONING, Conversation, Message, texts
 from .template import Refusal, Template
 
 _MARK = "qzxmarkxzq"
+_THOUGHT = ("<think>", "</think>")
 
 Render = Callable[[Conversation], tuple[str, str]]
 """Renders a conversation with a template: the whole text, and the part of it that is learned (the whole text if that is not known)."""
@@ -63,22 +64,37 @@ class Coverage:
                 return f"a message {number + 1} (role {message['role']}) whose content the chat template does not write"
         return None
 
-    def loses_reasoning(self, conversation: Conversation, text: str) -> bool:
-        """Whether the conversation has reasoning and none of it is in the text."""
+    def lost_reasoning(self, conversation: Conversation, text: str) -> str | None:
+        """The kind of reasoning that the conversation has and of which none is in the text; ``None`` where some is, or there is none.
+
+        A template that writes only the reasoning of the last turn (Qwen 3) is asked that way later, too.
+        """
         thoughts = [
             (number, key) for number, message in enumerate(conversation.messages) for key in REASONING if message.get(key)
         ]
-        if not thoughts or any(conversation.messages[number][key].strip() in text for number, key in thoughts):
-            return False
+        if not thoughts:
+            return self._lost_thoughts(conversation, text)
+        if any(conversation.messages[number][key].strip() in text for number, key in thoughts):
+            return None
         if self._reasoning is None:
             answer = {"role": "assistant", "content": "Hi", REASONING[0]: _MARK}
             self._reasoning = _MARK in self._text([{"role": "user", "content": "Hello"}, answer])
-        if not self._reasoning:
-            return True
-        marked = [
-            {**message, **{key: _MARK for key in REASONING if message.get(key)}} for message in conversation.messages
-        ]  # fmt: skip
-        return _MARK not in self._text(marked, conversation)
+        if self._reasoning:
+            marked = [
+                {**message, **{key: _MARK for key in REASONING if message.get(key)}} for message in conversation.messages
+            ]  # fmt: skip
+            if _MARK in self._text(marked, conversation):
+                return None
+        return REASONING[0]
+
+    def _lost_thoughts(self, conversation: Conversation, text: str) -> str | None:
+        """The same for thoughts within a content: some templates cut them off (DeepSeek-R1 in every turn)."""
+        contents = [message.get("content") or "" for message in conversation.messages if message["role"] == "assistant"]
+        thoughts = [
+            content.partition(_THOUGHT[1])[0].rpartition(_THOUGHT[0])[2].strip() for content in contents if _THOUGHT[1] in content
+        ]
+        lost = bool(thoughts) and not any(thought in text for thought in thoughts)
+        return f"thoughts ({_THOUGHT[0]}) in a content" if lost else None
 
     def unread(self, conversation: Conversation) -> Iterable[str]:
         """Keys of messages that make no difference to the text."""

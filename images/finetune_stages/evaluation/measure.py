@@ -98,7 +98,7 @@ def measure(
     times = [time.monotonic()]
     context.report(Progress(percent=0, note="reading the tasks' data"), force=True)
     manager = TaskManager(include_defaults=False)
-    tasks = build_tasks([name for name in inputs.tasks if name not in rows], definitions, manager)
+    tasks = build_tasks([name for name in inputs.tasks if name not in rows], definitions, manager, inputs.limit)
     check_names(tasks, rows)
     warnings = check_examples(leaves(tasks)[0], inputs)
     times.append(time.monotonic())

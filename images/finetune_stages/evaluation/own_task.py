@@ -6,8 +6,9 @@ answer, a null is printed as ``None``, and its loader of JSON turns text that lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,13 +35,14 @@ class DataFile:
 
 
 class OwnTask(ConfigurableTask):  # type: ignore[misc]
-    """The task.
+    """The task. Of its documents the first ``limit`` are asked, or all.
 
     Raises:
         StageError: ``TaskInvalid``, naming the task, the file, the row and the field.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], limit: int | None = None) -> None:
+        self._limit = limit
         self.files: dict[str, list[DataFile]] = {}
         source = (config.get("metadata") or {}).get("config_source", "inline")
         self._subject = f"Task {config['task']}" + ("" if source == "inline" else f" ({source})")
@@ -92,9 +94,9 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
             problem = template_fault(self, field)
             if problem:
                 raise StageError(reasons.TASK_INVALID, f"{self._subject}: {problem}; correct it.")
-        self.check_documents(self.task_docs, self.config.test_split or self.config.validation_split)
+        self.check_documents(islice(self.task_docs, self._limit), self.config.test_split or self.config.validation_split)
 
-    def check_documents(self, documents: Sequence[Any], split: str | None) -> None:
+    def check_documents(self, documents: Iterable[Any], split: str | None) -> None:
         """Make sure that every document can be asked and scored.
 
         Raises:

@@ -26,10 +26,12 @@ TASK_DATA = Origin(
 )
 
 
-def build_tasks(names: Sequence[str], definitions: Sequence[Definition], manager: TaskManager) -> list[Any]:
+def build_tasks(
+    names: Sequence[str], definitions: Sequence[Definition], manager: TaskManager, limit: int | None = None
+) -> list[Any]:
     """Tasks and groups for ``names``, with their data read (from the workspace, the hub's cache or the hub).
 
-    ``manager`` is told the definitions, and no others.
+    ``manager`` is told the definitions, and no others. ``limit``: how many documents of each are asked; ``None`` for all.
 
     Raises:
         StageError: ``TaskInvalid``, ``TaskDataUnreachable``.
@@ -39,7 +41,7 @@ def build_tasks(names: Sequence[str], definitions: Sequence[Definition], manager
     built: list[Any] = []
     for name in dict.fromkeys(names):
         try:
-            with _own_tasks_checked(definitions):
+            with _own_tasks_checked(definitions, limit):
                 loaded = manager.load([name])
         except Exception as error:
             raise task_fault(error, f"Task {name}{_place(name, definitions)}") from error
@@ -80,7 +82,7 @@ def task_fault(error: Exception, subject: str) -> StageError:
 
 
 @contextmanager
-def _own_tasks_checked(definitions: Sequence[Definition]) -> Iterator[None]:
+def _own_tasks_checked(definitions: Sequence[Definition], limit: int | None) -> Iterator[None]:
     """Let lm-eval make an :class:`OwnTask` of every task that a user's file defines, alone or within a group."""
     builtin = builtin_tasks()
     own = {
@@ -92,7 +94,7 @@ def _own_tasks_checked(definitions: Sequence[Definition]) -> Iterator[None]:
         source = (config.get("metadata") or {}).get("config_source", "inline")
         inside, _, _ = str(config.get("task")).partition("::")  # how lm-eval names a task that a group defines on the spot
         is_own = inside in own if source == "inline" else not Path(source).is_relative_to(builtin)
-        return OwnTask(config=config) if is_own else ConfigurableTask(config=config)
+        return OwnTask(config, limit) if is_own else ConfigurableTask(config=config)
 
     before = _factory.ConfigurableTask
     _factory.ConfigurableTask = make

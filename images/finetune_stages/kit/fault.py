@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_contract.codec import DocumentError
+from finetune_contract.crash import crash_message
 from finetune_contract.reasons import Reason
 
 
@@ -38,7 +44,33 @@ def classify(error: BaseException) -> StageError:
         # torch's class by name: this module imports nothing that an image may lack.
         if type(link).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in str(link).lower():
             return StageError(reasons.GPU_OUT_OF_MEMORY, first_line(link))
-    return StageError(reasons.CRASHED, f"{type(error).__name__}: {first_line(error)}")
+    return StageError(reasons.CRASHED, crash_message(type(error).__name__, first_line(error), place_of(error)))
+
+
+def place_of(error: BaseException) -> str | None:
+    """Return file and line where an exception was raised: the innermost place of a program or a library, not of Python's own modules.
+
+    The file is named as it is imported (``datasets/arrow_writer.py:123``), so that no path of a machine shows.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    known = [frame for frame in frames if not frame.filename.startswith("<")]  # generated code has no file
+    outside = [frame for frame in known if not _is_pythons_own(frame.filename)]
+    return next((f"{_imported_as(frame.filename)}:{frame.lineno}" for frame in reversed(outside or known)), None)
+
+
+def _is_pythons_own(file: str) -> bool:
+    return file.startswith(_PYTHON) and not any(part in file for part in _PACKAGES)
+
+
+def _imported_as(file: str) -> str:
+    """The path of a file below the folder or archive that it is imported from."""
+    roots = [root for root in sys.path if root and file.startswith(root.rstrip(os.sep) + os.sep)]
+    found = os.path.relpath(file, max(roots, key=len)) if roots else Path(file).name
+    return re.sub(r"[\s()]", "_", found)
+
+
+_PYTHON = f"{Path(os.__file__).parent}{os.sep}"
+_PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 def first_line(error: BaseException, limit: int = 500) -> str:

@@ -46,24 +46,19 @@ class Seen:
 class Unused:
     """What rows contain that has no effect, over all rows that are rendered."""
 
-    reasoning: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
     keys: Counter[str] = field(default_factory=Counter)
 
     def add(self, rendered: Rendered) -> None:
         """Count one row."""
-        self.reasoning += rendered.loses_reasoning
+        self.lost.update([rendered.lost] if rendered.lost else [])
         self.keys.update(rendered.unused)
 
     def warnings(self) -> list[str]:
         """A sentence for each kind."""
-        said = []
-        if self.reasoning:
-            have = "row has" if self.reasoning == 1 else "rows have"
-            said.append(f"{self.reasoning:,} {have} reasoning_content, which the chat template does not render")
-        for key, count in self.keys.most_common():
-            have = "row has" if count == 1 else "rows have"
-            said.append(f"{count:,} {have} {key}, which has no effect")
-        return said
+        lost = [(count, f"{what}, which the chat template does not render") for what, count in self.lost.most_common()]
+        unread = [(count, f"{key}, which has no effect") for key, count in self.keys.most_common()]
+        return [f"{count:,} {'row has' if count == 1 else 'rows have'} {what}" for count, what in (*lost, *unread)]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ FROZEN_SECTIONS: dict[str, tuple[str, ...]] = {
 
 _STARTED = "has(oldSelf.status) && has(oldSelf.status.startedAt)"
 _ENDED = "has(oldSelf.status) && has(oldSelf.status.finishedAt)"
-_NEW_RERUN = "has(self.spec.rerun) && (!has(oldSelf.spec.rerun) || self.spec.rerun.id != oldSelf.spec.rerun.id)"
+_NEW_RERUN = "has(self.spec.rerun) && (!has(oldSelf.status.rerunId) || self.spec.rerun.id != oldSelf.status.rerunId)"
+"""A rerun that has not started: a rejected one can be corrected without another id."""
 
 
 def _same(path: str) -> str:

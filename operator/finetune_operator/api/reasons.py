@@ -61,6 +61,14 @@ CHILD_REFUSED = _reason(
     "ChildRefused", Cause.USER, "The API server refused an object that the run needs.",
     "Correct what its message names; a quota, a policy or a missing right.",
 )  # fmt: skip
+CHILD_SUSPENDED = _reason(
+    "ChildSuspended", Cause.USER, "Somebody suspended the Job or TrainJob of a stage, and the run is not suspended.",
+    "Set spec.suspend of that object to false, or let the queue that holds it admit it; to suspend a run, set spec.suspend of the run.",
+)  # fmt: skip
+API_UNAVAILABLE = _reason(
+    "ApiUnavailable", Cause.TRANSIENT, "The API server or an admission webhook does not answer the cluster's own controllers.",
+    "Wait: the controllers try again; if it lasts, check the service that the message names.",
+)  # fmt: skip
 RESULT_MISSING = _reason(
     "ResultMissing", Cause.LOST, "A stage ended with success but its pod, which carries the result, is gone.",
     "Find out what deletes finished pods in the namespace: the result of a stage is in its pod.",

@@ -89,7 +89,9 @@ LABEL_KEY = rf"^({_LABEL}(\.{_LABEL})*/)?{_NAME}$"
 LABEL_VALUE = rf"^({_NAME})?$"
 LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
 
-DURATION = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
+_DIGITS = {"h": 6, "m": 8, "s": 9, "ms": 12}
+"""Digits before the point, by unit: each part stays below 200 years, and a date that far away can be computed."""
+DURATION = f"^({'|'.join(f'[0-9]{{1,{digits}}}([.][0-9]{{1,9}})?{unit}' for unit, digits in _DIGITS.items())})+$"
 Duration = Annotated[str, Field(min_length=2, max_length=32, pattern=DURATION)]
 """A Go duration: ``90s``, ``2h30m``."""
 

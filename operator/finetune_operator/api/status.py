@@ -29,7 +29,7 @@ Phase = Literal[
 ]  # fmt: skip
 ConditionType = Literal[
     "Succeeded", "Finished", "Reconciling", "Stalled", "Suspended", "Queued", "WorkspaceReady", "DatasetReady", "ModelReady",
-    "Trained", "Evaluated", "GatePassed", "Approved", "Registered",
+    "Trained", "Evaluated", "GatePassed", "Approved", "Registered", "RerunRejected",
 ]  # fmt: skip
 
 
@@ -79,6 +79,11 @@ class StageStatus(Whole):
     reused: bool | None = Field(None, description="Nothing was computed: an earlier result for the same inputs was found.")
     failures: Annotated[dict[str, int], Field(max_length=16)] | None = Field(
         None, description="Failed attempts of this round, by cause."
+    )
+    crash: Annotated[str, Field(max_length=256)] | None = Field(
+        None,
+        description="Exception, file and line of the last crash of this round, and the inputs that it came with."
+        " The same crash again is not retried.",
     )
     reason: Word | None = Field(None, description="Why it is in this state, in one word.")
     message: Text | None = Field(None, description="Why, in a sentence.")

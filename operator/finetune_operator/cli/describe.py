@@ -14,6 +14,7 @@ from rich.text import Text
 
 from finetune_operator.api.kinds import EVENT
 from finetune_operator.core.conditions import short_duration
+from finetune_operator.core.rest import rejected_rerun
 from finetune_operator.core.run import Run
 from finetune_operator.core.times import moment
 from finetune_operator.loop.cluster import Object
@@ -91,6 +92,9 @@ def _head(run: Run, document: Object, place: Place) -> Table:
 
 
 def _parts(run: Run, events: list[Object], flags: str) -> Iterator[tuple[str, RenderableType]]:
+    rejected = rejected_rerun(run)
+    if rejected is not None:
+        yield "rerun", _stacked([Text(f"{rejected['reason']}: {rejected['message']}", style="yellow")])
     failure = run.status.get("failure")
     if failure:
         lines = [*failure_text(run, failure, flags)]

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from finetune_contract.reasons import Cause
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import FINETUNERUN
+from finetune_operator.core.rest import rejected_rerun
 from finetune_operator.core.run import Run
 from finetune_operator.loop.cluster import Change as WatchEvent
 from finetune_operator.loop.cluster import Cluster, Object
@@ -132,9 +133,12 @@ def held(document: Object) -> bool:
 def conclude(document: Object, output: str | None, flags: str = "") -> int:
     """Print a run that is no longer followed, and the exit code that its end stands for."""
     run = Run.parse(document)
+    rejected = rejected_rerun(run)
+    if rejected is not None:
+        print(f"{run.name}: {rejected['reason']}: {rejected['message']}", file=sys.stderr)
     if output is not None:
         print_object(document, output)
-    elif run.ended:
+    elif run.ended and rejected is None:
         print_end(console(), run, flags=flags)
     return exit_code(run) if run.ended else exitcodes.INTERRUPTED
 
@@ -143,7 +147,9 @@ _CODES = {Cause.USER: exitcodes.INVALID, Cause.OUT_OF_MEMORY: exitcodes.INVALID,
 
 
 def exit_code(run: Run) -> int:
-    """The exit code that a run's end stands for."""
+    """The exit code that a run's end stands for, or that of a rerun that is rejected."""
+    if rejected_rerun(run) is not None:
+        return exitcodes.INVALID
     failure = run.status.get("failure")
     if not failure:
         return exitcodes.REJECTED if (run.status.get("gate") or {}).get("passed") is False else exitcodes.OK

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from finetune_contract.codec import DocumentError
-from finetune_contract.reasons import Cause
+from finetune_contract.crash import crash_place
+from finetune_contract.reasons import CRASHED, Cause
 from finetune_contract.result import Result
 from finetune_contract.workspace import Attempt
 from finetune_operator.api import reasons
-from finetune_operator.api.finetunerun import KIND
 
 from . import naming
-from .decision import Create, Patch
+from .decision import Create
 from .diagnosis import Diagnosis, diagnose, read_result
 from .draft import Draft
 from .manifests import children
 from .manifests.trainjob import trainjob
-from .observation import ChildState, Object, child_ref, child_state, failure_message, look_seconds
-from .obstacles import NO_PODS_SECONDS, child_seconds, obstacle, refusal
+from .observation import ChildState, Object, child_ref, child_state, failure_message
+from .obstacles import refusal
 from .pod_report import PodReport
 from .release import controller_of, holds, release, remove
 from .remedies import Failed, hint
 from .run import StageRecord
-from .stages import PROGRAMS, STAGE, ProgramStage
+from .shared_objects import is_leftover
+from .stages import STAGE, ProgramStage
 from .stages.base import inputs_digest
+from .waiting import STARTING_SECONDS, wait
 
-STARTING_SECONDS = 2.5
-"""Between two looks at a child that has just been made: what keeps its pods from starting is told within seconds."""
-LONGEST_STARTING_SECONDS = 60.0
 LEFTOVER_SECONDS = 2.0
 """Between two looks at a child of an earlier run of the same name, which is about to be collected."""
-STOP_SECONDS = 120
-"""A suspended child whose pods still run after that time is deleted."""
 _LONGEST_PAUSE = 300.0
+_REPEATED = "; an earlier attempt crashed at the same place with the same inputs, so there is no further one"
 
 
 def step(draft: Draft, stage: ProgramStage) -> None:
@@ -107,7 +103,9 @@ def _follow(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
     elif state is ChildState.SUCCEEDED:
         _finish(draft, stage, record, pods)
     else:
-        _wait(draft, record, child, pods)
+        ending = wait(draft, record, child, pods)
+        if ending is not None:
+            fail_attempt(draft, stage, record, ending)
 
 
 def _follow_absent(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
@@ -129,10 +127,9 @@ def _follow_absent(draft: Draft, stage: ProgramStage, record: StageRecord) -> No
 
 def _is_ours(draft: Draft, stage: ProgramStage, record: StageRecord, child: Object) -> bool:
     """A child belongs to us by our uid; one of an earlier run of our name is about to be collected, any other is a stranger."""
-    owner = controller_of(child)
-    if owner.get("uid") == draft.run.uid:
+    if controller_of(child).get("uid") == draft.run.uid:
         return True
-    if owner.get("kind") == KIND and owner.get("name") == draft.run.name:
+    if is_leftover(draft.run, child):
         draft.record(record.but(reason=reasons.WAITING, message=f"{record.child_name} of an earlier run is being removed."))
         draft.look_again(LEFTOVER_SECONDS)
         return False
@@ -183,49 +180,20 @@ def _missing_proof(draft: Draft, stage: ProgramStage, record: StageRecord, resul
     return stage.prove(draft.run, result)
 
 
-def _wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodReport, ...]) -> None:
-    """It is under way: hold it or let it go on, and say what it waits for."""
-    held = bool(child.get("spec", {}).get("suspend"))
-    if held and pods and draft.suspended_for > STOP_SECONDS:
-        stage = PROGRAMS[record.name]
-        fail_attempt(draft, stage, record, Diagnosis(reasons.SHUT_DOWN, "Its pods did not stop when the run was suspended."))
-        return
-    if held != draft.suspended:
-        draft.effects.append(Patch(child_ref(record), {"spec": {"suspend": draft.suspended}}))
-    found = (
-        None
-        if draft.suspended
-        else obstacle(draft.view, record, child, pods, complaints=draft.observed.complaints, now=draft.now)
-    )
-    if found is not None:
-        draft.block(record, *found)
-        draft.look_again(draft.observed.settings.progress_seconds)
-    elif any(pod.phase == "Running" for pod in pods):
-        draft.record(record.but(reason=reasons.RUNNING, message=None))
-        draft.look_again(look_seconds(record, draft.time, draft.observed.settings))
-    elif held:
-        draft.record(record.but(reason=reasons.SUSPENDED, message=None))
-    else:
-        draft.record(record.but(reason=reasons.STARTING, message=None))
-        draft.look_again(_starting_pause(child, draft.now))
-
-
-def _starting_pause(child: Object, now: datetime) -> float:
-    """Seconds to the next look at a child that has not begun: as long as it has waited already, so that many do not ask a full cluster."""
-    age = child_seconds(child, now)
-    pause = min(LONGEST_STARTING_SECONDS, max(STARTING_SECONDS, age))
-    return pause if age >= NO_PODS_SECONDS else min(pause, max(STARTING_SECONDS, NO_PODS_SECONDS - age))
-
-
 def fail_attempt(draft: Draft, stage: ProgramStage, record: StageRecord, diagnosis: Diagnosis) -> None:
     """End an attempt: another one follows if the cause allows it, else the stage has failed."""
     failures = dict(record.failures)
     if diagnosis.cause is not Cause.INTERRUPTED:
         failures[diagnosis.cause.value] = failures.get(diagnosis.cause.value, 0) + 1
     count = failures.get(diagnosis.cause.value, 0)
-    record = record.but(failures=failures, reason=diagnosis.reason.name, message=diagnosis.message[:1024] or None)
+    crash = _crash(record, diagnosis)
+    repeated = crash is not None and crash == record.crash
+    message = f"{diagnosis.message}{_REPEATED if repeated else ''}"
+    record = record.but(
+        failures=failures, reason=diagnosis.reason.name, message=message[:1024] or None, crash=crash or record.crash
+    )
     removing = remove(draft, record)
-    if count <= _allowed(draft, diagnosis.cause):
+    if count <= _allowed(draft, diagnosis.cause) and not repeated:
         pause = _pause(draft, diagnosis.cause, count)
         draft.record(record.but(state="Retrying", retry_at=draft.later(pause)))
         draft.look_again(pause)
@@ -233,6 +201,12 @@ def fail_attempt(draft: Draft, stage: ProgramStage, record: StageRecord, diagnos
     draft.record(record.but(state="Failed", finished_at=draft.time, releasing=removing))
     if not stage.forgiven(draft.run):
         draft.fields["failure"] = _failure(draft, record, diagnosis)
+
+
+def _crash(record: StageRecord, diagnosis: Diagnosis) -> str | None:
+    """What a crash is compared by: exception, file and line, and the inputs; ``None`` for any other end."""
+    place = crash_place(diagnosis.message) if diagnosis.reason is CRASHED else None
+    return f"{place[:200]}, inputs {(record.inputs_digest or '')[:12]}" if place else None
 
 
 def _allowed(draft: Draft, cause: Cause) -> int:

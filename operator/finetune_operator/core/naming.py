@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 from finetune_contract.workspace import Attempt
 from finetune_operator.api.finetunerun import API_VERSION, GROUP, KIND
@@ -15,6 +17,10 @@ ATTEMPT_LABEL = f"{GROUP}/attempt"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "finetune-operator"
 INPUTS_ANNOTATION = f"{GROUP}/inputs-digest"
+CONTENT_ANNOTATION = f"{GROUP}/content-digest"
+"""SHA-256 of what a ConfigMap of ours holds, written when it is created."""
+HELD_ANNOTATION = f"{GROUP}/suspended-by"
+"""Present on a Job or TrainJob that the operator suspended: one that somebody else suspended is not resumed."""
 
 TRAINJOB_LIMIT = 33
 """JobSet appends to the name of a TrainJob, and a pod's host name has 63 characters."""
@@ -71,6 +77,11 @@ def owner_reference(run: Run) -> dict[str, object]:
     return {
         "apiVersion": API_VERSION, "kind": KIND, "name": run.name, "uid": run.uid, "controller": True, "blockOwnerDeletion": True,
     }  # fmt: skip
+
+
+def is_held(child: Mapping[str, Any]) -> bool:
+    """Whether the operator suspended the child."""
+    return HELD_ANNOTATION in (child["metadata"].get("annotations") or {})
 
 
 def _fit(run: str, suffix: str, limit: int) -> str:

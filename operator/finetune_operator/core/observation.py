@@ -14,7 +14,7 @@ from . import naming
 from .pod_report import PodReport
 from .run import Run, StageRecord
 from .settings import Settings
-from .times import duration, moment, seconds_between
+from .times import seconds_between
 
 Object = Mapping[str, Any]
 LOOKS = 20
@@ -40,11 +40,15 @@ class Refused:
 
 @dataclass(frozen=True)
 class Complaint:
-    """What a controller says of an object in an Event: its word, its sentence, and for how many seconds it has been saying so."""
+    """What a controller says of an object in an Event: its word and its sentence.
+
+    ``seconds`` have passed since it said so first, ``lasting`` of them until it said so last.
+    """
 
     reason: str
     message: str
     seconds: float = 0.0
+    lasting: float = 0.0
 
 
 class ChildState(Enum):
@@ -87,6 +91,7 @@ class Observed:
         pods: pods of the stages that have a child, by stage, ranks ascending.
         logs: ends of logs, by pod.
         complaints: what controllers say of the objects that keep a stage waiting, newest first.
+        contents: digest of what each ConfigMap among ``objects`` holds; of a training bundle, that of its files.
         invalid: what the API server says against the fields of a run's pods before it starts, by stage.
         refused: effects that the API refused since the decision before.
         leftovers: all children of the run, asked for when they are to be removed.
@@ -97,6 +102,7 @@ class Observed:
     pods: Mapping[str, tuple[PodReport, ...]] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
     complaints: Mapping[Ref, tuple[Complaint, ...]] = field(default_factory=dict)
+    contents: Mapping[Ref, str] = field(default_factory=dict)
     invalid: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     refused: Mapping[Ref, Refused] = field(default_factory=dict)
     leftovers: tuple[Ref, ...] = ()
@@ -126,12 +132,16 @@ def needs(run: Run, settings: Settings) -> tuple[Ref, ...]:
 
 
 def workspace_refs(run: Run) -> tuple[Ref, ...]:
-    """The claim and the two ConfigMaps that every stage mounts, and the account that it runs as where that is ours."""
+    """The claim that every stage mounts, and the shared objects."""
+    return Ref(CLAIM, naming.workspace_claim(run)), *shared_refs(run)
+
+
+def shared_refs(run: Run) -> tuple[Ref, ...]:
+    """The account that stages run as, where that is ours, the inputs that they read, and the training bundle."""
     entry = str((run.status.get("resolved") or {}).get("entryDigest", ""))
     ours = run.resolved.get("serviceAccountName") == naming.STAGE_ACCOUNT
     return (
         *((Ref(SERVICE_ACCOUNT, naming.STAGE_ACCOUNT),) if ours else ()),
-        Ref(CLAIM, naming.workspace_claim(run)),
         Ref(CONFIGMAP, naming.inputs_name(run.name, run.round)),
         Ref(CONFIGMAP, naming.entry_name(entry)),
     )
@@ -187,14 +197,6 @@ def look_seconds(record: StageRecord, now_stamp: str, settings: Settings) -> flo
     """
     active = 0.0 if settings.mode == "local" else seconds_between(record.started_at, now_stamp) or 0.0
     return max(settings.progress_seconds, active / LOOKS)
-
-
-def cleanup_due(run: Run, now_stamp: str) -> bool:
-    """Whether the finished children have been kept long enough."""
-    if not run.ended or run.status.get("cleanedAt") or not run.started:
-        return False
-    kept = duration(run.mutable("cleanup")["ttlAfterFinished"])
-    return moment(now_stamp) >= moment(str(run.status["finishedAt"])) + kept
 
 
 REMOVABLE = (JOB, TRAINJOB, CONFIGMAP)

@@ -17,7 +17,7 @@ from finetune_operator.api.kinds import CLAIM, POD
 
 from . import naming
 from .naming import TRAINJOB_CONTAINER as NODE
-from .observation import ChildState, Complaint, Object, Ref, Refused, child_ref, child_state
+from .observation import ChildState, Complaint, Object, Ref, Refused, child_ref, child_state, shared_refs
 from .pod_report import PodReport
 from .run import Run, StageRecord
 from .times import moment
@@ -49,6 +49,15 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (re.compile(r"TrainingRuntime\S* \"[^\"]*\" not found|TrainingRuntime must be created"), reasons.RUNTIME_NOT_FOUND),
     (re.compile(r"unknown field \"spec\.(podTemplateOverrides|runtimePatches)"), reasons.TRAINER_CHANGED),
     (re.compile(r"cannot \w+ resource \""), reasons.FORBIDDEN),
+    (
+        re.compile(
+            r"connection (refused|reset)|broken pipe|\bEOF\b|i/o timeout|TLS handshake|deadline exceeded|timed out|no route to host"
+            r"|failed calling webhook|no endpoints available|etcdserver|leader changed|Internal error occurred|too many requests"
+            r"|server is currently unable|object has been modified|^Unauthorized",
+            re.IGNORECASE,
+        ),
+        reasons.API_UNAVAILABLE,
+    ),
 )
 _UNSCHEDULABLE: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (re.compile(r"persistentvolumeclaim \"[^\"]*\" not found"), reasons.CLAIM_NOT_FOUND),
@@ -74,6 +83,8 @@ _CLAIM: tuple[tuple[re.Pattern[str], Reason], ...] = (
         reasons.NO_SHARED_VOLUMES,
     ),
 )
+_OUTAGE_SECONDS = 30.0
+"""A fault of the API server that a controller reports for that long is more than a restart."""
 _UNBOUND = re.compile(r"unbound immediate PersistentVolumeClaim", re.IGNORECASE)
 _NO_FAULT = frozenset({"WaitForFirstConsumer", "WaitForPodScheduled", "Provisioning", "ProvisioningSucceeded"})
 _PROMISES = frozenset({"ExternalProvisioning"})
@@ -89,11 +100,13 @@ def unexplained(
         if child is None or child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):
             continue
         reports = pods.get(record.name, ())
-        if len(reports) < _expected(run, record) and child_seconds(child, now) >= PATIENCE_SECONDS:
+        if len(reports) < expected_pods(run, record) and child_seconds(child, now) >= PATIENCE_SECONDS:
             found.append(child_ref(record))
         if any(_wants_claim(pod) for pod in reports):
             found.append(Ref(CLAIM, naming.workspace_claim(run)))
-        found += [Ref(POD, pod.name) for pod in reports if _wants_mounts(pod) and _age(pod.created_at, now) >= _MOUNT_SECONDS]
+        found += [
+            Ref(POD, pod.name) for pod in reports if wants_mounts(pod) and seconds_since(pod.created_at, now) >= _MOUNT_SECONDS
+        ]
     return tuple(dict.fromkeys(found))
 
 
@@ -112,7 +125,7 @@ def obstacle(
 
 def _without_pods(run: Run, record: StageRecord, child: Object, pods: Sequence[PodReport], now: datetime) -> Obstacle | None:
     """Return the obstacle of a child whose pods never appear. One that is held, by the user or by a queue, has none to make."""
-    expected = _expected(run, record)
+    expected = expected_pods(run, record)
     held = child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend")
     if held or len(pods) >= expected or child_seconds(child, now) < NO_PODS_SECONDS:
         return None
@@ -128,7 +141,7 @@ def child_seconds(child: Object, now: datetime) -> float:
     since = [str(child["metadata"].get("creationTimestamp") or "")]
     conditions = (child.get("status") or {}).get("conditions") or ()
     since += [str(one.get("lastTransitionTime") or "") for one in conditions if one["type"] == "Suspended"]
-    return _age(max(since), now)
+    return seconds_since(max(since), now)
 
 
 def _obstacles(
@@ -136,14 +149,26 @@ def _obstacles(
 ) -> Iterator[Obstacle]:
     for pod in pods:
         yield from ((reason, pod.waiting_message or pod.waiting) for words, reason in _WAITING if pod.waiting in words)
-        if pod.unschedulable and not _UNBOUND.search(pod.unschedulable) and _age(pod.created_at, now) >= PATIENCE_SECONDS:
+        if (
+            pod.unschedulable
+            and not _UNBOUND.search(pod.unschedulable)
+            and seconds_since(pod.created_at, now) >= PATIENCE_SECONDS
+        ):
             yield _match(_UNSCHEDULABLE, pod.unschedulable, reasons.UNSCHEDULABLE)
-        for complaint in complaints.get(Ref(POD, pod.name), ()):
+        for complaint in _foreign(run, complaints.get(Ref(POD, pod.name), ())):
             yield _match(_MOUNT, complaint.message, reasons.START_FAILED)
         if _wants_claim(pod):
             yield from _of_claim(complaints.get(Ref(CLAIM, naming.workspace_claim(run)), ()))
-    for complaint in complaints.get(child_ref(record), ()):
-        yield _match(_REFUSALS, complaint.message, reasons.CHILD_REFUSED)
+    for complaint in _foreign(run, complaints.get(child_ref(record), ())):
+        found = _match(_REFUSALS, complaint.message, reasons.CHILD_REFUSED)
+        if found[0] is not reasons.API_UNAVAILABLE or complaint.lasting >= _OUTAGE_SECONDS:
+            yield found
+
+
+def _foreign(run: Run, complaints: Iterable[Complaint]) -> Iterator[Complaint]:
+    """Those that are not about an object that the operator creates again by itself (``core/shared_objects.py``)."""
+    ours = tuple(f'"{ref.name}" not found' for ref in shared_refs(run))
+    yield from (complaint for complaint in complaints if not any(words in complaint.message for words in ours))
 
 
 def _of_claim(complaints: Iterable[Complaint]) -> Iterator[Obstacle]:
@@ -163,7 +188,8 @@ def _match(table: tuple[tuple[re.Pattern[str], Reason], ...], message: str, defa
     return next((reason for pattern, reason in table if pattern.search(message)), default), message
 
 
-def _expected(run: Run, record: StageRecord) -> int:
+def expected_pods(run: Run, record: StageRecord) -> int:
+    """How many pods the child of an attempt has."""
     return int(run.resolved["training"]["workers"]) if record.child_kind == "TrainJob" else 1
 
 
@@ -172,9 +198,11 @@ def _wants_claim(pod: PodReport) -> bool:
     return pod.phase == "Pending" and not pod.placed and (not pod.unschedulable or bool(_UNBOUND.search(pod.unschedulable)))
 
 
-def _wants_mounts(pod: PodReport) -> bool:
+def wants_mounts(pod: PodReport) -> bool:
+    """Whether it has a node, and may wait there for a volume."""
     return pod.phase == "Pending" and pod.placed and pod.waiting in ("", "ContainerCreating", "PodInitializing")
 
 
-def _age(created_at: str | None, now: datetime) -> float:
+def seconds_since(created_at: str | None, now: datetime) -> float:
+    """The age of an object, 0 where its creation is not known."""
     return (now - moment(created_at)).total_seconds() if created_at else 0.0

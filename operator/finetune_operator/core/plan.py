@@ -20,25 +20,24 @@ from typing import Any
 
 from finetune_contract import CONTRACT_VERSION
 from finetune_operator.api import reasons
-from finetune_operator.api.kinds import CLAIM, CONFIGMAP, SERVICE_ACCOUNT
 
 from . import attempt, naming, preflight
 from .admission import admit
 from .conditions import conditions, phase, summary
-from .decision import Create, Decision, Delete
+from .decision import Create, Decision, Delete, Event
 from .draft import Draft
 from .events import events
-from .manifests import children
-from .observation import Observed, Ref, cleanup_due, workspace_refs
-from .obstacles import refusal
+from .observation import Observed
 from .paths import Json
+from .preparation import prepare_workspace
 from .progress import watch_progress
 from .resolve import Refusal, resolve
+from .rest import cleanup_in, observed_status, pending_rerun, reject_rerun
 from .run import Run, StageRecord
 from .settings import Settings
 from .stages import GATE, ORDER, PROGRAMS, RERUN_FROM, STAGE, STAGES, WORKSPACE
 from .stages.dataset import DatasetStage
-from .times import duration, moment, seconds_between, stamp
+from .times import seconds_between, stamp
 from .trim import size_of, trim
 
 
@@ -58,12 +57,14 @@ def leave_deleted(run: Run, _observed: Observed, _now: datetime) -> Decision | N
 
 def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
     """A new ``rerun.id`` on a run that has ended opens the next round."""
-    rerun = run.spec.get("rerun")
-    if not rerun or not run.ended or not run.started or rerun["id"] == run.status.get("rerunId"):
+    rerun = pending_rerun(run)
+    if rerun is None:
         return None
     resolved = _resolve(run, observed)
     if isinstance(resolved, Refusal):
-        return _refuse(run, observed, now, resolved, rerun_id=rerun["id"])
+        message = f"rerun {rerun['id']}: it is not started and the run keeps its results: {resolved.message}"
+        rejected = Event("Warning", resolved.reason.name, message[:1024])
+        return Decision(reject_rerun(run, resolved.reason.name, message, now), events=(rejected,))
     again = RERUN_FROM[rerun["from"]]
     number = run.round + 1
     draft = Draft(_with_status(run, {**_kept(run.status, again), "resolved": resolved, "round": number}), observed, now)
@@ -102,23 +103,15 @@ def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:
     if not run.started:
         changed = run.generation != run.status.get("observedGeneration")
         return None if changed else Decision(dict(run.status))
-    status = _seen(run)
-    if status.get("cleanedAt"):
+    status = observed_status(run)
+    left = cleanup_in(run, now)
+    if left is None:
         return Decision(status)
-    if not cleanup_due(run, stamp(now)):
-        kept = duration(run.mutable("cleanup")["ttlAfterFinished"])
-        left = (moment(status["finishedAt"]) + kept - now).total_seconds()
+    if left > 0:
         return Decision(status, again_in=max(1.0, left))
     if observed.leftovers:
         return Decision(status, tuple(Delete(ref) for ref in observed.leftovers), again_in=5.0)
     return Decision({**status, "cleanedAt": stamp(now)})
-
-
-def _seen(run: Run) -> Json:
-    """The status of a run that has ended, under its present generation: an edit of what stays mutable is seen, and changes nothing."""
-    found = {**run.status, "observedGeneration": run.generation}
-    found["conditions"] = [{**one, "observedGeneration": run.generation} for one in run.status.get("conditions") or ()]
-    return found
 
 
 def start(run: Run, observed: Observed, now: datetime) -> Decision | None:
@@ -211,18 +204,16 @@ def _begin(draft: Draft, rerun_id: str | None) -> None:
     _advance(draft)
 
 
-def _refuse(run: Run, observed: Observed, now: datetime, refusal: Refusal, rerun_id: str | None = None) -> Decision:
+def _refuse(run: Run, observed: Observed, now: datetime, refusal: Refusal) -> Decision:
     """End the run before it starts. An edit of ``spec`` is looked at again."""
-    draft = Draft(run if run.started else _with_status(run, {}), observed, now)
+    draft = Draft(_with_status(run, {}), observed, now)
     failure = {"reason": refusal.reason.name, "message": refusal.message[:1024], "hint": refusal.reason.remedy}
     draft.fields.update({"failure": failure, "finishedAt": draft.time})
-    if rerun_id is not None:
-        draft.fields["rerunId"] = rerun_id
     return _decide(draft)
 
 
 def _advance(draft: Draft) -> None:
-    _prepare_workspace(draft)
+    prepare_workspace(draft)
     for name in STAGE:
         if name == GATE:
             admit(draft)
@@ -259,86 +250,6 @@ def _usage(draft: Draft) -> Json:
         "gpuSeconds": trained * training["gpusPerWorker"] * training["workers"],
         "wallSeconds": seconds_between(started, draft.time) or 0.0,
     }
-
-
-def _prepare_workspace(draft: Draft) -> None:
-    """Make the claim and the ConfigMaps, and go on once they exist. A claim need not be bound: its first pod binds it."""
-    record = draft.records[WORKSPACE]
-    if record.ended:
-        _confirm_claim(draft, record)
-        return
-    if draft.suspended:
-        if record.state == "Running":
-            draft.record(record.but(reason=reasons.SUSPENDED, message=None))
-        return
-    _renew_entry(draft)
-    objects, refs = draft.observed.objects, workspace_refs(draft.view)
-    missing = [ref for ref in refs if ref not in objects]
-    if record.state == "Running" and not missing:
-        _check_claim(draft, record)
-        return
-    record = record.but(state="Running", round=draft.run.round, attempt=1, started_at=record.started_at or draft.time)
-    if record.reason in reasons.CONTROL_REASONS:  # it stands until everything is there
-        draft.block(record, reasons.CONTROL_REASONS[record.reason], record.message or "")
-    else:
-        draft.record(record.but(reason=reasons.RUNNING, message=None))
-    for ref in missing:
-        _make(draft, record, ref)
-
-
-def _check_claim(draft: Draft, record: StageRecord) -> None:
-    """Go on with a claim that is bound, or that may become so with its first pod; not with one that has lost its volume."""
-    ref = Ref(CLAIM, naming.workspace_claim(draft.view))
-    claim = draft.observed.objects[ref]
-    bound = (claim.get("status") or {}).get("phase")
-    leaving = bool(claim["metadata"].get("deletionTimestamp"))
-    if bound == "Lost" or leaving:
-        message = f"The claim {ref.name} {'is being deleted' if leaving else 'has lost its volume'}."
-        draft.block(record, reasons.CLAIM_LOST, message)
-        draft.look_again(draft.observed.settings.progress_seconds)
-        return
-    record = record.but(state="Succeeded", finished_at=draft.time, reason=reasons.SUCCEEDED, message=None)
-    if bound != "Bound":
-        record = record.but(reason=reasons.CLAIM_NOT_BOUND, message=f"The claim {ref.name} is not bound yet.")
-    draft.record(record)
-
-
-def _confirm_claim(draft: Draft, record: StageRecord) -> None:
-    """A pod whose container has started has the claim mounted, so the claim is bound: no read is needed to know it."""
-    pods = (pod for report in draft.observed.pods.values() for pod in report)
-    if record.reason == reasons.CLAIM_NOT_BOUND and any(pod.phase == "Running" or pod.termination is not None for pod in pods):
-        draft.record(record.but(reason=reasons.SUCCEEDED, message=None))
-
-
-def _renew_entry(draft: Draft) -> None:
-    """Take this release's training program where the one that the run was resolved with is gone with the release before."""
-    resolved, digest = draft.get("resolved"), draft.observed.settings.entry_digest
-    if (
-        Ref(CONFIGMAP, naming.entry_name(resolved["entryDigest"])) not in draft.observed.objects
-        and resolved["entryDigest"] != digest
-    ):
-        draft.fields["resolved"] = {**resolved, "entryDigest": digest}
-
-
-def _make(draft: Draft, record: StageRecord, ref: Ref) -> None:
-    run, settings = draft.view, draft.observed.settings
-    refused = draft.observed.refused.get(ref)
-    if refused is not None:
-        draft.block(record, refusal(refused)[0], refused.message)
-    if ref.kind == CLAIM and run.resolved["storage"].get("claimName"):
-        if record.started_at != draft.time:
-            message = f"The claim {ref.name}, which storage.claimName names, does not exist."
-            draft.block(record, reasons.CLAIM_NOT_FOUND, message)
-        draft.look_again(settings.progress_seconds)
-    elif ref.kind == SERVICE_ACCOUNT:
-        draft.effects.append(Create(children.stage_account(run.namespace), ref))
-    elif ref.kind == CLAIM:
-        draft.effects.append(Create(children.claim(run), ref))
-    elif ref.name == naming.entry_name(settings.entry_digest):
-        draft.effects.append(Create(children.entry_configmap(run.namespace, settings.entry_digest, settings.entry_archive), ref))
-    else:
-        inputs = {stage.name: stage.inputs(run) for stage in PROGRAMS.values() if not stage.skipped(run)}
-        draft.effects.append(Create(children.inputs_configmap(run, inputs), ref))
 
 
 def _decide(draft: Draft) -> Decision:

@@ -19,6 +19,7 @@ from . import naming
 from .manifests import children
 from .paths import Json, leaves
 from .resolve import Refusal, resolve
+from .rest import pending_rerun
 from .run import Run, StageRecord
 from .settings import Settings
 from .stages import PROGRAMS, ProgramStage
@@ -64,8 +65,7 @@ def due(run: Run) -> bool:
     if run.deleting or (run.spec.get("suspend") and not run.ended):
         return False
     if run.started:
-        rerun = run.spec.get("rerun") or {}
-        return run.ended and rerun.get("id") not in (None, run.status.get("rerunId"))
+        return pending_rerun(run) is not None
     return not run.ended or run.generation != run.status.get("observedGeneration")
 
 

@@ -118,7 +118,7 @@ def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | Non
         for path in ("dataset.uri", "dataset.evalUri", "model.uri") if settings.mode == "cluster" else ():
             uri = lookup(values, path)
             if isinstance(uri, str) and is_local_path(uri):
-                others = "hf://" if path == "model.uri" else "hf:// or https://"
+                others = "a hub id or hf://" if path == "model.uri" else "a hub id, hf:// or https://"
                 message = f"{where}{path}: {uri} is a path of one machine; use {others}."
                 return Refusal(reasons.LOCAL_PATH_IN_CLUSTER, message)
         for variable in lookup(values, "training.env") or ():

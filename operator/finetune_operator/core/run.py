@@ -34,6 +34,7 @@ class StageRecord:
     output_digest: str | None = None
     reused: bool = False
     failures: Mapping[str, int] = field(default_factory=dict)
+    crash: str | None = None
     reason: str | None = None
     message: str | None = None
     releasing: bool = False
@@ -58,7 +59,7 @@ class StageRecord:
             child_kind=child.get("kind", ""), child_name=child.get("name", ""), child_uid=child.get("uid", ""),
             started_at=data.get("startedAt"), finished_at=data.get("finishedAt"), retry_at=data.get("retryAt"),
             inputs_digest=data.get("inputsDigest"), output_digest=data.get("outputDigest"), reused=data.get("reused", False),
-            failures=data.get("failures") or {}, reason=data.get("reason"), message=data.get("message"),
+            failures=data.get("failures") or {}, crash=data.get("crash"), reason=data.get("reason"), message=data.get("message"),
             releasing=child.get("releasing", False),
         )  # fmt: skip
 
@@ -72,7 +73,7 @@ class StageRecord:
             "startedAt": self.started_at, "finishedAt": self.finished_at, "retryAt": self.retry_at,
             "child": {key: value for key, value in child.items() if value} if self.child_name else None,
             "inputsDigest": self.inputs_digest, "outputDigest": self.output_digest, "reused": self.reused or None,
-            "failures": dict(self.failures) or None, "reason": self.reason, "message": self.message,
+            "failures": dict(self.failures) or None, "crash": self.crash, "reason": self.reason, "message": self.message,
         }  # fmt: skip
         return {key: value for key, value in entry.items() if value is not None}
 

@@ -6,6 +6,8 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+LONGEST = timedelta(days=400_000)
+"""What a longer duration counts as, more than a thousand years: a date that far away can still be computed."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -20,14 +22,15 @@ def moment(text: str) -> datetime:
 
 
 def duration(text: str) -> timedelta:
-    """A Go duration: ``1h30m``, ``90s``, ``250ms``.
+    """Return a Go duration (``1h30m``, ``90s``, ``250ms``), at most :data:`LONGEST`.
 
     Raises:
         ValueError: the text is none.
     """
     if not text or _PART.sub("", text):
         raise ValueError(f"{text!r} is no duration such as 90s, 15m or 2h30m")
-    return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text)))
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    return timedelta(seconds=min(seconds, LONGEST.total_seconds()))
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from pythonjsonlogger.json import JsonFormatter
 
 from finetune_operator.loop.errors import ApiError
 
 from .configuration import BadConfiguration, Configuration
 from .credentials import NoCredentials, load_credentials
+from .json_log import TotalJsonFormatter
 from .lease import LeaseLost
 from .process import Wiring, operate
 
@@ -47,11 +47,7 @@ def run(
 
 def _log_as_json(*, verbose: bool) -> None:
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(
-        JsonFormatter(
-            "{levelname}{name}{message}", style="{", timestamp="time", rename_fields={"levelname": "level", "name": "logger"}
-        )
-    )
+    handler.setFormatter(TotalJsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for library in ("kopf", "aiohttp", "asyncio"):
         logging.getLogger(library).setLevel(logging.DEBUG if verbose else logging.WARNING)

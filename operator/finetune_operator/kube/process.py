@@ -119,6 +119,7 @@ class _Operator:
             places.settings,
             configuration.namespaces,
             witness=Witness(self.metrics),
+            on_error=lambda source: self.metrics.errors.labels(source).inc(),
             resync_seconds=configuration.resync_seconds,
         )
         self.health.leads = True
@@ -180,6 +181,9 @@ class _Operator:
                 found = await self._phases()
             except ApiError as error:
                 log.warning("counting runs: %s", error)
+            except Exception:
+                log.exception("counting runs ended with an exception")
+                self.metrics.errors.labels("task").inc()
             else:
                 self.health.heard()
                 self.metrics.runs.clear()

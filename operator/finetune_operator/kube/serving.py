@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import get_args
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from finetune_operator.loop.controller import ErrorSource
 
 STALE_SECONDS = 600.0
 """Without one good list in that time the operator is taken for deaf, and started anew."""
@@ -45,6 +48,14 @@ class Metrics:
         self.transitions = Counter(
             "finetune_transitions", "What happened to runs, by reason.", ["reason"], registry=self.registry
         )
+        self.errors = Counter(
+            "finetune_errors",
+            "Exceptions in the operator that nobody foresaw, by where they came.",
+            ["source"],
+            registry=self.registry,
+        )
+        for source in get_args(ErrorSource):
+            self.errors.labels(source)  # an alert sees an increase only of what was there before
         self.leader = Gauge("finetune_leader", "1 in the replica that works.", registry=self.registry)
         self.depth = Gauge("finetune_queue_depth", "Runs that wait to be looked at.", registry=self.registry)
         self.runs = Gauge("finetune_runs", "Runs by phase, as of the last look at all.", ["phase"], registry=self.registry)

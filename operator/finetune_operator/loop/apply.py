@@ -24,7 +24,7 @@ class Applied:
 
     Attributes:
         document: the run, as it was read or as its status was written.
-        made: the objects that this very call has made.
+        made: the objects that this very call has created, as the API has stored them.
         refused: the effects that the API refuses for good, for the next decision to tell the user.
     """
 
@@ -55,8 +55,9 @@ async def apply(cluster: Cluster, document: Object, decision: Decision, tell: Te
     try:
         for effect in decision.effects:
             try:
-                if await _carry_out(cluster, run.namespace, effect) and isinstance(effect, Create):
-                    made.append(effect.manifest)
+                item = await _carry_out(cluster, run.namespace, effect)
+                if item is not None:
+                    made.append(item)
             except (Invalid, Forbidden) as error:
                 refused[effect.ref] = Refused(error.message, isinstance(error, Forbidden))
     finally:
@@ -65,19 +66,19 @@ async def apply(cluster: Cluster, document: Object, decision: Decision, tell: Te
     return Applied(document, tuple(made), refused)
 
 
-async def _carry_out(cluster: Cluster, namespace: str, effect: Effect) -> bool:
-    """Whether it was this call that has done it."""
+async def _carry_out(cluster: Cluster, namespace: str, effect: Effect) -> Object | None:
+    """The object that this very call has created, if it has."""
     try:
         if isinstance(effect, Create):
-            await cluster.create(effect.manifest)
-        elif isinstance(effect, Delete):
+            return await cluster.create(effect.manifest)
+        if isinstance(effect, Delete):
             await cluster.delete(effect.ref.kind, namespace, effect.ref.name, uid=effect.uid)
         else:
             await cluster.patch(effect.ref.kind, namespace, effect.ref.name, effect.patch)
     except (AlreadyExists, NotFound, Conflict):
         # Somebody was faster, or the object is another one by now: the next pass looks at what is there.
-        return False
-    return True
+        return None
+    return None
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

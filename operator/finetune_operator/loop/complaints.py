@@ -95,7 +95,8 @@ async def _sources(cluster: Cluster, namespace: str, ref: Ref, item: Object) -> 
 
 def _complaint(event: Mapping[str, Any], now: datetime) -> Complaint:
     first = event.get("firstTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
-    return Complaint(event.get("reason") or "", event.get("message") or "", (now - moment(first)).total_seconds())
+    seconds, lasting = (now - moment(first)).total_seconds(), (_last(event) - moment(first)).total_seconds()
+    return Complaint(event.get("reason") or "", event.get("message") or "", seconds, lasting)
 
 
 def _last(event: Mapping[str, Any]) -> datetime:

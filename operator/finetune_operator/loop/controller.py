@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Literal
 
-from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind
+from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, JOB, POD, TRAINJOB, Kind
 from finetune_operator.core import naming
 from finetune_operator.core.decision import Create, Decision, Event
-from finetune_operator.core.observation import Observed, active_stages
+from finetune_operator.core.observation import active_stages
 from finetune_operator.core.plan import hold_without_right, plan
+from finetune_operator.core.rest import rest_seconds
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.times import stamp
@@ -22,6 +25,7 @@ from finetune_operator.core.times import stamp
 from .apply import Applied, apply
 from .cluster import Cluster, Object
 from .complaints import Complaints
+from .contents import ConfigMapContents
 from .errors import ApiError, Conflict, Forbidden, NotFound, Transient
 from .news import Key, News, Told
 from .observe import Known, observe
@@ -35,6 +39,9 @@ SettingsSource = Callable[[str], Awaitable[Settings]]
 Witness = Callable[[Run, Decision, float], None]
 """Is told of each pass that was carried out: the run as it was, what was decided, and the seconds that it took."""
 
+ErrorSource = Literal["watch", "reconcile", "task"]
+"""Where an exception came that nobody foresaw: in handling an event, in a pass, or in another part of the loop."""
+
 log = logging.getLogger(__name__)
 
 CHILD_KINDS = (JOB, TRAINJOB, POD)
@@ -44,9 +51,9 @@ RUNS_PAGE = 100
 """Runs in a page of a list of them all: with their statuses they are large, and a page is read without a pause."""
 _PAUSE_SECONDS = 10.0
 RESYNC_SECONDS = 300.0
-"""Every run that has not ended is looked at at least that often: lost events cost that much time, and nothing else."""
-
-_NOTHING = Observed(Settings("cluster", "", {}, ""))
+"""Every run that is not at rest is looked at at least that often: lost events cost that much time, and nothing else."""
+_RESTART_SECONDS = 1.0
+"""Until a part of the loop that ended with an exception is begun again."""
 
 
 class Controller:
@@ -60,6 +67,7 @@ class Controller:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         witness: Witness | None = None,
         *,
+        on_error: Callable[[ErrorSource], None] | None = None,
         resync_seconds: float = RESYNC_SECONDS,
     ) -> None:
         self._cluster = cluster
@@ -67,9 +75,11 @@ class Controller:
         self._namespaces = tuple(namespaces)
         self._clock = clock
         self._witness = witness
+        self._on_error = on_error
         self._resync_seconds = resync_seconds
         self._news = News()
         self._complaints = Complaints()
+        self._contents = ConfigMapContents()
         self._recorder = EventRecorder(cluster)
         self.queue: KeyedQueue[Key] = KeyedQueue()
 
@@ -89,7 +99,7 @@ class Controller:
         self.queue.covered(key)
         try:
             settings = await self._settings(key[0])
-            known = Known(partial(self._news.attempt, key), self._complaints, self._news.looks(key))
+            known = Known(partial(self._news.attempt, key), self._complaints, self._contents, self._news.looks(key))
             observed = await observe(self._cluster, run, settings, now, known)
         except Forbidden as error:
             await self._apply(document, hold_without_right(run, error.message, now), now)
@@ -117,9 +127,13 @@ class Controller:
         for child in children:
             self._news.making(key, child)
         applied = await self._apply(document, decision, now)
+        made = {(item["kind"], item["metadata"]["name"]) for item in applied.made}
         for child in children:
-            if child not in applied.made:
+            if (child["kind"], child["metadata"]["name"]) not in made:
                 self._news.not_made(key, child)
+        for item in applied.made:
+            if item["kind"] == CONFIGMAP.name:
+                self._contents.remember(item)
         return applied
 
     async def _apply(self, document: Object, decision: Decision, now: datetime) -> Applied:
@@ -155,7 +169,8 @@ class Controller:
                 log.warning("%s/%s: %s", *key, error)
             except Exception:
                 failed = True
-                log.exception("%s/%s: a fault of the operator", *key)
+                log.exception("%s/%s: the pass ended with an exception", *key)
+                self._count_error("reconcile")
             finally:
                 self.queue.done(key, failed=failed)
 
@@ -166,12 +181,21 @@ class Controller:
                 self.hear(kind, change.object, change.type)
 
     def hear(self, kind: Kind, item: Object, told: Told) -> None:
-        """Have the run looked at that an object is, or belongs to by its label, if what a watch tells of it is new."""
-        metadata = item["metadata"]
-        name = metadata["name"] if kind == FINETUNERUN else (metadata.get("labels") or {}).get(naming.RUN_LABEL)
-        if not name:
+        """Have the run looked at that an object is, or belongs to by its label, if what a watch tells of it is new.
+
+        It never raises: whoever watches could do nothing about it, and would drop the event. The run is looked at all the same.
+        """
+        try:
+            self._hear(kind, item, told)
+        except Exception:
+            log.exception("the event of a %s could not be handled", kind)
+            self._count_error("watch")
+            self._enqueue_later(kind, item)
+
+    def _hear(self, kind: Kind, item: Object, told: Told) -> None:
+        key = _key(kind, item)
+        if key is None:
             return
-        key = (metadata.get("namespace", "default"), name)
         if kind != FINETUNERUN:
             seconds = self._news.of_child(key, kind, item, told, busy=self.queue.busy(key))
             if seconds is not None:
@@ -180,43 +204,45 @@ class Controller:
         if told == "DELETED":
             self._news.forget(key)
             return
-        wakes = not self._rests(key, item)
-        if wakes and told is None:  # after a break of the watch nobody knows what was missed
+        seconds = rest_seconds(Run.parse(item), self._clock())
+        if seconds > 0:
+            self._news.settle(key)
+            if seconds < math.inf:
+                self.queue.add_after(key, seconds)
+        elif told is None:  # after a break of the watch nobody knows what was missed
             self._news.forget(key)
-        elif wakes:
-            wakes = self._news.of_run(key, metadata["resourceVersion"], busy=self.queue.busy(key))
-        if wakes:
+            self.queue.add(key)
+        elif self._news.of_run(key, item["metadata"]["resourceVersion"], busy=self.queue.busy(key)):
             self.queue.add(key)
 
-    def _rests(self, key: Key, document: Object) -> bool:
-        """Whether a run has ended and leaves nothing to do before its time: as ``plan`` says without looking at the cluster."""
-        run = Run.parse(document)
-        if not run.ended:
-            return False
-        decision = plan(run, _NOTHING, self._clock())
-        if decision.effects or decision.status != run.status:
-            return False
-        self._news.settle(key)
-        if decision.again_in is not None:
-            self.queue.add_after(key, decision.again_in)
-        return True
+    def _enqueue_later(self, kind: Kind, item: Object) -> None:
+        """Have the run of an event that could not be handled read anew, later each time that this happens."""
+        try:
+            key = _key(kind, item)
+        except (KeyError, TypeError, AttributeError):  # it names no run at all
+            return
+        if key is not None:
+            self._news.forget(key)
+            self.queue.add_rate_limited(key)
+
+    def _count_error(self, source: ErrorSource) -> None:
+        if self._on_error is not None:
+            self._on_error(source)
 
     def enqueue(self, kind: Kind, item: Object) -> None:
         """Have the run looked at that an object is, or belongs to by its label, whatever is known of it."""
-        metadata = item["metadata"]
-        name = metadata["name"] if kind == FINETUNERUN else (metadata.get("labels") or {}).get(naming.RUN_LABEL)
-        if name:
-            key = (metadata.get("namespace", "default"), name)
+        key = _key(kind, item)
+        if key is not None:
             self._news.forget(key)
             self.queue.add(key)
 
     async def resync(self) -> None:
-        """Look at every run now and then, for ever."""
+        """Look at every run that is not at rest now and then, for ever."""
         while True:
             await asyncio.sleep(self._resync_seconds)
             try:
                 async for document in runs(self._cluster, self._namespaces):
-                    if not Run.parse(document).ended:
+                    if rest_seconds(Run.parse(document), self._clock()) == 0:
                         self.enqueue(FINETUNERUN, document)
             except ApiError as error:
                 log.warning("resync: %s", error)
@@ -243,19 +269,38 @@ class Controller:
         ours = {naming.MANAGED_BY_LABEL: naming.MANAGED_BY}
         where = (self._namespaces or (None,)) if watching else ()
         watches = [
-            self.feed(kind, namespace, ours if kind in CHILD_KINDS else None)
+            partial(self.feed, kind, namespace, ours if kind in CHILD_KINDS else None)
             for namespace in where
             for kind in (FINETUNERUN, *CHILD_KINDS)
         ]
-        jobs = (*watches, self.resync(), self.write_missing_events(), *(self.work() for _ in range(workers)))
-        tasks = [asyncio.create_task(job) for job in jobs]
-        writers = [asyncio.create_task(self._recorder.write()) for _ in range(WRITERS)]
+        jobs: tuple[Callable[[], Awaitable[None]], ...] = (
+            *watches, self.resync, self.write_missing_events, *(self.work for _ in range(workers)),
+        )  # fmt: skip
+        tasks = [asyncio.create_task(self._forever(job)) for job in jobs]
+        writers = [asyncio.create_task(self._forever(self._recorder.write)) for _ in range(WRITERS)]
         try:
             yield
         finally:
             await _end(tasks)
             await self._recorder.flush()
             await _end(writers)
+
+    async def _forever(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Do a part of the loop, and begin it again if it ends with an exception that nobody foresaw."""
+        while True:
+            try:
+                return await job()
+            except Exception:
+                log.exception("a part of the loop ended with an exception and is begun again")
+                self._count_error("task")
+            await asyncio.sleep(_RESTART_SECONDS)
+
+
+def _key(kind: Kind, item: Object) -> Key | None:
+    """The run that an object is, or belongs to by its label."""
+    metadata = item["metadata"]
+    name = metadata["name"] if kind == FINETUNERUN else (metadata.get("labels") or {}).get(naming.RUN_LABEL)
+    return (metadata.get("namespace", "default"), name) if name else None
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

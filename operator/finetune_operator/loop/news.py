@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from finetune_operator.api.kinds import POD, Kind
-from finetune_operator.core.attempt import STARTING_SECONDS
 from finetune_operator.core.naming import ATTEMPT_LABEL, STAGE_LABEL
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.run import StageRecord
+from finetune_operator.core.waiting import STARTING_SECONDS
 
 from .cluster import Object
 

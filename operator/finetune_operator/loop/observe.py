@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_operator.api.kinds import CONFIGMAP, POD
-from finetune_operator.core import naming
-from finetune_operator.core.observation import REMOVABLE, Observed, Ref, active_stages, child_ref, cleanup_due, logs_wanted, needs
+from finetune_operator.core import naming, shared_objects
+from finetune_operator.core.observation import REMOVABLE, Observed, Ref, active_stages, child_ref, logs_wanted, needs
 from finetune_operator.core.obstacles import unexplained
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.preflight import Causes, Preflight, preflights, problems
+from finetune_operator.core.rest import cleanup_in
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.times import stamp
 
 from .cluster import Cluster, Object
 from .complaints import Complaints
+from .contents import ConfigMapContents
 from .errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, Transient
 from .news import ToldAttempt
 
@@ -36,11 +38,13 @@ class Known:
     Attributes:
         attempt: a stage's attempt, where the watches have told all of it.
         complaints: asks for Events, within bounds.
+        contents: digests of the ConfigMaps that were read.
         looks: when the log of each pod was last asked for; the next look notes it there.
     """
 
     attempt: Callable[[StageRecord], ToldAttempt | None]
     complaints: Complaints
+    contents: ConfigMapContents
     looks: dict[str, str]
 
 
@@ -54,32 +58,46 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime,
     objects = {child_ref(run.stages[name]): attempt.child for name, attempt in told.items()}
     asked = [ref for ref in needs(run, settings) if ref not in objects]
     unknown = [record for record in active_stages(run) if record.name not in told]
+    contents: dict[Ref, str] = {}
     found, reports = await asyncio.gather(
-        asyncio.gather(*(_get(cluster, run.namespace, ref) for ref in asked)),
+        _read(cluster, run.namespace, asked, known.contents, contents),
         asyncio.gather(*(_pods(cluster, run, record) for record in unknown)),
     )
-    objects |= {ref: item for ref, item in zip(asked, found, strict=True) if item is not None}
+    objects |= found
     pods = {name: attempt.pods for name, attempt in told.items()}
     pods |= {record.name: report for record, report in zip(unknown, reports, strict=True)}
     wanted = logs_wanted(run, pods, known.looks, stamp(now), settings)
     known.looks.update(dict.fromkeys(wanted, stamp(now)))
+    wanted_objects = [ref for ref in shared_objects.wanted(run, objects, pods, now) if ref not in objects]
+    objects |= await _read(cluster, run.namespace, wanted_objects, known.contents, contents)
     return Observed(
         settings=settings,
         objects=objects,
+        contents=contents,
         invalid=await _invalid(cluster, preflights(run, settings)),
         complaints=await known.complaints(cluster, run.namespace, unexplained(run, objects, pods, now), now),
         pods={name: report for name, report in pods.items() if report},
         logs=await _logs(cluster, run, {pod.name: stage for stage in pods for pod in pods[stage] if pod.name in wanted}),
-        leftovers=await _leftovers(cluster, run) if cleanup_due(run, stamp(now)) else (),
+        leftovers=await _leftovers(cluster, run) if cleanup_in(run, now) == 0 else (),
     )
 
 
-async def _get(cluster: Cluster, namespace: str, ref: Ref) -> Object | None:
-    read = cluster.get_metadata if ref.kind == CONFIGMAP else cluster.get  # one holds the training program
-    try:
-        return await read(ref.kind, namespace, ref.name)
-    except NotFound:
-        return None
+async def _read(
+    cluster: Cluster, namespace: str, refs: Sequence[Ref], known: ConfigMapContents, contents: dict[Ref, str]
+) -> dict[Ref, Object]:
+    """Those of ``refs`` that exist; what ConfigMaps hold goes into ``contents``."""
+
+    async def get(ref: Ref) -> Object | None:
+        try:
+            if ref.kind != CONFIGMAP:
+                return await cluster.get(ref.kind, namespace, ref.name)
+            item, contents[ref] = await known.read(cluster, namespace, ref.name)
+        except NotFound:
+            return None
+        return item
+
+    found = await asyncio.gather(*map(get, refs))
+    return {ref: item for ref, item in zip(refs, found, strict=True) if item is not None}
 
 
 async def _pods(cluster: Cluster, run: Run, record: StageRecord) -> Pods:

@@ -74,15 +74,20 @@ class KeyedQueue(Generic[K]):
         """Take back what was added while ``key`` is worked on: the work begins to read only now."""
         self._again.discard(key)
 
+    def add_rate_limited(self, key: K) -> float:
+        """Have ``key`` looked at after a pause that grows with each failure until :meth:`done` ends one well; the pause in seconds."""
+        count = self._failures.get(key, 0)
+        self._failures[key] = count + 1
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(count, 16)) * random.uniform(1.0, 1.5)  # noqa: S311 - jitter
+        self.add_after(key, pause)
+        return pause
+
     def done(self, key: K, *, failed: bool = False) -> float | None:
         """End the work on ``key``; after a failure it comes again by itself, in the seconds that are returned."""
         self._working.discard(key)
         pause = None
         if failed:
-            count = self._failures.get(key, 0)
-            self._failures[key] = count + 1
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(count, 16)) * random.uniform(1.0, 1.5)  # noqa: S311 - jitter
-            self.add_after(key, pause)
+            pause = self.add_rate_limited(key)
         else:
             self._failures.pop(key, None)
         if key in self._again:

@@ -36,6 +36,9 @@ class Tokenizer(SimpleNamespace):
     def get_chat_template(self, _name: None, _tools: Any) -> str:
         return str(self.chat_template)
 
+    def get_added_vocab(self) -> dict[str, int]:
+        return {"<|end|>": 1, "<|call|>": 2}
+
 
 def chat(*turns: str) -> list[dict[str, Any]]:
     """Messages from texts such as ``user: hello``."""
@@ -115,6 +118,21 @@ def test_a_turn_that_calls_a_tool_is_scored_as_the_template_writes_it(name: str,
     found = scored((TEMPLATES / f"{name}.jinja").read_text(), messages, tools=[TOOL])
     assert [answer for _, each in found for answer in each] == [expected, "seven"]
     assert all('"description": "d"' in text for text, _ in found)
+
+
+def test_the_token_that_ends_a_call_is_not_scored_by_half() -> None:
+    template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content or '' }}{% if m.tool_calls %}{{ m.tool_calls[0].function | tojson }}<|call|>"
+        "{% else %}<|end|>{% endif %}{% endfor %}"
+    )
+    ((_, answers),) = scored(template, [*chat("user: a?"), CALL])
+    assert answers == ['{"name": "f", "arguments": {"a": "x"}}']
+
+
+def test_thoughts_that_the_template_cuts_off_are_not_scored() -> None:
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content.split('</think>')[-1] }}{% endfor %}{% if add_generation_prompt %}<assistant><think>\n{% endif %}"
+    ((_, answers),) = scored(template, chat("user: a?", "assistant: <think>hm</think>\n\nyes"))
+    assert answers == ["yes"]
 
 
 def test_words_beside_a_call_are_scored_with_it() -> None:

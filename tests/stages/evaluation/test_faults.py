@@ -15,7 +15,7 @@ from finetune_contract.workspace import Attempt
 from finetune_stages.kit import Context, StageError
 from finetune_stages.sources.task_files import TaskFiles
 
-from .conftest import chat_rows, write_tasks
+from .conftest import write_tasks
 
 
 @pytest.fixture
@@ -122,6 +122,7 @@ def test_a_full_gpu_names_the_batch_size(tiny_model: Path, tmp_path: Path, monke
 
     monkeypatch.setattr(Scorer, "_model_call", overflow)  # no machine runs out of memory on demand
     context = Context(StageDocument(2, "evaluation", RunInfo("demo", "team-a", "0" * 16), {}), tmp_path, Attempt(1, 1), "0" * 64)
+    row = {"row": 1, "line": 1, "passages": [{"text": "question answer", "answers": [[9, 15]]}]}
     with pytest.raises(StageError, match=r"batches of 8: lower evaluation.batchSize \(CUDA out of memory") as raised:
-        measure(context, EvaluationInputs("final", batch_size=8), tiny_model, {"holdout": chat_rows(2)}, [])
+        measure(context, EvaluationInputs("final", batch_size=8), tiny_model, {"holdout": [row]}, [])
     assert raised.value.reason.name == "OutOfMemoryGPU"

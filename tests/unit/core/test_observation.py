@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.core.observation import ChildState, child_state, cleanup_due, failure_message, log_wanted, logs_wanted
+from finetune_operator.core.observation import ChildState, child_state, failure_message, log_wanted, logs_wanted
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.run import Run, StageRecord
-from world import NOW, SETTINGS, World
+from world import SETTINGS, World
 
 STAMP = "2026-11-21T12:00:00Z"
 
@@ -137,14 +137,3 @@ def test_whose_logs_are_wanted(told: str | None, looks: dict[str, str], phases: 
         for name, phase in zip(("dataset", "model"), phases, strict=True)
     }
     assert logs_wanted(Run.parse(run), pods, looks, STAMP, place) == wanted
-
-
-def test_nothing_is_cleaned_up_twice_or_of_a_run_that_never_started() -> None:
-    world = World.new({"dataset": {"uri": "d"}, "cleanup": {"ttlAfterFinished": "0s"}, "evaluation": {"tasks": []}})
-    assert not cleanup_due(Run.parse(world.run), STAMP)
-    world.settle()
-    run = Run.parse({**world.run, "status": {key: value for key, value in world.run["status"].items() if key != "cleanedAt"}})
-    assert cleanup_due(run, STAMP)
-    assert not cleanup_due(Run.parse({**world.run, "status": {**run.status, "cleanedAt": STAMP}}), STAMP)
-    assert not cleanup_due(Run.parse({**world.run, "status": {"finishedAt": STAMP}}), STAMP)
-    assert NOW.tzinfo is not None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, POD
 from finetune_operator.core.observation import Complaint, Ref, Refused
 from finetune_operator.core.obstacles import refusal, unexplained
@@ -81,6 +82,37 @@ def test_what_the_job_controller_says(sentence: str, reason: str) -> None:
     assert condition(decision.status, "DatasetReady") == ("Unknown", reason)
     assert [event.reason for event in decision.events] == [reason]
     assert "failure" not in decision.status
+
+
+OUTAGES = (
+    'Error creating: Post "https://10.0.0.1:443/api/v1/namespaces/t/pods": dial tcp 10.0.0.1:443: connect: connection refused',
+    'Internal error occurred: failed calling webhook "v.example.com": Post "https://v.t.svc:443/": context deadline exceeded',
+    'Internal error occurred: failed calling webhook "v.example.com": no endpoints available for service "v"',
+    "etcdserver: leader changed",
+    "the server is currently unable to handle the request",
+    'Operation cannot be fulfilled on jobsets "x": the object has been modified; please apply your changes to the latest version',
+    "http2: client connection lost: unexpected EOF",
+)
+
+
+@pytest.mark.parametrize("sentence", OUTAGES)
+def test_a_restart_of_the_api_server_is_no_refusal(sentence: str) -> None:
+    world = world_at("dataset")
+    complaints = {child(world, "dataset"): (Complaint("FailedCreate", sentence, seconds=20, lasting=20),)}
+    assert told(world, pods={}, complaints=complaints)[0] == "False"
+    complaints = {child(world, "dataset"): (Complaint("FailedCreate", sentence, seconds=600, lasting=0),)}
+    assert told(world, pods={}, complaints=complaints)[0] == "False", "said once, long ago"
+    complaints = {child(world, "dataset"): (Complaint("FailedCreate", sentence, seconds=40, lasting=31),)}
+    assert told(world, pods={}, complaints=complaints) == ("True", "ApiUnavailable")
+    assert refusal(Refused(sentence)) == (reasons.API_UNAVAILABLE, True)
+    denial = f'admission webhook "w" denied the request: {sentence}'
+    assert refusal(Refused(denial)) == (reasons.API_UNAVAILABLE, True)
+
+
+def test_what_is_refused_behind_a_restart_is_told() -> None:
+    world = world_at("dataset")
+    heard = (Complaint("FailedCreate", OUTAGES[0]), Complaint("FailedCreate", next(iter(CONTROLLERS))))
+    assert told(world, pods={}, complaints={child(world, "dataset"): heard}) == ("True", "QuotaExceeded")
 
 
 @pytest.mark.parametrize(("said", "reason"), VOLUMES.items())
@@ -213,7 +245,7 @@ def test_a_rank_that_does_not_appear_is_counted() -> None:
     ids=["just made", "held", "queued", "just let go on"],
 )  # fmt: skip
 def test_a_child_that_has_no_pods_to_have_is_not_blamed(seconds: float, changes: dict[str, Any]) -> None:
-    assert condition(without_pods(world_at("dataset"), "dataset", (), seconds, **changes).status, "Stalled")[0] == "False"
+    assert condition(without_pods(world_at("dataset"), "dataset", (), seconds, **changes).status, "Stalled")[1] != "NoPods"
 
 
 def test_a_child_without_pods_is_looked_at_when_its_time_is_over() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -30,12 +31,18 @@ def test_a_run_that_is_made_suspended_does_not_start() -> None:
     assert run_of(world).status["phase"] == "Succeeded"
 
 
+def suspension(ref: Ref, *, suspend: bool) -> Patch:
+    """The operator suspends a child, or resumes what it suspended itself."""
+    annotations = {"finetunerun.io/suspended-by": "finetune-operator" if suspend else None}
+    return Patch(ref, {"metadata": {"annotations": annotations}, "spec": {"suspend": suspend}})
+
+
 def test_a_suspended_run_holds_its_child_and_goes_on_with_the_same() -> None:
     world = world_at("training")
     ref = child(world, "training")
     edit(world, suspend=True)
     decision = go(world)
-    assert next(effect for effect in decision.effects if isinstance(effect, Patch)) == Patch(ref, {"spec": {"suspend": True}})
+    assert next(effect for effect in decision.effects if isinstance(effect, Patch)) == suspension(ref, suspend=True)
     assert condition(decision.status, "Suspended") == ("True", "Suspended")
     assert condition(decision.status, "Reconciling") == ("True", "Suspending")
     for _ in range(3):
@@ -43,7 +50,7 @@ def test_a_suspended_run_holds_its_child_and_goes_on_with_the_same() -> None:
     assert stage(world, "training").reason == "Suspended"
     assert condition(run_of(world).status, "Reconciling") == ("False", "Suspended")
     edit(world, suspend=False)
-    assert Patch(ref, {"spec": {"suspend": False}}) in go(world).effects
+    assert suspension(ref, suspend=False) in go(world).effects
     world.settle()
     assert stage(world, "training").attempt == 1
     assert run_of(world).status["phase"] == "Succeeded"
@@ -114,14 +121,56 @@ def test_a_rerun_of_a_failed_run_forgets_the_failure() -> None:
     assert "failure" not in run_of(world).status
 
 
-def test_a_rerun_that_cannot_be_resolved_is_refused_and_the_run_stays_ended() -> None:
+@pytest.mark.parametrize("reason", ["Succeeded", "Failed"])
+def test_a_rerun_that_cannot_be_resolved_is_rejected_and_the_run_keeps_its_end(reason: str) -> None:
+    world = World.new() if reason == "Succeeded" else world_at("dataset")
+    if reason == "Failed":
+        go(world, **failing(world, "dataset", Termination(65, "Error", fault("DatasetEmpty"))))
+    world.settle()
+    before = run_of(world).status
+    assert before["phase"] == reason
+    edit(world, rerun={"id": "2", "from": "dataset"}, publish={"uri": "s3://b/x"})
+    decision = go(world)
+    assert not decision.effects
+    assert without_conditions(decision.status) == without_conditions(before)
+    assert decision.status["conditions"][:-1] == [{**one, "observedGeneration": 2} for one in before["conditions"]]
+    rejected = decision.status["conditions"][-1]
+    assert (rejected["type"], rejected["status"], rejected["reason"]) == ("RerunRejected", "True", "Unsupported")
+    assert rejected["message"] == (
+        "rerun 2: it is not started and the run keeps its results: spec.publish: this release does not act on any value yet; remove it."
+    )
+    assert [(event.type, event.reason, event.message) for event in decision.events] == [
+        ("Warning", "Unsupported", rejected["message"])
+    ]
+    again = decide(world)
+    assert (again.status, again.events) == (decision.status, ())
+
+
+def without_conditions(status: Any) -> dict[str, Any]:
+    return {key: value for key, value in status.items() if key not in ("conditions", "observedGeneration")}
+
+
+def test_the_next_edit_clears_a_rejection_and_a_corrected_rerun_starts_under_its_id() -> None:
     world = World.new()
     world.settle()
     edit(world, rerun={"id": "2", "from": "dataset"}, publish={"uri": "s3://b/x"})
-    decision = go(world)
-    assert decision.status["failure"]["reason"] == "Unsupported"
-    assert decision.status["finishedAt"]
-    assert decide(world).status == decision.status
+    go(world)
+    edit(world, rerun={"id": "2", "from": "model"})
+    since = stamp(NOW + timedelta(minutes=5))
+    rejected = go(world, NOW + timedelta(minutes=5)).status["conditions"][-1]
+    assert rejected["observedGeneration"] == 3
+    assert rejected["lastTransitionTime"] == stamp(NOW) != since
+    world.run["spec"].pop("publish")
+    edit(world)
+    assert go(world).status["round"] == 2
+    world.settle()
+    assert run_of(world).status["phase"] == "Succeeded"
+    assert "RerunRejected" not in {one["type"] for one in run_of(world).status["conditions"]}
+    edit(world, rerun={"id": "3", "from": "dataset"}, publish={"uri": "s3://b/x"})
+    go(world)
+    edit(world, rerun={"id": "2", "from": "model"})
+    assert "RerunRejected" not in {one["type"] for one in go(world).status["conditions"]}
+    assert run_of(world).round == 2
 
 
 # -- refusal, upgrade, clean-up ----------------------------------------------------------------------------------------
@@ -190,12 +239,35 @@ def test_an_intent_that_is_held_is_not_carried_out() -> None:
     assert Ref(JOB, "demo-dataset-1-1") not in [effect.ref for effect in go(world).effects]
 
 
-def test_a_child_that_is_held_before_the_run_says_so_is_left_alone() -> None:
+@pytest.mark.parametrize("name", ["dataset", "training"])
+def test_a_child_that_somebody_suspended_is_told_and_not_resumed(name: str) -> None:
+    """It may be a queue's suspension: to resume it would go round the queue."""
+    world = world_at(name)
+    ref = child(world, name)
+    world.objects[ref] = {**world.objects[ref], "spec": {**world.objects[ref]["spec"], "suspend": True}}
+    for pods in ({name: (PodReport("p", phase="Running"),)}, {}):
+        decision = go(world, pods=pods)
+        assert not decision.effects
+        assert condition(decision.status, "Stalled") == ("True", "ChildSuspended")
+    stalled = next(one for one in decision.status["conditions"] if one["type"] == "Stalled")
+    assert stalled["message"].startswith(f"{ref.kind.name} {ref.name}: spec.suspend is true, and this operator did not set it.")
+    assert decide(world, pods=pods).status == decision.status
+    world.objects[ref] = {**world.objects[ref], "spec": {**world.objects[ref]["spec"], "suspend": False}}
+    world.settle()
+    assert run_of(world).status["phase"] == "Succeeded"
+    assert stage(world, name).attempt == 1
+
+
+def test_a_run_that_is_suspended_and_resumed_resumes_what_somebody_else_suspended_too() -> None:
+    """It is the run that is asked for last; a queue suspends it again."""
     world = world_at("training")
     ref = child(world, "training")
     world.objects[ref] = {**world.objects[ref], "spec": {**world.objects[ref]["spec"], "suspend": True}}
-    decision = decide(world, pods={"training": (PodReport("p", phase="Running"),)})
-    assert Patch(ref, {"spec": {"suspend": False}}) in decision.effects
+    edit(world, suspend=True)
+    assert suspension(ref, suspend=True) in go(world).effects
+    assert not go(world).effects
+    edit(world, suspend=False)
+    assert suspension(ref, suspend=False) in go(world).effects
 
 
 def test_nothing_is_read_of_a_run_that_has_ended() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_contract import CONTRACT_VERSION
-from finetune_contract.codec import encode
+from finetune_contract.codec import digest, encode
 from finetune_contract.documents import RunInfo, StageDocument
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, SERVICE_ACCOUNT, Kind
 from finetune_operator.core import naming
@@ -77,11 +77,20 @@ def inputs_configmap(run: Run, inputs: Mapping[str, Any]) -> Json:
         )
         for stage, value in inputs.items()
     }
+    content = {"immutable": True, "data": data}
     metadata = {
         "name": naming.inputs_name(run.name, run.round), "namespace": run.namespace, "labels": naming.labels(run, "inputs"),
-        "ownerReferences": [naming.owner_reference(run)],
+        "annotations": {naming.CONTENT_ANNOTATION: content_digest(content)}, "ownerReferences": [naming.owner_reference(run)],
     }  # fmt: skip
-    return {**_typed(CONFIGMAP), "metadata": metadata, "immutable": True, "data": data}
+    return {**_typed(CONFIGMAP), "metadata": metadata, **content}
+
+
+def content_digest(configmap: Mapping[str, Any]) -> str:
+    """SHA-256 of what a ConfigMap holds, and of whether that can change."""
+    found: str = digest(
+        {"immutable": configmap.get("immutable"), **{key: configmap.get(key) or {} for key in ("data", "binaryData")}}
+    )
+    return found
 
 
 def entry_configmap(namespace: str, digest: str, archive: str) -> Json:

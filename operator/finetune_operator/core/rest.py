@@ -1,0 +1,77 @@
+"""Ended runs: what an edit changes in their status, and how long no pass can change anything about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from .paths import Json
+from .run import Run
+from .times import duration, moment, stamp
+
+RERUN_REJECTED = "RerunRejected"
+"""Condition of an ended run whose ``spec.rerun`` cannot start. It is absent otherwise."""
+
+
+def pending_rerun(run: Run) -> Mapping[str, Any] | None:
+    """``spec.rerun`` of an ended run, if it is neither done nor rejected as it is written now."""
+    rerun: Mapping[str, Any] | None = run.spec.get("rerun")
+    if not rerun or not run.ended or not run.started or rerun["id"] == run.status.get("rerunId"):
+        return None
+    return None if rejected_rerun(run) else rerun
+
+
+def rejected_rerun(run: Run) -> Mapping[str, Any] | None:
+    """The condition that says why ``spec.rerun``, as it is written now, is rejected; ``None`` where it is not."""
+    for condition in run.status.get("conditions") or ():
+        if condition["type"] == RERUN_REJECTED and condition.get("observedGeneration") == run.generation:
+            found: Mapping[str, Any] = condition
+            return found
+    return None
+
+
+def reject_rerun(run: Run, reason: str, message: str, now: datetime) -> Json:
+    """The status of an ended run whose rerun is rejected: only the condition is added."""
+    before = next((one for one in run.status.get("conditions") or () if one["type"] == RERUN_REJECTED), None)
+    status = observed_status(run)
+    status["conditions"].append({
+        "type": RERUN_REJECTED, "status": "True", "reason": reason, "message": message[:1024],
+        "lastTransitionTime": before["lastTransitionTime"] if before else stamp(now), "observedGeneration": run.generation,
+    })  # fmt: skip
+    return status
+
+
+def observed_status(run: Run) -> Json:
+    """The status of an ended run under its present generation. An edit changes nothing else, and clears an earlier rejection."""
+    kept = (
+        condition
+        for condition in run.status.get("conditions") or ()
+        if condition["type"] != RERUN_REJECTED or condition.get("observedGeneration") == run.generation
+    )
+    return {
+        **run.status, "observedGeneration": run.generation,
+        "conditions": [{**condition, "observedGeneration": run.generation} for condition in kept],
+    }  # fmt: skip
+
+
+def cleanup_in(run: Run, now: datetime) -> float | None:
+    """Seconds until the finished children of an ended run are due for removal, 0 if they are; ``None`` if there is nothing to remove."""
+    if not run.ended or not run.started or run.status.get("cleanedAt"):
+        return None
+    kept = duration(run.mutable("cleanup")["ttlAfterFinished"])
+    return max(0.0, (moment(run.status["finishedAt"]) + kept - now).total_seconds())
+
+
+def rest_seconds(run: Run, now: datetime) -> float:
+    """Seconds for which no pass can change anything about the run: 0 while it is under way, infinite until its next edit.
+
+    It reads the run alone, so that it needs neither the cluster nor the settings.
+    """
+    if run.deleting:
+        return math.inf
+    if not run.ended or pending_rerun(run) or run.status != observed_status(run):
+        return 0.0
+    left = cleanup_in(run, now)
+    return math.inf if left is None else left

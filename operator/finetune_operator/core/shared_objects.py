@@ -1,0 +1,105 @@
+"""The objects that the pods of a run share: the stages' ServiceAccount, the run's inputs ConfigMap, the training bundle.
+
+They are created at the start of a round and created again if somebody deletes them. One that is not ours is never used: the run
+waits with ``NameConflict`` until it is gone. A running pod has what it needs, so they are looked at only while pods do not start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from finetune_operator.api.finetunerun import KIND
+from finetune_operator.api.kinds import CONFIGMAP, SERVICE_ACCOUNT
+
+from . import naming
+from .decision import Create
+from .draft import Draft
+from .manifests import children
+from .observation import ChildState, Object, Observed, Ref, child_ref, child_state, shared_refs
+from .obstacles import PATIENCE_SECONDS, child_seconds, expected_pods, seconds_since, wants_mounts
+from .pod_report import PodReport
+from .release import controller_of
+from .run import Run, StageRecord
+from .settings import Settings
+from .stages import PROGRAMS
+
+
+def wanted(run: Run, objects: Mapping[Ref, Object], pods: Mapping[str, tuple[PodReport, ...]], now: datetime) -> tuple[Ref, ...]:
+    """The shared objects that pods of the run may lack: the account where pods are missing, the ConfigMaps where one does not start."""
+    found: list[Ref] = []
+    for record in run.stages.values():
+        child = objects.get(child_ref(record)) if record.child_name and record.state == "Running" else None
+        if child is not None:
+            found += wanted_by(run, record, child, pods.get(record.name, ()), now)
+    return tuple(dict.fromkeys(found))
+
+
+def wanted_by(run: Run, record: StageRecord, child: Object, pods: tuple[PodReport, ...], now: datetime) -> Iterator[Ref]:
+    """Those that the pods of one attempt may lack."""
+    refs = [ref for ref in shared_refs(run) if record.child_kind == "TrainJob" or ref != _bundle(run)]
+    if naming.is_held(child):
+        yield from () if run.spec.get("suspend") else refs  # perhaps for an object that was not ours
+        return
+    if child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):
+        return
+    missing = len(pods) < expected_pods(run, record)
+    mounting = any(wants_mounts(pod) and seconds_since(pod.created_at, now) >= PATIENCE_SECONDS for pod in pods)
+    if missing and child_seconds(child, now) >= PATIENCE_SECONDS:
+        yield from (ref for ref in refs if ref.kind == SERVICE_ACCOUNT)
+    if mounting:
+        yield from (ref for ref in refs if ref.kind == CONFIGMAP)
+
+
+def _bundle(run: Run) -> Ref:
+    return Ref(CONFIGMAP, naming.entry_name(str((run.status.get("resolved") or {}).get("entryDigest", ""))))
+
+
+def is_leftover(run: Run, item: Object) -> bool:
+    """Whether an object belongs to an earlier run of the same name, with which it is about to be collected."""
+    owner = controller_of(item)
+    return owner.get("kind") == KIND and owner.get("name") == run.name and owner.get("uid") != run.uid
+
+
+def conflict(run: Run, ref: Ref, observed: Observed) -> str | None:
+    """Why an object that exists cannot be used, in a sentence; ``None`` if it is ours and holds what was written into it."""
+    item, content = observed.objects[ref], observed.contents.get(ref)
+    metadata = item["metadata"]
+    label = f"{naming.MANAGED_BY_LABEL}: {naming.MANAGED_BY}"
+    if ref.kind == SERVICE_ACCOUNT:
+        if (metadata.get("labels") or {}).get(naming.MANAGED_BY_LABEL) == naming.MANAGED_BY:
+            return None
+        return f"ServiceAccount {ref.name}: it was not created by this operator; delete it, or give it the label {label}"
+    if ref == _bundle(run):
+        expected = (run.status.get("resolved") or {}).get("entryDigest")
+    elif controller_of(item).get("uid") == run.uid:
+        expected = (metadata.get("annotations") or {}).get(naming.CONTENT_ANNOTATION)
+    else:
+        return f"ConfigMap {ref.name}: it exists and does not belong to this run; delete it, or use another run name"
+    if None in (expected, content) or expected == content:
+        return None
+    return f"ConfigMap {ref.name}: its content is not what the operator wrote; delete it, and the operator creates it again"
+
+
+def create(draft: Draft, ref: Ref) -> None:
+    """Create a shared object, once in a pass."""
+    if any(effect.ref == ref for effect in draft.effects):
+        return
+    run, settings = draft.view, draft.observed.settings
+    if ref.kind == SERVICE_ACCOUNT:
+        manifest = children.stage_account(run.namespace)
+    elif ref == Ref(CONFIGMAP, naming.entry_name(settings.entry_digest)):
+        manifest = children.entry_configmap(run.namespace, settings.entry_digest, settings.entry_archive)
+    else:
+        inputs = {stage.name: stage.inputs(run) for stage in PROGRAMS.values() if not stage.skipped(run)}
+        manifest = children.inputs_configmap(run, inputs)
+    draft.effects.append(Create(manifest, ref))
+
+
+def bundle_is_lost(run: Run, observed: Observed, missing: tuple[Ref, ...]) -> bool:
+    """Whether a missing training bundle is that of an earlier release, which this one cannot create again."""
+    return _bundle(run) in missing and not _is_current(run, observed.settings)
+
+
+def _is_current(run: Run, settings: Settings) -> bool:
+    return bool(_bundle(run).name == naming.entry_name(settings.entry_digest))

@@ -1,0 +1,252 @@
+"""What watches tell, handled: reruns from every stage start, and whatever a handler cannot do costs time and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_operator.api.kinds import CONFIGMAP, EVENT, FINETUNERUN, JOB, POD, TRAINJOB
+from finetune_operator.core.run import Run
+from finetune_operator.core.times import moment
+from finetune_operator.local.store import Store
+from finetune_operator.loop import controller as loop
+from finetune_operator.loop.controller import Controller
+from finetune_operator.loop.queue import FIRST_PAUSE, KeyedQueue
+from waiting import eventually
+from world import NOW
+
+from .test_loop import KEY, SPEC, drive, everywhere, finish_children
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "dataset": {"dataset": {"uri": "/other.jsonl"}}, "model": {"model": {"uri": "org/other"}}, "training": {"training": {"epochs": 9}},
+    "evaluation": {"evaluation": {"tasks": [], "limit": 3}},
+    "gate": {"gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 9.0}]}}, "registration": {"registry": {"name": "other"}},
+}  # fmt: skip
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    """A store with a run that has succeeded."""
+    store = Store(tmp_path / "store.db")
+    metadata = {"name": "demo", "namespace": "team"}
+    await store.create({"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": SPEC})
+    assert (await drive(store, store)).status["phase"] == "Succeeded"
+    yield store
+    store.close()
+
+
+async def read(store: Store) -> Run:
+    return Run.parse(await store.get(FINETUNERUN, *KEY))
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["plain", "changed"])
+@pytest.mark.parametrize("stage", CHANGES)
+async def test_a_rerun_from_every_stage_starts_by_itself(store: Store, stage: str, changed: bool) -> None:
+    """As on a cluster: the controller hears of the edit and of nothing else, and there is no resync."""
+    errors: list[str] = []
+    controller = Controller(store, everywhere, clock=lambda: NOW, on_error=errors.append)
+    controller.hear(FINETUNERUN, await store.get(FINETUNERUN, *KEY), None)
+    async with controller.running(workers=1):
+        await asyncio.sleep(0.1)
+        assert (await read(store)).round == 1, "what has ended rests"
+        spec = {"rerun": {"id": "again", "from": stage}, **(CHANGES[stage] if changed else {})}
+        await store.patch(FINETUNERUN, *KEY, {"spec": spec})
+        for _ in range(200):
+            run = await read(store)
+            if run.ended and run.round == 2:
+                break
+            await finish_children(store)
+            await asyncio.sleep(0.05)
+    assert (run.round, run.status.get("phase"), run.status["rerunId"]) == (2, "Succeeded", "again")
+    assert run.status["observedGeneration"] == run.generation
+    assert errors == []
+
+
+async def test_a_handler_that_raises_is_counted_and_its_run_is_looked_at_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors: list[str] = []
+    controller = Controller(store, everywhere, clock=lambda: NOW, on_error=errors.append)
+
+    def fail(*_: Any) -> float:
+        raise KeyError("evaluation")
+
+    monkeypatch.setattr(loop, "rest_seconds", fail)
+    await store.patch(FINETUNERUN, *KEY, {"spec": {"rerun": {"id": "again", "from": "evaluation"}}})
+    async with controller.running(workers=1):
+        await eventually(lambda: read(store), lambda run: run.round == 2, 10)
+    assert "watch" in errors
+    assert "KeyError: 'evaluation'" in caplog.text
+
+
+@pytest.mark.parametrize("item", [{}, {"metadata": {}}, {"metadata": None}, {"metadata": {"name": "demo", "labels": []}}, None])
+@pytest.mark.parametrize("kind", [FINETUNERUN, JOB, POD])
+async def test_an_event_that_makes_no_sense_ends_nothing(store: Store, kind: Any, item: Any) -> None:
+    controller = Controller(store, everywhere)
+    controller.hear(kind, item, "MODIFIED")
+    controller.hear(kind, item, None)
+
+
+async def test_runs_whose_handlers_fail_again_and_again_are_looked_at_ever_less_often() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    pauses = [queue.add_rate_limited("a") for _ in range(3)]
+    assert [FIRST_PAUSE * 2**number <= pause <= FIRST_PAUSE * 2**number * 1.5 for number, pause in enumerate(pauses)] == [
+        True
+    ] * 3
+    queue.add("a")
+    queue.done(await queue.get())
+    assert queue.add_rate_limited("a") <= FIRST_PAUSE * 1.5, "a good pass begins anew"
+
+
+async def test_a_pass_that_raises_is_counted_and_repeated(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    errors: list[str] = []
+    told: list[int] = []
+
+    def witness(*_: Any) -> None:
+        told.append(1)
+        if len(told) == 1:
+            raise RuntimeError("a sink that is full")
+
+    controller = Controller(store, everywhere, clock=lambda: NOW, witness=witness, on_error=errors.append)
+    await store.patch(FINETUNERUN, *KEY, {"spec": {"rerun": {"id": "again", "from": "gate"}}})
+    async with controller.running(workers=1):
+        await eventually(lambda: read(store), lambda run: run.round == 2, 10)
+        await asyncio.wait_for(_until(lambda: len(told) > 1), 5)
+    assert errors == ["reconcile"]
+    assert "RuntimeError" in caplog.text
+
+
+async def _until(condition: Any) -> None:
+    while not condition():
+        await asyncio.sleep(0.02)
+
+
+async def test_a_part_of_the_loop_that_ends_begins_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[str] = []
+    watches = 0
+    monkeypatch.setattr(loop, "_RESTART_SECONDS", 0.05)
+    watch = store.watch
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        nonlocal watches
+        watches += 1
+        if watches <= 4:
+            raise ValueError("no JSON")
+        return watch(*args, **kwargs)
+
+    monkeypatch.setattr(store, "watch", broken)
+    controller = Controller(store, everywhere, clock=lambda: NOW, on_error=errors.append)
+    async with controller.running(workers=1):
+        await store.patch(FINETUNERUN, *KEY, {"spec": {"rerun": {"id": "again", "from": "gate"}}})
+        await eventually(lambda: read(store), lambda run: run.round == 2, 10)
+    assert errors == ["task"] * 4
+
+
+async def test_an_edit_of_an_ended_run_that_nobody_heard_of_is_found_by_the_resync(store: Store) -> None:
+    controller = Controller(store, everywhere, clock=lambda: NOW, resync_seconds=0.1)
+    await store.patch(FINETUNERUN, *KEY, {"spec": {"rerun": {"id": "again", "from": "gate"}}})
+    async with controller.running(workers=1, watching=False):
+        await eventually(lambda: read(store), lambda run: run.round == 2, 10)
+
+
+async def test_a_rejected_rerun_leaves_a_warning_and_the_results(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    before = await read(store)
+    controller = Controller(store, everywhere, clock=lambda: NOW)
+    await store.patch(FINETUNERUN, *KEY, {"spec": {"rerun": {"id": "b", "from": "gate"}, "publish": {"uri": "oci://r/x"}}})
+    async with controller.running(workers=1):
+        run = await eventually(lambda: read(store), lambda run: run.status["observedGeneration"] == run.generation, 10)
+        assert (run.status["phase"], run.status["registry"], run.status["model"]) == (
+            "Succeeded", before.status["registry"], before.status["model"],
+        )  # fmt: skip
+        assert run.status["conditions"][-1]["type"] == "RerunRejected"
+        await store.patch(FINETUNERUN, *KEY, {"spec": {"publish": None}})
+        run = await eventually(lambda: read(store), lambda run: run.round == 2, 10)
+    assert "RerunRejected" not in {one["type"] for one in run.status["conditions"]}
+    events = (await store.list(EVENT, "team", fields={"reason": "Unsupported"})).items
+    assert [(one["type"], one["message"].split(":")[0]) for one in events] == [("Warning", "rerun b")]
+
+
+# -- shared objects ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_foreign_inputs_configmap_is_never_mounted_and_the_run_goes_on_when_it_is_gone(tmp_path: Path) -> None:
+    store = Store(tmp_path / "foreign.db")
+    metadata = {"name": "demo", "namespace": "team"}
+    await store.create({"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": SPEC})
+    stranger = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "demo-inputs-1", "namespace": "team"},
+        "data": {"a": "b"},
+    }
+    await store.create(stranger)
+    controller = Controller(store, everywhere, clock=lambda: NOW)
+    for _ in range(4):
+        await controller.reconcile(KEY)
+    assert not (await store.list(JOB, "team")).items
+    stalled = next(one for one in (await read(store)).status["conditions"] if one["type"] == "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "NameConflict")
+    await store.delete(CONFIGMAP, "team", "demo-inputs-1")
+    assert (await drive(store, store)).status["phase"] == "Succeeded"
+    store.close()
+
+
+@pytest.mark.parametrize("deleted", ["demo-inputs-1", "bundle"])
+async def test_a_configmap_that_is_deleted_under_a_pod_that_has_not_started_comes_back(tmp_path: Path, deleted: str) -> None:
+    store = Store(tmp_path / "deleted.db")
+    metadata = {"name": "demo", "namespace": "team"}
+    await store.create({"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": SPEC})
+    clock = [NOW]
+    controller = Controller(store, everywhere, clock=lambda: clock[0])
+    while not (trainjobs := (await store.list(TRAINJOB, "team")).items):
+        await controller.reconcile(KEY)
+        if not (await store.list(TRAINJOB, "team")).items:
+            await finish_children(store)
+    labels = trainjobs[0]["metadata"]["labels"]
+    pod = {"name": "p", "namespace": "team", "labels": labels}
+    await store.create(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": {"nodeName": "n", "containers": [{"name": "node"}]}}
+    )
+    made = (await store.list(CONFIGMAP, "team")).items
+    name = (
+        next(one["metadata"]["name"] for one in made if one["metadata"]["name"].startswith("finetune-entry"))
+        if deleted == "bundle"
+        else deleted
+    )
+    await store.delete(CONFIGMAP, "team", name)
+    created = Run.parse(await store.get(FINETUNERUN, *KEY))
+    assert created.stages["training"].state == "Running"
+    clock[0] = moment((await store.get(POD, "team", "p"))["metadata"]["creationTimestamp"]) + timedelta(seconds=3)
+    for _ in range(2):
+        await controller.reconcile(KEY)
+    again = await store.get(CONFIGMAP, "team", name)
+    before = next(one for one in made if one["metadata"]["name"] == name)
+    assert {key: again[key] for key in ("data", "binaryData") if key in again} == {
+        key: before[key] for key in ("data", "binaryData") if key in before
+    }
+
+
+async def test_a_run_that_goes_its_way_reads_no_configmap_whole(tmp_path: Path) -> None:
+    """What this process has created it knows: the API server sends metadata only."""
+    store = Store(tmp_path / "reads.db")
+    metadata = {"name": "demo", "namespace": "team"}
+    await store.create({"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": SPEC})
+    read: list[str] = []
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        async def get(self, kind: Any, namespace: str | None, name: str) -> Any:
+            read.append(str(kind))
+            return await store.get(kind, namespace, name)
+
+    assert (await drive(store, Watched())).status["phase"] == "Succeeded"
+    assert str(FINETUNERUN) in read
+    assert str(CONFIGMAP) not in read
+    store.close()

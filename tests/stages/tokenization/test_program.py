@@ -1,0 +1,128 @@
+"""The stage as a program: what it publishes, repeats and takes over, and what it imports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pydocs
+from finetune_contract.codec import decode
+from finetune_contract.documents import RunInfo, TokenizationInputs
+from finetune_contract.result import TokenizationOutputs
+from finetune_stages.kit import StageError, verify_seal
+from finetune_stages.tokenization.stage import depends_on
+from rendering import Tokenization
+
+INPUTS = TokenizationInputs(max_seq_len=256, bad_rows_share=0.2)
+THOUGHT = {"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b", "reasoning_content": "hm"}]}
+LONG = {"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "word " * 300}]}
+
+ROWS, HELD_OUT = pydocs.rows("signature", 18), pydocs.rows("purpose", 4)
+
+
+def prepare(programs: Any, letter: str, model: Path) -> Tokenization:
+    """Another run of the workspace, with what the stages before left for it."""
+    programs.run = RunInfo(f"run-{letter}", "team-a", letter * 16)
+    stage = Tokenization(programs.workspace, programs.run)
+    stage.write([*ROWS, THOUGHT, LONG], HELD_OUT)
+    stage.link_model(model)
+    return stage
+
+
+def test_rows_are_published_repeated_and_taken_over(run_stage_program: Any, tiny_model: Path) -> None:
+    stage = prepare(run_stage_program, "a", tiny_model)
+    command = [sys.executable, "-X", "importtime", "-m", "finetune_stages.tokenization"]
+    first = run_stage_program("tokenization", INPUTS, command=command)
+    assert first.code == 0, first.errors
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in first.errors.splitlines()}
+    assert "transformers" in imported
+    assert "torch" not in imported
+    assert "PyTorch" not in first.output + first.errors
+    outputs = decode(TokenizationOutputs, first.result.outputs)
+    arrays = [np.load(stage.path(f"tokens/{name}.npy"), mmap_mode="r") for name in ("tokens", "learned", "offsets")]
+    assert [values.dtype for values in arrays] == [np.int32, np.bool_, np.int64]
+    assert (outputs.rows, outputs.too_long, outputs.measured_rows, outputs.not_measured) == (19, 1, 4, 0)
+    assert (outputs.tokens, outputs.learned_tokens) == (len(arrays[0]), int(arrays[1].sum()))
+    assert outputs.longest == int(np.diff(arrays[2]).max())
+    assert [len(texts) for texts in stage.scored()] == [1] * 4
+    assert [warning.partition(",")[0] for warning in first.result.warnings] == [
+        "1 of 20 training rows is left out: 1 has more than 256 tokens (training.maxSeqLen)",
+        "1 row has reasoning_content",
+    ]
+    again = run_stage_program("tokenization", INPUTS, attempt="1.2")
+    assert "nothing to do" in again.output
+    assert again.result.outputs == first.result.outputs
+
+    taken = prepare(run_stage_program, "b", tiny_model)
+    second = run_stage_program("tokenization", INPUTS, command=command)
+    assert (second.code, second.result.reused) == (0, True), second.errors
+    assert (second.result.outputs, second.result.warnings) == (first.result.outputs, first.result.warnings)
+    assert verify_seal(taken.path("tokens")) == verify_seal(stage.path("tokens"))
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in second.errors.splitlines()}
+    assert not imported & {"numpy", "transformers", "jinja2"}
+
+
+def test_the_digest_is_that_of_what_training_reads(tmp_path: Path, tiny_model: Path) -> None:
+    stage = Tokenization(tmp_path)
+    stage.link_model(tiny_model)
+    train, held_out = pydocs.rows("signature", 6), pydocs.rows("purpose", 3)
+    stage.write(train[:5], held_out[:2])
+    first = stage()
+    stage.write(train[:5], held_out)
+    assert stage().outputs.digest == first.outputs.digest
+    stage.write(train, held_out[:2])
+    assert stage().outputs.digest != first.outputs.digest
+
+
+def test_a_changed_file_of_chat_rows_is_noticed(tmp_path: Path) -> None:
+    stage = Tokenization(tmp_path)
+    inputs = replace(INPUTS, tasks=("quiz", "arc_easy"))
+    (tmp_path / "tasks").mkdir()
+    before = depends_on(stage.context(inputs), inputs)
+    (tmp_path / "tasks/quiz.jsonl").write_text(json.dumps(THOUGHT))
+    after = depends_on(stage.context(inputs), inputs)
+    assert set(after) - set(before) == {"chat/quiz"}
+    (tmp_path / "tasks/quiz.jsonl").write_text(json.dumps(LONG))
+    assert depends_on(stage.context(inputs), inputs) != after
+    (tmp_path / "tasks/quiz.yaml").write_text("task: quiz\n")
+    assert depends_on(stage.context(inputs), inputs) == before
+    with pytest.raises(StageError, match="'holdout' is the name of the held-out rows' task"):
+        depends_on(stage.context(inputs), replace(inputs, tasks=("holdout",)))
+
+
+@pytest.mark.parametrize("name", ["datasets/.finetune.json", "datasets/train.jsonl"])
+def test_rows_that_were_not_prepared(name: str, tmp_path: Path, tiny_model: Path) -> None:
+    stage = Tokenization(tmp_path)
+    stage.link_model(tiny_model)
+    stage.write(pydocs.rows("signature", 2))
+    stage.path(name).unlink()
+    with pytest.raises(StageError, match="is not in the workspace; rerun from stage dataset") as raised:
+        stage()
+    assert raised.value.reason.name == "DatasetNotFound"
+
+
+def test_a_row_that_is_no_json_is_named(tmp_path: Path, tiny_model: Path) -> None:
+    stage = Tokenization(tmp_path)
+    stage.link_model(tiny_model)
+    stage.write([*pydocs.rows("signature", 2), b"{"], first=7)
+    with pytest.raises(StageError, match=r"^rows.jsonl: row 9 \(line 9\) is not JSON \(Expecting property name") as raised:
+        stage()
+    assert raised.value.reason.name == "BadRow"
+
+
+def test_a_model_without_a_template(tmp_path: Path, tiny_model: Path) -> None:
+    stage = Tokenization(tmp_path)
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (model / "chat_template.jinja").unlink()
+    stage.link_model(model)
+    stage.write(pydocs.rows("signature", 2))
+    with pytest.raises(StageError, match="its tokenizer has no chat template; use the instruct or chat variant") as raised:
+        stage()
+    assert raised.value.reason.name == "ChatTemplateMissing"
