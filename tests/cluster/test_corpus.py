@@ -128,6 +128,7 @@ def twin(api: Api, namespace: str) -> Iterator[Twin]:
     definition["spec"]["group"] = group
     for version in definition["spec"]["versions"]:
         version["schema"]["openAPIV3Schema"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        del version["selectableFields"]  # they need the fields in the schema
     api.create(definition)
     twin = Twin(api, namespace, definition)
     eventually(lambda: "items" in api.call("GET", twin._path()), "the twin is served")

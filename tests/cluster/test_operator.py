@@ -142,13 +142,15 @@ async def test_what_people_and_tools_see_survives_an_operator_that_died(site: Si
     assert re.search(r"^nodata +Failed +org/tiny +\S+ +osft +dataset: DatasetNotFound: ", table, re.MULTILINE), table
     for event in (await site.cluster.list(EVENT, site.namespace, fields={"involvedObject.kind": "FineTuneRun"})).items:
         await site.cluster.delete(EVENT, site.namespace, event["metadata"]["name"])
+    expected = [("RunSucceeded", status["model"]["uri"]), *_stages(status)]
     for _ in range(2):
         async with site.operator():
-            await eventually(lambda: _told(site, "nodata"), bool, 60)
-            told = await eventually(lambda: _told(site, "demo"), lambda told: len(told) >= 4, 60)
-            assert sorted(told) == [("RunSucceeded", status["model"]["uri"]), *_stages(status)]
-            (failure,) = await _told(site, "nodata")
-            assert failure == ("DatasetNotFound", f"dataset: {(await site.status('nodata'))['failure']['message']}")
+            await eventually(lambda: _told(site, "nodata"), lambda told: "DatasetNotFound" in dict(told), 60)
+            await eventually(lambda: _told(site, "demo"), lambda told: sorted(told) == expected, 60)
+            failed = (await site.status("nodata"))["failure"]
+            failures = [event for event in await _told(site, "nodata") if event[0] != "StageSucceeded"]
+            assert set(failures) == {("DatasetNotFound", f"dataset: {failed['message']}")}
+            assert len(failures) <= 2, "of the stage, and of the run where something was still to be stopped"
 
 
 async def _run(site: Site, name: str) -> Object:

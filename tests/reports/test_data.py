@@ -244,7 +244,12 @@ def test_files(report: Report, tmp_path: Path) -> None:
 
 
 @reports(
-    Report("nul-in-a-path", "own", "/data/a\0b.jsonl", "dataset.uri: '/data/a\\x00b.jsonl' has a character that no path"),
+    Report(
+        "nul-in-a-path",
+        "own",
+        "/data/a\0b.jsonl",
+        "dataset.uri: '/data/a\\x00b.jsonl' has a control character or half of a character; remove it.",
+    ),
     Report("nul-in-a-file-uri", "own", "file:///data/a%00b.jsonl", "has a control character or half of a character; remove it."),
     Report(
         "half-a-character-in-a-path",
@@ -252,7 +257,12 @@ def test_files(report: Report, tmp_path: Path) -> None:
         "/data/\ud800.jsonl",
         "has a control character or half of a character; remove it.",
     ),
-    Report("no-internet-address", "own", "https://[x/rows.jsonl", "dataset.uri: https://[x/rows.jsonl is no web address"),
+    Report(
+        "no-internet-address",
+        "own",
+        "https://[x/rows.jsonl",
+        "dataset.uri: https://[x/rows.jsonl is no web address: Invalid IPv6 URL; write https://<host>/<file>.",
+    ),
 )
 def test_addresses(report: Report, tmp_path: Path) -> None:
     found = run_in_process(tmp_path, report.given, {})

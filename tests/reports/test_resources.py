@@ -182,9 +182,15 @@ def test_a_uri_with_nul_is_refused_by_the_stage_too() -> None:
         ) as refused:
             parse_uri(uri, DATASET)
         assert refused.value.reason.name == "DatasetNotFound"
-    for uri in ("https:///x", "https://[x/y", "http://:80/", "https://example.com:99999/x"):
-        with pytest.raises(StageError, match=r"dataset\.uri: .* names no host; write https://<host>/<file>"):
+    for uri, problem in (
+        ("https:///x", "it names no host"),
+        ("https://[x/y", "Invalid IPv6 URL"),
+        ("http://:80/", "it names no host"),
+        ("https://example.com:99999/x", "Port out of range 0-65535"),
+    ):
+        with pytest.raises(StageError) as refused:
             parse_uri(uri, DATASET)
+        assert refused.value.message == f"dataset.uri: {uri} is no web address: {problem}; write https://<host>/<file>."
 
 
 def _found(value: Any, key: str) -> Iterator[dict[str, Any]]:

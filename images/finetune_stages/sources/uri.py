@@ -93,11 +93,11 @@ def _local(uri: str, origin: Origin) -> LocalPath:
 def _web_address(uri: str, origin: Origin) -> WebAddress:
     try:
         parts = urlsplit(uri)
-        known = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a malformed IPv6 address, or a port that is none
-        known = False
-    if not known:
-        raise StageError(origin.not_found, f"{origin.field}: {uri} names no host; write https://<host>/<file>.")
+        problem = "it names no host" if not parts.hostname else "it names port 0" if parts.port == 0 else None
+    except ValueError as error:  # a malformed IPv6 address, or a port that is none
+        problem = str(error)
+    if problem:
+        raise StageError(origin.not_found, f"{origin.field}: {uri} is no web address: {problem}; write https://<host>/<file>.")
     return WebAddress(uri)
 
 

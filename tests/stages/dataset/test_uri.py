@@ -69,10 +69,20 @@ def test_a_user_without_a_home_directory(monkeypatch):
             "DatasetNotFound",
             "dataset.uri: '/data/a\\x00b' has a control character or half of a character",
         ),
-        ("/data/\ud800", MODEL, "ModelNotFound", "model.uri: '/data/\\ud800' has a character that no path"),
-        ("file:///data/a%00b", DATASET, "DatasetNotFound", "'/data/a\\x00b' has a character"),
+        (
+            "/data/\ud800",
+            MODEL,
+            "ModelNotFound",
+            "model.uri: '/data/\\ud800' has a control character or half of a character; remove it.",
+        ),
+        ("file:///data/a%00b", DATASET, "DatasetNotFound", "'/data/a\\x00b' has a control character"),
         ("file://[x/a", DATASET, "DatasetNotFound", "file://[x/a is no file URI (Invalid IPv6 URL)"),
-        ("https://[x/a", EVAL_DATASET, "DatasetNotFound", "dataset.evalUri: https://[x/a is no web address (Invalid IPv6 URL)"),
+        (
+            "https://[x/a",
+            EVAL_DATASET,
+            "DatasetNotFound",
+            "dataset.evalUri: https://[x/a is no web address: Invalid IPv6 URL; write https://<host>/<file>.",
+        ),
     ],
 )
 def test_what_names_nothing(uri, origin, reason, words):

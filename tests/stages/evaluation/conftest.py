@@ -85,7 +85,7 @@ def write_tasks(folder: Path) -> None:
 
 def chat_rows(count: int) -> list[dict[str, Any]]:
     """Rows as stage *dataset* leaves them: every third with a system message, every second with two answers."""
-    single = skill_rows("purpose")[: 2 * count]
+    single = skill_rows("purpose")
     rows = []
     for number in range(count):
         system = [{"role": "system", "content": "Answer in one sentence."}] if number % 3 == 0 else []
