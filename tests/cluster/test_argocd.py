@@ -164,7 +164,7 @@ HEALTH: dict[str, tuple[Callable[[], World], str, str]] = {
     "failed": (failed, "Degraded", "DatasetEmpty: There is no row."),
     "rejected": (lambda: settled(evaluation=3.0), "Degraded", "GateRejected: .*"),
     "edited since": (lambda: rerun(0), "Progressing", "The operator has not seen the last change of the run yet."),
-    "once more": (lambda: rerun(3), "Progressing", "Evaluating"),
+    "once more": (lambda: rerun(3), "Progressing", "Preparing"),
 }  # fmt: skip
 ACTIONS = {
     **{name: {"resume"} for name in ("suspended", "suspended before its start")},
