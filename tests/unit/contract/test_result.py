@@ -60,6 +60,19 @@ def test_the_curve_is_trimmed_before_the_numbers_and_those_before_the_words() ->
     assert found.message == long.message
 
 
+def test_warnings_are_kept_longer_than_the_message_and_give_way_to_the_gate() -> None:
+    warnings = tuple(f"{number} " + "\N{WARNING SIGN}" * 250 for number in range(8))
+    result = Result(
+        "evaluation", "1.1", "a" * 64, "Succeeded", message="m" * 3000, metrics={"task.acc": 0.5}, warnings=warnings,
+        outputs={"digest": "d" * 64},
+    )  # fmt: skip
+    found = parse_message(termination_message(result, keep=["task.acc"]))
+    assert found is not None
+    assert (found.message, found.metrics) == ("", {"task.acc": 0.5})
+    assert 0 < len(found.warnings) < 8
+    assert found.warnings == warnings[: len(found.warnings)]
+
+
 def test_outputs_that_alone_are_too_long_are_a_fault() -> None:
     with pytest.raises(DocumentError, match="outputs alone exceed 4096 bytes"):
         termination_message(Result("model", "1.1", "a" * 64, "Succeeded", outputs={"x": "y" * 5000}))
