@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .renderer import Rendered, RowRejected, rejected, shared_beginning
+from .renderer import Rendered, RowRejected, Span, rejected, shared_beginning
 from .structure import Conversation, Message
 from .template import Refusal, Template
 
@@ -75,11 +75,11 @@ class _Answers:
         """The conversation rendered up to the end of an answer, and where the answer begins."""
         messages = self.conversation.messages[: number + 1]
         try:
-            return self._until_calls(messages) if "tool_calls" in messages[-1] else self._until_words(messages)
+            return self._until_calls(messages) if "tool_calls" in messages[-1] else self._until_words(messages, number)
         except Refusal as refusal:
             return self._in_whole(number, refusal)
 
-    def _until_words(self, messages: Sequence[Message]) -> tuple[str, int]:
+    def _until_words(self, messages: Sequence[Message], number: int) -> tuple[str, int]:
         *before, last = messages
         answer = last["content"].strip()
         text, end, _ = self._text([*before, {**last, "content": answer + _END}]).partition(_END)
@@ -91,9 +91,9 @@ class _Answers:
         without_thoughts = answer.rpartition(_THOUGHTS_END)[2].strip()
         if end and without_thoughts and text.endswith(without_thoughts):
             return text, len(text) - len(without_thoughts)
-        kept = next((answer[cut:] for cut in range(1, len(answer)) if text.endswith(answer[cut:])), "").lstrip()
-        if end and kept:
-            return text, len(text) - len(kept)
+        span = self._span(number)
+        if end and span and text.startswith(self.rendered.text[: span.start]) and text[span.start :].strip():
+            return text, len(text) - len(text[span.start :].lstrip())
         raise RowRejected(f"has an answer that the chat template does not write: {answer[:60]!r}")
 
     def _until_calls(self, messages: Sequence[Message]) -> tuple[str, int]:
@@ -118,10 +118,14 @@ class _Answers:
     def _in_whole(self, number: int, refusal: Refusal) -> tuple[str, int]:
         """For templates that refuse the beginning of a conversation: the answer as it is in the whole."""
         answer = (self.conversation.messages[number].get("content") or "").strip()
-        span = next((span for span in self.rendered.spans if span.message == number), None)
+        span = self._span(number)
         if span is None or not answer or not self.rendered.text[: span.said].endswith(answer):
             raise rejected(refusal) from refusal
         return self.rendered.text[: span.said], span.said - len(answer)
+
+    def _span(self, number: int) -> Span | None:
+        """Return the turn of a message in the whole text, if it is known."""
+        return next((span for span in self.rendered.spans if span.message == number), None)
 
     def _text(self, messages: Sequence[Message], prompt: bool = False) -> str:
         template: Template = self.rendered.template
