@@ -20,6 +20,7 @@ from .renderer import Rendered, RowRejected, Span, rejected, shared_beginning
 from .structure import Conversation, Message
 from .template import Refusal, Template
 
+_START = "\N{START OF TEXT}answer-starts-here\N{START OF TEXT}"
 _END = "\N{END OF TEXT}answer-ends-here\N{END OF TEXT}"
 _THOUGHTS_END = "</think>"
 _OTHER = "\ue000"
@@ -91,10 +92,18 @@ class _Answers:
         without_thoughts = answer.rpartition(_THOUGHTS_END)[2].strip()
         if end and without_thoughts and text.endswith(without_thoughts):
             return text, len(text) - len(without_thoughts)
+        if end and (start := self._written_start(before, last, answer, text)) is not None:
+            return text, start
         span = self._span(number)
         if end and span and text.startswith(self.rendered.text[: span.start]) and text[span.start :].strip():
             return text, len(text) - len(text[span.start :].lstrip())
         raise RowRejected(f"has an answer that the chat template does not write: {answer[:60]!r}")
+
+    def _written_start(self, before: Sequence[Message], last: Message, answer: str, text: str) -> int | None:
+        """Return where a template writes an answer that it escapes; ``None`` if a mark at the answer's beginning changes more."""
+        marked = self._text([*before, {**last, "content": _START + answer + _END}])
+        head, found, rest = marked.partition(_START)
+        return len(head) if found and head + rest.partition(_END)[0] == text else None
 
     def _until_calls(self, messages: Sequence[Message]) -> tuple[str, int]:
         *before, last = messages

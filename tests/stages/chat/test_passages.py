@@ -143,16 +143,24 @@ ESCAPED = (  # opens a thought in the generation prompt, as DeepSeek-R1's, and e
 
 @pytest.mark.parametrize("after", [(), ("user: thanks",)])
 def test_an_answer_that_the_template_escapes_is_scored_whole(after: Sequence[str]) -> None:
-    said = 'assistant: He said "yes, it is so" twice.'
-    ((text, answers),) = scored(ESCAPED, chat("user: a?", said, *after))
-    assert answers == ["He said &quot;yes, it is so&quot; twice."]
+    said = '<b>He said "yes, it is so" twice.'  # its first character is also that of <think>
+    ((text, answers),) = scored(ESCAPED, chat("user: a?", f"assistant: {said}", *after))
+    assert answers == ["<b>He said &quot;yes, it is so&quot; twice."]
     assert text == f"<user>a?<end><assistant>{answers[0]}"
 
 
-def test_an_answer_that_is_rewritten_in_a_place_that_is_not_known_is_rejected() -> None:
-    marked = ESCAPED.replace("{{ m.content", "{% generation %}{{ m.content").replace("<end>", "{% endgeneration %}<end>")
+def test_an_answer_whose_beginning_the_template_cuts_off_is_scored_as_far_as_it_is_written() -> None:
+    ((text, answers),) = scored(
+        ESCAPED.replace("m.content |", "m.content[3:] |"), chat("user: Hm a?", 'assistant: Oh "yes", "yes"')
+    )
+    assert answers == ["&quot;yes&quot;, &quot;yes&quot;"]
+    assert text == f"<user>a?<end><assistant>{answers[0]}"
+
+
+def test_an_answer_that_is_cut_in_a_place_that_is_not_known_is_rejected() -> None:
+    marked = ESCAPED.replace("{{ m.content", "{% generation %}{{ m.content[3:]").replace("<end>", "{% endgeneration %}<end>")
     with pytest.raises(RowRejected, match="has an answer that the chat template does not write: 'He said"):
-        scored(marked, chat("user: a?", 'assistant: He said "yes" twice.'))
+        scored(marked, chat("user: Hm a?", 'assistant: He said "yes" twice.'))
 
 
 def test_words_beside_a_call_are_scored_with_it() -> None:
