@@ -145,7 +145,7 @@ class _Job:
     ) -> list[Passage]:
         """The passages of a row whose answers have characters to score; none if it has none, or is rejected."""
         try:
-            found = [each for each in passages(self.renderer.complete(conversation), rendered) if each.answers]
+            found = [each for each in passages(conversation, rendered) if each.answers]
         except RowRejected as error:
             seen.reject(rows.label(position), str(error))
             return []
