@@ -12,7 +12,7 @@ training, is taken for the row. Where that lacks it too, the row is rejected, or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -79,14 +79,13 @@ class ChatRenderer:
     Args:
         tokenizer: a tokenizer of transformers.
         unmask: learn every message but the system's. A row's own ``unmask: true`` does the same for that row.
-        arguments: values for the template; those of a row come first.
 
     Raises:
         StageError: ``ChatTemplateMissing``, ``ChatTemplateInvalid``.
     """
 
-    def __init__(self, tokenizer: Any, unmask: bool = False, arguments: Mapping[str, Any] | None = None) -> None:
-        self._tokenizer, self._unmask, self._arguments = tokenizer, unmask, dict(arguments or {})
+    def __init__(self, tokenizer: Any, unmask: bool = False) -> None:
+        self._tokenizer, self._unmask = tokenizer, unmask
         self._special = dict(tokenizer.special_tokens_map)
         self._added = tuple(tokenizer.get_added_vocab())
         self._templates: dict[str, Template] = {}
@@ -100,7 +99,6 @@ class ChatRenderer:
             RowRejected: the template refuses the conversation, or does not write a part of it.
             Unclear: it cannot be told which part of the text is a message.
         """
-        conversation = self.complete(conversation)
         own = self._own(conversation.tools)
         try:
             rendered = self._rendered(conversation, own)
@@ -124,12 +122,6 @@ class ChatRenderer:
             return self._rendered(conversation, self._training)
         except RowRejected:
             return None
-
-    def complete(self, conversation: Conversation) -> Conversation:
-        """A conversation with the renderer's arguments for the template."""
-        if not self._arguments:
-            return conversation
-        return Conversation(**{**vars(conversation), "arguments": {**self._arguments, **conversation.arguments}})
 
     def _rendered(self, conversation: Conversation, template: Template) -> Rendered:
         coverage = self._coverage.setdefault(template, Coverage(template))
