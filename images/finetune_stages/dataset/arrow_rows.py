@@ -24,7 +24,7 @@ _NO_TEXT = "holds bytes in its messages or tools that are not UTF-8 text"
 
 
 def without_media(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]]:
-    """``dataset`` without columns of pictures, sound and the like, and a sentence for the user where there are any.
+    """Return ``dataset`` without columns of pictures, sound and the like, and a warning if there are any (without the data set's name).
 
     Raises:
         StageError: ``DatasetUnreadable``: they are part of the messages.
@@ -39,7 +39,7 @@ def without_media(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]
     if not media:
         return dataset, ()
     shown = ", ".join(f"{column} ({kind})" for column, kind in media.items())
-    return dataset.remove_columns(list(media)), (f"{name}: this release trains on text; left out: column {shown}.",)
+    return dataset.remove_columns(list(media)), (f"this release trains on text; left out: column {shown}.",)
 
 
 def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, seen: Callable[[int], object]) -> JsonLines:
