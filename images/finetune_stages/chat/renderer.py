@@ -295,7 +295,7 @@ class _Turns:
 
 
 def rejected(refusal: Refusal) -> RowRejected:
-    """What is said of a row that a template refuses."""
+    """Return the error for a row that a template rejects."""
     return RowRejected(f"is rejected by the model's chat template ({refusal})")
 
 

@@ -51,6 +51,7 @@ def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, see
     features = dict(dataset.features)
     if len(numbers) != len(dataset) or not isinstance(numbers, range):
         dataset = dataset.select(numbers)
+    rows = np.asarray(numbers, dtype=np.int64) + 1
     starts, faults = array("q", [0]), dict[int, str]()
     with target.open("wb", buffering=1 << 20) as stream:
         for batch in dataset.iter(_BATCH):
@@ -58,10 +59,9 @@ def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, see
             for values in zip(*batch.values(), strict=True):
                 row = present(dict(zip(columns, values, strict=True)), features)
                 if not all(_is_text(row.get(column)) for column in LEARNED):
-                    faults[int(numbers[len(starts) - 1])] = _NO_TEXT
+                    faults[int(rows[len(starts) - 1])] = _NO_TEXT
                 starts.append(starts[-1] + stream.write(_json(row)) + stream.write(b"\n"))
             seen(len(next(iter(batch.values()), ())))
-    rows = np.asarray(numbers, dtype=np.int64)
     return JsonLines(target, written_places(rows, np.zeros_like(rows), starts), faults)
 
 

@@ -14,12 +14,12 @@ from finetune_stages.kit import Context, Finished, Seal, StageError, read_seal, 
 from finetune_stages.kit.workspace import copy_or_link_file
 from finetune_stages.sources.cache import intact_entry, keep_entry
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
-from finetune_stages.sources.json_lines import JsonLines, write_places, write_rows
+from finetune_stages.sources.json_lines import JsonLines, OpenedRows, write_places, write_rows
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import Checked, check_rows
-from .fetch import Opened, Source, find_source
+from .fetch import Source, find_source
 from .split import subset, train_and_eval
 from .unchanged import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
 from .wanted import wanted_sources
@@ -31,7 +31,7 @@ _WARNINGS = ("warnings", "evalWarnings")
 
 
 def prepare(context: Context) -> Finished:
-    """Prepare the data, or take what another run of the same wish prepared.
+    """Prepare the data, or take what another run with the same inputs prepared.
 
     Raises:
         StageError: with any of the reasons of the data (``DatasetNotFound`` to ``BadRow``), ``BadDocument``, ``Superseded``.
@@ -71,10 +71,10 @@ def _require_sane(inputs: DatasetInputs) -> None:
 
 def _key(inputs: DatasetInputs, sources: list[Source]) -> str:
     """Digest of all that the prepared data depends on."""
-    wish = [
+    settings = [
         inputs.subset, inputs.subset_mode, inputs.train_split, inputs.bad_rows, inputs.bad_rows_share, inputs.seed,
     ]  # fmt: skip
-    return digest([PREPARATION, wish, [source.digest for source in sources]])
+    return digest([PREPARATION, settings, [source.digest for source in sources]])
 
 
 def _noted(sources: list[Source]) -> dict[str, Scalar] | None:
@@ -129,7 +129,7 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
     )  # fmt: skip
 
 
-def _check(opened: Opened, source: Source, inputs: DatasetInputs, context: Context) -> Checked:
+def _check(opened: OpenedRows, source: Source, inputs: DatasetInputs, context: Context) -> Checked:
     rows = opened.rows
     meter = Meter(context, f"checking rows of {source.name}", len(rows), 60, 90, rows=True)
     checked = check_rows(rows, source.name, inputs, meter)

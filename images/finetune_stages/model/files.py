@@ -64,7 +64,6 @@ def weights(names: Collection[str], folder: Path, model: str) -> list[str]:
                 reasons.MODEL_INCOMPLETE, f"{model} lacks {_some(missing)}, which {INDEX} names; fetch the model again."
             )
         return shards
-    require_no_adapter(names, model)
     for pattern, what in _OTHER_WEIGHTS.items():
         if any(fnmatchcase(name, pattern) for name in names):
             raise StageError(reasons.MODEL_INCOMPLETE, f"{model} has its weights only as {what}.")

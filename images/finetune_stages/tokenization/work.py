@@ -127,7 +127,7 @@ class _Job:
         self.renderer = ChatRenderer(self.tokenizer, self.inputs.unmask)
 
     def run(self, train: RowFile, held_out: RowFile) -> tuple[TokenizationOutputs, str, tuple[str, ...]]:
-        """All rows, and what is to be said of them."""
+        """Render all rows; return the outputs, the message and the warnings."""
         trained, writer = self._train(train)
         measured = RowCounts(held_out.source, len(held_out))
         if self.inputs.holdout:
@@ -218,7 +218,7 @@ class _Job:
             meter(len(chunk))
 
     def _tasks(self) -> list[str]:
-        """The tasks that are files of chat rows, and what is said of them."""
+        """Render the tasks that are files of chat rows; return the warnings."""
         warnings = []
         for name, path in chat_files(own_roots(self.context, self.inputs.task_files), self.inputs.tasks).items():
             rows = task_rows(path, name, self.scratch)
