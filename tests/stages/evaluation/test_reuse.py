@@ -150,13 +150,13 @@ def test_a_flipped_byte_in_a_kept_baseline_is_noticed(context: Context, capsys: 
     samples, entry = context.path("samples.jsonl"), context.path("cache/baselines/key")
     samples.write_text('{"question": 1}\n')
     outputs = EvaluationOutputs("m" * 64, 1, ("holdout",))
-    finished = Finished(outputs, {"holdout.loss": 2.5}, message="base model measured", warnings=("task quiz shows no examples",))
+    finished = Finished(outputs, {"holdout.loss": 2.5}, message="base model measured", warnings=("1 row is not measured",))
     keep_baseline(context, entry, finished, [samples])
     for name in ("samples.jsonl", "finished.json"):
         taken = take_baseline(entry, context.path("results"))
         assert taken is not None
         assert (taken.metrics, taken.message) == ({"holdout.loss": 2.5}, "the same as run demo: base model measured")
-        assert taken.warnings == ("task quiz shows no examples",)
+        assert taken.warnings == ("1 row is not measured",)
         sound = (entry / name).read_bytes()
         (entry / name).write_bytes(sound.replace(b"1", b"2").replace(b"2.5", b"2.4"))
         assert take_baseline(entry, context.path("results")) is None
