@@ -467,3 +467,28 @@ def test_a_token_without_an_embedding(held_out: bool, stage: Tokenization, tiny_
     assert raised.value.reason.name == "ModelCorrupt"
     assert f"rows.jsonl, row {3 if held_out else 2} (line {3 if held_out else 2}) has token" in raised.value.message
     assert "call resize_token_embeddings and save the model again" in raised.value.message
+
+
+def test_a_row_that_is_left_out_may_have_a_token_without_an_embedding(
+    stage: Tokenization, tiny_model: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    size = len(AutoTokenizer.from_pretrained(tiny_model))
+    stage.link_model(family(tiny_model, tmp_path / "model", "qwen2_5", (*SPECIAL, "<|extra|>"), size + len(set(SPECIAL)) - 2))
+    longer = {"messages": [QUESTION, {**ANSWER, "content": "<|extra|>" + "long " * 80}]}
+    without = {"messages": [QUESTION, {**ANSWER, "content": "<|extra|>", "weight": 0}]}
+    stage.write([SIMPLE, SIMPLE, longer, without])
+    outputs = stage(max_seq_len=100, bad_rows_share=0.5).outputs
+    assert (outputs.rows, outputs.too_long, outputs.nothing_to_learn) == (2, 1, 1)
+
+
+def test_a_class_of_its_own_may_count_its_embeddings_otherwise(stage: Tokenization, tiny_model: Path, tmp_path: Path) -> None:
+    model = family(tiny_model, tmp_path / "model", "qwen2_5", embeddings=2)
+    config = json.loads((model / "config.json").read_bytes())
+    stage.link_model(model)
+    stage.write([SIMPLE])
+    with pytest.raises(StageError, match="and the model has 2 embeddings"):
+        stage()
+    (model / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "own.Own"}}))
+    assert stage().outputs.rows == 1

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from finetune_stages.sources.json_text import learned_no_number
+
 Message = dict[str, Any]
 
 ROLES = ("system", "user", "assistant", "function", "tool")
@@ -75,13 +77,26 @@ class Conversation:
         return any(wanted and not learned for wanted, learned in zip(self.wanted, self.learned(unmask), strict=True))
 
 
-def fault(row: Any) -> str | None:
-    """What is wrong with a row, to follow "row 17"; ``None`` for a good one."""
+def fault(row: Any, text: bytes = b"") -> str | None:
+    """Return what is wrong with a row, to follow "row 17"; ``None`` for a good one. ``text``: see :func:`read_row`."""
     try:
-        read_conversation(row)
+        read_row(row, text)
     except BadConversation as error:
         return str(error)
     return None
+
+
+def read_row(row: Any, text: bytes) -> Conversation:
+    """Return the conversation of a row that is written as ``text``, whose characters and numbers may be wrong, too.
+
+    Raises:
+        BadConversation: it has none that can be used.
+    """
+    conversation = read_conversation(row)
+    problem = broken_text(row, text) or learned_no_number(row, text)
+    if problem:
+        raise BadConversation(problem)
+    return conversation
 
 
 def read_conversation(row: Any) -> Conversation:

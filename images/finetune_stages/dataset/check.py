@@ -8,10 +8,10 @@ import numpy as np
 
 from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
-from finetune_stages.chat.structure import broken_text, fault
+from finetune_stages.chat.structure import fault
 from finetune_stages.kit import StageError
 from finetune_stages.sources.json_lines import JsonLines, Seen
-from finetune_stages.sources.json_text import json_fault, learned_no_number, may_hold_no_number, no_number, parse
+from finetune_stages.sources.json_text import json_fault, may_hold_no_number, no_number, parse
 from finetune_stages.sources.row_faults import FaultyRows, counted, may_be_left_out, sufficient_share
 
 _STEP = 1000
@@ -45,7 +45,7 @@ def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, seen: Seen) ->
         except ValueError as error:
             not_json.add(position, rows.label(position), json_fault(error, text))
         else:
-            problem = rows.fault(position) or fault(row) or broken_text(row, text) or learned_no_number(row, text)
+            problem = rows.fault(position) or fault(row, text)
             if problem:
                 bad.add(position, rows.label(position), problem)
             elif may_hold_no_number(text) and no_number(row):

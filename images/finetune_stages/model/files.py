@@ -33,11 +33,11 @@ _OTHER_WEIGHTS = {
 
 
 def settings(names: Collection[str]) -> list[str]:
-    """Everything but weights: configuration, tokenizer, chat templates, the model's code and licence."""
+    """Return everything but weights: configuration, tokenizer, chat templates, the model's code and license, the index of shards in use."""
     chosen = []
     for name in names:
         folder, _, base = name.rpartition("/")
-        if name == INDEX or (
+        if (name == INDEX and WEIGHTS not in names) or (
             folder in ("", CHAT_TEMPLATES)
             and any(fnmatchcase(base, pattern) for pattern in _SETTINGS)
             and not any(fnmatchcase(base, pattern) for pattern in _OTHER_INDEXES)

@@ -279,7 +279,7 @@ def _array(path: Path, name: str, target: Path, seen: Seen) -> JsonLines:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise StageError(
-            reasons.DATASET_UNREADABLE, f"{name} is not UTF-8 ({error.reason} at byte {error.start + 1})."
+            reasons.DATASET_UNREADABLE, f"{name} is not UTF-8 ({error.reason} at byte {error.start + 1}); save it as UTF-8."
         ) from error
     flat = array("q")
     row, start, told = 1, 0, 0

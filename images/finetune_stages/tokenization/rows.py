@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_contract import reasons
-from finetune_stages.chat.structure import BadConversation, Conversation, broken_text, read_conversation
+from finetune_stages.chat.structure import BadConversation, Conversation, read_row
 from finetune_stages.kit import Context, Seal, StageError, read_seal
 from finetune_stages.sources.json_lines import open_rows
-from finetune_stages.sources.json_text import json_fault, learned_no_number, parse
+from finetune_stages.sources.json_text import json_fault, parse
 from finetune_stages.sources.row_faults import row_label
 
 
@@ -83,10 +83,7 @@ def read(text: bytes) -> Conversation:
         row: Any = parse(text)
     except ValueError as error:
         raise BadConversation(json_fault(error, text)) from error
-    problem = broken_text(row, text) or learned_no_number(row, text)
-    if problem:
-        raise BadConversation(problem)
-    return read_conversation(row)
+    return read_row(row, text)
 
 
 def _file(context: Context, data: str, places: str, source: str) -> RowFile:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from finetune_contract import reasons
@@ -22,7 +21,8 @@ from finetune_stages.chat.renderer import ChatRenderer, Rendered, RowRejected, U
 from finetune_stages.chat.structure import BadConversation, Conversation
 from finetune_stages.chat.task_rows import chat_files, own_roots
 from finetune_stages.kit import Context, Finished, StageError, seal_directory
-from finetune_stages.kit.loading import loading, require_fast
+from finetune_stages.kit.loading import load_tokenizer, loading
+from finetune_stages.kit.model_config import embeddings
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.positions import hard_positions
 from finetune_stages.sources.row_faults import counted
@@ -55,7 +55,7 @@ def tokenize(context: Context) -> Finished:
     tokenizer, config = _tokenizer(base, inputs.trust_remote_code)
     limits = Limits(inputs, hard_positions(config), bad_in_training(seal, len(train), len(held_out)))
     with work_folder(context) as scratch:
-        job = _Job(context, inputs, tokenizer, _embeddings(config), limits, scratch)
+        job = _Job(context, inputs, tokenizer, embeddings(config), limits, scratch)
         outputs, message, warnings = job.run(train, held_out)
         _require_unchanged(context, inputs, noted)
         left_out = outputs.too_long + outputs.nothing_to_learn + outputs.rejected
@@ -81,31 +81,13 @@ def _require_unchanged(context: Context, inputs: TokenizationInputs, noted: dict
         )
 
 
-def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a model directory, without torch.
-
-    Raises:
-        StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: it cannot say where in a text its tokens are.
-    """
-    with loading(directory):
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    require_fast(tokenizer)
-    return tokenizer
-
-
 def _tokenizer(directory: Path, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
     """The tokenizer, and the model's configuration."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     tokenizer = load_tokenizer(directory, trust_remote_code)
-    with loading(directory):
+    with loading():
         config: dict[str, Any] = json.loads((directory / "config.json").read_bytes())
     return tokenizer, config
-
-
-def _embeddings(config: dict[str, Any]) -> int | None:
-    """How many tokens the model has embeddings for, as far as its configuration states it."""
-    stated = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
-    return stated if isinstance(stated, int) else None
 
 
 @dataclass
@@ -158,13 +140,13 @@ class _Job:
                 self.used_training_template |= any(rendered.template.training for _, _, rendered in chunk)
                 encoded = encode([rendered for _, _, rendered in chunk], self.tokenizer, ends)
                 for (position, _, _), (ids, learned) in zip(chunk, encoded, strict=True):
-                    self._require_embedded(rows, position, ids.max(initial=0))
                     if len(ids) > self.limits.longest:
                         seen.too_long += 1
                         seen.longest = max(seen.longest, len(ids))
                     elif not learned.any():
                         seen.nothing += 1
                     else:
+                        self._require_embedded(rows, position, ids.max(initial=0))
                         writer.append(ids, learned)
         return seen, writer
 

@@ -13,6 +13,7 @@ from finetune_contract.documents import EvaluationInputs, RunInfo, StageDocument
 from finetune_contract.result import EvaluationOutputs
 from finetune_contract.workspace import Attempt
 from finetune_stages.evaluation.baselines import keep_baseline, take_baseline
+from finetune_stages.evaluation.passages import chat_tasks
 from finetune_stages.evaluation.questions import depends_on
 from finetune_stages.kit import Context, Finished, StageError, read_seal, seal_directory
 
@@ -179,3 +180,14 @@ def test_a_changed_file_of_chat_rows_is_measured_again(context: Context) -> None
     assert noted(context, "manners") == before
     file.write_text('{"row": 2}\n')
     assert noted(context, "manners") != before
+
+
+@pytest.mark.parametrize("holdout", [False, True])
+def test_without_rendered_rows_a_file_of_chat_rows_is_no_unknown_task(holdout: bool, context: Context) -> None:
+    shutil.rmtree(context.path(context.layout.tokens))
+    (context.path("tasks") / "manners.jsonl").write_text("{}")
+    inputs = EvaluationInputs("final", tasks=("manners",), holdout=holdout)
+    with pytest.raises(StageError, match=r"tokens is not in the workspace; rerun from stage tokenization\.$") as raised:
+        chat_tasks(context, inputs)
+    assert raised.value.reason.name == "DatasetNotFound"
+    assert chat_tasks(context, EvaluationInputs("final", tasks=("arc_easy",), holdout=False)) == {}
