@@ -265,6 +265,15 @@ LAST_OF_A_ROLE = (
               " them, or set dataset.badRows.policy to Drop and dataset.badRows.share to 0.67.")),
     ),
     Report(
+        "template-refuses-all-rows", "own", Given("gemma", [TWICE, TWICE]),
+        (BAD, "(2 of 2 rows are rejected: row 1 (line 1), row 2 (line 2)); correct them."),
+    ),
+    Report(
+        "template-refuses-rows-and-others-are-too-long", "own",
+        Given("gemma", [TWICE, *[SIMPLE] * 8, {"messages": [QUESTION, {**ANSWER, "content": "long " * 80}]}], {"max_seq_len": 64}),
+        (BAD, "(1 of 10 rows is rejected); correct it, or set dataset.badRows.policy to Drop and dataset.badRows.share to 0.2."),
+    ),
+    Report(
         "template-refuses-rows-above-the-share", "own",
         Given("gemma", [SIMPLE, TWICE, SIMPLE, TWICE], {"bad_rows": "Drop", "bad_rows_share": 0.25}),
         ("TooManyRowsLeftOut", ("rows.jsonl: 2 of 4 training rows are left out (2 are rejected (row 2 (line 2) is rejected by the model's chat"
@@ -337,6 +346,10 @@ def test_what_is_refused(report: Report, stage: Tokenization, families: Any) -> 
     Report(
         "keys-without-effect", "own", Given("qwen2_5", [{**SIMPLE, "parallel_tool_calls": True, "tools": [TOOL]}] * 2),
         ["2 rows have parallel_tool_calls, which has no effect"],
+    ),
+    Report(
+        "several-keys-without-effect", "own", Given("qwen2_5", [{**SIMPLE, "parallel_tool_calls": True}, {**SIMPLE, "tool_choice": "auto", "parallel_tool_calls": False}]),
+        ["the rows have keys that have no effect: parallel_tool_calls (2 rows), tool_choice (1 row)"],
     ),
     Report(
         "keys-of-messages-without-effect", "own", Given("qwen2_5", [{"messages": [{**QUESTION, "name": "Ann"}, ANSWER]}]),

@@ -128,9 +128,9 @@ class _Answers:
         """For templates that refuse the beginning of a conversation: the answer as it is in the whole."""
         answer = (self.conversation.messages[number].get("content") or "").strip()
         span = self._span(number)
-        if span is None or not answer or not self.rendered.text[: span.said].endswith(answer):
+        if span is None or not answer or not self.rendered.text[: span.content_end].endswith(answer):
             raise rejected(refusal) from refusal
-        return self.rendered.text[: span.said], span.said - len(answer)
+        return self.rendered.text[: span.content_end], span.content_end - len(answer)
 
     def _span(self, number: int) -> Span | None:
         """Return the turn of a message in the whole text, if it is known."""

@@ -42,14 +42,14 @@ class Span:
 
     Attributes:
         start: its first character that is learned.
-        said: where its content ends; ``start`` where that is not known. From here on its end-of-turn token is looked for.
+        content_end: where its content ends; ``start`` where that is not known. From here on its end-of-turn token is looked for.
         end: where it ends.
         exact: without it, ``end`` is only what the turn cannot reach beyond.
         message: number of the message, where it is known.
     """
 
     start: int
-    said: int
+    content_end: int
     end: int
     exact: bool = True
     message: int | None = None
@@ -174,7 +174,9 @@ class ChatRenderer:
         text, spans = turns.marked()
         answers = [number for number, message in enumerate(conversation.messages) if message["role"] == "assistant"]
         if len(spans) == len(answers):
-            spans = [Span(span.start, span.said, span.end, message=number) for span, number in zip(spans, answers, strict=True)]
+            spans = [
+                Span(span.start, span.content_end, span.end, message=number) for span, number in zip(spans, answers, strict=True)
+            ]
             return text, [span for span in spans if span.message is not None and learned[span.message]]
         if not all(learned[number] for number in answers):  # some have weight 0, and it is not known which spans are theirs
             return turns.derived(learned)
@@ -287,7 +289,7 @@ class _Turns:
 
 
 def rejected(refusal: Refusal) -> RowRejected:
-    """What is said of a row that a template refuses."""
+    """Return the error for a row that a template rejects."""
     return RowRejected(f"is rejected by the model's chat template ({refusal})")
 
 

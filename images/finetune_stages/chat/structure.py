@@ -52,7 +52,7 @@ class Conversation:
         messages: with ``role`` and text ``content`` (missing where there is none); keys without a value are left out.
         wanted: for each message whether the row states that it is learned; ``None`` where it states nothing.
         tools: JSON schemas of the functions that the assistant may call.
-        unmask: the row's own wish to learn all messages but the system's.
+        unmask: whether the row itself states that all messages but the system's are learned.
         arguments: values for the chat template (``chat_template_kwargs``).
         unused: keys of the row or of its messages that have no effect, as messages name them.
     """

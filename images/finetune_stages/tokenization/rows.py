@@ -15,6 +15,7 @@ from finetune_stages.chat.structure import BadConversation, Conversation, read_r
 from finetune_stages.kit import Context, Seal, StageError, read_seal
 from finetune_stages.sources.json_lines import open_rows
 from finetune_stages.sources.json_text import json_fault, parse
+from finetune_stages.sources.row_faults import row_label
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,8 @@ class RowFile:
         return row, line
 
     def label(self, position: int) -> str:
-        """How messages name a row, after the source."""
-        row, line = self.place(position)
-        return f"row {row} (line {line})" if line else f"row {row}"
+        """Return how messages name a row, after the source."""
+        return row_label(*self.place(position))
 
 
 def prepared_rows(context: Context) -> tuple[RowFile, RowFile, Seal]:
@@ -70,7 +70,7 @@ def task_rows(path: Path, name: str, scratch: Path) -> RowFile:
         rows = open_rows(path, path.name, scratch / "task.lines", lambda _more: None)
     except StageError as error:
         raise StageError(reasons.TASK_INVALID, f"evaluation.tasks: {name}: {error.message}") from error
-    return RowFile(path.name, rows.places[:, :2] + np.array([1, 0]), rows.texts)
+    return RowFile(path.name, rows.places[:, :2], rows.texts)
 
 
 def read(text: bytes) -> Conversation:

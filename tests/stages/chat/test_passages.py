@@ -176,7 +176,8 @@ def test_an_answer_with_weight_0_is_only_read() -> None:
     assert "assistant\nno<|im_end|>" in text
 
 
-def test_an_answer_that_is_not_written_is_rejected() -> None:
+def test_an_answer_that_is_not_written_is_rejected_when_it_is_rendered() -> None:
     template = "{% for m in messages %}{{ m.role }}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
-    with pytest.raises(RowRejected):
-        scored(template, chat("user: a?", "assistant: yes"))
+    renderer = ChatRenderer(Tokenizer(chat_template=template, special_tokens_map={}))
+    with pytest.raises(RowRejected, match=r"^has a message 2 \(role assistant\) whose content the chat template does not write$"):
+        renderer.render(read_conversation({"messages": chat("user: a?", "assistant: yes")}))
