@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_operator.api import reasons
+from finetune_operator.api.uris import is_local_path
 
 from .draft import Draft
 from .paths import Json, lookup
-from .resolve import is_local_path
 from .run import StageRecord
 from .stages import GATE, STAGES, WORKSPACE
 
