@@ -163,8 +163,8 @@ def _score(scores: Mapping[str, float], spec: Mapping[str, Any]) -> str | None:
 
 
 def registered_name(registry: Mapping[str, Any]) -> str:
-    """Return ``name:version`` of an entry of ``status.registry``."""
-    return f"{registry['name']}:{registry['version']}"
+    """Return ``name:version`` of an entry of ``status.registry``, as far as it has them."""
+    return ":".join(str(registry[key]) for key in ("name", "version") if registry.get(key))
 
 
 def short_name(uri: str) -> str:

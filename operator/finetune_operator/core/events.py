@@ -113,9 +113,8 @@ def _end(status: Mapping[str, Any], records: Mapping[str, StageRecord]) -> Event
     if failure:
         return Event("Warning", failure["reason"], failure_line(failure, reason=False)[:_LIMIT], key=key)
     if _rejected(status):
-        return Event(
-            "Warning", reasons.GATE_REJECTED, f"{reasons.GATE_REJECTED}: {records[GATE].message or ''}"[:_LIMIT], key=key
-        )
+        message = records[GATE].message if GATE in records else None
+        return Event("Warning", reasons.GATE_REJECTED, f"{reasons.GATE_REJECTED}: {message or ''}"[:_LIMIT], key=key)
     registry, model = status.get("registry"), status.get("model") or {}
     return Event("Normal", "RunSucceeded", registered_name(registry) if registry else str(model.get("uri", "")), key=key)
 
