@@ -31,7 +31,7 @@ from finetune_contract.documents import (
     StageDocument,
 )
 from finetune_contract.progress import Progress
-from finetune_contract.result import WARNING_LENGTH, WARNINGS_LIMIT, Result, parse_result, termination_message
+from finetune_contract.result import RESULT_WARNINGS_LIMIT, WARNING_LENGTH, Result, parse_result, termination_message
 from finetune_contract.workspace import Attempt
 
 from .context import NO_DIGEST, Context, Finished
@@ -188,8 +188,8 @@ def _warnings(stage: str, warnings: Sequence[str]) -> tuple[str, ...]:
     """Return the warnings as a result may hold them; what does not fit is marked, and the log has all of them."""
     for warning in warnings:
         print(f"{stage}: warning: {warning}")
-    if len(warnings) > WARNINGS_LIMIT:
-        kept = WARNINGS_LIMIT - 1
+    if len(warnings) > RESULT_WARNINGS_LIMIT:
+        kept = RESULT_WARNINGS_LIMIT - 1
         warnings = [*warnings[:kept], f"and {len(warnings) - kept:,} more warnings in the log of the stage"]
     return tuple(text if len(text) <= WARNING_LENGTH else text[: WARNING_LENGTH - 3] + "..." for text in warnings)
 
