@@ -43,7 +43,7 @@ async def test_a_run_goes_from_its_data_to_the_registry(site: Site) -> None:
             assert status["phase"] == "Succeeded", status.get("failure")
             assert running.problems() == []
             # The last pass is counted when its status is written, which is what this test has just seen.
-            count = 'finetune_transitions_total{reason="StageSucceeded"} 8.0'
+            count = 'finetune_transitions_total{reason="StageSucceeded"} 9.0'
             assert "finetune_leader 1.0" in await eventually(running.metrics, lambda text: count in text)
             assert await running.stop() == 0
             told = [line for line in running.lines() if line.get("reason") == "StageStarted"]

@@ -241,6 +241,7 @@ async def test_a_run_waits_for_trainer_and_each_attempt_has_the_shape_of_its_tim
             }
         )
         await asyncio.gather(life.done("dataset"), life.done("model"))
+        await life.done("tokenization")
         _, message = await eventually(life.stalled, lambda found: found[0] == "TrainerNotInstalled", 60)
         assert "Install Kubeflow Trainer 2.1 or later" in message
 

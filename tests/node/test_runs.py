@@ -34,7 +34,13 @@ def test_the_smallest_run_succeeds(site: Site, smallest: Object) -> None:
     assert "holdout.bits_per_byte" in smallest["metrics"]["evaluation"]
     assert "Succeeded" in site.kubectl("get", "ftr", "smallest")
     pods = site.pods("smallest")
-    assert {pod["metadata"]["labels"]["finetunerun.io/stage"] for pod in pods} == {"dataset", "model", "training", "evaluation"}
+    assert {pod["metadata"]["labels"]["finetunerun.io/stage"] for pod in pods} == {
+        "dataset",
+        "model",
+        "tokenization",
+        "training",
+        "evaluation",
+    }
     # The operator goes on as soon as a container has ended; the kubelet takes a moment more to say it of the pod.
     eventually(lambda: {pod["status"]["phase"] for pod in site.pods("smallest")} == {"Succeeded"}, "every pod has succeeded")
 
@@ -82,7 +88,7 @@ def test_what_lora_trains_passes_its_gate_and_is_registered(site: Site) -> None:
         (version,) = server.versions("tiny")
         assert server.artifacts(version)[0]["uri"] == status["model"]["uri"]
     worked = {pod["metadata"]["labels"]["finetunerun.io/stage"] for pod in site.pods("lora")}
-    assert worked == {"dataset", "model", "training", "baseline", "evaluation", "registration"}
+    assert worked == {"dataset", "model", "tokenization", "training", "baseline", "evaluation", "registration"}
     (pod,) = site.pods("lora", "training")
     eventually(lambda: "Complete" in _conditions(site, _job(pod)), "the TrainJob is complete")
 
