@@ -44,7 +44,7 @@ class TestARunThatTheGateRejects:
     def test_get_shows_the_scores_of_all_runs(self, judged: tuple[Desk, Said]) -> None:
         out = judged[0].finetune("get").out
         head, line = out.splitlines()[:2]
-        assert head.split() == ["NAME", "ALGORITHM", "PHASE", "PROGRESS", "LOSS", "holdout.bits_per_byte", "MODEL", "AGE"]
+        assert head.split() == ["NAME", "ALGORITHM", "PHASE", "PROGRESS", "ROWS", "LOSS", "holdout.bits_per_byte", "MODEL", "AGE"]
         assert line.split()[:3] == ["demo", "osft", "Rejected"]
 
     def test_a_clone_is_the_same_wish_under_another_name(self, judged: tuple[Desk, Said]) -> None:
