@@ -26,7 +26,7 @@ def chat_tasks(context: Context, inputs: EvaluationInputs) -> dict[str, Path]:
     if inputs.holdout and read_seal(context.path(layout.tokens)) is None:
         raise StageError(
             reasons.DATASET_NOT_FOUND,
-            f"{layout.tokens} is not in the workspace; rerun from stage tokenization, or set evaluation.holdout to false.",
+            f"{layout.tokens} is not in the workspace; rerun from stage evaluation, or set evaluation.holdout to false.",
         )
     names: Sequence[str] = (*([HOLDOUT] if inputs.holdout else []), *inputs.tasks)
     return {name: path for name in names if (path := context.path(layout.passages(name))).is_file()}
@@ -45,9 +45,7 @@ def read_passages(path: Path) -> list[Row]:
             for passage in row["passages"]:
                 _ = passage["text"][0], [(int(start), int(end)) for start, end in passage["answers"]]
     except (ValueError, LookupError, TypeError) as error:
-        raise StageError(
-            reasons.DATASET_UNREADABLE, f"{path} cannot be read ({error}); rerun from stage tokenization."
-        ) from error
+        raise StageError(reasons.DATASET_UNREADABLE, f"{path} cannot be read ({error}); rerun from stage evaluation.") from error
     return rows
 
 

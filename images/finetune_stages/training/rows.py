@@ -54,21 +54,19 @@ class Rows:
         """
         seal = read_seal(workspace / layout.tokens)
         if seal is None:
-            raise StageError(
-                reasons.DATASET_NOT_FOUND, f"{layout.tokens} is not in the workspace; rerun from stage tokenization."
-            )
+            raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.tokens} is not in the workspace; rerun from stage training.")
         names = (layout.token_ids, layout.learned_tokens, layout.token_offsets)
         try:
             tokens, learned, offsets = (np.load(workspace / name, mmap_mode="r", allow_pickle=False) for name in names)
         except (OSError, ValueError) as error:
             raise StageError(
-                reasons.DATASET_NOT_FOUND, f"{layout.tokens} cannot be read ({error}); rerun from stage tokenization."
+                reasons.DATASET_NOT_FOUND, f"{layout.tokens} cannot be read ({error}); rerun from stage training."
             ) from error
         rows = cls(tokens, learned, offsets, int(seal.note.get("leftOut", 0)))
         found = int(rows.lengths.max(initial=0))
         if found > longest:
             raise StageError(
                 reasons.BAD_TRAINING_VALUE,
-                f"training.maxSeqLen: a row in {layout.tokens} has {found:,} tokens, more than {longest:,}; rerun from stage tokenization.",
+                f"training.maxSeqLen: a row in {layout.tokens} has {found:,} tokens, more than {longest:,}; rerun from stage training.",
             )
         return rows

@@ -59,7 +59,7 @@ def train(context: Context, processes: Processes) -> Finished:
     _require_sense(inputs, processes)
     if read_seal(context.path(context.layout.tokens)) is None:
         raise StageError(
-            reasons.DATASET_NOT_FOUND, f"{context.layout.tokens} is not in the workspace; rerun from stage tokenization."
+            reasons.DATASET_NOT_FOUND, f"{context.layout.tokens} is not in the workspace; rerun from stage training."
         )
     require_device(inputs)
     require_engine(inputs)

@@ -50,6 +50,10 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("OutOfMemoryHost", "training", {}, "Raise training.resources.memory, or use a smaller model."),
     ("OutOfMemoryHost", "baseline", {}, "Raise evaluation.resources.memory, or use a smaller model."),
     ("OutOfMemoryHost", "dataset", {}, "Use a smaller data set."),
+    ("OutOfMemoryHost", "tokenization", {"training.resources": {"memory": "1Gi"}}, "Use a smaller data set."),
+    ("Killed", "tokenization", {}, "If the machine's memory was short, use a smaller data set."),
+    ("DatasetNotFound", "tokenization", {}, "Find out what removed the run's files from the workspace."),
+    ("DatasetNotFound", "training", {}, "Find out what removed the run's files from the workspace."),
     ("Killed", "model", {}, "If the machine's memory was short, use a smaller model."),
     ("NoGPU", "training", {"training.gpusPerWorker": 0}, "Request one with training.gpusPerWorker, or choose values that run without."),
     ("NoGPU", "baseline", {"evaluation.gpus": 0}, "Request one with evaluation.gpus, or choose values that run without."),
@@ -67,6 +71,7 @@ LOCAL: list[tuple[str, str, dict[str, Any], str]] = [
     ("EngineMissing", "training", {}, "Install the package that the message names into this Python environment."),
     ("OutOfMemoryHost", "training", {"training.resources": {}}, "Use a smaller model, or use a machine with more memory."),
     ("OutOfMemoryHost", "training", {"training.resources": {"memory": "1Gi"}}, "Raise training.resources.memory, or use a smaller model."),
+    ("OutOfMemoryHost", "tokenization", {}, "Use a smaller data set, or use a machine with more memory."),
 ]  # fmt: skip
 
 
