@@ -17,16 +17,11 @@ from finetune_operator.local.store import Store
 from finetune_operator.loop import controller as loop
 from finetune_operator.loop.controller import Controller
 from finetune_operator.loop.queue import FIRST_PAUSE, KeyedQueue
+from reruns import CHANGES
 from waiting import eventually
 from world import NOW
 
 from .test_loop import KEY, SPEC, drive, everywhere, finish_children
-
-CHANGES: dict[str, dict[str, Any]] = {
-    "dataset": {"dataset": {"uri": "/other.jsonl"}}, "model": {"model": {"uri": "org/other"}}, "training": {"training": {"epochs": 9}},
-    "evaluation": {"evaluation": {"tasks": [], "limit": 3}},
-    "gate": {"gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 9.0}]}}, "registration": {"registry": {"name": "other"}},
-}  # fmt: skip
 
 
 @pytest.fixture

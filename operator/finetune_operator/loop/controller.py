@@ -40,7 +40,7 @@ Witness = Callable[[Run, Decision, float], None]
 """Is told of each pass that was carried out: the run as it was, what was decided, and the seconds that it took."""
 
 ErrorSource = Literal["watch", "reconcile", "task"]
-"""Where an exception came that nobody foresaw: in handling an event, in a pass, or in another part of the loop."""
+"""What raised an unexpected exception: the handling of an event, a pass, or another part of the loop."""
 
 log = logging.getLogger(__name__)
 

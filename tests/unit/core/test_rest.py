@@ -12,17 +12,11 @@ from finetune_operator.core.plan import plan
 from finetune_operator.core.rest import cleanup_in, rest_seconds
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings
+from finetune_operator.core.stages import RERUN_FROM
 from finetune_operator.core.times import LONGEST, duration, stamp
+from reruns import CHANGES
 from unit.core.passes import decide, edit, go, run_of, world_at
 from world import MINIMAL, NOW, World
-
-STAGES = ("dataset", "model", "training", "evaluation", "gate", "registration")
-CHANGES = {
-    "dataset": {"dataset": {"uri": "/other.jsonl"}}, "model": {"model": {"uri": "org/other"}}, "training": {"training": {"epochs": 9}},
-    "evaluation": {"evaluation": {"tasks": [], "limit": 3}},
-    "gate": {"gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 9.0}]}},
-    "registration": {"registry": {"name": "other"}},
-}  # fmt: skip
 
 
 def ended(ttl: str = "1h") -> World:
@@ -33,8 +27,12 @@ def ended(ttl: str = "1h") -> World:
     return world
 
 
+def test_there_is_a_change_for_every_rerun() -> None:
+    assert CHANGES.keys() == RERUN_FROM.keys()
+
+
 @pytest.mark.parametrize("changed", [False, True], ids=["plain", "changed"])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHANGES)
 def test_a_rerun_is_no_rest_and_needs_neither_settings_nor_the_cluster(stage: str, changed: bool) -> None:
     world = ended()
     assert rest_seconds(run_of(world), NOW) == 3600
