@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from argocd.binary import find as find_argocd
+from argocd.binary import ARGOCD
 from control_planes import built, skip_without_go
 from controlplane.api import Api, RefusedError
 from controlplane.binaries import find
@@ -85,7 +85,7 @@ def settings() -> Object:
 
 @pytest.fixture
 def argocd(settings: Object, tmp_path: Path) -> ArgoCD:
-    return ArgoCD(built(find_argocd), settings, tmp_path)
+    return ArgoCD(built(ARGOCD.find), settings, tmp_path)
 
 
 def document(world: World) -> Object:
