@@ -105,7 +105,17 @@ class TestARunThatEndsWell:
     def test_get_describe_and_logs(self, finished: tuple[Desk, Said]) -> None:
         desk, _ = finished
         table = desk.finetune("get").out.splitlines()
-        assert table[0].split() == ["NAME", "ALGORITHM", "PHASE", "PROGRESS", "LOSS", "holdout.bits_per_byte", "MODEL", "AGE"]
+        assert table[0].split() == [
+            "NAME",
+            "ALGORITHM",
+            "PHASE",
+            "PROGRESS",
+            "ROWS",
+            "LOSS",
+            "holdout.bits_per_byte",
+            "MODEL",
+            "AGE",
+        ]
         assert table[1].split()[:3] == ["demo", "osft", "Succeeded"]
         assert "demo" in desk.finetune("get", "--experiment", "trial").out
         assert f"No runs of experiment other in {desk.folder}/.finetune." in desk.finetune("get", "--experiment", "other").err
@@ -132,7 +142,7 @@ class TestARunThatEndsWell:
             assert said.err.startswith("nobody: there is no run of that name in ")
         said = desk.finetune("logs", "demo", "--stage", "gate")
         assert said.code == 66
-        assert "stages with a log: dataset, model, training, baseline, evaluation, registration" in said.err
+        assert "stages with a log: dataset, model, tokenization, training, baseline, evaluation, registration" in said.err
 
     def test_a_frozen_section_cannot_be_edited(self, finished: tuple[Desk, Said], small: Spec) -> None:
         desk, _ = finished
