@@ -22,7 +22,7 @@ HISTORY_LIMIT = 64
 OUR_KEY = "finetune"
 STDERR = "_stderr"
 """What the name of a metric's standard error ends in."""
-WARNINGS_LIMIT, WARNING_LENGTH = 8, 256
+RESULT_WARNINGS_LIMIT, WARNING_LENGTH = 8, 256
 """Warnings in a result at most, and characters of each."""
 _DIRECTIONS = "higherIsBetter"
 
@@ -46,7 +46,7 @@ class Result:
         outcome, reason, message: ``Succeeded``, or ``Failed`` with a name from :mod:`.reasons` and a sentence.
         metrics: safe keys (letters, digits, ``_``, ``.``, ``-``) to finite numbers.
         outputs: the stage's own record, one of the classes below.
-        warnings: sentences about a successful stage that the user must see, at most ``WARNINGS_LIMIT`` of ``WARNING_LENGTH`` characters.
+        warnings: sentences about a successful stage that the user must see, at most ``RESULT_WARNINGS_LIMIT`` of ``WARNING_LENGTH`` characters.
         reused: nothing was computed, an earlier result for the same inputs was found and checked.
         file, file_digest: where the full result lies in the workspace, and its SHA-256.
     """

@@ -101,9 +101,8 @@ class TestARunThatTheGateRejects:
             before.get("metrics"),
         )
         assert "Unsupported: rerun unsupported" in desk.finetune("describe", "demo").out
-        corrected = desk.finetune(
-            "rerun", "demo", "--from", "gate", "--set", "publish=null", "--set", f"gate.requirements={STRICT_TEXT}"
-        )
+        corrections = ("--set", "publish=null", "--set", f"gate.requirements={STRICT_TEXT}")
+        corrected = desk.finetune("rerun", "demo", "--from", "gate", *corrections, "--id", "unsupported")
         assert corrected.code == 3, corrected.out + corrected.err
 
     def test_a_softer_gate_lets_it_through_and_nothing_is_trained_again(self, judged: tuple[Desk, Said]) -> None:

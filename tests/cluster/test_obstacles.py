@@ -233,7 +233,7 @@ async def test_a_child_whose_pods_never_appear(
         async with operating(cluster, namespace, runtime["metadata"]["name"], {}):
             await start(cluster, namespace)
             message = await eventually(stalled_by_it, seconds=60)
-            assert message.startswith("TrainJob demo-train-1-1: it has no pods 4 seconds after it was made; look at")
+            assert message.startswith("TrainJob demo-train-1-1: 0 of 1 pods exist after 4 seconds or more; run oc describe")
             look = "oc describe trainjob/demo-train-1-1 jobset/demo-train-1-1 job/demo-train-1-1-node-0"
             assert f"{look} -n {namespace}" in message
             assert "failure" not in await status_of(cluster, namespace)

@@ -12,7 +12,7 @@ import pytest
 
 from finetune_operator.api.kinds import CONFIGMAP, EVENT, FINETUNERUN, JOB, POD, TRAINJOB
 from finetune_operator.core.run import Run
-from finetune_operator.core.times import moment
+from finetune_operator.core.times import moment, stamp
 from finetune_operator.local.store import Store
 from finetune_operator.loop import controller as loop
 from finetune_operator.loop.controller import Controller
@@ -147,6 +147,57 @@ async def test_an_edit_of_an_ended_run_that_nobody_heard_of_is_found_by_the_resy
     await store.patch(FINETUNERUN, *KEY, {"spec": {"rerun": {"id": "again", "from": "gate"}}})
     async with controller.running(workers=1, watching=False):
         await eventually(lambda: read(store), lambda run: run.round == 2, 10)
+
+
+async def test_a_run_that_cannot_be_read_keeps_no_other_from_the_resync(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    errors: list[str] = []
+    malformed = {"name": "a", "namespace": "team"}  # listed before the other one
+    await store.create({"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": malformed, "spec": SPEC})
+    status = {"startedAt": stamp(NOW), "finishedAt": stamp(NOW), "observedGeneration": 1, "conditions": []}
+    await store.patch_status(FINETUNERUN, "team", "a", {"status": status})
+    controller = Controller(store, everywhere, clock=lambda: NOW, on_error=errors.append, resync_seconds=0.1)
+    await store.patch(FINETUNERUN, *KEY, {"spec": {"rerun": {"id": "again", "from": "gate"}}})
+    async with controller.running(workers=1, watching=False):
+        await eventually(lambda: read(store), lambda run: run.round == 2, 10)
+    assert "reconcile" in errors
+    assert "task" not in errors, "no part of the loop ended"
+    assert "KeyError: 'ttlAfterFinished'" in caplog.text
+
+
+async def test_a_part_of_the_loop_that_fails_again_and_again_is_started_ever_less_often(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[str] = []
+    monkeypatch.setattr(loop, "_RESTART_SECONDS", 0.02)
+    monkeypatch.setattr(loop, "_LONGEST_RESTART_SECONDS", 0.64)
+
+    async def fail() -> None:
+        raise KeyError("gate")
+
+    controller = Controller(store, everywhere, on_error=errors.append)
+    monkeypatch.setattr(controller, "resync", fail)
+    async with controller.running(workers=1, watching=False):
+        await asyncio.sleep(0.8)
+    assert 4 <= len(errors) <= 7, "with a constant pause there are 40"
+
+
+async def test_a_part_of_the_loop_that_ran_for_long_is_started_again_soon(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[str] = []
+    monkeypatch.setattr(loop, "_RESTART_SECONDS", 0.01)
+    monkeypatch.setattr(loop, "_LONGEST_RESTART_SECONDS", 0.02)
+    pauses: list[float] = []
+    began = asyncio.get_running_loop().time
+
+    async def run_for_long() -> None:
+        pauses.append(began())
+        await asyncio.sleep(0.03)
+        raise KeyError("gate")
+
+    controller = Controller(store, everywhere, on_error=errors.append)
+    monkeypatch.setattr(controller, "resync", run_for_long)
+    async with controller.running(workers=1, watching=False):
+        await eventually(lambda: asyncio.sleep(0, len(pauses)), lambda count: count >= 4, 10)
+    assert set(errors) == {"task"}
 
 
 async def test_a_rejected_rerun_leaves_a_warning_and_the_results(store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -174,6 +174,33 @@ async def test_the_next_operator_writes_what_the_one_before_did_not(store: Store
     assert (await store.list(EVENT, "team")).items[0]["lastTimestamp"] == stamp(NOW)
 
 
+async def test_a_run_that_cannot_be_read_keeps_no_other_events_from_being_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World.new()
+    world.settle()
+    await ended(store, world, "a")  # listed before the other one
+    await ended(store, world)
+    lasting = recorder.lasting
+
+    def fail(run: Run) -> Any:
+        if run.name == "a":
+            raise KeyError("gate")
+        return lasting(run)
+
+    monkeypatch.setattr(recorder, "lasting", fail)
+    errors: list[str] = []
+
+    async def settings(_namespace: str) -> Any:
+        return SETTINGS
+
+    controller = Controller(store, settings, clock=lambda: NOW, on_error=errors.append)
+    async with controller.running(workers=0, watching=False):
+        await eventually(lambda: news(store), lambda found: ("RunSucceeded", "osft-model:1.0.0") in found, 10)
+    assert errors == ["task"], "it is not tried again and again"
+    assert "the Events of a run could not be read: a" in caplog.text
+
+
 async def test_only_what_is_missing_is_written_and_nothing_that_would_have_expired(store: Store) -> None:
     world = World.new({**MINIMAL, "limits": {"total": "1h"}})
     world.settle()

@@ -74,12 +74,14 @@ _CONTROL = "has a control character; remove it"
 
 _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
     # The gate and what is measured.
-    ("gate-on-another-task", "own", _gate("arc_easy_x.acc"), _at("gate.requirements", _UNMEASURED)),
+    ("gate-on-another-task", "own", _gate("arc_easy_x.acc", evaluation={"tasks": ["arc_easy"]}), _at("gate.requirements", _UNMEASURED)),
+    ("gate-without-tasks", "own", _gate("arc_easy.acc", evaluation={"tasks": []}), _at("gate.requirements", _UNMEASURED)),
+    ("gate-on-a-task-of-a-tag", "own", _gate("arc_easy.acc", evaluation={"tasks": ["ai2_arc"]}), {}),
+    ("gate-on-a-task-of-another-name-in-a-group", "own", _gate("cola.mcc", evaluation={"tasks": ["arc_easy", "glue"]}), {}),
+    ("gate-on-a-task-of-a-group-of-the-user", "own", _gate("copa_de.acc", evaluation={"tasks": ["our_group"]}), {}),
     ("gate-on-a-variant-of-a-task", "own", _gate("gsm8k_cot.exact_match", evaluation={"tasks": ["gsm8k"]}),
      _at("gate.requirements", _UNMEASURED)),
     ("gate-on-a-task-of-a-group", "own", _gate("mmlu_anatomy.acc", evaluation={"tasks": ["mmlu"]}), {}),
-    ("gate-without-held-out-rows", "own", _gate("holdout.bits_per_byte", dataset={"trainSplit": 1}),
-     _at("gate.requirements", "dataset.trainSplit: 1 holds none out; lower dataset.trainSplit, or name held-out rows in dataset.evalUri")),
     ("gate-on-held-out-rows-of-their-own", "own",
      _gate("holdout.bits_per_byte", dataset={"trainSplit": 1, "evalUri": "org/held-out"}), {}),
     ("gate-without-holdout", "own", _gate("holdout.loss", evaluation={"holdout": False}),
@@ -92,8 +94,6 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
      _at("gate.requirements[0].maxRegression", "a standard error has no good direction, so that maxRegression cannot compare it; use min")),
     ("gate-that-requires-nothing", "own", {"gate": {"approval": {}}},
      _at("gate", "the gate requires nothing; add an entry to gate.requirements, or remove gate")),
-    ("nothing-to-evaluate", "instructlab/instructlab#3257", {"dataset": {"trainSplit": 1}, "evaluation": {"tasks": []}},
-     _at("evaluation.tasks", "evaluation.tasks is empty and dataset.trainSplit: 1 holds no rows out; name a task")),
     ("nothing-to-evaluate-without-holdout", "own", {"evaluation": {"tasks": [], "holdout": False}},
      _at("evaluation.tasks", "evaluation.tasks is empty and evaluation.holdout is false; name a task")),
     ("nothing-to-evaluate-and-none-asked", "own",
@@ -153,8 +153,7 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
      _at("training.effectiveBatchSize", "cannot be shared evenly by all training processes; use a multiple of training.workers")),
     ("batch-smaller-than-processes", "own", _training(workers=2, processesPerWorker=4, effectiveBatchSize=4),
      _at("training.effectiveBatchSize", "cannot be shared evenly")),
-    ("batch-of-gpus", "own", _training(workers=2, gpusPerWorker=4, effectiveBatchSize=12),
-     _at("training.effectiveBatchSize", "cannot be shared evenly")),
+    ("batch-of-workers", "own", _training(workers=5, effectiveBatchSize=12), _at("training.effectiveBatchSize", "cannot be shared evenly")),
     ("batch-that-fits", "own", _training(workers=2, gpusPerWorker=4, effectiveBatchSize=16), {}),
     # Names with spaces.
     *(

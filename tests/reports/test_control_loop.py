@@ -195,6 +195,11 @@ REFUSED = (
         Complaint("FailedCreate", 'Internal error occurred: failed calling webhook "v": no endpoints available for service "w"', 60, 60),
         ("True", "ApiUnavailable"),
     ),
+    Report(
+        "denial-with-the-words-of-an-outage", OWN,
+        Complaint("FailedCreate", 'Error creating: admission webhook "v" denied the request: image name "eof-registry/EOF" not allowed', 1),
+        ("True", "ChildRefused"),
+    ),
 )  # fmt: skip
 def test_a_restart_of_the_api_server_is_no_refusal_of_the_object(report: Report) -> None:
     world = world_at("dataset")

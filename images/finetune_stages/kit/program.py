@@ -31,7 +31,7 @@ from finetune_contract.documents import (
     StageDocument,
 )
 from finetune_contract.progress import Progress
-from finetune_contract.result import WARNING_LENGTH, WARNINGS_LIMIT, Result, parse_result, termination_message
+from finetune_contract.result import RESULT_WARNINGS_LIMIT, WARNING_LENGTH, Result, parse_result, termination_message
 from finetune_contract.workspace import Attempt
 
 from .context import NO_DIGEST, Context, Finished
@@ -170,7 +170,7 @@ def _record(context: Context, finished: Finished, seconds: float, speaks: bool) 
     result = Result(
         stage=stage, attempt=str(context.attempt), inputs_digest=context.inputs_digest, outcome="Succeeded",
         message=finished.message, metrics={**finished.metrics, "seconds": round(seconds, 3)}, outputs=outputs,
-        history=finished.history, warnings=tuple(warning[:WARNING_LENGTH] for warning in finished.warnings[:WARNINGS_LIMIT]),
+        history=finished.history, warnings=tuple(warning[:WARNING_LENGTH] for warning in finished.warnings[:RESULT_WARNINGS_LIMIT]),
         reused=finished.reused,
     )  # fmt: skip
     if not speaks:

@@ -324,7 +324,16 @@ class Affinity(Section):
 _RESERVED = ("finetunerun.io", "jobset.sigs.k8s.io", "batch.kubernetes.io", "trainer.kubeflow.org")
 _RESERVED_PREFIXES = "|".join(re.escape(prefix) for prefix in _RESERVED)
 _RESERVED_WORDS = ", ".join(f"{prefix}/" for prefix in _RESERVED)
-_RESERVED_LABELS = r"app\.kubernetes\.io/managed-by|job-name|controller-uid"
+_RESERVED_NAMES = r"app\.kubernetes\.io/managed-by|job-name|controller-uid"
+RESERVED_ANNOTATIONS = f"(?i)^({_RESERVED_PREFIXES})/"
+"""RE2: keys of annotations that belong to controllers."""
+RESERVED_LABELS = f"{RESERVED_ANNOTATIONS}|^({_RESERVED_NAMES})$"
+"""RE2: keys of labels that belong to controllers."""
+LABELS_REFUSED = (
+    f"labels of {_RESERVED_WORDS}, and app.kubernetes.io/managed-by, job-name and controller-uid, belong to controllers; choose"
+    " another key"
+)
+ANNOTATIONS_REFUSED = f"annotations of {_RESERVED_WORDS} belong to controllers; choose another key"
 
 
 class Placement(Section):
@@ -342,14 +351,13 @@ class Placement(Section):
             field=".annotations",
         ),
         Rule(
-            rf"!has(self.labels) || !self.labels.exists(key, key.matches(r'(?i)^({_RESERVED_PREFIXES})/|^({_RESERVED_LABELS})$'))",
-            f"labels of {_RESERVED_WORDS}, and app.kubernetes.io/managed-by, job-name and controller-uid, belong to controllers; choose"
-            " another key",
+            f"!has(self.labels) || !self.labels.exists(key, key.matches(r'{RESERVED_LABELS}'))",
+            LABELS_REFUSED,
             field=".labels",
         ),
         Rule(
-            rf"!has(self.annotations) || !self.annotations.exists(key, key.matches(r'(?i)^({_RESERVED_PREFIXES})/'))",
-            f"annotations of {_RESERVED_WORDS} belong to controllers; choose another key",
+            f"!has(self.annotations) || !self.annotations.exists(key, key.matches(r'{RESERVED_ANNOTATIONS}'))",
+            ANNOTATIONS_REFUSED,
             field=".annotations",
         ),
     )

@@ -14,19 +14,6 @@ from .uris import PUBLISHED
 class Registry(Section):
     """The entry in the model registry."""
 
-    RULES = (
-        Rule(
-            "!has(self.kind) || self.kind != 'ModelRegistry' || has(self.address)",
-            "registry.kind ModelRegistry needs registry.address",
-            field=".kind",
-        ),
-        Rule(
-            "has(self.address) || (!has(self.port) && !has(self.secretRef) && !has(self.caRef))",
-            "registry.port, secretRef and caRef need registry.address",
-            field=".address",
-        ),
-    )
-
     kind: Literal["ModelRegistry", "MLflow"] | None = Field(
         None,
         description="Kubeflow Model Registry or MLflow. Default: ModelRegistry with an address; without one, MLflow's store in the"

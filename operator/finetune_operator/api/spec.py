@@ -1,4 +1,8 @@
-"""``spec`` whole, and the rules that join its sections."""
+"""``spec`` whole, and the rules that join its sections.
+
+A rule rejects what no default can make valid. What depends on the defaults of the namespace or the operator is validated on the
+effective values (``core/contradictions.py``): the API server does not know them.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,13 @@ from .dataset import Dataset
 from .evaluation import HOLDOUT_METRICS, SINGLE_TASKS, Evaluation, Gate
 from .lifecycle import ApprovalDecision, Cleanup, Limits, Queue, Rerun, Retry
 from .model import Model
-from .presets import DEFAULT_ALGORITHM, preset
 from .registry import Publish, Registry, Storage
 from .section import ObjectName, Rule, Section
 from .training import Training
 
 _EVALUATED = "(!has(self.evaluation) || !has(self.evaluation.enabled) || self.evaluation.enabled)"
 _HOLDOUT = "(!has(self.evaluation) || !has(self.evaluation.holdout) || self.evaluation.holdout)"
-_HELD_OUT = "(has(self.dataset.evalUri) || !has(self.dataset.trainSplit) || self.dataset.trainSplit < 1.0)"
-_TASKS = f"(has(self.evaluation) && has(self.evaluation.tasks) ? self.evaluation.tasks : {preset(DEFAULT_ALGORITHM)['evaluation']['tasks']})"
+_STATES_TASKS = "has(self.evaluation) && has(self.evaluation.tasks)"
 _REQUIREMENTS = "!has(self.gate) || !has(self.gate.requirements) || self.gate.requirements"
 _ON_HELD_OUT_ROWS = "one.metric.startsWith('holdout.')"
 
@@ -31,8 +33,10 @@ class FineTuneRunSpec(Section):
             field=".gate",
         ),
         Rule(
-            f"""{_REQUIREMENTS}.all(one, {_ON_HELD_OUT_ROWS} || {_TASKS}.exists(task,
-              one.metric.startsWith(task + '.') || (!(task in {list(SINGLE_TASKS)}) && one.metric.startsWith(task + '_'))))""",
+            # The tasks of a group or tag may have any name, and only the evaluation knows them.
+            f"""!({_STATES_TASKS}) || self.evaluation.tasks.exists(task, !(task in {list(SINGLE_TASKS)}))
+              || {_REQUIREMENTS}.all(one, {_ON_HELD_OUT_ROWS}
+                || self.evaluation.tasks.exists(task, one.metric.startsWith(task + '.')))""",
             "a metric of gate.requirements belongs to no task in evaluation.tasks; name <task>.<metric> or holdout.<metric>, or add its"
             " task to evaluation.tasks",
             field=".gate.requirements",
@@ -44,26 +48,14 @@ class FineTuneRunSpec(Section):
             field=".gate.requirements",
         ),
         Rule(
-            f"{_REQUIREMENTS}.all(one, !{_ON_HELD_OUT_ROWS}) || !{_HOLDOUT} || {_HELD_OUT}",
-            "a metric of gate.requirements is measured on held-out rows, and dataset.trainSplit: 1 holds none out; lower"
-            " dataset.trainSplit, or name held-out rows in dataset.evalUri",
-            field=".gate.requirements",
-        ),
-        Rule(
             f"{_REQUIREMENTS}.all(one, !{_ON_HELD_OUT_ROWS} || one.metric in {list(HOLDOUT_METRICS)})",
             f"held-out rows have only the metrics {', '.join(HOLDOUT_METRICS)}; name one of them in gate.requirements",
             field=".gate.requirements",
         ),
         Rule(
-            f"!{_EVALUATED} || {_TASKS}.size() > 0 || {_HOLDOUT}",
+            f"!{_EVALUATED} || !({_STATES_TASKS}) || self.evaluation.tasks.size() > 0 || {_HOLDOUT}",
             "evaluation has nothing to measure: evaluation.tasks is empty and evaluation.holdout is false; name a task, remove"
             " evaluation.holdout, or set evaluation.enabled to false",
-            field=".evaluation.tasks",
-        ),
-        Rule(
-            f"!{_EVALUATED} || {_TASKS}.size() > 0 || !{_HOLDOUT} || {_HELD_OUT}",
-            "evaluation has nothing to measure: evaluation.tasks is empty and dataset.trainSplit: 1 holds no rows out; name a task, lower"
-            " dataset.trainSplit, or set evaluation.enabled to false",
             field=".evaluation.tasks",
         ),
         Rule(

@@ -11,7 +11,9 @@ from pydantic import ConfigDict, Field
 
 from .section import Section, text
 
-Text = Annotated[str, Field(max_length=1024)]
+MESSAGE_LIMIT = 1024
+"""Characters of a message; longer ones are cut."""
+Text = Annotated[str, Field(max_length=MESSAGE_LIMIT)]
 Word = Annotated[str, Field(max_length=128)]
 Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 Digest = Annotated[str, Field(max_length=64)]
@@ -105,7 +107,7 @@ class ProgressStatus(Whole):
 
 
 Count = Annotated[int, Field(ge=0)]
-WARNINGS_LIMIT = 16
+STATUS_WARNINGS_LIMIT = 16
 """Warnings of all stages together that status keeps, the newest."""
 
 
@@ -310,7 +312,7 @@ class FineTuneRunStatus(Section):
     })] | None = Field(None, description="The stages, in order.")  # fmt: skip
     progress: ProgressStatus | None = Field(None, description="How far the running stage is.")
     rows: RowsStatus | None = Field(None, description="How many rows are used, and how many are left out.")
-    warnings: Annotated[list[Warning], Field(max_length=WARNINGS_LIMIT)] | None = Field(
+    warnings: Annotated[list[Warning], Field(max_length=STATUS_WARNINGS_LIMIT)] | None = Field(
         None, description="What stages that succeeded could not use or had to change."
     )
     metrics: MetricsStatus | None = Field(None, description="Numbers of training and evaluation.")

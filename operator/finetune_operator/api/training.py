@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,10 +14,7 @@ from .section import Fraction, FreeValue, ObjectName, Rule, Section, Size, text
 Algorithm = Literal["sft", "osft", "lora"]
 Patterns = Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=32)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-_PROCESSES = (
-    "(has(self.processesPerWorker) ? self.processesPerWorker"
-    " : (has(self.gpusPerWorker) && self.gpusPerWorker > 0 ? self.gpusPerWorker : 1))"
-)
+_PROCESSES = "(has(self.processesPerWorker) ? self.processesPerWorker : 1)"
 
 
 class Osft(Section):
@@ -93,12 +91,12 @@ class Training(Section):
             field=".osft",
         ),
         Rule(
-            "!has(self.sft) || (has(self.algorithm) && self.algorithm == 'sft')",
+            "!has(self.sft) || !has(self.algorithm) || self.algorithm == 'sft'",
             "training.sft belongs to algorithm sft; remove it or set training.algorithm: sft",
             field=".sft",
         ),
         Rule(
-            "!has(self.lora) || (has(self.algorithm) && self.algorithm == 'lora')",
+            "!has(self.lora) || !has(self.algorithm) || self.algorithm == 'lora'",
             "training.lora belongs to algorithm lora; remove it or set training.algorithm: lora",
             field=".lora",
         ),
@@ -123,7 +121,7 @@ class Training(Section):
         Rule(
             f"!has(self.effectiveBatchSize) || !has(self.workers) || self.effectiveBatchSize % (self.workers * {_PROCESSES}) == 0",
             "training.effectiveBatchSize cannot be shared evenly by all training processes; use a multiple of training.workers times"
-            " training.processesPerWorker (default: one a GPU, or one)",
+            " training.processesPerWorker",
             field=".effectiveBatchSize",
         ),
         Rule(
@@ -132,8 +130,8 @@ class Training(Section):
             field=".maxTokensPerGPU",
         ),
         Rule(
-            "!has(self.volumeMounts) || (has(self.volumes)"
-            " && self.volumeMounts.all(mount, self.volumes.exists(volume, volume.name == mount.name)))",
+            "!has(self.volumeMounts) || !has(self.volumes)"
+            " || self.volumeMounts.all(mount, self.volumes.exists(volume, volume.name == mount.name))",
             "each entry of training.volumeMounts needs a volume of that name in training.volumes",
             field=".volumeMounts",
         ),
@@ -213,3 +211,8 @@ class Training(Section):
     volume_mounts: Annotated[list[VolumeMount], Field(max_length=16)] | None = Field(None, description="Where they appear.")
     shared_memory: Size | None = Field(None, description="Size of /dev/shm in bytes.")
     placement: Placement | None = Field(None, description="Where the pods run.")
+
+
+def processes_per_worker(training: Mapping[str, Any]) -> int:
+    """Return how many training processes each pod has. ``training`` is the section with every default."""
+    return int(training.get("processesPerWorker") or max(1, training["gpusPerWorker"]))

@@ -15,6 +15,12 @@ CONTROL = r"[\x00-\x1f\x7f]"
 
 LOCAL_PREFIXES = ("/", "./", "../", "~/")
 
+
+def is_local_path(uri: str) -> bool:
+    """Return whether a URI is a path: ``/``, ``./``, ``../``, ``~/`` or ``file://``. Any other bare string is a hub id."""
+    return uri.startswith((*LOCAL_PREFIXES, "file://"))
+
+
 _WORD = r"\w+(\.?(-\.)*-?\w+)*"
 HUB_ID = rf"{_WORD}(/{_WORD})?"
 """RE2: ``name`` or ``owner/name``, by the rules of ``huggingface_hub.utils.validate_repo_id``."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from finetune_operator.api.uris import is_local_path
 from finetune_operator.core.paths import lookup
-from finetune_operator.core.resolve import is_local_path
 
 from .documents import Document
 

@@ -12,7 +12,7 @@ from finetune_contract.reasons import Cause
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import FINETUNERUN
 from finetune_operator.core.rest import rejected_rerun
-from finetune_operator.core.run import Run
+from finetune_operator.core.run import Run, all_stopped
 from finetune_operator.loop.cluster import Change as WatchEvent
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import NotFound, Transient
@@ -127,7 +127,7 @@ def held(document: Object) -> bool:
     run = Run.parse(document)
     if not run.spec.get("suspend") or run.status.get("observedGeneration") != run.generation:
         return False
-    return all(record.reason == reasons.SUSPENDED for record in run.stages.values() if record.state == "Running")
+    return all_stopped(run.stages.values())
 
 
 def conclude(document: Object, options: Options, flags: str = "") -> int:

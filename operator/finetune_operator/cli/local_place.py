@@ -13,9 +13,9 @@ from pathlib import Path
 from finetune_contract.workspace import Attempt
 from finetune_operator.api.crd import crd
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, JOB, POD, TRAINJOB
+from finetune_operator.api.uris import is_local_path
 from finetune_operator.core import naming
 from finetune_operator.core.paths import lookup
-from finetune_operator.core.resolve import is_local_path
 from finetune_operator.core.run import Run
 from finetune_operator.local.home import Home, HomeInUse, HomeUnusable
 from finetune_operator.local.judge import CelMissing, Judge

@@ -51,10 +51,16 @@ def rerun_run(name: str, where: Where, options: Options, *, stage: str, id_: str
             if not run.ended:
                 raise Refused([f"{name}: has not ended yet; wait for its end."])
             word = id_ or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-            if (run.spec.get("rerun") or {}).get("id") == word:
+            if run.status.get("rerunId") == word:
                 raise Refused([f"--id {word}: was used by the last rerun; choose another word."], exitcodes.USAGE)
             wanted = {**apply_assignments(run.spec, assignments), "rerun": {"id": word, "from": stage}}
-            return await edit(place, cluster, document, {"spec": difference(run.spec, wanted)})
+            patch = difference(run.spec, wanted)
+            if not patch:
+                raise Refused(
+                    [f"--id {word}: the run asks for this rerun already; change a field with --set, or choose another word."],
+                    exitcodes.USAGE,
+                )
+            return await edit(place, cluster, document, {"spec": patch})
 
         return place.steer(change, f"rerun from {stage} requested", options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from finetune_operator.api import reasons
+from finetune_operator.api.status import MESSAGE_LIMIT
 
 from .draft import Draft
 from .gate import Scores, Unjudgeable, Verdict, judge
@@ -10,8 +11,6 @@ from .remedies import Failed, hint
 from .run import StageRecord
 from .stages import GATE, STAGE
 from .stages.gate import requirements
-
-_MESSAGE_LIMIT = 1024
 
 
 def admit(draft: Draft) -> None:
@@ -34,9 +33,9 @@ def admit(draft: Draft) -> None:
 
 
 def _fail(draft: Draft, record: StageRecord, found: Unjudgeable) -> None:
-    draft.record(record.but(state="Failed", reason=found.reason.name, message=found.message[:_MESSAGE_LIMIT]))
+    draft.record(record.but(state="Failed", reason=found.reason.name, message=found.message[:MESSAGE_LIMIT]))
     draft.fields["failure"] = {
-        "stage": GATE, "reason": found.reason.name, "message": found.message[:_MESSAGE_LIMIT], "hint": hint(found.reason, Failed(GATE, draft.run.resolved)),
+        "stage": GATE, "reason": found.reason.name, "message": found.message[:MESSAGE_LIMIT], "hint": hint(found.reason, Failed(GATE, draft.run.resolved)),
     }  # fmt: skip
 
 
@@ -45,9 +44,9 @@ def _decide(draft: Draft, record: StageRecord, verdicts: list[Verdict]) -> None:
     draft.fields["gate"] = {"passed": not missed, "requirements": [verdict.as_status() for verdict in verdicts]}
     if not missed:
         met = "; ".join(verdict.message for verdict in verdicts)
-        draft.record(record.but(state="Succeeded", reason=reasons.GATE_PASSED, message=met[:_MESSAGE_LIMIT]))
+        draft.record(record.but(state="Succeeded", reason=reasons.GATE_PASSED, message=met[:MESSAGE_LIMIT]))
         return
-    message = "; ".join(verdict.message for verdict in missed)[:_MESSAGE_LIMIT]
+    message = "; ".join(verdict.message for verdict in missed)[:MESSAGE_LIMIT]
     draft.record(record.but(state="Failed", reason=reasons.GATE_REJECTED, message=message))
     if not STAGE[GATE].forgiven(draft.run):
         registration = draft.records["registration"]

@@ -8,6 +8,7 @@ from finetune_contract.reasons import CRASHED, Cause
 from finetune_contract.result import Result
 from finetune_contract.workspace import Attempt
 from finetune_operator.api import reasons
+from finetune_operator.api.status import MESSAGE_LIMIT
 
 from . import naming
 from .decision import Create
@@ -15,19 +16,16 @@ from .diagnosis import Diagnosis, diagnose, read_result
 from .draft import Draft
 from .manifests import children
 from .manifests.trainjob import trainjob
-from .observation import ChildState, Object, child_ref, child_state, failure_message
-from .obstacles import refusal
+from .observation import ChildState, Object, child_ref, child_state, controller_of, failure_message
+from .obstacles import expected_pods, refusal
 from .pod_report import PodReport
-from .release import controller_of, holds, release, remove
+from .release import holds, release, remove
 from .remedies import Failed, hint
 from .run import StageRecord
-from .shared_objects import is_leftover
 from .stages import STAGE, ProgramStage
 from .stages.base import inputs_digest
-from .waiting import STARTING_SECONDS, wait
+from .waiting import STARTING_SECONDS, wait, wait_for_leftover
 
-LEFTOVER_SECONDS = 2.0
-"""Between two looks at a child of an earlier run of the same name, which is about to be collected."""
 _LONGEST_PAUSE = 300.0
 _REPEATED = "; an earlier attempt crashed at the same place with the same inputs, so there is no further one"
 
@@ -96,7 +94,7 @@ def _follow(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
     draft.record(record)
     pods = tuple(pod for pod in draft.observed.pods.get(stage.name, ()) if not pod.gone)
     state = child_state(child)
-    if _all_done(draft, stage, pods):
+    if _all_done(draft, record, pods):
         _finish(draft, stage, record, pods)
     elif state is ChildState.FAILED or any(pod.failed for pod in pods):
         fail_attempt(draft, stage, record, diagnose(pods, draft.observed.logs, failure_message(child)))
@@ -129,22 +127,19 @@ def _is_ours(draft: Draft, stage: ProgramStage, record: StageRecord, child: Obje
     """A child belongs to us by our uid; one of an earlier run of our name is about to be collected, any other is a stranger."""
     if controller_of(child).get("uid") == draft.run.uid:
         return True
-    if is_leftover(draft.run, child):
-        draft.record(record.but(reason=reasons.WAITING, message=f"{record.child_name} of an earlier run is being removed."))
-        draft.look_again(LEFTOVER_SECONDS)
+    if wait_for_leftover(draft, record, child):
         return False
     message = f"{record.child_kind} {record.child_name} exists already and belongs to somebody else."
     fail_attempt(draft, stage, record.but(child_uid=""), Diagnosis(reasons.NAME_CONFLICT, message))
     return False
 
 
-def _all_done(draft: Draft, stage: ProgramStage, pods: tuple[PodReport, ...]) -> bool:
+def _all_done(draft: Draft, record: StageRecord, pods: tuple[PodReport, ...]) -> bool:
     """Whether the stage's container has succeeded in every pod.
 
     It is known a moment before the Job's status, and the Job's status is not if a sidecar never ends, or ends with an error.
     """
-    expected = int(draft.run.resolved["training"]["workers"]) if stage.kind == "TrainJob" else 1
-    return sum(pod.succeeded for pod in pods) >= expected
+    return sum(pod.succeeded for pod in pods) >= expected_pods(draft.run, record)
 
 
 def _finish(draft: Draft, stage: ProgramStage, record: StageRecord, pods: tuple[PodReport, ...]) -> None:
@@ -190,7 +185,7 @@ def fail_attempt(draft: Draft, stage: ProgramStage, record: StageRecord, diagnos
     repeated = crash is not None and crash == record.crash
     message = f"{diagnosis.message}{_REPEATED if repeated else ''}"
     record = record.but(
-        failures=failures, reason=diagnosis.reason.name, message=message[:1024] or None, crash=crash or record.crash
+        failures=failures, reason=diagnosis.reason.name, message=message[:MESSAGE_LIMIT] or None, crash=crash or record.crash
     )
     removing = remove(draft, record)
     if count <= _allowed(draft, diagnosis.cause) and not repeated:

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_operator.api import reasons
+from finetune_operator.api.status import MESSAGE_LIMIT
+from finetune_operator.api.uris import is_local_path
 
 from .draft import Draft
 from .paths import Json, lookup
-from .resolve import is_local_path
-from .run import StageRecord
+from .quantities import counted
+from .run import StageRecord, all_stopped
 from .stages import GATE, STAGES, WORKSPACE
-
-_LIMIT = 1024
 
 
 def conditions(draft: Draft) -> list[Json]:
@@ -24,7 +24,7 @@ def conditions(draft: Draft) -> list[Json]:
         old = before.get(type_)
         since = old["lastTransitionTime"] if old and old["status"] == status else draft.time
         found.append({
-            "type": type_, "status": status, "reason": reason, "message": message[:_LIMIT], "lastTransitionTime": since,
+            "type": type_, "status": status, "reason": reason, "message": message[:MESSAGE_LIMIT], "lastTransitionTime": since,
             "observedGeneration": draft.run.generation,
         })  # fmt: skip
     return found
@@ -70,7 +70,7 @@ def _reconciling(draft: Draft, failure: Mapping[str, Any] | None, ended: bool) -
     if blocker:
         return ("Reconciling", _truth(reasons.resumes_alone(blocker[0])), blocker[0].name, blocker[1])
     if draft.suspended:
-        stopped = all(record.reason == reasons.SUSPENDED for record in draft.records.values() if record.state == "Running")
+        stopped = all_stopped(draft.records.values())
         return ("Reconciling", _truth(not stopped), reasons.SUSPENDED if stopped else reasons.SUSPENDING, "")
     return ("Reconciling", "True", reasons.RUNNING, "")
 
@@ -163,8 +163,8 @@ def _score(scores: Mapping[str, float], spec: Mapping[str, Any]) -> str | None:
 
 
 def registered_name(registry: Mapping[str, Any]) -> str:
-    """Return ``name:version`` of an entry of ``status.registry``."""
-    return f"{registry['name']}:{registry['version']}"
+    """Return ``name:version`` of an entry of ``status.registry``, as far as it has them."""
+    return ":".join(str(registry[key]) for key in ("name", "version") if registry.get(key))
 
 
 def short_name(uri: str) -> str:
@@ -199,15 +199,17 @@ def _message(draft: Draft) -> str | None:
 def _remarks(draft: Draft) -> str | None:
     """What the user must know of a run that goes well."""
     warnings = draft.get("warnings") or ()
-    more = f" (and {len(warnings) - 1} more warnings)" if len(warnings) > 1 else ""
+    more = f" (and {counted(len(warnings) - 1, 'more warning')})" if len(warnings) > 1 else ""
     return f"{warnings[0]['stage']}: {warnings[0]['message']}{more}" if warnings else left_out(draft.get("rows") or {})
 
 
 _LEFT_OUT = {
-    "bad": "no chat conversation", "rejected": "rejected by the chat template",
-    "tooLong": "longer than training.maxSeqLen or the model's context", "nothingToLearn": "without a token to learn",
+    "bad": ("is not a chat conversation", "are not chat conversations"),
+    "rejected": ("is rejected by the chat template", "are rejected by the chat template"),
+    "tooLong": ("is longer than training.maxSeqLen or the model's context", "are longer than training.maxSeqLen or the model's context"),
+    "nothingToLearn": ("has no token to learn", "have no token to learn"),
 }  # fmt: skip
-"""The rows of ``status.rows`` that are not trained on, and why."""
+"""The rows of ``status.rows`` that are not trained on, and why: of one row, and of several."""
 
 
 def rows_summary(rows: Mapping[str, int]) -> str | None:
@@ -221,8 +223,9 @@ def rows_summary(rows: Mapping[str, int]) -> str | None:
 def left_out(rows: Mapping[str, int]) -> str | None:
     """The rows that are not trained on, by cause, in a sentence; nothing where all are."""
     counts = [(rows[count], cause) for count, cause in _LEFT_OUT.items() if rows.get(count)]
-    causes = ", ".join(f"{number:,} {cause}" for number, cause in counts)
-    return f"{sum(number for number, _ in counts):,} rows are left out: {causes}" if counts else None
+    causes = ", ".join(counted(number, *cause) for number, cause in counts)
+    total = sum(number for number, _ in counts)
+    return f"{counted(total, 'row is', 'rows are')} left out: {causes}" if counts else None
 
 
 def short_duration(seconds: float) -> str:

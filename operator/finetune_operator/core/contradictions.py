@@ -1,92 +1,128 @@
 """Values that are each valid and cannot all hold, among the effective values of a run.
 
-The CRD's rules refuse what a run contradicts on its own. Here the presets and the defaults of namespace and operator count too, which no
+The CRD's rules reject what a run contradicts on its own. Here the presets and the defaults of namespace and operator count too, which no
 rule of the API server sees.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_args
 
 from finetune_operator.api.evaluation import SINGLE_TASKS
+from finetune_operator.api.training import Algorithm, processes_per_worker
 
 from .paths import lookup
+from .quantities import counted
 
 HOLDOUT = "holdout."
 """How the metrics of the held-out rows begin."""
+Origins = Mapping[str, str]
+"""The origin of each field that has a value."""
 
 
-def contradiction(values: Mapping[str, Any]) -> str | None:
-    """Return the first contradiction as a sentence that begins with the field, ``None`` where there is none.
+@dataclass(frozen=True)
+class Contradiction:
+    """A field, and what is wrong with it and what to do in half a sentence."""
 
-    Args:
-        values: a whole ``spec``, with every default.
-    """
-    for check in _CHECKS:
-        sentence = check(values)
-        if sentence:
-            return sentence
-    return None
+    field: str
+    words: str
 
 
-def processes(training: Mapping[str, Any]) -> int:
-    """Return how many training processes each pod has."""
-    return int(training.get("processesPerWorker") or max(1, training["gpusPerWorker"]))
+def contradiction(values: Mapping[str, Any], origins: Origins) -> Contradiction | None:
+    """Return the first contradiction, ``None`` where there is none. ``values`` is a whole ``spec``, with every default."""
+    return next((found for check in _CHECKS for found in check(values, origins)), None)
 
 
-def _batch(values: Mapping[str, Any]) -> str | None:
+def _batch(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
     training = values["training"]
-    batch, workers, each = training["effectiveBatchSize"], training["workers"], processes(training)
-    if not training["enabled"] or batch % (workers * each) == 0:
-        return None
-    return (
-        f"training.effectiveBatchSize: {batch} rows cannot be shared evenly by {workers} workers with {each} processes each; use a multiple"
-        f" of {workers * each}, or change training.workers"
-    )
+    batch, workers, each = training["effectiveBatchSize"], training["workers"], processes_per_worker(training)
+    if training["enabled"] and batch % (workers * each):
+        processes = f"{counted(workers, 'worker')} with {counted(each, 'process', 'processes')}{' each' if workers > 1 else ''}"
+        yield Contradiction(
+            "training.effectiveBatchSize",
+            f"{counted(batch, 'row')} cannot be shared evenly by {processes}; use a multiple of {workers * each}, or change"
+            " training.workers",
+        )
 
 
-def _measured(values: Mapping[str, Any]) -> str | None:
-    evaluation = values["evaluation"]
-    if not evaluation["enabled"] or evaluation["tasks"] or _without_held_out_rows(values) is None:
-        return None
-    return f"evaluation.tasks: is empty, and {_without_held_out_rows(values)}, so that nothing is measured; name a task"
+def _measured(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
+    evaluation, why = values["evaluation"], _without_held_out_rows(values)
+    if evaluation["enabled"] and not evaluation["tasks"] and why:
+        yield Contradiction("evaluation.tasks", f"is empty, and {why}, so that nothing is measured; name a task")
 
 
-def _gate_needs_evaluation(values: Mapping[str, Any]) -> str | None:
-    if not lookup(values, "gate.requirements") or values["evaluation"]["enabled"]:
-        return None
-    return "gate: evaluation.enabled is false, so that no metric is measured; remove gate, or set evaluation.enabled to true"
+def _gate_needs_evaluation(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
+    if lookup(values, "gate.requirements") and not values["evaluation"]["enabled"]:
+        words = "evaluation.enabled is false, so that no metric is measured; remove gate, or set evaluation.enabled to true"
+        yield Contradiction("gate", words)
 
 
-def _metrics(values: Mapping[str, Any]) -> str | None:
-    return next(_unmeasured(values), None)
-
-
-def _unmeasured(values: Mapping[str, Any]) -> Iterator[str]:
+def _metrics(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
     tasks = values["evaluation"]["tasks"]
     for index, requirement in enumerate(lookup(values, "gate.requirements") or ()):
         metric, field = requirement["metric"], f"gate.requirements[{index}].metric"
         if metric.startswith(HOLDOUT):
             why = _without_held_out_rows(values)
             if why:
-                yield f"{field}: {metric} is measured on held-out rows, and {why}; hold rows out, or remove the requirement"
-        elif not any(_belongs(metric, task) for task in tasks):
+                words = f"{metric} is measured on held-out rows, and {why}; hold rows out, or remove the requirement"
+                yield Contradiction(field, words)
+        elif not any(_may_measure(task, metric) for task in tasks):
             listed = ", ".join(tasks) or "none"
-            yield f"{field}: {metric} belongs to no task in evaluation.tasks ({listed}); name <task>.<metric>, or add its task"
+            words = f"{metric} belongs to no task in evaluation.tasks ({listed}); name <task>.<metric>, or add its task"
+            yield Contradiction(field, words)
 
 
-def _belongs(metric: str, task: str) -> bool:
-    """Whether a metric may be one of a task, or of a task in the group of that name."""
-    return metric.startswith(f"{task}.") or (task not in SINGLE_TASKS and metric.startswith(f"{task}_"))
+def _may_measure(task: str, metric: str) -> bool:
+    """Return whether a metric may be one of a task. The tasks of a group or tag may have any name: only the evaluation knows them."""
+    return metric.startswith(f"{task}.") or task not in SINGLE_TASKS
 
 
 def _without_held_out_rows(values: Mapping[str, Any]) -> str | None:
-    """Why held-out rows are not measured; ``None`` where they are."""
+    """Return why held-out rows are not measured; ``None`` where they are."""
     if not values["evaluation"]["holdout"]:
         return "evaluation.holdout is false"
     dataset = values["dataset"]
-    return "dataset.trainSplit: 1 holds none out" if dataset["trainSplit"] == 1 and not dataset.get("evalUri") else None
+    return (
+        "dataset.trainSplit is 1, which holds no rows out" if dataset["trainSplit"] == 1 and not dataset.get("evalUri") else None
+    )
 
 
-_CHECKS: tuple[Callable[[Mapping[str, Any]], str | None], ...] = (_batch, _measured, _gate_needs_evaluation, _metrics)
+def _algorithm(values: Mapping[str, Any], origins: Origins) -> Iterator[Contradiction]:
+    """A default may have values for every algorithm; the run itself may not."""
+    algorithm = values["training"]["algorithm"]
+    for other in get_args(Algorithm):
+        field = f"training.{other}"
+        if other != algorithm and _of_run(origins, field):
+            yield Contradiction(field, f"training.algorithm is {algorithm}; remove {field}, or set training.algorithm to {other}")
+
+
+def _mounts(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
+    volumes = {volume["name"] for volume in lookup(values, "training.volumes") or ()}
+    for index, mount in enumerate(lookup(values, "training.volumeMounts") or ()):
+        if mount["name"] not in volumes:
+            words = "is not a volume in training.volumes; add the volume, or remove the mount"
+            yield Contradiction(f"training.volumeMounts[{index}].name", f"{mount['name']} {words}")
+
+
+def _registry(values: Mapping[str, Any], origins: Origins) -> Iterator[Contradiction]:
+    """A default may say how to reach a registry that the run does not use."""
+    registry = values["registry"]
+    if registry.get("address"):
+        return
+    if registry.get("kind") == "ModelRegistry":
+        words = "ModelRegistry needs an address; set registry.address, or remove registry.kind"
+        yield Contradiction("registry.kind", words)
+    for field in ("registry.port", "registry.secretRef", "registry.caRef"):
+        if _of_run(origins, field):
+            yield Contradiction(field, f"there is no registry.address; set it, or remove {field}")
+
+
+def _of_run(origins: Origins, field: str) -> bool:
+    return any(origin == "run" for path, origin in origins.items() if f"{path}.".startswith(f"{field}."))
+
+
+_CHECKS: tuple[Callable[[Mapping[str, Any], Origins], Iterator[Contradiction]], ...] = (
+    _algorithm, _batch, _measured, _gate_needs_evaluation, _metrics, _mounts, _registry,
+)  # fmt: skip

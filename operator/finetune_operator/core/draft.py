@@ -10,7 +10,7 @@ from typing import Any
 from finetune_contract.reasons import Reason
 from finetune_contract.result import WARNING_LENGTH
 from finetune_operator.api.reasons import resumes_alone
-from finetune_operator.api.status import WARNINGS_LIMIT
+from finetune_operator.api.status import MESSAGE_LIMIT, STATUS_WARNINGS_LIMIT
 
 from .decision import Effect
 from .observation import Observed
@@ -80,12 +80,12 @@ class Draft:
         """Keep the warnings of a stage that has succeeded, in place of those of its last round."""
         others = [warning for warning in self.get("warnings") or () if warning["stage"] != stage]
         found = [*others, *({"stage": stage, "message": message[:WARNING_LENGTH]} for message in messages)]
-        self.fields["warnings"] = found[-WARNINGS_LIMIT:] or None
+        self.fields["warnings"] = found[-STATUS_WARNINGS_LIMIT:] or None
 
     def block(self, record: StageRecord, reason: Reason, message: str) -> None:
         """A stage waits for something that only somebody outside can mend."""
         self.obstacles.append((reason, message))
-        self.record(record.but(reason=reason.name, message=message[:1024] or None))
+        self.record(record.but(reason=reason.name, message=message[:MESSAGE_LIMIT] or None))
 
     def look_again(self, seconds: float) -> None:
         """Ask for another pass after that time at the latest."""

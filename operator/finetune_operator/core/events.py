@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_operator.api import reasons
+from finetune_operator.api.status import MESSAGE_LIMIT
 
 from .conditions import failure_line, registered_name
 from .decision import Event
 from .run import Run, StageRecord
 from .stages import GATE
 
-_LIMIT = 1024
 _QUIET = ("workspace", "registry-check")
 
 
@@ -79,7 +79,7 @@ def _ends_the_run(record: StageRecord, status: Mapping[str, Any]) -> bool:
 
 
 def _told(record: StageRecord, *, known: bool) -> Event | None:
-    about = f"{record.name}: {record.message}"[:_LIMIT] if record.message else record.name
+    about = f"{record.name}: {record.message}"[:MESSAGE_LIMIT] if record.message else record.name
     if record.state == "Running" and record.child_name:
         return Event("Normal", "StageStarted", f"{record.name}: {record.child_kind} {record.child_name}")
     if record.state == "Succeeded" and known:
@@ -111,11 +111,10 @@ def _end(status: Mapping[str, Any], records: Mapping[str, StageRecord]) -> Event
     key = f"round {status.get('round', 1)} {status['finishedAt']}"
     failure = status.get("failure")
     if failure:
-        return Event("Warning", failure["reason"], failure_line(failure, reason=False)[:_LIMIT], key=key)
+        return Event("Warning", failure["reason"], failure_line(failure, reason=False)[:MESSAGE_LIMIT], key=key)
     if _rejected(status):
-        return Event(
-            "Warning", reasons.GATE_REJECTED, f"{reasons.GATE_REJECTED}: {records[GATE].message or ''}"[:_LIMIT], key=key
-        )
+        message = records[GATE].message if GATE in records else None
+        return Event("Warning", reasons.GATE_REJECTED, f"{reasons.GATE_REJECTED}: {message or ''}"[:MESSAGE_LIMIT], key=key)
     registry, model = status.get("registry"), status.get("model") or {}
     return Event("Normal", "RunSucceeded", registered_name(registry) if registry else str(model.get("uri", "")), key=key)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
 from finetune_contract.workspace import Attempt
 from finetune_operator.api.finetunerun import API_VERSION, GROUP, KIND
@@ -77,11 +75,6 @@ def owner_reference(run: Run) -> dict[str, object]:
     return {
         "apiVersion": API_VERSION, "kind": KIND, "name": run.name, "uid": run.uid, "controller": True, "blockOwnerDeletion": True,
     }  # fmt: skip
-
-
-def is_held(child: Mapping[str, Any]) -> bool:
-    """Whether the operator suspended the child."""
-    return HELD_ANNOTATION in (child["metadata"].get("annotations") or {})
 
 
 def _fit(run: str, suffix: str, limit: int) -> str:

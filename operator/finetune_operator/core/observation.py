@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -74,6 +74,17 @@ def child_state(child: Object) -> ChildState:
     return ChildState.SUSPENDED if "Suspended" in held else ChildState.ACTIVE
 
 
+def controller_of(item: Object) -> Object:
+    """Return the reference to the object that controls an object, empty where none does."""
+    owners = item["metadata"].get("ownerReferences") or ()
+    return next((owner for owner in owners if owner.get("controller")), {})
+
+
+def is_held(child: Object) -> bool:
+    """Return whether the operator suspended the child."""
+    return naming.HELD_ANNOTATION in (child["metadata"].get("annotations") or {})
+
+
 def failure_message(child: Object) -> str:
     """What a failed child says of itself."""
     for condition in (child.get("status") or {}).get("conditions") or ():
@@ -115,6 +126,14 @@ class Observed:
 def child_ref(record: StageRecord) -> Ref:
     """The child that a record names."""
     return Ref(CHILD_KINDS[record.child_kind], record.child_name)
+
+
+def running_children(run: Run, objects: Mapping[Ref, Object]) -> Iterator[tuple[StageRecord, Object]]:
+    """Yield each running stage with its child, where the child exists."""
+    for record in run.stages.values():
+        child = objects.get(child_ref(record)) if record.child_name and record.state == "Running" else None
+        if child is not None:
+            yield record, child
 
 
 def needs(run: Run, settings: Settings) -> tuple[Ref, ...]:

@@ -17,7 +17,7 @@ from finetune_operator.api.kinds import CLAIM, POD
 
 from . import naming
 from .naming import TRAINJOB_CONTAINER as NODE
-from .observation import ChildState, Complaint, Object, Ref, Refused, child_ref, child_state, shared_refs
+from .observation import ChildState, Complaint, Object, Ref, Refused, child_ref, child_state, running_children, shared_refs
 from .pod_report import PodReport
 from .run import Run, StageRecord
 from .times import moment
@@ -49,16 +49,16 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (re.compile(r"TrainingRuntime\S* \"[^\"]*\" not found|TrainingRuntime must be created"), reasons.RUNTIME_NOT_FOUND),
     (re.compile(r"unknown field \"spec\.(podTemplateOverrides|runtimePatches)"), reasons.TRAINER_CHANGED),
     (re.compile(r"cannot \w+ resource \""), reasons.FORBIDDEN),
-    (
-        re.compile(
-            r"connection (refused|reset)|broken pipe|\bEOF\b|i/o timeout|TLS handshake|deadline exceeded|timed out|no route to host"
-            r"|failed calling webhook|no endpoints available|etcdserver|leader changed|Internal error occurred|too many requests"
-            r"|server is currently unable|object has been modified|^Unauthorized",
-            re.IGNORECASE,
-        ),
-        reasons.API_UNAVAILABLE,
-    ),
 )
+_OUTAGE = re.compile(
+    r"connection (refused|reset)|broken pipe|\bEOF\b|i/o timeout|TLS handshake|deadline exceeded|timed out|no route to host"
+    r"|failed calling webhook|no endpoints available|etcdserver|leader changed|Internal error occurred|too many requests"
+    r"|server is currently unable|object has been modified|^Unauthorized",
+    re.IGNORECASE,
+)
+"""What a controller says in an Event when the API server did not answer, or not for good."""
+_ANSWER = re.compile(r"denied the request|is forbidden:|is invalid:")
+"""The API server has answered: names and values of the object, or of a policy, may have the words of an outage."""
 _UNSCHEDULABLE: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (re.compile(r"persistentvolumeclaim \"[^\"]*\" not found"), reasons.CLAIM_NOT_FOUND),
     (
@@ -95,9 +95,8 @@ def unexplained(
 ) -> tuple[Ref, ...]:
     """The children, pods and the claim whose Events are wanted: they keep a stage waiting, and its pods do not say why."""
     found: list[Ref] = []
-    for record in run.stages.values():
-        child = objects.get(child_ref(record)) if record.child_name and record.state == "Running" else None
-        if child is None or child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):
+    for record, child in running_children(run, objects):
+        if child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):
             continue
         reports = pods.get(record.name, ())
         if len(reports) < expected_pods(run, record) and child_seconds(child, now) >= PATIENCE_SECONDS:
@@ -131,9 +130,8 @@ def _without_pods(run: Run, record: StageRecord, child: Object, pods: Sequence[P
         return None
     name = record.child_name
     look = f"job/{name}" if record.child_kind == "Job" else f"trainjob/{name} jobset/{name} job/{name}-{NODE}-0"
-    found = "it has no pods" if not pods else f"it has {len(pods)} of {expected} pods"
-    words = f"{record.child_kind} {name}: {found} {NO_PODS_SECONDS:.0f} seconds after it was made; look at the conditions and Events of"
-    return reasons.NO_PODS, f"{words} what should make them: oc describe {look} -n {run.namespace}"
+    wrong = f"{record.child_kind} {name}: {len(pods)} of {expected} pods exist after {NO_PODS_SECONDS:.0f} seconds or more"
+    return reasons.NO_PODS, f"{wrong}; run oc describe {look} -n {run.namespace} and read the conditions and Events"
 
 
 def child_seconds(child: Object, now: datetime) -> float:
@@ -161,8 +159,14 @@ def _obstacles(
             yield from _of_claim(complaints.get(Ref(CLAIM, naming.workspace_claim(run)), ()))
     for complaint in _foreign(run, complaints.get(child_ref(record), ())):
         found = _match(_REFUSALS, complaint.message, reasons.CHILD_REFUSED)
-        if found[0] is not reasons.API_UNAVAILABLE or complaint.lasting >= _OUTAGE_SECONDS:
+        if found[0] is not reasons.CHILD_REFUSED or not _is_outage(complaint.message):
             yield found
+        elif complaint.lasting >= _OUTAGE_SECONDS:
+            yield reasons.API_UNAVAILABLE, complaint.message
+
+
+def _is_outage(message: str) -> bool:
+    return bool(_OUTAGE.search(message)) and not _ANSWER.search(message)
 
 
 def _foreign(run: Run, complaints: Iterable[Complaint]) -> Iterator[Complaint]:

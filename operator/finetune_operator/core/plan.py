@@ -20,6 +20,7 @@ from typing import Any
 
 from finetune_contract import CONTRACT_VERSION
 from finetune_operator.api import reasons
+from finetune_operator.api.status import MESSAGE_LIMIT
 
 from . import attempt, naming, preflight
 from .admission import admit
@@ -63,7 +64,7 @@ def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
     resolved = _resolve(run, observed)
     if isinstance(resolved, Refusal):
         message = f"rerun {rerun['id']}: it is not started and the run keeps its results: {resolved.message}"
-        rejected = Event("Warning", resolved.reason.name, message[:1024])
+        rejected = Event("Warning", resolved.reason.name, message[:MESSAGE_LIMIT])
         return Decision(reject_rerun(run, resolved.reason.name, message, now), events=(rejected,))
     again = RERUN_FROM[rerun["from"]]
     number = run.round + 1
@@ -207,7 +208,7 @@ def _begin(draft: Draft, rerun_id: str | None) -> None:
 def _refuse(run: Run, observed: Observed, now: datetime, refusal: Refusal) -> Decision:
     """End the run before it starts. An edit of ``spec`` is looked at again."""
     draft = Draft(_with_status(run, {}), observed, now)
-    failure = {"reason": refusal.reason.name, "message": refusal.message[:1024], "hint": refusal.reason.remedy}
+    failure = {"reason": refusal.reason.name, "message": refusal.message[:MESSAGE_LIMIT], "hint": refusal.reason.remedy}
     draft.fields.update({"failure": failure, "finishedAt": draft.time})
     return _decide(draft)
 

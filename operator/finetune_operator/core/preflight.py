@@ -17,6 +17,7 @@ from finetune_operator.api import reasons
 
 from . import naming
 from .manifests import children
+from .origins import origin_prefix
 from .paths import Json, leaves
 from .resolve import Refusal, resolve
 from .rest import pending_rerun
@@ -131,7 +132,7 @@ def _sentence(resolved: Json, section: str, manifest: Json, path: str, words: st
     field = _field(resolved["spec"][section], manifest, path)
     if field is None:
         return f"spec.{section}: its pods are not valid: {path}{': ' if path else ''}{words}"
-    return f"{_where(resolved['origins'], f'{section}.{field}')}{section}.{field}: {words}"
+    return f"{_prefix(resolved, f'{section}.{field}')}{section}.{field}: {words}"
 
 
 def _field(section: Mapping[str, Any], manifest: Json, path: str) -> str | None:
@@ -158,13 +159,8 @@ def _item(section: Mapping[str, Any], manifest: Json, item: re.Match[str], path:
     return {"shared-memory": "sharedMemory", "tasks": "taskFiles"}.get(entries[index]["name"])
 
 
-def _where(origins: Mapping[str, Sequence[str]], field: str) -> str:
-    """Return what stands before a field: the run has it, unless all of it comes from defaults."""
-    path = re.sub(r"\[.*", "", field)
-    for origin, place in (
-        ("namespace", "ConfigMap finetune-defaults, "),
-        ("operator", "the operator's configuration, defaults."),
-    ):
-        if any(f"{known}.".startswith(f"{path}.") or f"{path}.".startswith(f"{known}.") for known in origins.get(origin, ())):
-            return place
-    return "spec."
+def _prefix(resolved: Json, field: str) -> str:
+    """Return the text before ``field`` in a message, from the origins as status has them: by origin, those of the run left out."""
+    origins = {path: origin for origin, paths in resolved["origins"].items() for path in paths}
+    stated = (path for path, _ in leaves(resolved["spec"]) if path not in origins)
+    return origin_prefix({**dict.fromkeys(stated, "run"), **origins}, field)

@@ -13,9 +13,7 @@ from .observation import Ref, workspace_refs
 from .obstacles import refusal
 from .run import StageRecord
 from .stages import WORKSPACE
-
-LEFTOVER_SECONDS = 2.0
-"""Between two looks at an object of an earlier run of the same name, which is about to be collected."""
+from .waiting import wait_for_leftover
 
 
 def prepare_workspace(draft: Draft) -> None:
@@ -76,9 +74,7 @@ def _is_foreign(draft: Draft, ref: Ref) -> bool:
 
 def _wait_for_removal(draft: Draft, record: StageRecord, ref: Ref) -> None:
     """An object of the name is not ours: one of an earlier run is about to be collected, any other is the user's to remove."""
-    if shared_objects.is_leftover(draft.run, draft.observed.objects[ref]):
-        draft.record(record.but(reason=reasons.WAITING, message=f"{ref.name} of an earlier run is being removed."))
-        draft.look_again(LEFTOVER_SECONDS)
+    if wait_for_leftover(draft, record, draft.observed.objects[ref]):
         return
     draft.block(record, reasons.NAME_CONFLICT, shared_objects.conflict(draft.view, ref, draft.observed) or "")
     draft.look_again(draft.observed.settings.progress_seconds)

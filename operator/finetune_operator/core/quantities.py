@@ -1,4 +1,4 @@
-"""Kubernetes quantities as numbers."""
+"""Kubernetes quantities as numbers, and numbers in sentences."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def readable(number_of_bytes: float) -> str:
             return f"{number_of_bytes:.0f} {unit}" if unit == "B" else f"{number_of_bytes:.1f} {unit}"
         number_of_bytes /= 1024
     return f"{number_of_bytes:.1f} TiB"
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``1 row``, ``1,000 rows``."""
+    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"

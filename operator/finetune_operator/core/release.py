@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .decision import Delete
 from .draft import Draft
-from .observation import ChildState, Object, child_ref, child_state
+from .observation import ChildState, child_ref, child_state, controller_of
 from .run import StageRecord
 from .times import seconds_between
 
@@ -25,12 +25,6 @@ def holds(draft: Draft, record: StageRecord) -> bool:
     if pods and all(pod.over for pod in pods):
         return False
     return bool(controller_of(child).get("uid") == draft.run.uid)
-
-
-def controller_of(child: Object) -> Object:
-    """Return the reference to the object that controls the child."""
-    owners = child["metadata"].get("ownerReferences") or ()
-    return next((owner for owner in owners if owner.get("controller")), {})
 
 
 def remove(draft: Draft, record: StageRecord) -> bool:

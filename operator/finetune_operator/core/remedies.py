@@ -13,9 +13,9 @@ from typing import Any, Literal
 from finetune_contract import reasons as stage_reasons
 from finetune_contract.reasons import Reason
 from finetune_operator.api import reasons
+from finetune_operator.api.uris import is_local_path
 
 from .paths import lookup
-from .resolve import is_local_path
 from .stages import RERUN_FROM
 
 _RERUN = {"baseline": "evaluation", "registry-check": "registration", "tokenization": "training"}

@@ -15,11 +15,12 @@ from finetune_contract import CONTRACT_VERSION
 from finetune_contract.reasons import Reason
 from finetune_operator.api import reasons
 from finetune_operator.api.presets import DEFAULT_ALGORITHM, overlay, preset
-from finetune_operator.api.uris import LOCAL_PREFIXES
+from finetune_operator.api.uris import is_local_path
 
 from .adaptation import ADAPTATIONS
-from .contradictions import contradiction
+from .contradictions import Contradiction, contradiction
 from .naming import STAGE_ACCOUNT
+from .origins import PREFIXES, origin_prefix
 from .paths import Json, assign, leaves, lookup
 from .settings import Settings
 from .unbuilt import first_unbuilt
@@ -32,10 +33,6 @@ STEERING = ("suspend", "rerun", "approval")
 """Fields that steer a run on its way; they are read from ``spec`` at any time and are no part of what is resolved."""
 _SMALLEST = {"dataset": {"uri": "org/data"}}
 """What completes the defaults, so that they can be validated as a run is."""
-_PREFIXES = {
-    "run": "spec.", "namespace": "ConfigMap finetune-defaults, ", "operator": "the operator's configuration, defaults.",
-}  # fmt: skip
-"""What stands before a field in a message, by the origin of its value."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +64,12 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
     if lookup(merged, "registry.address") and merged["registry"]["kind"] == "MLflow" and settings.volume_uri.startswith("file:"):
         return Refusal(
             reasons.NOT_POSSIBLE_HERE,
-            "spec.registry.address: an MLflow server takes no model that lies on one machine only; leave address out to register in"
+            f"{origin_prefix(origins, 'registry.address')}registry.address: an MLflow server takes no model that lies on one machine only; leave address out to register in"
             " the workspace's own store.",
         )
-    against = _refuse_effective(merged)
+    against = _contradiction(merged, origins)
     if against:
-        return Refusal(reasons.INVALID_SPEC, f"spec.{against}.")
+        return Refusal(reasons.INVALID_SPEC, f"{origin_prefix(origins, against.field)}{against.field}: {against.words}.")
     return {
         "spec": merged,
         "origins": _grouped(origins, merged),
@@ -110,7 +107,7 @@ def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | Non
     for origin, values in (
         ("run", spec), ("namespace", settings.namespace_defaults), ("operator", settings.operator_defaults),
     ):  # fmt: skip
-        where = _PREFIXES[origin]
+        where = PREFIXES[origin]
         unbuilt = first_unbuilt(values)
         if unbuilt:
             message = f"{where}{unbuilt.path}: this release does not act on {unbuilt.values} yet; remove it."
@@ -131,11 +128,6 @@ def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | Non
         if invalid:
             return Refusal(reasons.INVALID_SPEC, f"{where}{invalid[0]}: {invalid[1]}.")
     return None
-
-
-def is_local_path(uri: str) -> bool:
-    """Whether a URI is a path: ``/``, ``./``, ``../``, ``~/`` or ``file://``. Any other bare string is a hub id."""
-    return uri.startswith((*LOCAL_PREFIXES, "file://"))
 
 
 def _layers(spec: Mapping[str, Any], settings: Settings) -> tuple[_Layer, ...]:
@@ -211,7 +203,8 @@ def _adapt(merged: Json, origins: dict[str, str], settings: Settings) -> list[Js
             continue
         written = rule.written if _written_by(rule.path, origins) else "replace"
         if written == "refuse":
-            return Refusal(reasons.NOT_POSSIBLE_HERE, f"spec.{rule.path}: {_shown(value)} is not possible here: {rule.reason}.")
+            message = f"{origin_prefix(origins, rule.path)}{rule.path}: {_shown(value)} is not possible here: {rule.reason}."
+            return Refusal(reasons.NOT_POSSIBLE_HERE, message)
         if written == "replace":
             _replace(merged, rule.path, rule.instead)
             instead = "not set" if rule.instead is None else _shown(rule.instead)
@@ -247,7 +240,7 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _refuse_effective(merged: Json) -> str | None:
-    """What is wrong with values that are valid where they are written, once they come together."""
+def _contradiction(merged: Json, origins: Mapping[str, str]) -> Contradiction | None:
+    """Return what is wrong with values that are valid where they are written, once they come together."""
     invalid = invalid_value(merged)
-    return f"{invalid[0]}: {invalid[1]}" if invalid else contradiction(merged)
+    return Contradiction(*invalid) if invalid else contradiction(merged, origins)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from finetune_operator.api.status import MESSAGE_LIMIT
+
 from .paths import Json
 from .run import Run
 from .times import duration, moment, stamp
@@ -37,7 +39,7 @@ def reject_rerun(run: Run, reason: str, message: str, now: datetime) -> Json:
     before = next((one for one in run.status.get("conditions") or () if one["type"] == RERUN_REJECTED), None)
     status = observed_status(run)
     status["conditions"].append({
-        "type": RERUN_REJECTED, "status": "True", "reason": reason, "message": message[:1024],
+        "type": RERUN_REJECTED, "status": "True", "reason": reason, "message": message[:MESSAGE_LIMIT],
         "lastTransitionTime": before["lastTransitionTime"] if before else stamp(now), "observedGeneration": run.generation,
     })  # fmt: skip
     return status

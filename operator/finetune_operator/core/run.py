@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from finetune_contract.workspace import Attempt, RunLayout, run_root
+from finetune_operator.api import reasons
 
 State = Literal["Pending", "Running", "Retrying", "Succeeded", "Failed", "Skipped"]
 ENDED: frozenset[State] = frozenset(("Succeeded", "Failed", "Skipped"))
@@ -80,6 +81,11 @@ class StageRecord:
     def but(self, **changes: Any) -> StageRecord:
         """A copy with some values changed."""
         return replace(self, **changes)
+
+
+def all_stopped(records: Iterable[StageRecord]) -> bool:
+    """Return whether all stages that run are suspended, and none of their pods is left to stop."""
+    return all(record.reason == reasons.SUSPENDED for record in records if record.state == "Running")
 
 
 @dataclass(frozen=True)

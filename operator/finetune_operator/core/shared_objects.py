@@ -16,10 +16,9 @@ from . import naming
 from .decision import Create
 from .draft import Draft
 from .manifests import children
-from .observation import ChildState, Object, Observed, Ref, child_ref, child_state, shared_refs
+from .observation import ChildState, Object, Observed, Ref, child_state, controller_of, is_held, running_children, shared_refs
 from .obstacles import PATIENCE_SECONDS, child_seconds, expected_pods, seconds_since, wants_mounts
 from .pod_report import PodReport
-from .release import controller_of
 from .run import Run, StageRecord
 from .settings import Settings
 from .stages import PROGRAMS
@@ -28,17 +27,15 @@ from .stages import PROGRAMS
 def wanted(run: Run, objects: Mapping[Ref, Object], pods: Mapping[str, tuple[PodReport, ...]], now: datetime) -> tuple[Ref, ...]:
     """The shared objects that pods of the run may lack: the account where pods are missing, the ConfigMaps where one does not start."""
     found: list[Ref] = []
-    for record in run.stages.values():
-        child = objects.get(child_ref(record)) if record.child_name and record.state == "Running" else None
-        if child is not None:
-            found += wanted_by(run, record, child, pods.get(record.name, ()), now)
+    for record, child in running_children(run, objects):
+        found += wanted_by(run, record, child, pods.get(record.name, ()), now)
     return tuple(dict.fromkeys(found))
 
 
 def wanted_by(run: Run, record: StageRecord, child: Object, pods: tuple[PodReport, ...], now: datetime) -> Iterator[Ref]:
     """Those that the pods of one attempt may lack."""
     refs = [ref for ref in shared_refs(run) if record.child_kind == "TrainJob" or ref != _bundle(run)]
-    if naming.is_held(child):
+    if is_held(child):
         yield from () if run.spec.get("suspend") else refs  # perhaps for an object that was not ours
         return
     if child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):

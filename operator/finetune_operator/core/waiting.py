@@ -11,7 +11,7 @@ from . import naming, shared_objects
 from .decision import Patch
 from .diagnosis import Diagnosis
 from .draft import Draft
-from .observation import Object, Ref, child_ref, look_seconds
+from .observation import Object, Ref, child_ref, is_held, look_seconds
 from .obstacles import NO_PODS_SECONDS, child_seconds, obstacle, refusal
 from .pod_report import PodReport
 from .run import StageRecord
@@ -21,6 +21,8 @@ STARTING_SECONDS = 2.5
 LONGEST_STARTING_SECONDS = 60.0
 STOP_SECONDS = 120
 """A suspended child whose pods still run after that time is deleted."""
+_LEFTOVER_SECONDS = 2.0
+"""Between two looks at an object of an earlier run of the same name, which is about to be collected."""
 
 
 def wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodReport, ...]) -> Diagnosis | None:
@@ -40,12 +42,22 @@ def wait(draft: Draft, record: StageRecord, child: Object, pods: tuple[PodReport
         draft.look_again(draft.observed.settings.progress_seconds)
     elif refused is not None:
         draft.block(record, refusal(refused)[0], refused.message)
-    elif held and not draft.suspended and not naming.is_held(child):
+    elif held and not draft.suspended and not is_held(child):
         message = f"{record.child_kind} {record.child_name}: spec.suspend is true, and this operator did not set it"
         draft.block(record, reasons.CHILD_SUSPENDED, message)
     else:
         _report(draft, record, child, pods)
     return None
+
+
+def wait_for_leftover(draft: Draft, record: StageRecord, item: Object) -> bool:
+    """Wait if an object belongs to an earlier run of the same name. Return whether it does."""
+    if not shared_objects.is_leftover(draft.run, item):
+        return False
+    message = f"{item['metadata']['name']} of an earlier run is being removed."
+    draft.record(record.but(reason=reasons.WAITING, message=message))
+    draft.look_again(_LEFTOVER_SECONDS)
+    return True
 
 
 def _look_at_shared_objects(draft: Draft, record: StageRecord, child: Object) -> tuple[tuple[Ref, ...], str | None]:
@@ -65,9 +77,9 @@ def _renew_bundle(draft: Draft) -> Diagnosis:
 
 
 def _suspend_or_resume(draft: Draft, record: StageRecord, child: Object, *, hold: bool) -> None:
-    """Only what this operator suspended is resumed: somebody else's suspension may be a queue's, or on purpose."""
-    held, ours = bool(child.get("spec", {}).get("suspend")), naming.is_held(child)
-    if hold and not (held and ours):
+    """Only what this operator suspended is resumed: a suspension of another controller, such as a queue, is neither adopted nor undone."""
+    held, ours = bool(child.get("spec", {}).get("suspend")), is_held(child)
+    if hold and not held:
         annotations: dict[str, str | None] = {naming.HELD_ANNOTATION: naming.MANAGED_BY}
     elif ours and not hold:
         annotations = {naming.HELD_ANNOTATION: None}

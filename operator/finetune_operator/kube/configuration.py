@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from finetune_operator import __version__
+from finetune_operator.api.pods import ANNOTATIONS_REFUSED, LABELS_REFUSED, RESERVED_ANNOTATIONS, RESERVED_LABELS
 from finetune_operator.api.presets import overlay
 from finetune_operator.api.section import LABEL_KEY, LabelValue
 from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
@@ -22,8 +24,23 @@ IMAGE_VARIABLES = {program: f"RELATED_IMAGE_{program.upper()}" for program in PR
 
 
 _Key = Annotated[str, Field(max_length=317, pattern=LABEL_KEY)]
-PodLabels = Annotated[dict[_Key, LabelValue], Field(max_length=16)]
-PodAnnotations = Annotated[dict[_Key, Annotated[str, Field(max_length=512)]], Field(max_length=16)]
+
+
+def _without(reserved: str, words: str) -> AfterValidator:
+    """Reject the keys that a run may not set either."""
+
+    def check(found: dict[str, str]) -> dict[str, str]:
+        if any(re.search(reserved, key) for key in found):
+            raise ValueError(words)
+        return found
+
+    return AfterValidator(check)
+
+
+PodLabels = Annotated[dict[_Key, LabelValue], Field(max_length=16), _without(RESERVED_LABELS, LABELS_REFUSED)]
+PodAnnotations = Annotated[
+    dict[_Key, Annotated[str, Field(max_length=512)]], Field(max_length=16), _without(RESERVED_ANNOTATIONS, ANNOTATIONS_REFUSED)
+]
 """As many, and as long, as a run's status can record."""
 
 
@@ -75,7 +92,9 @@ class Configuration(BaseModel):
             raise BadConfiguration(f"{file}: cannot be read: {error}") from error
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
-            raise BadConfiguration(f"{file}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+            raise BadConfiguration(
+                f"{file}: {'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
+            ) from error
         unknown = set(found.images) - set(PROGRAMS)
         if unknown:
             raise BadConfiguration(f"{file}: images.{min(unknown)}: there is no such program; they are {', '.join(PROGRAMS)}")

@@ -53,7 +53,9 @@ _PAUSE_SECONDS = 10.0
 RESYNC_SECONDS = 300.0
 """Every run that is not at rest is looked at at least that often: lost events cost that much time, and nothing else."""
 _RESTART_SECONDS = 1.0
-"""Until a part of the loop that ended with an exception is begun again."""
+"""Pause before a part of the loop that ended with an exception is started again; it doubles up to the longest one."""
+_LONGEST_RESTART_SECONDS = 60.0
+"""As long as a part of the loop has to run for its next failure to count as the first."""
 
 
 class Controller:
@@ -162,7 +164,6 @@ class Controller:
                 if again is not None:
                     self.queue.add_after(key, again)
             except Conflict:
-                failed = False
                 self.queue.add(key)
             except ApiError as error:
                 failed = True
@@ -242,16 +243,28 @@ class Controller:
             await asyncio.sleep(self._resync_seconds)
             try:
                 async for document in runs(self._cluster, self._namespaces):
-                    if rest_seconds(Run.parse(document), self._clock()) == 0:
-                        self.enqueue(FINETUNERUN, document)
+                    self._resync(document)
             except ApiError as error:
                 log.warning("resync: %s", error)
+
+    def _resync(self, document: Object) -> None:
+        """Enqueue a run that is not at rest. One that cannot be read keeps no other from it."""
+        try:
+            if rest_seconds(Run.parse(document), self._clock()) == 0:
+                self.enqueue(FINETUNERUN, document)
+        except Exception:
+            log.exception("resync: a %s could not be handled", FINETUNERUN)
+            self._count_error("reconcile")
+            self._enqueue_later(FINETUNERUN, document)
 
     async def write_missing_events(self) -> None:
         """Write the Events that the process before this one did not get to."""
         while True:
             try:
-                found = await missing(self._cluster, runs(self._cluster, self._namespaces), self._namespaces, self._clock())
+                found = await missing(
+                    self._cluster, runs(self._cluster, self._namespaces), self._namespaces, self._clock(),
+                    on_error=partial(self._count_error, "task"),
+                )  # fmt: skip
             except Transient as error:
                 log.warning("missing Events: %s", error)
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -286,14 +299,20 @@ class Controller:
             await _end(writers)
 
     async def _forever(self, job: Callable[[], Awaitable[None]]) -> None:
-        """Do a part of the loop, and begin it again if it ends with an exception that nobody foresaw."""
+        """Run a part of the loop, and start it again after an unexpected exception, with pauses that grow while it soon fails again."""
+        clock = asyncio.get_running_loop().time
+        pause = _RESTART_SECONDS
         while True:
+            started = clock()
             try:
                 return await job()
             except Exception:
                 log.exception("a part of the loop ended with an exception and is begun again")
                 self._count_error("task")
-            await asyncio.sleep(_RESTART_SECONDS)
+            if clock() - started > _LONGEST_RESTART_SECONDS:
+                pause = _RESTART_SECONDS
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_RESTART_SECONDS)
 
 
 def _key(kind: Kind, item: Object) -> Key | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 
 from finetune_operator.api.finetunerun import API_VERSION, KIND
@@ -22,6 +23,8 @@ from finetune_operator.core.times import moment
 
 from .cluster import Cluster, Object
 from .errors import ApiError, Transient
+
+log = logging.getLogger(__name__)
 
 WRITERS = 4
 TRIES, PAUSE_SECONDS = 12, 10.0
@@ -70,29 +73,35 @@ class EventRecorder:
 
 
 async def missing(
-    cluster: Cluster, documents: AsyncIterator[Object], namespaces: Sequence[str], now: datetime
+    cluster: Cluster,
+    documents: AsyncIterator[Object],
+    namespaces: Sequence[str],
+    now: datetime,
+    *,
+    on_error: Callable[[], None],
 ) -> list[tuple[Run, Event, str]]:
     """Return the Events of stages and runs that ended lately and that nobody has written, each with its run and its time.
+
+    ``on_error`` is called for each run that cannot be read, which keeps no other from being told.
 
     Raises:
         ApiError: a call failed.
     """
-    since = now - LIFETIME
-    found = [
-        (run, event, time)
-        async for run in _parsed(documents)
-        for event, time in lasting(run)
-        if moment(time) >= since
-    ]  # fmt: skip
+    found: list[tuple[Run, Event, str]] = []
+    async for document in documents:
+        try:
+            found += _lately_ended(Run.parse(document), now - LIFETIME)
+        except Exception:
+            log.exception("the Events of a run could not be read: %s", (document.get("metadata") or {}).get("name"))
+            on_error()
     if not found:
         return []
     written = {name for namespace in namespaces or (None,) async for name in _written(cluster, namespace)}
     return [(run, event, time) for run, event, time in found if (run.namespace, _name(run, event, time)) not in written]
 
 
-async def _parsed(documents: AsyncIterator[Object]) -> AsyncIterator[Run]:
-    async for document in documents:
-        yield Run.parse(document)
+def _lately_ended(run: Run, since: datetime) -> list[tuple[Run, Event, str]]:
+    return [(run, event, time) for event, time in lasting(run) if moment(time) >= since]
 
 
 async def _written(cluster: Cluster, namespace: str | None) -> AsyncIterator[tuple[str, str]]:

@@ -35,16 +35,16 @@ ACC = {"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}}
     ("spec", "defaults", "message"),
     [
         ({"training": {"algorithm": "sft", "effectiveBatchSize": 6}}, {},
-         ("spec.training.effectiveBatchSize: 6 rows cannot be shared evenly by 4 workers with 1 processes each; use a multiple of 4, or change"
+         ("spec.training.effectiveBatchSize: 6 rows cannot be shared evenly by 4 workers with 1 process each; use a multiple of 4, or change"
          " training.workers.")),
-        ({"training": {"workers": 100}}, {}, "spec.training.effectiveBatchSize: 128 rows cannot be shared evenly by 100 workers"),
-        ({"training": {"processesPerWorker": 3}}, {}, "spec.training.effectiveBatchSize: 128 rows cannot be shared evenly by 1 workers with 3"),
+        ({"training": {"workers": 100}}, {}, "spec.training.effectiveBatchSize: 128 rows cannot be shared evenly by 100 workers with 1 process each; use a multiple of 100"),
+        ({"training": {"processesPerWorker": 3}}, {}, "spec.training.effectiveBatchSize: 128 rows cannot be shared evenly by 1 worker with 3 processes; use a multiple of 3"),
         ({"evaluation": {"tasks": []}}, {"dataset": {"trainSplit": 1}},
-         "spec.evaluation.tasks: is empty, and dataset.trainSplit: 1 holds none out, so that nothing is measured; name a task."),
+         "spec.evaluation.tasks: is empty, and dataset.trainSplit is 1, which holds no rows out, so that nothing is measured; name a task."),
         ({"evaluation": {"tasks": []}}, {"evaluation": {"holdout": False}},
          "spec.evaluation.tasks: is empty, and evaluation.holdout is false, so that nothing is measured; name a task."),
         (holdout(), {"dataset": {"trainSplit": 1.0}},
-         ("spec.gate.requirements[0].metric: holdout.loss is measured on held-out rows, and dataset.trainSplit: 1 holds none out; hold rows"
+         ("spec.gate.requirements[0].metric: holdout.loss is measured on held-out rows, and dataset.trainSplit is 1, which holds no rows out; hold rows"
          " out, or remove the requirement.")),
         (ACC, {"evaluation": {"tasks": ["hellaswag"]}},
          ("spec.gate.requirements[0].metric: arc_easy.acc belongs to no task in evaluation.tasks (hellaswag); name <task>.<metric>, or add its"
@@ -52,6 +52,15 @@ ACC = {"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}}
         (ACC, {"evaluation": {"tasks": []}}, "spec.gate.requirements[0].metric: arc_easy.acc belongs to no task in evaluation.tasks (none)"),
         (ACC, {"evaluation": {"enabled": False}},
          "spec.gate: evaluation.enabled is false, so that no metric is measured; remove gate, or set evaluation.enabled to true."),
+        ({"training": {"sft": {"sharding": "NO_SHARD"}}}, {"training": {"algorithm": "lora"}},
+         "spec.training.sft: training.algorithm is lora; remove training.sft, or set training.algorithm to sft."),
+        ({"training": {"volumeMounts": [{"name": "b", "mountPath": "/b"}]}}, {"training": {"volumes": [{"name": "a", "emptyDir": {}}]}},
+         "spec.training.volumeMounts[0].name: b is not a volume in training.volumes; add the volume, or remove the mount."),
+        ({"registry": {"kind": "ModelRegistry"}}, {"registry": {"secretRef": {"name": "token"}}},
+         "spec.registry.kind: ModelRegistry needs an address; set registry.address, or remove registry.kind."),
+        ({"registry": {"secretRef": {"name": "token"}}}, {"registry": {"port": 80}},
+         "spec.registry.secretRef: there is no registry.address; set it, or remove registry.secretRef."),
+        ({"registry": {"port": 80}}, {}, "spec.registry.port: there is no registry.address; set it, or remove registry.port."),
     ],
 )  # fmt: skip
 def test_defaults_that_contradict_a_run_are_refused_in_the_first_second(
@@ -69,11 +78,71 @@ def test_defaults_that_contradict_a_run_are_refused_in_the_first_second(
         (holdout(), {"dataset": {"evalUri": "org/held-out"}}),
         ({"gate": {"requirements": [{"metric": "mmlu_anatomy.acc", "min": 0.1}]}}, {"evaluation": {"tasks": ["mmlu"]}}),
         ({"evaluation": {"enabled": False}}, {"dataset": {"trainSplit": 1.0}, "evaluation": {"tasks": []}}),
+        ({"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}, "evaluation": {"tasks": ["ai2_arc"]}}, {}),
+        ({"gate": {"requirements": [{"metric": "cola.mcc", "min": 0.1}]}}, {"evaluation": {"tasks": ["arc_easy", "glue"]}}),
+        ({"dataset": {"uri": "org/data", "trainSplit": 1}, **holdout()}, {"dataset": {"evalUri": "org/held-out"}}),
+        ({"training": {"workers": 2, "gpusPerWorker": 4, "effectiveBatchSize": 12}}, {"training": {"processesPerWorker": 2}}),
+        ({"training": {"sft": {"sharding": "NO_SHARD"}}}, {"training": {"algorithm": "sft"}}),
+        ({}, {"training": {"lora": {"rank": 8}}}),
+        (
+            {"training": {"volumeMounts": [{"name": "a", "mountPath": "/a"}]}},
+            {"training": {"volumes": [{"name": "a", "emptyDir": {}}]}},
+        ),
+        ({"registry": {"kind": "ModelRegistry", "port": 80}}, {"registry": {"address": "registry.example.com"}}),
+        ({}, {"registry": {"port": 80, "secretRef": {"name": "token"}}}),
     ],
 )
 def test_defaults_that_go_together_are_taken(spec: dict[str, Any], defaults: dict[str, Any]) -> None:
     found = resolve({**MINIMAL, **spec}, place(namespace_defaults=defaults))
     assert not isinstance(found, Refusal), found
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"dataset": {"uri": "org/data", "trainSplit": 1}, **holdout()},
+         "spec.gate.requirements[0].metric: holdout.loss is measured on held-out rows, and dataset.trainSplit is 1, which holds no rows out;"),
+        ({"dataset": {"uri": "org/data", "trainSplit": 1}, "evaluation": {"tasks": []}},
+         "spec.evaluation.tasks: is empty, and dataset.trainSplit is 1, which holds no rows out, so that nothing is measured; name a task."),
+        ({"gate": {"requirements": [{"metric": "hellaswag.acc", "min": 0.1}]}},
+         "spec.gate.requirements[0].metric: hellaswag.acc belongs to no task in evaluation.tasks (arc_easy); name <task>.<metric>, or add its"),
+        ({"training": {"workers": 2, "gpusPerWorker": 4, "effectiveBatchSize": 12}},
+         "spec.training.effectiveBatchSize: 12 rows cannot be shared evenly by 2 workers with 4 processes each; use a multiple of 8, or change"),
+    ],
+)  # fmt: skip
+def test_what_a_default_could_make_valid_is_rejected_where_none_does(spec: dict[str, Any], message: str) -> None:
+    assert refused(spec).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("spec", "defaults", "message"),
+    [
+        ({"training": {"workers": 3}}, {"training": {"effectiveBatchSize": 16}},
+         "training.effectiveBatchSize: 16 rows cannot be shared evenly by 3 workers with 1 process each; use a multiple of 3"),
+        ({"evaluation": {"tasks": ["hellaswag"]}}, ACC, "gate.requirements[0].metric: arc_easy.acc belongs to no task in evaluation.tasks"),
+        ({"evaluation": {"enabled": False}}, ACC, "gate: evaluation.enabled is false"),
+        ({"evaluation": {"holdout": False}}, {"evaluation": {"tasks": []}}, "evaluation.tasks: is empty, and evaluation.holdout is false"),
+        ({}, {"registry": {"kind": "ModelRegistry"}}, "registry.kind: ModelRegistry needs an address"),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_defaults_is_named_where_it_is_written(
+    spec: dict[str, Any], defaults: dict[str, Any], message: str
+) -> None:
+    assert refused(spec, namespace_defaults=defaults).startswith(f"ConfigMap finetune-defaults, {message}")
+    assert refused(spec, operator_defaults=defaults).startswith(f"the operator's configuration, defaults.{message}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "prefix"),
+    [({"training": {"liger": True}}, "spec."), ({}, "ConfigMap finetune-defaults, ")],
+)
+def test_a_value_that_a_place_cannot_honor_is_named_where_it_is_written(spec: dict[str, Any], prefix: str) -> None:
+    defaults = {"training": {"liger": True}}
+    found = resolve({**MINIMAL, **spec}, place(namespace_defaults=defaults))
+    assert isinstance(found, Refusal)
+    assert (
+        found.message == f"{prefix}training.liger: true is not possible here: the portable engine does not use Liger's kernels."
+    )
 
 
 @pytest.mark.parametrize(

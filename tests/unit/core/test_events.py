@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from finetune_operator.core.events import events, lasting
+from finetune_operator.core.run import Run
 from world import MINIMAL, World
 
 from .passes import edit, go, run_of, world_at
@@ -48,3 +49,14 @@ def test_a_warning_of_a_stage_is_the_same_event_after_a_restart() -> None:
     assert (told.reason, told.message) == ("StageWarning", "dataset: 2 rows are empty")
     world.write_status({**before.status, "warnings": warnings})
     assert [event for event, _ in lasting(run_of(world)) if event.reason == "StageWarning"] == [told]
+
+
+def test_a_rejected_run_without_the_record_of_its_gate_still_tells_its_end() -> None:
+    run = Run("demo", "team", "u", 1, {}, {"finishedAt": "2026-11-21T12:00:00Z", "gate": {"passed": False}})
+    ((event, time),) = lasting(run)
+    assert (event.reason, event.message, time) == ("GateRejected", "GateRejected: ", "2026-11-21T12:00:00Z")
+
+
+def test_a_registered_model_without_version_is_told_by_its_name() -> None:
+    run = Run("demo", "team", "u", 1, {}, {"finishedAt": "2026-11-21T12:00:00Z", "registry": {"name": "model"}})
+    assert [event.message for event, _ in lasting(run)] == ["model"]

@@ -104,9 +104,19 @@ def test_a_restart_of_the_api_server_is_no_refusal(sentence: str) -> None:
     assert told(world, pods={}, complaints=complaints)[0] == "False", "said once, long ago"
     complaints = {child(world, "dataset"): (Complaint("FailedCreate", sentence, seconds=40, lasting=31),)}
     assert told(world, pods={}, complaints=complaints) == ("True", "ApiUnavailable")
-    assert refusal(Refused(sentence)) == (reasons.API_UNAVAILABLE, True)
-    denial = f'admission webhook "w" denied the request: {sentence}'
-    assert refusal(Refused(denial)) == (reasons.API_UNAVAILABLE, True)
+
+
+@pytest.mark.parametrize("sentence", OUTAGES)
+@pytest.mark.parametrize(
+    "answer", ['admission webhook "w" denied the request: {}', 'pods "p" is forbidden: {}', 'Pod "p" is invalid: {}']
+)
+def test_an_answer_of_the_api_server_is_no_outage_whatever_its_words(answer: str, sentence: str) -> None:
+    """A policy may cite the name of an image, or the fault of a service that it asks: the object is refused all the same."""
+    message = answer.format(sentence)
+    assert refusal(Refused(message)) == (reasons.CHILD_REFUSED, False)
+    world = world_at("dataset")
+    complaints = {child(world, "dataset"): (Complaint("FailedCreate", f"Error creating: {message}", seconds=1),)}
+    assert told(world, pods={}, complaints=complaints) == ("True", "ChildRefused")
 
 
 def test_what_is_refused_behind_a_restart_is_told() -> None:
@@ -208,10 +218,8 @@ def test_a_child_whose_pods_do_not_appear_is_told_with_what_to_look_at(stage_nam
     decision = without_pods(world, stage_name)
     (stalled,) = [entry for entry in decision.status["conditions"] if entry["type"] == "Stalled"]
     assert (stalled["status"], stalled["reason"]) == ("True", "NoPods")
-    assert stalled["message"].startswith(
-        f"{child_name}: it has no pods 30 seconds after it was made; look at the conditions and Events"
-    )
-    assert f"oc describe {look} -n team. Read also the logs" in stalled["message"]
+    assert stalled["message"].startswith(f"{child_name}: 0 of 1 pods exist after 30 seconds or more; run oc describe")
+    assert f"run oc describe {look} -n team and read the conditions and Events. Read also the logs" in stalled["message"]
     assert "failure" not in decision.status
     assert [event.reason for event in decision.events] == ["NoPods"]
     world.write_status(decision.status)
@@ -228,7 +236,7 @@ def test_a_rank_that_does_not_appear_is_counted() -> None:
     world = world_at("training", {"dataset": {"uri": "/d.jsonl"}, "training": {"workers": 2, "algorithm": "sft"}})
     decision = without_pods(world, "training", (PodReport("p", phase="Running", placed=True),))
     (message,) = [entry["message"] for entry in decision.status["stages"] if entry["name"] == "training"]
-    assert message.startswith("TrainJob demo-train-1-1: it has 1 of 2 pods 30 seconds after")
+    assert message.startswith("TrainJob demo-train-1-1: 1 of 2 pods exist after 30 seconds or more")
     both = (PodReport("p", phase="Running"), PodReport("q", 1, phase="Running"))
     assert condition(without_pods(world, "training", both).status, "Stalled")[0] == "False"
 
@@ -259,6 +267,11 @@ def test_a_child_without_pods_is_looked_at_when_its_time_is_over() -> None:
 REFUSALS = {
     'admission webhook "v" denied the request: ClusterTrainingRuntime.trainer.kubeflow.org "x" not found': ("RuntimeNotFound", False, True),
     'admission webhook "v" denied the request: the name is too long': ("ChildRefused", False, False),
+    'admission webhook "v" denied the request: image name "eof-registry/EOF" not allowed': ("ChildRefused", False, False),
+    'admission webhook "v" denied the request: the license check timed out': ("ChildRefused", False, False),
+    'Job.batch "j" is invalid: spec.template.spec.containers[0].image: Invalid value: "EOF"': ("ChildRefused", False, False),
+    'jobs.batch "j" is forbidden: too many requests for GPUs in namespace t': ("ChildRefused", True, True),
+    "Unauthorized": ("ChildRefused", True, True),
     'jobs.batch is forbidden: User "op" cannot create resource "jobs" in API group "batch" in the namespace "t"': ("Forbidden", True, True),
     'jobs.batch "j" is forbidden: exceeded quota: q, requested: count/jobs.batch=1': ("QuotaExceeded", True, True),
     'jobs.batch "j" is forbidden: unable to create new content in namespace t because it is being terminated': ("ChildRefused", True, True),

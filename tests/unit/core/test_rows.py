@@ -48,9 +48,21 @@ def test_rows_that_are_left_out_are_counted_by_cause_and_shown() -> None:
     ("rows", "short", "sentence"),
     [
         ({}, None, None),
-        ({"source": 10, "bad": 1}, None, "1 rows are left out: 1 no chat conversation"),
+        ({"source": 10, "bad": 1}, None, "1 row is left out: 1 is not a chat conversation"),
         ({"trained": 9, "bad": 0, "tooLong": 0}, "9", None),
-        ({"trained": 9, "rejected": 1000}, "9 (1000 left out)", "1,000 rows are left out: 1,000 rejected by the chat template"),
+        (
+            {"trained": 9, "rejected": 1000},
+            "9 (1000 left out)",
+            "1,000 rows are left out: 1,000 are rejected by the chat template",
+        ),
+        (
+            {"trained": 9, "bad": 2, "rejected": 1, "tooLong": 1, "nothingToLearn": 2},
+            "9 (6 left out)",
+            (
+                "6 rows are left out: 2 are not chat conversations, 1 is rejected by the chat template, 1 is longer than training.maxSeqLen or the"
+                " model's context, 2 have no token to learn"
+            ),
+        ),
     ],
 )
 def test_the_sentence_about_rows(rows: dict[str, int], short: str | None, sentence: str | None) -> None:
@@ -72,6 +84,9 @@ def test_several_warnings_are_counted_in_the_message_and_bounded_in_status() -> 
     world = tokenized(World.new(), warnings=tuple(f"warning {number}" for number in range(8)))
     world.settle()
     assert run_of(world).status["summary"]["message"] == "tokenization: warning 0 (and 7 more warnings)"
+    world = tokenized(World.new(), warnings=("warning 0", "warning 1"))
+    world.settle()
+    assert run_of(world).status["summary"]["message"] == "tokenization: warning 0 (and 1 more warning)"
     known = [{"stage": "model", "message": f"{number}"} for number in range(12)]
     world = tokenized(World.new(), warnings=("new", "newer"))
     world.write_status({**world.run["status"], "warnings": known})
@@ -84,7 +99,7 @@ def test_a_run_without_warnings_tells_of_the_rows_that_are_left_out() -> None:
     world.settle()
     assert "warnings" not in run_of(world).status
     assert run_of(world).status["summary"]["message"] == (
-        "28 rows are left out: 27 longer than training.maxSeqLen or the model's context, 1 without a token to learn"
+        "28 rows are left out: 27 are longer than training.maxSeqLen or the model's context, 1 has no token to learn"
     )
 
 

@@ -258,16 +258,21 @@ def test_a_child_that_somebody_suspended_is_told_and_not_resumed(name: str) -> N
     assert stage(world, name).attempt == 1
 
 
-def test_a_run_that_is_suspended_and_resumed_resumes_what_somebody_else_suspended_too() -> None:
-    """It is the run that is asked for last; a queue suspends it again."""
+def test_a_suspension_of_another_controller_is_neither_adopted_nor_undone() -> None:
+    """It may be a queue's: to resume the child with the run would go round the queue."""
     world = world_at("training")
     ref = child(world, "training")
     world.objects[ref] = {**world.objects[ref], "spec": {**world.objects[ref]["spec"], "suspend": True}}
     edit(world, suspend=True)
-    assert suspension(ref, suspend=True) in go(world).effects
-    assert not go(world).effects
+    assert ref not in {effect.ref for effect in go(world, pods={}).effects}
+    assert stage(world, "training").reason == "Suspended"
     edit(world, suspend=False)
-    assert suspension(ref, suspend=False) in go(world).effects
+    decision = go(world, pods={})
+    assert ref not in {effect.ref for effect in decision.effects}
+    assert condition(decision.status, "Stalled") == ("True", "ChildSuspended")
+    world.objects[ref] = {**world.objects[ref], "spec": {**world.objects[ref]["spec"], "suspend": False}}
+    edit(world, suspend=True)
+    assert suspension(ref, suspend=True) in go(world).effects, "the other controller resumed it, and the run is suspended"
 
 
 def test_nothing_is_read_of_a_run_that_has_ended() -> None:

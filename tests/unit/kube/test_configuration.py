@@ -62,6 +62,19 @@ def test_a_file_and_the_environment_are_put_together(tmp_path: Path) -> None:
         (f"environment: {{A: {'x' * 513}}}", "environment.A: String should have at most 512"),
         ("podLabels: {a: 'b c'}", "podLabels.a: String should match pattern"),
         ("podLabels: {a b: c}", "podLabels.a b.[key]: String should match pattern"),
+        (
+            "podLabels: {job-name: a}",
+            "podLabels: labels of finetunerun.io/, jobset.sigs.k8s.io/, batch.kubernetes.io/, trainer.kubeflow.org/, and",
+        ),
+        (
+            "podLabels: {app.kubernetes.io/managed-by: a}",
+            "job-name and controller-uid, belong to controllers; choose another key",
+        ),
+        ("podLabels: {finetunerun.io/stage: training}", "podLabels: labels of finetunerun.io/"),
+        (
+            "podAnnotations: {jobset.sigs.k8s.io/jobset-name: a}",
+            "podAnnotations: annotations of finetunerun.io/, jobset.sigs.k8s.io/",
+        ),
         ("podAnnotations: {a b: c}", "podAnnotations.a b.[key]: String should match pattern"),
     ],
 )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from finetune_operator.api.finetunerun import GROUP
 from finetune_operator.api.kinds import TRAINJOB
+from finetune_operator.api.training import processes_per_worker
 from finetune_operator.core import naming
-from finetune_operator.core.contradictions import processes
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Trainer
 
@@ -34,7 +34,7 @@ def trainjob(run: Run, record: StageRecord, needs: PodNeeds, shape: Trainer) -> 
         "command": ["python", f"{pod.ENTRY_PATH}/{pod.ENTRY_FILE}"],
         "env": pod.environment(run, record, needs, training.get("image")),
         "numNodes": training["workers"],
-        "numProcPerNode": processes(training),
+        "numProcPerNode": processes_per_worker(training),
     }
     if training.get("image"):
         trainer["image"] = training["image"]
