@@ -71,7 +71,7 @@ async def test_a_handler_that_raises_is_counted_and_its_run_is_looked_at_all_the
     def fail(*_: Any) -> float:
         raise KeyError("evaluation")
 
-    monkeypatch.setattr(loop, "rest_seconds", fail)
+    monkeypatch.setattr(loop, "idle_seconds", fail)
     await store.patch(FINETUNERUN, *KEY, {"spec": {"rerun": {"id": "again", "from": "evaluation"}}})
     async with controller.running(workers=1):
         await eventually(lambda: read(store), lambda run: run.round == 2, 10)

@@ -11,8 +11,8 @@ from contextlib import aclosing
 from finetune_contract.reasons import Cause
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import FINETUNERUN
-from finetune_operator.core.rest import rejected_rerun
 from finetune_operator.core.run import Run, all_stopped
+from finetune_operator.core.terminal import rejected_rerun
 from finetune_operator.loop.cluster import Change as WatchEvent
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import NotFound, Transient
