@@ -10,7 +10,7 @@ import pytest
 
 from finetune_operator.api.reasons import REASONS
 from finetune_operator.core.paths import assign
-from finetune_operator.core.remedies import Failed, remedy
+from finetune_operator.core.remedies import Failed, hint, remedy
 from finetune_operator.core.resolve import effective_values
 from finetune_operator.core.unbuilt import UNBUILT, Unbuilt
 from world import MINIMAL, SETTINGS
@@ -90,6 +90,18 @@ def test_on_a_cluster(reason: str, stage: str, changes: dict[str, Any], text: st
 @pytest.mark.parametrize(("reason", "stage", "changes", "text"), LOCAL)
 def test_on_this_machine(reason: str, stage: str, changes: dict[str, Any], text: str) -> None:
     assert remedy(REASONS[reason], Failed(stage, values(changes), "local")) == text
+
+
+@pytest.mark.parametrize(
+    ("reason", "stage", "first"),
+    [
+        ("Crashed", "tokenization", "training"), ("BadRow", "tokenization", "dataset"), ("BadRow", "evaluation", "evaluation"),
+        ("ChatTemplateMissing", "tokenization", "model"), ("ModelCorrupt", "training", "model"), ("Crashed", "baseline", "evaluation"),
+        ("Crashed", "registry-check", "registration"), ("Crashed", "workspace", "dataset"), ("Crashed", "gate", "gate"),
+    ],
+)  # fmt: skip
+def test_a_hint_says_where_to_rerun_from(reason: str, stage: str, first: str) -> None:
+    assert hint(REASONS[reason], Failed(stage, values({}))).endswith(f" Then rerun from {first}.")
 
 
 def texts() -> Iterator[tuple[str, str]]:
