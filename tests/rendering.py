@@ -78,7 +78,8 @@ class Tokenization:
             (folder / f"{name}.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
             numbers = np.arange(start, start + len(rows), dtype=np.int64)
             np.save(folder / f"{name}.places.npy", np.stack([numbers, numbers], axis=1))
-        seal_directory(folder, {"source": source, "evalSource": source, "droppedRows": dropped})
+        note = {"droppedRows": dropped, "droppedTrainRows": dropped, "split": True}
+        seal_directory(folder, {"source": source, "evalSource": source, **note})
 
     def link_model(self, model: Path) -> None:
         """What stage *model* leaves."""

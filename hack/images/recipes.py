@@ -45,12 +45,17 @@ class Recipe:
         return digest.hexdigest()[:16]
 
 
-SECOND = {"dataset": "tokenization"}
-"""The programs that run in another one's image: both need the same libraries."""
+_TOGETHER = {"dataset": ("dataset", "tokenization")}
+"""Programs that run in one image, by its name: they need the same libraries."""
+
+
+def programs_in(image: str) -> tuple[str, ...]:
+    """Return the stage programs that run in the image of a program."""
+    return _TOGETHER.get(image, (image,))
 
 
 def _stage(program: str, accelerator: str) -> Recipe:
-    own = dict.fromkeys(("__init__.py", "kit", "chat", "sources", program, SECOND.get(program, program)))
+    own = dict.fromkeys(("__init__.py", "kit", "chat", "sources", *programs_in(program)))
     suffix = "-cuda" if accelerator == "cuda" else ""
     return Recipe(
         name=program + suffix,

@@ -13,7 +13,7 @@ from finetune_contract.documents import DatasetInputs, RunInfo, StageDocument
 
 from .builds import Image
 from .engines import Engine, Trial
-from .recipes import PROGRAMS, SECOND
+from .recipes import PROGRAMS, programs_in
 
 WORKSPACE, DOCUMENTS = "/workspace", "/etc/finetune"
 _POD = {
@@ -45,7 +45,7 @@ def attempt(image: Image, engine: Engine) -> list[Finding]:
     if image.recipe.name == "operator":
         return [_operator_helps(image, engine)]
     programs = PROGRAMS if image.recipe.name == "stages" else (image.recipe.name.removesuffix("-cuda"),)
-    started = dict.fromkeys((*programs, *(SECOND[program] for program in programs if program in SECOND)))
+    started = dict.fromkeys(each for program in programs for each in programs_in(program))
     found = [_program_wants_its_document(image, engine, program) for program in started]
     if "dataset" in programs:
         found += [_dataset_is_prepared(image, engine), _rows_are_rendered(image, engine)]

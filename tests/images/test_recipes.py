@@ -15,7 +15,7 @@ from finetune_operator.kube.configuration import Configuration
 from images import bases, builds, package_index, packages
 from images.command import main
 from images.engines import Build
-from images.recipes import OPERATOR, PROGRAMS, RECIPES, ROOT, SECOND, STAGES, Recipe
+from images.recipes import OPERATOR, PROGRAMS, RECIPES, ROOT, STAGES, Recipe, programs_in
 
 ALL = list(RECIPES.values())
 
@@ -29,7 +29,7 @@ def test_the_stages_containerfiles_are_one_file_but_for_the_program() -> None:
     assert {program: re.findall(r"^ARG PROGRAM=(.+)$", file, flags=re.MULTILINE) for program, file in of.items()} == {
         program: [program] for program in PROGRAMS
     }
-    arguments = {program: f"ARG PROGRAM={program}\nARG SECOND={SECOND.get(program, program)}\n" for program in PROGRAMS}
+    arguments = {program: f'ARG PROGRAM={program}\nARG PROGRAMS="{" ".join(programs_in(program))}"\n' for program in PROGRAMS}
     assert all(arguments[program] in file for program, file in of.items())
     assert len({file.replace(arguments[program], "") for program, file in of.items()}) == 1
 
@@ -39,12 +39,12 @@ def test_a_key_covers_everything_that_is_copied(recipe: Recipe) -> None:
     """What is copied but not in the key would be an image that is out of date and not built again."""
     program = recipe.name.removesuffix("-cuda")
     copied = re.findall(r"^COPY (?!--from)(\S+)", text(recipe), flags=re.MULTILINE)
-    second = SECOND.get(program, program)
-    assert {name.replace("${PROGRAM}", program).replace("${SECOND}", second) for name in copied} == {
-        "images/build",
-        recipe.lock,
-        *recipe.sources,
-    }
+    names = {name.replace("${PROGRAM}", program) for name in copied}
+    chosen = re.search(r"cp -Rp (.+) /app/finetune_stages/", text(recipe))
+    if chosen:  # of the stages' sources only these reach the image
+        parts = chosen[1].replace("${PROGRAMS}", " ".join(programs_in(program))).split()
+        names = names - {"images/finetune_stages"} | {f"images/finetune_stages/{part}" for part in parts}
+    assert names == {"images/build", recipe.lock, *recipe.sources}
     assert len(list(recipe.files())) > 10
     assert all("__pycache__" not in path.parts for path in recipe.files())
 

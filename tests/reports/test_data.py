@@ -18,11 +18,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as parquet_format
 
+from finetune_contract import CONTRACT_VERSION
 from finetune_contract.codec import encode
 from finetune_contract.documents import DatasetInputs, RunInfo, StageDocument
 from finetune_contract.workspace import Attempt
 from finetune_stages.dataset.prepare import prepare
-from finetune_stages.kit import Context, StageError
+from finetune_stages.kit import Context, StageError, read_seal
+from finetune_stages.tokenization.limits import bad_in_training
 from hub import Hub
 from reports.report import Report, reports
 from stages.conftest import StagePrograms
@@ -58,10 +60,13 @@ class Refused:
     message: str
 
 
-def run_in_process(folder: Path, uri: str, wish: dict[str, Any]) -> Published | Refused:
+RUN = RunInfo("demo", "team-a", "0123456789abcdef")
+
+
+def run_in_process(folder: Path, uri: str, wish: dict[str, Any], run: RunInfo = RUN) -> Published | Refused:
     """The stage's work on ``uri``: what it publishes, or how it fails."""
-    inputs = DatasetInputs(uri, train_split=1.0, **wish)
-    document = StageDocument(1, "dataset", RunInfo("demo", "team-a", "0123456789abcdef"), encode(inputs))
+    inputs = DatasetInputs(uri, **{"train_split": 1.0, **wish})
+    document = StageDocument(CONTRACT_VERSION, "dataset", run, encode(inputs))
     context = Context(document, folder / "workspace", Attempt(1, 1), "0" * 64)
     context.path(context.layout.root).mkdir(parents=True)
     context.claim()
@@ -233,6 +238,11 @@ NOTE = "outside of messages and tools: NaN or Infinity, which JSON does not have
             "IN: 1 of 1 rows is bad, more than dataset.badRows.share 0.1 allows: row 1 (line 1) has an empty list of messages; correct them.",
         ),
     ),
+    Report(
+        "a-share-that-a-float-holds-inexactly", "own",
+        File(b"\n".join([b'{"messages": []}'] * 29 + [ROW] * 71), inputs={"bad_rows": "Drop", "bad_rows_share": 0.29}),
+        Published([VALUE] * 71, [[number, number] for number in range(30, 101)]),
+    ),
 )  # fmt: skip
 def test_files(report: Report, tmp_path: Path) -> None:
     source = tmp_path / report.given.name
@@ -241,6 +251,44 @@ def test_files(report: Report, tmp_path: Path) -> None:
     if isinstance(found, Published):
         found = Published(found.rows, found.places, found.warning.replace(str(source), "IN"))
     assert found == report.expected
+
+
+GOOD, BAD_ROWS = (ROW + b"\n") * 18, b'{"messages": []}\n' * 2
+
+
+@reports(
+    Report("bad-rows-of-a-split", "own", {"train": GOOD + BAD_ROWS, "inputs": {"train_split": 0.5}}, 1.0),
+    Report("bad-rows-of-the-held-out-source", "own", {"train": GOOD, "eval": GOOD + BAD_ROWS}, 0.0),
+    Report("bad-rows-of-the-source-to-train-on", "own", {"train": GOOD + BAD_ROWS, "eval": GOOD}, 2.0),
+    Report("one-file-to-train-on-and-to-measure", "own", {"train": GOOD + BAD_ROWS, "same": True}, 2.0),
+)
+def test_only_bad_rows_that_would_be_trained_on_count_against_the_limit(report: Report, tmp_path: Path) -> None:
+    inputs = {"bad_rows": "Drop", "bad_rows_share": 0.1, **report.given.get("inputs", {})}
+    for name in ("train", "eval"):
+        (tmp_path / name).write_bytes(report.given.get(name, b""))
+    if "eval" in report.given or "same" in report.given:
+        inputs["eval_uri"] = str(tmp_path / ("eval" if "eval" in report.given else "train"))
+    found = run_in_process(tmp_path, str(tmp_path / "train"), inputs)
+    assert isinstance(found, Published)
+    seal = read_seal(tmp_path / "workspace" / RUN.layout.datasets)
+    assert seal is not None
+    assert bad_in_training(seal, int(seal.note["trainRows"]), int(seal.note["evalRows"])) == report.expected
+
+
+def test_warnings_name_the_files_of_the_run_that_gets_them(tmp_path: Path) -> None:
+    content = ROW[:-1] + b', "score": NaN}\n'
+    for number, names in enumerate((("a", "b"), ("c", "d"))):
+        files = [tmp_path / name for name in names]
+        files[0].write_bytes(content)
+        files[1].write_bytes(content * 2)
+        run = RunInfo(f"run-{names[0]}", "team-a", str(number) * 16)
+        found = run_in_process(tmp_path, str(files[0]), {"eval_uri": str(files[1])}, run)
+        assert isinstance(found, Published)
+        assert (
+            found.warning
+            == f"{files[0]}: 1 row (row 1 (line 1)) {NOTE}; {files[1]}: 2 rows (row 1 (line 1), row 2 (line 2)) {NOTE}"
+        )
+    assert len(list((tmp_path / "workspace/cache/datasets").iterdir())) == 1
 
 
 @reports(
@@ -261,7 +309,7 @@ def test_files(report: Report, tmp_path: Path) -> None:
         "no-internet-address",
         "own",
         "https://[x/rows.jsonl",
-        "dataset.uri: https://[x/rows.jsonl is no web address: Invalid IPv6 URL; write https://<host>/<file>.",
+        "dataset.uri: https://[x/rows.jsonl is no web address: its host or port is malformed; write https://<host>/<file>.",
     ),
 )
 def test_addresses(report: Report, tmp_path: Path) -> None:

@@ -59,10 +59,23 @@ QWEN_CALL = (
     '[[<tool_call>\n{"name": "lookup", "arguments": {"name": "f"}}\n</tool_call><|im_end|>]]\n'
     "<|im_start|>user\n<tool_response>\nf takes x\n</tool_response><|im_end|>\n<|im_start|>assistant\n[[f(x)<|im_end|>]]\n"
 )
+QWEN_XML = (
+    f"{USER}<think>\n[[\n</think>\n\n<tool_call>\n<function=lookup>\n<parameter=name>\nf\n</parameter>\n</function>\n</tool_call><|im_end|>]]\n"
+    f"<|im_start|>user\n<tool_response>\nf takes x\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n[[\n</think>\n\nf(x)<|im_end|>]]\n"
+)
+DEEPSEEK = (  # the generation prompt ends with <think>, whose first character is that of the token of a call
+    "<bos><｜User｜>How is f called?<｜Assistant｜><[[｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>lookup\n```json\n"  # noqa: RUF001
+    '{"name": "f"}\n```<｜tool▁call▁end｜><END>]]<｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>f takes x<｜tool▁output▁end｜>'  # noqa: RUF001
+    "<｜tool▁outputs▁end｜>[[f(x)<｜end▁of▁sentence｜>]]"  # noqa: RUF001
+)
 LLAMA = (
     "<bos><|start_header_id|>user<|end_header_id|>\n\nHow is f called?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
 )
 BARE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+ESCAPES_QUESTIONS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>"
+    "{% endgeneration %}{% else %}{{ m.content | replace('<', '&lt;') }}<|im_end|>{% endif %}\n{% endfor %}"
+)
 ONE_CALL = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}{% if m.tool_calls %}{{ m.tool_calls[0] | tojson }}{% endif %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -120,6 +133,16 @@ def families(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         "assistant-first", "unslothai/unsloth#11293", Given("qwen3_5_think", GREETED),
         f"<|im_start|>assistant\n[[Welcome!<|im_end|>]]\n{USER}<think>\n[[\n</think>\n\nf(x)<|im_end|>]]\n",
     ),
+    Report(
+        "blank-text-in-columns-of-json", "own",
+        Given("qwen2_5", {"messages": [QUESTION, {**ANSWER, "tool_calls": "", "function_call": ""}], "tools": "", "functions": ""}),
+        f"{QWEN}{USER}[[f(x)<|im_end|>]]\n",
+    ),
+    Report(
+        "question-that-a-template-with-marked-turns-escapes", "own",
+        Given(ESCAPES_QUESTIONS, {"messages": [{"role": "user", "content": "a < b?"}, ANSWER]}),
+        "<|im_start|>user\na &lt; b?<|im_end|><|im_start|>assistant\n[[f(x)<|im_end|>]]",
+    ),
     Report("content-parts", "PrimeIntellect-ai/renderers#134", Given("qwen2_5", PARTS), f"{QWEN}{USER}[[f(x)<|im_end|>]]\n"),
     Report(
         "content-parts-for-a-template-of-pictures", "own", Given("smolvlm", SIMPLE),
@@ -131,19 +154,19 @@ def families(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     ),
     Report(
         "arguments-for-a-template-that-takes-text", "huggingface/transformers#45419",
-        Given("deepseekv3", {**WITH_CALL, "tools": None}), '<｜tool▁sep｜>lookup\n```json\n{"name": "f"}\n```',  # noqa: RUF001
+        Given("deepseekv3", {**WITH_CALL, "tools": None}),
+        DEEPSEEK.replace("<END>", "<｜tool▁calls▁end｜><｜end▁of▁sentence｜>"),  # noqa: RUF001
     ),
     Report(
-        "null-content-for-a-template-that-looks-for-it", "own", Given("deepseek_r1_distill", {**OLD_FORM, "functions": None}),
-        '<｜tool▁sep｜>lookup\n```json\n{"name": "f"}\n```',  # noqa: RUF001
+        "null-content-for-a-template-that-looks-for-it", "own", Given("deepseek_r1_distill", {**OLD_FORM, "functions": None}), DEEPSEEK.replace("<END>", ""),
     ),
-    Report("no-null-printed", "own", Given("glm4moe", {**WITH_CALL, "messages": [QUESTION, CALL]}), "<arg_key>name</arg_key>\n<arg_value>f</arg_value>"),
-    Report("arguments-as-xml", "own", Given("qwen3_5_think", AS_TEXT), "<function=lookup>\n<parameter=name>\nf\n</parameter>"),
+    Report("no-null-printed", "own", Given("glm4moe", {**WITH_CALL, "messages": [QUESTION, CALL]}), "How is f called?<|assistant|>[[\n<think></think>\n<tool_call>lookup\n<arg_key>name</arg_key>\n<arg_value>f</arg_value>\n</tool_call>]]"),
+    Report("arguments-as-xml", "own", Given("qwen3_5_think", AS_TEXT), QWEN_XML),
     Report(
         "thoughts-in-a-content-that-only-the-training-template-keeps",
         "own",
         Given("deepseek_r1_distill", {"messages": [QUESTION, {**ANSWER, "content": "<think>A signature.</think>f(x)"}]}),
-        "<think>A signature.</think>f(x)",
+        "How is f called?[[<｜Assistant｜><think>A signature.</think>f(x)<｜end▁of▁sentence｜>]]",  # noqa: RUF001
     ),
     Report(
         "reasoning-of-an-earlier-turn-only",
@@ -164,10 +187,21 @@ def test_what_is_learned(report: Report, stage: Tokenization, families: Any) -> 
     stage.link_model(families(report.given.template))
     stage.write([report.given.row])
     stage(**report.given.inputs)
-    assert report.expected in stage.learned()
+    learned = stage.learned()
+    assert learned[-len(report.expected) :] == report.expected
+    assert learned.count("[[") == report.expected.count("[["), learned
+    assert "None" not in learned
 
 
 BAD = "BadRow"
+WITHOUT_SYSTEM = (
+    "{% for m in messages %}{% if m.role != 'system' %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LAST_OF_A_ROLE = (
+    "{% for m in messages %}{% if loop.last or m.role != messages[loop.index].role %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @reports(
@@ -194,6 +228,20 @@ BAD = "BadRow"
         (BAD, "has a message 3 (role tool) whose content the chat template does not write"),
     ),
     Report(
+        "system-message-whose-word-the-question-has", "own",
+        Given(WITHOUT_SYSTEM, [{"messages": [{"role": "system", "content": "Python"}, {"role": "user", "content": "Is Python good?"}, ANSWER]}]),
+        (BAD, "has a message 1 (role system) whose content the chat template does not write"),
+    ),
+    Report(
+        "one-of-two-equal-questions-dropped", "own", Given(LAST_OF_A_ROLE, [TWICE]),
+        (BAD, "has a message 1 (role user) whose content the chat template does not write"),
+    ),
+    Report(
+        "tools-and-functions-that-differ", "own",
+        Given("qwen2_5", [{**WITH_CALL, "functions": [{**TOOL["function"], "name": "other"}]}]),
+        (BAD, "row 1 (line 1) has tools and functions that contradict each other"),
+    ),
+    Report(
         "weight-of-a-half", "openai/openai-cookbook#1270", Given("qwen2_5", [{"messages": [QUESTION, {**ANSWER, "weight": 0.5}]}]),
         (BAD, "its weight is 0.5; this release reads 0 (not learned) and 1 (learned)"),
     ),
@@ -215,6 +263,15 @@ BAD = "BadRow"
         (BAD, ("rows.jsonl: row 2 (line 2) is rejected by the model's chat template (Conversation roles must alternate"
               " user/assistant/user/assistant/...) (4 of 6 rows are rejected: row 2 (line 2), row 4 (line 4), row 5 (line 5), ...); correct"
               " them, or set dataset.badRows.policy to Drop and dataset.badRows.share to 0.67.")),
+    ),
+    Report(
+        "template-refuses-all-rows", "own", Given("gemma", [TWICE, TWICE]),
+        (BAD, "(2 of 2 rows are rejected: row 1 (line 1), row 2 (line 2)); correct them."),
+    ),
+    Report(
+        "template-refuses-rows-and-others-are-too-long", "own",
+        Given("gemma", [TWICE, *[SIMPLE] * 8, {"messages": [QUESTION, {**ANSWER, "content": "long " * 80}]}], {"max_seq_len": 64}),
+        (BAD, "(1 of 10 rows is rejected); correct it, or set dataset.badRows.policy to Drop and dataset.badRows.share to 0.2."),
     ),
     Report(
         "template-refuses-rows-above-the-share", "own",
@@ -289,6 +346,10 @@ def test_what_is_refused(report: Report, stage: Tokenization, families: Any) -> 
     Report(
         "keys-without-effect", "own", Given("qwen2_5", [{**SIMPLE, "parallel_tool_calls": True, "tools": [TOOL]}] * 2),
         ["2 rows have parallel_tool_calls, which has no effect"],
+    ),
+    Report(
+        "several-keys-without-effect", "own", Given("qwen2_5", [{**SIMPLE, "parallel_tool_calls": True}, {**SIMPLE, "tool_choice": "auto", "parallel_tool_calls": False}]),
+        ["the rows have keys that have no effect: parallel_tool_calls (2 rows), tool_choice (1 row)"],
     ),
     Report(
         "keys-of-messages-without-effect", "own", Given("qwen2_5", [{"messages": [{**QUESTION, "name": "Ann"}, ANSWER]}]),
@@ -406,3 +467,28 @@ def test_a_token_without_an_embedding(held_out: bool, stage: Tokenization, tiny_
     assert raised.value.reason.name == "ModelCorrupt"
     assert f"rows.jsonl, row {3 if held_out else 2} (line {3 if held_out else 2}) has token" in raised.value.message
     assert "call resize_token_embeddings and save the model again" in raised.value.message
+
+
+def test_a_row_that_is_left_out_may_have_a_token_without_an_embedding(
+    stage: Tokenization, tiny_model: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    size = len(AutoTokenizer.from_pretrained(tiny_model))
+    stage.link_model(family(tiny_model, tmp_path / "model", "qwen2_5", (*SPECIAL, "<|extra|>"), size + len(set(SPECIAL)) - 2))
+    longer = {"messages": [QUESTION, {**ANSWER, "content": "<|extra|>" + "long " * 80}]}
+    without = {"messages": [QUESTION, {**ANSWER, "content": "<|extra|>", "weight": 0}]}
+    stage.write([SIMPLE, SIMPLE, longer, without])
+    outputs = stage(max_seq_len=100, bad_rows_share=0.5).outputs
+    assert (outputs.rows, outputs.too_long, outputs.nothing_to_learn) == (2, 1, 1)
+
+
+def test_a_class_of_its_own_may_count_its_embeddings_otherwise(stage: Tokenization, tiny_model: Path, tmp_path: Path) -> None:
+    model = family(tiny_model, tmp_path / "model", "qwen2_5", embeddings=2)
+    config = json.loads((model / "config.json").read_bytes())
+    stage.link_model(model)
+    stage.write([SIMPLE])
+    with pytest.raises(StageError, match="and the model has 2 embeddings"):
+        stage()
+    (model / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "own.Own"}}))
+    assert stage().outputs.rows == 1

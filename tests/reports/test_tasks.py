@@ -145,16 +145,16 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
     ),
     Report(
         "more-examples-than-rows", "EleutherAI/lm-evaluation-harness#2323", Asked([{**GOOD, "question": f"q{n}"} for n in range(8)], inputs={"fewshot": 20}),
-        refusal("BadEvaluationValue", "evaluation.fewshot: 20 is too many for task t, which has 8 rows to take examples from, without the question's own row; set it to at most 7, or add rows."),
+        refusal("BadEvaluationValue", "evaluation.fewshot: 20 is too many for task t, which has 8 rows to take examples from, without the row of the question; set it to at most 7, or add rows."),
     ),
     Report("as-many-examples-as-there-are", "own", Asked([{**GOOD, "question": f"q{n}"} for n in range(8)], {"doc_to_target": "{{choices[answer]}}"}, inputs={"fewshot": 7}), None),
     Report(
         "more-examples-than-different-rows", "own", Asked([GOOD, GOOD, GOOD], {"doc_to_target": "{{choices[answer]}}"}, inputs={"fewshot": 1}),
-        refusal("BadEvaluationValue", "evaluation.fewshot: 1 is too many for task t, which has 3 rows to take examples from, without the question's own row; set it to at most 0, or add rows."),
+        refusal("BadEvaluationValue", "evaluation.fewshot: 1 is too many for task t, which has 3 rows to take examples from, without the row of the question; remove it, or add rows."),
     ),
     Report(
         "more-examples-than-rows-in-the-task", "own", Asked([GOOD], {"num_fewshot": 3}),
-        refusal("TaskInvalid", "Task t: num_fewshot 3 is too many, it has 1 row to take examples from, without the question's own row; set it to at most 0, or add rows."),
+        refusal("TaskInvalid", "Task t: num_fewshot 3 is too many, the task has 1 row to take examples from, without the row of the question; remove it, or add rows."),
     ),
     Report(
         "example-without-text", "own", Asked([{**GOOD, "question": f"q{n}"} for n in range(8)], {"fewshot_config": {"doc_to_target": "{{missing}}"}}, inputs={"fewshot": 2}),
@@ -214,8 +214,8 @@ def test_the_question_is_not_among_its_examples(tmp_path: Path, splits: dict[str
         [definition("x.exact_match", GENERATE, metric_list=[{"metric": "exact_match"}]), definition("x", GENERATE, filter_list=[{"name": "exact_match", "filter": [{"function": "take_first"}]}])],
         (["x.exact_match", "x"], "evaluation.tasks: task x.exact_match (exact_match, none) and task x (exact_match, exact_match) have the same name for a score, x.exact_match.exact_match; rename one of them."),
     ),
-    Report("task-called-holdout-in-a-group", "own", [definition("holdout", CHOICE), {"group": "g", "task": ["holdout"]}], (["g"], "Task holdout: this name stands for the held-out rows; rename it.")),
-    Report("group-called-holdout", "own", [definition("t", CHOICE), {"group": "holdout", "task": ["t"]}], (["holdout"], "Group holdout: this name stands for the held-out rows; rename it.")),
+    Report("task-called-holdout-in-a-group", "own", [definition("holdout", CHOICE), {"group": "g", "task": ["holdout"]}], (["g"], "evaluation.tasks: 'holdout' is the name of the held-out rows; rename your task or group.")),
+    Report("group-called-holdout", "own", [definition("t", CHOICE), {"group": "holdout", "task": ["t"]}], (["holdout"], "evaluation.tasks: 'holdout' is the name of the held-out rows; rename your task or group.")),
     Report("chat-task-and-task", "own", [definition("c/t", CHOICE)], (["c/t"], "evaluation.tasks: task c_t and task c/t have the same name for a score, c_t; rename one of them.")),
     Report("group-and-task", "own", [definition("t.1", CHOICE), {"group": "t/1", "task": ["t.1"]}, {"group": "t_1", "task": ["t/1"]}], (["t_1"], "evaluation.tasks: group t_1 and group t/1 have the same name for a score, t_1; rename one of them.")),
     Report(

@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .renderer import Rendered, RowRejected, rejected, shared_beginning
+from .renderer import Rendered, RowRejected, Span, rejected, shared_beginning
 from .structure import Conversation, Message
 from .template import Refusal, Template
 
+_START = "\N{START OF TEXT}answer-starts-here\N{START OF TEXT}"
 _END = "\N{END OF TEXT}answer-ends-here\N{END OF TEXT}"
 _THOUGHTS_END = "</think>"
 _OTHER = "\ue000"
@@ -75,11 +76,11 @@ class _Answers:
         """The conversation rendered up to the end of an answer, and where the answer begins."""
         messages = self.conversation.messages[: number + 1]
         try:
-            return self._until_calls(messages) if "tool_calls" in messages[-1] else self._until_words(messages)
+            return self._until_calls(messages) if "tool_calls" in messages[-1] else self._until_words(messages, number)
         except Refusal as refusal:
             return self._in_whole(number, refusal)
 
-    def _until_words(self, messages: Sequence[Message]) -> tuple[str, int]:
+    def _until_words(self, messages: Sequence[Message], number: int) -> tuple[str, int]:
         *before, last = messages
         answer = last["content"].strip()
         text, end, _ = self._text([*before, {**last, "content": answer + _END}]).partition(_END)
@@ -91,10 +92,18 @@ class _Answers:
         without_thoughts = answer.rpartition(_THOUGHTS_END)[2].strip()
         if end and without_thoughts and text.endswith(without_thoughts):
             return text, len(text) - len(without_thoughts)
-        kept = next((answer[cut:] for cut in range(1, len(answer)) if text.endswith(answer[cut:])), "").lstrip()
-        if end and kept:
-            return text, len(text) - len(kept)
+        if end and (start := self._written_start(before, last, answer, text)) is not None:
+            return text, start
+        span = self._span(number)
+        if end and span and text.startswith(self.rendered.text[: span.start]) and text[span.start :].strip():
+            return text, len(text) - len(text[span.start :].lstrip())
         raise RowRejected(f"has an answer that the chat template does not write: {answer[:60]!r}")
+
+    def _written_start(self, before: Sequence[Message], last: Message, answer: str, text: str) -> int | None:
+        """Return where a template writes an answer that it escapes; ``None`` if a mark at the answer's beginning changes more."""
+        marked = self._text([*before, {**last, "content": _START + answer + _END}])
+        head, found, rest = marked.partition(_START)
+        return len(head) if found and head + rest.partition(_END)[0] == text else None
 
     def _until_calls(self, messages: Sequence[Message]) -> tuple[str, int]:
         *before, last = messages
@@ -118,10 +127,14 @@ class _Answers:
     def _in_whole(self, number: int, refusal: Refusal) -> tuple[str, int]:
         """For templates that refuse the beginning of a conversation: the answer as it is in the whole."""
         answer = (self.conversation.messages[number].get("content") or "").strip()
-        span = next((span for span in self.rendered.spans if span.message == number), None)
-        if span is None or not answer or not self.rendered.text[: span.said].endswith(answer):
+        span = self._span(number)
+        if span is None or not answer or not self.rendered.text[: span.content_end].endswith(answer):
             raise rejected(refusal) from refusal
-        return self.rendered.text[: span.said], span.said - len(answer)
+        return self.rendered.text[: span.content_end], span.content_end - len(answer)
+
+    def _span(self, number: int) -> Span | None:
+        """Return the turn of a message in the whole text, if it is known."""
+        return next((span for span in self.rendered.spans if span.message == number), None)
 
     def _text(self, messages: Sequence[Message], prompt: bool = False) -> str:
         template: Template = self.rendered.template

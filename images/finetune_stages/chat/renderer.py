@@ -12,7 +12,7 @@ training, is taken for the row. Where that lacks it too, the row is rejected, or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -42,14 +42,14 @@ class Span:
 
     Attributes:
         start: its first character that is learned.
-        said: where its content ends; ``start`` where that is not known. From here on its end-of-turn token is looked for.
+        content_end: where its content ends; ``start`` where that is not known. From here on its end-of-turn token is looked for.
         end: where it ends.
         exact: without it, ``end`` is only what the turn cannot reach beyond.
         message: number of the message, where it is known.
     """
 
     start: int
-    said: int
+    content_end: int
     end: int
     exact: bool = True
     message: int | None = None
@@ -79,14 +79,13 @@ class ChatRenderer:
     Args:
         tokenizer: a tokenizer of transformers.
         unmask: learn every message but the system's. A row's own ``unmask: true`` does the same for that row.
-        arguments: values for the template; those of a row come first.
 
     Raises:
         StageError: ``ChatTemplateMissing``, ``ChatTemplateInvalid``.
     """
 
-    def __init__(self, tokenizer: Any, unmask: bool = False, arguments: Mapping[str, Any] | None = None) -> None:
-        self._tokenizer, self._unmask, self._arguments = tokenizer, unmask, dict(arguments or {})
+    def __init__(self, tokenizer: Any, unmask: bool = False) -> None:
+        self._tokenizer, self._unmask = tokenizer, unmask
         self._special = dict(tokenizer.special_tokens_map)
         self._added = tuple(tokenizer.get_added_vocab())
         self._templates: dict[str, Template] = {}
@@ -100,7 +99,6 @@ class ChatRenderer:
             RowRejected: the template refuses the conversation, or does not write a part of it.
             Unclear: it cannot be told which part of the text is a message.
         """
-        conversation = self.complete(conversation)
         own = self._own(conversation.tools)
         try:
             rendered = self._rendered(conversation, own)
@@ -124,12 +122,6 @@ class ChatRenderer:
             return self._rendered(conversation, self._training)
         except RowRejected:
             return None
-
-    def complete(self, conversation: Conversation) -> Conversation:
-        """A conversation with the renderer's arguments for the template."""
-        if not self._arguments:
-            return conversation
-        return Conversation(**{**vars(conversation), "arguments": {**self._arguments, **conversation.arguments}})
 
     def _rendered(self, conversation: Conversation, template: Template) -> Rendered:
         coverage = self._coverage.setdefault(template, Coverage(template))
@@ -182,7 +174,9 @@ class ChatRenderer:
         text, spans = turns.marked()
         answers = [number for number, message in enumerate(conversation.messages) if message["role"] == "assistant"]
         if len(spans) == len(answers):
-            spans = [Span(span.start, span.said, span.end, message=number) for span, number in zip(spans, answers, strict=True)]
+            spans = [
+                Span(span.start, span.content_end, span.end, message=number) for span, number in zip(spans, answers, strict=True)
+            ]
             return text, [span for span in spans if span.message is not None and learned[span.message]]
         if not all(learned[number] for number in answers):  # some have weight 0, and it is not known which spans are theirs
             return turns.derived(learned)
@@ -295,7 +289,7 @@ class _Turns:
 
 
 def rejected(refusal: Refusal) -> RowRejected:
-    """What is said of a row that a template refuses."""
+    """Return the error for a row that a template rejects."""
     return RowRejected(f"is rejected by the model's chat template ({refusal})")
 
 

@@ -7,7 +7,7 @@
 - ``function_call``, ``functions`` and the role ``function`` are the form that OpenAI's API had before tools;
 - ``weight`` (OpenAI), ``train``, ``training`` (Axolotl) and ``loss`` (ms-swift, XTuner) state whether a message is learned: 0 or 1.
 
-What cannot be used is rejected (:class:`BadConversation`) or listed in :attr:`Conversation.unused`; nothing is dropped in silence.
+Blank text in place of JSON stands for no value, as in columns of CSV and Parquet. What cannot be used is rejected (:class:`BadConversation`) or listed in :attr:`Conversation.unused`; nothing is dropped in silence.
 Standard library only.
 """
 
@@ -17,6 +17,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from finetune_stages.sources.json_text import learned_no_number
 
 Message = dict[str, Any]
 
@@ -50,7 +52,7 @@ class Conversation:
         messages: with ``role`` and text ``content`` (missing where there is none); keys without a value are left out.
         wanted: for each message whether the row states that it is learned; ``None`` where it states nothing.
         tools: JSON schemas of the functions that the assistant may call.
-        unmask: the row's own wish to learn all messages but the system's.
+        unmask: whether the row itself states that all messages but the system's are learned.
         arguments: values for the chat template (``chat_template_kwargs``).
         unused: keys of the row or of its messages that have no effect, as messages name them.
     """
@@ -75,13 +77,26 @@ class Conversation:
         return any(wanted and not learned for wanted, learned in zip(self.wanted, self.learned(unmask), strict=True))
 
 
-def fault(row: Any) -> str | None:
-    """What is wrong with a row, to follow "row 17"; ``None`` for a good one."""
+def fault(row: Any, text: bytes = b"") -> str | None:
+    """Return what is wrong with a row, to follow "row 17"; ``None`` for a good one. ``text``: see :func:`read_row`."""
     try:
-        read_conversation(row)
+        read_row(row, text)
     except BadConversation as error:
         return str(error)
     return None
+
+
+def read_row(row: Any, text: bytes) -> Conversation:
+    """Return the conversation of a row that is written as ``text``, whose characters and numbers may be wrong, too.
+
+    Raises:
+        BadConversation: it has none that can be used.
+    """
+    conversation = read_conversation(row)
+    problem = broken_text(row, text) or learned_no_number(row, text)
+    if problem:
+        raise BadConversation(problem)
+    return conversation
 
 
 def read_conversation(row: Any) -> Conversation:
@@ -114,7 +129,7 @@ def read_conversation(row: Any) -> Conversation:
         raise BadConversation(f"has {media}, and only text can be trained on")
     return Conversation(
         messages, wanted, _tools(row), row.get("unmask") is True, _arguments(row),
-        frozenset(key for key in _UNUSED if row.get(key) is not None and row[key] != []),
+        frozenset(key for key in _UNUSED if row.get(key) not in (None, [], "")),
     )  # fmt: skip
 
 
@@ -207,15 +222,21 @@ def _wanted(stated: Message) -> bool | None:
 
 def _calls(stated: Message, role: str) -> list[dict[str, Any]]:
     """The calls of tools in a message, their arguments as objects."""
-    calls = _decoded(stated.get("tool_calls"), "its tool_calls are")
-    if calls is not None and not isinstance(calls, list):
-        raise BadConversation(f"its tool_calls are {_kind(calls)}, not a list")
-    if not calls:
-        old = _decoded(stated.get("function_call"), "its function_call is")
-        calls = [] if old is None else [{"type": "function", "function": old}]
+    stated_calls = _decoded(stated.get("tool_calls"), "its tool_calls are")
+    if stated_calls is not None and not isinstance(stated_calls, list):
+        raise BadConversation(f"its tool_calls are {_kind(stated_calls)}, not a list")
+    old = _decoded(stated.get("function_call"), "its function_call is")
+    calls = [_call(_decoded(call, "a tool call is")) for call in stated_calls or ()]
+    empty = old is None or (
+        isinstance(old, dict) and not any(old.values())
+    )  # a column of a fixed type has the keys without values
+    old_calls = [] if empty else [_call({"type": "function", "function": old})]
+    if calls and old_calls and _functions(calls) != _functions(old_calls):
+        raise BadConversation("its tool_calls and function_call contradict each other")
+    calls = calls or old_calls
     if calls and role != "assistant":
         raise BadConversation(f"it calls a tool, but its role is {role}, not assistant")
-    return [_call(_decoded(call, "a tool call is")) for call in calls]
+    return calls
 
 
 def _call(call: Any) -> dict[str, Any]:
@@ -225,10 +246,8 @@ def _call(call: Any) -> dict[str, Any]:
     name = function.get("name")
     if not isinstance(name, str) or not name:
         raise BadConversation("a tool call has no name")
-    arguments = function.get("arguments")
-    if isinstance(arguments, str) and not arguments.strip():
-        arguments = None
-    arguments = {} if arguments is None else _decoded(arguments, f"the arguments of its call of {_short(name)} are")
+    arguments = _decoded(function.get("arguments"), f"the arguments of its call of {_short(name)} are")
+    arguments = {} if arguments is None else arguments
     if not isinstance(arguments, dict):
         raise BadConversation(f"the arguments of its call of {_short(name)} are {_kind(arguments)}, not an object")
     whole = {**function, "arguments": arguments}
@@ -237,27 +256,38 @@ def _call(call: Any) -> dict[str, Any]:
 
 def _tools(row: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The tools of a row; the old form ``functions`` is a list of what is inside of tools."""
-    tools = _decoded(row.get("tools") or None, "has tools that are")
-    if tools is None:
-        functions = _decoded(row.get("functions") or None, "has functions that are")
-        if functions is not None and not isinstance(functions, list):
-            raise BadConversation(f"has functions that are {_kind(functions)}, not a list")
-        tools = [{"type": "function", "function": _decoded(each, "has a function that is")} for each in functions or ()]
-    if not isinstance(tools, list):
-        raise BadConversation(f"has tools that are {_kind(tools)}, not a list")
-    found = [_decoded(tool, "has a tool that is") for tool in tools]
-    for tool in found:
-        function = tool.get("function", tool) if isinstance(tool, dict) else tool
-        if not isinstance(function, dict):
-            raise BadConversation(f"has a tool that is {_kind(function)}, not an object")
-        if not isinstance(function.get("name"), str) or not function["name"]:
+    tools = _list_of_objects(row, "tools", "tool")
+    functions = [{"type": "function", "function": function} for function in _list_of_objects(row, "functions", "function")]
+    for tool in (*tools, *functions):
+        name = tool["function"].get("name") if isinstance(tool.get("function"), dict) else tool.get("name")
+        if not isinstance(name, str) or not name:
             raise BadConversation("has a tool without a name")
-    return found or None
+    if tools and functions and _functions(tools) != _functions(functions):
+        raise BadConversation("has tools and functions that contradict each other")
+    return tools or functions or None
+
+
+def _list_of_objects(row: dict[str, Any], key: str, item: str) -> list[dict[str, Any]]:
+    """Return the objects in a column of a row, which may be JSON text as a whole or one by one."""
+    stated = _decoded(row.get(key) or None, f"has {key} that are")
+    if stated is not None and not isinstance(stated, list):
+        raise BadConversation(f"has {key} that are {_kind(stated)}, not a list")
+    found = [_decoded(each, f"has a {item} that is") for each in stated or ()]
+    for each in found:
+        inner = each.get("function", each) if isinstance(each, dict) else each
+        if not isinstance(inner, dict):
+            raise BadConversation(f"has a {item} that is {_kind(inner)}, not an object")
+    return found
+
+
+def _functions(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the inner objects of tools or calls, which some write without an outer one."""
+    return [item.get("function", item) for item in items]
 
 
 def _arguments(row: dict[str, Any]) -> dict[str, Any]:
     """Values that a row has for the chat template, under the key that TRL reads."""
-    arguments = _decoded(row.get("chat_template_kwargs") or {}, "has chat_template_kwargs that are")
+    arguments = _decoded(row.get("chat_template_kwargs"), "has chat_template_kwargs that are") or {}
     if not isinstance(arguments, dict):
         raise BadConversation(f"has chat_template_kwargs that are {_kind(arguments)}, not an object")
     taken = sorted(_RESERVED & arguments.keys())
@@ -267,9 +297,11 @@ def _arguments(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decoded(value: Any, subject: str) -> Any:
-    """A value that may be JSON text, as the value itself."""
+    """Return a value that may be JSON text as the value itself; blank text is no value."""
     if not isinstance(value, str):
         return value
+    if not value.strip():
+        return None
     try:
         return json.loads(value)
     except (ValueError, RecursionError):

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from finetune_contract import reasons
-from finetune_contract.workspace import TASKS
+from finetune_contract.workspace import HOLDOUT, TASKS
 from finetune_stages.kit import Context, StageError
 
 TASK_FILES_VARIABLE = "FINETUNE_TASK_FILES"
 """Environment variable with the directory that a user's own task files are mounted at."""
+
+
+def require_own_names(names: Iterable[str]) -> None:
+    """Make sure that no task or group has the name of the held-out rows' task.
+
+    Raises:
+        StageError: ``TaskInvalid``.
+    """
+    if HOLDOUT in names:
+        raise StageError(
+            reasons.TASK_INVALID,
+            f"evaluation.tasks: {HOLDOUT!r} is the name of the held-out rows; rename your task or group.",
+        )
 
 
 def own_roots(context: Context, task_files: bool) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A chat template with a tokenizer's special tokens: text of a conversation, and what is said where it renders none."""
+"""A chat template with a tokenizer's special tokens: the text of a conversation, or the error."""
 
 from __future__ import annotations
 

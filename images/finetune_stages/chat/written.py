@@ -2,14 +2,16 @@
 
 A row whose text lacks a part of it teaches something else than it says: without its tool call, a turn that calls a tool teaches the
 model to say nothing. Searching the text for values is quick, but does not settle the matter: a template may escape or reformat
-values, and the name of a tool may stand in the text for another reason. So there are two steps:
+values, and the name of a tool or the words of a message may stand in the text for another reason. So there are three steps:
 
-1. Search: the names and values of a call must be in the turn's own part of the text, a content anywhere in the text.
-2. Where the search finds nothing, ask the template: render the row once more with the part replaced by a mark. A mark that does
-   not appear in the text, or in the part that is learned, is a part that the template does not write.
+1. Once for each template and sequence of roles: render the row with a mark in place of every content. A mark that appears neither in
+   the text nor, for an answer, in the part that is learned is a content that such rows may lose. Tools are asked for in the same way,
+   once for each kind of beginning.
+2. Search: the names and values of a call must be in the turn's own part of the text, a content anywhere in the text.
+3. Where step 1 or the search finds nothing, ask the template: render the row once more with the part replaced by a mark. A mark that
+   does not appear is a part that the template does not write.
 
-Tools are asked for once for each template and kind of beginning, because their names also stand in calls and questions. Step 2 is
-rare: it costs one rendering for a row that step 1 is not sure of.
+Step 3 is rare: it costs one rendering for a row that the steps before are not sure of.
 """
 
 from __future__ import annotations
@@ -50,17 +52,19 @@ class Coverage:
     template: Template
     _tools: dict[tuple[str, ...], bool] = field(default_factory=dict)
     _keys: dict[tuple[str, str], bool] = field(default_factory=dict)
+    _contents: dict[tuple[Any, ...], frozenset[int]] = field(default_factory=dict)
     _reasoning: bool | None = None
 
     def missing(self, conversation: Conversation, written: Written, render: Render) -> str | None:
         """What the text lacks, to follow "row 17 has"; ``None`` where nothing is missing."""
         if conversation.tools and not self._has_tools(conversation, written):
             return "tools that the chat template does not write"
+        dropped = self._dropped_contents(conversation, render)
         for number, (message, part) in enumerate(zip(conversation.messages, written.learned, strict=True)):
             if "tool_calls" in message and not self._has_calls(conversation, number, part, render):
                 return f"a tool call in message {number + 1} that the chat template does not write"
             words = (message.get("content") or "").strip()
-            if words and words not in part and not self._has_content(conversation, number, render):
+            if words and (number in dropped or words not in part) and not self._has_content(conversation, number, render):
                 return f"a message {number + 1} (role {message['role']}) whose content the chat template does not write"
         return None
 
@@ -141,14 +145,40 @@ class Coverage:
             return False
         return all(f"{_MARK}{kind}{place}z" in found for place in range(len(marked)) for kind in "nkv")
 
+    def _dropped_contents(self, conversation: Conversation, render: Render) -> frozenset[int]:
+        """Return the messages whose contents the template does not write in conversations of this kind; none if it is not known."""
+        kind = (
+            tuple((message["role"], _has_words(message), "tool_calls" in message) for message in conversation.messages),
+            bool(conversation.tools), conversation.unmask, tuple(conversation.wanted),
+            json.dumps(conversation.arguments, sort_keys=True, default=str),
+        )  # fmt: skip
+        if kind not in self._contents:
+            self._contents[kind] = self._find_dropped(conversation, render)
+        return self._contents[kind]
+
+    def _find_dropped(self, conversation: Conversation, render: Render) -> frozenset[int]:
+        marked = [
+            {**message, "content": f"{_MARK}{number}z"} if _has_words(message) else message
+            for number, message in enumerate(conversation.messages)
+        ]
+        try:
+            text, learned = render(replace(conversation, messages=marked))
+        except Refusal:  # the template wants certain words
+            return frozenset()
+        return frozenset(
+            number
+            for number, message in enumerate(marked)
+            if _has_words(message) and f"{_MARK}{number}z" not in (learned if message["role"] == "assistant" else text)
+        )
+
     def _has_content(self, conversation: Conversation, number: int, render: Render) -> bool:
         """A template may trim or escape a content, or drop the thoughts at its beginning: what is added at its end is written."""
         message = conversation.messages[number]
         try:
-            _, found = render(_with(conversation, number, {**message, "content": f"{message['content']} {_MARK}"}))
+            text, learned = render(_with(conversation, number, {**message, "content": f"{message['content']} {_MARK}"}))
         except Refusal:
             return False
-        return _MARK in found
+        return _MARK in (learned if message["role"] == "assistant" else text)
 
     def _text(self, messages: Sequence[Message], conversation: Conversation | None = None) -> str:
         try:
@@ -157,6 +187,10 @@ class Coverage:
             )
         except Refusal:
             return ""
+
+
+def _has_words(message: Message) -> bool:
+    return bool((message.get("content") or "").strip())
 
 
 def _with(conversation: Conversation, number: int, message: Message) -> Conversation:

@@ -24,7 +24,7 @@ _NO_TEXT = "holds bytes in its messages or tools that are not UTF-8 text"
 
 
 def without_media(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]]:
-    """``dataset`` without columns of pictures, sound and the like, and a sentence for the user where there are any.
+    """Return ``dataset`` without columns of pictures, sound and the like, and a warning if there are any (without the data set's name).
 
     Raises:
         StageError: ``DatasetUnreadable``: they are part of the messages.
@@ -39,7 +39,7 @@ def without_media(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]
     if not media:
         return dataset, ()
     shown = ", ".join(f"{column} ({kind})" for column, kind in media.items())
-    return dataset.remove_columns(list(media)), (f"{name}: this release trains on text; left out: column {shown}.",)
+    return dataset.remove_columns(list(media)), (f"this release trains on text; left out: column {shown}.",)
 
 
 def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, seen: Callable[[int], object]) -> JsonLines:
@@ -51,6 +51,7 @@ def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, see
     features = dict(dataset.features)
     if len(numbers) != len(dataset) or not isinstance(numbers, range):
         dataset = dataset.select(numbers)
+    rows = np.asarray(numbers, dtype=np.int64) + 1
     starts, faults = array("q", [0]), dict[int, str]()
     with target.open("wb", buffering=1 << 20) as stream:
         for batch in dataset.iter(_BATCH):
@@ -58,10 +59,9 @@ def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, see
             for values in zip(*batch.values(), strict=True):
                 row = present(dict(zip(columns, values, strict=True)), features)
                 if not all(_is_text(row.get(column)) for column in LEARNED):
-                    faults[int(numbers[len(starts) - 1])] = _NO_TEXT
+                    faults[int(rows[len(starts) - 1])] = _NO_TEXT
                 starts.append(starts[-1] + stream.write(_json(row)) + stream.write(b"\n"))
             seen(len(next(iter(batch.values()), ())))
-    rows = np.asarray(numbers, dtype=np.int64)
     return JsonLines(target, written_places(rows, np.zeros_like(rows), starts), faults)
 
 

@@ -12,7 +12,7 @@ from finetune_contract import reasons
 from finetune_contract.documents import Scalar
 from finetune_stages.kit import Context, StageError
 from finetune_stages.kit.workspace import file_sha256
-from finetune_stages.sources.json_lines import JsonLines, open_rows
+from finetune_stages.sources.json_lines import OpenedRows, open_rows
 from finetune_stages.sources.local import require_file
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
@@ -24,15 +24,6 @@ from .web import download
 
 Choose = Callable[[int], Sequence[int]]
 """Which rows of so many to take: positions, in the order they are wanted."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The chosen rows, how many there are in all, and sentences on what is left out of them."""
-
-    rows: JsonLines
-    total: int
-    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -54,7 +45,7 @@ class Source(Protocol):
     def noted(self) -> Mapping[str, Scalar]:
         """By what a later run knows it again (see :mod:`.unchanged`); empty where that cannot be asked."""
 
-    def open(self, choose: Choose) -> Opened:
+    def open(self, choose: Choose) -> OpenedRows:
         """Read the chosen rows; asked once, and only if they are needed."""
 
     def require_unchanged(self) -> None:
@@ -84,13 +75,13 @@ class FileSource:
     noted: Mapping[str, Scalar]
     revision: None = None
 
-    def open(self, choose: Choose) -> Opened:
+    def open(self, choose: Choose) -> OpenedRows:
         """See :class:`Source`."""
         unpacking = Meter(self.context, f"unpacking {self.name}", high=0)
         path = unpacked(self.path, self.name, self.lines.with_suffix(".unpacked"), unpacking)
         meter = Meter(self.context, f"finding the rows of {self.name}", path.stat().st_size, 50, 60)
         rows = open_rows(path, self.name, self.lines, meter)
-        return Opened(rows.select(choose(len(rows))), len(rows))
+        return OpenedRows(rows.select(choose(len(rows))), len(rows))
 
     def require_unchanged(self) -> None:
         """See :class:`Source`."""
@@ -133,10 +124,9 @@ class HubSource:
         """See :class:`Source`."""
         return {"commit": self.dataset.commit}
 
-    def open(self, choose: Choose) -> Opened:
+    def open(self, choose: Choose) -> OpenedRows:
         """See :class:`Source`."""
-        found = open_hub_rows(self.dataset, choose, self.context, self.scratch)
-        return Opened(found.rows, found.total, found.notes)
+        return open_hub_rows(self.dataset, choose, self.context, self.scratch)
 
     def require_unchanged(self) -> None:
         """See :class:`Source`."""

@@ -15,10 +15,11 @@ from finetune_stages.kit import Context, StageError
 from finetune_stages.kit.fault import causes, first_line
 from finetune_stages.sources.background import in_background
 from finetune_stages.sources.hub import Repository, find_repository, hub_errors, hub_fault, token
+from finetune_stages.sources.json_lines import OpenedRows
 from finetune_stages.sources.meter import tell
 from finetune_stages.sources.uri import HubId
 
-from .hub_split import HubSplit, OpenedHubRows
+from .hub_split import HubSplit
 from .wanted import Wanted
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def resolve(place: HubId, wanted: Wanted, context: Context) -> HubDataset:
     return HubDataset(find_repository(wanted.origin, place.id, wanted.revision, context), place.config, wanted)
 
 
-def open_hub_rows(found: HubDataset, choose: Callable[[int], Sequence[int]], context: Context, scratch: Path) -> OpenedHubRows:
+def open_hub_rows(found: HubDataset, choose: Callable[[int], Sequence[int]], context: Context, scratch: Path) -> OpenedRows:
     """Download one split and write the chosen rows as JSON Lines into ``scratch``.
 
     Raises:
@@ -141,17 +142,9 @@ def _why_unreadable(error: Exception, found: HubDataset) -> str:
         held = sorted(path for path in found.repository.sizes if path != ".gitattributes")
         what = f"only {', '.join(held[:5])}{', ...' if len(held) > 5 else ''}" if held else "nothing"
         return f"it has no data files ({what}); use a data set with JSON, JSON Lines or Parquet files"
-    root = _root(error)
+    root = links[-1]
     text = _INTERNAL_PATH.sub(r"\1", first_line(root, 300)).rstrip(".")
     return f"the datasets library cannot read its files ({type(root).__name__}: {text}); correct them, or use another data set"
-
-
-def _root(error: BaseException) -> BaseException:
-    """What an exception was raised from, as far as it says so."""
-    link = error
-    while (inner := link.__cause__ or (None if link.__suppress_context__ else link.__context__)) is not None:
-        link = inner
-    return link
 
 
 def _listed(text: str) -> str:

@@ -11,22 +11,13 @@ from finetune_contract import reasons
 from finetune_stages.kit import Context, StageError
 from finetune_stages.sources.background import folder_size, in_background
 from finetune_stages.sources.hub import Repository, token
-from finetune_stages.sources.json_lines import JsonLines, gather, index_rows
+from finetune_stages.sources.json_lines import JsonLines, OpenedRows, gather, index_rows
 from finetune_stages.sources.meter import Meter
 
 from .arrow_rows import without_media, write_arrow_rows
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, DownloadManager
-
-
-@dataclass(frozen=True)
-class OpenedHubRows:
-    """The chosen rows, how many there are in all, and sentences on what is left out of them."""
-
-    rows: JsonLines
-    total: int
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,7 @@ class HubSplit:
     target: Path
     context: Context
 
-    def read(self, choose: Callable[[int], Sequence[int]]) -> OpenedHubRows:
+    def read(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
         """Download the files and write the chosen rows.
 
         Raises:
@@ -64,7 +55,7 @@ class HubSplit:
         config = self.builder.config
         return isinstance(self.builder, Json) and config.field is None and config.encoding.lower().replace("-", "") == "utf8"
 
-    def _read_json(self, choose: Callable[[int], Sequence[int]]) -> OpenedHubRows:
+    def _read_json(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
         files = [str(file) for file in self.builder.config.data_files[self.name]]
         downloaded = self._download(lambda manager: manager.download_and_extract(files))
         parts: list[JsonLines] = []
@@ -73,13 +64,13 @@ class HubSplit:
                 lines = self.target.with_name(f"{self.target.name}.{len(parts)}")
                 parts.append(index_rows(path, f"{self.repository.id}/{path_in_repository(file)}", lines, lambda _more: None))
         numbers = self._chosen(sum(map(len, parts)), choose)
-        return OpenedHubRows(gather(parts, numbers, self.target, self._meter(numbers)), sum(map(len, parts)))
+        return OpenedRows(gather(parts, numbers, self.target, self._meter(numbers)), sum(map(len, parts)))
 
-    def _read_table(self, choose: Callable[[int], Sequence[int]]) -> OpenedHubRows:
+    def _read_table(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
         self._download(lambda manager: self.builder.download_and_prepare(dl_manager=manager, verification_mode="no_checks"))
         dataset, notes = without_media(self.builder.as_dataset(split=self.name), self.repository.id)
         numbers = self._chosen(len(dataset), choose)
-        return OpenedHubRows(write_arrow_rows(dataset, numbers, self.target, self._meter(numbers)), len(dataset), notes)
+        return OpenedRows(write_arrow_rows(dataset, numbers, self.target, self._meter(numbers)), len(dataset), notes)
 
     def _download(self, work: Callable[[DownloadManager], Any]) -> Any:
         """What ``work`` returns, given the library's download manager; progress is reported meanwhile."""

@@ -14,22 +14,24 @@ from finetune_stages.kit import Context, Finished, Seal, StageError, read_seal, 
 from finetune_stages.kit.workspace import copy_or_link_file
 from finetune_stages.sources.cache import intact_entry, keep_entry
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
-from finetune_stages.sources.json_lines import JsonLines, write_places, write_rows
+from finetune_stages.sources.json_lines import JsonLines, OpenedRows, write_places, write_rows
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import Checked, check_rows
-from .fetch import Opened, Source, find_source
+from .fetch import Source, find_source
 from .split import subset, train_and_eval
 from .unchanged import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
 from .wanted import wanted_sources
 
 TRAIN, EVAL = "train.jsonl", "eval.jsonl"
 TRAIN_PLACES, EVAL_PLACES = "train.places.npy", "eval.places.npy"
+_WARNINGS = ("warnings", "evalWarnings")
+"""Keys of the seal's note: warnings about each source. Runs whose files are equal share the seal, so it does not name the files."""
 
 
 def prepare(context: Context) -> Finished:
-    """Prepare the data, or take what another run of the same wish prepared.
+    """Prepare the data, or take what another run with the same inputs prepared.
 
     Raises:
         StageError: with any of the reasons of the data (``DatasetNotFound`` to ``BadRow``), ``BadDocument``, ``Superseded``.
@@ -48,7 +50,7 @@ def prepare(context: Context) -> Finished:
         seal = _publish(prepared, scratch / "datasets", replace(seal, note=seal.note | _names(sources)), context)
         if prepared != entry:
             keep_entry(prepared, entry)
-    finished = _finished(seal, sources[0], reused=prepared == entry)
+    finished = _finished(seal, sources, reused=prepared == entry)
     # An entry that was prepared from equal files elsewhere names those files; a later run may not take it for this one's data.
     cached = {DATASETS: str(entry.relative_to(context.workspace))} if read_seal(entry) == seal else {}
     return replace(finished, depends_on=_noted(sources), cached=cached)
@@ -69,10 +71,10 @@ def _require_sane(inputs: DatasetInputs) -> None:
 
 def _key(inputs: DatasetInputs, sources: list[Source]) -> str:
     """Digest of all that the prepared data depends on."""
-    wish = [
+    settings = [
         inputs.subset, inputs.subset_mode, inputs.train_split, inputs.bad_rows, inputs.bad_rows_share, inputs.seed,
     ]  # fmt: skip
-    return digest([PREPARATION, wish, [source.digest for source in sources]])
+    return digest([PREPARATION, settings, [source.digest for source in sources]])
 
 
 def _noted(sources: list[Source]) -> dict[str, Scalar] | None:
@@ -87,13 +89,20 @@ def _noted(sources: list[Source]) -> dict[str, Scalar] | None:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The rows to train on, the rows held out, what was left out of them, and what else the user must see."""
+    """The rows to train on and the held-out rows.
+
+    Attributes:
+        dropped: rows that were left out as bad; ``dropped_train``: those of the source of the rows to train on.
+        examples: what is wrong with the first of them.
+        notes: for each source, sentences that the user must see, without the name of the source.
+    """
 
     train: JsonLines
     held_out: JsonLines
     dropped: int
+    dropped_train: int
     examples: str
-    notes: tuple[str, ...]
+    notes: tuple[tuple[str, ...], ...]
 
 
 def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context: Context) -> Seal:
@@ -113,13 +122,14 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
         target,
         {
             "trainRows": len(parts.train), "evalRows": len(parts.held_out), "sourceRows": opened.total,
-            "droppedRows": parts.dropped, "dropped": parts.examples, **_names(sources),
-            "warnings": "\n".join(parts.notes),
+            "droppedRows": parts.dropped, "droppedTrainRows": parts.dropped_train, "dropped": parts.examples,
+            "split": len(sources) == 1, **_names(sources),
+            **{key: "\n".join(notes) for key, notes in zip(_WARNINGS, parts.notes, strict=False)},
         },
     )  # fmt: skip
 
 
-def _check(opened: Opened, source: Source, inputs: DatasetInputs, context: Context) -> Checked:
+def _check(opened: OpenedRows, source: Source, inputs: DatasetInputs, context: Context) -> Checked:
     rows = opened.rows
     meter = Meter(context, f"checking rows of {source.name}", len(rows), 60, 90, rows=True)
     checked = check_rows(rows, source.name, inputs, meter)
@@ -128,15 +138,22 @@ def _check(opened: Opened, source: Source, inputs: DatasetInputs, context: Conte
 
 def _held_out_from(checked: Checked, inputs: DatasetInputs) -> _Parts:
     train, held_out = train_and_eval(len(checked.rows), inputs.train_split, inputs.seed)
-    return _Parts(checked.rows.select(train), checked.rows.select(held_out), checked.dropped, checked.examples, checked.notes)
+    return _Parts(
+        checked.rows.select(train),
+        checked.rows.select(held_out),
+        checked.dropped,
+        checked.dropped,
+        checked.examples,
+        (checked.notes,),
+    )
 
 
 def _held_out_beside(checked: Checked, source: Source, inputs: DatasetInputs, context: Context) -> _Parts:
     """Everything is trained on; what is held out comes from a source of its own, whole."""
     held_out = _check(source.open(range), source, inputs, context)
     examples = "; ".join(filter(None, (checked.examples, held_out.examples)))
-    dropped, notes = checked.dropped + held_out.dropped, checked.notes + held_out.notes
-    return _Parts(checked.rows, held_out.rows, dropped, examples, notes)
+    dropped, notes = checked.dropped + held_out.dropped, (checked.notes, held_out.notes)
+    return _Parts(checked.rows, held_out.rows, dropped, checked.dropped, examples, notes)
 
 
 def _publish(prepared: Path, target: Path, seal: Seal, context: Context) -> Seal:
@@ -148,8 +165,8 @@ def _publish(prepared: Path, target: Path, seal: Seal, context: Context) -> Seal
     return published
 
 
-def _finished(seal: Seal, source: Source, reused: bool) -> Finished:
-    note = seal.note
+def _finished(seal: Seal, sources: list[Source], reused: bool) -> Finished:
+    note, source = seal.note, sources[0]
     train, held_out, dropped = int(note["trainRows"]), int(note["evalRows"]), int(note["droppedRows"])
     outputs = DatasetOutputs(
         digest=seal.digest, train_rows=train, eval_rows=held_out, source_digest=source.digest, source_rows=int(note["sourceRows"]),
@@ -160,6 +177,10 @@ def _finished(seal: Seal, source: Source, reused: bool) -> Finished:
     if dropped:
         message += f"; {dropped:,} left out as bad: {note['dropped']}"
     metrics = {"train_rows": train, "eval_rows": held_out, "dropped_rows": dropped, "bytes": size}
-    warnings = tuple(filter(None, str(note["warnings"]).split("\n")))
+    warnings = tuple(
+        f"{each.name}: {text}"
+        for each, key in zip(sources, _WARNINGS, strict=False)
+        for text in filter(None, str(note[key]).split("\n"))
+    )
     metrics_of_run = {name: float(value) for name, value in metrics.items()}
     return Finished(outputs, metrics_of_run, message=message, warnings=warnings, reused=reused)

@@ -18,7 +18,7 @@ from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
 
 from .wanted import Wanted, wanted_sources
 
-PREPARATION = 2
+PREPARATION = 3
 """Version of what is done to rows: a new one makes what the old one prepared useless, as it should be."""
 PREPARATION_KEY = "preparation"
 

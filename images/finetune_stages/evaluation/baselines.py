@@ -38,14 +38,15 @@ def take_baseline(entry: Path, folder: Path) -> Finished | None:
             copy_or_link_file(entry / name, folder / name)
     told = json.loads((entry / _FINISHED).read_bytes())
     message = f"the same as run {told['run']}: {told['message']}"
-    return Finished(told["outputs"], told["metrics"], message=message, reused=True, depends_on=None)
+    warnings = tuple(told.get("warnings", ()))  # an entry of an earlier release has none
+    return Finished(told["outputs"], told["metrics"], message=message, warnings=warnings, reused=True, depends_on=None)
 
 
 def keep_baseline(context: Context, entry: Path, finished: Finished, files: Sequence[Path]) -> None:
     """Put a measurement and its files into the cache, for other runs."""
     told = {
         "run": context.document.run.name, "outputs": encode(finished.outputs), "metrics": finished.metrics,
-        "message": finished.message,
+        "message": finished.message, "warnings": finished.warnings,
     }  # fmt: skip
     with work_folder(context) as folder:
         made = folder / "baseline"

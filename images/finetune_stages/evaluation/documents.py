@@ -42,7 +42,7 @@ def document_fault(task: ConfigurableTask, document: Any) -> str | None:
         problem = _null_printed(task, field, document, values[field])
         if problem:
             return problem
-    return _Judge(task, values).fault()
+    return _DocumentValidator(task, values).fault()
 
 
 def _field(task: ConfigurableTask, field: str) -> str:
@@ -68,7 +68,7 @@ def _null_printed(task: ConfigurableTask, field: str, document: Any, value: Any)
     return None
 
 
-class _Judge:
+class _DocumentValidator:
     """The rendered parts of a document, and what they must be for the task's kind of output."""
 
     def __init__(self, task: ConfigurableTask, values: dict[str, Any]) -> None:

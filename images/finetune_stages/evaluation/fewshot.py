@@ -37,6 +37,8 @@ def check_examples(tasks: Iterable[Any], inputs: EvaluationInputs) -> tuple[str,
             continue
         count = int((inputs.fewshot if inputs.fewshot is not None else stated) or 0)
         if count > 0 and task.OUTPUT_TYPE != "loglikelihood_rolling":
+            if isinstance(task, OwnTask):
+                _leave_out_the_question(task)
             _check(task, count, "evaluation.fewshot" if inputs.fewshot is not None else None)
     return tuple(warnings)
 
@@ -45,8 +47,6 @@ def _check(task: ConfigurableTask, count: int, field: str | None) -> None:
     sampler: Any = getattr(task, "sampler", None)
     if type(sampler) not in (ContextSampler, FirstNSampler):
         return
-    if isinstance(task, OwnTask):
-        _leave_out_the_question(task)
     pool = list(sampler.df)
     if sampler.fewshot_indices:
         pool = pool[: len(sampler.fewshot_indices)]
@@ -54,17 +54,20 @@ def _check(task: ConfigurableTask, count: int, field: str | None) -> None:
     copies = _copies(pool) if isinstance(task, OwnTask) and _source(task) == _asked(task) else 1
     most = len(pool) - copies if excluding else len(pool)
     if count > most:
-        why = f"{len(pool):,} row{'' if len(pool) == 1 else 's'} to take examples from" + (
-            ", without the question's own row" if excluding else ""
-        )
-        subject = (
-            f"{field}: {count} is too many for task {task.task_name}" if field else f"Task {task.task_name}: num_fewshot {count}"
-        )
-        middle = ", which has" if field else " is too many, it has"
-        reason = reasons.BAD_EVALUATION_VALUE if field else reasons.TASK_INVALID
-        raise StageError(reason, f"{subject}{middle} {why}; set it to at most {most:,}, or add rows.")
+        has = f"{len(pool):,} row{'' if len(pool) == 1 else 's'} to take examples from{', without the row of the question' if excluding else ''}"
+        raise _too_many(task.task_name, count, field, has, most)
     if isinstance(task, OwnTask):
         _check_turns(task, pool)
+
+
+def _too_many(task: str, count: int, field: str | None, has: str, most: int) -> StageError:
+    """Return the error for a task that can show at most ``most`` examples; ``has`` completes "which has"."""
+    remedy = f"set it to at most {most:,}, or add rows" if most > 0 else "remove it, or add rows"
+    if field:
+        return StageError(
+            reasons.BAD_EVALUATION_VALUE, f"{field}: {count} is too many for task {task}, which has {has}; {remedy}."
+        )
+    return StageError(reasons.TASK_INVALID, f"Task {task}: num_fewshot {count} is too many, the task has {has}; {remedy}.")
 
 
 def _source(task: ConfigurableTask) -> str | None:

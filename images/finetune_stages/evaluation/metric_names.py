@@ -10,7 +10,7 @@ from lm_eval.api.group import Group
 from lm_eval.api.task import ConfigurableTask, Task
 
 from finetune_contract import reasons
-from finetune_contract.workspace import HOLDOUT
+from finetune_stages.chat.task_rows import require_own_names
 from finetune_stages.kit import StageError
 
 from .own_task import OwnTask
@@ -45,11 +45,9 @@ def check_names(built: Iterable[Any], chats: Iterable[str]) -> None:
     for group in groups:
         _check_group(group)
     owners: dict[str, str] = {}
-    for what, name in [*(("task", task.task_name) for task in tasks), *(("group", group.name) for group in groups)]:
-        if safe(name) == HOLDOUT:
-            raise StageError(
-                reasons.TASK_INVALID, f"{what.capitalize()} {name}: this name stands for the held-out rows; rename it."
-            )
+    require_own_names(
+        safe(name) for name in [*(task.task_name for task in tasks), *(group.name for group in groups)]
+    )  # members too
     of_chats = [(f"task {name}", key) for name in chats for key in (safe(name), *(metric_key(name, each) for each in _OF_CHATS))]
     for owner, key in [*of_chats, *_keys(tasks, groups)]:
         other = owners.setdefault(key, owner)

@@ -52,7 +52,7 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
             raise
         except Exception:
             if getattr(self, "features", None) is not None:  # then it is the first document that lm-eval stumbles over
-                self._guess_kinds()
+                self._set_kinds_from_first_document()
                 self._check()
             raise
         self._check()
@@ -79,8 +79,8 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
         """The failure of a document."""
         return StageError(reasons.TASK_INVALID, f"{self._subject}, {place}: {problem}; {remedy}.")
 
-    def _guess_kinds(self) -> None:
-        """What lm-eval takes from the first document, where it did not get that far."""
+    def _set_kinds_from_first_document(self) -> None:
+        """Set what lm-eval would read from the first document, had it not failed there."""
         try:
             self.multiple_input = int(isinstance(self.doc_to_text(self.task_docs[0]), int))
             self.multiple_target = int(isinstance(self.doc_to_target(self.task_docs[0]), list))
@@ -147,12 +147,12 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
 
 def _json_files(config: Any) -> Mapping[str, list[Path]] | None:
     """The files of each split, where the task names files of JSON and nothing else; what is missing, the library says."""
-    wish = config.dataset_kwargs
-    if config.dataset_path != "json" or config.dataset_name or config.custom_dataset or not isinstance(wish, dict):
+    arguments = config.dataset_kwargs
+    if config.dataset_path != "json" or config.dataset_name or config.custom_dataset or not isinstance(arguments, dict):
         return None
-    if set(wish) - {"trust_remote_code"} != {"data_files"}:
+    if set(arguments) - {"trust_remote_code"} != {"data_files"}:
         return None
-    data = wish["data_files"]
+    data = arguments["data_files"]
     splits = data if isinstance(data, dict) else {"train": data}
     files = {str(split): [Path(name) for name in texts(names)] for split, names in splits.items()}
     plain = all(paths and all(path.is_file() for path in paths) for paths in files.values())

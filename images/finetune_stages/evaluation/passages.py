@@ -10,6 +10,7 @@ from typing import Any
 from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs
 from finetune_contract.workspace import HOLDOUT
+from finetune_stages.chat.task_rows import chat_files, own_roots
 from finetune_stages.kit import Context, StageError, read_seal
 
 Row = dict[str, Any]
@@ -23,10 +24,11 @@ def chat_tasks(context: Context, inputs: EvaluationInputs) -> dict[str, Path]:
         StageError: ``DatasetNotFound``: nothing was rendered.
     """
     layout = context.layout
-    if inputs.holdout and read_seal(context.path(layout.tokens)) is None:
+    own = chat_files(own_roots(context, inputs.task_files), inputs.tasks)
+    if (inputs.holdout or own) and read_seal(context.path(layout.tokens)) is None:
+        other = "" if own else ", or set evaluation.holdout to false"
         raise StageError(
-            reasons.DATASET_NOT_FOUND,
-            f"{layout.tokens} is not in the workspace; rerun from stage evaluation, or set evaluation.holdout to false.",
+            reasons.DATASET_NOT_FOUND, f"{layout.tokens} is not in the workspace; rerun from stage evaluation{other}."
         )
     names: Sequence[str] = (*([HOLDOUT] if inputs.holdout else []), *inputs.tasks)
     return {name: path for name in names if (path := context.path(layout.passages(name))).is_file()}

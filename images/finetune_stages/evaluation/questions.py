@@ -1,4 +1,4 @@
-"""What scores depend on beside the wish: the model, the held-out rows, lm-eval, and what a user's own tasks are made of.
+"""What scores depend on beside the inputs: the model, the held-out rows, lm-eval, and what a user's own tasks are made of.
 
 The digest of a stage's inputs has the names of tasks. What a name stands for can change: a user's task file, or the data that it
 names. Nothing heavy is imported here, and lm-eval's files are only looked at where a user brought task files too.
@@ -156,8 +156,8 @@ def _data(context: Context, config: Mapping[str, Any]) -> Iterator[str]:
 
 def data_files(config: Mapping[str, Any]) -> list[str]:
     """The files that a task's definition names as its data."""
-    wish = config.get("dataset_kwargs")
-    return texts(wish.get("data_files")) if isinstance(wish, Mapping) else []
+    arguments = config.get("dataset_kwargs")
+    return texts(arguments.get("data_files")) if isinstance(arguments, Mapping) else []
 
 
 def texts(value: Any) -> list[str]:

@@ -56,7 +56,7 @@ class Window:
 
 
 class Scorer(HFLM):  # type: ignore[misc]
-    """A model that answers lm-eval's requests and those of :class:`.holdout.Holdout`."""
+    """A model that answers lm-eval's requests and those of :class:`.chat_task.ChatRows`."""
 
     _model: Any
 

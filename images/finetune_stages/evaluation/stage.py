@@ -1,6 +1,6 @@
 """Stages *evaluation* and *baseline* as a program, and their work: from the questions to their scores.
 
-What other runs measured is found, and what can be wrong with the wish too, before lm-eval and torch are imported, which takes
+What other runs measured is found, and what can be wrong with the inputs too, before lm-eval and torch are imported, which takes
 seconds.
 """
 
@@ -17,7 +17,7 @@ from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import EvaluationOutputs, Result
-from finetune_contract.workspace import HOLDOUT
+from finetune_stages.chat.task_rows import require_own_names
 from finetune_stages.kit import Context, Finished, Reuse, Seal, StageError, quick_imports, read_seal, run_stage, write_file
 
 from .baselines import baseline_entry, keep_baseline, take_baseline
@@ -50,7 +50,7 @@ def work(context: Context) -> Finished:
     inputs = context.inputs(EvaluationInputs)
     seal = sealed(model_directory(context, inputs))
     folder = context.path(f"{context.layout.root}/results")
-    _require_own_names(inputs)
+    require_own_names(inputs.tasks)
     noted = depends_on(context, inputs, seal)
     entry = baseline_entry(context, inputs, noted) if noted and inputs.subject == "base" else None
     known = take_baseline(entry, folder) if entry else None
@@ -62,14 +62,6 @@ def work(context: Context) -> Finished:
     if entry:
         keep_baseline(context, entry, finished, files)
     return finished
-
-
-def _require_own_names(inputs: EvaluationInputs) -> None:
-    if HOLDOUT in inputs.tasks:
-        raise StageError(
-            reasons.TASK_INVALID,
-            f"evaluation.tasks: {HOLDOUT!r} stands for the held-out rows (evaluation.holdout); rename the task.",
-        )
 
 
 def _measure(context: Context, inputs: EvaluationInputs) -> Measured:

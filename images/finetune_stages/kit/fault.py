@@ -80,10 +80,10 @@ def first_line(error: BaseException, limit: int = 500) -> str:
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """The exception and what it was raised from, the outermost first."""
+    """Return the exception and what it was raised from, the outermost first; ``raise ... from None`` ends the chain."""
     links: list[BaseException] = []
     link: BaseException | None = error
-    while link is not None and link not in links:
+    while link is not None and not any(link is earlier for earlier in links):
         links.append(link)
-        link = link.__cause__ or link.__context__
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return links

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ def _record(context: Context, finished: Finished, seconds: float, speaks: bool) 
     result = Result(
         stage=stage, attempt=str(context.attempt), inputs_digest=context.inputs_digest, outcome="Succeeded",
         message=finished.message, metrics={**finished.metrics, "seconds": round(seconds, 3)}, outputs=outputs,
-        history=finished.history, warnings=tuple(warning[:WARNING_LENGTH] for warning in finished.warnings[:RESULT_WARNINGS_LIMIT]),
+        history=finished.history, warnings=_warnings(stage, finished.warnings),
         reused=finished.reused,
     )  # fmt: skip
     if not speaks:
@@ -182,6 +182,16 @@ def _record(context: Context, finished: Finished, seconds: float, speaks: bool) 
     write_file(context.path(context.layout.newest_result(stage)), content)
     _pipeline_log(context, f"{stage}: {finished.message or 'done'} ({seconds:.1f} s)")
     return replace(result, file=relative, file_digest=file_sha256(path))
+
+
+def _warnings(stage: str, warnings: Sequence[str]) -> tuple[str, ...]:
+    """Return the warnings as a result may hold them; what does not fit is marked, and the log has all of them."""
+    for warning in warnings:
+        print(f"{stage}: warning: {warning}")
+    if len(warnings) > RESULT_WARNINGS_LIMIT:
+        kept = RESULT_WARNINGS_LIMIT - 1
+        warnings = [*warnings[:kept], f"and {len(warnings) - kept:,} more warnings in the log of the stage"]
+    return tuple(text if len(text) <= WARNING_LENGTH else text[: WARNING_LENGTH - 3] + "..." for text in warnings)
 
 
 def _fail(context: Context | None, error: BaseException, redact: Redactor, speaks: bool) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
+from finetune_stages.kit.model_config import quantization
 
 _GENERATES = (
     "ForCausalLM",
@@ -35,7 +36,6 @@ _KINDS = {
     "ForCTC": "a speech model",
     "Model": "an embedding model, or one that was saved without its output layer",
 }
-_QUANTIZATION_KEYS = ("quantization_config", "compression_config")
 _QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 
 
@@ -69,13 +69,11 @@ def check_quantization(config: Mapping[str, Any], names: Collection[str], model:
     Raises:
         StageError: ``ModelUnsupported``.
     """
-    inner = text_config(config)
-    stated = next((part[name] for part in (config, inner) for name in _QUANTIZATION_KEYS if part.get(name)), None)
+    stated = quantization(config)
     file = next((name for name in _QUANTIZATION_FILES if name in names), None)
     if stated is None and file is None:
         return
-    how = stated.get("quant_method") if isinstance(stated, dict) else None
-    raise quantized(model, f"config.json states {how or 'a quantization'}" if stated is not None else f"it has a {file}")
+    raise quantized(model, f"config.json states {stated}" if stated is not None else f"it has a {file}")
 
 
 def quantized(model: str, detail: str) -> StageError:
@@ -85,22 +83,6 @@ def quantized(model: str, detail: str) -> StageError:
         f"{model}: the weights are quantized ({detail}), and no gradient leads to such weights; set model.uri to the unquantized model"
         " that they were made from (F32, F16 or BF16).",
     )
-
-
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration of the language model, which multimodal models keep one level down."""
-    inner = config.get("text_config")
-    return inner if isinstance(inner, dict) else config
-
-
-def number(config: Mapping[str, Any], *names: str) -> int | None:
-    """The first of these numbers that the language model's configuration, or the whole one, states."""
-    for part in (text_config(config), config):
-        for name in names:
-            value = part.get(name)
-            if isinstance(value, int) and not isinstance(value, bool):
-                return value
-    return None
 
 
 def _unsupported_kind(architecture: str, config: Mapping[str, Any]) -> str | None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
+from finetune_stages.kit.model_config import embeddings as stated_embeddings
+from finetune_stages.kit.model_config import number
 from finetune_stages.sources.positions import hard_positions
 
-from .architecture import check_architecture, check_quantization, number
+from .architecture import check_architecture, check_quantization
 from .files import (
     CHAT_TEMPLATES,
     INDEX,
@@ -116,9 +118,7 @@ def _check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Mapping
         )
     if (folder / "tokenizer.json").is_file():
         read_json(folder / "tokenizer.json", model)
-    if config.get("auto_map"):
-        return  # a class of its own may count its embeddings as it likes
-    stated, padding = number(config, "vocab_size"), number(config, "pad_token_id")
+    stated, padding = stated_embeddings(config), number(config, "pad_token_id")
     if stated is not None and padding is not None and padding >= stated:
         raise StageError(
             reasons.MODEL_CORRUPT,

@@ -33,11 +33,11 @@ _OTHER_WEIGHTS = {
 
 
 def settings(names: Collection[str]) -> list[str]:
-    """Everything but weights: configuration, tokenizer, chat templates, the model's code and licence."""
+    """Return everything but weights: configuration, tokenizer, chat templates, the model's code and license, the index of shards in use."""
     chosen = []
     for name in names:
         folder, _, base = name.rpartition("/")
-        if name == INDEX or (
+        if (name == INDEX and WEIGHTS not in names) or (
             folder in ("", CHAT_TEMPLATES)
             and any(fnmatchcase(base, pattern) for pattern in _SETTINGS)
             and not any(fnmatchcase(base, pattern) for pattern in _OTHER_INDEXES)
@@ -64,7 +64,6 @@ def weights(names: Collection[str], folder: Path, model: str) -> list[str]:
                 reasons.MODEL_INCOMPLETE, f"{model} lacks {_some(missing)}, which {INDEX} names; fetch the model again."
             )
         return shards
-    require_no_adapter(names, model)
     for pattern, what in _OTHER_WEIGHTS.items():
         if any(fnmatchcase(name, pattern) for name in names):
             raise StageError(reasons.MODEL_INCOMPLETE, f"{model} has its weights only as {what}.")

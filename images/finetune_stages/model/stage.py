@@ -82,5 +82,5 @@ def _obtain(context: Context, inputs: ModelInputs) -> Obtained:
             reasons.BAD_DOCUMENT, "model.uri: a model is a directory, which http(s):// does not have; use hf:// or a path."
         )
     if inputs.revision:
-        raise StageError(reasons.BAD_DOCUMENT, f"model.revision is for models of the hub; {inputs.uri} is none, so remove it.")
+        raise StageError(reasons.BAD_DOCUMENT, f"model.revision is for models of the hub; {source.path} is none, so remove it.")
     return local.obtain(context, source.path, inputs.trust_remote_code)

@@ -30,6 +30,8 @@ _TOOL = {
 }
 _GENERIC_TOKENIZERS = (None, "PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
 """Classes that bring no special tokens of their own."""
+_VALUES = (True, "x")
+"""What a template argument of a row may be, in place of what a user would write."""
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt")
 """What transformers gives every template, beside the special tokens."""
 
@@ -107,30 +109,53 @@ def _read(folder: Path, template: Template, model: str) -> Template:
 def _try(template: Template, tokens: Mapping[str, str], model: str) -> list[str]:
     """Render conversations until one succeeds: some templates want content in parts, some a system message, some tools."""
     compiled = _compile(template, model)
-    first: Exception | None = None
-    for messages, tools in _conversations():
-        try:
-            text = _render(compiled, messages, tools, tokens)
-            _render(compiled, messages[:-1], tools, tokens, prompt=True)
-        except Exception as error:  # noqa: BLE001 - a template can fail with any exception of Python's operators
-            first = first or error
-            continue
-        if _ANSWER in text:
-            return [_needs(template, ["tools"], first)] if first and tools else []
-        first = first or ValueError("it writes no message of the assistant")
-    assert first is not None
+    tools, first = _first_rendered(compiled, tokens)
+    if first is None:
+        return []
+    if tools is not None:
+        return [_needs(template, ["tools"], first)] if tools else []
     arguments = _arguments(compiled, template, tokens)
     if arguments:
         return [_needs(template, arguments, first)]
     raise _invalid(template, model, _line(first), first_line(first))
 
 
+def _first_rendered(compiled: Any, values: Mapping[str, Any]) -> tuple[bool | None, Exception | None]:
+    """Return whether the first conversation that is rendered has tools, and the first error; ``None`` where there is none."""
+    first: Exception | None = None
+    for messages, tools in _conversations():
+        try:
+            text = _render(compiled, messages, tools, values)
+            _render(compiled, messages[:-1], tools, values, prompt=True)
+        except Exception as error:  # noqa: BLE001 - a template can fail with any exception of Python's operators
+            first = first or error
+            continue
+        if _ANSWER in text:
+            return tools is not None, first
+        first = first or ValueError("it writes no message of the assistant")
+    return None, first
+
+
 def _arguments(compiled: Any, template: Template, tokens: Mapping[str, str]) -> list[str]:
-    """Names of what the template reads and transformers does not give it: rows may have it among their template arguments."""
+    """Return the names of the template arguments that a row must have, as far as any value will do.
+
+    A template also reads names that it only asks for (``x is defined``). An argument is needed if the template renders a conversation
+    once it is set, and none without it.
+    """
     from jinja2 import meta
 
     read = meta.find_undeclared_variables(compiled.environment.parse(template.text))
-    return sorted(name for name in read - {*_GIVEN, *tokens, *compiled.environment.globals} if not name.endswith("_token"))
+    names = sorted(name for name in read - {*_GIVEN, *tokens, *compiled.environment.globals} if not name.endswith("_token"))
+    for value in _VALUES:
+        given = dict.fromkeys(names, value)
+        if _first_rendered(compiled, {**tokens, **given})[0] is None:
+            continue
+        for name in names:
+            without = {key: each for key, each in given.items() if key != name}
+            if _first_rendered(compiled, {**tokens, **without})[0] is not None:
+                given = without
+        return list(given)
+    return []
 
 
 def _needs(template: Template, arguments: Sequence[str], error: Exception) -> str:
@@ -149,9 +174,9 @@ def _conversations() -> Iterator[tuple[list[dict[str, Any]], list[Any] | None]]:
 
 
 def _render(
-    compiled: Any, messages: Sequence[Mapping[str, Any]], tools: Any, tokens: Mapping[str, str], prompt: bool = False
+    compiled: Any, messages: Sequence[Mapping[str, Any]], tools: Any, values: Mapping[str, Any], prompt: bool = False
 ) -> str:
-    text: str = compiled.render(messages=messages, tools=tools, documents=None, add_generation_prompt=prompt, **tokens)
+    text: str = compiled.render(messages=messages, tools=tools, documents=None, add_generation_prompt=prompt, **values)
     return text
 
 

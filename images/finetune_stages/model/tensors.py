@@ -12,8 +12,9 @@ from typing import Any
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
+from finetune_stages.kit.model_config import number, text_config
 
-from .architecture import number, quantized, text_config
+from .architecture import quantized
 from .headers import BYTES, Tensor
 
 TIED_BY_DEFAULT = (

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune_contract import reasons
+from finetune_stages.kit import StageError
+
 from .headers import Tensor
 from .tensors import embeddings, is_tied, output_layer
 
@@ -16,6 +19,9 @@ def contradiction(config: Mapping[str, Any], files: Mapping[str, Path], tensors:
     """Return what the user must know where configuration and files disagree about the output layer; ``None`` where they agree.
 
     ``files`` are those of ``tensors``, by the same names.
+
+    Raises:
+        StageError: ``ModelCorrupt``: a file is shorter than its header claims.
     """
     head, shared = output_layer(tensors), embeddings(tensors)
     if not is_tied(config) or head is None or shared is None:
@@ -42,5 +48,10 @@ def _pieces(file: Path, tensor: Tensor) -> Iterator[bytes]:
         left = tensor.end - tensor.begin
         while left > 0:
             piece = stream.read(min(left, _PIECE))
+            if not piece:
+                raise StageError(
+                    reasons.MODEL_CORRUPT,
+                    f"model.uri: {file.name} became shorter while it was read; fetch or save the model again.",
+                )
             left -= len(piece)
             yield piece

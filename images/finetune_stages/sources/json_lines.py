@@ -24,6 +24,7 @@ from finetune_stages.kit import StageError
 
 from .formats import require_json
 from .json_text import plain
+from .row_faults import row_label
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _FOLD = re.compile(r"\s*\n\s*")
@@ -42,7 +43,7 @@ class JsonLines:
 
     Attributes:
         path: the file, with one JSON value a line.
-        places: int64, shape (rows, 4): row number in the source (from 0), line number there (from 1, 0 where there are no lines),
+        places: int64, shape (rows, 4): row number in the source (from 1), line number there (from 1, 0 where there are no lines),
             first byte and length of the text in ``path``.
         faults: what is wrong with a row that its text does not show, by its number in the source.
     """
@@ -65,13 +66,27 @@ class JsonLines:
                 yield os.pread(stream.fileno(), length, start)  # no buffer: held-out rows lie all over the file
 
     def label(self, position: int) -> str:
-        """How messages name a row: its number counts from 1."""
+        """Return how messages name a row."""
         row, line = self.places[position, :2].tolist()
-        return f"row {row + 1} (line {line})" if line else f"row {row + 1}"
+        return row_label(row, line)
 
     def fault(self, position: int) -> str | None:
         """What is wrong with a row beside its text."""
         return self.faults.get(int(self.places[position, 0])) if self.faults else None
+
+
+@dataclass(frozen=True)
+class OpenedRows:
+    """Chosen rows of a source.
+
+    Attributes:
+        total: how many rows the source has.
+        notes: warnings about what is left out of the rows, without the name of the source.
+    """
+
+    rows: JsonLines
+    total: int
+    notes: tuple[str, ...] = ()
 
 
 def open_rows(path: Path, name: str, lines: Path, seen: Seen) -> JsonLines:
@@ -123,7 +138,7 @@ def gather(parts: Sequence[JsonLines], numbers: Sequence[int], target: Path, see
             stream.close()
     chosen = np.asarray(numbers, dtype=np.int64)
     lines = places[chosen, 1] if len(parts) == 1 else np.zeros_like(chosen)
-    return JsonLines(target, written_places(chosen, lines, starts))
+    return JsonLines(target, written_places(chosen + 1, lines, starts))
 
 
 def written_places(rows: NDArray[np.int64], lines: NDArray[np.int64], starts: array[int]) -> NDArray[np.int64]:
@@ -146,13 +161,13 @@ def write_rows(target: Path, rows: JsonLines, seen: Seen) -> int:
 
 def write_places(target: Path, rows: JsonLines) -> None:
     """Save where the rows are in their source: int64, shape (rows, 2), row and line number from 1 (line 0: there are no lines)."""
-    np.save(target, rows.places[:, :2] + np.array([1, 0], dtype=np.int64), allow_pickle=False)
+    np.save(target, rows.places[:, :2], allow_pickle=False)
 
 
 def _lines(path: Path, seen: Seen) -> JsonLines:
     """Where the rows are, one a line. Empty lines are no rows."""
     flat = array("q")
-    row = start = told = returns = 0
+    row, start, told, returns = 1, 0, 0, 0
     with path.open("rb", buffering=1 << 20) as stream:
         for number, line in enumerate(stream, start=1):
             indent, text = _stripped(line)
@@ -236,7 +251,7 @@ def _spread_values(path: Path, name: str) -> JsonLines:
         StageError: ``DatasetUnreadable``: the brackets do not match.
     """
     flat = array("q")
-    row = start = depth = begin = first_line = 0
+    row, start, depth, begin, first_line = 1, 0, 0, 0, 0
     with path.open("rb", buffering=1 << 20) as stream:
         for number, line in enumerate(stream, start=1):
             indent, text = _stripped(line)
@@ -264,10 +279,10 @@ def _array(path: Path, name: str, target: Path, seen: Seen) -> JsonLines:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise StageError(
-            reasons.DATASET_UNREADABLE, f"{name} is not UTF-8 ({error.reason} at byte {error.start + 1})."
+            reasons.DATASET_UNREADABLE, f"{name} is not UTF-8 ({error.reason} at byte {error.start + 1}); save it as UTF-8."
         ) from error
     flat = array("q")
-    start = row = told = 0
+    row, start, told = 1, 0, 0
     with target.open("wb", buffering=1 << 20) as stream:
         for line, element in _elements(text, name):
             content = _FOLD.sub(" ", element).encode()  # a line break in JSON stands between tokens only

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_stages.kit.model_config import number, text_config
+
 _FIELDS = ("n_positions", "max_position_embeddings", "max_seq_len")
 _DEFAULTS = {
     "bert": 512, "big_bird": 4096, "biogpt": 1024, "camembert": 512, "codegen": 2048, "ctrl": 256, "electra": 512, "gpt2": 1024,
@@ -24,12 +26,12 @@ def hard_positions(config: Mapping[str, Any]) -> int | None:
 
     A longer sequence ends in an IndexError, on a GPU in a failed assertion of the device.
     """
-    inner = config.get("text_config")
-    text: Mapping[str, Any] = inner if isinstance(inner, Mapping) and "model_type" in inner else config
+    inner = text_config(config)
+    text = inner if "model_type" in inner else config
     kind = text.get("model_type")
     if not isinstance(kind, str) or kind not in _DEFAULTS:
         return None
-    stated = next((text[name] for name in _FIELDS if isinstance(text.get(name), int)), _DEFAULTS[kind])
+    stated = number(text, *_FIELDS)
     padding = text.get("pad_token_id", 1)
     used = padding + 1 if kind in _AFTER_PADDING and isinstance(padding, int) else 0
-    return int(stated) - used
+    return (_DEFAULTS[kind] if stated is None else stated) - used

@@ -42,6 +42,26 @@ class WebAddress:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def shown(uri: str) -> str:
+    """Return a URI, well formed or not, for messages: without credentials, and without a query or fragment, which may hold a signature.
+
+    The URI is not parsed, because the errors of a parser quote what it cannot read. Where a slash or a question mark inside of a
+    password hides where the credentials end, only the scheme is left.
+    """
+    if uri.startswith(_LOCAL):
+        return uri
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        scheme, rest = "", uri
+    place = re.split(r"[?#]", rest, maxsplit=1)[0]
+    authority, slash, path = place.partition("/")
+    _, at, host = authority.rpartition("@")
+    hidden = "..." if len(place) < len(rest) else ""
+    if not at and ":" in authority and "@" in rest:
+        return f"{scheme}{separator}..."
+    return f"{scheme}{separator}{host}{slash}{path}{hidden}"
+
+
 @dataclass(frozen=True)
 class HubId:
     """A repository of the Hugging Face hub, or of the one that ``HF_ENDPOINT`` names."""
@@ -77,7 +97,9 @@ def parse_uri(uri: str, origin: Origin) -> LocalPath | WebAddress | HubId:
 def _require_characters(text: str, origin: Origin) -> None:
     """No name of a file or of a host has a control character, or half of a surrogate pair."""
     if _UNUSABLE.search(text):
-        raise StageError(origin.not_found, f"{origin.field}: {text!a} has a control character or half of a character; remove it.")
+        raise StageError(
+            origin.not_found, f"{origin.field}: {shown(text)!a} has a control character or half of a character; remove it."
+        )
 
 
 def _local(uri: str, origin: Origin) -> LocalPath:
@@ -94,10 +116,12 @@ def _web_address(uri: str, origin: Origin) -> WebAddress:
     try:
         parts = urlsplit(uri)
         problem = "it names no host" if not parts.hostname else "it names port 0" if parts.port == 0 else None
-    except ValueError as error:  # a malformed IPv6 address, or a port that is none
-        problem = str(error)
+    except ValueError:  # whose text may quote a password
+        problem = "its host or port is malformed"
     if problem:
-        raise StageError(origin.not_found, f"{origin.field}: {uri} is no web address: {problem}; write https://<host>/<file>.")
+        raise StageError(
+            origin.not_found, f"{origin.field}: {shown(uri)} is no web address: {problem}; write https://<host>/<file>."
+        )
     return WebAddress(uri)
 
 
@@ -106,7 +130,7 @@ def _hub_id(text: str, origin: Origin) -> HubId:
     if not _HUB_ID.fullmatch(name) or (config and not origin.has_configurations):
         raise StageError(
             origin.not_found,
-            f"{origin.field}: {text!r} is no hub id (name or owner/name); a local path begins with /, ./, ../ or ~/.",
+            f"{origin.field}: {shown(text)!r} is no hub id (name or owner/name); a local path begins with /, ./, ../ or ~/.",
         )
     return HubId(name, config or None)
 
@@ -115,11 +139,14 @@ def _file(uri: str, origin: Origin) -> LocalPath:
     try:
         parts = urlsplit(uri)
     except ValueError as error:
-        raise StageError(origin.not_found, f"{origin.field}: {uri} is no file URI ({error}); correct it.") from error
+        raise StageError(
+            origin.not_found, f"{origin.field}: {shown(uri)} is no file URI: its host is malformed; write file:///folder/file."
+        ) from error
     path = unquote(parts.path)
     _require_characters(path, origin)
     if parts.netloc not in ("", "localhost") or not path.startswith("/"):
         raise StageError(
-            origin.not_found, f"{origin.field}: {uri} is no absolute file URI; write file:///folder/file with three slashes."
+            origin.not_found,
+            f"{origin.field}: {shown(uri)} is no absolute file URI; write file:///folder/file with three slashes.",
         )
     return LocalPath(Path(path))

@@ -64,13 +64,13 @@ def _tokens_of(span: Span, ids: Sequence[int], places: NDArray[np.int64], ends: 
     look-up by a single character finds nothing where a reply begins or ends with a space.
     """
     first = int(np.searchsorted(places[:, 1], span.start, side="right"))
-    said, end = (int(np.searchsorted(places[:, 0], place, side="left")) for place in (span.said, span.end))
-    wanted = ends.stops if span.exact or span.said == span.start else ends.special
-    for index in range(said, end):
+    content_end, end = (int(np.searchsorted(places[:, 0], place, side="left")) for place in (span.content_end, span.end))
+    wanted = ends.stops if span.exact or span.content_end == span.start else ends.special
+    for index in range(content_end, end):
         if ids[index] in wanted:
             return first, index + 1
     if not span.exact:
-        return first, said
+        return first, content_end
     if end < len(ids) and ids[end] in ends.stops:  # the template closes its mark before the end-of-turn token
         return first, end + 1
     return first, end

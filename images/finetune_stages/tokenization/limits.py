@@ -1,4 +1,4 @@
-"""How many rows may be left out, and what is said of those that are."""
+"""How many rows may be left out, and the messages about those that are."""
 
 from __future__ import annotations
 
@@ -10,36 +10,42 @@ from finetune_contract import reasons
 from finetune_contract.documents import TokenizationInputs
 from finetune_stages.chat.renderer import Rendered
 from finetune_stages.kit import Seal, StageError
+from finetune_stages.sources.row_faults import FaultyRows, are, counted, may_be_left_out, sufficient_share
 
-_SHOWN = 3
+_KEYS_SHOWN = 4
 
 
 @dataclass
-class Seen:
-    """What was found in some rows.
+class RowCounts:
+    """Counts of the rows of one source.
 
     Attributes:
-        total: rows that there are.
-        rejected: rows that cannot be rendered; ``labels`` name the first of them, and ``example`` says what is wrong with the first.
+        total: all rows.
+        rejected: rows that cannot be rendered.
         too_long, longest: rows with too many tokens, and the tokens of the longest of them.
         nothing: rows without a token to learn, or without an answer to score.
     """
 
     source: str
     total: int
-    rejected: int = 0
-    labels: list[str] = field(default_factory=list)
-    example: str = ""
+    rejected: FaultyRows = field(default_factory=FaultyRows)
     too_long: int = 0
     longest: int = 0
     nothing: int = 0
 
-    def reject(self, label: str, why: str) -> None:
-        """Count a row that cannot be rendered."""
-        self.rejected += 1
-        self.example = self.example or f"{label} {why}"
-        if len(self.labels) < _SHOWN:
-            self.labels.append(label)
+    @property
+    def left_out(self) -> int:
+        """Rows that are not used."""
+        return self.too_long + self.nothing + len(self.rejected)
+
+    def not_measured(self) -> str | None:
+        """The warning about rows that are not measured."""
+        lost = self.nothing + len(self.rejected)
+        if not lost:
+            return None
+        rejected = f"{len(self.rejected):,} of them rejected: {self.rejected.first}"
+        why = rejected if self.rejected else "they have no answer that can be scored"
+        return f"{self.source}: {counted(lost, self.total, 'not measured')} ({why})"
 
 
 @dataclass
@@ -55,10 +61,19 @@ class Unused:
         self.keys.update(rendered.unused)
 
     def warnings(self) -> list[str]:
-        """A sentence for each kind."""
-        lost = [(count, f"{what}, which the chat template does not render") for what, count in self.lost.most_common()]
-        unread = [(count, f"{key}, which has no effect") for key, count in self.keys.most_common()]
-        return [f"{count:,} {'row has' if count == 1 else 'rows have'} {what}" for count, what in (*lost, *unread)]
+        """Return one warning for each part of messages that is lost, and one for all keys that have no effect."""
+        lost = [
+            f"{_rows(count, 'has')} {what}, which the chat template does not render" for what, count in self.lost.most_common()
+        ]
+        return lost + ([self._unread()] if self.keys else [])
+
+    def _unread(self) -> str:
+        if len(self.keys) == 1:
+            ((key, count),) = self.keys.items()
+            return f"{_rows(count, 'has')} {key}, which has no effect"
+        listed = ", ".join(f"{key} ({_rows(count)})" for key, count in self.keys.most_common(_KEYS_SHOWN))
+        more = len(self.keys) - _KEYS_SHOWN
+        return f"the rows have keys that have no effect: {listed}{f' and {more} more' if more > 0 else ''}"
 
 
 @dataclass(frozen=True)
@@ -83,89 +98,98 @@ class Limits:
     def _model_limits(self) -> bool:
         return self.positions is not None and self.positions <= self.inputs.max_seq_len
 
-    def require_good(self, *groups: Seen) -> None:
+    def require_good(self, train: RowCounts, held_out: RowCounts) -> None:
         """Make sure that no row is rejected, or that rejected rows may be left out.
 
         Raises:
             StageError: ``BadRow``.
         """
-        rejected, total = sum(seen.rejected for seen in groups), sum(seen.total for seen in groups)
+        rejected, total = len(train.rejected) + len(held_out.rejected), train.total + held_out.total
         if not rejected or self.inputs.bad_rows != "Fail":
             return
-        first = next(seen for seen in groups if seen.rejected)
-        counted = f"{rejected:,} of {total:,} rows {_are(rejected)} rejected"
+        first = train if train.rejected else held_out
+        further = f": {first.rejected.named()}" if len(first.rejected) > 1 else ""
+        remedy = f"correct {'it' if rejected == 1 else 'them'}"
+        if self._can_drop(train, held_out):
+            remedy += f", or set dataset.badRows.policy to Drop{self._and_share(train)}"
         raise StageError(
             reasons.BAD_ROW,
-            f"{first.source}: {first.example} ({counted}{_further(first)}); correct {'it' if rejected == 1 else 'them'}, or set"
-            f" dataset.badRows.policy to Drop{self._and_share(rejected, total)}.",
+            f"{first.source}: {first.rejected.first} ({counted(rejected, total, 'rejected')}{further}); {remedy}.",
         )
 
-    def require_enough(self, seen: Seen, kept: int) -> None:
+    def require_enough(self, train: RowCounts) -> None:
         """Make sure that enough rows are left to train on.
 
         Raises:
             StageError: ``NoTrainableRows``, ``TooManyRowsLeftOut``.
         """
-        if not kept:
+        if train.left_out == train.total:
             raise StageError(
                 reasons.NO_TRAINABLE_ROWS,
-                f"{seen.source}: none of {seen.total:,} rows can be trained on ({self._kinds(seen)}); {self._remedies(seen)}.",
+                f"{train.source}: none of {train.total:,} rows can be trained on ({self._kinds(train)}); {self._remedies(train)}.",
             )
-        left, total = seen.too_long + seen.nothing + seen.rejected + self.bad, seen.total + self.bad
-        if left > self.inputs.bad_rows_share * total + 1e-9:
+        left, total = self._left_out(train)
+        if not may_be_left_out(left, total, self.inputs.bad_rows_share):
+            count = counted(math.ceil(left), math.ceil(total), "left out").replace(" rows ", " training rows ", 1)
             raise StageError(
                 reasons.TOO_MANY_ROWS_LEFT_OUT,
-                f"{seen.source}: {math.ceil(left):,} of {math.ceil(total):,} training rows {_are(math.ceil(left))} left out ({self._kinds(seen)}), more than"
-                f" dataset.badRows.share {self.inputs.bad_rows_share:g} allows; {self._remedies(seen)}, or raise dataset.badRows.share to"
-                f" {_share(left, total)}.",
+                f"{train.source}: {count} ({self._kinds(train)}), more than"
+                f" dataset.badRows.share {self.inputs.bad_rows_share:g} allows; {self._remedies(train)}, or raise dataset.badRows.share to"
+                f" {sufficient_share(left, total):g}.",
             )
 
-    def warning(self, seen: Seen) -> str | None:
-        """What is said of rows that are left out within the limit."""
-        left = seen.too_long + seen.nothing + seen.rejected
-        return f"{left:,} of {seen.total:,} training rows {_are(left)} left out: {self._kinds(seen)}" if left else None
+    def warning(self, train: RowCounts) -> str | None:
+        """The warning about rows that are left out within the limit."""
+        left = train.left_out
+        return f"{left:,} of {train.total:,} training rows {are(left)} left out: {self._kinds(train)}" if left else None
 
-    def _and_share(self, rejected: int, total: int) -> str:
+    def _left_out(self, train: RowCounts) -> tuple[float, float]:
+        """How many training rows are left out, and of how many: with those that stage *dataset* left out."""
+        return train.left_out + self.bad, train.total + self.bad
+
+    def _can_drop(self, train: RowCounts, held_out: RowCounts) -> bool:
+        """Whether enough rows are left if rejected rows are left out."""
+        measured = not self.inputs.requires_holdout or held_out.left_out < held_out.total
+        return measured and train.left_out < train.total
+
+    def _and_share(self, train: RowCounts) -> str:
         """What else to set where dropping alone would not do."""
-        return f" and dataset.badRows.share to {_share(rejected, total)}" if rejected > self.inputs.bad_rows_share * total else ""
+        left, total = self._left_out(train)
+        if may_be_left_out(left, total, self.inputs.bad_rows_share):
+            return ""
+        return f" and dataset.badRows.share to {sufficient_share(left, total):g}"
 
-    def _kinds(self, seen: Seen) -> str:
+    def _kinds(self, train: RowCounts) -> str:
         by = "the model's positions" if self._model_limits else "training.maxSeqLen"
         kinds = (
-            (seen.too_long, "has", "have", f" more than {self.longest:,} tokens ({by}), the longest {seen.longest:,}"),
-            (seen.nothing, "has", "have", " nothing to learn"),
-            (seen.rejected, "is", "are", f" rejected ({seen.example})"),
+            (train.too_long, "has", "have", f" more than {self.longest:,} tokens ({by}), the longest {train.longest:,}"),
+            (train.nothing, "has", "have", " nothing to learn"),
+            (len(train.rejected), "is", "are", f" rejected ({train.rejected.first})"),
             (math.ceil(self.bad), "was", "were", " bad in stage dataset"),
         )
         return ", ".join(f"{count:,} {one if count == 1 else several}{what}" for count, one, several, what in kinds if count)
 
-    def _remedies(self, seen: Seen) -> str:
+    def _remedies(self, train: RowCounts) -> str:
         remedies = []
-        if seen.too_long:
-            wanted = min(seen.longest, self.positions or seen.longest)
+        if train.too_long:
+            wanted = min(train.longest, self.positions or train.longest)
             raising = f"raise training.maxSeqLen (to {wanted:,} for all that the model can read)"
             remedies.append("shorten the rows" if self._model_limits else raising)
-        if seen.nothing or seen.rejected or self.bad or not remedies:
+        if train.nothing or train.rejected or self.bad or not remedies:
             remedies.append("correct the rows" if not remedies else "correct the others")
         return " and ".join(remedies)
 
 
 def bad_in_training(seal: Seal, train: int, held_out: int) -> float:
-    """Rows that stage *dataset* left out as bad, as far as they would have been trained on."""
-    dropped = float(seal.note.get("droppedRows", 0))
-    split = seal.note.get("source") == seal.note.get("evalSource")
-    return dropped * train / (train + held_out) if split and train + held_out else dropped
+    """Return how many rows stage *dataset* left out as bad that would have been trained on.
+
+    If the held-out rows are a split of the same source, this is the share of the split: bad rows are left out before it.
+    """
+    dropped = float(seal.note["droppedTrainRows"])
+    return dropped * train / (train + held_out) if seal.note["split"] and train + held_out else dropped
 
 
-def _further(seen: Seen) -> str:
-    """The labels of the rejected rows, where there are several."""
-    return f": {', '.join(seen.labels)}{', ...' if seen.rejected > len(seen.labels) else ''}" if seen.rejected > 1 else ""
-
-
-def _share(left: float, total: float) -> float:
-    """A share that allows so many of so many, in whole percent."""
-    return math.ceil(left / total * 100 - 1e-9) / 100
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
+def _rows(count: int, verb: str = "") -> str:
+    """Return "1 row has" or "2 rows have" for ``verb`` = ``has``."""
+    noun = "row" if count == 1 else "rows"
+    return f"{count:,} {noun}" + (f" {'has' if count == 1 else 'have'}" if verb else "")

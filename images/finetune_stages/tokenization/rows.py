@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_contract import reasons
-from finetune_stages.chat.structure import BadConversation, Conversation, broken_text, read_conversation
+from finetune_stages.chat.structure import BadConversation, Conversation, read_row
 from finetune_stages.kit import Context, Seal, StageError, read_seal
 from finetune_stages.sources.json_lines import open_rows
-from finetune_stages.sources.json_text import json_fault, learned_no_number, parse
+from finetune_stages.sources.json_text import json_fault, parse
+from finetune_stages.sources.row_faults import row_label
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,8 @@ class RowFile:
         return row, line
 
     def label(self, position: int) -> str:
-        """How messages name a row, after the source."""
-        row, line = self.place(position)
-        return f"row {row} (line {line})" if line else f"row {row}"
+        """Return how messages name a row, after the source."""
+        return row_label(*self.place(position))
 
 
 def prepared_rows(context: Context) -> tuple[RowFile, RowFile, Seal]:
@@ -70,7 +70,7 @@ def task_rows(path: Path, name: str, scratch: Path) -> RowFile:
         rows = open_rows(path, path.name, scratch / "task.lines", lambda _more: None)
     except StageError as error:
         raise StageError(reasons.TASK_INVALID, f"evaluation.tasks: {name}: {error.message}") from error
-    return RowFile(path.name, rows.places[:, :2] + np.array([1, 0]), rows.texts)
+    return RowFile(path.name, rows.places[:, :2], rows.texts)
 
 
 def read(text: bytes) -> Conversation:
@@ -83,10 +83,7 @@ def read(text: bytes) -> Conversation:
         row: Any = parse(text)
     except ValueError as error:
         raise BadConversation(json_fault(error, text)) from error
-    problem = broken_text(row, text) or learned_no_number(row, text)
-    if problem:
-        raise BadConversation(problem)
-    return read_conversation(row)
+    return read_row(row, text)
 
 
 def _file(context: Context, data: str, places: str, source: str) -> RowFile:

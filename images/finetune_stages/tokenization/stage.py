@@ -6,13 +6,11 @@ import os
 from collections.abc import Mapping
 from importlib import metadata
 
-from finetune_contract import reasons
 from finetune_contract.codec import digest
 from finetune_contract.documents import Scalar, TokenizationInputs
 from finetune_contract.result import Result
-from finetune_contract.workspace import HOLDOUT
-from finetune_stages.chat.task_rows import chat_files, own_roots
-from finetune_stages.kit import Context, Finished, Reuse, Seal, StageError, quick_imports, run_stage, verify_seal, without
+from finetune_stages.chat.task_rows import chat_files, own_roots, require_own_names
+from finetune_stages.kit import Context, Finished, Reuse, Seal, quick_imports, run_stage, verify_seal, without
 from finetune_stages.kit.workspace import file_sha256
 
 TOKENS = "tokens"
@@ -48,10 +46,7 @@ def depends_on(context: Context, inputs: TokenizationInputs) -> dict[str, Scalar
     Raises:
         StageError: ``TaskNotFound``, ``TaskInvalid``.
     """
-    if HOLDOUT in inputs.tasks:
-        raise StageError(
-            reasons.TASK_INVALID, f"evaluation.tasks: {HOLDOUT!r} is the name of the held-out rows' task; rename your task."
-        )
+    require_own_names(inputs.tasks)
     files = chat_files(own_roots(context, inputs.task_files), inputs.tasks)
     return {
         "rendering": RENDERING, "transformers": metadata.version("transformers"), "trl": metadata.version("trl"),

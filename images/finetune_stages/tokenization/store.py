@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -26,13 +27,21 @@ class GrowingArray:
         self._file.write(np.ascontiguousarray(values, dtype=self._dtype).tobytes())
 
     def close(self) -> None:
-        """Write the length."""
+        """Write the length and close the file."""
+        with self._file:
+            self._write_length()
+
+    def abandon(self) -> None:
+        """Close the file, whose length is not written: after an error it is of no use."""
+        with suppress(OSError):  # the error that led here is the one to report
+            self._file.close()
+
+    def _write_length(self) -> None:
         length = (self._file.tell() - self.start) // self._dtype.itemsize
         self._file.seek(0)
         self._write_header(length)
         if self._file.tell() != self.start:
             raise RuntimeError(f"the header of {self._file.name} has another size with its length")
-        self._file.close()
 
     def _write_header(self, length: int) -> None:
         header = {"descr": npy.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (length,)}
@@ -64,9 +73,17 @@ class TokenWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None) -> None:
-        self._ids.close()
-        self._flags.close()
+    def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _at: TracebackType | None) -> None:
+        if error is not None:
+            self._ids.abandon()
+            self._flags.abandon()
+            return
+        try:
+            self._ids.close()
+            self._flags.close()
+        except BaseException:
+            self._flags.abandon()
+            raise
         np.save(self._offsets_path, np.frombuffer(self._offsets, dtype=np.int64), allow_pickle=False)
 
     def append(self, ids: NDArray[np.int32], learned: NDArray[np.bool_]) -> None:

@@ -6,15 +6,14 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from finetune_contract import reasons
-from finetune_contract.documents import TokenizationInputs
+from finetune_contract.documents import Scalar, TokenizationInputs
 from finetune_contract.result import TokenizationOutputs
 from finetune_contract.workspace import HOLDOUT
 from finetune_stages.chat.passages import Passage, passages
@@ -22,13 +21,15 @@ from finetune_stages.chat.renderer import ChatRenderer, Rendered, RowRejected, U
 from finetune_stages.chat.structure import BadConversation, Conversation
 from finetune_stages.chat.task_rows import chat_files, own_roots
 from finetune_stages.kit import Context, Finished, StageError, seal_directory
-from finetune_stages.kit.loading import loading, require_fast
+from finetune_stages.kit.loading import load_tokenizer, loading
+from finetune_stages.kit.model_config import embeddings
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.positions import hard_positions
+from finetune_stages.sources.row_faults import counted
 from finetune_stages.sources.work_folder import work_folder
 
 from .labels import EndTokens, encode
-from .limits import Limits, Seen, Unused, bad_in_training
+from .limits import Limits, RowCounts, Unused, bad_in_training
 from .rows import RowFile, prepared_rows, read, task_rows
 from .stage import TOKENS, depends_on, digest_of_arrays
 from .store import TokenWriter
@@ -54,41 +55,39 @@ def tokenize(context: Context) -> Finished:
     tokenizer, config = _tokenizer(base, inputs.trust_remote_code)
     limits = Limits(inputs, hard_positions(config), bad_in_training(seal, len(train), len(held_out)))
     with work_folder(context) as scratch:
-        job = _Job(context, inputs, tokenizer, _embeddings(config), limits, scratch)
+        job = _Job(context, inputs, tokenizer, embeddings(config), limits, scratch)
         outputs, message, warnings = job.run(train, held_out)
+        _require_unchanged(context, inputs, noted)
         left_out = outputs.too_long + outputs.nothing_to_learn + outputs.rejected
         published = seal_directory(scratch / TOKENS, {"rows": outputs.rows, "leftOut": left_out})
         context.publish(scratch / TOKENS, context.layout.tokens)
     metrics = {name: float(value) for name, value in vars(outputs).items() if isinstance(value, int)}
-    outputs = TokenizationOutputs(**{**vars(outputs), "digest": digest_of_arrays(published)})
+    outputs = replace(outputs, digest=digest_of_arrays(published))
     return Finished(outputs, metrics, message=message, warnings=warnings, depends_on=noted)
 
 
-def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a model directory, without torch.
+def _require_unchanged(context: Context, inputs: TokenizationInputs, noted: dict[str, Scalar]) -> None:
+    """Make sure that the task files are still those that were noted before they were rendered.
 
     Raises:
-        StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: it cannot say where in a text its tokens are.
+        StageError: ``TaskInvalid``, ``TaskNotFound``.
     """
-    with loading(directory):
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    require_fast(tokenizer)
-    return tokenizer
+    now = depends_on(context, inputs)
+    changed = sorted(key.partition("/")[2] for key in noted.keys() | now.keys() if noted.get(key) != now.get(key))
+    if changed:
+        raise StageError(
+            reasons.TASK_INVALID,
+            f"evaluation.tasks: the file of {', '.join(changed)} changed while it was read; rerun the stage when nobody writes to it.",
+        )
 
 
 def _tokenizer(directory: Path, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
     """The tokenizer, and the model's configuration."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     tokenizer = load_tokenizer(directory, trust_remote_code)
-    with loading(directory):
+    with loading():
         config: dict[str, Any] = json.loads((directory / "config.json").read_bytes())
     return tokenizer, config
-
-
-def _embeddings(config: dict[str, Any]) -> int | None:
-    """How many tokens the model has embeddings for, as far as its configuration states it."""
-    stated = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
-    return stated if isinstance(stated, int) else None
 
 
 @dataclass
@@ -102,26 +101,29 @@ class _Job:
     limits: Limits
     scratch: Path
     unused: Unused = field(default_factory=Unused)
-    trains: bool = False
-    """Whether a row needed TRL's version of the template, made for training."""
+    used_training_template: bool = False
+    """Whether a training row needed TRL's version of the template, made for training."""
+    renderer: ChatRenderer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.renderer = ChatRenderer(self.tokenizer, self.inputs.unmask)
 
     def run(self, train: RowFile, held_out: RowFile) -> tuple[TokenizationOutputs, str, tuple[str, ...]]:
-        """All rows, and what is to be said of them."""
-        self.renderer = ChatRenderer(self.tokenizer, self.inputs.unmask)
+        """Render all rows; return the outputs, the message and the warnings."""
         trained, writer = self._train(train)
-        measured = Seen(held_out.source, len(held_out))
+        measured = RowCounts(held_out.source, len(held_out))
         if self.inputs.holdout:
             self._measure(held_out, HOLDOUT, measured, (70, 90))
         self.limits.require_good(trained, measured)
-        self.limits.require_enough(trained, writer.rows)
-        measurable = measured.total - measured.rejected - measured.nothing if self.inputs.holdout else 0
+        self.limits.require_enough(trained)
+        measurable = measured.total - measured.left_out if self.inputs.holdout else 0
         self._require_measurable(measured, measurable)
-        warnings = [self.limits.warning(trained), _not_measured(measured) if self.inputs.holdout else None, *self._tasks()]
+        warnings = [self.limits.warning(trained), measured.not_measured() if self.inputs.holdout else None, *self._tasks()]
         outputs = TokenizationOutputs(
             digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest,
-            too_long=trained.too_long, nothing_to_learn=trained.nothing, rejected=trained.rejected,
+            too_long=trained.too_long, nothing_to_learn=trained.nothing, rejected=len(trained.rejected),
             measured_rows=measurable, not_measured=measured.total - measurable if self.inputs.holdout else 0,
-            template="training" if self.trains else "model",
+            template="training" if self.used_training_template else "model",
         )  # fmt: skip
         message = (
             f"{outputs.rows:,} rows to train on with {outputs.tokens:,} tokens, {outputs.learned_tokens:,} of them learned;"
@@ -129,25 +131,26 @@ class _Job:
         )
         return outputs, message, tuple(filter(None, (*warnings, *self.unused.warnings())))
 
-    def _train(self, rows: RowFile) -> tuple[Seen, TokenWriter]:
+    def _train(self, rows: RowFile) -> tuple[RowCounts, TokenWriter]:
         """Tokens and labels of all rows that can be trained on, in their order."""
         layout = self.context.layout
-        seen, ends = Seen(rows.source, len(rows)), EndTokens.of(self.tokenizer)
+        seen, ends = RowCounts(rows.source, len(rows)), EndTokens.of(self.tokenizer)
         with TokenWriter(*map(self._place, (layout.token_ids, layout.learned_tokens, layout.token_offsets))) as writer:
             for chunk in self._rendered(rows, seen, Meter(self.context, "rendering rows", len(rows), 0, 70, rows=True)):
+                self.used_training_template |= any(rendered.template.training for _, _, rendered in chunk)
                 encoded = encode([rendered for _, _, rendered in chunk], self.tokenizer, ends)
                 for (position, _, _), (ids, learned) in zip(chunk, encoded, strict=True):
-                    self._require_embedded(rows, position, ids.max(initial=0))
                     if len(ids) > self.limits.longest:
                         seen.too_long += 1
                         seen.longest = max(seen.longest, len(ids))
                     elif not learned.any():
                         seen.nothing += 1
                     else:
+                        self._require_embedded(rows, position, ids.max(initial=0))
                         writer.append(ids, learned)
         return seen, writer
 
-    def _measure(self, rows: RowFile, task: str, seen: Seen, share: tuple[int, int]) -> None:
+    def _measure(self, rows: RowFile, task: str, seen: RowCounts, share: tuple[int, int]) -> None:
         """Passages of all rows that have an answer to score, as JSON Lines."""
         with self._place(self.context.layout.passages(task)).open("w", encoding="utf-8") as file:
             for chunk in self._rendered(rows, seen, Meter(self.context, f"rendering {task}", len(rows), *share, rows=True)):
@@ -159,13 +162,13 @@ class _Job:
                         file.write(json.dumps({"row": row, "line": line, "passages": texts}, ensure_ascii=False) + "\n")
 
     def _passages(
-        self, rows: RowFile, position: int, conversation: Conversation, rendered: Rendered, seen: Seen
+        self, rows: RowFile, position: int, conversation: Conversation, rendered: Rendered, seen: RowCounts
     ) -> list[Passage]:
         """The passages of a row whose answers have characters to score; none if it has none, or is rejected."""
         try:
-            found = [each for each in passages(self.renderer.complete(conversation), rendered) if each.answers]
+            found = [each for each in passages(conversation, rendered) if each.answers]
         except RowRejected as error:
-            seen.reject(rows.label(position), str(error))
+            seen.rejected.add(position, rows.label(position), str(error))
             return []
         seen.nothing += not found
         for passage in found:
@@ -173,7 +176,7 @@ class _Job:
             self._require_embedded(rows, position, max(ids, default=0))
         return found
 
-    def _rendered(self, rows: RowFile, seen: Seen, meter: Meter) -> Iterator[list[tuple[int, Conversation, Rendered]]]:
+    def _rendered(self, rows: RowFile, seen: RowCounts, meter: Meter) -> Iterator[list[tuple[int, Conversation, Rendered]]]:
         """The rows that the template renders, with their positions; the others are counted."""
         texts = enumerate(rows.texts())
         while chunk := list(itertools.islice(texts, _CHUNK)):
@@ -189,33 +192,32 @@ class _Job:
                         " template.",
                     ) from error
                 except (BadConversation, RowRejected) as error:
-                    seen.reject(rows.label(position), str(error))
+                    seen.rejected.add(position, rows.label(position), str(error))
                 else:
                     self.unused.add(rendered)
-                    self.trains = self.trains or rendered.template.training
                     found.append((position, conversation, rendered))
             yield found
             meter(len(chunk))
 
     def _tasks(self) -> list[str]:
-        """The tasks that are files of chat rows, and what is said of them."""
+        """Render the tasks that are files of chat rows; return the warnings."""
         warnings = []
         for name, path in chat_files(own_roots(self.context, self.inputs.task_files), self.inputs.tasks).items():
             rows = task_rows(path, name, self.scratch)
-            seen = Seen(f"evaluation.tasks: {name} ({path.name})", len(rows))
+            seen = RowCounts(f"evaluation.tasks: {name} ({path.name})", len(rows))
             self._measure(rows, name, seen, (90, 95))
             if seen.rejected:
-                counted = f"{seen.rejected:,} of {seen.total:,} rows {'is' if seen.rejected == 1 else 'are'} rejected"
-                raise StageError(reasons.BAD_ROW, f"{seen.source}: {seen.example} ({counted}); correct the file.")
+                count = counted(len(seen.rejected), seen.total, "rejected")
+                raise StageError(reasons.BAD_ROW, f"{seen.source}: {seen.rejected.first} ({count}); correct the file.")
             if seen.nothing == seen.total:
                 raise StageError(
                     reasons.TASK_INVALID,
                     f"{seen.source} has no row with an answer that can be scored; add answers with weight 1.",
                 )
-            warnings.append(_not_measured(seen))
+            warnings.append(seen.not_measured())
         return [warning for warning in warnings if warning]
 
-    def _require_measurable(self, seen: Seen, measurable: int) -> None:
+    def _require_measurable(self, seen: RowCounts, measurable: int) -> None:
         if measurable or not self.inputs.requires_holdout:
             return
         why = (
@@ -242,11 +244,3 @@ class _Job:
         path = self.scratch / TOKENS / Path(relative).relative_to(self.context.layout.tokens)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
-
-
-def _not_measured(seen: Seen) -> str | None:
-    lost = seen.nothing + seen.rejected
-    if not lost:
-        return None
-    why = f"{seen.rejected:,} of them rejected: {seen.example}" if seen.rejected else "they have no answer that can be scored"
-    return f"{seen.source}: {lost:,} of {seen.total:,} rows are not measured ({why})"

@@ -1,4 +1,4 @@
-"""The base model's tokenizer and weights as transformers loads them, and its complaints as sentences."""
+"""The base model's weights as transformers loads them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
-from finetune_stages.kit.loading import loading, require_fast
+from finetune_stages.kit.loading import loading
 
 logging.disable_progress_bar()
-
-
-def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
-    """The tokenizer of a model directory.
-
-    Raises:
-        StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: it cannot say where in a text its tokens stand.
-    """
-    with loading(directory):
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    require_fast(tokenizer)
-    return tokenizer
 
 
 def load_model(
@@ -40,7 +28,7 @@ def load_model(
         StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: weights are missing.
     """
     device_map = {"": gpu} if gpu is not None and torch.cuda.is_available() else None
-    with loading(directory):
+    with loading():
         model, report = AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, device_map=device_map, quantization_config=quantisation, output_loading_info=True,
             trust_remote_code=trust_remote_code,
@@ -48,7 +36,7 @@ def load_model(
     if report["missing_keys"]:
         raise StageError(
             reasons.MODEL_INCOMPLETE,
-            f"The base model has no weights for {', '.join(sorted(report['missing_keys'])[:3])}: use a model for text generation, with"
-            " all its files.",
+            f"model.uri: the files have no weights for {', '.join(sorted(report['missing_keys'])[:3])}; set a model for text generation,"
+            " with all its files.",
         )
     return model, set(report["unexpected_keys"])

@@ -191,7 +191,7 @@ def _frozen_bytes(base: Pretrained, inputs: TrainingInputs, bf16: bool) -> int:
     wanted = quantisation(inputs)
     if wanted is None:
         return base.parameters * whole
-    kept = sum(tensor.numbers for name, tensor in base.tensors.items() if len(tensor.shape) < 2 or _UNQUANTISED.search(name))
+    kept = sum(tensor.parameters for name, tensor in base.tensors.items() if len(tensor.shape) < 2 or _UNQUANTISED.search(name))
     return kept * whole + int((base.parameters - kept) * BYTES[wanted])
 
 

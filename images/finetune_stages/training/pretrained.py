@@ -6,7 +6,6 @@ Read without any library, so that a wrong model is refused before seconds are sp
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections import Counter
 from collections.abc import Collection
@@ -18,34 +17,17 @@ from typing import Any
 from finetune_contract import reasons
 from finetune_contract.workspace import SENTINEL
 from finetune_stages.kit import StageError
+from finetune_stages.kit.model_config import number, quantization
+from finetune_stages.kit.safetensors_header import BYTES, Tensor, read_header
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 _TIED = "tie_word_embeddings"
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _TRAINABLE = ("F64", "F32", "BF16", "F16")
 _COPIED = {".json", ".jinja", ".txt", ".model", ".tiktoken", ".py"}
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One weight: dtype in safetensors' words (``BF16``), and shape."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers it holds."""
-        return math.prod(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Bytes in the file."""
-        return self.numbers * _SIZES.get(self.dtype, 1)
 
 
 @dataclass(frozen=True)
@@ -65,11 +47,11 @@ class Pretrained:
                 weights are quantized, so that no gradient leads to them.
         """
         config = _read_json(path / CONFIG)
-        tensors = {name: tensor for file in weight_files(path) for name, tensor in read_header(file).items()}
-        unusual = sorted({tensor.dtype for tensor in tensors.values() if tensor.dtype not in _SIZES})
-        stated = config.get("quantization_config")
+        tensors = read_tensors(path)
+        unusual = sorted({tensor.dtype for tensor in tensors.values() if tensor.dtype not in BYTES})
+        stated = quantization(config)
         if unusual or stated:
-            how = ", ".join(unusual) or (isinstance(stated, dict) and stated.get("quant_method")) or "by its configuration"
+            how = ", ".join(unusual) or f"config.json states {stated}"
             raise StageError(
                 reasons.MODEL_UNSUPPORTED,
                 f"model.uri: the weights are quantized ({how}), and no gradient leads to such weights; name the unquantized model that they"
@@ -80,7 +62,7 @@ class Pretrained:
     @cached_property
     def parameters(self) -> int:
         """Numbers in all weights."""
-        return sum(tensor.numbers for tensor in self.tensors.values())
+        return sum(tensor.parameters for tensor in self.tensors.values())
 
     @cached_property
     def size(self) -> int:
@@ -93,14 +75,13 @@ class Pretrained:
         counts: Counter[str] = Counter()
         for tensor in self.tensors.values():
             if tensor.dtype in _TRAINABLE:
-                counts[tensor.dtype] += tensor.numbers
+                counts[tensor.dtype] += tensor.parameters
         return counts.most_common(1)[0][0] if counts else "F32"
 
     def text_config(self, name: str, default: int) -> int:
-        """A number of the language model's configuration, which multimodal models keep one level down."""
-        inner = self.config.get("text_config")
-        value = self.config.get(name, inner.get(name) if isinstance(inner, dict) else None)
-        return value if isinstance(value, int) else default
+        """Return a number of the language model's configuration."""
+        stated = number(self.config, name)
+        return default if stated is None else stated
 
     def copy_companions(self, target: Path, own_head: bool = False) -> None:
         """Everything but the weights into ``target``: tokenizer, chat template, configuration, code and licence of the model.
@@ -137,14 +118,24 @@ def unread(names: Collection[str]) -> tuple[str, ...]:
     return (f"model.uri: the model's class does not read {which}; what they hold is neither trained nor in the tuned model.",)
 
 
+def read_tensors(directory: Path) -> dict[str, Tensor]:
+    """Return the headers of all weights of a model directory by name.
+
+    Raises:
+        StageError: ``ModelIncomplete``, ``ModelCorrupt``.
+    """
+    return {name: tensor for file in weight_files(directory) for name, tensor in read_header(file, directory.name).items()}
+
+
 def weight_files(path: Path) -> list[Path]:
-    """The files that hold a model's weights.
+    """Return the files that hold a model's weights: those that transformers opens, one file before an index.
 
     Raises:
         StageError: ``ModelIncomplete``: there are none, or one of several is missing.
     """
     index = path / INDEX
-    names = sorted(set(_read_json(index).get("weight_map", {}).values())) if index.is_file() else [WEIGHTS]
+    sharded = index.is_file() and not (path / WEIGHTS).is_file()
+    names = sorted(set(_read_json(index).get("weight_map", {}).values())) if sharded else [WEIGHTS]
     missing = [name for name in names if not (path / name).is_file()]
     if missing or not names:
         raise StageError(
@@ -152,33 +143,6 @@ def weight_files(path: Path) -> list[Path]:
             f"{path.name} has no {', '.join(missing[:3]) or 'weights'}: use a model that is saved as safetensors, with all its files.",
         )
     return [path / name for name in names]
-
-
-def read_header(file: Path) -> dict[str, Tensor]:
-    """Names, dtypes and shapes in a safetensors file, checked against its size.
-
-    The form: eight bytes with the header's length, the header as JSON, then the numbers.
-
-    Raises:
-        StageError: ``ModelCorrupt``: it does not have that form, or is cut off.
-    """
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            size = file.stat().st_size
-            header: dict[str, Any] = json.loads(stream.read(length)) if length <= size else {"": None}
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        tensors = {name: Tensor(entry["dtype"], tuple(map(int, entry["shape"]))) for name, entry in entries.items()}
-        ends = [entry["data_offsets"][1] for entry in entries.values()]
-        spans = {name: entry["data_offsets"][1] - entry["data_offsets"][0] for name, entry in entries.items()}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
-        raise _corrupt(file, "its header cannot be read") from error
-    if 8 + length + max(ends, default=0) != size:
-        raise _corrupt(file, f"it has {size} bytes, its header speaks of {8 + length + max(ends, default=0)}")
-    for name, tensor in tensors.items():
-        if tensor.dtype in _SIZES and (min(tensor.shape, default=0) < 0 or spans[name] != tensor.size):
-            raise _corrupt(file, f"{name} of shape {list(tensor.shape)} has {spans[name]} bytes")
-    return tensors
 
 
 def _read_json(file: Path) -> dict[str, Any]:

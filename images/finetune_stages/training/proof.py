@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
+from finetune_stages.kit.safetensors_header import Tensor
 
-from .pretrained import Pretrained, Tensor, read_header, weight_files
+from .pretrained import Pretrained, read_tensors
 from .rows import IGNORED, Rows
 
 _EXACT = (1e-3, 1e-3)
@@ -43,7 +44,7 @@ class Proof:
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-        self._compare_names({name: tensor for file in weight_files(directory) for name, tensor in read_header(file).items()})
+        self._compare_names(read_tensors(directory))
         trust = {"trust_remote_code": self._trust_remote_code}
         config = AutoConfig.from_pretrained(directory, **trust)
         tokenizer = AutoTokenizer.from_pretrained(directory, **trust)

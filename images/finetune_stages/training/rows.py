@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from finetune_contract import reasons
 from finetune_contract.workspace import RunLayout
-from finetune_stages.kit import StageError, read_seal
+from finetune_stages.kit import StageError
+
+from .tokens import tokens_seal
 
 IGNORED = -100
 """Label of a token that is not learned: the value that torch's cross entropy leaves out."""
@@ -52,9 +54,7 @@ class Rows:
         Raises:
             StageError: ``DatasetNotFound``: there are none. ``BadTrainingValue``: a row is longer.
         """
-        seal = read_seal(workspace / layout.tokens)
-        if seal is None:
-            raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.tokens} is not in the workspace; rerun from stage training.")
+        seal = tokens_seal(workspace, layout)
         names = (layout.token_ids, layout.learned_tokens, layout.token_offsets)
         try:
             tokens, learned, offsets = (np.load(workspace / name, mmap_mode="r", allow_pickle=False) for name in names)

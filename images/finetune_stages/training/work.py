@@ -18,7 +18,8 @@ from finetune_contract import reasons
 from finetune_contract.documents import LoraInputs, OsftInputs, TrainingInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint, TrainingOutputs, thin
-from finetune_stages.kit import Context, Finished, Seal, StageError, quick_imports, read_seal, without
+from finetune_stages.kit import Context, Finished, Seal, StageError, quick_imports, without
+from finetune_stages.kit.loading import load_tokenizer
 
 from .libraries import require_engine
 from .machine import peak_memory
@@ -37,6 +38,7 @@ from .pretrained import Pretrained, unread
 from .processes import Processes
 from .quantisation import configuration, quantisation, require_device
 from .surroundings import prepare_environment, private_folder
+from .tokens import tokens_seal
 
 if TYPE_CHECKING:
     from .batches import Plan
@@ -57,10 +59,7 @@ def train(context: Context, processes: Processes) -> Finished:
     inputs = context.inputs(TrainingInputs)
     base = Pretrained.open(context.path(context.layout.base_model))
     _require_sense(inputs, processes)
-    if read_seal(context.path(context.layout.tokens)) is None:
-        raise StageError(
-            reasons.DATASET_NOT_FOUND, f"{context.layout.tokens} is not in the workspace; rerun from stage training."
-        )
+    tokens_seal(context.workspace, context.layout)
     require_device(inputs)
     require_engine(inputs)
     if processes.rank == 0:
@@ -143,7 +142,7 @@ class _Job:
         with self._loading("PyTorch"):
             import torch  # noqa: F401
         with self._loading("transformers"):
-            from .loading import load_tokenizer
+            from transformers import AutoTokenizer  # noqa: F401
 
         return load_tokenizer(self.base.path, self.inputs.trust_remote_code)
 

@@ -135,6 +135,34 @@ def test_thoughts_that_the_template_cuts_off_are_not_scored() -> None:
     assert answers == ["yes"]
 
 
+ESCAPED = (  # opens a thought in the generation prompt, as DeepSeek-R1's, and escapes quotation marks
+    "{% for m in messages %}<{{ m.role }}>{{ m.content | replace('\"', '&quot;') }}<end>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant><think>\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("after", [(), ("user: thanks",)])
+def test_an_answer_that_the_template_escapes_is_scored_whole(after: Sequence[str]) -> None:
+    said = '<b>He said "yes, it is so" twice.'  # its first character is also that of <think>
+    ((text, answers),) = scored(ESCAPED, chat("user: a?", f"assistant: {said}", *after))
+    assert answers == ["<b>He said &quot;yes, it is so&quot; twice."]
+    assert text == f"<user>a?<end><assistant>{answers[0]}"
+
+
+def test_an_answer_whose_beginning_the_template_cuts_off_is_scored_as_far_as_it_is_written() -> None:
+    ((text, answers),) = scored(
+        ESCAPED.replace("m.content |", "m.content[3:] |"), chat("user: Hm a?", 'assistant: Oh "yes", "yes"')
+    )
+    assert answers == ["&quot;yes&quot;, &quot;yes&quot;"]
+    assert text == f"<user>a?<end><assistant>{answers[0]}"
+
+
+def test_an_answer_that_is_cut_in_a_place_that_is_not_known_is_rejected() -> None:
+    marked = ESCAPED.replace("{{ m.content", "{% generation %}{{ m.content[3:]").replace("<end>", "{% endgeneration %}<end>")
+    with pytest.raises(RowRejected, match="has an answer that the chat template does not write: 'He said"):
+        scored(marked, chat("user: Hm a?", 'assistant: He said "yes" twice.'))
+
+
 def test_words_beside_a_call_are_scored_with_it() -> None:
     messages = [*chat("user: a?"), {**CALL, "content": "Let me see."}]
     ((_, answers),) = scored((TEMPLATES / "qwen2_5.jinja").read_text(), messages)
@@ -148,7 +176,8 @@ def test_an_answer_with_weight_0_is_only_read() -> None:
     assert "assistant\nno<|im_end|>" in text
 
 
-def test_an_answer_that_is_not_written_is_rejected() -> None:
+def test_an_answer_that_is_not_written_is_rejected_when_it_is_rendered() -> None:
     template = "{% for m in messages %}{{ m.role }}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
-    with pytest.raises(RowRejected):
-        scored(template, chat("user: a?", "assistant: yes"))
+    renderer = ChatRenderer(Tokenizer(chat_template=template, special_tokens_map={}))
+    with pytest.raises(RowRejected, match=r"^has a message 2 \(role assistant\) whose content the chat template does not write$"):
+        renderer.render(read_conversation({"messages": chat("user: a?", "assistant: yes")}))

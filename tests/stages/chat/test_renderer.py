@@ -181,9 +181,7 @@ def test_a_template_for_tools_is_taken_for_rows_with_tools(tokenizer):
     assert text == '[{"type": "function", "function": {"name": "f"}}]<user>2+2?<assistant>It is 4.'
 
 
-def test_arguments_of_a_row_come_before_those_of_the_run(tokenizer):
+def test_arguments_of_a_row_reach_the_template(tokenizer):
     tokenizer.chat_template = "{{ mood }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
-    renderer = ChatRenderer(tokenizer, arguments={"mood": "calm "})
-    assert renderer.render(read_conversation({"messages": SINGLE})).text.startswith("calm [user]")
     row = {"messages": SINGLE, "chat_template_kwargs": {"mood": "wild "}}
-    assert renderer.render(read_conversation(row)).text.startswith("wild [user]")
+    assert ChatRenderer(tokenizer).render(read_conversation(row)).text.startswith("wild [user]")

@@ -58,6 +58,23 @@ def call(name: str, arguments: object) -> dict[str, object]:
         ({"messages": [{**USER, "tool_calls": CALL["tool_calls"]}, ANSWER]}, "it calls a tool, but its role is user"),
         ({"messages": [USER, {**CALL, "tool_calls": "[{"}]}, "its tool_calls are text that is not JSON"),
         ({"messages": [USER, {**CALL, "tool_calls": {"a": 1}}]}, "its tool_calls are an object, not a list"),
+        (
+            {"messages": [USER, {**CALL, "function_call": {"name": "g", "arguments": "{}"}}]},
+            "its tool_calls and function_call contradict each other",
+        ),
+        (
+            {"messages": [USER, {**CALL, "function_call": {"name": "f", "arguments": '{"a": 1}'}}]},
+            "its tool_calls and function_call contradict each other",
+        ),
+        (
+            {"messages": [USER, ANSWER], "tools": [{"function": {"name": "f"}}], "functions": [{"name": "f"}, {"name": "g"}]},
+            "has tools and functions that contradict each other",
+        ),
+        ({"messages": [USER, ANSWER], "tools": [{"function": {"name": "f"}}], "functions": 1}, "has functions that are a number"),
+        ({"messages": [USER, {**CALL, "function_call": 1}]}, "a tool call is a number, not an object"),
+        ({"messages": [USER, {"role": "assistant", "tool_calls": " "}]}, "it has no content"),
+        ({"messages": [USER, {**CALL, "tool_calls": [""]}]}, "a tool call is null, not an object"),
+        ({"messages": [USER, ANSWER], "tools": ["{}", ""]}, "has a tool that is null, not an object"),
         ({"messages": [USER, {**CALL, "tool_calls": [1]}]}, "a tool call is a number, not an object"),
         ({"messages": [USER, {**CALL, "tool_calls": [{"function": {}}]}]}, "a tool call has no name"),
         ({"messages": [USER, call("f", "[1]")]}, 'the arguments of its call of "f" are a list, not an object'),
@@ -174,3 +191,26 @@ def test_any_json_value_is_judged_in_a_line_of_text(row):
 def test_half_a_character(text, words):
     found = broken_text(json.loads(text), text)
     assert found is None if words is None else words in found
+
+
+def test_blank_text_is_no_value():
+    """Text columns of CSV and Parquet have no null."""
+    blank = {"tool_calls": "", "function_call": " ", "reasoning_content": ""}
+    row = {
+        "messages": [USER, {**ANSWER, **blank}], "tools": "", "functions": " \n", "chat_template_kwargs": " ", "tool_choice": "",
+    }  # fmt: skip
+    found = read_conversation(row)
+    assert "tool_calls" not in found.messages[1]
+    assert (found.tools, found.arguments, found.unused) == (None, {}, frozenset())
+
+
+def test_the_old_and_the_new_form_of_the_same():
+    tool = {"type": "function", "function": {"name": "f"}}
+    message = {**CALL, "function_call": {"name": "f", "arguments": ""}}
+    found = read_conversation({"messages": [USER, message], "tools": [tool], "functions": json.dumps([tool["function"]])})
+    assert found.tools == [tool]
+    assert found.messages[1]["tool_calls"] == [{"type": "function", "function": {"name": "f", "arguments": {}}}]
+    empty = {**CALL, "function_call": {"name": None, "arguments": None}}
+    assert read_conversation({"messages": [USER, empty]}).messages[1] == {
+        key: found.messages[1][key] for key in ("role", "tool_calls")
+    }

@@ -137,20 +137,21 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
+keys = st.text().map("_{}".format)  # no key that has a meaning, such as image or weight
 chat_rows = st.builds(
     lambda others, messages, answer, extra: {
         **others, "messages": [*messages, {**extra, "role": "assistant", "content": answer}],
     },
-    st.dictionaries(st.text(), values, max_size=3),
+    st.dictionaries(keys, values, max_size=3),
     st.lists(
         st.builds(
             lambda extra, role, content: {**extra, "role": role, "content": content},
-            st.dictionaries(st.text(), values, max_size=2), st.sampled_from(["system", "user", "tool", "function"]), st.text(),
+            st.dictionaries(keys, values, max_size=2), st.sampled_from(["system", "user", "tool", "function"]), st.text(),
         ),
         max_size=3,
     ),
     texts,
-    st.dictionaries(st.text(), values, max_size=2),
+    st.dictionaries(keys, values, max_size=2),
 )  # fmt: skip
 styles = st.sampled_from(["lines", "ascii lines", "array", "indented array"])
 

@@ -76,12 +76,12 @@ def test_a_user_without_a_home_directory(monkeypatch):
             "model.uri: '/data/\\ud800' has a control character or half of a character; remove it.",
         ),
         ("file:///data/a%00b", DATASET, "DatasetNotFound", "'/data/a\\x00b' has a control character"),
-        ("file://[x/a", DATASET, "DatasetNotFound", "file://[x/a is no file URI (Invalid IPv6 URL)"),
+        ("file://[x/a", DATASET, "DatasetNotFound", "file://[x/a is no file URI: its host is malformed"),
         (
             "https://[x/a",
             EVAL_DATASET,
             "DatasetNotFound",
-            "dataset.evalUri: https://[x/a is no web address: Invalid IPv6 URL; write https://<host>/<file>.",
+            "dataset.evalUri: https://[x/a is no web address: its host or port is malformed; write https://<host>/<file>.",
         ),
     ],
 )
@@ -95,3 +95,30 @@ def test_what_names_nothing(uri, origin, reason, words):
 def test_an_address_is_shown_without_its_secrets():
     address = WebAddress("https://me:secret@example.com:8443/a.jsonl?X-Amz-Signature=abc#part")
     assert address.shown == "https://example.com:8443/a.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        (
+            "https://alice:s3cr3t@host:99999/x?sig=abc",
+            "dataset.uri: https://host:99999/x... is no web address: its host or port is",
+        ),
+        ("https://alice:s3cr3t@[host/x?sig=abc", "dataset.uri: https://[host/x... is no web address"),
+        ("https://alice:s3cr3t@ho\u2100st/x#sig=abc", "dataset.uri: https://ho\u2100st/x... is no web address"),
+        ("https://alice:s3c/r3t@host/x", "dataset.uri: https://... is no web address"),
+        ("https://alice:s3c?r3t@host/x", "dataset.uri: https://... is no web address"),
+        ("https://alice:s3cr3t@host/\x01?sig=abc", "dataset.uri: 'https://host/\\x01...' has a control character"),
+        ("https://alice:s3cr3t@host/?sig=abc\x01", "dataset.uri: 'https://host/...' has a control character"),
+        ("file://alice:s3cr3t@[x/a?sig=abc", "dataset.uri: file://[x/a... is no file URI"),
+        ("file://alice:s3cr3t@x/a?sig=abc", "dataset.uri: file://x/a... is no absolute file URI"),
+        ("hf://alice:s3cr3t@org/x?sig=abc", "model.uri: 'org/x...' is no hub id"),
+        ("alice:s3cr3t@host/x/y?sig=abc", "model.uri: 'host/x/y...' is no hub id"),
+        ("s3://alice:s3cr3t@bucket/x?sig=abc", "dataset.uri: this release does not read s3://"),
+    ],
+)
+def test_no_message_about_a_uri_has_its_secrets(uri, words):
+    with pytest.raises(StageError) as caught:
+        parse_uri(uri, MODEL if words.startswith("model") else DATASET)
+    assert words in caught.value.message
+    assert not [secret for secret in ("alice", "s3c", "r3t", "abc") if secret in caught.value.message]

@@ -13,6 +13,7 @@ from finetune_contract.documents import EvaluationInputs, RunInfo, StageDocument
 from finetune_contract.result import EvaluationOutputs
 from finetune_contract.workspace import Attempt
 from finetune_stages.evaluation.baselines import keep_baseline, take_baseline
+from finetune_stages.evaluation.passages import chat_tasks
 from finetune_stages.evaluation.questions import depends_on
 from finetune_stages.kit import Context, Finished, StageError, read_seal, seal_directory
 
@@ -150,16 +151,18 @@ def test_a_flipped_byte_in_a_kept_baseline_is_noticed(context: Context, capsys: 
     samples, entry = context.path("samples.jsonl"), context.path("cache/baselines/key")
     samples.write_text('{"question": 1}\n')
     outputs = EvaluationOutputs("m" * 64, 1, ("holdout",))
-    keep_baseline(context, entry, Finished(outputs, {"holdout.loss": 2.5}, message="base model measured"), [samples])
+    finished = Finished(outputs, {"holdout.loss": 2.5}, message="base model measured", warnings=("1 row is not measured",))
+    keep_baseline(context, entry, finished, [samples])
     for name in ("samples.jsonl", "finished.json"):
         taken = take_baseline(entry, context.path("results"))
         assert taken is not None
         assert (taken.metrics, taken.message) == ({"holdout.loss": 2.5}, "the same as run demo: base model measured")
+        assert taken.warnings == ("1 row is not measured",)
         sound = (entry / name).read_bytes()
         (entry / name).write_bytes(sound.replace(b"1", b"2").replace(b"2.5", b"2.4"))
         assert take_baseline(entry, context.path("results")) is None
         assert "is damaged: it is measured again" in capsys.readouterr().out
-        keep_baseline(context, entry, Finished(outputs, {"holdout.loss": 2.5}, message="base model measured"), [write(samples)])
+        keep_baseline(context, entry, finished, [write(samples)])
 
 
 def write(samples: Path) -> Path:
@@ -177,3 +180,14 @@ def test_a_changed_file_of_chat_rows_is_measured_again(context: Context) -> None
     assert noted(context, "manners") == before
     file.write_text('{"row": 2}\n')
     assert noted(context, "manners") != before
+
+
+@pytest.mark.parametrize("holdout", [False, True])
+def test_without_rendered_rows_a_file_of_chat_rows_is_no_unknown_task(holdout: bool, context: Context) -> None:
+    shutil.rmtree(context.path(context.layout.tokens))
+    (context.path("tasks") / "manners.jsonl").write_text("{}")
+    inputs = EvaluationInputs("final", tasks=("manners",), holdout=holdout)
+    with pytest.raises(StageError, match=r"tokens is not in the workspace; rerun from stage evaluation\.$") as raised:
+        chat_tasks(context, inputs)
+    assert raised.value.reason.name == "DatasetNotFound"
+    assert chat_tasks(context, EvaluationInputs("final", tasks=("arc_easy",), holdout=False)) == {}

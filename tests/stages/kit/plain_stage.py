@@ -37,7 +37,7 @@ def work(context: Context) -> Finished:
     context.scratch().rmdir()
     return Finished(
         {"digest": seals["final_model"].digest}, {"loss": 0.25, "steps": 3.0, **wish.get("metrics", {})}, (LossPoint(1, 3.0), LossPoint(2, 0.25)), "made",
-        depends_on=depends_on,
+        warnings=tuple(wish.get("warnings", ())), depends_on=depends_on,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -33,12 +34,25 @@ def test_the_place_is_the_innermost_line_outside_of_pythons_own_modules() -> Non
 
 
 def test_a_library_is_named_as_it_is_imported() -> None:
-    import tokenizers.implementations
+    from packaging.version import InvalidVersion, Version
 
-    message = told(lambda: tokenizers.implementations.BaseTokenizer.train(None))
-    assert "site-packages" not in message
-    message = told(lambda: fault.causes(None).append(1 / 0))
-    assert message.startswith("ZeroDivisionError: division by zero (at stages/kit/test_fault.py:")
+    with pytest.raises(InvalidVersion) as raised:
+        Version("no version")
+    inside = traceback.extract_tb(raised.value.__traceback__)[-1]
+    assert Path(inside.filename).parts[-3:] == ("site-packages", "packaging", "version.py")
+    message = fault.classify(raised.value).message
+    assert message == f"InvalidVersion: Invalid version: 'no version' (at packaging/version.py:{inside.lineno})"
+
+
+def test_the_causes_of_an_exception_end_at_from_none_and_in_a_circle() -> None:
+    first, second, third = KeyError("1"), ValueError("2"), TypeError("3")
+    second.__cause__ = first
+    third.__context__ = second
+    assert fault.causes(third) == [third, second, first]
+    third.__suppress_context__ = True
+    assert fault.causes(third) == [third]
+    first.__context__ = second
+    assert fault.causes(second) == [second, first]
 
 
 def test_a_program_in_an_archive_and_one_that_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

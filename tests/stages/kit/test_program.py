@@ -18,3 +18,15 @@ def test_the_gates_metrics_survive_in_the_short_result(stage: Any) -> None:
     assert len(ended.result.metrics) < len(metrics)
     whole = json.loads((stage.folder / "results/training.json").read_text())
     assert metrics.items() <= whole["metrics"].items()
+
+
+def test_warnings_that_do_not_fit_are_counted_and_in_the_log(stage: Any) -> None:
+    warnings = [f"warning {number}" for number in range(1, 11)]
+    warnings[0] += " is long" * 60
+    ended = stage(wish(warnings=warnings))
+    assert ended.result.warnings == (
+        warnings[0][:253] + "...", *warnings[1:7], "and 3 more warnings in the log of the stage",
+    )  # fmt: skip
+    assert all(f"training: warning: {warning}\n" in ended.output for warning in warnings)
+    exactly = [*warnings[1:8], "x" * 256]
+    assert stage(wish(warnings=exactly, content="2")).result.warnings == tuple(exactly)

@@ -81,3 +81,30 @@ def test_special_tokens_are_named():
         "model_max_length": 3,
     }
     assert special_tokens(config) == {"bos_token": "<s>", "image_token": "<image>"}
+
+
+LOOP = "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (f"{{% if mood %}}{LOOP}{{% else %}}{{{{ raise_exception('no mood') }}}}{{% endif %}}", "mood"),
+        (f"{{{{ style.upper() }}}}{{% if debug is defined %}}!{{% endif %}}{LOOP}", "style"),
+        (f"{{% if a and b %}}{LOOP}{{% endif %}}", "a, b"),
+    ],
+)
+def test_arguments_that_a_row_must_have_are_named(text, names, tmp_path):
+    (tmp_path / "chat_template.jinja").write_text(text)
+    (warning,) = check_templates(tmp_path, TOKENS, "m")
+    assert warning.startswith(f"chat_template.jinja: it renders no conversation without {names} (")
+
+
+@pytest.mark.parametrize(
+    "text", ["{% if debug is defined %}!{% endif %}{{ messages.nothing.content }}", "{{ debug or '' }}no loop"]
+)
+def test_a_broken_template_is_not_taken_for_one_that_needs_an_argument(text, tmp_path):
+    (tmp_path / "chat_template.jinja").write_text(text)
+    with pytest.raises(StageError, match=r"m: chat_template\.jinja.*; correct the template, or use another model") as raised:
+        check_templates(tmp_path, TOKENS, "m")
+    assert raised.value.reason.name == "ChatTemplateInvalid"

@@ -17,6 +17,8 @@ from finetune_contract.codec import decode
 from finetune_contract.documents import RunInfo, TokenizationInputs
 from finetune_contract.result import TokenizationOutputs
 from finetune_stages.kit import StageError, verify_seal
+from finetune_stages.tokenization import work as tokenization_work
+from finetune_stages.tokenization.rows import task_rows
 from finetune_stages.tokenization.stage import depends_on
 from rendering import Tokenization
 
@@ -93,8 +95,31 @@ def test_a_changed_file_of_chat_rows_is_noticed(tmp_path: Path) -> None:
     assert depends_on(stage.context(inputs), inputs) != after
     (tmp_path / "tasks/quiz.yaml").write_text("task: quiz\n")
     assert depends_on(stage.context(inputs), inputs) == before
-    with pytest.raises(StageError, match="'holdout' is the name of the held-out rows' task"):
+    with pytest.raises(StageError, match="'holdout' is the name of the held-out rows; rename your task or group"):
         depends_on(stage.context(inputs), replace(inputs, tasks=("holdout",)))
+
+
+def test_a_file_of_chat_rows_that_changes_while_it_is_rendered(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Tokenization(tmp_path)
+    stage.link_model(tiny_model)
+    stage.write(pydocs.rows("signature", 2))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/quiz.jsonl").write_text(json.dumps(THOUGHT))
+
+    def change_and_read(path: Path, *more: Any) -> Any:
+        path.write_text(json.dumps(LONG))
+        return task_rows(path, *more)
+
+    monkeypatch.setattr(tokenization_work, "task_rows", change_and_read)
+    with pytest.raises(StageError) as raised:
+        stage(tasks=("quiz",))
+    assert raised.value.reason.name == "TaskInvalid"
+    assert raised.value.message == (
+        "evaluation.tasks: the file of quiz changed while it was read; rerun the stage when nobody writes to it."
+    )
+    assert not stage.path("tokens").exists()
 
 
 @pytest.mark.parametrize("name", ["datasets/.finetune.json", "datasets/train.jsonl"])

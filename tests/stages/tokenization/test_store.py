@@ -29,3 +29,20 @@ def test_rows_and_their_counts(tmp_path: Path) -> None:
         writer.append(np.array([4], dtype=np.int32), np.array([True]))
     assert (writer.rows, writer.tokens, writer.learned, writer.longest) == (2, 4, 3, 3)
     assert [np.load(file).tolist() for file in files] == [[1, 2, 3, 4], [False, True, True, True], [0, 3, 4]]
+
+
+def fail_while_writing(files: list[Path], writers: list[TokenWriter]) -> None:
+    with TokenWriter(*files) as writer:
+        writers.append(writer)
+        writer.append(np.array([1], dtype=np.int32), np.array([True]))
+        writer._ids._file.close()  # as where the disk is full: a second error lies in wait
+        raise ValueError("the first")
+
+
+def test_after_an_error_nothing_is_written_and_the_error_stays(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("tokens.npy", "learned.npy", "offsets.npy")]
+    writers: list[TokenWriter] = []
+    with pytest.raises(ValueError, match="the first"):
+        fail_while_writing(files, writers)
+    assert writers[0]._flags._file.closed
+    assert not files[2].exists()

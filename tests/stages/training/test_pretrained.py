@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from finetune_contract import reasons
 from finetune_stages.kit import StageError
-from finetune_stages.training.pretrained import Pretrained, Tensor, read_header, unread
+from finetune_stages.kit.safetensors_header import read_header
+from finetune_stages.training.pretrained import Pretrained, unread
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
 
 def test_weights_and_configuration_are_read(model):
     base = Pretrained.open(model)
-    assert base.tensors["lm_head.weight"] == Tensor("F32", (1024, 64))
+    head = base.tensors["lm_head.weight"]
+    assert (head.dtype, head.shape, head.size) == ("F32", (1024, 64), 4 * 1024 * 64)
     assert base.dtype == "F32"
     assert base.size == 4 * base.parameters
     assert base.text_config("hidden_size", 0) == 64
@@ -38,8 +40,9 @@ def test_numbers_of_the_language_model_are_found_inside_a_multimodal_one(model):
 def test_headers_agree_with_the_library(tmp_path):
     tensors = {"a": torch.zeros(3, 4, dtype=torch.bfloat16), "b": torch.zeros((), dtype=torch.int64), "c": torch.zeros(0, 5)}
     save_file(tensors, tmp_path / "x.safetensors", metadata={"format": "pt"})
-    header = read_header(tmp_path / "x.safetensors")
-    assert header == {"a": Tensor("BF16", (3, 4)), "b": Tensor("I64", ()), "c": Tensor("F32", (0, 5))}
+    header = read_header(tmp_path / "x.safetensors", "m")
+    found = {name: (tensor.dtype, tensor.shape, tensor.size) for name, tensor in header.items()}
+    assert found == {"a": ("BF16", (3, 4), 24), "b": ("I64", (), 8), "c": ("F32", (0, 5), 0)}
 
 
 def test_the_dtype_is_that_of_most_weights(tmp_path, model):
@@ -51,6 +54,7 @@ def test_the_dtype_is_that_of_most_weights(tmp_path, model):
 
 
 def test_shards_are_read_through_their_index(model):
+    (model / "model.safetensors").unlink()
     save_file({"a": torch.zeros(2)}, model / "model-00001-of-00002.safetensors")
     save_file({"b": torch.zeros(3)}, model / "model-00002-of-00002.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
@@ -86,7 +90,9 @@ def _lying_header(path: Path) -> None:
 @pytest.mark.parametrize("damage", [_cut, _no_header, _lying_header])
 def test_damaged_weights_are_told(model, damage):
     damage(model / "model.safetensors")
-    with pytest.raises(StageError, match=r"base_model/model.safetensors: .*; fetch the model again") as raised:
+    with pytest.raises(
+        StageError, match=r"base_model: model.safetensors is damaged: .*; fetch or save the model again"
+    ) as raised:
         Pretrained.open(model)
     assert raised.value.reason is reasons.MODEL_CORRUPT
 
@@ -99,14 +105,32 @@ def test_a_configuration_that_is_no_object(model):
 
 
 @pytest.mark.parametrize(
-    ("stated", "how"), [({"quant_method": "gptq"}, "gptq"), ({"bits": 4}, "by its configuration"), ("x", "by its")]
+    ("stated", "how"), [({"quant_method": "gptq"}, "gptq"), ({"bits": 4}, "a quantization"), ("x", "a quantization")]
 )
 def test_quantized_weights_are_rejected(model, stated, how):
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "quantization_config": stated}))
-    with pytest.raises(StageError, match=rf"the weights are quantized \({how}") as raised:
+    with pytest.raises(StageError, match=rf"the weights are quantized \(config.json states {how}\)") as raised:
         Pretrained.open(model)
     assert raised.value.reason is reasons.MODEL_UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [{"compression_config": {"quant_method": "fp8"}}, {"text_config": {"quantization_config": {"quant_method": "fp8"}}}],
+)
+def test_quantization_is_found_wherever_stage_model_finds_it(model, stated):
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, **stated}))
+    with pytest.raises(StageError, match=r"the weights are quantized \(config.json states fp8\)") as raised:
+        Pretrained.open(model)
+    assert raised.value.reason is reasons.MODEL_UNSUPPORTED
+
+
+def test_one_file_comes_before_an_index_as_in_transformers(model):
+    """Some repositories have both, and stage *model* takes the one file."""
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}}))
+    assert "lm_head.weight" in Pretrained.open(model).tensors
 
 
 def test_a_configuration_may_state_that_nothing_is_quantized(model):

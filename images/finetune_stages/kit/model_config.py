@@ -1,0 +1,39 @@
+"""What the ``config.json`` of a model states. Multimodal models keep the configuration of their language model one level down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_QUANTIZATION_KEYS = ("quantization_config", "compression_config")
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the configuration of the language model."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
+
+
+def number(config: Mapping[str, Any], *names: str) -> int | None:
+    """Return the first of these numbers that the language model's configuration, or the whole one, states."""
+    for part in (text_config(config), config):
+        for name in names:
+            value = part.get(name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                return value
+    return None
+
+
+def embeddings(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens the model has embeddings for; ``None`` where it is not stated or a class of its own may count otherwise."""
+    return None if config.get("auto_map") else number(config, "vocab_size")
+
+
+def quantization(config: Mapping[str, Any]) -> str | None:
+    """Return the name of the quantization that is stated; ``a quantization`` where it has no name, ``None`` where there is none."""
+    for part in (config, text_config(config)):
+        for key in _QUANTIZATION_KEYS:
+            stated = part.get(key)
+            if stated:
+                return str((isinstance(stated, dict) and stated.get("quant_method")) or "a quantization")
+    return None

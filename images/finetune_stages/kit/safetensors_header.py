@@ -1,0 +1,87 @@
+"""Headers of safetensors files: names, types, shapes and places of the tensors. No tensor is read.
+
+Standard library only: stage *model* reads them in an image without PyTorch, and stage *training* before it imports anything large.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_contract import reasons
+
+from .fault import StageError
+
+_HEADER_LIMIT = 100_000_000
+"""Bytes that a header may have at most (the format's own bound)."""
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""Bytes of a number, by the format's name for its type; the types of quantized weights are not among them."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a file: the format's name for its type, its shape, and its bytes in the file, from ``begin`` up to ``end``."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return self.end - self.begin
+
+
+def read_header(path: Path, model: str) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name. ``model`` is the name of the model in messages.
+
+    The file begins with 8 bytes, the header's length (little endian), then comes the header as JSON, then the tensors' bytes.
+    Source: https://github.com/huggingface/safetensors#format. The file's size must be what the header claims.
+
+    Raises:
+        StageError: ``ModelCorrupt``.
+    """
+    try:
+        size = path.stat().st_size
+        start, stated = _read_stated(path, size)
+        tensors = {name: _tensor(entry, start) for name, entry in stated.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
+        raise _corrupt(path, model, f"it is no safetensors file ({error})") from error
+    expected = max((tensor.end for tensor in tensors.values()), default=start)
+    if size != expected:
+        raise _corrupt(path, model, f"it has {size:,} bytes and its header claims {expected:,}")
+    for name, tensor in tensors.items():
+        wrong = tensor.dtype in BYTES and tensor.size != tensor.parameters * BYTES[tensor.dtype]
+        if wrong or min(tensor.shape, default=0) < 0:
+            raise _corrupt(path, model, f"{name} of shape {list(tensor.shape)} has {tensor.size:,} bytes")
+    return tensors
+
+
+def _read_stated(path: Path, size: int) -> tuple[int, dict[str, Any]]:
+    """Where the tensors' bytes start in the file, and what the header states of each tensor."""
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        if length > min(size - 8, _HEADER_LIMIT):
+            raise ValueError(f"its header claims {length:,} bytes")
+        stated: dict[str, Any] = json.loads(stream.read(length))
+    stated.pop("__metadata__", None)
+    return 8 + length, stated
+
+
+def _tensor(entry: dict[str, Any], start: int) -> Tensor:
+    begin, end = entry["data_offsets"]
+    return Tensor(entry["dtype"], tuple(map(int, entry["shape"])), start + begin, start + end)
+
+
+def _corrupt(path: Path, model: str, detail: str) -> StageError:
+    return StageError(reasons.MODEL_CORRUPT, f"{model}: {path.name} is damaged: {detail}; fetch or save the model again.")

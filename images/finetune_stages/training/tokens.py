@@ -1,0 +1,21 @@
+"""The directory of tokens that stage *tokenization* published. Standard library only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finetune_contract import reasons
+from finetune_contract.workspace import RunLayout
+from finetune_stages.kit import Seal, StageError, read_seal
+
+
+def tokens_seal(workspace: Path, layout: RunLayout) -> Seal:
+    """Return the seal of the run's tokens.
+
+    Raises:
+        StageError: ``DatasetNotFound``: there are none.
+    """
+    seal = read_seal(workspace / layout.tokens)
+    if seal is None:
+        raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.tokens} is not in the workspace; rerun from stage training.")
+    return seal
