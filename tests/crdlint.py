@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from control_planes import built
-from controlplane import crdlint
+from controlplane.crdlint import CRDLINT
 
 ROOT = Path(__file__).parent.parent
 DEFINITION = ROOT / "crds" / "finetuneruns.finetunerun.io.yaml"
@@ -36,7 +36,7 @@ def verdicts(cases: Iterable[dict[str, Any]]) -> dict[str, Verdict]:
         subprocess.CalledProcessError: the definition is none.
     """
     lines = "".join(json.dumps(case) + "\n" for case in cases)
-    done = subprocess.run([built(crdlint.find), DEFINITION], input=lines, capture_output=True, text=True, check=True)
+    done = subprocess.run([built(CRDLINT.find), DEFINITION], input=lines, capture_output=True, text=True, check=True)
     return {answer["name"]: _verdict(answer["errors"]) for answer in map(json.loads, done.stdout.splitlines())}
 
 

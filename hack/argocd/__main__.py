@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # the folder of this file when it runs as a program
 
-from argocd.binary import build  # noqa: E402
+from argocd.binary import ARGOCD  # noqa: E402
 
 if __name__ == "__main__":
-    print(build(nice=19))
+    print(ARGOCD.build(nice=19))

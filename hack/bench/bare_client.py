@@ -18,6 +18,7 @@ import aiohttp
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from kubernetes_cluster import SPEC
+from node_chain import ORDER
 from runs import applied
 
 from finetune_operator.api.kinds import POD
@@ -34,7 +35,7 @@ from world import World
 Object = dict[str, Any]
 _NAME, _UID, _NAMESPACE = "template-run", "template-uid", "template-namespace"
 _AT_ONCE = 32
-_GROUPS = ((), ("dataset", "model"), ("tokenization",), ("training",), ("evaluation",))
+_GROUPS = ((), *ORDER)
 """What must have ended well before the next children are made: at first, and after each group."""
 _FIRST = (("Job", "tokenization"), ("TrainJob", "training"), ("Job", "evaluation"))
 """The children that begin a group."""

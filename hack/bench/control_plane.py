@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from audit_log import Request, calls, handovers, requests, writes
 from figures import machine, spread
 from kubernetes_cluster import Cluster, Operator, cluster
+from node_chain import ORDER
 from runs import applied
 
 from finetune_operator.api.kinds import FINETUNERUN
@@ -38,7 +39,8 @@ from finetune_operator.kube.credentials import load_credentials
 
 ACTIVE = 100
 HANDOVERS_A_SECOND = 5.0
-_STEPS, _HANDOVERS = 3, 2
+_STAGES = sum(map(len, ORDER))
+_STEPS, _HANDOVERS = len(ORDER), len(ORDER) - 1
 """Of a run: steps one after the other, and children that are made when others end."""
 RESYNC_SECONDS = 15
 _POLL_SECONDS = 0.25
@@ -73,7 +75,7 @@ async def throughput(bench: Cluster, options: argparse.Namespace) -> None:
     found = list(requests(bench.audit, f"ours-{options.rounds}"))
     wrote, asked = writes(found, "operator"), calls(found, "operator")
     told = asked["create events"]
-    print(f"throughput, {runs} runs of four stages")
+    print(f"throughput, {runs} runs of {_STAGES} stages")
     print(f"  bare client (baseline): {spread(bare, 's')}")
     print(f"  operator: {spread([one.seconds for one in ours], 's')}")
     ratios = [one.seconds / baseline for one, baseline in zip(ours, bare, strict=True)]

@@ -36,7 +36,6 @@ SPEC: Object = {
     "training": {"gpusPerWorker": 0, "runtimeRef": "torch-distributed"}, "evaluation": {"gpus": 0},
 }  # fmt: skip
 """A run of five stages: dataset and model, tokenization, training, evaluation. Runs share a claim, so that no provisioner is measured."""
-STAGES = 4
 _QPS = 2000
 _AS_POD = (
     "unshare", "--mount", "sh", "-ec",

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from operator import methodcaller
 
 from figures import spread
-from node_chain import CLIENT, CONTROLLERS, END, PLACE, START, WORK, Chain
+from node_chain import CLIENT, CONTROLLERS, END, ORDER, PLACE, START, WORK, Chain
 
 Pair = tuple[Chain, Chain]
 """A run of the operator, and the bare one after it."""
-_STAGES = 4
+_STAGES = sum(map(len, ORDER))
 _WHOSE = (
     (CLIENT, "operator"), (CONTROLLERS, "controllers"), (PLACE, "scheduler (there is room for one of dataset and model on two cores)"),
     (START, "kubelet, containerd"), (WORK, "stages' programs"), (END, "kubelet, ends"),

@@ -21,37 +21,40 @@ class ChoiceError(ValueError):
     """The requested accelerator is not possible here. The message says why and what to do."""
 
 
-def resolve(choice: Choice, root: Path = Path("/"), platform: str = sys.platform) -> tuple[Accelerator, str]:
-    """Return what to install, and the reason in words.
+def preferred(choice: Choice, root: Path = Path("/"), platform: str = sys.platform) -> tuple[Accelerator, str]:
+    """Return which packages suit the request and the driver of this machine, and the reason in words.
 
     Args:
-        choice: what the user requests; ``auto`` decides by the driver and the compiler of this machine.
+        choice: what the user requests; ``auto`` decides by the driver.
         root: the root of the file system.
         platform: as in :data:`sys.platform`. Only Linux has packages of NVIDIA's.
+    """
+    if platform != "linux":
+        return "cpu", f"NVIDIA's packages do not exist for {platform}"
+    if choice != "auto":
+        return choice, "requested"
+    return ("cuda", "this machine has an NVIDIA driver") if has_driver(root) else ("cpu", "this machine has no NVIDIA driver")
+
+
+def resolve(choice: Choice, root: Path = Path("/"), platform: str = sys.platform) -> tuple[Accelerator, str]:
+    """Return what to install, and the reason in words: what is preferred, if this machine has the programs to install it.
 
     Raises:
         ChoiceError: the placeholders are requested and cannot be compiled.
     """
-    if platform != "linux":
-        return "cpu", f"NVIDIA's packages do not exist for {platform}"
-    if choice == "cuda":
-        return "cuda", "requested"
-    missing = list(missing_tools())
+    found, reason = preferred(choice, root, platform)
+    missing = list(missing_tools()) if found == "cpu" and platform == "linux" else []
+    if not missing:
+        return found, reason
     if choice == "cpu":
-        if missing:
-            raise ChoiceError(
-                f"ACCELERATOR=cpu: {_and(missing)} cannot be found, which the placeholders of NVIDIA's libraries are compiled with; "
-                "install gcc and binutils, or set ACCELERATOR=cuda"
-            )
-        return "cpu", "requested"
-    if has_driver(root):
-        return "cuda", "this machine has an NVIDIA driver"
-    if missing:
-        return "cuda", (
-            f"there is no NVIDIA driver, but without {_and(missing)} nothing can take the place of NVIDIA's libraries: "
-            "3 GB more; install gcc and binutils and run make setup again to leave them out"
+        raise ChoiceError(
+            f"ACCELERATOR=cpu: {_and(missing)} cannot be found, which the placeholders of NVIDIA's libraries are compiled with; "
+            "install gcc and binutils, or set ACCELERATOR=cuda"
         )
-    return "cpu", "this machine has no NVIDIA driver"
+    return "cuda", (
+        f"there is no NVIDIA driver, but without {_and(missing)} nothing can take the place of NVIDIA's libraries: "
+        "3 GB more; install gcc and binutils and run make setup again to leave them out"
+    )
 
 
 def has_driver(root: Path) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from . import state
-from .accelerator import CHOICES, Choice, ChoiceError, resolve
+from .accelerator import CHOICES, Choice, ChoiceError, preferred, resolve
 from .install import InstallError, install
 from .state import State
 
@@ -47,20 +47,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _set_up(root: Path, folder: Path, requested: Choice | None) -> None:
-    """Install what is missing; an environment that is up to date is left as it is."""
+    """Install what is missing; an environment that is up to date is left as it is.
+
+    The programs that compile placeholders are looked for only before an installation: a complete environment needs none of them.
+    """
     found, digest = state.read(folder), state.digest(root)
     choice = requested or (found.choice if found else "auto")
-    accelerator, reason = resolve(choice)
-    wanted = State(digest, accelerator, choice)
-    if found != wanted:
+    wanted = State(digest, preferred(choice)[0], choice)
+    if not _is_complete(found, wanted):
+        accelerator, reason = resolve(choice)
+        wanted = State(digest, accelerator, choice)
         if not _is_complete(found, wanted):
             print(f"setup: accelerator {accelerator}: {reason}", file=sys.stderr)
             if found is not None:
                 state.write(folder, State("", found.accelerator, choice))
             install(root, folder, accelerator)
+    if found != wanted:
         state.write(folder, wanted)
 
 
 def _is_complete(found: State | None, wanted: State) -> bool:
-    """Whether only the request differs: the packages are the same."""
+    """Whether the packages are the same; only the request may differ."""
     return found is not None and (found.digest, found.accelerator) == (wanted.digest, wanted.accelerator)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import progress
+from build_error import CannotBuildError
 
 from . import manifests
 from .programs import ASSETS, GENERATIONS, KUBECTL, MODULES, Generation, Program, programs_of, with_manifests
@@ -20,10 +21,6 @@ from .programs import ASSETS, GENERATIONS, KUBECTL, MODULES, Generation, Program
 _LAYOUT = "1"
 """Changes when this module builds differently from the same modules."""
 _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-
-
-class CannotBuildError(RuntimeError):
-    """Go is not installed, or a program does not compile. The message says which."""
 
 
 class NotBuiltError(RuntimeError):

@@ -18,9 +18,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, cast, get_args
 
+from build_error import CannotBuildError
+
 from . import sessions
 from .api import RefusedError
-from .binaries import CannotBuildError, build, build_all
+from .binaries import build, build_all
 from .cluster import Access, ControlPlane, DidNotStartError
 from .programs import API_SERVER, GENERATIONS, GenerationName, programs_of
 from .trainer import Limits

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .faults import CannotBuildError
+from build_error import CannotBuildError
 
 BASES = {"BUILD_IMAGE": "docker.io/library/python:3.12", "BASE_IMAGE": "docker.io/library/python:3.12-slim"}
 """The build arguments of every Containerfile, with their defaults."""

@@ -15,11 +15,11 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import progress
+from build_error import CannotBuildError
 from controlplane.binaries import not_built
 
 from . import bases, debian, package_index
 from .engines import Build, Engine
-from .faults import CannotBuildError
 from .recipes import ROOT, Recipe, cache, version
 
 Base = Literal["registry", "debian"]

@@ -19,8 +19,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import get_args
 
+from build_error import CannotBuildError
+
 from . import archives, bases, builds, containerd, engines, packages, recipes, trials
-from .faults import CannotBuildError
 
 _USUAL = ("operator", "stages")
 

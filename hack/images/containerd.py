@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .faults import CannotBuildError
+from build_error import CannotBuildError
 
 ADDRESS = "/run/containerd/containerd.sock"
 NAMESPACE = "k8s.io"

@@ -12,9 +12,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from build_error import CannotBuildError
+
 from . import recipes
 from .engines import Build, Engine
-from .faults import CannotBuildError
 
 SUITE = "bookworm"
 """The release whose Python is one that everything here supports: 3.11."""

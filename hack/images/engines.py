@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from build_error import CannotBuildError
+
 from . import recipes, sandbox
-from .faults import CannotBuildError
 
 _ENVIRONMENT = " AS environment\n"
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .faults import CannotBuildError
+from build_error import CannotBuildError
 
 LIST = Path(__file__).with_name("packages.txt")
 

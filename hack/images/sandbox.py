@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .faults import CannotBuildError
+from build_error import CannotBuildError
 
 Json = dict[str, Any]
 

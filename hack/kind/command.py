@@ -13,8 +13,8 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from build_error import CannotBuildError
 from controlplane.api import RefusedError
-from controlplane.binaries import CannotBuildError
 from controlplane.programs import GENERATIONS
 
 from .cluster import KindCluster

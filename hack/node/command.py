@@ -20,9 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, get_args
 
+from build_error import CannotBuildError
 from controlplane import sessions
 from controlplane.api import RefusedError, eventually
-from controlplane.binaries import CannotBuildError
 from controlplane.binaries import build as build_control_plane
 from controlplane.cluster import Access, DidNotStartError
 from controlplane.programs import API_SERVER, GENERATIONS, GenerationName

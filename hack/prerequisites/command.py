@@ -13,12 +13,11 @@ import sys
 from collections.abc import Sequence
 
 import progress
-from controlplane.binaries import CannotBuildError
-from images.faults import CannotBuildError as CannotBuildImageError
+from build_error import CannotBuildError
 
 from .groups import GROUPS, Step
 
-_FAULTS = (CannotBuildError, CannotBuildImageError, OSError, subprocess.SubprocessError)
+_FAULTS = (CannotBuildError, OSError, subprocess.SubprocessError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import argocd.binary
 import progress
+from argocd.binary import ARGOCD
 from bootstrap import state
-from controlplane import binaries, crdlint
+from controlplane import binaries
 from controlplane.binaries import Binaries, go_is_installed
+from controlplane.crdlint import CRDLINT
 from controlplane.programs import BASE, GENERATIONS, Program, with_manifests
 from images import builds, engines, packages, recipes
 from node import machine
@@ -92,8 +93,8 @@ def _control_plane(nice: int) -> Iterator[Step]:
     yield from _compiled(built, (*BASE, *shipping), nice)
     for program in shipping:
         yield Step(f"manifests-{program.name}", built.manifests(program).exists, partial(binaries.render_missing, built, program))
-    yield Step(crdlint.CRDLINT.name, crdlint.locate().exists, partial(crdlint.build, nice))
-    yield Step(argocd.binary.ARGOCD.name, argocd.binary.locate().exists, partial(argocd.binary.build, nice))
+    for tool in (CRDLINT, ARGOCD):
+        yield Step(tool.program.name, tool.locate().exists, partial(tool.build, nice))
     for release in environments.RELEASES:
         yield Step(f"trainer-models-{release}", partial(environments.is_made, release), partial(environments.make, release))
     for release in definitions.ONLY_DEFINED:

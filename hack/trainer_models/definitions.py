@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 import progress
-from controlplane.binaries import CannotBuildError, find, not_built
+from build_error import CannotBuildError
+from controlplane.binaries import find, not_built
 from controlplane.programs import GENERATIONS
 
 HERE = Path(__file__).parent

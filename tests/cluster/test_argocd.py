@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from argocd.binary import find as find_argocd
+from argocd.binary import ARGOCD
 from control_planes import built, skip_without_go
 from controlplane.api import Api, RefusedError
 from controlplane.binaries import find
@@ -85,7 +85,7 @@ def settings() -> Object:
 
 @pytest.fixture
 def argocd(settings: Object, tmp_path: Path) -> ArgoCD:
-    return ArgoCD(built(find_argocd), settings, tmp_path)
+    return ArgoCD(built(ARGOCD.find), settings, tmp_path)
 
 
 def document(world: World) -> Object:
@@ -222,7 +222,7 @@ def test_a_rerun_has_a_new_id_and_a_first_stage(
 
 @pytest.mark.parametrize(
     ("failed_at", "stage"),
-    [("baseline", "evaluation"), ("registry-check", "registration"), ("workspace", "dataset"), ("tokenization", "dataset")],
+    [("baseline", "evaluation"), ("registry-check", "registration"), ("workspace", "dataset"), ("tokenization", "training")],
 )
 def test_a_stage_that_no_rerun_names_belongs_to_one(argocd: ArgoCD, failed_at: str, stage: str) -> None:
     world = failed()

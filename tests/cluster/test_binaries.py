@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from build_error import CannotBuildError
 from control_planes import skip_without_go
 from controlplane import binaries, programs
-from controlplane.binaries import Binaries, CannotBuildError
+from controlplane.binaries import Binaries
 from controlplane.programs import API_SERVER, CONTROLLER_MANAGER, Program
 
 TINY = Program("tiny", "tiny", "example.com/tiny", "example.com/tiny")

@@ -17,6 +17,7 @@ from controlplane.cluster import ControlPlane
 from finetune_operator.api.kinds import CONFIGMAP, EVENT, FINETUNERUN, JOB, SERVICE_ACCOUNT, TRAINJOB
 from finetune_operator.core.run import Run
 from finetune_operator.kube.client import ApiServer
+from reruns import CHANGES
 from waiting import eventually
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.parametrize("control_plane", ["2.1"], indirect=True)]
@@ -24,11 +25,6 @@ SPEC: dict[str, Any] = {
     "dataset": {"uri": "org/chat"}, "model": {"uri": "org/tiny"}, "evaluation": {"tasks": [], "baseline": True},
     "gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 3.0}]},
     "registry": {"address": "https://registry.example.com", "name": "tiny"},
-}  # fmt: skip
-CHANGES: dict[str, dict[str, Any]] = {
-    "registration": {"registry": {"name": "other"}}, "gate": {"gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 4.0}]}},
-    "evaluation": {"evaluation": {"limit": 3}}, "training": {"training": {"epochs": 9}}, "model": {"model": {"uri": "org/other"}},
-    "dataset": {"dataset": {"uri": "org/rows"}},
 }  # fmt: skip
 
 
@@ -90,7 +86,7 @@ async def test_reruns_from_every_stage_plain_and_changed(loop: Loop) -> None:
     await loop.apply()
     await loop.ended()
     number = 1
-    for stage, change in CHANGES.items():
+    for stage, change in reversed(CHANGES.items()):
         for spec in ({}, change):
             number += 1
             await loop.edit({"rerun": {"id": f"again-{number}", "from": stage}, **spec})

@@ -17,16 +17,11 @@ from finetune_operator.local.store import Store
 from finetune_operator.loop import controller as loop
 from finetune_operator.loop.controller import Controller
 from finetune_operator.loop.queue import FIRST_PAUSE, KeyedQueue
+from reruns import CHANGES
 from waiting import eventually
 from world import NOW
 
 from .test_loop import KEY, SPEC, drive, everywhere, finish_children
-
-CHANGES: dict[str, dict[str, Any]] = {
-    "dataset": {"dataset": {"uri": "/other.jsonl"}}, "model": {"model": {"uri": "org/other"}}, "training": {"training": {"epochs": 9}},
-    "evaluation": {"evaluation": {"tasks": [], "limit": 3}},
-    "gate": {"gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 9.0}]}}, "registration": {"registry": {"name": "other"}},
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -76,7 +71,7 @@ async def test_a_handler_that_raises_is_counted_and_its_run_is_looked_at_all_the
     def fail(*_: Any) -> float:
         raise KeyError("evaluation")
 
-    monkeypatch.setattr(loop, "rest_seconds", fail)
+    monkeypatch.setattr(loop, "idle_seconds", fail)
     await store.patch(FINETUNERUN, *KEY, {"spec": {"rerun": {"id": "again", "from": "evaluation"}}})
     async with controller.running(workers=1):
         await eventually(lambda: read(store), lambda run: run.round == 2, 10)

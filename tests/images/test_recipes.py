@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from build_error import CannotBuildError
 from finetune_operator.kube.configuration import Configuration
 from images import bases, builds, package_index, packages
 from images.command import main
 from images.engines import Build
-from images.faults import CannotBuildError
 from images.recipes import OPERATOR, PROGRAMS, RECIPES, ROOT, STAGES, Recipe, programs_in
 
 ALL = list(RECIPES.values())

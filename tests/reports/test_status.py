@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+import finetune_stages
 from finetune_operator.api import reasons as control
+from finetune_operator.api.finetunerun import FROZEN_SECTIONS
 from finetune_operator.api.status import UNOBSERVED
 from finetune_operator.core.observation import Complaint
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.remedies import Failed, hint
 from finetune_operator.core.resolve import effective_values
+from finetune_operator.core.stages import RERUN_FROM
 from kstatus import kstatus
 from reports.report import Report, reports
 from unit.core.passes import condition, decide, edit, failing, fault, go, run_of, world_at
@@ -272,9 +279,35 @@ def advice(reason: str, stage: str, mode: str = "cluster", **spec: Any) -> str:
         "Check the address in dataset.uri, the network and the proxy. Then rerun from dataset."),
     Report("the-baseline-is-no-stage-to-rerun-from", "own", ("Crashed", "baseline", {}),
         "Read the last lines of its log; a fault of the program is worth a bug report. Then rerun from evaluation."),
+    Report("tokenization-without-its-data", "own", ("TooManyRowsLeftOut", "tokenization", {}),
+        "Raise training.maxSeqLen, shorten or correct the rows, or raise dataset.badRows.share. Then rerun from dataset."),
+    Report("tokenization-in-too-little-memory", "own", ("OutOfMemoryHost", "tokenization", {}),
+        "Use a smaller data set. Then rerun from dataset."),
+    Report("tokenization-on-a-full-volume", "own", ("WorkspaceFull", "tokenization", {}),
+        "Enlarge the claim workspace, or delete old runs and caches from its volume. Then rerun from training."),
+    Report("tokenization-of-a-wrong-task-file", "own", ("TaskInvalid", "tokenization", {}),
+        "Correct the file that the message names. Then rerun from training."),
+    Report("tokenization-with-no-chat-template", "own", ("ChatTemplateMissing", "tokenization", {}),
+        "Use the instruct or chat variant of the model, or add a chat template to its tokenizer. Then rerun from model."),
+    Report("training-with-a-broken-model", "own", ("ModelCorrupt", "training", {}),
+        "Correct what the message names, or fetch or save the model again. Then rerun from model."),
     Report("a-metric-that-was-not-measured", "own", ("MetricMissing", "gate", {}),
         "Name one of the metrics that the message lists, or add its task to evaluation.tasks; then rerun from gate or evaluation."),
 )  # fmt: skip
 def test_a_hint_applies_in_the_state_of_the_run(report: Report) -> None:
     reason, stage, spec = report.given
     assert advice(reason, stage, **spec) == report.expected
+
+
+@pytest.mark.parametrize("stage", ["tokenization", "training", "evaluation"])
+@pytest.mark.parametrize("reason", ["RemoteCode", "ModelCorrupt", "ChatTemplateInvalid"])
+def test_a_new_model_takes_a_rerun_that_may_change_it(reason: str, stage: str) -> None:
+    first = advice(reason, stage).rpartition(" ")[2].rstrip(".")
+    assert first in FROZEN_SECTIONS["model"]
+
+
+def test_stage_programs_name_stages_from_which_a_rerun_starts() -> None:
+    sources = Path(finetune_stages.__file__).parent.rglob("*.py")
+    named = {name for source in sources for name in re.findall(r"rerun from (?:stage )?(\w+)", source.read_text())}
+    assert named
+    assert named <= set(RERUN_FROM)

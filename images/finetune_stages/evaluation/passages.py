@@ -28,7 +28,7 @@ def chat_tasks(context: Context, inputs: EvaluationInputs) -> dict[str, Path]:
     if (inputs.holdout or own) and read_seal(context.path(layout.tokens)) is None:
         other = "" if own else ", or set evaluation.holdout to false"
         raise StageError(
-            reasons.DATASET_NOT_FOUND, f"{layout.tokens} is not in the workspace; rerun from stage tokenization{other}."
+            reasons.DATASET_NOT_FOUND, f"{layout.tokens} is not in the workspace; rerun from stage evaluation{other}."
         )
     names: Sequence[str] = (*([HOLDOUT] if inputs.holdout else []), *inputs.tasks)
     return {name: path for name in names if (path := context.path(layout.passages(name))).is_file()}
@@ -47,9 +47,7 @@ def read_passages(path: Path) -> list[Row]:
             for passage in row["passages"]:
                 _ = passage["text"][0], [(int(start), int(end)) for start, end in passage["answers"]]
     except (ValueError, LookupError, TypeError) as error:
-        raise StageError(
-            reasons.DATASET_UNREADABLE, f"{path} cannot be read ({error}); rerun from stage tokenization."
-        ) from error
+        raise StageError(reasons.DATASET_UNREADABLE, f"{path} cannot be read ({error}); rerun from stage evaluation.") from error
     return rows
 
 

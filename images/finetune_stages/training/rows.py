@@ -60,13 +60,13 @@ class Rows:
             tokens, learned, offsets = (np.load(workspace / name, mmap_mode="r", allow_pickle=False) for name in names)
         except (OSError, ValueError) as error:
             raise StageError(
-                reasons.DATASET_NOT_FOUND, f"{layout.tokens} cannot be read ({error}); rerun from stage tokenization."
+                reasons.DATASET_NOT_FOUND, f"{layout.tokens} cannot be read ({error}); rerun from stage training."
             ) from error
         rows = cls(tokens, learned, offsets, int(seal.note.get("leftOut", 0)))
         found = int(rows.lengths.max(initial=0))
         if found > longest:
             raise StageError(
                 reasons.BAD_TRAINING_VALUE,
-                f"training.maxSeqLen: a row in {layout.tokens} has {found:,} tokens, more than {longest:,}; rerun from stage tokenization.",
+                f"training.maxSeqLen: a row in {layout.tokens} has {found:,} tokens, more than {longest:,}; rerun from stage training.",
             )
         return rows

@@ -17,5 +17,5 @@ def tokens_seal(workspace: Path, layout: RunLayout) -> Seal:
     """
     seal = read_seal(workspace / layout.tokens)
     if seal is None:
-        raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.tokens} is not in the workspace; rerun from stage tokenization.")
+        raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.tokens} is not in the workspace; rerun from stage training.")
     return seal

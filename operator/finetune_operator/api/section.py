@@ -50,7 +50,7 @@ class Section(BaseModel):
 
 
 _FORMS: dict[str, str] = {}
-"""What a text has to be that must match a pattern, in words: a pattern alone says little."""
+"""The form of strings that match a pattern, in words: a pattern alone says little."""
 
 
 def text(limit: int, pattern: str | None = None, form: str | None = None) -> Any:
@@ -157,5 +157,5 @@ _FORMS |= {
 
 
 def form_of(pattern: str) -> str:
-    """Return what a text has to be that must match ``pattern``, in words."""
-    return _FORMS.get(pattern, f"a text that matches {pattern}")
+    """Return the form of strings that match ``pattern``, in words."""
+    return _FORMS.get(pattern, f"a string that matches {pattern}")

@@ -72,7 +72,7 @@ NamespaceOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("-n", "--namespace", help="Namespace of the cluster (default: the context's)."),
 ]
-OutputOption = Annotated[Optional[Format], typer.Option("-o", "--output", help="Print the object instead of a text.")]  # noqa: UP045
+OutputOption = Annotated[Optional[Format], typer.Option("-o", "--output", help="Print the object instead of a summary.")]  # noqa: UP045
 SecretOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--secret", metavar="NAME=FILE", help="Keys of the Secret NAME from FILE (KEY=value lines). Never stored."),

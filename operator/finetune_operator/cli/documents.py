@@ -1,6 +1,6 @@
 """YAML files as ``kubectl`` reads them, with the line of every field.
 
-PyYAML speaks YAML 1.1, where ``5e-6`` is a text and ``1:30`` a number of base 60; Kubernetes' reader does not. Scalars are
+PyYAML speaks YAML 1.1, where ``5e-6`` is a string and ``1:30`` a number of base 60; Kubernetes' reader does not. Scalars are
 therefore resolved by the rules of ``sigs.k8s.io/yaml`` (go-yaml v2), so that a file means the same here and there.
 """
 

@@ -33,7 +33,7 @@ async def _drive(home: Home, begin: Change, secrets: LocalSecrets, options: Opti
         document = await begin(platform.store)
         with display(plain=options.plain, quiet=options.output is not None) as screen:
             document = await follow(platform.store, document, screen, stop)
-    code, run = conclude(document, options.output), Run.parse(document)
+    code, run = conclude(document, options), Run.parse(document)
     if not run.ended and held(document):
         print(f"{run.name}: suspended; finetune resume {run.name} goes on with it.", file=sys.stderr)
     elif not run.ended and stop.is_set():

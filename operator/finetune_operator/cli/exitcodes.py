@@ -18,4 +18,4 @@ TRY_AGAIN = 75
 NO_PERMISSION = 77
 """The cluster does not know the caller, or does not let him."""
 INTERRUPTED = 130
-"""Stopped by Ctrl-C or suspended before its end; it goes on where it stopped."""
+"""Stopped by Ctrl-C, or suspended by another command, before the run's end. The run continues where it stopped."""

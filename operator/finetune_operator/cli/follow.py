@@ -11,8 +11,8 @@ from contextlib import aclosing
 from finetune_contract.reasons import Cause
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import FINETUNERUN
-from finetune_operator.core.rest import rejected_rerun
 from finetune_operator.core.run import Run, all_stopped
+from finetune_operator.core.terminal import rejected_rerun
 from finetune_operator.loop.cluster import Change as WatchEvent
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import NotFound, Transient
@@ -82,7 +82,7 @@ async def follow_change(place: Place, change: Change, options: Options) -> int:
             loop.add_signal_handler(number, stop.set)
         with display(plain=options.plain, quiet=options.output is not None) as screen:
             document = await follow(cluster, document, screen, stop)
-    code, run = conclude(document, options.output, place.flags), Run.parse(document)
+    code, run = conclude(document, options, place.flags), Run.parse(document)
     if not run.ended and held(document):
         print(f"{run.name}: suspended; finetune resume {run.name}{place.flags} goes on with it.", file=sys.stderr)
     elif not run.ended:
@@ -130,17 +130,19 @@ def held(document: Object) -> bool:
     return all_stopped(run.stages.values())
 
 
-def conclude(document: Object, output: str | None, flags: str = "") -> int:
-    """Print a run that is no longer followed, and the exit code that its end stands for."""
+def conclude(document: Object, options: Options, flags: str = "") -> int:
+    """Print a run that is no longer followed, and return the exit code for the state that it is in."""
     run = Run.parse(document)
     rejected = rejected_rerun(run)
     if rejected is not None:
         print(f"{run.name}: {rejected['reason']}: {rejected['message']}", file=sys.stderr)
-    if output is not None:
-        print_object(document, output)
+    if options.output is not None:
+        print_object(document, options.output)
     elif run.ended and rejected is None:
         print_end(console(), run, flags=flags)
-    return exit_code(run) if run.ended else exitcodes.INTERRUPTED
+    if run.ended:
+        return exit_code(run)
+    return exitcodes.OK if options.suspends and held(document) else exitcodes.INTERRUPTED
 
 
 _CODES = {Cause.USER: exitcodes.INVALID, Cause.OUT_OF_MEMORY: exitcodes.INVALID, Cause.TRANSIENT: exitcodes.TRY_AGAIN}

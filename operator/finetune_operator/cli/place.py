@@ -57,6 +57,8 @@ class Options:
     output: str | None = None
     wait: bool = False
     """Whether the command follows the run where somebody else does the work."""
+    suspends: bool = False
+    """Whether the command asks for the suspension: it succeeds once the run is suspended."""
 
 
 class Place(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from finetune_operator.core.run import Run
@@ -35,7 +36,7 @@ def _set_suspend(place: Place, name: str, options: Options, *, suspend: bool | N
             raise Refused([f"{name}: has ended; {advice}."])
         return await edit(place, cluster, document, {"spec": {"suspend": suspend}})
 
-    return place.steer(change, "is being suspended" if suspend else "resume requested", options)
+    return place.steer(change, "is being suspended" if suspend else "resume requested", replace(options, suspends=bool(suspend)))
 
 
 def rerun_run(name: str, where: Where, options: Options, *, stage: str, id_: str | None, assignments: Sequence[str]) -> int:

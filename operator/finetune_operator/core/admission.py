@@ -1,4 +1,4 @@
-"""The way of a model through the gate: judged once its scores are there, then let through or not."""
+"""The gate stage: its requirements are evaluated once all scores are known, and the model passes or is rejected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .stages.gate import requirements
 
 
 def admit(draft: Draft) -> None:
-    """Bring the gate's record to its verdict, once evaluation and baseline have ended."""
+    """Evaluate the gate's requirements once evaluation and baseline have ended, and record the verdict."""
     record = draft.records[GATE]
     if (
         record.ended

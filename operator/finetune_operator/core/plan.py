@@ -33,11 +33,11 @@ from .paths import Json
 from .preparation import prepare_workspace
 from .progress import watch_progress
 from .resolve import Refusal, resolve
-from .rest import cleanup_in, observed_status, pending_rerun, reject_rerun
 from .run import Run, StageRecord
 from .settings import Settings
 from .stages import GATE, ORDER, PROGRAMS, RERUN_FROM, STAGE, STAGES, WORKSPACE
 from .stages.dataset import DatasetStage
+from .terminal import cleanup_in, observed_status, pending_rerun, reject_rerun
 from .times import seconds_between, stamp
 from .trim import size_of, trim
 

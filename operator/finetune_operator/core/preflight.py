@@ -20,10 +20,10 @@ from .manifests import children
 from .origins import origin_prefix
 from .paths import Json, leaves
 from .resolve import Refusal, resolve
-from .rest import pending_rerun
 from .run import Run, StageRecord
 from .settings import Settings
 from .stages import PROGRAMS, ProgramStage
+from .terminal import pending_rerun
 
 Causes = Sequence[tuple[str, str]]
 """Field paths and messages of an error of the API server."""

@@ -18,8 +18,24 @@ from finetune_operator.api.uris import is_local_path
 from .paths import lookup
 from .stages import RERUN_FROM
 
-_RERUN = {"baseline": "evaluation", "registry-check": "registration"}
+_RERUN = {"baseline": "evaluation", "registry-check": "registration", "tokenization": "training"}
 """The first stage of a rerun, for the stages that no rerun can begin with."""
+_NEW_MODEL = {
+    reason.name
+    for reason in (
+        stage_reasons.MODEL_INCOMPLETE, stage_reasons.MODEL_CORRUPT, stage_reasons.MODEL_UNSUPPORTED, stage_reasons.REMOTE_CODE,
+        stage_reasons.CHAT_TEMPLATE_MISSING, stage_reasons.CHAT_TEMPLATE_UNCLEAR, stage_reasons.CHAT_TEMPLATE_INVALID,
+    )
+}  # fmt: skip
+"""Reasons whose remedy is another model, or other values in ``spec.model``: those freeze for later reruns."""
+_NEW_DATA = {
+    reason.name
+    for reason in (
+        stage_reasons.DATASET_NOT_FOUND, stage_reasons.DATASET_UNREADABLE, stage_reasons.BAD_ROW, stage_reasons.TOO_MANY_ROWS_LEFT_OUT,
+        stage_reasons.NO_TRAINABLE_ROWS, stage_reasons.NOTHING_TO_EVALUATE, stage_reasons.HOST_OUT_OF_MEMORY, reasons.KILLED,
+    )
+}  # fmt: skip
+"""Reasons of stage *tokenization* whose remedy is other data, or other values in ``spec.dataset``."""
 _EVALUATIONS = ("baseline", "evaluation")
 
 
@@ -44,8 +60,16 @@ class Failed:
 def hint(reason: Reason, failed: Failed) -> str:
     """Return what to do after a stage has failed, and where to continue: a run that has started takes an edit with a rerun only."""
     text = remedy(reason, failed)
-    first = _RERUN.get(failed.stage, failed.stage if failed.stage in RERUN_FROM else next(iter(RERUN_FROM)))
-    return text if "rerun" in text else f"{text} Then rerun from {first}."
+    return text if "rerun" in text else f"{text} Then rerun from {_first(reason, failed.stage)}."
+
+
+def _first(reason: Reason, stage: str) -> str:
+    """Return the stage to rerun from: the failed one, or an earlier one where the remedy changes the data or the model."""
+    if reason.name in _NEW_MODEL:
+        return "model"
+    if stage == "tokenization" and reason.name in _NEW_DATA:
+        return "dataset"
+    return _RERUN.get(stage, stage if stage in RERUN_FROM else next(iter(RERUN_FROM)))
 
 
 def remedy(reason: Reason, failed: Failed) -> str:
@@ -55,6 +79,8 @@ def remedy(reason: Reason, failed: Failed) -> str:
 
 
 def _dataset_not_found(failed: Failed) -> str:
+    if failed.stage != "dataset":
+        return "Find out what removed the run's files from the workspace."
     return "Correct dataset.uri." if _is_file(failed.get("dataset.uri")) else stage_reasons.DATASET_NOT_FOUND.remedy
 
 
@@ -144,7 +170,7 @@ def _out_of_gpu_memory(failed: Failed) -> str:
 
 
 def _out_of_host_memory(failed: Failed) -> str:
-    smaller = "use a smaller data set" if failed.stage == "dataset" else "use a smaller model"
+    smaller = "use a smaller data set" if failed.stage in ("dataset", "tokenization") else "use a smaller model"
     if failed.section in ("training", "evaluation") and (
         failed.mode == "cluster" or failed.get(f"{failed.section}.resources.memory")
     ):

@@ -17,10 +17,10 @@ from finetune_operator.api.section import form_of
 from finetune_operator.api.spec import FineTuneRunSpec
 
 _SHOWN = 80
-_SCALAR = "a text, a number, true or false"
+_SCALAR = "a string, a number, true or false"
 _AMOUNT = "a whole number, or a quantity in quotes"
 _TAKES = {
-    "bool": "true or false", "int": "a whole number", "float": "a number", "finite": "a finite number", "string": "a text",
+    "bool": "true or false", "int": "a whole number", "float": "a number", "finite": "a finite number", "string": "a string",
     "list": "a list", "dict": "an object", "model": "an object",
 }  # fmt: skip
 """What a field takes, by the first word of pydantic's name for the error."""

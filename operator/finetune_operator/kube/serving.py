@@ -50,7 +50,7 @@ class Metrics:
         )
         self.errors = Counter(
             "finetune_errors",
-            "Exceptions in the operator that nobody foresaw, by where they came.",
+            "Unexpected exceptions in the operator, by the part that raised them.",
             ["source"],
             registry=self.registry,
         )

@@ -17,9 +17,9 @@ from finetune_operator.core import naming
 from finetune_operator.core.decision import Create, Decision, Event
 from finetune_operator.core.observation import active_stages
 from finetune_operator.core.plan import hold_without_right, plan
-from finetune_operator.core.rest import rest_seconds
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Settings
+from finetune_operator.core.terminal import idle_seconds
 from finetune_operator.core.times import stamp
 
 from .apply import Applied, apply
@@ -40,7 +40,7 @@ Witness = Callable[[Run, Decision, float], None]
 """Is told of each pass that was carried out: the run as it was, what was decided, and the seconds that it took."""
 
 ErrorSource = Literal["watch", "reconcile", "task"]
-"""Where an exception came that nobody foresaw: in handling an event, in a pass, or in another part of the loop."""
+"""What raised an unexpected exception: the handling of an event, a pass, or another part of the loop."""
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ class Controller:
         if told == "DELETED":
             self._news.forget(key)
             return
-        seconds = rest_seconds(Run.parse(item), self._clock())
+        seconds = idle_seconds(Run.parse(item), self._clock())
         if seconds > 0:
             self._news.settle(key)
             if seconds < math.inf:
@@ -250,7 +250,7 @@ class Controller:
     def _resync(self, document: Object) -> None:
         """Enqueue a run that is not at rest. One that cannot be read keeps no other from it."""
         try:
-            if rest_seconds(Run.parse(document), self._clock()) == 0:
+            if idle_seconds(Run.parse(document), self._clock()) == 0:
                 self.enqueue(FINETUNERUN, document)
         except Exception:
             log.exception("resync: a %s could not be handled", FINETUNERUN)

@@ -13,9 +13,9 @@ from finetune_operator.core.observation import REMOVABLE, Observed, Ref, active_
 from finetune_operator.core.obstacles import unexplained
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.preflight import Causes, Preflight, preflights, problems
-from finetune_operator.core.rest import cleanup_in
 from finetune_operator.core.run import Run, StageRecord
 from finetune_operator.core.settings import Settings
+from finetune_operator.core.terminal import cleanup_in
 from finetune_operator.core.times import stamp
 
 from .cluster import Cluster, Object

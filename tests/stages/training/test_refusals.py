@@ -74,7 +74,7 @@ def test_values_that_do_not_go_together(bench, inputs, tmp_path, changes, enviro
 
 def test_rows_that_were_not_prepared(bench):
     bench.path("tokens/.finetune.json").unlink()
-    _refused(bench.train(), "DatasetNotFound", "tokens is not in the workspace; rerun from stage tokenization")
+    _refused(bench.train(), "DatasetNotFound", "tokens is not in the workspace; rerun from stage training")
 
 
 def test_rows_that_are_longer_than_stated(bench, inputs):

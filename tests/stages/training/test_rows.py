@@ -44,6 +44,6 @@ def test_a_row_that_is_too_long_is_refused(stage):
 @pytest.mark.parametrize("name", ["tokens.npy", ".finetune.json"])
 def test_rows_that_are_not_there(stage, name):
     stage.path(f"tokens/{name}").unlink()
-    with pytest.raises(StageError, match="rerun from stage tokenization") as raised:
+    with pytest.raises(StageError, match="rerun from stage training") as raised:
         Rows.open(stage.workspace, RUN.layout, 4096)
     assert raised.value.reason is reasons.DATASET_NOT_FOUND

@@ -157,7 +157,7 @@ def test_a_value_that_a_place_cannot_honor_is_named_where_it_is_written(spec: di
         ({"training": {"placement": {"labels": {"a": "b c"}}}}, 'training.placement.labels.a: is "b c"; write a label\'s value'),
         (
             {"evaluation": {"modelArgs": {"dtype": ["x"]}}},
-            'evaluation.modelArgs.dtype: is ["x"]; use a text, a number, true or false',
+            'evaluation.modelArgs.dtype: is ["x"]; use a string, a number, true or false',
         ),
     ],
 )
@@ -171,9 +171,9 @@ def test_defaults_are_named_where_they_are_written(defaults: dict[str, Any], wor
 @pytest.mark.parametrize(
     ("spec", "path", "sentence"),
     [
-        ({"evaluation": {"modelArgs": {"dtype": ["x"]}}}, "evaluation.modelArgs.dtype", 'is ["x"]; use a text, a number, true or false'),
-        ({"evaluation": {"modelArgs": {"a": {"b": [1]}}}}, "evaluation.modelArgs.a", 'is {"b": [1]}; use a text, a number, true or false'),
-        ({"training": {"engineArgs": {"a": ["x" * 100]}}}, "training.engineArgs.a", f'is ["{"x" * 75}...; use a text, a number, true or false'),
+        ({"evaluation": {"modelArgs": {"dtype": ["x"]}}}, "evaluation.modelArgs.dtype", 'is ["x"]; use a string, a number, true or false'),
+        ({"evaluation": {"modelArgs": {"a": {"b": [1]}}}}, "evaluation.modelArgs.a", 'is {"b": [1]}; use a string, a number, true or false'),
+        ({"training": {"engineArgs": {"a": ["x" * 100]}}}, "training.engineArgs.a", f'is ["{"x" * 75}...; use a string, a number, true or false'),
         ({"training": {"resources": {"memory": 0.5}}}, "training.resources.memory", "is 0.5; use a whole number, or a quantity in quotes"),
         ({"training": {"resources": {"memory": "much"}}}, "training.resources.memory", ("not a quantity of 0 or more; write a whole number, or in"
          " quotes a number with an optional suffix, such as 0.5, 500m, 2, 1e3, 64Gi or 1Ei")),

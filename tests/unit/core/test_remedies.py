@@ -10,7 +10,7 @@ import pytest
 
 from finetune_operator.api.reasons import REASONS
 from finetune_operator.core.paths import assign
-from finetune_operator.core.remedies import Failed, remedy
+from finetune_operator.core.remedies import Failed, hint, remedy
 from finetune_operator.core.resolve import effective_values
 from finetune_operator.core.unbuilt import UNBUILT, Unbuilt
 from world import MINIMAL, SETTINGS
@@ -50,6 +50,10 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("OutOfMemoryHost", "training", {}, "Raise training.resources.memory, or use a smaller model."),
     ("OutOfMemoryHost", "baseline", {}, "Raise evaluation.resources.memory, or use a smaller model."),
     ("OutOfMemoryHost", "dataset", {}, "Use a smaller data set."),
+    ("OutOfMemoryHost", "tokenization", {"training.resources": {"memory": "1Gi"}}, "Use a smaller data set."),
+    ("Killed", "tokenization", {}, "If the machine's memory was short, use a smaller data set."),
+    ("DatasetNotFound", "tokenization", {}, "Find out what removed the run's files from the workspace."),
+    ("DatasetNotFound", "training", {}, "Find out what removed the run's files from the workspace."),
     ("Killed", "model", {}, "If the machine's memory was short, use a smaller model."),
     ("NoGPU", "training", {"training.gpusPerWorker": 0}, "Request one with training.gpusPerWorker, or choose values that run without."),
     ("NoGPU", "baseline", {"evaluation.gpus": 0}, "Request one with evaluation.gpus, or choose values that run without."),
@@ -67,6 +71,7 @@ LOCAL: list[tuple[str, str, dict[str, Any], str]] = [
     ("EngineMissing", "training", {}, "Install the package that the message names into this Python environment."),
     ("OutOfMemoryHost", "training", {"training.resources": {}}, "Use a smaller model, or use a machine with more memory."),
     ("OutOfMemoryHost", "training", {"training.resources": {"memory": "1Gi"}}, "Raise training.resources.memory, or use a smaller model."),
+    ("OutOfMemoryHost", "tokenization", {}, "Use a smaller data set, or use a machine with more memory."),
 ]  # fmt: skip
 
 
@@ -85,6 +90,18 @@ def test_on_a_cluster(reason: str, stage: str, changes: dict[str, Any], text: st
 @pytest.mark.parametrize(("reason", "stage", "changes", "text"), LOCAL)
 def test_on_this_machine(reason: str, stage: str, changes: dict[str, Any], text: str) -> None:
     assert remedy(REASONS[reason], Failed(stage, values(changes), "local")) == text
+
+
+@pytest.mark.parametrize(
+    ("reason", "stage", "first"),
+    [
+        ("Crashed", "tokenization", "training"), ("BadRow", "tokenization", "dataset"), ("BadRow", "evaluation", "evaluation"),
+        ("ChatTemplateMissing", "tokenization", "model"), ("ModelCorrupt", "training", "model"), ("Crashed", "baseline", "evaluation"),
+        ("Crashed", "registry-check", "registration"), ("Crashed", "workspace", "dataset"), ("Crashed", "gate", "gate"),
+    ],
+)  # fmt: skip
+def test_a_hint_says_where_to_rerun_from(reason: str, stage: str, first: str) -> None:
+    assert hint(REASONS[reason], Failed(stage, values({}))).endswith(f" Then rerun from {first}.")
 
 
 def texts() -> Iterator[tuple[str, str]]:

@@ -88,6 +88,31 @@ def test_an_environment_is_made_once_and_again_for_another_accelerator(command: 
     assert state.read(tmp_path) == State(state.digest(ROOT), "cpu", "cpu")
 
 
+@pytest.mark.parametrize("requested", ["cpu", "auto"])
+def test_a_complete_environment_needs_no_compiler(
+    requested: Choice, command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command._set_up(ROOT, tmp_path, requested)
+    with monkeypatch.context() as patch:
+        patch.setattr(accelerator, "missing_tools", lambda: iter(("nm",)))
+        for again in (None, requested):
+            command._set_up(ROOT, tmp_path, again)
+        assert command.calls == ["cpu"]
+        assert state.read(tmp_path) == State(state.digest(ROOT), "cpu", requested)
+
+
+def test_a_compiler_that_comes_later_leaves_the_libraries_out(
+    command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(accelerator, "missing_tools", lambda: iter(("nm",)))
+        for _ in range(2):
+            command._set_up(ROOT, tmp_path, None)
+        assert command.calls == ["cuda"]
+    command._set_up(ROOT, tmp_path, None)
+    assert command.calls == ["cuda", "cpu"]
+
+
 def test_an_interrupted_set_up_is_done_again_and_keeps_the_request(
     command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

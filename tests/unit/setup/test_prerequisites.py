@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import argocd.binary
 import progress
+from argocd.binary import ARGOCD
+from build_error import CannotBuildError
 from control_planes import skip_without_go
-from controlplane import binaries, crdlint
-from controlplane.binaries import CannotBuildError, NotBuiltError
+from controlplane import binaries
+from controlplane.binaries import NotBuiltError
+from controlplane.crdlint import CRDLINT
 from controlplane.programs import GENERATIONS
 from images import builds
 from images.recipes import OPERATOR
@@ -22,10 +24,10 @@ from trainer_models import definitions, environments
 
 BUILD = "python hack/images build operator --base debian --tag 0.1"
 FINDERS: list[tuple[Callable[[], object], str]] = [
-    (crdlint.find, "crdlint: not built from the present sources; run make controlplane"),
+    (CRDLINT.find, "crdlint: not built from the present sources; run make controlplane"),
     (lambda: binaries.find(None), "etcd and 4 more: not built from the present sources; run make controlplane"),
     (lambda: binaries.find(GENERATIONS["2.1"]), "etcd and 8 more: not built from the present sources; run make controlplane"),
-    (argocd.binary.find, "argocd: not built from the present sources; run make controlplane"),
+    (ARGOCD.find, "argocd: not built from the present sources; run make controlplane"),
     (programs.find, "kubelet and 2 more: not built from the present sources; run make containers"),
     (
         lambda: environments.round_trip("2.1", []),

@@ -66,7 +66,7 @@ def cleanup_in(run: Run, now: datetime) -> float | None:
     return max(0.0, (moment(run.status["finishedAt"]) + kept - now).total_seconds())
 
 
-def rest_seconds(run: Run, now: datetime) -> float:
+def idle_seconds(run: Run, now: datetime) -> float:
     """Seconds for which no pass can change anything about the run: 0 while it is under way, infinite until its next edit.
 
     It reads the run alone, so that it needs neither the cluster nor the settings.

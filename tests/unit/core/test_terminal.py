@@ -9,20 +9,14 @@ import pytest
 
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan import plan
-from finetune_operator.core.rest import cleanup_in, rest_seconds
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings
+from finetune_operator.core.stages import RERUN_FROM
+from finetune_operator.core.terminal import cleanup_in, idle_seconds
 from finetune_operator.core.times import LONGEST, duration, stamp
+from reruns import CHANGES
 from unit.core.passes import decide, edit, go, run_of, world_at
 from world import MINIMAL, NOW, World
-
-STAGES = ("dataset", "model", "training", "evaluation", "gate", "registration")
-CHANGES = {
-    "dataset": {"dataset": {"uri": "/other.jsonl"}}, "model": {"model": {"uri": "org/other"}}, "training": {"training": {"epochs": 9}},
-    "evaluation": {"evaluation": {"tasks": [], "limit": 3}},
-    "gate": {"gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 9.0}]}},
-    "registration": {"registry": {"name": "other"}},
-}  # fmt: skip
 
 
 def ended(ttl: str = "1h") -> World:
@@ -33,17 +27,21 @@ def ended(ttl: str = "1h") -> World:
     return world
 
 
+def test_there_is_a_change_for_every_rerun() -> None:
+    assert CHANGES.keys() == RERUN_FROM.keys()
+
+
 @pytest.mark.parametrize("changed", [False, True], ids=["plain", "changed"])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CHANGES)
 def test_a_rerun_is_no_rest_and_needs_neither_settings_nor_the_cluster(stage: str, changed: bool) -> None:
     world = ended()
-    assert rest_seconds(run_of(world), NOW) == 3600
+    assert idle_seconds(run_of(world), NOW) == 3600
     edit(world, rerun={"id": "again", "from": stage}, **(CHANGES[stage] if changed else {}))
-    assert rest_seconds(run_of(world), NOW) == 0
+    assert idle_seconds(run_of(world), NOW) == 0
     assert go(world).status["round"] == 2
     world.settle()
     assert run_of(world).status["phase"] == "Succeeded"
-    assert rest_seconds(run_of(world), NOW) == 3600
+    assert idle_seconds(run_of(world), NOW) == 3600
 
 
 def test_the_plan_agrees_on_the_rest_of_a_run() -> None:
@@ -51,41 +49,41 @@ def test_the_plan_agrees_on_the_rest_of_a_run() -> None:
     for at in (NOW, NOW + timedelta(minutes=59)):
         decision = decide(world, at)
         assert (decision.status, decision.effects) == (run_of(world).status, ())
-        assert decision.again_in == rest_seconds(run_of(world), at)
-    assert rest_seconds(run_of(world), NOW + timedelta(hours=1)) == 0
+        assert decision.again_in == idle_seconds(run_of(world), at)
+    assert idle_seconds(run_of(world), NOW + timedelta(hours=1)) == 0
     go(world, NOW + timedelta(hours=1))
-    assert rest_seconds(run_of(world), NOW + timedelta(hours=2)) == math.inf
+    assert idle_seconds(run_of(world), NOW + timedelta(hours=2)) == math.inf
 
 
 def test_a_run_under_way_never_rests_and_a_deleted_one_always() -> None:
     world = world_at("training")
-    assert rest_seconds(run_of(world), NOW) == 0
+    assert idle_seconds(run_of(world), NOW) == 0
     world.run = {**world.run, "metadata": {**world.run["metadata"], "deletionTimestamp": stamp(NOW)}}
-    assert rest_seconds(run_of(world), NOW) == math.inf
+    assert idle_seconds(run_of(world), NOW) == math.inf
 
 
 def test_an_edit_that_changes_nothing_is_seen_before_the_run_rests_again() -> None:
     world = ended()
     edit(world, retry={"transient": 1})
-    assert rest_seconds(run_of(world), NOW) == 0
+    assert idle_seconds(run_of(world), NOW) == 0
     go(world)
-    assert rest_seconds(run_of(world), NOW) == 3600
+    assert idle_seconds(run_of(world), NOW) == 3600
 
 
 def test_a_refused_run_rests_until_its_next_edit() -> None:
     world = World.new({**MINIMAL, "publish": {"uri": "s3://b/x"}})
     go(world)
-    assert rest_seconds(run_of(world), NOW) == math.inf
+    assert idle_seconds(run_of(world), NOW) == math.inf
     edit(world)
-    assert rest_seconds(run_of(world), NOW) == 0
+    assert idle_seconds(run_of(world), NOW) == 0
 
 
 def test_a_rejected_rerun_rests_until_the_next_edit() -> None:
     world = ended()
     edit(world, rerun={"id": "2", "from": "model"}, publish={"uri": "s3://b/x"})
-    assert rest_seconds(run_of(world), NOW) == 0
+    assert idle_seconds(run_of(world), NOW) == 0
     go(world)
-    assert rest_seconds(run_of(world), NOW) == 3600
+    assert idle_seconds(run_of(world), NOW) == 3600
 
 
 def test_nothing_is_cleaned_up_twice_or_of_a_run_that_never_started() -> None:
@@ -104,6 +102,6 @@ def test_no_duration_is_too_long_for_a_date(text: str) -> None:
     assert duration(text) == LONGEST
     world = ended()
     world.run["spec"] = {**world.run["spec"], "cleanup": {"ttlAfterFinished": text}}
-    assert rest_seconds(run_of(world), NOW) == LONGEST.total_seconds()
+    assert idle_seconds(run_of(world), NOW) == LONGEST.total_seconds()
     decision = plan(run_of(world), Observed(Settings("cluster", "", {}, "")), NOW)
     assert decision.again_in == LONGEST.total_seconds()

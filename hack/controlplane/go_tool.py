@@ -1,0 +1,69 @@
+"""A program of one Go module beside those of the control plane: built once for each state of its sources and each Go."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import progress
+from build_error import CannotBuildError
+
+from .binaries import compile_program, go_is_installed, not_built, only_one
+from .programs import Program
+
+
+@dataclass(frozen=True)
+class GoTool:
+    """A program that is kept outside the checkout.
+
+    Attributes:
+        program: what is built.
+        origin: what it is built from, in words.
+        path: where it is kept, by the output of ``go env GOVERSION``.
+    """
+
+    program: Program
+    origin: str
+    path: Callable[[str], Path]
+
+    def locate(self) -> Path:
+        """Return where the program of this checkout is, built or not.
+
+        Raises:
+            CannotBuildError: Go is not installed, and its version is a part of the path.
+        """
+        if not go_is_installed():
+            raise CannotBuildError(f"go is not installed: {self.origin}, and go 1.26 or later builds it")
+        command = ["go", "env", "GOVERSION"]
+        return self.path(subprocess.run(command, cwd=self.program.folder, capture_output=True, text=True, check=True).stdout)
+
+    def find(self) -> Path:
+        """Return the program of this checkout. Nothing is built here.
+
+        Raises:
+            CannotBuildError: Go is not installed.
+            NotBuiltError: the program is not there.
+        """
+        binary = self.locate()
+        if not binary.exists():
+            raise not_built([self.program.name], "make controlplane")
+        return binary
+
+    def build(self, nice: int = 0) -> Path:
+        """Build the program if it is missing; a second build waits for the first.
+
+        Args:
+            nice: the niceness of the build, 0 to 19.
+
+        Raises:
+            CannotBuildError: Go is not installed, or the program does not compile.
+        """
+        binary = self.locate()
+        if not binary.exists():
+            with only_one(progress.cache() / self.program.name):
+                binary.parent.mkdir(parents=True, exist_ok=True)
+                if not binary.exists():
+                    compile_program(self.program, binary, nice)
+        return binary
