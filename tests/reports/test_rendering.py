@@ -42,6 +42,13 @@ OLD_FORM = {
     ],
     "functions": [TOOL["function"]],
 }  # fmt: skip
+ENDING_CALL = {
+    "messages": [QUESTION, {"role": "assistant", "tool_calls": [{"function": {"name": "lookup", "arguments": {"name": "a<|im_end|>b"}}}]}],
+    "tools": [TOOL],
+}  # fmt: skip
+TWIN_CALLS = {
+    "messages": [QUESTION, {"role": "assistant", "tool_calls": [{"function": {"name": "lookup", "arguments": {}}}] * 2}], "tools": [TOOL],
+}  # fmt: skip
 WEIGHED = {"messages": [QUESTION, {**ANSWER, "content": "WRONG", "weight": 0}, QUESTION, {**ANSWER, "weight": 1}]}
 THOUGHT = {"messages": [QUESTION, {**ANSWER, "reasoning_content": "A signature."}]}
 GREETED = {"messages": [{"role": "assistant", "content": "Welcome!"}, QUESTION, ANSWER]}
@@ -110,6 +117,14 @@ def families(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @reports(
     Report("tools-as-json-text", "huggingface/trl#5118", Given("qwen2_5", AS_TEXT), QWEN_CALL),
+    Report(
+        "end-of-turn-in-an-argument", "own", Given("qwen2_5", ENDING_CALL),
+        '[[<tool_call>\n{"name": "lookup", "arguments": {"name": "a<|im_end|>b"}}\n</tool_call><|im_end|>]]\n',
+    ),
+    Report(
+        "answer-that-is-in-the-end-of-turn", "own", Given("qwen2_5", {"messages": [QUESTION, {**ANSWER, "content": "im_end"}]}),
+        f"{QWEN}{USER}[[im_end<|im_end|>]]\n",
+    ),
     Report("arguments-as-object", "own", Given("qwen2_5", WITH_CALL), QWEN_CALL),
     Report("function-call-of-the-old-form", "own", Given("qwen2_5", OLD_FORM), QWEN_CALL),
     Report(
@@ -221,6 +236,10 @@ LAST_OF_A_ROLE = (
     Report(
         "second-call-not-in-template", "own",
         Given(ONE_CALL, [{"messages": [QUESTION, {**CALL, "tool_calls": [*CALL["tool_calls"], {"function": {"name": "other"}}]}]}]),
+        (BAD, "has a tool call in message 2 that the chat template does not write"),
+    ),
+    Report(
+        "second-of-two-equal-calls-not-in-template", "own", Given(ONE_CALL, [{"messages": TWIN_CALLS["messages"]}]),
         (BAD, "has a tool call in message 2 that the chat template does not write"),
     ),
     Report(

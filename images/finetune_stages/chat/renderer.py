@@ -249,7 +249,7 @@ class _Turns:
             exact = len(upto) > start and text.startswith(upto)
             end = len(upto) if exact else self._start(text, messages, index + 1)
         words = (messages[index].get("content") or "").strip()
-        found = text.rfind(words, start, end) if words else -1
+        found = text.rfind(words, start, end) if words and "tool_calls" not in messages[index] else -1
         return Span(start, start if found < 0 else found + len(words), end, exact, index)
 
     def _start(self, text: str, messages: Sequence[Message], index: int) -> int:

@@ -145,6 +145,8 @@ def _require_writable(context: Context) -> None:
 
 
 def _earlier_result(context: Context) -> Result | None:
+    if context.inputs_digest == NO_DIGEST:  # nothing tells the result of these inputs from that of others
+        return None
     path = context.path(context.layout.result(context.document.stage, context.attempt.round, context.inputs_digest))
     try:
         result = parse_result(json.loads(path.read_bytes()))

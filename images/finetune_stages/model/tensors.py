@@ -123,6 +123,11 @@ def _layers(config: Mapping[str, Any], tensors: Mapping[str, Tensor], model: str
     present = {int(found[1]) for name in tensors if (found := _LAYERS.match(name))}
     if stated is None or not present:
         return []
+    if stated < 1:
+        raise StageError(
+            reasons.MODEL_CORRUPT,
+            f"{model}: config.json states {stated} layers and the weights have {len(present)}; correct num_hidden_layers.",
+        )
     missing = sorted(set(range(stated)) - present)
     if missing:
         raise StageError(

@@ -65,12 +65,15 @@ def _tokens_of(span: Span, ids: Sequence[int], places: NDArray[np.int64], ends: 
     """
     first = int(np.searchsorted(places[:, 1], span.start, side="right"))
     content_end, end = (int(np.searchsorted(places[:, 0], place, side="left")) for place in (span.content_end, span.end))
-    wanted = ends.stops if span.exact or span.content_end == span.start else ends.special
-    for index in range(content_end, end):
-        if ids[index] in wanted:
-            return first, index + 1
     if not span.exact:
-        return first, content_end
+        wanted = ends.stops if span.content_end == span.start else ends.special
+        return first, next((index + 1 for index in range(content_end, end) if ids[index] in wanted), content_end)
+    if span.content_end < span.end:  # not marked by the template, which is taken at its word
+        # Behind the content, if that is known; else from behind, because a tool call may hold the text of an end-of-turn token.
+        behind = range(content_end, end) if span.content_end > span.start else ()
+        stop = next((index for index in (*behind, *reversed(range(first, end))) if ids[index] in ends.stops), None)
+        if stop is not None:
+            return first, stop + 1
     if end < len(ids) and ids[end] in ends.stops:  # the template closes its mark before the end-of-turn token
         return first, end + 1
     return first, end

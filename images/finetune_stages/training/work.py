@@ -136,7 +136,8 @@ class _Job:
             dropped_rows=rows.dropped, steps=done.steps, processes=self.processes.world, opened=True,
             adapter_digest=adapter.digest if adapter else None,
         )  # fmt: skip
-        return Finished(outputs, metrics, thin(done.history, _HISTORY), self._sentence(done, rows), unread(ignored))
+        warnings = (*unread(ignored), *_short_of_warm_up(self.inputs.warmup_steps, done.steps))
+        return Finished(outputs, metrics, thin(done.history, _HISTORY), self._sentence(done, rows), warnings)
 
     def _tokenizer(self) -> Any:
         with self._loading("PyTorch"):
@@ -319,6 +320,15 @@ class _Job:
     def _note(self, words: str, percent: int = 0, force: bool = True) -> None:
         before = self.context.last_progress or Progress(0)
         self._report(replace(before, percent=max(percent, before.percent), note=words), force)
+
+
+def _short_of_warm_up(warm_up: int, steps: int) -> tuple[str, ...]:
+    """The warning about a training that ended before its learning rate had risen to what was asked for."""
+    if warm_up < steps:
+        return ()
+    return (
+        f"training.warmupSteps: it is {warm_up:,} and the training has {steps:,} steps, so that training.learningRate is never reached; lower it.",
+    )
 
 
 def _curve(history: list[LossPoint]) -> dict[str, float]:

@@ -54,10 +54,13 @@ class Dataset(Section):
             "dataset.splitBy stratified and grouped need dataset.splitField, the column to split by",
             field=".splitBy",
         ),
-        Rule(
-            "!has(self.revision) || !self.uri.contains('://') || self.uri.startsWith('hf://')",
-            "dataset.revision is for hub data sets only; remove it",
-            field=".revision",
+        *(
+            Rule(
+                f"!has(self.{field}) || self.uri.startsWith('hf://') || !self.uri.matches('^(/|[.]/|[.][.]/|~/|[a-z0-9]+://)')",
+                f"dataset.{field} is for hub data sets only; remove it",
+                field=f".{field}",
+            )
+            for field in ("split", "revision")
         ),
     )
 

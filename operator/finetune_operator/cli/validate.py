@@ -6,11 +6,15 @@ import difflib
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
+from finetune_operator.api import reasons
 from finetune_operator.api.crd import crd
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.quantity import QUANTITY_FORMS
 from finetune_operator.api.section import form_of
+from finetune_operator.core.resolve import Refusal, resolve
+from finetune_operator.core.settings import Settings
 from finetune_operator.core.values import invalid_value
 from finetune_operator.local.judge import CauseType, CelMissing, Judge, Problem
 
@@ -18,6 +22,7 @@ from . import exitcodes
 from .documents import Document, DocumentProblem, read_documents
 from .file_names import bare_file_names
 
+_PRESETS_ONLY = Settings("cluster", "", {}, "")
 _PATTERN = re.compile(r" in body should match '(.*)'$")
 _QUANTITY_TYPE = 'must be of type integer,string: "number"'
 
@@ -79,7 +84,17 @@ def judge_document(judge: Judge, document: Document, base: Path, *, local: bool 
     if invalid:
         field = f"spec.{invalid[0]}"
         found.append((field, f"{field}: {invalid[1]}"))
+    if isinstance(spec, dict) and local and not found:
+        found += _with_presets(spec)
     return [f"{_place(document, field)}: {words}" for field, words in found]
+
+
+def _with_presets(spec: dict[str, Any]) -> list[tuple[str, str]]:
+    """What contradicts the values of the presets. On a cluster the defaults of the namespace come between, so that it decides there."""
+    refusal = resolve(spec, _PRESETS_ONLY)
+    if not isinstance(refusal, Refusal) or refusal.reason is not reasons.INVALID_SPEC:
+        return []
+    return [(refusal.message.partition(":")[0], refusal.message.rstrip("."))]
 
 
 def _place(document: Document, field: str) -> str:
