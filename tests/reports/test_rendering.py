@@ -511,3 +511,15 @@ def test_a_class_of_its_own_may_count_its_embeddings_otherwise(stage: Tokenizati
         stage()
     (model / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "own.Own"}}))
     assert stage().outputs.rows == 1
+
+
+def test_rows_beyond_the_context_that_the_model_was_trained_for_are_reported(stage: Tokenization, families: Any) -> None:
+    model = families("qwen2_5")
+    stage.link_model(model)
+    config = json.loads((model / "config.json").read_bytes())
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 16}))
+    stage.write([SIMPLE])
+    (warning,) = [one for one in stage().warnings if "max_position_embeddings" in one]
+    assert "the model was trained to read 16 (max_position_embeddings in config.json)" in warning
+    (model / "config.json").write_text(json.dumps(config))
+    assert not [one for one in stage().warnings if "max_position_embeddings" in one]

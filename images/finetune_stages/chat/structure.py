@@ -128,7 +128,7 @@ def read_conversation(row: Any) -> Conversation:
     if media:
         raise BadConversation(f"has {media}, and only text can be trained on")
     return Conversation(
-        messages, wanted, _tools(row), row.get("unmask") is True, _arguments(row),
+        messages, wanted, _tools(row), _unmask(row), _arguments(row),
         frozenset(key for key in _UNUSED if row.get(key) not in (None, [], "")),
     )  # fmt: skip
 
@@ -184,6 +184,9 @@ def _message(stated: Any) -> tuple[Message, bool | None]:
     for key in REASONING:
         if key in message and not isinstance(message[key], str):
             raise BadConversation(f"its {key} is {_kind(message[key])}, not a string")
+    thoughts = {key: message[key] for key in REASONING if message.get(key)}
+    if len(set(thoughts.values())) > 1:
+        raise BadConversation(f"its {' and '.join(thoughts)} differ; keep one")
     return message, _wanted(stated)
 
 
@@ -195,6 +198,13 @@ def _content(content: Any) -> str | None:
     return "".join(map(_text_of_part, content))
 
 
+def _unmask(row: dict[str, Any]) -> bool:
+    stated = row.get("unmask")
+    if stated is not None and not isinstance(stated, bool):
+        raise BadConversation(f"has unmask that is {_short(stated)}; it is true or false")
+    return bool(stated)
+
+
 def _text_of_part(part: Any) -> str:
     if not isinstance(part, dict):
         raise BadConversation(f"its content has a part that is {_kind(part)}, not an object with type and text")
@@ -202,6 +212,9 @@ def _text_of_part(part: Any) -> str:
         raise BadConversation(f"its content has a part of type {_short(part.get('type'))}, and only text can be trained on")
     if not isinstance(part.get("text"), str):
         raise BadConversation(f"its content has a part whose text is {_kind(part.get('text'))}, not a string")
+    stated = next((key for key in (*_LEARNED, *_MASKS) if part.get(key) is not None), None)
+    if stated:
+        raise BadConversation(f"its content has a part with {stated}; state it for the whole message")
     text: str = part["text"]
     return text
 

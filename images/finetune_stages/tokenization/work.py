@@ -22,7 +22,7 @@ from finetune_stages.chat.structure import BadConversation, Conversation
 from finetune_stages.chat.task_rows import chat_files, own_roots
 from finetune_stages.kit import Context, Finished, StageError, seal_directory
 from finetune_stages.kit.loading import load_tokenizer, loading
-from finetune_stages.kit.model_config import embeddings
+from finetune_stages.kit.model_config import embeddings, number
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.positions import hard_positions
 from finetune_stages.sources.row_faults import counted
@@ -55,7 +55,7 @@ def tokenize(context: Context) -> Finished:
     tokenizer, config = _tokenizer(base, inputs.trust_remote_code)
     limits = Limits(inputs, hard_positions(config), bad_in_training(seal, len(train), len(held_out)))
     with work_folder(context) as scratch:
-        job = _Job(context, inputs, tokenizer, embeddings(config), limits, scratch)
+        job = _Job(context, inputs, tokenizer, embeddings(config), number(config, "max_position_embeddings"), limits, scratch)
         outputs, message, warnings = job.run(train, held_out)
         _require_unchanged(context, inputs, noted)
         left_out = outputs.too_long + outputs.nothing_to_learn + outputs.rejected
@@ -98,6 +98,8 @@ class _Job:
     inputs: TokenizationInputs
     tokenizer: Any
     embeddings: int | None
+    context_length: int | None
+    """Tokens that the model was trained to read at once; it may compute more of them."""
     limits: Limits
     scratch: Path
     unused: Unused = field(default_factory=Unused)
@@ -118,7 +120,12 @@ class _Job:
         self.limits.require_enough(trained)
         measurable = measured.total - measured.left_out if self.inputs.holdout else 0
         self._require_measurable(measured, measurable)
-        warnings = [self.limits.warning(trained), measured.not_measured() if self.inputs.holdout else None, *self._tasks()]
+        warnings = [
+            self.limits.warning(trained),
+            measured.not_measured() if self.inputs.holdout else None,
+            *self._tasks(),
+            self._beyond_context(writer.longest),
+        ]
         outputs = TokenizationOutputs(
             digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest,
             too_long=trained.too_long, nothing_to_learn=trained.nothing, rejected=len(trained.rejected),
@@ -130,6 +137,14 @@ class _Job:
             f" {measurable:,} held-out rows to measure"
         )
         return outputs, message, tuple(filter(None, (*warnings, *self.unused.warnings())))
+
+    def _beyond_context(self, longest: int) -> str | None:
+        if self.context_length is None or longest <= self.context_length:
+            return None
+        return (
+            f"training.maxSeqLen: the longest row has {longest:,} tokens, and the model was trained to read {self.context_length:,}"
+            " (max_position_embeddings in config.json); lower it if such rows should not be trained on"
+        )
 
     def _train(self, rows: RowFile) -> tuple[RowCounts, TokenWriter]:
         """Tokens and labels of all rows that can be trained on, in their order."""

@@ -6,6 +6,7 @@ rule of the API server sees.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -13,6 +14,7 @@ from typing import Any, get_args
 from finetune_operator.api.evaluation import SINGLE_TASKS
 from finetune_operator.api.training import Algorithm, processes_per_worker
 
+from .gate import compares
 from .paths import lookup
 from .quantities import counted
 
@@ -57,6 +59,30 @@ def _gate_needs_evaluation(values: Mapping[str, Any], _origins: Origins) -> Iter
     if lookup(values, "gate.requirements") and not values["evaluation"]["enabled"]:
         words = "evaluation.enabled is false, so that no metric is measured; remove gate, or set evaluation.enabled to true"
         yield Contradiction("gate", words)
+
+
+def _gate_compares(values: Mapping[str, Any], origins: Origins) -> Iterator[Contradiction]:
+    """The preset leaves the baseline out; a gate that compares with it brings it back, unless the run itself says no."""
+    if (
+        compares(lookup(values, "gate.requirements") or ())
+        and not values["evaluation"]["baseline"]
+        and _of_run(origins, "evaluation.baseline")
+    ):
+        words = "is false, and a requirement of the gate has maxRegression, which compares with the base model; remove the field"
+        yield Contradiction("evaluation.baseline", words)
+
+
+def _gate_can_pass(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
+    """Bounds of one metric may be in several requirements."""
+    least: dict[str, float] = {}
+    most: dict[str, float] = {}
+    for index, requirement in enumerate(lookup(values, "gate.requirements") or ()):
+        metric = requirement["metric"]
+        least[metric] = max(least.get(metric, -math.inf), float(requirement.get("min", -math.inf)))
+        most[metric] = min(most.get(metric, math.inf), float(requirement.get("max", math.inf)))
+        if least[metric] > most[metric]:
+            words = f"at least {least[metric]:g} and at most {most[metric]:g} is required of {metric}, which no model meets; correct a bound"
+            yield Contradiction(f"gate.requirements[{index}]", words)
 
 
 def _metrics(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
@@ -124,5 +150,5 @@ def _of_run(origins: Origins, field: str) -> bool:
 
 
 _CHECKS: tuple[Callable[[Mapping[str, Any], Origins], Iterator[Contradiction]], ...] = (
-    _algorithm, _batch, _measured, _gate_needs_evaluation, _metrics, _mounts, _registry,
+    _algorithm, _batch, _measured, _gate_needs_evaluation, _gate_compares, _gate_can_pass, _metrics, _mounts, _registry,
 )  # fmt: skip

@@ -85,6 +85,15 @@ def call(name: str, arguments: object) -> dict[str, object]:
         ({"messages": [USER, ANSWER], "tools": [3]}, "has a tool that is a number, not an object"),
         ({"messages": [USER, ANSWER], "tools": [{"function": {"description": "x"}}]}, "has a tool without a name"),
         ({"messages": [USER, ANSWER], "functions": {"a": 1}}, "has functions that are an object, not a list"),
+        ({"messages": [USER, ANSWER], "unmask": "false"}, 'has unmask that is "false"; it is true or false'),
+        (
+            {"messages": [USER, {**ANSWER, "thinking": "a", "reasoning_content": "b"}]},
+            "its reasoning_content and thinking differ; keep one",
+        ),
+        (
+            {"messages": [USER, {**ANSWER, "content": [{"type": "text", "text": "a", "weight": 0}]}]},
+            "its content has a part with weight; state it for the whole message",
+        ),
         ({"messages": [USER, ANSWER], "images": ["x.png"]}, "has images, and only text can be trained on"),
         ({"messages": [USER, ANSWER], "chat_template_kwargs": [1]}, "has chat_template_kwargs that are a list, not an object"),
         ({"messages": [USER, ANSWER], "chat_template_kwargs": {"tools": []}}, "with tools, which cannot be set there"),

@@ -60,6 +60,11 @@ ACC = {"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}}
          "spec.registry.kind: ModelRegistry needs an address; set registry.address, or remove registry.kind."),
         ({"registry": {"secretRef": {"name": "token"}}}, {"registry": {"port": 80}},
          "spec.registry.secretRef: there is no registry.address; set it, or remove registry.secretRef."),
+        ({"evaluation": {"baseline": False}, "gate": {"requirements": [{"metric": "holdout.loss", "maxRegression": 0}]}}, {},
+         ("spec.evaluation.baseline: is false, and a requirement of the gate has maxRegression, which compares with the base model; remove"
+         " the field.")),
+        ({"gate": {"requirements": [{"metric": "holdout.loss", "max": 1}, {"metric": "holdout.loss", "min": 2}]}}, {},
+         "spec.gate.requirements[1]: at least 2 and at most 1 is required of holdout.loss, which no model meets; correct a bound."),
         ({"registry": {"port": 80}}, {}, "spec.registry.port: there is no registry.address; set it, or remove registry.port."),
     ],
 )  # fmt: skip
@@ -76,6 +81,8 @@ def test_defaults_that_contradict_a_run_are_refused_in_the_first_second(
         ({"training": {"algorithm": "sft", "effectiveBatchSize": 8}}, {}),
         (ACC, {}),
         (holdout(), {"dataset": {"evalUri": "org/held-out"}}),
+        ({"gate": {"requirements": [{"metric": "holdout.loss", "maxRegression": 0}]}}, {"evaluation": {"baseline": False}}),
+        ({"gate": {"requirements": [{"metric": "holdout.loss", "max": 2}, {"metric": "holdout.loss", "min": 2}]}}, {}),
         ({"gate": {"requirements": [{"metric": "mmlu_anatomy.acc", "min": 0.1}]}}, {"evaluation": {"tasks": ["mmlu"]}}),
         ({"evaluation": {"enabled": False}}, {"dataset": {"trainSplit": 1.0}, "evaluation": {"tasks": []}}),
         ({"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}, "evaluation": {"tasks": ["ai2_arc"]}}, {}),
