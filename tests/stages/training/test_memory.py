@@ -29,9 +29,14 @@ MIB = 1 << 20
 
 
 def base(layers: int = 1, width: int = 1000) -> Pretrained:
-    tensors = {f"model.layers.{layer}.self_attn.q_proj.weight": Tensor("BF16", (width, width)) for layer in range(layers)}
+    tensors = {
+        f"model.layers.{layer}.self_attn.q_proj.weight": Tensor("BF16", (width, width), 0, 2 * width * width)
+        for layer in range(layers)
+    }
     return Pretrained(
-        Path(), {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 1000}, {**tensors, "norm": Tensor("BF16", (width,))}
+        Path(),
+        {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 1000},
+        {**tensors, "norm": Tensor("BF16", (width,), 0, 2 * width)},
     )
 
 
