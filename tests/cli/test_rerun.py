@@ -67,3 +67,20 @@ def test_a_rejected_rerun_is_corrected_under_its_own_id(home: Home, capsys: pyte
 def test_an_id_that_would_change_nothing_is_refused(home: Home, capsys: pytest.CaptureFixture[str], id_: str, words: str) -> None:
     assert rerun(home, id_) == 2
     assert capsys.readouterr().err == f"{words}\n"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("gate.requirement=[]", "spec.gate.requirement: unknown field; did you mean requirements?"),
+        ("gate.requirements[0].max=5", "spec.gate.requirements[0]: unknown field"),
+        ("evaluation.holdouts=3", "spec.evaluation.holdouts: unknown field; did you mean holdout?"),
+    ],
+)
+def test_a_field_that_does_not_exist_is_rejected(
+    home: Home, capsys: pytest.CaptureFixture[str], assignment: str, sentence: str
+) -> None:
+    before = asyncio.run(_spec(home))
+    assert rerun(home, "another", [assignment]) == 65
+    assert sentence in capsys.readouterr().err
+    assert asyncio.run(_spec(home)) == before

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 SHOWN = 3
 """Rows that a message describes; it counts all."""
+LOGGED = 1000
+"""Rows that the log describes; a message names the first ones only."""
 _TOLERANCE = 1e-9
 """Relative error of a product of a share and a number of rows, with a margin: 0.29 * 100 is a little less than 29."""
 
@@ -32,6 +34,7 @@ class FaultyRows:
     def add(self, position: int, label: str, problem: str) -> None:
         """Count a row; ``problem`` completes a sentence that begins with ``label``."""
         self.positions.append(position)
+        log_row(len(self), label, problem)
         if len(self.labels) < SHOWN:
             self.labels.append(label)
             self.examples.append(f"{label} {problem}".strip())
@@ -51,6 +54,14 @@ class FaultyRows:
 
     def _listed(self, parts: list[str], separator: str) -> str:
         return separator.join(parts) + (f"{separator}..." if len(self) > len(parts) else "")
+
+
+def log_row(number: int, label: str, problem: str) -> None:
+    """Print what is wrong with a row, the ``number``-th of its kind: the log has all of them up to :data:`LOGGED`."""
+    if number <= LOGGED:
+        print(f"{label} {problem}")
+    elif number == LOGGED + 1:
+        print(f"further rows of this kind are not listed; {LOGGED:,} are")
 
 
 def row_label(row: int, line: int) -> str:

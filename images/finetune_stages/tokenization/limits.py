@@ -141,7 +141,9 @@ class Limits:
     def warning(self, train: RowCounts) -> str | None:
         """The warning about rows that are left out within the limit."""
         left = train.left_out
-        return f"{left:,} of {train.total:,} training rows {are(left)} left out: {self._kinds(train)}" if left else None
+        return (
+            f"{left:,} of {train.total:,} training rows {are(left)} left out: {self._kinds(train, here=True)}" if left else None
+        )
 
     def _left_out(self, train: RowCounts) -> tuple[float, float]:
         """How many training rows are left out, and of how many: with those that stage *dataset* left out."""
@@ -159,13 +161,14 @@ class Limits:
             return ""
         return f" and dataset.badRows.share to {sufficient_share(left, total):g}"
 
-    def _kinds(self, train: RowCounts) -> str:
+    def _kinds(self, train: RowCounts, *, here: bool = False) -> str:
+        """Why rows are left out; with ``here``, without those that stage *dataset* left out."""
         by = "the model's positions" if self._model_limits else "training.maxSeqLen"
         kinds = (
             (train.too_long, "has", "have", f" more than {self.longest:,} tokens ({by}), the longest {train.longest:,}"),
             (train.nothing, "has", "have", " nothing to learn"),
             (len(train.rejected), "is", "are", f" rejected ({train.rejected.first})"),
-            (math.ceil(self.bad), "was", "were", " bad in stage dataset"),
+            (0 if here else math.ceil(self.bad), "was", "were", " bad in stage dataset"),
         )
         return ", ".join(f"{count:,} {one if count == 1 else several}{what}" for count, one, several, what in kinds if count)
 

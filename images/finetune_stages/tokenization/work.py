@@ -25,7 +25,7 @@ from finetune_stages.kit.loading import load_tokenizer, loading
 from finetune_stages.kit.model_config import embeddings, number
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.positions import hard_positions
-from finetune_stages.sources.row_faults import counted
+from finetune_stages.sources.row_faults import counted, log_row
 from finetune_stages.sources.work_folder import work_folder
 
 from .labels import EndTokens, encode
@@ -158,8 +158,12 @@ class _Job:
                     if len(ids) > self.limits.longest:
                         seen.too_long += 1
                         seen.longest = max(seen.longest, len(ids))
+                        log_row(
+                            seen.too_long, rows.label(position), f"has {len(ids):,} tokens, more than {self.limits.longest:,}"
+                        )
                     elif not learned.any():
                         seen.nothing += 1
+                        log_row(seen.nothing, rows.label(position), "has no token to learn")
                     else:
                         self._require_embedded(rows, position, ids.max(initial=0))
                         writer.append(ids, learned)

@@ -15,6 +15,7 @@ from .assignments import apply_assignments
 from .objects import edit, find_run
 from .place import Options, Place, Where, find_place
 from .refusal import Refused, guarded
+from .validate import unknown_fields
 
 
 def suspend_run(name: str, where: Where, options: Options) -> int:
@@ -54,6 +55,9 @@ def rerun_run(name: str, where: Where, options: Options, *, stage: str, id_: str
             if run.status.get("rerunId") == word:
                 raise Refused([f"--id {word}: was used by the last rerun; choose another word."], exitcodes.USAGE)
             wanted = {**apply_assignments(run.spec, assignments), "rerun": {"id": word, "from": stage}}
+            unknown = unknown_fields(wanted)
+            if unknown:
+                raise Refused([*unknown, "Nothing was changed."])
             patch = difference(run.spec, wanted)
             if not patch:
                 raise Refused(

@@ -94,7 +94,13 @@ def _with_presets(spec: dict[str, Any]) -> list[tuple[str, str]]:
     refusal = resolve(spec, _PRESETS_ONLY)
     if not isinstance(refusal, Refusal) or refusal.reason is not reasons.INVALID_SPEC:
         return []
-    return [(refusal.message.partition(":")[0], refusal.message.rstrip("."))]
+    unless = " (or run it where the defaults of the namespace or the operator go with it)"
+    return [(refusal.message.partition(":")[0], refusal.message.rstrip(".") + unless)]
+
+
+def unknown_fields(spec: dict[str, Any]) -> list[str]:
+    """Return a sentence for each field of ``spec`` that the resource does not have. An API server drops them from a patch."""
+    return [_sentence(problem) for problem in Judge(crd()).prune({"spec": spec})[1]]
 
 
 def _place(document: Document, field: str) -> str:

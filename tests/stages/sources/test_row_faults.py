@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune_stages.sources.row_faults import may_be_left_out, sufficient_share
+from finetune_stages.sources.row_faults import FaultyRows, may_be_left_out, sufficient_share
 
 
 def test_every_share_that_a_message_suggests_is_accepted() -> None:
@@ -29,3 +29,12 @@ def test_one_row_more_is_too_many() -> None:
             allowed = percent * total // 100
             assert may_be_left_out(allowed, total, percent / 100)
             assert not may_be_left_out(allowed + 1, total, percent / 100)
+
+
+def test_the_log_has_every_row_up_to_a_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    faulty = FaultyRows()
+    for number in range(1, 1003):
+        faulty.add(number, f"row {number}", "is bad")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["row 1 is bad", "row 2 is bad"]
+    assert lines[999:] == ["row 1000 is bad", "further rows of this kind are not listed; 1,000 are"]
