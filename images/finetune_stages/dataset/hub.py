@@ -131,7 +131,7 @@ def _readable(found: HubDataset) -> Iterator[None]:
 
 def _why_unreadable(error: Exception, found: HubDataset) -> str:
     """What is wrong with a data set, and what to do."""
-    links = causes(error)
+    links = causes(error, suppressed=False)
     scripts = sorted(path for path in found.repository.sizes if path.endswith(".py"))
     if _SCRIPTS in str(error) or (scripts and any(type(link).__name__ in _NO_FILES for link in links)):
         return (

@@ -79,11 +79,14 @@ def first_line(error: BaseException, limit: int = 500) -> str:
     return (text[0] if text else type(error).__name__)[:limit]
 
 
-def causes(error: BaseException) -> list[BaseException]:
-    """Return the exception and what it was raised from, the outermost first; ``raise ... from None`` ends the chain."""
+def causes(error: BaseException, *, suppressed: bool = True) -> list[BaseException]:
+    """Return the exception and what it was raised from, the outermost first.
+
+    HTTP libraries hide a certificate's fault with ``raise ... from None``; without ``suppressed`` such a statement ends the chain.
+    """
     links: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and not any(link is earlier for earlier in links):
         links.append(link)
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        link = link.__cause__ or (link.__context__ if suppressed or not link.__suppress_context__ else None)
     return links
