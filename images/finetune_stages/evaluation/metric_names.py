@@ -72,7 +72,7 @@ def leaves(built: Iterable[Any]) -> tuple[list[Task], list[Group]]:
 
 
 def _keys(tasks: Iterable[Task], groups: Iterable[Group]) -> Iterator[tuple[str, str]]:
-    """Whose score it is, and the name that it is told under. The name alone counts, too: samples are filed under it."""
+    """Whose score it is, and the name that it is reported under. The name alone counts, too: samples are filed under it."""
     for task in tasks:
         owner = f"task {task.task_name}"
         yield owner, safe(task.task_name)
