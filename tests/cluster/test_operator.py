@@ -61,7 +61,7 @@ async def test_a_run_goes_from_its_data_to_the_registry(site: Site) -> None:
     assert registry.artifacts(version)[0]["uri"] == status["model"]["uri"]
     assert len(status["history"]) > 2, "the loss came while it trained"
     jobs = (await site.cluster.list(JOB, site.namespace)).items
-    assert len([job for job in jobs if "finetunerun.io/run" in job["metadata"]["labels"]]) == 5
+    assert len([job for job in jobs if "finetunerun.io/run" in job["metadata"]["labels"]]) == 6
     (trainjob,) = (await site.cluster.list(TRAINJOB, site.namespace)).items
     assert {"type": "Complete", "status": "True"}.items() <= trainjob["status"]["conditions"][-1].items()
     pods = (await site.cluster.list(POD, site.namespace)).items
