@@ -156,7 +156,7 @@ INVALID = (
     ),
     Report(
         "mount-without-a-volume", "own", training(volumeMounts=[{"name": "none", "mountPath": "/x"}]),
-        'spec.training.volumeMounts[0].name: Not found: "none"',
+        "spec.training.volumeMounts[0].name: none is not a volume in training.volumes",
     ),
     Report(
         "mount-over-the-workspace", "own", training(volumes=SCRATCH, volumeMounts=[{"name": "a", "mountPath": "/workspace"}]),

@@ -58,7 +58,7 @@ def flat_scores(results: Mapping[str, Any]) -> Scores:
                     _add(scores, key + _STDERR, number)
                 continue
             if number is None:
-                raise StageError(reasons.SCORE_NOT_A_NUMBER, f"{key} is {_shown(value)}: {reasons.SCORE_NOT_A_NUMBER.remedy}")
+                raise StageError(reasons.SCORE_NOT_A_NUMBER, f"{key} is {value!s:.60}: {reasons.SCORE_NOT_A_NUMBER.remedy}")
             _add(scores, key, number)
             if isinstance(directions.get(metric), bool):
                 scores.higher_is_better[key] = directions[metric]
@@ -79,8 +79,3 @@ def _add(scores: Scores, key: str, number: float) -> None:
             reasons.TASK_INVALID, f"evaluation.tasks: two scores have the name {key}; rename a task, a metric or a filter."
         )
     scores.metrics[key] = number
-
-
-def _shown(value: Any) -> str:
-    """A score that is no finite number: numpy's as Python writes them, anything else as its beginning."""
-    return str(float(value)) if isinstance(value, Real) else f"{value!r:.60}"

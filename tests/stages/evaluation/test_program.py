@@ -252,7 +252,7 @@ def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
         (EvaluationInputs("final"), lambda p: shutil.rmtree(p.path(p.layout.final_model)), "ModelNotFound", "There is no model at"),
         (EvaluationInputs("base"), lambda p: (p.path(p.layout.base_model) / ".finetune.json").unlink(), "ModelIncomplete", "not sealed"),
         (EvaluationInputs("final", tasks=("arc_esy",)), None, "TaskNotFound", "did you mean arc_easy"),
-        (EvaluationInputs("final", tasks=("holdout",)), None, "TaskInvalid", "rename the task"),
+        (EvaluationInputs("final", tasks=("holdout",)), None, "TaskInvalid", "rename your task or group"),
         (EvaluationInputs("final", tasks=("say",), task_files=True), None, "TaskNotFound", "FINETUNE_TASK_FILES"),
         (EvaluationInputs("final", holdout=False), None, "NothingToEvaluate", "name a task, or hold rows out"),
         (EvaluationInputs("final"), lambda p: render(p.workspace, p.layout.root, []), "NothingToEvaluate", "no held-out row can be measured"),
