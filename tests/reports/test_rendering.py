@@ -361,7 +361,24 @@ def test_what_is_refused(report: Report, stage: Tokenization, families: Any) -> 
         "thoughts-in-a-content-kept", "own",
         Given("qwen2_5", [{"messages": [QUESTION, {**ANSWER, "content": "<think>A signature.</think>f(x)"}]}]), [],
     ),
-    Report("reasoning-of-the-last-turn-only", "own", Given("qwen3", [{"messages": [*THOUGHT["messages"] * 2]}]), []),
+    Report(
+        "reasoning-of-the-last-turn-only", "own", Given("qwen3", [{"messages": [*THOUGHT["messages"] * 2]}, THOUGHT]),
+        ["1 row has reasoning in earlier turns, which has no effect"],
+    ),
+    Report(
+        "thoughts-in-earlier-contents", "own",
+        Given("qwen3", [{"messages": [QUESTION, {**ANSWER, "content": "<think>A signature.</think>f(x)"}] * 2}] * 2),
+        ["2 rows have reasoning in earlier turns, which has no effect"],
+    ),
+    Report("reasoning-of-every-turn", "own", Given(BARE.replace("m.content", "(m.reasoning_content or '') + m.content"), [{"messages": [*THOUGHT["messages"] * 2]}]), []),
+    *(
+        Report(f"misspelled-{key}", "own", Given("qwen2_5", [{**SIMPLE, key: value}]), [f"1 row has {key} (did you mean {meant}?), which has no effect"])
+        for key, value, meant in (
+            ("tool", [TOOL], "tools"), ("Tools", [TOOL], "tools"), ("function", [TOOL], "functions"), ("unMask", True, "unmask"),
+            ("chat-template-kwargs", {"a": 1}, "chat_template_kwargs"), ("chatTemplateKwargs", {"a": 1}, "chat_template_kwargs"),
+        )
+    ),
+    Report("other-columns", "own", Given("qwen2_5", [{**SIMPLE, "id": 1, "source": "x", "toolbox": "y", "tool": ""}]), []),
     Report(
         "keys-without-effect", "own", Given("qwen2_5", [{**SIMPLE, "parallel_tool_calls": True, "tools": [TOOL]}] * 2),
         ["2 rows have parallel_tool_calls, which has no effect"],

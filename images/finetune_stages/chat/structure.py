@@ -14,8 +14,10 @@ Standard library only.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from finetune_stages.sources.json_text import learned_no_number
@@ -34,6 +36,7 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _UNUSED = ("parallel_tool_calls", "tool_choice", "documents", "system")
 """Keys of a row that would change the prompt and that this release does not read."""
+_READ = ("messages", "tools", "functions", "unmask", "chat_template_kwargs")
 _RESERVED = frozenset(("messages", "tools", "documents", "add_generation_prompt", "conversations", "chat_template"))
 _KEYS_SHOWN = 8
 _ALPACA = ("instruction", "output")
@@ -129,8 +132,29 @@ def read_conversation(row: Any) -> Conversation:
         raise BadConversation(f"has {media}, and only text can be trained on")
     return Conversation(
         messages, wanted, _tools(row), _unmask(row), _arguments(row),
-        frozenset(key for key in _UNUSED if row.get(key) not in (None, [], "")),
+        frozenset(_unused(row)),
     )  # fmt: skip
+
+
+def _unused(row: dict[str, Any]) -> Iterator[str]:
+    """Keys of a row that would change the prompt and have no effect, as messages name them; misspelled ones with what may be meant."""
+    for key, value in row.items():
+        if value in (None, [], ""):
+            continue
+        if key in _UNUSED:
+            yield key
+        elif (meant := _meant(key)) and meant != key:
+            yield f"{key} (did you mean {meant}?)"
+
+
+@lru_cache(maxsize=1024)
+def _meant(key: str) -> str | None:
+    """Return the key of a row that differs from this one in case, hyphens, underscores or the plural only."""
+    return next((known for known in _READ if _plain(known) == _plain(key)), None)
+
+
+def _plain(key: str) -> str:
+    return re.sub("[-_]", "", key).lower().rstrip("s")
 
 
 def broken_text(row: Any, text: bytes) -> str | None:

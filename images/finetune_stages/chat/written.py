@@ -54,6 +54,7 @@ class Coverage:
     _keys: dict[tuple[str, str], bool] = field(default_factory=dict)
     _contents: dict[tuple[Any, ...], frozenset[int]] = field(default_factory=dict)
     _reasoning: bool | None = None
+    _earlier: dict[tuple[Any, ...], bool] = field(default_factory=dict)
 
     def missing(self, conversation: Conversation, written: Written, render: Render) -> str | None:
         """What the text lacks, to follow "row 17 has"; ``None`` where nothing is missing."""
@@ -100,8 +101,26 @@ class Coverage:
         lost = bool(thoughts) and not any(thought in text for thought in thoughts)
         return f"thoughts ({_THOUGHT[0]}) in a content" if lost else None
 
+    def _loses_earlier_reasoning(self, conversation: Conversation) -> bool:
+        """Return whether the template renders the reasoning of some turns only, as Qwen 3's renders that of the last ones."""
+        thoughtful = [number for number, message in enumerate(conversation.messages) if _has_thoughts(message)]
+        if len(thoughtful) < 2:
+            return False
+        kind = (tuple(thoughtful), *_kind(conversation))
+        if kind not in self._earlier:
+            marked = [
+                _with_thoughts(message, f"{_MARK}{number}z") if number in thoughtful else message
+                for number, message in enumerate(conversation.messages)
+            ]
+            text = self._text(marked, conversation)
+            rendered = [f"{_MARK}{number}z" in text for number in thoughtful]
+            self._earlier[kind] = any(rendered) and not all(rendered)
+        return self._earlier[kind]
+
     def unread(self, conversation: Conversation) -> Iterable[str]:
-        """Keys of messages that make no difference to the text."""
+        """Parts of messages that make no difference to the text."""
+        if self._loses_earlier_reasoning(conversation):
+            yield "reasoning in earlier turns"
         for number, message in enumerate(conversation.messages):
             for key in message.keys() - _KNOWN:
                 if key == "name" and message["role"] == "tool":
@@ -148,11 +167,7 @@ class Coverage:
 
     def _dropped_contents(self, conversation: Conversation, render: Render) -> frozenset[int]:
         """Return the messages whose contents the template does not write in conversations of this kind; none if it is not known."""
-        kind = (
-            tuple((message["role"], _has_words(message), "tool_calls" in message) for message in conversation.messages),
-            bool(conversation.tools), conversation.unmask, tuple(conversation.wanted),
-            json.dumps(conversation.arguments, sort_keys=True, default=str),
-        )  # fmt: skip
+        kind = _kind(conversation)
         if kind not in self._contents:
             self._contents[kind] = self._find_dropped(conversation, render)
         return self._contents[kind]
@@ -192,6 +207,28 @@ class Coverage:
 
 def _has_words(message: Message) -> bool:
     return bool((message.get("content") or "").strip())
+
+
+def _kind(conversation: Conversation) -> tuple[Any, ...]:
+    """What decides which parts of a conversation a template renders, apart from its words."""
+    return (
+        tuple((message["role"], _has_words(message), "tool_calls" in message) for message in conversation.messages),
+        bool(conversation.tools), conversation.unmask, tuple(conversation.wanted),
+        json.dumps(conversation.arguments, sort_keys=True, default=str),
+    )  # fmt: skip
+
+
+def _has_thoughts(message: Message) -> bool:
+    return message["role"] == "assistant" and (
+        any(message.get(key) for key in REASONING) or _THOUGHT[1] in (message.get("content") or "")
+    )
+
+
+def _with_thoughts(message: Message, thoughts: str) -> Message:
+    """Return the message with other reasoning, at the places where it has some."""
+    changed = {**message, **{key: thoughts for key in REASONING if message.get(key)}}
+    _, end, answer = (message.get("content") or "").rpartition(_THOUGHT[1])
+    return {**changed, "content": f"{_THOUGHT[0]}{thoughts}{end}{answer}"} if end else changed
 
 
 def _with(conversation: Conversation, number: int, message: Message) -> Conversation:

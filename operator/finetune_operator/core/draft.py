@@ -80,7 +80,13 @@ class Draft:
         """Keep the warnings of a stage that has succeeded, in place of those of its last round."""
         others = [warning for warning in self.get("warnings") or () if warning["stage"] != stage]
         found = [*others, *({"stage": stage, "message": message[:WARNING_LENGTH]} for message in messages)]
-        self.fields["warnings"] = found[-STATUS_WARNINGS_LIMIT:] or None
+        if len(found) > STATUS_WARNINGS_LIMIT:
+            newest = found[1 - STATUS_WARNINGS_LIMIT :]
+            found = [
+                {"stage": newest[0]["stage"], "message": "Earlier warnings are left out here; see the logs of the stages."},
+                *newest,
+            ]
+        self.fields["warnings"] = found or None
 
     def block(self, record: StageRecord, reason: Reason, message: str) -> None:
         """A stage waits for something that only somebody outside can mend."""

@@ -92,6 +92,12 @@ def test_several_warnings_are_counted_in_the_message_and_bounded_in_status() -> 
     world.write_status({**world.run["status"], "warnings": known})
     go(world)
     assert [one["message"] for one in run_of(world).status["warnings"]] == [*map(str, range(12)), "new", "newer"]
+    world = tokenized(World.new(), warnings=tuple(f"new {number}" for number in range(8)))
+    world.write_status({**world.run["status"], "warnings": known})
+    go(world)
+    first, *others = (one["message"] for one in run_of(world).status["warnings"])
+    assert first == "Earlier warnings are left out here; see the logs of the stages."
+    assert others == [*map(str, range(5, 12)), *(f"new {number}" for number in range(8))]
 
 
 def test_a_run_without_warnings_tells_of_the_rows_that_are_left_out() -> None:
