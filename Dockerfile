@@ -18,7 +18,7 @@ FROM ${BUILD_IMAGE} AS sources
 COPY operator/finetune_contract /app/finetune_contract
 COPY operator/finetune_operator /app/finetune_operator
 COPY images/finetune_stages/__init__.py /app/finetune_stages/__init__.py
-COPY images/finetune_stages/kit /app/finetune_stages/kit
+COPY images/finetune_stages/sdk /app/finetune_stages/sdk
 COPY images/finetune_stages/training /app/finetune_stages/training
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 

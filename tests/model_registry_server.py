@@ -36,7 +36,7 @@ class Trouble:
     """What happens to ``times`` calls whose path has ``text``, after the next ``after`` such ones; one trouble comes after the other.
 
     ``status``: that status in place of an answer, with ``headers``. ``html``: status 200 and a page. ``redirect``: to another host.
-    ``refuse``: the connection is closed and nothing done. ``cut``: the call is carried out, then the connection closed. ``slow``: the
+    ``reject``: the connection is closed and nothing done. ``cut``: the call is carried out, then the connection closed. ``slow``: the
     answer comes ``seconds`` late. ``call``: the call is carried out, then ``then`` called, and the connection closed.
     """
 
@@ -126,7 +126,7 @@ class TroubledServer:
         """The answer when nothing is to go wrong."""
         raise NotImplementedError
 
-    def refusal(self, status: int, message: str) -> Answer:
+    def rejection(self, status: int, message: str) -> Answer:
         """What a server without words of its own says with ``status``."""
         return Answer(status, message.encode(), {"Content-Type": "text/plain"})
 
@@ -138,7 +138,7 @@ class TroubledServer:
         if trouble is None:
             return self.answer(call)
         if trouble.kind == "status":
-            return replace(self.refusal(trouble.status, "so it was ordered"), headers=dict(trouble.headers))
+            return replace(self.rejection(trouble.status, "so it was ordered"), headers=dict(trouble.headers))
         if trouble.kind == "html":
             return Answer(200, b"<!doctype html><html><body>Log in</body></html>", {"Content-Type": "text/html; charset=utf-8"})
         if trouble.kind == "redirect":
@@ -192,7 +192,7 @@ class ModelRegistryServer(TroubledServer):
         """The artifacts of a version."""
         return [_shown(one) for one in self._entities["model_artifacts"] if one["_parent"] == version["id"]]
 
-    def refusal(self, status: int, message: str) -> Answer:
+    def rejection(self, status: int, message: str) -> Answer:
         return Answer(status, _error(status, message))
 
     def answer(self, call: Call) -> Answer:
@@ -207,8 +207,8 @@ class ModelRegistryServer(TroubledServer):
             body = json.loads(call.body) if call.body else {}
             with self._storing:
                 status, answer = self._route(call.method, found[2].split("/"), query, body)
-        except _Refusal as refusal:
-            status, answer = refusal.status, json.loads(_error(refusal.status, str(refusal)))
+        except _Refusal as rejection:
+            status, answer = rejection.status, json.loads(_error(rejection.status, str(rejection)))
         return Answer(status, json.dumps(answer).encode())
 
     def _route(self, method: str, path: list[str], query: Mapping[str, str], body: Json) -> tuple[int, Json]:

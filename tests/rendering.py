@@ -16,7 +16,7 @@ from finetune_contract import CONTRACT_VERSION
 from finetune_contract.codec import digest, encode
 from finetune_contract.documents import RunInfo, StageDocument, TokenizationInputs
 from finetune_contract.workspace import Attempt
-from finetune_stages.kit import Context, Finished, seal_directory
+from finetune_stages.sdk import Context, Finished, seal_directory
 
 TEMPLATES = Path(str(find_spec("trl").origin)).parent / "chat_templates"  # type: ignore[union-attr]
 SPECIAL = (

@@ -65,7 +65,7 @@ def main() -> None:
 
 def _prepare(place: Path) -> None:
     """Two tasks, and a run's folder with the model as its base model, sealed."""
-    from finetune_stages.kit import seal_directory
+    from finetune_stages.sdk import seal_directory
 
     rows = [json.loads(line)["messages"] for line in (EXAMPLE / "signatures.jsonl").read_text().splitlines()[: DOCUMENTS + 3]]
     answers = [messages[-1]["content"] for messages in rows]

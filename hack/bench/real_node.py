@@ -45,7 +45,7 @@ from finetune_operator.kube.client import ApiServer  # noqa: E402
 from finetune_operator.kube.credentials import load_credentials  # noqa: E402
 from node.cluster import NodeCluster  # noqa: E402
 from node.configuration import SOCKET  # noqa: E402
-from node.machine import obstacle, program  # noqa: E402
+from node.machine import blocker, program  # noqa: E402
 
 Object = dict[str, Any]
 NAMESPACE, CLAIM = "bench", "models"
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=9, help="runs beside as many bare ones (9)")
     parser.add_argument("--working", type=int, default=3, help="runs that train and evaluate anew (3)")
     options = parser.parse_args()
-    if (reason := obstacle()) is not None:
+    if (reason := blocker()) is not None:
         raise SystemExit(reason)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the node goes with whoever ends this
     with _deployed() as plane:

@@ -25,7 +25,7 @@ from finetune_operator.core.times import stamp
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.local.kubelet import ProcessKubelet
 from finetune_operator.local.machine import Capacity
-from finetune_operator.local.pod_life import Node
+from finetune_operator.local.pod_worker import Node
 from finetune_operator.local.store.logs import read_log
 from finetune_operator.local.volumes import SecretSource, Volumes
 from finetune_operator.loop.cluster import Object

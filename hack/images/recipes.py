@@ -73,7 +73,7 @@ OPERATOR = Recipe(
     "operator", "finetune-operator", "Dockerfile", "requirements/operator.lock",
     (
         "operator/finetune_contract", "operator/finetune_operator", "images/finetune_stages/__init__.py",
-        "images/finetune_stages/kit", "images/finetune_stages/training",
+        "images/finetune_stages/sdk", "images/finetune_stages/training",
     ),
 )  # fmt: skip
 STAGES = Recipe(

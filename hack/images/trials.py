@@ -83,7 +83,7 @@ print(torch.linalg.svdvals(weight.detach()).shape, weight.grad.isfinite().all().
 def _rows_are_rendered(image: Image, engine: Engine) -> Finding:
     """The libraries of stage *tokenization* import and render, with TRL's templates for training and without PyTorch."""
     script = """
-from finetune_stages.kit import without
+from finetune_stages.sdk import without
 with without("torch"):
     import finetune_stages.tokenization.work
     from trl.chat_template_utils import qwen3_training_chat_template

@@ -70,8 +70,8 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
-    if (obstacle := machine.obstacle()) is not None:
-        raise ValueError(obstacle)
+    if (blocker := machine.blocker()) is not None:
+        raise ValueError(blocker)
     generation = GENERATIONS.get(options.trainer)
     binaries = build_control_plane(generation, options.nice)
     build(options.nice)

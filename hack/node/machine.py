@@ -16,7 +16,7 @@ _CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
 _NAMESPACES = ("--net", "--mount", "--pid", "--fork")
 
 
-def obstacle() -> str | None:
+def blocker() -> str | None:
     """Why no node can run on this machine, in one sentence; ``None`` where one can."""
     if sys.platform != "linux":
         return "a node runs on Linux only: its containers are made of what the Linux kernel has"

@@ -42,8 +42,8 @@ def _missing(groups: Sequence[str], nice: int) -> list[Step]:
     """Return the steps that are to be made. Groups that this machine cannot make are named on the screen."""
     found: list[Step] = []
     for name in groups:
-        if (obstacle := GROUPS[name].obstacle()) is not None:
-            print(f"{name}: {obstacle}", file=sys.stderr)
+        if (blocker := GROUPS[name].blocker()) is not None:
+            print(f"{name}: {blocker}", file=sys.stderr)
             continue
         found += [step for step in GROUPS[name].steps(nice) if not step.is_done()]
     return found

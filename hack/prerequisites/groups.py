@@ -50,15 +50,15 @@ class Group:
     """What one target of the Makefile makes.
 
     Attributes:
-        obstacle: why this machine cannot make it, as a sentence; the tests that need it are skipped there.
-        steps: in the order in which they are made. They are called only where there is no obstacle.
+        blocker: why this machine cannot make it, as a sentence; the tests that need it are skipped there.
+        steps: in the order in which they are made. They are called only where there is no blocker.
     """
 
-    obstacle: Callable[[], str | None]
+    blocker: Callable[[], str | None]
     steps: Callable[[int], Iterator[Step]]
 
 
-def _no_obstacle() -> str | None:
+def _no_blocker() -> str | None:
     return None
 
 
@@ -116,7 +116,7 @@ def image(recipe: recipes.Recipe) -> builds.Image:
 
 
 GROUPS = {
-    "bytecode": Group(_no_obstacle, _byte_code),
+    "bytecode": Group(_no_blocker, _byte_code),
     "controlplane": Group(_without_go, _control_plane),
     "containers": Group(_without_containers, _containers),
 }

@@ -21,7 +21,7 @@ QUICK = {"enabled": False, "baseline": False}
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[Desk, Said]:
+def problems_of(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[Desk, Said]:
     """A run whose gate nothing can pass."""
     desk = Desk(tmp_path_factory.mktemp("desk"))
     desk.write({**small(evaluation={"baseline": False}), "gate": STRICT}, labels={"finetunerun.io/experiment": "trial"})
@@ -30,8 +30,8 @@ def judged(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[Desk,
 
 @pytest.mark.xdist_group("judged")
 class TestARunThatTheGateRejects:
-    def test_it_says_so_and_keeps_the_model(self, judged: tuple[Desk, Said]) -> None:
-        desk, said = judged
+    def test_it_says_so_and_keeps_the_model(self, problems_of: tuple[Desk, Said]) -> None:
+        desk, said = problems_of
         assert said.code == 3, said.out + said.err
         assert "gate not passed: the model is kept" in said.out
         assert "at most 0.001 is allowed; missed by" in said.out
@@ -41,14 +41,14 @@ class TestARunThatTheGateRejects:
         assert (desk.run_folder() / "final_model/config.json").exists()
         assert not (desk.workspace / "mlflow.db").exists()
 
-    def test_get_shows_the_scores_of_all_runs(self, judged: tuple[Desk, Said]) -> None:
-        out = judged[0].finetune("get").out
+    def test_get_shows_the_scores_of_all_runs(self, problems_of: tuple[Desk, Said]) -> None:
+        out = problems_of[0].finetune("get").out
         head, line = out.splitlines()[:2]
         assert head.split() == ["NAME", "ALGORITHM", "PHASE", "PROGRESS", "ROWS", "LOSS", "holdout.bits_per_byte", "MODEL", "AGE"]
         assert line.split()[:3] == ["demo", "osft", "Rejected"]
 
-    def test_a_clone_has_the_same_spec_under_another_name(self, judged: tuple[Desk, Said]) -> None:
-        desk, _ = judged
+    def test_a_clone_has_the_same_spec_under_another_name(self, problems_of: tuple[Desk, Said]) -> None:
+        desk, _ = problems_of
         said = desk.finetune("clone", "demo", "--set", "training.epochs=3", "--set", "spec.gate=null", "--dry-run")
         assert said.code == 0, said.err
         copy = yaml.safe_load(said.out)
@@ -74,22 +74,22 @@ class TestARunThatTheGateRejects:
             (["rerun", "nobody", "--from", "gate"], 66, "nobody: there is no run of that name in"),
         ],
     )  # fmt: skip
-    def test_mistakes_are_told(self, judged: tuple[Desk, Said], words: list[str], code: int, sentence: str) -> None:
-        said = judged[0].finetune(*words)
+    def test_mistakes_are_told(self, problems_of: tuple[Desk, Said], words: list[str], code: int, sentence: str) -> None:
+        said = problems_of[0].finetune(*words)
         assert (said.code, said.out) == (code, "")
         assert sentence in said.err
         assert "Traceback" not in said.err
 
-    def test_a_metric_that_cannot_exist_is_refused_and_nothing_changes(self, judged: tuple[Desk, Said]) -> None:
+    def test_a_metric_that_cannot_exist_is_refused_and_nothing_changes(self, problems_of: tuple[Desk, Said]) -> None:
         absent = "gate.requirements=[{metric: holdout.words, min: 1}]"
-        said = judged[0].finetune("rerun", "demo", "--from", "gate", "--set", absent)
+        said = problems_of[0].finetune("rerun", "demo", "--from", "gate", "--set", absent)
         assert said.code == 65
         assert "spec.gate.requirements: " in said.err
         assert "held-out rows have only the metrics holdout.bits_per_byte" in said.err
-        assert status_of(judged[0])["round"] == 1
+        assert status_of(problems_of[0])["round"] == 1
 
-    def test_a_rejected_rerun_is_told_and_the_run_keeps_its_results(self, judged: tuple[Desk, Said]) -> None:
-        desk, _ = judged
+    def test_a_rejected_rerun_is_told_and_the_run_keeps_its_results(self, problems_of: tuple[Desk, Said]) -> None:
+        desk, _ = problems_of
         before = status_of(desk)
         said = desk.finetune("rerun", "demo", "--from", "gate", "--set", "publish={uri: oci://r/x}", "--id", "unsupported")
         assert said.code == 65
@@ -105,8 +105,8 @@ class TestARunThatTheGateRejects:
         corrected = desk.finetune("rerun", "demo", "--from", "gate", *corrections, "--id", "unsupported")
         assert corrected.code == 3, corrected.out + corrected.err
 
-    def test_a_softer_gate_lets_it_through_and_nothing_is_trained_again(self, judged: tuple[Desk, Said]) -> None:
-        desk, _ = judged
+    def test_a_softer_gate_lets_it_through_and_nothing_is_trained_again(self, problems_of: tuple[Desk, Said]) -> None:
+        desk, _ = problems_of
         softer = "gate.requirements=[{metric: holdout.bits_per_byte, max: 100}]"
         said = desk.finetune("rerun", "demo", "--from", "gate", "--set", softer, "--id", "softer")
         assert said.code == 0, said.out + said.err

@@ -15,7 +15,7 @@ from finetune_operator.api.crd import crd
 from finetune_operator.cli.documents import DocumentProblem, read_documents
 from finetune_operator.cli.init import template
 from finetune_operator.core.paths import leaves
-from finetune_operator.local.judge import Judge
+from finetune_operator.validation import Validator
 
 HEAD = "apiVersion: finetunerun.io/v1alpha1\nkind: FineTuneRun\nmetadata:\n  name: demo\nspec:\n"
 SAMPLES = sorted((Path(__file__).parents[2] / "manifests/samples").glob("*.yaml"))
@@ -55,8 +55,8 @@ def test_a_bad_file_is_told_by_line_and_field(desk: Desk, spec: str, line: int, 
     assert said.code == 65
     assert any(text.startswith(f"run.yaml:{line}: ") and words in text for text in said.err.splitlines()), said.err
     assert "Traceback" not in said.err
-    refused = desk.finetune("run", "run.yaml")
-    assert (refused.code, refused.err) == (65, said.err)
+    rejected = desk.finetune("run", "run.yaml")
+    assert (rejected.code, rejected.err) == (65, said.err)
     assert not (desk.folder / ".finetune").exists()
 
 
@@ -67,9 +67,9 @@ def test_a_generated_name_is_valid_and_makes_a_new_run_each_time(desk: Desk) -> 
     said = desk.finetune("validate", "run.yaml")
     assert (said.code, said.out, said.err) == (0, "run.yaml: demo-* is valid\n", "")
     for _ in range(2):
-        refused = desk.finetune("run", "run.yaml", "--plain")
-        assert (refused.code, "spec.limits: this release does not act on" in refused.out) == (65, True), refused.out
-        assert re.fullmatch(r"demo-[a-z0-9]{5}: named by metadata.generateName\n", refused.err)
+        rejected = desk.finetune("run", "run.yaml", "--plain")
+        assert (rejected.code, "spec.limits: this release does not act on" in rejected.out) == (65, True), rejected.out
+        assert re.fullmatch(r"demo-[a-z0-9]{5}: named by metadata.generateName\n", rejected.err)
     runs = desk.finetune("get", "-o", "json").object["items"]
     names = {run["metadata"]["name"] for run in runs}
     assert len(names) == 2
@@ -153,16 +153,16 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("full", [False, True], ids=["usual", "full"])
 @pytest.mark.parametrize("algorithm", ["sft", "osft", "lora"])
 def test_a_template_is_valid_and_so_is_every_line_that_it_offers(algorithm: str, full: bool) -> None:
-    judge = Judge(crd())
+    validator = Validator(crd())
     text = template(algorithm, full=full)
-    assert judge.create(yaml.safe_load(text)) == []
+    assert validator.create(yaml.safe_load(text)) == []
     offered = re.sub(r"^( *)# (?!Default)([A-Za-z]\w*:( [^ ].*)?)$", r"\1\2", text, flags=re.MULTILINE)
     document = _without_nothing(yaml.safe_load(offered))
     assert document["spec"]["training"]["algorithm"] == algorithm
     assert len(list(leaves(document["spec"]))) > (40 if full else 15)
     if full:  # the port is offered with its default, and means nothing without an address
         document["spec"]["registry"]["address"] = "registry.example.com"
-    assert judge.create(document) == []
+    assert validator.create(document) == []
 
 
 def _without_nothing(value: Any) -> Any:

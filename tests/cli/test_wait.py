@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finetune_operator.cli.place import RunOptions, Where
+from finetune_operator.cli.steer import rerun_run, resume_run, suspend_run
 
 from cli.desk import wait_for
 from finetune_operator.api.kinds import FINETUNERUN
-from finetune_operator.cli.place import Options, Where
-from finetune_operator.cli.steer import rerun_run, resume_run, suspend_run
 from finetune_operator.local.home import Home
 from finetune_operator.local.platform import NAMESPACE, open_store
 from finetune_operator.loop.apply import difference
 from world import MINIMAL, World
 
-WAIT = Options(plain=True, wait=True)
+WAIT = RunOptions(plain=True, wait=True)
 
 
 class Driver:
@@ -98,7 +98,7 @@ def home(tmp_path: Path) -> Home:
 
 def test_a_rerun_says_who_does_it(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     with home.locked():
-        code = rerun_run("demo", Where(home=home.root), Options(plain=True), stage="gate", id_="again", assignments=())
+        code = rerun_run("demo", Where(home=home.root), RunOptions(plain=True), stage="gate", id_="again", assignments=())
     said = capsys.readouterr()
     follow = f"follow it with finetune get -w demo --home {home.root}"
     assert (code, said.out) == (0, "")
@@ -145,7 +145,7 @@ def test_a_suspension_by_another_command_is_no_success(tmp_path: Path) -> None:
 
     def suspend() -> None:
         wait_for(lambda: state_of(found, "training") == "Running")
-        suspend_run("demo", Where(home=tmp_path), Options())
+        suspend_run("demo", Where(home=tmp_path), RunOptions())
 
     with found.driving():
         other = threading.Thread(target=suspend)

@@ -44,7 +44,7 @@ def _for(namespace: str) -> list[Object]:
 def await_refusal(api: Api, document: Object, words: str, what: str) -> None:
     """Policies come into force in their own time."""
 
-    def refused() -> bool:
+    def rejected() -> bool:
         path = api.path(document["apiVersion"], document["kind"], None, document["metadata"]["namespace"])
         try:
             api.call("POST", path, document, dryRun="All")
@@ -54,7 +54,7 @@ def await_refusal(api: Api, document: Object, words: str, what: str) -> None:
             raise
         return False
 
-    eventually(refused, what)
+    eventually(rejected, what)
 
 
 @pytest.fixture
@@ -110,10 +110,10 @@ ALLOWED: dict[str, Object] = {
 
 def test_what_is_refused_and_in_which_words(api: Api, limited: str) -> None:
     for spec, words in REFUSED.values():
-        with pytest.raises(RefusedError) as refusal:
+        with pytest.raises(RefusedError) as rejection:
             api.create(run(limited, **spec))
-        assert str(refusal.value).startswith("HTTP 422: ")
-        assert f"denied request: {words}" in str(refusal.value)
+        assert str(rejection.value).startswith("HTTP 422: ")
+        assert f"denied request: {words}" in str(rejection.value)
     for number, spec in enumerate(ALLOWED.values()):
         api.create(run(limited, f"allowed-{number}", **spec))
 

@@ -54,9 +54,9 @@ async def test_our_definition_is_served(api: Api, cluster: ApiServer, namespace:
         "Established": "True",
     }
     assert (await cluster.create(run(namespace)))["metadata"]["generation"] == 1
-    with pytest.raises(Invalid) as refusal:
+    with pytest.raises(Invalid) as rejection:
         await cluster.create(run(namespace, training={"algorithm": "sft", "osft": {"unfreezeRankRatio": 0.5}}))
-    assert [field for field, _ in refusal.value.causes] == ["spec.training.osft"]
+    assert [field for field, _ in rejection.value.causes] == ["spec.training.osft"]
     assert (await cluster.list(FINETUNERUN, namespace)).items[0]["metadata"]["name"] == "a"
 
 

@@ -16,7 +16,7 @@ from controlplane.api import Api, RefusedError, eventually
 from corpus_cases import Case, cases
 from crdlint import DEFINITION
 from finetune_operator.api.crd import crd
-from finetune_operator.local.judge import Judge
+from finetune_operator.validation import Validator
 from reports.resources import RESOURCES, manifest
 
 Object = dict[str, Any]
@@ -36,10 +36,10 @@ def test_each_object_is_taken_or_refused_as_the_corpus_says(api: Api, namespace:
 
 @ONE
 def test_each_report_is_answered_in_the_words_of_the_embedded_validation(api: Api, namespace: str) -> None:
-    path, judge = f"/apis/{OURS}/namespaces/{namespace}/finetuneruns", Judge(crd())
+    path, judge = f"/apis/{OURS}/namespaces/{namespace}/finetuneruns", Validator(crd())
     different = {}
     for report in RESOURCES:
-        answer = _refusal(api, "POST", path, manifest(report))
+        answer = _rejection(api, "POST", path, manifest(report))
         said = "" if answer is None else f"{answer.code} {answer}"
         problems = judge.create(manifest(report))
         if bool(said) != bool(problems) or any(problem.detail not in said or problem.field not in said for problem in problems):
@@ -113,7 +113,7 @@ class Twin:
         path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{self.definition['metadata']['name']}"
         self.api.call("PATCH", path, {"spec": {"versions": ours}}, content="application/merge-patch+json")
         bad = self.of_this_group({"kind": "FineTuneRun", "metadata": {"name": "a"}, "spec": {"dataset": {"uri": ""}}})
-        eventually(lambda: _refusal(self.api, "POST", self._path(), bad) is not None, "the schema is in force")
+        eventually(lambda: _rejection(self.api, "POST", self._path(), bad) is not None, "the schema is in force")
 
     def _path(self, name: str = "") -> str:
         group = self.definition["spec"]["group"]
@@ -165,23 +165,23 @@ def _after(case: Case, stored: Object) -> Object:
 
 def _disagreement(case: Case, api: Api, method: str, path: str, manifest: Object) -> str | None:
     """What the server says, if that is not what the case says of it."""
-    refused = _refusal(api, method, path, manifest)
-    if refused is None:
+    rejected = _rejection(api, method, path, manifest)
+    if rejected is None:
         return "taken" if case.fields else None
     if not case.fields:
-        return str(refused)
-    if refused.code == 422:
-        return None if all(_named(field, str(refused)) for field in case.fields) else str(refused)
+        return str(rejected)
+    if rejected.code == 422:
+        return None if all(_named(field, str(rejected)) for field in case.fields) else str(rejected)
     # What cannot be read, or is another object, is refused before the rules are asked; the first such field is named.
     last = {re.split(r"[.\[/]", field)[-1].lower() for field in case.fields}
-    return None if any(word in str(refused).lower() for word in last) else str(refused)
+    return None if any(word in str(rejected).lower() for word in last) else str(rejected)
 
 
 def _named(field: str, message: str) -> bool:
     return re.search(rf"(?<![\w.]){re.escape(field)}(?![\w.])", message) is not None
 
 
-def _refusal(api: Api, method: str, path: str, manifest: Object) -> RefusedError | None:
+def _rejection(api: Api, method: str, path: str, manifest: Object) -> RefusedError | None:
     try:
         api.call(method, path, manifest, dryRun="All", fieldValidation="Strict")
     except RefusedError as error:

@@ -21,7 +21,7 @@ from controlplane.binaries import Binaries
 from controlplane.cluster import ControlPlane
 from controlplane.programs import KUBECTL
 from finetune_operator.api.kinds import CLAIM, EVENT, FINETUNERUN, JOB, TRAINJOB
-from finetune_operator.core import obstacles
+from finetune_operator.core import blockers
 from finetune_operator.core.times import seconds_between
 from finetune_operator.kube.client import ApiServer
 from waiting import eventually
@@ -219,7 +219,7 @@ async def test_a_child_whose_pods_never_appear(
     cluster: ApiServer, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The runtime's own pods are invalid: the Job cannot be made, which only JobSet's log says."""
-    monkeypatch.setattr(obstacles, "NO_PODS_SECONDS", 4.0)
+    monkeypatch.setattr(blockers, "NO_PODS_SECONDS", 4.0)
     runtime = api.get("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime", "torch-distributed")
     runtime["metadata"] = {"name": f"odd-{namespace}", "labels": runtime["metadata"].get("labels", {})}
     pod = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]

@@ -27,8 +27,8 @@ from finetune_contract.codec import encode
 from finetune_contract.result import Result, termination_message
 from finetune_operator.api.kinds import FINETUNERUN, POD, TRAINJOB
 from finetune_operator.api.reasons import TRAINER_CHANGED
-from finetune_operator.core.observation import Refused
-from finetune_operator.core.obstacles import refusal
+from finetune_operator.core.blockers import rejection
+from finetune_operator.core.observation import Rejection
 from finetune_operator.core.progress import RHOAI_STATUS
 from finetune_operator.core.settings import Trainer
 from finetune_operator.core.times import stamp
@@ -95,9 +95,9 @@ def test_the_api_server_with_trainer_takes_its_own_shape_whole_and_no_other(api:
                 wanted = {key: value for key, value in job["spec"].items() if key != "runtimeRef"}
                 assert holds(try_out(api, job, namespace)["spec"], wanted)
             else:
-                with pytest.raises(RefusedError, match='unknown field "spec') as refused:
+                with pytest.raises(RefusedError, match='unknown field "spec') as rejected:
                     try_out(api, job, namespace)
-                assert refusal(Refused(str(refused.value))) == (TRAINER_CHANGED, True)
+                assert rejection(Rejection(str(rejected.value))) == (TRAINER_CHANGED, True)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from aiohttp import web
 from finetune_operator.api.kinds import CONFIGMAP
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.local.api_server import serving
-from finetune_operator.loop.cluster import Change
+from finetune_operator.loop.cluster import WatchEvent
 from finetune_operator.loop.errors import (
     AlreadyExists,
     ApiError,
@@ -195,7 +195,7 @@ class Watched:
         return response
 
 
-async def first(cluster: ApiServer, count: int) -> list[Change]:
+async def first(cluster: ApiServer, count: int) -> list[WatchEvent]:
     seen = []
     async with asyncio.timeout(20), aclosing(cluster.watch(CONFIGMAP, "default", resource_version="1")) as changes:  # type: ignore[type-var]
         async for change in changes:

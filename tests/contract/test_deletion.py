@@ -44,9 +44,9 @@ async def test_only_the_very_object_that_is_meant(cluster: Cluster, make: Maker)
     first = (await cluster.create(make.config_map()))["metadata"]["uid"]
     await cluster.delete(CONFIGMAP, "default", make.name(), uid=first)
     second = (await cluster.create(make.config_map()))["metadata"]["uid"]
-    with pytest.raises(Conflict) as refusal:
+    with pytest.raises(Conflict) as rejection:
         await cluster.delete(CONFIGMAP, "default", make.name(), uid=first)
-    assert refusal.value.code == 409
+    assert rejection.value.code == 409
     assert not await is_gone(cluster, CONFIGMAP, make.name())
     await cluster.delete(CONFIGMAP, "default", make.name(), uid=second)
     assert await is_gone(cluster, CONFIGMAP, make.name())
@@ -60,9 +60,9 @@ async def test_finalizers_hold_an_object(cluster: Cluster, make: Maker) -> None:
     assert held["metadata"]["deletionTimestamp"]
     await cluster.delete(FINETUNERUN, "default", make.name())
     more = {"metadata": {"finalizers": ["contract.test/hold", "contract.test/more"]}}
-    with pytest.raises(Invalid) as refusal:
+    with pytest.raises(Invalid) as rejection:
         await cluster.patch(FINETUNERUN, "default", make.name(), more)
-    assert {field for field, _ in refusal.value.causes} == {"metadata.finalizers"}
+    assert {field for field, _ in rejection.value.causes} == {"metadata.finalizers"}
     reported = await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": {"phase": "Failed"}})
     assert reported["metadata"]["deletionTimestamp"] == held["metadata"]["deletionTimestamp"]
     await cluster.patch(FINETUNERUN, "default", make.name(), RELEASE)

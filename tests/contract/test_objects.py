@@ -21,8 +21,8 @@ async def seen(cluster: Cluster, make: Maker) -> Object:
     return await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": STARTED})
 
 
-def fields(refusal: pytest.ExceptionInfo[Invalid]) -> set[str]:
-    return {field for field, _ in refusal.value.causes}
+def fields(rejection: pytest.ExceptionInfo[Invalid]) -> set[str]:
+    return {field for field, _ in rejection.value.causes}
 
 
 async def test_a_new_object_is_stamped(cluster: Cluster, make: Maker) -> None:
@@ -73,19 +73,19 @@ async def test_nulls_of_a_manifest_are_absences(cluster: Cluster, make: Maker) -
 
 async def test_one_name_one_object(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.run())
-    with pytest.raises(AlreadyExists, match=f'finetuneruns.finetunerun.io "{make.name()}" already exists') as refusal:
+    with pytest.raises(AlreadyExists, match=f'finetuneruns.finetunerun.io "{make.name()}" already exists') as rejection:
         await cluster.create(make.run())
-    assert (refusal.value.code, refusal.value.reason) == (409, "AlreadyExists")
-    assert isinstance(refusal.value, Conflict)
+    assert (rejection.value.code, rejection.value.reason) == (409, "AlreadyExists")
+    assert isinstance(rejection.value, Conflict)
     await cluster.create(make.config_map())  # another kind
 
 
 async def test_an_invalid_object_is_refused_with_its_fields(cluster: Cluster, make: Maker) -> None:
-    with pytest.raises(Invalid) as refusal:
+    with pytest.raises(Invalid) as rejection:
         await cluster.create(make.run(dataset={"uri": "gs://bucket"}, training={"epochs": 0}))
-    assert (refusal.value.code, refusal.value.reason) == (422, "Invalid")
-    assert fields(refusal) == {"spec.dataset.uri", "spec.training.epochs"}
-    assert refusal.value.message.startswith(f'FineTuneRun.finetunerun.io "{make.name()}" is invalid: [')
+    assert (rejection.value.code, rejection.value.reason) == (422, "Invalid")
+    assert fields(rejection) == {"spec.dataset.uri", "spec.training.epochs"}
+    assert rejection.value.message.startswith(f'FineTuneRun.finetunerun.io "{make.name()}" is invalid: [')
     with pytest.raises(NotFound):
         await cluster.get(FINETUNERUN, "default", make.name())
 
@@ -97,29 +97,29 @@ async def test_a_dry_run_says_what_is_wrong_and_keeps_nothing(cluster: Cluster, 
         await cluster.get(CONFIGMAP, "default", make.name())
     bad = make.config_map()
     bad["metadata"]["labels"] = {"no key": "x"}
-    with pytest.raises(Invalid) as refusal:
+    with pytest.raises(Invalid) as rejection:
         await cluster.create(bad, dry_run=True)
-    assert (refusal.value.code, fields(refusal)) == (422, {"metadata.labels"})
+    assert (rejection.value.code, fields(rejection)) == (422, {"metadata.labels"})
     await cluster.create(make.config_map())
     with pytest.raises(AlreadyExists):
         await cluster.create(make.config_map(), dry_run=True)
 
 
 async def test_rules_wait_for_a_well_formed_object(cluster: Cluster, make: Maker) -> None:
-    with pytest.raises(Invalid) as refusal:
+    with pytest.raises(Invalid) as rejection:
         await cluster.create(make.run(dataset={"uri": "gs://bucket"}, training={"epochs": "three"}))
-    assert fields(refusal) == {"spec.training.epochs", ""}
-    assert "some validation rules were not checked" in refusal.value.message
+    assert fields(rejection) == {"spec.training.epochs", ""}
+    assert "some validation rules were not checked" in rejection.value.message
 
 
 async def test_unknown_fields_of_a_new_object_are_refused(cluster: Cluster, make: Maker) -> None:
     manifest = make.run(dataset={"uri": "a/b", "url": "x"}, epochs=3)
     manifest["metadata"]["label"] = {}
-    with pytest.raises(Invalid) as refusal:
+    with pytest.raises(Invalid) as rejection:
         await cluster.create(manifest)
-    assert (refusal.value.code, refusal.value.reason) == (400, "BadRequest")
+    assert (rejection.value.code, rejection.value.reason) == (400, "BadRequest")
     for field in ("spec.dataset.url", "spec.epochs", "metadata.label"):
-        assert f'unknown field "{field}"' in refusal.value.message
+        assert f'unknown field "{field}"' in rejection.value.message
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ async def test_unknown_fields_of_a_new_object_are_refused(cluster: Cluster, make
 async def test_metadata_has_rules_too(cluster: Cluster, make: Maker, kind: str, metadata: dict[str, object], field: str) -> None:
     manifest = make.run() if kind == "run" else make.config_map()
     manifest["metadata"] |= metadata
-    with pytest.raises(Invalid) as refusal:
+    with pytest.raises(Invalid) as rejection:
         await cluster.create(manifest)
-    assert field in fields(refusal)
+    assert field in fields(rejection)
 
 
 async def test_a_kind_that_nobody_serves(cluster: Cluster, make: Maker) -> None:
@@ -147,9 +147,9 @@ async def test_a_kind_that_nobody_serves(cluster: Cluster, make: Maker) -> None:
 
 
 async def test_what_is_not_there(cluster: Cluster, make: Maker) -> None:
-    with pytest.raises(NotFound, match=f'finetuneruns.finetunerun.io "{make.name()}" not found') as refusal:
+    with pytest.raises(NotFound, match=f'finetuneruns.finetunerun.io "{make.name()}" not found') as rejection:
         await cluster.get(FINETUNERUN, "default", make.name())
-    assert (refusal.value.code, refusal.value.reason) == (404, "NotFound")
+    assert (rejection.value.code, rejection.value.reason) == (404, "NotFound")
     with pytest.raises(NotFound, match=f'configmaps "{make.name()}" not found'):
         await cluster.patch(CONFIGMAP, "default", make.name(), {"data": {}})
     with pytest.raises(NotFound):
@@ -212,10 +212,10 @@ async def test_a_patch_for_another_version_is_refused(cluster: Cluster, make: Ma
     created = await cluster.create(make.run())
     await cluster.patch(FINETUNERUN, "default", make.name(), {"metadata": {"labels": {"more": "x"}}})
     version = created["metadata"]["resourceVersion"]
-    with pytest.raises(Conflict, match="the object has been modified") as refusal:
+    with pytest.raises(Conflict, match="the object has been modified") as rejection:
         await apply(FINETUNERUN, "default", make.name(), {"metadata": {"resourceVersion": version}, **change})
-    assert not isinstance(refusal.value, AlreadyExists)
-    assert (refusal.value.code, refusal.value.reason) == (409, "Conflict")
+    assert not isinstance(rejection.value, AlreadyExists)
+    assert (rejection.value.code, rejection.value.reason) == (409, "Conflict")
     version = (await cluster.get(FINETUNERUN, "default", make.name()))["metadata"]["resourceVersion"]
     await apply(FINETUNERUN, "default", make.name(), {"metadata": {"resourceVersion": version}, **change})
 
@@ -226,9 +226,9 @@ async def test_a_patch_for_another_version_is_refused(cluster: Cluster, make: Ma
 )  # fmt: skip
 async def test_identity_and_form_stay(cluster: Cluster, make: Maker, metadata: dict[str, object], code: int) -> None:
     before = await cluster.create(make.run())
-    with pytest.raises(Invalid) as refusal:
+    with pytest.raises(Invalid) as rejection:
         await cluster.patch(FINETUNERUN, "default", make.name(), {"metadata": metadata})
-    assert refusal.value.code == code
+    assert rejection.value.code == code
     assert await cluster.get(FINETUNERUN, "default", make.name()) == before
 
 
@@ -239,13 +239,13 @@ async def test_unknown_fields_of_a_patch_are_dropped(cluster: Cluster, make: Mak
 
 async def test_a_patch_is_judged_as_an_update(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.run(storage={"size": "2Gi"}))
-    with pytest.raises(Invalid) as refusal:
+    with pytest.raises(Invalid) as rejection:
         await cluster.patch(FINETUNERUN, "default", make.name(), {"spec": {"storage": {"size": "1Gi"}}})
-    assert fields(refusal) == {"spec.storage.size"}
+    assert fields(rejection) == {"spec.storage.size"}
     await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": STARTED})
-    with pytest.raises(Invalid, match=r"spec\.dataset is frozen since the run started") as refusal:
+    with pytest.raises(Invalid, match=r"spec\.dataset is frozen since the run started") as rejection:
         await cluster.patch(FINETUNERUN, "default", make.name(), {"spec": {"dataset": {"seed": 1}}})
-    assert fields(refusal) == {"spec.dataset"}
+    assert fields(rejection) == {"spec.dataset"}
     await cluster.patch(FINETUNERUN, "default", make.name(), {"spec": {"storage": {"size": "3Gi"}}})
 
 
@@ -264,12 +264,12 @@ async def test_status_is_written_alone(cluster: Cluster, make: Maker) -> None:
 
 async def test_status_is_judged(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.run())
-    with pytest.raises(Invalid) as refusal:
+    with pytest.raises(Invalid) as rejection:
         await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": {"progress": {"percent": 101}}})
-    assert fields(refusal) == {"status.progress.percent"}
-    with pytest.raises(Invalid) as refusal:
+    assert fields(rejection) == {"status.progress.percent"}
+    with pytest.raises(Invalid) as rejection:
         await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": {"phase": "Sleeping"}})
-    assert fields(refusal) == {"status.phase", ""}
+    assert fields(rejection) == {"status.phase", ""}
 
 
 async def test_status_of_built_in_kinds(cluster: Cluster, make: Maker) -> None:
@@ -297,9 +297,9 @@ async def test_an_immutable_config_map(cluster: Cluster, make: Maker) -> None:
         ({"data": {"more": "x"}}, "data"),
         ({"immutable": None}, "immutable"),
     ):
-        with pytest.raises(Invalid) as refusal:
+        with pytest.raises(Invalid) as rejection:
             await cluster.patch(CONFIGMAP, "default", make.name(), patch)
-        assert fields(refusal) == {field}
+        assert fields(rejection) == {field}
     await cluster.patch(CONFIGMAP, "default", make.name(), {"metadata": {"labels": {"more": "x"}}})
     await cluster.delete(CONFIGMAP, "default", make.name())
 

@@ -11,7 +11,7 @@ import pytest
 
 from contract_objects import Maker
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN
-from finetune_operator.loop.cluster import Change, Cluster
+from finetune_operator.loop.cluster import Cluster, WatchEvent
 
 _PATIENCE = 20.0
 
@@ -22,10 +22,10 @@ class Seen:
     def __init__(self, changes: Any) -> None:
         self._changes = changes
 
-    async def next(self) -> Change:
+    async def next(self) -> WatchEvent:
         async with asyncio.timeout(_PATIENCE):
             while True:
-                change: Change = await anext(self._changes)
+                change: WatchEvent = await anext(self._changes)
                 if change.type != "BOOKMARK":
                     return change
 

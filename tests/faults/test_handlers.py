@@ -16,7 +16,7 @@ from finetune_operator.core.times import moment, stamp
 from finetune_operator.local.store import Store
 from finetune_operator.loop import controller as loop
 from finetune_operator.loop.controller import Controller
-from finetune_operator.loop.queue import FIRST_PAUSE, KeyedQueue
+from finetune_operator.loop.queue import FIRST_PAUSE, WorkQueue
 from reruns import CHANGES
 from waiting import eventually
 from world import NOW
@@ -88,7 +88,7 @@ async def test_an_event_that_makes_no_sense_ends_nothing(store: Store, kind: Any
 
 
 async def test_runs_whose_handlers_fail_again_and_again_are_looked_at_ever_less_often() -> None:
-    queue: KeyedQueue[str] = KeyedQueue()
+    queue: WorkQueue[str] = WorkQueue()
     pauses = [queue.add_rate_limited("a") for _ in range(3)]
     assert [FIRST_PAUSE * 2**number <= pause <= FIRST_PAUSE * 2**number * 1.5 for number, pause in enumerate(pauses)] == [
         True
@@ -102,12 +102,12 @@ async def test_a_pass_that_raises_is_counted_and_repeated(store: Store, caplog: 
     errors: list[str] = []
     told: list[int] = []
 
-    def witness(*_: Any) -> None:
+    def observer(*_: Any) -> None:
         told.append(1)
         if len(told) == 1:
             raise RuntimeError("a sink that is full")
 
-    controller = Controller(store, everywhere, clock=lambda: NOW, witness=witness, on_error=errors.append)
+    controller = Controller(store, everywhere, clock=lambda: NOW, observer=observer, on_error=errors.append)
     await store.patch(FINETUNERUN, *KEY, {"spec": {"rerun": {"id": "again", "from": "gate"}}})
     async with controller.running(workers=1):
         await eventually(lambda: read(store), lambda run: run.round == 2, 10)

@@ -42,13 +42,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
 class Gate:
     """A cluster that answers a call to create when it is opened, and refuses one of a message."""
 
-    def __init__(self, store: Store, refused: str = "") -> None:
-        self.store, self.refused, self.open, self.asked = store, refused, asyncio.Event(), 0
+    def __init__(self, store: Store, rejected: str = "") -> None:
+        self.store, self.rejected, self.open, self.asked = store, rejected, asyncio.Event(), 0
 
     async def create(self, manifest: Object) -> Object:
         await self.open.wait()
         self.asked += 1
-        if manifest["message"] == self.refused:
+        if manifest["message"] == self.rejected:
             raise Transient("etcdserver: request timed out")
         return await self.store.create(manifest)
 
@@ -70,7 +70,7 @@ async def record(cluster: Any, events: list[Event]) -> EventRecorder:
 
 
 async def test_who_tells_does_not_wait_and_one_that_is_refused_is_left_out(store: Store) -> None:
-    cluster = Gate(store, refused="b")
+    cluster = Gate(store, rejected="b")
     recorder = await record(cluster, told("a", "b", "c"))
     writing = asyncio.create_task(recorder.write())
     await asyncio.sleep(0)
@@ -83,11 +83,11 @@ async def test_who_tells_does_not_wait_and_one_that_is_refused_is_left_out(store
 
 async def test_one_that_a_passing_fault_keeps_away_is_written_later(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "PAUSE_SECONDS", 0.01)
-    cluster = Gate(store, refused="b")
+    cluster = Gate(store, rejected="b")
     cluster.open.set()
     writing = asyncio.create_task((await record(cluster, told("a", "b"))).write())
     await eventually(lambda: messages(store), lambda found: found == {"a"})
-    cluster.refused = ""
+    cluster.rejected = ""
     await eventually(lambda: messages(store), lambda found: found == {"a", "b"})
     writing.cancel()
 
@@ -95,7 +95,7 @@ async def test_one_that_a_passing_fault_keeps_away_is_written_later(store: Store
 async def test_one_that_is_refused_for_long_is_left_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "TRIES", 3)
-    cluster = Gate(store, refused="a")
+    cluster = Gate(store, rejected="a")
     cluster.open.set()
     found = await record(cluster, told("a"))
     writing = asyncio.create_task(found.write())
@@ -231,11 +231,11 @@ async def test_an_operator_that_may_not_list_events_goes_on(store: Store, monkey
     answers = chain([Transient("etcd is away")], repeat(Forbidden("cannot list events")))
     listed = store.list
 
-    async def refuse(kind: Any, *arguments: Any, **options: Any) -> Any:
+    async def reject(kind: Any, *arguments: Any, **options: Any) -> Any:
         if kind == EVENT and "fields" in options:
             raise next(answers)
         return await listed(kind, *arguments, **options)
 
-    monkeypatch.setattr(store, "list", refuse)
+    monkeypatch.setattr(store, "list", reject)
     monkeypatch.setattr(controller_module, "_PAUSE_SECONDS", 0.0)
     assert await restart(store) == []

@@ -12,7 +12,7 @@ from finetune_operator.api.kinds import POD
 from finetune_operator.core.settings import Machine
 from finetune_operator.local.kubelet import ProcessKubelet
 from finetune_operator.local.machine import Capacity
-from finetune_operator.local.pod_life import Node
+from finetune_operator.local.pod_worker import Node
 from finetune_operator.local.store import Store
 from finetune_operator.local.volumes import Volumes
 from waiting import eventually

@@ -11,7 +11,7 @@ import pydocs
 from finetune_operator.api.kinds import JOB
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.local.kubelet import ProcessKubelet
-from finetune_operator.local.pod_life import Node
+from finetune_operator.local.pod_worker import Node
 from finetune_operator.local.store import Store
 from finetune_operator.local.workload_controller import WorkloadController
 from waiting import eventually

@@ -17,7 +17,7 @@ import pytest
 from finetune_operator.api.kinds import CLAIM, POD
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.local.kubelet import ProcessKubelet
-from finetune_operator.local.pod_life import Node
+from finetune_operator.local.pod_worker import Node
 from finetune_operator.local.store import Store
 from finetune_operator.loop.errors import NotFound
 from local.conftest import ended, in_state, pod, terminated

@@ -10,7 +10,7 @@ import pytest
 from finetune_operator.api.kinds import JOB, POD, TRAINJOB
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.local.kubelet import ProcessKubelet
-from finetune_operator.local.pod_life import Node
+from finetune_operator.local.pod_worker import Node
 from finetune_operator.local.store import Store
 from finetune_operator.local.workload_controller import WorkloadController
 from finetune_operator.local.workloads import job_step, trainjob_step

@@ -122,7 +122,7 @@ def violations(before: World, step: Step) -> Iterator[str]:
             yield f"{ref.name} is not ours"
         if ref not in before.objects:
             stage = world.stage_of(ref)
-            for earlier in {*PROGRAMS[stage].after, *PROGRAMS[stage].reads}:
+            for earlier in {*PROGRAMS[stage].depends_on, *PROGRAMS[stage].reads}:
                 record = run.stages.get(earlier)
                 if record is None or record.state not in ("Succeeded", "Skipped"):
                     yield f"{ref.name} was made before {earlier} was recorded"

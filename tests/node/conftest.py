@@ -44,8 +44,8 @@ def archives() -> list[Path]:
 @pytest.fixture(scope="session")
 def machine_for_nodes() -> None:
     """Skips where no node can run: all tests with one reason, which the last lines of the run tell."""
-    if (obstacle := machine.obstacle()) is not None:
-        pytest.skip(obstacle)
+    if (blocker := machine.blocker()) is not None:
+        pytest.skip(blocker)
 
 
 @pytest.fixture(scope="session", params=[os.environ.get("FINETUNE_TRAINER", "2.1")])

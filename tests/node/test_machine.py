@@ -11,10 +11,10 @@ import pytest
 
 from node import machine
 
-ASK = "import os, sys; from node import machine; os.seteuid(int(sys.argv[1])); print(machine.obstacle())"
+ASK = "import os, sys; from node import machine; os.seteuid(int(sys.argv[1])); print(machine.blocker())"
 
 
-def obstacle(user: int, **environment: str) -> str:
+def blocker(user: int, **environment: str) -> str:
     """What a process of that user, with that environment, is told."""
     command = [sys.executable, "-c", ASK, str(user)]
     place = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "hack"), **environment}
@@ -22,11 +22,11 @@ def obstacle(user: int, **environment: str) -> str:
 
 
 def test_without_root_there_is_no_node(machine_for_nodes: None) -> None:
-    assert obstacle(65534) == "a node needs root, for namespaces, mounts and cgroups: run the tests as root to have it"
+    assert blocker(65534) == "a node needs root, for namespaces, mounts and cgroups: run the tests as root to have it"
 
 
 def test_missing_packages_are_named(machine_for_nodes: None) -> None:
-    told = obstacle(0, PATH="/nonexistent")
+    told = blocker(0, PATH="/nonexistent")
     assert told.startswith("a node needs the packages containerd, ")
     assert told.endswith(": python hack/node packages installs them")
 

@@ -15,12 +15,12 @@ from finetune_operator.core.observation import Observed, needs
 from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.run import Run
-from finetune_operator.local.judge import Judge
+from finetune_operator.validation import Validator
 from kstatus import kstatus
 from model.test_exhaustive import PHASES
 from world import NOW, SETTINGS, World
 
-JUDGE = Judge(crd())
+JUDGE = Validator(crd())
 SPECS: list[dict[str, Any]] = [
     {"dataset": {"uri": "/data.jsonl"}, "evaluation": {"tasks": [], "baseline": True}},
     {"dataset": {"uri": "/data.jsonl"}, "evaluation": {"enabled": False}},
@@ -77,7 +77,7 @@ class Life(RuleBasedStateMachine):
         """Nobody is woken by its own writing, so that it must leave nothing to a second one that sees the same."""
         decision = self.world.decide(self.now)
         self.carry_out(decision)
-        if not decision.effects and decision.again_in != 0.0:
+        if not decision.effects and decision.requeue_after != 0.0:
             again = self.world.decide(self.now)
             assert (again.status, again.effects) == (decision.status, ())
 

@@ -10,13 +10,13 @@ from finetune_operator.api.crd import crd
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, POD, SERVICE_ACCOUNT
 from finetune_operator.core import naming
 from finetune_operator.core.decision import Create
-from finetune_operator.core.observation import Complaint, Ref
+from finetune_operator.core.observation import Ref, WarningEvent
 from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.shared_objects import wanted
 from finetune_operator.core.times import LONGEST, stamp
-from finetune_operator.local.judge import Judge
 from finetune_operator.loop.controller import Controller
+from finetune_operator.validation import Validator
 from reports.report import Report, reports
 from unit.core.passes import child, condition, decide, edit, failing, fault, go, observed, run_of, stage, world_at
 from world import MINIMAL, NOW, SETTINGS, World
@@ -84,11 +84,11 @@ def test_a_rerun_that_cannot_start_leaves_the_run_as_it_is(report: Report) -> No
 def test_a_ttl_that_no_date_can_hold(report: Report) -> None:
     spec = {**MINIMAL, "cleanup": {"ttlAfterFinished": report.given}}
     document = {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": {"name": "demo"}, "spec": spec}
-    assert [problem.field for problem in Judge(crd()).create(document)] == ["spec.cleanup.ttlAfterFinished"]
+    assert [problem.field for problem in Validator(crd()).create(document)] == ["spec.cleanup.ttlAfterFinished"]
     world = World.new()
     world.settle()
     world.run["spec"] = spec  # an earlier release accepted it
-    assert decide(world, NOW + timedelta(0)).again_in == report.expected
+    assert decide(world, NOW + timedelta(0)).requeue_after == report.expected
 
 
 INPUTS, ACCOUNT = Ref(CONFIGMAP, "demo-inputs-1"), Ref(SERVICE_ACCOUNT, "finetune-stage")
@@ -123,8 +123,8 @@ def test_a_shared_object_that_is_deleted_comes_back(report: Report) -> None:
     trainjob = child(world, "training")
     made = {**world.objects[trainjob], "metadata": {**world.objects[trainjob]["metadata"], "creationTimestamp": stamp(NOW)}}
     del world.objects[ref]
-    complaint = Complaint("Failed", report.expected.format(ref.name), 3, 3)
-    seen = observed(world, complaints={trainjob: (complaint,), Ref(POD, "p"): (complaint,)})
+    warning_event = WarningEvent("Failed", report.expected.format(ref.name), 3, 3)
+    seen = observed(world, warning_events={trainjob: (warning_event,), Ref(POD, "p"): (warning_event,)})
     seen = replace(seen, objects={**seen.objects, trainjob: made}, pods={"training": pods})
     found = wanted(run_of(world), seen.objects, seen.pods, LATER)
     seen = replace(seen, objects={**seen.objects, **{one: world.objects[one] for one in found if one in world.objects}})
@@ -188,22 +188,22 @@ REFUSED = (
 
 
 @reports(
-    Report("connection-refused-of-a-restart", OWN, Complaint("FailedCreate", REFUSED, seconds=5), ("False", "Running")),
-    Report("connection-refused-for-a-minute", OWN, Complaint("FailedCreate", REFUSED, seconds=60, lasting=60), ("True", "ApiUnavailable")),
+    Report("connection-refused-of-a-restart", OWN, WarningEvent("FailedCreate", REFUSED, seconds=5), ("False", "Running")),
+    Report("connection-refused-for-a-minute", OWN, WarningEvent("FailedCreate", REFUSED, seconds=60, lasting=60), ("True", "ApiUnavailable")),
     Report(
         "webhook-without-endpoints", OWN,
-        Complaint("FailedCreate", 'Internal error occurred: failed calling webhook "v": no endpoints available for service "w"', 60, 60),
+        WarningEvent("FailedCreate", 'Internal error occurred: failed calling webhook "v": no endpoints available for service "w"', 60, 60),
         ("True", "ApiUnavailable"),
     ),
     Report(
         "denial-with-the-words-of-an-outage", OWN,
-        Complaint("FailedCreate", 'Error creating: admission webhook "v" denied the request: image name "eof-registry/EOF" not allowed', 1),
+        WarningEvent("FailedCreate", 'Error creating: admission webhook "v" denied the request: image name "eof-registry/EOF" not allowed', 1),
         ("True", "ChildRefused"),
     ),
 )  # fmt: skip
 def test_a_restart_of_the_api_server_is_no_refusal_of_the_object(report: Report) -> None:
     world = world_at("dataset")
-    status = decide(world, pods={}, complaints={child(world, "dataset"): (report.given,)}).status
+    status = decide(world, pods={}, warning_events={child(world, "dataset"): (report.given,)}).status
     assert condition(status, "Stalled") == report.expected
 
 

@@ -23,7 +23,7 @@ from finetune_contract.codec import encode
 from finetune_contract.documents import DatasetInputs, RunInfo, StageDocument
 from finetune_contract.workspace import Attempt
 from finetune_stages.dataset.prepare import prepare
-from finetune_stages.kit import Context, StageError, read_seal
+from finetune_stages.sdk import Context, StageError, read_seal
 from finetune_stages.tokenization.limits import bad_in_training
 from hub import Hub
 from reports.report import Report, reports

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from families import FAMILIES, edit_config, write_model
-from finetune_stages.kit import StageError
-from finetune_stages.kit.workspace import file_sha256
 from finetune_stages.model.check import check_settings, check_weights
 from finetune_stages.model.numbers import WeightReaders
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.workspace import file_sha256
 from reports.changes import (
     WEIGHTS,
     add_tokens,

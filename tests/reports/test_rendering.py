@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from rendering import SPECIAL, Tokenization, family
 from reports.report import Report, reports
 

@@ -13,12 +13,12 @@ from crdlint import needs_go, verdicts
 from finetune_operator.api.crd import crd
 from finetune_operator.api.pods import RESERVED_VOLUMES
 from finetune_operator.cli.documents import Document, read_documents
-from finetune_operator.cli.validate import judge_document
+from finetune_operator.cli.validate import validate_document
 from finetune_operator.core.manifests.pod import TERMINATION_LOG
 from finetune_operator.core.resolve import Refusal, resolve
 from finetune_operator.core.settings import Settings
-from finetune_operator.local.judge import Judge
-from finetune_stages.kit import StageError
+from finetune_operator.validation import Validator
+from finetune_stages.sdk import StageError
 from finetune_stages.sources.origin import DATASET
 from finetune_stages.sources.uri import parse_uri
 from reports.report import Report, reports
@@ -29,14 +29,14 @@ _FILE = "is named like a file, but without ./ before it it is a hub id; write ./
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge(crd())
+def judge() -> Validator:
+    return Validator(crd())
 
 
-def answers(judge: Judge, report: Report, base: Path) -> dict[str, str]:
+def answers(judge: Validator, report: Report, base: Path) -> dict[str, str]:
     """Each field of the answer with its sentences."""
     found: dict[str, str] = {}
-    for line in judge_document(judge, Document("run.yaml", manifest(report)), base):
+    for line in validate_document(judge, Document("run.yaml", manifest(report)), base):
         field, _, sentence = line.removeprefix("run.yaml: ").partition(": ")
         field, sentence = (field, sentence) if field.startswith("spec") else ("", f"{field}: {sentence}")
         found[field] = f"{found.get(field, '')}{sentence}\n"
@@ -44,7 +44,7 @@ def answers(judge: Judge, report: Report, base: Path) -> dict[str, str]:
 
 
 @reports(*RESOURCES)
-def test_validate_names_the_field_and_the_fix(report: Report, judge: Judge, tmp_path: Path) -> None:
+def test_validate_names_the_field_and_the_fix(report: Report, judge: Validator, tmp_path: Path) -> None:
     found = answers(judge, report, tmp_path)
     assert found.keys() == report.expected.keys(), found
     for field, words in report.expected.items():
@@ -53,7 +53,7 @@ def test_validate_names_the_field_and_the_fix(report: Report, judge: Judge, tmp_
 
 
 @needs_go
-def test_the_api_server_answers_the_same(judge: Judge) -> None:
+def test_the_api_server_answers_the_same(judge: Validator) -> None:
     server = verdicts({"name": report.name, "object": manifest(report)} for report in RESOURCES)
     ours = {
         report.name: {(problem.field, str(problem.kind)) for problem in judge.create(manifest(report))} for report in RESOURCES
@@ -110,7 +110,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @reports(*FILES)
-def test_a_file_without_its_dot_is_told_before_anything_starts(report: Report, judge: Judge, folder: Path) -> None:
+def test_a_file_without_its_dot_is_told_before_anything_starts(report: Report, judge: Validator, folder: Path) -> None:
     found = answers(judge, report, folder)
     assert found.keys() == report.expected.keys(), found
     for field, words in report.expected.items():
@@ -118,9 +118,9 @@ def test_a_file_without_its_dot_is_told_before_anything_starts(report: Report, j
         assert found[field].count("\n") == 1
 
 
-def test_a_cluster_is_offered_no_path(judge: Judge, folder: Path) -> None:
+def test_a_cluster_is_offered_no_path(judge: Validator, folder: Path) -> None:
     document = Document("run.yaml", manifest(FILES[0]))
-    assert judge_document(judge, document, folder, local=False) == [
+    assert validate_document(judge, document, folder, local=False) == [
         (
             "run.yaml: spec.dataset.uri: rows.jsonl is a hub id, and a cluster cannot read the file beside run.yaml; put it on the hub, or write"
             " hf://rows.jsonl if it is there"
@@ -141,7 +141,7 @@ VALUES = (
 
 
 @reports(*VALUES)
-def test_values_that_no_rule_can_see_are_told_by_the_users_field(report: Report, judge: Judge, tmp_path: Path) -> None:
+def test_values_that_no_rule_can_see_are_told_by_the_users_field(report: Report, judge: Validator, tmp_path: Path) -> None:
     found = {field: words for field, words in answers(judge, report, tmp_path).items() if field}
     assert found.keys() == report.expected.keys()
     assert all(words in found[field] for field, words in report.expected.items())
@@ -162,7 +162,7 @@ QUANTITIES = (
 
 
 @reports(*QUANTITIES)
-def test_a_number_is_read_as_kubectl_reads_it(report: Report, judge: Judge, tmp_path: Path) -> None:
+def test_a_number_is_read_as_kubectl_reads_it(report: Report, judge: Validator, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(
         "apiVersion: finetunerun.io/v1alpha1\nkind: FineTuneRun\nmetadata: {name: r}\nspec:\n  dataset: {uri: org/chat}\n"
@@ -171,13 +171,13 @@ def test_a_number_is_read_as_kubectl_reads_it(report: Report, judge: Judge, tmp_
     (document,) = read_documents(file)
     memory = document.content["spec"]["training"]["resources"]["memory"]
     assert (memory, type(memory)) == (report.expected, type(report.expected))
-    assert judge_document(judge, document, tmp_path) == []
+    assert validate_document(judge, document, tmp_path) == []
 
 
-def test_a_generated_name_is_valid_where_its_length_is(judge: Judge, tmp_path: Path) -> None:
+def test_a_generated_name_is_valid_where_its_length_is(judge: Validator, tmp_path: Path) -> None:
     def said(prefix: str) -> list[str]:
         content = {**manifest(FILES[-1]), "metadata": {"generateName": prefix}}
-        return judge_document(judge, Document("run.yaml", content), tmp_path)
+        return validate_document(judge, Document("run.yaml", content), tmp_path)
 
     assert said("gen-") == []
     (line,) = said(f"{'x' * 50}-")
@@ -190,18 +190,18 @@ def test_a_uri_with_nul_is_refused_by_the_stage_too() -> None:
     for uri in ("/data/a\0.jsonl", "https://example.com/a\0", "org/a\0", "file:///a\0"):
         with pytest.raises(
             StageError, match=r"dataset\.uri: .* has a control character or half of a character; remove it"
-        ) as refused:
+        ) as rejected:
             parse_uri(uri, DATASET)
-        assert refused.value.reason.name == "DatasetNotFound"
+        assert rejected.value.reason.name == "DatasetNotFound"
     for uri, problem in (
         ("https:///x", "it names no host"),
         ("https://[x/y", "its host or port is malformed"),
         ("http://:80/", "it names no host"),
         ("https://example.com:99999/x", "its host or port is malformed"),
     ):
-        with pytest.raises(StageError) as refused:
+        with pytest.raises(StageError) as rejected:
             parse_uri(uri, DATASET)
-        assert refused.value.message == f"dataset.uri: {uri} is no web address: {problem}; write https://<host>/<file>."
+        assert rejected.value.message == f"dataset.uri: {uri} is no web address: {problem}; write https://<host>/<file>."
 
 
 def _found(value: Any, key: str) -> Iterator[dict[str, Any]]:
@@ -215,7 +215,7 @@ def _found(value: Any, key: str) -> Iterator[dict[str, Any]]:
             yield from _found(item, key)
 
 
-def test_what_training_pods_have_is_reserved(judge: Judge) -> None:
+def test_what_training_pods_have_is_reserved(judge: Validator) -> None:
     jobs = [yaml.safe_load(file.read_text()) for file in TRAINJOBS.glob("*-minimal-*.yaml")]
     assert jobs
     assert {volume["name"] for volume in _found(jobs, "volumes")} == set(RESERVED_VOLUMES)

@@ -13,7 +13,7 @@ import finetune_stages
 from finetune_operator.api import reasons as control
 from finetune_operator.api.finetunerun import FROZEN_SECTIONS
 from finetune_operator.api.status import UNOBSERVED
-from finetune_operator.core.observation import Complaint
+from finetune_operator.core.observation import WarningEvent
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.remedies import Failed, hint
 from finetune_operator.core.resolve import effective_values
@@ -52,10 +52,10 @@ def at_training() -> World:
     return world
 
 
-def seen(world: World, stage: str, pod: PodReport, complaint: Complaint | None = None) -> World:
+def seen(world: World, stage: str, pod: PodReport, warning_event: WarningEvent | None = None) -> World:
     """The world after a pass that saw this pod, and this of the claim."""
     ref = next(ref for ref in world.objects if ref.kind.name == "PersistentVolumeClaim")
-    go(world, pods={stage: (pod,)}, complaints={ref: (complaint,)} if complaint else {})
+    go(world, pods={stage: (pod,)}, warning_events={ref: (warning_event,)} if warning_event else {})
     return world
 
 
@@ -88,7 +88,7 @@ def suspended_before_the_workspace() -> World:
 # -- the workspace -----------------------------------------------------------------------------------------------------
 
 UNBOUND = "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims."
-NO_CLASS = Complaint("FailedBinding", "no persistent volumes available for this claim and no storage class is set")
+NO_CLASS = WarningEvent("FailedBinding", "no persistent volumes available for this claim and no storage class is set")
 
 
 @reports(

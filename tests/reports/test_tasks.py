@@ -12,7 +12,7 @@ import yaml
 
 from finetune_contract.documents import EvaluationInputs
 from finetune_stages.evaluation.scores import flat_scores
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.sources.task_files import TaskFiles
 from reports.report import Report, reports
 
@@ -73,12 +73,12 @@ def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
-def refusal(reason: str, message: str) -> tuple[str, str]:
+def rejection(reason: str, message: str) -> tuple[str, str]:
     return reason, message
 
 
 def bad_row(number: int, problem: str) -> tuple[str, str]:
-    return refusal("TaskInvalid", f"Task t (YAML), row {number} (line {number}) of tasks/t.jsonl: {problem}; correct it.")
+    return rejection("TaskInvalid", f"Task t (YAML), row {number} (line {number}) of tasks/t.jsonl: {problem}; correct it.")
 
 
 @reports(
@@ -119,16 +119,16 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
     ),
     Report(
         "template-with-a-fault", "own", Asked([GOOD], {"doc_to_text": "{{question"}),
-        refusal("TaskInvalid", "Task t (YAML): doc_to_text is no template (unexpected end of template, expected 'end of print statement'. in line 1); correct it."),
+        rejection("TaskInvalid", "Task t (YAML): doc_to_text is no template (unexpected end of template, expected 'end of print statement'. in line 1); correct it."),
     ),
-    Report("empty-data", "unslothai/unsloth#6824", Asked(b""), refusal("TaskInvalid", "Task t (YAML), tasks/t.jsonl: its data has no rows; add some.")),
+    Report("empty-data", "unslothai/unsloth#6824", Asked(b""), rejection("TaskInvalid", "Task t (YAML), tasks/t.jsonl: its data has no rows; add some.")),
     Report(
         "data-with-a-broken-row", "own", Asked(json.dumps(GOOD).encode() + b'\n{"question": '),
-        refusal("TaskInvalid", "Task t (YAML): row 2 (line 2) of tasks/t.jsonl is not JSON (Expecting value at character 13); write one object a line."),
+        rejection("TaskInvalid", "Task t (YAML): row 2 (line 2) of tasks/t.jsonl is not JSON (Expecting value at character 13); write one object a line."),
     ),
     Report(
         "data-is-a-pointer", "own", Asked(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
-        refusal("TaskInvalid", "Task t (YAML): tasks/t.jsonl: is a Git LFS pointer and not the file itself; run git lfs pull in its repository."),
+        rejection("TaskInvalid", "Task t (YAML): tasks/t.jsonl: is a Git LFS pointer and not the file itself; run git lfs pull in its repository."),
     ),
     Report("data-with-a-byte-order-mark-and-returns", "own", Asked(b"\xef\xbb\xbf" + json.dumps(GOOD).replace(": ", ":\r").encode() + b"\r\n"), None),
     Report("text-answer-missing", "own", Asked([{"question": "q", "answer": "a"}, {"question": "q", "answer": None}], base=GENERATE), bad_row(2, "doc_to_target (answer) is null or missing")),
@@ -145,16 +145,16 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
     ),
     Report(
         "more-examples-than-rows", "EleutherAI/lm-evaluation-harness#2323", Asked([{**GOOD, "question": f"q{n}"} for n in range(8)], inputs={"fewshot": 20}),
-        refusal("BadEvaluationValue", "evaluation.fewshot: 20 is too many for task t, which has 8 rows to take examples from, without the row of the question; set it to at most 7, or add rows."),
+        rejection("BadEvaluationValue", "evaluation.fewshot: 20 is too many for task t, which has 8 rows to take examples from, without the row of the question; set it to at most 7, or add rows."),
     ),
     Report("as-many-examples-as-there-are", "own", Asked([{**GOOD, "question": f"q{n}"} for n in range(8)], {"doc_to_target": "{{choices[answer]}}"}, inputs={"fewshot": 7}), None),
     Report(
         "more-examples-than-different-rows", "own", Asked([GOOD, GOOD, GOOD], {"doc_to_target": "{{choices[answer]}}"}, inputs={"fewshot": 1}),
-        refusal("BadEvaluationValue", "evaluation.fewshot: 1 is too many for task t, which has 3 rows to take examples from, without the row of the question; remove it, or add rows."),
+        rejection("BadEvaluationValue", "evaluation.fewshot: 1 is too many for task t, which has 3 rows to take examples from, without the row of the question; remove it, or add rows."),
     ),
     Report(
         "more-examples-than-rows-in-the-task", "own", Asked([GOOD], {"num_fewshot": 3}),
-        refusal("TaskInvalid", "Task t: num_fewshot 3 is too many, the task has 1 row to take examples from, without the row of the question; remove it, or add rows."),
+        rejection("TaskInvalid", "Task t: num_fewshot 3 is too many, the task has 1 row to take examples from, without the row of the question; remove it, or add rows."),
     ),
     Report(
         "example-without-text", "own", Asked([{**GOOD, "question": f"q{n}"} for n in range(8)], {"fewshot_config": {"doc_to_target": "{{missing}}"}}, inputs={"fewshot": 2}),
@@ -162,16 +162,16 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
     ),
     Report(
         "metric-that-is-never-computed", "own", Asked([GOOD], {"metric_list": [{"metric": "bleu"}]}),
-        refusal("TaskInvalid", "Task t: metric bleu is not computed for output_type multiple_choice; use one of acc, acc_bytes, acc_mutual_info, acc_norm, brier_score, exact_match, f1, likelihood, mcc."),
+        rejection("TaskInvalid", "Task t: metric bleu is not computed for output_type multiple_choice; use one of acc, acc_bytes, acc_mutual_info, acc_norm, brier_score, exact_match, f1, likelihood, mcc."),
     ),
     Report(
         "metric-stands-twice", "own", Asked([GOOD], {"metric_list": [{"metric": "acc"}, {"metric": "acc"}]}),
-        refusal("TaskInvalid", "Task t: metric_list has acc more than once, and only the last would count; keep one."),
+        rejection("TaskInvalid", "Task t: metric_list has acc more than once, and only the last would count; keep one."),
     ),
     Report(
         "filter-stands-twice", "own",
         Asked([{"question": "q", "answer": "a"}], {"filter_list": [{"name": "f", "filter": [{"function": "take_first"}]}, {"name": "f", "filter": [{"function": "take_first"}]}]}, GENERATE),
-        refusal("TaskInvalid", "Task t: filter_list has 'f' more than once, and only the last would count; rename one."),
+        rejection("TaskInvalid", "Task t: filter_list has 'f' more than once, and only the last would count; rename one."),
     ),
 )  # fmt: skip
 def test_documents(report: Report, tmp_path: Path) -> None:
@@ -235,9 +235,9 @@ def test_names(report: Report, tmp_path: Path) -> None:
 
 
 @reports(
-    Report("two-scores-of-one-name", "own", {"a/b": {"acc,none": 0.5}, "a_b": {"acc,none": 0.7}}, refusal("TaskInvalid", "evaluation.tasks: two scores have the name a_b.acc; rename a task, a metric or a filter.")),
-    Report("score-that-is-no-number", "own", {"t": {"acc,none": [1, 2]}}, refusal("ScoreNotANumber", "t.acc is [1, 2]: ")),
-    Report("score-that-no-float-holds", "own", {"t": {"acc,none": 10**400}}, refusal("ScoreNotANumber", "t.acc is 1000")),
+    Report("two-scores-of-one-name", "own", {"a/b": {"acc,none": 0.5}, "a_b": {"acc,none": 0.7}}, rejection("TaskInvalid", "evaluation.tasks: two scores have the name a_b.acc; rename a task, a metric or a filter.")),
+    Report("score-that-is-no-number", "own", {"t": {"acc,none": [1, 2]}}, rejection("ScoreNotANumber", "t.acc is [1, 2]: ")),
+    Report("score-that-no-float-holds", "own", {"t": {"acc,none": 10**400}}, rejection("ScoreNotANumber", "t.acc is 1000")),
 )  # fmt: skip
 def test_scores(report: Report) -> None:
     with pytest.raises(StageError) as raised:

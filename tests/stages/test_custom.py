@@ -62,8 +62,8 @@ def test_an_evaluation_of_one_s_own(tmp_path: Path, tiny_model: Path, stage_prog
     assert ended.result is not None
     assert ended.result.metrics == {"answers.share": 1.0}
     stage = PROGRAMS["evaluation"]
-    assert stage.prove(_RUN, ended.result) is None, "the operator takes it for a result"
-    assert stage.tell(_RUN, ended.result) == {
+    assert stage.verify(_RUN, ended.result) is None, "the operator takes it for a result"
+    assert stage.status_fields(_RUN, ended.result) == {
         "metrics": {"evaluation": {"answers.share": 1.0}, "higherIsBetter": {"answers.share": True}}
     }
     programs.path(programs.layout.eval_data).write_text("")

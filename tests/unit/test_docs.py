@@ -14,6 +14,7 @@ from typing import Any, get_args
 import pytest
 import typer
 import yaml
+from finetune_operator.kube.places import DEFAULTS, DEFAULTS_KEY
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -23,14 +24,13 @@ from finetune_operator.api.reasons import REASONS, STATE_REASONS
 from finetune_operator.api.status import ConditionType
 from finetune_operator.cli.app import app
 from finetune_operator.cli.documents import Document, read_documents
-from finetune_operator.cli.validate import judge_document
+from finetune_operator.cli.validate import validate_document
 from finetune_operator.core.resolve import resolve
 from finetune_operator.core.settings import Trainer
 from finetune_operator.kube.command import app as operator_app
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
-from finetune_operator.kube.places import DEFAULTS, DEFAULTS_KEY
 from finetune_operator.kube.serving import Metrics
-from finetune_operator.local.judge import Judge
+from finetune_operator.validation import Validator
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -103,15 +103,15 @@ def documents(page: Path, folder: Path) -> Iterator[Document]:
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge(crd())
+def validator() -> Validator:
+    return Validator(crd())
 
 
 @each_page_for_users
-def test_every_run_is_valid_and_every_block_is_yaml(page: Path, tmp_path: Path, judge: Judge) -> None:
+def test_every_run_is_valid_and_every_block_is_yaml(page: Path, tmp_path: Path, validator: Validator) -> None:
     for document in documents(page, tmp_path):
         if document.kind == KIND and {"apiVersion", "spec"} & set(document.content):  # else it shows some of the metadata
-            assert judge_document(judge, document, tmp_path) == []
+            assert validate_document(validator, document, tmp_path) == []
 
 
 def test_the_guides_show_runs_that_a_cluster_would_start(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from finetune_operator.kube.places import DEFAULTS, DEFAULTS_KEY
 
 from finetune_operator import __version__
 from finetune_operator.api.reasons import CONTROL_REASONS
@@ -15,7 +16,6 @@ from finetune_operator.api.status import ConditionType, Phase
 from finetune_operator.core.resolve import Refusal, resolve
 from finetune_operator.core.stages import RERUN_FROM
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
-from finetune_operator.kube.places import DEFAULTS, DEFAULTS_KEY
 from finetune_operator.kube.process import LEASE_NAME
 from finetune_operator.kube.serving import Metrics
 

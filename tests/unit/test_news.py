@@ -10,7 +10,7 @@ import pytest
 
 from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, Kind
 from finetune_operator.core.pod_report import PodReport
-from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.waiting import STARTING_SECONDS
 from finetune_operator.loop.controller import Controller
@@ -19,7 +19,7 @@ from world import NOW, SETTINGS, World
 
 KEY = ("team", "demo")
 LABELS = {"finetunerun.io/run": "demo", "finetunerun.io/stage": "dataset", "finetunerun.io/attempt": "1.1"}
-RECORD = StageRecord("dataset", attempt=1, state="Running")
+RECORD = StageStatus("dataset", attempt=1, state="Running")
 Object = dict[str, Any]
 
 

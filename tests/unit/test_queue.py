@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from finetune_operator.api.kinds import JOB, TRAINJOB
-from finetune_operator.core.observation import Complaint, Ref
+from finetune_operator.core.observation import Ref, WarningEvent
 from finetune_operator.local.store import Store
-from finetune_operator.loop import complaints
-from finetune_operator.loop.complaints import Complaints
-from finetune_operator.loop.queue import KeyedQueue
+from finetune_operator.loop import warning_events
+from finetune_operator.loop.queue import WorkQueue
+from finetune_operator.loop.warning_events import WarningEvents
 
 
 async def test_what_a_key_would_have_come_for_later_is_done_now() -> None:
-    queue: KeyedQueue[str] = KeyedQueue()
+    queue: WorkQueue[str] = WorkQueue()
     queue.add_after("a", 0.05)
     queue.add("a")
     queue.done(await queue.get())
@@ -25,12 +25,12 @@ async def test_what_a_key_would_have_come_for_later_is_done_now() -> None:
 
 
 async def test_what_is_asked_for_during_the_work_comes_after_it() -> None:
-    queue: KeyedQueue[str] = KeyedQueue()
+    queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     key = await queue.get()
     queue.add("a")
     queue.add_after("a", 0.05)
-    queue.covered("a")
+    queue.clear_dirty("a")
     queue.done(key)
     assert len(queue) == 0, "what came before the work began to read is covered by it"
     await asyncio.sleep(0.1)
@@ -42,11 +42,11 @@ async def test_events_are_asked_for_within_bounds(monkeypatch: Any) -> None:
 
     async def answer(_cluster: Any, _namespace: str, about: Any, _now: Any) -> Any:
         asked.extend(ref.name for ref in about)
-        return {ref: (Complaint("FailedCreate", ref.name),) for ref in about}
+        return {ref: (WarningEvent("FailedCreate", ref.name),) for ref in about}
 
-    monkeypatch.setattr(complaints, "complaints", answer)
+    monkeypatch.setattr(warning_events, "warning_events", answer)
     seconds = 0.0
-    ask = Complaints(lambda: seconds)
+    ask = WarningEvents(lambda: seconds)
 
     async def hear(*names: str) -> list[str]:
         found = await ask(None, "team", [Ref(JOB, name) for name in names], datetime.now(UTC))  # type: ignore[arg-type]
@@ -75,6 +75,6 @@ async def test_what_was_said_of_an_earlier_jobset_of_the_name_is_not_heard(tmp_p
             "involvedObject": {"kind": "JobSet", "name": "a"}, "message": name, "firstTimestamp": time, "lastTimestamp": time,
         })  # fmt: skip
     ref = Ref(TRAINJOB, "a")
-    found = await complaints.complaints(store, "team", (ref,), datetime.now(UTC))
+    found = await warning_events.warning_events(store, "team", (ref,), datetime.now(UTC))
     store.close()
     assert [one.message for one in found[ref]] == ["new"]

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .structure import Conversation, Message
 from .template import Refusal, Template

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_contract.workspace import HOLDOUT, TASKS
-from finetune_stages.kit import Context, StageError
+from finetune_stages.sdk import Context, StageError
 
 TASK_FILES_VARIABLE = "FINETUNE_TASK_FILES"
 """Environment variable with the directory that a user's own task files are mounted at."""

@@ -13,8 +13,8 @@ from jinja2 import TemplateError, TemplateSyntaxError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
-from finetune_stages.kit.fault import first_line
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.fault import first_line
 
 from .structure import Message
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.sources.json_lines import JsonLines, written_places
 from finetune_stages.sources.json_text import LEARNED
 

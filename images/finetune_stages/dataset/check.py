@@ -9,7 +9,7 @@ import numpy as np
 from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
 from finetune_stages.chat.structure import fault
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.sources.json_lines import JsonLines, Seen
 from finetune_stages.sources.json_text import json_fault, may_hold_no_number, no_number, parse
 from finetune_stages.sources.row_faults import FaultyRows, counted, may_be_left_out, sufficient_share

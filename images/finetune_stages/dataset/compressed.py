@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.sources.formats import compression
 
 _CHUNK = 1 << 20

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from finetune_contract import reasons
 from finetune_contract.documents import Scalar
-from finetune_stages.kit import Context, StageError
-from finetune_stages.kit.workspace import file_sha256
+from finetune_stages.sdk import Context, StageError
+from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.json_lines import OpenedRows, open_rows
 from finetune_stages.sources.local import require_file
 from finetune_stages.sources.meter import Meter
@@ -43,7 +43,7 @@ class Source(Protocol):
 
     @property
     def noted(self) -> Mapping[str, Scalar]:
-        """By what a later run knows it again (see :mod:`.unchanged`); empty where that cannot be asked."""
+        """By what a later run knows it again (see :mod:`.revalidate`); empty where that cannot be asked."""
 
     def open(self, choose: Choose) -> OpenedRows:
         """Read the chosen rows; asked once, and only if they are needed."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_contract import reasons
-from finetune_stages.kit import Context, StageError
+from finetune_stages.sdk import Context, StageError
 from finetune_stages.sources.background import folder_size, in_background
 from finetune_stages.sources.hub import Repository, token
 from finetune_stages.sources.json_lines import JsonLines, OpenedRows, gather, index_rows

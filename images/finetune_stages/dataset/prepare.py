@@ -10,8 +10,8 @@ from finetune_contract.codec import digest
 from finetune_contract.documents import DatasetInputs, Scalar
 from finetune_contract.result import DatasetOutputs
 from finetune_contract.workspace import CACHE_DATASETS
-from finetune_stages.kit import Context, Finished, Seal, StageError, read_seal, seal_directory
-from finetune_stages.kit.workspace import copy_or_link_file
+from finetune_stages.sdk import Context, Finished, Seal, StageError, read_seal, seal_directory
+from finetune_stages.sdk.workspace import copy_or_link_file
 from finetune_stages.sources.cache import intact_entry, keep_entry
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
 from finetune_stages.sources.json_lines import JsonLines, OpenedRows, write_places, write_rows
@@ -20,8 +20,8 @@ from finetune_stages.sources.work_folder import work_folder
 
 from .check import Checked, check_rows
 from .fetch import Source, find_source
+from .revalidate import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
 from .split import subset, train_and_eval
-from .unchanged import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
 from .wanted import wanted_sources
 
 TRAIN, EVAL = "train.jsonl", "eval.jsonl"
@@ -78,7 +78,7 @@ def _key(inputs: DatasetInputs, sources: list[Source]) -> str:
 
 
 def _noted(sources: list[Source]) -> dict[str, Scalar] | None:
-    """What :func:`.unchanged.unchanged` compares; ``None`` where a source says nothing that it can ask for again."""
+    """What :func:`.revalidate.revalidate` compares; ``None`` where a source says nothing that it can ask for again."""
     if not all(source.noted for source in sources):
         return None
     noted: dict[str, Scalar] = {PREPARATION_KEY: PREPARATION}

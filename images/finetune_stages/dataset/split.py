@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 
 def subset(total: int, inputs: DatasetInputs) -> Sequence[int]:

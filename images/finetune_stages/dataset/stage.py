@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from finetune_contract.result import Result
-from finetune_stages.kit import Context, Finished, Reuse, run_stage, verify_seal
+from finetune_stages.sdk import Context, Finished, Reuse, run_stage, verify_seal
 
-from .unchanged import DATASETS, unchanged
+from .revalidate import DATASETS, revalidate
 
 
 def main() -> int:
     """Run the stage and return its exit code."""
-    return run_stage(("dataset",), work, still_there, reuse=Reuse(directories=(DATASETS,), unchanged=unchanged))
+    return run_stage(("dataset",), work, outputs_exist, reuse=Reuse(directories=(DATASETS,), revalidate=revalidate))
 
 
-def still_there(context: Context, result: Result) -> bool:
+def outputs_exist(context: Context, result: Result) -> bool:
     """Whether the data that an earlier result describes still lies in the run's folder, untouched."""
     seal = verify_seal(context.path(context.layout.datasets))
     return seal is not None and seal.digest == result.outputs.get("digest")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from finetune_contract.documents import Scalar
-from finetune_stages.kit import StageError
-from finetune_stages.kit.fault import first_line
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.fault import first_line
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.origin import Origin
 from finetune_stages.sources.uri import WebAddress

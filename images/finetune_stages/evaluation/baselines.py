@@ -1,6 +1,6 @@
 """Scores of base models that other runs of the volume measured: the same model is not asked the same questions twice.
 
-Beside ``cache/results`` (see :mod:`finetune_stages.kit.reuse`), for a baseline depends on less than its inputs' digest says: not
+Beside ``cache/results`` (see :mod:`finetune_stages.sdk.reuse`), for a baseline depends on less than its inputs' digest says: not
 on the rows that are trained on, nor on the image. It stays when the run that measured it is deleted.
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from finetune_contract.codec import digest, encode
 from finetune_contract.documents import EvaluationInputs, Scalar
 from finetune_contract.workspace import CACHE_BASELINES
-from finetune_stages.kit import Context, Finished, seal_directory, verify_seal, write_file
-from finetune_stages.kit.workspace import copy_or_link_file
+from finetune_stages.sdk import Context, Finished, seal_directory, verify_seal, write_file
+from finetune_stages.sdk.workspace import copy_or_link_file
 from finetune_stages.sources.cache import keep_entry
 from finetune_stages.sources.work_folder import work_folder
 

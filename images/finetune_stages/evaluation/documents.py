@@ -10,7 +10,7 @@ from jinja2 import meta
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.utils import env
 
-from finetune_stages.kit.fault import first_line
+from finetune_stages.sdk.fault import first_line
 
 _FIELDS = ("doc_to_text", "doc_to_choice", "doc_to_target")
 _SHOWN = 60

@@ -12,8 +12,8 @@ from lm_eval.api.task import ConfigurableTask
 
 from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs
-from finetune_stages.kit import StageError
-from finetune_stages.kit.fault import first_line
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.fault import first_line
 
 from .own_task import OwnTask
 

@@ -20,8 +20,8 @@ from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs
 from finetune_contract.progress import Progress
 from finetune_contract.workspace import HOLDOUT
-from finetune_stages.kit import Context, StageError
-from finetune_stages.kit.fault import classify, first_line
+from finetune_stages.sdk import Context, StageError
+from finetune_stages.sdk.fault import classify, first_line
 from finetune_stages.sources.task_files import Definition
 
 from .chat_task import ChatRows

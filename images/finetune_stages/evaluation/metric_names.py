@@ -11,7 +11,7 @@ from lm_eval.api.task import ConfigurableTask, Task
 
 from finetune_contract import reasons
 from finetune_stages.chat.task_rows import require_own_names
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .own_task import OwnTask
 from .scores import metric_key, safe

@@ -17,8 +17,8 @@ import datasets
 from lm_eval.api.task import ConfigurableTask
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
-from finetune_stages.kit.fault import first_line
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.fault import first_line
 from finetune_stages.sources.json_lines import JsonLines, index_rows
 from finetune_stages.sources.json_text import json_fault, parse
 

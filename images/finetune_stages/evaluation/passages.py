@@ -11,7 +11,7 @@ from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs
 from finetune_contract.workspace import HOLDOUT
 from finetune_stages.chat.task_rows import chat_files, own_roots
-from finetune_stages.kit import Context, StageError, read_seal
+from finetune_stages.sdk import Context, StageError, read_seal
 
 Row = dict[str, Any]
 """``row`` and ``line`` in the source, and ``passages``: each with its ``text`` and its ``answers``, half-open ranges of characters."""

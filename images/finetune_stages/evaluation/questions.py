@@ -17,8 +17,8 @@ from finetune_contract import reasons
 from finetune_contract.codec import digest
 from finetune_contract.documents import EvaluationInputs, Scalar
 from finetune_stages.chat.task_rows import own_roots
-from finetune_stages.kit import Context, Seal, StageError, read_seal
-from finetune_stages.kit.workspace import file_sha256
+from finetune_stages.sdk import Context, Seal, StageError, read_seal
+from finetune_stages.sdk.workspace import file_sha256
 
 from .passages import chat_tasks
 
@@ -31,7 +31,7 @@ _LOADERS = ("json", "csv", "text", "parquet", "arrow")
 """Values of ``dataset_path`` that stand for files which the task names."""
 
 
-def unchanged(context: Context, noted: Mapping[str, Scalar]) -> bool:
+def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
     """Whether the same questions would be put to the same model as when ``noted`` was.
 
     Raises:

@@ -19,8 +19,8 @@ from torch.nn.functional import cross_entropy
 
 from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs, Scalar
-from finetune_stages.kit import StageError, quick_imports
-from finetune_stages.kit.fault import causes, classify, first_line
+from finetune_stages.sdk import StageError, quick_imports
+from finetune_stages.sdk.fault import causes, classify, first_line
 from finetune_stages.sources.positions import hard_positions
 
 from .chat_task import AnswerScore

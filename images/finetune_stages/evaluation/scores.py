@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 _STDERR = "_stderr"

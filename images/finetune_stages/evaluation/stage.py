@@ -18,24 +18,24 @@ from finetune_contract.documents import EvaluationInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import EvaluationOutputs, Result
 from finetune_stages.chat.task_rows import require_own_names
-from finetune_stages.kit import Context, Finished, Reuse, Seal, StageError, quick_imports, read_seal, run_stage, write_file
+from finetune_stages.sdk import Context, Finished, Reuse, Seal, StageError, quick_imports, read_seal, run_stage, write_file
 
 from .baselines import baseline_entry, keep_baseline, take_baseline
 from .passages import Row, chat_tasks, read_passages
-from .questions import depends_on, find_definitions, model_directory, sealed, unchanged
+from .questions import depends_on, find_definitions, model_directory, revalidate, sealed
 
 if TYPE_CHECKING:
     from .measure import Measured
 
-_REUSE = Reuse(files=("results/lm-eval-{stage}.json", "results/samples-{stage}.*.jsonl"), unchanged=unchanged)
+_REUSE = Reuse(files=("results/lm-eval-{stage}.json", "results/samples-{stage}.*.jsonl"), revalidate=revalidate)
 
 
 def main() -> int:
     """Run the stage and return its exit code."""
-    return run_stage(("evaluation", "baseline"), work, still_there, reuse=_REUSE)
+    return run_stage(("evaluation", "baseline"), work, outputs_exist, reuse=_REUSE)
 
 
-def still_there(context: Context, result: Result) -> bool:
+def outputs_exist(context: Context, result: Result) -> bool:
     """Whether the model that an earlier result measured is still the one in its place."""
     seal = read_seal(model_directory(context, context.inputs(EvaluationInputs)))
     return seal is not None and seal.digest == result.outputs.get("modelDigest")

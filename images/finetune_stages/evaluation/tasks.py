@@ -12,8 +12,8 @@ from lm_eval.tasks import TaskManager, _factory
 from lm_eval.tasks._index import TaskIndex
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
-from finetune_stages.kit.fault import causes, classify, first_line
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.fault import causes, classify, first_line
 from finetune_stages.sources.hub import hub_fault
 from finetune_stages.sources.origin import Origin
 from finetune_stages.sources.task_files import Definition, builtin_tasks

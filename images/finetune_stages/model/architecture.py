@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
-from finetune_stages.kit.model_config import quantization
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.model_config import quantization
 
 _GENERATES = (
     "ForCausalLM",

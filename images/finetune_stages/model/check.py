@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
-from finetune_stages.kit.model_config import embeddings as stated_embeddings
-from finetune_stages.kit.model_config import number
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.model_config import embeddings as stated_embeddings
+from finetune_stages.sdk.model_config import number
 from finetune_stages.sources.positions import hard_positions
 
 from .architecture import check_architecture, check_quantization

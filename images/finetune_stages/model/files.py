@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.sources.lfs import is_pointer_file
 
 WEIGHTS = "model.safetensors"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finetune_stages.kit import safetensors_header
-from finetune_stages.kit.safetensors_header import BYTES, Tensor
+from finetune_stages.sdk import safetensors_header
+from finetune_stages.sdk.safetensors_header import BYTES, Tensor
 
 from .files import require_no_pointer
 
@@ -13,7 +13,7 @@ __all__ = ["BYTES", "Tensor", "read_header"]
 
 
 def read_header(path: Path, model: str) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file by name: see :func:`finetune_stages.kit.safetensors_header.read_header`.
+    """Return the tensors of a safetensors file by name: see :func:`finetune_stages.sdk.safetensors_header.read_header`.
 
     Raises:
         StageError: ``ModelCorrupt``, ``ModelIncomplete``: it is a Git LFS pointer.

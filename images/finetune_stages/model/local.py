@@ -10,8 +10,8 @@ from pathlib import Path
 from finetune_contract import reasons
 from finetune_contract.codec import digest
 from finetune_contract.documents import Scalar
-from finetune_stages.kit import Context, StageError, read_seal, seal_directory
-from finetune_stages.kit.workspace import file_sha256
+from finetune_stages.sdk import Context, StageError, read_seal, seal_directory
+from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.background import folder_size, in_background
 from finetune_stages.sources.cache import intact_entry, keep_entry
 from finetune_stages.sources.local import require_directory, require_readable

@@ -13,7 +13,7 @@ from math import isfinite
 from pathlib import Path
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .headers import BYTES, Tensor, read_header
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_contract.workspace import CACHE_MODELS
-from finetune_stages.kit import Context, Seal, StageError
+from finetune_stages.sdk import Context, Seal, StageError
 from finetune_stages.sources.meter import MEGABYTE
 
 MARGIN = 64 * MEGABYTE

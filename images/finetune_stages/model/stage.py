@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from finetune_contract import reasons
 from finetune_contract.documents import ModelInputs, Scalar
 from finetune_contract.result import ModelOutputs, Result
-from finetune_stages.kit import Context, Finished, Reuse, StageError, run_stage, verify_seal
+from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
 from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
@@ -22,16 +22,16 @@ BASE_MODEL = "base_model"
 
 def main() -> int:
     """Run the stage and return its exit code."""
-    return run_stage(("model",), work, still_there, reuse=Reuse(directories=(BASE_MODEL,), unchanged=unchanged))
+    return run_stage(("model",), work, outputs_exist, reuse=Reuse(directories=(BASE_MODEL,), revalidate=revalidate))
 
 
-def still_there(context: Context, result: Result) -> bool:
+def outputs_exist(context: Context, result: Result) -> bool:
     """Whether the model that an earlier result describes is still linked into the run's folder: names and sizes, at once."""
     seal = verify_seal(context.path(context.layout.base_model), content=False)
     return seal is not None and seal.digest == result.outputs.get("digest")
 
 
-def unchanged(context: Context, noted: Mapping[str, Scalar]) -> bool:
+def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
     """Whether the model is still the one of which ``noted`` tells: the hub's commit, or the digest of a directory's files.
 
     Raises:

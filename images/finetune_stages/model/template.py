@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
-from finetune_stages.kit.fault import first_line
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.fault import first_line
 
 from .files import CHAT_TEMPLATES
 from .tokens import ROLES, special_tokens

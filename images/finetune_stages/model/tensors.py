@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
-from finetune_stages.kit.model_config import number, text_config
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.model_config import number, text_config
 
 from .architecture import quantized
 from .headers import BYTES, Tensor

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .headers import Tensor
 from .tensors import embeddings, is_tied, output_layer

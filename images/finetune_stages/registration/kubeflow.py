@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .properties import Properties, includes, of_record, replaced, texts, typed
 from .record import LABEL, UID, Record

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
-from finetune_stages.kit.fault import first_line
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.fault import first_line
 
 from .registry import Unanswered
 

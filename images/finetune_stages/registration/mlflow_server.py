@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from finetune_contract.progress import Progress
-from finetune_stages.kit import Context
+from finetune_stages.sdk import Context
 
 from .mlflow_faults import server_errors
 from .mlflow_registry import VERSION, MLflow

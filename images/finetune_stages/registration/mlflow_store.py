@@ -16,7 +16,7 @@ from pathlib import Path
 from finetune_contract import reasons
 from finetune_contract.progress import Progress
 from finetune_contract.workspace import MLFLOW_STORE
-from finetune_stages.kit import Context, StageError, quick_imports, without
+from finetune_stages.sdk import Context, StageError, quick_imports, without
 from finetune_stages.sources.work_folder import work_folder
 
 from .mlflow_faults import store_errors, store_fault

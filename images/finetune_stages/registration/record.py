@@ -12,7 +12,7 @@ from finetune_contract import reasons
 from finetune_contract.codec import DocumentError
 from finetune_contract.documents import GATE_VARIABLE, RegistrationInputs, RunInfo, Scalar
 from finetune_contract.result import LossPoint, Result, parse_result
-from finetune_stages.kit import Context, StageError
+from finetune_stages.sdk import Context, StageError
 
 LABEL = "finetunerun.io"
 """Prefix of the tags that are this project's."""

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 from finetune_contract import reasons
 from finetune_contract.documents import REGISTRY_CA_VARIABLE, REGISTRY_TOKEN_VARIABLE
-from finetune_stages.kit import StageError
-from finetune_stages.kit.fault import causes, first_line
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.fault import causes, first_line
 
 from .registry import Taken, Unanswered, settled
 

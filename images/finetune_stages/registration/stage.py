@@ -17,7 +17,7 @@ from finetune_contract.documents import RegistrationInputs, RegistryCheckInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import RegistrationOutputs, RegistryCheckOutputs, Result
 from finetune_contract.workspace import MLFLOW_STORE
-from finetune_stages.kit import Context, Finished, StageError, run_stage
+from finetune_stages.sdk import Context, Finished, StageError, run_stage
 
 from . import mlflow_server, mlflow_store
 from .kubeflow import Kubeflow
@@ -31,7 +31,7 @@ CHECK = "registry-check"
 
 def main() -> int:
     """Run the stage and return its exit code."""
-    return run_stage(("registration", CHECK), work, still_there)
+    return run_stage(("registration", CHECK), work, outputs_exist)
 
 
 def work(context: Context) -> Finished:
@@ -39,7 +39,7 @@ def work(context: Context) -> Finished:
     return check(context) if context.document.stage == CHECK else registration(context)
 
 
-def still_there(context: Context, result: Result) -> bool:
+def outputs_exist(context: Context, result: Result) -> bool:
     """Whether the version that an earlier result describes is still in the registry: one question, and MLflow is not imported.
 
     What the check found is no lasting fact: it is asked again.

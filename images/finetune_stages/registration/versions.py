@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .record import GATE, LABEL, REJECTED, UID, Record
 

@@ -6,8 +6,8 @@ import errno
 import shutil
 from pathlib import Path
 
-from finetune_stages.kit import Context, Seal, publish_directory, read_seal, verify_seal
-from finetune_stages.kit.workspace import Readers
+from finetune_stages.sdk import Context, Seal, publish_directory, read_seal, verify_seal
+from finetune_stages.sdk.workspace import Readers
 
 from .meter import Meter
 

@@ -7,7 +7,7 @@ import re
 from pathlib import PurePath
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .lfs import is_pointer, pointer_remedy
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from finetune_stages.kit import Context, StageError
-from finetune_stages.kit.fault import causes, first_line
+from finetune_stages.sdk import Context, StageError
+from finetune_stages.sdk.fault import causes, first_line
 
 from .meter import tell
 from .origin import Origin

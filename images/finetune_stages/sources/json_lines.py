@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .formats import require_json
 from .json_text import plain

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .origin import Origin
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from finetune_contract.progress import Progress
-from finetune_stages.kit import Context
+from finetune_stages.sdk import Context
 
 MEGABYTE = 10**6
 

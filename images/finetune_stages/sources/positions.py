@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_stages.kit.model_config import number, text_config
+from finetune_stages.sdk.model_config import number, text_config
 
 _FIELDS = ("n_positions", "max_position_embeddings", "max_seq_len")
 _DEFAULTS = {

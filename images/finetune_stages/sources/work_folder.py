@@ -9,8 +9,8 @@ from pathlib import Path
 
 from finetune_contract.reasons import Cause
 from finetune_contract.workspace import Attempt
-from finetune_stages.kit import Context
-from finetune_stages.kit.fault import classify
+from finetune_stages.sdk import Context
+from finetune_stages.sdk.fault import classify
 
 
 @contextmanager

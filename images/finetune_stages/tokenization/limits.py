@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from finetune_contract import reasons
 from finetune_contract.documents import TokenizationInputs
 from finetune_stages.chat.renderer import Rendered
-from finetune_stages.kit import Seal, StageError
+from finetune_stages.sdk import Seal, StageError
 from finetune_stages.sources.row_faults import FaultyRows, are, counted, may_be_left_out, sufficient_share
 
 _KEYS_SHOWN = 4

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finetune_contract import reasons
 from finetune_stages.chat.structure import BadConversation, Conversation, read_row
-from finetune_stages.kit import Context, Seal, StageError, read_seal
+from finetune_stages.sdk import Context, Seal, StageError, read_seal
 from finetune_stages.sources.json_lines import open_rows
 from finetune_stages.sources.json_text import json_fault, parse
 from finetune_stages.sources.row_faults import row_label

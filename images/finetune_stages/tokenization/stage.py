@@ -10,8 +10,8 @@ from finetune_contract.codec import digest
 from finetune_contract.documents import Scalar, TokenizationInputs
 from finetune_contract.result import Result
 from finetune_stages.chat.task_rows import chat_files, own_roots, require_own_names
-from finetune_stages.kit import Context, Finished, Reuse, Seal, quick_imports, run_stage, verify_seal, without
-from finetune_stages.kit.workspace import file_sha256
+from finetune_stages.sdk import Context, Finished, Reuse, Seal, quick_imports, run_stage, verify_seal, without
+from finetune_stages.sdk.workspace import file_sha256
 
 TOKENS = "tokens"
 """Name of the published directory in the run's folder."""
@@ -21,10 +21,10 @@ RENDERING = 1
 
 def main() -> int:
     """Run the stage and return its exit code."""
-    return run_stage(("tokenization",), work, still_there, reuse=Reuse(directories=(TOKENS,), unchanged=unchanged))
+    return run_stage(("tokenization",), work, outputs_exist, reuse=Reuse(directories=(TOKENS,), revalidate=revalidate))
 
 
-def still_there(context: Context, result: Result) -> bool:
+def outputs_exist(context: Context, result: Result) -> bool:
     """Whether the tokens that an earlier result describes are still in the run's folder, untouched."""
     seal = verify_seal(context.path(context.layout.tokens))
     return seal is not None and digest_of_arrays(seal) == result.outputs.get("digest")
@@ -35,7 +35,7 @@ def digest_of_arrays(seal: Seal) -> str:
     return digest({name: file.sha256 for name, file in seal.files.items() if name.endswith(".npy")})
 
 
-def unchanged(context: Context, noted: Mapping[str, Scalar]) -> bool:
+def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
     """Whether the same rows would be rendered in the same way as when ``noted`` was."""
     return depends_on(context, context.inputs(TokenizationInputs)) == noted
 

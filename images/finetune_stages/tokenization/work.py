@@ -20,9 +20,9 @@ from finetune_stages.chat.passages import Passage, passages
 from finetune_stages.chat.renderer import ChatRenderer, Rendered, RowRejected, Unclear
 from finetune_stages.chat.structure import BadConversation, Conversation
 from finetune_stages.chat.task_rows import chat_files, own_roots
-from finetune_stages.kit import Context, Finished, StageError, seal_directory
-from finetune_stages.kit.loading import load_tokenizer, loading
-from finetune_stages.kit.model_config import embeddings, number
+from finetune_stages.sdk import Context, Finished, StageError, seal_directory
+from finetune_stages.sdk.loading import load_tokenizer, loading
+from finetune_stages.sdk.model_config import embeddings, number
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.positions import hard_positions
 from finetune_stages.sources.row_faults import counted, log_row

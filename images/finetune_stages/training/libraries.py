@@ -8,7 +8,7 @@ from importlib import metadata
 
 from finetune_contract import reasons
 from finetune_contract.documents import IMAGE_VARIABLE, TrainingInputs
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .quantisation import quantisation
 

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
-from finetune_stages.kit.loading import loading
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.loading import loading
 
 logging.disable_progress_bar()
 

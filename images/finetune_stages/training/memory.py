@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_contract.documents import LoraInputs, OsftInputs, TrainingInputs
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .machine import available_memory, free_room, readable
 from .pretrained import Pretrained

@@ -16,9 +16,9 @@ from typing import Any
 
 from finetune_contract import reasons
 from finetune_contract.workspace import SENTINEL
-from finetune_stages.kit import StageError
-from finetune_stages.kit.model_config import number, quantization
-from finetune_stages.kit.safetensors_header import BYTES, Tensor, read_header
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.model_config import number, quantization
+from finetune_stages.sdk.safetensors_header import BYTES, Tensor, read_header
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -12,8 +12,8 @@ from datetime import timedelta
 from typing import Any
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError, quick_imports
-from finetune_stages.kit.fault import Interrupted, causes, first_line
+from finetune_stages.sdk import StageError, quick_imports
+from finetune_stages.sdk.fault import Interrupted, causes, first_line
 
 TIMEOUT_VARIABLE = "INSTRUCTLAB_NCCL_TIMEOUT_MS"
 """How long the processes wait for one another, in milliseconds: the name that Training Hub's SFT backend gave it."""

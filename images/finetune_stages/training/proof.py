@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
-from finetune_stages.kit.safetensors_header import Tensor
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.safetensors_header import Tensor
 
 from .pretrained import Pretrained, read_tensors
 from .rows import IGNORED, Rows

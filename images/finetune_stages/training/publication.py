@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_contract.documents import TrainingInputs
-from finetune_stages.kit import Context, Seal, read_seal, seal_directory
+from finetune_stages.sdk import Context, Seal, read_seal, seal_directory
 
 from .checkpoint import write_model
 from .machine import readable

@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_contract import reasons
 from finetune_contract.documents import LoraInputs, TrainingInputs
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .processes import gpus
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from finetune_contract import reasons
 from finetune_contract.workspace import RunLayout
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .tokens import tokens_seal
 

@@ -7,7 +7,7 @@ import sys
 from typing import NoReturn
 
 from finetune_contract.result import Result
-from finetune_stages.kit import Context, Finished, Reuse, StageError, run_stage, verify_seal
+from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
 
 from .processes import Processes
 from .supervise import FOLDER_VARIABLE, become_worker, ended_in_time, hand_over, supervise
@@ -32,12 +32,12 @@ def _main() -> int:
         processes = Processes.from_environment(os.environ)
     except StageError as error:
         refusal = error
-        return run_stage(_STAGES, lambda _context: _refuse(refusal), still_there)
+        return run_stage(_STAGES, lambda _context: _refuse(refusal), outputs_exist)
     work = supervise if processes.per_node > 1 else _alone
-    return run_stage(_STAGES, lambda context: work(context, processes), still_there, processes.rank, reuse=_REUSE)
+    return run_stage(_STAGES, lambda context: work(context, processes), outputs_exist, processes.rank, reuse=_REUSE)
 
 
-def still_there(context: Context, result: Result) -> bool:
+def outputs_exist(context: Context, result: Result) -> bool:
     """Whether the model that an earlier result describes, and its adapter, still lie in the run's folder."""
     places = {"digest": context.layout.final_model, "adapterDigest": context.layout.adapter}
     wanted = {place: result.outputs.get(name) for name, place in places.items()}
@@ -71,4 +71,4 @@ def _worker() -> int:
             hand_over(context, finished)
         return finished
 
-    return run_stage(_STAGES, share, still_there, processes.rank, supervised=True)
+    return run_stage(_STAGES, share, outputs_exist, processes.rank, supervised=True)

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from finetune_contract import reasons
 from finetune_contract.documents import OsftInputs
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .layers import plain_state, target_layers
 from .tuning import Origin

@@ -18,8 +18,8 @@ from finetune_contract.documents import RESULT_VARIABLE, TrainingInputs
 from finetune_contract.progress import from_rhoai, to_rhoai
 from finetune_contract.reasons import STAGE_REASONS, Cause
 from finetune_contract.result import parse_message
-from finetune_stages.kit import Context, Finished, StageError
-from finetune_stages.kit.fault import Interrupted
+from finetune_stages.sdk import Context, Finished, StageError
+from finetune_stages.sdk.fault import Interrupted
 
 from .libraries import require_engine
 from .machine import killed_for_memory, processors

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_contract.workspace import RunLayout
-from finetune_stages.kit import Seal, StageError, read_seal
+from finetune_stages.sdk import Seal, StageError, read_seal
 
 
 def tokens_seal(workspace: Path, layout: RunLayout) -> Seal:

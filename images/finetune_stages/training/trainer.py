@@ -31,7 +31,7 @@ from finetune_contract import reasons
 from finetune_contract.documents import TrainingInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 from .batches import PackedPlan, Plan
 from .packing import PackedCollator, PackedRows, rows_with_labels

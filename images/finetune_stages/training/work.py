@@ -18,9 +18,10 @@ from finetune_contract import reasons
 from finetune_contract.documents import LoraInputs, OsftInputs, TrainingInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint, TrainingOutputs, thin
-from finetune_stages.kit import Context, Finished, Seal, StageError, quick_imports, without
-from finetune_stages.kit.loading import load_tokenizer
+from finetune_stages.sdk import Context, Finished, Seal, StageError, quick_imports, without
+from finetune_stages.sdk.loading import load_tokenizer
 
+from .environment import prepare_environment, private_folder
 from .libraries import require_engine
 from .machine import peak_memory
 from .memory import (
@@ -37,7 +38,6 @@ from .memory import (
 from .pretrained import Pretrained, unread
 from .processes import Processes
 from .quantisation import configuration, quantisation, require_device
-from .surroundings import prepare_environment, private_folder
 from .tokens import tokens_seal
 
 if TYPE_CHECKING:

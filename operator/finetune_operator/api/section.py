@@ -96,14 +96,14 @@ Duration = Annotated[str, Field(min_length=2, max_length=32, pattern=DURATION)]
 """A Go duration: ``90s``, ``2h30m``."""
 
 
-def _refusal(words: str) -> str:
+def _rejection(words: str) -> str:
     return f"not a quantity {words}; write a whole number, or in quotes a number with an optional suffix, {QUANTITY_FORMS}"
 
 
 def _quantity(words: str, bound: str) -> Any:
     """A rule for a quantity, where a pattern would only show itself: the rule's message states the accepted forms."""
     expression = f"isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) {bound}"
-    rules = [Rule(expression, _refusal(words)).as_validation()]
+    rules = [Rule(expression, _rejection(words)).as_validation()]
     extra: Any = {"x-kubernetes-int-or-string": True, "maxLength": 32, "x-kubernetes-validations": rules}
     return Field(json_schema_extra=extra, union_mode="left_to_right")
 
@@ -117,7 +117,7 @@ def _checked(words: str, fits: Callable[[fractions.Fraction], bool]) -> AfterVal
         except ValueError:
             good = False
         if not good:
-            raise ValueError(_refusal(words))
+            raise ValueError(_rejection(words))
         return value
 
     return AfterValidator(check)

@@ -65,7 +65,7 @@ class Child(Section):
     )
 
 
-class StageStatus(Whole):
+class StageEntry(Whole):
     """Where one stage stands."""
 
     name: StageName = Field(description="The stage.")
@@ -307,7 +307,7 @@ class FineTuneRunStatus(Section):
     finished_at: Time | None = Field(None, description="When it ended.")
     round: Annotated[int, Field(ge=1)] | None = Field(None, description="1, and one more for each rerun.")
     rerun_id: Word | None = Field(None, description="The rerun that opened this round.")
-    stages: Annotated[list[StageStatus], Field(max_length=16, json_schema_extra={
+    stages: Annotated[list[StageEntry], Field(max_length=16, json_schema_extra={
         "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
     })] | None = Field(None, description="The stages, in order.")  # fmt: skip
     progress: ProgressStatus | None = Field(None, description="How far the running stage is.")

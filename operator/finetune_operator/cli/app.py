@@ -126,11 +126,13 @@ def run(
     output: OutputOption = None,
 ) -> None:
     """Run it to its end, on this machine or on a cluster. Here Ctrl-C stops it and the same command goes on; there it only stops looking."""
-    from .place import Options, Where
+    from .backend import RunOptions, Target
     from .run import run_file
 
     raise typer.Exit(
-        run_file(file, configmap or (), Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output))
+        run_file(
+            file, configmap or (), Target(home, kubeconfig, context, namespace), RunOptions(tuple(secret or ()), plain, output)
+        )
     )
 
 
@@ -153,10 +155,10 @@ def clone(
     output: OutputOption = None,
 ) -> None:
     """Run it again under another name, with changes. What it shares with the first is used again."""
+    from .backend import RunOptions, Target
     from .clone import clone_run
-    from .place import Options, Where
 
-    where, options = Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output, wait=wait)
+    where, options = Target(home, kubeconfig, context, namespace), RunOptions(tuple(secret or ()), plain, output, wait=wait)
     raise typer.Exit(clone_run(name, new, assignment or (), where, options, dry_run=dry_run))
 
 
@@ -179,10 +181,10 @@ def rerun(
     output: OutputOption = None,
 ) -> None:
     """Run a finished run again from one stage on; sections of that stage and of later ones may change."""
-    from .place import Options, Where
-    from .steer import rerun_run
+    from .backend import RunOptions, Target
+    from .update import rerun_run
 
-    where, options = Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output, wait=wait)
+    where, options = Target(home, kubeconfig, context, namespace), RunOptions(tuple(secret or ()), plain, output, wait=wait)
     raise typer.Exit(rerun_run(name, where, options, stage=stage.value, id_=word, assignments=assignment or ()))
 
 
@@ -197,10 +199,10 @@ def suspend(
     plain: PlainOption = False,
 ) -> None:
     """Stop what a run does and hold it; what it has done stays."""
-    from .place import Options, Where
-    from .steer import suspend_run
+    from .backend import RunOptions, Target
+    from .update import suspend_run
 
-    raise typer.Exit(suspend_run(name, Where(home, kubeconfig, context, namespace), Options(plain=plain, wait=wait)))
+    raise typer.Exit(suspend_run(name, Target(home, kubeconfig, context, namespace), RunOptions(plain=plain, wait=wait)))
 
 
 @app.command()
@@ -216,11 +218,11 @@ def resume(
     output: OutputOption = None,
 ) -> None:
     """Let a suspended run go on, to its end."""
-    from .place import Options, Where
-    from .steer import resume_run
+    from .backend import RunOptions, Target
+    from .update import resume_run
 
     raise typer.Exit(
-        resume_run(name, Where(home, kubeconfig, context, namespace), Options(tuple(secret or ()), plain, output, wait=wait))
+        resume_run(name, Target(home, kubeconfig, context, namespace), RunOptions(tuple(secret or ()), plain, output, wait=wait))
     )
 
 
@@ -240,10 +242,10 @@ def get(
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on printing what changes, until Ctrl-C.")] = False,
 ) -> None:
     """List runs with their phase, progress and scores."""
+    from .backend import Target
     from .get import Wanted, get_runs
-    from .place import Where
 
-    where = Where(home, kubeconfig, context, namespace, everywhere)
+    where = Target(home, kubeconfig, context, namespace, everywhere)
     raise typer.Exit(get_runs(where, Wanted(name, experiment), output, watch=watch))
 
 
@@ -256,10 +258,10 @@ def describe(
     namespace: NamespaceOption = None,
 ) -> None:
     """Everything about one run: stages, scores, loss curve, what was adapted, what went wrong."""
+    from .backend import Target
     from .describe import describe_run
-    from .place import Where
 
-    raise typer.Exit(describe_run(Where(home, kubeconfig, context, namespace), name))
+    raise typer.Exit(describe_run(Target(home, kubeconfig, context, namespace), name))
 
 
 @app.command()
@@ -274,10 +276,10 @@ def logs(
     rank: Annotated[str, typer.Option(metavar="N|all", help="Process of a training on several.")] = "0",
 ) -> None:
     """Print the log of a stage."""
+    from .backend import Target
     from .logs import print_log
-    from .place import Where
 
-    raise typer.Exit(print_log(Where(home, kubeconfig, context, namespace), name, stage, rank=rank, follow=follow))
+    raise typer.Exit(print_log(Target(home, kubeconfig, context, namespace), name, stage, rank=rank, follow=follow))
 
 
 @app.command()
@@ -290,10 +292,10 @@ def delete(
     purge: Annotated[bool, typer.Option("--purge", help="Also delete the run's files: data, checkpoints and the model.")] = False,
 ) -> None:
     """Delete a run and stop what it runs. Its files stay, unless --purge."""
+    from .backend import Target
     from .delete import delete_run
-    from .place import Where
 
-    raise typer.Exit(delete_run(Where(home, kubeconfig, context, namespace), name, purge=purge))
+    raise typer.Exit(delete_run(Target(home, kubeconfig, context, namespace), name, purge=purge))
 
 
 def main() -> None:

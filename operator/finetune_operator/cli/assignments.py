@@ -8,7 +8,7 @@ from typing import Any
 
 from . import exitcodes
 from .documents import DocumentProblem, read_value
-from .refusal import Refused
+from .errors import CommandError
 
 
 def apply_assignments(spec: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -18,30 +18,30 @@ def apply_assignments(spec: Mapping[str, Any], assignments: Sequence[str]) -> di
     with ``spec.``; whether it exists is for the CRD to judge.
 
     Raises:
-        Refused: an assignment has not that form, or leads through a value that is no section.
+        CommandError: an assignment has not that form, or leads through a value that is no section.
     """
     changed = copy.deepcopy(dict(spec))
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         keys = path.strip().removeprefix("spec.").split(".")
         if not separator or not all(keys):
-            raise Refused([f"--set {assignment}: expected PATH=VALUE, such as training.epochs=3."], exitcodes.USAGE)
+            raise CommandError([f"--set {assignment}: expected PATH=VALUE, such as training.epochs=3."], exitcodes.USAGE)
         try:
             value = read_value(text)
         except DocumentProblem as problem:
-            raise Refused([f"--set {assignment}: {problem}"], exitcodes.USAGE) from None
+            raise CommandError([f"--set {assignment}: {problem}"], exitcodes.USAGE) from None
         _set(changed, keys, value, assignment)
     return changed
 
 
 def _set(spec: dict[str, Any], keys: Sequence[str], value: Any, assignment: str) -> None:
-    place = spec
+    backend = spec
     for depth, key in enumerate(keys[:-1]):
-        place = place.setdefault(key, {})
-        if not isinstance(place, dict):
+        backend = backend.setdefault(key, {})
+        if not isinstance(backend, dict):
             inner = ".".join(keys[: depth + 1])
-            raise Refused([f"--set {assignment}: spec.{inner} has no fields; set it as a whole."], exitcodes.USAGE)
+            raise CommandError([f"--set {assignment}: spec.{inner} has no fields; set it as a whole."], exitcodes.USAGE)
     if value is None:
-        place.pop(keys[-1], None)
+        backend.pop(keys[-1], None)
     else:
-        place[keys[-1]] = value
+        backend[keys[-1]] = value

@@ -8,19 +8,19 @@ from pathlib import Path
 from finetune_operator.api.kinds import POD
 from finetune_operator.core import naming
 from finetune_operator.core.pod_report import PodReport
-from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import Invalid, NotFound
 
 from . import exitcodes
+from .backend import Backend
+from .errors import CommandError
 from .log_lines import LogLines
-from .place import Place
-from .refusal import Refused
 
 
-async def pods_of(cluster: Cluster, run: Run, record: StageRecord, rank: int | None) -> list[Object]:
+async def pods_of(cluster: Cluster, run: Run, stage_status: StageStatus, rank: int | None) -> list[Object]:
     """The pods of a stage's current attempt, of one rank or all: ranks ascending, the newest of each last."""
-    page = await cluster.list(POD, run.namespace, labels=naming.labels(run, record.name, record.this_attempt))
+    page = await cluster.list(POD, run.namespace, labels=naming.labels(run, stage_status.name, stage_status.this_attempt))
     pods = sorted(page.items, key=lambda pod: (rank_of(pod), str(pod["metadata"].get("creationTimestamp", ""))))
     return [pod for pod in pods if rank in (None, rank_of(pod))]
 
@@ -40,13 +40,13 @@ def lines_of(rank: int | None, of: int) -> LogLines:
     return LogLines(f"[rank {of}] " if rank is None else "")
 
 
-async def print_attempt(place: Place, cluster: Cluster, run: Run, record: StageRecord, rank: int | None) -> None:
+async def print_attempt(backend: Backend, cluster: Cluster, run: Run, stage_status: StageStatus, rank: int | None) -> None:
     """Print the whole log of a stage's last attempt.
 
     Raises:
-        Refused: there is none, or not here.
+        CommandError: there is none, or not here.
     """
-    newest = {rank_of(pod): pod for pod in await pods_of(cluster, run, record, rank)}
+    newest = {rank_of(pod): pod for pod in await pods_of(cluster, run, stage_status, rank)}
     printed = False
     for number, pod in newest.items():
         try:
@@ -54,19 +54,19 @@ async def print_attempt(place: Place, cluster: Cluster, run: Run, record: StageR
         except NotFound:
             continue
         except Invalid as error:
-            sentence = f"{run.name}: stage {record.name} has written nothing yet: {error.message}"
-            raise Refused([sentence], exitcodes.TRY_AGAIN) from None
+            sentence = f"{run.name}: stage {stage_status.name} has written nothing yet: {error.message}"
+            raise CommandError([sentence], exitcodes.TRY_AGAIN) from None
         lines = lines_of(rank, number)
         lines.feed(text.encode())
         lines.close()
         printed = True
     if not printed:
-        _print_kept(place, run, record, rank)
+        _print_kept(backend, run, stage_status, rank)
 
 
-def _print_kept(place: Place, run: Run, record: StageRecord, rank: int | None) -> None:
+def _print_kept(backend: Backend, run: Run, stage_status: StageStatus, rank: int | None) -> None:
     for number in count() if rank is None else (rank,):
-        kept = place.kept_log(run, record.name, record.this_attempt, number)
+        kept = backend.kept_log(run, stage_status.name, stage_status.this_attempt, number)
         if isinstance(kept, Path):
             lines = lines_of(rank, number)
             lines.feed(kept.read_bytes())
@@ -74,4 +74,4 @@ def _print_kept(place: Place, run: Run, record: StageRecord, rank: int | None) -
         elif rank is None and number > 0:
             return
         else:
-            raise Refused([kept], exitcodes.NO_INPUT)
+            raise CommandError([kept], exitcodes.NO_INPUT)

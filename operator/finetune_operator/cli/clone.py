@@ -16,11 +16,11 @@ from finetune_operator.loop.errors import AlreadyExists
 
 from . import exitcodes
 from .assignments import apply_assignments
+from .backend import Backend, RunOptions, Target, find_backend
 from .documents import Document
+from .errors import CommandError, guarded
 from .objects import every, find_run, make
 from .output import print_object
-from .place import Options, Place, Where, find_place
-from .refusal import Refused, guarded
 
 _OTHERS = (
     "kubectl.kubernetes.io/", "argocd.argoproj.io/", "kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/", "meta.helm.sh/",
@@ -29,33 +29,35 @@ _OTHERS = (
 """Labels and annotations by which a tool knows its own objects: a clone is not one of them, and Argo CD would remove it again."""
 
 
-def clone_run(name: str, new: str | None, assignments: Sequence[str], where: Where, options: Options, *, dry_run: bool) -> int:
+def clone_run(
+    name: str, new: str | None, assignments: Sequence[str], where: Target, options: RunOptions, *, dry_run: bool
+) -> int:
     """Make the new run; with ``dry_run`` or an output format print it instead, as one would write it into a file."""
 
     def command() -> int:
-        place = find_place(where)
-        wanted = asyncio.run(_clone(place, name, new, assignments))
-        problems = place.judge(Document(f"clone of {name}", wanted, {}), Path.cwd())
+        backend = find_backend(where)
+        wanted = asyncio.run(_clone(backend, name, new, assignments))
+        problems = backend.validate(Document(f"clone of {name}", wanted, {}), Path.cwd())
         if problems:
-            raise Refused(problems)
+            raise CommandError(problems)
         if dry_run or options.output:
             print_object(wanted, options.output or "yaml")
             return exitcodes.OK
-        manifest = place.placed(wanted, Path.cwd())
+        manifest = backend.placed(wanted, Path.cwd())
 
         async def begin(cluster: Cluster) -> Object:
-            await place.require(cluster, manifest)
+            await backend.require(cluster, manifest)
             return await _make(cluster, manifest)
 
-        return place.start(begin, options, follow=False)
+        return backend.start(begin, options, follow=False)
 
     return guarded(command)
 
 
-async def _clone(place: Place, name: str, new: str | None, assignments: Sequence[str]) -> Object:
-    async with place.opened() as cluster:
-        old = await find_run(place, cluster, name)
-        names = {name} if new else {run["metadata"]["name"] async for run in every(cluster, FINETUNERUN, place.namespace)}
+async def _clone(backend: Backend, name: str, new: str | None, assignments: Sequence[str]) -> Object:
+    async with backend.opened() as cluster:
+        old = await find_run(backend, cluster, name)
+        names = {name} if new else {run["metadata"]["name"] async for run in every(cluster, FINETUNERUN, backend.namespace)}
     spec = {section: value for section, value in old["spec"].items() if section not in STEERING}
     metadata: dict[str, Any] = {"name": new or _free_name(name, names)}
     for part in ("labels", "annotations"):
@@ -77,7 +79,7 @@ async def _make(cluster: Cluster, manifest: Object) -> Object:
     except AlreadyExists:
         present = await cluster.get(FINETUNERUN, metadata["namespace"], metadata["name"])
     if {section: value for section, value in present["spec"].items() if section not in STEERING} != manifest["spec"]:
-        raise Refused([f"--name {metadata['name']}: there is another run of that name; choose another one."])
+        raise CommandError([f"--name {metadata['name']}: there is another run of that name; choose another one."])
     return present
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from . import exitcodes
-from .place import Where, find_place
-from .refusal import guarded
+from .backend import Target, find_backend
+from .errors import guarded
 
 
-def delete_run(where: Where, name: str, *, purge: bool) -> int:
+def delete_run(where: Target, name: str, *, purge: bool) -> int:
     """Delete a run. What it runs is stopped."""
 
     def command() -> int:
-        print(asyncio.run(find_place(where).delete(name, purge=purge)))
+        print(asyncio.run(find_backend(where).delete(name, purge=purge)))
         return exitcodes.OK
 
     return guarded(command)

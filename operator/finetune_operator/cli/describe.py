@@ -21,10 +21,10 @@ from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.errors import Forbidden
 
 from . import exitcodes
+from .backend import Backend, Target, find_backend
 from .display import MARKS, PHASE_STYLES
+from .errors import guarded
 from .objects import every, find_run
-from .place import Place, Where, find_place
-from .refusal import guarded
 from .report import failure_text, print_end, score_table
 from .stages_view import stage_lines
 from .terminal import console
@@ -32,35 +32,35 @@ from .terminal import console
 _EVENTS = 12
 
 
-def describe_run(where: Where, name: str) -> int:
+def describe_run(where: Target, name: str) -> int:
     """Print all that status says, and the last events."""
 
     def command() -> int:
-        place = find_place(where)
-        document, events, silence = asyncio.run(_load(place, name))
+        backend = find_backend(where)
+        document, events, silence = asyncio.run(_load(backend, name))
         screen, run = console(), Run.parse(document)
-        screen.print(_head(run, document, place))
-        for title, content in _parts(run, events, place.flags):
+        screen.print(_head(run, document, backend))
+        for title, content in _parts(run, events, backend.flags):
             screen.print(Text(f"\n{title}", style="bold"))
             screen.print(Padding(content, (0, 0, 0, 2), expand=False))
         if silence:
             screen.print(f"\n{silence}", soft_wrap=True)
         if run.ended and not run.status.get("failure"):
-            print_end(screen, run, scores=False, flags=place.flags)
+            print_end(screen, run, scores=False, flags=backend.flags)
         return exitcodes.OK
 
     return guarded(command)
 
 
-async def _load(place: Place, name: str) -> tuple[Object, list[Object], str]:
+async def _load(backend: Backend, name: str) -> tuple[Object, list[Object], str]:
     """The run, its events, and why there are none, where they may not be read."""
-    async with place.opened() as cluster:
-        document = await find_run(place, cluster, name)
+    async with backend.opened() as cluster:
+        document = await find_run(backend, cluster, name)
         fields = {"involvedObject.uid": document["metadata"]["uid"]}
         try:
-            events = [event async for event in every(cluster, EVENT, place.namespace, fields)]
+            events = [event async for event in every(cluster, EVENT, backend.namespace, fields)]
         except Forbidden:
-            return document, [], f"Events are not shown: you may not list them in {place.words}."
+            return document, [], f"Events are not shown: you may not list them in {backend.words}."
     return document, sorted(events, key=lambda event: (_time(event), int(event["metadata"]["resourceVersion"]))), ""
 
 
@@ -70,7 +70,7 @@ def _time(event: Object) -> str:
     return next((str(time) for time in times if time), "")
 
 
-def _head(run: Run, document: Object, place: Place) -> Table:
+def _head(run: Run, document: Object, backend: Backend) -> Table:
     status = run.status
     phase = str(status.get("phase", "Pending"))
     table = Table.grid(padding=(0, 2))
@@ -78,7 +78,7 @@ def _head(run: Run, document: Object, place: Place) -> Table:
         "run": Text(run.name, style="bold"),
         "phase": Text(phase, style=PHASE_STYLES.get(phase, "cyan")),
         "round": str(run.round) if run.round > 1 else "",
-        "where": place.words,
+        "where": backend.words,
         "experiment": run.experiment or "",
         "created": str(document["metadata"].get("creationTimestamp", "")),
         "took": short_duration((status.get("usage") or {}).get("wallSeconds", 0)) if run.ended and run.started else "",
@@ -135,9 +135,9 @@ def _stacked(lines: list[RenderableType]) -> Table:
 def _stages(run: Run) -> Table:
     table = Table.grid(padding=(0, 2))
     for line in stage_lines(run, datetime.now(UTC)):
-        record = run.stages[line.name]
+        stage_status = run.stages[line.name]
         mark, style = MARKS.get(line.state, ("…", "cyan"))
-        attempt = f"attempt {record.attempt}" if record.attempt > 1 else ""
+        attempt = f"attempt {stage_status.attempt}" if stage_status.attempt > 1 else ""
         took = "" if line.seconds is None else short_duration(line.seconds)
         table.add_row(
             Text(mark, style=style), line.name, line.state, took, attempt, Text(line.text, style="dim", overflow="fold")

@@ -123,7 +123,7 @@ class LineDisplay:
         self._screen = screen
         self._seen: dict[str, tuple[str, int]] = {}
         self._progress_at: datetime | None = None
-        self._obstacle = ""
+        self._blocker = ""
 
     def __enter__(self) -> Self:
         return self
@@ -135,8 +135,8 @@ class LineDisplay:
         """Print what is new."""
         now = datetime.now(UTC)
         for line in stage_lines(run, now):
-            record = run.stages[line.name]
-            mark = (line.state, record.attempt)
+            stage_status = run.stages[line.name]
+            mark = (line.state, stage_status.attempt)
             if self._seen.get(line.name) != mark and line.state != "Pending":
                 self._seen[line.name] = mark
                 took = (
@@ -145,16 +145,16 @@ class LineDisplay:
                     else ""
                 )
                 self._print(now, f"{line.name}: {line.state.lower()}{took}{': ' + line.text if line.text else ''}")
-        self._show_obstacle(run, now)
+        self._show_blocker(run, now)
         self._show_progress(run, now)
 
-    def _show_obstacle(self, run: Run, now: datetime) -> None:
+    def _show_blocker(self, run: Run, now: datetime) -> None:
         """What keeps the run from going on, and only somebody outside can mend."""
         for condition in run.status.get("conditions") or ():
             if condition["type"] == "Stalled" and condition["status"] == "True" and not run.ended:
                 told = f"waiting: {condition['reason']}: {condition['message']}"
-                if told != self._obstacle:
-                    self._obstacle = told
+                if told != self._blocker:
+                    self._blocker = told
                     self._print(now, told)
 
     def _show_progress(self, run: Run, now: datetime) -> None:

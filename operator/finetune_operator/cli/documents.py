@@ -105,8 +105,8 @@ def _parse(text: str, source: str) -> Iterator[Document]:
             yield Document(source, content, reader.lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"{source}:{mark.line + 1}" if mark else source
-        raise DocumentProblem(f"{place}: no YAML: {error.problem or error.context}") from None
+        backend = f"{source}:{mark.line + 1}" if mark else source
+        raise DocumentProblem(f"{backend}: no YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise DocumentProblem(f"{source}: no YAML: {error}") from None
 

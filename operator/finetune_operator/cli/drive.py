@@ -12,22 +12,22 @@ from finetune_operator.local.home import Home
 from finetune_operator.local.platform import local_platform
 from finetune_operator.local.secrets import LocalSecrets
 
+from .backend import MutateFn, RunOptions
 from .display import display
 from .follow import conclude, follow, held
-from .place import Change, Options
 
 
-def drive(home: Home, begin: Change, secrets: LocalSecrets, options: Options) -> int:
+def drive(home: Home, begin: MutateFn, secrets: LocalSecrets, options: RunOptions) -> int:
     """Do what ``begin`` does and follow the run that it answers with, to its end. Returns the exit code.
 
     Raises:
-        Refused: ``begin`` was refused.
+        CommandError: ``begin`` was refused.
         HomeInUse, HomeUnusable: as they say.
     """
     return asyncio.run(_drive(home, begin, secrets, options))
 
 
-async def _drive(home: Home, begin: Change, secrets: LocalSecrets, options: Options) -> int:
+async def _drive(home: Home, begin: MutateFn, secrets: LocalSecrets, options: RunOptions) -> int:
     async with local_platform(home, secrets) as platform:
         stop = _stop_event(platform.kubelet.kill)
         document = await begin(platform.store)

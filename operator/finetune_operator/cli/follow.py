@@ -13,15 +13,14 @@ from finetune_operator.api import reasons
 from finetune_operator.api.kinds import FINETUNERUN
 from finetune_operator.core.run import Run, all_stopped
 from finetune_operator.core.terminal import rejected_rerun
-from finetune_operator.loop.cluster import Change as WatchEvent
-from finetune_operator.loop.cluster import Cluster, Object
+from finetune_operator.loop.cluster import Cluster, Object, WatchEvent
 from finetune_operator.loop.errors import NotFound, Transient
 
 from . import exitcodes
+from .backend import Backend, MutateFn, RunOptions
 from .display import Display, display
+from .errors import CommandError
 from .output import print_object
-from .place import Change, Options, Place
-from .refusal import Refused
 from .report import print_end
 from .terminal import console
 
@@ -45,7 +44,7 @@ async def follow(cluster: Cluster, document: Object, screen: Display, stop: asyn
     """Show a run until it has ended, or stands still because it is suspended, or ``stop`` is set; the run as it is then.
 
     Raises:
-        Refused: it was deleted.
+        CommandError: it was deleted.
     """
     stopped = asyncio.create_task(stop.wait())
     try:
@@ -69,25 +68,25 @@ async def follow(cluster: Cluster, document: Object, screen: Display, stop: asyn
         stopped.cancel()
 
 
-async def follow_change(place: Place, change: Change, options: Options) -> int:
+async def follow_change(backend: Backend, change: MutateFn, options: RunOptions) -> int:
     """Change a run, and follow what somebody else makes of it. Ctrl-C ends only the following. The exit code.
 
     Raises:
-        Refused: the change was refused.
+        CommandError: the change was refused.
     """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    async with place.opened() as cluster:
+    async with backend.opened() as cluster:
         document = await change(cluster)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         with display(plain=options.plain, quiet=options.output is not None) as screen:
             document = await follow(cluster, document, screen, stop)
-    code, run = conclude(document, options, place.flags), Run.parse(document)
+    code, run = conclude(document, options, backend.flags), Run.parse(document)
     if not run.ended and held(document):
-        print(f"{run.name}: suspended; finetune resume {run.name}{place.flags} goes on with it.", file=sys.stderr)
+        print(f"{run.name}: suspended; finetune resume {run.name}{backend.flags} goes on with it.", file=sys.stderr)
     elif not run.ended:
-        shows = f"finetune get {run.name}{place.flags}"
-        print(f"{run.name}: goes on in {place.words}; {shows} shows how far it is.", file=sys.stderr)
+        shows = f"finetune get {run.name}{backend.flags}"
+        print(f"{run.name}: goes on in {backend.words}; {shows} shows how far it is.", file=sys.stderr)
     return code
 
 
@@ -112,8 +111,8 @@ async def _look(cluster: Cluster, document: Object) -> Object:
     return found
 
 
-def _deleted(document: Object) -> Refused:
-    return Refused([f"{document['metadata']['name']}: was deleted."], exitcodes.NO_INPUT)
+def _deleted(document: Object) -> CommandError:
+    return CommandError([f"{document['metadata']['name']}: was deleted."], exitcodes.NO_INPUT)
 
 
 def _settled(document: Object) -> bool:
@@ -130,7 +129,7 @@ def held(document: Object) -> bool:
     return all_stopped(run.stages.values())
 
 
-def conclude(document: Object, options: Options, flags: str = "") -> int:
+def conclude(document: Object, options: RunOptions, flags: str = "") -> int:
     """Print a run that is no longer followed, and return the exit code for the state that it is in."""
     run = Run.parse(document)
     rejected = rejected_rerun(run)

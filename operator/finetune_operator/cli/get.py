@@ -14,11 +14,11 @@ from finetune_operator.core.run import Run
 from finetune_operator.loop.cluster import Cluster, Object
 
 from . import exitcodes
+from .backend import Backend, Target, find_backend
+from .errors import NothingThere, guarded
 from .follow import news
 from .objects import every, find_run
 from .output import listed, print_name, print_object
-from .place import Place, Where, find_place
-from .refusal import NothingThere, guarded
 from .table import RunTable
 from .terminal import console
 
@@ -79,47 +79,47 @@ class Wanted:
         return self.name in (None, run.name) and self.experiment in (None, run.experiment)
 
 
-def get_runs(where: Where, wanted: Wanted, output: str | None, *, watch: bool) -> int:
+def get_runs(where: Target, wanted: Wanted, output: str | None, *, watch: bool) -> int:
     """Print one run or all; with ``watch`` also what becomes of them, until Ctrl-C."""
 
     def command() -> int:
-        place = find_place(where)
+        backend = find_backend(where)
         machine = output is not None and output != "wide"
         lines: Lines = (
             ObjectLines(str(output), one=wanted.name is not None)
             if machine
             else RunTable(console(), wide=output == "wide", namespaces=where.everywhere)
         )
-        namespace = None if where.everywhere else place.namespace
+        namespace = None if where.everywhere else backend.namespace
         try:
-            return asyncio.run(_get(place, namespace, wanted, lines, watch=watch, machine=machine))
+            return asyncio.run(_get(backend, namespace, wanted, lines, watch=watch, machine=machine))
         except NothingThere:
             if wanted.name or watch:
                 raise
-            return _show(place, wanted, [], lines, machine=machine)
+            return _show(backend, wanted, [], lines, machine=machine)
 
     return guarded(command)
 
 
-async def _get(place: Place, namespace: str | None, wanted: Wanted, lines: Lines, *, watch: bool, machine: bool) -> int:
-    async with place.opened() as cluster:
+async def _get(backend: Backend, namespace: str | None, wanted: Wanted, lines: Lines, *, watch: bool, machine: bool) -> int:
+    async with backend.opened() as cluster:
         if wanted.name and namespace:
-            found = [await find_run(place, cluster, wanted.name)]
+            found = [await find_run(backend, cluster, wanted.name)]
         else:
             found = [document async for document in every(cluster, FINETUNERUN, namespace)]
         found = sorted(filter(wanted.admits, found), key=lambda document: str(document["metadata"].get("creationTimestamp", "")))
-        code = _show(place, wanted, found, lines, machine=machine and not watch)
+        code = _show(backend, wanted, found, lines, machine=machine and not watch)
         if watch:
             await _look_on(cluster, namespace, wanted, found, lines)
     return code
 
 
-def _show(place: Place, wanted: Wanted, found: Sequence[Object], lines: Lines, *, machine: bool) -> int:
+def _show(backend: Backend, wanted: Wanted, found: Sequence[Object], lines: Lines, *, machine: bool) -> int:
     if found or machine:
         lines.print(found)
     else:
         which = f" of experiment {wanted.experiment}" if wanted.experiment else f" {wanted.name}" if wanted.name else ""
-        print(f"No runs{which} in {place.words}. Write one with: finetune init", file=sys.stderr)
+        print(f"No runs{which} in {backend.words}. Write one with: finetune init", file=sys.stderr)
     return exitcodes.NO_INPUT if wanted.name and not found else exitcodes.OK
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from . import exitcodes
-from .refusal import Refused
+from .errors import CommandError
 
 VARIABLE = "KUBECONFIG"
 _DEFAULT = "~/.kube/config"
@@ -37,10 +37,10 @@ class Kubeconfig:
         """The file of ``--kubeconfig``, else those of ``$KUBECONFIG``, else that in the home folder; those that exist.
 
         Raises:
-            Refused: the given file does not exist, or one is no kubeconfig.
+            CommandError: the given file does not exist, or one is no kubeconfig.
         """
         if given is not None and not given.exists():
-            raise Refused([f"--kubeconfig {given}: there is no such file."], exitcodes.NO_INPUT)
+            raise CommandError([f"--kubeconfig {given}: there is no such file."], exitcodes.NO_INPUT)
         named = [given] if given else [Path(part) for part in os.environ.get(VARIABLE, _DEFAULT).split(os.pathsep) if part]
         files = tuple(path for path in (one.expanduser() for one in named) if path.exists())
         contexts: dict[str, None] = {}
@@ -55,27 +55,27 @@ class Kubeconfig:
         """The context of that name, or the current one; ``None`` where there is no kubeconfig at all.
 
         Raises:
-            Refused: there is no such context.
+            CommandError: there is no such context.
         """
         known = ", ".join(self.contexts) or "none"
         if wanted is not None and wanted not in self.contexts:
             where = f"in {self.words}" if self.files else f"for there is no kubeconfig: neither ${VARIABLE} nor {_DEFAULT}"
-            raise Refused([f"--context {wanted}: there is no such context {where}; there are: {known}."], exitcodes.USAGE)
+            raise CommandError([f"--context {wanted}: there is no such context {where}; there are: {known}."], exitcodes.USAGE)
         chosen = wanted or self.current
         if chosen is None and self.contexts:
-            raise Refused([f"{self.words}: has no current context: choose one with --context: {known}."], exitcodes.USAGE)
+            raise CommandError([f"{self.words}: has no current context: choose one with --context: {known}."], exitcodes.USAGE)
         if chosen is not None and chosen not in self.contexts:
-            raise Refused([f"{self.words}: its current context {chosen} is not in it; there are: {known}."], exitcodes.USAGE)
+            raise CommandError([f"{self.words}: its current context {chosen} is not in it; there are: {known}."], exitcodes.USAGE)
         return chosen
 
 
 def _load(file: Path) -> dict[str, Any]:
     # No word of what is in it: it may be a token.
-    broken = Refused([f"{file}: is no kubeconfig: expected YAML with clusters, users and contexts."])
+    broken = CommandError([f"{file}: is no kubeconfig: expected YAML with clusters, users and contexts."])
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Refused([f"{file}: cannot be read: {error.strerror}."], exitcodes.NO_INPUT) from None
+        raise CommandError([f"{file}: cannot be read: {error.strerror}."], exitcodes.NO_INPUT) from None
     except (yaml.YAMLError, UnicodeDecodeError):
         raise broken from None
     contexts = document.get("contexts") or () if isinstance(document, dict) else None

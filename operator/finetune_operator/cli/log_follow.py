@@ -15,9 +15,9 @@ from finetune_operator.loop.errors import Invalid, NotFound, Transient
 
 from . import exitcodes
 from .attempt_log import container_of, lines_of, pods_of, print_attempt, rank_of
+from .backend import Backend
+from .errors import CommandError
 from .log_lines import LogLines
-from .place import Place
-from .refusal import Refused
 
 POLL_SECONDS = 0.5
 _REST_SECONDS = 30.0
@@ -57,27 +57,27 @@ class _Streams:
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
 
 
-async def follow_stage(place: Place, cluster: Cluster, run: Run, stage: str, rank: int | None) -> None:
+async def follow_stage(backend: Backend, cluster: Cluster, run: Run, stage: str, rank: int | None) -> None:
     """Print a stage's log until the stage or the run has ended; a new attempt is gone over to.
 
     Raises:
-        Refused: the run was deleted, or the logs of an attempt that has ended are no longer there.
+        CommandError: the run was deleted, or the logs of an attempt that has ended are no longer there.
     """
     streams, attempt = _Streams(cluster, rank), 0
     try:
         while True:
-            record = run.stages.get(stage)
-            if record is not None and record.child_name:
-                if attempt not in (0, record.attempt):
+            stage_status = run.stages.get(stage)
+            if stage_status is not None and stage_status.child_name:
+                if attempt not in (0, stage_status.attempt):
                     await streams.wait(_REST_SECONDS)
-                    print(f"{run.name}: attempt {record.attempt} of stage {stage}", file=sys.stderr)
-                attempt = record.attempt
-                for pod in await pods_of(cluster, run, record, rank):
+                    print(f"{run.name}: attempt {stage_status.attempt} of stage {stage}", file=sys.stderr)
+                attempt = stage_status.attempt
+                for pod in await pods_of(cluster, run, stage_status, rank):
                     streams.begin(pod)
-            if run.ended or (record is not None and record.ended):
+            if run.ended or (stage_status is not None and stage_status.ended):
                 await streams.wait(_REST_SECONDS)
-                if not streams.tasks and record is not None and record.child_name:
-                    await print_attempt(place, cluster, run, record, rank)
+                if not streams.tasks and stage_status is not None and stage_status.child_name:
+                    await print_attempt(backend, cluster, run, stage_status, rank)
                 return
             await asyncio.gather(streams.wait(POLL_SECONDS), asyncio.sleep(POLL_SECONDS))
             run = await _again(cluster, run)
@@ -93,7 +93,7 @@ async def _again(cluster: Cluster, run: Run) -> Run:
     except NotFound:
         found = None
     if found is None or found.uid != run.uid:
-        raise Refused([f"{run.name}: was deleted."], exitcodes.NO_INPUT)
+        raise CommandError([f"{run.name}: was deleted."], exitcodes.NO_INPUT)
     return found
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import exitcodes
+from .errors import CommandError
 from .kubeconfig import VARIABLE, Kubeconfig
-from .refusal import Refused
 
 if TYPE_CHECKING:
     from finetune_operator.kube.credentials import Credentials
@@ -24,7 +24,7 @@ def log_in(kubeconfig: Kubeconfig, given: Path | None, context: str | None) -> C
     """The credentials of a context; without one, those of the pod that this is.
 
     Raises:
-        Refused: there are none, or the packages that read them are not installed.
+        CommandError: there are none, or the packages that read them are not installed.
     """
     try:
         from finetune_operator.kube.credentials import NoCredentials, load_credentials
@@ -33,15 +33,15 @@ def log_in(kubeconfig: Kubeconfig, given: Path | None, context: str | None) -> C
             credentials = load_credentials(given, context)
     except ModuleNotFoundError as error:
         sentence = f"{error.name} is not installed; for a cluster, finetune needs: pip install 'finetune-operator[operator]'"
-        raise Refused([sentence], exitcodes.UNAVAILABLE) from None
+        raise CommandError([sentence], exitcodes.UNAVAILABLE) from None
     except NoCredentials as error:
         if context is None:
             words = f"There is no kubeconfig: neither ${VARIABLE} nor ~/.kube/config names a cluster"
-            raise Refused([f"{words}; log in (oc login), or give --kubeconfig FILE."], exitcodes.NO_INPUT) from None
-        raise Refused([f"{kubeconfig.words}: context {context} cannot be used: {error.why}."]) from None
+            raise CommandError([f"{words}; log in (oc login), or give --kubeconfig FILE."], exitcodes.NO_INPUT) from None
+        raise CommandError([f"{kubeconfig.words}: context {context} cannot be used: {error.why}."]) from None
     if said and credentials.token is None and credentials.certificate is None:
         sentence = f"context {context}: the program that logs in has failed ({_CONTENT.sub('', said[-1]).strip().rstrip('.')}); log in again."
-        raise Refused([sentence], exitcodes.NO_PERMISSION)
+        raise CommandError([sentence], exitcodes.NO_PERMISSION)
     return credentials
 
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 
-from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.run import Run, StageStatus
 
 from . import exitcodes
 from .attempt_log import print_attempt
+from .backend import Backend, Target, find_backend
+from .errors import CommandError, guarded
 from .log_follow import POLL_SECONDS, follow_stage
 from .objects import find_run
-from .place import Place, Where, find_place
-from .refusal import Refused, guarded
 
 ALL_RANKS = "all"
 
 
-def print_log(where: Where, name: str, stage: str | None, *, rank: str, follow: bool) -> int:
+def print_log(where: Target, name: str, stage: str | None, *, rank: str, follow: bool) -> int:
     """Print the log of a stage's last attempt, and with ``follow`` what it goes on to say, through all its attempts."""
 
     def command() -> int:
         wanted = _rank(rank)
-        return asyncio.run(_print(find_place(where), name, stage, wanted, follow=follow))
+        return asyncio.run(_print(find_backend(where), name, stage, wanted, follow=follow))
 
     return guarded(command)
 
@@ -30,26 +30,26 @@ def _rank(text: str) -> int | None:
     if text == ALL_RANKS:
         return None
     if not text.isdecimal():
-        raise Refused([f"--rank {text}: expected the number of a process, from 0, or {ALL_RANKS}."], exitcodes.USAGE)
+        raise CommandError([f"--rank {text}: expected the number of a process, from 0, or {ALL_RANKS}."], exitcodes.USAGE)
     return int(text)
 
 
-async def _print(place: Place, name: str, stage: str | None, rank: int | None, *, follow: bool) -> int:
-    async with place.opened() as cluster:
-        run = Run.parse(await find_run(place, cluster, name))
-        record = _choose(run, stage)
-        while follow and record is None and _may_come(run, stage):
+async def _print(backend: Backend, name: str, stage: str | None, rank: int | None, *, follow: bool) -> int:
+    async with backend.opened() as cluster:
+        run = Run.parse(await find_run(backend, cluster, name))
+        stage_status = _choose(run, stage)
+        while follow and stage_status is None and _may_come(run, stage):
             await asyncio.sleep(POLL_SECONDS)
-            run = Run.parse(await find_run(place, cluster, name))
-            record = _choose(run, stage)
-        if record is None:
+            run = Run.parse(await find_run(backend, cluster, name))
+            stage_status = _choose(run, stage)
+        if stage_status is None:
             known = ", ".join(entry.name for entry in run.stages.values() if entry.child_name) or "none yet"
             what = f"stage {stage} has no log" if stage else "no stage has run"
-            raise Refused([f"{name}: {what}; stages with a log: {known}."], exitcodes.NO_INPUT)
-        if follow and not run.ended and not record.ended:
-            await follow_stage(place, cluster, run, record.name, rank)
+            raise CommandError([f"{name}: {what}; stages with a log: {known}."], exitcodes.NO_INPUT)
+        if follow and not run.ended and not stage_status.ended:
+            await follow_stage(backend, cluster, run, stage_status.name, rank)
         else:
-            await print_attempt(place, cluster, run, record, rank)
+            await print_attempt(backend, cluster, run, stage_status, rank)
     return exitcodes.OK
 
 
@@ -60,13 +60,13 @@ def _may_come(run: Run, stage: str | None) -> bool:
     return stage is None or not run.stages or (stage in run.stages and not run.stages[stage].ended)
 
 
-def _choose(run: Run, stage: str | None) -> StageRecord | None:
+def _choose(run: Run, stage: str | None) -> StageStatus | None:
     """The stage that was asked for; else the one that failed, the one that runs, the one that ran last."""
-    ran = [record for record in run.stages.values() if record.child_name]
+    ran = [stage_status for stage_status in run.stages.values() if stage_status.child_name]
     if stage is not None:
-        return next((record for record in ran if record.name == stage), None)
+        return next((stage_status for stage_status in ran if stage_status.name == stage), None)
     failed = (run.status.get("failure") or {}).get("stage")
-    for record in ran:
-        if record.name == failed or (failed is None and record.state == "Running"):
-            return record
-    return max(ran, key=lambda record: record.started_at or "", default=None)
+    for stage_status in ran:
+        if stage_status.name == failed or (failed is None and stage_status.state == "Running"):
+            return stage_status
+    return max(ran, key=lambda stage_status: stage_status.started_at or "", default=None)

@@ -14,8 +14,8 @@ from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import ApiError, Forbidden, Invalid, NotFound
 
 from . import exitcodes
-from .place import Place
-from .refusal import Refused
+from .backend import Backend
+from .errors import CommandError
 
 
 async def every(
@@ -39,33 +39,33 @@ def is_not_served(error: ApiError) -> bool:
     )
 
 
-async def find_run(place: Place, cluster: Cluster, name: str) -> Object:
+async def find_run(backend: Backend, cluster: Cluster, name: str) -> Object:
     """The run of a name.
 
     Raises:
-        Refused: there is none: the sentence names what is near.
+        CommandError: there is none: the sentence names what is near.
     """
     try:
-        return await cluster.get(FINETUNERUN, place.namespace, name)
+        return await cluster.get(FINETUNERUN, backend.namespace, name)
     except NotFound as error:
         if is_not_served(error):
             raise
     try:
-        names = [run["metadata"]["name"] async for run in every(cluster, FINETUNERUN, place.namespace)]
+        names = [run["metadata"]["name"] async for run in every(cluster, FINETUNERUN, backend.namespace)]
     except Forbidden:
         names = []
     near = difflib.get_close_matches(name, names, n=1)
-    advice = f"did you mean {near[0]}?" if near else f"finetune get{place.flags} lists them."
-    raise Refused([f"{name}: there is no run of that name in {place.words}; {advice}"], exitcodes.NO_INPUT)
+    advice = f"did you mean {near[0]}?" if near else f"finetune get{backend.flags} lists them."
+    raise CommandError([f"{name}: there is no run of that name in {backend.words}; {advice}"], exitcodes.NO_INPUT)
 
 
-async def put(place: Place, cluster: Cluster, manifest: Object) -> Object:
+async def put(backend: Backend, cluster: Cluster, manifest: Object) -> Object:
     """Make an object, or give the one that exists this content, as ``kubectl apply`` would.
 
     The words that steer a run on its way (suspend, rerun, approval) stay as they are where the content is silent.
 
     Raises:
-        Refused: the content is refused: a frozen section was edited, for example.
+        CommandError: the content is refused: a frozen section was edited, for example.
     """
     kind = FINETUNERUN if manifest["kind"] == KIND else CONFIGMAP
     metadata = manifest["metadata"]
@@ -84,34 +84,34 @@ async def put(place: Place, cluster: Cluster, manifest: Object) -> Object:
     labels = metadata.get("labels") or {}
     if any((present["metadata"].get("labels") or {}).get(key) != value for key, value in labels.items()):
         patch["metadata"] = {"labels": labels}
-    return await edit(place, cluster, present, patch, kind) if patch else present
+    return await edit(backend, cluster, present, patch, kind) if patch else present
 
 
 async def make(cluster: Cluster, manifest: Object) -> Object:
     """Make an object that does not exist yet.
 
     Raises:
-        Refused: its content is refused.
+        CommandError: its content is refused.
         AlreadyExists: it does.
     """
     try:
         return await cluster.create(manifest)
     except Invalid as error:
-        raise Refused(causes(error)) from None
+        raise CommandError(causes(error)) from None
 
 
-async def edit(place: Place, cluster: Cluster, document: Object, patch: Object, kind: Kind = FINETUNERUN) -> Object:
+async def edit(backend: Backend, cluster: Cluster, document: Object, patch: Object, kind: Kind = FINETUNERUN) -> Object:
     """Merge-patch an object.
 
     Raises:
-        Refused: the change is refused: a frozen section was edited, for example.
+        CommandError: the change is refused: a frozen section was edited, for example.
     """
     metadata = document["metadata"]
     try:
         return await cluster.patch(kind, metadata["namespace"], metadata["name"], patch)
     except Invalid as error:
-        anew = f"Nothing was changed. To start anew under this name: finetune delete {metadata['name']}{place.flags}"
-        raise Refused([*causes(error), anew]) from None
+        anew = f"Nothing was changed. To start anew under this name: finetune delete {metadata['name']}{backend.flags}"
+        raise CommandError([*causes(error), anew]) from None
 
 
 def causes(error: ApiError) -> list[str]:

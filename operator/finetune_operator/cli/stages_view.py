@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finetune_operator.core.conditions import short_duration
-from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.times import moment
 
 
@@ -26,26 +26,28 @@ class StageLine:
 def stage_lines(run: Run, now: datetime | None = None) -> Iterator[StageLine]:
     """The stages of a run, but for those that it does without and the workspace's own."""
     progress = run.status.get("progress") or {}
-    for record in run.stages.values():
-        if record.name == "workspace" and record.state == "Succeeded":
+    for stage_status in run.stages.values():
+        if stage_status.name == "workspace" and stage_status.state == "Succeeded":
             continue
-        if record.state == "Skipped" and not record.started_at:
+        if stage_status.state == "Skipped" and not stage_status.started_at:
             continue
-        ours = progress if progress.get("stage") == record.name and record.state == "Running" else {}
-        yield StageLine(record.name, record.state, _text(record, ours), _seconds(record, now), ours.get("percent"))
+        ours = progress if progress.get("stage") == stage_status.name and stage_status.state == "Running" else {}
+        yield StageLine(
+            stage_status.name, stage_status.state, _text(stage_status, ours), _seconds(stage_status, now), ours.get("percent")
+        )
 
 
-def _text(record: StageRecord, progress: Mapping[str, Any]) -> str:
+def _text(stage_status: StageStatus, progress: Mapping[str, Any]) -> str:
     if progress:
         return progress_text(progress)
-    if record.state == "Running":
-        return record.message or ("" if record.reason == "Running" else str(record.reason or "").lower())
-    if record.state == "Retrying":
-        return f"{record.reason}: {record.message or ''} (attempt {record.attempt + 1} follows)"
-    if record.state == "Failed":
-        return f"{record.reason}: {record.message or ''}"
-    prefix = "reused: " if record.reused else ""
-    return prefix + (record.message or "")
+    if stage_status.state == "Running":
+        return stage_status.message or ("" if stage_status.reason == "Running" else str(stage_status.reason or "").lower())
+    if stage_status.state == "Retrying":
+        return f"{stage_status.reason}: {stage_status.message or ''} (attempt {stage_status.attempt + 1} follows)"
+    if stage_status.state == "Failed":
+        return f"{stage_status.reason}: {stage_status.message or ''}"
+    prefix = "reused: " if stage_status.reused else ""
+    return prefix + (stage_status.message or "")
 
 
 def progress_text(progress: Mapping[str, Any]) -> str:
@@ -72,8 +74,8 @@ def short_number(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _seconds(record: StageRecord, now: datetime | None) -> float | None:
-    if not record.started_at:
+def _seconds(stage_status: StageStatus, now: datetime | None) -> float | None:
+    if not stage_status.started_at:
         return None
-    end = moment(record.finished_at) if record.finished_at else now or datetime.now(UTC)
-    return max(0.0, (end - moment(record.started_at)).total_seconds())
+    end = moment(stage_status.finished_at) if stage_status.finished_at else now or datetime.now(UTC)
+    return max(0.0, (end - moment(stage_status.started_at)).total_seconds())

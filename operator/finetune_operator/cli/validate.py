@@ -16,7 +16,7 @@ from finetune_operator.api.section import form_of
 from finetune_operator.core.resolve import Refusal, resolve
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.values import invalid_value
-from finetune_operator.local.judge import CauseType, CelMissing, Judge, Problem
+from finetune_operator.validation import CauseType, CelMissing, Problem, Validator
 
 from . import exitcodes
 from .documents import Document, DocumentProblem, read_documents
@@ -37,7 +37,7 @@ def validate_files(files: list[Path]) -> int:
 
 
 def _validate(files: list[Path]) -> int:
-    judge = Judge(crd())
+    validator = Validator(crd())
     code = exitcodes.OK
     for file in files:
         try:
@@ -48,15 +48,15 @@ def _validate(files: list[Path]) -> int:
             code = max(code, exitcodes.NO_INPUT if missing else exitcodes.INVALID)
             continue
         for document in documents:
-            code = max(code, _judge(judge, document, file))
+            code = max(code, _validate(validator, document, file))
     return code
 
 
-def _judge(judge: Judge, document: Document, file: Path) -> int:
+def _validate(validator: Validator, document: Document, file: Path) -> int:
     if document.kind != KIND:
         print(f"{document.source}: {document.kind or 'an object without kind'} {document.name} is no {KIND}: not judged")
         return exitcodes.OK
-    problems = judge_document(judge, document, base_of(file))
+    problems = validate_document(validator, document, base_of(file))
     for line in problems:
         print(line, file=sys.stderr)
     if problems:
@@ -70,13 +70,13 @@ def base_of(file: Path) -> Path:
     return Path.cwd() if str(file) == "-" else file.absolute().parent
 
 
-def judge_document(judge: Judge, document: Document, base: Path, *, local: bool = True) -> list[str]:
+def validate_document(validator: Validator, document: Document, base: Path, *, local: bool = True) -> list[str]:
     """Return a line for each problem: ``file:line: field: what is wrong; what to do``.
 
     The rules of the CRD come first. What they cannot see follows: files that exist, and the values of free maps.
     """
     files = bare_file_names(document, base, local=local)
-    problems = [problem for problem in judge.create(document.content) if problem.field not in files]
+    problems = [problem for problem in validator.create(document.content) if problem.field not in files]
     found = [(problem.field, _sentence(problem)) for problem in problems]
     found += [(field, f"{field}: {words}") for field, words in files.items()]
     spec = document.content.get("spec")
@@ -91,16 +91,16 @@ def judge_document(judge: Judge, document: Document, base: Path, *, local: bool 
 
 def _with_presets(spec: dict[str, Any]) -> list[tuple[str, str]]:
     """What contradicts the values of the presets. On a cluster the defaults of the namespace come between, so that it decides there."""
-    refusal = resolve(spec, _PRESETS_ONLY)
-    if not isinstance(refusal, Refusal) or refusal.reason is not reasons.INVALID_SPEC:
+    rejection = resolve(spec, _PRESETS_ONLY)
+    if not isinstance(rejection, Refusal) or rejection.reason is not reasons.INVALID_SPEC:
         return []
     unless = " (or run it where the defaults of the namespace or the operator go with it)"
-    return [(refusal.message.partition(":")[0], refusal.message.rstrip(".") + unless)]
+    return [(rejection.message.partition(":")[0], rejection.message.rstrip(".") + unless)]
 
 
 def unknown_fields(spec: dict[str, Any]) -> list[str]:
     """Return a sentence for each field of ``spec`` that the resource does not have. An API server drops them from a patch."""
-    return [_sentence(problem) for problem in Judge(crd()).prune({"spec": spec})[1]]
+    return [_sentence(problem) for problem in Validator(crd()).prune({"spec": spec})[1]]
 
 
 def _place(document: Document, field: str) -> str:

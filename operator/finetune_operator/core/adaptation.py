@@ -67,7 +67,7 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
     Adaptation("training.gpusPerWorker", _too_many_gpus, 0, "this machine has fewer GPUs"),
     Adaptation(
         "training.lora.quantization",
-        lambda value, _settings, wish: value != "none" and lookup(wish, "training.gpusPerWorker") == 0,
+        lambda value, _settings, spec: value != "none" and lookup(spec, "training.gpusPerWorker") == 0,
         "none",
         "quantised weights need a GPU, and training has none",
     ),

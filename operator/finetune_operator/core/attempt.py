@@ -11,17 +11,17 @@ from finetune_operator.api import reasons
 from finetune_operator.api.status import MESSAGE_LIMIT
 
 from . import naming
+from .blockers import expected_pods, rejection
 from .decision import Create
 from .diagnosis import Diagnosis, diagnose, read_result
-from .draft import Draft
 from .manifests import children
 from .manifests.trainjob import trainjob
 from .observation import ChildState, Object, child_ref, child_state, controller_of, failure_message
-from .obstacles import expected_pods, refusal
+from .plan_builder import PlanBuilder
 from .pod_report import PodReport
 from .release import holds, release, remove
 from .remedies import Failed, hint
-from .run import StageRecord
+from .run import StageStatus
 from .stages import STAGE, ProgramStage
 from .stages.base import inputs_digest
 from .waiting import STARTING_SECONDS, wait, wait_for_leftover
@@ -30,216 +30,235 @@ _LONGEST_PAUSE = 300.0
 _REPEATED = "; an earlier attempt crashed at the same place with the same inputs, so there is no further one"
 
 
-def step(draft: Draft, stage: ProgramStage) -> None:
+def step(builder: PlanBuilder, stage: ProgramStage) -> None:
     """Bring one stage as far as what was observed allows."""
-    record = draft.records[stage.name]
-    if record.state == "Pending" and not draft.suspended:
-        if all(_passed(draft, name) for name in stage.after) and stage.ready(draft.view, draft.observed):
-            launch(draft, stage, record)
-    elif record.state == "Running":
-        _follow(draft, stage, record)
-    elif record.state == "Retrying":
-        _retry(draft, stage, record)
+    stage_status = builder.stages[stage.name]
+    if stage_status.state == "Pending" and not builder.suspended:
+        if all(_passed(builder, name) for name in stage.depends_on) and stage.ready(builder.view, builder.observed):
+            launch(builder, stage, stage_status)
+    elif stage_status.state == "Running":
+        _follow(builder, stage, stage_status)
+    elif stage_status.state == "Retrying":
+        _retry(builder, stage, stage_status)
     else:
-        release(draft, record)
+        release(builder, stage_status)
 
 
-def _passed(draft: Draft, name: str) -> bool:
-    record = draft.records[name]
-    return record.state in ("Succeeded", "Skipped") or (record.state == "Failed" and STAGE[name].forgiven(draft.run))
+def _passed(builder: PlanBuilder, name: str) -> bool:
+    stage_status = builder.stages[name]
+    return stage_status.state in ("Succeeded", "Skipped") or (
+        stage_status.state == "Failed" and STAGE[name].allow_failure(builder.run)
+    )
 
 
-def launch(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
+def launch(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
     """Intend the next attempt, and make its child once the intent is written."""
-    attempt = Attempt(draft.run.round, record.attempt + 1)
+    attempt = Attempt(builder.run.round, stage_status.attempt + 1)
     limit = naming.TRAINJOB_LIMIT if stage.kind == "TrainJob" else naming.OBJECT_LIMIT
-    record = record.but(
+    stage_status = stage_status.but(
         state="Running", attempt=attempt.number, round=attempt.round, child_kind=stage.kind, child_uid="",
-        child_name=naming.child_name(draft.run.name, stage.name, attempt, limit),
-        inputs_digest=inputs_digest(stage, draft.view), started_at=record.started_at or draft.time, retry_at=None,
+        child_name=naming.child_name(builder.run.name, stage.name, attempt, limit),
+        inputs_digest=inputs_digest(stage, builder.view), started_at=stage_status.started_at or builder.time, retry_at=None,
         reason=reasons.STARTING, message=None,
     )  # fmt: skip
-    draft.record(record)
-    _create(draft, stage, record)
+    builder.set_stage(stage_status)
+    _create(builder, stage, stage_status)
 
 
-def _create(draft: Draft, stage: ProgramStage, record: StageRecord) -> bool:
+def _create(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> bool:
     """Make the child, unless nobody could do anything with it: then the stage is blocked."""
-    run, needs, trainer = draft.view, stage.pod(draft.view), draft.observed.settings.trainer
+    run, needs, trainer = builder.view, stage.pod(builder.view), builder.observed.settings.trainer
     if stage.kind == "Job":
-        build = children.job(run, record, stage.program, needs, stage.image or stage.program)
+        build = children.job(run, stage_status, stage.program, needs, stage.image or stage.program)
     elif trainer is None or not trainer.supported:
         reason = reasons.TRAINER_NOT_INSTALLED if trainer is None else reasons.TRAINER_UNSUPPORTED
-        draft.block(record, reason, reason.meaning)
+        builder.block(stage_status, reason, reason.meaning)
         return False
     else:
-        build = trainjob(run, record, needs, trainer)
-    draft.effects.append(Create(build, child_ref(record)))
-    draft.look_again(STARTING_SECONDS)
+        build = trainjob(run, stage_status, needs, trainer)
+    builder.effects.append(Create(build, child_ref(stage_status)))
+    builder.requeue_after(STARTING_SECONDS)
     return True
 
 
-def _follow(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
-    child = draft.observed.child(record)
+def _follow(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
+    child = builder.observed.child(stage_status)
     if child is None:
-        _follow_absent(draft, stage, record)
+        _follow_absent(builder, stage, stage_status)
         return
-    if not _is_ours(draft, stage, record, child):
+    if not _is_ours(builder, stage, stage_status, child):
         return
     uid = child["metadata"]["uid"]
-    if record.child_uid and uid != record.child_uid:
-        fail_attempt(draft, stage, record, Diagnosis(reasons.CHILD_LOST, f"{record.child_name} was replaced by another object."))
+    if stage_status.child_uid and uid != stage_status.child_uid:
+        fail_attempt(
+            builder,
+            stage,
+            stage_status,
+            Diagnosis(reasons.CHILD_LOST, f"{stage_status.child_name} was replaced by another object."),
+        )
         return
-    record = record.but(child_uid=uid)
-    draft.record(record)
-    pods = tuple(pod for pod in draft.observed.pods.get(stage.name, ()) if not pod.gone)
+    stage_status = stage_status.but(child_uid=uid)
+    builder.set_stage(stage_status)
+    pods = tuple(pod for pod in builder.observed.pods.get(stage.name, ()) if not pod.gone)
     state = child_state(child)
-    if _all_done(draft, record, pods):
-        _finish(draft, stage, record, pods)
+    if _all_done(builder, stage_status, pods):
+        _finish(builder, stage, stage_status, pods)
     elif state is ChildState.FAILED or any(pod.failed for pod in pods):
-        fail_attempt(draft, stage, record, diagnose(pods, draft.observed.logs, failure_message(child)))
+        fail_attempt(builder, stage, stage_status, diagnose(pods, builder.observed.logs, failure_message(child)))
     elif state is ChildState.SUCCEEDED:
-        _finish(draft, stage, record, pods)
+        _finish(builder, stage, stage_status, pods)
     else:
-        ending = wait(draft, record, child, pods)
+        ending = wait(builder, stage_status, child, pods)
         if ending is not None:
-            fail_attempt(draft, stage, record, ending)
+            fail_attempt(builder, stage, stage_status, ending)
 
 
-def _follow_absent(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
-    refused = draft.observed.refused.get(child_ref(record))
-    if record.child_uid:
-        fail_attempt(draft, stage, record, Diagnosis(reasons.CHILD_LOST, f"{record.child_kind} {record.child_name} was deleted."))
-    elif refused is not None:
-        reason, waits = refusal(refused)
+def _follow_absent(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
+    rejected = builder.observed.rejected.get(child_ref(stage_status))
+    if stage_status.child_uid:
+        fail_attempt(
+            builder,
+            stage,
+            stage_status,
+            Diagnosis(reasons.CHILD_LOST, f"{stage_status.child_kind} {stage_status.child_name} was deleted."),
+        )
+    elif rejected is not None:
+        reason, waits = rejection(rejected)
         if waits:
-            draft.block(record, reason, refused.message)
-            _create(draft, stage, record)
+            builder.block(stage_status, reason, rejected.message)
+            _create(builder, stage, stage_status)
         else:
-            fail_attempt(draft, stage, record, Diagnosis(reason, refused.message))
-    elif draft.suspended:
-        draft.record(record.but(reason=reasons.SUSPENDED, message=None))
-    elif _create(draft, stage, record) and record.reason in reasons.CONTROL_REASONS:
-        draft.block(record, reasons.CONTROL_REASONS[record.reason], record.message or "")  # it stands until the child is there
+            fail_attempt(builder, stage, stage_status, Diagnosis(reason, rejected.message))
+    elif builder.suspended:
+        builder.set_stage(stage_status.but(reason=reasons.SUSPENDED, message=None))
+    elif _create(builder, stage, stage_status) and stage_status.reason in reasons.CONTROL_REASONS:
+        builder.block(
+            stage_status, reasons.CONTROL_REASONS[stage_status.reason], stage_status.message or ""
+        )  # it stands until the child is there
 
 
-def _is_ours(draft: Draft, stage: ProgramStage, record: StageRecord, child: Object) -> bool:
+def _is_ours(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, child: Object) -> bool:
     """A child belongs to us by our uid; one of an earlier run of our name is about to be collected, any other is a stranger."""
-    if controller_of(child).get("uid") == draft.run.uid:
+    if controller_of(child).get("uid") == builder.run.uid:
         return True
-    if wait_for_leftover(draft, record, child):
+    if wait_for_leftover(builder, stage_status, child):
         return False
-    message = f"{record.child_kind} {record.child_name} exists already and belongs to somebody else."
-    fail_attempt(draft, stage, record.but(child_uid=""), Diagnosis(reasons.NAME_CONFLICT, message))
+    message = f"{stage_status.child_kind} {stage_status.child_name} exists already and belongs to somebody else."
+    fail_attempt(builder, stage, stage_status.but(child_uid=""), Diagnosis(reasons.NAME_CONFLICT, message))
     return False
 
 
-def _all_done(draft: Draft, record: StageRecord, pods: tuple[PodReport, ...]) -> bool:
+def _all_done(builder: PlanBuilder, stage_status: StageStatus, pods: tuple[PodReport, ...]) -> bool:
     """Whether the stage's container has succeeded in every pod.
 
     It is known a moment before the Job's status, and the Job's status is not if a sidecar never ends, or ends with an error.
     """
-    return sum(pod.succeeded for pod in pods) >= expected_pods(draft.run, record)
+    return sum(pod.succeeded for pod in pods) >= expected_pods(builder.run, stage_status)
 
 
-def _finish(draft: Draft, stage: ProgramStage, record: StageRecord, pods: tuple[PodReport, ...]) -> None:
+def _finish(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, pods: tuple[PodReport, ...]) -> None:
     first = next((pod for pod in pods if pod.rank == 0 and pod.termination is not None), None)
     try:
         result = read_result(first) if first else None
         if result is None:
             fail_attempt(
-                draft, stage, record, Diagnosis(reasons.RESULT_MISSING, "It ended with success, but its result is gone.")
+                builder, stage, stage_status, Diagnosis(reasons.RESULT_MISSING, "It ended with success, but its result is gone.")
             )
             return
-        missing = _missing_proof(draft, stage, record, result)
+        missing = _missing_proof(builder, stage, stage_status, result)
     except DocumentError as error:
-        fail_attempt(draft, stage, record, Diagnosis(reasons.CONTRACT_UNKNOWN, str(error)))
+        fail_attempt(builder, stage, stage_status, Diagnosis(reasons.CONTRACT_UNKNOWN, str(error)))
         return
     if missing:
-        fail_attempt(draft, stage, record, Diagnosis(reasons.PROOF_MISSING, f"{missing}.", 0, first.name if first else None))
+        fail_attempt(
+            builder, stage, stage_status, Diagnosis(reasons.PROOF_MISSING, f"{missing}.", 0, first.name if first else None)
+        )
         return
-    draft.record(record.but(
-        state="Succeeded", finished_at=draft.time, output_digest=stage.output_digest(result), reused=result.reused,
+    builder.set_stage(stage_status.but(
+        state="Succeeded", finished_at=builder.time, output_digest=stage.output_digest(result), reused=result.reused,
         reason=reasons.REUSED if result.reused else reasons.SUCCEEDED, message=result.message or None,
-        releasing=holds(draft, record),
+        releasing=holds(builder, stage_status),
     ))  # fmt: skip
-    draft.tell(stage.tell(draft.view, result))
-    draft.warn(stage.name, result.warnings)
+    builder.update_status(stage.status_fields(builder.view, result))
+    builder.warn(stage.name, result.warnings)
 
 
-def _missing_proof(draft: Draft, stage: ProgramStage, record: StageRecord, result: Result) -> str | None:
+def _missing_proof(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, result: Result) -> str | None:
     if result.outcome != "Succeeded":
         return f"its result says {result.outcome}"
-    if result.inputs_digest != record.inputs_digest:
+    if result.inputs_digest != stage_status.inputs_digest:
         return "its result belongs to other inputs"
-    return stage.prove(draft.run, result)
+    return stage.verify(builder.run, result)
 
 
-def fail_attempt(draft: Draft, stage: ProgramStage, record: StageRecord, diagnosis: Diagnosis) -> None:
+def fail_attempt(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, diagnosis: Diagnosis) -> None:
     """End an attempt: another one follows if the cause allows it, else the stage has failed."""
-    failures = dict(record.failures)
+    failures = dict(stage_status.failures)
     if diagnosis.cause is not Cause.INTERRUPTED:
         failures[diagnosis.cause.value] = failures.get(diagnosis.cause.value, 0) + 1
     count = failures.get(diagnosis.cause.value, 0)
-    crash = _crash(record, diagnosis)
-    repeated = crash is not None and crash == record.crash
+    crash = _crash(stage_status, diagnosis)
+    repeated = crash is not None and crash == stage_status.crash
     message = f"{diagnosis.message}{_REPEATED if repeated else ''}"
-    record = record.but(
-        failures=failures, reason=diagnosis.reason.name, message=message[:MESSAGE_LIMIT] or None, crash=crash or record.crash
+    stage_status = stage_status.but(
+        failures=failures,
+        reason=diagnosis.reason.name,
+        message=message[:MESSAGE_LIMIT] or None,
+        crash=crash or stage_status.crash,
     )
-    removing = remove(draft, record)
-    if count <= _allowed(draft, diagnosis.cause) and not repeated:
-        pause = _pause(draft, diagnosis.cause, count)
-        draft.record(record.but(state="Retrying", retry_at=draft.later(pause)))
-        draft.look_again(pause)
+    removing = remove(builder, stage_status)
+    if count <= _allowed(builder, diagnosis.cause) and not repeated:
+        pause = _pause(builder, diagnosis.cause, count)
+        builder.set_stage(stage_status.but(state="Retrying", retry_at=builder.later(pause)))
+        builder.requeue_after(pause)
         return
-    draft.record(record.but(state="Failed", finished_at=draft.time, releasing=removing))
-    if not stage.forgiven(draft.run):
-        draft.fields["failure"] = _failure(draft, record, diagnosis)
+    builder.set_stage(stage_status.but(state="Failed", finished_at=builder.time, releasing=removing))
+    if not stage.allow_failure(builder.run):
+        builder.fields["failure"] = _failure(builder, stage_status, diagnosis)
 
 
-def _crash(record: StageRecord, diagnosis: Diagnosis) -> str | None:
+def _crash(stage_status: StageStatus, diagnosis: Diagnosis) -> str | None:
     """What a crash is compared by: exception, file and line, and the inputs; ``None`` for any other end."""
     place = crash_place(diagnosis.message) if diagnosis.reason is CRASHED else None
-    return f"{place[:200]}, inputs {(record.inputs_digest or '')[:12]}" if place else None
+    return f"{place[:200]}, inputs {(stage_status.inputs_digest or '')[:12]}" if place else None
 
 
-def _allowed(draft: Draft, cause: Cause) -> int:
-    retry = draft.run.mutable("retry")
+def _allowed(builder: PlanBuilder, cause: Cause) -> int:
+    retry = builder.run.mutable("retry")
     limits = {Cause.TRANSIENT: "transient", Cause.CRASH: "crash", Cause.LOST: "lost"}
     return int(retry.get(limits[cause], 0)) if cause in limits else 0
 
 
-def _pause(draft: Draft, cause: Cause, count: int) -> float:
+def _pause(builder: PlanBuilder, cause: Cause, count: int) -> float:
     """Passing faults get a pause that doubles; what was lost or interrupted goes on at once."""
     if cause in (Cause.LOST, Cause.INTERRUPTED):
         return 0.0
-    return min(_LONGEST_PAUSE, draft.observed.settings.retry_seconds * 2.0 ** (count - 1))
+    return min(_LONGEST_PAUSE, builder.observed.settings.retry_seconds * 2.0 ** (count - 1))
 
 
-def _failure(draft: Draft, record: StageRecord, diagnosis: Diagnosis) -> dict[str, object]:
-    log = draft.observed.logs.get(diagnosis.pod or "", "")
+def _failure(builder: PlanBuilder, stage_status: StageStatus, diagnosis: Diagnosis) -> dict[str, object]:
+    log = builder.observed.logs.get(diagnosis.pod or "", "")
     found = {
-        "stage": record.name, "reason": diagnosis.reason.name, "message": record.message, "exitCode": diagnosis.exit_code,
-        "hint": hint(diagnosis.reason, Failed(record.name, draft.run.resolved, draft.observed.settings.mode)), "logTail": log[-2048:] or None,
+        "stage": stage_status.name, "reason": diagnosis.reason.name, "message": stage_status.message, "exitCode": diagnosis.exit_code,
+        "hint": hint(diagnosis.reason, Failed(stage_status.name, builder.run.resolved, builder.observed.settings.mode)), "logTail": log[-2048:] or None,
     }  # fmt: skip
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _retry(draft: Draft, stage: ProgramStage, record: StageRecord) -> None:
-    if remove(draft, record):
+def _retry(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
+    if remove(builder, stage_status):
         return
-    if record.retry_at and record.retry_at > draft.time:
-        draft.look_again_at(record.retry_at)
-    elif not draft.suspended:
-        launch(draft, stage, record)
+    if stage_status.retry_at and stage_status.retry_at > builder.time:
+        builder.requeue_at(stage_status.retry_at)
+    elif not builder.suspended:
+        launch(builder, stage, stage_status)
 
 
-def stop(draft: Draft, record: StageRecord) -> None:
+def stop(builder: PlanBuilder, stage_status: StageStatus) -> None:
     """End a stage of a run that has failed elsewhere."""
-    if record.ended:
-        release(draft, record)
+    if stage_status.ended:
+        release(builder, stage_status)
         return
-    if remove(draft, record):
+    if remove(builder, stage_status):
         return
-    draft.record(record.but(state="Skipped", finished_at=draft.time, reason=reasons.RUN_FAILED, message=None))
+    builder.set_stage(stage_status.but(state="Skipped", finished_at=builder.time, reason=reasons.RUN_FAILED, message=None))

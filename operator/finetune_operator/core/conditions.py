@@ -9,23 +9,23 @@ from finetune_operator.api import reasons
 from finetune_operator.api.status import MESSAGE_LIMIT
 from finetune_operator.api.uris import is_local_path
 
-from .draft import Draft
 from .paths import Json, lookup
+from .plan_builder import PlanBuilder
 from .quantities import counted
-from .run import StageRecord, all_stopped
+from .run import StageStatus, all_stopped
 from .stages import GATE, STAGES, WORKSPACE
 
 
-def conditions(draft: Draft) -> list[Json]:
+def conditions(builder: PlanBuilder) -> list[Json]:
     """Every condition of the run. ``lastTransitionTime`` moves only when ``status`` does."""
-    before = {condition["type"]: condition for condition in draft.run.status.get("conditions") or ()}
+    before = {condition["type"]: condition for condition in builder.run.status.get("conditions") or ()}
     found = []
-    for type_, status, reason, message in _all(draft):
+    for type_, status, reason, message in _all(builder):
         old = before.get(type_)
-        since = old["lastTransitionTime"] if old and old["status"] == status else draft.time
+        since = old["lastTransitionTime"] if old and old["status"] == status else builder.time
         found.append({
             "type": type_, "status": status, "reason": reason, "message": message[:MESSAGE_LIMIT], "lastTransitionTime": since,
-            "observedGeneration": draft.run.generation,
+            "observedGeneration": builder.run.generation,
         })  # fmt: skip
     return found
 
@@ -33,118 +33,118 @@ def conditions(draft: Draft) -> list[Json]:
 _Line = tuple[str, str, str, str]
 
 
-def _all(draft: Draft) -> Iterator[_Line]:
-    failure, ended = draft.get("failure"), bool(draft.get("finishedAt"))
-    yield _succeeded(draft, failure, ended)
+def _all(builder: PlanBuilder) -> Iterator[_Line]:
+    failure, ended = builder.get("failure"), bool(builder.get("finishedAt"))
+    yield _succeeded(builder, failure, ended)
     yield ("Finished", _truth(ended), reasons.SETTLED if ended else reasons.RUNNING, "The run has ended." if ended else "")
-    yield _reconciling(draft, failure, ended)  # before Stalled: kstatus takes the first of the two that is True
-    yield _stalled(draft, failure, ended) or ("Stalled", "False", reasons.SETTLED if ended else reasons.RUNNING, "")
-    held = draft.suspended and not ended
+    yield _reconciling(builder, failure, ended)  # before Stalled: kstatus takes the first of the two that is True
+    yield _stalled(builder, failure, ended) or ("Stalled", "False", reasons.SETTLED if ended else reasons.RUNNING, "")
+    held = builder.suspended and not ended
     yield ("Suspended", _truth(held), reasons.SUSPENDED if held else reasons.NOT_SUSPENDED, "")
-    yield _workspace_ready(draft)
+    yield _workspace_ready(builder)
     for stage in STAGES:
         if stage.condition:
-            yield _stage_condition(stage.condition, draft.records.get(stage.name))
+            yield _stage_condition(stage.condition, builder.stages.get(stage.name))
 
 
 def _truth(value: bool) -> str:
     return "True" if value else "False"
 
 
-def _succeeded(draft: Draft, failure: Mapping[str, Any] | None, ended: bool) -> _Line:
+def _succeeded(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended: bool) -> _Line:
     if failure:
         reason = str(failure["reason"]) if ended else reasons.STOPPING
         return ("Succeeded", "False" if ended else "Unknown", reason, str(failure.get("message") or ""))
     if ended:
-        return _rejected(draft, "Succeeded", "False") or ("Succeeded", "True", reasons.SUCCEEDED, "")
-    return ("Succeeded", "Unknown", reasons.RUNNING if draft.records else reasons.WAITING, "")
+        return _rejected(builder, "Succeeded", "False") or ("Succeeded", "True", reasons.SUCCEEDED, "")
+    return ("Succeeded", "Unknown", reasons.RUNNING if builder.stages else reasons.WAITING, "")
 
 
-def _reconciling(draft: Draft, failure: Mapping[str, Any] | None, ended: bool) -> _Line:
+def _reconciling(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended: bool) -> _Line:
     """Abnormal-true, as kstatus reads it: the run has not reached its end, and needs nobody for its next step."""
     if ended:
         return ("Reconciling", "False", reasons.SETTLED, "")
     if failure:
         return ("Reconciling", "True", reasons.STOPPING, "")
-    blocker = draft.blocker
+    blocker = builder.blocker
     if blocker:
         return ("Reconciling", _truth(reasons.resumes_alone(blocker[0])), blocker[0].name, blocker[1])
-    if draft.suspended:
-        stopped = all_stopped(draft.records.values())
+    if builder.suspended:
+        stopped = all_stopped(builder.stages.values())
         return ("Reconciling", _truth(not stopped), reasons.SUSPENDED if stopped else reasons.SUSPENDING, "")
     return ("Reconciling", "True", reasons.RUNNING, "")
 
 
-def _stalled(draft: Draft, failure: Mapping[str, Any] | None, ended: bool) -> _Line | None:
+def _stalled(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended: bool) -> _Line | None:
     """Abnormal-true, as kstatus reads it: failed for good, or waiting for something outside."""
     if failure and ended:
         return ("Stalled", "True", str(failure["reason"]), str(failure.get("message") or ""))
     if ended:
-        return _rejected(draft, "Stalled", "True")
-    if failure or not draft.blocker:
+        return _rejected(builder, "Stalled", "True")
+    if failure or not builder.blocker:
         return None
-    reason, message = draft.blocker
+    reason, message = builder.blocker
     return ("Stalled", "True", reason.name, f"{message.rstrip(' .')}. {reason.remedy}")
 
 
-def _rejected(draft: Draft, type_: str, status: str) -> _Line | None:
-    if not draft.rejected:
+def _rejected(builder: PlanBuilder, type_: str, status: str) -> _Line | None:
+    if not builder.rejected:
         return None
-    return (type_, status, reasons.GATE_REJECTED, draft.records[GATE].message or "")
+    return (type_, status, reasons.GATE_REJECTED, builder.stages[GATE].message or "")
 
 
-def _workspace_ready(draft: Draft) -> _Line:
+def _workspace_ready(builder: PlanBuilder) -> _Line:
     """Whether the objects that every stage mounts are there, and the claim is bound."""
-    for reason, message in draft.obstacles:
+    for reason, message in builder.blockers:
         if reason in reasons.CLAIM_REASONS:
             return ("WorkspaceReady", "False", reason.name, message)
-    record = draft.records.get(WORKSPACE)
-    if record is not None and record.state == "Succeeded" and record.reason == reasons.CLAIM_NOT_BOUND:
-        return ("WorkspaceReady", "Unknown", reasons.CLAIM_NOT_BOUND, record.message or "")
-    return _stage_condition("WorkspaceReady", record)
+    stage_status = builder.stages.get(WORKSPACE)
+    if stage_status is not None and stage_status.state == "Succeeded" and stage_status.reason == reasons.CLAIM_NOT_BOUND:
+        return ("WorkspaceReady", "Unknown", reasons.CLAIM_NOT_BOUND, stage_status.message or "")
+    return _stage_condition("WorkspaceReady", stage_status)
 
 
 _BY_STATE = {"Succeeded": "True", "Failed": "False", "Skipped": "False"}
 
 
-def _stage_condition(type_: str, record: StageRecord | None) -> _Line:
-    if record is None:
+def _stage_condition(type_: str, stage_status: StageStatus | None) -> _Line:
+    if stage_status is None:
         return (type_, "Unknown", reasons.WAITING, "")
-    default = reasons.WAITING if record.state == "Pending" else record.state
-    return (type_, _BY_STATE.get(record.state, "Unknown"), record.reason or default, record.message or "")
+    default = reasons.WAITING if stage_status.state == "Pending" else stage_status.state
+    return (type_, _BY_STATE.get(stage_status.state, "Unknown"), stage_status.reason or default, stage_status.message or "")
 
 
 _PHASES = (("registration", "Registering"), ("evaluation", "Evaluating"), ("training", "Training"))
 
 
-def phase(draft: Draft) -> str:
+def phase(builder: PlanBuilder) -> str:
     """Return one word for people: the latest of the phases that a stage of this round has begun. Nothing branches on it."""
-    if draft.get("finishedAt"):
-        return "Failed" if draft.get("failure") else "Rejected" if draft.rejected else "Succeeded"
-    if draft.suspended:
+    if builder.get("finishedAt"):
+        return "Failed" if builder.get("failure") else "Rejected" if builder.rejected else "Succeeded"
+    if builder.suspended:
         return "Suspended"
     for stage, word in _PHASES:
-        record = draft.records.get(stage)
-        if record is not None and record.started_at and record.round == draft.run.round:
+        stage_status = builder.stages.get(stage)
+        if stage_status is not None and stage_status.started_at and stage_status.round == builder.run.round:
             return word
-    return "Preparing" if draft.records else "Pending"
+    return "Preparing" if builder.stages else "Pending"
 
 
-def summary(draft: Draft) -> Json:
+def summary(builder: PlanBuilder) -> Json:
     """The strings of the printer columns; empty ones are left out."""
-    progress, metrics, registry = (draft.get(field) or {} for field in ("progress", "metrics", "registry"))
-    resolved = draft.get("resolved") or {}
-    history = draft.get("history") or ()
-    running = not draft.get("finishedAt")
+    progress, metrics, registry = (builder.get(field) or {} for field in ("progress", "metrics", "registry"))
+    resolved = builder.get("resolved") or {}
+    history = builder.get("history") or ()
+    running = not builder.get("finishedAt")
     found = {
         "progress": f"{progress['percent']}%" if running and "percent" in progress else None,
         "eta": short_duration(progress["etaSeconds"]) if running and progress.get("etaSeconds") is not None else None,
-        "rows": rows_summary(draft.get("rows") or {}),
+        "rows": rows_summary(builder.get("rows") or {}),
         "loss": f"{history[-1]['loss']:.4g}" if history else None,
         "score": _score(metrics.get("evaluation") or {}, lookup(resolved, "spec") or {}),
         "model": registered_name(registry) if registry else short_name(str(lookup(resolved, "spec.model.uri") or "")),
         "algorithm": lookup(resolved, "spec.training.algorithm"),
-        "message": _message(draft),
+        "message": _message(builder),
     }
     return {key: str(value)[:128] for key, value in found.items() if value}
 
@@ -181,26 +181,26 @@ def failure_line(failure: Mapping[str, Any], *, reason: bool = True) -> str:
     return ": ".join(part for part in parts if part)
 
 
-def _message(draft: Draft) -> str | None:
-    failure = draft.get("failure")
+def _message(builder: PlanBuilder) -> str | None:
+    failure = builder.get("failure")
     if failure:
         return failure_line(failure)
-    if draft.rejected and draft.records[GATE].message:
-        return f"{reasons.GATE_REJECTED}: {draft.records[GATE].message}"
-    if draft.blocker:
-        return f"{draft.blocker[0].name}: {draft.blocker[1]}"
-    for record in draft.records.values():
-        if record.state == "Retrying":
-            return f"{record.name}: {record.reason}, attempt {record.attempt + 1} follows"
-    running = [record.name for record in draft.records.values() if record.state == "Running"]
-    return " and ".join(running) or _remarks(draft)
+    if builder.rejected and builder.stages[GATE].message:
+        return f"{reasons.GATE_REJECTED}: {builder.stages[GATE].message}"
+    if builder.blocker:
+        return f"{builder.blocker[0].name}: {builder.blocker[1]}"
+    for stage_status in builder.stages.values():
+        if stage_status.state == "Retrying":
+            return f"{stage_status.name}: {stage_status.reason}, attempt {stage_status.attempt + 1} follows"
+    running = [stage_status.name for stage_status in builder.stages.values() if stage_status.state == "Running"]
+    return " and ".join(running) or _remarks(builder)
 
 
-def _remarks(draft: Draft) -> str | None:
+def _remarks(builder: PlanBuilder) -> str | None:
     """What the user must know of a run that goes well."""
-    warnings = draft.get("warnings") or ()
+    warnings = builder.get("warnings") or ()
     more = f" (and {counted(len(warnings) - 1, 'more warning')})" if len(warnings) > 1 else ""
-    return f"{warnings[0]['stage']}: {warnings[0]['message']}{more}" if warnings else left_out(draft.get("rows") or {})
+    return f"{warnings[0]['stage']}: {warnings[0]['message']}{more}" if warnings else left_out(builder.get("rows") or {})
 
 
 _LEFT_OUT = {

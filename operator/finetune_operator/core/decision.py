@@ -57,5 +57,5 @@ class Decision:
     status: dict[str, Any]
     effects: tuple[Effect, ...] = ()
     events: tuple[Event, ...] = field(default_factory=tuple)
-    again_in: float | None = None
+    requeue_after: float | None = None
     """Seconds after which time alone may change the decision."""

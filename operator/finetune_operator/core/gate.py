@@ -46,7 +46,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Unjudgeable:
+class Inconclusive:
     """Why there can be no verdict."""
 
     reason: Reason
@@ -63,12 +63,12 @@ class _Bound:
     error: float
 
 
-def judge(requirements: Sequence[Mapping[str, Any]], scores: Scores) -> list[Verdict] | Unjudgeable:
+def check_requirements(requirements: Sequence[Mapping[str, Any]], scores: Scores) -> list[Verdict] | Inconclusive:
     """The verdict on each requirement; the gate is passed when all are."""
     verdicts = []
-    for wish in requirements:
-        found = _judge_one(wish, scores)
-        if isinstance(found, Unjudgeable):
+    for requirement in requirements:
+        found = _check(requirement, scores)
+        if isinstance(found, Inconclusive):
             return found
         verdicts.append(found)
     return verdicts
@@ -76,52 +76,52 @@ def judge(requirements: Sequence[Mapping[str, Any]], scores: Scores) -> list[Ver
 
 def compares(requirements: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a requirement asks for the base model's score too."""
-    return any("maxRegression" in wish for wish in requirements)
+    return any("maxRegression" in requirement for requirement in requirements)
 
 
-def _judge_one(wish: Mapping[str, Any], scores: Scores) -> Verdict | Unjudgeable:
-    missing = _missing(wish, scores)
+def _check(requirement: Mapping[str, Any], scores: Scores) -> Verdict | Inconclusive:
+    missing = _missing(requirement, scores)
     if missing:
         return missing
-    metric = str(wish["metric"])
+    metric = str(requirement["metric"])
     value = scores.after[metric]
-    worst = min(_bounds(wish, scores), key=lambda bound: bound.margin)
+    worst = min(_bounds(requirement, scores), key=lambda bound: bound.margin)
     missed = worst.margin < -_ROUNDING * max(1.0, abs(worst.at))
-    forgiven = missed and bool(wish.get("withinStandardError")) and -worst.margin <= worst.error
+    tolerated = missed and bool(requirement.get("withinStandardError")) and -worst.margin <= worst.error
     sentence = f"{metric} is {value:.6g}, {worst.words}"
-    if forgiven:
+    if tolerated:
         sentence += f"; missed by {-worst.margin:.3g}, within its standard error of {worst.error:.3g}"
     elif missed:
         sentence += f"; missed by {-worst.margin:.3g}"
-    return Verdict(metric, not missed or forgiven, value, worst.at, worst.margin, sentence)
+    return Verdict(metric, not missed or tolerated, value, worst.at, worst.margin, sentence)
 
 
-def _missing(wish: Mapping[str, Any], scores: Scores) -> Unjudgeable | None:
-    metric = str(wish["metric"])
+def _missing(requirement: Mapping[str, Any], scores: Scores) -> Inconclusive | None:
+    metric = str(requirement["metric"])
     if metric not in scores.after:
         known = sorted(name for name in scores.after if not name.endswith("_stderr") and "." in name)
         measured = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
-        return Unjudgeable(reasons.METRIC_MISSING, f"gate: {metric} was not measured; there are {measured or 'no scores'}.")
-    if "maxRegression" not in wish:
+        return Inconclusive(reasons.METRIC_MISSING, f"gate: {metric} was not measured; there are {measured or 'no scores'}.")
+    if "maxRegression" not in requirement:
         return None
     if metric not in scores.before:
-        return Unjudgeable(reasons.METRIC_MISSING, f"gate: {metric} was not measured on the base model.")
+        return Inconclusive(reasons.METRIC_MISSING, f"gate: {metric} was not measured on the base model.")
     if metric not in scores.higher_is_better:
-        return Unjudgeable(
+        return Inconclusive(
             reasons.DIRECTION_UNKNOWN, f"gate: the task of {metric} does not say whether more of it is better; use min or max."
         )
     return None
 
 
-def _bounds(wish: Mapping[str, Any], scores: Scores) -> Iterator[_Bound]:
-    metric = wish["metric"]
+def _bounds(requirement: Mapping[str, Any], scores: Scores) -> Iterator[_Bound]:
+    metric = requirement["metric"]
     value, error = scores.after[metric], scores.after.get(f"{metric}_stderr", 0.0)
-    if "min" in wish:
-        yield _Bound(f"at least {wish['min']:.6g} is required", wish["min"], value - wish["min"], error)
-    if "max" in wish:
-        yield _Bound(f"at most {wish['max']:.6g} is allowed", wish["max"], wish["max"] - value, error)
-    if "maxRegression" in wish:
-        before, allowed = scores.before[metric], float(wish["maxRegression"])
+    if "min" in requirement:
+        yield _Bound(f"at least {requirement['min']:.6g} is required", requirement["min"], value - requirement["min"], error)
+    if "max" in requirement:
+        yield _Bound(f"at most {requirement['max']:.6g} is allowed", requirement["max"], requirement["max"] - value, error)
+    if "maxRegression" in requirement:
+        before, allowed = scores.before[metric], float(requirement["maxRegression"])
         both = math.hypot(error, scores.before.get(f"{metric}_stderr", 0.0))
         words = f"at most {allowed:.6g} worse than the base model's {before:.6g} is allowed"
         if scores.higher_is_better[metric]:

@@ -12,7 +12,7 @@ from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, KINDS, SERVICE_AC
 
 from . import naming
 from .pod_report import PodReport
-from .run import Run, StageRecord
+from .run import Run, StageStatus
 from .settings import Settings
 from .times import seconds_between
 
@@ -31,7 +31,7 @@ class Ref:
 
 
 @dataclass(frozen=True)
-class Refused:
+class Rejection:
     """An effect that the API refused for good: what it said."""
 
     message: str
@@ -39,7 +39,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Complaint:
+class WarningEvent:
     """What a controller says of an object in an Event: its word and its sentence.
 
     ``seconds`` have passed since it said so first, ``lasting`` of them until it said so last.
@@ -101,7 +101,7 @@ class Observed:
         objects: those of :func:`needs` that exist.
         pods: pods of the stages that have a child, by stage, ranks ascending.
         logs: ends of logs, by pod.
-        complaints: what controllers say of the objects that keep a stage waiting, newest first.
+        warning_events: what controllers say of the objects that keep a stage waiting, newest first.
         contents: digest of what each ConfigMap among ``objects`` holds; of a training bundle, that of its files.
         invalid: what the API server says against the fields of a run's pods before it starts, by stage.
         refused: effects that the API refused since the decision before.
@@ -112,28 +112,28 @@ class Observed:
     objects: Mapping[Ref, Object] = field(default_factory=dict)
     pods: Mapping[str, tuple[PodReport, ...]] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
-    complaints: Mapping[Ref, tuple[Complaint, ...]] = field(default_factory=dict)
+    warning_events: Mapping[Ref, tuple[WarningEvent, ...]] = field(default_factory=dict)
     contents: Mapping[Ref, str] = field(default_factory=dict)
     invalid: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
-    refused: Mapping[Ref, Refused] = field(default_factory=dict)
+    rejected: Mapping[Ref, Rejection] = field(default_factory=dict)
     leftovers: tuple[Ref, ...] = ()
 
-    def child(self, record: StageRecord) -> Object | None:
+    def child(self, stage_status: StageStatus) -> Object | None:
         """The child of a stage's current attempt, if it exists."""
-        return self.objects.get(child_ref(record)) if record.child_name else None
+        return self.objects.get(child_ref(stage_status)) if stage_status.child_name else None
 
 
-def child_ref(record: StageRecord) -> Ref:
+def child_ref(stage_status: StageStatus) -> Ref:
     """The child that a record names."""
-    return Ref(CHILD_KINDS[record.child_kind], record.child_name)
+    return Ref(CHILD_KINDS[stage_status.child_kind], stage_status.child_name)
 
 
-def running_children(run: Run, objects: Mapping[Ref, Object]) -> Iterator[tuple[StageRecord, Object]]:
+def running_children(run: Run, objects: Mapping[Ref, Object]) -> Iterator[tuple[StageStatus, Object]]:
     """Yield each running stage with its child, where the child exists."""
-    for record in run.stages.values():
-        child = objects.get(child_ref(record)) if record.child_name and record.state == "Running" else None
+    for stage_status in run.stages.values():
+        child = objects.get(child_ref(stage_status)) if stage_status.child_name and stage_status.state == "Running" else None
         if child is not None:
-            yield record, child
+            yield stage_status, child
 
 
 def needs(run: Run, settings: Settings) -> tuple[Ref, ...]:
@@ -146,7 +146,7 @@ def needs(run: Run, settings: Settings) -> tuple[Ref, ...]:
     workspace = run.stages.get("workspace")
     if workspace is not None and not workspace.ended:
         found += workspace_refs(run)
-    found += [child_ref(record) for record in active_stages(run)]
+    found += [child_ref(stage_status) for stage_status in active_stages(run)]
     return tuple(found)
 
 
@@ -166,11 +166,15 @@ def shared_refs(run: Run) -> tuple[Ref, ...]:
     )
 
 
-def active_stages(run: Run) -> tuple[StageRecord, ...]:
+def active_stages(run: Run) -> tuple[StageStatus, ...]:
     """The stages whose pods matter now: those that have not ended, and those whose child is being removed."""
     if run.ended:
         return ()
-    return tuple(record for record in run.stages.values() if record.child_name and (not record.ended or record.releasing))
+    return tuple(
+        stage_status
+        for stage_status in run.stages.values()
+        if stage_status.child_name and (not stage_status.ended or stage_status.releasing)
+    )
 
 
 def logs_wanted(
@@ -183,15 +187,15 @@ def logs_wanted(
     ending = any(pod.done for report in pods.values() for pod in report)
     told = now_stamp if ending else str((run.status.get("progress") or {}).get("lastReport", ""))
     wanted = []
-    for record in active_stages(run):
-        report = pods[record.name]
+    for stage_status in active_stages(run):
+        report = pods[stage_status.name]
         last = max(told, *(looks.get(pod.name, "") for pod in report), "")
-        wanted.append(log_wanted(record, report, last or None, now_stamp, settings))
+        wanted.append(log_wanted(stage_status, report, last or None, now_stamp, settings))
     return tuple(pod for pod in wanted if pod is not None)
 
 
 def log_wanted(
-    record: StageRecord, pods: Iterable[PodReport], last_look: str | None, now_stamp: str, settings: Settings
+    stage_status: StageStatus, pods: Iterable[PodReport], last_look: str | None, now_stamp: str, settings: Settings
 ) -> str | None:
     """The pod whose log's end the next decision needs: the one that failed, or rank 0 of a running stage when a look is due.
 
@@ -202,19 +206,19 @@ def log_wanted(
         if pod.failed and pod.termination is not None:
             return pod.name
     running = [pod for pod in pods if pod.phase == "Running" and not pod.done and pod.rank == 0]
-    if not running or record.state != "Running" or record.reason == reasons.STARTING:
+    if not running or stage_status.state != "Running" or stage_status.reason == reasons.STARTING:
         return None
-    due = last_look is None or (seconds_between(last_look, now_stamp) or 0.0) >= look_seconds(record, now_stamp, settings)
+    due = last_look is None or (seconds_between(last_look, now_stamp) or 0.0) >= look_seconds(stage_status, now_stamp, settings)
     return running[0].name if due else None
 
 
-def look_seconds(record: StageRecord, now_stamp: str, settings: Settings) -> float:
+def look_seconds(stage_status: StageStatus, now_stamp: str, settings: Settings) -> float:
     """The least time between two looks at a running stage's log.
 
     On a cluster each one goes through the API server to a kubelet, so that a stage of hours is looked at every few minutes: 20 times
     in what it has taken so far. Local logs are files.
     """
-    active = 0.0 if settings.mode == "local" else seconds_between(record.started_at, now_stamp) or 0.0
+    active = 0.0 if settings.mode == "local" else seconds_between(stage_status.started_at, now_stamp) or 0.0
     return max(settings.progress_seconds, active / LOOKS)
 
 

@@ -26,14 +26,14 @@ from . import attempt, naming, preflight
 from .admission import admit
 from .conditions import conditions, phase, summary
 from .decision import Create, Decision, Delete, Event
-from .draft import Draft
 from .events import events
 from .observation import Observed
 from .paths import Json
+from .plan_builder import PlanBuilder
 from .preparation import prepare_workspace
 from .progress import watch_progress
 from .resolve import Refusal, resolve
-from .run import Run, StageRecord
+from .run import Run, StageStatus
 from .settings import Settings
 from .stages import GATE, ORDER, PROGRAMS, RERUN_FROM, STAGE, STAGES, WORKSPACE
 from .stages.dataset import DatasetStage
@@ -68,13 +68,13 @@ def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
         return Decision(reject_rerun(run, resolved.reason.name, message, now), events=(rejected,))
     again = RERUN_FROM[rerun["from"]]
     number = run.round + 1
-    draft = Draft(_with_status(run, {**_kept(run.status, again), "resolved": resolved, "round": number}), observed, now)
+    builder = PlanBuilder(_with_status(run, {**_kept(run.status, again), "resolved": resolved, "round": number}), observed, now)
     for name in ORDER:
         old = run.stages.get(name)
         kept = old is not None and old.state == "Succeeded" and name not in again and name != WORKSPACE
-        draft.record(old if kept and old is not None else StageRecord(name, round=number))
-    _begin(draft, rerun_id=rerun["id"])
-    return _decide(draft)
+        builder.set_stage(old if kept and old is not None else StageStatus(name, round=number))
+    _begin(builder, rerun_id=rerun["id"])
+    return _decide(builder)
 
 
 def _kept(status: Mapping[str, Any], again: Sequence[str]) -> Json:
@@ -109,9 +109,9 @@ def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:
     if left is None:
         return Decision(status)
     if left > 0:
-        return Decision(status, again_in=max(1.0, left))
+        return Decision(status, requeue_after=max(1.0, left))
     if observed.leftovers:
-        return Decision(status, tuple(Delete(ref) for ref in observed.leftovers), again_in=5.0)
+        return Decision(status, tuple(Delete(ref) for ref in observed.leftovers), requeue_after=5.0)
     return Decision({**status, "cleanedAt": stamp(now)})
 
 
@@ -120,16 +120,16 @@ def start(run: Run, observed: Observed, now: datetime) -> Decision | None:
     if run.started:
         return None
     if run.spec.get("suspend"):
-        return _decide(Draft(_with_status(run, {}), observed, now))
+        return _decide(PlanBuilder(_with_status(run, {}), observed, now))
     resolved = _resolve(run, observed)
     if isinstance(resolved, Refusal):
-        return _refuse(run, observed, now, resolved)
-    draft = Draft(_with_status(run, {"resolved": resolved, "round": 1}), observed, now)
+        return _reject(run, observed, now, resolved)
+    builder = PlanBuilder(_with_status(run, {"resolved": resolved, "round": 1}), observed, now)
     for name in ORDER:
-        draft.record(StageRecord(name))
+        builder.set_stage(StageStatus(name))
     rerun = run.spec.get("rerun") or {}
-    _begin(draft, rerun_id=rerun.get("id"))
-    return _decide(draft)
+    _begin(builder, rerun_id=rerun.get("id"))
+    return _decide(builder)
 
 
 def hold_unknown_contract(run: Run, observed: Observed, now: datetime) -> Decision | None:
@@ -137,11 +137,11 @@ def hold_unknown_contract(run: Run, observed: Observed, now: datetime) -> Decisi
     version = (run.status.get("resolved") or {}).get("contractVersion")
     if run.ended or version == CONTRACT_VERSION:
         return None
-    draft = Draft(run, observed, now)
+    builder = PlanBuilder(run, observed, now)
     message = f"The run was started under contract version {version}; this release knows {CONTRACT_VERSION}."
-    draft.obstacles.append((reasons.CONTRACT_UNKNOWN, message))
+    builder.blockers.append((reasons.CONTRACT_UNKNOWN, message))
     shown = {**(run.status.get("summary") or {}), "message": f"{reasons.CONTRACT_UNKNOWN}: {message}"[:128]}
-    status = {**run.status, "conditions": conditions(draft), "summary": shown, "observedGeneration": run.generation}
+    status = {**run.status, "conditions": conditions(builder), "summary": shown, "observedGeneration": run.generation}
     return Decision(status, events=events(run.status, run.stages, status, run.stages))
 
 
@@ -149,15 +149,15 @@ def hold_without_right(run: Run, message: str, now: datetime) -> Decision:
     """A run of which nothing can be observed, because the operator may not read what it needs, is held and says so."""
     if run.ended or run.deleting:
         return Decision(dict(run.status))
-    draft = Draft(run, _NOTHING, now)
-    draft.obstacles.append((reasons.FORBIDDEN, message))
+    builder = PlanBuilder(run, _NOTHING, now)
+    builder.blockers.append((reasons.FORBIDDEN, message))
     found = {
-        "conditions": conditions(draft),
-        "phase": phase(draft),
-        "summary": summary(draft),
+        "conditions": conditions(builder),
+        "phase": phase(builder),
+        "summary": summary(builder),
         "observedGeneration": run.generation,
     }
-    return Decision({**run.status, **found}, events=events(run.status, run.stages, found, draft.records))
+    return Decision({**run.status, **found}, events=events(run.status, run.stages, found, builder.stages))
 
 
 _NOTHING = Observed(Settings("cluster", "", {}, ""))
@@ -165,12 +165,12 @@ _NOTHING = Observed(Settings("cluster", "", {}, ""))
 
 def advance(run: Run, observed: Observed, now: datetime) -> Decision:
     """Bring every stage as far as what was observed allows."""
-    draft = Draft(run, observed, now)
-    if draft.get("failure"):
-        _stop(draft)
+    builder = PlanBuilder(run, observed, now)
+    if builder.get("failure"):
+        _stop(builder)
     else:
-        _advance(draft)
-    return _decide(draft)
+        _advance(builder)
+    return _decide(builder)
 
 
 _POLICIES: tuple[Callable[[Run, Observed, datetime], Decision | None], ...] = (
@@ -192,75 +192,75 @@ def _with_status(run: Run, status: Json) -> Run:
     return replace(run, status=status)
 
 
-def _begin(draft: Draft, rerun_id: str | None) -> None:
-    draft.fields.update({
-        "startedAt": draft.run.status.get("startedAt") or draft.time, "finishedAt": None, "failure": None, "progress": None,
-        "cleanedAt": None, "rerunId": rerun_id, "resolved": draft.run.status["resolved"], "round": draft.run.status["round"],
-        "gate": draft.get("gate") if draft.records[GATE].ended else None,
+def _begin(builder: PlanBuilder, rerun_id: str | None) -> None:
+    builder.fields.update({
+        "startedAt": builder.run.status.get("startedAt") or builder.time, "finishedAt": None, "failure": None, "progress": None,
+        "cleanedAt": None, "rerunId": rerun_id, "resolved": builder.run.status["resolved"], "round": builder.run.status["round"],
+        "gate": builder.get("gate") if builder.stages[GATE].ended else None,
     })  # fmt: skip
     for stage in STAGES:
-        reason = stage.skipped(draft.run)
+        reason = stage.skipped(builder.run)
         if reason:
-            draft.record(draft.records[stage.name].but(state="Skipped", reason=reason, finished_at=draft.time))
-    _advance(draft)
+            builder.set_stage(builder.stages[stage.name].but(state="Skipped", reason=reason, finished_at=builder.time))
+    _advance(builder)
 
 
-def _refuse(run: Run, observed: Observed, now: datetime, refusal: Refusal) -> Decision:
+def _reject(run: Run, observed: Observed, now: datetime, rejection: Refusal) -> Decision:
     """End the run before it starts. An edit of ``spec`` is looked at again."""
-    draft = Draft(_with_status(run, {}), observed, now)
-    failure = {"reason": refusal.reason.name, "message": refusal.message[:MESSAGE_LIMIT], "hint": refusal.reason.remedy}
-    draft.fields.update({"failure": failure, "finishedAt": draft.time})
-    return _decide(draft)
+    builder = PlanBuilder(_with_status(run, {}), observed, now)
+    failure = {"reason": rejection.reason.name, "message": rejection.message[:MESSAGE_LIMIT], "hint": rejection.reason.remedy}
+    builder.fields.update({"failure": failure, "finishedAt": builder.time})
+    return _decide(builder)
 
 
-def _advance(draft: Draft) -> None:
-    prepare_workspace(draft)
+def _advance(builder: PlanBuilder) -> None:
+    prepare_workspace(builder)
     for name in STAGE:
         if name == GATE:
-            admit(draft)
+            admit(builder)
         else:
-            attempt.step(draft, PROGRAMS[name])
-    if draft.get("failure"):
-        _stop(draft)
+            attempt.step(builder, PROGRAMS[name])
+    if builder.get("failure"):
+        _stop(builder)
         return
-    watch_progress(draft)
-    _end_if_over(draft)
+    watch_progress(builder)
+    _end_if_over(builder)
 
 
-def _stop(draft: Draft) -> None:
+def _stop(builder: PlanBuilder) -> None:
     """End what runs. What this very pass was about to make is not made."""
-    draft.effects = [effect for effect in draft.effects if not isinstance(effect, Create)]
-    for record in tuple(draft.records.values()):
-        attempt.stop(draft, record)
-    _end_if_over(draft)
+    builder.effects = [effect for effect in builder.effects if not isinstance(effect, Create)]
+    for stage_status in tuple(builder.stages.values()):
+        attempt.stop(builder, stage_status)
+    _end_if_over(builder)
 
 
-def _end_if_over(draft: Draft) -> None:
+def _end_if_over(builder: PlanBuilder) -> None:
     """End the run once every stage has ended and no child of it is left to be removed."""
-    if not all(record.ended and not record.releasing for record in draft.records.values()):
+    if not all(stage_status.ended and not stage_status.releasing for stage_status in builder.stages.values()):
         return
-    draft.fields.update({"finishedAt": draft.time, "progress": None, "usage": _usage(draft)})
+    builder.fields.update({"finishedAt": builder.time, "progress": None, "usage": _usage(builder)})
 
 
-def _usage(draft: Draft) -> Json:
-    training = draft.run.resolved["training"]
-    record = draft.records["training"]
-    trained = seconds_between(record.started_at, record.finished_at) or 0.0
-    started = draft.get("startedAt")
+def _usage(builder: PlanBuilder) -> Json:
+    training = builder.run.resolved["training"]
+    stage_status = builder.stages["training"]
+    trained = seconds_between(stage_status.started_at, stage_status.finished_at) or 0.0
+    started = builder.get("startedAt")
     return {
         "gpuSeconds": trained * training["gpusPerWorker"] * training["workers"],
-        "wallSeconds": seconds_between(started, draft.time) or 0.0,
+        "wallSeconds": seconds_between(started, builder.time) or 0.0,
     }
 
 
-def _decide(draft: Draft) -> Decision:
+def _decide(builder: PlanBuilder) -> Decision:
     """The decision that a draft has come to."""
-    run = draft.run
-    draft.fields["stages"] = [record.as_status() for record in draft.records.values()] or None
-    status = {**run.status, **draft.fields}
+    run = builder.run
+    builder.fields["stages"] = [stage_status.as_status() for stage_status in builder.stages.values()] or None
+    status = {**run.status, **builder.fields}
     status.update({
-        "observedGeneration": run.generation, "phase": phase(draft), "conditions": conditions(draft), "summary": summary(draft),
+        "observedGeneration": run.generation, "phase": phase(builder), "conditions": conditions(builder), "summary": summary(builder),
     })  # fmt: skip
     status = trim({key: value for key, value in status.items() if value is not None}, size_of(run.spec))
-    told = events(run.status, run.stages, status, draft.records)
-    return Decision(status, tuple(draft.effects), told, draft.again_in)
+    told = events(run.status, run.stages, status, builder.stages)
+    return Decision(status, tuple(builder.effects), told, builder.requeue_delay)

@@ -20,7 +20,7 @@ from .manifests import children
 from .origins import origin_prefix
 from .paths import Json, leaves
 from .resolve import Refusal, resolve
-from .run import Run, StageRecord
+from .run import Run, StageStatus
 from .settings import Settings
 from .stages import PROGRAMS, ProgramStage
 from .terminal import pending_rerun
@@ -94,8 +94,8 @@ def _shaped(run: Run) -> Iterator[ProgramStage]:
 
 
 def _job(run: Run, stage: ProgramStage) -> Json:
-    record = StageRecord(stage.name, attempt=1, child_name=naming.child_name(run.name, stage.name, Attempt(1, 1)))
-    job = children.job(run, record, stage.program, stage.pod(run), stage.image or stage.program)
+    stage_status = StageStatus(stage.name, attempt=1, child_name=naming.child_name(run.name, stage.name, Attempt(1, 1)))
+    job = children.job(run, stage_status, stage.program, stage.pod(run), stage.image or stage.program)
     metadata = {key: job["metadata"][key] for key in ("name", "namespace", "labels")}  # nothing that needs further rights
     return {**job, "metadata": metadata}
 
@@ -112,11 +112,11 @@ def problems(code: int, message: str, causes: Causes) -> Causes:
     return [("", found[1])] if found else []
 
 
-def rejection(resolved: Json, run: Run, refused: Mapping[str, Causes]) -> Refusal | None:
+def rejection(resolved: Json, run: Run, rejected: Mapping[str, Causes]) -> Refusal | None:
     """Return why a run cannot start, given what the API server refused of the pods of each stage."""
     run = replace(run, status={"resolved": resolved, "round": 1})
     sentences: list[str] = []
-    for stage, causes in refused.items():
+    for stage, causes in rejected.items():
         section = PROGRAMS[stage].pod_section
         assert section is not None, "only these are tried"  # for the type checker
         manifest = _job(run, PROGRAMS[stage])

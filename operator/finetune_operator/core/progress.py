@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from finetune_contract.progress import Progress, from_rhoai, last
 from finetune_contract.result import HISTORY_LIMIT, LossPoint, thin
 
-from .draft import Draft
 from .paths import Json, lookup
-from .run import StageRecord
+from .plan_builder import PlanBuilder
+from .run import StageStatus
 from .times import moment, stamp
 
 T = TypeVar("T")
@@ -28,27 +28,27 @@ _LARGEST = 2**63 - 1
 """The API server takes no whole number beyond."""
 
 
-def watch_progress(draft: Draft) -> None:
+def watch_progress(builder: PlanBuilder) -> None:
     """Put the newest report of the most important running stage into status; clear that of a stage that no longer runs."""
-    told = (draft.run.status.get("progress") or {}).get("stage")
+    told = (builder.run.status.get("progress") or {}).get("stage")
     for name in _IMPORTANCE:
-        record = draft.records.get(name)
-        if record is None or record.state != "Running":
+        stage_status = builder.stages.get(name)
+        if stage_status is None or stage_status.state != "Running":
             continue
-        report = max(_reports(draft, record), key=lambda report: _seconds(draft, report), default=None)
+        report = max(_reports(builder, stage_status), key=lambda report: _seconds(builder, report), default=None)
         if report is not None:
-            _tell(draft, name, report)
+            _tell(builder, name, report)
             return
         if told == name:
             return
-    draft.fields["progress"] = None
+    builder.fields["progress"] = None
 
 
-def _reports(draft: Draft, record: StageRecord) -> Iterator[Progress]:
+def _reports(builder: PlanBuilder, stage_status: StageStatus) -> Iterator[Progress]:
     """What is said of a stage now. Of two reports of the same second the first counts."""
-    child = draft.observed.child(record) or {}
+    child = builder.observed.child(stage_status) or {}
     annotation = (lookup(child, "metadata.annotations") or {}).get(RHOAI_STATUS)
-    logs = (draft.observed.logs.get(pod.name, "") for pod in draft.observed.pods.get(record.name, ()) if pod.rank == 0)
+    logs = (builder.observed.logs.get(pod.name, "") for pod in builder.observed.pods.get(stage_status.name, ()) if pod.rank == 0)
     found = (of_trainer(lookup(child, "status.trainerStatus")), of_rhoai(annotation), *map(of_log, logs))
     yield from (report for report in found if report is not None)
 
@@ -99,14 +99,14 @@ def _tolerantly(read: Callable[[], T]) -> T | None:
         return None
 
 
-def _seconds(draft: Draft, report: Progress) -> int:
+def _seconds(builder: PlanBuilder, report: Progress) -> int:
     """When a report was made. Clocks differ: none is from the future, and one without a time is as new as the log that holds it."""
-    now = int(draft.now.timestamp())
+    now = int(builder.now.timestamp())
     return now if report.time is None else max(0, min(now, report.time))
 
 
-def _tell(draft: Draft, stage: str, report: Progress) -> None:
-    known = draft.run.status.get("progress") or {}
+def _tell(builder: PlanBuilder, stage: str, report: Progress) -> None:
+    known = builder.run.status.get("progress") or {}
     known = known if known.get("stage") == stage else {}
     values = {
         "stage": stage, "percent": report.percent, "step": _whole(report.step), "totalSteps": _whole(report.total_steps),
@@ -114,14 +114,14 @@ def _tell(draft: Draft, stage: str, report: Progress) -> None:
         "tokensPerSecond": report.tokens_per_second, "note": report.note,
     }  # fmt: skip
     found: Json = {key: value for key, value in values.items() if value is not None}
-    seconds = _seconds(draft, report)
+    seconds = _seconds(builder, report)
     said = stamp(datetime.fromtimestamp(seconds, UTC))
     same = {**known, "lastReport": said} == {**found, "lastReport": said}
     if said < known.get("lastReport", "") or (same and seconds != report.time):
         return  # older than what is known; or the same words, dated by ourselves: writing them again would tell nothing
-    draft.fields["progress"] = {**found, "lastReport": said}
+    builder.fields["progress"] = {**found, "lastReport": said}
     if stage == "training" and "loss" in found and "step" in found:
-        _extend_history(draft, LossPoint(found["step"], found["loss"]))
+        _extend_history(builder, LossPoint(found["step"], found["loss"]))
 
 
 def _whole(number: int | None) -> int | None:
@@ -129,9 +129,9 @@ def _whole(number: int | None) -> int | None:
     return number if number is not None and 0 <= number <= _LARGEST else None
 
 
-def _extend_history(draft: Draft, point: LossPoint) -> None:
-    known = [LossPoint(entry["step"], entry["loss"]) for entry in draft.run.status.get("history") or ()]
+def _extend_history(builder: PlanBuilder, point: LossPoint) -> None:
+    known = [LossPoint(entry["step"], entry["loss"]) for entry in builder.run.status.get("history") or ()]
     if known and known[-1].step >= point.step:
         known = [old for old in known if old.step < point.step]  # a new attempt begins again
     points = thin([*known, point], HISTORY_LIMIT)
-    draft.fields["history"] = [{"step": entry.step, "loss": entry.loss} for entry in points]
+    builder.fields["history"] = [{"step": entry.step, "loss": entry.loss} for entry in points]

@@ -6,9 +6,9 @@ A container that somebody else added to a pod (a service mesh's proxy, an agent)
 from __future__ import annotations
 
 from .decision import Delete
-from .draft import Draft
 from .observation import ChildState, child_ref, child_state, controller_of
-from .run import StageRecord
+from .plan_builder import PlanBuilder
+from .run import StageStatus
 from .times import seconds_between
 
 SIDECAR_SECONDS = 10.0
@@ -16,36 +16,40 @@ SIDECAR_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
 
 
-def holds(draft: Draft, record: StageRecord) -> bool:
+def holds(builder: PlanBuilder, stage_status: StageStatus) -> bool:
     """Return whether containers of a stage's child still run: the child has not ended, and not all of its pods have."""
-    child = draft.observed.child(record)
+    child = builder.observed.child(stage_status)
     if child is None or child_state(child) in (ChildState.SUCCEEDED, ChildState.FAILED):
         return False
-    pods = draft.observed.pods.get(record.name, ())
+    pods = builder.observed.pods.get(stage_status.name, ())
     if pods and all(pod.over for pod in pods):
         return False
-    return bool(controller_of(child).get("uid") == draft.run.uid)
+    return bool(controller_of(child).get("uid") == builder.run.uid)
 
 
-def remove(draft: Draft, record: StageRecord) -> bool:
+def remove(builder: PlanBuilder, stage_status: StageStatus) -> bool:
     """Delete a child that still runs. Return whether it still has to go; one whose pods have all ended stays, for its logs."""
-    if not holds(draft, record):
+    if not holds(builder, stage_status):
         return False
-    draft.effects.append(Delete(child_ref(record), draft.observed.objects[child_ref(record)]["metadata"]["uid"]))
+    builder.effects.append(Delete(child_ref(stage_status), builder.observed.objects[child_ref(stage_status)]["metadata"]["uid"]))
     return True
 
 
-def release(draft: Draft, record: StageRecord) -> None:
+def release(builder: PlanBuilder, stage_status: StageStatus) -> None:
     """Remove the child of a stage that has ended, once its sidecars have had their time; forget it when nothing of it runs."""
-    if not record.releasing:
+    if not stage_status.releasing:
         return
-    child = draft.observed.child(record)
-    if child is None or child["metadata"].get("deletionTimestamp") or not holds(draft, record):
-        draft.record(record.but(releasing=False))
+    child = builder.observed.child(stage_status)
+    if child is None or child["metadata"].get("deletionTimestamp") or not holds(builder, stage_status):
+        builder.set_stage(stage_status.but(releasing=False))
         return
-    left = SIDECAR_SECONDS - (seconds_between(record.finished_at, draft.time) or 0.0) if record.state == "Succeeded" else 0.0
+    left = (
+        SIDECAR_SECONDS - (seconds_between(stage_status.finished_at, builder.time) or 0.0)
+        if stage_status.state == "Succeeded"
+        else 0.0
+    )
     if left > 0:
-        draft.look_again(left)
+        builder.requeue_after(left)
     else:
-        remove(draft, record)
-        draft.look_again(_LOOK_SECONDS)
+        remove(builder, stage_status)
+        builder.requeue_after(_LOOK_SECONDS)

@@ -23,7 +23,7 @@ from .naming import STAGE_ACCOUNT
 from .origins import PREFIXES, origin_prefix
 from .paths import Json, assign, leaves, lookup
 from .settings import Settings
-from .unbuilt import first_unbuilt
+from .unsupported import first_unsupported
 from .values import invalid_value
 
 SPEC_LIMIT = 24 * 1024
@@ -53,11 +53,11 @@ class _Layer:
 
 def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
     """The document of ``status.resolved`` for ``spec`` in the place that ``settings`` describe, or why there is none."""
-    refusal = _refuse_early(spec, settings) or _refuse_values(spec, settings)
-    if refusal:
-        return refusal
-    wish = {key: value for key, value in spec.items() if key not in STEERING}
-    merged, origins = effective_values(wish, settings)
+    rejection = _refuse_early(spec, settings) or _refuse_values(spec, settings)
+    if rejection:
+        return rejection
+    spec = {key: value for key, value in spec.items() if key not in STEERING}
+    merged, origins = effective_values(spec, settings)
     adapted = _adapt(merged, origins, settings)
     if isinstance(adapted, Refusal):
         return adapted
@@ -108,9 +108,9 @@ def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | Non
         ("run", spec), ("namespace", settings.namespace_defaults), ("operator", settings.operator_defaults),
     ):  # fmt: skip
         where = PREFIXES[origin]
-        unbuilt = first_unbuilt(values)
-        if unbuilt:
-            message = f"{where}{unbuilt.path}: this release does not act on {unbuilt.values} yet; remove it."
+        unsupported = first_unsupported(values)
+        if unsupported:
+            message = f"{where}{unsupported.path}: this release does not act on {unsupported.values} yet; remove it."
             return Refusal(reasons.UNSUPPORTED, message)
         for path in ("dataset.uri", "dataset.evalUri", "model.uri") if settings.mode == "cluster" else ():
             uri = lookup(values, path)

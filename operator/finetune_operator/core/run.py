@@ -15,7 +15,7 @@ ENDED: frozenset[State] = frozenset(("Succeeded", "Failed", "Skipped"))
 
 
 @dataclass(frozen=True)
-class StageRecord:
+class StageStatus:
     """What ``status.stages`` says of one stage.
 
     ``child_uid`` is empty until the child was seen: an intent without uid is created again, a known child that is gone is lost.
@@ -52,7 +52,7 @@ class StageRecord:
         return Attempt(self.round, self.attempt)
 
     @classmethod
-    def parse(cls, data: Mapping[str, Any]) -> StageRecord:
+    def parse(cls, data: Mapping[str, Any]) -> StageStatus:
         """The record from an entry of ``status.stages``."""
         child = data.get("child") or {}
         return cls(
@@ -78,14 +78,14 @@ class StageRecord:
         }  # fmt: skip
         return {key: value for key, value in entry.items() if value is not None}
 
-    def but(self, **changes: Any) -> StageRecord:
+    def but(self, **changes: Any) -> StageStatus:
         """A copy with some values changed."""
         return replace(self, **changes)
 
 
-def all_stopped(records: Iterable[StageRecord]) -> bool:
+def all_stopped(stage_statuses: Iterable[StageStatus]) -> bool:
     """Return whether all stages that run are suspended, and none of their pods is left to stop."""
-    return all(record.reason == reasons.SUSPENDED for record in records if record.state == "Running")
+    return all(stage_status.reason == reasons.SUSPENDED for stage_status in stage_statuses if stage_status.state == "Running")
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,14 @@ class Run:
         return {**(self.resolved.get(section) or {}), **(self.spec.get(section) or {})}
 
     @cached_property
-    def stages(self) -> dict[str, StageRecord]:
+    def stages(self) -> dict[str, StageStatus]:
         """The records of the stages by name, in order."""
-        return {entry["name"]: StageRecord.parse(entry) for entry in self.status.get("stages") or ()}
+        return {entry["name"]: StageStatus.parse(entry) for entry in self.status.get("stages") or ()}
 
-    def with_stages(self, records: Mapping[str, StageRecord]) -> Run:
-        """The run as it will be once ``records`` are written."""
+    def with_stages(self, stage_statuses: Mapping[str, StageStatus]) -> Run:
+        """The run as it will be once ``stage_statuses`` are written."""
         copy = replace(self)
-        copy.__dict__["stages"] = dict(records)  # takes the place of the cached property
+        copy.__dict__["stages"] = dict(stage_statuses)  # takes the place of the cached property
         return copy
 
     @property

@@ -13,13 +13,13 @@ from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.kinds import CONFIGMAP, SERVICE_ACCOUNT
 
 from . import naming
+from .blockers import PATIENCE_SECONDS, child_seconds, expected_pods, seconds_since, wants_mounts
 from .decision import Create
-from .draft import Draft
 from .manifests import children
 from .observation import ChildState, Object, Observed, Ref, child_state, controller_of, is_held, running_children, shared_refs
-from .obstacles import PATIENCE_SECONDS, child_seconds, expected_pods, seconds_since, wants_mounts
+from .plan_builder import PlanBuilder
 from .pod_report import PodReport
-from .run import Run, StageRecord
+from .run import Run, StageStatus
 from .settings import Settings
 from .stages import PROGRAMS
 
@@ -27,20 +27,20 @@ from .stages import PROGRAMS
 def wanted(run: Run, objects: Mapping[Ref, Object], pods: Mapping[str, tuple[PodReport, ...]], now: datetime) -> tuple[Ref, ...]:
     """The shared objects that pods of the run may lack: the account where pods are missing, the ConfigMaps where one does not start."""
     found: list[Ref] = []
-    for record, child in running_children(run, objects):
-        found += wanted_by(run, record, child, pods.get(record.name, ()), now)
+    for stage_status, child in running_children(run, objects):
+        found += wanted_by(run, stage_status, child, pods.get(stage_status.name, ()), now)
     return tuple(dict.fromkeys(found))
 
 
-def wanted_by(run: Run, record: StageRecord, child: Object, pods: tuple[PodReport, ...], now: datetime) -> Iterator[Ref]:
+def wanted_by(run: Run, stage_status: StageStatus, child: Object, pods: tuple[PodReport, ...], now: datetime) -> Iterator[Ref]:
     """Those that the pods of one attempt may lack."""
-    refs = [ref for ref in shared_refs(run) if record.child_kind == "TrainJob" or ref != _bundle(run)]
+    refs = [ref for ref in shared_refs(run) if stage_status.child_kind == "TrainJob" or ref != _bundle(run)]
     if is_held(child):
         yield from () if run.spec.get("suspend") else refs  # perhaps for an object that was not ours
         return
     if child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):
         return
-    missing = len(pods) < expected_pods(run, record)
+    missing = len(pods) < expected_pods(run, stage_status)
     mounting = any(wants_mounts(pod) and seconds_since(pod.created_at, now) >= PATIENCE_SECONDS for pod in pods)
     if missing and child_seconds(child, now) >= PATIENCE_SECONDS:
         yield from (ref for ref in refs if ref.kind == SERVICE_ACCOUNT)
@@ -78,11 +78,11 @@ def conflict(run: Run, ref: Ref, observed: Observed) -> str | None:
     return f"ConfigMap {ref.name}: its content is not what the operator wrote; delete it, and the operator creates it again"
 
 
-def create(draft: Draft, ref: Ref) -> None:
+def create(builder: PlanBuilder, ref: Ref) -> None:
     """Create a shared object, once in a pass."""
-    if any(effect.ref == ref for effect in draft.effects):
+    if any(effect.ref == ref for effect in builder.effects):
         return
-    run, settings = draft.view, draft.observed.settings
+    run, settings = builder.view, builder.observed.settings
     if ref.kind == SERVICE_ACCOUNT:
         manifest = children.stage_account(run.namespace)
     elif ref == Ref(CONFIGMAP, naming.entry_name(settings.entry_digest)):
@@ -90,7 +90,7 @@ def create(draft: Draft, ref: Ref) -> None:
     else:
         inputs = {stage.name: stage.inputs(run) for stage in PROGRAMS.values() if not stage.skipped(run)}
         manifest = children.inputs_configmap(run, inputs)
-    draft.effects.append(Create(manifest, ref))
+    builder.effects.append(Create(manifest, ref))
 
 
 def bundle_is_lost(run: Run, observed: Observed, missing: tuple[Ref, ...]) -> bool:

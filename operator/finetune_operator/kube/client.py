@@ -17,10 +17,10 @@ from typing import Any, Literal
 import aiohttp
 
 from finetune_operator.api.kinds import POD, Kind, kind_of
-from finetune_operator.loop.cluster import DEADLINE, PAGE, Change, Object, Page, Propagation
+from finetune_operator.loop.cluster import DEADLINE, PAGE, Object, Page, Propagation, WatchEvent
 from finetune_operator.loop.errors import NotFound, Timeout, Transient
 
-from .answers import error_of, error_of_status
+from .api_errors import error_of, error_of_status
 
 FIELD_MANAGER = "finetune-operator"
 
@@ -102,14 +102,14 @@ class ApiServer:
         *,
         labels: Mapping[str, str] | None = None,
         resource_version: str | None = None,
-    ) -> AsyncIterator[Change]:
+    ) -> AsyncIterator[WatchEvent]:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.watch`. It goes on when the server ends it or falls silent."""
         version = resource_version
         if version is None:
             page = await self.list(kind, namespace, labels=labels)
             while True:
                 for item in page.items:
-                    yield Change("ADDED", item)
+                    yield WatchEvent("ADDED", item)
                 if page.continue_ is None:
                     break
                 page = await self.list(kind, namespace, labels=labels, continue_=page.continue_)
@@ -124,7 +124,7 @@ class ApiServer:
                     if event["type"] == "ERROR":
                         raise error_of_status(event["object"])
                     version = event["object"]["metadata"]["resourceVersion"]
-                    yield Change(event["type"], event["object"])
+                    yield WatchEvent(event["type"], event["object"])
 
     async def create(self, manifest: Object, *, dry_run: bool = False) -> Object:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.create`."""

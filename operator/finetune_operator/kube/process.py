@@ -23,10 +23,10 @@ from .configuration import Configuration
 from .credentials import Credentials
 from .discovery import detect_trainer, is_served, require_own_kind
 from .lease import Lease
-from .places import Places
+from .reconcile_observer import ReconcileObserver
 from .serving import Health, Metrics, serving
+from .settings_provider import SettingsProvider
 from .source import watch_events
-from .witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -113,12 +113,12 @@ class _Operator:
     async def lead(self) -> None:
         """Drive runs until told to stop. What the cluster serves is looked at now and then, and watched anew when it changes."""
         configuration = self.wiring.configuration
-        places = Places(self.server, configuration)
+        settings_provider = SettingsProvider(self.server, configuration)
         controller = Controller(
             self.server,
-            places.settings,
+            settings_provider.settings,
             configuration.namespaces,
-            witness=Witness(self.metrics),
+            observer=ReconcileObserver(self.metrics),
             on_error=lambda source: self.metrics.errors.labels(source).inc(),
             resync_seconds=configuration.resync_seconds,
         )
@@ -130,16 +130,16 @@ class _Operator:
             async with controller.running(configuration.workers, watching=False):
                 watch = asyncio.create_task(self._listen())
                 while not self.stop.is_set():
-                    await self._watch(places, controller)
+                    await self._watch(settings_provider, controller)
                 watch.cancel()
         finally:
             self.health.leads = False
             self.metrics.leader.set(0)
 
-    async def _watch(self, places: Places, controller: Controller) -> None:
+    async def _watch(self, settings_provider: SettingsProvider, controller: Controller) -> None:
         """Have kopf watch what is served, until that changes or the operator stops."""
         kinds, trainer = await self._served()
-        places.learn(trainer)
+        settings_provider.learn(trainer)
         log.info("watching %s; Trainer: %s", ", ".join(map(str, kinds)), trainer.overrides if trainer else "none")
         ended = asyncio.Event()
         watching = asyncio.create_task(

@@ -17,7 +17,7 @@ from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.errors import ApiError, NotFound
 from finetune_operator.loop.watch import changes
 
-from .pod_life import Node, PodLife
+from .pod_worker import Node, PodWorker
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class ProcessKubelet:
     def __init__(self, node: Node, name: str | None = None) -> None:
         self._node = node
         self._name = name
-        self._lives: dict[str, PodLife] = {}
+        self._lives: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @asynccontextmanager
@@ -59,7 +59,7 @@ class ProcessKubelet:
         if self._name is not None and pod["spec"].get("nodeName") != self._name:
             return
         if uid not in self._tasks:
-            self._lives[uid] = PodLife(self._node, pod)
+            self._lives[uid] = PodWorker(self._node, pod)
             self._tasks[uid] = asyncio.create_task(self._live(self._lives[uid]))
         if pod["metadata"].get("deletionTimestamp"):
             self._stop(uid)
@@ -68,7 +68,7 @@ class ProcessKubelet:
         if uid in self._lives:
             self._lives[uid].stop()
 
-    async def _live(self, life: PodLife) -> None:
+    async def _live(self, life: PodWorker) -> None:
         try:
             await life.run()
         except NotFound:

@@ -19,7 +19,7 @@ from finetune_operator.loop.errors import AlreadyExists
 from .home import Home
 from .kubelet import ProcessKubelet
 from .machine import Capacity, inspect_machine
-from .pod_life import Node
+from .pod_worker import Node
 from .store import Store
 from .volumes import SecretSource, Volumes
 from .workload_controller import WorkloadController

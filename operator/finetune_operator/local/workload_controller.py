@@ -14,7 +14,7 @@ from finetune_operator.core.times import stamp
 from finetune_operator.loop.apply import difference
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import AlreadyExists, ApiError, Conflict, NotFound
-from finetune_operator.loop.queue import KeyedQueue
+from finetune_operator.loop.queue import WorkQueue
 from finetune_operator.loop.watch import changes
 
 from .workloads import JOBSET_LABEL, Step, job_step, trainjob_step
@@ -32,7 +32,7 @@ class WorkloadController:
     def __init__(self, cluster: Cluster, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._cluster = cluster
         self._clock = clock
-        self._queue: KeyedQueue[_Key] = KeyedQueue()
+        self._queue: WorkQueue[_Key] = WorkQueue()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

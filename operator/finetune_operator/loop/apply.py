@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune_operator.api.kinds import FINETUNERUN
 from finetune_operator.core.decision import Create, Decision, Delete, Effect, Event
-from finetune_operator.core.observation import Ref, Refused
+from finetune_operator.core.observation import Ref, Rejection
 from finetune_operator.core.run import Run
 
 from .cluster import Cluster, Object
@@ -30,7 +30,7 @@ class Applied:
 
     document: Object
     made: tuple[Object, ...] = ()
-    refused: Mapping[Ref, Refused] = field(default_factory=dict)
+    rejected: Mapping[Ref, Rejection] = field(default_factory=dict)
 
     @property
     def version(self) -> str:
@@ -51,7 +51,7 @@ async def apply(cluster: Cluster, document: Object, decision: Decision, tell: Te
     if change:
         patch = {"metadata": {"resourceVersion": version}, "status": change}
         document = await cluster.patch_status(FINETUNERUN, run.namespace, run.name, patch)
-    made, refused = [], {}
+    made, rejected = [], {}
     try:
         for effect in decision.effects:
             try:
@@ -59,11 +59,11 @@ async def apply(cluster: Cluster, document: Object, decision: Decision, tell: Te
                 if item is not None:
                     made.append(item)
             except (Invalid, Forbidden) as error:
-                refused[effect.ref] = Refused(error.message, isinstance(error, Forbidden))
+                rejected[effect.ref] = Rejection(error.message, isinstance(error, Forbidden))
     finally:
         for event in decision.events:
             tell(run, event)
-    return Applied(document, tuple(made), refused)
+    return Applied(document, tuple(made), rejected)
 
 
 async def _carry_out(cluster: Cluster, namespace: str, effect: Effect) -> Object | None:

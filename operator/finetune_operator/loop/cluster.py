@@ -32,7 +32,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Change:
+class WatchEvent:
     """One event of a watch."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
@@ -74,7 +74,7 @@ class Cluster(Protocol):
         *,
         labels: Mapping[str, str] | None = None,
         resource_version: str | None = None,
-    ) -> AsyncIterator[Change]:
+    ) -> AsyncIterator[WatchEvent]:
         """Changes after ``resource_version`` (without one: the present objects as ADDED, then changes). Raises ``Gone``."""
         ...
 

@@ -17,26 +17,26 @@ from finetune_operator.core import naming
 from finetune_operator.core.decision import Create, Decision, Event
 from finetune_operator.core.observation import active_stages
 from finetune_operator.core.plan import hold_without_right, plan
-from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.terminal import idle_seconds
 from finetune_operator.core.times import stamp
 
 from .apply import Applied, apply
 from .cluster import Cluster, Object
-from .complaints import Complaints
 from .contents import ConfigMapContents
 from .errors import ApiError, Conflict, Forbidden, NotFound, Transient
 from .news import Key, News, Told
 from .observe import Known, observe
-from .queue import KeyedQueue
+from .queue import WorkQueue
 from .recorder import WRITERS, EventRecorder, missing
+from .warning_events import WarningEvents
 from .watch import changes
 
 SettingsSource = Callable[[str], Awaitable[Settings]]
 """What the place is like for the runs of a namespace, now."""
 
-Witness = Callable[[Run, Decision, float], None]
+ReconcileObserver = Callable[[Run, Decision, float], None]
 """Is told of each pass that was carried out: the run as it was, what was decided, and the seconds that it took."""
 
 ErrorSource = Literal["watch", "reconcile", "task"]
@@ -67,7 +67,7 @@ class Controller:
         settings: SettingsSource,
         namespaces: Sequence[str] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        witness: Witness | None = None,
+        observer: ReconcileObserver | None = None,
         *,
         on_error: Callable[[ErrorSource], None] | None = None,
         resync_seconds: float = RESYNC_SECONDS,
@@ -76,14 +76,14 @@ class Controller:
         self._settings = settings
         self._namespaces = tuple(namespaces)
         self._clock = clock
-        self._witness = witness
+        self._observer = observer
         self._on_error = on_error
         self._resync_seconds = resync_seconds
         self._news = News()
-        self._complaints = Complaints()
+        self._warning_events = WarningEvents()
         self._contents = ConfigMapContents()
         self._recorder = EventRecorder(cluster)
-        self.queue: KeyedQueue[Key] = KeyedQueue()
+        self.queue: WorkQueue[Key] = WorkQueue()
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass over one run; seconds after which time alone may ask for another.
@@ -98,21 +98,21 @@ class Controller:
         began = asyncio.get_running_loop().time()
         now, run = self._clock(), Run.parse(document)
         version = document["metadata"]["resourceVersion"]
-        self.queue.covered(key)
+        self.queue.clear_dirty(key)
         try:
             settings = await self._settings(key[0])
-            known = Known(partial(self._news.attempt, key), self._complaints, self._contents, self._news.looks(key))
+            known = Known(partial(self._news.attempt, key), self._warning_events, self._contents, self._news.looks(key))
             observed = await observe(self._cluster, run, settings, now, known)
         except Forbidden as error:
             await self._apply(document, hold_without_right(run, error.message, now), now)
             raise
         decision = plan(run, observed, now)
         applied = await self._carry_out(key, document, decision, now)
-        if self._witness is not None:
-            self._witness(run, decision, asyncio.get_running_loop().time() - began)
-        if applied.refused:
+        if self._observer is not None:
+            self._observer(run, decision, asyncio.get_running_loop().time() - began)
+        if applied.rejected:
             document = await self._cluster.get(FINETUNERUN, *key)
-            decision = plan(Run.parse(document), replace(observed, refused=applied.refused), now)
+            decision = plan(Run.parse(document), replace(observed, rejected=applied.rejected), now)
             told = await self._apply(document, replace(decision, effects=()), now)
             missed = self._news.passed(key, _active(run, decision), applied.version, told.document)
             return 0.0 if missed else settings.retry_seconds
@@ -152,7 +152,7 @@ class Controller:
         unwatched = any(isinstance(effect, Create) and effect.ref.kind not in CHILD_KINDS for effect in decision.effects)
         if missed or unwatched:
             return 0.0
-        return decision.again_in
+        return decision.requeue_after
 
     async def work(self) -> None:
         """Work off the queue for ever."""
@@ -175,7 +175,7 @@ class Controller:
             finally:
                 self.queue.done(key, failed=failed)
 
-    async def feed(self, kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None) -> None:
+    async def list_watch(self, kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None) -> None:
         """Put the run of every object that changes on the queue, for ever."""
         async for change in changes(self._cluster, kind, namespace, labels):
             if change.type != "BOOKMARK":
@@ -282,7 +282,7 @@ class Controller:
         ours = {naming.MANAGED_BY_LABEL: naming.MANAGED_BY}
         where = (self._namespaces or (None,)) if watching else ()
         watches = [
-            partial(self.feed, kind, namespace, ours if kind in CHILD_KINDS else None)
+            partial(self.list_watch, kind, namespace, ours if kind in CHILD_KINDS else None)
             for namespace in where
             for kind in (FINETUNERUN, *CHILD_KINDS)
         ]
@@ -328,7 +328,7 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _active(run: Run, decision: Decision) -> tuple[StageRecord, ...]:
+def _active(run: Run, decision: Decision) -> tuple[StageStatus, ...]:
     """The stages that have a child and have not ended, once the decision is carried out."""
     return active_stages(replace(run, status=decision.status))
 

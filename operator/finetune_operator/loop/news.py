@@ -16,7 +16,7 @@ from finetune_operator.api.kinds import POD, Kind
 from finetune_operator.core.naming import ATTEMPT_LABEL, STAGE_LABEL
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.core.pod_report import PodReport
-from finetune_operator.core.run import StageRecord
+from finetune_operator.core.run import StageStatus
 from finetune_operator.core.waiting import STARTING_SECONDS
 
 from .cluster import Object
@@ -157,10 +157,10 @@ class News:
         """Somebody else had made it: what became of it until now is not known."""
         self._runs.setdefault(key, _Run()).born.pop(_attempt_of(child), None)
 
-    def attempt(self, key: Key, record: StageRecord) -> ToldAttempt | None:
+    def attempt(self, key: Key, stage_status: StageStatus) -> ToldAttempt | None:
         """A stage's attempt that goes its way; ``None`` where something went wrong or has ended, or not all need have been told."""
-        found, attempt = self._runs.get(key), (record.name, str(record.this_attempt))
-        if found is None or found.born.get(attempt) != self._breaks or record.state != "Running":
+        found, attempt = self._runs.get(key), (stage_status.name, str(stage_status.this_attempt))
+        if found is None or found.born.get(attempt) != self._breaks or stage_status.state != "Running":
             return None
         children = [json.loads(said) for told, said in found.children.values() if told == attempt]
         pods = [pod.report for pod in found.pods.values() if pod.attempt == attempt]
@@ -174,7 +174,7 @@ class News:
         """When the log of each pod was last asked for; whoever asks writes it down."""
         return self._runs.setdefault(key, _Run()).looks
 
-    def passed(self, key: Key, active: Iterable[StageRecord], read: str, left: Object) -> bool:
+    def passed(self, key: Key, active: Iterable[StageStatus], read: str, left: Object) -> bool:
         """A pass is over; whether the run was told to have changed meanwhile.
 
         Args:
@@ -186,7 +186,7 @@ class News:
         if key in self._settled:
             return False
         found = self._runs.setdefault(key, _Run())
-        found.active = frozenset((record.name, str(record.this_attempt)) for record in active)
+        found.active = frozenset((stage_status.name, str(stage_status.this_attempt)) for stage_status in active)
         found.children = {uid: told for uid, told in found.children.items() if told[0] in found.active}
         found.pods = {uid: pod for uid, pod in found.pods.items() if pod.attempt in found.active}
         found.versions = (*found.versions[2 - _VERSIONS :], read, left["metadata"]["resourceVersion"])

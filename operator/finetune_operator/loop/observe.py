@@ -9,20 +9,20 @@ from datetime import datetime
 
 from finetune_operator.api.kinds import CONFIGMAP, POD
 from finetune_operator.core import naming, shared_objects
+from finetune_operator.core.blockers import unexplained
 from finetune_operator.core.observation import REMOVABLE, Observed, Ref, active_stages, child_ref, logs_wanted, needs
-from finetune_operator.core.obstacles import unexplained
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.preflight import Causes, Preflight, preflights, problems
-from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.terminal import cleanup_in
 from finetune_operator.core.times import stamp
 
 from .cluster import Cluster, Object
-from .complaints import Complaints
 from .contents import ConfigMapContents
 from .errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, Transient
 from .news import ToldAttempt
+from .warning_events import WarningEvents
 
 Pods = tuple[PodReport, ...]
 
@@ -37,13 +37,13 @@ class Known:
 
     Attributes:
         attempt: a stage's attempt, where the watches have told all of it.
-        complaints: asks for Events, within bounds.
+        warning_events: asks for Events, within bounds.
         contents: digests of the ConfigMaps that were read.
         looks: when the log of each pod was last asked for; the next look notes it there.
     """
 
-    attempt: Callable[[StageRecord], ToldAttempt | None]
-    complaints: Complaints
+    attempt: Callable[[StageStatus], ToldAttempt | None]
+    warning_events: WarningEvents
     contents: ConfigMapContents
     looks: dict[str, str]
 
@@ -54,18 +54,20 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime,
     Raises:
         ApiError: a read failed; the caller tries again later.
     """
-    told = {record.name: attempt for record in active_stages(run) if (attempt := known.attempt(record)) is not None}
+    told = {
+        stage_status.name: attempt for stage_status in active_stages(run) if (attempt := known.attempt(stage_status)) is not None
+    }
     objects = {child_ref(run.stages[name]): attempt.child for name, attempt in told.items()}
     asked = [ref for ref in needs(run, settings) if ref not in objects]
-    unknown = [record for record in active_stages(run) if record.name not in told]
+    unknown = [stage_status for stage_status in active_stages(run) if stage_status.name not in told]
     contents: dict[Ref, str] = {}
     found, reports = await asyncio.gather(
         _read(cluster, run.namespace, asked, known.contents, contents),
-        asyncio.gather(*(_pods(cluster, run, record) for record in unknown)),
+        asyncio.gather(*(_pods(cluster, run, stage_status) for stage_status in unknown)),
     )
     objects |= found
     pods = {name: attempt.pods for name, attempt in told.items()}
-    pods |= {record.name: report for record, report in zip(unknown, reports, strict=True)}
+    pods |= {stage_status.name: report for stage_status, report in zip(unknown, reports, strict=True)}
     wanted = logs_wanted(run, pods, known.looks, stamp(now), settings)
     known.looks.update(dict.fromkeys(wanted, stamp(now)))
     wanted_objects = [ref for ref in shared_objects.wanted(run, objects, pods, now) if ref not in objects]
@@ -75,7 +77,7 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime,
         objects=objects,
         contents=contents,
         invalid=await _invalid(cluster, preflights(run, settings)),
-        complaints=await known.complaints(cluster, run.namespace, unexplained(run, objects, pods, now), now),
+        warning_events=await known.warning_events(cluster, run.namespace, unexplained(run, objects, pods, now), now),
         pods={name: report for name, report in pods.items() if report},
         logs=await _logs(cluster, run, {pod.name: stage for stage in pods for pod in pods[stage] if pod.name in wanted}),
         leftovers=await _leftovers(cluster, run) if cleanup_in(run, now) == 0 else (),
@@ -100,8 +102,8 @@ async def _read(
     return {ref: item for ref, item in zip(refs, found, strict=True) if item is not None}
 
 
-async def _pods(cluster: Cluster, run: Run, record: StageRecord) -> Pods:
-    page = await cluster.list(POD, run.namespace, labels=naming.labels(run, record.name, record.this_attempt))
+async def _pods(cluster: Cluster, run: Run, stage_status: StageStatus) -> Pods:
+    page = await cluster.list(POD, run.namespace, labels=naming.labels(run, stage_status.name, stage_status.this_attempt))
     return tuple(sorted((PodReport.parse(pod) for pod in page.items), key=lambda pod: (pod.rank, pod.name)))
 
 

@@ -16,7 +16,7 @@ LONGEST_PAUSE = 30.0
 """Seconds of the first and the longest pause after failures; each is stretched by chance up to half as much again."""
 
 
-class KeyedQueue(Generic[K]):
+class WorkQueue(Generic[K]):
     """What a level-triggered loop works off: keys of objects to look at, not events.
 
     A key that is added while it is worked on waits until that is over, so no change is missed and none is worked on twice at
@@ -70,7 +70,7 @@ class KeyedQueue(Generic[K]):
         self._due.pop(key, None)
         return key
 
-    def covered(self, key: K) -> None:
+    def clear_dirty(self, key: K) -> None:
         """Take back what was added while ``key`` is worked on: the work begins to read only now."""
         self._again.discard(key)
 

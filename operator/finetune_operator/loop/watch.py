@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 
 from finetune_operator.api.kinds import Kind
 
-from .cluster import Change, Cluster
+from .cluster import Cluster, WatchEvent
 from .errors import ApiError, Gone
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ _PAUSE_SECONDS = 1.0
 
 async def changes(
     cluster: Cluster, kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None
-) -> AsyncGenerator[Change, None]:
+) -> AsyncGenerator[WatchEvent, None]:
     """Present objects, then every change to them, for ever. Deletions during a break are not told: nothing may rely on them."""
     while True:
         try:

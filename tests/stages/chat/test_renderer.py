@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from finetune_contract import reasons
 from finetune_stages.chat.renderer import ChatRenderer, RowRejected, Unclear
 from finetune_stages.chat.structure import read_conversation
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.tokenization.labels import EndTokens, encode
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"

@@ -11,7 +11,7 @@ from finetune_contract.documents import RunInfo, StageDocument
 from finetune_contract.workspace import Attempt
 from finetune_stages.dataset.fetch import find_source
 from finetune_stages.dataset.wanted import TRAIN_SPLITS, Wanted
-from finetune_stages.kit import Context, StageError
+from finetune_stages.sdk import Context, StageError
 from finetune_stages.sources.origin import DATASET
 
 

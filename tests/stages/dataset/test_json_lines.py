@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from finetune_contract.documents import DatasetInputs
 from finetune_stages.dataset.check import check_rows
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.sources.json_lines import open_rows, write_rows
 
 

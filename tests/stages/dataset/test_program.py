@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from finetune_contract.documents import DatasetInputs, RunInfo
-from finetune_stages.kit import read_seal, verify_seal
+from finetune_stages.sdk import read_seal, verify_seal
 from restricted import in_a_small_volume, without_privileges
 from web_server import wait_until
 

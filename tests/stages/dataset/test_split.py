@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from finetune_contract.documents import DatasetInputs
 from finetune_stages.dataset.split import subset, train_and_eval
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 
 @pytest.mark.parametrize(("total", "count", "rows"), [(10, 3, [1, 0, 4]), (1000, 5, [654, 114, 25, 759, 281])])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.sources.origin import DATASET, EVAL_DATASET, MODEL
 from finetune_stages.sources.uri import HubId, LocalPath, WebAddress, parse_uri
 

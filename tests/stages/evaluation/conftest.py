@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from finetune_contract.documents import RunInfo
-from finetune_stages.kit import seal_directory
+from finetune_stages.sdk import seal_directory
 from hub import Hub
 from rendering import Tokenization, skill_rows
 

@@ -12,7 +12,7 @@ import pytest
 
 from finetune_contract.documents import EvaluationInputs, RunInfo, StageDocument
 from finetune_contract.workspace import Attempt
-from finetune_stages.kit import Context, StageError
+from finetune_stages.sdk import Context, StageError
 from finetune_stages.sources.task_files import TaskFiles
 
 from .conftest import write_tasks

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from finetune_stages.evaluation.passages import answers, read_passages
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 
 def test_the_standard_error_is_that_of_resampled_rows() -> None:

@@ -20,7 +20,7 @@ import pytest
 import pydocs
 from finetune_contract import progress
 from finetune_contract.documents import EvaluationInputs
-from finetune_stages.kit import read_seal, seal_directory
+from finetune_stages.sdk import read_seal, seal_directory
 from hub import Hub
 
 from .conftest import CITIES, chat_rows, prepare, render

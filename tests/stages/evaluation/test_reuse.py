@@ -15,7 +15,7 @@ from finetune_contract.workspace import Attempt
 from finetune_stages.evaluation.baselines import keep_baseline, take_baseline
 from finetune_stages.evaluation.passages import chat_tasks
 from finetune_stages.evaluation.questions import depends_on
-from finetune_stages.kit import Context, Finished, StageError, read_seal, seal_directory
+from finetune_stages.sdk import Context, Finished, StageError, read_seal, seal_directory
 
 from .conftest import prepare, write_tasks
 

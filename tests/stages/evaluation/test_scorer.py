@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from families import FAMILIES, edit_config, write_model
 from finetune_contract.documents import EvaluationInputs
 from finetune_stages.evaluation.scorer import load_scorer
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 IDS = torch.tensor([[5, 17, 300, 42, 5, 900, 11]])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune_stages.evaluation.scores import flat_scores, safe
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 
 
 def results(**metrics: object) -> dict[str, object]:

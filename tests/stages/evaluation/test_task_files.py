@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.sources.task_files import TaskFiles, builtin_tasks
 
 

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from finetune_contract.documents import ModelInputs, RunInfo
-from finetune_stages.kit import verify_seal
+from finetune_stages.sdk import verify_seal
 from hub import Hub
 
 

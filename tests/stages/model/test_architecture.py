@@ -6,9 +6,9 @@ import pytest
 from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
 
-from finetune_stages.kit import StageError
 from finetune_stages.model.architecture import _MULTIMODAL, check_architecture
 from finetune_stages.model.tensors import TIED_BY_DEFAULT, UNTIED_BY_DEFAULT, is_tied
+from finetune_stages.sdk import StageError
 
 GENERATORS = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 

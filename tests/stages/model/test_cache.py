@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from finetune_stages.kit import seal_directory, verify_seal
+from finetune_stages.sdk import seal_directory, verify_seal
 from finetune_stages.sources.cache import keep_entry
 
 

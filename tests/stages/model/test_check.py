@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune_stages.kit import StageError
 from finetune_stages.model.check import check_settings, check_weights, read_header
 from finetune_stages.model.files import settings, weights
+from finetune_stages.sdk import StageError
 
 
 def edit(path: Path, **changes) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune_stages.kit import StageError
 from finetune_stages.model.files import INDEX, WEIGHTS, settings, weights
 from finetune_stages.model.headers import Tensor
 from finetune_stages.model.ties import contradiction
+from finetune_stages.sdk import StageError
 
 
 def test_an_index_is_not_taken_beside_the_one_file(tmp_path: Path) -> None:

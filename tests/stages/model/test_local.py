@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from finetune_contract.documents import ModelInputs
-from finetune_stages.kit import verify_seal
+from finetune_stages.sdk import verify_seal
 from restricted import in_a_small_volume, without_privileges
 
 PROGRAM = [sys.executable, "-m", "finetune_stages.model"]

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune_stages.kit import read_seal, seal_directory
-from finetune_stages.kit.workspace import file_sha256
 from finetune_stages.model.headers import read_header
 from finetune_stages.model.numbers import FiniteWeights, WeightReaders, has_not_finite
+from finetune_stages.sdk import read_seal, seal_directory
+from finetune_stages.sdk.workspace import file_sha256
 
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

@@ -9,9 +9,9 @@ import pytest
 import trl
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from finetune_stages.kit import StageError
 from finetune_stages.model.template import Template, _compile, _conversations, check_templates, find_templates
 from finetune_stages.model.tokens import special_tokens
+from finetune_stages.sdk import StageError
 
 TEMPLATES = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}

@@ -27,9 +27,9 @@ from finetune_contract.result import (
     TrainingOutputs,
 )
 from finetune_contract.workspace import Attempt
-from finetune_stages.kit import Context
 from finetune_stages.registration import registry as registry_module
 from finetune_stages.registration.record import Record, read_record
+from finetune_stages.sdk import Context
 from model_registry_server import ModelRegistryServer
 
 CURVE = tuple(LossPoint(10 * number, round(8 / (number + 1), 4)) for number in range(64))

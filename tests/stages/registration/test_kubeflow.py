@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
 from finetune_stages.registration import kubeflow as kubeflow_module
 from finetune_stages.registration import rest as rest_module
 from finetune_stages.registration.kubeflow import Kubeflow
@@ -19,6 +18,7 @@ from finetune_stages.registration.record import MODEL_DIGEST, ROUND, UID, Record
 from finetune_stages.registration.registry import Registry, register
 from finetune_stages.registration.rest import Access, Rest
 from finetune_stages.registration.versions import Entry, OnExisting
+from finetune_stages.sdk import StageError
 from model_registry_server import Call, ModelRegistryServer
 
 

@@ -14,8 +14,8 @@ import pytest
 from finetune_contract.codec import encode
 from finetune_contract.documents import RegistryCheckInputs, RunInfo, StageDocument
 from finetune_contract.workspace import Attempt
-from finetune_stages.kit import Context, Finished, StageError
 from finetune_stages.registration.stage import check
+from finetune_stages.sdk import Context, Finished, StageError
 from model_registry_server import ModelRegistryServer
 from web_server import unused_port
 

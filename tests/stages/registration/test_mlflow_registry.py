@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from finetune_stages.kit import StageError
 from finetune_stages.registration.mlflow_registry import MLflow
 from finetune_stages.registration.record import LOSS, UID, Record
 from finetune_stages.registration.registry import register
+from finetune_stages.sdk import StageError
 
 from .conftest import CURVE
 

@@ -15,13 +15,13 @@ import pytest
 
 from finetune_contract import reasons
 from finetune_contract.documents import RegistryCheckInputs, RunInfo
-from finetune_stages.kit import StageError
 from finetune_stages.registration import mlflow_server as program_module
 from finetune_stages.registration.mlflow_registry import MLflow
 from finetune_stages.registration.mlflow_server import Translated
 from finetune_stages.registration.record import LOSS, UID, Record
 from finetune_stages.registration.registry import register
 from finetune_stages.registration.rest import Access
+from finetune_stages.sdk import StageError
 from model_registry_server import TroubledServer
 
 from .conftest import CURVE, wish, write_results

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from finetune_stages.kit import StageError
 from finetune_stages.registration.record import GATE, MODEL_DIGEST, ROUND, UID, Record
 from finetune_stages.registration.versions import Entry, choose, next_version
+from finetune_stages.sdk import StageError
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_contract.documents import TokenizationInputs
-from finetune_stages.kit import Seal, StageError
+from finetune_stages.sdk import Seal, StageError
 from finetune_stages.sources.row_faults import FaultyRows
 from finetune_stages.tokenization.limits import Limits, RowCounts, Unused, bad_in_training
 

@@ -16,7 +16,7 @@ import pydocs
 from finetune_contract.codec import decode
 from finetune_contract.documents import RunInfo, TokenizationInputs
 from finetune_contract.result import TokenizationOutputs
-from finetune_stages.kit import StageError, verify_seal
+from finetune_stages.sdk import StageError, verify_seal
 from finetune_stages.tokenization import work as tokenization_work
 from finetune_stages.tokenization.rows import task_rows
 from finetune_stages.tokenization.stage import depends_on

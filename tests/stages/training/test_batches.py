@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from finetune_contract import reasons
 from finetune_contract.documents import TrainingInputs
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.training.batches import BatchPlan
 from finetune_stages.training.memory import micro_batch_size, rows_of_a_process
 

@@ -10,7 +10,7 @@ import pytest
 
 from finetune_contract import reasons
 from finetune_contract.documents import LoraInputs
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.training import libraries
 from finetune_stages.training.libraries import ADAPTERS, ENGINE, require_engine
 

@@ -22,7 +22,7 @@ from finetune_contract.codec import decode
 from finetune_contract.documents import CheckpointInputs, LoraInputs, RunInfo, StageDocument
 from finetune_contract.result import TrainingOutputs
 from finetune_contract.workspace import SENTINEL, Attempt
-from finetune_stages.kit import Context, StageError, read_seal, verify_seal
+from finetune_stages.sdk import Context, StageError, read_seal, verify_seal
 from finetune_stages.training.lora import Adapter, attach, prepare
 from finetune_stages.training.pretrained import Pretrained
 from finetune_stages.training.publication import Publication
@@ -245,7 +245,7 @@ def hub_base(bench, tiny_model, tmp_path) -> str:
 
 KILLED = """
 import os, signal
-from finetune_stages.kit import Context
+from finetune_stages.sdk import Context
 from finetune_stages.training.stage import main
 publish = Context.publish
 def published_and_killed(self, source, target):

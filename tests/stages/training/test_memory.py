@@ -9,7 +9,7 @@ import pytest
 
 from finetune_contract import reasons
 from finetune_contract.documents import CheckpointInputs, LoraInputs, OsftInputs, TrainingInputs
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.training import memory
 from finetune_stages.training.memory import (
     adapter_parameters,

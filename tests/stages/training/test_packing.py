@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, MambaConfig
 
 from finetune_contract import reasons
 from finetune_contract.documents import LoraInputs, TrainingInputs
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.training.batches import PackedPlan, pack
 from finetune_stages.training.memory import packed_sequences, rows_of_a_process
 from finetune_stages.training.packing import PackedCollator, PackedRows, require_separation, rows_with_labels

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
-from finetune_stages.kit.safetensors_header import read_header
+from finetune_stages.sdk import StageError
+from finetune_stages.sdk.safetensors_header import read_header
 from finetune_stages.training.pretrained import Pretrained, unread
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.training import processes as module
 from finetune_stages.training.processes import TIMEOUT_VARIABLE, Processes, gpus, timeout
 

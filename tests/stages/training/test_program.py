@@ -18,7 +18,7 @@ from finetune_contract import progress as progress_lines
 from finetune_contract.codec import decode
 from finetune_contract.documents import CheckpointInputs, OsftInputs
 from finetune_contract.result import TrainingOutputs
-from finetune_stages.kit import read_seal, verify_seal
+from finetune_stages.sdk import read_seal, verify_seal
 from finetune_stages.training.subspace import frozen_directions
 from finetune_stages.training.targets import is_target
 from rendering import skill_rows

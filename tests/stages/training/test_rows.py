@@ -9,7 +9,7 @@ import pytest
 
 import pydocs
 from finetune_contract import reasons
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.training.rows import IGNORED, Rows
 from rendering import RUN, Tokenization
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from finetune_contract import reasons
 from finetune_contract.documents import OsftInputs
-from finetune_stages.kit import StageError
+from finetune_stages.sdk import StageError
 from finetune_stages.training.subspace import Subspace, frozen_directions, prepare
 from finetune_stages.training.targets import is_target
 

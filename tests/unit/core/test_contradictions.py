@@ -17,7 +17,7 @@ def place(**changes: Any) -> Settings:
     return Settings("cluster", "1", {}, "e" * 64, **changes)
 
 
-def refused(spec: dict[str, Any], **changes: Any) -> str:
+def rejected(spec: dict[str, Any], **changes: Any) -> str:
     found = resolve({**MINIMAL, **spec}, place(**changes))
     assert isinstance(found, Refusal), found
     assert found.reason.name == "InvalidSpec"
@@ -71,8 +71,8 @@ ACC = {"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}}
 def test_defaults_that_contradict_a_run_are_refused_in_the_first_second(
     spec: dict[str, Any], defaults: dict[str, Any], message: str
 ) -> None:
-    assert refused(spec, namespace_defaults=defaults).startswith(message)
-    assert refused(spec, operator_defaults=defaults).startswith(message)
+    assert rejected(spec, namespace_defaults=defaults).startswith(message)
+    assert rejected(spec, operator_defaults=defaults).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_defaults_that_go_together_are_taken(spec: dict[str, Any], defaults: dic
     ],
 )  # fmt: skip
 def test_what_a_default_could_make_valid_is_rejected_where_none_does(spec: dict[str, Any], message: str) -> None:
-    assert refused(spec).startswith(message)
+    assert rejected(spec).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_what_a_default_could_make_valid_is_rejected_where_none_does(spec: dict[
 def test_a_value_of_the_defaults_is_named_where_it_is_written(
     spec: dict[str, Any], defaults: dict[str, Any], message: str
 ) -> None:
-    assert refused(spec, namespace_defaults=defaults).startswith(f"ConfigMap finetune-defaults, {message}")
-    assert refused(spec, operator_defaults=defaults).startswith(f"the operator's configuration, defaults.{message}")
+    assert rejected(spec, namespace_defaults=defaults).startswith(f"ConfigMap finetune-defaults, {message}")
+    assert rejected(spec, operator_defaults=defaults).startswith(f"the operator's configuration, defaults.{message}")
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,9 @@ def test_a_value_that_a_place_cannot_honor_is_named_where_it_is_written(spec: di
 )
 def test_defaults_are_named_where_they_are_written(defaults: dict[str, Any], words: str) -> None:
     sft = {"training": {"algorithm": "sft"}}
-    assert refused(sft, namespace_defaults=defaults).startswith(f"ConfigMap finetune-defaults, {words}")
-    assert refused(sft, operator_defaults=defaults).startswith(f"the operator's configuration, defaults.{words}")
-    assert refused({**defaults, "training": {**sft["training"], **defaults.get("training", {})}}).startswith(f"spec.{words}")
+    assert rejected(sft, namespace_defaults=defaults).startswith(f"ConfigMap finetune-defaults, {words}")
+    assert rejected(sft, operator_defaults=defaults).startswith(f"the operator's configuration, defaults.{words}")
+    assert rejected({**defaults, "training": {**sft["training"], **defaults.get("training", {})}}).startswith(f"spec.{words}")
 
 
 @pytest.mark.parametrize(
@@ -225,6 +225,6 @@ def test_what_replaces_a_local_path_on_a_cluster_is_something_that_this_release_
 
 def test_values_that_are_too_many_together_are_refused() -> None:
     env = [{"name": f"A{number}", "value": "x"} for number in range(31)]
-    message = refused({"training": {"algorithm": "sft", "env": env}})
+    message = rejected({"training": {"algorithm": "sft", "env": env}})
     assert message.startswith("spec.training.env: is [")
     assert "at most 32 items" in message

@@ -11,7 +11,7 @@ import pytest
 from finetune_contract.result import Result, parse_message, termination_message
 from finetune_operator.api.kinds import CONFIGMAP, JOB
 from finetune_operator.core.decision import Create, Delete
-from finetune_operator.core.observation import Ref, Refused
+from finetune_operator.core.observation import Ref, Rejection
 from finetune_operator.core.pod_report import PodReport, Termination
 from unit.core.passes import child, condition, decide, failing, fault, go, run_of, stage, world_at
 from world import MINIMAL, NOW, SETTINGS, World
@@ -60,9 +60,9 @@ def test_a_passing_fault_is_tried_again_with_longer_pauses_and_then_no_more() ->
         world.finish(child(world, "dataset"), exit_code=75, message="")
         decision = go(world, now, settings=place, **report)
         assert stage(world, "dataset").state == "Retrying"
-        pauses.append(decision.again_in)
+        pauses.append(decision.requeue_after)
         assert not [effect for effect in go(world, now, settings=place).effects if isinstance(effect, Create)]
-        now += timedelta(seconds=(decision.again_in or 0) + 1)
+        now += timedelta(seconds=(decision.requeue_after or 0) + 1)
         go(world, now, settings=place)
         go(world, now, settings=place)
     assert pauses == [10.0, 20.0, 40.0]
@@ -160,7 +160,7 @@ def test_a_child_of_an_earlier_run_of_the_name_is_waited_for() -> None:
     decision = go(world)
     assert stage(world, "dataset").state == "Running"
     assert "earlier run" in stage(world, "dataset").message
-    assert decision.again_in == 2.0
+    assert decision.requeue_after == 2.0
     world.remove(Ref(JOB, "demo-dataset-1-1"))
     world.settle()
     assert run_of(world).status["phase"] == "Succeeded"
@@ -172,7 +172,7 @@ def test_a_child_that_the_api_refuses_for_good_fails_the_run() -> None:
     go(world)
     ref = Ref(JOB, "demo-dataset-1-1")
     world.remove(ref)
-    go(world, refused={ref: Refused("a policy denies it")})
+    go(world, rejected={ref: Rejection("a policy denies it")})
     assert run_of(world).status["failure"]["reason"] == "ChildRefused"
     assert "a policy denies it" in run_of(world).status["failure"]["message"]
 
@@ -183,7 +183,7 @@ def test_a_right_that_is_missing_is_told_and_waited_for() -> None:
     go(world)
     ref = Ref(JOB, "demo-dataset-1-1")
     world.remove(ref)
-    decision = decide(world, refused={ref: Refused("may not create jobs", forbidden=True)})
+    decision = decide(world, rejected={ref: Rejection("may not create jobs", forbidden=True)})
     assert condition(decision.status, "Stalled") == ("True", "ChildRefused")
     assert ref in [effect.ref for effect in decision.effects]
 
@@ -193,7 +193,7 @@ def test_a_workspace_object_that_is_refused_is_told() -> None:
     go(world)
     ref = Ref(CONFIGMAP, "demo-inputs-1")
     del world.objects[ref]
-    decision = decide(world, refused={ref: Refused("no")})
+    decision = decide(world, rejected={ref: Rejection("no")})
     assert condition(decision.status, "Stalled") == ("True", "ChildRefused")
 
 
@@ -321,7 +321,7 @@ def test_pods_that_cannot_start_are_told_and_waited_for(report: dict[str, str], 
     assert condition(decide(world).status, "Stalled")[0] == "False"
 
 
-def test_a_pod_that_is_starting_is_no_obstacle() -> None:
+def test_a_pod_that_is_starting_is_no_blocker() -> None:
     world = world_at("dataset")
     decision = decide(world, pods={"dataset": (PodReport("p", waiting="ContainerCreating"),)})
     assert condition(decision.status, "Stalled")[0] == "False"

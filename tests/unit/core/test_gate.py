@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.core.gate import Scores, Unjudgeable, Verdict, compares, judge
+from finetune_operator.core.gate import Inconclusive, Scores, Verdict, check_requirements, compares
 
 SCORES = Scores(
     after={"arc.acc": 0.50, "arc.acc_stderr": 0.03, "holdout.bits_per_byte": 2.0, "holdout.bits_per_byte_stderr": 0.1, "own.odd": 1.0},
@@ -17,14 +17,14 @@ SCORES = Scores(
 )  # fmt: skip
 
 
-def verdict(**wish: Any) -> Verdict:
-    found = judge([wish], SCORES)
-    assert not isinstance(found, Unjudgeable), found
+def verdict(**requirement: Any) -> Verdict:
+    found = check_requirements([requirement], SCORES)
+    assert not isinstance(found, Inconclusive), found
     return found[0]
 
 
 @pytest.mark.parametrize(
-    ("wish", "passed", "bound", "margin"),
+    ("requirement", "passed", "bound", "margin"),
     [
         ({"metric": "arc.acc", "min": 0.5}, True, 0.5, 0.0),
         ({"metric": "arc.acc", "min": 0.51}, False, 0.51, -0.01),
@@ -40,17 +40,17 @@ def verdict(**wish: Any) -> Verdict:
         ({"metric": "arc.acc", "min": 0.4, "maxRegression": 0.2}, True, 0.4, 0.1),
     ],
 )
-def test_a_bound_holds_or_is_missed(wish: dict[str, Any], passed: bool, bound: float, margin: float) -> None:
-    found = verdict(**wish)
+def test_a_bound_holds_or_is_missed(requirement: dict[str, Any], passed: bool, bound: float, margin: float) -> None:
+    found = verdict(**requirement)
     assert (found.passed, found.bound, found.margin) == (passed, pytest.approx(bound), pytest.approx(margin))
     assert ("missed by" in found.message) is not passed
 
 
 def test_a_miss_within_the_standard_error_is_forgiven_where_that_is_asked() -> None:
     assert not verdict(metric="arc.acc", min=0.52).passed
-    forgiven = verdict(metric="arc.acc", min=0.52, withinStandardError=True)
-    assert forgiven.passed
-    assert forgiven.message == "arc.acc is 0.5, at least 0.52 is required; missed by 0.02, within its standard error of 0.03"
+    tolerated = verdict(metric="arc.acc", min=0.52, withinStandardError=True)
+    assert tolerated.passed
+    assert tolerated.message == "arc.acc is 0.5, at least 0.52 is required; missed by 0.02, within its standard error of 0.03"
     assert not verdict(metric="arc.acc", min=0.54, withinStandardError=True).passed
 
 
@@ -67,28 +67,28 @@ def test_status_has_value_bound_and_margin() -> None:
 
 
 def test_a_metric_that_was_not_measured_is_told_with_those_that_were() -> None:
-    found = judge([{"metric": "mmlu.acc", "min": 0.1}], SCORES)
-    assert isinstance(found, Unjudgeable)
+    found = check_requirements([{"metric": "mmlu.acc", "min": 0.1}], SCORES)
+    assert isinstance(found, Inconclusive)
     assert found.reason.name == "MetricMissing"
     assert found.message == "gate: mmlu.acc was not measured; there are arc.acc, holdout.bits_per_byte, own.odd."
 
 
 def test_of_many_metrics_a_few_are_named() -> None:
     many = Scores({f"task{number:02}.acc": 0.5 for number in range(20)}, {}, {})
-    found = judge([{"metric": "mmlu.acc", "min": 0.1}], many)
-    assert isinstance(found, Unjudgeable)
+    found = check_requirements([{"metric": "mmlu.acc", "min": 0.1}], many)
+    assert isinstance(found, Inconclusive)
     assert found.message.endswith("task11.acc and 8 more.")
-    nothing = judge([{"metric": "mmlu.acc", "min": 0.1}], Scores({"seconds": 1.0}, {}, {}))
-    assert isinstance(nothing, Unjudgeable)
+    nothing = check_requirements([{"metric": "mmlu.acc", "min": 0.1}], Scores({"seconds": 1.0}, {}, {}))
+    assert isinstance(nothing, Inconclusive)
     assert nothing.message.endswith("there are no scores.")
 
 
 def test_a_regression_needs_a_baseline_and_a_direction() -> None:
-    found = judge([{"metric": "own.odd", "maxRegression": 0.1}], SCORES)
-    assert isinstance(found, Unjudgeable)
+    found = check_requirements([{"metric": "own.odd", "maxRegression": 0.1}], SCORES)
+    assert isinstance(found, Inconclusive)
     assert found.reason.name == "DirectionUnknown"
-    found = judge([{"metric": "arc.acc", "maxRegression": 0.1}], Scores(SCORES.after, {}, SCORES.higher_is_better))
-    assert isinstance(found, Unjudgeable)
+    found = check_requirements([{"metric": "arc.acc", "maxRegression": 0.1}], Scores(SCORES.after, {}, SCORES.higher_is_better))
+    assert isinstance(found, Inconclusive)
     assert found.message == "gate: arc.acc was not measured on the base model."
 
 
@@ -101,10 +101,10 @@ def test_the_baseline_is_measured_for_a_regression_only() -> None:
 def test_min_is_max_of_the_mirrored_metric(value: float, bound: float, forgiving: bool) -> None:
     """Nothing but the sign tells the two apart."""
 
-    def judged(sign: float, **wish: Any) -> bool:
+    def judged(sign: float, **requirement: Any) -> bool:
         scores = Scores({"a.b": sign * value, "a.b_stderr": 1.0}, {}, {})
-        found = judge([{"metric": "a.b", "withinStandardError": forgiving, **wish}], scores)
-        assert not isinstance(found, Unjudgeable)
+        found = check_requirements([{"metric": "a.b", "withinStandardError": forgiving, **requirement}], scores)
+        assert not isinstance(found, Inconclusive)
         return found[0].passed
 
     assert judged(1.0, min=bound) == judged(-1.0, max=-bound)

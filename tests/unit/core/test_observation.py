@@ -9,7 +9,7 @@ import pytest
 
 from finetune_operator.core.observation import ChildState, child_state, failure_message, log_wanted, logs_wanted
 from finetune_operator.core.pod_report import PodReport, Termination
-from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.run import Run, StageStatus
 from world import SETTINGS, World
 
 STAMP = "2026-11-21T12:00:00Z"
@@ -91,7 +91,7 @@ def test_what_a_failed_child_says_of_itself() -> None:
     assert failure_message({}) == ""
 
 
-RUNNING = StageRecord("training", "Running", 1)
+RUNNING = StageStatus("training", "Running", 1)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ RUNNING = StageRecord("training", "Running", 1)
         (RUNNING, (), None, None),
     ],
 )
-def test_whose_log_is_wanted(record: StageRecord, pods: tuple[PodReport, ...], last: str | None, wanted: str | None) -> None:
+def test_whose_log_is_wanted(record: StageStatus, pods: tuple[PodReport, ...], last: str | None, wanted: str | None) -> None:
     place = SETTINGS.__class__(**{**SETTINGS.__dict__, "progress_seconds": 10.0})
     assert log_wanted(record, pods, last, STAMP, place) == wanted
 
@@ -127,7 +127,7 @@ def test_whose_log_is_wanted(record: StageRecord, pods: tuple[PodReport, ...], l
 def test_whose_logs_are_wanted(told: str | None, looks: dict[str, str], phases: tuple[str, str], wanted: tuple[str, ...]) -> None:
     place = replace(SETTINGS, progress_seconds=10.0)
     stages = {
-        name: StageRecord(name, "Running", 1, child_kind="Job", child_name=name).as_status() for name in ("dataset", "model")
+        name: StageStatus(name, "Running", 1, child_kind="Job", child_name=name).as_status() for name in ("dataset", "model")
     }
     run = World.new().run
     run["status"] = {"phase": "Running", "stages": list(stages.values()), "progress": {"lastReport": told} if told else {}}

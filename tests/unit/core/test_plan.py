@@ -165,7 +165,7 @@ def test_a_claim_that_is_missing_is_waited_for() -> None:
     go(world)
     decision = go(world, NOW + timedelta(seconds=5))
     assert condition(decision.status, "Stalled") == ("True", "ClaimNotFound")
-    assert decision.again_in is not None
+    assert decision.requeue_after is not None
     world.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "workspace", "namespace": "team"}})
     world.settle()
     assert run_of(world).status["phase"] == "Succeeded"

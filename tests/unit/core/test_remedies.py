@@ -12,7 +12,7 @@ from finetune_operator.api.reasons import REASONS
 from finetune_operator.core.paths import assign
 from finetune_operator.core.remedies import Failed, hint, remedy
 from finetune_operator.core.resolve import effective_values
-from finetune_operator.core.unbuilt import UNBUILT, Unbuilt
+from finetune_operator.core.unsupported import UNBUILT, UnsupportedValue
 from world import MINIMAL, SETTINGS
 
 GATE = {"requirements": [{"metric": "holdout.bits_per_byte", "max": 1.0}]}
@@ -110,7 +110,7 @@ def texts() -> Iterator[tuple[str, str]]:
     yield from ((reason, text) for reason, _, _, text in (*CASES, *LOCAL))
 
 
-def recommends(text: str, entry: Unbuilt) -> bool:
+def recommends(text: str, entry: UnsupportedValue) -> bool:
     """Whether a text names a field, or a value of it, that the release refuses."""
     words = entry.values.split(" or ")
     if all(word.endswith("://") for word in words):
@@ -122,7 +122,7 @@ def recommends(text: str, entry: Unbuilt) -> bool:
 
 
 @pytest.mark.parametrize("entry", UNBUILT, ids=lambda entry: f"{entry.path} {entry.values}")
-def test_no_remedy_recommends_what_this_release_refuses(entry: Unbuilt) -> None:
+def test_no_remedy_recommends_what_this_release_refuses(entry: UnsupportedValue) -> None:
     assert [reason for reason, text in texts() if recommends(text, entry)] == []
 
 

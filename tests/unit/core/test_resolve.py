@@ -12,7 +12,7 @@ from finetune_operator.api.presets import preset
 from finetune_operator.core.paths import assign, leaves, lookup
 from finetune_operator.core.resolve import Refusal, effective_values, resolve
 from finetune_operator.core.settings import Machine, Settings
-from finetune_operator.core.unbuilt import UNBUILT
+from finetune_operator.core.unsupported import UNBUILT
 from golden import assert_golden
 
 ROOT = Path(__file__).parents[3]
@@ -34,7 +34,7 @@ def resolved(spec: dict[str, Any], place: Settings = LOCAL) -> dict[str, Any]:
     return found
 
 
-def refused(spec: dict[str, Any], place: Settings = LOCAL) -> Refusal:
+def rejected(spec: dict[str, Any], place: Settings = LOCAL) -> Refusal:
     found = resolve(spec, place)
     assert isinstance(found, Refusal)
     return found
@@ -148,9 +148,9 @@ def test_a_machine_with_gpus_keeps_them() -> None:
     ],
 )
 def test_the_same_value_written_by_the_user_is_refused(training: dict[str, Any], words: str) -> None:
-    refusal = refused({**MINIMAL, "training": training})
-    assert refusal.reason.name == "NotPossibleHere"
-    assert words in refusal.message
+    rejection = rejected({**MINIMAL, "training": training})
+    assert rejection.reason.name == "NotPossibleHere"
+    assert words in rejection.message
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ UNBUILT_VALUES: dict[str, Any] = {
 def test_a_field_that_nothing_acts_on_is_refused_by_name(entry: Any) -> None:
     spec: dict[str, Any] = {"dataset": {"uri": "org/data"}}
     assign(spec, entry.path, UNBUILT_VALUES.get(entry.path, "something"))
-    refusal = refused(spec)
-    assert refusal.reason.name == "Unsupported"
-    assert refusal.message.startswith(f"spec.{entry.path}: ")
+    rejection = rejected(spec)
+    assert rejection.reason.name == "Unsupported"
+    assert rejection.message.startswith(f"spec.{entry.path}: ")
 
 
 def test_the_documentation_lists_the_fields_that_nothing_acts_on() -> None:
@@ -196,10 +196,10 @@ def test_the_documentation_lists_the_fields_that_nothing_acts_on() -> None:
 
 def test_paths_of_a_laptop_are_refused_on_a_cluster_and_taken_locally() -> None:
     for uri in ("/data/rows.jsonl", "./rows.jsonl", "../rows.jsonl", "~/rows.jsonl", "file:///rows.jsonl"):
-        refusal = refused({"dataset": {"uri": uri}}, settings())
-        assert (refusal.reason.name, uri in refusal.message) == ("LocalPathInCluster", True)
+        rejection = rejected({"dataset": {"uri": uri}}, settings())
+        assert (rejection.reason.name, uri in rejection.message) == ("LocalPathInCluster", True)
         assert resolved({"dataset": {"uri": uri}})["spec"]["dataset"]["uri"] == uri
-    assert refused({**MINIMAL, "model": {"uri": "/model"}}, settings()).reason.name == "LocalPathInCluster"
+    assert rejected({**MINIMAL, "model": {"uri": "/model"}}, settings()).reason.name == "LocalPathInCluster"
 
 
 @pytest.mark.parametrize(
@@ -214,9 +214,9 @@ def test_paths_of_a_laptop_are_refused_on_a_cluster_and_taken_locally() -> None:
     ],
 )
 def test_defaults_are_judged_like_runs_and_named(values: dict[str, Any], reason: str, words: str) -> None:
-    of_the_operator = refused(MINIMAL, settings(operator_defaults=values))
+    of_the_operator = rejected(MINIMAL, settings(operator_defaults=values))
     assert (of_the_operator.reason.name, words in of_the_operator.message) == (reason, True)
-    of_the_namespace = refused(MINIMAL, settings(namespace_defaults=values))
+    of_the_namespace = rejected(MINIMAL, settings(namespace_defaults=values))
     assert (of_the_namespace.reason.name, words in of_the_namespace.message) == (reason, True)
     if reason != "InvalidSpec":
         assert of_the_operator.message.startswith("the operator's configuration, defaults.")
@@ -230,14 +230,14 @@ def test_the_group_of_volumes_is_recorded() -> None:
 
 
 def test_a_specification_without_bounds_is_refused() -> None:
-    refusal = refused({**MINIMAL, "evaluation": {"systemInstruction": "x" * 25_000}})
-    assert refusal.reason.name == "SpecTooLarge"
+    rejection = rejected({**MINIMAL, "evaluation": {"systemInstruction": "x" * 25_000}})
+    assert rejection.reason.name == "SpecTooLarge"
 
 
 def test_what_bypassed_the_api_server_is_refused_with_its_field() -> None:
-    refusal = refused({**MINIMAL, "training": {"epochs": 0}})
-    assert refusal.reason.name == "InvalidSpec"
-    assert refusal.message.startswith("spec.training.epochs: ")
+    rejection = rejected({**MINIMAL, "training": {"epochs": 0}})
+    assert rejection.reason.name == "InvalidSpec"
+    assert rejection.message.startswith("spec.training.epochs: ")
 
 
 def test_steering_fields_are_no_part_of_what_is_resolved() -> None:
@@ -247,11 +247,11 @@ def test_steering_fields_are_no_part_of_what_is_resolved() -> None:
 
 def test_a_registry_server_takes_no_model_that_lies_on_one_machine() -> None:
     spec = {**MINIMAL, "registry": {"kind": "MLflow", "address": "https://mlflow.example.com"}}
-    found = refused(spec, settings("local", volume_uri="file:///claims/{claim}"))
+    found = rejected(spec, settings("local", volume_uri="file:///claims/{claim}"))
     assert found.message.startswith("spec.registry.address: an MLflow server takes no model that lies on one machine only")
     resolved(spec, settings())
 
 
 def test_nothing_is_resolved_with_broken_defaults_of_the_namespace() -> None:
     place = settings(problem="ConfigMap finetune-defaults, key spec.yaml: no YAML: oops.")
-    assert refused(MINIMAL, place).message == "ConfigMap finetune-defaults, key spec.yaml: no YAML: oops."
+    assert rejected(MINIMAL, place).message == "ConfigMap finetune-defaults, key spec.yaml: no YAML: oops."

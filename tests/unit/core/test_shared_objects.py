@@ -12,7 +12,7 @@ from finetune_operator.api.kinds import CONFIGMAP, POD, SERVICE_ACCOUNT
 from finetune_operator.core import naming
 from finetune_operator.core.decision import Create, Decision, Patch
 from finetune_operator.core.manifests.children import content_digest
-from finetune_operator.core.observation import Complaint, Ref, Refused
+from finetune_operator.core.observation import Ref, Rejection, WarningEvent
 from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.shared_objects import wanted
@@ -73,14 +73,14 @@ def test_what_was_deleted_under_a_run_comes_back_and_nobody_is_blamed(name: str,
         else 'error looking up service account t/{0}: serviceaccount "{0}" not found'
     )
     about = Ref(POD, "p") if pods else child(world, name)
-    complaints = {about: (Complaint("Failed", words.format(ref.name), 9, 9),)}
-    decision = pass_over(world, seen, complaints=complaints)
+    warning_events = {about: (WarningEvent("Failed", words.format(ref.name), 9, 9),)}
+    decision = pass_over(world, seen, warning_events=warning_events)
     assert created(decision) == [ref]
     assert condition(decision.status, "Stalled")[0] == "False"
     assert {key: world.objects[ref][key] for key in world.objects[ref] if key != "metadata"} == {
         key: before[key] for key in before if key != "metadata"
     }
-    assert not created(pass_over(world, seen, complaints=complaints)), "once"
+    assert not created(pass_over(world, seen, warning_events=warning_events)), "once"
     world.settle()
     assert run_of(world).status["phase"] == "Succeeded"
     assert stage(world, name).attempt == 1
@@ -111,7 +111,7 @@ def test_a_job_does_not_need_the_training_bundle() -> None:
 def test_a_shared_object_that_cannot_be_created_again_is_told() -> None:
     world, seen = waiting("dataset", ())
     del world.objects[ACCOUNT]
-    decision = pass_over(world, seen, refused={ACCOUNT: Refused("exceeded quota: q", forbidden=True)})
+    decision = pass_over(world, seen, rejected={ACCOUNT: Rejection("exceeded quota: q", forbidden=True)})
     assert condition(decision.status, "Stalled") == ("True", "QuotaExceeded")
     assert created(decision) == [ACCOUNT]
 
@@ -167,7 +167,7 @@ def test_what_is_not_ours_is_never_mounted_and_the_run_goes_on_when_it_is_gone(
     assert condition(decision.status, "WorkspaceReady") == ("Unknown", "NameConflict")
     assert words in stage(world, "workspace").message
     assert not decision.effects
-    assert decision.again_in == SETTINGS.progress_seconds
+    assert decision.requeue_after == SETTINGS.progress_seconds
     world.remove(ref)
     world.settle()
     assert run_of(world).status["phase"] == "Succeeded"
@@ -179,7 +179,7 @@ def test_an_inputs_configmap_of_an_earlier_run_of_the_name_is_waited_for() -> No
     world.put(foreign(INPUTS, ownerReferences=[{**OWNER, "uid": "an-earlier-one"}]))
     go(world)
     decision = go(world)
-    assert (condition(decision.status, "Stalled")[0], decision.again_in) == ("False", 2.0)
+    assert (condition(decision.status, "Stalled")[0], decision.requeue_after) == ("False", 2.0)
     assert "earlier run" in stage(world, "workspace").message
     world.remove(INPUTS)
     world.settle()

@@ -37,8 +37,8 @@ def test_a_stage_ends_with_its_container_and_its_child_goes_when_the_sidecar_had
     assert Delete(ref, uid) not in decision.effects
     waiting = decide(world, **seen(world, "dataset", pod(world, "dataset")))
     assert Delete(ref, uid) not in waiting.effects
-    assert waiting.again_in is not None
-    assert waiting.again_in <= SIDECAR_SECONDS
+    assert waiting.requeue_after is not None
+    assert waiting.requeue_after <= SIDECAR_SECONDS
     due = decide(world, LATER, **seen(world, "dataset", pod(world, "dataset")))
     assert Delete(ref, uid) in due.effects
     assert decide(world, LATER, **seen(world, "dataset", pod(world, "dataset"))).effects == due.effects, (

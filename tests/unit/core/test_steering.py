@@ -212,7 +212,7 @@ def test_finished_children_are_kept_for_their_time_and_then_removed() -> None:
     world.settle()
     decision = decide(world, NOW + timedelta(minutes=59))
     assert not decision.effects
-    assert decision.again_in == 60.0
+    assert decision.requeue_after == 60.0
     late = NOW + timedelta(hours=1)
     leftovers = (Ref(JOB, "demo-dataset-1-1"), Ref(CONFIGMAP, "demo-inputs-1"))
     decision = decide(world, late, leftovers=leftovers)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from finetune_operator.core.conditions import short_name, summary
-from finetune_operator.core.draft import Draft
 from finetune_operator.core.observation import Observed
+from finetune_operator.core.plan_builder import PlanBuilder
 from finetune_operator.core.run import Run
 from finetune_operator.core.trim import METADATA_ROOM, OBJECT_LIMIT, size_of, trim
 from world import NOW, SETTINGS, World
@@ -63,7 +63,7 @@ def column(tasks: list[str], scores: dict[str, float]) -> str | None:
     world = World.new({"dataset": {"uri": "d"}, "evaluation": {"tasks": tasks}})
     world.settle()
     status = {**world.run["status"], "metrics": {"evaluation": scores}}
-    found: str | None = summary(Draft(Run.parse({**world.run, "status": status}), Observed(SETTINGS), NOW)).get("score")
+    found: str | None = summary(PlanBuilder(Run.parse({**world.run, "status": status}), Observed(SETTINGS), NOW)).get("score")
     return found
 
 

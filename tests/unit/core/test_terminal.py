@@ -49,7 +49,7 @@ def test_the_plan_agrees_on_the_rest_of_a_run() -> None:
     for at in (NOW, NOW + timedelta(minutes=59)):
         decision = decide(world, at)
         assert (decision.status, decision.effects) == (run_of(world).status, ())
-        assert decision.again_in == idle_seconds(run_of(world), at)
+        assert decision.requeue_after == idle_seconds(run_of(world), at)
     assert idle_seconds(run_of(world), NOW + timedelta(hours=1)) == 0
     go(world, NOW + timedelta(hours=1))
     assert idle_seconds(run_of(world), NOW + timedelta(hours=2)) == math.inf
@@ -104,4 +104,4 @@ def test_no_duration_is_too_long_for_a_date(text: str) -> None:
     world.run["spec"] = {**world.run["spec"], "cleanup": {"ttlAfterFinished": text}}
     assert idle_seconds(run_of(world), NOW) == LONGEST.total_seconds()
     decision = plan(run_of(world), Observed(Settings("cluster", "", {}, "")), NOW)
-    assert decision.again_in == LONGEST.total_seconds()
+    assert decision.requeue_after == LONGEST.total_seconds()

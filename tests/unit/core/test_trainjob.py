@@ -16,9 +16,9 @@ from finetune_operator.api.kinds import TRAINJOB
 from finetune_operator.core.decision import Create
 from finetune_operator.core.manifests.trainjob import trainjob
 from finetune_operator.core.naming import TRAINJOB_LIMIT, child_name
-from finetune_operator.core.observation import Observed, Refused, child_ref
+from finetune_operator.core.observation import Observed, Rejection, child_ref
 from finetune_operator.core.plan import plan
-from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Trainer
 from finetune_operator.core.stages import PROGRAMS
 from golden import FOLDER, assert_golden
@@ -77,7 +77,7 @@ def job_of(spec: Object, trainer: Trainer) -> Object:
     place = replace(CLUSTER, fs_group=1001) if "serviceAccountName" in spec else CLUSTER
     world.write_status(world.decide(settings=place).status)
     run, attempt = Run.parse(world.run), Attempt(1, 1)
-    record = StageRecord(
+    record = StageStatus(
         "training", "Running", attempt.number, child_name=child_name(run.name, "training", attempt, TRAINJOB_LIMIT),
         inputs_digest="d" * 64,
     )  # fmt: skip
@@ -155,8 +155,8 @@ def test_a_trainer_that_was_exchanged_between_two_looks_costs_no_attempt() -> No
     place = replace(CLUSTER, trainer=TRAINERS["2.1"])
     world.write_status(world.decide(settings=place).status)
     said = 'TrainJob in version "v1alpha1" cannot be handled as a TrainJob: strict decoding error: unknown field "spec.podTemplateOverrides"'
-    refused = {child_ref(Run.parse(world.run).stages["training"]): Refused(said)}
-    decision = plan(Run.parse(world.run), Observed(place, refused=refused), NOW)
+    rejected = {child_ref(Run.parse(world.run).stages["training"]): Rejection(said)}
+    decision = plan(Run.parse(world.run), Observed(place, rejected=rejected), NOW)
     assert condition(decision.status, "Stalled") == ("True", "TrainerChanged")
     world.write_status(decision.status)
     (made,) = world.decide(settings=CLUSTER).effects

@@ -16,14 +16,14 @@ from finetune_operator.api.crd import crd
 from finetune_operator.core.observation import log_wanted
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.progress import RHOAI_STATUS, of_log, of_rhoai, of_trainer
-from finetune_operator.core.run import StageRecord
+from finetune_operator.core.run import StageStatus
 from finetune_operator.core.times import stamp
-from finetune_operator.local.judge import Judge
+from finetune_operator.validation import Validator
 from unit.core.passes import child, decide, go, run_of, world_at
 from world import NOW, SETTINGS, World
 
 Object = dict[str, Any]
-JUDGE = Judge(crd())
+JUDGE = Validator(crd())
 T0 = int(NOW.timestamp())
 """Now. Times below are seconds before it."""
 TRAINING = world_at("training")
@@ -164,13 +164,13 @@ def test_a_log_is_looked_at_every_ten_seconds_or_twenty_times_in_what_the_stage_
     mode: Any, active: int, last: int | None, due: bool
 ) -> None:
     place = replace(SETTINGS, mode=mode, progress_seconds=10.0)
-    record = StageRecord("training", "Running", 1, started_at=before(active))
+    record = StageStatus("training", "Running", 1, started_at=before(active))
     told = None if last is None else before(last)
     assert (log_wanted(record, [PodReport("a", 0, "Running")], told, stamp(NOW), place) == "a") == due
 
 
 def test_a_failed_pod_s_log_is_wanted_at_once() -> None:
-    record = StageRecord("training", "Running", 1, started_at=before(36_000))
+    record = StageStatus("training", "Running", 1, started_at=before(36_000))
     pods = [PodReport("a", 0, "Running"), PodReport("b", 1, "Failed", Termination(1))]
     assert log_wanted(record, pods, before(1), stamp(NOW), replace(SETTINGS, mode="cluster")) == "b"
 

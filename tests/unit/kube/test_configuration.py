@@ -12,7 +12,7 @@ import pytest
 from finetune_operator.core.settings import PROGRAMS, Trainer
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.kube.configuration import BadConfiguration, Configuration
-from finetune_operator.kube.places import Places
+from finetune_operator.kube.settings_provider import SettingsProvider
 from finetune_operator.local.api_server import application, serving
 from finetune_operator.local.store import Store
 
@@ -121,32 +121,32 @@ def defaults(text: str) -> dict[str, Any]:
 
 
 async def test_a_namespace_without_defaults(server: ApiServer) -> None:
-    settings = await Places(server, Configuration()).settings("team")
+    settings = await SettingsProvider(server, Configuration()).settings("team")
     assert (settings.namespace_defaults, settings.problem) == ({}, None)
 
 
 async def test_a_namespace_with_defaults_is_remembered_for_a_moment(server: ApiServer) -> None:
     now = 0.0
-    places = Places(server, Configuration(), lambda: now)
-    assert (await places.settings("team")).namespace_defaults == {}
+    settings_provider = SettingsProvider(server, Configuration(), lambda: now)
+    assert (await settings_provider.settings("team")).namespace_defaults == {}
     await server.create(defaults("storage: {size: 9Gi}"))
-    assert (await places.settings("team")).namespace_defaults == {}
+    assert (await settings_provider.settings("team")).namespace_defaults == {}
     now = 16.0
-    assert (await places.settings("team")).namespace_defaults == {"storage": {"size": "9Gi"}}
-    assert (await places.settings("other")).namespace_defaults == {}
+    assert (await settings_provider.settings("team")).namespace_defaults == {"storage": {"size": "9Gi"}}
+    assert (await settings_provider.settings("other")).namespace_defaults == {}
 
 
 @pytest.mark.parametrize(("text", "words"), [("a: [", "no YAML"), ("- a", "expected the fields of a FineTuneRun's spec.")])
 async def test_defaults_that_cannot_be_read_are_a_problem_of_the_runs(server: ApiServer, text: str, words: str) -> None:
     await server.create(defaults(text))
-    problem = (await Places(server, Configuration()).settings("team")).problem
+    problem = (await SettingsProvider(server, Configuration()).settings("team")).problem
     assert problem
     assert problem.startswith("ConfigMap finetune-defaults, key spec.yaml: ")
     assert words in problem
 
 
 async def test_another_trainer_is_learned_at_once(server: ApiServer) -> None:
-    places = Places(server, Configuration())
-    assert (await places.settings("team")).trainer is None
-    places.learn(Trainer())
-    assert (await places.settings("team")).trainer == Trainer()
+    settings_provider = SettingsProvider(server, Configuration())
+    assert (await settings_provider.settings("team")).trainer is None
+    settings_provider.learn(Trainer())
+    assert (await settings_provider.settings("team")).trainer == Trainer()

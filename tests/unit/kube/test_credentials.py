@@ -43,9 +43,9 @@ def test_a_context_says_where_and_as_whom(tmp_path: Path) -> None:
 def test_a_broken_entry_is_told_without_its_content(
     tmp_path: Path, user: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(NoCredentials) as refused:
+    with pytest.raises(NoCredentials) as rejected:
         load_credentials(kubeconfig(tmp_path, user))
-    assert "SECRET" not in str(refused.value)
+    assert "SECRET" not in str(rejected.value)
     assert "SECRET" not in caplog.text
 
 

@@ -150,9 +150,9 @@ async def test_the_log_is_bounded(tmp_path: Path) -> None:
         sizes.append(_size(tmp_path))
     assert sizes[3] < sizes[1] * 1.5
     async with aclosing(store.watch(CONFIGMAP, resource_version=first)) as changes:
-        with pytest.raises(Gone, match="too old resource version") as refusal:
+        with pytest.raises(Gone, match="too old resource version") as rejection:
             await anext(changes)
-    assert refusal.value.code == 410
+    assert rejection.value.code == 410
     version = (await store.get(CONFIGMAP, "default", "a"))["metadata"]["resourceVersion"]
     recent = str(int(version) - RETAINED_EVENTS)
     async with aclosing(store.watch(CONFIGMAP, resource_version=recent)) as changes:

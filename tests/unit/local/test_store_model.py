@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, Kind
 from finetune_operator.local.store import Store
 from finetune_operator.local.store.deletion import FOREGROUND, ORPHAN
-from finetune_operator.loop.cluster import Change, Object, Propagation
+from finetune_operator.loop.cluster import Object, Propagation, WatchEvent
 from finetune_operator.loop.errors import AlreadyExists, Conflict, NotFound
 
 NAMES = "abcd"
@@ -134,7 +134,7 @@ class StoreMachine(RuleBasedStateMachine):
     def _run(self, call: Any) -> Any:
         return self.loop.run_until_complete(call)
 
-    def _watch(self, kind: Kind) -> AsyncIterator[Change]:
+    def _watch(self, kind: Kind) -> AsyncIterator[WatchEvent]:
         return self.store.watch(kind, "default", bookmark_seconds=0)
 
     def _any(self, data: st.DataObject) -> tuple[Kind, str]:
@@ -166,7 +166,7 @@ class StoreMachine(RuleBasedStateMachine):
             page = self._run(self.store.list(kind, "default"))
             assert self.watched[kind] == {item["metadata"]["name"]: item for item in page.items}
 
-    async def _follow(self, kind: Kind, watch: AsyncIterator[Change]) -> None:
+    async def _follow(self, kind: Kind, watch: AsyncIterator[WatchEvent]) -> None:
         """Apply every change until the watch has nothing to tell: ADDED only of new, the others only of known objects."""
         seen, last = self.watched[kind], 0
         async for change in watch:

@@ -69,9 +69,9 @@ def test_the_driver_and_the_compiler_decide(
 
 def test_placeholders_that_cannot_be_compiled_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", tools(tmp_path, "cc"))
-    with pytest.raises(ChoiceError) as refused:
+    with pytest.raises(ChoiceError) as rejected:
         resolve("cpu", tmp_path, "linux")
-    assert str(refused.value) == (
+    assert str(rejected.value) == (
         "ACCELERATOR=cpu: readelf and nm cannot be found, which the placeholders of NVIDIA's libraries are compiled with; "
         "install gcc and binutils, or set ACCELERATOR=cuda"
     )

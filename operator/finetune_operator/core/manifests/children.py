@@ -11,7 +11,7 @@ from finetune_contract.codec import digest, encode
 from finetune_contract.documents import RunInfo, StageDocument
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, SERVICE_ACCOUNT, Kind
 from finetune_operator.core import naming
-from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.run import Run, StageStatus
 
 from . import pod
 from .pod import Json, PodNeeds
@@ -20,14 +20,14 @@ GRACE_SECONDS = 60
 """What a stage gets between SIGTERM and SIGKILL."""
 
 
-def job(run: Run, record: StageRecord, program: str, needs: PodNeeds, image_of: str) -> Json:
+def job(run: Run, stage_status: StageStatus, program: str, needs: PodNeeds, image_of: str) -> Json:
     """A Job of one pod and one try: trying again is the operator's business. ``image_of``: the program whose image it runs in."""
     image = ((run.status.get("resolved") or {}).get("images") or {})[image_of]
     container = {
         "name": naming.JOB_CONTAINER,
         "image": image,
         "command": ["python", "-m", f"finetune_stages.{program}"],
-        "env": pod.environment(run, record, needs, image),
+        "env": pod.environment(run, stage_status, needs, image),
         "volumeMounts": pod.mounts(needs),
         "resources": needs.resources,
         "securityContext": pod.container_security(),
@@ -45,8 +45,8 @@ def job(run: Run, record: StageRecord, program: str, needs: PodNeeds, image_of: 
     }
     if needs.placement.get("priorityClassName"):
         spec["priorityClassName"] = needs.placement["priorityClassName"]
-    template = {"metadata": pod.pod_metadata(run, record, needs), "spec": spec}
-    return {**child(JOB, run, record), "spec": {"backoffLimit": 0, "template": template}}
+    template = {"metadata": pod.pod_metadata(run, stage_status, needs), "spec": spec}
+    return {**child(JOB, run, stage_status), "spec": {"backoffLimit": 0, "template": template}}
 
 
 def claim(run: Run) -> Json:
@@ -102,13 +102,13 @@ def entry_configmap(namespace: str, digest: str, archive: str) -> Json:
     return {**_typed(CONFIGMAP), "metadata": metadata, "immutable": True, "binaryData": {pod.ENTRY_FILE: archive}}
 
 
-def child(kind: Kind, run: Run, record: StageRecord) -> Json:
+def child(kind: Kind, run: Run, stage_status: StageStatus) -> Json:
     """What every Job and TrainJob has before its specification: type, name, labels, owner."""
     metadata = {
-        "name": record.child_name,
+        "name": stage_status.child_name,
         "namespace": run.namespace,
-        "labels": naming.labels(run, record.name, record.this_attempt),
-        "annotations": {naming.INPUTS_ANNOTATION: record.inputs_digest or ""},
+        "labels": naming.labels(run, stage_status.name, stage_status.this_attempt),
+        "annotations": {naming.INPUTS_ANNOTATION: stage_status.inputs_digest or ""},
         "ownerReferences": [naming.owner_reference(run)],
     }
     return {**_typed(kind), "metadata": metadata}

@@ -19,7 +19,7 @@ from finetune_contract.documents import (
     WORKSPACE_VARIABLE,
 )
 from finetune_operator.core import naming
-from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.run import Run, StageStatus
 
 Json = dict[str, Any]
 
@@ -84,29 +84,29 @@ def _from_secret(variable: str, secret: str, key: str, *, optional: bool) -> Jso
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": optional}}}
 
 
-def environment(run: Run, record: StageRecord, needs: PodNeeds, image: str | None) -> list[Json]:
+def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str | None) -> list[Json]:
     """The environment of a stage's container: ours last, so that nothing can take its place."""
     scratch = {
         "HOME": f"{SCRATCH_PATH}/home", "USER": "finetune", "TMPDIR": SCRATCH_PATH, "HF_HOME": f"{SCRATCH_PATH}/huggingface",
         "XDG_CACHE_HOME": f"{SCRATCH_PATH}/cache", "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
     ours = {
-        CONFIG_VARIABLE: f"{DOCUMENTS_PATH}/{record.name}.json",
+        CONFIG_VARIABLE: f"{DOCUMENTS_PATH}/{stage_status.name}.json",
         WORKSPACE_VARIABLE: WORKSPACE_PATH,
         RESULT_VARIABLE: TERMINATION_LOG,
-        ATTEMPT_VARIABLE: str(record.this_attempt),
-        INPUTS_DIGEST_VARIABLE: record.inputs_digest or "",
+        ATTEMPT_VARIABLE: str(stage_status.this_attempt),
+        INPUTS_DIGEST_VARIABLE: stage_status.inputs_digest or "",
         **({IMAGE_VARIABLE: image} if image else {}),
-        **({AGAIN_VARIABLE: "1"} if _is_asked_again(run, record) else {}),
+        **({AGAIN_VARIABLE: "1"} if _is_asked_again(run, stage_status) else {}),
     }
     general = (run.status.get("resolved") or {}).get("environment") or {}
     entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(ours)]
     return list({entry["name"]: entry for entry in entries}.values())
 
 
-def _is_asked_again(run: Run, record: StageRecord) -> bool:
+def _is_asked_again(run: Run, stage_status: StageStatus) -> bool:
     """Whether a rerun names this stage: it is done again, whatever is known; those after it only as far as that changed something."""
-    return run.round > 1 and (run.spec.get("rerun") or {}).get("from") == record.name
+    return run.round > 1 and (run.spec.get("rerun") or {}).get("from") == stage_status.name
 
 
 def _plain(values: Mapping[str, str]) -> list[Json]:
@@ -153,16 +153,16 @@ def volume_group(run: Run) -> Json:
 
 def placed(run: Run, needs: PodNeeds) -> Json:
     """The fields of a pod's specification that say where and as whom it runs."""
-    wish = needs.placement
+    spec = needs.placement
     fields = {
-        "nodeSelector": wish.get("nodeSelector"), "tolerations": wish.get("tolerations"), "affinity": wish.get("affinity"),
+        "nodeSelector": spec.get("nodeSelector"), "tolerations": spec.get("tolerations"), "affinity": spec.get("affinity"),
         "imagePullSecrets": list(needs.pull_secrets) or None,
         "serviceAccountName": run.resolved.get("serviceAccountName"),
     }  # fmt: skip
     return {name: value for name, value in fields.items() if value}
 
 
-def pod_metadata(run: Run, record: StageRecord, needs: PodNeeds) -> Json:
+def pod_metadata(run: Run, stage_status: StageStatus, needs: PodNeeds) -> Json:
     """Return labels and annotations of a stage's pods: the operator's, under those of the run's placement, under our own labels.
 
     Service meshes read some keys as a label and as an annotation (``sidecar.istio.io/inject``), and the label takes precedence.
@@ -174,5 +174,5 @@ def pod_metadata(run: Run, record: StageRecord, needs: PodNeeds) -> Json:
     for group, general in (("labels", "podLabels"), ("annotations", "podAnnotations")):
         defaults = {key: value for key, value in (resolved.get(general) or {}).items() if key not in chosen}
         wanted[group] = {**defaults, **wanted[group]}
-    labels = {**wanted["labels"], **naming.labels(run, record.name, record.this_attempt)}
+    labels = {**wanted["labels"], **naming.labels(run, stage_status.name, stage_status.this_attempt)}
     return {"labels": labels, **({"annotations": wanted["annotations"]} if wanted["annotations"] else {})}

@@ -10,7 +10,7 @@ from finetune_operator.api.finetunerun import GROUP
 from finetune_operator.api.kinds import TRAINJOB
 from finetune_operator.api.training import processes_per_worker
 from finetune_operator.core import naming
-from finetune_operator.core.run import Run, StageRecord
+from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Trainer
 
 from . import pod
@@ -27,12 +27,12 @@ It also asks a port of the pod for news, and nothing of ours listens there, so t
 """
 
 
-def trainjob(run: Run, record: StageRecord, needs: PodNeeds, shape: Trainer) -> Json:
+def trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Trainer) -> Json:
     """The TrainJob of an attempt."""
     training = run.resolved["training"]
     trainer: Json = {
         "command": ["python", f"{pod.ENTRY_PATH}/{pod.ENTRY_FILE}"],
-        "env": pod.environment(run, record, needs, training.get("image")),
+        "env": pod.environment(run, stage_status, needs, training.get("image")),
         "numNodes": training["workers"],
         "numProcPerNode": processes_per_worker(training),
     }
@@ -40,9 +40,9 @@ def trainjob(run: Run, record: StageRecord, needs: PodNeeds, shape: Trainer) -> 
         trainer["image"] = training["image"]
     if needs.resources:
         trainer["resourcesPerNode"] = needs.resources
-    template = {"metadata": pod.pod_metadata(run, record, needs), "spec": _pod_spec(run, needs, shape)}
+    template = {"metadata": pod.pod_metadata(run, stage_status, needs), "spec": _pod_spec(run, needs, shape)}
     overrides = _patches(template) if shape.overrides == "runtimePatches" else _overrides(template)
-    job = child(TRAINJOB, run, record)
+    job = child(TRAINJOB, run, stage_status)
     job["metadata"]["annotations"].update(TRACKING)
     return {
         **job,

@@ -24,13 +24,13 @@ class Stage:
 
     name: ClassVar[str]
     condition: ClassVar[str | None] = None
-    after: ClassVar[tuple[str, ...]] = ("workspace",)
+    depends_on: ClassVar[tuple[str, ...]] = ("workspace",)
 
     def skipped(self, run: Run) -> str | None:
         """The reason for which the run does without this stage, if it does."""
         return None
 
-    def forgiven(self, run: Run) -> bool:
+    def allow_failure(self, run: Run) -> bool:
         """Whether the run goes on when this stage has failed."""
         return False
 
@@ -65,14 +65,14 @@ class ProgramStage(Stage, ABC):
         """What its pods need."""
 
     @abstractmethod
-    def prove(self, run: Run, result: Result) -> str | None:
+    def verify(self, run: Run, result: Result) -> str | None:
         """The sentence that says which proof of the work is missing; ``None`` where it is whole.
 
         Raises:
             DocumentError: the outputs are not those of this stage.
         """
 
-    def tell(self, run: Run, result: Result) -> dict[str, Any]:
+    def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
         """What a finished stage adds to status, top-level fields of it."""
         return {}
 

@@ -19,18 +19,18 @@ class DatasetStage(ProgramStage):
     name = "dataset"
     program = "dataset"
     condition = "DatasetReady"
-    after = ("workspace",)
+    depends_on = ("workspace",)
     COUNTS: ClassVar[tuple[str, ...]] = ("source", "bad")
     """What it counts in ``status.rows``."""
 
     def inputs(self, run: Run) -> DatasetInputs:
-        wish = section(run, "dataset")
-        bad_rows = wish.get("badRows") or {}
+        spec = section(run, "dataset")
+        bad_rows = spec.get("badRows") or {}
         return DatasetInputs(
-            uri=wish["uri"], eval_uri=wish.get("evalUri"), split=wish.get("split"), revision=wish.get("revision"),
-            format=wish["format"], subset=wish["subset"], subset_mode=wish["subsetMode"], train_split=float(wish["trainSplit"]),
-            bad_rows=bad_rows["policy"], bad_rows_share=float(bad_rows["share"]), seed=wish["seed"],
-            sha256=wish.get("sha256"),
+            uri=spec["uri"], eval_uri=spec.get("evalUri"), split=spec.get("split"), revision=spec.get("revision"),
+            format=spec["format"], subset=spec["subset"], subset_mode=spec["subsetMode"], train_split=float(spec["trainSplit"]),
+            bad_rows=bad_rows["policy"], bad_rows_share=float(bad_rows["share"]), seed=spec["seed"],
+            sha256=spec.get("sha256"),
         )  # fmt: skip
 
     def pod(self, run: Run) -> PodNeeds:
@@ -38,10 +38,10 @@ class DatasetStage(ProgramStage):
             cpu="1", memory="4Gi", environment=secrets(section(run, "dataset").get("secretRef"), HF_SECRET, AWS_SECRET)
         )
 
-    def prove(self, run: Run, result: Result) -> str | None:
+    def verify(self, run: Run, result: Result) -> str | None:
         found = decode(DatasetOutputs, result.outputs, "outputs")
         return None if found.train_rows > 0 else "the prepared data has no row to train on"
 
-    def tell(self, run: Run, result: Result) -> dict[str, Any]:
+    def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
         found = decode(DatasetOutputs, result.outputs, "outputs")
         return {"rows": {"source": found.source_rows, "bad": found.dropped_rows}}

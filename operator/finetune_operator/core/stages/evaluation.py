@@ -28,7 +28,7 @@ class EvaluationStage(ProgramStage):
     name: ClassVar[str] = "evaluation"
     program = "evaluation"
     condition: ClassVar[str | None] = "Evaluated"
-    after: ClassVar[tuple[str, ...]] = ("tokenization", "training")
+    depends_on: ClassVar[tuple[str, ...]] = ("tokenization", "training")
     reads: ClassVar[tuple[str, ...]] = ("training", "dataset")
     subject: ClassVar[Literal["final", "base"]] = "final"
     pod_section: ClassVar[str | None] = "evaluation"
@@ -36,25 +36,25 @@ class EvaluationStage(ProgramStage):
     def skipped(self, run: Run) -> str | None:
         return None if section(run, "evaluation")["enabled"] else reasons.EVALUATION_DISABLED
 
-    def forgiven(self, run: Run) -> bool:
+    def allow_failure(self, run: Run) -> bool:
         return bool(section(run, "evaluation")["onFailure"] == "Continue")
 
     def inputs(self, run: Run) -> EvaluationInputs:
-        wish = section(run, "evaluation")
-        generation = wish.get("generation") or {}
+        spec = section(run, "evaluation")
+        generation = spec.get("generation") or {}
         return EvaluationInputs(
-            subject=self.subject, tasks=tuple(wish["tasks"]), task_files="taskFiles" in wish, holdout=wish["holdout"],
-            backend=wish["backend"], limit=wish.get("limit"), batch_size=wish.get("batchSize", "auto"), fewshot=wish.get("fewshot"),
-            system_instruction=wish.get("systemInstruction"),
+            subject=self.subject, tasks=tuple(spec["tasks"]), task_files="taskFiles" in spec, holdout=spec["holdout"],
+            backend=spec["backend"], limit=spec.get("limit"), batch_size=spec.get("batchSize", "auto"), fewshot=spec.get("fewshot"),
+            system_instruction=spec.get("systemInstruction"),
             generation={_GENERATION[name]: value for name, value in generation.items() if name in _GENERATION},
-            until=tuple(generation.get("until") or ()), model_args=dict(wish.get("modelArgs") or {}),
-            log_samples=wish["logSamples"], verbosity=wish["verbosity"], seed=section(run, "training")["seed"],
+            until=tuple(generation.get("until") or ()), model_args=dict(spec.get("modelArgs") or {}),
+            log_samples=spec["logSamples"], verbosity=spec["verbosity"], seed=section(run, "training")["seed"],
             trust_remote_code=section(run, "model")["trustRemoteCode"],
         )  # fmt: skip
 
     def pod(self, run: Run) -> PodNeeds:
-        wish = section(run, "evaluation")
-        resources = wish.get("resources") or {}
+        spec = section(run, "evaluation")
+        resources = spec.get("resources") or {}
         files = task_files(run)
         variables = [*files["environment"]]
         wanted = ",".join(sorted({requirement["metric"] for requirement in requirements(run)}))
@@ -62,15 +62,15 @@ class EvaluationStage(ProgramStage):
             variables.append({"name": KEEP_METRICS_VARIABLE, "value": wanted})
         return PodNeeds(
             cpu=resources.get("cpu"), memory=resources.get("memory"), ephemeral_storage=resources.get("ephemeralStorage"),
-            gpus=wish.get("gpus", 0), environment=(*secrets(wish.get("secretRef"), HF_SECRET), *variables),
-            placement=wish.get("placement") or {}, volumes=files["volumes"], mounts=files["mounts"],
+            gpus=spec.get("gpus", 0), environment=(*secrets(spec.get("secretRef"), HF_SECRET), *variables),
+            placement=spec.get("placement") or {}, volumes=files["volumes"], mounts=files["mounts"],
         )  # fmt: skip
 
-    def prove(self, run: Run, result: Result) -> str | None:
+    def verify(self, run: Run, result: Result) -> str | None:
         decode(EvaluationOutputs, result.outputs, "outputs")
         return None if any(not key.endswith("_stderr") for key in result.metrics if "." in key) else "there is no score"
 
-    def tell(self, run: Run, result: Result) -> dict[str, Any]:
+    def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
         found = decode(EvaluationOutputs, result.outputs, "outputs")
         return {"metrics": {self.name: dict(result.metrics), "higherIsBetter": dict(found.higher_is_better)}}
 
@@ -80,7 +80,7 @@ class BaselineStage(EvaluationStage):
 
     name: ClassVar[str] = "baseline"
     condition: ClassVar[str | None] = None
-    after: ClassVar[tuple[str, ...]] = ("tokenization",)
+    depends_on: ClassVar[tuple[str, ...]] = ("tokenization",)
     reads: ClassVar[tuple[str, ...]] = ("model", "dataset")
     subject = "base"
     pod_section: ClassVar[str | None] = None  # the same fields as evaluation's

@@ -18,12 +18,12 @@ class GateStage(Stage):
 
     name = GATE
     condition = "GatePassed"
-    after = ("evaluation", "baseline")
+    depends_on = ("evaluation", "baseline")
 
     def skipped(self, run: Run) -> str | None:
         return None if requirements(run) else reasons.GATE_NOT_ASKED
 
-    def forgiven(self, run: Run) -> bool:
+    def allow_failure(self, run: Run) -> bool:
         return section(run, "gate").get("onRejected") == "RegisterAsRejected"
 
 

@@ -19,19 +19,19 @@ class ModelStage(ProgramStage):
     name = "model"
     program = "model"
     condition = "ModelReady"
-    after = ("workspace",)
+    depends_on = ("workspace",)
 
     def inputs(self, run: Run) -> ModelInputs:
-        wish = section(run, "model")
-        return ModelInputs(uri=wish["uri"], revision=wish.get("revision"), trust_remote_code=wish["trustRemoteCode"])
+        spec = section(run, "model")
+        return ModelInputs(uri=spec["uri"], revision=spec.get("revision"), trust_remote_code=spec["trustRemoteCode"])
 
     def pod(self, run: Run) -> PodNeeds:
         return PodNeeds(cpu="1", memory="4Gi", environment=secrets(section(run, "model").get("secretRef"), HF_SECRET, AWS_SECRET))
 
-    def prove(self, run: Run, result: Result) -> str | None:
+    def verify(self, run: Run, result: Result) -> str | None:
         found = decode(ModelOutputs, result.outputs, "outputs")
         return None if found.parameters > 0 else "the base model has no parameters"
 
-    def tell(self, run: Run, result: Result) -> dict[str, Any]:
+    def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
         found = decode(ModelOutputs, result.outputs, "outputs")
         return {"model": {"baseDigest": found.digest, "parameters": found.parameters}}

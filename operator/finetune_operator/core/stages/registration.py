@@ -28,19 +28,19 @@ class RegistrationStage(ProgramStage):
     name = "registration"
     program = "registration"
     condition = "Registered"
-    after = ("training", "evaluation", "baseline", "gate")
+    depends_on = ("training", "evaluation", "baseline", "gate")
     reads = ("dataset", "model", "training", "evaluation", "baseline")
 
     def skipped(self, run: Run) -> str | None:
         return None if section(run, "registry").get("kind") else reasons.REGISTRY_NOT_CONFIGURED
 
     def inputs(self, run: Run) -> RegistrationInputs:
-        wish = section(run, "registry")
+        spec = section(run, "registry")
         return RegistrationInputs(
-            kind=wish["kind"], name=wish["name"], version=wish["version"], model_uri=model_uri(run, run.layout.final_model),
+            kind=spec["kind"], name=spec["name"], version=spec["version"], model_uri=model_uri(run, run.layout.final_model),
             address=registry_address(run),
-            on_existing=wish["onExisting"], author=wish.get("author"), description=wish.get("description"), format=wish["format"],
-            format_version=wish["formatVersion"], alias=wish.get("alias"), parameters=_parameters(run),
+            on_existing=spec["onExisting"], author=spec.get("author"), description=spec.get("description"), format=spec["format"],
+            format_version=spec["formatVersion"], alias=spec.get("alias"), parameters=_parameters(run),
             results={name: run.layout.newest_result(name) for name in self.reads if run.stages[name].reason not in _LEFT_OUT},
         )  # fmt: skip
 
@@ -49,11 +49,11 @@ class RegistrationStage(ProgramStage):
         told = "Rejected" if verdict is False else "Passed" if verdict else None
         return registry_needs(run, *([{"name": GATE_VARIABLE, "value": told}] if told else ()))
 
-    def prove(self, run: Run, result: Result) -> str | None:
+    def verify(self, run: Run, result: Result) -> str | None:
         found = decode(RegistrationOutputs, result.outputs, "outputs")
         return None if found.read_back else "the registry's entry was not read back"
 
-    def tell(self, run: Run, result: Result) -> dict[str, Any]:
+    def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
         found = decode(RegistrationOutputs, result.outputs, "outputs")
         entry = {
             "kind": found.kind, "name": found.name, "version": found.version, "registryVersion": found.registry_version,
@@ -67,21 +67,21 @@ class RegistrationStage(ProgramStage):
 
 def registry_address(run: Run) -> str | None:
     """The registry's URL with scheme and port; ``None`` for the store in the workspace."""
-    wish = section(run, "registry")
-    address = wish.get("address")
+    spec = section(run, "registry")
+    address = spec.get("address")
     if not address:
         return None
     url = str(address) if "://" in address else f"http://{address}"
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
-    return url if ":" in host else f"{scheme}://{host}:{wish['port']}{slash}{path}"
+    return url if ":" in host else f"{scheme}://{host}:{spec['port']}{slash}{path}"
 
 
 def registry_needs(run: Run, *environment: dict[str, Any]) -> PodNeeds:
     """What a pod needs that speaks to the registry: its token and its CA bundle."""
-    wish = section(run, "registry")
-    bundle = wish.get("caRef")
-    tokens = secrets(wish.get("secretRef"), REGISTRY_SECRET) if wish.get("address") else ()
+    spec = section(run, "registry")
+    bundle = spec.get("caRef")
+    tokens = secrets(spec.get("secretRef"), REGISTRY_SECRET) if spec.get("address") else ()
     if not bundle:
         return PodNeeds(cpu="500m", memory="1Gi", environment=(*tokens, *environment))
     path = f"{REGISTRY_CA_PATH}/{bundle.get('key') or 'ca.crt'}"

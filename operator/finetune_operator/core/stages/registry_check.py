@@ -20,15 +20,15 @@ class RegistryCheckStage(ProgramStage):
     program = "registration"
 
     def skipped(self, run: Run) -> str | None:
-        wish = section(run, "registry")
-        return None if wish.get("kind") and wish["onExisting"] == "Fail" else reasons.CHECK_NOT_ASKED
+        spec = section(run, "registry")
+        return None if spec.get("kind") and spec["onExisting"] == "Fail" else reasons.CHECK_NOT_ASKED
 
     def inputs(self, run: Run) -> RegistryCheckInputs:
-        wish = section(run, "registry")
-        return RegistryCheckInputs(wish["kind"], wish["name"], wish["version"], registry_address(run))
+        spec = section(run, "registry")
+        return RegistryCheckInputs(spec["kind"], spec["name"], spec["version"], registry_address(run))
 
     def pod(self, run: Run) -> PodNeeds:
         return registry_needs(run)
 
-    def prove(self, run: Run, result: Result) -> str | None:
+    def verify(self, run: Run, result: Result) -> str | None:
         return None if decode(RegistryCheckOutputs, result.outputs, "outputs").free else "the registry was not asked"

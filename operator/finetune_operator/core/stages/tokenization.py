@@ -21,7 +21,7 @@ class TokenizationStage(ProgramStage):
     name = "tokenization"
     program = "tokenization"
     image = "dataset"
-    after = ("dataset", "model")
+    depends_on = ("dataset", "model")
     reads = ("dataset", "model")
 
     def inputs(self, run: Run) -> TokenizationInputs:
@@ -42,11 +42,11 @@ class TokenizationStage(ProgramStage):
     def pod(self, run: Run) -> PodNeeds:
         return PodNeeds(cpu="1", memory="4Gi", **task_files(run))
 
-    def prove(self, run: Run, result: Result) -> str | None:
+    def verify(self, run: Run, result: Result) -> str | None:
         found = decode(TokenizationOutputs, result.outputs, "outputs")
         return None if found.rows > 0 and found.learned_tokens > 0 else "no row has a token to learn"
 
-    def tell(self, run: Run, result: Result) -> dict[str, Any]:
+    def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
         found = decode(TokenizationOutputs, result.outputs, "outputs")
         return {
             "rows": {

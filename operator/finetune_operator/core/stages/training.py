@@ -20,53 +20,53 @@ class TrainingStage(ProgramStage):
     name = "training"
     program = "training"
     condition = "Trained"
-    after = ("tokenization", "registry-check")
+    depends_on = ("tokenization", "registry-check")
     reads = ("model", "tokenization")
     kind = "TrainJob"
     pod_section = "training"
 
     def inputs(self, run: Run) -> TrainingInputs:
-        wish = section(run, "training")
-        osft, lora = wish.get("osft") or {}, wish.get("lora") or {}
+        spec = section(run, "training")
+        osft, lora = spec.get("osft") or {}, spec.get("lora") or {}
         return TrainingInputs(
-            algorithm=wish["algorithm"], engine=wish["engine"], epochs=wish["epochs"],
-            effective_batch_size=wish["effectiveBatchSize"], max_tokens_per_gpu=wish["maxTokensPerGPU"],
-            max_seq_len=wish["maxSeqLen"], learning_rate=float(wish["learningRate"]), micro_batch_size=wish.get("microBatchSize"),
-            warmup_steps=wish["warmupSteps"], scheduler=wish["scheduler"], scheduler_args=dict(wish.get("schedulerArgs") or {}),
-            seed=wish["seed"], unmask=wish["unmask"], gradient_checkpointing=wish["gradientCheckpointing"],
+            algorithm=spec["algorithm"], engine=spec["engine"], epochs=spec["epochs"],
+            effective_batch_size=spec["effectiveBatchSize"], max_tokens_per_gpu=spec["maxTokensPerGPU"],
+            max_seq_len=spec["maxSeqLen"], learning_rate=float(spec["learningRate"]), micro_batch_size=spec.get("microBatchSize"),
+            warmup_steps=spec["warmupSteps"], scheduler=spec["scheduler"], scheduler_args=dict(spec.get("schedulerArgs") or {}),
+            seed=spec["seed"], unmask=spec["unmask"], gradient_checkpointing=spec["gradientCheckpointing"],
             trust_remote_code=section(run, "model")["trustRemoteCode"],
-            osft=None if wish["algorithm"] != "osft" else OsftInputs(
+            osft=None if spec["algorithm"] != "osft" else OsftInputs(
                 unfreeze_rank_ratio=float(osft["unfreezeRankRatio"]), target_patterns=tuple(osft["targetPatterns"]),
                 trainable=osft["trainable"],
             ),
-            lora=None if wish["algorithm"] != "lora" else LoraInputs(
+            lora=None if spec["algorithm"] != "lora" else LoraInputs(
                 rank=lora["rank"], alpha=lora["alpha"], dropout=float(lora["dropout"]),
                 target_modules=tuple(lora["targetModules"]), rslora=lora["rslora"], dora=lora["dora"],
                 quantization=lora["quantization"], packing=lora["packing"],
             ),
-            checkpoints=CheckpointInputs(per_epoch=wish["checkpoints"]["perEpoch"], keep=wish["checkpoints"].get("keep")),
+            checkpoints=CheckpointInputs(per_epoch=spec["checkpoints"]["perEpoch"], keep=spec["checkpoints"].get("keep")),
         )  # fmt: skip
 
     def pod(self, run: Run) -> PodNeeds:
-        wish = section(run, "training")
-        resources = wish.get("resources") or {}
+        spec = section(run, "training")
+        resources = spec.get("resources") or {}
         entry = naming.entry_name(run.status["resolved"]["entryDigest"])
         return PodNeeds(
             cpu=resources.get("cpu"), memory=resources.get("memory"), ephemeral_storage=resources.get("ephemeralStorage"),
-            gpus=wish["gpusPerWorker"], environment=(*secrets(None, HF_SECRET), *(wish.get("env") or ())),
-            placement=wish.get("placement") or {},
-            volumes=({"name": "entry", "configMap": {"name": entry}}, *(wish.get("volumes") or ())),
-            mounts=({"name": "entry", "mountPath": ENTRY_PATH, "readOnly": True}, *(wish.get("volumeMounts") or ())),
-            pull_secrets=tuple(wish.get("imagePullSecrets") or ()), shared_memory=wish.get("sharedMemory"),
+            gpus=spec["gpusPerWorker"], environment=(*secrets(None, HF_SECRET), *(spec.get("env") or ())),
+            placement=spec.get("placement") or {},
+            volumes=({"name": "entry", "configMap": {"name": entry}}, *(spec.get("volumes") or ())),
+            mounts=({"name": "entry", "mountPath": ENTRY_PATH, "readOnly": True}, *(spec.get("volumeMounts") or ())),
+            pull_secrets=tuple(spec.get("imagePullSecrets") or ()), shared_memory=spec.get("sharedMemory"),
         )  # fmt: skip
 
-    def prove(self, run: Run, result: Result) -> str | None:
+    def verify(self, run: Run, result: Result) -> str | None:
         found = decode(TrainingOutputs, result.outputs, "outputs")
         if found.samples_seen < found.expected_samples or found.expected_samples <= 0:
             return f"{found.samples_seen} of {found.expected_samples} samples were seen"
         return None if found.opened else "the written model was not opened again"
 
-    def tell(self, run: Run, result: Result) -> dict[str, Any]:
+    def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
         found = decode(TrainingOutputs, result.outputs, "outputs")
         adapter = {"adapterUri": model_uri(run, run.layout.adapter)} if found.adapter_digest else {}
         return {

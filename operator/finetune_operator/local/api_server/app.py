@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from finetune_operator.api.kinds import KINDS
 from finetune_operator.local.store import Store
-from finetune_operator.local.store.refusals import no_such_kind
+from finetune_operator.local.store.rejections import no_such_kind
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.errors import ApiError, Forbidden
 

@@ -12,13 +12,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from finetune_operator.api.kinds import POD, Kind
-from finetune_operator.local.judge.problem import CauseType, Problem
-from finetune_operator.local.store import Selector, Store, field_selector, refusals
+from finetune_operator.local.store import Selector, Store, field_selector, rejections
 from finetune_operator.local.store.database import encode
 from finetune_operator.local.store.merge import merge_patch
 from finetune_operator.local.store.objects import WITH_STATUS
 from finetune_operator.loop.cluster import Object, Propagation
 from finetune_operator.loop.errors import ApiError, NotFound
+from finetune_operator.validation.problem import CauseType, Problem
 
 from . import statuses
 
@@ -75,10 +75,10 @@ class Resource:
                 field_selector.parse(query.get("fieldSelector", "")),
             )
         except ValueError as error:
-            raise refusals.bad_request(str(error)) from None
+            raise rejections.bad_request(str(error)) from None
         if query.get("watch", "") in ("1", "true"):
             if wanted:
-                raise refusals.bad_request("the embedded API watches without fieldSelector")
+                raise rejections.bad_request("the embedded API watches without fieldSelector")
             return await self._watch(request, namespace, selector)
         limit = _number(query, "limit") or 0
         page = await self.store.list(
@@ -94,13 +94,13 @@ class Resource:
         body, (namespace, _) = await _body(request), _address(request)
         expected = {"apiVersion": self.kind.api_version, "kind": self.kind.name}
         if {name: body.get(name) for name in expected} != expected:
-            raise refusals.bad_request(
+            raise rejections.bad_request(
                 f"the object provided is unrecognized (must be of type {self.kind.name}):"
                 f" it is {body.get('apiVersion')}, {body.get('kind')}"
             )
         metadata = body.get("metadata") or {}
         if isinstance(metadata, dict) and namespace and metadata.setdefault("namespace", namespace) != namespace:
-            raise refusals.bad_request("the namespace of the provided object does not match the namespace sent on the request")
+            raise rejections.bad_request("the namespace of the provided object does not match the namespace sent on the request")
         body, warnings = self._validated(request, {**body, "metadata": metadata})
         return _json(await self.store.create(body, dry_run="dryRun" in request.query), 201, warnings)
 
@@ -119,7 +119,7 @@ class Resource:
         grace = options.get("gracePeriodSeconds", _number(request.query, "gracePeriodSeconds"))
         propagation = options.get("propagationPolicy") or request.query.get("propagationPolicy") or "Background"
         if propagation not in get_args(Propagation):
-            raise refusals.bad_request(f'propagationPolicy: Unsupported value: "{propagation}"')
+            raise rejections.bad_request(f'propagationPolicy: Unsupported value: "{propagation}"')
         policy = cast("Propagation", propagation)
         before = await self.store.get(self.kind, namespace, name)
         uid = (options.get("preconditions") or {}).get("uid")
@@ -185,7 +185,7 @@ class Resource:
             warnings = [fault for fault in faults if fault.kind is CauseType.UNKNOWN_FIELD]
         if warnings and request.query.get("fieldValidation") == "Strict":
             listed = ", ".join(fault.message for fault in warnings)
-            raise refusals.invalid(self.kind, name, [Problem("patch", CauseType.INVALID, f"strict decoding error: {listed}")])
+            raise rejections.invalid(self.kind, name, [Problem("patch", CauseType.INVALID, f"strict decoding error: {listed}")])
         apply = self.store.patch_status if status else self.store.patch
         return _json(await apply(self.kind, namespace, name, patch), 200, warnings)
 
@@ -230,9 +230,9 @@ async def _body(request: web.Request) -> Object:
     try:
         body = json.loads(await request.read())
     except ValueError as error:
-        raise refusals.bad_request(f"the body of the request is no JSON: {error}") from None
+        raise rejections.bad_request(f"the body of the request is no JSON: {error}") from None
     if not isinstance(body, dict):
-        raise refusals.bad_request("the body of the request is no JSON object")
+        raise rejections.bad_request("the body of the request is no JSON object")
     return body
 
 
@@ -241,7 +241,7 @@ def _number(query: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not text.isdecimal():
-        raise refusals.bad_request(f'{name}: Invalid value: "{text}": must be a number')
+        raise rejections.bad_request(f'{name}: Invalid value: "{text}": must be a number')
     return int(text)
 
 

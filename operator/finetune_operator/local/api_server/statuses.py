@@ -8,7 +8,7 @@ from aiohttp import web
 
 from finetune_operator.api.kinds import Kind
 from finetune_operator.local.store.database import encode
-from finetune_operator.local.store.refusals import Refused
+from finetune_operator.local.store.rejections import RejectedObject
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.errors import ApiError
 
@@ -18,7 +18,7 @@ def failure(error: ApiError, kind: Kind | None = None, name: str | None = None) 
     details: dict[str, Any] = {}
     if kind is not None:
         details = {"group": kind.group, "kind": kind.name if error.code == 422 else kind.plural}
-    if isinstance(error, Refused):
+    if isinstance(error, RejectedObject):
         name = error.name
         details["causes"] = [
             {"reason": str(problem.kind), "message": problem.message, "field": problem.field or "<nil>"}

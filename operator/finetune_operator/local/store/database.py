@@ -20,7 +20,7 @@ from finetune_operator.api.kinds import Kind
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.errors import Timeout, Transient
 
-from .refusals import resource_of
+from .rejections import resource_of
 
 FORMAT = 1
 RETAINED_EVENTS = 1000

@@ -9,7 +9,7 @@ from finetune_operator.api.crd import SELECTABLE
 from finetune_operator.api.kinds import EVENT, FINETUNERUN, Kind
 from finetune_operator.core.paths import lookup
 
-from . import refusals
+from . import rejections
 
 _OF_RUNS = frozenset(path.removeprefix(".") for path in SELECTABLE)
 _OF_ALL = frozenset({"metadata.name", "metadata.namespace"})
@@ -29,7 +29,7 @@ def check(kind: Kind, fields: Mapping[str, str]) -> None:
     """
     for field in fields:
         if field not in _OF_ALL | _BY_KIND.get(kind, frozenset()):
-            raise refusals.bad_request(f"field label not supported: {field}")
+            raise rejections.bad_request(f"field label not supported: {field}")
 
 
 def match(item: Mapping[str, Any], fields: Mapping[str, str]) -> bool:

@@ -6,12 +6,12 @@ import uuid
 
 from finetune_operator.api.kinds import CLAIM, CLUSTER_TRAINING_RUNTIME, CONFIGMAP, FINETUNERUN, JOB, POD, TRAINJOB, Kind
 from finetune_operator.api.status import UNOBSERVED
-from finetune_operator.local.judge.judge import with_status_of, without_status
-from finetune_operator.local.judge.metadata import generated_name
-from finetune_operator.local.judge.structure import identical
 from finetune_operator.loop.cluster import Object
+from finetune_operator.validation.metadata import generated_name
+from finetune_operator.validation.structure import identical
+from finetune_operator.validation.validator import with_status_of, without_status
 
-from . import refusals
+from . import rejections
 
 WITH_STATUS = frozenset({FINETUNERUN, JOB, TRAINJOB, POD, CLAIM})
 """Kinds whose status is written through its subresource only."""
@@ -31,7 +31,7 @@ def created(kind: Kind, manifest: Object, now: str) -> Object:
     """
     metadata = {name: value for name, value in manifest.get("metadata", {}).items() if name not in _NOT_OF_CREATORS}
     if metadata.pop("resourceVersion", ""):
-        raise refusals.bad_request("resourceVersion should not be set on objects to be created")
+        raise rejections.bad_request("resourceVersion should not be set on objects to be created")
     if kind.namespaced:
         metadata.setdefault("namespace", "default")
     else:
@@ -55,13 +55,13 @@ def updated(kind: Kind, merged: Object, old: Object, *, status: bool) -> Object:
     before, metadata = old["metadata"], merged["metadata"]
     _require_same_object(metadata, before)
     if metadata.get("resourceVersion", before["resourceVersion"]) != before["resourceVersion"]:
-        raise refusals.stale(kind, before["name"])
+        raise rejections.stale(kind, before["name"])
     if status:
         return _defaulted(kind, with_status_of(old, merged))
     kept = {name: before[name] for name in _KEPT_BY_SERVER if name in before}
     for name in ("uid", "deletionTimestamp"):
         if name in metadata and (name == "uid" or name not in before):
-            kept[name] = metadata[name]  # an attempt to change what is fixed: the judge says so
+            kept[name] = metadata[name]  # an attempt to change what is fixed: the validator says so
     metadata = {**{name: value for name, value in metadata.items() if name not in ("selfLink", "managedFields")}, **kept}
     new = {**merged, "metadata": metadata}
     if kind in WITH_STATUS:
@@ -86,15 +86,15 @@ def is_bound(pod: Object) -> bool:
 
 def _require_same_object(metadata: Object, before: Object) -> None:
     if not metadata.get("name"):
-        raise refusals.bad_request(
+        raise rejections.bad_request(
             f"the name of the object ({before['name']} based on URL) was undeterminable: name must be provided"
         )
     if metadata["name"] != before["name"]:
-        raise refusals.bad_request(
+        raise rejections.bad_request(
             f"the name of the object ({metadata['name']}) does not match the name on the URL ({before['name']})"
         )
     if metadata.get("namespace") != before.get("namespace"):
-        raise refusals.bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        raise rejections.bad_request("the namespace of the provided object does not match the namespace sent on the request")
 
 
 def _require_mutable(new: Object, old: Object) -> None:
@@ -102,7 +102,7 @@ def _require_mutable(new: Object, old: Object) -> None:
         return
     for name in ("immutable", "data", "binaryData"):
         if not identical(new.get(name), old.get(name)):
-            raise refusals.forbidden_change(
+            raise rejections.forbidden_change(
                 CONFIGMAP, old["metadata"]["name"], name, "field is immutable when `immutable` is set"
             )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from finetune_operator.loop.cluster import Object, Page
 
-from . import refusals
+from . import rejections
 
 _KEPT_SECONDS = 300.0
 _KEPT_LISTS = 8
@@ -46,10 +46,10 @@ class Snapshots:
         """
         name, _, offset = continuation.partition(".")
         if not offset.isdecimal():
-            raise refusals.bad_request(f"invalid continue token: {continuation!r}")
+            raise rejections.bad_request(f"invalid continue token: {continuation!r}")
         found = self._lists.get(name)
         if found is None or found.until < time.monotonic():
-            raise refusals.lost_continuation()
+            raise rejections.lost_continuation()
         start = int(offset)
         end = start + limit if limit > 0 else len(found.items)
         return Page(list(found.items[start:end]), found.version, f"{name}.{end}" if end < len(found.items) else None)

@@ -18,21 +18,21 @@ from typing import Any
 from finetune_operator.api.crd import crd
 from finetune_operator.api.kinds import FINETUNERUN, JOB, KINDS, POD, Kind, kind_of
 from finetune_operator.core.times import stamp
-from finetune_operator.local.judge.judge import Judge
-from finetune_operator.local.judge.metadata import check_metadata, check_types, prune_metadata
-from finetune_operator.local.judge.pod_template import check_job
-from finetune_operator.local.judge.problem import Problem
-from finetune_operator.local.judge.structure import identical
-from finetune_operator.loop.cluster import PAGE, Change, Object, Page, Propagation
+from finetune_operator.loop.cluster import PAGE, Object, Page, Propagation, WatchEvent
+from finetune_operator.validation.metadata import check_metadata, check_types, prune_metadata
+from finetune_operator.validation.pod_template import check_job
+from finetune_operator.validation.problem import Problem
+from finetune_operator.validation.structure import identical
+from finetune_operator.validation.validator import Validator
 
-from . import deletion, field_selector, objects, refusals
+from . import deletion, field_selector, objects, rejections
 from .database import Database, Event, encode
 from .logs import LogFile, container_of, read_log
 from .merge import merge_patch
+from .notifier import Notifier
 from .selector import Labels, Selector
 from .snapshots import Snapshots
 from .transaction import Transaction
-from .wakeups import Wakeups
 
 _LOG_POLL_SECONDS = 0.2
 _IDENTITY = ("apiVersion", "kind", "metadata")
@@ -59,7 +59,7 @@ class Store:
         self._database = Database(path)
         self._log_file = log_file
         self._clock = clock
-        self._wakeups = Wakeups(self._database.stamp)
+        self._wakeups = Notifier(self._database.stamp)
         self._snapshots = Snapshots()
 
     def close(self) -> None:
@@ -68,16 +68,16 @@ class Store:
         self._database.close()
 
     @cached_property
-    def judge(self) -> Judge:
+    def validator(self) -> Validator:
         """The judge of FineTuneRuns."""
-        return Judge(crd())
+        return Validator(crd())
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.get`."""
         await asyncio.sleep(0)
         body = self._database.find(_served(kind), _key(kind, namespace), name)
         if body is None:
-            raise refusals.not_found(kind, name)
+            raise rejections.not_found(kind, name)
         obj: Object = json.loads(body)
         return obj
 
@@ -112,7 +112,7 @@ class Store:
         labels: Labels | Selector | None = None,
         resource_version: str | None = None,
         bookmark_seconds: float | None = None,
-    ) -> AsyncIterator[Change]:
+    ) -> AsyncIterator[WatchEvent]:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.watch`; with bookmarks after that time without a change."""
         await asyncio.sleep(0)
         selector = Selector.of(labels)
@@ -120,7 +120,7 @@ class Store:
             if resource_version in (None, "", "0"):
                 items, position = self._present(kind, namespace, selector)
                 for item in items:
-                    yield Change("ADDED", item)
+                    yield WatchEvent("ADDED", item)
             else:
                 position = self._position(str(resource_version))
             while True:
@@ -131,7 +131,7 @@ class Store:
                     if change is not None:
                         yield change
                 if not events and not await _happens(changed, bookmark_seconds):
-                    yield Change("BOOKMARK", _bookmark(kind, position))
+                    yield WatchEvent("BOOKMARK", _bookmark(kind, position))
 
     async def create(self, manifest: Object, *, dry_run: bool = False) -> Object:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.create`."""
@@ -139,16 +139,16 @@ class Store:
         try:
             kind = kind_of(manifest)
         except KeyError:
-            raise refusals.no_such_kind() from None
+            raise rejections.no_such_kind() from None
         decoded, faults = self.decode(kind, _json(manifest))
         if faults:
-            raise refusals.undecodable(kind, faults)
+            raise rejections.undecodable(kind, faults)
         with self._change() as transaction:
             obj = objects.created(kind, decoded, transaction.now)
             self._require_valid(kind, obj)
             metadata = obj["metadata"]
             if transaction.find(kind, metadata.get("namespace", ""), metadata["name"]):
-                raise refusals.already_exists(kind, metadata["name"])
+                raise rejections.already_exists(kind, metadata["name"])
             if dry_run:
                 return obj
             obj = transaction.write(kind, obj)
@@ -173,7 +173,7 @@ class Store:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.patch_status`. Unknown fields are dropped."""
         await asyncio.sleep(0)
         if kind not in objects.WITH_STATUS:
-            raise refusals.no_such_kind()
+            raise rejections.no_such_kind()
         with self._change() as transaction:
             old = _existing(transaction, kind, _key(kind, namespace), name)
             new = self._patched(kind, old, patch, status=True)
@@ -194,7 +194,7 @@ class Store:
         with self._change() as transaction:
             obj = _existing(transaction, _served(kind), _key(kind, namespace), name)
             if uid is not None and obj["metadata"]["uid"] != uid:
-                raise refusals.other_uid(kind, name, uid, obj["metadata"]["uid"])
+                raise rejections.other_uid(kind, name, uid, obj["metadata"]["uid"])
             deletion.delete(transaction, kind, obj, propagation, grace_seconds)
 
     async def pod_log(
@@ -236,14 +236,14 @@ class Store:
         obj = await self.get(POD, namespace, pod)
         name = container_of(obj, container)
         if name is None:
-            raise refusals.bad_request(f"container {container} is not valid for pod {pod}")
+            raise rejections.bad_request(f"container {container} is not valid for pod {pod}")
         try:
             if self._log_file is not None:
                 return await asyncio.to_thread(read_log, self._log_file(obj, name), tail_lines, limit_bytes, start)
         except FileNotFoundError:
             pass
         if objects.is_bound(obj):
-            raise refusals.not_started(name, pod)
+            raise rejections.not_started(name, pod)
         return b""
 
     def decode(self, kind: Kind, obj: Object, old: Object | None = None) -> tuple[Object, Sequence[Problem]]:
@@ -252,7 +252,7 @@ class Store:
         With ``old``, a stored object that ``obj`` was patched from, only the difference is looked at.
         """
         if kind == FINETUNERUN:
-            pruned, faults = self.judge.prune(obj, old)
+            pruned, faults = self.validator.prune(obj, old)
         else:
             pruned, faults = dict(obj), []
             if isinstance(obj.get("metadata"), dict):
@@ -261,25 +261,25 @@ class Store:
 
     def _patched(self, kind: Kind, old: Object, patch: Object, *, status: bool) -> Object:
         if not isinstance(patch, dict):
-            raise refusals.bad_request("error decoding patch: a merge patch of an object is an object")
+            raise rejections.bad_request("error decoding patch: a merge patch of an object is an object")
         name = old["metadata"]["name"]
         merged, faults = self.decode(kind, merge_patch(old, _json(patch)), old)
         malformed = [fault for fault in faults if fault.blocks_rules]
         if malformed:
-            raise refusals.invalid(kind, name, malformed)
+            raise rejections.invalid(kind, name, malformed)
         new = objects.updated(kind, merged, old, status=status)
         self._require_valid(kind, new, old, status=status)
         return new
 
     def _require_valid(self, kind: Kind, obj: Object, old: Object | None = None, *, status: bool = False) -> None:
         if kind == FINETUNERUN:
-            problems = self.judge.validate(obj, old, status=status)
+            problems = self.validator.validate(obj, old, status=status)
         else:
             problems = check_metadata(obj["metadata"], None if old is None else old["metadata"])
             if kind == JOB and old is None:
                 problems += check_job(obj)
         if problems:
-            raise refusals.invalid(kind, obj["metadata"].get("name", ""), problems)
+            raise rejections.invalid(kind, obj["metadata"].get("name", ""), problems)
 
     @contextmanager
     def _change(self) -> Iterator[Transaction]:
@@ -296,23 +296,23 @@ class Store:
 
     def _position(self, resource_version: str) -> int:
         if not resource_version.isdecimal():
-            raise refusals.bad_request(f'resourceVersion: Invalid value: "{resource_version}": must be a number')
+            raise rejections.bad_request(f'resourceVersion: Invalid value: "{resource_version}": must be a number')
         version, oldest = int(resource_version), self._database.oldest()
         if version < oldest - 1 or version > self._database.version():
-            raise refusals.too_old(version, oldest)
+            raise rejections.too_old(version, oldest)
         return version
 
     def _since(self, kind: Kind, namespace: str | None, position: int) -> tuple[Sequence[Event], int]:
         with self._database.reading():
             version, oldest = self._database.version(), self._database.oldest()
             if position < oldest - 1:
-                raise refusals.too_old(position, oldest)
+                raise rejections.too_old(position, oldest)
             return self._database.events(kind, namespace, position, version), version
 
 
 def _served(kind: Kind) -> Kind:
     if kind not in KINDS:
-        raise refusals.no_such_kind()
+        raise rejections.no_such_kind()
     return kind
 
 
@@ -323,7 +323,7 @@ def _key(kind: Kind, namespace: str | None) -> str:
 def _existing(transaction: Transaction, kind: Kind, namespace: str, name: str) -> Object:
     obj = transaction.find(kind, namespace, name)
     if obj is None:
-        raise refusals.not_found(kind, name)
+        raise rejections.not_found(kind, name)
     return obj
 
 
@@ -332,20 +332,20 @@ def _json(value: Any) -> Any:
     try:
         return json.loads(encode(value))
     except (TypeError, ValueError) as error:
-        raise refusals.bad_request(f"the object is no JSON: {error}") from None
+        raise rejections.bad_request(f"the object is no JSON: {error}") from None
 
 
-def _change(event: Event, selector: Selector) -> Change | None:
+def _change(event: Event, selector: Selector) -> WatchEvent | None:
     """What a watcher with that selector sees of an event: an object that is selected no longer is DELETED for it."""
     obj: Object = json.loads(event.body)
     labels = obj["metadata"].get("labels")
     before = labels if event.old_labels is None else json.loads(event.old_labels)
     now = selector.matches(labels)
     if event.type != "MODIFIED":
-        return Change(event.type, obj) if now else None
+        return WatchEvent(event.type, obj) if now else None
     if selector.matches(before):
-        return Change("MODIFIED" if now else "DELETED", obj)
-    return Change("ADDED", obj) if now else None
+        return WatchEvent("MODIFIED" if now else "DELETED", obj)
+    return WatchEvent("ADDED", obj) if now else None
 
 
 def _bookmark(kind: Kind, position: int) -> Object:

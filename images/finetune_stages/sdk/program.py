@@ -1,0 +1,237 @@
+"""The frame of every stage program: read the document, repeat or take over a finished result or do the work, report, exit.
+
+A program can be killed at any point and started again: work lies in the attempt's own folder until it is published, and the
+full result in the workspace, named by the digest of its inputs, makes a second start end at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from finetune_contract import exitcodes, reasons
+from finetune_contract.codec import DocumentError, encode
+from finetune_contract.documents import (
+    AGAIN_VARIABLE,
+    ATTEMPT_VARIABLE,
+    CONFIG_VARIABLE,
+    INPUTS_DIGEST_VARIABLE,
+    KEEP_METRICS_VARIABLE,
+    RESULT_VARIABLE,
+    WORKSPACE_VARIABLE,
+    StageDocument,
+)
+from finetune_contract.progress import Progress
+from finetune_contract.result import RESULT_WARNINGS_LIMIT, WARNING_LENGTH, Result, parse_result, termination_message
+from finetune_contract.workspace import Attempt
+
+from .context import NO_DIGEST, Context, Finished
+from .fault import Interrupted, StageError, classify
+from .logs import tee_output
+from .redaction import Redactor
+from .reuse import Reuse, keep_result, take_over
+from .workspace import file_sha256, write_file
+
+Work = Callable[[Context], Finished]
+Check = Callable[[Context, Result], bool]
+
+
+def run_stage(
+    stages: tuple[str, ...],
+    work: Work,
+    outputs_exist: Check,
+    rank: int = 0,
+    *,
+    supervised: bool = False,
+    reuse: Reuse | None = None,
+) -> int:
+    """Run a stage program to its end and return its exit code.
+
+    Args:
+        stages: names of the stages that this program can be.
+        work: does the work; raises :class:`StageError` for every failure that it foresees.
+        outputs_exist: whether what an earlier, finished result describes still lies in the workspace.
+        rank: number of this process; only rank 0 writes the result.
+        supervised: a process of this program started this one and speaks for both: this one reports its failure, to
+            whatever ``FINETUNE_RESULT`` it was given, and leaves the rest to the other.
+        reuse: how its results are taken over by other runs of the volume; without it they are not.
+    """
+    is_reporter = rank == 0 and not supervised
+    os.umask(0o002)
+    signal.signal(signal.SIGTERM, _interrupt)
+    redact = Redactor()
+    started = time.monotonic()
+    context: Context | None = None
+    try:
+        context = _open(stages, os.environ, rank)
+        tee_output(context.path(context.layout.log(context.document.stage, context.attempt, rank)), redact)
+        earlier = _earlier_result(context)
+        if earlier is not None and outputs_exist(context, earlier):
+            print(f"{context.document.stage}: finished before with the same inputs, nothing to do")
+            if is_reporter:
+                _make_newest(context, earlier)
+            result = replace(earlier, attempt=str(context.attempt))
+        else:
+            if is_reporter:
+                context.claim()
+            result = _work_or_take_over(
+                context, work, outputs_exist, reuse=None if supervised else reuse, started=started, is_reporter=is_reporter
+            )
+    except BaseException as error:  # noqa: BLE001 - the last line of defence: whatever it is becomes a result and an exit code
+        return _fail(context, error, redact, is_reporter)
+    if is_reporter:
+        _deliver(result, Progress(percent=100) if context.last_progress is None else replace(context.last_progress, percent=100))
+    return exitcodes.DONE
+
+
+def _work_or_take_over(
+    context: Context, work: Work, outputs_exist: Check, *, reuse: Reuse | None, started: float, is_reporter: bool
+) -> Result:
+    taken = take_over(context, reuse, is_reporter) if reuse and AGAIN_VARIABLE not in os.environ else None
+    finished = taken or work(context)
+    result = _record(context, finished, time.monotonic() - started, is_reporter)
+    if reuse and is_reporter and taken is None and outputs_exist(context, result):
+        keep_result(context, reuse, finished, result)
+    return result
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    raise Interrupted
+
+
+def _open(stages: tuple[str, ...], environment: Mapping[str, str], rank: int) -> Context:
+    config, workspace = environment.get(CONFIG_VARIABLE), environment.get(WORKSPACE_VARIABLE)
+    if not config or not workspace:
+        raise StageError(
+            reasons.BAD_DOCUMENT,
+            f"Set {CONFIG_VARIABLE} to the stage's JSON document and {WORKSPACE_VARIABLE} to the workspace directory.",
+        )
+    try:
+        document = StageDocument.parse(json.loads(Path(config).read_bytes()))
+        attempt = Attempt.parse(environment.get(ATTEMPT_VARIABLE, "1.1"))
+    except (OSError, ValueError) as error:
+        raise StageError(reasons.BAD_DOCUMENT, f"{config}: {error}") from error
+    if document.stage not in stages:
+        raise StageError(reasons.BAD_DOCUMENT, f"{config}: stage {document.stage!r} is not one of {', '.join(stages)}")
+    context = Context(document, Path(workspace).absolute(), attempt, environment.get(INPUTS_DIGEST_VARIABLE, NO_DIGEST), rank)
+    _require_writable(context)
+    return context
+
+
+def _require_writable(context: Context) -> None:
+    root = context.path(context.layout.root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        writable = os.access(root, os.W_OK | os.X_OK)
+    except PermissionError:
+        writable = False
+    if not writable:
+        folder = next(parent for parent in (root, *root.parents) if parent.exists())
+        about = folder.stat()
+        raise StageError(
+            reasons.WORKSPACE_NOT_WRITABLE,
+            f"User {os.getuid()} (groups {sorted(os.getgroups())}) may not write to {folder}, which belongs to"
+            f" {about.st_uid}:{about.st_gid} with mode {about.st_mode & 0o7777:o}.",
+        )
+
+
+def _earlier_result(context: Context) -> Result | None:
+    if context.inputs_digest == NO_DIGEST:  # nothing tells the result of these inputs from that of others
+        return None
+    path = context.path(context.layout.result(context.document.stage, context.attempt.round, context.inputs_digest))
+    try:
+        result = parse_result(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return None
+    if result.outcome != "Succeeded" or result.inputs_digest != context.inputs_digest:
+        return None
+    return replace(result, file=str(path.relative_to(context.workspace)), file_digest=file_sha256(path))
+
+
+def _make_newest(context: Context, earlier: Result) -> None:
+    """An attempt that was killed may have written its result, but not yet as the stage's newest one."""
+    newest = context.path(context.layout.newest_result(context.document.stage))
+    content = context.path(earlier.file or "").read_bytes()
+    if not newest.exists() or newest.read_bytes() != content:
+        write_file(newest, content)
+
+
+def _record(context: Context, finished: Finished, seconds: float, is_reporter: bool) -> Result:
+    """The full result into the workspace, and its short form for the termination message."""
+    stage = context.document.stage
+    outputs = encode(finished.outputs) if dataclasses.is_dataclass(finished.outputs) else finished.outputs
+    result = Result(
+        stage=stage, attempt=str(context.attempt), inputs_digest=context.inputs_digest, outcome="Succeeded",
+        message=finished.message, metrics={**finished.metrics, "seconds": round(seconds, 3)}, outputs=outputs,
+        history=finished.history, warnings=_warnings(stage, finished.warnings),
+        reused=finished.reused,
+    )  # fmt: skip
+    if not is_reporter:
+        return result
+    relative = context.layout.result(stage, context.attempt.round, context.inputs_digest)
+    path = context.path(relative)
+    content = json.dumps(encode(result), indent=1, sort_keys=True, allow_nan=False).encode()
+    write_file(path, content)
+    write_file(context.path(context.layout.newest_result(stage)), content)
+    _pipeline_log(context, f"{stage}: {finished.message or 'done'} ({seconds:.1f} s)")
+    return replace(result, file=relative, file_digest=file_sha256(path))
+
+
+def _warnings(stage: str, warnings: Sequence[str]) -> tuple[str, ...]:
+    """Return the warnings as a result may hold them; what does not fit is marked, and the log has all of them."""
+    for warning in warnings:
+        print(f"{stage}: warning: {warning}")
+    if len(warnings) > RESULT_WARNINGS_LIMIT:
+        kept = RESULT_WARNINGS_LIMIT - 1
+        warnings = [*warnings[:kept], f"and {len(warnings) - kept:,} more warnings in the log of the stage"]
+    return tuple(text if len(text) <= WARNING_LENGTH else text[: WARNING_LENGTH - 3] + "..." for text in warnings)
+
+
+def _fail(context: Context | None, error: BaseException, redact: Redactor, is_reporter: bool) -> int:
+    fault = classify(error)
+    message = redact(fault.message)
+    if fault.reason is reasons.CRASHED:
+        traceback.print_exception(error)
+    print(f"{fault.reason}: {message}", file=sys.stderr)
+    if context is not None:
+        if is_reporter:
+            _pipeline_log(context, f"{context.document.stage}: {fault.reason}: {message}")
+        result = Result(
+            stage=context.document.stage, attempt=str(context.attempt), inputs_digest=context.inputs_digest, outcome="Failed",
+            reason=fault.reason.name, message=message,
+        )  # fmt: skip
+        _deliver(result, context.last_progress)
+    else:  # it never came to know whose work this is
+        _deliver(Result("unknown", "0.0", "", "Failed", fault.reason.name, message), None)
+    return fault.reason.exit_code
+
+
+def _deliver(result: Result, progress: Progress | None) -> None:
+    """The short result to where Kubernetes picks it up. Every failing process says why; of the finished ones one speaks."""
+    target = os.environ.get(RESULT_VARIABLE)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if target:
+        keep = [name for name in os.environ.get(KEEP_METRICS_VARIABLE, "").split(",") if name]
+        try:
+            Path(target).write_text(termination_message(result, progress, keep=keep), encoding="utf-8")
+        except (OSError, DocumentError) as error:
+            print(f"the result could not be written to {target}: {error}", file=sys.stderr)
+
+
+def _pipeline_log(context: Context, line: str) -> None:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    try:
+        with context.path(context.layout.pipeline_log).open("a", encoding="utf-8") as log:
+            log.write(f"{stamp} {line}\n")
+    except OSError:  # a log for people: no reason to fail a stage
+        pass

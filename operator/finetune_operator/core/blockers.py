@@ -1,0 +1,220 @@
+"""What keeps a stage from starting, from whoever knows: kubelet, scheduler, Job and volume controllers, the API server.
+
+A blocker is no failure: the run says what it waits for, and goes on by itself once somebody has mended it. Most show in the pods
+(``waiting``, ``unschedulable``). Where there are no pods, or a volume does not come, only Events tell why; :func:`unexplained` says
+whose are wanted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+
+from finetune_contract.reasons import Reason
+from finetune_operator.api import reasons
+from finetune_operator.api.kinds import CLAIM, POD
+
+from . import naming
+from .naming import TRAINJOB_CONTAINER as NODE
+from .observation import ChildState, Object, Ref, Rejection, WarningEvent, child_ref, child_state, running_children, shared_refs
+from .pod_report import PodReport
+from .run import Run, StageStatus
+from .times import moment
+
+Blocker = tuple[Reason, str]
+"""The reason, and the sentence of whoever found it."""
+
+NO_PODS_SECONDS = 30.0
+"""A child without its pods for that long is reported, even if nobody says why: some controllers write only to their logs."""
+PATIENCE_SECONDS = 2.0
+"""A child without its pods, or a pod without a node for that long has a reason for it: controllers need milliseconds."""
+_MOUNT_SECONDS = 5.0
+"""A container that is being made for that long may wait for a volume."""
+_PROVISIONING_SECONDS = 30.0
+"""A claim that a provisioner only promises for that long has none."""
+
+_WAITING: tuple[tuple[tuple[str, ...], Reason], ...] = (
+    (
+        ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"),
+        reasons.IMAGE_PULL_FAILED,
+    ),
+    (("CreateContainerConfigError",), reasons.SECRET_MISSING),
+    (("CreateContainerError", "RunContainerError", "PostStartHookError", "CrashLoopBackOff"), reasons.START_FAILED),
+)
+_REFUSALS: tuple[tuple[re.Pattern[str], Reason], ...] = (
+    (re.compile(r"exceeded quota|must specify .*quota|failed quota"), reasons.QUOTA_EXCEEDED),
+    (re.compile(r"violates PodSecurity"), reasons.POD_SECURITY),
+    (re.compile(r"serviceaccounts? \"[^\"]*\" not found"), reasons.SERVICE_ACCOUNT_NOT_FOUND),
+    (re.compile(r"TrainingRuntime\S* \"[^\"]*\" not found|TrainingRuntime must be created"), reasons.RUNTIME_NOT_FOUND),
+    (re.compile(r"unknown field \"spec\.(podTemplateOverrides|runtimePatches)"), reasons.TRAINER_CHANGED),
+    (re.compile(r"cannot \w+ resource \""), reasons.FORBIDDEN),
+)
+_OUTAGE = re.compile(
+    r"connection (refused|reset)|broken pipe|\bEOF\b|i/o timeout|TLS handshake|deadline exceeded|timed out|no route to host"
+    r"|failed calling webhook|no endpoints available|etcdserver|leader changed|Internal error occurred|too many requests"
+    r"|server is currently unable|object has been modified|^Unauthorized",
+    re.IGNORECASE,
+)
+"""What a controller says in an Event when the API server did not answer, or not for good."""
+_ANSWER = re.compile(r"denied the request|is forbidden:|is invalid:")
+"""The API server has answered: names and values of the object, or of a policy, may have the words of an outage."""
+_UNSCHEDULABLE: tuple[tuple[re.Pattern[str], Reason], ...] = (
+    (re.compile(r"persistentvolumeclaim \"[^\"]*\" not found"), reasons.CLAIM_NOT_FOUND),
+    (
+        re.compile(
+            r"bound to non-existent (persistentvolume|pv)|persistentvolumeclaim \"[^\"]*\" is being deleted", re.IGNORECASE
+        ),
+        reasons.CLAIM_LOST,
+    ),
+    (re.compile(r"Insufficient \S*gpu", re.IGNORECASE), reasons.GPU_UNAVAILABLE),
+    (re.compile(r"Insufficient (cpu|memory|ephemeral-storage)"), reasons.NODES_TOO_SMALL),
+)
+_MOUNT: tuple[tuple[re.Pattern[str], Reason], ...] = (
+    (
+        re.compile(r"(secret|configmap)s? \"[^\"]*\" not found|non-?existent (secret|config) key", re.IGNORECASE),
+        reasons.SECRET_MISSING,
+    ),
+)
+_CLAIM: tuple[tuple[re.Pattern[str], Reason], ...] = (
+    (re.compile(r"storageclass\S* \"[^\"]*\" not found"), reasons.STORAGE_CLASS_NOT_FOUND),
+    (
+        re.compile(r"ReadWriteMany|RWX|MULTI_NODE|only supports? ReadWriteOnce|access ?mode", re.IGNORECASE),
+        reasons.NO_SHARED_VOLUMES,
+    ),
+)
+_OUTAGE_SECONDS = 30.0
+"""A fault of the API server that a controller reports for that long is more than a restart."""
+_UNBOUND = re.compile(r"unbound immediate PersistentVolumeClaim", re.IGNORECASE)
+_NO_FAULT = frozenset({"WaitForFirstConsumer", "WaitForPodScheduled", "Provisioning", "ProvisioningSucceeded"})
+_PROMISES = frozenset({"ExternalProvisioning"})
+
+
+def unexplained(
+    run: Run, objects: Mapping[Ref, Object], pods: Mapping[str, tuple[PodReport, ...]], now: datetime
+) -> tuple[Ref, ...]:
+    """The children, pods and the claim whose Events are wanted: they keep a stage waiting, and its pods do not say why."""
+    found: list[Ref] = []
+    for stage_status, child in running_children(run, objects):
+        if child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):
+            continue
+        reports = pods.get(stage_status.name, ())
+        if len(reports) < expected_pods(run, stage_status) and child_seconds(child, now) >= PATIENCE_SECONDS:
+            found.append(child_ref(stage_status))
+        if any(_wants_claim(pod) for pod in reports):
+            found.append(Ref(CLAIM, naming.workspace_claim(run)))
+        found += [
+            Ref(POD, pod.name) for pod in reports if wants_mounts(pod) and seconds_since(pod.created_at, now) >= _MOUNT_SECONDS
+        ]
+    return tuple(dict.fromkeys(found))
+
+
+def blocker(
+    run: Run,
+    stage_status: StageStatus,
+    child: Object,
+    pods: Sequence[PodReport],
+    *,
+    warning_events: Mapping[Ref, tuple[WarningEvent, ...]],
+    now: datetime,
+) -> Blocker | None:
+    """What keeps an attempt from starting, if something does: told by its pods, else by the Events of :func:`unexplained`."""
+    return next(_blockers(run, stage_status, pods, warning_events, now), None) or _without_pods(
+        run, stage_status, child, pods, now
+    )
+
+
+def _without_pods(run: Run, stage_status: StageStatus, child: Object, pods: Sequence[PodReport], now: datetime) -> Blocker | None:
+    """Return the blocker of a child whose pods never appear. One that is held, by the user or by a queue, has none to make."""
+    expected = expected_pods(run, stage_status)
+    held = child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend")
+    if held or len(pods) >= expected or child_seconds(child, now) < NO_PODS_SECONDS:
+        return None
+    name = stage_status.child_name
+    look = f"job/{name}" if stage_status.child_kind == "Job" else f"trainjob/{name} jobset/{name} job/{name}-{NODE}-0"
+    wrong = f"{stage_status.child_kind} {name}: {len(pods)} of {expected} pods exist after {NO_PODS_SECONDS:.0f} seconds or more"
+    return reasons.NO_PODS, f"{wrong}; run oc describe {look} -n {run.namespace} and read the conditions and Events"
+
+
+def child_seconds(child: Object, now: datetime) -> float:
+    """Return the seconds since a child was made, or was let go on after it had been held."""
+    since = [str(child["metadata"].get("creationTimestamp") or "")]
+    conditions = (child.get("status") or {}).get("conditions") or ()
+    since += [str(one.get("lastTransitionTime") or "") for one in conditions if one["type"] == "Suspended"]
+    return seconds_since(max(since), now)
+
+
+def _blockers(
+    run: Run,
+    stage_status: StageStatus,
+    pods: Iterable[PodReport],
+    warning_events: Mapping[Ref, tuple[WarningEvent, ...]],
+    now: datetime,
+) -> Iterator[Blocker]:
+    for pod in pods:
+        yield from ((reason, pod.waiting_message or pod.waiting) for words, reason in _WAITING if pod.waiting in words)
+        if (
+            pod.unschedulable
+            and not _UNBOUND.search(pod.unschedulable)
+            and seconds_since(pod.created_at, now) >= PATIENCE_SECONDS
+        ):
+            yield _match(_UNSCHEDULABLE, pod.unschedulable, reasons.UNSCHEDULABLE)
+        for warning_event in _foreign(run, warning_events.get(Ref(POD, pod.name), ())):
+            yield _match(_MOUNT, warning_event.message, reasons.START_FAILED)
+        if _wants_claim(pod):
+            yield from _of_claim(warning_events.get(Ref(CLAIM, naming.workspace_claim(run)), ()))
+    for warning_event in _foreign(run, warning_events.get(child_ref(stage_status), ())):
+        found = _match(_REFUSALS, warning_event.message, reasons.CHILD_REFUSED)
+        if found[0] is not reasons.CHILD_REFUSED or not _is_outage(warning_event.message):
+            yield found
+        elif warning_event.lasting >= _OUTAGE_SECONDS:
+            yield reasons.API_UNAVAILABLE, warning_event.message
+
+
+def _is_outage(message: str) -> bool:
+    return bool(_OUTAGE.search(message)) and not _ANSWER.search(message)
+
+
+def _foreign(run: Run, warning_events: Iterable[WarningEvent]) -> Iterator[WarningEvent]:
+    """Those that are not about an object that the operator creates again by itself (``core/shared_objects.py``)."""
+    ours = tuple(f'"{ref.name}" not found' for ref in shared_refs(run))
+    yield from (warning_event for warning_event in warning_events if not any(words in warning_event.message for words in ours))
+
+
+def _of_claim(warning_events: Iterable[WarningEvent]) -> Iterator[Blocker]:
+    for warning_event in warning_events:
+        if warning_event.reason in _NO_FAULT or (
+            warning_event.reason in _PROMISES and warning_event.seconds < _PROVISIONING_SECONDS
+        ):
+            continue
+        yield _match(_CLAIM, warning_event.message, reasons.CLAIM_PENDING)
+
+
+def rejection(rejected: Rejection) -> tuple[Reason, bool]:
+    """The reason for which the API server refused an object, and whether somebody else can mend it while the run waits."""
+    reason, _ = _match(_REFUSALS, rejected.message, reasons.CHILD_REFUSED)
+    return reason, rejected.forbidden or reason is not reasons.CHILD_REFUSED
+
+
+def _match(table: tuple[tuple[re.Pattern[str], Reason], ...], message: str, default: Reason) -> Blocker:
+    return next((reason for pattern, reason in table if pattern.search(message)), default), message
+
+
+def expected_pods(run: Run, stage_status: StageStatus) -> int:
+    """How many pods the child of an attempt has."""
+    return int(run.resolved["training"]["workers"]) if stage_status.child_kind == "TrainJob" else 1
+
+
+def _wants_claim(pod: PodReport) -> bool:
+    """Whether it waits for the claim: the scheduler says so, or holds it back without a word while the volume is made."""
+    return pod.phase == "Pending" and not pod.placed and (not pod.unschedulable or bool(_UNBOUND.search(pod.unschedulable)))
+
+
+def wants_mounts(pod: PodReport) -> bool:
+    """Whether it has a node, and may wait there for a volume."""
+    return pod.phase == "Pending" and pod.placed and pod.waiting in ("", "ContainerCreating", "PodInitializing")
+
+
+def seconds_since(created_at: str | None, now: datetime) -> float:
+    """The age of an object, 0 where its creation is not known."""
+    return (now - moment(created_at)).total_seconds() if created_at else 0.0

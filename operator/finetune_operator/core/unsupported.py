@@ -1,0 +1,80 @@
+"""Fields of the contract whose behaviour this release does not have yet: a run that uses one is refused at once.
+
+``docs/unsupported.md`` is this list; it must shrink to none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .paths import lookup
+
+
+@dataclass(frozen=True)
+class UnsupportedValue:
+    """A field, or some of its values, that nothing acts on yet."""
+
+    path: str
+    values: str = "any value"
+    uses: Callable[[Any], bool] = lambda _value: True
+
+
+def _values(path: str, *values: Any) -> UnsupportedValue:
+    return UnsupportedValue(
+        path, " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values), values.__contains__
+    )
+
+
+def _schemes(path: str, *schemes: str) -> UnsupportedValue:
+    return UnsupportedValue(path, " or ".join(schemes), lambda uri: isinstance(uri, str) and uri.startswith(schemes))
+
+
+def _above_zero(path: str) -> UnsupportedValue:
+    return UnsupportedValue(path, "above 0", lambda value: isinstance(value, (int, float)) and value > 0)
+
+
+UNBUILT: tuple[UnsupportedValue, ...] = (
+    _schemes("dataset.uri", "s3://", "pvc://"),
+    _schemes("dataset.evalUri", "s3://", "pvc://"),
+    _values("dataset.format", "conversations", "alpaca", "tokenised"),
+    UnsupportedValue("dataset.fields"),
+    _values("dataset.splitBy", "stratified", "grouped"),
+    UnsupportedValue("dataset.splitField"),
+    UnsupportedValue("dataset.endpoint"),
+    UnsupportedValue("dataset.region"),
+    UnsupportedValue("dataset.caRef"),
+    _schemes("model.uri", "oci://", "s3://", "pvc://"),
+    UnsupportedValue("model.pullSecretRef"),
+    _values("training.enabled", False),
+    _values("training.engine", "training-hub"),
+    UnsupportedValue("training.engineArgs"),
+    UnsupportedValue("training.placement.priorityClassName"),
+    _values("training.osft.memoryEfficientInit", False),
+    _above_zero("training.checkpoints.everySamples"),
+    _above_zero("training.checkpoints.everyMinutes"),
+    _values("training.checkpoints.fullState", True),
+    _values("training.checkpoints.final", False),
+    _values("training.checkpoints.resume", True),
+    _values("evaluation.backend", "vllm"),
+    UnsupportedValue("gate.baseline", "a registry version or alias", lambda value: value != "base-model"),
+    UnsupportedValue("gate.approval"),
+    UnsupportedValue("publish"),
+    UnsupportedValue("queue"),
+    UnsupportedValue("limits"),
+    _values("retry.outOfMemory", "ReduceBatch"),
+    _values("cleanup.volume", "Delete"),
+    _values("cleanup.checkpoints", "Delete"),
+    _values("cleanup.pods", "DeleteSucceeded"),
+    UnsupportedValue("approval"),
+)
+
+
+def first_unsupported(spec: Mapping[str, Any]) -> UnsupportedValue | None:
+    """The first field in ``spec`` that this release does not act on."""
+    for entry in UNBUILT:
+        value = lookup(spec, entry.path)
+        if value not in (None, {}, []) and entry.uses(value):  # an empty section asks for nothing
+            return entry
+    return None

@@ -1,0 +1,210 @@
+"""One pod from its admission to its end, as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from finetune_operator.api.kinds import POD
+from finetune_operator.core.times import stamp
+from finetune_operator.loop.cluster import Cluster, Object
+
+from .machine import Capacity
+from .process import Command, Exit, Process
+from .volumes import Mounts, NotReady, SecretSource, Volumes, environment, free_folder, inherited
+
+TERMINATION_LOG = "/dev/termination-log"
+MESSAGE_LIMIT = 4096
+_RETRY_SECONDS = 0.5
+_DEFAULT_GRACE = 30
+
+
+@dataclass(frozen=True)
+class Node:
+    """What the pods of this machine share: where their folders lie, what they mount, what is left of the hardware."""
+
+    cluster: Cluster
+    folder: Path
+    volumes: Volumes
+    capacity: Capacity
+    secrets: SecretSource
+    adjust: Callable[[Object, dict[str, str]], None] | None = None
+    """Changes the environment of a pod's process, where the node is not what the pod's maker took it for."""
+
+    def log_path(self, uid: str) -> Path:
+        """Where the output of a pod's container lies."""
+        return self.folder / uid / "log"
+
+
+class PodWorker:
+    """Admit, start or find again, wait, report, and say the last word on a pod that is deleted."""
+
+    def __init__(self, node: Node, pod: Object) -> None:
+        self._node = node
+        self._pod = pod
+        self._home = node.folder / self.uid
+        self._process = Process(self._home)
+        self._stopped = asyncio.Event()
+        self._shutdown = False
+
+    @property
+    def uid(self) -> str:
+        """The pod's uid."""
+        uid: str = self._pod["metadata"]["uid"]
+        return uid
+
+    @property
+    def name(self) -> str:
+        """Namespace and name."""
+        return f"{self._pod['metadata']['namespace']}/{self._pod['metadata']['name']}"
+
+    def stop(self, *, shutdown: bool = False) -> None:
+        """The pod is to end: it is being deleted, or this runner is."""
+        self._shutdown = self._shutdown or shutdown
+        self._stopped.set()
+
+    def kill(self) -> None:
+        """End its process without its grace."""
+        self._process.signal(signal.SIGKILL)
+
+    async def run(self) -> None:
+        """The whole life."""
+        try:
+            if (self._pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+                await self._work()
+            if self._stopped.is_set():
+                await self._say_goodbye()
+        finally:
+            self._node.capacity.release(self.uid)
+            free_folder(self._home)
+
+    async def _work(self) -> None:
+        if await self._process.adopt():
+            self._node.capacity.admit(self.uid, self._pod)
+        elif not (await self._admit() and await self._start()):
+            return
+        running = {"running": {"startedAt": self._started}}
+        await self._report({"phase": "Running", "startTime": self._started}, running, ready=True)
+        await self._report_end(await self._wait())
+
+    async def _say_goodbye(self) -> None:
+        """A kubelet removes a deleted pod when its processes have ended; one that was only shut down stays to be read."""
+        metadata = self._pod["metadata"]
+        pod = await self._node.cluster.get(POD, metadata["namespace"], metadata["name"])
+        if pod["metadata"].get("deletionTimestamp") and pod["metadata"]["uid"] == self.uid:
+            await self._node.cluster.delete(POD, metadata["namespace"], metadata["name"], uid=self.uid, grace_seconds=0)
+
+    @property
+    def _started(self) -> str:
+        return stamp(self._process.started_at or datetime.now(UTC))
+
+    async def _admit(self) -> bool:
+        while True:
+            verdict = self._node.capacity.admit(self.uid, self._pod)
+            if verdict.never:
+                await self._patch({"phase": "Failed", "reason": verdict.never_reason, "message": verdict.never})
+                return False
+            if not verdict.wait:
+                return True
+            if not await self._hold_on({"conditions": [_unschedulable(verdict.wait)]}):
+                return False
+
+    async def _start(self) -> bool:
+        while True:
+            try:
+                mounts = await self._node.volumes.mount(self._pod, self._home)
+                await self._process.start(self._command(mounts))
+            except NotReady as blocker:
+                waiting = {"waiting": {"reason": blocker.word, "message": blocker.message}}
+                conditions = [_unschedulable(blocker.message)] if blocker.word == "Unschedulable" else []
+                if not await self._hold_on({"conditions": conditions, "containerStatuses": [_container(self._pod, waiting)]}):
+                    return False
+                continue
+            return await self._process.adopt()
+
+    async def _hold_on(self, status: Object) -> bool:
+        """Say what the pod waits for, and wait a moment. False if it is not wanted any more."""
+        await self._patch({"phase": "Pending", **status})
+        try:
+            async with asyncio.timeout(_RETRY_SECONDS):
+                await self._stopped.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    def _command(self, mounts: Mounts) -> Command:
+        container = self._pod["spec"]["containers"][0]
+        termination = str(self._home / "termination-log")
+        mounts = Mounts(((TERMINATION_LOG, termination), *mounts.pairs))
+        variables = environment(self._pod, mounts, self._node.secrets)
+        if self._node.adjust is not None:
+            self._node.adjust(self._pod, variables)
+        argv = [mounts.rewrite(word) for word in (*(container.get("command") or ()), *(container.get("args") or ()))]
+        if argv and argv[0] in ("python", "python3"):
+            argv[0] = sys.executable
+        work = self._home / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        env = {**inherited(), **variables, **self._node.capacity.devices(self.uid)}
+        env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', '/usr/bin:/bin')}"
+        return Command(tuple(argv), env, work)
+
+    async def _wait(self) -> Exit:
+        """Wait for the process; when the pod is to go, ask it to end, and end it after its grace period."""
+        ending = asyncio.create_task(self._process.wait())
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait((ending, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        if not ending.done():
+            self._process.signal(signal.SIGTERM)
+            grace = self._pod["spec"].get("terminationGracePeriodSeconds", _DEFAULT_GRACE)
+            await asyncio.wait((ending,), timeout=grace)
+        if not ending.done():
+            self._process.signal(signal.SIGKILL)
+        return await ending
+
+    async def _report_end(self, end: Exit) -> None:
+        message = self._termination_message()
+        word = "Completed" if end.code == 0 else "Error" if end.known else "ContainerStatusUnknown"
+        terminated = {
+            "exitCode": end.code, "reason": word, "message": message, "startedAt": self._started,
+            "finishedAt": stamp(end.finished_at),
+        }  # fmt: skip
+        status: Object = {"phase": "Succeeded" if end.code == 0 else "Failed"}
+        if self._shutdown and end.code != 0:
+            status |= {"reason": "Shutdown", "message": "The local runner was stopped.", "conditions": [_disrupted()]}
+        await self._report(status, {"terminated": terminated}, ready=False)
+
+    def _termination_message(self) -> str:
+        try:
+            content = (self._home / "termination-log").read_bytes()
+        except FileNotFoundError:
+            return ""
+        return content[:MESSAGE_LIMIT].decode(errors="replace")
+
+    async def _report(self, status: Object, state: Object, *, ready: bool) -> None:
+        conditions = [*status.pop("conditions", ()), {"type": "Ready", "status": str(ready)}]
+        await self._patch({**status, "conditions": conditions, "containerStatuses": [_container(self._pod, state, ready=ready)]})
+
+    async def _patch(self, status: Object) -> None:
+        metadata = self._pod["metadata"]
+        await self._node.cluster.patch_status(POD, metadata["namespace"], metadata["name"], {"status": status})
+
+
+def _container(pod: Object, state: Object, *, ready: bool = False) -> Object:
+    container = pod["spec"]["containers"][0]
+    return {"name": container["name"], "image": container.get("image", ""), "ready": ready, "restartCount": 0, "state": state}
+
+
+def _unschedulable(message: str) -> Object:
+    return {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+
+
+def _disrupted() -> Object:
+    return {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}

@@ -1,0 +1,130 @@
+"""The verdict on a custom resource, as kube-apiserver gives it with ``fieldValidation=Strict``, without a cluster.
+
+Order and effect follow ``apiextensions-apiserver/pkg/registry/customresource``: decoding drops unknown fields and nulls;
+validation looks at metadata, structure and keyed lists; rules run only where none of that blocks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_operator.loop.cluster import Object
+
+from .metadata import check_metadata, check_types, generated_name, prune_metadata
+from .path import Path
+from .problem import CauseType, Problem
+from .rules import RuleSet
+from .schema import Node, compile_schema
+from .structure import ABSENT, StructureCheck, identical, prune
+
+_STATUS: Path = (None, "status")
+_UNCHECKED_RULES = Problem(
+    "",
+    CauseType.INVALID,
+    "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
+    None,
+)
+
+
+class Validator:
+    """Judges the objects of one served version of a CustomResourceDefinition with a status subresource.
+
+    Args:
+        definition: the definition, ``apiextensions.k8s.io/v1``.
+
+    Raises:
+        SchemaError: it uses something that this validator does not know.
+    """
+
+    def __init__(self, definition: Mapping[str, Any]) -> None:
+        spec = definition["spec"]
+        version = next(version for version in spec["versions"] if version["served"])
+        self.api_version = f"{spec['group']}/{version['name']}"
+        self.kind: str = spec["names"]["kind"]
+        self._root = compile_schema(version["schema"]["openAPIV3Schema"])
+        self._rules = RuleSet()
+
+    def create(self, obj: Object) -> list[Problem]:
+        """What the API server would say to a new object; nothing where it would take it."""
+        pruned, unknown = self.prune(obj)
+        return unknown + self.validate(_named(without_status(pruned)))
+
+    def update(self, obj: Object, old: Object, *, status: bool = False) -> list[Problem]:
+        """What it would say to ``obj`` in the place of ``old``: of everything but status, or of ``status`` alone."""
+        pruned, unknown = self.prune(obj)
+        before, _ = self.prune(old)
+        if not status:
+            return unknown + self.validate(with_status_of(pruned, before), before)
+        malformed = check_types(pruned.get("metadata", {}))
+        return unknown + malformed + self.validate(with_status_of(before, pruned), before, status=True)
+
+    def prune(self, obj: Object, old: Object | None = None) -> tuple[Object, list[Problem]]:
+        """The object as the API server decodes it, and one problem for each unknown field that it drops on the way.
+
+        With ``old``, a pruned object that ``obj`` was patched from, what the two share is not looked at again.
+        """
+        unknown: list[Problem] = []
+        pruned: Object = prune(self._root, obj, None, unknown, ABSENT if old is None else old)
+        if isinstance(pruned.get("metadata"), dict):
+            pruned = {**pruned, "metadata": prune_metadata(pruned["metadata"], unknown)}
+        return pruned, unknown
+
+    def validate(self, obj: Object, old: Object | None = None, *, status: bool = False) -> list[Problem]:
+        """The problems of a pruned object, new or in the place of ``old``; with ``status`` only that part may have changed."""
+        problems = self._of_type(obj)
+        if problems:
+            return problems
+        problems = check_metadata(obj.get("metadata") or {}, None if old is None else old.get("metadata") or {})
+        structure = StructureCheck()
+        if status:
+            self._check_status(structure, obj, old or {})
+        else:
+            structure.check(self._root, obj, None, ABSENT if old is None else old)
+        problems += structure.problems + self._of_keyed_lists(obj, old)
+        if any(problem.blocks_rules for problem in problems):
+            return [*problems, _UNCHECKED_RULES]
+        return problems + self._rules.evaluate(self._root, obj, None, ABSENT if old is None else old)
+
+    def _check_status(self, structure: StructureCheck, obj: Object, old: Object) -> None:
+        node: Node | None = self._root.properties.get("status")
+        if node is not None and "status" in obj:
+            structure.check(node, obj["status"], _STATUS, old.get("status", ABSENT))
+
+    def _of_keyed_lists(self, obj: Object, old: Object | None) -> list[Problem]:
+        now = StructureCheck()
+        now.check_keyed_lists(self._root, obj, None)
+        if now.problems and old is not None:
+            before = StructureCheck()
+            before.check_keyed_lists(self._root, old, None)
+            if before.problems:  # they were there before: an update need not mend them
+                return []
+        return now.problems
+
+    def _of_type(self, obj: Object) -> list[Problem]:
+        expected = {"kind": self.kind, "apiVersion": self.api_version}
+        return [
+            Problem(name, CauseType.INVALID, f"must be {value}", obj.get(name))
+            for name, value in expected.items()
+            if not identical(obj.get(name), value)
+        ]
+
+
+def _named(obj: Object) -> Object:
+    """Return the object with the name that the API server generates before it validates (``rest.BeforeCreate``)."""
+    metadata = obj.get("metadata")
+    prefix = metadata.get("generateName") if isinstance(metadata, dict) and not metadata.get("name") else None
+    if not prefix or not isinstance(prefix, str):
+        return obj
+    return {**obj, "metadata": {**obj["metadata"], "name": generated_name(prefix)}}
+
+
+def without_status(obj: Object) -> Object:
+    """The object as it is created: status is written through its subresource only."""
+    return {name: value for name, value in obj.items() if name != "status"}
+
+
+def with_status_of(obj: Object, other: Object) -> Object:
+    """``obj`` with the status of ``other``, also where that has none."""
+    rest = without_status(obj)
+    return {**rest, "status": other["status"]} if "status" in other else rest

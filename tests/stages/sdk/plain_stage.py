@@ -1,0 +1,69 @@
+"""A stage that does next to nothing, with every kind of thing that a stage can publish, for the tests of what the kit does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_contract.documents import Scalar
+from finetune_contract.result import LossPoint, Result
+from finetune_stages.sdk import Context, Finished, Reuse, run_stage, seal_directory, verify_seal, write_file
+
+WORKED = "worked.txt"
+"""A line for each time that work was done, in the workspace."""
+
+
+def work(context: Context) -> Finished:
+    """Publish the directories and files that the inputs name; only rank 0 does."""
+    if context.rank > 0:
+        return Finished(outputs={})
+    wish = context.document.inputs
+    scratch = context.scratch()
+    seals = {}
+    for name in wish["directories"]:
+        folder = scratch / name
+        folder.mkdir(parents=True)
+        for file in ("weights.bin", "inner/config.json"):
+            write_file(folder / file, f"{name} {file} {wish['content']}".encode())
+        seals[name] = seal_directory(folder)
+        context.publish(folder, f"{context.layout.root}/{name}")
+    for name in wish["files"]:
+        write_file(context.path(f"{context.layout.root}/{name}"), f"{name} {wish['content']}".encode())
+    with context.path(WORKED).open("a") as file:
+        file.write(f"{context.document.run.name} {context.attempt}\n")
+    depends_on: dict[str, Scalar] | None = None if wish.get("unseen") else {"source": wish.get("source", "")}
+    context.scratch().rmdir()
+    return Finished(
+        {"digest": seals["final_model"].digest}, {"loss": 0.25, "steps": 3.0, **wish.get("metrics", {})}, (LossPoint(1, 3.0), LossPoint(2, 0.25)), "made",
+        warnings=tuple(wish.get("warnings", ())), depends_on=depends_on,
+    )  # fmt: skip
+
+
+def outputs_exist(context: Context, result: Result) -> bool:
+    """As training."""
+    seal = verify_seal(context.path(context.layout.final_model), content=False)
+    return seal is not None and seal.digest == result.outputs.get("digest")
+
+
+def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
+    """Whether the file that says what the source is says the same."""
+    source = context.path("source.txt")
+    return noted == {"source": source.read_text() if source.exists() else ""}
+
+
+def main() -> int:
+    """Run it; ``RANK`` is the number of the process."""
+    reuse = Reuse(("final_model", "adapter", "checkpoints/*"), ("results/notes-{stage}.*.txt",), revalidate)
+    return run_stage(("training",), work, outputs_exist, int(os.environ.get("RANK", "0")), reuse=reuse)
+
+
+def wish(*more: str, content: str = "1", **others: Any) -> dict[str, Any]:
+    """Inputs of the stage: what to publish beside ``final_model``."""
+    directories = ["final_model", *(name for name in more if not name.endswith(".txt"))]
+    return {"directories": directories, "files": [name for name in more if name.endswith(".txt")], "content": content, **others}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

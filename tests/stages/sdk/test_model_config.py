@@ -1,0 +1,45 @@
+"""Numbers and quantization in a model's configuration, wherever it keeps them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_stages.sdk.model_config import embeddings, number, quantization
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"vocab_size": 7}, 7),
+        ({"vocab_size": 7, "text_config": {"vocab_size": 9}}, 9),
+        ({"vocab_size": 7, "text_config": {}}, 7),
+        ({"text_config": None}, None),
+        ({"vocab_size": True}, None),
+        ({"vocab_size": "7"}, None),
+        ({"vocab_size": 7, "auto_map": {"AutoModelForCausalLM": "own.Own"}}, None),
+    ],
+)
+def test_embeddings(config: dict[str, Any], expected: int | None) -> None:
+    assert embeddings(config) == expected
+
+
+def test_the_first_of_several_names_that_is_stated() -> None:
+    assert number({"n_layer": 2, "text_config": {"num_layers": 3}}, "n_layer", "num_layers") == 3
+    assert number({"n_layer": 2, "num_layers": 3}, "n_layer", "num_layers") == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, None),
+        ({"quantization_config": None}, None),
+        ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
+        ({"quantization_config": {"bits": 4}}, "a quantization"),
+        ({"compression_config": "x"}, "a quantization"),
+        ({"text_config": {"quantization_config": {"quant_method": "fp8"}}}, "fp8"),
+    ],
+)
+def test_quantization(config: dict[str, Any], expected: str | None) -> None:
+    assert quantization(config) == expected
