@@ -28,7 +28,7 @@ _QUANTITY_TYPE = 'must be of type integer,string: "number"'
 
 
 def validate_files(files: list[Path]) -> int:
-    """Judge every FineTuneRun of the files; print a line for each problem."""
+    """Validate every FineTuneRun of the files; print a line for each problem."""
     try:
         return _validate(files)
     except CelMissing as problem:
@@ -48,11 +48,11 @@ def _validate(files: list[Path]) -> int:
             code = max(code, exitcodes.NO_INPUT if missing else exitcodes.INVALID)
             continue
         for document in documents:
-            code = max(code, _validate(validator, document, file))
+            code = max(code, _validate_one(validator, document, file))
     return code
 
 
-def _validate(validator: Validator, document: Document, file: Path) -> int:
+def _validate_one(validator: Validator, document: Document, file: Path) -> int:
     if document.kind != KIND:
         print(f"{document.source}: {document.kind or 'an object without kind'} {document.name} is no {KIND}: not judged")
         return exitcodes.OK
