@@ -11,7 +11,8 @@ from typing import Any
 from finetune_contract.codec import encode
 from finetune_contract.result import Result, termination_message
 from finetune_operator.api.kinds import FINETUNERUN, POD
-from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
+from finetune_operator.api.stages import IMAGES
+from finetune_operator.core.settings import Settings, Trainer
 from finetune_operator.core.times import stamp
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.loop.controller import Controller
@@ -30,7 +31,7 @@ async def operating(cluster: ApiServer, namespace: str, runtime: str, exit_codes
     """The control loop at work, and a kubelet that ends the container of each stage with ``exit_codes``, 0 without one."""
     entry = training_entry()
     place = Settings(
-        mode="cluster", operator_version="0.1.0", images=dict.fromkeys(PROGRAMS, "example.com/image"), entry_digest=entry.digest, entry_archive=entry.archive,
+        mode="cluster", operator_version="0.1.0", images=dict.fromkeys(IMAGES, "example.com/image"), entry_digest=entry.digest, entry_archive=entry.archive,
         operator_defaults={"training": {"runtimeRef": runtime, "gpusPerWorker": 0}}, retry_seconds=0.1, progress_seconds=1.0,
         trainer=Trainer("podTemplateOverrides", pod_security=False, grace_period=False),
     )  # fmt: skip

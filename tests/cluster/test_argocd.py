@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +17,7 @@ from control_planes import built, skip_without_go
 from controlplane.api import Api, RefusedError
 from controlplane.binaries import find
 from controlplane.programs import KUBECTL
-from finetune_operator.api.status import UNOBSERVED, Phase
+from finetune_operator.api.status import PHASES, UNOBSERVED
 from finetune_operator.core.pod_report import PodReport, Termination
 from kstatus import kstatus
 from unit.core.passes import edit, failing, fault, go, observed, world_at
@@ -191,7 +191,7 @@ def test_health_and_actions(argocd: ArgoCD, name: str) -> None:
 
 def test_every_phase_that_the_operator_has_is_in_the_table() -> None:
     phases = {world().run.get("status", {}).get("phase", "Pending") for world, _, _ in HEALTH.values()}
-    assert phases == set(get_args(Phase)) - {"Queued", "AwaitingApproval"}  # core/unbuilt.py: queue, gate.approval
+    assert phases == set(PHASES) - {"Queued", "AwaitingApproval"}  # core/unbuilt.py: queue, gate.approval
 
 
 def test_the_phase_decides_nothing(argocd: ArgoCD) -> None:
@@ -231,7 +231,7 @@ def test_a_stage_that_no_rerun_names_belongs_to_one(argocd: ArgoCD, failed_at: s
 
 
 def test_a_stage_that_is_none_is_refused_in_a_sentence(argocd: ArgoCD) -> None:
-    with pytest.raises(RuntimeError, match='"from: trainning is no stage; choose dataset, model, training, '):
+    with pytest.raises(RuntimeError, match='"from: trainning is not a stage to rerun from; choose dataset, model, training, '):
         argocd.says("run-action", document(settled()), "rerun", "--param", "from=trainning")
 
 

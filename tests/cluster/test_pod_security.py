@@ -12,7 +12,7 @@ import yaml
 
 from controlplane.api import Api, RefusedError, eventually
 from finetune_operator.core.manifests.pod import container_security
-from finetune_operator.core.stages import PROGRAMS
+from finetune_operator.core.stages import GRAPH
 
 Object = dict[str, Any]
 ONE = pytest.mark.parametrize("control_plane", ["2.1"], indirect=True)
@@ -69,7 +69,7 @@ def _golden(path: Path, namespace: str) -> Object:
 
 @ONE
 def test_every_stage_s_pod_is_admitted(api: Api, home: str) -> None:
-    assert {path.stem.removeprefix("job-") for path in JOBS} == set(PROGRAMS) - {"training"}
+    assert {path.stem.removeprefix("job-") for path in JOBS} == set(GRAPH.programs) - {"training"}
     for number, path in enumerate(JOBS):
         template = _golden(path, home)["spec"]["template"]
         metadata = {**template["metadata"], "name": f"pod-{number}", "namespace": home}

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.api.status import PHASES as ALL_PHASES
 from finetune_operator.api.status import UNOBSERVED
-from finetune_operator.core import release
+from finetune_operator.core import release, stages
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.core.run import Run
-from finetune_operator.core.stages import PROGRAMS
 from kstatus import kstatus
 from world import MINIMAL, World
 
-PHASES = ("Pending", "Preparing", "Training", "Evaluating", "Registering", "Succeeded", "Failed", "Rejected")
+PHASES = tuple(phase for phase in ALL_PHASES if phase not in ("Suspended", "Queued", "AwaitingApproval"))
 """In the order in which a run may have them; it ends in one of the last three."""
 LONGEST = 60
 """Rounds of reconcile-and-finish after which a run that has not ended counts as stuck."""
@@ -122,7 +122,7 @@ def violations(before: World, step: Step) -> Iterator[str]:
             yield f"{ref.name} is not ours"
         if ref not in before.objects:
             stage = world.stage_of(ref)
-            for earlier in {*PROGRAMS[stage].depends_on, *PROGRAMS[stage].reads}:
+            for earlier in {*stages.GRAPH.depends_on[stage], *stages.GRAPH.programs[stage].reads}:
                 record = run.stages.get(earlier)
                 if record is None or record.state not in ("Succeeded", "Skipped"):
                     yield f"{ref.name} was made before {earlier} was recorded"

@@ -14,9 +14,10 @@ import pytest
 
 from control_planes import connected, shared
 from controlplane.cluster import ControlPlane
+from finetune_operator.api.stages import IMAGES
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run
-from finetune_operator.core.settings import PROGRAMS, Settings
+from finetune_operator.core.settings import Settings
 from finetune_operator.local.store import Store
 from finetune_operator.loop.contents import ConfigMapContents
 from finetune_operator.loop.observe import Known, observe
@@ -24,7 +25,7 @@ from finetune_operator.loop.warning_events import WarningEvents
 from reports.report import Report, reports
 from world import NOW
 
-PLACE = Settings(mode="cluster", operator_version="0.1.0", images=dict.fromkeys(PROGRAMS, "image"), entry_digest="e" * 64)
+PLACE = Settings(mode="cluster", operator_version="0.1.0", images=dict.fromkeys(IMAGES, "image"), entry_digest="e" * 64)
 JOBS = "kubernetes-sigs/jobset#1024"  # "failed to create the worker job, but no events"
 
 

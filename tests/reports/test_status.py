@@ -12,12 +12,12 @@ import pytest
 import finetune_stages
 from finetune_operator.api import reasons as control
 from finetune_operator.api.finetunerun import FROZEN_SECTIONS
+from finetune_operator.api.stages import RERUN_TARGETS
 from finetune_operator.api.status import UNOBSERVED
 from finetune_operator.core.observation import WarningEvent
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.remedies import Failed, hint
 from finetune_operator.core.resolve import effective_values
-from finetune_operator.core.stages import RERUN_FROM
 from kstatus import kstatus
 from reports.report import Report, reports
 from unit.core.passes import condition, decide, edit, failing, fault, go, run_of, world_at
@@ -310,4 +310,4 @@ def test_stage_programs_name_stages_from_which_a_rerun_starts() -> None:
     sources = Path(finetune_stages.__file__).parent.rglob("*.py")
     named = {name for source in sources for name in re.findall(r"rerun from (?:stage )?(\w+)", source.read_text())}
     assert named
-    assert named <= set(RERUN_FROM)
+    assert named <= set(RERUN_TARGETS)

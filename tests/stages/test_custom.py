@@ -12,7 +12,7 @@ from typing import Any
 import pydocs
 from finetune_contract.documents import DatasetInputs, EvaluationInputs, ModelInputs
 from finetune_operator.core.run import Run
-from finetune_operator.core.stages import PROGRAMS
+from finetune_operator.core.stages import GRAPH
 
 from .conftest import StagePrograms
 
@@ -61,7 +61,7 @@ def test_an_evaluation_of_one_s_own(tmp_path: Path, tiny_model: Path, stage_prog
     assert (ended.code, ended.errors) == (0, "")
     assert ended.result is not None
     assert ended.result.metrics == {"answers.share": 1.0}
-    stage = PROGRAMS["evaluation"]
+    stage = GRAPH.programs["evaluation"]
     assert stage.verify(_RUN, ended.result) is None, "the operator takes it for a result"
     assert stage.status_fields(_RUN, ended.result) == {
         "metrics": {"evaluation": {"answers.share": 1.0}, "higherIsBetter": {"answers.share": True}}

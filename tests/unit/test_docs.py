@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import typer
 import yaml
-from finetune_operator.kube.places import DEFAULTS, DEFAULTS_KEY
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from finetune_operator.api.crd import crd
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.reasons import REASONS, STATE_REASONS
-from finetune_operator.api.status import ConditionType
+from finetune_operator.api.status import CONDITIONS
 from finetune_operator.cli.app import app
 from finetune_operator.cli.documents import Document, read_documents
 from finetune_operator.cli.validate import validate_document
@@ -30,6 +29,7 @@ from finetune_operator.core.settings import Trainer
 from finetune_operator.kube.command import app as operator_app
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
 from finetune_operator.kube.serving import Metrics
+from finetune_operator.kube.settings_provider import DEFAULTS, DEFAULTS_KEY
 from finetune_operator.validation import Validator
 
 ROOT = Path(__file__).parents[2]
@@ -203,7 +203,7 @@ def test_words_of_status_exist(page: Path) -> None:
     known = {*REASONS, *STATE_REASONS, *enumerated(SCHEMA), *OTHER_WORDS}
     assert [code for code in codes(page) if WORD.match(code) and " " not in code and code not in known] == []
     for text in blocks(page, ""):
-        assert set(re.findall(r"--for=condition=(\w+)", text)) <= set(get_args(ConditionType))
+        assert set(re.findall(r"--for=condition=(\w+)", text)) <= set(CONDITIONS)
 
 
 def exists(path: str, node: Mapping[str, Any] = SCHEMA) -> bool:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
-from finetune_operator.kube.places import DEFAULTS, DEFAULTS_KEY
 
 from finetune_operator import __version__
 from finetune_operator.api.reasons import CONTROL_REASONS
-from finetune_operator.api.status import ConditionType, Phase
+from finetune_operator.api.status import CONDITIONS, PHASES
 from finetune_operator.core.resolve import Refusal, resolve
-from finetune_operator.core.stages import RERUN_FROM
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
 from finetune_operator.kube.process import LEASE_NAME
 from finetune_operator.kube.serving import Metrics
+from finetune_operator.kube.settings_provider import DEFAULTS, DEFAULTS_KEY
 
 Object = dict[str, Any]
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -53,15 +52,13 @@ def test_alerts_speak_of_metrics_reasons_and_phases_that_there_are() -> None:
     reasons = {reason for found in re.findall(r'reason=~"([^"]*)"', expressions) for reason in found.split("|")}
     assert reasons
     assert reasons <= set(CONTROL_REASONS)
-    assert set(re.findall(r'phase="(\w+)"', expressions)) <= set(get_args(Phase))
+    assert set(re.findall(r'phase="(\w+)"', expressions)) <= set(PHASES)
 
 
-def test_argo_cd_reads_conditions_that_there_are_no_reason_and_reruns_stages_that_there_are() -> None:
+def test_argo_cd_reads_conditions_that_exist_and_no_reason() -> None:
     script = (MANIFESTS / "argocd/component/health.lua").read_text()
-    assert set(re.findall(r'(?:holds\(|conditions\[)"(\w+)"', script)) <= set(get_args(ConditionType))
+    assert set(re.findall(r'(?:holds\(|conditions\[)"(\w+)"', script)) <= set(CONDITIONS)
     assert not [reason for reason in CONTROL_REASONS if reason in script]
-    (stages,) = re.findall(r"stages = \{(.*)\}", (MANIFESTS / "argocd/component/actions.yaml").read_text())
-    assert set(re.findall(r"(\w+) = 1", stages)) == set(RERUN_FROM)
 
 
 def test_each_key_of_the_commented_configuration_is_one(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from .section import Rule, Section
 from .spec import FineTuneRunSpec
+from .stages import DATASET, EVALUATION, GATE, MODEL, REGISTRATION, RERUN_TARGETS, TRAINING, StageDefinition
 from .status import FineTuneRunStatus
 
 GROUP = "finetunerun.io"
@@ -22,25 +23,25 @@ PLURAL = "finetuneruns"
 NAME_LIMIT = 52
 NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
-# The sections that freeze when a run starts, with the reruns that may come with an edit of them.
-_FROM_DATASET = ("dataset",)
-_FROM_MODEL = (*_FROM_DATASET, "model")
-_FROM_TRAINING = (*_FROM_MODEL, "training")
-_FROM_EVALUATION = (*_FROM_TRAINING, "evaluation")
-_FROM_GATE = (*_FROM_EVALUATION, "gate")
-_FROM_REGISTRATION = (*_FROM_GATE, "registration")
+
+def _reruns_until(last: StageDefinition) -> tuple[str, ...]:
+    """Return the values of ``rerun.from`` from the first to ``last``."""
+    return RERUN_TARGETS[: RERUN_TARGETS.index(last.name) + 1]
+
+
 FROZEN_SECTIONS: dict[str, tuple[str, ...]] = {
-    "dataset": _FROM_DATASET,
-    "model": _FROM_MODEL,
-    "training": _FROM_TRAINING,
-    "evaluation": _FROM_EVALUATION,
-    "gate": _FROM_GATE,
-    "registry": _FROM_REGISTRATION,
-    "publish": _FROM_REGISTRATION,
+    "dataset": _reruns_until(DATASET),
+    "model": _reruns_until(MODEL),
+    "training": _reruns_until(TRAINING),
+    "evaluation": _reruns_until(EVALUATION),
+    "gate": _reruns_until(GATE),
+    "registry": _reruns_until(REGISTRATION),
+    "publish": _reruns_until(REGISTRATION),
     "storage": (),
-    "queue": _FROM_REGISTRATION,
-    "serviceAccountName": _FROM_REGISTRATION,
+    "queue": _reruns_until(REGISTRATION),
+    "serviceAccountName": _reruns_until(REGISTRATION),
 }
+"""The sections that freeze when a run starts, each with the reruns that may change it."""
 
 _STARTED = "has(oldSelf.status) && has(oldSelf.status.startedAt)"
 _ENDED = "has(oldSelf.status) && has(oldSelf.status.finishedAt)"

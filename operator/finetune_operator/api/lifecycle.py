@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .section import Duration, ObjectName, Section, text
+from .section import Duration, ObjectName, OneOf, Section, text
+from .stages import RERUN_TARGETS
 
-RerunStage = Literal["dataset", "model", "training", "evaluation", "gate", "registration"]
+RerunStage = Annotated[str, OneOf(RERUN_TARGETS)]
 Times = Annotated[int, Field(ge=0, le=100)]
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, core_schema
 
 from .quantity import QUANTITY_FORMS, parse_quantity
 
@@ -34,6 +34,16 @@ class Rule:
         return {**entry, "fieldPath": self.field} if self.field else entry
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """Bound for ``Annotated[str, ...]``: the value is one of ``values``. ``Literal`` takes no values that derive from others."""
+
+    values: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.literal_schema(list(self.values))
+
+
 class Section(BaseModel):
     """A part of the resource: camelCase in YAML, unknown fields refused, never changed once read."""
 
@@ -42,8 +52,8 @@ class Section(BaseModel):
     RULES: ClassVar[tuple[Rule, ...]] = ()
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema = handler.resolve_ref_schema(handler(core_schema))
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core))
         if cls.RULES:
             schema["x-kubernetes-validations"] = [rule.as_validation() for rule in cls.RULES]
         return schema

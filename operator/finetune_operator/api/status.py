@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from .section import Section, text
+from .section import OneOf, Section, text
+from .stages import NAMES, STAGES
 
 MESSAGE_LIMIT = 1024
 """Characters of a message; longer ones are cut."""
@@ -20,19 +21,18 @@ Digest = Annotated[str, Field(max_length=64)]
 Metrics = Annotated[dict[Annotated[str, Field(max_length=128)], float], Field(max_length=256)]
 Free = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 
-StageName = Literal[
-    "workspace", "dataset", "model", "registry-check", "tokenization", "training", "baseline", "evaluation", "gate", "approval",
-    "registration",
-]  # fmt: skip
-StageState = Literal["Pending", "Running", "Retrying", "Succeeded", "Failed", "Skipped"]
-Phase = Literal[
-    "Pending", "Suspended", "Queued", "Preparing", "Training", "Evaluating", "AwaitingApproval", "Registering",
+PHASES: tuple[str, ...] = (
+    "Pending", "Suspended", "Queued", "Preparing", *(stage.phase for stage in STAGES if stage.phase),
     "Succeeded", "Failed", "Rejected",
-]  # fmt: skip
-ConditionType = Literal[
-    "Succeeded", "Finished", "Reconciling", "Stalled", "Suspended", "Queued", "WorkspaceReady", "DatasetReady", "ModelReady",
-    "Trained", "Evaluated", "GatePassed", "Approved", "Registered", "RerunRejected",
-]  # fmt: skip
+)  # fmt: skip
+CONDITIONS: tuple[str, ...] = (
+    "Succeeded", "Finished", "Reconciling", "Stalled", "Suspended", "Queued",
+    *(stage.condition for stage in STAGES if stage.condition), "RerunRejected",
+)  # fmt: skip
+StageName = Annotated[str, OneOf(NAMES)]
+StageState = Literal["Pending", "Running", "Retrying", "Succeeded", "Failed", "Skipped"]
+Phase = Annotated[str, OneOf(PHASES)]
+ConditionType = Annotated[str, OneOf(CONDITIONS)]
 
 
 class Whole(Section):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
+
+from finetune_operator.api.stages import RERUN_TARGETS
 
 from . import exitcodes
 
@@ -45,15 +47,10 @@ class Algorithm(StrEnum):
     lora = "lora"
 
 
-class Stage(StrEnum):
-    """Where a rerun may begin."""
-
-    dataset = "dataset"
-    model = "model"
-    training = "training"
-    evaluation = "evaluation"
-    gate = "gate"
-    registration = "registration"
+if TYPE_CHECKING:
+    Stage = str
+else:
+    Stage = Literal[RERUN_TARGETS]  # typer reads the choices at run time
 
 
 HomeOption = Annotated[
@@ -185,7 +182,7 @@ def rerun(
     from .update import rerun_run
 
     where, options = Target(home, kubeconfig, context, namespace), RunOptions(tuple(secret or ()), plain, output, wait=wait)
-    raise typer.Exit(rerun_run(name, where, options, stage=stage.value, id_=word, assignments=assignment or ()))
+    raise typer.Exit(rerun_run(name, where, options, stage=stage, id_=word, assignments=assignment or ()))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from finetune_contract.reasons import Cause
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import FINETUNERUN
+from finetune_operator.core import stages
 from finetune_operator.core.run import Run, all_stopped
 from finetune_operator.core.terminal import rejected_rerun
 from finetune_operator.loop.cluster import Cluster, Object, WatchEvent
@@ -153,6 +154,6 @@ def exit_code(run: Run) -> int:
         return exitcodes.INVALID
     failure = run.status.get("failure")
     if not failure:
-        return exitcodes.REJECTED if (run.status.get("gate") or {}).get("passed") is False else exitcodes.OK
+        return exitcodes.REJECTED if stages.GRAPH.rejection(run.stages) else exitcodes.OK
     reason = reasons.REASONS.get(failure["reason"])
     return _CODES.get(reason.cause, exitcodes.FAILED) if reason else exitcodes.FAILED

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from finetune_operator.api.stages import WORKSPACE
 from finetune_operator.core.conditions import short_duration
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.times import moment
@@ -27,7 +28,7 @@ def stage_lines(run: Run, now: datetime | None = None) -> Iterator[StageLine]:
     """The stages of a run, but for those that it does without and the workspace's own."""
     progress = run.status.get("progress") or {}
     for stage_status in run.stages.values():
-        if stage_status.name == "workspace" and stage_status.state == "Succeeded":
+        if stage_status.name == WORKSPACE.name and stage_status.state == "Succeeded":
             continue
         if stage_status.state == "Skipped" and not stage_status.started_at:
             continue

@@ -22,7 +22,7 @@ from .pod_report import PodReport
 from .release import holds, release, remove
 from .remedies import Failed, hint
 from .run import StageStatus
-from .stages import STAGE, ProgramStage
+from .stages import ProgramStage
 from .stages.base import inputs_digest
 from .waiting import STARTING_SECONDS, wait, wait_for_leftover
 
@@ -30,11 +30,10 @@ _LONGEST_PAUSE = 300.0
 _REPEATED = "; an earlier attempt crashed at the same place with the same inputs, so there is no further one"
 
 
-def step(builder: PlanBuilder, stage: ProgramStage) -> None:
-    """Bring one stage as far as what was observed allows."""
-    stage_status = builder.stages[stage.name]
-    if stage_status.state == "Pending" and not builder.suspended:
-        if all(_passed(builder, name) for name in stage.depends_on) and stage.ready(builder.view, builder.observed):
+def step(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
+    """Advance one stage as far as what was observed allows. If it is pending, the stages before it have ended."""
+    if stage_status.state == "Pending":
+        if stage.ready(builder.view, builder.observed):
             launch(builder, stage, stage_status)
     elif stage_status.state == "Running":
         _follow(builder, stage, stage_status)
@@ -44,19 +43,13 @@ def step(builder: PlanBuilder, stage: ProgramStage) -> None:
         release(builder, stage_status)
 
 
-def _passed(builder: PlanBuilder, name: str) -> bool:
-    stage_status = builder.stages[name]
-    return stage_status.state in ("Succeeded", "Skipped") or (
-        stage_status.state == "Failed" and STAGE[name].allow_failure(builder.run)
-    )
-
-
 def launch(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
     """Intend the next attempt, and make its child once the intent is written."""
     attempt = Attempt(builder.run.round, stage_status.attempt + 1)
-    limit = naming.TRAINJOB_LIMIT if stage.kind == "TrainJob" else naming.OBJECT_LIMIT
+    kind = stage.definition.child_kind
+    limit = naming.TRAINJOB_LIMIT if kind == "TrainJob" else naming.OBJECT_LIMIT
     stage_status = stage_status.but(
-        state="Running", attempt=attempt.number, round=attempt.round, child_kind=stage.kind, child_uid="",
+        state="Running", attempt=attempt.number, round=attempt.round, child_kind=kind, child_uid="",
         child_name=naming.child_name(builder.run.name, stage.name, attempt, limit),
         inputs_digest=inputs_digest(stage, builder.view), started_at=stage_status.started_at or builder.time, retry_at=None,
         reason=reasons.STARTING, message=None,
@@ -68,8 +61,8 @@ def launch(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus)
 def _create(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> bool:
     """Make the child, unless nobody could do anything with it: then the stage is blocked."""
     run, needs, trainer = builder.view, stage.pod(builder.view), builder.observed.settings.trainer
-    if stage.kind == "Job":
-        build = children.job(run, stage_status, stage.program, needs, stage.image or stage.program)
+    if stage.definition.child_kind == "Job":
+        build = children.job(run, stage_status, stage.program, needs, stage.definition.image)
     elif trainer is None or not trainer.supported:
         reason = reasons.TRAINER_NOT_INSTALLED if trainer is None else reasons.TRAINER_UNSUPPORTED
         builder.block(stage_status, reason, reason.meaning)

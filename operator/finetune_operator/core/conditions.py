@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_operator.api import reasons
+from finetune_operator.api.stages import WORKSPACE
 from finetune_operator.api.status import MESSAGE_LIMIT
 from finetune_operator.api.uris import is_local_path
 
+from . import stages
 from .paths import Json, lookup
 from .plan_builder import PlanBuilder
 from .quantities import counted
 from .run import StageStatus, all_stopped
-from .stages import GATE, STAGES, WORKSPACE
 
 
 def conditions(builder: PlanBuilder) -> list[Json]:
@@ -42,9 +43,9 @@ def _all(builder: PlanBuilder) -> Iterator[_Line]:
     held = builder.suspended and not ended
     yield ("Suspended", _truth(held), reasons.SUSPENDED if held else reasons.NOT_SUSPENDED, "")
     yield _workspace_ready(builder)
-    for stage in STAGES:
-        if stage.condition:
-            yield _stage_condition(stage.condition, builder.stages.get(stage.name))
+    for stage in stages.GRAPH.stages:
+        if stage.definition.condition:
+            yield _stage_condition(stage.definition.condition, builder.stages.get(stage.name))
 
 
 def _truth(value: bool) -> str:
@@ -88,9 +89,8 @@ def _stalled(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended: boo
 
 
 def _rejected(builder: PlanBuilder, type_: str, status: str) -> _Line | None:
-    if not builder.rejected:
-        return None
-    return (type_, status, reasons.GATE_REJECTED, builder.stages[GATE].message or "")
+    rejection = builder.rejection
+    return (type_, status, str(rejection.reason), rejection.message or "") if rejection else None
 
 
 def _workspace_ready(builder: PlanBuilder) -> _Line:
@@ -98,7 +98,7 @@ def _workspace_ready(builder: PlanBuilder) -> _Line:
     for reason, message in builder.blockers:
         if reason in reasons.CLAIM_REASONS:
             return ("WorkspaceReady", "False", reason.name, message)
-    stage_status = builder.stages.get(WORKSPACE)
+    stage_status = builder.stages.get(WORKSPACE.name)
     if stage_status is not None and stage_status.state == "Succeeded" and stage_status.reason == reasons.CLAIM_NOT_BOUND:
         return ("WorkspaceReady", "Unknown", reasons.CLAIM_NOT_BOUND, stage_status.message or "")
     return _stage_condition("WorkspaceReady", stage_status)
@@ -114,16 +114,13 @@ def _stage_condition(type_: str, stage_status: StageStatus | None) -> _Line:
     return (type_, _BY_STATE.get(stage_status.state, "Unknown"), stage_status.reason or default, stage_status.message or "")
 
 
-_PHASES = (("registration", "Registering"), ("evaluation", "Evaluating"), ("training", "Training"))
-
-
 def phase(builder: PlanBuilder) -> str:
     """Return one word for people: the latest of the phases that a stage of this round has begun. Nothing branches on it."""
     if builder.get("finishedAt"):
-        return "Failed" if builder.get("failure") else "Rejected" if builder.rejected else "Succeeded"
+        return "Failed" if builder.get("failure") else "Rejected" if builder.rejection else "Succeeded"
     if builder.suspended:
         return "Suspended"
-    for stage, word in _PHASES:
+    for stage, word in stages.GRAPH.phases:
         stage_status = builder.stages.get(stage)
         if stage_status is not None and stage_status.started_at and stage_status.round == builder.run.round:
             return word
@@ -185,8 +182,9 @@ def _message(builder: PlanBuilder) -> str | None:
     failure = builder.get("failure")
     if failure:
         return failure_line(failure)
-    if builder.rejected and builder.stages[GATE].message:
-        return f"{reasons.GATE_REJECTED}: {builder.stages[GATE].message}"
+    rejection = builder.rejection
+    if rejection and rejection.message:
+        return f"{rejection.reason}: {rejection.message}"
     if builder.blocker:
         return f"{builder.blocker[0].name}: {builder.blocker[1]}"
     for stage_status in builder.stages.values():

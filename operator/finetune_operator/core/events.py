@@ -10,15 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from finetune_operator.api import reasons
 from finetune_operator.api.status import MESSAGE_LIMIT
 
+from . import stages
 from .conditions import failure_line, registered_name
 from .decision import Event
 from .run import Run, StageStatus
-from .stages import GATE
-
-_QUIET = ("workspace", "registry-check")
 
 
 def events(
@@ -35,7 +32,7 @@ def lasting(run: Run) -> Iterator[tuple[Event, str]]:
     """Yield the Events that the status itself tells of, each with its time: ends and warnings of this round's stages, and its end."""
     for stage_status in run.stages.values():
         if stage_status.round == run.round and stage_status.finished_at and stage_status.state in ("Succeeded", "Failed"):
-            event = _stage_event(stage_status, run.status, known=True)
+            event = _stage_event(stage_status, run.status, run.stages, known=True)
             if event is not None and event.posted:
                 yield event, stage_status.finished_at
             warnings = (one for one in run.status.get("warnings") or () if one["stage"] == stage_status.name)
@@ -55,39 +52,44 @@ def _stage_events(
             stage_status.round,
         ):
             continue
-        told = _stage_event(stage_status, status, known=old is not None)
+        told = _stage_event(stage_status, status, after, known=old is not None)
         if told is not None:
             yield told
 
 
-def _stage_event(stage_status: StageStatus, status: Mapping[str, Any], *, known: bool) -> Event | None:
+def _stage_event(
+    stage_status: StageStatus, status: Mapping[str, Any], stage_statuses: Mapping[str, StageStatus], *, known: bool
+) -> Event | None:
     told = _told(stage_status, known=known)
     if told is None:
         return None
     key = f"{stage_status.name} {stage_status.this_attempt} {stage_status.state}" if stage_status.ended else ""
-    posted = _is_posted(told, stage_status) and not _ends_the_run(stage_status, status)
+    posted = _is_posted(told, stage_status) and not _ends_the_run(stage_status, status, stage_statuses)
     return replace(told, stage=stage_status.name, attempt=str(stage_status.this_attempt), posted=posted, key=key)
 
 
 def _is_posted(told: Event, stage_status: StageStatus) -> bool:
     """What comes well is told at its end; of beginnings that of training, which people wait for, and those of further attempts."""
+    definition = stages.GRAPH.definition(stage_status.name)
     if told.reason == "StageStarted":
-        return stage_status.name == "training" or stage_status.attempt > 1
-    return told.type == "Warning" or stage_status.name not in _QUIET
+        return definition.announced or stage_status.attempt > 1
+    return told.type == "Warning" or not definition.quiet
 
 
-def _ends_the_run(stage_status: StageStatus, status: Mapping[str, Any]) -> bool:
+def _ends_the_run(stage_status: StageStatus, status: Mapping[str, Any], stage_statuses: Mapping[str, StageStatus]) -> bool:
     """Whether the Event of the run's end, which names the same stage and reason, is of the same moment: one of the two is enough."""
-    culprit = (status.get("failure") or {}).get("stage") or (GATE if _rejected(status) else None)
-    return (
-        stage_status.state == "Failed" and stage_status.name == culprit and stage_status.finished_at == status.get("finishedAt")
-    )
+    if stage_status.state != "Failed" or stage_status.finished_at != status.get("finishedAt"):
+        return False
+    failure = status.get("failure")
+    return stage_status.name == failure.get("stage") if failure else stage_status is stages.GRAPH.rejection(stage_statuses)
 
 
 def _told(stage_status: StageStatus, *, known: bool) -> Event | None:
     about = f"{stage_status.name}: {stage_status.message}"[:MESSAGE_LIMIT] if stage_status.message else stage_status.name
     if stage_status.state == "Running" and stage_status.child_name:
         return Event("Normal", "StageStarted", f"{stage_status.name}: {stage_status.child_kind} {stage_status.child_name}")
+    if stage_status.state == "Running" and stages.GRAPH.definition(stage_status.name).announced:
+        return Event("Normal", "StageStarted", about)
     if stage_status.state == "Succeeded" and known:
         return Event("Normal", "StageSucceeded", about)
     if stage_status.state in ("Retrying", "Failed"):
@@ -120,15 +122,12 @@ def _end(status: Mapping[str, Any], stage_statuses: Mapping[str, StageStatus]) -
     failure = status.get("failure")
     if failure:
         return Event("Warning", failure["reason"], failure_line(failure, reason=False)[:MESSAGE_LIMIT], key=key)
-    if _rejected(status):
-        message = stage_statuses[GATE].message if GATE in stage_statuses else None
-        return Event("Warning", reasons.GATE_REJECTED, f"{reasons.GATE_REJECTED}: {message or ''}"[:MESSAGE_LIMIT], key=key)
+    rejection = stages.GRAPH.rejection(stage_statuses)
+    if rejection is not None:
+        reason = str(rejection.reason)
+        return Event("Warning", reason, f"{reason}: {rejection.message or ''}"[:MESSAGE_LIMIT], key=key)
     registry, model = status.get("registry"), status.get("model") or {}
     return Event("Normal", "RunSucceeded", registered_name(registry) if registry else str(model.get("uri", "")), key=key)
-
-
-def _rejected(status: Mapping[str, Any]) -> bool:
-    return (status.get("gate") or {}).get("passed") is False
 
 
 def _blocker_events(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Event]:

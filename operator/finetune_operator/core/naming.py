@@ -6,6 +6,7 @@ import hashlib
 
 from finetune_contract.workspace import Attempt
 from finetune_operator.api.finetunerun import API_VERSION, GROUP, KIND
+from finetune_operator.api.stages import STAGES
 
 from .run import Run
 
@@ -30,12 +31,13 @@ STAGE_ACCOUNT = "finetune-stage"
 JOB_CONTAINER, TRAINJOB_CONTAINER = "stage", "node"
 """Names of the containers that run stages: the runtimes of Kubeflow Trainer name theirs."""
 
-_SHORT = {"training": "train", "evaluation": "eval", "registration": "register"}
+_INFIXES = {stage.name: stage.child_infix for stage in STAGES if stage.child_infix}
+_IN_TRAINJOBS = frozenset(stage.name for stage in STAGES if stage.child_kind == "TrainJob")
 
 
 def child_name(run: str, stage: str, attempt: Attempt, limit: int = OBJECT_LIMIT) -> str:
     """``<run>-<stage>-<round>-<attempt>``, cut with a hash of the run's name where it would be longer than ``limit``."""
-    return _fit(run, f"-{_SHORT.get(stage, stage)}-{attempt.round}-{attempt.number}", limit)
+    return _fit(run, f"-{_INFIXES.get(stage, stage)}-{attempt.round}-{attempt.number}", limit)
 
 
 def inputs_name(run: str, round_: int) -> str:
@@ -61,7 +63,7 @@ def entry_name(digest: str) -> str:
 
 def container_name(stage: str) -> str:
     """Return the name of the container that runs ``stage`` in its pods."""
-    return TRAINJOB_CONTAINER if stage == "training" else JOB_CONTAINER
+    return TRAINJOB_CONTAINER if stage in _IN_TRAINJOBS else JOB_CONTAINER
 
 
 def labels(run: Run, stage: str, attempt: Attempt | None = None) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, KINDS, SERVICE_ACCOUNT, TRAINJOB, Kind
+from finetune_operator.api.stages import WORKSPACE
 
 from . import naming
 from .pod_report import PodReport
@@ -143,7 +144,7 @@ def needs(run: Run, settings: Settings) -> tuple[Ref, ...]:
     if not run.started:  # what the runs of a namespace share is nearly always there
         return Ref(SERVICE_ACCOUNT, naming.STAGE_ACCOUNT), Ref(CONFIGMAP, naming.entry_name(settings.entry_digest))
     found: list[Ref] = []
-    workspace = run.stages.get("workspace")
+    workspace = run.stages.get(WORKSPACE.name)
     if workspace is not None and not workspace.ended:
         found += workspace_refs(run)
     found += [child_ref(stage_status) for stage_status in active_stages(run)]

@@ -20,10 +20,10 @@ from typing import Any
 
 from finetune_contract import CONTRACT_VERSION
 from finetune_operator.api import reasons
+from finetune_operator.api.stages import GATE, WORKSPACE
 from finetune_operator.api.status import MESSAGE_LIMIT
 
-from . import attempt, naming, preflight
-from .admission import admit
+from . import attempt, naming, preflight, stages
 from .conditions import conditions, phase, summary
 from .decision import Create, Decision, Delete, Event
 from .events import events
@@ -35,8 +35,7 @@ from .progress import watch_progress
 from .resolve import Refusal, resolve
 from .run import Run, StageStatus
 from .settings import Settings
-from .stages import GATE, ORDER, PROGRAMS, RERUN_FROM, STAGE, STAGES, WORKSPACE
-from .stages.dataset import DatasetStage
+from .step import step
 from .terminal import cleanup_in, observed_status, pending_rerun, reject_rerun
 from .times import seconds_between, stamp
 from .trim import size_of, trim
@@ -66,12 +65,12 @@ def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
         message = f"rerun {rerun['id']}: it is not started and the run keeps its results: {resolved.message}"
         rejected = Event("Warning", resolved.reason.name, message[:MESSAGE_LIMIT])
         return Decision(reject_rerun(run, resolved.reason.name, message, now), events=(rejected,))
-    again = RERUN_FROM[rerun["from"]]
+    again = stages.GRAPH.rerun(rerun["from"])
     number = run.round + 1
     builder = PlanBuilder(_with_status(run, {**_kept(run.status, again), "resolved": resolved, "round": number}), observed, now)
-    for name in ORDER:
+    for name in stages.GRAPH.definitions:
         old = run.stages.get(name)
-        kept = old is not None and old.state == "Succeeded" and name not in again and name != WORKSPACE
+        kept = old is not None and old.state == "Succeeded" and name not in again and name != WORKSPACE.name
         builder.set_stage(old if kept and old is not None else StageStatus(name, round=number))
     _begin(builder, rerun_id=rerun["id"])
     return _decide(builder)
@@ -91,10 +90,9 @@ def _kept(status: Mapping[str, Any], again: Sequence[str]) -> Json:
 
 
 def _rows_kept(rows: Json | None, again: Sequence[str]) -> Json | None:
-    """What stages that are not done again counted."""
-    if rows is None or "dataset" in again:
-        return None
-    return {key: rows[key] for key in DatasetStage.COUNTS if key in rows} if "tokenization" in again else rows
+    """Return the counts of the stages that do not run again."""
+    counted = {count for name, stage in stages.GRAPH.programs.items() if name not in again for count in stage.COUNTS}
+    return {key: value for key, value in (rows or {}).items() if key in counted} or None
 
 
 def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:
@@ -125,7 +123,7 @@ def start(run: Run, observed: Observed, now: datetime) -> Decision | None:
     if isinstance(resolved, Refusal):
         return _reject(run, observed, now, resolved)
     builder = PlanBuilder(_with_status(run, {"resolved": resolved, "round": 1}), observed, now)
-    for name in ORDER:
+    for name in stages.GRAPH.definitions:
         builder.set_stage(StageStatus(name))
     rerun = run.spec.get("rerun") or {}
     _begin(builder, rerun_id=rerun.get("id"))
@@ -196,9 +194,9 @@ def _begin(builder: PlanBuilder, rerun_id: str | None) -> None:
     builder.fields.update({
         "startedAt": builder.run.status.get("startedAt") or builder.time, "finishedAt": None, "failure": None, "progress": None,
         "cleanedAt": None, "rerunId": rerun_id, "resolved": builder.run.status["resolved"], "round": builder.run.status["round"],
-        "gate": builder.get("gate") if builder.stages[GATE].ended else None,
+        "gate": builder.get("gate") if builder.stages[GATE.name].ended else None,
     })  # fmt: skip
-    for stage in STAGES:
+    for stage in stages.GRAPH.stages:
         reason = stage.skipped(builder.run)
         if reason:
             builder.set_stage(builder.stages[stage.name].but(state="Skipped", reason=reason, finished_at=builder.time))
@@ -215,11 +213,8 @@ def _reject(run: Run, observed: Observed, now: datetime, rejection: Refusal) -> 
 
 def _advance(builder: PlanBuilder) -> None:
     prepare_workspace(builder)
-    for name in STAGE:
-        if name == GATE:
-            admit(builder)
-        else:
-            attempt.step(builder, PROGRAMS[name])
+    for stage in stages.GRAPH.stages:
+        step(builder, stage)
     if builder.get("failure"):
         _stop(builder)
         return

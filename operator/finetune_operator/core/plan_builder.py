@@ -12,6 +12,7 @@ from finetune_contract.result import WARNING_LENGTH
 from finetune_operator.api.reasons import resumes_alone
 from finetune_operator.api.status import MESSAGE_LIMIT, STATUS_WARNINGS_LIMIT
 
+from . import stages
 from .decision import Effect
 from .observation import Observed
 from .paths import Json
@@ -53,9 +54,9 @@ class PlanBuilder:
         return next((found for found in self.blockers if not resumes_alone(found[0])), next(iter(self.blockers), None))
 
     @property
-    def rejected(self) -> bool:
-        """Whether the gate has not let the model pass."""
-        return (self.get("gate") or {}).get("passed") is False
+    def rejection(self) -> StageStatus | None:
+        """The stage that has rejected the model, if one has."""
+        return stages.GRAPH.rejection(self.stages)
 
     @property
     def view(self) -> Run:

@@ -15,14 +15,14 @@ from typing import Any
 from finetune_contract.workspace import Attempt
 from finetune_operator.api import reasons
 
-from . import naming
+from . import naming, stages
 from .manifests import children
 from .origins import origin_prefix
 from .paths import Json, leaves
 from .resolve import Refusal, resolve
 from .run import Run, StageStatus
 from .settings import Settings
-from .stages import PROGRAMS, ProgramStage
+from .stages import ProgramStage
 from .terminal import pending_rerun
 
 Causes = Sequence[tuple[str, str]]
@@ -84,18 +84,19 @@ def preflights(run: Run, settings: Settings) -> tuple[Preflight, ...]:
 def _shaped(run: Run) -> Iterator[ProgramStage]:
     origins = run.status["resolved"]["origins"]
     ours = {path for origin, paths in origins.items() if origin.startswith(("preset", "derived")) for path in paths}
-    for stage in PROGRAMS.values():
-        if stage.pod_section is None or stage.skipped(run):
+    for stage in stages.GRAPH.programs.values():
+        pod_section = stage.definition.pod_section
+        if pod_section is None or stage.skipped(run):
             continue
-        section = run.resolved[stage.pod_section]
+        section = run.resolved[pod_section]
         fields = {name: section[name] for name in _POD_FIELDS if section.get(name) is not None}
-        if any(path not in ours for path, _ in leaves(fields, stage.pod_section)):
+        if any(path not in ours for path, _ in leaves(fields, pod_section)):
             yield stage
 
 
 def _job(run: Run, stage: ProgramStage) -> Json:
     stage_status = StageStatus(stage.name, attempt=1, child_name=naming.child_name(run.name, stage.name, Attempt(1, 1)))
-    job = children.job(run, stage_status, stage.program, stage.pod(run), stage.image or stage.program)
+    job = children.job(run, stage_status, stage.program, stage.pod(run), stage.definition.image)
     metadata = {key: job["metadata"][key] for key in ("name", "namespace", "labels")}  # nothing that needs further rights
     return {**job, "metadata": metadata}
 
@@ -117,9 +118,10 @@ def rejection(resolved: Json, run: Run, rejected: Mapping[str, Causes]) -> Refus
     run = replace(run, status={"resolved": resolved, "round": 1})
     sentences: list[str] = []
     for stage, causes in rejected.items():
-        section = PROGRAMS[stage].pod_section
+        program = stages.GRAPH.programs[stage]
+        section = program.definition.pod_section
         assert section is not None, "only these are tried"  # for the type checker
-        manifest = _job(run, PROGRAMS[stage])
+        manifest = _job(run, program)
         sentences += [_sentence(resolved, section, manifest, *cause) for cause in causes]
     told = list(dict.fromkeys(sentences))
     if not told:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP
+from finetune_operator.api.stages import WORKSPACE
 
 from . import naming, shared_objects
 from .blockers import rejection
@@ -12,13 +13,12 @@ from .manifests import children
 from .observation import Ref, workspace_refs
 from .plan_builder import PlanBuilder
 from .run import StageStatus
-from .stages import WORKSPACE
 from .waiting import wait_for_leftover
 
 
 def prepare_workspace(builder: PlanBuilder) -> None:
     """Create what the stages share, and go on once it exists. A claim need not be bound: its first pod binds it."""
-    stage_status = builder.stages[WORKSPACE]
+    stage_status = builder.stages[WORKSPACE.name]
     if stage_status.ended:
         _confirm_claim(builder, stage_status)
         return

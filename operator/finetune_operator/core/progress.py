@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from finetune_contract.progress import Progress, from_rhoai, last
 from finetune_contract.result import HISTORY_LIMIT, LossPoint, thin
 
+from . import stages
 from .paths import Json, lookup
 from .plan_builder import PlanBuilder
 from .run import StageStatus
@@ -23,7 +24,6 @@ from .times import moment, stamp
 T = TypeVar("T")
 RHOAI_STATUS = "trainer.opendatahub.io/trainerStatus"
 """The annotation in which OpenShift AI keeps a TrainJob's progress, as JSON."""
-_IMPORTANCE = ("training", "evaluation", "baseline", "tokenization", "model", "dataset", "registration")
 _LARGEST = 2**63 - 1
 """The API server takes no whole number beyond."""
 
@@ -31,7 +31,7 @@ _LARGEST = 2**63 - 1
 def watch_progress(builder: PlanBuilder) -> None:
     """Put the newest report of the most important running stage into status; clear that of a stage that no longer runs."""
     told = (builder.run.status.get("progress") or {}).get("stage")
-    for name in _IMPORTANCE:
+    for name in stages.GRAPH.by_progress:
         stage_status = builder.stages.get(name)
         if stage_status is None or stage_status.state != "Running":
             continue

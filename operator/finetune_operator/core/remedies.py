@@ -15,11 +15,9 @@ from finetune_contract.reasons import Reason
 from finetune_operator.api import reasons
 from finetune_operator.api.uris import is_local_path
 
+from . import stages
 from .paths import lookup
-from .stages import RERUN_FROM
 
-_RERUN = {"baseline": "evaluation", "registry-check": "registration", "tokenization": "training"}
-"""The first stage of a rerun, for the stages that no rerun can begin with."""
 _NEW_MODEL = {
     reason.name
     for reason in (
@@ -69,7 +67,7 @@ def _first(reason: Reason, stage: str) -> str:
         return "model"
     if stage == "tokenization" and reason.name in _NEW_DATA:
         return "dataset"
-    return _RERUN.get(stage, stage if stage in RERUN_FROM else next(iter(RERUN_FROM)))
+    return stages.GRAPH.definition(stage).rerun_target
 
 
 def remedy(reason: Reason, failed: Failed) -> str:

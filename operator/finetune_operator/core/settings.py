@@ -8,9 +8,6 @@ from typing import Any, Literal
 
 Mode = Literal["local", "cluster"]
 
-PROGRAMS = ("dataset", "model", "training", "evaluation", "registration")
-"""The stage programs: each has an image."""
-
 
 @dataclass(frozen=True)
 class Machine:

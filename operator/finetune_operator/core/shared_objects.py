@@ -12,7 +12,7 @@ from datetime import datetime
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.kinds import CONFIGMAP, SERVICE_ACCOUNT
 
-from . import naming
+from . import naming, stages
 from .blockers import PATIENCE_SECONDS, child_seconds, expected_pods, seconds_since, wants_mounts
 from .decision import Create
 from .manifests import children
@@ -21,7 +21,6 @@ from .plan_builder import PlanBuilder
 from .pod_report import PodReport
 from .run import Run, StageStatus
 from .settings import Settings
-from .stages import PROGRAMS
 
 
 def wanted(run: Run, objects: Mapping[Ref, Object], pods: Mapping[str, tuple[PodReport, ...]], now: datetime) -> tuple[Ref, ...]:
@@ -88,7 +87,7 @@ def create(builder: PlanBuilder, ref: Ref) -> None:
     elif ref == Ref(CONFIGMAP, naming.entry_name(settings.entry_digest)):
         manifest = children.entry_configmap(run.namespace, settings.entry_digest, settings.entry_archive)
     else:
-        inputs = {stage.name: stage.inputs(run) for stage in PROGRAMS.values() if not stage.skipped(run)}
+        inputs = {stage.name: stage.inputs(run) for stage in stages.GRAPH.programs.values() if not stage.skipped(run)}
         manifest = children.inputs_configmap(run, inputs)
     builder.effects.append(Create(manifest, ref))
 

@@ -16,10 +16,11 @@ from finetune_operator import __version__
 from finetune_operator.api.pods import ANNOTATIONS_REFUSED, LABELS_REFUSED, RESERVED_ANNOTATIONS, RESERVED_LABELS
 from finetune_operator.api.presets import overlay
 from finetune_operator.api.section import LABEL_KEY, LabelValue
-from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
+from finetune_operator.api.stages import IMAGES
+from finetune_operator.core.settings import Settings, Trainer
 from finetune_operator.loop.entry import training_entry
 
-IMAGE_VARIABLES = {program: f"RELATED_IMAGE_{program.upper()}" for program in PROGRAMS}
+IMAGE_VARIABLES = {program: f"RELATED_IMAGE_{program.upper()}" for program in IMAGES}
 """Environment variables that name the images, as OpenShift's mirroring tools look for them."""
 
 
@@ -95,16 +96,16 @@ class Configuration(BaseModel):
             raise BadConfiguration(
                 f"{file}: {'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
             ) from error
-        unknown = set(found.images) - set(PROGRAMS)
+        unknown = set(found.images) - set(IMAGES)
         if unknown:
-            raise BadConfiguration(f"{file}: images.{min(unknown)}: there is no such program; they are {', '.join(PROGRAMS)}")
+            raise BadConfiguration(f"{file}: images.{min(unknown)}: there is no such program; they are {', '.join(IMAGES)}")
         named = {program: environment[variable] for program, variable in IMAGE_VARIABLES.items() if environment.get(variable)}
         return found.model_copy(update={"images": {**found.images, **named}})
 
     def settings(self, trainer: Trainer | None, namespace_defaults: Mapping[str, Any], problem: str | None = None) -> Settings:
         """What the place is like for the runs of a namespace."""
         entry = training_entry()
-        images = {program: f"finetune-{program}:{__version__}" for program in PROGRAMS}
+        images = {program: f"finetune-{program}:{__version__}" for program in IMAGES}
         training = {"training": {"image": self.images["training"]}} if "training" in self.images else {}
         return Settings(
             mode="cluster", operator_version=__version__, images={**images, **self.images}, entry_digest=entry.digest,

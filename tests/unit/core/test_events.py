@@ -51,8 +51,9 @@ def test_a_warning_of_a_stage_is_the_same_event_after_a_restart() -> None:
     assert [event for event, _ in lasting(run_of(world)) if event.reason == "StageWarning"] == [told]
 
 
-def test_a_rejected_run_without_the_record_of_its_gate_still_tells_its_end() -> None:
-    run = Run("demo", "team", "u", 1, {}, {"finishedAt": "2026-11-21T12:00:00Z", "gate": {"passed": False}})
+def test_a_rejection_without_a_message_has_an_event() -> None:
+    gate = {"name": "gate", "state": "Failed", "reason": "GateRejected"}
+    run = Run("demo", "team", "u", 1, {}, {"finishedAt": "2026-11-21T12:00:00Z", "stages": [gate]})
     ((event, time),) = lasting(run)
     assert (event.reason, event.message, time) == ("GateRejected", "GateRejected: ", "2026-11-21T12:00:00Z")
 

@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.api.stages import IMAGES
 from finetune_operator.core.decision import Create
 from finetune_operator.core.manifests.pod import secrets
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run
-from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
-from finetune_operator.core.stages import PROGRAMS as STAGE_PROGRAMS
+from finetune_operator.core.settings import Settings, Trainer
+from finetune_operator.core.stages import GRAPH
 from golden import assert_golden
 from world import NOW, World
 
 CLUSTER = Settings(
-    mode="cluster", operator_version="0.1.0", images={program: f"registry.example.com/{program}@sha256:1" for program in PROGRAMS},
+    mode="cluster", operator_version="0.1.0", images={program: f"registry.example.com/{program}@sha256:1" for program in IMAGES},
     entry_digest="e" * 64, entry_archive="UEsFBg==", environment={"HF_ENDPOINT": "https://hub.example.com"},
 )  # fmt: skip
 PLACED: dict[str, Any] = {
@@ -157,7 +158,7 @@ def metadata_of(placement: dict[str, Any] | None, place: Settings = MESHLESS) ->
 
 def test_pods_of_every_stage_ask_meshes_not_to_inject() -> None:
     found = metadata_of(None)
-    assert len(found) == len(STAGE_PROGRAMS)
+    assert len(found) == len(GRAPH.programs)
     for metadata in found.values():
         assert metadata["labels"].items() >= MESH.items()
         assert metadata["annotations"] == META["pod_annotations"]

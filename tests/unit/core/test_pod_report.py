@@ -12,7 +12,7 @@ from finetune_operator.core.manifests import children
 from finetune_operator.core.manifests.trainjob import trainjob
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.settings import Trainer
-from finetune_operator.core.stages import PROGRAMS
+from finetune_operator.core.stages import GRAPH
 
 from .passes import run_of, stage, world_at
 
@@ -60,12 +60,12 @@ def test_an_init_container_of_the_stages_name_is_not_the_stage() -> None:
     assert report("dataset", init=(of("stage", ENDED),)).termination is None
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", GRAPH.programs)
 def test_the_name_is_that_of_the_manifest(name: str) -> None:
     world = world_at("training", {"dataset": {"uri": "/d.jsonl"}, "evaluation": {"tasks": [], "baseline": True}})
-    run, record, program = run_of(world), stage(world, name), PROGRAMS[name]
-    if program.kind == "Job":
-        job = children.job(run, record, program.program, program.pod(run), program.image or program.program)
+    run, record, program = run_of(world), stage(world, name), GRAPH.programs[name]
+    if program.definition.child_kind == "Job":
+        job = children.job(run, record, program.program, program.pod(run), program.definition.image)
         (container,) = job["spec"]["template"]["spec"]["containers"]
     else:
         made = trainjob(run, record, program.pod(run), Trainer("podTemplateOverrides"))

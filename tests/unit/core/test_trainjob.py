@@ -20,7 +20,7 @@ from finetune_operator.core.observation import Observed, Rejection, child_ref
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Trainer
-from finetune_operator.core.stages import PROGRAMS
+from finetune_operator.core.stages import GRAPH
 from golden import FOLDER, assert_golden
 from unit.core.passes import condition
 from unit.core.test_manifests import CLUSTER
@@ -81,7 +81,7 @@ def job_of(spec: Object, trainer: Trainer) -> Object:
         "training", "Running", attempt.number, child_name=child_name(run.name, "training", attempt, TRAINJOB_LIMIT),
         inputs_digest="d" * 64,
     )  # fmt: skip
-    return trainjob(run, record, PROGRAMS["training"].pod(run), trainer)
+    return trainjob(run, record, GRAPH.programs["training"].pod(run), trainer)
 
 
 def pod_of(job: Object) -> tuple[Object, Object]:

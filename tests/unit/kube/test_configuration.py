@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from finetune_operator.core.settings import PROGRAMS, Trainer
+from finetune_operator.api.stages import IMAGES
+from finetune_operator.core.settings import Trainer
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.kube.configuration import BadConfiguration, Configuration
 from finetune_operator.kube.settings_provider import SettingsProvider
@@ -25,7 +26,7 @@ def load(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -
 
 def test_everything_has_a_default() -> None:
     settings = Configuration.load(None, {}).settings(Trainer(), {})
-    assert set(settings.images) == set(PROGRAMS)
+    assert set(settings.images) == set(IMAGES)
     assert (settings.mode, settings.problem, settings.local_registry) == ("cluster", None, False)
     assert settings.entry_archive
 

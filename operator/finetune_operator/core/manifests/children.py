@@ -10,6 +10,7 @@ from finetune_contract import CONTRACT_VERSION
 from finetune_contract.codec import digest, encode
 from finetune_contract.documents import RunInfo, StageDocument
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, SERVICE_ACCOUNT, Kind
+from finetune_operator.api.stages import TRAINING, WORKSPACE
 from finetune_operator.core import naming
 from finetune_operator.core.run import Run, StageStatus
 
@@ -55,7 +56,7 @@ def claim(run: Run) -> Json:
     spec: Json = {"accessModes": storage["accessModes"], "resources": {"requests": {"storage": str(storage["size"])}}}
     if storage.get("storageClassName"):
         spec["storageClassName"] = storage["storageClassName"]
-    metadata = {"name": naming.claim_name(run.name), "namespace": run.namespace, "labels": naming.labels(run, "workspace")}
+    metadata = {"name": naming.claim_name(run.name), "namespace": run.namespace, "labels": naming.labels(run, WORKSPACE.name)}
     return {**_typed(CLAIM), "metadata": metadata, "spec": spec}
 
 
@@ -97,7 +98,7 @@ def entry_configmap(namespace: str, digest: str, archive: str) -> Json:
     """The training program, one a namespace and program, without an owner: runs share it. ``archive`` is base64."""
     metadata = {
         "name": naming.entry_name(digest), "namespace": namespace,
-        "labels": {naming.STAGE_LABEL: "training", naming.MANAGED_BY_LABEL: naming.MANAGED_BY},
+        "labels": {naming.STAGE_LABEL: TRAINING.name, naming.MANAGED_BY_LABEL: naming.MANAGED_BY},
     }  # fmt: skip
     return {**_typed(CONFIGMAP), "metadata": metadata, "immutable": True, "binaryData": {pod.ENTRY_FILE: archive}}
 

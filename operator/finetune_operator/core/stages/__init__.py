@@ -1,38 +1,20 @@
-"""The stage graph: one file a stage, and the order in which they are considered."""
+"""The stages of a run: a file for each, and :data:`GRAPH` with all of them."""
 
-from .base import ProgramStage, Stage
+from .base import OperatorStage, Outcome, ProgramStage, Stage
 from .dataset import DatasetStage
 from .evaluation import BaselineStage, EvaluationStage
-from .gate import GATE, GateStage
+from .gate import GateStage
+from .graph import StageGraph
 from .model import ModelStage
 from .registration import RegistrationStage
 from .registry_check import RegistryCheckStage
 from .tokenization import TokenizationStage
 from .training import TrainingStage
 
-WORKSPACE = "workspace"
-"""The stage that has no program: claim and ConfigMaps."""
-
-STAGES: tuple[Stage, ...] = (
+GRAPH = StageGraph((
     DatasetStage(), ModelStage(), RegistryCheckStage(), TokenizationStage(), TrainingStage(), BaselineStage(), EvaluationStage(),
     GateStage(), RegistrationStage(),
-)  # fmt: skip
-"""Every stage but the workspace, each behind those that it comes after."""
+))  # fmt: skip
+"""The stages that this release runs. The rest of the core reads it as ``stages.GRAPH`` in every call."""
 
-STAGE: dict[str, Stage] = {stage.name: stage for stage in STAGES}
-PROGRAMS: dict[str, ProgramStage] = {stage.name: stage for stage in STAGES if isinstance(stage, ProgramStage)}
-"""The stages with a program."""
-ORDER: tuple[str, ...] = (WORKSPACE, *STAGE)
-
-_FROM_GATE = ("registry-check", "gate", "registration")
-RERUN_FROM: dict[str, tuple[str, ...]] = {
-    "dataset": ("dataset", "tokenization", "training", "baseline", "evaluation", *_FROM_GATE),
-    "model": ("model", "tokenization", "training", "baseline", "evaluation", *_FROM_GATE),
-    "training": ("tokenization", "training", "evaluation", *_FROM_GATE),
-    "evaluation": ("tokenization", "baseline", "evaluation", *_FROM_GATE),
-    "gate": _FROM_GATE,
-    "registration": ("registry-check", "registration"),
-}
-"""The stages that a rerun from a stage does again; the others keep their results."""
-
-__all__ = ["GATE", "ORDER", "PROGRAMS", "RERUN_FROM", "STAGE", "STAGES", "WORKSPACE", "ProgramStage", "Stage"]
+__all__ = ["GRAPH", "OperatorStage", "Outcome", "ProgramStage", "Stage", "StageGraph"]

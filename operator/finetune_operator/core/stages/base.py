@@ -1,92 +1,116 @@
-"""What a stage is to the control plane: when it may begin, what it is told, what proves it, what it adds to status."""
+"""The types of stages: when one may start, its inputs, what proves its work, and what it adds to status."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from finetune_contract.codec import digest, encode
+from finetune_contract.reasons import Reason
 from finetune_contract.result import Result
+from finetune_operator.api.stages import StageDefinition
 from finetune_operator.core.manifests.pod import PodNeeds
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.run import Run
 
 
-class Stage:
-    """One stage in the graph.
+class Stage(ABC):
+    """The behavior of one stage. Its data are in ``definition``."""
 
-    Attributes:
-        name: of the stage, in status and in documents.
-        condition: the condition that tells of it, if one does.
-        after: the stages that must have ended well (or been skipped) before.
-    """
+    definition: ClassVar[StageDefinition]
 
-    name: ClassVar[str]
-    condition: ClassVar[str | None] = None
-    depends_on: ClassVar[tuple[str, ...]] = ("workspace",)
+    @property
+    def name(self) -> str:
+        """The name of the stage."""
+        return self.definition.name
 
     def skipped(self, run: Run) -> str | None:
-        """The reason for which the run does without this stage, if it does."""
+        """Return the reason why the run does without this stage, or ``None`` if the stage is to run."""
         return None
 
     def allow_failure(self, run: Run) -> bool:
-        """Whether the run goes on when this stage has failed."""
+        """Return whether the stages that depend on this one start even if it fails."""
         return False
 
 
-class ProgramStage(Stage, ABC):
-    """A stage that is the work of a program.
+@dataclass(frozen=True)
+class Outcome:
+    """What an :class:`OperatorStage` finds.
 
     Attributes:
-        program: the ``finetune_stages`` package that it runs.
-        image: the program whose image it runs in; its own where this is empty.
-        reads: the stages whose results it depends on: their digests belong to its own.
-        kind: the kind of its child.
-        pod_section: the section of ``spec`` whose placement, resources and the like are copied into its pods.
+        state: ``Running`` while the stage waits.
+        reason: a :class:`~finetune_contract.reasons.Reason` with state ``Failed`` fails the run; any other is a plain name.
+        status_fields: top-level fields of status to set or merge.
     """
 
-    program: ClassVar[str]
-    image: ClassVar[str] = ""
-    reads: ClassVar[tuple[str, ...]] = ()
-    kind: ClassVar[str] = "Job"
-    pod_section: ClassVar[str | None] = None
+    state: Literal["Running", "Succeeded", "Failed"]
+    reason: Reason | str
+    message: str
+    status_fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class OperatorStage(Stage):
+    """A stage without a program: the operator itself does the work, or waits for an entry in ``spec``."""
+
+    @abstractmethod
+    def evaluate(self, run: Run) -> Outcome:
+        """Return the state of the stage, from the run alone. It is called in every pass until the stage has ended."""
+
+
+class ProgramStage(Stage):
+    """A stage whose work a program does, in the pods of a Job or TrainJob."""
+
+    COUNTS: ClassVar[tuple[str, ...]] = ()
+    """The fields of ``status.rows`` that the stage sets."""
+
+    @property
+    def program(self) -> str:
+        """The package in ``finetune_stages`` that the pods run."""
+        assert self.definition.program is not None, "a ProgramStage has one"  # for the type checker
+        return self.definition.program
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The stages whose results are inputs."""
+        return self.definition.reads
 
     def ready(self, run: Run, observed: Observed) -> bool:
-        """Whether it may begin now, beyond the end of those before it."""
+        """Return whether the stage may start now, given that the stages before it have ended."""
         return True
 
     @abstractmethod
     def inputs(self, run: Run) -> Any:
-        """Its input document, one of :mod:`finetune_contract.documents`. The same from the start of a round to its end."""
+        """Return the input document, one of :mod:`finetune_contract.documents`. It is the same throughout a round."""
 
     @abstractmethod
     def pod(self, run: Run) -> PodNeeds:
-        """What its pods need."""
+        """Return what its pods need."""
 
     @abstractmethod
     def verify(self, run: Run, result: Result) -> str | None:
-        """The sentence that says which proof of the work is missing; ``None`` where it is whole.
+        """Return which proof of the work is missing, in a sentence; ``None`` if the proof is complete.
 
         Raises:
             DocumentError: the outputs are not those of this stage.
         """
 
     def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
-        """What a finished stage adds to status, top-level fields of it."""
+        """Return the top-level fields of status that a finished stage sets."""
         return {}
 
     def output_digest(self, result: Result) -> str | None:
-        """The digest of what the stage made, for the stages that read it."""
+        """Return the digest of the outputs, for the stages that read them."""
         found = result.outputs.get("digest")
         return found if isinstance(found, str) else None
 
 
 def inputs_digest(stage: ProgramStage, run: Run) -> str:
-    """The digest of everything that a stage's result depends on: its inputs, its program, and the results that it reads."""
+    """Return the digest of everything that a stage's result depends on: its inputs, its program, and the results that it reads."""
     resolved = run.status.get("resolved") or {}
     images = resolved.get("images") or {}
-    program = resolved.get("entryDigest") if stage.program == "training" else images.get(stage.image or stage.program)
+    program = resolved.get("entryDigest") if stage.program == "training" else images.get(stage.definition.image)
     return digest({
         "stage": stage.name,
         "program": program,
@@ -96,6 +120,6 @@ def inputs_digest(stage: ProgramStage, run: Run) -> str:
 
 
 def section(run: Run, name: str) -> Mapping[str, Any]:
-    """A section of the resolved specification."""
+    """Return a section of the resolved specification."""
     found: Mapping[str, Any] = run.resolved.get(name) or {}
     return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from finetune_contract.codec import decode
 from finetune_contract.documents import DatasetInputs
 from finetune_contract.result import DatasetOutputs, Result
+from finetune_operator.api import stages
 from finetune_operator.core.manifests.pod import AWS_SECRET, HF_SECRET, PodNeeds, secrets
 from finetune_operator.core.run import Run
 
@@ -16,12 +17,8 @@ from .base import ProgramStage, section
 class DatasetStage(ProgramStage):
     """Fetch, check and split the data."""
 
-    name = "dataset"
-    program = "dataset"
-    condition = "DatasetReady"
-    depends_on = ("workspace",)
-    COUNTS: ClassVar[tuple[str, ...]] = ("source", "bad")
-    """What it counts in ``status.rows``."""
+    definition = stages.DATASET
+    COUNTS = ("source", "bad")
 
     def inputs(self, run: Run) -> DatasetInputs:
         spec = section(run, "dataset")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from finetune_contract.codec import decode
 from finetune_contract.documents import KEEP_METRICS_VARIABLE, EvaluationInputs
 from finetune_contract.result import EvaluationOutputs, Result
-from finetune_operator.api import reasons
+from finetune_operator.api import reasons, stages
 from finetune_operator.core.gate import compares
 from finetune_operator.core.manifests.pod import HF_SECRET, TASK_FILES_PATH, PodNeeds, secrets
 from finetune_operator.core.observation import Observed
@@ -25,13 +25,8 @@ _GENERATION = {
 class EvaluationStage(ProgramStage):
     """Measure the fine-tuned model."""
 
-    name: ClassVar[str] = "evaluation"
-    program = "evaluation"
-    condition: ClassVar[str | None] = "Evaluated"
-    depends_on: ClassVar[tuple[str, ...]] = ("tokenization", "training")
-    reads: ClassVar[tuple[str, ...]] = ("training", "dataset")
+    definition = stages.EVALUATION
     subject: ClassVar[Literal["final", "base"]] = "final"
-    pod_section: ClassVar[str | None] = "evaluation"
 
     def skipped(self, run: Run) -> str | None:
         return None if section(run, "evaluation")["enabled"] else reasons.EVALUATION_DISABLED
@@ -78,12 +73,8 @@ class EvaluationStage(ProgramStage):
 class BaselineStage(EvaluationStage):
     """Measure the base model, beside training, once that has its pods: it never takes the only GPU from it."""
 
-    name: ClassVar[str] = "baseline"
-    condition: ClassVar[str | None] = None
-    depends_on: ClassVar[tuple[str, ...]] = ("tokenization",)
-    reads: ClassVar[tuple[str, ...]] = ("model", "dataset")
+    definition = stages.BASELINE
     subject = "base"
-    pod_section: ClassVar[str | None] = None  # the same fields as evaluation's
 
     def skipped(self, run: Run) -> str | None:
         asked = section(run, "evaluation")["baseline"] or compares(requirements(run))

@@ -1,24 +1,21 @@
-"""Stage *gate*: whether the model is good enough to be registered. It has no program: scores are in status."""
+"""Stage *gate*: whether the model is good enough to be registered. It has no program: the scores are in status."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune_operator.api import reasons
+from finetune_operator.api import reasons, stages
+from finetune_operator.core.gate import Inconclusive, Scores, check_requirements
 from finetune_operator.core.run import Run
 
-from .base import Stage, section
-
-GATE = "gate"
+from .base import OperatorStage, Outcome, section
 
 
-class GateStage(Stage):
-    """Judge the scores."""
+class GateStage(OperatorStage):
+    """Compare the scores with the requirements."""
 
-    name = GATE
-    condition = "GatePassed"
-    depends_on = ("evaluation", "baseline")
+    definition = stages.GATE
 
     def skipped(self, run: Run) -> str | None:
         return None if requirements(run) else reasons.GATE_NOT_ASKED
@@ -26,8 +23,21 @@ class GateStage(Stage):
     def allow_failure(self, run: Run) -> bool:
         return section(run, "gate").get("onRejected") == "RegisterAsRejected"
 
+    def evaluate(self, run: Run) -> Outcome:
+        metrics = run.status.get("metrics") or {}
+        scores = Scores(metrics.get("evaluation") or {}, metrics.get("baseline") or {}, metrics.get("higherIsBetter") or {})
+        found = check_requirements(requirements(run), scores)
+        if isinstance(found, Inconclusive):
+            return Outcome("Failed", found.reason, found.message)
+        missed = [verdict for verdict in found if not verdict.passed]
+        fields = {"gate": {"passed": not missed, "requirements": [verdict.as_status() for verdict in found]}}
+        message = "; ".join(verdict.message for verdict in missed or found)
+        if missed:
+            return Outcome("Failed", reasons.GATE_REJECTED, message, fields)
+        return Outcome("Succeeded", reasons.GATE_PASSED, message, fields)
+
 
 def requirements(run: Run) -> Sequence[Mapping[str, Any]]:
-    """What the gate requires; nothing where there is none."""
+    """Return the requirements of the gate; nothing if the run has no gate."""
     found: Sequence[Mapping[str, Any]] = section(run, "gate").get("requirements") or ()
     return found

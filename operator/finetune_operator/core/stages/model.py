@@ -7,6 +7,7 @@ from typing import Any
 from finetune_contract.codec import decode
 from finetune_contract.documents import ModelInputs
 from finetune_contract.result import ModelOutputs, Result
+from finetune_operator.api import stages
 from finetune_operator.core.manifests.pod import AWS_SECRET, HF_SECRET, PodNeeds, secrets
 from finetune_operator.core.run import Run
 
@@ -16,10 +17,7 @@ from .base import ProgramStage, section
 class ModelStage(ProgramStage):
     """Bring the base model into the workspace, whole and checked."""
 
-    name = "model"
-    program = "model"
-    condition = "ModelReady"
-    depends_on = ("workspace",)
+    definition = stages.MODEL
 
     def inputs(self, run: Run) -> ModelInputs:
         spec = section(run, "model")

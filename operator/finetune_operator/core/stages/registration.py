@@ -7,7 +7,7 @@ from typing import Any
 from finetune_contract.codec import decode
 from finetune_contract.documents import GATE_VARIABLE, REGISTRY_CA_VARIABLE, RegistrationInputs
 from finetune_contract.result import RegistrationOutputs, Result
-from finetune_operator.api import reasons
+from finetune_operator.api import reasons, stages
 from finetune_operator.core.manifests.pod import REGISTRY_CA_PATH, REGISTRY_SECRET, PodNeeds, secrets
 from finetune_operator.core.paths import leaves
 from finetune_operator.core.run import Run
@@ -25,11 +25,7 @@ _LEFT_OUT = (reasons.EVALUATION_DISABLED, reasons.BASELINE_NOT_ASKED)
 class RegistrationStage(ProgramStage):
     """Register, and read back what was registered."""
 
-    name = "registration"
-    program = "registration"
-    condition = "Registered"
-    depends_on = ("training", "evaluation", "baseline", "gate")
-    reads = ("dataset", "model", "training", "evaluation", "baseline")
+    definition = stages.REGISTRATION
 
     def skipped(self, run: Run) -> str | None:
         return None if section(run, "registry").get("kind") else reasons.REGISTRY_NOT_CONFIGURED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune_contract.codec import decode
 from finetune_contract.documents import RegistryCheckInputs
 from finetune_contract.result import RegistryCheckOutputs, Result
-from finetune_operator.api import reasons
+from finetune_operator.api import reasons, stages
 from finetune_operator.core.manifests.pod import PodNeeds
 from finetune_operator.core.run import Run
 
@@ -16,8 +16,7 @@ from .registration import registry_address, registry_needs
 class RegistryCheckStage(ProgramStage):
     """Ask the registry."""
 
-    name = "registry-check"
-    program = "registration"
+    definition = stages.REGISTRY_CHECK
 
     def skipped(self, run: Run) -> str | None:
         spec = section(run, "registry")

@@ -7,6 +7,7 @@ from typing import Any
 from finetune_contract.codec import decode
 from finetune_contract.documents import TokenizationInputs
 from finetune_contract.result import Result, TokenizationOutputs
+from finetune_operator.api import stages
 from finetune_operator.core.manifests.pod import PodNeeds
 from finetune_operator.core.run import Run
 
@@ -18,11 +19,8 @@ from .gate import requirements
 class TokenizationStage(ProgramStage):
     """Render and tokenize the rows that training learns and evaluation scores."""
 
-    name = "tokenization"
-    program = "tokenization"
-    image = "dataset"
-    depends_on = ("dataset", "model")
-    reads = ("dataset", "model")
+    definition = stages.TOKENIZATION
+    COUNTS = ("trained", "tokens", "learnedTokens", "tooLong", "nothingToLearn", "rejected", "measured", "notMeasured")
 
     def inputs(self, run: Run) -> TokenizationInputs:
         training, evaluation, bad_rows = (

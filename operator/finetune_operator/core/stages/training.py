@@ -7,6 +7,7 @@ from typing import Any
 from finetune_contract.codec import decode, encode
 from finetune_contract.documents import CheckpointInputs, LoraInputs, OsftInputs, TrainingInputs
 from finetune_contract.result import HISTORY_LIMIT, Result, TrainingOutputs, thin
+from finetune_operator.api import stages
 from finetune_operator.core import naming
 from finetune_operator.core.manifests.pod import ENTRY_PATH, HF_SECRET, PodNeeds, secrets
 from finetune_operator.core.run import Run
@@ -17,13 +18,7 @@ from .base import ProgramStage, section
 class TrainingStage(ProgramStage):
     """Train, and prove it: every sample seen, the written model opened again."""
 
-    name = "training"
-    program = "training"
-    condition = "Trained"
-    depends_on = ("tokenization", "registry-check")
-    reads = ("model", "tokenization")
-    kind = "TrainJob"
-    pod_section = "training"
+    definition = stages.TRAINING
 
     def inputs(self, run: Run) -> TrainingInputs:
         spec = section(run, "training")

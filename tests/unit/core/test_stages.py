@@ -1,0 +1,166 @@
+"""What derives from the declarations of the stages: the CRD, the command line, reruns, images, and the order of a pass."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from typer.testing import CliRunner
+
+from finetune_operator.api import stages as declared
+from finetune_operator.api.crd import crd
+from finetune_operator.api.finetunerun import FROZEN_SECTIONS
+from finetune_operator.api.reasons import STATE_REASONS
+from finetune_operator.api.stages import RERUN_TARGETS, STAGES, StageDefinition
+from finetune_operator.api.status import CONDITIONS, PHASES
+from finetune_operator.cli.app import app
+from finetune_operator.core import stages
+from finetune_operator.core.run import Run, StageStatus
+from finetune_operator.core.stages import GRAPH, OperatorStage, Outcome, StageGraph
+from unit.core.passes import condition, go, run_of, world_at
+from world import MINIMAL, SETTINGS, World
+
+DOCS = Path(__file__).parents[3] / "docs"
+SCHEMA: Mapping[str, Any] = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+REPEATED = {
+    "dataset": {"dataset", "registry-check", "tokenization", "training", "baseline", "evaluation", "gate", "registration"},
+    "model": {"model", "registry-check", "tokenization", "training", "baseline", "evaluation", "gate", "registration"},
+    "training": {"registry-check", "tokenization", "training", "evaluation", "gate", "registration"},
+    "evaluation": {"registry-check", "tokenization", "baseline", "evaluation", "gate", "registration"},
+    "gate": {"registry-check", "gate", "registration"},
+    "registration": {"registry-check", "registration"},
+}
+
+
+def test_every_declared_stage_has_a_behavior_unless_it_is_reserved() -> None:
+    assert list(GRAPH.definitions.values()) == [stage for stage in STAGES if not stage.reserved]
+    assert [stage.name for stage in GRAPH.stages if stage.name not in GRAPH.programs] == ["gate"]
+    assert all(stage.purpose for stage in STAGES)
+
+
+def test_the_crd_enumerates_what_the_stages_declare() -> None:
+    status = SCHEMA["status"]["properties"]
+    assert status["stages"]["items"]["properties"]["name"]["enum"] == [stage.name for stage in STAGES]
+    assert status["phase"]["enum"] == list(PHASES)
+    assert status["conditions"]["items"]["properties"]["type"]["enum"] == list(CONDITIONS)
+    assert SCHEMA["spec"]["properties"]["rerun"]["properties"]["from"]["enum"] == list(RERUN_TARGETS)
+
+
+def test_the_command_line_offers_the_stages_to_rerun_from() -> None:
+    done = CliRunner().invoke(app, ["rerun", "demo", "--from", "baseline"])
+    assert done.exit_code == 2
+    assert "'baseline' is not one of " + ", ".join(f"'{name}'" for name in RERUN_TARGETS) in done.output
+
+
+def test_a_rerun_repeats_what_depends_on_its_sections() -> None:
+    assert {first: set(GRAPH.rerun(first)) for first in RERUN_TARGETS} == REPEATED
+    assert FROZEN_SECTIONS["training"] == ("dataset", "model", "training")
+    assert {reruns[-1] for reruns in FROZEN_SECTIONS.values() if reruns} == set(RERUN_TARGETS)
+
+
+def test_after_every_stage_a_rerun_is_recommended_that_repeats_it() -> None:
+    assert {stage.rerun_target for stage in STAGES} == set(RERUN_TARGETS)
+    assert all(stage.rerun_target in stage.reruns for stage in STAGES if stage is not declared.WORKSPACE)
+
+
+def test_every_stage_with_a_program_runs_in_an_image_that_exists() -> None:
+    assert {stage.image for stage in STAGES if stage.program} == set(declared.IMAGES)
+
+
+def test_rejections_are_documented() -> None:
+    assert {stage.rejection for stage in STAGES if stage.rejection} <= set(STATE_REASONS)
+
+
+def test_the_counts_of_rows_that_stages_declare_are_those_that_they_set() -> None:
+    counts = [count for stage in GRAPH.programs.values() for count in stage.COUNTS]
+    assert len(set(counts)) == len(counts)
+    assert set(counts) == set(SCHEMA["status"]["properties"]["rows"]["properties"])
+    world = World.new()
+    world.settle()
+    assert set(run_of(world).status["rows"]) == set(counts)
+
+
+def test_progress_is_that_of_the_latest_stage_and_of_the_baseline_last() -> None:
+    assert GRAPH.by_progress.index("evaluation") < GRAPH.by_progress.index("training") < GRAPH.by_progress.index("model")
+    assert GRAPH.by_progress[-1] == "baseline"
+    assert set(GRAPH.by_progress) == set(GRAPH.programs)
+
+
+def test_the_documentation_names_the_program_and_the_image_of_each_stage() -> None:
+    rows = re.findall(r"`finetune-(\w+)`, `finetune_stages\.(\w+)` \| `([\w-]+)`", (DOCS / "custom.md").read_text())
+    assert len(rows) > 4
+    for image, program, name in rows:
+        assert (image, program) == (GRAPH.definitions[name].image, GRAPH.definitions[name].program)
+
+
+def test_the_documentation_names_the_peers_of_every_stage_with_pods() -> None:
+    _, _, table = (DOCS / "configuration.md").read_text().partition("| pods of |")
+    named = [name for row in table.partition("\n\n")[0].splitlines()[2:] for name in re.findall(r"`([\w-]+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(GRAPH.programs)
+
+
+class Waiting(OperatorStage):
+    """A stage of these tests only."""
+
+    definition: ClassVar[StageDefinition] = StageDefinition(name="waiting", depends_on=("gate",), precedes=("registration",))
+
+    def evaluate(self, run: Run) -> Outcome:
+        return Outcome("Running", "Waiting", "")
+
+
+def with_stage(stage: OperatorStage) -> StageGraph:
+    """The graph with one more stage, which stands before the registration."""
+    return StageGraph((*GRAPH.stages[:-1], stage, GRAPH.stages[-1]))
+
+
+def test_a_stage_that_stands_before_one_that_it_depends_on_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"stage registration stands before waiting, on which it depends"):
+        StageGraph((*GRAPH.stages, Waiting()))
+
+
+def test_what_depends_on_a_stage_is_found_through_others_too() -> None:
+    graph = with_stage(Waiting())
+    assert graph.depends_on["registration"] == (*declared.REGISTRATION.depends_on, "waiting")
+    assert graph.dependents("baseline") == ("gate", "waiting", "registration")
+    assert graph.dependents("registration") == ()
+
+
+def test_a_stage_of_a_later_release_is_known_by_its_name() -> None:
+    assert GRAPH.definition("later") == StageDefinition(name="later")
+    assert GRAPH.rejection({"later": StageStatus("later", "Failed")}) is None
+
+
+def test_a_run_that_an_earlier_release_started_ends_without_the_new_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world_at("training", {**MINIMAL, "gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 1.0}]}})
+    monkeypatch.setattr(stages, "GRAPH", with_stage(Waiting()))
+    world.settle()  # its gate rejects the model, so that the stages after it are skipped
+    assert run_of(world).status["phase"] == "Rejected"
+    assert "waiting" not in run_of(world).stages
+
+
+def test_a_gate_without_scores_fails_although_the_defaults_tolerate_a_failed_evaluation() -> None:
+    """A rule of the CRD rejects a gate with onFailure: Continue; it does not see the defaults of a namespace."""
+    spec = {**MINIMAL, "gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 9.0}]}}
+    place = replace(SETTINGS, namespace_defaults={"evaluation": {"onFailure": "Continue"}})
+    world = World.new(spec)
+    for _ in range(30):
+        decision = world.decide(settings=place)
+        world.write_status(decision.status)
+        for effect in decision.effects:
+            world.apply_effect(effect)
+        for ref in world.active():
+            failing = world.stage_of(ref) == "evaluation"
+            world.finish(ref, exit_code=65 if failing else 0, message="" if failing else None)
+    status = run_of(world).status
+    assert (status["phase"], status["failure"]["stage"], status["failure"]["reason"]) == ("Failed", "gate", "MetricMissing")
+    assert condition(status, "Registered")[0] != "True"
+
+
+def test_each_stage_goes_into_the_conditions_in_the_order_of_the_table() -> None:
+    world = World.new()
+    types = [one["type"] for one in go(world).status["conditions"]]
+    assert types == [type_ for type_ in CONDITIONS if type_ in types]
