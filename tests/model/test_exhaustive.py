@@ -9,13 +9,12 @@ children. In every state that can be reached the invariants hold, and from every
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from finetune_operator.api.status import PHASES as ALL_PHASES
 from finetune_operator.api.status import UNOBSERVED
 from finetune_operator.core import release, stages
 from finetune_operator.core.observation import ChildState, child_state
@@ -23,8 +22,6 @@ from finetune_operator.core.run import Run
 from kstatus import kstatus
 from world import MINIMAL, World
 
-PHASES = tuple(phase for phase in ALL_PHASES if phase not in ("Suspended", "Queued", "AwaitingApproval"))
-"""In the order in which a run may have them; it ends in one of the last three."""
 LONGEST = 60
 """Rounds of reconcile-and-finish after which a run that has not ended counts as stuck."""
 
@@ -106,6 +103,19 @@ def edited(run: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
     return {**run, "spec": spec, "metadata": {**run["metadata"], "generation": generation}}
 
 
+def phases() -> tuple[str, ...]:
+    """The phases in the order in which a run may have them; it ends in one of the last three."""
+    begun = (phase for _, phase in reversed(stages.GRAPH.phases))
+    return ("Pending", "Preparing", *begun, "Succeeded", "Failed", "Rejected")
+
+
+def awaited(run: Run, name: str) -> Iterator[str]:
+    """The stages that must have ended before a stage starts; a skipped one stands for those that it depends on."""
+    for needed in stages.GRAPH.depends_on[name]:
+        yield from awaited(run, needed) if run.stages[needed].state == "Skipped" else (needed,)
+    yield from () if name == "workspace" else ("workspace",)
+
+
 def violations(before: World, step: Step) -> Iterator[str]:
     """The invariants that a transition breaks."""
     world = step.world
@@ -126,9 +136,12 @@ def violations(before: World, step: Step) -> Iterator[str]:
                 record = run.stages.get(earlier)
                 if record is None or record.state not in ("Succeeded", "Skipped"):
                     yield f"{ref.name} was made before {earlier} was recorded"
+    for name, record in run.stages.items():
+        if record.started_at and record.round == run.round and record != old.stages.get(name):
+            yield from (f"{name} started before {one} ended" for one in awaited(run, name) if not run.stages[one].ended)
     if old.ended and old.round == run.round and _lasting(run) != _lasting(old):
         yield "a run that had ended changed"
-    if (run.status.get("gate") or {}).get("passed") is False and run.status.get("registry"):
+    if stages.GRAPH.rejection(run.stages) and run.status.get("registry"):
         yield "a rejected model was registered"
     if run.status.get("phase") == "Succeeded" and not (run.status.get("registry") and run.status.get("model", {}).get("digest")):
         yield "the run succeeded without proof"
@@ -147,8 +160,9 @@ def misleading(before: World, world: World) -> Iterator[str]:
         yield "a run that has not ended is settled"
     if conditions and {entry["observedGeneration"] for entry in conditions.values()} != {run.status["observedGeneration"]}:
         yield "conditions and status are of different generations"
-    phases = [PHASES.index(one.status["phase"]) for one in (old, run) if one.status.get("phase", "Suspended") != "Suspended"]
-    if run.round == old.round and phases != sorted(phases):
+    order = phases()
+    seen = [order.index(one.status["phase"]) for one in (old, run) if one.status.get("phase", "Suspended") != "Suspended"]
+    if run.round == old.round and seen != sorted(seen):
         yield f"the phase went back from {old.status['phase']} to {run.status['phase']}"
 
 
@@ -157,7 +171,7 @@ def _reconciled(world: World, run: Run) -> str:
     if run.status.get("observedGeneration") != run.generation:
         return "InProgress"
     if run.ended:
-        return "Failed" if run.status.get("failure") or (run.status.get("gate") or {}).get("passed") is False else "Current"
+        return "Failed" if run.status.get("failure") or stages.GRAPH.rejection(run.stages) else "Current"
     intended = any(record.state == "Running" and record.reason != "Suspended" for record in run.stages.values())
     return "Current" if run.spec.get("suspend") and not world.active() and not intended else "InProgress"
 
@@ -166,8 +180,19 @@ def _lasting(run: Run) -> dict[str, Any]:
     return {key: value for key, value in run.status.items() if key not in ("conditions", "observedGeneration", "cleanedAt")}
 
 
-def explore(start: World, budget: Budget) -> tuple[int, list[str], list[str]]:
-    """Search everything that can be reached; states, violations, stuck states (each with the way there)."""
+Moves = Callable[[World, Budget], Iterator[Step]]
+
+
+def nobody(_world: World, _budget: Budget) -> Iterator[Step]:
+    """No stage waits for a person."""
+    yield from ()
+
+
+def explore(start: World, budget: Budget, person: Moves = nobody) -> tuple[int, list[str], list[str]]:
+    """Search everything that can be reached; states, violations, stuck states (each with the way there).
+
+    ``person`` yields what a person may do for whom a stage waits. Runs are expected to end if the first of it is done.
+    """
     seen: dict[tuple[str, Budget], tuple[tuple[str, Budget] | None, str]] = {}
     queue: deque[tuple[World, Budget, tuple[str, Budget]]] = deque()
 
@@ -188,19 +213,19 @@ def explore(start: World, budget: Budget) -> tuple[int, list[str], list[str]]:
     visit(start, budget, None, "start")
     while queue:
         world, left, key = queue.popleft()
-        for make in (passes, children_move, user_acts):
+        for make in (passes, children_move, user_acts, person):
             for step in make(world, left):
                 faults = (*violations(world, step), *misleading(world, step.world))
                 broken += [f"{fault}: {way(key)} > {step.what}" for fault in faults]
                 visit(step.world, step.budget, key, step.what)
         if key[0] not in ended:
             ended.add(key[0])
-            if not ends(world, proven):
+            if not ends(world, proven, person):
                 stuck.append(way(key))
     return len(seen), broken, stuck
 
 
-def ends(world: World, proven: set[str]) -> bool:
+def ends(world: World, proven: set[str], person: Moves) -> bool:
     """Whether the run ends, and then rests, once nothing goes wrong any more and nobody holds it.
 
     Worlds of which it is known are ``proven``; those on the way join them.
@@ -213,6 +238,7 @@ def ends(world: World, proven: set[str]) -> bool:
             return False
         way.append(key)
         world.turn()
+        world = next((step.world for step in person(world, Budget())), world)
         before, key = key, world.key()
         if key == before and not _rests(world):
             return False

@@ -17,7 +17,7 @@ from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.run import Run
 from finetune_operator.validation import Validator
 from kstatus import kstatus
-from model.test_exhaustive import PHASES
+from model.test_exhaustive import phases
 from world import NOW, SETTINGS, World
 
 JUDGE = Validator(crd())
@@ -129,7 +129,7 @@ class Life(RuleBasedStateMachine):
             return
         run = Run.parse(self.world.run)
         if run.status["phase"] != "Suspended":
-            reached = (run.round, PHASES.index(run.status["phase"]))
+            reached = (run.round, phases().index(run.status["phase"]))
             assert reached >= self.furthest, (self.furthest, reached)
             self.furthest = reached
         seen = {"generation": run.status["observedGeneration"]}

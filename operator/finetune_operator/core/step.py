@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from finetune_contract.reasons import Reason
 from finetune_operator.api import reasons
+from finetune_operator.api.stages import WORKSPACE
 from finetune_operator.api.status import MESSAGE_LIMIT
 
 from . import attempt, stages
@@ -30,13 +31,16 @@ def step(builder: PlanBuilder, stage: ProgramStage | OperatorStage) -> None:
 
 
 def _unblocked(builder: PlanBuilder, stage: ProgramStage | OperatorStage) -> bool:
-    """Return whether all stages that this one depends on have ended in a way that lets it start."""
-    return all(_passed(builder, name) for name in stages.GRAPH.depends_on[stage.name])
+    """Return whether the stage may start: the shared objects of this round exist, and the stages that it depends on have ended."""
+    return builder.stages[WORKSPACE.name].ended and all(_passed(builder, name) for name in stages.GRAPH.depends_on[stage.name])
 
 
 def _passed(builder: PlanBuilder, name: str) -> bool:
+    """Return whether a stage, and all that it depends on, let those after it start. A skipped stage has not waited for others."""
     stage_status = builder.stages.get(name)
-    if stage_status is None or stage_status.state in ("Succeeded", "Skipped"):
+    if stage_status is None or stage_status.state == "Skipped":
+        return all(_passed(builder, needed) for needed in stages.GRAPH.depends_on[name])
+    if stage_status.state == "Succeeded":
         return True
     return stage_status.state == "Failed" and stages.GRAPH.by_name[name].allow_failure(builder.run)
 
@@ -67,7 +71,7 @@ def _fail(builder: PlanBuilder, stage: OperatorStage, reason: Reason, outcome: O
 
 def _skip_dependents(builder: PlanBuilder, stage: OperatorStage, reason: str) -> None:
     """Skip what depends on a stage that has rejected the model."""
-    for name in stages.GRAPH.dependents(stage.name):
+    for name in stages.GRAPH.dependents[stage.name]:
         stage_status = builder.stages.get(name)
         if stage_status is not None and not stage_status.ended:
             builder.set_stage(stage_status.but(state="Skipped", reason=reason, finished_at=builder.time))

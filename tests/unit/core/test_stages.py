@@ -125,8 +125,8 @@ def test_a_stage_that_stands_before_one_that_it_depends_on_is_an_error() -> None
 def test_what_depends_on_a_stage_is_found_through_others_too() -> None:
     graph = with_stage(Waiting())
     assert graph.depends_on["registration"] == (*declared.REGISTRATION.depends_on, "waiting")
-    assert graph.dependents("baseline") == ("gate", "waiting", "registration")
-    assert graph.dependents("registration") == ()
+    assert graph.dependents["baseline"] == ("gate", "waiting", "registration")
+    assert graph.dependents["registration"] == ()
 
 
 def test_a_stage_of_a_later_release_is_known_by_its_name() -> None:

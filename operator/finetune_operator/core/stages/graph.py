@@ -19,6 +19,7 @@ class StageGraph:
         programs: those with a program, by name.
         definitions: those of the workspace and of all stages, by name, in order.
         depends_on: by stage, the stages that must have ended before it starts.
+        dependents: by stage, the stages that depend on it, directly or through others.
         phases: each stage that starts a phase of the run, with the phase; the last stage first.
         by_progress: the stages with a program; of two that run, ``status.progress`` shows the first.
 
@@ -41,6 +42,7 @@ class StageGraph:
             if not seen.issuperset(needed):
                 raise ValueError(f"stage {name} stands before {', '.join(sorted({*needed} - seen))}, on which it depends")
             seen.add(name)
+        self.dependents: dict[str, tuple[str, ...]] = {name: self._dependents(name) for name in self.definitions}
         self.phases = tuple((one.name, one.phase) for one in reversed(definitions) if one.phase)
         self._rejections = tuple((one.name, one.rejection) for one in definitions if one.rejection)
         latest_first = tuple(reversed(self.programs.values()))
@@ -64,8 +66,7 @@ class StageGraph:
                 return stage_status
         return None
 
-    def dependents(self, name: str) -> tuple[str, ...]:
-        """Return the stages that depend on a stage, directly or through others."""
+    def _dependents(self, name: str) -> tuple[str, ...]:
         found = {name}
         for stage in self.stages:
             if not found.isdisjoint(self.depends_on[stage.name]):
