@@ -93,7 +93,7 @@ class TestARunThatTheGateRejects:
         before = status_of(desk)
         said = desk.finetune("rerun", "demo", "--from", "gate", "--set", "publish={uri: oci://r/x}", "--id", "unsupported")
         assert said.code == 65
-        assert "demo: Unsupported: rerun unsupported: it is not started and the run keeps its results: spec.publish:" in said.err
+        assert "demo: Unsupported: rerun unsupported: it cannot start, and the run keeps its results: spec.publish:" in said.err
         status = status_of(desk)
         assert (status["phase"], status["round"], status.get("metrics")) == (
             before["phase"],

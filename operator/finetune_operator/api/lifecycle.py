@@ -1,4 +1,4 @@
-"""How a run queues, how long it may take, how often it is tried, what stays of it, and the words that steer it on its way."""
+"""Queue, limits, retries and cleanup of a run, and the fields that control it after its start: rerun and approval."""
 
 from __future__ import annotations
 

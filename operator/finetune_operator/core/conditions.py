@@ -1,4 +1,4 @@
-"""Conditions, phase and the strings of the printer columns: what a run's records amount to, in the words of Kubernetes."""
+"""Conditions, phase and printer columns of a run, from the status of its stages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .run import StageStatus, all_stopped
 
 
 def conditions(builder: PlanBuilder) -> list[Json]:
-    """Every condition of the run. ``lastTransitionTime`` moves only when ``status`` does."""
+    """Return every condition of the run. ``lastTransitionTime`` changes only with ``status``."""
     before = {condition["type"]: condition for condition in builder.run.status.get("conditions") or ()}
     found = []
     for type_, status, reason, message in _all(builder):
@@ -62,7 +62,7 @@ def _succeeded(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended: b
 
 
 def _reconciling(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended: bool) -> _Line:
-    """Abnormal-true, as kstatus reads it: the run has not reached its end, and needs nobody for its next step."""
+    """Abnormal-true, as kstatus reads it: the run has not ended, and its next step requires nobody."""
     if ended:
         return ("Reconciling", "False", reasons.SETTLED, "")
     if failure:
@@ -77,7 +77,7 @@ def _reconciling(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended:
 
 
 def _stalled(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended: bool) -> _Line | None:
-    """Abnormal-true, as kstatus reads it: failed for good, or waiting for something outside."""
+    """Abnormal-true, as kstatus reads it: the run has failed, or waits for something outside."""
     if failure and ended:
         return ("Stalled", "True", str(failure["reason"]), str(failure.get("message") or ""))
     if ended:
@@ -94,7 +94,7 @@ def _rejected(builder: PlanBuilder, type_: str, status: str) -> _Line | None:
 
 
 def _workspace_ready(builder: PlanBuilder) -> _Line:
-    """Whether the objects that every stage mounts are there, and the claim is bound."""
+    """Whether the objects that every stage mounts exist, and the claim is bound."""
     for reason, message in builder.blockers:
         if reason in reasons.CLAIM_REASONS:
             return ("WorkspaceReady", "False", reason.name, message)
@@ -115,7 +115,7 @@ def _stage_condition(type_: str, stage_status: StageStatus | None) -> _Line:
 
 
 def phase(builder: PlanBuilder) -> str:
-    """Return one word for people: the latest of the phases that a stage of this round has begun. Nothing branches on it."""
+    """Return the phase of the run: the latest one that a stage of this round has started. Nothing branches on it."""
     if builder.get("finishedAt"):
         return "Failed" if builder.get("failure") else "Rejected" if builder.rejection else "Succeeded"
     if builder.suspended:
@@ -128,7 +128,7 @@ def phase(builder: PlanBuilder) -> str:
 
 
 def summary(builder: PlanBuilder) -> Json:
-    """The strings of the printer columns; empty ones are left out."""
+    """Return the strings of the printer columns, without empty ones."""
     progress, metrics, registry = (builder.get(field) or {} for field in ("progress", "metrics", "registry"))
     resolved = builder.get("resolved") or {}
     history = builder.get("history") or ()
@@ -147,7 +147,7 @@ def summary(builder: PlanBuilder) -> Json:
 
 
 def _score(scores: Mapping[str, float], spec: Mapping[str, Any]) -> str | None:
-    """The first metric of the gate, else the held-out rows', else the first task's first."""
+    """Return the first metric of the gate, else the one of the held-out rows, else the first metric of the first task."""
     required = lookup(spec, "gate.requirements") or ()
     for name in (*(one["metric"] for one in required[:1]), "holdout.bits_per_byte"):
         if name in scores:
@@ -165,7 +165,7 @@ def registered_name(registry: Mapping[str, Any]) -> str:
 
 
 def short_name(uri: str) -> str:
-    """Return the name by which people know a base model: its id at the Hub, else the last part of its path."""
+    """Return the short name of a base model: its id at the Hub, else the last part of its path."""
     if not is_local_path(uri) and ("://" not in uri or uri.startswith("hf://")):
         return uri.removeprefix("hf://")
     return uri.rstrip("/").rpartition("/")[2]
@@ -195,7 +195,7 @@ def _message(builder: PlanBuilder) -> str | None:
 
 
 def _remarks(builder: PlanBuilder) -> str | None:
-    """What the user must know of a run that goes well."""
+    """Return what users should know about a run without problems."""
     warnings = builder.get("warnings") or ()
     more = f" (and {counted(len(warnings) - 1, 'more warning')})" if len(warnings) > 1 else ""
     return f"{warnings[0]['stage']}: {warnings[0]['message']}{more}" if warnings else left_out(builder.get("rows") or {})
@@ -207,11 +207,11 @@ _LEFT_OUT = {
     "tooLong": ("is longer than training.maxSeqLen or the model's context", "are longer than training.maxSeqLen or the model's context"),
     "nothingToLearn": ("has no token to learn", "have no token to learn"),
 }  # fmt: skip
-"""The rows of ``status.rows`` that are not trained on, and why: of one row, and of several."""
+"""Counts in ``status.rows`` of rows that are not trained on, and the reason, in singular and plural."""
 
 
 def rows_summary(rows: Mapping[str, int]) -> str | None:
-    """``45``, or ``2 (28 left out)``; nothing before the rows are tokenized."""
+    """Return ``45`` or ``2 (28 left out)``; ``None`` before the rows are tokenized."""
     if "trained" not in rows:
         return None
     dropped = sum(rows.get(count, 0) for count in _LEFT_OUT)
@@ -219,7 +219,7 @@ def rows_summary(rows: Mapping[str, int]) -> str | None:
 
 
 def left_out(rows: Mapping[str, int]) -> str | None:
-    """The rows that are not trained on, by cause, in a sentence; nothing where all are."""
+    """Return a sentence about the rows that are not trained on, by cause; ``None`` if there are none."""
     counts = [(rows[count], cause) for count, cause in _LEFT_OUT.items() if rows.get(count)]
     causes = ", ".join(counted(number, *cause) for number, cause in counts)
     total = sum(number for number, _ in counts)
@@ -227,7 +227,7 @@ def left_out(rows: Mapping[str, int]) -> str | None:
 
 
 def short_duration(seconds: float) -> str:
-    """``95`` -> ``1m35s``; at most two units."""
+    """Return a duration with at most two units: ``95`` -> ``1m35s``."""
     whole = int(seconds)
     for size, unit, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
         if whole >= size:

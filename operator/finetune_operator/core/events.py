@@ -1,7 +1,7 @@
-"""Events: one for each transition, told from the difference between two statuses.
+"""Events: one for each transition, from the difference between two statuses.
 
-What lasts in status, the end of a stage and the end of a round, has a key: whoever tells it, the Event is the same one.
-:func:`lasting` finds those again after a restart.
+The end of a stage and the end of a round stay in status, so their Events have a key and are posted once. :func:`lasting` finds
+them again after a restart.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from .run import Run, StageStatus
 
 def events(
     before: Mapping[str, Any],
-    records_before: Mapping[str, StageStatus],
+    stages_before: Mapping[str, StageStatus],
     after: Mapping[str, Any],
     stage_statuses: Mapping[str, StageStatus],
 ) -> tuple[Event, ...]:
-    """What happened between two statuses, as Events of the run."""
-    return (*_stage_events(records_before, after, stage_statuses), *_run_events(before, after, stage_statuses))
+    """Return the Events of the transitions between two statuses."""
+    return (*_stage_events(stages_before, after, stage_statuses), *_run_events(before, after, stage_statuses))
 
 
 def lasting(run: Run) -> Iterator[tuple[Event, str]]:
-    """Yield the Events that the status itself tells of, each with its time: ends and warnings of this round's stages, and its end."""
+    """Yield the Events that follow from the status alone, each with its time: ends and warnings of stages, and the end of the run."""
     for stage_status in run.stages.values():
         if stage_status.round == run.round and stage_status.finished_at and stage_status.state in ("Succeeded", "Failed"):
             event = _stage_event(stage_status, run.status, run.stages, known=True)
@@ -52,39 +52,39 @@ def _stage_events(
             stage_status.round,
         ):
             continue
-        told = _stage_event(stage_status, status, after, known=old is not None)
-        if told is not None:
-            yield told
+        event = _stage_event(stage_status, status, after, known=old is not None)
+        if event is not None:
+            yield event
 
 
 def _stage_event(
     stage_status: StageStatus, status: Mapping[str, Any], stage_statuses: Mapping[str, StageStatus], *, known: bool
 ) -> Event | None:
-    told = _told(stage_status, known=known)
-    if told is None:
+    event = _event_of(stage_status, known=known)
+    if event is None:
         return None
     key = f"{stage_status.name} {stage_status.this_attempt} {stage_status.state}" if stage_status.ended else ""
-    posted = _is_posted(told, stage_status) and not _ends_the_run(stage_status, status, stage_statuses)
-    return replace(told, stage=stage_status.name, attempt=str(stage_status.this_attempt), posted=posted, key=key)
+    posted = _is_posted(event, stage_status) and not _ends_the_run(stage_status, status, stage_statuses)
+    return replace(event, stage=stage_status.name, attempt=str(stage_status.this_attempt), posted=posted, key=key)
 
 
-def _is_posted(told: Event, stage_status: StageStatus) -> bool:
-    """What comes well is told at its end; of beginnings that of training, which people wait for, and those of further attempts."""
+def _is_posted(event: Event, stage_status: StageStatus) -> bool:
+    """Return whether the Event is posted. Of starts, only those of announced stages and of further attempts are."""
     definition = stages.GRAPH.definition(stage_status.name)
-    if told.reason == "StageStarted":
+    if event.reason == "StageStarted":
         return definition.announced or stage_status.attempt > 1
-    return told.type == "Warning" or not definition.quiet
+    return event.type == "Warning" or not definition.quiet
 
 
 def _ends_the_run(stage_status: StageStatus, status: Mapping[str, Any], stage_statuses: Mapping[str, StageStatus]) -> bool:
-    """Whether the Event of the run's end, which names the same stage and reason, is of the same moment: one of the two is enough."""
+    """Return whether the stage ends the run: the Event of the run's end has the same stage and reason, so one of them is enough."""
     if stage_status.state != "Failed" or stage_status.finished_at != status.get("finishedAt"):
         return False
     failure = status.get("failure")
     return stage_status.name == failure.get("stage") if failure else stage_status is stages.GRAPH.rejection(stage_statuses)
 
 
-def _told(stage_status: StageStatus, *, known: bool) -> Event | None:
+def _event_of(stage_status: StageStatus, *, known: bool) -> Event | None:
     about = f"{stage_status.name}: {stage_status.message}"[:MESSAGE_LIMIT] if stage_status.message else stage_status.name
     if stage_status.state == "Running" and stage_status.child_name:
         return Event("Normal", "StageStarted", f"{stage_status.name}: {stage_status.child_kind} {stage_status.child_name}")
@@ -117,7 +117,7 @@ def _warning(warning: Mapping[str, Any], status: Mapping[str, Any]) -> Event:
 
 
 def _end(status: Mapping[str, Any], stage_statuses: Mapping[str, StageStatus]) -> Event:
-    """The Event of the end of a round."""
+    """Return the Event of the end of a round."""
     key = f"round {status.get('round', 1)} {status['finishedAt']}"
     failure = status.get("failure")
     if failure:
@@ -131,7 +131,7 @@ def _end(status: Mapping[str, Any], stage_statuses: Mapping[str, StageStatus]) -
 
 
 def _blocker_events(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Event]:
-    """What the run waits for, once for each reason."""
+    """Yield an Event of what blocks the run, once for each reason."""
     old, new = _stalled(before), _stalled(after)
     if new is not None and not after.get("finishedAt") and (old is None or old["reason"] != new["reason"]):
         yield Event("Warning", new["reason"], new["message"])

@@ -1,4 +1,4 @@
-"""Names and labels of children: the same for the same run, round and attempt, whoever computes them."""
+"""Names and labels of children. They follow from run, stage, round and attempt alone."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "finetune-operator"
 INPUTS_ANNOTATION = f"{GROUP}/inputs-digest"
 CONTENT_ANNOTATION = f"{GROUP}/content-digest"
-"""SHA-256 of what a ConfigMap of ours holds, written when it is created."""
+"""SHA-256 of the content of a ConfigMap that the operator creates."""
 HELD_ANNOTATION = f"{GROUP}/suspended-by"
-"""Present on a Job or TrainJob that the operator suspended: one that somebody else suspended is not resumed."""
+"""Present on a Job or TrainJob that the operator suspended. It does not resume any other."""
 
 TRAINJOB_LIMIT = 33
-"""JobSet appends to the name of a TrainJob, and a pod's host name has 63 characters."""
+"""Characters of a TrainJob's name: JobSet appends to it, and a pod's host name has at most 63 characters."""
 OBJECT_LIMIT = 63
 
 STAGE_ACCOUNT = "finetune-stage"
-"""The ServiceAccount of stages: one a namespace, without rights and without a token, owned by none."""
+"""The ServiceAccount of stages: one in each namespace, without permissions, token and owner."""
 
 JOB_CONTAINER, TRAINJOB_CONTAINER = "stage", "node"
 """Names of the containers that run stages: the runtimes of Kubeflow Trainer name theirs."""
@@ -36,28 +36,28 @@ _IN_TRAINJOBS = frozenset(stage.name for stage in STAGES if stage.child_kind == 
 
 
 def child_name(run: str, stage: str, attempt: Attempt, limit: int = OBJECT_LIMIT) -> str:
-    """``<run>-<stage>-<round>-<attempt>``, cut with a hash of the run's name where it would be longer than ``limit``."""
+    """Return ``<run>-<stage>-<round>-<attempt>``, cut and with a hash of the run's name if it is longer than ``limit``."""
     return _fit(run, f"-{_INFIXES.get(stage, stage)}-{attempt.round}-{attempt.number}", limit)
 
 
 def inputs_name(run: str, round_: int) -> str:
-    """The ConfigMap with the documents of all stages of a round."""
+    """Return the name of the ConfigMap with the input documents of all stages of a round."""
     return _fit(run, f"-inputs-{round_}", OBJECT_LIMIT)
 
 
 def claim_name(run: str) -> str:
-    """The workspace claim that a run makes for itself."""
+    """Return the name of the claim that the operator creates for a run."""
     return _fit(run, "-workspace", OBJECT_LIMIT)
 
 
 def workspace_claim(run: Run) -> str:
-    """The claim that a run works on: the one that it names, else its own."""
+    """Return the name of a run's claim: ``storage.claimName``, else its own."""
     named = (run.resolved.get("storage") or {}).get("claimName")
     return str(named) if named else claim_name(run.name)
 
 
 def entry_name(digest: str) -> str:
-    """The ConfigMap with the training program: one a namespace and program, shared by runs, owned by none."""
+    """Return the name of the ConfigMap with the training bundle. Runs of a namespace share it, and it has no owner."""
     return f"finetune-entry-{digest[:16]}"
 
 
@@ -67,13 +67,13 @@ def container_name(stage: str) -> str:
 
 
 def labels(run: Run, stage: str, attempt: Attempt | None = None) -> dict[str, str]:
-    """The labels of a child and of its pods."""
+    """Return the labels of a child and of its pods."""
     found = {RUN_LABEL: run.name, STAGE_LABEL: stage, MANAGED_BY_LABEL: MANAGED_BY}
     return {**found, ATTEMPT_LABEL: str(attempt)} if attempt else found
 
 
 def owner_reference(run: Run) -> dict[str, object]:
-    """The reference by which a child belongs to its run and goes with it."""
+    """Return the owner reference of a child to its run, with which it is garbage-collected."""
     return {
         "apiVersion": API_VERSION, "kind": KIND, "name": run.name, "uid": run.uid, "controller": True, "blockOwnerDeletion": True,
     }  # fmt: skip

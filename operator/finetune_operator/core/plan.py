@@ -1,13 +1,13 @@
-"""The whole behaviour of the operator: ``plan(run, observed, now)`` says what is to be done, and nothing else does.
+"""The behavior of the operator: ``plan(run, observed, now)`` returns the next status and effects of a run.
 
-Pure and total: no I/O, no clock, no randomness, no logging; every state and every observation has an answer. It is a chain of
-policies, after cert-manager's: the first that has something to say decides.
+Pure and total: no I/O, no clock, no randomness, no logging, and a decision for every state and every observation. As in
+cert-manager, it is a chain of policies: the first that returns a decision wins.
 
-A round of a run goes through these states::
+A round of a run has these states::
 
-    not started --resolve--> started --stages--> ended          (one status write tells each step, effects follow it)
+    not started --resolve--> started --stages--> ended          (each step is one status write, then its effects)
          |                      |                  |
-         +--refused             +--a stage failed: what runs is stopped, then ended
+         +--rejected            +--a stage failed: what runs is stopped, then the run ends
          (edit spec: again)                        +--rerun.id changed: a new round
 """
 
@@ -42,7 +42,7 @@ from .trim import size_of, trim
 
 
 def plan(run: Run, observed: Observed, now: datetime) -> Decision:
-    """The next status and effects for ``run``, given what was observed at ``now``."""
+    """Return the next status and effects of ``run``, given what was observed at ``now``."""
     for policy in _POLICIES:
         decision = policy(run, observed, now)
         if decision is not None:
@@ -51,18 +51,18 @@ def plan(run: Run, observed: Observed, now: datetime) -> Decision:
 
 
 def leave_deleted(run: Run, _observed: Observed, _now: datetime) -> Decision | None:
-    """A run that is being deleted takes its children with it; nothing is left to decide."""
+    """Leave a run that is being deleted as it is: its children are garbage-collected with it."""
     return Decision(dict(run.status)) if run.deleting else None
 
 
 def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
-    """A new ``rerun.id`` on a run that has ended opens the next round."""
+    """Open the next round of a run that has ended and has a new ``rerun.id``."""
     rerun = pending_rerun(run)
     if rerun is None:
         return None
     resolved = _resolve(run, observed)
     if isinstance(resolved, Refusal):
-        message = f"rerun {rerun['id']}: it is not started and the run keeps its results: {resolved.message}"
+        message = f"rerun {rerun['id']}: it cannot start, and the run keeps its results: {resolved.message}"
         rejected = Event("Warning", resolved.reason.name, message[:MESSAGE_LIMIT])
         return Decision(reject_rerun(run, resolved.reason.name, message, now), events=(rejected,))
     again = stages.GRAPH.rerun(rerun["from"])
@@ -77,7 +77,7 @@ def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
 
 
 def _kept(status: Mapping[str, Any], again: Sequence[str]) -> Json:
-    """What a new round says from its beginning: nothing that a stage told which is done again, or may be left out this time."""
+    """Return the status at the start of a round: without the fields of stages that run again, which may be skipped this time."""
     metrics = {group: values for group, values in (status.get("metrics") or {}).items() if group not in again}
     warnings = [warning for warning in status.get("warnings") or () if warning["stage"] not in again]
     kept = {
@@ -96,7 +96,7 @@ def _rows_kept(rows: Json | None, again: Sequence[str]) -> Json | None:
 
 
 def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:
-    """Terminal is terminal. What remains is to remove finished children when their time has come."""
+    """Keep the status of an ended run. Only its finished children are removed, after ``cleanup.ttlAfterFinished``."""
     if not run.ended:
         return None
     if not run.started:
@@ -114,7 +114,7 @@ def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:
 
 
 def start(run: Run, observed: Observed, now: datetime) -> Decision | None:
-    """Resolve the run and freeze what it was resolved to; or refuse it, and look again when it was edited."""
+    """Resolve the run and freeze the result; or reject it until it is edited."""
     if run.started:
         return None
     if run.spec.get("suspend"):
@@ -131,12 +131,12 @@ def start(run: Run, observed: Observed, now: datetime) -> Decision | None:
 
 
 def hold_unknown_contract(run: Run, observed: Observed, now: datetime) -> Decision | None:
-    """A run that another release started under a contract that this one does not know is held, never rewritten."""
+    """Hold a run that another release started under an unknown contract version. Its status is not rewritten."""
     version = (run.status.get("resolved") or {}).get("contractVersion")
     if run.ended or version == CONTRACT_VERSION:
         return None
     builder = PlanBuilder(run, observed, now)
-    message = f"The run was started under contract version {version}; this release knows {CONTRACT_VERSION}."
+    message = f"status.resolved.contractVersion: this release does not know version {version}, only {CONTRACT_VERSION}"
     builder.blockers.append((reasons.CONTRACT_UNKNOWN, message))
     shown = {**(run.status.get("summary") or {}), "message": f"{reasons.CONTRACT_UNKNOWN}: {message}"[:128]}
     status = {**run.status, "conditions": conditions(builder), "summary": shown, "observedGeneration": run.generation}
@@ -144,7 +144,7 @@ def hold_unknown_contract(run: Run, observed: Observed, now: datetime) -> Decisi
 
 
 def hold_without_right(run: Run, message: str, now: datetime) -> Decision:
-    """A run of which nothing can be observed, because the operator may not read what it needs, is held and says so."""
+    """Hold a run whose objects the operator has no permission to read, and report that."""
     if run.ended or run.deleting:
         return Decision(dict(run.status))
     builder = PlanBuilder(run, _NOTHING, now)
@@ -162,7 +162,7 @@ _NOTHING = Observed(Settings("cluster", "", {}, ""))
 
 
 def advance(run: Run, observed: Observed, now: datetime) -> Decision:
-    """Bring every stage as far as what was observed allows."""
+    """Advance every stage as far as what was observed allows."""
     builder = PlanBuilder(run, observed, now)
     if builder.get("failure"):
         _stop(builder)
@@ -204,7 +204,7 @@ def _begin(builder: PlanBuilder, rerun_id: str | None) -> None:
 
 
 def _reject(run: Run, observed: Observed, now: datetime, rejection: Refusal) -> Decision:
-    """End the run before it starts. An edit of ``spec`` is looked at again."""
+    """End the run before it starts. After an edit of ``spec`` it is resolved again."""
     builder = PlanBuilder(_with_status(run, {}), observed, now)
     failure = {"reason": rejection.reason.name, "message": rejection.message[:MESSAGE_LIMIT], "hint": rejection.reason.remedy}
     builder.fields.update({"failure": failure, "finishedAt": builder.time})
@@ -223,7 +223,7 @@ def _advance(builder: PlanBuilder) -> None:
 
 
 def _stop(builder: PlanBuilder) -> None:
-    """End what runs. What this very pass was about to make is not made."""
+    """Stop what runs. The objects that this pass was about to create are not created."""
     builder.effects = [effect for effect in builder.effects if not isinstance(effect, Create)]
     for stage_status in tuple(builder.stages.values()):
         attempt.stop(builder, stage_status)
@@ -249,7 +249,7 @@ def _usage(builder: PlanBuilder) -> Json:
 
 
 def _decide(builder: PlanBuilder) -> Decision:
-    """The decision that a draft has come to."""
+    """Return the decision that the builder has collected."""
     run = builder.run
     builder.fields["stages"] = [stage_status.as_status() for stage_status in builder.stages.values()] or None
     status = {**run.status, **builder.fields}
@@ -257,5 +257,4 @@ def _decide(builder: PlanBuilder) -> Decision:
         "observedGeneration": run.generation, "phase": phase(builder), "conditions": conditions(builder), "summary": summary(builder),
     })  # fmt: skip
     status = trim({key: value for key, value in status.items() if value is not None}, size_of(run.spec))
-    told = events(run.status, run.stages, status, builder.stages)
-    return Decision(status, tuple(builder.effects), told, builder.requeue_delay)
+    return Decision(status, tuple(builder.effects), events(run.status, run.stages, status, builder.stages), builder.requeue_delay)

@@ -1,4 +1,4 @@
-"""A decision in the making: what one pass of ``plan`` has decided so far."""
+"""Collector of what one pass of ``plan`` decides."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .times import moment, stamp
 
 
 class PlanBuilder:
-    """Collects records, status fields and effects; nothing is written before the pass is over."""
+    """Collects stage statuses, status fields and effects. Nothing is written before the pass is over."""
 
     def __init__(self, run: Run, observed: Observed, now: datetime) -> None:
         self.run = run
@@ -32,17 +32,17 @@ class PlanBuilder:
         self.fields: Json = {}
         self.effects: list[Effect] = []
         self.blockers: list[tuple[Reason, str]] = []
-        """Reason and sentence of each thing that only somebody outside can mend."""
+        """Reason and message of each problem that only somebody outside the operator can fix."""
         self._again: float | None = None
 
     @property
     def suspended(self) -> bool:
-        """Whether the user holds the run."""
+        """Whether ``spec.suspend`` is true."""
         return bool(self.run.spec.get("suspend"))
 
     @property
     def suspended_for(self) -> float:
-        """Seconds since the run says of itself that it is suspended."""
+        """Seconds since the condition ``Suspended`` became true; 0 if it is not."""
         for condition in self.run.status.get("conditions") or ():
             if condition["type"] == "Suspended" and condition["status"] == "True":
                 return (self.now - moment(condition["lastTransitionTime"])).total_seconds()
@@ -50,7 +50,7 @@ class PlanBuilder:
 
     @property
     def blocker(self) -> tuple[Reason, str] | None:
-        """The blocker to report: one that somebody must remove, before those that pass by themselves."""
+        """The blocker to report: one that somebody must fix, before those that resolve by themselves."""
         return next((found for found in self.blockers if not resumes_alone(found[0])), next(iter(self.blockers), None))
 
     @property
@@ -60,25 +60,25 @@ class PlanBuilder:
 
     @property
     def view(self) -> Run:
-        """The run as it is now, with all that this pass has decided."""
+        """The run with everything that this pass has decided."""
         return replace(self.run, status={**self.run.status, **self.fields}).with_stages(self.stages)
 
     def get(self, field: str) -> Any:
-        """A top-level field of status, as it will be written."""
+        """Return a top-level field of status as it will be written."""
         return self.fields[field] if field in self.fields else self.run.status.get(field)
 
     def set_stage(self, stage_status: StageStatus) -> None:
-        """Keep a stage's new record."""
+        """Set the status of a stage."""
         self.stages[stage_status.name] = stage_status
 
     def update_status(self, found: Json) -> None:
-        """Add what a stage tells: objects are merged into the status field, everything else replaces it."""
+        """Set top-level fields of status. An object is merged into the present one; any other value replaces it."""
         for field, value in found.items():
             old = self.get(field)
             self.fields[field] = {**(old or {}), **value} if isinstance(value, dict) else value
 
     def warn(self, stage: str, messages: Sequence[str]) -> None:
-        """Keep the warnings of a stage that has succeeded, in place of those of its last round."""
+        """Set the warnings of a stage that has succeeded. They replace those of its last round."""
         others = [warning for warning in self.get("warnings") or () if warning["stage"] != stage]
         found = [*others, *({"stage": stage, "message": message[:WARNING_LENGTH]} for message in messages)]
         if len(found) > STATUS_WARNINGS_LIMIT:
@@ -90,20 +90,20 @@ class PlanBuilder:
         self.fields["warnings"] = found or None
 
     def block(self, stage_status: StageStatus, reason: Reason, message: str) -> None:
-        """A stage waits for something that only somebody outside can mend."""
+        """Report that a stage waits for something that only somebody outside the operator can fix."""
         self.blockers.append((reason, message))
         self.set_stage(stage_status.but(reason=reason.name, message=message[:MESSAGE_LIMIT] or None))
 
     def requeue_after(self, seconds: float) -> None:
-        """Ask for another pass after that time at the latest."""
+        """Request another pass after ``seconds`` at the latest."""
         self._again = seconds if self._again is None else min(self._again, seconds)
 
     def requeue_at(self, time: str) -> None:
-        """Ask for another pass at that time."""
+        """Request another pass at a time."""
         self.requeue_after(max(0.0, (moment(time) - self.now).total_seconds()))
 
     def later(self, seconds: float) -> str:
-        """The stamp of a time from now; never too early, although stamps have whole seconds."""
+        """Return the stamp of the time in ``seconds``, rounded up because stamps have whole seconds."""
         return stamp(self.now + timedelta(seconds=seconds) + (timedelta(microseconds=999_999) if seconds else timedelta()))
 
     @property

@@ -1,4 +1,4 @@
-"""The workspace stage: the claim and the shared objects exist and are ours before any other stage begins."""
+"""Stage *workspace*: the claim and the shared objects exist, and belong to the run, before any other stage starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .waiting import wait_for_leftover
 
 
 def prepare_workspace(builder: PlanBuilder) -> None:
-    """Create what the stages share, and go on once it exists. A claim need not be bound: its first pod binds it."""
+    """Create what the stages share, and continue once it exists. The claim need not be bound: its first pod binds it."""
     stage_status = builder.stages[WORKSPACE.name]
     if stage_status.ended:
         _confirm_claim(builder, stage_status)
@@ -36,7 +36,7 @@ def prepare_workspace(builder: PlanBuilder) -> None:
     stage_status = stage_status.but(
         state="Running", round=builder.run.round, attempt=1, started_at=stage_status.started_at or builder.time
     )
-    if stage_status.reason in reasons.CONTROL_REASONS and missing:  # it stands until everything is there
+    if stage_status.reason in reasons.CONTROL_REASONS and missing:  # reported until everything exists
         builder.block(stage_status, reasons.CONTROL_REASONS[stage_status.reason], stage_status.message or "")
     else:
         builder.set_stage(stage_status.but(reason=reasons.RUNNING, message=None))
@@ -47,24 +47,24 @@ def prepare_workspace(builder: PlanBuilder) -> None:
 
 
 def _check_claim(builder: PlanBuilder, stage_status: StageStatus) -> None:
-    """Go on with a claim that is bound, or that may become so with its first pod; not with one that has lost its volume."""
+    """Continue with a claim that is bound or that its first pod may bind, but not with one that has lost its volume."""
     ref = Ref(CLAIM, naming.workspace_claim(builder.view))
     claim = builder.observed.objects[ref]
     bound = (claim.get("status") or {}).get("phase")
     leaving = bool(claim["metadata"].get("deletionTimestamp"))
     if bound == "Lost" or leaving:
-        message = f"The claim {ref.name} {'is being deleted' if leaving else 'has lost its volume'}."
+        message = f"claim {ref.name}: it {'is being deleted' if leaving else 'has lost its volume'}"
         builder.block(stage_status, reasons.CLAIM_LOST, message)
         builder.requeue_after(builder.observed.settings.progress_seconds)
         return
     stage_status = stage_status.but(state="Succeeded", finished_at=builder.time, reason=reasons.SUCCEEDED, message=None)
     if bound != "Bound":
-        stage_status = stage_status.but(reason=reasons.CLAIM_NOT_BOUND, message=f"The claim {ref.name} is not bound yet.")
+        stage_status = stage_status.but(reason=reasons.CLAIM_NOT_BOUND, message=f"claim {ref.name}: it is not bound yet")
     builder.set_stage(stage_status)
 
 
 def _confirm_claim(builder: PlanBuilder, stage_status: StageStatus) -> None:
-    """A pod whose container has started has the claim mounted, so the claim is bound: no read is needed to know it."""
+    """Report the claim as bound once a container has started: it has the claim mounted, so that no read is needed."""
     pods = (pod for report in builder.observed.pods.values() for pod in report)
     if stage_status.reason == reasons.CLAIM_NOT_BOUND and any(
         pod.phase == "Running" or pod.termination is not None for pod in pods
@@ -77,7 +77,7 @@ def _is_foreign(builder: PlanBuilder, ref: Ref) -> bool:
 
 
 def _wait_for_removal(builder: PlanBuilder, stage_status: StageStatus, ref: Ref) -> None:
-    """An object of the name is not ours: one of an earlier run is about to be collected, any other is the user's to remove."""
+    """Wait until an object that is not ours is gone: one of an earlier run is garbage-collected, the user removes any other."""
     if wait_for_leftover(builder, stage_status, builder.observed.objects[ref]):
         return
     builder.block(stage_status, reasons.NAME_CONFLICT, shared_objects.conflict(builder.view, ref, builder.observed) or "")
@@ -85,7 +85,7 @@ def _wait_for_removal(builder: PlanBuilder, stage_status: StageStatus, ref: Ref)
 
 
 def _renew_entry(builder: PlanBuilder) -> None:
-    """Take this release's training program where the one that the run was resolved with is gone with the release before."""
+    """Use the training bundle of this release if that of the release that resolved the run no longer exists."""
     resolved, digest = builder.get("resolved"), builder.observed.settings.entry_digest
     if (
         Ref(CONFIGMAP, naming.entry_name(resolved["entryDigest"])) not in builder.observed.objects
@@ -103,7 +103,7 @@ def _make(builder: PlanBuilder, stage_status: StageStatus, ref: Ref) -> None:
         shared_objects.create(builder, ref)
     elif run.resolved["storage"].get("claimName"):
         if stage_status.started_at != builder.time:
-            message = f"The claim {ref.name}, which storage.claimName names, does not exist."
+            message = f"storage.claimName: claim {ref.name} does not exist"
             builder.block(stage_status, reasons.CLAIM_NOT_FOUND, message)
         builder.requeue_after(settings.progress_seconds)
     else:

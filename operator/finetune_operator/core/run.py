@@ -1,4 +1,4 @@
-"""A FineTuneRun as ``plan`` reads it, and the record that it keeps of each stage."""
+"""A FineTuneRun as ``plan`` reads it, and the status of each of its stages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ENDED: frozenset[State] = frozenset(("Succeeded", "Failed", "Skipped"))
 
 @dataclass(frozen=True)
 class StageStatus:
-    """What ``status.stages`` says of one stage.
+    """An entry of ``status.stages``.
 
-    ``child_uid`` is empty until the child was seen: an intent without uid is created again, a known child that is gone is lost.
+    ``child_uid`` is empty until the child was observed. A missing child without uid is created again; with a uid it counts as lost.
     """
 
     name: str
@@ -39,11 +39,11 @@ class StageStatus:
     reason: str | None = None
     message: str | None = None
     releasing: bool = False
-    """The stage has ended, and its child is deleted as soon as it is sure that something of it still runs."""
+    """The stage has ended, and its child is to be deleted if a container of it still runs."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens to the stage in this round."""
+        """Whether the stage has reached its final state of this round."""
         return self.state in ENDED
 
     @property
@@ -53,7 +53,7 @@ class StageStatus:
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> StageStatus:
-        """The record from an entry of ``status.stages``."""
+        """Return the status from an entry of ``status.stages``."""
         child = data.get("child") or {}
         return cls(
             name=data["name"], state=data["state"], attempt=data.get("attempt", 0), round=data.get("round", 1),
@@ -65,7 +65,7 @@ class StageStatus:
         )  # fmt: skip
 
     def as_status(self) -> dict[str, Any]:
-        """The entry of ``status.stages``; what is unknown is left out."""
+        """Return the entry of ``status.stages``, without the fields that have no value."""
         child = {
             "kind": self.child_kind, "name": self.child_name, "uid": self.child_uid, "releasing": self.releasing or None,
         }  # fmt: skip
@@ -79,18 +79,18 @@ class StageStatus:
         return {key: value for key, value in entry.items() if value is not None}
 
     def but(self, **changes: Any) -> StageStatus:
-        """A copy with some values changed."""
+        """Return a copy with some values changed."""
         return replace(self, **changes)
 
 
 def all_stopped(stage_statuses: Iterable[StageStatus]) -> bool:
-    """Return whether all stages that run are suspended, and none of their pods is left to stop."""
+    """Return whether all running stages are suspended, so that none of their pods still runs."""
     return all(stage_status.reason == reasons.SUSPENDED for stage_status in stage_statuses if stage_status.state == "Running")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One FineTuneRun object. Nothing here is changed: ``plan`` answers with a new status."""
+    """One FineTuneRun object. It is never changed: ``plan`` returns a new status."""
 
     name: str
     namespace: str
@@ -103,7 +103,7 @@ class Run:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Run:
-        """The run from the API's document."""
+        """Return the run from an object of the API."""
         metadata = document["metadata"]
         return cls(
             name=metadata["name"], namespace=metadata.get("namespace", "default"), uid=metadata.get("uid", ""),
@@ -113,12 +113,12 @@ class Run:
 
     @property
     def started(self) -> bool:
-        """Whether the run was resolved and its input sections are frozen."""
+        """Whether the run was resolved, so that its input sections are frozen."""
         return bool(self.status.get("startedAt"))
 
     @property
     def ended(self) -> bool:
-        """Whether the run has come to its end (of the current round)."""
+        """Whether the current round has ended."""
         return bool(self.status.get("finishedAt"))
 
     @property
@@ -133,18 +133,18 @@ class Run:
         return spec
 
     def mutable(self, section: str) -> Mapping[str, Any]:
-        """A section that may be edited at any time: what ``spec`` says now, over what was resolved."""
+        """Return a section that may be edited at any time: the present ``spec`` over the resolved values."""
         return {**(self.resolved.get(section) or {}), **(self.spec.get(section) or {})}
 
     @cached_property
     def stages(self) -> dict[str, StageStatus]:
-        """The records of the stages by name, in order."""
+        """The status of each stage by name, in order."""
         return {entry["name"]: StageStatus.parse(entry) for entry in self.status.get("stages") or ()}
 
     def with_stages(self, stage_statuses: Mapping[str, StageStatus]) -> Run:
-        """The run as it will be once ``stage_statuses`` are written."""
+        """Return the run as it will be once ``stage_statuses`` are written."""
         copy = replace(self)
-        copy.__dict__["stages"] = dict(stage_statuses)  # takes the place of the cached property
+        copy.__dict__["stages"] = dict(stage_statuses)  # replaces the cached property
         return copy
 
     @property

@@ -1,4 +1,4 @@
-"""An attempt whose child exists and has not ended: suspended, resumed, given what its pods lack, and its blocker reported."""
+"""An attempt whose child exists and has not ended: suspend it, resume it, create what its pods lack, report its blocker."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .pod_report import PodReport
 from .run import StageStatus
 
 STARTING_SECONDS = 2.5
-"""Between two looks at a child that has just been made: what keeps its pods from starting is told within seconds."""
+"""Time between two reads of a child that was just created. Controllers report within seconds why pods do not start."""
 LONGEST_STARTING_SECONDS = 60.0
 STOP_SECONDS = 120
-"""A suspended child whose pods still run after that time is deleted."""
+"""Time after which a suspended child is deleted if its pods still run."""
 _LEFTOVER_SECONDS = 2.0
-"""Between two looks at an object of an earlier run of the same name, which is about to be collected."""
+"""Time between two reads of an object of an earlier run of the same name, which is about to be garbage-collected."""
 
 
 def wait(builder: PlanBuilder, stage_status: StageStatus, child: Object, pods: tuple[PodReport, ...]) -> Diagnosis | None:
-    """Follow an attempt that is under way; why it has to end, if it does."""
+    """Follow an attempt that has not ended. Return why it must end, or ``None``."""
     held = bool(child.get("spec", {}).get("suspend"))
     if held and pods and builder.suspended_for > STOP_SECONDS:
-        return Diagnosis(reasons.SHUT_DOWN, "Its pods did not stop when the run was suspended.")
+        return Diagnosis(reasons.SHUT_DOWN, f"Its pods did not stop within {STOP_SECONDS} s after the run was suspended.")
     missing, conflict = _look_at_shared_objects(builder, stage_status, child)
     if shared_objects.bundle_is_lost(builder.run, builder.observed, missing):
         return _renew_bundle(builder)
@@ -61,7 +61,7 @@ def wait_for_leftover(builder: PlanBuilder, stage_status: StageStatus, item: Obj
 
 
 def _look_at_shared_objects(builder: PlanBuilder, stage_status: StageStatus, child: Object) -> tuple[tuple[Ref, ...], str | None]:
-    """Those that the attempt's pods lack and that do not exist, and the sentence about one that is not ours."""
+    """Return the shared objects that the attempt's pods lack and that do not exist, and a sentence about one that is not ours."""
     observed = builder.observed
     wanted = tuple(
         shared_objects.wanted_by(builder.run, stage_status, child, observed.pods.get(stage_status.name, ()), builder.now)
@@ -71,7 +71,7 @@ def _look_at_shared_objects(builder: PlanBuilder, stage_status: StageStatus, chi
 
 
 def _renew_bundle(builder: PlanBuilder) -> Diagnosis:
-    """An earlier release's training bundle is gone: the next attempt takes that of this release."""
+    """Use the training bundle of this release in the next attempt: that of an earlier release no longer exists."""
     digest = builder.observed.settings.entry_digest
     builder.fields["resolved"] = {**builder.get("resolved"), "entryDigest": digest}
     shared_objects.create(builder, Ref(CONFIGMAP, naming.entry_name(digest)))
@@ -79,7 +79,7 @@ def _renew_bundle(builder: PlanBuilder) -> Diagnosis:
 
 
 def _suspend_or_resume(builder: PlanBuilder, stage_status: StageStatus, child: Object, *, hold: bool) -> None:
-    """Only what this operator suspended is resumed: a suspension of another controller, such as a queue, is neither adopted nor undone."""
+    """Suspend the child, or resume one that this operator suspended. A suspension by another controller, such as a queue, stays."""
     held, ours = bool(child.get("spec", {}).get("suspend")), is_held(child)
     if hold and not held:
         annotations: dict[str, str | None] = {naming.HELD_ANNOTATION: naming.MANAGED_BY}
@@ -91,7 +91,7 @@ def _suspend_or_resume(builder: PlanBuilder, stage_status: StageStatus, child: O
 
 
 def _report(builder: PlanBuilder, stage_status: StageStatus, child: Object, pods: tuple[PodReport, ...]) -> None:
-    """What an attempt does, or waits for."""
+    """Record whether the attempt runs, is suspended, is starting, or what blocks it."""
     warning_events = builder.observed.warning_events
     found = (
         None
@@ -112,7 +112,10 @@ def _report(builder: PlanBuilder, stage_status: StageStatus, child: Object, pods
 
 
 def _starting_pause(child: Object, now: datetime) -> float:
-    """Seconds to the next look at a child that has not begun: as long as it has waited already, so that many do not ask a full cluster."""
+    """Return the seconds until the next read of a child that has not started.
+
+    They grow with its age, so that many waiting children do not load a full cluster.
+    """
     age = child_seconds(child, now)
     pause = min(LONGEST_STARTING_SECONDS, max(STARTING_SECONDS, age))
     return pause if age >= NO_PODS_SECONDS else min(pause, max(STARTING_SECONDS, NO_PODS_SECONDS - age))

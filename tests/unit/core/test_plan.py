@@ -174,8 +174,8 @@ def test_a_claim_that_is_missing_is_waited_for() -> None:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"status": {"phase": "Lost"}}, "The claim workspace has lost its volume."),
-        ({"status": {"phase": "Bound"}, "deleted": stamp(NOW)}, "The claim workspace is being deleted."),
+        ({"status": {"phase": "Lost"}}, "claim workspace: it has lost its volume"),
+        ({"status": {"phase": "Bound"}, "deleted": stamp(NOW)}, "claim workspace: it is being deleted"),
     ],
 )
 def test_a_claim_that_is_of_no_use_is_told_before_any_pod(state: dict[str, Any], message: str) -> None:

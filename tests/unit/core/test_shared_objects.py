@@ -186,6 +186,21 @@ def test_an_inputs_configmap_of_an_earlier_run_of_the_name_is_waited_for() -> No
     assert run_of(world).status["phase"] == "Succeeded"
 
 
+def test_no_stage_of_a_rerun_starts_before_the_inputs_of_the_round_are_ours() -> None:
+    world = World.new(SPEC)
+    world.settle()
+    before, inputs = set(world.children()), Ref(CONFIGMAP, "demo-inputs-2")
+    world.put(foreign(inputs))
+    edit(world, rerun={"id": "again", "from": "training"})
+    for _ in range(4):
+        decision = go(world)
+    assert set(world.children()) == before
+    assert condition(decision.status, "Stalled") == ("True", "NameConflict")
+    world.remove(inputs)
+    world.settle()
+    assert (run_of(world).status["phase"], run_of(world).status["round"]) == ("Succeeded", 2)
+
+
 def test_what_an_earlier_release_wrote_is_ours() -> None:
     """It did not write the digest of the content."""
     world = World.new(SPEC)

@@ -1,4 +1,4 @@
-"""Stages *evaluation* and *baseline*: the same questions to the fine-tuned model and to the base model."""
+"""Stages *evaluation* and *baseline*: the same measurements of the fine-tuned model and of the base model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .gate import requirements
 _GENERATION = {
     "temperature": "temperature", "topP": "top_p", "topK": "top_k", "doSample": "do_sample", "maxTokens": "max_gen_toks",
 }  # fmt: skip
-"""Our names of generation values to those of lm-eval."""
+"""Fields of ``evaluation.generation``, and their names in lm-eval."""
 
 
 class EvaluationStage(ProgramStage):
@@ -71,7 +71,7 @@ class EvaluationStage(ProgramStage):
 
 
 class BaselineStage(EvaluationStage):
-    """Measure the base model, beside training, once that has its pods: it never takes the only GPU from it."""
+    """Measure the base model beside training. It starts once training has its pods, so that it never takes the only GPU."""
 
     definition = stages.BASELINE
     subject = "base"
@@ -86,7 +86,7 @@ class BaselineStage(EvaluationStage):
 
 
 def task_files(run: Run) -> dict[str, Any]:
-    """The environment, volumes and mounts that bring the ConfigMap of the user's task files into a pod; empty without one."""
+    """Return environment, volumes and mounts of the ConfigMap with the user's task files; empty without one."""
     evaluation = section(run, "evaluation")
     files = evaluation.get("taskFiles") if evaluation["enabled"] else None
     if not files:

@@ -15,7 +15,7 @@ from .base import ProgramStage, section
 
 
 class ModelStage(ProgramStage):
-    """Bring the base model into the workspace, whole and checked."""
+    """Fetch the base model into the workspace and check that it is complete."""
 
     definition = stages.MODEL
 

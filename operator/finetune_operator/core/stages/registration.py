@@ -1,4 +1,4 @@
-"""Stage *registration*: the model, with its numbers and its lineage, into the registry."""
+"""Stage *registration*: the model in the registry, with its scores and its lineage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .training import model_uri
 _SHOWN_SECTIONS = ("dataset", "model", "training", "evaluation")
 """The sections whose values a registry shows as parameters."""
 _NOT_SHOWN = ("secretRef", "pullSecretRef", "caRef", "placement", "imagePullSecrets")
-"""What says nothing about the model."""
+"""Fields that do not describe the model."""
 _LEFT_OUT = (reasons.EVALUATION_DISABLED, reasons.BASELINE_NOT_ASKED)
 
 
@@ -62,7 +62,7 @@ class RegistrationStage(ProgramStage):
 
 
 def registry_address(run: Run) -> str | None:
-    """The registry's URL with scheme and port; ``None`` for the store in the workspace."""
+    """Return the registry's URL with scheme and port; ``None`` for the store in the workspace."""
     spec = section(run, "registry")
     address = spec.get("address")
     if not address:
@@ -74,7 +74,7 @@ def registry_address(run: Run) -> str | None:
 
 
 def registry_needs(run: Run, *environment: dict[str, Any]) -> PodNeeds:
-    """What a pod needs that speaks to the registry: its token and its CA bundle."""
+    """Return what a pod needs that connects to the registry: the token and the CA bundle."""
     spec = section(run, "registry")
     bundle = spec.get("caRef")
     tokens = secrets(spec.get("secretRef"), REGISTRY_SECRET) if spec.get("address") else ()
@@ -89,7 +89,7 @@ def registry_needs(run: Run, *environment: dict[str, Any]) -> PodNeeds:
 
 
 def _parameters(run: Run) -> dict[str, str | int | float | bool]:
-    """The run's values, flat, as far as they are scalars or lists of them."""
+    """Return the run's values by path, as far as they are scalars or lists of strings."""
     flat: dict[str, str | int | float | bool] = {}
     for name in _SHOWN_SECTIONS:
         values = {key: value for key, value in section(run, name).items() if key not in _NOT_SHOWN}

@@ -1,4 +1,4 @@
-"""Stage *registry-check*: with ``registry.onExisting: Fail``, whether the version is free is asked before anything is trained."""
+"""Stage *registry-check*: with ``registry.onExisting: Fail``, check before training that the version is free."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .registration import registry_address, registry_needs
 
 
 class RegistryCheckStage(ProgramStage):
-    """Ask the registry."""
+    """Check that the registry does not have the version yet."""
 
     definition = stages.REGISTRY_CHECK
 

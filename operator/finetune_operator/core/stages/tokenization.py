@@ -1,4 +1,4 @@
-"""Stage *tokenization*: every row through the base model's chat template and tokenizer, before a GPU is taken."""
+"""Stage *tokenization*: render and tokenize every row before a GPU is requested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .gate import requirements
 
 
 class TokenizationStage(ProgramStage):
-    """Render and tokenize the rows that training learns and evaluation scores."""
+    """Render and tokenize the rows to train on and to score, with the base model's chat template and tokenizer."""
 
     definition = stages.TOKENIZATION
     COUNTS = ("trained", "tokens", "learnedTokens", "tooLong", "nothingToLearn", "rejected", "measured", "notMeasured")

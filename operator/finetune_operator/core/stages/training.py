@@ -16,7 +16,7 @@ from .base import ProgramStage, section
 
 
 class TrainingStage(ProgramStage):
-    """Train, and prove it: every sample seen, the written model opened again."""
+    """Train the model. Proof: every sample was used, and the written model can be loaded."""
 
     definition = stages.TRAINING
 
@@ -72,7 +72,7 @@ class TrainingStage(ProgramStage):
 
 
 def model_uri(run: Run, folder: str) -> str:
-    """A folder of the workspace with a model in it, as the registry will say it."""
+    """Return the URI of a folder of the workspace with a model, as the registry lists it."""
     base = str(run.status["resolved"]["volumeUri"]).replace(
         "{claim}", naming.workspace_claim(run)
     )  # a no-op where it is expanded
