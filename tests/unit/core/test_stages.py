@@ -21,6 +21,7 @@ from finetune_operator.cli.app import app
 from finetune_operator.core import stages
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.stages import GRAPH, OperatorStage, Outcome, StageGraph
+from images.recipes import PROGRAMS, programs_in
 from unit.core.passes import condition, go, run_of, world_at
 from world import MINIMAL, SETTINGS, World
 
@@ -68,7 +69,9 @@ def test_after_every_stage_a_rerun_is_recommended_that_repeats_it() -> None:
 
 
 def test_every_stage_with_a_program_runs_in_an_image_that_exists() -> None:
-    assert {stage.image for stage in STAGES if stage.program} == set(declared.IMAGES)
+    assert {stage.image for stage in STAGES if stage.program} == set(declared.IMAGES) == set(PROGRAMS)
+    for image in PROGRAMS:
+        assert set(programs_in(image)) == {stage.program for stage in STAGES if stage.image == image}
 
 
 def test_rejections_are_documented() -> None:
