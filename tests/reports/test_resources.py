@@ -74,7 +74,7 @@ def test_what_is_valid_is_accepted_by_the_operator_too(report: Report) -> None:
     if report.name in UNSUPPORTED:
         assert isinstance(found, Refusal)
         assert found.reason.name == "Unsupported"
-        assert found.message.startswith(f"{UNSUPPORTED[report.name]}: this release does not act on ")
+        assert found.message.startswith(f"{UNSUPPORTED[report.name]}: this release does not support ")
     else:
         assert not isinstance(found, Refusal), found
 

@@ -82,8 +82,8 @@ def validate_document(validator: Validator, document: Document, base: Path, *, l
     spec = document.content.get("spec")
     invalid = invalid_value(spec) if isinstance(spec, dict) and not found else None
     if invalid:
-        field = f"spec.{invalid[0]}"
-        found.append((field, f"{field}: {invalid[1]}"))
+        field = f"spec.{invalid.path}"
+        found.append((field, f"{field}: {invalid.problem}"))
     if isinstance(spec, dict) and local and not found:
         found += _with_presets(spec)
     return [f"{_place(document, field)}: {words}" for field, words in found]

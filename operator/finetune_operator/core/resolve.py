@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune_contract import CONTRACT_VERSION
@@ -24,7 +24,7 @@ from .origins import PREFIXES, origin_prefix
 from .paths import Json, assign, leaves, lookup
 from .settings import Settings
 from .unsupported import first_unsupported
-from .values import invalid_value
+from .values import InvalidValue, invalid_value, validated
 
 SPEC_LIMIT = 24 * 1024
 """Bytes of ``spec`` as JSON: twice that, and status, fit into the 64 KiB that an object may have."""
@@ -53,9 +53,10 @@ class _Layer:
 
 def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
     """The document of ``status.resolved`` for ``spec`` in the place that ``settings`` describe, or why there is none."""
-    rejection = _refuse_early(spec, settings) or _refuse_values(spec, settings)
-    if rejection:
-        return rejection
+    checked = _reject_early(spec, settings) or _validated_settings(spec, settings)
+    if isinstance(checked, Refusal):
+        return checked
+    settings = checked
     spec = {key: value for key, value in spec.items() if key not in STEERING}
     merged, origins = effective_values(spec, settings)
     adapted = _adapt(merged, origins, settings)
@@ -93,7 +94,7 @@ def effective_values(spec: Mapping[str, Any], settings: Settings) -> tuple[Json,
     return merged, origins
 
 
-def _refuse_early(spec: Mapping[str, Any], settings: Settings) -> Refusal | None:
+def _reject_early(spec: Mapping[str, Any], settings: Settings) -> Refusal | None:
     size = len(json.dumps(spec, separators=(",", ":")).encode())
     if size > SPEC_LIMIT:
         return Refusal(reasons.SPEC_TOO_LARGE, f"spec has {size} bytes as JSON; at most {SPEC_LIMIT} are allowed.")
@@ -102,31 +103,71 @@ def _refuse_early(spec: Mapping[str, Any], settings: Settings) -> Refusal | None
     return None
 
 
-def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | None:
-    """What nobody may ask for: neither the run nor the defaults, which no API server has judged."""
-    for origin, values in (
-        ("run", spec), ("namespace", settings.namespace_defaults), ("operator", settings.operator_defaults),
-    ):  # fmt: skip
-        where = PREFIXES[origin]
-        unsupported = first_unsupported(values)
-        if unsupported:
-            message = f"{where}{unsupported.path}: this release does not act on {unsupported.values} yet; remove it."
-            return Refusal(reasons.UNSUPPORTED, message)
-        for path in ("dataset.uri", "dataset.evalUri", "model.uri") if settings.mode == "cluster" else ():
-            uri = lookup(values, path)
-            if isinstance(uri, str) and is_local_path(uri):
-                others = "a hub id or hf://" if path == "model.uri" else "a hub id, hf:// or https://"
-                message = f"{where}{path}: {uri} is a path of one machine; use {others}."
-                return Refusal(reasons.LOCAL_PATH_IN_CLUSTER, message)
-        for variable in lookup(values, "training.env") or ():
-            if not isinstance(variable, Mapping) or "name" not in variable:
-                return Refusal(reasons.INVALID_SPEC, f"{where}training.env: expected a list of entries with name and value.")
-            if str(variable["name"]).startswith(RESERVED_VARIABLES):
-                message = f"{where}training.env: {variable['name']} is set by the operator; remove it."
-                return Refusal(reasons.INVALID_SPEC, message)
-        invalid = invalid_value(overlay(_SMALLEST, values))
-        if invalid:
-            return Refusal(reasons.INVALID_SPEC, f"{where}{invalid[0]}: {invalid[1]}.")
+def _validated_settings(spec: Mapping[str, Any], settings: Settings) -> Settings | Refusal:
+    """Return the settings with the defaults as their fields hold them; or why the run, or one of the defaults, is rejected."""
+    rejection = _reject_values("run", spec, settings)
+    namespace = rejection or _validated_defaults("namespace", settings.namespace_defaults, settings)
+    if isinstance(namespace, Refusal):
+        return namespace
+    operator = _validated_defaults("operator", settings.operator_defaults, settings)
+    if isinstance(operator, Refusal):
+        return operator
+    return replace(settings, namespace_defaults=namespace, operator_defaults=operator)
+
+
+def _validated_defaults(origin: str, values: Mapping[str, Any], settings: Settings) -> Json | Refusal:
+    """Return defaults as their fields hold them: no API server has validated or converted them."""
+    rejection = _reject_values(origin, values, settings)
+    if rejection:
+        return rejection
+    found = validated(overlay(_SMALLEST, values))
+    assert not isinstance(found, InvalidValue), "these values were valid"  # for the type checker
+    if lookup(values, "dataset.uri") is None:
+        del found["dataset"]["uri"]
+    return _reject_unsupported(PREFIXES[origin], found) or found  # what converts to an unsupported value
+
+
+def _reject_values(origin: str, values: Mapping[str, Any], settings: Settings) -> Refusal | None:
+    where = PREFIXES[origin]
+    return (
+        _reject_unsupported(where, values)
+        or _reject_local_path(where, values, settings)
+        or _reject_variables(where, values)
+        or _reject_invalid(where, values)
+    )
+
+
+def _reject_invalid(where: str, values: Mapping[str, Any]) -> Refusal | None:
+    invalid = invalid_value(overlay(_SMALLEST, values))
+    return Refusal(reasons.INVALID_SPEC, f"{where}{invalid.path}: {invalid.problem}.") if invalid else None
+
+
+def _reject_unsupported(where: str, values: Mapping[str, Any]) -> Refusal | None:
+    found = first_unsupported(values)
+    if found is None:
+        return None
+    return Refusal(reasons.UNSUPPORTED, f"{where}{found.path}: this release does not support {found}; remove it.")
+
+
+def _reject_local_path(where: str, values: Mapping[str, Any], settings: Settings) -> Refusal | None:
+    for path in ("dataset.uri", "dataset.evalUri", "model.uri") if settings.mode == "cluster" else ():
+        uri = lookup(values, path)
+        if isinstance(uri, str) and is_local_path(uri):
+            others = "a hub id or hf://" if path == "model.uri" else "a hub id, hf:// or https://"
+            message = f"{where}{path}: {uri} is a path of one machine, which no pod can read; use {others}."
+            return Refusal(reasons.LOCAL_PATH_IN_CLUSTER, message)
+    return None
+
+
+def _reject_variables(where: str, values: Mapping[str, Any]) -> Refusal | None:
+    for variable in lookup(values, "training.env") or ():
+        if not isinstance(variable, Mapping) or "name" not in variable:
+            return Refusal(
+                reasons.INVALID_SPEC, f"{where}training.env: an entry has no name; write a list of entries with name and value."
+            )
+        if str(variable["name"]).startswith(RESERVED_VARIABLES):
+            message = f"{where}training.env: {variable['name']} is set by the operator; remove it."
+            return Refusal(reasons.INVALID_SPEC, message)
     return None
 
 
@@ -243,4 +284,4 @@ def _shown(value: Any) -> str:
 def _contradiction(merged: Json, origins: Mapping[str, str]) -> Contradiction | None:
     """Return what is wrong with values that are valid where they are written, once they come together."""
     invalid = invalid_value(merged)
-    return Contradiction(*invalid) if invalid else contradiction(merged, origins)
+    return Contradiction(invalid.path, invalid.problem) if invalid else contradiction(merged, origins)

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_operator.core.resolve import Refusal, resolve
 from finetune_operator.core.settings import Settings
-from finetune_operator.core.values import invalid_value
+from finetune_operator.core.values import InvalidValue, invalid_value
 
 MINIMAL: dict[str, Any] = {"dataset": {"uri": "org/data"}}
 
@@ -199,7 +199,7 @@ def test_defaults_are_named_where_they_are_written(defaults: dict[str, Any], wor
     ],
 )  # fmt: skip
 def test_a_value_of_the_wrong_kind_is_told_by_the_users_field(spec: dict[str, Any], path: str, sentence: str) -> None:
-    assert invalid_value({**MINIMAL, **spec}) == (path, sentence)
+    assert invalid_value({**MINIMAL, **spec}) == InvalidValue(path, sentence)
 
 
 def test_valid_values_are_silent() -> None:

@@ -137,7 +137,7 @@ def test_a_rerun_that_cannot_be_resolved_is_rejected_and_the_run_keeps_its_end(r
     rejected = decision.status["conditions"][-1]
     assert (rejected["type"], rejected["status"], rejected["reason"]) == ("RerunRejected", "True", "Unsupported")
     assert rejected["message"] == (
-        "rerun 2: it is not started and the run keeps its results: spec.publish: this release does not act on any value yet; remove it."
+        "rerun 2: it is not started and the run keeps its results: spec.publish: this release does not support this field; remove it."
     )
     assert [(event.type, event.reason, event.message) for event in decision.events] == [
         ("Warning", "Unsupported", rejected["message"])
