@@ -17,6 +17,7 @@ from finetune_operator.core.observation import WarningEvent
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.remedies import Failed, hint
 from finetune_operator.core.resolve import effective_values
+from finetune_operator.core.resolved_spec import ResolvedSpec
 from finetune_operator.core.stages import RERUN_FROM
 from kstatus import kstatus
 from reports.report import Report, reports
@@ -265,7 +266,7 @@ def test_the_end_of_a_run_that_registers_nothing_says_where_the_model_is() -> No
 
 def advice(reason: str, stage: str, mode: str = "cluster", **spec: Any) -> str:
     values, _ = effective_values({**MINIMAL, **spec}, SETTINGS)
-    return hint(control.REASONS[reason], Failed(stage, values, mode))  # type: ignore[arg-type]
+    return hint(control.REASONS[reason], Failed(stage, ResolvedSpec(values), mode))  # type: ignore[arg-type]
 
 
 @reports(

@@ -224,9 +224,8 @@ def _crash(stage_status: StageStatus, diagnosis: Diagnosis) -> str | None:
 
 
 def _allowed(builder: PlanBuilder, cause: Cause) -> int:
-    retry = builder.run.mutable("retry")
-    limits = {Cause.TRANSIENT: "transient", Cause.CRASH: "crash", Cause.LOST: "lost"}
-    return int(retry.get(limits[cause], 0)) if cause in limits else 0
+    retry = builder.run.retry
+    return {Cause.TRANSIENT: retry.transient, Cause.CRASH: retry.crash, Cause.LOST: retry.lost}.get(cause, 0)
 
 
 def _pause(builder: PlanBuilder, cause: Cause, count: int) -> float:

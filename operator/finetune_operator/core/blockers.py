@@ -202,7 +202,7 @@ def _match(table: tuple[tuple[re.Pattern[str], Reason], ...], message: str, defa
 
 def expected_pods(run: Run, stage_status: StageStatus) -> int:
     """How many pods the child of an attempt has."""
-    return int(run.resolved["training"]["workers"]) if stage_status.child_kind == "TrainJob" else 1
+    return run.resolved.training.workers if stage_status.child_kind == "TrainJob" else 1
 
 
 def _wants_claim(pod: PodReport) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 from finetune_contract.reasons import Reason
 from finetune_operator.api import reasons
 
+from .resolved_spec import Requirement
+
 _ROUNDING = 1e-9
 """Share of a bound by which a value may miss it: decimal fractions have no exact binary form."""
 
@@ -63,8 +65,8 @@ class _Bound:
     error: float
 
 
-def check_requirements(requirements: Sequence[Mapping[str, Any]], scores: Scores) -> list[Verdict] | Inconclusive:
-    """The verdict on each requirement; the gate is passed when all are."""
+def check_requirements(requirements: Sequence[Requirement], scores: Scores) -> list[Verdict] | Inconclusive:
+    """Return the verdict on each requirement. The gate is passed if all requirements are met."""
     verdicts = []
     for requirement in requirements:
         found = _check(requirement, scores)
@@ -74,20 +76,20 @@ def check_requirements(requirements: Sequence[Mapping[str, Any]], scores: Scores
     return verdicts
 
 
-def compares(requirements: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a requirement asks for the base model's score too."""
-    return any("maxRegression" in requirement for requirement in requirements)
+def compares(requirements: Sequence[Requirement]) -> bool:
+    """Return whether a requirement needs the base model's score, too."""
+    return any(requirement.max_regression is not None for requirement in requirements)
 
 
-def _check(requirement: Mapping[str, Any], scores: Scores) -> Verdict | Inconclusive:
+def _check(requirement: Requirement, scores: Scores) -> Verdict | Inconclusive:
     missing = _missing(requirement, scores)
     if missing:
         return missing
-    metric = str(requirement["metric"])
+    metric = requirement.metric
     value = scores.after[metric]
     worst = min(_bounds(requirement, scores), key=lambda bound: bound.margin)
     missed = worst.margin < -_ROUNDING * max(1.0, abs(worst.at))
-    tolerated = missed and bool(requirement.get("withinStandardError")) and -worst.margin <= worst.error
+    tolerated = missed and requirement.within_standard_error and -worst.margin <= worst.error
     sentence = f"{metric} is {value:.6g}, {worst.words}"
     if tolerated:
         sentence += f"; missed by {-worst.margin:.3g}, within its standard error of {worst.error:.3g}"
@@ -96,13 +98,13 @@ def _check(requirement: Mapping[str, Any], scores: Scores) -> Verdict | Inconclu
     return Verdict(metric, not missed or tolerated, value, worst.at, worst.margin, sentence)
 
 
-def _missing(requirement: Mapping[str, Any], scores: Scores) -> Inconclusive | None:
-    metric = str(requirement["metric"])
+def _missing(requirement: Requirement, scores: Scores) -> Inconclusive | None:
+    metric = requirement.metric
     if metric not in scores.after:
         known = sorted(name for name in scores.after if not name.endswith("_stderr") and "." in name)
         measured = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
         return Inconclusive(reasons.METRIC_MISSING, f"gate: {metric} was not measured; there are {measured or 'no scores'}.")
-    if "maxRegression" not in requirement:
+    if requirement.max_regression is None:
         return None
     if metric not in scores.before:
         return Inconclusive(reasons.METRIC_MISSING, f"gate: {metric} was not measured on the base model.")
@@ -113,15 +115,15 @@ def _missing(requirement: Mapping[str, Any], scores: Scores) -> Inconclusive | N
     return None
 
 
-def _bounds(requirement: Mapping[str, Any], scores: Scores) -> Iterator[_Bound]:
-    metric = requirement["metric"]
+def _bounds(requirement: Requirement, scores: Scores) -> Iterator[_Bound]:
+    metric, least, most, allowed = requirement.metric, requirement.min, requirement.max, requirement.max_regression
     value, error = scores.after[metric], scores.after.get(f"{metric}_stderr", 0.0)
-    if "min" in requirement:
-        yield _Bound(f"at least {requirement['min']:.6g} is required", requirement["min"], value - requirement["min"], error)
-    if "max" in requirement:
-        yield _Bound(f"at most {requirement['max']:.6g} is allowed", requirement["max"], requirement["max"] - value, error)
-    if "maxRegression" in requirement:
-        before, allowed = scores.before[metric], float(requirement["maxRegression"])
+    if least is not None:
+        yield _Bound(f"at least {least:.6g} is required", least, value - least, error)
+    if most is not None:
+        yield _Bound(f"at most {most:.6g} is allowed", most, most - value, error)
+    if allowed is not None:
+        before = scores.before[metric]
         both = math.hypot(error, scores.before.get(f"{metric}_stderr", 0.0))
         words = f"at most {allowed:.6g} worse than the base model's {before:.6g} is allowed"
         if scores.higher_is_better[metric]:

@@ -158,7 +158,7 @@ def workspace_refs(run: Run) -> tuple[Ref, ...]:
 def shared_refs(run: Run) -> tuple[Ref, ...]:
     """The account that stages run as, where that is ours, the inputs that they read, and the training bundle."""
     entry = str((run.status.get("resolved") or {}).get("entryDigest", ""))
-    ours = run.resolved.get("serviceAccountName") == naming.STAGE_ACCOUNT
+    ours = run.resolved.service_account_name == naming.STAGE_ACCOUNT
     return (
         *((Ref(SERVICE_ACCOUNT, naming.STAGE_ACCOUNT),) if ours else ()),
         Ref(CONFIGMAP, naming.inputs_name(run.name, run.round)),

@@ -243,12 +243,12 @@ def _end_if_over(builder: PlanBuilder) -> None:
 
 
 def _usage(builder: PlanBuilder) -> Json:
-    training = builder.run.resolved["training"]
+    training = builder.run.resolved.training
     stage_status = builder.stages["training"]
     trained = seconds_between(stage_status.started_at, stage_status.finished_at) or 0.0
     started = builder.get("startedAt")
     return {
-        "gpuSeconds": trained * training["gpusPerWorker"] * training["workers"],
+        "gpuSeconds": trained * training.gpus_per_worker * training.workers,
         "wallSeconds": seconds_between(started, builder.time) or 0.0,
     }
 

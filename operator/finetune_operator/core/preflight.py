@@ -87,7 +87,7 @@ def _shaped(run: Run) -> Iterator[ProgramStage]:
     for stage in PROGRAMS.values():
         if stage.pod_section is None or stage.skipped(run):
             continue
-        section = run.resolved[stage.pod_section]
+        section = run.resolved.values[stage.pod_section]
         fields = {name: section[name] for name in _POD_FIELDS if section.get(name) is not None}
         if any(path not in ours for path, _ in leaves(fields, stage.pod_section)):
             yield stage

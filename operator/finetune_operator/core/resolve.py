@@ -22,6 +22,7 @@ from .contradictions import Contradiction, contradiction
 from .naming import STAGE_ACCOUNT
 from .origins import PREFIXES, origin_prefix
 from .paths import Json, assign, leaves, lookup
+from .resolved_spec import ResolvedSpec
 from .settings import Settings
 from .unsupported import first_unsupported
 from .values import InvalidValue, invalid_value, validated
@@ -284,4 +285,4 @@ def _shown(value: Any) -> str:
 def _contradiction(merged: Json, origins: Mapping[str, str]) -> Contradiction | None:
     """Return what is wrong with values that are valid where they are written, once they come together."""
     invalid = invalid_value(merged)
-    return Contradiction(invalid.path, invalid.problem) if invalid else contradiction(merged, origins)
+    return Contradiction(invalid.path, invalid.problem) if invalid else contradiction(ResolvedSpec(merged), origins)

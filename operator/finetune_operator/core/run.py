@@ -10,6 +10,8 @@ from typing import Any, Literal
 from finetune_contract.workspace import Attempt, RunLayout, run_root
 from finetune_operator.api import reasons
 
+from .resolved_spec import Cleanup, ResolvedSpec, Retry, read
+
 State = Literal["Pending", "Running", "Retrying", "Succeeded", "Failed", "Skipped"]
 ENDED: frozenset[State] = frozenset(("Succeeded", "Failed", "Skipped"))
 
@@ -126,25 +128,36 @@ class Run:
         """1, and one more for each rerun."""
         return int(self.status.get("round", 1))
 
-    @property
-    def resolved(self) -> Mapping[str, Any]:
-        """``status.resolved.spec``: every section with every value."""
-        spec: Mapping[str, Any] = (self.status.get("resolved") or {}).get("spec") or {}
-        return spec
+    @cached_property
+    def resolved(self) -> ResolvedSpec:
+        """The effective values, fixed when the round started."""
+        return ResolvedSpec((self.status.get("resolved") or {}).get("spec") or {})
 
-    def mutable(self, section: str) -> Mapping[str, Any]:
-        """A section that may be edited at any time: what ``spec`` says now, over what was resolved."""
-        return {**(self.resolved.get(section) or {}), **(self.spec.get(section) or {})}
+    @property
+    def retry(self) -> Retry:
+        """``spec.retry``, which may be edited while the run is under way."""
+        return read(Retry, self._mutable("retry"))
+
+    @property
+    def cleanup(self) -> Cleanup:
+        """``spec.cleanup``, which may be edited at any time."""
+        return read(Cleanup, self._mutable("cleanup"))
+
+    def _mutable(self, section: str) -> Mapping[str, Any]:
+        """Return a section that may be edited at any time: the present values of ``spec`` over the resolved ones."""
+        return {**(self.resolved.values.get(section) or {}), **(self.spec.get(section) or {})}
 
     @cached_property
     def stages(self) -> dict[str, StageStatus]:
         """The records of the stages by name, in order."""
         return {entry["name"]: StageStatus.parse(entry) for entry in self.status.get("stages") or ()}
 
-    def with_stages(self, stage_statuses: Mapping[str, StageStatus]) -> Run:
-        """The run as it will be once ``stage_statuses`` are written."""
-        copy = replace(self)
+    def with_status(self, status: Mapping[str, Any], stage_statuses: Mapping[str, StageStatus]) -> Run:
+        """Return the run as it will be once ``status`` and ``stage_statuses`` are written."""
+        copy = replace(self, status=status)
         copy.__dict__["stages"] = dict(stage_statuses)  # takes the place of the cached property
+        if status.get("resolved") is self.status.get("resolved"):
+            copy.__dict__["resolved"] = self.resolved  # with the sections that were read already
         return copy
 
     @property

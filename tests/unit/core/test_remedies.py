@@ -12,6 +12,7 @@ from finetune_operator.api.reasons import REASONS
 from finetune_operator.core.paths import assign
 from finetune_operator.core.remedies import Failed, hint, remedy
 from finetune_operator.core.resolve import effective_values
+from finetune_operator.core.resolved_spec import ResolvedSpec
 from finetune_operator.core.unsupported import UNBUILT, UnsupportedValue
 from world import MINIMAL, SETTINGS
 
@@ -23,9 +24,9 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("ModelNotFound", "model", {"model.uri": "./m"}, "Correct model.uri."),
     ("ModelNotFound", "model", {"model.uri": "org/m"}, "Correct model.uri (and model.revision)."),
     ("DatasetForbidden", "dataset", {"dataset.uri": "/d"}, "Make the files that dataset.uri names readable for the user of the stage."),
-    ("DatasetForbidden", "dataset", {"dataset.uri": "https://x/d"}, "Use an address that needs no login: no token is sent to it."),
-    ("DatasetForbidden", "dataset", {"dataset.uri": "org/data"}, "Accept the data set's terms and put a token with access into the secret hf-token (or dataset.secretRef)."),
-    ("ModelForbidden", "model", {"model.uri": "org/m", "model.secretRef": {"name": "mine"}}, "Accept the model's terms and put a token with access into the secret mine."),
+    ("DatasetForbidden", "dataset", {"dataset.uri": "https://x/d"}, "Use an address that needs no login: the stage sends no token to it."),
+    ("DatasetForbidden", "dataset", {"dataset.uri": "org/data"}, "Accept the terms of the data set and put a token that has access into the Secret hf-token (or dataset.secretRef)."),
+    ("ModelForbidden", "model", {"model.uri": "org/m", "model.secretRef": {"name": "mine"}}, "Accept the terms of the model and put a token that has access into the Secret mine."),
     ("DatasetChanged", "dataset", {}, "Make sure that nothing writes to the data while it is read."),
     ("DatasetChanged", "dataset", {"dataset.sha256": "0" * 64}, "Correct dataset.sha256, or find out who changed the data."),
     ("WorkspaceFull", "training", {"storage": {"size": "1Gi"}}, "Raise storage.size, or delete old runs and caches from the volume."),
@@ -51,17 +52,17 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("OutOfMemoryHost", "baseline", {}, "Raise evaluation.resources.memory, or use a smaller model."),
     ("OutOfMemoryHost", "dataset", {}, "Use a smaller data set."),
     ("OutOfMemoryHost", "tokenization", {"training.resources": {"memory": "1Gi"}}, "Use a smaller data set."),
-    ("Killed", "tokenization", {}, "If the machine's memory was short, use a smaller data set."),
+    ("Killed", "tokenization", {}, "If the machine was short of memory, use a smaller data set."),
     ("DatasetNotFound", "tokenization", {}, "Find out what removed the run's files from the workspace."),
     ("DatasetNotFound", "training", {}, "Find out what removed the run's files from the workspace."),
-    ("Killed", "model", {}, "If the machine's memory was short, use a smaller model."),
-    ("NoGPU", "training", {"training.gpusPerWorker": 0}, "Request one with training.gpusPerWorker, or choose values that run without."),
-    ("NoGPU", "baseline", {"evaluation.gpus": 0}, "Request one with evaluation.gpus, or choose values that run without."),
-    ("NoGPU", "training", {"training.gpusPerWorker": 1}, "Check the GPU driver and the device plugin of the node, or choose values that run without a GPU."),
+    ("Killed", "model", {}, "If the machine was short of memory, use a smaller model."),
+    ("NoGPU", "training", {"training.gpusPerWorker": 0}, "Request a GPU with training.gpusPerWorker, or choose values that need none."),
+    ("NoGPU", "baseline", {"evaluation.gpus": 0}, "Request a GPU with evaluation.gpus, or choose values that need none."),
+    ("NoGPU", "training", {"training.gpusPerWorker": 1}, "Check the GPU driver and the device plugin of the node, or choose values that need no GPU."),
     ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 1}, "Name a task in evaluation.tasks, hold rows out (dataset.trainSplit below 1), or set evaluation.enabled to false."),
     ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 0.9}, "Name a task in evaluation.tasks, use more rows, so that some are held out, or set evaluation.enabled to false."),
     ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 1, "gate": GATE}, "Name a task in evaluation.tasks, or hold rows out (dataset.trainSplit below 1)."),
-    ("ScoreNotANumber", "baseline", {}, "The base model's output is broken: use another model, or leave the metric out."),
+    ("ScoreNotANumber", "baseline", {}, "The output of the base model is broken: use another model, or leave the metric out."),
     ("ScoreNotANumber", "evaluation", {}, "The model's output is broken: lower training.learningRate, or leave the metric out."),
     ("VersionExists", "registry-check", {"registry.onExisting": "Fail"}, "Choose another registry.version, or set registry.onExisting to NewVersion or Update."),
     ("VersionExists", "registration", {"registry.onExisting": "Update"}, "Choose another registry.version, or set registry.onExisting to NewVersion."),
@@ -75,11 +76,11 @@ LOCAL: list[tuple[str, str, dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-def values(changes: dict[str, Any]) -> dict[str, Any]:
+def values(changes: dict[str, Any]) -> ResolvedSpec:
     found, _ = effective_values(MINIMAL, SETTINGS)
     for path, value in changes.items():
         assign(found, path, value)
-    return found
+    return ResolvedSpec(found)
 
 
 @pytest.mark.parametrize(("reason", "stage", "changes", "text"), CASES)

@@ -29,7 +29,7 @@ def job(run: Run, stage_status: StageStatus, program: str, needs: PodNeeds, imag
         "command": ["python", "-m", f"finetune_stages.{program}"],
         "env": pod.environment(run, stage_status, needs, image),
         "volumeMounts": pod.mounts(needs),
-        "resources": needs.resources,
+        "resources": needs.requirements,
         "securityContext": pod.container_security(),
         "terminationMessagePath": pod.TERMINATION_LOG,
     }
@@ -43,18 +43,18 @@ def job(run: Run, stage_status: StageStatus, program: str, needs: PodNeeds, imag
         "volumes": pod.volumes(run, needs),
         **pod.placed(run, needs),
     }
-    if needs.placement.get("priorityClassName"):
-        spec["priorityClassName"] = needs.placement["priorityClassName"]
+    if needs.placement.priority_class_name:
+        spec["priorityClassName"] = needs.placement.priority_class_name
     template = {"metadata": pod.pod_metadata(run, stage_status, needs), "spec": spec}
     return {**child(JOB, run, stage_status), "spec": {"backoffLimit": 0, "template": template}}
 
 
 def claim(run: Run) -> Json:
     """The workspace volume. It has no owner: the model outlives the run."""
-    storage = run.resolved["storage"]
-    spec: Json = {"accessModes": storage["accessModes"], "resources": {"requests": {"storage": str(storage["size"])}}}
-    if storage.get("storageClassName"):
-        spec["storageClassName"] = storage["storageClassName"]
+    storage = run.resolved.storage
+    spec: Json = {"accessModes": list(storage.access_modes), "resources": {"requests": {"storage": str(storage.size)}}}
+    if storage.storage_class_name:
+        spec["storageClassName"] = storage.storage_class_name
     metadata = {"name": naming.claim_name(run.name), "namespace": run.namespace, "labels": naming.labels(run, "workspace")}
     return {**_typed(CLAIM), "metadata": metadata, "spec": spec}
 

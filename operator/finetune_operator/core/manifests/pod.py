@@ -19,6 +19,7 @@ from finetune_contract.documents import (
     WORKSPACE_VARIABLE,
 )
 from finetune_operator.core import naming
+from finetune_operator.core.resolved_spec import Placement, Resources, SecretRef
 from finetune_operator.core.run import Run, StageStatus
 
 Json = dict[str, Any]
@@ -46,35 +47,36 @@ REGISTRY_SECRET = ("registry-token", ("REGISTRY_TOKEN",))
 class PodNeeds:
     """What a stage wants of its pods beyond what all have."""
 
-    cpu: str | int | None = None
-    memory: str | int | None = None
-    ephemeral_storage: str | int | None = None
+    resources: Resources = field(default_factory=Resources)
     gpus: int = 0
     environment: tuple[Json, ...] = ()
-    placement: Mapping[str, Any] = field(default_factory=dict)
+    placement: Placement = field(default_factory=Placement)
     volumes: tuple[Json, ...] = ()
     mounts: tuple[Json, ...] = ()
     pull_secrets: tuple[Json, ...] = ()
     shared_memory: str | int | None = None
 
     @property
-    def resources(self) -> Json:
-        """Requests equal to limits."""
-        asked = {"cpu": self.cpu, "memory": self.memory, "ephemeral-storage": self.ephemeral_storage, GPU: self.gpus or None}
+    def requirements(self) -> Json:
+        """The container's ``resources``: requests equal limits."""
+        asked = {
+            "cpu": self.resources.cpu, "memory": self.resources.memory, "ephemeral-storage": self.resources.ephemeral_storage,
+            GPU: self.gpus or None,
+        }  # fmt: skip
         amounts = {name: str(amount) for name, amount in asked.items() if amount is not None}
         return {"requests": amounts, "limits": dict(amounts)} if amounts else {}
 
 
-def secrets(reference: Mapping[str, Any] | None, *standards: tuple[str, tuple[str, ...]]) -> tuple[Json, ...]:
+def secrets(reference: SecretRef | None, *standards: tuple[str, tuple[str, ...]]) -> tuple[Json, ...]:
     """Environment variables from a Secret: the standard keys of the standard Secrets, or of the one that the user names.
 
     All are optional, so that a pod starts without them; a key that the user names must exist, and becomes the first variable.
     """
-    if reference and reference.get("key"):
+    if reference is not None and reference.key:
         variable = standards[0][1][0]
-        return (_from_secret(variable, reference["name"], reference["key"], optional=False),)
+        return (_from_secret(variable, reference.name, reference.key, optional=False),)
     return tuple(
-        _from_secret(key, reference["name"] if reference else secret, key, optional=True)
+        _from_secret(key, secret if reference is None else reference.name, key, optional=True)
         for secret, keys in standards
         for key in keys
     )
@@ -155,9 +157,8 @@ def placed(run: Run, needs: PodNeeds) -> Json:
     """The fields of a pod's specification that say where and as whom it runs."""
     spec = needs.placement
     fields = {
-        "nodeSelector": spec.get("nodeSelector"), "tolerations": spec.get("tolerations"), "affinity": spec.get("affinity"),
-        "imagePullSecrets": list(needs.pull_secrets) or None,
-        "serviceAccountName": run.resolved.get("serviceAccountName"),
+        "nodeSelector": spec.node_selector, "tolerations": list(spec.tolerations), "affinity": spec.affinity,
+        "imagePullSecrets": list(needs.pull_secrets), "serviceAccountName": run.resolved.service_account_name,
     }  # fmt: skip
     return {name: value for name, value in fields.items() if value}
 
@@ -169,7 +170,7 @@ def pod_metadata(run: Run, stage_status: StageStatus, needs: PodNeeds) -> Json:
     So a key that the run sets as either one replaces the operator's label and annotation.
     """
     resolved, placement = run.status.get("resolved") or {}, needs.placement
-    wanted = {group: placement.get(group) or {} for group in ("labels", "annotations")}
+    wanted: dict[str, dict[str, str]] = {"labels": dict(placement.labels), "annotations": dict(placement.annotations)}
     chosen = {*wanted["labels"], *wanted["annotations"]}
     for group, general in (("labels", "podLabels"), ("annotations", "podAnnotations")):
         defaults = {key: value for key, value in (resolved.get(general) or {}).items() if key not in chosen}

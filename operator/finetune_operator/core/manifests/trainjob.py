@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from finetune_operator.api.finetunerun import GROUP
 from finetune_operator.api.kinds import TRAINJOB
-from finetune_operator.api.training import processes_per_worker
 from finetune_operator.core import naming
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Trainer
@@ -29,17 +28,17 @@ It also asks a port of the pod for news, and nothing of ours listens there, so t
 
 def trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Trainer) -> Json:
     """The TrainJob of an attempt."""
-    training = run.resolved["training"]
+    training = run.resolved.training
     trainer: Json = {
         "command": ["python", f"{pod.ENTRY_PATH}/{pod.ENTRY_FILE}"],
-        "env": pod.environment(run, stage_status, needs, training.get("image")),
-        "numNodes": training["workers"],
-        "numProcPerNode": processes_per_worker(training),
+        "env": pod.environment(run, stage_status, needs, training.image),
+        "numNodes": training.workers,
+        "numProcPerNode": training.processes,
     }
-    if training.get("image"):
-        trainer["image"] = training["image"]
-    if needs.resources:
-        trainer["resourcesPerNode"] = needs.resources
+    if training.image:
+        trainer["image"] = training.image
+    if needs.requirements:
+        trainer["resourcesPerNode"] = needs.requirements
     template = {"metadata": pod.pod_metadata(run, stage_status, needs), "spec": _pod_spec(run, needs, shape)}
     overrides = _patches(template) if shape.overrides == "runtimePatches" else _overrides(template)
     job = child(TRAINJOB, run, stage_status)
@@ -47,7 +46,7 @@ def trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Traine
     return {
         **job,
         "spec": {
-            "runtimeRef": {"apiGroup": TRAINJOB.group, "kind": "ClusterTrainingRuntime", "name": training["runtimeRef"]},
+            "runtimeRef": {"apiGroup": TRAINJOB.group, "kind": "ClusterTrainingRuntime", "name": training.runtime_ref},
             "trainer": trainer,
             shape.overrides: overrides,
         },

@@ -9,8 +9,8 @@ from finetune_operator.api import reasons
 from finetune_operator.core.manifests.pod import PodNeeds
 from finetune_operator.core.run import Run
 
-from .base import ProgramStage, section
-from .registration import registry_address, registry_needs
+from .base import ProgramStage
+from .registration import registry_address, registry_kind, registry_needs
 
 
 class RegistryCheckStage(ProgramStage):
@@ -20,12 +20,12 @@ class RegistryCheckStage(ProgramStage):
     program = "registration"
 
     def skipped(self, run: Run) -> str | None:
-        spec = section(run, "registry")
-        return None if spec.get("kind") and spec["onExisting"] == "Fail" else reasons.CHECK_NOT_ASKED
+        spec = run.resolved.registry
+        return None if spec.kind and spec.on_existing == "Fail" else reasons.CHECK_NOT_ASKED
 
     def inputs(self, run: Run) -> RegistryCheckInputs:
-        spec = section(run, "registry")
-        return RegistryCheckInputs(spec["kind"], spec["name"], spec["version"], registry_address(run))
+        spec = run.resolved.registry
+        return RegistryCheckInputs(registry_kind(run), spec.name, spec.version, registry_address(run))
 
     def pod(self, run: Run) -> PodNeeds:
         return registry_needs(run)
