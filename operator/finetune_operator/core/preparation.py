@@ -9,8 +9,9 @@ from . import naming, shared_objects
 from .blockers import rejection
 from .decision import Create
 from .manifests import children
-from .observation import Ref, workspace_refs
+from .observation import Ref
 from .plan_builder import PlanBuilder
+from .reads import workspace_refs
 from .run import StageStatus
 from .stages import WORKSPACE
 from .waiting import wait_for_leftover

@@ -10,9 +10,10 @@ import pytest
 
 from finetune_operator.api.kinds import CONFIGMAP, JOB
 from finetune_operator.core.decision import Delete, Patch
-from finetune_operator.core.observation import Observed, Ref, active_stages, needs
+from finetune_operator.core.observation import Observed, Ref
 from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport, Termination
+from finetune_operator.core.reads import active_stages, needs
 from finetune_operator.core.times import stamp
 from unit.core.passes import child, condition, decide, edit, failing, fault, go, run_of, stage, world_at
 from world import MINIMAL, NOW, SETTINGS, World
