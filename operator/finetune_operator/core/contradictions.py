@@ -1,7 +1,7 @@
-"""Values that are each valid and cannot all hold, among the effective values of a run.
+"""Contradictions between effective values of a run, each of which is valid.
 
-The CRD's rules reject what a run contradicts on its own. Here the presets and the defaults of namespace and operator count too, which no
-rule of the API server sees.
+The CRD's rules reject contradictions within a run. The checks here include the presets and the defaults of namespace and operator, which
+the API server does not know.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .quantities import counted
 from .resolved_spec import ResolvedSpec
 
 HOLDOUT = "holdout."
-"""How the metrics of the held-out rows begin."""
+"""Prefix of the metrics of the held-out rows."""
 Origins = Mapping[str, str]
 """The origin of each field that has a value."""
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A field, and what is wrong with it and what to do in half a sentence."""
+    """A field, and what is wrong with it and what to do."""
 
     field: str
     words: str
@@ -62,14 +62,14 @@ def _gate_needs_evaluation(spec: ResolvedSpec, _origins: Origins) -> Iterator[Co
 
 
 def _gate_compares(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
-    """The preset leaves the baseline out; a gate that compares with it brings it back, unless the run itself says no."""
+    """A gate that compares with the baseline adds it, unless the run itself disables it."""
     if compares(spec.gate.requirements) and not spec.evaluation.baseline and _of_run(origins, "evaluation.baseline"):
         words = "is false, and a requirement of the gate has maxRegression, which compares with the base model; remove the field"
         yield Contradiction("evaluation.baseline", words)
 
 
 def _gate_can_pass(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
-    """Bounds of one metric may be in several requirements."""
+    """Several requirements may set bounds of one metric."""
     least: dict[str, float] = {}
     most: dict[str, float] = {}
     for index, requirement in enumerate(spec.gate.requirements):
@@ -97,7 +97,7 @@ def _metrics(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
 
 
 def _may_measure(task: str, metric: str) -> bool:
-    """Return whether a metric may be one of a task. The tasks of a group or tag may have any name: only the evaluation knows them."""
+    """Return whether a task may have a metric. The tasks of a group or tag can have any name, which only the evaluation knows."""
     return metric.startswith(f"{task}.") or task not in SINGLE_TASKS
 
 
@@ -111,7 +111,7 @@ def _without_held_out_rows(spec: ResolvedSpec) -> str | None:
 
 
 def _algorithm(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
-    """A default may have values for every algorithm; the run itself may not."""
+    """Defaults may have values for every algorithm; the run may not."""
     algorithm = spec.training.algorithm
     for other in get_args(Algorithm):
         field = f"training.{other}"
@@ -128,7 +128,7 @@ def _mounts(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
 
 
 def _registry(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
-    """A default may say how to reach a registry that the run does not use."""
+    """Defaults may describe a registry that the run does not use."""
     if spec.registry.address:
         return
     if spec.registry.kind == "ModelRegistry":

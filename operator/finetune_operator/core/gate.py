@@ -1,4 +1,4 @@
-"""The gate: whether what was measured is good enough, requirement by requirement."""
+"""The gate: whether the scores meet each requirement."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from finetune_operator.api import reasons
 from .resolved_spec import Requirement
 
 _ROUNDING = 1e-9
-"""Share of a bound by which a value may miss it: decimal fractions have no exact binary form."""
+"""Tolerance relative to a bound, because decimal fractions have no exact binary form."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured, by safe key; a standard error ends in ``_stderr``."""
+    """The scores, by metric; the key of a standard error ends in ``_stderr``."""
 
     after: Mapping[str, float]
     before: Mapping[str, float]
@@ -27,9 +27,9 @@ class Scores:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One requirement, measured. ``bound`` is the one of its bounds that is nearest to failing, or missed most.
+    """The result of one requirement. ``bound`` is the bound with the smallest margin.
 
-    ``margin`` is the distance to it in the metric's own unit; negative where it is missed.
+    ``margin`` is the distance from the bound in the unit of the metric, negative where the bound is missed.
     """
 
     metric: str
@@ -40,7 +40,7 @@ class Verdict:
     message: str
 
     def as_status(self) -> dict[str, Any]:
-        """The entry of ``status.gate.requirements``."""
+        """Return the entry of ``status.gate.requirements``."""
         return {
             "metric": self.metric, "passed": self.passed, "value": self.value, "bound": self.bound,
             "margin": float(f"{self.margin:.6g}"), "message": self.message,
@@ -49,7 +49,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Inconclusive:
-    """Why there can be no verdict."""
+    """Why a requirement cannot be evaluated."""
 
     reason: Reason
     message: str
@@ -57,7 +57,7 @@ class Inconclusive:
 
 @dataclass(frozen=True)
 class _Bound:
-    """One of a requirement's bounds: what it says, where it lies, how far the value is on its good side, and how sure that is."""
+    """One bound of a requirement: its text, its value, the margin of the score, and the standard error of the margin."""
 
     words: str
     at: float
@@ -102,15 +102,19 @@ def _missing(requirement: Requirement, scores: Scores) -> Inconclusive | None:
     metric = requirement.metric
     if metric not in scores.after:
         known = sorted(name for name in scores.after if not name.endswith("_stderr") and "." in name)
-        measured = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
-        return Inconclusive(reasons.METRIC_MISSING, f"gate: {metric} was not measured; there are {measured or 'no scores'}.")
+        more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+        remedy = f"use one of {', '.join(known[:12])}{more}" if known else "the evaluation has no scores"
+        return Inconclusive(reasons.METRIC_MISSING, f"gate: {metric} was not measured; {remedy}.")
     if requirement.max_regression is None:
         return None
     if metric not in scores.before:
-        return Inconclusive(reasons.METRIC_MISSING, f"gate: {metric} was not measured on the base model.")
+        return Inconclusive(
+            reasons.METRIC_MISSING, f"gate: {metric} was not measured on the base model; remove maxRegression, or use min or max."
+        )
     if metric not in scores.higher_is_better:
         return Inconclusive(
-            reasons.DIRECTION_UNKNOWN, f"gate: the task of {metric} does not say whether more of it is better; use min or max."
+            reasons.DIRECTION_UNKNOWN,
+            f"gate: the task of {metric} does not define whether higher values are better; use min or max.",
         )
     return None
 

@@ -31,6 +31,7 @@ class StageStatus:
     child_name: str = ""
     child_uid: str = ""
     started_at: str | None = None
+    pods_started_at: str | None = None
     finished_at: str | None = None
     retry_at: str | None = None
     inputs_digest: str | None = None
@@ -60,7 +61,7 @@ class StageStatus:
         return cls(
             name=data["name"], state=data["state"], attempt=data.get("attempt", 0), round=data.get("round", 1),
             child_kind=child.get("kind", ""), child_name=child.get("name", ""), child_uid=child.get("uid", ""),
-            started_at=data.get("startedAt"), finished_at=data.get("finishedAt"), retry_at=data.get("retryAt"),
+            started_at=data.get("startedAt"), pods_started_at=data.get("podsStartedAt"), finished_at=data.get("finishedAt"), retry_at=data.get("retryAt"),
             inputs_digest=data.get("inputsDigest"), output_digest=data.get("outputDigest"), reused=data.get("reused", False),
             failures=data.get("failures") or {}, crash=data.get("crash"), reason=data.get("reason"), message=data.get("message"),
             releasing=child.get("releasing", False),
@@ -73,7 +74,7 @@ class StageStatus:
         }  # fmt: skip
         entry = {
             "name": self.name, "state": self.state, "attempt": self.attempt or None, "round": self.round,
-            "startedAt": self.started_at, "finishedAt": self.finished_at, "retryAt": self.retry_at,
+            "startedAt": self.started_at, "podsStartedAt": self.pods_started_at, "finishedAt": self.finished_at, "retryAt": self.retry_at,
             "child": {key: value for key, value in child.items() if value} if self.child_name else None,
             "inputsDigest": self.inputs_digest, "outputDigest": self.output_digest, "reused": self.reused or None,
             "failures": dict(self.failures) or None, "crash": self.crash, "reason": self.reason, "message": self.message,

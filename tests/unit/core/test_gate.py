@@ -71,7 +71,7 @@ def test_a_metric_that_was_not_measured_is_told_with_those_that_were() -> None:
     found = check_requirements([read(Requirement, {"metric": "mmlu.acc", "min": 0.1})], SCORES)
     assert isinstance(found, Inconclusive)
     assert found.reason.name == "MetricMissing"
-    assert found.message == "gate: mmlu.acc was not measured; there are arc.acc, holdout.bits_per_byte, own.odd."
+    assert found.message == "gate: mmlu.acc was not measured; use one of arc.acc, holdout.bits_per_byte, own.odd."
 
 
 def test_of_many_metrics_a_few_are_named() -> None:
@@ -81,7 +81,7 @@ def test_of_many_metrics_a_few_are_named() -> None:
     assert found.message.endswith("task11.acc and 8 more.")
     nothing = check_requirements([read(Requirement, {"metric": "mmlu.acc", "min": 0.1})], Scores({"seconds": 1.0}, {}, {}))
     assert isinstance(nothing, Inconclusive)
-    assert nothing.message.endswith("there are no scores.")
+    assert nothing.message.endswith("was not measured; the evaluation has no scores.")
 
 
 def test_a_regression_needs_a_baseline_and_a_direction() -> None:
@@ -92,7 +92,7 @@ def test_a_regression_needs_a_baseline_and_a_direction() -> None:
         [read(Requirement, {"metric": "arc.acc", "maxRegression": 0.1})], Scores(SCORES.after, {}, SCORES.higher_is_better)
     )
     assert isinstance(found, Inconclusive)
-    assert found.message == "gate: arc.acc was not measured on the base model."
+    assert found.message == "gate: arc.acc was not measured on the base model; remove maxRegression, or use min or max."
 
 
 def test_the_baseline_is_measured_for_a_regression_only() -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from finetune_operator.api.presets import preset
 from finetune_operator.core.paths import assign, leaves, lookup
-from finetune_operator.core.resolve import Refusal, effective_values, resolve
+from finetune_operator.core.resolve import SpecRejection, effective_values, resolve
 from finetune_operator.core.settings import Machine, Settings
 from finetune_operator.core.unsupported import UNBUILT
 from golden import assert_golden
@@ -30,13 +30,13 @@ MINIMAL: dict[str, Any] = {"dataset": {"uri": "org/data"}}
 
 def resolved(spec: dict[str, Any], place: Settings = LOCAL) -> dict[str, Any]:
     found = resolve(spec, place)
-    assert not isinstance(found, Refusal), found
+    assert not isinstance(found, SpecRejection), found
     return found
 
 
-def rejected(spec: dict[str, Any], place: Settings = LOCAL) -> Refusal:
+def rejected(spec: dict[str, Any], place: Settings = LOCAL) -> SpecRejection:
     found = resolve(spec, place)
-    assert isinstance(found, Refusal)
+    assert isinstance(found, SpecRejection)
     return found
 
 
@@ -143,7 +143,10 @@ def test_a_machine_with_gpus_keeps_them() -> None:
     ("training", "words"),
     [
         ({"liger": True}, "spec.training.liger: true is not possible here"),
-        ({"gpusPerWorker": 1}, "spec.training.gpusPerWorker: 1 is not possible here: this machine has fewer GPUs"),
+        (
+            {"gpusPerWorker": 1},
+            "spec.training.gpusPerWorker: 1 is not possible here, because this machine has fewer GPUs; remove it.",
+        ),
         ({"algorithm": "sft", "sft": {"sharding": "FULL_SHARD"}}, "spec.training.sft.sharding: FULL_SHARD is not possible here"),
     ],
 )
@@ -282,7 +285,7 @@ def test_steering_fields_are_no_part_of_what_is_resolved() -> None:
 def test_a_registry_server_takes_no_model_that_lies_on_one_machine() -> None:
     spec = {**MINIMAL, "registry": {"kind": "MLflow", "address": "https://mlflow.example.com"}}
     found = rejected(spec, settings("local", volume_uri="file:///claims/{claim}"))
-    assert found.message.startswith("spec.registry.address: an MLflow server takes no model that lies on one machine only")
+    assert found.message.startswith("spec.registry.address: an MLflow server cannot read a model on this machine")
     resolved(spec, settings())
 
 

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from finetune_operator.api.kubernetes_yaml import parse
-from finetune_operator.core.resolve import Refusal, resolve
+from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.core.settings import PROGRAMS, Trainer
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.kube.configuration import BadConfiguration, Configuration
@@ -160,7 +160,7 @@ async def test_a_bound_in_the_defaults_is_the_number_that_kubernetes_reads(
     in_the_operator = load(tmp_path, f"defaults: {{{gate}}}").settings(Trainer(), {})
     for settings in (in_the_namespace, in_the_operator):
         found = resolve({"dataset": {"uri": "org/data"}}, settings)
-        assert not isinstance(found, Refusal), found
+        assert not isinstance(found, SpecRejection), found
         (requirement,) = found["spec"]["gate"]["requirements"]
         assert (requirement["max"], type(requirement["max"])) == (value, float)
 
@@ -172,7 +172,7 @@ async def test_a_bound_in_the_defaults_is_the_number_that_kubernetes_reads(
 async def test_a_bound_that_is_not_a_number_is_rejected_before_the_run_starts(server: ApiServer, text: str, problem: str) -> None:
     await server.create(defaults(f"gate: {{requirements: [{{metric: arc_easy.acc, max: {text}}}]}}"))
     found = resolve({"dataset": {"uri": "org/data"}}, await SettingsProvider(server, Configuration()).settings("team"))
-    assert isinstance(found, Refusal)
+    assert isinstance(found, SpecRejection)
     assert found.message == f"ConfigMap finetune-defaults, gate.requirements[0].max: {problem}."
 
 
@@ -187,7 +187,7 @@ async def test_a_bound_that_is_not_a_number_is_rejected_before_the_run_starts(se
 async def test_other_defaults_are_what_kubernetes_reads(server: ApiServer, field: str, text: str, value: Any) -> None:
     await server.create(defaults(field % text))
     found = resolve({"dataset": {"uri": "org/data"}}, await SettingsProvider(server, Configuration()).settings("team"))
-    assert not isinstance(found, Refusal), found
+    assert not isinstance(found, SpecRejection), found
     (section,) = parse(field % text)
     (name,) = parse(field % text)[section]
     assert found["spec"][section][name] == value

@@ -1,4 +1,4 @@
-"""Stages *evaluation* and *baseline*: the same questions to the fine-tuned model and to the base model."""
+"""Stages *evaluation* and *baseline*: the same tasks for the fine-tuned model and for the base model."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class EvaluationStage(ProgramStage):
         spec = run.resolved.evaluation
         files = task_files(run)
         variables = [*files["environment"]]
-        wanted = ",".join(sorted({requirement.metric for requirement in run.resolved.gate.requirements}))
-        if wanted:
-            variables.append({"name": KEEP_METRICS_VARIABLE, "value": wanted})
+        kept = ",".join(sorted({requirement.metric for requirement in run.resolved.gate.requirements}))
+        if kept:
+            variables.append({"name": KEEP_METRICS_VARIABLE, "value": kept})
         return PodNeeds(
             resources=spec.resources, gpus=spec.gpus, environment=(*secrets(spec.secret_ref, HF_SECRET), *variables),
             placement=spec.placement, volumes=files["volumes"], mounts=files["mounts"],
@@ -66,7 +66,7 @@ class EvaluationStage(ProgramStage):
 
 
 class BaselineStage(EvaluationStage):
-    """Measure the base model, beside training, once that has its pods: it never takes the only GPU from it."""
+    """Measure the base model in parallel with training, once the pods of training run: it must not take their GPUs."""
 
     name: ClassVar[str] = "baseline"
     condition: ClassVar[str | None] = None
@@ -85,7 +85,7 @@ class BaselineStage(EvaluationStage):
 
 
 def task_files(run: Run) -> dict[str, Any]:
-    """The environment, volumes and mounts that bring the ConfigMap of the user's task files into a pod; empty without one."""
+    """Return the environment, volumes and mounts for the ConfigMap with the user's task files; empty ones without it."""
     evaluation = run.resolved.evaluation
     files = evaluation.task_files if evaluation.enabled else None
     if files is None:

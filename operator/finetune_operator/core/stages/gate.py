@@ -1,4 +1,4 @@
-"""Stage *gate*: whether the model is good enough to be registered. It has no program: scores are in status."""
+"""Stage *gate*: whether the model is good enough to be registered. It has no program: the scores are in status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GATE = "gate"
 
 
 class GateStage(Stage):
-    """Judge the scores."""
+    """Compare the scores with the requirements."""
 
     name = GATE
     condition = "GatePassed"

@@ -15,7 +15,7 @@ from .base import ProgramStage
 
 
 class ModelStage(ProgramStage):
-    """Bring the base model into the workspace, whole and checked."""
+    """Download the base model into the workspace and check it."""
 
     name = "model"
     program = "model"

@@ -1,4 +1,4 @@
-"""Stage *registration*: the model, with its numbers and its lineage, into the registry."""
+"""Stage *registration*: registers the model with its metrics and its lineage."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from finetune_operator.core.run import Run
 from .base import ProgramStage
 from .training import model_uri
 
-_SHOWN_SECTIONS = ("dataset", "model", "training", "evaluation")
-"""The sections whose values a registry shows as parameters."""
-_NOT_SHOWN = ("secretRef", "pullSecretRef", "caRef", "placement", "imagePullSecrets")
-"""What says nothing about the model."""
+_PARAMETER_SECTIONS = ("dataset", "model", "training", "evaluation")
+"""The sections whose values are parameters of the registered model."""
+_NOT_PARAMETERS = ("secretRef", "pullSecretRef", "caRef", "placement", "imagePullSecrets")
+"""Fields without an effect on the model."""
 _LEFT_OUT = (reasons.EVALUATION_DISABLED, reasons.BASELINE_NOT_ASKED)
 
 
 class RegistrationStage(ProgramStage):
-    """Register, and read back what was registered."""
+    """Register the model, and read the entry back."""
 
     name = "registration"
     program = "registration"
@@ -73,7 +73,7 @@ def registry_kind(run: Run) -> RegistryKind:
 
 
 def registry_address(run: Run) -> str | None:
-    """The registry's URL with scheme and port; ``None`` for the store in the workspace."""
+    """Return the URL of the registry with scheme and port, ``None`` for the store in the workspace."""
     spec = run.resolved.registry
     if not spec.address:
         return None
@@ -84,7 +84,7 @@ def registry_address(run: Run) -> str | None:
 
 
 def registry_needs(run: Run, *environment: dict[str, Any]) -> PodNeeds:
-    """What a pod needs that speaks to the registry: its token and its CA bundle."""
+    """Return what a pod needs for requests to the registry: the token and the CA bundle."""
     spec = run.resolved.registry
     bundle = spec.ca_ref
     tokens = secrets(spec.secret_ref, REGISTRY_SECRET) if spec.address else ()
@@ -99,10 +99,10 @@ def registry_needs(run: Run, *environment: dict[str, Any]) -> PodNeeds:
 
 
 def _parameters(run: Run) -> dict[str, str | int | float | bool]:
-    """The run's values, flat, as far as they are scalars or lists of them."""
+    """Return the values of the run that are scalars or lists of strings, by path."""
     flat: dict[str, str | int | float | bool] = {}
-    for name in _SHOWN_SECTIONS:
-        values = {key: value for key, value in run.resolved.values[name].items() if key not in _NOT_SHOWN}
+    for name in _PARAMETER_SECTIONS:
+        values = {key: value for key, value in run.resolved.values[name].items() if key not in _NOT_PARAMETERS}
         for path, value in leaves(values, name):
             if isinstance(value, list) and all(isinstance(item, str) for item in value):
                 flat[path] = ",".join(value)

@@ -1,4 +1,4 @@
-"""Stage *registry-check*: with ``registry.onExisting: Fail``, whether the version is free is asked before anything is trained."""
+"""Stage *registry-check*: with ``registry.onExisting: Fail``, checks before training that the version is free."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .registration import registry_address, registry_kind, registry_needs
 
 
 class RegistryCheckStage(ProgramStage):
-    """Ask the registry."""
+    """Check the version in the registry."""
 
     name = "registry-check"
     program = "registration"
@@ -31,4 +31,4 @@ class RegistryCheckStage(ProgramStage):
         return registry_needs(run)
 
     def verify(self, run: Run, result: Result) -> str | None:
-        return None if decode(RegistryCheckOutputs, result.outputs, "outputs").free else "the registry was not asked"
+        return None if decode(RegistryCheckOutputs, result.outputs, "outputs").free else "the version was not checked"

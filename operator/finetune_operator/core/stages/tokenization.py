@@ -1,4 +1,4 @@
-"""Stage *tokenization*: every row through the base model's chat template and tokenizer, before a GPU is taken."""
+"""Stage *tokenization*: applies the chat template and the tokenizer of the base model to every row, before a GPU is requested."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .evaluation import task_files
 
 
 class TokenizationStage(ProgramStage):
-    """Render and tokenize the rows that training learns and evaluation scores."""
+    """Render and tokenize the rows for training and for evaluation."""
 
     name = "tokenization"
     program = "tokenization"

@@ -15,7 +15,7 @@ from .base import ProgramStage
 
 
 class TrainingStage(ProgramStage):
-    """Train, and prove it: every sample seen, the written model opened again."""
+    """Train. Proof: every sample was processed, and the written model could be opened."""
 
     name = "training"
     program = "training"
@@ -57,8 +57,8 @@ class TrainingStage(ProgramStage):
     def verify(self, run: Run, result: Result) -> str | None:
         found = decode(TrainingOutputs, result.outputs, "outputs")
         if found.samples_seen < found.expected_samples or found.expected_samples <= 0:
-            return f"{found.samples_seen} of {found.expected_samples} samples were seen"
-        return None if found.opened else "the written model was not opened again"
+            return f"{found.samples_seen} of {found.expected_samples} samples were processed"
+        return None if found.opened else "the written model was not opened"
 
     def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
         found = decode(TrainingOutputs, result.outputs, "outputs")
@@ -71,7 +71,7 @@ class TrainingStage(ProgramStage):
 
 
 def model_uri(run: Run, folder: str) -> str:
-    """A folder of the workspace with a model in it, as the registry will say it."""
+    """Return the URI of a folder of the workspace, for the registry."""
     base = str(run.status["resolved"]["volumeUri"]).replace(
         "{claim}", naming.workspace_claim(run)
     )  # a no-op where it is expanded
