@@ -1,4 +1,4 @@
-"""A Pod object reduced to what decisions need.
+"""The parts of a Pod object that decisions need.
 
 The stage's container is found by its name. Kubelets sort container statuses by name, and a service mesh or an admission webhook may
 add containers of its own before, beside or around it.

@@ -249,7 +249,7 @@ def test_a_result_that_says_it_failed_is_no_proof() -> None:
     world = world_at("dataset")
     message = termination_message(Result("dataset", "1.1", "", "Failed", "BadRow", ""))
     go(world, pods={"dataset": (PodReport("p", phase="Succeeded", termination=Termination(0, "", message)),)})
-    assert "its result says Failed" in stage(world, "dataset").message
+    assert "the outcome in the result is Failed" in stage(world, "dataset").message
 
 
 @pytest.mark.parametrize("change", [{"unknownField": 1}, {"trainRows": "many"}])
