@@ -66,7 +66,7 @@ def launch(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus)
 
 
 def _create(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> bool:
-    """Make the child, unless nobody could do anything with it: then the stage is blocked."""
+    """Create the child and return True; block the stage instead where the installed Kubeflow Trainer does not support it."""
     run, needs, trainer = builder.view, stage.pod(builder.view), builder.observed.settings.trainer
     if stage.kind == "Job":
         build = children.job(run, stage_status, stage.program, needs, stage.image or stage.program)

@@ -178,8 +178,10 @@ def _is_outage(message: str) -> bool:
 
 def _foreign(run: Run, warning_events: Iterable[WarningEvent]) -> Iterator[WarningEvent]:
     """Yield the Events that are not about a missing object that the operator restores (:mod:`.shared_objects`)."""
-    ours = tuple(f'"{ref.name}" not found' for ref in shared_refs(run))
-    yield from (warning_event for warning_event in warning_events if not any(words in warning_event.message for words in ours))
+    restored = tuple(f'"{ref.name}" not found' for ref in shared_refs(run))
+    yield from (
+        warning_event for warning_event in warning_events if not any(words in warning_event.message for words in restored)
+    )
 
 
 def _of_claim(warning_events: Iterable[WarningEvent]) -> Iterator[Blocker]:

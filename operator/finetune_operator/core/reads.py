@@ -50,9 +50,9 @@ def workspace_refs(run: Run) -> tuple[Ref, ...]:
 def shared_refs(run: Run) -> tuple[Ref, ...]:
     """Return the ServiceAccount of stages if the operator creates it, the ConfigMap with the inputs, and the training bundle."""
     entry = str((run.status.get("resolved") or {}).get("entryDigest", ""))
-    ours = run.resolved.service_account_name == naming.STAGE_ACCOUNT
+    managed = run.resolved.service_account_name == naming.STAGE_ACCOUNT
     return (
-        *((Ref(SERVICE_ACCOUNT, naming.STAGE_ACCOUNT),) if ours else ()),
+        *((Ref(SERVICE_ACCOUNT, naming.STAGE_ACCOUNT),) if managed else ()),
         Ref(CONFIGMAP, naming.inputs_name(run.name, run.round)),
         Ref(CONFIGMAP, naming.entry_name(entry)),
     )

@@ -46,8 +46,8 @@ class RegistrationStage(ProgramStage):
 
     def pod(self, run: Run) -> PodNeeds:
         verdict = (run.status.get("gate") or {}).get("passed")
-        told = "Rejected" if verdict is False else "Passed" if verdict else None
-        return registry_needs(run, *([{"name": GATE_VARIABLE, "value": told}] if told else ()))
+        gate = "Rejected" if verdict is False else "Passed" if verdict else None
+        return registry_needs(run, *([{"name": GATE_VARIABLE, "value": gate}] if gate else ()))
 
     def verify(self, run: Run, result: Result) -> str | None:
         found = decode(RegistrationOutputs, result.outputs, "outputs")
