@@ -207,7 +207,7 @@ async def test_only_what_is_missing_is_written_and_nothing_that_would_have_expir
     await ended(store, world)
     assert await restart(store, NOW + timedelta(minutes=61)) == []
     found = await restart(store, NOW + timedelta(minutes=59))
-    assert found == [("Unsupported", "spec.limits: this release does not act on any value yet; remove it.")]
+    assert found == [("Unsupported", "spec.limits: this release does not support this field; remove it.")]
 
 
 async def test_the_same_event_told_by_a_pass_and_after_a_restart_is_one(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The life of one stage with a child: begin, follow, succeed, fail, try again."""
+"""The attempts of one stage with a child: start, follow, succeed, fail, retry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finetune_contract.workspace import Attempt
 from finetune_operator.api import reasons
 from finetune_operator.api.status import MESSAGE_LIMIT
 
-from . import naming
+from . import naming, usage
 from .blockers import expected_pods, rejection
 from .decision import Create
 from .diagnosis import Diagnosis, diagnose, read_result
@@ -27,7 +27,7 @@ from .stages.base import inputs_digest
 from .waiting import STARTING_SECONDS, wait, wait_for_leftover
 
 _LONGEST_PAUSE = 300.0
-_REPEATED = "; an earlier attempt crashed at the same place with the same inputs, so there is no further one"
+_REPEATED = "; an earlier attempt crashed at the same place with the same inputs, so the stage is not retried"
 
 
 def step(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
@@ -44,7 +44,7 @@ def step(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -
 
 
 def launch(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
-    """Intend the next attempt, and make its child once the intent is written."""
+    """Record the next attempt in status, and create its child afterwards."""
     attempt = Attempt(builder.run.round, stage_status.attempt + 1)
     kind = stage.definition.child_kind
     limit = naming.TRAINJOB_LIMIT if kind == "TrainJob" else naming.OBJECT_LIMIT
@@ -59,7 +59,7 @@ def launch(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus)
 
 
 def _create(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> bool:
-    """Make the child, unless nobody could do anything with it: then the stage is blocked."""
+    """Create the child and return True; block the stage instead where the installed Kubeflow Trainer does not support it."""
     run, needs, trainer = builder.view, stage.pod(builder.view), builder.observed.settings.trainer
     if stage.definition.child_kind == "Job":
         build = children.job(run, stage_status, stage.program, needs, stage.definition.image)
@@ -87,12 +87,12 @@ def _follow(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus
             builder,
             stage,
             stage_status,
-            Diagnosis(reasons.CHILD_LOST, f"{stage_status.child_name} was replaced by another object."),
+            Diagnosis(reasons.CHILD_LOST, f"{stage_status.child_kind} {stage_status.child_name} was replaced by another object."),
         )
         return
-    stage_status = stage_status.but(child_uid=uid)
-    builder.set_stage(stage_status)
     pods = tuple(pod for pod in builder.observed.pods.get(stage.name, ()) if not pod.gone)
+    stage_status = usage.record_start(builder, stage_status.but(child_uid=uid), pods)
+    builder.set_stage(stage_status)
     state = child_state(child)
     if _all_done(builder, stage_status, pods):
         _finish(builder, stage, stage_status, pods)
@@ -104,6 +104,8 @@ def _follow(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus
         ending = wait(builder, stage_status, child, pods)
         if ending is not None:
             fail_attempt(builder, stage, stage_status, ending)
+        elif builder.stages[stage.name].reason == reasons.SUSPENDED and usage.have_stopped(builder, stage_status):
+            builder.set_stage(usage.count(builder, builder.stages[stage.name]))
 
 
 def _follow_absent(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
@@ -127,24 +129,24 @@ def _follow_absent(builder: PlanBuilder, stage: ProgramStage, stage_status: Stag
     elif _create(builder, stage, stage_status) and stage_status.reason in reasons.CONTROL_REASONS:
         builder.block(
             stage_status, reasons.CONTROL_REASONS[stage_status.reason], stage_status.message or ""
-        )  # it stands until the child is there
+        )  # the blocker stays until the child exists
 
 
 def _is_ours(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, child: Object) -> bool:
-    """A child belongs to us by our uid; one of an earlier run of our name is about to be collected, any other is a stranger."""
+    """Return whether the child belongs to the run. One of an earlier run of that name will be deleted; any other is a conflict."""
     if controller_of(child).get("uid") == builder.run.uid:
         return True
     if wait_for_leftover(builder, stage_status, child):
         return False
-    message = f"{stage_status.child_kind} {stage_status.child_name} exists already and belongs to somebody else."
+    message = f"{stage_status.child_kind} {stage_status.child_name} exists already and does not belong to this run."
     fail_attempt(builder, stage, stage_status.but(child_uid=""), Diagnosis(reasons.NAME_CONFLICT, message))
     return False
 
 
 def _all_done(builder: PlanBuilder, stage_status: StageStatus, pods: tuple[PodReport, ...]) -> bool:
-    """Whether the stage's container has succeeded in every pod.
+    """Return whether the stage's container has succeeded in every pod.
 
-    It is known a moment before the Job's status, and the Job's status is not if a sidecar never ends, or ends with an error.
+    The Job reports it a moment later, and never if a sidecar does not end or ends with an error.
     """
     return sum(pod.succeeded for pod in pods) >= expected_pods(builder.run, stage_status)
 
@@ -155,7 +157,7 @@ def _finish(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus
         result = read_result(first) if first else None
         if result is None:
             fail_attempt(
-                builder, stage, stage_status, Diagnosis(reasons.RESULT_MISSING, "It ended with success, but its result is gone.")
+                builder, stage, stage_status, Diagnosis(reasons.RESULT_MISSING, "The stage succeeded, but its result is gone.")
             )
             return
         missing = _missing_proof(builder, stage, stage_status, result)
@@ -167,7 +169,7 @@ def _finish(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus
             builder, stage, stage_status, Diagnosis(reasons.PROOF_MISSING, f"{missing}.", 0, first.name if first else None)
         )
         return
-    builder.set_stage(stage_status.but(
+    builder.set_stage(usage.count(builder, stage_status).but(
         state="Succeeded", finished_at=builder.time, output_digest=stage.output_digest(result), reused=result.reused,
         reason=reasons.REUSED if result.reused else reasons.SUCCEEDED, message=result.message or None,
         releasing=holds(builder, stage_status),
@@ -178,14 +180,14 @@ def _finish(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus
 
 def _missing_proof(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, result: Result) -> str | None:
     if result.outcome != "Succeeded":
-        return f"its result says {result.outcome}"
+        return f"the outcome in the result is {result.outcome}"
     if result.inputs_digest != stage_status.inputs_digest:
-        return "its result belongs to other inputs"
+        return "the result belongs to other inputs"
     return stage.verify(builder.run, result)
 
 
 def fail_attempt(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, diagnosis: Diagnosis) -> None:
-    """End an attempt: another one follows if the cause allows it, else the stage has failed."""
+    """End an attempt. The stage is retried if the cause allows it; otherwise it has failed."""
     failures = dict(stage_status.failures)
     if diagnosis.cause is not Cause.INTERRUPTED:
         failures[diagnosis.cause.value] = failures.get(diagnosis.cause.value, 0) + 1
@@ -193,7 +195,7 @@ def fail_attempt(builder: PlanBuilder, stage: ProgramStage, stage_status: StageS
     crash = _crash(stage_status, diagnosis)
     repeated = crash is not None and crash == stage_status.crash
     message = f"{diagnosis.message}{_REPEATED if repeated else ''}"
-    stage_status = stage_status.but(
+    stage_status = usage.count(builder, stage_status).but(
         failures=failures,
         reason=diagnosis.reason.name,
         message=message[:MESSAGE_LIMIT] or None,
@@ -211,19 +213,18 @@ def fail_attempt(builder: PlanBuilder, stage: ProgramStage, stage_status: StageS
 
 
 def _crash(stage_status: StageStatus, diagnosis: Diagnosis) -> str | None:
-    """What a crash is compared by: exception, file and line, and the inputs; ``None`` for any other end."""
+    """Return the identity of a crash: exception, file, line and inputs; ``None`` for any other end."""
     place = crash_place(diagnosis.message) if diagnosis.reason is CRASHED else None
     return f"{place[:200]}, inputs {(stage_status.inputs_digest or '')[:12]}" if place else None
 
 
 def _allowed(builder: PlanBuilder, cause: Cause) -> int:
-    retry = builder.run.mutable("retry")
-    limits = {Cause.TRANSIENT: "transient", Cause.CRASH: "crash", Cause.LOST: "lost"}
-    return int(retry.get(limits[cause], 0)) if cause in limits else 0
+    retry = builder.run.retry
+    return {Cause.TRANSIENT: retry.transient, Cause.CRASH: retry.crash, Cause.LOST: retry.lost}.get(cause, 0)
 
 
 def _pause(builder: PlanBuilder, cause: Cause, count: int) -> float:
-    """Passing faults get a pause that doubles; what was lost or interrupted goes on at once."""
+    """Return the seconds before a retry: they double after transient failures and crashes; lost or interrupted attempts are repeated at once."""
     if cause in (Cause.LOST, Cause.INTERRUPTED):
         return 0.0
     return min(_LONGEST_PAUSE, builder.observed.settings.retry_seconds * 2.0 ** (count - 1))
@@ -248,10 +249,11 @@ def _retry(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus)
 
 
 def stop(builder: PlanBuilder, stage_status: StageStatus) -> None:
-    """End a stage of a run that has failed elsewhere."""
+    """End a stage of a run in which another stage failed."""
     if stage_status.ended:
         release(builder, stage_status)
         return
     if remove(builder, stage_status):
         return
+    stage_status = usage.count(builder, stage_status)
     builder.set_stage(stage_status.but(state="Skipped", finished_at=builder.time, reason=reasons.RUN_FAILED, message=None))

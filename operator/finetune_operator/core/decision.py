@@ -1,4 +1,4 @@
-"""What ``plan`` answers: a new status, effects on other objects, Events, and when to look again."""
+"""What ``plan`` returns: a new status, effects on other objects, Events, and when to call it again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .observation import Ref
 
 @dataclass(frozen=True)
 class Create:
-    """Make an object. Making it twice is harmless: its name is the same."""
+    """Create an object. A second creation fails without harm, because the name is the same."""
 
     manifest: dict[str, Any]
     ref: Ref
@@ -18,7 +18,7 @@ class Create:
 
 @dataclass(frozen=True)
 class Delete:
-    """Delete an object, and only the one with this uid."""
+    """Delete an object if it has this uid."""
 
     ref: Ref
     uid: str | None = None
@@ -45,9 +45,9 @@ class Event:
     stage: str | None = None
     attempt: str | None = None
     posted: bool = True
-    """Whether it becomes an Event, or is told in logs and metrics only: Events are few, or nobody reads them."""
+    """Whether it becomes an Event, or appears in logs and metrics only: too many Events hide the important ones."""
     key: str = ""
-    """What makes it the same Event whoever tells it, where status still says it later."""
+    """The identity of an Event that can be derived from status again, so that it is not posted twice."""
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,7 @@ def claim_name(run: str) -> str:
 
 def workspace_claim(run: Run) -> str:
     """Return the name of a run's claim: ``storage.claimName``, else its own."""
-    named = (run.resolved.get("storage") or {}).get("claimName")
-    return str(named) if named else claim_name(run.name)
+    return run.resolved.storage.claim_name or claim_name(run.name)
 
 
 def entry_name(digest: str) -> str:

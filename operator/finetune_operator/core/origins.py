@@ -1,4 +1,4 @@
-"""Where the value of a field comes from, as messages name it."""
+"""The origin of a value, as a prefix in messages."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ Json = dict[str, Any]
 
 
 def lookup(document: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path, ``None`` where there is none."""
+    """Return the value at a dotted path, ``None`` where there is none."""
     value: Any = document
     for key in path.split("."):
         if not isinstance(value, Mapping):
@@ -19,7 +19,7 @@ def lookup(document: Mapping[str, Any], path: str) -> Any:
 
 
 def assign(document: Json, path: str, value: Any) -> None:
-    """Set the value at a dotted path, making the objects on the way."""
+    """Set the value at a dotted path, and create missing objects on the path."""
     *parents, last = path.split(".")
     for key in parents:
         document = document.setdefault(key, {})
@@ -27,7 +27,7 @@ def assign(document: Json, path: str, value: Any) -> None:
 
 
 def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is no object, with its path. A list is one value."""
+    """Yield every value that is not an object, with its path. A list is one value."""
     for key, value in document.items():
         path = f"{prefix}.{key}" if prefix else key
         if isinstance(value, Mapping):

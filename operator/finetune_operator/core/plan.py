@@ -32,7 +32,7 @@ from .paths import Json
 from .plan_builder import PlanBuilder
 from .preparation import prepare_workspace
 from .progress import watch_progress
-from .resolve import Refusal, resolve
+from .resolve import SpecRejection, resolve
 from .run import Run, StageStatus
 from .settings import Settings
 from .step import step
@@ -61,7 +61,7 @@ def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
     if rerun is None:
         return None
     resolved = _resolve(run, observed)
-    if isinstance(resolved, Refusal):
+    if isinstance(resolved, SpecRejection):
         message = f"rerun {rerun['id']}: it cannot start, and the run keeps its results: {resolved.message}"
         rejected = Event("Warning", resolved.reason.name, message[:MESSAGE_LIMIT])
         return Decision(reject_rerun(run, resolved.reason.name, message, now), events=(rejected,))
@@ -120,7 +120,7 @@ def start(run: Run, observed: Observed, now: datetime) -> Decision | None:
     if run.spec.get("suspend"):
         return _decide(PlanBuilder(_with_status(run, {}), observed, now))
     resolved = _resolve(run, observed)
-    if isinstance(resolved, Refusal):
+    if isinstance(resolved, SpecRejection):
         return _reject(run, observed, now, resolved)
     builder = PlanBuilder(_with_status(run, {"resolved": resolved, "round": 1}), observed, now)
     for name in stages.GRAPH.definitions:
@@ -176,10 +176,10 @@ _POLICIES: tuple[Callable[[Run, Observed, datetime], Decision | None], ...] = (
 )  # fmt: skip
 
 
-def _resolve(run: Run, observed: Observed) -> Json | Refusal:
+def _resolve(run: Run, observed: Observed) -> Json | SpecRejection:
     """Return what the run is resolved to, or why it cannot start: neither the fields nor the pods that they shape may be invalid."""
     resolved = resolve(run.spec, observed.settings)
-    if isinstance(resolved, Refusal):
+    if isinstance(resolved, SpecRejection):
         return resolved
     claim = naming.workspace_claim(_with_status(run, {"resolved": resolved}))
     resolved = {**resolved, "volumeUri": str(resolved["volumeUri"]).replace("{claim}", claim)}
@@ -203,7 +203,7 @@ def _begin(builder: PlanBuilder, rerun_id: str | None) -> None:
     _advance(builder)
 
 
-def _reject(run: Run, observed: Observed, now: datetime, rejection: Refusal) -> Decision:
+def _reject(run: Run, observed: Observed, now: datetime, rejection: SpecRejection) -> Decision:
     """End the run before it starts. After an edit of ``spec`` it is resolved again."""
     builder = PlanBuilder(_with_status(run, {}), observed, now)
     failure = {"reason": rejection.reason.name, "message": rejection.message[:MESSAGE_LIMIT], "hint": rejection.reason.remedy}
@@ -238,13 +238,10 @@ def _end_if_over(builder: PlanBuilder) -> None:
 
 
 def _usage(builder: PlanBuilder) -> Json:
-    training = builder.run.resolved["training"]
-    stage_status = builder.stages["training"]
-    trained = seconds_between(stage_status.started_at, stage_status.finished_at) or 0.0
-    started = builder.get("startedAt")
+    usage = builder.get("usage") or {}
     return {
-        "gpuSeconds": trained * training["gpusPerWorker"] * training["workers"],
-        "wallSeconds": seconds_between(started, builder.time) or 0.0,
+        "gpuSeconds": usage.get("gpuSeconds", 0.0),
+        "wallSeconds": seconds_between(builder.get("startedAt"), builder.time) or 0.0,
     }
 
 

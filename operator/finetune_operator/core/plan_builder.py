@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -61,7 +60,7 @@ class PlanBuilder:
     @property
     def view(self) -> Run:
         """The run with everything that this pass has decided."""
-        return replace(self.run, status={**self.run.status, **self.fields}).with_stages(self.stages)
+        return self.run.with_status({**self.run.status, **self.fields}, self.stages)
 
     def get(self, field: str) -> Any:
         """Return a top-level field of status as it will be written."""

@@ -1,8 +1,8 @@
-"""What the API server refuses about the pods of a run, found before the run starts.
+"""Validation of a run's pods by the API server, before the run starts.
 
 A TrainJob accepts values that no Job or pod accepts. The Job is created hours later by a controller whose error only its own log
-shows. So the pods that carry values of users are created with ``dryRun=All`` when the run is resolved; what the API server says
-about a path of the pod is reported about the field of the run that its value comes from.
+shows. So the pods that carry values of users are created with ``dryRun=All`` when the run is resolved; an error about
+a path of the pod is reported about the field of the run that its value comes from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from . import naming, stages
 from .manifests import children
 from .origins import origin_prefix
 from .paths import Json, leaves
-from .resolve import Refusal, resolve
+from .resolve import SpecRejection, resolve
 from .run import Run, StageStatus
 from .settings import Settings
 from .stages import ProgramStage
@@ -75,7 +75,7 @@ def preflights(run: Run, settings: Settings) -> tuple[Preflight, ...]:
     if not due(run):
         return ()
     resolved = resolve(run.spec, settings)
-    if isinstance(resolved, Refusal):
+    if isinstance(resolved, SpecRejection):
         return ()
     ready = replace(run, status={"resolved": resolved, "round": 1})
     return tuple(Preflight(stage.name, _job(ready, stage)) for stage in _shaped(ready))
@@ -83,14 +83,14 @@ def preflights(run: Run, settings: Settings) -> tuple[Preflight, ...]:
 
 def _shaped(run: Run) -> Iterator[ProgramStage]:
     origins = run.status["resolved"]["origins"]
-    ours = {path for origin, paths in origins.items() if origin.startswith(("preset", "derived")) for path in paths}
+    defaults = {path for origin, paths in origins.items() if origin.startswith(("preset", "derived")) for path in paths}
     for stage in stages.GRAPH.programs.values():
         pod_section = stage.definition.pod_section
         if pod_section is None or stage.skipped(run):
             continue
-        section = run.resolved[pod_section]
+        section = run.resolved.values[pod_section]
         fields = {name: section[name] for name in _POD_FIELDS if section.get(name) is not None}
-        if any(path not in ours for path, _ in leaves(fields, pod_section)):
+        if any(path not in defaults for path, _ in leaves(fields, pod_section)):
             yield stage
 
 
@@ -102,7 +102,7 @@ def _job(run: Run, stage: ProgramStage) -> Json:
 
 
 def problems(code: int, message: str, causes: Causes) -> Causes:
-    """Return what an error of the API server says against the fields of a Job, nothing where it is about something else.
+    """Return the invalid fields of a Job in an error of the API server, nothing where the error is about something else.
 
     Rights, quotas, admission policies and webhooks may answer otherwise for a Job that JobSet creates, or later: they never
     reject a run. Of their errors none names a field.
@@ -113,8 +113,8 @@ def problems(code: int, message: str, causes: Causes) -> Causes:
     return [("", found[1])] if found else []
 
 
-def rejection(resolved: Json, run: Run, rejected: Mapping[str, Causes]) -> Refusal | None:
-    """Return why a run cannot start, given what the API server refused of the pods of each stage."""
+def rejection(resolved: Json, run: Run, rejected: Mapping[str, Causes]) -> SpecRejection | None:
+    """Return why a run cannot start, given the fields of the pods of each stage that the API server rejected."""
     run = replace(run, status={"resolved": resolved, "round": 1})
     sentences: list[str] = []
     for stage, causes in rejected.items():
@@ -123,11 +123,11 @@ def rejection(resolved: Json, run: Run, rejected: Mapping[str, Causes]) -> Refus
         assert section is not None, "only these are tried"  # for the type checker
         manifest = _job(run, program)
         sentences += [_sentence(resolved, section, manifest, *cause) for cause in causes]
-    told = list(dict.fromkeys(sentences))
-    if not told:
+    found = list(dict.fromkeys(sentences))
+    if not found:
         return None
-    more = f" (and {len(told) - _SHOWN} more)" if len(told) > _SHOWN else ""
-    return Refusal(reasons.INVALID_SPEC, f"{'; '.join(told[:_SHOWN])}{more}; correct it.")
+    more = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
+    return SpecRejection(reasons.INVALID_SPEC, f"{'; '.join(found[:_SHOWN])}{more}; correct it.")
 
 
 def _sentence(resolved: Json, section: str, manifest: Json, path: str, words: str) -> str:

@@ -18,7 +18,7 @@ def amount(quantity: float | str) -> float:
 
 
 def readable(number_of_bytes: float) -> str:
-    """Bytes for people: ``31.9 GiB``."""
+    """Return a number of bytes in binary units: ``31.9 GiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if number_of_bytes < 1024:
             return f"{number_of_bytes:.0f} {unit}" if unit == "B" else f"{number_of_bytes:.1f} {unit}"

@@ -1,6 +1,6 @@
-"""The removal of a child of which something still runs although its stage has ended, so that it holds no GPU and no quota.
+"""Removal of children that still run although their stage has ended, so that they hold no GPU and no quota.
 
-A container that somebody else added to a pod (a service mesh's proxy, an agent) may never end. The Job is then active for ever.
+A container that another component added to a pod (the proxy of a service mesh, an agent) may never end. The Job then stays active.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .run import StageStatus
 from .times import seconds_between
 
 SIDECAR_SECONDS = 10.0
-"""How long sidecars may take to end by themselves after a stage has succeeded: the pods, and with them their logs, are then kept."""
+"""How long sidecars may take to end after a stage has succeeded: if they end, the pods are kept with their logs."""
 _LOOK_SECONDS = 1.0
 
 
@@ -28,7 +28,7 @@ def holds(builder: PlanBuilder, stage_status: StageStatus) -> bool:
 
 
 def remove(builder: PlanBuilder, stage_status: StageStatus) -> bool:
-    """Delete a child that still runs. Return whether it still has to go; one whose pods have all ended stays, for its logs."""
+    """Delete a child that still runs, and return whether it runs. A child whose pods have all ended stays, for its logs."""
     if not holds(builder, stage_status):
         return False
     builder.effects.append(Delete(child_ref(stage_status), builder.observed.objects[child_ref(stage_status)]["metadata"]["uid"]))
@@ -36,7 +36,7 @@ def remove(builder: PlanBuilder, stage_status: StageStatus) -> bool:
 
 
 def release(builder: PlanBuilder, stage_status: StageStatus) -> None:
-    """Remove the child of a stage that has ended, once its sidecars have had their time; forget it when nothing of it runs."""
+    """Delete the child of a stage that has ended if its sidecars do not end in time."""
     if not stage_status.releasing:
         return
     child = builder.observed.child(stage_status)

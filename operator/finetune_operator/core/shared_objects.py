@@ -1,7 +1,7 @@
-"""The objects that the pods of a run share: the stages' ServiceAccount, the run's inputs ConfigMap, the training bundle.
+"""The objects that the pods of a run share: the ServiceAccount of stages, the ConfigMap with the inputs, the training bundle.
 
-They are created at the start of a round and created again if somebody deletes them. One that is not ours is never used: the run
-waits with ``NameConflict`` until it is gone. A running pod has what it needs, so they are looked at only while pods do not start.
+They are created at the start of a round and restored if somebody deletes them. An object that does not belong to the operator is never
+used: the run waits with ``NameConflict`` until it is gone. A running pod no longer needs them, so they are read only while pods do not start.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from . import naming, stages
 from .blockers import PATIENCE_SECONDS, child_seconds, expected_pods, seconds_since, wants_mounts
 from .decision import Create
 from .manifests import children
-from .observation import ChildState, Object, Observed, Ref, child_state, controller_of, is_held, running_children, shared_refs
+from .observation import ChildState, Object, Observed, Ref, child_state, controller_of, is_held
 from .plan_builder import PlanBuilder
 from .pod_report import PodReport
+from .reads import running_children, shared_refs
 from .run import Run, StageStatus
 from .settings import Settings
 
 
 def wanted(run: Run, objects: Mapping[Ref, Object], pods: Mapping[str, tuple[PodReport, ...]], now: datetime) -> tuple[Ref, ...]:
-    """The shared objects that pods of the run may lack: the account where pods are missing, the ConfigMaps where one does not start."""
+    """Return the shared objects to read: the ServiceAccount where pods are missing, the ConfigMaps where a pod does not start."""
     found: list[Ref] = []
     for stage_status, child in running_children(run, objects):
         found += wanted_by(run, stage_status, child, pods.get(stage_status.name, ()), now)
@@ -32,10 +33,10 @@ def wanted(run: Run, objects: Mapping[Ref, Object], pods: Mapping[str, tuple[Pod
 
 
 def wanted_by(run: Run, stage_status: StageStatus, child: Object, pods: tuple[PodReport, ...], now: datetime) -> Iterator[Ref]:
-    """Those that the pods of one attempt may lack."""
+    """Yield the shared objects to read for one attempt."""
     refs = [ref for ref in shared_refs(run) if stage_status.child_kind == "TrainJob" or ref != _bundle(run)]
     if is_held(child):
-        yield from () if run.spec.get("suspend") else refs  # perhaps for an object that was not ours
+        yield from () if run.spec.get("suspend") else refs  # a conflict with an object may be the reason
         return
     if child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):
         return
@@ -52,13 +53,13 @@ def _bundle(run: Run) -> Ref:
 
 
 def is_leftover(run: Run, item: Object) -> bool:
-    """Whether an object belongs to an earlier run of the same name, with which it is about to be collected."""
+    """Return whether an object belongs to an earlier run of the same name; the garbage collector deletes it."""
     owner = controller_of(item)
     return owner.get("kind") == KIND and owner.get("name") == run.name and owner.get("uid") != run.uid
 
 
 def conflict(run: Run, ref: Ref, observed: Observed) -> str | None:
-    """Why an object that exists cannot be used, in a sentence; ``None`` if it is ours and holds what was written into it."""
+    """Return why an existing object cannot be used, ``None`` if it belongs to the run and its content is unchanged."""
     item, content = observed.objects[ref], observed.contents.get(ref)
     metadata = item["metadata"]
     label = f"{naming.MANAGED_BY_LABEL}: {naming.MANAGED_BY}"
@@ -78,7 +79,7 @@ def conflict(run: Run, ref: Ref, observed: Observed) -> str | None:
 
 
 def create(builder: PlanBuilder, ref: Ref) -> None:
-    """Create a shared object, once in a pass."""
+    """Create a shared object, at most once in a pass."""
     if any(effect.ref == ref for effect in builder.effects):
         return
     run, settings = builder.view, builder.observed.settings
@@ -93,7 +94,7 @@ def create(builder: PlanBuilder, ref: Ref) -> None:
 
 
 def bundle_is_lost(run: Run, observed: Observed, missing: tuple[Ref, ...]) -> bool:
-    """Whether a missing training bundle is that of an earlier release, which this one cannot create again."""
+    """Return whether the missing training bundle is that of an earlier release, which this release cannot create."""
     return _bundle(run) in missing and not _is_current(run, observed.settings)
 
 

@@ -1,4 +1,4 @@
-"""Ended runs: what an edit changes in their status, and how long no pass can change anything about them."""
+"""Ended runs: the effect of edits on their status, and how long they can stay idle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RERUN_REJECTED = "RerunRejected"
 
 
 def pending_rerun(run: Run) -> Mapping[str, Any] | None:
-    """``spec.rerun`` of an ended run, if it is neither done nor rejected as it is written now."""
+    """Return ``spec.rerun`` of an ended run, ``None`` if it was done or rejected already."""
     rerun: Mapping[str, Any] | None = run.spec.get("rerun")
     if not rerun or not run.ended or not run.started or rerun["id"] == run.status.get("rerunId"):
         return None
@@ -26,7 +26,7 @@ def pending_rerun(run: Run) -> Mapping[str, Any] | None:
 
 
 def rejected_rerun(run: Run) -> Mapping[str, Any] | None:
-    """The condition that says why ``spec.rerun``, as it is written now, is rejected; ``None`` where it is not."""
+    """Return the condition of the rejection of the present ``spec.rerun``, ``None`` if it is not rejected."""
     for condition in run.status.get("conditions") or ():
         if condition["type"] == RERUN_REJECTED and condition.get("observedGeneration") == run.generation:
             found: Mapping[str, Any] = condition
@@ -35,7 +35,7 @@ def rejected_rerun(run: Run) -> Mapping[str, Any] | None:
 
 
 def reject_rerun(run: Run, reason: str, message: str, now: datetime) -> Json:
-    """The status of an ended run whose rerun is rejected: only the condition is added."""
+    """Return the status of an ended run whose rerun is rejected: only the condition is added."""
     before = next((one for one in run.status.get("conditions") or () if one["type"] == RERUN_REJECTED), None)
     status = observed_status(run)
     status["conditions"].append({
@@ -46,7 +46,7 @@ def reject_rerun(run: Run, reason: str, message: str, now: datetime) -> Json:
 
 
 def observed_status(run: Run) -> Json:
-    """The status of an ended run under its present generation. An edit changes nothing else, and clears an earlier rejection."""
+    """Return the status of an ended run for its present generation. An edit has no other effect, and clears an earlier rejection."""
     kept = (
         condition
         for condition in run.status.get("conditions") or ()
@@ -59,17 +59,17 @@ def observed_status(run: Run) -> Json:
 
 
 def cleanup_in(run: Run, now: datetime) -> float | None:
-    """Seconds until the finished children of an ended run are due for removal, 0 if they are; ``None`` if there is nothing to remove."""
+    """Return the seconds until the finished children of an ended run are removed, ``None`` if there is nothing to remove."""
     if not run.ended or not run.started or run.status.get("cleanedAt"):
         return None
-    kept = duration(run.mutable("cleanup")["ttlAfterFinished"])
+    kept = duration(run.cleanup.ttl_after_finished)
     return max(0.0, (moment(run.status["finishedAt"]) + kept - now).total_seconds())
 
 
 def idle_seconds(run: Run, now: datetime) -> float:
-    """Seconds for which no pass can change anything about the run: 0 while it is under way, infinite until its next edit.
+    """Return the seconds in which no pass can change the run: 0 while it is under way, infinity until its next edit.
 
-    It reads the run alone, so that it needs neither the cluster nor the settings.
+    The result depends on the run alone, not on the cluster or the settings.
     """
     if run.deleting:
         return math.inf

@@ -7,17 +7,17 @@ from datetime import UTC, datetime, timedelta
 
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 LONGEST = timedelta(days=400_000)
-"""What a longer duration counts as, more than a thousand years: a date that far away can still be computed."""
+"""Upper limit of durations, more than a thousand years: a date that far away can still be computed."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def stamp(time: datetime) -> str:
-    """``2026-11-21T10:20:30Z``."""
+    """Return a time as ``2026-11-21T10:20:30Z``."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def moment(text: str) -> datetime:
-    """The inverse of :func:`stamp`; fractions and offsets are read too."""
+    """Return the time of a stamp. Fractions of seconds and offsets are accepted."""
     return datetime.fromisoformat(text)
 
 
@@ -25,14 +25,14 @@ def duration(text: str) -> timedelta:
     """Return a Go duration (``1h30m``, ``90s``, ``250ms``), at most :data:`LONGEST`.
 
     Raises:
-        ValueError: the text is none.
+        ValueError: the text is not a duration.
     """
     if not text or _PART.sub("", text):
-        raise ValueError(f"{text!r} is no duration such as 90s, 15m or 2h30m")
+        raise ValueError(f"{text!r} is not a duration; use a value such as 90s, 15m or 2h30m")
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
     return timedelta(seconds=min(seconds, LONGEST.total_seconds()))
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:
-    """Seconds from one stamp to another, ``None`` where one is missing."""
+    """Return the seconds from one stamp to another, ``None`` where one is missing."""
     return (moment(end) - moment(start)).total_seconds() if start and end else None

@@ -1,4 +1,4 @@
-"""The object stays under 64 KiB: what is dropped, and in which order, when status would grow beyond it."""
+"""Limit of 64 KiB for the whole object: which parts of status are dropped first."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .paths import Json, lookup
 OBJECT_LIMIT = 64 * 1024
 """Bytes of the whole object as JSON."""
 METADATA_ROOM = 4 * 1024
-"""What labels, annotations and managed fields are counted with."""
+"""Bytes that are reserved for labels, annotations and managed fields."""
 
 
 def trim(status: Json, spec_bytes: int) -> Json:
-    """``status`` within the room that ``spec`` leaves: the loss curve goes first, then the log's end, then detailed scores."""
+    """Return a status that fits beside ``spec``: first the loss curve is thinned, then the log tail and detailed scores are dropped."""
     room = OBJECT_LIMIT - METADATA_ROOM - spec_bytes
     for shorten in (_whole, _history, _log_tail, _scores, _messages):
         status = shorten(status)
@@ -28,7 +28,7 @@ def _size(value: Any) -> int:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of a document as compact JSON."""
+    """Return the bytes of a document as compact JSON."""
     return _size(value)
 
 
@@ -47,7 +47,7 @@ def _log_tail(status: Json) -> Json:
 
 
 def _scores(status: Json) -> Json:
-    """The gate's scores stay."""
+    """Drop scores, but not those of the gate."""
     metrics = status.get("metrics") or {}
     wanted = {entry["metric"] for entry in lookup(status, "resolved.spec.gate.requirements") or ()}
     few = {

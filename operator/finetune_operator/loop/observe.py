@@ -10,9 +10,10 @@ from datetime import datetime
 from finetune_operator.api.kinds import CONFIGMAP, POD
 from finetune_operator.core import naming, shared_objects
 from finetune_operator.core.blockers import unexplained
-from finetune_operator.core.observation import REMOVABLE, Observed, Ref, active_stages, child_ref, logs_wanted, needs
+from finetune_operator.core.observation import Observed, Ref, child_ref
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.preflight import Causes, Preflight, preflights, problems
+from finetune_operator.core.reads import REMOVABLE, active_stages, logs_to_read, needs
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.terminal import cleanup_in
@@ -68,7 +69,7 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime,
     objects |= found
     pods = {name: attempt.pods for name, attempt in told.items()}
     pods |= {stage_status.name: report for stage_status, report in zip(unknown, reports, strict=True)}
-    wanted = logs_wanted(run, pods, known.looks, stamp(now), settings)
+    wanted = logs_to_read(run, pods, known.looks, stamp(now), settings)
     known.looks.update(dict.fromkeys(wanted, stamp(now)))
     wanted_objects = [ref for ref in shared_objects.wanted(run, objects, pods, now) if ref not in objects]
     objects |= await _read(cluster, run.namespace, wanted_objects, known.contents, contents)

@@ -29,7 +29,7 @@ def test_the_same_exception_at_the_same_place_with_the_same_inputs_is_not_tried_
     assert (failure["stage"], failure["reason"]) == ("training", "Crashed")
     assert failure["message"] == (
         "IndexError: index 7 is out of range (at datasets/arrow_writer.py:12);"
-        " an earlier attempt crashed at the same place with the same inputs, so there is no further one"
+        " an earlier attempt crashed at the same place with the same inputs, so the stage is not retried"
     )
     assert stage(world, "training").failures == {"Crash": 2}
 

@@ -71,7 +71,7 @@ def test_durations_are_those_of_go(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "90", "1d", "h", "5m "])
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="is no duration such as"):
+    with pytest.raises(ValueError, match="is not a duration; use a value such as"):
         duration(text)
 
 

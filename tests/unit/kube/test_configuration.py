@@ -9,7 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from finetune_operator.api.kubernetes_yaml import parse
 from finetune_operator.api.stages import IMAGES
+from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.core.settings import Trainer
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.kube.configuration import BadConfiguration, Configuration
@@ -54,7 +56,7 @@ def test_a_file_and_the_environment_are_put_together(tmp_path: Path) -> None:
         ("image: {}", "image: Extra inputs are not permitted"),
         ("workers: 0", "workers: Input should be greater than or equal to 1"),
         ("images: {trainer: x}", "images.trainer: there is no such program; they are dataset, model"),
-        ("images: [", "cannot be read"),
+        ("images: [", "line 2: not YAML: "),
         ("fsGroup: -1", "fsGroup: Input should be greater than or equal to 0"),
         (
             "environment: {" + ", ".join(f"A{number}: x" for number in range(17)) + "}",
@@ -137,13 +139,65 @@ async def test_a_namespace_with_defaults_is_remembered_for_a_moment(server: ApiS
     assert (await settings_provider.settings("other")).namespace_defaults == {}
 
 
-@pytest.mark.parametrize(("text", "words"), [("a: [", "no YAML"), ("- a", "expected the fields of a FineTuneRun's spec.")])
+@pytest.mark.parametrize(("text", "words"), [("a: [", "not YAML"), ("- a", "expected the fields of a FineTuneRun's spec.")])
 async def test_defaults_that_cannot_be_read_are_a_problem_of_the_runs(server: ApiServer, text: str, words: str) -> None:
     await server.create(defaults(text))
     problem = (await SettingsProvider(server, Configuration()).settings("team")).problem
     assert problem
     assert problem.startswith("ConfigMap finetune-defaults, key spec.yaml: ")
     assert words in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5e-1", 0.5), (".5", 0.5), ("'5e-1'", 0.5), ("1e3", 1000), ("0o17", 15), ("017", 15), ("0x10", 16), ("-1_000", -1000)],
+)
+async def test_a_bound_in_the_defaults_is_the_number_that_kubernetes_reads(
+    tmp_path: Path, server: ApiServer, text: str, value: float
+) -> None:
+    gate = f"gate: {{requirements: [{{metric: arc_easy.acc, max: {text}}}]}}"
+    await server.create(defaults(gate))
+    in_the_namespace = await SettingsProvider(server, Configuration()).settings("team")
+    in_the_operator = load(tmp_path, f"defaults: {{{gate}}}").settings(Trainer(), {})
+    for settings in (in_the_namespace, in_the_operator):
+        found = resolve({"dataset": {"uri": "org/data"}}, settings)
+        assert not isinstance(found, SpecRejection), found
+        (requirement,) = found["spec"]["gate"]["requirements"]
+        assert (requirement["max"], type(requirement["max"])) == (value, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("1:30", 'is "1:30"; use a number'), ("2026-11-21", 'is "2026-11-21"; use a number'), ("a", 'is "a"; use a number')],
+)
+async def test_a_bound_that_is_not_a_number_is_rejected_before_the_run_starts(server: ApiServer, text: str, problem: str) -> None:
+    await server.create(defaults(f"gate: {{requirements: [{{metric: arc_easy.acc, max: {text}}}]}}"))
+    found = resolve({"dataset": {"uri": "org/data"}}, await SettingsProvider(server, Configuration()).settings("team"))
+    assert isinstance(found, SpecRejection)
+    assert found.message == f"ConfigMap finetune-defaults, gate.requirements[0].max: {problem}."
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("training: {unmask: %s}", "yes", True), ("training: {unmask: %s}", "off", False), ("storage: {size: %s}", "1e9", 1_000_000_000),
+        ("model: {revision: %s}", "2026-11-21", "2026-11-21"), ("model: {revision: %s}", "1:30", "1:30"),
+        ("cleanup: {ttlAfterFinished: %s}", "90s", "90s"),
+    ],
+)  # fmt: skip
+async def test_other_defaults_are_what_kubernetes_reads(server: ApiServer, field: str, text: str, value: Any) -> None:
+    await server.create(defaults(field % text))
+    found = resolve({"dataset": {"uri": "org/data"}}, await SettingsProvider(server, Configuration()).settings("team"))
+    assert not isinstance(found, SpecRejection), found
+    (section,) = parse(field % text)
+    (name,) = parse(field % text)[section]
+    assert found["spec"][section][name] == value
+
+
+async def test_a_namespace_whose_defaults_are_comments(server: ApiServer) -> None:
+    await server.create(defaults("# nothing yet"))
+    settings = await SettingsProvider(server, Configuration()).settings("team")
+    assert (settings.namespace_defaults, settings.problem) == ({}, None)
 
 
 async def test_another_trainer_is_learned_at_once(server: ApiServer) -> None:

@@ -117,9 +117,3 @@ def inputs_digest(stage: ProgramStage, run: Run) -> str:
         "inputs": encode(stage.inputs(run)),
         "reads": {name: run.stages[name].output_digest for name in stage.reads if name in run.stages},
     })  # fmt: skip
-
-
-def section(run: Run, name: str) -> Mapping[str, Any]:
-    """Return a section of the resolved specification."""
-    found: Mapping[str, Any] = run.resolved.get(name) or {}
-    return found

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from finetune_operator.api import reasons, stages
 from finetune_operator.core.gate import Inconclusive, Scores, check_requirements
 from finetune_operator.core.run import Run
 
-from .base import OperatorStage, Outcome, section
+from .base import OperatorStage, Outcome
 
 
 class GateStage(OperatorStage):
@@ -18,15 +15,15 @@ class GateStage(OperatorStage):
     definition = stages.GATE
 
     def skipped(self, run: Run) -> str | None:
-        return None if requirements(run) else reasons.GATE_NOT_ASKED
+        return None if run.resolved.gate.requirements else reasons.GATE_NOT_ASKED
 
     def allow_failure(self, run: Run) -> bool:
-        return section(run, "gate").get("onRejected") == "RegisterAsRejected"
+        return run.resolved.gate.on_rejected == "RegisterAsRejected"
 
     def evaluate(self, run: Run) -> Outcome:
         metrics = run.status.get("metrics") or {}
         scores = Scores(metrics.get("evaluation") or {}, metrics.get("baseline") or {}, metrics.get("higherIsBetter") or {})
-        found = check_requirements(requirements(run), scores)
+        found = check_requirements(run.resolved.gate.requirements, scores)
         if isinstance(found, Inconclusive):
             return Outcome("Failed", found.reason, found.message)
         missed = [verdict for verdict in found if not verdict.passed]
@@ -35,9 +32,3 @@ class GateStage(OperatorStage):
         if missed:
             return Outcome("Failed", reasons.GATE_REJECTED, message, fields)
         return Outcome("Succeeded", reasons.GATE_PASSED, message, fields)
-
-
-def requirements(run: Run) -> Sequence[Mapping[str, Any]]:
-    """Return the requirements of the gate; nothing if the run has no gate."""
-    found: Sequence[Mapping[str, Any]] = section(run, "gate").get("requirements") or ()
-    return found
