@@ -43,9 +43,8 @@ def _all(builder: PlanBuilder) -> Iterator[_Line]:
     held = builder.suspended and not ended
     yield ("Suspended", _truth(held), reasons.SUSPENDED if held else reasons.NOT_SUSPENDED, "")
     yield _workspace_ready(builder)
-    for stage in stages.GRAPH.stages:
-        if stage.definition.condition:
-            yield _stage_condition(stage.definition.condition, builder.stages.get(stage.name))
+    for name, type_ in stages.GRAPH.conditions:
+        yield _stage_condition(type_, builder.stages.get(name))
 
 
 def _truth(value: bool) -> str:

@@ -21,10 +21,8 @@ class Stage(ABC):
 
     definition: ClassVar[StageDefinition]
 
-    @property
-    def name(self) -> str:
-        """The name of the stage."""
-        return self.definition.name
+    def __init__(self) -> None:
+        self.name = self.definition.name
 
     def skipped(self, run: Run) -> str | None:
         """Return the reason why the run does without this stage, or ``None`` if the stage is to run."""

@@ -20,6 +20,7 @@ class StageGraph:
         definitions: those of the workspace and of all stages, by name, in order.
         depends_on: by stage, the stages that must have ended before it starts.
         dependents: by stage, the stages that depend on it, directly or through others.
+        conditions: each stage that has a condition, with its type.
         phases: each stage that starts a phase of the run, with the phase; the last stage first.
         by_progress: the stages with a program; of two that run, ``status.progress`` shows the first.
 
@@ -43,6 +44,7 @@ class StageGraph:
                 raise ValueError(f"stage {name} stands before {', '.join(sorted({*needed} - seen))}, on which it depends")
             seen.add(name)
         self.dependents: dict[str, tuple[str, ...]] = {name: self._dependents(name) for name in self.definitions}
+        self.conditions = tuple((stage.name, stage.definition.condition) for stage in stages if stage.definition.condition)
         self.phases = tuple((one.name, one.phase) for one in reversed(definitions) if one.phase)
         self._rejections = tuple((one.name, one.rejection) for one in definitions if one.rejection)
         latest_first = tuple(reversed(self.programs.values()))
