@@ -26,14 +26,14 @@ from finetune_operator.core.settings import Settings
 from finetune_operator.local.store import Store
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.controller import Controller
-from finetune_operator.loop.entry import training_entry
 from finetune_operator.loop.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound, Timeout, Transient
+from finetune_operator.training_bundle import training_bundle
 from world import NOW, OUTPUTS, SETTINGS
 
 KEY = ("team", "demo")
 
 
-REAL = replace(SETTINGS, entry_digest=training_entry().digest, entry_archive=training_entry().archive)
+REAL = replace(SETTINGS, entry_digest=training_bundle().digest, entry_archive=training_bundle().archive)
 """With the training bundle of this release: what a ConfigMap holds is compared with what its name says."""
 
 

@@ -15,8 +15,8 @@ from finetune_operator.core.manifests.children import content_digest, entry_conf
 from finetune_operator.local.store import Store
 from finetune_operator.loop import contents
 from finetune_operator.loop.contents import ConfigMapContents
-from finetune_operator.loop.entry import archive_digest, training_entry
 from finetune_operator.loop.errors import NotFound
+from finetune_operator.training_bundle import bundle_digest, training_bundle
 
 PLAIN: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "t"}, "data": {"a": "1"}}
 
@@ -75,9 +75,9 @@ async def test_no_more_than_enough_is_remembered(cluster: Counting, monkeypatch:
 
 
 async def test_a_training_bundle_is_known_by_its_files(cluster: Counting) -> None:
-    entry = training_entry()
-    assert archive_digest(entry.archive) == entry.digest
-    assert archive_digest(stored_without_compression(entry.archive)) == entry.digest, "another zip library"
+    entry = training_bundle()
+    assert bundle_digest(entry.archive) == entry.digest
+    assert bundle_digest(stored_without_compression(entry.archive)) == entry.digest, "another zip library"
     known = ConfigMapContents()
     bundle = entry_configmap("t", entry.digest, entry.archive)
     known.remember(await cluster.create(bundle))
@@ -101,7 +101,7 @@ def large() -> str:
 
 @pytest.mark.parametrize("archive", ["", "no base64!", base64.b64encode(b"no archive").decode(), large()], ids=str.__len__)
 async def test_what_is_no_training_bundle_is_not_taken_for_one(cluster: Counting, archive: str) -> None:
-    assert archive_digest(archive) is None
+    assert bundle_digest(archive) is None
     bundle = entry_configmap("t", "e" * 64, archive)
     known = ConfigMapContents()
     known.remember(await cluster.create(bundle))
@@ -109,7 +109,7 @@ async def test_what_is_no_training_bundle_is_not_taken_for_one(cluster: Counting
 
 
 async def test_a_bundle_with_something_beside_it_is_another_one(cluster: Counting) -> None:
-    entry = training_entry()
+    entry = training_bundle()
     bundle = {**entry_configmap("t", entry.digest, entry.archive), "data": {"sitecustomize.py": "import os"}}
     known = ConfigMapContents()
     known.remember(await cluster.create(bundle))

@@ -17,7 +17,7 @@ from finetune_operator.api.pods import ANNOTATIONS_REFUSED, LABELS_REFUSED, RESE
 from finetune_operator.api.presets import overlay
 from finetune_operator.api.section import LABEL_KEY, LabelValue
 from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
-from finetune_operator.loop.entry import training_entry
+from finetune_operator.training_bundle import training_bundle
 
 IMAGE_VARIABLES = {program: f"RELATED_IMAGE_{program.upper()}" for program in PROGRAMS}
 """Environment variables that name the images, as OpenShift's mirroring tools look for them."""
@@ -103,12 +103,12 @@ class Configuration(BaseModel):
 
     def settings(self, trainer: Trainer | None, namespace_defaults: Mapping[str, Any], problem: str | None = None) -> Settings:
         """What the place is like for the runs of a namespace."""
-        entry = training_entry()
+        bundle = training_bundle()
         images = {program: f"finetune-{program}:{__version__}" for program in PROGRAMS}
         training = {"training": {"image": self.images["training"]}} if "training" in self.images else {}
         return Settings(
-            mode="cluster", operator_version=__version__, images={**images, **self.images}, entry_digest=entry.digest,
-            entry_archive=entry.archive, operator_defaults=overlay(training, self.defaults), namespace_defaults=namespace_defaults,
+            mode="cluster", operator_version=__version__, images={**images, **self.images}, entry_digest=bundle.digest,
+            entry_archive=bundle.archive, operator_defaults=overlay(training, self.defaults), namespace_defaults=namespace_defaults,
             environment=self.environment, retry_seconds=self.retry_seconds, progress_seconds=self.progress_seconds, trainer=trainer,
             fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
         )  # fmt: skip

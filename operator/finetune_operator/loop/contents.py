@@ -7,9 +7,9 @@ from collections import OrderedDict
 from finetune_operator.api.kinds import CONFIGMAP
 from finetune_operator.core.manifests.children import content_digest
 from finetune_operator.core.manifests.pod import ENTRY_FILE
+from finetune_operator.training_bundle import bundle_digest
 
 from .cluster import Cluster, Object
-from .entry import archive_digest
 
 _MOST = 20_000
 """Digests that are kept: about 4 MB."""
@@ -50,5 +50,5 @@ def _digest(configmap: Object) -> str:
     """Of a training bundle, the digest of its files: it names the bundle, and two zip libraries compress alike files differently."""
     binary = configmap.get("binaryData") or {}
     if list(binary) == [ENTRY_FILE] and not configmap.get("data"):
-        return archive_digest(binary[ENTRY_FILE]) or content_digest(configmap)
+        return bundle_digest(binary[ENTRY_FILE]) or content_digest(configmap)
     return content_digest(configmap)
