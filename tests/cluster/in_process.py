@@ -16,7 +16,7 @@ from finetune_operator.core.times import stamp
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.loop.controller import Controller
 from finetune_operator.loop.errors import Conflict, NotFound
-from finetune_operator.loop.watch import changes
+from finetune_operator.loop.watch import list_watch
 from finetune_operator.training_bundle import training_bundle
 from waiting import eventually
 from world import OUTPUTS
@@ -47,7 +47,7 @@ async def operating(cluster: ApiServer, namespace: str, runtime: str, exit_codes
 
 async def play_kubelet(cluster: ApiServer, namespace: str, exit_codes: Mapping[str, int]) -> None:
     """Tell of every pod that the stage's container has ended, and that a proxy beside it runs. Statuses are sorted by name."""
-    async for change in changes(cluster, POD, namespace):
+    async for change in list_watch(cluster, POD, namespace):
         pod = change.object
         if change.type == "DELETED" or (pod.get("status") or {}).get("containerStatuses"):
             continue

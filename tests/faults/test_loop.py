@@ -59,6 +59,8 @@ class BrokenWire:
     calls: int = 0
     made: Counter[tuple[str, str]] = field(default_factory=Counter)
     writes: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Names of the objects that could not be created."""
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self.inner, name)
@@ -70,7 +72,11 @@ class BrokenWire:
             error = self.fail(number, name)
             if error is not None and not self.after:
                 raise error
-            found = await call(*args, **kwargs)
+            try:
+                found = await call(*args, **kwargs)
+            except (Forbidden, Invalid):
+                self.rejected[args[0]["metadata"]["name"]] += 1
+                raise
             if name in _WRITES:
                 self.writes[name] += 1
             if name == "create":
@@ -165,7 +171,7 @@ async def test_the_end_of_a_child_may_be_told_before_that_of_its_pods(store: Sto
     """Each kind is watched by itself. What is never told here is what the pods say."""
     controller = Controller(store, everywhere, clock=lambda: NOW)
     somebody = {"name": "p", "namespace": "team", "uid": "p", "labels": {"finetunerun.io/run": "another"}}
-    controller.hear(POD, {"metadata": somebody}, "ADDED")
+    controller.on_event(POD, {"metadata": somebody}, "ADDED")
     for _ in range(40):
         await controller.reconcile(KEY)
         run = Run.parse(await store.get(FINETUNERUN, *KEY))
@@ -173,7 +179,7 @@ async def test_the_end_of_a_child_may_be_told_before_that_of_its_pods(store: Sto
             break
         for kind in (FINETUNERUN, JOB, TRAINJOB):
             for item in (await store.list(kind, "team")).items:
-                controller.hear(kind, item, "MODIFIED")
+                controller.on_event(kind, item, "MODIFIED")
         await finish_children(store)
     assert run.status["phase"] == "Succeeded"
     assert not any(record.failures for record in run.stages.values())
@@ -246,16 +252,16 @@ async def test_a_wire_that_keeps_breaking_only_costs_time(store: Store, seed: in
 
 
 async def test_an_object_that_is_refused_for_good_ends_the_run_with_the_words_of_the_api(store: Store) -> None:
-    wire = _Refusing(store, "Job", Invalid("a policy denies it", 422))
+    wire = _Rejecting(store, "Job", Invalid("a policy denies it", 422))
     run = await drive(store, wire)
     assert run.status["failure"]["reason"] == "ChildRefused"
     assert "a policy denies it" in run.status["failure"]["message"]
 
 
 async def test_a_missing_right_is_told_and_the_run_goes_on_once_it_is_there(store: Store) -> None:
-    wire = _Refusing(store, "Job", Forbidden("jobs.batch is forbidden: may not create", 403))
+    wire = _Rejecting(store, "Job", Forbidden("jobs.batch is forbidden: may not create", 403))
     controller = Controller(wire, everywhere, clock=lambda: NOW)
-    for _ in range(3):
+    for _ in range(4):
         await controller.reconcile(KEY)
     run = Run.parse(await store.get(FINETUNERUN, *KEY))
     stalled = next(entry for entry in run.status["conditions"] if entry["type"] == "Stalled")
@@ -265,8 +271,35 @@ async def test_a_missing_right_is_told_and_the_run_goes_on_once_it_is_there(stor
     assert (await drive(store, wire)).status["phase"] == "Succeeded"
 
 
+async def test_one_pass_reports_a_rejection_and_none_repeats_the_call_before_the_pause(store: Store) -> None:
+    """One plan a pass: the pass after the rejection reports it, and the effect is carried out again when its pause is over."""
+    now = [NOW]
+
+    async def settings(_namespace: str) -> Settings:
+        return replace(REAL, retry_seconds=10.0)
+
+    wire = BrokenWire(_Rejecting(store, "Job", Forbidden('jobs.batch "j" is forbidden: exceeded quota: q', 403)))  # type: ignore[arg-type]
+    controller = Controller(wire, settings, clock=lambda: now[0])
+    while not wire.rejected:
+        await controller.reconcile(KEY)
+    assert await controller.reconcile(KEY) == 10.0
+    calls = wire.rejected.copy()
+    assert set(calls.values()) == {1}
+    document = await store.get(FINETUNERUN, *KEY)
+    stalled = next(entry for entry in document["status"]["conditions"] if entry["type"] == "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "QuotaExceeded")
+    for remaining in (7.0, 4.0, 1.0):
+        now[0] += timedelta(seconds=3)
+        assert await controller.reconcile(KEY) == remaining
+    assert wire.rejected == calls
+    now[0] += timedelta(seconds=1)
+    assert await controller.reconcile(KEY) == 10.0, "the same rejection needs no further pass"
+    assert set(wire.rejected.values()) == {2}
+    assert await store.get(FINETUNERUN, *KEY) == document, "nothing is written"
+
+
 @dataclass
-class _Refusing:
+class _Rejecting:
     """A cluster that refuses to make objects of one kind."""
 
     inner: Store
@@ -298,7 +331,7 @@ DRY_RUNS = {
 async def test_a_dry_run_that_says_nothing_about_a_field_blocks_no_run(store: Store, error: ApiError, starts: bool) -> None:
     """A passing fault is tried again before the run starts, so that nothing is left unseen."""
     await store.patch(FINETUNERUN, *KEY, {"spec": {"training": {"placement": {"labels": {"a": "b"}}}}})
-    controller = Controller(_Refusing(store, "Job", error), everywhere, clock=lambda: NOW)
+    controller = Controller(_Rejecting(store, "Job", error), everywhere, clock=lambda: NOW)
     if starts:
         await controller.reconcile(KEY)
     else:

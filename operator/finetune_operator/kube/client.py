@@ -19,6 +19,7 @@ import aiohttp
 from finetune_operator.api.kinds import POD, Kind, kind_of
 from finetune_operator.loop.cluster import DEADLINE, PAGE, Object, Page, Propagation, WatchEvent
 from finetune_operator.loop.errors import NotFound, Timeout, Transient
+from finetune_operator.loop.pager import list_pages
 
 from .api_errors import error_of, error_of_status
 
@@ -104,16 +105,12 @@ class ApiServer:
         resource_version: str | None = None,
     ) -> AsyncIterator[WatchEvent]:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.watch`. It goes on when the server ends it or falls silent."""
-        version = resource_version
-        if version is None:
-            page = await self.list(kind, namespace, labels=labels)
-            while True:
+        version = resource_version or ""
+        if not version:
+            async for page in list_pages(self, kind, namespace, labels=labels):
                 for item in page.items:
                     yield WatchEvent("ADDED", item)
-                if page.continue_ is None:
-                    break
-                page = await self.list(kind, namespace, labels=labels, continue_=page.continue_)
-            version = page.resource_version
+                version = page.resource_version
         while True:
             query = {
                 "watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(_WATCH_SECONDS),

@@ -15,8 +15,9 @@ import aiohttp
 
 from finetune_operator.api.kinds import FINETUNERUN, TRAINJOB, Kind
 from finetune_operator.core.settings import Trainer
-from finetune_operator.loop.controller import CHILD_KINDS, Controller, runs
+from finetune_operator.loop.controller import CHILD_KINDS, Controller
 from finetune_operator.loop.errors import ApiError
+from finetune_operator.loop.pager import list_runs
 
 from .client import ApiServer
 from .configuration import Configuration
@@ -143,7 +144,7 @@ class _Operator:
         log.info("watching %s; Trainer: %s", ", ".join(map(str, kinds)), trainer.overrides if trainer else "none")
         ended = asyncio.Event()
         watching = asyncio.create_task(
-            watch_events(kinds, controller.hear, self.wiring.credentials, self.wiring.configuration.namespaces, ended)
+            watch_events(kinds, controller.on_event, self.wiring.credentials, self.wiring.configuration.namespaces, ended)
         )
         changed = asyncio.create_task(self._changed(kinds, trainer))
         stopped = asyncio.create_task(self.stop.wait())
@@ -192,5 +193,5 @@ class _Operator:
             await asyncio.sleep(self.wiring.probe_seconds)
 
     async def _phases(self) -> Counter[str]:
-        found = runs(self.server, self.wiring.configuration.namespaces)
+        found = list_runs(self.server, self.wiring.configuration.namespaces)
         return Counter([str((run.get("status") or {}).get("phase", "Pending")) async for run in found])

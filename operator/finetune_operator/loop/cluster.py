@@ -14,6 +14,10 @@ from typing import Any, Literal, Protocol
 from finetune_operator.api.kinds import Kind
 
 Object = dict[str, Any]
+RunKey = tuple[str, str]
+"""Namespace and name of a run."""
+EventType = Literal["ADDED", "MODIFIED", "DELETED"]
+"""The type of a watch event about an object."""
 Propagation = Literal["Background", "Foreground", "Orphan"]
 
 PAGE = 500
@@ -33,9 +37,9 @@ class Page:
 
 @dataclass(frozen=True)
 class WatchEvent:
-    """One event of a watch."""
+    """An event of a watch. A bookmark has only the version from which the watch can continue."""
 
-    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    type: EventType | Literal["BOOKMARK"]
     object: Object
 
 

@@ -23,6 +23,7 @@ from finetune_operator.core.times import moment
 
 from .cluster import Cluster, Object
 from .errors import ApiError, Transient
+from .pager import list_all
 
 log = logging.getLogger(__name__)
 
@@ -106,14 +107,8 @@ def _lately_ended(run: Run, since: datetime) -> list[tuple[Run, Event, str]]:
 
 async def _written(cluster: Cluster, namespace: str | None) -> AsyncIterator[tuple[str, str]]:
     """Namespace and name of every Event about a run."""
-    continue_ = None
-    while True:
-        page = await cluster.list(EVENT, namespace, fields={"involvedObject.kind": KIND}, continue_=continue_)
-        for item in page.items:
-            yield item["metadata"]["namespace"], item["metadata"]["name"]
-        continue_ = page.continue_
-        if not continue_:
-            break
+    async for item in list_all(cluster, EVENT, namespace, fields={"involvedObject.kind": KIND}):
+        yield item["metadata"]["namespace"], item["metadata"]["name"]
 
 
 def _name(run: Run, event: Event, time: str) -> str:

@@ -17,6 +17,7 @@ from finetune_operator.core.times import moment
 
 from .cluster import Cluster, Object
 from .errors import Forbidden, NotFound
+from .pager import list_all
 
 _A_SECOND, _AT_ONCE = 0.5, 5
 """Questions that are asked in the long run, and at once. The API server reads every Event of the namespace for each of them."""
@@ -72,17 +73,18 @@ async def warning_events(
     found = {}
     for ref in about:
         warnings = {} if ref.kind == CLAIM else {"type": "Warning"}
-        told: list[Mapping[str, Any]] = []
+        events: list[Mapping[str, Any]] = []
         try:
             item = await cluster.get(ref.kind, namespace, ref.name)
-            made = moment(item["metadata"]["creationTimestamp"])
+            created = moment(item["metadata"]["creationTimestamp"])
             async for source in _sources(cluster, namespace, ref, item):
-                events = (await cluster.list(EVENT, namespace, fields={**source, **warnings})).items
-                told += [event for event in events if _last(event) >= made]  # an earlier JobSet may have had the name
+                listed = list_all(cluster, EVENT, namespace, fields={**source, **warnings})
+                # An earlier JobSet may have had the same name.
+                events += [event async for event in listed if _last(event) >= created]
         except (NotFound, Forbidden):
             continue
-        if told:
-            found[ref] = tuple(_warning_event(event, now) for event in sorted(told, key=_last, reverse=True))
+        if events:
+            found[ref] = tuple(_warning_event(event, now) for event in sorted(events, key=_last, reverse=True))
     return found
 
 
@@ -91,7 +93,7 @@ async def _sources(cluster: Cluster, namespace: str, ref: Ref, item: Object) -> 
     yield {"involvedObject.uid": item["metadata"]["uid"]}
     if ref.kind == TRAINJOB:
         yield {"involvedObject.kind": "JobSet", "involvedObject.name": ref.name}
-        for job in (await cluster.list(JOB, namespace, labels={_JOBSET_LABEL: ref.name})).items:
+        async for job in list_all(cluster, JOB, namespace, labels={_JOBSET_LABEL: ref.name}):
             yield {"involvedObject.uid": job["metadata"]["uid"]}
 
 
