@@ -39,7 +39,7 @@ def main() -> None:
     run = Run.parse(document)
     pods = world.pods_of(training.child_kind, training.child_name, "training")
     log = f"noise\n{line(Progress(40, step=4, total_steps=10, loss=2.5, time=1))}\n" * 20
-    objects = {ref: world.objects[ref] for ref in needs(run) if ref in world.objects}
+    objects = {ref: world.objects[ref] for ref in needs(run, SETTINGS) if ref in world.objects}
     observed = Observed(SETTINGS, objects, {"training": pods}, {pods[0].name: log})
     text = json.dumps(document)
 
