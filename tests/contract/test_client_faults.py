@@ -116,7 +116,7 @@ async def test_a_server_that_does_not_answer(connect: Connect) -> None:
         return web.Response()
 
     cluster = await connect(handler, deadline=0.2)
-    with pytest.raises(Timeout, match="GET /api/v1/namespaces/default/configmaps/a: no answer in time"):
+    with pytest.raises(Timeout, match="GET /api/v1/namespaces/default/configmaps/a: no response in time"):
         await cluster.get(CONFIGMAP, "default", "a")
 
 
