@@ -34,9 +34,9 @@ def hold_internal_error(run: Run, exception: str, now: datetime) -> Decision:
     message = f"The operator raised {exception} in its own program. {INTERNAL_ERROR.remedy}"
     before = run.status.get("conditions") or ()
     lines = {"Reconciling": "False", "Stalled": "True"}  # in this order: kstatus takes the first of the two that is True
-    found = {type_: _condition(run, type_, status, message, now) for type_, status in lines.items()}
-    kept = [found.pop(condition["type"], condition) for condition in before]
-    status = {**run.status, "conditions": [*kept, *found.values()]}
+    held = {type_: _condition(run, type_, status, message, now) for type_, status in lines.items()}
+    kept = [held.pop(condition["type"], condition) for condition in before]
+    status = {**run.status, "conditions": [*kept, *held.values()]}
     if not run.ended:  # an ended run keeps its results, and the generation that they belong to
         summary = {**(run.status.get("summary") or {}), "message": f"{INTERNAL_ERROR}: {message}"[:_SUMMARY_LIMIT]}
         status |= {"phase": run.status.get("phase") or "Pending", "summary": summary, "observedGeneration": run.generation}

@@ -72,8 +72,8 @@ class ApiServer:
 
     async def get_metadata(self, kind: Kind, namespace: str | None, name: str) -> Object:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.get_metadata`."""
-        answer = await self._call("GET", kind.path(namespace, name), accept=_METADATA)
-        return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": answer["metadata"]}
+        document = await self._call("GET", kind.path(namespace, name), accept=_METADATA)
+        return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": document["metadata"]}
 
     async def list(
         self,
@@ -89,10 +89,10 @@ class ApiServer:
         query = {"limit": str(limit), **_selection(labels), **({"continue": continue_} if continue_ else {})}
         if fields:
             query["fieldSelector"] = _equal(fields)
-        answer = await self._call("GET", kind.path(namespace), query)
+        document = await self._call("GET", kind.path(namespace), query)
         # The items of built-in kinds come without their type.
-        items = [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in answer.get("items") or ()]
-        metadata = answer["metadata"]
+        items = [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in document.get("items") or ()]
+        metadata = document["metadata"]
         return Page(items, metadata["resourceVersion"], metadata.get("continue") or None)
 
     async def watch(
@@ -200,8 +200,8 @@ class ApiServer:
     ) -> Object:
         data = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         async with self._request(method, path, query or {}, data, type_=type_, accept=accept) as response:
-            answer: Object = json.loads(await response.read())
-            return answer
+            document: Object = json.loads(await response.read())
+            return document
 
     async def _events(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the events of a watch until the server ends it or sends nothing for too long."""

@@ -26,10 +26,10 @@ async def is_served(server: ApiServer, kind: Kind) -> bool:
     """Return whether the API server serves the kind in the version that the operator uses."""
     path = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
     try:
-        found = await server.document(path)
+        resources = await server.document(path)
     except NotFound:
         return False
-    return any(resource["name"] == kind.plural for resource in found.get("resources") or ())
+    return any(resource["name"] == kind.plural for resource in resources.get("resources") or ())
 
 
 async def require_own_kind(server: ApiServer) -> None:
@@ -45,10 +45,10 @@ async def require_own_kind(server: ApiServer) -> None:
 async def detect_trainer(server: ApiServer) -> Trainer | None:
     """Return the TrainJob schema of the installed Trainer; ``None`` without Trainer."""
     try:
-        found = await server.document(f"/openapi/v3/apis/{TRAINJOB.group}/{TRAINJOB.version}")
+        schemas = await server.document(f"/openapi/v3/apis/{TRAINJOB.group}/{TRAINJOB.version}")
     except (NotFound, ValueError):  # shortly after a CRD is deleted, the response is 200 without content
         return None
-    for schema in (lookup(found, "components.schemas") or {}).values():
+    for schema in (lookup(schemas, "components.schemas") or {}).values():
         types = schema.get("x-kubernetes-group-version-kind") or ()
         if any(type_["kind"] == TRAINJOB.name for type_ in types):
             return trainer_of(lookup(schema, "properties.spec.properties") or {})

@@ -20,7 +20,7 @@ from finetune_operator.loop.cluster import EventType, Object
 from .credentials import Credentials
 
 _OFFICIAL = "kubernetes"
-if _OFFICIAL not in sys.modules:  # kopf would import the official client to recognise its objects, which nobody hands it: 32 MB
+if _OFFICIAL not in sys.modules:  # kopf would import the official client to recognize its objects, which are not used here: 32 MB
     sys.modules[_OFFICIAL] = None  # type: ignore[assignment]
 import kopf  # noqa: E402
 

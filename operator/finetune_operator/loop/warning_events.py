@@ -41,7 +41,7 @@ class WarningEvents:
         Raises:
             ApiError: a call failed.
         """
-        found = {}
+        events_of: dict[Ref, tuple[WarningEvent, ...]] = {}
         for ref in about:
             if self._take_token():
                 events = (await list_warning_events(cluster, namespace, (ref,), now)).get(ref)
@@ -49,8 +49,8 @@ class WarningEvents:
                 if events:
                     self._events[namespace, ref] = events
             if (namespace, ref) in self._events:
-                found[ref] = self._events[namespace, ref]
-        return found
+                events_of[ref] = self._events[namespace, ref]
+        return events_of
 
     def _take_token(self) -> bool:
         now = self._clock()
@@ -72,7 +72,7 @@ async def list_warning_events(
     Raises:
         ApiError: a call failed.
     """
-    found = {}
+    events_of: dict[Ref, tuple[WarningEvent, ...]] = {}
     for ref in about:
         warnings = {} if ref.kind == CLAIM else {"type": "Warning"}
         events: list[Mapping[str, Any]] = []
@@ -86,8 +86,8 @@ async def list_warning_events(
         except (NotFound, Forbidden):
             continue
         if events:
-            found[ref] = tuple(_warning_event(event, now) for event in sorted(events, key=_last, reverse=True))
-    return found
+            events_of[ref] = tuple(_warning_event(event, now) for event in sorted(events, key=_last, reverse=True))
+    return events_of
 
 
 async def _sources(cluster: Cluster, namespace: str, ref: Ref, item: Object) -> AsyncIterator[dict[str, str]]:
