@@ -210,7 +210,9 @@ async def test_a_log_that_cannot_be_read_is_read_as_rarely_as_any(store: Store) 
 
 def _children_created(cluster: FaultyCluster) -> dict[tuple[str, str], int]:
     return {
-        key: count for key, count in cluster.created.items() if key[0] in ("Job", "TrainJob", "ConfigMap", "PersistentVolumeClaim")
+        key: count
+        for key, count in cluster.created.items()
+        if key[0] in ("Job", "TrainJob", "ConfigMap", "PersistentVolumeClaim")
     }
 
 
