@@ -346,3 +346,21 @@ async def test_a_run_that_is_listed_is_read() -> None:
     watched.controller._runs.observe_pass(KEY, "1", document)
     assert not await watched.requires_pass(document)
     assert await watched.requires_pass(document, event_type=None)
+
+
+def test_a_write_of_a_failed_pass_requires_no_pass(runs: RunCache) -> None:
+    """Otherwise the event about it would shorten the pause after the failure."""
+    runs.on_event(KEY, "1", busy=False)
+    runs.add_version(KEY, "2")
+    assert not runs.on_event(KEY, "2", busy=False)
+    assert runs.on_event(KEY, "3", busy=False)
+
+
+def test_a_run_that_ends_during_a_pass_is_not_cached(runs: RunCache) -> None:
+    runs.on_event(KEY, "1", busy=True)
+    runs.mark_terminal(KEY)
+    assert not runs.observe_pass(KEY, "1", written("2"))
+    assert runs.is_terminal(KEY)
+    assert runs.pop(KEY) is None
+    assert runs.on_event(KEY, "3", busy=False)
+    assert not runs.is_terminal(KEY)
