@@ -26,9 +26,10 @@ from finetune_contract.result import (
 )
 from finetune_operator.api.kinds import kind_of
 from finetune_operator.core.decision import Create, Decision, Delete, Effect, Patch
-from finetune_operator.core.observation import ChildState, Observed, Ref, active_stages, child_state, needs
+from finetune_operator.core.observation import ChildState, Observed, Ref, child_state
 from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport, Termination
+from finetune_operator.core.reads import active_stages, needs
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import PROGRAMS, Machine, Settings
 

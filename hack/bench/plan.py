@@ -20,8 +20,9 @@ REPEATS = 15
 def main() -> None:
     """Print the figures."""
     from finetune_contract.progress import Progress, line
-    from finetune_operator.core.observation import Observed, needs
+    from finetune_operator.core.observation import Observed
     from finetune_operator.core.plan import plan
+    from finetune_operator.core.reads import needs
     from finetune_operator.core.run import Run
     from world import NOW, SETTINGS, World
 

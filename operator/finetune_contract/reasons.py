@@ -1,6 +1,6 @@
-"""The reasons for which a stage can fail: a closed list, each with its cause, its meaning and what to do.
+"""The closed list of reasons why a stage can fail, each with its cause, its meaning and its remedy.
 
-The cause decides what the control loop does next; ``api/reasons.py`` adds the control plane's own reasons.
+The cause decides whether the control loop retries. ``api/reasons.py`` adds the reasons of the control plane.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from . import exitcodes
 
 
 class Cause(StrEnum):
-    """Why an attempt ended without success, as far as trying again is concerned."""
+    """Why an attempt failed, as far as retries are concerned."""
 
     USER = "User"
-    """The user must change something."""
+    """The user must change something. Not retried."""
     TRANSIENT = "Transient"
-    """A passing fault outside: network, a busy service."""
+    """A temporary fault outside of the program: the network, a busy service."""
     CRASH = "Crash"
-    """The program ended without saying why."""
+    """The program ended without a result."""
     OUT_OF_MEMORY = "OutOfMemory"
-    """The device's or the machine's memory was not enough."""
+    """The device or the machine ran out of memory. Not retried."""
     LOST = "Lost"
-    """The child, its pod or its result disappeared: evicted, deleted, a node gone."""
+    """The child, its pod or its result disappeared: an eviction, a deletion, a lost node."""
     INTERRUPTED = "Interrupted"
-    """It was asked to stop. Counts against nobody."""
+    """The attempt was stopped. It is repeated, and no limit counts it."""
 
 
 _EXIT_CODES = {
@@ -38,7 +38,7 @@ _EXIT_CODES = {
 
 @dataclass(frozen=True)
 class Reason:
-    """One reason: a CamelCase name that conditions and results carry, and what the documentation says of it."""
+    """One reason: its CamelCase name in conditions and results, and its documentation."""
 
     name: str
     cause: Cause
@@ -50,12 +50,12 @@ class Reason:
 
     @property
     def exit_code(self) -> int:
-        """The exit code with which a stage program reports it."""
+        """The exit code of a stage program that ends for this reason."""
         return _EXIT_CODES.get(self.cause, 1)
 
 
 STAGE_REASONS: dict[str, Reason] = {}
-"""Every reason that a stage program may report, by name."""
+"""The reasons that stage programs report, by name."""
 
 
 def _reason(name: str, cause: Cause, meaning: str, remedy: str) -> Reason:
@@ -66,66 +66,65 @@ def _reason(name: str, cause: Cause, meaning: str, remedy: str) -> Reason:
 
 # The workspace and the program itself.
 WORKSPACE_NOT_WRITABLE = _reason(
-    "WorkspaceNotWritable", Cause.USER, "The stage may not write into the workspace volume.",
-    "Give the volume a group that the pod's user belongs to, or mount one that any user can write.",
+    "WorkspaceNotWritable", Cause.USER, "The stage has no permission to write to the workspace volume.",
+    "Give the volume a group that the user of the pod belongs to, or use a volume that every user can write to.",
 )  # fmt: skip
 WORKSPACE_FULL = _reason(
-    "WorkspaceFull", Cause.USER, "The workspace volume has no room left.",
+    "WorkspaceFull", Cause.USER, "The workspace volume is full.",
     "Raise storage.size, or delete old runs and caches from the volume.",
 )  # fmt: skip
 BAD_DOCUMENT = _reason(
-    "BadDocument", Cause.USER, "The stage program could not read its input document.",
-    "The stage's image and the operator are of different releases: use the images of this release.",
+    "BadDocument", Cause.USER, "The stage program cannot read its input document.",
+    "Use images of the same release as the operator.",
 )  # fmt: skip
 SUPERSEDED = _reason(
-    "Superseded", Cause.INTERRUPTED, "A newer attempt of the stage took over while this one was still running.",
-    "Nothing to do: the newer attempt goes on.",
+    "Superseded", Cause.INTERRUPTED, "A newer attempt of the stage started while this one was still running.",
+    "No action is needed: the newer attempt continues.",
 )  # fmt: skip
 INTERRUPTED = _reason(
-    "Interrupted", Cause.INTERRUPTED, "The stage was asked to stop before it was done.",
-    "Nothing to do: it goes on with the next attempt.",
+    "Interrupted", Cause.INTERRUPTED, "The stage was stopped before it finished.",
+    "No action is needed: the next attempt continues.",
 )  # fmt: skip
 CRASHED = _reason(
     "Crashed", Cause.CRASH, "The stage program ended without a result.",
-    "Read the last lines of its log; a fault of the program is worth a bug report.",
+    "Read the last lines of the log; if the program is at fault, file a bug report with them.",
 )  # fmt: skip
 
 # Data.
 DATASET_NOT_FOUND = _reason(
-    "DatasetNotFound", Cause.USER, "There is no data at dataset.uri.", "Correct dataset.uri (and dataset.revision).",
+    "DatasetNotFound", Cause.USER, "There is no data at dataset.uri.",
+    "Correct dataset.uri (and dataset.revision).",
 )  # fmt: skip
 DATASET_FORBIDDEN = _reason(
-    "DatasetForbidden", Cause.USER, "The data set is private or gated and the token does not open it, or its file is not readable.",
-    "Accept the data set's terms and put a token with access into the secret hf-token (or dataset.secretRef).",
-)  # fmt: skip
-S3_DENIED = _reason(
-    "S3Denied", Cause.USER, "The object store refused the credentials.",
-    "Check the keys in the secret s3-secret (or dataset.secretRef) and the bucket's policy.",
+    "DatasetForbidden", Cause.USER, "The data set is private or gated and the token grants no access, or its file is not readable.",
+    "Accept the terms of the data set and put a token that has access into the Secret hf-token (or dataset.secretRef).",
 )  # fmt: skip
 DATASET_UNREACHABLE = _reason(
     "DatasetUnreachable", Cause.TRANSIENT, "The server of the data did not answer.",
     "Check the address in dataset.uri, the network and the proxy.",
 )  # fmt: skip
 DATASET_UNREADABLE = _reason(
-    "DatasetUnreadable", Cause.USER, "The data is not JSON or JSON Lines.", "Correct the row or the file that the message names.",
+    "DatasetUnreadable", Cause.USER, "The data is not JSON or JSON Lines.",
+    "Correct the row or the file that the message names.",
 )  # fmt: skip
 DATASET_EMPTY = _reason(
-    "DatasetEmpty", Cause.USER, "The data set has no rows.", "Point dataset.uri (and dataset.split) at data with rows.",
+    "DatasetEmpty", Cause.USER, "The data set has no rows.",
+    "Set dataset.uri (and dataset.split) to data that has rows.",
 )  # fmt: skip
 DATASET_CHANGED = _reason(
-    "DatasetChanged", Cause.USER, "The data does not have the digest that dataset.sha256 states, or changed while it was read.",
+    "DatasetChanged", Cause.USER, "The digest of the data is not the one in dataset.sha256, or the data changed while it was read.",
     "Correct dataset.sha256, or find out who changed the data.",
 )  # fmt: skip
 SPLIT_NOT_FOUND = _reason(
-    "SplitNotFound", Cause.USER, "The data set has no split or configuration of that name.",
-    "Name one of those that the message lists in dataset.split, or in dataset.uri behind the colon.",
+    "SplitNotFound", Cause.USER, "The data set has no split or configuration with that name.",
+    "Set dataset.split to a split that the message lists, or append a configuration that it lists to dataset.uri after a colon.",
 )  # fmt: skip
 TOO_FEW_ROWS = _reason(
-    "TooFewRows", Cause.USER, "Splitting leaves training or evaluation without a row.",
+    "TooFewRows", Cause.USER, "The split leaves no row for training or for evaluation.",
     "Use more rows, or set dataset.trainSplit to 1.",
 )  # fmt: skip
 BAD_ROW = _reason(
-    "BadRow", Cause.USER, "A row is no chat conversation.",
+    "BadRow", Cause.USER, "A row is not a chat conversation.",
     "Correct the row that the message names, or set dataset.badRows.policy to Drop.",
 )  # fmt: skip
 TOO_MANY_ROWS_LEFT_OUT = _reason(
@@ -135,11 +134,12 @@ TOO_MANY_ROWS_LEFT_OUT = _reason(
 
 # The base model.
 MODEL_NOT_FOUND = _reason(
-    "ModelNotFound", Cause.USER, "There is no model at model.uri.", "Correct model.uri (and model.revision).",
+    "ModelNotFound", Cause.USER, "There is no model at model.uri.",
+    "Correct model.uri (and model.revision).",
 )  # fmt: skip
 MODEL_FORBIDDEN = _reason(
-    "ModelForbidden", Cause.USER, "The model is private or gated and the token does not open it, or its files are not readable.",
-    "Accept the model's terms and put a token with access into the secret hf-token (or model.secretRef).",
+    "ModelForbidden", Cause.USER, "The model is private or gated and the token grants no access, or its files are not readable.",
+    "Accept the terms of the model and put a token that has access into the Secret hf-token (or model.secretRef).",
 )  # fmt: skip
 MODEL_UNREACHABLE = _reason(
     "ModelUnreachable", Cause.TRANSIENT, "The server of the model did not answer.",
@@ -147,51 +147,48 @@ MODEL_UNREACHABLE = _reason(
 )  # fmt: skip
 MODEL_INCOMPLETE = _reason(
     "ModelIncomplete", Cause.USER, "The model lacks a file or a tensor that training needs.",
-    "Use a whole model directory: config.json, all weights and a tokenizer.",
+    "Use a complete model directory: config.json, all weights and a tokenizer.",
 )  # fmt: skip
 MODEL_CORRUPT = _reason(
-    "ModelCorrupt", Cause.USER, "A file of the model cannot be read, or does not fit the other files.",
-    "Correct what the message names, or fetch or save the model again.",
+    "ModelCorrupt", Cause.USER, "A file of the model cannot be read, or does not match the other files.",
+    "Correct what the message names, or download or save the model again.",
 )  # fmt: skip
 MODEL_UNSUPPORTED = _reason(
-    "ModelUnsupported", Cause.USER, "The model is of a kind that cannot be fine-tuned: no decoder for text, quantized, or an adapter.",
+    "ModelUnsupported", Cause.USER, "A model of this kind cannot be fine-tuned: it does not generate text with a decoder, it is quantized, or it is an adapter.",
     "Use the unquantized weights of a decoder-only model for text generation, merged with its adapter if it has one.",
 )  # fmt: skip
 REMOTE_CODE = _reason(
-    "RemoteCode", Cause.USER, "The model brings Python code of its own, and model.trustRemoteCode is false.",
+    "RemoteCode", Cause.USER, "The model contains Python code, and model.trustRemoteCode is false.",
     "Set model.trustRemoteCode to true if you trust its author, or use another model.",
 )  # fmt: skip
 CHAT_TEMPLATE_MISSING = _reason(
-    "ChatTemplateMissing", Cause.USER, "The model's tokenizer has no chat template.",
+    "ChatTemplateMissing", Cause.USER, "The tokenizer of the model has no chat template.",
     "Use the instruct or chat variant of the model, or add a chat template to its tokenizer.",
 )  # fmt: skip
 CHAT_TEMPLATE_UNCLEAR = _reason(
-    "ChatTemplateUnclear", Cause.USER, "The model's chat template does not let the assistant's part of a row be told from the rest.",
-    "Mark that part with {% generation %} in the chat template, or use a model whose template has it.",
+    "ChatTemplateUnclear", Cause.USER, "The chat template of the model does not show which part of a row the assistant wrote.",
+    "Mark that part with {% generation %} in the chat template, or use a model whose template has the mark.",
 )  # fmt: skip
 CHAT_TEMPLATE_INVALID = _reason(
-    "ChatTemplateInvalid", Cause.USER, "The model's chat template cannot be compiled, or cannot render a conversation.",
+    "ChatTemplateInvalid", Cause.USER, "The chat template of the model cannot be compiled, or cannot render a conversation.",
     "Correct the chat template that the message names, or use another model.",
-)  # fmt: skip
-OCI_UNAUTHORIZED = _reason(
-    "OciUnauthorized", Cause.USER, "The image registry refused the pull secret.",
-    "Check the pull secret and its owner's permissions in the image registry.",
 )  # fmt: skip
 
 # Training.
 ENGINE_MISSING = _reason(
     "EngineMissing", Cause.USER, "The training image lacks a package that the engine needs.",
-    "Use an image that has it: training.image, or that of the runtime in training.runtimeRef.",
+    "Use an image that has the package: set training.image, or another training.runtimeRef.",
 )  # fmt: skip
 BAD_TRAINING_VALUE = _reason(
-    "BadTrainingValue", Cause.USER, "The engine refused a training value.", "Correct the field that the message names.",
+    "BadTrainingValue", Cause.USER, "The engine rejected a training value.",
+    "Correct the field that the message names.",
 )  # fmt: skip
 NO_MATCHING_WEIGHTS = _reason(
     "NoMatchingWeights", Cause.USER, "No weight of the model matches the target patterns.",
     "Correct training.osft.targetPatterns or training.lora.targetModules; the message lists weights of this model.",
 )  # fmt: skip
 NO_TRAINABLE_ROWS = _reason(
-    "NoTrainableRows", Cause.USER, "No row is left to train on: all are too long, or hold no token to learn.",
+    "NoTrainableRows", Cause.USER, "No row is left to train on: each is too long, or has no token to learn.",
     "Raise training.maxSeqLen, or shorten the rows.",
 )  # fmt: skip
 NOT_A_NUMBER = _reason(
@@ -199,40 +196,42 @@ NOT_A_NUMBER = _reason(
     "Lower training.learningRate, or raise training.warmupSteps.",
 )  # fmt: skip
 TRAINING_INCOMPLETE = _reason(
-    "TrainingIncomplete", Cause.CRASH, "Training ended before it had seen every sample.",
+    "TrainingIncomplete", Cause.CRASH, "Training ended before it had processed every sample.",
     "Read the training log; an interrupted or resumed engine counts its steps wrongly.",
 )  # fmt: skip
 GPU_OUT_OF_MEMORY = _reason(
-    "OutOfMemoryGPU", Cause.OUT_OF_MEMORY, "The GPU's memory was not enough.",
+    "OutOfMemoryGPU", Cause.OUT_OF_MEMORY, "The GPU ran out of memory.",
     "Lower training.maxTokensPerGPU or training.microBatchSize (in evaluation: evaluation.batchSize), or use more or larger GPUs.",
 )  # fmt: skip
 HOST_OUT_OF_MEMORY = _reason(
-    "OutOfMemoryHost", Cause.OUT_OF_MEMORY, "The machine's memory, or the pod's limit of it, was not enough.",
+    "OutOfMemoryHost", Cause.OUT_OF_MEMORY, "The machine ran out of memory, or the pod reached its memory limit.",
     "Raise training.resources.memory, or use a smaller model.",
 )  # fmt: skip
 PROCESS_GROUP_TIMEOUT = _reason(
-    "ProcessGroupTimeout", Cause.TRANSIENT, "The training processes lost each other (NCCL or gloo timed out).",
-    "Check the network between the nodes; raise INSTRUCTLAB_NCCL_TIMEOUT_MS in training.env for slow ones.",
+    "ProcessGroupTimeout", Cause.TRANSIENT, "The training processes lost their connection to each other (NCCL or gloo timed out).",
+    "Check the network between the nodes; for a slow network, raise INSTRUCTLAB_NCCL_TIMEOUT_MS in training.env.",
 )  # fmt: skip
 NO_GPU = _reason(
-    "NoGPU", Cause.USER, "The work needs a GPU and the process sees none.",
-    "Ask for one (training.gpusPerWorker, evaluation.gpus), or choose values that run without.",
+    "NoGPU", Cause.USER, "The stage needs a GPU, and its process has none.",
+    "Request a GPU (training.gpusPerWorker, evaluation.gpus), or choose values that need none.",
 )  # fmt: skip
 
 # Evaluation.
 TASK_NOT_FOUND = _reason(
-    "TaskNotFound", Cause.USER, "lm-eval knows no task of that name.",
-    "Correct evaluation.tasks, or bring the task's YAML with evaluation.taskFiles.",
+    "TaskNotFound", Cause.USER, "lm-eval has no task with that name.",
+    "Correct evaluation.tasks, or provide the YAML of the task with evaluation.taskFiles.",
 )  # fmt: skip
 TASK_INVALID = _reason(
-    "TaskInvalid", Cause.USER, "A task's definition or its data cannot be used.", "Correct the file that the message names.",
+    "TaskInvalid", Cause.USER, "The definition of a task, or its data, is invalid.",
+    "Correct the file that the message names.",
 )  # fmt: skip
 TASK_DATA_UNREACHABLE = _reason(
-    "TaskDataUnreachable", Cause.TRANSIENT, "The data of a benchmark task could not be fetched.",
-    "Check the network and HF_TOKEN, or bring the data in the workspace with a task file of your own.",
+    "TaskDataUnreachable", Cause.TRANSIENT, "The data of a benchmark task could not be downloaded.",
+    "Check the network and HF_TOKEN, or put the data into the workspace and use a task file that reads it there.",
 )  # fmt: skip
 BAD_EVALUATION_VALUE = _reason(
-    "BadEvaluationValue", Cause.USER, "The backend refused an evaluation value.", "Correct the field that the message names.",
+    "BadEvaluationValue", Cause.USER, "The backend rejected an evaluation value.",
+    "Correct the field that the message names.",
 )  # fmt: skip
 NOTHING_TO_EVALUATE = _reason(
     "NothingToEvaluate", Cause.USER, "There is no task and no held-out row.",
@@ -240,7 +239,7 @@ NOTHING_TO_EVALUATE = _reason(
 )  # fmt: skip
 SCORE_NOT_A_NUMBER = _reason(
     "ScoreNotANumber", Cause.USER, "A score is infinite or undefined.",
-    "The model's output is broken: lower training.learningRate, or leave the metric out.",
+    "The output of the model is broken: lower training.learningRate, or leave the metric out.",
 )  # fmt: skip
 
 # Registration.
@@ -249,21 +248,22 @@ REGISTRY_UNREACHABLE = _reason(
     "Check registry.address, registry.port and the network policies.",
 )  # fmt: skip
 REGISTRY_FORBIDDEN = _reason(
-    "RegistryForbidden", Cause.USER, "The registry refused the token.",
-    "Check REGISTRY_TOKEN in registry.secretRef and the rights of its owner in the registry.",
+    "RegistryForbidden", Cause.USER, "The registry rejected the token.",
+    "Check REGISTRY_TOKEN in registry.secretRef and the permissions of its owner in the registry.",
 )  # fmt: skip
 REGISTRY_UNTRUSTED = _reason(
-    "RegistryUntrusted", Cause.USER, "The registry's certificate is not trusted, or the CA bundle cannot be read.",
-    "Put the certificate of the registry's CA, in PEM form, into registry.caRef.",
+    "RegistryUntrusted", Cause.USER, "The certificate of the registry is not trusted, or the CA bundle cannot be read.",
+    "Put the certificate of the registry's CA, in PEM form, into the ConfigMap in registry.caRef.",
 )  # fmt: skip
 REGISTRY_REFUSED = _reason(
-    "RegistryRefused", Cause.USER, "The registry refused the entry.", "Correct the value that its message names.",
+    "RegistryRefused", Cause.USER, "The registry rejected the entry.",
+    "Correct the value that the message names.",
 )  # fmt: skip
 VERSION_EXISTS = _reason(
     "VersionExists", Cause.USER, "The registry already has this version of the model.",
     "Choose another registry.version, or set registry.onExisting to NewVersion or Update.",
 )  # fmt: skip
 READ_BACK_FAILED = _reason(
-    "ReadBackFailed", Cause.TRANSIENT, "What the registry gave back is not what was written.",
-    "Read the registry's own log.",
+    "ReadBackFailed", Cause.TRANSIENT, "The entry that the registry returned is not the one that was written.",
+    "Read the log of the registry.",
 )  # fmt: skip

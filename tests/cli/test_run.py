@@ -404,7 +404,7 @@ def test_a_field_that_nothing_acts_on_yet(desk: Desk, small: Spec) -> None:
     desk.write({**small(), "publish": {"uri": "s3://bucket/models"}})
     said = desk.finetune("run", "run.yaml")
     assert said.code == 65
-    assert "Unsupported spec.publish: this release does not act on any value yet" in " ".join(said.out.split())
+    assert "Unsupported spec.publish: this release does not support this field" in " ".join(said.out.split())
     desk.write(small(evaluation={"enabled": False, "baseline": False}))
     assert desk.finetune("run", "run.yaml").code == 0, "a refused run starts once it was mended"
 

@@ -63,7 +63,7 @@ class TestARunThatTheGateRejects:
         [
             (["clone", "nobody"], 66, "nobody: there is no run of that name in"),
             (["clone", "demo", "--set", "epochs"], 2, "--set epochs: expected PATH=VALUE, such as training.epochs=3."),
-            (["clone", "demo", "--set", "training.epochs=[1"], 2, "--set training.epochs=[1: no YAML:"),
+            (["clone", "demo", "--set", "training.epochs=[1"], 2, "--set training.epochs=[1: not YAML:"),
             (["clone", "demo", "--set", "dataset.uri.x=1"], 2, "spec.dataset.uri has no fields; set it as a whole."),
             (["clone", "demo", "--set", "training.epoch=3"], 65, "spec.training.epoch: unknown field; did you mean epochs?"),
             (["clone", "demo", "--name", "Demo"], 65, "metadata.name"),

@@ -68,7 +68,7 @@ def test_a_generated_name_is_valid_and_makes_a_new_run_each_time(desk: Desk) -> 
     assert (said.code, said.out, said.err) == (0, "run.yaml: demo-* is valid\n", "")
     for _ in range(2):
         rejected = desk.finetune("run", "run.yaml", "--plain")
-        assert (rejected.code, "spec.limits: this release does not act on" in rejected.out) == (65, True), rejected.out
+        assert (rejected.code, "spec.limits: this release does not support" in rejected.out) == (65, True), rejected.out
         assert re.fullmatch(r"demo-[a-z0-9]{5}: named by metadata.generateName\n", rejected.err)
     runs = desk.finetune("get", "-o", "json").object["items"]
     names = {run["metadata"]["name"] for run in runs}
@@ -97,11 +97,11 @@ def test_all_problems_of_all_files_are_told(desk: Desk) -> None:
 
 
 BROKEN = {
-    "no YAML": ("a: [1, 2\n", r"run.yaml:2: no YAML: "),
+    "no YAML": ("a: [1, 2\n", r"run.yaml:2: not YAML: "),
     "a list": ("- 1\n", r"run.yaml:1: expected an object"),
     "nothing": ("# only a comment\n", r"run.yaml: holds no object"),
-    "a key twice": ("a: 1\nb: 2\na: 3\n", r"run.yaml:3: the key a stands twice"),
-    "a tab": ("a:\n\tb: 1\n", r"run.yaml:2: no YAML: "),
+    "a key twice": ("a: 1\nb: 2\na: 3\n", r"run.yaml:3: the key a occurs twice"),
+    "a tab": ("a:\n\tb: 1\n", r"run.yaml:2: not YAML: "),
 }  # fmt: skip
 
 

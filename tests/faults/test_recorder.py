@@ -207,7 +207,7 @@ async def test_only_missing_events_that_have_not_expired_are_written(store: Stor
     await ended(store, world)
     assert await restart(store, NOW + timedelta(minutes=61)) == []
     found = await restart(store, NOW + timedelta(minutes=59))
-    assert found == [("Unsupported", "spec.limits: this release does not act on any value yet; remove it.")]
+    assert found == [("Unsupported", "spec.limits: this release does not support this field; remove it.")]
 
 
 async def test_an_event_of_a_pass_is_not_written_again_after_a_restart(store: Store) -> None:

@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from finetune_operator.api.crd import crd
 from finetune_operator.api.reasons import REASONS, resumes_alone
-from finetune_operator.core.observation import Observed, needs
+from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport, Termination
+from finetune_operator.core.reads import needs
 from finetune_operator.core.run import Run
 from finetune_operator.validation import Validator
 from kstatus import kstatus

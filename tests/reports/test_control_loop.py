@@ -54,8 +54,8 @@ LOCAL_ONLY = {"model": {"uri": "oci://registry/model"}}
 
 
 @reports(
-    Report("rerun-with-an-unsupported-field", OWN, UNSUPPORTED, ("Unsupported", "spec.gate.approval: this release does not act on")),
-    Report("rerun-with-an-unsupported-value", OWN, LOCAL_ONLY, ("Unsupported", "spec.model.uri: this release does not act on oci://")),
+    Report("rerun-with-an-unsupported-field", OWN, UNSUPPORTED, ("Unsupported", "spec.gate.approval: this release does not support")),
+    Report("rerun-with-an-unsupported-value", OWN, LOCAL_ONLY, ("Unsupported", "spec.model.uri: this release does not support oci://")),
     Report(
         "rerun-that-is-not-possible-here", OWN, {"training": {"gpusPerWorker": 8}},
         ("NotPossibleHere", "spec.training.gpusPerWorker: 8 is not possible here"),

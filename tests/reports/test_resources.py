@@ -15,7 +15,7 @@ from finetune_operator.api.pods import RESERVED_VOLUMES
 from finetune_operator.cli.documents import Document, read_documents
 from finetune_operator.cli.validate import validate_document
 from finetune_operator.core.manifests.pod import TERMINATION_LOG
-from finetune_operator.core.resolve import Refusal, resolve
+from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.core.settings import Settings
 from finetune_operator.validation import Validator
 from finetune_stages.sdk import StageError
@@ -72,11 +72,11 @@ UNSUPPORTED = {
 def test_what_is_valid_is_accepted_by_the_operator_too(report: Report) -> None:
     found = resolve(spec(report.given), Settings("local", "1", {}, "e"))
     if report.name in UNSUPPORTED:
-        assert isinstance(found, Refusal)
+        assert isinstance(found, SpecRejection)
         assert found.reason.name == "Unsupported"
-        assert found.message.startswith(f"{UNSUPPORTED[report.name]}: this release does not act on ")
+        assert found.message.startswith(f"{UNSUPPORTED[report.name]}: this release does not support ")
     else:
-        assert not isinstance(found, Refusal), found
+        assert not isinstance(found, SpecRejection), found
 
 
 FILES = (
@@ -151,7 +151,7 @@ def test_the_operator_says_the_same_of_them() -> None:
     for report in VALUES[:2]:
         found = resolve(spec(report.given), Settings("cluster", "1", {}, "e"))
         ((field, words),) = report.expected.items()
-        assert isinstance(found, Refusal)
+        assert isinstance(found, SpecRejection)
         assert found.message == f"{field}: {words}."
 
 

@@ -17,6 +17,7 @@ from finetune_operator.core.observation import WarningEvent
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.remedies import Failed, hint
 from finetune_operator.core.resolve import effective_values
+from finetune_operator.core.resolved_spec import ResolvedSpec
 from finetune_operator.core.stages import RERUN_FROM
 from kstatus import kstatus
 from reports.report import Report, reports
@@ -239,7 +240,7 @@ def test_a_failure_of_the_gate_names_it_once() -> None:
         told += [event.message for event in go(world).events if event.reason == "MetricMissing" and event.posted]
         for ref in world.active():
             world.finish(ref)
-    message = "holdout.words was not measured; there are holdout.bits_per_byte."
+    message = "holdout.words was not measured; use one of holdout.bits_per_byte."
     assert world.run["status"]["summary"]["message"] == f"gate: MetricMissing: {message}"
     assert told == [f"gate: {message}"]
 
@@ -265,7 +266,7 @@ def test_the_end_of_a_run_that_registers_nothing_says_where_the_model_is() -> No
 
 def advice(reason: str, stage: str, mode: str = "cluster", **spec: Any) -> str:
     values, _ = effective_values({**MINIMAL, **spec}, SETTINGS)
-    return hint(control.REASONS[reason], Failed(stage, values, mode))  # type: ignore[arg-type]
+    return hint(control.REASONS[reason], Failed(stage, ResolvedSpec(values), mode))  # type: ignore[arg-type]
 
 
 @reports(
@@ -278,7 +279,7 @@ def advice(reason: str, stage: str, mode: str = "cluster", **spec: Any) -> str:
     Report("a-run-that-used-up-its-attempts", "own", ("DatasetUnreachable", "dataset", {}),
         "Check the address in dataset.uri, the network and the proxy. Then rerun from dataset."),
     Report("the-baseline-is-no-stage-to-rerun-from", "own", ("Crashed", "baseline", {}),
-        "Read the last lines of its log; a fault of the program is worth a bug report. Then rerun from evaluation."),
+        "Read the last lines of the log; if the program is at fault, file a bug report with them. Then rerun from evaluation."),
     Report("tokenization-without-its-data", "own", ("TooManyRowsLeftOut", "tokenization", {}),
         "Raise training.maxSeqLen, shorten or correct the rows, or raise dataset.badRows.share. Then rerun from dataset."),
     Report("tokenization-in-too-little-memory", "own", ("OutOfMemoryHost", "tokenization", {}),
@@ -290,7 +291,7 @@ def advice(reason: str, stage: str, mode: str = "cluster", **spec: Any) -> str:
     Report("tokenization-with-no-chat-template", "own", ("ChatTemplateMissing", "tokenization", {}),
         "Use the instruct or chat variant of the model, or add a chat template to its tokenizer. Then rerun from model."),
     Report("training-with-a-broken-model", "own", ("ModelCorrupt", "training", {}),
-        "Correct what the message names, or fetch or save the model again. Then rerun from model."),
+        "Correct what the message names, or download or save the model again. Then rerun from model."),
     Report("a-metric-that-was-not-measured", "own", ("MetricMissing", "gate", {}),
         "Name one of the metrics that the message lists, or add its task to evaluation.tasks; then rerun from gate or evaluation."),
 )  # fmt: skip

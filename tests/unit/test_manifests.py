@@ -12,7 +12,7 @@ import yaml
 from finetune_operator import __version__
 from finetune_operator.api.reasons import CONTROL_REASONS
 from finetune_operator.api.status import ConditionType, Phase
-from finetune_operator.core.resolve import Refusal, resolve
+from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.core.stages import RERUN_FROM
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
 from finetune_operator.kube.process import LEASE_NAME
@@ -87,7 +87,7 @@ def test_samples_start_with_each_configuration_and_with_the_defaults_of_a_namesp
     given = Configuration.load(MANIFESTS / configuration, {})
     spec = yaml.safe_load(sample.read_text(encoding="utf-8"))["spec"]
     resolved = resolve(spec, given.settings(None, own))
-    assert not isinstance(resolved, Refusal), resolved.message
+    assert not isinstance(resolved, SpecRejection), resolved.message
     assert resolved["spec"]["registry"]["address"] == own["registry"]["address"]
 
 

@@ -73,6 +73,9 @@ class StageEntry(Whole):
     attempt: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of the attempt in this round.")
     round: Annotated[int, Field(ge=1)] | None = Field(None, description="The round that its result is from.")
     started_at: Time | None = Field(None, description="When the first attempt of the round began.")
+    pods_started_at: Time | None = Field(
+        None, description="When the first container of the current attempt started, while its GPU time is not in usage yet."
+    )
     finished_at: Time | None = Field(None, description="When it ended.")
     retry_at: Time | None = Field(None, description="When the next attempt begins.")
     child: Child | None = Field(None, description="The child of the current attempt.")
@@ -222,7 +225,11 @@ class RegistryStatus(Whole):
 class UsageStatus(Whole):
     """What the run cost."""
 
-    gpu_seconds: float | None = Field(None, description="GPUs x seconds, over all attempts.")
+    gpu_seconds: float | None = Field(
+        None,
+        description="GPUs times seconds, from start to end of every container with GPUs: of training, evaluation and baseline, in all"
+        " attempts and rounds. A running attempt is added when it ends.",
+    )
     queued_seconds: float | None = Field(None, description="Time in a queue.")
     wall_seconds: float | None = Field(None, description="From start to end, suspended time not counted.")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -211,8 +210,3 @@ class Training(Section):
     volume_mounts: Annotated[list[VolumeMount], Field(max_length=16)] | None = Field(None, description="Where they appear.")
     shared_memory: Size | None = Field(None, description="Size of /dev/shm in bytes.")
     placement: Placement | None = Field(None, description="Where the pods run.")
-
-
-def processes_per_worker(training: Mapping[str, Any]) -> int:
-    """Return how many training processes each pod has. ``training`` is the section with every default."""
-    return int(training.get("processesPerWorker") or max(1, training["gpusPerWorker"]))

@@ -152,7 +152,7 @@ class ClusterBackend:
             await cluster.delete(FINETUNERUN, run.namespace, name, uid=run.uid)
         if not run.started:
             return f"{name}: deleted"
-        if run.mutable("cleanup").get("volume") == "Delete":
+        if run.cleanup.volume == "Delete":
             return f"{name}: deleted, with its volume"
         return f"{name}: deleted; its files stay on the claim {_claim(run)}, in {run.layout.root}"
 
@@ -163,4 +163,4 @@ class ClusterBackend:
 
 
 def _claim(run: Run) -> str:
-    return str((run.resolved.get("storage") or {}).get("claimName") or naming.claim_name(run.name))
+    return naming.workspace_claim(run)

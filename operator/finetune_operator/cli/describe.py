@@ -83,8 +83,8 @@ def _head(run: Run, document: Object, backend: Backend) -> Table:
         "experiment": run.experiment or "",
         "created": str(document["metadata"].get("creationTimestamp", "")),
         "took": short_duration((status.get("usage") or {}).get("wallSeconds", 0)) if run.ended and run.started else "",
-        "base model": str((run.resolved.get("model") or {}).get("uri", "")),
-        "data": str((run.resolved.get("dataset") or {}).get("uri", "")),
+        "base model": run.resolved.model.uri if run.started else "",
+        "data": run.resolved.dataset.uri if run.started else "",
     }
     for label, value in rows.items():
         if value:

@@ -1,19 +1,14 @@
-"""YAML files as ``kubectl`` reads them, with the line of every field.
-
-PyYAML speaks YAML 1.1, where ``5e-6`` is a string and ``1:30`` a number of base 60; Kubernetes' reader does not. Scalars are
-therefore resolved by the rules of ``sigs.k8s.io/yaml`` (go-yaml v2), so that a file means the same here and there.
-"""
+"""YAML files of Kubernetes objects, with the line of every field."""
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse, parse_all
 
 STANDARD_INPUT = "standard input"
 
@@ -85,93 +80,19 @@ def read_value(text: str) -> Any:
         DocumentProblem: it is no YAML.
     """
     try:
-        node = yaml.compose(text, Loader=_LOADER)
-    except yaml.YAMLError as error:
-        raise DocumentProblem(f"no YAML: {getattr(error, 'problem', None) or error}") from None
-    return None if node is None else _Reader("").value(node, "")
+        return parse(text)
+    except InvalidYAML as error:
+        raise DocumentProblem(error.problem) from None
 
 
 def _parse(text: str, source: str) -> Iterator[Document]:
     try:
-        for node in yaml.compose_all(text, Loader=_LOADER):
-            reader = _Reader(source)
-            content = reader.value(node, "")
-            if content is None:
+        for found in parse_all(text):
+            if found.value is None:
                 continue
-            if not isinstance(content, dict):
-                raise DocumentProblem(
-                    f"{source}:{node.start_mark.line + 1}: expected an object with apiVersion, kind, metadata and spec"
-                )
-            yield Document(source, content, reader.lines)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        backend = f"{source}:{mark.line + 1}" if mark else source
-        raise DocumentProblem(f"{backend}: no YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise DocumentProblem(f"{source}: no YAML: {error}") from None
-
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_INT = re.compile(r"^[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+|0o?[0-7]+|0b[01]+)$")
-_FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
-_SHORTEST_EXPONENT = 1e21
-_WORDS: dict[str, Any] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
-    **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
-}
-
-
-class _Reader:
-    """Turns YAML nodes into values and remembers their lines."""
-
-    def __init__(self, source: str) -> None:
-        self.lines: dict[str, int] = {}
-        self._source = source
-
-    def value(self, node: yaml.Node, path: str) -> Any:
-        """The value of a node."""
-        self.lines[path] = node.start_mark.line + 1
-        if isinstance(node, yaml.MappingNode):
-            return self._object(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
-        return _scalar(node)
-
-    def _object(self, node: yaml.MappingNode, path: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            if key in found:
-                line = key_node.start_mark.line + 1
-                raise DocumentProblem(f"{self._source}:{line}: the key {key} stands twice in one object; remove one of them")
-            inner = f"{path}.{key}" if path else key
-            found[key] = self.value(value_node, inner)
-            self.lines[inner] = key_node.start_mark.line + 1
-        return found
-
-
-def _scalar(node: yaml.Node) -> Any:
-    text = str(node.value)
-    if getattr(node, "style", None):  # quoted, or a block
-        return text
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INT.match(text):
-        return _whole_number(text.replace("_", ""))
-    if _FLOAT.match(text):
-        return _number(float(text))
-    return text
-
-
-def _number(value: float) -> float | int:
-    """A number as Go's JSON encoder writes it, which is what an API server reads: ``1e3`` and ``1.0`` are whole numbers."""
-    return int(value) if value.is_integer() and abs(value) < _SHORTEST_EXPONENT else value
-
-
-def _whole_number(text: str) -> int:
-    sign = -1 if text.startswith("-") else 1
-    digits = text.lstrip("+-")
-    if digits.startswith("0") and digits[1:].isdigit():
-        return sign * int(digits, 8)
-    return sign * int(digits, 0)
+            if not isinstance(found.value, dict):
+                raise DocumentProblem(f"{source}:{found.line}: expected an object with apiVersion, kind, metadata and spec")
+            yield Document(source, found.value, found.lines)
+    except InvalidYAML as error:
+        place = source if error.line is None else f"{source}:{error.line}"
+        raise DocumentProblem(f"{place}: {error.problem}") from None

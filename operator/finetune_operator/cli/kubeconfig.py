@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 
 from . import exitcodes
 from .errors import CommandError
@@ -73,10 +73,10 @@ def _load(file: Path) -> dict[str, Any]:
     # No word of what is in it: it may be a token.
     broken = CommandError([f"{file}: is no kubeconfig: expected YAML with clusters, users and contexts."])
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document = parse(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise CommandError([f"{file}: cannot be read: {error.strerror}."], exitcodes.NO_INPUT) from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (InvalidYAML, UnicodeDecodeError):
         raise broken from None
     contexts = document.get("contexts") or () if isinstance(document, dict) else None
     if not isinstance(contexts, (list, tuple)) or not all(isinstance(one, dict) and "name" in one for one in contexts):

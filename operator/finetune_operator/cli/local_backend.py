@@ -160,7 +160,7 @@ class LocalBackend:
         return file if file.exists() else f"{run.name}: the log of stage {stage}, rank {rank}, is not there."
 
     def _workspace(self, run: Run) -> Path:
-        return workspace_folder(self.home, (run.resolved.get("storage") or {}).get("claimName") or naming.claim_name(run.name))
+        return workspace_folder(self.home, naming.workspace_claim(run))
 
 
 def secret_source(pairs: tuple[str, ...]) -> LocalSecrets:

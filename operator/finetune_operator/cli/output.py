@@ -6,9 +6,8 @@ import json
 import sys
 from typing import Any
 
-import yaml
-
 from finetune_operator.api.finetunerun import GROUP
+from finetune_operator.api.kubernetes_yaml import dump
 
 
 def print_object(document: Any, form: str) -> None:
@@ -17,7 +16,7 @@ def print_object(document: Any, form: str) -> None:
         json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
         print()
     else:
-        yaml.safe_dump(document, sys.stdout, sort_keys=False, allow_unicode=True, width=120)
+        sys.stdout.write(dump(document, width=120))
 
 
 def print_name(document: Any) -> None:

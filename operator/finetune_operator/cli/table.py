@@ -87,8 +87,8 @@ def main_scores(found: Sequence[Run]) -> list[str]:
     """The scores to compare runs by: those that their gates name, then the first of each task, a few at the most."""
     names: dict[str, None] = {}
     for run in found:
-        for requirement in (run.resolved.get("gate") or {}).get("requirements") or ():
-            names[requirement["metric"]] = None
+        for requirement in run.resolved.gate.requirements:
+            names[requirement.metric] = None
     for run in found:
         for name in (run.status.get("metrics") or {}).get("evaluation") or {}:
             task = name.partition(".")[0]

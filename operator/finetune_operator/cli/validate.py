@@ -13,7 +13,7 @@ from finetune_operator.api.crd import crd
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.quantity import QUANTITY_FORMS
 from finetune_operator.api.section import form_of
-from finetune_operator.core.resolve import Refusal, resolve
+from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.values import invalid_value
 from finetune_operator.validation import CauseType, CelMissing, Problem, Validator
@@ -82,8 +82,8 @@ def validate_document(validator: Validator, document: Document, base: Path, *, l
     spec = document.content.get("spec")
     invalid = invalid_value(spec) if isinstance(spec, dict) and not found else None
     if invalid:
-        field = f"spec.{invalid[0]}"
-        found.append((field, f"{field}: {invalid[1]}"))
+        field = f"spec.{invalid.path}"
+        found.append((field, f"{field}: {invalid.problem}"))
     if isinstance(spec, dict) and local and not found:
         found += _with_presets(spec)
     return [f"{_place(document, field)}: {words}" for field, words in found]
@@ -92,7 +92,7 @@ def validate_document(validator: Validator, document: Document, base: Path, *, l
 def _with_presets(spec: dict[str, Any]) -> list[tuple[str, str]]:
     """What contradicts the values of the presets. On a cluster the defaults of the namespace come between, so that it decides there."""
     rejection = resolve(spec, _PRESETS_ONLY)
-    if not isinstance(rejection, Refusal) or rejection.reason is not reasons.INVALID_SPEC:
+    if not isinstance(rejection, SpecRejection) or rejection.reason is not reasons.INVALID_SPEC:
         return []
     unless = " (or run it where the defaults of the namespace or the operator go with it)"
     return [(rejection.message.partition(":")[0], rejection.message.rstrip(".") + unless)]

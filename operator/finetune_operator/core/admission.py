@@ -10,7 +10,6 @@ from .plan_builder import PlanBuilder
 from .remedies import Failed, hint
 from .run import StageStatus
 from .stages import GATE, STAGE
-from .stages.gate import requirements
 
 
 def admit(builder: PlanBuilder) -> None:
@@ -25,7 +24,7 @@ def admit(builder: PlanBuilder) -> None:
     stage_status = stage_status.but(attempt=1, round=builder.run.round, started_at=builder.time, finished_at=builder.time)
     metrics = builder.get("metrics") or {}
     scores = Scores(metrics.get("evaluation") or {}, metrics.get("baseline") or {}, metrics.get("higherIsBetter") or {})
-    found = check_requirements(requirements(builder.run), scores)
+    found = check_requirements(builder.run.resolved.gate.requirements, scores)
     if isinstance(found, Inconclusive):
         _fail(builder, stage_status, found)
     else:

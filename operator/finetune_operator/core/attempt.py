@@ -10,7 +10,7 @@ from finetune_contract.workspace import Attempt
 from finetune_operator.api import reasons
 from finetune_operator.api.status import MESSAGE_LIMIT
 
-from . import naming
+from . import naming, usage
 from .blockers import expected_pods, rejection
 from .decision import Create
 from .diagnosis import Diagnosis, diagnose, read_result
@@ -97,9 +97,9 @@ def _follow(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus
             Diagnosis(reasons.CHILD_LOST, f"{stage_status.child_name} was replaced by another object."),
         )
         return
-    stage_status = stage_status.but(child_uid=uid)
-    builder.set_stage(stage_status)
     pods = tuple(pod for pod in builder.observed.pods.get(stage.name, ()) if not pod.gone)
+    stage_status = usage.record_start(builder, stage_status.but(child_uid=uid), pods)
+    builder.set_stage(stage_status)
     state = child_state(child)
     if _all_done(builder, stage_status, pods):
         _finish(builder, stage, stage_status, pods)
@@ -111,6 +111,8 @@ def _follow(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus
         ending = wait(builder, stage_status, child, pods)
         if ending is not None:
             fail_attempt(builder, stage, stage_status, ending)
+        elif builder.stages[stage.name].reason == reasons.SUSPENDED and usage.have_stopped(builder, stage_status):
+            builder.set_stage(usage.count(builder, builder.stages[stage.name]))
 
 
 def _follow_absent(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
@@ -174,7 +176,7 @@ def _finish(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus
             builder, stage, stage_status, Diagnosis(reasons.PROOF_MISSING, f"{missing}.", 0, first.name if first else None)
         )
         return
-    builder.set_stage(stage_status.but(
+    builder.set_stage(usage.count(builder, stage_status).but(
         state="Succeeded", finished_at=builder.time, output_digest=stage.output_digest(result), reused=result.reused,
         reason=reasons.REUSED if result.reused else reasons.SUCCEEDED, message=result.message or None,
         releasing=holds(builder, stage_status),
@@ -200,7 +202,7 @@ def fail_attempt(builder: PlanBuilder, stage: ProgramStage, stage_status: StageS
     crash = _crash(stage_status, diagnosis)
     repeated = crash is not None and crash == stage_status.crash
     message = f"{diagnosis.message}{_REPEATED if repeated else ''}"
-    stage_status = stage_status.but(
+    stage_status = usage.count(builder, stage_status).but(
         failures=failures,
         reason=diagnosis.reason.name,
         message=message[:MESSAGE_LIMIT] or None,
@@ -224,9 +226,8 @@ def _crash(stage_status: StageStatus, diagnosis: Diagnosis) -> str | None:
 
 
 def _allowed(builder: PlanBuilder, cause: Cause) -> int:
-    retry = builder.run.mutable("retry")
-    limits = {Cause.TRANSIENT: "transient", Cause.CRASH: "crash", Cause.LOST: "lost"}
-    return int(retry.get(limits[cause], 0)) if cause in limits else 0
+    retry = builder.run.retry
+    return {Cause.TRANSIENT: retry.transient, Cause.CRASH: retry.crash, Cause.LOST: retry.lost}.get(cause, 0)
 
 
 def _pause(builder: PlanBuilder, cause: Cause, count: int) -> float:
@@ -261,4 +262,5 @@ def stop(builder: PlanBuilder, stage_status: StageStatus) -> None:
         return
     if remove(builder, stage_status):
         return
+    stage_status = usage.count(builder, stage_status)
     builder.set_stage(stage_status.but(state="Skipped", finished_at=builder.time, reason=reasons.RUN_FAILED, message=None))

@@ -1,8 +1,8 @@
-"""What keeps a stage from starting, from whoever knows: kubelet, scheduler, Job and volume controllers, the API server.
+"""Blockers: conditions that keep a stage from starting, found by the kubelet, the scheduler, controllers or the API server.
 
-A blocker is no failure: the run says what it waits for, and goes on by itself once somebody has mended it. Most show in the pods
-(``waiting``, ``unschedulable``). Where there are no pods, or a volume does not come, only Events tell why; :func:`unexplained` says
-whose are wanted.
+A blocker is not a failure: the run reports it and resumes when it is removed. Most blockers show in the status of pods (``waiting``,
+``unschedulable``). Where pods or volumes are missing, only Events explain why; :func:`unexplained` returns the objects whose Events are
+read.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from finetune_operator.api.kinds import CLAIM, POD
 
 from . import naming
 from .naming import TRAINJOB_CONTAINER as NODE
-from .observation import ChildState, Object, Ref, Rejection, WarningEvent, child_ref, child_state, running_children, shared_refs
+from .observation import ChildState, Object, Ref, Rejection, WarningEvent, child_ref, child_state
 from .pod_report import PodReport
+from .reads import running_children, shared_refs
 from .run import Run, StageStatus
 from .times import moment
 
 Blocker = tuple[Reason, str]
-"""The reason, and the sentence of whoever found it."""
+"""The reason, and the message of the component that found it."""
 
 NO_PODS_SECONDS = 30.0
-"""A child without its pods for that long is reported, even if nobody says why: some controllers write only to their logs."""
+"""A child without pods for that long is reported even without an Event: some controllers write only to their logs."""
 PATIENCE_SECONDS = 2.0
-"""A child without its pods, or a pod without a node for that long has a reason for it: controllers need milliseconds."""
+"""A child without pods, or a pod without a node, for that long is blocked: controllers need milliseconds."""
 _MOUNT_SECONDS = 5.0
-"""A container that is being made for that long may wait for a volume."""
+"""A container that is being created for that long may wait for a volume."""
 _PROVISIONING_SECONDS = 30.0
-"""A claim that a provisioner only promises for that long has none."""
+"""A claim that waits for an external provisioner for that long has none."""
 
 _WAITING: tuple[tuple[tuple[str, ...], Reason], ...] = (
     (
@@ -42,7 +43,7 @@ _WAITING: tuple[tuple[tuple[str, ...], Reason], ...] = (
     (("CreateContainerConfigError",), reasons.SECRET_MISSING),
     (("CreateContainerError", "RunContainerError", "PostStartHookError", "CrashLoopBackOff"), reasons.START_FAILED),
 )
-_REFUSALS: tuple[tuple[re.Pattern[str], Reason], ...] = (
+_REJECTIONS: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (re.compile(r"exceeded quota|must specify .*quota|failed quota"), reasons.QUOTA_EXCEEDED),
     (re.compile(r"violates PodSecurity"), reasons.POD_SECURITY),
     (re.compile(r"serviceaccounts? \"[^\"]*\" not found"), reasons.SERVICE_ACCOUNT_NOT_FOUND),
@@ -56,9 +57,9 @@ _OUTAGE = re.compile(
     r"|server is currently unable|object has been modified|^Unauthorized",
     re.IGNORECASE,
 )
-"""What a controller says in an Event when the API server did not answer, or not for good."""
+"""Messages of Events of controllers whose request to the API server failed and is retried."""
 _ANSWER = re.compile(r"denied the request|is forbidden:|is invalid:")
-"""The API server has answered: names and values of the object, or of a policy, may have the words of an outage."""
+"""Messages of answers of the API server, in which names and values may match :data:`_OUTAGE`."""
 _UNSCHEDULABLE: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (re.compile(r"persistentvolumeclaim \"[^\"]*\" not found"), reasons.CLAIM_NOT_FOUND),
     (
@@ -84,7 +85,7 @@ _CLAIM: tuple[tuple[re.Pattern[str], Reason], ...] = (
     ),
 )
 _OUTAGE_SECONDS = 30.0
-"""A fault of the API server that a controller reports for that long is more than a restart."""
+"""An outage that a controller reports for that long is more than a restart of the API server."""
 _UNBOUND = re.compile(r"unbound immediate PersistentVolumeClaim", re.IGNORECASE)
 _NO_FAULT = frozenset({"WaitForFirstConsumer", "WaitForPodScheduled", "Provisioning", "ProvisioningSucceeded"})
 _PROMISES = frozenset({"ExternalProvisioning"})
@@ -93,7 +94,7 @@ _PROMISES = frozenset({"ExternalProvisioning"})
 def unexplained(
     run: Run, objects: Mapping[Ref, Object], pods: Mapping[str, tuple[PodReport, ...]], now: datetime
 ) -> tuple[Ref, ...]:
-    """The children, pods and the claim whose Events are wanted: they keep a stage waiting, and its pods do not say why."""
+    """Return the children, pods and the claim whose Events are read: a stage waits for them, and no pod shows why."""
     found: list[Ref] = []
     for stage_status, child in running_children(run, objects):
         if child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):
@@ -118,26 +119,26 @@ def blocker(
     warning_events: Mapping[Ref, tuple[WarningEvent, ...]],
     now: datetime,
 ) -> Blocker | None:
-    """What keeps an attempt from starting, if something does: told by its pods, else by the Events of :func:`unexplained`."""
+    """Return what keeps an attempt from starting, ``None`` where nothing does: from its pods, else from Events."""
     return next(_blockers(run, stage_status, pods, warning_events, now), None) or _without_pods(
         run, stage_status, child, pods, now
     )
 
 
 def _without_pods(run: Run, stage_status: StageStatus, child: Object, pods: Sequence[PodReport], now: datetime) -> Blocker | None:
-    """Return the blocker of a child whose pods never appear. One that is held, by the user or by a queue, has none to make."""
+    """Return the blocker of a child whose pods do not appear. A child that the user or a queue suspended creates no pods."""
     expected = expected_pods(run, stage_status)
-    held = child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend")
-    if held or len(pods) >= expected or child_seconds(child, now) < NO_PODS_SECONDS:
+    suspended = child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend")
+    if suspended or len(pods) >= expected or child_seconds(child, now) < NO_PODS_SECONDS:
         return None
     name = stage_status.child_name
-    look = f"job/{name}" if stage_status.child_kind == "Job" else f"trainjob/{name} jobset/{name} job/{name}-{NODE}-0"
+    objects = f"job/{name}" if stage_status.child_kind == "Job" else f"trainjob/{name} jobset/{name} job/{name}-{NODE}-0"
     wrong = f"{stage_status.child_kind} {name}: {len(pods)} of {expected} pods exist after {NO_PODS_SECONDS:.0f} seconds or more"
-    return reasons.NO_PODS, f"{wrong}; run oc describe {look} -n {run.namespace} and read the conditions and Events"
+    return reasons.NO_PODS, f"{wrong}; run oc describe {objects} -n {run.namespace} and read the conditions and Events"
 
 
 def child_seconds(child: Object, now: datetime) -> float:
-    """Return the seconds since a child was made, or was let go on after it had been held."""
+    """Return the seconds since a child was created or last resumed."""
     since = [str(child["metadata"].get("creationTimestamp") or "")]
     conditions = (child.get("status") or {}).get("conditions") or ()
     since += [str(one.get("lastTransitionTime") or "") for one in conditions if one["type"] == "Suspended"]
@@ -164,7 +165,7 @@ def _blockers(
         if _wants_claim(pod):
             yield from _of_claim(warning_events.get(Ref(CLAIM, naming.workspace_claim(run)), ()))
     for warning_event in _foreign(run, warning_events.get(child_ref(stage_status), ())):
-        found = _match(_REFUSALS, warning_event.message, reasons.CHILD_REFUSED)
+        found = _match(_REJECTIONS, warning_event.message, reasons.CHILD_REFUSED)
         if found[0] is not reasons.CHILD_REFUSED or not _is_outage(warning_event.message):
             yield found
         elif warning_event.lasting >= _OUTAGE_SECONDS:
@@ -176,7 +177,7 @@ def _is_outage(message: str) -> bool:
 
 
 def _foreign(run: Run, warning_events: Iterable[WarningEvent]) -> Iterator[WarningEvent]:
-    """Those that are not about an object that the operator creates again by itself (``core/shared_objects.py``)."""
+    """Yield the Events that are not about a missing object that the operator restores (:mod:`.shared_objects`)."""
     ours = tuple(f'"{ref.name}" not found' for ref in shared_refs(run))
     yield from (warning_event for warning_event in warning_events if not any(words in warning_event.message for words in ours))
 
@@ -191,8 +192,8 @@ def _of_claim(warning_events: Iterable[WarningEvent]) -> Iterator[Blocker]:
 
 
 def rejection(rejected: Rejection) -> tuple[Reason, bool]:
-    """The reason for which the API server refused an object, and whether somebody else can mend it while the run waits."""
-    reason, _ = _match(_REFUSALS, rejected.message, reasons.CHILD_REFUSED)
+    """Return why the API server rejected an object, and whether the cause can be removed while the run waits."""
+    reason, _ = _match(_REJECTIONS, rejected.message, reasons.CHILD_REFUSED)
     return reason, rejected.forbidden or reason is not reasons.CHILD_REFUSED
 
 
@@ -201,20 +202,20 @@ def _match(table: tuple[tuple[re.Pattern[str], Reason], ...], message: str, defa
 
 
 def expected_pods(run: Run, stage_status: StageStatus) -> int:
-    """How many pods the child of an attempt has."""
-    return int(run.resolved["training"]["workers"]) if stage_status.child_kind == "TrainJob" else 1
+    """Return the number of pods of the child of an attempt."""
+    return run.resolved.training.workers if stage_status.child_kind == "TrainJob" else 1
 
 
 def _wants_claim(pod: PodReport) -> bool:
-    """Whether it waits for the claim: the scheduler says so, or holds it back without a word while the volume is made."""
+    """Return whether a pod waits for the claim. The scheduler may leave out a message while a volume is being provisioned."""
     return pod.phase == "Pending" and not pod.placed and (not pod.unschedulable or bool(_UNBOUND.search(pod.unschedulable)))
 
 
 def wants_mounts(pod: PodReport) -> bool:
-    """Whether it has a node, and may wait there for a volume."""
+    """Return whether a pod has a node and may wait there for a volume."""
     return pod.phase == "Pending" and pod.placed and pod.waiting in ("", "ContainerCreating", "PodInitializing")
 
 
 def seconds_since(created_at: str | None, now: datetime) -> float:
-    """The age of an object, 0 where its creation is not known."""
+    """Return the age of an object in seconds, 0 where its creation time is unknown."""
     return (now - moment(created_at)).total_seconds() if created_at else 0.0

@@ -1,7 +1,7 @@
-"""Values that are each valid and cannot all hold, among the effective values of a run.
+"""Contradictions between effective values of a run, each of which is valid.
 
-The CRD's rules reject what a run contradicts on its own. Here the presets and the defaults of namespace and operator count too, which no
-rule of the API server sees.
+The CRD's rules reject contradictions within a run. The checks here include the presets and the defaults of namespace and operator, which
+the API server does not know.
 """
 
 from __future__ import annotations
@@ -9,38 +9,38 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 from finetune_operator.api.evaluation import SINGLE_TASKS
-from finetune_operator.api.training import Algorithm, processes_per_worker
+from finetune_operator.api.training import Algorithm
 
 from .gate import compares
-from .paths import lookup
 from .quantities import counted
+from .resolved_spec import ResolvedSpec
 
 HOLDOUT = "holdout."
-"""How the metrics of the held-out rows begin."""
+"""Prefix of the metrics of the held-out rows."""
 Origins = Mapping[str, str]
 """The origin of each field that has a value."""
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A field, and what is wrong with it and what to do in half a sentence."""
+    """A field, and what is wrong with it and what to do."""
 
     field: str
     words: str
 
 
-def contradiction(values: Mapping[str, Any], origins: Origins) -> Contradiction | None:
-    """Return the first contradiction, ``None`` where there is none. ``values`` is a whole ``spec``, with every default."""
-    return next((found for check in _CHECKS for found in check(values, origins)), None)
+def contradiction(spec: ResolvedSpec, origins: Origins) -> Contradiction | None:
+    """Return the first contradiction of a spec with every default, ``None`` where there is none."""
+    return next((found for check in _CHECKS for found in check(spec, origins)), None)
 
 
-def _batch(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
-    training = values["training"]
-    batch, workers, each = training["effectiveBatchSize"], training["workers"], processes_per_worker(training)
-    if training["enabled"] and batch % (workers * each):
+def _batch(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    training = spec.training
+    batch, workers, each = training.effective_batch_size, training.workers, training.processes
+    if training.enabled and batch % (workers * each):
         processes = f"{counted(workers, 'worker')} with {counted(each, 'process', 'processes')}{' each' if workers > 1 else ''}"
         yield Contradiction(
             "training.effectiveBatchSize",
@@ -49,48 +49,44 @@ def _batch(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradicti
         )
 
 
-def _measured(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
-    evaluation, why = values["evaluation"], _without_held_out_rows(values)
-    if evaluation["enabled"] and not evaluation["tasks"] and why:
+def _measured(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    evaluation, why = spec.evaluation, _without_held_out_rows(spec)
+    if evaluation.enabled and not evaluation.tasks and why:
         yield Contradiction("evaluation.tasks", f"is empty, and {why}, so that nothing is measured; name a task")
 
 
-def _gate_needs_evaluation(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
-    if lookup(values, "gate.requirements") and not values["evaluation"]["enabled"]:
+def _gate_needs_evaluation(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    if spec.gate.requirements and not spec.evaluation.enabled:
         words = "evaluation.enabled is false, so that no metric is measured; remove gate, or set evaluation.enabled to true"
         yield Contradiction("gate", words)
 
 
-def _gate_compares(values: Mapping[str, Any], origins: Origins) -> Iterator[Contradiction]:
-    """The preset leaves the baseline out; a gate that compares with it brings it back, unless the run itself says no."""
-    if (
-        compares(lookup(values, "gate.requirements") or ())
-        and not values["evaluation"]["baseline"]
-        and _of_run(origins, "evaluation.baseline")
-    ):
+def _gate_compares(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
+    """A gate that compares with the baseline adds it, unless the run itself disables it."""
+    if compares(spec.gate.requirements) and not spec.evaluation.baseline and _of_run(origins, "evaluation.baseline"):
         words = "is false, and a requirement of the gate has maxRegression, which compares with the base model; remove the field"
         yield Contradiction("evaluation.baseline", words)
 
 
-def _gate_can_pass(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
-    """Bounds of one metric may be in several requirements."""
+def _gate_can_pass(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    """Several requirements may set bounds of one metric."""
     least: dict[str, float] = {}
     most: dict[str, float] = {}
-    for index, requirement in enumerate(lookup(values, "gate.requirements") or ()):
-        metric = requirement["metric"]
-        least[metric] = max(least.get(metric, -math.inf), float(requirement.get("min", -math.inf)))
-        most[metric] = min(most.get(metric, math.inf), float(requirement.get("max", math.inf)))
+    for index, requirement in enumerate(spec.gate.requirements):
+        metric = requirement.metric
+        least[metric] = max(least.get(metric, -math.inf), -math.inf if requirement.min is None else requirement.min)
+        most[metric] = min(most.get(metric, math.inf), math.inf if requirement.max is None else requirement.max)
         if least[metric] > most[metric]:
             words = f"at least {least[metric]:g} and at most {most[metric]:g} is required of {metric}, which no model meets; correct a bound"
             yield Contradiction(f"gate.requirements[{index}]", words)
 
 
-def _metrics(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
-    tasks = values["evaluation"]["tasks"]
-    for index, requirement in enumerate(lookup(values, "gate.requirements") or ()):
-        metric, field = requirement["metric"], f"gate.requirements[{index}].metric"
+def _metrics(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    tasks = spec.evaluation.tasks
+    for index, requirement in enumerate(spec.gate.requirements):
+        metric, field = requirement.metric, f"gate.requirements[{index}].metric"
         if metric.startswith(HOLDOUT):
-            why = _without_held_out_rows(values)
+            why = _without_held_out_rows(spec)
             if why:
                 words = f"{metric} is measured on held-out rows, and {why}; hold rows out, or remove the requirement"
                 yield Contradiction(field, words)
@@ -101,43 +97,41 @@ def _metrics(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradic
 
 
 def _may_measure(task: str, metric: str) -> bool:
-    """Return whether a metric may be one of a task. The tasks of a group or tag may have any name: only the evaluation knows them."""
+    """Return whether a task may have a metric. The tasks of a group or tag can have any name, which only the evaluation knows."""
     return metric.startswith(f"{task}.") or task not in SINGLE_TASKS
 
 
-def _without_held_out_rows(values: Mapping[str, Any]) -> str | None:
+def _without_held_out_rows(spec: ResolvedSpec) -> str | None:
     """Return why held-out rows are not measured; ``None`` where they are."""
-    if not values["evaluation"]["holdout"]:
+    if not spec.evaluation.holdout:
         return "evaluation.holdout is false"
-    dataset = values["dataset"]
-    return (
-        "dataset.trainSplit is 1, which holds no rows out" if dataset["trainSplit"] == 1 and not dataset.get("evalUri") else None
-    )
+    if spec.dataset.train_split == 1 and not spec.dataset.eval_uri:
+        return "dataset.trainSplit is 1, which holds no rows out"
+    return None
 
 
-def _algorithm(values: Mapping[str, Any], origins: Origins) -> Iterator[Contradiction]:
-    """A default may have values for every algorithm; the run itself may not."""
-    algorithm = values["training"]["algorithm"]
+def _algorithm(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
+    """Defaults may have values for every algorithm; the run may not."""
+    algorithm = spec.training.algorithm
     for other in get_args(Algorithm):
         field = f"training.{other}"
         if other != algorithm and _of_run(origins, field):
             yield Contradiction(field, f"training.algorithm is {algorithm}; remove {field}, or set training.algorithm to {other}")
 
 
-def _mounts(values: Mapping[str, Any], _origins: Origins) -> Iterator[Contradiction]:
-    volumes = {volume["name"] for volume in lookup(values, "training.volumes") or ()}
-    for index, mount in enumerate(lookup(values, "training.volumeMounts") or ()):
+def _mounts(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    volumes = {volume["name"] for volume in spec.training.volumes}
+    for index, mount in enumerate(spec.training.volume_mounts):
         if mount["name"] not in volumes:
             words = "is not a volume in training.volumes; add the volume, or remove the mount"
             yield Contradiction(f"training.volumeMounts[{index}].name", f"{mount['name']} {words}")
 
 
-def _registry(values: Mapping[str, Any], origins: Origins) -> Iterator[Contradiction]:
-    """A default may say how to reach a registry that the run does not use."""
-    registry = values["registry"]
-    if registry.get("address"):
+def _registry(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
+    """Defaults may describe a registry that the run does not use."""
+    if spec.registry.address:
         return
-    if registry.get("kind") == "ModelRegistry":
+    if spec.registry.kind == "ModelRegistry":
         words = "ModelRegistry needs an address; set registry.address, or remove registry.kind"
         yield Contradiction("registry.kind", words)
     for field in ("registry.port", "registry.secretRef", "registry.caRef"):
@@ -149,6 +143,6 @@ def _of_run(origins: Origins, field: str) -> bool:
     return any(origin == "run" for path, origin in origins.items() if f"{path}.".startswith(f"{field}."))
 
 
-_CHECKS: tuple[Callable[[Mapping[str, Any], Origins], Iterator[Contradiction]], ...] = (
+_CHECKS: tuple[Callable[[ResolvedSpec, Origins], Iterator[Contradiction]], ...] = (
     _algorithm, _batch, _measured, _gate_needs_evaluation, _gate_compares, _gate_can_pass, _metrics, _mounts, _registry,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Why an attempt ended badly, from the evidence that is left: results, exit codes, the kubelet's words, the end of the log."""
+"""Diagnosis of a failed attempt, from results, exit codes, reasons of the kubelet, and the end of the log."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from finetune_operator.api import reasons
 from .pod_report import PodReport
 
 SIGKILL = 137
-"""128 + 9: what a shell and the kubelet make of a process that was killed."""
+"""128 + 9: the exit code of a process that was killed."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The reason of one failed attempt, and the pod that shows it."""
+    """The reason for which an attempt failed, and the pod that shows it."""
 
     reason: Reason
     message: str
@@ -30,7 +30,7 @@ class Diagnosis:
 
     @property
     def cause(self) -> Cause:
-        """What decides whether it is tried again."""
+        """The cause, which decides whether the stage is retried."""
         return self.reason.cause
 
 
@@ -46,30 +46,30 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE), stage_reasons.WORKSPACE_FULL),
     (re.compile(r"MemoryError|Cannot allocate memory", re.IGNORECASE), stage_reasons.HOST_OUT_OF_MEMORY),
 )
-"""What the log of a program that died without a result gives away."""
+"""Lines in the log of a program that ended without a result, and the reasons that they show."""
 
 
 def read_result(pod: PodReport) -> Result | None:
-    """The result in a pod's termination message.
+    """Return the result in a pod's termination message, ``None`` where there is none.
 
     Raises:
-        DocumentError: it is of a contract version that this release does not know.
+        DocumentError: the contract version of the result is not supported.
     """
     return parse_message(pod.termination.message) if pod.termination else None
 
 
 def diagnose(pods: tuple[PodReport, ...], logs: Mapping[str, str], child_message: str) -> Diagnosis:
-    """The cause of a failed attempt: the lowest rank that says why, before those that were only dragged along."""
+    """Return why an attempt failed: the first cause among its ranks, of equal ones that of the lowest rank."""
     found = [_diagnose_pod(pod, logs.get(pod.name, "")) for pod in pods if pod.failed]
     if not found:
-        return Diagnosis(reasons.CHILD_LOST, f"Its pods are gone. {child_message}".strip())
+        return Diagnosis(reasons.CHILD_LOST, f"The pods are gone. {child_message}".strip())
     return min(found, key=lambda diagnosis: _WEIGHT[diagnosis.cause])
 
 
 _WEIGHT = {
     Cause.USER: 0, Cause.OUT_OF_MEMORY: 1, Cause.CRASH: 2, Cause.LOST: 3, Cause.TRANSIENT: 4, Cause.INTERRUPTED: 5,
 }  # fmt: skip
-"""Which of several ranks' reasons is the first cause: a rank that lost its peers only says so because another one died."""
+"""Order of causes among ranks: a rank that reports lost peers does so because another rank failed first."""
 
 
 def _diagnose_pod(pod: PodReport, log: str) -> Diagnosis:
@@ -88,7 +88,9 @@ def _diagnose_pod(pod: PodReport, log: str) -> Diagnosis:
     if result is not None and result.reason in stage_reasons.STAGE_REASONS:
         return because(stage_reasons.STAGE_REASONS[result.reason], result.message)
     if end.reason == "OOMKilled":
-        return because(stage_reasons.HOST_OUT_OF_MEMORY, "The kernel killed the process: the pod's memory limit was reached.")
+        return because(
+            stage_reasons.HOST_OUT_OF_MEMORY, "The kernel killed the process, because the pod reached its memory limit."
+        )
     if pod.disrupted:
         return _diagnose_rejection(pod, code)
     for pattern, reason in _PATTERNS:
@@ -96,22 +98,22 @@ def _diagnose_pod(pod: PodReport, log: str) -> Diagnosis:
         if line:
             return because(reason, line)
     if code == exitcodes.INTERRUPTED:
-        return because(stage_reasons.INTERRUPTED, "The process was asked to stop.")
+        return because(stage_reasons.INTERRUPTED, "The process was stopped.")
     if code == SIGKILL:
         return because(reasons.KILLED, "The process was killed (signal 9).")
     return because(stage_reasons.CRASHED, f"The process ended with exit code {code} and no result.")
 
 
 def _diagnose_rejection(pod: PodReport, code: int | None = None) -> Diagnosis:
-    """A pod that was refused or taken away: by the kubelet's word for it, whether its process had begun or not."""
-    word, message = pod.rejected, pod.rejected_message
-    if pod.init_failure and not word and not pod.disrupted:
+    """Return the reason of a pod that was not admitted or was removed, from the reason that the kubelet gave."""
+    reason, message = pod.rejected, pod.rejected_message
+    if pod.init_failure and not reason and not pod.disrupted:
         return Diagnosis(reasons.INIT_CONTAINER_FAILED, f"Pod {pod.name}: its {pod.init_failure}.", code, pod.name)
-    if word.startswith("OutOf"):
-        return Diagnosis(reasons.INSUFFICIENT_RESOURCES, message or word, code, pod.name)
-    if word in ("Shutdown", "Terminated", "NodeShutdown"):
+    if reason.startswith("OutOf"):
+        return Diagnosis(reasons.INSUFFICIENT_RESOURCES, message or reason, code, pod.name)
+    if reason in ("Shutdown", "Terminated", "NodeShutdown"):
         return Diagnosis(reasons.SHUT_DOWN, message or "The machine was shut down.", code, pod.name)
-    return Diagnosis(reasons.EVICTED, message or word or "The pod was evicted or its node was lost.", code, pod.name)
+    return Diagnosis(reasons.EVICTED, message or reason or "The pod was evicted or its node was lost.", code, pod.name)
 
 
 def _matching_line(pattern: re.Pattern[str], log: str) -> str:

@@ -1,4 +1,4 @@
-"""The gate: whether what was measured is good enough, requirement by requirement."""
+"""The gate: whether the scores meet each requirement."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 from finetune_contract.reasons import Reason
 from finetune_operator.api import reasons
 
+from .resolved_spec import Requirement
+
 _ROUNDING = 1e-9
-"""Share of a bound by which a value may miss it: decimal fractions have no exact binary form."""
+"""Tolerance relative to a bound, because decimal fractions have no exact binary form."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured, by safe key; a standard error ends in ``_stderr``."""
+    """The scores, by metric; the key of a standard error ends in ``_stderr``."""
 
     after: Mapping[str, float]
     before: Mapping[str, float]
@@ -25,9 +27,9 @@ class Scores:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One requirement, measured. ``bound`` is the one of its bounds that is nearest to failing, or missed most.
+    """The result of one requirement. ``bound`` is the bound with the smallest margin.
 
-    ``margin`` is the distance to it in the metric's own unit; negative where it is missed.
+    ``margin`` is the distance from the bound in the unit of the metric, negative where the bound is missed.
     """
 
     metric: str
@@ -38,7 +40,7 @@ class Verdict:
     message: str
 
     def as_status(self) -> dict[str, Any]:
-        """The entry of ``status.gate.requirements``."""
+        """Return the entry of ``status.gate.requirements``."""
         return {
             "metric": self.metric, "passed": self.passed, "value": self.value, "bound": self.bound,
             "margin": float(f"{self.margin:.6g}"), "message": self.message,
@@ -47,7 +49,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Inconclusive:
-    """Why there can be no verdict."""
+    """Why a requirement cannot be evaluated."""
 
     reason: Reason
     message: str
@@ -55,7 +57,7 @@ class Inconclusive:
 
 @dataclass(frozen=True)
 class _Bound:
-    """One of a requirement's bounds: what it says, where it lies, how far the value is on its good side, and how sure that is."""
+    """One bound of a requirement: its text, its value, the margin of the score, and the standard error of the margin."""
 
     words: str
     at: float
@@ -63,8 +65,8 @@ class _Bound:
     error: float
 
 
-def check_requirements(requirements: Sequence[Mapping[str, Any]], scores: Scores) -> list[Verdict] | Inconclusive:
-    """The verdict on each requirement; the gate is passed when all are."""
+def check_requirements(requirements: Sequence[Requirement], scores: Scores) -> list[Verdict] | Inconclusive:
+    """Return the verdict on each requirement. The gate is passed if all requirements are met."""
     verdicts = []
     for requirement in requirements:
         found = _check(requirement, scores)
@@ -74,20 +76,20 @@ def check_requirements(requirements: Sequence[Mapping[str, Any]], scores: Scores
     return verdicts
 
 
-def compares(requirements: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a requirement asks for the base model's score too."""
-    return any("maxRegression" in requirement for requirement in requirements)
+def compares(requirements: Sequence[Requirement]) -> bool:
+    """Return whether a requirement needs the base model's score, too."""
+    return any(requirement.max_regression is not None for requirement in requirements)
 
 
-def _check(requirement: Mapping[str, Any], scores: Scores) -> Verdict | Inconclusive:
+def _check(requirement: Requirement, scores: Scores) -> Verdict | Inconclusive:
     missing = _missing(requirement, scores)
     if missing:
         return missing
-    metric = str(requirement["metric"])
+    metric = requirement.metric
     value = scores.after[metric]
     worst = min(_bounds(requirement, scores), key=lambda bound: bound.margin)
     missed = worst.margin < -_ROUNDING * max(1.0, abs(worst.at))
-    tolerated = missed and bool(requirement.get("withinStandardError")) and -worst.margin <= worst.error
+    tolerated = missed and requirement.within_standard_error and -worst.margin <= worst.error
     sentence = f"{metric} is {value:.6g}, {worst.words}"
     if tolerated:
         sentence += f"; missed by {-worst.margin:.3g}, within its standard error of {worst.error:.3g}"
@@ -96,32 +98,36 @@ def _check(requirement: Mapping[str, Any], scores: Scores) -> Verdict | Inconclu
     return Verdict(metric, not missed or tolerated, value, worst.at, worst.margin, sentence)
 
 
-def _missing(requirement: Mapping[str, Any], scores: Scores) -> Inconclusive | None:
-    metric = str(requirement["metric"])
+def _missing(requirement: Requirement, scores: Scores) -> Inconclusive | None:
+    metric = requirement.metric
     if metric not in scores.after:
         known = sorted(name for name in scores.after if not name.endswith("_stderr") and "." in name)
-        measured = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
-        return Inconclusive(reasons.METRIC_MISSING, f"gate: {metric} was not measured; there are {measured or 'no scores'}.")
-    if "maxRegression" not in requirement:
+        more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+        remedy = f"use one of {', '.join(known[:12])}{more}" if known else "the evaluation has no scores"
+        return Inconclusive(reasons.METRIC_MISSING, f"gate: {metric} was not measured; {remedy}.")
+    if requirement.max_regression is None:
         return None
     if metric not in scores.before:
-        return Inconclusive(reasons.METRIC_MISSING, f"gate: {metric} was not measured on the base model.")
+        return Inconclusive(
+            reasons.METRIC_MISSING, f"gate: {metric} was not measured on the base model; remove maxRegression, or use min or max."
+        )
     if metric not in scores.higher_is_better:
         return Inconclusive(
-            reasons.DIRECTION_UNKNOWN, f"gate: the task of {metric} does not say whether more of it is better; use min or max."
+            reasons.DIRECTION_UNKNOWN,
+            f"gate: the task of {metric} does not define whether higher values are better; use min or max.",
         )
     return None
 
 
-def _bounds(requirement: Mapping[str, Any], scores: Scores) -> Iterator[_Bound]:
-    metric = requirement["metric"]
+def _bounds(requirement: Requirement, scores: Scores) -> Iterator[_Bound]:
+    metric, least, most, allowed = requirement.metric, requirement.min, requirement.max, requirement.max_regression
     value, error = scores.after[metric], scores.after.get(f"{metric}_stderr", 0.0)
-    if "min" in requirement:
-        yield _Bound(f"at least {requirement['min']:.6g} is required", requirement["min"], value - requirement["min"], error)
-    if "max" in requirement:
-        yield _Bound(f"at most {requirement['max']:.6g} is allowed", requirement["max"], requirement["max"] - value, error)
-    if "maxRegression" in requirement:
-        before, allowed = scores.before[metric], float(requirement["maxRegression"])
+    if least is not None:
+        yield _Bound(f"at least {least:.6g} is required", least, value - least, error)
+    if most is not None:
+        yield _Bound(f"at most {most:.6g} is allowed", most, most - value, error)
+    if allowed is not None:
+        before = scores.before[metric]
         both = math.hypot(error, scores.before.get(f"{metric}_stderr", 0.0))
         words = f"at most {allowed:.6g} worse than the base model's {before:.6g} is allowed"
         if scores.higher_is_better[metric]:

@@ -50,8 +50,7 @@ def claim_name(run: str) -> str:
 
 def workspace_claim(run: Run) -> str:
     """The claim that a run works on: the one that it names, else its own."""
-    named = (run.resolved.get("storage") or {}).get("claimName")
-    return str(named) if named else claim_name(run.name)
+    return run.resolved.storage.claim_name or claim_name(run.name)
 
 
 def entry_name(digest: str) -> str:

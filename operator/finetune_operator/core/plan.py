@@ -32,7 +32,7 @@ from .paths import Json
 from .plan_builder import PlanBuilder
 from .preparation import prepare_workspace
 from .progress import watch_progress
-from .resolve import Refusal, resolve
+from .resolve import SpecRejection, resolve
 from .run import Run, StageStatus
 from .settings import Settings
 from .stages import GATE, ORDER, PROGRAMS, RERUN_FROM, STAGE, STAGES, WORKSPACE
@@ -62,7 +62,7 @@ def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
     if rerun is None:
         return None
     resolved = _resolve(run, observed)
-    if isinstance(resolved, Refusal):
+    if isinstance(resolved, SpecRejection):
         message = f"rerun {rerun['id']}: it is not started and the run keeps its results: {resolved.message}"
         rejected = Event("Warning", resolved.reason.name, message[:MESSAGE_LIMIT])
         return Decision(reject_rerun(run, resolved.reason.name, message, now), events=(rejected,))
@@ -122,7 +122,7 @@ def start(run: Run, observed: Observed, now: datetime) -> Decision | None:
     if run.spec.get("suspend"):
         return _decide(PlanBuilder(_with_status(run, {}), observed, now))
     resolved = _resolve(run, observed)
-    if isinstance(resolved, Refusal):
+    if isinstance(resolved, SpecRejection):
         return _reject(run, observed, now, resolved)
     builder = PlanBuilder(_with_status(run, {"resolved": resolved, "round": 1}), observed, now)
     for name in ORDER:
@@ -178,10 +178,10 @@ _POLICIES: tuple[Callable[[Run, Observed, datetime], Decision | None], ...] = (
 )  # fmt: skip
 
 
-def _resolve(run: Run, observed: Observed) -> Json | Refusal:
+def _resolve(run: Run, observed: Observed) -> Json | SpecRejection:
     """Return what the run is resolved to, or why it cannot start: neither the fields nor the pods that they shape may be invalid."""
     resolved = resolve(run.spec, observed.settings)
-    if isinstance(resolved, Refusal):
+    if isinstance(resolved, SpecRejection):
         return resolved
     claim = naming.workspace_claim(_with_status(run, {"resolved": resolved}))
     resolved = {**resolved, "volumeUri": str(resolved["volumeUri"]).replace("{claim}", claim)}
@@ -205,7 +205,7 @@ def _begin(builder: PlanBuilder, rerun_id: str | None) -> None:
     _advance(builder)
 
 
-def _reject(run: Run, observed: Observed, now: datetime, rejection: Refusal) -> Decision:
+def _reject(run: Run, observed: Observed, now: datetime, rejection: SpecRejection) -> Decision:
     """End the run before it starts. An edit of ``spec`` is looked at again."""
     builder = PlanBuilder(_with_status(run, {}), observed, now)
     failure = {"reason": rejection.reason.name, "message": rejection.message[:MESSAGE_LIMIT], "hint": rejection.reason.remedy}
@@ -243,13 +243,10 @@ def _end_if_over(builder: PlanBuilder) -> None:
 
 
 def _usage(builder: PlanBuilder) -> Json:
-    training = builder.run.resolved["training"]
-    stage_status = builder.stages["training"]
-    trained = seconds_between(stage_status.started_at, stage_status.finished_at) or 0.0
-    started = builder.get("startedAt")
+    usage = builder.get("usage") or {}
     return {
-        "gpuSeconds": trained * training["gpusPerWorker"] * training["workers"],
-        "wallSeconds": seconds_between(started, builder.time) or 0.0,
+        "gpuSeconds": usage.get("gpuSeconds", 0.0),
+        "wallSeconds": seconds_between(builder.get("startedAt"), builder.time) or 0.0,
     }
 
 

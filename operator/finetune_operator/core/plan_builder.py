@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -60,7 +59,7 @@ class PlanBuilder:
     @property
     def view(self) -> Run:
         """The run as it is now, with all that this pass has decided."""
-        return replace(self.run, status={**self.run.status, **self.fields}).with_stages(self.stages)
+        return self.run.with_status({**self.run.status, **self.fields}, self.stages)
 
     def get(self, field: str) -> Any:
         """A top-level field of status, as it will be written."""

@@ -7,7 +7,7 @@ add containers of its own before, beside or around it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import naming
@@ -26,6 +26,7 @@ class Termination:
     reason: str = ""
     message: str = ""
     finished_at: str | None = None
+    started_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class PodReport:
         sidecar_runs: the stage's container has ended and another one of the pod has not.
         gone: being deleted, so that its end is not a failure of the stage.
         placed: bound to a node.
+        running_since: when the stage's container started, while it runs. No decision follows from it, so it is not compared.
     """
 
     name: str
@@ -58,6 +60,7 @@ class PodReport:
     gone: bool = False
     placed: bool = False
     created_at: str | None = None
+    running_since: str | None = field(default=None, compare=False)
 
     @classmethod
     def parse(cls, pod: Object) -> PodReport:
@@ -79,8 +82,18 @@ class PodReport:
             sidecar_runs=bool(state.get("terminated")) and any(map(_has_not_ended, _others(status, container))),
             disrupted=(conditions.get("DisruptionTarget") or {}).get("status") == "True",
             gone=bool(metadata.get("deletionTimestamp")), placed=bool((pod.get("spec") or {}).get("nodeName")),
-            created_at=metadata.get("creationTimestamp"),
+            created_at=metadata.get("creationTimestamp"), running_since=(state.get("running") or {}).get("startedAt"),
         )  # fmt: skip
+
+    @property
+    def started_at(self) -> str | None:
+        """When the stage's container started, ``None`` if it did not."""
+        return self.termination.started_at if self.termination else self.running_since
+
+    @property
+    def ended_at(self) -> str | None:
+        """When the stage's container ended, ``None`` while it runs."""
+        return self.termination.finished_at if self.termination else None
 
     @property
     def failed(self) -> bool:
@@ -120,7 +133,8 @@ def _termination(state: Object) -> Termination | None:
     if ended is None:
         return None
     return Termination(
-        int(ended.get("exitCode", 0)), ended.get("reason", ""), ended.get("message", ""), ended.get("finishedAt")
+        int(ended.get("exitCode", 0)), ended.get("reason", ""), ended.get("message", ""), ended.get("finishedAt"),
+        ended.get("startedAt"),
     )  # fmt: skip
 
 

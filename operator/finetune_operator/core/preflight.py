@@ -19,7 +19,7 @@ from . import naming
 from .manifests import children
 from .origins import origin_prefix
 from .paths import Json, leaves
-from .resolve import Refusal, resolve
+from .resolve import SpecRejection, resolve
 from .run import Run, StageStatus
 from .settings import Settings
 from .stages import PROGRAMS, ProgramStage
@@ -75,7 +75,7 @@ def preflights(run: Run, settings: Settings) -> tuple[Preflight, ...]:
     if not due(run):
         return ()
     resolved = resolve(run.spec, settings)
-    if isinstance(resolved, Refusal):
+    if isinstance(resolved, SpecRejection):
         return ()
     ready = replace(run, status={"resolved": resolved, "round": 1})
     return tuple(Preflight(stage.name, _job(ready, stage)) for stage in _shaped(ready))
@@ -87,7 +87,7 @@ def _shaped(run: Run) -> Iterator[ProgramStage]:
     for stage in PROGRAMS.values():
         if stage.pod_section is None or stage.skipped(run):
             continue
-        section = run.resolved[stage.pod_section]
+        section = run.resolved.values[stage.pod_section]
         fields = {name: section[name] for name in _POD_FIELDS if section.get(name) is not None}
         if any(path not in ours for path, _ in leaves(fields, stage.pod_section)):
             yield stage
@@ -112,7 +112,7 @@ def problems(code: int, message: str, causes: Causes) -> Causes:
     return [("", found[1])] if found else []
 
 
-def rejection(resolved: Json, run: Run, rejected: Mapping[str, Causes]) -> Refusal | None:
+def rejection(resolved: Json, run: Run, rejected: Mapping[str, Causes]) -> SpecRejection | None:
     """Return why a run cannot start, given what the API server refused of the pods of each stage."""
     run = replace(run, status={"resolved": resolved, "round": 1})
     sentences: list[str] = []
@@ -125,7 +125,7 @@ def rejection(resolved: Json, run: Run, rejected: Mapping[str, Causes]) -> Refus
     if not told:
         return None
     more = f" (and {len(told) - _SHOWN} more)" if len(told) > _SHOWN else ""
-    return Refusal(reasons.INVALID_SPEC, f"{'; '.join(told[:_SHOWN])}{more}; correct it.")
+    return SpecRejection(reasons.INVALID_SPEC, f"{'; '.join(told[:_SHOWN])}{more}; correct it.")
 
 
 def _sentence(resolved: Json, section: str, manifest: Json, path: str, words: str) -> str:

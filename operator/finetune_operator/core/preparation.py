@@ -9,8 +9,9 @@ from . import naming, shared_objects
 from .blockers import rejection
 from .decision import Create
 from .manifests import children
-from .observation import Ref, workspace_refs
+from .observation import Ref
 from .plan_builder import PlanBuilder
+from .reads import workspace_refs
 from .run import StageStatus
 from .stages import WORKSPACE
 from .waiting import wait_for_leftover
@@ -101,7 +102,7 @@ def _make(builder: PlanBuilder, stage_status: StageStatus, ref: Ref) -> None:
         builder.block(stage_status, rejection(rejected)[0], rejected.message)
     if ref.kind != CLAIM:
         shared_objects.create(builder, ref)
-    elif run.resolved["storage"].get("claimName"):
+    elif run.resolved.storage.claim_name:
         if stage_status.started_at != builder.time:
             message = f"The claim {ref.name}, which storage.claimName names, does not exist."
             builder.block(stage_status, reasons.CLAIM_NOT_FOUND, message)

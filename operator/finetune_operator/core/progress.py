@@ -1,7 +1,7 @@
-"""Progress of the stage that people wait for: what its TrainJob says where somebody writes it there, else the end of its log.
+"""Progress of the most important running stage: from the status of its TrainJob, or from the end of its log.
 
-Who writes into a TrainJob is not ours: Trainer's own status server (2.2 and later, feature gate ``TrainJobStatus``), or the
-controller of OpenShift AI. Everything here is read with tolerance, and a report that is older than another one loses.
+Others write the status of a TrainJob: the status server of Kubeflow Trainer (2.2 and later, feature gate ``TrainJobStatus``) or the
+controller of OpenShift AI. So malformed reports are ignored. The newest report counts.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ RHOAI_STATUS = "trainer.opendatahub.io/trainerStatus"
 """The annotation in which OpenShift AI keeps a TrainJob's progress, as JSON."""
 _IMPORTANCE = ("training", "evaluation", "baseline", "tokenization", "model", "dataset", "registration")
 _LARGEST = 2**63 - 1
-"""The API server takes no whole number beyond."""
+"""The largest whole number that the API server accepts."""
 
 
 def watch_progress(builder: PlanBuilder) -> None:
-    """Put the newest report of the most important running stage into status; clear that of a stage that no longer runs."""
-    told = (builder.run.status.get("progress") or {}).get("stage")
+    """Write the newest report of the most important running stage into status; clear that of a stage that no longer runs."""
+    shown = (builder.run.status.get("progress") or {}).get("stage")
     for name in _IMPORTANCE:
         stage_status = builder.stages.get(name)
         if stage_status is None or stage_status.state != "Running":
             continue
         report = max(_reports(builder, stage_status), key=lambda report: _seconds(builder, report), default=None)
         if report is not None:
-            _tell(builder, name, report)
+            _write(builder, name, report)
             return
-        if told == name:
+        if shown == name:
             return
     builder.fields["progress"] = None
 
 
 def _reports(builder: PlanBuilder, stage_status: StageStatus) -> Iterator[Progress]:
-    """What is said of a stage now. Of two reports of the same second the first counts."""
+    """Yield the reports on a stage. Of two reports from the same second the first counts."""
     child = builder.observed.child(stage_status) or {}
     annotation = (lookup(child, "metadata.annotations") or {}).get(RHOAI_STATUS)
     logs = (builder.observed.logs.get(pod.name, "") for pod in builder.observed.pods.get(stage_status.name, ()) if pod.rank == 0)
@@ -54,7 +54,7 @@ def _reports(builder: PlanBuilder, stage_status: StageStatus) -> Iterator[Progre
 
 
 def of_trainer(status: Any) -> Progress | None:
-    """The report in a TrainJob's ``status.trainerStatus``: numbers of the trainer are texts there, by names of its own."""
+    """Return the report in a TrainJob's ``status.trainerStatus``, where numbers are strings."""
     if not isinstance(status, Mapping):
         return None
     entries = status.get("metrics")
@@ -68,18 +68,18 @@ def of_trainer(status: Any) -> Progress | None:
 
 
 def of_rhoai(annotation: Any) -> Progress | None:
-    """The report in OpenShift AI's annotation."""
+    """Return the report in the annotation of OpenShift AI."""
     data = _tolerantly(lambda: json.loads(annotation)) if isinstance(annotation, str) else None
     return _dated(data) if isinstance(data, Mapping) else None
 
 
 def of_log(log: str) -> Progress | None:
-    """The newest report in the end of a stage's log."""
+    """Return the newest report in the last lines of a stage's log."""
     return _tolerantly(lambda: last(log))
 
 
 def _dated(data: Mapping[str, Any]) -> Progress | None:
-    """A report that others keep. One that does not say when it was made cannot be weighed against another, and is left out."""
+    """Return a report of another component, ``None`` without a time: it could not be compared with other reports."""
     time = data.get("lastUpdatedTime")
     seconds = _tolerantly(lambda: _since_1970(time)) if isinstance(time, str) else None
     report = _tolerantly(lambda: from_rhoai({**data, "time": None, "note": None}))
@@ -92,7 +92,7 @@ def _since_1970(time: str) -> int:
 
 
 def _tolerantly(read: Callable[[], T]) -> T | None:
-    """What is read; nothing where others wrote no JSON, no time, or what nests or counts beyond all bounds."""
+    """Return what ``read`` returns, ``None`` where the input is malformed, nested too deeply or out of range."""
     try:
         return read()
     except (ValueError, OverflowError, RecursionError):
@@ -100,12 +100,12 @@ def _tolerantly(read: Callable[[], T]) -> T | None:
 
 
 def _seconds(builder: PlanBuilder, report: Progress) -> int:
-    """When a report was made. Clocks differ: none is from the future, and one without a time is as new as the log that holds it."""
+    """Return the time of a report in seconds since 1970, at most the present: clocks differ. A report without a time is as new as its log."""
     now = int(builder.now.timestamp())
     return now if report.time is None else max(0, min(now, report.time))
 
 
-def _tell(builder: PlanBuilder, stage: str, report: Progress) -> None:
+def _write(builder: PlanBuilder, stage: str, report: Progress) -> None:
     known = builder.run.status.get("progress") or {}
     known = known if known.get("stage") == stage else {}
     values = {
@@ -115,23 +115,23 @@ def _tell(builder: PlanBuilder, stage: str, report: Progress) -> None:
     }  # fmt: skip
     found: Json = {key: value for key, value in values.items() if value is not None}
     seconds = _seconds(builder, report)
-    said = stamp(datetime.fromtimestamp(seconds, UTC))
-    same = {**known, "lastReport": said} == {**found, "lastReport": said}
-    if said < known.get("lastReport", "") or (same and seconds != report.time):
-        return  # older than what is known; or the same words, dated by ourselves: writing them again would tell nothing
-    builder.fields["progress"] = {**found, "lastReport": said}
+    reported = stamp(datetime.fromtimestamp(seconds, UTC))
+    same = {**known, "lastReport": reported} == {**found, "lastReport": reported}
+    if reported < known.get("lastReport", "") or (same and seconds != report.time):
+        return  # older than the known report, or the same report with a time that was set here
+    builder.fields["progress"] = {**found, "lastReport": reported}
     if stage == "training" and "loss" in found and "step" in found:
         _extend_history(builder, LossPoint(found["step"], found["loss"]))
 
 
 def _whole(number: int | None) -> int | None:
-    """A count that status can hold."""
+    """Return a count if status can hold it."""
     return number if number is not None and 0 <= number <= _LARGEST else None
 
 
 def _extend_history(builder: PlanBuilder, point: LossPoint) -> None:
     known = [LossPoint(entry["step"], entry["loss"]) for entry in builder.run.status.get("history") or ()]
     if known and known[-1].step >= point.step:
-        known = [old for old in known if old.step < point.step]  # a new attempt begins again
+        known = [old for old in known if old.step < point.step]  # a new attempt starts again
     points = thin([*known, point], HISTORY_LIMIT)
     builder.fields["history"] = [{"step": entry.step, "loss": entry.loss} for entry in points]

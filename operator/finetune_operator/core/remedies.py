@@ -1,25 +1,24 @@
-"""What to do about a failure, in the state that the run is in: never what is set already, or what does not apply there.
+"""Remedies that depend on the failed stage and on values of the run: none recommends what is set already or has no effect there.
 
-A reason has one remedy (:mod:`finetune_operator.api.reasons`), and here is an own one for each whose advice depends on the stage or on
-values of the run. ``spec`` is the resolved specification.
+Every other reason has one remedy (:mod:`finetune_operator.api.reasons`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from finetune_contract import reasons as stage_reasons
 from finetune_contract.reasons import Reason
 from finetune_operator.api import reasons
 from finetune_operator.api.uris import is_local_path
 
-from .paths import lookup
+from .resolved_spec import Dataset, Model, ResolvedSpec
 from .stages import RERUN_FROM
 
 _RERUN = {"baseline": "evaluation", "registry-check": "registration", "tokenization": "training"}
-"""The first stage of a rerun, for the stages that no rerun can begin with."""
+"""The stage to rerun from, for the stages that are no target of a rerun."""
 _NEW_MODEL = {
     reason.name
     for reason in (
@@ -41,15 +40,11 @@ _EVALUATIONS = ("baseline", "evaluation")
 
 @dataclass(frozen=True)
 class Failed:
-    """The state in which a stage has failed."""
+    """The stage that failed, and the effective values of its run."""
 
     stage: str
-    spec: Mapping[str, Any]
+    spec: ResolvedSpec
     mode: Literal["local", "cluster"] = "cluster"
-
-    def get(self, path: str) -> Any:
-        """A value of the resolved specification."""
-        return lookup(self.spec, path)
 
     @property
     def section(self) -> str:
@@ -81,67 +76,67 @@ def remedy(reason: Reason, failed: Failed) -> str:
 def _dataset_not_found(failed: Failed) -> str:
     if failed.stage != "dataset":
         return "Find out what removed the run's files from the workspace."
-    return "Correct dataset.uri." if _is_file(failed.get("dataset.uri")) else stage_reasons.DATASET_NOT_FOUND.remedy
+    return "Correct dataset.uri." if _is_file(failed.spec.dataset.uri) else stage_reasons.DATASET_NOT_FOUND.remedy
 
 
 def _model_not_found(failed: Failed) -> str:
-    return "Correct model.uri." if _is_file(failed.get("model.uri")) else stage_reasons.MODEL_NOT_FOUND.remedy
+    return "Correct model.uri." if _is_file(failed.spec.model.uri) else stage_reasons.MODEL_NOT_FOUND.remedy
 
 
 def _dataset_forbidden(failed: Failed) -> str:
-    if str(failed.get("dataset.uri")).startswith(("http://", "https://")):
-        return "Use an address that needs no login: no token is sent to it."
-    return _forbidden(failed, "dataset", "data set")
+    if failed.spec.dataset.uri.startswith(("http://", "https://")):
+        return "Use an address that needs no login: the stage sends no token to it."
+    return _forbidden(failed.spec.dataset, "dataset", "data set")
 
 
 def _model_forbidden(failed: Failed) -> str:
-    return _forbidden(failed, "model", "model")
+    return _forbidden(failed.spec.model, "model", "model")
 
 
-def _forbidden(failed: Failed, section: str, what: str) -> str:
-    if is_local_path(str(failed.get(f"{section}.uri"))):
+def _forbidden(source: Dataset | Model, section: str, what: str) -> str:
+    if is_local_path(source.uri):
         return f"Make the files that {section}.uri names readable for the user of the stage."
-    named = failed.get(f"{section}.secretRef.name")
-    secret = f"the secret {named}" if named else f"the secret hf-token (or {section}.secretRef)"
-    return f"Accept the {what}'s terms and put a token with access into {secret}."
+    named = source.secret_ref
+    secret = f"the Secret {named.name}" if named else f"the Secret hf-token (or {section}.secretRef)"
+    return f"Accept the terms of the {what} and put a token that has access into {secret}."
 
 
 def _workspace_full(failed: Failed) -> str:
     if failed.mode == "local":
         return "Delete old runs with their files (finetune delete --purge), or use a folder with more space (--home)."
-    claim = failed.get("storage.claimName")
+    claim = failed.spec.storage.claim_name
     if claim:
         return f"Enlarge the claim {claim}, or delete old runs and caches from its volume."
     return stage_reasons.WORKSPACE_FULL.remedy
 
 
 def _bad_row(failed: Failed) -> str:
-    may_drop = failed.stage in ("dataset", "tokenization") and failed.get("dataset.badRows.policy") != "Drop"
+    may_drop = failed.stage in ("dataset", "tokenization") and failed.spec.dataset.bad_rows.policy != "Drop"
     return stage_reasons.BAD_ROW.remedy if may_drop else "Correct the row that the message names."
 
 
 def _too_many_rows_left_out(failed: Failed) -> str:
     ways = ["raise training.maxSeqLen", "shorten or correct the rows"]
-    if (failed.get("dataset.badRows.share") or 0) < 1:
+    if failed.spec.dataset.bad_rows.share < 1:
         ways.append("raise dataset.badRows.share")
     return _choice(ways)
 
 
 def _too_few_rows(failed: Failed) -> str:
-    splits = (failed.get("dataset.trainSplit") or 0) < 1
-    gated = any(str(one["metric"]).startswith("holdout.") for one in failed.get("gate.requirements") or ())
-    measurable = failed.get("evaluation.tasks") or not failed.get("evaluation.enabled")
-    return stage_reasons.TOO_FEW_ROWS.remedy if splits and measurable and not gated else "Use more rows."
+    spec = failed.spec
+    gated = any(one.metric.startswith("holdout.") for one in spec.gate.requirements)
+    measurable = spec.evaluation.tasks or not spec.evaluation.enabled
+    return stage_reasons.TOO_FEW_ROWS.remedy if _holds_out(spec) and measurable and not gated else "Use more rows."
 
 
 def _dataset_changed(failed: Failed) -> str:
-    if failed.get("dataset.sha256"):
+    if failed.spec.dataset.sha256:
         return stage_reasons.DATASET_CHANGED.remedy
     return "Make sure that nothing writes to the data while it is read."
 
 
 def _remote_code(failed: Failed) -> str:
-    return "Use another model." if failed.get("model.trustRemoteCode") else stage_reasons.REMOTE_CODE.remedy
+    return "Use another model." if failed.spec.model.trust_remote_code else stage_reasons.REMOTE_CODE.remedy
 
 
 def _engine_missing(failed: Failed) -> str:
@@ -151,62 +146,64 @@ def _engine_missing(failed: Failed) -> str:
 
 
 def _no_matching_weights(failed: Failed) -> str:
-    field = "lora.targetModules" if failed.get("training.algorithm") == "lora" else "osft.targetPatterns"
+    field = "lora.targetModules" if failed.spec.training.algorithm == "lora" else "osft.targetPatterns"
     return f"Correct training.{field}; the message lists weights of this model."
 
 
 def _out_of_gpu_memory(failed: Failed) -> str:
     ways = []
     if failed.section == "evaluation":
-        size = failed.get("evaluation.batchSize")
+        size = failed.spec.evaluation.batch_size
         ways += [] if size == 1 else ["lower evaluation.batchSize" if size else "set evaluation.batchSize to 1"]
         return _choice([*ways, "use a larger GPU"])
+    training = failed.spec.training
     ways.append("lower training.maxTokensPerGPU")
-    if (failed.get("training.microBatchSize") or 1) > 1:
+    if (training.micro_batch_size or 1) > 1:
         ways.append("lower training.microBatchSize")
-    if failed.get("training.gradientCheckpointing") is False:
+    if not training.gradient_checkpointing:
         ways.append("set training.gradientCheckpointing to true")
     return _choice([*ways, "use more or larger GPUs"])
 
 
 def _out_of_host_memory(failed: Failed) -> str:
     smaller = "use a smaller data set" if failed.stage in ("dataset", "tokenization") else "use a smaller model"
-    if failed.section in ("training", "evaluation") and (
-        failed.mode == "cluster" or failed.get(f"{failed.section}.resources.memory")
-    ):
+    limits = {"training": failed.spec.training.resources, "evaluation": failed.spec.evaluation.resources}
+    limit = limits.get(failed.section)
+    if limit is not None and (failed.mode == "cluster" or limit.memory):
         return _choice([f"raise {failed.section}.resources.memory", smaller])
     return _choice([smaller, "use a machine with more memory"] if failed.mode == "local" else [smaller])
 
 
 def _killed(failed: Failed) -> str:
     advice = _out_of_host_memory(failed)
-    return f"If the machine's memory was short, {advice[0].lower()}{advice[1:]}"
+    return f"If the machine was short of memory, {advice[0].lower()}{advice[1:]}"
 
 
 def _no_gpu(failed: Failed) -> str:
-    field = "evaluation.gpus" if failed.section == "evaluation" else "training.gpusPerWorker"
-    if failed.get(field):
-        return "Check the GPU driver and the device plugin of the node, or choose values that run without a GPU."
-    return f"Request one with {field}, or choose values that run without."
+    evaluates = failed.section == "evaluation"
+    field = "evaluation.gpus" if evaluates else "training.gpusPerWorker"
+    if failed.spec.evaluation.gpus if evaluates else failed.spec.training.gpus_per_worker:
+        return "Check the GPU driver and the device plugin of the node, or choose values that need no GPU."
+    return f"Request a GPU with {field}, or choose values that need none."
 
 
 def _nothing_to_evaluate(failed: Failed) -> str:
     ways = ["name a task in evaluation.tasks"]
-    holds_out = (failed.get("dataset.trainSplit") or 0) < 1 or failed.get("dataset.evalUri")
+    holds_out = _holds_out(failed.spec) or failed.spec.dataset.eval_uri
     ways.append("use more rows, so that some are held out" if holds_out else "hold rows out (dataset.trainSplit below 1)")
-    if not failed.get("gate"):
+    if not failed.spec.gate.requirements:
         ways.append("set evaluation.enabled to false")
     return _choice(ways)
 
 
 def _score_not_a_number(failed: Failed) -> str:
     if failed.stage == "baseline":
-        return "The base model's output is broken: use another model, or leave the metric out."
+        return "The output of the base model is broken: use another model, or leave the metric out."
     return stage_reasons.SCORE_NOT_A_NUMBER.remedy
 
 
 def _version_exists(failed: Failed) -> str:
-    others = [word for word in ("NewVersion", "Update") if word != failed.get("registry.onExisting")]
+    others = [policy for policy in ("NewVersion", "Update") if policy != failed.spec.registry.on_existing]
     return f"Choose another registry.version, or set registry.onExisting to {' or '.join(others)}."
 
 
@@ -236,13 +233,17 @@ _REMEDIES: dict[str, Callable[[Failed], str]] = {
 }
 
 
-def _is_file(uri: Any) -> bool:
-    """Whether a URI names one place without revisions: a path, or an address of the web."""
-    return is_local_path(str(uri)) or str(uri).startswith(("http://", "https://"))
+def _holds_out(spec: ResolvedSpec) -> bool:
+    return spec.dataset.train_split < 1
+
+
+def _is_file(uri: str) -> bool:
+    """Return whether a URI has no revisions: a path, or an address on the web."""
+    return is_local_path(uri) or uri.startswith(("http://", "https://"))
 
 
 def _choice(ways: list[str]) -> str:
-    """``["raise x", "lower y"]`` -> ``Raise x, or lower y.``"""
+    """Return a sentence of alternatives: ``["raise x", "lower y"]`` -> ``Raise x, or lower y.``"""
     *first, last = ways
     text = f"{', '.join(first)}, or {last}" if first else last
     return f"{text[0].upper()}{text[1:]}."

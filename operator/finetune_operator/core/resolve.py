@@ -1,14 +1,14 @@
-"""From what a user wrote to what will be done: every value, where it came from, and what was adapted.
+"""Resolution of a spec: the effective value of every field, its origin, and the values that were adapted.
 
-Done once, when a run starts; from then on ``plan`` reads ``status.resolved`` and the mutable fields only, so that an upgrade of
-the operator in mid-run changes nothing.
+A run is resolved once, when a round starts. From then on ``plan`` reads ``status.resolved`` and the mutable fields only, so that an
+upgrade of the operator does not change a run that is under way.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune_contract import CONTRACT_VERSION
@@ -22,22 +22,23 @@ from .contradictions import Contradiction, contradiction
 from .naming import STAGE_ACCOUNT
 from .origins import PREFIXES, origin_prefix
 from .paths import Json, assign, leaves, lookup
+from .resolved_spec import ResolvedSpec
 from .settings import Settings
 from .unsupported import first_unsupported
-from .values import invalid_value
+from .values import InvalidValue, invalid_value, validated
 
 SPEC_LIMIT = 24 * 1024
-"""Bytes of ``spec`` as JSON: twice that, and status, fit into the 64 KiB that an object may have."""
+"""Largest spec in bytes of JSON: the spec, its resolved copy and status fit into an object of 64 KiB."""
 RESERVED_VARIABLES = ("PET_", "FINETUNE_")
 STEERING = ("suspend", "rerun", "approval")
-"""Fields that steer a run on its way; they are read from ``spec`` at any time and are no part of what is resolved."""
+"""Fields that control a run under way. They are read from ``spec`` at any time and are not resolved."""
 _SMALLEST = {"dataset": {"uri": "org/data"}}
-"""What completes the defaults, so that they can be validated as a run is."""
+"""The required fields, which make defaults a whole spec that can be validated."""
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """The run cannot start as it is written."""
+class SpecRejection:
+    """Why a run cannot start with its spec."""
 
     reason: Reason
     message: str
@@ -45,31 +46,32 @@ class Refusal:
 
 @dataclass(frozen=True)
 class _Layer:
-    """Values of one origin, in the shape of ``spec``."""
+    """Values from one origin, in the schema of ``spec``."""
 
     origin: str
     values: Mapping[str, Any]
 
 
-def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
-    """The document of ``status.resolved`` for ``spec`` in the place that ``settings`` describe, or why there is none."""
-    rejection = _refuse_early(spec, settings) or _refuse_values(spec, settings)
-    if rejection:
-        return rejection
+def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | SpecRejection:
+    """Return ``status.resolved`` for a spec under these settings, or why the run cannot start."""
+    checked = _reject_early(spec, settings) or _validated_settings(spec, settings)
+    if isinstance(checked, SpecRejection):
+        return checked
+    settings = checked
     spec = {key: value for key, value in spec.items() if key not in STEERING}
     merged, origins = effective_values(spec, settings)
     adapted = _adapt(merged, origins, settings)
-    if isinstance(adapted, Refusal):
+    if isinstance(adapted, SpecRejection):
         return adapted
     if lookup(merged, "registry.address") and merged["registry"]["kind"] == "MLflow" and settings.volume_uri.startswith("file:"):
-        return Refusal(
+        return SpecRejection(
             reasons.NOT_POSSIBLE_HERE,
-            f"{origin_prefix(origins, 'registry.address')}registry.address: an MLflow server takes no model that lies on one machine only; leave address out to register in"
-            " the workspace's own store.",
+            f"{origin_prefix(origins, 'registry.address')}registry.address: an MLflow server cannot read a model on this machine; remove registry.address to"
+            " register in the store of the workspace.",
         )
-    against = _contradiction(merged, origins)
-    if against:
-        return Refusal(reasons.INVALID_SPEC, f"{origin_prefix(origins, against.field)}{against.field}: {against.words}.")
+    found = _contradiction(merged, origins)
+    if found:
+        return SpecRejection(reasons.INVALID_SPEC, f"{origin_prefix(origins, found.field)}{found.field}: {found.words}.")
     return {
         "spec": merged,
         "origins": _grouped(origins, merged),
@@ -87,46 +89,88 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | Refusal:
 
 
 def effective_values(spec: Mapping[str, Any], settings: Settings) -> tuple[Json, dict[str, str]]:
-    """Every value of a run before anything is adapted to a place, and where each field has its value from."""
+    """Return every value of a run before adaptation, and the origin of each field."""
     merged, origins = _merge(_layers(spec, settings))
     _derive(merged, origins, settings)
     return merged, origins
 
 
-def _refuse_early(spec: Mapping[str, Any], settings: Settings) -> Refusal | None:
+def _reject_early(spec: Mapping[str, Any], settings: Settings) -> SpecRejection | None:
     size = len(json.dumps(spec, separators=(",", ":")).encode())
     if size > SPEC_LIMIT:
-        return Refusal(reasons.SPEC_TOO_LARGE, f"spec has {size} bytes as JSON; at most {SPEC_LIMIT} are allowed.")
+        return SpecRejection(
+            reasons.SPEC_TOO_LARGE, f"spec: {size} bytes of JSON are more than {SPEC_LIMIT}; move long texts into a ConfigMap."
+        )
     if settings.problem:
-        return Refusal(reasons.INVALID_SPEC, settings.problem)
+        return SpecRejection(reasons.INVALID_SPEC, settings.problem)
     return None
 
 
-def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | None:
-    """What nobody may ask for: neither the run nor the defaults, which no API server has judged."""
-    for origin, values in (
-        ("run", spec), ("namespace", settings.namespace_defaults), ("operator", settings.operator_defaults),
-    ):  # fmt: skip
-        where = PREFIXES[origin]
-        unsupported = first_unsupported(values)
-        if unsupported:
-            message = f"{where}{unsupported.path}: this release does not act on {unsupported.values} yet; remove it."
-            return Refusal(reasons.UNSUPPORTED, message)
-        for path in ("dataset.uri", "dataset.evalUri", "model.uri") if settings.mode == "cluster" else ():
-            uri = lookup(values, path)
-            if isinstance(uri, str) and is_local_path(uri):
-                others = "a hub id or hf://" if path == "model.uri" else "a hub id, hf:// or https://"
-                message = f"{where}{path}: {uri} is a path of one machine; use {others}."
-                return Refusal(reasons.LOCAL_PATH_IN_CLUSTER, message)
-        for variable in lookup(values, "training.env") or ():
-            if not isinstance(variable, Mapping) or "name" not in variable:
-                return Refusal(reasons.INVALID_SPEC, f"{where}training.env: expected a list of entries with name and value.")
-            if str(variable["name"]).startswith(RESERVED_VARIABLES):
-                message = f"{where}training.env: {variable['name']} is set by the operator; remove it."
-                return Refusal(reasons.INVALID_SPEC, message)
-        invalid = invalid_value(overlay(_SMALLEST, values))
-        if invalid:
-            return Refusal(reasons.INVALID_SPEC, f"{where}{invalid[0]}: {invalid[1]}.")
+def _validated_settings(spec: Mapping[str, Any], settings: Settings) -> Settings | SpecRejection:
+    """Return the settings with the defaults as their fields hold them; or why the run, or one of the defaults, is rejected."""
+    rejection = _reject_values("run", spec, settings)
+    namespace = rejection or _validated_defaults("namespace", settings.namespace_defaults, settings)
+    if isinstance(namespace, SpecRejection):
+        return namespace
+    operator = _validated_defaults("operator", settings.operator_defaults, settings)
+    if isinstance(operator, SpecRejection):
+        return operator
+    return replace(settings, namespace_defaults=namespace, operator_defaults=operator)
+
+
+def _validated_defaults(origin: str, values: Mapping[str, Any], settings: Settings) -> Json | SpecRejection:
+    """Return defaults as their fields hold them: no API server has validated or converted them."""
+    rejection = _reject_values(origin, values, settings)
+    if rejection:
+        return rejection
+    found = validated(overlay(_SMALLEST, values))
+    assert not isinstance(found, InvalidValue), "these values were valid"  # for the type checker
+    if lookup(values, "dataset.uri") is None:
+        del found["dataset"]["uri"]
+    return _reject_unsupported(PREFIXES[origin], found) or found  # what converts to an unsupported value
+
+
+def _reject_values(origin: str, values: Mapping[str, Any], settings: Settings) -> SpecRejection | None:
+    where = PREFIXES[origin]
+    return (
+        _reject_unsupported(where, values)
+        or _reject_local_path(where, values, settings)
+        or _reject_variables(where, values)
+        or _reject_invalid(where, values)
+    )
+
+
+def _reject_invalid(where: str, values: Mapping[str, Any]) -> SpecRejection | None:
+    invalid = invalid_value(overlay(_SMALLEST, values))
+    return SpecRejection(reasons.INVALID_SPEC, f"{where}{invalid.path}: {invalid.problem}.") if invalid else None
+
+
+def _reject_unsupported(where: str, values: Mapping[str, Any]) -> SpecRejection | None:
+    found = first_unsupported(values)
+    if found is None:
+        return None
+    return SpecRejection(reasons.UNSUPPORTED, f"{where}{found.path}: this release does not support {found}; remove it.")
+
+
+def _reject_local_path(where: str, values: Mapping[str, Any], settings: Settings) -> SpecRejection | None:
+    for path in ("dataset.uri", "dataset.evalUri", "model.uri") if settings.mode == "cluster" else ():
+        uri = lookup(values, path)
+        if isinstance(uri, str) and is_local_path(uri):
+            others = "a hub id or hf://" if path == "model.uri" else "a hub id, hf:// or https://"
+            message = f"{where}{path}: {uri} is a path of one machine, which no pod can read; use {others}."
+            return SpecRejection(reasons.LOCAL_PATH_IN_CLUSTER, message)
+    return None
+
+
+def _reject_variables(where: str, values: Mapping[str, Any]) -> SpecRejection | None:
+    for variable in lookup(values, "training.env") or ():
+        if not isinstance(variable, Mapping) or "name" not in variable:
+            return SpecRejection(
+                reasons.INVALID_SPEC, f"{where}training.env: an entry has no name; write a list of entries with name and value."
+            )
+        if str(variable["name"]).startswith(RESERVED_VARIABLES):
+            message = f"{where}training.env: {variable['name']} is set by the operator; remove it."
+            return SpecRejection(reasons.INVALID_SPEC, message)
     return None
 
 
@@ -159,7 +203,7 @@ def _merge(layers: tuple[_Layer, ...]) -> tuple[Json, dict[str, str]]:
 
 
 def _choose_storage(merged: Json, layers: tuple[_Layer, ...]) -> None:
-    """An existing claim or a new one: the topmost layer that speaks of storage decides."""
+    """Choose an existing claim or a new one: the topmost layer with a storage section decides."""
     storage = merged["storage"]
     decider = next(layer for layer in reversed(layers) if layer.values.get("storage"))
     if lookup(decider.values, "storage.claimName"):
@@ -169,12 +213,12 @@ def _choose_storage(merged: Json, layers: tuple[_Layer, ...]) -> None:
 
 
 def _merge_variables(below: list[Json], above: list[Json]) -> list[Json]:
-    """Environment variables merge by name."""
+    """Return environment variables merged by name."""
     return list({entry["name"]: entry for entry in (*below, *above)}.values())
 
 
 def _derive(merged: Json, origins: dict[str, str], settings: Settings) -> None:
-    """Defaults that follow from other values."""
+    """Set the defaults that follow from other values."""
 
     def default(path: str, value: Any, over: tuple[str, ...] = ()) -> None:
         origin = origins.get(path)
@@ -195,32 +239,32 @@ def _derive(merged: Json, origins: dict[str, str], settings: Settings) -> None:
         default("registry.kind", "MLflow")
 
 
-def _adapt(merged: Json, origins: dict[str, str], settings: Settings) -> list[Json] | Refusal:
+def _adapt(merged: Json, origins: dict[str, str], settings: Settings) -> list[Json] | SpecRejection:
     adapted = []
     for rule in ADAPTATIONS:
         value = lookup(merged, rule.path)
         if value is None or not rule.impossible(value, settings, merged):
             continue
-        written = rule.written if _written_by(rule.path, origins) else "replace"
-        if written == "refuse":
-            message = f"{origin_prefix(origins, rule.path)}{rule.path}: {_shown(value)} is not possible here: {rule.reason}."
-            return Refusal(reasons.NOT_POSSIBLE_HERE, message)
-        if written == "replace":
+        action = rule.explicit if _is_explicit(rule.path, origins) else "replace"
+        if action == "reject":
+            message = f"{origin_prefix(origins, rule.path)}{rule.path}: {_shown(value)} is not possible here, because {rule.reason}; remove it."
+            return SpecRejection(reasons.NOT_POSSIBLE_HERE, message)
+        if action == "replace":
             _replace(merged, rule.path, rule.instead)
             instead = "not set" if rule.instead is None else _shown(rule.instead)
             adapted.append({"field": rule.path, "preset": _shown(value), "value": instead, "reason": rule.reason})
     return adapted
 
 
-def _written_by(path: str, origins: dict[str, str]) -> bool:
-    """Whether a person wrote the value, or any part of it: in the run, the namespace or the operator's configuration."""
+def _is_explicit(path: str, origins: dict[str, str]) -> bool:
+    """Return whether a person set the value, or any part of it: in the run, the namespace or the operator's configuration."""
     return any(
         origin in ("run", "namespace", "operator") for key, origin in origins.items() if key == path or key.startswith(f"{path}.")
     )
 
 
 def _grouped(origins: Mapping[str, str], merged: Json) -> dict[str, list[str]]:
-    """Which fields have their value from where, for all that the run does not state itself."""
+    """Return the fields by the origin of their values, without those that the run itself sets."""
     groups: dict[str, list[str]] = {}
     for path, origin in sorted(origins.items()):
         if origin != "run" and lookup(merged, path) is not None:
@@ -241,6 +285,6 @@ def _shown(value: Any) -> str:
 
 
 def _contradiction(merged: Json, origins: Mapping[str, str]) -> Contradiction | None:
-    """Return what is wrong with values that are valid where they are written, once they come together."""
+    """Return what is wrong with effective values, each of which is valid in its own layer."""
     invalid = invalid_value(merged)
-    return Contradiction(*invalid) if invalid else contradiction(merged, origins)
+    return Contradiction(invalid.path, invalid.problem) if invalid else contradiction(ResolvedSpec(merged), origins)

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from finetune_contract.workspace import Attempt, RunLayout, run_root
 from finetune_operator.api import reasons
 
+from .resolved_spec import Cleanup, ResolvedSpec, Retry, read
+
 State = Literal["Pending", "Running", "Retrying", "Succeeded", "Failed", "Skipped"]
 ENDED: frozenset[State] = frozenset(("Succeeded", "Failed", "Skipped"))
 
@@ -29,6 +31,7 @@ class StageStatus:
     child_name: str = ""
     child_uid: str = ""
     started_at: str | None = None
+    pods_started_at: str | None = None
     finished_at: str | None = None
     retry_at: str | None = None
     inputs_digest: str | None = None
@@ -58,7 +61,7 @@ class StageStatus:
         return cls(
             name=data["name"], state=data["state"], attempt=data.get("attempt", 0), round=data.get("round", 1),
             child_kind=child.get("kind", ""), child_name=child.get("name", ""), child_uid=child.get("uid", ""),
-            started_at=data.get("startedAt"), finished_at=data.get("finishedAt"), retry_at=data.get("retryAt"),
+            started_at=data.get("startedAt"), pods_started_at=data.get("podsStartedAt"), finished_at=data.get("finishedAt"), retry_at=data.get("retryAt"),
             inputs_digest=data.get("inputsDigest"), output_digest=data.get("outputDigest"), reused=data.get("reused", False),
             failures=data.get("failures") or {}, crash=data.get("crash"), reason=data.get("reason"), message=data.get("message"),
             releasing=child.get("releasing", False),
@@ -71,7 +74,7 @@ class StageStatus:
         }  # fmt: skip
         entry = {
             "name": self.name, "state": self.state, "attempt": self.attempt or None, "round": self.round,
-            "startedAt": self.started_at, "finishedAt": self.finished_at, "retryAt": self.retry_at,
+            "startedAt": self.started_at, "podsStartedAt": self.pods_started_at, "finishedAt": self.finished_at, "retryAt": self.retry_at,
             "child": {key: value for key, value in child.items() if value} if self.child_name else None,
             "inputsDigest": self.inputs_digest, "outputDigest": self.output_digest, "reused": self.reused or None,
             "failures": dict(self.failures) or None, "crash": self.crash, "reason": self.reason, "message": self.message,
@@ -126,25 +129,36 @@ class Run:
         """1, and one more for each rerun."""
         return int(self.status.get("round", 1))
 
-    @property
-    def resolved(self) -> Mapping[str, Any]:
-        """``status.resolved.spec``: every section with every value."""
-        spec: Mapping[str, Any] = (self.status.get("resolved") or {}).get("spec") or {}
-        return spec
+    @cached_property
+    def resolved(self) -> ResolvedSpec:
+        """The effective values, fixed when the round started."""
+        return ResolvedSpec((self.status.get("resolved") or {}).get("spec") or {})
 
-    def mutable(self, section: str) -> Mapping[str, Any]:
-        """A section that may be edited at any time: what ``spec`` says now, over what was resolved."""
-        return {**(self.resolved.get(section) or {}), **(self.spec.get(section) or {})}
+    @property
+    def retry(self) -> Retry:
+        """``spec.retry``, which may be edited while the run is under way."""
+        return read(Retry, self._mutable("retry"))
+
+    @property
+    def cleanup(self) -> Cleanup:
+        """``spec.cleanup``, which may be edited at any time."""
+        return read(Cleanup, self._mutable("cleanup"))
+
+    def _mutable(self, section: str) -> Mapping[str, Any]:
+        """Return a section that may be edited at any time: the present values of ``spec`` over the resolved ones."""
+        return {**(self.resolved.values.get(section) or {}), **(self.spec.get(section) or {})}
 
     @cached_property
     def stages(self) -> dict[str, StageStatus]:
         """The records of the stages by name, in order."""
         return {entry["name"]: StageStatus.parse(entry) for entry in self.status.get("stages") or ()}
 
-    def with_stages(self, stage_statuses: Mapping[str, StageStatus]) -> Run:
-        """The run as it will be once ``stage_statuses`` are written."""
-        copy = replace(self)
+    def with_status(self, status: Mapping[str, Any], stage_statuses: Mapping[str, StageStatus]) -> Run:
+        """Return the run as it will be once ``status`` and ``stage_statuses`` are written."""
+        copy = replace(self, status=status)
         copy.__dict__["stages"] = dict(stage_statuses)  # takes the place of the cached property
+        if status.get("resolved") is self.status.get("resolved"):
+            copy.__dict__["resolved"] = self.resolved  # with the sections that were read already
         return copy
 
     @property

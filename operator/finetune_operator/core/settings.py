@@ -1,4 +1,4 @@
-"""What the place where a run runs is like: the operator's configuration and what was found out about cluster or machine."""
+"""The settings for the runs of a namespace: the operator's configuration, and properties of the cluster or the machine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Literal
 Mode = Literal["local", "cluster"]
 
 PROGRAMS = ("dataset", "model", "training", "evaluation", "registration")
-"""The stage programs: each has an image."""
+"""The stage programs that have an image."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The hardware of local mode."""
+    """The hardware in local mode."""
 
     gpus: int = 0
     cpus: int = 1
@@ -23,13 +23,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class Trainer:
-    """What the Kubeflow Trainer at hand takes, told from the schema of TrainJob that it serves.
+    """The features of the installed Kubeflow Trainer, from the TrainJob schema that it serves.
 
     Attributes:
-        overrides: the field of a TrainJob that changes its runtime's pods. Only the first two are written; ``podSpecOverrides``
-            (Trainer 2.0) cannot label pods, so that nobody would find them again.
-        pod_security: whether security contexts may stand there (Trainer 2.2 and later).
-        grace_period: whether ``terminationGracePeriodSeconds`` may (2.3 and later).
+        overrides: the field of a TrainJob that changes its runtime's pods. The first two are supported; ``podSpecOverrides``
+            (Trainer 2.0) cannot label pods, and the operator finds pods by their labels.
+        pod_security: whether that field accepts security contexts (Trainer 2.2 and later).
+        grace_period: whether that field accepts ``terminationGracePeriodSeconds`` (2.3 and later).
     """
 
     overrides: Literal["runtimePatches", "podTemplateOverrides", "podSpecOverrides", "unknown"] = "runtimePatches"
@@ -38,28 +38,28 @@ class Trainer:
 
     @property
     def supported(self) -> bool:
-        """Whether a TrainJob can be made for it."""
+        """Whether the operator can create TrainJobs for it."""
         return self.overrides in ("runtimePatches", "podTemplateOverrides")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Given to ``plan`` with each observation.
+    """Settings that ``plan`` receives with each observation.
 
     Attributes:
         images: image of each stage program.
         entry_digest: SHA-256 of the training program's files.
-        operator_defaults, namespace_defaults: values in the shape of ``spec`` that go above the preset's.
+        operator_defaults, namespace_defaults: values in the schema of ``spec`` that override the preset's.
         environment: variables for every stage: hub endpoint, proxies.
-        pod_labels, pod_annotations: of the pods of every stage; those of a run's placement go above them.
-        volume_uri: how the registry names a claim's content, with ``{claim}``.
-        local_registry: a run without a registry address registers in MLflow's store in the workspace.
-        retry_seconds: first pause after a passing fault; it doubles.
-        progress_seconds: least time between two looks at a running stage's log.
+        pod_labels, pod_annotations: of the pods of every stage; those in a run's placement override them.
+        volume_uri: URI of a claim for the registry, with the placeholder ``{claim}``.
+        local_registry: whether a run without a registry address registers in an MLflow store in the workspace.
+        retry_seconds: first pause after a transient failure; it doubles.
+        progress_seconds: least time between two reads of a running stage's log.
         entry_archive: the training program as base64 of its zip application.
-        fs_group: group that a node gives the workspace's volume to, for pods that run under any user id.
-        problem: what is wrong with the defaults of the namespace, in a sentence: no run begins with them.
-        trainer: what the Kubeflow Trainer at hand takes; ``None`` where there is none.
+        fs_group: group that owns the workspace's volume, for pods that run under any user id.
+        problem: why the defaults of the namespace cannot be used, in a sentence: no run starts with them.
+        trainer: the installed Kubeflow Trainer; ``None`` where there is none.
     """
 
     mode: Mode

@@ -16,9 +16,10 @@ from . import naming
 from .blockers import PATIENCE_SECONDS, child_seconds, expected_pods, seconds_since, wants_mounts
 from .decision import Create
 from .manifests import children
-from .observation import ChildState, Object, Observed, Ref, child_state, controller_of, is_held, running_children, shared_refs
+from .observation import ChildState, Object, Observed, Ref, child_state, controller_of, is_held
 from .plan_builder import PlanBuilder
 from .pod_report import PodReport
+from .reads import running_children, shared_refs
 from .run import Run, StageStatus
 from .settings import Settings
 from .stages import PROGRAMS

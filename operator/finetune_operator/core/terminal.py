@@ -66,7 +66,7 @@ def cleanup_in(run: Run, now: datetime) -> float | None:
     """Seconds until the finished children of an ended run are due for removal, 0 if they are; ``None`` if there is nothing to remove."""
     if not run.ended or not run.started or run.status.get("cleanedAt"):
         return None
-    kept = duration(run.mutable("cleanup")["ttlAfterFinished"])
+    kept = duration(run.cleanup.ttl_after_finished)
     return max(0.0, (moment(run.status["finishedAt"]) + kept - now).total_seconds())
 
 

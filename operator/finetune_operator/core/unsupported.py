@@ -1,6 +1,6 @@
-"""Fields of the contract whose behaviour this release does not have yet: a run that uses one is refused at once.
+"""Fields and values of the CRD that this release does not support: a run that sets one is rejected before it starts.
 
-``docs/unsupported.md`` is this list; it must shrink to none.
+``docs/unsupported.md`` is generated from this list, which must become empty.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ from typing import Any
 
 from .paths import lookup
 
+ANY_VALUE = "any value"
+
 
 @dataclass(frozen=True)
 class UnsupportedValue:
-    """A field, or some of its values, that nothing acts on yet."""
+    """A field that this release does not support, or some of its values."""
 
     path: str
-    values: str = "any value"
+    values: str = ANY_VALUE
     uses: Callable[[Any], bool] = lambda _value: True
+
+    def __str__(self) -> str:
+        return "this field" if self.values == ANY_VALUE else self.values
 
 
 def _values(path: str, *values: Any) -> UnsupportedValue:
@@ -72,9 +77,9 @@ UNBUILT: tuple[UnsupportedValue, ...] = (
 
 
 def first_unsupported(spec: Mapping[str, Any]) -> UnsupportedValue | None:
-    """The first field in ``spec`` that this release does not act on."""
+    """Return the first field in ``spec`` that this release does not support, ``None`` where there is none."""
     for entry in UNBUILT:
         value = lookup(spec, entry.path)
-        if value not in (None, {}, []) and entry.uses(value):  # an empty section asks for nothing
+        if value not in (None, {}, []) and entry.uses(value):  # an empty section sets nothing
             return entry
     return None

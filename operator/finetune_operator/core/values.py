@@ -1,13 +1,13 @@
-"""Values of the wrong kind, in words: which field, what it has, what it takes.
+"""Validation of the values that no API server validates, with a message that names the field, its value and what it accepts.
 
-The API server validates a run. What it cannot see, the values of free maps such as ``evaluation.modelArgs`` and the defaults of a
-namespace or of the operator, is validated here.
+Those are the values of free maps such as ``evaluation.modelArgs``, and the defaults of a namespace or of the operator.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +16,8 @@ from pydantic_core import ErrorDetails
 from finetune_operator.api.section import form_of
 from finetune_operator.api.spec import FineTuneRunSpec
 
+from .paths import Json
+
 _SHOWN = 80
 _SCALAR = "a string, a number, true or false"
 _AMOUNT = "a whole number, or a quantity in quotes"
@@ -23,24 +25,38 @@ _TAKES = {
     "bool": "true or false", "int": "a whole number", "float": "a number", "finite": "a finite number", "string": "a string",
     "list": "a list", "dict": "an object", "model": "an object",
 }  # fmt: skip
-"""What a field takes, by the first word of pydantic's name for the error."""
+"""What a field accepts, by the first word of pydantic's name for the error."""
 _OF_TYPE = ("type", "parsing", "number", "from_float")
 _BOUND = "Input should be "
 
 
-def invalid_value(spec: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the dotted path of the first invalid value of a ``spec``, and a sentence about it; ``None`` where all are valid."""
+@dataclass(frozen=True)
+class InvalidValue:
+    """The dotted path of an invalid value, and what is wrong with it and what to do."""
+
+    path: str
+    problem: str
+
+
+def validated(spec: Mapping[str, Any]) -> Json | InvalidValue:
+    """Return the values of a whole ``spec`` as its fields hold them (``"0.5"`` as 0.5), without those that are null; else the first fault."""
     try:
-        FineTuneRunSpec.model_validate(spec)
+        found = FineTuneRunSpec.model_validate(spec)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         path, value = _field(spec, problems[0])
-        return path, _sentence([problem for problem in problems if _field(spec, problem)[0] == path], _shown(value))
-    return None
+        return InvalidValue(path, _sentence([problem for problem in problems if _field(spec, problem)[0] == path], _shown(value)))
+    return found.model_dump(by_alias=True, exclude_unset=True, exclude_none=True)
+
+
+def invalid_value(spec: Mapping[str, Any]) -> InvalidValue | None:
+    """Return the first invalid value of a whole ``spec``, ``None`` where all are valid."""
+    found = validated(spec)
+    return found if isinstance(found, InvalidValue) else None
 
 
 def _field(spec: Mapping[str, Any], problem: ErrorDetails) -> tuple[str, Any]:
-    """The path of a problem as the user writes it, and the value there: pydantic appends the members of a union to it."""
+    """Return the path of a problem as the user writes it, and the value there: pydantic appends the members of a union to the path."""
     value: Any = spec
     path = ""
     for part in problem["loc"]:
@@ -53,7 +69,7 @@ def _field(spec: Mapping[str, Any], problem: ErrorDetails) -> tuple[str, Any]:
 
 
 def _sentence(problems: list[ErrorDetails], shown: str) -> str:
-    """What is wrong with a value and what to do; for a union there is a problem for each of its members."""
+    """Return what is wrong with a value and what to do. A union has a problem for each of its members."""
     kind, words = problems[0]["type"], problems[0]["msg"]
     if kind == "missing":
         return "is missing; add it"

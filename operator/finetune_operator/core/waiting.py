@@ -11,9 +11,10 @@ from . import naming, shared_objects
 from .blockers import NO_PODS_SECONDS, blocker, child_seconds, rejection
 from .decision import Patch
 from .diagnosis import Diagnosis
-from .observation import Object, Ref, child_ref, is_held, look_seconds
+from .observation import Object, Ref, child_ref, is_held
 from .plan_builder import PlanBuilder
 from .pod_report import PodReport
+from .reads import poll_seconds
 from .run import StageStatus
 
 STARTING_SECONDS = 2.5
@@ -103,7 +104,7 @@ def _report(builder: PlanBuilder, stage_status: StageStatus, child: Object, pods
         builder.requeue_after(builder.observed.settings.progress_seconds)
     elif any(pod.phase == "Running" for pod in pods):
         builder.set_stage(stage_status.but(reason=reasons.RUNNING, message=None))
-        builder.requeue_after(look_seconds(stage_status, builder.time, builder.observed.settings))
+        builder.requeue_after(poll_seconds(stage_status, builder.time, builder.observed.settings))
     elif bool(child.get("spec", {}).get("suspend")):
         builder.set_stage(stage_status.but(reason=reasons.SUSPENDED, message=None))
     else:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from finetune_operator import __version__
+from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 from finetune_operator.api.pods import ANNOTATIONS_REFUSED, LABELS_REFUSED, RESERVED_ANNOTATIONS, RESERVED_LABELS
 from finetune_operator.api.presets import overlay
 from finetune_operator.api.section import LABEL_KEY, LabelValue
@@ -86,9 +86,11 @@ class Configuration(BaseModel):
             BadConfiguration: the file cannot be read, is not YAML, or has an unknown or invalid field.
         """
         try:
-            document = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
+            document = parse(file.read_text(encoding="utf-8")) if file else {}
             configuration = cls.model_validate(document or {})
-        except (OSError, yaml.YAMLError) as error:
+        except InvalidYAML as error:
+            raise BadConfiguration(f"{file}: {error}") from error
+        except (OSError, UnicodeDecodeError) as error:
             raise BadConfiguration(f"{file}: cannot be read: {error}; pass a readable YAML file to --config") from error
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import yaml
-
 from finetune_operator.api.kinds import CONFIGMAP
+from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 from finetune_operator.core.settings import Settings, Trainer
 from finetune_operator.loop.errors import NotFound
 
@@ -53,12 +52,11 @@ class SettingsProvider:
         except NotFound:
             return {}, None
         try:
-            values = yaml.safe_load((configmap.get("data") or {}).get(DEFAULTS_KEY) or "{}")
-        except yaml.YAMLError as error:
-            return (
-                {},
-                f"ConfigMap {DEFAULTS}, key {DEFAULTS_KEY}: not valid YAML: {getattr(error, 'problem', None) or error}; correct it.",
-            )
+            values = parse((configmap.get("data") or {}).get(DEFAULTS_KEY) or "{}")
+        except InvalidYAML as error:
+            return {}, f"ConfigMap {DEFAULTS}, key {DEFAULTS_KEY}: {error}."
+        if values is None:  # comments only
+            return {}, None
         if not isinstance(values, dict):
             return {}, f"ConfigMap {DEFAULTS}, key {DEFAULTS_KEY}: not a mapping; write the fields of a FineTuneRun's spec."
         return values, None

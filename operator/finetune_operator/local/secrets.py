@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
+from finetune_operator.api.kubernetes_yaml import parse
 
 
 class SecretFileProblem(ValueError):
@@ -53,8 +53,8 @@ def read_secret_file(path: Path) -> dict[str, str]:
 
 def _from_manifest(path: Path, text: str) -> dict[str, str]:
     try:
-        document = yaml.safe_load(text)
+        document = parse(text)
         data = {key: base64.b64decode(value, validate=True).decode() for key, value in (document.get("data") or {}).items()}
-    except (yaml.YAMLError, ValueError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         raise SecretFileProblem(f"{path}: is no readable Secret: data must hold base64 of UTF-8 texts.") from None
     return {**data, **(document.get("stringData") or {})}

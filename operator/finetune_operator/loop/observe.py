@@ -10,9 +10,10 @@ from datetime import datetime
 from finetune_operator.api.kinds import CONFIGMAP, POD
 from finetune_operator.core import naming, shared_objects
 from finetune_operator.core.blockers import unexplained
-from finetune_operator.core.observation import REMOVABLE, Observed, Ref, Rejection, active_stages, child_ref, logs_wanted, needs
+from finetune_operator.core.observation import Observed, Ref, Rejection, child_ref
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.preflight import Causes, Preflight, preflights, problems
+from finetune_operator.core.reads import REMOVABLE, active_stages, logs_to_read, needs
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.terminal import cleanup_in
@@ -69,7 +70,7 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime,
     objects |= items
     pods = {name: attempt.pods for name, attempt in cached.items()}
     pods |= {stage_status.name: pod_list for stage_status, pod_list in zip(uncached, pod_lists, strict=True)}
-    log_pods = logs_wanted(run, pods, caches.last_polled, stamp(now), settings)
+    log_pods = logs_to_read(run, pods, caches.last_polled, stamp(now), settings)
     caches.last_polled.update(dict.fromkeys(log_pods, stamp(now)))
     shared = [ref for ref in shared_objects.wanted(run, objects, pods, now) if ref not in objects]
     objects |= await _read(cluster, run.namespace, shared, caches.contents, contents)

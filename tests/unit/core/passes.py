@@ -8,9 +8,10 @@ from typing import Any
 
 from finetune_contract.result import Result, termination_message
 from finetune_operator.core.decision import Decision
-from finetune_operator.core.observation import Observed, Ref, active_stages, child_ref, needs
+from finetune_operator.core.observation import Observed, Ref, child_ref
 from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport, Termination
+from finetune_operator.core.reads import active_stages, needs
 from finetune_operator.core.run import Run
 from world import NOW, SETTINGS, World
 

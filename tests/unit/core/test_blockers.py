@@ -219,7 +219,7 @@ def test_a_child_whose_pods_do_not_appear_is_told_with_what_to_look_at(stage_nam
     (stalled,) = [entry for entry in decision.status["conditions"] if entry["type"] == "Stalled"]
     assert (stalled["status"], stalled["reason"]) == ("True", "NoPods")
     assert stalled["message"].startswith(f"{child_name}: 0 of 1 pods exist after 30 seconds or more; run oc describe")
-    assert f"run oc describe {look} -n team and read the conditions and Events. Read also the logs" in stalled["message"]
+    assert f"run oc describe {look} -n team and read the conditions and Events. Also read the logs" in stalled["message"]
     assert "failure" not in decision.status
     assert [event.reason for event in decision.events] == ["NoPods"]
     world.write_status(decision.status)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.core.resolve import Refusal, resolve
+from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.core.settings import Settings
-from finetune_operator.core.values import invalid_value
+from finetune_operator.core.values import InvalidValue, invalid_value
 
 MINIMAL: dict[str, Any] = {"dataset": {"uri": "org/data"}}
 
@@ -19,7 +19,7 @@ def place(**changes: Any) -> Settings:
 
 def rejected(spec: dict[str, Any], **changes: Any) -> str:
     found = resolve({**MINIMAL, **spec}, place(**changes))
-    assert isinstance(found, Refusal), found
+    assert isinstance(found, SpecRejection), found
     assert found.reason.name == "InvalidSpec"
     return found.message
 
@@ -101,7 +101,7 @@ def test_defaults_that_contradict_a_run_are_refused_in_the_first_second(
 )
 def test_defaults_that_go_together_are_taken(spec: dict[str, Any], defaults: dict[str, Any]) -> None:
     found = resolve({**MINIMAL, **spec}, place(namespace_defaults=defaults))
-    assert not isinstance(found, Refusal), found
+    assert not isinstance(found, SpecRejection), found
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,10 @@ def test_a_value_of_the_defaults_is_named_where_it_is_written(
 def test_a_value_that_a_place_cannot_honor_is_named_where_it_is_written(spec: dict[str, Any], prefix: str) -> None:
     defaults = {"training": {"liger": True}}
     found = resolve({**MINIMAL, **spec}, place(namespace_defaults=defaults))
-    assert isinstance(found, Refusal)
+    assert isinstance(found, SpecRejection)
     assert (
-        found.message == f"{prefix}training.liger: true is not possible here: the portable engine does not use Liger's kernels."
+        found.message
+        == f"{prefix}training.liger: true is not possible here, because the portable engine does not use Liger kernels; remove it."
     )
 
 
@@ -199,7 +200,7 @@ def test_defaults_are_named_where_they_are_written(defaults: dict[str, Any], wor
     ],
 )  # fmt: skip
 def test_a_value_of_the_wrong_kind_is_told_by_the_users_field(spec: dict[str, Any], path: str, sentence: str) -> None:
-    assert invalid_value({**MINIMAL, **spec}) == (path, sentence)
+    assert invalid_value({**MINIMAL, **spec}) == InvalidValue(path, sentence)
 
 
 def test_valid_values_are_silent() -> None:
@@ -207,7 +208,9 @@ def test_valid_values_are_silent() -> None:
 
 
 def test_an_empty_section_asks_for_nothing() -> None:
-    assert not isinstance(resolve({**MINIMAL, "limits": {}, "dataset": {"uri": "org/data", "fields": {}}}, place()), Refusal)
+    assert not isinstance(
+        resolve({**MINIMAL, "limits": {}, "dataset": {"uri": "org/data", "fields": {}}}, place()), SpecRejection
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,7 +222,7 @@ def test_an_empty_section_asks_for_nothing() -> None:
 )
 def test_what_replaces_a_local_path_on_a_cluster_is_something_that_this_release_reads(spec: dict[str, Any], fix: str) -> None:
     found = resolve({**MINIMAL, **spec}, place())
-    assert isinstance(found, Refusal)
+    assert isinstance(found, SpecRejection)
     assert found.message.endswith(fix)
 
 

@@ -28,7 +28,7 @@ EVIDENCE = {
     "the volume's, in the log": (pod(1), "OSError: [Errno 28] No space left on device", "WorkspaceFull", "No space left"),
     "the allocator's, in the log": (pod(1), "MemoryError", "OutOfMemoryHost", "MemoryError"),
     "a signal from outside": (pod(137), "", "Killed", "signal 9"),
-    "a request to stop": (pod(143), "", "Interrupted", "asked to stop"),
+    "a request to stop": (pod(143), "", "Interrupted", "The process was stopped."),
     "nothing": (pod(3), "some words", "Crashed", "exit code 3"),
     "a word that is not of the list": (pod(1, message=said("SomethingElse")), "", "Crashed", "exit code 1"),
     "a refusal for want of memory": (pod(None, rejected="OutOfmemory", rejected_message="64 GiB asked"), "", "InsufficientResources", "64 GiB"),

@@ -215,9 +215,9 @@ def finished_with(world: World, name: str, change: dict[str, Any] | None, digest
     [
         ("dataset", {"trainRows": 0}, "no row to train on"),
         ("model", {"parameters": 0}, "no parameters"),
-        ("training", {"samplesSeen": 8}, "8 of 9 samples were seen"),
-        ("training", {"samplesSeen": 0, "expectedSamples": 0}, "0 of 0 samples were seen"),
-        ("training", {"opened": False}, "not opened again"),
+        ("training", {"samplesSeen": 8}, "8 of 9 samples were processed"),
+        ("training", {"samplesSeen": 0, "expectedSamples": 0}, "0 of 0 samples were processed"),
+        ("training", {"opened": False}, "written model was not opened"),
         ("registration", {"readBack": False}, "not read back"),
     ],
 )

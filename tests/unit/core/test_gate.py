@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_operator.core.gate import Inconclusive, Scores, Verdict, check_requirements, compares
+from finetune_operator.core.resolved_spec import Requirement, read
 
 SCORES = Scores(
     after={"arc.acc": 0.50, "arc.acc_stderr": 0.03, "holdout.bits_per_byte": 2.0, "holdout.bits_per_byte_stderr": 0.1, "own.odd": 1.0},
@@ -18,7 +19,7 @@ SCORES = Scores(
 
 
 def verdict(**requirement: Any) -> Verdict:
-    found = check_requirements([requirement], SCORES)
+    found = check_requirements([read(Requirement, requirement)], SCORES)
     assert not isinstance(found, Inconclusive), found
     return found[0]
 
@@ -67,34 +68,36 @@ def test_status_has_value_bound_and_margin() -> None:
 
 
 def test_a_metric_that_was_not_measured_is_told_with_those_that_were() -> None:
-    found = check_requirements([{"metric": "mmlu.acc", "min": 0.1}], SCORES)
+    found = check_requirements([read(Requirement, {"metric": "mmlu.acc", "min": 0.1})], SCORES)
     assert isinstance(found, Inconclusive)
     assert found.reason.name == "MetricMissing"
-    assert found.message == "gate: mmlu.acc was not measured; there are arc.acc, holdout.bits_per_byte, own.odd."
+    assert found.message == "gate: mmlu.acc was not measured; use one of arc.acc, holdout.bits_per_byte, own.odd."
 
 
 def test_of_many_metrics_a_few_are_named() -> None:
     many = Scores({f"task{number:02}.acc": 0.5 for number in range(20)}, {}, {})
-    found = check_requirements([{"metric": "mmlu.acc", "min": 0.1}], many)
+    found = check_requirements([read(Requirement, {"metric": "mmlu.acc", "min": 0.1})], many)
     assert isinstance(found, Inconclusive)
     assert found.message.endswith("task11.acc and 8 more.")
-    nothing = check_requirements([{"metric": "mmlu.acc", "min": 0.1}], Scores({"seconds": 1.0}, {}, {}))
+    nothing = check_requirements([read(Requirement, {"metric": "mmlu.acc", "min": 0.1})], Scores({"seconds": 1.0}, {}, {}))
     assert isinstance(nothing, Inconclusive)
-    assert nothing.message.endswith("there are no scores.")
+    assert nothing.message.endswith("was not measured; the evaluation has no scores.")
 
 
 def test_a_regression_needs_a_baseline_and_a_direction() -> None:
-    found = check_requirements([{"metric": "own.odd", "maxRegression": 0.1}], SCORES)
+    found = check_requirements([read(Requirement, {"metric": "own.odd", "maxRegression": 0.1})], SCORES)
     assert isinstance(found, Inconclusive)
     assert found.reason.name == "DirectionUnknown"
-    found = check_requirements([{"metric": "arc.acc", "maxRegression": 0.1}], Scores(SCORES.after, {}, SCORES.higher_is_better))
+    found = check_requirements(
+        [read(Requirement, {"metric": "arc.acc", "maxRegression": 0.1})], Scores(SCORES.after, {}, SCORES.higher_is_better)
+    )
     assert isinstance(found, Inconclusive)
-    assert found.message == "gate: arc.acc was not measured on the base model."
+    assert found.message == "gate: arc.acc was not measured on the base model; remove maxRegression, or use min or max."
 
 
 def test_the_baseline_is_measured_for_a_regression_only() -> None:
-    assert not compares([{"metric": "arc.acc", "min": 0.1}])
-    assert compares([{"metric": "arc.acc", "min": 0.1}, {"metric": "arc.acc", "maxRegression": 0.0}])
+    assert not compares([Requirement("arc.acc", min=0.1)])
+    assert compares([Requirement("arc.acc", min=0.1), Requirement("arc.acc", max_regression=0.0)])
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.booleans())
@@ -103,7 +106,9 @@ def test_min_is_max_of_the_mirrored_metric(value: float, bound: float, forgiving
 
     def judged(sign: float, **requirement: Any) -> bool:
         scores = Scores({"a.b": sign * value, "a.b_stderr": 1.0}, {}, {})
-        found = check_requirements([{"metric": "a.b", "withinStandardError": forgiving, **requirement}], scores)
+        found = check_requirements(
+            [read(Requirement, {"metric": "a.b", "withinStandardError": forgiving, **requirement})], scores
+        )
         assert not isinstance(found, Inconclusive)
         return found[0].passed
 

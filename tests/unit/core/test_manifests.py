@@ -12,6 +12,7 @@ from finetune_operator.core.decision import Create
 from finetune_operator.core.manifests.pod import secrets
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan import plan
+from finetune_operator.core.resolved_spec import SecretRef
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import PROGRAMS, Settings, Trainer
 from finetune_operator.core.stages import PROGRAMS as STAGE_PROGRAMS
@@ -190,11 +191,11 @@ def test_documents_hold_workspace_relative_paths_only_and_no_secret() -> None:
 
 
 def test_a_key_that_the_user_names_must_exist_and_the_standard_ones_need_not() -> None:
-    (named,) = secrets({"name": "mine", "key": "k"}, ("hf-token", ("HF_TOKEN",)))
+    (named,) = secrets(SecretRef("mine", "k"), ("hf-token", ("HF_TOKEN",)))
     assert named == {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "k", "optional": False}}}
     (standard,) = secrets(None, ("hf-token", ("HF_TOKEN",)))
     assert standard["valueFrom"]["secretKeyRef"] == {"name": "hf-token", "key": "HF_TOKEN", "optional": True}
-    (renamed,) = secrets({"name": "mine"}, ("hf-token", ("HF_TOKEN",)))
+    (renamed,) = secrets(SecretRef("mine"), ("hf-token", ("HF_TOKEN",)))
     assert renamed["valueFrom"]["secretKeyRef"] == {"name": "mine", "key": "HF_TOKEN", "optional": True}
 
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from finetune_operator.api.reasons import REASONS
+from finetune_operator.api.kubernetes_yaml import parse
+from finetune_operator.api.reasons import REASONS, STATE_REASONS
+from finetune_operator.api.spec import FineTuneRunSpec
+from finetune_operator.api.status import FineTuneRunStatus
 from finetune_operator.core.paths import assign
 from finetune_operator.core.remedies import Failed, hint, remedy
 from finetune_operator.core.resolve import effective_values
-from finetune_operator.core.unsupported import UNBUILT, UnsupportedValue
+from finetune_operator.core.resolved_spec import ResolvedSpec
+from finetune_operator.core.settings import Mode
+from finetune_operator.core.stages import ORDER
+from finetune_operator.core.unsupported import UNBUILT, UnsupportedValue, first_unsupported
+from finetune_operator.core.values import InvalidValue, validated
 from world import MINIMAL, SETTINGS
 
+MODES: tuple[Mode, ...] = get_args(Mode)
 GATE = {"requirements": [{"metric": "holdout.bits_per_byte", "max": 1.0}]}
 CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("DatasetNotFound", "dataset", {"dataset.uri": "/d.jsonl"}, "Correct dataset.uri."),
@@ -23,9 +32,9 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("ModelNotFound", "model", {"model.uri": "./m"}, "Correct model.uri."),
     ("ModelNotFound", "model", {"model.uri": "org/m"}, "Correct model.uri (and model.revision)."),
     ("DatasetForbidden", "dataset", {"dataset.uri": "/d"}, "Make the files that dataset.uri names readable for the user of the stage."),
-    ("DatasetForbidden", "dataset", {"dataset.uri": "https://x/d"}, "Use an address that needs no login: no token is sent to it."),
-    ("DatasetForbidden", "dataset", {"dataset.uri": "org/data"}, "Accept the data set's terms and put a token with access into the secret hf-token (or dataset.secretRef)."),
-    ("ModelForbidden", "model", {"model.uri": "org/m", "model.secretRef": {"name": "mine"}}, "Accept the model's terms and put a token with access into the secret mine."),
+    ("DatasetForbidden", "dataset", {"dataset.uri": "https://x/d"}, "Use an address that needs no login: the stage sends no token to it."),
+    ("DatasetForbidden", "dataset", {"dataset.uri": "org/data"}, "Accept the terms of the data set and put a token that has access into the Secret hf-token (or dataset.secretRef)."),
+    ("ModelForbidden", "model", {"model.uri": "org/m", "model.secretRef": {"name": "mine"}}, "Accept the terms of the model and put a token that has access into the Secret mine."),
     ("DatasetChanged", "dataset", {}, "Make sure that nothing writes to the data while it is read."),
     ("DatasetChanged", "dataset", {"dataset.sha256": "0" * 64}, "Correct dataset.sha256, or find out who changed the data."),
     ("WorkspaceFull", "training", {"storage": {"size": "1Gi"}}, "Raise storage.size, or delete old runs and caches from the volume."),
@@ -39,7 +48,7 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("TooFewRows", "dataset", {"dataset.trainSplit": 1}, "Use more rows."),
     ("RemoteCode", "model", {"model.trustRemoteCode": True}, "Use another model."),
     ("RemoteCode", "model", {}, "Set model.trustRemoteCode to true if you trust its author, or use another model."),
-    ("EngineMissing", "training", {}, "Use an image that has it: training.image, or that of the runtime in training.runtimeRef."),
+    ("EngineMissing", "training", {}, "Use an image that has the package: set training.image, or another training.runtimeRef."),
     ("NoMatchingWeights", "training", {"training.algorithm": "lora"}, "Correct training.lora.targetModules; the message lists weights of this model."),
     ("NoMatchingWeights", "training", {"training.algorithm": "osft"}, "Correct training.osft.targetPatterns; the message lists weights of this model."),
     ("OutOfMemoryGPU", "training", {"training.gradientCheckpointing": True}, "Lower training.maxTokensPerGPU, or use more or larger GPUs."),
@@ -51,18 +60,18 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("OutOfMemoryHost", "baseline", {}, "Raise evaluation.resources.memory, or use a smaller model."),
     ("OutOfMemoryHost", "dataset", {}, "Use a smaller data set."),
     ("OutOfMemoryHost", "tokenization", {"training.resources": {"memory": "1Gi"}}, "Use a smaller data set."),
-    ("Killed", "tokenization", {}, "If the machine's memory was short, use a smaller data set."),
+    ("Killed", "tokenization", {}, "If the machine was short of memory, use a smaller data set."),
     ("DatasetNotFound", "tokenization", {}, "Find out what removed the run's files from the workspace."),
     ("DatasetNotFound", "training", {}, "Find out what removed the run's files from the workspace."),
-    ("Killed", "model", {}, "If the machine's memory was short, use a smaller model."),
-    ("NoGPU", "training", {"training.gpusPerWorker": 0}, "Request one with training.gpusPerWorker, or choose values that run without."),
-    ("NoGPU", "baseline", {"evaluation.gpus": 0}, "Request one with evaluation.gpus, or choose values that run without."),
-    ("NoGPU", "training", {"training.gpusPerWorker": 1}, "Check the GPU driver and the device plugin of the node, or choose values that run without a GPU."),
+    ("Killed", "model", {}, "If the machine was short of memory, use a smaller model."),
+    ("NoGPU", "training", {"training.gpusPerWorker": 0}, "Request a GPU with training.gpusPerWorker, or choose values that need none."),
+    ("NoGPU", "baseline", {"evaluation.gpus": 0}, "Request a GPU with evaluation.gpus, or choose values that need none."),
+    ("NoGPU", "training", {"training.gpusPerWorker": 1}, "Check the GPU driver and the device plugin of the node, or choose values that need no GPU."),
     ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 1}, "Name a task in evaluation.tasks, hold rows out (dataset.trainSplit below 1), or set evaluation.enabled to false."),
     ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 0.9}, "Name a task in evaluation.tasks, use more rows, so that some are held out, or set evaluation.enabled to false."),
     ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 1, "gate": GATE}, "Name a task in evaluation.tasks, or hold rows out (dataset.trainSplit below 1)."),
-    ("ScoreNotANumber", "baseline", {}, "The base model's output is broken: use another model, or leave the metric out."),
-    ("ScoreNotANumber", "evaluation", {}, "The model's output is broken: lower training.learningRate, or leave the metric out."),
+    ("ScoreNotANumber", "baseline", {}, "The output of the base model is broken: use another model, or leave the metric out."),
+    ("ScoreNotANumber", "evaluation", {}, "The output of the model is broken: lower training.learningRate, or leave the metric out."),
     ("VersionExists", "registry-check", {"registry.onExisting": "Fail"}, "Choose another registry.version, or set registry.onExisting to NewVersion or Update."),
     ("VersionExists", "registration", {"registry.onExisting": "Update"}, "Choose another registry.version, or set registry.onExisting to NewVersion."),
 ]  # fmt: skip
@@ -75,11 +84,11 @@ LOCAL: list[tuple[str, str, dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-def values(changes: dict[str, Any]) -> dict[str, Any]:
+def values(changes: dict[str, Any]) -> ResolvedSpec:
     found, _ = effective_values(MINIMAL, SETTINGS)
     for path, value in changes.items():
         assign(found, path, value)
-    return found
+    return ResolvedSpec(found)
 
 
 @pytest.mark.parametrize(("reason", "stage", "changes", "text"), CASES)
@@ -104,10 +113,25 @@ def test_a_hint_says_where_to_rerun_from(reason: str, stage: str, first: str) ->
     assert hint(REASONS[reason], Failed(stage, values({}))).endswith(f" Then rerun from {first}.")
 
 
-def texts() -> Iterator[tuple[str, str]]:
-    """Every remedy, of the table and of every case above, with its reason."""
-    yield from ((reason.name, reason.remedy) for reason in REASONS.values())
-    yield from ((reason, text) for reason, _, _, text in (*CASES, *LOCAL))
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {}, {"dataset.uri": "/d.jsonl", "model.uri": "./m"}, {"dataset.uri": "https://x/d.jsonl"}, {"dataset.sha256": "0" * 64},
+    {"dataset.badRows": {"policy": "Drop", "share": 1}, "model.trustRemoteCode": True, "registry.onExisting": "Update"},
+    {"evaluation.tasks": ["arc_easy"], "evaluation.batchSize": 8, "evaluation.gpus": 1, "evaluation.resources": {"memory": "1Gi"}},
+    {"training.algorithm": "lora", "training.microBatchSize": 2, "training.gpusPerWorker": 1, "storage": {"size": "1Gi"}, "gate": GATE},
+    {"dataset.trainSplit": 1, "evaluation.batchSize": 1, "training.gradientCheckpointing": True, "training.resources": {"memory": "1Gi"}},
+)  # fmt: skip
+
+
+@functools.cache
+def texts() -> tuple[tuple[str, str], ...]:
+    """Every remedy and hint, with its reason: of the tables, and of all stages and modes with different values."""
+    static = {(reason.name, reason.remedy) for reason in REASONS.values()}
+    specs = [values({"training.algorithm": "osft", **changes}) for changes in VARIANTS]
+    found = {
+        (reason.name, hint(reason, Failed(stage, spec, mode)))
+        for reason in REASONS.values() for stage in ORDER for mode in MODES for spec in specs
+    }  # fmt: skip
+    return tuple(sorted(static | found))
 
 
 def recommends(text: str, entry: UnsupportedValue) -> bool:
@@ -136,9 +160,90 @@ def test_the_check_finds_what_it_looks_for() -> None:
     assert not recommends("Set evaluation.backend to hf.", by_path["evaluation.backend", "vllm"])
 
 
+FIELD = re.compile(r"(?<![\w./-])([a-z][A-Za-z0-9]*(?:\.[a-z][A-Za-z0-9]*)+)(?![\w/])")
+VALUE = re.compile(
+    r"(?:set (?P<field>[a-z][A-Za-z0-9]*(?:\.[a-zA-Z0-9]+)+) to|(?P<other>[a-z][A-Za-z0-9]*(?:\.[a-zA-Z0-9]+)+):) (?P<values>\S+(?: or [A-Z]\w+)*)"
+)
+PROSE = {"a", "data"}
+"""First words of descriptions of a value, as in "set dataset.split to a split that the message lists"."""
+NOT_FIELDS = {"config.json"}
+
+
+def fields(text: str) -> set[str]:
+    """The paths of fields in a text."""
+    return {path.removeprefix("spec.") for path in FIELD.findall(text)} - NOT_FIELDS
+
+
+def stated(text: str) -> Iterator[tuple[str, Any]]:
+    """Yield the values that a text tells the user to set, with their fields."""
+    for found in VALUE.finditer(text):
+        for word in found["values"].split(" or "):
+            if word not in PROSE:
+                yield (found["field"] or found["other"]).removeprefix("spec."), parse(word.rstrip(".,;"))
+
+
+def exists(path: str, model: Any = FineTuneRunSpec) -> bool:
+    """Return whether a dotted path is a field of the resource."""
+    name, _, rest = path.partition(".")
+    for field in model.model_fields.values():
+        if field.alias == name:
+            inner = [one for one in (field.annotation, *get_args(field.annotation)) if hasattr(one, "model_fields")]
+            return not rest or any(exists(rest, one) for one in inner)
+    return False
+
+
+def accepted(path: str, value: Any) -> bool:
+    """Return whether this release accepts a value of a field."""
+    spec: dict[str, Any] = {"dataset": {"uri": "org/data"}}
+    assign(spec, path, value)
+    return not isinstance(validated(spec), InvalidValue) and first_unsupported(spec) is None
+
+
+def test_every_field_and_value_in_a_remedy_exists() -> None:
+    named, values_named = set(), set()
+    for reason, text in texts():
+        for path in fields(text):
+            assert exists(path), f"{reason}: {path} is not a field"
+            named.add(path)
+        for path, value in stated(text):
+            assert accepted(path, value), f"{reason}: {path} does not accept {value}"
+            values_named.add((path, value))
+    assert {"dataset.badRows.policy", "training.osft.targetPatterns", "suspend", "storage.size"} <= named
+    assert {
+        ("dataset.badRows.policy", "Drop"), ("evaluation.enabled", False), ("registry.onExisting", "NewVersion"),
+        ("registry.onExisting", "Update"), ("dataset.trainSplit", 1),
+    } <= values_named  # fmt: skip
+
+
+def test_every_field_and_value_in_the_meaning_of_a_reason_exists() -> None:
+    for name, text in [*((reason.name, reason.meaning) for reason in REASONS.values()), *STATE_REASONS.items()]:
+        for path in fields(text):
+            known = exists(path.removeprefix("status."), FineTuneRunStatus) if path.startswith("status.") else exists(path)
+            assert known, f"{name}: {path} is not a field"
+        for path, value in stated(text):
+            assert accepted(path, value), f"{name}: {path} does not accept {value}"
+
+
+def test_the_check_of_fields_finds_what_it_looks_for() -> None:
+    assert fields("Set dataset.badRows: Drop, or read config.json and docs/unsupported.md; see spec.suspend.") == {
+        "dataset.badRows",
+        "suspend",
+    }
+    assert list(stated("Set dataset.badRows: Drop.")) == [("dataset.badRows", "Drop")]
+    assert list(stated("or set registry.onExisting to NewVersion or Update.")) == [
+        ("registry.onExisting", "NewVersion"), ("registry.onExisting", "Update"),
+    ]  # fmt: skip
+    assert not accepted("dataset.badRows", "Drop")
+    assert not accepted("training.engine", "training-hub")
+    assert not exists("dataset.badRow.policy")
+    assert not exists("limits.totals")
+    assert exists("training.placement.affinity.podAffinity")
+
+
 def test_no_remedy_promises_another_attempt_and_each_is_a_sentence() -> None:
     for reason, text in texts():
         assert text[0].isupper(), reason
         assert text.endswith("."), reason
         if REASONS[reason].cause.value in ("Transient", "Lost", "Crash") and reason != "TrainerChanged":
             assert "tried again" not in text, f"{reason}: it has been tried as often as retry says"
+            assert "retried" not in text, reason

@@ -10,7 +10,7 @@ import yaml
 
 from finetune_operator.api.presets import preset
 from finetune_operator.core.paths import assign, leaves, lookup
-from finetune_operator.core.resolve import Refusal, effective_values, resolve
+from finetune_operator.core.resolve import SpecRejection, effective_values, resolve
 from finetune_operator.core.settings import Machine, Settings
 from finetune_operator.core.unsupported import UNBUILT
 from golden import assert_golden
@@ -30,13 +30,13 @@ MINIMAL: dict[str, Any] = {"dataset": {"uri": "org/data"}}
 
 def resolved(spec: dict[str, Any], place: Settings = LOCAL) -> dict[str, Any]:
     found = resolve(spec, place)
-    assert not isinstance(found, Refusal), found
+    assert not isinstance(found, SpecRejection), found
     return found
 
 
-def rejected(spec: dict[str, Any], place: Settings = LOCAL) -> Refusal:
+def rejected(spec: dict[str, Any], place: Settings = LOCAL) -> SpecRejection:
     found = resolve(spec, place)
-    assert isinstance(found, Refusal)
+    assert isinstance(found, SpecRejection)
     return found
 
 
@@ -143,7 +143,10 @@ def test_a_machine_with_gpus_keeps_them() -> None:
     ("training", "words"),
     [
         ({"liger": True}, "spec.training.liger: true is not possible here"),
-        ({"gpusPerWorker": 1}, "spec.training.gpusPerWorker: 1 is not possible here: this machine has fewer GPUs"),
+        (
+            {"gpusPerWorker": 1},
+            "spec.training.gpusPerWorker: 1 is not possible here, because this machine has fewer GPUs; remove it.",
+        ),
         ({"algorithm": "sft", "sft": {"sharding": "FULL_SHARD"}}, "spec.training.sft.sharding: FULL_SHARD is not possible here"),
     ],
 )
@@ -240,6 +243,40 @@ def test_what_bypassed_the_api_server_is_refused_with_its_field() -> None:
     assert rejection.message.startswith("spec.training.epochs: ")
 
 
+@pytest.mark.parametrize("layer", ["operator_defaults", "namespace_defaults"])
+def test_defaults_have_the_types_of_their_fields(layer: str) -> None:
+    """Free YAML has no types: a text that a field takes as a number is that number in all that follows."""
+    values: dict[str, Any] = {
+        "gate": {"requirements": [{"metric": "arc_easy.acc", "max": "5e-1", "min": ".1"}], "onRejected": None},
+        "training": {"epochs": "3", "learningRate": "1e-5", "unmask": "yes", "workers": None, "max_seq_len": 1024.0},
+        "dataset": {"trainSplit": "0.5", "seed": 7.0},
+        "registry": None,
+        "evaluation": {"modelArgs": {"dtype": "1", "parallelize": True, "max_model_len": 7}},
+    }
+    spec = resolved(MINIMAL, settings(**{layer: values}))["spec"]
+    assert spec["gate"] == {"requirements": [{"metric": "arc_easy.acc", "max": 0.5, "min": 0.1}]}
+    training = spec["training"]
+    assert (training["epochs"], training["learningRate"], training["unmask"]) == (3, 1e-5, True)
+    assert (training["workers"], training["maxSeqLen"], "max_seq_len" in training) == (1, 1024, False)
+    assert (spec["dataset"]["trainSplit"], spec["dataset"]["seed"], spec["dataset"]["uri"]) == (0.5, 7, "org/data")
+    assert [type(spec["dataset"][key]) for key in ("trainSplit", "seed")] == [float, int]
+    assert spec["registry"]["version"] == "1.0.0"
+    assert spec["evaluation"]["modelArgs"] == {"dtype": "1", "parallelize": True, "max_model_len": 7}
+
+
+def test_defaults_may_have_data_of_their_own() -> None:
+    defaults = {"dataset": {"uri": "org/other", "seed": "7"}}
+    found = resolved(MINIMAL, settings(namespace_defaults=defaults))
+    assert (found["spec"]["dataset"]["uri"], found["spec"]["dataset"]["seed"]) == ("org/data", 7)
+
+
+@pytest.mark.parametrize("layer", ["operator_defaults", "namespace_defaults"])
+def test_a_default_that_converts_to_an_unsupported_value_is_rejected(layer: str) -> None:
+    found = rejected(MINIMAL, settings(**{layer: {"training": {"enabled": "no"}}}))
+    assert found.reason.name == "Unsupported"
+    assert found.message.endswith("training.enabled: this release does not support false; remove it.")
+
+
 def test_steering_fields_are_no_part_of_what_is_resolved() -> None:
     found = resolved({**MINIMAL, "suspend": True, "rerun": {"id": "1", "from": "dataset"}})
     assert not {"suspend", "rerun", "approval"} & set(found["spec"])
@@ -248,10 +285,10 @@ def test_steering_fields_are_no_part_of_what_is_resolved() -> None:
 def test_a_registry_server_takes_no_model_that_lies_on_one_machine() -> None:
     spec = {**MINIMAL, "registry": {"kind": "MLflow", "address": "https://mlflow.example.com"}}
     found = rejected(spec, settings("local", volume_uri="file:///claims/{claim}"))
-    assert found.message.startswith("spec.registry.address: an MLflow server takes no model that lies on one machine only")
+    assert found.message.startswith("spec.registry.address: an MLflow server cannot read a model on this machine")
     resolved(spec, settings())
 
 
 def test_nothing_is_resolved_with_broken_defaults_of_the_namespace() -> None:
-    place = settings(problem="ConfigMap finetune-defaults, key spec.yaml: no YAML: oops.")
-    assert rejected(MINIMAL, place).message == "ConfigMap finetune-defaults, key spec.yaml: no YAML: oops."
+    place = settings(problem="ConfigMap finetune-defaults, key spec.yaml: not YAML: oops.")
+    assert rejected(MINIMAL, place).message == "ConfigMap finetune-defaults, key spec.yaml: not YAML: oops."

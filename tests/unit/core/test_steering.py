@@ -10,9 +10,10 @@ import pytest
 
 from finetune_operator.api.kinds import CONFIGMAP, JOB
 from finetune_operator.core.decision import Delete, Patch
-from finetune_operator.core.observation import Observed, Ref, active_stages, needs
+from finetune_operator.core.observation import Observed, Ref
 from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport, Termination
+from finetune_operator.core.reads import active_stages, needs
 from finetune_operator.core.times import stamp
 from unit.core.passes import child, condition, decide, edit, failing, fault, go, run_of, stage, world_at
 from world import MINIMAL, NOW, SETTINGS, World
@@ -137,7 +138,7 @@ def test_a_rerun_that_cannot_be_resolved_is_rejected_and_the_run_keeps_its_end(r
     rejected = decision.status["conditions"][-1]
     assert (rejected["type"], rejected["status"], rejected["reason"]) == ("RerunRejected", "True", "Unsupported")
     assert rejected["message"] == (
-        "rerun 2: it is not started and the run keeps its results: spec.publish: this release does not act on any value yet; remove it."
+        "rerun 2: it is not started and the run keeps its results: spec.publish: this release does not support this field; remove it."
     )
     assert [(event.type, event.reason, event.message) for event in decision.events] == [
         ("Warning", "Unsupported", rejected["message"])

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from finetune_contract.progress import MARK, Progress, line
 from finetune_operator.api.crd import crd
-from finetune_operator.core.observation import log_wanted
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.progress import RHOAI_STATUS, of_log, of_rhoai, of_trainer
+from finetune_operator.core.reads import log_to_read
 from finetune_operator.core.run import StageStatus
 from finetune_operator.core.times import stamp
 from finetune_operator.validation import Validator
@@ -166,13 +166,13 @@ def test_a_log_is_looked_at_every_ten_seconds_or_twenty_times_in_what_the_stage_
     place = replace(SETTINGS, mode=mode, progress_seconds=10.0)
     record = StageStatus("training", "Running", 1, started_at=before(active))
     told = None if last is None else before(last)
-    assert (log_wanted(record, [PodReport("a", 0, "Running")], told, stamp(NOW), place) == "a") == due
+    assert (log_to_read(record, [PodReport("a", 0, "Running")], told, stamp(NOW), place) == "a") == due
 
 
 def test_a_failed_pod_s_log_is_wanted_at_once() -> None:
     record = StageStatus("training", "Running", 1, started_at=before(36_000))
     pods = [PodReport("a", 0, "Running"), PodReport("b", 1, "Failed", Termination(1))]
-    assert log_wanted(record, pods, before(1), stamp(NOW), replace(SETTINGS, mode="cluster")) == "b"
+    assert log_to_read(record, pods, before(1), stamp(NOW), replace(SETTINGS, mode="cluster")) == "b"
 
 
 whole = st.integers() | st.sampled_from([-1, 2**31, 2**63, 10**400])

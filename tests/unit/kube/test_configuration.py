@@ -9,6 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from finetune_operator.api.kubernetes_yaml import parse
+from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.core.settings import PROGRAMS, Trainer
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.kube.configuration import BadConfiguration, Configuration
@@ -53,7 +55,7 @@ def test_the_environment_overrides_the_images_of_the_file(tmp_path: Path) -> Non
         ("image: {}", "image: Extra inputs are not permitted"),
         ("workers: 0", "workers: Input should be greater than or equal to 1"),
         ("images: {trainer: x}", "images.trainer: unknown program; use one of dataset, model"),
-        ("images: [", "cannot be read"),
+        ("images: [", "line 2: not YAML: "),
         ("fsGroup: -1", "fsGroup: Input should be greater than or equal to 0"),
         (
             "environment: {" + ", ".join(f"A{number}: x" for number in range(17)) + "}",
@@ -137,7 +139,7 @@ async def test_the_defaults_of_a_namespace_are_cached(server: ApiServer) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [", "not valid YAML"), ("- a", "not a mapping; write the fields of a FineTuneRun's spec.")]
+    ("text", "message"), [("a: [", "not YAML"), ("- a", "not a mapping; write the fields of a FineTuneRun's spec.")]
 )
 async def test_invalid_defaults_are_a_problem_of_the_runs(server: ApiServer, text: str, message: str) -> None:
     await server.create(defaults(text))
@@ -145,6 +147,58 @@ async def test_invalid_defaults_are_a_problem_of_the_runs(server: ApiServer, tex
     assert problem
     assert problem.startswith("ConfigMap finetune-defaults, key spec.yaml: ")
     assert message in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5e-1", 0.5), (".5", 0.5), ("'5e-1'", 0.5), ("1e3", 1000), ("0o17", 15), ("017", 15), ("0x10", 16), ("-1_000", -1000)],
+)
+async def test_a_bound_in_the_defaults_is_the_number_that_kubernetes_reads(
+    tmp_path: Path, server: ApiServer, text: str, value: float
+) -> None:
+    gate = f"gate: {{requirements: [{{metric: arc_easy.acc, max: {text}}}]}}"
+    await server.create(defaults(gate))
+    in_the_namespace = await SettingsProvider(server, Configuration()).settings("team")
+    in_the_operator = load(tmp_path, f"defaults: {{{gate}}}").settings(Trainer(), {})
+    for settings in (in_the_namespace, in_the_operator):
+        found = resolve({"dataset": {"uri": "org/data"}}, settings)
+        assert not isinstance(found, SpecRejection), found
+        (requirement,) = found["spec"]["gate"]["requirements"]
+        assert (requirement["max"], type(requirement["max"])) == (value, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("1:30", 'is "1:30"; use a number'), ("2026-11-21", 'is "2026-11-21"; use a number'), ("a", 'is "a"; use a number')],
+)
+async def test_a_bound_that_is_not_a_number_is_rejected_before_the_run_starts(server: ApiServer, text: str, problem: str) -> None:
+    await server.create(defaults(f"gate: {{requirements: [{{metric: arc_easy.acc, max: {text}}}]}}"))
+    found = resolve({"dataset": {"uri": "org/data"}}, await SettingsProvider(server, Configuration()).settings("team"))
+    assert isinstance(found, SpecRejection)
+    assert found.message == f"ConfigMap finetune-defaults, gate.requirements[0].max: {problem}."
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("training: {unmask: %s}", "yes", True), ("training: {unmask: %s}", "off", False), ("storage: {size: %s}", "1e9", 1_000_000_000),
+        ("model: {revision: %s}", "2026-11-21", "2026-11-21"), ("model: {revision: %s}", "1:30", "1:30"),
+        ("cleanup: {ttlAfterFinished: %s}", "90s", "90s"),
+    ],
+)  # fmt: skip
+async def test_other_defaults_are_what_kubernetes_reads(server: ApiServer, field: str, text: str, value: Any) -> None:
+    await server.create(defaults(field % text))
+    found = resolve({"dataset": {"uri": "org/data"}}, await SettingsProvider(server, Configuration()).settings("team"))
+    assert not isinstance(found, SpecRejection), found
+    (section,) = parse(field % text)
+    (name,) = parse(field % text)[section]
+    assert found["spec"][section][name] == value
+
+
+async def test_a_namespace_whose_defaults_are_comments(server: ApiServer) -> None:
+    await server.create(defaults("# nothing yet"))
+    settings = await SettingsProvider(server, Configuration()).settings("team")
+    assert (settings.namespace_defaults, settings.problem) == ({}, None)
 
 
 async def test_another_trainer_takes_effect_at_once(server: ApiServer) -> None:

@@ -17,11 +17,11 @@ from . import pod
 from .pod import Json, PodNeeds
 
 GRACE_SECONDS = 60
-"""What a stage gets between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 def job(run: Run, stage_status: StageStatus, program: str, needs: PodNeeds, image_of: str) -> Json:
-    """A Job of one pod and one try: trying again is the operator's business. ``image_of``: the program whose image it runs in."""
+    """Return a Job with one pod and without retries: the operator retries. ``image_of`` is the program whose image it runs."""
     image = ((run.status.get("resolved") or {}).get("images") or {})[image_of]
     container = {
         "name": naming.JOB_CONTAINER,
@@ -29,7 +29,7 @@ def job(run: Run, stage_status: StageStatus, program: str, needs: PodNeeds, imag
         "command": ["python", "-m", f"finetune_stages.{program}"],
         "env": pod.environment(run, stage_status, needs, image),
         "volumeMounts": pod.mounts(needs),
-        "resources": needs.resources,
+        "resources": needs.requirements,
         "securityContext": pod.container_security(),
         "terminationMessagePath": pod.TERMINATION_LOG,
     }
@@ -43,24 +43,24 @@ def job(run: Run, stage_status: StageStatus, program: str, needs: PodNeeds, imag
         "volumes": pod.volumes(run, needs),
         **pod.placed(run, needs),
     }
-    if needs.placement.get("priorityClassName"):
-        spec["priorityClassName"] = needs.placement["priorityClassName"]
+    if needs.placement.priority_class_name:
+        spec["priorityClassName"] = needs.placement.priority_class_name
     template = {"metadata": pod.pod_metadata(run, stage_status, needs), "spec": spec}
     return {**child(JOB, run, stage_status), "spec": {"backoffLimit": 0, "template": template}}
 
 
 def claim(run: Run) -> Json:
-    """The workspace volume. It has no owner: the model outlives the run."""
-    storage = run.resolved["storage"]
-    spec: Json = {"accessModes": storage["accessModes"], "resources": {"requests": {"storage": str(storage["size"])}}}
-    if storage.get("storageClassName"):
-        spec["storageClassName"] = storage["storageClassName"]
+    """Return the claim of the workspace. It has no owner, so that the model stays when the run is deleted."""
+    storage = run.resolved.storage
+    spec: Json = {"accessModes": list(storage.access_modes), "resources": {"requests": {"storage": str(storage.size)}}}
+    if storage.storage_class_name:
+        spec["storageClassName"] = storage.storage_class_name
     metadata = {"name": naming.claim_name(run.name), "namespace": run.namespace, "labels": naming.labels(run, "workspace")}
     return {**_typed(CLAIM), "metadata": metadata, "spec": spec}
 
 
 def stage_account(namespace: str) -> Json:
-    """The identity of stages: no rights, and no token that could carry any. Runs share it, so it has no owner."""
+    """Return the ServiceAccount of stages: without permissions and without a token. Runs share it, so it has no owner."""
     metadata = {
         "name": naming.STAGE_ACCOUNT, "namespace": namespace,
         "labels": {naming.STAGE_LABEL: "account", naming.MANAGED_BY_LABEL: naming.MANAGED_BY},
@@ -69,7 +69,7 @@ def stage_account(namespace: str) -> Json:
 
 
 def inputs_configmap(run: Run, inputs: Mapping[str, Any]) -> Json:
-    """The documents of all stages of a round, immutable: ``inputs`` maps each stage to its contract document."""
+    """Return the immutable ConfigMap with the input documents of a round. ``inputs`` maps each stage to its document."""
     about = RunInfo(run.name, run.namespace, run.uid, run.experiment)
     data = {
         f"{stage}.json": json.dumps(
@@ -86,7 +86,7 @@ def inputs_configmap(run: Run, inputs: Mapping[str, Any]) -> Json:
 
 
 def content_digest(configmap: Mapping[str, Any]) -> str:
-    """SHA-256 of what a ConfigMap holds, and of whether that can change."""
+    """Return the SHA-256 of a ConfigMap's content and of its field ``immutable``."""
     found: str = digest(
         {"immutable": configmap.get("immutable"), **{key: configmap.get(key) or {} for key in ("data", "binaryData")}}
     )
@@ -94,7 +94,7 @@ def content_digest(configmap: Mapping[str, Any]) -> str:
 
 
 def entry_configmap(namespace: str, digest: str, archive: str) -> Json:
-    """The training program, one a namespace and program, without an owner: runs share it. ``archive`` is base64."""
+    """Return the ConfigMap with the training bundle. Runs of a namespace share it, so it has no owner. ``archive`` is base64."""
     metadata = {
         "name": naming.entry_name(digest), "namespace": namespace,
         "labels": {naming.STAGE_LABEL: "training", naming.MANAGED_BY_LABEL: naming.MANAGED_BY},
@@ -103,7 +103,7 @@ def entry_configmap(namespace: str, digest: str, archive: str) -> Json:
 
 
 def child(kind: Kind, run: Run, stage_status: StageStatus) -> Json:
-    """What every Job and TrainJob has before its specification: type, name, labels, owner."""
+    """Return a Job or TrainJob without its spec: type and metadata."""
     metadata = {
         "name": stage_status.child_name,
         "namespace": run.namespace,

@@ -1,6 +1,6 @@
-"""What every pod of a stage has: the workspace, its document, writable scratch, secrets by reference, and no rights.
+"""The parts of the pods of all stages: workspace, input document, scratch space, references to Secrets, security context.
 
-Everything passes Pod Security ``restricted`` and runs under any user id, as OpenShift assigns one.
+Pods meet the Pod Security Standard ``restricted`` and run under any user id, because OpenShift assigns one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from finetune_contract.documents import (
     WORKSPACE_VARIABLE,
 )
 from finetune_operator.core import naming
+from finetune_operator.core.resolved_spec import Placement, Resources, SecretRef
 from finetune_operator.core.run import Run, StageStatus
 
 Json = dict[str, Any]
@@ -35,46 +36,47 @@ GPU = "nvidia.com/gpu"
 SCRATCH_LIMIT = "16Gi"
 
 HF_SECRET = ("hf-token", ("HF_TOKEN",))
-"""Standard Secret and keys for the Hugging Face hub, as the OpenShift AI pipelines name them."""
+"""Standard Secret and keys for the Hugging Face Hub, with the names of the OpenShift AI pipelines."""
 AWS_SECRET = ("s3-secret", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
-"""The same for S3."""
+"""Standard Secret and keys for S3."""
 REGISTRY_SECRET = ("registry-token", ("REGISTRY_TOKEN",))
-"""The same for the model registry."""
+"""Standard Secret and key for the model registry."""
 
 
 @dataclass(frozen=True)
 class PodNeeds:
-    """What a stage wants of its pods beyond what all have."""
+    """What the pods of a stage need in addition to what all pods have."""
 
-    cpu: str | int | None = None
-    memory: str | int | None = None
-    ephemeral_storage: str | int | None = None
+    resources: Resources = field(default_factory=Resources)
     gpus: int = 0
     environment: tuple[Json, ...] = ()
-    placement: Mapping[str, Any] = field(default_factory=dict)
+    placement: Placement = field(default_factory=Placement)
     volumes: tuple[Json, ...] = ()
     mounts: tuple[Json, ...] = ()
     pull_secrets: tuple[Json, ...] = ()
     shared_memory: str | int | None = None
 
     @property
-    def resources(self) -> Json:
-        """Requests equal to limits."""
-        asked = {"cpu": self.cpu, "memory": self.memory, "ephemeral-storage": self.ephemeral_storage, GPU: self.gpus or None}
+    def requirements(self) -> Json:
+        """The container's ``resources``: requests equal limits."""
+        asked = {
+            "cpu": self.resources.cpu, "memory": self.resources.memory, "ephemeral-storage": self.resources.ephemeral_storage,
+            GPU: self.gpus or None,
+        }  # fmt: skip
         amounts = {name: str(amount) for name, amount in asked.items() if amount is not None}
         return {"requests": amounts, "limits": dict(amounts)} if amounts else {}
 
 
-def secrets(reference: Mapping[str, Any] | None, *standards: tuple[str, tuple[str, ...]]) -> tuple[Json, ...]:
-    """Environment variables from a Secret: the standard keys of the standard Secrets, or of the one that the user names.
+def secrets(reference: SecretRef | None, *standards: tuple[str, tuple[str, ...]]) -> tuple[Json, ...]:
+    """Return environment variables from Secrets: the standard keys of the standard Secrets, or of the Secret in ``reference``.
 
-    All are optional, so that a pod starts without them; a key that the user names must exist, and becomes the first variable.
+    They are optional, so that a pod starts without them. A key in ``reference`` is required, and its value is that of the first variable.
     """
-    if reference and reference.get("key"):
+    if reference is not None and reference.key:
         variable = standards[0][1][0]
-        return (_from_secret(variable, reference["name"], reference["key"], optional=False),)
+        return (_from_secret(variable, reference.name, reference.key, optional=False),)
     return tuple(
-        _from_secret(key, reference["name"] if reference else secret, key, optional=True)
+        _from_secret(key, secret if reference is None else reference.name, key, optional=True)
         for secret, keys in standards
         for key in keys
     )
@@ -85,27 +87,27 @@ def _from_secret(variable: str, secret: str, key: str, *, optional: bool) -> Jso
 
 
 def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str | None) -> list[Json]:
-    """The environment of a stage's container: ours last, so that nothing can take its place."""
+    """Return the environment of a stage's container. Variables of the operator are last, so that no other entry replaces them."""
     scratch = {
         "HOME": f"{SCRATCH_PATH}/home", "USER": "finetune", "TMPDIR": SCRATCH_PATH, "HF_HOME": f"{SCRATCH_PATH}/huggingface",
         "XDG_CACHE_HOME": f"{SCRATCH_PATH}/cache", "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
-    ours = {
+    own = {
         CONFIG_VARIABLE: f"{DOCUMENTS_PATH}/{stage_status.name}.json",
         WORKSPACE_VARIABLE: WORKSPACE_PATH,
         RESULT_VARIABLE: TERMINATION_LOG,
         ATTEMPT_VARIABLE: str(stage_status.this_attempt),
         INPUTS_DIGEST_VARIABLE: stage_status.inputs_digest or "",
         **({IMAGE_VARIABLE: image} if image else {}),
-        **({AGAIN_VARIABLE: "1"} if _is_asked_again(run, stage_status) else {}),
+        **({AGAIN_VARIABLE: "1"} if _is_rerun(run, stage_status) else {}),
     }
     general = (run.status.get("resolved") or {}).get("environment") or {}
-    entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(ours)]
+    entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(own)]
     return list({entry["name"]: entry for entry in entries}.values())
 
 
-def _is_asked_again(run: Run, stage_status: StageStatus) -> bool:
-    """Whether a rerun names this stage: it is done again, whatever is known; those after it only as far as that changed something."""
+def _is_rerun(run: Run, stage_status: StageStatus) -> bool:
+    """Return whether the rerun starts from this stage: it runs again even with the same inputs; later stages run if their inputs changed."""
     return run.round > 1 and (run.spec.get("rerun") or {}).get("from") == stage_status.name
 
 
@@ -114,7 +116,7 @@ def _plain(values: Mapping[str, str]) -> list[Json]:
 
 
 def volumes(run: Run, needs: PodNeeds) -> list[Json]:
-    """The volumes of a stage's pod."""
+    """Return the volumes of a stage's pod."""
     found: list[Json] = [
         {"name": "workspace", "persistentVolumeClaim": {"claimName": naming.workspace_claim(run)}},
         {"name": "documents", "configMap": {"name": naming.inputs_name(run.name, run.round)}},
@@ -126,7 +128,7 @@ def volumes(run: Run, needs: PodNeeds) -> list[Json]:
 
 
 def mounts(needs: PodNeeds) -> list[Json]:
-    """Where they appear in its container."""
+    """Return the volume mounts of a stage's container."""
     found: list[Json] = [
         {"name": "workspace", "mountPath": WORKSPACE_PATH},
         {"name": "documents", "mountPath": DOCUMENTS_PATH, "readOnly": True},
@@ -138,7 +140,7 @@ def mounts(needs: PodNeeds) -> list[Json]:
 
 
 def container_security() -> Json:
-    """What Pod Security ``restricted`` asks of a container, and a root file system that cannot be written."""
+    """Return the security context of a container: Pod Security ``restricted``, with a read-only root file system."""
     return {
         "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True,
         "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
@@ -146,33 +148,32 @@ def container_security() -> Json:
 
 
 def volume_group(run: Run) -> Json:
-    """Whom the node gives the workspace's volume to, where the operator's configuration says so: OpenShift knows it itself."""
+    """Return the group that owns the workspace's volume, if the operator's configuration sets one: OpenShift assigns it itself."""
     group = (run.status.get("resolved") or {}).get("fsGroup")
     return {} if group is None else {"fsGroup": group, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
 def placed(run: Run, needs: PodNeeds) -> Json:
-    """The fields of a pod's specification that say where and as whom it runs."""
+    """Return the fields of a pod's spec for its placement and its ServiceAccount."""
     spec = needs.placement
     fields = {
-        "nodeSelector": spec.get("nodeSelector"), "tolerations": spec.get("tolerations"), "affinity": spec.get("affinity"),
-        "imagePullSecrets": list(needs.pull_secrets) or None,
-        "serviceAccountName": run.resolved.get("serviceAccountName"),
+        "nodeSelector": spec.node_selector, "tolerations": list(spec.tolerations), "affinity": spec.affinity,
+        "imagePullSecrets": list(needs.pull_secrets), "serviceAccountName": run.resolved.service_account_name,
     }  # fmt: skip
     return {name: value for name, value in fields.items() if value}
 
 
 def pod_metadata(run: Run, stage_status: StageStatus, needs: PodNeeds) -> Json:
-    """Return labels and annotations of a stage's pods: the operator's, under those of the run's placement, under our own labels.
+    """Return labels and annotations of a stage's pods: of the configuration, overridden by the run's placement, and by the operator's labels.
 
     Service meshes read some keys as a label and as an annotation (``sidecar.istio.io/inject``), and the label takes precedence.
     So a key that the run sets as either one replaces the operator's label and annotation.
     """
     resolved, placement = run.status.get("resolved") or {}, needs.placement
-    wanted = {group: placement.get(group) or {} for group in ("labels", "annotations")}
-    chosen = {*wanted["labels"], *wanted["annotations"]}
+    found: dict[str, dict[str, str]] = {"labels": dict(placement.labels), "annotations": dict(placement.annotations)}
+    chosen = {*found["labels"], *found["annotations"]}
     for group, general in (("labels", "podLabels"), ("annotations", "podAnnotations")):
         defaults = {key: value for key, value in (resolved.get(general) or {}).items() if key not in chosen}
-        wanted[group] = {**defaults, **wanted[group]}
-    labels = {**wanted["labels"], **naming.labels(run, stage_status.name, stage_status.this_attempt)}
-    return {"labels": labels, **({"annotations": wanted["annotations"]} if wanted["annotations"] else {})}
+        found[group] = {**defaults, **found[group]}
+    labels = {**found["labels"], **naming.labels(run, stage_status.name, stage_status.this_attempt)}
+    return {"labels": labels, **({"annotations": found["annotations"]} if found["annotations"] else {})}

@@ -1,14 +1,13 @@
-"""TrainJobs in the shapes that Kubeflow Trainer has had.
+"""TrainJobs for the supported schemas of Kubeflow Trainer.
 
-One group and version (``trainer.kubeflow.org/v1alpha1``) hides several: Trainer 2.1, which is that of OpenShift AI 3.2 to 3.5,
-takes ``podTemplateOverrides``; 2.2 and later, and OpenShift AI 3.6, take ``runtimePatches``. What a pod may be given differs too.
+The schema of ``trainer.kubeflow.org/v1alpha1`` changed between releases: Trainer 2.1 (OpenShift AI 3.2 to 3.5) has
+``podTemplateOverrides``; 2.2 and later (OpenShift AI 3.6) have ``runtimePatches``. The pod fields that they accept differ, too.
 """
 
 from __future__ import annotations
 
 from finetune_operator.api.finetunerun import GROUP
 from finetune_operator.api.kinds import TRAINJOB
-from finetune_operator.api.training import processes_per_worker
 from finetune_operator.core import naming
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Trainer
@@ -19,27 +18,27 @@ from .pod import Json, PodNeeds
 
 PATCH_MANAGER = f"{GROUP}/operator"
 NODE = naming.TRAINJOB_CONTAINER
-"""Name of the replicated job and of the container that train, in every runtime."""
+"""Name of the replicated job and of its container, in every runtime."""
 TRACKING = {"trainer.opendatahub.io/progression-tracking": "true", "trainer.opendatahub.io/metrics-poll-interval": "300s"}
-"""What makes OpenShift AI show the job's end in its dashboard: it reads the termination message, whose first keys are its own.
+"""Annotations that make OpenShift AI show the result of the job in its dashboard, from the first keys of the termination message.
 
-It also asks a port of the pod for news, and nothing of ours listens there, so that no port is named: it asks as seldom as it can.
+It also polls a metrics port of the pod, which stages do not open: so the annotations name no port and set the longest interval.
 """
 
 
 def trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Trainer) -> Json:
-    """The TrainJob of an attempt."""
-    training = run.resolved["training"]
+    """Return the TrainJob of an attempt."""
+    training = run.resolved.training
     trainer: Json = {
         "command": ["python", f"{pod.ENTRY_PATH}/{pod.ENTRY_FILE}"],
-        "env": pod.environment(run, stage_status, needs, training.get("image")),
-        "numNodes": training["workers"],
-        "numProcPerNode": processes_per_worker(training),
+        "env": pod.environment(run, stage_status, needs, training.image),
+        "numNodes": training.workers,
+        "numProcPerNode": training.processes,
     }
-    if training.get("image"):
-        trainer["image"] = training["image"]
-    if needs.resources:
-        trainer["resourcesPerNode"] = needs.resources
+    if training.image:
+        trainer["image"] = training.image
+    if needs.requirements:
+        trainer["resourcesPerNode"] = needs.requirements
     template = {"metadata": pod.pod_metadata(run, stage_status, needs), "spec": _pod_spec(run, needs, shape)}
     overrides = _patches(template) if shape.overrides == "runtimePatches" else _overrides(template)
     job = child(TRAINJOB, run, stage_status)
@@ -47,7 +46,7 @@ def trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Traine
     return {
         **job,
         "spec": {
-            "runtimeRef": {"apiGroup": TRAINJOB.group, "kind": "ClusterTrainingRuntime", "name": training["runtimeRef"]},
+            "runtimeRef": {"apiGroup": TRAINJOB.group, "kind": "ClusterTrainingRuntime", "name": training.runtime_ref},
             "trainer": trainer,
             shape.overrides: overrides,
         },
@@ -55,7 +54,7 @@ def trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Traine
 
 
 def _pod_spec(run: Run, needs: PodNeeds, shape: Trainer) -> Json:
-    """What is laid over the runtime's pod, as far as this Trainer lets it be."""
+    """Return the changes to the runtime's pod, as far as this Trainer accepts them."""
     container: Json = {"name": NODE, "volumeMounts": pod.mounts(needs)}
     spec: Json = {"volumes": pod.volumes(run, needs), "containers": [container], **pod.placed(run, needs)}
     if shape.pod_security:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from finetune_contract.codec import digest, encode
@@ -93,9 +92,3 @@ def inputs_digest(stage: ProgramStage, run: Run) -> str:
         "inputs": encode(stage.inputs(run)),
         "reads": {name: run.stages[name].output_digest for name in stage.reads if name in run.stages},
     })  # fmt: skip
-
-
-def section(run: Run, name: str) -> Mapping[str, Any]:
-    """A section of the resolved specification."""
-    found: Mapping[str, Any] = run.resolved.get(name) or {}
-    return found

@@ -8,9 +8,10 @@ from finetune_contract.codec import decode
 from finetune_contract.documents import DatasetInputs
 from finetune_contract.result import DatasetOutputs, Result
 from finetune_operator.core.manifests.pod import AWS_SECRET, HF_SECRET, PodNeeds, secrets
+from finetune_operator.core.resolved_spec import Resources
 from finetune_operator.core.run import Run
 
-from .base import ProgramStage, section
+from .base import ProgramStage
 
 
 class DatasetStage(ProgramStage):
@@ -24,18 +25,16 @@ class DatasetStage(ProgramStage):
     """What it counts in ``status.rows``."""
 
     def inputs(self, run: Run) -> DatasetInputs:
-        spec = section(run, "dataset")
-        bad_rows = spec.get("badRows") or {}
+        spec = run.resolved.dataset
         return DatasetInputs(
-            uri=spec["uri"], eval_uri=spec.get("evalUri"), split=spec.get("split"), revision=spec.get("revision"),
-            format=spec["format"], subset=spec["subset"], subset_mode=spec["subsetMode"], train_split=float(spec["trainSplit"]),
-            bad_rows=bad_rows["policy"], bad_rows_share=float(bad_rows["share"]), seed=spec["seed"],
-            sha256=spec.get("sha256"),
+            uri=spec.uri, eval_uri=spec.eval_uri, split=spec.split, revision=spec.revision, format=spec.format, subset=spec.subset,
+            subset_mode=spec.subset_mode, train_split=spec.train_split, bad_rows=spec.bad_rows.policy,
+            bad_rows_share=spec.bad_rows.share, seed=spec.seed, sha256=spec.sha256,
         )  # fmt: skip
 
     def pod(self, run: Run) -> PodNeeds:
         return PodNeeds(
-            cpu="1", memory="4Gi", environment=secrets(section(run, "dataset").get("secretRef"), HF_SECRET, AWS_SECRET)
+            resources=Resources("1", "4Gi"), environment=secrets(run.resolved.dataset.secret_ref, HF_SECRET, AWS_SECRET)
         )
 
     def verify(self, run: Run, result: Result) -> str | None:

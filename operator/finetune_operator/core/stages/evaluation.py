@@ -1,25 +1,20 @@
-"""Stages *evaluation* and *baseline*: the same questions to the fine-tuned model and to the base model."""
+"""Stages *evaluation* and *baseline*: the same tasks for the fine-tuned model and for the base model."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
 from finetune_contract.codec import decode
-from finetune_contract.documents import KEEP_METRICS_VARIABLE, EvaluationInputs
+from finetune_contract.documents import KEEP_METRICS_VARIABLE, EvaluationInputs, Scalar
 from finetune_contract.result import EvaluationOutputs, Result
 from finetune_operator.api import reasons
 from finetune_operator.core.gate import compares
 from finetune_operator.core.manifests.pod import HF_SECRET, TASK_FILES_PATH, PodNeeds, secrets
 from finetune_operator.core.observation import Observed
+from finetune_operator.core.resolved_spec import Generation
 from finetune_operator.core.run import Run
 
-from .base import ProgramStage, section
-from .gate import requirements
-
-_GENERATION = {
-    "temperature": "temperature", "topP": "top_p", "topK": "top_k", "doSample": "do_sample", "maxTokens": "max_gen_toks",
-}  # fmt: skip
-"""Our names of generation values to those of lm-eval."""
+from .base import ProgramStage
 
 
 class EvaluationStage(ProgramStage):
@@ -34,36 +29,31 @@ class EvaluationStage(ProgramStage):
     pod_section: ClassVar[str | None] = "evaluation"
 
     def skipped(self, run: Run) -> str | None:
-        return None if section(run, "evaluation")["enabled"] else reasons.EVALUATION_DISABLED
+        return None if run.resolved.evaluation.enabled else reasons.EVALUATION_DISABLED
 
     def allow_failure(self, run: Run) -> bool:
-        return bool(section(run, "evaluation")["onFailure"] == "Continue")
+        return run.resolved.evaluation.on_failure == "Continue"
 
     def inputs(self, run: Run) -> EvaluationInputs:
-        spec = section(run, "evaluation")
-        generation = spec.get("generation") or {}
+        spec = run.resolved.evaluation
         return EvaluationInputs(
-            subject=self.subject, tasks=tuple(spec["tasks"]), task_files="taskFiles" in spec, holdout=spec["holdout"],
-            backend=spec["backend"], limit=spec.get("limit"), batch_size=spec.get("batchSize", "auto"), fewshot=spec.get("fewshot"),
-            system_instruction=spec.get("systemInstruction"),
-            generation={_GENERATION[name]: value for name, value in generation.items() if name in _GENERATION},
-            until=tuple(generation.get("until") or ()), model_args=dict(spec.get("modelArgs") or {}),
-            log_samples=spec["logSamples"], verbosity=spec["verbosity"], seed=section(run, "training")["seed"],
-            trust_remote_code=section(run, "model")["trustRemoteCode"],
+            subject=self.subject, tasks=spec.tasks, task_files=spec.task_files is not None, holdout=spec.holdout,
+            backend=spec.backend, limit=spec.limit, batch_size=spec.batch_size or "auto", fewshot=spec.fewshot,
+            system_instruction=spec.system_instruction, generation=_generation(spec.generation), until=spec.generation.until,
+            model_args=dict(spec.model_args), log_samples=spec.log_samples, verbosity=spec.verbosity, seed=run.resolved.training.seed,
+            trust_remote_code=run.resolved.model.trust_remote_code,
         )  # fmt: skip
 
     def pod(self, run: Run) -> PodNeeds:
-        spec = section(run, "evaluation")
-        resources = spec.get("resources") or {}
+        spec = run.resolved.evaluation
         files = task_files(run)
         variables = [*files["environment"]]
-        wanted = ",".join(sorted({requirement["metric"] for requirement in requirements(run)}))
-        if wanted:
-            variables.append({"name": KEEP_METRICS_VARIABLE, "value": wanted})
+        kept = ",".join(sorted({requirement.metric for requirement in run.resolved.gate.requirements}))
+        if kept:
+            variables.append({"name": KEEP_METRICS_VARIABLE, "value": kept})
         return PodNeeds(
-            cpu=resources.get("cpu"), memory=resources.get("memory"), ephemeral_storage=resources.get("ephemeralStorage"),
-            gpus=spec.get("gpus", 0), environment=(*secrets(spec.get("secretRef"), HF_SECRET), *variables),
-            placement=spec.get("placement") or {}, volumes=files["volumes"], mounts=files["mounts"],
+            resources=spec.resources, gpus=spec.gpus, environment=(*secrets(spec.secret_ref, HF_SECRET), *variables),
+            placement=spec.placement, volumes=files["volumes"], mounts=files["mounts"],
         )  # fmt: skip
 
     def verify(self, run: Run, result: Result) -> str | None:
@@ -76,7 +66,7 @@ class EvaluationStage(ProgramStage):
 
 
 class BaselineStage(EvaluationStage):
-    """Measure the base model, beside training, once that has its pods: it never takes the only GPU from it."""
+    """Measure the base model in parallel with training, once the pods of training run: it must not take their GPUs."""
 
     name: ClassVar[str] = "baseline"
     condition: ClassVar[str | None] = None
@@ -86,7 +76,7 @@ class BaselineStage(EvaluationStage):
     pod_section: ClassVar[str | None] = None  # the same fields as evaluation's
 
     def skipped(self, run: Run) -> str | None:
-        asked = section(run, "evaluation")["baseline"] or compares(requirements(run))
+        asked = run.resolved.evaluation.baseline or compares(run.resolved.gate.requirements)
         return super().skipped(run) or (None if asked else reasons.BASELINE_NOT_ASKED)
 
     def ready(self, run: Run, observed: Observed) -> bool:
@@ -95,13 +85,22 @@ class BaselineStage(EvaluationStage):
 
 
 def task_files(run: Run) -> dict[str, Any]:
-    """The environment, volumes and mounts that bring the ConfigMap of the user's task files into a pod; empty without one."""
-    evaluation = section(run, "evaluation")
-    files = evaluation.get("taskFiles") if evaluation["enabled"] else None
-    if not files:
+    """Return the environment, volumes and mounts for the ConfigMap with the user's task files; empty ones without it."""
+    evaluation = run.resolved.evaluation
+    files = evaluation.task_files if evaluation.enabled else None
+    if files is None:
         return {"environment": (), "volumes": (), "mounts": ()}
     return {
         "environment": ({"name": "FINETUNE_TASK_FILES", "value": TASK_FILES_PATH},),
-        "volumes": ({"name": "tasks", "configMap": {"name": files["name"]}},),
+        "volumes": ({"name": "tasks", "configMap": {"name": files.name}},),
         "mounts": ({"name": "tasks", "mountPath": TASK_FILES_PATH, "readOnly": True},),
     }
+
+
+def _generation(spec: Generation) -> dict[str, Scalar]:
+    """Return the values for generation by the names that lm-eval gives them."""
+    values = {
+        "temperature": spec.temperature, "top_p": spec.top_p, "top_k": spec.top_k, "do_sample": spec.do_sample,
+        "max_gen_toks": spec.max_tokens,
+    }  # fmt: skip
+    return {name: value for name, value in values.items() if value is not None}

@@ -8,13 +8,14 @@ from finetune_contract.codec import decode
 from finetune_contract.documents import ModelInputs
 from finetune_contract.result import ModelOutputs, Result
 from finetune_operator.core.manifests.pod import AWS_SECRET, HF_SECRET, PodNeeds, secrets
+from finetune_operator.core.resolved_spec import Resources
 from finetune_operator.core.run import Run
 
-from .base import ProgramStage, section
+from .base import ProgramStage
 
 
 class ModelStage(ProgramStage):
-    """Bring the base model into the workspace, whole and checked."""
+    """Download the base model into the workspace and check it."""
 
     name = "model"
     program = "model"
@@ -22,11 +23,13 @@ class ModelStage(ProgramStage):
     depends_on = ("workspace",)
 
     def inputs(self, run: Run) -> ModelInputs:
-        spec = section(run, "model")
-        return ModelInputs(uri=spec["uri"], revision=spec.get("revision"), trust_remote_code=spec["trustRemoteCode"])
+        spec = run.resolved.model
+        return ModelInputs(uri=spec.uri, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
 
     def pod(self, run: Run) -> PodNeeds:
-        return PodNeeds(cpu="1", memory="4Gi", environment=secrets(section(run, "model").get("secretRef"), HF_SECRET, AWS_SECRET))
+        return PodNeeds(
+            resources=Resources("1", "4Gi"), environment=secrets(run.resolved.model.secret_ref, HF_SECRET, AWS_SECRET)
+        )
 
     def verify(self, run: Run, result: Result) -> str | None:
         found = decode(ModelOutputs, result.outputs, "outputs")

@@ -1,29 +1,30 @@
-"""Stage *registration*: the model, with its numbers and its lineage, into the registry."""
+"""Stage *registration*: registers the model with its metrics and its lineage."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from finetune_contract.codec import decode
-from finetune_contract.documents import GATE_VARIABLE, REGISTRY_CA_VARIABLE, RegistrationInputs
+from finetune_contract.documents import GATE_VARIABLE, REGISTRY_CA_VARIABLE, RegistrationInputs, RegistryKind
 from finetune_contract.result import RegistrationOutputs, Result
 from finetune_operator.api import reasons
 from finetune_operator.core.manifests.pod import REGISTRY_CA_PATH, REGISTRY_SECRET, PodNeeds, secrets
 from finetune_operator.core.paths import leaves
+from finetune_operator.core.resolved_spec import Resources
 from finetune_operator.core.run import Run
 
-from .base import ProgramStage, section
+from .base import ProgramStage
 from .training import model_uri
 
-_SHOWN_SECTIONS = ("dataset", "model", "training", "evaluation")
-"""The sections whose values a registry shows as parameters."""
-_NOT_SHOWN = ("secretRef", "pullSecretRef", "caRef", "placement", "imagePullSecrets")
-"""What says nothing about the model."""
+_PARAMETER_SECTIONS = ("dataset", "model", "training", "evaluation")
+"""The sections whose values are parameters of the registered model."""
+_NOT_PARAMETERS = ("secretRef", "pullSecretRef", "caRef", "placement", "imagePullSecrets")
+"""Fields without an effect on the model."""
 _LEFT_OUT = (reasons.EVALUATION_DISABLED, reasons.BASELINE_NOT_ASKED)
 
 
 class RegistrationStage(ProgramStage):
-    """Register, and read back what was registered."""
+    """Register the model, and read the entry back."""
 
     name = "registration"
     program = "registration"
@@ -32,15 +33,14 @@ class RegistrationStage(ProgramStage):
     reads = ("dataset", "model", "training", "evaluation", "baseline")
 
     def skipped(self, run: Run) -> str | None:
-        return None if section(run, "registry").get("kind") else reasons.REGISTRY_NOT_CONFIGURED
+        return None if run.resolved.registry.kind else reasons.REGISTRY_NOT_CONFIGURED
 
     def inputs(self, run: Run) -> RegistrationInputs:
-        spec = section(run, "registry")
+        spec = run.resolved.registry
         return RegistrationInputs(
-            kind=spec["kind"], name=spec["name"], version=spec["version"], model_uri=model_uri(run, run.layout.final_model),
-            address=registry_address(run),
-            on_existing=spec["onExisting"], author=spec.get("author"), description=spec.get("description"), format=spec["format"],
-            format_version=spec["formatVersion"], alias=spec.get("alias"), parameters=_parameters(run),
+            kind=registry_kind(run), name=spec.name, version=spec.version, model_uri=model_uri(run, run.layout.final_model),
+            address=registry_address(run), on_existing=spec.on_existing, author=spec.author, description=spec.description,
+            format=spec.format, format_version=spec.format_version, alias=spec.alias, parameters=_parameters(run),
             results={name: run.layout.newest_result(name) for name in self.reads if run.stages[name].reason not in _LEFT_OUT},
         )  # fmt: skip
 
@@ -65,38 +65,44 @@ class RegistrationStage(ProgramStage):
         return None
 
 
+def registry_kind(run: Run) -> RegistryKind:
+    """Return the kind of the registry of a run that has one."""
+    kind = run.resolved.registry.kind
+    assert kind is not None, "the stage is skipped without a registry"  # for the type checker
+    return kind
+
+
 def registry_address(run: Run) -> str | None:
-    """The registry's URL with scheme and port; ``None`` for the store in the workspace."""
-    spec = section(run, "registry")
-    address = spec.get("address")
-    if not address:
+    """Return the URL of the registry with scheme and port, ``None`` for the store in the workspace."""
+    spec = run.resolved.registry
+    if not spec.address:
         return None
-    url = str(address) if "://" in address else f"http://{address}"
+    url = spec.address if "://" in spec.address else f"http://{spec.address}"
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
-    return url if ":" in host else f"{scheme}://{host}:{spec['port']}{slash}{path}"
+    return url if ":" in host else f"{scheme}://{host}:{spec.port}{slash}{path}"
 
 
 def registry_needs(run: Run, *environment: dict[str, Any]) -> PodNeeds:
-    """What a pod needs that speaks to the registry: its token and its CA bundle."""
-    spec = section(run, "registry")
-    bundle = spec.get("caRef")
-    tokens = secrets(spec.get("secretRef"), REGISTRY_SECRET) if spec.get("address") else ()
-    if not bundle:
-        return PodNeeds(cpu="500m", memory="1Gi", environment=(*tokens, *environment))
-    path = f"{REGISTRY_CA_PATH}/{bundle.get('key') or 'ca.crt'}"
+    """Return what a pod needs for requests to the registry: the token and the CA bundle."""
+    spec = run.resolved.registry
+    bundle = spec.ca_ref
+    tokens = secrets(spec.secret_ref, REGISTRY_SECRET) if spec.address else ()
+    if bundle is None:
+        return PodNeeds(resources=Resources("500m", "1Gi"), environment=(*tokens, *environment))
+    path = f"{REGISTRY_CA_PATH}/{bundle.key}"
     return PodNeeds(
-        cpu="500m", memory="1Gi", environment=(*tokens, {"name": REGISTRY_CA_VARIABLE, "value": path}, *environment),
-        volumes=({"name": "registry-ca", "configMap": {"name": bundle["name"]}},),
+        resources=Resources("500m", "1Gi"), environment=(*tokens, {"name": REGISTRY_CA_VARIABLE, "value": path}, *environment),
+        volumes=({"name": "registry-ca", "configMap": {"name": bundle.name}},),
         mounts=({"name": "registry-ca", "mountPath": REGISTRY_CA_PATH, "readOnly": True},),
     )  # fmt: skip
 
 
 def _parameters(run: Run) -> dict[str, str | int | float | bool]:
-    """The run's values, flat, as far as they are scalars or lists of them."""
+    """Return the values of the run that are scalars or lists of strings, by path."""
     flat: dict[str, str | int | float | bool] = {}
-    for name in _SHOWN_SECTIONS:
-        values = {key: value for key, value in section(run, name).items() if key not in _NOT_SHOWN}
+    for name in _PARAMETER_SECTIONS:
+        values = {key: value for key, value in run.resolved.values[name].items() if key not in _NOT_PARAMETERS}
         for path, value in leaves(values, name):
             if isinstance(value, list) and all(isinstance(item, str) for item in value):
                 flat[path] = ",".join(value)

@@ -1,4 +1,4 @@
-"""Stage *registry-check*: with ``registry.onExisting: Fail``, whether the version is free is asked before anything is trained."""
+"""Stage *registry-check*: with ``registry.onExisting: Fail``, checks before training that the version is free."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from finetune_operator.api import reasons
 from finetune_operator.core.manifests.pod import PodNeeds
 from finetune_operator.core.run import Run
 
-from .base import ProgramStage, section
-from .registration import registry_address, registry_needs
+from .base import ProgramStage
+from .registration import registry_address, registry_kind, registry_needs
 
 
 class RegistryCheckStage(ProgramStage):
-    """Ask the registry."""
+    """Check the version in the registry."""
 
     name = "registry-check"
     program = "registration"
 
     def skipped(self, run: Run) -> str | None:
-        spec = section(run, "registry")
-        return None if spec.get("kind") and spec["onExisting"] == "Fail" else reasons.CHECK_NOT_ASKED
+        spec = run.resolved.registry
+        return None if spec.kind and spec.on_existing == "Fail" else reasons.CHECK_NOT_ASKED
 
     def inputs(self, run: Run) -> RegistryCheckInputs:
-        spec = section(run, "registry")
-        return RegistryCheckInputs(spec["kind"], spec["name"], spec["version"], registry_address(run))
+        spec = run.resolved.registry
+        return RegistryCheckInputs(registry_kind(run), spec.name, spec.version, registry_address(run))
 
     def pod(self, run: Run) -> PodNeeds:
         return registry_needs(run)
 
     def verify(self, run: Run, result: Result) -> str | None:
-        return None if decode(RegistryCheckOutputs, result.outputs, "outputs").free else "the registry was not asked"
+        return None if decode(RegistryCheckOutputs, result.outputs, "outputs").free else "the version was not checked"

@@ -1,4 +1,4 @@
-"""Stage *tokenization*: every row through the base model's chat template and tokenizer, before a GPU is taken."""
+"""Stage *tokenization*: applies the chat template and the tokenizer of the base model to every row, before a GPU is requested."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from finetune_contract.codec import decode
 from finetune_contract.documents import TokenizationInputs
 from finetune_contract.result import Result, TokenizationOutputs
 from finetune_operator.core.manifests.pod import PodNeeds
+from finetune_operator.core.resolved_spec import Resources
 from finetune_operator.core.run import Run
 
-from .base import ProgramStage, section
+from .base import ProgramStage
 from .evaluation import task_files
-from .gate import requirements
 
 
 class TokenizationStage(ProgramStage):
-    """Render and tokenize the rows that training learns and evaluation scores."""
+    """Render and tokenize the rows for training and for evaluation."""
 
     name = "tokenization"
     program = "tokenization"
@@ -25,22 +25,19 @@ class TokenizationStage(ProgramStage):
     reads = ("dataset", "model")
 
     def inputs(self, run: Run) -> TokenizationInputs:
-        training, evaluation, bad_rows = (
-            section(run, "training"),
-            section(run, "evaluation"),
-            section(run, "dataset")["badRows"],
-        )
-        evaluated = bool(evaluation["enabled"])
+        spec = run.resolved
+        training, evaluation, bad_rows = spec.training, spec.evaluation, spec.dataset.bad_rows
+        evaluated = evaluation.enabled
         return TokenizationInputs(
-            max_seq_len=training["maxSeqLen"], unmask=training["unmask"], holdout=evaluated and evaluation["holdout"],
-            tasks=tuple(evaluation["tasks"]) if evaluated else (), task_files=evaluated and "taskFiles" in evaluation,
-            bad_rows=bad_rows["policy"], bad_rows_share=float(bad_rows["share"]),
-            requires_holdout=evaluated and any(one["metric"].startswith("holdout.") for one in requirements(run)),
-            trust_remote_code=section(run, "model")["trustRemoteCode"],
+            max_seq_len=training.max_seq_len, unmask=training.unmask, holdout=evaluated and evaluation.holdout,
+            tasks=evaluation.tasks if evaluated else (), task_files=evaluated and evaluation.task_files is not None,
+            bad_rows=bad_rows.policy, bad_rows_share=bad_rows.share,
+            requires_holdout=evaluated and any(one.metric.startswith("holdout.") for one in spec.gate.requirements),
+            trust_remote_code=spec.model.trust_remote_code,
         )  # fmt: skip
 
     def pod(self, run: Run) -> PodNeeds:
-        return PodNeeds(cpu="1", memory="4Gi", **task_files(run))
+        return PodNeeds(resources=Resources("1", "4Gi"), **task_files(run))
 
     def verify(self, run: Run, result: Result) -> str | None:
         found = decode(TokenizationOutputs, result.outputs, "outputs")

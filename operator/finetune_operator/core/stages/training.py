@@ -11,11 +11,11 @@ from finetune_operator.core import naming
 from finetune_operator.core.manifests.pod import ENTRY_PATH, HF_SECRET, PodNeeds, secrets
 from finetune_operator.core.run import Run
 
-from .base import ProgramStage, section
+from .base import ProgramStage
 
 
 class TrainingStage(ProgramStage):
-    """Train, and prove it: every sample seen, the written model opened again."""
+    """Train. Proof: every sample was processed, and the written model could be opened."""
 
     name = "training"
     program = "training"
@@ -26,45 +26,39 @@ class TrainingStage(ProgramStage):
     pod_section = "training"
 
     def inputs(self, run: Run) -> TrainingInputs:
-        spec = section(run, "training")
-        osft, lora = spec.get("osft") or {}, spec.get("lora") or {}
+        spec = run.resolved.training
+        osft, lora = spec.osft, spec.lora
         return TrainingInputs(
-            algorithm=spec["algorithm"], engine=spec["engine"], epochs=spec["epochs"],
-            effective_batch_size=spec["effectiveBatchSize"], max_tokens_per_gpu=spec["maxTokensPerGPU"],
-            max_seq_len=spec["maxSeqLen"], learning_rate=float(spec["learningRate"]), micro_batch_size=spec.get("microBatchSize"),
-            warmup_steps=spec["warmupSteps"], scheduler=spec["scheduler"], scheduler_args=dict(spec.get("schedulerArgs") or {}),
-            seed=spec["seed"], unmask=spec["unmask"], gradient_checkpointing=spec["gradientCheckpointing"],
-            trust_remote_code=section(run, "model")["trustRemoteCode"],
-            osft=None if spec["algorithm"] != "osft" else OsftInputs(
-                unfreeze_rank_ratio=float(osft["unfreezeRankRatio"]), target_patterns=tuple(osft["targetPatterns"]),
-                trainable=osft["trainable"],
+            algorithm=spec.algorithm, engine=spec.engine, epochs=spec.epochs, effective_batch_size=spec.effective_batch_size,
+            max_tokens_per_gpu=spec.max_tokens_per_gpu, max_seq_len=spec.max_seq_len, learning_rate=spec.learning_rate,
+            micro_batch_size=spec.micro_batch_size, warmup_steps=spec.warmup_steps, scheduler=spec.scheduler,
+            scheduler_args=dict(spec.scheduler_args), seed=spec.seed, unmask=spec.unmask,
+            gradient_checkpointing=spec.gradient_checkpointing, trust_remote_code=run.resolved.model.trust_remote_code,
+            osft=None if osft is None else OsftInputs(
+                unfreeze_rank_ratio=osft.unfreeze_rank_ratio, target_patterns=osft.target_patterns, trainable=osft.trainable,
             ),
-            lora=None if spec["algorithm"] != "lora" else LoraInputs(
-                rank=lora["rank"], alpha=lora["alpha"], dropout=float(lora["dropout"]),
-                target_modules=tuple(lora["targetModules"]), rslora=lora["rslora"], dora=lora["dora"],
-                quantization=lora["quantization"], packing=lora["packing"],
+            lora=None if lora is None else LoraInputs(
+                rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, target_modules=lora.target_modules, rslora=lora.rslora,
+                dora=lora.dora, quantization=lora.quantization, packing=lora.packing,
             ),
-            checkpoints=CheckpointInputs(per_epoch=spec["checkpoints"]["perEpoch"], keep=spec["checkpoints"].get("keep")),
+            checkpoints=CheckpointInputs(per_epoch=spec.checkpoints.per_epoch, keep=spec.checkpoints.keep),
         )  # fmt: skip
 
     def pod(self, run: Run) -> PodNeeds:
-        spec = section(run, "training")
-        resources = spec.get("resources") or {}
+        spec = run.resolved.training
         entry = naming.entry_name(run.status["resolved"]["entryDigest"])
         return PodNeeds(
-            cpu=resources.get("cpu"), memory=resources.get("memory"), ephemeral_storage=resources.get("ephemeralStorage"),
-            gpus=spec["gpusPerWorker"], environment=(*secrets(None, HF_SECRET), *(spec.get("env") or ())),
-            placement=spec.get("placement") or {},
-            volumes=({"name": "entry", "configMap": {"name": entry}}, *(spec.get("volumes") or ())),
-            mounts=({"name": "entry", "mountPath": ENTRY_PATH, "readOnly": True}, *(spec.get("volumeMounts") or ())),
-            pull_secrets=tuple(spec.get("imagePullSecrets") or ()), shared_memory=spec.get("sharedMemory"),
+            resources=spec.resources, gpus=spec.gpus_per_worker, environment=(*secrets(None, HF_SECRET), *spec.env),
+            placement=spec.placement, volumes=({"name": "entry", "configMap": {"name": entry}}, *spec.volumes),
+            mounts=({"name": "entry", "mountPath": ENTRY_PATH, "readOnly": True}, *spec.volume_mounts),
+            pull_secrets=spec.image_pull_secrets, shared_memory=spec.shared_memory,
         )  # fmt: skip
 
     def verify(self, run: Run, result: Result) -> str | None:
         found = decode(TrainingOutputs, result.outputs, "outputs")
         if found.samples_seen < found.expected_samples or found.expected_samples <= 0:
-            return f"{found.samples_seen} of {found.expected_samples} samples were seen"
-        return None if found.opened else "the written model was not opened again"
+            return f"{found.samples_seen} of {found.expected_samples} samples were processed"
+        return None if found.opened else "the written model was not opened"
 
     def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
         found = decode(TrainingOutputs, result.outputs, "outputs")
@@ -77,7 +71,7 @@ class TrainingStage(ProgramStage):
 
 
 def model_uri(run: Run, folder: str) -> str:
-    """A folder of the workspace with a model in it, as the registry will say it."""
+    """Return the URI of a folder of the workspace, for the registry."""
     base = str(run.status["resolved"]["volumeUri"]).replace(
         "{claim}", naming.workspace_claim(run)
     )  # a no-op where it is expanded

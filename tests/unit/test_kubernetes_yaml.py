@@ -1,0 +1,74 @@
+"""YAML as Kubernetes reads it: one loader for files, ConfigMaps and the operator's configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.api.kubernetes_yaml import InvalidYAML, dump, parse, parse_all
+
+VALUES: list[tuple[str, Any]] = [
+    ("5e-1", 0.5), ("5E-1", 0.5), (".5", 0.5), ("-.5e1", -5), ("1e3", 1000), ("1.0", 1), ("1.5", 1.5), ("1e400", float("inf")),
+    ("0o17", 15), ("017", 15), ("-017", -15), ("0x1F", 31), ("0b101", 5), ("1_000", 1000), ("1:30", "1:30"), ("089", 89),
+    ("yes", True), ("On", True), ("y", True), ("no", False), ("OFF", False), ("n", False), ("true", True), ("~", None), ("null", None),
+    ("2026-11-21", "2026-11-21"), ("2026-11-21T10:00:00Z", "2026-11-21T10:00:00Z"), ("1.0.0", "1.0.0"), ("8Gi", "8Gi"), ("0.5.1", "0.5.1"),
+    ("'5e-1'", "5e-1"), ('"yes"', "yes"), ("|\n  5\n", "5\n"), (".inf", ".inf"), ("=", "="),
+]  # fmt: skip
+"""Scalars, and what ``sigs.k8s.io/yaml`` makes of them."""
+
+
+@pytest.mark.parametrize(("text", "value"), VALUES)
+def test_a_scalar_is_what_kubernetes_reads(text: str, value: Any) -> None:
+    found = parse(f"key: {text}")["key"]
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    "text", ["5e-1", "1e3", ".5", "0o17", "yes", "y", "1:30", "2026-11-21", "null", "~", "", "8Gi", "a: b", "ü"]
+)
+def test_a_text_that_is_written_is_read_back_as_a_text(text: str) -> None:
+    assert parse(dump({"value": text})) == {"value": text}
+
+
+def test_texts_are_quoted_only_where_they_must_be() -> None:
+    assert dump({"a": "5e-1", "b": "plain", "c": 0.5, "d": True}) == "a: '5e-1'\nb: plain\nc: 0.5\nd: true\n"
+
+
+def test_aliases_and_merge_keys() -> None:
+    text = 'a: &a {x: 1, y: 2}\nb: {y: 3, <<: *a}\nc: {<<: [{x: 5}, *a]}\nd: *a\ne: {"<<": 1}'
+    found = parse(text)
+    assert found["b"] == {"x": 1, "y": 3}
+    assert found["c"] == {"x": 5, "y": 2}
+    assert found["d"] == {"x": 1, "y": 2}
+    assert found["e"] == {"<<": 1}
+
+
+def test_nothing_and_several_documents() -> None:
+    assert parse("# a comment\n") is None
+    assert [one.value for one in parse_all("a: 1\n---\nb: 2\n")] == [{"a": 1}, {"b": 2}]
+    assert [one.line for one in parse_all("a: 1\n---\nb: 2\n")] == [1, 3]
+
+
+_LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: [", "line 3: not YAML: "),
+        ("a: 1\nb: 2\na: 3", "line 3: the key a occurs twice in one object; remove one of them"),
+        ("a: 1\n---\nb: 2", "line 3: expected one document, found several"),
+        ("? [a]\n: b", "line 1: a key is not a string; write it as text"),
+        ("a: {<<: 5}", "line 1: << takes an object or a list of objects"),
+        ("a: &a [*a]", "not YAML: it is nested too deeply"),
+        ("a: \x00", "not YAML: "),
+        (_LAUGHS, "has more than 100000 values"),
+    ],
+)
+def test_what_is_not_yaml(text: str, message: str) -> None:
+    with pytest.raises(InvalidYAML) as error:
+        parse(text)
+    assert message in str(error.value)
