@@ -29,7 +29,7 @@ from finetune_operator.kube.configuration import Configuration
 from finetune_operator.kube.credentials import load_credentials
 from finetune_operator.kube.discovery import detect_trainer
 from finetune_operator.loop.errors import AlreadyExists
-from finetune_operator.loop.watch import changes
+from finetune_operator.loop.watch import list_watch
 from world import World
 
 Object = dict[str, Any]
@@ -83,7 +83,7 @@ class _Client:
         self._make(name, 0)
 
     async def watch(self) -> None:
-        async for change in changes(self._server, POD, self._namespace, {MANAGED_BY_LABEL: MANAGED_BY}):
+        async for change in list_watch(self._server, POD, self._namespace, {MANAGED_BY_LABEL: MANAGED_BY}):
             pod = change.object
             if pod.get("status", {}).get("phase") == "Succeeded":
                 labels = pod["metadata"]["labels"]

@@ -26,7 +26,7 @@ from finetune_operator.core.times import stamp
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.kube.credentials import load_credentials
 from finetune_operator.loop.errors import Conflict, NotFound
-from finetune_operator.loop.watch import changes
+from finetune_operator.loop.watch import list_watch
 from world import OUTPUTS
 
 Object = dict[str, Any]
@@ -70,7 +70,7 @@ class _Node:
 
     async def run_pods(self) -> None:
         """Start every pod that the scheduler has given a node."""
-        async for change in changes(self._server, POD, self._namespace, {MANAGED_BY_LABEL: MANAGED_BY}):
+        async for change in list_watch(self._server, POD, self._namespace, {MANAGED_BY_LABEL: MANAGED_BY}):
             pod = change.object
             uid = pod["metadata"]["uid"]
             if change.type == "DELETED":

@@ -18,7 +18,7 @@ from typing import Any
 from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind
 from finetune_operator.core.naming import RUN_LABEL, STAGE_LABEL
 from finetune_operator.kube.client import ApiServer
-from finetune_operator.loop.watch import changes
+from finetune_operator.loop.watch import list_watch
 
 Object = dict[str, Any]
 BARE_RUN, BARE_STAGE = "bench.example.com/run", "bench.example.com/stage"
@@ -110,7 +110,7 @@ class Witness:
             await self._news.wait_for(condition)
 
     async def _watch(self, server: ApiServer, kind: Kind, namespace: str) -> None:
-        async for change in changes(server, kind, namespace):
+        async for change in list_watch(server, kind, namespace):
             if change.type != "DELETED":
                 self._see(kind, change.object, time.time())
                 await self._tell()

@@ -30,7 +30,7 @@ from finetune_operator.local.store.logs import read_log
 from finetune_operator.local.volumes import SecretSource, Volumes
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.errors import NotFound
-from finetune_operator.loop.watch import changes
+from finetune_operator.loop.watch import list_watch
 
 from .api import Api, RefusedError
 from .certificates import Pair
@@ -152,7 +152,7 @@ async def _place(server: ApiServer, calls: _Calls, namespace: str, node: str, ma
     changed = asyncio.Event()
 
     async def listen(kind: Kind) -> None:
-        async for _ in changes(server, kind, namespace):
+        async for _ in list_watch(server, kind, namespace):
             changed.set()
 
     async with asyncio.TaskGroup() as listeners:

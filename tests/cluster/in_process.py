@@ -16,9 +16,9 @@ from finetune_operator.core.settings import Settings, Trainer
 from finetune_operator.core.times import stamp
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.loop.controller import Controller
-from finetune_operator.loop.entry import training_entry
 from finetune_operator.loop.errors import Conflict, NotFound
-from finetune_operator.loop.watch import changes
+from finetune_operator.loop.watch import list_watch
+from finetune_operator.training_bundle import training_bundle
 from waiting import eventually
 from world import OUTPUTS
 
@@ -29,9 +29,9 @@ PROXY = "istio-proxy"
 @asynccontextmanager
 async def operating(cluster: ApiServer, namespace: str, runtime: str, exit_codes: Mapping[str, int]) -> AsyncIterator[None]:
     """The control loop at work, and a kubelet that ends the container of each stage with ``exit_codes``, 0 without one."""
-    entry = training_entry()
+    bundle = training_bundle()
     place = Settings(
-        mode="cluster", operator_version="0.1.0", images=dict.fromkeys(IMAGES, "example.com/image"), entry_digest=entry.digest, entry_archive=entry.archive,
+        mode="cluster", operator_version="0.1.0", images=dict.fromkeys(IMAGES, "example.com/image"), entry_digest=bundle.digest, entry_archive=bundle.archive,
         operator_defaults={"training": {"runtimeRef": runtime, "gpusPerWorker": 0}}, retry_seconds=0.1, progress_seconds=1.0,
         trainer=Trainer("podTemplateOverrides", pod_security=False, grace_period=False),
     )  # fmt: skip
@@ -48,7 +48,7 @@ async def operating(cluster: ApiServer, namespace: str, runtime: str, exit_codes
 
 async def play_kubelet(cluster: ApiServer, namespace: str, exit_codes: Mapping[str, int]) -> None:
     """Tell of every pod that the stage's container has ended, and that a proxy beside it runs. Statuses are sorted by name."""
-    async for change in changes(cluster, POD, namespace):
+    async for change in list_watch(cluster, POD, namespace):
         pod = change.object
         if change.type == "DELETED" or (pod.get("status") or {}).get("containerStatuses"):
             continue

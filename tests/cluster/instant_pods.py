@@ -16,7 +16,7 @@ from finetune_operator.core.naming import MANAGED_BY, MANAGED_BY_LABEL, STAGE_LA
 from finetune_operator.core.times import stamp
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.loop.errors import ApiError
-from finetune_operator.loop.watch import changes
+from finetune_operator.loop.watch import list_watch
 from world import OUTPUTS
 
 Object = dict[str, Any]
@@ -49,7 +49,7 @@ class InstantPods:
         return [pod for pod in self._pods.values() if pod["metadata"]["labels"].get(STAGE_LABEL) == stage]
 
     async def _watch(self) -> None:
-        async for change in changes(self.cluster, POD, self.namespace, {MANAGED_BY_LABEL: MANAGED_BY}):
+        async for change in list_watch(self.cluster, POD, self.namespace, {MANAGED_BY_LABEL: MANAGED_BY}):
             if change.type == "DELETED":
                 self._pods.pop(change.object["metadata"]["uid"], None)
             else:

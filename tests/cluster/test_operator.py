@@ -197,4 +197,4 @@ async def test_two_operators_take_turns(site: Site) -> None:
 
 
 async def _leaders(*operators: Operator) -> list[Operator]:
-    return [one for one in operators if any("is held by" in line["message"] for line in one.lines())]
+    return [one for one in operators if any("acquired by" in line["message"] for line in one.lines())]

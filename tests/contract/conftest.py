@@ -1,4 +1,4 @@
-"""The clusters that the contract suite runs on: the embedded store, the client on the store's HTTP face, and on a real API server."""
+"""The clusters of the contract tests: the embedded store, and the client with the store's HTTP server and with a real API server."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from finetune_operator.local.store import Store
 from finetune_operator.loop.cluster import Cluster
 
 _TRAINER: Final = "2.1"
-"""Any would do: it is one that other tests start anyway."""
+"""Any release works. Other tests start this one as well."""
 
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
-    """The real one."""
+    """A real API server."""
     with shared(_TRAINER) as plane:
         yield plane
 
 
 @pytest.fixture(params=["store", "http", "apiserver"])
 async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cluster]:
-    """A cluster, empty but for what others left on the real one."""
+    """A cluster. The real one may have objects of other tests."""
     async with AsyncExitStack() as stack:
         if request.param == "apiserver":
             yield await stack.enter_async_context(connected(request.getfixturevalue("control_plane")))
@@ -48,7 +48,7 @@ async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 @pytest.fixture
 async def make(cluster: Cluster) -> AsyncIterator[Maker]:
-    """What makes the objects of a test, and removes them."""
+    """Creates the objects of a test, and removes them at its end."""
     maker = Maker(cluster)
     yield maker
     await maker.clean()

@@ -1,4 +1,4 @@
-"""What the client makes of an API server that answers badly, late or not at all: faults that a healthy one cannot show."""
+"""The client with an API server whose responses are errors, late or missing: a healthy server does not produce these faults."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Connect = Callable[..., Awaitable[ApiServer]]
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Start a server whose every answer is the handler's; the client for it."""
+    """Start a server whose responses come from the handler, and return a client for it."""
     async with AsyncExitStack() as stack:
 
         async def start(handler: Handler, **options: Any) -> ApiServer:
@@ -84,7 +84,7 @@ def wrote(code: int, text: str = "") -> Callable[[], web.Response]:
         (wrote(503), 503, Transient, "HTTP 503"),
     ],
 )
-async def test_every_bad_answer_has_its_error(
+async def test_every_error_response_has_its_error(
     connect: Connect, answer: Callable[[], web.Response], code: int, error: type[ApiError], words: str
 ) -> None:
     async def handler(_request: web.Request) -> web.StreamResponse:
@@ -110,17 +110,17 @@ async def test_causes_are_kept(connect: Connect) -> None:
     assert caught.value.causes == (("spec.x", "bad"), ("", "all bad"))
 
 
-async def test_a_server_that_does_not_answer(connect: Connect) -> None:
+async def test_a_server_that_does_not_respond(connect: Connect) -> None:
     async def handler(_request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)
         return web.Response()
 
     cluster = await connect(handler, deadline=0.2)
-    with pytest.raises(Timeout, match="GET /api/v1/namespaces/default/configmaps/a: no answer in time"):
+    with pytest.raises(Timeout, match="GET /api/v1/namespaces/default/configmaps/a: no response in time"):
         await cluster.get(CONFIGMAP, "default", "a")
 
 
-async def test_a_server_that_answers_by_drops(connect: Connect) -> None:
+async def test_a_response_that_arrives_too_slowly(connect: Connect) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -133,7 +133,7 @@ async def test_a_server_that_answers_by_drops(connect: Connect) -> None:
         await cluster.get(CONFIGMAP, "default", "a")
 
 
-async def test_a_server_that_is_not_there(connect: Connect) -> None:
+async def test_a_server_that_is_not_running(connect: Connect) -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(Transient, match="GET /api/v1"):
             await ApiServer(session, "http://127.0.0.1:9").get(CONFIGMAP, "default", "a")
@@ -164,7 +164,7 @@ async def test_a_token_that_expired_is_read_again(connect: Connect) -> None:
     assert sent == ["Bearer old", "Bearer new", "Bearer new"]
 
 
-async def test_a_token_that_is_refused_twice(connect: Connect) -> None:
+async def test_a_token_that_is_rejected_twice(connect: Connect) -> None:
     async def handler(_request: web.Request) -> web.StreamResponse:
         return status(401, "Unauthorized", "Unauthorized")
 
@@ -177,7 +177,7 @@ def event(type_: str, version: int) -> bytes:
 
 
 class Watched:
-    """A server of watches: each request gets the next part of the script, and then silence, or the end."""
+    """A server of watches: each request gets the next part of the script, and then nothing more or the end."""
 
     def __init__(self, *parts: tuple[bytes, ...]) -> None:
         self.parts = list(parts)
@@ -205,14 +205,14 @@ async def first(cluster: ApiServer, count: int) -> list[WatchEvent]:
     return seen
 
 
-async def test_a_watch_that_the_server_ends_goes_on(connect: Connect) -> None:
+async def test_a_watch_continues_after_the_server_ends_it(connect: Connect) -> None:
     server = Watched((event("ADDED", 2), event("BOOKMARK", 9)), (event("MODIFIED", 10),))
     changes = await first(await connect(server.answer), 3)
     assert [change.type for change in changes] == ["ADDED", "BOOKMARK", "MODIFIED"]
     assert server.asked == ["1", "9"]
 
 
-async def test_a_watch_that_falls_silent_is_begun_again(connect: Connect) -> None:
+async def test_a_watch_without_data_is_repeated(connect: Connect) -> None:
     server = Watched((event("ADDED", 2), b"silence"), (event("MODIFIED", 3),))
     changes = await first(await connect(server.answer, silence=0.2), 2)
     assert [change.type for change in changes] == ["ADDED", "MODIFIED"]
@@ -233,7 +233,7 @@ async def test_an_error_in_a_watch(connect: Connect, code: int, error: type[ApiE
         await first(await connect(server.answer), 2)
 
 
-async def test_a_watch_that_is_refused(connect: Connect) -> None:
+async def test_a_watch_that_is_rejected(connect: Connect) -> None:
     async def handler(_request: web.Request) -> web.StreamResponse:
         return status(403, "Forbidden", "no right to watch")
 

@@ -1,4 +1,4 @@
-"""Deletion: preconditions, finalizers, grace, and what becomes of owned objects."""
+"""Deletion: preconditions, finalizers, grace periods, and dependents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RELEASE: Object = {"metadata": {"finalizers": None}}
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for what a garbage collector does in its own time."""
+    """Wait for the garbage collector."""
     async with asyncio.timeout(_PATIENCE):
         while not await condition():
             await asyncio.sleep(0.05)
@@ -40,7 +40,7 @@ async def test_a_deleted_object_is_gone(cluster: Cluster, make: Maker) -> None:
     assert again["metadata"]["generation"] == 1
 
 
-async def test_only_the_very_object_that_is_meant(cluster: Cluster, make: Maker) -> None:
+async def test_a_uid_is_a_precondition(cluster: Cluster, make: Maker) -> None:
     first = (await cluster.create(make.config_map()))["metadata"]["uid"]
     await cluster.delete(CONFIGMAP, "default", make.name(), uid=first)
     second = (await cluster.create(make.config_map()))["metadata"]["uid"]
@@ -52,7 +52,7 @@ async def test_only_the_very_object_that_is_meant(cluster: Cluster, make: Maker)
     assert await is_gone(cluster, CONFIGMAP, make.name())
 
 
-async def test_finalizers_hold_an_object(cluster: Cluster, make: Maker) -> None:
+async def test_finalizers_delay_a_deletion(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.run())
     await cluster.patch(FINETUNERUN, "default", make.name(), HOLD)
     await cluster.delete(FINETUNERUN, "default", make.name())
@@ -69,7 +69,7 @@ async def test_finalizers_hold_an_object(cluster: Cluster, make: Maker) -> None:
     assert await is_gone(cluster, FINETUNERUN, make.name())
 
 
-async def test_a_bound_pod_gets_its_grace(cluster: Cluster, make: Maker) -> None:
+async def test_a_bound_pod_gets_its_grace_period(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.pod(nodeName="contract-node", terminationGracePeriodSeconds=300))
     await cluster.delete(POD, "default", make.name())
     pod = await cluster.get(POD, "default", make.name())
@@ -79,20 +79,20 @@ async def test_a_bound_pod_gets_its_grace(cluster: Cluster, make: Maker) -> None
     assert await is_gone(cluster, POD, make.name())
 
 
-async def test_grace_may_be_shorter(cluster: Cluster, make: Maker) -> None:
+async def test_a_grace_period_can_be_shortened(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.pod(nodeName="contract-node", terminationGracePeriodSeconds=300))
     await cluster.delete(POD, "default", make.name(), grace_seconds=60)
     pod = await cluster.get(POD, "default", make.name())
     assert pod["metadata"]["deletionGracePeriodSeconds"] == 60
 
 
-async def test_a_pod_without_a_node_goes_at_once(cluster: Cluster, make: Maker) -> None:
+async def test_a_pod_without_a_node_is_deleted_at_once(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.pod())
     await cluster.delete(POD, "default", make.name())
     assert await is_gone(cluster, POD, make.name())
 
 
-async def test_a_finished_pod_goes_at_once(cluster: Cluster, make: Maker) -> None:
+async def test_a_finished_pod_is_deleted_at_once(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.pod(nodeName="contract-node"))
     await cluster.patch_status(POD, "default", make.name(), {"status": {"phase": "Succeeded"}})
     await cluster.delete(POD, "default", make.name())
@@ -100,7 +100,7 @@ async def test_a_finished_pod_goes_at_once(cluster: Cluster, make: Maker) -> Non
 
 
 @pytest.mark.garbage_collector
-async def test_owned_objects_go_with_their_owner(cluster: Cluster, make: Maker) -> None:
+async def test_dependents_are_deleted_with_their_owner(cluster: Cluster, make: Maker) -> None:
     owner = await cluster.create(make.run())
     child = await cluster.create(make.owned(make.config_map("child"), owner, controller=True, blockOwnerDeletion=True))
     await cluster.create(make.owned(make.config_map("grandchild"), child))
@@ -112,7 +112,7 @@ async def test_owned_objects_go_with_their_owner(cluster: Cluster, make: Maker) 
 
 
 @pytest.mark.garbage_collector
-async def test_one_living_owner_is_enough(cluster: Cluster, make: Maker) -> None:
+async def test_one_remaining_owner_keeps_an_object(cluster: Cluster, make: Maker) -> None:
     one, other = await cluster.create(make.run("one")), await cluster.create(make.run("other"))
     await cluster.create(make.owned(make.config_map("child"), one, other))
     await cluster.delete(FINETUNERUN, "default", make.name("one"))
@@ -127,7 +127,7 @@ async def test_one_living_owner_is_enough(cluster: Cluster, make: Maker) -> None
 
 
 @pytest.mark.garbage_collector
-async def test_in_the_foreground_the_owner_goes_last(cluster: Cluster, make: Maker) -> None:
+async def test_in_the_foreground_the_owner_is_deleted_last(cluster: Cluster, make: Maker) -> None:
     owner = await cluster.create(make.run())
     child = make.owned(make.config_map("child"), owner, controller=True, blockOwnerDeletion=True)
     child["metadata"] |= HOLD["metadata"]
@@ -162,7 +162,7 @@ async def test_in_the_background_the_owner_does_not_wait(cluster: Cluster, make:
 
 
 @pytest.mark.garbage_collector
-async def test_orphans_stay(cluster: Cluster, make: Maker) -> None:
+async def test_orphans_are_kept(cluster: Cluster, make: Maker) -> None:
     owner = await cluster.create(make.run())
     await cluster.create(make.owned(make.config_map("child"), owner, controller=True))
     await cluster.delete(FINETUNERUN, "default", make.name(), propagation="Orphan")
@@ -171,7 +171,7 @@ async def test_orphans_stay(cluster: Cluster, make: Maker) -> None:
 
 
 @pytest.mark.garbage_collector
-async def test_a_child_of_nobody_is_collected(cluster: Cluster, make: Maker) -> None:
+async def test_a_dependent_of_a_missing_owner_is_collected(cluster: Cluster, make: Maker) -> None:
     owner = await cluster.create(make.run())
     await cluster.delete(FINETUNERUN, "default", make.name())
     await cluster.create(make.owned(make.config_map("child"), owner))
@@ -179,7 +179,7 @@ async def test_a_child_of_nobody_is_collected(cluster: Cluster, make: Maker) -> 
 
 
 @pytest.mark.garbage_collector
-async def test_a_child_of_a_namesake_is_collected(cluster: Cluster, make: Maker) -> None:
+async def test_a_dependent_of_an_owner_with_another_uid_is_collected(cluster: Cluster, make: Maker) -> None:
     first = await cluster.create(make.run())
     await cluster.delete(FINETUNERUN, "default", make.name())
     await cluster.create(make.run())

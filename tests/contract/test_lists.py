@@ -1,4 +1,4 @@
-"""Lists and their pages."""
+"""Lists and pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def names(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", [FINETUNERUN, CONFIGMAP])
-async def test_a_list_holds_whole_objects(cluster: Cluster, make: Maker, kind: Kind) -> None:
+async def test_a_list_contains_whole_objects(cluster: Cluster, make: Maker, kind: Kind) -> None:
     manifest = make.run() if kind == FINETUNERUN else make.config_map()
     created = await cluster.create(manifest)
     page = await cluster.list(kind, "default", labels=make.labels)
@@ -58,7 +58,7 @@ async def test_fields_select(cluster: Cluster, make: Maker) -> None:
         await cluster.list(EVENT, "default", fields={"message": "x"})
 
 
-async def test_pages_are_of_one_moment(cluster: Cluster, make: Maker) -> None:
+async def test_pages_are_of_one_snapshot(cluster: Cluster, make: Maker) -> None:
     for suffix in "abcde":
         await cluster.create(make.config_map(suffix))
     first = await cluster.list(CONFIGMAP, "default", labels=make.labels, limit=2)
@@ -73,6 +73,6 @@ async def test_pages_are_of_one_moment(cluster: Cluster, make: Maker) -> None:
     assert first.resource_version == second.resource_version == third.resource_version
 
 
-async def test_a_continuation_that_is_none(cluster: Cluster, make: Maker) -> None:
+async def test_an_invalid_continuation(cluster: Cluster, make: Maker) -> None:
     with pytest.raises((Invalid, Gone)):
         await cluster.list(CONFIGMAP, "default", labels=make.labels, limit=2, continue_="nonsense")

@@ -1,4 +1,4 @@
-"""Get, create, patch and status, as every implementation of the cluster protocol does them."""
+"""Get, create, patch and status of every implementation of the cluster protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STARTED = {"startedAt": "2026-11-21T10:00:00Z", "phase": "Training"}
 
 
 async def seen(cluster: Cluster, make: Maker) -> Object:
-    """A run whose status was written. An API server stores the default of ``status`` with the first write, whatever that is about."""
+    """A run whose status was written. An API server stores the default of ``status`` with the first write of any field."""
     await cluster.create(make.run())
     return await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": STARTED})
 
@@ -25,7 +25,7 @@ def fields(rejection: pytest.ExceptionInfo[Invalid]) -> set[str]:
     return {field for field, _ in rejection.value.causes}
 
 
-async def test_a_new_object_is_stamped(cluster: Cluster, make: Maker) -> None:
+async def test_a_new_object_gets_its_metadata(cluster: Cluster, make: Maker) -> None:
     created = await cluster.create(make.run())
     metadata = created["metadata"]
     assert metadata["generation"] == 1
@@ -48,7 +48,7 @@ async def test_metadata_alone(cluster: Cluster, make: Maker) -> None:
         await cluster.get_metadata(CONFIGMAP, "default", "nothing")
 
 
-async def test_a_creator_cannot_say_what_the_server_says(cluster: Cluster, make: Maker) -> None:
+async def test_a_create_cannot_set_the_fields_of_the_server(cluster: Cluster, make: Maker) -> None:
     manifest = {**make.run(), "status": STARTED}
     manifest["metadata"] |= {"uid": "mine", "generation": 7, "creationTimestamp": "2001-01-01T00:00:00Z"}
     created = await cluster.create(manifest)
@@ -66,12 +66,12 @@ async def test_generated_names(cluster: Cluster, make: Maker) -> None:
     assert all(re.fullmatch(rf"{make.name()}-[a-z0-9]{{5}}", name) for name in names)
 
 
-async def test_nulls_of_a_manifest_are_absences(cluster: Cluster, make: Maker) -> None:
+async def test_nulls_of_a_manifest_are_absent(cluster: Cluster, make: Maker) -> None:
     created = await cluster.create(make.run(model=None, training={"epochs": None}))
     assert created["spec"] == {"dataset": {"uri": "tatsu-lab/alpaca"}, "training": {}}
 
 
-async def test_one_name_one_object(cluster: Cluster, make: Maker) -> None:
+async def test_names_are_unique(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.run())
     with pytest.raises(AlreadyExists, match=f'finetuneruns.finetunerun.io "{make.name()}" already exists') as rejection:
         await cluster.create(make.run())
@@ -80,7 +80,7 @@ async def test_one_name_one_object(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.config_map())  # another kind
 
 
-async def test_an_invalid_object_is_refused_with_its_fields(cluster: Cluster, make: Maker) -> None:
+async def test_an_invalid_object_is_rejected_with_its_fields(cluster: Cluster, make: Maker) -> None:
     with pytest.raises(Invalid) as rejection:
         await cluster.create(make.run(dataset={"uri": "gs://bucket"}, training={"epochs": 0}))
     assert (rejection.value.code, rejection.value.reason) == (422, "Invalid")
@@ -90,7 +90,7 @@ async def test_an_invalid_object_is_refused_with_its_fields(cluster: Cluster, ma
         await cluster.get(FINETUNERUN, "default", make.name())
 
 
-async def test_a_dry_run_says_what_is_wrong_and_keeps_nothing(cluster: Cluster, make: Maker) -> None:
+async def test_a_dry_run_validates_and_stores_nothing(cluster: Cluster, make: Maker) -> None:
     found = await cluster.create(make.config_map(), dry_run=True)
     assert found["data"] == {"key": "value"}
     with pytest.raises(NotFound):
@@ -105,14 +105,14 @@ async def test_a_dry_run_says_what_is_wrong_and_keeps_nothing(cluster: Cluster, 
         await cluster.create(make.config_map(), dry_run=True)
 
 
-async def test_rules_wait_for_a_well_formed_object(cluster: Cluster, make: Maker) -> None:
+async def test_rules_run_only_on_a_well_formed_object(cluster: Cluster, make: Maker) -> None:
     with pytest.raises(Invalid) as rejection:
         await cluster.create(make.run(dataset={"uri": "gs://bucket"}, training={"epochs": "three"}))
     assert fields(rejection) == {"spec.training.epochs", ""}
     assert "some validation rules were not checked" in rejection.value.message
 
 
-async def test_unknown_fields_of_a_new_object_are_refused(cluster: Cluster, make: Maker) -> None:
+async def test_unknown_fields_of_a_new_object_are_rejected(cluster: Cluster, make: Maker) -> None:
     manifest = make.run(dataset={"uri": "a/b", "url": "x"}, epochs=3)
     manifest["metadata"]["label"] = {}
     with pytest.raises(Invalid) as rejection:
@@ -133,7 +133,7 @@ async def test_unknown_fields_of_a_new_object_are_refused(cluster: Cluster, make
     ],
 )
 @pytest.mark.parametrize("kind", ["run", "config_map"])
-async def test_metadata_has_rules_too(cluster: Cluster, make: Maker, kind: str, metadata: dict[str, object], field: str) -> None:
+async def test_metadata_is_validated(cluster: Cluster, make: Maker, kind: str, metadata: dict[str, object], field: str) -> None:
     manifest = make.run() if kind == "run" else make.config_map()
     manifest["metadata"] |= metadata
     with pytest.raises(Invalid) as rejection:
@@ -141,12 +141,12 @@ async def test_metadata_has_rules_too(cluster: Cluster, make: Maker, kind: str, 
     assert field in fields(rejection)
 
 
-async def test_a_kind_that_nobody_serves(cluster: Cluster, make: Maker) -> None:
+async def test_a_kind_that_is_not_served(cluster: Cluster, make: Maker) -> None:
     with pytest.raises(NotFound):
         await cluster.create({**make.config_map(), "kind": "Gadget"})
 
 
-async def test_what_is_not_there(cluster: Cluster, make: Maker) -> None:
+async def test_missing_objects(cluster: Cluster, make: Maker) -> None:
     with pytest.raises(NotFound, match=f'finetuneruns.finetunerun.io "{make.name()}" not found') as rejection:
         await cluster.get(FINETUNERUN, "default", make.name())
     assert (rejection.value.code, rejection.value.reason) == (404, "NotFound")
@@ -175,7 +175,7 @@ async def test_a_patch_merges(cluster: Cluster, make: Maker) -> None:
     assert await cluster.get(FINETUNERUN, "default", make.name()) == after
 
 
-async def test_a_patch_that_changes_nothing_is_no_change(cluster: Cluster, make: Maker) -> None:
+async def test_a_patch_without_a_change_creates_no_version(cluster: Cluster, make: Maker) -> None:
     before = await seen(cluster, make)
     for patch in (
         {},
@@ -199,14 +199,14 @@ async def test_generation_counts_changes_of_spec(cluster: Cluster, make: Maker) 
     assert suspended["metadata"]["generation"] == 2
 
 
-async def test_a_patch_cannot_write_status_or_what_the_server_keeps(cluster: Cluster, make: Maker) -> None:
+async def test_a_patch_cannot_write_status_or_the_fields_of_the_server(cluster: Cluster, make: Maker) -> None:
     before = await seen(cluster, make)
     patch = {"status": {"phase": "Succeeded"}, "metadata": {"generation": 99, "creationTimestamp": "2001-01-01T00:00:00Z"}}
     assert await cluster.patch(FINETUNERUN, "default", make.name(), patch) == before
 
 
 @pytest.mark.parametrize("status", [False, True])
-async def test_a_patch_for_another_version_is_refused(cluster: Cluster, make: Maker, status: bool) -> None:
+async def test_a_patch_for_another_version_is_rejected(cluster: Cluster, make: Maker, status: bool) -> None:
     apply = cluster.patch_status if status else cluster.patch
     change = {"status": STARTED} if status else {"spec": {"suspend": True}}
     created = await cluster.create(make.run())
@@ -224,7 +224,7 @@ async def test_a_patch_for_another_version_is_refused(cluster: Cluster, make: Ma
     ("metadata", "code"), [({"uid": "x"}, 422), ({"deletionTimestamp": "2026-11-21T10:00:00Z"}, 422), ({"name": "x"}, 400),
                            ({"namespace": "x"}, 400), ({"labels": {"a": 5}}, 422)],
 )  # fmt: skip
-async def test_identity_and_form_stay(cluster: Cluster, make: Maker, metadata: dict[str, object], code: int) -> None:
+async def test_identity_and_type_cannot_change(cluster: Cluster, make: Maker, metadata: dict[str, object], code: int) -> None:
     before = await cluster.create(make.run())
     with pytest.raises(Invalid) as rejection:
         await cluster.patch(FINETUNERUN, "default", make.name(), {"metadata": metadata})
@@ -237,7 +237,7 @@ async def test_unknown_fields_of_a_patch_are_dropped(cluster: Cluster, make: Mak
     assert await cluster.patch(FINETUNERUN, "default", make.name(), {"spec": {"unheard": 1}}) == before
 
 
-async def test_a_patch_is_judged_as_an_update(cluster: Cluster, make: Maker) -> None:
+async def test_a_patch_is_validated_as_an_update(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.run(storage={"size": "2Gi"}))
     with pytest.raises(Invalid) as rejection:
         await cluster.patch(FINETUNERUN, "default", make.name(), {"spec": {"storage": {"size": "1Gi"}}})
@@ -249,7 +249,7 @@ async def test_a_patch_is_judged_as_an_update(cluster: Cluster, make: Maker) -> 
     await cluster.patch(FINETUNERUN, "default", make.name(), {"spec": {"storage": {"size": "3Gi"}}})
 
 
-async def test_status_is_written_alone(cluster: Cluster, make: Maker) -> None:
+async def test_status_is_written_separately(cluster: Cluster, make: Maker) -> None:
     before = await cluster.create(make.run())
     patch = {"status": {**STARTED, "round": 1}, "spec": {"suspend": True}, "metadata": {"labels": {"more": "x"}}}
     after = await cluster.patch_status(FINETUNERUN, "default", make.name(), patch)
@@ -262,7 +262,7 @@ async def test_status_is_written_alone(cluster: Cluster, make: Maker) -> None:
     assert removed["status"] == UNOBSERVED
 
 
-async def test_status_is_judged(cluster: Cluster, make: Maker) -> None:
+async def test_status_is_validated(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.run())
     with pytest.raises(Invalid) as rejection:
         await cluster.patch_status(FINETUNERUN, "default", make.name(), {"status": {"progress": {"percent": 101}}})
@@ -327,7 +327,7 @@ async def test_the_log_of_a_pod_without_a_node_is_empty(cluster: Cluster, make: 
     assert await cluster.pod_log("default", make.name(), tail_lines=10, limit_bytes=100) == ""
 
 
-async def test_the_log_of_a_container_that_the_pod_has_not(cluster: Cluster, make: Maker) -> None:
+async def test_the_log_of_an_unknown_container(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.pod())
     with pytest.raises(Invalid, match=f"container other is not valid for pod {make.name()}"):
         await cluster.pod_log("default", make.name(), container="other")

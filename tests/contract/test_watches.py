@@ -17,7 +17,7 @@ _PATIENCE = 20.0
 
 
 class Seen:
-    """The changes that a watch told of, but for bookmarks."""
+    """The events of a watch, without bookmarks."""
 
     def __init__(self, changes: Any) -> None:
         self._changes = changes
@@ -25,9 +25,9 @@ class Seen:
     async def next(self) -> WatchEvent:
         async with asyncio.timeout(_PATIENCE):
             while True:
-                change: WatchEvent = await anext(self._changes)
-                if change.type != "BOOKMARK":
-                    return change
+                event: WatchEvent = await anext(self._changes)
+                if event.type != "BOOKMARK":
+                    return event
 
     async def words(self, count: int) -> list[tuple[str, str]]:
         changes = [await self.next() for _ in range(count)]
@@ -36,14 +36,14 @@ class Seen:
 
 @asynccontextmanager
 async def watching(cluster: Cluster, make: Maker, **how: Any) -> AsyncIterator[Seen]:
-    """A watch from the present on, of the test's ConfigMaps."""
+    """A watch of the test's ConfigMaps from now on."""
     if "resource_version" not in how:
         how["resource_version"] = (await cluster.list(CONFIGMAP, "default", labels=make.labels)).resource_version
     async with aclosing(cluster.watch(how.pop("kind", CONFIGMAP), "default", labels=make.labels, **how)) as changes:  # type: ignore[type-var]
         yield Seen(changes)
 
 
-async def test_a_watch_tells_every_change_in_order(cluster: Cluster, make: Maker) -> None:
+async def test_a_watch_reports_every_change_in_order(cluster: Cluster, make: Maker) -> None:
     async with watching(cluster, make) as seen:
         created = await cluster.create(make.config_map())
         patched = await cluster.patch(CONFIGMAP, "default", make.name(), {"data": {"key": "other"}})
@@ -56,7 +56,7 @@ async def test_a_watch_tells_every_change_in_order(cluster: Cluster, make: Maker
     assert versions == sorted(set(versions))
 
 
-async def test_a_watch_goes_on_where_another_ended(cluster: Cluster, make: Maker) -> None:
+async def test_a_watch_continues_where_another_ended(cluster: Cluster, make: Maker) -> None:
     created = await cluster.create(make.config_map("a"))
     await cluster.create(make.config_map("b"))
     await cluster.delete(CONFIGMAP, "default", make.name("a"))
@@ -64,7 +64,7 @@ async def test_a_watch_goes_on_where_another_ended(cluster: Cluster, make: Maker
         assert await seen.words(2) == [("ADDED", "b"), ("DELETED", "a")]
 
 
-async def test_without_a_version_the_present_comes_first(cluster: Cluster, make: Maker) -> None:
+async def test_without_a_version_the_present_objects_come_first(cluster: Cluster, make: Maker) -> None:
     for suffix in "ab":
         await cluster.create(make.config_map(suffix))
     async with watching(cluster, make, resource_version=None) as seen:
@@ -73,7 +73,7 @@ async def test_without_a_version_the_present_comes_first(cluster: Cluster, make:
         assert await seen.words(1) == [("ADDED", "c")]
 
 
-async def test_what_changes_nothing_is_not_told(cluster: Cluster, make: Maker) -> None:
+async def test_a_patch_without_a_change_is_not_reported(cluster: Cluster, make: Maker) -> None:
     await cluster.create(make.config_map())
     async with watching(cluster, make) as seen:
         await cluster.patch(CONFIGMAP, "default", make.name(), {"data": {"key": "value"}})
@@ -81,7 +81,7 @@ async def test_what_changes_nothing_is_not_told(cluster: Cluster, make: Maker) -
         assert await seen.words(1) == [("ADDED", "last")]
 
 
-async def test_labels_that_come_and_go(cluster: Cluster, make: Maker) -> None:
+async def test_labels_that_are_added_and_removed(cluster: Cluster, make: Maker) -> None:
     manifest = make.config_map()
     manifest["metadata"]["labels"] = {}
     async with watching(cluster, make) as seen:
@@ -111,7 +111,7 @@ async def test_many_watchers_see_the_same(cluster: Cluster, make: Maker) -> None
         assert await other.words(20) == expected
 
 
-async def test_a_large_object_passes_whole(cluster: Cluster, make: Maker) -> None:
+async def test_a_large_object_is_complete(cluster: Cluster, make: Maker) -> None:
     text = "ü" * 200_000
     async with watching(cluster, make) as seen:
         await cluster.create(make.config_map(data={"key": text}))

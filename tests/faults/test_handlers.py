@@ -1,8 +1,9 @@
-"""What watches tell, handled: reruns from every stage start, and whatever a handler cannot do costs time and nothing else."""
+"""Handling of events: reruns from every stage start, and an exception costs time and nothing else."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from finetune_operator.core.run import Run
 from finetune_operator.core.times import moment, stamp
 from finetune_operator.local.store import Store
 from finetune_operator.loop import controller as loop
+from finetune_operator.loop import supervisor
 from finetune_operator.loop.controller import Controller
 from finetune_operator.loop.queue import FIRST_PAUSE, WorkQueue
 from reruns import CHANGES
@@ -42,13 +44,13 @@ async def read(store: Store) -> Run:
 @pytest.mark.parametrize("changed", [False, True], ids=["plain", "changed"])
 @pytest.mark.parametrize("stage", CHANGES)
 async def test_a_rerun_from_every_stage_starts_by_itself(store: Store, stage: str, changed: bool) -> None:
-    """As on a cluster: the controller hears of the edit and of nothing else, and there is no resync."""
+    """As on a cluster: the controller receives the event of the edit and no other, and there is no resync."""
     errors: list[str] = []
     controller = Controller(store, everywhere, clock=lambda: NOW, on_error=errors.append)
-    controller.hear(FINETUNERUN, await store.get(FINETUNERUN, *KEY), None)
+    controller.on_event(FINETUNERUN, await store.get(FINETUNERUN, *KEY), None)
     async with controller.running(workers=1):
         await asyncio.sleep(0.1)
-        assert (await read(store)).round == 1, "what has ended rests"
+        assert (await read(store)).round == 1, "an ended run needs no pass"
         spec = {"rerun": {"id": "again", "from": stage}, **(CHANGES[stage] if changed else {})}
         await store.patch(FINETUNERUN, *KEY, {"spec": spec})
         for _ in range(200):
@@ -62,7 +64,7 @@ async def test_a_rerun_from_every_stage_starts_by_itself(store: Store, stage: st
     assert errors == []
 
 
-async def test_a_handler_that_raises_is_counted_and_its_run_is_looked_at_all_the_same(
+async def test_a_handler_that_raises_is_counted_and_its_run_gets_a_pass(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     errors: list[str] = []
@@ -81,13 +83,13 @@ async def test_a_handler_that_raises_is_counted_and_its_run_is_looked_at_all_the
 
 @pytest.mark.parametrize("item", [{}, {"metadata": {}}, {"metadata": None}, {"metadata": {"name": "demo", "labels": []}}, None])
 @pytest.mark.parametrize("kind", [FINETUNERUN, JOB, POD])
-async def test_an_event_that_makes_no_sense_ends_nothing(store: Store, kind: Any, item: Any) -> None:
+async def test_a_malformed_event_ends_no_task(store: Store, kind: Any, item: Any) -> None:
     controller = Controller(store, everywhere)
-    controller.hear(kind, item, "MODIFIED")
-    controller.hear(kind, item, None)
+    controller.on_event(kind, item, "MODIFIED")
+    controller.on_event(kind, item, None)
 
 
-async def test_runs_whose_handlers_fail_again_and_again_are_looked_at_ever_less_often() -> None:
+async def test_the_pause_grows_while_the_handlers_of_a_run_fail() -> None:
     queue: WorkQueue[str] = WorkQueue()
     pauses = [queue.add_rate_limited("a") for _ in range(3)]
     assert [FIRST_PAUSE * 2**number <= pause <= FIRST_PAUSE * 2**number * 1.5 for number, pause in enumerate(pauses)] == [
@@ -95,23 +97,23 @@ async def test_runs_whose_handlers_fail_again_and_again_are_looked_at_ever_less_
     ] * 3
     queue.add("a")
     queue.done(await queue.get())
-    assert queue.add_rate_limited("a") <= FIRST_PAUSE * 1.5, "a good pass begins anew"
+    assert queue.add_rate_limited("a") <= FIRST_PAUSE * 1.5, "a successful pass resets the pause"
 
 
 async def test_a_pass_that_raises_is_counted_and_repeated(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     errors: list[str] = []
-    told: list[int] = []
+    calls: list[int] = []
 
     def observer(*_: Any) -> None:
-        told.append(1)
-        if len(told) == 1:
-            raise RuntimeError("a sink that is full")
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("the sink is full")
 
     controller = Controller(store, everywhere, clock=lambda: NOW, observer=observer, on_error=errors.append)
     await store.patch(FINETUNERUN, *KEY, {"spec": {"rerun": {"id": "again", "from": "gate"}}})
     async with controller.running(workers=1):
         await eventually(lambda: read(store), lambda run: run.round == 2, 10)
-        await asyncio.wait_for(_until(lambda: len(told) > 1), 5)
+        await asyncio.wait_for(_until(lambda: len(calls) > 1), 5)
     assert errors == ["reconcile"]
     assert "RuntimeError" in caplog.text
 
@@ -121,10 +123,10 @@ async def _until(condition: Any) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_part_of_the_loop_that_ends_begins_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_of_the_loop_that_raises_is_restarted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     errors: list[str] = []
     watches = 0
-    monkeypatch.setattr(loop, "_RESTART_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor, "_RESTART_SECONDS", 0.05)
     watch = store.watch
 
     def broken(*args: Any, **kwargs: Any) -> Any:
@@ -142,14 +144,14 @@ async def test_a_part_of_the_loop_that_ends_begins_again(store: Store, monkeypat
     assert errors == ["task"] * 4
 
 
-async def test_an_edit_of_an_ended_run_that_nobody_heard_of_is_found_by_the_resync(store: Store) -> None:
+async def test_the_resync_finds_an_edit_without_an_event(store: Store) -> None:
     controller = Controller(store, everywhere, clock=lambda: NOW, resync_seconds=0.1)
     await store.patch(FINETUNERUN, *KEY, {"spec": {"rerun": {"id": "again", "from": "gate"}}})
     async with controller.running(workers=1, watching=False):
         await eventually(lambda: read(store), lambda run: run.round == 2, 10)
 
 
-async def test_a_run_that_cannot_be_read_keeps_no_other_from_the_resync(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_malformed_run_does_not_affect_the_resync_of_others(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     errors: list[str] = []
     malformed = {"name": "a", "namespace": "team"}  # listed before the other one
     await store.create({"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": malformed, "spec": SPEC})
@@ -160,16 +162,14 @@ async def test_a_run_that_cannot_be_read_keeps_no_other_from_the_resync(store: S
     async with controller.running(workers=1, watching=False):
         await eventually(lambda: read(store), lambda run: run.round == 2, 10)
     assert "reconcile" in errors
-    assert "task" not in errors, "no part of the loop ended"
+    assert "task" not in errors, "no task of the loop ended"
     assert "KeyError: 'ttlAfterFinished'" in caplog.text
 
 
-async def test_a_part_of_the_loop_that_fails_again_and_again_is_started_ever_less_often(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_pause_before_a_restart_grows_while_a_task_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     errors: list[str] = []
-    monkeypatch.setattr(loop, "_RESTART_SECONDS", 0.02)
-    monkeypatch.setattr(loop, "_LONGEST_RESTART_SECONDS", 0.64)
+    monkeypatch.setattr(supervisor, "_RESTART_SECONDS", 0.02)
+    monkeypatch.setattr(supervisor, "_LONGEST_RESTART_SECONDS", 0.64)
 
     async def fail() -> None:
         raise KeyError("gate")
@@ -181,10 +181,10 @@ async def test_a_part_of_the_loop_that_fails_again_and_again_is_started_ever_les
     assert 4 <= len(errors) <= 7, "with a constant pause there are 40"
 
 
-async def test_a_part_of_the_loop_that_ran_for_long_is_started_again_soon(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_that_ran_for_long_is_restarted_after_the_first_pause(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     errors: list[str] = []
-    monkeypatch.setattr(loop, "_RESTART_SECONDS", 0.01)
-    monkeypatch.setattr(loop, "_LONGEST_RESTART_SECONDS", 0.02)
+    monkeypatch.setattr(supervisor, "_RESTART_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "_LONGEST_RESTART_SECONDS", 0.02)
     pauses: list[float] = []
     began = asyncio.get_running_loop().time
 
@@ -220,7 +220,7 @@ async def test_a_rejected_rerun_leaves_a_warning_and_the_results(store: Store, c
 # -- shared objects ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_foreign_inputs_configmap_is_never_mounted_and_the_run_goes_on_when_it_is_gone(tmp_path: Path) -> None:
+async def test_a_foreign_inputs_configmap_is_never_mounted_and_the_run_resumes_when_it_is_gone(tmp_path: Path) -> None:
     store = Store(tmp_path / "foreign.db")
     metadata = {"name": "demo", "namespace": "team"}
     await store.create({"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": SPEC})
@@ -243,7 +243,7 @@ async def test_a_foreign_inputs_configmap_is_never_mounted_and_the_run_goes_on_w
 
 
 @pytest.mark.parametrize("deleted", ["demo-inputs-1", "bundle"])
-async def test_a_configmap_that_is_deleted_under_a_pod_that_has_not_started_comes_back(tmp_path: Path, deleted: str) -> None:
+async def test_a_configmap_that_is_deleted_before_its_pod_starts_is_created_again(tmp_path: Path, deleted: str) -> None:
     store = Store(tmp_path / "deleted.db")
     metadata = {"name": "demo", "namespace": "team"}
     await store.create({"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": SPEC})
@@ -277,8 +277,8 @@ async def test_a_configmap_that_is_deleted_under_a_pod_that_has_not_started_come
     }
 
 
-async def test_a_run_that_goes_its_way_reads_no_configmap_whole(tmp_path: Path) -> None:
-    """What this process has created it knows: the API server sends metadata only."""
+async def test_a_run_without_faults_reads_only_the_metadata_of_configmaps(tmp_path: Path) -> None:
+    """The digests of objects that this process created are cached."""
     store = Store(tmp_path / "reads.db")
     metadata = {"name": "demo", "namespace": "team"}
     await store.create({"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": SPEC})
@@ -295,4 +295,65 @@ async def test_a_run_that_goes_its_way_reads_no_configmap_whole(tmp_path: Path) 
     assert (await drive(store, Watched())).status["phase"] == "Succeeded"
     assert str(FINETUNERUN) in read
     assert str(CONFIGMAP) not in read
+    store.close()
+
+
+# -- exceptions in the operator's own program --------------------------------------------------------------------------
+
+
+def stalled(run: Run) -> tuple[str, str]:
+    found = next((one for one in run.status.get("conditions") or () if one["type"] == "Stalled"), {})
+    return found.get("status", ""), found.get("reason", "")
+
+
+async def test_a_plan_that_raises_stalls_the_run_until_it_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path / "raises.db")
+    metadata = {"name": "demo", "namespace": "team"}
+    await store.create({"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": SPEC})
+    errors: list[str] = []
+    attempts: list[float] = []
+
+    def fail(*_: Any) -> Any:
+        attempts.append(asyncio.get_running_loop().time())
+        raise ZeroDivisionError("token=hf_secret")
+
+    monkeypatch.setattr(loop, "plan", fail)
+    controller = Controller(store, everywhere, clock=lambda: NOW, on_error=errors.append)
+    async with controller.running(workers=1):
+        run = await eventually(lambda: read(store), lambda run: stalled(run) == ("True", "InternalError"), 10)
+        message = next(one["message"] for one in run.status["conditions"] if one["type"] == "Stalled")
+        assert message.startswith("The operator raised ZeroDivisionError in its own program. Report the type of the exception")
+        assert "Traceback" not in message
+        await eventually(lambda: asyncio.sleep(0, len(attempts)), lambda count: count >= 4, 10)
+        pauses = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+        assert [pause >= FIRST_PAUSE * 2**number for number, pause in enumerate(pauses[:3])] == [True] * 3, "backoff"
+        monkeypatch.undo()
+        await eventually(lambda: read(store), lambda run: run.started and stalled(run)[0] == "False", 10)
+    assert set(errors) == {"reconcile"}
+    assert len(errors) == len(attempts)
+    assert "token=hf_secret" in caplog.text, "the log has the exception"
+    assert "hf_secret" not in str((await read(store)).status)
+    events = (await store.list(EVENT, "team", fields={"reason": "InternalError"})).items
+    assert [one["type"] for one in events] == ["Warning"], "one Event"
+    store.close()
+
+
+async def test_a_held_run_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "once.db")
+    metadata = {"name": "demo", "namespace": "team"}
+    await store.create({"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": SPEC})
+
+    def fail(*_: Any) -> Any:
+        raise KeyError("gate")
+
+    monkeypatch.setattr(loop, "plan", fail)
+    controller = Controller(store, everywhere, clock=lambda: NOW)
+    versions = set()
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            await controller.reconcile(KEY)
+        versions.add((await store.get(FINETUNERUN, *KEY))["metadata"]["resourceVersion"])
+    assert len(versions) == 1
     store.close()

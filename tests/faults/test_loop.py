@@ -1,7 +1,7 @@
 """The loop under faults of the API: an error before or after the effect, at every call of a whole run.
 
-The cluster is the embedded store with a wire that breaks; the children are played by the test. Whatever breaks, the run ends,
-every child is made once, and nothing is written when nothing is left to do.
+The cluster is the embedded store behind a connection that fails, and the test finishes the children. After any fault the run ends,
+every child is created once, and nothing is written when nothing is left to do.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from finetune_operator.core.settings import Settings
 from finetune_operator.local.store import Store
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.controller import Controller
-from finetune_operator.loop.entry import training_entry
 from finetune_operator.loop.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound, Timeout, Transient
+from finetune_operator.training_bundle import training_bundle
 from world import NOW, OUTPUTS, SETTINGS
 
 KEY = ("team", "demo")
 
 
-REAL = replace(SETTINGS, entry_digest=training_entry().digest, entry_archive=training_entry().archive)
-"""With the training bundle of this release: what a ConfigMap holds is compared with what its name says."""
+REAL = replace(SETTINGS, entry_digest=training_bundle().digest, entry_archive=training_bundle().archive)
+"""With the training bundle of this release, since the content of its ConfigMap must match the digest in its name."""
 
 
 async def everywhere(_namespace: str) -> Settings:
@@ -50,15 +50,17 @@ _WRITES = ("create", "patch", "patch_status", "delete")
 
 
 @dataclass
-class BrokenWire:
-    """A cluster whose calls fail when they are told to. Counts its calls, and what was made."""
+class FaultyCluster:
+    """A cluster whose calls fail on demand. It counts its calls and the objects that were created."""
 
     inner: Store
     fail: Callable[[int, str], ApiError | None] = lambda _number, _call: None
     after: bool = False
     calls: int = 0
-    made: Counter[tuple[str, str]] = field(default_factory=Counter)
+    created: Counter[tuple[str, str]] = field(default_factory=Counter)
     writes: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Names of the objects that could not be created."""
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self.inner, name)
@@ -70,11 +72,15 @@ class BrokenWire:
             error = self.fail(number, name)
             if error is not None and not self.after:
                 raise error
-            found = await call(*args, **kwargs)
+            try:
+                found = await call(*args, **kwargs)
+            except (Forbidden, Invalid):
+                self.rejected[args[0]["metadata"]["name"]] += 1
+                raise
             if name in _WRITES:
                 self.writes[name] += 1
             if name == "create":
-                self.made[(args[0]["kind"], args[0]["metadata"]["name"])] += 1
+                self.created[(args[0]["kind"], args[0]["metadata"]["name"])] += 1
             if error is not None:
                 raise error
             return found
@@ -98,7 +104,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 async def finish_children(store: Store) -> None:
-    """Every Job and TrainJob that runs ends well, with the result that its program would have written."""
+    """Complete every running Job and TrainJob with the result that its program would write."""
     for kind in (JOB, TRAINJOB):
         for child in (await store.list(kind, "team")).items:
             if child_state(child) is not ChildState.ACTIVE:
@@ -135,9 +141,9 @@ async def _make_pod(store: Store, name: str, labels: dict[str, str], message: st
     )
 
 
-async def drive(store: Store, wire: Any, passes: int = 80) -> Run:
-    """Reconcile, as the queue would, until the run has ended; a failed pass is repeated."""
-    controller = Controller(wire, everywhere, clock=lambda: NOW)
+async def drive(store: Store, cluster: Any, passes: int = 80) -> Run:
+    """Reconcile until the run has ended. A failed pass is repeated."""
+    controller = Controller(cluster, everywhere, clock=lambda: NOW)
     for _ in range(passes):
         try:
             await controller.reconcile(KEY)
@@ -151,21 +157,21 @@ async def drive(store: Store, wire: Any, passes: int = 80) -> Run:
 
 
 async def test_a_run_without_faults_needs_few_writes_and_then_none(store: Store) -> None:
-    wire = BrokenWire(store)
-    run = await drive(store, wire)
+    cluster = FaultyCluster(store)
+    run = await drive(store, cluster)
     assert run.status["phase"] == "Succeeded"
-    writes = wire.writes - Counter(create=sum(count for (kind, _), count in wire.made.items() if kind == "Event"))
+    writes = cluster.writes - Counter(create=sum(count for (kind, _), count in cluster.created.items() if kind == "Event"))
     assert sum(writes.values()) <= 24, writes
-    before = wire.writes.copy()
-    await Controller(wire, everywhere, clock=lambda: NOW).reconcile(KEY)
-    assert wire.writes == before
+    before = cluster.writes.copy()
+    await Controller(cluster, everywhere, clock=lambda: NOW).reconcile(KEY)
+    assert cluster.writes == before
 
 
-async def test_the_end_of_a_child_may_be_told_before_that_of_its_pods(store: Store) -> None:
-    """Each kind is watched by itself. What is never told here is what the pods say."""
+async def test_the_end_of_a_child_may_be_reported_before_those_of_its_pods(store: Store) -> None:
+    """Each kind has its own watch. Here, no event about the pods arrives."""
     controller = Controller(store, everywhere, clock=lambda: NOW)
     somebody = {"name": "p", "namespace": "team", "uid": "p", "labels": {"finetunerun.io/run": "another"}}
-    controller.hear(POD, {"metadata": somebody}, "ADDED")
+    controller.on_event(POD, {"metadata": somebody}, "ADDED")
     for _ in range(40):
         await controller.reconcile(KEY)
         run = Run.parse(await store.get(FINETUNERUN, *KEY))
@@ -173,21 +179,21 @@ async def test_the_end_of_a_child_may_be_told_before_that_of_its_pods(store: Sto
             break
         for kind in (FINETUNERUN, JOB, TRAINJOB):
             for item in (await store.list(kind, "team")).items:
-                controller.hear(kind, item, "MODIFIED")
+                controller.on_event(kind, item, "MODIFIED")
         await finish_children(store)
     assert run.status["phase"] == "Succeeded"
     assert not any(record.failures for record in run.stages.values())
 
 
-async def test_a_log_that_cannot_be_read_is_asked_for_as_rarely_as_any(store: Store) -> None:
+async def test_a_log_that_cannot_be_read_is_read_as_rarely_as_any(store: Store) -> None:
     asked: list[str] = []
 
     def fail(_number: int, call: str) -> ApiError | None:
         asked.extend([call] if call == "pod_log" else [])
-        return Transient("no kubelet answers") if call == "pod_log" else None
+        return Transient("no kubelet responds") if call == "pod_log" else None
 
     now = [NOW]
-    controller = Controller(BrokenWire(store, fail), everywhere, clock=lambda: now[0])
+    controller = Controller(FaultyCluster(store, fail), everywhere, clock=lambda: now[0])
     while not (jobs := (await store.list(JOB, "team", labels={"finetunerun.io/stage": "dataset"})).items):
         await controller.reconcile(KEY)
     pod = {"name": "p", "namespace": "team", "labels": {**jobs[0]["metadata"]["labels"]}}
@@ -202,8 +208,12 @@ async def test_a_log_that_cannot_be_read_is_asked_for_as_rarely_as_any(store: St
     assert len(asked) == 2
 
 
-def _children_made(wire: BrokenWire) -> dict[tuple[str, str], int]:
-    return {key: count for key, count in wire.made.items() if key[0] in ("Job", "TrainJob", "ConfigMap", "PersistentVolumeClaim")}
+def _children_created(cluster: FaultyCluster) -> dict[tuple[str, str], int]:
+    return {
+        key: count
+        for key, count in cluster.created.items()
+        if key[0] in ("Job", "TrainJob", "ConfigMap", "PersistentVolumeClaim")
+    }
 
 
 FAULTS: dict[str, Callable[[], ApiError]] = {
@@ -213,7 +223,7 @@ FAULTS: dict[str, Callable[[], ApiError]] = {
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_at_any_call_changes_nothing_in_the_end(tmp_path: Path, fault: str, after: bool) -> None:
+async def test_a_fault_at_any_call_does_not_change_the_end(tmp_path: Path, fault: str, after: bool) -> None:
     number, total = 0, 1
     while number < total:
         store = Store(tmp_path / f"{number}.db")
@@ -225,49 +235,76 @@ async def test_a_fault_at_any_call_changes_nothing_in_the_end(tmp_path: Path, fa
         }
         await store.create(run)
         at = number
-        wire = BrokenWire(store, lambda count, _call, at=at: FAULTS[fault]() if count == at else None, after=after)
-        ended = await drive(store, wire)
+        cluster = FaultyCluster(store, lambda count, _call, at=at: FAULTS[fault]() if count == at else None, after=after)
+        ended = await drive(store, cluster)
         assert ended.status["phase"] == "Succeeded", f"call {number}"
-        assert set(_children_made(wire).values()) == {1}, f"call {number}: {_children_made(wire)}"
+        assert set(_children_created(cluster).values()) == {1}, f"call {number}: {_children_created(cluster)}"
         assert all(record.attempt <= 1 for record in ended.stages.values()), f"call {number}"
         store.close()
-        number, total = number + 1, max(total, wire.calls)
+        number, total = number + 1, max(total, cluster.calls)
     assert total > 40
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("seed", range(10))
-async def test_a_wire_that_keeps_breaking_only_costs_time(store: Store, seed: int, after: bool) -> None:
+async def test_repeated_faults_only_cost_time(store: Store, seed: int, after: bool) -> None:
     chance = random.Random(seed)
-    wire = BrokenWire(store, lambda _count, _call: Transient("again", 503) if chance.random() < 0.15 else None, after=after)
-    run = await drive(store, wire, passes=400)
+    cluster = FaultyCluster(store, lambda _count, _call: Transient("again", 503) if chance.random() < 0.15 else None, after=after)
+    run = await drive(store, cluster, passes=400)
     assert run.status["phase"] == "Succeeded"
-    assert set(_children_made(wire).values()) == {1}
+    assert set(_children_created(cluster).values()) == {1}
 
 
-async def test_an_object_that_is_refused_for_good_ends_the_run_with_the_words_of_the_api(store: Store) -> None:
-    wire = _Refusing(store, "Job", Invalid("a policy denies it", 422))
-    run = await drive(store, wire)
+async def test_an_invalid_object_ends_the_run_with_the_message_of_the_api_server(store: Store) -> None:
+    cluster = _Rejecting(store, "Job", Invalid("a policy denies it", 422))
+    run = await drive(store, cluster)
     assert run.status["failure"]["reason"] == "ChildRefused"
     assert "a policy denies it" in run.status["failure"]["message"]
 
 
-async def test_a_missing_right_is_told_and_the_run_goes_on_once_it_is_there(store: Store) -> None:
-    wire = _Refusing(store, "Job", Forbidden("jobs.batch is forbidden: may not create", 403))
-    controller = Controller(wire, everywhere, clock=lambda: NOW)
-    for _ in range(3):
+async def test_a_missing_right_is_reported_and_the_run_resumes_when_it_is_granted(store: Store) -> None:
+    cluster = _Rejecting(store, "Job", Forbidden("jobs.batch is forbidden: may not create", 403))
+    controller = Controller(cluster, everywhere, clock=lambda: NOW)
+    for _ in range(4):
         await controller.reconcile(KEY)
     run = Run.parse(await store.get(FINETUNERUN, *KEY))
     stalled = next(entry for entry in run.status["conditions"] if entry["type"] == "Stalled")
     assert (stalled["status"], stalled["reason"]) == ("True", "ChildRefused")
     assert "may not create" in stalled["message"]
-    wire.kind = "nothing"
-    assert (await drive(store, wire)).status["phase"] == "Succeeded"
+    cluster.kind = "nothing"
+    assert (await drive(store, cluster)).status["phase"] == "Succeeded"
+
+
+async def test_one_pass_reports_a_rejection_and_none_repeats_the_call_before_the_pause(store: Store) -> None:
+    """One plan a pass: the pass after the rejection reports it, and the effect is carried out again when its pause is over."""
+    now = [NOW]
+
+    async def settings(_namespace: str) -> Settings:
+        return replace(REAL, retry_seconds=10.0)
+
+    cluster = FaultyCluster(_Rejecting(store, "Job", Forbidden('jobs.batch "j" is forbidden: exceeded quota: q', 403)))  # type: ignore[arg-type]
+    controller = Controller(cluster, settings, clock=lambda: now[0])
+    while not cluster.rejected:
+        await controller.reconcile(KEY)
+    assert await controller.reconcile(KEY) == 10.0
+    calls = cluster.rejected.copy()
+    assert set(calls.values()) == {1}
+    document = await store.get(FINETUNERUN, *KEY)
+    stalled = next(entry for entry in document["status"]["conditions"] if entry["type"] == "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "QuotaExceeded")
+    for remaining in (7.0, 4.0, 1.0):
+        now[0] += timedelta(seconds=3)
+        assert await controller.reconcile(KEY) == remaining
+    assert cluster.rejected == calls
+    now[0] += timedelta(seconds=1)
+    assert await controller.reconcile(KEY) == 10.0, "the same rejection needs no further pass"
+    assert set(cluster.rejected.values()) == {2}
+    assert await store.get(FINETUNERUN, *KEY) == document, "nothing is written"
 
 
 @dataclass
-class _Refusing:
-    """A cluster that refuses to make objects of one kind."""
+class _Rejecting:
+    """A cluster that rejects the creation of objects of one kind."""
 
     inner: Store
     kind: str
@@ -286,19 +323,19 @@ WEBHOOK = 'admission webhook "w" denied the request: no'
 DRY_RUNS = {
     "a right": (Forbidden("no right", 403), True),
     "a webhook": (Invalid(WEBHOOK, 403), True),
-    "a webhook, told as invalid": (Invalid(WEBHOOK, 422), True),
+    "a webhook, reported as invalid": (Invalid(WEBHOOK, 422), True),
     "the name is taken": (AlreadyExists("exists", 409), True),
-    "a webhook that does not answer": (Transient("failed calling webhook", 500), True),
+    "a webhook that does not respond": (Transient("failed calling webhook", 500), True),
     "a server that is too busy": (Transient("try again", 429), False),
-    "no answer": (Timeout("no answer"), False),
+    "no response": (Timeout("no response"), False),
 }
 
 
 @pytest.mark.parametrize(("error", "starts"), DRY_RUNS.values(), ids=DRY_RUNS)
-async def test_a_dry_run_that_says_nothing_about_a_field_blocks_no_run(store: Store, error: ApiError, starts: bool) -> None:
-    """A passing fault is tried again before the run starts, so that nothing is left unseen."""
+async def test_a_dry_run_without_an_invalid_field_blocks_no_run(store: Store, error: ApiError, starts: bool) -> None:
+    """A transient error is retried before the run starts, so that every field is validated."""
     await store.patch(FINETUNERUN, *KEY, {"spec": {"training": {"placement": {"labels": {"a": "b"}}}}})
-    controller = Controller(_Refusing(store, "Job", error), everywhere, clock=lambda: NOW)
+    controller = Controller(_Rejecting(store, "Job", error), everywhere, clock=lambda: NOW)
     if starts:
         await controller.reconcile(KEY)
     else:
@@ -307,19 +344,19 @@ async def test_a_dry_run_that_says_nothing_about_a_field_blocks_no_run(store: St
     assert Run.parse(await store.get(FINETUNERUN, *KEY)).started is starts
 
 
-async def test_a_dry_run_costs_one_call_of_a_run(store: Store) -> None:
+async def test_a_dry_run_costs_one_call(store: Store) -> None:
     await store.patch(FINETUNERUN, *KEY, {"spec": {"training": {"placement": {"labels": {"a": "b"}}}}})
-    wire = BrokenWire(store)
-    assert (await drive(store, wire)).status["phase"] == "Succeeded"
-    assert wire.made["Job", "demo-train-1-1"] == 1
+    cluster = FaultyCluster(store)
+    assert (await drive(store, cluster)).status["phase"] == "Succeeded"
+    assert cluster.created["Job", "demo-train-1-1"] == 1
 
 
-async def test_a_run_that_is_gone_is_no_fault(store: Store) -> None:
+async def test_a_missing_run_is_not_an_error(store: Store) -> None:
     await store.delete(FINETUNERUN, *KEY)
     assert await Controller(store, everywhere, clock=lambda: NOW).reconcile(KEY) is None
 
 
-async def test_children_are_removed_when_their_time_has_come_and_the_run_stays(store: Store) -> None:
+async def test_children_are_removed_after_their_time_to_live_and_the_run_is_kept(store: Store) -> None:
     run = await drive(store, store)
     controller = Controller(store, everywhere, clock=lambda: NOW + timedelta(hours=25))
     for _ in range(3):
@@ -331,7 +368,7 @@ async def test_children_are_removed_when_their_time_has_come_and_the_run_stays(s
     assert left.status["registry"] == run.status["registry"]
 
 
-async def test_deleting_a_run_takes_its_children_along(store: Store) -> None:
+async def test_deleting_a_run_deletes_its_children(store: Store) -> None:
     controller = Controller(store, everywhere, clock=lambda: NOW)
     for _ in range(2):
         await controller.reconcile(KEY)

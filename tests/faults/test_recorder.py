@@ -1,4 +1,4 @@
-"""Events behind the passes, on the embedded store: none keeps a run waiting, and those of the last pass are not lost."""
+"""Events written in the background, on the embedded store: no pass waits for them, and those of the last pass are not lost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 class Gate:
-    """A cluster that answers a call to create when it is opened, and refuses one of a message."""
+    """A cluster whose calls to create wait until it is opened, and which rejects one message."""
 
     def __init__(self, store: Store, rejected: str = "") -> None:
         self.store, self.rejected, self.open, self.asked = store, rejected, asyncio.Event(), 0
@@ -53,7 +53,7 @@ class Gate:
         return await self.store.create(manifest)
 
 
-def told(*messages: str) -> list[Event]:
+def events_of(*messages: str) -> list[Event]:
     return [Event("Normal", "StageStarted", message) for message in messages]
 
 
@@ -69,9 +69,9 @@ async def record(cluster: Any, events: list[Event]) -> EventRecorder:
     return found
 
 
-async def test_who_tells_does_not_wait_and_one_that_is_refused_is_left_out(store: Store) -> None:
+async def test_recording_does_not_wait_and_a_rejected_event_is_dropped(store: Store) -> None:
     cluster = Gate(store, rejected="b")
-    recorder = await record(cluster, told("a", "b", "c"))
+    recorder = await record(cluster, events_of("a", "b", "c"))
     writing = asyncio.create_task(recorder.write())
     await asyncio.sleep(0)
     assert await messages(store) == set()
@@ -81,23 +81,23 @@ async def test_who_tells_does_not_wait_and_one_that_is_refused_is_left_out(store
     writing.cancel()
 
 
-async def test_one_that_a_passing_fault_keeps_away_is_written_later(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_is_written_after_a_transient_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "PAUSE_SECONDS", 0.01)
     cluster = Gate(store, rejected="b")
     cluster.open.set()
-    writing = asyncio.create_task((await record(cluster, told("a", "b"))).write())
+    writing = asyncio.create_task((await record(cluster, events_of("a", "b"))).write())
     await eventually(lambda: messages(store), lambda found: found == {"a"})
     cluster.rejected = ""
     await eventually(lambda: messages(store), lambda found: found == {"a", "b"})
     writing.cancel()
 
 
-async def test_one_that_is_refused_for_long_is_left_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_is_dropped_after_the_last_attempt(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "TRIES", 3)
     cluster = Gate(store, rejected="a")
     cluster.open.set()
-    found = await record(cluster, told("a"))
+    found = await record(cluster, events_of("a"))
     writing = asyncio.create_task(found.write())
     await eventually(lambda: asyncio.sleep(0, cluster.asked), lambda asked: asked == 3)
     await asyncio.sleep(0.05)
@@ -105,25 +105,25 @@ async def test_one_that_is_refused_for_long_is_left_out(store: Store, monkeypatc
     writing.cancel()
 
 
-async def test_a_cluster_that_takes_no_events_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "_LAST_SECONDS", 0.05)
-    waiting = await record(Gate(store), told("a"))
+async def test_flush_does_not_wait_for_a_cluster_that_accepts_no_events(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "_FLUSH_SECONDS", 0.05)
+    waiting = await record(Gate(store), events_of("a"))
     writing = asyncio.create_task(waiting.write())
     await waiting.flush()
     writing.cancel()
     assert await messages(store) == set()
 
 
-async def test_more_than_can_wait_is_left_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "_MOST", 2)
-    full = await record(store, told("a", "b", "c"))
+async def test_events_beyond_the_limit_are_dropped(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "_QUEUE_LIMIT", 2)
+    full = await record(store, events_of("a", "b", "c"))
     writing = asyncio.create_task(full.write())
     await full.flush()
     writing.cancel()
     assert await messages(store) == {"a", "b"}
 
 
-async def test_what_the_last_pass_told_is_written_when_the_loop_ends(store: Store) -> None:
+async def test_the_events_of_the_last_pass_are_written_when_the_loop_ends(store: Store) -> None:
     await store.create(RUN)
 
     async def settings(_namespace: str) -> Any:
@@ -140,13 +140,13 @@ async def test_what_the_last_pass_told_is_written_when_the_loop_ends(store: Stor
 # -- after a restart ---------------------------------------------------------------------------------------------------
 
 
-async def news(store: Store) -> list[tuple[str, str]]:
+async def event_list(store: Store) -> list[tuple[str, str]]:
     """Reason and message of every Event, sorted."""
     return sorted((event["reason"], event["message"]) for event in (await store.list(EVENT, "team")).items)
 
 
 async def restart(store: Store, now: datetime = NOW) -> list[tuple[str, str]]:
-    """Start an operator, and stop it when it has written what was missing."""
+    """Start an operator, and stop it when it has written the missing Events."""
 
     async def settings(_namespace: str) -> Any:
         return SETTINGS
@@ -154,16 +154,16 @@ async def restart(store: Store, now: datetime = NOW) -> list[tuple[str, str]]:
     controller = Controller(store, settings, clock=lambda: now)
     async with controller.running(watching=False):
         await controller.write_missing_events()
-    return await news(store)
+    return await event_list(store)
 
 
 async def ended(store: Store, world: World, name: str = "demo") -> None:
-    """A run whose status says how it ended; nobody wrote an Event."""
+    """A run that has ended and has no Events."""
     await store.create({**RUN, "metadata": {**RUN["metadata"], "name": name}})
     await store.patch_status(FINETUNERUN, "team", name, {"status": world.run["status"]})
 
 
-async def test_the_next_operator_writes_what_the_one_before_did_not(store: Store) -> None:
+async def test_the_next_operator_writes_the_missing_events(store: Store) -> None:
     world = World.new()
     world.settle()
     await ended(store, world)
@@ -174,7 +174,7 @@ async def test_the_next_operator_writes_what_the_one_before_did_not(store: Store
     assert (await store.list(EVENT, "team")).items[0]["lastTimestamp"] == stamp(NOW)
 
 
-async def test_a_run_that_cannot_be_read_keeps_no_other_events_from_being_written(
+async def test_a_malformed_run_does_not_affect_the_events_of_others(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = World.new()
@@ -196,12 +196,12 @@ async def test_a_run_that_cannot_be_read_keeps_no_other_events_from_being_writte
 
     controller = Controller(store, settings, clock=lambda: NOW, on_error=errors.append)
     async with controller.running(workers=0, watching=False):
-        await eventually(lambda: news(store), lambda found: ("RunSucceeded", "osft-model:1.0.0") in found, 10)
-    assert errors == ["task"], "it is not tried again and again"
-    assert "the Events of a run could not be read: a" in caplog.text
+        await eventually(lambda: event_list(store), lambda found: ("RunSucceeded", "osft-model:1.0.0") in found, 10)
+    assert errors == ["task"], "it is not retried"
+    assert "run a: its Events could not be derived from its status" in caplog.text
 
 
-async def test_only_what_is_missing_is_written_and_nothing_that_would_have_expired(store: Store) -> None:
+async def test_only_missing_events_that_have_not_expired_are_written(store: Store) -> None:
     world = World.new({**MINIMAL, "limits": {"total": "1h"}})
     world.settle()
     await ended(store, world)
@@ -210,7 +210,7 @@ async def test_only_what_is_missing_is_written_and_nothing_that_would_have_expir
     assert found == [("Unsupported", "spec.limits: this release does not support this field; remove it.")]
 
 
-async def test_the_same_event_told_by_a_pass_and_after_a_restart_is_one(store: Store) -> None:
+async def test_an_event_of_a_pass_is_not_written_again_after_a_restart(store: Store) -> None:
     await store.create({**RUN, "spec": {**RUN["spec"], "limits": {"total": "1h"}}})
 
     async def settings(_namespace: str) -> Any:
@@ -219,12 +219,12 @@ async def test_the_same_event_told_by_a_pass_and_after_a_restart_is_one(store: S
     controller = Controller(store, settings, clock=lambda: NOW)
     async with controller.running(watching=False):
         await controller.reconcile(("team", "demo"))
-    before = await news(store)
+    before = await event_list(store)
     assert [reason for reason, _ in before] == ["Unsupported"]
     assert await restart(store) == before
 
 
-async def test_an_operator_that_may_not_list_events_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_operator_without_the_right_to_list_events_starts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World.new()
     world.settle()
     await ended(store, world)

@@ -43,7 +43,7 @@ def test_a_rerun_that_a_watch_tells_of_starts(report: Report) -> None:
     errors: list[str] = []
     controller = Controller(None, None, clock=lambda: NOW, on_error=errors.append)  # type: ignore[arg-type]  # a handler calls nobody
     document = {**world.run, "metadata": {**world.run["metadata"], "resourceVersion": "7"}}
-    controller.hear(FINETUNERUN, document, "MODIFIED")
+    controller.on_event(FINETUNERUN, document, "MODIFIED")
     assert (len(controller.queue), errors) == (1, [])
     world.settle()
     assert (run_of(world).status["phase"], run_of(world).round) == ("Succeeded", report.expected)

@@ -20,7 +20,7 @@ from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings
 from finetune_operator.local.store import Store
 from finetune_operator.loop.contents import ConfigMapContents
-from finetune_operator.loop.observe import Known, observe
+from finetune_operator.loop.observe import Caches, observe
 from finetune_operator.loop.warning_events import WarningEvents
 from reports.report import Report, reports
 from world import NOW
@@ -67,7 +67,9 @@ async def cluster(control_plane: ControlPlane) -> AsyncIterator[Any]:
 async def decided(cluster: Any, spec: dict[str, Any], place: Settings = PLACE) -> dict[str, Any]:
     """The status after the first pass over a new run."""
     run = Run.parse({"metadata": {"name": "demo", "namespace": "default", "uid": "u", "generation": 1}, "spec": spec})
-    observed = await observe(cluster, run, place, NOW, Known(lambda _record: None, WarningEvents(), ConfigMapContents(), {}))
+    observed = await observe(
+        cluster, run, place, NOW, Caches(lambda _stage_status: None, {}, WarningEvents(), ConfigMapContents(), {})
+    )
     return plan(run, observed, NOW).status
 
 

@@ -1,4 +1,4 @@
-"""What ConfigMaps hold, as digests: read once, and known from then on."""
+"""Digests of ConfigMaps: each version is read once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from finetune_operator.core.manifests.children import content_digest, entry_conf
 from finetune_operator.local.store import Store
 from finetune_operator.loop import contents
 from finetune_operator.loop.contents import ConfigMapContents
-from finetune_operator.loop.entry import archive_digest, training_entry
 from finetune_operator.loop.errors import NotFound
+from finetune_operator.training_bundle import bundle_digest, training_bundle
 
 PLAIN: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "t"}, "data": {"a": "1"}}
 
@@ -40,48 +40,48 @@ def cluster(tmp_path: Path) -> Iterator[Counting]:
 
 
 async def test_a_configmap_is_read_once_and_again_when_it_is_another(cluster: Counting) -> None:
-    known = ConfigMapContents()
+    cache = ConfigMapContents()
     with pytest.raises(NotFound):
-        await known.read(cluster, "t", "c")
+        await cache.read(cluster, "t", "c")
     await cluster.create(PLAIN)
     for _ in range(2):
-        item, digest = await known.read(cluster, "t", "c")
+        item, digest = await cache.read(cluster, "t", "c")
         assert list(item) == ["metadata"]
         assert digest == content_digest(PLAIN)
     assert cluster.gets == 1
     await cluster.delete(contents.CONFIGMAP, "t", "c")
     other = {**PLAIN, "data": {"a": "2"}}
     await cluster.create(other)
-    assert (await known.read(cluster, "t", "c"))[1] == content_digest(other)
+    assert (await cache.read(cluster, "t", "c"))[1] == content_digest(other)
     assert cluster.gets == 2
 
 
 async def test_one_that_was_just_created_is_not_read_at_all(cluster: Counting) -> None:
-    known = ConfigMapContents()
-    known.remember(await cluster.create(PLAIN))
-    assert (await known.read(cluster, "t", "c"))[1] == content_digest(PLAIN)
+    cache = ConfigMapContents()
+    cache.remember(await cluster.create(PLAIN))
+    assert (await cache.read(cluster, "t", "c"))[1] == content_digest(PLAIN)
     assert cluster.gets == 0
 
 
 async def test_no_more_than_enough_is_remembered(cluster: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contents, "_MOST", 2)
-    known = ConfigMapContents()
+    monkeypatch.setattr(contents, "_LIMIT", 2)
+    cache = ConfigMapContents()
     for name in "abc":
-        known.remember(await cluster.create({**PLAIN, "metadata": {"name": name, "namespace": "t"}}))
-    await known.read(cluster, "t", "c")
+        cache.remember(await cluster.create({**PLAIN, "metadata": {"name": name, "namespace": "t"}}))
+    await cache.read(cluster, "t", "c")
     assert cluster.gets == 0
-    await known.read(cluster, "t", "a")
+    await cache.read(cluster, "t", "a")
     assert cluster.gets == 1
 
 
 async def test_a_training_bundle_is_known_by_its_files(cluster: Counting) -> None:
-    entry = training_entry()
-    assert archive_digest(entry.archive) == entry.digest
-    assert archive_digest(stored_without_compression(entry.archive)) == entry.digest, "another zip library"
-    known = ConfigMapContents()
+    entry = training_bundle()
+    assert bundle_digest(entry.archive) == entry.digest
+    assert bundle_digest(stored_without_compression(entry.archive)) == entry.digest, "another zip library"
+    cache = ConfigMapContents()
     bundle = entry_configmap("t", entry.digest, entry.archive)
-    known.remember(await cluster.create(bundle))
-    assert (await known.read(cluster, "t", bundle["metadata"]["name"]))[1] == entry.digest
+    cache.remember(await cluster.create(bundle))
+    assert (await cache.read(cluster, "t", bundle["metadata"]["name"]))[1] == entry.digest
 
 
 def stored_without_compression(archive: str) -> str:
@@ -101,16 +101,16 @@ def large() -> str:
 
 @pytest.mark.parametrize("archive", ["", "no base64!", base64.b64encode(b"no archive").decode(), large()], ids=str.__len__)
 async def test_what_is_no_training_bundle_is_not_taken_for_one(cluster: Counting, archive: str) -> None:
-    assert archive_digest(archive) is None
+    assert bundle_digest(archive) is None
     bundle = entry_configmap("t", "e" * 64, archive)
-    known = ConfigMapContents()
-    known.remember(await cluster.create(bundle))
-    assert (await known.read(cluster, "t", bundle["metadata"]["name"]))[1] == content_digest(bundle)
+    cache = ConfigMapContents()
+    cache.remember(await cluster.create(bundle))
+    assert (await cache.read(cluster, "t", bundle["metadata"]["name"]))[1] == content_digest(bundle)
 
 
 async def test_a_bundle_with_something_beside_it_is_another_one(cluster: Counting) -> None:
-    entry = training_entry()
+    entry = training_bundle()
     bundle = {**entry_configmap("t", entry.digest, entry.archive), "data": {"sitecustomize.py": "import os"}}
-    known = ConfigMapContents()
-    known.remember(await cluster.create(bundle))
-    assert (await known.read(cluster, "t", bundle["metadata"]["name"]))[1] != entry.digest
+    cache = ConfigMapContents()
+    cache.remember(await cluster.create(bundle))
+    assert (await cache.read(cluster, "t", bundle["metadata"]["name"]))[1] != entry.digest

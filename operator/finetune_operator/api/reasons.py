@@ -193,6 +193,11 @@ RUNTIME_NOT_FOUND = _reason(
     "RuntimeNotFound", Cause.USER, "The ClusterTrainingRuntime does not exist.",
     "Create it, and the run resumes; another training.runtimeRef needs a new run.",
 )  # fmt: skip
+INTERNAL_ERROR = _reason(
+    "InternalError", Cause.CRASH, "The operator raised an exception in its own program while it planned the run's next step.",
+    "Report the type of the exception, the version of FineTuneRun and the operator's log entry with the exception to its maintainers,"
+    " without private data; the operator retries, and the run resumes with a release that contains the fix.",
+)  # fmt: skip
 
 # Conditions.
 WAITING = _state("Waiting", "The stage has not started; it waits for other stages.")

@@ -13,13 +13,14 @@ from finetune_operator.api.kinds import FINETUNERUN
 from finetune_operator.core.resolve import STEERING
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import AlreadyExists
+from finetune_operator.loop.pager import list_all
 
 from . import exitcodes
 from .assignments import apply_assignments
 from .backend import Backend, RunOptions, Target, find_backend
 from .documents import Document
 from .errors import CommandError, guarded
-from .objects import every, find_run, make
+from .objects import find_run, make
 from .output import print_object
 
 _OTHERS = (
@@ -57,7 +58,7 @@ def clone_run(
 async def _clone(backend: Backend, name: str, new: str | None, assignments: Sequence[str]) -> Object:
     async with backend.opened() as cluster:
         old = await find_run(backend, cluster, name)
-        names = {name} if new else {run["metadata"]["name"] async for run in every(cluster, FINETUNERUN, backend.namespace)}
+        names = {name} if new else {run["metadata"]["name"] async for run in list_all(cluster, FINETUNERUN, backend.namespace)}
     spec = {section: value for section, value in old["spec"].items() if section not in STEERING}
     metadata: dict[str, Any] = {"name": new or _free_name(name, names)}
     for part in ("labels", "annotations"):

@@ -19,12 +19,13 @@ from finetune_operator.core.terminal import rejected_rerun
 from finetune_operator.core.times import moment
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.errors import Forbidden
+from finetune_operator.loop.pager import list_all
 
 from . import exitcodes
 from .backend import Backend, Target, find_backend
 from .display import MARKS, PHASE_STYLES
 from .errors import guarded
-from .objects import every, find_run
+from .objects import find_run
 from .report import failure_text, print_end, score_table
 from .stages_view import stage_lines
 from .terminal import console
@@ -58,7 +59,7 @@ async def _load(backend: Backend, name: str) -> tuple[Object, list[Object], str]
         document = await find_run(backend, cluster, name)
         fields = {"involvedObject.uid": document["metadata"]["uid"]}
         try:
-            events = [event async for event in every(cluster, EVENT, backend.namespace, fields)]
+            events = [event async for event in list_all(cluster, EVENT, backend.namespace, fields=fields)]
         except Forbidden:
             return document, [], f"Events are not shown: you may not list them in {backend.words}."
     return document, sorted(events, key=lambda event: (_time(event), int(event["metadata"]["resourceVersion"]))), ""

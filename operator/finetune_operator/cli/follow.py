@@ -10,12 +10,13 @@ from contextlib import aclosing
 
 from finetune_contract.reasons import Cause
 from finetune_operator.api import reasons
-from finetune_operator.api.kinds import FINETUNERUN
+from finetune_operator.api.kinds import FINETUNERUN, Kind
 from finetune_operator.core import stages
 from finetune_operator.core.run import Run, all_stopped
 from finetune_operator.core.terminal import rejected_rerun
 from finetune_operator.loop.cluster import Cluster, Object, WatchEvent
-from finetune_operator.loop.errors import NotFound, Transient
+from finetune_operator.loop.errors import ApiError, NotFound, Transient
+from finetune_operator.loop.watch import list_watch
 
 from . import exitcodes
 from .backend import Backend, MutateFn, RunOptions
@@ -25,20 +26,18 @@ from .output import print_object
 from .report import print_end
 from .terminal import console
 
-_PAUSE_SECONDS = 1.0
 _LOOK_SECONDS = 20.0
 """A watch that lost its connection does not tell of a deletion meanwhile: an own look does."""
 
 
-async def news(cluster: Cluster, namespace: str | None) -> AsyncGenerator[WatchEvent, None]:
-    """The runs of a namespace, then every change to them; passing faults are waited out."""
-    while True:
-        try:
-            async for change in cluster.watch(FINETUNERUN, namespace):
-                if change.type != "BOOKMARK":
-                    yield change
-        except Transient:
-            await asyncio.sleep(_PAUSE_SECONDS)
+def watch_runs(cluster: Cluster, namespace: str | None) -> AsyncGenerator[WatchEvent, None]:
+    """Yield the runs of a namespace, then every change to them. Transient errors are waited out; any other ends the watch."""
+    return list_watch(cluster, FINETUNERUN, namespace, on_error=_raise_permanent)
+
+
+def _raise_permanent(_kind: Kind, error: ApiError) -> None:
+    if not isinstance(error, Transient):
+        raise error
 
 
 async def follow(cluster: Cluster, document: Object, screen: Display, stop: asyncio.Event) -> Object:
@@ -49,7 +48,7 @@ async def follow(cluster: Cluster, document: Object, screen: Display, stop: asyn
     """
     stopped = asyncio.create_task(stop.wait())
     try:
-        async with aclosing(news(cluster, document["metadata"]["namespace"])) as changes:
+        async with aclosing(watch_runs(cluster, document["metadata"]["namespace"])) as changes:
             coming = asyncio.ensure_future(anext(changes))
             try:
                 while True:

@@ -12,12 +12,13 @@ from typing import Protocol
 from finetune_operator.api.kinds import FINETUNERUN
 from finetune_operator.core.run import Run
 from finetune_operator.loop.cluster import Cluster, Object
+from finetune_operator.loop.pager import list_all
 
 from . import exitcodes
 from .backend import Backend, Target, find_backend
 from .errors import NothingThere, guarded
-from .follow import news
-from .objects import every, find_run
+from .follow import watch_runs
+from .objects import find_run
 from .output import listed, print_name, print_object
 from .table import RunTable
 from .terminal import console
@@ -106,7 +107,7 @@ async def _get(backend: Backend, namespace: str | None, wanted: Wanted, lines: L
         if wanted.name and namespace:
             found = [await find_run(backend, cluster, wanted.name)]
         else:
-            found = [document async for document in every(cluster, FINETUNERUN, namespace)]
+            found = [document async for document in list_all(cluster, FINETUNERUN, namespace)]
         found = sorted(filter(wanted.admits, found), key=lambda document: str(document["metadata"].get("creationTimestamp", "")))
         code = _show(backend, wanted, found, lines, machine=machine and not watch)
         if watch:
@@ -127,7 +128,7 @@ async def _look_on(cluster: Cluster, namespace: str | None, wanted: Wanted, foun
     """Print every change; the first run that comes gets the head, if there was none before."""
     shown = {document["metadata"]["uid"]: lines.shown(document) for document in found}
     begun = bool(found)
-    async with aclosing(news(cluster, namespace)) as changes:
+    async with aclosing(watch_runs(cluster, namespace)) as changes:
         async for change in changes:
             document, uid = change.object, change.object["metadata"]["uid"]
             if not wanted.admits(document):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from finetune_operator.api.finetunerun import KIND
@@ -12,24 +11,11 @@ from finetune_operator.core.resolve import STEERING
 from finetune_operator.loop.apply import difference
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import ApiError, Forbidden, Invalid, NotFound
+from finetune_operator.loop.pager import list_all
 
 from . import exitcodes
 from .backend import Backend
 from .errors import CommandError
-
-
-async def every(
-    cluster: Cluster, kind: Kind, namespace: str | None, fields: Mapping[str, str] | None = None
-) -> AsyncIterator[Object]:
-    """All objects of a kind, page by page."""
-    continue_: str | None = None
-    while True:
-        page = await cluster.list(kind, namespace, fields=fields, continue_=continue_)
-        for document in page.items:
-            yield document
-        continue_ = page.continue_
-        if not continue_:
-            return
 
 
 def is_not_served(error: ApiError) -> bool:
@@ -51,7 +37,7 @@ async def find_run(backend: Backend, cluster: Cluster, name: str) -> Object:
         if is_not_served(error):
             raise
     try:
-        names = [run["metadata"]["name"] async for run in every(cluster, FINETUNERUN, backend.namespace)]
+        names = [run["metadata"]["name"] async for run in list_all(cluster, FINETUNERUN, backend.namespace)]
     except Forbidden:
         names = []
     near = difflib.get_close_matches(name, names, n=1)

@@ -101,7 +101,7 @@ def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:
         return None
     if not run.started:
         changed = run.generation != run.status.get("observedGeneration")
-        return None if changed else Decision(dict(run.status))
+        return None if changed else Decision(observed_status(run))
     status = observed_status(run)
     left = cleanup_in(run, now)
     if left is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune_operator.api.status import MESSAGE_LIMIT
 
+from .internal_error import without_internal_error
 from .paths import Json
 from .run import Run
 from .times import duration, moment, stamp
@@ -46,7 +47,10 @@ def reject_rerun(run: Run, reason: str, message: str, now: datetime) -> Json:
 
 
 def observed_status(run: Run) -> Json:
-    """Return the status of an ended run for its present generation. An edit has no other effect, and clears an earlier rejection."""
+    """Return the status of an ended run for its current generation.
+
+    An edit changes nothing else. The rejection of an earlier rerun and an earlier internal error are removed.
+    """
     kept = (
         condition
         for condition in run.status.get("conditions") or ()
@@ -54,7 +58,7 @@ def observed_status(run: Run) -> Json:
     )
     return {
         **run.status, "observedGeneration": run.generation,
-        "conditions": [{**condition, "observedGeneration": run.generation} for condition in kept],
+        "conditions": without_internal_error(run, ({**condition, "observedGeneration": run.generation} for condition in kept)),
     }  # fmt: skip
 
 

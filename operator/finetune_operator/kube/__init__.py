@@ -1,1 +1,1 @@
-"""Effects on a real API server."""
+"""The control loop on a Kubernetes API server, and the process of the operator."""

@@ -1,4 +1,4 @@
-"""Bad answers of an API server as typed errors."""
+"""Error responses of an API server as typed errors."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from finetune_operator.loop.errors import (
 _BY_CODE: dict[int, type[ApiError]] = {
     401: Forbidden, 403: Forbidden, 404: NotFound, 408: Timeout, 409: Conflict, 410: Gone, 429: Transient, 504: Timeout,
 }  # fmt: skip
-# What an admission webhook's denial says; only its words tell it from a missing right (both are 403).
+# The denial of an admission webhook and a missing right are both 403; only the message distinguishes them.
 _WEBHOOK = "admission webhook"
 _TEXT_LIMIT = 500
 
 
 def error_of(code: int, body: bytes, request: str) -> ApiError:
-    """The error for an answer with a bad HTTP status.
+    """Return the error for an error response.
 
     Args:
         code: the HTTP status.
-        body: a ``Status`` object, or whatever a proxy on the way wrote.
-        request: what was asked, for the message of an answer that says nothing itself.
+        body: a ``Status`` object, or any content of a proxy.
+        request: method and path of the request, for the message if the response has none.
     """
     try:
         status = json.loads(body)
@@ -44,7 +44,7 @@ def error_of(code: int, body: bytes, request: str) -> ApiError:
 
 
 def error_of_status(status: dict[str, Any]) -> ApiError:
-    """The error for a ``Status`` object."""
+    """Return the error for a ``Status`` object."""
     code, reason, message = int(status.get("code") or 0), status.get("reason") or "", status.get("message") or ""
     causes = tuple(
         ((cause.get("field") or "").replace("<nil>", ""), cause.get("message") or "")

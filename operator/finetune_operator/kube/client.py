@@ -1,7 +1,6 @@
 """The calls of :class:`~finetune_operator.loop.cluster.Cluster` on a real API server.
 
-Plain aiohttp: objects stay the documents that they are (the typed clients drop fields that they do not know), a call can be
-cancelled, and a connection is shared with whoever else talks to the same server.
+They use aiohttp directly: typed clients drop unknown fields of objects. A call can be canceled, and the session can be shared.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import aiohttp
 from finetune_operator.api.kinds import POD, Kind, kind_of
 from finetune_operator.loop.cluster import DEADLINE, PAGE, Object, Page, Propagation, WatchEvent
 from finetune_operator.loop.errors import NotFound, Timeout, Transient
+from finetune_operator.loop.pager import list_pages
 
 from .api_errors import error_of, error_of_status
 
@@ -27,25 +27,25 @@ FIELD_MANAGER = "finetune-operator"
 _WATCH_SECONDS = 300
 _CONNECT_SECONDS = 10.0
 _QUIET_LOG_SECONDS = 300.0
-"""How long a log may say nothing: a connection that died silently is begun again after that time."""
+"""Seconds without output after which a followed log ends: the connection may be broken."""
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 TokenSource = Callable[[], str]
-"""Reads the bearer token. It runs in a thread, and again whenever the server no longer takes what it gave before."""
+"""Reads the bearer token. It is called in a thread, and again when the server rejects the token."""
 
 
 class ApiServer:
-    """One API server, as one identity.
+    """Client of one API server with one identity.
 
     Args:
-        session: carries the requests; whoever made it closes it.
+        session: sends the requests. The caller closes it.
         address: ``https://host:port``.
-        token: where the bearer token comes from; without it, TLS says who calls.
+        token: reads the bearer token; without it, the client certificate identifies the caller.
         tls: the context of TLS connections.
-        deadline: seconds that a call may take.
-        silence: seconds without a word after which a watch is taken for dead; servers send a bookmark about every minute.
+        deadline: the time limit of a call in seconds.
+        silence: seconds without data after which a watch is repeated. API servers send a bookmark about every minute.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class ApiServer:
 
     async def get_metadata(self, kind: Kind, namespace: str | None, name: str) -> Object:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.get_metadata`."""
-        answer = await self._call("GET", kind.path(namespace, name), accept=_METADATA)
-        return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": answer["metadata"]}
+        document = await self._call("GET", kind.path(namespace, name), accept=_METADATA)
+        return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": document["metadata"]}
 
     async def list(
         self,
@@ -89,10 +89,10 @@ class ApiServer:
         query = {"limit": str(limit), **_selection(labels), **({"continue": continue_} if continue_ else {})}
         if fields:
             query["fieldSelector"] = _equal(fields)
-        answer = await self._call("GET", kind.path(namespace), query)
+        document = await self._call("GET", kind.path(namespace), query)
         # The items of built-in kinds come without their type.
-        items = [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in answer.get("items") or ()]
-        metadata = answer["metadata"]
+        items = [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in document.get("items") or ()]
+        metadata = document["metadata"]
         return Page(items, metadata["resourceVersion"], metadata.get("continue") or None)
 
     async def watch(
@@ -103,17 +103,13 @@ class ApiServer:
         labels: Mapping[str, str] | None = None,
         resource_version: str | None = None,
     ) -> AsyncIterator[WatchEvent]:
-        """See :meth:`~finetune_operator.loop.cluster.Cluster.watch`. It goes on when the server ends it or falls silent."""
-        version = resource_version
-        if version is None:
-            page = await self.list(kind, namespace, labels=labels)
-            while True:
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.watch`. It continues when the server ends it or stops sending."""
+        version = resource_version or ""
+        if not version:
+            async for page in list_pages(self, kind, namespace, labels=labels):
                 for item in page.items:
                     yield WatchEvent("ADDED", item)
-                if page.continue_ is None:
-                    break
-                page = await self.list(kind, namespace, labels=labels, continue_=page.continue_)
-            version = page.resource_version
+                version = page.resource_version
         while True:
             query = {
                 "watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(_WATCH_SECONDS),
@@ -132,7 +128,7 @@ class ApiServer:
             kind = kind_of(manifest)
         except KeyError:
             raise NotFound(
-                f"{manifest.get('apiVersion')}, {manifest.get('kind')}: the operator handles no such objects"
+                f"{manifest.get('apiVersion')}, {manifest.get('kind')}: unknown kind; the operator does not use it"
             ) from None
         namespace = manifest["metadata"].get("namespace", "default") if kind.namespaced else None
         query = {"fieldValidation": "Strict", "fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})}
@@ -175,21 +171,21 @@ class ApiServer:
         limit_bytes: int | None = None,
     ) -> str:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.pod_log`."""
-        wanted = {"container": container, "tailLines": tail_lines, "limitBytes": limit_bytes}
-        query = {name: str(value) for name, value in wanted.items() if value is not None}
-        async with self._answer("GET", POD.path(namespace, pod, "log"), query) as response:
+        options = {"container": container, "tailLines": tail_lines, "limitBytes": limit_bytes}
+        query = {name: str(value) for name, value in options.items() if value is not None}
+        async with self._request("GET", POD.path(namespace, pod, "log"), query) as response:
             return (await response.read()).decode(errors="replace")
 
     async def follow_log(self, namespace: str, pod: str, *, container: str | None = None) -> AsyncGenerator[bytes, None]:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.follow_log`."""
         query = {"follow": "true", **({"container": container} if container else {})}
         limits = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_QUIET_LOG_SECONDS)
-        async with self._answer("GET", POD.path(namespace, pod, "log"), query, limits=limits) as response:
+        async with self._request("GET", POD.path(namespace, pod, "log"), query, limits=limits) as response:
             async for piece in response.content.iter_any():
                 yield piece
 
     async def document(self, path: str) -> Object:
-        """What the server answers at a path of its own: discovery, its OpenAPI documents. Raises ``NotFound``."""
+        """Return the document at a path of the server, such as discovery or OpenAPI. Raises ``NotFound``."""
         return await self._call("GET", path)
 
     async def _call(
@@ -203,15 +199,15 @@ class ApiServer:
         accept: str = _JSON,
     ) -> Object:
         data = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-        async with self._answer(method, path, query or {}, data, type_=type_, accept=accept) as response:
-            answer: Object = json.loads(await response.read())
-            return answer
+        async with self._request(method, path, query or {}, data, type_=type_, accept=accept) as response:
+            document: Object = json.loads(await response.read())
+            return document
 
     async def _events(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[dict[str, Any], None]:
-        """The lines of a watch, until the server ends it or is silent for too long."""
+        """Yield the events of a watch until the server ends it or sends nothing for too long."""
         rest = b""
         try:
-            async with self._answer("GET", path, query, limits=self._watch_limits) as response:
+            async with self._request("GET", path, query, limits=self._watch_limits) as response:
                 async for chunk in response.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
@@ -220,7 +216,7 @@ class ApiServer:
             return
 
     @asynccontextmanager
-    async def _answer(
+    async def _request(
         self,
         method: str,
         path: str,
@@ -231,7 +227,7 @@ class ApiServer:
         accept: str = _JSON,
         limits: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response to a request, if it is a good one; every failure as an error of the protocol."""
+        """Hand out the response to a request. Every failure is raised as an error of the protocol."""
         try:
             for attempt in (1, 2):
                 async with self._session.request(
@@ -244,13 +240,13 @@ class ApiServer:
                     timeout=limits or self._call_limits,
                 ) as response:
                     if response.status == 401 and attempt == 1 and self._token_source is not None:
-                        continue  # a token that has expired meanwhile
+                        continue  # the token has expired
                     if response.status >= 400:
                         raise error_of(response.status, await response.read(), f"{method} {path}")
                     yield response
                     return
         except TimeoutError as error:
-            raise Timeout(f"{method} {path}: no answer in time from {self._address}") from error
+            raise Timeout(f"{method} {path}: no response in time from {self._address}") from error
         except aiohttp.ClientError as error:
             raise Transient(f"{method} {path}: {error}") from error
 
@@ -266,5 +262,5 @@ def _selection(labels: Mapping[str, str] | None) -> dict[str, str]:
     return {"labelSelector": _equal(labels)} if labels else {}
 
 
-def _equal(wanted: Mapping[str, str]) -> str:
-    return ",".join(f"{name}={value}" for name, value in wanted.items())
+def _equal(values: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in values.items())

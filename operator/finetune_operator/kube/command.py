@@ -1,4 +1,4 @@
-"""The operator's command: options, logging, and exit codes that a kubelet can act upon."""
+"""The command of the operator: options, logging and exit codes."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_com
 def run(
     config: Annotated[Optional[Path], typer.Option(help="Configuration file (YAML).")] = None,  # noqa: UP045 - typer reads it
     kubeconfig: Annotated[Optional[Path], typer.Option(help="Kubeconfig, outside a cluster.")] = None,  # noqa: UP045
-    context: Annotated[Optional[str], typer.Option(help="Context in it.")] = None,  # noqa: UP045
-    host: Annotated[str, typer.Option(help="Address to listen at; every one of the machine without it.")] = "",
-    port: Annotated[int, typer.Option(help="Port of /healthz, /readyz and /metrics; 0 takes any.")] = 8080,
-    lease: Annotated[bool, typer.Option(help="Work only while holding the Lease, so that replicas take turns.")] = True,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log what the libraries say, too.")] = False,
+    context: Annotated[Optional[str], typer.Option(help="Context in the kubeconfig.")] = None,  # noqa: UP045
+    host: Annotated[str, typer.Option(help="Address to listen on; by default all addresses.")] = "",
+    port: Annotated[int, typer.Option(help="Port of /healthz, /readyz and /metrics; 0 selects a free port.")] = 8080,
+    lease: Annotated[bool, typer.Option(help="Use leader election: only the replica that holds the Lease is active.")] = True,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log debug messages of libraries.")] = False,
 ) -> None:
-    """Drive the FineTuneRuns of a cluster."""
+    """Run the operator for the FineTuneRuns of a cluster."""
     _log_as_json(verbose=verbose)
     try:
         credentials = load_credentials(kubeconfig, context)
-        gc.freeze()  # what was imported stays: without it each full collection stops every run for a tenth of a second
+        gc.freeze()  # imported objects stay: otherwise each full collection blocks the event loop for 0.1 s
         asyncio.run(operate(Wiring(credentials, Configuration.load(config), host=host, port=port, lease=lease)))
     except (BadConfiguration, NoCredentials, ApiError, LeaseLost) as error:
-        log.error("%s", error)  # noqa: TRY400 - a sentence for an administrator, no fault of the program
+        log.error("%s", error)  # noqa: TRY400 - a message for an administrator, not a defect
         raise typer.Exit(1) from None
 
 
@@ -54,5 +54,5 @@ def _log_as_json(*, verbose: bool) -> None:
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the command."""
     app(prog_name="finetune-operator")

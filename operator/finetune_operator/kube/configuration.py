@@ -1,4 +1,4 @@
-"""The operator's configuration: one checked YAML file, and what becomes of it for the runs of a namespace."""
+"""Configuration of the operator: a validated YAML file, and the settings that follow from it for the runs of a namespace."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from finetune_operator.api.presets import overlay
 from finetune_operator.api.section import LABEL_KEY, LabelValue
 from finetune_operator.api.stages import IMAGES
 from finetune_operator.core.settings import Settings, Trainer
-from finetune_operator.loop.entry import training_entry
+from finetune_operator.training_bundle import training_bundle
 
 IMAGE_VARIABLES = {program: f"RELATED_IMAGE_{program.upper()}" for program in IMAGES}
-"""Environment variables that name the images, as OpenShift's mirroring tools look for them."""
+"""Environment variables with the images: OpenShift's mirroring tools look for these names."""
 
 
 _Key = Annotated[str, Field(max_length=317, pattern=LABEL_KEY)]
 
 
-def _without(reserved: str, words: str) -> AfterValidator:
-    """Reject the keys that a run may not set either."""
+def _without(reserved: str, message: str) -> AfterValidator:
+    """Return a validator that rejects the keys that a run cannot set either."""
 
-    def check(found: dict[str, str]) -> dict[str, str]:
-        if any(re.search(reserved, key) for key in found):
-            raise ValueError(words)
-        return found
+    def check(entries: dict[str, str]) -> dict[str, str]:
+        if any(re.search(reserved, key) for key in entries):
+            raise ValueError(message)
+        return entries
 
     return AfterValidator(check)
 
@@ -42,76 +42,82 @@ PodLabels = Annotated[dict[_Key, LabelValue], Field(max_length=16), _without(RES
 PodAnnotations = Annotated[
     dict[_Key, Annotated[str, Field(max_length=512)]], Field(max_length=16), _without(RESERVED_ANNOTATIONS, ANNOTATIONS_REFUSED)
 ]
-"""As many, and as long, as a run's status can record."""
+"""Number and length are limited because the status of a run records them."""
 
 
 class BadConfiguration(Exception):
-    """The configuration cannot be used: the message names file and field."""
+    """The configuration is invalid. The message names file and field."""
 
 
 class Configuration(BaseModel):
-    """What an administrator decides. Everything has a default."""
+    """Configuration by an administrator. Every field has a default."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True, frozen=True)
 
     namespaces: Annotated[tuple[str, ...], Field(max_length=64)] = ()
-    """Where runs are looked for; everywhere, if there is none."""
+    """Namespaces that are watched; all namespaces if the list is empty."""
     images: dict[str, str] = Field(default_factory=dict)
-    """Image of each stage program. Without one for training, its pods run the image of their runtime."""
+    """Image of each stage program. Without an image for training, its pods run the image of their training runtime."""
     defaults: dict[str, Any] = Field(default_factory=dict)
-    """Values in the shape of ``spec`` that go above the presets: storage class, runtime, placement."""
+    """Default values of ``spec`` that override the presets, such as storage class, runtime and placement."""
     environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] = Field(default_factory=dict)
-    """Variables for every stage: hub endpoint, proxies. As many as a run's status can record."""
+    """Environment variables of every stage, such as hub endpoint and proxies. The status of a run records them."""
     pod_labels: PodLabels = Field(default_factory=lambda: {"sidecar.istio.io/inject": "false"})
-    """Labels of the pods of every stage. By default Istio adds no proxy: it would never end, and a stage's pod must."""
+    """Labels of the pods of every stage. By default Istio adds no proxy, which would keep the pod from completing."""
     pod_annotations: PodAnnotations = Field(
         default_factory=lambda: {"sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"}
     )
-    """Annotations of the pods of every stage. By default the same for older releases of Istio, OpenShift Service Mesh 2 and Linkerd."""
+    """Annotations of the pods of every stage. The default does the same for older Istio, OpenShift Service Mesh 2 and Linkerd."""
     fs_group: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
-    """Group that a node gives the workspace's volume to. OpenShift chooses one itself; elsewhere a fresh volume is root's."""
+    """``fsGroup`` of the pods, which owns the workspace. OpenShift sets one itself; elsewhere a new volume belongs to root."""
     workers: Annotated[int, Field(ge=1, le=256)] = 32
-    """Runs that are looked at at the same time."""
+    """Number of runs that are reconciled at the same time."""
     resync_seconds: Annotated[float, Field(ge=1)] = 300.0
-    """Every run that has not ended is looked at at least that often."""
+    """Interval in seconds between two passes over every run that has not ended."""
     progress_seconds: Annotated[float, Field(ge=1)] = 10.0
-    """Least time between two looks at a running stage's log."""
+    """Minimum interval in seconds between two reads of the log of a running stage."""
     retry_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """First pause after a passing fault; it doubles."""
+    """First pause in seconds after a transient fault. It doubles with each further one."""
 
     @classmethod
     def load(cls, file: Path | None, environment: Mapping[str, str] = os.environ) -> Configuration:
-        """The configuration of a file (none: all defaults), with images from ``RELATED_IMAGE_*`` over it.
+        """Return the configuration of a file, or all defaults without a file. ``RELATED_IMAGE_*`` override its images.
 
         Raises:
-            BadConfiguration: the file cannot be read, is no YAML, or has a field that is unknown or wrong.
+            BadConfiguration: the file cannot be read, is not YAML, or has an unknown or invalid field.
         """
         try:
             document = parse(file.read_text(encoding="utf-8")) if file else {}
-            found = cls.model_validate(document or {})
+            configuration = cls.model_validate(document or {})
         except InvalidYAML as error:
             raise BadConfiguration(f"{file}: {error}") from error
         except (OSError, UnicodeDecodeError) as error:
-            raise BadConfiguration(f"{file}: cannot be read: {error}") from error
+            raise BadConfiguration(f"{file}: cannot be read: {error}; pass a readable YAML file to --config") from error
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise BadConfiguration(
                 f"{file}: {'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
             ) from error
-        unknown = set(found.images) - set(IMAGES)
+        unknown = set(configuration.images) - set(IMAGES)
         if unknown:
-            raise BadConfiguration(f"{file}: images.{min(unknown)}: there is no such program; they are {', '.join(IMAGES)}")
+            raise BadConfiguration(f"{file}: images.{min(unknown)}: unknown program; use one of {', '.join(IMAGES)}")
         named = {program: environment[variable] for program, variable in IMAGE_VARIABLES.items() if environment.get(variable)}
-        return found.model_copy(update={"images": {**found.images, **named}})
+        return configuration.model_copy(update={"images": {**configuration.images, **named}})
 
     def settings(self, trainer: Trainer | None, namespace_defaults: Mapping[str, Any], problem: str | None = None) -> Settings:
-        """What the place is like for the runs of a namespace."""
-        entry = training_entry()
+        """Return the settings for the runs of a namespace.
+
+        Args:
+            trainer: the installed Kubeflow Trainer, if any.
+            namespace_defaults: the default values of ``spec`` in the namespace.
+            problem: why these defaults cannot be used.
+        """
+        bundle = training_bundle()
         images = {program: f"finetune-{program}:{__version__}" for program in IMAGES}
         training = {"training": {"image": self.images["training"]}} if "training" in self.images else {}
         return Settings(
-            mode="cluster", operator_version=__version__, images={**images, **self.images}, entry_digest=entry.digest,
-            entry_archive=entry.archive, operator_defaults=overlay(training, self.defaults), namespace_defaults=namespace_defaults,
+            mode="cluster", operator_version=__version__, images={**images, **self.images}, entry_digest=bundle.digest,
+            entry_archive=bundle.archive, operator_defaults=overlay(training, self.defaults), namespace_defaults=namespace_defaults,
             environment=self.environment, retry_seconds=self.retry_seconds, progress_seconds=self.progress_seconds, trainer=trainer,
             fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
         )  # fmt: skip

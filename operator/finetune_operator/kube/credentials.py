@@ -1,7 +1,7 @@
-"""Who the operator or the command line is to an API server: a ServiceAccount in a pod, else a kubeconfig.
+"""Credentials for an API server: the ServiceAccount of a pod, or a kubeconfig.
 
-The official client reads a kubeconfig, with its plug-ins for tokens; nothing else of it is used. The three files of a pod are read
-without it: importing it takes half a second and a third of the operator's memory.
+The official client only loads kubeconfigs, with its plug-ins for tokens. In a pod it is not imported, which would take half a second
+and a third of the operator's memory.
 """
 
 from __future__ import annotations
@@ -17,34 +17,35 @@ from typing import Any
 from .client import TokenSource
 
 _CONTENT = re.compile(r"/?\{.*\}", re.DOTALL)
-"""The client shows the whole entry that it cannot use, tokens too."""
+"""The content of an entry, with tokens, which the official client includes in its messages."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where a kubelet puts what a pod is."""
+"""Where a kubelet mounts the ServiceAccount of a pod."""
 _SCHEMES = ("bearer ", "Bearer ")
 
 
 class NoCredentials(Exception):
-    """There is neither a ServiceAccount nor a kubeconfig that can be used: the message says what to do.
+    """There is neither a usable ServiceAccount nor a usable kubeconfig. The message contains the remedy.
 
     Attributes:
-        why: the message without that.
+        why: the message without the remedy.
     """
 
-    def __init__(self, why: str, what_to_do: str) -> None:
-        super().__init__(f"{why}; {what_to_do}.")
+    def __init__(self, why: str, remedy: str) -> None:
+        super().__init__(f"{why}; {remedy}.")
         self.why = why
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """An API server and an identity there.
+    """An API server and an identity for it.
 
     Attributes:
         address: ``https://host:port``.
-        namespace: the context's namespace.
-        authority: path of the CA bundle; without it, the machine's own.
-        certificate, key: paths of a client certificate, where that is the identity.
-        token: reads the bearer token anew each time: in a pod it is rotated.
+        namespace: the namespace of the pod or of the context.
+        authority: path of the CA bundle; by default that of the system.
+        certificate, key: paths of the client certificate, if any.
+        verified: whether the certificate of the server is verified.
+        token: reads the bearer token. In a pod it is rotated, so it is read again each time.
     """
 
     address: str
@@ -56,7 +57,7 @@ class Credentials:
     token: TokenSource | None = None
 
     def tls(self) -> ssl.SSLContext:
-        """The context of connections to the server."""
+        """Return the TLS context of connections to the server."""
         context = ssl.create_default_context(cafile=self.authority)
         if self.certificate:
             context.load_cert_chain(self.certificate, self.key)
@@ -66,10 +67,10 @@ class Credentials:
 
 
 def load_credentials(kubeconfig: Path | None = None, context: str | None = None) -> Credentials:
-    """The identity of this process: of ``kubeconfig`` or ``context`` where they are given, else of the pod, else of ``$KUBECONFIG``.
+    """Return the credentials of ``kubeconfig`` or ``context`` if given, else those of the pod, else those of ``$KUBECONFIG``.
 
     Raises:
-        NoCredentials: there is none.
+        NoCredentials: there are none.
     """
     if kubeconfig is None and context is None and SERVICE_ACCOUNT.exists():
         return _of_pod(os.environ)
@@ -81,11 +82,11 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
         loader.load_and_set(configuration)
         namespace = _namespace(loader.current_context)
     except (config.ConfigException, OSError) as error:
-        said = _CONTENT.sub("", str(error)).removeprefix("Invalid kube-config file. ").strip().rstrip(".")
-        raise NoCredentials(said, "set KUBECONFIG, or run in a pod with a ServiceAccount") from error
-    except (AttributeError, KeyError, TypeError, ValueError):  # what the client says of a broken entry may hold a part of it
+        message = _CONTENT.sub("", str(error)).removeprefix("Invalid kube-config file. ").strip().rstrip(".")
+        raise NoCredentials(message, "set KUBECONFIG, or run in a pod with a ServiceAccount") from error
+    except (AttributeError, KeyError, TypeError, ValueError):  # the client's message may contain a part of a malformed entry
         where = kubeconfig or "the kubeconfig"
-        raise NoCredentials("its cluster or user is malformed", f"log in anew, or mend {where}") from None
+        raise NoCredentials("its cluster or user is malformed", f"log in again, or correct {where}") from None
     return Credentials(
         configuration.host, namespace, configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file,
         bool(configuration.verify_ssl), _token_source(configuration),
@@ -93,12 +94,14 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
 
 
 def _of_pod(variables: Mapping[str, str]) -> Credentials:
-    """The pod's ServiceAccount (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/)."""
+    """Return the credentials of the pod's ServiceAccount (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/)."""
     try:
         host, port = variables["KUBERNETES_SERVICE_HOST"], variables["KUBERNETES_SERVICE_PORT"]
         namespace = (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
     except (KeyError, OSError) as error:
-        raise NoCredentials(f"the pod's ServiceAccount is incomplete: {error}", f"look at {SERVICE_ACCOUNT} in the pod") from None
+        raise NoCredentials(
+            f"the ServiceAccount of the pod is incomplete: {error}", f"check the files in {SERVICE_ACCOUNT} of the pod"
+        ) from None
     token = SERVICE_ACCOUNT / "token"  # a kubelet renews it
     return Credentials(
         f"https://{f'[{host}]' if ':' in host else host}:{port}", namespace, str(SERVICE_ACCOUNT / "ca.crt"),
@@ -107,7 +110,7 @@ def _of_pod(variables: Mapping[str, str]) -> Credentials:
 
 
 def _loader(file: str | None, context: str | None) -> Any:
-    """The official client's reader of kubeconfigs, on entries without empty fields: to kubectl an empty field is an absent one."""
+    """Return the official client's loader of kubeconfigs. Empty fields are removed, since kubectl treats them as absent."""
     from kubernetes.config import ConfigException, kube_config  # noqa: PLC0415 - see above
 
     merged = kube_config.KubeConfigMerger(file or kube_config.KUBE_CONFIG_DEFAULT_LOCATION)  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""What the cluster serves: our own resource, and Kubeflow Trainer in one of its shapes.
+"""Discovery of the served kinds and of the TrainJob schema of Kubeflow Trainer.
 
-The custom resources of Trainer carry no release, so its shape is read from the schema that is served (``trainjob`` in
-:mod:`finetune_operator.core.manifests`); it may change under us when a cluster is upgraded.
+The custom resources of Trainer contain no release, so its TrainJob schema is detected from the OpenAPI document (see ``trainjob`` in
+:mod:`finetune_operator.core.manifests`). It can change while the operator runs, when the cluster is upgraded.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ _POD_PATCH = (
     "runtimePatches.items.properties.trainingRuntimeSpec.properties.template.properties.spec.properties.replicatedJobs.items"
     ".properties.template.properties.spec.properties.template.properties.spec.properties"
 )
-"""Where the schema says which fields of a pod a TrainJob may change, from Trainer 2.2 on."""
+"""Path in the schema to the pod fields that a TrainJob can override, from Trainer 2.2 on."""
 
 
 async def is_served(server: ApiServer, kind: Kind) -> bool:
-    """Whether the API server knows the kind in the version that we speak."""
+    """Return whether the API server serves the kind in the version that the operator uses."""
     path = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
     try:
-        found = await server.document(path)
+        resources = await server.document(path)
     except NotFound:
         return False
-    return any(resource["name"] == kind.plural for resource in found.get("resources") or ())
+    return any(resource["name"] == kind.plural for resource in resources.get("resources") or ())
 
 
 async def require_own_kind(server: ApiServer) -> None:
-    """Make sure that FineTuneRun is installed: kopf would wait for it in silence.
+    """Verify that FineTuneRun is installed: kopf would wait for it without a message.
 
     Raises:
-        NotFound: it is not.
+        NotFound: it is not installed.
     """
     if not await is_served(server, FINETUNERUN):
         raise NotFound(f"the cluster does not serve {FINETUNERUN.plural}.{FINETUNERUN.group}; apply the files in crds/")
 
 
 async def detect_trainer(server: ApiServer) -> Trainer | None:
-    """The shape of the Trainer at hand; ``None`` where there is none."""
+    """Return the TrainJob schema of the installed Trainer; ``None`` without Trainer."""
     try:
-        found = await server.document(f"/openapi/v3/apis/{TRAINJOB.group}/{TRAINJOB.version}")
-    except (NotFound, ValueError):  # for a moment after a definition is gone, the server answers 200 and not a byte
+        schemas = await server.document(f"/openapi/v3/apis/{TRAINJOB.group}/{TRAINJOB.version}")
+    except (NotFound, ValueError):  # shortly after a CRD is deleted, the response is 200 without content
         return None
-    for schema in (lookup(found, "components.schemas") or {}).values():
+    for schema in (lookup(schemas, "components.schemas") or {}).values():
         types = schema.get("x-kubernetes-group-version-kind") or ()
         if any(type_["kind"] == TRAINJOB.name for type_ in types):
             return trainer_of(lookup(schema, "properties.spec.properties") or {})
@@ -56,7 +56,11 @@ async def detect_trainer(server: ApiServer) -> Trainer | None:
 
 
 def trainer_of(fields: dict[str, Any]) -> Trainer:
-    """The shape, from the schema of ``TrainJob.spec``."""
+    """Return the variant of the TrainJob schema.
+
+    Args:
+        fields: the properties of ``TrainJob.spec``.
+    """
     if "runtimePatches" in fields:
         pod = lookup(fields, _POD_PATCH) or {}
         return Trainer("runtimePatches", "securityContext" in pod, "terminationGracePeriodSeconds" in pod)

@@ -1,4 +1,4 @@
-"""The operator as a process: it waits for its turn, then drives the runs of a cluster until it is told to stop."""
+"""The process of the operator: it waits until it is the leader, then runs the control loop until a signal stops it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import aiohttp
 
 from finetune_operator.api.kinds import FINETUNERUN, TRAINJOB, Kind
 from finetune_operator.core.settings import Trainer
-from finetune_operator.loop.controller import CHILD_KINDS, Controller, runs
+from finetune_operator.loop.controller import CHILD_KINDS, Controller
 from finetune_operator.loop.errors import ApiError
+from finetune_operator.loop.pager import list_runs
 
 from .client import ApiServer
 from .configuration import Configuration
@@ -31,15 +32,15 @@ from .source import watch_events
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 60.0
-"""Between two looks at what the cluster serves."""
+"""Seconds between two checks of the kinds that the cluster serves."""
 LEASE_NAME = "finetune-operator"
 _STOP_SECONDS = 10.0
-"""How long what is under way may take to end."""
+"""Seconds for which the end of a task is awaited."""
 
 
 @dataclass(frozen=True)
 class Wiring:
-    """Where the operator speaks and listens."""
+    """The API server, the configuration and the options of the operator's process."""
 
     credentials: Credentials
     configuration: Configuration
@@ -54,8 +55,8 @@ async def operate(wiring: Wiring) -> None:
 
     Raises:
         NotFound: FineTuneRun is not installed in the cluster.
-        LeaseLost: another replica may work by now; the process must end.
-        Exception: kopf's watches have failed for good; the process must end and be started anew.
+        LeaseLost: another replica may be active. The process must end.
+        Exception: the watches of kopf failed permanently. The process must end and be restarted.
     """
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -70,12 +71,12 @@ async def operate(wiring: Wiring) -> None:
         operator = _Operator(wiring, server, health, metrics, stop)
         if wiring.lease:
             lease = Lease(server, credentials.namespace, LEASE_NAME, f"{socket.gethostname()}-{os.getpid()}")
-            await _until_stopped(_lead_in_turn(lease, operator), stop, health)
+            await _until_stopped(_lead_with_lease(lease, operator), stop, health)
         else:
             await operator.lead()
 
 
-async def _lead_in_turn(lease: Lease, operator: _Operator) -> None:
+async def _lead_with_lease(lease: Lease, operator: _Operator) -> None:
     async with lease.held() as renewing:
         leading = asyncio.create_task(operator.lead())
         await asyncio.wait((renewing, leading), return_when=asyncio.FIRST_COMPLETED)
@@ -87,7 +88,7 @@ async def _lead_in_turn(lease: Lease, operator: _Operator) -> None:
 
 
 async def _until_stopped(work: Coroutine[None, None, None], stop: asyncio.Event, health: Health) -> None:
-    """Do the work to its end. A signal ends the waiting for a turn at once; one who works ends by himself, in seconds."""
+    """Run ``work`` until it ends. A signal cancels a standby replica at once; the leader ends by itself within seconds."""
     working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
     if health.leads:
@@ -102,7 +103,7 @@ async def _until_stopped(work: Coroutine[None, None, None], stop: asyncio.Event,
 
 @dataclass
 class _Operator:
-    """The one replica at work."""
+    """The control loop of the leader."""
 
     wiring: Wiring
     server: ApiServer
@@ -111,7 +112,7 @@ class _Operator:
     stop: asyncio.Event
 
     async def lead(self) -> None:
-        """Drive runs until told to stop. What the cluster serves is looked at now and then, and watched anew when it changes."""
+        """Run the control loop until it is stopped. When the cluster serves other kinds, the watches are started again."""
         configuration = self.wiring.configuration
         settings_provider = SettingsProvider(self.server, configuration)
         controller = Controller(
@@ -123,27 +124,27 @@ class _Operator:
             resync_seconds=configuration.resync_seconds,
         )
         self.health.leads = True
-        self.health.heard()
+        self.health.observe_list()
         self.metrics.leader.set(1)
         self.metrics.depth.set_function(lambda: len(controller.queue))
         try:
             async with controller.running(configuration.workers, watching=False):
-                watch = asyncio.create_task(self._listen())
+                counting = asyncio.create_task(self._count_runs())
                 while not self.stop.is_set():
                     await self._watch(settings_provider, controller)
-                watch.cancel()
+                counting.cancel()
         finally:
             self.health.leads = False
             self.metrics.leader.set(0)
 
     async def _watch(self, settings_provider: SettingsProvider, controller: Controller) -> None:
-        """Have kopf watch what is served, until that changes or the operator stops."""
+        """Run the watches of kopf until the served kinds change or the operator stops."""
         kinds, trainer = await self._served()
-        settings_provider.learn(trainer)
+        settings_provider.set_trainer(trainer)
         log.info("watching %s; Trainer: %s", ", ".join(map(str, kinds)), trainer.overrides if trainer else "none")
         ended = asyncio.Event()
         watching = asyncio.create_task(
-            watch_events(kinds, controller.hear, self.wiring.credentials, self.wiring.configuration.namespaces, ended)
+            watch_events(kinds, controller.on_event, self.wiring.credentials, self.wiring.configuration.namespaces, ended)
         )
         changed = asyncio.create_task(self._changed(kinds, trainer))
         stopped = asyncio.create_task(self.stop.wait())
@@ -151,7 +152,7 @@ class _Operator:
             await asyncio.wait((watching, changed, stopped), return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
                 watching.result()
-                self.stop.set()  # kopf takes signals for itself, and ends
+                self.stop.set()  # kopf handles signals itself, and returns
         finally:
             ended.set()
             changed.cancel()
@@ -165,32 +166,32 @@ class _Operator:
         return kinds, await detect_trainer(self.server)
 
     async def _changed(self, kinds: Sequence[Kind], trainer: Trainer | None) -> None:
-        """Ends when the cluster serves something else than ``kinds`` and ``trainer``."""
+        """Wait until the cluster serves other kinds or another Trainer than ``kinds`` and ``trainer``."""
         while True:
             await asyncio.sleep(self.wiring.probe_seconds)
             try:
                 if await self._served() != (kinds, trainer):
                     return
             except ApiError as error:
-                log.warning("looking at what the cluster serves: %s", error)
+                log.warning("discovery of the served kinds failed: %s", error)
 
-    async def _listen(self) -> None:
-        """Count the runs now and then: what proves that the API server is heard, too."""
+    async def _count_runs(self) -> None:
+        """Update the metric of runs by phase at regular intervals. Each successful list also proves that the API server responds."""
         while True:
             try:
-                found = await self._phases()
+                phases = await self._phases()
             except ApiError as error:
-                log.warning("counting runs: %s", error)
+                log.warning("the list of runs failed: %s", error)
             except Exception:
-                log.exception("counting runs ended with an exception")
+                log.exception("counting the runs raised an exception")
                 self.metrics.errors.labels("task").inc()
             else:
-                self.health.heard()
+                self.health.observe_list()
                 self.metrics.runs.clear()
-                for phase, count in found.items():
+                for phase, count in phases.items():
                     self.metrics.runs.labels(phase).set(count)
             await asyncio.sleep(self.wiring.probe_seconds)
 
     async def _phases(self) -> Counter[str]:
-        found = runs(self.server, self.wiring.configuration.namespaces)
-        return Counter([str((run.get("status") or {}).get("phase", "Pending")) async for run in found])
+        documents = list_runs(self.server, self.wiring.configuration.namespaces)
+        return Counter([str((run.get("status") or {}).get("phase", "Pending")) async for run in documents])

@@ -1,4 +1,4 @@
-"""What the operator does, as log lines and metrics: a line a transition, nothing for a pass that changed nothing."""
+"""Log lines and metrics of passes: one line for each transition, and none for a pass that changes nothing."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ log = logging.getLogger(__name__)
 
 
 class ReconcileObserver:
-    """Told of each pass by the :class:`~finetune_operator.loop.controller.Controller`."""
+    """Observer of the passes of a :class:`~finetune_operator.loop.controller.Controller`."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     def __call__(self, run: Run, decision: Decision, seconds: float) -> None:
-        """One pass."""
+        """Record a pass of ``seconds`` over ``run``."""
         self._metrics.reconciles.observe(seconds)
         for event in decision.events:
             self._metrics.transitions.labels(event.reason).inc()
-            about = {
+            fields = {
                 "run": f"{run.namespace}/{run.name}", "uid": run.uid, "generation": run.generation, "stage": event.stage,
                 "attempt": event.attempt, "reason": event.reason,
             }  # fmt: skip
-            # A run that fails is news of its user, and no trouble of the operator.
-            log.info("%s", event.message, extra={name: value for name, value in about.items() if value is not None})
+            # The failure of a run concerns its user and is not an error of the operator.
+            log.info("%s", event.message, extra={name: value for name, value in fields.items() if value is not None})

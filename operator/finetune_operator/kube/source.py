@@ -1,6 +1,6 @@
-"""kopf as the source of events, and nothing else: its handlers put the run of whatever changed on the queue.
+"""Watches by kopf, which is used for nothing else: its handlers pass each changed object on.
 
-Only ``on.event`` handlers: nothing is stored on any object, no finalizer, no annotation. This is the one module that knows kopf.
+There are only ``on.event`` handlers, so kopf stores nothing on any object: no finalizer and no annotation. No other module imports kopf.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from typing import Any
 
 from finetune_operator.api.kinds import FINETUNERUN, Kind
 from finetune_operator.core.naming import MANAGED_BY, MANAGED_BY_LABEL
-from finetune_operator.loop.cluster import Object
-from finetune_operator.loop.news import Told
+from finetune_operator.loop.cluster import EventType, Object
 
 from .credentials import Credentials
 
 _OFFICIAL = "kubernetes"
-if _OFFICIAL not in sys.modules:  # kopf would import the official client to recognise its objects, which nobody hands it: 32 MB
+if _OFFICIAL not in sys.modules:  # kopf would import the official client to recognize its objects, which are not used here: 32 MB
     sys.modules[_OFFICIAL] = None  # type: ignore[assignment]
 import kopf  # noqa: E402
 
@@ -31,13 +30,14 @@ if sys.modules[_OFFICIAL] is None:
 log = logging.getLogger(__name__)
 
 _PAGE = 100
-"""Objects in a page of a list: runs with their statuses are large."""
+"""Objects per page of a list: runs are large because of their status."""
 
-Enqueue = Callable[[Kind, Object, Told], None]
+OnEvent = Callable[[Kind, Object, EventType | None], None]
+"""Handles an object that a watch reports; the type is ``None`` for one that was only listed."""
 
 
 class _BackOffs:
-    """Pauses after failed calls, about five minutes in all: a control plane that is being upgraded is no crash. Iterable anew."""
+    """Pauses after failed calls, about five minutes in total, so that the operator outlasts an upgrade of the control plane."""
 
     def __iter__(self) -> Iterator[float]:
         for pause in (0.5, 1, 2, 4, 8, 15, 30, 30, 30, 30, 30, 30, 30, 30):
@@ -45,37 +45,37 @@ class _BackOffs:
 
 
 async def watch_events(
-    kinds: Sequence[Kind], enqueue: Enqueue, credentials: Credentials, namespaces: Sequence[str], stop: asyncio.Event
+    kinds: Sequence[Kind], handle: OnEvent, credentials: Credentials, namespaces: Sequence[str], stop: asyncio.Event
 ) -> None:
-    """Tell ``enqueue`` of every run and of every child that changes, until ``stop`` is set.
+    """Call ``handle`` for every run and every child that changes, until ``stop`` is set.
 
     Args:
-        kinds: what is watched: those that the cluster serves.
-        enqueue: is told the kind and the object.
-        credentials: whom kopf calls as.
-        namespaces: where; everywhere, if there is none.
-        stop: ends it.
+        kinds: the kinds to watch. The cluster must serve them.
+        handle: called with each object.
+        credentials: the API server, and the identity for it.
+        namespaces: the namespaces to watch; all namespaces if there are none.
+        stop: ends the watches when it is set.
 
     Raises:
-        Exception: kopf cannot go on: a watch that fails for good ends it, and must end the process.
+        Exception: a watch failed permanently. The process must end.
     """
     registry = kopf.OperatorRegistry()
     for kind in kinds:
-        _handle(registry, kind, enqueue)
+        _register(registry, kind, handle)
     _log_in(registry, credentials)
     await kopf.operator(
         registry=registry, settings=_settings(kinds), standalone=True, clusterwide=not namespaces, namespaces=list(namespaces),
         stop_flag=stop,
-        # Without it kopf asks for the user's name, and a pod's user has none. It is a str; kopf does not export its type.
+        # By default kopf uses the name of the user, and the user of a pod has none. kopf does not export the type of this str.
         identity=socket.gethostname(),  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-def _handle(registry: kopf.OperatorRegistry, kind: Kind, enqueue: Enqueue) -> None:
-    @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=f"enqueue-{kind.plural}")
+def _register(registry: kopf.OperatorRegistry, kind: Kind, handle: OnEvent) -> None:
+    @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=f"on-event-{kind.plural}")
     async def on_event(body: Mapping[str, Any], event: kopf.RawEvent, **_: Any) -> None:
-        told = event["type"]
-        enqueue(kind, dict(body), None if told == "BOOKMARK" else told)
+        event_type = event["type"]
+        handle(kind, dict(body), None if event_type == "BOOKMARK" else event_type)
 
 
 def _log_in(registry: kopf.OperatorRegistry, credentials: Credentials) -> None:
@@ -90,7 +90,7 @@ def _log_in(registry: kopf.OperatorRegistry, credentials: Credentials) -> None:
 
 
 class _NoDifferences(kopf.DiffBaseStorage):
-    """Nothing is stored on objects, and nothing is compared: kopf would copy each object for it, which is half of an event's cost."""
+    """Storage that stores and compares nothing: kopf would copy each object, which is half of the cost of an event."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         return kopf.BodyEssence({})
@@ -105,13 +105,13 @@ class _NoDifferences(kopf.DiffBaseStorage):
 def _settings(kinds: Sequence[Kind]) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
-    settings.posting.enabled = False  # the loop writes its own Events
+    settings.posting.enabled = False  # the control loop writes Events
     settings.watching.chunk_size = _PAGE
     settings.watching.server_timeout, settings.watching.client_timeout = 600, 630
     settings.watching.connect_timeout = settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = _BackOffs()
-    settings.queueing.idle_timeout = 0.2  # kopf keeps the last body of each object for that long
+    settings.queueing.idle_timeout = 0.2  # kopf keeps the last body of each object for this time
     settings.process.ultimate_exiting_timeout = 10
     prefix = FINETUNERUN.group
     settings.persistence.diffbase_storage = _NoDifferences()

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from finetune_operator.api.kinds import POD
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.errors import ApiError, NotFound
-from finetune_operator.loop.watch import changes
+from finetune_operator.loop.watch import list_watch
 
 from .pod_worker import Node, PodWorker
 
@@ -48,7 +48,7 @@ class ProcessKubelet:
             life.kill()
 
     async def _watch(self) -> None:
-        async for change in changes(self._node.cluster, POD):
+        async for change in list_watch(self._node.cluster, POD):
             if change.type == "DELETED":
                 self._stop(change.object["metadata"]["uid"])
             else:

@@ -14,8 +14,8 @@ from finetune_operator.api.kinds import CLAIM
 from finetune_operator.api.stages import IMAGES
 from finetune_operator.core.settings import Machine, Settings
 from finetune_operator.loop.controller import Controller
-from finetune_operator.loop.entry import training_entry
 from finetune_operator.loop.errors import AlreadyExists
+from finetune_operator.training_bundle import training_bundle
 
 from .home import Home
 from .kubelet import ProcessKubelet
@@ -45,12 +45,12 @@ class Platform:
 
 def local_settings(home: Home, machine: Machine) -> Settings:
     """What this machine is to the control loop."""
-    entry = training_entry()
+    bundle = training_bundle()
     threads = str(max(1, machine.cpus // 2))  # the baseline is measured beside training
     gpus = {"evaluation": {"gpus": 1}} if machine.gpus else {}
     return Settings(
         mode="local", operator_version=__version__, images=dict.fromkeys(IMAGES, f"local:{__version__}"),
-        entry_digest=entry.digest, entry_archive=entry.archive, machine=machine,
+        entry_digest=bundle.digest, entry_archive=bundle.archive, machine=machine,
         operator_defaults={"storage": {"claimName": WORKSPACE_CLAIM}, **gpus},
         environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads), "TOKENIZERS_PARALLELISM": "false"},
         volume_uri=f"file://{home.volumes}/{NAMESPACE}/{{claim}}", local_registry=True, retry_seconds=RETRY_SECONDS,

@@ -15,7 +15,7 @@ from finetune_operator.loop.apply import difference
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import AlreadyExists, ApiError, Conflict, NotFound
 from finetune_operator.loop.queue import WorkQueue
-from finetune_operator.loop.watch import changes
+from finetune_operator.loop.watch import list_watch
 
 from .workloads import JOBSET_LABEL, Step, job_step, trainjob_step
 
@@ -78,7 +78,7 @@ class WorkloadController:
                 await self._cluster.patch_status(kind, namespace, name, {"status": change})
 
     async def _feed(self, kind: Kind) -> None:
-        async for change in changes(self._cluster, kind):
+        async for change in list_watch(self._cluster, kind):
             self._enqueue(kind, change.object)
 
     def _enqueue(self, kind: Kind, item: Object) -> None:

@@ -1,1 +1,1 @@
-"""The control loop around the pure core: the Kubernetes protocol, typed errors, queue, observe, apply, resync."""
+"""The control loop around the pure core: protocol, typed errors, queue, watches, caches, observe, apply and resync."""

@@ -1,4 +1,4 @@
-"""Carry out a decision: status first, if it differs, onto the version that was read; then the effects."""
+"""Carrying out a decision: the status is written first, onto the version that was read, and then the effects are carried out."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from finetune_operator.core.run import Run
 from .cluster import Cluster, Object
 from .errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 
-Tell = Callable[[Run, Event], None]
-"""Takes the Events of what has come true."""
+RecordEvent = Callable[[Run, Event], None]
+"""Records an Event once the status contains what it reports."""
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What came of a decision.
+    """The result of carrying out a decision.
 
     Attributes:
         document: the run, as it was read or as its status was written.
-        made: the objects that this very call has created, as the API has stored them.
-        refused: the effects that the API refuses for good, for the next decision to tell the user.
+        created: the objects that this call created, as the API server stored them.
+        rejected: the effects that the API server rejected as invalid or forbidden; the next decision reports them.
     """
 
     document: Object
-    made: tuple[Object, ...] = ()
+    created: tuple[Object, ...] = ()
     rejected: Mapping[Ref, Rejection] = field(default_factory=dict)
 
     @property
     def version(self) -> str:
-        """Of the run."""
+        """The resource version of the run."""
         return str(self.document["metadata"]["resourceVersion"])
 
 
-async def apply(cluster: Cluster, document: Object, decision: Decision, tell: Tell) -> Applied:
-    """Do what was decided, and ``tell`` of it once the status says so.
+async def apply(cluster: Cluster, document: Object, decision: Decision, record: RecordEvent) -> Applied:
+    """Carry out a decision, and ``record`` its Events once the status is written.
 
     Raises:
-        Conflict: the run changed since it was read: decide again.
-        ApiError: a call failed; what was done before it stays done, and the next pass does the rest.
+        Conflict: the run changed since it was read.
+        ApiError: a call failed. The calls before it have taken effect, and the next pass makes the others.
     """
     run = Run.parse(document)
     version = document["metadata"]["resourceVersion"]
@@ -51,23 +51,23 @@ async def apply(cluster: Cluster, document: Object, decision: Decision, tell: Te
     if change:
         patch = {"metadata": {"resourceVersion": version}, "status": change}
         document = await cluster.patch_status(FINETUNERUN, run.namespace, run.name, patch)
-    made, rejected = [], {}
+    created, rejected = [], {}
     try:
         for effect in decision.effects:
             try:
                 item = await _carry_out(cluster, run.namespace, effect)
                 if item is not None:
-                    made.append(item)
+                    created.append(item)
             except (Invalid, Forbidden) as error:
                 rejected[effect.ref] = Rejection(error.message, isinstance(error, Forbidden))
     finally:
         for event in decision.events:
-            tell(run, event)
-    return Applied(document, tuple(made), rejected)
+            record(run, event)
+    return Applied(document, tuple(created), rejected)
 
 
 async def _carry_out(cluster: Cluster, namespace: str, effect: Effect) -> Object | None:
-    """The object that this very call has created, if it has."""
+    """Carry out an effect. Return the object that it created, if any."""
     try:
         if isinstance(effect, Create):
             return await cluster.create(effect.manifest)
@@ -76,13 +76,13 @@ async def _carry_out(cluster: Cluster, namespace: str, effect: Effect) -> Object
         else:
             await cluster.patch(effect.ref.kind, namespace, effect.ref.name, effect.patch)
     except (AlreadyExists, NotFound, Conflict):
-        # Somebody was faster, or the object is another one by now: the next pass looks at what is there.
+        # Another client was faster, or the object was replaced: the next pass reads the current state.
         return None
     return None
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The merge patch (RFC 7396) that turns ``old`` into ``new``; empty where they are equal."""
+    """Return the merge patch (RFC 7396) that turns ``old`` into ``new``; empty if they are equal."""
     patch: dict[str, Any] = {key: None for key in old if key not in new}
     for key, value in new.items():
         before = old.get(key)

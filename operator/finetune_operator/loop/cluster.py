@@ -1,8 +1,7 @@
-"""Kubernetes as the operator sees it: ten calls, two implementations.
+"""The calls that the operator makes to Kubernetes: a protocol with two implementations.
 
-The API server's is in :mod:`finetune_operator.kube`, the embedded store's in :mod:`finetune_operator.local`; one contract suite
-(``tests/contract``) holds both to the same behaviour. Objects are plain JSON documents: the operator must carry fields that
-it does not know.
+:mod:`finetune_operator.kube` implements it for an API server, :mod:`finetune_operator.local` for the embedded store. The tests in
+``tests/contract`` verify that both behave alike. Objects are plain JSON documents, so that unknown fields are preserved.
 """
 
 from __future__ import annotations
@@ -14,17 +13,21 @@ from typing import Any, Literal, Protocol
 from finetune_operator.api.kinds import Kind
 
 Object = dict[str, Any]
+RunKey = tuple[str, str]
+"""Namespace and name of a run."""
+EventType = Literal["ADDED", "MODIFIED", "DELETED"]
+"""The type of a watch event about an object."""
 Propagation = Literal["Background", "Foreground", "Orphan"]
 
 PAGE = 500
-"""Objects in a page of a list."""
+"""Default number of objects in a page of a list."""
 DEADLINE = 30.0
-"""Seconds after which a call other than a watch ends with ``Timeout``."""
+"""Seconds after which a call other than a watch raises ``Timeout``."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """A part of a list. ``continue_`` asks for the next one; ``resource_version`` is where a watch goes on."""
+    """A part of a list. ``continue_`` requests the next part; a watch can continue from ``resource_version``."""
 
     items: list[Object]
     resource_version: str
@@ -33,21 +36,21 @@ class Page:
 
 @dataclass(frozen=True)
 class WatchEvent:
-    """One event of a watch."""
+    """An event of a watch. A bookmark has only the version from which the watch can continue."""
 
-    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    type: EventType | Literal["BOOKMARK"]
     object: Object
 
 
 class Cluster(Protocol):
-    """The calls. Each may raise any of :mod:`.errors`; each but ``watch`` ends within :data:`DEADLINE`."""
+    """The calls. Each can raise any error of :mod:`.errors`, and each except watches and followed logs ends within :data:`DEADLINE`."""
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
-        """One object. Raises ``NotFound``."""
+        """Return an object. Raises ``NotFound``."""
         ...
 
     async def get_metadata(self, kind: Kind, namespace: str | None, name: str) -> Object:
-        """One object with nothing but its ``metadata``: for large ones that only have to be there. Raises ``NotFound``."""
+        """Return only the ``metadata`` of an object, for large objects that only have to exist. Raises ``NotFound``."""
         ...
 
     async def list(
@@ -60,10 +63,10 @@ class Cluster(Protocol):
         limit: int = PAGE,
         continue_: str | None = None,
     ) -> Page:
-        """A page of the objects of a namespace (of all, without one) with all ``labels`` and ``fields``. Raises ``Gone``.
+        """Return a page of the objects of a namespace, or of all namespaces, with all ``labels`` and ``fields``. Raises ``Gone``.
 
-        Fields are told by their paths; which ones a kind can be selected by is fixed: an Event by those of ``involvedObject``,
-        by ``type`` and ``reason``, everything by its name and namespace.
+        Fields are named by their paths. Objects can be selected by name and namespace, and Events also by ``type``, ``reason`` and
+        the fields of ``involvedObject``.
         """
         ...
 
@@ -75,19 +78,22 @@ class Cluster(Protocol):
         labels: Mapping[str, str] | None = None,
         resource_version: str | None = None,
     ) -> AsyncIterator[WatchEvent]:
-        """Changes after ``resource_version`` (without one: the present objects as ADDED, then changes). Raises ``Gone``."""
+        """Yield the changes after ``resource_version``; without it, the present objects as ADDED and then changes. Raises ``Gone``."""
         ...
 
     async def create(self, manifest: Object, *, dry_run: bool = False) -> Object:
-        """A new object. Unknown fields are refused. With ``dry_run`` it is checked and not kept. Raises ``AlreadyExists``, ``Invalid``."""
+        """Create an object and return it. Unknown fields are rejected. With ``dry_run`` it is validated and not stored.
+
+        Raises ``AlreadyExists`` and ``Invalid``.
+        """
         ...
 
     async def patch(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
-        """A merge patch (RFC 7396) of everything but status; with ``metadata.resourceVersion`` only onto that version."""
+        """Merge-patch (RFC 7396) everything except status, and return the object. ``metadata.resourceVersion`` requires that version."""
         ...
 
     async def patch_status(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
-        """A merge patch of ``status`` alone, through the subresource; versions as in :meth:`patch`."""
+        """Merge-patch only ``status``, through the subresource, and return the object. Versions as in :meth:`patch`."""
         ...
 
     async def delete(
@@ -100,7 +106,7 @@ class Cluster(Protocol):
         propagation: Propagation = "Background",
         grace_seconds: int | None = None,
     ) -> None:
-        """Delete an object and what it owns; with ``uid`` only that very one (else ``Conflict``). Raises ``NotFound``."""
+        """Delete an object and its dependents; with another ``uid``, raise ``Conflict``. Raises ``NotFound``."""
         ...
 
     async def pod_log(
@@ -112,11 +118,11 @@ class Cluster(Protocol):
         tail_lines: int | None = None,
         limit_bytes: int | None = None,
     ) -> str:
-        """The log of a container, or its end. Raises ``NotFound``, ``Invalid`` while the container has not started."""
+        """Return the log of a container, or its end. Raises ``NotFound``, and ``Invalid`` if the container has not started."""
         ...
 
     def follow_log(self, namespace: str, pod: str, *, container: str | None = None) -> AsyncGenerator[bytes, None]:
-        """The log of a container from its beginning, piece by piece, as it comes; ends with the container, or with the connection.
+        """Yield the log of a container from its beginning as it is written, until the container or the connection ends.
 
         Raises as :meth:`pod_log` does.
         """

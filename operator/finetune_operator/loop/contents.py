@@ -1,4 +1,4 @@
-"""What the ConfigMaps of runs hold, as digests. Each is read once and known by its uid and version from then on."""
+"""Digests of the contents of ConfigMaps. Each version of a ConfigMap is read once."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from collections import OrderedDict
 from finetune_operator.api.kinds import CONFIGMAP
 from finetune_operator.core.manifests.children import content_digest
 from finetune_operator.core.manifests.pod import ENTRY_FILE
+from finetune_operator.training_bundle import bundle_digest
 
 from .cluster import Cluster, Object
-from .entry import archive_digest
 
-_MOST = 20_000
-"""Digests that are kept: about 4 MB."""
+_LIMIT = 20_000
+"""Digests in the cache: about 4 MB."""
 
 
 class ConfigMapContents:
-    """Cache of the digests of ConfigMaps. They are large, so that passes read their metadata only."""
+    """Cache of the digests of ConfigMaps by uid and resource version. ConfigMaps are large, so passes read only their metadata."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._digests: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     async def read(self, cluster: Cluster, namespace: str, name: str) -> tuple[Object, str]:
-        """Return the metadata of a ConfigMap and the digest of what it holds.
+        """Return the metadata of a ConfigMap and the digest of its contents.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: it does not exist.
             ApiError: a call failed.
         """
         item = await cluster.get_metadata(CONFIGMAP, namespace, name)
-        if _version(item) not in self._known:
+        if _version(item) not in self._digests:
             item = await cluster.get(CONFIGMAP, namespace, name)
             self.remember(item)
-        return {"metadata": item["metadata"]}, self._known[_version(item)]
+        return {"metadata": item["metadata"]}, self._digests[_version(item)]
 
     def remember(self, configmap: Object) -> None:
-        """Keep the digest of a ConfigMap that was read, or that the API server returned for its creation."""
-        self._known[_version(configmap)] = _digest(configmap)
-        self._known.move_to_end(_version(configmap))
-        if len(self._known) > _MOST:
-            self._known.popitem(last=False)
+        """Add the digest of a ConfigMap that was read, or that the API server returned when it was created."""
+        self._digests[_version(configmap)] = _digest(configmap)
+        self._digests.move_to_end(_version(configmap))
+        if len(self._digests) > _LIMIT:
+            self._digests.popitem(last=False)
 
 
 def _version(item: Object) -> tuple[str, str]:
@@ -47,8 +47,8 @@ def _version(item: Object) -> tuple[str, str]:
 
 
 def _digest(configmap: Object) -> str:
-    """Of a training bundle, the digest of its files: it names the bundle, and two zip libraries compress alike files differently."""
+    """Return the digest of a ConfigMap; for a training bundle that of its files, since zip libraries compress equal files differently."""
     binary = configmap.get("binaryData") or {}
     if list(binary) == [ENTRY_FILE] and not configmap.get("data"):
-        return archive_digest(binary[ENTRY_FILE]) or content_digest(configmap)
+        return bundle_digest(binary[ENTRY_FILE]) or content_digest(configmap)
     return content_digest(configmap)

@@ -1,4 +1,4 @@
-"""The loop itself: keys in, one pass of observe, plan and apply for each, until told to stop."""
+"""The control loop: keys of runs in, and for each one pass of observe, plan and apply, until the loop is stopped."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal
 
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, JOB, POD, TRAINJOB, Kind
 from finetune_operator.core import naming
 from finetune_operator.core.decision import Create, Decision, Event
+from finetune_operator.core.internal_error import hold_internal_error
 from finetune_operator.core.plan import hold_without_right, plan
 from finetune_operator.core.reads import active_stages
 from finetune_operator.core.run import Run, StageStatus
@@ -23,21 +24,27 @@ from finetune_operator.core.terminal import idle_seconds
 from finetune_operator.core.times import stamp
 
 from .apply import Applied, apply
-from .cluster import Cluster, Object
+from .child_cache import ChildCache
+from .cluster import Cluster, EventType, Object, RunKey
 from .contents import ConfigMapContents
 from .errors import ApiError, Conflict, Forbidden, NotFound, Transient
-from .news import Key, News, Told
-from .observe import Known, observe
+from .expectations import Expectations
+from .labels import run_of
+from .observe import Caches, observe
+from .pager import list_runs
 from .queue import WorkQueue
 from .recorder import WRITERS, EventRecorder, missing
+from .rejections import Rejections
+from .run_cache import RunCache
+from .supervisor import cancel, supervise
 from .warning_events import WarningEvents
-from .watch import changes
+from .watch import list_watch
 
 SettingsSource = Callable[[str], Awaitable[Settings]]
-"""What the place is like for the runs of a namespace, now."""
+"""Returns the current settings for the runs of a namespace."""
 
 ReconcileObserver = Callable[[Run, Decision, float], None]
-"""Is told of each pass that was carried out: the run as it was, what was decided, and the seconds that it took."""
+"""Called after each pass that was carried out, with the run before the pass, the decision and the duration in seconds."""
 
 ErrorSource = Literal["watch", "reconcile", "task"]
 """What raised an unexpected exception: the handling of an event, a pass, or another part of the loop."""
@@ -45,21 +52,15 @@ ErrorSource = Literal["watch", "reconcile", "task"]
 log = logging.getLogger(__name__)
 
 CHILD_KINDS = (JOB, TRAINJOB, POD)
-"""The kinds whose changes move a run, found by their labels."""
+"""The kinds that are watched for changes of a run's children, by their labels."""
 WORKERS = 32
-RUNS_PAGE = 100
-"""Runs in a page of a list of them all: with their statuses they are large, and a page is read without a pause."""
 _PAUSE_SECONDS = 10.0
 RESYNC_SECONDS = 300.0
-"""Every run that is not at rest is looked at at least that often: lost events cost that much time, and nothing else."""
-_RESTART_SECONDS = 1.0
-"""Pause before a part of the loop that ended with an exception is started again; it doubles up to the longest one."""
-_LONGEST_RESTART_SECONDS = 60.0
-"""As long as a part of the loop has to run for its next failure to count as the first."""
+"""Interval between passes over every run that needs one, whether an event was received or not: a lost event costs at most this time."""
 
 
 class Controller:
-    """Drives the runs of a cluster (or of some namespaces) to their ends."""
+    """Advances the runs of a cluster, or of some namespaces, until they end."""
 
     def __init__(
         self,
@@ -79,151 +80,192 @@ class Controller:
         self._observer = observer
         self._on_error = on_error
         self._resync_seconds = resync_seconds
-        self._news = News()
+        self._runs = RunCache()
+        self._expectations = Expectations()
+        self._children = ChildCache(self._expectations)
+        self._rejections = Rejections()
         self._warning_events = WarningEvents()
         self._contents = ConfigMapContents()
         self._recorder = EventRecorder(cluster)
-        self.queue: WorkQueue[Key] = WorkQueue()
+        self.queue: WorkQueue[RunKey] = WorkQueue()
 
-    async def reconcile(self, key: Key) -> float | None:
-        """One pass over one run; seconds after which time alone may ask for another.
+    # -- one pass ------------------------------------------------------------------------------------------------------
+
+    async def reconcile(self, key: RunKey) -> float | None:
+        """Make one pass over a run. Return the seconds after which it needs another; ``None`` if only a change can require one.
 
         Raises:
-            ApiError: a call failed; the pass is to be repeated.
+            ApiError: a call failed, and the pass must be repeated.
+            Exception: the operator has a defect. The run shows condition ``Stalled``, and the pass must be repeated.
         """
-        document = self._news.take(key) or await self._read(key)
+        document = self._runs.pop(key) or await self._read(key)
         if document is None:
-            self._news.forget(key)
+            self._drop(key)
             return None
         began = asyncio.get_running_loop().time()
         now, run = self._clock(), Run.parse(document)
-        version = document["metadata"]["resourceVersion"]
         self.queue.clear_dirty(key)
         try:
             settings = await self._settings(key[0])
-            known = Known(partial(self._news.attempt, key), self._warning_events, self._contents, self._news.looks(key))
-            observed = await observe(self._cluster, run, settings, now, known)
+            decision = plan(run, await observe(self._cluster, run, settings, now, self._caches(key)), now)
         except Forbidden as error:
-            await self._apply(document, hold_without_right(run, error.message, now), now)
+            await self._hold(document, hold_without_right(run, error.message, now), now)
             raise
-        decision = plan(run, observed, now)
-        applied = await self._carry_out(key, document, decision, now)
+        except ApiError:
+            raise
+        except Exception as error:
+            with contextlib.suppress(ApiError):  # the exception is what must be logged
+                await self._hold(document, hold_internal_error(run, type(error).__name__, now), now)
+            raise
+        carried_out = self._rejections.postpone(key, decision, now)
+        applied = await self._carry_out(key, document, carried_out, now)
         if self._observer is not None:
             self._observer(run, decision, asyncio.get_running_loop().time() - began)
-        if applied.rejected:
-            document = await self._cluster.get(FINETUNERUN, *key)
-            decision = plan(Run.parse(document), replace(observed, rejected=applied.rejected), now)
-            told = await self._apply(document, replace(decision, effects=()), now)
-            missed = self._news.passed(key, _active(run, decision), applied.version, told.document)
-            return 0.0 if missed else settings.retry_seconds
-        return self._next(run, decision, version, applied)
+        retry_at = now + timedelta(seconds=settings.retry_seconds)
+        unreported = self._rejections.observe_pass(key, decision, carried_out, applied.rejected, retry_at)
+        if self._observe_pass(run, decision, document, applied) or unreported or _creates_unwatched(carried_out, applied):
+            return 0.0
+        first_retry = self._rejections.retry_at(key)
+        return decision.requeue_after if first_retry is None else max(0.0, (first_retry - now).total_seconds())
 
-    async def _read(self, key: Key) -> Object | None:
+    async def _read(self, key: RunKey) -> Object | None:
         try:
             return await self._cluster.get(FINETUNERUN, *key)
         except NotFound:
             return None
 
-    async def _carry_out(self, key: Key, document: Object, decision: Decision, now: datetime) -> Applied:
+    def _caches(self, key: RunKey) -> Caches:
+        return Caches(
+            partial(self._children.attempt, key),
+            self._rejections.of_run(key),
+            self._warning_events,
+            self._contents,
+            self._children.last_polled(key),
+        )
+
+    async def _carry_out(self, key: RunKey, document: Object, decision: Decision, now: datetime) -> Applied:
         children = [one.manifest for one in decision.effects if isinstance(one, Create) and one.ref.kind in CHILD_KINDS]
         for child in children:
-            self._news.making(key, child)
+            self._expectations.expect_creation(key, child)
         applied = await self._apply(document, decision, now)
-        made = {(item["kind"], item["metadata"]["name"]) for item in applied.made}
+        created = {(item["kind"], item["metadata"]["name"]) for item in applied.created}
         for child in children:
-            if (child["kind"], child["metadata"]["name"]) not in made:
-                self._news.not_made(key, child)
-        for item in applied.made:
+            if (child["kind"], child["metadata"]["name"]) not in created:
+                self._expectations.forget_creation(key, child)
+        for item in applied.created:
             if item["kind"] == CONFIGMAP.name:
                 self._contents.remember(item)
         return applied
 
+    async def _hold(self, document: Object, decision: Decision, now: datetime) -> None:
+        """Write the status of a run that cannot be advanced. Its pass fails, and the event about this write must not repeat it."""
+        applied = await self._apply(document, decision, now)
+        self._runs.add_version((document["metadata"]["namespace"], document["metadata"]["name"]), applied.version)
+
     async def _apply(self, document: Object, decision: Decision, now: datetime) -> Applied:
-        def tell(run: Run, event: Event) -> None:
+        def record(run: Run, event: Event) -> None:
             if event.posted:
                 self._recorder.record(run, event, stamp(now))
 
-        return await apply(self._cluster, document, decision, tell)
+        return await apply(self._cluster, document, decision, record)
 
-    def _next(self, run: Run, decision: Decision, version: str, applied: Applied) -> float | None:
-        """When to look again: at once if the pass missed something, or somebody has just made what no watch tells of."""
+    def _observe_pass(self, run: Run, decision: Decision, document: Object, applied: Applied) -> bool:
+        """Update the caches after a pass. Return whether somebody else changed the run in the meantime."""
         key = (run.namespace, run.name)
-        missed = self._news.passed(key, _active(run, decision), version, applied.document)
-        unwatched = any(isinstance(effect, Create) and effect.ref.kind not in CHILD_KINDS for effect in decision.effects)
-        if missed or unwatched:
-            return 0.0
-        return decision.requeue_after
+        if not self._runs.is_terminal(key):
+            self._children.observe_pass(key, _active(run, decision))
+        return self._runs.observe_pass(key, document["metadata"]["resourceVersion"], applied.document)
+
+    def _forget(self, key: RunKey) -> None:
+        """Empty the caches of a run, so that its next pass reads everything."""
+        self._runs.forget(key)
+        self._children.forget(key)
+        self._expectations.forget(key)
+
+    def _drop(self, key: RunKey) -> None:
+        """Forget everything about a run that does not exist or has ended."""
+        self._forget(key)
+        self._rejections.forget(key)
 
     async def work(self) -> None:
-        """Work off the queue for ever."""
+        """Make passes over the runs in the queue, without end."""
         while True:
             key = await self.queue.get()
             failed = False
             try:
-                again = await self.reconcile(key)
-                if again is not None:
-                    self.queue.add_after(key, again)
+                requeue_after = await self.reconcile(key)
+                if requeue_after is not None:
+                    self.queue.add_after(key, requeue_after)
             except Conflict:
                 self.queue.add(key)
             except ApiError as error:
                 failed = True
-                log.warning("%s/%s: %s", *key, error)
+                log.warning("%s/%s: the pass failed and is repeated: %s", *key, error)
             except Exception:
                 failed = True
-                log.exception("%s/%s: the pass ended with an exception", *key)
+                log.exception("%s/%s: the pass raised an exception and is repeated", *key)
                 self._count_error("reconcile")
             finally:
                 self.queue.done(key, failed=failed)
 
+    # -- what requires a pass ------------------------------------------------------------------------------------------
+
     async def list_watch(self, kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None) -> None:
-        """Put the run of every object that changes on the queue, for ever."""
-        async for change in changes(self._cluster, kind, namespace, labels):
-            if change.type != "BOOKMARK":
-                self.hear(kind, change.object, change.type)
+        """Add the run of every object that changes to the queue, without end."""
+        async for event in list_watch(self._cluster, kind, namespace, labels):
+            if event.type != "BOOKMARK":
+                self.on_event(kind, event.object, event.type)
 
-    def hear(self, kind: Kind, item: Object, told: Told) -> None:
-        """Have the run looked at that an object is, or belongs to by its label, if what a watch tells of it is new.
+    def on_event(self, kind: Kind, item: Object, event_type: EventType | None) -> None:
+        """Handle a run or a child that a watch reports: add the run to the queue if the change may affect a decision.
 
-        It never raises: whoever watches could do nothing about it, and would drop the event. The run is looked at all the same.
+        It never raises, since a watch would only drop the event. After an exception, the run is added to the queue as well.
+
+        Args:
+            kind: the kind of the object.
+            item: the object.
+            event_type: the type of the event; ``None`` if the object was only listed.
         """
         try:
-            self._hear(kind, item, told)
+            self._on_event(kind, item, event_type)
         except Exception:
-            log.exception("the event of a %s could not be handled", kind)
+            log.exception("the handling of an event about a %s raised an exception", kind)
             self._count_error("watch")
             self._enqueue_later(kind, item)
 
-    def _hear(self, kind: Kind, item: Object, told: Told) -> None:
-        key = _key(kind, item)
+    def _on_event(self, kind: Kind, item: Object, event_type: EventType | None) -> None:
+        key = run_of(kind, item)
         if key is None:
             return
         if kind != FINETUNERUN:
-            seconds = self._news.of_child(key, kind, item, told, busy=self.queue.busy(key))
-            if seconds is not None:
-                self.queue.add_after(key, seconds)
+            if not self._runs.is_terminal(key):
+                requeue_after = self._children.on_event(key, kind, item, event_type, busy=self.queue.busy(key))
+                if requeue_after is not None:
+                    self.queue.add_after(key, requeue_after)
             return
-        if told == "DELETED":
-            self._news.forget(key)
+        if event_type == "DELETED":
+            self._drop(key)
             return
-        seconds = idle_seconds(Run.parse(item), self._clock())
-        if seconds > 0:
-            self._news.settle(key)
-            if seconds < math.inf:
-                self.queue.add_after(key, seconds)
-        elif told is None:  # after a break of the watch nobody knows what was missed
-            self._news.forget(key)
+        idle = idle_seconds(Run.parse(item), self._clock())
+        if idle > 0:
+            self._drop(key)
+            self._runs.mark_terminal(key)
+            if idle < math.inf:
+                self.queue.add_after(key, idle)
+        elif event_type is None:  # after an interruption of the watch, it is not known what was missed
+            self._forget(key)
             self.queue.add(key)
-        elif self._news.of_run(key, item["metadata"]["resourceVersion"], busy=self.queue.busy(key)):
+        elif self._runs.on_event(key, item["metadata"]["resourceVersion"], busy=self.queue.busy(key)):
             self.queue.add(key)
 
     def _enqueue_later(self, kind: Kind, item: Object) -> None:
-        """Have the run of an event that could not be handled read anew, later each time that this happens."""
+        """Add the run of an event that could not be handled, after a pause that grows with each such event."""
         try:
-            key = _key(kind, item)
-        except (KeyError, TypeError, AttributeError):  # it names no run at all
+            key = run_of(kind, item)
+        except (KeyError, TypeError, AttributeError):  # the object does not name a run
             return
         if key is not None:
-            self._news.forget(key)
+            self._forget(key)
             self.queue.add_rate_limited(key)
 
     def _count_error(self, source: ErrorSource) -> None:
@@ -231,116 +273,85 @@ class Controller:
             self._on_error(source)
 
     def enqueue(self, kind: Kind, item: Object) -> None:
-        """Have the run looked at that an object is, or belongs to by its label, whatever is known of it."""
-        key = _key(kind, item)
+        """Add the run that an object is, or belongs to by its label, and empty its caches."""
+        key = run_of(kind, item)
         if key is not None:
-            self._news.forget(key)
+            self._forget(key)
             self.queue.add(key)
 
     async def resync(self) -> None:
-        """Look at every run that is not at rest now and then, for ever."""
+        """Add every run that needs a pass to the queue at regular intervals, without end."""
         while True:
             await asyncio.sleep(self._resync_seconds)
             try:
-                async for document in runs(self._cluster, self._namespaces):
+                async for document in list_runs(self._cluster, self._namespaces):
                     self._resync(document)
             except ApiError as error:
-                log.warning("resync: %s", error)
+                log.warning("resync: the list of runs failed: %s", error)
 
     def _resync(self, document: Object) -> None:
-        """Enqueue a run that is not at rest. One that cannot be read keeps no other from it."""
+        """Add a run to the queue if it needs a pass. An exception about one run does not affect the others."""
         try:
             if idle_seconds(Run.parse(document), self._clock()) == 0:
                 self.enqueue(FINETUNERUN, document)
         except Exception:
-            log.exception("resync: a %s could not be handled", FINETUNERUN)
+            log.exception("resync: a %s raised an exception", FINETUNERUN)
             self._count_error("reconcile")
             self._enqueue_later(FINETUNERUN, document)
 
+    # -- the whole -----------------------------------------------------------------------------------------------------
+
     async def write_missing_events(self) -> None:
-        """Write the Events that the process before this one did not get to."""
+        """Write the Events that the previous process of the operator did not write."""
         while True:
             try:
-                found = await missing(
-                    self._cluster, runs(self._cluster, self._namespaces), self._namespaces, self._clock(),
+                events = await missing(
+                    self._cluster, list_runs(self._cluster, self._namespaces), self._namespaces, self._clock(),
                     on_error=partial(self._count_error, "task"),
                 )  # fmt: skip
             except Transient as error:
-                log.warning("missing Events: %s", error)
+                log.warning("missing Events: a call failed and is repeated: %s", error)
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             except ApiError as error:
-                log.warning("missing Events: %s", error)
+                log.warning("missing Events: they are not written: %s", error)
                 return
-            for run, event, time in found:
+            for run, event, time in events:
                 self._recorder.record(run, event, time)
             return
 
     @contextlib.asynccontextmanager
     async def running(self, workers: int = WORKERS, *, watching: bool = True) -> AsyncIterator[None]:
-        """The loop as a context: inside it, runs move. Without ``watching`` somebody else puts them on the queue."""
-        ours = {naming.MANAGED_BY_LABEL: naming.MANAGED_BY}
-        where = (self._namespaces or (None,)) if watching else ()
+        """Run the loop inside the context. Without ``watching``, the caller reports changes to :meth:`on_event`."""
+        labels = {naming.MANAGED_BY_LABEL: naming.MANAGED_BY}
+        namespaces = (self._namespaces or (None,)) if watching else ()
         watches = [
-            partial(self.list_watch, kind, namespace, ours if kind in CHILD_KINDS else None)
-            for namespace in where
+            partial(self.list_watch, kind, namespace, labels if kind in CHILD_KINDS else None)
+            for namespace in namespaces
             for kind in (FINETUNERUN, *CHILD_KINDS)
         ]
-        jobs: tuple[Callable[[], Awaitable[None]], ...] = (
+        parts: tuple[Callable[[], Awaitable[None]], ...] = (
             *watches, self.resync, self.write_missing_events, *(self.work for _ in range(workers)),
         )  # fmt: skip
-        tasks = [asyncio.create_task(self._forever(job)) for job in jobs]
-        writers = [asyncio.create_task(self._forever(self._recorder.write)) for _ in range(WRITERS)]
+        on_error = partial(self._count_error, "task")
+        tasks = [asyncio.create_task(supervise(part, on_error)) for part in parts]
+        writers = [asyncio.create_task(supervise(self._recorder.write, on_error)) for _ in range(WRITERS)]
         try:
             yield
         finally:
-            await _end(tasks)
+            await cancel(tasks)
             await self._recorder.flush()
-            await _end(writers)
-
-    async def _forever(self, job: Callable[[], Awaitable[None]]) -> None:
-        """Run a part of the loop, and start it again after an unexpected exception, with pauses that grow while it soon fails again."""
-        clock = asyncio.get_running_loop().time
-        pause = _RESTART_SECONDS
-        while True:
-            started = clock()
-            try:
-                return await job()
-            except Exception:
-                log.exception("a part of the loop ended with an exception and is begun again")
-                self._count_error("task")
-            if clock() - started > _LONGEST_RESTART_SECONDS:
-                pause = _RESTART_SECONDS
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_RESTART_SECONDS)
+            await cancel(writers)
 
 
-def _key(kind: Kind, item: Object) -> Key | None:
-    """The run that an object is, or belongs to by its label."""
-    metadata = item["metadata"]
-    name = metadata["name"] if kind == FINETUNERUN else (metadata.get("labels") or {}).get(naming.RUN_LABEL)
-    return (metadata.get("namespace", "default"), name) if name else None
-
-
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+def _creates_unwatched(decision: Decision, applied: Applied) -> bool:
+    """Return whether a decision that was carried out created objects whose creation no watch reports."""
+    return any(
+        isinstance(effect, Create) and effect.ref.kind not in CHILD_KINDS and effect.ref not in applied.rejected
+        for effect in decision.effects
+    )
 
 
 def _active(run: Run, decision: Decision) -> tuple[StageStatus, ...]:
-    """The stages that have a child and have not ended, once the decision is carried out."""
+    """Return the stages that have a child and have not ended after the decision."""
     return active_stages(replace(run, status=decision.status))
-
-
-async def runs(cluster: Cluster, namespaces: Sequence[str] = ()) -> AsyncIterator[Object]:
-    """All FineTuneRuns (of some namespaces), page by page."""
-    for namespace in namespaces or (None,):
-        continue_ = None
-        while True:
-            page = await cluster.list(FINETUNERUN, namespace, limit=RUNS_PAGE, continue_=continue_)
-            for document in page.items:
-                yield document
-            continue_ = page.continue_
-            if not continue_:
-                break

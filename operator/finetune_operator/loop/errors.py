@@ -1,16 +1,16 @@
-"""What can go wrong when the API is called, sorted by what the caller does about it.
+"""Errors of calls to the API server, by what the caller can do.
 
 ::
 
     ApiError
-      NotFound        the object (or its kind) is not there
-      Conflict        the object changed since it was read: look again
-        AlreadyExists an object of that name is there already
-      Invalid         the API refuses the object: no use in trying again without a change
+      NotFound        the object or its kind does not exist
+      Conflict        the object changed since it was read: read it again
+        AlreadyExists an object of that name exists
+      Invalid         the API server rejects the object: a retry without a change is useless
       Forbidden       the caller lacks a right; the message names verb, resource and namespace
-      Transient       a passing fault of the server or the network: try again
-        Timeout       no answer within the deadline: the effect may or may not have happened
-        Gone          a list's continuation or a watch's version is too old: start over
+      Transient       a transient fault of the server or the network: retry
+        Timeout       no response within the deadline: the call may have taken effect
+        Gone          the continuation of a list or the version of a watch is too old: list again
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class ApiError(Exception):
     """A call to the API failed.
 
     Attributes:
-        message: what the API said.
-        code: HTTP status, 0 where there was no answer.
-        reason: the API's own word (``NotFound``, ``AlreadyExists`` ...).
-        causes: field path and message pairs, where the API gave details.
+        message: the message of the API server.
+        code: HTTP status; 0 without a response.
+        reason: ``reason`` of the ``Status`` object, such as ``NotFound`` or ``AlreadyExists``.
+        causes: pairs of field path and message, if the API server reported them.
     """
 
     def __init__(self, message: str, code: int = 0, reason: str = "", causes: tuple[tuple[str, str], ...] = ()) -> None:
@@ -35,32 +35,32 @@ class ApiError(Exception):
 
 
 class NotFound(ApiError):
-    """The object, or its kind, is not there (404)."""
+    """The object or its kind does not exist (404)."""
 
 
 class Conflict(ApiError):
-    """The object changed since it was read, or its uid is another one (409)."""
+    """The object changed since it was read, or it has another uid (409)."""
 
 
 class AlreadyExists(Conflict):
-    """An object of that name is there already (409, reason AlreadyExists)."""
+    """An object of that name exists (409, reason AlreadyExists)."""
 
 
 class Invalid(ApiError):
-    """The API refuses the object (400, 422), or an admission webhook denies it (403 with its words)."""
+    """The API server rejects the object (400, 422), or an admission webhook denies it (403 with its message)."""
 
 
 class Forbidden(ApiError):
-    """The caller is not known or lacks the right (401, 403)."""
+    """The caller is not authenticated or lacks the right (401, 403)."""
 
 
 class Transient(ApiError):
-    """A passing fault: 429, 5xx, a broken connection."""
+    """A transient fault: 429, 5xx, or a broken connection."""
 
 
 class Timeout(Transient):
-    """No answer within the deadline. The effect may have happened."""
+    """No response within the deadline. The call may have taken effect."""
 
 
 class Gone(Transient):
-    """A continuation or a resource version is too old (410): start over from a fresh list."""
+    """A continuation or a resource version is too old (410)."""

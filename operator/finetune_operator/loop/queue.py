@@ -1,4 +1,4 @@
-"""A queue of keys: each waits at most once, is worked on by one worker at a time, and after a failure waits ever longer."""
+"""A queue of keys: each is queued at most once, has one worker at a time, and waits longer after each failure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ K = TypeVar("K")
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 30.0
-"""Seconds of the first and the longest pause after failures; each is stretched by chance up to half as much again."""
+"""Seconds of the first and the longest pause after failures. A random jitter of up to 50 % is added."""
 
 
 class WorkQueue(Generic[K]):
-    """What a level-triggered loop works off: keys of objects to look at, not events.
+    """Queue of a level-triggered loop: it holds keys of objects, not events, and behaves as client-go's workqueue.
 
-    A key that is added while it is worked on waits until that is over, so no change is missed and none is worked on twice at
-    the same time. client-go's work queue behaves the same way.
+    A key that is added while a worker has it is queued again when that worker is done. So no change is missed, and no two workers
+    have the same key.
     """
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
@@ -28,7 +28,7 @@ class WorkQueue(Generic[K]):
         self._ready: asyncio.Queue[K] = asyncio.Queue()
         self._waiting: set[K] = set()
         self._working: set[K] = set()
-        self._again: set[K] = set()
+        self._dirty: set[K] = set()
         self._failures: dict[K, int] = {}
         self._delayed: list[tuple[float, int, K]] = []
         self._due: dict[K, float] = {}
@@ -39,31 +39,31 @@ class WorkQueue(Generic[K]):
         return len(self._waiting)
 
     def busy(self, key: K) -> bool:
-        """Whether somebody works on ``key`` just now."""
+        """Return whether a worker has ``key``."""
         return key in self._working
 
     def add(self, key: K) -> None:
-        """Have ``key`` looked at soon."""
+        """Queue ``key``."""
         if key in self._working:
-            self._again.add(key)
+            self._dirty.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
             self._ready.put_nowait(key)
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Have ``key`` looked at in ``seconds``, or earlier if it was asked for earlier."""
+        """Queue ``key`` in ``seconds``, unless it is due earlier."""
         due = self._clock() + seconds
         if seconds <= 0:
             self.add(key)
         elif due < self._due.get(key, float("inf")):
             self._due[key] = due
-            entry = (due, next(self._order), key)
-            heapq.heappush(self._delayed, entry)
-            if self._delayed[0] is entry:
+            item = (due, next(self._order), key)
+            heapq.heappush(self._delayed, item)
+            if self._delayed[0] is item:
                 self._set_timer()
 
     async def get(self) -> K:
-        """The next key; the caller ends its work with :meth:`done`. What it would have come for later is done now."""
+        """Wait for the next key and return it. The caller must call :meth:`done`. An earlier :meth:`add_after` is canceled."""
         key = await self._ready.get()
         self._waiting.discard(key)
         self._working.add(key)
@@ -71,11 +71,11 @@ class WorkQueue(Generic[K]):
         return key
 
     def clear_dirty(self, key: K) -> None:
-        """Take back what was added while ``key`` is worked on: the work begins to read only now."""
-        self._again.discard(key)
+        """Undo the calls of :meth:`add` since :meth:`get`: the worker has not read anything yet, so it sees those changes."""
+        self._dirty.discard(key)
 
     def add_rate_limited(self, key: K) -> float:
-        """Have ``key`` looked at after a pause that grows with each failure until :meth:`done` ends one well; the pause in seconds."""
+        """Queue ``key`` after a pause, and return it in seconds. It grows with each failure until :meth:`done` reports a success."""
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(count, 16)) * random.uniform(1.0, 1.5)  # noqa: S311 - jitter
@@ -83,15 +83,15 @@ class WorkQueue(Generic[K]):
         return pause
 
     def done(self, key: K, *, failed: bool = False) -> float | None:
-        """End the work on ``key``; after a failure it comes again by itself, in the seconds that are returned."""
+        """End the work on ``key``. After a failure, the key is queued again after a pause, which is returned in seconds."""
         self._working.discard(key)
         pause = None
         if failed:
             pause = self.add_rate_limited(key)
         else:
             self._failures.pop(key, None)
-        if key in self._again:
-            self._again.discard(key)
+        if key in self._dirty:
+            self._dirty.discard(key)
             if not failed:
                 self.add(key)
         return pause

@@ -1,7 +1,7 @@
-"""Events about runs, written behind the passes: no stage's next step waits for them.
+"""Events about runs, written in the background so that no pass waits for them.
 
-client-go's ``EventRecorder`` does the same: Events are queued, and a writer of its own creates them, again where a passing fault
-kept it from that. What a process did not write before it died, :func:`missing` finds for the next one.
+As in client-go's ``EventRecorder``, Events are queued, and separate writers create them and retry after transient errors.
+:func:`missing` returns the Events that an earlier process did not write.
 """
 
 from __future__ import annotations
@@ -23,38 +23,39 @@ from finetune_operator.core.times import moment
 
 from .cluster import Cluster, Object
 from .errors import ApiError, Transient
+from .pager import list_all
 
 log = logging.getLogger(__name__)
 
 WRITERS = 4
 TRIES, PAUSE_SECONDS = 12, 10.0
-"""For one Event, as client-go has them."""
+"""Attempts to write an Event, and seconds between them, as in client-go."""
 LIFETIME = timedelta(hours=1)
-"""How long the API server keeps an Event (the default of its ``--event-ttl``): an older one would have expired by now."""
-_MOST = 10_000
-"""Events that wait at most, for a cluster that takes none; what comes then is left out."""
-_LAST_SECONDS = 2.0
+"""How long the API server keeps an Event by default (``--event-ttl``): older ones have expired."""
+_QUEUE_LIMIT = 10_000
+"""Events that can wait for a cluster that accepts none. Further ones are dropped."""
+_FLUSH_SECONDS = 2.0
 
 
 class EventRecorder:
-    """Takes Events without waiting, and writes them as the cluster takes them."""
+    """Queue of Events that are written in the background."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._told: asyncio.Queue[tuple[Object, int]] = asyncio.Queue(_MOST)
+        self._queue: asyncio.Queue[tuple[Object, int]] = asyncio.Queue(_QUEUE_LIMIT)
 
     def record(self, run: Run, event: Event, time: str) -> None:
-        """Have an Event written that tells of ``run`` as of ``time``."""
+        """Queue an Event about ``run`` with the time stamp ``time``. It is dropped if the queue is full."""
         self._put(_manifest(run, event, time), TRIES)
 
     def _put(self, manifest: Object, tries: int) -> None:
         with contextlib.suppress(asyncio.QueueFull):
-            self._told.put_nowait((manifest, tries))
+            self._queue.put_nowait((manifest, tries))
 
     async def write(self) -> None:
-        """Write what is told, for ever. One that cannot be written is left out, and so is one that is there already."""
+        """Write the queued Events, without end. An Event that exists already or cannot be written is dropped."""
         while True:
-            manifest, tries = await self._told.get()
+            manifest, tries = await self._queue.get()
             try:
                 await self._cluster.create(manifest)
             except Transient:
@@ -63,13 +64,13 @@ class EventRecorder:
             except ApiError:
                 continue
             finally:
-                self._told.task_done()
+                self._queue.task_done()
 
     async def flush(self) -> None:
-        """Wait until all is written that was told, for a moment at most."""
+        """Wait until all queued Events are written, for two seconds at most."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_SECONDS):
-                await self._told.join()
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self._queue.join()
 
 
 async def missing(
@@ -80,40 +81,39 @@ async def missing(
     *,
     on_error: Callable[[], None],
 ) -> list[tuple[Run, Event, str]]:
-    """Return the Events of stages and runs that ended lately and that nobody has written, each with its run and its time.
+    """Return the Events of recently ended stages and runs that are not written yet, each with its run and its time stamp.
 
-    ``on_error`` is called for each run that cannot be read, which keeps no other from being told.
+    Args:
+        cluster: where Events are listed.
+        documents: the runs.
+        namespaces: the namespaces of the Events; all namespaces if there are none.
+        now: the current time. Events that are older than :data:`LIFETIME` are left out.
+        on_error: called for each run that cannot be parsed. The Events of the others are returned.
 
     Raises:
         ApiError: a call failed.
     """
-    found: list[tuple[Run, Event, str]] = []
+    events: list[tuple[Run, Event, str]] = []
     async for document in documents:
         try:
-            found += _lately_ended(Run.parse(document), now - LIFETIME)
+            events += _recently_ended(Run.parse(document), now - LIFETIME)
         except Exception:
-            log.exception("the Events of a run could not be read: %s", (document.get("metadata") or {}).get("name"))
+            log.exception("run %s: its Events could not be derived from its status", (document.get("metadata") or {}).get("name"))
             on_error()
-    if not found:
+    if not events:
         return []
     written = {name for namespace in namespaces or (None,) async for name in _written(cluster, namespace)}
-    return [(run, event, time) for run, event, time in found if (run.namespace, _name(run, event, time)) not in written]
+    return [(run, event, time) for run, event, time in events if (run.namespace, _name(run, event, time)) not in written]
 
 
-def _lately_ended(run: Run, since: datetime) -> list[tuple[Run, Event, str]]:
+def _recently_ended(run: Run, since: datetime) -> list[tuple[Run, Event, str]]:
     return [(run, event, time) for event, time in lasting(run) if moment(time) >= since]
 
 
 async def _written(cluster: Cluster, namespace: str | None) -> AsyncIterator[tuple[str, str]]:
-    """Namespace and name of every Event about a run."""
-    continue_ = None
-    while True:
-        page = await cluster.list(EVENT, namespace, fields={"involvedObject.kind": KIND}, continue_=continue_)
-        for item in page.items:
-            yield item["metadata"]["namespace"], item["metadata"]["name"]
-        continue_ = page.continue_
-        if not continue_:
-            break
+    """Yield namespace and name of every Event about a run."""
+    async for item in list_all(cluster, EVENT, namespace, fields={"involvedObject.kind": KIND}):
+        yield item["metadata"]["namespace"], item["metadata"]["name"]
 
 
 def _name(run: Run, event: Event, time: str) -> str:

@@ -1,7 +1,7 @@
-"""What controllers say in Events of the objects that keep a run waiting.
+"""Events about the objects that a run waits for.
 
-Only Events tell why a Job has no pods or a claim no volume: neither object's status does. They are listed by the uid of what they
-are about, so that those of an earlier object of the same name are not heard.
+Only Events contain the reason why a Job has no pods or a claim has no volume: the status of these objects does not. They are listed
+by the uid of the object, so that those about an earlier object of the same name are left out.
 """
 
 from __future__ import annotations
@@ -17,81 +17,85 @@ from finetune_operator.core.times import moment
 
 from .cluster import Cluster, Object
 from .errors import Forbidden, NotFound
+from .pager import list_all
 
-_A_SECOND, _AT_ONCE = 0.5, 5
-"""Questions that are asked in the long run, and at once. The API server reads every Event of the namespace for each of them."""
+_RATE, _BURST = 0.5, 5
+"""Objects per second whose Events are listed on average, and at once. The API server reads all Events of the namespace for each."""
 _JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
-"""Carried by the Jobs of a JobSet, which has the name of its TrainJob."""
+"""Label of the Jobs of a JobSet, which has the name of its TrainJob."""
 
 
 class WarningEvents:
-    """Asks for warning events, within bounds: when a thousand runs wait for a full cluster, what was heard last is as good."""
+    """Cache of warning events, with a rate limit for reads: a thousand runs may wait for a full cluster at the same time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._allowance, self._counted = float(_AT_ONCE), clock()
-        self._heard: dict[tuple[str, Ref], tuple[WarningEvent, ...]] = {}
+        self._tokens, self._updated = float(_BURST), clock()
+        self._events: dict[tuple[str, Ref], tuple[WarningEvent, ...]] = {}
 
-    async def __call__(
+    async def read(
         self, cluster: Cluster, namespace: str, about: Iterable[Ref], now: datetime
     ) -> dict[Ref, tuple[WarningEvent, ...]]:
-        """What is said of each object, as of now or of the last time that somebody asked.
+        """Return the warning events about each object; from the cache where the rate limit allows no read.
 
         Raises:
             ApiError: a call failed.
         """
-        found = {}
+        events_of: dict[Ref, tuple[WarningEvent, ...]] = {}
         for ref in about:
-            if self._may_ask():
-                answer = (await warning_events(cluster, namespace, (ref,), now)).get(ref)
-                self._heard.pop((namespace, ref), None)
-                if answer:
-                    self._heard[namespace, ref] = answer
-            if (namespace, ref) in self._heard:
-                found[ref] = self._heard[namespace, ref]
-        return found
+            if self._take_token():
+                events = (await list_warning_events(cluster, namespace, (ref,), now)).get(ref)
+                self._events.pop((namespace, ref), None)
+                if events:
+                    self._events[namespace, ref] = events
+            if (namespace, ref) in self._events:
+                events_of[ref] = self._events[namespace, ref]
+        return events_of
 
-    def _may_ask(self) -> bool:
+    def _take_token(self) -> bool:
         now = self._clock()
-        self._allowance = min(_AT_ONCE, self._allowance + (now - self._counted) * _A_SECOND)
-        self._counted = now
-        if self._allowance < 1:
+        self._tokens = min(_BURST, self._tokens + (now - self._updated) * _RATE)
+        self._updated = now
+        if self._tokens < 1:
             return False
-        self._allowance -= 1
+        self._tokens -= 1
         return True
 
 
-async def warning_events(
+async def list_warning_events(
     cluster: Cluster, namespace: str, about: Iterable[Ref], now: datetime
 ) -> dict[Ref, tuple[WarningEvent, ...]]:
-    """The Events of each object, newest first: warnings, and every one of a claim, whose waiting is told as normal.
+    """Return the Events about each object, newest first: warnings, and all of a claim, whose waiting is reported as normal.
+
+    Without the right to list Events, the result is empty.
 
     Raises:
-        ApiError: a call failed. A missing right is none: without Events a run is only less well explained.
+        ApiError: a call failed.
     """
-    found = {}
+    events_of: dict[Ref, tuple[WarningEvent, ...]] = {}
     for ref in about:
         warnings = {} if ref.kind == CLAIM else {"type": "Warning"}
-        told: list[Mapping[str, Any]] = []
+        events: list[Mapping[str, Any]] = []
         try:
             item = await cluster.get(ref.kind, namespace, ref.name)
-            made = moment(item["metadata"]["creationTimestamp"])
+            created = moment(item["metadata"]["creationTimestamp"])
             async for source in _sources(cluster, namespace, ref, item):
-                events = (await cluster.list(EVENT, namespace, fields={**source, **warnings})).items
-                told += [event for event in events if _last(event) >= made]  # an earlier JobSet may have had the name
+                listed = list_all(cluster, EVENT, namespace, fields={**source, **warnings})
+                # An earlier JobSet may have had the same name.
+                events += [event async for event in listed if _last(event) >= created]
         except (NotFound, Forbidden):
             continue
-        if told:
-            found[ref] = tuple(_warning_event(event, now) for event in sorted(told, key=_last, reverse=True))
-    return found
+        if events:
+            events_of[ref] = tuple(_warning_event(event, now) for event in sorted(events, key=_last, reverse=True))
+    return events_of
 
 
 async def _sources(cluster: Cluster, namespace: str, ref: Ref, item: Object) -> AsyncIterator[dict[str, str]]:
-    """The selectors of what is said about an object, and about what a TrainJob has become."""
+    """Yield the field selectors of the Events about an object, and about the JobSet and the Jobs of a TrainJob."""
     yield {"involvedObject.uid": item["metadata"]["uid"]}
     if ref.kind == TRAINJOB:
         yield {"involvedObject.kind": "JobSet", "involvedObject.name": ref.name}
-        for job in (await cluster.list(JOB, namespace, labels={_JOBSET_LABEL: ref.name})).items:
+        async for job in list_all(cluster, JOB, namespace, labels={_JOBSET_LABEL: ref.name}):
             yield {"involvedObject.uid": job["metadata"]["uid"]}
 
 

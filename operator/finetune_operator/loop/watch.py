@@ -1,10 +1,10 @@
-"""Watches that never end: one that breaks is begun again, and what was missed meanwhile is told as ADDED."""
+"""Watches that do not end: after an interruption, the present objects are listed again."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 from finetune_operator.api.kinds import Kind
 
@@ -16,17 +16,37 @@ log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
 
 
-async def changes(
-    cluster: Cluster, kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None
+async def list_watch(
+    cluster: Cluster,
+    kind: Kind,
+    namespace: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    *,
+    on_error: Callable[[Kind, ApiError], None] | None = None,
 ) -> AsyncGenerator[WatchEvent, None]:
-    """Present objects, then every change to them, for ever. Deletions during a break are not told: nothing may rely on them."""
+    """Yield the present objects as ADDED, then every change, without bookmarks.
+
+    After an interruption the present objects are yielded as ADDED again. Objects that were deleted in the meantime are not reported.
+
+    Args:
+        cluster: what to watch.
+        kind: the kind of the objects.
+        namespace: their namespace; all namespaces without it.
+        labels: labels that they must have.
+        on_error: called for each error before the watch is repeated. It may raise the error to end the watch. By default a warning is
+            logged.
+    """
     while True:
         try:
-            async for change in cluster.watch(kind, namespace, labels=labels):
-                if change.type != "BOOKMARK":
-                    yield change
+            async for event in cluster.watch(kind, namespace, labels=labels):
+                if event.type != "BOOKMARK":
+                    yield event
         except Gone:
             continue
         except ApiError as error:
-            log.warning("watch of %s: %s", kind, error)
+            (on_error or _log_error)(kind, error)
             await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _log_error(kind: Kind, error: ApiError) -> None:
+    log.warning("watch of %s failed and is repeated: %s", kind, error)

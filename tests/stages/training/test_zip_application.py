@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_operator.loop.entry import training_entry
+from finetune_operator.training_bundle import training_bundle
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def archive(tmp_path: Path) -> Path:
     """The zip application, as the operator makes it, in a folder of its own."""
     target = tmp_path / "entry" / "training.pyz"
     target.parent.mkdir()
-    target.write_bytes(base64.b64decode(training_entry().archive))
+    target.write_bytes(base64.b64decode(training_bundle().archive))
     return target
 
 

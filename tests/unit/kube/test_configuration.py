@@ -33,7 +33,7 @@ def test_everything_has_a_default() -> None:
     assert settings.entry_archive
 
 
-def test_a_file_and_the_environment_are_put_together(tmp_path: Path) -> None:
+def test_the_environment_overrides_the_images_of_the_file(tmp_path: Path) -> None:
     text = """
     images: {dataset: registry.example.com/dataset:1, evaluation: registry.example.com/evaluation:1}
     defaults: {storage: {storageClassName: nfs-csi}}
@@ -51,11 +51,11 @@ def test_a_file_and_the_environment_are_put_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("image: {}", "image: Extra inputs are not permitted"),
         ("workers: 0", "workers: Input should be greater than or equal to 1"),
-        ("images: {trainer: x}", "images.trainer: there is no such program; they are dataset, model"),
+        ("images: {trainer: x}", "images.trainer: unknown program; use one of dataset, model"),
         ("images: [", "line 2: not YAML: "),
         ("fsGroup: -1", "fsGroup: Input should be greater than or equal to 0"),
         (
@@ -81,10 +81,10 @@ def test_a_file_and_the_environment_are_put_together(tmp_path: Path) -> None:
         ("podAnnotations: {a b: c}", "podAnnotations.a b.[key]: String should match pattern"),
     ],
 )
-def test_a_mistake_is_told_with_its_field(tmp_path: Path, text: str, words: str) -> None:
+def test_an_error_names_its_field(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BadConfiguration) as mistake:
         load(tmp_path, text)
-    assert words in str(mistake.value)
+    assert message in str(mistake.value)
     assert str(mistake.value).startswith(str(tmp_path))
 
 
@@ -97,7 +97,7 @@ def test_the_image_of_training_is_the_default_of_the_field(tmp_path: Path) -> No
     assert settings.fs_group == 1001
 
 
-def test_pods_are_not_injected_unless_the_configuration_says_so(tmp_path: Path) -> None:
+def test_pods_get_no_sidecar_unless_it_is_configured(tmp_path: Path) -> None:
     settings = Configuration().settings(None, {})
     assert settings.pod_labels == {"sidecar.istio.io/inject": "false"}
     assert settings.pod_annotations == {"sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"}
@@ -128,7 +128,7 @@ async def test_a_namespace_without_defaults(server: ApiServer) -> None:
     assert (settings.namespace_defaults, settings.problem) == ({}, None)
 
 
-async def test_a_namespace_with_defaults_is_remembered_for_a_moment(server: ApiServer) -> None:
+async def test_the_defaults_of_a_namespace_are_cached(server: ApiServer) -> None:
     now = 0.0
     settings_provider = SettingsProvider(server, Configuration(), lambda: now)
     assert (await settings_provider.settings("team")).namespace_defaults == {}
@@ -139,13 +139,15 @@ async def test_a_namespace_with_defaults_is_remembered_for_a_moment(server: ApiS
     assert (await settings_provider.settings("other")).namespace_defaults == {}
 
 
-@pytest.mark.parametrize(("text", "words"), [("a: [", "not YAML"), ("- a", "expected the fields of a FineTuneRun's spec.")])
-async def test_defaults_that_cannot_be_read_are_a_problem_of_the_runs(server: ApiServer, text: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "not YAML"), ("- a", "not a mapping; write the fields of a FineTuneRun's spec.")]
+)
+async def test_invalid_defaults_are_a_problem_of_the_runs(server: ApiServer, text: str, message: str) -> None:
     await server.create(defaults(text))
     problem = (await SettingsProvider(server, Configuration()).settings("team")).problem
     assert problem
     assert problem.startswith("ConfigMap finetune-defaults, key spec.yaml: ")
-    assert words in problem
+    assert message in problem
 
 
 @pytest.mark.parametrize(
@@ -200,8 +202,8 @@ async def test_a_namespace_whose_defaults_are_comments(server: ApiServer) -> Non
     assert (settings.namespace_defaults, settings.problem) == ({}, None)
 
 
-async def test_another_trainer_is_learned_at_once(server: ApiServer) -> None:
+async def test_another_trainer_takes_effect_at_once(server: ApiServer) -> None:
     settings_provider = SettingsProvider(server, Configuration())
     assert (await settings_provider.settings("team")).trainer is None
-    settings_provider.learn(Trainer())
+    settings_provider.set_trainer(Trainer())
     assert (await settings_provider.settings("team")).trainer == Trainer()

@@ -1,4 +1,4 @@
-"""Who the operator is to a cluster, and that no complaint about a kubeconfig shows what is in it."""
+"""Credentials of the operator, and that no message about a kubeconfig contains its content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def kubeconfig(folder: Path, user: dict[str, Any]) -> Path:
     return file
 
 
-def test_a_context_says_where_and_as_whom(tmp_path: Path) -> None:
+def test_a_context_has_server_and_identity(tmp_path: Path) -> None:
     found = load_credentials(kubeconfig(tmp_path, {"token": "abc"}))
     assert (found.address, found.namespace) == ("https://api.example.com:6443", "team")
     assert found.token is not None
@@ -40,7 +40,7 @@ def test_a_context_says_where_and_as_whom(tmp_path: Path) -> None:
     ],
     ids=["an entry that lacks a part", "data that is no base64"],
 )  # fmt: skip
-def test_a_broken_entry_is_told_without_its_content(
+def test_the_message_about_a_malformed_entry_has_no_content(
     tmp_path: Path, user: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(NoCredentials) as rejected:
@@ -60,7 +60,7 @@ EMPTY = {
 
 
 @pytest.mark.parametrize(("part", "fields"), EMPTY.values(), ids=EMPTY)
-def test_an_empty_field_is_an_absent_one_as_to_kubectl(tmp_path: Path, part: str, fields: dict[str, Any]) -> None:
+def test_an_empty_field_is_absent_as_for_kubectl(tmp_path: Path, part: str, fields: dict[str, Any]) -> None:
     file = kubeconfig(tmp_path, {"token": "abc"})
     document = yaml.safe_load(file.read_text())
     document[f"{part}s"][0][part] |= fields
@@ -73,7 +73,7 @@ def test_an_empty_field_is_an_absent_one_as_to_kubectl(tmp_path: Path, part: str
     assert found.tls().check_hostname
 
 
-def test_a_field_counts_where_one_that_would_come_before_it_is_empty(tmp_path: Path) -> None:
+def test_a_field_is_used_if_one_with_precedence_is_empty(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("from a file")
     found = load_credentials(kubeconfig(tmp_path, {"token": "", "tokenFile": "token"}))
     assert found.token is not None
@@ -100,7 +100,9 @@ def test_nothing_to_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("host", "address"), [("10.0.0.1", "https://10.0.0.1:443"), ("fd00::1", "https://[fd00::1]:443")])
-def test_a_pod_is_its_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, address: str) -> None:
+def test_a_pod_has_the_identity_of_its_service_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, address: str
+) -> None:
     monkeypatch.setattr(credentials, "SERVICE_ACCOUNT", tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
@@ -119,8 +121,8 @@ def test_a_pod_is_its_service_account(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.token() == "renewed"
 
 
-def test_the_operator_does_without_the_official_client() -> None:
-    """It is a third of its memory, and in a pod nothing needs it."""
+def test_the_operator_in_a_pod_does_not_import_the_official_client() -> None:
+    """It would take a third of the memory, and a pod does not need it."""
     program = (
         "import sys, finetune_operator.kube.command; print(sorted(name for name in sys.modules if name.startswith('kubernetes')))"
     )

@@ -1,4 +1,4 @@
-"""Which Trainer is at hand, from the schema that it serves."""
+"""Detection of Trainer's schema."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetune_operator.kube.discovery import detect_trainer, trainer_of
 
 
 def patched(**fields: Any) -> dict[str, Any]:
-    """A schema in which a TrainJob may patch these fields of a pod."""
+    """A schema in which a TrainJob can override these fields of a pod."""
     schema: dict[str, Any] = {"properties": fields}
     for step in ("spec", "template", "spec", "template"):
         schema = {"properties": {step: schema}}
@@ -39,13 +39,13 @@ def patched(**fields: Any) -> dict[str, Any]:
     ],
     ids=["2.2", "2.3", "2.1", "2.0", "nothing"],
 )
-def test_the_shape_tells_the_release(fields: dict[str, Any], trainer: Trainer) -> None:
+def test_the_schema_determines_the_variant(fields: dict[str, Any], trainer: Trainer) -> None:
     assert trainer_of(fields) == trainer
 
 
 @pytest.mark.parametrize("code", [200, 404])
-async def test_a_definition_that_has_just_gone_is_no_fault(code: int) -> None:
-    """A real API server answers 200 and not a byte, but only for half a second."""
+async def test_a_crd_that_was_just_deleted_means_no_trainer(code: int) -> None:
+    """A real API server returns 200 without content for half a second."""
 
     async def document(_: web.Request) -> web.Response:
         return web.Response(status=code)

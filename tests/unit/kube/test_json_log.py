@@ -1,4 +1,4 @@
-"""Logging in JSON: every record becomes a line, whatever it carries."""
+"""JSON logs: every record becomes a line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def line(**values: Any) -> Any:
 
 
 @pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS)
-def test_whatever_a_library_attaches_the_message_is_there(extra: Any) -> None:
+def test_the_message_is_written_with_any_attached_object(extra: Any) -> None:
     found = line(settings=extra)
     assert (found["level"], found["logger"], found["message"]) == ("ERROR", "kopf", "words")
     assert datetime.fromisoformat(found["time"]) <= datetime.now(UTC)
@@ -63,7 +63,7 @@ def test_a_message_that_does_not_fit_its_arguments(arguments: Any) -> None:
     assert line(**arguments)["level"] == "ERROR"
 
 
-def test_an_exception_without_words_is_told_with_its_place() -> None:
+def test_an_exception_without_a_message_has_its_traceback() -> None:
     def fail() -> None:
         raise UnprintableError
 
@@ -76,6 +76,6 @@ def test_an_exception_without_words_is_told_with_its_place() -> None:
             assert "test_json_log.py" in found["exc_info"]
 
 
-def test_values_of_ours_stay_values() -> None:
+def test_json_values_stay_values() -> None:
     found = line(run="team/demo", generation=3, at=datetime(2026, 1, 1, tzinfo=UTC))
     assert (found["run"], found["generation"], found["at"]) == ("team/demo", 3, "2026-01-01T00:00:00+00:00")

@@ -1,4 +1,4 @@
-"""The lease, on the embedded store: who works, and what happens when the one who works disappears."""
+"""Leader election on the embedded store, and what happens when the leader disappears."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def holder(store: Store) -> str:
     return str((await store.get(LEASE, "ours", "operator"))["spec"]["holderIdentity"])
 
 
-async def test_one_works_and_the_next_one_begins_at_once_when_it_ends(store: Store) -> None:
+async def test_the_next_candidate_starts_at_once_when_the_leader_ends(store: Store) -> None:
     order = []
 
     async def work(name: str, seconds: float) -> None:
@@ -68,7 +68,7 @@ async def test_one_works_and_the_next_one_begins_at_once_when_it_ends(store: Sto
     assert (await store.get(LEASE, "ours", "operator"))["spec"]["leaseTransitions"] == 1
 
 
-async def test_one_that_disappears_is_followed_when_its_lease_has_run_out(store: Store) -> None:
+async def test_the_next_candidate_starts_when_the_lease_of_a_lost_leader_expires(store: Store) -> None:
     lease = candidate(store, "a")
     assert await lease._try()  # and is never heard of again
     began = time.monotonic()
@@ -77,7 +77,7 @@ async def test_one_that_disappears_is_followed_when_its_lease_has_run_out(store:
         assert await holder(store) == "b"
 
 
-async def test_one_that_renews_keeps_it(store: Store) -> None:
+async def test_a_leader_that_renews_keeps_the_lease(store: Store) -> None:
     async with candidate(store, "a").held():
         other = candidate(store, "b")
         for _ in range(30):
@@ -86,16 +86,16 @@ async def test_one_that_renews_keeps_it(store: Store) -> None:
         assert await holder(store) == "a"
 
 
-async def test_one_that_cannot_renew_must_stop(store: Store) -> None:
+async def test_a_leader_that_cannot_renew_loses_the_lease(store: Store) -> None:
     wire = Broken(store)
     async with candidate(wire, "a").held() as renewing:
         wire.down = True
         began = time.monotonic()
-        with pytest.raises(LeaseLost, match=r"lease ours/operator could not be renewed for 0\.5 s"):
+        with pytest.raises(LeaseLost, match=r"lease ours/operator: not renewed for 0\.5 s"):
             await renewing
         assert time.monotonic() - began < QUICK.duration, "before another one may begin"
 
 
-async def test_one_that_lost_the_race_waits(store: Store) -> None:
+async def test_a_candidate_that_loses_the_race_waits(store: Store) -> None:
     taken = await asyncio.gather(*(candidate(store, name)._try() for name in "abcd"))
     assert sorted(taken) == [False, False, False, True]

@@ -1,4 +1,4 @@
-"""What the kubelet and Prometheus are told."""
+"""Health probes and metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ async def ask(port: int, path: str) -> tuple[int, str]:
         return response.status, await response.text()
 
 
-async def test_alive_as_long_as_the_api_server_is_heard() -> None:
+async def test_the_operator_is_alive_while_lists_succeed() -> None:
     now = 0.0
     health = Health(lambda: now)
     async with serving(health, Metrics(), "127.0.0.1", 0) as port:
@@ -22,7 +22,7 @@ async def test_alive_as_long_as_the_api_server_is_heard() -> None:
         assert await ask(port, "/healthz") == (200, "ok\n")
         now = STALE_SECONDS
         assert (await ask(port, "/healthz"))[0] == 503
-        health.heard()
+        health.observe_list()
         assert await ask(port, "/healthz") == (200, "ok\n")
         now = 3 * STALE_SECONDS
         health.leads = False

@@ -1,4 +1,4 @@
-"""What a key waits for, and what a pass makes superfluous."""
+"""The work queue, and the rate limit for reads of Events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetune_operator.loop.queue import WorkQueue
 from finetune_operator.loop.warning_events import WarningEvents
 
 
-async def test_what_a_key_would_have_come_for_later_is_done_now() -> None:
+async def test_getting_a_key_cancels_its_later_time() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add_after("a", 0.05)
     queue.add("a")
@@ -24,7 +24,7 @@ async def test_what_a_key_would_have_come_for_later_is_done_now() -> None:
     assert len(queue) == 0
 
 
-async def test_what_is_asked_for_during_the_work_comes_after_it() -> None:
+async def test_a_later_time_set_during_the_work_is_kept() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     key = await queue.get()
@@ -32,31 +32,31 @@ async def test_what_is_asked_for_during_the_work_comes_after_it() -> None:
     queue.add_after("a", 0.05)
     queue.clear_dirty("a")
     queue.done(key)
-    assert len(queue) == 0, "what came before the work began to read is covered by it"
+    assert len(queue) == 0, "the work that begins to read now covers it"
     await asyncio.sleep(0.1)
-    assert len(queue) == 1, "a later look is not"
+    assert len(queue) == 1, "the later time is kept"
 
 
-async def test_events_are_asked_for_within_bounds(monkeypatch: Any) -> None:
+async def test_reads_of_events_are_limited(monkeypatch: Any) -> None:
     asked: list[str] = []
 
     async def answer(_cluster: Any, _namespace: str, about: Any, _now: Any) -> Any:
         asked.extend(ref.name for ref in about)
         return {ref: (WarningEvent("FailedCreate", ref.name),) for ref in about}
 
-    monkeypatch.setattr(warning_events, "warning_events", answer)
+    monkeypatch.setattr(warning_events, "list_warning_events", answer)
     seconds = 0.0
-    ask = WarningEvents(lambda: seconds)
+    cache = WarningEvents(lambda: seconds)
 
-    async def hear(*names: str) -> list[str]:
-        found = await ask(None, "team", [Ref(JOB, name) for name in names], datetime.now(UTC))  # type: ignore[arg-type]
+    async def read(*names: str) -> list[str]:
+        found = await cache.read(None, "team", [Ref(JOB, name) for name in names], datetime.now(UTC))  # type: ignore[arg-type]
         return [ref.name for ref in found]
 
-    assert await hear("a", "b", "c", "d", "e", "f") == ["a", "b", "c", "d", "e"]
-    assert await hear("a", "f") == ["a"], "what was heard last is as good"
+    assert await read("a", "b", "c", "d", "e", "f") == ["a", "b", "c", "d", "e"]
+    assert await read("a", "f") == ["a"], "the others are served from the cache"
     assert asked == ["a", "b", "c", "d", "e"]
     seconds = 2.0
-    assert await hear("f", "a") == ["f", "a"]
+    assert await read("f", "a") == ["f", "a"]
     assert asked[5:] == ["f"]
 
 
@@ -75,6 +75,6 @@ async def test_what_was_said_of_an_earlier_jobset_of_the_name_is_not_heard(tmp_p
             "involvedObject": {"kind": "JobSet", "name": "a"}, "message": name, "firstTimestamp": time, "lastTimestamp": time,
         })  # fmt: skip
     ref = Ref(TRAINJOB, "a")
-    found = await warning_events.warning_events(store, "team", (ref,), datetime.now(UTC))
+    found = await warning_events.list_warning_events(store, "team", (ref,), datetime.now(UTC))
     store.close()
     assert [one.message for one in found[ref]] == ["new"]

@@ -1,6 +1,6 @@
-"""The training program as one zip application: it runs on whatever image the training runtime names.
+"""The training program packaged as one zip application, which runs on any image that a training runtime names.
 
-The stage programs are read as files, never imported: the control plane knows them as programs only.
+The stage programs are read as files and never imported: the control plane runs them only as programs.
 """
 
 from __future__ import annotations
@@ -18,40 +18,45 @@ from pathlib import Path
 
 _PARTS = (
     ("finetune_contract", ""),
-    ("finetune_stages", "kit"),
+    ("finetune_stages", "sdk"),
     ("finetune_stages", "training"),
 )
 _MAIN = "import sys\n\nfrom finetune_stages.training.__main__ import main\n\nsys.exit(main())\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""A fixed time stamp: the same sources make the same archive."""
-_LARGEST = 64 << 20
-"""Bytes of all files of an archive that is opened: a ConfigMap of 1 MiB can hold a thousand times that."""
+"""Fixed time stamp of every file, so that the same sources produce the same archive."""
+_SIZE_LIMIT = 64 << 20
+"""Total bytes of the files of an archive that is read: a ConfigMap of 1 MiB can expand to a thousand times its size."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """The program: SHA-256 over its files, and the zip application as base64."""
+class TrainingBundle:
+    """A packaged program.
+
+    Attributes:
+        digest: SHA-256 over the names and contents of its files, as hexadecimal digits.
+        archive: the zip application, base64-encoded.
+    """
 
     digest: str
     archive: str
 
 
 @cache
-def training_entry() -> Entry:
-    """The zip application of this release."""
+def training_bundle() -> TrainingBundle:
+    """Return the training program of this release."""
     files = sorted(_files().items())
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files:
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
-    return Entry(_digest(files), base64.b64encode(buffer.getvalue()).decode())
+    return TrainingBundle(_digest(files), base64.b64encode(buffer.getvalue()).decode())
 
 
-def archive_digest(archive: str) -> str | None:
-    """Return the digest of the files in an archive, as :class:`Entry` has it; ``None`` where it is no archive of that kind."""
+def bundle_digest(archive: str) -> str | None:
+    """Return the :attr:`TrainingBundle.digest` of a base64-encoded archive; ``None`` if it is not a zip archive or is too large."""
     try:
         with zipfile.ZipFile(io.BytesIO(base64.b64decode(archive, validate=True))) as opened:
-            if sum(entry.file_size for entry in opened.infolist()) > _LARGEST:
+            if sum(entry.file_size for entry in opened.infolist()) > _SIZE_LIMIT:
                 return None
             return _digest([(entry.filename, opened.read(entry)) for entry in opened.infolist()])
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
@@ -59,10 +64,10 @@ def archive_digest(archive: str) -> str | None:
 
 
 def _digest(files: Iterable[tuple[str, bytes]]) -> str:
-    mark = hashlib.sha256()
+    checksum = hashlib.sha256()
     for name, content in files:
-        mark.update(f"{name}\0{len(content)}\0".encode() + content)
-    return mark.hexdigest()
+        checksum.update(f"{name}\0{len(content)}\0".encode() + content)
+    return checksum.hexdigest()
 
 
 def _files() -> dict[str, bytes]:
@@ -75,7 +80,7 @@ def _files() -> dict[str, bytes]:
 
 
 def _package_folder(package: str) -> Path:
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise ModuleNotFoundError(f"the package {package} is not installed beside the operator")
-    return Path(found.submodule_search_locations[0])
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"Python package {package}: not installed; install it beside finetune_operator")
+    return Path(spec.submodule_search_locations[0])
