@@ -14,7 +14,7 @@ from aiohttp import web
 
 from finetune_operator.api.kinds import CONFIGMAP
 from finetune_operator.kube.client import ApiServer
-from finetune_operator.local.api_server import serving
+from api_server import serving
 from finetune_operator.loop.cluster import WatchEvent
 from finetune_operator.loop.errors import (
     AlreadyExists,

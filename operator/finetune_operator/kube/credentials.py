@@ -35,6 +35,13 @@ class NoCredentials(Exception):
         self.why = why
 
 
+class ClientNotInstalled(Exception):
+    """The official client, which reads kubeconfigs, is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__("kubernetes: this package, which reads kubeconfigs, is not installed; pip install 'finetune-operator[cluster]'")
+
+
 @dataclass(frozen=True)
 class Credentials:
     """An API server and an identity there.
@@ -70,10 +77,14 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
 
     Raises:
         NoCredentials: there is none.
+        ClientNotInstalled: this is no pod, and the official client is missing.
     """
     if kubeconfig is None and context is None and SERVICE_ACCOUNT.exists():
         return _of_pod(os.environ)
-    from kubernetes import client, config  # noqa: PLC0415 - see above
+    try:
+        from kubernetes import client, config  # noqa: PLC0415 - see above
+    except ModuleNotFoundError:
+        raise ClientNotInstalled from None
 
     configuration = client.Configuration()
     try:

@@ -9,9 +9,10 @@ import asyncio
 import logging
 import random
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import kopf
 
 from finetune_operator.api.kinds import FINETUNERUN, Kind
 from finetune_operator.core.naming import MANAGED_BY, MANAGED_BY_LABEL
@@ -19,14 +20,6 @@ from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.news import Told
 
 from .credentials import Credentials
-
-_OFFICIAL = "kubernetes"
-if _OFFICIAL not in sys.modules:  # kopf would import the official client to recognise its objects, which nobody hands it: 32 MB
-    sys.modules[_OFFICIAL] = None  # type: ignore[assignment]
-import kopf  # noqa: E402
-
-if sys.modules[_OFFICIAL] is None:
-    del sys.modules[_OFFICIAL]
 
 log = logging.getLogger(__name__)
 

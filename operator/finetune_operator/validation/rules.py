@@ -104,7 +104,7 @@ class RuleSet:
         try:
             from cel_expr_python import cel  # noqa: PLC0415 - an extra, and 15 MB that only judging needs
         except ModuleNotFoundError as error:
-            raise CelMissing("The embedded API needs cel-expr-python: pip install 'finetune-operator[local]'.") from error
+            raise CelMissing("cel-expr-python: this package, which evaluates the CRD's rules, is not installed; pip install 'finetune-operator[local]'") from error
         string, number, truth = cel.Type.STRING, cel.Type.INT, cel.Type.BOOL
         # The library carries no types of ours: a quantity travels as the string that it was made from.
         functions = [

@@ -13,7 +13,7 @@ from finetune_operator.core.settings import PROGRAMS, Trainer
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.kube.configuration import BadConfiguration, Configuration
 from finetune_operator.kube.settings_provider import SettingsProvider
-from finetune_operator.local.api_server import application, serving
+from api_server import application, serving
 from finetune_operator.local.store import Store
 
 
