@@ -70,19 +70,19 @@ class Resource:
         """A list, or a watch."""
         query, namespace = request.query, request.match_info.get("namespace")
         try:
-            selector, wanted = (
+            selector, fields = (
                 Selector.parse(query.get("labelSelector", "")),
                 field_selector.parse(query.get("fieldSelector", "")),
             )
         except ValueError as error:
             raise rejections.bad_request(str(error)) from None
         if query.get("watch", "") in ("1", "true"):
-            if wanted:
+            if fields:
                 raise rejections.bad_request("the embedded API watches without fieldSelector")
             return await self._watch(request, namespace, selector)
         limit = _number(query, "limit") or 0
         page = await self.store.list(
-            self.kind, namespace, labels=selector, fields=wanted, limit=limit, continue_=query.get("continue")
+            self.kind, namespace, labels=selector, fields=fields, limit=limit, continue_=query.get("continue")
         )
         metadata = {"resourceVersion": page.resource_version, **({"continue": page.continue_} if page.continue_ else {})}
         return _json(

@@ -1,7 +1,7 @@
-"""YAML files as ``kubectl`` reads them, with the line of every field.
+"""Reader of YAML files that agrees with ``kubectl``, with the line of every field.
 
-PyYAML speaks YAML 1.1, where ``5e-6`` is a string and ``1:30`` a number of base 60; Kubernetes' reader does not. Scalars are
-therefore resolved by the rules of ``sigs.k8s.io/yaml`` (go-yaml v2), so that a file means the same here and there.
+PyYAML reads YAML 1.1, where ``5e-6`` is a string and ``1:30`` a number of base 60; Kubernetes' reader does not. Scalars are
+therefore resolved by the rules of ``sigs.k8s.io/yaml`` (go-yaml v2), so that a file has the same values in both.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ STANDARD_INPUT = "standard input"
 
 
 class DocumentProblem(Exception):
-    """A file that cannot be read as YAML objects: one sentence with file, line and mend."""
+    """A file is not readable as YAML objects: one message with file, line and remedy."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One object of a file, and where each of its fields stands (``spec.dataset.uri`` to a line, from 1)."""
+    """One object of a file, and the line of each field (``spec.dataset.uri`` to a line number, from 1)."""
 
     source: str
     content: dict[str, Any]
@@ -37,7 +37,7 @@ class Document:
 
     @property
     def name(self) -> str:
-        """The object's name, or the beginning of the one that the API server generates: ``demo-*``."""
+        """The object's name, or the prefix of a generated name: ``demo-*``."""
         metadata = self.content.get("metadata")
         if not isinstance(metadata, dict):
             return ""
@@ -46,11 +46,11 @@ class Document:
 
     @property
     def is_standard_input(self) -> bool:
-        """Whether it comes from no file."""
+        """Whether it comes from standard input."""
         return self.source == STANDARD_INPUT
 
     def line_of(self, path: str) -> int | None:
-        """The line of a field, or of the nearest one above it that the file has."""
+        """Return the line of a field, or of its nearest parent that the file contains."""
         while path:
             if path in self.lines:
                 return self.lines[path]
@@ -60,34 +60,34 @@ class Document:
 
 
 def read_documents(path: Path | None) -> list[Document]:
-    """All objects of a YAML file (``-`` or ``None``: standard input).
+    """Return all objects of a YAML file (``-`` or ``None``: standard input).
 
     Raises:
-        DocumentProblem: the file is missing, is no YAML, or holds something that is no object.
+        DocumentProblem: the file is missing, is not YAML, or contains something other than objects.
     """
     source = STANDARD_INPUT if path is None or str(path) == "-" else str(path)
     try:
         text = sys.stdin.read() if path is None or str(path) == "-" else path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DocumentProblem(f"{source}: there is no such file; write one with: finetune init {source}") from None
+        raise DocumentProblem(f"{source}: no such file; create one with: finetune init {source}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DocumentProblem(f"{source}: cannot be read: {error}") from None
+        raise DocumentProblem(f"{source}: cannot be read: {error}; give a readable YAML file in UTF-8") from None
     found = list(_parse(text, source))
     if not found:
-        raise DocumentProblem(f"{source}: holds no object; write one with: finetune init")
+        raise DocumentProblem(f"{source}: contains no object; create a file with: finetune init")
     return found
 
 
 def read_value(text: str) -> Any:
-    """One YAML value on its own, by the same rules.
+    """Return one YAML value, by the same rules.
 
     Raises:
-        DocumentProblem: it is no YAML.
+        DocumentProblem: it is not YAML.
     """
     try:
         node = yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
-        raise DocumentProblem(f"no YAML: {getattr(error, 'problem', None) or error}") from None
+        raise DocumentProblem(f"the value is not YAML: {getattr(error, 'problem', None) or error}; quote it") from None
     return None if node is None else _Reader("").value(node, "")
 
 
@@ -100,15 +100,15 @@ def _parse(text: str, source: str) -> Iterator[Document]:
                 continue
             if not isinstance(content, dict):
                 raise DocumentProblem(
-                    f"{source}:{node.start_mark.line + 1}: expected an object with apiVersion, kind, metadata and spec"
+                    f"{source}:{node.start_mark.line + 1}: not an object; write an object with apiVersion, kind, metadata and spec"
                 )
             yield Document(source, content, reader.lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        backend = f"{source}:{mark.line + 1}" if mark else source
-        raise DocumentProblem(f"{backend}: no YAML: {error.problem or error.context}") from None
+        position = f"{source}:{mark.line + 1}" if mark else source
+        raise DocumentProblem(f"{position}: not YAML: {error.problem or error.context}; correct the syntax") from None
     except yaml.YAMLError as error:
-        raise DocumentProblem(f"{source}: no YAML: {error}") from None
+        raise DocumentProblem(f"{source}: not YAML: {error}; correct the syntax") from None
 
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -123,14 +123,14 @@ _WORDS: dict[str, Any] = {
 
 
 class _Reader:
-    """Turns YAML nodes into values and remembers their lines."""
+    """Converts YAML nodes into values and records their lines."""
 
     def __init__(self, source: str) -> None:
         self.lines: dict[str, int] = {}
         self._source = source
 
     def value(self, node: yaml.Node, path: str) -> Any:
-        """The value of a node."""
+        """Return the value of a node."""
         self.lines[path] = node.start_mark.line + 1
         if isinstance(node, yaml.MappingNode):
             return self._object(node, path)
@@ -144,7 +144,7 @@ class _Reader:
             key = str(key_node.value)
             if key in found:
                 line = key_node.start_mark.line + 1
-                raise DocumentProblem(f"{self._source}:{line}: the key {key} stands twice in one object; remove one of them")
+                raise DocumentProblem(f"{self._source}:{line}: duplicate key {key}; remove one of them")
             inner = f"{path}.{key}" if path else key
             found[key] = self.value(value_node, inner)
             self.lines[inner] = key_node.start_mark.line + 1
@@ -165,7 +165,7 @@ def _scalar(node: yaml.Node) -> Any:
 
 
 def _number(value: float) -> float | int:
-    """A number as Go's JSON encoder writes it, which is what an API server reads: ``1e3`` and ``1.0`` are whole numbers."""
+    """Return a number as Go's JSON encoder writes it for the API server: ``1e3`` and ``1.0`` are integers."""
     return int(value) if value.is_integer() and abs(value) < _SHORTEST_EXPONENT else value
 
 

@@ -1,4 +1,4 @@
-"""``finetune init``: a finetunerun.yaml to start from, written from the CRD's own descriptions and the presets."""
+"""``finetune init``: a commented finetunerun.yaml, made from the descriptions of the CRD and the presets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune_operator.api.presets import preset
 from finetune_operator.core.paths import lookup
 from finetune_operator.core.resolve import STEERING
 
-from . import exitcodes
+from . import exit_status
 
 _USUAL = (
     "dataset.uri", "dataset.subset", "dataset.trainSplit", "model.uri", "training.algorithm", "training.epochs",
@@ -27,7 +27,7 @@ _USUAL = (
 )  # fmt: skip
 """The fields that most runs change."""
 _WRITTEN = {"dataset.uri": "./train.jsonl", "evaluation.tasks": [], "evaluation.baseline": True}
-"""Fields that stand in the file for good, with values that work without a network."""
+"""Fields that the file sets, with values that need no network."""
 _OTHER_ALGORITHMS = {"sft": ("osft", "lora"), "osft": ("sft", "lora"), "lora": ("sft", "osft")}
 _WIDTH = 116
 
@@ -37,22 +37,22 @@ def write_template(file: Path, algorithm: str, *, full: bool, force: bool) -> in
     text = template(algorithm, full=full)
     if str(file) == "-":
         print(text, end="")
-        return exitcodes.OK
+        return exit_status.OK
     try:
         with file.open("w" if force else "x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError:
-        print(f"{file}: exists already; choose another name, or --force to write over it.", file=sys.stderr)
-        return exitcodes.INVALID
+        print(f"{file}: the file exists; choose another name, or overwrite it with --force.", file=sys.stderr)
+        return exit_status.INVALID
     except OSError as error:
-        print(f"{file}: cannot be written: {error.strerror}.", file=sys.stderr)
-        return exitcodes.INVALID
-    print(f"{file}: written. Put your data where dataset.uri says, then: finetune run {file}")
-    return exitcodes.OK
+        print(f"{file}: cannot be written: {error.strerror}; choose another file.", file=sys.stderr)
+        return exit_status.INVALID
+    print(f"{file}: written; set dataset.uri to your data, then: finetune run {file}")
+    return exit_status.OK
 
 
 def template(algorithm: str, *, full: bool = False) -> str:
-    """The text: what is set stands as YAML, everything else as a comment with its default."""
+    """Return the text: some fields are set, all others are comments with their defaults."""
     lines = [f"apiVersion: {API_VERSION}", f"kind: {KIND}", "metadata:", f"  name: my-{algorithm}", "spec:"]
     spec = schema()["properties"]["spec"]["properties"]
     values = preset(algorithm)  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ def template(algorithm: str, *, full: bool = False) -> str:
 
 
 def _paths(prefix: str, node: Mapping[str, Any], algorithm: str) -> Iterator[str]:
-    """The fields below a node that hold values."""
+    """Yield the paths of the leaf fields below a node."""
     properties = node.get("properties")
     if not properties:
         yield prefix
@@ -85,13 +85,13 @@ def _section(
     live = any(path in written for path in paths)
     mark = "" if live else "# "
     lines = ["", f"  {mark}{section}:"] if "properties" in node else [""]
-    opened: list[str] = []
+    connect: list[str] = []
     for path in paths:
         parents = path.split(".")[1:-1]
         for depth, parent in enumerate(parents):
-            if opened[: depth + 1] != parents[: depth + 1]:
+            if connect[: depth + 1] != parents[: depth + 1]:
                 lines.append(f"{_indent(depth + 2)}# {parent}:")
-        opened = parents
+        connect = parents
         lines += _field(path, node, written, values)
     return lines
 

@@ -39,7 +39,9 @@ class ClientNotInstalled(Exception):
     """The official client, which reads kubeconfigs, is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("kubernetes: this package, which reads kubeconfigs, is not installed; pip install 'finetune-operator[cluster]'")
+        super().__init__(
+            "kubernetes: this package, which reads kubeconfigs, is not installed; pip install 'finetune-operator[cluster]'"
+        )
 
 
 @dataclass(frozen=True)

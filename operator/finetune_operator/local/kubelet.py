@@ -28,7 +28,7 @@ class ProcessKubelet:
     def __init__(self, node: Node, name: str | None = None) -> None:
         self._node = node
         self._name = name
-        self._lives: dict[str, PodWorker] = {}
+        self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @asynccontextmanager
@@ -44,41 +44,41 @@ class ProcessKubelet:
 
     def kill(self) -> None:
         """End every process at once, without its grace."""
-        for life in self._lives.values():
-            life.kill()
+        for worker in self._workers.values():
+            worker.kill()
 
     async def _watch(self) -> None:
         async for change in changes(self._node.cluster, POD):
             if change.type == "DELETED":
                 self._stop(change.object["metadata"]["uid"])
             else:
-                self._see(change.object)
+                self._on_pod(change.object)
 
-    def _see(self, pod: Object) -> None:
+    def _on_pod(self, pod: Object) -> None:
         uid = pod["metadata"]["uid"]
         if self._name is not None and pod["spec"].get("nodeName") != self._name:
             return
         if uid not in self._tasks:
-            self._lives[uid] = PodWorker(self._node, pod)
-            self._tasks[uid] = asyncio.create_task(self._live(self._lives[uid]))
+            self._workers[uid] = PodWorker(self._node, pod)
+            self._tasks[uid] = asyncio.create_task(self._run_worker(self._workers[uid]))
         if pod["metadata"].get("deletionTimestamp"):
             self._stop(uid)
 
     def _stop(self, uid: str) -> None:
-        if uid in self._lives:
-            self._lives[uid].stop()
+        if uid in self._workers:
+            self._workers[uid].stop()
 
-    async def _live(self, life: PodWorker) -> None:
+    async def _run_worker(self, worker: PodWorker) -> None:
         try:
-            await life.run()
+            await worker.run()
         except NotFound:
             pass  # deleted with grace 0 while it ran: its process was stopped, and nobody is left to be told
         except ApiError as error:
-            log.warning("pod %s: %s", life.name, error)
+            log.warning("pod %s: %s", worker.name, error)
         finally:
-            del self._lives[life.uid], self._tasks[life.uid]
+            del self._workers[worker.uid], self._tasks[worker.uid]
 
     async def _shut_down(self) -> None:
-        for life in self._lives.values():
-            life.stop(shutdown=True)
+        for worker in self._workers.values():
+            worker.stop(shutdown=True)
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

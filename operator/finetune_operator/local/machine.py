@@ -35,11 +35,11 @@ def _count_gpus() -> int:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a pod may start: ``never`` and ``wait`` say why not, as the kubelet and the scheduler do."""
+class Admission:
+    """Whether a pod may start: ``rejection`` and ``wait`` say why not, as the kubelet and the scheduler do."""
 
-    never: str = ""
-    never_reason: str = ""
+    rejection: str = ""
+    reason: str = ""
     wait: str = ""
 
 
@@ -50,20 +50,20 @@ class Capacity:
     machine: Machine
     _gpus: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def admit(self, uid: str, pod: Object) -> Verdict:
+    def admit(self, uid: str, pod: Object) -> Admission:
         """Take what a pod requests, or say why that cannot be."""
-        wanted = requests(pod)
-        memory, gpus = wanted.get("memory", 0.0), int(wanted.get(GPU, 0))
+        requested = requests(pod)
+        memory, gpus = requested.get("memory", 0.0), int(requested.get(GPU, 0))
         if memory > self.machine.memory_bytes:
             message = f"The stage requests {readable(memory)} of memory; this machine has {readable(self.machine.memory_bytes)}."
-            return Verdict(message, "OutOfmemory")
+            return Admission(message, "OutOfmemory")
         if gpus > self.machine.gpus:
-            return Verdict(f"The stage requests {gpus} GPUs; this machine has {self.machine.gpus}.", f"OutOf{GPU}")
+            return Admission(f"The stage requests {gpus} GPUs; this machine has {self.machine.gpus}.", f"OutOf{GPU}")
         free = [index for index in range(self.machine.gpus) if not any(index in held for held in self._gpus.values())]
         if uid not in self._gpus and gpus > len(free):
-            return Verdict(wait=f"{gpus} GPUs are wanted, {len(free)} are free: another stage uses them.")
+            return Admission(wait=f"{gpus} GPUs are wanted, {len(free)} are free: another stage uses them.")
         self._gpus.setdefault(uid, tuple(free[:gpus]))
-        return Verdict()
+        return Admission()
 
     def release(self, uid: str) -> None:
         """Give back what a pod held."""
@@ -78,7 +78,7 @@ def requests(pod: Object) -> dict[str, float]:
     """What the containers of a pod request, as numbers."""
     total: dict[str, float] = {}
     for container in pod["spec"].get("containers") or ():
-        asked: Mapping[str, str] = (container.get("resources") or {}).get("requests") or {}
-        for name, quantity in asked.items():
+        requests_: Mapping[str, str] = (container.get("resources") or {}).get("requests") or {}
+        for name, quantity in requests_.items():
             total[name] = total.get(name, 0.0) + amount(quantity)
     return total

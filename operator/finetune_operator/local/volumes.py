@@ -21,9 +21,9 @@ SecretSource = Callable[[str, str], str | None]
 class NotReady(Exception):
     """Something that the pod mounts or reads is not there yet: the kubelet's word for it, and a sentence."""
 
-    def __init__(self, word: str, message: str) -> None:
+    def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
-        self.word = word
+        self.reason = reason
         self.message = message
 
 
@@ -68,13 +68,13 @@ class Volumes:
         return Mounts(tuple(sorted(pairs, key=lambda pair: -len(pair[0]))))
 
     async def _prepare(self, namespace: str, volume: Object, folder: Path) -> Path:
-        place: Path = folder / "volumes" / volume["name"]
+        directory: Path = folder / "volumes" / volume["name"]
         if "persistentVolumeClaim" in volume:
             name = volume["persistentVolumeClaim"]["claimName"]
             claim = await self._find(CLAIM, namespace, name)
             if claim is None:
                 raise NotReady("Unschedulable", f'persistentvolumeclaim "{name}" not found')
-            place = self.claim_folder(namespace, name)
+            directory = self.claim_folder(namespace, name)
             if (claim.get("status") or {}).get("phase") != "Bound":  # its first pod binds it
                 with contextlib.suppress(NotFound):
                     await self._cluster.patch_status(CLAIM, namespace, name, {"status": {"phase": "Bound"}})
@@ -83,9 +83,9 @@ class Volumes:
             found = await self._find(CONFIGMAP, namespace, name)
             if found is None:
                 raise NotReady("CreateContainerConfigError", f'configmap "{name}" not found')
-            _write_files(place, found)
-        place.mkdir(parents=True, exist_ok=True)
-        return place
+            _write_files(directory, found)
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
 
     async def _find(self, kind: Kind, namespace: str, name: str) -> Object | None:
         try:
@@ -94,12 +94,12 @@ class Volumes:
             return None
 
 
-def _write_files(place: Path, configmap: Object) -> None:
-    place.mkdir(parents=True, exist_ok=True)
+def _write_files(directory: Path, configmap: Object) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
     contents = {name: text.encode() for name, text in (configmap.get("data") or {}).items()}
     contents |= {name: base64.b64decode(data) for name, data in (configmap.get("binaryData") or {}).items()}
     for name, content in contents.items():
-        (place / name).write_bytes(content)
+        (directory / name).write_bytes(content)
 
 
 def environment(pod: Object, mounts: Mounts, secrets: SecretSource) -> dict[str, str]:
@@ -146,7 +146,7 @@ def free_folder(folder: Path) -> None:
     shutil.rmtree(folder / "volumes", ignore_errors=True)
 
 
-def inherited() -> dict[str, str]:
+def inherited_environment() -> dict[str, str]:
     """The variables of this machine that a process needs to run at all: none that a container would not have in some form."""
     kept = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE", "SSL_CERT_DIR",
             "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "HF_ENDPOINT", "REQUESTS_CA_BUNDLE")  # fmt: skip

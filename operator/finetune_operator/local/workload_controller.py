@@ -37,7 +37,7 @@ class WorkloadController:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Inside this context Jobs and TrainJobs have pods, and end when those do."""
-        jobs = [*(self._feed(kind) for kind in (JOB, TRAINJOB, POD)), *(self._work() for _ in range(4))]
+        jobs = [*(self._list_watch(kind) for kind in (JOB, TRAINJOB, POD)), *(self._work() for _ in range(4))]
         tasks = [asyncio.create_task(job) for job in jobs]
         try:
             yield
@@ -62,9 +62,9 @@ class WorkloadController:
         pods = [pod for pod in page.items if _owner(pod).get("uid") == workload["metadata"]["uid"]]
         now = stamp(self._clock())
         step = job_step(workload, pods, now) if kind == JOB else trainjob_step(workload, pods, now, _port(pods))
-        await self._carry_out(kind, workload, step)
+        await self._apply(kind, workload, step)
 
-    async def _carry_out(self, kind: Kind, workload: Object, step: Step) -> None:
+    async def _apply(self, kind: Kind, workload: Object, step: Step) -> None:
         namespace, name = workload["metadata"]["namespace"], workload["metadata"]["name"]
         for pod in step.create:
             with contextlib.suppress(AlreadyExists):
@@ -77,7 +77,7 @@ class WorkloadController:
             if change:
                 await self._cluster.patch_status(kind, namespace, name, {"status": change})
 
-    async def _feed(self, kind: Kind) -> None:
+    async def _list_watch(self, kind: Kind) -> None:
         async for change in changes(self._cluster, kind):
             self._enqueue(kind, change.object)
 

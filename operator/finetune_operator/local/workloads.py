@@ -59,20 +59,20 @@ def trainjob_step(trainjob: Object, pods: list[Object], now: str, port: int) -> 
 
 
 def _step(
-    workload: Object, pods: list[Object], now: str, wanted: list[Object], status: Callable[[Object, _Count, str, str], Object]
+    workload: Object, pods: list[Object], now: str, desired: list[Object], status: Callable[[Object, _Count, str, str], Object]
 ) -> Step:
     state = child_state(workload)
     if state in (ChildState.SUCCEEDED, ChildState.FAILED):
         # The end of one rank is the end of all: the others hold nothing any more.
         return Step(delete=tuple(_running(pods)) if state is ChildState.FAILED else ())
-    here = {pod["metadata"]["name"] for pod in pods}
-    missing = tuple(pod for pod in wanted if pod["metadata"]["name"] not in here)
+    existing = {pod["metadata"]["name"] for pod in pods}
+    missing = tuple(pod for pod in desired if pod["metadata"]["name"] not in existing)
     count = _count([pod for pod in pods if not pod["metadata"].get("deletionTimestamp")])
     if workload["spec"].get("suspend"):
         return Step(delete=tuple(_running(pods)), status=status(workload, count, "Suspended", now))
-    if count.failed or (_was_active(workload) and count.total < len(wanted)):
+    if count.failed or (_was_active(workload) and count.total < len(desired)):
         return Step(status=status(workload, count, "Failed", now))
-    if count.succeeded == len(wanted):
+    if count.succeeded == len(desired):
         return Step(status=status(workload, count, "Complete", now))
     return Step(create=missing, status=status(workload, count, "", now) if not missing else None)
 
@@ -102,10 +102,10 @@ def _running(pods: list[Object]) -> list[str]:
     ]
 
 
-def _conditions(workload: Object, now: str, wanted: Mapping[str, tuple[bool, str, str]]) -> list[Object]:
+def _conditions(workload: Object, now: str, desired: Mapping[str, tuple[bool, str, str]]) -> list[Object]:
     """The workload's conditions with these among them; times move only when ``status`` does."""
     found = {condition["type"]: condition for condition in (workload.get("status") or {}).get("conditions") or ()}
-    for type_, (holds, reason, message) in wanted.items():
+    for type_, (holds, reason, message) in desired.items():
         status = str(holds)
         old = found.get(type_)
         since = old["lastTransitionTime"] if old and old["status"] == status else now
@@ -113,12 +113,14 @@ def _conditions(workload: Object, now: str, wanted: Mapping[str, tuple[bool, str
     return list(found.values())
 
 
-def _verdict(word: str, resumed: bool, failed: tuple[str, str], complete: tuple[str, str]) -> dict[str, tuple[bool, str, str]]:
-    if word == "Failed":
+def _terminal_conditions(
+    state: str, resumed: bool, failed: tuple[str, str], complete: tuple[str, str]
+) -> dict[str, tuple[bool, str, str]]:
+    if state == "Failed":
         return {"Failed": (True, *failed)}
-    if word == "Complete":
+    if state == "Complete":
         return {"Complete": (True, *complete)}
-    if word == "Suspended":
+    if state == "Suspended":
         return {"Suspended": (True, "Suspended", "")}
     return {"Suspended": (False, "Resumed", "")} if resumed else {}
 
@@ -127,30 +129,30 @@ def _was_suspended(workload: Object) -> bool:
     return any(condition["type"] == "Suspended" for condition in (workload.get("status") or {}).get("conditions") or ())
 
 
-def _job_status(job: Object, count: _Count, word: str, now: str) -> Object:
-    verdict = _verdict(
-        word, _was_suspended(job), ("BackoffLimitExceeded", "Job has reached the specified backoff limit"),
+def _job_status(job: Object, count: _Count, state: str, now: str) -> Object:
+    conditions = _terminal_conditions(
+        state, _was_suspended(job), ("BackoffLimitExceeded", "Job has reached the specified backoff limit"),
         ("CompletionsReached", "Reached expected number of succeeded pods"),
     )  # fmt: skip
     status: Object = {"active": count.active, "ready": count.ready, "succeeded": count.succeeded, "failed": count.failed}
-    status["conditions"] = _conditions(job, now, verdict)
+    status["conditions"] = _conditions(job, now, conditions)
     status["startTime"] = (job.get("status") or {}).get("startTime") or now
-    if word == "Complete":
+    if state == "Complete":
         status["completionTime"] = now
     return status
 
 
-def _trainjob_status(trainjob: Object, count: _Count, word: str, now: str) -> Object:
+def _trainjob_status(trainjob: Object, count: _Count, state: str, now: str) -> Object:
     """Counts are of Jobs, of which the node job is one: 0 or 1."""
-    verdict = _verdict(
-        word, _was_suspended(trainjob), ("FailedJobs", "jobset failed due to one or more job failures"),
+    conditions = _terminal_conditions(
+        state, _was_suspended(trainjob), ("FailedJobs", "jobset failed due to one or more job failures"),
         ("AllJobsCompleted", "jobset completed successfully"),
     )  # fmt: skip
     jobs = {
         "name": NODE, "active": int(bool(count.active)), "ready": int(count.ready == count.total > 0),
-        "succeeded": int(word == "Complete"), "failed": int(word == "Failed"), "suspended": int(word == "Suspended"),
+        "succeeded": int(state == "Complete"), "failed": int(state == "Failed"), "suspended": int(state == "Suspended"),
     }  # fmt: skip
-    return {"conditions": _conditions(trainjob, now, verdict), "jobsStatus": [jobs]}
+    return {"conditions": _conditions(trainjob, now, conditions), "jobsStatus": [jobs]}
 
 
 def _job_pod(job: Object) -> Object:

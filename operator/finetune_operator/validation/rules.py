@@ -41,7 +41,7 @@ class RuleSet:
         self._expressions: dict[str, tuple[Expression, bool]] = {}
         self._reaches: dict[tuple[RuleSource, ...], Reach] = {}
 
-    def evaluate(self, node: Node, value: Any, path: Path, old: Any = ABSENT, excused: bool = False) -> list[Problem]:
+    def evaluate(self, node: Node, value: Any, path: Path, old: Any = ABSENT, ratcheted: bool = False) -> list[Problem]:
         """The problems that the rules of ``node`` and of all below it find with ``value``.
 
         Args:
@@ -49,25 +49,25 @@ class RuleSet:
             value: a JSON value that passed the structural checks.
             path: where it is.
             old: what was there before an update. Rules that mention ``oldSelf`` count only where there is such a value.
-            excused: the value is part of something that is as it was, which a rule without ``oldSelf`` may no longer refuse.
+            ratcheted: the value is part of an unchanged object, which only rules with ``oldSelf`` may reject.
         """
         if value is None or not node.has_rules:
             return []
-        excused = excused or unchanged(node, value, old)
-        problems = self._here(node, value, path, old, excused) if node.rules else []
+        ratcheted = ratcheted or unchanged(node, value, old)
+        problems = self._evaluate_node(node, value, path, old, ratcheted) if node.rules else []
         if isinstance(value, dict):
             before = old if isinstance(old, dict) else {}
             for name, item in value.items():
                 below = node.of_field(name)
                 if below is not None and below.has_rules:
                     step = child(path, name) if name in node.properties else key(path, name)
-                    problems += self.evaluate(below, item, step, before.get(name, ABSENT), excused)
+                    problems += self.evaluate(below, item, step, before.get(name, ABSENT), ratcheted)
         elif isinstance(value, list) and node.items is not None:
             for i, item in enumerate(value):
-                problems += self.evaluate(node.items, item, index(path, i), old_item(node, item, old), excused)
+                problems += self.evaluate(node.items, item, index(path, i), old_item(node, item, old), ratcheted)
         return problems
 
-    def _here(self, node: Node, value: Any, path: Path, old: Any, excused: bool) -> list[Problem]:
+    def _evaluate_node(self, node: Node, value: Any, path: Path, old: Any, ratcheted: bool) -> list[Problem]:
         reach = self._reach(node)
         data = {"self": _without_nul(typed(node, value, reach))}
         if old is not ABSENT:
@@ -78,13 +78,13 @@ class RuleSet:
             expression, uses_old = self._compiled(rule.expression)
             if uses_old and old is ABSENT:
                 continue
-            verdict = expression.eval(activation).value()
-            if verdict is False and not (excused and not uses_old):
+            outcome = expression.eval(activation).value()
+            if outcome is False and not (ratcheted and not uses_old):
                 where = child(path, rule.field_path) if rule.field_path else path
                 detail = rule.message or f"failed rule: {rule.expression}"
                 problems.append(Problem(text(where), CauseType(rule.reason), detail, node.type))
-            elif verdict is not True and verdict is not False:  # a sentence: what went wrong in the evaluation
-                detail = f"{verdict} evaluating rule: {rule.message or rule.expression}"
+            elif outcome is not True and outcome is not False:  # a sentence: what went wrong in the evaluation
+                detail = f"{outcome} evaluating rule: {rule.message or rule.expression}"
                 problems.append(Problem(text(path), CauseType.INVALID, detail, node.type))
         return problems
 
@@ -104,7 +104,9 @@ class RuleSet:
         try:
             from cel_expr_python import cel  # noqa: PLC0415 - an extra, and 15 MB that only judging needs
         except ModuleNotFoundError as error:
-            raise CelMissing("cel-expr-python: this package, which evaluates the CRD's rules, is not installed; pip install 'finetune-operator[local]'") from error
+            raise CelMissing(
+                "cel-expr-python: this package, which evaluates the CRD's rules, is not installed; pip install 'finetune-operator[local]'"
+            ) from error
         string, number, truth = cel.Type.STRING, cel.Type.INT, cel.Type.BOOL
         # The library carries no types of ours: a quantity travels as the string that it was made from.
         functions = [

@@ -134,7 +134,7 @@ class StructureCheck:
             self._number(node, value, path)
         if node.enum and not any(identical(value, one) for one in node.enum):
             listed = ", ".join(f'"{one}"' for one in node.enum)
-            self._say(path, CauseType.NOT_SUPPORTED, f"supported values: {listed}", value)
+            self._add(path, CauseType.NOT_SUPPORTED, f"supported values: {listed}", value)
 
     def check_keyed_lists(self, node: Node, value: Any, path: Path) -> None:
         """Items of lists of type set, and keys of items of lists of type map, must be unique."""
@@ -152,11 +152,11 @@ class StructureCheck:
                 for i, item in enumerate(value):
                     self.check_keyed_lists(node.items, item, index(path, i))
 
-    def _say(self, path: Path, kind: CauseType, detail: str = "", *value: Any) -> None:
+    def _add(self, path: Path, kind: CauseType, detail: str = "", *value: Any) -> None:
         self.problems.append(Problem(text(path), kind, detail, *value))
 
     def _invalid(self, path: Path, value: Any, says: str) -> None:
-        self._say(path, CauseType.INVALID, f"{text(path)} in body {says}", value)
+        self._add(path, CauseType.INVALID, f"{text(path)} in body {says}", value)
 
     def _type(self, node: Node, value: Any, path: Path) -> None:
         found = json_type(value)
@@ -167,18 +167,18 @@ class StructureCheck:
         if found == "array" and node.format:  # a slip of kube-openapi's, but what it accepts is accepted
             return
         wanted = ",".join(node.types)
-        self._say(path, CauseType.TYPE_INVALID, f'{text(path)} in body must be of type {wanted}: "{found}"', found)
+        self._add(path, CauseType.TYPE_INVALID, f'{text(path)} in body must be of type {wanted}: "{found}"', found)
 
     def _string(self, node: Node, value: str, path: Path) -> None:
         if node.max_length is not None and len(value) > node.max_length:
             unit = "byte" if node.max_length == 1 else "bytes"
-            self._say(path, CauseType.TOO_LONG, f"may not be more than {node.max_length} {unit}")
+            self._add(path, CauseType.TOO_LONG, f"may not be more than {node.max_length} {unit}")
         elif node.min_length is not None and len(value) < node.min_length:
             self._invalid(path, value, f"should be at least {node.min_length} chars long")
         elif node.pattern and not compile_pattern(node.pattern).search(value):
             self._invalid(path, value, f"should match '{node.pattern}'")
         if node.format and not is_date_time(value):
-            self._say(path, CauseType.TYPE_INVALID, f'{text(path)} in body must be of type {node.format}: "{value}"', value)
+            self._add(path, CauseType.TYPE_INVALID, f'{text(path)} in body must be of type {node.format}: "{value}"', value)
 
     def _number(self, node: Node, value: float, path: Path) -> None:
         if node.maximum is not None and (value >= node.maximum if node.exclusive_maximum else value > node.maximum):
@@ -207,10 +207,10 @@ class StructureCheck:
                 self.check(below, item, child(path, name), before.get(name, ABSENT))
         for name in node.required:
             if name not in value:
-                self._say(child(path, name), CauseType.REQUIRED)
+                self._add(child(path, name), CauseType.REQUIRED)
 
     def _too_many(self, path: Path, count: int, limit: int) -> None:
-        self._say(path, CauseType.TOO_MANY, f"must have at most {limit} item{'' if limit == 1 else 's'}", count)
+        self._add(path, CauseType.TOO_MANY, f"must have at most {limit} item{'' if limit == 1 else 's'}", count)
 
     def _unique(self, node: Node, value: list[Any], path: Path) -> None:
         seen: list[Any] = []
@@ -218,7 +218,7 @@ class StructureCheck:
         for i, item in enumerate(value):
             if node.list_type == "map":
                 if item is not None and not isinstance(item, dict):
-                    self._say(index(path, i), CauseType.INVALID, "must be an object for an array of list-type map", item)
+                    self._add(index(path, i), CauseType.INVALID, "must be an object for an array of list-type map", item)
                     return
                 keys = item or {}
                 identity: Any = {name: keys[name] for name in node.list_keys if name in keys}
@@ -228,7 +228,7 @@ class StructureCheck:
                 seen.append(identity)
             elif not any(identical(identity, other) for other in repeated):  # the server names only the first repetition
                 repeated.append(identity)
-                self._say(index(path, i), CauseType.DUPLICATE, "", identity)
+                self._add(index(path, i), CauseType.DUPLICATE, "", identity)
 
 
 def json_type(value: Any) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from api_server import application, serving
 from finetune_operator.core.settings import PROGRAMS, Trainer
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.kube.configuration import BadConfiguration, Configuration
 from finetune_operator.kube.settings_provider import SettingsProvider
-from api_server import application, serving
 from finetune_operator.local.store import Store
 
 

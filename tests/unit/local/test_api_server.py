@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from finetune_operator.api.kinds import CONFIGMAP, JOB, KINDS, POD
 from api_server import application, serving
+from finetune_operator.api.kinds import CONFIGMAP, JOB, KINDS, POD
 from finetune_operator.local.store import Store
 from finetune_operator.local.store.database import RETAINED_EVENTS
 

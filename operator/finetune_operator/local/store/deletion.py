@@ -47,10 +47,10 @@ def delete(
             marked["generation"] = metadata["generation"] + 1
     elif seconds < metadata.get("deletionGracePeriodSeconds", 0):
         marked |= {"deletionTimestamp": _later(transaction.now, seconds), "deletionGracePeriodSeconds": seconds}
-    go_on(transaction, kind, {**obj, "metadata": marked}, obj)
+    continue_deletion(transaction, kind, {**obj, "metadata": marked}, obj)
 
 
-def go_on(transaction: Transaction, kind: Kind, obj: Object, stored: Object) -> Object:
+def continue_deletion(transaction: Transaction, kind: Kind, obj: Object, stored: Object) -> Object:
     """Take an object that is being deleted as far as its finalizers, its dependents and its grace allow.
 
     Returns:
@@ -71,21 +71,21 @@ def go_on(transaction: Transaction, kind: Kind, obj: Object, stored: Object) -> 
         return obj
     transaction.remove(kind, obj)
     for dependent_kind, dependent in transaction.dependents(uid):
-        collect(transaction, dependent_kind, dependent)
+        collect_garbage(transaction, dependent_kind, dependent)
     for owner in _owners(obj):
         _finish_foreground(transaction, owner["uid"])
     return obj
 
 
-def collect(transaction: Transaction, kind: Kind, obj: Object) -> None:
+def collect_garbage(transaction: Transaction, kind: Kind, obj: Object) -> None:
     """Delete an object all of whose owners are gone or wait for it to go; drop the references to those that are gone."""
     owners = _owners(obj)
-    living = [owner for owner in owners if _lives(transaction, owner)]
-    if living and len(living) < len(owners):
-        _keep_owners(transaction, kind, obj, living)
-    elif owners and not living and "deletionTimestamp" not in obj["metadata"]:
+    present = [owner for owner in owners if _exists(transaction, owner)]
+    if present and len(present) < len(owners):
+        _keep_owners(transaction, kind, obj, present)
+    elif owners and not present and "deletionTimestamp" not in obj["metadata"]:
         delete(transaction, kind, obj)
-    for owner in living:
+    for owner in present:
         _finish_foreground(transaction, owner["uid"])
 
 
@@ -101,7 +101,9 @@ def _finish_foreground(transaction: Transaction, uid: str) -> None:
     owner = transaction.find_uid(uid)  # the last of them may have let it go
     if owner is not None and not any(_blockers(transaction, uid)):
         finalizers = [name for name in owner["metadata"]["finalizers"] if name != FOREGROUND]
-        go_on(transaction, kind_of(owner), {**owner, "metadata": {**owner["metadata"], "finalizers": finalizers}}, owner)
+        continue_deletion(
+            transaction, kind_of(owner), {**owner, "metadata": {**owner["metadata"], "finalizers": finalizers}}, owner
+        )
 
 
 def _blockers(transaction: Transaction, uid: str) -> Iterator[tuple[Kind, Object]]:
@@ -115,7 +117,7 @@ def _keep_owners(transaction: Transaction, kind: Kind, obj: Object, owners: list
     transaction.write(kind, {**obj, "metadata": {**rest, "ownerReferences": owners} if owners else rest}, obj)
 
 
-def _lives(transaction: Transaction, owner: dict[str, Any]) -> bool:
+def _exists(transaction: Transaction, owner: dict[str, Any]) -> bool:
     """Whether an owner is there. One of a kind that is not served here is taken for living, as a collector does."""
     return (owner["apiVersion"], owner["kind"]) not in _SERVED or transaction.find_uid(owner["uid"]) is not None
 
@@ -124,14 +126,14 @@ def _owners(obj: Object) -> list[dict[str, Any]]:
     return list(obj["metadata"].get("ownerReferences") or ())
 
 
-def _grace(kind: Kind, obj: Object, wanted: int | None) -> int:
+def _grace(kind: Kind, obj: Object, requested: int | None) -> int:
     """Seconds until a deleted object is gone: 0 but for a pod that is bound to a node and has not ended."""
     if kind != POD:
         return 0
     if not is_bound(obj) or (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return 0
     default: int = (obj.get("spec") or {}).get("terminationGracePeriodSeconds", _DEFAULT_GRACE)
-    return default if wanted is None else wanted
+    return default if requested is None else requested
 
 
 def _later(now: str, seconds: int) -> str:

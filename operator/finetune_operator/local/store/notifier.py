@@ -53,9 +53,9 @@ class Notifier:
             self._poll = None
 
     def _schedule(self) -> None:
-        self._poll = asyncio.get_running_loop().call_later(POLL_SECONDS, self._look)
+        self._poll = asyncio.get_running_loop().call_later(POLL_SECONDS, self._poll_file)
 
-    def _look(self) -> None:
+    def _poll_file(self) -> None:
         stamp = self._stamp()
         if stamp != self._seen:
             self._seen = stamp

@@ -53,11 +53,11 @@ def stale(kind: Kind, name: str) -> ApiError:
     )
 
 
-def other_uid(kind: Kind, name: str, wanted: str, found: str) -> ApiError:
+def other_uid(kind: Kind, name: str, expected: str, actual: str) -> ApiError:
     """The caller means another object of that name."""
     return Conflict(
-        f'Operation cannot be fulfilled on {resource_of(kind)} "{name}": the UID in the precondition ({wanted}) does not match'
-        f" the UID in record ({found}). The object might have been deleted and then recreated",
+        f'Operation cannot be fulfilled on {resource_of(kind)} "{name}": the UID in the precondition ({expected}) does not match'
+        f" the UID in record ({actual}). The object might have been deleted and then recreated",
         409,
         "Conflict",
     )
@@ -68,7 +68,7 @@ def too_old(version: int, oldest: int) -> ApiError:
     return Gone(f"too old resource version: {version} ({oldest})", 410, "Expired")
 
 
-def lost_continuation() -> ApiError:
+def expired_continuation() -> ApiError:
     """A continuation of a list that this store does not hold, or no longer."""
     return Gone(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the"

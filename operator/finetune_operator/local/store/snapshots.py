@@ -49,7 +49,7 @@ class Snapshots:
             raise rejections.bad_request(f"invalid continue token: {continuation!r}")
         found = self._lists.get(name)
         if found is None or found.until < time.monotonic():
-            raise rejections.lost_continuation()
+            raise rejections.expired_continuation()
         start = int(offset)
         end = start + limit if limit > 0 else len(found.items)
         return Page(list(found.items[start:end]), found.version, f"{name}.{end}" if end < len(found.items) else None)

@@ -59,12 +59,12 @@ class Store:
         self._database = Database(path)
         self._log_file = log_file
         self._clock = clock
-        self._wakeups = Notifier(self._database.stamp)
+        self._notifier = Notifier(self._database.stamp)
         self._snapshots = Snapshots()
 
     def close(self) -> None:
         """Close the file. No call and no watch may be under way."""
-        self._wakeups.stop()
+        self._notifier.stop()
         self._database.close()
 
     @cached_property
@@ -116,7 +116,7 @@ class Store:
         """See :meth:`~finetune_operator.loop.cluster.Cluster.watch`; with bookmarks after that time without a change."""
         await asyncio.sleep(0)
         selector = Selector.of(labels)
-        with self._wakeups.waiting_for(_served(kind)) as changed:
+        with self._notifier.waiting_for(_served(kind)) as changed:
             if resource_version in (None, "", "0"):
                 items, position = self._present(kind, namespace, selector)
                 for item in items:
@@ -152,7 +152,7 @@ class Store:
             if dry_run:
                 return obj
             obj = transaction.write(kind, obj)
-            deletion.collect(transaction, kind, obj)
+            deletion.collect_garbage(transaction, kind, obj)
         return obj
 
     async def patch(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
@@ -164,9 +164,9 @@ class Store:
             if identical(new, old):
                 return old
             if "deletionTimestamp" in new["metadata"]:
-                return deletion.go_on(transaction, kind, new, old)
+                return deletion.continue_deletion(transaction, kind, new, old)
             new = transaction.write(kind, new, old)
-            deletion.collect(transaction, kind, new)
+            deletion.collect_garbage(transaction, kind, new)
         return new
 
     async def patch_status(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
@@ -286,7 +286,7 @@ class Store:
         with self._database.transaction():
             transaction = Transaction(self._database, stamp(self._clock()))
             yield transaction
-        self._wakeups.wake(transaction.touched)
+        self._notifier.wake(transaction.touched)
 
     def _present(self, kind: Kind, namespace: str | None, selector: Selector) -> tuple[Sequence[Object], int]:
         with self._database.reading():

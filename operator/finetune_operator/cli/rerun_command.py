@@ -1,0 +1,57 @@
+"""The command that applies a rejected edit of a run: a rerun if the run has ended, otherwise a clone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from finetune_operator.api.finetunerun import FROZEN_SECTIONS
+from finetune_operator.api.lifecycle import RerunStage
+from finetune_operator.core.run import Run
+from finetune_operator.local.store.merge import merge_patch
+
+_STAGES = get_args(RerunStage)
+
+
+def remedy_for_edit(run: Run, patch: Mapping[str, Any], flags: str) -> str:
+    """Return what to do after the API server rejected an edit of ``spec``.
+
+    Args:
+        run: the run as it is.
+        patch: the rejected merge patch of its ``spec``.
+        flags: the options that select its backend in a command.
+    """
+    changed = [section for section in patch if section in FROZEN_SECTIONS]
+    options = "".join(f" --set {shlex.quote(assignment)}" for assignment in assignments(run.spec, patch))
+    stage = first_stage(run, changed)
+    if run.ended and stage:
+        return f"apply the change with: finetune rerun {run.name}{flags} --from {stage}{options}"
+    if changed:
+        return f"start a new run with the change: finetune clone {run.name}{flags}{options}"
+    return f"to start over under this name, first run: finetune delete {run.name}{flags}"
+
+
+def first_stage(run: Run, sections: list[str]) -> str | None:
+    """Return the last stage from which a rerun may change ``sections`` and has all earlier results; ``None`` if there is none."""
+    if not sections:
+        return None
+    allowed = [set(FROZEN_SECTIONS[section]) for section in sections]
+    known = [stage for stage in _STAGES if all(stage in stages for stages in allowed)]
+    failed = str((run.status.get("failure") or {}).get("stage") or "")
+    order = list(run.stages)
+    if failed in order:
+        reached = order[: order.index(failed) + 1]
+        known = [stage for stage in known if stage in reached]
+    return known[-1] if known else None
+
+
+def assignments(spec: Mapping[str, Any], patch: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the ``PATH=VALUE`` of each field that ``patch`` changes in ``spec``. A value is JSON, and so YAML."""
+    for name, value in patch.items():
+        path, old = f"{prefix}{name}", spec.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not any("." in key for key in value):
+            yield from assignments(old, value, f"{path}.")
+        else:
+            yield f"{path}={json.dumps(merge_patch(old, value), ensure_ascii=False)}"
