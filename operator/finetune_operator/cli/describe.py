@@ -23,7 +23,7 @@ from finetune_operator.loop.errors import Forbidden
 from . import exit_status
 from .backend import Backend
 from .backend_selection import find_backend
-from .display import MARKS, PHASE_STYLES
+from .display import MARKS, is_stopped, phase_style, phase_text
 from .errors import handle_errors
 from .objects import every, find_run
 from .options import Target
@@ -74,11 +74,13 @@ def _time(event: Object) -> str:
 
 def _head(run: Run, document: Object, backend: Backend) -> Table:
     status = run.status
-    phase = str(status.get("phase", "Pending"))
+    driven = backend.is_driven
+    phase = phase_text(run, driven=driven)
     table = Table.grid(padding=(0, 2))
     rows: dict[str, str | Text] = {
         "run": Text(run.name, style="bold"),
-        "phase": Text(phase, style=PHASE_STYLES.get(phase, "cyan")),
+        "phase": Text(phase, style=phase_style(phase)),
+        "continue with": f"finetune resume {run.name}{backend.flags}" if is_stopped(run) and not driven else "",
         "round": str(run.round) if run.round > 1 else "",
         "where": backend.description,
         "experiment": run.experiment or "",

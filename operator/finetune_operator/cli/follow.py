@@ -54,7 +54,7 @@ async def follow(cluster: Cluster, document: Object, screen: Display, stop: asyn
             try:
                 while True:
                     screen.show(Run.parse(document))
-                    if stopped.done() or _has_ended(document) or is_suspended(document):
+                    if stopped.done() or has_ended(Run.parse(document)) or is_suspended(document):
                         return document
                     await asyncio.wait((next_event, stopped), timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                     if next_event.done():
@@ -118,9 +118,8 @@ def _deleted(document: Object) -> CommandError:
     return CommandError([f"{document['metadata']['name']}: the run was deleted."], exit_status.NO_INPUT)
 
 
-def _has_ended(document: Object) -> bool:
+def has_ended(run: Run) -> bool:
     """Return whether the run has ended and its status is of the present generation."""
-    run = Run.parse(document)
     return run.ended and run.status.get("observedGeneration") == run.generation
 
 

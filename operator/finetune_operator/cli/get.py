@@ -16,6 +16,7 @@ from finetune_operator.loop.cluster import Cluster, Object
 from . import exit_status
 from .backend import Backend
 from .backend_selection import find_backend
+from .display import is_stopped
 from .errors import NoRuns, handle_errors
 from .follow import news
 from .objects import every, find_run
@@ -124,22 +125,27 @@ def _show(backend: Backend, run_filter: RunFilter, found: Sequence[Object], prin
     if found or as_objects:
         printer.print(found)
     else:
-        which = (
-            f" of experiment {run_filter.experiment}"
-            if run_filter.experiment
-            else f" {run_filter.name}"
-            if run_filter.name
-            else ""
-        )
-        print(f"{backend.description}: no runs{which}; create a file for one with: finetune init", file=sys.stderr)
+        which = f" of experiment {run_filter.experiment}" if run_filter.experiment else ""
+        named = f"no run {run_filter.name}" if run_filter.name else f"no runs{which}"
+        print(f"{backend.description}: {named}; create a file for one with: finetune init", file=sys.stderr)
+    if not as_objects and not backend.is_driven:
+        _print_stopped([run for run in map(Run.parse, found) if is_stopped(run)], backend.flags)
     return exit_status.NO_INPUT if run_filter.name and not found else exit_status.OK
+
+
+def _print_stopped(runs: Sequence[Run], flags: str) -> None:
+    """Print how to continue runs that no process works on."""
+    names = ", ".join(run.name for run in runs)
+    if runs:
+        which = runs[0].name if len(runs) == 1 else "NAME"
+        print(f"{names}: stopped, no process works on it; continue it with: finetune resume {which}{flags}", file=sys.stderr)
 
 
 async def _watch_runs(
     cluster: Cluster, namespace: str | None, run_filter: RunFilter, found: Sequence[Object], printer: Printer
 ) -> None:
     """Print every change; the first printed run gets a header."""
-    fingerprint = {document["metadata"]["uid"]: printer.fingerprint(document) for document in found}
+    printed = {document["metadata"]["uid"]: printer.fingerprint(document) for document in found}
     has_header = bool(found)
     async with aclosing(news(cluster, namespace)) as changes:
         async for change in changes:
@@ -147,8 +153,8 @@ async def _watch_runs(
             if not run_filter.matches(document):
                 continue
             if change.type == "DELETED":
-                fingerprint.pop(uid, None)
+                printed.pop(uid, None)
                 print(f"{document['metadata']['name']}: the run was deleted.", file=sys.stderr)
-            elif fingerprint.get(uid) != printer.fingerprint(document):
+            elif printed.get(uid) != printer.fingerprint(document):
                 (printer.add(document) if has_header else printer.print([document]))
-                fingerprint[uid], has_header = printer.fingerprint(document), True
+                printed[uid], has_header = printer.fingerprint(document), True

@@ -15,6 +15,7 @@ from finetune_operator.api.finetunerun import API_VERSION, KIND
 from finetune_operator.api.presets import preset
 from finetune_operator.core.paths import lookup
 from finetune_operator.core.resolve import STEERING
+from finetune_operator.core.unsupported import UNBUILT
 
 from . import exit_status
 
@@ -30,6 +31,8 @@ _WRITTEN = {"dataset.uri": "./train.jsonl", "evaluation.tasks": [], "evaluation.
 """Fields that the file sets, with values that need no network."""
 _OTHER_ALGORITHMS = {"sft": ("osft", "lora"), "osft": ("sft", "lora"), "lora": ("sft", "osft")}
 _WIDTH = 116
+_EXAMPLES: dict[str, tuple[Any, ...]] = {"boolean": (True, False), "integer": (1, 2, 0), "number": (1.0, 2.0, 0.0)}
+"""Values of each type, to find fields of which only one value is supported."""
 
 
 def write_template(file: Path, algorithm: str, *, full: bool, force: bool) -> int:
@@ -60,9 +63,9 @@ def template(algorithm: str, *, full: bool = False) -> str:
     for section, node in spec.items():
         if section in STEERING:
             continue
-        wanted = [path for path in _paths(section, node, algorithm) if full or path in _USUAL]
-        if wanted:
-            lines += _section(section, node, wanted, written, values)
+        paths = [path for path in _paths(section, node, algorithm) if (full or path in _USUAL) and _has_choice(path, node)]
+        if paths:
+            lines += _section(section, node, paths, written, values)
     return "\n".join(lines) + "\n"
 
 
@@ -77,6 +80,29 @@ def _paths(prefix: str, node: Mapping[str, Any], algorithm: str) -> Iterator[str
         if prefix == "training" and name in _OTHER_ALGORITHMS[algorithm]:
             continue
         yield from _paths(path, child, algorithm)
+
+
+def _has_choice(path: str, section: Mapping[str, Any]) -> bool:
+    """Return whether this release supports more than one value of a field: the template offers no other fields."""
+    node = _node(path, section)
+    candidates: tuple[Any, ...] = tuple(node.get("enum") or _EXAMPLES.get(node.get("type", ""), ("example", "other")))
+    return sum(not _is_unsupported(path, value) for value in candidates) > 1
+
+
+def _is_unsupported(path: str, value: Any) -> bool:
+    """Return whether this release rejects a value of a field, or any value of a section that contains the field."""
+    return any(entry.uses(value) if entry.path == path else path.startswith(f"{entry.path}.") for entry in UNBUILT)
+
+
+def _unsupported_values(path: str) -> list[str]:
+    return [f"Not supported in this release: {entry.values}." for entry in UNBUILT if entry.path == path]
+
+
+def _node(path: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
+    node = section
+    for key in path.split(".")[1:]:
+        node = node["properties"][key]
+    return node
 
 
 def _section(
@@ -98,11 +124,12 @@ def _section(
 
 def _field(path: str, section: Mapping[str, Any], written: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
     keys = path.split(".")
-    node: Mapping[str, Any] = section
-    for key in keys[1:]:
-        node = node["properties"][key]
+    node = _node(path, section)
     indent = _indent(len(keys))
-    about = textwrap.wrap(str(node.get("description", "")), _WIDTH - len(indent))
+    description = str(node.get("description", ""))
+    if "Not supported in this release" not in description:
+        description = " ".join([description, *_unsupported_values(path)])
+    about = textwrap.wrap(description, _WIDTH - len(indent))
     value = written.get(path, lookup(values, path))
     shown = "" if value is None else " " + _inline(value)
     return [*(f"{indent}# {line}" for line in about), f"{indent}{'' if path in written else '# '}{keys[-1]}:{shown}"]

@@ -37,14 +37,22 @@ def first_stage(run: Run, sections: list[str]) -> str | None:
     """Return the last stage from which a rerun may change ``sections`` and has all earlier results; ``None`` if there is none."""
     if not sections:
         return None
-    allowed = [set(FROZEN_SECTIONS[section]) for section in sections]
-    known = [stage for stage in _STAGES if all(stage in stages for stages in allowed)]
-    failed = str((run.status.get("failure") or {}).get("stage") or "")
-    order = list(run.stages)
-    if failed in order:
-        reached = order[: order.index(failed) + 1]
-        known = [stage for stage in known if stage in reached]
-    return known[-1] if known else None
+    allowed = [FROZEN_SECTIONS[section] for section in sections]
+    common = [stage for stage in _repeatable(run) if all(stage in stages for stages in allowed)]
+    return common[-1] if common else None
+
+
+def stage_to_repeat(run: Run) -> str | None:
+    """Return the last stage from which a rerun repeats the failed stage of a run; ``None`` if it failed before any stage."""
+    stages = _repeatable(run)
+    return stages[-1] if stages else None
+
+
+def _repeatable(run: Run) -> list[str]:
+    """Return the stages from which a rerun may start: all up to the failed one."""
+    failed, order = str((run.status.get("failure") or {}).get("stage") or ""), list(run.stages)
+    reached = order[: order.index(failed) + 1] if failed in order else order
+    return [stage for stage in _STAGES if stage in reached]
 
 
 def assignments(spec: Mapping[str, Any], patch: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.kinds import CONFIGMAP
+from finetune_operator.core.run import Run
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.validation import generated_name
 
@@ -17,8 +18,10 @@ from .backend_selection import find_backend
 from .config_maps import config_maps
 from .documents import DocumentProblem, read_documents
 from .errors import CommandError, handle_errors
+from .follow import has_ended
 from .objects import apply_object
 from .options import RunOptions, Target
+from .rerun_command import stage_to_repeat
 from .validate import base_of
 
 
@@ -36,9 +39,21 @@ def _run(file: Path, config_files: Sequence[str], backend: Backend, options: Run
         for other in others:
             await apply_object(backend, cluster, other)
         await backend.check_prerequisites(cluster, manifest)
-        return await apply_object(backend, cluster, manifest)
+        document = await apply_object(backend, cluster, manifest)
+        _print_if_ended(Run.parse(document), backend.flags)
+        return document
 
     return backend.start(begin, options, follow=True)
+
+
+def _print_if_ended(run: Run, flags: str) -> None:
+    """Print how to run a failed run again: an unchanged file only shows its outcome."""
+    stage = stage_to_repeat(run) if has_ended(run) and run.status.get("failure") else None
+    if stage:
+        print(
+            f"{run.name}: the run has failed before; run it again with: finetune rerun {run.name}{flags} --from {stage}",
+            file=sys.stderr,
+        )
 
 
 def _read(file: Path, backend: Backend) -> tuple[Object, list[Object]]:
