@@ -60,8 +60,8 @@ def test_a_rejected_rerun_is_corrected_under_its_own_id(home: Home, capsys: pyte
 @pytest.mark.parametrize(
     ("id_", "words"),
     [
-        ("done", "--id done: was used by the last rerun; choose another word."),
-        ("rejected", "--id rejected: the run asks for this rerun already; change a field with --set, or choose another word."),
+        ("done", "--id done: the last rerun has this ID; choose another one."),
+        ("rejected", "--id rejected: this rerun is already requested; change a field with --set, or choose another ID."),
     ],
 )
 def test_an_id_that_would_change_nothing_is_refused(home: Home, capsys: pytest.CaptureFixture[str], id_: str, words: str) -> None:

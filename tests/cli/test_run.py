@@ -118,16 +118,14 @@ class TestARunThatEndsWell:
         ]
         assert table[1].split()[:3] == ["demo", "osft", "Succeeded"]
         assert "demo" in workdir.finetune("get", "--experiment", "trial").out
-        assert (
-            f"No runs of experiment other in {workdir.folder}/.finetune." in workdir.finetune("get", "--experiment", "other").err
-        )
+        assert f"{workdir.folder}/.finetune: no runs of experiment other;" in workdir.finetune("get", "--experiment", "other").err
         assert workdir.finetune("get", "-o", "yaml").out.startswith("apiVersion: v1\nkind: List\n")
         page = workdir.finetune("describe", "demo").out
         for words in (
             "stages",
             "training loss",
             "scores",
-            "adapted to this place",
+            "adapted to this machine",
             "training.gpusPerWorker",
             "events",
             "RunSucceeded",
@@ -141,10 +139,13 @@ class TestARunThatEndsWell:
         for command in ("get", "describe", "logs", "delete"):
             result = workdir.finetune(command, "nobody")
             assert (result.code, result.out) == (66, "")
-            assert result.err.startswith("nobody: there is no run of that name in ")
+            assert result.err.startswith("nobody: no run with this name in ")
         result = workdir.finetune("logs", "demo", "--stage", "gate")
         assert result.code == 66
-        assert "stages with a log: dataset, model, tokenization, training, baseline, evaluation, registration" in result.err
+        assert (
+            "demo: stage gate has no log; choose one of the stages with a log: dataset, model, tokenization, training,"
+            in result.err
+        )
 
     def test_a_frozen_section_cannot_be_edited(self, finished: tuple[Workdir, CommandResult], small: Spec) -> None:
         workdir, _ = finished
@@ -152,7 +153,8 @@ class TestARunThatEndsWell:
         result = workdir.finetune("run", "edited.yaml")
         assert result.code == 65
         assert "spec.training is frozen since the run started" in result.err
-        assert "finetune delete demo" in result.err
+        remedy = "demo: nothing was changed; apply the change with: finetune rerun demo --from training --set training.epochs=2\n"
+        assert result.err.endswith(remedy), result.err
 
 
 def test_a_rerun_does_only_what_was_asked(workdir: Workdir, small: Spec) -> None:
@@ -292,7 +294,7 @@ def test_a_second_run_in_the_same_folder_is_told_who_is_there(workdir: Workdir, 
         result = workdir.finetune("run", "run.yaml")
         assert result.code == 75
         assert result.err == (
-            f"{workdir.folder}/.finetune: another finetune run (process {command.pid}) is at work there; wait for it, or use --home.\n"
+            f"{workdir.folder}/.finetune: process {command.pid} drives the runs of this folder; wait until it ends, or give another folder with --home.\n"
         )
     finally:
         command.send_signal(signal.SIGINT)
@@ -305,7 +307,7 @@ def test_delete_stops_what_runs_and_the_command_says_so(workdir: Workdir, small:
     wait_for(lambda: state_of(workdir, "training") == "Running" and bool(stage_processes(workdir)))
     result = workdir.finetune("delete", "demo")
     assert result.code == 0
-    assert "demo: deleted; its files stay in" in result.out
+    assert "demo: deleted; its files remain in" in result.out
     _, err = command.communicate(timeout=60)
     assert command.returncode == 66
     assert "demo: was deleted." in err
@@ -434,10 +436,10 @@ def test_secrets_come_from_files_and_are_never_stored(workdir: Workdir, small: S
 
 MISTAKES = {
     "no such secret file": (["--secret", "mine=nothing.env"], 65, "nothing.env: cannot be read; --secret takes NAME=FILE"),
-    "no name": (["--secret", "nothing.env"], 2, "--secret nothing.env: expected NAME=FILE."),
-    "no such folder": (["--configmap", "tasks=nowhere"], 66, "--configmap tasks=nowhere: nowhere: No such file or directory."),
-    "no files": (["--configmap", "tasks=empty"], 65, "--configmap tasks=empty: there is no file in it."),
-    "no pair": (["--configmap", "tasks"], 2, "--configmap tasks: expected NAME=FOLDER or NAME=FILE."),
+    "no name": (["--secret", "nothing.env"], 2, "--secret nothing.env: not of the form NAME=FILE;"),
+    "no such folder": (["--configmap", "tasks=nowhere"], 66, "--configmap tasks=nowhere: nowhere: No such file or directory; give"),
+    "no files": (["--configmap", "tasks=empty"], 65, "--configmap tasks=empty: contains no files; add files."),
+    "no pair": (["--configmap", "tasks"], 2, "--configmap tasks: not of the form NAME=PATH; give a file or a folder."),
     "a home that is a file": (["--home", "run.yaml"], 65, "choose another folder with --home"),
 }  # fmt: skip
 
@@ -456,7 +458,9 @@ def test_task_files_that_nobody_brought(workdir: Workdir, small: Spec) -> None:
     workdir.write(small(evaluation={"taskFiles": {"name": "mine"}}))
     result = workdir.finetune("run", "run.yaml")
     assert result.code == 65
-    assert result.err == "spec.evaluation.taskFiles: there is no ConfigMap mine here; bring it with --configmap mine=FOLDER.\n"
+    assert (
+        result.err == "spec.evaluation.taskFiles.name: ConfigMap mine does not exist; create it with --configmap mine=FOLDER.\n"
+    )
 
 
 def test_what_a_run_waits_for_is_told(workdir: Workdir, small: Spec) -> None:
@@ -464,7 +468,10 @@ def test_what_a_run_waits_for_is_told(workdir: Workdir, small: Spec) -> None:
     command = workdir.start("run", "run.yaml")
     assert command.stdout
     told = next(line for line in command.stdout if "waiting: " in line)
-    assert 'waiting: SecretMissing: secret "mine" has no key TOKEN: set TOKEN or use --secret mine=FILE' in told
+    assert (
+        'waiting: SecretMissing: secret "mine" has no key TOKEN; set the environment variable TOKEN or give --secret mine=FILE'
+        in told
+    )
     command.send_signal(signal.SIGINT)
     command.communicate(timeout=60)
     assert command.returncode == 130
@@ -474,8 +481,11 @@ def test_what_a_file_may_hold(workdir: Workdir, small: Spec) -> None:
     workdir.write(small())
     text = (workdir.folder / "run.yaml").read_text()
     (workdir.folder / "two.yaml").write_text(f"{text}---\n{text}")
-    assert "holds 2 FineTuneRuns; finetune run takes a file with one" in workdir.finetune("run", "two.yaml").err
+    assert (
+        "two.yaml: contains 2 objects of kind FineTuneRun; give a file with exactly one."
+        in workdir.finetune("run", "two.yaml").err
+    )
     (workdir.folder / "other.yaml").write_text(f"{text}---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\n")
     result = workdir.finetune("run", "other.yaml")
-    assert (result.code, "Secret s has no place here" in result.err) == (65, True)
+    assert (result.code, "Secret s is not allowed in the file of a run;" in result.err) == (65, True)
     assert workdir.finetune("run", "missing.yaml").code == 66

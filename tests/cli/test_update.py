@@ -33,7 +33,7 @@ class TestARunThatTheGateRejects:
     def test_it_says_so_and_keeps_the_model(self, problems_of: tuple[Workdir, CommandResult]) -> None:
         workdir, result = problems_of
         assert result.code == 3, result.out + result.err
-        assert "gate not passed: the model is kept" in result.out
+        assert "gate rejected the model; its files are kept" in result.out
         assert "at most 0.001 is allowed; missed by" in result.out
         status = status_of(workdir)
         assert status["phase"] == "Rejected"
@@ -61,17 +61,17 @@ class TestARunThatTheGateRejects:
     @pytest.mark.parametrize(
         ("words", "code", "sentence"),
         [
-            (["clone", "nobody"], 66, "nobody: there is no run of that name in"),
-            (["clone", "demo", "--set", "epochs"], 2, "--set epochs: expected PATH=VALUE, such as training.epochs=3."),
-            (["clone", "demo", "--set", "training.epochs=[1"], 2, "--set training.epochs=[1: no YAML:"),
-            (["clone", "demo", "--set", "dataset.uri.x=1"], 2, "spec.dataset.uri has no fields; set it as a whole."),
+            (["clone", "nobody"], 66, "nobody: no run with this name in"),
+            (["clone", "demo", "--set", "epochs"], 2, "--set epochs: not of the form PATH=VALUE; write, for example, --set training.epochs=3."),
+            (["clone", "demo", "--set", "training.epochs=[1"], 2, "--set training.epochs=[1: the value is not YAML:"),
+            (["clone", "demo", "--set", "dataset.uri.x=1"], 2, "spec.dataset.uri is not an object; set the whole field."),
             (["clone", "demo", "--set", "training.epoch=3"], 65, "spec.training.epoch: unknown field; did you mean epochs?"),
             (["clone", "demo", "--name", "Demo"], 65, "metadata.name"),
             (["rerun", "demo", "--from", "gate", "--set", "training.epochs=3"], 65, "spec.training is frozen since the run started"),
-            (["suspend", "demo"], 65, "demo: has ended; there is nothing to suspend."),
-            (["resume", "demo"], 65, "demo: has ended; finetune rerun demo does a part of it again."),
-            (["resume", "nobody"], 66, "nobody: there is no run of that name in"),
-            (["rerun", "nobody", "--from", "gate"], 66, "nobody: there is no run of that name in"),
+            (["suspend", "demo"], 65, "demo: the run has ended; run it again with: finetune rerun demo --from STAGE"),
+            (["resume", "demo"], 65, "demo: the run has ended; run it again with: finetune rerun demo --from STAGE"),
+            (["resume", "nobody"], 66, "nobody: no run with this name in"),
+            (["rerun", "nobody", "--from", "gate"], 66, "nobody: no run with this name in"),
         ],
     )  # fmt: skip
     def test_mistakes_are_told(
@@ -159,7 +159,7 @@ def test_a_version_that_exists_is_told_before_anything_is_trained(workdir: Workd
 def test_there_are_no_runs_yet(workdir: Workdir) -> None:
     result = workdir.finetune("resume", "demo")
     assert result.code == 66
-    assert result.err.endswith(".finetune: there are no runs here; use --home.\n")
+    assert result.err.endswith(".finetune: contains no runs; give another folder with --home, or start a run.\n")
 
 
 def test_a_run_is_suspended_from_elsewhere_and_goes_on_later(workdir: Workdir, small: Spec) -> None:
@@ -168,10 +168,12 @@ def test_a_run_is_suspended_from_elsewhere_and_goes_on_later(workdir: Workdir, s
     wait_for(lambda: state_of(workdir, "training") == "Running" and bool(stage_processes(workdir)))
     result = workdir.finetune("suspend", "demo")
     assert result.code == 0
-    assert result.err == f"demo: is being suspended; process {command.pid} sees to it; follow it with finetune get -w demo\n"
+    assert (
+        result.err == f"demo: suspension requested; process {command.pid} carries it out; follow it with: finetune get -w demo\n"
+    )
     _, err = command.communicate(timeout=120)
     assert command.returncode == 130
-    assert "demo: suspended; finetune resume demo goes on with it." in err
+    assert "demo: suspended; continue it with: finetune resume demo\n" in err
     assert stage_processes(workdir) == []
     # The file says nothing of suspension: running it again does not end it.
     result = workdir.finetune("run", "run.yaml")

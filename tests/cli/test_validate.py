@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from finetune_operator.api.crd import crd
 from finetune_operator.cli.documents import DocumentProblem, read_documents
 from finetune_operator.cli.init import template
 from finetune_operator.core.paths import leaves
+from finetune_operator.core.unsupported import UNBUILT, first_unsupported
 from finetune_operator.validation import Validator
 
 HEAD = "apiVersion: finetunerun.io/v1alpha1\nkind: FineTuneRun\nmetadata:\n  name: demo\nspec:\n"
@@ -69,7 +71,7 @@ def test_a_generated_name_is_valid_and_makes_a_new_run_each_time(workdir: Workdi
     for _ in range(2):
         rejected = workdir.finetune("run", "run.yaml", "--plain")
         assert (rejected.code, "spec.limits: this release does not act on" in rejected.out) == (65, True), rejected.out
-        assert re.fullmatch(r"demo-[a-z0-9]{5}: named by metadata.generateName\n", rejected.err)
+        assert re.fullmatch(r"demo-[a-z0-9]{5}: name generated from metadata.generateName\n", rejected.err)
     runs = workdir.finetune("get", "-o", "json").object["items"]
     names = {run["metadata"]["name"] for run in runs}
     assert len(names) == 2
@@ -80,7 +82,8 @@ def test_a_file_without_its_dot_is_told_before_anything_starts(workdir: Workdir)
     (workdir.folder / "rows.jsonl").write_text("{}\n")
     workdir.write({"dataset": {"uri": "rows.jsonl"}})
     words = (
-        "rows.jsonl is a hub id, and the file beside run.yaml is ./rows.jsonl; write ./rows.jsonl, or hf://rows.jsonl for the hub"
+        "rows.jsonl means a hub ID, but the directory of run.yaml has a file of this name;"
+        " write ./rows.jsonl for the file or hf://rows.jsonl for the hub"
     )
     for command in ("validate", "run"):
         result = workdir.finetune(command, "run.yaml")
@@ -97,11 +100,11 @@ def test_all_problems_of_all_files_are_told(workdir: Workdir) -> None:
 
 
 BROKEN = {
-    "no YAML": ("a: [1, 2\n", r"run.yaml:2: no YAML: "),
-    "a list": ("- 1\n", r"run.yaml:1: expected an object"),
-    "nothing": ("# only a comment\n", r"run.yaml: holds no object"),
-    "a key twice": ("a: 1\nb: 2\na: 3\n", r"run.yaml:3: the key a stands twice"),
-    "a tab": ("a:\n\tb: 1\n", r"run.yaml:2: no YAML: "),
+    "no YAML": ("a: [1, 2\n", r"run.yaml:2: not YAML: "),
+    "a list": ("- 1\n", r"run.yaml:1: not an object; "),
+    "nothing": ("# only a comment\n", r"run.yaml: contains no object"),
+    "a key twice": ("a: 1\nb: 2\na: 3\n", r"run.yaml:3: duplicate key a; "),
+    "a tab": ("a:\n\tb: 1\n", r"run.yaml:2: not YAML: "),
 }  # fmt: skip
 
 
@@ -156,13 +159,45 @@ def test_a_template_is_valid_and_so_is_every_line_that_it_offers(algorithm: str,
     validator = Validator(crd())
     text = template(algorithm, full=full)
     assert validator.create(yaml.safe_load(text)) == []
-    offered = re.sub(r"^( *)# (?!Default)([A-Za-z]\w*:( [^ ].*)?)$", r"\1\2", text, flags=re.MULTILINE)
-    document = _without_nothing(yaml.safe_load(offered))
+    whole = _with_all_lines(text)
+    paths = set(_paths(whole["spec"]))
+    for entry in UNBUILT:
+        if entry.values == "any value":
+            assert not {path for path in paths if path == entry.path or path.startswith(f"{entry.path}.")}
+    document = _without_nothing(whole)
+    assert first_unsupported(document["spec"]) is None
     assert document["spec"]["training"]["algorithm"] == algorithm
     assert len(list(leaves(document["spec"]))) > (40 if full else 15)
     if full:  # the port is offered with its default, and means nothing without an address
         document["spec"]["registry"]["address"] = "registry.example.com"
     assert validator.create(document) == []
+
+
+def _with_all_lines(text: str) -> dict[str, Any]:
+    """The template with every field that it offers in a comment."""
+    found: dict[str, Any] = yaml.safe_load(
+        re.sub(r"^( *)# (?!Default)([A-Za-z]\w*:( [^ ].*)?)$", r"\1\2", text, flags=re.MULTILINE)
+    )
+    return found
+
+
+def _paths(value: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, item in value.items():
+        yield prefix + name
+        if isinstance(item, dict):
+            yield from _paths(item, f"{prefix}{name}.")
+
+
+@pytest.mark.parametrize("path", ["training.enabled", "training.checkpoints.final", "retry.outOfMemory", "cleanup.volume"])
+def test_a_field_with_one_supported_value_is_not_offered(path: str) -> None:
+    offered = set(_paths(_with_all_lines(template("osft", full=True))["spec"]))
+    assert path.rpartition(".")[0] in offered
+    assert path not in offered
+
+
+def test_unsupported_values_of_an_offered_field_are_listed() -> None:
+    text = " ".join(line.strip("# ") for line in template("osft").splitlines())
+    assert "Not supported in this release: s3:// or pvc://. uri: ./train.jsonl" in text
 
 
 def _without_nothing(value: Any) -> Any:
@@ -180,7 +215,7 @@ def test_init_writes_a_file_once(workdir: Workdir) -> None:
     assert workdir.finetune("validate", "finetunerun.yaml").code == 0
     again = workdir.finetune("init")
     assert again.code == 65
-    assert again.err == "finetunerun.yaml: exists already; choose another name, or --force to write over it.\n"
+    assert again.err == "finetunerun.yaml: the file exists; choose another name, or overwrite it with --force.\n"
     assert workdir.finetune("init", "--force").code == 0
     assert workdir.finetune("init", "-").out.startswith("apiVersion: finetunerun.io/v1alpha1\n")
     assert "cannot be written" in workdir.finetune("init", "no/such/folder/x.yaml").err

@@ -32,5 +32,5 @@ def test_every_good_object_is_valid(workdir: Workdir) -> None:
     assert len(result.out.splitlines()) == len(GOOD) - len(NEEDS_DEFAULTS)
     lines = result.err.splitlines()
     assert {line.partition(".yaml:")[0].removeprefix(f"{CORPUS}/") for line in lines} == NEEDS_DEFAULTS
-    assert all("where the defaults of the namespace or the operator go with it" in line for line in lines)
+    assert all("or run it on a cluster whose defaults allow it" in line for line in lines)
     assert result.code == 65

@@ -44,6 +44,12 @@ class Driver:
         await store.patch_status(FINETUNERUN, NAMESPACE, "demo", {"status": self.world.run["status"]})
         store.close()
 
+    async def write_status(self, status: dict[str, Any]) -> None:
+        """Replace the status of the run."""
+        store = open_store(self.home)
+        await store.patch_status(FINETUNERUN, NAMESPACE, "demo", {"status": status})
+        store.close()
+
     def step(self, document: dict[str, Any]) -> dict[str, Any]:
         """Reconcile the run once; the status as it is then."""
         metadata = {**self.world.run["metadata"], "generation": document["metadata"]["generation"]}
@@ -100,9 +106,9 @@ def test_a_rerun_says_who_does_it(home: Home, capsys: pytest.CaptureFixture[str]
     with home.locked():
         code = rerun_run("demo", Target(home=home.root), RunOptions(plain=True), stage="gate", id_="again", assignments=())
     result = capsys.readouterr()
-    follow = f"follow it with finetune get -w demo --home {home.root}"
+    follow = f"follow it with: finetune get -w demo --home {home.root}"
     assert (code, result.out) == (0, "")
-    assert result.err == f"demo: rerun from gate requested; process {os.getpid()} sees to it; {follow}\n"
+    assert result.err == f"demo: rerun from gate requested; process {os.getpid()} carries it out; {follow}\n"
 
 
 def state_of(found: Driver, stage: str) -> str:
@@ -137,7 +143,7 @@ def test_a_suspension_succeeds_once_the_stages_have_stopped(tmp_path: Path, caps
     with found.driving():
         assert suspend_run("demo", Target(home=tmp_path), WAIT) == 0
     assert (state_of(found, "training"), reason_of(found, "training")) == ("Running", "Suspended")
-    assert "demo: suspended; finetune resume demo" in capsys.readouterr().err
+    assert "demo: suspended; continue it with: finetune resume demo" in capsys.readouterr().err
 
 
 def test_a_suspension_by_another_command_is_no_success(tmp_path: Path) -> None:

@@ -112,16 +112,16 @@ async def test_a_run_from_its_file_to_its_deletion(site: Site, workdir: ClusterD
         result = await workdir.here("suspend", "demo")
         assert (result.code, result.err) == (
             0,
-            f"demo: is being suspended; follow it with finetune get -w demo -n {workdir.namespace}\n",
+            f"demo: suspension requested; follow it with: finetune get -w demo -n {workdir.namespace}\n",
         )
         result = await ended(run)
         assert result.code == 130
         assert "training: running" in result.out
-        assert f"demo: suspended; finetune resume demo -n {workdir.namespace} goes on with it.\n" in result.err
+        assert f"demo: suspended; continue it with: finetune resume demo -n {workdir.namespace}\n" in result.err
         assert re.search(r"^demo +osft +Suspended", (await workdir.here("get")).out, re.MULTILINE)
         assert (
             await workdir.here("resume", "demo")
-        ).err == f"demo: resume requested; follow it with finetune get -w demo -n {workdir.namespace}\n"
+        ).err == f"demo: resume requested; follow it with: finetune get -w demo -n {workdir.namespace}\n"
         again = await ended(workdir.start("run", "run.yaml", *where), 240)
         assert again.code == 0, again.out + again.err
         assert "gate passed" in again.out
@@ -144,7 +144,7 @@ async def test_a_run_from_its_file_to_its_deletion(site: Site, workdir: ClusterD
         assert found["status"]["phase"] == "Succeeded"
         page = (await workdir.here("describe", "demo")).out
         assert f"namespace {workdir.namespace} of context here" in page
-        assert f"Events are not shown: you may not list them in namespace {workdir.namespace} of context here." in page
+        assert f"events: you may not list events in namespace {workdir.namespace} of context here; ask for the role view." in page
         assert "training loss" in page
         assert (await workdir.here("get", "-o", "wide")).out.split("\n")[0].split()[-3:] == ["ETA", "QUEUE", "MESSAGE"]
         assert (await workdir.here("logs", "demo", "--rank", "all")).out.startswith("[rank 0] ")
@@ -159,7 +159,7 @@ async def test_a_run_from_its_file_to_its_deletion(site: Site, workdir: ClusterD
         result = await workdir.here("rerun", "demo", "--from", "registration")
         assert (result.code, result.err) == (
             0,
-            f"demo: rerun from registration requested; follow it with finetune get -w demo -n {workdir.namespace}\n",
+            f"demo: rerun from registration requested; follow it with: finetune get -w demo -n {workdir.namespace}\n",
         )
         printed = yaml.safe_load((await workdir.here("clone", "demo", "--set", "training.epochs=1", "-o", "yaml")).out)
         assert printed["metadata"] == {"name": "demo-2", "labels": {"finetunerun.io/experiment": "trial"}}
@@ -168,7 +168,7 @@ async def test_a_run_from_its_file_to_its_deletion(site: Site, workdir: ClusterD
         result = await workdir.here("clone", "demo", "--name", "other", "--set", "suspend=true")
         assert (result.code, result.err) == (
             0,
-            f"other: created in namespace {workdir.namespace} of context here; follow it with finetune get -w other -n {workdir.namespace}\n",
+            f"other: created in namespace {workdir.namespace} of context here; follow it with: finetune get -w other -n {workdir.namespace}\n",
         )
         assert (await workdir.here("get", "-o", "name")).out == "".join(
             f"finetunerun.finetunerun.io/{name}\n" for name in ("demo", "other")
@@ -176,11 +176,11 @@ async def test_a_run_from_its_file_to_its_deletion(site: Site, workdir: ClusterD
 
     result = await workdir.here("delete", "demo")
     assert result.code == 0
-    assert result.out.startswith("demo: deleted; its files stay on the claim demo-workspace, in runs/demo-")
+    assert result.out.startswith("demo: deleted; its files remain on PersistentVolumeClaim demo-workspace in runs/demo-")
     assert (await workdir.here("delete", "other")).code == 0
     assert (
         await workdir.here("get")
-    ).err == f"No runs in namespace {workdir.namespace} of context here. Write one with: finetune init\n"
+    ).err == f"namespace {workdir.namespace} of context here: no runs; create a file for one with: finetune init\n"
 
 
 async def _names(site: Site) -> list[str]:
@@ -232,7 +232,7 @@ async def test_logs_go_on_over_broken_connections_and_into_the_next_attempt(
             assert (result.code, result.out) == (66, "")
             kept = f"runs/demo-{run.uid[:8]}/logs/training.1.2.0.log"
             assert result.err == (
-                f"demo: the pod of stage training, attempt 1.2, rank 0 is gone; its log is on the claim demo-workspace: {kept}\n"
+                f"demo: the pod of stage training, attempt 1.2, rank 0, no longer exists; read its log on PersistentVolumeClaim demo-workspace: {kept}\n"
             )
 
 
@@ -264,13 +264,13 @@ def _part(config: Object, path: str) -> Any:
 
 
 def _set(path: str, value: Any) -> Callable[[Object], None]:
-    options, _, last = path.rpartition(".")
-    return lambda config: _part(config, options).__setitem__(last, value)
+    parent, _, last = path.rpartition(".")
+    return lambda config: _part(config, parent).__setitem__(last, value)
 
 
 def _without(path: str) -> Callable[[Object], None]:
-    options, _, last = path.rpartition(".")
-    return lambda config: _part(config, options).__delitem__(last)
+    parent, _, last = path.rpartition(".")
+    return lambda config: _part(config, parent).__delitem__(last)
 
 
 USER = "users.0.user"
@@ -281,49 +281,49 @@ LOGIN = {"apiVersion": "client.authentication.k8s.io/v1", "command": "false", "i
 PLACES: dict[str, tuple[Callable[[Object], None], tuple[str, ...], int, str]] = {
     "no such context": (
         _set("kind", "Config"), ("get", "--context", "prod"), 2,
-        r"--context prod: there is no such context in \S+/kubeconfig; there are: here\.",
+        r"--context prod: no such context in \S+/kubeconfig; choose one of: here\.",
     ),
     "no current context": (
-        _set("current-context", ""), ("get", "-A"), 2, r"\S+: has no current context: choose one with --context: here\.",
+        _set("current-context", ""), ("get", "-A"), 2, r"\S+: no current context; choose one with --context: here\.",
     ),
     "no kubeconfig by that name": (
-        _set("kind", "Config"), ("get", "--kubeconfig", "nothing"), 66, r"--kubeconfig nothing: there is no such file\.",
+        _set("kind", "Config"), ("get", "--kubeconfig", "nothing"), 66, r"--kubeconfig nothing: no such file; give an existing one\.",
     ),
-    "no contexts": (_set("contexts", 7), ("get", "-A"), 65, r"\S+: is no kubeconfig: expected YAML with clusters, users and contexts\."),
+    "no contexts": (_set("contexts", 7), ("get", "-A"), 65, r"\S+: not a kubeconfig; give a YAML file with clusters, users and contexts\."),
     "unfinished context": (
         _set("contexts.0.context", {"user": "operator"}), ("get", "-A"), 65, r"\S+: context here cannot be used: Expected key cluster in .*",
     ),
     "unfinished user": (
         _set(USER, {"auth-provider": {"name": "oidc", "config": {"id-token": EXPIRED, "refresh-token": SECRET}}}), ("get", "-A"), 65,
-        r"\S+: context here cannot be used: Expected key idp-issuer-url in \S+\.",
+        r"\S+: context here cannot be used: Expected key idp-issuer-url in \S+; log in again \(oc login\)\.",
     ),
     "broken certificate": (
         _set(USER, {"client-certificate-data": "x", "client-key-data": SECRET}), ("get", "-A"), 65,
-        r"\S+: context here cannot be used: its cluster or user is malformed\.",
+        r"\S+: context here cannot be used: its cluster or user is malformed; log in again \(oc login\)\.",
     ),
     "no server": (
         _set("clusters.0.cluster.server", "https://127.0.0.1:9"), ("get", "-A"), 75,
-        r"context here: https://127.0.0.1:9 cannot be reached: Connect call failed.*\.",
+        r"context here: cannot connect to https://127.0.0.1:9: Connect call failed.*; check the network and try again\.",
     ),
     "no such host": (
         _set("clusters.0.cluster.server", "https://nowhere.invalid"), ("get", "-A"), 75,
-        r"context here: https://nowhere.invalid cannot be reached: .*",
+        r"context here: cannot connect to https://nowhere.invalid: .*",
     ),
     "strange certificate": (
-        _without("clusters.0.cluster.certificate-authority"), ("get", "-A"), 65, r"context here: \S+ cannot be trusted: .*certificate.*",
+        _without("clusters.0.cluster.certificate-authority"), ("get", "-A"), 65, r"context here: the certificate of \S+ is not trusted: .*certificate.*",
     ),
     "unknown token": (
         _set(f"{USER}.token", SECRET), ("get", "-A"), 77,
-        r"context here: the cluster does not know you \(Unauthorized\): log in again \(oc login\), or choose another --context\.",
+        r"context here: authentication failed \(Unauthorized\); log in again \(oc login\) or choose another --context\.",
     ),
-    "nobody": (_set(USER, {}), ("get", "-A"), 77, r"context here: the cluster does not know you \(Unauthorized\): .*"),
+    "nobody": (_set(USER, {}), ("get", "-A"), 77, r"context here: authentication failed \(Unauthorized\); .*"),
     "a login program that fails": (
         _set(USER, {"exec": LOGIN}), ("get", "-A"), 77,
-        r"context here: the program that logs in has failed \(exec: process returned 1\); log in again\.",
+        r"context here: the login plug-in failed \(exec: process returned 1\); log in again\.",
     ),
     "no right in all namespaces": (
         _set("kind", "Config"), ("get", "-A"), 77,
-        r"context here: \S+:scientist may not list finetuneruns in all namespaces; whoever administers it can give the role view there\.",
+        r"context here: \S+:scientist may not list finetuneruns in all namespaces; ask an administrator for the role view\.",
     ),
     "no right in that namespace": (
         _set("kind", "Config"), ("suspend", "demo", "-n", "default"), 77,
@@ -346,29 +346,29 @@ async def test_a_place_that_cannot_be_reached_is_one_sentence(control_plane: Con
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
-    "near": (("describe", "dem"), 66, "dem: there is no run of that name in namespace NAMESPACE of context here; did you mean demo?"),
+    "near": (("describe", "dem"), 66, "dem: no run with this name in namespace NAMESPACE of context here; did you mean demo?"),
     "far": (
         ("logs", "x", "-f"), 66,
-        "x: there is no run of that name in namespace NAMESPACE of context here; finetune get -n NAMESPACE lists them.",
+        "x: no run with this name in namespace NAMESPACE of context here; list the runs with: finetune get -n NAMESPACE",
     ),
-    "nothing ran": (("logs", "demo"), 66, "demo: no stage has run; stages with a log: none yet."),
-    "rank": (("logs", "demo", "--rank", "first"), 2, "--rank first: expected the number of a process, from 0, or all."),
-    "not ended": (("rerun", "demo", "--from", "gate"), 65, "demo: has not ended yet; wait for its end."),
+    "nothing ran": (("logs", "demo"), 66, "demo: no stage has started; try again when a stage has started."),
+    "rank": (("logs", "demo", "--rank", "first"), 2, "--rank first: not a rank; give a number from 0, or all."),
+    "not ended": (("rerun", "demo", "--from", "gate"), 65, "demo: the run has not ended; wait until it has, or delete it."),
     "purge": (
         ("delete", "demo", "--purge"), 2,
-        "--purge is for runs on this machine; on a cluster the run's cleanup.volume says whether its volume goes with it.",
+        "--purge: only for runs on this machine; remove the option.",
     ),
     "secret": (
         ("resume", "demo", "--secret", "hf-token=file"), 2,
-        "--secret is for runs on this machine; on a cluster make the Secret: oc create secret generic hf-token --from-env-file=FILE -n NAMESPACE",
+        "--secret: only for runs on this machine; create the Secret: oc create secret generic hf-token --from-env-file=FILE -n NAMESPACE",
     ),
     "taken": (("clone", "demo", "--name", "demo", "--set", "training.epochs=9"), 65,
-              "--name demo: there is another run of that name; choose another one."),
+              "--name demo: a different run with this name exists; choose another name."),
     "unknown field": (("clone", "demo", "--set", "training.epoch=9"), 65,
                       "clone of demo: spec.training.epoch: unknown field; did you mean epochs?"),
-    "two places": (("get", "--home", "."), 2, "--home means a folder of this machine and --namespace a cluster: give one of them."),
-    "two namespaces": (("get", "-A"), 2, "--namespace means one namespace and --all-namespaces all: give one of them."),
-    "another namespace": (("run", "run.yaml"), 2, "demo: the file names namespace other, and -n NAMESPACE: give one of them."),
+    "two places": (("get", "--home", "."), 2, "--home, --namespace: a local folder and a cluster exclude each other; remove one of them."),
+    "two namespaces": (("get", "-A"), 2, "--namespace, --all-namespaces: they exclude each other; remove one of them."),
+    "another namespace": (("run", "run.yaml"), 2, "demo: metadata.namespace is other, but -n is NAMESPACE; remove one of them."),
 }  # fmt: skip
 
 
@@ -382,8 +382,8 @@ async def test_a_mistake_is_one_sentence(control_plane: ControlPlane, administra
 
 
 async def test_where_a_command_looks(control_plane: ControlPlane, api: Api, workdir: ClusterDesk) -> None:
-    local = f"No runs in {workdir.folder}/.finetune."
-    there = f"No runs in namespace {workdir.namespace} of context here."
+    local = f"{workdir.folder}/.finetune: no runs;"
+    there = f"namespace {workdir.namespace} of context here: no runs;"
     cases: list[tuple[tuple[str, ...], dict[str, str], str]] = [
         ((), {}, local),
         (("--context", "here"), {}, there),
@@ -391,11 +391,15 @@ async def test_where_a_command_looks(control_plane: ControlPlane, api: Api, work
         ((), {"FINETUNE_CONTEXT": "here"}, there),
         (("--home", ".finetune"), {"FINETUNE_CONTEXT": "here"}, local),
         (("--context", "here"), {"FINETUNE_HOME": "x"}, there),
-        ((), {"FINETUNE_CONTEXT": "here", "FINETUNE_HOME": "x"}, "say which with --home or --context."),
+        (
+            (),
+            {"FINETUNE_CONTEXT": "here", "FINETUNE_HOME": "x"},
+            "a local folder and a cluster exclude each other; unset one of them.",
+        ),
         (
             ("-n", workdir.namespace),
             {"KUBECONFIG": "nothing"},
-            "There is no kubeconfig: neither $KUBECONFIG nor ~/.kube/config names",
+            "kubeconfig: neither $KUBECONFIG nor ~/.kube/config exists;",
         ),
     ]
     for words, environment, told in cases:
@@ -410,5 +414,5 @@ async def test_where_a_command_looks(control_plane: ControlPlane, api: Api, work
     file.write_text(yaml.safe_dump(config))
     result = await workdir.here("get")
     assert (result.code, result.err) == (
-        69, "context control-plane: the cluster has no FineTuneRun: whoever administers it must install the operator and its CRD.\n",
+        69, "context control-plane: FineTuneRun is not installed; ask an administrator to install the operator and its CRD.\n",
     )  # fmt: skip

@@ -72,7 +72,7 @@ class LocalBackend:
         try:
             store = open_store(self.home)
         except StoreError as problem:
-            raise CommandError([f"{problem}; choose another folder with --home."]) from None
+            raise CommandError([f"{problem}, or choose another folder with --home."]) from None
         try:
             yield store
         finally:
@@ -125,7 +125,7 @@ class LocalBackend:
                 return asyncio.run(follow_change(self, change, options))
             run = Run.parse(asyncio.run(self._change_only(change)))
             follow = f"follow it with: finetune get -w {run.name}{self.flags}"
-            print(f"{run.name}: {summary} from process {other.holder}; {follow}", file=sys.stderr)
+            print(f"{run.name}: {summary}; process {other.holder} carries it out; {follow}", file=sys.stderr)
             return exit_status.OK
 
     def _drive(self, change: MutateFn, options: RunOptions) -> int:

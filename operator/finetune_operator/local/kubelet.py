@@ -1,8 +1,8 @@
-"""The kubelet of local mode: pods as processes of this machine, with real exit codes, signals and termination messages.
+"""The kubelet of local mode runs pods as processes, with real exit codes, signals and termination messages.
 
-It takes any pod of its cluster (or those bound to its node), so that it can play the kubelet of a test control plane too. Images
-are not used: ``python`` is the interpreter that runs this. A pod's folder outlives the runner; after a ``kill -9`` of it the
-process goes on behind its shim and is found again, never started twice.
+It runs all pods of its cluster, or those bound to its node, so tests can use it as the kubelet of a control plane. Images are
+ignored: ``python`` is the current interpreter. A pod's folder outlives the kubelet: after a ``kill -9`` of the kubelet the process
+continues under its shim, and the next kubelet adopts it instead of starting it again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class ProcessKubelet:
-    """Runs the pods of a cluster as processes; with ``name`` only those that are bound to the node of that name."""
+    """Runs the pods of a cluster as processes; with ``name``, only those bound to the node with that name."""
 
     def __init__(self, node: Node, name: str | None = None) -> None:
         self._node = node
@@ -33,7 +33,7 @@ class ProcessKubelet:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Inside this context pods run; at its end their processes are stopped, and the pods say that they were."""
+        """Run pods inside this context; at its end, stop their processes and set the status of the pods."""
         watch = asyncio.create_task(self._watch())
         try:
             yield
@@ -43,7 +43,7 @@ class ProcessKubelet:
             await self._shut_down()
 
     def kill(self) -> None:
-        """End every process at once, without its grace."""
+        """Kill every process without a grace period."""
         for worker in self._workers.values():
             worker.kill()
 
@@ -72,7 +72,7 @@ class ProcessKubelet:
         try:
             await worker.run()
         except NotFound:
-            pass  # deleted with grace 0 while it ran: its process was stopped, and nobody is left to be told
+            pass  # deleted with grace period 0 while it ran: its process was stopped, and no object is left to update
         except ApiError as error:
             log.warning("pod %s: %s", worker.name, error)
         finally:

@@ -1,4 +1,4 @@
-"""One pod from its admission to its end, as a process."""
+"""Runs one pod as a process, from admission to its end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DEFAULT_GRACE = 30
 
 @dataclass(frozen=True)
 class Node:
-    """What the pods of this machine share: where their folders lie, what they mount, what is left of the hardware."""
+    """What the pods of this machine share: cluster, folders, volumes and resources."""
 
     cluster: Cluster
     folder: Path
@@ -34,15 +34,15 @@ class Node:
     capacity: Capacity
     secrets: SecretSource
     adjust: Callable[[Object, dict[str, str]], None] | None = None
-    """Changes the environment of a pod's process, where the node is not what the pod's maker took it for."""
+    """Changes the environment of a pod's process if the node differs from what the pod expects."""
 
     def log_path(self, uid: str) -> Path:
-        """Where the output of a pod's container lies."""
+        """Return the file with the output of a pod's container."""
         return self.folder / uid / "log"
 
 
 class PodWorker:
-    """Admit, start or find again, wait, report, and say the last word on a pod that is deleted."""
+    """Admits a pod, starts or adopts its process, waits, reports its status, and completes its deletion."""
 
     def __init__(self, node: Node, pod: Object) -> None:
         self._node = node
@@ -64,16 +64,16 @@ class PodWorker:
         return f"{self._pod['metadata']['namespace']}/{self._pod['metadata']['name']}"
 
     def stop(self, *, shutdown: bool = False) -> None:
-        """The pod is to end: it is being deleted, or this runner is."""
+        """Stop the pod, because it is deleted or because the kubelet shuts down."""
         self._shutdown = self._shutdown or shutdown
         self._stopped.set()
 
     def kill(self) -> None:
-        """End its process without its grace."""
+        """Kill its process without a grace period."""
         self._process.signal(signal.SIGKILL)
 
     async def run(self) -> None:
-        """The whole life."""
+        """Run the pod until it has ended."""
         try:
             if (self._pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
                 await self._run_process()
@@ -93,7 +93,7 @@ class PodWorker:
         await self._report_end(await self._wait())
 
     async def _confirm_deletion(self) -> None:
-        """A kubelet removes a deleted pod when its processes have ended; one that was only shut down stays to be read."""
+        """Remove the pod if it was deleted and its process has ended. After a shutdown the pod is kept."""
         metadata = self._pod["metadata"]
         pod = await self._node.cluster.get(POD, metadata["namespace"], metadata["name"])
         if pod["metadata"].get("deletionTimestamp") and pod["metadata"]["uid"] == self.uid:
@@ -109,9 +109,9 @@ class PodWorker:
             if admission.rejection:
                 await self._patch({"phase": "Failed", "reason": admission.reason, "message": admission.rejection})
                 return False
-            if not admission.wait:
+            if not admission.pending:
                 return True
-            if not await self._wait_pending({"conditions": [_unschedulable(admission.wait)]}):
+            if not await self._wait_pending({"conditions": [_unschedulable(admission.pending)]}):
                 return False
 
     async def _start(self) -> bool:
@@ -130,7 +130,7 @@ class PodWorker:
             return await self._process.adopt()
 
     async def _wait_pending(self, status: Object) -> bool:
-        """Say what the pod waits for, and wait a moment. False if it is not wanted any more."""
+        """Report why the pod waits, and wait before the next attempt. Return False if the pod was stopped."""
         await self._patch({"phase": "Pending", **status})
         try:
             async with asyncio.timeout(_RETRY_SECONDS):
@@ -156,7 +156,7 @@ class PodWorker:
         return Command(tuple(argv), env, work)
 
     async def _wait(self) -> Exit:
-        """Wait for the process; when the pod is to go, ask it to end, and end it after its grace period."""
+        """Wait for the process. If the pod is stopped, send SIGTERM, and SIGKILL after the grace period."""
         ending = asyncio.create_task(self._process.wait())
         stopped = asyncio.create_task(self._stopped.wait())
         try:

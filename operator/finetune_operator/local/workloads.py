@@ -1,7 +1,7 @@
-"""The Job and the TrainJob controllers of local mode, as pure functions: a workload and its pods in, what to do out.
+"""The Job and TrainJob controllers of local mode, as pure functions from a workload and its pods to the next step.
 
-They do what ``batch/v1`` and Kubeflow Trainer 2.2 do for the manifests that this operator makes: one try, no restarts in place,
-ranks with the ``PET_*`` environment, suspension, and status in the same words.
+They implement what ``batch/v1`` and Kubeflow Trainer 2.2 do for the manifests of this operator: one attempt, no restarts in place,
+ranks with the ``PET_*`` environment, suspension, and the same status.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ RANK = "batch.kubernetes.io/job-completion-index"
 JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 REPLICATED_JOB_LABEL = "jobset.sigs.k8s.io/replicatedjob-name"
 NODE = "node"
-"""Name of the replicated job and of the container that train, in every runtime."""
+"""Name of the training replicated job and of its container, in every runtime."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a controller does next: pods to make, names of pods to delete, the status to write (``None``: as it is)."""
+    """The next step of a controller: pods to create, names of pods to delete, the status to write (``None``: unchanged)."""
 
     create: tuple[Object, ...] = ()
     delete: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class _Count:
-    """The pods of a workload by what became of them."""
+    """The number of pods of a workload by phase."""
 
     active: int = 0
     ready: int = 0
@@ -43,17 +43,17 @@ class _Count:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of all pods."""
         return self.active + self.succeeded + self.failed
 
 
 def job_step(job: Object, pods: list[Object], now: str) -> Step:
-    """One step of the Job controller: a pod, and its end as the Job's."""
+    """Return the next step of the Job controller: it creates one pod, and the Job ends with it."""
     return _step(job, pods, now, [_job_pod(job)], _job_status)
 
 
 def trainjob_step(trainjob: Object, pods: list[Object], now: str, port: int) -> Step:
-    """One step of the Trainer: a pod a node, which find each other at ``port`` of this machine."""
+    """Return the next step of Trainer: a pod for each node, with rendezvous at ``port`` of this machine."""
     nodes = int(trainjob["spec"]["trainer"].get("numNodes", 1))
     return _step(trainjob, pods, now, [_rank_pod(trainjob, rank, nodes, port) for rank in range(nodes)], _trainjob_status)
 
@@ -63,7 +63,7 @@ def _step(
 ) -> Step:
     state = child_state(workload)
     if state in (ChildState.SUCCEEDED, ChildState.FAILED):
-        # The end of one rank is the end of all: the others hold nothing any more.
+        # When one rank fails the job has failed, and the other ranks must release their resources.
         return Step(delete=tuple(_running(pods)) if state is ChildState.FAILED else ())
     existing = {pod["metadata"]["name"] for pod in pods}
     missing = tuple(pod for pod in desired if pod["metadata"]["name"] not in existing)
@@ -78,7 +78,7 @@ def _step(
 
 
 def _was_active(workload: Object) -> bool:
-    """Whether all its pods have been seen: one that is missing now was taken away."""
+    """Return whether all its pods existed before: a pod that is missing now was deleted."""
     status = workload.get("status") or {}
     return bool(status.get("active") or any(job.get("active") for job in status.get("jobsStatus") or ()))
 
@@ -103,7 +103,7 @@ def _running(pods: list[Object]) -> list[str]:
 
 
 def _conditions(workload: Object, now: str, desired: Mapping[str, tuple[bool, str, str]]) -> list[Object]:
-    """The workload's conditions with these among them; times move only when ``status`` does."""
+    """Return the workload's conditions with ``desired``; transition times change only with ``status``."""
     found = {condition["type"]: condition for condition in (workload.get("status") or {}).get("conditions") or ()}
     for type_, (holds, reason, message) in desired.items():
         status = str(holds)
@@ -143,7 +143,7 @@ def _job_status(job: Object, count: _Count, state: str, now: str) -> Object:
 
 
 def _trainjob_status(trainjob: Object, count: _Count, state: str, now: str) -> Object:
-    """Counts are of Jobs, of which the node job is one: 0 or 1."""
+    """Return the status; its counts are of Jobs, and there is one, so they are 0 or 1."""
     conditions = _terminal_conditions(
         state, _was_suspended(trainjob), ("FailedJobs", "jobset failed due to one or more job failures"),
         ("AllJobsCompleted", "jobset completed successfully"),
@@ -163,7 +163,7 @@ def _job_pod(job: Object) -> Object:
 
 
 def _rank_pod(trainjob: Object, rank: int, nodes: int, port: int) -> Object:
-    """A node of a TrainJob: the runtime's container under the operator's patch and the trainer's fields."""
+    """Return the pod of a rank: the container of the runtime with the operator's patch and the trainer's fields."""
     metadata, trainer = trainjob["metadata"], trainjob["spec"]["trainer"]
     patch = _pod_patch(trainjob)
     spec = dict(patch.get("spec") or {})
@@ -187,7 +187,7 @@ def _rank_pod(trainjob: Object, rank: int, nodes: int, port: int) -> Object:
 
 
 def _pod_patch(trainjob: Object) -> Object:
-    """The pod template of the ``node`` job in the operator's runtime patch."""
+    """Return the pod template of the ``node`` job in the operator's runtime patch."""
     for patch in trainjob["spec"].get("runtimePatches") or ():
         jobs = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
         for entry in jobs:
@@ -213,5 +213,5 @@ def _pod(kind: Kind, owner: Object, name: str, template: Object, labels: Mapping
 
 
 def _pod_name(base: str, rank: int) -> str:
-    """A pod's name as Kubernetes forms it, but the same each time: making it twice is harmless."""
+    """Return a pod name in Kubernetes' format that is deterministic, so that creating the pod is idempotent."""
     return f"{base}-{hashlib.sha256(f'{base}/{rank}'.encode()).hexdigest()[:5]}"

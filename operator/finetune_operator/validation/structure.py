@@ -1,4 +1,4 @@
-"""Values against a structural schema: what the API server drops when it decodes, and what it refuses when it validates.
+"""Pruning and validation of values by a structural schema, as the API server does when it decodes and validates.
 
 Source: ``apiextensions-apiserver`` (``schema/pruning``, ``schema/defaulting/prunenulls.go``, ``schema/listtype``,
 ``validation/ratcheting.go``) and ``kube-openapi`` (``validation/validate``), Kubernetes 1.34.
@@ -17,7 +17,7 @@ from .problem import CauseType, Problem
 from .schema import Node
 
 ABSENT: Any = object()
-"""Instead of an old value where there is none to compare with."""
+"""Stands for a missing old value."""
 
 _OF_EVERY_OBJECT = frozenset({"apiVersion", "kind", "metadata"})
 _NOTHING = Node(type="")
@@ -28,14 +28,14 @@ _TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|[+-][0-9]{2}:[
 
 
 def prune(node: Node, value: Any, path: Path, unknown: list[Problem], old: Any = ABSENT) -> Any:
-    """``value`` without unknown fields and without nulls that mean "absent". The argument is not changed.
+    """Return ``value`` without unknown fields and without nulls that mean "absent". The argument does not change.
 
     Args:
-        node: the place in the schema.
+        node: the node of the schema.
         value: a JSON value.
-        path: where it is.
-        unknown: gets one problem for each dropped field.
-        old: a pruned value that ``value`` was patched from: what the two share is not looked at again.
+        path: its path.
+        unknown: receives one problem for each dropped field.
+        old: a pruned value that ``value`` was patched from; parts that both share are not checked again.
     """
     if value is old:
         return value
@@ -45,9 +45,9 @@ def prune(node: Node, value: Any, path: Path, unknown: list[Problem], old: Any =
         items = node.items or _NOTHING
         return [prune(items, item, index(path, i), unknown) for i, item in enumerate(value)]
     if type(value) is int and value not in _INT64:
-        return float(value)  # as Go reads it
+        return float(value)  # like Go's decoder
     if type(value) is float and node.type == "integer" and value.is_integer() and abs(value) <= _SAFE_INTEGER:
-        return int(value)  # as Go writes it
+        return int(value)  # like Go's encoder
     return value
 
 
@@ -68,7 +68,7 @@ def _prune_object(node: Node, value: dict[str, Any], path: Path, unknown: list[P
 
 
 def identical(new: Any, old: Any) -> bool:
-    """Equality of JSON values that tells 1, 1.0 and true apart."""
+    """Return whether JSON values are equal; 1, 1.0 and true are different."""
     if new is old:
         return True
     if type(new) is not type(old):
@@ -81,9 +81,9 @@ def identical(new: Any, old: Any) -> bool:
 
 
 def unchanged(node: Node, new: Any, old: Any) -> bool:
-    """Whether the API server takes ``new`` for what ``old`` was ("ratcheting": old faults do not block an update elsewhere).
+    """Return whether the API server treats ``new`` as unchanged (ratcheting: old errors do not block an update of other fields).
 
-    A field that the schema does not describe never counts as unchanged, nor does what contains one.
+    A field without a schema is never unchanged, nor is an object that contains one.
     """
     if old is ABSENT:
         return False
@@ -101,26 +101,26 @@ def unchanged(node: Node, new: Any, old: Any) -> bool:
 
 
 def old_item(node: Node, item: Any, old: Any) -> Any:
-    """The old value of a list's item: that with the same keys in a list of type map, else :data:`ABSENT`."""
+    """Return the old value of a list item: the item with the same keys in a list of type map, else :data:`ABSENT`."""
     if node.list_type != "map" or not isinstance(old, list) or not isinstance(item, dict):
         return ABSENT
-    wanted = [item.get(name, ABSENT) for name in node.list_keys]
-    if ABSENT in wanted:
+    keys = [item.get(name, ABSENT) for name in node.list_keys]
+    if ABSENT in keys:
         return ABSENT
     for candidate in old:
-        if isinstance(candidate, dict) and identical([candidate.get(name, ABSENT) for name in node.list_keys], wanted):
+        if isinstance(candidate, dict) and identical([candidate.get(name, ABSENT) for name in node.list_keys], keys):
             return candidate
     return ABSENT
 
 
 class StructureCheck:
-    """One walk over a pruned value; the problems that it finds gather in :attr:`problems`."""
+    """Checks a pruned value and collects :attr:`problems`."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
 
     def check(self, node: Node, value: Any, path: Path, old: Any = ABSENT) -> None:
-        """Check ``value``; parts that are as they were in ``old`` are not held against an update."""
+        """Check ``value``; parts that are unchanged from ``old`` are accepted."""
         if unchanged(node, value, old):
             return
         self._type(node, value, path)
@@ -164,10 +164,10 @@ class StructureCheck:
             return
         if found == "integer" and "number" in node.types:
             return
-        if found == "array" and node.format:  # a slip of kube-openapi's, but what it accepts is accepted
+        if found == "array" and node.format:  # kube-openapi has this error, and accepts the value
             return
-        wanted = ",".join(node.types)
-        self._add(path, CauseType.TYPE_INVALID, f'{text(path)} in body must be of type {wanted}: "{found}"', found)
+        expected = ",".join(node.types)
+        self._add(path, CauseType.TYPE_INVALID, f'{text(path)} in body must be of type {expected}: "{found}"', found)
 
     def _string(self, node: Node, value: str, path: Path) -> None:
         if node.max_length is not None and len(value) > node.max_length:
@@ -226,13 +226,13 @@ class StructureCheck:
                 identity = item
             if not any(identical(identity, other) for other in seen):
                 seen.append(identity)
-            elif not any(identical(identity, other) for other in repeated):  # the server names only the first repetition
+            elif not any(identical(identity, other) for other in repeated):  # the server reports only the first duplicate
                 repeated.append(identity)
                 self._add(index(path, i), CauseType.DUPLICATE, "", identity)
 
 
 def json_type(value: Any) -> str:
-    """The JSON schema's word for the type of a value."""
+    """Return the JSON schema type of a value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -241,7 +241,7 @@ def json_type(value: Any) -> str:
 
 
 def is_date_time(value: str) -> bool:
-    """Go-openapi's check of format date-time (RFC 3339), which takes any character for the point before the fraction."""
+    """Return whether go-openapi accepts a date-time (RFC 3339); it allows any character before the fraction."""
     day, *rest = value.lower().split("t")
     stamp = _TIME.fullmatch(rest[0]) if rest else None
     if stamp is None or not _DATE.fullmatch(day):

@@ -1,6 +1,6 @@
-"""Deletion: finalizers, grace of pods, and what becomes of the objects that the deleted one owned.
+"""Deletion: finalizers, grace periods of pods, and garbage collection of owned objects.
 
-A cluster's garbage collector does the last part in its own time; here it is part of the same transaction.
+A cluster collects garbage asynchronously; here it is part of the same transaction.
 Source: ``apiserver/pkg/registry/rest/delete.go``, ``kubernetes/pkg/controller/garbagecollector``.
 """
 
@@ -28,14 +28,14 @@ _SERVED = {(kind.api_version, kind.name) for kind in KINDS}
 def delete(
     transaction: Transaction, kind: Kind, obj: Object, propagation: Propagation = "Background", grace: int | None = None
 ) -> None:
-    """Begin the deletion of an object, and end it where nothing holds it.
+    """Start the deletion of an object, and complete it if nothing blocks it.
 
     Args:
-        transaction: the change that this is part of.
+        transaction: the present transaction.
         kind: the object's kind.
         obj: the object as it is stored.
-        propagation: what becomes of the objects that it owns.
-        grace: seconds that a running pod gets; without it, what the pod asks for. 0 means that it has ended.
+        propagation: how owned objects are treated.
+        grace: grace period of a running pod in seconds (default: the pod's own). 0 means that the pod has ended.
     """
     metadata = obj["metadata"]
     finalizers = [name for name in metadata.get("finalizers", ()) if name not in (FOREGROUND, ORPHAN)] + _MARKS[propagation]
@@ -51,10 +51,10 @@ def delete(
 
 
 def continue_deletion(transaction: Transaction, kind: Kind, obj: Object, stored: Object) -> Object:
-    """Take an object that is being deleted as far as its finalizers, its dependents and its grace allow.
+    """Continue a deletion as far as finalizers, dependents and grace period allow.
 
     Returns:
-        Its last state.
+        The last state of the object.
     """
     metadata = obj["metadata"]
     uid, finalizers = metadata["uid"], list(metadata.get("finalizers", ()))
@@ -78,7 +78,7 @@ def continue_deletion(transaction: Transaction, kind: Kind, obj: Object, stored:
 
 
 def collect_garbage(transaction: Transaction, kind: Kind, obj: Object) -> None:
-    """Delete an object all of whose owners are gone or wait for it to go; drop the references to those that are gone."""
+    """Delete an object without existing owners; otherwise remove the references to owners that no longer exist."""
     owners = _owners(obj)
     present = [owner for owner in owners if _exists(transaction, owner)]
     if present and len(present) < len(owners):
@@ -90,7 +90,7 @@ def collect_garbage(transaction: Transaction, kind: Kind, obj: Object) -> None:
 
 
 def _finish_foreground(transaction: Transaction, uid: str) -> None:
-    """Take an owner that is deleted in the foreground further: delete what it waits for; let it go if that is nothing."""
+    """Continue the foreground deletion of an owner: delete its dependents, or the owner if there are none."""
     owner = transaction.find_uid(uid)
     if owner is None or FOREGROUND not in owner["metadata"].get("finalizers", ()):
         return
@@ -98,7 +98,7 @@ def _finish_foreground(transaction: Transaction, uid: str) -> None:
         if "deletionTimestamp" not in dependent["metadata"]:
             has_more = any(transaction.dependents(dependent["metadata"]["uid"]))
             delete(transaction, kind, dependent, "Foreground" if has_more else "Background")
-    owner = transaction.find_uid(uid)  # the last of them may have let it go
+    owner = transaction.find_uid(uid)  # the deletion of the last dependent may have removed it
     if owner is not None and not any(_blockers(transaction, uid)):
         finalizers = [name for name in owner["metadata"]["finalizers"] if name != FOREGROUND]
         continue_deletion(
@@ -118,7 +118,7 @@ def _keep_owners(transaction: Transaction, kind: Kind, obj: Object, owners: list
 
 
 def _exists(transaction: Transaction, owner: dict[str, Any]) -> bool:
-    """Whether an owner is there. One of a kind that is not served here is taken for living, as a collector does."""
+    """Return whether an owner exists. Like the garbage collector, assume that owners of unserved kinds exist."""
     return (owner["apiVersion"], owner["kind"]) not in _SERVED or transaction.find_uid(owner["uid"]) is not None
 
 
@@ -127,7 +127,7 @@ def _owners(obj: Object) -> list[dict[str, Any]]:
 
 
 def _grace(kind: Kind, obj: Object, requested: int | None) -> int:
-    """Seconds until a deleted object is gone: 0 but for a pod that is bound to a node and has not ended."""
+    """Return the grace period in seconds: 0 except for a pod that is bound to a node and has not ended."""
     if kind != POD:
         return 0
     if not is_bound(obj) or (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
