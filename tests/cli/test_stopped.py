@@ -101,8 +101,10 @@ def test_looking_at_the_lock_never_keeps_a_command_from_taking_it(tmp_path: Path
 def test_an_unknown_stage_is_rejected_with_the_stages_that_exist(stopped: Driver, capsys: pytest.CaptureFixture[str]) -> None:
     assert print_log(Target(home=stopped.home.root), "demo", "trainig", rank="0", follow=False) == 66
     printed = capsys.readouterr().err
-    assert printed.startswith("--stage trainig: no such stage; did you mean training? The stages of demo are: ")
-    assert {"dataset", "training", "gate"} <= set(printed.rstrip(".\n").partition("are: ")[2].split(", "))
+    assert printed.startswith("--stage trainig: no such stage; did you mean training? Stages: ")
+    assert {"dataset", "training", "gate"} <= set(printed.rstrip("\n").partition("Stages: ")[2].split(", "))
+    assert print_log(Target(home=stopped.home.root), "demo", "foo", rank="0", follow=False) == 66
+    assert capsys.readouterr().err.startswith("--stage foo: no such stage; choose one of: workspace, dataset, ")
     assert print_log(Target(home=stopped.home.root), "demo", "evaluation", rank="0", follow=False) == 66
     assert "demo: stage evaluation has no log; choose one of the stages with a log: " in capsys.readouterr().err
 

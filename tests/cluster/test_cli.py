@@ -351,7 +351,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
         ("logs", "x", "-f"), 66,
         "x: no run with this name in namespace NAMESPACE of context here; list the runs with: finetune get -n NAMESPACE",
     ),
-    "nothing ran": (("logs", "demo"), 66, "demo: no stage has started; try again when a stage has started."),
+    "nothing ran": (("logs", "demo"), 66, "demo: no stage has started; try again when a stage has started"),
     "rank": (("logs", "demo", "--rank", "first"), 2, "--rank first: not a rank; give a number from 0, or all."),
     "not ended": (("rerun", "demo", "--from", "gate"), 65, "demo: the run has not ended; wait until it has, or delete it."),
     "purge": (

@@ -6,6 +6,7 @@ import asyncio
 import difflib
 
 from finetune_operator.core.run import Run, StageStatus
+from finetune_operator.core.stages import ORDER
 
 from . import exit_status
 from .attempt_log import print_attempt
@@ -46,7 +47,7 @@ async def _print(backend: Backend, name: str, stage: str | None, rank: int | Non
             run = Run.parse(await find_run(backend, cluster, name))
             stage_status = _choose(run, stage)
         if stage_status is None:
-            raise CommandError([_no_log(run, stage)], exit_status.NO_INPUT)
+            raise CommandError([_no_log(run, stage, backend.flags)], exit_status.NO_INPUT)
         if follow and not run.ended and not stage_status.ended:
             await follow_stage(backend, cluster, run, stage_status.name, rank)
         else:
@@ -54,16 +55,22 @@ async def _print(backend: Backend, name: str, stage: str | None, rank: int | Non
     return exit_status.OK
 
 
-def _no_log(run: Run, stage: str | None) -> str:
+def _no_log(run: Run, stage: str | None, flags: str) -> str:
+    known = tuple(run.stages) or ORDER
+    if stage is not None and stage not in known:
+        near = difflib.get_close_matches(stage, known, n=1)
+        meant = f"did you mean {near[0]}? Stages" if near else "choose one of"
+        return f"--stage {stage}: no such stage; {meant}: {', '.join(known)}"
     with_log = ", ".join(entry.name for entry in run.stages.values() if entry.child_name)
-    remedy = f"choose one of the stages with a log: {with_log}" if with_log else "try again when a stage has started"
+    if with_log:
+        remedy = f"choose one of the stages with a log: {with_log}"
+    elif run.ended:
+        remedy = f"show why the run ended with: finetune describe {run.name}{flags}"
+    else:
+        remedy = "try again when a stage has started"
     if stage is None:
-        return f"{run.name}: no stage has started; {remedy}."
-    if run.stages and stage not in run.stages:
-        near = difflib.get_close_matches(stage, run.stages, n=1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        return f"--stage {stage}: no such stage; {meant}The stages of {run.name} are: {', '.join(run.stages)}."
-    return f"{run.name}: stage {stage} has no log; {remedy}."
+        return f"{run.name}: no stage has started; {remedy}"
+    return f"{run.name}: stage {stage} has no log; {remedy}"
 
 
 def _may_start(run: Run, stage: str | None) -> bool:

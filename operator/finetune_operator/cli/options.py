@@ -69,9 +69,7 @@ class RunOptions:
     ] = field(default_factory=list)
     wait: Annotated[
         bool,
-        typer.Option(
-            "--wait", help="If a cluster or another process runs it: follow the run until it ends, and exit with its exit code."
-        ),
+        typer.Option("--wait", help="Follow the run until it ends or is suspended, if a cluster or another process runs it."),
     ] = False
     plain: Annotated[bool, typer.Option("--plain", help="Print plain lines instead of a live display.")] = False
     output: Annotated[

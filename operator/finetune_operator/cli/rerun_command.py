@@ -10,9 +10,12 @@ from typing import Any, get_args
 from finetune_operator.api.finetunerun import FROZEN_SECTIONS
 from finetune_operator.api.lifecycle import RerunStage
 from finetune_operator.core.run import Run
+from finetune_operator.core.stages import ORDER
 from finetune_operator.local.store.merge import merge_patch
 
-_STAGES = get_args(RerunStage)
+from .documents import DocumentProblem, read_value
+
+_STAGES: tuple[str, ...] = get_args(RerunStage)
 
 
 def remedy_for_edit(run: Run, patch: Mapping[str, Any], flags: str) -> str:
@@ -34,7 +37,7 @@ def remedy_for_edit(run: Run, patch: Mapping[str, Any], flags: str) -> str:
 
 
 def first_stage(run: Run, sections: list[str]) -> str | None:
-    """Return the last stage from which a rerun may change ``sections`` and has all earlier results; ``None`` if there is none."""
+    """Return the last stage from which a rerun repeats a failed stage and may change ``sections``; ``None`` if there is none."""
     if not sections:
         return None
     allowed = [FROZEN_SECTIONS[section] for section in sections]
@@ -43,23 +46,36 @@ def first_stage(run: Run, sections: list[str]) -> str | None:
 
 
 def stage_to_repeat(run: Run) -> str | None:
-    """Return the last stage from which a rerun repeats the failed stage of a run; ``None`` if it failed before any stage."""
-    stages = _repeatable(run)
-    return stages[-1] if stages else None
+    """Return the stage from which a rerun repeats the failed stage of a run; ``None`` if no stage failed."""
+    failed = (run.status.get("failure") or {}).get("stage")
+    return _repeatable(run)[-1] if failed in ORDER else None
 
 
-def _repeatable(run: Run) -> list[str]:
-    """Return the stages from which a rerun may start: all up to the failed one."""
-    failed, order = str((run.status.get("failure") or {}).get("stage") or ""), list(run.stages)
-    reached = order[: order.index(failed) + 1] if failed in order else order
-    return [stage for stage in _STAGES if stage in reached]
+def _repeatable(run: Run) -> tuple[str, ...]:
+    """Return the stages from which a rerun may start: all up to the first one at or after the failed stage."""
+    failed = str((run.status.get("failure") or {}).get("stage") or "")
+    if failed not in ORDER:
+        return _STAGES
+    last = next(stage for stage in (*ORDER[ORDER.index(failed) :], _STAGES[-1]) if stage in _STAGES)
+    return _STAGES[: _STAGES.index(last) + 1]
 
 
 def assignments(spec: Mapping[str, Any], patch: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the ``PATH=VALUE`` of each field that ``patch`` changes in ``spec``. A value is JSON, and so YAML."""
+    """Yield the ``PATH=VALUE`` of each field that ``patch`` changes in ``spec``."""
     for name, value in patch.items():
         path, old = f"{prefix}{name}", spec.get(name)
         if isinstance(value, Mapping) and isinstance(old, Mapping) and not any("." in key for key in value):
             yield from assignments(old, value, f"{path}.")
         else:
-            yield f"{path}={json.dumps(merge_patch(old, value), ensure_ascii=False)}"
+            yield f"{path}={_text(merge_patch(old, value))}"
+
+
+def _text(value: Any) -> str:
+    """Return a value in YAML: plain text if it is read as text, otherwise JSON."""
+    if isinstance(value, str):
+        try:
+            if read_value(value) == value:
+                return value
+        except DocumentProblem:
+            pass
+    return json.dumps(value, ensure_ascii=False)

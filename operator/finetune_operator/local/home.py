@@ -86,7 +86,7 @@ class Home:
                 folder.mkdir(parents=True, exist_ok=True)
             (self.root / ".gitignore").write_text("*\n")
         except OSError as error:
-            raise HomeUnusable(f"{self.root}: {error.strerror}; choose another folder with --home.") from error
+            raise HomeUnusable(f"{self.root}: cannot be created: {error.strerror}; choose another folder with --home.") from error
 
     @property
     def is_locked(self) -> bool:
