@@ -62,12 +62,12 @@ class Resource:
         return [web.route(route.method, route.path, self._with_status(route.handler)) for route in routes]
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """One object."""
+        """Return one object."""
         namespace, name = _address(request)
         return _json(await self.store.get(self.kind, namespace, name))
 
     async def collection(self, request: web.Request) -> web.StreamResponse:
-        """A list, or a watch."""
+        """Return a list, or the events of a watch."""
         query, namespace = request.query, request.match_info.get("namespace")
         try:
             selector, fields = (
@@ -90,7 +90,7 @@ class Resource:
         )
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        """A new object."""
+        """Create an object."""
         body, (namespace, _) = await _body(request), _address(request)
         expected = {"apiVersion": self.kind.api_version, "kind": self.kind.name}
         if {name: body.get(name) for name in expected} != expected:
@@ -105,11 +105,11 @@ class Resource:
         return _json(await self.store.create(body, dry_run="dryRun" in request.query), 201, warnings)
 
     async def patch(self, request: web.Request) -> web.StreamResponse:
-        """A merge patch of everything but status."""
+        """Apply a merge patch to everything but status."""
         return await self._patch(request, status=False)
 
     async def patch_status(self, request: web.Request) -> web.StreamResponse:
-        """A merge patch of status."""
+        """Apply a merge patch to status."""
         return await self._patch(request, status=True)
 
     async def delete(self, request: web.Request) -> web.StreamResponse:

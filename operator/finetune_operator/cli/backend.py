@@ -54,7 +54,7 @@ class Backend(Protocol):
         ...
 
     async def check_prerequisites(self, cluster: Cluster, manifest: Object) -> None:
-        """Reject a run that references objects which nobody will create later."""
+        """Reject a run that references a missing object, if no other client can create it later."""
         ...
 
     def start(self, change: MutateFn, options: RunOptions, *, follow: bool) -> int:

@@ -28,7 +28,7 @@ _TOOL_PREFIXES = (
     "kubectl.kubernetes.io/", "argocd.argoproj.io/", "kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/", "meta.helm.sh/",
     "app.kubernetes.io/instance", "app.kubernetes.io/managed-by",
 )  # fmt: skip
-"""Labels and annotations of deployment tools. With them, a tool would take the clone for its own object; Argo CD would prune it."""
+"""Labels and annotations of deployment tools. A clone with them would belong to the tool; Argo CD would prune it."""
 
 
 def clone_run(

@@ -22,7 +22,7 @@ def drive(home: Home, change: MutateFn, secrets: LocalSecrets, options: RunOptio
     """Apply ``change``, drive the run that it returns until the run ends, and return the exit code.
 
     Raises:
-        CommandError: ``change`` was refused.
+        CommandError: ``change`` was rejected.
         HomeInUse: another command drives the runs of the folder.
         HomeUnusable: the folder cannot be used.
     """

@@ -19,12 +19,12 @@ _ANONYMOUS = "system:anonymous"
 
 
 def command_error(error: ApiError, server: str, address: str) -> CommandError:
-    """The refusal for a failed call.
+    """Return the error of a command whose API call failed.
 
     Args:
-        error: how it failed.
-        server: how a sentence calls the cluster: ``context b``.
-        address: of its API server.
+        error: the error of the call.
+        server: name of the cluster in messages, ``context b``.
+        address: URL of the API server.
     """
     if isinstance(error, Forbidden):
         return CommandError([_forbidden(error, server)], exit_status.NO_PERMISSION)

@@ -73,7 +73,7 @@ async def follow_change(backend: Backend, change: MutateFn, options: RunOptions)
     """Change a run that another process drives, follow it, and return the exit code. Ctrl-C stops only the display.
 
     Raises:
-        CommandError: the change was refused.
+        CommandError: the change was rejected.
     """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     async with backend.connect() as cluster:

@@ -103,7 +103,7 @@ def _results(run: Run, flags: str) -> Iterator[tuple[str, str]]:
         yield "adapter", str(model["adapterUri"]).removeprefix("file://")
     store = _mlflow_store(run)
     if registry.get("kind") == "MLflow" and store:
-        yield "look", f"mlflow ui --backend-store-uri sqlite:///{store}"
+        yield "inspect", f"mlflow ui --backend-store-uri sqlite:///{store}"
     adapted = (run.status.get("resolved") or {}).get("adapted") or ()
     if adapted:
         yield "adapted", f"{', '.join(entry['field'] for entry in adapted)} (finetune describe {run.name}{flags})"

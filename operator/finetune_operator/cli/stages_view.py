@@ -31,9 +31,9 @@ def stage_lines(run: Run, now: datetime | None = None) -> Iterator[StageLine]:
             continue
         if stage_status.state == "Skipped" and not stage_status.started_at:
             continue
-        ours = progress if progress.get("stage") == stage_status.name and stage_status.state == "Running" else {}
+        own = progress if progress.get("stage") == stage_status.name and stage_status.state == "Running" else {}
         yield StageLine(
-            stage_status.name, stage_status.state, _text(stage_status, ours), _seconds(stage_status, now), ours.get("percent")
+            stage_status.name, stage_status.state, _text(stage_status, own), _seconds(stage_status, now), own.get("percent")
         )
 
 

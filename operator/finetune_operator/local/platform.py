@@ -45,7 +45,7 @@ class Platform:
 def local_settings(home: Home, machine: Machine) -> Settings:
     """Return the settings of the control loop for this machine."""
     entry = training_entry()
-    threads = str(max(1, machine.cpus // 2))  # the baseline is measured beside training
+    threads = str(max(1, machine.cpus // 2))  # the baseline is measured while training runs
     gpus = {"evaluation": {"gpus": 1}} if machine.gpus else {}
     return Settings(
         mode="local", operator_version=__version__, images=dict.fromkeys(PROGRAMS, f"local:{__version__}"),

@@ -155,8 +155,8 @@ class StructureCheck:
     def _add(self, path: Path, kind: CauseType, detail: str = "", *value: Any) -> None:
         self.problems.append(Problem(text(path), kind, detail, *value))
 
-    def _invalid(self, path: Path, value: Any, says: str) -> None:
-        self._add(path, CauseType.INVALID, f"{text(path)} in body {says}", value)
+    def _invalid(self, path: Path, value: Any, message: str) -> None:
+        self._add(path, CauseType.INVALID, f"{text(path)} in body {message}", value)
 
     def _type(self, node: Node, value: Any, path: Path) -> None:
         found = json_type(value)
