@@ -310,7 +310,7 @@ def test_delete_stops_what_runs_and_the_command_says_so(workdir: Workdir, small:
     assert "demo: deleted; its files remain in" in result.out
     _, err = command.communicate(timeout=60)
     assert command.returncode == 66
-    assert "demo: was deleted." in err
+    assert "demo: the run was deleted." in err
     assert stage_processes(workdir) == []
     workdir.write(small(evaluation={"enabled": False, "baseline": False}))
     assert workdir.finetune("run", "run.yaml").code == 0
@@ -435,7 +435,7 @@ def test_secrets_come_from_files_and_are_never_stored(workdir: Workdir, small: S
 
 
 MISTAKES = {
-    "no such secret file": (["--secret", "mine=nothing.env"], 65, "nothing.env: cannot be read; --secret takes NAME=FILE"),
+    "no such secret file": (["--secret", "mine=nothing.env"], 65, "nothing.env: cannot be read; give a file with KEY=value lines"),
     "no name": (["--secret", "nothing.env"], 2, "--secret nothing.env: not of the form NAME=FILE;"),
     "no such folder": (["--configmap", "tasks=nowhere"], 66, "--configmap tasks=nowhere: nowhere: No such file or directory; give"),
     "no files": (["--configmap", "tasks=empty"], 65, "--configmap tasks=empty: contains no files; add files."),
