@@ -8,5 +8,5 @@ if __name__ == "__main__":
     try:
         from finetune_operator.kube.command import main
     except ModuleNotFoundError as error:
-        sys.exit(f"{error.name} is not installed; the operator needs: pip install 'finetune-operator[operator]'")
+        sys.exit(f"{error.name}: this Python package is not installed; pip install 'finetune-operator[operator]'")
     main()

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 import pydocs
-from cli.desk import Desk
+from cli.workdir import Workdir
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def workdir(tmp_path: Path) -> Workdir:
     """An empty folder."""
-    return Desk(tmp_path)
+    return Workdir(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,39 @@
-"""What a command loads: help is quick, a command on this machine needs nothing that is for clusters, and what is missing is told."""
+"""What a command imports: help is quick, local commands need no client, and commands on a cluster need no package of the operator."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from api_server import application, serving
+from finetune_operator.local.store import Store
+
 KUBECONFIG = """
 apiVersion: v1
 kind: Config
 current-context: here
-clusters: [{name: here, cluster: {server: "https://127.0.0.1:9"}}]
+clusters: [{name: here, cluster: {server: "SERVER"}}]
 contexts: [{name: here, context: {cluster: here, user: me}}]
 users: [{name: me, user: {token: very-secret}}]
 """
 PROGRAM = """
+import importlib.abc
 import sys
+
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in {absent!r}:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+        return None
+
+
+sys.meta_path.insert(0, Blocker())
 sys.argv = ["finetune", *{words!r}]
-sys.modules.update(dict.fromkeys({absent!r}))
 from finetune_operator.cli import main
 try:
     main()
@@ -45,11 +59,11 @@ def test_a_command_loads_only_what_it_needs(tmp_path: Path, words: tuple[str, ..
     [
         (
             ("get", "--kubeconfig", "kubeconfig"), "kubernetes",
-            "kubernetes is not installed; for a cluster, finetune needs: pip install 'finetune-operator[operator]'\n",
+            "kubernetes: this package, which reads kubeconfigs, is not installed; pip install 'finetune-operator[cluster]'\n",
         ),
         (
             ("run", "run.yaml"), "cel_expr_python",
-            "The embedded API needs cel-expr-python: pip install 'finetune-operator[local]'.\n",
+            "cel-expr-python: this package, which evaluates the CRD's rules, is not installed; pip install 'finetune-operator[local]'\n",
         ),
     ],
     ids=["cluster", "local"],
@@ -61,3 +75,26 @@ def test_what_is_not_installed_is_told(tmp_path: Path, words: tuple[str, ...], a
     )
     done = run(tmp_path, *words, absent=(absent,))
     assert (done.returncode, done.stderr) == (69, sentence)
+
+
+async def test_a_command_on_a_cluster_needs_neither_kopf_nor_prometheus(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store.db")
+    metadata = {"name": "demo", "namespace": "team"}
+    spec = {"dataset": {"uri": "org/data"}}
+    await store.create({"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": spec})
+    operator_only = ("kopf", "prometheus_client", "pythonjsonlogger")
+    async with serving(application(store, token="very-secret")) as address:
+        (tmp_path / "kubeconfig").write_text(KUBECONFIG.replace("SERVER", address))
+        done = await asyncio.to_thread(
+            run, tmp_path, "get", "--kubeconfig", "kubeconfig", "-n", "team", "-o", "name", absent=operator_only
+        )
+    store.close()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["finetunerun.finetunerun.io/demo", "loaded aiohttp kubernetes rich"]
+
+
+def test_the_operator_needs_the_packages_that_the_command_line_does_without(tmp_path: Path) -> None:
+    """The blocker of these tests works: what the operator imports is among the blocked packages."""
+    program = PROGRAM.format(words=[], absent=["kopf"]).partition("sys.argv")[0] + "import finetune_operator.kube.command"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "No module named 'kopf'" in done.stderr

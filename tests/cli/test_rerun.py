@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finetune_operator.cli.place import RunOptions, Where
-from finetune_operator.cli.steer import rerun_run
 
 from finetune_operator.api.kinds import FINETUNERUN
+from finetune_operator.cli.options import RunOptions, Target
+from finetune_operator.cli.update import rerun_run
 from finetune_operator.local.home import Home
 from finetune_operator.local.platform import NAMESPACE, open_store
 from world import MINIMAL, World
@@ -45,7 +45,7 @@ def home(tmp_path: Path) -> Home:
 
 def rerun(home: Home, id_: str, assignments: Sequence[str] = ()) -> int:
     with home.locked():
-        where, options = Where(home=home.root), RunOptions(plain=True)
+        where, options = Target(home=home.root), RunOptions(plain=True)
         return rerun_run("demo", where, options, stage="gate", id_=id_, assignments=assignments)
 
 
@@ -60,8 +60,8 @@ def test_a_rejected_rerun_is_corrected_under_its_own_id(home: Home, capsys: pyte
 @pytest.mark.parametrize(
     ("id_", "words"),
     [
-        ("done", "--id done: was used by the last rerun; choose another word."),
-        ("rejected", "--id rejected: the run asks for this rerun already; change a field with --set, or choose another word."),
+        ("done", "--id done: the last rerun has this ID; choose another one."),
+        ("rejected", "--id rejected: this rerun is already requested; change a field with --set, or choose another ID."),
     ],
 )
 def test_an_id_that_would_change_nothing_is_refused(home: Home, capsys: pytest.CaptureFixture[str], id_: str, words: str) -> None:

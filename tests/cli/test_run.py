@@ -16,7 +16,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from cli.desk import Desk, Said, done_stages, stage_processes, state_of, status_of, wait_for
+from cli.workdir import CommandResult, Workdir, done_stages, stage_processes, state_of, status_of, wait_for
 from finetune_operator.api.reasons import REASONS
 
 Spec = Callable[..., dict[str, Any]]
@@ -27,18 +27,18 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[Desk, Said]:
+def finished(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[Workdir, CommandResult]:
     """A run that has ended well, and what the command said."""
-    desk = Desk(tmp_path_factory.mktemp("desk"))
-    desk.write(small(registry={"name": "tiny", "alias": "newest"}), labels={"finetunerun.io/experiment": "trial"})
-    return desk, desk.finetune("run", "run.yaml")
+    workdir = Workdir(tmp_path_factory.mktemp("desk"))
+    workdir.write(small(registry={"name": "tiny", "alias": "newest"}), labels={"finetunerun.io/experiment": "trial"})
+    return workdir, workdir.finetune("run", "run.yaml")
 
 
 @pytest.mark.xdist_group("finished")
 class TestARunThatEndsWell:
-    def test_it_says_what_happened_and_what_came_out(self, finished: tuple[Desk, Said]) -> None:
-        said = finished[1]
-        assert said.code == 0, said.out + said.err
+    def test_it_says_what_happened_and_what_came_out(self, finished: tuple[Workdir, CommandResult]) -> None:
+        result = finished[1]
+        assert result.code == 0, result.out + result.err
         for words in (
             "dataset: succeeded",
             "model: succeeded",
@@ -46,13 +46,13 @@ class TestARunThatEndsWell:
             "evaluation: succeeded",
             "registration: succeeded",
         ):
-            assert words in said.out
-        assert re.search(r"^score +before +after +change", said.out, re.MULTILINE)
-        assert re.search(r"^holdout.bits_per_byte .* better *$", said.out, re.MULTILINE)
-        assert "registered  tiny 1.0.0 (MLflow version 1)" in said.out
-        assert "mlflow ui --backend-store-uri sqlite:///" in said.out
+            assert words in result.out
+        assert re.search(r"^score +before +after +change", result.out, re.MULTILINE)
+        assert re.search(r"^holdout.bits_per_byte .* better *$", result.out, re.MULTILINE)
+        assert "registered  tiny 1.0.0 (MLflow version 1)" in result.out
+        assert "mlflow ui --backend-store-uri sqlite:///" in result.out
 
-    def test_status_has_the_scores_the_proof_and_the_curve(self, finished: tuple[Desk, Said]) -> None:
+    def test_status_has_the_scores_the_proof_and_the_curve(self, finished: tuple[Workdir, CommandResult]) -> None:
         status = status_of(finished[0])
         assert status["phase"] == "Succeeded"
         metrics = status["metrics"]
@@ -65,12 +65,12 @@ class TestARunThatEndsWell:
         )
         assert len(json.dumps(status)) < 32 * 1024
 
-    def test_the_model_loads_from_the_uri_in_the_registry(self, finished: tuple[Desk, Said]) -> None:
-        desk, _ = finished
-        client = mlflow.MlflowClient(f"sqlite:///{desk.workspace}/mlflow.db", f"sqlite:///{desk.workspace}/mlflow.db")
+    def test_the_model_loads_from_the_uri_in_the_registry(self, finished: tuple[Workdir, CommandResult]) -> None:
+        workdir, _ = finished
+        client = mlflow.MlflowClient(f"sqlite:///{workdir.workspace}/mlflow.db", f"sqlite:///{workdir.workspace}/mlflow.db")
         version = client.get_model_version_by_alias("tiny", "newest")
         assert version.tags["version"] == "1.0.0"
-        assert version.source == status_of(desk)["model"]["uri"]
+        assert version.source == status_of(workdir)["model"]["uri"]
         program = (
             "import sys; from transformers import AutoModelForCausalLM, AutoTokenizer as T;"
             "m = AutoModelForCausalLM.from_pretrained(sys.argv[1]); t = T.from_pretrained(sys.argv[1]);"
@@ -82,9 +82,9 @@ class TestARunThatEndsWell:
         done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
         assert "loaded 1" in done.stdout, done.stderr
 
-    def test_mlflow_shows_the_run_with_its_curve(self, finished: tuple[Desk, Said]) -> None:
-        desk, _ = finished
-        uri = f"sqlite:///{desk.workspace}/mlflow.db"
+    def test_mlflow_shows_the_run_with_its_curve(self, finished: tuple[Workdir, CommandResult]) -> None:
+        workdir, _ = finished
+        uri = f"sqlite:///{workdir.workspace}/mlflow.db"
         client = mlflow.MlflowClient(uri, uri)
         experiment = client.get_experiment_by_name("trial")
         assert experiment is not None
@@ -92,19 +92,19 @@ class TestARunThatEndsWell:
         assert run.data.params["training.algorithm"] == "osft"
         assert len(client.get_metric_history(run.info.run_id, "loss")) > 3
 
-    def test_the_same_command_on_it_shows_it_again_and_does_nothing(self, finished: tuple[Desk, Said]) -> None:
-        desk, _ = finished
-        before = (desk.folder / ".finetune/store.db").stat().st_size, status_of(desk)
+    def test_the_same_command_on_it_shows_it_again_and_does_nothing(self, finished: tuple[Workdir, CommandResult]) -> None:
+        workdir, _ = finished
+        before = (workdir.folder / ".finetune/store.db").stat().st_size, status_of(workdir)
         started = time.monotonic()
-        said = desk.finetune("run", "run.yaml")
-        assert said.code == 0
-        assert "registered  tiny 1.0.0" in said.out
-        assert status_of(desk) == before[1]
+        result = workdir.finetune("run", "run.yaml")
+        assert result.code == 0
+        assert "registered  tiny 1.0.0" in result.out
+        assert status_of(workdir) == before[1]
         assert time.monotonic() - started < 30
 
-    def test_get_describe_and_logs(self, finished: tuple[Desk, Said]) -> None:
-        desk, _ = finished
-        table = desk.finetune("get").out.splitlines()
+    def test_get_describe_and_logs(self, finished: tuple[Workdir, CommandResult]) -> None:
+        workdir, _ = finished
+        table = workdir.finetune("get").out.splitlines()
         assert table[0].split() == [
             "NAME",
             "ALGORITHM",
@@ -117,51 +117,55 @@ class TestARunThatEndsWell:
             "AGE",
         ]
         assert table[1].split()[:3] == ["demo", "osft", "Succeeded"]
-        assert "demo" in desk.finetune("get", "--experiment", "trial").out
-        assert f"No runs of experiment other in {desk.folder}/.finetune." in desk.finetune("get", "--experiment", "other").err
-        assert desk.finetune("get", "-o", "yaml").out.startswith("apiVersion: v1\nkind: List\n")
-        page = desk.finetune("describe", "demo").out
+        assert "demo" in workdir.finetune("get", "--experiment", "trial").out
+        assert f"{workdir.folder}/.finetune: no runs of experiment other;" in workdir.finetune("get", "--experiment", "other").err
+        assert workdir.finetune("get", "-o", "yaml").out.startswith("apiVersion: v1\nkind: List\n")
+        page = workdir.finetune("describe", "demo").out
         for words in (
             "stages",
             "training loss",
             "scores",
-            "adapted to this place",
+            "adapted to this machine",
             "training.gpusPerWorker",
             "events",
             "RunSucceeded",
         ):
             assert words in page
-        assert "step" in desk.finetune("logs", "demo", "--stage", "training").out
-        assert desk.finetune("logs", "demo").code == 0
+        assert "step" in workdir.finetune("logs", "demo", "--stage", "training").out
+        assert workdir.finetune("logs", "demo").code == 0
 
-    def test_what_is_not_there_is_told(self, finished: tuple[Desk, Said]) -> None:
-        desk, _ = finished
+    def test_what_is_not_there_is_told(self, finished: tuple[Workdir, CommandResult]) -> None:
+        workdir, _ = finished
         for command in ("get", "describe", "logs", "delete"):
-            said = desk.finetune(command, "nobody")
-            assert (said.code, said.out) == (66, "")
-            assert said.err.startswith("nobody: there is no run of that name in ")
-        said = desk.finetune("logs", "demo", "--stage", "gate")
-        assert said.code == 66
-        assert "stages with a log: dataset, model, tokenization, training, baseline, evaluation, registration" in said.err
+            result = workdir.finetune(command, "nobody")
+            assert (result.code, result.out) == (66, "")
+            assert result.err.startswith("nobody: no run with this name in ")
+        result = workdir.finetune("logs", "demo", "--stage", "gate")
+        assert result.code == 66
+        assert (
+            "demo: stage gate has no log; choose one of the stages with a log: dataset, model, tokenization, training,"
+            in result.err
+        )
 
-    def test_a_frozen_section_cannot_be_edited(self, finished: tuple[Desk, Said], small: Spec) -> None:
-        desk, _ = finished
-        desk.write(small(training={"epochs": 2}, registry={"name": "tiny", "alias": "newest"}), file="edited.yaml")
-        said = desk.finetune("run", "edited.yaml")
-        assert said.code == 65
-        assert "spec.training is frozen since the run started" in said.err
-        assert "finetune delete demo" in said.err
+    def test_a_frozen_section_cannot_be_edited(self, finished: tuple[Workdir, CommandResult], small: Spec) -> None:
+        workdir, _ = finished
+        workdir.write(small(training={"epochs": 2}, registry={"name": "tiny", "alias": "newest"}), file="edited.yaml")
+        result = workdir.finetune("run", "edited.yaml")
+        assert result.code == 65
+        assert "spec.training is frozen since the run started" in result.err
+        remedy = "demo: nothing was changed; apply the change with: finetune rerun demo --from training --set training.epochs=2\n"
+        assert result.err.endswith(remedy), result.err
 
 
-def test_a_rerun_does_only_what_was_asked(desk: Desk, small: Spec) -> None:
+def test_a_rerun_does_only_what_was_asked(workdir: Workdir, small: Spec) -> None:
     spec = small(evaluation={"enabled": False, "baseline": False})
-    desk.write(spec)
-    assert desk.finetune("run", "run.yaml").code == 0
-    first = status_of(desk)
-    desk.write({**spec, "registry": {"version": "2.0.0"}, "rerun": {"id": "second", "from": "registration"}})
-    said = desk.finetune("run", "run.yaml")
-    assert said.code == 0, said.err
-    second = status_of(desk)
+    workdir.write(spec)
+    assert workdir.finetune("run", "run.yaml").code == 0
+    first = status_of(workdir)
+    workdir.write({**spec, "registry": {"version": "2.0.0"}, "rerun": {"id": "second", "from": "registration"}})
+    result = workdir.finetune("run", "run.yaml")
+    assert result.code == 0, result.err
+    second = status_of(workdir)
     assert second["round"] == 2
     assert second["registry"]["version"] == "2.0.0"
     assert second["model"] == first["model"]
@@ -169,31 +173,31 @@ def test_a_rerun_does_only_what_was_asked(desk: Desk, small: Spec) -> None:
     assert (stages["training"]["round"], stages["registration"]["round"]) == (1, 2)
 
 
-def test_objects_for_machines(desk: Desk, small: Spec) -> None:
-    desk.write(small(evaluation={"enabled": False, "baseline": False}))
-    said = desk.finetune("run", "run.yaml", "-o", "json")
-    assert said.code == 0, said.err
-    assert said.object["status"]["phase"] == "Succeeded"
-    assert "training: succeeded" in said.err
+def test_objects_for_machines(workdir: Workdir, small: Spec) -> None:
+    workdir.write(small(evaluation={"enabled": False, "baseline": False}))
+    result = workdir.finetune("run", "run.yaml", "-o", "json")
+    assert result.code == 0, result.err
+    assert result.object["status"]["phase"] == "Succeeded"
+    assert "training: succeeded" in result.err
 
 
-def test_two_processes_train_together(desk: Desk, small: Spec) -> None:
+def test_two_processes_train_together(workdir: Workdir, small: Spec) -> None:
     training = {"algorithm": "sft", "workers": 2, "osft": None}
     spec = small(training=training, evaluation={"enabled": False, "baseline": False})
     del spec["training"]["osft"]
-    desk.write(spec)
-    command = desk.start("run", "run.yaml")
-    wait_for(lambda: state_of(desk, "dataset") is not None)
-    log = desk.finetune("logs", "demo", "-f", "--stage", "training", "--rank", "all")
+    workdir.write(spec)
+    command = workdir.start("run", "run.yaml")
+    wait_for(lambda: state_of(workdir, "dataset") is not None)
+    log = workdir.finetune("logs", "demo", "-f", "--stage", "training", "--rank", "all")
     out, err = command.communicate(timeout=240)
     assert command.returncode == 0, out + err
     assert log.code == 0, log.err
     for rank in (0, 1):
         followed = [line for line in log.out.splitlines() if line.startswith(f"[rank {rank}] ")]
-        kept = desk.finetune("logs", "demo", "--stage", "training", "--rank", str(rank)).out.splitlines()
+        kept = workdir.finetune("logs", "demo", "--stage", "training", "--rank", str(rank)).out.splitlines()
         assert followed == [f"[rank {rank}] {line}" for line in kept]
         assert kept
-    result = json.loads((desk.run_folder() / "results/training.json").read_text())
+    result = json.loads((workdir.run_folder() / "results/training.json").read_text())
     assert result["outputs"]["processes"] == 2
     assert result["outputs"]["samplesSeen"] >= result["outputs"]["expectedSamples"]
 
@@ -201,37 +205,45 @@ def test_two_processes_train_together(desk: Desk, small: Spec) -> None:
 # -- interruptions -----------------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(desk: Desk, small: Spec) -> None:
-    desk.write(small(evaluation={"enabled": False, "baseline": False}))
-    command = desk.start("run", "run.yaml")
-    wait_for(lambda: state_of(desk, "training") == "Running" and bool(stage_processes(desk)))
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(workdir: Workdir, small: Spec) -> None:
+    workdir.write(small(evaluation={"enabled": False, "baseline": False}))
+    command = workdir.start("run", "run.yaml")
+    wait_for(lambda: state_of(workdir, "training") == "Running" and bool(stage_processes(workdir)))
     command.send_signal(signal.SIGINT)
     _, err = command.communicate(timeout=60)
     assert command.returncode == 130
     assert "the same command goes on where it stopped" in err
     assert "Traceback" not in err
-    assert stage_processes(desk) == []
-    said = desk.finetune("run", "run.yaml")
-    assert said.code == 0, said.err
-    assert sorted(done_stages(desk)) == ["dataset", "model", "registration", "tokenization", "training"]
-    stages = {stage["name"]: stage for stage in status_of(desk)["stages"]}
+    assert stage_processes(workdir) == []
+    result = workdir.finetune("run", "run.yaml")
+    assert result.code == 0, result.err
+    assert sorted(done_stages(workdir)) == ["dataset", "model", "registration", "tokenization", "training"]
+    stages = {stage["name"]: stage for stage in status_of(workdir)["stages"]}
     assert stages["training"]["attempt"] == 2
     assert "failures" not in stages["training"]
 
 
-def test_kill_9_of_the_command_at_any_time_and_the_run_ends_as_if_nothing_had_happened(desk: Desk, small: Spec) -> None:
-    desk.write(small())
+def test_kill_9_of_the_command_at_any_time_and_the_run_ends_as_if_nothing_had_happened(workdir: Workdir, small: Spec) -> None:
+    workdir.write(small())
     for pause in (0.3, 0.6, 0.9, 1.3, 2.0, 4.0, 7.0, 11.0):
-        command = desk.start("run", "run.yaml")
+        command = workdir.start("run", "run.yaml")
         try:
             command.communicate(timeout=pause)
         except subprocess.TimeoutExpired:
             command.kill()
             command.communicate()
-    said = desk.finetune("run", "run.yaml")
-    assert said.code == 0, said.out + said.err
-    assert sorted(done_stages(desk)) == ["baseline", "dataset", "evaluation", "model", "registration", "tokenization", "training"]
-    assert all(stage.get("attempt", 1) == 1 for stage in status_of(desk)["stages"])
+    result = workdir.finetune("run", "run.yaml")
+    assert result.code == 0, result.out + result.err
+    assert sorted(done_stages(workdir)) == [
+        "baseline",
+        "dataset",
+        "evaluation",
+        "model",
+        "registration",
+        "tokenization",
+        "training",
+    ]
+    assert all(stage.get("attempt", 1) == 1 for stage in status_of(workdir)["stages"])
 
 
 @pytest.mark.parametrize(
@@ -241,17 +253,17 @@ def test_kill_9_of_the_command_at_any_time_and_the_run_ends_as_if_nothing_had_ha
         ("training", "lora"), ("registration", "lora"),
     ],
 )  # fmt: skip
-def test_kill_9_of_a_stage_only_costs_an_attempt(desk: Desk, small: Spec, stage: str, algorithm: str) -> None:
+def test_kill_9_of_a_stage_only_costs_an_attempt(workdir: Workdir, small: Spec, stage: str, algorithm: str) -> None:
     spec = small(evaluation={"enabled": stage == "evaluation", "baseline": False})
     if algorithm != "osft":
         spec["training"] = {**spec["training"], "algorithm": algorithm}
         del spec["training"]["osft"]
-    desk.write(spec)
-    command = desk.start("run", "run.yaml")
+    workdir.write(spec)
+    command = workdir.start("run", "run.yaml")
     killed = []
 
     def kill() -> bool:
-        for record in (desk.folder / ".finetune/pods").glob("*/started.json"):
+        for record in (workdir.folder / ".finetune/pods").glob("*/started.json"):
             log = record.with_name("command.json")
             if (
                 log.exists()
@@ -268,49 +280,49 @@ def test_kill_9_of_a_stage_only_costs_an_attempt(desk: Desk, small: Spec, stage:
     out, err = command.communicate(timeout=240)
     assert command.returncode == 0, out + err
     assert killed
-    stages = {entry["name"]: entry for entry in status_of(desk)["stages"]}
+    stages = {entry["name"]: entry for entry in status_of(workdir)["stages"]}
     assert stages[stage]["attempt"] == 2
     assert stages[stage]["failures"] == {"Lost": 1}
-    assert done_stages(desk).count(stage) == 1
+    assert done_stages(workdir).count(stage) == 1
 
 
-def test_a_second_run_in_the_same_folder_is_told_who_is_there(desk: Desk, small: Spec) -> None:
-    desk.write(small(evaluation={"enabled": False, "baseline": False}))
-    command = desk.start("run", "run.yaml")
+def test_a_second_run_in_the_same_folder_is_told_who_is_there(workdir: Workdir, small: Spec) -> None:
+    workdir.write(small(evaluation={"enabled": False, "baseline": False}))
+    command = workdir.start("run", "run.yaml")
     try:
-        wait_for(lambda: state_of(desk, "dataset") is not None)
-        said = desk.finetune("run", "run.yaml")
-        assert said.code == 75
-        assert said.err == (
-            f"{desk.folder}/.finetune: another finetune run (process {command.pid}) is at work there; wait for it, or use --home.\n"
+        wait_for(lambda: state_of(workdir, "dataset") is not None)
+        result = workdir.finetune("run", "run.yaml")
+        assert result.code == 75
+        assert result.err == (
+            f"{workdir.folder}/.finetune: process {command.pid} drives the runs of this folder; wait until it ends, or give another folder with --home.\n"
         )
     finally:
         command.send_signal(signal.SIGINT)
         command.communicate(timeout=60)
 
 
-def test_delete_stops_what_runs_and_the_command_says_so(desk: Desk, small: Spec) -> None:
-    desk.write(small(evaluation={"enabled": False, "baseline": False}))
-    command = desk.start("run", "run.yaml")
-    wait_for(lambda: state_of(desk, "training") == "Running" and bool(stage_processes(desk)))
-    said = desk.finetune("delete", "demo")
-    assert said.code == 0
-    assert "demo: deleted; its files stay in" in said.out
+def test_delete_stops_what_runs_and_the_command_says_so(workdir: Workdir, small: Spec) -> None:
+    workdir.write(small(evaluation={"enabled": False, "baseline": False}))
+    command = workdir.start("run", "run.yaml")
+    wait_for(lambda: state_of(workdir, "training") == "Running" and bool(stage_processes(workdir)))
+    result = workdir.finetune("delete", "demo")
+    assert result.code == 0
+    assert "demo: deleted; its files remain in" in result.out
     _, err = command.communicate(timeout=60)
     assert command.returncode == 66
-    assert "demo: was deleted." in err
-    assert stage_processes(desk) == []
-    desk.write(small(evaluation={"enabled": False, "baseline": False}))
-    assert desk.finetune("run", "run.yaml").code == 0
-    assert desk.finetune("delete", "demo", "--purge").out == "demo: deleted, with its files\n"
-    assert len(list((desk.workspace / "runs").iterdir())) == 1
+    assert "demo: the run was deleted." in err
+    assert stage_processes(workdir) == []
+    workdir.write(small(evaluation={"enabled": False, "baseline": False}))
+    assert workdir.finetune("run", "run.yaml").code == 0
+    assert workdir.finetune("delete", "demo", "--purge").out == "demo: deleted, with its files\n"
+    assert len(list((workdir.workspace / "runs").iterdir())) == 1
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 
-def rows(desk: Desk, *lines: str) -> str:
-    path = desk.folder / "rows.jsonl"
+def rows(workdir: Workdir, *lines: str) -> str:
+    path = workdir.folder / "rows.jsonl"
     path.write_text("".join(line + "\n" for line in lines))
     return str(path)
 
@@ -330,140 +342,150 @@ BAD_DATA: dict[str, tuple[tuple[str, ...], str, str]] = {
 }
 
 
-def failed(desk: Desk, spec: dict[str, Any], reason: str, words: str, code: int = 65) -> dict[str, Any]:
+def failed(workdir: Workdir, spec: dict[str, Any], reason: str, words: str, code: int = 65) -> dict[str, Any]:
     """The run fails with that reason and one sentence, and leaves nothing behind that looks finished."""
-    desk.write(spec)
-    said = desk.finetune("run", "run.yaml")
-    assert said.code == code, said.out + said.err
-    assert "Traceback" not in said.out + said.err
-    status = status_of(desk)
+    workdir.write(spec)
+    result = workdir.finetune("run", "run.yaml")
+    assert result.code == code, result.out + result.err
+    assert "Traceback" not in result.out + result.err
+    status = status_of(workdir)
     failure: dict[str, Any] = status["failure"]
     assert failure["reason"] == reason
     assert reason in REASONS
     assert re.search(words, failure["message"]), failure["message"]
     assert failure["hint"]
-    assert f"{reason} {failure['message']}"[:60] in " ".join(said.out.split())
-    assert not (desk.workspace / "mlflow.db").exists()
-    for folder in (desk.workspace / "runs").glob("*/*"):
+    assert f"{reason} {failure['message']}"[:60] in " ".join(result.out.split())
+    assert not (workdir.workspace / "mlflow.db").exists()
+    for folder in (workdir.workspace / "runs").glob("*/*"):
         assert folder.name != "final_model"
     return status
 
 
 @pytest.mark.parametrize(("lines", "reason", "words"), BAD_DATA.values(), ids=BAD_DATA)
-def test_bad_data_is_told_by_row(desk: Desk, small: Spec, lines: tuple[str, ...], reason: str, words: str) -> None:
-    failed(desk, small(dataset={"uri": rows(desk, *lines)}), reason, words)
-    assert not (desk.run_folder() / "datasets").exists()
+def test_bad_data_is_told_by_row(workdir: Workdir, small: Spec, lines: tuple[str, ...], reason: str, words: str) -> None:
+    failed(workdir, small(dataset={"uri": rows(workdir, *lines)}), reason, words)
+    assert not (workdir.run_folder() / "datasets").exists()
 
 
-def test_a_file_that_is_missing(desk: Desk, small: Spec) -> None:
-    failed(desk, small(dataset={"uri": "./nothing.jsonl"}), "DatasetNotFound", re.escape(str(desk.folder / "nothing.jsonl")))
+def test_a_file_that_is_missing(workdir: Workdir, small: Spec) -> None:
+    failed(
+        workdir, small(dataset={"uri": "./nothing.jsonl"}), "DatasetNotFound", re.escape(str(workdir.folder / "nothing.jsonl"))
+    )
 
 
-def test_a_model_without_weights(desk: Desk, small: Spec, tiny_model: Path) -> None:
-    model = desk.folder / "model"
+def test_a_model_without_weights(workdir: Workdir, small: Spec, tiny_model: Path) -> None:
+    model = workdir.folder / "model"
     model.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (model / name).write_bytes((tiny_model / name).read_bytes())
-    failed(desk, small(model={"uri": "./model"}), "ModelIncomplete", "weights|safetensors")
-    assert not (desk.run_folder() / "base_model").exists()
+    failed(workdir, small(model={"uri": "./model"}), "ModelIncomplete", "weights|safetensors")
+    assert not (workdir.run_folder() / "base_model").exists()
 
 
-def test_a_server_that_cannot_be_reached_is_tried_again(desk: Desk, small: Spec) -> None:
+def test_a_server_that_cannot_be_reached_is_tried_again(workdir: Workdir, small: Spec) -> None:
     spec = small(dataset={"uri": "http://127.0.0.1:9/rows.jsonl"})
-    status = failed(desk, {**spec, "retry": {"transient": 1}}, "DatasetUnreachable", "127.0.0.1:9", code=75)
+    status = failed(workdir, {**spec, "retry": {"transient": 1}}, "DatasetUnreachable", "127.0.0.1:9", code=75)
     stages = {stage["name"]: stage for stage in status["stages"]}
     assert stages["dataset"]["attempt"] == 2
     assert stages["dataset"]["failures"] == {"Transient": 2}
 
 
-def test_an_unknown_task(desk: Desk, small: Spec) -> None:
+def test_an_unknown_task(workdir: Workdir, small: Spec) -> None:
     spec = small(evaluation={"tasks": ["arc_eazy"], "baseline": False})
-    desk.write(spec)
-    said = desk.finetune("run", "run.yaml")
-    assert said.code == 65, said.out + said.err
-    failure = status_of(desk)["failure"]
+    workdir.write(spec)
+    result = workdir.finetune("run", "run.yaml")
+    assert result.code == 65, result.out + result.err
+    failure = status_of(workdir)["failure"]
     assert (failure["stage"], failure["reason"]) == ("evaluation", "TaskNotFound")
     assert "arc_easy" in failure["message"]
-    assert not (desk.workspace / "mlflow.db").exists()
+    assert not (workdir.workspace / "mlflow.db").exists()
 
 
-def test_values_that_this_machine_cannot_honour(desk: Desk, small: Spec) -> None:
+def test_values_that_this_machine_cannot_honour(workdir: Workdir, small: Spec) -> None:
     for training, words in (({"gpusPerWorker": 64}, "fewer GPUs"), ({"liger": True}, "Liger")):
-        desk.write(small(training=training), name=f"x{len(words)}")
-        said = desk.finetune("run", "run.yaml")
-        assert said.code == 65
-        assert "NotPossibleHere" in said.out
-        assert words in said.out
-    desk.write(small(training={"resources": {"memory": "4000Gi"}}), name="memory")
-    said = desk.finetune("run", "run.yaml")
-    assert said.code == 65
-    assert "InsufficientResources" in said.out
+        workdir.write(small(training=training), name=f"x{len(words)}")
+        result = workdir.finetune("run", "run.yaml")
+        assert result.code == 65
+        assert "NotPossibleHere" in result.out
+        assert words in result.out
+    workdir.write(small(training={"resources": {"memory": "4000Gi"}}), name="memory")
+    result = workdir.finetune("run", "run.yaml")
+    assert result.code == 65
+    assert "InsufficientResources" in result.out
 
 
-def test_a_field_that_nothing_acts_on_yet(desk: Desk, small: Spec) -> None:
-    desk.write({**small(), "publish": {"uri": "s3://bucket/models"}})
-    said = desk.finetune("run", "run.yaml")
-    assert said.code == 65
-    assert "Unsupported spec.publish: this release does not support this field" in " ".join(said.out.split())
-    desk.write(small(evaluation={"enabled": False, "baseline": False}))
-    assert desk.finetune("run", "run.yaml").code == 0, "a refused run starts once it was mended"
+def test_a_field_that_nothing_acts_on_yet(workdir: Workdir, small: Spec) -> None:
+    workdir.write({**small(), "publish": {"uri": "s3://bucket/models"}})
+    result = workdir.finetune("run", "run.yaml")
+    assert result.code == 65
+    assert "Unsupported spec.publish: this release does not support this field" in " ".join(result.out.split())
+    workdir.write(small(evaluation={"enabled": False, "baseline": False}))
+    assert workdir.finetune("run", "run.yaml").code == 0, "a rejected run starts once it is corrected"
 
 
-def test_secrets_come_from_files_and_are_never_stored(desk: Desk, small: Spec) -> None:
-    (desk.folder / "hf.env").write_text("HF_TOKEN=hf_very_secret_value\n")
+def test_secrets_come_from_files_and_are_never_stored(workdir: Workdir, small: Spec) -> None:
+    (workdir.folder / "hf.env").write_text("HF_TOKEN=hf_very_secret_value\n")
     spec = small(evaluation={"enabled": False, "baseline": False}, model={"secretRef": {"name": "mine", "key": "HF_TOKEN"}})
-    desk.write(spec)
-    said = desk.finetune("run", "run.yaml", "--secret", "mine=hf.env")
-    assert said.code == 0, said.out + said.err
-    for path in (desk.folder / ".finetune").rglob("*"):
+    workdir.write(spec)
+    result = workdir.finetune("run", "run.yaml", "--secret", "mine=hf.env")
+    assert result.code == 0, result.out + result.err
+    for path in (workdir.folder / ".finetune").rglob("*"):
         if path.is_file() and path.suffix != ".safetensors":
             assert b"hf_very_secret_value" not in path.read_bytes(), path
 
 
 MISTAKES = {
-    "no such secret file": (["--secret", "mine=nothing.env"], 65, "nothing.env: cannot be read; --secret takes NAME=FILE"),
-    "no name": (["--secret", "nothing.env"], 2, "--secret nothing.env: expected NAME=FILE."),
-    "no such folder": (["--configmap", "tasks=nowhere"], 66, "--configmap tasks=nowhere: nowhere: No such file or directory."),
-    "no files": (["--configmap", "tasks=empty"], 65, "--configmap tasks=empty: there is no file in it."),
-    "no pair": (["--configmap", "tasks"], 2, "--configmap tasks: expected NAME=FOLDER or NAME=FILE."),
+    "no such secret file": (["--secret", "mine=nothing.env"], 65, "nothing.env: cannot be read; give a file with KEY=value lines"),
+    "no name": (["--secret", "nothing.env"], 2, "--secret nothing.env: not of the form NAME=FILE;"),
+    "no such folder": (["--configmap", "tasks=nowhere"], 66, "--configmap tasks=nowhere: nowhere: No such file or directory; give"),
+    "no files": (["--configmap", "tasks=empty"], 65, "--configmap tasks=empty: contains no files; add files."),
+    "no pair": (["--configmap", "tasks"], 2, "--configmap tasks: not of the form NAME=PATH; give a file or a folder."),
     "a home that is a file": (["--home", "run.yaml"], 65, "choose another folder with --home"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("options", "code", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_in_options(desk: Desk, small: Spec, options: list[str], code: int, words: str) -> None:
-    desk.write(small())
-    (desk.folder / "empty").mkdir()
-    said = desk.finetune("run", "run.yaml", *options)
-    assert said.code == code
-    assert words in said.err
-    assert len(said.err.splitlines()) == 1
+def test_mistakes_in_options(workdir: Workdir, small: Spec, options: list[str], code: int, words: str) -> None:
+    workdir.write(small())
+    (workdir.folder / "empty").mkdir()
+    result = workdir.finetune("run", "run.yaml", *options)
+    assert result.code == code
+    assert words in result.err
+    assert len(result.err.splitlines()) == 1
 
 
-def test_task_files_that_nobody_brought(desk: Desk, small: Spec) -> None:
-    desk.write(small(evaluation={"taskFiles": {"name": "mine"}}))
-    said = desk.finetune("run", "run.yaml")
-    assert said.code == 65
-    assert said.err == "spec.evaluation.taskFiles: there is no ConfigMap mine here; bring it with --configmap mine=FOLDER.\n"
+def test_task_files_that_nobody_brought(workdir: Workdir, small: Spec) -> None:
+    workdir.write(small(evaluation={"taskFiles": {"name": "mine"}}))
+    result = workdir.finetune("run", "run.yaml")
+    assert result.code == 65
+    assert (
+        result.err == "spec.evaluation.taskFiles.name: ConfigMap mine does not exist; create it with --configmap mine=FOLDER.\n"
+    )
 
 
-def test_what_a_run_waits_for_is_told(desk: Desk, small: Spec) -> None:
-    desk.write(small(dataset={"secretRef": {"name": "mine", "key": "TOKEN"}}))
-    command = desk.start("run", "run.yaml")
+def test_what_a_run_waits_for_is_told(workdir: Workdir, small: Spec) -> None:
+    workdir.write(small(dataset={"secretRef": {"name": "mine", "key": "TOKEN"}}))
+    command = workdir.start("run", "run.yaml")
     assert command.stdout
     told = next(line for line in command.stdout if "waiting: " in line)
-    assert 'waiting: SecretMissing: secret "mine" has no key TOKEN: set TOKEN or use --secret mine=FILE' in told
+    assert (
+        'waiting: SecretMissing: secret "mine" has no key TOKEN; set the environment variable TOKEN or give --secret mine=FILE'
+        in told
+    )
     command.send_signal(signal.SIGINT)
     command.communicate(timeout=60)
     assert command.returncode == 130
 
 
-def test_what_a_file_may_hold(desk: Desk, small: Spec) -> None:
-    desk.write(small())
-    text = (desk.folder / "run.yaml").read_text()
-    (desk.folder / "two.yaml").write_text(f"{text}---\n{text}")
-    assert "holds 2 FineTuneRuns; finetune run takes a file with one" in desk.finetune("run", "two.yaml").err
-    (desk.folder / "other.yaml").write_text(f"{text}---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\n")
-    said = desk.finetune("run", "other.yaml")
-    assert (said.code, "Secret s has no place here" in said.err) == (65, True)
-    assert desk.finetune("run", "missing.yaml").code == 66
+def test_what_a_file_may_hold(workdir: Workdir, small: Spec) -> None:
+    workdir.write(small())
+    text = (workdir.folder / "run.yaml").read_text()
+    (workdir.folder / "two.yaml").write_text(f"{text}---\n{text}")
+    assert (
+        "two.yaml: contains 2 objects of kind FineTuneRun; give a file with exactly one."
+        in workdir.finetune("run", "two.yaml").err
+    )
+    (workdir.folder / "other.yaml").write_text(f"{text}---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\n")
+    result = workdir.finetune("run", "other.yaml")
+    assert (result.code, "Secret s is not allowed in the file of a run;" in result.err) == (65, True)
+    assert workdir.finetune("run", "missing.yaml").code == 66

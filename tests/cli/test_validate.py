@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from cli.desk import Desk
+from cli.workdir import Workdir
 from finetune_operator.api.crd import crd
 from finetune_operator.cli.documents import DocumentProblem, read_documents
 from finetune_operator.cli.init import template
 from finetune_operator.core.paths import leaves
+from finetune_operator.core.unsupported import UNBUILT, first_unsupported
 from finetune_operator.validation import Validator
 
 HEAD = "apiVersion: finetunerun.io/v1alpha1\nkind: FineTuneRun\nmetadata:\n  name: demo\nspec:\n"
 SAMPLES = sorted((Path(__file__).parents[2] / "manifests/samples").glob("*.yaml"))
 
 
-def test_a_good_file_is_called_valid(desk: Desk) -> None:
-    desk.write({"dataset": {"uri": "org/data"}})
-    said = desk.finetune("validate", "run.yaml")
-    assert (said.code, said.out, said.err) == (0, "run.yaml: demo is valid\n", "")
+def test_a_good_file_is_called_valid(workdir: Workdir) -> None:
+    workdir.write({"dataset": {"uri": "org/data"}})
+    result = workdir.finetune("validate", "run.yaml")
+    assert (result.code, result.out, result.err) == (0, "run.yaml: demo is valid\n", "")
 
 
-def test_samples_and_the_example_are_valid(desk: Desk) -> None:
+def test_samples_and_the_example_are_valid(workdir: Workdir) -> None:
     example = Path(__file__).parents[2] / "hack/example/finetunerun.yaml"
-    said = desk.finetune("validate", *map(str, [*SAMPLES, example]))
-    assert said.code == 0, said.err
-    assert len(said.out.splitlines()) == len(SAMPLES) + 1
+    result = workdir.finetune("validate", *map(str, [*SAMPLES, example]))
+    assert result.code == 0, result.err
+    assert len(result.out.splitlines()) == len(SAMPLES) + 1
 
 
 BAD = {
@@ -49,69 +51,70 @@ BAD = {
 
 
 @pytest.mark.parametrize(("spec", "line", "words"), BAD.values(), ids=BAD)
-def test_a_bad_file_is_told_by_line_and_field(desk: Desk, spec: str, line: int, words: str) -> None:
-    (desk.folder / "run.yaml").write_text(HEAD + spec)
-    said = desk.finetune("validate", "run.yaml")
-    assert said.code == 65
-    assert any(text.startswith(f"run.yaml:{line}: ") and words in text for text in said.err.splitlines()), said.err
-    assert "Traceback" not in said.err
-    rejected = desk.finetune("run", "run.yaml")
-    assert (rejected.code, rejected.err) == (65, said.err)
-    assert not (desk.folder / ".finetune").exists()
+def test_a_bad_file_is_told_by_line_and_field(workdir: Workdir, spec: str, line: int, words: str) -> None:
+    (workdir.folder / "run.yaml").write_text(HEAD + spec)
+    result = workdir.finetune("validate", "run.yaml")
+    assert result.code == 65
+    assert any(text.startswith(f"run.yaml:{line}: ") and words in text for text in result.err.splitlines()), result.err
+    assert "Traceback" not in result.err
+    rejected = workdir.finetune("run", "run.yaml")
+    assert (rejected.code, rejected.err) == (65, result.err)
+    assert not (workdir.folder / ".finetune").exists()
 
 
-def test_a_generated_name_is_valid_and_makes_a_new_run_each_time(desk: Desk) -> None:
-    desk.write({"dataset": {"uri": "org/data"}, "limits": {"total": "1h"}})
-    file = desk.folder / "run.yaml"
+def test_a_generated_name_is_valid_and_makes_a_new_run_each_time(workdir: Workdir) -> None:
+    workdir.write({"dataset": {"uri": "org/data"}, "limits": {"total": "1h"}})
+    file = workdir.folder / "run.yaml"
     file.write_text(file.read_text().replace("name: demo", "generateName: demo-"))
-    said = desk.finetune("validate", "run.yaml")
-    assert (said.code, said.out, said.err) == (0, "run.yaml: demo-* is valid\n", "")
+    result = workdir.finetune("validate", "run.yaml")
+    assert (result.code, result.out, result.err) == (0, "run.yaml: demo-* is valid\n", "")
     for _ in range(2):
-        rejected = desk.finetune("run", "run.yaml", "--plain")
+        rejected = workdir.finetune("run", "run.yaml", "--plain")
         assert (rejected.code, "spec.limits: this release does not support" in rejected.out) == (65, True), rejected.out
-        assert re.fullmatch(r"demo-[a-z0-9]{5}: named by metadata.generateName\n", rejected.err)
-    runs = desk.finetune("get", "-o", "json").object["items"]
+        assert re.fullmatch(r"demo-[a-z0-9]{5}: name generated from metadata.generateName\n", rejected.err)
+    runs = workdir.finetune("get", "-o", "json").object["items"]
     names = {run["metadata"]["name"] for run in runs}
     assert len(names) == 2
     assert all(re.fullmatch(r"demo-[a-z0-9]{5}", name) for name in names)
 
 
-def test_a_file_without_its_dot_is_told_before_anything_starts(desk: Desk) -> None:
-    (desk.folder / "rows.jsonl").write_text("{}\n")
-    desk.write({"dataset": {"uri": "rows.jsonl"}})
+def test_a_file_without_its_dot_is_told_before_anything_starts(workdir: Workdir) -> None:
+    (workdir.folder / "rows.jsonl").write_text("{}\n")
+    workdir.write({"dataset": {"uri": "rows.jsonl"}})
     words = (
-        "rows.jsonl is a hub id, and the file beside run.yaml is ./rows.jsonl; write ./rows.jsonl, or hf://rows.jsonl for the hub"
+        "rows.jsonl means a hub ID, but the directory of run.yaml has a file of this name;"
+        " write ./rows.jsonl for the file or hf://rows.jsonl for the hub"
     )
     for command in ("validate", "run"):
-        said = desk.finetune(command, "run.yaml")
-        assert (said.code, said.err) == (65, f"run.yaml:7: spec.dataset.uri: {words}\n")
-    assert not (desk.folder / ".finetune").exists()
+        result = workdir.finetune(command, "run.yaml")
+        assert (result.code, result.err) == (65, f"run.yaml:7: spec.dataset.uri: {words}\n")
+    assert not (workdir.folder / ".finetune").exists()
 
 
-def test_all_problems_of_all_files_are_told(desk: Desk) -> None:
-    desk.write({"dataset": {"uri": "a/b", "x": 1, "y": 2}}, file="a.yaml")
-    desk.write({"dataset": {"uri": "a/b", "z": 2}}, file="b.yaml")
-    said = desk.finetune("validate", "a.yaml", "b.yaml", "missing.yaml")
-    assert [text.split(":")[0] for text in said.err.splitlines()] == ["a.yaml", "a.yaml", "b.yaml", "missing.yaml"]
-    assert said.code == 66
+def test_all_problems_of_all_files_are_told(workdir: Workdir) -> None:
+    workdir.write({"dataset": {"uri": "a/b", "x": 1, "y": 2}}, file="a.yaml")
+    workdir.write({"dataset": {"uri": "a/b", "z": 2}}, file="b.yaml")
+    result = workdir.finetune("validate", "a.yaml", "b.yaml", "missing.yaml")
+    assert [text.split(":")[0] for text in result.err.splitlines()] == ["a.yaml", "a.yaml", "b.yaml", "missing.yaml"]
+    assert result.code == 66
 
 
 BROKEN = {
     "no YAML": ("a: [1, 2\n", r"run.yaml:2: not YAML: "),
-    "a list": ("- 1\n", r"run.yaml:1: expected an object"),
-    "nothing": ("# only a comment\n", r"run.yaml: holds no object"),
+    "a list": ("- 1\n", r"run.yaml:1: not an object; "),
+    "nothing": ("# only a comment\n", r"run.yaml: contains no object"),
     "a key twice": ("a: 1\nb: 2\na: 3\n", r"run.yaml:3: the key a occurs twice"),
     "a tab": ("a:\n\tb: 1\n", r"run.yaml:2: not YAML: "),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "words"), BROKEN.values(), ids=BROKEN)
-def test_what_is_no_object_is_told_by_line(desk: Desk, text: str, words: str) -> None:
-    (desk.folder / "run.yaml").write_text(text)
-    said = desk.finetune("validate", "run.yaml")
-    assert said.code == 65
-    assert re.match(words, said.err), said.err
-    assert len(said.err.splitlines()) == 1
+def test_what_is_no_object_is_told_by_line(workdir: Workdir, text: str, words: str) -> None:
+    (workdir.folder / "run.yaml").write_text(text)
+    result = workdir.finetune("validate", "run.yaml")
+    assert result.code == 65
+    assert re.match(words, result.err), result.err
+    assert len(result.err.splitlines()) == 1
 
 
 def test_scalars_are_those_of_kubernetes(tmp_path: Path) -> None:
@@ -156,13 +159,45 @@ def test_a_template_is_valid_and_so_is_every_line_that_it_offers(algorithm: str,
     validator = Validator(crd())
     text = template(algorithm, full=full)
     assert validator.create(yaml.safe_load(text)) == []
-    offered = re.sub(r"^( *)# (?!Default)([A-Za-z]\w*:( [^ ].*)?)$", r"\1\2", text, flags=re.MULTILINE)
-    document = _without_nothing(yaml.safe_load(offered))
+    whole = _with_all_lines(text)
+    paths = set(_paths(whole["spec"]))
+    for entry in UNBUILT:
+        if entry.values == "any value":
+            assert not {path for path in paths if path == entry.path or path.startswith(f"{entry.path}.")}
+    document = _without_nothing(whole)
+    assert first_unsupported(document["spec"]) is None
     assert document["spec"]["training"]["algorithm"] == algorithm
     assert len(list(leaves(document["spec"]))) > (40 if full else 15)
     if full:  # the port is offered with its default, and means nothing without an address
         document["spec"]["registry"]["address"] = "registry.example.com"
     assert validator.create(document) == []
+
+
+def _with_all_lines(text: str) -> dict[str, Any]:
+    """The template with every field that it offers in a comment."""
+    found: dict[str, Any] = yaml.safe_load(
+        re.sub(r"^( *)# (?!Default)([A-Za-z]\w*:( [^ ].*)?)$", r"\1\2", text, flags=re.MULTILINE)
+    )
+    return found
+
+
+def _paths(value: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, item in value.items():
+        yield prefix + name
+        if isinstance(item, dict):
+            yield from _paths(item, f"{prefix}{name}.")
+
+
+@pytest.mark.parametrize("path", ["training.enabled", "training.checkpoints.final", "retry.outOfMemory", "cleanup.volume"])
+def test_a_field_with_one_supported_value_is_not_offered(path: str) -> None:
+    offered = set(_paths(_with_all_lines(template("osft", full=True))["spec"]))
+    assert path.rpartition(".")[0] in offered
+    assert path not in offered
+
+
+def test_unsupported_values_of_an_offered_field_are_listed() -> None:
+    text = " ".join(line.strip("# ") for line in template("osft").splitlines())
+    assert "Not supported in this release: s3:// or pvc://. uri: ./train.jsonl" in text
 
 
 def _without_nothing(value: Any) -> Any:
@@ -173,24 +208,24 @@ def _without_nothing(value: Any) -> Any:
     return {key: item for key, item in kept.items() if item is not None and item != {}}
 
 
-def test_init_writes_a_file_once(desk: Desk) -> None:
-    said = desk.finetune("init", "--algorithm", "sft")
-    assert (said.code, (desk.folder / "finetunerun.yaml").exists()) == (0, True)
-    assert "finetune run finetunerun.yaml" in said.out
-    assert desk.finetune("validate", "finetunerun.yaml").code == 0
-    again = desk.finetune("init")
+def test_init_writes_a_file_once(workdir: Workdir) -> None:
+    result = workdir.finetune("init", "--algorithm", "sft")
+    assert (result.code, (workdir.folder / "finetunerun.yaml").exists()) == (0, True)
+    assert "finetune run finetunerun.yaml" in result.out
+    assert workdir.finetune("validate", "finetunerun.yaml").code == 0
+    again = workdir.finetune("init")
     assert again.code == 65
-    assert again.err == "finetunerun.yaml: exists already; choose another name, or --force to write over it.\n"
-    assert desk.finetune("init", "--force").code == 0
-    assert desk.finetune("init", "-").out.startswith("apiVersion: finetunerun.io/v1alpha1\n")
-    assert "cannot be written" in desk.finetune("init", "no/such/folder/x.yaml").err
+    assert again.err == "finetunerun.yaml: the file exists; choose another name, or overwrite it with --force.\n"
+    assert workdir.finetune("init", "--force").code == 0
+    assert workdir.finetune("init", "-").out.startswith("apiVersion: finetunerun.io/v1alpha1\n")
+    assert "cannot be written" in workdir.finetune("init", "no/such/folder/x.yaml").err
 
 
-def test_help_and_mistakes_on_the_command_line(desk: Desk) -> None:
-    said = desk.finetune("--help")
-    assert said.code == 0
+def test_help_and_mistakes_on_the_command_line(workdir: Workdir) -> None:
+    result = workdir.finetune("--help")
+    assert result.code == 0
     for command in ("init", "validate", "run", "get", "describe", "logs", "delete"):
-        assert f"\n  {command} " in said.out
-    assert desk.finetune("runn").code == 2
-    assert "No such command" in desk.finetune("runn").err
-    assert desk.finetune("get", "--output", "xml").code == 2
+        assert f"\n  {command} " in result.out
+    assert workdir.finetune("runn").code == 2
+    assert "No such command" in workdir.finetune("runn").err
+    assert workdir.finetune("get", "--output", "xml").code == 2

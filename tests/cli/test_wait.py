@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finetune_operator.cli.place import RunOptions, Where
-from finetune_operator.cli.steer import rerun_run, resume_run, suspend_run
 
-from cli.desk import wait_for
+from cli.workdir import wait_for
 from finetune_operator.api.kinds import FINETUNERUN
+from finetune_operator.cli.options import RunOptions, Target
+from finetune_operator.cli.update import rerun_run, resume_run, suspend_run
 from finetune_operator.local.home import Home
 from finetune_operator.local.platform import NAMESPACE, open_store
 from finetune_operator.loop.apply import difference
@@ -42,6 +42,12 @@ class Driver:
             "spec": self.world.run["spec"],
         })  # fmt: skip
         await store.patch_status(FINETUNERUN, NAMESPACE, "demo", {"status": self.world.run["status"]})
+        store.close()
+
+    async def write_status(self, status: dict[str, Any]) -> None:
+        """Replace the status of the run."""
+        store = open_store(self.home)
+        await store.patch_status(FINETUNERUN, NAMESPACE, "demo", {"status": status})
         store.close()
 
     def step(self, document: dict[str, Any]) -> dict[str, Any]:
@@ -98,11 +104,11 @@ def home(tmp_path: Path) -> Home:
 
 def test_a_rerun_says_who_does_it(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     with home.locked():
-        code = rerun_run("demo", Where(home=home.root), RunOptions(plain=True), stage="gate", id_="again", assignments=())
-    said = capsys.readouterr()
-    follow = f"follow it with finetune get -w demo --home {home.root}"
-    assert (code, said.out) == (0, "")
-    assert said.err == f"demo: rerun from gate requested; process {os.getpid()} sees to it; {follow}\n"
+        code = rerun_run("demo", Target(home=home.root), RunOptions(plain=True), stage="gate", id_="again", assignments=())
+    result = capsys.readouterr()
+    follow = f"follow it with: finetune get -w demo --home {home.root}"
+    assert (code, result.out) == (0, "")
+    assert result.err == f"demo: rerun from gate requested; process {os.getpid()} carries it out; {follow}\n"
 
 
 def state_of(found: Driver, stage: str) -> str:
@@ -118,7 +124,7 @@ def reason_of(found: Driver, stage: str) -> str:
 def test_a_rerun_is_followed_to_the_end_of_its_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = driver(tmp_path)
     with found.driving():
-        code = rerun_run("demo", Where(home=tmp_path), WAIT, stage="gate", id_="again", assignments=())
+        code = rerun_run("demo", Target(home=tmp_path), WAIT, stage="gate", id_="again", assignments=())
     assert code == 0
     assert found.world.run["status"]["rerunId"] == "again"
     assert "registered  osft-model 1.0.0 (MLflow version 1)" in capsys.readouterr().out
@@ -128,16 +134,16 @@ def test_the_end_of_the_round_decides_the_exit_code(tmp_path: Path) -> None:
     found = driver(tmp_path)
     with found.driving():
         strict = "gate.requirements=[{metric: holdout.bits_per_byte, max: 0.001}]"
-        assert rerun_run("demo", Where(home=tmp_path), WAIT, stage="gate", id_="strict", assignments=(strict,)) == 3
+        assert rerun_run("demo", Target(home=tmp_path), WAIT, stage="gate", id_="strict", assignments=(strict,)) == 3
 
 
 def test_a_suspension_succeeds_once_the_stages_have_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = driver(tmp_path, working={"training"})
     assert state_of(found, "training") == "Running"
     with found.driving():
-        assert suspend_run("demo", Where(home=tmp_path), WAIT) == 0
+        assert suspend_run("demo", Target(home=tmp_path), WAIT) == 0
     assert (state_of(found, "training"), reason_of(found, "training")) == ("Running", "Suspended")
-    assert "demo: suspended; finetune resume demo" in capsys.readouterr().err
+    assert "demo: suspended; continue it with: finetune resume demo" in capsys.readouterr().err
 
 
 def test_a_suspension_by_another_command_is_no_success(tmp_path: Path) -> None:
@@ -145,12 +151,12 @@ def test_a_suspension_by_another_command_is_no_success(tmp_path: Path) -> None:
 
     def suspend() -> None:
         wait_for(lambda: state_of(found, "training") == "Running")
-        suspend_run("demo", Where(home=tmp_path), RunOptions())
+        suspend_run("demo", Target(home=tmp_path), RunOptions())
 
     with found.driving():
         other = threading.Thread(target=suspend)
         other.start()
-        assert resume_run("demo", Where(home=tmp_path), WAIT) == 130
+        assert resume_run("demo", Target(home=tmp_path), WAIT) == 130
         other.join()
 
 
@@ -158,5 +164,5 @@ def test_a_resumed_run_is_followed_to_its_end(tmp_path: Path, capsys: pytest.Cap
     found = driver(tmp_path, spec={**MINIMAL, "suspend": True})
     assert "finishedAt" not in found.world.run["status"]
     with found.driving():
-        assert resume_run("demo", Where(home=tmp_path), WAIT) == 0
+        assert resume_run("demo", Target(home=tmp_path), WAIT) == 0
     assert "registered  osft-model 1.0.0 (MLflow version 1)" in capsys.readouterr().out

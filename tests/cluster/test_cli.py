@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.desk import Desk, Said
+from cli.workdir import CommandResult, Workdir
 from cluster.conftest import Connect
 from cluster.kubelet_logs import LogNode
 from cluster.operators import install_rights, kubeconfig
@@ -38,7 +38,7 @@ PODS = [
 
 
 @dataclass(frozen=True)
-class ClusterDesk(Desk):
+class ClusterDesk(Workdir):
     """A folder with a kubeconfig, of whoever works in it."""
 
     namespace: str = ""
@@ -47,17 +47,17 @@ class ClusterDesk(Desk):
     def environment(self) -> dict[str, str]:
         return {**super().environment, "KUBECONFIG": str(self.folder / "kubeconfig")}
 
-    async def say(self, *arguments: str, **environment: str) -> Said:
+    async def say(self, *arguments: str, **environment: str) -> CommandResult:
         """Run a command in the namespace, while the node of the test goes on."""
         return await asyncio.to_thread(self.finetune, *arguments, environment=environment)
 
-    async def here(self, *arguments: str) -> Said:
+    async def here(self, *arguments: str) -> CommandResult:
         """The same in the namespace, told by ``-n``."""
         return await self.say(*arguments, "-n", self.namespace)
 
 
 @pytest.fixture
-def desk(control_plane: ControlPlane, api: Api, namespace: str, tmp_path: Path) -> ClusterDesk:
+def workdir(control_plane: ControlPlane, api: Api, namespace: str, tmp_path: Path) -> ClusterDesk:
     """The desk of a scientist."""
     install_rights(api, namespace)
     person = {"kind": "ServiceAccount", "name": "scientist", "namespace": namespace}
@@ -80,9 +80,9 @@ def desk(control_plane: ControlPlane, api: Api, namespace: str, tmp_path: Path) 
 
 @pytest.fixture
 async def site(
-    control_plane: ControlPlane, connect: Connect, desk: ClusterDesk, tmp_path: Path, tiny_model: Path
+    control_plane: ControlPlane, connect: Connect, workdir: ClusterDesk, tmp_path: Path, tiny_model: Path
 ) -> AsyncIterator[Site]:
-    async with connect() as cluster, site_at(control_plane, cluster, desk.namespace, tmp_path, tiny_model) as site:
+    async with connect() as cluster, site_at(control_plane, cluster, workdir.namespace, tmp_path, tiny_model) as site:
         yield site
 
 
@@ -92,95 +92,95 @@ async def administrator(connect: Connect) -> AsyncIterator[ApiServer]:
         yield cluster
 
 
-async def ended(process: subprocess.Popen[str], seconds: float = 240) -> Said:
+async def ended(process: subprocess.Popen[str], seconds: float = 240) -> CommandResult:
     out, err = await asyncio.to_thread(process.communicate, timeout=seconds)
-    return Said(process.returncode, out, err)
+    return CommandResult(process.returncode, out, err)
 
 
-async def test_a_run_from_its_file_to_its_deletion(site: Site, desk: ClusterDesk) -> None:
+async def test_a_run_from_its_file_to_its_deletion(site: Site, workdir: ClusterDesk) -> None:
     slow = {**SPEC, "training": {**SPEC["training"], "epochs": 6}}
-    desk.write(slow, labels={"finetunerun.io/experiment": "trial"}, annotations={"argocd.argoproj.io/tracking-id": "x"})
-    where = ("-n", desk.namespace)
+    workdir.write(slow, labels={"finetunerun.io/experiment": "trial"}, annotations={"argocd.argoproj.io/tracking-id": "x"})
+    where = ("-n", workdir.namespace)
     async with site.operator():
-        run = desk.start("run", "run.yaml", *where)
+        run = workdir.start("run", "run.yaml", *where)
         await eventually(lambda: _names(site), lambda names: names == ["demo"], 120)
-        log = desk.start("logs", "demo", "-f", "--stage", "training", "--context", "here")
-        watch = desk.start("get", "-w", *where)
+        log = workdir.start("logs", "demo", "-f", "--stage", "training", "--context", "here")
+        watch = workdir.start("get", "-w", *where)
         await eventually(lambda: _progress(site), lambda step: step > 0, 120)
 
         # -- held, and let go on
-        said = await desk.here("suspend", "demo")
-        assert (said.code, said.err) == (
+        result = await workdir.here("suspend", "demo")
+        assert (result.code, result.err) == (
             0,
-            f"demo: is being suspended; follow it with finetune get -w demo -n {desk.namespace}\n",
+            f"demo: suspension requested; follow it with: finetune get -w demo -n {workdir.namespace}\n",
         )
-        said = await ended(run)
-        assert said.code == 130
-        assert "training: running" in said.out
-        assert f"demo: suspended; finetune resume demo -n {desk.namespace} goes on with it.\n" in said.err
-        assert re.search(r"^demo +osft +Suspended", (await desk.here("get")).out, re.MULTILINE)
+        result = await ended(run)
+        assert result.code == 130
+        assert "training: running" in result.out
+        assert f"demo: suspended; continue it with: finetune resume demo -n {workdir.namespace}\n" in result.err
+        assert re.search(r"^demo +osft +Suspended", (await workdir.here("get")).out, re.MULTILINE)
         assert (
-            await desk.here("resume", "demo")
-        ).err == f"demo: resume requested; follow it with finetune get -w demo -n {desk.namespace}\n"
-        again = await ended(desk.start("run", "run.yaml", *where), 240)
+            await workdir.here("resume", "demo")
+        ).err == f"demo: resume requested; follow it with: finetune get -w demo -n {workdir.namespace}\n"
+        again = await ended(workdir.start("run", "run.yaml", *where), 240)
         assert again.code == 0, again.out + again.err
         assert "gate passed" in again.out
         assert "model       pvc://demo-workspace/runs/demo-" in again.out
 
         # -- what was seen meanwhile
-        said = await ended(log)
-        assert said.code == 0, said.err
-        assert said.out.splitlines()[-1] == (await desk.here("logs", "demo", "--stage", "training")).out.splitlines()[-1]
-        assert re.search(r"^ *\d+% step \d+/\d+ · loss", said.out, re.MULTILINE)
+        result = await ended(log)
+        assert result.code == 0, result.err
+        assert result.out.splitlines()[-1] == (await workdir.here("logs", "demo", "--stage", "training")).out.splitlines()[-1]
+        assert re.search(r"^ *\d+% step \d+/\d+ · loss", result.out, re.MULTILINE)
         watch.send_signal(signal.SIGINT)
-        said = await ended(watch)
-        assert said.code == 130
-        assert "Traceback" not in said.err
+        result = await ended(watch)
+        assert result.code == 130
+        assert "Traceback" not in result.err
         for phase in ("Training", "Suspended", "Succeeded"):
-            assert re.search(rf"^demo +\S* +{phase}", said.out, re.MULTILINE), said.out
+            assert re.search(rf"^demo +\S* +{phase}", result.out, re.MULTILINE), result.out
 
         # -- what there is to read
-        found = (await desk.here("get", "demo", "-o", "json")).object
+        found = (await workdir.here("get", "demo", "-o", "json")).object
         assert found["status"]["phase"] == "Succeeded"
-        page = (await desk.here("describe", "demo")).out
-        assert f"namespace {desk.namespace} of context here" in page
-        assert f"Events are not shown: you may not list them in namespace {desk.namespace} of context here." in page
+        page = (await workdir.here("describe", "demo")).out
+        assert f"namespace {workdir.namespace} of context here" in page
+        assert f"events: you may not list events in namespace {workdir.namespace} of context here; ask for the role view." in page
         assert "training loss" in page
-        assert (await desk.here("get", "-o", "wide")).out.split("\n")[0].split()[-3:] == ["ETA", "QUEUE", "MESSAGE"]
-        assert (await desk.here("logs", "demo", "--rank", "all")).out.startswith("[rank 0] ")
+        assert (await workdir.here("get", "-o", "wide")).out.split("\n")[0].split()[-3:] == ["ETA", "QUEUE", "MESSAGE"]
+        assert (await workdir.here("logs", "demo", "--rank", "all")).out.startswith("[rank 0] ")
 
         # -- once more in part, and the same under another name
-        said = await desk.here("rerun", "demo", "--from", "gate", "--id", "softer", "--set", "gate=null", "--wait")
-        assert (said.code, said.err) == (0, "")
-        assert "\nmodel       pvc://demo-workspace/runs/demo-" in said.out
+        result = await workdir.here("rerun", "demo", "--from", "gate", "--id", "softer", "--set", "gate=null", "--wait")
+        assert (result.code, result.err) == (0, "")
+        assert "\nmodel       pvc://demo-workspace/runs/demo-" in result.out
         status = await site.status()
         assert status["rerunId"] == "softer"
         assert "finishedAt" in status
-        said = await desk.here("rerun", "demo", "--from", "registration")
-        assert (said.code, said.err) == (
+        result = await workdir.here("rerun", "demo", "--from", "registration")
+        assert (result.code, result.err) == (
             0,
-            f"demo: rerun from registration requested; follow it with finetune get -w demo -n {desk.namespace}\n",
+            f"demo: rerun from registration requested; follow it with: finetune get -w demo -n {workdir.namespace}\n",
         )
-        printed = yaml.safe_load((await desk.here("clone", "demo", "--set", "training.epochs=1", "-o", "yaml")).out)
+        printed = yaml.safe_load((await workdir.here("clone", "demo", "--set", "training.epochs=1", "-o", "yaml")).out)
         assert printed["metadata"] == {"name": "demo-2", "labels": {"finetunerun.io/experiment": "trial"}}
         assert set(printed) == {"apiVersion", "kind", "metadata", "spec"}
         assert "rerun" not in printed["spec"]
-        said = await desk.here("clone", "demo", "--name", "other", "--set", "suspend=true")
-        assert (said.code, said.err) == (
+        result = await workdir.here("clone", "demo", "--name", "other", "--set", "suspend=true")
+        assert (result.code, result.err) == (
             0,
-            f"other: created in namespace {desk.namespace} of context here; follow it with finetune get -w other -n {desk.namespace}\n",
+            f"other: created in namespace {workdir.namespace} of context here; follow it with: finetune get -w other -n {workdir.namespace}\n",
         )
-        assert (await desk.here("get", "-o", "name")).out == "".join(
+        assert (await workdir.here("get", "-o", "name")).out == "".join(
             f"finetunerun.finetunerun.io/{name}\n" for name in ("demo", "other")
         )
 
-    said = await desk.here("delete", "demo")
-    assert said.code == 0
-    assert said.out.startswith("demo: deleted; its files stay on the claim demo-workspace, in runs/demo-")
-    assert (await desk.here("delete", "other")).code == 0
+    result = await workdir.here("delete", "demo")
+    assert result.code == 0
+    assert result.out.startswith("demo: deleted; its files remain on PersistentVolumeClaim demo-workspace in runs/demo-")
+    assert (await workdir.here("delete", "other")).code == 0
     assert (
-        await desk.here("get")
-    ).err == f"No runs in namespace {desk.namespace} of context here. Write one with: finetune init\n"
+        await workdir.here("get")
+    ).err == f"namespace {workdir.namespace} of context here: no runs; create a file for one with: finetune init\n"
 
 
 async def _names(site: Site) -> list[str]:
@@ -196,13 +196,13 @@ async def _progress(site: Site) -> int:
 
 
 async def test_logs_go_on_over_broken_connections_and_into_the_next_attempt(
-    control_plane: ControlPlane, api: Api, administrator: ApiServer, desk: ClusterDesk
+    control_plane: ControlPlane, api: Api, administrator: ApiServer, workdir: ClusterDesk
 ) -> None:
-    await administrator.create(_manifest(desk, SPEC))
-    async with LogNode(administrator, api, control_plane.authority.server("kubelet"), desk.namespace) as node:
-        run = await _stage(administrator, desk, attempt=1)
+    await administrator.create(_manifest(workdir, SPEC))
+    async with LogNode(administrator, api, control_plane.authority.server("kubelet"), workdir.namespace) as node:
+        run = await _stage(administrator, workdir, attempt=1)
         first = [await node.pod(naming.labels(run, "training", run.stages["training"].this_attempt), rank) for rank in (0, 1)]
-        log = desk.start("logs", "demo", "-f", "--stage", "training", "--rank", "all", "-n", desk.namespace)
+        log = workdir.start("logs", "demo", "-f", "--stage", "training", "--rank", "all", "-n", workdir.namespace)
         node.write(first[1], b"hello from 1\n")
         node.write(first[0], "one\ntwo\nthrä".encode()[:-1])
         await eventually(lambda: node.read_by(first[0]), lambda bytes_: bytes_ == 12)
@@ -210,38 +210,38 @@ async def test_logs_go_on_over_broken_connections_and_into_the_next_attempt(
         node.write(first[0], "thrä".encode()[-1:] + b"\n")
         await node.end(first[0], "Succeeded")
         await node.end(first[1], "Failed")
-        run = await _stage(administrator, desk, attempt=2)
+        run = await _stage(administrator, workdir, attempt=2)
         second = await node.pod(naming.labels(run, "training", run.stages["training"].this_attempt), 0)
         node.write(second, b'FINETUNE_PROGRESS {"progressPercentage": 40, "currentStep": 4, "totalSteps": 10}\nlast words')
         await node.end(second, "Succeeded")
-        await _stage(administrator, desk, attempt=2, state="Succeeded")
-        said = await ended(log)
-        assert said.code == 0, said.err
-        of_rank = {rank: [line for line in said.out.splitlines() if line.startswith(f"[rank {rank}] ")] for rank in (0, 1)}
+        await _stage(administrator, workdir, attempt=2, state="Succeeded")
+        result = await ended(log)
+        assert result.code == 0, result.err
+        of_rank = {rank: [line for line in result.out.splitlines() if line.startswith(f"[rank {rank}] ")] for rank in (0, 1)}
         assert [line.removeprefix("[rank 0] ") for line in of_rank[0]] == [
             "one", "two", "thrä", " 40% step 4/10", "last words",
         ]  # fmt: skip
         assert of_rank[1] == ["[rank 1] hello from 1"]
-        assert said.err == "demo: attempt 2 of stage training\n"
+        assert result.err == "demo: attempt 2 of stage training\n"
 
-        said = await desk.here("logs", "demo")
-        assert said.out == " 40% step 4/10\nlast words\n"
-        await administrator.delete(POD, desk.namespace, second, grace_seconds=0)
+        result = await workdir.here("logs", "demo")
+        assert result.out == " 40% step 4/10\nlast words\n"
+        await administrator.delete(POD, workdir.namespace, second, grace_seconds=0)
         for words in ((), ("-f",)):
-            said = await desk.here("logs", "demo", *words)
-            assert (said.code, said.out) == (66, "")
+            result = await workdir.here("logs", "demo", *words)
+            assert (result.code, result.out) == (66, "")
             kept = f"runs/demo-{run.uid[:8]}/logs/training.1.2.0.log"
-            assert said.err == (
-                f"demo: the pod of stage training, attempt 1.2, rank 0 is gone; its log is on the claim demo-workspace: {kept}\n"
+            assert result.err == (
+                f"demo: the pod of stage training, attempt 1.2, rank 0, no longer exists; read its log on PersistentVolumeClaim demo-workspace: {kept}\n"
             )
 
 
-def _manifest(desk: ClusterDesk, spec: Object, name: str = "demo") -> Object:
-    metadata = {"name": name, "namespace": desk.namespace}
+def _manifest(workdir: ClusterDesk, spec: Object, name: str = "demo") -> Object:
+    metadata = {"name": name, "namespace": workdir.namespace}
     return {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": spec}
 
 
-async def _stage(cluster: ApiServer, desk: ClusterDesk, attempt: int, state: str = "Running") -> Run:
+async def _stage(cluster: ApiServer, workdir: ClusterDesk, attempt: int, state: str = "Running") -> Run:
     """The run, whose training is in that attempt."""
     stage = {
         "name": "training",
@@ -250,7 +250,7 @@ async def _stage(cluster: ApiServer, desk: ClusterDesk, attempt: int, state: str
         "round": 1,
         "child": {"kind": "TrainJob", "name": f"t{attempt}"},
     }
-    return Run.parse(await cluster.patch_status(FINETUNERUN, desk.namespace, "demo", {"status": {"stages": [stage]}}))
+    return Run.parse(await cluster.patch_status(FINETUNERUN, workdir.namespace, "demo", {"status": {"stages": [stage]}}))
 
 
 # -- what can go wrong -------------------------------------------------------------------------------------------------
@@ -264,13 +264,13 @@ def _part(config: Object, path: str) -> Any:
 
 
 def _set(path: str, value: Any) -> Callable[[Object], None]:
-    place, _, last = path.rpartition(".")
-    return lambda config: _part(config, place).__setitem__(last, value)
+    parent, _, last = path.rpartition(".")
+    return lambda config: _part(config, parent).__setitem__(last, value)
 
 
 def _without(path: str) -> Callable[[Object], None]:
-    place, _, last = path.rpartition(".")
-    return lambda config: _part(config, place).__delitem__(last)
+    parent, _, last = path.rpartition(".")
+    return lambda config: _part(config, parent).__delitem__(last)
 
 
 USER = "users.0.user"
@@ -281,49 +281,49 @@ LOGIN = {"apiVersion": "client.authentication.k8s.io/v1", "command": "false", "i
 PLACES: dict[str, tuple[Callable[[Object], None], tuple[str, ...], int, str]] = {
     "no such context": (
         _set("kind", "Config"), ("get", "--context", "prod"), 2,
-        r"--context prod: there is no such context in \S+/kubeconfig; there are: here\.",
+        r"--context prod: no such context in \S+/kubeconfig; choose one of: here\.",
     ),
     "no current context": (
-        _set("current-context", ""), ("get", "-A"), 2, r"\S+: has no current context: choose one with --context: here\.",
+        _set("current-context", ""), ("get", "-A"), 2, r"\S+: no current context; choose one with --context: here\.",
     ),
     "no kubeconfig by that name": (
-        _set("kind", "Config"), ("get", "--kubeconfig", "nothing"), 66, r"--kubeconfig nothing: there is no such file\.",
+        _set("kind", "Config"), ("get", "--kubeconfig", "nothing"), 66, r"--kubeconfig nothing: no such file; give an existing one\.",
     ),
-    "no contexts": (_set("contexts", 7), ("get", "-A"), 65, r"\S+: is no kubeconfig: expected YAML with clusters, users and contexts\."),
+    "no contexts": (_set("contexts", 7), ("get", "-A"), 65, r"\S+: not a kubeconfig; give a YAML file with clusters, users and contexts\."),
     "unfinished context": (
         _set("contexts.0.context", {"user": "operator"}), ("get", "-A"), 65, r"\S+: context here cannot be used: Expected key cluster in .*",
     ),
     "unfinished user": (
         _set(USER, {"auth-provider": {"name": "oidc", "config": {"id-token": EXPIRED, "refresh-token": SECRET}}}), ("get", "-A"), 65,
-        r"\S+: context here cannot be used: Expected key idp-issuer-url in \S+\.",
+        r"\S+: context here cannot be used: Expected key idp-issuer-url in \S+; log in again \(oc login\)\.",
     ),
     "broken certificate": (
         _set(USER, {"client-certificate-data": "x", "client-key-data": SECRET}), ("get", "-A"), 65,
-        r"\S+: context here cannot be used: its cluster or user is malformed\.",
+        r"\S+: context here cannot be used: its cluster or user is malformed; log in again \(oc login\)\.",
     ),
     "no server": (
         _set("clusters.0.cluster.server", "https://127.0.0.1:9"), ("get", "-A"), 75,
-        r"context here: https://127.0.0.1:9 cannot be reached: Connect call failed.*\.",
+        r"context here: cannot connect to https://127.0.0.1:9: Connect call failed.*; check the network and try again\.",
     ),
     "no such host": (
         _set("clusters.0.cluster.server", "https://nowhere.invalid"), ("get", "-A"), 75,
-        r"context here: https://nowhere.invalid cannot be reached: .*",
+        r"context here: cannot connect to https://nowhere.invalid: .*",
     ),
     "strange certificate": (
-        _without("clusters.0.cluster.certificate-authority"), ("get", "-A"), 65, r"context here: \S+ cannot be trusted: .*certificate.*",
+        _without("clusters.0.cluster.certificate-authority"), ("get", "-A"), 65, r"context here: the certificate of \S+ is not trusted: .*certificate.*",
     ),
     "unknown token": (
         _set(f"{USER}.token", SECRET), ("get", "-A"), 77,
-        r"context here: the cluster does not know you \(Unauthorized\): log in again \(oc login\), or choose another --context\.",
+        r"context here: authentication failed \(Unauthorized\); log in again \(oc login\) or choose another --context\.",
     ),
-    "nobody": (_set(USER, {}), ("get", "-A"), 77, r"context here: the cluster does not know you \(Unauthorized\): .*"),
+    "nobody": (_set(USER, {}), ("get", "-A"), 77, r"context here: authentication failed \(Unauthorized\); .*"),
     "a login program that fails": (
         _set(USER, {"exec": LOGIN}), ("get", "-A"), 77,
-        r"context here: the program that logs in has failed \(exec: process returned 1\); log in again\.",
+        r"context here: the login plug-in failed \(exec: process returned 1\); log in again\.",
     ),
     "no right in all namespaces": (
         _set("kind", "Config"), ("get", "-A"), 77,
-        r"context here: \S+:scientist may not list finetuneruns in all namespaces; whoever administers it can give the role view there\.",
+        r"context here: \S+:scientist may not list finetuneruns in all namespaces; ask an administrator for the role view\.",
     ),
     "no right in that namespace": (
         _set("kind", "Config"), ("suspend", "demo", "-n", "default"), 77,
@@ -332,58 +332,58 @@ PLACES: dict[str, tuple[Callable[[Object], None], tuple[str, ...], int, str]] = 
 }  # fmt: skip
 
 
-async def test_a_place_that_cannot_be_reached_is_one_sentence(control_plane: ControlPlane, desk: ClusterDesk) -> None:
-    file = desk.folder / "kubeconfig"
+async def test_a_place_that_cannot_be_reached_is_one_sentence(control_plane: ControlPlane, workdir: ClusterDesk) -> None:
+    file = workdir.folder / "kubeconfig"
     good = file.read_text()
     for case, (change, words, code, sentence) in PLACES.items():
         config = yaml.safe_load(good)
         change(config)
         file.write_text(yaml.safe_dump(config))
-        said = await desk.say(*words)
-        assert (case, said.code, said.out) == (case, code, ""), said.err
-        assert re.fullmatch(sentence + "\n", said.err), (case, said.err)
-        assert SECRET not in said.err
+        result = await workdir.say(*words)
+        assert (case, result.code, result.out) == (case, code, ""), result.err
+        assert re.fullmatch(sentence + "\n", result.err), (case, result.err)
+        assert SECRET not in result.err
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
-    "near": (("describe", "dem"), 66, "dem: there is no run of that name in namespace NAMESPACE of context here; did you mean demo?"),
+    "near": (("describe", "dem"), 66, "dem: no run with this name in namespace NAMESPACE of context here; did you mean demo?"),
     "far": (
         ("logs", "x", "-f"), 66,
-        "x: there is no run of that name in namespace NAMESPACE of context here; finetune get -n NAMESPACE lists them.",
+        "x: no run with this name in namespace NAMESPACE of context here; list the runs with: finetune get -n NAMESPACE",
     ),
-    "nothing ran": (("logs", "demo"), 66, "demo: no stage has run; stages with a log: none yet."),
-    "rank": (("logs", "demo", "--rank", "first"), 2, "--rank first: expected the number of a process, from 0, or all."),
-    "not ended": (("rerun", "demo", "--from", "gate"), 65, "demo: has not ended yet; wait for its end."),
+    "nothing ran": (("logs", "demo"), 66, "demo: no stage has started; try again when a stage has started"),
+    "rank": (("logs", "demo", "--rank", "first"), 2, "--rank first: not a rank; give a number from 0, or all."),
+    "not ended": (("rerun", "demo", "--from", "gate"), 65, "demo: the run has not ended; wait until it has, or delete it."),
     "purge": (
         ("delete", "demo", "--purge"), 2,
-        "--purge is for runs on this machine; on a cluster the run's cleanup.volume says whether its volume goes with it.",
+        "--purge: only for runs on this machine; remove the option.",
     ),
     "secret": (
         ("resume", "demo", "--secret", "hf-token=file"), 2,
-        "--secret is for runs on this machine; on a cluster make the Secret: oc create secret generic hf-token --from-env-file=FILE -n NAMESPACE",
+        "--secret: only for runs on this machine; create the Secret: oc create secret generic hf-token --from-env-file=FILE -n NAMESPACE",
     ),
     "taken": (("clone", "demo", "--name", "demo", "--set", "training.epochs=9"), 65,
-              "--name demo: there is another run of that name; choose another one."),
+              "--name demo: a different run with this name exists; choose another name."),
     "unknown field": (("clone", "demo", "--set", "training.epoch=9"), 65,
                       "clone of demo: spec.training.epoch: unknown field; did you mean epochs?"),
-    "two places": (("get", "--home", "."), 2, "--home means a folder of this machine and --namespace a cluster: give one of them."),
-    "two namespaces": (("get", "-A"), 2, "--namespace means one namespace and --all-namespaces all: give one of them."),
-    "another namespace": (("run", "run.yaml"), 2, "demo: the file names namespace other, and -n NAMESPACE: give one of them."),
+    "two places": (("get", "--home", "."), 2, "--home, --namespace: a local folder and a cluster exclude each other; remove one of them."),
+    "two namespaces": (("get", "-A"), 2, "--namespace, --all-namespaces: they exclude each other; remove one of them."),
+    "another namespace": (("run", "run.yaml"), 2, "demo: metadata.namespace is other, but -n is NAMESPACE; remove one of them."),
 }  # fmt: skip
 
 
-async def test_a_mistake_is_one_sentence(control_plane: ControlPlane, administrator: ApiServer, desk: ClusterDesk) -> None:
-    await administrator.create(_manifest(desk, SPEC))
-    desk.write(SPEC, namespace="other")
+async def test_a_mistake_is_one_sentence(control_plane: ControlPlane, administrator: ApiServer, workdir: ClusterDesk) -> None:
+    await administrator.create(_manifest(workdir, SPEC))
+    workdir.write(SPEC, namespace="other")
     for case, (words, code, sentence) in MISTAKES.items():
-        said = await desk.here(*words)
-        told = sentence.replace("NAMESPACE", desk.namespace)
-        assert (case, said.code, said.out, said.err) == (case, code, "", told + "\n")
+        result = await workdir.here(*words)
+        told = sentence.replace("NAMESPACE", workdir.namespace)
+        assert (case, result.code, result.out, result.err) == (case, code, "", told + "\n")
 
 
-async def test_where_a_command_looks(control_plane: ControlPlane, api: Api, desk: ClusterDesk) -> None:
-    local = f"No runs in {desk.folder}/.finetune."
-    there = f"No runs in namespace {desk.namespace} of context here."
+async def test_where_a_command_looks(control_plane: ControlPlane, api: Api, workdir: ClusterDesk) -> None:
+    local = f"{workdir.folder}/.finetune: no runs;"
+    there = f"namespace {workdir.namespace} of context here: no runs;"
     cases: list[tuple[tuple[str, ...], dict[str, str], str]] = [
         ((), {}, local),
         (("--context", "here"), {}, there),
@@ -391,24 +391,28 @@ async def test_where_a_command_looks(control_plane: ControlPlane, api: Api, desk
         ((), {"FINETUNE_CONTEXT": "here"}, there),
         (("--home", ".finetune"), {"FINETUNE_CONTEXT": "here"}, local),
         (("--context", "here"), {"FINETUNE_HOME": "x"}, there),
-        ((), {"FINETUNE_CONTEXT": "here", "FINETUNE_HOME": "x"}, "say which with --home or --context."),
         (
-            ("-n", desk.namespace),
+            (),
+            {"FINETUNE_CONTEXT": "here", "FINETUNE_HOME": "x"},
+            "a local folder and a cluster exclude each other; unset one of them.",
+        ),
+        (
+            ("-n", workdir.namespace),
             {"KUBECONFIG": "nothing"},
-            "There is no kubeconfig: neither $KUBECONFIG nor ~/.kube/config names",
+            "kubeconfig: neither $KUBECONFIG nor ~/.kube/config exists;",
         ),
     ]
     for words, environment, told in cases:
-        said = await desk.say("get", *words, **environment)
-        assert told in said.err, (words, environment, said)
+        result = await workdir.say("get", *words, **environment)
+        assert told in result.err, (words, environment, result)
     # A cluster without our definition answers so at every path; this one has it, but not below there.
-    file = desk.folder / "kubeconfig"
+    file = workdir.folder / "kubeconfig"
     access = control_plane.access
     assert access is not None
     config = yaml.safe_load(access.kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] += "/elsewhere"
     file.write_text(yaml.safe_dump(config))
-    said = await desk.here("get")
-    assert (said.code, said.err) == (
-        69, "context control-plane: the cluster has no FineTuneRun: whoever administers it must install the operator and its CRD.\n",
+    result = await workdir.here("get")
+    assert (result.code, result.err) == (
+        69, "context control-plane: FineTuneRun is not installed; ask an administrator to install the operator and its CRD.\n",
     )  # fmt: skip

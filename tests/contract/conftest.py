@@ -10,11 +10,11 @@ from typing import Final
 import aiohttp
 import pytest
 
+from api_server import application, serving
 from contract_objects import Maker
 from control_planes import connected, shared
 from controlplane.cluster import ControlPlane
 from finetune_operator.kube.client import ApiServer
-from finetune_operator.local.api_server import application, serving
 from finetune_operator.local.store import Store
 from finetune_operator.loop.cluster import Cluster
 

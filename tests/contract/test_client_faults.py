@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from api_server import serving
 from finetune_operator.api.kinds import CONFIGMAP
 from finetune_operator.kube.client import ApiServer
-from finetune_operator.local.api_server import serving
 from finetune_operator.loop.cluster import WatchEvent
 from finetune_operator.loop.errors import (
     AlreadyExists,

@@ -183,7 +183,7 @@ async def test_gpus_are_given_out_once(store: Store, node: Node) -> None:
         if name != "c":
             await in_state(store, name, "running")
     found = await eventually(lambda: store.get(POD, "team", "c"), lambda found: bool(PodReport.parse(found).unschedulable))
-    assert "1 GPUs are wanted, 0 are free" in PodReport.parse(found).unschedulable
+    assert "1 GPU is requested and 0 free;" in PodReport.parse(found).unschedulable
     await store.delete(POD, "team", "a")
     await in_state(store, "c", "running")
 
@@ -209,8 +209,9 @@ async def _running(store: Store, node: Node, name: str) -> dict[str, Any]:
     await in_state(store, name, "running")
     found = await store.get(POD, "team", name)
 
-    async def look() -> bool:
-        return "ready" in logged(node, found)
+    async def look() -> bool:  # the process may not have opened its log yet
+        log = node.log_path(found["metadata"]["uid"])
+        return log.exists() and "ready" in log.read_text()
 
     await eventually(look)
     return found
@@ -286,7 +287,7 @@ import asyncio, pathlib, sys
 from finetune_operator.core.settings import Machine
 from finetune_operator.local.kubelet import ProcessKubelet
 from finetune_operator.local.machine import Capacity
-from finetune_operator.local.pod_life import Node
+from finetune_operator.local.pod_worker import Node
 from finetune_operator.local.store import Store
 from finetune_operator.local.volumes import Volumes
 

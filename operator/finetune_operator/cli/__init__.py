@@ -1,4 +1,7 @@
-"""``finetune``: the command line, on the embedded store and on clusters. Every command imports what it needs when it runs, so that help is quick."""
+"""The command line ``finetune``, for local runs and clusters.
+
+Every command imports its modules when it runs, so that help starts quickly.
+"""
 
 from .app import main
 

@@ -1,8 +1,9 @@
-"""The commands and their options; what they do stands in the modules beside this one."""
+"""The commands of ``finetune`` and their options; each command is carried out by the module of its name."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
@@ -11,11 +12,14 @@ import typer
 
 from finetune_operator.api.stages import RERUN_TARGETS
 
-from . import exitcodes
+from . import exit_status
+from .options import RunOptions, Target, Without, with_options
 
 app = typer.Typer(
     name="finetune",
-    help="Fine-tune a language model from one YAML: dataset, training, evaluation, gate, registration.",
+    help="Fine-tune a language model from one YAML file: dataset, training, evaluation, gate and registration.",
+    epilog="Commands work with the runs on this machine. To work with a cluster, give --context, --kubeconfig or -n, or set"
+    " $FINETUNE_CONTEXT.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -23,15 +27,8 @@ app = typer.Typer(
 )
 
 
-class Format(StrEnum):
-    """Machine-readable output."""
-
-    json = "json"
-    yaml = "yaml"
-
-
 class ListFormat(StrEnum):
-    """What a list may look like."""
+    """Output formats of a list."""
 
     json = "json"
     yaml = "yaml"
@@ -40,7 +37,7 @@ class ListFormat(StrEnum):
 
 
 class Algorithm(StrEnum):
-    """Ways to train."""
+    """Training algorithms."""
 
     sft = "sft"
     osft = "osft"
@@ -53,253 +50,211 @@ else:
     Stage = Literal[RERUN_TARGETS]  # typer reads the choices at run time
 
 
-HomeOption = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads it at run time
-    typer.Option("--home", help="Folder with the local state (default: $FINETUNE_HOME, else .finetune here)."),
-]
-KubeconfigOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--kubeconfig", help="Kubeconfig of a cluster (default: $KUBECONFIG, else ~/.kube/config)."),
-]
-ContextOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--context", help="Cluster and user there: a context of the kubeconfig (default: $FINETUNE_CONTEXT)."),
-]
-NamespaceOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("-n", "--namespace", help="Namespace of the cluster (default: the context's)."),
-]
-OutputOption = Annotated[Optional[Format], typer.Option("-o", "--output", help="Print the object instead of a summary.")]  # noqa: UP045
-SecretOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--secret", metavar="NAME=FILE", help="Keys of the Secret NAME from FILE (KEY=value lines). Never stored."),
-]
-PlainOption = Annotated[bool, typer.Option("--plain", help="Plain lines instead of a live display.")]
 SetOption = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--set", metavar="PATH=VALUE", help="A field of spec: training.epochs=3; null takes it away. May be repeated."),
-]
-WaitOption = Annotated[
-    bool,
-    typer.Option("--wait", help="Follow it to its end, with its exit code, where another process or a cluster does the work."),
+    typer.Option("--set", metavar="PATH=VALUE", help="Set a field of spec: training.epochs=3; null removes it. Repeatable."),
 ]
 NameArgument = Annotated[str, typer.Argument(help="Name of the run.", show_default=False)]
 
 
 @app.command()
+@with_options
 def init(
     file: Annotated[Path, typer.Argument(help="File to write; - for standard output.")] = Path("finetunerun.yaml"),
-    algorithm: Annotated[Algorithm, typer.Option(help="Which preset to start from.")] = Algorithm.osft,
-    full: Annotated[bool, typer.Option("--full", help="Every field, not only those that most runs change.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
-) -> None:
+    algorithm: Annotated[
+        Algorithm, typer.Option(help="Training algorithm; the file shows the defaults of its preset.")
+    ] = Algorithm.osft,
+    full: Annotated[bool, typer.Option("--full", help="Show every supported field, not only the most common ones.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> int:
     """Write a commented finetunerun.yaml to start from."""
     from .init import write_template
 
-    raise typer.Exit(write_template(file, algorithm.value, full=full, force=force))
+    return write_template(file, algorithm.value, full=full, force=force)
 
 
 @app.command()
-def validate(files: Annotated[list[Path], typer.Argument(help="YAML files; - for standard input.", show_default=False)]) -> None:
-    """Judge files as the API server would, without one. Exit code 65 if something must be changed."""
+@with_options
+def validate(files: Annotated[list[Path], typer.Argument(help="YAML files; - for standard input.", show_default=False)]) -> int:
+    """Validate files without a cluster.
+
+    The rules are those of the API server. Exits with 65 if a file is invalid.
+    """
     from .validate import validate_files
 
-    raise typer.Exit(validate_files(files))
+    return validate_files(files)
 
 
 @app.command()
+@with_options
 def run(
     file: Annotated[Path, typer.Argument(help="YAML file with one FineTuneRun; - for standard input.", show_default=False)],
-    home: HomeOption = None,
-    context: ContextOption = None,
-    kubeconfig: KubeconfigOption = None,
-    namespace: NamespaceOption = None,
-    secret: SecretOption = None,
+    target: Target,
+    options: Annotated[RunOptions, Without(("wait",))],
     configmap: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--configmap", metavar="NAME=PATH", help="ConfigMap NAME from a file or from the files of a folder."),
+        typer.Option(
+            "--configmap", metavar="NAME=PATH", help="Create ConfigMap NAME from a file or the files of a folder. Repeatable."
+        ),
     ] = None,
-    plain: PlainOption = False,
-    output: OutputOption = None,
-) -> None:
-    """Run it to its end, on this machine or on a cluster. Here Ctrl-C stops it and the same command goes on; there it only stops looking."""
-    from .backend import RunOptions, Target
+) -> int:
+    """Run a FineTuneRun until it ends.
+
+    On this machine, Ctrl-C stops the run; the same command continues it. On a cluster, Ctrl-C stops only the display; the run
+    continues.
+    """
     from .run import run_file
 
-    raise typer.Exit(
-        run_file(
-            file, configmap or (), Target(home, kubeconfig, context, namespace), RunOptions(tuple(secret or ()), plain, output)
-        )
-    )
+    return run_file(file, configmap or (), target, options)
 
 
 @app.command()
+@with_options
 def clone(
     name: NameArgument,
+    target: Target,
+    options: RunOptions,
     new: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--name", help="Name of the new run. Default: the old one's with the next free number.", show_default=False),
+        typer.Option("--name", help="Name of the new run (default: the old name with the next free number).", show_default=False),
     ] = None,
     assignment: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the new run instead of making it, as -o does.")] = False,
-    home: HomeOption = None,
-    context: ContextOption = None,
-    kubeconfig: KubeconfigOption = None,
-    namespace: NamespaceOption = None,
-    secret: SecretOption = None,
-    wait: WaitOption = False,
-    plain: PlainOption = False,
-    output: OutputOption = None,
-) -> None:
-    """Run it again under another name, with changes. What it shares with the first is used again."""
-    from .backend import RunOptions, Target
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the new run instead of creating it, as -o does.")] = False,
+) -> int:
+    """Start a new run with the spec of another one.
+
+    --set changes fields. Results of unchanged stages are reused.
+    """
     from .clone import clone_run
 
-    where, options = Target(home, kubeconfig, context, namespace), RunOptions(tuple(secret or ()), plain, output, wait=wait)
-    raise typer.Exit(clone_run(name, new, assignment or (), where, options, dry_run=dry_run))
+    return clone_run(name, new, assignment or (), target, options, dry_run=dry_run)
 
 
 @app.command()
+@with_options
 def rerun(
     name: NameArgument,
-    stage: Annotated[Stage, typer.Option("--from", help="First stage to do again; those before it keep their results.")],
+    stage: Annotated[Stage, typer.Option("--from", help="First stage to run again; earlier stages keep their results.")],
+    target: Target,
+    options: RunOptions,
     assignment: SetOption = None,
-    word: Annotated[
+    rerun_id: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--id", help="A word for this rerun: a ticket, a date. Default: the time.", show_default=False),
+        typer.Option(
+            "--id", help="ID of this rerun, such as a ticket or a date (default: the current time).", show_default=False
+        ),
     ] = None,
-    home: HomeOption = None,
-    context: ContextOption = None,
-    kubeconfig: KubeconfigOption = None,
-    namespace: NamespaceOption = None,
-    secret: SecretOption = None,
-    wait: WaitOption = False,
-    plain: PlainOption = False,
-    output: OutputOption = None,
-) -> None:
-    """Run a finished run again from one stage on; sections of that stage and of later ones may change."""
-    from .backend import RunOptions, Target
+) -> int:
+    """Run a finished run again from a stage on.
+
+    With --set you can change the sections of that stage and of later stages.
+    """
     from .update import rerun_run
 
-    where, options = Target(home, kubeconfig, context, namespace), RunOptions(tuple(secret or ()), plain, output, wait=wait)
-    raise typer.Exit(rerun_run(name, where, options, stage=stage, id_=word, assignments=assignment or ()))
+    return rerun_run(name, target, options, stage=stage, id_=rerun_id, assignments=assignment or ())
 
 
 @app.command()
-def suspend(
-    name: NameArgument,
-    home: HomeOption = None,
-    context: ContextOption = None,
-    kubeconfig: KubeconfigOption = None,
-    namespace: NamespaceOption = None,
-    wait: WaitOption = False,
-    plain: PlainOption = False,
-) -> None:
-    """Stop what a run does and hold it; what it has done stays."""
-    from .backend import RunOptions, Target
+@with_options
+def suspend(name: NameArgument, target: Target, options: Annotated[RunOptions, Without(("secrets", "output"))]) -> int:
+    """Stop the stages of a run until you resume it.
+
+    Completed stages keep their results.
+    """
     from .update import suspend_run
 
-    raise typer.Exit(suspend_run(name, Target(home, kubeconfig, context, namespace), RunOptions(plain=plain, wait=wait)))
+    return suspend_run(name, target, options)
 
 
 @app.command()
-def resume(
-    name: NameArgument,
-    home: HomeOption = None,
-    context: ContextOption = None,
-    kubeconfig: KubeconfigOption = None,
-    namespace: NamespaceOption = None,
-    secret: SecretOption = None,
-    wait: WaitOption = False,
-    plain: PlainOption = False,
-    output: OutputOption = None,
-) -> None:
-    """Let a suspended run go on, to its end."""
-    from .backend import RunOptions, Target
+@with_options
+def resume(name: NameArgument, target: Target, options: RunOptions) -> int:
+    """Resume a suspended or stopped run.
+
+    On this machine the command runs it until it ends.
+    """
     from .update import resume_run
 
-    raise typer.Exit(
-        resume_run(name, Target(home, kubeconfig, context, namespace), RunOptions(tuple(secret or ()), plain, output, wait=wait))
-    )
+    return resume_run(name, target, options)
 
 
 @app.command()
+@with_options
 def get(
-    name: Annotated[Optional[str], typer.Argument(help="Name of one run; all of them without it.", show_default=False)] = None,  # noqa: UP045
-    home: HomeOption = None,
-    context: ContextOption = None,
-    kubeconfig: KubeconfigOption = None,
-    namespace: NamespaceOption = None,
-    experiment: Annotated[Optional[str], typer.Option(help="Only runs of this experiment.")] = None,  # noqa: UP045
-    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="The runs of all namespaces of a cluster.")] = False,
+    target: Target,
+    name: Annotated[Optional[str], typer.Argument(help="Name of a run (default: all runs).", show_default=False)] = None,  # noqa: UP045
+    experiment: Annotated[Optional[str], typer.Option(help="List only the runs of this experiment.")] = None,  # noqa: UP045
+    all_namespaces: Annotated[
+        bool, typer.Option("-A", "--all-namespaces", help="List the runs of all namespaces of the cluster.")
+    ] = False,
     output: Annotated[
         Optional[ListFormat],  # noqa: UP045
-        typer.Option("-o", "--output", help="Objects, names, or a wider table."),
+        typer.Option("-o", "--output", help="Print objects, names or a wider table."),
     ] = None,
-    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on printing what changes, until Ctrl-C.")] = False,
-) -> None:
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="After listing, print every change until Ctrl-C.")] = False,
+) -> int:
     """List runs with their phase, progress and scores."""
-    from .backend import Target
-    from .get import Wanted, get_runs
+    from .get import RunFilter, get_runs
 
-    where = Target(home, kubeconfig, context, namespace, everywhere)
-    raise typer.Exit(get_runs(where, Wanted(name, experiment), output, watch=watch))
+    return get_runs(replace(target, all_namespaces=all_namespaces), RunFilter(name, experiment), output, watch=watch)
 
 
 @app.command()
-def describe(
-    name: NameArgument,
-    home: HomeOption = None,
-    context: ContextOption = None,
-    kubeconfig: KubeconfigOption = None,
-    namespace: NamespaceOption = None,
-) -> None:
-    """Everything about one run: stages, scores, loss curve, what was adapted, what went wrong."""
-    from .backend import Target
+@with_options
+def describe(name: NameArgument, target: Target) -> int:
+    """Show the details of a run.
+
+    These are stages, loss curve, scores, adapted fields, warnings, failure and events.
+    """
     from .describe import describe_run
 
-    raise typer.Exit(describe_run(Target(home, kubeconfig, context, namespace), name))
+    return describe_run(target, name)
 
 
 @app.command()
+@with_options
 def logs(
     name: NameArgument,
-    home: HomeOption = None,
-    context: ContextOption = None,
-    kubeconfig: KubeconfigOption = None,
-    namespace: NamespaceOption = None,
-    stage: Annotated[Optional[str], typer.Option(help="One stage; without it the one that runs, or ran last.")] = None,  # noqa: UP045
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing until the stage ends.")] = False,
-    rank: Annotated[str, typer.Option(metavar="N|all", help="Process of a training on several.")] = "0",
-) -> None:
+    target: Target,
+    stage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Stage of the log (default: the failed stage, else the running one, else the last one)."),
+    ] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Follow the log until the stage ends.")] = False,
+    rank: Annotated[str, typer.Option(metavar="N|all", help="Rank of a process in distributed training, or all.")] = "0",
+) -> int:
     """Print the log of a stage."""
-    from .backend import Target
     from .logs import print_log
 
-    raise typer.Exit(print_log(Target(home, kubeconfig, context, namespace), name, stage, rank=rank, follow=follow))
+    return print_log(target, name, stage, rank=rank, follow=follow)
 
 
 @app.command()
+@with_options
 def delete(
     name: NameArgument,
-    home: HomeOption = None,
-    context: ContextOption = None,
-    kubeconfig: KubeconfigOption = None,
-    namespace: NamespaceOption = None,
-    purge: Annotated[bool, typer.Option("--purge", help="Also delete the run's files: data, checkpoints and the model.")] = False,
-) -> None:
-    """Delete a run and stop what it runs. Its files stay, unless --purge."""
-    from .backend import Target
+    target: Target,
+    purge: Annotated[
+        bool,
+        typer.Option(
+            "--purge", help="Also delete the files of the run: data, checkpoints and model. Only for runs on this machine."
+        ),
+    ] = False,
+) -> int:
+    """Delete a run and stop its stages.
+
+    Its files are kept unless you give --purge.
+    """
     from .delete import delete_run
 
-    raise typer.Exit(delete_run(Target(home, kubeconfig, context, namespace), name, purge=purge))
+    return delete_run(target, name, purge=purge)
 
 
 def main() -> None:
-    """The entry point of the program ``finetune``."""
+    """Run the command line; the entry point of ``finetune``."""
     try:
         app()
     except KeyboardInterrupt:
-        sys.exit(exitcodes.INTERRUPTED)
+        sys.exit(exit_status.INTERRUPTED)
     except BrokenPipeError:
-        sys.exit(exitcodes.OK)
+        sys.exit(exit_status.OK)

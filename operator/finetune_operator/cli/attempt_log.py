@@ -1,4 +1,4 @@
-"""The log of one attempt of a stage: of its pods as long as they are kept, then the copy in the workspace."""
+"""The log of one attempt of a stage: of its pods while they exist, then the copy in the workspace."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import Invalid, NotFound
 
-from . import exitcodes
+from . import exit_status
 from .backend import Backend
 from .errors import CommandError
 from .log_lines import LogLines
 
 
 async def pods_of(cluster: Cluster, run: Run, stage_status: StageStatus, rank: int | None) -> list[Object]:
-    """The pods of a stage's current attempt, of one rank or all: ranks ascending, the newest of each last."""
+    """Return the pods of a stage's current attempt, of one rank or all: by rank, the newest pod of each rank last."""
     page = await cluster.list(POD, run.namespace, labels=naming.labels(run, stage_status.name, stage_status.this_attempt))
     pods = sorted(page.items, key=lambda pod: (rank_of(pod), str(pod["metadata"].get("creationTimestamp", ""))))
     return [pod for pod in pods if rank in (None, rank_of(pod))]
 
 
 def rank_of(pod: Object) -> int:
-    """Which of a training's processes a pod is."""
+    """Return the rank of a pod in distributed training."""
     return PodReport.parse(pod).rank
 
 
 def container_of(pod: Object) -> str:
-    """Return the name of the container that runs the stage: a cluster may add others to the pod."""
+    """Return the name of the container that runs the stage; a cluster may add sidecars."""
     return naming.container_name((pod["metadata"].get("labels") or {}).get(naming.STAGE_LABEL, ""))
 
 
 def lines_of(rank: int | None, of: int) -> LogLines:
-    """Lines that say which rank they are of, where all were asked for."""
+    """Return the printer for a rank; it prefixes lines with the rank if all ranks are printed."""
     return LogLines(f"[rank {of}] " if rank is None else "")
 
 
@@ -44,7 +44,7 @@ async def print_attempt(backend: Backend, cluster: Cluster, run: Run, stage_stat
     """Print the whole log of a stage's last attempt.
 
     Raises:
-        CommandError: there is none, or not here.
+        CommandError: there is no log, or it cannot be read from here.
     """
     newest = {rank_of(pod): pod for pod in await pods_of(cluster, run, stage_status, rank)}
     printed = False
@@ -54,19 +54,19 @@ async def print_attempt(backend: Backend, cluster: Cluster, run: Run, stage_stat
         except NotFound:
             continue
         except Invalid as error:
-            sentence = f"{run.name}: stage {stage_status.name} has written nothing yet: {error.message}"
-            raise CommandError([sentence], exitcodes.TRY_AGAIN) from None
+            sentence = f"{run.name}: stage {stage_status.name} has no output yet: {error.message}; try again."
+            raise CommandError([sentence], exit_status.TRY_AGAIN) from None
         lines = lines_of(rank, number)
         lines.feed(text.encode())
         lines.close()
         printed = True
     if not printed:
-        _print_kept(backend, run, stage_status, rank)
+        _print_archived(backend, run, stage_status, rank)
 
 
-def _print_kept(backend: Backend, run: Run, stage_status: StageStatus, rank: int | None) -> None:
+def _print_archived(backend: Backend, run: Run, stage_status: StageStatus, rank: int | None) -> None:
     for number in count() if rank is None else (rank,):
-        kept = backend.kept_log(run, stage_status.name, stage_status.this_attempt, number)
+        kept = backend.archived_log(run, stage_status.name, stage_status.this_attempt, number)
         if isinstance(kept, Path):
             lines = lines_of(rank, number)
             lines.feed(kept.read_bytes())
@@ -74,4 +74,4 @@ def _print_kept(backend: Backend, run: Run, stage_status: StageStatus, rank: int
         elif rank is None and number > 0:
             return
         else:
-            raise CommandError([kept], exitcodes.NO_INPUT)
+            raise CommandError([kept], exit_status.NO_INPUT)

@@ -1,4 +1,4 @@
-"""``finetune clone``: a new run with the wish of an old one, and changes."""
+"""``finetune clone``: a new run with the spec of an existing run and changes."""
 
 from __future__ import annotations
 
@@ -15,82 +15,84 @@ from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import AlreadyExists
 from finetune_operator.loop.pager import list_all
 
-from . import exitcodes
+from . import exit_status
 from .assignments import apply_assignments
-from .backend import Backend, RunOptions, Target, find_backend
+from .backend import Backend
+from .backend_selection import find_backend
 from .documents import Document
-from .errors import CommandError, guarded
-from .objects import find_run, make
+from .errors import CommandError, handle_errors
+from .objects import create_object, find_run
+from .options import RunOptions, Target
 from .output import print_object
 
-_OTHERS = (
+_TOOL_PREFIXES = (
     "kubectl.kubernetes.io/", "argocd.argoproj.io/", "kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/", "meta.helm.sh/",
     "app.kubernetes.io/instance", "app.kubernetes.io/managed-by",
 )  # fmt: skip
-"""Labels and annotations by which a tool knows its own objects: a clone is not one of them, and Argo CD would remove it again."""
+"""Labels and annotations of deployment tools. A clone with them would belong to the tool; Argo CD would prune it."""
 
 
 def clone_run(
-    name: str, new: str | None, assignments: Sequence[str], where: Target, options: RunOptions, *, dry_run: bool
+    name: str, new: str | None, assignments: Sequence[str], target: Target, options: RunOptions, *, dry_run: bool
 ) -> int:
-    """Make the new run; with ``dry_run`` or an output format print it instead, as one would write it into a file."""
+    """Create the new run; with ``dry_run`` or an output format, print its manifest instead."""
 
     def command() -> int:
-        backend = find_backend(where)
-        wanted = asyncio.run(_clone(backend, name, new, assignments))
-        problems = backend.validate(Document(f"clone of {name}", wanted, {}), Path.cwd())
+        backend = find_backend(target)
+        clone = asyncio.run(_clone(backend, name, new, assignments))
+        problems = backend.validate(Document(f"clone of {name}", clone, {}), Path.cwd())
         if problems:
             raise CommandError(problems)
         if dry_run or options.output:
-            print_object(wanted, options.output or "yaml")
-            return exitcodes.OK
-        manifest = backend.placed(wanted, Path.cwd())
+            print_object(clone, options.output or "yaml")
+            return exit_status.OK
+        manifest = backend.prepare(clone, Path.cwd())
 
         async def begin(cluster: Cluster) -> Object:
-            await backend.require(cluster, manifest)
-            return await _make(cluster, manifest)
+            await backend.check_prerequisites(cluster, manifest)
+            return await _create_or_get(cluster, manifest)
 
         return backend.start(begin, options, follow=False)
 
-    return guarded(command)
+    return handle_errors(command)
 
 
 async def _clone(backend: Backend, name: str, new: str | None, assignments: Sequence[str]) -> Object:
-    async with backend.opened() as cluster:
+    async with backend.connect() as cluster:
         old = await find_run(backend, cluster, name)
         names = {name} if new else {run["metadata"]["name"] async for run in list_all(cluster, FINETUNERUN, backend.namespace)}
     spec = {section: value for section, value in old["spec"].items() if section not in STEERING}
     metadata: dict[str, Any] = {"name": new or _free_name(name, names)}
     for part in ("labels", "annotations"):
-        kept = _own(old["metadata"].get(part) or {})
+        kept = _user_entries(old["metadata"].get(part) or {})
         if kept:
             metadata[part] = kept
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": apply_assignments(spec, assignments)}
 
 
-def _own(entries: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in entries.items() if not key.startswith(_OTHERS)}
+def _user_entries(entries: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in entries.items() if not key.startswith(_TOOL_PREFIXES)}
 
 
-async def _make(cluster: Cluster, manifest: Object) -> Object:
-    """The new run. One that was begun by the same command before goes on."""
+async def _create_or_get(cluster: Cluster, manifest: Object) -> Object:
+    """Create the run, or return the existing one if an earlier call of the same command created it."""
     metadata = manifest["metadata"]
     try:
-        return await make(cluster, manifest)
+        return await create_object(cluster, manifest)
     except AlreadyExists:
         present = await cluster.get(FINETUNERUN, metadata["namespace"], metadata["name"])
     if {section: value for section, value in present["spec"].items() if section not in STEERING} != manifest["spec"]:
-        raise CommandError([f"--name {metadata['name']}: there is another run of that name; choose another one."])
+        raise CommandError([f"--name {metadata['name']}: a different run with this name exists; choose another name."])
     return present
 
 
-def _free_name(name: str, taken: Collection[str]) -> str:
-    """``demo`` -> ``demo-2``, ``demo-2`` -> ``demo-3``: the first that no run has."""
+def _free_name(name: str, used: Collection[str]) -> str:
+    """Return the first unused name in the series ``demo``, ``demo-2``, ``demo-3``."""
     stem = re.sub(r"-\d+$", "", name)
     number = 2
     while True:
         suffix = f"-{number}"
         candidate = stem[: NAME_LIMIT - len(suffix)].rstrip("-") + suffix
-        if candidate not in taken:
+        if candidate not in used:
             return candidate
         number += 1

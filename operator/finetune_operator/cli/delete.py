@@ -1,19 +1,20 @@
-"""``finetune delete``: a run, what it runs and, if asked for, its files."""
+"""``finetune delete``: delete a run, its children and optionally its files."""
 
 from __future__ import annotations
 
 import asyncio
 
-from . import exitcodes
-from .backend import Target, find_backend
-from .errors import guarded
+from . import exit_status
+from .backend_selection import find_backend
+from .errors import handle_errors
+from .options import Target
 
 
-def delete_run(where: Target, name: str, *, purge: bool) -> int:
-    """Delete a run. What it runs is stopped."""
+def delete_run(target: Target, name: str, *, purge: bool) -> int:
+    """Delete a run and stop its stages."""
 
     def command() -> int:
-        print(asyncio.run(find_backend(where).delete(name, purge=purge)))
-        return exitcodes.OK
+        print(asyncio.run(find_backend(target).delete(name, purge=purge)))
+        return exit_status.OK
 
-    return guarded(command)
+    return handle_errors(command)

@@ -1,4 +1,4 @@
-"""``finetune describe``: everything about one run, for people."""
+"""``finetune describe``: the details of a run."""
 
 from __future__ import annotations
 
@@ -21,65 +21,69 @@ from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.errors import Forbidden
 from finetune_operator.loop.pager import list_all
 
-from . import exitcodes
-from .backend import Backend, Target, find_backend
-from .display import MARKS, PHASE_STYLES
-from .errors import guarded
+from . import exit_status
+from .backend import Backend
+from .backend_selection import find_backend
+from .display import MARKS, is_stopped, phase_style, phase_text
+from .errors import handle_errors
 from .objects import find_run
-from .report import failure_text, print_end, score_table
+from .options import Target
+from .report import failure_text, print_outcome, score_table
 from .stages_view import stage_lines
 from .terminal import console
 
 _EVENTS = 12
 
 
-def describe_run(where: Target, name: str) -> int:
-    """Print all that status says, and the last events."""
+def describe_run(target: Target, name: str) -> int:
+    """Print the status of a run and its last events."""
 
     def command() -> int:
-        backend = find_backend(where)
-        document, events, silence = asyncio.run(_load(backend, name))
+        backend = find_backend(target)
+        document, events, events_note = asyncio.run(_load(backend, name))
         screen, run = console(), Run.parse(document)
         screen.print(_head(run, document, backend))
         for title, content in _parts(run, events, backend.flags):
             screen.print(Text(f"\n{title}", style="bold"))
             screen.print(Padding(content, (0, 0, 0, 2), expand=False))
-        if silence:
-            screen.print(f"\n{silence}", soft_wrap=True)
+        if events_note:
+            screen.print(f"\n{events_note}", soft_wrap=True)
         if run.ended and not run.status.get("failure"):
-            print_end(screen, run, scores=False, flags=backend.flags)
-        return exitcodes.OK
+            print_outcome(screen, run, scores=False, flags=backend.flags)
+        return exit_status.OK
 
-    return guarded(command)
+    return handle_errors(command)
 
 
 async def _load(backend: Backend, name: str) -> tuple[Object, list[Object], str]:
-    """The run, its events, and why there are none, where they may not be read."""
-    async with backend.opened() as cluster:
+    """Return the run, its events, and a note if the user may not list events."""
+    async with backend.connect() as cluster:
         document = await find_run(backend, cluster, name)
         fields = {"involvedObject.uid": document["metadata"]["uid"]}
         try:
             events = [event async for event in list_all(cluster, EVENT, backend.namespace, fields=fields)]
         except Forbidden:
-            return document, [], f"Events are not shown: you may not list them in {backend.words}."
+            return document, [], f"events: you may not list events in {backend.description}; ask for the role view."
     return document, sorted(events, key=lambda event: (_time(event), int(event["metadata"]["resourceVersion"]))), ""
 
 
 def _time(event: Object) -> str:
-    """When it happened last; newer senders leave the old fields empty."""
+    """Return the time of the last occurrence; newer clients leave the older fields empty."""
     times = (event.get("lastTimestamp"), event.get("eventTime"), event["metadata"].get("creationTimestamp"))
     return next((str(time) for time in times if time), "")
 
 
 def _head(run: Run, document: Object, backend: Backend) -> Table:
     status = run.status
-    phase = str(status.get("phase", "Pending"))
+    driven = backend.is_driven
+    phase = phase_text(run, driven=driven)
     table = Table.grid(padding=(0, 2))
     rows: dict[str, str | Text] = {
         "run": Text(run.name, style="bold"),
-        "phase": Text(phase, style=PHASE_STYLES.get(phase, "cyan")),
+        "phase": Text(phase, style=phase_style(phase)),
+        "continue with": f"finetune resume {run.name}{backend.flags}" if is_stopped(run) and not driven else "",
         "round": str(run.round) if run.round > 1 else "",
-        "where": backend.words,
+        "where": backend.description,
         "experiment": run.experiment or "",
         "created": str(document["metadata"].get("creationTimestamp", "")),
         "took": short_duration((status.get("usage") or {}).get("wallSeconds", 0)) if run.ended and run.started else "",
@@ -121,7 +125,7 @@ def _parts(run: Run, events: list[Object], flags: str) -> Iterator[tuple[str, Re
         yield "training", _pairs({name: f"{value:.6g}" for name, value in sorted(training.items())})
     resolved = run.status.get("resolved") or {}
     if resolved.get("adapted"):
-        yield "adapted to this place", _adapted(resolved["adapted"])
+        yield "adapted to this machine", _adapted(resolved["adapted"])
     if events:
         yield "events", _events(events[-_EVENTS:])
 
@@ -147,7 +151,7 @@ def _stages(run: Run) -> Table:
 
 
 def loss_curve(history: list[Mapping[str, Any]], width: int = 64, height: int = 12) -> str:
-    """The loss curve, drawn with characters."""
+    """Return the loss curve as text."""
     import plotille  # only here: 70 ms
 
     figure = plotille.Figure()

@@ -1,4 +1,4 @@
-"""A run while it runs: a live table on a terminal, a line for each thing that happens elsewhere."""
+"""Display of a running run: a live table on a terminal, otherwise a line for each change."""
 
 from __future__ import annotations
 
@@ -25,34 +25,51 @@ MARKS = {
     "Retrying": ("↻", "yellow"),
 }  # fmt: skip
 PHASE_STYLES = {"Succeeded": "bold green", "Failed": "bold red", "Rejected": "bold red", "Suspended": "yellow"}
+_STOPPED = " (stopped)"
 _LINE_SECONDS = 5.0
-"""Least time between two progress lines of the plain display."""
+"""Least time between two progress lines of the plain display, in seconds."""
+
+
+def phase_text(run: Run, *, driven: bool) -> str:
+    """Return the phase of a run, with a mark if it has not ended and no process works on it."""
+    phase = str(run.status.get("phase", "Pending"))
+    return phase if driven or not is_stopped(run) else phase + _STOPPED
+
+
+def is_stopped(run: Run) -> bool:
+    """Return whether a run needs a process to continue: it has neither ended nor been suspended."""
+    return not run.ended and not run.spec.get("suspend")
+
+
+def phase_style(phase: str) -> str:
+    """Return the style of a :func:`phase_text`."""
+    return "yellow" if phase.endswith(_STOPPED) else PHASE_STYLES.get(phase, "cyan")
 
 
 class Display(Protocol):
-    """Shows a run. Used as a context: inside it, :meth:`show` may be called with every new state."""
+    """Displays a run. It is a context manager; inside, :meth:`show` is called with every new state."""
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start the display."""
         ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """End."""
+        """Stop the display."""
         ...
 
     def show(self, run: Run) -> None:
-        """The run as it is now."""
+        """Display the present state."""
         ...
 
 
 def display(*, plain: bool, quiet: bool) -> Display:
-    """The display for where standard output goes: live on a terminal, else lines; on standard error if it is taken."""
+    """Return the display for standard output: live on a terminal, otherwise lines. With ``quiet``, lines on standard error."""
     screen = console(stderr=quiet)
     return LineDisplay(screen) if plain or quiet or not screen.is_terminal else LiveDisplay(screen)
 
 
 class LiveDisplay:
-    """A table of the stages that moves."""
+    """A live table of the stages."""
 
     def __init__(self, screen: Console) -> None:
         self._run: Run | None = None
@@ -67,7 +84,7 @@ class LiveDisplay:
         self._live.stop()
 
     def show(self, run: Run) -> None:
-        """The run as it is now; the screen follows by itself."""
+        """Set the state that the next refresh shows."""
         self._run = run
 
     def _render(self) -> Group | Text:
@@ -99,12 +116,12 @@ def _table(run: Run, spinner: Spinner) -> Table:
         seconds = "" if line.seconds is None or line.state == "Pending" else short_duration(line.seconds)
         table.add_row(
             spinner if running else Text(mark, style=style), Text(line.name, style="dim" if line.state == "Pending" else ""),
-            _what(line), seconds,
+            _details(line), seconds,
         )  # fmt: skip
     return table
 
 
-def _what(line: StageLine) -> Table | Text:
+def _details(line: StageLine) -> Table | Text:
     if line.percent is None:
         return Text(line.text, style="red" if line.state == "Failed" else "dim", overflow="ellipsis", no_wrap=True)
     bar = Table.grid(padding=(0, 1))
@@ -117,7 +134,7 @@ def _what(line: StageLine) -> Table | Text:
 
 
 class LineDisplay:
-    """A line for each transition, and for progress now and then: for files, pipes and CI."""
+    """A line for each transition and regular progress lines, for files, pipes and CI."""
 
     def __init__(self, screen: Console) -> None:
         self._screen = screen
@@ -132,7 +149,7 @@ class LineDisplay:
         self._screen.file.flush()
 
     def show(self, run: Run) -> None:
-        """Print what is new."""
+        """Print what has changed."""
         now = datetime.now(UTC)
         for line in stage_lines(run, now):
             stage_status = run.stages[line.name]
@@ -149,13 +166,13 @@ class LineDisplay:
         self._show_progress(run, now)
 
     def _show_blocker(self, run: Run, now: datetime) -> None:
-        """What keeps the run from going on, and only somebody outside can mend."""
+        """Print the condition Stalled, which needs an action of a user."""
         for condition in run.status.get("conditions") or ():
             if condition["type"] == "Stalled" and condition["status"] == "True" and not run.ended:
-                told = f"waiting: {condition['reason']}: {condition['message']}"
-                if told != self._blocker:
-                    self._blocker = told
-                    self._print(now, told)
+                message = f"waiting: {condition['reason']}: {condition['message']}"
+                if message != self._blocker:
+                    self._blocker = message
+                    self._print(now, message)
 
     def _show_progress(self, run: Run, now: datetime) -> None:
         progress = run.status.get("progress") or {}

@@ -14,12 +14,12 @@ STANDARD_INPUT = "standard input"
 
 
 class DocumentProblem(Exception):
-    """A file that cannot be read as YAML objects: one sentence with file, line and mend."""
+    """A file is not readable as YAML objects: one message with file, line and remedy."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One object of a file, and where each of its fields stands (``spec.dataset.uri`` to a line, from 1)."""
+    """One object of a file, and the line of each field (``spec.dataset.uri`` to a line number, from 1)."""
 
     source: str
     content: dict[str, Any]
@@ -32,7 +32,7 @@ class Document:
 
     @property
     def name(self) -> str:
-        """The object's name, or the beginning of the one that the API server generates: ``demo-*``."""
+        """The object's name, or the prefix of a generated name: ``demo-*``."""
         metadata = self.content.get("metadata")
         if not isinstance(metadata, dict):
             return ""
@@ -41,11 +41,11 @@ class Document:
 
     @property
     def is_standard_input(self) -> bool:
-        """Whether it comes from no file."""
+        """Whether it comes from standard input."""
         return self.source == STANDARD_INPUT
 
     def line_of(self, path: str) -> int | None:
-        """The line of a field, or of the nearest one above it that the file has."""
+        """Return the line of a field, or of its nearest parent that the file contains."""
         while path:
             if path in self.lines:
                 return self.lines[path]
@@ -55,34 +55,34 @@ class Document:
 
 
 def read_documents(path: Path | None) -> list[Document]:
-    """All objects of a YAML file (``-`` or ``None``: standard input).
+    """Return all objects of a YAML file (``-`` or ``None``: standard input).
 
     Raises:
-        DocumentProblem: the file is missing, is no YAML, or holds something that is no object.
+        DocumentProblem: the file is missing, is not YAML, or contains something other than objects.
     """
     source = STANDARD_INPUT if path is None or str(path) == "-" else str(path)
     try:
         text = sys.stdin.read() if path is None or str(path) == "-" else path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DocumentProblem(f"{source}: there is no such file; write one with: finetune init {source}") from None
+        raise DocumentProblem(f"{source}: no such file; create one with: finetune init {source}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DocumentProblem(f"{source}: cannot be read: {error}") from None
+        raise DocumentProblem(f"{source}: cannot be read: {error}; give a readable YAML file in UTF-8") from None
     found = list(_parse(text, source))
     if not found:
-        raise DocumentProblem(f"{source}: holds no object; write one with: finetune init")
+        raise DocumentProblem(f"{source}: contains no object; create a file with: finetune init")
     return found
 
 
 def read_value(text: str) -> Any:
-    """One YAML value on its own, by the same rules.
+    """Return one YAML value, by the same rules.
 
     Raises:
-        DocumentProblem: it is no YAML.
+        DocumentProblem: it is not YAML.
     """
     try:
         return parse(text)
     except InvalidYAML as error:
-        raise DocumentProblem(error.problem) from None
+        raise DocumentProblem(f"the value is {error.problem}; quote it") from None
 
 
 def _parse(text: str, source: str) -> Iterator[Document]:
@@ -91,8 +91,10 @@ def _parse(text: str, source: str) -> Iterator[Document]:
             if found.value is None:
                 continue
             if not isinstance(found.value, dict):
-                raise DocumentProblem(f"{source}:{found.line}: expected an object with apiVersion, kind, metadata and spec")
+                raise DocumentProblem(
+                    f"{source}:{found.line}: not an object; write an object with apiVersion, kind, metadata and spec"
+                )
             yield Document(source, found.value, found.lines)
     except InvalidYAML as error:
-        place = source if error.line is None else f"{source}:{error.line}"
-        raise DocumentProblem(f"{place}: {error.problem}") from None
+        position = source if error.line is None else f"{source}:{error.line}"
+        raise DocumentProblem(f"{position}: {error.problem}; correct the syntax") from None

@@ -1,4 +1,4 @@
-"""Driving runs of this machine from a command: begin, show what happens, stop cleanly, say how it ended."""
+"""Drives the runs of this machine from a command: start, display, stop cleanly, report the outcome."""
 
 from __future__ import annotations
 
@@ -12,37 +12,39 @@ from finetune_operator.local.home import Home
 from finetune_operator.local.platform import local_platform
 from finetune_operator.local.secrets import LocalSecrets
 
-from .backend import MutateFn, RunOptions
+from .backend import MutateFn
 from .display import display
-from .follow import conclude, follow, held
+from .follow import follow, is_suspended, report_outcome
+from .options import RunOptions
 
 
-def drive(home: Home, begin: MutateFn, secrets: LocalSecrets, options: RunOptions) -> int:
-    """Do what ``begin`` does and follow the run that it answers with, to its end. Returns the exit code.
+def drive(home: Home, change: MutateFn, secrets: LocalSecrets, options: RunOptions, flags: str) -> int:
+    """Apply ``change``, drive the run that it returns until the run ends, and return the exit code.
 
     Raises:
-        CommandError: ``begin`` was refused.
-        HomeInUse, HomeUnusable: as they say.
+        CommandError: ``change`` was rejected.
+        HomeInUse: another command drives the runs of the folder.
+        HomeUnusable: the folder cannot be used.
     """
-    return asyncio.run(_drive(home, begin, secrets, options))
+    return asyncio.run(_drive(home, change, secrets, options, flags))
 
 
-async def _drive(home: Home, begin: MutateFn, secrets: LocalSecrets, options: RunOptions) -> int:
+async def _drive(home: Home, change: MutateFn, secrets: LocalSecrets, options: RunOptions, flags: str) -> int:
     async with local_platform(home, secrets) as platform:
         stop = _stop_event(platform.kubelet.kill)
-        document = await begin(platform.store)
+        document = await change(platform.store)
         with display(plain=options.plain, quiet=options.output is not None) as screen:
             document = await follow(platform.store, document, screen, stop)
-    code, run = conclude(document, options), Run.parse(document)
-    if not run.ended and held(document):
-        print(f"{run.name}: suspended; finetune resume {run.name} goes on with it.", file=sys.stderr)
+    code, run = report_outcome(document, options, flags), Run.parse(document)
+    if not run.ended and is_suspended(document):
+        print(f"{run.name}: suspended; continue it with: finetune resume {run.name}{flags}", file=sys.stderr)
     elif not run.ended and stop.is_set():
-        print(f"{run.name}: stopped; the same command goes on where it stopped.", file=sys.stderr)
+        print(f"{run.name}: stopped; continue it with: finetune resume {run.name}{flags}", file=sys.stderr)
     return code
 
 
 def _stop_event(kill: Callable[[], None]) -> asyncio.Event:
-    """Set by the first Ctrl-C or SIGTERM; the second one does not wait for the stages any more."""
+    """Return an event that the first Ctrl-C or SIGTERM sets. The second one kills the stages."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -50,7 +52,7 @@ def _stop_event(kill: Callable[[], None]) -> asyncio.Event:
             kill()
             return
         stop.set()
-        print("stopping: waiting for the stages to end; Ctrl-C again kills them", file=sys.stderr)
+        print("stopping: waiting for the stages to stop; press Ctrl-C again to kill them", file=sys.stderr)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)

@@ -1,28 +1,28 @@
-"""A command that cannot be carried out: sentences for the user, and the exit code."""
+"""Errors of commands: messages for the user, and the exit code."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
-from . import exitcodes
+from . import exit_status
 
 
 class CommandError(Exception):
-    """The command cannot be carried out: sentences for the user, and the exit code."""
+    """The command failed. It has one line for each problem, and the exit code."""
 
-    def __init__(self, lines: list[str], code: int = exitcodes.INVALID) -> None:
+    def __init__(self, lines: list[str], code: int = exit_status.INVALID) -> None:
         super().__init__("; ".join(lines))
         self.lines = lines
         self.code = code
 
 
-class NothingThere(CommandError):
-    """The place has never held a run."""
+class NoRuns(CommandError):
+    """The backend has never had a run."""
 
 
-def guarded(command: Callable[[], int]) -> int:
-    """The exit code of a command; what a user can mend becomes one sentence."""
+def handle_errors(command: Callable[[], int]) -> int:
+    """Run a command and return its exit code; print a :class:`CommandError` instead of raising it."""
     try:
         return command()
     except CommandError as rejection:

@@ -1,6 +1,6 @@
-"""URIs that are hub ids by their form and files by what their author means, because ``./`` is missing.
+"""Finds URIs that have the form of a hub ID and also name an existing file: ``./`` is probably missing.
 
-Only the command line can see that a file of that name lies beside the YAML; the CRD's rules refuse names that end like a file's.
+The command line can check for the file; the CRD can only reject names with a file extension.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _MODEL_CONFIG = "config.json"
 
 
 def bare_file_names(document: Document, base: Path, *, local: bool) -> dict[str, str]:
-    """Return a sentence for each field whose URI is a hub id and the name of a file that exists.
+    """Return a message for each field whose URI is a hub ID and also names an existing file.
 
     Args:
         document: a FineTuneRun.
         base: the directory that relative paths count from: that of the YAML.
-        local: whether the run goes to this machine. A cluster cannot read the file.
+        local: whether the run is for this machine. A cluster cannot read the file.
     """
     found = {}
     for field in _FIELDS:
@@ -33,7 +33,7 @@ def bare_file_names(document: Document, base: Path, *, local: bool) -> dict[str,
 
 
 def _names_a_file(field: str, uri: str, base: Path) -> bool:
-    """A file of data, or for a model a directory with its configuration."""
+    """Return whether ``uri`` is a file, or for a model a directory with a configuration."""
     try:
         path = base / uri.replace("\\", "/")
         return (path / _MODEL_CONFIG).is_file() if field == "spec.model.uri" else path.is_file()
@@ -42,11 +42,12 @@ def _names_a_file(field: str, uri: str, base: Path) -> bool:
 
 
 def _sentence(document: Document, uri: str, *, local: bool) -> str:
-    beside = "here" if document.is_standard_input else f"beside {Path(document.source).name}"
+    where = "the working directory" if document.is_standard_input else f"the directory of {Path(document.source).name}"
     path = uri.replace("\\", "/")
     local_path = path if path.startswith("/") or path[1:2] == ":" else f"./{path}"
     if local:
-        return f"{uri} is a hub id, and the file {beside} is {local_path}; write {local_path}, or hf://{uri} for the hub"
+        return f"{uri} means a hub ID, but {where} has a file of this name; write {local_path} for the file or hf://{uri} for the hub"
     return (
-        f"{uri} is a hub id, and a cluster cannot read the file {beside}; put it on the hub, or write hf://{uri} if it is there"
+        f"{uri} means a hub ID, but {where} has a file of this name, which a cluster cannot read;"
+        f" upload the file to the hub, or write hf://{uri} if it is there"
     )

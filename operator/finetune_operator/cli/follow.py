@@ -1,4 +1,4 @@
-"""A run followed to its end, and what is said then."""
+"""Follows a run until it ends, and reports the outcome."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from finetune_operator.loop.cluster import Cluster, Object, WatchEvent
 from finetune_operator.loop.errors import ApiError, NotFound, Transient
 from finetune_operator.loop.watch import list_watch
 
-from . import exitcodes
-from .backend import Backend, MutateFn, RunOptions
+from . import exit_status
+from .backend import Backend, MutateFn
 from .display import Display, display
 from .errors import CommandError
+from .options import RunOptions
 from .output import print_object
-from .report import print_end
+from .report import print_outcome
 from .terminal import console
 
-_LOOK_SECONDS = 20.0
-"""A watch that lost its connection does not tell of a deletion meanwhile: an own look does."""
+_POLL_SECONDS = 20.0
+"""Seconds between reads of the run: a watch that reconnects may miss its deletion."""
 
 
 def watch_runs(cluster: Cluster, namespace: str | None) -> AsyncGenerator[WatchEvent, None]:
@@ -41,56 +42,58 @@ def _raise_permanent(_kind: Kind, error: ApiError) -> None:
 
 
 async def follow(cluster: Cluster, document: Object, screen: Display, stop: asyncio.Event) -> Object:
-    """Show a run until it has ended, or stands still because it is suspended, or ``stop`` is set; the run as it is then.
+    """Display a run until it has ended or is suspended, or ``stop`` is set. Returns its last state.
 
     Raises:
-        CommandError: it was deleted.
+        CommandError: the run was deleted.
     """
     stopped = asyncio.create_task(stop.wait())
     try:
         async with aclosing(watch_runs(cluster, document["metadata"]["namespace"])) as changes:
-            coming = asyncio.ensure_future(anext(changes))
+            next_event = asyncio.ensure_future(anext(changes))
             try:
                 while True:
                     screen.show(Run.parse(document))
-                    if stopped.done() or _settled(document) or held(document):
+                    if stopped.done() or has_ended(Run.parse(document)) or is_suspended(document):
                         return document
-                    await asyncio.wait((coming, stopped), timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                    if coming.done():
-                        document = _newer(document, coming.result())
-                        coming = asyncio.ensure_future(anext(changes))
+                    await asyncio.wait((next_event, stopped), timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                    if next_event.done():
+                        document = _updated(document, next_event.result())
+                        next_event = asyncio.ensure_future(anext(changes))
                     elif not stopped.done():
-                        document = await _look(cluster, document)
+                        document = await _poll(cluster, document)
             finally:
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
+                next_event.cancel()
+                await asyncio.gather(next_event, return_exceptions=True)
     finally:
         stopped.cancel()
 
 
 async def follow_change(backend: Backend, change: MutateFn, options: RunOptions) -> int:
-    """Change a run, and follow what somebody else makes of it. Ctrl-C ends only the following. The exit code.
+    """Change a run that another process drives, follow it, and return the exit code. Ctrl-C stops only the display.
 
     Raises:
-        CommandError: the change was refused.
+        CommandError: the change was rejected.
     """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    async with backend.opened() as cluster:
+    async with backend.connect() as cluster:
         document = await change(cluster)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         with display(plain=options.plain, quiet=options.output is not None) as screen:
             document = await follow(cluster, document, screen, stop)
-    code, run = conclude(document, options, backend.flags), Run.parse(document)
-    if not run.ended and held(document):
-        print(f"{run.name}: suspended; finetune resume {run.name}{backend.flags} goes on with it.", file=sys.stderr)
+    code, run = report_outcome(document, options, backend.flags), Run.parse(document)
+    if not run.ended and is_suspended(document):
+        print(f"{run.name}: suspended; continue it with: finetune resume {run.name}{backend.flags}", file=sys.stderr)
     elif not run.ended:
-        shows = f"finetune get {run.name}{backend.flags}"
-        print(f"{run.name}: goes on in {backend.words}; {shows} shows how far it is.", file=sys.stderr)
+        print(
+            f"{run.name}: continues in {backend.description}; show it with: finetune get {run.name}{backend.flags}",
+            file=sys.stderr,
+        )
     return code
 
 
-def _newer(document: Object, change: WatchEvent) -> Object:
+def _updated(document: Object, change: WatchEvent) -> Object:
     if change.object["metadata"]["uid"] != document["metadata"]["uid"]:
         return document
     if change.type == "DELETED":
@@ -98,7 +101,7 @@ def _newer(document: Object, change: WatchEvent) -> Object:
     return change.object
 
 
-async def _look(cluster: Cluster, document: Object) -> Object:
+async def _poll(cluster: Cluster, document: Object) -> Object:
     metadata = document["metadata"]
     try:
         found = await cluster.get(FINETUNERUN, metadata["namespace"], metadata["name"])
@@ -112,25 +115,24 @@ async def _look(cluster: Cluster, document: Object) -> Object:
 
 
 def _deleted(document: Object) -> CommandError:
-    return CommandError([f"{document['metadata']['name']}: was deleted."], exitcodes.NO_INPUT)
+    return CommandError([f"{document['metadata']['name']}: the run was deleted."], exit_status.NO_INPUT)
 
 
-def _settled(document: Object) -> bool:
-    """Whether the run has ended, and for the wish that the file states now."""
-    run = Run.parse(document)
+def has_ended(run: Run) -> bool:
+    """Return whether the run has ended and its status is of the present generation."""
     return run.ended and run.status.get("observedGeneration") == run.generation
 
 
-def held(document: Object) -> bool:
-    """Whether the run is suspended, and all that ran for it has stopped."""
+def is_suspended(document: Object) -> bool:
+    """Return whether the run is suspended and all its stages have stopped."""
     run = Run.parse(document)
     if not run.spec.get("suspend") or run.status.get("observedGeneration") != run.generation:
         return False
     return all_stopped(run.stages.values())
 
 
-def conclude(document: Object, options: RunOptions, flags: str = "") -> int:
-    """Print a run that is no longer followed, and return the exit code for the state that it is in."""
+def report_outcome(document: Object, options: RunOptions, flags: str = "") -> int:
+    """Print the outcome of a run and return the exit code for its state."""
     run = Run.parse(document)
     rejected = rejected_rerun(run)
     if rejected is not None:
@@ -138,21 +140,21 @@ def conclude(document: Object, options: RunOptions, flags: str = "") -> int:
     if options.output is not None:
         print_object(document, options.output)
     elif run.ended and rejected is None:
-        print_end(console(), run, flags=flags)
+        print_outcome(console(), run, flags=flags)
     if run.ended:
         return exit_code(run)
-    return exitcodes.OK if options.suspends and held(document) else exitcodes.INTERRUPTED
+    return exit_status.OK if options.suspends and is_suspended(document) else exit_status.INTERRUPTED
 
 
-_CODES = {Cause.USER: exitcodes.INVALID, Cause.OUT_OF_MEMORY: exitcodes.INVALID, Cause.TRANSIENT: exitcodes.TRY_AGAIN}
+_CODES = {Cause.USER: exit_status.INVALID, Cause.OUT_OF_MEMORY: exit_status.INVALID, Cause.TRANSIENT: exit_status.TRY_AGAIN}
 
 
 def exit_code(run: Run) -> int:
-    """The exit code that a run's end stands for, or that of a rerun that is rejected."""
+    """Return the exit code for the outcome of a run, or for a rejected rerun."""
     if rejected_rerun(run) is not None:
-        return exitcodes.INVALID
+        return exit_status.INVALID
     failure = run.status.get("failure")
     if not failure:
-        return exitcodes.REJECTED if stages.GRAPH.rejection(run.stages) else exitcodes.OK
+        return exit_status.REJECTED if stages.GRAPH.rejection(run.stages) else exit_status.OK
     reason = reasons.REASONS.get(failure["reason"])
-    return _CODES.get(reason.cause, exitcodes.FAILED) if reason else exitcodes.FAILED
+    return _CODES.get(reason.cause, exit_status.FAILED) if reason else exit_status.FAILED

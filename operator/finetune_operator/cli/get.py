@@ -1,4 +1,4 @@
-"""``finetune get``: the runs of a place, a line each, once or for as long as one looks on."""
+"""``finetune get``: a line for each run, once or on every change."""
 
 from __future__ import annotations
 
@@ -14,128 +14,148 @@ from finetune_operator.core.run import Run
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.pager import list_all
 
-from . import exitcodes
-from .backend import Backend, Target, find_backend
-from .errors import NothingThere, guarded
+from . import exit_status
+from .backend import Backend
+from .backend_selection import find_backend
+from .display import is_stopped
+from .errors import NoRuns, handle_errors
 from .follow import watch_runs
 from .objects import find_run
-from .output import listed, print_name, print_object
+from .options import Target
+from .output import as_list, print_name, print_object
 from .table import RunTable
 from .terminal import console
 
 
-class Lines(Protocol):
-    """What is printed of runs."""
+class Printer(Protocol):
+    """Prints runs in one output format."""
 
     def print(self, documents: Sequence[Object]) -> None:
-        """Those that are there at the beginning."""
+        """Print the existing runs."""
         ...
 
     def add(self, document: Object) -> None:
-        """One that is new or has changed since."""
+        """Print a new or changed run."""
         ...
 
-    def shown(self, document: Object) -> object:
-        """What is seen of a run: it has changed when this has."""
+    def fingerprint(self, document: Object) -> object:
+        """Return the printed content, to detect changes."""
         ...
 
 
 @dataclass(frozen=True)
-class ObjectLines:
-    """Names, or whole objects for machines; ``one`` for a single run, which is no list."""
+class ObjectPrinter:
+    """Prints names or objects; with ``one``, a single object instead of a list."""
 
     form: str
     one: bool = False
 
     def print(self, documents: Sequence[Object]) -> None:
-        """See :class:`Lines`."""
+        """See :class:`Printer`."""
         if self.form == "name":
             for document in documents:
                 print_name(document)
         else:
-            print_object(documents[0] if self.one else listed(list(documents)), self.form)
+            print_object(documents[0] if self.one else as_list(list(documents)), self.form)
         sys.stdout.flush()
 
     def add(self, document: Object) -> None:
-        """See :class:`Lines`."""
+        """See :class:`Printer`."""
         if self.form == "yaml":
             print("---")
-        ObjectLines(self.form, one=True).print([document])
+        ObjectPrinter(self.form, one=True).print([document])
 
-    def shown(self, document: Object) -> object:
-        """See :class:`Lines`."""
+    def fingerprint(self, document: Object) -> object:
+        """See :class:`Printer`."""
         return document["metadata"]["name" if self.form == "name" else "resourceVersion"]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The runs that are asked for."""
+class RunFilter:
+    """Selects runs by name and experiment."""
 
     name: str | None = None
     experiment: str | None = None
 
-    def admits(self, document: Object) -> bool:
-        """Whether a run is one of them."""
+    def matches(self, document: Object) -> bool:
+        """Return whether a run is selected."""
         run = Run.parse(document)
         return self.name in (None, run.name) and self.experiment in (None, run.experiment)
 
 
-def get_runs(where: Target, wanted: Wanted, output: str | None, *, watch: bool) -> int:
-    """Print one run or all; with ``watch`` also what becomes of them, until Ctrl-C."""
+def get_runs(target: Target, run_filter: RunFilter, output: str | None, *, watch: bool) -> int:
+    """Print one run or all; with ``watch``, also every change until Ctrl-C."""
 
     def command() -> int:
-        backend = find_backend(where)
-        machine = output is not None and output != "wide"
-        lines: Lines = (
-            ObjectLines(str(output), one=wanted.name is not None)
-            if machine
-            else RunTable(console(), wide=output == "wide", namespaces=where.everywhere)
+        backend = find_backend(target)
+        as_objects = output is not None and output != "wide"
+        printer: Printer = (
+            ObjectPrinter(str(output), one=run_filter.name is not None)
+            if as_objects
+            else RunTable(console(), output == "wide", target.all_namespaces, lambda: backend.is_driven)
         )
-        namespace = None if where.everywhere else backend.namespace
+        namespace = None if target.all_namespaces else backend.namespace
         try:
-            return asyncio.run(_get(backend, namespace, wanted, lines, watch=watch, machine=machine))
-        except NothingThere:
-            if wanted.name or watch:
+            return asyncio.run(_get(backend, namespace, run_filter, printer, watch=watch, as_objects=as_objects))
+        except NoRuns:
+            if run_filter.name or watch:
                 raise
-            return _show(backend, wanted, [], lines, machine=machine)
+            return _show(backend, run_filter, [], printer, as_objects=as_objects)
 
-    return guarded(command)
+    return handle_errors(command)
 
 
-async def _get(backend: Backend, namespace: str | None, wanted: Wanted, lines: Lines, *, watch: bool, machine: bool) -> int:
-    async with backend.opened() as cluster:
-        if wanted.name and namespace:
-            found = [await find_run(backend, cluster, wanted.name)]
+async def _get(
+    backend: Backend, namespace: str | None, run_filter: RunFilter, printer: Printer, *, watch: bool, as_objects: bool
+) -> int:
+    async with backend.connect() as cluster:
+        if run_filter.name and namespace:
+            found = [await find_run(backend, cluster, run_filter.name)]
         else:
             found = [document async for document in list_all(cluster, FINETUNERUN, namespace)]
-        found = sorted(filter(wanted.admits, found), key=lambda document: str(document["metadata"].get("creationTimestamp", "")))
-        code = _show(backend, wanted, found, lines, machine=machine and not watch)
+        found = sorted(
+            filter(run_filter.matches, found), key=lambda document: str(document["metadata"].get("creationTimestamp", ""))
+        )
+        code = _show(backend, run_filter, found, printer, as_objects=as_objects and not watch)
         if watch:
-            await _look_on(cluster, namespace, wanted, found, lines)
+            await _watch_runs(cluster, namespace, run_filter, found, printer)
     return code
 
 
-def _show(backend: Backend, wanted: Wanted, found: Sequence[Object], lines: Lines, *, machine: bool) -> int:
-    if found or machine:
-        lines.print(found)
+def _show(backend: Backend, run_filter: RunFilter, found: Sequence[Object], printer: Printer, *, as_objects: bool) -> int:
+    if found or as_objects:
+        printer.print(found)
     else:
-        which = f" of experiment {wanted.experiment}" if wanted.experiment else f" {wanted.name}" if wanted.name else ""
-        print(f"No runs{which} in {backend.words}. Write one with: finetune init", file=sys.stderr)
-    return exitcodes.NO_INPUT if wanted.name and not found else exitcodes.OK
+        which = f" of experiment {run_filter.experiment}" if run_filter.experiment else ""
+        named = f"no run {run_filter.name}" if run_filter.name else f"no runs{which}"
+        print(f"{backend.description}: {named}; create a file for one with: finetune init", file=sys.stderr)
+    if not as_objects and not backend.is_driven:
+        _print_stopped([run for run in map(Run.parse, found) if is_stopped(run)], backend.flags)
+    return exit_status.NO_INPUT if run_filter.name and not found else exit_status.OK
 
 
-async def _look_on(cluster: Cluster, namespace: str | None, wanted: Wanted, found: Sequence[Object], lines: Lines) -> None:
-    """Print every change; the first run that comes gets the head, if there was none before."""
-    shown = {document["metadata"]["uid"]: lines.shown(document) for document in found}
-    begun = bool(found)
+def _print_stopped(runs: Sequence[Run], flags: str) -> None:
+    """Print how to continue runs that no process works on."""
+    names = ", ".join(run.name for run in runs)
+    if runs:
+        which = runs[0].name if len(runs) == 1 else "NAME"
+        print(f"{names}: stopped, no process works on it; continue it with: finetune resume {which}{flags}", file=sys.stderr)
+
+
+async def _watch_runs(
+    cluster: Cluster, namespace: str | None, run_filter: RunFilter, found: Sequence[Object], printer: Printer
+) -> None:
+    """Print every change; the first printed run gets a header."""
+    printed = {document["metadata"]["uid"]: printer.fingerprint(document) for document in found}
+    has_header = bool(found)
     async with aclosing(watch_runs(cluster, namespace)) as changes:
         async for change in changes:
             document, uid = change.object, change.object["metadata"]["uid"]
-            if not wanted.admits(document):
+            if not run_filter.matches(document):
                 continue
             if change.type == "DELETED":
-                shown.pop(uid, None)
-                print(f"{document['metadata']['name']}: was deleted.", file=sys.stderr)
-            elif shown.get(uid) != lines.shown(document):
-                (lines.add(document) if begun else lines.print([document]))
-                shown[uid], begun = lines.shown(document), True
+                printed.pop(uid, None)
+                print(f"{document['metadata']['name']}: the run was deleted.", file=sys.stderr)
+            elif printed.get(uid) != printer.fingerprint(document):
+                (printer.add(document) if has_header else printer.print([document]))
+                printed[uid], has_header = printer.fingerprint(document), True

@@ -1,4 +1,4 @@
-"""``finetune init``: a finetunerun.yaml to start from, written from the CRD's own descriptions and the presets."""
+"""``finetune init``: a commented finetunerun.yaml, made from the descriptions of the CRD and the presets."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from finetune_operator.api.finetunerun import API_VERSION, KIND
 from finetune_operator.api.presets import preset
 from finetune_operator.core.paths import lookup
 from finetune_operator.core.resolve import STEERING
+from finetune_operator.core.unsupported import UNBUILT
 
-from . import exitcodes
+from . import exit_status
 
 _USUAL = (
     "dataset.uri", "dataset.subset", "dataset.trainSplit", "model.uri", "training.algorithm", "training.epochs",
@@ -27,9 +28,11 @@ _USUAL = (
 )  # fmt: skip
 """The fields that most runs change."""
 _WRITTEN = {"dataset.uri": "./train.jsonl", "evaluation.tasks": [], "evaluation.baseline": True}
-"""Fields that stand in the file for good, with values that work without a network."""
+"""Fields that the file sets, with values that need no network."""
 _OTHER_ALGORITHMS = {"sft": ("osft", "lora"), "osft": ("sft", "lora"), "lora": ("sft", "osft")}
 _WIDTH = 116
+_EXAMPLES: dict[str, tuple[Any, ...]] = {"boolean": (True, False), "integer": (1, 2, 0), "number": (1.0, 2.0, 0.0)}
+"""Values of each type, to find fields of which only one value is supported."""
 
 
 def write_template(file: Path, algorithm: str, *, full: bool, force: bool) -> int:
@@ -37,22 +40,22 @@ def write_template(file: Path, algorithm: str, *, full: bool, force: bool) -> in
     text = template(algorithm, full=full)
     if str(file) == "-":
         print(text, end="")
-        return exitcodes.OK
+        return exit_status.OK
     try:
         with file.open("w" if force else "x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError:
-        print(f"{file}: exists already; choose another name, or --force to write over it.", file=sys.stderr)
-        return exitcodes.INVALID
+        print(f"{file}: the file exists; choose another name, or overwrite it with --force.", file=sys.stderr)
+        return exit_status.INVALID
     except OSError as error:
-        print(f"{file}: cannot be written: {error.strerror}.", file=sys.stderr)
-        return exitcodes.INVALID
-    print(f"{file}: written. Put your data where dataset.uri says, then: finetune run {file}")
-    return exitcodes.OK
+        print(f"{file}: cannot be written: {error.strerror}; choose another file.", file=sys.stderr)
+        return exit_status.INVALID
+    print(f"{file}: written; set dataset.uri to your data, then: finetune run {file}")
+    return exit_status.OK
 
 
 def template(algorithm: str, *, full: bool = False) -> str:
-    """The text: what is set stands as YAML, everything else as a comment with its default."""
+    """Return the text: some fields are set, all others are comments with their defaults."""
     lines = [f"apiVersion: {API_VERSION}", f"kind: {KIND}", "metadata:", f"  name: my-{algorithm}", "spec:"]
     spec = schema()["properties"]["spec"]["properties"]
     values = preset(algorithm)  # type: ignore[arg-type]
@@ -60,14 +63,14 @@ def template(algorithm: str, *, full: bool = False) -> str:
     for section, node in spec.items():
         if section in STEERING:
             continue
-        wanted = [path for path in _paths(section, node, algorithm) if full or path in _USUAL]
-        if wanted:
-            lines += _section(section, node, wanted, written, values)
+        paths = [path for path in _paths(section, node, algorithm) if (full or path in _USUAL) and _has_choice(path, node)]
+        if paths:
+            lines += _section(section, node, paths, written, values)
     return "\n".join(lines) + "\n"
 
 
 def _paths(prefix: str, node: Mapping[str, Any], algorithm: str) -> Iterator[str]:
-    """The fields below a node that hold values."""
+    """Yield the paths of the leaf fields below a node."""
     properties = node.get("properties")
     if not properties:
         yield prefix
@@ -79,30 +82,54 @@ def _paths(prefix: str, node: Mapping[str, Any], algorithm: str) -> Iterator[str
         yield from _paths(path, child, algorithm)
 
 
+def _has_choice(path: str, section: Mapping[str, Any]) -> bool:
+    """Return whether this release supports more than one value of a field: the template offers no other fields."""
+    node = _node(path, section)
+    candidates: tuple[Any, ...] = tuple(node.get("enum") or _EXAMPLES.get(node.get("type", ""), ("example", "other")))
+    return sum(not _is_unsupported(path, value) for value in candidates) > 1
+
+
+def _is_unsupported(path: str, value: Any) -> bool:
+    """Return whether this release rejects a value of a field, or any value of a section that contains the field."""
+    return any(entry.uses(value) if entry.path == path else path.startswith(f"{entry.path}.") for entry in UNBUILT)
+
+
+def _unsupported_values(path: str) -> list[str]:
+    return [f"Not supported in this release: {entry.values}." for entry in UNBUILT if entry.path == path]
+
+
+def _node(path: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
+    node = section
+    for key in path.split(".")[1:]:
+        node = node["properties"][key]
+    return node
+
+
 def _section(
     section: str, node: Mapping[str, Any], paths: list[str], written: Mapping[str, Any], values: Mapping[str, Any]
 ) -> list[str]:
     live = any(path in written for path in paths)
     mark = "" if live else "# "
     lines = ["", f"  {mark}{section}:"] if "properties" in node else [""]
-    opened: list[str] = []
+    connect: list[str] = []
     for path in paths:
         parents = path.split(".")[1:-1]
         for depth, parent in enumerate(parents):
-            if opened[: depth + 1] != parents[: depth + 1]:
+            if connect[: depth + 1] != parents[: depth + 1]:
                 lines.append(f"{_indent(depth + 2)}# {parent}:")
-        opened = parents
+        connect = parents
         lines += _field(path, node, written, values)
     return lines
 
 
 def _field(path: str, section: Mapping[str, Any], written: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
     keys = path.split(".")
-    node: Mapping[str, Any] = section
-    for key in keys[1:]:
-        node = node["properties"][key]
+    node = _node(path, section)
     indent = _indent(len(keys))
-    about = textwrap.wrap(str(node.get("description", "")), _WIDTH - len(indent))
+    description = str(node.get("description", ""))
+    if "Not supported in this release" not in description:
+        description = " ".join([description, *_unsupported_values(path)])
+    about = textwrap.wrap(description, _WIDTH - len(indent))
     value = written.get(path, lookup(values, path))
     shown = "" if value is None else " " + _inline(value)
     return [*(f"{indent}# {line}" for line in about), f"{indent}{'' if path in written else '# '}{keys[-1]}:{shown}"]

@@ -1,6 +1,6 @@
-"""What contexts a kubeconfig has: to choose one, and to name them to a user who chose wrong.
+"""The contexts of a kubeconfig, to select one and to list them in messages.
 
-Who one is there is read by the official client (:mod:`finetune_operator.kube.credentials`); only names are read here.
+The official client reads the credentials (:mod:`finetune_operator.kube.credentials`); this module reads only names.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 
-from . import exitcodes
+from . import exit_status
 from .errors import CommandError
 
 VARIABLE = "KUBECONFIG"
@@ -28,19 +28,19 @@ class Kubeconfig:
     current: str | None
 
     @property
-    def words(self) -> str:
-        """How a sentence calls the files."""
+    def description(self) -> str:
+        """The files, for messages."""
         return ", ".join(map(str, self.files))
 
     @classmethod
     def read(cls, given: Path | None) -> Kubeconfig:
-        """The file of ``--kubeconfig``, else those of ``$KUBECONFIG``, else that in the home folder; those that exist.
+        """Read the file of ``--kubeconfig``, else the existing files of ``$KUBECONFIG``, else ``~/.kube/config``.
 
         Raises:
-            CommandError: the given file does not exist, or one is no kubeconfig.
+            CommandError: the given file does not exist, or a file is not a kubeconfig.
         """
         if given is not None and not given.exists():
-            raise CommandError([f"--kubeconfig {given}: there is no such file."], exitcodes.NO_INPUT)
+            raise CommandError([f"--kubeconfig {given}: no such file; give an existing one."], exit_status.NO_INPUT)
         named = [given] if given else [Path(part) for part in os.environ.get(VARIABLE, _DEFAULT).split(os.pathsep) if part]
         files = tuple(path for path in (one.expanduser() for one in named) if path.exists())
         contexts: dict[str, None] = {}
@@ -48,34 +48,40 @@ class Kubeconfig:
         for file in files:
             document = _load(file)
             contexts |= dict.fromkeys(str(one["name"]) for one in document.get("contexts") or ())
-            current = document.get("current-context") or current  # as the official client: the last one counts
+            current = document.get("current-context") or current  # like the official client: the last one wins
         return cls(files, tuple(contexts), current)
 
-    def choose(self, wanted: str | None) -> str | None:
-        """The context of that name, or the current one; ``None`` where there is no kubeconfig at all.
+    def choose(self, requested: str | None) -> str | None:
+        """Return the requested context or the current one, ``None`` without any kubeconfig.
 
         Raises:
-            CommandError: there is no such context.
+            CommandError: the context does not exist.
         """
         known = ", ".join(self.contexts) or "none"
-        if wanted is not None and wanted not in self.contexts:
-            where = f"in {self.words}" if self.files else f"for there is no kubeconfig: neither ${VARIABLE} nor {_DEFAULT}"
-            raise CommandError([f"--context {wanted}: there is no such context {where}; there are: {known}."], exitcodes.USAGE)
-        chosen = wanted or self.current
+        if requested is not None and requested not in self.contexts:
+            where = f"in {self.description}" if self.files else f"because no kubeconfig exists in ${VARIABLE} or at {_DEFAULT}"
+            remedy = f"choose one of: {known}" if self.contexts else "give --kubeconfig FILE or log in (oc login)"
+            raise CommandError([f"--context {requested}: no such context {where}; {remedy}."], exit_status.USAGE)
+        chosen = requested or self.current
         if chosen is None and self.contexts:
-            raise CommandError([f"{self.words}: has no current context: choose one with --context: {known}."], exitcodes.USAGE)
+            raise CommandError(
+                [f"{self.description}: no current context; choose one with --context: {known}."], exit_status.USAGE
+            )
         if chosen is not None and chosen not in self.contexts:
-            raise CommandError([f"{self.words}: its current context {chosen} is not in it; there are: {known}."], exitcodes.USAGE)
+            raise CommandError(
+                [f"{self.description}: the current context {chosen} does not exist; choose one with --context: {known}."],
+                exit_status.USAGE,
+            )
         return chosen
 
 
 def _load(file: Path) -> dict[str, Any]:
-    # No word of what is in it: it may be a token.
-    broken = CommandError([f"{file}: is no kubeconfig: expected YAML with clusters, users and contexts."])
+    # The message must not quote the file: it may contain a token.
+    broken = CommandError([f"{file}: not a kubeconfig; give a YAML file with clusters, users and contexts."])
     try:
         document = parse(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CommandError([f"{file}: cannot be read: {error.strerror}."], exitcodes.NO_INPUT) from None
+        raise CommandError([f"{file}: cannot be read: {error.strerror}; give a readable file."], exit_status.NO_INPUT) from None
     except (InvalidYAML, UnicodeDecodeError):
         raise broken from None
     contexts = document.get("contexts") or () if isinstance(document, dict) else None

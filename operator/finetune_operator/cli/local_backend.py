@@ -1,11 +1,11 @@
-"""The runs of a folder of this machine: the command itself does their work, unless another one is at it."""
+"""The runs of a folder of this machine. The command drives them itself unless another command does."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,14 @@ from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import NotFound
 from finetune_operator.validation import CelMissing, Validator
 
-from . import exitcodes
-from .backend import MutateFn, RunOptions
+from . import exit_status
+from .backend import MutateFn
 from .documents import Document
 from .drive import drive
-from .errors import CommandError, NothingThere
+from .errors import CommandError, NoRuns
 from .follow import follow_change
 from .objects import find_run
+from .options import RunOptions
 from .validate import validate_document
 
 _DELETE_SECONDS = 90.0
@@ -40,7 +41,7 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class LocalBackend:
-    """A folder, see :class:`~finetune_operator.local.home.Home`, and the option that names it."""
+    """A folder, see :class:`~finetune_operator.local.home.Home`."""
 
     home: Home
     flags: str = ""
@@ -48,23 +49,30 @@ class LocalBackend:
 
     @classmethod
     def find(cls, given: Path | None) -> LocalBackend:
-        """The folder of ``--home``, or the one that is meant without it."""
+        """Return the backend for ``--home``, or for the default folder."""
         return cls(Home.find(given), f" --home {given}" if given else "")
 
     @property
-    def words(self) -> str:
+    def is_driven(self) -> bool:
+        """See :class:`~.backend.Backend`: a command holds the lock of the folder."""
+        return self.home.is_locked
+
+    @property
+    def description(self) -> str:
         """See :class:`~.backend.Backend`."""
         return str(self.home.root)
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Cluster]:
-        """See :class:`~.backend.Backend`. Raises ``NothingThere``."""
+    async def connect(self) -> AsyncIterator[Cluster]:
+        """See :class:`~.backend.Backend`. Raises ``NoRuns``."""
         if not self.home.exists:
-            raise NothingThere([f"{self.home.root}: there are no runs here; use --home."], exitcodes.NO_INPUT)
+            raise NoRuns(
+                [f"{self.home.root}: contains no runs; give another folder with --home, or start a run."], exit_status.NO_INPUT
+            )
         try:
             store = open_store(self.home)
         except StoreError as problem:
-            raise CommandError([f"{problem}; choose another folder with --home."]) from None
+            raise CommandError([f"{problem}, or choose another folder with --home."]) from None
         try:
             yield store
         finally:
@@ -75,72 +83,76 @@ class LocalBackend:
         try:
             return validate_document(Validator(crd()), document, base)
         except CelMissing as problem:
-            raise CommandError([str(problem)], exitcodes.UNAVAILABLE) from None
+            raise CommandError([str(problem)], exit_status.UNAVAILABLE) from None
 
-    def placed(self, manifest: Object, base: Path) -> Object:
+    def prepare(self, manifest: Object, base: Path) -> Object:
         """See :class:`~.backend.Backend`."""
-        placed = {**manifest, "metadata": {**manifest["metadata"], "namespace": self.namespace}}
-        return _absolute(placed, base) if "spec" in placed else placed
+        prepared = {**manifest, "metadata": {**manifest["metadata"], "namespace": self.namespace}}
+        return _absolute(prepared, base) if "spec" in prepared else prepared
 
-    async def require(self, cluster: Cluster, manifest: Object) -> None:
-        """See :class:`~.backend.Backend`: a run's ConfigMaps must be there, for nobody else will bring them."""
+    async def check_prerequisites(self, cluster: Cluster, manifest: Object) -> None:
+        """See :class:`~.backend.Backend`: the ConfigMaps of a run must exist, because no other client creates them."""
         name = lookup(manifest, "spec.evaluation.taskFiles.name")
         if not name:
             return
         try:
             await cluster.get(CONFIGMAP, self.namespace, name)
         except NotFound:
-            sentence = f"spec.evaluation.taskFiles: there is no ConfigMap {name} here; bring it with --configmap {name}=FOLDER."
+            sentence = (
+                f"spec.evaluation.taskFiles.name: ConfigMap {name} does not exist; create it with --configmap {name}=FOLDER."
+            )
             raise CommandError([sentence]) from None
 
     def start(self, change: MutateFn, options: RunOptions, *, follow: bool) -> int:
-        """See :class:`~.backend.Backend`: this command does the work, so it stays to the end in any case."""
+        """See :class:`~.backend.Backend`: this command drives the run, so it always follows it until it ends."""
         del follow
         try:
             return self._drive(change, options)
         except HomeInUse as other:
-            words = f"another finetune run (process {other.holder}) is at work there; wait for it, or use --home."
-            raise CommandError([f"{other.home}: {words}"], exitcodes.TRY_AGAIN) from None
+            message = f"{other.home}: process {other.holder} drives the runs of this folder; wait until it ends, or give another folder with --home."
+            raise CommandError([message], exit_status.TRY_AGAIN) from None
 
-    def update(self, change: MutateFn, said: str, options: RunOptions) -> int:
-        """See :class:`~.backend.Backend`: who drives the runs of the folder goes on with it, another command or else this one."""
+    def update(self, change: MutateFn, summary: str, options: RunOptions) -> int:
+        """See :class:`~.backend.Backend`: if another command drives the runs of the folder it continues the run, otherwise this one."""
         if not self.home.exists:
-            raise NothingThere([f"{self.home.root}: there are no runs here; use --home."], exitcodes.NO_INPUT)
+            raise NoRuns(
+                [f"{self.home.root}: contains no runs; give another folder with --home, or start a run."], exit_status.NO_INPUT
+            )
         try:
             return self._drive(change, options)
         except HomeInUse as other:
             if options.wait:
                 return asyncio.run(follow_change(self, change, options))
             run = Run.parse(asyncio.run(self._change_only(change)))
-            look = f"follow it with finetune get -w {run.name}{self.flags}"
-            print(f"{run.name}: {said}; process {other.holder} sees to it; {look}", file=sys.stderr)
-            return exitcodes.OK
+            follow = f"follow it with: finetune get -w {run.name}{self.flags}"
+            print(f"{run.name}: {summary}; process {other.holder} carries it out; {follow}", file=sys.stderr)
+            return exit_status.OK
 
     def _drive(self, change: MutateFn, options: RunOptions) -> int:
         try:
-            return drive(self.home, change, secret_source(options.secrets), options)
+            return drive(self.home, change, secret_source(options.secrets), options, self.flags)
         except (SecretFileProblem, HomeUnusable) as problem:
             raise CommandError([str(problem)]) from None
 
     async def _change_only(self, change: MutateFn) -> Object:
-        async with self.opened() as cluster:
+        async with self.connect() as cluster:
             return await change(cluster)
 
     async def delete(self, name: str, *, purge: bool) -> str:
-        """See :class:`~.backend.Backend`: what the run does is stopped first, by the command that drives it or by this one."""
-        async with self.opened() as cluster:
+        """See :class:`~.backend.Backend`: the command that drives the run, or else this one, first stops its stages."""
+        async with self.connect() as cluster:
             await find_run(self, cluster, name)
         try:
             async with local_platform(self.home, LocalSecrets({})) as platform:
                 run = await self._delete_from(platform.store, name)
         except HomeInUse:  # the command that holds the folder stops the processes
-            async with self.opened() as cluster:
+            async with self.connect() as cluster:
                 run = await self._delete_from(cluster, name)
         folder = self._workspace(run) / run.layout.root
         if purge:
             shutil.rmtree(folder, ignore_errors=True)
             return f"{name}: deleted, with its files"
-        return f"{name}: deleted" + (f"; its files stay in {folder}" if folder.exists() else "")
+        return f"{name}: deleted" + (f"; its files remain in {folder}" if folder.exists() else "")
 
     async def _delete_from(self, cluster: Cluster, name: str) -> Run:
         run = Run.parse(await find_run(self, cluster, name))
@@ -154,38 +166,42 @@ class LocalBackend:
             await asyncio.sleep(_POLL_SECONDS)
         return run
 
-    def kept_log(self, run: Run, stage: str, attempt: Attempt, rank: int) -> Path | str:
+    def archived_log(self, run: Run, stage: str, attempt: Attempt, rank: int) -> Path | str:
         """See :class:`~.backend.Backend`: the copy in the workspace."""
         file = self._workspace(run) / run.layout.log(stage, attempt, rank)
-        return file if file.exists() else f"{run.name}: the log of stage {stage}, rank {rank}, is not there."
+        return (
+            file
+            if file.exists()
+            else f"{run.name}: the log of stage {stage}, rank {rank}, does not exist; list the stages with: finetune describe {run.name}{self.flags}"
+        )
 
     def _workspace(self, run: Run) -> Path:
         return workspace_folder(self.home, naming.workspace_claim(run))
 
 
-def secret_source(pairs: tuple[str, ...]) -> LocalSecrets:
-    """The Secrets of ``--secret NAME=FILE``, and the environment's.
+def secret_source(pairs: Sequence[str]) -> LocalSecrets:
+    """Return the source of Secrets: the files of ``--secret NAME=FILE``, else environment variables.
 
     Raises:
-        CommandError: one of them is not of that form.
+        CommandError: an option is malformed.
         SecretFileProblem: a file cannot be read.
     """
     files = {}
     for pair in pairs:
         name, separator, path = pair.partition("=")
         if not separator or not name or not path:
-            raise CommandError([f"--secret {pair}: expected NAME=FILE."], exitcodes.USAGE)
+            raise CommandError([f"--secret {pair}: not of the form NAME=FILE; give a Secret and a file."], exit_status.USAGE)
         files[name] = Path(path).expanduser()
     return LocalSecrets(files)
 
 
-def _absolute(wanted: Object, base: Path) -> Object:
-    """The run with its local paths absolute."""
-    spec = dict(wanted["spec"])
+def _absolute(manifest: Object, base: Path) -> Object:
+    """Return the run with absolute local paths."""
+    spec = dict(manifest["spec"])
     for section, field in (("dataset", "uri"), ("dataset", "evalUri"), ("model", "uri")):
         values = spec.get(section) or {}
         uri = values.get(field)
         if isinstance(uri, str) and is_local_path(uri):
             path = Path(uri.removeprefix("file://")).expanduser()
             spec[section] = {**values, field: str((base / path).resolve())}
-    return {**wanted, "spec": spec}
+    return {**manifest, "spec": spec}

@@ -1,4 +1,4 @@
-"""Lines of a log as people read them."""
+"""Log lines in readable form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .stages_view import progress_text
 
 
 class LogLines:
-    """Prints a log that comes in pieces line by line, progress marks as texts; ``prefix`` stands before each line."""
+    """Prints a log that arrives in pieces, line by line after ``prefix``; progress marks become text."""
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
@@ -18,13 +18,13 @@ class LogLines:
         self._rest = ""
 
     def feed(self, piece: bytes) -> None:
-        """Print what is whole."""
+        """Print the complete lines."""
         *lines, self._rest = (self._rest + self._decoder.decode(piece)).split("\n")
         for line in lines:
             self._print(line)
 
     def close(self) -> None:
-        """Print a last line that has no end."""
+        """Print a last line without a line end."""
         if self._rest:
             self._print(self._rest)
             self._rest = ""

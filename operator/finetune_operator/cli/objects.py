@@ -1,4 +1,4 @@
-"""Runs looked up, made and changed, wherever they are."""
+"""Finds, creates and changes objects on any backend."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from typing import Any
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, Kind
 from finetune_operator.core.resolve import STEERING
+from finetune_operator.core.run import Run
 from finetune_operator.loop.apply import difference
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import ApiError, Forbidden, Invalid, NotFound
 from finetune_operator.loop.pager import list_all
 
-from . import exitcodes
+from . import exit_status
 from .backend import Backend
 from .errors import CommandError
+from .rerun_command import remedy_for_edit
 
 
 def is_not_served(error: ApiError) -> bool:
-    """Whether the kind itself is unknown there, not one object of it."""
+    """Return whether the API server does not serve the kind at all."""
     return isinstance(error, NotFound) and (
         "could not find the requested resource" in str(error) or "page not found" in str(error)
     )
 
 
 async def find_run(backend: Backend, cluster: Cluster, name: str) -> Object:
-    """The run of a name.
+    """Return the run with a name.
 
     Raises:
-        CommandError: there is none: the sentence names what is near.
+        CommandError: it does not exist; the message suggests a similar name.
     """
     try:
         return await cluster.get(FINETUNERUN, backend.namespace, name)
@@ -41,26 +43,26 @@ async def find_run(backend: Backend, cluster: Cluster, name: str) -> Object:
     except Forbidden:
         names = []
     near = difflib.get_close_matches(name, names, n=1)
-    advice = f"did you mean {near[0]}?" if near else f"finetune get{backend.flags} lists them."
-    raise CommandError([f"{name}: there is no run of that name in {backend.words}; {advice}"], exitcodes.NO_INPUT)
+    advice = f"did you mean {near[0]}?" if near else f"list the runs with: finetune get{backend.flags}"
+    raise CommandError([f"{name}: no run with this name in {backend.description}; {advice}"], exit_status.NO_INPUT)
 
 
-async def put(backend: Backend, cluster: Cluster, manifest: Object) -> Object:
-    """Make an object, or give the one that exists this content, as ``kubectl apply`` would.
+async def apply_object(backend: Backend, cluster: Cluster, manifest: Object) -> Object:
+    """Create an object, or update the existing one to this content, as ``kubectl apply`` does.
 
-    The words that steer a run on its way (suspend, rerun, approval) stay as they are where the content is silent.
+    The fields ``suspend``, ``rerun`` and ``approval`` of an existing run are kept if the manifest does not set them.
 
     Raises:
-        CommandError: the content is refused: a frozen section was edited, for example.
+        CommandError: the API server rejects the content, for example because a frozen section changed.
     """
     kind = FINETUNERUN if manifest["kind"] == KIND else CONFIGMAP
     metadata = manifest["metadata"]
     try:
         present = await cluster.get(kind, metadata["namespace"], metadata["name"])
     except NotFound:
-        return await make(cluster, manifest)
+        return await create_object(cluster, manifest)
     patch: dict[str, Any] = {}
-    kept = {word: (present.get("spec") or {})[word] for word in STEERING if word in (present.get("spec") or {})}
+    kept = {field: (present.get("spec") or {})[field] for field in STEERING if field in (present.get("spec") or {})}
     if kept:
         manifest = {**manifest, "spec": {**kept, **manifest["spec"]}}
     for part in ("spec", "data", "binaryData"):
@@ -73,12 +75,12 @@ async def put(backend: Backend, cluster: Cluster, manifest: Object) -> Object:
     return await edit(backend, cluster, present, patch, kind) if patch else present
 
 
-async def make(cluster: Cluster, manifest: Object) -> Object:
-    """Make an object that does not exist yet.
+async def create_object(cluster: Cluster, manifest: Object) -> Object:
+    """Create an object.
 
     Raises:
-        CommandError: its content is refused.
-        AlreadyExists: it does.
+        CommandError: the API server rejects the content.
+        AlreadyExists: the object exists.
     """
     try:
         return await cluster.create(manifest)
@@ -90,16 +92,16 @@ async def edit(backend: Backend, cluster: Cluster, document: Object, patch: Obje
     """Merge-patch an object.
 
     Raises:
-        CommandError: the change is refused: a frozen section was edited, for example.
+        CommandError: the API server rejects the change, for example because a frozen section changed.
     """
     metadata = document["metadata"]
     try:
         return await cluster.patch(kind, metadata["namespace"], metadata["name"], patch)
     except Invalid as error:
-        anew = f"Nothing was changed. To start anew under this name: finetune delete {metadata['name']}{backend.flags}"
-        raise CommandError([*causes(error), anew]) from None
+        remedy = remedy_for_edit(Run.parse(document), patch.get("spec") or {}, backend.flags)
+        raise CommandError([*causes(error), f"{metadata['name']}: nothing was changed; {remedy}"]) from None
 
 
 def causes(error: ApiError) -> list[str]:
-    """What the API holds against an object: a line for each field."""
+    """Return the message of each invalid field."""
     return [f"{field}: {message}" if field else message for field, message in error.causes] or [error.message]

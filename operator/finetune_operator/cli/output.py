@@ -1,4 +1,4 @@
-"""Objects for machines: JSON, YAML and names."""
+"""Machine-readable output: JSON, YAML and names."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def print_object(document: Any, form: str) -> None:
 
 
 def print_name(document: Any) -> None:
-    """Print how other tools call an object: ``finetunerun.finetunerun.io/demo``."""
+    """Print the name of an object as ``kubectl -o name`` does: ``finetunerun.finetunerun.io/demo``."""
     print(f"{str(document['kind']).lower()}.{GROUP}/{document['metadata']['name']}")
 
 
-def listed(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Several objects as one, as ``kubectl get -o`` prints them."""
+def as_list(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return objects as one ``List``, as ``kubectl get -o`` prints them."""
     return {"apiVersion": "v1", "kind": "List", "items": items}

@@ -1,4 +1,4 @@
-"""What a person wants to see when a run has ended: scores before and after, the registered version, where the model lies."""
+"""The outcome of a run: scores before and after, gate, registered version and path of the model."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from finetune_operator.core.run import Run
 _LABEL_WIDTH = 12
 
 
-def print_end(console: Console, run: Run, *, scores: bool = True, flags: str = "") -> None:
-    """The end of a run, good or bad. ``flags`` are the options by which a command that it names finds the run."""
+def print_outcome(console: Console, run: Run, *, scores: bool = True, flags: str = "") -> None:
+    """Print the outcome of a run. ``flags`` are the options that select its backend in suggested commands."""
     failure = run.status.get("failure")
     if failure:
         for item in failure_text(run, failure, flags):
@@ -30,12 +30,12 @@ def print_end(console: Console, run: Run, *, scores: bool = True, flags: str = "
         console.print(line)
     console.print()
     for label, value in _results(run, flags):
-        # Paths and commands stay in one piece for whoever copies them.
+        # Not wrapped, so that paths and commands can be copied.
         console.print(Text.assemble((label.ljust(_LABEL_WIDTH), "bold"), value), soft_wrap=True)
 
 
 def score_table(run: Run) -> Table | None:
-    """Scores of the base model and of the fine-tuned one, side by side; ``None`` where nothing was measured."""
+    """Return the scores of the base model and of the fine-tuned model, ``None`` without scores."""
     metrics = run.status.get("metrics") or {}
     after, before = metrics.get("evaluation") or {}, metrics.get("baseline") or {}
     names = [name for name in after if "." in name and "_stderr" not in name]
@@ -59,13 +59,14 @@ def score_table(run: Run) -> Table | None:
 
 
 def gate_lines(run: Run) -> Iterator[Text]:
-    """The gate's verdict on each requirement; nothing where there is no gate."""
+    """Yield the result of each requirement of the gate; nothing without a gate."""
     gate = run.status.get("gate")
     if not gate:
         return
     passed = gate["passed"]
     yield Text(
-        "\ngate passed" if passed else "\ngate not passed: the model is kept", style="bold green" if passed else "bold red"
+        "\ngate passed" if passed else "\ngate rejected the model; its files are kept",
+        style="bold green" if passed else "bold red",
     )
     for verdict in gate["requirements"]:
         mark, style = ("✓", "green") if verdict["passed"] else ("✗", "bold red")
@@ -102,7 +103,7 @@ def _results(run: Run, flags: str) -> Iterator[tuple[str, str]]:
         yield "adapter", str(model["adapterUri"]).removeprefix("file://")
     store = _mlflow_store(run)
     if registry.get("kind") == "MLflow" and store:
-        yield "look", f"mlflow ui --backend-store-uri sqlite:///{store}"
+        yield "inspect", f"mlflow ui --backend-store-uri sqlite:///{store}"
     adapted = (run.status.get("resolved") or {}).get("adapted") or ()
     if adapted:
         yield "adapted", f"{', '.join(entry['field'] for entry in adapted)} (finetune describe {run.name}{flags})"
@@ -114,10 +115,10 @@ def _mlflow_store(run: Run) -> str | None:
 
 
 def failure_text(run: Run, failure: Mapping[str, Any], flags: str = "") -> Iterator[RenderableType]:
-    """Why a run failed and what to do: one sentence each."""
+    """Yield why a run failed and what to do."""
     stage = f"{failure['stage']}: " if failure.get("stage") else ""
     yield Text.assemble((f"{stage}{failure['reason']}", "bold red"), f" {failure.get('message') or ''}")
     if failure.get("hint"):
         yield Text(str(failure["hint"]))
     if failure.get("stage") and failure.get("logTail"):
-        yield Text(f"The whole log: finetune logs {run.name}{flags} --stage {failure['stage']}", style="dim")
+        yield Text(f"complete log: finetune logs {run.name}{flags} --stage {failure['stage']}", style="dim")

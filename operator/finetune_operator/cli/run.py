@@ -1,4 +1,4 @@
-"""``finetune run``: one file to its end, on this machine or on a cluster."""
+"""``finetune run``: run the FineTuneRun of a file until it ends, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -8,69 +8,90 @@ from pathlib import Path
 
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.kinds import CONFIGMAP
+from finetune_operator.core.run import Run
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.validation import generated_name
 
-from . import exitcodes
-from .backend import Backend, RunOptions, Target, find_backend
+from . import exit_status
+from .backend import Backend
+from .backend_selection import find_backend
 from .config_maps import config_maps
 from .documents import DocumentProblem, read_documents
-from .errors import CommandError, guarded
-from .objects import put
+from .errors import CommandError, handle_errors
+from .follow import has_ended
+from .objects import apply_object
+from .options import RunOptions, Target
+from .rerun_command import stage_to_repeat
 from .validate import base_of
 
 
-def run_file(file: Path, config_files: Sequence[str], where: Target, options: RunOptions) -> int:
-    """Run the FineTuneRun of ``file`` to its end and return the exit code. ``config_files`` are ConfigMaps, ``NAME=PATH``."""
-    return guarded(lambda: _run(file, config_files, find_backend(where), options))
+def run_file(file: Path, config_files: Sequence[str], target: Target, options: RunOptions) -> int:
+    """Run the FineTuneRun of ``file`` until it ends and return the exit code. ``config_files`` are ConfigMaps, ``NAME=PATH``."""
+    return handle_errors(lambda: _run(file, config_files, find_backend(target), options))
 
 
 def _run(file: Path, config_files: Sequence[str], backend: Backend, options: RunOptions) -> int:
-    wanted, others = _read(file, backend)
-    namespace = {"namespace": wanted["metadata"]["namespace"]}
+    manifest, others = _read(file, backend)
+    namespace = {"namespace": manifest["metadata"]["namespace"]}
     others += [{**one, "metadata": {**one["metadata"], **namespace}} for one in config_maps(config_files)]
 
     async def begin(cluster: Cluster) -> Object:
         for other in others:
-            await put(backend, cluster, other)
-        await backend.require(cluster, wanted)
-        return await put(backend, cluster, wanted)
+            await apply_object(backend, cluster, other)
+        await backend.check_prerequisites(cluster, manifest)
+        document = await apply_object(backend, cluster, manifest)
+        _print_if_ended(Run.parse(document), backend.flags)
+        return document
 
     return backend.start(begin, options, follow=True)
 
 
+def _print_if_ended(run: Run, flags: str) -> None:
+    """Print how to run a failed run again: an unchanged file only shows its outcome."""
+    stage = stage_to_repeat(run) if has_ended(run) and run.status.get("failure") else None
+    if stage:
+        print(
+            f"{run.name}: the run has failed before; run it again with: finetune rerun {run.name}{flags} --from {stage}",
+            file=sys.stderr,
+        )
+
+
 def _read(file: Path, backend: Backend) -> tuple[Object, list[Object]]:
-    """The run of a file, and the ConfigMaps that it brings along.
+    """Return the run and the ConfigMaps of a file.
 
     Raises:
-        CommandError: it cannot be read, or what it holds is not what a run may have.
+        CommandError: the file cannot be read, or its content is not valid.
     """
     try:
         documents = read_documents(file)
     except DocumentProblem as problem:
         missing = str(file) != "-" and not file.exists()
-        raise CommandError([str(problem)], exitcodes.NO_INPUT if missing else exitcodes.INVALID) from None
+        raise CommandError([str(problem)], exit_status.NO_INPUT if missing else exit_status.INVALID) from None
     runs = [document for document in documents if document.kind == KIND]
     others = [document for document in documents if document.kind != KIND]
     if len(runs) != 1:
-        raise CommandError([f"{documents[0].source}: holds {len(runs)} FineTuneRuns; finetune run takes a file with one."])
+        raise CommandError(
+            [f"{documents[0].source}: contains {len(runs)} objects of kind FineTuneRun; give a file with exactly one."]
+        )
     for document in others:
         if document.kind != CONFIGMAP.name:
             raise CommandError(
-                [f"{document.source}: {document.kind} {document.name} has no place here: only ConfigMaps may stand beside a run."]
+                [
+                    f"{document.source}: {document.kind} {document.name} is not allowed in the file of a run; only ConfigMaps are, so remove it."
+                ]
             )
     base = base_of(file)
     problems = backend.validate(runs[0], base)
     if problems:
         raise CommandError(problems)
-    return backend.placed(_named(runs[0].content), base), [backend.placed(document.content, base) for document in others]
+    return backend.prepare(_named(runs[0].content), base), [backend.prepare(document.content, base) for document in others]
 
 
 def _named(manifest: Object) -> Object:
-    """The manifest with a name: with ``generateName`` it is a new one each time, as from ``kubectl create``."""
+    """Return the manifest with a name: ``generateName`` gives a new one each time, as ``kubectl create`` does."""
     metadata = manifest["metadata"]
     if metadata.get("name"):
         return manifest
     name = generated_name(metadata["generateName"])
-    print(f"{name}: named by metadata.generateName", file=sys.stderr)
+    print(f"{name}: name generated from metadata.generateName", file=sys.stderr)
     return {**manifest, "metadata": {**metadata, "name": name}}

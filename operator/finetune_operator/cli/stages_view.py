@@ -1,4 +1,4 @@
-"""What the displays show of each stage: a word, a text, how long it took."""
+"""What displays show of each stage: state, text, duration and progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetune_operator.core.times import moment
 
 @dataclass(frozen=True)
 class StageLine:
-    """One stage on a screen."""
+    """One displayed stage."""
 
     name: str
     state: str
@@ -25,16 +25,16 @@ class StageLine:
 
 
 def stage_lines(run: Run, now: datetime | None = None) -> Iterator[StageLine]:
-    """The stages of a run, but for those that it does without and the workspace's own."""
+    """Yield the stages of a run, except skipped ones and a ready workspace."""
     progress = run.status.get("progress") or {}
     for stage_status in run.stages.values():
         if stage_status.name == WORKSPACE.name and stage_status.state == "Succeeded":
             continue
         if stage_status.state == "Skipped" and not stage_status.started_at:
             continue
-        ours = progress if progress.get("stage") == stage_status.name and stage_status.state == "Running" else {}
+        own = progress if progress.get("stage") == stage_status.name and stage_status.state == "Running" else {}
         yield StageLine(
-            stage_status.name, stage_status.state, _text(stage_status, ours), _seconds(stage_status, now), ours.get("percent")
+            stage_status.name, stage_status.state, _text(stage_status, own), _seconds(stage_status, now), own.get("percent")
         )
 
 

@@ -1,8 +1,8 @@
-"""The table of runs: what its columns show, at once or line by line."""
+"""The table of runs, printed at once or line by line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -15,30 +15,32 @@ from finetune_operator.core.run import Run
 from finetune_operator.core.times import moment
 from finetune_operator.loop.cluster import Object
 
-from .display import PHASE_STYLES
+from .display import phase_style, phase_text
 
 _SCORES = 4
-"""Scores in the table: more do not fit beside each other."""
+"""Largest number of score columns, for the width of a terminal."""
 _GAP = 2
 
 
 @dataclass
 class RunTable:
-    """Lines of the same columns; those printed later line up with the first ones.
+    """A table of runs; lines that are added later have the same columns and widths.
 
     Args:
-        wide: whether what is left, the queue and the message are shown, too.
-        namespaces: whether runs of several namespaces are shown.
+        wide: whether to show time left, queue and message.
+        namespaces: whether to show the namespace.
+        is_driven: whether a process works on the runs, see :class:`~.backend.Backend`.
     """
 
     screen: Console
     wide: bool = False
     namespaces: bool = False
+    is_driven: Callable[[], bool] = lambda: True
     _scores: list[str] = field(default_factory=list)
     _widths: dict[str, int] = field(default_factory=dict)
 
     def print(self, documents: Sequence[Object]) -> None:
-        """The head and a line for each run."""
+        """Print the header and a line for each run."""
         self._scores = main_scores([Run.parse(document) for document in documents])
         table = Table(box=None, pad_edge=False, header_style="bold")
         rows = [self._cells(document) for document in documents]
@@ -51,7 +53,7 @@ class RunTable:
         self.screen.print(table)
 
     def add(self, document: Object) -> None:
-        """One more line, as wide as those before."""
+        """Print another line with the widths of the earlier ones."""
         line = Text()
         for column, value in self._cells(document).items():
             width = self._widths[column]
@@ -60,8 +62,8 @@ class RunTable:
         line.rstrip()
         self.screen.print(line, soft_wrap=True)
 
-    def shown(self, document: Object) -> tuple[str, ...]:
-        """What a line says that matters: one that differs in its age alone is no news."""
+    def fingerprint(self, document: Object) -> tuple[str, ...]:
+        """Return the content of a line without the age, to detect changes."""
         return tuple(value for column, value in self._cells(document).items() if column != "AGE")
 
     def _cells(self, document: Object) -> dict[str, str]:
@@ -69,7 +71,7 @@ class RunTable:
         summary = run.status.get("summary") or {}
         return {
             **({"NAMESPACE": run.namespace} if self.namespaces else {}),
-            "NAME": run.name, "ALGORITHM": summary.get("algorithm", ""), "PHASE": str(run.status.get("phase", "Pending")),
+            "NAME": run.name, "ALGORITHM": summary.get("algorithm", ""), "PHASE": phase_text(run, driven=self.is_driven()),
             "PROGRESS": summary.get("progress", ""), "ROWS": summary.get("rows", ""), "LOSS": summary.get("loss", ""),
             **{score: _before_and_after(run, score) for score in self._scores},
             "MODEL": summary.get("model", ""), "AGE": _age(document),
@@ -80,11 +82,11 @@ class RunTable:
 
 
 def _styled(column: str, value: str) -> Text:
-    return Text(value, style=PHASE_STYLES.get(value.strip(), "cyan")) if column == "PHASE" else Text(value)
+    return Text(value, style=phase_style(value.strip())) if column == "PHASE" else Text(value)
 
 
 def main_scores(found: Sequence[Run]) -> list[str]:
-    """The scores to compare runs by: those that their gates name, then the first of each task, a few at the most."""
+    """Return the scores to compare runs by: those of their gates, then the first of each task, up to a limit."""
     names: dict[str, None] = {}
     for run in found:
         for requirement in run.resolved.gate.requirements:

@@ -1,4 +1,4 @@
-"""Where a command prints: on a terminal as wide as that is, in pipes and files without a margin, so that nothing is cut."""
+"""The console of a command: as wide as the terminal; in pipes and files lines are never wrapped."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ _NO_MARGIN = 10_000
 
 
 def console(*, stderr: bool = False) -> Console:
-    """The console of this command."""
+    """Return the console of this command."""
     found = Console(stderr=stderr, highlight=False)
     return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=_NO_MARGIN)

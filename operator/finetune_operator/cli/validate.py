@@ -1,4 +1,4 @@
-"""``finetune validate``: the CRD's own judgement on files, with lines and the mend."""
+"""``finetune validate``: validates files by the schema and rules of the CRD, with line numbers and remedies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from finetune_operator.core.settings import Settings
 from finetune_operator.core.values import invalid_value
 from finetune_operator.validation import CauseType, CelMissing, Problem, Validator
 
-from . import exitcodes
+from . import exit_status
 from .documents import Document, DocumentProblem, read_documents
 from .file_names import bare_file_names
 
@@ -33,19 +33,19 @@ def validate_files(files: list[Path]) -> int:
         return _validate(files)
     except CelMissing as problem:
         print(problem, file=sys.stderr)
-        return exitcodes.UNAVAILABLE
+        return exit_status.UNAVAILABLE
 
 
 def _validate(files: list[Path]) -> int:
     validator = Validator(crd())
-    code = exitcodes.OK
+    code = exit_status.OK
     for file in files:
         try:
             documents = read_documents(file)
         except DocumentProblem as problem:
             print(problem, file=sys.stderr)
             missing = str(file) != "-" and not file.exists()
-            code = max(code, exitcodes.NO_INPUT if missing else exitcodes.INVALID)
+            code = max(code, exit_status.NO_INPUT if missing else exit_status.INVALID)
             continue
         for document in documents:
             code = max(code, _validate_one(validator, document, file))
@@ -54,15 +54,15 @@ def _validate(files: list[Path]) -> int:
 
 def _validate_one(validator: Validator, document: Document, file: Path) -> int:
     if document.kind != KIND:
-        print(f"{document.source}: {document.kind or 'an object without kind'} {document.name} is no {KIND}: not judged")
-        return exitcodes.OK
+        print(f"{document.source}: {document.kind or 'an object without kind'} {document.name} is not of kind {KIND}; skipped")
+        return exit_status.OK
     problems = validate_document(validator, document, base_of(file))
     for line in problems:
         print(line, file=sys.stderr)
     if problems:
-        return exitcodes.INVALID
+        return exit_status.INVALID
     print(f"{document.source}: {document.name} is valid")
-    return exitcodes.OK
+    return exit_status.OK
 
 
 def base_of(file: Path) -> Path:
@@ -78,7 +78,7 @@ def validate_document(validator: Validator, document: Document, base: Path, *, l
     files = bare_file_names(document, base, local=local)
     problems = [problem for problem in validator.create(document.content) if problem.field not in files]
     found = [(problem.field, _sentence(problem)) for problem in problems]
-    found += [(field, f"{field}: {words}") for field, words in files.items()]
+    found += [(field, f"{field}: {sentence}") for field, sentence in files.items()]
     spec = document.content.get("spec")
     invalid = invalid_value(spec) if isinstance(spec, dict) and not found else None
     if invalid:
@@ -86,24 +86,24 @@ def validate_document(validator: Validator, document: Document, base: Path, *, l
         found.append((field, f"{field}: {invalid.problem}"))
     if isinstance(spec, dict) and local and not found:
         found += _with_presets(spec)
-    return [f"{_place(document, field)}: {words}" for field, words in found]
+    return [f"{_position(document, field)}: {sentence}" for field, sentence in found]
 
 
 def _with_presets(spec: dict[str, Any]) -> list[tuple[str, str]]:
-    """What contradicts the values of the presets. On a cluster the defaults of the namespace come between, so that it decides there."""
+    """Return what contradicts the presets. A cluster validates this itself, with the defaults of the namespace."""
     rejection = resolve(spec, _PRESETS_ONLY)
     if not isinstance(rejection, SpecRejection) or rejection.reason is not reasons.INVALID_SPEC:
         return []
-    unless = " (or run it where the defaults of the namespace or the operator go with it)"
+    unless = " (or run it on a cluster whose defaults allow it)"
     return [(rejection.message.partition(":")[0], rejection.message.rstrip(".") + unless)]
 
 
 def unknown_fields(spec: dict[str, Any]) -> list[str]:
-    """Return a sentence for each field of ``spec`` that the resource does not have. An API server drops them from a patch."""
+    """Return a message for each unknown field of ``spec``. An API server drops these from a patch."""
     return [_sentence(problem) for problem in Validator(crd()).prune({"spec": spec})[1]]
 
 
-def _place(document: Document, field: str) -> str:
+def _position(document: Document, field: str) -> str:
     line = document.line_of(field)
     return f"{document.source}:{line}" if line else document.source
 
@@ -117,7 +117,7 @@ def _sentence(problem: Problem) -> str:
 
 
 def _with_form(problem: Problem) -> str:
-    """The API server's sentence; where it only shows a pattern or a type, with the form that the field takes in words."""
+    """Return the API server's message, with a description of the format if the message shows only a pattern or type."""
     pattern = _PATTERN.search(problem.detail)
     if pattern:
         return f"{problem}; write {form_of(pattern[1])}"

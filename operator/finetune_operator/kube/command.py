@@ -14,7 +14,7 @@ import typer
 from finetune_operator.loop.errors import ApiError
 
 from .configuration import BadConfiguration, Configuration
-from .credentials import NoCredentials, load_credentials
+from .credentials import ClientNotInstalled, NoCredentials, load_credentials
 from .json_log import TotalJsonFormatter
 from .lease import LeaseLost
 from .process import Wiring, operate
@@ -40,7 +40,7 @@ def run(
         credentials = load_credentials(kubeconfig, context)
         gc.freeze()  # imported objects stay: otherwise each full collection blocks the event loop for 0.1 s
         asyncio.run(operate(Wiring(credentials, Configuration.load(config), host=host, port=port, lease=lease)))
-    except (BadConfiguration, NoCredentials, ApiError, LeaseLost) as error:
+    except (BadConfiguration, ClientNotInstalled, NoCredentials, ApiError, LeaseLost) as error:
         log.error("%s", error)  # noqa: TRY400 - a message for an administrator, not a defect
         raise typer.Exit(1) from None
 

@@ -35,6 +35,15 @@ class NoCredentials(Exception):
         self.why = why
 
 
+class ClientNotInstalled(Exception):
+    """The official client, which reads kubeconfigs, is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "kubernetes: this package, which reads kubeconfigs, is not installed; pip install 'finetune-operator[cluster]'"
+        )
+
+
 @dataclass(frozen=True)
 class Credentials:
     """An API server and an identity for it.
@@ -71,10 +80,14 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
 
     Raises:
         NoCredentials: there are none.
+        ClientNotInstalled: this process is not in a pod, and the official client is missing.
     """
     if kubeconfig is None and context is None and SERVICE_ACCOUNT.exists():
         return _of_pod(os.environ)
-    from kubernetes import client, config  # noqa: PLC0415 - see above
+    try:
+        from kubernetes import client, config  # noqa: PLC0415 - see above
+    except ModuleNotFoundError:
+        raise ClientNotInstalled from None
 
     configuration = client.Configuration()
     try:

@@ -9,23 +9,16 @@ import asyncio
 import logging
 import random
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import kopf
 
 from finetune_operator.api.kinds import FINETUNERUN, Kind
 from finetune_operator.core.naming import MANAGED_BY, MANAGED_BY_LABEL
 from finetune_operator.loop.cluster import EventType, Object
 
 from .credentials import Credentials
-
-_OFFICIAL = "kubernetes"
-if _OFFICIAL not in sys.modules:  # kopf would import the official client to recognize its objects, which are not used here: 32 MB
-    sys.modules[_OFFICIAL] = None  # type: ignore[assignment]
-import kopf  # noqa: E402
-
-if sys.modules[_OFFICIAL] is None:
-    del sys.modules[_OFFICIAL]
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""The embedded default: object store, judge, and the runner of jobs on local processes."""
+"""Local mode: an embedded object store, and a runner of Jobs and TrainJobs as local processes."""

@@ -1,4 +1,4 @@
-"""What this machine has: processors, memory, GPUs; and who uses how much of it."""
+"""The resources of this machine, CPUs, memory and GPUs, and their allocation to pods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from finetune_operator.core.quantities import amount, readable
+from finetune_operator.core.quantities import amount, counted, readable
 from finetune_operator.core.settings import Machine
 from finetune_operator.loop.cluster import Object
 
@@ -16,7 +16,7 @@ GPU = "nvidia.com/gpu"
 
 
 def inspect_machine() -> Machine:
-    """Look at the machine: memory from the kernel, GPUs from NVIDIA's own tool (no library of 3 GB is imported for that)."""
+    """Return the resources: memory from the kernel, GPUs from ``nvidia-smi``, which avoids importing PyTorch."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(gpus=_count_gpus(), cpus=os.cpu_count() or 1, memory_bytes=memory)
 
@@ -35,50 +35,58 @@ def _count_gpus() -> int:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a pod may start: ``never`` and ``wait`` say why not, as the kubelet and the scheduler do."""
+class Admission:
+    """Whether a pod may start.
 
-    never: str = ""
-    never_reason: str = ""
-    wait: str = ""
+    Attributes:
+        rejection: why the pod can never run here, as the kubelet reports it; empty if it can.
+        reason: the reason of the rejection.
+        pending: why the pod must wait, as the scheduler reports it; empty if it need not.
+    """
+
+    rejection: str = ""
+    reason: str = ""
+    pending: str = ""
 
 
 @dataclass
 class Capacity:
-    """Who holds what. Processors are shared; memory and GPUs are not."""
+    """Allocates GPUs and checks memory. CPUs are shared."""
 
     machine: Machine
     _gpus: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def admit(self, uid: str, pod: Object) -> Verdict:
-        """Take what a pod requests, or say why that cannot be."""
-        wanted = requests(pod)
-        memory, gpus = wanted.get("memory", 0.0), int(wanted.get(GPU, 0))
+    def admit(self, uid: str, pod: Object) -> Admission:
+        """Allocate what a pod requests, or return why that is not possible."""
+        requested = requests(pod)
+        memory, gpus = requested.get("memory", 0.0), int(requested.get(GPU, 0))
         if memory > self.machine.memory_bytes:
             message = f"The stage requests {readable(memory)} of memory; this machine has {readable(self.machine.memory_bytes)}."
-            return Verdict(message, "OutOfmemory")
+            return Admission(message, "OutOfmemory")
         if gpus > self.machine.gpus:
-            return Verdict(f"The stage requests {gpus} GPUs; this machine has {self.machine.gpus}.", f"OutOf{GPU}")
+            return Admission(f"The stage requests {counted(gpus, 'GPU')}; this machine has {self.machine.gpus}.", f"OutOf{GPU}")
         free = [index for index in range(self.machine.gpus) if not any(index in held for held in self._gpus.values())]
         if uid not in self._gpus and gpus > len(free):
-            return Verdict(wait=f"{gpus} GPUs are wanted, {len(free)} are free: another stage uses them.")
+            return Admission(
+                pending=f"{counted(gpus, 'GPU is', 'GPUs are')} requested and {len(free)} free; another stage uses the others."
+            )
         self._gpus.setdefault(uid, tuple(free[:gpus]))
-        return Verdict()
+        return Admission()
 
     def release(self, uid: str) -> None:
-        """Give back what a pod held."""
+        """Release the resources of a pod."""
         self._gpus.pop(uid, None)
 
     def devices(self, uid: str) -> dict[str, str]:
-        """The variable by which a process sees its GPUs and no others."""
+        """Return the environment variable that limits a process to its GPUs."""
         return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self._gpus.get(uid, ())))}
 
 
 def requests(pod: Object) -> dict[str, float]:
-    """What the containers of a pod request, as numbers."""
+    """Return the sum of the requests of a pod's containers, by resource."""
     total: dict[str, float] = {}
     for container in pod["spec"].get("containers") or ():
-        asked: Mapping[str, str] = (container.get("resources") or {}).get("requests") or {}
-        for name, quantity in asked.items():
+        requested: Mapping[str, str] = (container.get("resources") or {}).get("requests") or {}
+        for name, quantity in requested.items():
             total[name] = total.get(name, 0.0) + amount(quantity)
     return total

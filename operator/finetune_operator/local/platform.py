@@ -1,4 +1,4 @@
-"""Local mode put together: store, kubelet, workload controllers and the control loop, in one process, in one folder."""
+"""Local mode: store, kubelet, workload controllers and control loop in one process, with one folder."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from .workload_controller import WorkloadController
 
 NAMESPACE = "default"
 WORKSPACE_CLAIM = "workspace"
-"""The claim that local runs share unless they ask for another: its cache serves them all."""
+"""The default PersistentVolumeClaim of local runs; they share its cache."""
 PROGRESS_SECONDS = 0.5
 RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Platform:
-    """Local mode at work."""
+    """The running parts of local mode."""
 
     home: Home
     store: Store
@@ -44,9 +44,9 @@ class Platform:
 
 
 def local_settings(home: Home, machine: Machine) -> Settings:
-    """What this machine is to the control loop."""
+    """Return the settings of the control loop for this machine."""
     bundle = training_bundle()
-    threads = str(max(1, machine.cpus // 2))  # the baseline is measured beside training
+    threads = str(max(1, machine.cpus // 2))  # the baseline is measured while training runs
     gpus = {"evaluation": {"gpus": 1}} if machine.gpus else {}
     return Settings(
         mode="local", operator_version=__version__, images=dict.fromkeys(IMAGES, f"local:{__version__}"),
@@ -59,17 +59,17 @@ def local_settings(home: Home, machine: Machine) -> Settings:
 
 
 def open_store(home: Home) -> Store:
-    """The objects of a folder, with the logs of its processes."""
+    """Return the object store of a folder, with the logs of its processes."""
     return Store(home.store, log_file=lambda pod, _container: home.pods / pod["metadata"]["uid"] / "log")
 
 
 @asynccontextmanager
 async def local_platform(home: Home, secrets: SecretSource, machine: Machine | None = None) -> AsyncIterator[Platform]:
-    """Inside this context the runs of ``home`` move; at its end their processes are stopped and can be taken up again.
+    """Drive the runs of ``home`` inside this context; at its end, stop their processes so that they can continue later.
 
     Raises:
         HomeInUse: another command drives the runs of this folder.
-        HomeUnusable: the folder cannot be made or written.
+        HomeUnusable: the folder cannot be created or written.
     """
     home.prepare()
     with home.locked():
@@ -104,5 +104,5 @@ async def _ensure_claim(store: Store) -> None:
 
 
 def workspace_folder(home: Home, claim: str = WORKSPACE_CLAIM) -> Path:
-    """Where a claim of local mode lies."""
+    """Return the folder of a PersistentVolumeClaim."""
     return home.volumes / NAMESPACE / claim

@@ -1,4 +1,4 @@
-"""One pod from its admission to its end, as a process."""
+"""Runs one pod as a process, from admission to its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune_operator.loop.cluster import Cluster, Object
 
 from .machine import Capacity
 from .process import Command, Exit, Process
-from .volumes import Mounts, NotReady, SecretSource, Volumes, environment, free_folder, inherited
+from .volumes import Mounts, NotReady, SecretSource, Volumes, environment, free_folder, inherited_environment
 
 TERMINATION_LOG = "/dev/termination-log"
 MESSAGE_LIMIT = 4096
@@ -26,7 +26,7 @@ _DEFAULT_GRACE = 30
 
 @dataclass(frozen=True)
 class Node:
-    """What the pods of this machine share: where their folders lie, what they mount, what is left of the hardware."""
+    """What the pods of this machine share: cluster, folders, volumes and resources."""
 
     cluster: Cluster
     folder: Path
@@ -34,15 +34,15 @@ class Node:
     capacity: Capacity
     secrets: SecretSource
     adjust: Callable[[Object, dict[str, str]], None] | None = None
-    """Changes the environment of a pod's process, where the node is not what the pod's maker took it for."""
+    """Changes the environment of a pod's process if the node differs from what the pod expects."""
 
     def log_path(self, uid: str) -> Path:
-        """Where the output of a pod's container lies."""
+        """Return the file with the output of a pod's container."""
         return self.folder / uid / "log"
 
 
 class PodWorker:
-    """Admit, start or find again, wait, report, and say the last word on a pod that is deleted."""
+    """Admits a pod, starts or adopts its process, waits, reports its status, and completes its deletion."""
 
     def __init__(self, node: Node, pod: Object) -> None:
         self._node = node
@@ -64,26 +64,26 @@ class PodWorker:
         return f"{self._pod['metadata']['namespace']}/{self._pod['metadata']['name']}"
 
     def stop(self, *, shutdown: bool = False) -> None:
-        """The pod is to end: it is being deleted, or this runner is."""
+        """Stop the pod, because it is deleted or because the kubelet shuts down."""
         self._shutdown = self._shutdown or shutdown
         self._stopped.set()
 
     def kill(self) -> None:
-        """End its process without its grace."""
+        """Kill its process without a grace period."""
         self._process.signal(signal.SIGKILL)
 
     async def run(self) -> None:
-        """The whole life."""
+        """Run the pod until it has ended."""
         try:
             if (self._pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
-                await self._work()
+                await self._run_process()
             if self._stopped.is_set():
-                await self._say_goodbye()
+                await self._confirm_deletion()
         finally:
             self._node.capacity.release(self.uid)
             free_folder(self._home)
 
-    async def _work(self) -> None:
+    async def _run_process(self) -> None:
         if await self._process.adopt():
             self._node.capacity.admit(self.uid, self._pod)
         elif not (await self._admit() and await self._start()):
@@ -92,8 +92,8 @@ class PodWorker:
         await self._report({"phase": "Running", "startTime": self._started}, running, ready=True)
         await self._report_end(await self._wait())
 
-    async def _say_goodbye(self) -> None:
-        """A kubelet removes a deleted pod when its processes have ended; one that was only shut down stays to be read."""
+    async def _confirm_deletion(self) -> None:
+        """Remove the pod if it was deleted and its process has ended. After a shutdown the pod is kept."""
         metadata = self._pod["metadata"]
         pod = await self._node.cluster.get(POD, metadata["namespace"], metadata["name"])
         if pod["metadata"].get("deletionTimestamp") and pod["metadata"]["uid"] == self.uid:
@@ -105,13 +105,13 @@ class PodWorker:
 
     async def _admit(self) -> bool:
         while True:
-            verdict = self._node.capacity.admit(self.uid, self._pod)
-            if verdict.never:
-                await self._patch({"phase": "Failed", "reason": verdict.never_reason, "message": verdict.never})
+            admission = self._node.capacity.admit(self.uid, self._pod)
+            if admission.rejection:
+                await self._patch({"phase": "Failed", "reason": admission.reason, "message": admission.rejection})
                 return False
-            if not verdict.wait:
+            if not admission.pending:
                 return True
-            if not await self._hold_on({"conditions": [_unschedulable(verdict.wait)]}):
+            if not await self._wait_pending({"conditions": [_unschedulable(admission.pending)]}):
                 return False
 
     async def _start(self) -> bool:
@@ -120,15 +120,17 @@ class PodWorker:
                 mounts = await self._node.volumes.mount(self._pod, self._home)
                 await self._process.start(self._command(mounts))
             except NotReady as blocker:
-                waiting = {"waiting": {"reason": blocker.word, "message": blocker.message}}
-                conditions = [_unschedulable(blocker.message)] if blocker.word == "Unschedulable" else []
-                if not await self._hold_on({"conditions": conditions, "containerStatuses": [_container(self._pod, waiting)]}):
+                waiting = {"waiting": {"reason": blocker.reason, "message": blocker.message}}
+                conditions = [_unschedulable(blocker.message)] if blocker.reason == "Unschedulable" else []
+                if not await self._wait_pending(
+                    {"conditions": conditions, "containerStatuses": [_container(self._pod, waiting)]}
+                ):
                     return False
                 continue
             return await self._process.adopt()
 
-    async def _hold_on(self, status: Object) -> bool:
-        """Say what the pod waits for, and wait a moment. False if it is not wanted any more."""
+    async def _wait_pending(self, status: Object) -> bool:
+        """Report why the pod waits, and wait before the next attempt. Return False if the pod was stopped."""
         await self._patch({"phase": "Pending", **status})
         try:
             async with asyncio.timeout(_RETRY_SECONDS):
@@ -144,17 +146,17 @@ class PodWorker:
         variables = environment(self._pod, mounts, self._node.secrets)
         if self._node.adjust is not None:
             self._node.adjust(self._pod, variables)
-        argv = [mounts.rewrite(word) for word in (*(container.get("command") or ()), *(container.get("args") or ()))]
+        argv = [mounts.rewrite(reason) for reason in (*(container.get("command") or ()), *(container.get("args") or ()))]
         if argv and argv[0] in ("python", "python3"):
             argv[0] = sys.executable
         work = self._home / "work"
         work.mkdir(parents=True, exist_ok=True)
-        env = {**inherited(), **variables, **self._node.capacity.devices(self.uid)}
+        env = {**inherited_environment(), **variables, **self._node.capacity.devices(self.uid)}
         env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', '/usr/bin:/bin')}"
         return Command(tuple(argv), env, work)
 
     async def _wait(self) -> Exit:
-        """Wait for the process; when the pod is to go, ask it to end, and end it after its grace period."""
+        """Wait for the process. If the pod is stopped, send SIGTERM, and SIGKILL after the grace period."""
         ending = asyncio.create_task(self._process.wait())
         stopped = asyncio.create_task(self._stopped.wait())
         try:
@@ -171,9 +173,9 @@ class PodWorker:
 
     async def _report_end(self, end: Exit) -> None:
         message = self._termination_message()
-        word = "Completed" if end.code == 0 else "Error" if end.known else "ContainerStatusUnknown"
+        reason = "Completed" if end.code == 0 else "Error" if end.known else "ContainerStatusUnknown"
         terminated = {
-            "exitCode": end.code, "reason": word, "message": message, "startedAt": self._started,
+            "exitCode": end.code, "reason": reason, "message": message, "startedAt": self._started,
             "finishedAt": stamp(end.finished_at),
         }  # fmt: skip
         status: Object = {"phase": "Succeeded" if end.code == 0 else "Failed"}

@@ -1,4 +1,4 @@
-"""One process behind its shim: started, found again after a restart of the runner, stopped, and its end read."""
+"""A process under a shim: start it, adopt it after a restart of the kubelet, stop it, and read its exit code."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 _SHIM = Path(__file__).with_name("shim.py")
 _POLL_SECONDS = 0.1
 _START_SECONDS = 3.0
-"""What a shim may take until it has written its first word."""
+"""How long a shim may take to start the process, in seconds."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What to run: program and arguments, the whole environment, the working directory."""
+    """A command: program and arguments, complete environment, working directory."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -28,16 +28,16 @@ class Command:
 
 @dataclass(frozen=True)
 class Exit:
-    """How a process ended: its exit code, 128 + n for a signal n, and when."""
+    """The end of a process: its exit code, 128 + n for signal n, and the time."""
 
     code: int
     finished_at: datetime
     known: bool = True
-    """False if nobody saw the end: the shim itself was killed, or the machine went down."""
+    """False if the exit code is unknown, because the shim was killed or the machine went down."""
 
 
 class Process:
-    """A process whose record lies in ``folder``."""
+    """A process that is recorded in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,17 +45,17 @@ class Process:
 
     @property
     def log(self) -> Path:
-        """Everything that it printed."""
+        """The file with its output."""
         return self.folder / "log"
 
     @property
     def started_at(self) -> datetime | None:
-        """When it began, ``None`` if it never did."""
+        """The start time, ``None`` if it has not started."""
         record = _read(self.folder / "started.json")
         return None if record is None else datetime.fromtimestamp(record["startedAt"], UTC)
 
     async def start(self, command: Command) -> None:
-        """Start it. The shim has a session of its own, so that Ctrl-C at the terminal reaches the runner alone."""
+        """Start it. The shim has its own session, so that Ctrl-C at the terminal reaches only the kubelet."""
         self.folder.mkdir(parents=True, exist_ok=True)
         record = {"argv": command.argv, "env": command.env, "cwd": str(command.cwd)}
         path = self.folder / "command.json"
@@ -67,17 +67,17 @@ class Process:
         )  # fmt: skip
 
     async def adopt(self) -> bool:
-        """Whether the process was started by an earlier runner. If not, it never will be: the folder is ready for a start."""
+        """Return whether an earlier kubelet started the process. If not, no late shim can start it any more."""
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
         while not (self.folder / "started.json").exists():
             if not (self.folder / "command.json").exists() or asyncio.get_running_loop().time() > deadline:
-                self._forget_secrets()  # a shim that comes too late finds nothing to run
+                self._forget_secrets()  # a late shim finds no command
                 return False
             await asyncio.sleep(_POLL_SECONDS)
         return True
 
     async def wait(self) -> Exit:
-        """Wait for its end, whoever started it."""
+        """Wait until it ends, whichever kubelet started it."""
         if self._shim is not None:
             await self._shim.wait()
         while (found := self._exit()) is None:
@@ -89,7 +89,7 @@ class Process:
         return found
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to it and to all that it has started."""
+        """Send a signal to its process group."""
         record = _read(self.folder / "started.json")
         if record is None or self._exit() is not None:
             return
@@ -107,7 +107,7 @@ class Process:
         return record is not None and _runs(record["shim"], str(self.folder))
 
     def _lost(self) -> Exit:
-        """The shim is gone without a word: so is the process, or it is ended now."""
+        """Return the end of a process whose shim was killed; kill the process if it still runs."""
         self.signal(signal.SIGKILL)
         return Exit(128 + signal.SIGKILL, datetime.now(UTC), known=False)
 
@@ -124,7 +124,7 @@ def _read(path: Path) -> dict[str, int] | None:
 
 
 def _runs(pid: int, argument: str) -> bool:
-    """Whether ``pid`` is alive and still is the program that was started with ``argument``: numbers are used again."""
+    """Return whether ``pid`` is alive and has ``argument`` on its command line: the system reuses process IDs."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, PermissionError):

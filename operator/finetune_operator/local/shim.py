@@ -1,7 +1,7 @@
-"""Between the runner and one process: starts it, waits, and writes down how it ended.
+"""The shim between kubelet and process: it starts the process, waits for it, and records its exit code.
 
-Run as a program of its own (``python -I -S shim.py FOLDER``), so that a stage goes on, and its end is known, when the runner is
-killed; containerd's shims are the model. Standard library only, and few modules: it starts in some 20 ms.
+It is a separate program (``python -I -S shim.py FOLDER``), like containerd's shims, so that a stage continues and its exit code is
+recorded if the kubelet is killed. It imports few modules of the standard library and starts in about 20 ms.
 
 In FOLDER it reads ``command.json`` (argv, environment, working directory) and writes ``log``, ``started.json`` and ``exit.json``.
 """
@@ -18,7 +18,7 @@ _SCRIPT_ARGUMENTS = 2
 
 
 def main(folder: str) -> int:
-    """Run the command of ``folder`` to its end."""
+    """Run the command of ``folder`` and wait until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with open(os.path.join(folder, "command.json"), encoding="utf-8") as stream:  # noqa: PTH118, PTH123 - pathlib costs start-up time
@@ -34,7 +34,7 @@ def main(folder: str) -> int:
 
 
 def _become(folder: str, command: dict) -> None:  # type: ignore[type-arg]
-    """Turn into the command: a session of its own, its output in the log, gone when the shim is."""
+    """Replace this process with the command: own session, output to the log, killed together with the shim."""
     try:
         os.setsid()
         _die_with_parent()
@@ -53,7 +53,7 @@ def _become(folder: str, command: dict) -> None:  # type: ignore[type-arg]
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end this process if the shim is killed (Linux; elsewhere the runner cleans up)."""
+    """Let the kernel kill this process if the shim is killed (Linux; elsewhere the kubelet cleans up)."""
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 - only here
 

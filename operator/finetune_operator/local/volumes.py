@@ -1,4 +1,4 @@
-"""A pod's volumes as directories of this machine, and its paths rewritten to them."""
+"""Directories of this machine as the volumes of a pod, and the rewriting of container paths."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ SecretSource = Callable[[str, str], str | None]
 
 
 class NotReady(Exception):
-    """Something that the pod mounts or reads is not there yet: the kubelet's word for it, and a sentence."""
+    """An object that the pod references does not exist yet: the kubelet's reason, and a message."""
 
-    def __init__(self, word: str, message: str) -> None:
+    def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
-        self.word = word
+        self.reason = reason
         self.message = message
 
 
 @dataclass(frozen=True)
 class Mounts:
-    """Container paths and the directories that stand for them, longest first."""
+    """Container paths and their directories on this machine, longest path first."""
 
     pairs: tuple[tuple[str, str], ...]
 
     def rewrite(self, text: str) -> str:
-        """A path inside the container as the path on this machine; any other text as it is."""
+        """Return the path on this machine for a container path, and any other text unchanged."""
         for inside, outside in self.pairs:
             if text == inside or text.startswith(inside + "/"):
                 return outside + text[len(inside) :]
@@ -42,18 +42,18 @@ class Mounts:
 
 
 class Volumes:
-    """Makes the directories of pods. Claims lie below ``claims``, everything else in the pod's own folder."""
+    """Creates the directories of pods: claims below ``claims``, all other volumes in the pod's folder."""
 
     def __init__(self, cluster: Cluster, claims: Path) -> None:
         self._cluster = cluster
         self._claims = claims
 
     def claim_folder(self, namespace: str, name: str) -> Path:
-        """The directory that stands for a claim."""
+        """Return the directory of a PersistentVolumeClaim."""
         return self._claims / namespace / name
 
     async def mount(self, pod: Object, folder: Path) -> Mounts:
-        """Prepare all volumes of a pod, and say where its container's paths lie.
+        """Prepare all volumes of a pod and return the mounts of its container.
 
         Raises:
             NotReady: a claim or a ConfigMap does not exist.
@@ -68,13 +68,13 @@ class Volumes:
         return Mounts(tuple(sorted(pairs, key=lambda pair: -len(pair[0]))))
 
     async def _prepare(self, namespace: str, volume: Object, folder: Path) -> Path:
-        place: Path = folder / "volumes" / volume["name"]
+        directory: Path = folder / "volumes" / volume["name"]
         if "persistentVolumeClaim" in volume:
             name = volume["persistentVolumeClaim"]["claimName"]
             claim = await self._find(CLAIM, namespace, name)
             if claim is None:
                 raise NotReady("Unschedulable", f'persistentvolumeclaim "{name}" not found')
-            place = self.claim_folder(namespace, name)
+            directory = self.claim_folder(namespace, name)
             if (claim.get("status") or {}).get("phase") != "Bound":  # its first pod binds it
                 with contextlib.suppress(NotFound):
                     await self._cluster.patch_status(CLAIM, namespace, name, {"status": {"phase": "Bound"}})
@@ -83,9 +83,9 @@ class Volumes:
             found = await self._find(CONFIGMAP, namespace, name)
             if found is None:
                 raise NotReady("CreateContainerConfigError", f'configmap "{name}" not found')
-            _write_files(place, found)
-        place.mkdir(parents=True, exist_ok=True)
-        return place
+            _write_files(directory, found)
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
 
     async def _find(self, kind: Kind, namespace: str, name: str) -> Object | None:
         try:
@@ -94,19 +94,19 @@ class Volumes:
             return None
 
 
-def _write_files(place: Path, configmap: Object) -> None:
-    place.mkdir(parents=True, exist_ok=True)
+def _write_files(directory: Path, configmap: Object) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
     contents = {name: text.encode() for name, text in (configmap.get("data") or {}).items()}
     contents |= {name: base64.b64decode(data) for name, data in (configmap.get("binaryData") or {}).items()}
     for name, content in contents.items():
-        (place / name).write_bytes(content)
+        (directory / name).write_bytes(content)
 
 
 def environment(pod: Object, mounts: Mounts, secrets: SecretSource) -> dict[str, str]:
-    """The environment of a pod's container, paths rewritten.
+    """Return the environment of a pod's container with rewritten paths.
 
     Raises:
-        NotReady: a key of a Secret that must exist does not.
+        NotReady: a required key of a Secret does not exist.
     """
     found: dict[str, str] = {}
     for entry in pod["spec"]["containers"][0].get("env") or ():
@@ -128,12 +128,15 @@ def _secret_value(reference: Mapping[str, object], secrets: SecretSource) -> str
     name, key = str(reference["name"]), str(reference["key"])
     value = secrets(name, key)
     if not value and not reference.get("optional"):
-        raise NotReady("CreateContainerConfigError", f'secret "{name}" has no key {key}: set {key} or use --secret {name}=FILE')
+        raise NotReady(
+            "CreateContainerConfigError",
+            f'secret "{name}" has no key {key}; set the environment variable {key} or give --secret {name}=FILE',
+        )
     return value or None
 
 
 def _field(pod: Object, path: str) -> str:
-    """The downward API's fields that Trainer uses: names, namespace, labels, annotations."""
+    """Return a field of the downward API: name, namespace, UID, label or annotation."""
     metadata = pod["metadata"]
     if path.startswith(("metadata.annotations['", "metadata.labels['")):
         group, key = path.split("['")
@@ -142,12 +145,12 @@ def _field(pod: Object, path: str) -> str:
 
 
 def free_folder(folder: Path) -> None:
-    """Remove a pod's scratch space: what is in it was never meant to last."""
+    """Remove the temporary volumes of a pod."""
     shutil.rmtree(folder / "volumes", ignore_errors=True)
 
 
-def inherited() -> dict[str, str]:
-    """The variables of this machine that a process needs to run at all: none that a container would not have in some form."""
+def inherited_environment() -> dict[str, str]:
+    """Return the environment variables of this machine that processes need: paths, locale, proxies, certificates."""
     kept = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE", "SSL_CERT_DIR",
             "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "HF_ENDPOINT", "REQUESTS_CA_BUNDLE")  # fmt: skip
     return {name: os.environ[name] for name in kept if name in os.environ}

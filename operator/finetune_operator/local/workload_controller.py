@@ -1,4 +1,4 @@
-"""The shell around :mod:`.workloads`: watches Jobs, TrainJobs and their pods, and carries out each step."""
+"""The controller around :mod:`.workloads`: it watches Jobs, TrainJobs and their pods, and applies each step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KINDS = {kind.name: kind for kind in _SELECTORS}
 
 
 class WorkloadController:
-    """Plays the Job controller and Kubeflow Trainer on a cluster that has neither."""
+    """Replaces the Job controller and Kubeflow Trainer on a cluster that has neither."""
 
     def __init__(self, cluster: Cluster, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._cluster = cluster
@@ -36,8 +36,8 @@ class WorkloadController:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Inside this context Jobs and TrainJobs have pods, and end when those do."""
-        jobs = [*(self._feed(kind) for kind in (JOB, TRAINJOB, POD)), *(self._work() for _ in range(4))]
+        """Reconcile Jobs and TrainJobs inside this context."""
+        jobs = [*(self._list_watch(kind) for kind in (JOB, TRAINJOB, POD)), *(self._work() for _ in range(4))]
         tasks = [asyncio.create_task(job) for job in jobs]
         try:
             yield
@@ -47,10 +47,10 @@ class WorkloadController:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def reconcile(self, kind: Kind, namespace: str, name: str) -> None:
-        """One step of one workload.
+        """Reconcile one workload.
 
         Raises:
-            ApiError: a call failed; the step is to be repeated.
+            ApiError: a call failed; the caller must retry.
         """
         try:
             workload = await self._cluster.get(kind, namespace, name)
@@ -62,9 +62,9 @@ class WorkloadController:
         pods = [pod for pod in page.items if _owner(pod).get("uid") == workload["metadata"]["uid"]]
         now = stamp(self._clock())
         step = job_step(workload, pods, now) if kind == JOB else trainjob_step(workload, pods, now, _port(pods))
-        await self._carry_out(kind, workload, step)
+        await self._apply(kind, workload, step)
 
-    async def _carry_out(self, kind: Kind, workload: Object, step: Step) -> None:
+    async def _apply(self, kind: Kind, workload: Object, step: Step) -> None:
         namespace, name = workload["metadata"]["namespace"], workload["metadata"]["name"]
         for pod in step.create:
             with contextlib.suppress(AlreadyExists):
@@ -77,7 +77,7 @@ class WorkloadController:
             if change:
                 await self._cluster.patch_status(kind, namespace, name, {"status": change})
 
-    async def _feed(self, kind: Kind) -> None:
+    async def _list_watch(self, kind: Kind) -> None:
         async for change in list_watch(self._cluster, kind):
             self._enqueue(kind, change.object)
 
@@ -109,7 +109,7 @@ def _owner(item: Object) -> Object:
 
 
 def _port(pods: list[Object]) -> int:
-    """Where the ranks of a TrainJob meet: what its pods were told already, else a port that nobody uses now."""
+    """Return the rendezvous port of a TrainJob: that of its existing pods, else a free port."""
     for pod in pods:
         for variable in pod["spec"]["containers"][0].get("env") or ():
             if variable["name"] == "PET_MASTER_PORT":

@@ -1,7 +1,7 @@
-"""The Job and the TrainJob controllers of local mode, as pure functions: a workload and its pods in, what to do out.
+"""The Job and TrainJob controllers of local mode, as pure functions from a workload and its pods to the next step.
 
-They do what ``batch/v1`` and Kubeflow Trainer 2.2 do for the manifests that this operator makes: one try, no restarts in place,
-ranks with the ``PET_*`` environment, suspension, and status in the same words.
+They implement what ``batch/v1`` and Kubeflow Trainer 2.2 do for the manifests of this operator: one attempt, no restarts in place,
+ranks with the ``PET_*`` environment, suspension, and the same status.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ RANK = "batch.kubernetes.io/job-completion-index"
 JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 REPLICATED_JOB_LABEL = "jobset.sigs.k8s.io/replicatedjob-name"
 NODE = "node"
-"""Name of the replicated job and of the container that train, in every runtime."""
+"""Name of the training replicated job and of its container, in every runtime."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a controller does next: pods to make, names of pods to delete, the status to write (``None``: as it is)."""
+    """The next step of a controller: pods to create, names of pods to delete, the status to write (``None``: unchanged)."""
 
     create: tuple[Object, ...] = ()
     delete: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class _Count:
-    """The pods of a workload by what became of them."""
+    """The number of pods of a workload by phase."""
 
     active: int = 0
     ready: int = 0
@@ -43,42 +43,42 @@ class _Count:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of all pods."""
         return self.active + self.succeeded + self.failed
 
 
 def job_step(job: Object, pods: list[Object], now: str) -> Step:
-    """One step of the Job controller: a pod, and its end as the Job's."""
+    """Return the next step of the Job controller: it creates one pod, and the Job ends with it."""
     return _step(job, pods, now, [_job_pod(job)], _job_status)
 
 
 def trainjob_step(trainjob: Object, pods: list[Object], now: str, port: int) -> Step:
-    """One step of the Trainer: a pod a node, which find each other at ``port`` of this machine."""
+    """Return the next step of Trainer: a pod for each node, with rendezvous at ``port`` of this machine."""
     nodes = int(trainjob["spec"]["trainer"].get("numNodes", 1))
     return _step(trainjob, pods, now, [_rank_pod(trainjob, rank, nodes, port) for rank in range(nodes)], _trainjob_status)
 
 
 def _step(
-    workload: Object, pods: list[Object], now: str, wanted: list[Object], status: Callable[[Object, _Count, str, str], Object]
+    workload: Object, pods: list[Object], now: str, desired: list[Object], status: Callable[[Object, _Count, str, str], Object]
 ) -> Step:
     state = child_state(workload)
     if state in (ChildState.SUCCEEDED, ChildState.FAILED):
-        # The end of one rank is the end of all: the others hold nothing any more.
+        # When one rank fails the job has failed, and the other ranks must release their resources.
         return Step(delete=tuple(_running(pods)) if state is ChildState.FAILED else ())
-    here = {pod["metadata"]["name"] for pod in pods}
-    missing = tuple(pod for pod in wanted if pod["metadata"]["name"] not in here)
+    existing = {pod["metadata"]["name"] for pod in pods}
+    missing = tuple(pod for pod in desired if pod["metadata"]["name"] not in existing)
     count = _count([pod for pod in pods if not pod["metadata"].get("deletionTimestamp")])
     if workload["spec"].get("suspend"):
         return Step(delete=tuple(_running(pods)), status=status(workload, count, "Suspended", now))
-    if count.failed or (_was_active(workload) and count.total < len(wanted)):
+    if count.failed or (_was_active(workload) and count.total < len(desired)):
         return Step(status=status(workload, count, "Failed", now))
-    if count.succeeded == len(wanted):
+    if count.succeeded == len(desired):
         return Step(status=status(workload, count, "Complete", now))
     return Step(create=missing, status=status(workload, count, "", now) if not missing else None)
 
 
 def _was_active(workload: Object) -> bool:
-    """Whether all its pods have been seen: one that is missing now was taken away."""
+    """Return whether all its pods existed before: a pod that is missing now was deleted."""
     status = workload.get("status") or {}
     return bool(status.get("active") or any(job.get("active") for job in status.get("jobsStatus") or ()))
 
@@ -102,10 +102,10 @@ def _running(pods: list[Object]) -> list[str]:
     ]
 
 
-def _conditions(workload: Object, now: str, wanted: Mapping[str, tuple[bool, str, str]]) -> list[Object]:
-    """The workload's conditions with these among them; times move only when ``status`` does."""
+def _conditions(workload: Object, now: str, desired: Mapping[str, tuple[bool, str, str]]) -> list[Object]:
+    """Return the workload's conditions with ``desired``; transition times change only with ``status``."""
     found = {condition["type"]: condition for condition in (workload.get("status") or {}).get("conditions") or ()}
-    for type_, (holds, reason, message) in wanted.items():
+    for type_, (holds, reason, message) in desired.items():
         status = str(holds)
         old = found.get(type_)
         since = old["lastTransitionTime"] if old and old["status"] == status else now
@@ -113,12 +113,14 @@ def _conditions(workload: Object, now: str, wanted: Mapping[str, tuple[bool, str
     return list(found.values())
 
 
-def _verdict(word: str, resumed: bool, failed: tuple[str, str], complete: tuple[str, str]) -> dict[str, tuple[bool, str, str]]:
-    if word == "Failed":
+def _terminal_conditions(
+    state: str, resumed: bool, failed: tuple[str, str], complete: tuple[str, str]
+) -> dict[str, tuple[bool, str, str]]:
+    if state == "Failed":
         return {"Failed": (True, *failed)}
-    if word == "Complete":
+    if state == "Complete":
         return {"Complete": (True, *complete)}
-    if word == "Suspended":
+    if state == "Suspended":
         return {"Suspended": (True, "Suspended", "")}
     return {"Suspended": (False, "Resumed", "")} if resumed else {}
 
@@ -127,30 +129,30 @@ def _was_suspended(workload: Object) -> bool:
     return any(condition["type"] == "Suspended" for condition in (workload.get("status") or {}).get("conditions") or ())
 
 
-def _job_status(job: Object, count: _Count, word: str, now: str) -> Object:
-    verdict = _verdict(
-        word, _was_suspended(job), ("BackoffLimitExceeded", "Job has reached the specified backoff limit"),
+def _job_status(job: Object, count: _Count, state: str, now: str) -> Object:
+    conditions = _terminal_conditions(
+        state, _was_suspended(job), ("BackoffLimitExceeded", "Job has reached the specified backoff limit"),
         ("CompletionsReached", "Reached expected number of succeeded pods"),
     )  # fmt: skip
     status: Object = {"active": count.active, "ready": count.ready, "succeeded": count.succeeded, "failed": count.failed}
-    status["conditions"] = _conditions(job, now, verdict)
+    status["conditions"] = _conditions(job, now, conditions)
     status["startTime"] = (job.get("status") or {}).get("startTime") or now
-    if word == "Complete":
+    if state == "Complete":
         status["completionTime"] = now
     return status
 
 
-def _trainjob_status(trainjob: Object, count: _Count, word: str, now: str) -> Object:
-    """Counts are of Jobs, of which the node job is one: 0 or 1."""
-    verdict = _verdict(
-        word, _was_suspended(trainjob), ("FailedJobs", "jobset failed due to one or more job failures"),
+def _trainjob_status(trainjob: Object, count: _Count, state: str, now: str) -> Object:
+    """Return the status; its counts are of Jobs, and there is one, so they are 0 or 1."""
+    conditions = _terminal_conditions(
+        state, _was_suspended(trainjob), ("FailedJobs", "jobset failed due to one or more job failures"),
         ("AllJobsCompleted", "jobset completed successfully"),
     )  # fmt: skip
     jobs = {
         "name": NODE, "active": int(bool(count.active)), "ready": int(count.ready == count.total > 0),
-        "succeeded": int(word == "Complete"), "failed": int(word == "Failed"), "suspended": int(word == "Suspended"),
+        "succeeded": int(state == "Complete"), "failed": int(state == "Failed"), "suspended": int(state == "Suspended"),
     }  # fmt: skip
-    return {"conditions": _conditions(trainjob, now, verdict), "jobsStatus": [jobs]}
+    return {"conditions": _conditions(trainjob, now, conditions), "jobsStatus": [jobs]}
 
 
 def _job_pod(job: Object) -> Object:
@@ -161,7 +163,7 @@ def _job_pod(job: Object) -> Object:
 
 
 def _rank_pod(trainjob: Object, rank: int, nodes: int, port: int) -> Object:
-    """A node of a TrainJob: the runtime's container under the operator's patch and the trainer's fields."""
+    """Return the pod of a rank: the container of the runtime with the operator's patch and the trainer's fields."""
     metadata, trainer = trainjob["metadata"], trainjob["spec"]["trainer"]
     patch = _pod_patch(trainjob)
     spec = dict(patch.get("spec") or {})
@@ -185,7 +187,7 @@ def _rank_pod(trainjob: Object, rank: int, nodes: int, port: int) -> Object:
 
 
 def _pod_patch(trainjob: Object) -> Object:
-    """The pod template of the ``node`` job in the operator's runtime patch."""
+    """Return the pod template of the ``node`` job in the operator's runtime patch."""
     for patch in trainjob["spec"].get("runtimePatches") or ():
         jobs = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
         for entry in jobs:
@@ -211,5 +213,5 @@ def _pod(kind: Kind, owner: Object, name: str, template: Object, labels: Mapping
 
 
 def _pod_name(base: str, rank: int) -> str:
-    """A pod's name as Kubernetes forms it, but the same each time: making it twice is harmless."""
+    """Return a pod name in Kubernetes' format that is deterministic, so that creating the pod is idempotent."""
     return f"{base}-{hashlib.sha256(f'{base}/{rank}'.encode()).hexdigest()[:5]}"

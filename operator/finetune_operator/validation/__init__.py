@@ -1,4 +1,4 @@
-"""What kube-apiserver would say to an object of our definition, found out without one."""
+"""Validation of FineTuneRuns by the rules of kube-apiserver, without an API server."""
 
 from .metadata import generated_name
 from .problem import CauseType, Problem

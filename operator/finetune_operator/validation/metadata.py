@@ -1,4 +1,4 @@
-"""``metadata``: what every object must say about itself, whatever its kind.
+"""Validation of ``metadata``, the same for every kind.
 
 Source: ``k8s.io/apimachinery/pkg/api/validation/objectmeta.go`` and ``util/validation``.
 """
@@ -47,22 +47,22 @@ _IMMUTABLE = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestam
 
 
 def prune_metadata(metadata: dict[str, Any], unknown: list[Problem]) -> dict[str, Any]:
-    """``metadata`` without unknown fields, each of which adds to ``unknown``, and without empty ones: Go omits those."""
+    """Return ``metadata`` without unknown fields, which are added to ``unknown``, and without empty fields, which Go omits."""
     pruned: dict[str, Any] = prune(OBJECT_META, metadata, ROOT, unknown)
     return {name: value for name, value in pruned.items() if value is not None and value not in ("", {}, [])}
 
 
 def check_types(metadata: Any) -> list[Problem]:
-    """The fields of a metadata that have a wrong type. No API server decodes an object with such a one."""
+    """Return the problems of fields with a wrong type. An API server cannot decode an object with one."""
     structure = StructureCheck()
     structure.check(OBJECT_META, metadata, ROOT)
     return structure.problems
 
 
 def check_metadata(metadata: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> list[Problem]:
-    """The problems of an object's metadata, on its own or as an update of ``old``.
+    """Return the problems of an object's metadata, of a new object or of an update of ``old``.
 
-    A missing namespace is none: the request's path has it.
+    A missing namespace is not a problem: the path of the request has it.
     """
     malformed = check_types(metadata)
     if malformed:
@@ -146,7 +146,7 @@ def generated_name(prefix: str) -> str:
 
 
 def subdomain_faults(name: str) -> Iterator[str]:
-    """What keeps ``name`` from being an object's name (RFC 1123 subdomain); nothing where it is one."""
+    """Yield why ``name`` is not a valid object name (RFC 1123 subdomain); nothing if it is."""
     if len(name) > 253:
         yield "must be no more than 253 bytes"
     if not re.fullmatch(_SUBDOMAIN, name):
@@ -157,7 +157,7 @@ def subdomain_faults(name: str) -> Iterator[str]:
 
 
 def label_faults(name: str) -> Iterator[str]:
-    """What keeps ``name`` from being a namespace's name (RFC 1123 label)."""
+    """Yield why ``name`` is not a valid namespace name (RFC 1123 label)."""
     if len(name) > 63:
         yield "must be no more than 63 bytes"
     if not re.fullmatch(_LABEL, name):
@@ -168,7 +168,7 @@ def label_faults(name: str) -> Iterator[str]:
 
 
 def qualified_name_faults(name: str) -> Iterator[str]:
-    """What keeps ``name`` from being a label's or finalizer's name: ``[prefix/]name``."""
+    """Yield why ``name`` is not a valid qualified name, ``[prefix/]name``, as labels and finalizers have."""
     prefix, slash, base = name.rpartition("/")
     if slash:
         yield from (f"prefix part {fault}" for fault in subdomain_faults(prefix))

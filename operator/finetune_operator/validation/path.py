@@ -1,4 +1,4 @@
-"""Field paths that cost nothing until a problem is written down."""
+"""Field paths that are only rendered when a problem is reported."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ Path: TypeAlias = "tuple[Path, str] | None"
 
 
 def child(path: Path, name: str) -> Path:
-    """The path of a field: ``spec`` and ``dataset`` make ``spec.dataset``."""
+    """Return the path of a field: ``spec`` and ``dataset`` give ``spec.dataset``."""
     return path, f".{name}" if path else name
 
 
 def key(path: Path, name: str) -> Path:
-    """The path of a map's entry, as rules write it: ``labels[team]``."""
+    """Return the path of a map entry, as rules write it: ``labels[team]``."""
     return path, f"[{name}]"
 
 
 def index(path: Path, position: int) -> Path:
-    """The path of a list's item: ``tasks[0]``."""
+    """Return the path of a list item: ``tasks[0]``."""
     return path, f"[{position}]"
 
 
 def text(path: Path) -> str:
-    """The path as people read it."""
+    """Return the path as text."""
     parts = []
     while path is not None:
         path, part = path

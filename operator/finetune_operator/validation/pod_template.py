@@ -1,6 +1,6 @@
-"""The pod template of a Job: what the API server refuses of the fields that a FineTuneRun can set.
+"""Validation of a Job's pod template: the fields that a FineTuneRun can set.
 
-Source: ``k8s.io/kubernetes/pkg/apis/core/validation/validation.go``. Other fields of pods are not checked.
+Source: ``k8s.io/kubernetes/pkg/apis/core/validation/validation.go``. Other fields are not validated.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _each(items: Sequence[Json] | None, path: str, check: Callable[[Json, str], 
 
 
 def _renamed(metadata: dict[str, Any], path: str) -> Problems:
-    """Yield the problems of labels or annotations under their place in a pod."""
+    """Yield the problems of labels or annotations with their path in a pod."""
     yield from (replace(problem, field=path) for problem in check_metadata({"name": "a", **metadata}))
 
 
@@ -128,7 +128,7 @@ def _resources(container: Json, path: str) -> Problems:
 def _below_zero(amount: Any) -> bool:
     try:
         return parse_quantity(str(amount)) < 0
-    except ValueError:  # the schema of the run's field judges its form
+    except ValueError:  # the schema of the run's field validates the format
         return False
 
 
@@ -153,7 +153,7 @@ def _mounts(container: Json, volumes: Sequence[Json]) -> Problems:
         if mount["mountPath"] in paths:
             yield Problem(f"{at}[{number}].mountPath", CauseType.INVALID, "must be unique", mount["mountPath"])
         paths.add(mount["mountPath"])
-        sub_path = mount.get("subPath", "")  # of which the API server does not name the entry
+        sub_path = mount.get("subPath", "")  # the API server omits the index of the entry
         if sub_path.startswith("/"):
             yield Problem(f"{at}.subPath", CauseType.INVALID, "must be a relative path", sub_path)
         if ".." in sub_path.split("/"):

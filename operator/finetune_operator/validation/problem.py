@@ -1,4 +1,4 @@
-"""What the API server says against an object: a field path, a kind of fault and a sentence, in its own words."""
+"""A validation error of the API server: field path, type and message, with the same text."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from enum import StrEnum
 from typing import Any
 
 OMITTED: Any = object()
-"""The value of a problem that does not show one."""
+"""The value of a problem without a value."""
 
 
 class CauseType(StrEnum):
-    """Kinds of faults, by the names that ``details.causes[].reason`` of a ``Status`` carries."""
+    """Types of errors: the values of ``details.causes[].reason`` of a ``Status``."""
 
     REQUIRED = "FieldValueRequired"
     DUPLICATE = "FieldValueDuplicate"
@@ -24,10 +24,10 @@ class CauseType(StrEnum):
     TOO_MANY = "FieldValueTooMany"
     TYPE_INVALID = "FieldValueTypeInvalid"
     UNKNOWN_FIELD = "UnknownField"
-    """Strict decoding found it, before any validation: the API server answers 400, not 422."""
+    """Strict decoding found it before validation: the status code is 400, not 422."""
 
 
-_WORDS = {
+_MESSAGES = {
     CauseType.REQUIRED: "Required value",
     CauseType.DUPLICATE: "Duplicate value",
     CauseType.INVALID: "Invalid value",
@@ -46,13 +46,13 @@ _BLOCKING = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault of an object.
+    """One error of an object.
 
     Attributes:
-        field: its path, ``spec.gate.requirements[0].min``; empty where it is the object as a whole.
-        kind: what is wrong with it.
-        detail: the sentence, without the value.
-        value: the offending value, where it helps.
+        field: path of the field, ``spec.gate.requirements[0].min``; empty for the whole object.
+        kind: type of the error.
+        detail: the message without the value.
+        value: the invalid value, if it is shown.
     """
 
     field: str
@@ -62,10 +62,10 @@ class Problem:
 
     @property
     def message(self) -> str:
-        """The API server's words, without the field: ``Unsupported value: "x": supported values: "a", "b"``."""
+        """The message of the API server without the field: ``Unsupported value: "x": supported values: "a", "b"``."""
         if self.kind is CauseType.UNKNOWN_FIELD:
             return f'unknown field "{self.field}"'
-        parts = [_WORDS[self.kind]]
+        parts = [_MESSAGES[self.kind]]
         if self.value is not OMITTED and self.kind not in _WITHOUT_VALUE:
             parts.append(_shown(self.value))
         if self.detail:
@@ -74,7 +74,7 @@ class Problem:
 
     @property
     def blocks_rules(self) -> bool:
-        """Whether the API server leaves the CEL rules of the object unevaluated because of it."""
+        """Whether the API server skips the CEL rules of the object because of this error."""
         return self.kind in _BLOCKING
 
     def __str__(self) -> str:

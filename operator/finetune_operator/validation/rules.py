@@ -1,7 +1,7 @@
-"""The CEL rules of a schema (``x-kubernetes-validations``), evaluated by the CEL team's own library.
+"""The CEL rules of a schema (``x-kubernetes-validations``), evaluated by the CEL team's library.
 
-What the library lacks of the API server's dialect and the resource uses, ``quantity``, is added here. ``hack/crdlint`` holds
-verdicts against the API server's code; it also checks types and costs, which this module does not.
+This module adds the one extension of the API server that the resource uses, ``quantity``. ``hack/crdlint`` compares the results
+with the API server's code; it also checks types and costs, which this module does not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cel_expr_python.cel import Env, Expression
 
 Reach: TypeAlias = "dict[str, Reach]"
-"""Fields that rules look at, and those within them; :data:`WHOLE` among them means all that is there."""
+"""Fields that rules read, and their fields; :data:`WHOLE` among them means the whole value."""
 
 WHOLE = ""
 _EVERYTHING: Reach = {WHOLE: {}}
@@ -35,39 +35,39 @@ class CelMissing(RuntimeError):
 
 
 class RuleSet:
-    """The compiled rules of one definition. Each is compiled when it is first needed: most objects touch a few sections."""
+    """The compiled rules of one definition. Each is compiled at first use, because most objects need few of them."""
 
     def __init__(self) -> None:
         self._expressions: dict[str, tuple[Expression, bool]] = {}
         self._reaches: dict[tuple[RuleSource, ...], Reach] = {}
 
-    def evaluate(self, node: Node, value: Any, path: Path, old: Any = ABSENT, excused: bool = False) -> list[Problem]:
-        """The problems that the rules of ``node`` and of all below it find with ``value``.
+    def evaluate(self, node: Node, value: Any, path: Path, old: Any = ABSENT, ratcheted: bool = False) -> list[Problem]:
+        """Return the problems that the rules of ``node`` and its descendants find with ``value``.
 
         Args:
-            node: the place in the schema.
+            node: the node of the schema.
             value: a JSON value that passed the structural checks.
-            path: where it is.
-            old: what was there before an update. Rules that mention ``oldSelf`` count only where there is such a value.
-            excused: the value is part of something that is as it was, which a rule without ``oldSelf`` may no longer refuse.
+            path: its path.
+            old: the value before an update. Rules with ``oldSelf`` are evaluated only if it exists.
+            ratcheted: the value is part of an unchanged object, which only rules with ``oldSelf`` may reject.
         """
         if value is None or not node.has_rules:
             return []
-        excused = excused or unchanged(node, value, old)
-        problems = self._here(node, value, path, old, excused) if node.rules else []
+        ratcheted = ratcheted or unchanged(node, value, old)
+        problems = self._evaluate_node(node, value, path, old, ratcheted) if node.rules else []
         if isinstance(value, dict):
             before = old if isinstance(old, dict) else {}
             for name, item in value.items():
                 below = node.of_field(name)
                 if below is not None and below.has_rules:
                     step = child(path, name) if name in node.properties else key(path, name)
-                    problems += self.evaluate(below, item, step, before.get(name, ABSENT), excused)
+                    problems += self.evaluate(below, item, step, before.get(name, ABSENT), ratcheted)
         elif isinstance(value, list) and node.items is not None:
             for i, item in enumerate(value):
-                problems += self.evaluate(node.items, item, index(path, i), old_item(node, item, old), excused)
+                problems += self.evaluate(node.items, item, index(path, i), old_item(node, item, old), ratcheted)
         return problems
 
-    def _here(self, node: Node, value: Any, path: Path, old: Any, excused: bool) -> list[Problem]:
+    def _evaluate_node(self, node: Node, value: Any, path: Path, old: Any, ratcheted: bool) -> list[Problem]:
         reach = self._reach(node)
         data = {"self": _without_nul(typed(node, value, reach))}
         if old is not ABSENT:
@@ -78,13 +78,13 @@ class RuleSet:
             expression, uses_old = self._compiled(rule.expression)
             if uses_old and old is ABSENT:
                 continue
-            verdict = expression.eval(activation).value()
-            if verdict is False and not (excused and not uses_old):
+            outcome = expression.eval(activation).value()
+            if outcome is False and not (ratcheted and not uses_old):
                 where = child(path, rule.field_path) if rule.field_path else path
                 detail = rule.message or f"failed rule: {rule.expression}"
                 problems.append(Problem(text(where), CauseType(rule.reason), detail, node.type))
-            elif verdict is not True and verdict is not False:  # a sentence: what went wrong in the evaluation
-                detail = f"{verdict} evaluating rule: {rule.message or rule.expression}"
+            elif outcome is not True and outcome is not False:  # the evaluation failed, and the outcome is its message
+                detail = f"{outcome} evaluating rule: {rule.message or rule.expression}"
                 problems.append(Problem(text(path), CauseType.INVALID, detail, node.type))
         return problems
 
@@ -102,11 +102,13 @@ class RuleSet:
     @cached_property
     def _environment(self) -> Env:
         try:
-            from cel_expr_python import cel  # noqa: PLC0415 - an extra, and 15 MB that only judging needs
+            from cel_expr_python import cel  # noqa: PLC0415 - an extra of 15 MB
         except ModuleNotFoundError as error:
-            raise CelMissing("The embedded API needs cel-expr-python: pip install 'finetune-operator[local]'.") from error
+            raise CelMissing(
+                "cel-expr-python: this package, which evaluates the CRD's rules, is not installed; pip install 'finetune-operator[local]'"
+            ) from error
         string, number, truth = cel.Type.STRING, cel.Type.INT, cel.Type.BOOL
-        # The library carries no types of ours: a quantity travels as the string that it was made from.
+        # The library does not support custom types, so a quantity is represented by its string.
         functions = [
             cel.FunctionDecl("isQuantity", [cel.Overload("is_quantity_string", truth, [string], impl=_is_quantity)]),
             cel.FunctionDecl("quantity", [cel.Overload("string_to_quantity", string, [string], impl=_quantity)]),
@@ -118,7 +120,7 @@ class RuleSet:
 
 
 def reach_of(node: Node, expressions: Iterable[str]) -> Reach:
-    """What rules of ``node`` can see of its value, read from their paths that begin with ``self`` or ``oldSelf``."""
+    """Return the parts of a value that rules of ``node`` read, from their paths that begin with ``self`` or ``oldSelf``."""
     reach: Reach = {}
     for expression in expressions:
         for asks_presence, steps in _PATHS.findall(_STRING_LITERAL.sub("", expression)):
@@ -133,10 +135,10 @@ def reach_of(node: Node, expressions: Iterable[str]) -> Reach:
 
 
 def typed(node: Node, value: Any, reach: Reach = _EVERYTHING) -> Any:
-    """``value`` as rules see it.
+    """Return ``value`` as input of rules.
 
-    Whole numbers are doubles where the schema says number: rules are typed by the schema, not by the JSON. What no rule
-    reaches is left out: the status of a run is long, and its rules look at two fields of it.
+    Integers become doubles if the schema type is number, because rules are typed by the schema. Fields that no rule reads are
+    omitted: the status of a run is large, and its rules read two fields of it.
     """
     if isinstance(value, dict):
         if WHOLE not in reach:
@@ -155,7 +157,7 @@ def _quantity(value: str) -> str:
 
 
 def _without_nul(value: Any) -> Any:
-    """``value`` with another control character in the place of NUL, at which the library cuts a text off."""
+    """Return ``value`` with another control character instead of NUL, at which the library truncates text."""
     if isinstance(value, str):
         return value.replace("\0", "\x01")
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""A structural schema of ``apiextensions.k8s.io/v1`` as a tree of nodes, prepared once and walked for every object.
+"""A structural schema of ``apiextensions.k8s.io/v1`` as a tree of nodes, compiled once and used for every object.
 
-Keywords that this validator does not know are refused when the tree is made: none is ever passed over in silence.
+Compilation rejects unsupported keywords, so that none is ignored silently.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FREE_FORMATS = frozenset({"password", "int32", "int64", "float", "double"})
 
 
 class SchemaError(ValueError):
-    """A definition uses a part of the CRD language that the validator does not know; the message names the place."""
+    """A definition uses a keyword that the validator does not support; the message has its path."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RuleSource:
 
 @dataclass(frozen=True)
 class Node:
-    """One place of the schema. ``None`` means that the keyword is absent."""
+    """One node of the schema. ``None`` means that the keyword is absent."""
 
     type: str
     int_or_string: bool = False
@@ -67,34 +67,34 @@ class Node:
     rules: tuple[RuleSource, ...] = ()
 
     def of_field(self, name: str) -> Node | None:
-        """The node of a field of an object, or of an entry of a map."""
+        """Return the node of a field of an object, or of an entry of a map."""
         return self.properties.get(name) or self.additional
 
     @property
     def types(self) -> tuple[str, ...]:
-        """The JSON types that a value may have; empty where any may be."""
+        """The JSON types that a value may have; empty if any type is valid."""
         if self.int_or_string:
             return "integer", "string"
         return (self.type,) if self.type else ()
 
     @cached_property
     def has_rules(self) -> bool:
-        """Whether there is a rule here or below."""
+        """Whether the node or a descendant has a rule."""
         return bool(self.rules) or any(below.has_rules for below in self._below())
 
     @cached_property
     def has_numbers(self) -> bool:
-        """Whether there is a field of type number here or below: rules see it as a double, whatever the JSON says."""
+        """Whether the node or a descendant is of type number: rules receive a double for any JSON number."""
         return self.type == "number" or any(below.has_numbers for below in self._below())
 
     @cached_property
     def has_keyed_lists(self) -> bool:
-        """Whether there is a list of type map or set here or below."""
+        """Whether the node or a descendant is a list of type map or set."""
         return self.list_type != "atomic" or any(below.has_keyed_lists for below in self._below())
 
     @cached_property
     def is_closed(self) -> bool:
-        """Whether every field that can be here or below has a node."""
+        """Whether every possible field of the node and its descendants has a node."""
         described = self.type != "object" or bool(self.properties) or self.additional is not None
         return described and not self.preserve_unknown and all(below.is_closed for below in self._below())
 
@@ -104,21 +104,21 @@ class Node:
 
 
 def compile_schema(schema: Mapping[str, Any], place: str = "") -> Node:
-    """The tree for a structural schema.
+    """Compile a structural schema.
 
     Raises:
-        SchemaError: a keyword that the validator does not know.
+        SchemaError: the validator does not support a keyword.
     """
-    elsewhere = {"default"} if place == "status" else set()  # the store applies this one, and a definition has no other
+    elsewhere = {"default"} if place == "status" else set()  # the store applies this default; the definition has no other
     unknown = sorted(set(schema) - _VALIDATED - _WITHOUT_EFFECT - elsewhere)
     if unknown:
-        raise SchemaError(f"{place or 'the schema'}: the embedded API does not know {unknown[0]}")
+        raise SchemaError(f"{place or 'the schema'}: the validator does not support {unknown[0]}")
     value_format = schema.get("format", "")
     if value_format not in _CHECKED_FORMATS | _FREE_FORMATS | {""}:
-        raise SchemaError(f"{place}: the embedded API does not know format {value_format}")
+        raise SchemaError(f"{place}: the validator does not support format {value_format}")
     additional, items = schema.get("additionalProperties"), schema.get("items")
     if isinstance(additional, bool):
-        raise SchemaError(f"{place}: the embedded API knows additionalProperties as a schema only")
+        raise SchemaError(f"{place}: the validator supports additionalProperties only as a schema")
     return Node(
         type=schema.get("type", ""),
         int_or_string=schema.get("x-kubernetes-int-or-string", False),
@@ -153,7 +153,7 @@ def compile_schema(schema: Mapping[str, Any], place: str = "") -> Node:
 def _rule(entry: Mapping[str, Any], place: str) -> RuleSource:
     unknown = sorted(set(entry) - _RULE_KEYS)
     if unknown:
-        raise SchemaError(f"{place or 'the schema'}: the embedded API does not know {unknown[0]} of a rule")
+        raise SchemaError(f"{place or 'the schema'}: the validator does not support {unknown[0]} in a rule")
     return RuleSource(
         expression=entry["rule"],
         message=entry.get("message", "").strip(),

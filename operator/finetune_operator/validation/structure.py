@@ -1,4 +1,4 @@
-"""Values against a structural schema: what the API server drops when it decodes, and what it refuses when it validates.
+"""Pruning and validation of values by a structural schema, as the API server does when it decodes and validates.
 
 Source: ``apiextensions-apiserver`` (``schema/pruning``, ``schema/defaulting/prunenulls.go``, ``schema/listtype``,
 ``validation/ratcheting.go``) and ``kube-openapi`` (``validation/validate``), Kubernetes 1.34.
@@ -17,7 +17,7 @@ from .problem import CauseType, Problem
 from .schema import Node
 
 ABSENT: Any = object()
-"""Instead of an old value where there is none to compare with."""
+"""Stands for a missing old value."""
 
 _OF_EVERY_OBJECT = frozenset({"apiVersion", "kind", "metadata"})
 _NOTHING = Node(type="")
@@ -28,14 +28,14 @@ _TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|[+-][0-9]{2}:[
 
 
 def prune(node: Node, value: Any, path: Path, unknown: list[Problem], old: Any = ABSENT) -> Any:
-    """``value`` without unknown fields and without nulls that mean "absent". The argument is not changed.
+    """Return ``value`` without unknown fields and without nulls that mean "absent". The argument does not change.
 
     Args:
-        node: the place in the schema.
+        node: the node of the schema.
         value: a JSON value.
-        path: where it is.
-        unknown: gets one problem for each dropped field.
-        old: a pruned value that ``value`` was patched from: what the two share is not looked at again.
+        path: its path.
+        unknown: receives one problem for each dropped field.
+        old: a pruned value that ``value`` was patched from; parts that both share are not checked again.
     """
     if value is old:
         return value
@@ -45,9 +45,9 @@ def prune(node: Node, value: Any, path: Path, unknown: list[Problem], old: Any =
         items = node.items or _NOTHING
         return [prune(items, item, index(path, i), unknown) for i, item in enumerate(value)]
     if type(value) is int and value not in _INT64:
-        return float(value)  # as Go reads it
+        return float(value)  # like Go's decoder
     if type(value) is float and node.type == "integer" and value.is_integer() and abs(value) <= _SAFE_INTEGER:
-        return int(value)  # as Go writes it
+        return int(value)  # like Go's encoder
     return value
 
 
@@ -68,7 +68,7 @@ def _prune_object(node: Node, value: dict[str, Any], path: Path, unknown: list[P
 
 
 def identical(new: Any, old: Any) -> bool:
-    """Equality of JSON values that tells 1, 1.0 and true apart."""
+    """Return whether JSON values are equal; 1, 1.0 and true are different."""
     if new is old:
         return True
     if type(new) is not type(old):
@@ -81,9 +81,9 @@ def identical(new: Any, old: Any) -> bool:
 
 
 def unchanged(node: Node, new: Any, old: Any) -> bool:
-    """Whether the API server takes ``new`` for what ``old`` was ("ratcheting": old faults do not block an update elsewhere).
+    """Return whether the API server treats ``new`` as unchanged (ratcheting: old errors do not block an update of other fields).
 
-    A field that the schema does not describe never counts as unchanged, nor does what contains one.
+    A field without a schema is never unchanged, nor is an object that contains one.
     """
     if old is ABSENT:
         return False
@@ -101,26 +101,26 @@ def unchanged(node: Node, new: Any, old: Any) -> bool:
 
 
 def old_item(node: Node, item: Any, old: Any) -> Any:
-    """The old value of a list's item: that with the same keys in a list of type map, else :data:`ABSENT`."""
+    """Return the old value of a list item: the item with the same keys in a list of type map, else :data:`ABSENT`."""
     if node.list_type != "map" or not isinstance(old, list) or not isinstance(item, dict):
         return ABSENT
-    wanted = [item.get(name, ABSENT) for name in node.list_keys]
-    if ABSENT in wanted:
+    keys = [item.get(name, ABSENT) for name in node.list_keys]
+    if ABSENT in keys:
         return ABSENT
     for candidate in old:
-        if isinstance(candidate, dict) and identical([candidate.get(name, ABSENT) for name in node.list_keys], wanted):
+        if isinstance(candidate, dict) and identical([candidate.get(name, ABSENT) for name in node.list_keys], keys):
             return candidate
     return ABSENT
 
 
 class StructureCheck:
-    """One walk over a pruned value; the problems that it finds gather in :attr:`problems`."""
+    """Checks a pruned value and collects :attr:`problems`."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
 
     def check(self, node: Node, value: Any, path: Path, old: Any = ABSENT) -> None:
-        """Check ``value``; parts that are as they were in ``old`` are not held against an update."""
+        """Check ``value``; parts that are unchanged from ``old`` are accepted."""
         if unchanged(node, value, old):
             return
         self._type(node, value, path)
@@ -134,7 +134,7 @@ class StructureCheck:
             self._number(node, value, path)
         if node.enum and not any(identical(value, one) for one in node.enum):
             listed = ", ".join(f'"{one}"' for one in node.enum)
-            self._say(path, CauseType.NOT_SUPPORTED, f"supported values: {listed}", value)
+            self._add(path, CauseType.NOT_SUPPORTED, f"supported values: {listed}", value)
 
     def check_keyed_lists(self, node: Node, value: Any, path: Path) -> None:
         """Items of lists of type set, and keys of items of lists of type map, must be unique."""
@@ -152,11 +152,11 @@ class StructureCheck:
                 for i, item in enumerate(value):
                     self.check_keyed_lists(node.items, item, index(path, i))
 
-    def _say(self, path: Path, kind: CauseType, detail: str = "", *value: Any) -> None:
+    def _add(self, path: Path, kind: CauseType, detail: str = "", *value: Any) -> None:
         self.problems.append(Problem(text(path), kind, detail, *value))
 
-    def _invalid(self, path: Path, value: Any, says: str) -> None:
-        self._say(path, CauseType.INVALID, f"{text(path)} in body {says}", value)
+    def _invalid(self, path: Path, value: Any, message: str) -> None:
+        self._add(path, CauseType.INVALID, f"{text(path)} in body {message}", value)
 
     def _type(self, node: Node, value: Any, path: Path) -> None:
         found = json_type(value)
@@ -164,21 +164,21 @@ class StructureCheck:
             return
         if found == "integer" and "number" in node.types:
             return
-        if found == "array" and node.format:  # a slip of kube-openapi's, but what it accepts is accepted
+        if found == "array" and node.format:  # kube-openapi has this error, and accepts the value
             return
-        wanted = ",".join(node.types)
-        self._say(path, CauseType.TYPE_INVALID, f'{text(path)} in body must be of type {wanted}: "{found}"', found)
+        expected = ",".join(node.types)
+        self._add(path, CauseType.TYPE_INVALID, f'{text(path)} in body must be of type {expected}: "{found}"', found)
 
     def _string(self, node: Node, value: str, path: Path) -> None:
         if node.max_length is not None and len(value) > node.max_length:
             unit = "byte" if node.max_length == 1 else "bytes"
-            self._say(path, CauseType.TOO_LONG, f"may not be more than {node.max_length} {unit}")
+            self._add(path, CauseType.TOO_LONG, f"may not be more than {node.max_length} {unit}")
         elif node.min_length is not None and len(value) < node.min_length:
             self._invalid(path, value, f"should be at least {node.min_length} chars long")
         elif node.pattern and not compile_pattern(node.pattern).search(value):
             self._invalid(path, value, f"should match '{node.pattern}'")
         if node.format and not is_date_time(value):
-            self._say(path, CauseType.TYPE_INVALID, f'{text(path)} in body must be of type {node.format}: "{value}"', value)
+            self._add(path, CauseType.TYPE_INVALID, f'{text(path)} in body must be of type {node.format}: "{value}"', value)
 
     def _number(self, node: Node, value: float, path: Path) -> None:
         if node.maximum is not None and (value >= node.maximum if node.exclusive_maximum else value > node.maximum):
@@ -207,10 +207,10 @@ class StructureCheck:
                 self.check(below, item, child(path, name), before.get(name, ABSENT))
         for name in node.required:
             if name not in value:
-                self._say(child(path, name), CauseType.REQUIRED)
+                self._add(child(path, name), CauseType.REQUIRED)
 
     def _too_many(self, path: Path, count: int, limit: int) -> None:
-        self._say(path, CauseType.TOO_MANY, f"must have at most {limit} item{'' if limit == 1 else 's'}", count)
+        self._add(path, CauseType.TOO_MANY, f"must have at most {limit} item{'' if limit == 1 else 's'}", count)
 
     def _unique(self, node: Node, value: list[Any], path: Path) -> None:
         seen: list[Any] = []
@@ -218,7 +218,7 @@ class StructureCheck:
         for i, item in enumerate(value):
             if node.list_type == "map":
                 if item is not None and not isinstance(item, dict):
-                    self._say(index(path, i), CauseType.INVALID, "must be an object for an array of list-type map", item)
+                    self._add(index(path, i), CauseType.INVALID, "must be an object for an array of list-type map", item)
                     return
                 keys = item or {}
                 identity: Any = {name: keys[name] for name in node.list_keys if name in keys}
@@ -226,13 +226,13 @@ class StructureCheck:
                 identity = item
             if not any(identical(identity, other) for other in seen):
                 seen.append(identity)
-            elif not any(identical(identity, other) for other in repeated):  # the server names only the first repetition
+            elif not any(identical(identity, other) for other in repeated):  # the server reports only the first duplicate
                 repeated.append(identity)
-                self._say(index(path, i), CauseType.DUPLICATE, "", identity)
+                self._add(index(path, i), CauseType.DUPLICATE, "", identity)
 
 
 def json_type(value: Any) -> str:
-    """The JSON schema's word for the type of a value."""
+    """Return the JSON schema type of a value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -241,7 +241,7 @@ def json_type(value: Any) -> str:
 
 
 def is_date_time(value: str) -> bool:
-    """Go-openapi's check of format date-time (RFC 3339), which takes any character for the point before the fraction."""
+    """Return whether go-openapi accepts a date-time (RFC 3339); it allows any character before the fraction."""
     day, *rest = value.lower().split("t")
     stamp = _TIME.fullmatch(rest[0]) if rest else None
     if stamp is None or not _DATE.fullmatch(day):

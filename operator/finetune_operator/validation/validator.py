@@ -1,7 +1,7 @@
-"""The verdict on a custom resource, as kube-apiserver gives it with ``fieldValidation=Strict``, without a cluster.
+"""Validation of a custom resource as kube-apiserver does it with ``fieldValidation=Strict``.
 
 Order and effect follow ``apiextensions-apiserver/pkg/registry/customresource``: decoding drops unknown fields and nulls;
-validation looks at metadata, structure and keyed lists; rules run only where none of that blocks them.
+validation checks metadata, structure and keyed lists; rules are evaluated only if no error blocks them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _UNCHECKED_RULES = Problem(
 
 
 class Validator:
-    """Judges the objects of one served version of a CustomResourceDefinition with a status subresource.
+    """Validates the objects of the served version of a CustomResourceDefinition with a status subresource.
 
     Args:
         definition: the definition, ``apiextensions.k8s.io/v1``.
 
     Raises:
-        SchemaError: it uses something that this validator does not know.
+        SchemaError: the definition uses a keyword that is not supported.
     """
 
     def __init__(self, definition: Mapping[str, Any]) -> None:
@@ -46,12 +46,12 @@ class Validator:
         self._rules = RuleSet()
 
     def create(self, obj: Object) -> list[Problem]:
-        """What the API server would say to a new object; nothing where it would take it."""
+        """Return the problems of a new object; none if the API server would accept it."""
         pruned, unknown = self.prune(obj)
         return unknown + self.validate(_named(without_status(pruned)))
 
     def update(self, obj: Object, old: Object, *, status: bool = False) -> list[Problem]:
-        """What it would say to ``obj`` in the place of ``old``: of everything but status, or of ``status`` alone."""
+        """Return the problems of an update of ``old`` to ``obj``: of everything but status, or only of ``status``."""
         pruned, unknown = self.prune(obj)
         before, _ = self.prune(old)
         if not status:
@@ -60,9 +60,9 @@ class Validator:
         return unknown + malformed + self.validate(with_status_of(before, pruned), before, status=True)
 
     def prune(self, obj: Object, old: Object | None = None) -> tuple[Object, list[Problem]]:
-        """The object as the API server decodes it, and one problem for each unknown field that it drops on the way.
+        """Return the object as the API server decodes it, and one problem for each dropped unknown field.
 
-        With ``old``, a pruned object that ``obj`` was patched from, what the two share is not looked at again.
+        With ``old``, a pruned object that ``obj`` was patched from, parts that both share are not checked again.
         """
         unknown: list[Problem] = []
         pruned: Object = prune(self._root, obj, None, unknown, ABSENT if old is None else old)
@@ -71,7 +71,7 @@ class Validator:
         return pruned, unknown
 
     def validate(self, obj: Object, old: Object | None = None, *, status: bool = False) -> list[Problem]:
-        """The problems of a pruned object, new or in the place of ``old``; with ``status`` only that part may have changed."""
+        """Return the problems of a pruned object, new or an update of ``old``; with ``status``, an update of status only."""
         problems = self._of_type(obj)
         if problems:
             return problems
@@ -97,7 +97,7 @@ class Validator:
         if now.problems and old is not None:
             before = StructureCheck()
             before.check_keyed_lists(self._root, old, None)
-            if before.problems:  # they were there before: an update need not mend them
+            if before.problems:  # an update need not correct old errors
                 return []
         return now.problems
 
@@ -120,11 +120,11 @@ def _named(obj: Object) -> Object:
 
 
 def without_status(obj: Object) -> Object:
-    """The object as it is created: status is written through its subresource only."""
+    """Return the object as it is created: status is written only through its subresource."""
     return {name: value for name, value in obj.items() if name != "status"}
 
 
 def with_status_of(obj: Object, other: Object) -> Object:
-    """``obj`` with the status of ``other``, also where that has none."""
+    """Return ``obj`` with the status of ``other``, or without status if that has none."""
     rest = without_status(obj)
     return {**rest, "status": other["status"]} if "status" in other else rest

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from api_server import application, serving
 from finetune_operator.api.kubernetes_yaml import parse
 from finetune_operator.api.stages import IMAGES
 from finetune_operator.core.resolve import SpecRejection, resolve
@@ -16,7 +17,6 @@ from finetune_operator.core.settings import Trainer
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.kube.configuration import BadConfiguration, Configuration
 from finetune_operator.kube.settings_provider import SettingsProvider
-from finetune_operator.local.api_server import application, serving
 from finetune_operator.local.store import Store
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -121,9 +122,38 @@ def test_a_pod_has_the_identity_of_its_service_account(
     assert found.token() == "renewed"
 
 
-def test_the_operator_in_a_pod_does_not_import_the_official_client() -> None:
-    """It would take a third of the memory, and a pod does not need it."""
-    program = (
-        "import sys, finetune_operator.kube.command; print(sorted(name for name in sys.modules if name.startswith('kubernetes')))"
-    )
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+WITHOUT_CLIENT = """
+import sys
+from pathlib import Path
+sys.modules["kubernetes"] = None
+from finetune_operator.kube import command, credentials
+credentials.SERVICE_ACCOUNT = Path(sys.argv.pop(1))
+command.main()
+"""
+
+
+def run_without_client(account: Path, config: Path) -> str:
+    """The operator's output, without the official client; its configuration cannot be read, so it ends before any connection."""
+    environment = {"PATH": os.environ["PATH"], "KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "9"}
+    command = [sys.executable, "-c", WITHOUT_CLIENT, str(account), "--config", str(config)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    return done.stdout
+
+
+def test_the_operator_in_a_pod_needs_no_official_client(tmp_path: Path) -> None:
+    (tmp_path / "namespace").write_text("team\n")
+    (tmp_path / "configuration.yaml").write_text("unknown: field\n")
+    assert "unknown" in run_without_client(tmp_path, tmp_path / "configuration.yaml")
+
+
+def test_the_operator_outside_a_pod_names_the_extra_that_is_missing(tmp_path: Path) -> None:
+    found = run_without_client(tmp_path / "no-pod", tmp_path / "configuration.yaml")
+    assert "pip install 'finetune-operator[cluster]'" in found
+
+
+def test_the_image_of_the_operator_has_no_official_client() -> None:
+    locked = Path(__file__).parents[3].joinpath("requirements/operator.lock").read_text(encoding="utf-8")
+    names = {line.partition("==")[0] for line in locked.splitlines() if line[:1].isalnum()}
+    assert {"kopf", "prometheus-client"} <= names
+    assert not {"kubernetes", "requests", "urllib3"} & names

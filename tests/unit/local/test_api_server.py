@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from api_server import application, serving
 from finetune_operator.api.kinds import CONFIGMAP, JOB, KINDS, POD
-from finetune_operator.local.api_server import application, serving
 from finetune_operator.local.store import Store
 from finetune_operator.local.store.database import RETAINED_EVENTS
 
@@ -96,13 +96,13 @@ async def test_a_refusal_is_a_status(http: aiohttp.ClientSession) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "headers", "code", "words"),
     [
-        ("POST", RUNS, b'{"a":', {}, 400, "no JSON"),
-        ("POST", RUNS, b"[1]", {}, 400, "no JSON object"),
+        ("POST", RUNS, b'{"a":', {}, 400, "not JSON"),
+        ("POST", RUNS, b"[1]", {}, 400, "not a JSON object"),
         ("POST", RUNS, config_map(), {}, 400, "must be of type FineTuneRun"),
         ("POST", RUNS, {**run(), "metadata": []}, {}, 422, "metadata"),
         ("POST", RUNS, {**run(), "metadata": {"name": "a", "namespace": "other"}}, {}, 400, "does not match the namespace"),
         ("PATCH", f"{RUNS}/there", b"{}", {}, 415, "application/merge-patch+json"),
-        ("PATCH", f"{RUNS}/there", b"[]", MERGE, 400, "no JSON object"),
+        ("PATCH", f"{RUNS}/there", b"[]", MERGE, 400, "not a JSON object"),
         ("PUT", f"{RUNS}/there", b"{}", {}, 405, "Method Not Allowed"),
         ("DELETE", f"{RUNS}/there?propagationPolicy=Never", None, {}, 400, "propagationPolicy"),
         ("DELETE", f"{RUNS}/there?gracePeriodSeconds=soon", None, {}, 400, "gracePeriodSeconds"),
@@ -235,9 +235,9 @@ async def test_a_caller_that_goes_leaves_no_watch(store: Store) -> None:
     app = application(store)
     async with serving(app) as address, aiohttp.ClientSession(address) as session:
         async with session.get(MAPS, params={"watch": "1"}):
-            assert any(store._wakeups._waiting.values())
+            assert any(store._notifier._waiting.values())
         async with asyncio.timeout(20):
-            while any(store._wakeups._waiting.values()):
+            while any(store._notifier._waiting.values()):
                 await asyncio.sleep(0.01)
 
 

@@ -121,7 +121,7 @@ async def test_a_held_file_is_a_timeout(tmp_path: Path, monkeypatch: pytest.Monk
     store = Store(tmp_path / "store.db")
     holder = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    with pytest.raises(Timeout, match="is held by another process"):
+    with pytest.raises(Timeout, match="another process has locked the file"):
         await store.create(config_map())
     holder.execute("ROLLBACK")
     await store.create(config_map())
@@ -190,13 +190,13 @@ def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
 def test_a_file_that_is_no_store(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     path.write_text("This is a text, and no database at all. " * 100)
-    with pytest.raises(StoreError, match=f"{path} cannot be used as the object store .*: move it away, or name another file"):
+    with pytest.raises(StoreError, match=f"{path}: not usable as the object store .*; move the file away"):
         Store(path)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="move it away, or name another file"):
+    with pytest.raises(StoreError, match="move the file away"):
         Store(tmp_path / "file" / "store.db")
 
 
@@ -205,5 +205,5 @@ def test_a_file_of_a_later_release(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "store.db") as raw:
         raw.execute("PRAGMA user_version = 99")
     raw.close()
-    with pytest.raises(StoreError, match="was written by a later release of finetune"):
+    with pytest.raises(StoreError, match="written by a later release of finetune; install that release"):
         Store(tmp_path / "store.db")

@@ -1,4 +1,4 @@
-"""A durable object store that behaves as the API server does."""
+"""A durable object store with the semantics of the API server."""
 
 from .database import StoreError
 from .logs import LogFile

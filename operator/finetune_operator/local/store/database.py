@@ -1,9 +1,9 @@
-"""The file: objects, the log of their changes, and who owns what, in SQLite.
+"""The SQLite database of the store: objects, the log of their changes, and owner references.
 
-Durability: WAL with ``synchronous=NORMAL``. A transaction that was acknowledged survives the death of the process at any
-instant, because its pages lie with the operating system by then; only a crash of the machine may lose the last ones, and then
-whole, never half. ``FULL`` would buy those back at one fsync a write (a tenth of the speed); the loop does not need it: it is
-level-triggered, and a machine that crashed has lost the processes that the objects describe anyway.
+Durability: WAL with ``synchronous=NORMAL``. A committed transaction survives a crash of the process at any instant, because the
+operating system has its pages by then. A crash of the machine may lose the last transactions, each as a whole. ``FULL`` would
+prevent that at the cost of one fsync per write (a tenth of the speed). The control loop does not need it: it is level-triggered,
+and after a crash of the machine the processes that the objects describe no longer exist.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .rejections import resource_of
 
 FORMAT = 1
 RETAINED_EVENTS = 1000
-"""How far back the log reaches. Watches and lists begin anew where it does not reach."""
+"""Number of events in the log. Watches and lists of older versions must start again."""
 
 _LOCK_SECONDS = 5.0
 _EMPTY = 1  # the version of a store without objects: a resourceVersion of 0 means "any" to Kubernetes
@@ -42,7 +42,7 @@ CREATE INDEX owners_of ON owners (dependent);
 
 
 class StoreError(Exception):
-    """The file cannot be used as a store; the message says what to do."""
+    """The file cannot be used as a store; the message has the remedy."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Event:
     """One entry of the log.
 
     Attributes:
-        version: the resourceVersion that the change made.
-        type: what happened.
-        body: the object after it (before it, of a deletion), as JSON.
-        old_labels: the labels before it as JSON, where they were others.
+        version: the resourceVersion of the change.
+        type: the type of the change.
+        body: the object after the change (before a deletion), as JSON.
+        old_labels: the labels before the change as JSON, if they changed.
     """
 
     version: int
@@ -63,18 +63,18 @@ class Event:
 
 
 def encode(value: object) -> str:
-    """JSON as it is stored."""
+    """Return the stored form of a JSON value."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 class Database:
-    """The tables. Nothing here knows what an object means.
+    """The tables of the store, independent of the meaning of objects.
 
     Args:
-        path: the file; it is made where there is none, readable for its owner only.
+        path: the file; it is created if missing, readable for its owner only.
 
     Raises:
-        StoreError: the file is no store, or one of a later release.
+        StoreError: the file is not a store, or a later release wrote it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,9 +85,7 @@ class Database:
             self._connection = sqlite3.connect(path, timeout=_LOCK_SECONDS, isolation_level=None)
             self._prepare()
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"{path} cannot be used as the object store ({error}): move it away, or name another file"
-            ) from error
+            raise StoreError(f"{path}: not usable as the object store ({error}); move the file away") from error
 
     def _prepare(self) -> None:
         execute = self._connection.execute
@@ -102,7 +100,7 @@ class Database:
             execute(f"PRAGMA user_version = {FORMAT}")
         execute("COMMIT")
         if found > FORMAT:
-            raise StoreError(f"{self.path} was written by a later release of finetune: use that one, or name another file")
+            raise StoreError(f"{self.path}: written by a later release of finetune; install that release")
 
     def close(self) -> None:
         """Close the file."""
@@ -110,7 +108,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Everything that is read inside is of one moment, whatever other processes write."""
+        """Read one consistent snapshot inside this context."""
         self._connection.execute("BEGIN")
         try:
             yield
@@ -119,11 +117,11 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything inside happens, or nothing.
+        """Commit all changes inside this context, or none.
 
         Raises:
-            Timeout: another process holds the file.
-            Transient: the disk is full, or fails.
+            Timeout: another process locks the file.
+            Transient: the disk is full or fails.
         """
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -137,60 +135,62 @@ class Database:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if "locked" in str(error) or "busy" in str(error):
-                raise Timeout(f"{self.path} is held by another process for more than {_LOCK_SECONDS:.0f} s") from error
+                raise Timeout(
+                    f"{self.path}: another process has locked the file for more than {_LOCK_SECONDS:.0f} s; try again"
+                ) from error
             raise Transient(f"{self.path}: {error}") from error
 
     def version(self) -> int:
-        """The version of the last change."""
+        """Return the version of the last change."""
         (version,) = self._connection.execute("SELECT max(version) FROM events").fetchone()
         return version or _EMPTY
 
     def oldest(self) -> int:
-        """The oldest version that the log still holds."""
+        """Return the oldest version in the log."""
         (version,) = self._connection.execute("SELECT min(version) FROM events").fetchone()
         return version or _EMPTY + 1
 
     def stamp(self) -> int:
-        """A number that changes when another process wrote into the file."""
+        """Return a number that changes when another process writes to the file."""
         (stamp,) = self._connection.execute("PRAGMA data_version").fetchone()
         return int(stamp)
 
     def find(self, kind: Kind, namespace: str, name: str) -> str | None:
-        """The body of an object."""
+        """Return the body of an object, ``None`` if it does not exist."""
         row = self._connection.execute(
             "SELECT body FROM objects WHERE kind = ? AND namespace = ? AND name = ?", (resource_of(kind), namespace, name)
         ).fetchone()
         return None if row is None else row[0]
 
     def find_uid(self, uid: str) -> str | None:
-        """The body of the object with that uid."""
+        """Return the body of the object with a UID, ``None`` if it does not exist."""
         row = self._connection.execute("SELECT body FROM objects WHERE uid = ?", (uid,)).fetchone()
         return None if row is None else row[0]
 
     def bodies(self, kind: Kind, namespace: str | None) -> list[str]:
-        """The bodies of a kind's objects in a namespace, or in all, in the order of namespace and name."""
+        """Return the bodies of a kind's objects in one or all namespaces, sorted by namespace and name."""
         where, values = (
             ("kind = ?", [resource_of(kind)])
             if namespace is None
             else ("kind = ? AND namespace = ?", [resource_of(kind), namespace])
         )
-        query = f"SELECT body FROM objects WHERE {where} ORDER BY namespace, name"  # noqa: S608 - no text of anybody's
+        query = f"SELECT body FROM objects WHERE {where} ORDER BY namespace, name"  # noqa: S608 - contains no external text
         return [body for (body,) in self._connection.execute(query, values)]
 
     def dependents(self, uid: str) -> list[str]:
-        """The uids of the objects that name ``uid`` as an owner, in the order in which they were made."""
+        """Return the UIDs of the objects that have ``uid`` as an owner, in order of creation."""
         query = "SELECT dependent FROM owners JOIN objects ON uid = dependent WHERE owner = ? ORDER BY objects.rowid"
         return [dependent for (dependent,) in self._connection.execute(query, (uid,))]
 
     def events(self, kind: Kind, namespace: str | None, after: int, until: int) -> list[Event]:
-        """The log of a kind, of the versions in ``(after, until]``."""
+        """Return the log of a kind for the versions in ``(after, until]``."""
         where, values = ("", []) if namespace is None else ("AND namespace = ?", [namespace])
         query = f"""SELECT version, type, body, labels FROM events
                     WHERE version > ? AND version <= ? AND kind = ? {where} ORDER BY version"""  # noqa: S608 - as above
         return [Event(*row) for row in self._connection.execute(query, [after, until, resource_of(kind), *values])]
 
     def write(self, kind: Kind, obj: Object, old: Object | None) -> None:
-        """Put a new object, or a new state of ``old``; its resourceVersion is the event's version."""
+        """Write a new object, or a new state of ``old``; its resourceVersion is the version of the event."""
         metadata = obj["metadata"]
         body, namespace = encode(obj), metadata.get("namespace", "")
         if old is None:
@@ -202,7 +202,7 @@ class Database:
         self._log(kind, "ADDED" if old is None else "MODIFIED", obj, body, old)
 
     def remove(self, kind: Kind, obj: Object) -> None:
-        """Take an object away; its resourceVersion is the event's version."""
+        """Remove an object; its resourceVersion is the version of the event."""
         self._connection.execute("DELETE FROM objects WHERE uid = ?", (obj["metadata"]["uid"],))
         self._log(kind, "DELETED", obj, encode(obj), None)
 

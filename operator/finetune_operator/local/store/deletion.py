@@ -1,6 +1,6 @@
-"""Deletion: finalizers, grace of pods, and what becomes of the objects that the deleted one owned.
+"""Deletion: finalizers, grace periods of pods, and garbage collection of owned objects.
 
-A cluster's garbage collector does the last part in its own time; here it is part of the same transaction.
+A cluster collects garbage asynchronously; here it is part of the same transaction.
 Source: ``apiserver/pkg/registry/rest/delete.go``, ``kubernetes/pkg/controller/garbagecollector``.
 """
 
@@ -28,14 +28,14 @@ _SERVED = {(kind.api_version, kind.name) for kind in KINDS}
 def delete(
     transaction: Transaction, kind: Kind, obj: Object, propagation: Propagation = "Background", grace: int | None = None
 ) -> None:
-    """Begin the deletion of an object, and end it where nothing holds it.
+    """Start the deletion of an object, and complete it if nothing blocks it.
 
     Args:
-        transaction: the change that this is part of.
+        transaction: the present transaction.
         kind: the object's kind.
         obj: the object as it is stored.
-        propagation: what becomes of the objects that it owns.
-        grace: seconds that a running pod gets; without it, what the pod asks for. 0 means that it has ended.
+        propagation: how owned objects are treated.
+        grace: grace period of a running pod in seconds (default: the pod's own). 0 means that the pod has ended.
     """
     metadata = obj["metadata"]
     finalizers = [name for name in metadata.get("finalizers", ()) if name not in (FOREGROUND, ORPHAN)] + _MARKS[propagation]
@@ -47,14 +47,14 @@ def delete(
             marked["generation"] = metadata["generation"] + 1
     elif seconds < metadata.get("deletionGracePeriodSeconds", 0):
         marked |= {"deletionTimestamp": _later(transaction.now, seconds), "deletionGracePeriodSeconds": seconds}
-    go_on(transaction, kind, {**obj, "metadata": marked}, obj)
+    continue_deletion(transaction, kind, {**obj, "metadata": marked}, obj)
 
 
-def go_on(transaction: Transaction, kind: Kind, obj: Object, stored: Object) -> Object:
-    """Take an object that is being deleted as far as its finalizers, its dependents and its grace allow.
+def continue_deletion(transaction: Transaction, kind: Kind, obj: Object, stored: Object) -> Object:
+    """Continue a deletion as far as finalizers, dependents and grace period allow.
 
     Returns:
-        Its last state.
+        The last state of the object.
     """
     metadata = obj["metadata"]
     uid, finalizers = metadata["uid"], list(metadata.get("finalizers", ()))
@@ -71,26 +71,26 @@ def go_on(transaction: Transaction, kind: Kind, obj: Object, stored: Object) -> 
         return obj
     transaction.remove(kind, obj)
     for dependent_kind, dependent in transaction.dependents(uid):
-        collect(transaction, dependent_kind, dependent)
+        collect_garbage(transaction, dependent_kind, dependent)
     for owner in _owners(obj):
         _finish_foreground(transaction, owner["uid"])
     return obj
 
 
-def collect(transaction: Transaction, kind: Kind, obj: Object) -> None:
-    """Delete an object all of whose owners are gone or wait for it to go; drop the references to those that are gone."""
+def collect_garbage(transaction: Transaction, kind: Kind, obj: Object) -> None:
+    """Delete an object without existing owners; otherwise remove the references to owners that no longer exist."""
     owners = _owners(obj)
-    living = [owner for owner in owners if _lives(transaction, owner)]
-    if living and len(living) < len(owners):
-        _keep_owners(transaction, kind, obj, living)
-    elif owners and not living and "deletionTimestamp" not in obj["metadata"]:
+    present = [owner for owner in owners if _exists(transaction, owner)]
+    if present and len(present) < len(owners):
+        _keep_owners(transaction, kind, obj, present)
+    elif owners and not present and "deletionTimestamp" not in obj["metadata"]:
         delete(transaction, kind, obj)
-    for owner in living:
+    for owner in present:
         _finish_foreground(transaction, owner["uid"])
 
 
 def _finish_foreground(transaction: Transaction, uid: str) -> None:
-    """Take an owner that is deleted in the foreground further: delete what it waits for; let it go if that is nothing."""
+    """Continue the foreground deletion of an owner: delete its dependents, or the owner if there are none."""
     owner = transaction.find_uid(uid)
     if owner is None or FOREGROUND not in owner["metadata"].get("finalizers", ()):
         return
@@ -98,10 +98,12 @@ def _finish_foreground(transaction: Transaction, uid: str) -> None:
         if "deletionTimestamp" not in dependent["metadata"]:
             has_more = any(transaction.dependents(dependent["metadata"]["uid"]))
             delete(transaction, kind, dependent, "Foreground" if has_more else "Background")
-    owner = transaction.find_uid(uid)  # the last of them may have let it go
+    owner = transaction.find_uid(uid)  # the deletion of the last dependent may have removed it
     if owner is not None and not any(_blockers(transaction, uid)):
         finalizers = [name for name in owner["metadata"]["finalizers"] if name != FOREGROUND]
-        go_on(transaction, kind_of(owner), {**owner, "metadata": {**owner["metadata"], "finalizers": finalizers}}, owner)
+        continue_deletion(
+            transaction, kind_of(owner), {**owner, "metadata": {**owner["metadata"], "finalizers": finalizers}}, owner
+        )
 
 
 def _blockers(transaction: Transaction, uid: str) -> Iterator[tuple[Kind, Object]]:
@@ -115,8 +117,8 @@ def _keep_owners(transaction: Transaction, kind: Kind, obj: Object, owners: list
     transaction.write(kind, {**obj, "metadata": {**rest, "ownerReferences": owners} if owners else rest}, obj)
 
 
-def _lives(transaction: Transaction, owner: dict[str, Any]) -> bool:
-    """Whether an owner is there. One of a kind that is not served here is taken for living, as a collector does."""
+def _exists(transaction: Transaction, owner: dict[str, Any]) -> bool:
+    """Return whether an owner exists. Like the garbage collector, assume that owners of unserved kinds exist."""
     return (owner["apiVersion"], owner["kind"]) not in _SERVED or transaction.find_uid(owner["uid"]) is not None
 
 
@@ -124,14 +126,14 @@ def _owners(obj: Object) -> list[dict[str, Any]]:
     return list(obj["metadata"].get("ownerReferences") or ())
 
 
-def _grace(kind: Kind, obj: Object, wanted: int | None) -> int:
-    """Seconds until a deleted object is gone: 0 but for a pod that is bound to a node and has not ended."""
+def _grace(kind: Kind, obj: Object, requested: int | None) -> int:
+    """Return the grace period in seconds: 0 except for a pod that is bound to a node and has not ended."""
     if kind != POD:
         return 0
     if not is_bound(obj) or (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return 0
     default: int = (obj.get("spec") or {}).get("terminationGracePeriodSeconds", _DEFAULT_GRACE)
-    return default if wanted is None else wanted
+    return default if requested is None else requested
 
 
 def _later(now: str, seconds: int) -> str:

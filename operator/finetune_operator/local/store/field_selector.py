@@ -1,4 +1,4 @@
-"""Field selectors: the ``fieldSelector`` of lists. Which fields a kind can be selected by is fixed, as on an API server."""
+"""Field selectors: the ``fieldSelector`` of lists. As on an API server, each kind has fixed selectable fields."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _BY_KIND = {EVENT: _OF_EVENTS, FINETUNERUN: _OF_RUNS}
 
 
 def check(kind: Kind, fields: Mapping[str, str]) -> None:
-    """Refuse a field that objects of the kind are not selected by.
+    """Reject a field that is not selectable for a kind.
 
     Raises:
-        Invalid: as an API server says it.
+        Invalid: with the message of the API server.
     """
     for field in fields:
         if field not in _OF_ALL | _BY_KIND.get(kind, frozenset()):
@@ -33,15 +33,15 @@ def check(kind: Kind, fields: Mapping[str, str]) -> None:
 
 
 def match(item: Mapping[str, Any], fields: Mapping[str, str]) -> bool:
-    """Whether every field has the value that is wanted; one that is absent is empty."""
+    """Return whether every field has its required value; an absent field is empty."""
     return all(str(lookup(item, path) or "") == value for path, value in fields.items())
 
 
 def parse(text: str) -> dict[str, str]:
-    """``type=Warning,involvedObject.uid==x``.
+    """Parse a selector such as ``type=Warning,involvedObject.uid==x``.
 
     Raises:
-        ValueError: it is no field selector, or one with ``!=``, which nobody here needs.
+        ValueError: it is not a field selector, or it contains ``!=``, which is not supported.
     """
     found = {}
     for part in filter(None, text.split(",")):

@@ -1,4 +1,4 @@
-"""Logs of containers, read from the files that the runner writes them to."""
+"""Logs of containers, read from the files of the kubelet."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from finetune_operator.loop.cluster import Object
 
 LogFile = Callable[[Object, str], Path]
-"""The file that holds the output of a pod's container; it need not be there before the container has started."""
+"""Returns the file with the output of a pod's container; it may not exist before the container has started."""
 
 _BLOCK = 64 * 1024
 
 
 def container_of(pod: Object, container: str | None) -> str | None:
-    """The container that is meant: the one of that name, or the only one. ``None`` where there is no such."""
+    """Return the container with a name, or the only one; ``None`` if there is none."""
     names: list[str] = [one["name"] for one in (pod.get("spec") or {}).get("containers", ())]
     if container is None:
         return names[0] if names else None
@@ -22,7 +22,7 @@ def container_of(pod: Object, container: str | None) -> str | None:
 
 
 def read_log(path: Path, tail_lines: int | None, limit_bytes: int | None, start: int = 0) -> bytes:
-    """A part of a log: from ``start``, only the last ``tail_lines`` lines of that, only the first ``limit_bytes`` of those.
+    """Return a part of a log: from ``start``, its last ``tail_lines`` lines, and the first ``limit_bytes`` of these.
 
     Raises:
         FileNotFoundError: the container has not started.
@@ -36,7 +36,7 @@ def read_log(path: Path, tail_lines: int | None, limit_bytes: int | None, start:
 
 
 def _start_of_tail(path: Path, size: int, lines: int) -> int:
-    """Where the last ``lines`` lines begin, found from the end."""
+    """Return the offset of the last ``lines`` lines, searching backwards."""
     if lines == 0:
         return size
     with path.open("rb") as log:

@@ -1,4 +1,4 @@
-"""JSON merge patch (RFC 7396) that shares what it does not change."""
+"""JSON merge patch (RFC 7396); the result shares unchanged values with the target."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """``target`` with ``patch`` applied: nulls remove, objects merge, everything else replaces. Neither argument changes."""
+    """Return ``target`` with ``patch`` applied: null removes, objects merge, other values replace. The arguments do not change."""
     if not isinstance(patch, dict):
         return patch
     merged = dict(target) if isinstance(target, dict) else {}

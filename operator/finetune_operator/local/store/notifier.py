@@ -1,4 +1,4 @@
-"""Who is told that something changed: watchers of this process at once, and those of others' changes soon after."""
+"""Notifies watchers of changes: of this process immediately, of other processes by polling."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from finetune_operator.api.kinds import Kind
 
 POLL_SECONDS = 0.2
-"""How often the file is asked whether another process wrote into it, while somebody watches."""
+"""Interval of the check for writes of other processes while there are watchers, in seconds."""
 
 
 class Notifier:
-    """The watchers that wait, by kind.
+    """The waiting watchers by kind.
 
     Args:
-        stamp: a number that changes when another process wrote into the file.
+        stamp: returns a number that changes when another process writes to the file.
     """
 
     def __init__(self, stamp: Callable[[], int]) -> None:
@@ -27,7 +27,7 @@ class Notifier:
 
     @contextmanager
     def waiting_for(self, kind: Kind) -> Iterator[asyncio.Event]:
-        """An event that is set when an object of ``kind`` may have changed. Whoever waits clears it before looking."""
+        """Yield an event that is set when an object of ``kind`` may have changed. The watcher clears it before it reads."""
         event = asyncio.Event()
         self._waiting.setdefault(kind, set()).add(event)
         if self._poll is None:
@@ -41,21 +41,21 @@ class Notifier:
                 self.stop()
 
     def wake(self, kinds: Iterable[Kind]) -> None:
-        """Wake those that wait for one of ``kinds``."""
+        """Wake the watchers of ``kinds``."""
         for kind in kinds:
             for event in self._waiting.get(kind, ()):
                 event.set()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop polling."""
         if self._poll is not None:
             self._poll.cancel()
             self._poll = None
 
     def _schedule(self) -> None:
-        self._poll = asyncio.get_running_loop().call_later(POLL_SECONDS, self._look)
+        self._poll = asyncio.get_running_loop().call_later(POLL_SECONDS, self._poll_file)
 
-    def _look(self) -> None:
+    def _poll_file(self) -> None:
         stamp = self._stamp()
         if stamp != self._seen:
             self._seen = stamp

@@ -1,4 +1,4 @@
-"""What the API server makes of an object that is created or patched, before it is judged. Pure."""
+"""What the API server changes in a created or patched object before validation. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ WITH_STATUS = frozenset({FINETUNERUN, JOB, TRAINJOB, POD, CLAIM})
 """Kinds whose status is written through its subresource only."""
 
 _WITH_GENERATION = frozenset({FINETUNERUN, JOB, TRAINJOB, POD, CLUSTER_TRAINING_RUNTIME})
-_NOT_OF_CREATORS = (
+_SET_BY_SERVER = (
     "uid", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields",
 )  # fmt: skip
 _KEPT_BY_SERVER = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion")
 
 
 def created(kind: Kind, manifest: Object, now: str) -> Object:
-    """A new object as it is stored: with namespace, uid, generation and time, without status.
+    """Return a new object as it is stored: with namespace, UID, generation and creation time, without status.
 
     Raises:
-        Invalid: it carries a resourceVersion.
+        Invalid: the manifest has a resourceVersion.
     """
-    metadata = {name: value for name, value in manifest.get("metadata", {}).items() if name not in _NOT_OF_CREATORS}
+    metadata = {name: value for name, value in manifest.get("metadata", {}).items() if name not in _SET_BY_SERVER}
     if metadata.pop("resourceVersion", ""):
         raise rejections.bad_request("resourceVersion should not be set on objects to be created")
     if kind.namespaced:
@@ -46,11 +46,11 @@ def created(kind: Kind, manifest: Object, now: str) -> Object:
 
 
 def updated(kind: Kind, merged: Object, old: Object, *, status: bool) -> Object:
-    """The next state of ``old`` after a patch made ``merged`` of it: status alone, or everything else.
+    """Return the next state of ``old`` after a patch: only its status, or everything else.
 
     Raises:
-        Conflict: the patch is for another version.
-        Invalid: it means another object, or changes what cannot be changed.
+        Conflict: the patch has another resourceVersion.
+        Invalid: the patch has another name or namespace, or changes an immutable field.
     """
     before, metadata = old["metadata"], merged["metadata"]
     _require_same_object(metadata, before)
@@ -61,7 +61,7 @@ def updated(kind: Kind, merged: Object, old: Object, *, status: bool) -> Object:
     kept = {name: before[name] for name in _KEPT_BY_SERVER if name in before}
     for name in ("uid", "deletionTimestamp"):
         if name in metadata and (name == "uid" or name not in before):
-            kept[name] = metadata[name]  # an attempt to change what is fixed: the validator says so
+            kept[name] = metadata[name]  # the validator rejects the change of an immutable field
     metadata = {**{name: value for name, value in metadata.items() if name not in ("selfLink", "managedFields")}, **kept}
     new = {**merged, "metadata": metadata}
     if kind in WITH_STATUS:
@@ -74,12 +74,12 @@ def updated(kind: Kind, merged: Object, old: Object, *, status: bool) -> Object:
 
 
 def _defaulted(kind: Kind, obj: Object) -> Object:
-    """The object with the one default of the CustomResourceDefinition, that of ``status``."""
+    """Return the object with the only default of the CRD, that of ``status``."""
     return {**obj, "status": dict(UNOBSERVED)} if kind == FINETUNERUN and "status" not in obj else obj
 
 
 def is_bound(pod: Object) -> bool:
-    """Whether a pod has a node. The embedded runner names none: there, what its container does tells."""
+    """Return whether a pod has a node. The kubelet of local mode sets none; there the container's state decides."""
     status = pod.get("status") or {}
     return bool((pod.get("spec") or {}).get("nodeName") or status.get("containerStatuses") or status.get("phase") == "Running")
 

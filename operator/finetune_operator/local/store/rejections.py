@@ -1,4 +1,4 @@
-"""Errors in the API server's words."""
+"""Errors with the messages of the API server."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from finetune_operator.validation.problem import CauseType, Problem
 
 
 class RejectedObject(Invalid):
-    """An object that breaks its definition.
+    """The object violates its definition.
 
     Attributes:
         name: the object's name.
-        problems: all that is wrong with it.
+        problems: all its problems.
     """
 
     def __init__(self, message: str, code: int, reason: str, name: str, problems: Sequence[Problem]) -> None:
@@ -24,27 +24,27 @@ class RejectedObject(Invalid):
 
 
 def resource_of(kind: Kind) -> str:
-    """``finetuneruns.finetunerun.io``; ``pods`` for the core group."""
+    """Return the resource name: ``finetuneruns.finetunerun.io``, or ``pods`` for the core group."""
     return f"{kind.plural}.{kind.group}" if kind.group else kind.plural
 
 
 def no_such_kind() -> ApiError:
-    """Nothing is served at that address."""
+    """The path is not served."""
     return NotFound("the server could not find the requested resource", 404, "NotFound")
 
 
 def not_found(kind: Kind, name: str) -> ApiError:
-    """There is no such object."""
+    """The object does not exist."""
     return NotFound(f'{resource_of(kind)} "{name}" not found', 404, "NotFound")
 
 
 def already_exists(kind: Kind, name: str) -> ApiError:
-    """There is one already."""
+    """The object exists already."""
     return AlreadyExists(f'{resource_of(kind)} "{name}" already exists', 409, "AlreadyExists")
 
 
 def stale(kind: Kind, name: str) -> ApiError:
-    """The caller's resourceVersion is not the present one."""
+    """The resourceVersion is outdated."""
     return Conflict(
         f'Operation cannot be fulfilled on {resource_of(kind)} "{name}": the object has been modified; please apply your changes'
         " to the latest version and try again",
@@ -53,23 +53,23 @@ def stale(kind: Kind, name: str) -> ApiError:
     )
 
 
-def other_uid(kind: Kind, name: str, wanted: str, found: str) -> ApiError:
-    """The caller means another object of that name."""
+def other_uid(kind: Kind, name: str, expected: str, actual: str) -> ApiError:
+    """The object with this name has another UID."""
     return Conflict(
-        f'Operation cannot be fulfilled on {resource_of(kind)} "{name}": the UID in the precondition ({wanted}) does not match'
-        f" the UID in record ({found}). The object might have been deleted and then recreated",
+        f'Operation cannot be fulfilled on {resource_of(kind)} "{name}": the UID in the precondition ({expected}) does not match'
+        f" the UID in record ({actual}). The object might have been deleted and then recreated",
         409,
         "Conflict",
     )
 
 
 def too_old(version: int, oldest: int) -> ApiError:
-    """The log does not reach back so far."""
+    """The log no longer contains the version."""
     return Gone(f"too old resource version: {version} ({oldest})", 410, "Expired")
 
 
-def lost_continuation() -> ApiError:
-    """A continuation of a list that this store does not hold, or no longer."""
+def expired_continuation() -> ApiError:
+    """The continue token of a list has expired or is unknown."""
     return Gone(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the"
         " continue parameter.",
@@ -79,24 +79,24 @@ def lost_continuation() -> ApiError:
 
 
 def bad_request(message: str) -> ApiError:
-    """The request makes no sense, whatever the state of the store."""
+    """The request is malformed."""
     return Invalid(message, 400, "BadRequest")
 
 
 def not_started(container: str, pod: str) -> ApiError:
-    """A container that has no log yet."""
+    """The container has no log yet."""
     return bad_request(f'container "{container}" in pod "{pod}" is waiting to start: ContainerCreating')
 
 
 def undecodable(kind: Kind, unknown: Sequence[Problem]) -> ApiError:
-    """Unknown fields, under strict decoding."""
+    """Strict decoding found unknown fields."""
     faults = ", ".join(problem.message for problem in unknown)
     message = f'{kind.name} in version "{kind.version}" cannot be handled as a {kind.name}: strict decoding error: {faults}'
     return RejectedObject(message, 400, "BadRequest", "", unknown)
 
 
 def invalid(kind: Kind, name: str, problems: Sequence[Problem]) -> ApiError:
-    """The object breaks its definition."""
+    """The object violates its definition."""
     listed = [str(problem) for problem in problems]
     shown = listed[0] if len(listed) == 1 else f"[{', '.join(listed)}]"
     qualified = f"{kind.name}.{kind.group}" if kind.group else kind.name
@@ -104,5 +104,5 @@ def invalid(kind: Kind, name: str, problems: Sequence[Problem]) -> ApiError:
 
 
 def forbidden_change(kind: Kind, name: str, field: str, detail: str) -> ApiError:
-    """A field that may not change any more."""
+    """An immutable field changed."""
     return invalid(kind, name, [Problem(field, CauseType.FORBIDDEN, detail)])

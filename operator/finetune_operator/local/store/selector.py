@@ -32,28 +32,28 @@ class _Requirement:
 
 @dataclass(frozen=True)
 class Selector:
-    """Requirements on labels that must all hold; without any, everything is selected."""
+    """Requirements on labels, all of which must hold. No requirements select everything."""
 
     requirements: tuple[_Requirement, ...] = ()
 
     @classmethod
     def of(cls, labels: Labels | Selector | None) -> Selector:
-        """The selector for labels that must be equal."""
+        """Return the selector for equal labels."""
         if isinstance(labels, Selector):
             return labels
         return cls(tuple(_Requirement(key, "in", frozenset({value})) for key, value in (labels or {}).items()))
 
     @classmethod
     def parse(cls, text: str) -> Selector:
-        """``app=x,tier!=db,env in (a, b),!canary``.
+        """Parse a selector such as ``app=x,tier!=db,env in (a, b),!canary``.
 
         Raises:
-            ValueError: it is no selector.
+            ValueError: it is not a selector.
         """
         return cls(tuple(_requirement(part.strip()) for part in _COMMA.split(text) if part.strip()))
 
     def matches(self, labels: Labels | None) -> bool:
-        """Whether an object with ``labels`` is selected."""
+        """Return whether an object with ``labels`` is selected."""
         return all(requirement.holds(labels or {}) for requirement in self.requirements)
 
 
@@ -65,4 +65,4 @@ def _requirement(text: str) -> _Requirement:
         return _Requirement(found[1], "notin" if found[2] == "!=" else "in", frozenset({found[3]}))
     if found := _PRESENCE.fullmatch(text):
         return _Requirement(found[2], "!" if found[1] else "exists")
-    raise ValueError(f"unable to parse requirement: {text!r} is none of key=value, key!=value, key in (...), key and !key")
+    raise ValueError(f"unable to parse requirement: {text!r}; write key=value, key!=value, key in (...), key or !key")

@@ -1,4 +1,4 @@
-"""What is left of long lists: the later pages show what the first one saw."""
+"""Snapshots of long lists, so that all pages show the same state."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class _List:
 
 
 class Snapshots:
-    """The lists that somebody pages through. A continuation is ``<list>.<offset>``; it can be used again."""
+    """The lists with remaining pages. A continue token is ``<list>.<offset>`` and can be used repeatedly."""
 
     def __init__(self) -> None:
         self._lists: dict[str, _List] = {}
 
     def first(self, items: Sequence[Object], version: str, limit: int) -> Page:
-        """The first page of a list; all of it with limit 0."""
+        """Return the first page of a list; with limit 0, the whole list."""
         if not 0 < limit < len(items):
             return Page(list(items), version)
         name = secrets.token_hex(8)
@@ -38,18 +38,18 @@ class Snapshots:
         return self.next(f"{name}.0", limit)
 
     def next(self, continuation: str, limit: int) -> Page:
-        """The page that a continuation asks for.
+        """Return the page of a continue token.
 
         Raises:
-            Gone: it is too old.
-            Invalid: it is none.
+            Gone: the token has expired.
+            Invalid: it is not a token.
         """
         name, _, offset = continuation.partition(".")
         if not offset.isdecimal():
             raise rejections.bad_request(f"invalid continue token: {continuation!r}")
         found = self._lists.get(name)
         if found is None or found.until < time.monotonic():
-            raise rejections.lost_continuation()
+            raise rejections.expired_continuation()
         start = int(offset)
         end = start + limit if limit > 0 else len(found.items)
         return Page(list(found.items[start:end]), found.version, f"{name}.{end}" if end < len(found.items) else None)

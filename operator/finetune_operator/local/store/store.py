@@ -1,7 +1,7 @@
 """The embedded API server: the calls of :class:`~finetune_operator.loop.cluster.Cluster` on one file.
 
-Each call runs to its end in the event loop's thread: a call takes a fraction of a millisecond, a hand-over to a thread and back
-costs as much, and one writer at a time is what SQLite wants anyway. Every call lets others run first, as one over the network.
+Each call runs in the event loop's thread: it takes a fraction of a millisecond, a switch to another thread and back costs as much,
+and SQLite allows one writer at a time anyway. Like a call over the network, every call first yields to other tasks.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _IDENTITY = ("apiVersion", "kind", "metadata")
 class Store:
     """Objects in a file, with the semantics of the API server.
 
-    Of the kinds that it serves only FineTuneRuns are checked against a schema; of the others it checks metadata, and of Jobs the
-    fields of their pods that a FineTuneRun can set.
+    Only FineTuneRuns are validated against a schema; of other kinds the metadata is validated, and of Jobs the pod fields that a
+    FineTuneRun can set.
 
     Args:
-        path: the file; it is made where there is none.
-        log_file: where the logs of containers lie.
+        path: the file; it is created if missing.
+        log_file: returns the log file of a container.
         clock: the present time.
 
     Raises:
@@ -59,17 +59,17 @@ class Store:
         self._database = Database(path)
         self._log_file = log_file
         self._clock = clock
-        self._wakeups = Notifier(self._database.stamp)
+        self._notifier = Notifier(self._database.stamp)
         self._snapshots = Snapshots()
 
     def close(self) -> None:
-        """Close the file. No call and no watch may be under way."""
-        self._wakeups.stop()
+        """Close the file. No call or watch may be in progress."""
+        self._notifier.stop()
         self._database.close()
 
     @cached_property
     def validator(self) -> Validator:
-        """The judge of FineTuneRuns."""
+        """The validator of FineTuneRuns."""
         return Validator(crd())
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
@@ -113,10 +113,10 @@ class Store:
         resource_version: str | None = None,
         bookmark_seconds: float | None = None,
     ) -> AsyncIterator[WatchEvent]:
-        """See :meth:`~finetune_operator.loop.cluster.Cluster.watch`; with bookmarks after that time without a change."""
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.watch`; with bookmarks after ``bookmark_seconds`` without a change."""
         await asyncio.sleep(0)
         selector = Selector.of(labels)
-        with self._wakeups.waiting_for(_served(kind)) as changed:
+        with self._notifier.waiting_for(_served(kind)) as changed:
             if resource_version in (None, "", "0"):
                 items, position = self._present(kind, namespace, selector)
                 for item in items:
@@ -152,7 +152,7 @@ class Store:
             if dry_run:
                 return obj
             obj = transaction.write(kind, obj)
-            deletion.collect(transaction, kind, obj)
+            deletion.collect_garbage(transaction, kind, obj)
         return obj
 
     async def patch(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
@@ -164,9 +164,9 @@ class Store:
             if identical(new, old):
                 return old
             if "deletionTimestamp" in new["metadata"]:
-                return deletion.go_on(transaction, kind, new, old)
+                return deletion.continue_deletion(transaction, kind, new, old)
             new = transaction.write(kind, new, old)
-            deletion.collect(transaction, kind, new)
+            deletion.collect_garbage(transaction, kind, new)
         return new
 
     async def patch_status(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
@@ -189,7 +189,7 @@ class Store:
         propagation: Propagation = "Background",
         grace_seconds: int | None = None,
     ) -> None:
-        """See :meth:`~finetune_operator.loop.cluster.Cluster.delete`. Owned objects go in the same transaction."""
+        """See :meth:`~finetune_operator.loop.cluster.Cluster.delete`. Owned objects are deleted in the same transaction."""
         await asyncio.sleep(0)
         with self._change() as transaction:
             obj = _existing(transaction, _served(kind), _key(kind, namespace), name)
@@ -232,7 +232,7 @@ class Store:
         limit_bytes: int | None = None,
         start: int = 0,
     ) -> bytes:
-        """The bytes of a container's log from ``start`` on; otherwise as :meth:`pod_log`."""
+        """Return the bytes of a container's log from ``start``; otherwise like :meth:`pod_log`."""
         obj = await self.get(POD, namespace, pod)
         name = container_of(obj, container)
         if name is None:
@@ -247,9 +247,9 @@ class Store:
         return b""
 
     def decode(self, kind: Kind, obj: Object, old: Object | None = None) -> tuple[Object, Sequence[Problem]]:
-        """An object as the API server reads it, and what strict decoding holds against it.
+        """Return an object as the API server decodes it, and the problems that strict decoding finds.
 
-        With ``old``, a stored object that ``obj`` was patched from, only the difference is looked at.
+        With ``old``, a stored object that ``obj`` was patched from, only the difference is checked.
         """
         if kind == FINETUNERUN:
             pruned, faults = self.validator.prune(obj, old)
@@ -286,7 +286,7 @@ class Store:
         with self._database.transaction():
             transaction = Transaction(self._database, stamp(self._clock()))
             yield transaction
-        self._wakeups.wake(transaction.touched)
+        self._notifier.wake(transaction.touched)
 
     def _present(self, kind: Kind, namespace: str | None, selector: Selector) -> tuple[Sequence[Object], int]:
         with self._database.reading():
@@ -328,15 +328,15 @@ def _existing(transaction: Transaction, kind: Kind, namespace: str, name: str) -
 
 
 def _json(value: Any) -> Any:
-    """A copy of a document, which must be JSON."""
+    """Return a copy of a document, which must be JSON."""
     try:
         return json.loads(encode(value))
     except (TypeError, ValueError) as error:
-        raise rejections.bad_request(f"the object is no JSON: {error}") from None
+        raise rejections.bad_request(f"the object is not JSON: {error}") from None
 
 
 def _change(event: Event, selector: Selector) -> WatchEvent | None:
-    """What a watcher with that selector sees of an event: an object that is selected no longer is DELETED for it."""
+    """Return an event as a watch with a selector reports it: an object that no longer matches is DELETED."""
     obj: Object = json.loads(event.body)
     labels = obj["metadata"].get("labels")
     before = labels if event.old_labels is None else json.loads(event.old_labels)

@@ -1,4 +1,4 @@
-"""One change of the store: the objects that it reads and writes, and the kinds whose watchers it wakes."""
+"""A transaction of the store: the objects that it reads and writes, and the kinds that it changes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .database import Database
 
 @dataclass
 class Transaction:
-    """The objects as they are inside a transaction of the database.
+    """The objects inside a transaction of the database.
 
     Attributes:
-        now: the time of everything that it stamps, RFC 3339 UTC seconds.
-        touched: the kinds of which it changed something.
+        now: the time of the transaction, RFC 3339 in UTC seconds.
+        touched: the changed kinds.
     """
 
     database: Database
@@ -29,29 +29,29 @@ class Transaction:
         self._version = self.database.version()
 
     def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
-        """An object by its name."""
+        """Return an object by name."""
         return _decoded(self.database.find(kind, namespace, name))
 
     def find_uid(self, uid: str) -> Object | None:
-        """An object by its uid."""
+        """Return an object by UID."""
         return _decoded(self.database.find_uid(uid))
 
     def dependents(self, uid: str) -> Iterator[tuple[Kind, Object]]:
-        """The objects that name ``uid`` as an owner, each as it is when its turn comes: one deletion may cause another."""
+        """Yield the objects with owner ``uid``, each read when it is yielded: one deletion may cause another."""
         for dependent in self.database.dependents(uid):
             obj = self.find_uid(dependent)
             if obj is not None:
                 yield kind_of(obj), obj
 
     def write(self, kind: Kind, obj: Object, old: Object | None = None) -> Object:
-        """Put a new object, or a new state of ``old``. Returns it with its resourceVersion."""
+        """Write a new object, or a new state of ``old``. Returns it with its resourceVersion."""
         written = self._versioned(obj)
         self.database.write(kind, written, old)
         self.touched.add(kind)
         return written
 
     def remove(self, kind: Kind, obj: Object) -> None:
-        """Take an object away."""
+        """Remove an object."""
         self.database.remove(kind, self._versioned(obj))
         self.touched.add(kind)
 

@@ -20,7 +20,7 @@ PROGRAM = Path(sys.executable).parent / "finetune"
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """How a command ended: exit code, standard output and standard error."""
 
     code: int
@@ -35,7 +35,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Desk:
+class Workdir:
     """A folder that a person works in."""
 
     folder: Path
@@ -46,13 +46,13 @@ class Desk:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "NO_COLOR": "1"}
 
-    def finetune(self, *arguments: str, seconds: float = 240, environment: Mapping[str, str] | None = None) -> Said:
+    def finetune(self, *arguments: str, seconds: float = 240, environment: Mapping[str, str] | None = None) -> CommandResult:
         """Run a command to its end."""
         done = subprocess.run(
             [PROGRAM, *arguments], cwd=self.folder, env={**self.environment, **(environment or {})}, capture_output=True, text=True,
             timeout=seconds, check=False,
         )  # fmt: skip
-        return Said(done.returncode, done.stdout, done.stderr)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command and go on."""
@@ -85,17 +85,17 @@ class Desk:
         return found
 
 
-def status_of(desk: Desk, name: str = "demo") -> dict[str, Any]:
+def status_of(workdir: Workdir, name: str = "demo") -> dict[str, Any]:
     """The status of a run."""
-    said = desk.finetune("get", name, "-o", "json")
-    assert said.code == 0, said.err
-    status: dict[str, Any] = said.object["status"]
+    result = workdir.finetune("get", name, "-o", "json")
+    assert result.code == 0, result.err
+    status: dict[str, Any] = result.object["status"]
     return status
 
 
-def done_stages(desk: Desk, name: str = "demo") -> list[str]:
+def done_stages(workdir: Workdir, name: str = "demo") -> list[str]:
     """The stages that did their work, as often as they did, in order."""
-    lines = (desk.run_folder(name) / "pipeline_log.txt").read_text().splitlines()
+    lines = (workdir.run_folder(name) / "pipeline_log.txt").read_text().splitlines()
     words = [line.split(" ", 1)[1] for line in lines]
     return [line.split(":")[0] for line in words if not re.match(r"\w+: (Interrupted|Crashed|Superseded)", line)]
 
@@ -108,24 +108,24 @@ def wait_for(look: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def state_of(desk: Desk, stage: str) -> str | None:
+def state_of(workdir: Workdir, stage: str) -> str | None:
     """The state of a stage, read beside the running command."""
     try:
-        with sqlite3.connect(f"file:{desk.folder}/.finetune/store.db?mode=ro", uri=True) as database:
+        with sqlite3.connect(f"file:{workdir.folder}/.finetune/store.db?mode=ro", uri=True) as database:
             del database
     except sqlite3.OperationalError:
         return None
-    said = desk.finetune("get", "demo", "-o", "json")
-    if said.code != 0:
+    result = workdir.finetune("get", "demo", "-o", "json")
+    if result.code != 0:
         return None
-    stages = {entry["name"]: entry["state"] for entry in said.object.get("status", {}).get("stages", [])}
+    stages = {entry["name"]: entry["state"] for entry in result.object.get("status", {}).get("stages", [])}
     return stages.get(stage)
 
 
-def stage_processes(desk: Desk) -> list[int]:
+def stage_processes(workdir: Workdir) -> list[int]:
     """The processes that run stages for a folder."""
     return [
         int(json.loads(record.read_text())["pid"])
-        for record in (desk.folder / ".finetune/pods").glob("*/started.json")
+        for record in (workdir.folder / ".finetune/pods").glob("*/started.json")
         if not record.with_name("exit.json").exists()
     ]

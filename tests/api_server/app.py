@@ -1,4 +1,4 @@
-"""The application: routes, errors, who may call, and a server for it."""
+"""The web application: routes, errors, authentication, and a server for it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _BODY_LIMIT = 3 * 1024 * 1024  # as the API server's
 
 
 def application(store: Store, *, token: str | None = None, bookmark_seconds: float = 30.0) -> web.Application:
-    """The API over ``store``.
+    """Return the API of ``store``.
 
     Args:
-        store: where the objects are; the caller closes it.
-        token: what callers must send as bearer token. Without one everybody may call.
-        bookmark_seconds: how long a watch that asks for bookmarks stays silent.
+        store: the objects; the caller closes it.
+        token: the required bearer token; without it, no authentication.
+        bookmark_seconds: time without a change after which a watch sends a bookmark.
     """
     app = web.Application(middlewares=[_answer_errors, _require(token)], client_max_size=_BODY_LIMIT)
     watches: set[asyncio.Task[Any]] = set()
@@ -84,7 +84,7 @@ def _document(document: Object) -> Handler:
 
 @web.middleware
 async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every failure is a ``Status``."""
+    """Return every failure as a ``Status``."""
     try:
         return await handler(request)
     except ApiError as error:
@@ -93,7 +93,7 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         failed = no_such_kind()
     except web.HTTPException as error:
         failed = ApiError(error.reason, error.status, error.reason.replace(" ", ""))
-    except ConnectionError:  # the caller is gone: nobody is left to answer
+    except ConnectionError:  # the client has disconnected
         raise
     except Exception as error:
         log.exception("%s %s", request.method, request.path)

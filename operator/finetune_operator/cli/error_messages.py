@@ -1,4 +1,4 @@
-"""What an API server answers, as one sentence for the user and an exit code."""
+"""Errors of an API server as messages for the user, with exit codes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.loop.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound, Timeout, Transient
 
-from . import exitcodes
+from . import exit_status
 from .errors import CommandError
 from .objects import causes, is_not_served
 
@@ -18,57 +18,61 @@ _DENIED = re.compile(
 _ANONYMOUS = "system:anonymous"
 
 
-def refusal_of(error: ApiError, server: str, address: str) -> CommandError:
-    """The refusal for a failed call.
+def command_error(error: ApiError, server: str, address: str) -> CommandError:
+    """Return the error of a command whose API call failed.
 
     Args:
-        error: how it failed.
-        server: how a sentence calls the cluster: ``context b``.
-        address: of its API server.
+        error: the error of the call.
+        server: name of the cluster in messages, ``context b``.
+        address: URL of the API server.
     """
     if isinstance(error, Forbidden):
-        return CommandError([_forbidden(error, server)], exitcodes.NO_PERMISSION)
+        return CommandError([_forbidden(error, server)], exit_status.NO_PERMISSION)
     if is_not_served(error):
-        sentence = f"{server}: the cluster has no {KIND}: whoever administers it must install the operator and its CRD."
-        return CommandError([sentence], exitcodes.UNAVAILABLE)
+        sentence = f"{server}: {KIND} is not installed; ask an administrator to install the operator and its CRD."
+        return CommandError([sentence], exit_status.UNAVAILABLE)
     if isinstance(error, Timeout):
-        return CommandError([f"{server}: {address} does not answer; try again."], exitcodes.TRY_AGAIN)
+        return CommandError([f"{server}: no response from {address}; try again."], exit_status.TRY_AGAIN)
     if isinstance(error, Transient):
         if error.code:
-            return CommandError([f"{server}: the API server cannot answer now: {error.message}; try again."], exitcodes.TRY_AGAIN)
+            return CommandError([f"{server}: the API server is unavailable: {error.message}; try again."], exit_status.TRY_AGAIN)
         certificate = getattr(error.__cause__, "certificate_error", None)
         if certificate is not None:
-            words = getattr(certificate, "verify_message", certificate)
+            detail = getattr(certificate, "verify_message", certificate)
             return CommandError(
-                [f"{server}: {address} cannot be trusted: {words}; the kubeconfig lacks its certificate-authority."]
+                [f"{server}: the certificate of {address} is not trusted: {detail}; add certificate-authority to the kubeconfig."]
             )
-        return CommandError([f"{server}: {address} cannot be reached: {_network(error)}."], exitcodes.TRY_AGAIN)
+        return CommandError(
+            [f"{server}: cannot connect to {address}: {_network(error)}; check the network and try again."], exit_status.TRY_AGAIN
+        )
     if isinstance(error, AlreadyExists):
         return CommandError([f"{server}: {error.message}; choose another name."])
     if isinstance(error, Conflict):
         return CommandError(
-            [f"{server}: the run was changed or made anew meanwhile; look at it and try again."], exitcodes.TRY_AGAIN
+            [f"{server}: another client changed or replaced the run; check it and try again."], exit_status.TRY_AGAIN
         )
     if isinstance(error, Invalid):
         return CommandError(causes(error))
-    return CommandError([f"{server}: {error.message}"], exitcodes.NO_INPUT if isinstance(error, NotFound) else exitcodes.FAILED)
+    return CommandError(
+        [f"{server}: {error.message}"], exit_status.NO_INPUT if isinstance(error, NotFound) else exit_status.FAILED
+    )
 
 
 def _forbidden(error: Forbidden, server: str) -> str:
     denied = _DENIED.search(error.message)
     if error.code == 401 or (denied and denied["user"] == _ANONYMOUS):
-        return f"{server}: the cluster does not know you (Unauthorized): log in again (oc login), or choose another --context."
+        return f"{server}: authentication failed (Unauthorized); log in again (oc login) or choose another --context."
     if denied is None:
         return f"{server}: {error.message}"
     where = f"in namespace {denied['namespace']}" if denied["namespace"] else "in all namespaces"
     role = "view" if denied["verb"] in ("get", "list", "watch") else "edit"
     return (
         f"{server}: {denied['user']} may not {denied['verb']} {denied['resource']} {where};"
-        f" whoever administers it can give the role {role} there."
+        f" ask an administrator for the role {role}."
     )
 
 
 def _network(error: Transient) -> str:
-    """Why there is no connection, in the words of the system."""
+    """Return the operating system's reason why the connection failed."""
     system = getattr(error.__cause__, "os_error", None)
     return str(getattr(system, "strerror", None) or system or error.message).rstrip(".")

@@ -1,4 +1,4 @@
-"""The requests on the objects of one kind."""
+"""Handlers of the requests for the objects of one kind."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Resource:
     """The handlers for one kind.
 
     Attributes:
-        store: where the objects are.
+        store: the objects.
         kind: their kind.
-        bookmark_seconds: how long a watch that asks for bookmarks stays silent.
-        watches: the watches that are open, so that a server that stops can end them.
+        bookmark_seconds: time without a change after which a watch sends a bookmark.
+        watches: the open watches, which the server cancels when it stops.
     """
 
     store: Store
@@ -45,7 +45,7 @@ class Resource:
     watches: set[asyncio.Task[Any]]
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes to the handlers."""
+        """Return the routes to the handlers."""
         inside = self.kind.path("{namespace}") if self.kind.namespaced else self.kind.path()
         routes: list[web.RouteDef] = [
             web.get(inside, self.collection), web.post(inside, self.create), web.get(f"{inside}/{{name}}", self.get),
@@ -59,30 +59,30 @@ class Resource:
             ]  # fmt: skip
         if self.kind == POD:
             routes.append(web.get(f"{inside}/{{name}}/log", self.log))
-        return [web.route(route.method, route.path, self._answering(route.handler)) for route in routes]
+        return [web.route(route.method, route.path, self._with_status(route.handler)) for route in routes]
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """One object."""
+        """Return one object."""
         namespace, name = _address(request)
         return _json(await self.store.get(self.kind, namespace, name))
 
     async def collection(self, request: web.Request) -> web.StreamResponse:
-        """A list, or a watch."""
+        """Return a list, or the events of a watch."""
         query, namespace = request.query, request.match_info.get("namespace")
         try:
-            selector, wanted = (
+            selector, fields = (
                 Selector.parse(query.get("labelSelector", "")),
                 field_selector.parse(query.get("fieldSelector", "")),
             )
         except ValueError as error:
             raise rejections.bad_request(str(error)) from None
         if query.get("watch", "") in ("1", "true"):
-            if wanted:
+            if fields:
                 raise rejections.bad_request("the embedded API watches without fieldSelector")
             return await self._watch(request, namespace, selector)
         limit = _number(query, "limit") or 0
         page = await self.store.list(
-            self.kind, namespace, labels=selector, fields=wanted, limit=limit, continue_=query.get("continue")
+            self.kind, namespace, labels=selector, fields=fields, limit=limit, continue_=query.get("continue")
         )
         metadata = {"resourceVersion": page.resource_version, **({"continue": page.continue_} if page.continue_ else {})}
         return _json(
@@ -90,7 +90,7 @@ class Resource:
         )
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        """A new object."""
+        """Create an object."""
         body, (namespace, _) = await _body(request), _address(request)
         expected = {"apiVersion": self.kind.api_version, "kind": self.kind.name}
         if {name: body.get(name) for name in expected} != expected:
@@ -105,15 +105,15 @@ class Resource:
         return _json(await self.store.create(body, dry_run="dryRun" in request.query), 201, warnings)
 
     async def patch(self, request: web.Request) -> web.StreamResponse:
-        """A merge patch of everything but status."""
+        """Apply a merge patch to everything but status."""
         return await self._patch(request, status=False)
 
     async def patch_status(self, request: web.Request) -> web.StreamResponse:
-        """A merge patch of status."""
+        """Apply a merge patch to status."""
         return await self._patch(request, status=True)
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        """A deletion, with ``DeleteOptions`` as the body or in the query."""
+        """Delete an object, with ``DeleteOptions`` in the body or the query."""
         namespace, name = _address(request)
         options = await _body(request) if request.can_read_body else {}
         grace = options.get("gracePeriodSeconds", _number(request.query, "gracePeriodSeconds"))
@@ -133,7 +133,7 @@ class Resource:
         return _json(statuses.success(self.kind, name, before["metadata"]["uid"]))
 
     async def log(self, request: web.Request) -> web.StreamResponse:
-        """The log of a container; with ``follow`` until it ends."""
+        """Return the log of a container; with ``follow``, until the pod ends."""
         namespace, name = _address(request)
         query = request.query
         container, limit = query.get("container"), _number(query, "limitBytes")
@@ -155,8 +155,8 @@ class Resource:
             await asyncio.sleep(0 if finished else _LOG_POLL_SECONDS)
         return response
 
-    def _answering(self, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Handler:
-        """``handler``, whose errors are answered with a ``Status`` that says what they are about."""
+    def _with_status(self, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Handler:
+        """Return ``handler`` with its errors as a ``Status`` that names the object."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
@@ -190,7 +190,7 @@ class Resource:
         return _json(await apply(self.kind, namespace, name, patch), 200, warnings)
 
     def _validated(self, request: web.Request, body: Object) -> tuple[Object, list[Problem]]:
-        """The object to create, and what to warn of: the store itself is always strict."""
+        """Return the object to create and warnings. The store itself is always strict."""
         mode = request.query.get("fieldValidation", "Warn")
         if mode == "Strict":
             return body, []
@@ -230,9 +230,9 @@ async def _body(request: web.Request) -> Object:
     try:
         body = json.loads(await request.read())
     except ValueError as error:
-        raise rejections.bad_request(f"the body of the request is no JSON: {error}") from None
+        raise rejections.bad_request(f"the body of the request is not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise rejections.bad_request("the body of the request is no JSON object")
+        raise rejections.bad_request("the body of the request is not a JSON object")
     return body
 
 

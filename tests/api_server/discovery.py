@@ -1,4 +1,4 @@
-"""What is served: the documents below ``/api`` and ``/apis`` that clients read first."""
+"""The discovery documents below ``/api`` and ``/apis``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finetune_operator.local.store.objects import WITH_STATUS
 from finetune_operator.loop.cluster import Object
 
 VERSION = {"major": "1", "minor": "34", "gitVersion": "v1.34.0+finetune.embedded", "platform": "embedded"}
-"""The release of Kubernetes whose behaviour is followed."""
+"""The release of Kubernetes whose behavior the server implements."""
 
 _VERBS = ["create", "delete", "get", "list", "patch", "watch"]
 _SHORT_NAMES = {"pods": ["po"], "persistentvolumeclaims": ["pvc"], "configmaps": ["cm"], "events": ["ev"]}

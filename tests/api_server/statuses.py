@@ -1,4 +1,4 @@
-"""``Status`` objects, the API's way to say that something went wrong."""
+"""``Status`` objects, the result of failed requests and deletions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finetune_operator.loop.errors import ApiError
 
 
 def failure(error: ApiError, kind: Kind | None = None, name: str | None = None) -> Object:
-    """The ``Status`` of an error. ``kind`` and ``name`` say what the request was about."""
+    """Return the ``Status`` of an error in a request for ``kind`` and ``name``."""
     details: dict[str, Any] = {}
     if kind is not None:
         details = {"group": kind.group, "kind": kind.name if error.code == 422 else kind.plural}
@@ -33,13 +33,13 @@ def failure(error: ApiError, kind: Kind | None = None, name: str | None = None) 
 
 
 def response(error: ApiError, kind: Kind | None = None, name: str | None = None) -> web.Response:
-    """The answer that carries :func:`failure`."""
+    """Return the response with :func:`failure`."""
     status = failure(error, kind, name)
     return web.json_response(status, status=status["code"], dumps=encode)
 
 
 def success(kind: Kind, name: str, uid: str) -> Object:
-    """The ``Status`` of a deletion that is done."""
+    """Return the ``Status`` of a completed deletion."""
     details = {"name": name, "group": kind.group, "kind": kind.plural, "uid": uid}
     return {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
