@@ -309,7 +309,7 @@ def test_warnings_name_the_files_of_the_run_that_gets_them(tmp_path: Path) -> No
         "no-internet-address",
         "own",
         "https://[x/rows.jsonl",
-        "dataset.uri: https://[x/rows.jsonl is no web address: its host or port is malformed; write https://<host>/<file>.",
+        "dataset.uri: https://[x/rows.jsonl is not a web address, its host or port is malformed; write https://<host>/<file>.",
     ),
 )
 def test_addresses(report: Report, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from typing import Protocol
 
 from finetune_contract import reasons
 from finetune_contract.documents import Scalar
+from finetune_contract.uris import HubId
 from finetune_stages.sdk import Context, StageError
 from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.json_lines import OpenedRows, open_rows
 from finetune_stages.sources.local import require_file
 from finetune_stages.sources.meter import Meter
-from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
+from finetune_stages.sources.uri import parse_uri
 
 from .compressed import unpacked
 from .hub import HubDataset, open_hub_rows, resolve
@@ -149,9 +150,9 @@ def find_source(wanted: Wanted, context: Context, scratch: Path) -> Source:
         field = "split" if wanted.split else "revision"
         raise StageError(reasons.BAD_DOCUMENT, f"dataset.{field} is for data sets of the hub; remove it.")
     lines = scratch / f"{wanted.origin.field}.jsonl"
-    if isinstance(place, LocalPath):
-        require_file(place.path, wanted.origin)
-        return _file(place.path, str(place.path), wanted, lines, Meter(context, f"reading {place.path}", high=50))
+    if isinstance(place, Path):
+        require_file(place, wanted.origin)
+        return _file(place, str(place), wanted, lines, Meter(context, f"reading {place}", high=50))
     target = scratch / f"{wanted.origin.field}.download"
     noted = download(place, target, wanted.origin, Meter(context, f"downloading {place.shown}", high=45))
     found = _file(target, place.shown, wanted, lines, Meter(context, f"reading {place.shown}", low=45, high=50))

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from finetune_contract import reasons
 from finetune_contract.codec import digest
+from finetune_contract.uris import HubId
 from finetune_stages.sdk import Context, StageError
 from finetune_stages.sdk.fault import causes, first_line
 from finetune_stages.sources.background import in_background
 from finetune_stages.sources.hub import Repository, find_repository, hub_errors, hub_fault, token
 from finetune_stages.sources.json_lines import OpenedRows
 from finetune_stages.sources.meter import tell
-from finetune_stages.sources.uri import HubId
 
 from .hub_split import HubSplit
 from .wanted import Wanted

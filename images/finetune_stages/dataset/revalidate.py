@@ -7,14 +7,16 @@ file has changed, and the hub which commit the revision is now; a revision that 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from finetune_contract.documents import DatasetInputs, Scalar
+from finetune_contract.uris import HubId
 from finetune_stages.sdk import Context
 from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.hub import COMMIT, find_repository, hub_cache, keep_caches_in
 from finetune_stages.sources.local import require_file
 from finetune_stages.sources.meter import Meter
-from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
+from finetune_stages.sources.uri import parse_uri
 
 from .wanted import Wanted, wanted_sources
 
@@ -52,10 +54,10 @@ def _same(wanted: Wanted, noted: Mapping[str, Scalar], context: Context) -> bool
             return noted.get("commit") == wanted.revision
         keep_caches_in(hub_cache(context))
         return noted.get("commit") == find_repository(wanted.origin, place.id, wanted.revision, context).commit
-    if isinstance(place, LocalPath):
-        require_file(place.path, wanted.origin)
-        meter = Meter(context, f"reading {place.path}", place.path.stat().st_size, high=0)
-        return noted.get("sha256") == file_sha256(place.path, meter)
+    if isinstance(place, Path):
+        require_file(place, wanted.origin)
+        meter = Meter(context, f"reading {place}", place.stat().st_size, high=0)
+        return noted.get("sha256") == file_sha256(place, meter)
     from .web import is_still
 
     return is_still(place, noted)

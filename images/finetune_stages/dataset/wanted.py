@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_contract.documents import DatasetInputs
+from finetune_contract.uris import HubId
 from finetune_stages.sources.origin import DATASET, EVAL_DATASET, Origin
-from finetune_stages.sources.uri import HubId, parse_uri
+from finetune_stages.sources.uri import parse_uri
 
 TRAIN_SPLITS = ("train", "train_sft", "train_gen", "training")
 """Splits to train on, the preferred first; without any of them the first split there is."""

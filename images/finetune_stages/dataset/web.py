@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from finetune_contract.documents import Scalar
+from finetune_contract.uris import WebAddress
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.fault import first_line
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.origin import Origin
-from finetune_stages.sources.uri import WebAddress
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0

@@ -9,13 +9,13 @@ from pathlib import Path
 from finetune_contract import reasons
 from finetune_contract.codec import digest
 from finetune_contract.documents import Scalar
+from finetune_contract.uris import HubId
 from finetune_stages.sdk import Context, Seal, StageError, seal_directory
 from finetune_stages.sources.background import folder_size, in_background
 from finetune_stages.sources.cache import intact_entry, keep_entry
 from finetune_stages.sources.hub import COMMIT, Repository, find_repository, hub_errors, token
 from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.origin import MODEL
-from finetune_stages.sources.uri import HubId
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import check_settings, check_weights

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_contract.documents import ModelInputs, Scalar
 from finetune_contract.result import ModelOutputs, Result
+from finetune_contract.uris import HubId
 from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
 from finetune_stages.sources.origin import MODEL
-from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
+from finetune_stages.sources.uri import parse_uri
 
 from . import hub, local
 from .check import check_settings, check_weights
@@ -42,7 +44,7 @@ def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
     if isinstance(source, HubId):
         keep_caches_in(hub_cache(context))
         return hub.is_still(context, source, inputs.revision, noted.get("commit"))
-    return isinstance(source, LocalPath) and local.is_still(context, source.path, noted.get("files"))
+    return isinstance(source, Path) and local.is_still(context, source, noted.get("files"))
 
 
 def work(context: Context) -> Finished:
@@ -77,10 +79,11 @@ def _obtain(context: Context, inputs: ModelInputs) -> Obtained:
     source = parse_uri(inputs.uri, MODEL)
     if isinstance(source, HubId):
         return hub.obtain(context, source, inputs.revision, inputs.trust_remote_code)
-    if not isinstance(source, LocalPath):
-        raise StageError(
-            reasons.BAD_DOCUMENT, "model.uri: a model is a directory, which http(s):// does not have; use hf:// or a path."
-        )
+    if not isinstance(source, Path):  # no URI of a model is a web address
+        raise TypeError(source)
     if inputs.revision:
-        raise StageError(reasons.BAD_DOCUMENT, f"model.revision is for models of the hub; {source.path} is none, so remove it.")
-    return local.obtain(context, source.path, inputs.trust_remote_code)
+        raise StageError(
+            reasons.BAD_DOCUMENT,
+            f"model.revision: only models of the hub have revisions, and {source} is a directory; remove it.",
+        )
+    return local.obtain(context, source, inputs.trust_remote_code)

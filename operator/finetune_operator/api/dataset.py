@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from finetune_contract.uris import WEB
+
 from .references import CertificateRef, SecretKeyRef
 from .section import REVISION, Fraction, Rule, Section, text, trimmed
-from .uris import WEB, data_rules
+from .uris import uri_rules
 
 
 class DatasetFields(Section):
@@ -42,8 +44,8 @@ class Dataset(Section):
     """The data to train on and to measure with: chat rows, a list of messages each."""
 
     RULES = (
-        *data_rules("uri"),
-        *data_rules("evalUri"),
+        *uri_rules("dataset", "uri"),
+        *uri_rules("dataset", "evalUri"),
         Rule(
             "!has(self.evalUri) || !has(self.trainSplit) || self.trainSplit == 1.0",
             "with dataset.evalUri every row of dataset.uri is trained on: remove trainSplit or set it to 1",
@@ -79,8 +81,8 @@ class Dataset(Section):
     )
     format: Literal["auto", "messages", "conversations", "alpaca", "tokenised"] | None = Field(
         None,
-        description="Form of the rows. auto tells messages, conversations (ShareGPT) and alpaca apart by their columns;"
-        " tokenised rows (input_ids, labels) are trained on as they are.",
+        description="Form of the rows. auto and messages are the same: each row has a list of chat messages in the column messages."
+        " Default: auto.",
     )
     fields: DatasetFields | None = Field(None, description="Names of the columns.")
     subset: Annotated[int, Field(ge=0)] | None = Field(None, description="Use that many rows only; 0 means all.")

@@ -8,14 +8,14 @@ from pydantic import Field
 
 from .references import PullSecretRef, SecretKeyRef
 from .section import REVISION, Rule, Section, text
-from .uris import model_rules
+from .uris import uri_rules
 
 
 class Model(Section):
     """The model that training starts from."""
 
     RULES = (
-        *model_rules("uri"),
+        *uri_rules("model", "uri"),
         Rule(
             "!has(self.revision) || !has(self.uri) || !self.uri.contains('://') || self.uri.startsWith('hf://')",
             "model.revision is for hub models only; remove it",

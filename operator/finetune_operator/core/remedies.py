@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from finetune_contract import reasons as stage_reasons
 from finetune_contract.reasons import Reason
+from finetune_contract.uris import is_local_path
 from finetune_operator.api import reasons
-from finetune_operator.api.uris import is_local_path
 
 from .paths import lookup
 from .stages import RERUN_FROM

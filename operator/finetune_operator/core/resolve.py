@@ -13,9 +13,9 @@ from typing import Any
 
 from finetune_contract import CONTRACT_VERSION
 from finetune_contract.reasons import Reason
+from finetune_contract.uris import LocalPath, UriError, UriKind, parse_uri
 from finetune_operator.api import reasons
 from finetune_operator.api.presets import DEFAULT_ALGORITHM, overlay, preset
-from finetune_operator.api.uris import is_local_path
 
 from .adaptation import ADAPTATIONS
 from .contradictions import Contradiction, contradiction
@@ -26,6 +26,7 @@ from .settings import Settings
 from .unsupported import first_unsupported
 from .values import invalid_value
 
+_URIS: dict[str, UriKind] = {"dataset.uri": "dataset", "dataset.evalUri": "dataset", "model.uri": "model"}
 SPEC_LIMIT = 24 * 1024
 """Bytes of ``spec`` as JSON: twice that, and status, fit into the 64 KiB that an object may have."""
 RESERVED_VARIABLES = ("PET_", "FINETUNE_")
@@ -112,12 +113,9 @@ def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | Non
         if unsupported:
             message = f"{where}{unsupported.path}: this release does not act on {unsupported.values} yet; remove it."
             return Refusal(reasons.UNSUPPORTED, message)
-        for path in ("dataset.uri", "dataset.evalUri", "model.uri") if settings.mode == "cluster" else ():
-            uri = lookup(values, path)
-            if isinstance(uri, str) and is_local_path(uri):
-                others = "a hub id or hf://" if path == "model.uri" else "a hub id, hf:// or https://"
-                message = f"{where}{path}: {uri} is a path of one machine; use {others}."
-                return Refusal(reasons.LOCAL_PATH_IN_CLUSTER, message)
+        against = _uri_rejection(values, where, settings)
+        if against:
+            return against
         for variable in lookup(values, "training.env") or ():
             if not isinstance(variable, Mapping) or "name" not in variable:
                 return Refusal(reasons.INVALID_SPEC, f"{where}training.env: expected a list of entries with name and value.")
@@ -127,6 +125,22 @@ def _refuse_values(spec: Mapping[str, Any], settings: Settings) -> Refusal | Non
         invalid = invalid_value(overlay(_SMALLEST, values))
         if invalid:
             return Refusal(reasons.INVALID_SPEC, f"{where}{invalid[0]}: {invalid[1]}.")
+    return None
+
+
+def _uri_rejection(values: Mapping[str, Any], where: str, settings: Settings) -> Refusal | None:
+    """Return why a URI cannot be read: it is malformed, or a local path in a cluster."""
+    for path, kind in _URIS.items():
+        uri = lookup(values, path)
+        if not isinstance(uri, str):
+            continue
+        try:
+            parsed = parse_uri(uri, kind)
+        except UriError as error:
+            return Refusal(reasons.INVALID_SPEC, f"{where}{path}: {error}.")
+        if isinstance(parsed, LocalPath) and settings.mode == "cluster":
+            others = "a hub id or hf://" if kind == "model" else "a hub id, hf:// or https://"
+            return Refusal(reasons.LOCAL_PATH_IN_CLUSTER, f"{where}{path}: {uri} is a path of one machine; use {others}.")
     return None
 
 

@@ -93,8 +93,8 @@ def test_a_changed_model_is_another_one(stage, model):
         ("/etc/hosts", "ModelNotFound", "/etc/hosts is a file"),
         ("/etc", "ModelIncomplete", "/etc has no weights"),
         ("oci://registry/model:1", "BadDocument", "does not read oci://"),
-        ("https://example.com/model", "BadDocument", "a model is a directory"),
-        ("a/b/c", "ModelNotFound", "is no hub id"),
+        ("https://example.com/model", "ModelNotFound", "https:// is not a scheme of a model"),
+        ("a/b/c", "ModelNotFound", "is not a hub id"),
     ],
 )
 def test_what_is_no_model(stage, uri, reason, words):
@@ -107,7 +107,7 @@ def test_what_is_no_model(stage, uri, reason, words):
 def test_a_revision_of_a_local_model(stage, tiny_model):
     ended = stage(tiny_model, revision="v1")
     assert (ended.code, ended.reason) == (65, "BadDocument")
-    assert "model.revision is for models of the hub" in ended.result.message
+    assert "model.revision: only models of the hub have revisions" in ended.result.message
 
 
 @pytest.mark.parametrize("closed", ["", "model.safetensors", "config.json"])
