@@ -34,7 +34,7 @@ IN_AN_IMAGE = "this image was built for CPUs and has no GPU libraries: use the C
 
 
 def is_only_for_gpus(package: str) -> bool:
-    """Whether a CPU image leaves this package out."""
+    """Return whether a CPU image leaves this package out."""
     return bool(_ONLY_FOR_GPUS.match(package))
 
 

@@ -25,7 +25,7 @@ _NEEDED_TO_BUILD = "setuptools"
 
 
 def requirements(lock: str) -> dict[str, str]:
-    """The entries of a lock: text by package name. A package with two versions, each for some systems, has both in its text."""
+    """Return the entries of a lock: text by package name. A package with two versions, each for some systems, has both in its text."""
     found: dict[str, str] = {}
     for entry in re.split(r"\n(?=[A-Za-z0-9])", re.sub(r"^\s*#.*\n", "", f"{lock}\n", flags=re.MULTILINE)):
         name = re.match(r"[A-Za-z0-9._-]+", entry)

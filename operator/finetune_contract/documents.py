@@ -66,7 +66,7 @@ class StageDocument:
 
     @classmethod
     def parse(cls, data: Any) -> StageDocument:
-        """The document from JSON values.
+        """Return the document from JSON values.
 
         Raises:
             DocumentError: the form is wrong, or the contract's version is one that this program does not know.

@@ -44,7 +44,7 @@ class Progress:
 
 
 def to_rhoai(progress: Progress) -> dict[str, Any]:
-    """The keys and types that the RHOAI controller can read: integers where its struct has integers, no NaN."""
+    """Return the keys and types that the RHOAI controller can read: integers where its struct has integers, no NaN."""
     metrics = {"loss": progress.loss, "learning_rate": progress.learning_rate, "throughput": progress.tokens_per_second}
     pairs = {
         "progressPercentage": progress.percent,
@@ -61,7 +61,7 @@ def to_rhoai(progress: Progress) -> dict[str, Any]:
 
 
 def from_rhoai(data: Mapping[str, Any]) -> Progress | None:
-    """The same backwards, and tolerant: a value that is no finite number is dropped; without a percentage there is no progress."""
+    """Return the same backwards, and tolerant: a value that is no finite number is dropped; without a percentage there is no progress."""
     percent = _number(data.get("progressPercentage"))
     if percent is None:
         return None
@@ -84,13 +84,13 @@ def from_rhoai(data: Mapping[str, Any]) -> Progress | None:
 
 
 def line(progress: Progress) -> str:
-    """The marked log line."""
+    """Return the marked log line."""
     extra = {"time": progress.time, "note": progress.note}
     return MARK + json.dumps({**to_rhoai(progress), **{key: value for key, value in extra.items() if value is not None}})
 
 
 def last(log: str) -> Progress | None:
-    """The newest progress in the tail of a log; a line that was cut in two is skipped."""
+    """Return the newest progress in the tail of a log; a line that was cut in two is skipped."""
     return next(_parsed(reversed(log.splitlines())), None)
 
 

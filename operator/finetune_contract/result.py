@@ -48,7 +48,7 @@ class Result:
         outputs: the stage's own record, one of the classes below.
         warnings: sentences about a successful stage that the user must see, at most ``RESULT_WARNINGS_LIMIT`` of ``WARNING_LENGTH`` characters.
         reused: nothing was computed, an earlier result for the same inputs was found and checked.
-        file, file_digest: where the full result lies in the workspace, and its SHA-256.
+        file, file_digest: where the full result is in the workspace, and its SHA-256.
     """
 
     stage: str
@@ -86,7 +86,7 @@ class ModelOutputs:
     """Proof of stage *model*.
 
     Attributes:
-        positions: the tokens that a row can have at most; ``None`` where the model computes any position (rotary embeddings, ALiBi).
+        positions: the tokens that a row can have at most; ``None`` if the model computes any position (rotary embeddings, ALiBi).
     """
 
     digest: str
@@ -181,7 +181,7 @@ class RegistrationOutputs:
 def termination_message(
     result: Result, progress: Progress | None = None, limit: int = MESSAGE_LIMIT, keep: Sequence[str] = ()
 ) -> str:
-    """The short form of ``result``: JSON of at most ``limit`` bytes in UTF-8.
+    """Return the short form of ``result``: JSON of at most ``limit`` bytes in UTF-8.
 
     ``keep`` names metrics that stay (each with its standard error) when the others and the message are gone; where not even
     they fit, the first ones.
@@ -220,7 +220,7 @@ def _ever_shorter(result: Result, keep: Sequence[str]) -> Iterator[Result]:
 
 
 def _only(result: Result, names: Iterable[str]) -> Result:
-    """The result with only these metrics, and only their directions."""
+    """Return the result with only these metrics, and only their directions."""
     metrics = {name: result.metrics[name] for name in names}
     directions = result.outputs.get(_DIRECTIONS)
     if not isinstance(directions, dict):
@@ -230,7 +230,7 @@ def _only(result: Result, names: Iterable[str]) -> Result:
 
 
 def parse_message(text: str | None) -> Result | None:
-    """The result in a termination message; ``None`` where there is none (a crash leaves log lines or nothing there).
+    """Return the result in a termination message; ``None`` if there is none (a crash leaves log lines or nothing there).
 
     Raises:
         DocumentError: it is a result, but of a contract version that this release does not know.
@@ -244,7 +244,7 @@ def parse_message(text: str | None) -> Result | None:
 
 
 def parse_result(data: dict[str, Any]) -> Result:
-    """A result from JSON values.
+    """Return a result from JSON values.
 
     Raises:
         DocumentError: the form is wrong, or the contract's version is one that this release does not know.
@@ -256,7 +256,7 @@ def parse_result(data: dict[str, Any]) -> Result:
 
 
 def thin(history: Sequence[LossPoint], points: int) -> tuple[LossPoint, ...]:
-    """At most ``points`` of a curve, evenly spaced, the first and the last among them."""
+    """Return at most ``points`` of a curve, evenly spaced, the first and the last among them."""
     if len(history) <= points:
         return tuple(history)
     if points <= 1:

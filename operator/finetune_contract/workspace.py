@@ -1,10 +1,10 @@
-"""Where everything lies in a workspace volume: workspace-relative paths, one function a question.
+"""Where everything is in a workspace volume: workspace-relative paths, one function a question.
 
 ::
 
     <volume>/
       cache/datasets/<sha256>/  cache/models/<sha256>/  cache/baselines/<sha256>/    shared by all runs of the volume
-      cache/results/<stage>.<inputs-digest>.json                 where a finished result for these inputs lies
+      cache/results/<stage>.<inputs-digest>.json                 where a finished result for these inputs is
       tasks/                                                     lm-eval task files that users keep beside their runs
       mlflow.db                                                  the local registry (local mode only)
       runs/<name>-<uid8>/
@@ -42,7 +42,7 @@ SENTINEL = ".finetune.json"
 
 
 def run_root(name: str, uid: str) -> str:
-    """``runs/<name>-<uid8>``: a run of the same name made again later gets its own folder."""
+    """Return ``runs/<name>-<uid8>``: a run of the same name made again later gets its own folder."""
     return f"runs/{name}-{uid[:8]}"
 
 
@@ -58,7 +58,7 @@ class Attempt:
 
     @classmethod
     def parse(cls, text: str) -> Attempt:
-        """The inverse of ``str()``.
+        """Return the inverse of ``str()``.
 
         Raises:
             ValueError: the text is not ``<round>.<number>``.
@@ -90,7 +90,7 @@ class RunLayout:
 
     @property
     def eval_data(self) -> str:
-        """Held-out chat rows, JSONL; empty where nothing was held out."""
+        """Held-out chat rows, JSONL; empty if nothing was held out."""
         return f"{self.datasets}/eval.jsonl"
 
     @property
@@ -111,7 +111,7 @@ class RunLayout:
     def tokens(self) -> str:
         """The folder with tokens and labels to train on, and rendered conversations to measure with.
 
-        The rows to train on lie one behind the other in three NumPy arrays, which are mapped, not read. The conversations of a task
+        The rows to train on are one behind the other in three NumPy arrays, which are mapped, not read. The conversations of a task
         are JSON Lines: ``row`` and ``line`` in the source, ``passages`` with ``text`` and ``answers`` (ranges of characters).
         """
         return f"{self.root}/tokens"
@@ -161,21 +161,21 @@ class RunLayout:
         return f"{self.root}/pipeline_log.txt"
 
     def result(self, stage: str, round_: int, inputs_digest: str) -> str:
-        """The full result of a stage in a round, for these inputs."""
+        """Return the full result of a stage in a round, for these inputs."""
         return f"{self.root}/results/{stage}.{round_}.{inputs_digest[:12]}.json"
 
     def newest_result(self, stage: str) -> str:
-        """The full result of the stage's last finished round, for the stages after it and for people."""
+        """Return the full result of the stage's last finished round, for the stages after it and for people."""
         return f"{self.root}/results/{stage}.json"
 
     def attempt(self, stage: str, attempt: Attempt) -> str:
-        """Where an attempt works before it publishes."""
+        """Return where an attempt works before it publishes."""
         return f"{self.root}/attempts/{stage}/{attempt}"
 
     def current(self, stage: str) -> str:
-        """The file that names the attempt which may publish."""
+        """Return the file that names the attempt which may publish."""
         return f"{self.root}/attempts/{stage}/current"
 
     def log(self, stage: str, attempt: Attempt, rank: int) -> str:
-        """The whole output of one process."""
+        """Return the whole output of one process."""
         return f"{self.root}/logs/{stage}.{attempt}.{rank}.log"

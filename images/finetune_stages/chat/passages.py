@@ -36,7 +36,7 @@ class Passage:
 
 
 def passages(conversation: Conversation, rendered: Rendered) -> list[Passage]:
-    """A conversation in as few texts as its answers can be read from.
+    """Return a conversation in as few texts as its answers can be read from.
 
     Most templates render the beginning of a conversation the same, however it goes on: one text holds all answers. Where a
     template does not (reasoning models drop earlier thoughts), an answer gets a text that ends with it.
@@ -61,7 +61,7 @@ def passages(conversation: Conversation, rendered: Rendered) -> list[Passage]:
 
 
 def is_answer(conversation: Conversation, number: int) -> bool:
-    """Whether a message is scored."""
+    """Return whether a message is scored."""
     message = conversation.messages[number]
     said = bool((message.get("content") or "").strip()) or "tool_calls" in message
     return message["role"] == "assistant" and said and conversation.wanted[number] is not False
@@ -73,7 +73,7 @@ class _Answers:
     rendered: Rendered
 
     def until(self, number: int) -> tuple[str, int]:
-        """The conversation rendered up to the end of an answer, and where the answer begins."""
+        """Return the conversation rendered up to the end of an answer, and where the answer begins."""
         messages = self.conversation.messages[: number + 1]
         try:
             return self._until_calls(messages) if "tool_calls" in messages[-1] else self._until_words(messages, number)
@@ -117,7 +117,7 @@ class _Answers:
         return text[:start] + said, start + len(said) - len(said.lstrip())
 
     def _before_token(self, text: str, place: int) -> int:
-        """A place in a text, moved to the beginning of the token that it is inside of."""
+        """Return a place in a text, moved to the beginning of the token that it is inside."""
         for token in self.rendered.template.added:
             found = text.find(token, max(0, place - len(token) + 1), place + len(token) - 1)
             if 0 <= found < place:

@@ -115,7 +115,7 @@ class ChatRenderer:
         return rendered
 
     def _rendered_for_training(self, conversation: Conversation) -> Rendered | None:
-        """The row as TRL's version of the model's template writes it, if there is one and it does."""
+        """Return the row as TRL's version of the model's template writes it, if there is one and it does."""
         if not self._training:
             return None
         try:
@@ -166,7 +166,7 @@ class ChatRenderer:
         return self._unmask or conversation.unmask
 
     def _turns(self, conversation: Conversation, template: Template) -> tuple[str, list[Span]]:
-        """The text and the turns that are learned."""
+        """Return the text and the turns that are learned."""
         learned = conversation.learned(self._unmask)
         turns = _Turns(template, conversation)
         if not template.marks or self._everything(conversation):
@@ -183,7 +183,7 @@ class ChatRenderer:
         return text, spans
 
     def _own(self, tools: Any) -> Template:
-        """The model's template; some models have one of their own for tools."""
+        """Return the model's template; some models have one of their own for tools."""
         try:
             source = self._tokenizer.get_chat_template(None, tools)
         except ValueError:
@@ -222,7 +222,7 @@ class _Turns:
     conversation: Conversation
 
     def marked(self) -> tuple[str, list[Span]]:
-        """The text and the turns that the template marks with ``{% generation %}``."""
+        """Return the text and the turns that the template marks with ``{% generation %}``."""
         try:
             text, places = self.template.marked(self.conversation.messages, self.conversation.tools, self.conversation.arguments)
         except Refusal as refusal:
@@ -230,7 +230,7 @@ class _Turns:
         return text, [Span(start, end, end) for start, end in places]
 
     def derived(self, learned: Sequence[bool]) -> tuple[str, list[Span]]:
-        """The text and the turns that are ``learned``, found by comparing it with renderings of the conversation's beginnings."""
+        """Return the text and the turns that are ``learned``, found by comparing it with renderings of the conversation's beginnings."""
         messages = self.conversation.messages
         try:
             text = self._text(messages)
@@ -273,7 +273,7 @@ class _Turns:
         return shared
 
     def _start_in_whole(self, text: str, messages: Sequence[Message], index: int) -> int:
-        """Where the whole text changes with the words of a message: for templates that refuse the beginning of a conversation."""
+        """Return where the whole text changes with the words of a message: for templates that refuse the beginning of a conversation."""
         other = {key: value for key, value in messages[index].items() if key != "tool_calls"}
         try:
             changed = self._text([*messages[:index], {**other, "content": _PROBE}, *messages[index + 1 :]])
@@ -298,7 +298,7 @@ def _unclear(index: int, why: str) -> Unclear:
 
 
 def shared_beginning(text: str, other: str) -> int:
-    """How many characters two texts have in common at their beginning."""
+    """Return how many characters two texts have in common at their beginning."""
     if text.startswith(other):
         return len(other)
     return next(

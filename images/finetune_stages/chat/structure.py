@@ -52,8 +52,8 @@ class Conversation:
     """A chat row in one form.
 
     Attributes:
-        messages: with ``role`` and text ``content`` (missing where there is none); keys without a value are left out.
-        wanted: for each message whether the row states that it is learned; ``None`` where it states nothing.
+        messages: with ``role`` and text ``content`` (missing if there is none); keys without a value are left out.
+        wanted: for each message whether the row states that it is learned; ``None`` if it states nothing.
         tools: JSON schemas of the functions that the assistant may call.
         unmask: whether the row itself states that all messages but the system's are learned.
         arguments: values for the chat template (``chat_template_kwargs``).
@@ -68,7 +68,7 @@ class Conversation:
     unused: frozenset[str] = frozenset()
 
     def learned(self, unmask: bool) -> list[bool]:
-        """Whether each message is learned: those of the assistant, or all but the system's, except what has weight 0."""
+        """Return whether each message is learned: those of the assistant, or all but the system's, except what has weight 0."""
         everything = unmask or self.unmask
         return [
             wanted is not False and (message["role"] == "assistant" or (everything and message["role"] != "system"))
@@ -76,7 +76,7 @@ class Conversation:
         ]
 
     def not_honored(self, unmask: bool) -> bool:
-        """Whether a message has weight 1 and is not learned, because it is not the assistant's."""
+        """Return whether a message has weight 1 and is not learned, because it is not the assistant's."""
         return any(wanted and not learned for wanted, learned in zip(self.wanted, self.learned(unmask), strict=True))
 
 
@@ -103,7 +103,7 @@ def read_row(row: Any, text: bytes) -> Conversation:
 
 
 def read_conversation(row: Any) -> Conversation:
-    """The conversation of a row.
+    """Return the conversation of a row.
 
     Raises:
         BadConversation: it has none that can be used.
@@ -158,7 +158,7 @@ def _plain(key: str) -> str:
 
 
 def broken_text(row: Any, text: bytes) -> str | None:
-    """What is wrong with a row's characters: an escape may stand for half a character, which no tokenizer accepts."""
+    """Return what is wrong with a row's characters: an escape may stand for half a character, which no tokenizer accepts."""
     if b"\\ud" not in text and b"\\uD" not in text:
         return None
     try:
@@ -183,7 +183,7 @@ def texts(value: Any) -> Iterator[Any]:
 
 
 def _message(stated: Any) -> tuple[Message, bool | None]:
-    """A message in one form, and whether it states that it is learned."""
+    """Return a message in one form, and whether it states that it is learned."""
     if not isinstance(stated, dict):
         raise BadConversation(f"it is {_kind(stated)}, not an object with role and content")
     role = stated.get("role")
@@ -244,7 +244,7 @@ def _text_of_part(part: Any) -> str:
 
 
 def _wanted(stated: Message) -> bool | None:
-    """Whether a message states that it is learned."""
+    """Return whether a message states that it is learned."""
     mask = next((key for key in _MASKS if stated.get(key) is not None), None)
     if mask:
         raise BadConversation(f"its key {mask} is not supported; use weight 0 or 1")
@@ -258,7 +258,7 @@ def _wanted(stated: Message) -> bool | None:
 
 
 def _calls(stated: Message, role: str) -> list[dict[str, Any]]:
-    """The calls of tools in a message, their arguments as objects."""
+    """Return the calls of tools in a message, their arguments as objects."""
     stated_calls = _decoded(stated.get("tool_calls"), "its tool_calls are")
     if stated_calls is not None and not isinstance(stated_calls, list):
         raise BadConversation(f"its tool_calls are {_kind(stated_calls)}, not a list")
@@ -292,7 +292,7 @@ def _call(call: Any) -> dict[str, Any]:
 
 
 def _tools(row: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """The tools of a row; the old form ``functions`` is a list of what is inside of tools."""
+    """Return the tools of a row; the old form ``functions`` is a list of what is inside tools."""
     tools = _list_of_objects(row, "tools", "tool")
     functions = [{"type": "function", "function": function} for function in _list_of_objects(row, "functions", "function")]
     for tool in (*tools, *functions):

@@ -15,7 +15,7 @@ TASK_FILES_VARIABLE = "FINETUNE_TASK_FILES"
 
 
 def require_own_names(names: Iterable[str]) -> None:
-    """Make sure that no task or group has the name of the held-out rows' task.
+    """Check that no task or group has the name of the held-out rows' task.
 
     Raises:
         StageError: ``TaskInvalid``.
@@ -28,7 +28,7 @@ def require_own_names(names: Iterable[str]) -> None:
 
 
 def own_roots(context: Context, task_files: bool) -> list[Path]:
-    """The directories of a user's own task files, the first to look in first; ``task_files``: some come from a ConfigMap.
+    """Return the directories of a user's own task files, the first to look in first; ``task_files``: some come from a ConfigMap.
 
     Raises:
         StageError: ``TaskNotFound``: the ConfigMap of task files is not mounted.
@@ -43,7 +43,7 @@ def own_roots(context: Context, task_files: bool) -> list[Path]:
 
 
 def chat_files(roots: Sequence[Path], tasks: Sequence[str]) -> dict[str, Path]:
-    """The files of the ``tasks`` that are chat rows, by name.
+    """Return the files of the ``tasks`` that are chat rows, by name.
 
     They are scored as the held-out rows are. A YAML file there that defines the name comes first: then the rows are its data.
     """

@@ -33,7 +33,7 @@ class CallForm:
     as_text: bool
 
     def of(self, message: Message) -> Message:
-        """A message with tool calls, in this form."""
+        """Return a message with tool calls, in this form."""
         message = {**message, "content": message.get("content") or self.empty}
         return {**message, "tool_calls": list(map(_with_text_arguments, message["tool_calls"]))} if self.as_text else message
 
@@ -79,7 +79,7 @@ class Template:
     def text(
         self, messages: Sequence[Message], tools: Tools = None, arguments: Mapping[str, Any] | None = None, prompt: bool = False
     ) -> str:
-        """The text of a conversation; with ``prompt``, up to where the model would begin to write.
+        """Return the text of a conversation; with ``prompt``, up to where the model would begin to write.
 
         Raises:
             Refusal: there is none.
@@ -89,7 +89,7 @@ class Template:
     def marked(
         self, messages: Sequence[Message], tools: Tools = None, arguments: Mapping[str, Any] | None = None
     ) -> tuple[str, list[tuple[int, int]]]:
-        """The text of a conversation, and the parts of it that the template marks, in characters.
+        """Return the text of a conversation, and the parts of it that the template marks, in characters.
 
         Raises:
             Refusal: there is none.
@@ -109,7 +109,7 @@ class Template:
         return "Hello" in text and "Hi" in text
 
     def require_sound(self) -> None:
-        """Make sure that it compiles, and does not fail at a greeting.
+        """Check that it compiles, and does not fail at a greeting.
 
         Raises:
             StageError: ``ChatTemplateInvalid``.
@@ -121,7 +121,7 @@ class Template:
                 raise self.invalid(refusal) from refusal
 
     def invalid(self, refusal: Refusal) -> StageError:
-        """The fault that is the template's own."""
+        """Return the fault that is the template's own."""
         line = f", line {refusal.error.lineno}" if isinstance(refusal.error, TemplateSyntaxError) else ""
         return StageError(
             reasons.CHAT_TEMPLATE_INVALID,

@@ -57,7 +57,7 @@ class Coverage:
     _earlier: dict[tuple[Any, ...], bool] = field(default_factory=dict)
 
     def missing(self, conversation: Conversation, written: Written, render: Render) -> str | None:
-        """What the text lacks, to follow "row 17 has"; ``None`` where nothing is missing."""
+        """Return what the text lacks, to follow "row 17 has"; ``None`` if nothing is missing."""
         if conversation.tools and not self._has_tools(conversation, written):
             return "tools that the chat template does not write"
         dropped = self._dropped_contents(conversation, render)
@@ -70,7 +70,7 @@ class Coverage:
         return None
 
     def lost_reasoning(self, conversation: Conversation, text: str) -> str | None:
-        """The kind of reasoning that the conversation has and of which none is in the text; ``None`` where some is, or there is none.
+        """Return the kind of reasoning that the conversation has and of which none is in the text; ``None`` if some is, or there is none.
 
         A template that writes only the reasoning of the last turn (Qwen 3) is asked that way later, too.
         """
@@ -93,7 +93,7 @@ class Coverage:
         return REASONING[0]
 
     def _lost_thoughts(self, conversation: Conversation, text: str) -> str | None:
-        """The same for thoughts within a content: some templates cut them off (DeepSeek-R1 in every turn)."""
+        """Return the same for thoughts within a content: some templates cut them off (DeepSeek-R1 in every turn)."""
         contents = [message.get("content") or "" for message in conversation.messages if message["role"] == "assistant"]
         thoughts = [
             content.partition(_THOUGHT[1])[0].rpartition(_THOUGHT[0])[2].strip() for content in contents if _THOUGHT[1] in content
@@ -146,7 +146,7 @@ class Coverage:
         return self._writes_tools(conversation)
 
     def _writes_tools(self, conversation: Conversation) -> bool:
-        """Every tool's name is written: each is replaced by a mark of its own."""
+        """Return whether every tool's name is written: each is replaced by a mark of its own."""
         tools = [_renamed(tool, f"{_MARK}{number}z") for number, tool in enumerate(conversation.tools or ())]
         text = self._text(conversation.messages, replace(conversation, tools=tools))
         return all(f"{_MARK}{number}z" in text for number in range(len(tools)))
@@ -188,7 +188,7 @@ class Coverage:
         )
 
     def _has_content(self, conversation: Conversation, number: int, render: Render) -> bool:
-        """A template may trim or escape a content, or drop the thoughts at its beginning: what is added at its end is written."""
+        """Return whether text that is added at the end of the content is written: a template may trim a content or drop the thoughts before it."""
         message = conversation.messages[number]
         try:
             text, learned = render(_with(conversation, number, {**message, "content": f"{message['content']} {_MARK}"}))
@@ -210,7 +210,7 @@ def _has_words(message: Message) -> bool:
 
 
 def _kind(conversation: Conversation) -> tuple[Any, ...]:
-    """What decides which parts of a conversation a template renders, apart from its words."""
+    """Return what decides which parts of a conversation a template renders, apart from its words."""
     return (
         tuple((message["role"], _has_words(message), "tool_calls" in message) for message in conversation.messages),
         bool(conversation.tools), conversation.unmask, tuple(conversation.wanted),
@@ -238,7 +238,7 @@ def _with(conversation: Conversation, number: int, message: Message) -> Conversa
 
 
 def _function(item: dict[str, Any]) -> dict[str, Any]:
-    """The inner object of a tool or of a tool call; some have no outer one."""
+    """Return the inner object of a tool or of a tool call; some have no outer one."""
     inner: dict[str, Any] = item.get("function", item)
     return inner
 
@@ -253,7 +253,7 @@ def _marked_call(call: dict[str, Any], place: int) -> dict[str, Any]:
 
 
 def _in_text(value: Any, text: str) -> bool:
-    """Whether a value is in the text, as it is or as JSON writes it."""
+    """Return whether a value is in the text, as it is or as JSON writes it."""
     if isinstance(value, str):
         return value in text or json.dumps(value, ensure_ascii=False)[1:-1] in text or json.dumps(value)[1:-1] in text
     return json.dumps(value) in text or str(value) in text

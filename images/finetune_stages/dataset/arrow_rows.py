@@ -66,7 +66,7 @@ def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, see
 
 
 def present(value: Any, feature: Any) -> Any:
-    """``value`` without the keys of structs that are null, at every depth. ``feature`` is its type in the library's terms."""
+    """Return ``value`` without the keys of structs that are null, at every depth. ``feature`` is its type in the library's terms."""
     if type(feature).__name__ == "Json":
         return value
     if isinstance(value, dict):
@@ -80,7 +80,7 @@ def present(value: Any, feature: Any) -> Any:
 
 
 def _medium(feature: Any) -> str | None:
-    """The type of pictures, sound and the like in a column; they come as objects that libraries decode."""
+    """Return the type of pictures, sound and the like in a column; they come as objects that libraries decode."""
     if isinstance(feature, dict):
         return next(filter(None, map(_medium, feature.values())), None)
     if isinstance(feature, list):

@@ -77,7 +77,7 @@ def _without(rows: JsonLines, bad: FaultyRows, name: str, inputs: DatasetInputs)
 
 
 def _failed(rows: JsonLines, bad: FaultyRows, name: str) -> StageError:
-    """Return the error for rows that may not be left out. The remedy is one that works: if all are bad, none may be left out."""
+    """Return the error for rows that must not be left out. The remedy is one that works: if all are bad, none may be left out."""
     remedy = f"correct {'it' if len(bad) == 1 else 'them'}"
     if len(bad) < len(rows):
         share = sufficient_share(len(bad), len(rows))

@@ -23,7 +23,7 @@ _OPENERS: dict[str, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
 
 
 def unpacked(path: Path, name: str, target: Path, seen: Callable[[int], object]) -> Path:
-    """``path`` itself, or ``target`` with what a compressed file holds; ``seen`` is told how many more bytes were written.
+    """Return ``path`` itself, or ``target`` with what a compressed file holds; ``seen`` is told how many more bytes were written.
 
     Raises:
         StageError: ``DatasetUnreadable``: it is damaged, or holds too much.

@@ -50,7 +50,7 @@ class Source(Protocol):
         """Read the chosen rows; asked once, and only if they are needed."""
 
     def require_unchanged(self) -> None:
-        """Make sure, when all is read, that the digest is that of what was read.
+        """Check, when all is read, that the digest is that of what was read.
 
         Raises:
             StageError: ``DatasetChanged``.
@@ -134,7 +134,7 @@ class HubSource:
 
 
 def find_source(wanted: Wanted, context: Context, scratch: Path) -> Source:
-    """What ``wanted`` names. A web address is fetched into ``scratch`` here, for only its content tells what it is.
+    """Return what ``wanted`` names. A web address is fetched into ``scratch`` here, for only its content tells what it is.
 
     Raises:
         StageError: one of the reasons of ``wanted.origin``, or ``DatasetChanged``: it has not the stated digest.

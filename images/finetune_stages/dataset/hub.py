@@ -57,7 +57,7 @@ class HubDataset:
 
 
 def resolve(place: HubId, wanted: Wanted, context: Context) -> HubDataset:
-    """The data set at the commit that the revision is now.
+    """Return the data set at the commit that the revision is now.
 
     Raises:
         StageError: one of the reasons of ``wanted.origin``.
@@ -130,7 +130,7 @@ def _readable(found: HubDataset) -> Iterator[None]:
 
 
 def _why_unreadable(error: Exception, found: HubDataset) -> str:
-    """What is wrong with a data set, and what to do."""
+    """Return what is wrong with a data set, and what to do."""
     links = causes(error, suppressed=False)
     scripts = sorted(path for path in found.repository.sizes if path.endswith(".py"))
     if _SCRIPTS in str(error) or (scripts and any(type(link).__name__ in _NO_FILES for link in links)):
@@ -148,6 +148,6 @@ def _why_unreadable(error: Exception, found: HubDataset) -> str:
 
 
 def _listed(text: str) -> str:
-    """The names in the list that the library's message shows."""
+    """Return the names in the list that the library's message shows."""
     inside = text.partition("[")[2].partition("]")[0]
     return ", ".join(part.strip().strip("'\"") for part in inside.split(",")[:20])

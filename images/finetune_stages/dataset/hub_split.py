@@ -46,7 +46,7 @@ class HubSplit:
         return self._read_json(choose) if self._is_plain_json() else self._read_table(choose)
 
     def _is_plain_json(self) -> bool:
-        """Whether its files hold rows of JSON and nothing else is asked for.
+        """Return whether its files hold rows of JSON and nothing else is asked for.
 
         Arrow would guess a type for each column, and give every object the keys of all others.
         """
@@ -73,7 +73,7 @@ class HubSplit:
         return OpenedRows(write_arrow_rows(dataset, numbers, self.target, self._meter(numbers)), len(dataset), notes)
 
     def _download(self, work: Callable[[DownloadManager], Any]) -> Any:
-        """What ``work`` returns, given the library's download manager; progress is reported meanwhile."""
+        """Return what ``work`` returns, given the library's download manager; progress is reported meanwhile."""
         from datasets import DownloadConfig, DownloadManager
 
         config = DownloadConfig(
@@ -102,5 +102,5 @@ class HubSplit:
 
 
 def path_in_repository(file: str) -> str:
-    """The path of a file that the library calls ``hf://datasets/<id>@<commit>/<path>``."""
+    """Return the path of a file that the library calls ``hf://datasets/<id>@<commit>/<path>``."""
     return file.partition("@")[2].partition("/")[2]

@@ -51,13 +51,13 @@ def prepare(context: Context) -> Finished:
         if prepared != entry:
             keep_entry(prepared, entry)
     finished = _finished(seal, sources, reused=prepared == entry)
-    # An entry that was prepared from equal files elsewhere names those files; a later run may not take it for this one's data.
+    # An entry that was prepared from equal files elsewhere names those files; a later run must not take it for this one's data.
     cached = {DATASETS: str(entry.relative_to(context.workspace))} if read_seal(entry) == seal else {}
     return replace(finished, depends_on=_noted(sources), cached=cached)
 
 
 def _names(sources: list[Source]) -> dict[str, Scalar]:
-    """How messages name the source of the rows to train on and that of the held-out rows."""
+    """Return how messages name the source of the rows to train on and that of the held-out rows."""
     return {"source": sources[0].name, "evalSource": sources[-1].name}
 
 
@@ -78,7 +78,7 @@ def _key(inputs: DatasetInputs, sources: list[Source]) -> str:
 
 
 def _noted(sources: list[Source]) -> dict[str, Scalar] | None:
-    """What :func:`.revalidate.revalidate` compares; ``None`` where a source says nothing that it can ask for again."""
+    """Return what :func:`.revalidate.revalidate` compares; ``None`` if a source says nothing that it can ask for again."""
     if not all(source.noted for source in sources):
         return None
     noted: dict[str, Scalar] = {PREPARATION_KEY: PREPARATION}

@@ -31,7 +31,7 @@ NAMES = ("uri", "evalUri")
 
 
 def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
-    """Whether all sources are what was noted of them.
+    """Return whether all sources are what was noted of them.
 
     Raises:
         StageError: the source cannot be asked, or is not there any more.

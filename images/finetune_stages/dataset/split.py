@@ -15,7 +15,7 @@ from finetune_stages.sdk import StageError
 
 
 def subset(total: int, inputs: DatasetInputs) -> Sequence[int]:
-    """Positions of the rows to use among ``total``; ``random`` draws them in the order of ``random.sample``."""
+    """Return positions of the rows to use among ``total``; ``random`` draws them in the order of ``random.sample``."""
     if not 0 < inputs.subset < total:
         return range(total)
     if inputs.subset_mode == "first":
@@ -24,7 +24,7 @@ def subset(total: int, inputs: DatasetInputs) -> Sequence[int]:
 
 
 def train_and_eval(total: int, ratio: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the rows to train on and of those to hold out.
+    """Return positions of the rows to train on and of those to hold out.
 
     These are the rows of ``datasets.Dataset.train_test_split(test_size=1 - ratio, seed=seed)``, drawn without importing that
     library, which takes longer than all else here: ``ceil((1 - ratio) * total)`` rows from the front of a permutation are held

@@ -14,7 +14,7 @@ def main() -> int:
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Whether the data that an earlier result describes still lies in the run's folder, untouched."""
+    """Return whether the data that an earlier result describes is still in the run's folder, untouched."""
     seal = verify_seal(context.path(context.layout.datasets))
     return seal is not None and seal.digest == result.outputs.get("digest")
 

@@ -35,7 +35,7 @@ class Wanted:
 
 
 def wanted_sources(inputs: DatasetInputs) -> list[Wanted]:
-    """The source of the rows, and the one of the held-out rows where it is another.
+    """Return the source of the rows, and the one of the held-out rows where it is another.
 
     Raises:
         StageError: a URI names nothing.

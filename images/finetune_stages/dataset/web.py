@@ -16,7 +16,7 @@ from finetune_stages.sources.origin import Origin
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
-"""The server may not be silent for longer."""
+"""The server must not be silent for longer."""
 _PASSING = {408, 425, 429}
 _AS_IT_IS = {"Accept-Encoding": "identity"}
 """No compression: the file's digest may be stated."""
@@ -52,7 +52,7 @@ def download(address: WebAddress, target: Path, origin: Origin, meter: Meter) ->
 
 
 def is_still(address: WebAddress, noted: Mapping[str, Scalar]) -> bool:
-    """Whether the server says that the file is the one of which :func:`download` returned ``noted``. Nothing of it is fetched."""
+    """Return whether the server says that the file is the one of which :func:`download` returned ``noted``. Nothing of it is fetched."""
     import httpx2
 
     condition = {"If-None-Match": str(noted["etag"])} if "etag" in noted else {}
@@ -69,7 +69,7 @@ def is_still(address: WebAddress, noted: Mapping[str, Scalar]) -> bool:
 
 
 def validators(headers: Mapping[str, str]) -> dict[str, Scalar]:
-    """What stands for every byte of a file (RFC 9110, section 8.8): a strong ETag, or else the time of its last change and its size.
+    """Return what stands for every byte of a file (RFC 9110, section 8.8): a strong ETag, or else the time of its last change and its size.
 
     Such a time counts if the answer is at least a second younger than it (8.8.2.2): within one second a file can change twice.
     """

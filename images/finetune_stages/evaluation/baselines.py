@@ -22,12 +22,12 @@ _FINISHED = "finished.json"
 
 
 def baseline_entry(context: Context, inputs: EvaluationInputs, noted: Mapping[str, Scalar]) -> Path:
-    """Where the cache keeps the answers to these questions. ``noted``: see :func:`.questions.depends_on`."""
+    """Return where the cache keeps the answers to these questions. ``noted``: see :func:`.questions.depends_on`."""
     return context.path(f"{CACHE_BASELINES}/{digest([noted, encode(inputs)])}")
 
 
 def take_baseline(entry: Path, folder: Path) -> Finished | None:
-    """What an entry says, its files handed to ``folder``; ``None`` where there is no entry, or a damaged one."""
+    """Return what an entry says, its files handed to ``folder``; ``None`` if there is no entry, or a damaged one."""
     seal = verify_seal(entry)
     if seal is None:
         if entry.exists():

@@ -54,15 +54,15 @@ class ChatRows(Task):  # type: ignore[misc]
         return False
 
     def has_validation_docs(self) -> bool:
-        """The rows are test documents."""
+        """Return true: the rows are the test documents."""
         return False
 
     def has_test_docs(self) -> bool:
-        """The rows."""
+        """Return true: the rows are there."""
         return True
 
     def test_docs(self) -> Sequence[Row]:
-        """The rows."""
+        """Return the rows."""
         return self._rows
 
     def doc_to_text(self, _doc: Row) -> str:
@@ -70,7 +70,7 @@ class ChatRows(Task):  # type: ignore[misc]
         return ""
 
     def doc_to_target(self, doc: Row) -> list[str]:
-        """The answers."""
+        """Return the answers."""
         return answers(doc)
 
     def fewshot_context(self, _doc: Row, **_settings: Any) -> str:
@@ -86,14 +86,14 @@ class ChatRows(Task):  # type: ignore[misc]
         ]
 
     def process_results(self, _doc: Row, results: Sequence[Sequence[AnswerScore]]) -> dict[str, tuple[float, int]]:
-        """The row's share of each metric: what is summed above and below the fraction bar."""
+        """Return the row's share of each metric: what is summed above and below the fraction bar."""
         scores = [score for passage in results for score in passage]
         loglikelihood = math.fsum(score.loglikelihood for score in scores)
         self.scored.append((loglikelihood, sum(score.size for score in scores), sum(score.tokens for score in scores)))
         return {"bits_per_byte": (loglikelihood, self.scored[-1][1]), "loss": (loglikelihood, self.scored[-1][2])}
 
     def aggregation(self) -> dict[str, Callable[[Sequence[tuple[float, int]]], float]]:
-        """How the shares become metrics."""
+        """Return how the shares become metrics."""
         return {"bits_per_byte": bits_per_byte, "loss": nats_per_token}
 
     def higher_is_better(self) -> dict[str, bool]:

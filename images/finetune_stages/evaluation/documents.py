@@ -18,7 +18,7 @@ _NOT_RENDERED = object()
 
 
 def template_fault(task: ConfigurableTask, field: str) -> str | None:
-    """What is wrong with a template of the task, whatever the document."""
+    """Return what is wrong with a template of the task, whatever the document."""
     template = getattr(task.config, field)
     if not isinstance(template, str) or template in task.features:
         return None
@@ -30,7 +30,7 @@ def template_fault(task: ConfigurableTask, field: str) -> str | None:
 
 
 def document_fault(task: ConfigurableTask, document: Any) -> str | None:
-    """What is wrong with a document, to stand behind "row 17"; ``None`` for a good one."""
+    """Return what is wrong with a document, to stand behind "row 17"; ``None`` for a good one."""
     values = {}
     for field in _FIELDS:
         if field == "doc_to_choice" and task.config.doc_to_choice is None:
@@ -46,13 +46,13 @@ def document_fault(task: ConfigurableTask, document: Any) -> str | None:
 
 
 def _field(task: ConfigurableTask, field: str) -> str:
-    """The task's field, and the column that it names."""
+    """Return the task's field, and the column that it names."""
     value = getattr(task.config, field)
     return f"{field} ({value})" if isinstance(value, str) and value in task.features else field
 
 
 def _null_printed(task: ConfigurableTask, field: str, document: Any, value: Any) -> str | None:
-    """A null in a template is rendered as ``None``, as if that were the text."""
+    """Return a null in a template is rendered as ``None``, as if that were the text."""
     template = getattr(task.config, field)
     if not isinstance(document, dict) or not isinstance(template, str):
         return None
@@ -77,7 +77,7 @@ class _DocumentValidator:
         self.choices = values.get("doc_to_choice", _NOT_RENDERED)
 
     def fault(self) -> str | None:
-        """What is wrong, or ``None``."""
+        """Return what is wrong, or ``None``."""
         if self.task.multiple_input:
             if not isinstance(self.text, int):
                 return f"{self._named('doc_to_text')} is {_shown(self.text)}, and the first document's is the number of a choice"
@@ -140,7 +140,7 @@ class _DocumentValidator:
         return None
 
     def _number(self, gold: Any, allow_text: bool) -> int | None:
-        """The number of the right choice; ``None`` for what names none."""
+        """Return the number of the right choice; ``None`` for what names none."""
         if isinstance(gold, str):
             return self.choices.index(gold) if allow_text and gold in self.choices else None
         if isinstance(gold, float) and gold.is_integer():

@@ -19,7 +19,7 @@ from .own_task import OwnTask
 
 
 def check_examples(tasks: Iterable[Any], inputs: EvaluationInputs) -> tuple[str, ...]:
-    """Make sure that every task has the examples that it shows; returns sentences for the user.
+    """Check that every task has the examples that it shows; returns sentences for the user.
 
     Raises:
         StageError: ``BadEvaluationValue`` where evaluation.fewshot asks for too many, ``TaskInvalid`` where a task does, or where an
@@ -71,7 +71,7 @@ def _too_many(task: str, count: int, field: str | None, has: str, most: int) -> 
 
 
 def _source(task: ConfigurableTask) -> str | None:
-    """The split that examples are from, by lm-eval's rule."""
+    """Return the split that examples are from, by lm-eval's rule."""
     config = task.config
     if task.fewshot_cfg.split is None and task.fewshot_cfg.samples is not None:
         return None
@@ -89,7 +89,7 @@ def _leave_out_the_question(task: OwnTask) -> None:
 
 
 def _copies(pool: Sequence[Any]) -> int:
-    """How many rows are equal, at most."""
+    """Return how many rows are equal, at most."""
     return max(Counter(json.dumps(row, sort_keys=True, default=str) for row in pool).values(), default=0)
 
 

@@ -131,7 +131,7 @@ def _log_at(verbosity: str) -> None:
 
 
 def _ask(scorer: Scorer, tasks: list[Any], manager: TaskManager, inputs: EvaluationInputs) -> dict[str, Any]:
-    """All requests of all tasks through the model, and the answers into scores.
+    """Return all requests of all tasks through the model, and the answers into scores.
 
     Raises:
         StageError: ``TaskInvalid``: a task's own code or template failed; ``OutOfMemoryGPU``.
@@ -169,7 +169,7 @@ def _ask(scorer: Scorer, tasks: list[Any], manager: TaskManager, inputs: Evaluat
 
 
 def _asked(error: Exception, inputs: EvaluationInputs) -> str:
-    """The task, and its document, at which lm-eval was when it raised ``error``, as far as its own variables tell."""
+    """Return the task, and its document, at which lm-eval was when it raised ``error``, as far as its own variables tell."""
     task = document = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         found = next((each for each in (frame.f_locals.get("self"), frame.f_locals.get("task")) if isinstance(each, Task)), None)

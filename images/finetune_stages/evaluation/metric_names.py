@@ -29,7 +29,7 @@ _SCORED = {
 
 
 def check_names(built: Iterable[Any], chats: Iterable[str]) -> None:
-    """Make sure that every score of tasks and groups has a name of its own, and that every metric is scored.
+    """Check that every score of tasks and groups has a name of its own, and that every metric is scored.
 
     Args:
         built: lm-eval's tasks and groups.
@@ -59,7 +59,7 @@ def check_names(built: Iterable[Any], chats: Iterable[str]) -> None:
 
 
 def leaves(built: Iterable[Any]) -> tuple[list[Task], list[Group]]:
-    """The tasks, those within groups too, and the groups."""
+    """Return the tasks, those within groups too, and the groups."""
     tasks: list[Task] = []
     groups: list[Group] = []
     for each in built:

@@ -66,7 +66,7 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
             self.dataset = datasets.DatasetDict({split: self._read(split, files) for split, files in splits.items()})
 
     def label(self, split: str | None, position: int) -> str:
-        """How messages name a document of a split."""
+        """Return how messages name a document of a split."""
         if self.config.process_docs is None:
             for file in self.files.get(split or "", ()):
                 if position < len(file.rows):
@@ -76,7 +76,7 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
         return f"document {position + 1} of those that process_docs returns"
 
     def failed(self, place: str, problem: str, remedy: str = "correct it") -> StageError:
-        """The failure of a document."""
+        """Return the failure of a document."""
         return StageError(reasons.TASK_INVALID, f"{self._subject}, {place}: {problem}; {remedy}.")
 
     def _set_kinds_from_first_document(self) -> None:
@@ -97,7 +97,7 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
         self.check_documents(islice(self.task_docs, self._limit), self.config.test_split or self.config.validation_split)
 
     def check_documents(self, documents: Iterable[Any], split: str | None) -> None:
-        """Make sure that every document can be asked and scored.
+        """Check that every document can be asked and scored.
 
         Raises:
             StageError: ``TaskInvalid``.
@@ -146,7 +146,7 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
 
 
 def _json_files(config: Any) -> Mapping[str, list[Path]] | None:
-    """The files of each split, where the task names files of JSON and nothing else; what is missing, the library says."""
+    """Return the files of each split, where the task names files of JSON and nothing else; what is missing, the library says."""
     arguments = config.dataset_kwargs
     if config.dataset_path != "json" or config.dataset_name or config.custom_dataset or not isinstance(arguments, dict):
         return None

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 def chat_tasks(context: Context, inputs: EvaluationInputs) -> dict[str, Path]:
-    """The files of rendered rows, by the name of their task: the held-out rows, and the tasks that are files of chat rows.
+    """Return the files of rendered rows, by the name of their task: the held-out rows, and the tasks that are files of chat rows.
 
     Raises:
         StageError: ``DatasetNotFound``: nothing was rendered.
@@ -35,7 +35,7 @@ def chat_tasks(context: Context, inputs: EvaluationInputs) -> dict[str, Path]:
 
 
 def read_passages(path: Path) -> list[Row]:
-    """The rows of a file.
+    """Return the rows of a file.
 
     Raises:
         StageError: ``DatasetUnreadable``: stage *tokenization* did not write it.
@@ -52,5 +52,5 @@ def read_passages(path: Path) -> list[Row]:
 
 
 def answers(row: Row) -> list[str]:
-    """The texts that are scored."""
+    """Return the texts that are scored."""
     return [passage["text"][start:end] for passage in row["passages"] for start, end in passage["answers"]]

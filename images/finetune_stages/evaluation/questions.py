@@ -32,7 +32,7 @@ _LOADERS = ("json", "csv", "text", "parquet", "arrow")
 
 
 def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
-    """Whether the same questions would be put to the same model as when ``noted`` was.
+    """Return whether the same questions would be put to the same model as when ``noted`` was.
 
     Raises:
         StageError: they cannot be put at all.
@@ -42,7 +42,7 @@ def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
 
 
 def depends_on(context: Context, inputs: EvaluationInputs, model: Seal) -> dict[str, Scalar] | None:
-    """All that scores depend on, as digests; ``None`` where it may change unseen.
+    """Return all that scores depend on, as digests; ``None`` if it may change unseen.
 
     lm-eval's own benchmarks count as fixed. Numbers of a GPU and of a processor differ in their last digits and are kept apart.
 
@@ -62,7 +62,7 @@ def depends_on(context: Context, inputs: EvaluationInputs, model: Seal) -> dict[
 
 
 def find_definitions(context: Context, inputs: EvaluationInputs) -> list[Definition]:
-    """The definitions of lm-eval's tasks in ``inputs`` and of their members.
+    """Return the definitions of lm-eval's tasks in ``inputs`` and of their members.
 
     Raises:
         StageError: ``TaskNotFound``, ``TaskInvalid``, ``EngineMissing``.
@@ -80,12 +80,12 @@ def _task_files(roots: tuple[Path, ...]) -> TaskFiles:
 
 
 def model_directory(context: Context, inputs: EvaluationInputs) -> Path:
-    """The model that is asked."""
+    """Return the model that is asked."""
     return context.path(context.layout.final_model if inputs.subject == "final" else context.layout.base_model)
 
 
 def sealed(model: Path) -> Seal:
-    """The seal of the model.
+    """Return the seal of the model.
 
     Raises:
         StageError: ``ModelNotFound``, ``ModelIncomplete``.
@@ -113,7 +113,7 @@ def _lm_eval() -> str:
 
 
 def _own_tasks(context: Context, definitions: Iterable[Definition]) -> str:
-    """A digest of a user's tasks and their data; empty where one of them runs code of its own or reads what is no file."""
+    """Return a digest of a user's tasks and their data; empty where one of them runs code of its own or reads what is no file."""
     from finetune_stages.sources.task_files import builtin_tasks
 
     builtin = builtin_tasks()
@@ -155,13 +155,13 @@ def _data(context: Context, config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def data_files(config: Mapping[str, Any]) -> list[str]:
-    """The files that a task's definition names as its data."""
+    """Return the files that a task's definition names as its data."""
     arguments = config.get("dataset_kwargs")
     return texts(arguments.get("data_files")) if isinstance(arguments, Mapping) else []
 
 
 def texts(value: Any) -> list[str]:
-    """The texts in a value that may be one, or a list or a mapping of such values."""
+    """Return the texts in a value that may be one, or a list or a mapping of such values."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):

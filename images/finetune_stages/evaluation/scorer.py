@@ -88,7 +88,7 @@ class Scorer(HFLM):  # type: ignore[misc]
         return length if limit is None else min(length, limit)
 
     def answer_loglikelihood(self, requests: Sequence[Instance]) -> list[list[AnswerScore]]:
-        """How probable the answers in each passage are: one forward pass reads all answers of a conversation.
+        """Return how probable the answers in each passage are: one forward pass reads all answers of a conversation.
 
         A passage longer than the model's context is read in overlapping windows, so that each token is scored once, with at
         least half a context before it where the text has that much.
@@ -138,7 +138,7 @@ class Scorer(HFLM):  # type: ignore[misc]
             start += size
 
     def _losses(self, batch: list[Window]) -> list[torch.Tensor]:
-        """The loss of each scored token of each window, in nats: float32, on the processor."""
+        """Return the loss of each scored token of each window, in nats: float32, on the processor."""
         longest = max(2, *(len(window.ids) for window in batch))
         ids = torch.zeros((len(batch), longest), dtype=torch.long)
         for row, window in enumerate(batch):
@@ -223,7 +223,7 @@ def batch_sizes(lengths: Sequence[int], tokens: int = TOKENS_PER_BATCH, largest:
 
 
 def load_scorer(model: Path, inputs: EvaluationInputs, on_forward: Callable[[], object]) -> Scorer:
-    """The model, in bfloat16 on a GPU that computes in it, else in float32 (``model_args`` may say otherwise).
+    """Return the model, in bfloat16 on a GPU that computes in it, else in float32 (``model_args`` may say otherwise).
 
     Raises:
         StageError: ``BadEvaluationValue``, ``RemoteCode``, ``ModelIncomplete``, ``ModelCorrupt``.
@@ -268,7 +268,7 @@ def _loading_fault(error: Exception, model: Path, inputs: EvaluationInputs) -> S
 
 
 def _answer_score(text: str, answer: tuple[int, int], losses: torch.Tensor, offsets: Sequence[tuple[int, int]]) -> AnswerScore:
-    """The score of the tokens that carry a character of ``answer``. ``offsets``: each token's range of characters."""
+    """Return the score of the tokens that carry a character of ``answer``. ``offsets``: each token's range of characters."""
     begin, end = answer
     first = max(1, bisect_right(offsets, begin, key=lambda offset: offset[1]))
     last = max(first, bisect_left(offsets, end, key=lambda offset: offset[0]))

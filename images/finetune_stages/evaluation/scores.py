@@ -26,17 +26,17 @@ class Scores:
 
 
 def safe(name: str) -> str:
-    """``name`` with every character outside letters, digits, ``_``, ``.`` and ``-`` replaced by ``_``."""
+    """Return ``name`` with every character outside letters, digits, ``_``, ``.`` and ``-`` replaced by ``_``."""
     return _UNSAFE.sub("_", name)
 
 
 def metric_key(task: str, metric: str, filter_: str = _NO_FILTER) -> str:
-    """The name of a score: that of the filter is part of it where the task has one."""
+    """Return the name of a score: that of the filter is part of it where the task has one."""
     return safe(".".join([task, metric, *([] if filter_ == _NO_FILTER else [filter_])]))
 
 
 def flat_scores(results: Mapping[str, Any]) -> Scores:
-    """The scores of all tasks and groups in the dictionary that ``lm_eval.simple_evaluate`` returns.
+    """Return the scores of all tasks and groups in the dictionary that ``lm_eval.simple_evaluate`` returns.
 
     lm-eval's keys are ``<metric>,<filter>`` and ``<metric>_stderr,<filter>``; what else stands beside them (``alias``,
     ``sample_len``) has no comma. A standard error that could not be computed is left out.
@@ -66,7 +66,7 @@ def flat_scores(results: Mapping[str, Any]) -> Scores:
 
 
 def _finite(value: Any) -> float | None:
-    """A finite number as it is; ``None`` for all else."""
+    """Return a finite number as it is; ``None`` for all else."""
     try:
         return float(value) if isinstance(value, Real) and math.isfinite(value) else None
     except OverflowError:  # a whole number that no float holds

@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Whether the model that an earlier result measured is still the one in its place."""
+    """Return whether the model that an earlier result measured is still the one in its place."""
     seal = read_seal(model_directory(context, context.inputs(EvaluationInputs)))
     return seal is not None and seal.digest == result.outputs.get("modelDigest")
 
@@ -81,13 +81,13 @@ def _measure(context: Context, inputs: EvaluationInputs) -> Measured:
 
 
 def _chat_rows(context: Context, inputs: EvaluationInputs) -> dict[str, list[Row]]:
-    """The rows of each task that is made of chat: the held-out ones, and a user's own files."""
+    """Return the rows of each task that is made of chat: the held-out ones, and a user's own files."""
     rows = {name: read_passages(path) for name, path in chat_tasks(context, inputs).items()}
     return {name: found for name, found in rows.items() if found}
 
 
 def _prepare_libraries(context: Context, offline: bool) -> None:
-    """Settings that the libraries read when they are imported. ``offline``: nothing that is asked for lies on the hub."""
+    """Settings that the libraries read when they are imported. ``offline``: nothing that is asked for is on the hub."""
     os.chdir(context.workspace)  # relative data files of a task are the workspace's
     os.environ.update(
         {
@@ -116,7 +116,7 @@ def _finished(inputs: EvaluationInputs, seal: Seal, measured: Measured) -> Finis
 
 
 def _write(folder: Path, stage: str, measured: Measured) -> list[Path]:
-    """The whole answer of lm-eval, and what was asked and answered, as files; those of an earlier round go."""
+    """Return the whole answer of lm-eval, and what was asked and answered, as files; those of an earlier round go."""
     from .scores import safe
 
     files = []
@@ -137,7 +137,7 @@ def _remove_others(found: Iterable[Path], kept: list[Path]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy's as a number, a set as a list, anything else as its text."""
+    """Return a number of numpy's as a number, a set as a list, anything else as its text."""
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         return value.item()
     return sorted(value, key=str) if isinstance(value, (set, frozenset)) else str(value)

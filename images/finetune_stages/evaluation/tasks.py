@@ -29,7 +29,7 @@ TASK_DATA = Origin(
 def build_tasks(
     names: Sequence[str], definitions: Sequence[Definition], manager: TaskManager, limit: int | None = None
 ) -> list[Any]:
-    """Tasks and groups for ``names``, with their data read (from the workspace, the hub's cache or the hub).
+    """Return tasks and groups for ``names``, with their data read (from the workspace, the hub's cache or the hub).
 
     ``manager`` is told the definitions, and no others. ``limit``: how many documents of each are asked; ``None`` for all.
 
@@ -57,7 +57,7 @@ def build_tasks(
 
 
 def task_fault(error: Exception, subject: str) -> StageError:
-    """What an exception says about a task: its data cannot be had, or the task itself is wrong.
+    """Return what an exception says about a task: its data cannot be had, or the task itself is wrong.
 
     A task is a user's (or lm-eval's) program, and raises what it likes.
     """
@@ -105,13 +105,13 @@ def _own_tasks_checked(definitions: Sequence[Definition], limit: int | None) -> 
 
 
 def _said(error: Exception) -> str:
-    """The exception's name and text, and those of its cause, which may know the row."""
+    """Return the exception's name and text, and those of its cause, which may know the row."""
     links = [error, error.__cause__] if error.__cause__ else [error]
     return " - ".join(f"{type(link).__name__}: {first_line(link, 300)}" for link in links)
 
 
 def _place(name: str, definitions: Sequence[Definition]) -> str:
-    """Where the task is defined and where its data lies, as far as its own file says so."""
+    """Return where the task is defined and where its data is, as far as its own file says so."""
     for definition in definitions:
         if name in (definition.config.get("task"), definition.config.get("group")):
             files = data_files(definition.config)

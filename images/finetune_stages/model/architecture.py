@@ -64,7 +64,7 @@ def check_architecture(config: Mapping[str, Any], model: str) -> str:
 
 
 def check_quantization(config: Mapping[str, Any], names: Collection[str], model: str) -> None:
-    """Make sure that the weights are not quantized.
+    """Check that the weights are not quantized.
 
     Raises:
         StageError: ``ModelUnsupported``.
@@ -77,7 +77,7 @@ def check_quantization(config: Mapping[str, Any], names: Collection[str], model:
 
 
 def quantized(model: str, detail: str) -> StageError:
-    """The rejection of quantized weights."""
+    """Return the rejection of quantized weights."""
     return StageError(
         reasons.MODEL_UNSUPPORTED,
         f"{model}: the weights are quantized ({detail}), and no gradient leads to such weights; set model.uri to the unquantized model"
@@ -86,7 +86,7 @@ def quantized(model: str, detail: str) -> StageError:
 
 
 def _unsupported_kind(architecture: str, config: Mapping[str, Any]) -> str | None:
-    """What the architecture is, in words, where it is not a decoder that generates text."""
+    """Return what the architecture is, in words, where it is not a decoder that generates text."""
     if config.get("is_encoder_decoder") is True:
         return "an encoder-decoder model"
     if not architecture.endswith(_GENERATES):

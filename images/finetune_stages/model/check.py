@@ -129,7 +129,7 @@ def _check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Mapping
 
 
 def _names(folder: Path) -> list[str]:
-    """The files of the model, relative to its directory."""
+    """Return the files of the model, relative to its directory."""
     found = [*folder.glob("*"), *folder.glob(f"{CHAT_TEMPLATES}/*")]
     return [str(path.relative_to(folder)) for path in found if path.is_file()]
 

@@ -47,7 +47,7 @@ def settings(names: Collection[str]) -> list[str]:
 
 
 def weights(names: Collection[str], folder: Path, model: str) -> list[str]:
-    """The weight files among ``names``; the index of shards, where there is one, is read from ``folder``.
+    """Return the weight files among ``names``; the index of shards, where there is one, is read from ``folder``.
 
     Raises:
         StageError: ``ModelIncomplete``: there are none, or only in a form that cannot be trained, or a shard is missing.
@@ -86,7 +86,7 @@ def weight_map(folder: Path, model: str) -> dict[str, str]:
 
 
 def read_json(path: Path, model: str) -> dict[str, object]:
-    """A settings file with a JSON object.
+    """Return a settings file with a JSON object.
 
     Raises:
         StageError: ``ModelCorrupt``, or ``ModelIncomplete``: it is a Git LFS pointer.
@@ -104,7 +104,7 @@ def read_json(path: Path, model: str) -> dict[str, object]:
 
 
 def require_no_adapter(names: Collection[str], model: str) -> None:
-    """Make sure that there is no adapter: transformers puts one that lies in a model's directory on the model, without a word.
+    """Check that there is no adapter: transformers puts one that is in a model's directory on the model, without a word.
 
     Raises:
         StageError: ``ModelUnsupported``.
@@ -118,7 +118,7 @@ def require_no_adapter(names: Collection[str], model: str) -> None:
 
 
 def require_no_pointer(path: Path, model: str) -> None:
-    """Make sure that ``path`` is not a Git LFS pointer.
+    """Check that ``path`` is not a Git LFS pointer.
 
     Raises:
         StageError: ``ModelIncomplete``.

@@ -55,7 +55,7 @@ def obtain(context: Context, source: HubId, revision: str | None, trust_remote_c
 
 
 def is_still(context: Context, source: HubId, revision: str | None, commit: Scalar | None) -> bool:
-    """Whether the revision still is that commit. The hub is asked, unless the revision is a commit itself.
+    """Return whether the revision still is that commit. The hub is asked, unless the revision is a commit itself.
 
     Raises:
         StageError: the hub does not say.
@@ -78,7 +78,7 @@ def _without_hub(context: Context, model: str, revision: str | None) -> Obtained
 
 
 def _kept(context: Context, key: str, model: str) -> Seal | None:
-    """The seal of the cache's entry, whose weights are checked while it is verified: an earlier release did not check them."""
+    """Return the seal of the cache's entry, whose weights are checked while it is verified: an earlier release did not check them."""
     weights_read = WeightReaders(model)
     seal = intact_entry(context, entry_path(context, key), weights_read)
     if seal:
@@ -130,7 +130,7 @@ def _snapshot(found: Repository, names: list[str], folder: Path, resets: int = 5
 
 
 def _literal(name: str) -> str:
-    """A file name as a pattern of ``fnmatch`` that matches nothing else."""
+    """Return a file name as a pattern of ``fnmatch`` that matches nothing else."""
     return re.sub(r"([*?[])", r"[\1]", name)
 
 

@@ -1,4 +1,4 @@
-"""A model from a directory of this machine: linked where it lies on the same file system, else copied."""
+"""A model from a directory of this machine: linked where it is on the same file system, else copied."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
 
 
 def is_still(context: Context, source: Path, key: Scalar | None) -> bool:
-    """Whether the files in ``source`` are those of the cache's entry ``key``, which the caller verifies.
+    """Return whether the files in ``source`` are those of the cache's entry ``key``, which the caller verifies.
 
     A file that the two share is not read a second time.
 
@@ -87,7 +87,7 @@ def _same_file(first: Path, second: Path) -> bool:
 
 
 def _files(source: Path) -> list[str]:
-    """Names of the files to take."""
+    """Return names of the files to take."""
     require_directory(source, MODEL)
     found = [path for path in (*source.glob("*"), *source.glob(f"{CHAT_TEMPLATES}/*")) if path.is_file()]
     present = [str(path.relative_to(source)) for path in found]
@@ -112,7 +112,7 @@ def _bring(source: Path, folder: Path, names: list[str], context: Context, total
 
 
 def _link_or_copy(source: Path, target: Path) -> bool:
-    """Whether a link was possible. A file that the group may not read is copied: a link would carry its mode along."""
+    """Return whether a link was possible. A file that the group must not read is copied: a link would carry its mode along."""
     target.parent.mkdir(exist_ok=True)
     if source.stat().st_mode & _GROUP_READABLE == _GROUP_READABLE:
         try:

@@ -25,7 +25,7 @@ _MASKS = ("masked_bias", "attn_mask", "causal_mask")
 
 
 def has_not_finite(data: bytes, dtype: str) -> bool:
-    """Whether one of the numbers in ``data``, little endian and of the format's type ``dtype``, is infinite or undefined."""
+    """Return whether one of the numbers in ``data``, little endian and of the format's type ``dtype``, is infinite or undefined."""
     width = BYTES[dtype]
     highest = data[width - 1 :: width]
     if not any(byte.to_bytes() in highest for byte in _LARGE[dtype]):
@@ -53,7 +53,7 @@ class FiniteWeights:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> FiniteWeights:
-        """A reader of a file with these tensors."""
+        """Return a reader of a file with these tensors."""
         weights = [(name, tensor) for name, tensor in tensors.items() if tensor.dtype in _FORMATS and not name.endswith(_MASKS)]
         return cls(sorted(weights, key=lambda weight: weight[1].begin))
 
@@ -85,7 +85,7 @@ class WeightReaders:
         self._readers: dict[str, FiniteWeights] = {}
 
     def __call__(self, path: Path) -> FiniteWeights | None:
-        """The reader of one file."""
+        """Return the reader of one file."""
         if path.suffix != ".safetensors":
             return None
         try:
@@ -96,7 +96,7 @@ class WeightReaders:
         return reader
 
     def require_finite(self) -> None:
-        """Make sure that all numbers that were read are finite.
+        """Check that all numbers that were read are finite.
 
         Raises:
             StageError: ``ModelCorrupt``.

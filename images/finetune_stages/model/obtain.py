@@ -35,7 +35,7 @@ class Obtained:
 
 
 def entry_path(context: Context, key: str) -> Path:
-    """Where the cache keeps the model of that key."""
+    """Return where the cache keeps the model of that key."""
     return context.path(f"{CACHE_MODELS}/{key}")
 
 

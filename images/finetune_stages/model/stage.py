@@ -28,13 +28,13 @@ def main() -> int:
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Whether the model that an earlier result describes is still linked into the run's folder: names and sizes, at once."""
+    """Return whether the model that an earlier result describes is still linked into the run's folder: names and sizes, at once."""
     seal = verify_seal(context.path(context.layout.base_model), content=False)
     return seal is not None and seal.digest == result.outputs.get("digest")
 
 
 def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
-    """Whether the model is still the one of which ``noted`` tells: the hub's commit, or the digest of a directory's files.
+    """Return whether the model is still the one of which ``noted`` tells: the hub's commit, or the digest of a directory's files.
 
     Raises:
         StageError: it cannot be found any more.
@@ -79,8 +79,7 @@ def _obtain(context: Context, inputs: ModelInputs) -> Obtained:
     source = parse_uri(inputs.uri, MODEL)
     if isinstance(source, HubId):
         return hub.obtain(context, source, inputs.revision, inputs.trust_remote_code)
-    if not isinstance(source, Path):  # no URI of a model is a web address
-        raise TypeError(source)
+    assert isinstance(source, Path)  # no URI of a model is a web address
     if inputs.revision:
         raise StageError(
             reasons.BAD_DOCUMENT,

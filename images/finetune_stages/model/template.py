@@ -86,7 +86,7 @@ def find_templates(folder: Path, tokenizer: Mapping[str, Any], model: str) -> li
 
 
 def _tokens(template: Template, tokenizer: Mapping[str, Any]) -> dict[str, str]:
-    """The special tokens that the template is given. Those that only the tokenizer's class names are not known here: any will do."""
+    """Return the special tokens that the template is given. Those that only the tokenizer's class names are not known here: any will do."""
     if tokenizer.get("tokenizer_class") in _GENERIC_TOKENIZERS:
         return special_tokens(tokenizer)
     return {**{role: f"<{role}>" for role in ROLES if role in template.text}, **special_tokens(tokenizer)}
@@ -121,7 +121,7 @@ def _try(template: Template, tokens: Mapping[str, str], model: str) -> list[str]
 
 
 def _first_rendered(compiled: Any, values: Mapping[str, Any]) -> tuple[bool | None, Exception | None]:
-    """Return whether the first conversation that is rendered has tools, and the first error; ``None`` where there is none."""
+    """Return whether the first conversation that is rendered has tools, and the first error; ``None`` if there is none."""
     first: Exception | None = None
     for messages, tools in _conversations():
         try:
@@ -187,7 +187,7 @@ def _compile(template: Template, model: str) -> Any:
         return _environment().from_string(template.text)
     except TemplateSyntaxError as error:
         raise _invalid(template, model, error.lineno, error.message or "a syntax error") from error
-    except SyntaxError as error:  # what Jinja compiles to is no Python: a loop's control inside of {% generation %}
+    except SyntaxError as error:  # what Jinja compiles to is no Python: a loop's control inside {% generation %}
         raise _invalid(template, model, None, first_line(error)) from error
     except RecursionError as error:
         raise _invalid(template, model, None, "it is nested too deeply") from error
@@ -227,7 +227,7 @@ def _environment() -> Any:
 
 
 def _line(error: Exception) -> int | None:
-    """The line of the template at which rendering failed: Jinja gives its frames the template's lines."""
+    """Return the line of the template at which rendering failed: Jinja gives its frames the template's lines."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
     return lines[-1] if lines else None
 

@@ -66,7 +66,7 @@ def output_layer(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def is_tied(config: Mapping[str, Any]) -> bool | None:
-    """Whether embeddings and output layer are one matrix by the configuration; ``None`` where neither it nor its type tells."""
+    """Return whether embeddings and output layer are one matrix by the configuration; ``None`` if neither it nor its type tells."""
     stated = config.get("tie_word_embeddings", text_config(config).get("tie_word_embeddings"))
     if isinstance(stated, bool):
         return stated

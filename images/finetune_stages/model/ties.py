@@ -16,7 +16,7 @@ _PIECE = 1 << 20
 
 
 def contradiction(config: Mapping[str, Any], files: Mapping[str, Path], tensors: Mapping[str, Tensor]) -> str | None:
-    """Return what the user must know where configuration and files disagree about the output layer; ``None`` where they agree.
+    """Return what the user must know where configuration and files disagree about the output layer; ``None`` if they agree.
 
     ``files`` are those of ``tensors``, by the same names.
 
@@ -35,7 +35,7 @@ def contradiction(config: Mapping[str, Any], files: Mapping[str, Path], tensors:
 
 
 def _same(first_file: Path, first: Tensor, second_file: Path, second: Tensor) -> bool:
-    """Whether two tensors hold the same bytes."""
+    """Return whether two tensors hold the same bytes."""
     if (first.dtype, first.shape) != (second.dtype, second.shape):
         return False
     pieces = zip(_pieces(first_file, first), _pieces(second_file, second), strict=True)

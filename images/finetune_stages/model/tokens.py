@@ -32,7 +32,7 @@ def read_tokenizer(folder: Path, model: str) -> dict[str, Any]:
 
 
 def special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
-    """The special tokens that ``tokenizer_config.json`` names, by their names."""
+    """Return the special tokens that ``tokenizer_config.json`` names, by their names."""
     named = {name: _content(value) for name, value in tokenizer.items() if name.endswith("_token")}
     extra = tokenizer.get("extra_special_tokens")
     if isinstance(extra, dict):
@@ -41,7 +41,7 @@ def special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_tokens(folder: Path, tokenizer: Mapping[str, Any], embeddings: int | None, model: str) -> None:
-    """Make sure that each token of text has an embedding.
+    """Check that each token of text has an embedding.
 
     Tokens of pictures and sound are not counted: a model that reads only text may share its tokenizer with one that reads more.
 
@@ -63,7 +63,7 @@ def check_tokens(folder: Path, tokenizer: Mapping[str, Any], embeddings: int | N
 
 
 def vocabulary(folder: Path, tokenizer: Mapping[str, Any], model: str) -> dict[str, int]:
-    """Token to number, as transformers builds it: the vocabulary, the added tokens, and special tokens that neither holds.
+    """Return token to number, as transformers builds it: the vocabulary, the added tokens, and special tokens that neither holds.
 
     Empty where the vocabulary is not in a JSON file.
     """
@@ -94,7 +94,7 @@ def _later(tokenizer: Mapping[str, Any]) -> list[str]:
 
 
 def _entries(vocabulary: Any) -> dict[str, int]:
-    """The tokens of a ``model`` of tokenizer.json: a mapping, or for Unigram a list of tokens with their scores."""
+    """Return the tokens of a ``model`` of tokenizer.json: a mapping, or for Unigram a list of tokens with their scores."""
     stated = vocabulary.get("vocab") if isinstance(vocabulary, dict) else None
     if isinstance(stated, list):
         return {entry[0]: number for number, entry in enumerate(stated) if isinstance(entry, list) and entry}
@@ -116,6 +116,6 @@ def _number_of(entry: tuple[str, Any]) -> int:
 
 
 def _content(value: Any) -> str | None:
-    """The text of a token, which is written as such or as an object with its properties."""
+    """Return the text of a token, which is written as such or as an object with its properties."""
     content = value.get("content") if isinstance(value, dict) else value
     return content if isinstance(content, str) else None

@@ -1,7 +1,7 @@
 """Kubeflow Model Registry, over its REST API.
 
 A model there is three things: a RegisteredModel, its ModelVersions, and at each of those a ModelArtifact that says where the model
-lies. Releases serve the API below ``v1alpha3``, newer ones below ``v1``; what we call is the same in both.
+is. Releases serve the API below ``v1alpha3``, newer ones below ``v1``; what we call is the same in both.
 
 Facts that the code rests on, from the server's source (2026-04): names are unique and a second one is status 409; ``PATCH`` replaces
 the whole map of custom properties; ``find by name`` compares with SQL's ``LIKE``, so that ``fine_tuned`` finds ``fine-tuned``; nothing
@@ -45,7 +45,7 @@ class Kubeflow:
         return self.entries(record.name, record.identity[UID])
 
     def entries(self, name: str, uid: str) -> list[Entry]:
-        """The versions of the model ``name``. Whether one is complete is asked only of those that the run ``uid`` made."""
+        """Return the versions of the model ``name``. Whether one is complete is asked only of those that the run ``uid`` made."""
         entries = []
         for version in self._versions(name):
             tags = texts(version.get("customProperties"))
@@ -103,18 +103,18 @@ class Kubeflow:
         return differing
 
     def _names(self, record: Record, alias: str, entry: Entry) -> bool:
-        """Whether ``alias`` names the entry, or one that is newer: another run moved it on."""
+        """Return whether ``alias`` names the entry, or one that is newer: another run moved it on."""
         named = texts(self._model(record).get("customProperties")).get(f"{ALIAS}{alias}")
         if named == entry.version:
             return True
         return named in (version["name"] for version in self._versions(record.name) if int(version["id"]) > int(entry.key))
 
     def url(self, entry: Entry) -> str:
-        """Where the entry is read."""
+        """Return where the entry is read."""
         return f"{self._rest.access.address}{self._root}/model_versions/{entry.key}"
 
     def _model(self, record: Record) -> Json:
-        """The registered model, made if need be."""
+        """Return the registered model, made if need be."""
         model = self._find(record.name)
         if model is None:
             owner = {"owner": record.author} if record.author else {}
@@ -148,7 +148,7 @@ class Kubeflow:
         return sorted(self._all(f"registered_models/{self._ids[name]}/versions"), key=lambda version: int(version["id"]))
 
     def _artifact(self, version_id: str) -> Json | None:
-        """The version's oldest model artifact: the one that readers take."""
+        """Return the version's oldest model artifact: the one that readers take."""
         artifacts = self._all(f"model_versions/{version_id}/artifacts")
         models = [artifact for artifact in artifacts if artifact.get("artifactType") == ARTIFACT_TYPE]
         return min(models, key=lambda artifact: int(artifact["id"]), default=None)
@@ -165,7 +165,7 @@ class Kubeflow:
 
 
 def _api_path(rest: Rest) -> str:
-    """The path below which the server serves the API. What it answers elsewhere may be anything.
+    """Return the path below which the server serves the API. What it answers elsewhere may be anything.
 
     Raises:
         StageError: ``RegistryForbidden`` where it refused one of them, else ``RegistryRefused``.
@@ -191,7 +191,7 @@ def _api_path(rest: Rest) -> str:
 
 
 def _version_fields(record: Record) -> Json:
-    """A rejected model is archived: dashboards put it aside, and deploy it only after somebody restored it."""
+    """Return a rejected model is archived: dashboards put it aside, and deploy it only after somebody restored it."""
     author = {"author": record.author} if record.author else {}
     return {"description": record.description, "state": "ARCHIVED" if record.rejected else "LIVE", **author}
 

@@ -72,7 +72,7 @@ def store_errors(store: object) -> Iterator[None]:
 
 
 def store_fault(error: Exception, store: object) -> StageError | None:
-    """What an exception says of the file; ``None`` where it says nothing."""
+    """Return what an exception says of the file; ``None`` if it says nothing."""
     said = first_line(error)
     if "database is locked" in str(error):
         return StageError(reasons.REGISTRY_UNREACHABLE, f"{store} is locked by another program; close what writes to it.")

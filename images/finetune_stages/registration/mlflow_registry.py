@@ -1,7 +1,7 @@
 """MLflow as a registry, through MLflow's own client: the same for the store in the workspace and for a server.
 
 MLflow numbers the versions of a model itself (1, 2, 3 ...); the version that the user wants (``1.0.0``) is the tag ``version``. Where
-a numbered version lies cannot be changed. An update therefore makes a new number that bears the tag, moves every alias of the old
+a numbered version is cannot be changed. An update therefore makes a new number that bears the tag, moves every alias of the old
 number to it, and takes the tag off the old one, which says in another tag what came after it.
 """
 
@@ -95,7 +95,7 @@ class MLflow:
         return [what for what, same in comparisons.items() if not same]
 
     def _make(self, record: Record, version: str, extra: dict[str, str]) -> ModelVersion:
-        """A new number for the record, its run and its registered model made if need be."""
+        """Return a new number for the record, its run and its registered model made if need be."""
         from mlflow.exceptions import MlflowException
 
         run_id = self._run(record)
@@ -108,7 +108,7 @@ class MLflow:
         return self._client.create_model_version(record.name, record.model_uri, run_id, tags, description=record.description)
 
     def _run(self, record: Record) -> str:
-        """The MLflow run of the record: made with its tags in one transaction, so that it is found again."""
+        """Return the MLflow run of the record: made with its tags in one transaction, so that it is found again."""
         experiment_id = self._experiment(record)
         return settled(lambda: self._found_or_made(record, experiment_id))
 
@@ -164,7 +164,7 @@ class MLflow:
 
 
 def _tags(record: Record, version: str) -> dict[str, str]:
-    """The tags of a version: what MLflow has no field for."""
+    """Return the tags of a version: what MLflow has no field for."""
     known = {"author": record.author, "format": record.format, "format_version": record.format_version, GATE: record.gate}
     return {**record.identity, **record.lineage, **{key: value for key, value in known.items() if value}, VERSION: version}
 

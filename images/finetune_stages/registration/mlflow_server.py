@@ -81,7 +81,7 @@ class Translated:
 
 
 def entry_named(rest: Rest, name: str, version: str) -> Entry | None:
-    """The entry that bears ``version``, if any."""
+    """Return the entry that bears ``version``, if any."""
     query: dict[str, str | int] = {"filter": f"name = '{name}'", "max_results": 1000}
     while True:
         page = rest.get(f"{_API}/search", **query)
@@ -95,7 +95,7 @@ def entry_named(rest: Rest, name: str, version: str) -> Entry | None:
 
 
 def has_version(rest: Rest, name: str, number: str) -> bool:
-    """Whether MLflow's version ``number`` of a model is on the server."""
+    """Return whether MLflow's version ``number`` of a model is on the server."""
     try:
         rest.get(f"{_API}/get", name=name, version=number)
     except Missing:
@@ -104,12 +104,12 @@ def has_version(rest: Rest, name: str, number: str) -> bool:
 
 
 def url(address: str, name: str, number: str) -> str:
-    """The page of a version in MLflow's own pages."""
+    """Return the page of a version in MLflow's own pages."""
     return f"{address}/#/models/{quote(name, safe='')}/versions/{number}"
 
 
 def _environment(access: Access) -> dict[str, str]:
-    """How MLflow's client is told what it cannot be given as arguments."""
+    """Return how MLflow's client is told what it cannot be given as arguments."""
     told = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{CALL_SECONDS:g}"}
     if access.token:
         told["MLFLOW_TRACKING_TOKEN"] = access.token

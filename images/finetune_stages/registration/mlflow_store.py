@@ -61,7 +61,7 @@ def workspace_store(record: Record, context: Context) -> Iterator[MLflow]:
 
 
 def has_version(store: Path, name: str, number: str) -> bool:
-    """Whether MLflow's version ``number`` of a model is in the store. Asked of sqlite: importing MLflow takes seconds."""
+    """Return whether MLflow's version ``number`` of a model is in the store. Asked of sqlite: importing MLflow takes seconds."""
     try:
         with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:
             return connection.execute(_LIVE, (name, number)).fetchone() is not None
@@ -70,7 +70,7 @@ def has_version(store: Path, name: str, number: str) -> bool:
 
 
 def entry_named(store: Path, name: str, version: str) -> Entry | None:
-    """The entry that bears ``version``, if any; asked of sqlite too.
+    """Return the entry that bears ``version``, if any; asked of sqlite too.
 
     Raises:
         StageError: ``RegistryRefused``, ``RegistryUnreachable``: the file is there, but is no store that can be read.

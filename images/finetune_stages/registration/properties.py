@@ -28,7 +28,7 @@ _LARGEST_EXACT = 2**53
 
 
 def of_record(record: Record) -> Properties:
-    """What a version of Model Registry has no field for."""
+    """Return what a version of Model Registry has no field for."""
     metrics = record.metrics
     values: dict[str, Scalar] = {
         **{key if key not in metrics else f"parameter.{key}": value for key, value in record.parameters.items()},
@@ -56,12 +56,12 @@ def typed(value: Scalar) -> dict[str, Any]:
 
 
 def texts(properties: Mapping[str, Mapping[str, Any]] | None) -> dict[str, str]:
-    """The text among properties."""
+    """Return the text among properties."""
     return {key: str(value["string_value"]) for key, value in (properties or {}).items() if "string_value" in value}
 
 
 def replaced(existing: Properties | None, new: Properties) -> Properties:
-    """``existing`` with ``new`` in place of what we wrote earlier: the registry takes the whole map or none."""
+    """Return ``existing`` with ``new`` in place of what we wrote earlier: the registry takes the whole map or none."""
     kept = existing or {}
     try:
         earlier = set(json.loads(texts(kept).get(OURS, "[]")))
@@ -71,7 +71,7 @@ def replaced(existing: Properties | None, new: Properties) -> Properties:
 
 
 def includes(existing: Properties | None, wanted: Properties) -> bool:
-    """Whether every wanted property is there with that value."""
+    """Return whether every wanted property is there with that value."""
     return all(_value((existing or {}).get(key)) == _value(value) for key, value in wanted.items())
 
 

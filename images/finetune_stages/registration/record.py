@@ -105,7 +105,7 @@ class _Report:
 
 
 def read_record(context: Context, inputs: RegistrationInputs, environment: Mapping[str, str] = os.environ) -> Record:
-    """The record of this run.
+    """Return the record of this run.
 
     Raises:
         StageError: ``BadDocument``: a result that is needed is missing or cannot be read.
@@ -136,7 +136,7 @@ def read_record(context: Context, inputs: RegistrationInputs, environment: Mappi
 
 
 def _reports(context: Context, inputs: RegistrationInputs) -> dict[str, _Report]:
-    """The results of the stages that ran. Those of stages that a run may do without may be missing."""
+    """Return the results of the stages that ran. Those of stages that a run may do without may be missing."""
     reports = {}
     for stage, name in inputs.results.items():
         path = context.path(name)
@@ -183,7 +183,7 @@ def _lineage(run: RunInfo, reports: dict[str, _Report]) -> dict[str, str]:
 
 
 def _points(reports: dict[str, _Report]) -> list[Point]:
-    """The loss curve, and each stage's metrics: evaluation's by their own names, the others behind the stage's."""
+    """Return the loss curve, and each stage's metrics: evaluation's by their own names, the others behind the stage's."""
     training = reports.get("training")
     curve = training.result.history if training else ()
     last = curve[-1].step if curve else 0

@@ -50,7 +50,7 @@ class Registry(Protocol):
     """
 
     def versions(self, record: Record) -> Sequence[Entry]:
-        """The versions of the record's model, the oldest first."""
+        """Return the versions of the record's model, the oldest first."""
 
     def create(self, record: Record, version: str) -> None:
         """Make the record's version, with its identity from the first moment on.
@@ -93,7 +93,7 @@ def register(registry: Registry, record: Record, on_existing: OnExisting) -> Ent
 
 
 def _own_entry(registry: Registry, record: Record, on_existing: OnExisting) -> Entry:
-    """The record's own entry, made if need be, and seen in the registry's own list."""
+    """Return the record's own entry, made if need be, and seen in the registry's own list."""
     for _ in range(_RACES):
         choice = choose(record, on_existing, registry.versions(record))
         if choice.action == "Own" and choice.entry:
@@ -117,7 +117,7 @@ def _carry_out(registry: Registry, record: Record, choice: Choice) -> None:
 
 
 def again(step: Callable[[], T]) -> T:
-    """The outcome of ``step``, which may be done twice; tried again while the registry does not answer.
+    """Return the outcome of ``step``, which may be done twice; tried again while the registry does not answer.
 
     Raises:
         Unanswered: it did not answer so often.

@@ -55,7 +55,7 @@ class Access:
 
     @classmethod
     def of(cls, address: str, environment: Mapping[str, str] = os.environ) -> Access:
-        """What the stage's environment gives for ``address``.
+        """Return what the stage's environment gives for ``address``.
 
         Raises:
             StageError: ``RegistryForbidden``, ``RegistryUntrusted``: the token or the bundle cannot be used.
@@ -74,7 +74,7 @@ class Access:
         return access
 
     def tls(self) -> ssl.SSLContext:
-        """Which certificates are trusted: the bundle's, and without one those of the system.
+        """Return which certificates are trusted: the bundle's, and without one those of the system.
 
         Raises:
             StageError: ``RegistryUntrusted``.
@@ -114,7 +114,7 @@ class Rest:
     def call(
         self, method: str, path: str, body: dict[str, Any] | None = None, query: Mapping[str, str | int] | None = None
     ) -> dict[str, Any]:
-        """The JSON object that the registry answers with; tried again while it does not answer.
+        """Return the JSON object that the registry answers with; tried again while it does not answer.
 
         A POST may have been carried out before: of what has a unique name, :class:`Taken` says so.
 
@@ -190,7 +190,7 @@ class Rest:
 
 
 def _read(response: httpx2.Response, deadline: float) -> bytes:
-    """The whole body. httpx2's own limits hold between two bytes, and a slow server may send many."""
+    """Return the whole body. httpx2's own limits hold between two bytes, and a slow server may send many."""
     content = bytearray()
     for chunk in response.iter_bytes():
         content += chunk
@@ -202,7 +202,7 @@ def _read(response: httpx2.Response, deadline: float) -> bytes:
 
 
 def _said(content: bytes) -> str:
-    """The registry's own words in an answer that is no success, in brackets; nothing where it is a page or a text."""
+    """Return the registry's own words in an answer that is no success, in brackets; nothing where it is a page or a text."""
     try:
         answer = json.loads(content)
         words = str(answer.get("message") or answer.get("error") or "")

@@ -35,12 +35,12 @@ def main() -> int:
 
 
 def work(context: Context) -> Finished:
-    """The stage that the document names."""
+    """Return the stage that the document names."""
     return check(context) if context.document.stage == CHECK else registration(context)
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Whether the version that an earlier result describes is still in the registry: one question, and MLflow is not imported.
+    """Return whether the version that an earlier result describes is still in the registry: one question, and MLflow is not imported.
 
     What the check found is no lasting fact: it is asked again.
     """

@@ -26,7 +26,7 @@ class Entry:
         version: as users say it, ``1.0.0``.
         key: as the registry says it: Model Registry's id, MLflow's number.
         tags: its tags (MLflow) or the text among its custom properties (Model Registry).
-        complete: false where nothing says where the model lies: whoever began it was cut short.
+        complete: false if nothing says where the model is: whoever began it was cut short.
         run_id: the MLflow run that it belongs to.
     """
 
@@ -47,10 +47,10 @@ class Choice:
 
 
 def choose(record: Record, on_existing: OnExisting, entries: Sequence[Entry]) -> Choice:
-    """What ``record`` becomes beside ``entries``, the versions of the same model.
+    """Return what ``record`` becomes beside ``entries``, the versions of the same model.
 
     An entry with the record's identity is always its own. One that an earlier round of the same run left without saying where its
-    model lies becomes its own. A rejected model never takes over the entry of one that was not.
+    model is becomes its own. A rejected model never takes over the entry of one that was not.
 
     Raises:
         StageError: ``VersionExists``.
@@ -73,7 +73,7 @@ def choose(record: Record, on_existing: OnExisting, entries: Sequence[Entry]) ->
 
 
 def version_exists(name: str, entry: Entry) -> StageError:
-    """The failure of a run that wants a version which exists."""
+    """Return the failure of a run that wants a version which exists."""
     run, namespace = (entry.tags.get(f"{LABEL}/{key}") for key in ("run", "namespace"))
     by = f" (registered by FineTuneRun {namespace}/{run})" if run and namespace else ""
     return StageError(
@@ -84,7 +84,7 @@ def version_exists(name: str, entry: Entry) -> StageError:
 
 
 def next_version(wanted: str, taken: Collection[str]) -> str:
-    """``wanted``, or the next free patch version after it.
+    """Return ``wanted``, or the next free patch version after it.
 
     ``1.2.3`` becomes ``1.2.4``, ``1.2.5`` ... What is no plain ``major.minor.patch`` gets a number of its own behind a dot:
     ``v1`` becomes ``v1.1``, ``1.2.3-rc1`` becomes ``1.2.3-rc1.1``, so that what its owner means by it stays readable.

@@ -37,7 +37,7 @@ class Finished:
         outputs: one of the dataclasses of :mod:`finetune_contract.result`.
         warnings: sentences that the user must see although the stage succeeded.
         depends_on: what the result depends on beyond the inputs' digest, as a later run can find it again (a commit, a digest);
-            ``None`` where something may change unseen: then no other run takes the result over.
+            ``None`` if something may change unseen: then no other run takes the result over.
         cached: by name of what was published in the run's folder, where in the workspace the cache keeps the same.
     """
 
@@ -76,7 +76,7 @@ class Context:
         return self.document.run.layout
 
     def inputs(self, cls: type[T]) -> T:
-        """The stage's inputs as ``cls``.
+        """Return the stage's inputs as ``cls``.
 
         Raises:
             DocumentError: they do not have that form.
@@ -84,11 +84,11 @@ class Context:
         return decode(cls, self.document.inputs, "inputs")
 
     def path(self, relative: str) -> Path:
-        """A workspace-relative path, absolute."""
+        """Return a workspace-relative path, absolute."""
         return self.workspace / relative
 
     def scratch(self) -> Path:
-        """This attempt's own folder, empty: unfinished work lies there until it is published by rename."""
+        """This attempt's own folder, empty: unfinished work is there until it is published by rename."""
         folder = self.path(self.layout.attempt(self.document.stage, self.attempt))
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -116,7 +116,7 @@ class Context:
         return place
 
     def publish_file(self, source: Path, target: str) -> Path:
-        """The same with a file.
+        """Return the same with a file.
 
         Raises:
             StageError: ``Superseded``.
@@ -128,7 +128,7 @@ class Context:
         return place
 
     def publish_link(self, source: Path, target: str) -> Path:
-        """The same with a link: ``target`` points to ``source``, a sealed directory that is shared (a cache entry).
+        """Return the same with a link: ``target`` points to ``source``, a sealed directory that is shared (a cache entry).
 
         Raises:
             StageError: ``Superseded``.
@@ -139,7 +139,7 @@ class Context:
         return place
 
     def require_current(self) -> None:
-        """Make sure that this attempt may still publish.
+        """Check that this attempt may still publish.
 
         Raises:
             StageError: ``Superseded``.

@@ -16,7 +16,7 @@ from finetune_contract.reasons import Reason
 
 
 class StageError(Exception):
-    """A failure with a reason from the closed list and one sentence: what, where and how to mend it."""
+    """A failure with a reason from the closed list and one sentence: what, where and how to fix it."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class Interrupted(BaseException):
 
 
 def classify(error: BaseException) -> StageError:
-    """The fault that an exception stands for; what is not known is a crash that names the exception."""
+    """Return the fault that an exception stands for; what is not known is a crash that names the exception."""
     if isinstance(error, StageError):
         return error
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
@@ -63,7 +63,7 @@ def _is_pythons_own(file: str) -> bool:
 
 
 def _imported_as(file: str) -> str:
-    """The path of a file below the folder or archive that it is imported from."""
+    """Return the path of a file below the folder or archive that it is imported from."""
     roots = [root for root in sys.path if root and file.startswith(root.rstrip(os.sep) + os.sep)]
     found = os.path.relpath(file, max(roots, key=len)) if roots else Path(file).name
     return re.sub(r"[\s()]", "_", found)
@@ -74,7 +74,7 @@ _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 def first_line(error: BaseException, limit: int = 500) -> str:
-    """The first line of an exception's text, shortened."""
+    """Return the first line of an exception's text, shortened."""
     text = str(error).strip().splitlines()
     return (text[0] if text else type(error).__name__)[:limit]
 

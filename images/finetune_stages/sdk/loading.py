@@ -53,7 +53,7 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
 
 
 def require_fast(tokenizer: object) -> None:
-    """Make sure that a tokenizer knows where in a text its tokens are.
+    """Check that a tokenizer knows where in a text its tokens are.
 
     Raises:
         StageError: ``ModelIncomplete``.

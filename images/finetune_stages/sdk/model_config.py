@@ -25,12 +25,12 @@ def number(config: Mapping[str, Any], *names: str) -> int | None:
 
 
 def embeddings(config: Mapping[str, Any]) -> int | None:
-    """Return how many tokens the model has embeddings for; ``None`` where it is not stated or a class of its own may count otherwise."""
+    """Return how many tokens the model has embeddings for; ``None`` if it is not stated or a class of its own may count otherwise."""
     return None if config.get("auto_map") else number(config, "vocab_size")
 
 
 def quantization(config: Mapping[str, Any]) -> str | None:
-    """Return the name of the quantization that is stated; ``a quantization`` where it has no name, ``None`` where there is none."""
+    """Return the name of the quantization that is stated; ``a quantization`` where it has no name, ``None`` if there is none."""
     for part in (config, text_config(config)):
         for key in _QUANTIZATION_KEYS:
             stated = part.get(key)

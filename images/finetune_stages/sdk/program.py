@@ -1,6 +1,6 @@
 """The frame of every stage program: read the document, repeat or take over a finished result or do the work, report, exit.
 
-A program can be killed at any point and started again: work lies in the attempt's own folder until it is published, and the
+A program can be killed at any point and started again: work is in the attempt's own folder until it is published, and the
 full result in the workspace, named by the digest of its inputs, makes a second start end at once.
 """
 
@@ -59,7 +59,7 @@ def run_stage(
     Args:
         stages: names of the stages that this program can be.
         work: does the work; raises :class:`StageError` for every failure that it foresees.
-        outputs_exist: whether what an earlier, finished result describes still lies in the workspace.
+        outputs_exist: whether what an earlier, finished result describes is still in the workspace.
         rank: number of this process; only rank 0 writes the result.
         supervised: a process of this program started this one and speaks for both: this one reports its failure, to
             whatever ``FINETUNE_RESULT`` it was given, and leaves the rest to the other.
@@ -166,7 +166,7 @@ def _make_newest(context: Context, earlier: Result) -> None:
 
 
 def _record(context: Context, finished: Finished, seconds: float, is_reporter: bool) -> Result:
-    """The full result into the workspace, and its short form for the termination message."""
+    """Return the full result into the workspace, and its short form for the termination message."""
     stage = context.document.stage
     outputs = encode(finished.outputs) if dataclasses.is_dataclass(finished.outputs) else finished.outputs
     result = Result(

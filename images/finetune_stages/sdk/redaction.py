@@ -23,7 +23,7 @@ class Redactor:
         self._values = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
     def __call__(self, text: str) -> str:
-        """``text`` without secrets."""
+        """Return ``text`` without secrets."""
         if self._values is not None:
             text = self._values.sub("***", text)
         if "://" in text:

@@ -1,7 +1,7 @@
 """Results that outlive their run: what a stage did for its inputs is found, checked and taken over by the next run of the volume.
 
 A finished stage leaves ``cache/results/<stage>.<inputs-digest>.json``: its whole result, the digests of all that it published, and
-the run folders where that lies. A later run with the same inputs brings it into its own folder by hard links (copies where the
+the run folders where that is. A later run with the same inputs brings it into its own folder by hard links (copies where the
 file system has none), reads every byte of it again, and publishes it as if it had done the work. What cannot be found or is damaged
 is passed over with one line in the log, and the work is done.
 """
@@ -104,7 +104,7 @@ def keep_result(context: Context, reuse: Reuse, finished: Finished, result: Resu
 
 
 def take_over(context: Context, reuse: Reuse, publishing: bool) -> Finished | None:
-    """What an earlier run of the volume did for the same inputs, brought into this run's folder; ``None`` where there is nothing.
+    """Return what an earlier run of the volume did for the same inputs, brought into this run's folder; ``None`` if there is nothing.
 
     Every process of a job comes to the same answer; only the one that is ``publishing`` writes.
 
@@ -136,7 +136,7 @@ def _pass_over(context: Context, record: Record, why: str) -> None:
 
 
 def _directory(context: Context, folder: Path | None, name: str, record: Record) -> Path:
-    """A directory of the record, every byte verified: where it lies, if that will do, or in ``folder``.
+    """Return a directory of the record, every byte verified: where it is, if that will do, or in ``folder``.
 
     Without a ``folder`` nothing is brought anywhere, only verified.
     """
@@ -158,7 +158,7 @@ def _directory(context: Context, folder: Path | None, name: str, record: Record)
 
 
 def _file(context: Context, folder: Path | None, name: str, record: Record) -> Path:
-    """The same for a file."""
+    """Return the same for a file."""
     for place in _places(context, name, record):
         found = place
         if folder and place != _own(context, name):
@@ -185,7 +185,7 @@ def _own(context: Context, name: str) -> Path:
 
 
 def _places(context: Context, name: str, record: Record) -> list[Path]:
-    """Where something may lie: in the cache, in this run's own folder (an earlier round's), in other runs."""
+    """Return where something may be: in the cache, in this run's own folder (an earlier round's), in other runs."""
     roots = sorted(record.roots, key=lambda root: root != context.layout.root)
     directory = record.directories.get(name)
     cache = [directory.cache] if directory and directory.cache else []
@@ -196,7 +196,7 @@ def _places(context: Context, name: str, record: Record) -> list[Path]:
 def _publish(context: Context, reuse: Reuse, record: Record, found: Mapping[str, Path], folder: Path) -> None:
     """All that was found to its place, in the order of the stage's own patterns.
 
-    What an earlier round left there goes first, whole: at no moment does it lie beside what belongs to this one.
+    What an earlier round left there goes first, whole: at no moment does it are beside what belongs to this one.
     """
     root = context.path(context.layout.root)
     context.require_current()
@@ -225,7 +225,7 @@ def _finished(context: Context, record: Record) -> Finished:
 
 
 def _add_root(context: Context, record: Record) -> None:
-    """From now on it lies here too, should the other runs be deleted."""
+    """From now on it is here too, should the other runs be deleted."""
     others = [root for root in record.roots if root != context.layout.root]
     if len(others) == len(record.roots):
         # The first one stays the last: it says whose work it was.
@@ -257,7 +257,7 @@ def _read(context: Context) -> Record | None:
 
 
 def _write(context: Context, record: Record) -> None:
-    """A volume that takes no more, or a cache that this user may not write, is no reason to fail a stage that is done."""
+    """A volume that takes no more, or a cache that this user must not write, is no reason to fail a stage that is done."""
     try:
         write_file(_path(context), json.dumps({"digest": digest(record), "record": encode(record)}, allow_nan=False).encode())
     except OSError as error:
@@ -305,7 +305,7 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.parent.rmdir()
-    except OSError:  # an unfinished download lies beside it, or there is no such folder
+    except OSError:  # an unfinished download is beside it, or there is no such folder
         pass
 
 

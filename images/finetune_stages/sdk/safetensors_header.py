@@ -68,7 +68,7 @@ def read_header(path: Path, model: str) -> dict[str, Tensor]:
 
 
 def _read_stated(path: Path, size: int) -> tuple[int, dict[str, Any]]:
-    """Where the tensors' bytes start in the file, and what the header states of each tensor."""
+    """Return where the tensors' bytes start in the file, and what the header states of each tensor."""
     with path.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > min(size - 8, _HEADER_LIMIT):

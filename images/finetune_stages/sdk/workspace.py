@@ -36,7 +36,7 @@ class SealedFile:
 class Seal:
     """What the sentinel of a published directory says.
 
-    ``digest`` is the SHA-256 over the sorted names and digests of the files: equal content, equal digest, wherever it lies.
+    ``digest`` is the SHA-256 over the sorted names and digests of the files: equal content, equal digest, wherever it is.
     ``note`` is the stage's own record about the directory, flat.
     """
 
@@ -46,7 +46,7 @@ class Seal:
 
 
 def file_sha256(path: Path, seen: Seen | None = None, readers: Readers | None = None) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return SHA-256 of a file, in hex."""
     reader = readers(path) if readers else None
     with path.open("rb", buffering=0) as stream:
         if seen is None and reader is None:
@@ -93,7 +93,7 @@ def seal_directory(
 
 
 def read_seal(directory: Path) -> Seal | None:
-    """The seal of a published directory; ``None`` where there is none or it cannot be read."""
+    """Return the seal of a published directory; ``None`` if there is none or it cannot be read."""
     try:
         seal = decode(Seal, json.loads((directory / SENTINEL).read_bytes()))
     except (OSError, ValueError, DocumentError):
@@ -102,12 +102,12 @@ def read_seal(directory: Path) -> Seal | None:
 
 
 def is_below(name: str) -> bool:
-    """Whether a path from a file of the volume stays below the directory that it is relative to: others write there too."""
+    """Return whether a path from a file of the volume stays below the directory that it is relative to: others write there too."""
     return not name.startswith("/") and ".." not in name.split("/")
 
 
 def verify_seal(directory: Path, content: bool = True, seen: Seen | None = None, readers: Readers | None = None) -> Seal | None:
-    """The seal, if every file that it names is there and has its digest; ``None`` for a damaged or unfinished directory.
+    """Return the seal, if every file that it names is there and has its digest; ``None`` for a damaged or unfinished directory.
 
     Without ``content`` only names and sizes are compared: at once, however large the directory is.
     """

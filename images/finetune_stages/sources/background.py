@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def in_background(work: Callable[[], T], watch: Callable[[], None], every: float = 0.5) -> T:
-    """The result of ``work``; ``watch`` is called every so many seconds while it runs.
+    """Return the result of ``work``; ``watch`` is called every so many seconds while it runs.
 
     The work has a daemon thread of its own, so that SIGTERM, which Python delivers to the main thread, ends the stage at once
     and not after the library's next file.
@@ -36,7 +36,7 @@ def in_background(work: Callable[[], T], watch: Callable[[], None], every: float
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes in all files below ``folder``, while others write there."""
+    """Return bytes in all files below ``folder``, while others write there."""
     size = 0
     for path in folder.rglob("*"):
         try:

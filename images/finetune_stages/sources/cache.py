@@ -13,7 +13,7 @@ from .meter import Meter
 
 
 def intact_entry(context: Context, place: Path, readers: Readers | None = None) -> Seal | None:
-    """The seal of an entry whose every byte was read again, by ``readers`` too; ``None`` where there is none, or a damaged one."""
+    """Return the seal of an entry whose every byte was read again, by ``readers`` too; ``None`` if there is none, or a damaged one."""
     stated = read_seal(place)
     if stated is None:
         return None

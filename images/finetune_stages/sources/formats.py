@@ -46,12 +46,12 @@ _SHOWN = 60
 
 
 def compression(head: bytes) -> str | None:
-    """The name of the compression of a file that begins with ``head``; ``None`` for none that this release unpacks."""
+    """Return the name of the compression of a file that begins with ``head``; ``None`` for none that this release unpacks."""
     return next((name for signature, name in _COMPRESSED if head.startswith(signature)), None)
 
 
 def require_json(head: bytes, name: str) -> None:
-    """Make sure that a file may be JSON or JSON Lines; whether every row is, its reader finds out.
+    """Check that a file may be JSON or JSON Lines; whether every row is, its reader finds out.
 
     Args:
         head: its first bytes, without a byte order mark.
@@ -88,7 +88,7 @@ def _foreign(head: bytes, text: bytes, name: str) -> tuple[str, str]:
 
 
 def _text_format(text: bytes, name: str) -> str:
-    """What text that is no JSON may be; an empty string for JSON, and where nothing says what it is."""
+    """Return what text that is no JSON may be; an empty string for JSON, and if nothing says what it is."""
     first, *more = text.splitlines()[:2] or [b""]
     if first[:1] in (b"", b"{", b"[") or _is_json(first):
         return ""
@@ -108,6 +108,6 @@ def _is_json(line: bytes) -> bool:
 
 
 def _is_table(lines: list[bytes], separator: bytes) -> bool:
-    """Whether all lines are fields between separators, at least two fields each."""
+    """Return whether all lines are fields between separators, at least two fields each."""
     row = re.compile(_FIELD + rb"(?:" + separator + _FIELD + rb")+")
     return all(row.fullmatch(line) for line in lines)

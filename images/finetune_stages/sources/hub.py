@@ -26,7 +26,7 @@ _PASSING = {408, 429}
 
 
 def keep_caches_in(folder: Path) -> None:
-    """Let everything that the hub's libraries cache lie below ``folder``. They read this once, when they are imported."""
+    """Let everything that the hub's libraries cache are below ``folder``. They read this once, when they are imported."""
     os.environ["HF_HOME"] = str(folder)
     for variable in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE"):
         os.environ.pop(variable, None)
@@ -35,12 +35,12 @@ def keep_caches_in(folder: Path) -> None:
 
 
 def hub_cache(context: Context) -> Path:
-    """The folder of this attempt for :func:`keep_caches_in`; it goes with the attempt's work folder."""
+    """Return the folder of this attempt for :func:`keep_caches_in`; it goes with the attempt's work folder."""
     return context.path(context.layout.attempt(context.document.stage, context.attempt)) / "hub"
 
 
 def token() -> str | Literal[False]:
-    """The token to send to the hub; ``False`` sends none, not even one that the user's home holds."""
+    """Return the token to send to the hub; ``False`` sends none, not even one that the user's home holds."""
     return os.environ.get(TOKEN_VARIABLE, "").strip() or False
 
 
@@ -71,7 +71,7 @@ def find_repository(origin: Origin, repo_id: str, revision: str | None, context:
     api = HfApi(token=token())
     with hub_errors(origin, repo_id, revision):
         info = api.repo_info(repo_id, repo_type=origin.repo_type, revision=revision, timeout=30, files_metadata=True)
-        if info.gated:  # everybody may see that it is there
+        if info.gated:  # everyone may see that it is there
             _require_access(api, repo_id, origin)
     files = info.siblings or []
     return Repository(
@@ -88,7 +88,7 @@ def _require_access(api: HfApi, repo_id: str, origin: Origin) -> None:
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403):
             raise
-        # A mirror may not know the question: then the files give the answer.
+        # A mirror must not know the question: then the files give the answer.
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def hub_errors(origin: Origin, name: str, revision: str | None = None) -> Iterat
 
 
 def hub_fault(error: BaseException, origin: Origin, name: str, revision: str | None = None) -> StageError | None:
-    """What an exception of the hub's libraries means; ``None`` where the hub has nothing to do with it.
+    """Return what an exception of the hub's libraries means; ``None`` if the hub has nothing to do with it.
 
     They wrap each other: the first one in the chain with a meaning counts.
     """

@@ -56,14 +56,14 @@ class JsonLines:
         return len(self.places)
 
     def select(self, numbers: Sequence[int] | NDArray[np.int64]) -> JsonLines:
-        """The rows with these positions, in this order."""
+        """Return the rows with these positions, in this order."""
         return replace(self, places=self.places[np.asarray(numbers, dtype=np.int64)])
 
     def texts(self) -> Iterator[bytes]:
         """The rows' JSON as it is in the file, in order."""
         with self.path.open("rb") as stream:
             for start, length in self.places[:, 2:].tolist():
-                yield os.pread(stream.fileno(), length, start)  # no buffer: held-out rows lie all over the file
+                yield os.pread(stream.fileno(), length, start)  # no buffer: held-out rows are all over the file
 
     def label(self, position: int) -> str:
         """Return how messages name a row."""
@@ -71,7 +71,7 @@ class JsonLines:
         return row_label(row, line)
 
     def fault(self, position: int) -> str | None:
-        """What is wrong with a row beside its text."""
+        """Return what is wrong with a row beside its text."""
         return self.faults.get(int(self.places[position, 0])) if self.faults else None
 
 
@@ -90,7 +90,7 @@ class OpenedRows:
 
 
 def open_rows(path: Path, name: str, lines: Path, seen: Seen) -> JsonLines:
-    """The rows of a file: see :func:`index_rows`.
+    """Return the rows of a file: see :func:`index_rows`.
 
     Raises:
         StageError: ``DatasetUnreadable``: it is no JSON. ``DatasetEmpty``: it has no row.
@@ -102,7 +102,7 @@ def open_rows(path: Path, name: str, lines: Path, seen: Seen) -> JsonLines:
 
 
 def index_rows(path: Path, name: str, lines: Path, seen: Seen) -> JsonLines:
-    """The rows of a file with JSON Lines, with JSON values over several lines each, or with one JSON array.
+    """Return the rows of a file with JSON Lines, with JSON values over several lines each, or with one JSON array.
 
     An array is written as lines to the file ``lines``. ``seen`` is told how many more bytes were read.
 
@@ -118,7 +118,7 @@ def index_rows(path: Path, name: str, lines: Path, seen: Seen) -> JsonLines:
 
 
 def gather(parts: Sequence[JsonLines], numbers: Sequence[int], target: Path, seen: Seen) -> JsonLines:
-    """Rows of several files as those of one source, numbered through; ``numbers`` are positions among all of them.
+    """Return rows of several files as those of one source, numbered through; ``numbers`` are positions among all of them.
 
     A row has a line number only where there is one file.
     """
@@ -142,7 +142,7 @@ def gather(parts: Sequence[JsonLines], numbers: Sequence[int], target: Path, see
 
 
 def written_places(rows: NDArray[np.int64], lines: NDArray[np.int64], starts: array[int]) -> NDArray[np.int64]:
-    """The places of rows that were written one a line; ``starts`` are the first bytes of each, and the size of them all."""
+    """Return the places of rows that were written one a line; ``starts`` are the first bytes of each, and the size of them all."""
     begin = np.frombuffer(starts, dtype=np.int64)
     return np.stack([rows, lines, begin[:-1], np.diff(begin) - 1], axis=1)
 
@@ -165,7 +165,7 @@ def write_places(target: Path, rows: JsonLines) -> None:
 
 
 def _lines(path: Path, seen: Seen) -> JsonLines:
-    """Where the rows are, one a line. Empty lines are no rows."""
+    """Return where the rows are, one a line. Empty lines are no rows."""
     flat = array("q")
     row, start, told, returns = 1, 0, 0, 0
     with path.open("rb", buffering=1 << 20) as stream:
@@ -187,7 +187,7 @@ def _lines(path: Path, seen: Seen) -> JsonLines:
 
 
 def _stripped(line: bytes) -> tuple[int, bytes]:
-    """A line without white space and byte order mark (joined files have several), and where it begins."""
+    """Return a line without white space and byte order mark (joined files have several), and where it begins."""
     text = line.lstrip()
     if text.startswith(codecs.BOM_UTF8):
         text = text[len(codecs.BOM_UTF8) :].lstrip()
@@ -197,7 +197,7 @@ def _stripped(line: bytes) -> tuple[int, bytes]:
 def _between_returns(text: bytes) -> Iterator[tuple[int, int, int]]:
     """First byte and length of each row in a line with carriage returns, and how many of them end rows before it.
 
-    A carriage return is white space inside of a value, and a line's end (as classic Mac OS had it) behind one.
+    A carriage return is white space inside a value, and a line's end (as classic Mac OS had it) behind one.
     """
     string = text.decode(errors="surrogateescape")
     position = offset = before = 0
@@ -218,7 +218,7 @@ def _between_returns(text: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _begins_spread(path: Path) -> bool:
-    """Whether the file begins with an object over several lines.
+    """Return whether the file begins with an object over several lines.
 
     In JSON Lines, too, the first row can be broken off; then the line behind it is whole.
     """
@@ -245,7 +245,7 @@ def _is_whole(text: bytes) -> bool:
 
 
 def _spread_values(path: Path, name: str) -> JsonLines:
-    """Where the values are, each over as many lines as its brackets say.
+    """Return where the values are, each over as many lines as its brackets say.
 
     Raises:
         StageError: ``DatasetUnreadable``: the brackets do not match.

@@ -15,7 +15,7 @@ _BIG_EXPONENT = re.compile(rb"[eE]\+?[0-9]{3}")
 
 
 def parse(text: bytes) -> Any:
-    """The JSON value of a row. NaN and Infinity, which JSON does not have and Python and Arrow write, are read as numbers.
+    """Return the JSON value of a row. NaN and Infinity, which JSON does not have and Python and Arrow write, are read as numbers.
 
     Raises:
         ValueError: it is none: not UTF-8, broken, nested too deeply, or with a number that is too long.
@@ -27,9 +27,9 @@ def parse(text: bytes) -> Any:
 
 
 def plain(text: bytes) -> bytes:
-    """A row's text as every reader of JSON Lines takes it: on one line, NaN and Infinity as null; unchanged where it is so already.
+    """Return a row's text as every reader of JSON Lines takes it: on one line, NaN and Infinity as null; unchanged where it is so already.
 
-    A line break in JSON, a carriage return too, is white space between tokens: inside of a string it is written as an escape.
+    A line break in JSON, a carriage return too, is white space between tokens: inside a string it is written as an escape.
     """
     if b"\n" in text or b"\r" in text:
         text = _LINE_BREAK.sub(b" ", text)
@@ -39,7 +39,7 @@ def plain(text: bytes) -> bytes:
 
 
 def learned_no_number(row: Any, text: bytes) -> str | None:
-    """What is wrong with the numbers of a chat row in the columns that are learned from: readers of JSON differ in NaN."""
+    """Return what is wrong with the numbers of a chat row in the columns that are learned from: readers of JSON differ in NaN."""
     if not isinstance(row, dict) or not may_hold_no_number(text):
         return None
     column = next((column for column in LEARNED if no_number(row.get(column))), None)
@@ -47,12 +47,12 @@ def learned_no_number(row: Any, text: bytes) -> str | None:
 
 
 def may_hold_no_number(text: bytes) -> bool:
-    """Whether :func:`no_number` is worth asking about the value of ``text``: it costs time."""
+    """Return whether :func:`no_number` is worth asking about the value of ``text``: it costs time."""
     return b"NaN" in text or b"Infinity" in text or _BIG_EXPONENT.search(text) is not None
 
 
 def no_number(value: Any) -> bool:
-    """Whether NaN or an infinite number is in ``value``, at any depth."""
+    """Return whether NaN or an infinite number is in ``value``, at any depth."""
     if isinstance(value, dict):
         return any(map(no_number, value.values()))
     if isinstance(value, list):
@@ -61,7 +61,7 @@ def no_number(value: Any) -> bool:
 
 
 def json_fault(error: ValueError, text: bytes) -> str:
-    """What keeps a row from being JSON, to stand behind "row 17 (line 18)"."""
+    """Return what keeps a row from being JSON, to stand behind "row 17 (line 18)"."""
     if isinstance(error, json.JSONDecodeError):
         place = f"character {error.colno} of its line {error.lineno}" if b"\n" in text.strip() else f"character {error.pos + 1}"
         return f"is not JSON ({error.msg} at {place})"

@@ -11,12 +11,12 @@ _LARGEST = 1024
 
 
 def is_pointer(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is such a pointer."""
+    """Return whether a file that begins with ``head`` is such a pointer."""
     return head.startswith(_HEAD)
 
 
 def is_pointer_file(path: Path) -> bool:
-    """Whether ``path`` is such a pointer and not the file that it stands for."""
+    """Return whether ``path`` is such a pointer and not the file that it stands for."""
     if path.stat().st_size >= _LARGEST:
         return False
     with path.open("rb") as stream:
@@ -24,7 +24,7 @@ def is_pointer_file(path: Path) -> bool:
 
 
 def pointer_remedy(name: str) -> str:
-    """How to get the file itself; ``name`` is its path or its address."""
+    """Return how to get the file itself; ``name`` is its path or its address."""
     if "://" in name:
         return "use the address that serves the file's content (at the hub: /resolve/ in place of /raw/)"
     return "run git lfs pull in its repository"

@@ -12,7 +12,7 @@ from .origin import Origin
 
 
 def require_file(path: Path, origin: Origin) -> None:
-    """Make sure that ``path`` is a file that can be read.
+    """Check that ``path`` is a file that can be read.
 
     Raises:
         StageError: ``origin.not_found`` or ``origin.forbidden``.
@@ -26,7 +26,7 @@ def require_file(path: Path, origin: Origin) -> None:
 
 
 def require_directory(path: Path, origin: Origin) -> None:
-    """Make sure that ``path`` is a directory that can be read.
+    """Check that ``path`` is a directory that can be read.
 
     Raises:
         StageError: ``origin.not_found`` or ``origin.forbidden``.
@@ -37,7 +37,7 @@ def require_directory(path: Path, origin: Origin) -> None:
 
 
 def require_readable(path: Path, origin: Origin, access: int = os.R_OK) -> None:
-    """Make sure that this user may read ``path``.
+    """Check that this user may read ``path``.
 
     Raises:
         StageError: ``origin.forbidden``.

@@ -12,7 +12,7 @@ MEGABYTE = 10**6
 
 
 def tell(context: Context, note: str) -> None:
-    """Say what is being done now, where nothing can be counted."""
+    """Say what is being done now, if nothing can be counted."""
     context.report(Progress(percent=_reached(context), note=note))
 
 
@@ -22,7 +22,7 @@ class Meter:
 
     Attributes:
         note: what is being done.
-        total: how many bytes (or rows) there are; 0 where nobody knows.
+        total: how many bytes (or rows) there are; 0 if it is unknown.
         low, high: the part's share of the stage, in percent.
         rows: rows are counted, not bytes.
     """
@@ -56,7 +56,7 @@ class Meter:
         )
 
     def _eta(self, share: float) -> int | None:
-        """Seconds left of this part at the pace so far; ``None`` before there is a pace."""
+        """Return seconds left of this part at the pace so far; ``None`` before there is a pace."""
         elapsed = time.monotonic() - self._started
         return int(elapsed * (1 / share - 1)) if share > 0 and elapsed >= 1 else None
 

@@ -22,7 +22,7 @@ _AFTER_PADDING = ("camembert", "roberta", "xlm-roberta")
 
 
 def hard_positions(config: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a sequence can have, from ``config.json``; ``None`` where no position is out of reach.
+    """Return how many tokens a sequence can have, from ``config.json``; ``None`` if no position is out of reach.
 
     A longer sequence ends in an IndexError, on a GPU in a failed assertion of the device.
     """

@@ -45,11 +45,11 @@ class FaultyRows:
         return self.examples[0] if self.examples else ""
 
     def described(self, separator: str = "; ") -> str:
-        """The first rows, each with what is wrong with it."""
+        """Return the first rows, each with what is wrong with it."""
         return self._listed(self.examples, separator)
 
     def named(self) -> str:
-        """The labels of the first rows."""
+        """Return the labels of the first rows."""
         return self._listed(self.labels, ", ")
 
     def _listed(self, parts: list[str], separator: str) -> str:

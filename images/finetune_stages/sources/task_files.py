@@ -26,7 +26,7 @@ _NAME = re.compile(rb"""^["']?(task|group|class)["']?[ \t]*:[ \t]*["']?([^\s"'#\
 _INCLUDE = re.compile(rb"""^["']?include["']?[ \t]*:(.*(?:\r?\n[ \t]*-.*)*)""", re.MULTILINE)
 _NO_TEMPLATES = (".py", ".pyc", ".md", ".json", ".jsonl", ".csv", ".parquet")
 _LARGEST = 1 << 20
-"""Bytes. What is larger is data that lies beside its task."""
+"""Bytes. What is larger is data that is beside its task."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class TaskFiles:
         return set(self._named)
 
     def find(self, names: Iterable[str]) -> list[Definition]:
-        """The definitions behind ``names`` (tasks, groups, tags) and behind the members of groups, at any depth.
+        """Return the definitions at ``names`` (tasks, groups, tags) and behind the members of groups, at any depth.
 
         Raises:
             StageError: ``TaskNotFound`` with names that are close, ``TaskInvalid`` for a file that cannot be parsed.
@@ -120,7 +120,7 @@ class TaskFiles:
                     yield from self._members(member)
 
     def _including(self, paths: set[Path]) -> list[Path]:
-        """``paths`` and the files that include one of them, directly or through others, in the order of the directories."""
+        """Return ``paths`` and the files that include one of them, directly or through others, in the order of the directories."""
         reached, grown = set(paths), True
         while grown:
             more = {path for path, included in self._includes.items() if path not in reached and included & reached}
@@ -152,7 +152,7 @@ class TaskFiles:
 
 
 def builtin_tasks() -> Path:
-    """The directory of the definitions that come with lm-eval."""
+    """Return the directory of the definitions that come with lm-eval."""
     package = importlib.util.find_spec("lm_eval")
     if package is None or package.origin is None:
         raise StageError(reasons.ENGINE_MISSING, "The image lacks the package lm-eval: install finetune-operator[evaluation].")
@@ -170,7 +170,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _text(path: Path) -> bytes:
-    """The text of a file that may be a definition; nothing for one that cannot be read, which matters only if it is asked for."""
+    """Return the text of a file that may be a definition; nothing for one that cannot be read, which matters only if it is asked for."""
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)
@@ -201,7 +201,7 @@ def _has_code(value: Any) -> bool:
 
 
 def _load(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML file, merged over the files that it includes, by lm-eval's rules.
+    """Return a YAML file, merged over the files that it includes, by lm-eval's rules.
 
     Raises:
         StageError: ``TaskInvalid``: the file, or one that it includes, is missing or no YAML mapping.

@@ -44,7 +44,7 @@ def _take_over(folder: Path, resume: str | None) -> None:
 
 
 def _earlier(folder: Path) -> list[Path]:
-    """Folders of attempts before this one, the newest first."""
+    """Return folders of attempts before this one, the newest first."""
     own = Attempt.parse(folder.name).order
     found = []
     for path in folder.parent.iterdir():

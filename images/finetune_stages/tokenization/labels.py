@@ -26,7 +26,7 @@ class EndTokens:
 
     @classmethod
     def of(cls, tokenizer: Any) -> EndTokens:
-        """Those of a model directory that a tokenizer was loaded from."""
+        """Return those of a model directory that a tokenizer was loaded from."""
         stops = {tokenizer.eos_token_id}
         try:
             generation = json.loads((Path(tokenizer.name_or_path) / "generation_config.json").read_bytes())
@@ -48,7 +48,7 @@ def encode(rendered: Sequence[Rendered], tokenizer: Any, ends: EndTokens) -> Ite
 
 
 def _labels(item: Rendered, ids: Sequence[int], places: NDArray[np.int64], ends: EndTokens) -> NDArray[np.bool_]:
-    """Which tokens are learned. ``places`` are the characters of each token, (tokens, 2)."""
+    """Return which tokens are learned. ``places`` are the characters of each token, (tokens, 2)."""
     learned = np.zeros(len(ids), dtype=bool)
     for span in item.spans:
         first, last = _tokens_of(span, ids, places, ends)
@@ -58,7 +58,7 @@ def _labels(item: Rendered, ids: Sequence[int], places: NDArray[np.int64], ends:
 
 
 def _tokens_of(span: Span, ids: Sequence[int], places: NDArray[np.int64], ends: EndTokens) -> tuple[int, int]:
-    """The tokens of a turn, up to and with its end-of-turn token and without the line break that templates write after it.
+    """Return the tokens of a turn, up to and with its end-of-turn token and without the line break that templates write after it.
 
     A token belongs to the turn if one of its characters does: byte-level tokenizers cut their offsets at white space, so that a
     look-up by a single character finds nothing where a reply begins or ends with a space.

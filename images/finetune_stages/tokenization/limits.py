@@ -39,7 +39,7 @@ class RowCounts:
         return self.too_long + self.nothing + len(self.rejected)
 
     def not_measured(self) -> str | None:
-        """The warning about rows that are not measured."""
+        """Return the warning about rows that are not measured."""
         lost = self.nothing + len(self.rejected)
         if not lost:
             return None
@@ -81,7 +81,7 @@ class Limits:
     """The limits of one run.
 
     Attributes:
-        positions: tokens that the model can read at all; ``None`` where it has no such limit.
+        positions: tokens that the model can read at all; ``None`` if it has no such limit.
         bad: training rows that stage *dataset* left out as bad (a share of a row where bad rows were counted before the split).
     """
 
@@ -99,7 +99,7 @@ class Limits:
         return self.positions is not None and self.positions <= self.inputs.max_seq_len
 
     def require_good(self, train: RowCounts, held_out: RowCounts) -> None:
-        """Make sure that no row is rejected, or that rejected rows may be left out.
+        """Check that no row is rejected, or that rejected rows may be left out.
 
         Raises:
             StageError: ``BadRow``.
@@ -118,7 +118,7 @@ class Limits:
         )
 
     def require_enough(self, train: RowCounts) -> None:
-        """Make sure that enough rows are left to train on.
+        """Check that enough rows are left to train on.
 
         Raises:
             StageError: ``NoTrainableRows``, ``TooManyRowsLeftOut``.
@@ -139,23 +139,23 @@ class Limits:
             )
 
     def warning(self, train: RowCounts) -> str | None:
-        """The warning about rows that are left out within the limit."""
+        """Return the warning about rows that are left out within the limit."""
         left = train.left_out
         return (
             f"{left:,} of {train.total:,} training rows {are(left)} left out: {self._kinds(train, here=True)}" if left else None
         )
 
     def _left_out(self, train: RowCounts) -> tuple[float, float]:
-        """How many training rows are left out, and of how many: with those that stage *dataset* left out."""
+        """Return how many training rows are left out, and of how many: with those that stage *dataset* left out."""
         return train.left_out + self.bad, train.total + self.bad
 
     def _can_drop(self, train: RowCounts, held_out: RowCounts) -> bool:
-        """Whether enough rows are left if rejected rows are left out."""
+        """Return whether enough rows are left if rejected rows are left out."""
         measured = not self.inputs.requires_holdout or held_out.left_out < held_out.total
         return measured and train.left_out < train.total
 
     def _and_share(self, train: RowCounts) -> str:
-        """What else to set where dropping alone would not do."""
+        """Return what else to set where dropping alone would not do."""
         left, total = self._left_out(train)
         if may_be_left_out(left, total, self.inputs.bad_rows_share):
             return ""

@@ -46,7 +46,7 @@ class RowFile:
 
 
 def prepared_rows(context: Context) -> tuple[RowFile, RowFile, Seal]:
-    """The rows to train on, the held-out rows, and the seal of their directory.
+    """Return the rows to train on, the held-out rows, and the seal of their directory.
 
     Raises:
         StageError: ``DatasetNotFound``.
@@ -61,7 +61,7 @@ def prepared_rows(context: Context) -> tuple[RowFile, RowFile, Seal]:
 
 
 def task_rows(path: Path, name: str, scratch: Path) -> RowFile:
-    """The rows of a task: they are read as stage *dataset* reads rows, so that the same files are good.
+    """Return the rows of a task: they are read as stage *dataset* reads rows, so that the same files are good.
 
     Raises:
         StageError: ``TaskInvalid``: it is neither JSON nor JSON Lines, or has no row.
@@ -74,7 +74,7 @@ def task_rows(path: Path, name: str, scratch: Path) -> RowFile:
 
 
 def read(text: bytes) -> Conversation:
-    """The conversation in a line.
+    """Return the conversation in a line.
 
     Raises:
         BadConversation: there is none.

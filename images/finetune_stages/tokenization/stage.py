@@ -25,23 +25,23 @@ def main() -> int:
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Whether the tokens that an earlier result describes are still in the run's folder, untouched."""
+    """Return whether the tokens that an earlier result describes are still in the run's folder, untouched."""
     seal = verify_seal(context.path(context.layout.tokens))
     return seal is not None and digest_of_arrays(seal) == result.outputs.get("digest")
 
 
 def digest_of_arrays(seal: Seal) -> str:
-    """The digest of what training reads: not that of the rendered conversations beside it."""
+    """Return the digest of what training reads: not that of the rendered conversations beside it."""
     return digest({name: file.sha256 for name, file in seal.files.items() if name.endswith(".npy")})
 
 
 def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
-    """Whether the same rows would be rendered in the same way as when ``noted`` was."""
+    """Return whether the same rows would be rendered in the same way as when ``noted`` was."""
     return depends_on(context, context.inputs(TokenizationInputs)) == noted
 
 
 def depends_on(context: Context, inputs: TokenizationInputs) -> dict[str, Scalar]:
-    """What the result depends on beyond its inputs and the stages that it reads: the user's own files of chat rows.
+    """Return what the result depends on beyond its inputs and the stages that it reads: the user's own files of chat rows.
 
     Raises:
         StageError: ``TaskNotFound``, ``TaskInvalid``.

@@ -67,7 +67,7 @@ def tokenize(context: Context) -> Finished:
 
 
 def _require_unchanged(context: Context, inputs: TokenizationInputs, noted: dict[str, Scalar]) -> None:
-    """Make sure that the task files are still those that were noted before they were rendered.
+    """Check that the task files are still those that were noted before they were rendered.
 
     Raises:
         StageError: ``TaskInvalid``, ``TaskNotFound``.
@@ -82,7 +82,7 @@ def _require_unchanged(context: Context, inputs: TokenizationInputs, noted: dict
 
 
 def _tokenizer(directory: Path, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
-    """The tokenizer, and the model's configuration."""
+    """Return the tokenizer, and the model's configuration."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     tokenizer = load_tokenizer(directory, trust_remote_code)
     with loading():
@@ -183,7 +183,7 @@ class _Job:
     def _passages(
         self, rows: RowFile, position: int, conversation: Conversation, rendered: Rendered, seen: RowCounts
     ) -> list[Passage]:
-        """The passages of a row whose answers have characters to score; none if it has none, or is rejected."""
+        """Return the passages of a row whose answers have characters to score; none if it has none, or is rejected."""
         try:
             found = [each for each in passages(conversation, rendered) if each.answers]
         except RowRejected as error:
@@ -259,7 +259,7 @@ class _Job:
             )
 
     def _place(self, relative: str) -> Path:
-        """Where a file of the published directory is written."""
+        """Return where a file of the published directory is written."""
         path = self.scratch / TOKENS / Path(relative).relative_to(self.context.layout.tokens)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path

@@ -23,7 +23,7 @@ from torch.utils.data import Sampler
 Batch = list[int]
 """Rows of a micro-batch, padded to the longest."""
 Packed = list[list[int]]
-"""Sequences of a micro-batch, each the rows that lie in it."""
+"""Sequences of a micro-batch, each the rows that are in it."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Plan(Sampler[Any], ABC):  # type: ignore[misc]
         return -(-len(self.lengths) // self.effective)
 
     def epoch_rows(self, epoch: int) -> list[NDArray[np.int64]]:
-        """The rows of each step of an epoch."""
+        """Return the rows of each step of an epoch."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
         return [order[start : start + self.effective] for start in range(0, len(order), self.effective)]
 
@@ -135,7 +135,7 @@ class PackedPlan(Plan):
 
 
 def pack(rows: NDArray[np.int64], lengths: NDArray[np.int64], capacity: int) -> Packed:
-    """Rows into as few sequences of ``capacity`` tokens as first-fit decreasing finds, the fullest first.
+    """Return rows into as few sequences of ``capacity`` tokens as first-fit decreasing finds, the fullest first.
 
     It needs at most 11/9 of the fewest possible, and one more (Johnson 1973).
     """

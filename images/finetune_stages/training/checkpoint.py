@@ -17,7 +17,7 @@ _SHARD = "5GB"
 
 
 def dtype_of(base: Pretrained) -> torch.dtype:
-    """What most of the base model's weights have."""
+    """Return what most of the base model's weights have."""
     return _DTYPES[base.dtype]
 
 
@@ -41,7 +41,7 @@ def write_model(directory: Path, model: Any, state: Iterable[tuple[str, Tensor]]
 
 
 def _has_own_head(model: Any) -> bool:
-    """Whether embeddings and output layer are two matrices."""
+    """Return whether embeddings and output layer are two matrices."""
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head is None or not hasattr(head, "weight"):
         return False
@@ -49,7 +49,7 @@ def _has_own_head(model: Any) -> bool:
 
 
 def _as_saved(state: Iterable[tuple[str, Tensor]], model: Any, base: Pretrained) -> dict[str, Tensor]:
-    """The tensors in ordinary memory, in the dtypes of the base model; names that share a parameter go on sharing it."""
+    """Return the tensors in ordinary memory, in the dtypes of the base model; names that share a parameter go on sharing it."""
     parameters = {parameter.data_ptr() for parameter in model.parameters()}
     shared: dict[tuple[int, torch.Size, torch.dtype], Tensor] = {}
     saved = {}

@@ -21,12 +21,12 @@ Layer = TypeVar("Layer")
 
 
 def linear_layers(model: Any) -> dict[str, nn.Linear]:
-    """All linear layers by name, the output layer too."""
+    """Return all linear layers by name, the output layer too."""
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
 
 
 def target_layers(model: Any, patterns: Sequence[str], field: str) -> dict[str, nn.Linear]:
-    """The linear layers with a weight whose name holds one of the patterns; ``field`` is where a user wrote them.
+    """Return the linear layers with a weight whose name holds one of the patterns; ``field`` is where a user wrote them.
 
     Raises:
         StageError: ``NoMatchingWeights``: a pattern matches nothing. ``BadTrainingValue``: one matches the output layer.

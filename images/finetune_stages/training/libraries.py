@@ -21,7 +21,7 @@ QUANTISED = {"bitsandbytes": "0.46.1"}
 
 
 def require_engine(inputs: TrainingInputs) -> None:
-    """Make sure that this image can train so.
+    """Check that this image can train so.
 
     Raises:
         StageError: ``EngineMissing``: a package is absent or too old.
@@ -48,6 +48,6 @@ def _version(package: str) -> str | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The release number of a version: ``2.15.0+cu132`` -> (2, 15, 0)."""
+    """Return the release number of a version: ``2.15.0+cu132`` -> (2, 15, 0)."""
     found = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, found[0].split("."))) if found else ()

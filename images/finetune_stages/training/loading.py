@@ -19,7 +19,7 @@ logging.disable_progress_bar()
 def load_model(
     directory: Path, trust_remote_code: bool, gpu: int | None, dtype: torch.dtype = torch.float32, quantisation: Any = None
 ) -> tuple[Any, set[str]]:
-    """The model, on this GPU where there are any, and the names in its files that its class does not read.
+    """Return the model, on this GPU where there are any, and the names in its files that its class does not read.
 
     It goes straight onto the GPU (``None``: into ordinary memory), because as many copies as there are processes may be more than
     the machine's own memory holds. ``dtype`` is that of the weights which ``quantisation``, transformers' configuration, leaves.

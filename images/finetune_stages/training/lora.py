@@ -61,7 +61,7 @@ class Adapter:
         return {}
 
     def parameters(self) -> list[Tensor]:
-        """What is trained."""
+        """Return what is trained."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def save_adapter(self, folder: Path, origin: Origin) -> bool:
@@ -99,13 +99,13 @@ def prepare(model: Any, inputs: LoraInputs, seed: int) -> Adapter:
 
 
 def attach(model: Any, folder: Path) -> Adapter:
-    """A saved adapter on a model, which is changed in place."""
+    """Return a saved adapter on a model, which is changed in place."""
     with _quiet():
         return Adapter(PeftModel.from_pretrained(model, folder))
 
 
 def merged_weight(layer: Any) -> Tensor:
-    """The weight of an ordinary layer that computes the same, in 32 bits; the layer stays as it is."""
+    """Return the weight of an ordinary layer that computes the same, in 32 bits; the layer stays as it is."""
     base = layer.get_base_layer()
     weight = base.weight.data
     with torch.no_grad():
@@ -120,7 +120,7 @@ def merged_weight(layer: Any) -> Tensor:
 
 
 def _targets(model: Any, patterns: tuple[str, ...]) -> list[str]:
-    """Names of the layers that get an adapter.
+    """Return names of the layers that get an adapter.
 
     Without patterns those are the projections that models after Llama have; a model that has none of them gets adapters in all of
     its linear layers, as with PEFT's own word for that.

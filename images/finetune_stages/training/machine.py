@@ -13,16 +13,16 @@ _PROC = Path("/proc")
 
 
 def available_memory(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int | None:
-    """Bytes that can still be allocated before the machine, or the kernel on behalf of the pod's limit, says no.
+    """Return bytes that can still be allocated before the machine, or the kernel on behalf of the pod's limit, says no.
 
-    ``None`` where neither can be asked.
+    ``None`` if neither can be asked.
     """
     known = [*_left_in_groups(cgroups, proc), _left_in_machine(proc)]
     return min((number for number in known if number is not None), default=None)
 
 
 def killed_for_memory(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
-    """How many processes of this container the kernel has killed for want of memory so far."""
+    """Return how many processes of this container the kernel has killed for want of memory so far."""
     counts = [_entry(group / "memory.events", "oom_kill") for group in _groups(cgroups, proc)]
     return max((count for count in counts if count is not None), default=0)
 
@@ -40,7 +40,7 @@ def processors(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
 
 
 def free_room(directory: Path) -> int:
-    """Bytes that may still be written below ``directory``."""
+    """Return bytes that may still be written below ``directory``."""
     return shutil.disk_usage(directory).free
 
 
@@ -53,7 +53,7 @@ def peak_memory() -> int:
 
 
 def readable(number: float) -> str:
-    """Bytes for people: ``12.3 GiB``."""
+    """Return bytes for people: ``12.3 GiB``."""
     for unit in ("B", "KiB", "MiB"):
         if number < 1024:
             return f"{number:.3g} {unit}"
@@ -94,7 +94,7 @@ def _left_in_machine(proc: Path) -> int | None:
 
 
 def _entry(path: Path, name: str) -> int | None:
-    """The number behind ``name`` in one of the kernel's tables."""
+    """Return the number at ``name`` in one of the kernel's tables."""
     try:
         for line in path.read_text().splitlines():
             words = line.split()

@@ -26,7 +26,7 @@ _UNQUANTISED = re.compile(r"embed|wte|lm_head")
 
 
 def weights_and_optimizer(base: Pretrained, inputs: TrainingInputs, bf16: bool = False) -> int:
-    """Bytes that one process needs at the least: weights, gradients and optimizer, without a single activation.
+    """Return bytes that one process needs at the least: weights, gradients and optimizer, without a single activation.
 
     ``bf16``: the device computes in 16 bits, so that frozen weights of 16 bits stay so (:func:`frozen_in_16_bits`).
     """
@@ -38,7 +38,7 @@ def weights_and_optimizer(base: Pretrained, inputs: TrainingInputs, bf16: bool =
 
 
 def frozen_in_16_bits(base: Pretrained, inputs: TrainingInputs, bf16: bool) -> bool:
-    """Whether the weights stay in bfloat16: they are not trained, have no more bits, and the device computes with those."""
+    """Return whether the weights stay in bfloat16: they are not trained, have no more bits, and the device computes with those."""
     return inputs.algorithm == "lora" and bf16 and (base.dtype == "BF16" or quantisation(inputs) is not None)
 
 
@@ -53,7 +53,7 @@ def adapter_parameters(base: Pretrained, inputs: TrainingInputs) -> int:
 
 
 def require_memory(base: Pretrained, inputs: TrainingInputs, processes: Processes) -> int | None:
-    """Make sure that weights and optimizer fit; what is left for activations, in bytes, or ``None`` if that is not known.
+    """Check that weights and optimizer fit; what is left for activations, in bytes, or ``None`` if that is not known.
 
     Raises:
         StageError: ``OutOfMemoryGPU`` or ``OutOfMemoryHost``.
@@ -81,7 +81,7 @@ def require_memory(base: Pretrained, inputs: TrainingInputs, processes: Processe
 
 
 def _require_memory_to_merge(base: Pretrained, inputs: TrainingInputs) -> None:
-    """An adapter on quantised weights is merged into the unquantised ones, which lie in ordinary memory for that, twice."""
+    """An adapter on quantised weights is merged into the unquantised ones, which are in ordinary memory for that, twice."""
     need, left = 2 * base.size, available_memory()
     if quantisation(inputs) and left is not None and need > left:
         raise StageError(
@@ -98,14 +98,14 @@ def _thriftier(inputs: TrainingInputs) -> str:
 
 
 def computes_in_bf16() -> bool:
-    """Whether there is a GPU that multiplies in bfloat16 by itself."""
+    """Return whether there is a GPU that multiplies in bfloat16 by itself."""
     import torch
 
     return torch.cuda.is_available() and bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def require_room(directory: Path, base: Pretrained, inputs: TrainingInputs) -> None:
-    """Make sure that the models to write fit the volume.
+    """Check that the models to write fit the volume.
 
     Raises:
         StageError: ``WorkspaceFull``.
@@ -123,7 +123,7 @@ def require_room(directory: Path, base: Pretrained, inputs: TrainingInputs) -> N
 
 
 def tokens_that_fit(base: Pretrained, inputs: TrainingInputs, left: int | None, on_gpu: bool) -> int | None:
-    """Tokens of a forward pass whose activations fit a share of ``left`` bytes; ``None`` where that is not known.
+    """Tokens of a forward pass whose activations fit a share of ``left`` bytes; ``None`` if that is not known.
 
     Per token and layer a decoder keeps about nine vectors of the hidden and four of the MLP's width for the way back, or one with
     gradient checkpointing. Logits count where no fused kernel goes over them in pieces: they, their logarithms and gradients.
@@ -140,7 +140,7 @@ def tokens_that_fit(base: Pretrained, inputs: TrainingInputs, left: int | None, 
 
 
 def rows_of_a_process(inputs: TrainingInputs, world: int) -> int:
-    """Rows that each process has of an optimizer step.
+    """Return rows that each process has of an optimizer step.
 
     Raises:
         StageError: ``BadTrainingValue``: the batch sizes and the number of processes do not divide.
@@ -162,12 +162,12 @@ def rows_of_a_process(inputs: TrainingInputs, world: int) -> int:
 
 
 def packs(inputs: TrainingInputs) -> bool:
-    """Whether several rows go into one sequence; a micro-batch is counted in sequences then, not in rows."""
+    """Return whether several rows go into one sequence; a micro-batch is counted in sequences then, not in rows."""
     return inputs.algorithm == "lora" and (inputs.lora or LoraInputs()).packing
 
 
 def micro_batch_size(inputs: TrainingInputs, world: int, longest: int, tokens_in_memory: int | None) -> int:
-    """Rows of a forward pass: what the user says, else the most that divide a process's share of a step and fit.
+    """Return rows of a forward pass: what the user says, else the most that divide a process's share of a step and fit.
 
     ``longest`` is the longest row in tokens, ``tokens_in_memory`` what :func:`tokens_that_fit` says.
     """
@@ -186,7 +186,7 @@ def packed_sequences(inputs: TrainingInputs, longest: int, tokens_in_memory: int
 
 
 def _frozen_bytes(base: Pretrained, inputs: TrainingInputs, bf16: bool) -> int:
-    """Bytes of the base model as LoRA holds it. Of a quantised one, embeddings, output layer and vectors stay as they are."""
+    """Return bytes of the base model as LoRA holds it. Of a quantised one, embeddings, output layer and vectors stay as they are."""
     whole = 2 if frozen_in_16_bits(base, inputs, bf16) else _NUMBER
     wanted = quantisation(inputs)
     if wanted is None:
@@ -206,5 +206,5 @@ def _osft_bytes(name: str, shape: tuple[int, ...], osft: OsftInputs) -> int:
     if _is_target_matrix(name, shape, osft.target_patterns):
         free = int(min(shape) * osft.unfreeze_rank_ratio)
         factors = free * (shape[0] + shape[1] + 1)
-        return numbers * _NUMBER + factors * (_TRAINED + _NUMBER)  # beside the trained factors lies what they were
+        return numbers * _NUMBER + factors * (_TRAINED + _NUMBER)  # beside the trained factors is what they were
     return numbers * (_TRAINED if osft.trainable == "all" else _NUMBER)

@@ -2,7 +2,7 @@
 
 Each row's positions begin at 0, and there is no attention mask: from that transformers makes a block-diagonal one
 (``masking_utils.find_packed_sequence_indices``) for all of its attention implementations. Models with another kind of memory than
-attention, or with code of their own, may not; so the model in hand is asked before it is trained.
+attention, or with code of their own, must not; so the model in hand is asked before it is trained.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .rows import IGNORED, Rows
 
 _EXACT = 1e-3
 _ROUNDED = 0.1
-"""How far a row's logits may lie from those that it has alone, relative to the largest; what 16 bits round is no leak."""
+"""How far a row's logits may be from those that it has alone, relative to the largest; what 16 bits round is no leak."""
 
 
 class PackedRows(Dataset):  # type: ignore[misc]
@@ -53,14 +53,14 @@ class PackedCollator:
         self._pad.return_position_ids = True
 
     def __call__(self, sequences: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """``input_ids``, ``labels`` and ``position_ids``, each (sequences, positions)."""
+        """Return ``input_ids``, ``labels`` and ``position_ids``, each (sequences, positions)."""
         batch: dict[str, Tensor] = self._pad(sequences)
         del batch["attention_mask"]  # padding has position 0 and so is a row of its own, without a label
         return batch
 
 
 def rows_with_labels(batch: dict[str, Tensor]) -> int:
-    """Rows of a micro-batch that have a label, packed or not: a filler has none."""
+    """Return rows of a micro-batch that have a label, packed or not: a filler has none."""
     learned = batch["labels"] != IGNORED
     if "position_ids" not in batch:
         return int(learned.any(dim=1).sum())
@@ -69,7 +69,7 @@ def rows_with_labels(batch: dict[str, Tensor]) -> int:
 
 
 def require_separation(model: Any, rows: Rows) -> None:
-    """Make sure that in this model a row computes the same behind another one as alone.
+    """Check that in this model a row computes the same behind another one as alone.
 
     Raises:
         StageError: ``BadTrainingValue``.

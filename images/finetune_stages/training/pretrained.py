@@ -1,4 +1,4 @@
-"""A model directory in the Hugging Face layout, as files: what its weights are called, how large they are, what lies beside them.
+"""A model directory in the Hugging Face layout, as files: what its weights are called, how large they are, what is beside them.
 
 Read without any library, so that a wrong model is refused before seconds are spent on imports.
 """

@@ -42,7 +42,7 @@ class Processes:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Processes:
-        """What Kubeflow Trainer injected; one process where it injected nothing.
+        """Return what Kubeflow Trainer injected; one process where it injected nothing.
 
         Raises:
             StageError: ``BadTrainingValue``: a variable is not what torchrun would take.
@@ -58,7 +58,7 @@ class Processes:
 
     @classmethod
     def of_worker(cls, environment: Mapping[str, str]) -> Processes:
-        """What torchrun tells a process that it started."""
+        """Return what torchrun tells a process that it started."""
         per_node = int(environment["LOCAL_WORLD_SIZE"])
         return cls(
             int(environment["WORLD_SIZE"]) // per_node, per_node, int(environment["GROUP_RANK"]),
@@ -91,7 +91,7 @@ class Processes:
 
     @contextmanager
     def group(self) -> Iterator[None]:
-        """The process group: nccl between GPUs, gloo for everything that lies in ordinary memory.
+        """The process group: nccl between GPUs, gloo for everything that is in ordinary memory.
 
         Raises:
             StageError: ``ProcessGroupTimeout``: a process stayed away, or went away.
@@ -124,7 +124,7 @@ class Processes:
             dist.broadcast(tensor.detach(), src=0)
 
     def gather(self, value: object) -> list[object]:
-        """Every rank's ``value``, on every rank."""
+        """Return every rank's ``value``, on every rank."""
         if self.world == 1:
             return [value]
         from torch import distributed as dist
@@ -135,7 +135,7 @@ class Processes:
 
 
 def timeout() -> timedelta:
-    """How long a process waits for its peers."""
+    """Return how long a process waits for its peers."""
     text = os.environ.get(TIMEOUT_VARIABLE)
     if not text:
         return _TIMEOUT
@@ -164,7 +164,7 @@ def _peers_may_be_lost(processes: Processes) -> Iterator[None]:
 
 
 def _lost(error: BaseException) -> BaseException | None:
-    """The exception that says that a peer is gone: torch has classes for its store and NCCL, gloo throws plain ones."""
+    """Return the exception that says that a peer is gone: torch has classes for its store and NCCL, gloo throws plain ones."""
     from torch import distributed as dist
 
     for link in causes(error):

@@ -19,7 +19,7 @@ from .rows import IGNORED, Rows
 
 _EXACT = (1e-3, 1e-3)
 _ROUNDED = (0.05, 0.2)
-"""How far the loss of a row may lie from the one in training, relative and absolute: rounding to 16 bits moves it."""
+"""How far the loss of a row may be from the one in training, relative and absolute: rounding to 16 bits moves it."""
 
 
 class Proof:
@@ -91,7 +91,7 @@ class Proof:
             raise _broken(f"a row's loss was {self._loss:.4f} in training and is {loss:.4f} with the written {what}")
 
     def _loss_of(self, model: Any) -> float:
-        """The row's mean loss in nats per label, with dropout off and in the model's own dtype."""
+        """Return the row's mean loss in nats per label, with dropout off and in the model's own dtype."""
         model.eval()
         tokens, labels = (torch.from_numpy(values.astype(np.int64))[None].to(model.device) for values in self._row)
         with torch.no_grad():

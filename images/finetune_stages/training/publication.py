@@ -54,7 +54,7 @@ class Publication:
         """Write, open again and publish the model, and the adapter if there is one; their seals.
 
         An adapter of an earlier round goes before the model that it belongs to, and a new one comes after its model: at no moment
-        does an adapter lie beside another model's weights.
+        does an adapter are beside another model's weights.
         """
         model, adapter = self.folder / "final_model", self.folder / "adapter"
         self.note("writing the model", _NEARLY, True)

@@ -15,13 +15,13 @@ BYTES = {"4bit": 0.5, "8bit": 1.0}
 
 
 def quantisation(inputs: TrainingInputs) -> str | None:
-    """``4bit``, ``8bit``, or ``None``."""
+    """Return ``4bit``, ``8bit``, or ``None``."""
     wanted = (inputs.lora or LoraInputs()).quantization if inputs.algorithm == "lora" else "none"
     return None if wanted == "none" else wanted
 
 
 def require_device(inputs: TrainingInputs) -> None:
-    """Make sure that quantised weights find a GPU.
+    """Check that quantised weights find a GPU.
 
     Raises:
         StageError: ``NoGPU``.
@@ -36,7 +36,7 @@ def require_device(inputs: TrainingInputs) -> None:
 
 
 def configuration(wanted: str, bf16: bool) -> Any:
-    """What transformers is told: NF4 with doubly quantised scales, as in the paper, or LLM.int8() (arXiv 2208.07339)."""
+    """Return what transformers is told: NF4 with doubly quantised scales, as in the paper, or LLM.int8() (arXiv 2208.07339)."""
     import torch
     from transformers import BitsAndBytesConfig
 

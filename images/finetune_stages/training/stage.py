@@ -38,7 +38,7 @@ def _main() -> int:
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Whether the model that an earlier result describes, and its adapter, still lie in the run's folder."""
+    """Return whether the model that an earlier result describes, and its adapter, are still in the run's folder."""
     places = {"digest": context.layout.final_model, "adapterDigest": context.layout.adapter}
     wanted = {place: result.outputs.get(name) for name, place in places.items()}
     seals = {place: verify_seal(context.path(place), content=False) for place, digest in wanted.items() if digest}

@@ -36,7 +36,7 @@ Seen = Callable[[int, int], object]
 
 
 def frozen_directions(shape: tuple[int, ...], unfreeze_rank_ratio: float) -> int:
-    """How many of a matrix's directions stay frozen: floor(min(N, M) * (1 - ratio)), of the ratio as it was written."""
+    """Return how many of a matrix's directions stay frozen: floor(min(N, M) * (1 - ratio)), of the ratio as it was written."""
     return math.floor(min(shape) * (1 - Fraction(str(unfreeze_rank_ratio))))
 
 
@@ -48,7 +48,7 @@ class SubspaceLinear(OSFLinear):  # type: ignore[misc]
     """
 
     def forward(self, x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
-        """``x`` of shape (..., in) to (..., out)."""
+        """Return ``x`` of shape (..., in) to (..., out)."""
         base = self.get_base_layer()
         return functional.linear(x, base.weight + self.get_delta_weight(_ADAPTER), base.bias)
 
@@ -67,7 +67,7 @@ class SubspaceLinear(OSFLinear):  # type: ignore[misc]
             factors["V_low"].copy_(self._right(factors["V_low"]))
 
     def leak(self) -> float:
-        """How much of the weight's change D lies in the frozen directions: the larger of |Uh^T D| / |D| and |D Vh^T| / |D|."""
+        """Return how much of the weight's change D is in the frozen directions: the larger of |Uh^T D| / |D| and |D Vh^T| / |D|."""
         with torch.no_grad():
             change = self.get_delta_weight(_ADAPTER)
             outside = max(float((change - part).norm()) for part in (self._left(change), self._right(change)))
@@ -75,7 +75,7 @@ class SubspaceLinear(OSFLinear):  # type: ignore[misc]
         return outside / size if size else 0.0
 
     def _left(self, matrix: Tensor) -> Tensor:
-        """The part of (out, ·) that is orthogonal to the frozen left directions.
+        """Return the part of (out, ·) that is orthogonal to the frozen left directions.
 
         PEFT keeps those only where they are not the complement of the trained ones, which they are if U is square.
         """
@@ -86,7 +86,7 @@ class SubspaceLinear(OSFLinear):  # type: ignore[misc]
         return free @ (free.T @ matrix)
 
     def _right(self, matrix: Tensor) -> Tensor:
-        """The same on the other side, for (·, in)."""
+        """Return the same on the other side, for (·, in)."""
         if _ADAPTER in self._osf_V_high:
             frozen = self._osf_V_high[_ADAPTER]
             return matrix - (matrix @ frozen.T) @ frozen
@@ -130,7 +130,7 @@ class Subspace:
             layer.project()
 
     def leak(self) -> float:
-        """The largest :meth:`SubspaceLinear.leak` of all weights; 0 where no direction is frozen."""
+        """Return the largest :meth:`SubspaceLinear.leak` of all weights; 0 where no direction is frozen."""
         return max((layer.leak() for layer in self.layers.values()), default=0.0)
 
     def plain_state(self) -> Iterator[tuple[str, Tensor]]:
@@ -142,7 +142,7 @@ class Subspace:
         return False
 
     def metrics(self) -> dict[str, float]:
-        """The evidence that the subspace was kept."""
+        """Return the evidence that the subspace was kept."""
         return {"osft_leak": self.leak()}
 
 

@@ -72,7 +72,7 @@ def become_worker(processes: Processes) -> None:
 
 @contextmanager
 def ended_in_time(worker: bool) -> Iterator[None]:
-    """Make sure that SIGTERM ends this process within seconds, and that no worker outlives its agent.
+    """Check that SIGTERM ends this process within seconds, and that no worker outlives its agent.
 
     Python runs signal handlers between its own instructions only: a long decomposition, or waiting for a peer that is gone,
     would hold them up until the kubelet kills the pod. The wake-up file descriptor is written to at once.
@@ -132,7 +132,7 @@ def _launch(processes: Processes) -> dict[int, int] | None:
 
 
 def _this_program() -> list[str]:
-    """How to start this program again: the zip application that it runs from, or the installed package."""
+    """Return how to start this program again: the zip application that it runs from, or the installed package."""
     archive = getattr(__spec__.loader, "archive", None)
     return [str(archive)] if archive else ["--module", __spec__.parent or ""]
 

@@ -11,5 +11,5 @@ ALL_LINEAR = "all-linear"
 
 
 def is_target(name: str, patterns: Sequence[str] = ()) -> bool:
-    """Whether one of the patterns is part of a weight's name."""
+    """Return whether one of the patterns is part of a weight's name."""
     return any(pattern in name for pattern in patterns or DEFAULT_PATTERNS)

@@ -70,7 +70,7 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
             hook.remove()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The plan's micro-batches. They are this process's already: accelerate must not share them out again."""
+        """Return the plan's micro-batches. They are this process's already: accelerate must not share them out again."""
         return DataLoader(
             self.train_dataset if self.packed is None else self.packed,
             batch_sampler=self._plan,
@@ -161,7 +161,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
 
 def dataset_of(rows: Rows) -> Dataset:
-    """The rows as TRL wants them, and behind them a filler: one row without a label."""
+    """Return the rows as TRL wants them, and behind them a filler: one row without a label."""
     offsets = array(np.append(rows.offsets, rows.offsets[-1] + 1))
     columns = {"input_ids": np.append(rows.tokens, rows.tokens[:1]), "labels": np.append(rows.labels, np.int32(IGNORED))}
     return Dataset.from_dict({name: LargeListArray.from_arrays(offsets, array(values)) for name, values in columns.items()})
@@ -175,7 +175,7 @@ def collator(tokenizer: Any, plan: Plan) -> Callable[[list[dict[str, Any]]], dic
 
 
 def arguments(inputs: TrainingInputs, plan: Plan, folder: Path) -> SFTConfig:
-    """The trainer's settings. The optimizer's numbers are those of Training Hub: betas .9 and .95, no decay, clipping at 1."""
+    """Return the trainer's settings. The optimizer's numbers are those of Training Hub: betas .9 and .95, no decay, clipping at 1."""
     gpu = torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(folder), save_strategy="no", report_to="none", disable_tqdm=True, logging_steps=1,
@@ -191,7 +191,7 @@ def arguments(inputs: TrainingInputs, plan: Plan, folder: Path) -> SFTConfig:
 
 
 def require_schedule(inputs: TrainingInputs, steps: int) -> None:
-    """Make sure that the learning rate's schedule exists and takes its numbers.
+    """Check that the learning rate's schedule exists and takes its numbers.
 
     Raises:
         StageError: ``BadTrainingValue``.

@@ -39,7 +39,7 @@ class Tuning(Protocol):
         """Write what can be put onto the base model by itself, if there is such a thing; whether there is."""
 
     def metrics(self) -> dict[str, float]:
-        """What the algorithm has to show for itself when training is over."""
+        """Return what the algorithm has to show for itself when training is over."""
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class _Job:
     folder: Path
 
     def run(self) -> Finished:
-        """The whole way, one step after the other."""
+        """Return the whole way, one step after the other."""
         from .rows import Rows
 
         tokenizer = self._tokenizer()
@@ -148,7 +148,7 @@ class _Job:
         return load_tokenizer(self.base.path, self.inputs.trust_remote_code)
 
     def _plan(self, rows: Rows, memory_left: int | None) -> Plan:
-        """Which rows go into which forward pass."""
+        """Return which rows go into which forward pass."""
         import torch
 
         with self._loading("datasets and TRL"):
@@ -173,7 +173,7 @@ class _Job:
         return BatchPlan(rows.lengths, effective, micro, *place, filler)
 
     def _tuning(self, rows: Rows) -> tuple[Tuning, set[str]]:
-        """The base model, made ready for the algorithm, and the names in its files that its class does not read."""
+        """Return the base model, made ready for the algorithm, and the names in its files that its class does not read."""
         import torch
 
         from .loading import load_model
@@ -215,7 +215,7 @@ class _Job:
         return subspace
 
     def _unquantised(self, tuning: Tuning) -> Tuning:
-        """An adapter that was trained on quantised weights, on the weights as they were before; in ordinary memory.
+        """Return an adapter that was trained on quantised weights, on the weights as they were before; in ordinary memory.
 
         What is served is not the quantised model: to merge into its weights would keep their rounding for good.
         """
@@ -323,7 +323,7 @@ class _Job:
 
 
 def _short_of_warm_up(warm_up: int, steps: int) -> tuple[str, ...]:
-    """The warning about a training that ended before its learning rate had risen to what was asked for."""
+    """Return the warning about a training that ended before its learning rate had risen to what was asked for."""
     if warm_up < steps:
         return ()
     return (
