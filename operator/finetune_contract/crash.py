@@ -16,7 +16,7 @@ def crash_message(exception: str, text: str, place: str | None) -> str:
     return f"{exception}: {text} (at {place})" if place else f"{exception}: {text}"
 
 
-def crash_place(message: str) -> str | None:
+def crash_location(message: str) -> str | None:
     """Return ``IndexError at finetune_stages/dataset/chat.py:42`` for such a message, ``None`` for any other text."""
     found = _FORM.match(message)
     return f"{found['exception']} at {found['place']}" if found else None

@@ -9,7 +9,7 @@
       mlflow.db                                                  the local registry (local mode only)
       runs/<name>-<uid8>/
         datasets/{train,eval}.jsonl                              chat rows to train on, and held-out ones
-        datasets/{train,eval}.places.npy                         row and line of each of these rows in the user's source
+        datasets/{train,eval}.locations.npy                      row and line of each of these rows in the user's source
         base_model/                                              link into cache/models
         tokens/                                                  what training and evaluation read: the rows, rendered and tokenized
         checkpoints/  final_model/  adapter/                     what training leaves; LoRA's adapter beside the merged model
@@ -94,18 +94,18 @@ class RunLayout:
         return f"{self.datasets}/eval.jsonl"
 
     @property
-    def train_places(self) -> str:
+    def train_locations(self) -> str:
         """Where the rows of :attr:`train_data` are in their source: a NumPy file, int64, shape (rows, 2).
 
         Row number in the source and line number there, both from 1; the line is 0 where the source has no lines. The seal of
         the folder names the sources: ``source`` (of the rows to train on) and ``evalSource`` (of the held-out rows).
         """
-        return f"{self.datasets}/train.places.npy"
+        return f"{self.datasets}/train.locations.npy"
 
     @property
-    def eval_places(self) -> str:
+    def eval_locations(self) -> str:
         """The same for the rows of :attr:`eval_data`."""
-        return f"{self.datasets}/eval.places.npy"
+        return f"{self.datasets}/eval.locations.npy"
 
     @property
     def tokens(self) -> str:

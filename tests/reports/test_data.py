@@ -48,7 +48,7 @@ class Published:
     """The rows, as JSON, their places (row, line), and words of a warning."""
 
     rows: list[Any]
-    places: list[list[int]]
+    locations: list[list[int]]
     warning: str = ""
 
 
@@ -69,7 +69,7 @@ def run_in_process(folder: Path, uri: str, wish: dict[str, Any], run: RunInfo = 
     document = StageDocument(CONTRACT_VERSION, "dataset", run, encode(inputs))
     context = Context(document, folder / "workspace", Attempt(1, 1), "0" * 64)
     context.path(context.layout.root).mkdir(parents=True)
-    context.claim()
+    context.become_current()
     try:
         finished = prepare(context)
     except StageError as error:
@@ -82,8 +82,8 @@ def published(folder: Path, warnings: tuple[str, ...]) -> Published:
     lines = (folder / "train.jsonl").read_bytes().split(b"\n")
     assert lines.pop() == b""
     assert not any(b"\r" in line for line in lines)
-    places = np.load(folder / "train.places.npy").tolist()
-    return Published([json.loads(line, parse_constant=pytest.fail) for line in lines], places, "; ".join(warnings))
+    locations = np.load(folder / "train.locations.npy").tolist()
+    return Published([json.loads(line, parse_constant=pytest.fail) for line in lines], locations, "; ".join(warnings))
 
 
 def tar_of(content: bytes) -> bytes:
@@ -249,7 +249,7 @@ def test_files(report: Report, tmp_path: Path) -> None:
     source.write_bytes(report.given.content)
     found = run_in_process(tmp_path, str(source), report.given.inputs)
     if isinstance(found, Published):
-        found = Published(found.rows, found.places, found.warning.replace(str(source), "IN"))
+        found = Published(found.rows, found.locations, found.warning.replace(str(source), "IN"))
     assert found == report.expected
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from .renderer import Rendered, RowRejected, Span, rejected, shared_beginning
 from .structure import Conversation, Message
-from .template import Refusal, Template
+from .template import RenderError, Template
 
 _START = "\N{START OF TEXT}answer-starts-here\N{START OF TEXT}"
 _END = "\N{END OF TEXT}answer-ends-here\N{END OF TEXT}"
@@ -77,8 +77,8 @@ class _Answers:
         messages = self.conversation.messages[: number + 1]
         try:
             return self._until_calls(messages) if "tool_calls" in messages[-1] else self._until_words(messages, number)
-        except Refusal as refusal:
-            return self._in_whole(number, refusal)
+        except RenderError as failure:
+            return self._in_whole(number, failure)
 
     def _until_words(self, messages: Sequence[Message], number: int) -> tuple[str, int]:
         *before, last = messages
@@ -124,12 +124,12 @@ class _Answers:
                 return found
         return place
 
-    def _in_whole(self, number: int, refusal: Refusal) -> tuple[str, int]:
+    def _in_whole(self, number: int, failure: RenderError) -> tuple[str, int]:
         """For templates that refuse the beginning of a conversation: the answer as it is in the whole."""
         answer = (self.conversation.messages[number].get("content") or "").strip()
         span = self._span(number)
         if span is None or not answer or not self.rendered.text[: span.content_end].endswith(answer):
-            raise rejected(refusal) from refusal
+            raise rejected(failure) from failure
         return self.rendered.text[: span.content_end], span.content_end - len(answer)
 
     def _span(self, number: int) -> Span | None:

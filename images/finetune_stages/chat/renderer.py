@@ -21,7 +21,7 @@ from finetune_contract import reasons
 from finetune_stages.sdk import StageError
 
 from .structure import Conversation, Message
-from .template import Refusal, Template
+from .template import RenderError, Template
 from .written import Coverage, Written
 
 _PROBE = "\ue000"
@@ -103,7 +103,7 @@ class ChatRenderer:
         try:
             rendered = self._rendered(conversation, own)
         except RowRejected as error:
-            if isinstance(error.__cause__, Refusal):
+            if isinstance(error.__cause__, RenderError):
                 raise
             found = self._rendered_for_training(conversation)
             if not found:
@@ -225,8 +225,8 @@ class _Turns:
         """Return the text and the turns that the template marks with ``{% generation %}``."""
         try:
             text, places = self.template.marked(self.conversation.messages, self.conversation.tools, self.conversation.arguments)
-        except Refusal as refusal:
-            raise rejected(refusal) from refusal
+        except RenderError as failure:
+            raise rejected(failure) from failure
         return text, [Span(start, end, end) for start, end in places]
 
     def derived(self, learned: Sequence[bool]) -> tuple[str, list[Span]]:
@@ -234,8 +234,8 @@ class _Turns:
         messages = self.conversation.messages
         try:
             text = self._text(messages)
-        except Refusal as refusal:
-            raise rejected(refusal) from refusal
+        except RenderError as failure:
+            raise rejected(failure) from failure
         return text, [self._span(text, messages, index) for index, wanted in enumerate(learned) if wanted]
 
     def _span(self, text: str, messages: Sequence[Message], index: int) -> Span:
@@ -244,7 +244,7 @@ class _Turns:
         if index + 1 < len(messages):
             try:
                 upto = self._text(messages[: index + 1])
-            except Refusal:  # some templates want the user to have the last word
+            except RenderError:  # some templates want the user to have the last word
                 upto = ""
             exact = len(upto) > start and text.startswith(upto)
             end = len(upto) if exact else self._start(text, messages, index + 1)
@@ -264,7 +264,7 @@ class _Turns:
                 head, found, _ = self._text([*before, {**message, "content": _PROBE}]).partition(_PROBE)
                 if not found:
                     raise _unclear(index, "its content does not appear in the text")
-        except Refusal:
+        except RenderError:
             return self._start_in_whole(text, messages, index)
         # A generation prompt can hold more than stands before an old reply: the beginning of a reasoning that was dropped.
         shared = shared_beginning(text, head)
@@ -277,8 +277,8 @@ class _Turns:
         other = {key: value for key, value in messages[index].items() if key != "tool_calls"}
         try:
             changed = self._text([*messages[:index], {**other, "content": _PROBE}, *messages[index + 1 :]])
-        except Refusal as refusal:
-            raise _unclear(index, f"the template refuses a part of the conversation ({refusal})") from None
+        except RenderError as failure:
+            raise _unclear(index, f"the template refuses a part of the conversation ({failure})") from None
         start = shared_beginning(text, changed)
         if not changed.startswith(_PROBE, start):
             raise _unclear(index, "its content does not appear in the text")
@@ -288,9 +288,9 @@ class _Turns:
         return self.template.text(messages, self.conversation.tools, self.conversation.arguments, prompt)
 
 
-def rejected(refusal: Refusal) -> RowRejected:
+def rejected(failure: RenderError) -> RowRejected:
     """Return the error for a row that a template rejects."""
-    return RowRejected(f"is rejected by the model's chat template ({refusal})")
+    return RowRejected(f"is rejected by the model's chat template ({failure})")
 
 
 def _unclear(index: int, why: str) -> Unclear:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from finetune_stages.sources.json_text import learned_no_number
+from finetune_stages.sources.json_text import non_finite_fault
 
 Message = dict[str, Any]
 
@@ -96,7 +96,7 @@ def read_row(row: Any, text: bytes) -> Conversation:
         BadConversation: it has none that can be used.
     """
     conversation = read_conversation(row)
-    problem = broken_text(row, text) or learned_no_number(row, text)
+    problem = broken_text(row, text) or non_finite_fault(row, text)
     if problem:
         raise BadConversation(problem)
     return conversation

@@ -41,7 +41,7 @@ class CallForm:
 _CALL_FORMS = tuple(CallForm(empty, as_text) for as_text in (False, True) for empty in (None, ""))
 
 
-class Refusal(Exception):
+class RenderError(Exception):
     """A template does not render a conversation.
 
     Attributes:
@@ -104,7 +104,7 @@ class Template:
     def _greets(self, greeting: list[Message]) -> bool:
         try:
             text = self._render(greeting, None, None)[0]
-        except Refusal:
+        except RenderError:
             return False
         return "Hello" in text and "Hi" in text
 
@@ -116,16 +116,16 @@ class Template:
         """
         try:
             self.text(_GREETING)
-        except Refusal as refusal:
-            if not refusal.own:
-                raise self.invalid(refusal) from refusal
+        except RenderError as failure:
+            if not failure.own:
+                raise self.invalid(failure) from failure
 
-    def invalid(self, refusal: Refusal) -> StageError:
+    def invalid(self, failure: RenderError) -> StageError:
         """Return the fault that is the template's own."""
-        line = f", line {refusal.error.lineno}" if isinstance(refusal.error, TemplateSyntaxError) else ""
+        line = f", line {failure.error.lineno}" if isinstance(failure.error, TemplateSyntaxError) else ""
         return StageError(
             reasons.CHAT_TEMPLATE_INVALID,
-            f"chat template of the model: {refusal}{line}; correct the template in the model's files, or use another model.",
+            f"chat template of the model: {failure}{line}; correct the template in the model's files, or use another model.",
         )
 
     @cached_property
@@ -141,7 +141,7 @@ class Template:
         call = {"id": "call00000", "type": "function", "function": {"name": _PROBE[0], "arguments": {_PROBE[1]: _PROBE[2]}}}
         try:
             text = self._render([_GREETING[0], form.of({"role": "assistant", "tool_calls": [call]})], None, None)[0]
-        except Refusal:
+        except RenderError:
             return False
         return all(probe in text for probe in _PROBE) and "None" not in text and f"'{_PROBE[1]}': '{_PROBE[2]}'" not in text
 
@@ -154,7 +154,7 @@ class Template:
         except MemoryError:
             raise
         except Exception as error:  # a template is a program, and fails as it likes
-            raise Refusal(error) from error
+            raise RenderError(error) from error
         return texts[0], spans[0] if spans else []
 
     def _prepared(self, messages: Sequence[Message]) -> list[Message]:

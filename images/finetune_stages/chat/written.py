@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .structure import REASONING, Conversation, Message, texts
-from .template import Refusal, Template
+from .template import RenderError, Template
 
 _MARK = "qzxmarkxzq"
 _THOUGHT = ("<think>", "</think>")
@@ -161,7 +161,7 @@ class Coverage:
         marked = [_marked_call(call, place) for place, call in enumerate(message["tool_calls"])]
         try:
             _, found = render(_with(conversation, number, {**message, "tool_calls": marked}))
-        except Refusal:
+        except RenderError:
             return False
         return all(f"{_MARK}{kind}{place}z" in found for place in range(len(marked)) for kind in "nkv")
 
@@ -179,7 +179,7 @@ class Coverage:
         ]
         try:
             text, learned = render(replace(conversation, messages=marked))
-        except Refusal:  # the template wants certain words
+        except RenderError:  # the template wants certain words
             return frozenset()
         return frozenset(
             number
@@ -192,7 +192,7 @@ class Coverage:
         message = conversation.messages[number]
         try:
             text, learned = render(_with(conversation, number, {**message, "content": f"{message['content']} {_MARK}"}))
-        except Refusal:
+        except RenderError:
             return False
         return _MARK in (learned if message["role"] == "assistant" else text)
 
@@ -201,7 +201,7 @@ class Coverage:
             return self.template.text(
                 messages, conversation.tools if conversation else None, conversation.arguments if conversation else None
             )
-        except Refusal:
+        except RenderError:
             return ""
 
 

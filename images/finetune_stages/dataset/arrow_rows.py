@@ -13,8 +13,8 @@ import numpy as np
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
-from finetune_stages.sources.json_lines import JsonLines, written_places
-from finetune_stages.sources.json_text import LEARNED
+from finetune_stages.sources.json_lines import JsonLines, written_index
+from finetune_stages.sources.json_text import LEARNED_COLUMNS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +30,7 @@ def without_media(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]
         StageError: ``DatasetUnreadable``: they are part of the messages.
     """
     media = {column: kind for column, feature in dataset.features.items() if (kind := _medium(feature))}
-    for column in LEARNED:
+    for column in LEARNED_COLUMNS:
         if column in media:
             raise StageError(
                 reasons.DATASET_UNREADABLE,
@@ -42,7 +42,7 @@ def without_media(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]
     return dataset.remove_columns(list(media)), (f"this release trains on text; left out: column {shown}.",)
 
 
-def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, seen: Callable[[int], object]) -> JsonLines:
+def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, advance: Callable[[int], object]) -> JsonLines:
     """Write the chosen rows, a JSON object a line.
 
     A struct has every key in every row: those that are null are left out, for Arrow has no other way to say "absent". Nulls in
@@ -58,11 +58,11 @@ def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, see
             columns = list(batch)
             for values in zip(*batch.values(), strict=True):
                 row = present(dict(zip(columns, values, strict=True)), features)
-                if not all(_is_text(row.get(column)) for column in LEARNED):
+                if not all(_is_text(row.get(column)) for column in LEARNED_COLUMNS):
                     faults[int(rows[len(starts) - 1])] = _NO_TEXT
                 starts.append(starts[-1] + stream.write(_json(row)) + stream.write(b"\n"))
-            seen(len(next(iter(batch.values()), ())))
-    return JsonLines(target, written_places(rows, np.zeros_like(rows), starts), faults)
+            advance(len(next(iter(batch.values()), ())))
+    return JsonLines(target, written_index(rows, np.zeros_like(rows), starts), faults)
 
 
 def present(value: Any, feature: Any) -> Any:

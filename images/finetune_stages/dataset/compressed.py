@@ -22,8 +22,8 @@ _OPENERS: dict[str, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
 }  # fmt: skip
 
 
-def unpacked(path: Path, name: str, target: Path, seen: Callable[[int], object]) -> Path:
-    """Return ``path`` itself, or ``target`` with what a compressed file holds; ``seen`` is told how many more bytes were written.
+def unpacked(path: Path, name: str, target: Path, advance: Callable[[int], object]) -> Path:
+    """Return ``path`` itself, or ``target`` with what a compressed file holds; ``advance`` is told how many more bytes were written.
 
     Raises:
         StageError: ``DatasetUnreadable``: it is damaged, or holds too much.
@@ -37,7 +37,7 @@ def unpacked(path: Path, name: str, target: Path, seen: Callable[[int], object])
         with _OPENERS[kind](path) as source, target.open("wb") as sink:
             while chunk := source.read(_CHUNK):
                 room -= sink.write(chunk)
-                seen(len(chunk))
+                advance(len(chunk))
                 if room < 0:
                     raise StageError(
                         reasons.DATASET_UNREADABLE,

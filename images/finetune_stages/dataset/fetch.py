@@ -15,12 +15,12 @@ from finetune_stages.sdk import Context, StageError
 from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.json_lines import OpenedRows, open_rows
 from finetune_stages.sources.local import require_file
-from finetune_stages.sources.meter import Meter
+from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.uri import parse_uri
 
 from .compressed import unpacked
 from .hub import HubDataset, open_hub_rows, resolve
-from .wanted import Wanted
+from .source_request import SourceRequest
 from .web import download
 
 Choose = Callable[[int], Sequence[int]]
@@ -43,7 +43,7 @@ class Source(Protocol):
         """Commit of a hub data set."""
 
     @property
-    def noted(self) -> Mapping[str, Scalar]:
+    def fingerprint(self) -> Mapping[str, Scalar]:
         """By what a later run knows it again (see :mod:`.revalidate`); empty where that cannot be asked."""
 
     def open(self, choose: Choose) -> OpenedRows:
@@ -73,15 +73,15 @@ class FileSource:
     before: os.stat_result
     lines: Path
     context: Context
-    noted: Mapping[str, Scalar]
+    fingerprint: Mapping[str, Scalar]
     revision: None = None
 
     def open(self, choose: Choose) -> OpenedRows:
         """See :class:`Source`."""
-        unpacking = Meter(self.context, f"unpacking {self.name}", high=0)
+        unpacking = ProgressCounter(self.context, f"unpacking {self.name}", high=0)
         path = unpacked(self.path, self.name, self.lines.with_suffix(".unpacked"), unpacking)
-        meter = Meter(self.context, f"finding the rows of {self.name}", path.stat().st_size, 50, 60)
-        rows = open_rows(path, self.name, self.lines, meter)
+        counter = ProgressCounter(self.context, f"finding the rows of {self.name}", path.stat().st_size, 50, 60)
+        rows = open_rows(path, self.name, self.lines, counter)
         return OpenedRows(rows.select(choose(len(rows))), len(rows))
 
     def require_unchanged(self) -> None:
@@ -121,7 +121,7 @@ class HubSource:
         return self.dataset.commit
 
     @property
-    def noted(self) -> Mapping[str, Scalar]:
+    def fingerprint(self) -> Mapping[str, Scalar]:
         """See :class:`Source`."""
         return {"commit": self.dataset.commit}
 
@@ -133,39 +133,44 @@ class HubSource:
         """See :class:`Source`."""
 
 
-def find_source(wanted: Wanted, context: Context, scratch: Path) -> Source:
-    """Return what ``wanted`` names. A web address is fetched into ``scratch`` here, for only its content tells what it is.
+def find_source(request: SourceRequest, context: Context, scratch: Path) -> Source:
+    """Return what ``request`` names. A web address is fetched into ``scratch`` here, for only its content tells what it is.
 
     Raises:
-        StageError: one of the reasons of ``wanted.origin``, or ``DatasetChanged``: it has not the stated digest.
+        StageError: one of the reasons of ``request.origin``, or ``DatasetChanged``: it has not the stated digest.
     """
-    place = parse_uri(wanted.uri, wanted.origin)
-    if isinstance(place, HubId):
-        if wanted.sha256:
+    source_uri = parse_uri(request.uri, request.origin)
+    if isinstance(source_uri, HubId):
+        if request.sha256:
             raise StageError(
-                reasons.BAD_DOCUMENT, f"dataset.sha256 is for files; pin {place.id} with dataset.revision (a commit) instead."
+                reasons.BAD_DOCUMENT,
+                f"dataset.sha256 is for files; pin {source_uri.id} with dataset.revision (a commit) instead.",
             )
-        return HubSource(resolve(place, wanted, context), context, scratch)
-    if wanted.split or wanted.revision:
-        field = "split" if wanted.split else "revision"
+        return HubSource(resolve(source_uri, request, context), context, scratch)
+    if request.split or request.revision:
+        field = "split" if request.split else "revision"
         raise StageError(reasons.BAD_DOCUMENT, f"dataset.{field} is for data sets of the hub; remove it.")
-    lines = scratch / f"{wanted.origin.field}.jsonl"
-    if isinstance(place, Path):
-        require_file(place, wanted.origin)
-        return _file(place, str(place), wanted, lines, Meter(context, f"reading {place}", high=50))
-    target = scratch / f"{wanted.origin.field}.download"
-    noted = download(place, target, wanted.origin, Meter(context, f"downloading {place.shown}", high=45))
-    found = _file(target, place.shown, wanted, lines, Meter(context, f"reading {place.shown}", low=45, high=50))
-    return replace(found, noted=noted)
+    lines = scratch / f"{request.origin.field}.jsonl"
+    if isinstance(source_uri, Path):
+        require_file(source_uri, request.origin)
+        return _file(source_uri, str(source_uri), request, lines, ProgressCounter(context, f"reading {source_uri}", high=50))
+    target = scratch / f"{request.origin.field}.download"
+    fingerprint = download(
+        source_uri, target, request.origin, ProgressCounter(context, f"downloading {source_uri.shown}", high=45)
+    )
+    found = _file(
+        target, source_uri.shown, request, lines, ProgressCounter(context, f"reading {source_uri.shown}", low=45, high=50)
+    )
+    return replace(found, fingerprint=fingerprint)
 
 
-def _file(path: Path, name: str, wanted: Wanted, lines: Path, meter: Meter) -> FileSource:
+def _file(path: Path, name: str, request: SourceRequest, lines: Path, counter: ProgressCounter) -> FileSource:
     before = path.stat()
-    meter.total = before.st_size
-    digest = file_sha256(path, meter)
-    if wanted.sha256 and digest != wanted.sha256:
+    counter.total = before.st_size
+    digest = file_sha256(path, counter)
+    if request.sha256 and digest != request.sha256:
         raise StageError(
             reasons.DATASET_CHANGED,
-            f"{name} has SHA-256 {digest} but dataset.sha256 is {wanted.sha256}; correct the one that is wrong.",
+            f"{name} has SHA-256 {digest} but dataset.sha256 is {request.sha256}; correct the one that is wrong.",
         )
-    return FileSource(name, path, digest, before, lines, meter.context, {"sha256": digest})
+    return FileSource(name, path, digest, before, lines, counter.context, {"sha256": digest})

@@ -17,10 +17,10 @@ from finetune_stages.sdk.fault import causes, first_line
 from finetune_stages.sources.background import in_background
 from finetune_stages.sources.hub import Repository, find_repository, hub_errors, hub_fault, token
 from finetune_stages.sources.json_lines import OpenedRows
-from finetune_stages.sources.meter import tell
+from finetune_stages.sources.progress import report_note
 
 from .hub_split import HubSplit
-from .wanted import Wanted
+from .source_request import SourceRequest
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder
@@ -38,7 +38,7 @@ class HubDataset:
 
     repository: Repository
     config: str | None
-    wanted: Wanted
+    request: SourceRequest
 
     @property
     def id(self) -> str:
@@ -53,16 +53,16 @@ class HubDataset:
     @property
     def digest(self) -> str:
         """A commit never changes, so this stands for the content."""
-        return digest([self.id, self.config, self.wanted.split or list(self.wanted.preferred_splits), self.commit])
+        return digest([self.id, self.config, self.request.split or list(self.request.preferred_splits), self.commit])
 
 
-def resolve(place: HubId, wanted: Wanted, context: Context) -> HubDataset:
+def resolve(source_uri: HubId, request: SourceRequest, context: Context) -> HubDataset:
     """Return the data set at the commit that the revision is now.
 
     Raises:
-        StageError: one of the reasons of ``wanted.origin``.
+        StageError: one of the reasons of ``request.origin``.
     """
-    return HubDataset(find_repository(wanted.origin, place.id, wanted.revision, context), place.config, wanted)
+    return HubDataset(find_repository(request.origin, source_uri.id, request.revision, context), source_uri.config, request)
 
 
 def open_hub_rows(found: HubDataset, choose: Callable[[int], Sequence[int]], context: Context, scratch: Path) -> OpenedRows:
@@ -71,12 +71,14 @@ def open_hub_rows(found: HubDataset, choose: Callable[[int], Sequence[int]], con
     Raises:
         StageError: ``SplitNotFound``, ``DatasetUnreadable``, ``DatasetEmpty``, or one of the reasons of the data set's origin.
     """
-    with hub_errors(found.wanted.origin, found.id, found.commit), _readable(found):
-        builder = in_background(lambda: _builder(found, scratch), lambda: tell(context, f"reading what {found.id} is made of"))
+    with hub_errors(found.request.origin, found.id, found.commit), _readable(found):
+        builder = in_background(
+            lambda: _builder(found, scratch), lambda: report_note(context, f"reading what {found.id} is made of")
+        )
         split = _choose_split(found, builder)
         # Only this split: the library would download and convert all of them.
         builder.config.data_files = type(builder.config.data_files)({split: builder.config.data_files[split]})
-        field = found.wanted.origin.field
+        field = found.request.origin.field
         return HubSplit(found.repository, builder, split, scratch / "hub" / field, scratch / f"{field}.jsonl", context).read(
             choose
         )
@@ -90,19 +92,19 @@ def _builder(found: HubDataset, scratch: Path) -> DatasetBuilder:
     # With the scheme the library does not take a folder of that name in the working directory for the data set.
     return datasets.load_dataset_builder(
         f"hf://datasets/{found.id}", name=found.config, revision=found.commit, token=token(),
-        cache_dir=str(scratch / "hub" / found.wanted.origin.field),
+        cache_dir=str(scratch / "hub" / found.request.origin.field),
     )  # fmt: skip
 
 
 def _choose_split(found: HubDataset, builder: DatasetBuilder) -> str:
     splits = [str(split) for split in builder.config.data_files or ()]
-    if found.wanted.split is None:
-        return next((split for split in found.wanted.preferred_splits if split in splits), splits[0])
-    if found.wanted.split not in splits:
+    if found.request.split is None:
+        return next((split for split in found.request.preferred_splits if split in splits), splits[0])
+    if found.request.split not in splits:
         raise StageError(
-            reasons.SPLIT_NOT_FOUND, f"{found.id} has no split {found.wanted.split!r}; its splits are {', '.join(splits)}."
+            reasons.SPLIT_NOT_FOUND, f"{found.id} has no split {found.request.split!r}; its splits are {', '.join(splits)}."
         )
-    return found.wanted.split
+    return found.request.split
 
 
 @contextmanager
@@ -124,7 +126,9 @@ def _readable(found: HubDataset) -> Iterator[None]:
                 reasons.SPLIT_NOT_FOUND,
                 f"{name} needs a configuration; write hf://{name}:<configuration> with one of {_listed(text)}.",
             ) from error
-        if hub_fault(error, found.wanted.origin, name) or any(isinstance(link, OSError) and link.errno for link in causes(error)):
+        if hub_fault(error, found.request.origin, name) or any(
+            isinstance(link, OSError) and link.errno for link in causes(error)
+        ):
             raise  # the network or the disk, judged elsewhere
         raise StageError(reasons.DATASET_UNREADABLE, f"{name}: {_why_unreadable(error, found)}.") from error
 

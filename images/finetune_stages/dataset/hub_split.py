@@ -12,7 +12,7 @@ from finetune_stages.sdk import Context, StageError
 from finetune_stages.sources.background import folder_size, in_background
 from finetune_stages.sources.hub import Repository, token
 from finetune_stages.sources.json_lines import JsonLines, OpenedRows, gather, index_rows
-from finetune_stages.sources.meter import Meter
+from finetune_stages.sources.progress import ProgressCounter
 
 from .arrow_rows import without_media, write_arrow_rows
 
@@ -59,18 +59,20 @@ class HubSplit:
         files = [str(file) for file in self.builder.config.data_files[self.name]]
         downloaded = self._download(lambda manager: manager.download_and_extract(files))
         parts: list[JsonLines] = []
-        for file, place in zip(files, map(Path, downloaded), strict=True):
-            for path in [place] if place.is_file() else sorted(inside for inside in place.rglob("*") if inside.is_file()):
+        for file, source_uri in zip(files, map(Path, downloaded), strict=True):
+            for path in (
+                [source_uri] if source_uri.is_file() else sorted(inside for inside in source_uri.rglob("*") if inside.is_file())
+            ):
                 lines = self.target.with_name(f"{self.target.name}.{len(parts)}")
                 parts.append(index_rows(path, f"{self.repository.id}/{path_in_repository(file)}", lines, lambda _more: None))
         numbers = self._chosen(sum(map(len, parts)), choose)
-        return OpenedRows(gather(parts, numbers, self.target, self._meter(numbers)), sum(map(len, parts)))
+        return OpenedRows(gather(parts, numbers, self.target, self._counter(numbers)), sum(map(len, parts)))
 
     def _read_table(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
         self._download(lambda manager: self.builder.download_and_prepare(dl_manager=manager, verification_mode="no_checks"))
         dataset, notes = without_media(self.builder.as_dataset(split=self.name), self.repository.id)
         numbers = self._chosen(len(dataset), choose)
-        return OpenedRows(write_arrow_rows(dataset, numbers, self.target, self._meter(numbers)), len(dataset), notes)
+        return OpenedRows(write_arrow_rows(dataset, numbers, self.target, self._counter(numbers)), len(dataset), notes)
 
     def _download(self, work: Callable[[DownloadManager], Any]) -> Any:
         """Return what ``work`` returns, given the library's download manager; progress is reported meanwhile."""
@@ -87,8 +89,11 @@ class HubSplit:
         )
         files = self.builder.config.data_files[self.name]
         total = sum(self.repository.sizes.get(path_in_repository(file), 0) for file in files)
-        meter, before = Meter(self.context, f"downloading {self.repository.id}", total, 0, 50), folder_size(self.cache.parent)
-        return in_background(lambda: work(manager), lambda: meter.at(folder_size(self.cache.parent) - before))
+        counter, before = (
+            ProgressCounter(self.context, f"downloading {self.repository.id}", total, 0, 50),
+            folder_size(self.cache.parent),
+        )
+        return in_background(lambda: work(manager), lambda: counter.at(folder_size(self.cache.parent) - before))
 
     def _chosen(self, total: int, choose: Callable[[int], Sequence[int]]) -> Sequence[int]:
         if not total:
@@ -97,8 +102,8 @@ class HubSplit:
             )
         return choose(total)
 
-    def _meter(self, numbers: Sequence[int]) -> Meter:
-        return Meter(self.context, f"reading {self.repository.id}", len(numbers), 50, 60, rows=True)
+    def _counter(self, numbers: Sequence[int]) -> ProgressCounter:
+        return ProgressCounter(self.context, f"reading {self.repository.id}", len(numbers), 50, 60, rows=True)
 
 
 def path_in_repository(file: str) -> str:

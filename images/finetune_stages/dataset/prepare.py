@@ -12,20 +12,20 @@ from finetune_contract.result import DatasetOutputs
 from finetune_contract.workspace import CACHE_DATASETS
 from finetune_stages.sdk import Context, Finished, Seal, StageError, read_seal, seal_directory
 from finetune_stages.sdk.workspace import copy_or_link_file
-from finetune_stages.sources.cache import intact_entry, keep_entry
+from finetune_stages.sources.cache import store_entry, verified_entry
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
-from finetune_stages.sources.json_lines import JsonLines, OpenedRows, write_places, write_rows
-from finetune_stages.sources.meter import Meter
+from finetune_stages.sources.json_lines import JsonLines, OpenedRows, write_locations, write_rows
+from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import Checked, check_rows
 from .fetch import Source, find_source
 from .revalidate import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
+from .source_request import source_requests
 from .split import subset, train_and_eval
-from .wanted import wanted_sources
 
 TRAIN, EVAL = "train.jsonl", "eval.jsonl"
-TRAIN_PLACES, EVAL_PLACES = "train.places.npy", "eval.places.npy"
+TRAIN_LOCATIONS, EVAL_LOCATIONS = "train.locations.npy", "eval.locations.npy"
 _WARNINGS = ("warnings", "evalWarnings")
 """Keys of the seal's note: warnings about each source. Runs whose files are equal share the seal, so it does not name the files."""
 
@@ -40,20 +40,20 @@ def prepare(context: Context) -> Finished:
     _require_sane(inputs)
     keep_caches_in(hub_cache(context))
     with work_folder(context) as scratch:
-        sources = [find_source(each, context, scratch) for each in wanted_sources(inputs)]
+        sources = [find_source(each, context, scratch) for each in source_requests(inputs)]
         entry = context.path(f"{CACHE_DATASETS}/{_key(inputs, sources)}")
-        seal = intact_entry(context, entry)
+        seal = verified_entry(context, entry)
         prepared = entry
         if seal is None:
             prepared = scratch / "prepared"
             seal = _prepare(prepared, inputs, sources, context)
         seal = _publish(prepared, scratch / "datasets", replace(seal, note=seal.note | _names(sources)), context)
         if prepared != entry:
-            keep_entry(prepared, entry)
+            store_entry(prepared, entry)
     finished = _finished(seal, sources, reused=prepared == entry)
     # An entry that was prepared from equal files elsewhere names those files; a later run must not take it for this one's data.
     cached = {DATASETS: str(entry.relative_to(context.workspace))} if read_seal(entry) == seal else {}
-    return replace(finished, depends_on=_noted(sources), cached=cached)
+    return replace(finished, depends_on=_fingerprints(sources), cached=cached)
 
 
 def _names(sources: list[Source]) -> dict[str, Scalar]:
@@ -77,14 +77,14 @@ def _key(inputs: DatasetInputs, sources: list[Source]) -> str:
     return digest([PREPARATION, settings, [source.digest for source in sources]])
 
 
-def _noted(sources: list[Source]) -> dict[str, Scalar] | None:
+def _fingerprints(sources: list[Source]) -> dict[str, Scalar] | None:
     """Return what :func:`.revalidate.revalidate` compares; ``None`` if a source says nothing that it can ask for again."""
-    if not all(source.noted for source in sources):
+    if not all(source.fingerprint for source in sources):
         return None
-    noted: dict[str, Scalar] = {PREPARATION_KEY: PREPARATION}
+    fingerprint: dict[str, Scalar] = {PREPARATION_KEY: PREPARATION}
     for source, name in zip(sources, NAMES, strict=False):
-        noted |= {f"{name}.{key}": value for key, value in source.noted.items()}
-    return noted
+        fingerprint |= {f"{name}.{key}": value for key, value in source.fingerprint.items()}
+    return fingerprint
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,11 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
     checked = _check(opened, sources[0], inputs, context)
     parts = _held_out_from(checked, inputs) if len(sources) == 1 else _held_out_beside(checked, sources[1], inputs, context)
     target.mkdir()
-    meter = Meter(context, "writing rows", len(parts.train) + len(parts.held_out), 90, 99, rows=True)
-    write_rows(target / TRAIN, parts.train, meter)
-    write_rows(target / EVAL, parts.held_out, meter)
-    write_places(target / TRAIN_PLACES, parts.train)
-    write_places(target / EVAL_PLACES, parts.held_out)
+    counter = ProgressCounter(context, "writing rows", len(parts.train) + len(parts.held_out), 90, 99, rows=True)
+    write_rows(target / TRAIN, parts.train, counter)
+    write_rows(target / EVAL, parts.held_out, counter)
+    write_locations(target / TRAIN_LOCATIONS, parts.train)
+    write_locations(target / EVAL_LOCATIONS, parts.held_out)
     for source in sources:
         source.require_unchanged()
     return seal_directory(
@@ -131,8 +131,8 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
 
 def _check(opened: OpenedRows, source: Source, inputs: DatasetInputs, context: Context) -> Checked:
     rows = opened.rows
-    meter = Meter(context, f"checking rows of {source.name}", len(rows), 60, 90, rows=True)
-    checked = check_rows(rows, source.name, inputs, meter)
+    counter = ProgressCounter(context, f"checking rows of {source.name}", len(rows), 60, 90, rows=True)
+    checked = check_rows(rows, source.name, inputs, counter)
     return replace(checked, notes=(*opened.notes, *checked.notes))
 
 

@@ -15,10 +15,10 @@ from finetune_stages.sdk import Context
 from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.hub import COMMIT, find_repository, hub_cache, keep_caches_in
 from finetune_stages.sources.local import require_file
-from finetune_stages.sources.meter import Meter
+from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.uri import parse_uri
 
-from .wanted import Wanted, wanted_sources
+from .source_request import SourceRequest, source_requests
 
 PREPARATION = 3
 """Version of what is done to rows: a new one makes what the old one prepared useless, as it should be."""
@@ -30,34 +30,36 @@ NAMES = ("uri", "evalUri")
 """The two sources, as their notes are named."""
 
 
-def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
+def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
     """Return whether all sources are what was noted of them.
 
     Raises:
         StageError: the source cannot be asked, or is not there any more.
     """
-    if noted.get(PREPARATION_KEY) != PREPARATION:
+    if fingerprint.get(PREPARATION_KEY) != PREPARATION:
         return False
-    sources = zip(wanted_sources(context.inputs(DatasetInputs)), NAMES, strict=False)
+    sources = zip(source_requests(context.inputs(DatasetInputs)), NAMES, strict=False)
     return all(
         _same(
-            wanted, {key.removeprefix(f"{name}."): value for key, value in noted.items() if key.startswith(f"{name}.")}, context
+            request,
+            {key.removeprefix(f"{name}."): value for key, value in fingerprint.items() if key.startswith(f"{name}.")},
+            context,
         )
-        for wanted, name in sources
+        for request, name in sources
     )
 
 
-def _same(wanted: Wanted, noted: Mapping[str, Scalar], context: Context) -> bool:
-    place = parse_uri(wanted.uri, wanted.origin)
-    if isinstance(place, HubId):
-        if wanted.revision and COMMIT.fullmatch(wanted.revision):
-            return noted.get("commit") == wanted.revision
+def _same(request: SourceRequest, fingerprint: Mapping[str, Scalar], context: Context) -> bool:
+    source_uri = parse_uri(request.uri, request.origin)
+    if isinstance(source_uri, HubId):
+        if request.revision and COMMIT.fullmatch(request.revision):
+            return fingerprint.get("commit") == request.revision
         keep_caches_in(hub_cache(context))
-        return noted.get("commit") == find_repository(wanted.origin, place.id, wanted.revision, context).commit
-    if isinstance(place, Path):
-        require_file(place, wanted.origin)
-        meter = Meter(context, f"reading {place}", place.stat().st_size, high=0)
-        return noted.get("sha256") == file_sha256(place, meter)
-    from .web import is_still
+        return fingerprint.get("commit") == find_repository(request.origin, source_uri.id, request.revision, context).commit
+    if isinstance(source_uri, Path):
+        require_file(source_uri, request.origin)
+        counter = ProgressCounter(context, f"reading {source_uri}", source_uri.stat().st_size, high=0)
+        return fingerprint.get("sha256") == file_sha256(source_uri, counter)
+    from .web import is_unchanged
 
-    return is_still(place, noted)
+    return is_unchanged(source_uri, fingerprint)

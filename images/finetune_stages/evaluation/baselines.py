@@ -15,15 +15,15 @@ from finetune_contract.documents import EvaluationInputs, Scalar
 from finetune_contract.workspace import CACHE_BASELINES
 from finetune_stages.sdk import Context, Finished, seal_directory, verify_seal, write_file
 from finetune_stages.sdk.workspace import copy_or_link_file
-from finetune_stages.sources.cache import keep_entry
+from finetune_stages.sources.cache import store_entry
 from finetune_stages.sources.work_folder import work_folder
 
 _FINISHED = "finished.json"
 
 
-def baseline_entry(context: Context, inputs: EvaluationInputs, noted: Mapping[str, Scalar]) -> Path:
-    """Return where the cache keeps the answers to these questions. ``noted``: see :func:`.questions.depends_on`."""
-    return context.path(f"{CACHE_BASELINES}/{digest([noted, encode(inputs)])}")
+def baseline_entry(context: Context, inputs: EvaluationInputs, fingerprint: Mapping[str, Scalar]) -> Path:
+    """Return where the cache keeps the answers to these questions. ``fingerprint``: see :func:`.questions.depends_on`."""
+    return context.path(f"{CACHE_BASELINES}/{digest([fingerprint, encode(inputs)])}")
 
 
 def take_baseline(entry: Path, folder: Path) -> Finished | None:
@@ -54,4 +54,4 @@ def keep_baseline(context: Context, entry: Path, finished: Finished, files: Sequ
             copy_or_link_file(file, made / file.name)
         write_file(made / _FINISHED, json.dumps(told, allow_nan=False).encode())
         seal_directory(made)
-        keep_entry(made, entry)
+        store_entry(made, entry)

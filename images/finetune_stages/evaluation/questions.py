@@ -31,14 +31,14 @@ _LOADERS = ("json", "csv", "text", "parquet", "arrow")
 """Values of ``dataset_path`` that stand for files which the task names."""
 
 
-def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
-    """Return whether the same questions would be put to the same model as when ``noted`` was.
+def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
+    """Return whether the same questions would be put to the same model as when ``fingerprint`` was.
 
     Raises:
         StageError: they cannot be put at all.
     """
     inputs = context.inputs(EvaluationInputs)
-    return depends_on(context, inputs, sealed(model_directory(context, inputs))) == noted
+    return depends_on(context, inputs, sealed(model_directory(context, inputs))) == fingerprint
 
 
 def depends_on(context: Context, inputs: EvaluationInputs, model: Seal) -> dict[str, Scalar] | None:

@@ -51,13 +51,13 @@ def work(context: Context) -> Finished:
     seal = sealed(model_directory(context, inputs))
     folder = context.path(f"{context.layout.root}/results")
     require_own_names(inputs.tasks)
-    noted = depends_on(context, inputs, seal)
-    entry = baseline_entry(context, inputs, noted) if noted and inputs.subject == "base" else None
+    fingerprint = depends_on(context, inputs, seal)
+    entry = baseline_entry(context, inputs, fingerprint) if fingerprint and inputs.subject == "base" else None
     known = take_baseline(entry, folder) if entry else None
     if known:
         return known
     measured = _measure(context, inputs)
-    finished = replace(_finished(inputs, seal, measured), depends_on=None if inputs.subject == "base" else noted)
+    finished = replace(_finished(inputs, seal, measured), depends_on=None if inputs.subject == "base" else fingerprint)
     files = _write(folder, context.document.stage, measured)
     if entry:
         keep_baseline(context, entry, finished, files)

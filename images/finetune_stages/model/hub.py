@@ -12,10 +12,10 @@ from finetune_contract.documents import Scalar
 from finetune_contract.uris import HubId
 from finetune_stages.sdk import Context, Seal, StageError, seal_directory
 from finetune_stages.sources.background import folder_size, in_background
-from finetune_stages.sources.cache import intact_entry, keep_entry
+from finetune_stages.sources.cache import store_entry, verified_entry
 from finetune_stages.sources.hub import COMMIT, Repository, find_repository, hub_errors, token
-from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.origin import MODEL
+from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import check_settings, check_weights
@@ -50,11 +50,11 @@ def obtain(context: Context, source: HubId, revision: str | None, trust_remote_c
         return Obtained(entry_path(context, key), kept, source.id, found.commit, reused=True)
     with work_folder(context, resume=f"download-{key[:12]}") as scratch:
         seal = _download(context, found, scratch / f"download-{key[:12]}", trust_remote_code)
-        keep_entry(scratch / f"download-{key[:12]}", entry_path(context, key))
+        store_entry(scratch / f"download-{key[:12]}", entry_path(context, key))
     return Obtained(entry_path(context, key), seal, source.id, found.commit)
 
 
-def is_still(context: Context, source: HubId, revision: str | None, commit: Scalar | None) -> bool:
+def is_unchanged(context: Context, source: HubId, revision: str | None, commit: Scalar | None) -> bool:
     """Return whether the revision still is that commit. The hub is asked, unless the revision is a commit itself.
 
     Raises:
@@ -80,7 +80,7 @@ def _without_hub(context: Context, model: str, revision: str | None) -> Obtained
 def _kept(context: Context, key: str, model: str) -> Seal | None:
     """Return the seal of the cache's entry, whose weights are checked while it is verified: an earlier release did not check them."""
     weights_read = WeightReaders(model)
-    seal = intact_entry(context, entry_path(context, key), weights_read)
+    seal = verified_entry(context, entry_path(context, key), weights_read)
     if seal:
         weights_read.require_finite()
     return seal
@@ -89,28 +89,28 @@ def _kept(context: Context, key: str, model: str) -> Seal | None:
 def _download(context: Context, found: Repository, folder: Path, trust_remote_code: bool) -> Seal:
     """Fetch, check and seal; what cannot be trained is found before its weights are fetched."""
     small = settings(found.sizes)
-    _fetch(found, small, folder, Meter(context, f"downloading the settings of {found.id}", high=5))
+    _fetch(found, small, folder, ProgressCounter(context, f"downloading the settings of {found.id}", high=5))
     check_settings(folder, found.id, trust_remote_code)
     large = weights(found.sizes, folder, found.id)
     total = sum(found.sizes[name] for name in (*small, *large))
     require_room(context, total - folder_size(folder), found.id)
-    _fetch(found, large, folder, Meter(context, f"downloading {found.id}", total, 5, 85))
+    _fetch(found, large, folder, ProgressCounter(context, f"downloading {found.id}", total, 5, 85))
     check_weights(folder, found.id)
     shutil.rmtree(folder / _BOOKKEEPING, ignore_errors=True)
     open_to_group(folder, [folder / name for name in (*small, *large)])
     weights_read = WeightReaders(found.id)
-    meter = Meter(context, "sealing the model", total, 85, 99)
-    seal = seal_directory(folder, {"source": found.id, "commit": found.commit}, meter, weights_read)
+    counter = ProgressCounter(context, "sealing the model", total, 85, 99)
+    seal = seal_directory(folder, {"source": found.id, "commit": found.commit}, counter, weights_read)
     _require_as_stated(seal, found, folder)
     weights_read.require_finite()
     return seal
 
 
-def _fetch(found: Repository, names: list[str], folder: Path, meter: Meter) -> None:
+def _fetch(found: Repository, names: list[str], folder: Path, counter: ProgressCounter) -> None:
     """Files that an earlier attempt fetched whole are not fetched again."""
     folder.mkdir(exist_ok=True)
     with hub_errors(MODEL, found.id, found.commit):
-        in_background(lambda: _snapshot(found, names, folder), lambda: meter.at(folder_size(folder)))
+        in_background(lambda: _snapshot(found, names, folder), lambda: counter.at(folder_size(folder)))
 
 
 def _snapshot(found: Repository, names: list[str], folder: Path, resets: int = 5) -> None:

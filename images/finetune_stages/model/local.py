@@ -13,10 +13,10 @@ from finetune_contract.documents import Scalar
 from finetune_stages.sdk import Context, StageError, read_seal, seal_directory
 from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.background import folder_size, in_background
-from finetune_stages.sources.cache import intact_entry, keep_entry
+from finetune_stages.sources.cache import store_entry, verified_entry
 from finetune_stages.sources.local import require_directory, require_readable
-from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.origin import MODEL
+from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import check_settings, check_weights
@@ -39,27 +39,27 @@ def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
     check_settings(source, model, trust_remote_code)
     check_weights(source, model)
     total = sum((source / name).stat().st_size for name in names)
-    reading = Meter(context, f"reading {model}", total, 0, 40)
+    reading = ProgressCounter(context, f"reading {model}", total, 0, 40)
     weights_read = WeightReaders(model)
     key = digest({name: file_sha256(source / name, reading, weights_read) for name in names})
     weights_read.require_finite()
-    seal = intact_entry(context, entry_path(context, key))
+    seal = verified_entry(context, entry_path(context, key))
     if seal:
         return Obtained(entry_path(context, key), seal, model, reused=True)
     with work_folder(context) as scratch:
         folder = scratch / "model"
         folder.mkdir()
         _bring(source, folder, names, context, total)
-        seal = seal_directory(folder, {"source": model}, Meter(context, "sealing the copy", total, 70, 99))
+        seal = seal_directory(folder, {"source": model}, ProgressCounter(context, "sealing the copy", total, 70, 99))
         if seal.digest != key:
             raise StageError(
                 reasons.MODEL_CORRUPT, f"{model} was changed while it was copied; start again when nobody writes to it."
             )
-        keep_entry(folder, entry_path(context, key))
+        store_entry(folder, entry_path(context, key))
     return Obtained(entry_path(context, key), seal, model)
 
 
-def is_still(context: Context, source: Path, key: Scalar | None) -> bool:
+def is_unchanged(context: Context, source: Path, key: Scalar | None) -> bool:
     """Return whether the files in ``source`` are those of the cache's entry ``key``, which the caller verifies.
 
     A file that the two share is not read a second time.
@@ -72,7 +72,7 @@ def is_still(context: Context, source: Path, key: Scalar | None) -> bool:
     if seal is None or seal.digest != key or set(seal.files) != set(names):
         return False
     total = sum(file.size for file in seal.files.values())
-    reading = Meter(context, f"reading {source}", total, high=0)
+    reading = ProgressCounter(context, f"reading {source}", total, high=0)
     return all(
         _same_file(source / name, entry / name) or file_sha256(source / name, reading) == seal.files[name].sha256
         for name in names
@@ -103,10 +103,10 @@ def _files(source: Path) -> list[str]:
 def _bring(source: Path, folder: Path, names: list[str], context: Context, total: int) -> None:
     if source.stat().st_dev != folder.stat().st_dev:
         require_room(context, total, str(source))
-    meter = Meter(context, f"copying {source}", total, 40, 70)
+    counter = ProgressCounter(context, f"copying {source}", total, 40, 70)
     copied = in_background(
         lambda: [folder / name for name in names if not _link_or_copy((source / name).resolve(), folder / name)],
-        lambda: meter.at(folder_size(folder)),
+        lambda: counter.at(folder_size(folder)),
     )
     open_to_group(folder, copied)
 

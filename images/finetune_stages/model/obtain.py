@@ -10,7 +10,7 @@ from pathlib import Path
 from finetune_contract import reasons
 from finetune_contract.workspace import CACHE_MODELS
 from finetune_stages.sdk import Context, Seal, StageError
-from finetune_stages.sources.meter import MEGABYTE
+from finetune_stages.sources.progress import MEGABYTE
 
 MARGIN = 64 * MEGABYTE
 """Bytes that stay free on the volume: results, logs, and what the file system itself needs."""

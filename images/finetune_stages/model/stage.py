@@ -33,8 +33,8 @@ def outputs_exist(context: Context, result: Result) -> bool:
     return seal is not None and seal.digest == result.outputs.get("digest")
 
 
-def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
-    """Return whether the model is still the one of which ``noted`` tells: the hub's commit, or the digest of a directory's files.
+def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
+    """Return whether the model is still the one of which ``fingerprint`` tells: the hub's commit, or the digest of a directory's files.
 
     Raises:
         StageError: it cannot be found any more.
@@ -43,8 +43,8 @@ def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
     source = parse_uri(inputs.uri, MODEL)
     if isinstance(source, HubId):
         keep_caches_in(hub_cache(context))
-        return hub.is_still(context, source, inputs.revision, noted.get("commit"))
-    return isinstance(source, Path) and local.is_still(context, source, noted.get("files"))
+        return hub.is_unchanged(context, source, inputs.revision, fingerprint.get("commit"))
+    return isinstance(source, Path) and local.is_unchanged(context, source, fingerprint.get("files"))
 
 
 def work(context: Context) -> Finished:

@@ -233,7 +233,7 @@ def _line(error: Exception) -> int | None:
 
 
 def _invalid(template: Template, model: str, line: int | None, why: str) -> StageError:
-    place = template.where if line is None else f"{template.where}, line {line}"
+    entry = template.where if line is None else f"{template.where}, line {line}"
     return StageError(
-        reasons.CHAT_TEMPLATE_INVALID, f"{model}: {place}: {why.strip().rstrip('.')}; correct the template, or use another model."
+        reasons.CHAT_TEMPLATE_INVALID, f"{model}: {entry}: {why.strip().rstrip('.')}; correct the template, or use another model."
     )

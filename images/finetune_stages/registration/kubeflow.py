@@ -18,7 +18,7 @@ from finetune_stages.sdk import StageError
 
 from .properties import Properties, includes, of_record, replaced, texts, typed
 from .record import LABEL, UID, Record
-from .registry import Taken
+from .registry import AlreadyExists
 from .rest import Missing, Rest
 from .versions import Entry
 
@@ -74,7 +74,7 @@ class Kubeflow:
             try:
                 body = {"name": record.name, **wanted, "customProperties": _artifact_properties(record)}
                 self._rest.call("POST", f"{self._root}/model_versions/{entry.key}/artifacts", body)
-            except Taken:  # by an earlier try whose answer was lost; what it wrote is read back
+            except AlreadyExists:  # by an earlier try whose answer was lost; what it wrote is read back
                 pass
         elif not _artifact_is(artifact, record):
             properties = replaced(artifact.get("customProperties"), _artifact_properties(record))
@@ -120,7 +120,7 @@ class Kubeflow:
             owner = {"owner": record.author} if record.author else {}
             try:
                 model = self._rest.call("POST", f"{self._root}/registered_models", {"name": record.name, **owner})
-            except Taken:
+            except AlreadyExists:
                 model = self._search(record.name)
         if model is None:
             raise StageError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_contract.documents import Scalar
 
 from .record import GATE, LABEL, LOSS, Record
-from .registry import Taken, settled
+from .registry import AlreadyExists, settled
 from .versions import Entry
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class MLflow:
         same = [entry for entry in self.versions(record) if entry.version == version]
         if same and int(same[0].key) < int(made.version):
             self._client.delete_model_version(record.name, str(made.version))
-            raise Taken(f"{record.name} {version}")
+            raise AlreadyExists(f"{record.name} {version}")
 
     def update(self, record: Record, entry: Entry) -> None:
         """See the protocol; :meth:`complete` does the rest."""

@@ -36,7 +36,7 @@ class Unanswered(StageError):
         self.retry_after = retry_after
 
 
-class Taken(StageError):
+class AlreadyExists(StageError):
     """Somebody else, or an earlier try whose answer was lost, made what was to be made."""
 
     def __init__(self, what: str) -> None:
@@ -100,7 +100,7 @@ def _own_entry(registry: Registry, record: Record, on_existing: OnExisting) -> E
             return choice.entry
         try:
             _carry_out(registry, record, choice)
-        except Taken:
+        except AlreadyExists:
             continue
     raise StageError(
         reasons.REGISTRY_REFUSED,

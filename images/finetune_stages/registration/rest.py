@@ -23,7 +23,7 @@ from finetune_contract.documents import REGISTRY_CA_VARIABLE, REGISTRY_TOKEN_VAR
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.fault import causes, first_line
 
-from .registry import Taken, Unanswered, settled
+from .registry import AlreadyExists, Unanswered, settled
 
 if TYPE_CHECKING:
     import httpx2
@@ -116,7 +116,7 @@ class Rest:
     ) -> dict[str, Any]:
         """Return the JSON object that the registry answers with; tried again while it does not answer.
 
-        A POST may have been carried out before: of what has a unique name, :class:`Taken` says so.
+        A POST may have been carried out before: of what has a unique name, :class:`AlreadyExists` says so.
 
         Raises:
             Missing: status 404.
@@ -137,7 +137,7 @@ class Rest:
         if status == 404:
             raise Missing(str(response.url.copy_with(query=None)), said)
         if status == 409:
-            raise Taken(f"{response.url.path}{said}")
+            raise AlreadyExists(f"{response.url.path}{said}")
         if response.is_redirect:
             raise self._refused(f"sends elsewhere ({urlsplit(response.headers.get('Location', '')).netloc or 'another path'})")
         if status in (401, 403):

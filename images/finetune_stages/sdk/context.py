@@ -94,7 +94,7 @@ class Context:
         folder.mkdir(parents=True)
         return folder
 
-    def claim(self) -> None:
+    def become_current(self) -> None:
         """Make this attempt the one that may publish, unless a newer one has.
 
         Raises:
@@ -111,9 +111,9 @@ class Context:
             StageError: ``Superseded``: a newer attempt took over, for example while this one's node was cut off.
         """
         self.require_current()
-        place = self.path(target)
-        publish_directory(source, place)
-        return place
+        path = self.path(target)
+        publish_directory(source, path)
+        return path
 
     def publish_file(self, source: Path, target: str) -> Path:
         """Return the same with a file.
@@ -122,10 +122,10 @@ class Context:
             StageError: ``Superseded``.
         """
         self.require_current()
-        place = self.path(target)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        source.replace(place)
-        return place
+        path = self.path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(path)
+        return path
 
     def publish_link(self, source: Path, target: str) -> Path:
         """Return the same with a link: ``target`` points to ``source``, a sealed directory that is shared (a cache entry).
@@ -134,9 +134,9 @@ class Context:
             StageError: ``Superseded``.
         """
         self.require_current()
-        place = self.path(target)
-        link_directory(source, place)
-        return place
+        path = self.path(target)
+        link_directory(source, path)
+        return path
 
     def require_current(self) -> None:
         """Check that this attempt may still publish.

@@ -44,10 +44,10 @@ def classify(error: BaseException) -> StageError:
         # torch's class by name: this module imports nothing that an image may lack.
         if type(link).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in str(link).lower():
             return StageError(reasons.GPU_OUT_OF_MEMORY, first_line(link))
-    return StageError(reasons.CRASHED, crash_message(type(error).__name__, first_line(error), place_of(error)))
+    return StageError(reasons.CRASHED, crash_message(type(error).__name__, first_line(error), raise_location(error)))
 
 
-def place_of(error: BaseException) -> str | None:
+def raise_location(error: BaseException) -> str | None:
     """Return file and line where an exception was raised: the innermost place of a program or a library, not of Python's own modules.
 
     The file is named as it is imported (``datasets/arrow_writer.py:123``), so that no path of a machine shows.

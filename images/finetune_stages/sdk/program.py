@@ -38,7 +38,7 @@ from .context import NO_DIGEST, Context, Finished
 from .fault import Interrupted, StageError, classify
 from .logs import tee_output
 from .redaction import Redactor
-from .reuse import Reuse, keep_result, take_over
+from .reuse import Reuse, reuse_result, store_result
 from .workspace import file_sha256, write_file
 
 Work = Callable[[Context], Finished]
@@ -82,7 +82,7 @@ def run_stage(
             result = replace(earlier, attempt=str(context.attempt))
         else:
             if is_reporter:
-                context.claim()
+                context.become_current()
             result = _work_or_take_over(
                 context, work, outputs_exist, reuse=None if supervised else reuse, started=started, is_reporter=is_reporter
             )
@@ -96,11 +96,11 @@ def run_stage(
 def _work_or_take_over(
     context: Context, work: Work, outputs_exist: Check, *, reuse: Reuse | None, started: float, is_reporter: bool
 ) -> Result:
-    taken = take_over(context, reuse, is_reporter) if reuse and AGAIN_VARIABLE not in os.environ else None
-    finished = taken or work(context)
+    reused = reuse_result(context, reuse, is_reporter) if reuse and AGAIN_VARIABLE not in os.environ else None
+    finished = reused or work(context)
     result = _record(context, finished, time.monotonic() - started, is_reporter)
-    if reuse and is_reporter and taken is None and outputs_exist(context, result):
-        keep_result(context, reuse, finished, result)
+    if reuse and is_reporter and reused is None and outputs_exist(context, result):
+        store_result(context, reuse, finished, result)
     return result
 
 

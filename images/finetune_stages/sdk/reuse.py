@@ -29,7 +29,7 @@ from .workspace import SealedFile, copy_or_link_file, file_sha256, is_below, rea
 
 _FOLDER = "reused"
 """Name of the folder, in that of the attempt, where a result is brought together before it is published."""
-_PLACES = 8
+_MAX_ROOTS = 8
 """Run folders that a record names at most: each may be deleted with its run."""
 
 
@@ -84,17 +84,17 @@ class _Unusable(Exception):
     """Why a record leads to nothing."""
 
 
-def keep_result(context: Context, reuse: Reuse, finished: Finished, result: Result) -> None:
+def store_result(context: Context, reuse: Reuse, finished: Finished, result: Result) -> None:
     """Write down what this stage has just published, for other runs."""
     if finished.depends_on is None or context.inputs_digest == NO_DIGEST:
         return
     root = context.path(context.layout.root)
     directories = {}
-    for place in _matching(root, reuse.directories):
-        seal = read_seal(place)
+    for path in _matching(root, reuse.directories):
+        seal = read_seal(path)
         if seal is not None:
-            name = str(place.relative_to(root))
-            directories[name] = Directory(seal.digest, finished.cached.get(name), place.is_symlink())
+            name = str(path.relative_to(root))
+            directories[name] = Directory(seal.digest, finished.cached.get(name), path.is_symlink())
     files = {
         str(path.relative_to(root)): SealedFile(path.stat().st_size, file_sha256(path))
         for path in _matching(root, _named(context, reuse.files))
@@ -103,7 +103,7 @@ def keep_result(context: Context, reuse: Reuse, finished: Finished, result: Resu
     _write(context, Record(context.document.run.name, own, (context.layout.root,), directories, files, finished.depends_on))
 
 
-def take_over(context: Context, reuse: Reuse, publishing: bool) -> Finished | None:
+def reuse_result(context: Context, reuse: Reuse, publishing: bool) -> Finished | None:
     """Return what an earlier run of the volume did for the same inputs, brought into this run's folder; ``None`` if there is nothing.
 
     Every process of a job comes to the same answer; only the one that is ``publishing`` writes.
@@ -115,7 +115,7 @@ def take_over(context: Context, reuse: Reuse, publishing: bool) -> Finished | No
     if record is None:
         return None
     if not reuse.revalidate(context, record.depends_on):
-        _pass_over(context, record, "what it was made from has changed, or does not say whether it has")
+        _skip(context, record, "what it was made from has changed, or does not say whether it has")
         return None
     try:
         with _folder(context, publishing) as folder:
@@ -124,14 +124,14 @@ def take_over(context: Context, reuse: Reuse, publishing: bool) -> Finished | No
             if folder:
                 _publish(context, reuse, record, found, folder)
     except _Unusable as why:
-        _pass_over(context, record, str(why))
+        _skip(context, record, str(why))
         return None
     if publishing:
         _add_root(context, record)
     return _finished(context, record)
 
 
-def _pass_over(context: Context, record: Record, why: str) -> None:
+def _skip(context: Context, record: Record, why: str) -> None:
     print(f"{context.document.stage}: run {record.run} did this before, but {why}: it is done again")
 
 
@@ -141,36 +141,36 @@ def _directory(context: Context, folder: Path | None, name: str, record: Record)
     Without a ``folder`` nothing is brought anywhere, only verified.
     """
     wanted = record.directories[name]
-    for place in _places(context, name, record):
-        seal = read_seal(place)
+    for path in _candidates(context, name, record):
+        seal = read_seal(path)
         if seal is None or seal.digest != wanted.digest:
             continue
-        found = place
-        if folder and not wanted.linked and place != _own(context, name):
+        found = path
+        if folder and not wanted.linked and path != _own(context, name):
             found = folder / name
             shutil.rmtree(found, ignore_errors=True)
-            if not _brought(place, found, (*seal.files, SENTINEL)):
+            if not _copied(path, found, (*seal.files, SENTINEL)):
                 continue
         total = sum(file.size for file in seal.files.values())
-        if verify_seal(found, seen=_Watch(context, f"checking what run {record.run} left", total)) is not None:
+        if verify_seal(found, advance=_Verification(context, f"checking what run {record.run} left", total)) is not None:
             return found
     raise _Unusable(f"its {name} is gone or damaged")
 
 
 def _file(context: Context, folder: Path | None, name: str, record: Record) -> Path:
     """Return the same for a file."""
-    for place in _places(context, name, record):
-        found = place
-        if folder and place != _own(context, name):
+    for path in _candidates(context, name, record):
+        found = path
+        if folder and path != _own(context, name):
             found = folder / name
-            if not _brought(place.parent, found.parent, (place.name,)):
+            if not _copied(path.parent, found.parent, (path.name,)):
                 continue
         if found.is_file() and SealedFile(found.stat().st_size, file_sha256(found)) == record.files[name]:
             return found
     raise _Unusable(f"its {name} is gone or damaged")
 
 
-def _brought(source: Path, target: Path, names: Iterable[str]) -> bool:
+def _copied(source: Path, target: Path, names: Iterable[str]) -> bool:
     """Links or copies; false where files cannot be read, or somebody deletes them right now."""
     try:
         for name in names:
@@ -184,13 +184,13 @@ def _own(context: Context, name: str) -> Path:
     return context.path(f"{context.layout.root}/{name}")
 
 
-def _places(context: Context, name: str, record: Record) -> list[Path]:
+def _candidates(context: Context, name: str, record: Record) -> list[Path]:
     """Return where something may be: in the cache, in this run's own folder (an earlier round's), in other runs."""
     roots = sorted(record.roots, key=lambda root: root != context.layout.root)
     directory = record.directories.get(name)
     cache = [directory.cache] if directory and directory.cache else []
     runs = [] if directory and directory.linked else [f"{root}/{name}" for root in roots]
-    return [context.path(place) for place in (*cache, *runs)]
+    return [context.path(path) for path in (*cache, *runs)]
 
 
 def _publish(context: Context, reuse: Reuse, record: Record, found: Mapping[str, Path], folder: Path) -> None:
@@ -204,23 +204,23 @@ def _publish(context: Context, reuse: Reuse, record: Record, found: Mapping[str,
         name = str(old.relative_to(root))
         if found.get(name) != old and not (old.is_symlink() and name in found):
             old.rename(folder / f"replaced.{number}")
-    for name, place in found.items():
+    for name, path in found.items():
         target = f"{context.layout.root}/{name}"
         if name in record.directories and record.directories[name].linked:
-            context.publish_link(place, target)
-        elif place == root / name:
+            context.publish_link(path, target)
+        elif path == root / name:
             continue
         elif name in record.directories:
-            context.publish(place, target)
+            context.publish(path, target)
         else:
-            context.publish_file(place, target)
+            context.publish_file(path, target)
 
 
 def _finished(context: Context, record: Record) -> Finished:
     result = record.result
-    whose = "an earlier round" if context.layout.root == record.roots[-1] else f"run {record.run}"
+    owner = "an earlier round" if context.layout.root == record.roots[-1] else f"run {record.run}"
     metrics = {name: value for name, value in result.metrics.items() if name != "seconds"}
-    message = f"the same as {whose}: {result.message}" if result.message else f"the same as {whose}"
+    message = f"the same as {owner}: {result.message}" if result.message else f"the same as {owner}"
     return Finished(result.outputs, metrics, result.history, message, result.warnings, reused=True)
 
 
@@ -229,7 +229,7 @@ def _add_root(context: Context, record: Record) -> None:
     others = [root for root in record.roots if root != context.layout.root]
     if len(others) == len(record.roots):
         # The first one stays the last: it says whose work it was.
-        _write(context, replace(record, roots=(context.layout.root, *others[: _PLACES - 2], *others[_PLACES - 2 :][-1:])))
+        _write(context, replace(record, roots=(context.layout.root, *others[: _MAX_ROOTS - 2], *others[_MAX_ROOTS - 2 :][-1:])))
 
 
 def _read(context: Context) -> Record | None:
@@ -310,7 +310,7 @@ def _remove(folder: Path) -> None:
 
 
 @dataclass
-class _Watch:
+class _Verification:
     """Tells how much of a directory was read again: for a large model that takes as long as its disk."""
 
     context: Context

@@ -16,7 +16,7 @@ from finetune_contract.workspace import SENTINEL
 
 _CHUNK = 1 << 20
 
-Seen = Callable[[int], object]
+Advance = Callable[[int], object]
 """Told how many more bytes were read: hashing a large model takes as long as its disk, and somebody watches."""
 Reader = Callable[[bytes], object]
 """Given the bytes of a file, piece by piece, while its digest is computed: a large file is read once."""
@@ -45,19 +45,19 @@ class Seal:
     note: dict[str, str | int | float | bool]
 
 
-def file_sha256(path: Path, seen: Seen | None = None, readers: Readers | None = None) -> str:
+def file_sha256(path: Path, advance: Advance | None = None, readers: Readers | None = None) -> str:
     """Return SHA-256 of a file, in hex."""
     reader = readers(path) if readers else None
     with path.open("rb", buffering=0) as stream:
-        if seen is None and reader is None:
+        if advance is None and reader is None:
             return hashlib.file_digest(stream, "sha256").hexdigest()
         state = hashlib.sha256()
         while chunk := stream.read(_CHUNK):
             state.update(chunk)
             if reader is not None:
                 reader(chunk)
-            if seen is not None:
-                seen(len(chunk))
+            if advance is not None:
+                advance(len(chunk))
         return state.hexdigest()
 
 
@@ -79,12 +79,12 @@ def write_file(path: Path, data: bytes) -> None:
 def seal_directory(
     directory: Path,
     note: dict[str, str | int | float | bool] | None = None,
-    seen: Seen | None = None,
+    advance: Advance | None = None,
     readers: Readers | None = None,
 ) -> Seal:
     """Digest every file below ``directory`` and write the sentinel, last."""
     files = {
-        str(path.relative_to(directory)): SealedFile(path.stat().st_size, file_sha256(path, seen, readers))
+        str(path.relative_to(directory)): SealedFile(path.stat().st_size, file_sha256(path, advance, readers))
         for path in _files(directory)
     }
     seal = Seal(digest({name: file.sha256 for name, file in files.items()}), files, note or {})
@@ -106,7 +106,9 @@ def is_below(name: str) -> bool:
     return not name.startswith("/") and ".." not in name.split("/")
 
 
-def verify_seal(directory: Path, content: bool = True, seen: Seen | None = None, readers: Readers | None = None) -> Seal | None:
+def verify_seal(
+    directory: Path, content: bool = True, advance: Advance | None = None, readers: Readers | None = None
+) -> Seal | None:
     """Return the seal, if every file that it names is there and has its digest; ``None`` for a damaged or unfinished directory.
 
     Without ``content`` only names and sizes are compared: at once, however large the directory is.
@@ -117,7 +119,7 @@ def verify_seal(directory: Path, content: bool = True, seen: Seen | None = None,
     for name, expected in seal.files.items():
         path = directory / name
         try:
-            if path.stat().st_size != expected.size or (content and file_sha256(path, seen, readers) != expected.sha256):
+            if path.stat().st_size != expected.size or (content and file_sha256(path, advance, readers) != expected.sha256):
                 return None
         except OSError:
             return None

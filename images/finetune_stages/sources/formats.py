@@ -65,7 +65,7 @@ def require_json(head: bytes, name: str) -> None:
             reasons.DATASET_UNREADABLE, f"{name}: is a Git LFS pointer and not the file itself; {pointer_remedy(name)}."
         )
     text = head.lstrip()
-    what, remedy = _foreign(head, text, name)
+    what, remedy = _other_format(head, text, name)
     if what:
         raise StageError(
             reasons.DATASET_UNREADABLE,
@@ -73,7 +73,7 @@ def require_json(head: bytes, name: str) -> None:
         )
 
 
-def _foreign(head: bytes, text: bytes, name: str) -> tuple[str, str]:
+def _other_format(head: bytes, text: bytes, name: str) -> tuple[str, str]:
     for signature, what, remedy in _SIGNATURES:
         if text.startswith(signature):
             return what, remedy

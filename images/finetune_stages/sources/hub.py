@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from finetune_stages.sdk import Context, StageError
 from finetune_stages.sdk.fault import causes, first_line
 
-from .meter import tell
 from .origin import Origin
+from .progress import report_note
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the name of the variable, not a token
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """A revision of that form is a commit, and what it names never changes."""
-_PASSING = {408, 429}
+_TRANSIENT = {408, 429}
 
 
 def keep_caches_in(folder: Path) -> None:
@@ -67,7 +67,7 @@ def find_repository(origin: Origin, repo_id: str, revision: str | None, context:
     """
     from huggingface_hub import HfApi
 
-    tell(context, f"asking the hub for {repo_id}")
+    report_note(context, f"asking the hub for {repo_id}")
     api = HfApi(token=token())
     with hub_errors(origin, repo_id, revision):
         info = api.repo_info(repo_id, repo_type=origin.repo_type, revision=revision, timeout=30, files_metadata=True)
@@ -121,7 +121,7 @@ def hub_fault(error: BaseException, origin: Origin, name: str, revision: str | N
         if isinstance(link, errors.RevisionNotFoundError):
             return StageError(origin.not_found, f"{subject} has no revision {revision or 'main'}; correct the revision.")
         if isinstance(link, errors.HfHubHTTPError):
-            return _refused(link, link.response.status_code, origin, subject)
+            return _status_error(link, link.response.status_code, origin, subject)
         if isinstance(link, errors.HFValidationError):
             return StageError(origin.not_found, f"{origin.field}: {name!r} is no hub id (name or owner/name).")
         if isinstance(link, errors.OfflineModeIsEnabled):
@@ -131,26 +131,26 @@ def hub_fault(error: BaseException, origin: Origin, name: str, revision: str | N
     return None
 
 
-def _refused(error: BaseException, status: int, origin: Origin, subject: str) -> StageError:
+def _status_error(error: BaseException, status: int, origin: Origin, subject: str) -> StageError:
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError) or status in (401, 403):
         gated = isinstance(error, errors.GatedRepoError)
-        return StageError(origin.forbidden, f"{subject} {_closed(gated)}; {_what_opens_it(gated)}.")
+        return StageError(origin.forbidden, f"{subject} {_access_problem(gated)}; {_access_fix(gated)}.")
     if isinstance(error, errors.RepositoryNotFoundError) or status in (404, 410):
         return StageError(origin.not_found, f"{subject} does not exist at {_hub()}; correct {origin.field}.")
-    if status >= 500 or status in _PASSING:
+    if status >= 500 or status in _TRANSIENT:
         return StageError(origin.unreachable, f"{subject}: {_hub()} answered with status {status}.")
     return StageError(
         origin.not_found, f"{subject}: {_hub()} refused the request with status {status} ({first_line(error, 200)})."
     )
 
 
-def _closed(gated: bool) -> str:
+def _access_problem(gated: bool) -> str:
     return "is gated" if gated else f"is private, or {_hub()} does not have it"
 
 
-def _what_opens_it(gated: bool) -> str:
+def _access_fix(gated: bool) -> str:
     terms = "accept its terms on its page and " if gated else ""
     if token():
         return f"{terms}check that the owner of the token in {TOKEN_VARIABLE} may read it"

@@ -30,10 +30,10 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _FOLD = re.compile(r"\s*\n\s*")
 _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 _SNIFF_BYTES = 1 << 16
-_TOLD_BYTES = 1 << 20
+_REPORT_BYTES = 1 << 20
 _DECODER = json.JSONDecoder()
 
-Seen = Callable[[int], object]
+Advance = Callable[[int], object]
 """Told how many more bytes, or rows, are done."""
 
 
@@ -49,30 +49,30 @@ class JsonLines:
     """
 
     path: Path
-    places: NDArray[np.int64]
+    index: NDArray[np.int64]
     faults: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.index)
 
     def select(self, numbers: Sequence[int] | NDArray[np.int64]) -> JsonLines:
         """Return the rows with these positions, in this order."""
-        return replace(self, places=self.places[np.asarray(numbers, dtype=np.int64)])
+        return replace(self, index=self.index[np.asarray(numbers, dtype=np.int64)])
 
     def texts(self) -> Iterator[bytes]:
         """The rows' JSON as it is in the file, in order."""
         with self.path.open("rb") as stream:
-            for start, length in self.places[:, 2:].tolist():
+            for start, length in self.index[:, 2:].tolist():
                 yield os.pread(stream.fileno(), length, start)  # no buffer: held-out rows are all over the file
 
     def label(self, position: int) -> str:
         """Return how messages name a row."""
-        row, line = self.places[position, :2].tolist()
+        row, line = self.index[position, :2].tolist()
         return row_label(row, line)
 
     def fault(self, position: int) -> str | None:
         """Return what is wrong with a row beside its text."""
-        return self.faults.get(int(self.places[position, 0])) if self.faults else None
+        return self.faults.get(int(self.index[position, 0])) if self.faults else None
 
 
 @dataclass(frozen=True)
@@ -89,22 +89,22 @@ class OpenedRows:
     notes: tuple[str, ...] = ()
 
 
-def open_rows(path: Path, name: str, lines: Path, seen: Seen) -> JsonLines:
+def open_rows(path: Path, name: str, lines: Path, advance: Advance) -> JsonLines:
     """Return the rows of a file: see :func:`index_rows`.
 
     Raises:
         StageError: ``DatasetUnreadable``: it is no JSON. ``DatasetEmpty``: it has no row.
     """
-    rows = index_rows(path, name, lines, seen)
+    rows = index_rows(path, name, lines, advance)
     if not len(rows):
         raise StageError(reasons.DATASET_EMPTY, f"{name} has no rows; name a file with one chat row a line.")
     return rows
 
 
-def index_rows(path: Path, name: str, lines: Path, seen: Seen) -> JsonLines:
+def index_rows(path: Path, name: str, lines: Path, advance: Advance) -> JsonLines:
     """Return the rows of a file with JSON Lines, with JSON values over several lines each, or with one JSON array.
 
-    An array is written as lines to the file ``lines``. ``seen`` is told how many more bytes were read.
+    An array is written as lines to the file ``lines``. ``advance`` is told how many more bytes were read.
 
     Raises:
         StageError: ``DatasetUnreadable``: it is none of them.
@@ -113,61 +113,61 @@ def index_rows(path: Path, name: str, lines: Path, seen: Seen) -> JsonLines:
         head = stream.read(_SNIFF_BYTES).removeprefix(codecs.BOM_UTF8)
     require_json(head, name)
     if head.lstrip().startswith(b"["):
-        return _array(path, name, lines, seen)
-    return _spread_values(path, name) if _begins_spread(path) else _lines(path, seen)
+        return _array(path, name, lines, advance)
+    return _spread_values(path, name) if _begins_spread(path) else _lines(path, advance)
 
 
-def gather(parts: Sequence[JsonLines], numbers: Sequence[int], target: Path, seen: Seen) -> JsonLines:
+def gather(parts: Sequence[JsonLines], numbers: Sequence[int], target: Path, advance: Advance) -> JsonLines:
     """Return rows of several files as those of one source, numbered through; ``numbers`` are positions among all of them.
 
     A row has a line number only where there is one file.
     """
-    places = np.concatenate([part.places for part in parts])
+    index = np.concatenate([part.index for part in parts])
     files = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     starts = array("q", [0])
     streams = [part.path.open("rb") for part in parts]
     try:
         with target.open("wb", buffering=1 << 20) as sink:
             for number in numbers:
-                start, length = places[number, 2:].tolist()
+                start, length = index[number, 2:].tolist()
                 text = plain(os.pread(streams[files[number]].fileno(), length, start))
                 starts.append(starts[-1] + sink.write(text) + sink.write(b"\n"))
-                seen(1)
+                advance(1)
     finally:
         for stream in streams:
             stream.close()
     chosen = np.asarray(numbers, dtype=np.int64)
-    lines = places[chosen, 1] if len(parts) == 1 else np.zeros_like(chosen)
-    return JsonLines(target, written_places(chosen + 1, lines, starts))
+    lines = index[chosen, 1] if len(parts) == 1 else np.zeros_like(chosen)
+    return JsonLines(target, written_index(chosen + 1, lines, starts))
 
 
-def written_places(rows: NDArray[np.int64], lines: NDArray[np.int64], starts: array[int]) -> NDArray[np.int64]:
+def written_index(rows: NDArray[np.int64], lines: NDArray[np.int64], starts: array[int]) -> NDArray[np.int64]:
     """Return the places of rows that were written one a line; ``starts`` are the first bytes of each, and the size of them all."""
     begin = np.frombuffer(starts, dtype=np.int64)
     return np.stack([rows, lines, begin[:-1], np.diff(begin) - 1], axis=1)
 
 
-def write_rows(target: Path, rows: JsonLines, seen: Seen) -> int:
-    """Write the rows' texts to ``target``, each on one line, and return the bytes; ``seen`` is told how many more are written."""
+def write_rows(target: Path, rows: JsonLines, advance: Advance) -> int:
+    """Write the rows' texts to ``target``, each on one line, and return the bytes; ``advance`` is told how many more are written."""
     size = count = 0
     with target.open("wb", buffering=1 << 20) as stream:
         for count, text in enumerate(rows.texts(), start=1):
             size += stream.write(plain(text)) + stream.write(b"\n")
             if not count % 1000:
-                seen(1000)
-    seen(count % 1000)
+                advance(1000)
+    advance(count % 1000)
     return size
 
 
-def write_places(target: Path, rows: JsonLines) -> None:
+def write_locations(target: Path, rows: JsonLines) -> None:
     """Save where the rows are in their source: int64, shape (rows, 2), row and line number from 1 (line 0: there are no lines)."""
-    np.save(target, rows.places[:, :2], allow_pickle=False)
+    np.save(target, rows.index[:, :2], allow_pickle=False)
 
 
-def _lines(path: Path, seen: Seen) -> JsonLines:
+def _lines(path: Path, advance: Advance) -> JsonLines:
     """Return where the rows are, one a line. Empty lines are no rows."""
     flat = array("q")
-    row, start, told, returns = 1, 0, 0, 0
+    row, start, reported, returns = 1, 0, 0, 0
     with path.open("rb", buffering=1 << 20) as stream:
         for number, line in enumerate(stream, start=1):
             indent, text = _stripped(line)
@@ -180,10 +180,10 @@ def _lines(path: Path, seen: Seen) -> JsonLines:
                 flat.extend((row, number + returns, start + indent, len(text)))
                 row += 1
             start += len(line)
-            if start - told >= _TOLD_BYTES:
-                seen(start - told)
-                told = start
-    return JsonLines(path, _places(flat))
+            if start - reported >= _REPORT_BYTES:
+                advance(start - reported)
+                reported = start
+    return JsonLines(path, _index(flat))
 
 
 def _stripped(line: bytes) -> tuple[int, bytes]:
@@ -270,10 +270,10 @@ def _spread_values(path: Path, name: str) -> JsonLines:
             reasons.DATASET_UNREADABLE,
             f"{name}: the brackets of the value that begins in line {first_line} do not match; correct it, or write one object a line.",
         )
-    return JsonLines(path, _places(flat))
+    return JsonLines(path, _index(flat))
 
 
-def _array(path: Path, name: str, target: Path, seen: Seen) -> JsonLines:
+def _array(path: Path, name: str, target: Path, advance: Advance) -> JsonLines:
     """Write each element of a JSON array as one line. The file is in memory once; of the elements one at a time."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -282,17 +282,17 @@ def _array(path: Path, name: str, target: Path, seen: Seen) -> JsonLines:
             reasons.DATASET_UNREADABLE, f"{name} is not UTF-8 ({error.reason} at byte {error.start + 1}); save it as UTF-8."
         ) from error
     flat = array("q")
-    row, start, told = 1, 0, 0
+    row, start, reported = 1, 0, 0
     with target.open("wb", buffering=1 << 20) as stream:
         for line, element in _elements(text, name):
             content = _FOLD.sub(" ", element).encode()  # a line break in JSON stands between tokens only
             flat.extend((row, line, start, len(content)))
             start += stream.write(content) + stream.write(b"\n")
             row += 1
-            if start - told >= _TOLD_BYTES:
-                seen(start - told)
-                told = start
-    return JsonLines(target, _places(flat))
+            if start - reported >= _REPORT_BYTES:
+                advance(start - reported)
+                reported = start
+    return JsonLines(target, _index(flat))
 
 
 def _elements(text: str, name: str) -> Iterator[tuple[int, str]]:
@@ -336,5 +336,5 @@ def _broken_array(text: str, position: int, name: str, detail: str) -> StageErro
     )
 
 
-def _places(flat: array[int]) -> NDArray[np.int64]:
+def _index(flat: array[int]) -> NDArray[np.int64]:
     return np.frombuffer(flat, dtype=np.int64).reshape(-1, 4) if flat else np.empty((0, 4), dtype=np.int64)

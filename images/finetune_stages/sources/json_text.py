@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-LEARNED = ("messages", "tools")
+LEARNED_COLUMNS = ("messages", "tools")
 """The columns of a chat row that later stages read."""
 _LINE_BREAK = re.compile(rb"[ \t]*[\r\n]\s*")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', re.DOTALL)
@@ -38,25 +38,25 @@ def plain(text: bytes) -> bytes:
     return text
 
 
-def learned_no_number(row: Any, text: bytes) -> str | None:
+def non_finite_fault(row: Any, text: bytes) -> str | None:
     """Return what is wrong with the numbers of a chat row in the columns that are learned from: readers of JSON differ in NaN."""
-    if not isinstance(row, dict) or not may_hold_no_number(text):
+    if not isinstance(row, dict) or not may_have_non_finite(text):
         return None
-    column = next((column for column in LEARNED if no_number(row.get(column))), None)
+    column = next((column for column in LEARNED_COLUMNS if has_non_finite(row.get(column))), None)
     return f"has NaN or an infinite number in {column}, which JSON does not have" if column else None
 
 
-def may_hold_no_number(text: bytes) -> bool:
-    """Return whether :func:`no_number` is worth asking about the value of ``text``: it costs time."""
+def may_have_non_finite(text: bytes) -> bool:
+    """Return whether :func:`has_non_finite` is worth asking about the value of ``text``: it costs time."""
     return b"NaN" in text or b"Infinity" in text or _BIG_EXPONENT.search(text) is not None
 
 
-def no_number(value: Any) -> bool:
+def has_non_finite(value: Any) -> bool:
     """Return whether NaN or an infinite number is in ``value``, at any depth."""
     if isinstance(value, dict):
-        return any(map(no_number, value.values()))
+        return any(map(has_non_finite, value.values()))
     if isinstance(value, list):
-        return any(map(no_number, value))
+        return any(map(has_non_finite, value))
     return isinstance(value, float) and not math.isfinite(value)
 
 

@@ -21,7 +21,7 @@ def require_file(path: Path, origin: Origin) -> None:
     if stat.S_ISDIR(mode):
         raise StageError(origin.not_found, f"{path} is a directory; name a file in {origin.field}.")
     if not stat.S_ISREG(mode):
-        raise _absent(path, origin)
+        raise _not_found(path, origin)
     require_readable(path, origin)
 
 
@@ -43,21 +43,21 @@ def require_readable(path: Path, origin: Origin, access: int = os.R_OK) -> None:
         StageError: ``origin.forbidden``.
     """
     if not os.access(path, access):
-        raise _closed(path, origin)
+        raise _forbidden(path, origin)
 
 
 def _mode(path: Path, origin: Origin) -> int:
     try:
         return path.stat().st_mode
     except PermissionError as error:
-        raise _closed(path, origin) from error
+        raise _forbidden(path, origin) from error
     except OSError as error:
-        raise _absent(path, origin) from error
+        raise _not_found(path, origin) from error
 
 
-def _absent(path: Path, origin: Origin) -> StageError:
+def _not_found(path: Path, origin: Origin) -> StageError:
     return StageError(origin.not_found, f"There is no {origin.what} at {path}; correct {origin.field}.")
 
 
-def _closed(path: Path, origin: Origin) -> StageError:
+def _forbidden(path: Path, origin: Origin) -> StageError:
     return StageError(origin.forbidden, f"User {os.getuid()} may not read {path}; change its mode or owner.")

@@ -84,12 +84,12 @@ class TaskFiles:
             StageError: ``TaskNotFound`` with names that are close, ``TaskInvalid`` for a file that cannot be parsed.
         """
         found: dict[Path, Definition] = {}
-        waiting, seen = [(name, "") for name in names], set[str]()
+        waiting, visited = [(name, "") for name in names], set[str]()
         while waiting:
             name, group = waiting.pop()
-            if name in seen:
+            if name in visited:
                 continue
-            seen.add(name)
+            visited.add(name)
             definitions = self._behind(name)
             if not definitions:
                 raise self._not_found(name, group)

@@ -55,8 +55,8 @@ def prepared_rows(context: Context) -> tuple[RowFile, RowFile, Seal]:
     seal = read_seal(context.path(layout.datasets))
     if seal is None:
         raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.datasets} is not in the workspace; rerun from stage dataset.")
-    train = _file(context, layout.train_data, layout.train_places, str(seal.note.get("source", "train.jsonl")))
-    held_out = _file(context, layout.eval_data, layout.eval_places, str(seal.note.get("evalSource", "eval.jsonl")))
+    train = _file(context, layout.train_data, layout.train_locations, str(seal.note.get("source", "train.jsonl")))
+    held_out = _file(context, layout.eval_data, layout.eval_locations, str(seal.note.get("evalSource", "eval.jsonl")))
     return train, held_out, seal
 
 
@@ -70,7 +70,7 @@ def task_rows(path: Path, name: str, scratch: Path) -> RowFile:
         rows = open_rows(path, path.name, scratch / "task.lines", lambda _more: None)
     except StageError as error:
         raise StageError(reasons.TASK_INVALID, f"evaluation.tasks: {name}: {error.message}") from error
-    return RowFile(path.name, rows.places[:, :2], rows.texts)
+    return RowFile(path.name, rows.index[:, :2], rows.texts)
 
 
 def read(text: bytes) -> Conversation:

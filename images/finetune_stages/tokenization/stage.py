@@ -35,9 +35,9 @@ def digest_of_arrays(seal: Seal) -> str:
     return digest({name: file.sha256 for name, file in seal.files.items() if name.endswith(".npy")})
 
 
-def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
-    """Return whether the same rows would be rendered in the same way as when ``noted`` was."""
-    return depends_on(context, context.inputs(TokenizationInputs)) == noted
+def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
+    """Return whether the same rows would be rendered in the same way as when ``fingerprint`` was."""
+    return depends_on(context, context.inputs(TokenizationInputs)) == fingerprint
 
 
 def depends_on(context: Context, inputs: TokenizationInputs) -> dict[str, Scalar]:

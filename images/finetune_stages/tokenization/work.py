@@ -23,8 +23,8 @@ from finetune_stages.chat.task_rows import chat_files, own_roots
 from finetune_stages.sdk import Context, Finished, StageError, seal_directory
 from finetune_stages.sdk.loading import load_tokenizer, loading
 from finetune_stages.sdk.model_config import embeddings, number
-from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.positions import hard_positions
+from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.row_faults import counted, log_row
 from finetune_stages.sources.work_folder import work_folder
 
@@ -49,7 +49,7 @@ def tokenize(context: Context) -> Finished:
             ``ModelCorrupt``, ``NothingToEvaluate``, ``NoTrainableRows``, ``TaskInvalid``, ``TooManyRowsLeftOut``.
     """
     inputs = context.inputs(TokenizationInputs)
-    noted = depends_on(context, inputs)
+    fingerprint = depends_on(context, inputs)
     train, held_out, seal = prepared_rows(context)
     base = context.path(context.layout.base_model)
     tokenizer, config = _tokenizer(base, inputs.trust_remote_code)
@@ -57,23 +57,23 @@ def tokenize(context: Context) -> Finished:
     with work_folder(context) as scratch:
         job = _Job(context, inputs, tokenizer, embeddings(config), number(config, "max_position_embeddings"), limits, scratch)
         outputs, message, warnings = job.run(train, held_out)
-        _require_unchanged(context, inputs, noted)
+        _require_unchanged(context, inputs, fingerprint)
         left_out = outputs.too_long + outputs.nothing_to_learn + outputs.rejected
         published = seal_directory(scratch / TOKENS, {"rows": outputs.rows, "leftOut": left_out})
         context.publish(scratch / TOKENS, context.layout.tokens)
     metrics = {name: float(value) for name, value in vars(outputs).items() if isinstance(value, int)}
     outputs = replace(outputs, digest=digest_of_arrays(published))
-    return Finished(outputs, metrics, message=message, warnings=warnings, depends_on=noted)
+    return Finished(outputs, metrics, message=message, warnings=warnings, depends_on=fingerprint)
 
 
-def _require_unchanged(context: Context, inputs: TokenizationInputs, noted: dict[str, Scalar]) -> None:
+def _require_unchanged(context: Context, inputs: TokenizationInputs, fingerprint: dict[str, Scalar]) -> None:
     """Check that the task files are still those that were noted before they were rendered.
 
     Raises:
         StageError: ``TaskInvalid``, ``TaskNotFound``.
     """
     now = depends_on(context, inputs)
-    changed = sorted(key.partition("/")[2] for key in noted.keys() | now.keys() if noted.get(key) != now.get(key))
+    changed = sorted(key.partition("/")[2] for key in fingerprint.keys() | now.keys() if fingerprint.get(key) != now.get(key))
     if changed:
         raise StageError(
             reasons.TASK_INVALID,
@@ -149,53 +149,59 @@ class _Job:
     def _train(self, rows: RowFile) -> tuple[RowCounts, TokenWriter]:
         """Tokens and labels of all rows that can be trained on, in their order."""
         layout = self.context.layout
-        seen, ends = RowCounts(rows.source, len(rows)), EndTokens.of(self.tokenizer)
+        counts, ends = RowCounts(rows.source, len(rows)), EndTokens.of(self.tokenizer)
         with TokenWriter(*map(self._place, (layout.token_ids, layout.learned_tokens, layout.token_offsets))) as writer:
-            for chunk in self._rendered(rows, seen, Meter(self.context, "rendering rows", len(rows), 0, 70, rows=True)):
+            for chunk in self._rendered(
+                rows, counts, ProgressCounter(self.context, "rendering rows", len(rows), 0, 70, rows=True)
+            ):
                 self.used_training_template |= any(rendered.template.training for _, _, rendered in chunk)
                 encoded = encode([rendered for _, _, rendered in chunk], self.tokenizer, ends)
                 for (position, _, _), (ids, learned) in zip(chunk, encoded, strict=True):
                     if len(ids) > self.limits.longest:
-                        seen.too_long += 1
-                        seen.longest = max(seen.longest, len(ids))
+                        counts.too_long += 1
+                        counts.longest = max(counts.longest, len(ids))
                         log_row(
-                            seen.too_long, rows.label(position), f"has {len(ids):,} tokens, more than {self.limits.longest:,}"
+                            counts.too_long, rows.label(position), f"has {len(ids):,} tokens, more than {self.limits.longest:,}"
                         )
                     elif not learned.any():
-                        seen.nothing += 1
-                        log_row(seen.nothing, rows.label(position), "has no token to learn")
+                        counts.nothing += 1
+                        log_row(counts.nothing, rows.label(position), "has no token to learn")
                     else:
                         self._require_embedded(rows, position, ids.max(initial=0))
                         writer.append(ids, learned)
-        return seen, writer
+        return counts, writer
 
-    def _measure(self, rows: RowFile, task: str, seen: RowCounts, share: tuple[int, int]) -> None:
+    def _measure(self, rows: RowFile, task: str, counts: RowCounts, share: tuple[int, int]) -> None:
         """Passages of all rows that have an answer to score, as JSON Lines."""
         with self._place(self.context.layout.passages(task)).open("w", encoding="utf-8") as file:
-            for chunk in self._rendered(rows, seen, Meter(self.context, f"rendering {task}", len(rows), *share, rows=True)):
+            for chunk in self._rendered(
+                rows, counts, ProgressCounter(self.context, f"rendering {task}", len(rows), *share, rows=True)
+            ):
                 for position, conversation, rendered in chunk:
-                    found = self._passages(rows, position, conversation, rendered, seen)
+                    found = self._passages(rows, position, conversation, rendered, counts)
                     if found:
                         row, line = rows.place(position)
                         texts = [{"text": passage.text, "answers": passage.answers} for passage in found]
                         file.write(json.dumps({"row": row, "line": line, "passages": texts}, ensure_ascii=False) + "\n")
 
     def _passages(
-        self, rows: RowFile, position: int, conversation: Conversation, rendered: Rendered, seen: RowCounts
+        self, rows: RowFile, position: int, conversation: Conversation, rendered: Rendered, counts: RowCounts
     ) -> list[Passage]:
         """Return the passages of a row whose answers have characters to score; none if it has none, or is rejected."""
         try:
             found = [each for each in passages(conversation, rendered) if each.answers]
         except RowRejected as error:
-            seen.rejected.add(position, rows.label(position), str(error))
+            counts.rejected.add(position, rows.label(position), str(error))
             return []
-        seen.nothing += not found
+        counts.nothing += not found
         for passage in found:
             ids = self.tokenizer(passage.text, add_special_tokens=False)["input_ids"]
             self._require_embedded(rows, position, max(ids, default=0))
         return found
 
-    def _rendered(self, rows: RowFile, seen: RowCounts, meter: Meter) -> Iterator[list[tuple[int, Conversation, Rendered]]]:
+    def _rendered(
+        self, rows: RowFile, counts: RowCounts, counter: ProgressCounter
+    ) -> Iterator[list[tuple[int, Conversation, Rendered]]]:
         """The rows that the template renders, with their positions; the others are counted."""
         texts = enumerate(rows.texts())
         while chunk := list(itertools.islice(texts, _CHUNK)):
@@ -211,37 +217,37 @@ class _Job:
                         " template.",
                     ) from error
                 except (BadConversation, RowRejected) as error:
-                    seen.rejected.add(position, rows.label(position), str(error))
+                    counts.rejected.add(position, rows.label(position), str(error))
                 else:
                     self.unused.add(rendered)
                     found.append((position, conversation, rendered))
             yield found
-            meter(len(chunk))
+            counter(len(chunk))
 
     def _tasks(self) -> list[str]:
         """Render the tasks that are files of chat rows; return the warnings."""
         warnings = []
         for name, path in chat_files(own_roots(self.context, self.inputs.task_files), self.inputs.tasks).items():
             rows = task_rows(path, name, self.scratch)
-            seen = RowCounts(f"evaluation.tasks: {name} ({path.name})", len(rows))
-            self._measure(rows, name, seen, (90, 95))
-            if seen.rejected:
-                count = counted(len(seen.rejected), seen.total, "rejected")
-                raise StageError(reasons.BAD_ROW, f"{seen.source}: {seen.rejected.first} ({count}); correct the file.")
-            if seen.nothing == seen.total:
+            counts = RowCounts(f"evaluation.tasks: {name} ({path.name})", len(rows))
+            self._measure(rows, name, counts, (90, 95))
+            if counts.rejected:
+                count = counted(len(counts.rejected), counts.total, "rejected")
+                raise StageError(reasons.BAD_ROW, f"{counts.source}: {counts.rejected.first} ({count}); correct the file.")
+            if counts.nothing == counts.total:
                 raise StageError(
                     reasons.TASK_INVALID,
-                    f"{seen.source} has no row with an answer that can be scored; add answers with weight 1.",
+                    f"{counts.source} has no row with an answer that can be scored; add answers with weight 1.",
                 )
-            warnings.append(seen.not_measured())
+            warnings.append(counts.not_measured())
         return [warning for warning in warnings if warning]
 
-    def _require_measurable(self, seen: RowCounts, measurable: int) -> None:
+    def _require_measurable(self, counts: RowCounts, measurable: int) -> None:
         if measurable or not self.inputs.requires_holdout:
             return
         why = (
-            f"none of {seen.total:,} held-out rows of {seen.source} has an answer that can be scored; correct them"
-            if seen.total and self.inputs.holdout
+            f"none of {counts.total:,} held-out rows of {counts.source} has an answer that can be scored; correct them"
+            if counts.total and self.inputs.holdout
             else "no row is held out; hold rows out with dataset.trainSplit below 1 or dataset.evalUri"
         )
         raise StageError(

@@ -98,12 +98,12 @@ class Publication:
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         done = 0
 
-        def seen(more: int) -> None:
+        def advance(more: int) -> None:
             nonlocal done
             done += more
             self.note(f"sealing the model: {readable(done)} of {readable(total)}", _NEARLY, False)
 
-        return seen
+        return advance
 
     @property
     def _base_digest(self) -> str:

@@ -31,7 +31,7 @@ from .tuning import Origin
 
 _ADAPTER = "default"
 
-Seen = Callable[[int, int], object]
+OnProgress = Callable[[int, int], object]
 """Told how many weights are decomposed, of how many."""
 
 
@@ -97,8 +97,8 @@ class SubspaceLinear(OSFLinear):  # type: ignore[misc]
 class _SubspaceModel(OSFModel):  # type: ignore[misc]
     """PEFT's tuner, told for each weight how many directions to freeze."""
 
-    def __init__(self, model: nn.Module, frozen: dict[str, int], seen: Seen) -> None:
-        self._frozen, self._seen = frozen, seen
+    def __init__(self, model: nn.Module, frozen: dict[str, int], on_progress: OnProgress) -> None:
+        self._frozen, self._on_progress = frozen, on_progress
         wanted = "|".join(map(re.escape, frozen))
         super().__init__(model, OSFConfig(target_modules=f"(?:{wanted})"), _ADAPTER)
 
@@ -109,7 +109,7 @@ class _SubspaceModel(OSFModel):  # type: ignore[misc]
         layer = SubspaceLinear(target, adapter_name, config=osf_config, effective_rank=self._frozen[current_key])
         self._replace_module(parent, target_name, layer, target)
         done = sum(isinstance(module, SubspaceLinear) for module in self.model.modules())
-        self._seen(done, len(self._frozen))
+        self._on_progress(done, len(self._frozen))
 
 
 @dataclass
@@ -146,7 +146,7 @@ class Subspace:
         return {"osft_leak": self.leak()}
 
 
-def prepare(model: nn.Module, inputs: OsftInputs, seen: Seen) -> Subspace:
+def prepare(model: nn.Module, inputs: OsftInputs, on_progress: OnProgress) -> Subspace:
     """Make ``model`` (in place) train what OSFT trains.
 
     A weight with no frozen direction (ratio 1) is trained as it is, one with all of them frozen (ratio 0) is not trained at all.
@@ -170,7 +170,7 @@ def prepare(model: nn.Module, inputs: OsftInputs, seen: Seen) -> Subspace:
     if not partly:
         return Subspace(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    _SubspaceModel(model, partly, seen)  # freezes all but the factors
+    _SubspaceModel(model, partly, on_progress)  # freezes all but the factors
     for parameter in trained:
         parameter.requires_grad_(True)
     return Subspace(model, {name: layer for name, layer in model.named_modules() if isinstance(layer, SubspaceLinear)})

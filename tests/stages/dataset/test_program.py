@@ -145,8 +145,8 @@ def test_held_out_rows_of_their_own(run_stage_program, tmp_path):
     assert "1 left out as bad: row 10 (line 10) has no messages (its keys are: bad)" in ended.result.message
 
 
-def places(programs, part: str) -> list:
-    return np.load(programs.path(f"{programs.layout.datasets}/{part}.places.npy")).tolist()
+def locations(programs, part: str) -> list:
+    return np.load(programs.path(f"{programs.layout.datasets}/{part}.locations.npy")).tolist()
 
 
 def names_of_sources(programs) -> tuple:
@@ -162,19 +162,19 @@ def test_the_place_of_every_published_row_is_known(run_stage_program, tmp_path):
     assert ended.code == 0, ended.errors
     lines = source.read_text().split("\n")
     for part, held in zip(("train", "eval"), published(run_stage_program), strict=True):
-        found = places(run_stage_program, part)
+        found = locations(run_stage_program, part)
         assert [json.loads(lines[line - 1]) for _, line in found] == held
         assert [number + (number > 5) for number, _ in found] == [line for _, line in found]
     assert names_of_sources(run_stage_program) == (str(source), str(source))
 
 
-def test_places_in_an_array_and_in_a_source_of_held_out_rows(run_stage_program, tmp_path):
+def test_locations_in_an_array_and_in_a_source_of_held_out_rows(run_stage_program, tmp_path):
     (tmp_path / "chat.json").write_text(json.dumps([row(1), row(2)]))
     other = write(tmp_path / "eval.jsonl", [row(3)])
     inputs = DatasetInputs(str(tmp_path / "chat.json"), eval_uri=str(other))
     assert run_stage_program("dataset", inputs).code == 0
-    assert places(run_stage_program, "train") == [[1, 1], [2, 1]]
-    assert places(run_stage_program, "eval") == [[1, 1]]
+    assert locations(run_stage_program, "train") == [[1, 1], [2, 1]]
+    assert locations(run_stage_program, "eval") == [[1, 1]]
     assert names_of_sources(run_stage_program) == (str(tmp_path / "chat.json"), str(other))
 
 

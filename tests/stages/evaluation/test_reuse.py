@@ -79,7 +79,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     return found
 
 
-def noted(context: Context, *tasks: str, **wish: Any) -> dict[str, Any] | None:
+def fingerprint(context: Context, *tasks: str, **wish: Any) -> dict[str, Any] | None:
     """What the scores of these tasks depend on, asked by a new process, as far as its caches go."""
     from finetune_stages.evaluation import questions
 
@@ -101,12 +101,12 @@ def noted(context: Context, *tasks: str, **wish: Any) -> dict[str, Any] | None:
     ids=["data", "task", "spelling", "another task", "held-out rows"],
 )
 def test_what_a_user_changes_is_noticed(context: Context, file: str, old: str, new: str, same: bool) -> None:
-    before = noted(context, "quizzes")
+    before = fingerprint(context, "quizzes")
     assert before is not None
     path = context.path(file)
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    assert (noted(context, "quizzes") == before) == same
+    assert (fingerprint(context, "quizzes") == before) == same
 
 
 @pytest.mark.parametrize(
@@ -125,15 +125,15 @@ def test_what_may_change_unseen_is_measured_again(context: Context, old: str, ne
     path = context.path("tasks/capitals.yaml")
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    assert noted(context, "quizzes") is None
-    assert noted(context) is not None
+    assert fingerprint(context, "quizzes") is None
+    assert fingerprint(context) is not None
 
 
 def test_a_benchmark_of_lm_evals_own_is_taken_as_fixed(context: Context) -> None:
-    assert noted(context, "arc_easy") is not None
-    assert noted(context, "arc_easy") != noted(context, "arc_easy", "capitals")
+    assert fingerprint(context, "arc_easy") is not None
+    assert fingerprint(context, "arc_easy") != fingerprint(context, "arc_easy", "capitals")
     with pytest.raises(StageError, match="did you mean arc_easy"):
-        noted(context, "arc_esy")
+        fingerprint(context, "arc_esy")
 
 
 def test_without_own_task_files_lm_evals_are_not_even_looked_at(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,13 +141,13 @@ def test_without_own_task_files_lm_evals_are_not_even_looked_at(context: Context
 
     shutil.rmtree(context.path("tasks"))
     monkeypatch.setattr(task_files, "_text", lambda path: pytest.fail(f"{path} was read"))
-    found = noted(context, "arc_easy", "mmlu")
+    found = fingerprint(context, "arc_easy", "mmlu")
     assert found is not None
     assert found["tasks"] == ""
 
 
 def test_a_flipped_byte_in_a_kept_baseline_is_noticed(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
-    context.claim()
+    context.become_current()
     samples, entry = context.path("samples.jsonl"), context.path("cache/baselines/key")
     samples.write_text('{"question": 1}\n')
     outputs = EvaluationOutputs("m" * 64, 1, ("holdout",))
@@ -175,11 +175,11 @@ def write(samples: Path) -> Path:
 def test_a_changed_file_of_chat_rows_is_measured_again(context: Context) -> None:
     file = context.path(context.layout.passages("manners"))
     file.write_text('{"row": 1}\n')
-    before = noted(context, "manners")
+    before = fingerprint(context, "manners")
     assert before is not None
-    assert noted(context, "manners") == before
+    assert fingerprint(context, "manners") == before
     file.write_text('{"row": 2}\n')
-    assert noted(context, "manners") != before
+    assert fingerprint(context, "manners") != before
 
 
 @pytest.mark.parametrize("holdout", [False, True])

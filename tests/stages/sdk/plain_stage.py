@@ -47,10 +47,10 @@ def outputs_exist(context: Context, result: Result) -> bool:
     return seal is not None and seal.digest == result.outputs.get("digest")
 
 
-def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
+def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
     """Whether the file that says what the source is says the same."""
     source = context.path("source.txt")
-    return noted == {"source": source.read_text() if source.exists() else ""}
+    return fingerprint == {"source": source.read_text() if source.exists() else ""}
 
 
 def main() -> int:

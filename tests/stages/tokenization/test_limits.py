@@ -38,13 +38,13 @@ def limits(share: float = 0.1, positions: int | None = None, bad: float = 0.0, *
         (RowCounts("r", 3, rejected=rejected(3)), 0, limits(share=1.0), "r: none of 3 rows can be trained on (3 are rejected (row 1 is odd)); correct the rows."),
     ],
 )  # fmt: skip
-def test_one_limit_for_all_rows_that_are_left_out(seen: RowCounts, kept: int, limit: Limits, words: str | None) -> None:
-    assert seen.total - seen.left_out == kept
+def test_one_limit_for_all_rows_that_are_left_out(counts: RowCounts, kept: int, limit: Limits, words: str | None) -> None:
+    assert counts.total - counts.left_out == kept
     if words is None:
-        limit.require_enough(seen)
+        limit.require_enough(counts)
         return
     with pytest.raises(StageError) as raised:
-        limit.require_enough(seen)
+        limit.require_enough(counts)
     assert words in raised.value.message
     assert raised.value.reason.name == ("TooManyRowsLeftOut" if kept else "NoTrainableRows")
 

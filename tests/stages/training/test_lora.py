@@ -285,7 +285,7 @@ def test_no_adapter_ever_lies_beside_another_models_weights(bench, inputs, hub_b
 def test_an_attempt_that_was_overtaken_leaves_the_newer_ones_adapter(inputs, tmp_path):
     document = StageDocument(2, "training", RunInfo("demo", "me", "0" * 8), {})
     old, new = (Context(document, tmp_path, Attempt(1, number), "0" * 64) for number in (1, 2))
-    new.claim()
+    new.become_current()
     adapter = old.path(old.layout.adapter)
     adapter.mkdir(parents=True)
     stale = Publication(old, Pretrained(tmp_path, {}, {}), inputs(), old.scratch(), lambda *_: None)

@@ -16,7 +16,7 @@ EVAL_SPLITS = ("test", "validation", "eval", "dev", "test_sft", "test_gen", *TRA
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SourceRequest:
     """What to fetch: the inputs that concern one of the two sources.
 
     Attributes:
@@ -34,17 +34,17 @@ class Wanted:
     sha256: str | None = None
 
 
-def wanted_sources(inputs: DatasetInputs) -> list[Wanted]:
+def source_requests(inputs: DatasetInputs) -> list[SourceRequest]:
     """Return the source of the rows, and the one of the held-out rows where it is another.
 
     Raises:
         StageError: a URI names nothing.
     """
-    wanted = [Wanted(inputs.uri, DATASET, TRAIN_SPLITS, inputs.revision, inputs.split, inputs.sha256)]
+    request = [SourceRequest(inputs.uri, DATASET, TRAIN_SPLITS, inputs.revision, inputs.split, inputs.sha256)]
     if inputs.eval_uri:
         revision = inputs.revision if _same_repository(inputs.uri, inputs.eval_uri) else None
-        wanted.append(Wanted(inputs.eval_uri, EVAL_DATASET, EVAL_SPLITS, revision))
-    return wanted
+        request.append(SourceRequest(inputs.eval_uri, EVAL_DATASET, EVAL_SPLITS, revision))
+    return request
 
 
 def _same_repository(uri: str, other: str) -> bool:

@@ -11,13 +11,13 @@ from finetune_stages.sdk import Context
 MEGABYTE = 10**6
 
 
-def tell(context: Context, note: str) -> None:
+def report_note(context: Context, note: str) -> None:
     """Say what is being done now, if nothing can be counted."""
     context.report(Progress(percent=_reached(context), note=note))
 
 
 @dataclass
-class Meter:
+class ProgressCounter:
     """Progress of one part of a stage.
 
     Attributes:
