@@ -1,4 +1,4 @@
-"""From a URI to rows: what is there, its digest, and, only if the cache does not have the result, the rows themselves."""
+"""Sources of rows: lookup by URI, digest, and the rows themselves, which are read only if the cache has no result for them."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from .source_request import SourceRequest
 from .web import download
 
 Choose = Callable[[int], Sequence[int]]
-"""Which rows of so many to take: positions, in the order they are wanted."""
+"""Selects rows: returns positions, in order, for a number of rows."""
 
 
 class Source(Protocol):
-    """Where rows come from."""
+    """A source of rows."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 that stands for the content."""
+        """SHA-256 that identifies the content."""
 
     @property
     def revision(self) -> str | None:
-        """Commit of a hub data set."""
+        """Commit of a hub dataset."""
 
     @property
     def fingerprint(self) -> Mapping[str, Scalar]:
-        """By what a later run knows it again (see :mod:`.revalidate`); empty where that cannot be asked."""
+        """Values that detect a change of the source (see :mod:`.revalidate`); empty if a change cannot be detected."""
 
     def open(self, choose: Choose) -> OpenedRows:
-        """Read the chosen rows; asked once, and only if they are needed."""
+        """Read the selected rows. Called at most once."""
 
     def require_unchanged(self) -> None:
-        """Check, when all is read, that the digest is that of what was read.
+        """Check, after reading, that the source did not change while it was read.
 
         Raises:
             StageError: ``DatasetChanged``.
@@ -62,8 +62,8 @@ class FileSource:
     """A file with JSON Lines or a JSON array, compressed or not.
 
     Attributes:
-        before: the file as it was before its digest was taken.
-        lines: where an array is written as lines; beside it a compressed file is unpacked.
+        before: status of the file before its digest was computed.
+        lines: file for the elements of an array as lines; a compressed file is unpacked beside it.
         noted: see :class:`Source`.
     """
 
@@ -90,16 +90,16 @@ class FileSource:
         try:
             now = self.path.stat()
         except FileNotFoundError as error:
-            raise StageError(reasons.DATASET_CHANGED, f"{self.name}: was removed while it was read; put it back.") from error
+            raise StageError(reasons.DATASET_CHANGED, f"{self.name}: was removed while it was read; restore it.") from error
         if (now.st_size, now.st_mtime_ns, now.st_ino) != (before.st_size, before.st_mtime_ns, before.st_ino):
             raise StageError(
-                reasons.DATASET_CHANGED, f"{self.name} was changed while it was read; start again when nobody writes to it."
+                reasons.DATASET_CHANGED, f"{self.name}: changed while it was read; rerun when no process writes to it."
             )
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """A data set of the hub: it cannot change, for a commit never does."""
+    """A dataset of the hub at a commit, which never changes."""
 
     dataset: HubDataset
     context: Context
@@ -134,22 +134,22 @@ class HubSource:
 
 
 def find_source(request: SourceRequest, context: Context, scratch: Path) -> Source:
-    """Return what ``request`` names. A web address is fetched into ``scratch`` here, for only its content tells what it is.
+    """Return the requested source. The file at a web address is downloaded into ``scratch``, because its digest is needed.
 
     Raises:
-        StageError: one of the reasons of ``request.origin``, or ``DatasetChanged``: it has not the stated digest.
+        StageError: one of the reasons of ``request.origin``, or ``DatasetChanged``: the digest is not the specified one.
     """
     source_uri = parse_uri(request.uri, request.origin)
     if isinstance(source_uri, HubId):
         if request.sha256:
             raise StageError(
                 reasons.BAD_DOCUMENT,
-                f"dataset.sha256 is for files; pin {source_uri.id} with dataset.revision (a commit) instead.",
+                f"dataset.sha256: it applies to files only; pin {source_uri.id} with a commit in dataset.revision instead.",
             )
         return HubSource(resolve(source_uri, request, context), context, scratch)
     if request.split or request.revision:
         field = "split" if request.split else "revision"
-        raise StageError(reasons.BAD_DOCUMENT, f"dataset.{field} is for data sets of the hub; remove it.")
+        raise StageError(reasons.BAD_DOCUMENT, f"dataset.{field}: it applies to hub datasets only; remove it.")
     lines = scratch / f"{request.origin.field}.jsonl"
     if isinstance(source_uri, Path):
         require_file(source_uri, request.origin)
@@ -171,6 +171,6 @@ def _file(path: Path, name: str, request: SourceRequest, lines: Path, counter: P
     if request.sha256 and digest != request.sha256:
         raise StageError(
             reasons.DATASET_CHANGED,
-            f"{name} has SHA-256 {digest} but dataset.sha256 is {request.sha256}; correct the one that is wrong.",
+            f"dataset.sha256: it is {request.sha256}, and {name} has SHA-256 {digest}; correct the field or the file.",
         )
     return FileSource(name, path, digest, before, lines, counter.context, {"sha256": digest})

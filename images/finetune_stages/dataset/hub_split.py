@@ -1,4 +1,4 @@
-"""One split of a hub data set: downloaded by the ``datasets`` library, and read by it only where it is not JSON."""
+"""One split of a hub dataset: the ``datasets`` library downloads it, and reads it if it is not JSON."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HubSplit:
-    """A split of a data set.
+    """A split of a dataset.
 
     Attributes:
-        builder: the library's, told to prepare no other split.
-        cache: where it keeps what it downloads.
-        target: where the rows are written.
+        builder: the library's builder, configured for this split only.
+        cache: the library's download folder.
+        target: file that the rows are written to.
     """
 
     repository: Repository
@@ -38,17 +38,17 @@ class HubSplit:
     context: Context
 
     def read(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
-        """Download the files and write the chosen rows.
+        """Download the files and write the selected rows.
 
         Raises:
-            StageError: ``DatasetEmpty``, ``DatasetUnreadable``. The library raises what it likes.
+            StageError: ``DatasetEmpty``, ``DatasetUnreadable``. Exceptions of the library propagate.
         """
         return self._read_json(choose) if self._is_plain_json() else self._read_table(choose)
 
     def _is_plain_json(self) -> bool:
-        """Return whether its files hold rows of JSON and nothing else is asked for.
+        """Return whether the split has JSON files with default options.
 
-        Arrow would guess a type for each column, and give every object the keys of all others.
+        Arrow infers one type per column and gives every object the keys of all others.
         """
         from datasets.packaged_modules.json.json import Json
 
@@ -75,7 +75,7 @@ class HubSplit:
         return OpenedRows(write_arrow_rows(dataset, numbers, self.target, self._counter(numbers)), len(dataset), notes)
 
     def _download(self, work: Callable[[DownloadManager], Any]) -> Any:
-        """Return what ``work`` returns, given the library's download manager; progress is reported meanwhile."""
+        """Return the result of ``work``, called with the library's download manager, and report progress."""
         from datasets import DownloadConfig, DownloadManager
 
         config = DownloadConfig(
@@ -98,7 +98,7 @@ class HubSplit:
     def _chosen(self, total: int, choose: Callable[[int], Sequence[int]]) -> Sequence[int]:
         if not total:
             raise StageError(
-                reasons.DATASET_EMPTY, f"{self.repository.id} has no rows in its split {self.name}; name another split."
+                reasons.DATASET_EMPTY, f"{self.repository.id}: split {self.name} has no rows; set another dataset.split."
             )
         return choose(total)
 

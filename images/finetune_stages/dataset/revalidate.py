@@ -1,7 +1,7 @@
-"""Whether the source of prepared data is still the same: what a later run asks before it takes the data over.
+"""Revalidation of data sources before a later run reuses prepared data.
 
-The digest of the inputs holds the address of the data, not its content. A file is read again, a web server is asked whether its
-file has changed, and the hub which commit the revision is now; a revision that is a commit never changes.
+The digest of the inputs covers the URI of the data, not its content. A file is read again, a web server is asked whether its file
+has changed, and the hub which commit the revision refers to. A revision that is a commit never changes.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from finetune_stages.sources.uri import parse_uri
 from .source_request import SourceRequest, source_requests
 
 PREPARATION = 3
-"""Version of what is done to rows: a new one makes what the old one prepared useless, as it should be."""
+"""Version of the processing of rows. A new version invalidates data that an older one prepared."""
 PREPARATION_KEY = "preparation"
 
 DATASETS = "datasets"
 """Name of the published directory in the run's folder."""
 NAMES = ("uri", "evalUri")
-"""The two sources, as their notes are named."""
+"""Prefixes of the two sources' keys in the fingerprint."""
 
 
 def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
     """Return whether all sources are what was noted of them.
 
     Raises:
-        StageError: the source cannot be asked, or is not there any more.
+        StageError: A source is unreachable or no longer exists.
     """
     if fingerprint.get(PREPARATION_KEY) != PREPARATION:
         return False

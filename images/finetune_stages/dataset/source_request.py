@@ -1,4 +1,4 @@
-"""What to fetch, and which split of a hub data set where nobody says."""
+"""Requests for the data sources, and the default splits of hub datasets."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from finetune_stages.sources.origin import DATASET, EVAL_DATASET, Origin
 from finetune_stages.sources.uri import parse_uri
 
 TRAIN_SPLITS = ("train", "train_sft", "train_gen", "training")
-"""Splits to train on, the preferred first; without any of them the first split there is."""
+"""Default splits to train on, in order of preference; if none exists, the first split is used."""
 EVAL_SPLITS = ("test", "validation", "eval", "dev", "test_sft", "test_gen", *TRAIN_SPLITS)
-"""The same for dataset.evalUri: measuring on the rows that were trained on would be no measure."""
+"""Default splits for dataset.evalUri; training splits come last, because scores on trained rows are not meaningful."""
 
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What to fetch: the inputs that concern one of the two sources.
+    """The inputs for one of the two sources.
 
     Attributes:
-        origin: with which reasons fetching it can fail.
-        revision, split: of a hub data set.
-        preferred_splits: where ``split`` is not given.
-        sha256: digest that the file must have.
+        origin: field and reasons for failures.
+        revision, split: for a hub dataset.
+        preferred_splits: defaults if ``split`` is not set.
+        sha256: expected digest of the file.
     """
 
     uri: str
@@ -35,10 +35,10 @@ class SourceRequest:
 
 
 def source_requests(inputs: DatasetInputs) -> list[SourceRequest]:
-    """Return the source of the rows, and the one of the held-out rows where it is another.
+    """Return the request for the training rows, and one for the held-out rows if they have their own source.
 
     Raises:
-        StageError: a URI names nothing.
+        StageError: A URI is malformed.
     """
     request = [SourceRequest(inputs.uri, DATASET, TRAIN_SPLITS, inputs.revision, inputs.split, inputs.sha256)]
     if inputs.eval_uri:

@@ -22,7 +22,7 @@ from .own_task import OwnTask
 from .questions import data_files
 
 TASK_DATA = Origin(
-    "data", "evaluation.tasks", "dataset", False, reasons.TASK_INVALID, reasons.TASK_INVALID, reasons.TASK_DATA_UNREACHABLE
+    "data", "evaluation.tasks", "dataset", reasons.TASK_INVALID, reasons.TASK_INVALID, reasons.TASK_DATA_UNREACHABLE
 )
 
 

@@ -1,4 +1,4 @@
-"""A model from the hub: the commit first, then the small files and all that can be wrong with them, then the weights."""
+"""Models from the hub: the small files are downloaded and checked before the weights."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .numbers import WeightReaders
 from .obtain import Obtained, entry_path, open_to_group, require_room
 
 _BOOKKEEPING = ".cache"
-"""Folder in which ``huggingface_hub`` notes what it downloaded, so that a later attempt goes on."""
+"""Folder in which ``huggingface_hub`` records its downloads, so that a later attempt can resume."""
 
 
 def obtain(context: Context, source: HubId, revision: str | None, trust_remote_code: bool) -> Obtained:
-    """Bring a model of the hub into the cache, under its id and commit.
+    """Store a model of the hub in the cache, under its id and commit.
 
-    A commit that is in the cache needs no hub: the hub is asked, but if it does not answer the cache is enough.
+    If the hub is unreachable and the revision is a commit in the cache, the cache is used.
 
     Raises:
         StageError: ``ModelNotFound``, ``ModelForbidden``, ``ModelUnreachable``, ``ModelIncomplete``, ``ModelCorrupt``,
@@ -42,7 +42,7 @@ def obtain(context: Context, source: HubId, revision: str | None, trust_remote_c
         offline = _without_hub(context, source.id, revision) if error.reason is MODEL.unreachable else None
         if offline is None:
             raise
-        print(f"{error.message} Commit {revision} is in the cache and is used.")
+        print(f"{error.message} Using commit {revision} from the cache.")
         return offline
     key = _key(source.id, found.commit)
     kept = _kept(context, key, source.id)
@@ -55,10 +55,10 @@ def obtain(context: Context, source: HubId, revision: str | None, trust_remote_c
 
 
 def is_unchanged(context: Context, source: HubId, revision: str | None, commit: Scalar | None) -> bool:
-    """Return whether the revision still is that commit. The hub is asked, unless the revision is a commit itself.
+    """Return whether the revision still refers to that commit. The hub is asked unless the revision is a commit.
 
     Raises:
-        StageError: the hub does not say.
+        StageError: The hub is unreachable, or the repository or revision no longer exists.
     """
     if revision and COMMIT.fullmatch(revision):
         return revision == commit
@@ -78,7 +78,7 @@ def _without_hub(context: Context, model: str, revision: str | None) -> Obtained
 
 
 def _kept(context: Context, key: str, model: str) -> Seal | None:
-    """Return the seal of the cache's entry, whose weights are checked while it is verified: an earlier release did not check them."""
+    """Return the seal of the cache entry. Its weights are checked, too, because an earlier release did not check them."""
     weights_read = WeightReaders(model)
     seal = verified_entry(context, entry_path(context, key), weights_read)
     if seal:
@@ -87,7 +87,7 @@ def _kept(context: Context, key: str, model: str) -> Seal | None:
 
 
 def _download(context: Context, found: Repository, folder: Path, trust_remote_code: bool) -> Seal:
-    """Fetch, check and seal; what cannot be trained is found before its weights are fetched."""
+    """Download, check and seal a model. Unsupported models fail before their weights are downloaded."""
     small = settings(found.sizes)
     _fetch(found, small, folder, ProgressCounter(context, f"downloading the settings of {found.id}", high=5))
     check_settings(folder, found.id, trust_remote_code)
@@ -107,7 +107,7 @@ def _download(context: Context, found: Repository, folder: Path, trust_remote_co
 
 
 def _fetch(found: Repository, names: list[str], folder: Path, counter: ProgressCounter) -> None:
-    """Files that an earlier attempt fetched whole are not fetched again."""
+    """Download files, except those that an earlier attempt downloaded completely."""
     folder.mkdir(exist_ok=True)
     with hub_errors(MODEL, found.id, found.commit):
         in_background(lambda: _snapshot(found, names, folder), lambda: counter.at(folder_size(folder)))
@@ -123,23 +123,23 @@ def _snapshot(found: Repository, names: list[str], folder: Path, resets: int = 5
             found.id, revision=found.commit, local_dir=folder, allow_patterns=patterns, token=token()
         )
     except ReadError:
-        # The library goes on by itself when a connection ends too early or falls silent, but not when it is reset.
+        # The library resumes after a truncated body or a timeout, but not after a connection reset.
         if not resets:
             raise
         _snapshot(found, names, folder, resets - 1)
 
 
 def _literal(name: str) -> str:
-    """Return a file name as a pattern of ``fnmatch`` that matches nothing else."""
+    """Return a ``fnmatch`` pattern that matches this file name only."""
     return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def _require_as_stated(seal: Seal, found: Repository, folder: Path) -> None:
-    """The hub states SHA-256 of its large files: what was written here must have it."""
+    """Check the SHA-256 of the large files against the hub's."""
     for name, stated in found.sha256.items():
         if name in seal.files and seal.files[name].sha256 != stated:
             (folder / name).unlink()
             raise StageError(
                 reasons.MODEL_UNREACHABLE,
-                f"{found.id}: {name} arrived damaged: its SHA-256 is {seal.files[name].sha256} and the hub states {stated}.",
+                f"{found.id}: {name}: the download is damaged: its SHA-256 is {seal.files[name].sha256}, and the hub states {stated}.",
             )

@@ -1,4 +1,4 @@
-"""A model from a directory of this machine: linked where it is on the same file system, else copied."""
+"""Models from a local directory: hard-linked on the same file system, else copied."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _GROUP_READABLE = stat.S_IRUSR | stat.S_IRGRP
 
 
 def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
-    """Bring the model in ``source`` into the cache, under the digest of its files.
+    """Store the model in ``source`` in the cache, under the digest of its files.
 
     Raises:
         StageError: ``ModelNotFound``, ``ModelForbidden``, ``ModelIncomplete``, ``ModelCorrupt``, ``ModelUnsupported``, ``RemoteCode``,
@@ -53,19 +53,19 @@ def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
         seal = seal_directory(folder, {"source": model}, ProgressCounter(context, "sealing the copy", total, 70, 99))
         if seal.digest != key:
             raise StageError(
-                reasons.MODEL_CORRUPT, f"{model} was changed while it was copied; start again when nobody writes to it."
+                reasons.MODEL_CORRUPT, f"{model}: it changed while it was copied; rerun when no process writes to it."
             )
         store_entry(folder, entry_path(context, key))
     return Obtained(entry_path(context, key), seal, model)
 
 
 def is_unchanged(context: Context, source: Path, key: Scalar | None) -> bool:
-    """Return whether the files in ``source`` are those of the cache's entry ``key``, which the caller verifies.
+    """Return whether the files in ``source`` are equal to those of the cache entry ``key``, which the caller verifies.
 
-    A file that the two share is not read a second time.
+    Files that are hard links to the entry's files are not read again.
 
     Raises:
-        StageError: there is no such model any more, or it is not whole.
+        StageError: The model no longer exists or is incomplete.
     """
     entry = entry_path(context, str(key))
     names, seal = _files(source), read_seal(entry)
@@ -87,7 +87,7 @@ def _same_file(first: Path, second: Path) -> bool:
 
 
 def _files(source: Path) -> list[str]:
-    """Return names of the files to take."""
+    """Return the names of the model's files."""
     require_directory(source, MODEL)
     found = [path for path in (*source.glob("*"), *source.glob(f"{CHAT_TEMPLATES}/*")) if path.is_file()]
     present = [str(path.relative_to(source)) for path in found]
@@ -112,7 +112,7 @@ def _bring(source: Path, folder: Path, names: list[str], context: Context, total
 
 
 def _link_or_copy(source: Path, target: Path) -> bool:
-    """Return whether a link was possible. A file that the group must not read is copied: a link would carry its mode along."""
+    """Link or copy a file and return whether it was linked. A file that the group cannot read is copied, because a link shares its mode."""
     target.parent.mkdir(exist_ok=True)
     if source.stat().st_mode & _GROUP_READABLE == _GROUP_READABLE:
         try:

@@ -1,4 +1,4 @@
-"""Stage *model* as a program, and its work: from the URI to the link in the run's folder."""
+"""Program and work of stage *model*, from the URI to the link in the run's folder."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def main() -> int:
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Return whether the model that an earlier result describes is still linked into the run's folder: names and sizes, at once."""
+    """Return whether the model of an earlier result is still linked into the run's folder. Only names and sizes are compared."""
     seal = verify_seal(context.path(context.layout.base_model), content=False)
     return seal is not None and seal.digest == result.outputs.get("digest")
 
 
 def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
-    """Return whether the model is still the one of which ``fingerprint`` tells: the hub's commit, or the digest of a directory's files.
+    """Return whether the model still has this fingerprint: the hub's commit, or the digest of a directory's files.
 
     Raises:
-        StageError: it cannot be found any more.
+        StageError: The model no longer exists.
     """
     inputs = context.inputs(ModelInputs)
     source = parse_uri(inputs.uri, MODEL)
@@ -48,7 +48,7 @@ def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
 
 
 def work(context: Context) -> Finished:
-    """Bring the model into the cache, or find it there, and link it into the run's folder.
+    """Store the model in the cache, unless it is there, and link it into the run's folder.
 
     Raises:
         StageError: with any of the reasons of the model (``ModelNotFound`` to ``ChatTemplateInvalid``), ``WorkspaceFull``,
@@ -57,7 +57,7 @@ def work(context: Context) -> Finished:
     inputs = context.inputs(ModelInputs)
     keep_caches_in(hub_cache(context))
     obtained = _obtain(context, inputs)
-    # An entry of the cache was checked when it was made, but another run may have trusted its code.
+    # A cache entry was checked when it was stored, but that run may have trusted its code.
     settings = check_settings(obtained.entry, obtained.name, inputs.trust_remote_code)
     weights = check_weights(obtained.entry, obtained.name)
     context.publish_link(obtained.entry, context.layout.base_model)

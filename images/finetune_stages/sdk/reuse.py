@@ -1,9 +1,9 @@
-"""Results that outlive their run: what a stage did for its inputs is found, checked and taken over by the next run of the volume.
+"""Reuse of results across runs: a stage's result for its inputs is found, verified and reused by later runs of the volume.
 
-A finished stage leaves ``cache/results/<stage>.<inputs-digest>.json``: its whole result, the digests of all that it published, and
-the run folders where that is. A later run with the same inputs brings it into its own folder by hard links (copies where the
-file system has none), reads every byte of it again, and publishes it as if it had done the work. What cannot be found or is damaged
-is passed over with one line in the log, and the work is done.
+A finished stage writes ``cache/results/<stage>.<inputs-digest>.json``: its full result, the digests of everything that it published,
+and the run folders that contain it. A later run with the same inputs links the files into its own folder (or copies them, if the file
+system has no hard links), verifies every byte, and publishes them as its own. If a file is missing or damaged, one line in the log
+says so, and the stage does the work.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from .fault import first_line
 from .workspace import SealedFile, copy_or_link_file, file_sha256, is_below, read_seal, verify_seal, write_file
 
 _FOLDER = "reused"
-"""Name of the folder, in that of the attempt, where a result is brought together before it is published."""
+"""Name of the folder, inside the attempt's folder, where a reused result is assembled before it is published."""
 _MAX_ROOTS = 8
-"""Run folders that a record names at most: each may be deleted with its run."""
+"""Largest number of run folders in a record. Several are kept because each may be deleted with its run."""
 
 
 def _always(_context: Context, _depends_on: Mapping[str, Scalar]) -> bool:
@@ -39,12 +39,12 @@ def _always(_context: Context, _depends_on: Mapping[str, Scalar]) -> bool:
 
 @dataclass(frozen=True)
 class Reuse:
-    """What a stage tells the kit, so that its results can be taken over.
+    """How the results of a stage are reused.
 
     Attributes:
-        directories: sealed directories that it publishes, as patterns relative to the run's folder.
+        directories: patterns of the sealed directories that the stage publishes, relative to the run's folder.
         files: the same for single files; ``{stage}`` stands for the stage's name.
-        revalidate: whether that which a result depends on beyond its inputs' digest (``Finished.depends_on``) still is as it was.
+        revalidate: returns whether ``Finished.depends_on`` of a stored result still holds.
     """
 
     directories: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Reuse:
 
 @dataclass(frozen=True)
 class Directory:
-    """A published directory: its seal's digest, where the cache keeps it too, and whether the run only has a link into the cache."""
+    """A published directory: its seal's digest, its cache entry, and whether the run has only a link to that entry."""
 
     digest: str
     cache: str | None = None
@@ -63,13 +63,13 @@ class Directory:
 
 @dataclass(frozen=True)
 class Record:
-    """What a file in ``cache/results`` says.
+    """Content of a file in ``cache/results``.
 
     Attributes:
         run: name of the run that did the work.
-        result: that run's.
-        roots: folders of the runs that have it, the newest first.
-        directories, files: what was published, by name relative to the run's folder.
+        result: the result of that run.
+        roots: folders of the runs that have the result, the newest first.
+        directories, files: published directories and files, by path relative to the run's folder.
     """
 
     run: str
@@ -81,11 +81,11 @@ class Record:
 
 
 class _Unusable(Exception):
-    """Why a record leads to nothing."""
+    """A record cannot be used; the message has the cause."""
 
 
 def store_result(context: Context, reuse: Reuse, finished: Finished, result: Result) -> None:
-    """Write down what this stage has just published, for other runs."""
+    """Store the result that this stage has just published, for other runs."""
     if finished.depends_on is None or context.inputs_digest == NO_DIGEST:
         return
     root = context.path(context.layout.root)
@@ -104,18 +104,18 @@ def store_result(context: Context, reuse: Reuse, finished: Finished, result: Res
 
 
 def reuse_result(context: Context, reuse: Reuse, publishing: bool) -> Finished | None:
-    """Return what an earlier run of the volume did for the same inputs, brought into this run's folder; ``None`` if there is nothing.
+    """Bring an earlier run's result for the same inputs into this run's folder and return it; ``None`` if there is none.
 
-    Every process of a job comes to the same answer; only the one that is ``publishing`` writes.
+    Every process of a job gets the same answer; only the one with ``publishing`` writes.
 
     Raises:
-        StageError: ``Superseded``, or whatever ``reuse.revalidate`` meets where it looks: the work would meet it too.
+        StageError: ``Superseded``, or an error of ``reuse.revalidate``, which the work would raise too.
     """
     record = _read(context)
     if record is None:
         return None
     if not reuse.revalidate(context, record.depends_on):
-        _skip(context, record, "what it was made from has changed, or does not say whether it has")
+        _skip(context, record, "its sources have changed or cannot be compared")
         return None
     try:
         with _folder(context, publishing) as folder:
@@ -132,13 +132,13 @@ def reuse_result(context: Context, reuse: Reuse, publishing: bool) -> Finished |
 
 
 def _skip(context: Context, record: Record, why: str) -> None:
-    print(f"{context.document.stage}: run {record.run} did this before, but {why}: it is done again")
+    print(f"{context.document.stage}: run {record.run} has a result for the same inputs, but {why}: the work is done again")
 
 
 def _directory(context: Context, folder: Path | None, name: str, record: Record) -> Path:
-    """Return a directory of the record, every byte verified: where it is, if that will do, or in ``folder``.
+    """Return a directory of the record with every byte verified: in its present location if possible, else in ``folder``.
 
-    Without a ``folder`` nothing is brought anywhere, only verified.
+    Without a ``folder`` the directory is verified but not copied.
     """
     wanted = record.directories[name]
     for path in _candidates(context, name, record):
@@ -152,13 +152,13 @@ def _directory(context: Context, folder: Path | None, name: str, record: Record)
             if not _copied(path, found, (*seal.files, SENTINEL)):
                 continue
         total = sum(file.size for file in seal.files.values())
-        if verify_seal(found, advance=_Verification(context, f"checking what run {record.run} left", total)) is not None:
+        if verify_seal(found, advance=_Verification(context, f"verifying the result of run {record.run}", total)) is not None:
             return found
     raise _Unusable(f"its {name} is gone or damaged")
 
 
 def _file(context: Context, folder: Path | None, name: str, record: Record) -> Path:
-    """Return the same for a file."""
+    """Return a file of the record in the same way."""
     for path in _candidates(context, name, record):
         found = path
         if folder and path != _own(context, name):
@@ -171,7 +171,7 @@ def _file(context: Context, folder: Path | None, name: str, record: Record) -> P
 
 
 def _copied(source: Path, target: Path, names: Iterable[str]) -> bool:
-    """Links or copies; false where files cannot be read, or somebody deletes them right now."""
+    """Link or copy files; return false if one cannot be read or was deleted meanwhile."""
     try:
         for name in names:
             copy_or_link_file(source / name, target / name)
@@ -185,7 +185,7 @@ def _own(context: Context, name: str) -> Path:
 
 
 def _candidates(context: Context, name: str, record: Record) -> list[Path]:
-    """Return where something may be: in the cache, in this run's own folder (an earlier round's), in other runs."""
+    """Return the possible locations: in the cache, in this run's own folder (from an earlier round), in other runs."""
     roots = sorted(record.roots, key=lambda root: root != context.layout.root)
     directory = record.directories.get(name)
     cache = [directory.cache] if directory and directory.cache else []
@@ -194,9 +194,9 @@ def _candidates(context: Context, name: str, record: Record) -> list[Path]:
 
 
 def _publish(context: Context, reuse: Reuse, record: Record, found: Mapping[str, Path], folder: Path) -> None:
-    """All that was found to its place, in the order of the stage's own patterns.
+    """Publish everything that was found, in the order of the stage's patterns.
 
-    What an earlier round left there goes first, whole: at no moment does it are beside what belongs to this one.
+    The outputs of an earlier round are removed first, so that outputs of two rounds are never mixed.
     """
     root = context.path(context.layout.root)
     context.require_current()
@@ -225,10 +225,10 @@ def _finished(context: Context, record: Record) -> Finished:
 
 
 def _add_root(context: Context, record: Record) -> None:
-    """From now on it is here too, should the other runs be deleted."""
+    """Add this run's folder to the record, in case the other runs are deleted."""
     others = [root for root in record.roots if root != context.layout.root]
     if len(others) == len(record.roots):
-        # The first one stays the last: it says whose work it was.
+        # The oldest root stays last: it identifies the run that did the work.
         _write(context, replace(record, roots=(context.layout.root, *others[: _MAX_ROOTS - 2], *others[_MAX_ROOTS - 2 :][-1:])))
 
 
@@ -257,7 +257,7 @@ def _read(context: Context) -> Record | None:
 
 
 def _write(context: Context, record: Record) -> None:
-    """A volume that takes no more, or a cache that this user must not write, is no reason to fail a stage that is done."""
+    """Write the record. A full volume or a read-only cache does not fail a stage that has finished."""
     try:
         write_file(_path(context), json.dumps({"digest": digest(record), "record": encode(record)}, allow_nan=False).encode())
     except OSError as error:
@@ -278,7 +278,7 @@ def _matching(root: Path, patterns: tuple[str, ...]) -> list[Path]:
 
 @contextmanager
 def _folder(context: Context, publishing: bool) -> Iterator[Path | None]:
-    """Where the result is brought together; a killed attempt's is removed, and so is this one in the end."""
+    """Folder where a result is assembled; it is removed afterwards, with those of killed attempts."""
     if not publishing:
         yield None
         return
@@ -305,13 +305,13 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.parent.rmdir()
-    except OSError:  # an unfinished download is beside it, or there is no such folder
+    except OSError:  # the folder holds an unfinished download, or does not exist
         pass
 
 
 @dataclass
 class _Verification:
-    """Tells how much of a directory was read again: for a large model that takes as long as its disk."""
+    """Progress of a verification, which reads every byte: a large model takes minutes."""
 
     context: Context
     note: str
@@ -320,5 +320,5 @@ class _Verification:
 
     def __call__(self, more: int) -> None:
         self.done += more
-        # No percentage: should it be damaged, all the work is still to come.
+        # No percentage: if the result is damaged, the whole work follows.
         self.context.report(Progress(0, note=f"{self.note}, {self.done / 10**6:.0f} of {self.total / 10**6:.0f} MB"))

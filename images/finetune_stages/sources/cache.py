@@ -1,4 +1,4 @@
-"""The cache beside the runs: sealed directories by the digest of what they were made from, shared by all runs of a volume."""
+"""Cache that all runs of a volume share: sealed directories, named by the digest of their inputs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .progress import ProgressCounter
 
 
 def verified_entry(context: Context, entry: Path, readers: Readers | None = None) -> Seal | None:
-    """Return the seal of an entry whose every byte was read again, by ``readers`` too; ``None`` if there is none, or a damaged one."""
+    """Verify every byte of an entry and return its seal; ``None`` if it is missing or damaged. ``readers`` receive the bytes, too."""
     stated = read_seal(entry)
     if stated is None:
         return None
     total = sum(file.size for file in stated.files.values())
-    return verify_seal(entry, advance=ProgressCounter(context, "checking the cache's entry", total, high=0), readers=readers)
+    return verify_seal(entry, advance=ProgressCounter(context, "verifying the cache entry", total, high=0), readers=readers)
 
 
 def store_entry(source: Path, entry: Path) -> None:
-    """Move a sealed directory of ours into the cache.
+    """Move a sealed directory into the cache.
 
-    Where another program was faster its entry stays: somebody may be reading it. A damaged entry is replaced.
+    An entry that another process has stored meanwhile is kept, because it may be in use. A damaged entry is replaced.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
     try:
-        source.rename(entry)  # fails on a directory that is not empty, atomically
+        source.rename(entry)  # atomic; fails if the entry is a directory that is not empty
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise

@@ -1,4 +1,4 @@
-"""Files and directories of this machine: there, and readable by this user."""
+"""Checks that local files and directories exist and are readable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def require_file(path: Path, origin: Origin) -> None:
     """
     mode = _mode(path, origin)
     if stat.S_ISDIR(mode):
-        raise StageError(origin.not_found, f"{path} is a directory; name a file in {origin.field}.")
+        raise StageError(origin.not_found, f"{origin.field}: {path} is a directory; set a file.")
     if not stat.S_ISREG(mode):
         raise _not_found(path, origin)
     require_readable(path, origin)
@@ -32,7 +32,7 @@ def require_directory(path: Path, origin: Origin) -> None:
         StageError: ``origin.not_found`` or ``origin.forbidden``.
     """
     if not stat.S_ISDIR(_mode(path, origin)):
-        raise StageError(origin.not_found, f"{path} is a file; name a directory in {origin.field}.")
+        raise StageError(origin.not_found, f"{origin.field}: {path} is a file; set a directory.")
     require_readable(path, origin, os.R_OK | os.X_OK)
 
 
@@ -56,8 +56,8 @@ def _mode(path: Path, origin: Origin) -> int:
 
 
 def _not_found(path: Path, origin: Origin) -> StageError:
-    return StageError(origin.not_found, f"There is no {origin.what} at {path}; correct {origin.field}.")
+    return StageError(origin.not_found, f"{origin.field}: there is no {origin.what} at {path}; correct the path.")
 
 
 def _forbidden(path: Path, origin: Origin) -> StageError:
-    return StageError(origin.forbidden, f"User {os.getuid()} may not read {path}; change its mode or owner.")
+    return StageError(origin.forbidden, f"{origin.field}: user {os.getuid()} may not read {path}; change its mode or owner.")

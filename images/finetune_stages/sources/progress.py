@@ -1,4 +1,4 @@
-"""Counting bytes or rows, and telling the watching person how far a part of the stage's work is."""
+"""Progress of the parts of a stage's work, counted in bytes or rows."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ MEGABYTE = 10**6
 
 
 def report_note(context: Context, note: str) -> None:
-    """Say what is being done now, if nothing can be counted."""
+    """Report the current activity without a count."""
     context.report(Progress(percent=_reached(context), note=note))
 
 
 @dataclass
 class ProgressCounter:
-    """Progress of one part of a stage.
+    """Progress counter of one part of a stage.
 
     Attributes:
-        note: what is being done.
-        total: how many bytes (or rows) there are; 0 if it is unknown.
-        low, high: the part's share of the stage, in percent.
-        rows: rows are counted, not bytes.
+        note: the current activity.
+        total: number of bytes or rows; 0 if it is unknown.
+        low, high: range of the stage's progress that the part covers, in percent.
+        rows: true if rows are counted, false for bytes.
     """
 
     context: Context
@@ -37,16 +37,16 @@ class ProgressCounter:
     _started: float = field(default_factory=time.monotonic)
 
     def __call__(self, amount: int) -> None:
-        """So many more are done."""
+        """Add ``amount`` to the count."""
         self.at(self.done + amount)
 
     def at(self, done: int) -> None:
-        """So many are done in all."""
-        self.done = min(done, self.total or done)  # a folder's size may count more than what was asked for
+        """Set the count to ``done``."""
+        self.done = min(done, self.total or done)  # a folder's size may include other files
         share = self.done / self.total if self.total else 0.0
         self.context.report(
             Progress(
-                # Parts may come twice, as for two sources: what was reported is never taken back.
+                # A part may run twice, as for two sources: the percentage never decreases.
                 percent=max(_reached(self.context), int(self.low + share * (self.high - self.low))),
                 step=self.done if self.rows else None,
                 total_steps=self.total if self.rows and self.total else None,
@@ -56,7 +56,7 @@ class ProgressCounter:
         )
 
     def _eta(self, share: float) -> int | None:
-        """Return seconds left of this part at the pace so far; ``None`` before there is a pace."""
+        """Return the remaining seconds of this part at the current rate; ``None`` before a rate is known."""
         elapsed = time.monotonic() - self._started
         return int(elapsed * (1 / share - 1)) if share > 0 and elapsed >= 1 else None
 
