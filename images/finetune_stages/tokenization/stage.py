@@ -1,4 +1,4 @@
-"""Stage *tokenization* as a program. Nothing heavy is imported before there is work to do."""
+"""Program of stage *tokenization*. Large libraries are imported only if there is work to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune_stages.sdk.workspace import file_sha256
 TOKENS = "tokens"
 """Name of the published directory in the run's folder."""
 RENDERING = 1
-"""Version of how rows are rendered: a new one makes what the old one rendered useless, as it should be."""
+"""Version of the rendering of rows. A new version invalidates the results of an older one."""
 
 
 def main() -> int:
@@ -25,23 +25,23 @@ def main() -> int:
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Return whether the tokens that an earlier result describes are still in the run's folder, untouched."""
+    """Return whether the tokens of an earlier result are still in the run's folder, unchanged."""
     seal = verify_seal(context.path(context.layout.tokens))
     return seal is not None and digest_of_arrays(seal) == result.outputs.get("digest")
 
 
 def digest_of_arrays(seal: Seal) -> str:
-    """Return the digest of what training reads: not that of the rendered conversations beside it."""
+    """Return the digest of the arrays that training reads, without the rendered conversations."""
     return digest({name: file.sha256 for name, file in seal.files.items() if name.endswith(".npy")})
 
 
 def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
-    """Return whether the same rows would be rendered in the same way as when ``fingerprint`` was."""
+    """Return whether the user's files and the renderer are unchanged since ``fingerprint``."""
     return depends_on(context, context.inputs(TokenizationInputs)) == fingerprint
 
 
 def depends_on(context: Context, inputs: TokenizationInputs) -> dict[str, Scalar]:
-    """Return what the result depends on beyond its inputs and the stages that it reads: the user's own files of chat rows.
+    """Return what the result depends on in addition to its inputs and earlier stages: the user's files of chat rows.
 
     Raises:
         StageError: ``TaskNotFound``, ``TaskInvalid``.
@@ -56,8 +56,8 @@ def depends_on(context: Context, inputs: TokenizationInputs) -> dict[str, Scalar
 
 def work(context: Context) -> Finished:
     """Render the rows: see :func:`.work.tokenize`."""
-    # The libraries import torch wherever it is installed, which takes seconds; no tokenizer needs it.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would say that PyTorch was not found
+    # The libraries import torch if it is installed, which takes seconds; tokenizers do not need it.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # hides the warning about the missing PyTorch
     with without("torch", "tensorflow", "flax"):
         with quick_imports():
             from .work import tokenize

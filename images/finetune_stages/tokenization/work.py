@@ -1,4 +1,4 @@
-"""The work of stage *tokenization*, from chat rows to tokens and rendered conversations. Importing this module imports transformers."""
+"""Work of stage *tokenization*, from chat rows to tokens and rendered conversations. Importing this module imports transformers."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from .stage import TOKENS, depends_on, digest_of_arrays
 from .store import TokenWriter
 
 logging.disable_progress_bar()
-logging.set_verbosity_error()  # a row longer than the tokenizer's limit is counted, not a case for its warning
+logging.set_verbosity_error()  # rows beyond the tokenizer's limit are counted here
 
 _CHUNK = 512
-"""Rows that are handed to the tokenizer at once: enough for its threads, few enough to report on the way."""
+"""Batch size in rows for the tokenizer: enough for its threads, few enough for frequent progress."""
 
 
 def tokenize(context: Context) -> Finished:
-    """Render and tokenize all rows, and publish what training and evaluation read.
+    """Render and tokenize all rows, and publish the tokens and passages.
 
     Raises:
         StageError: ``BadRow``, ``ChatTemplateInvalid``, ``ChatTemplateMissing``, ``ChatTemplateUnclear``, ``DatasetNotFound``,
@@ -67,7 +67,7 @@ def tokenize(context: Context) -> Finished:
 
 
 def _require_unchanged(context: Context, inputs: TokenizationInputs, fingerprint: dict[str, Scalar]) -> None:
-    """Check that the task files are still those that were noted before they were rendered.
+    """Check that the task files did not change while they were rendered.
 
     Raises:
         StageError: ``TaskInvalid``, ``TaskNotFound``.
@@ -77,12 +77,12 @@ def _require_unchanged(context: Context, inputs: TokenizationInputs, fingerprint
     if changed:
         raise StageError(
             reasons.TASK_INVALID,
-            f"evaluation.tasks: the file of {', '.join(changed)} changed while it was read; rerun the stage when nobody writes to it.",
+            f"evaluation.tasks: the file of {', '.join(changed)} changed while it was read; rerun the stage when no process writes to it.",
         )
 
 
 def _tokenizer(directory: Path, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
-    """Return the tokenizer, and the model's configuration."""
+    """Return the tokenizer and the model's configuration."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     tokenizer = load_tokenizer(directory, trust_remote_code)
     with loading():
@@ -99,12 +99,12 @@ class _Job:
     tokenizer: Any
     embeddings: int | None
     context_length: int | None
-    """Tokens that the model was trained to read at once; it may compute more of them."""
+    """Context length in tokens that the model was trained with; it may accept more."""
     limits: Limits
     scratch: Path
     unused: Unused = field(default_factory=Unused)
     used_training_template: bool = False
-    """Whether a training row needed TRL's version of the template, made for training."""
+    """Whether a training row was rendered with TRL's training template."""
     renderer: ChatRenderer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,8 +133,8 @@ class _Job:
             template="training" if self.used_training_template else "model",
         )  # fmt: skip
         message = (
-            f"{outputs.rows:,} rows to train on with {outputs.tokens:,} tokens, {outputs.learned_tokens:,} of them learned;"
-            f" {measurable:,} held-out rows to measure"
+            f"{outputs.rows:,} training rows with {outputs.tokens:,} tokens, {outputs.learned_tokens:,} of them learned;"
+            f" {measurable:,} held-out rows with answers to score"
         )
         return outputs, message, tuple(filter(None, (*warnings, *self.unused.warnings())))
 
@@ -142,15 +142,15 @@ class _Job:
         if self.context_length is None or longest <= self.context_length:
             return None
         return (
-            f"training.maxSeqLen: the longest row has {longest:,} tokens, and the model was trained to read {self.context_length:,}"
-            " (max_position_embeddings in config.json); lower it if such rows should not be trained on"
+            f"training.maxSeqLen: the longest row has {longest:,} tokens, and the model was trained with a context of {self.context_length:,}"
+            " (max_position_embeddings in config.json); lower it to leave such rows out"
         )
 
     def _train(self, rows: RowFile) -> tuple[RowCounts, TokenWriter]:
-        """Tokens and labels of all rows that can be trained on, in their order."""
+        """Write tokens and labels of all trainable rows, in order."""
         layout = self.context.layout
         counts, ends = RowCounts(rows.source, len(rows)), EndTokens.of(self.tokenizer)
-        with TokenWriter(*map(self._place, (layout.token_ids, layout.learned_tokens, layout.token_offsets))) as writer:
+        with TokenWriter(*map(self._target, (layout.token_ids, layout.learned_tokens, layout.token_offsets))) as writer:
             for chunk in self._rendered(
                 rows, counts, ProgressCounter(self.context, "rendering rows", len(rows), 0, 70, rows=True)
             ):
@@ -172,22 +172,22 @@ class _Job:
         return counts, writer
 
     def _measure(self, rows: RowFile, task: str, counts: RowCounts, share: tuple[int, int]) -> None:
-        """Passages of all rows that have an answer to score, as JSON Lines."""
-        with self._place(self.context.layout.passages(task)).open("w", encoding="utf-8") as file:
+        """Write the passages of all rows with an answer to score, as JSON Lines."""
+        with self._target(self.context.layout.passages(task)).open("w", encoding="utf-8") as file:
             for chunk in self._rendered(
                 rows, counts, ProgressCounter(self.context, f"rendering {task}", len(rows), *share, rows=True)
             ):
                 for position, conversation, rendered in chunk:
                     found = self._passages(rows, position, conversation, rendered, counts)
                     if found:
-                        row, line = rows.place(position)
+                        row, line = rows.location(position)
                         texts = [{"text": passage.text, "answers": passage.answers} for passage in found]
                         file.write(json.dumps({"row": row, "line": line, "passages": texts}, ensure_ascii=False) + "\n")
 
     def _passages(
         self, rows: RowFile, position: int, conversation: Conversation, rendered: Rendered, counts: RowCounts
     ) -> list[Passage]:
-        """Return the passages of a row whose answers have characters to score; none if it has none, or is rejected."""
+        """Return the passages of a row that have answers to score; empty if there are none or the row is rejected."""
         try:
             found = [each for each in passages(conversation, rendered) if each.answers]
         except RowRejected as error:
@@ -202,7 +202,7 @@ class _Job:
     def _rendered(
         self, rows: RowFile, counts: RowCounts, counter: ProgressCounter
     ) -> Iterator[list[tuple[int, Conversation, Rendered]]]:
-        """The rows that the template renders, with their positions; the others are counted."""
+        """Yield the rendered rows with their positions, and count rejected ones."""
         texts = enumerate(rows.texts())
         while chunk := list(itertools.islice(texts, _CHUNK)):
             found = []
@@ -214,7 +214,7 @@ class _Job:
                     raise StageError(
                         reasons.CHAT_TEMPLATE_UNCLEAR,
                         f"{rows.source}: {rows.label(position)} {error}; mark the assistant's part with {{% generation %}} in the"
-                        " template.",
+                        " model's chat template.",
                     ) from error
                 except (BadConversation, RowRejected) as error:
                     counts.rejected.add(position, rows.label(position), str(error))
@@ -225,7 +225,7 @@ class _Job:
             counter(len(chunk))
 
     def _tasks(self) -> list[str]:
-        """Render the tasks that are files of chat rows; return the warnings."""
+        """Render the tasks that are files of chat rows, and return warnings."""
         warnings = []
         for name, path in chat_files(own_roots(self.context, self.inputs.task_files), self.inputs.tasks).items():
             rows = task_rows(path, name, self.scratch)
@@ -237,7 +237,7 @@ class _Job:
             if counts.nothing == counts.total:
                 raise StageError(
                     reasons.TASK_INVALID,
-                    f"{counts.source} has no row with an answer that can be scored; add answers with weight 1.",
+                    f"{counts.source}: no row has an answer that can be scored; add answers with weight 1.",
                 )
             warnings.append(counts.not_measured())
         return [warning for warning in warnings if warning]
@@ -255,7 +255,7 @@ class _Job:
         )
 
     def _require_embedded(self, rows: RowFile, position: int, highest: int) -> None:
-        """The last guard before an IndexError on a GPU."""
+        """Check that the tokens have embeddings: a missing one causes an IndexError on a GPU."""
         if self.embeddings is not None and highest >= self.embeddings:
             token = self.tokenizer.convert_ids_to_tokens(int(highest))
             raise StageError(
@@ -264,8 +264,8 @@ class _Job:
                 f" embeddings for a tokenizer of {len(self.tokenizer):,} tokens; call resize_token_embeddings and save the model again.",
             )
 
-    def _place(self, relative: str) -> Path:
-        """Return where a file of the published directory is written."""
+    def _target(self, relative: str) -> Path:
+        """Return the path of a file before it is published."""
         path = self.scratch / TOKENS / Path(relative).relative_to(self.context.layout.tokens)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
