@@ -50,8 +50,8 @@ def check(folder: Path) -> tuple[int | None, tuple[str, ...]]:
 
 MULTIMODAL = "a multimodal model whose language model transformers does not load by itself"
 CONTRADICTION = (
-    "config.json: by tie_word_embeddings the embeddings are the output layer, and the weights have another one (lm_head.weight); it is used,"
-    " and the tuned model states tie_word_embeddings: false."
+    "config.json: tie_word_embeddings is true, and the weights have a separate output layer (lm_head.weight); it is used,"
+    " and the fine-tuned model has tie_word_embeddings: false."
 )
 USUAL = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 DOWN = "model.layers.1.mlp.down_proj.weight"
@@ -92,7 +92,7 @@ REJECTED = (
     Report(
         "template-that-leaves-answers-out", "own",
         template("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"),
-        ("ChatTemplateInvalid", "it writes no message of the assistant"),
+        ("ChatTemplateInvalid", "it omits the assistant's message"),
     ),
     Report(
         "loop-control-inside-generation", "huggingface/trl#6689",
@@ -105,7 +105,7 @@ REJECTED = (
     ),
     Report(
         "named-templates-without-a-default", "own", named_templates(rag=USUAL, tool_use=USUAL),
-        ("ChatTemplateMissing", "m has no chat template named default (it has rag, tool_use); add the one to use as chat_template.jinja."),
+        ("ChatTemplateMissing", "m: it has no chat template named default (it has rag, tool_use); add the one to use as chat_template.jinja."),
     ),
     Report(
         "template-files-hide-the-configured-one", "own",
@@ -173,7 +173,7 @@ REJECTED = (
     *(
         Report(
             f"git-lfs-pointer-{name}", source, write(name, POINTER),
-            ("ModelIncomplete", f"m: {name} is a Git LFS pointer, not the file itself; run git lfs pull in the directory that you cloned."),
+            ("ModelIncomplete", f"m: {name} is a Git LFS pointer, not the file itself; run git lfs pull in the cloned directory."),
         )
         for name, source in {
             WEIGHTS: "huggingface/transformers#27923", "tokenizer.json": "codefuse-ai/MFTCoder#20", "config.json": "own",
@@ -263,15 +263,15 @@ ACCEPTED = (
     ),
     Report(
         "more-layers-than-stated", "own", config(num_hidden_layers=1),
-        ("config.json: it states 1 layers and the weights have 2; the last 1 are neither trained nor in the tuned model.",),
+        ("config.json: it states 1 layers and the weights have 2; the last 1 are neither trained nor part of the fine-tuned model.",),
     ),
     Report(
         "value-head", "own", tensors(lambda found: found.update({"v_head.summary.weight": torch.ones(1, 64)})),
-        ("The base model's v_head.summary.weight is not part of a model for text generation; it is not in the tuned model.",),
+        ("The base model's v_head.summary.weight is not part of a model for text generation; the fine-tuned model omits it.",),
     ),
     Report(
         "sentence-transformer", "own", write("modules.json", "[]"),
-        ("modules.json: the base model is an embedding model of Sentence Transformers; it may not generate text.",),
+        ("modules.json: the base model is an embedding model of Sentence Transformers; it might not generate text.",),
     ),
     Report("fewer-tokens-than-embeddings", "own", config(), ()),
     Report(

@@ -222,38 +222,38 @@ LAST_OF_A_ROLE = (
 @reports(
     Report(
         "tool-calls-not-in-template", "axolotl-ai-cloud/axolotl#2115", Given("llama3", [SIMPLE, SIMPLE, {**WITH_CALL, "tools": None}]),
-        (BAD, "rows.jsonl: row 3 (line 3) has a tool call in message 2 that the chat template does not write (1 of 3 rows is rejected);"),
+        (BAD, "rows.jsonl: row 3 (line 3) has a tool call in message 2 that the chat template does not render (1 of 3 rows is rejected);"),
     ),
     Report(
         "tools-not-in-template", "huggingface/transformers#45419", Given("llama3", [{**SIMPLE, "tools": [TOOL]}]),
-        (BAD, "row 1 (line 1) has tools that the chat template does not write"),
+        (BAD, "row 1 (line 1) has tools that the chat template does not render"),
     ),
     Report(
         "tools-named-in-the-question-only", "own",
         Given("llama3", [{"messages": [{"role": "user", "content": "Use lookup"}, ANSWER], "tools": [TOOL]}]),
-        (BAD, "has tools that the chat template does not write"),
+        (BAD, "has tools that the chat template does not render"),
     ),
     Report(
         "second-call-not-in-template", "own",
         Given(ONE_CALL, [{"messages": [QUESTION, {**CALL, "tool_calls": [*CALL["tool_calls"], {"function": {"name": "other"}}]}]}]),
-        (BAD, "has a tool call in message 2 that the chat template does not write"),
+        (BAD, "has a tool call in message 2 that the chat template does not render"),
     ),
     Report(
         "second-of-two-equal-calls-not-in-template", "own", Given(ONE_CALL, [{"messages": TWIN_CALLS["messages"]}]),
-        (BAD, "has a tool call in message 2 that the chat template does not write"),
+        (BAD, "has a tool call in message 2 that the chat template does not render"),
     ),
     Report(
         "result-of-a-tool-not-in-template", "own", Given("phi3", [{"messages": [QUESTION, ANSWER, RESULT, ANSWER]}]),
-        (BAD, "has a message 3 (role tool) whose content the chat template does not write"),
+        (BAD, "has a message 3 (role tool) whose content the chat template does not render"),
     ),
     Report(
         "system-message-whose-word-the-question-has", "own",
         Given(WITHOUT_SYSTEM, [{"messages": [{"role": "system", "content": "Python"}, {"role": "user", "content": "Is Python good?"}, ANSWER]}]),
-        (BAD, "has a message 1 (role system) whose content the chat template does not write"),
+        (BAD, "has a message 1 (role system) whose content the chat template does not render"),
     ),
     Report(
         "one-of-two-equal-questions-dropped", "own", Given(LAST_OF_A_ROLE, [TWICE]),
-        (BAD, "has a message 1 (role user) whose content the chat template does not write"),
+        (BAD, "has a message 1 (role user) whose content the chat template does not render"),
     ),
     Report(
         "tools-and-functions-that-differ", "own",
@@ -314,11 +314,11 @@ LAST_OF_A_ROLE = (
     ),
     Report(
         "template-syntax-error", "huggingface/trl#4879", Given(BARE.replace("{% endfor %}", ""), [SIMPLE]),
-        ("ChatTemplateInvalid", "chat template of the model: Unexpected end of template"),
+        ("ChatTemplateInvalid", "model.uri: the chat template is invalid: Unexpected end of template"),
     ),
     Report(
         "template-with-an-unknown-function", "huggingface/trl#6689", Given(BARE + "{{ today() }}", [SIMPLE]),
-        ("ChatTemplateInvalid", "chat template of the model: 'today' is undefined"),
+        ("ChatTemplateInvalid", "model.uri: the chat template is invalid: 'today' is undefined"),
     ),
     Report(
         "template-with-an-unknown-filter", "own", Given(BARE.replace("m.content", "m.content | shorten"), [SIMPLE]),

@@ -128,7 +128,7 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
     ),
     Report(
         "data-is-a-pointer", "own", Asked(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
-        rejection("TaskInvalid", "Task t (YAML): tasks/t.jsonl: is a Git LFS pointer and not the file itself; run git lfs pull in its repository."),
+        rejection("TaskInvalid", "Task t (YAML): tasks/t.jsonl: is a Git LFS pointer, not the file itself; run git lfs pull in its repository."),
     ),
     Report("data-with-a-byte-order-mark-and-returns", "own", Asked(b"\xef\xbb\xbf" + json.dumps(GOOD).replace(": ", ":\r").encode() + b"\r\n"), None),
     Report("text-answer-missing", "own", Asked([{"question": "q", "answer": "a"}, {"question": "q", "answer": None}], base=GENERATE), bad_row(2, "doc_to_target (answer) is null or missing")),
@@ -214,8 +214,8 @@ def test_the_question_is_not_among_its_examples(tmp_path: Path, splits: dict[str
         [definition("x.exact_match", GENERATE, metric_list=[{"metric": "exact_match"}]), definition("x", GENERATE, filter_list=[{"name": "exact_match", "filter": [{"function": "take_first"}]}])],
         (["x.exact_match", "x"], "evaluation.tasks: task x.exact_match (exact_match, none) and task x (exact_match, exact_match) have the same name for a score, x.exact_match.exact_match; rename one of them."),
     ),
-    Report("task-called-holdout-in-a-group", "own", [definition("holdout", CHOICE), {"group": "g", "task": ["holdout"]}], (["g"], "evaluation.tasks: 'holdout' is the name of the held-out rows; rename your task or group.")),
-    Report("group-called-holdout", "own", [definition("t", CHOICE), {"group": "holdout", "task": ["t"]}], (["holdout"], "evaluation.tasks: 'holdout' is the name of the held-out rows; rename your task or group.")),
+    Report("task-called-holdout-in-a-group", "own", [definition("holdout", CHOICE), {"group": "g", "task": ["holdout"]}], (["g"], "evaluation.tasks: 'holdout' is reserved for the held-out rows; rename your task or group.")),
+    Report("group-called-holdout", "own", [definition("t", CHOICE), {"group": "holdout", "task": ["t"]}], (["holdout"], "evaluation.tasks: 'holdout' is reserved for the held-out rows; rename your task or group.")),
     Report("chat-task-and-task", "own", [definition("c/t", CHOICE)], (["c/t"], "evaluation.tasks: task c_t and task c/t have the same name for a score, c_t; rename one of them.")),
     Report("group-and-task", "own", [definition("t.1", CHOICE), {"group": "t/1", "task": ["t.1"]}, {"group": "t_1", "task": ["t/1"]}], (["t_1"], "evaluation.tasks: group t_1 and group t/1 have the same name for a score, t_1; rename one of them.")),
     Report(

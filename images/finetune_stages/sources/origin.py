@@ -28,11 +28,11 @@ class Origin:
 
 
 DATASET = Origin(
-    "data set", "dataset.uri", "dataset",
+    "dataset", "dataset.uri", "dataset",
     reasons.DATASET_NOT_FOUND, reasons.DATASET_FORBIDDEN, reasons.DATASET_UNREACHABLE,
 )  # fmt: skip
 EVAL_DATASET = Origin(
-    "data set", "dataset.evalUri", "dataset",
+    "dataset", "dataset.evalUri", "dataset",
     reasons.DATASET_NOT_FOUND, reasons.DATASET_FORBIDDEN, reasons.DATASET_UNREACHABLE,
 )  # fmt: skip
 MODEL = Origin(

@@ -1,4 +1,4 @@
-"""URIs of data sets and models as the stages read them: parsed, with local paths made absolute and errors as reasons."""
+"""URIs of datasets and models as the stages read them: parsed, with local paths made absolute and errors as reasons."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def test_faults_of_the_held_out_rows_name_their_file(run_stage_program, tmp_path
     assert ended.result.message.startswith(f"{other}: row 1 (line 1) has no messages")
     ended = run_stage_program("dataset", DatasetInputs(str(source), eval_uri=str(tmp_path / "none")))
     assert (ended.code, ended.reason) == (65, "DatasetNotFound")
-    assert "correct dataset.evalUri" in ended.result.message
+    assert "dataset.evalUri: there is no dataset at" in ended.result.message
 
 
 def test_a_stated_digest_is_checked(run_stage_program, tmp_path):
@@ -219,14 +219,18 @@ def test_a_stated_digest_is_checked(run_stage_program, tmp_path):
 @pytest.mark.parametrize(
     ("inputs", "reason", "words"),
     [
-        ({"uri": "/nowhere/chat.jsonl"}, "DatasetNotFound", "There is no data set at /nowhere/chat.jsonl; correct dataset.uri."),
+        (
+            {"uri": "/nowhere/chat.jsonl"},
+            "DatasetNotFound",
+            "dataset.uri: there is no dataset at /nowhere/chat.jsonl; correct the path.",
+        ),
         ({"uri": "/"}, "DatasetNotFound", "is a directory"),
         ({"uri": "s3://bucket/x"}, "BadDocument", "does not read s3://"),
-        ({"uri": "/etc/hosts", "split": "train"}, "BadDocument", "dataset.split is for data sets of the hub"),
-        ({"uri": "/etc/hosts", "revision": "v1"}, "BadDocument", "dataset.revision is for data sets of the hub"),
+        ({"uri": "/etc/hosts", "split": "train"}, "BadDocument", "dataset.split: it applies to hub datasets only"),
+        ({"uri": "/etc/hosts", "revision": "v1"}, "BadDocument", "dataset.revision: it applies to hub datasets only"),
         ({"uri": "/etc/hosts", "trainSplit": 0.0}, "BadDocument", "inputs.trainSplit: 0 is not above 0"),
         ({"uri": "/etc/hosts", "seed": -1}, "BadDocument", "inputs.seed: -1 is below 0"),
-        ({"uri": "/dev/null"}, "DatasetNotFound", "There is no data set at /dev/null"),
+        ({"uri": "/dev/null"}, "DatasetNotFound", "dataset.uri: there is no dataset at /dev/null"),
         ({"uri": "/etc/hosts", "format": "alpaca"}, "BadDocument", "inputs.format"),
         ({"uri": "/etc/hosts"}, "DatasetUnreadable", "is not JSON"),
         ({"url": "x"}, "BadDocument", "inputs.url: unknown field"),
@@ -257,7 +261,7 @@ def test_a_file_that_the_user_may_not_read(run_stage_program, tmp_path, closed):
     ended = run_stage_program("dataset", DatasetInputs(str(source)), command=command)
     (tmp_path / closed).chmod(0o700)
     assert (ended.code, ended.reason) == (65, "DatasetForbidden")
-    assert f"User {os.getuid()} may not read {source}" in ended.result.message
+    assert f"dataset.uri: user {os.getuid()} may not read {source}" in ended.result.message
 
 
 def test_a_workspace_that_the_user_may_not_write(run_stage_program, tmp_path):
@@ -278,7 +282,7 @@ def test_a_full_workspace(run_stage_program, tmp_path):
     command = in_a_small_volume(PROGRAM, run_stage_program.workspace, 1024, seen_after)
     ended = run_stage_program("dataset", DatasetInputs(str(source)), command=command)
     assert (ended.code, ended.reason) == (65, "WorkspaceFull"), ended.errors
-    assert "No room is left" in ended.result.message
+    assert "no space is left" in ended.result.message
     left = seen_after.read_text()
     assert "/logs" in left
     assert "/datasets" not in left.replace("cache/datasets", "")

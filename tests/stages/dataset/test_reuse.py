@@ -68,7 +68,7 @@ def test_a_file_that_changed_is_read_even_if_size_time_and_inode_are_the_same(ru
     as_run(run_stage_program, "b")
     ended = run_stage_program("dataset", DatasetInputs(str(source)))
     assert (ended.code, ended.result.reused) == (0, False)
-    assert "what it was made from has changed" in ended.output
+    assert "its sources have changed or cannot be compared" in ended.output
     assert "ANSWER" in train(run_stage_program)
 
 
@@ -99,7 +99,7 @@ def test_a_flipped_byte_is_noticed_and_mended(run_stage_program, tmp_path, place
     as_run(run_stage_program, "b")
     ended = run_stage_program("dataset", DatasetInputs(str(source)))
     assert (ended.code, ended.result.reused) == (0, False)
-    assert "run run-a did this before, but its datasets is gone or damaged" in ended.output
+    assert "run run-a has a result for the same inputs, but its datasets is gone or damaged" in ended.output
     assert train(run_stage_program) == expected
 
 

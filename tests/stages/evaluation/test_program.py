@@ -258,7 +258,7 @@ def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
         (EvaluationInputs("final"), lambda p: render(p.workspace, p.layout.root, []), "NothingToEvaluate", "no held-out row can be measured"),
         (EvaluationInputs("final"), lambda p: shutil.rmtree(p.path(p.layout.tokens)), "DatasetNotFound", "tokens is not in the workspace"),
         (EvaluationInputs("final"), lambda p: p.path(p.layout.passages("holdout")).write_text("{"), "DatasetUnreadable", "cannot be read"),
-        (EvaluationInputs("final", tasks=("manners",)), None, "TaskNotFound", "lm-eval knows no task, group or tag 'manners'"),
+        (EvaluationInputs("final", tasks=("manners",)), None, "TaskNotFound", "evaluation.tasks: lm-eval has no task, group or tag 'manners'"),
         (
             EvaluationInputs("final", tasks=("say",)),
             lambda p: p.path("tasks/say.yaml").write_text("task: say\ndoc: [\n"),

@@ -69,7 +69,7 @@ def change(name, **changes):
 @pytest.mark.parametrize(
     ("damage", "reason", "words"),
     [
-        (remove("config.json"), "ModelIncomplete", "m lacks config.json; use a model saved by transformers."),
+        (remove("config.json"), "ModelIncomplete", "m lacks config.json is missing; use a model saved by transformers."),
         (write("config.json", "{"), "ModelCorrupt", "config.json is not JSON"),
         (write("config.json", "[]"), "ModelCorrupt", "config.json holds no JSON object"),
         (
@@ -91,7 +91,7 @@ def change(name, **changes):
         (write("tokenizer.json", '{"a": '), "ModelCorrupt", "tokenizer.json is not JSON"),
         (remove("chat_template.jinja"), "ChatTemplateMissing", "m has no chat template"),
         (write("chat_template.jinja", ""), "ChatTemplateMissing", "m has no chat template"),
-        (remove("model.safetensors"), "ModelIncomplete", "m has no weights: neither model.safetensors nor"),
+        (remove("model.safetensors"), "ModelIncomplete", "m: it has no weights, neither model.safetensors nor"),
     ],
 )
 def test_what_a_model_may_lack(model, damage, reason, words):

@@ -49,7 +49,7 @@ def test_a_flipped_byte_in_the_cache_is_noticed_and_mended(stage, model, name):
     stage.as_another_run()
     ended = stage(model)
     assert (ended.code, ended.result.reused) == (0, False), ended.errors
-    assert "run demo did this before, but its base_model is gone or damaged" in ended.output
+    assert "run demo has a result for the same inputs, but its base_model is gone or damaged" in ended.output
     assert (stage.linked() / name).read_bytes() == (model / name).read_bytes()
 
 

@@ -63,7 +63,7 @@ def test_a_result_outlives_the_run_that_made_it(stage: Any) -> None:
     stage.as_run("d")
     fourth = stage(inputs)
     assert (fourth.code, fourth.result.reused) == (0, False)
-    assert "its final_model is gone or damaged: it is done again" in fourth.output
+    assert "its final_model is gone or damaged: the work is done again" in fourth.output
     assert stage.worked() == ["run-a", "run-d"]
 
 
@@ -90,7 +90,7 @@ def test_damage_is_noticed_and_the_work_done_again(stage: Any, name: str) -> Non
     again = stage(inputs)
     assert (again.code, again.result.reused) == (0, False), again.errors
     assert (
-        f"run run-a did this before, but its {name.partition('/weights')[0].partition('/inner')[0].removesuffix('/.finetune.json')}"
+        f"run run-a has a result for the same inputs, but its {name.partition('/weights')[0].partition('/inner')[0].removesuffix('/.finetune.json')}"
         in again.output
     )
     assert stage.published() == published

@@ -58,4 +58,4 @@ def test_a_trained_model_is_taken_over_and_a_flipped_byte_trains_again(run_stage
             os.kill(running.process.pid, signal.SIGKILL)
             break
     running.wait()
-    assert "run run-a did this before, but its final_model is gone or damaged" in "".join(seen)
+    assert "run run-a has a result for the same inputs, but its final_model is gone or damaged" in "".join(seen)

@@ -117,7 +117,7 @@ def test_a_file_of_chat_rows_that_changes_while_it_is_rendered(
         stage(tasks=("quiz",))
     assert raised.value.reason.name == "TaskInvalid"
     assert raised.value.message == (
-        "evaluation.tasks: the file of quiz changed while it was read; rerun the stage when nobody writes to it."
+        "evaluation.tasks: the file of quiz changed while it was read; rerun the stage when no process writes to it."
     )
     assert not stage.path("tokens").exists()
 

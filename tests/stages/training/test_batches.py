@@ -90,7 +90,7 @@ def test_the_users_micro_batch_is_taken():
 @pytest.mark.parametrize(
     ("changes", "world", "sentence"),
     [
-        ({}, 3, "training.effectiveBatchSize is 16, which 3 processes cannot share evenly: use a multiple of 3"),
+        ({}, 3, "training.effectiveBatchSize: 16 is not divisible by 3 processes; use a multiple of 3"),
         ({"micro_batch_size": 5}, 1, "training.microBatchSize is 5, which does not divide the 16 rows"),
         ({"micro_batch_size": 16}, 2, "training.microBatchSize is 16, which does not divide the 8 rows"),
     ],

@@ -141,14 +141,16 @@ def test_a_model_with_other_names_gets_adapters_in_all_its_linear_layers():
 
 def test_a_model_without_linear_layers_is_refused():
     shape = GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2, n_positions=32)
-    with pytest.raises(StageError, match=r"No linear layer matches training.lora.targetModules \['q_proj'.*has lm_head.weight"):
+    with pytest.raises(
+        StageError, match=r"training.lora.targetModules: no linear layer matches \['q_proj'.*such as lm_head.weight"
+    ):
         prepare(AutoModelForCausalLM.from_config(shape), LoraInputs(2), 0)
 
 
 @pytest.mark.parametrize(
     ("patterns", "reason", "sentence"),
     [
-        (("attention_out",), reasons.NO_MATCHING_WEIGHTS, r"targetModules \['attention_out'\]; this model has model.layers.\*.self_attn.q_proj"),
+        (("attention_out",), reasons.NO_MATCHING_WEIGHTS, r"targetModules: no linear layer matches \['attention_out'\]; use names such as model.layers.\*.self_attn.q_proj"),
         (("q_proj", "w1"), reasons.NO_MATCHING_WEIGHTS, r"targetModules \['w1'\]; this model has"),
         (("lm_head",), reasons.BAD_TRAINING_VALUE, r"match lm_head.weight, the output layer"),
     ],
@@ -222,7 +224,7 @@ def test_checkpoints_are_ordinary_models(lora):
 def test_an_adapter_that_is_gone_is_trained_again_to_the_last_bit(lora, inputs, tmp_path):
     bench, ended = lora
     (bench.path("adapter") / "adapter_model.safetensors").unlink()
-    (tmp_path / "bitsandbytes.py").write_text("raise RuntimeError('imported although nothing is quantised')")
+    (tmp_path / "bitsandbytes.py").write_text("raise RuntimeError('imported although nothing is quantized')")
     without = {"PYTHONPATH": str(tmp_path)}
     again = bench.train(inputs(**LORA, checkpoints=CheckpointInputs(True)), attempt="1.2", environment=without)
     assert again.code == 0, again.errors

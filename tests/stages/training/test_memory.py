@@ -85,7 +85,7 @@ def test_a_full_gpu_is_told_with_what_takes_less(monkeypatch, inputs, advice):
     assert raised.value.reason is reasons.GPU_OUT_OF_MEMORY
 
 
-def test_merging_into_unquantised_weights_needs_ordinary_memory(monkeypatch):
+def test_merging_into_unquantized_weights_needs_ordinary_memory(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (64 * MIB, 64 * MIB))

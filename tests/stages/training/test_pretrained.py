@@ -164,7 +164,7 @@ def test_everything_but_the_weights_is_taken_over(model, tmp_path):
         ({"v_head.weight"}, ["does not read v_head.weight; what"]),
         (
             {"mtp.b", "mtp.a", "z"},
-            ["does not read mtp.a and 2 more tensors; what they hold is neither trained nor in the tuned model."],
+            ["does not read mtp.a and 2 more tensors; they are neither trained nor part of the fine-tuned model."],
         ),
     ],
 )

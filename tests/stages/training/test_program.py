@@ -100,7 +100,7 @@ def test_progress_is_told_at_every_stage(sft):
     percents = [seen.percent for seen in told]
     assert percents == sorted(percents)
     notes = [seen.note for seen in told if seen.note]
-    assert {"loading PyTorch", "loading the base model", "writing the model", "opening the model again"} <= set(notes)
+    assert {"loading PyTorch", "loading the base model", "writing the model", "verifying the model"} <= set(notes)
     steps = [seen for seen in told if seen.step and not seen.note]
     assert all(seen.loss and seen.learning_rate is not None and seen.tokens_per_second for seen in steps)
     message = json.loads(ended.message)

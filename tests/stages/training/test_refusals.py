@@ -34,13 +34,18 @@ def _refused(ended: Any, reason: str, sentence: str) -> None:
             "training.maxTokensPerGPU is 100, less than training.maxSeqLen 256",
         ),
         ({**OSFT, "osft": OsftInputs(1.5)}, {}, "BadTrainingValue", "training.osft.unfreezeRankRatio is 1.5"),
-        ({"effective_batch_size": 15}, TWO_NODES, "BadTrainingValue", "training.effectiveBatchSize is 15, which 2 processes"),
+        (
+            {"effective_batch_size": 15},
+            TWO_NODES,
+            "BadTrainingValue",
+            "training.effectiveBatchSize: 15 is not divisible by 2 processes",
+        ),
         ({"micro_batch_size": 5}, {}, "BadTrainingValue", "training.microBatchSize is 5"),
         (
             {**LORA, "effective_batch_size": 15},
             TWO_NODES,
             "BadTrainingValue",
-            "training.effectiveBatchSize is 15, which 2 processes",
+            "training.effectiveBatchSize: 15 is not divisible by 2 processes",
         ),
         ({**LORA, "micro_batch_size": 5}, {}, "BadTrainingValue", "training.microBatchSize is 5"),
         ({**LORA, "lora": LoraInputs(rank=0)}, {}, "BadTrainingValue", "training.lora.rank is 0; it must be at least 1"),
@@ -104,7 +109,7 @@ def test_rows_that_are_damaged(bench):
         (
             {**LORA, "lora": LoraInputs(target_modules=("q_proj", "attention_out"))},
             "NoMatchingWeights",
-            "training.lora.targetModules ['attention_out']; this model has model.layers.*.self_attn.q_proj.weight",
+            "training.lora.targetModules: no linear layer matches ['attention_out']; use names such as model.layers.*.self_attn.q_proj.weight",
         ),
     ],
 )

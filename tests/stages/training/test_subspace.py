@@ -200,7 +200,7 @@ def test_progress_is_told_for_each_weight(tiny_model):
 @pytest.mark.parametrize(
     ("inputs", "reason", "sentence"),
     [
-        (OsftInputs(0.25, ("attention_out",)), reasons.NO_MATCHING_WEIGHTS, r"\['attention_out'\]; this model has model.layers.\*.self_attn.q_proj"),
+        (OsftInputs(0.25, ("attention_out",)), reasons.NO_MATCHING_WEIGHTS, r"\['attention_out'\]; use names such as model.layers.\*.self_attn.q_proj"),
         (OsftInputs(0.0, (), "targets"), reasons.BAD_TRAINING_VALUE, "unfreezeRankRatio 0 with trainable: targets trains nothing"),
         (OsftInputs(0.25, ("lm_head",)), reasons.BAD_TRAINING_VALUE, "match lm_head.weight, the output layer"),
         (OsftInputs(0.25, ("q_proj", "w1")), reasons.NO_MATCHING_WEIGHTS, r"targetPatterns \['w1'\]; this model has"),

@@ -138,7 +138,7 @@ def test_a_killed_worker_is_told_and_takes_the_others_along(bench, inputs):
     workers[1].kill()
     ended = running.wait(timeout=60)
     assert (ended.code, ended.reason) == (1, "Crashed")
-    assert "Training process 1 was killed by signal 9" in ended.result.message
+    assert "training process 1: it was killed by signal 9" in ended.result.message
     assert gone(workers)
 
 
