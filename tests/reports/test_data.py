@@ -124,7 +124,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         "carriage-return-lines-with-a-broken-row", "own", File(ROW + b"\r{\r" + ROW),
         Refused(
             "DatasetUnreadable",
-            "IN: row 2 (line 2) is not JSON (Expecting property name enclosed in double quotes at character 2); write one object a line"
+            "IN: row 2 (line 2) is not JSON (Expecting property name enclosed in double quotes at character 2); write one object per line"
             " (1 of 3 rows is not JSON).",
         ),
     ),
@@ -140,7 +140,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         "pretty-object-with-a-fault", "own", File(PRETTY.replace(b'"user",', b'"user"')),
         Refused(
             "DatasetUnreadable",
-            "IN: row 1 (line 1) is not JSON (Expecting ',' delimiter at character 7 of its line 5); write one object a line"
+            "IN: row 1 (line 1) is not JSON (Expecting ',' delimiter at character 7 of its line 5); write one object per line"
             " (1 of 1 rows is not JSON).",
         ),
     ),
@@ -178,7 +178,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         "whole-number-that-python-does-not-read", "own", File(ROW.replace(b'"q"', b'"q", "id": ' + b"9" * 5000)),
         Refused(
             "DatasetUnreadable",
-            "IN: row 1 (line 1) is not JSON that can be read (an integer has more than 4,300 digits); write one object a line"
+            "IN: row 1 (line 1) is not JSON that can be read (an integer has more than 4,300 digits); write one object per line"
             " (1 of 1 rows is not JSON).",
         ),
     ),

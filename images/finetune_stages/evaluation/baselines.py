@@ -1,7 +1,7 @@
-"""Scores of base models that other runs of the volume measured: the same model is not asked the same questions twice.
+"""Cache of base models' scores, which all runs of the volume share.
 
-Beside ``cache/results`` (see :mod:`finetune_stages.sdk.reuse`), for a baseline depends on less than its inputs' digest says: not
-on the rows that are trained on, nor on the image. It stays when the run that measured it is deleted.
+It is separate from ``cache/results`` (see :mod:`finetune_stages.sdk.reuse`), because a baseline does not depend on the training rows or
+the image, which are part of its inputs' digest. An entry is kept when the run that measured it is deleted.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _FINISHED = "finished.json"
 
 
 def baseline_entry(context: Context, inputs: EvaluationInputs, fingerprint: Mapping[str, Scalar]) -> Path:
-    """Return where the cache keeps the answers to these questions. ``fingerprint``: see :func:`.questions.depends_on`."""
+    """Return the path of the cache entry for these inputs. ``fingerprint``: see :func:`.questions.depends_on`."""
     return context.path(f"{CACHE_BASELINES}/{digest([fingerprint, encode(inputs)])}")
 
 
 def take_baseline(entry: Path, folder: Path) -> Finished | None:
-    """Return what an entry says, its files handed to ``folder``; ``None`` if there is no entry, or a damaged one."""
+    """Return the result in an entry and link its files into ``folder``; ``None`` if the entry is missing or damaged."""
     seal = verify_seal(entry)
     if seal is None:
         if entry.exists():
-            print(f"baseline: {entry.name} in the cache is damaged: it is measured again")
+            print(f"baseline: {entry.name} in the cache is damaged: the model is measured again")
         return None
     for name in seal.files:
         if name != _FINISHED:
@@ -43,7 +43,7 @@ def take_baseline(entry: Path, folder: Path) -> Finished | None:
 
 
 def keep_baseline(context: Context, entry: Path, finished: Finished, files: Sequence[Path]) -> None:
-    """Put a measurement and its files into the cache, for other runs."""
+    """Store a result and its files in the cache."""
     told = {
         "run": context.document.run.name, "outputs": encode(finished.outputs), "metrics": finished.metrics,
         "message": finished.message, "warnings": finished.warnings,

@@ -84,7 +84,7 @@ def test_files_that_cannot_be_read(tmp_path, content, reason, words):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b'{"messages": [', "line 2) is not JSON (Expecting value at character 15); write one object a line"),
+        (b'{"messages": [', "line 2) is not JSON (Expecting value at character 15); write one object per line"),
         (b"hello", "row 2 (line 2) is not JSON (Expecting value at character 1)"),
         (b'{"a": "\xff"}', "not UTF-8: byte 0xff at byte 8"),
         (b"{'a': 1}", "Expecting property name"),

@@ -292,7 +292,7 @@ def test_a_wrong_wish_is_answered_before_anything_heavy_is_imported(
             EvaluationInputs("final", tasks=("say",), fewshot=9, holdout=False),
             None,
             "BadEvaluationValue",
-            "9 is too many for task say",
+            "9 is too large for task say",
         ),
         (
             EvaluationInputs("final", tasks=("say",), generation={"max_gen_toks": 4096}),
@@ -306,7 +306,7 @@ def test_a_wrong_wish_is_answered_before_anything_heavy_is_imported(
                 p.path("tasks/guess.yaml").read_text().replace("choices[answer]", "question * 99")
             ),
             "TaskInvalid",
-            "A task (guess) asks about an answer that is empty, or longer than the model's 512 tokens",
+            "A task (guess is empty, or longer than the model's 512 tokens",
         ),
         (EvaluationInputs("final", tasks=("say",), generation={"warmth": 3}), None, "BadEvaluationValue", "warmth"),
     ],

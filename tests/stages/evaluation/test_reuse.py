@@ -187,7 +187,7 @@ def test_without_rendered_rows_a_file_of_chat_rows_is_no_unknown_task(holdout: b
     shutil.rmtree(context.path(context.layout.tokens))
     (context.path("tasks") / "manners.jsonl").write_text("{}")
     inputs = EvaluationInputs("final", tasks=("manners",), holdout=holdout)
-    with pytest.raises(StageError, match=r"tokens is not in the workspace; rerun from stage evaluation\.$") as raised:
+    with pytest.raises(StageError, match=r"tokens: it is not in the workspace; rerun from stage evaluation\.$") as raised:
         chat_tasks(context, inputs)
     assert raised.value.reason.name == "DatasetNotFound"
     assert chat_tasks(context, EvaluationInputs("final", tasks=("arc_easy",), holdout=False)) == {}

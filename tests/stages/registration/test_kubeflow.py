@@ -162,7 +162,7 @@ def test_a_version_that_is_taken_meanwhile_is_left_to_who_was_first(
 
     with Rest(Access(server.url)) as rest:
         assert register(Raced(rest), record, "NewVersion").version == "1.0.1"
-        with pytest.raises(StageError, match=r"1\.0\.0 is in the registry already"):
+        with pytest.raises(StageError, match=r"1\.0\.0 already exists"):
             register(registry, other(record, "third"), "Fail")
 
 

@@ -152,7 +152,7 @@ def test_the_check_before_training(programs: Any, results: dict[str, str], serve
     assert programs("registration", to(server, results)).code == 0
     taken = programs("registry-check", inputs, command=CHECK, attempt="1.2")  # asked again, though the inputs are the same
     assert (taken.code, taken.reason) == (65, "VersionExists")
-    assert "pydoc-helper 1.0.0 is in the registry already (registered by FineTuneRun team-a/demo)" in taken.result.message
+    assert "pydoc-helper 1.0.0 already exists (registered by FineTuneRun team-a/demo)" in taken.result.message
 
 
 @pytest.fixture
@@ -175,13 +175,13 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("trouble", "reason", "words"),
     [
-        ({"kind": "status", "status": 401}, "RegistryForbidden", "put REGISTRY_TOKEN into registry.secretRef"),
+        ({"kind": "status", "status": 401}, "RegistryForbidden", "put REGISTRY_TOKEN to the Secret in registry.secretRef"),
         ({"kind": "status", "status": 403}, "RegistryForbidden", "status 403"),
         ({"kind": "status", "status": 404}, "RegistryRefused", "registry.address"),
         ({"kind": "status", "status": 400}, "RegistryRefused", "status 400 (so it was ordered)"),
         ({"kind": "status", "status": 500}, "RegistryUnreachable", "answered with status 500 (so it was ordered)"),
-        ({"kind": "html"}, "RegistryRefused", "answers with text/html in place of JSON"),
-        ({"kind": "redirect"}, "RegistryRefused", "sends elsewhere (login.example)"),
+        ({"kind": "html"}, "RegistryRefused", "responds with text/html instead of JSON"),
+        ({"kind": "redirect"}, "RegistryRefused", "redirects (login.example)"),
         ({"kind": "refuse"}, "RegistryUnreachable", "did not answer"),
     ],
     ids=["401", "403", "404", "400", "500", "html", "redirect", "cut"],

@@ -153,7 +153,7 @@ def test_killed_right_after_each_thing_was_made(programs: Any, mlflow: BeforeMLf
         ({"kind": "status", "status": 403}, "RegistryForbidden", "check registry.secretRef"),
         ({"kind": "status", "status": 404}, "RegistryRefused", "refused the entry"),
         ({"kind": "status", "status": 500}, "RegistryUnreachable", "did not answer as it should"),
-        ({"kind": "html"}, "RegistryRefused", "a page in place of JSON"),
+        ({"kind": "html"}, "RegistryRefused", "a page instead of JSON"),
         ({"kind": "refuse"}, "RegistryUnreachable", "did not answer as it should"),
     ],
     ids=["401", "403", "404", "500", "html", "cut"],

@@ -181,7 +181,7 @@ def test_the_same_version_again_fails_or_is_updated_as_asked(programs: Any, resu
     refused = programs("registration", wish(new, on_existing="Fail"))
     for ended in (refused, check("1.0.0")):
         assert (ended.code, ended.reason) == (65, "VersionExists"), ended.errors
-        assert "pydoc-helper 1.0.0 is in the registry already (registered by FineTuneRun team-a/demo)" in ended.result.message
+        assert "pydoc-helper 1.0.0 already exists (registered by FineTuneRun team-a/demo)" in ended.result.message
     free = check("1.0.1")
     assert free.code == 0
     assert "mlflow" not in {line.rpartition("|")[2].strip() for line in free.errors.splitlines()}

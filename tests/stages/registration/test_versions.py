@@ -69,7 +69,7 @@ def test_what_a_record_becomes(
     "tags", [OTHER, {**OTHER, GATE: "rejected"}, {"finetunerun.io/run": "a", "finetunerun.io/namespace": "b"}]
 )
 def test_a_version_that_may_not_exist(record: Record, tags: dict[str, str]) -> None:
-    with pytest.raises(StageError, match=r"registry\.version: pydoc-helper 1\.0\.0 is in the registry already") as raised:
+    with pytest.raises(StageError, match=r"registry\.version: pydoc-helper 1\.0\.0 already exists") as raised:
         choose(record, "Fail", [Entry("1.0.0", "1", tags)])
     assert raised.value.reason.name == "VersionExists"
     assert ("registered by FineTuneRun b/a" in raised.value.message) == ("finetunerun.io/run" in tags)

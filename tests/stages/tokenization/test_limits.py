@@ -24,7 +24,7 @@ def limits(share: float = 0.1, positions: int | None = None, bad: float = 0.0, *
 
 
 @pytest.mark.parametrize(
-    ("seen", "kept", "limit", "words"),
+    ("counts", "kept", "limit", "words"),
     [
         (RowCounts("r", 10, too_long=1, longest=90), 9, limits(), None),
         (RowCounts("r", 10, too_long=2, longest=90), 8, limits(), "r: 2 of 10 training rows are left out (2 have more than 64 tokens"),
