@@ -145,16 +145,16 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
     ),
     Report(
         "more-examples-than-rows", "EleutherAI/lm-evaluation-harness#2323", Asked([{**GOOD, "question": f"q{n}"} for n in range(8)], inputs={"fewshot": 20}),
-        rejection("BadEvaluationValue", "evaluation.fewshot: 20 is too large for task t, which has 8 rows for examples , without the row of the question; set it to at most 7, or add rows."),
+        rejection("BadEvaluationValue", "evaluation.fewshot: 20 is too large for task t, which has 8 rows for examples, without the row of the question; set it to at most 7, or add rows."),
     ),
     Report("as-many-examples-as-there-are", "own", Asked([{**GOOD, "question": f"q{n}"} for n in range(8)], {"doc_to_target": "{{choices[answer]}}"}, inputs={"fewshot": 7}), None),
     Report(
         "more-examples-than-different-rows", "own", Asked([GOOD, GOOD, GOOD], {"doc_to_target": "{{choices[answer]}}"}, inputs={"fewshot": 1}),
-        rejection("BadEvaluationValue", "evaluation.fewshot: 1 is too large for task t, which has 3 rows for examples , without the row of the question; remove it, or add rows."),
+        rejection("BadEvaluationValue", "evaluation.fewshot: 1 is too large for task t, which has 3 rows for examples, without the row of the question; remove it, or add rows."),
     ),
     Report(
         "more-examples-than-rows-in-the-task", "own", Asked([GOOD], {"num_fewshot": 3}),
-        rejection("TaskInvalid", "Task t: num_fewshot 3 is too large, the task has 1 row for examples , without the row of the question; remove it, or add rows."),
+        rejection("TaskInvalid", "Task t: num_fewshot 3 is too large, the task has 1 row for examples, without the row of the question; remove it, or add rows."),
     ),
     Report(
         "example-without-text", "own", Asked([{**GOOD, "question": f"q{n}"} for n in range(8)], {"fewshot_config": {"doc_to_target": "{{missing}}"}}, inputs={"fewshot": 2}),
