@@ -1,4 +1,4 @@
-"""Reports about files of data: what each is published as, or the reason and the words with which it is refused."""
+"""Reports about files of data: the published form of each, or the reason and the message of its rejection."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class Refused:
 RUN = RunInfo("demo", "team-a", "0123456789abcdef")
 
 
-def run_in_process(folder: Path, uri: str, wish: dict[str, Any], run: RunInfo = RUN) -> Published | Refused:
+def run_in_process(folder: Path, uri: str, stage_inputs: dict[str, Any], run: RunInfo = RUN) -> Published | Refused:
     """The stage's work on ``uri``: what it publishes, or how it fails."""
-    inputs = DatasetInputs(uri, **{"train_split": 1.0, **wish})
+    inputs = DatasetInputs(uri, **{"train_split": 1.0, **stage_inputs})
     document = StageDocument(CONTRACT_VERSION, "dataset", run, encode(inputs))
     context = Context(document, folder / "workspace", Attempt(1, 1), "0" * 64)
     context.path(context.layout.root).mkdir(parents=True)
@@ -78,7 +78,7 @@ def run_in_process(folder: Path, uri: str, wish: dict[str, Any], run: RunInfo = 
 
 
 def published(folder: Path, warnings: tuple[str, ...]) -> Published:
-    """What lies in ``folder``; every line must be JSON, strictly."""
+    """Return the content of ``folder``; every line must be strict JSON."""
     lines = (folder / "train.jsonl").read_bytes().split(b"\n")
     assert lines.pop() == b""
     assert not any(b"\r" in line for line in lines)

@@ -1,4 +1,4 @@
-"""Base models that people could not fine-tune, or only seemingly: what stage model says of each."""
+"""Base models that users could not fine-tune, or only apparently: the result of stage model for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that were learned or scored wrongly: what of a row is rendered, learned, scored, told or rejected."""
+"""Rows that were learned or scored wrongly: the parts of a row that are rendered, learned, scored, reported or rejected."""
 
 from __future__ import annotations
 

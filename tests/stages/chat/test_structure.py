@@ -183,7 +183,7 @@ json_values = st.recursive(
         }
     )
 )
-def test_any_json_value_is_judged_in_a_line_of_text(row):
+def test_any_json_value_is_checked_in_a_line_of_text(row):
     problem = fault(row)
     assert problem is None or ("\n" not in problem and 0 < len(problem) < 600)
 

@@ -45,17 +45,17 @@ def answers(programs, part: str = "train") -> list[str]:
 def prepare(run_stage_program, hub: Hub):
     """Runs the stage with the hub's address."""
 
-    def run(uri: str, token: str | None = None, **wish):
+    def run(uri: str, token: str | None = None, **stage_inputs):
         environment = {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"}
         if token is not None:
             environment["HF_TOKEN"] = token
-        wish.setdefault("train_split", 1.0)
-        return run_stage_program("dataset", DatasetInputs(uri, **wish), environment=environment)
+        stage_inputs.setdefault("train_split", 1.0)
+        return run_stage_program("dataset", DatasetInputs(uri, **stage_inputs), environment=environment)
 
     return run
 
 
-def test_only_the_wanted_split_is_fetched_and_its_commit_recorded(run_stage_program, hub, prepare):
+def test_only_the_requested_split_is_fetched_and_its_commit_recorded(run_stage_program, hub, prepare):
     commit = hub.add(
         "dataset", "org/chat", {"train.jsonl": jsonl(*[row(f"a{n}") for n in range(20)]), "test.jsonl": jsonl(row("t"))}
     )
@@ -285,7 +285,7 @@ def test_a_hub_that_fails(hub, prepare, text, how):
     assert "Traceback" not in ended.errors
 
 
-def test_a_download_that_breaks_off_is_taken_up_again(run_stage_program, hub, prepare):
+def test_a_download_that_breaks_off_is_resumed(run_stage_program, hub, prepare):
     hub.add("dataset", "org/chat", {"train.jsonl": jsonl(*[row("a")] * 1000)})
     hub.fault("train.jsonl", truncate_after=5000)
     assert prepare("org/chat").code == 0

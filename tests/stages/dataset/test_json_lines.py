@@ -21,8 +21,8 @@ def opened(folder: Path, content: bytes):
     return open_rows(folder / "data", "data", folder / "lines", lambda _count: None)
 
 
-def check(folder: Path, content: bytes, **wish):
-    return check_rows(opened(folder, content), "data", DatasetInputs("x", **wish), lambda _count: None)
+def check(folder: Path, content: bytes, **stage_inputs):
+    return check_rows(opened(folder, content), "data", DatasetInputs("x", **stage_inputs), lambda _count: None)
 
 
 def good(text: str = "a") -> dict:

@@ -1,4 +1,4 @@
-"""The program on files of the machine: what it publishes, repeats, reuses, refuses, and survives."""
+"""The program on files of the machine: what it publishes, repeats, reuses, rejects, and survives."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def test_what_matters_to_the_rows_makes_a_new_cache_entry(run_stage_program, tmp
     source = write(tmp_path / "chat.jsonl", map(row, range(10)))
     inputs = DatasetInputs(str(source))
     run_stage_program("dataset", inputs)
-    for wish in (replace(inputs, seed=1), replace(inputs, train_split=0.5), replace(inputs, subset=5)):
-        assert not run_stage_program("dataset", wish).result.reused
+    for stage_inputs in (replace(inputs, seed=1), replace(inputs, train_split=0.5), replace(inputs, subset=5)):
+        assert not run_stage_program("dataset", stage_inputs).result.reused
     write(source, map(row, range(1, 11)))
     run_stage_program.run = OTHER_RUN  # the first run would repeat its result: its inputs are the same
     assert not run_stage_program("dataset", inputs).result.reused
 
 
-def test_damage_is_noticed_and_repaired(run_stage_program, tmp_path):
+def test_damage_is_detected_and_repaired(run_stage_program, tmp_path):
     inputs = DatasetInputs(str(write(tmp_path / "chat.jsonl", map(row, range(10)))))
     first = run_stage_program("dataset", inputs)
     file = run_stage_program.path(run_stage_program.layout.train_data)
@@ -276,7 +276,7 @@ def test_a_workspace_that_the_user_may_not_write(run_stage_program, tmp_path):
 
 
 def test_a_full_workspace(run_stage_program, tmp_path):
-    """On a file system of 1 MiB that only the program sees: the kernel itself says that there is no room."""
+    """On a file system of 1 MiB that only the program has, so that the kernel reports no space."""
     source = write(tmp_path / "chat.jsonl", (row(number, filler="x" * 1000) for number in range(2000)))
     seen_after = tmp_path / "left.txt"
     command = in_a_small_volume(PROGRAM, run_stage_program.workspace, 1024, seen_after)

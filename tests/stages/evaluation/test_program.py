@@ -237,7 +237,7 @@ def test_a_builtin_group_and_a_mounted_one_without_a_held_out_row(programs: Any,
     assert whole["config"]["model_dtype"] == "torch.bfloat16"
 
 
-def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
+def test_closed_data_states_what_opens_it(programs: Any, hub: Hub) -> None:
     hub.add("dataset", "allenai/ai2_arc", {"train.jsonl": b"{}\n"}, gated=True)
     secret = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_not_this_one"}
     ended = programs("evaluation", EvaluationInputs("final", tasks=("arc_easy",)), environment=secret)
@@ -271,7 +271,7 @@ def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
         "no rendered row", "damaged row", "task that was not rendered", "bad yaml",
     ],
 )  # fmt: skip
-def test_a_wrong_wish_is_answered_before_anything_heavy_is_imported(
+def test_a_wrong_value_is_reported_before_anything_large_is_imported(
     programs: Any, inputs: EvaluationInputs, spoil: Callable[[Any], object] | None, reason: str, words: str
 ) -> None:
     if spoil:

@@ -1,4 +1,4 @@
-"""Scores that another run takes over, and what must be the same for that."""
+"""Reuse of scores by another run, and its conditions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def as_run(programs: Any, letter: str) -> None:
         shutil.copytree(before, folder, ignore=shutil.ignore_patterns("results", "attempts", "logs"))
 
 
-def test_another_run_takes_the_scores_over_and_damage_is_noticed(run_stage_program: Any, tiny_model: Path) -> None:
+def test_another_run_reuses_the_scores_and_damage_is_detected(run_stage_program: Any, tiny_model: Path) -> None:
     programs = run_stage_program
     as_run(programs, "a")
     prepare(programs.workspace, programs.layout.root, tiny_model)
@@ -79,14 +79,14 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     return found
 
 
-def fingerprint(context: Context, *tasks: str, **wish: Any) -> dict[str, Any] | None:
+def fingerprint(context: Context, *tasks: str, **stage_inputs: Any) -> dict[str, Any] | None:
     """What the scores of these tasks depend on, asked by a new process, as far as its caches go."""
     from finetune_stages.evaluation import questions
 
     questions._task_files.cache_clear()
     model = read_seal(context.path(context.layout.final_model))
     assert model is not None
-    return depends_on(context, EvaluationInputs("final", tasks=tasks, **wish), model)
+    return depends_on(context, EvaluationInputs("final", tasks=tasks, **stage_inputs), model)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def fingerprint(context: Context, *tasks: str, **wish: Any) -> dict[str, Any] | 
     ],
     ids=["data", "task", "spelling", "another task", "held-out rows"],
 )
-def test_what_a_user_changes_is_noticed(context: Context, file: str, old: str, new: str, same: bool) -> None:
+def test_what_a_user_changes_is_detected(context: Context, file: str, old: str, new: str, same: bool) -> None:
     before = fingerprint(context, "quizzes")
     assert before is not None
     path = context.path(file)
@@ -121,7 +121,7 @@ def test_what_a_user_changes_is_noticed(context: Context, file: str, old: str, n
     ],
     ids=["hub", "no file", "web", "function", "function elsewhere", "metric from elsewhere"],
 )
-def test_what_may_change_unseen_is_measured_again(context: Context, old: str, new: str) -> None:
+def test_what_can_change_undetected_is_measured_again(context: Context, old: str, new: str) -> None:
     path = context.path("tasks/capitals.yaml")
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
@@ -146,7 +146,7 @@ def test_without_own_task_files_lm_evals_are_not_even_looked_at(context: Context
     assert found["tasks"] == ""
 
 
-def test_a_flipped_byte_in_a_kept_baseline_is_noticed(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flipped_byte_in_a_kept_baseline_is_detected(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
     context.become_current()
     samples, entry = context.path("samples.jsonl"), context.path("cache/baselines/key")
     samples.write_text('{"question": 1}\n')

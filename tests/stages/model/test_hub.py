@@ -171,7 +171,7 @@ def test_a_hub_that_fails(run_stage_program, stage, hub, tiny_model, text, how):
     assert not run_stage_program.path("cache").exists()
 
 
-def test_a_download_that_breaks_off_is_taken_up_again(stage, hub, tiny_model):
+def test_a_download_that_breaks_off_is_resumed(stage, hub, tiny_model):
     hub.add("model", "org/tiny", tiny_model)
     hub.fault("model.safetensors", reset_after=100_000)
     ended = stage("org/tiny")

@@ -1,4 +1,4 @@
-"""Kubeflow Model Registry as a registry: every call of it lost, refused or cut; names, pages, races and properties."""
+"""Kubeflow Model Registry as a registry: lost, rejected and truncated calls; names, pages, races and properties."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_version_that_is_taken_meanwhile_is_left_to_who_was_first(
 
 
 def test_a_name_that_is_taken_but_not_listed_ends(server: ModelRegistryServer, rest: Rest, record: Record) -> None:
-    """MySQL tells no upper from lower case where names have to be unique."""
+    """MySQL compares unique names without case."""
 
     class Blind(Kubeflow):
         def versions(self, record: Record) -> list[Entry]:

@@ -19,7 +19,7 @@ from finetune_stages.sdk import Context, Finished, StageError
 from model_registry_server import ModelRegistryServer
 from web_server import unused_port
 
-from .conftest import BASE, CURVE, DATA, MODEL, wish, write_results
+from .conftest import BASE, CURVE, DATA, MODEL, stage_inputs, write_results
 
 CHECK = [sys.executable, "-m", "finetune_stages.registration"]
 TOKEN = "token-of-the-registry"
@@ -27,7 +27,7 @@ TOKEN = "token-of-the-registry"
 
 def to(server: ModelRegistryServer, results: dict[str, str], **changes: Any) -> Any:
     """Inputs that register in ``server``."""
-    return wish(results, kind="ModelRegistry", address=server.url, model_uri="pvc://claim/final_model", **changes)
+    return stage_inputs(results, kind="ModelRegistry", address=server.url, model_uri="pvc://claim/final_model", **changes)
 
 
 def test_everything_known_of_the_model_is_in_the_registry(
@@ -135,7 +135,9 @@ def test_token_and_certificate_are_used_and_never_shown(programs: Any, results: 
 
 
 def test_a_registry_that_is_down_is_tried_again_later(programs: Any, results: dict[str, str]) -> None:
-    inputs = wish(results, kind="ModelRegistry", address=f"http://127.0.0.1:{unused_port()}", model_uri="s3://bucket/model")
+    inputs = stage_inputs(
+        results, kind="ModelRegistry", address=f"http://127.0.0.1:{unused_port()}", model_uri="s3://bucket/model"
+    )
     ended = programs("registration", inputs)
     assert (ended.code, ended.reason) == (75, "RegistryUnreachable"), ended.errors
     assert "did not answer" in ended.result.message
@@ -186,7 +188,7 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Any]:
     ],
     ids=["401", "403", "404", "400", "500", "html", "redirect", "cut"],
 )
-def test_every_refusal_is_one_sentence(
+def test_every_rejection_is_one_sentence(
     ask: Any, server: ModelRegistryServer, kind: Any, trouble: dict[str, Any], reason: str, words: str
 ) -> None:
     server.trouble(**trouble, times=99)
@@ -233,6 +235,6 @@ def test_what_cannot_be_used_is_named(
     assert words in raised.value.message
 
 
-def test_a_registry_without_address_is_refused(ask: Any) -> None:
+def test_a_registry_without_address_is_rejected(ask: Any) -> None:
     with pytest.raises(StageError, match=r"registry\.address: kind ModelRegistry needs the address"):
         ask(None)

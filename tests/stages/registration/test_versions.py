@@ -58,7 +58,7 @@ OTHER = {UID: "other", ROUND: "1", MODEL_DIGEST: "0" * 64}
 def test_what_a_record_becomes(
     record: Record, on_existing: Any, entries: list[Entry], gate: str | None, expected: tuple[str, str]
 ) -> None:
-    """``own`` among the tags stands for the record's identity."""
+    """``own`` among the tags is replaced by the record's identity."""
     there = [replace(one, tags={**record.identity, **one.tags} if "own" in one.tags else one.tags) for one in entries]
     chosen = choose(replace(record, gate=gate), on_existing, there)
     assert (chosen.action, chosen.version) == expected

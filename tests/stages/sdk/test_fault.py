@@ -1,4 +1,4 @@
-"""What an exception that nobody foresaw is told as: with the place where it was raised, and without a path of the machine."""
+"""Messages of unexpected exceptions: with the location where they were raised, and without a path of the machine."""
 
 from __future__ import annotations
 

@@ -87,8 +87,8 @@ def test_rows_that_stage_dataset_dropped_count_by_their_share_of_the_split(split
     assert bad_in_training(seal, 80, 20) == expected
 
 
-def test_no_share_at_the_boundary_is_refused() -> None:
-    """What stage *dataset* has just allowed is not refused by the rounding of its share of the split."""
+def test_no_share_at_the_boundary_is_rejected() -> None:
+    """Rows that stage *dataset* has just allowed are not rejected by rounding of their share of the split."""
     for rows in range(2, 200):
         bad, held_out = rows // 10, -(-(rows - rows // 10) // 10)
         seal = Seal("d", {}, {"droppedTrainRows": bad, "split": True})

@@ -1,4 +1,4 @@
-"""The stage as a program: what it publishes, repeats and takes over, and what it imports."""
+"""The stage as a program: what it publishes, repeats and reuses, and what it imports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def prepare(programs: Any, letter: str, model: Path) -> Tokenization:
     return stage
 
 
-def test_rows_are_published_repeated_and_taken_over(run_stage_program: Any, tiny_model: Path) -> None:
+def test_rows_are_published_repeated_and_reused(run_stage_program: Any, tiny_model: Path) -> None:
     stage = prepare(run_stage_program, "a", tiny_model)
     command = [sys.executable, "-X", "importtime", "-m", "finetune_stages.tokenization"]
     first = run_stage_program("tokenization", INPUTS, command=command)
@@ -83,7 +83,7 @@ def test_the_digest_is_that_of_what_training_reads(tmp_path: Path, tiny_model: P
     assert stage().outputs.digest != first.outputs.digest
 
 
-def test_a_changed_file_of_chat_rows_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_file_of_chat_rows_is_detected(tmp_path: Path) -> None:
     stage = Tokenization(tmp_path)
     inputs = replace(INPUTS, tasks=("quiz", "arc_easy"))
     (tmp_path / "tasks").mkdir()

@@ -95,7 +95,7 @@ def test_the_users_micro_batch_is_taken():
         ({"micro_batch_size": 16}, 2, "training.microBatchSize is 16, which does not divide the 8 rows"),
     ],
 )
-def test_numbers_that_do_not_divide_are_refused(changes, world, sentence):
+def test_numbers_that_do_not_divide_are_rejected(changes, world, sentence):
     with pytest.raises(StageError, match=sentence) as raised:
         rows_of_a_process(replace(INPUTS, **changes), world)
     assert raised.value.reason is reasons.BAD_TRAINING_VALUE

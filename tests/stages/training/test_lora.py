@@ -139,7 +139,7 @@ def test_a_model_with_other_names_gets_adapters_in_all_its_linear_layers():
     assert {name.rpartition(".")[2] for name in adapter.layers} == {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}
 
 
-def test_a_model_without_linear_layers_is_refused():
+def test_a_model_without_linear_layers_is_rejected():
     shape = GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2, n_positions=32)
     with pytest.raises(
         StageError, match=r"training.lora.targetModules: no linear layer matches \['q_proj'.*such as lm_head.weight"
@@ -155,7 +155,7 @@ def test_a_model_without_linear_layers_is_refused():
         (("lm_head",), reasons.BAD_TRAINING_VALUE, r"match lm_head.weight, the output layer"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused(tiny_model, patterns, reason, sentence):
+def test_what_cannot_be_is_rejected(tiny_model, patterns, reason, sentence):
     with pytest.raises(StageError, match=sentence) as raised:
         prepare(load(tiny_model), LoraInputs(target_modules=patterns), 0)
     assert raised.value.reason is reason
@@ -258,7 +258,7 @@ main()
 """
 
 
-def test_no_adapter_ever_lies_beside_another_models_weights(bench, inputs, hub_base):
+def test_no_adapter_is_ever_beside_another_models_weights(bench, inputs, hub_base):
     """LoRA, another LoRA that is killed between its two publications, that one again, and SFT."""
     bench.write_rows(pydocs.rows("signature", 8))
     first = {**LORA, "lora": LoraInputs(2, 4, dropout=0.1, dora=True), "epochs": 1, "gradient_checkpointing": True}

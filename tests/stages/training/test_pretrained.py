@@ -1,4 +1,4 @@
-"""Model directories as files: what is wrong with one is said before any library is loaded."""
+"""Model directories as files: faults are reported before any library is loaded."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _lying_header(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut, _no_header, _lying_header])
-def test_damaged_weights_are_told(model, damage):
+def test_damaged_weights_are_reported(model, damage):
     damage(model / "model.safetensors")
     with pytest.raises(
         StageError, match=r"base_model: model.safetensors is damaged: .*; fetch or save the model again"
@@ -139,7 +139,7 @@ def test_a_configuration_may_state_that_nothing_is_quantized(model):
     assert Pretrained.open(model).dtype == "F32"
 
 
-def test_everything_but_the_weights_is_taken_over(model, tmp_path):
+def test_everything_but_the_weights_is_reused(model, tmp_path):
     base = Pretrained.open(model)
     for name in ("LICENSE", "modeling_own.py", "pytorch_model.bin", "model.safetensors.index.json", ".finetune.json"):
         (model / name).write_text("{}")
@@ -168,7 +168,7 @@ def test_everything_but_the_weights_is_taken_over(model, tmp_path):
         ),
     ],
 )
-def test_tensors_that_no_class_reads_are_told(names, words):
+def test_tensors_that_no_class_reads_are_reported(names, words):
     found = unread(names)
     assert len(found) == len(words)
     assert all(word in warning for word, warning in zip(words, found, strict=True))

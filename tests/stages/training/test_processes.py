@@ -1,4 +1,4 @@
-"""What Kubeflow Trainer tells a pod, and what becomes of it."""
+"""Kubeflow Trainer's variables and the processes that follow from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be trained is refused with one sentence: what, where, and how to mend it."""
+"""Trainings that are impossible are rejected with one message: the field, the problem, and the fix."""
 
 from __future__ import annotations
 
