@@ -115,7 +115,7 @@ REJECTED = (
     Report(
         "empty-template-file-hides-the-configured-one", "own",
         every(template(""), tokenizer_config(chat_template=USUAL)),
-        ("ChatTemplateMissing", "m has no chat template"),
+        ("ChatTemplateMissing", "m: it has no chat template"),
     ),
     # Tokens and embeddings.
     Report(
@@ -146,7 +146,7 @@ REJECTED = (
     # Output layer.
     Report(
         "untied-without-an-output-layer", "huggingface/transformers#45127", tensors(lambda found: found.pop("lm_head.weight")),
-        ("ModelIncomplete", "m: the weights have no output layer (lm_head.weight), and by config.json it is not shared"),
+        ("ModelIncomplete", "m: the weights have no output layer (lm_head.weight), and config.json does not tie it to the embeddings"),
     ),
     Report(
         "untied-by-default-without-an-output-layer", "own",
@@ -212,7 +212,7 @@ REJECTED = (
     ),
     *(
         Report(
-            f"quantized-{how}", "own", change, ("ModelUnsupported", f"m: the weights are quantized ({words}), and no gradient leads to such")
+            f"quantized-{how}", "own", change, ("ModelUnsupported", f"m: the weights are quantized ({words}), and such weights cannot be trained")
         )
         for how, change, words in [
             ("gptq", config(quantization_config={"quant_method": "gptq"}), "config.json states gptq"),
@@ -220,7 +220,7 @@ REJECTED = (
             ("by-a-file", write("quantize_config.json", "{}"), "it has a quantize_config.json"),
             ("unnamed", config(quantization_config={"bits": 4}), "config.json states a quantization"),
             ("fp8", tensors(lambda found: found.update({DOWN: found[DOWN].to(torch.float8_e4m3fn)})), f"{DOWN} has the type F8_E4M3"),
-            ("packed", rename(DOWN, "model.layers.1.mlp.down_proj.qweight"), "they hold model.layers.1.mlp.down_proj.qweight"),
+            ("packed", rename(DOWN, "model.layers.1.mlp.down_proj.qweight"), "they include model.layers.1.mlp.down_proj.qweight"),
         ]
     ),
 )  # fmt: skip
@@ -327,7 +327,7 @@ def test_every_family_passes_and_its_ties_are_understood(family: str, tiny_model
     assert check(own)[1] == ()
     edit_config(own, tie_word_embeddings=True)
     (warning,) = check(own)[1]
-    assert "it is used, and the tuned model states tie_word_embeddings: false" in warning
+    assert "it is used, and the fine-tuned model has tie_word_embeddings: false" in warning
     edit_config(tmp_path / "tied", tie_word_embeddings=False)
     with pytest.raises(StageError, match="have no output layer") as raised:
         check(tmp_path / "tied")

@@ -84,4 +84,4 @@ def _tensor(entry: dict[str, Any], start: int) -> Tensor:
 
 
 def _corrupt(path: Path, model: str, detail: str) -> StageError:
-    return StageError(reasons.MODEL_CORRUPT, f"{model}: {path.name} is damaged: {detail}; fetch or save the model again.")
+    return StageError(reasons.MODEL_CORRUPT, f"{model}: {path.name} is damaged: {detail}; download or save the model again.")

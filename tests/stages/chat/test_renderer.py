@@ -157,7 +157,7 @@ def test_the_message_of_a_template_for_a_row_that_it_rejects(tokenizer):
 
 def test_a_template_that_hides_the_reply_is_unclear(tokenizer):
     tokenizer.chat_template = "{% for message in messages %}{{ messages | length }}{{ message.content }}{% endfor %}"
-    with pytest.raises(Unclear, match=r"^has a message 2 that the model's chat template does not let be told from the rest"):
+    with pytest.raises(Unclear, match=r"^has a message 2 whose position in the rendered text is ambiguous"):
         ChatRenderer(tokenizer).render(read_conversation({"messages": SINGLE}))
 
 

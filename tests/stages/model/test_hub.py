@@ -26,7 +26,7 @@ def test_a_hub_model_that_does_not_fit_is_not_even_fetched(run_stage_program, st
     command = in_a_small_volume(PROGRAM, run_stage_program.workspace, 62_000, tmp_path / "left.txt")
     ended = run_stage_program("model", inputs, command=command, environment={"HF_ENDPOINT": hub.url})
     assert (ended.code, ended.reason) == (65, "WorkspaceFull"), ended.errors
-    assert re.search(r"org/tiny needs 6\d MB, and the workspace has 6\d MB free; raise storage.size", ended.result.message)
+    assert re.search(r"org/tiny: it needs 6\d MB, and the workspace has 6\d MB free; raise storage.size", ended.result.message)
     assert stage.fetched_weights() == []
     assert "download" not in (tmp_path / "left.txt").read_text()
 
@@ -131,9 +131,9 @@ def test_code_of_a_model_in_the_cache_is_asked_for_again(run_stage_program, stag
 @pytest.mark.parametrize(
     ("access", "token", "words"),
     [
-        ({"gated": True}, None, "Model org/closed is gated; accept its terms on its hub page and set HF_TOKEN to a token"),
+        ({"gated": True}, None, "Model org/closed: it is gated; accept its terms on its hub page and set HF_TOKEN to a token"),
         ({"gated": True}, "hf_another", "check that the owner of the token in HF_TOKEN may read it"),
-        ({"private": True}, None, "is private, or"),
+        ({"private": True}, None, "is private or does not exist on"),
         ({}, "hf_made_up_token", "check that the owner of the token in HF_TOKEN may read it"),
     ],
 )

@@ -68,7 +68,7 @@ def test_what_the_user_must_know_is_reported_to_every_run(stage, model):
     edit_config(model, tie_word_embeddings=True)
     first = stage(model)
     (warning,) = first.result.warnings
-    assert "the weights have another one (lm_head.weight); it is used" in warning
+    assert "the weights have a separate output layer (lm_head.weight); it is used" in warning
     stage.as_another_run()
     second = stage(model)
     assert second.result.reused

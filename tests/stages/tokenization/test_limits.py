@@ -28,10 +28,10 @@ def limits(share: float = 0.1, positions: int | None = None, bad: float = 0.0, *
     [
         (RowCounts("r", 10, too_long=1, longest=90), 9, limits(), None),
         (RowCounts("r", 10, too_long=2, longest=90), 8, limits(), "r: 2 of 10 training rows are left out (2 have more than 64 tokens"),
-        (RowCounts("r", 10, too_long=2, longest=90), 8, limits(), "raise training.maxSeqLen (to 90 for all that the model can read), or raise dataset.badRows.share to 0.2."),
-        (RowCounts("r", 10, too_long=2, longest=90), 8, limits(positions=80), "(to 80 for all that the model can read)"),
+        (RowCounts("r", 10, too_long=2, longest=90), 8, limits(), "raise training.maxSeqLen (to 90 for all rows that the model can read), or raise dataset.badRows.share to 0.2."),
+        (RowCounts("r", 10, too_long=2, longest=90), 8, limits(positions=80), "(to 80 for all rows that the model can read)"),
         (RowCounts("r", 10, too_long=2, longest=90), 8, limits(positions=64), "shorten the rows, or raise dataset.badRows.share to 0.2."),
-        (RowCounts("r", 10, too_long=2, longest=90, nothing=1), 7, limits(share=0.25), "training.maxSeqLen (to 90 for all that the model can read) and correct the others, or"),
+        (RowCounts("r", 10, too_long=2, longest=90, nothing=1), 7, limits(share=0.25), "training.maxSeqLen (to 90 for all rows that the model can read) and correct the others, or"),
         (RowCounts("r", 10, nothing=2), 8, limits(), "(2 have nothing to learn), more than dataset.badRows.share 0.1 allows; correct the rows, or"),
         (RowCounts("r", 9, nothing=1), 8, limits(bad=1.0), "r: 2 of 10 training rows are left out (1 has nothing to learn, 1 was bad in stage dataset)"),
         (RowCounts("r", 90), 90, limits(bad=10.0), None),

@@ -95,7 +95,7 @@ def test_a_changed_file_of_chat_rows_is_detected(tmp_path: Path) -> None:
     assert depends_on(stage.context(inputs), inputs) != after
     (tmp_path / "tasks/quiz.yaml").write_text("task: quiz\n")
     assert depends_on(stage.context(inputs), inputs) == before
-    with pytest.raises(StageError, match="'holdout' is the name of the held-out rows; rename your task or group"):
+    with pytest.raises(StageError, match="'holdout' is reserved for the held-out rows; rename your task or group"):
         depends_on(stage.context(inputs), replace(inputs, tasks=("holdout",)))
 
 

@@ -91,7 +91,7 @@ def _lying_header(path: Path) -> None:
 def test_damaged_weights_are_reported(model, damage):
     damage(model / "model.safetensors")
     with pytest.raises(
-        StageError, match=r"base_model: model.safetensors is damaged: .*; fetch or save the model again"
+        StageError, match=r"base_model: model.safetensors is damaged: .*; download or save the model again"
     ) as raised:
         Pretrained.open(model)
     assert raised.value.reason is reasons.MODEL_CORRUPT

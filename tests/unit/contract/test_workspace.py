@@ -47,6 +47,6 @@ def test_a_document_of_another_contract_is_refused() -> None:
     assert StageDocument.parse(good).stage == "dataset"
     for bad in ({**good, "contractVersion": 1}, [], None):
         with pytest.raises(
-            DocumentError, match="contractVersion: the document has .*, and this program supports 2; use matching releases"
+            DocumentError, match=r"contractVersion: the document has .*, and this program supports 2; use matching releases"
         ):
             StageDocument.parse(bad)
