@@ -140,7 +140,7 @@ def test_a_registry_that_is_down_is_tried_again_later(programs: Any, results: di
     )
     ended = programs("registration", inputs)
     assert (ended.code, ended.reason) == (75, "RegistryUnreachable"), ended.errors
-    assert "did not answer" in ended.result.message
+    assert "is unreachable" in ended.result.message
     assert "Traceback" not in ended.errors
 
 
@@ -177,14 +177,14 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("trouble", "reason", "words"),
     [
-        ({"kind": "status", "status": 401}, "RegistryForbidden", "put REGISTRY_TOKEN to the Secret in registry.secretRef"),
+        ({"kind": "status", "status": 401}, "RegistryForbidden", "add REGISTRY_TOKEN to the Secret in registry.secretRef"),
         ({"kind": "status", "status": 403}, "RegistryForbidden", "status 403"),
         ({"kind": "status", "status": 404}, "RegistryRefused", "registry.address"),
         ({"kind": "status", "status": 400}, "RegistryRefused", "status 400 (so it was ordered)"),
-        ({"kind": "status", "status": 500}, "RegistryUnreachable", "answered with status 500 (so it was ordered)"),
+        ({"kind": "status", "status": 500}, "RegistryUnreachable", "responded with status 500 (so it was ordered)"),
         ({"kind": "html"}, "RegistryRefused", "responds with text/html instead of JSON"),
         ({"kind": "redirect"}, "RegistryRefused", "redirects (login.example)"),
-        ({"kind": "refuse"}, "RegistryUnreachable", "did not answer"),
+        ({"kind": "refuse"}, "RegistryUnreachable", "is unreachable"),
     ],
     ids=["401", "403", "404", "400", "500", "html", "redirect", "cut"],
 )
@@ -207,18 +207,18 @@ def test_either_release_of_the_api_is_found(ask: Any) -> None:
     with ModelRegistryServer(("v1alpha3",)) as server:
         server.trouble("html")  # what a web page's router says of a path that it does not know
         assert ask(server.url).outputs.free
-    with ModelRegistryServer(("v9",)) as server, pytest.raises(StageError, match="serves no Model Registry"):
+    with ModelRegistryServer(("v9",)) as server, pytest.raises(StageError, match="does not serve a Model Registry"):
         ask(server.url)
 
 
 @pytest.mark.parametrize(
     ("address", "environment", "reason", "words"),
     [
-        ("ftp://registry:8080", {}, "RegistryRefused", "ftp://registry:8080 is no web address"),
-        ("http://127.0.0.1:x", {}, "RegistryRefused", "is no web address"),
-        ("https://127.0.0.1:{port}", {}, "RegistryUnreachable", "did not answer"),
-        ("http://127.0.0.1:{port}", {"REGISTRY_TOKEN": "two words"}, "RegistryForbidden", "characters that no token has"),
-        ("http://127.0.0.1:{port}", {"FINETUNE_REGISTRY_CA": "/nowhere.pem"}, "RegistryUntrusted", "/nowhere.pem holds no"),
+        ("ftp://registry:8080", {}, "RegistryRefused", "ftp://registry:8080 is not a web address"),
+        ("http://127.0.0.1:x", {}, "RegistryRefused", "is not a web address"),
+        ("https://127.0.0.1:{port}", {}, "RegistryUnreachable", "is unreachable"),
+        ("http://127.0.0.1:{port}", {"REGISTRY_TOKEN": "two words"}, "RegistryForbidden", "characters that are invalid in a token"),
+        ("http://127.0.0.1:{port}", {"FINETUNE_REGISTRY_CA": "/nowhere.pem"}, "RegistryUntrusted", "/nowhere.pem has no"),
         ("http://127.0.0.1:{port}", {"FINETUNE_REGISTRY_CA": __file__}, "RegistryUntrusted", "no certificates in PEM form"),
     ],
     ids=["scheme", "port", "no TLS there", "token", "no bundle", "no PEM"],
@@ -236,5 +236,5 @@ def test_what_cannot_be_used_is_named(
 
 
 def test_a_registry_without_address_is_rejected(ask: Any) -> None:
-    with pytest.raises(StageError, match=r"registry\.address: kind ModelRegistry needs the address"):
+    with pytest.raises(StageError, match=r"registry\.address: it is missing, and kind ModelRegistry requires it"):
         ask(None)

@@ -149,12 +149,12 @@ def test_killed_right_after_each_thing_was_made(programs: Any, mlflow: BeforeMLf
 @pytest.mark.parametrize(
     ("trouble", "reason", "words"),
     [
-        ({"kind": "status", "status": 401}, "RegistryForbidden", "check registry.secretRef"),
-        ({"kind": "status", "status": 403}, "RegistryForbidden", "check registry.secretRef"),
-        ({"kind": "status", "status": 404}, "RegistryRefused", "refused the entry"),
-        ({"kind": "status", "status": 500}, "RegistryUnreachable", "did not answer as it should"),
+        ({"kind": "status", "status": 401}, "RegistryForbidden", "check the token in registry.secretRef"),
+        ({"kind": "status", "status": 403}, "RegistryForbidden", "check the token in registry.secretRef"),
+        ({"kind": "status", "status": 404}, "RegistryRefused", "rejected the entry"),
+        ({"kind": "status", "status": 500}, "RegistryUnreachable", "is unreachable or sent an invalid response"),
         ({"kind": "html"}, "RegistryRefused", "a page instead of JSON"),
-        ({"kind": "refuse"}, "RegistryUnreachable", "did not answer as it should"),
+        ({"kind": "refuse"}, "RegistryUnreachable", "is unreachable or sent an invalid response"),
     ],
     ids=["401", "403", "404", "500", "html", "cut"],
 )
