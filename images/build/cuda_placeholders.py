@@ -51,7 +51,7 @@ def write(site_packages: Path, called: str = IN_AN_IMAGE) -> list[str]:
         return []
     for runtime in site_packages.glob("nvidia/*/lib/libcudart.so.*"):
         if _RUNTIME.match(runtime.name) and runtime.name not in needed:
-            raise SystemExit(f"torch wants another CUDA runtime than {runtime.name}, which the lock has")
+            raise SystemExit(f"torch requires another CUDA runtime than {runtime.name} in the lock; update the lock")
     undefined = {symbol for library in libraries for symbol in _undefined(library)}
     names = sorted(name for name in needed if _PLACEHELD.match(name))
     for name in names:

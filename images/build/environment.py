@@ -37,13 +37,13 @@ def requirements(lock: str) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     options = _parser().parse_args(arguments)
-    wanted = requirements(options.lock.read_text(encoding="utf-8"))
+    packages = requirements(options.lock.read_text(encoding="utf-8"))
     if options.accelerator == "cpu":
-        wanted = {name: text for name, text in wanted.items() if not cuda_placeholders.is_only_for_gpus(name)}
-    _install(options.folder, wanted)
+        packages = {name: text for name, text in packages.items() if not cuda_placeholders.is_only_for_gpus(name)}
+    _install(options.folder, packages)
     if options.accelerator == "cpu":
         cuda_placeholders.write(_site_packages(options.folder))
-    _run(_python(options.folder), "-m", "pip", "uninstall", "-q", "-y", *({"pip", "setuptools"} - set(wanted)))
+    _run(_python(options.folder), "-m", "pip", "uninstall", "-q", "-y", *({"pip", "setuptools"} - set(packages)))
     if options.sbom:
         _write_sbom(options.folder, options.tools, options.sbom)
     compile_all(_site_packages(options.folder))
@@ -66,12 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _install(folder: Path, wanted: dict[str, str]) -> None:
+def _install(folder: Path, packages: dict[str, str]) -> None:
     venv.create(folder, with_pip=True)
     with tempfile.TemporaryDirectory() as scratch:
         first, rest = Path(scratch, "first"), Path(scratch, "rest")
-        first.write_text(wanted.get(_NEEDED_TO_BUILD, ""), encoding="utf-8")
-        rest.write_text("".join(wanted.values()), encoding="utf-8")
+        first.write_text(packages.get(_NEEDED_TO_BUILD, ""), encoding="utf-8")
+        rest.write_text("".join(packages.values()), encoding="utf-8")
         for lock in (first, rest):
             if lock.read_text(encoding="utf-8"):
                 _run(_python(folder), "-m", "pip", *_INSTALL, "--no-build-isolation", "--use-pep517", "-r", lock)

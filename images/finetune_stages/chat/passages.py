@@ -62,8 +62,8 @@ def passages(conversation: Conversation, rendered: Rendered) -> list[Passage]:
 def is_answer(conversation: Conversation, number: int) -> bool:
     """Return whether a message is scored."""
     message = conversation.messages[number]
-    said = bool((message.get("content") or "").strip()) or "tool_calls" in message
-    return message["role"] == "assistant" and said and conversation.weights[number] is not False
+    content = bool((message.get("content") or "").strip()) or "tool_calls" in message
+    return message["role"] == "assistant" and content and conversation.weights[number] is not False
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ class _Answers:
         other = self._text([*before, {"role": last["role"], "content": _OTHER}])
         start = shared_beginning(text, other)
         end = self._before_token(text, len(text) - shared_beginning(text[:start:-1], other[:start:-1]))
-        said = text[start:end].rstrip()
-        if not said.strip():
+        content = text[start:end].rstrip()
+        if not content.strip():
             raise RowRejected("has a tool call that the chat template does not render")
-        return text[:start] + said, start + len(said) - len(said.lstrip())
+        return text[:start] + content, start + len(content) - len(content.lstrip())
 
     def _before_token(self, text: str, position: int) -> int:
         """Return a position in a text, moved to the beginning of the token that contains it."""

@@ -209,7 +209,7 @@ class ChatRenderer:
 
         try:
             source = get_training_chat_template(self._tokenizer)
-        except Exception:  # noqa: BLE001 - the library renders conversations of its own with a template that may refuse them
+        except Exception:  # noqa: BLE001 - the library renders its own conversations, which the template may reject
             return None
         return self._template(source, training=True) if source else None
 

@@ -36,15 +36,15 @@ def take_baseline(entry: Path, folder: Path) -> Finished | None:
     for name in seal.files:
         if name != _FINISHED:
             copy_or_link_file(entry / name, folder / name)
-    told = json.loads((entry / _FINISHED).read_bytes())
-    message = f"the same as run {told['run']}: {told['message']}"
-    warnings = tuple(told.get("warnings", ()))  # an entry of an earlier release has none
-    return Finished(told["outputs"], told["metrics"], message=message, warnings=warnings, reused=True, depends_on=None)
+    stored = json.loads((entry / _FINISHED).read_bytes())
+    message = f"the same as run {stored['run']}: {stored['message']}"
+    warnings = tuple(stored.get("warnings", ()))  # an entry of an earlier release has none
+    return Finished(stored["outputs"], stored["metrics"], message=message, warnings=warnings, reused=True, depends_on=None)
 
 
 def keep_baseline(context: Context, entry: Path, finished: Finished, files: Sequence[Path]) -> None:
     """Store a result and its files in the cache."""
-    told = {
+    stored = {
         "run": context.document.run.name, "outputs": encode(finished.outputs), "metrics": finished.metrics,
         "message": finished.message, "warnings": finished.warnings,
     }  # fmt: skip
@@ -52,6 +52,6 @@ def keep_baseline(context: Context, entry: Path, finished: Finished, files: Sequ
         made = folder / "baseline"
         for file in files:
             copy_or_link_file(file, made / file.name)
-        write_file(made / _FINISHED, json.dumps(told, allow_nan=False).encode())
+        write_file(made / _FINISHED, json.dumps(stored, allow_nan=False).encode())
         seal_directory(made)
         store_entry(made, entry)

@@ -252,18 +252,18 @@ def _dtype() -> str:
 
 
 def _loading_fault(error: Exception, model: Path, inputs: EvaluationInputs) -> StageError:
-    known, said = classify(error), first_line(error)
+    known, detail = classify(error), first_line(error)
     if "trust_remote_code" in str(error) and not inputs.trust_remote_code:
         return StageError(reasons.REMOTE_CODE, f"{model}: the model contains Python code; {reasons.REMOTE_CODE.remedy}")
     if any(type(link).__name__ == "SafetensorError" for link in causes(error)):
-        return StageError(reasons.MODEL_CORRUPT, f"{model}: the weights cannot be read ({said}); save the model again.")
+        return StageError(reasons.MODEL_CORRUPT, f"{model}: the weights cannot be read ({detail}); save the model again.")
     if isinstance(error, (TypeError, AttributeError)) and inputs.model_args:
         names = ", ".join(inputs.model_args)
         return StageError(
-            reasons.BAD_EVALUATION_VALUE, f"evaluation.modelArgs ({names}): the backend hf rejects them ({said}); correct them."
+            reasons.BAD_EVALUATION_VALUE, f"evaluation.modelArgs ({names}): the backend hf rejects them ({detail}); correct them."
         )
     if isinstance(error, (OSError, ValueError, KeyError)) and known.reason is reasons.CRASHED:
-        return StageError(reasons.MODEL_INCOMPLETE, f"{model}: the model cannot be loaded ({said}); save the model again.")
+        return StageError(reasons.MODEL_INCOMPLETE, f"{model}: the model cannot be loaded ({detail}); save the model again.")
     return known
 
 

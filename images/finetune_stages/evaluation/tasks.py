@@ -78,7 +78,7 @@ def task_fault(error: Exception, subject: str) -> StageError:
         return StageError(
             reasons.TASK_INVALID, f"{subject}: it contains itself, or is nested too deeply; correct its definition."
         )
-    return StageError(reasons.TASK_INVALID, f"{subject}: {_said(error)}")
+    return StageError(reasons.TASK_INVALID, f"{subject}: {_detail(error)}")
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def _own_tasks_checked(definitions: Sequence[Definition], limit: int | None) -> 
         _factory.ConfigurableTask = before
 
 
-def _said(error: Exception) -> str:
+def _detail(error: Exception) -> str:
     """Return name and text of the exception and of its cause, which may have the row."""
     links = [error, error.__cause__] if error.__cause__ else [error]
     return " - ".join(f"{type(link).__name__}: {first_line(link, 300)}" for link in links)

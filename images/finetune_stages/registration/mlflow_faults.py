@@ -39,22 +39,22 @@ def server_errors(address: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        said = _CAUSE.sub(r"\1", _BODY.sub("", first_line(error)))[:300]
+        detail = _CAUSE.sub(r"\1", _BODY.sub("", first_line(error)))[:300]
         if error.error_code in _FORBIDDEN:
             raise StageError(
                 reasons.REGISTRY_FORBIDDEN,
-                f"registry.address: {address} denied access ({said}); check the token in registry.secretRef and its permissions.",
+                f"registry.address: {address} denied access ({detail}); check the token in registry.secretRef and its permissions.",
             ) from error
-        if "not in a valid JSON format" in said:
+        if "not in a valid JSON format" in detail:
             raise StageError(
                 reasons.REGISTRY_REFUSED,
                 f"registry.address: {address} responds with a page instead of JSON; set MLflow's address.",
             ) from error
         if error.error_code in _PASSING:
             raise Unanswered(
-                f"registry.address: MLflow at {address} is unreachable or sent an invalid response ({said})."
+                f"registry.address: MLflow at {address} is unreachable or sent an invalid response ({detail})."
             ) from error
-        raise StageError(reasons.REGISTRY_REFUSED, f"MLflow at {address} rejected the entry: {said}") from error
+        raise StageError(reasons.REGISTRY_REFUSED, f"MLflow at {address} rejected the entry: {detail}") from error
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def store_errors(store: object) -> Iterator[None]:
 
 def store_fault(error: Exception, store: object) -> StageError | None:
     """Return the stage error for an exception about the file; ``None`` for other exceptions."""
-    said = first_line(error)
+    detail = first_line(error)
     if "database is locked" in str(error):
         return StageError(
             reasons.REGISTRY_UNREACHABLE, f"{store}: it is locked by another program; stop the program that writes to it."
@@ -84,5 +84,5 @@ def store_fault(error: Exception, store: object) -> StageError | None:
         upgrade = f"back it up and run: mlflow db upgrade sqlite:///{store}"
         return StageError(reasons.REGISTRY_REFUSED, f"{store}: it was written by another release of MLflow; {upgrade}")
     if type(error).__name__ == "MlflowException":
-        return StageError(reasons.REGISTRY_REFUSED, f"MLflow's store {store} rejected the entry: {said}")
+        return StageError(reasons.REGISTRY_REFUSED, f"MLflow's store {store} rejected the entry: {detail}")
     return None

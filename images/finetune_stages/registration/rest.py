@@ -39,10 +39,10 @@ _TOKEN = re.compile(r"[!-~]+")
 class Missing(StageError):
     """Status 404: the object does not exist."""
 
-    def __init__(self, url: str, said: str) -> None:
+    def __init__(self, url: str, detail: str) -> None:
         super().__init__(
             reasons.REGISTRY_REFUSED,
-            f"registry.address: {url} does not exist{said}; correct the address, or check whether the object was deleted.",
+            f"registry.address: {url} does not exist{detail}; correct the address, or check whether the object was deleted.",
         )
 
 
@@ -135,19 +135,21 @@ class Rest:
             return self._answer(response, content)
 
     def _answer(self, response: httpx2.Response, content: bytes) -> dict[str, Any]:
-        status, said = response.status_code, _said(content)
+        status, detail = response.status_code, _detail(content)
         if status == 404:
-            raise Missing(str(response.url.copy_with(query=None)), said)
+            raise Missing(str(response.url.copy_with(query=None)), detail)
         if status == 409:
-            raise AlreadyExists(f"{response.url.path}{said}")
+            raise AlreadyExists(f"{response.url.path}{detail}")
         if response.is_redirect:
             raise self._unexpected(f"redirects ({urlsplit(response.headers.get('Location', '')).netloc or 'another path'})")
         if status in (401, 403):
-            raise self._forbidden(status, said)
+            raise self._forbidden(status, detail)
         if status >= 500 or status in _NOT_NOW:
-            raise Unanswered(f"registry.address: {self.access.address} responded with status {status}{said}.", _seconds(response))
+            raise Unanswered(
+                f"registry.address: {self.access.address} responded with status {status}{detail}.", _seconds(response)
+            )
         if not response.is_success:
-            raise StageError(reasons.REGISTRY_REFUSED, f"The registry rejected the entry with status {status}{said}.")
+            raise StageError(reasons.REGISTRY_REFUSED, f"The registry rejected the entry with status {status}{detail}.")
         try:
             answer = json.loads(content)
         except ValueError:
@@ -162,13 +164,13 @@ class Rest:
             reasons.REGISTRY_REFUSED, f"registry.address: {self.access.address} {what}; set the address of the registry's API."
         )
 
-    def _forbidden(self, status: int, said: str) -> StageError:
+    def _forbidden(self, status: int, detail: str) -> StageError:
         fix = "check the token in registry.secretRef and its permissions"
         if self.access.token is None:
             fix = f"add {REGISTRY_TOKEN_VARIABLE} to the Secret in registry.secretRef"
         return StageError(
             reasons.REGISTRY_FORBIDDEN,
-            f"registry.address: {self.access.address} denied access with status {status}{said}; {fix}.",
+            f"registry.address: {self.access.address} denied access with status {status}{detail}; {fix}.",
         )
 
     @contextmanager
@@ -204,7 +206,7 @@ def _read(response: httpx2.Response, deadline: float) -> bytes:
     return bytes(content)
 
 
-def _said(content: bytes) -> str:
+def _detail(content: bytes) -> str:
     """Return the registry's error message in parentheses; empty if the response is not JSON."""
     try:
         answer = json.loads(content)

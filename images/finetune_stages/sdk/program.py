@@ -86,7 +86,7 @@ def run_stage(
             result = _work_or_take_over(
                 context, work, outputs_exist, reuse=None if supervised else reuse, started=started, is_reporter=is_reporter
             )
-    except BaseException as error:  # noqa: BLE001 - the last line of defence: whatever it is becomes a result and an exit code
+    except BaseException as error:  # noqa: BLE001 - every exception must become a result and an exit code
         return _fail(context, error, redact, is_reporter)
     if is_reporter:
         _deliver(result, Progress(percent=100) if context.last_progress is None else replace(context.last_progress, percent=100))

@@ -2,8 +2,8 @@
 
 A finished stage writes ``cache/results/<stage>.<inputs-digest>.json``: its full result, the digests of everything that it published,
 and the run folders that contain it. A later run with the same inputs links the files into its own folder (or copies them, if the file
-system has no hard links), verifies every byte, and publishes them as its own. If a file is missing or damaged, one line in the log
-says so, and the stage does the work.
+system has no hard links), verifies every byte, and publishes them as its own. If a file is missing or damaged, one line is
+logged, and the stage does the work.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Reuse:
 
     Attributes:
         directories: patterns of the sealed directories that the stage publishes, relative to the run's folder.
-        files: the same for single files; ``{stage}`` stands for the stage's name.
+        files: patterns of single files; ``{stage}`` is replaced by the stage's name.
         revalidate: returns whether ``Finished.depends_on`` of a stored result still holds.
     """
 
@@ -140,13 +140,13 @@ def _directory(context: Context, folder: Path | None, name: str, record: Record)
 
     Without a ``folder`` the directory is verified but not copied.
     """
-    wanted = record.directories[name]
+    directory = record.directories[name]
     for path in _candidates(context, name, record):
         seal = read_seal(path)
-        if seal is None or seal.digest != wanted.digest:
+        if seal is None or seal.digest != directory.digest:
             continue
         found = path
-        if folder and not wanted.linked and path != _own(context, name):
+        if folder and not directory.linked and path != _own(context, name):
             found = folder / name
             shutil.rmtree(found, ignore_errors=True)
             if not _copied(path, found, (*seal.files, SENTINEL)):

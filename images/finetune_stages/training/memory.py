@@ -189,11 +189,11 @@ def packed_sequences(inputs: TrainingInputs, longest: int, tokens_in_memory: int
 def _frozen_bytes(base: Pretrained, inputs: TrainingInputs, bf16: bool) -> int:
     """Return the bytes of the frozen base model. Quantization does not cover embeddings, output layer and vectors."""
     whole = 2 if frozen_in_16_bits(base, inputs, bf16) else _NUMBER
-    wanted = quantization(inputs)
-    if wanted is None:
+    kind = quantization(inputs)
+    if kind is None:
         return base.parameters * whole
     kept = sum(tensor.parameters for name, tensor in base.tensors.items() if len(tensor.shape) < 2 or _UNQUANTISED.search(name))
-    return kept * whole + int((base.parameters - kept) * BYTES[wanted])
+    return kept * whole + int((base.parameters - kept) * BYTES[kind])
 
 
 def _is_target_matrix(name: str, shape: tuple[int, ...], patterns: tuple[str, ...]) -> bool:

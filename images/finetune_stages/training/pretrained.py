@@ -91,8 +91,8 @@ class Pretrained:
         it to the embeddings: programs disagree about such models, so the fine-tuned model's configuration is corrected.
         """
         for file in sorted(self.path.iterdir()):
-            wanted = file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)
-            if file.is_file() and wanted and file.name != SENTINEL and not file.name.endswith(".index.json"):
+            is_copied = file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)
+            if file.is_file() and is_copied and file.name != SENTINEL and not file.name.endswith(".index.json"):
                 shutil.copyfile(file, target / file.name)
         templates = self.path / "additional_chat_templates"
         if templates.is_dir():

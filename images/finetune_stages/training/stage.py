@@ -39,11 +39,11 @@ def _main() -> int:
 
 def outputs_exist(context: Context, result: Result) -> bool:
     """Return whether the model of an earlier result, and its adapter, are still in the run's folder."""
-    places = {"digest": context.layout.final_model, "adapterDigest": context.layout.adapter}
-    wanted = {place: result.outputs.get(name) for name, place in places.items()}
-    seals = {place: verify_seal(context.path(place), content=False) for place, digest in wanted.items() if digest}
-    return bool(wanted[context.layout.final_model]) and all(
-        seal is not None and seal.digest == wanted[place] for place, seal in seals.items()
+    outputs = {"digest": context.layout.final_model, "adapterDigest": context.layout.adapter}
+    digests = {path: result.outputs.get(name) for name, path in outputs.items()}
+    seals = {path: verify_seal(context.path(path), content=False) for path, digest in digests.items() if digest}
+    return bool(digests[context.layout.final_model]) and all(
+        seal is not None and seal.digest == digests[path] for path, seal in seals.items()
     )
 
 

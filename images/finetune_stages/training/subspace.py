@@ -99,8 +99,8 @@ class _SubspaceModel(OSFModel):  # type: ignore[misc]
 
     def __init__(self, model: nn.Module, frozen: dict[str, int], on_progress: OnProgress) -> None:
         self._frozen, self._on_progress = frozen, on_progress
-        wanted = "|".join(map(re.escape, frozen))
-        super().__init__(model, OSFConfig(target_modules=f"(?:{wanted})"), _ADAPTER)
+        names = "|".join(map(re.escape, frozen))
+        super().__init__(model, OSFConfig(target_modules=f"(?:{names})"), _ADAPTER)
 
     def _create_and_replace(
         self, osf_config: OSFConfig, adapter_name: str, target: nn.Module, target_name: str, parent: nn.Module, *,

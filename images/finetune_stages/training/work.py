@@ -180,11 +180,11 @@ class _Job:
 
         self._note("loading the base model")
         bf16 = computes_in_bf16()
-        wanted = quantization(self.inputs)
+        kind = quantization(self.inputs)
         model, ignored = load_model(
             self.base.path, self.inputs.trust_remote_code, self.processes.local_rank,
             torch.bfloat16 if frozen_in_16_bits(self.base, self.inputs, bf16) else torch.float32,
-            configuration(wanted, bf16) if wanted else None,
+            configuration(kind, bf16) if kind else None,
         )  # fmt: skip
         if packs(self.inputs):
             from .packing import require_separation

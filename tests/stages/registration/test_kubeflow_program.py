@@ -217,7 +217,12 @@ def test_either_release_of_the_api_is_found(ask: Any) -> None:
         ("ftp://registry:8080", {}, "RegistryRefused", "ftp://registry:8080 is not a web address"),
         ("http://127.0.0.1:x", {}, "RegistryRefused", "is not a web address"),
         ("https://127.0.0.1:{port}", {}, "RegistryUnreachable", "is unreachable"),
-        ("http://127.0.0.1:{port}", {"REGISTRY_TOKEN": "two words"}, "RegistryForbidden", "characters that are invalid in a token"),
+        (
+            "http://127.0.0.1:{port}",
+            {"REGISTRY_TOKEN": "two words"},
+            "RegistryForbidden",
+            "characters that are invalid in a token",
+        ),
         ("http://127.0.0.1:{port}", {"FINETUNE_REGISTRY_CA": "/nowhere.pem"}, "RegistryUntrusted", "/nowhere.pem has no"),
         ("http://127.0.0.1:{port}", {"FINETUNE_REGISTRY_CA": __file__}, "RegistryUntrusted", "no certificates in PEM form"),
     ],
