@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib import metadata
 
-from finetune_contract.codec import digest
 from finetune_contract.documents import Scalar, TokenizationInputs
 from finetune_contract.result import Result
-from finetune_stages.chat.task_rows import chat_files, own_roots, require_own_names
-from finetune_stages.sdk import Context, Finished, Reuse, Seal, quick_imports, run_stage, verify_seal, without
-from finetune_stages.sdk.workspace import file_sha256
+from finetune_stages.sdk import Context, Finished, Reuse, quick_imports, run_stage, verify_seal, without
 
-TOKENS = "tokens"
-"""Name of the published directory in the run's folder."""
-RENDERING = 1
-"""Version of how rows are rendered: a new one makes what the old one rendered useless, as it should be."""
+from .identity import TOKENS, depends_on, digest_of_arrays
 
 
 def main() -> int:
@@ -30,28 +23,9 @@ def outputs_exist(context: Context, result: Result) -> bool:
     return seal is not None and digest_of_arrays(seal) == result.outputs.get("digest")
 
 
-def digest_of_arrays(seal: Seal) -> str:
-    """The digest of what training reads: not that of the rendered conversations beside it."""
-    return digest({name: file.sha256 for name, file in seal.files.items() if name.endswith(".npy")})
-
-
 def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
     """Whether the same rows would be rendered in the same way as when ``noted`` was."""
     return depends_on(context, context.inputs(TokenizationInputs)) == noted
-
-
-def depends_on(context: Context, inputs: TokenizationInputs) -> dict[str, Scalar]:
-    """What the result depends on beyond its inputs and the stages that it reads: the user's own files of chat rows.
-
-    Raises:
-        StageError: ``TaskNotFound``, ``TaskInvalid``.
-    """
-    require_own_names(inputs.tasks)
-    files = chat_files(own_roots(context, inputs.task_files), inputs.tasks)
-    return {
-        "rendering": RENDERING, "transformers": metadata.version("transformers"), "trl": metadata.version("trl"),
-        **{f"chat/{name}": file_sha256(path) for name, path in files.items()},
-    }  # fmt: skip
 
 
 def work(context: Context) -> Finished:
