@@ -8,7 +8,7 @@ ACCELERATOR ?=
 export PYTHONDONTWRITEBYTECODE :=
 TRAINER ?= 2.1
 
-.PHONY: run test setup controlplane containers cluster node check lock bench clean
+.PHONY: run test unit setup controlplane containers cluster node check lock bench clean
 
 run: setup  ## set up, and run the main job on real data
 	$(BIN)/python hack/example/prepare.py
@@ -18,6 +18,9 @@ run: setup  ## set up, and run the main job on real data
 
 test: setup  ## set up, build what tests run on, and run every check and test to the end; the last lines are a table
 	$(BIN)/python hack/checks.py test --jobs $(JOBS)
+
+unit: setup  ## the tests of pure code, in less than a minute on two cores; they need neither Go nor root nor PyTorch
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not go" tests/unit tests/property
 
 setup:  ## make .venv with everything in it, or bring it up to date
 	@$(PYTHON) hack/bootstrap --accelerator=$(ACCELERATOR)
