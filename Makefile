@@ -40,8 +40,8 @@ node: setup controlplane containers  ## a real node with the tests' control plan
 check: setup  ## style, types, layers, generated files
 	$(BIN)/python hack/checks.py check
 
-lock: setup  ## resolve the dependencies anew; the locks hold hashes, no address
-	$(BIN)/python hack/lock.py
+lock: setup  ## renew the locks; with PACKAGE="NAME ..." only these packages. They hold hashes and no address
+	$(BIN)/python hack/lock.py $(addprefix --package=,$(PACKAGE))
 
 bench: setup  ## the figures of docs/performance.md
 	for bench in command_line plan main_job reuse training evaluation; do $(BIN)/python hack/bench/$$bench.py; done
