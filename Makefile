@@ -8,7 +8,7 @@ ACCELERATOR ?=
 export PYTHONDONTWRITEBYTECODE :=
 TRAINER ?= 2.1
 
-.PHONY: run test unit setup controlplane containers cluster node check lock bench clean
+.PHONY: run test unit setup controlplane containers cluster node check lock release release-check bench clean
 
 run: setup  ## set up, and run the main job on real data
 	$(BIN)/python hack/example/prepare.py
@@ -42,6 +42,13 @@ check: setup  ## style, types, layers, generated files
 
 lock: setup  ## renew the locks; with PACKAGE="NAME ..." only these packages. They hold hashes and no address
 	$(BIN)/python hack/lock.py $(addprefix --package=,$(PACKAGE))
+
+release: setup  ## build and check dist/VERSION: wheel, sdist, images, manifests, notes. DRAFT=1 accepts BASE=debian, IMAGES="operator ..."
+	$(BIN)/python hack/release build $(VERSION) $(if $(DRAFT),--draft) $(if $(BASE),--base=$(BASE)) \
+	  $(if $(REGISTRY),--registry=$(REGISTRY)) $(if $(IMAGES),--images $(IMAGES))
+
+release-check: setup  ## check dist/VERSION without a network: digests, bills of materials, manifests
+	$(BIN)/python hack/release check $(VERSION)
 
 bench: setup  ## the figures of docs/performance.md
 	for bench in command_line plan main_job reuse training evaluation; do $(BIN)/python hack/bench/$$bench.py; done
