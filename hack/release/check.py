@@ -48,16 +48,14 @@ def _sums(folder: Path) -> Iterator[str]:
 
 
 def _distributions(folder: Path, release: Release) -> Iterator[str]:
-    base = f"finetune_operator-{release.version}"
     with ZipFile(folder / release.wheel) as wheel:
-        metadata = wheel.read(f"{base}.dist-info/METADATA").decode()
-    if f"\nVersion: {release.version}\n" not in metadata:
-        yield f"{release.wheel}: its metadata has another version"
-    with tarfile.open(folder / release.sdist) as sdist:
-        file = sdist.extractfile(f"{base}/PKG-INFO")
-        information = file.read().decode() if file else ""
-    if f"\nVersion: {release.version}\n" not in information:
-        yield f"{release.sdist}: its metadata has another version"
+        metadata = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    information = [text for name, text in _files(folder / release.sdist, only="PKG-INFO") if name.count("/") == 1]
+    for name, texts in ((release.wheel, metadata), (release.sdist, information)):
+        if [line for text in texts for line in text.splitlines() if line.startswith("Version: ")] != [
+            f"Version: {release.version}"
+        ]:
+            yield f"{name}: the version in its metadata is not {release.version}"
 
 
 def _manifests(folder: Path, release: Release) -> Iterator[str]:
@@ -65,15 +63,16 @@ def _manifests(folder: Path, release: Release) -> Iterator[str]:
     yield from manifests.faults(
         texts.items(), {name: image.digest for name, image in release.images.items()}, draft=release.draft
     )
-    definition = yaml.safe_load(texts[f"finetune-manifests-{release.version}/{DEFINITION}"])
-    if (version := definition["metadata"]["annotations"][VERSION_ANNOTATION]) != release.version:
+    definition = yaml.safe_load(texts.get(f"finetune-manifests-{release.version}/{DEFINITION}", "metadata: {annotations: {}}"))
+    if (version := definition["metadata"]["annotations"].get(VERSION_ANNOTATION)) != release.version:
         yield f"{DEFINITION}: annotation {VERSION_ANNOTATION} is {version}, not {release.version}"
 
 
-def _files(archive: Path) -> Iterator[tuple[str, str]]:
+def _files(archive: Path, only: str = "") -> Iterator[tuple[str, str]]:
+    """Yield name and text of the files of an archive whose name ends in ``only``."""
     with tarfile.open(archive) as files:
         for member in files:
-            if member.isfile() and (file := files.extractfile(member)):
+            if member.isfile() and member.name.endswith(only) and (file := files.extractfile(member)):
                 yield member.name, file.read().decode()
 
 

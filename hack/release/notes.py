@@ -17,7 +17,7 @@ def section(change_log: str, version: str) -> str:
     Raises:
         CannotBuildError: there is no such section, or it is empty.
     """
-    heading = rf"^## \[?{re.escape(version)}\]?(?: .*)?\n(?P<text>.*?)(?=^## |\Z)"
+    heading = rf"^## \[?{re.escape(version)}\]?(?: [^\n]*)?\n(?P<text>.*?)(?=^## |\Z)"
     found = re.search(heading, change_log, flags=re.MULTILINE | re.DOTALL)
     if found is None:
         raise CannotBuildError(

@@ -28,17 +28,17 @@ def faults(document: Mapping[str, Any], locked: str, accelerator: str, architect
     required, allowed = _versions(locked, accelerator, _MACHINES.get(architecture, architecture))
     listed = {canonicalize_name(one["name"]): one["version"] for one in document["components"]}
     found = [
-        f"{name} {version} is listed, and the lock has {allowed.get(name) or 'no such package'}"
+        f"{name} {version} is listed, and the lock has {' or '.join(sorted(allowed.get(name, ()))) or 'no such package'}"
         for name, version in sorted(listed.items())
         if version not in allowed.get(name, ())
     ]
     return found + [f"{name} is in the lock, and not listed" for name in sorted(required - listed.keys())]
 
 
-def _versions(locked: str, accelerator: str, machine: str) -> tuple[set[str], dict[str, list[str]]]:
+def _versions(locked: str, accelerator: str, machine: str) -> tuple[set[str], dict[str, set[str]]]:
     """Return the packages that every Python needs, and the versions that some Python needs."""
     required: dict[str, set[str]] = {python: set() for python in PYTHONS}
-    allowed: dict[str, list[str]] = {}
+    allowed: dict[str, set[str]] = {}
     for name, text in lock.pins(locked):
         if accelerator == "cpu" and cuda_placeholders.is_only_for_gpus(name):
             continue
@@ -46,7 +46,7 @@ def _versions(locked: str, accelerator: str, machine: str) -> tuple[set[str], di
         for python, environment in _environments(machine):
             if requirement.marker is None or requirement.marker.evaluate(environment):
                 required[python].add(name)
-                allowed.setdefault(name, []).append(str(requirement.specifier).removeprefix("=="))
+                allowed.setdefault(name, set()).add(str(requirement.specifier).removeprefix("=="))
     return set.intersection(*required.values()), allowed
 
 
