@@ -49,7 +49,7 @@ def build(request: Request, folder: Path) -> Release:
     changes = _require(request)
     revision, epoch = builds.revision(), int(_git("log", "-1", "--format=%ct"))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, progress.counted(2 + len(request.images)):
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         made = Path(scratch, "release")
         made.mkdir()
         with progress.step("building wheel and source distribution", "release-distributions"):
@@ -60,6 +60,8 @@ def build(request: Request, folder: Path) -> Release:
             _manifests(made, release, request.registry)
             (made / contents.NOTES).write_text(notes.page(release, changes), encoding="utf-8")
         contents.write(made, release)
+        if builds.revision() != revision:
+            raise CannotBuildError("HEAD: changed while the release was built; build it again")
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)
     return release

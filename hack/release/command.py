@@ -67,9 +67,7 @@ def _folder(options: argparse.Namespace) -> Path:
 def _build(options: argparse.Namespace, folder: Path) -> int:
     request = Request(options.version, options.images or list(RECIPES), options.base, options.registry, options.draft)
     build(request, folder)
-    code = _check(folder)
-    print(folder)
-    return code
+    return _check(folder)
 
 
 def _check(folder: Path) -> int:
