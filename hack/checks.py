@@ -6,12 +6,13 @@ The other runners run even if one fails. The exit code is the highest of all run
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 COVERED = "operator/finetune_operator/core/*,operator/finetune_operator/api/*,operator/finetune_contract/*"
 INTERRUPTED = 130
-OTHERS = ("node", "cluster", "contract", "faults", "local", "model", "stages", "cli", "images", "reports")
-"""Folders of tests beside those of pure code. The first ones wait most, and the last ones compute most."""
+OTHERS = ("node", "cluster", "contract", "faults", "local", "stages", "cli", "images", "reports")
+"""Folders of tests that need what is built. The first ones wait most, and the last ones compute most."""
+_ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Each worker of pytest keeps one processor busy. More threads of PyTorch would wait for one another."""
 _POLL_SECONDS = 0.2
 _COUNTS = ("passed", "failed", "skipped")
 
@@ -85,6 +88,7 @@ def phases(which: str, jobs: int) -> list[list[Lane]]:
         Runner("unit, property", (coverage, "run", "-m", "pytest", *options, "-m", "not go", *pure), counts=True),
         Runner("coverage data", (coverage, "combine", "-q")),
         Runner("coverage 100 %", (coverage, "report", f"--include={COVERED}", "--fail-under=100")),
+        Runner("model", (python, "-m", "pytest", *options, "tests/model"), counts=True),
     ]
     rest = [
         Runner("unit with Go", (python, "-m", "pytest", *options, "-m", "go", *pure), counts=True),
@@ -127,8 +131,13 @@ def run(runner: Runner, *, live: bool = True, stopped: threading.Event | None = 
     with tempfile.TemporaryDirectory() as folder:
         report, output = Path(folder, "junit.xml"), Path(folder, "output")
         command = [*runner.command, *([f"--junitxml={report}"] if runner.counts else [])]
+        environment = {**os.environ, **(_ONE_THREAD if runner.counts else {})}
         try:
-            code = subprocess.run(command, cwd=ROOT, check=False).returncode if live else _run_quietly(command, output, stopped)
+            code = (
+                subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+                if live
+                else _run_quietly(command, environment, output, stopped)
+            )
         except KeyboardInterrupt:
             code = INTERRUPTED
         except OSError as error:
@@ -141,9 +150,12 @@ def run(runner: Runner, *, live: bool = True, stopped: threading.Event | None = 
     return Result(runner.name, code if code >= 0 else 128 - code, time.monotonic() - began, counts)
 
 
-def _run_quietly(command: Sequence[str], output: Path, stopped: threading.Event | None) -> int:
+def _run_quietly(command: Sequence[str], environment: Mapping[str, str], output: Path, stopped: threading.Event | None) -> int:
     """Run a command with its output in a file, and end it if the phase is stopped."""
-    with output.open("w") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT) as process:
+    with (
+        output.open("w") as file,
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT) as process,
+    ):
         while True:
             try:
                 return process.wait(timeout=_POLL_SECONDS)

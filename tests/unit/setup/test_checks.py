@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -115,12 +116,16 @@ def test_an_interrupted_lane_ends_the_others(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_needs_go_runs_after_it_is_built() -> None:
+    root = Path(__file__).parents[3]
     order = [[runner for lane in lanes for runner in lane] for lanes in checks.phases("test", 2)]
     built = next(number for number, found in enumerate(order) if any(one.name == "prerequisites" for one in found))
-    for number, found in enumerate(order):
-        for runner in found:
-            if runner.counts and number <= built:
-                assert runner.command[runner.command.index("-m", 3) + 1] == "not go"
+    early = [runner for found in order[: built + 1] for runner in found if runner.counts]
+    assert [runner.name for runner in early] == ["unit, property", "model"]
+    for runner in early:
+        if "not go" not in runner.command:
+            files = [path for word in runner.command if word.startswith("tests/") for path in (root / word).rglob("*.py")]
+            assert files
+            assert [path for path in files if re.search(r"crdlint|control_plane", path.read_text(encoding="utf-8"))] == []
     assert [runner.name for runner in order[-1]] == ["unit with Go", "other tests"]
 
 
