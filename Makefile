@@ -8,7 +8,7 @@ ACCELERATOR ?=
 export PYTHONDONTWRITEBYTECODE :=
 TRAINER ?= 2.1
 
-.PHONY: run test setup controlplane containers cluster node check lock bench clean
+.PHONY: run test unit setup controlplane containers cluster node check lock release release-check bench clean
 
 run: setup  ## set up, and run the main job on real data
 	$(BIN)/python hack/example/prepare.py
@@ -18,6 +18,9 @@ run: setup  ## set up, and run the main job on real data
 
 test: setup  ## set up, build what tests run on, and run every check and test to the end; the last lines are a table
 	$(BIN)/python hack/checks.py test --jobs $(JOBS)
+
+unit: setup  ## the tests of pure code, in less than a minute on two cores; they need neither Go nor root nor PyTorch
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not go" tests/unit tests/property
 
 setup:  ## make .venv with everything in it, or bring it up to date
 	@$(PYTHON) hack/bootstrap --accelerator=$(ACCELERATOR)
@@ -37,8 +40,15 @@ node: setup controlplane containers  ## a real node with the tests' control plan
 check: setup  ## style, types, layers, generated files
 	$(BIN)/python hack/checks.py check
 
-lock: setup  ## resolve the dependencies anew; the locks hold hashes, no address
-	$(BIN)/python hack/lock.py
+lock: setup  ## renew the locks; with PACKAGE="NAME ..." only these packages. They hold hashes and no address
+	$(BIN)/python hack/lock.py $(addprefix --package=,$(PACKAGE))
+
+release: setup  ## build and check dist/VERSION: wheel, sdist, images, manifests, notes. DRAFT=1 accepts BASE=debian, IMAGES="operator ..."
+	$(BIN)/python hack/release build $(VERSION) $(if $(DRAFT),--draft) $(if $(BASE),--base=$(BASE)) \
+	  $(if $(REGISTRY),--registry=$(REGISTRY)) $(if $(IMAGES),--images $(IMAGES))
+
+release-check: setup  ## check dist/VERSION without a network: digests, bills of materials, manifests
+	$(BIN)/python hack/release check $(VERSION)
 
 bench: setup  ## the figures of docs/performance.md
 	for bench in command_line plan main_job reuse training evaluation; do $(BIN)/python hack/bench/$$bench.py; done

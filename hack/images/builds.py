@@ -53,13 +53,15 @@ class Image:
         return self.archive.exists()
 
 
-def locate(recipe: Recipe, base: Base, tag: str) -> Image:
-    """Where an image of the present sources is, built or not.
+def locate(recipe: Recipe, base: Base, tag: str, epoch: int | None = None) -> Image:
+    """Return where an image of the present sources is, built or not.
 
     Raises:
         CannotBuildError: the base is one of a registry, and not pinned.
     """
     identity = debian.identity() if base == "debian" else json.dumps(bases.pinned(), sort_keys=True)
+    if epoch is not None:
+        identity = f"{identity} {epoch} {revision()}"
     folder = cache() / recipe.key(identity, tag)
     return Image(recipe, f"{recipe.title}:{tag}", folder / f"{recipe.name}.tar")
 
@@ -83,19 +85,27 @@ def build_command(image: Image, base: Base) -> str:
     return f"python hack/images build {image.recipe.name} --base {base} --tag {image.tag.rpartition(':')[2]}"
 
 
-def build(recipe: Recipe, base: Base, tag: str, engine: Engine, *, source: str = "") -> Image:
+def build(recipe: Recipe, base: Base, tag: str, engine: Engine, *, source: str = "", epoch: int | None = None) -> Image:
     """Build an image, unless it has been built.
+
+    Args:
+        recipe: what to build.
+        base: what it is built on.
+        tag: its tag.
+        engine: what builds it.
+        source: where the sources are published; may be empty.
+        epoch: time of all files and layers, in seconds, so that the same sources make the same image.
 
     Raises:
         CannotBuildError: something that it needs is not there, or the engine failed.
     """
-    if (image := locate(recipe, base, tag)).exists():
+    if (image := locate(recipe, base, tag, epoch)).exists():
         return image
     with _only_one(cache()):
-        if (image := locate(recipe, base, tag)).exists():
+        if (image := locate(recipe, base, tag, epoch)).exists():
             return image
         with progress.step(f"building image {image.tag}", f"image-{recipe.name}"):
-            return _make(image, base, tag, engine, source)
+            return _make(image, base, engine, source, epoch)
 
 
 def published_source() -> str:
@@ -105,12 +115,19 @@ def published_source() -> str:
     return address.geturl() if address.scheme == "https" and not address.username and "." in (address.hostname or "") else ""
 
 
-def _make(image: Image, base: Base, tag: str, engine: Engine, source: str) -> Image:
+def revision() -> str:
+    """Return the commit that is checked out, with ``-modified`` if the files differ from it."""
+    words = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=-modified"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _make(image: Image, base: Base, engine: Engine, source: str, epoch: int | None) -> Image:
     arguments = debian.make(engine) if base == "debian" else bases.pinned()
     for _ in range(_TRIES):
         with tempfile.TemporaryDirectory() as scratch:
-            engine.build(_build(image, arguments, package_index.secrets(Path(scratch)), source))
-        before, image = image, locate(image.recipe, base, tag)
+            engine.build(_build(image, arguments, package_index.secrets(Path(scratch)), source, epoch))
+        before, image = image, locate(image.recipe, base, image.tag.rpartition(":")[2], epoch)
         if image == before:
             _save(image, engine)
             return image
@@ -127,18 +144,11 @@ def _save(image: Image, engine: Engine) -> None:
     _forget_older(image, engine)
 
 
-def _build(image: Image, arguments: Mapping[str, str], secrets: Mapping[str, Path], source: str) -> Build:
-    about = {"version": version(), "revision": _revision(), **({"source": source} if source else {})}
+def _build(image: Image, arguments: Mapping[str, str], secrets: Mapping[str, Path], source: str, epoch: int | None) -> Build:
+    about = {"version": version(), "revision": revision(), **({"source": source} if source else {})}
     labels = {f"org.opencontainers.image.{name}": text for name, text in about.items()}
     arguments = {**arguments, **dict(image.recipe.arguments)}
-    return Build(ROOT / image.recipe.containerfile, ROOT, image.built_as, arguments, secrets, labels)
-
-
-def _revision() -> str:
-    """The commit that the sources were of, when they were built; with ``-modified`` where they differed from it."""
-    words = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=-modified"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    return Build(ROOT / image.recipe.containerfile, ROOT, image.built_as, arguments, secrets, labels, epoch)
 
 
 def _forget_older(image: Image, engine: Engine) -> None:

@@ -22,7 +22,11 @@ _ENVIRONMENT = " AS environment\n"
 
 @dataclass(frozen=True)
 class Build:
-    """One build: what ``docker build`` is told."""
+    """One build: the arguments of ``docker build``.
+
+    Attributes:
+        epoch: time of all files and layers, in seconds; ``None`` for the present.
+    """
 
     containerfile: Path
     context: Path
@@ -30,6 +34,7 @@ class Build:
     arguments: Mapping[str, str]
     secrets: Mapping[str, Path]
     labels: Mapping[str, str]
+    epoch: int | None = None
 
     def options(self) -> list[str]:
         """The options that every engine knows."""
@@ -105,6 +110,7 @@ class Buildah(Engine):
     def build(self, build: Build) -> None:  # noqa: D102
         # The chroot isolation needs neither cgroups nor network set-up; --force-rm: a failed build leaves no container behind.
         words = ["bud", "--quiet", "--layers", "--force-rm", "--isolation", "chroot", "--format", "oci"]
+        words += _timestamp(build)
         if _ENVIRONMENT in build.containerfile.read_text(encoding="utf-8"):
             # The costly stage has a name of its own: what has none is not kept for the next build.
             environment = replace(build, tag=f"{build.tag.partition(':')[0]}-environment:latest", labels={})
@@ -169,7 +175,11 @@ class _DockerLike(Engine):
         return shutil.which(cls.name) is not None and _says_yes([cls.name, "info"])
 
     def build(self, build: Build) -> None:
-        _output([self.name, "build", "--quiet", *build.options(), str(build.context)], {"DOCKER_BUILDKIT": "1"})
+        words = [self.name, "build", "--quiet", *self._time(build), *build.options()]
+        _output([*words, str(build.context)], {"DOCKER_BUILDKIT": "1"})
+
+    def _time(self, build: Build) -> list[str]:
+        return _timestamp(build)
 
     def save(self, tag: str, name: str, archive: Path) -> None:
         _output([self.name, "tag", tag, name])
@@ -208,6 +218,9 @@ class Docker(_DockerLike):
     def reference(self, tag: str) -> str:  # noqa: D102
         return tag
 
+    def _time(self, build: Build) -> list[str]:
+        return [] if build.epoch is None else ["--build-arg", f"SOURCE_DATE_EPOCH={build.epoch}"]
+
 
 class Podman(_DockerLike):
     """podman."""
@@ -229,6 +242,10 @@ def find(name: str = "auto") -> Engine:
             return engine()
     wanted = "neither buildah nor Docker nor podman works" if name == "auto" else f"{name} is not installed, or does not answer"
     raise CannotBuildError(f"{wanted} here: python hack/images packages installs buildah on Debian and Ubuntu")
+
+
+def _timestamp(build: Build) -> list[str]:
+    return [] if build.epoch is None else ["--timestamp", str(build.epoch)]
 
 
 def _says_yes(command: list[str]) -> bool:

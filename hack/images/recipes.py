@@ -55,7 +55,7 @@ def programs_in(image: str) -> tuple[str, ...]:
 
 
 def _stage(program: str, accelerator: str) -> Recipe:
-    own = dict.fromkeys(("__init__.py", "kit", "chat", "sources", *programs_in(program)))
+    own = dict.fromkeys(("__init__.py", "sdk", "chat", "sources", *programs_in(program)))
     suffix = "-cuda" if accelerator == "cuda" else ""
     return Recipe(
         name=program + suffix,

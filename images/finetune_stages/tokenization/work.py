@@ -28,10 +28,10 @@ from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.row_faults import counted, log_row
 from finetune_stages.sources.work_folder import work_folder
 
+from .identity import TOKENS, depends_on, digest_of_arrays
 from .labels import EndTokens, encode
 from .limits import Limits, RowCounts, Unused, bad_in_training
 from .rows import RowFile, prepared_rows, read, task_rows
-from .stage import TOKENS, depends_on, digest_of_arrays
 from .store import TokenWriter
 
 logging.disable_progress_bar()

@@ -5,10 +5,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from finetune_operator import __version__
+
 from .finetunerun import GROUP, KIND, PLURAL, VERSION, FineTuneRun
 from .schema import structural
 from .status import UNOBSERVED
 
+VERSION_ANNOTATION = f"{GROUP}/version"
+"""Annotation of the definition: the release that it belongs to."""
 COLUMNS = (
     ("Phase", "string", ".status.phase", 0, "Where the run stands"),
     ("Progress", "string", ".status.summary.progress", 0, "Percent of the running stage"),
@@ -64,6 +68,6 @@ def crd() -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "metadata": {"name": f"{PLURAL}.{GROUP}", "annotations": {VERSION_ANNOTATION: __version__}},
         "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
     }

@@ -9,6 +9,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from finetune_operator import __version__
+
 from . import exitcodes
 
 app = typer.Typer(
@@ -87,6 +89,20 @@ WaitOption = Annotated[
     typer.Option("--wait", help="Follow it to its end, with its exit code, where another process or a cluster does the work."),
 ]
 NameArgument = Annotated[str, typer.Argument(help="Name of the run.", show_default=False)]
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        print(f"finetune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 @app.command()

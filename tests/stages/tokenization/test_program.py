@@ -18,8 +18,8 @@ from finetune_contract.documents import RunInfo, TokenizationInputs
 from finetune_contract.result import TokenizationOutputs
 from finetune_stages.sdk import StageError, verify_seal
 from finetune_stages.tokenization import work as tokenization_work
+from finetune_stages.tokenization.identity import depends_on
 from finetune_stages.tokenization.rows import task_rows
-from finetune_stages.tokenization.stage import depends_on
 from rendering import Tokenization
 
 INPUTS = TokenizationInputs(max_seq_len=256, bad_rows_share=0.2)
