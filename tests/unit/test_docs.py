@@ -14,7 +14,6 @@ from typing import Any, get_args
 import pytest
 import typer
 import yaml
-from finetune_operator.kube.places import DEFAULTS, DEFAULTS_KEY
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -30,6 +29,7 @@ from finetune_operator.core.settings import Trainer
 from finetune_operator.kube.command import app as operator_app
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
 from finetune_operator.kube.serving import Metrics
+from finetune_operator.kube.settings_provider import DEFAULTS, DEFAULTS_KEY
 from finetune_operator.validation import Validator
 
 ROOT = Path(__file__).parents[2]

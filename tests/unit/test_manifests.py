@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from finetune_operator.kube.places import DEFAULTS, DEFAULTS_KEY
 
 from finetune_operator import __version__
 from finetune_operator.api.reasons import CONTROL_REASONS
@@ -18,6 +17,7 @@ from finetune_operator.core.stages import RERUN_FROM
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
 from finetune_operator.kube.process import LEASE_NAME
 from finetune_operator.kube.serving import Metrics
+from finetune_operator.kube.settings_provider import DEFAULTS, DEFAULTS_KEY
 
 Object = dict[str, Any]
 MANIFESTS = Path(__file__).parents[2] / "manifests"

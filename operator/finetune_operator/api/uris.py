@@ -1,7 +1,7 @@
-"""The forms that a URI of the resource can have, as rules of the CRD.
+"""Accepted forms of URIs, as rules of the CRD.
 
-A bare string is a hub id, a local path begins with ``/``, ``./``, ``../`` or ``~/``, everything else has a scheme and names a host,
-a bucket, a claim or a path. ``finetune_stages.sources.uri`` reads the same forms. Messages name only forms that this release reads.
+A bare string is a Hub ID, a local path begins with ``/``, ``./``, ``../`` or ``~/``, and any other URI has a scheme and a host, a
+bucket, a claim or a path. ``finetune_stages.sources.uri`` parses the same forms. Messages list only forms that this release supports.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from .section import Rule
 
 CONTROL = r"[\x00-\x1f\x7f]"
-"""RE2: one control character. No path, host or id has one, and NUL ends the process that meets it."""
+"""RE2: one control character. No path, host or ID contains one, and NUL crashes programs."""
 
 LOCAL_PREFIXES = ("/", "./", "../", "~/")
 
@@ -27,7 +27,7 @@ HUB_ID = rf"{_WORD}(/{_WORD})?"
 _CONFIG = r'(:[^:/\\|*?<>"]+)?'
 _HOST = r"(\[[0-9A-Fa-f:.%]+\]|[^-./?#:@ \[\]][^/?#:@ \[\]]*)"
 WEB = rf"https?://([^/?#@ ]+@)?{_HOST}(:[0-9]{{1,5}})?([/?#][^ ]*)?"
-"""RE2: an address with a host."""
+"""RE2: URL with a host."""
 _BUCKET = r"[A-Za-z0-9][-A-Za-z0-9._]*"
 _S3 = rf"s3://{_BUCKET}(/[^ ]*)?"
 _IMAGE = r"oci://[A-Za-z0-9][^ ]*"
@@ -41,17 +41,17 @@ _MODEL_FILE = r"(?i)\.(safetensors|gguf|ggml|bin|pth?|ckpt|onnx|zip|tar|tgz|gz)$
 _DATA_FORMS = (_LOCAL, _FILE, WEB, _S3, _CLAIM, rf"(hf://)?{HUB_ID}{_CONFIG}")
 _MODEL_FORMS = (_LOCAL, _FILE, _S3, _CLAIM, _IMAGE, rf"(hf://)?{HUB_ID}")
 PUBLISHED = rf"^({_S3}|{_IMAGE})$"
-"""RE2: what ``publish.uri`` can be."""
+"""RE2: accepted forms of ``publish.uri``."""
 
 
 def data_rules(field: str) -> tuple[Rule, ...]:
-    """Rules for the URI of a data set in ``self.<field>``; ``field`` may be absent."""
+    """Return the rules for the URI of a dataset in ``self.<field>``; ``field`` is optional."""
     words = "a hub id (owner/name), hf://<id>, https://<host>/<file>, or a local path that begins with /, ./, ../, ~/ or file:///"
     return _rules("dataset", field, _DATA_FORMS, _DATA_FILE, words)
 
 
 def model_rules(field: str) -> tuple[Rule, ...]:
-    """Rules for the URI of a model in ``self.<field>``; ``field`` may be absent."""
+    """Return the rules for the URI of a model in ``self.<field>``; ``field`` is optional."""
     words = "a hub id (owner/name), hf://<id>, or a local directory that begins with /, ./, ../, ~/ or file:///"
     return _rules("model", field, _MODEL_FORMS, _MODEL_FILE, words)
 
