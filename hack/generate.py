@@ -101,7 +101,8 @@ def _unsupported_page() -> str:
     return f"""# Unsupported fields and values
 
 The CRD contains fields and values that this release does not support yet. A run that sets one of them is rejected before it starts: it
-fails with reason `Unsupported` and a message that names the field. No field is accepted and then ignored.
+fails with reason `Unsupported` and a message that names the field. No field is accepted and then ignored. The list becomes shorter with
+each release.
 
 | Field | Values |
 | --- | --- |
