@@ -74,10 +74,10 @@ def test_descriptions_of_unsupported_fields_and_values_and_no_others_begin_with_
 @pytest.mark.parametrize(
     ("path", "end"),
     [
-        ("training.epochs", "Default: 1 (lora: 2). Must be at least 1 and at most 10000."),
-        ("training.learningRate", "Default: 5e-06 (lora: 0.0002). Must be greater than 0 and at most 10."),
+        ("training.epochs", "Default: 1 (lora 2). Must be at least 1 and at most 10000."),
+        ("training.learningRate", "Default: 5e-06 (lora 0.0002). Must be greater than 0 and at most 10."),
         ("training.lora.dropout", "Default: 0.0. Must be at least 0 and less than 1."),
-        ("training.checkpoints.perEpoch", "Default: false (sft: true)."),
+        ("training.checkpoints.perEpoch", "Default: false (sft true)."),
         ("training.checkpoints.everySamples", "Default: 0 (sft). Must be at least 0."),
         ("training.sft.sharding", "Default: FULL_SHARD."),
         ("evaluation.tasks", 'Default: ["arc_easy"].'),

@@ -37,7 +37,7 @@ class BadRows(Section):
     policy: Literal["Fail", "Drop"] | None = Field(
         None,
         description="Handling of a row that is not a chat conversation or that the chat template of the model "
-        "rejects. Fail fails the run; Drop leaves the row out.",
+        "rejects. Fail fails the run. Drop leaves the row out.",
     )
     share: Fraction | None = Field(
         None,
@@ -74,9 +74,8 @@ class Dataset(Section):
     )
 
     uri: Annotated[str, text(1024)] = Field(
-        description="Location of the rows: the ID of a Hugging Face Hub dataset (owner/name or hf://owner/name, "
-        "followed by :configuration if it has several), an http(s):// URL, or a local path (local mode "
-        "only)."
+        description="Hugging Face Hub ID (owner/name or hf://owner/name, followed by :configuration if the dataset "
+        "has several), http(s):// URL, or local path (local mode only) of the rows."
     )
     eval_uri: Annotated[str, text(1024)] | None = Field(
         None,
@@ -92,23 +91,23 @@ class Dataset(Section):
     )
     format: Literal["auto", "messages", "conversations", "alpaca", "tokenised"] | None = Field(
         None,
-        description="Format of the rows. messages: an object with a list of chat messages. auto: detected from the "
-        "columns; in this release the same as messages.",
+        description="Format of the rows. messages is an object with a list of chat messages. auto detects the format "
+        "from the columns; in this release it is the same as messages.",
     )
     fields: DatasetFields | None = Field(None, description="Names of the columns.")
     subset: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of rows to use; 0 uses all rows.")
     subset_mode: Literal["random", "first"] | None = Field(
         None,
-        description="Which rows a subset contains. random: drawn with seed; the same rows as the OpenShift AI "
-        "pipelines draw. first: the first rows.",
+        description="Which rows a subset contains. random draws them with seed, and draws the same rows as the "
+        "OpenShift AI pipelines. first selects the first rows.",
     )
     train_split: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="Share of the rows to train on; the others are held out for evaluation. 1 holds no rows out."
     )
     split_by: Literal["random", "stratified", "grouped"] | None = Field(
         None,
-        description="How held-out rows are chosen. random: by chance. stratified: with equal shares of each value of "
-        "splitField. grouped: all rows with the same value of splitField together.",
+        description="How held-out rows are chosen. random draws them with seed. stratified draws equal shares of each "
+        "value of splitField. grouped keeps all rows with the same value of splitField together.",
     )
     split_field: Annotated[str, text(64)] | None = Field(
         None, description="Name of the column for splitBy stratified and grouped."

@@ -60,7 +60,7 @@ class Evaluation(Section):
     enabled: bool | None = Field(None, description="Whether the model is evaluated.")
     tasks: Annotated[list[TaskName], Field(max_length=64)] | None = Field(
         None,
-        description="Names of lm-eval tasks and groups, and of files with chat rows: the rows of <name>.jsonl in "
+        description="Names of lm-eval tasks and groups, and of files with chat rows. The rows of <name>.jsonl in "
         "taskFiles or in tasks/ of the workspace are scored like held-out rows. An empty list scores the "
         "held-out rows only.",
     )
@@ -74,7 +74,7 @@ class Evaluation(Section):
         None, description="Whether the base model is evaluated too. It always is if a requirement of the gate compares with it."
     )
     backend: Literal["auto", "vllm", "hf"] | None = Field(
-        None, description="Inference backend. hf: transformers. auto: hf in this release."
+        None, description="Inference backend. hf uses transformers. vllm uses vLLM. auto selects hf in this release."
     )
     limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
         None, description="Number of questions per task. Default: all."
@@ -98,7 +98,7 @@ class Evaluation(Section):
     verbosity: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(None, description="Log level of lm-eval.")
     on_failure: Literal["Fail", "Continue"] | None = Field(
         None,
-        description="Handling of a failed evaluation. Fail fails the run; Continue registers the model without scores "
+        description="Handling of a failed evaluation. Fail fails the run. Continue registers the model without scores "
         "and is not allowed with a gate.",
     )
     gpus: Annotated[int, Field(ge=0, le=64)] | None = Field(None, description="Number of GPUs of the evaluation pod. Default: 0.")
@@ -126,8 +126,8 @@ class Requirement(Section):
     )
 
     metric: MetricName = Field(
-        description="Name of the metric as in status.metrics.evaluation: <task>.<metric>, such as arc_easy.acc or "
-        "holdout.bits_per_byte."
+        description="Name of the metric as in status.metrics.evaluation, in the form <task>.<metric>, such as "
+        "arc_easy.acc or holdout.bits_per_byte."
     )
     min: float | None = Field(None, description="Smallest value that passes. Default: no bound.")
     max: float | None = Field(None, description="Largest value that passes. Default: no bound.")
@@ -168,11 +168,12 @@ class Gate(Section):
     )
     baseline: Annotated[str, text(128)] | None = Field(
         None,
-        description="Baseline of maxRegression: base-model, or a version or @alias in the registry. Default: base-model.",
+        description="Baseline of maxRegression, which is base-model, or a version or @alias in the registry. Default: "
+        "base-model.",
     )
     approval: Approval | None = Field(None, description="Manual approval before the model is registered.")
     on_rejected: Literal["Keep", "RegisterAsRejected"] | None = Field(
         None,
-        description="Handling of a rejected model. Keep: keep it in the workspace without registering it. "
-        "RegisterAsRejected: register it marked as rejected, without an alias. Default: Keep.",
+        description="Handling of a rejected model. Keep keeps it in the workspace without registering it. "
+        "RegisterAsRejected registers it, marked as rejected and without an alias. Default: Keep.",
     )

@@ -26,8 +26,8 @@ class Limits(Section):
 
     pending: Duration | None = Field(
         None,
-        description="Longest time from the creation of a Job or TrainJob until its pods run, without the time in a queue, "
-        "as a duration such as 30m.",
+        description="Longest time from the creation of a Job or TrainJob until its pods run, without the time in a "
+        "queue, as a duration such as 30m.",
     )
     stage: Duration | None = Field(None, description="Longest time of one attempt of one stage, as a duration such as 12h.")
     total: Duration | None = Field(
@@ -46,11 +46,11 @@ class Retry(Section):
     )
     crash: Times | None = Field(None, description="Number of retries after a program ended without a reason.")
     lost: Times | None = Field(
-        None, description="Number of retries after a pod, Job or TrainJob was lost: evicted, deleted, or its node failed."
+        None, description="Number of retries after a pod, Job or TrainJob was evicted or deleted, or its node failed."
     )
     out_of_memory: Literal["Fail", "ReduceBatch"] | None = Field(
         None,
-        description="Handling of an out-of-memory failure. Fail: fail the run. ReduceBatch: retry with half the "
+        description="Handling of an out-of-memory failure. Fail fails the run. ReduceBatch retries with half the "
         "tokens per forward pass and the same effective batch size.",
     )
 
@@ -88,6 +88,6 @@ class ApprovalDecision(Section):
     """Manual approval or rejection of the model that waits at the gate."""
 
     decision: Literal["Approved", "Rejected"] = Field(description="Approved or Rejected.")
-    of: Annotated[str, text(128)] = Field(description="Subject of the decision: the value of status.gate.subject.")
+    of: Annotated[str, text(128)] = Field(description="Subject of the decision, which is the value of status.gate.subject.")
     by: Annotated[str, text(256)] = Field(description="Name of the person who decided.")
     note: Annotated[str, text(1024)] | None = Field(None, description="Reason for the decision.")

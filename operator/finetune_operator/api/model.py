@@ -30,8 +30,7 @@ class Model(Section):
 
     uri: Annotated[str, text(1024)] | None = Field(
         None,
-        description="Location of the model: the ID of a Hugging Face Hub model (owner/name or hf://owner/name), or a "
-        "local directory (local mode only).",
+        description="Hugging Face Hub ID (owner/name or hf://owner/name) or local directory (local mode only) of the model.",
     )
     revision: Annotated[str, text(128, REVISION)] | None = Field(
         None, description="Branch, tag or commit of a Hub model. Default: main."

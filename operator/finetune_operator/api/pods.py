@@ -89,8 +89,8 @@ class EmptyDirSource(Section):
 
     medium: Literal["", "Memory"] | None = Field(
         None,
-        description="What type of storage medium should back this directory. Must be an empty string or Memory. Default: "
-        "the empty string, which means to use the node's default medium.",
+        description="What type of storage medium should back this directory. Must be an empty string or Memory. "
+        "Default: the empty string, which means to use the node's default medium.",
     )
     size_limit: Quantity | None = Field(
         None,
@@ -227,8 +227,8 @@ class LabelRequirement(Section):
     )
     values: Annotated[list[LabelValue], Field(max_length=16)] | None = Field(
         None,
-        description="An array of string values. If the operator is In or NotIn, the values array must be non-empty. If "
-        "the operator is Exists or DoesNotExist, the values array must be empty.",
+        description="An array of string values. If the operator is In or NotIn, the values array must be non-empty. "
+        "If the operator is Exists or DoesNotExist, the values array must be empty.",
     )
 
 
@@ -254,9 +254,9 @@ class SelectorRequirement(Section):
     )
     values: Annotated[list[LabelValue], Field(max_length=16)] | None = Field(
         None,
-        description="An array of string values. If the operator is In or NotIn, the values array must be non-empty. If "
-        "the operator is Exists or DoesNotExist, the values array must be empty. If the operator is Gt or Lt, "
-        "the values array must have a single element, which will be interpreted as an integer.",
+        description="An array of string values. If the operator is In or NotIn, the values array must be non-empty. "
+        "If the operator is Exists or DoesNotExist, the values array must be empty. If the operator is Gt "
+        "or Lt, the values array must have a single element, which will be interpreted as an integer.",
     )
 
 
@@ -315,8 +315,8 @@ class NodeAffinity(Section):
 
     required_during_scheduling_ignored_during_execution: NodeSelector | None = Field(
         None,
-        description="If the affinity requirements specified by this field are not met at scheduling time, the pod will "
-        "not be scheduled onto the node.",
+        description="If the affinity requirements specified by this field are not met at scheduling time, the pod "
+        "will not be scheduled onto the node.",
     )
     preferred_during_scheduling_ignored_during_execution: Annotated[list[PreferredNodes], Field(max_length=8)] | None = Field(
         None,
@@ -383,8 +383,8 @@ class PodAffinity(Section):
     preferred_during_scheduling_ignored_during_execution: Annotated[list[WeightedPodAffinityTerm], Field(max_length=4)] | None = (
         Field(
             None,
-            description="The scheduler will prefer to schedule pods to nodes that satisfy the expressions specified by "
-            "this field, but it may choose a node that violates one or more of the expressions.",
+            description="The scheduler will prefer to schedule pods to nodes that satisfy the expressions specified "
+            "by this field, but it may choose a node that violates one or more of the expressions.",
         )
     )
 
@@ -400,8 +400,8 @@ class Affinity(Section):
     )
     pod_anti_affinity: PodAffinity | None = Field(
         None,
-        description="Describes pod anti-affinity scheduling rules (e.g. avoid putting this pod in the same node, zone, "
-        "etc. as some other pods).",
+        description="Describes pod anti-affinity scheduling rules (e.g. avoid putting this pod in the same node, "
+        "zone, etc. as some other pods).",
     )
 
 

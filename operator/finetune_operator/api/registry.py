@@ -16,7 +16,7 @@ class Registry(Section):
 
     kind: Literal["ModelRegistry", "MLflow"] | None = Field(
         None,
-        description="Type of the registry: Kubeflow Model Registry or MLflow. Default: ModelRegistry if address is "
+        description="Type of the registry, Kubeflow Model Registry or MLflow. Default: ModelRegistry if address is "
         "set. Without an address, a local run uses an MLflow store in the workspace and a run on a "
         "cluster is not registered.",
     )
@@ -51,8 +51,8 @@ class Registry(Section):
     )
     on_existing: Literal["NewVersion", "Fail", "Update"] | None = Field(
         None,
-        description="Handling of a version that exists. NewVersion: use the next free patch version. Fail: fail the "
-        "run, before training if possible. Update: update the entry.",
+        description="Handling of a version that exists. NewVersion uses the next free patch version. Fail fails the "
+        "run, before training if possible. Update updates the entry.",
     )
     author: Annotated[str, trimmed(128)] | None = Field(None, description="Author of the version.")
     description: Annotated[str, text(2048)] | None = Field(
@@ -69,7 +69,7 @@ class Publish(Section):
     """Copy of the model outside the workspace. Without it the model stays on its volume and is registered with a pvc:// URI."""
 
     uri: Annotated[str, text(1024, PUBLISHED, "s3://<bucket>/<prefix> or oci://<image>")] = Field(
-        description="Destination: s3://<bucket>/<prefix> or oci://<image>."
+        description="Destination in the form s3://<bucket>/<prefix> or oci://<image>."
     )
     secret_ref: SecretKeyRef | None = Field(None, description="Secret with the credentials to write to the destination.")
     serving: Literal["none", "manifest", "apply"] | None = Field(
@@ -103,8 +103,8 @@ class Storage(Section):
 
     claim_name: ObjectName | None = Field(
         None,
-        description="Name of an existing PersistentVolumeClaim. Runs that use the same claim share its cache. Default: "
-        "the operator creates <run>-workspace.",
+        description="Name of an existing PersistentVolumeClaim. Runs that use the same claim share its cache. "
+        "Default: the operator creates <run>-workspace.",
     )
     size: Size | None = Field(
         None, description="Size of the claim that the operator creates, as a quantity in bytes such as 100Gi. It can only grow."

@@ -79,7 +79,7 @@ def _flatten(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[
 
 
 def _default_sentence(path: str) -> str:
-    """Return the default of a field of ``spec`` as a sentence: ``Default: 5e-06 (lora: 0.0002).``"""
+    """Return the default of a field of ``spec`` as a sentence: ``Default: 5e-06 (lora 0.0002).``"""
     keys = path.split(".")[1:]
     values = {algorithm: _lookup(preset(algorithm), keys) for algorithm in ("osft", "sft", "lora")}
     common = values["osft"]
@@ -88,7 +88,7 @@ def _default_sentence(path: str) -> str:
         return "".join(f"Default: {value}." if name in keys else f"Default: {value} ({name})." for name, value in others.items())
     if isinstance(common, (dict, list)) and not (isinstance(common, list) and common and isinstance(common[0], str)):
         return ""
-    exceptions = ", ".join(f"{name}: {value}" for name, value in others.items())
+    exceptions = ", ".join(f"{name} {value}" for name, value in others.items())
     return f"Default: {_shown(common)} ({exceptions})." if others else f"Default: {_shown(common)}."
 
 

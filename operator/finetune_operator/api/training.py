@@ -34,9 +34,9 @@ class Osft(Section):
     )
     trainable: Literal["all", "targets"] | None = Field(
         None,
-        description="Which weights are trained. all: the decomposed weights, and embeddings, output layer and norms "
-        "in full, as in Training Hub. targets: the decomposed weights only, which retains the most of the "
-        "base model (portable engine only).",
+        description="Which weights are trained. all trains the decomposed weights, and embeddings, output layer and "
+        "norms in full, as in Training Hub. targets trains the decomposed weights only, which retains the "
+        "most of the base model (portable engine only).",
     )
 
 
@@ -46,7 +46,7 @@ class Sft(Section):
     sharding: Literal["FULL_SHARD", "HYBRID_SHARD", "NO_SHARD"] | None = Field(
         None,
         description="FSDP sharding strategy for weights, gradients and optimizer state. This release trains with "
-        "NO_SHARD: the default is adapted, and another explicit value is rejected.",
+        "NO_SHARD, so the default is adapted and any other explicit value is rejected.",
     )
 
 
@@ -182,8 +182,8 @@ class Training(Section):
     )
     algorithm: Algorithm | None = Field(
         None,
-        description="Training algorithm. sft: trains every weight. osft: trains every weight in the directions that "
-        "the base model uses least, and forgets least. lora: trains small adapters. Default: osft.",
+        description="Training algorithm. sft trains every weight. osft trains every weight in the directions that the "
+        "base model uses least, and forgets least. lora trains small adapters. Default: osft.",
     )
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="Number of passes over the training rows.")
     effective_batch_size: Count | None = Field(None, description="Number of rows per optimizer step, over all processes.")
@@ -212,8 +212,8 @@ class Training(Section):
     )
     liger: bool | None = Field(
         None,
-        description="Whether to use Liger's fused kernels (GPU only). This release trains without them: the default is "
-        "adapted, and an explicit true is rejected.",
+        description="Whether to use Liger's fused kernels (GPU only). This release trains without them, so the "
+        "default is adapted and an explicit true is rejected.",
     )
     unmask: bool | None = Field(
         None,
@@ -229,8 +229,8 @@ class Training(Section):
     checkpoints: Checkpoints | None = Field(None, description="What is saved during training.")
     engine: Literal["auto", "training-hub", "portable"] | None = Field(
         None,
-        description="Training engine. portable: transformers and TRL. training-hub: the backends of Training Hub. "
-        "auto: portable in this release.",
+        description="Training engine. portable uses transformers and TRL. training-hub uses the backends of Training "
+        "Hub. auto selects portable in this release.",
     )
     engine_args: dict[Annotated[str, Field(max_length=64)], FreeValue] | None = Field(
         None, description="Further arguments of the engine, validated against its signature.", max_length=32
