@@ -91,8 +91,7 @@ class Dataset(Section):
     )
     format: Literal["auto", "messages", "conversations", "alpaca", "tokenised"] | None = Field(
         None,
-        description="Format of the rows. messages is an object with a list of chat messages. auto detects the format "
-        "from the columns; in this release it is the same as messages.",
+        description="Format of the rows. auto and messages are the same, a list of chat messages in the column messages.",
     )
     fields: DatasetFields | None = Field(None, description="Names of the columns.")
     subset: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of rows to use; 0 uses all rows.")
