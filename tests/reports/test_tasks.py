@@ -105,7 +105,7 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
     Report("choices-are-text", "own", Asked([{**GOOD, "choices": "ab"}]), bad_row(1, 'doc_to_choice (choices) is "ab", which is not a list of texts')),
     Report(
         "right-choice-stands-twice", "own", Asked([GOOD, {**GOOD, "choices": ["b", "a", "b"], "answer": 2}]),
-        bad_row(2, 'its right answer "b" stands among its choices more than once, at [0] and [2]'),
+        bad_row(2, 'its right answer "b" is among its choices more than once, at [0] and [2]'),
     ),
     Report("wrong-choice-stands-twice", "own", Asked([{**GOOD, "choices": ["a", "b", "a"]}]), None),
     Report(

@@ -114,7 +114,7 @@ def unread(names: Collection[str]) -> tuple[str, ...]:
         return ()
     first = min(names)
     which = first if len(names) == 1 else f"{first} and {len(names) - 1:,} more tensors"
-    return (f"model.uri: the model's class does not read {which}; they are neither trained nor part of the fine-tuned model.",)
+    return (f"model.uri: the model's class does not read {which}, so the fine-tuned model has none of these values.",)
 
 
 def read_tensors(directory: Path) -> dict[str, Tensor]:
@@ -139,7 +139,7 @@ def weight_files(path: Path) -> list[Path]:
     if missing or not names:
         raise StageError(
             reasons.MODEL_INCOMPLETE,
-            f"{path.name}: {', '.join(missing[:3]) or 'weights'} are missing; use a model in the safetensors format with all its files.",
+            f"{path.name}: it has no {', '.join(missing[:3]) or 'weights'}; use a model in the safetensors format with all its files.",
         )
     return [path / name for name in names]
 

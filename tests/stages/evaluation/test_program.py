@@ -249,7 +249,7 @@ def test_closed_data_states_what_opens_it(programs: Any, hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("inputs", "spoil", "reason", "words"),
     [
-        (EvaluationInputs("final"), lambda p: shutil.rmtree(p.path(p.layout.final_model)), "ModelNotFound", "There is no model at"),
+        (EvaluationInputs("final"), lambda p: shutil.rmtree(p.path(p.layout.final_model)), "ModelNotFound", "there is no model; rerun the stage that writes it"),
         (EvaluationInputs("base"), lambda p: (p.path(p.layout.base_model) / ".finetune.json").unlink(), "ModelIncomplete", "not sealed"),
         (EvaluationInputs("final", tasks=("arc_esy",)), None, "TaskNotFound", "did you mean arc_easy"),
         (EvaluationInputs("final", tasks=("holdout",)), None, "TaskInvalid", "rename your task or group"),
@@ -298,7 +298,7 @@ def test_a_wrong_value_is_reported_before_anything_large_is_imported(
             EvaluationInputs("final", tasks=("say",), generation={"max_gen_toks": 4096}),
             None,
             "BadEvaluationValue",
-            "Task say asks for answers of up to 4096 tokens, and the model holds 512",
+            "task say generates up to 4096 tokens, and the model's context has 512",
         ),
         (
             EvaluationInputs("final", tasks=("guess",), holdout=False),

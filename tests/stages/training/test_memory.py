@@ -80,7 +80,7 @@ def test_a_full_gpu_is_reported_with_what_takes_less(monkeypatch, inputs, advice
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (MIB // 2, MIB))
-    with pytest.raises(StageError, match=rf"the GPU has 512 KiB left for each: .*{advice}") as raised:
+    with pytest.raises(StageError, match=rf"the GPU has 512 KiB left for each; .*{advice}") as raised:
         require_memory(base(), inputs, Processes())
     assert raised.value.reason is reasons.GPU_OUT_OF_MEMORY
 
@@ -92,7 +92,7 @@ def test_merging_into_unquantized_weights_needs_ordinary_memory(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: MIB)
     assert require_memory(base(), LORA, Processes()) is not None
     with pytest.raises(
-        StageError, match=r"To merge the adapter at the end, .* takes 3.82 MiB of memory, and this pod has 1 MiB"
+        StageError, match=r"the merge of the adapter needs 3.82 MiB for the unquantized base model, and this pod has 1 MiB"
     ) as raised:
         require_memory(base(), replace(LORA, lora=LoraInputs(quantization="8bit")), Processes())
     assert raised.value.reason is reasons.HOST_OUT_OF_MEMORY
@@ -123,7 +123,7 @@ def test_room_for_the_models_is_asked_first(monkeypatch, tmp_path, checkpoints, 
     monkeypatch.setattr(memory, "free_room", lambda directory: need)
     require_room(tmp_path, base(), inputs)
     monkeypatch.setattr(memory, "free_room", lambda directory: need - 1)
-    with pytest.raises(StageError, match=r"raise storage.size") as raised:
+    with pytest.raises(StageError, match=r"storage.size: the volume has .* free; raise it") as raised:
         require_room(tmp_path, base(), inputs)
     assert raised.value.reason is reasons.WORKSPACE_FULL
 

@@ -201,7 +201,7 @@ def test_progress_is_reported_for_each_weight(tiny_model):
     ("inputs", "reason", "sentence"),
     [
         (OsftInputs(0.25, ("attention_out",)), reasons.NO_MATCHING_WEIGHTS, r"\['attention_out'\]; use names such as model.layers.\*.self_attn.q_proj"),
-        (OsftInputs(0.0, (), "targets"), reasons.BAD_TRAINING_VALUE, "unfreezeRankRatio 0 with trainable: targets trains nothing"),
+        (OsftInputs(0.0, (), "targets"), reasons.BAD_TRAINING_VALUE, "unfreezeRankRatio: with 0 and training.osft.trainable targets nothing is trained"),
         (OsftInputs(0.25, ("lm_head",)), reasons.BAD_TRAINING_VALUE, "match lm_head.weight, the output layer"),
         (OsftInputs(0.25, ("q_proj", "w1")), reasons.NO_MATCHING_WEIGHTS, r"targetPatterns \['w1'\]; this model has"),
         (OsftInputs(0.25, ("embed_tokens",)), reasons.NO_MATCHING_WEIGHTS, "No linear layer matches"),

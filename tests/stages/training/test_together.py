@@ -111,7 +111,7 @@ def test_the_pod_that_failed_reports_the_cause_and_the_other_one_that_it_lost_it
     assert (first.wait().reason, first.process.returncode) == ("BadTrainingValue", 65)
     other = second.wait()
     assert (other.reason, other.code) == ("ProcessGroupTimeout", 75)
-    assert "Process 1 of 2 lost another one" in other.result.message
+    assert "process 1 of 2 lost another one" in other.result.message
 
 
 def test_a_pod_whose_peer_never_comes_gives_up(bench, inputs):
