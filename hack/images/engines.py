@@ -110,9 +110,10 @@ class Buildah(Engine):
     def build(self, build: Build) -> None:  # noqa: D102
         # The chroot isolation needs neither cgroups nor network set-up; --force-rm: a failed build leaves no container behind.
         words = ["bud", "--quiet", "--layers", "--force-rm", "--isolation", "chroot", "--format", "oci"]
-        words += _timestamp(build)
-        if _ENVIRONMENT in build.containerfile.read_text(encoding="utf-8"):
-            # The costly stage has a name of its own: what has none is not kept for the next build.
+        if build.epoch is not None:
+            words += ["--no-cache", *_timestamp(build)]  # a cached layer has the time of an earlier build
+        elif _ENVIRONMENT in build.containerfile.read_text(encoding="utf-8"):
+            # Only stages with a name are kept for the next build, and this one takes longest.
             environment = replace(build, tag=f"{build.tag.partition(':')[0]}-environment:latest", labels={})
             self._buildah(*words, "--target", "environment", *environment.options(), str(build.context))
         self._buildah(*words, *build.options(), str(build.context))
