@@ -1,4 +1,4 @@
-"""Building an image, unless the same has been built: an archive in the cache, named by the key of everything that it is made of."""
+"""Build images into archives in the cache. The key of an archive is a hash of all inputs, so that nothing is built twice."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from .recipes import ROOT, Recipe, cache, version
 
 Base = Literal["registry", "debian"]
 _KEPT = 2
-"""Archives of a recipe that stay in the cache: stages are 1.5 GB each."""
+"""Number of archives of each recipe in the cache: one of the stages has 2.6 GB."""
 _TRIES = 3
-"""A file that is edited during a build is in the image as it was or as it is: then it is built again, which takes seconds."""
+"""Number of builds if a file is edited during a build; then its state in the image is unknown."""
 SBOM_INSIDE = "/opt/venv/share/sbom.cdx.json"
 
 
 @dataclass(frozen=True)
 class Image:
-    """A built image: an archive that containerd, Docker and podman load, and beside it what is in it."""
+    """A built image: an archive for containerd, Docker and podman, and its bill of materials."""
 
     recipe: Recipe
     tag: str
@@ -40,16 +40,16 @@ class Image:
 
     @property
     def built_as(self) -> str:
-        """What the engine calls it: by its key, so that it is never taken for the one of other sources."""
+        """Return the name in the engine, with the key, so that images of different sources have different names."""
         return f"{self.recipe.title}:{self.archive.parent.name}"
 
     @property
     def sbom(self) -> Path:
-        """The list of the packages that were installed for it, as CycloneDX."""
+        """Return the path of its bill of materials (CycloneDX)."""
         return self.archive.with_suffix(".cdx.json")
 
     def exists(self) -> bool:
-        """Whether it has been built, perhaps by somebody else just now."""
+        """Return whether it is built, by any process."""
         return self.archive.exists()
 
 
@@ -109,7 +109,7 @@ def build(recipe: Recipe, base: Base, tag: str, engine: Engine, *, source: str =
 
 
 def published_source() -> str:
-    """Return where the sources are published, if git knows a public place: nothing else belongs into an image."""
+    """Return the public address of the sources, or an empty string if git has none."""
     words = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
     address = urlsplit(subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip())
     return address.geturl() if address.scheme == "https" and not address.username and "." in (address.hostname or "") else ""
@@ -131,7 +131,9 @@ def _make(image: Image, base: Base, engine: Engine, source: str, epoch: int | No
         if image == before:
             _save(image, engine)
             return image
-    raise CannotBuildError(f"the sources of {image.tag} changed each time while it was built: build it when they rest")
+    raise CannotBuildError(
+        f"{image.tag}: its sources changed during each of {_TRIES} builds; build it again without editing them"
+    )
 
 
 def _save(image: Image, engine: Engine) -> None:
