@@ -1,14 +1,14 @@
-# Everything that people and CI run. Needs Python 3.11 or later; Go for the checks that use the API server's own code.
+# Targets for people and CI. They need Python 3.11 or later, and Go for checks with the API server's own code.
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
-# With NVIDIA's libraries (cuda) or without (cpu). Unset: the last request, or else as the driver of this machine decides.
+# With NVIDIA's libraries (cuda) or without (cpu). If unset: the last request, otherwise by the driver of this machine.
 ACCELERATOR ?=
-# Set-up leaves compiling to byte code to the first import, which is to keep what it compiled whatever the environment says.
+# Packages are compiled at their first import, which must keep the byte code.
 export PYTHONDONTWRITEBYTECODE :=
 TRAINER ?= 2.1
 
-.PHONY: run test setup controlplane containers cluster node check lock bench clean
+.PHONY: run test unit setup controlplane containers cluster node check lock release release-check bench clean
 
 run: setup  ## set up, and run the main job on real data
 	$(BIN)/python hack/example/prepare.py
@@ -16,33 +16,43 @@ run: setup  ## set up, and run the main job on real data
 	$(BIN)/finetune clone python-signatures --name python-signatures-sft --set training.algorithm=sft --set training.osft=null || test $$? -eq 3
 	$(BIN)/finetune get --experiment python-docs
 
-test: setup  ## set up, build what tests run on, and run every check and test to the end; the last lines are a table
+test: setup  ## set up, build prerequisites, run all checks and tests to the end, and print a table
 	$(BIN)/python hack/checks.py test --jobs $(JOBS)
 
-setup:  ## make .venv with everything in it, or bring it up to date
+unit: setup  ## run the tests of pure code, in less than a minute on two cores, without Go, root and PyTorch
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not go" tests/unit tests/property
+
+setup:  ## make .venv with all packages, or bring it up to date
 	@$(PYTHON) hack/bootstrap --accelerator=$(ACCELERATOR)
 
-controlplane: setup  ## build the Kubernetes of the tests from Go modules: minutes, once, kept outside this folder
+controlplane: setup  ## build Kubernetes for tests from Go modules, once, outside this folder; it takes minutes
 	$(BIN)/python hack/prerequisites controlplane
 
-containers: setup  ## what tests in containers need, where they can run: Debian packages, a kubelet, the images; minutes, once
+containers: setup  ## install and build what tests in containers need: Debian packages, a kubelet, the images; it takes minutes
 	$(BIN)/python hack/prerequisites containers
 
-cluster: setup controlplane  ## a control plane with Trainer (TRAINER=2.1 or 2.3), left running: its kubeconfig is printed
+cluster: setup controlplane  ## start a control plane with Trainer (TRAINER=2.1 or 2.3), and print its kubeconfig
 	$(BIN)/python hack/controlplane up --trainer $(TRAINER)
 
-node: setup controlplane containers  ## a real node with the tests' control plane, left running: its kubeconfig is printed
+node: setup controlplane containers  ## start a control plane with a real node, and print its kubeconfig
 	$(BIN)/python hack/node up --trainer $(TRAINER)
 
-check: setup  ## style, types, layers, generated files
+check: setup  ## check style, types, layers, cycles of imports and generated files
 	$(BIN)/python hack/checks.py check
 
-lock: setup  ## resolve the dependencies anew; the locks hold hashes, no address
-	$(BIN)/python hack/lock.py
+lock: setup  ## renew the locks; with PACKAGE="NAME ..." only these packages. They hold hashes and no address
+	$(BIN)/python hack/lock.py $(addprefix --package=,$(PACKAGE))
 
-bench: setup  ## the figures of docs/performance.md
+release: setup  ## build and check dist/VERSION: wheel, sdist, images, manifests, notes. DRAFT=1 accepts BASE=debian, IMAGES="operator ..."
+	$(BIN)/python hack/release build $(VERSION) $(if $(DRAFT),--draft) $(if $(BASE),--base=$(BASE)) \
+	  $(if $(REGISTRY),--registry=$(REGISTRY)) $(if $(IMAGES),--images $(IMAGES))
+
+release-check: setup  ## check dist/VERSION without a network: digests, bills of materials, manifests
+	$(BIN)/python hack/release check $(VERSION)
+
+bench: setup  ## measure the figures of docs/performance.md
 	for bench in command_line plan main_job reuse training evaluation; do $(BIN)/python hack/bench/$$bench.py; done
 
-clean:  ## remove what was made here
+clean:  ## stop control planes and nodes of this folder, and remove all that was made in it
 	-for trainer in 2.1 2.3 none; do for what in controlplane node; do $(BIN)/python hack/$$what down --trainer $$trainer; done; done
 	rm -rf .venv .cache .finetune .coverage* .mypy_cache .pytest_cache .ruff_cache

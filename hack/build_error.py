@@ -1,5 +1,5 @@
-"""The error of everything that builds: programs of Go modules, and images."""
+"""The error of all builds: of programs from Go modules, of images, of releases."""
 
 
 class CannotBuildError(RuntimeError):
-    """Something that a build, or the use of what it makes, needs is not there or failed. The message says what, and what to do."""
+    """A requirement is missing, or a step failed. The message names it, and what to do."""

@@ -1,4 +1,4 @@
-"""The steps of a set-up on the screen: which one of how many, how long it took here before, and how long it took now.
+"""Progress of set-up on the screen: number and total of steps, and the duration of each, now and the last time.
 
 Standard library only: the environment is made with it.
 """
@@ -15,8 +15,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-_NOT_WORTH_TELLING = 3.0
-"""Seconds below which an earlier duration is left out."""
+_SHORTEST_SHOWN = 3.0
+"""Seconds; a shorter earlier duration is not printed."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ _count: ContextVar[_Count | None] = ContextVar("count", default=None)
 
 @contextmanager
 def counted(total: int, first: int = 1) -> Iterator[None]:
-    """Inside this context the steps are numbered from ``first``, out of ``total``."""
+    """Number the steps in this context from ``first``, out of ``total``."""
     token = _count.set(_Count(total, first - 1))
     try:
         yield
@@ -40,18 +40,18 @@ def counted(total: int, first: int = 1) -> Iterator[None]:
 
 @contextmanager
 def step(what: str, key: str) -> Iterator[None]:
-    """Print what is being done and, when this context ends without an exception, how long it took.
+    """Print a step at its start and, when this context ends without an exception, its duration.
 
     Args:
-        what: as it is printed: ``building etcd v3.6.5``.
-        key: names the step in the record of durations, whatever its version.
+        what: the text, such as ``building etcd v3.6.5``.
+        key: of the step in the record of durations; the same for all versions.
     """
     count, earlier = _count.get(), durations().get(key, 0.0)
     place = ""
     if count is not None:
         count.started += 1
         place = f"[{count.started}/{count.total}] "
-    _print(f"{place}{what}{f' (took {earlier:.0f} s last time)' if earlier >= _NOT_WORTH_TELLING else ''}")
+    _print(f"{place}{what}{f' (took {earlier:.0f} s last time)' if earlier >= _SHORTEST_SHOWN else ''}")
     began = time.monotonic()
     yield
     seconds = time.monotonic() - began
@@ -60,7 +60,7 @@ def step(what: str, key: str) -> Iterator[None]:
 
 
 def estimate(keys: list[str]) -> float:
-    """Return how many seconds these steps took here before, as far as is known."""
+    """Return the seconds that these steps took the last time; steps without a record count as 0."""
     known = durations()
     return sum(known.get(key, 0.0) for key in keys)
 
@@ -75,18 +75,18 @@ def durations() -> dict[str, float]:
 
 
 def cache() -> Path:
-    """Return the folder for everything that is built once and kept outside the checkout."""
+    """Return the folder outside the checkout for everything that is built once."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-operator"
 
 
 def _record(key: str, seconds: float) -> None:
-    """Keep a duration. Two processes at once may lose one of theirs, which costs a hint on the screen."""
+    """Record a duration. Two processes at the same time may lose one, which is only a hint on the screen."""
     part = _file().with_suffix(f".{os.getpid()}")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps({**durations(), key: round(seconds, 1)}, indent=1, sort_keys=True), encoding="utf-8")
         part.rename(_file())
-    except OSError:  # a hint on the screen is all that is lost
+    except OSError:  # only a hint on the screen is lost
         with suppress(OSError):
             part.unlink()
 

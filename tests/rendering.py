@@ -77,7 +77,7 @@ class Tokenization:
             lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
             (folder / f"{name}.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
             numbers = np.arange(start, start + len(rows), dtype=np.int64)
-            np.save(folder / f"{name}.places.npy", np.stack([numbers, numbers], axis=1))
+            np.save(folder / f"{name}.locations.npy", np.stack([numbers, numbers], axis=1))
         note = {"droppedRows": dropped, "droppedTrainRows": dropped, "split": True}
         seal_directory(folder, {"source": source, "evalSource": source, **note})
 
@@ -91,7 +91,7 @@ class Tokenization:
         """The stage's context."""
         document = StageDocument(CONTRACT_VERSION, "tokenization", self.run, encode(inputs))
         context = Context(document, self.workspace, Attempt(1, 1), digest(encode(inputs)))
-        context.claim()
+        context.become_current()
         return context
 
     def __call__(self, **inputs: Any) -> Finished:

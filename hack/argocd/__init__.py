@@ -1,1 +1,1 @@
-"""Argo CD's own command, built from its Go module: what the manifests tell Argo CD is tried with the code that reads it."""
+"""Argo CD's own command, built from its Go module. Tests use it to evaluate the manifests for Argo CD."""

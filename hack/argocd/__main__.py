@@ -1,4 +1,4 @@
-"""python hack/argocd: build Argo CD's command, and say where it is."""
+"""python hack/argocd: build Argo CD's command and print its path."""
 
 from __future__ import annotations
 

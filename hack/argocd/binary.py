@@ -11,7 +11,7 @@ from controlplane.programs import Program
 
 MODULE = Path(__file__).parent
 _IMPORT = "github.com/argoproj/argo-cd/v3"
-# An absolute folder stands for itself: this module is not one of the control plane's.
+# An absolute folder, because this module is not one of the control plane's.
 _PROGRAM = Program("argocd", str(MODULE), _IMPORT, f"{_IMPORT}/cmd")
 
 

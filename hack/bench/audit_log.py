@@ -1,4 +1,4 @@
-"""What the API server's audit log says of who asked for what, and when."""
+"""Requests in the API server's audit log: user, verb, resource and time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 WRITES = ("create", "update", "patch", "delete")
 _NOT_COUNTED = ("events", "leases")
 _NEXT = {"dataset": "tokenization", "model": "tokenization", "tokenization": "train", "train": "eval"}
-"""Of a child, by the words in their names: which one follows its end."""
+"""The stage that follows the end of each stage, both as child names have them."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request that was answered well."""
+    """One successful request."""
 
     user: str
     verb: str
@@ -29,7 +29,7 @@ class Request:
 
 
 def requests(file: Path, namespace: str) -> Iterator[Request]:
-    """The requests about a namespace, in their order."""
+    """Yield the requests for objects of a namespace, in the order of the log."""
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             entry = json.loads(line)
@@ -43,7 +43,7 @@ def requests(file: Path, namespace: str) -> Iterator[Request]:
 
 
 def writes(found: Iterable[Request], user: str) -> Counter[str]:
-    """How often somebody wrote to what; Events and Leases are left out."""
+    """Return the number of writes of a user, by verb and resource. Events and Leases are left out."""
     return Counter(
         f"{one.verb} {one.resource}"
         for one in found
@@ -52,12 +52,12 @@ def writes(found: Iterable[Request], user: str) -> Counter[str]:
 
 
 def calls(found: Iterable[Request], user: str) -> Counter[str]:
-    """All that somebody asked for."""
+    """Return the number of all requests of a user, by verb and resource."""
     return Counter(f"{one.verb} {one.resource}" for one in found if one.user == user)
 
 
 def handovers(found: Iterable[Request], user: str) -> list[float]:
-    """Seconds from the end of the last child of a step (its pod's last status is stored) to the next child's creation."""
+    """Return the seconds from the end of the last child of a step (its pod's last status is stored) to the next child's creation."""
     ended: dict[tuple[str, str], float] = {}
     times = []
     for one in sorted(found, key=lambda request: request.ended):
@@ -73,6 +73,6 @@ def handovers(found: Iterable[Request], user: str) -> list[float]:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """``run-00001-train-1-1-node-0-0-x2k4p`` -> ``run-00001``, ``train``."""
+    """Split a child's name: ``run-00001-train-1-1-node-0-0-x2k4p`` into ``run-00001`` and ``train``."""
     words = name.split("-")
     return "-".join(words[:2]), words[2]

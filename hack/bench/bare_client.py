@@ -1,6 +1,6 @@
-"""What the operator is compared with: a client without any judgement, which makes the same objects as soon as pods have ended.
+"""The baseline of the operator: a client that makes no decisions and creates the same objects as soon as pods end.
 
-It makes the runs too, since children must have an owner. Its manifests are the operator's own, from the same ``plan``.
+It creates the runs too, since children must have an owner. Its manifests are the operator's own, from the same ``plan``.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ Object = dict[str, Any]
 _NAME, _UID, _NAMESPACE = "template-run", "template-uid", "template-namespace"
 _AT_ONCE = 32
 _GROUPS = ((), *ORDER)
-"""What must have ended well before the next children are made: at first, and after each group."""
+"""Stages that must have succeeded before the next children are created: at first none, then group after group."""
 _FIRST = (("Job", "tokenization"), ("TrainJob", "training"), ("Job", "evaluation"))
-"""The children that begin a group."""
+"""The children that start a group."""
 
 
 async def main() -> None:
-    """Bring all runs to their ends."""
+    """Run all runs to completion."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--runs", type=int, required=True)
     parser.add_argument("--active", type=int, required=True, help="runs at the same time")
-    parser.add_argument("--rate", type=float, default=0.0, help="runs begun a second, at most")
+    parser.add_argument("--rate", type=float, default=0.0, help="highest number of runs started each second")
     options = parser.parse_args()
     credentials = load_credentials(options.kubeconfig)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_AT_ONCE)) as session:
@@ -73,7 +73,7 @@ class _Client:
         self._slots = asyncio.Semaphore(0)
 
     def slots(self, active: int) -> asyncio.Semaphore:
-        """Taken by whoever applies a run, given back at its end."""
+        """Return the semaphore that is acquired before a run is applied, and released at its end."""
         self._slots = asyncio.Semaphore(active)
         return self._slots
 
@@ -133,7 +133,7 @@ class _Client:
 
 
 async def _templates(server: ApiServer) -> list[list[str]]:
-    """The manifests that a run's children are made from, group by group, as JSON."""
+    """Return the manifests of a run's children, group by group, as JSON."""
     settings = Configuration().settings(await detect_trainer(server), {})
     world = World.new(copy.deepcopy(SPEC), claim=False)
     world.run["metadata"] |= {"name": _NAME, "uid": _UID, "namespace": _NAMESPACE}

@@ -1,4 +1,4 @@
-"""What a run on a real node is compared with: its own pods, made by hand one after the other, without Jobs, TrainJobs and operator."""
+"""The baseline of a run on a real node: the same pods, created one after the other, without Jobs, TrainJobs and operator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from node_witness import BARE_RUN, BARE_STAGE, Witness
+from node_observer import BARE_RUN, BARE_STAGE, NodeObserver
 
 from finetune_operator.api.kinds import CONFIGMAP, POD
 from finetune_operator.core.naming import RUN_LABEL, STAGE_LABEL
@@ -21,7 +21,7 @@ _INDEX = "batch.kubernetes.io/job-completion-index"
 
 
 class BarePods:
-    """Does what a finished run did, as often as wanted, each time as a run of another name.
+    """Repeats the pods of a finished run, each time for a run with another name.
 
     Args:
         server: where.
@@ -39,17 +39,17 @@ class BarePods:
 
     @classmethod
     async def of(cls, server: ApiServer, run: Object) -> BarePods:
-        """Those of a run that has finished."""
+        """Return the pods of a finished run."""
         namespace, name = run["metadata"]["namespace"], run["metadata"]["name"]
         pods = (await server.list(POD, namespace, labels={RUN_LABEL: name})).items
         named = {volume["configMap"]["name"] for pod in pods for volume in pod["spec"]["volumes"] if "configMap" in volume}
         (documents,) = (one for one in named if one.startswith(name))
         return cls(server, run, pods, await server.get(CONFIGMAP, namespace, documents))
 
-    async def run(self, witness: Witness, name: str, order: Sequence[Sequence[str]]) -> float:
-        """Make the pods of each group as soon as those of the one before have ended; when the first was asked for.
+    async def run(self, observer: NodeObserver, name: str, order: Sequence[Sequence[str]]) -> float:
+        """Create the pods of each group as soon as the group before has ended; return when the first was requested.
 
-        The documents are there before: that the operator writes them counts against it.
+        The documents exist before: the time in which the operator writes them counts against the operator.
         """
         uid = str(uuid.uuid4())
         await self._server.create(self._renamed(self._documents, name, uid))
@@ -57,7 +57,7 @@ class BarePods:
         for group in order:
             for stage in group:
                 await self._server.create(self._renamed(self._pods[stage], name, uid))
-            await witness.until(partial(witness.have_ended, name, group))
+            await observer.until(partial(observer.have_ended, name, group))
         return began
 
     def _renamed(self, template: str, name: str, uid: str) -> Object:
@@ -68,7 +68,7 @@ class BarePods:
 
 
 def _bare(pod: Object) -> Object:
-    """The same pod as somebody would have written it: of nobody, on no node yet."""
+    """Return the pod as its manifest: without owner and node."""
     metadata, spec = pod["metadata"], {key: value for key, value in pod["spec"].items() if key != "nodeName"}
     index = {_INDEX: metadata["labels"][_INDEX]} if _INDEX in metadata["labels"] else {}
     labels = {**index, BARE_STAGE: metadata["labels"][STAGE_LABEL]}

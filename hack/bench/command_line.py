@@ -1,6 +1,6 @@
-"""Start-up of the command line, beside a bare Python, and memory of the control plane process.
+"""Start-up time of the command line, compared with bare Python.
 
-Wanted: ``finetune --help`` at most 0.4 s, ``finetune validate`` of one file at most 1 s.
+Targets: ``finetune --help`` at most 0.4 s, ``finetune validate`` of one file at most 1 s.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The operator on a real control plane, beside a client without any judgement that makes the same children.
+"""The operator on a real control plane, compared with a client that makes no decisions and creates the same children.
 
 ::
 
@@ -49,13 +49,11 @@ _POLL_SECONDS = 0.25
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help="all of them, where none is named")
-    parser.add_argument("--runs", type=int, help="how many, where fewer than usual are wanted")
-    parser.add_argument("--rate", type=float, default=HANDOVERS_A_SECOND, help="handovers a second (5)")
-    parser.add_argument("--seconds", type=float, default=120.0, help="how long runs come and go (120)")
-    parser.add_argument(
-        "--rounds", type=int, default=1, help="how often throughput is measured (1): a busy machine needs several"
-    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="parts to measure (all)")
+    parser.add_argument("--runs", type=int, help="number of runs, if fewer than usual")
+    parser.add_argument("--rate", type=float, default=HANDOVERS_A_SECOND, help="handovers each second (5)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="duration of the part handover, in seconds (120)")
+    parser.add_argument("--rounds", type=int, default=1, help="repetitions of throughput (1); use several on a busy machine")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"there is no part {min(unknown)}; there are {', '.join(PARTS)}")
@@ -67,7 +65,7 @@ def main() -> None:
 
 
 async def throughput(bench: Cluster, options: argparse.Namespace) -> None:
-    """All runs at once, round by round: the bare client, then the operator."""
+    """Measure all runs at once, round by round: the bare client, then the operator."""
     runs, bare, ours = options.runs or 1000, [], []
     for number in range(1, options.rounds + 1):
         bare.append(await _bare(bench, bench.namespace(f"bare-{number}"), runs))
@@ -79,11 +77,11 @@ async def throughput(bench: Cluster, options: argparse.Namespace) -> None:
     print(f"  bare client (baseline): {spread(bare, 's')}")
     print(f"  operator: {spread([one.seconds for one in ours], 's')}")
     ratios = [one.seconds / baseline for one, baseline in zip(ours, bare, strict=True)]
-    print(f"  operator to bare client, round by round: {spread(ratios, 'times')} (wanted: at most 1.8)")
+    print(f"  ratio of operator to bare client, by round: {spread(ratios, 'times')} (target: at most 1.8)")
     print(f"  operator, processor: {spread([one.processor / runs for one in ours], 'ms a run', 1000)}")
-    print(f"  operator, memory at most: {spread([one.peak for one in ours], 'MB')} (wanted: at most 150)")
-    print(f"  writes a run: {wrote.total() / runs:.2f} (wanted: at most 18): {_list(wrote, runs)}")
-    print(f"  Events a run: {told / runs:.2f} (wanted: at most 10)")
+    print(f"  operator, memory at most: {spread([one.peak for one in ours], 'MB')} (target: at most 150)")
+    print(f"  writes a run: {wrote.total() / runs:.2f} (target: at most 18): {_list(wrote, runs)}")
+    print(f"  Events a run: {told / runs:.2f} (target: at most 10)")
     print(f"  calls a run: {asked.total() / runs:.1f}: {_list(asked, runs)}")
     _print_handovers(found, requests(bench.audit, f"bare-{options.rounds}"))
 
@@ -114,7 +112,7 @@ async def _ours(bench: Cluster, namespace: str, runs: int) -> _Measured:
 
 
 async def handover(bench: Cluster, options: argparse.Namespace) -> None:
-    """Runs that come and go, so many at the same time."""
+    """Measure a steady number of runs at the same time."""
     active = min(options.runs or ACTIVE, ACTIVE)
     seconds_a_pod = active * _HANDOVERS / _STEPS / options.rate
     rate = options.rate / _HANDOVERS
@@ -129,7 +127,7 @@ async def handover(bench: Cluster, options: argparse.Namespace) -> None:
 
 
 async def idle(bench: Cluster, options: argparse.Namespace) -> None:
-    """Runs whose pods go on for ever."""
+    """Measure runs whose pods do not end."""
     runs = options.runs or 100
     ours = bench.namespace("ours")
     with bench.node(ours, seconds=86400), bench.operator(ours, resyncSeconds=RESYNC_SECONDS) as operator:
@@ -145,11 +143,11 @@ async def idle(bench: Cluster, options: argparse.Namespace) -> None:
         {"create events": sum(one.verb == "create" and one.resource == "events" for one in found if one.user == "operator")}
     )
     print(f"idle, {runs} runs in mid-stage, two resyncs")
-    print(f"  passes: {passes:.0f}; writes: {wrote.total()} (wanted: 0) {_list(+wrote, 1)}")
+    print(f"  passes: {passes:.0f}; writes: {wrote.total()} (target: 0) {_list(+wrote, 1)}")
 
 
 async def cold_start(bench: Cluster, options: argparse.Namespace) -> None:
-    """Finished runs, and an operator that has never seen them."""
+    """Measure a new operator with finished runs."""
     runs = options.runs or 10_000
     ours = bench.namespace("ours")
     async with _calls(bench) as server:
@@ -170,9 +168,9 @@ async def cold_start(bench: Cluster, options: argparse.Namespace) -> None:
         seconds, peak, busy = time.monotonic() - began, operator.resident_mb("VmHWM"), operator.cpu_seconds()
         resident, passes = operator.resident_mb(), operator.metric("finetune_reconcile_seconds_count")
     print(f"cold start, {runs} finished runs")
-    print(f"  leads after {leads:.1f} s; has heard of all and does nothing more after {seconds:.1f} s (wanted: at most 30)")
+    print(f"  leader after {leads:.1f} s; idle with all runs in its cache after {seconds:.1f} s (target: at most 30)")
     print(f"  processor: {busy:.1f} s; passes: {passes:.0f}")
-    print(f"  memory: {resident:.0f} MB, at most {peak:.0f} MB (wanted: at most 300)")
+    print(f"  memory: {resident:.0f} MB, at most {peak:.0f} MB (target: at most 300)")
 
 
 PARTS = {"throughput": throughput, "handover": handover, "idle": idle, "cold-start": cold_start}
@@ -193,7 +191,7 @@ async def _calls(bench: Cluster) -> AsyncIterator[ApiServer]:
 
 
 async def _to_the_end(bench: Cluster, operator: Operator, namespace: str, runs: int, rate: float = 0.0) -> float:
-    """Apply runs and wait until all have succeeded; seconds that it took."""
+    """Apply runs, wait until all have succeeded, and return the seconds."""
     began = time.monotonic()
     async with _calls(bench) as server:
         async for _ in applied(server, namespace, runs, rate):
@@ -206,12 +204,12 @@ async def _until(condition: Callable[[], bool], seconds: float = 3600.0) -> None
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise SystemExit("it takes too long")
+            raise SystemExit("the runs did not end in time")
         await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _quiet(operator: Operator) -> None:
-    """Wait until it has done nothing for a moment."""
+    """Wait until the operator is idle."""
     while True:
         before = operator.cpu_seconds()
         await asyncio.sleep(1.0)
@@ -224,7 +222,7 @@ def _print_handovers(ours: list[Request], bare: Any) -> None:
         ordered = sorted(times)
         if ordered:
             p99 = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
-            print(f"  child ended to next child made, {who}: {spread(times, 'ms', 1000)}, p99 {1000 * p99:.0f} ms")
+            print(f"  end of a child to creation of the next, {who}: {spread(times, 'ms', 1000)}, p99 {1000 * p99:.0f} ms")
 
 
 def _list(counted: Counter[str], runs: int) -> str:

@@ -1,4 +1,4 @@
-"""The evaluation program beside bare lm-eval: the same model, tasks and batch size, each in a fresh process, in turns.
+"""The evaluation program compared with bare lm-eval: the same model, tasks and batch size, each in a new process, in turns.
 
 Both answer a multiple choice and a generation task on the example's base model, and must come to the same scores. Wanted: at most
 1.05 times the wall time of ``lm_eval.simple_evaluate``.
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _prepare(place: Path) -> None:
-    """Two tasks, and a run's folder with the model as its base model, sealed."""
+    """Write two tasks, and a run's folder with the sealed model as its base model."""
     from finetune_stages.sdk import seal_directory
 
     rows = [json.loads(line)["messages"] for line in (EXAMPLE / "signatures.jsonl").read_text().splitlines()[: DOCUMENTS + 3]]
@@ -94,14 +94,14 @@ def _prepare(place: Path) -> None:
 
 
 def _ours(place: Path) -> list[str]:
-    """The program, after what the last time left is gone: it would be taken over."""
+    """Run the program after the results of the last time are removed, which it would reuse."""
     script = 'rm -rf cache runs/*/results runs/*/attempts && exec "$0" -m finetune_stages.evaluation'
     os.environ.update(FINETUNE_CONFIG=str(place / "document.json"), FINETUNE_WORKSPACE=str(place))
     return ["sh", "-c", script, sys.executable]
 
 
 def _timed(words: list[str], place: Path) -> tuple[float, float]:
-    """Wall and CPU seconds of a process and its children."""
+    """Return wall and CPU seconds of a process and its children."""
     environment = {**os.environ, "HOME": str(place), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
     with (place / "log").open("wb") as log:
         began = time.perf_counter()

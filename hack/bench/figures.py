@@ -1,4 +1,4 @@
-"""What every benchmark prints: the machine, and each figure as median with its spread."""
+"""Output of all benchmarks: the machine, and each figure as a median with its spread."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 TASK_FILES = ("--configmap", "python-docs-tasks=~/.cache/finetune-operator/example/tasks")
-"""What the example's run brings along, as options of ``finetune run``."""
+"""Options of ``finetune run`` for the example."""
 
 
 def machine() -> str:
-    """One line on the machine and the load that it is under."""
+    """Return a line with the machine and its load."""
     model = next(
         (
             line.split(":", 1)[1].strip()
@@ -33,13 +33,13 @@ def machine() -> str:
 
 
 def spread(values: Sequence[float], unit: str, scale: float = 1.0) -> str:
-    """``median 12.3 ms (11.9 to 14.0, n=9)``."""
+    """Return ``median 12.3 ms (11.9 to 14.0, n=9)``."""
     scaled = [value * scale for value in values]
     return f"median {statistics.median(scaled):.3g} {unit} ({min(scaled):.3g} to {max(scaled):.3g}, n={len(scaled)})"
 
 
 def timed(call: Callable[[], object], repeats: int) -> list[float]:
-    """Seconds of each of ``repeats`` calls, after one that does not count."""
+    """Return the seconds of each of ``repeats`` calls, after one for warm-up."""
     call()
     seconds = []
     for _ in range(repeats):
@@ -50,7 +50,7 @@ def timed(call: Callable[[], object], repeats: int) -> list[float]:
 
 
 def command(*words: str) -> Callable[[], None]:
-    """A command as a call; it must succeed."""
+    """Return a command as a call, which raises if it fails."""
 
     def call() -> None:
         subprocess.run(words, check=True, capture_output=True)

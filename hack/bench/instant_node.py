@@ -1,4 +1,4 @@
-"""A kubelet without containers: every pod of a namespace runs for a while and ends with the result that its stage would have left.
+"""A kubelet without containers: every pod of a namespace runs for a set time and ends with the result of its stage.
 
 A program of its own, so that nobody's measured processor time holds it.
 """
@@ -37,11 +37,11 @@ _AT_ONCE = 32
 
 
 async def main() -> None:
-    """Run pods until told to stop."""
+    """Run pods until the process is terminated."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--namespace", required=True)
-    parser.add_argument("--seconds", type=float, default=0.0, help="how long each pod runs")
+    parser.add_argument("--seconds", type=float, default=0.0, help="duration of each pod, in seconds")
     options = parser.parse_args()
     credentials = load_credentials(options.kubeconfig)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_AT_ONCE)) as session:
@@ -63,13 +63,13 @@ class _Node:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def beat(self) -> None:
-        """A node that is not heard counts as gone."""
+        """Renew the node's heartbeat, without which it counts as lost."""
         while True:
             await self._server.patch_status(NODE, None, NAME, {"status": _node_status()})
             await asyncio.sleep(_BEAT_SECONDS)
 
     async def run_pods(self) -> None:
-        """Start every pod that the scheduler has given a node."""
+        """Start every pod that the scheduler has bound."""
         async for change in list_watch(self._server, POD, self._namespace, {MANAGED_BY_LABEL: MANAGED_BY}):
             pod = change.object
             uid = pod["metadata"]["uid"]
@@ -77,11 +77,11 @@ class _Node:
                 self._known.discard(uid)
             elif pod["spec"].get("nodeName") and uid not in self._known:
                 self._known.add(uid)
-                task = asyncio.create_task(self._live(pod))
+                task = asyncio.create_task(self._run_pod(pod))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _live(self, pod: Object) -> None:
+    async def _run_pod(self, pod: Object) -> None:
         if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
             return
         began = stamp(datetime.now(UTC))
@@ -121,7 +121,7 @@ def _status(pod: Object, phase: str, state: Object, began: str) -> Object:
 
 
 def _result(pod: Object) -> str:
-    """What the program of the pod's stage would have written: the proof that the operator asks for."""
+    """Return the result of the program of the pod's stage, which the operator verifies."""
     stage = pod["metadata"]["labels"][STAGE_LABEL]
     variables = {one["name"]: one.get("value", "") for one in pod["spec"]["containers"][0]["env"]}
     metrics = {"arc_easy.acc": 0.5} if stage == "evaluation" else {"seconds": 1.0}

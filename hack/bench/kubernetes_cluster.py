@@ -1,4 +1,4 @@
-"""A real control plane to measure on: one node whose pods end when they are told to, a volume, and the operator as its process."""
+"""A real control plane for benchmarks: one node whose pods end after a set time, a volume, and the operator as a process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _AS_POD = (
     "unshare", "--mount", "sh", "-ec",
     'mount -t tmpfs tmpfs /run; mkdir -p /run/secrets/kubernetes.io; cp -r "$0" /run/secrets/kubernetes.io/serviceaccount; exec "$@"',
 )  # fmt: skip
-"""Runs a program as in a pod, with its ServiceAccount where a kubelet puts it. It takes root."""
+"""Run a program as in a pod, with its ServiceAccount where a kubelet puts it. This needs root."""
 _NODE = "bench"
 
 
@@ -56,19 +56,19 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        """Where the API server listens."""
+        """Return the address of the API server."""
         access = self.plane.access
         if access is None:
-            raise SystemExit("the control plane has gone")
+            raise SystemExit("control plane: not running any more; see its logs below .cache")
         return access.address
 
     def kubeconfig(self, user: str) -> Path:
-        """The kubeconfig of somebody with every right, by whose name the audit log tells who asked."""
+        """Write the kubeconfig of an administrator, whose name is the user in the audit log."""
         pair = self.plane.client(f"bench-{user}", f"bench-{user}", ["system:masters"])
         return self.plane.authority.kubeconfig(self.folder / f"{user}.kubeconfig", self.address, pair)
 
     def namespace(self, name: str) -> str:
-        """A namespace with a bound claim."""
+        """Create a namespace with a bound claim."""
         self.api.close()  # the server ends a connection that says nothing for minutes
         self.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         eventually(lambda: self.api.get("v1", "ServiceAccount", "default", name) != {}, f"{name} has a ServiceAccount")
@@ -89,7 +89,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def node(self, namespace: str, seconds: float = 0.0) -> Iterator[None]:
-        """Inside this context the pods of a namespace run, each for so many seconds, and succeed."""
+        """Run the pods of a namespace in this context; each succeeds after ``seconds``."""
         words = ["--kubeconfig", self.kubeconfig("node"), "--namespace", namespace, "--seconds", seconds]
         with self._process("instant_node.py", *words):
             eventually(lambda: _is_ready(self.api), "the node is ready", 120)
@@ -97,7 +97,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def bare_client(self, namespace: str, runs: int, active: int, rate: float) -> Iterator[subprocess.Popen[bytes]]:
-        """The client that the operator is compared with."""
+        """Run the bare client in this context."""
         words = [
             "--kubeconfig",
             self.kubeconfig("bare"),
@@ -115,7 +115,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def operator(self, namespace: str, **configuration: Any) -> Iterator[Operator]:
-        """The operator, watching a namespace."""
+        """Run the operator for a namespace in this context."""
         file, log = self.folder / "operator.yaml", self.folder / f"operator-{time.monotonic_ns()}.log"
         file.write_text(yaml.safe_dump({"namespaces": [namespace], **configuration}), encoding="utf-8")
         words = [*_AS_POD, str(self._service_account(namespace)), sys.executable, "-m", "finetune_operator"]
@@ -133,7 +133,7 @@ class Cluster:
             process.wait(30)
 
     def _service_account(self, namespace: str) -> Path:
-        """The files that a kubelet would put into the operator's pod. It may do everything; by its name the audit log tells it."""
+        """Write the files that a kubelet puts into the operator's pod. The account has all rights, and its own name in the audit log."""
         metadata = {"name": "operator", "namespace": namespace}
         self.api.close()  # the server ends a connection that says nothing for minutes
         self.api.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
@@ -163,33 +163,33 @@ class Cluster:
 
 @dataclass
 class Operator:
-    """A running operator, seen from outside."""
+    """A running operator, measured from outside."""
 
     process: subprocess.Popen[bytes]
     log: Path
     port: str | None = None
-    """Where it tells its metrics, as its log says."""
+    """Address of its metrics, from its log."""
 
     def metric(self, name: str) -> float:
-        """One of its metrics; 0 where it is not told yet."""
+        """Return one of its metrics; 0 before it is served."""
         for line in self._metrics().splitlines():
             if line.startswith(f"{name} "):
                 return float(line.rpartition(" ")[2])
         return 0.0
 
     def resident_mb(self, which: str = "VmRSS") -> float:
-        """Its memory: now, or (``VmHWM``) at most."""
+        """Return its resident memory in MB: at present, or the peak (``VmHWM``)."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(which))
 
     def cpu_seconds(self) -> float:
-        """Processor time until now."""
+        """Return its processor time in seconds."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
 
     def _metrics(self) -> str:
         if self.process.poll() is not None:
-            raise SystemExit(f"the operator has ended:\n{self.log.read_text()[-2000:]}")
+            raise SystemExit(f"operator: ended; its log:\n{self.log.read_text()[-2000:]}")
         if self.port is None:
             whole = [
                 line for line in self.log.read_text().splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")
@@ -205,7 +205,7 @@ class Operator:
 
 @contextlib.contextmanager
 def cluster() -> Iterator[Cluster]:
-    """A control plane of its own, with an audit log, and an empty node."""
+    """Start a separate control plane with an audit log and an empty node."""
     folder = Path(tempfile.mkdtemp(prefix="finetune-bench-"))
     plane, audit = ControlPlane(folder / "plane"), folder / "audit.log"
     try:

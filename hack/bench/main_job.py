@@ -1,4 +1,4 @@
-"""The README's main job in a fresh folder: wall time, what of it is orchestration, and memory of the control plane.
+"""The README's main job in an empty folder: wall time, the part of orchestration, and memory of the control plane.
 
 Orchestration is the wall time in which no stage's process was alive. Wanted: at most 1 s a run, the whole job at most 4 minutes with the
 base model kept (6 without), the control plane at most 120 MB.
@@ -26,7 +26,7 @@ def main() -> None:
     print(machine())
     started = time.perf_counter()
     subprocess.run([sys.executable, str(ROOT / "hack/example/prepare.py")], check=True, stdout=subprocess.DEVNULL)
-    print(f"  preparing data and base model (kept from an earlier time if quick): {time.perf_counter() - started:.1f} s")
+    print(f"  preparing data and base model (quick if cached): {time.perf_counter() - started:.1f} s")
     measured = [_run() for _ in range(RUNS)]
     for name, unit in (("wall", "s"), ("stages", "s"), ("orchestration", "s"), ("control plane", "MB")):
         print(f"  {name}: {spread([one[name] for one in measured], unit)}")
@@ -46,18 +46,18 @@ def _run() -> dict[str, float]:
             time.sleep(0.05)
         ended = time.time()
         if process.returncode != 0:
-            raise SystemExit(f"the run failed with {process.returncode}")
+            raise SystemExit(f"run: failed with exit code {process.returncode}; see its log")
         busy = _union([_life(path) for path in (home / "pods").glob("*/started.json")])
     return {"wall": ended - began, "stages": busy, "orchestration": ended - began - busy, "control plane": peak}
 
 
 def _life(started: Path) -> tuple[float, float]:
-    """When a stage's process was alive."""
+    """Return start and end of the process of a stage."""
     return json.loads(started.read_text())["startedAt"], json.loads(started.with_name("exit.json").read_text())["finishedAt"]
 
 
 def _union(lives: list[tuple[float, float]]) -> float:
-    """Seconds in which at least one was alive."""
+    """Return the seconds in which at least one process was alive."""
     total, until = 0.0, 0.0
     for start, end in sorted(lives):
         total += max(0.0, end - max(start, until))
@@ -66,7 +66,7 @@ def _union(lives: list[tuple[float, float]]) -> float:
 
 
 def _resident(pid: int) -> float:
-    """Resident memory of a process in MB."""
+    """Return the resident memory of a process in MB."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The figures of ``real_node.py``: medians with their spread, of differences pair by pair."""
+"""The figures of ``real_node.py``: medians with their spread, and differences of pairs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _WHOSE = (
 
 
 def report(pairs: Sequence[Pair]) -> None:
-    """Print what runs with every result found again say."""
+    """Print the figures of runs that reuse every result."""
     ours, bare = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    print(f"  runs that find every result, and the same pods made by hand, in turn: {len(pairs)} pairs")
+    print(f"  runs that reuse every result, and the same pods created directly, in turn: {len(pairs)} pairs")
     _compared("apply to the first container started", pairs, lambda one: one.first_started)
     _compared("apply to the first pod told as running", pairs, lambda one: one.first_running)
     handovers("hand-over", ours)
@@ -31,10 +31,10 @@ def report(pairs: Sequence[Pair]) -> None:
     for whose, who in _WHOSE:
         print(f"    of the difference, {who}: {_differences(pairs, methodcaller('of', whose))}")
     print(f"  the operator's own time in a run: {_spread([one.of(CLIENT) for one in ours])}")
-    print(f"    apply to the first child made: {_spread([one.clients[0] for one in ours])}")
+    print(f"    apply to the first child created: {_spread([one.clients[0] for one in ours])}")
     print(f"    hand-overs: {_spread([seconds for one in ours for seconds in one.clients[1:-1]])}")
-    print(f"    the last stage's end known to the run's end told: {_spread([one.clients[-1] for one in ours])}")
-    print(f"    a stage: {_spread([one.of(CLIENT) for one in ours], _STAGES)} (wanted: at most 100 ms)")
+    print(f"    the report of the last stage's end to the run's final status: {_spread([one.clients[-1] for one in ours])}")
+    print(f"    a stage: {_spread([one.of(CLIENT) for one in ours], _STAGES)} (target: at most 100 ms)")
     print(f"    a stage, beyond the bare client's own: {_differences(pairs, lambda one: one.of(CLIENT), _STAGES)}")
 
 
@@ -42,13 +42,13 @@ def handovers(title: str, chains: Sequence[Chain]) -> None:
     """Print the times between one container's end and the start of the next one."""
     found = [parts for one in chains for parts in one.handovers()]
     print(f"  {title}, container ended to next container started: {_spread([sum(one.values()) for one in found])}")
-    print(f"    to the API server's knowing of the end (kubelet): {_spread([one[END] for one in found])}")
+    print(f"    to the end in the API server (kubelet): {_spread([one[END] for one in found])}")
     if any(one[CONTROLLERS] for one in found):
-        print(f"    to the next child made (operator; wanted: at most 100 ms): {_spread([one[CLIENT] for one in found])}")
-        print(f"    to its pod made (Job; Trainer, JobSet and Job): {_spread([one[CONTROLLERS] for one in found])}")
+        print(f"    to the next child created (operator; target: at most 100 ms): {_spread([one[CLIENT] for one in found])}")
+        print(f"    to its pod created (Job; Trainer, JobSet and Job): {_spread([one[CONTROLLERS] for one in found])}")
     else:
-        print(f"    to the next pod made (client): {_spread([one[CLIENT] for one in found])}")
-    print(f"    to its place on the node (scheduler): {_spread([one[PLACE] for one in found])}")
+        print(f"    to the next pod created (client): {_spread([one[CLIENT] for one in found])}")
+    print(f"    to its node (scheduler): {_spread([one[PLACE] for one in found])}")
     print(f"    to its container started (kubelet, containerd): {_spread([one[START] for one in found])}")
 
 
@@ -56,7 +56,7 @@ def _compared(title: str, pairs: Sequence[Pair], value: Callable[[Chain], float]
     print(f"  {title}")
     for who, chains in (("ours", [pair[0] for pair in pairs]), ("bare (baseline)", [pair[1] for pair in pairs])):
         print(f"    {who}: {spread([value(one) for one in chains], 's')}")
-    print(f"    difference, pair by pair: {_differences(pairs, value)}")
+    print(f"    difference of pairs: {_differences(pairs, value)}")
 
 
 def _differences(pairs: Sequence[Pair], value: Callable[[Chain], float], parts: int = 1) -> str:

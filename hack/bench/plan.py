@@ -1,4 +1,4 @@
-"""One decision of the control loop for a run in the middle of training, beside reading the same object as JSON.
+"""One decision of the control loop for a run in training, compared with parsing the same object as JSON.
 
 Wanted: at most 300 us.
 """

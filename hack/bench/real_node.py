@@ -1,4 +1,4 @@
-"""The operator on a real node, beside its own pods made by hand: from ``apply`` to the first pod, from pod to pod, whole runs.
+"""The operator on a real node, compared with the same pods created directly: from ``apply`` to the first pod, from pod to pod, whole runs.
 
 ::
 
@@ -33,8 +33,8 @@ import aiohttp  # noqa: E402
 from bare_pods import BarePods  # noqa: E402
 from figures import machine, spread  # noqa: E402
 from node_chain import ORDER, Chain, chain, seen_whole  # noqa: E402
+from node_observer import NodeObserver  # noqa: E402
 from node_report import Pair, handovers, report  # noqa: E402
-from node_witness import Witness  # noqa: E402
 
 from controlplane.api import eventually  # noqa: E402
 from controlplane.binaries import build  # noqa: E402
@@ -50,14 +50,14 @@ from node.machine import blocker, program  # noqa: E402
 Object = dict[str, Any]
 NAMESPACE, CLAIM = "bench", "models"
 _SETTLED_SECONDS = 2.0
-"""What controllers still write about a run that has ended is no part of the next."""
+"""Pause after a run, in which controllers finish their writes about it."""
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=9, help="runs beside as many bare ones (9)")
-    parser.add_argument("--working", type=int, default=3, help="runs that train and evaluate anew (3)")
+    parser.add_argument("--pairs", type=int, default=9, help="pairs of a run and a bare run (9)")
+    parser.add_argument("--working", type=int, default=3, help="runs that train and evaluate without reuse (3)")
     options = parser.parse_args()
     if (reason := blocker()) is not None:
         raise SystemExit(reason)
@@ -70,14 +70,14 @@ async def measure(plane: NodeCluster, pairs: int, working: int) -> None:
     """Measure on a node with the operator in it."""
     access = plane.access
     if access is None:
-        raise SystemExit("the node has gone")
+        raise SystemExit("node: not running any more; see .cache/node")
     credentials = load_credentials(access.kubeconfig)
     listen = plane.namespaces.enter(
         program("env"), "TZ=UTC", program("ctr"), "--address", SOCKET, "--namespace", "k8s.io", "events"
     )
     async with aiohttp.ClientSession() as session:
         bench = _Bench(ApiServer(session, credentials.address, tls=credentials.tls()))
-        async with bench.witness.watching(bench.server, NAMESPACE, listen):
+        async with bench.observer.watching(bench.server, NAMESPACE, listen):
             print(f"real node\n{machine()}", flush=True)
             await bench.ours("first-run")
             bare = await bench.pattern("pattern-run")
@@ -89,7 +89,7 @@ async def measure(plane: NodeCluster, pairs: int, working: int) -> None:
                 busy.append(_operator_seconds(plane) - before)
                 measured.append((ours, await bench.bare(bare, f"bare-{number}")))
             report(measured)
-            print(f"  processor time of the operator in such a run, the replica that waits included: {spread(busy, 'ms', 1000)}")
+            print(f"  processor time of the operator in such a run, with the standby replica: {spread(busy, 'ms', 1000)}")
             if working:
                 anew = [await bench.ours(f"anew-{number}", seed=1000 + number) for number in range(working)]
                 handovers("hand-over of runs that train and evaluate", anew)
@@ -100,40 +100,40 @@ class _Bench:
     """Runs, one at a time."""
 
     def __init__(self, server: ApiServer) -> None:
-        self.server, self.witness = server, Witness()
+        self.server, self.observer = server, NodeObserver()
 
     async def ours(self, name: str, *, reused: bool = False, seed: int = 42) -> Chain:
-        """A run by the operator."""
+        """Measure a run of the operator."""
         spec = {"dataset": {"uri": "org/chat"}, "training": {"seed": seed}, "storage": {"claimName": CLAIM}}
         metadata = {"name": name, "namespace": NAMESPACE}
         manifest = {"apiVersion": FINETUNERUN.api_version, "kind": "FineTuneRun", "metadata": metadata, "spec": spec}
         began = time.time()
         await self.server.create(manifest)
-        await self.witness.until(lambda: name in self.witness.runs and self.witness.runs[name].finished is not None)
-        status = self.witness.runs[name].status
+        await self.observer.until(lambda: name in self.observer.runs and self.observer.runs[name].finished is not None)
+        status = self.observer.runs[name].status
         stages = {stage["name"]: stage for stage in status["stages"]}
         if status["phase"] != "Succeeded" or (reused and not all(stages[one].get("reused") for group in ORDER for one in group)):
-            raise SystemExit(f"run {name} did not go as it should: {status['phase']}, {status['stages']}")
+            raise SystemExit(f"run {name}: did not end as expected: {status['phase']}, {status['stages']}")
         return await self._measured(name, began)
 
     async def pattern(self, name: str) -> BarePods:
-        """The pods that bare clients make, from a run that found every result."""
+        """Return the pods for bare runs, from a run that reused every result."""
         await self.ours(name, reused=True)
         return await BarePods.of(self.server, await self.server.get(FINETUNERUN, NAMESPACE, name))
 
     async def bare(self, pods: BarePods, name: str) -> Chain:
-        """The same without the operator."""
-        return await self._measured(name, await pods.run(self.witness, name, ORDER))
+        """Measure the same pods without the operator."""
+        return await self._measured(name, await pods.run(self.observer, name, ORDER))
 
     async def _measured(self, name: str, began: float) -> Chain:
-        await self.witness.until(lambda: seen_whole(self.witness, name))
+        await self.observer.until(lambda: seen_whole(self.observer, name))
         await asyncio.sleep(_SETTLED_SECONDS)
-        return chain(self.witness, name, began)
+        return chain(self.observer, name, began)
 
 
 @contextlib.contextmanager
 def _deployed() -> Iterator[NodeCluster]:
-    """A node of its own with the operator, a hub, and a claim that all runs share."""
+    """Start a separate node with the operator, a hub, and a claim that all runs share."""
     archives, generation = _archives(), GENERATIONS["2.1"]
     folder = Path(tempfile.mkdtemp(prefix="finetune-bench-"))
     plane = NodeCluster(folder / "node")
@@ -164,7 +164,7 @@ def _deployed() -> Iterator[NodeCluster]:
 
 
 def _train(target: Path) -> None:
-    """The tiny model of the tests, made in a process of its own: what measures needs no torch beside it."""
+    """Make the tiny model of the tests in another process, so that this one does not import torch."""
     text = (
         "import sys; from pathlib import Path; import pydocs; from base_model import TINY, train_base_model;"
         "train_base_model(Path(sys.argv[1]), pydocs.rows('purpose', 300), size=TINY)"
@@ -174,7 +174,7 @@ def _train(target: Path) -> None:
 
 
 def _operator_seconds(plane: NodeCluster) -> float:
-    """Processor time of the operator's processes on this node, until now."""
+    """Return the processor time of the operator's processes on this node, in seconds."""
     seconds = 0.0
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
@@ -186,7 +186,7 @@ def _operator_seconds(plane: NodeCluster) -> float:
 
 
 def _archives() -> list[Path]:
-    """The images of operator and stages."""
+    """Return the archives of the images of operator and stages."""
     if given := os.environ.get("FINETUNE_IMAGES"):
         return [Path(one) for one in given.split(os.pathsep)]
     command: list[str | Path] = [sys.executable, ROOT / "hack/images", "build", "operator", "stages", "--base", "debian"]

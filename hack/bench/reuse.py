@@ -1,4 +1,4 @@
-"""A run whose every result is there already: the README's main job a second time, under another name, in the same home.
+"""A run that reuses every result: the README's main job a second time, under another name, in the same home.
 
 Only the registration is done anew. Wanted: at most 3 s for the second run, and at most 0.15 s for each stage's process, beside a
 bare Python.
@@ -36,7 +36,7 @@ def main() -> None:
             _require_reused(home, f"again-{number}")
             for stage, life in _lives(home, ended).items():
                 lives.setdefault(stage, []).append(life)
-    print(f"  the run that does the work: {first:.1f} s")
+    print(f"  the first run: {first:.1f} s")
     print(f"  a run with everything reused: {spread([wall for wall, _ in times], 's')}")
     print(f"  CPU of that, all processes: {spread([cpu for _, cpu in times], 's')}")
     print(f"  python -c pass (baseline of the processes): {spread(timed(command(sys.executable, '-c', 'pass'), 9), 's')}")
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _run(folder: Path, home: Path, name: str) -> tuple[float, float]:
-    """Wall and CPU seconds that a run of the example takes, its stages' processes included."""
+    """Return wall and CPU seconds of a run of the example, with the processes of its stages."""
     path = _named(folder, name)
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([PROGRAM, "run", str(path), "--home", str(home), *TASK_FILES], check=True, stdout=subprocess.DEVNULL)
@@ -54,7 +54,7 @@ def _run(folder: Path, home: Path, name: str) -> tuple[float, float]:
 
 
 def _named(folder: Path, name: str) -> Path:
-    """The example under another name."""
+    """Write the example under another name."""
     text = (ROOT / "hack/example/finetunerun.yaml").read_text()
     path = folder / f"{name}.yaml"
     path.write_text(text.replace("  name: python-signatures\n", f"  name: {name}\n", 1))
@@ -65,11 +65,11 @@ def _require_reused(home: Path, name: str) -> None:
     (folder,) = home.glob(f"volumes/*/*/runs/{name}-*/results")
     for stage in ("dataset", "model", "tokenization", "training", "baseline", "evaluation"):
         if not json.loads((folder / f"{stage}.json").read_text())["reused"]:
-            raise SystemExit(f"{name}: {stage} was done again")
+            raise SystemExit(f"{name}: {stage} was not reused")
 
 
 def _lives(home: Path, seen: set[Path]) -> dict[str, float]:
-    """Seconds that the processes of new pods were alive, by stage."""
+    """Return the lifetime of the processes of new pods in seconds, by stage."""
     lives = {}
     for path in set(home.glob("pods/*/exit.json")) - seen:
         seen.add(path)

@@ -1,4 +1,4 @@
-"""FineTuneRuns for benchmarks: applied as fast as they are taken, or at a steady rate."""
+"""FineTuneRuns for benchmarks, applied as fast as possible or at a steady rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AT_ONCE = 16
 async def applied(
     server: ApiServer, namespace: str, runs: int, rate: float = 0.0, slots: asyncio.Semaphore | None = None
 ) -> AsyncIterator[Object]:
-    """Make so many runs; hands out each as it was stored.
+    """Create runs, and yield each as the API server stored it.
 
     Args:
         server: where.

@@ -1,4 +1,4 @@
-"""The training loop against bare TRL: the same tiny model, rows, micro-batches and steps, one process, in turns.
+"""The training loop compared with bare TRL: the same tiny model, rows, micro-batches and steps, one process, in turns.
 
 Ours is TRL's trainer with a count of what was seen, progress, and without a GPU a loss that reads only the positions with a label.
 Bare is ``SFTTrainer`` as its documentation shows it, but for the batches, which are ours: both do the same work, and must come to the
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _compare(algorithm: str, model: Path, rows: Any, tokenizer: Any, place: Path) -> None:
-    """Both in turns, the one that begins changes; the first pair does not count."""
+    """Measure both in turns, in alternating order; the first pair is for warm-up."""
     sides: dict[str, Callable[[], Cost]] = {
         "ours": lambda: _ours(algorithm, model, rows, tokenizer, place),
         "bare TRL": lambda: _bare(algorithm, model, rows, tokenizer, place),
@@ -71,7 +71,7 @@ def _compare(algorithm: str, model: Path, rows: Any, tokenizer: Any, place: Path
                 found[name].append(measured)
     pairs = list(zip(found["ours"], found["bare TRL"], strict=True))
     if any(abs(one - other) > 1e-3 for ours, bare in pairs for one, other in zip(ours.losses, bare.losses, strict=True)):
-        raise SystemExit(f"{algorithm}: the two did not come to the same losses, so they did not do the same work")
+        raise SystemExit(f"{algorithm}: the losses differ, so the two did not do the same work")
     print(
         f"  {algorithm}: {len(pairs[0][0].losses)} steps of {BATCH} rows, loss {pairs[0][0].losses[0]:.3f} to {pairs[0][0].losses[-1]:.3f}"
     )
@@ -87,7 +87,7 @@ def _verdict(ratios: list[float]) -> str:
 
 
 def _prepare(place: Path) -> tuple[Path, Any, Any]:
-    """A tiny model on disk, and tokens and labels of the rows."""
+    """Write a tiny model, and the tokens and labels of the rows."""
     import base_model
     import pydocs
     from finetune_stages.training.loading import load_tokenizer

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-if sys.version_info < (3, 11):  # noqa: UP036 - older Pythons read this file, and are told so here
+if sys.version_info < (3, 11):  # noqa: UP036 - an older Python runs this file up to here
     sys.exit("PYTHON: Python 3.11 or later is required, this is " + sys.version.split()[0] + "; set PYTHON to a newer one")
 
 ROOT = Path(__file__).resolve().parents[2]

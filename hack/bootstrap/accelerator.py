@@ -1,4 +1,4 @@
-"""Which build of the environment this machine gets: with NVIDIA's libraries, or with placeholders for them."""
+"""The variant of the environment for this machine: with NVIDIA's libraries, or with placeholders for them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Accelerator = Literal["cpu", "cuda"]
 Choice = Literal["auto", "cpu", "cuda"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 _DRIVER = ("dev/nvidia*", "proc/driver/nvidia", "usr/lib/wsl/lib/libcuda.so.1")
-"""What an NVIDIA driver leaves on Linux, in containers, and on the Windows Subsystem for Linux."""
+"""Files of an NVIDIA driver on Linux, in containers, and on the Windows Subsystem for Linux."""
 _TOOLS = (("cc", "gcc"), ("readelf",), ("nm",))
 """Programs that :mod:`cuda_placeholders` runs, with alternatives."""
 
 
 class ChoiceError(ValueError):
-    """The requested accelerator is not possible here. The message says why and what to do."""
+    """The requested accelerator is not possible on this machine. The message states why, and what to do."""
 
 
 def preferred(choice: Choice, root: Path = Path("/"), platform: str = sys.platform) -> tuple[Accelerator, str]:
-    """Return which packages suit the request and the driver of this machine, and the reason in words.
+    """Return the packages for the request and the driver of this machine, and the reason as a clause.
 
     Args:
         choice: what the user requests; ``auto`` decides by the driver.
@@ -37,7 +37,7 @@ def preferred(choice: Choice, root: Path = Path("/"), platform: str = sys.platfo
 
 
 def resolve(choice: Choice, root: Path = Path("/"), platform: str = sys.platform) -> tuple[Accelerator, str]:
-    """Return what to install, and the reason in words: what is preferred, if this machine has the programs to install it.
+    """Return the preferred packages, if this machine has the programs to install them, and the reason as a clause.
 
     Raises:
         ChoiceError: the placeholders are requested and cannot be compiled.

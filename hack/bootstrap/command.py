@@ -1,4 +1,4 @@
-"""python3 hack/bootstrap: make .venv with everything that runs and tests need, or bring it up to date.
+"""python3 hack/bootstrap: make .venv with all packages for runs and tests, or bring it up to date.
 
 Without an NVIDIA driver the packages that only GPUs need are left out, 4 GB of them.
 """
@@ -67,5 +67,5 @@ def _set_up(root: Path, folder: Path, requested: Choice | None) -> None:
 
 
 def _is_complete(found: State | None, wanted: State) -> bool:
-    """Whether the packages are the same; only the request may differ."""
+    """Return whether the packages are the same; the request may differ."""
     return found is not None and (found.digest, found.accelerator) == (wanted.digest, wanted.accelerator)

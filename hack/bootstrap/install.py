@@ -1,4 +1,4 @@
-"""Making ``.venv``: uv, the packages of the lock, what stands for NVIDIA's libraries, and this project."""
+"""Make ``.venv``: uv, the packages of the lock, placeholders for NVIDIA's libraries, and this project."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from environment import requirements
 from .accelerator import Accelerator
 
 _DOWNLOADS = {"cpu": "0.9 GB to download, 2.6 GB on disk", "cuda": "3.4 GB to download, 6.8 GB on disk"}
-"""Of the lock, without anything in a cache: measured on x86_64."""
+"""Sizes with empty caches, measured on x86_64."""
 _CALLED = "this environment has no GPU libraries: make setup ACCELERATOR=cuda installs them"
 _NOISE = (" + ", " - ", " ~ ")
-"""How uv's lines for single packages begin."""
+"""Prefixes of uv's lines for single packages."""
 
 
 class InstallError(RuntimeError):
-    """A step did not work. The message says which."""
+    """A step failed. The message names it."""
 
 
 def install(root: Path, folder: Path, accelerator: Accelerator) -> None:
     """Make the environment ``folder`` for the checkout ``root``, or bring it up to date.
 
     Raises:
-        InstallError: a step did not work; what its program printed is on the screen.
+        InstallError: a step failed; the output of its program is on the screen.
     """
     placeholders = accelerator == "cpu" and sys.platform == "linux"
     python, uv = folder / "bin" / "python", folder / "bin" / "uv"
@@ -54,7 +54,7 @@ def install(root: Path, folder: Path, accelerator: Accelerator) -> None:
 
 
 def _import(python: Path) -> None:
-    """Import torch, which shows that its libraries load. What it compiles to byte code is kept, whatever the environment says."""
+    """Import torch, which shows that its libraries load. Its byte code is kept, whatever the environment says."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [str(python), "-c", "import torch"]
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
@@ -64,12 +64,12 @@ def _import(python: Path) -> None:
 
 
 def _is_replaced(package: str) -> bool:
-    """Whether placeholders make a package unnecessary. bitsandbytes brings a library for CPUs, and tests load it."""
+    """Return whether placeholders replace a package. bitsandbytes stays: it has a library for CPUs that tests load."""
     return cuda_placeholders.is_only_for_gpus(package) and package != "bitsandbytes"
 
 
 def _make(root: Path, folder: Path) -> None:
-    """Make the environment with uv in it, unless it is there and of this Python."""
+    """Make the environment with uv in it, unless it exists for this Python."""
     pip, uv = folder / "bin" / "pip", folder / "bin" / "uv"
     if not (pip.exists() and (folder / "bin" / "python").exists() and _site(folder).exists()):
         _run(sys.executable, "-m", "venv", "--clear", folder)
@@ -83,7 +83,7 @@ def _site(folder: Path, *names: str) -> Path:
 
 
 def _uv(uv: Path, *words: str | Path) -> None:
-    """Run ``uv pip``: with its own progress bars on a terminal, else with a line for each large download."""
+    """Run ``uv pip``, with its progress bars on a terminal, otherwise with a line for each large download."""
     command = [str(word) for word in (uv, "pip", *words)]
     if sys.stderr.isatty():
         _run(*command)

@@ -1,4 +1,4 @@
-"""What ``.venv`` was made from: the stamp that says whether it is up to date."""
+"""The inputs of ``.venv``, recorded in a stamp, which shows whether it is up to date."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SOURCES = (
     "requirements/all.lock", "requirements/bootstrap.lock", "pyproject.toml", "images/build/cuda_placeholders.py",
     "hack/bootstrap/install.py",
 )  # fmt: skip
-"""Files that decide what is in the environment."""
+"""Files that determine the environment."""
 _STAMP = ".ready"
 
 
 @dataclass(frozen=True)
 class State:
-    """What an environment was made from.
+    """The inputs of an environment.
 
     Attributes:
         digest: of the sources and of the Python that runs them; empty while the environment is being changed.
@@ -34,7 +34,7 @@ class State:
 
 
 def digest(root: Path) -> str:
-    """Return the digest of what an environment of this checkout is made from."""
+    """Return the digest of the inputs of an environment for this checkout."""
     found = hashlib.sha256(sys.version.encode())
     for name in SOURCES:
         found.update(b"\0".join([b"", name.encode(), (root / name).read_bytes()]))

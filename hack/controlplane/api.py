@@ -1,4 +1,4 @@
-"""The few calls that set up a control plane, and that tests make as its administrator: plain HTTP, any kind of object."""
+"""Client for set-up of a control plane and for tests as its administrator: plain HTTP, any kind of object."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MANAGER = "finetune-control-plane"
 
 
 class RefusedError(RuntimeError):
-    """The API server refused a call."""
+    """The API server rejected a call."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"HTTP {code}: {message}")
@@ -26,7 +26,7 @@ class RefusedError(RuntimeError):
 
 
 class Api:
-    """An API server, as one identity. Calls go one after the other over one connection."""
+    """An API server, accessed as one user. Calls are made one after the other over one connection."""
 
     def __init__(self, address: str, tls: ssl.SSLContext, *, timeout: float = 30.0) -> None:
         self.address = address
@@ -46,11 +46,11 @@ class Api:
     def call(
         self, method: str, path: str, body: Object | None = None, *, content: str = "application/json", **query: str
     ) -> Object:
-        """One request, and the object that it is answered with.
+        """Make a request, and return the object in the response.
 
         Raises:
-            RefusedError: the answer is an error.
-            OSError: there is no answer.
+            RefusedError: the response is an error.
+            OSError: there is no response.
         """
         headers = {"Accept": "application/json", "Content-Type": content}
         data = None if body is None else json.dumps(body).encode()
@@ -58,7 +58,7 @@ class Api:
         try:
             try:
                 response = self._ask(method, target, data, headers)
-            except (http.client.RemoteDisconnected, BrokenPipeError):  # it was idle for so long that the server closed it
+            except (http.client.RemoteDisconnected, BrokenPipeError):  # the server closed an idle connection
                 self.close()
                 response = self._ask(method, target, data, headers)
             text = response.read()
@@ -75,29 +75,29 @@ class Api:
         return self._connection.getresponse()
 
     def get(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Object:
-        """One object."""
+        """Return an object."""
         return self.call("GET", self.path(api_version, kind, name, namespace))
 
     def list(self, api_version: str, kind: str, namespace: str | None = None) -> list[Object]:
-        """All objects of a kind, in one namespace or everywhere."""
+        """Return all objects of a kind, in one namespace or in all."""
         items: list[Object] = self.call("GET", self.path(api_version, kind, None, namespace))["items"]
         return items
 
     def create(self, manifest: Object) -> Object:
-        """A new object; unknown fields are refused."""
+        """Create an object; unknown fields are rejected."""
         return self.call("POST", self._path_of(manifest, named=False), manifest, fieldValidation="Strict")
 
     def apply(self, manifest: Object) -> Object:
-        """Make an object what ``manifest`` says, new or not (server-side apply)."""
+        """Create or update an object with server-side apply."""
         return self.call("PATCH", self._path_of(manifest), manifest, content=_APPLY, fieldManager=_MANAGER, force="true")
 
     def patch(self, manifest: Object, patch: Object, subresource: str = "") -> Object:
-        """A merge patch of the object that ``manifest`` names."""
+        """Apply a merge patch to the object that ``manifest`` names."""
         path = self._path_of(manifest) + (f"/{subresource}" if subresource else "")
         return self.call("PATCH", path, patch, content=_MERGE_PATCH)
 
     def delete(self, manifest: Object) -> None:
-        """Delete the object that ``manifest`` names; it is no error if there is none."""
+        """Delete the object that ``manifest`` names; a missing object is no error."""
         try:
             self.call("DELETE", self._path_of(manifest))
         except RefusedError as error:
@@ -105,14 +105,14 @@ class Api:
                 raise
 
     def token(self, namespace: str, service_account: str, seconds: int = 3600) -> str:
-        """A bearer token of a ServiceAccount."""
+        """Return a bearer token of a ServiceAccount."""
         path = self.path("v1", "ServiceAccount", service_account, namespace) + "/token"
         kind = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
         token: str = self.call("POST", path, {**kind, "spec": {"expirationSeconds": seconds}})["status"]["token"]
         return token
 
     def path(self, api_version: str, kind: str, name: str | None = None, namespace: str | None = None) -> str:
-        """The URL path of an object, or of all of its kind."""
+        """Return the URL path of an object, or of all objects of a kind."""
         group = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
         if kind not in self._resources.get(group, {}):
             listed = self.call("GET", group)["resources"]
@@ -130,20 +130,20 @@ class Api:
 
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    """Wait until ``condition`` holds; an answer that does not come, or comes bad, counts as not yet.
+    """Wait until ``condition`` holds. An error of the API server or the connection counts as false.
 
     Raises:
-        TimeoutError: it did not hold in time; the message says ``what`` was waited for, and what was said last.
+        TimeoutError: it does not hold in time; the message has ``what``, and the last error.
     """
-    deadline, said = time.monotonic() + seconds, ""
+    deadline, last = time.monotonic() + seconds, ""
     while time.monotonic() < deadline:
         try:
             if condition():
                 return
         except (OSError, RefusedError) as error:
-            said = f" ({error})"
+            last = f" ({error})"
         time.sleep(0.05)
-    raise TimeoutError(f"{what}: not after {seconds:.0f} s{said}")
+    raise TimeoutError(f"{what}: not after {seconds:.0f} s{last}")
 
 
 def _message(text: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Building the programs, once for each state of the modules and each Go: the cache holds what CI needs to keep, and nothing else."""
+"""Build the programs, once for each state of the modules and each version of Go. The cache has nothing else, and CI can keep it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from . import manifests
 from .programs import ASSETS, GENERATIONS, KUBECTL, MODULES, Generation, Program, programs_of, with_manifests
 
 _LAYOUT = "1"
-"""Changes when this module builds differently from the same modules."""
+"""Changed when this module builds other programs from the same modules."""
 _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 
 
 class NotBuiltError(RuntimeError):
-    """Something that a set-up target builds is not there. The message names the target."""
+    """A prerequisite is not built. The message names the target that builds it."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,22 @@ class Binaries:
     folder: Path
 
     def path(self, program: Program) -> Path:
-        """Where a program is; a folder ``KUBEBUILDER_ASSETS`` goes first, as for other tools that know it."""
+        """Return the path of a program. The folder ``KUBEBUILDER_ASSETS`` has precedence, as in other tools."""
         assets = os.environ.get("KUBEBUILDER_ASSETS")
         if assets and program.name in ASSETS and (Path(assets) / program.name).exists():
             return Path(assets) / program.name
         return self.folder / program.name
 
     def manifests(self, program: Program) -> Path:
-        """The manifests that are shipped with a controller."""
+        """Return the path of the manifests of a controller."""
         return self.folder / "manifests" / f"{program.name}.json"
 
     def has(self, generation: Generation | None) -> bool:
-        """Whether everything is there that a control plane of this generation needs."""
+        """Return whether everything for a control plane of this generation is built."""
         return not self.missing(generation)
 
     def missing(self, generation: Generation | None) -> list[str]:
-        """Return the names of the programs and manifests that such a control plane needs and that are not there."""
+        """Return the names of missing programs and manifests for such a control plane."""
         wanted = {program.name: self.path(program) for program in programs_of(generation)}
         for program in with_manifests(generation):
             wanted[f"the manifests of {program.name}"] = self.manifests(program)
@@ -57,24 +57,24 @@ class Binaries:
 
 
 def go_is_installed() -> bool:
-    """Whether anything can be built."""
+    """Return whether Go is installed."""
     return shutil.which("go") is not None
 
 
 def locate(modules: Path | None = None, of: str = "controlplane") -> Binaries:
-    """Where the programs of this checkout are, built or not.
+    """Return the folder of the programs of this checkout, built or not.
 
     Args:
         modules: the wrapper modules that pin them; without it those of the control plane.
-        of: what they are for, which names a folder of the cache.
+        of: name of the folder in the cache.
 
     Raises:
-        CannotBuildError: without Go nobody knows which build is meant.
+        CannotBuildError: Go is not installed, and its version is a part of the path.
     """
     modules = modules or MODULES
     if not go_is_installed():
-        raise CannotBuildError("go is not installed: the control plane is built from Go modules, and go 1.26 or later builds it")
-    here = min(modules.iterdir())  # a module may ask for another Go than the one that is installed
+        raise CannotBuildError("go: not installed; install Go 1.26 or later, which builds the control plane")
+    here = min(modules.iterdir())  # a module may require another version of Go
     version = subprocess.run(["go", "env", "GOVERSION"], cwd=here, capture_output=True, text=True, check=True).stdout
     digest = hashlib.sha256(f"{_LAYOUT}\0{version.strip()}".encode())
     for path in sorted([*modules.glob("*/go.*"), *modules.glob("*/*.go")]):
@@ -103,11 +103,11 @@ def not_built(missing: Sequence[str], target: str) -> NotBuiltError:
 
 
 def build(generation: Generation | None, nice: int = 0) -> Binaries:
-    """Build what is missing, program by program: an interrupted build goes on where it was, a second one waits.
+    """Build missing programs one by one. An interrupted build is resumed, and a second one waits for the first.
 
     Args:
-        generation: what is wanted.
-        nice: how far the build leaves the processor to others, 0 to 19.
+        generation: release of Trainer, or none.
+        nice: nice level of the build, 0 to 19.
 
     Raises:
         CannotBuildError: Go is not installed, or a program does not compile.
@@ -122,7 +122,7 @@ def build(generation: Generation | None, nice: int = 0) -> Binaries:
 
 
 def render_missing(binaries: Binaries, program: Program) -> None:
-    """Render the manifests that ``program`` ships, unless they are there.
+    """Render the manifests of ``program`` if they are missing.
 
     Raises:
         CannotBuildError: its module cannot be read.
@@ -134,7 +134,7 @@ def render_missing(binaries: Binaries, program: Program) -> None:
 
 
 def compile_missing(binaries: Binaries, programs: Iterable[Program], nice: int = 0) -> None:
-    """Compile those of ``programs`` that are not there.
+    """Compile missing programs.
 
     Raises:
         CannotBuildError: one does not compile.
@@ -154,7 +154,7 @@ def build_all(nice: int = 0) -> Binaries:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Inside this context no other process builds into ``folder``."""
+    """Hold the lock for builds into ``folder`` in this context."""
     folder.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -162,13 +162,13 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def compile_program(program: Program, target: Path, nice: int) -> None:
-    """Build one program, and put it at ``target`` once it is whole.
+    """Build a program, and move it to ``target`` when it is complete.
 
     Raises:
         CannotBuildError: it does not compile.
     """
     part = target.with_name(f"{target.name}.part")
-    part.unlink(missing_ok=True)  # go does not overwrite the half of a program that an interrupted build left
+    part.unlink(missing_ok=True)  # go does not overwrite the part that an interrupted build left
     command = ["go", "build", "-mod=readonly", "-trimpath", "-ldflags", _link_flags(program), "-o", str(part), program.package]
     with progress.step(f"building {program.name} {program.version}", program.name):
         _go([*(["nice", "-n", str(nice)] if nice else []), *command], program)
@@ -176,7 +176,7 @@ def compile_program(program: Program, target: Path, nice: int) -> None:
 
 
 def _link_flags(program: Program) -> str:
-    """Without symbols; Kubernetes learns its version, which its own build scripts would tell it."""
+    """Return flags that omit symbols and set the version of Kubernetes, as its own build scripts do."""
     if program.module != "kubernetes":
         return "-s -w"
     major, minor, _ = program.version.removeprefix("v").split(".", 2)
@@ -186,12 +186,12 @@ def _link_flags(program: Program) -> str:
 
 
 def _source(program: Program) -> Path:
-    """The module's folder in Go's cache; its content was checked against go.sum."""
+    """Return the folder of the module in Go's cache; Go verified it with go.sum."""
     return Path(_go(["go", "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", program.path], program).strip())
 
 
 def _go(command: list[str], program: Program) -> str:
     done = subprocess.run(command, cwd=program.folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise CannotBuildError(f"{program.name} cannot be built: go said {done.stderr.strip()[-2000:]}")
+        raise CannotBuildError(f"{program.name}: go cannot build it: {done.stderr.strip()[-2000:]}")
     return done.stdout

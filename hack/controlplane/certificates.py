@@ -1,4 +1,4 @@
-"""An authority of the control plane's own, and the certificates that servers and clients show each other."""
+"""A certificate authority, and the certificates of servers and clients of a control plane."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _LIFE = dt.timedelta(days=30)
-"""Every start makes new ones."""
+"""New ones are made at every start."""
 _LOOPBACK = ("localhost", "127.0.0.1")
 
 
@@ -30,14 +30,14 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates; the files lie in ``folder``, readable for their owner alone."""
+    """A certificate authority with its files in ``folder``, which only the owner can read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.pair = Pair(folder / "ca.crt", folder / "ca.key")
 
     def create(self) -> None:
-        """Begin anew, with a new key. What the former one signed is worth nothing from now on."""
+        """Create a new key, which makes earlier certificates invalid."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         key, name = ec.generate_private_key(ec.SECP256R1()), _name("finetune-control-plane", ())
         usage = x509.KeyUsage(
@@ -49,30 +49,30 @@ class Authority:
         self._write("ca", key, builder.sign(key, hashes.SHA256()))
 
     def server(self, name: str, places: Sequence[str] = ()) -> Pair:
-        """A certificate for a server on the loopback interface, and at ``places`` (addresses and host names).
+        """Return a certificate for a server on the loopback interface, and at ``places`` (addresses and host names).
 
-        etcd shows it to its own peer port as well.
+        etcd also uses it as a client of its peer port.
         """
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         return self._issue(name, _name(name, ()), usages, list(dict.fromkeys([*_LOOPBACK, *places])))
 
     def client(self, name: str, user: str, groups: Sequence[str] = ()) -> Pair:
-        """A certificate that makes its holder ``user`` of ``groups`` for the API server."""
+        """Return a certificate for ``user`` in ``groups`` of the API server."""
         return self._issue(name, _name(user, groups), [ExtendedKeyUsageOID.CLIENT_AUTH])
 
     def signing_key(self, name: str) -> Pair:
-        """A key pair that signs the tokens of ServiceAccounts; its certificate says nothing but the public key."""
+        """Return a key pair for tokens of ServiceAccounts; its certificate is only the container of the public key."""
         return self._issue(name, _name(name, ()), [])
 
     def tls(self, client: Pair | None) -> ssl.SSLContext:
-        """TLS towards the servers of this authority, as ``client`` or as nobody."""
+        """Return the TLS context for servers of this authority, with or without a client certificate."""
         context = ssl.create_default_context(cafile=str(self.pair.certificate))
         if client is not None:
             context.load_cert_chain(client.certificate, client.key)
         return context
 
     def kubeconfig(self, path: Path, address: str, credential: Pair | str) -> Path:
-        """Write a kubeconfig that holds everything, so that it can be moved; ``credential`` is a certificate or a token."""
+        """Write a kubeconfig without references to files; ``credential`` is a certificate or a token."""
         cluster = {"server": address, "certificate-authority-data": _base64(self.pair.certificate)}
         if isinstance(credential, str):
             user = {"token": credential}

@@ -27,26 +27,26 @@ ROOT = Path(__file__).resolve().parents[2]
 DEFINITIONS = ROOT / "crds"
 
 _GRACE = 3.0
-"""Seconds that a process gets to end by itself. Nothing here outlives the control plane, so nothing is lost."""
+"""Seconds until a process that does not end is killed. No data are kept after the control plane."""
 _ATTEMPTS = 3
 _START_BURST = 300
 _SERVICES = "10.96.0.0/16"
 _ISSUER = "https://kubernetes.default.svc"
 _IN_CLUSTER = ("10.96.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
-"""What pods call the API server: the first address of the Services, and its names."""
+"""Address and names of the API server for pods: the first address of the Services."""
 _AUDIT = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}
-"""Who asked for what, and when; no bodies: there may be secrets in them."""
+"""User, verb and object of each request; no bodies, which may have secrets."""
 _ADMISSION = "NodeRestriction,OwnerReferencesPermissionEnforcement,PodSecurity"
-"""Besides the default ones: what OpenShift has on as well."""
+"""Admission plugins in addition to the defaults, which OpenShift enables as well."""
 
 
 class DidNotStartError(RuntimeError):
-    """A program ended while the control plane was starting. The message has its last words."""
+    """A program ended while the control plane was starting. The message has the end of its log."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """How a running control plane is reached."""
+    """Access to a running control plane."""
 
     address: str
     kubeconfig: Path
@@ -55,7 +55,7 @@ class Access:
 
 
 class ControlPlane:
-    """The control plane whose whole state lies in the folder ``state``; at most one runs there at a time.
+    """A control plane with all its state in the folder ``state``; at most one runs there at a time.
 
     Attributes:
         program: the folder that runs as the program of this kind of control plane.
@@ -74,7 +74,7 @@ class ControlPlane:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder: up, down and who shares it go one after the other."""
+        """Hold the lock of the folder in this context."""
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (self.state / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -82,7 +82,7 @@ class ControlPlane:
 
     @property
     def access(self) -> Access | None:
-        """How to reach it, ``None`` where it does not run whole."""
+        """Access to it, or ``None`` if a part of it does not run."""
         try:
             record = json.loads(self._record.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -92,7 +92,7 @@ class ControlPlane:
         return Access(record["address"], self._kubeconfig, record["trainer"], Path(record["binaries"]))
 
     def runs(self, binaries: Binaries, generation: Generation | None) -> Access | None:
-        """As :attr:`access`, but only if :meth:`up` would start the same."""
+        """Return :attr:`access`, but only if :meth:`up` would start the same programs."""
         access = self.access
         if access is None or access.binaries != binaries.folder or access.trainer != _name(generation):
             return None
@@ -102,7 +102,7 @@ class ControlPlane:
     def up(
         self, binaries: Binaries, generation: Generation | None, limits: Limits | None = None, audit: Path | None = None
     ) -> Access:
-        """Start it, empty. What a former one left running here is ended first; a failed start leaves nothing behind.
+        """Start it, empty. Processes of an earlier one are ended first, and those of a failed start as well.
 
         Args:
             binaries: the programs.
@@ -120,7 +120,7 @@ class ControlPlane:
                 return self._start(binaries, generation, limits, audit)
             except DidNotStartError as error:
                 self.down()
-                # Between the kernel's choice of a port and its use by the program it is anybody's.
+                # Another process can take a port between the kernel's choice and its use.
                 if "address already in use" not in str(error) or attempt == _ATTEMPTS:
                     raise
             except BaseException:
@@ -129,7 +129,7 @@ class ControlPlane:
         raise AssertionError
 
     def down(self) -> None:
-        """Stop every process: those that write before those that they write to."""
+        """Stop every process, clients before servers."""
         self._record.unlink(missing_ok=True)
         ended = {process.name: process for process in self.processes.recorded()}
         last = [ended.pop(name) for name in (API_SERVER.name, ETCD.name) if name in ended]
@@ -137,7 +137,7 @@ class ControlPlane:
             self.processes.stop(processes, _GRACE)
 
     def reset(self) -> Access:
-        """Everything anew, as :meth:`up` left it.
+        """Reset it to its state after :meth:`up`.
 
         Raises:
             ValueError: none was started here.
@@ -149,7 +149,7 @@ class ControlPlane:
         return self.up(Binaries(Path(record["binaries"])), GENERATIONS.get(record["trainer"]), limits)
 
     def api(self) -> Api:
-        """Calls as its administrator.
+        """Return a client as its administrator.
 
         Raises:
             ValueError: it does not run.
@@ -160,11 +160,11 @@ class ControlPlane:
         return Api(access.address, self.authority.tls(self.admin))
 
     def client(self, name: str, user: str, groups: Sequence[str] = ()) -> Pair:
-        """A certificate for anybody: rights are tested as somebody, not as the administrator."""
+        """Return a certificate for any user: rights are not tested as the administrator."""
         return self.authority.client(name, user, groups)
 
     def sources(self) -> str:
-        """Names the code that started it: what another state of it started may be something else."""
+        """Return a hash of the code that starts it: other code may start something else."""
         files = sorted(path for folder in {Path(__file__).parent, self.program} for path in folder.glob("*.py"))
         return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
@@ -174,7 +174,7 @@ class ControlPlane:
 
     @property
     def admin(self) -> Pair:
-        """The administrator's certificate."""
+        """Return the certificate of the administrator."""
         return Pair(self.authority.folder / "admin.crt", self.authority.folder / "admin.key")
 
     def _start(self, binaries: Binaries, generation: Generation | None, limits: Limits | None, audit: Path | None) -> Access:
@@ -190,7 +190,7 @@ class ControlPlane:
             self._await(lambda: api.call("GET", "/readyz") != {}, "the API server is ready")
             controllers = trainer.controllers(generation, binaries, self.state / "controllers")
             authority = self.authority.pair.certificate.read_bytes()
-            # Before the garbage collector starts: a kind that comes later is seen by it half a minute later.
+            # Before the garbage collector starts: it detects a later kind only after half a minute.
             documents = [one for controller in controllers for one in controller.installed(authority)]
             trainer.install(api, [*own_definitions(), *documents])
             self._start_managers(binaries, address, limits)
@@ -209,7 +209,7 @@ class ControlPlane:
         return access
 
     def _extend(self, api: Api) -> None:
-        """What runs beside it, before it counts as started."""
+        """Start what runs beside it, before it counts as started."""
 
     def _start_etcd(self, binaries: Binaries, port: int, peers: int) -> None:
         pair = self.authority.server("etcd")
@@ -245,7 +245,7 @@ class ControlPlane:
         )  # fmt: skip
 
     def _nodes(self) -> list[str]:
-        """How the API server reaches nodes, and pods it: there are none, and nobody needs the Service ``kubernetes``."""
+        """Return the options for access to and from nodes: there are none, so the Service ``kubernetes`` is not needed."""
         return ["--endpoint-reconciler-type=none"]
 
     def _audited(self, audit: Path | None) -> list[str]:
@@ -256,8 +256,8 @@ class ControlPlane:
         return [f"--audit-policy-file={policy}", f"--audit-log-path={audit.absolute()}", "--audit-log-maxsize=65536"]
 
     def _start_managers(self, binaries: Binaries, address: str, limits: Limits | None) -> None:
-        """The controller manager and the scheduler, each with the rights that the API server gives them."""
-        # Forty controllers with credentials of their own ask for them one by one: 20 calls a second would take 5 s.
+        """Start the controller manager and the scheduler, each with its own rights."""
+        # Forty controllers get their own credentials one by one: with 20 calls a second this takes 5 s.
         limit = [f"--kube-api-burst={_START_BURST}"]
         if limits is not None:
             limit = [f"--kube-api-qps={limits.qps}", f"--kube-api-burst={limits.burst}"]
@@ -273,19 +273,19 @@ class ControlPlane:
             self.processes.start(program.name, [binaries.path(program), *common, *extra, *limit])
 
     def _await(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait for ``condition``, or for the first program that ends."""
+        """Wait until ``condition`` holds, or a program ends."""
 
         def holds() -> bool:
             dead = [process for process in self.processes.recorded() if not process.alive]
             if dead:
-                raise DidNotStartError(f"{dead[0].name} ended:\n{self.processes.last_words(dead[0].name)}")
+                raise DidNotStartError(f"{dead[0].name} ended:\n{self.processes.log_tail(dead[0].name)}")
             return bool(condition())
 
         eventually(holds, what, seconds=60)
 
 
 def own_definitions() -> list[Object]:
-    """The definitions of our own kinds."""
+    """Return the CustomResourceDefinitions of this project."""
     return [yaml.load(path.read_bytes(), yaml.CSafeLoader) for path in sorted(DEFINITIONS.glob("*.finetunerun.io.yaml"))]
 
 

@@ -1,10 +1,10 @@
-"""python hack/controlplane COMMAND: a real Kubernetes control plane on this machine, for tests and for looking around.
+"""python hack/controlplane COMMAND: a real Kubernetes control plane on this machine, for tests and for use by hand.
 
 up       start one, empty, and leave it running; tests of the same checkout use it
 down     stop it
-status   what runs, and how to reach it
+status   print its processes and its kubeconfig
 reset    empty it
-build    build its programs (the first time: a quarter of an hour), and print the folder that a cache may keep
+build    build its programs (15 minutes the first time), and print their folder
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .trainer import Limits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--audit", type=Path, metavar="FILE", help="write each request to the API server into this file, for benchmarks"
     )
-    parser.add_argument("--nice", type=int, default=0, help="leave the processor to others while building, 1 to 19")
+    parser.add_argument("--nice", type=int, default=0, help="nice level of the build, 1 to 19")
     return parser
 
 

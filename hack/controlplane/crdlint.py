@@ -1,4 +1,4 @@
-"""``hack/crdlint``, the API server's own validation as a program."""
+"""``hack/crdlint``: the API server's validation as a program."""
 
 from __future__ import annotations
 

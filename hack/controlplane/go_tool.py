@@ -1,4 +1,4 @@
-"""A program of one Go module beside those of the control plane: built once for each state of its sources and each Go."""
+"""A program of one Go module, built once for each state of its sources and each version of Go."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class GoTool:
 
     Attributes:
         program: what is built.
-        origin: what it is built from, in words.
-        path: where it is kept, by the output of ``go env GOVERSION``.
+        origin: what it is built from, as a clause of messages.
+        path: its path, from the output of ``go env GOVERSION``.
     """
 
     program: Program

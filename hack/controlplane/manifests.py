@@ -1,4 +1,4 @@
-"""What JobSet and Trainer ship for their own installation, rendered as their documentation says: with kustomize."""
+"""The manifests of JobSet and Trainer, rendered with kustomize as in their documentation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Object = dict[str, Any]
 
 _JOBSET = "default"
 _TRAINER = {
-    # The overlay that Trainer documents, less a copy of JobSet that it fetches from the network; its one runtime is for the tests.
+    # The overlay that Trainer documents, without the copy of JobSet that it downloads; its one runtime is for tests.
     "namespace": "kubeflow-system",
     "resources": [
         "overlays/manager/namespace.yaml",
@@ -29,7 +29,7 @@ _TRAINER = {
     ],
 }
 _NOT_HERE = frozenset({"Deployment", "Service", "Secret"})
-"""The controllers run as processes, and their certificates are ours."""
+"""Left out, because the controllers run as processes with certificates of the control plane."""
 
 
 def render(module: Path, kubectl: Path, target: Path) -> None:
@@ -51,14 +51,14 @@ def render(module: Path, kubectl: Path, target: Path) -> None:
 
 
 def configuration(documents: Iterable[Object]) -> Object:
-    """The controller's configuration as shipped."""
+    """Return the configuration in the manifests."""
     text = next(one["data"]["controller_manager_config.yaml"] for one in documents if one["kind"] == "ConfigMap")
     shipped: Object = yaml.safe_load(text)
     return shipped
 
 
 def served_at(document: Any, port: int, authority: bytes) -> Any:
-    """``document`` with its webhooks at a port of this machine, instead of behind a Service that no node could serve."""
+    """Return ``document`` with its webhooks at a port of this machine instead of a Service."""
     if isinstance(document, list):
         return [served_at(one, port, authority) for one in document]
     if not isinstance(document, dict):

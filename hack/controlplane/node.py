@@ -38,11 +38,11 @@ from .certificates import Pair
 T = TypeVar("T")
 
 _TAINT = {"key": "finetunerun.io/processes", "value": "only", "effect": "NoSchedule"}
-"""Keeps the scheduler away: tests share a control plane, and each has a node for its own namespace."""
+"""Taint against the scheduler: tests share a control plane, and each has a node for its own namespace."""
 _BEAT_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
 _GOODBYE_SECONDS = 0.5
-"""Until the API server has answered the end of its connections: TLS ends with a word of both sides."""
+"""Seconds until the API server has closed its TLS connections."""
 _FIRST_PORT, _PORTS = 20000, 9000
 
 
@@ -93,14 +93,14 @@ async def process_node(
 
 
 class _Calls:
-    """Calls of several tasks over the one connection that :class:`Api` has."""
+    """Calls of several tasks over the one connection of :class:`Api`."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
         self._one = asyncio.Lock()
 
     async def make(self, call: Callable[..., T], *arguments: object) -> T:
-        """One call, in a thread, after those before it; one whose caller is cancelled still ends before the next."""
+        """Make a call in a thread, after earlier ones. It ends before the next one even if its caller is cancelled."""
         async with self._one:
             work = asyncio.create_task(asyncio.to_thread(call, *arguments))
             try:
@@ -109,7 +109,7 @@ class _Calls:
                 await asyncio.wait((work,))
 
     async def try_to(self, call: Callable[..., object], *arguments: object) -> None:
-        """The same; it does not matter if it is refused: another look follows."""
+        """Make a call, and ignore a rejection: it is repeated."""
         with contextlib.suppress(OSError, RefusedError):
             await self.make(call, *arguments)
 
@@ -137,7 +137,7 @@ def _now() -> str:
 
 
 async def _beat(calls: _Calls, node: Object, status: Object) -> None:
-    """A node that is not heard for 40 seconds counts as gone."""
+    """Renew the heartbeat of the node, which counts as lost after 40 seconds."""
     while True:
         await asyncio.sleep(_BEAT_SECONDS)
         status["status"]["conditions"][0]["lastHeartbeatTime"] = _now()
@@ -145,9 +145,9 @@ async def _beat(calls: _Calls, node: Object, status: Object) -> None:
 
 
 async def _place(server: ApiServer, calls: _Calls, namespace: str, node: str, machine: Machine, folder: Path) -> None:
-    """What provisioner and scheduler do elsewhere: a volume for every claim of a class that exists, the node for every pod that fits.
+    """Do the work of provisioner and scheduler: a volume for every claim of an existing class, the node for every pod that fits.
 
-    The others are left to the real scheduler, which says why it can do nothing for them.
+    Other pods are left to the real scheduler, which reports why it cannot bind them.
     """
     changed = asyncio.Event()
 
@@ -171,7 +171,7 @@ async def _place(server: ApiServer, calls: _Calls, namespace: str, node: str, ma
                 if _fits(pod, machine, provided):
                     await calls.try_to(calls.api.call, "POST", *_binding(pod, node))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS):  # wait_for would lose a cancellation that comes with a change
+                async with asyncio.timeout(_LOOK_SECONDS):  # wait_for loses a cancellation at the same time as an event
                     await changed.wait()
 
 
@@ -218,7 +218,7 @@ def _binding(pod: Object, node: str) -> tuple[str, Object]:
 
 
 def _meet_on_loopback(pod: Object, variables: dict[str, str]) -> None:
-    """The ranks of a TrainJob meet at a host name that only a cluster's DNS knows: here, at a port of their own."""
+    """Replace the host name at which the ranks of a TrainJob meet, which only a cluster's DNS resolves, by a local port."""
     jobset = (pod["metadata"].get("labels") or {}).get("jobset.sigs.k8s.io/jobset-uid")
     if jobset and "PET_MASTER_ADDR" in variables:
         number = int(hashlib.sha256(jobset.encode()).hexdigest(), 16)
@@ -227,7 +227,7 @@ def _meet_on_loopback(pod: Object, variables: dict[str, str]) -> None:
 
 @contextlib.asynccontextmanager
 async def _logs_served(node: Node, server: ApiServer, pair: Pair) -> AsyncIterator[int]:
-    """The kubelet's own port: the API server passes requests for logs on to it."""
+    """Serve the port of the kubelet, to which the API server forwards requests for logs."""
 
     async def logs(request: web.Request) -> web.Response:
         namespace, name = request.match_info["namespace"], request.match_info["pod"]

@@ -1,4 +1,4 @@
-"""The processes of a control plane: detached, known by pid files, ended by pid, whoever started them."""
+"""The processes of a control plane: detached, recorded in pid files, and ended by pid, also by other processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 
 _POLL_SECONDS = 0.02
 _COLLECT_LATE = {"GOGC": "400"}
-"""All are Go programs with small heaps: memory is cheaper here than a third of the API server's processor time."""
+"""Go's garbage collector runs less often: memory is cheaper here than a third of the API server's processor time."""
 _NEVER = "never"
-"""In a pid file: it had ended before it could be looked at."""
+"""In a pid file: the process had already ended."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process as its pid file names it. ``born`` tells it from a later one with the same pid."""
+    """A process in a pid file. ``born`` distinguishes it from a later process with the same pid."""
 
     name: str
     pid: int
@@ -28,12 +28,12 @@ class Process:
 
     @classmethod
     def of(cls, name: str, pid: int) -> Process:
-        """The process ``pid``. One that has ended already is remembered as that."""
+        """Return the process ``pid``, also if it has already ended."""
         return cls(name, pid, _birth(pid) or _NEVER)
 
     @classmethod
     def read(cls, path: Path) -> Process | None:
-        """The process that a pid file names, ``None`` where there is none or it is unfinished."""
+        """Return the process of a pid file, or ``None`` if the file is missing or incomplete."""
         try:
             pid, born = path.read_text(encoding="utf-8").split(maxsplit=1)
             return cls(path.stem, int(pid), born)
@@ -46,12 +46,12 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Return whether it runs."""
         return _birth(self.pid) == self.born
 
     @property
     def gone(self) -> bool:
-        """Whether nothing is left of it; a child of ours is collected, and until then it may still be on its way out."""
+        """Return whether it has ended completely. A child of this process is reaped."""
         if now := _birth(self.pid):
             return now != self.born
         try:
@@ -61,24 +61,24 @@ class Process:
 
     @property
     def resident_mb(self) -> float:
-        """Resident memory in MB, as far as this system tells."""
+        """Return its resident memory in MB, or 0 if the system does not report it."""
         return float(_ps(self.pid, "rss") or 0) * 1024 / 1e6
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, if it is still there."""
+        """Send a signal if it still exists."""
         if self.alive:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
 
 class Processes:
-    """The processes whose pid files and logs lie in a folder."""
+    """The processes with pid files and logs in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._pids, self._logs = folder / "pids", folder / "logs"
 
     def start(self, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Process:
-        """Start a process in a session of its own: it survives its starter, and Ctrl-C does not reach it."""
+        """Start a process in a new session: it survives this process, and Ctrl-C does not reach it."""
         self._pids.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(exist_ok=True)
         argv = [str(part) for part in command]
@@ -95,20 +95,20 @@ class Processes:
         return process
 
     def log(self, name: str) -> Path:
-        """Everything that a process printed."""
+        """Return the path of the output of a process."""
         return self._logs / f"{name}.log"
 
-    def last_words(self, name: str, lines: int = 15) -> str:
-        """The end of a log."""
+    def log_tail(self, name: str, lines: int = 15) -> str:
+        """Return the end of a log."""
         return "\n".join(self.log(name).read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
     def recorded(self) -> list[Process]:
-        """All that were started and not stopped, alive or not."""
+        """Return all processes that were started and not stopped, running or not."""
         found = (Process.read(path) for path in sorted(self._pids.glob("*.pid")))
         return [process for process in found if process is not None]
 
     def stop(self, processes: Sequence[Process], grace: float) -> None:
-        """Ask processes to end, end them after ``grace`` seconds, and wait until they are gone."""
+        """Terminate processes, kill them after ``grace`` seconds, and wait until they have ended."""
         for process in processes:
             process.signal(signal.SIGTERM)
         deadline = time.monotonic() + grace
@@ -123,12 +123,12 @@ class Processes:
 
 
 def _birth(pid: int) -> str:
-    """When a process began, in the system's own words; empty if there is none, or only the rest of one."""
+    """Return the start time of a process as the system prints it; empty if it does not exist or is a zombie."""
     stat = Path(f"/proc/{pid}/stat")
     if not stat.parent.parent.joinpath("self").exists():
         return "" if _ps(pid, "stat").startswith("Z") else _ps(pid, "lstart")
     try:
-        # The name stands in parentheses and may hold anything; the third field is the state, the 22nd the start (proc_pid_stat(5)).
+        # The name is in parentheses and may have any character; field 3 is the state, field 22 the start (proc_pid_stat(5)).
         fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return ""

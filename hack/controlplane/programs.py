@@ -12,7 +12,7 @@ MODULES = Path(__file__).with_name("modules")
 
 @dataclass(frozen=True)
 class Program:
-    """One program: ``package`` of the Go module ``path``, as pinned in the folder ``module`` (of ``modules/`` here, or of ``among``)."""
+    """A program: ``package`` of the Go module ``path``, pinned in the folder ``module`` of ``modules/`` or of ``among``."""
 
     name: str
     module: str
@@ -22,12 +22,12 @@ class Program:
 
     @property
     def folder(self) -> Path:
-        """The wrapper module."""
+        """Return the folder of the wrapper module."""
         return (self.among or MODULES) / self.module
 
     @property
     def version(self) -> str:
-        """The version that go.mod pins, with its ``v``."""
+        """Return the version in go.mod, with its ``v``."""
         text = (self.folder / "go.mod").read_text(encoding="utf-8")
         found = re.search(rf"^(?:require )?\s*{re.escape(self.path)} (v\S+)", text, re.MULTILINE)
         if found is None:
@@ -55,12 +55,12 @@ SCHEDULER = _kubernetes("kube-scheduler")
 KUBECTL = _kubernetes("kubectl")
 BASE = (ETCD, API_SERVER, CONTROLLER_MANAGER, SCHEDULER, KUBECTL)
 ASSETS = frozenset({"etcd", "kube-apiserver", "kubectl"})
-"""What a folder ``KUBEBUILDER_ASSETS`` has."""
+"""The programs in a folder ``KUBEBUILDER_ASSETS``."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A release of Kubeflow Trainer, with the JobSet that it is built against."""
+    """A release of Kubeflow Trainer, with its release of JobSet."""
 
     name: str
     jobset: Program
@@ -77,7 +77,7 @@ GenerationName = Literal["2.1", "2.3", "none"]
 
 
 def programs_of(generation: Generation | None) -> tuple[Program, ...]:
-    """Everything that a control plane with this Trainer, or without any, runs."""
+    """Return the programs of a control plane with or without Trainer."""
     return (*BASE, *with_manifests(generation))
 
 

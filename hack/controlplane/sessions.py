@@ -1,7 +1,7 @@
-"""One control plane for all test processes of a checkout: the first that needs it starts it, and it ends with the last.
+"""One control plane for all test processes of a checkout: the first one starts it, and it ends with the last one.
 
-A process says that it uses the control plane with a pid file. A keeper, a process of its own, looks whether any of them is still alive,
-so that nothing stays behind a test run that was killed. A control plane that a person started with ``up`` has no keeper: tests use it
+A process that uses the control plane has a pid file. A keeper, which is a separate process, polls whether any of them is alive, so that
+nothing is left after a test run that was killed. A control plane that a person started with ``up`` has no keeper: tests use it
 and leave it running.
 """
 
@@ -22,12 +22,12 @@ _LOOK_SECONDS = 0.3
 
 
 def default_state(generation: GenerationName) -> Path:
-    """Where the control plane of this checkout lives, for tests and for people."""
+    """Return the folder of the control plane of this checkout, for tests and for use by hand."""
     return ROOT / ".cache" / "controlplane" / generation
 
 
 def join(plane: ControlPlane, binaries: Binaries, generation: GenerationName, user: int | None = None) -> Access:
-    """Use ``plane`` until :func:`leave`, or until the process ``user`` (this one) ends; it is started if it does not run.
+    """Use ``plane`` until :func:`leave`, or until the process ``user`` (this one) ends; start it if it does not run.
 
     Raises:
         DidNotStartError: a program ended at once.
@@ -43,13 +43,13 @@ def join(plane: ControlPlane, binaries: Binaries, generation: GenerationName, us
             return plane.up(binaries, GENERATIONS.get(generation))
         if _has_keeper(plane):
             _start_keeper(plane)
-        with plane.api() as api:  # they may have changed since
+        with plane.api() as api:  # the definitions may have changed
             install(api, own_definitions())
         return access
 
 
 def leave(plane: ControlPlane, user: int | None = None) -> None:
-    """Use ``plane`` no longer; the last one stops it, unless a person started it."""
+    """Stop using ``plane``; the last user stops it, unless a person started it."""
     with plane.locked():
         (_users(plane) / f"{user or os.getpid()}.pid").unlink(missing_ok=True)
         if _has_keeper(plane) and not _any_user(plane):
@@ -57,7 +57,7 @@ def leave(plane: ControlPlane, user: int | None = None) -> None:
 
 
 def keep(plane: ControlPlane) -> None:
-    """The keeper's life: until nobody uses the control plane, or it is no longer the keeper."""
+    """Run the keeper until no process uses the control plane, or another keeper replaces it."""
     while True:
         with plane.locked():
             keeper = Process.read(_keeper_file(plane))
@@ -71,7 +71,7 @@ def keep(plane: ControlPlane) -> None:
 
 
 def release(plane: ControlPlane) -> None:
-    """Let the keeper go: from now on a person says when the control plane ends. The caller holds the lock."""
+    """End the keeper, so that the control plane runs until ``down``. The caller holds the lock."""
     _keeper_file(plane).unlink(missing_ok=True)
 
 
@@ -83,12 +83,12 @@ def _start_keeper(plane: ControlPlane) -> None:
 
 
 def _has_keeper(plane: ControlPlane) -> bool:
-    """Whether it was started for tests. The keeper itself may have been killed."""
+    """Return whether it was started for tests. The keeper itself may have been killed."""
     return _keeper_file(plane).exists()
 
 
 def _any_user(plane: ControlPlane) -> bool:
-    """Whether anybody who uses it is alive; the files of the dead are removed."""
+    """Return whether a process that uses it is alive, and remove the files of others."""
     found = False
     for path in _users(plane).glob("*.pid"):
         user = Process.read(path)

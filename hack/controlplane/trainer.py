@@ -1,4 +1,4 @@
-"""JobSet and Kubeflow Trainer beside a control plane: their own manifests, webhooks in force, and no right but those that they ship."""
+"""JobSet and Kubeflow Trainer beside a control plane, with their own manifests, webhooks and rights."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .processes import Processes
 from .programs import Generation, Program
 
 _WEBHOOK_CERTIFICATES = "k8s-webhook-server/serving-certs"
-"""Below the folder for temporary files: controller-runtime's default, and Trainer offers no other."""
+"""Below the folder for temporary files. It is controller-runtime's default, which Trainer cannot change."""
 _TOKEN_SECONDS = 30 * 24 * 3600
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Calls to the API server a second that each controller allows itself, where its own default is not wanted."""
+    """Limits on the calls of each controller to the API server, instead of its defaults."""
 
     qps: int
     burst: int
 
 
 class Controller:
-    """One of the two controllers, as a process on this machine with the identity of its own ServiceAccount."""
+    """A controller as a process on this machine, with the identity of its own ServiceAccount."""
 
     def __init__(self, program: Program, binaries: Binaries, folder: Path) -> None:
         self.program = program
@@ -44,17 +44,17 @@ class Controller:
         self._webhook_port, self._health_port = free_ports(2)
 
     def installed(self, authority: bytes) -> list[Object]:
-        """What is applied before it starts. Its webhooks refuse everything until it does."""
+        """Return what is applied before it starts. Its webhooks reject everything until then."""
         documents: list[Object] = manifests.served_at(self.documents, self._webhook_port, authority)
         return [one for one in documents if one["kind"] != "ConfigMap" and one not in self.runtimes]
 
     @property
     def runtimes(self) -> list[Object]:
-        """What its webhooks must judge, applied when it is ready."""
+        """Return what its webhooks validate, applied when it is ready."""
         return [one for one in self.documents if one["kind"] == "ClusterTrainingRuntime"]
 
     def start(self, processes: Processes, authority: Authority, api: Api, limits: Limits | None) -> None:
-        """Start it, as the ServiceAccount that its rights are tied to."""
+        """Start it with the identity of its ServiceAccount."""
         serving = self._folder / _WEBHOOK_CERTIFICATES
         serving.mkdir(parents=True, exist_ok=True)
         pair = authority.server(f"{self.program.name}-webhook")
@@ -68,12 +68,12 @@ class Controller:
 
     @property
     def account(self) -> tuple[str, str]:
-        """Namespace and name of its ServiceAccount."""
+        """Return namespace and name of its ServiceAccount."""
         metadata = next(one["metadata"] for one in self.documents if one["kind"] == "ServiceAccount")
         return metadata["namespace"], metadata["name"]
 
     def is_ready(self) -> bool:
-        """Whether its webhooks answer."""
+        """Return whether its webhooks answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self._health_port, timeout=2)
         try:
             connection.request("GET", "/readyz")
@@ -82,7 +82,7 @@ class Controller:
             connection.close()
 
     def _configuration(self, serving: Path, limits: Limits | None) -> Object:
-        """The shipped configuration, less what needs a pod around it."""
+        """Return the shipped configuration without the parts that need a pod."""
         shipped = manifests.configuration(self.documents)
         is_jobset = shipped["apiVersion"].startswith("config.jobset")
         changed: dict[str, Any] = {
@@ -98,13 +98,13 @@ class Controller:
 
 
 def controllers(generation: Generation | None, binaries: Binaries, folder: Path) -> list[Controller]:
-    """JobSet's and Trainer's, or none."""
+    """Return the controllers of JobSet and Trainer, or none."""
     wanted = () if generation is None else (generation.jobset, generation.trainer)
     return [Controller(program, binaries, folder) for program in wanted]
 
 
 def install(api: Api, documents: Sequence[Object]) -> None:
-    """Apply ``documents``, definitions before the rest, and wait until what they define is served."""
+    """Apply ``documents``, definitions before the rest, and wait until the API server serves them."""
     for one in sorted(documents, key=lambda document: _ORDER.get(document["kind"], len(_ORDER))):
         api.apply(one)
     definitions = [one["metadata"]["name"] for one in documents if one["kind"] == "CustomResourceDefinition"]
@@ -113,7 +113,7 @@ def install(api: Api, documents: Sequence[Object]) -> None:
 
 
 def is_established(api: Api, definition: str) -> bool:
-    """Whether the API server serves a CustomResourceDefinition."""
+    """Return whether the API server serves a CustomResourceDefinition."""
     status = api.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", definition).get("status", {})
     return any(one["type"] == "Established" and one["status"] == "True" for one in status.get("conditions") or ())
 

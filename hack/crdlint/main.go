@@ -1,10 +1,10 @@
-// Command crdlint judges a CustomResourceDefinition and objects of it with the API server's own code.
+// Command crdlint validates a CustomResourceDefinition and objects of it with the API server's own code.
 //
 //	crdlint CRD.yaml < cases.jsonl > verdicts.jsonl
 //
-// The definition is checked first: structure, compilation of every rule, cost budget; its faults go to standard error
-// and end the command with 1. Then every line of standard input, {"name", "object", "old", "subresource"}, is judged as a
-// create (no old), an update, or an update of status (subresource "status"), and answered with
+// It validates the definition first: structure, compilation of every rule, cost budget. Faults are printed to standard error,
+// and the exit code is 1. Then it validates every line of standard input, {"name", "object", "old", "subresource"}, as a
+// create (no old), an update, or an update of status (subresource "status"), and prints
 // {"name", "errors": [{"field", "type", "message"}]}.
 package main
 
@@ -53,8 +53,8 @@ type verdict struct {
 	Errors []fault `json:"errors"`
 }
 
-// judge holds what the API server prepares once for a served version.
-type judge struct {
+// validator has what the API server prepares once for a served version.
+type validator struct {
 	structural   *structuralschema.Structural
 	main, status rest.RESTUpdateStrategy
 	create       rest.RESTCreateStrategy
@@ -77,7 +77,7 @@ func run(path string) error {
 	if err != nil {
 		return err
 	}
-	j, err := newJudge(served)
+	v, err := newValidator(served)
 	if err != nil {
 		return err
 	}
@@ -87,16 +87,16 @@ func run(path string) error {
 	for lines.Scan() {
 		c, err := decode(lines.Bytes())
 		if err != nil {
-			return fmt.Errorf("a case is no JSON object: %w", err)
+			return fmt.Errorf("a case is not a JSON object: %w", err)
 		}
-		if err := out.Encode(verdict{c.Name, j.judge(c)}); err != nil {
+		if err := out.Encode(verdict{c.Name, v.validate(c)}); err != nil {
 			return err
 		}
 	}
 	return lines.Err()
 }
 
-// load reads a definition and checks it as the API server does when one is created.
+// load reads a definition and validates it like the API server when it is created.
 func load(path string) (*apiextensionsv1.CustomResourceDefinition, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -113,7 +113,7 @@ func load(path string) (*apiextensionsv1.CustomResourceDefinition, error) {
 	if err := scheme.Convert(served, internal, nil); err != nil {
 		return nil, err
 	}
-	// The storage strategy records the stored version when an object is created; validation asks for it.
+	// The storage strategy records the stored version when an object is created; validation reads it.
 	for _, version := range internal.Spec.Versions {
 		if version.Storage {
 			internal.Status.StoredVersions = []string{version.Name}
@@ -125,7 +125,7 @@ func load(path string) (*apiextensionsv1.CustomResourceDefinition, error) {
 	return served, nil
 }
 
-func newJudge(definition *apiextensionsv1.CustomResourceDefinition) (*judge, error) {
+func newValidator(definition *apiextensionsv1.CustomResourceDefinition) (*validator, error) {
 	version := definition.Spec.Versions[0]
 	internal := &apiextensions.CustomResourceValidation{}
 	if err := apiextensionsv1.Convert_v1_CustomResourceValidation_To_apiextensions_CustomResourceValidation(version.Schema, internal, nil); err != nil {
@@ -150,13 +150,13 @@ func newJudge(definition *apiextensionsv1.CustomResourceDefinition) (*judge, err
 		crdserverscheme.NewUnstructuredObjectTyper(), namespaced, kind, whole, status, structural,
 		&apiextensions.CustomResourceSubresourceStatus{}, nil, nil,
 	)
-	return &judge{structural, strategy, customresource.NewStatusStrategy(strategy), strategy, namespaced}, nil
+	return &validator{structural, strategy, customresource.NewStatusStrategy(strategy), strategy, namespaced}, nil
 }
 
-// judge decodes with fieldValidation=Strict and then follows the custom resource's own strategies.
-func (j *judge) judge(c testCase) []fault {
+// validate decodes with fieldValidation=Strict, and then runs the strategies of the custom resource.
+func (v *validator) validate(c testCase) []fault {
 	faults := []fault{}
-	object, unknown, err := j.admit(c.Object)
+	object, unknown, err := v.admit(c.Object)
 	if err != nil {
 		return append(faults, fault{"", "BadRequest", err.Error()})
 	}
@@ -168,18 +168,18 @@ func (j *judge) judge(c testCase) []fault {
 		if object.GetName() == "" && object.GetGenerateName() != "" { // as rest.BeforeCreate does
 			object.SetName(names.SimpleNameGenerator.GenerateName(object.GetGenerateName()))
 		}
-		j.create.PrepareForCreate(context.Background(), object)
-		errs = j.create.Validate(context.Background(), object)
+		v.create.PrepareForCreate(context.Background(), object)
+		errs = v.create.Validate(context.Background(), object)
 	} else {
-		old, _, err := j.admit(c.Old)
+		old, _, err := v.admit(c.Old)
 		if err != nil {
 			return append(faults, fault{"", "BadRequest", err.Error()})
 		}
-		strategy := j.main
+		strategy := v.main
 		if c.Subresource == "status" {
-			strategy = j.status
+			strategy = v.status
 		}
-		// What an API server stamps on every stored object; a patch carries them over.
+		// The API server sets both on every stored object, and a patch keeps them.
 		for _, o := range []*unstructured.Unstructured{old, object} {
 			o.SetResourceVersion("1")
 			o.SetGeneration(1)
@@ -193,15 +193,15 @@ func (j *judge) judge(c testCase) []fault {
 	return faults
 }
 
-// admit does what the API server's decoder does: metadata typed, unknown fields and nulls dropped.
-func (j *judge) admit(content map[string]any) (*unstructured.Unstructured, []string, error) {
+// admit decodes an object like the API server: typed metadata, without unknown fields and nulls.
+func (v *validator) admit(content map[string]any) (*unstructured.Unstructured, []string, error) {
 	meta, found, unknown, err := objectmeta.GetObjectMetaWithOptions(content, objectmeta.ObjectMetaOptions{ReturnUnknownFieldPaths: true})
 	if err != nil {
 		return nil, nil, err
 	}
 	options := structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true}
-	unknown = append(unknown, pruning.PruneWithOptions(content, j.structural, true, options)...)
-	defaulting.PruneNonNullableNullsWithoutDefaults(content, j.structural)
+	unknown = append(unknown, pruning.PruneWithOptions(content, v.structural, true, options)...)
+	defaulting.PruneNonNullableNullsWithoutDefaults(content, v.structural)
 	object := &unstructured.Unstructured{Object: content}
 	if found {
 		if err := objectmeta.SetObjectMeta(content, meta); err != nil {
@@ -209,13 +209,13 @@ func (j *judge) admit(content map[string]any) (*unstructured.Unstructured, []str
 		}
 	}
 	// The namespace of the request's path.
-	if j.namespaced && object.GetNamespace() == "" {
+	if v.namespaced && object.GetNamespace() == "" {
 		object.SetNamespace("default")
 	}
 	return object, unknown, nil
 }
 
-// decode reads numbers as the API server does: whole ones as int64, others as float64.
+// decode reads numbers like the API server: integers as int64, others as float64.
 func decode(line []byte) (c testCase, err error) {
 	var raw map[string]any
 	if err := utiljson.Unmarshal(line, &raw); err != nil {

@@ -1,1 +1,1 @@
-"""The images of this project: built, measured, tried and handed to a node, with or without a registry."""
+"""The images of this project: build, measure, try and load into a node, with or without a registry."""

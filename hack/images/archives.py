@@ -1,4 +1,4 @@
-"""What an archive holds, and how large it is: as it lies on a node, and as a registry would send it."""
+"""Contents and sizes of image archives: on a node, and compressed for a pull."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, Any
 
 _BLOCK = 1 << 20
 _LEVEL = 6
-"""What registries' clients compress with."""
+"""Level of gzip that clients of registries use."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,24 @@ class Contents:
 
     @property
     def plain(self) -> int:
-        """Bytes on a node."""
+        """Return the size on a node, in bytes."""
         return sum(layer.plain for layer in self.layers)
 
     @property
     def compressed(self) -> int:
-        """Bytes that a pull moves."""
+        """Return the size of a pull, in bytes."""
         return sum(layer.compressed for layer in self.layers)
 
 
 def configuration(archive: Path) -> dict[str, Any]:
-    """The image's configuration: user, environment, labels."""
+    """Return the configuration of the image: user, environment, labels."""
     with tarfile.open(archive) as tar:
         found: dict[str, Any] = _json(tar, _manifest(tar)["Config"])
         return found
 
 
 def contents(archive: Path) -> Contents:
-    """The image and its layers; this reads and compresses everything."""
+    """Return the image and its layers. This reads and compresses all of them."""
     with tarfile.open(archive) as tar:
         manifest = _manifest(tar)
         config = _json(tar, manifest["Config"])

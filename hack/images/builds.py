@@ -1,4 +1,4 @@
-"""Building an image, unless the same has been built: an archive in the cache, named by the key of everything that it is made of."""
+"""Build images into archives in the cache. The key of an archive is a hash of all inputs, so that nothing is built twice."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from .recipes import ROOT, Recipe, cache, version
 
 Base = Literal["registry", "debian"]
 _KEPT = 2
-"""Archives of a recipe that stay in the cache: stages are 1.5 GB each."""
+"""Number of archives of each recipe in the cache: one of the stages has 2.6 GB."""
 _TRIES = 3
-"""A file that is edited during a build is in the image as it was or as it is: then it is built again, which takes seconds."""
+"""Number of builds if a file is edited during a build; then its state in the image is unknown."""
 SBOM_INSIDE = "/opt/venv/share/sbom.cdx.json"
 
 
 @dataclass(frozen=True)
 class Image:
-    """A built image: an archive that containerd, Docker and podman load, and beside it what is in it."""
+    """A built image: an archive for containerd, Docker and podman, and its bill of materials."""
 
     recipe: Recipe
     tag: str
@@ -40,26 +40,28 @@ class Image:
 
     @property
     def built_as(self) -> str:
-        """What the engine calls it: by its key, so that it is never taken for the one of other sources."""
+        """Return the name in the engine, with the key, so that images of different sources have different names."""
         return f"{self.recipe.title}:{self.archive.parent.name}"
 
     @property
     def sbom(self) -> Path:
-        """The list of the packages that were installed for it, as CycloneDX."""
+        """Return the path of its bill of materials (CycloneDX)."""
         return self.archive.with_suffix(".cdx.json")
 
     def exists(self) -> bool:
-        """Whether it has been built, perhaps by somebody else just now."""
+        """Return whether it is built, by any process."""
         return self.archive.exists()
 
 
-def locate(recipe: Recipe, base: Base, tag: str) -> Image:
-    """Where an image of the present sources is, built or not.
+def locate(recipe: Recipe, base: Base, tag: str, epoch: int | None = None) -> Image:
+    """Return where an image of the present sources is, built or not.
 
     Raises:
         CannotBuildError: the base is one of a registry, and not pinned.
     """
     identity = debian.identity() if base == "debian" else json.dumps(bases.pinned(), sort_keys=True)
+    if epoch is not None:
+        identity = f"{identity} {epoch} {revision()}"
     folder = cache() / recipe.key(identity, tag)
     return Image(recipe, f"{recipe.title}:{tag}", folder / f"{recipe.name}.tar")
 
@@ -83,38 +85,55 @@ def build_command(image: Image, base: Base) -> str:
     return f"python hack/images build {image.recipe.name} --base {base} --tag {image.tag.rpartition(':')[2]}"
 
 
-def build(recipe: Recipe, base: Base, tag: str, engine: Engine, *, source: str = "") -> Image:
+def build(recipe: Recipe, base: Base, tag: str, engine: Engine, *, source: str = "", epoch: int | None = None) -> Image:
     """Build an image, unless it has been built.
+
+    Args:
+        recipe: what to build.
+        base: what it is built on.
+        tag: its tag.
+        engine: what builds it.
+        source: where the sources are published; may be empty.
+        epoch: time of all files and layers, in seconds, so that the same sources make the same image.
 
     Raises:
         CannotBuildError: something that it needs is not there, or the engine failed.
     """
-    if (image := locate(recipe, base, tag)).exists():
+    if (image := locate(recipe, base, tag, epoch)).exists():
         return image
     with _only_one(cache()):
-        if (image := locate(recipe, base, tag)).exists():
+        if (image := locate(recipe, base, tag, epoch)).exists():
             return image
         with progress.step(f"building image {image.tag}", f"image-{recipe.name}"):
-            return _make(image, base, tag, engine, source)
+            return _make(image, base, engine, source, epoch)
 
 
 def published_source() -> str:
-    """Return where the sources are published, if git knows a public place: nothing else belongs into an image."""
+    """Return the public address of the sources, or an empty string if git has none."""
     words = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
     address = urlsplit(subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip())
     return address.geturl() if address.scheme == "https" and not address.username and "." in (address.hostname or "") else ""
 
 
-def _make(image: Image, base: Base, tag: str, engine: Engine, source: str) -> Image:
+def revision() -> str:
+    """Return the commit that is checked out, with ``-modified`` if the files differ from it."""
+    words = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=-modified"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _make(image: Image, base: Base, engine: Engine, source: str, epoch: int | None) -> Image:
     arguments = debian.make(engine) if base == "debian" else bases.pinned()
     for _ in range(_TRIES):
         with tempfile.TemporaryDirectory() as scratch:
-            engine.build(_build(image, arguments, package_index.secrets(Path(scratch)), source))
-        before, image = image, locate(image.recipe, base, tag)
+            engine.build(_build(image, arguments, package_index.secrets(Path(scratch)), source, epoch))
+        before, image = image, locate(image.recipe, base, image.tag.rpartition(":")[2], epoch)
         if image == before:
             _save(image, engine)
             return image
-    raise CannotBuildError(f"the sources of {image.tag} changed each time while it was built: build it when they rest")
+    raise CannotBuildError(
+        f"{image.tag}: its sources changed during each of {_TRIES} builds; build it again without editing them"
+    )
 
 
 def _save(image: Image, engine: Engine) -> None:
@@ -127,18 +146,11 @@ def _save(image: Image, engine: Engine) -> None:
     _forget_older(image, engine)
 
 
-def _build(image: Image, arguments: Mapping[str, str], secrets: Mapping[str, Path], source: str) -> Build:
-    about = {"version": version(), "revision": _revision(), **({"source": source} if source else {})}
+def _build(image: Image, arguments: Mapping[str, str], secrets: Mapping[str, Path], source: str, epoch: int | None) -> Build:
+    about = {"version": version(), "revision": revision(), **({"source": source} if source else {})}
     labels = {f"org.opencontainers.image.{name}": text for name, text in about.items()}
     arguments = {**arguments, **dict(image.recipe.arguments)}
-    return Build(ROOT / image.recipe.containerfile, ROOT, image.built_as, arguments, secrets, labels)
-
-
-def _revision() -> str:
-    """The commit that the sources were of, when they were built; with ``-modified`` where they differed from it."""
-    words = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=-modified"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    return Build(ROOT / image.recipe.containerfile, ROOT, image.built_as, arguments, secrets, labels, epoch)
 
 
 def _forget_older(image: Image, engine: Engine) -> None:

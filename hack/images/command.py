@@ -1,13 +1,13 @@
 """python hack/images COMMAND: the images of the operator and of the stage programs, with or without a registry.
 
-build      build images, unless the same have been built, and print their archives
-try        run built images as a cluster's security would: any user, read-only root, no capabilities, no network
-sizes      how large they are on a node, and as a registry sends them
-sbom       print where the list of an image's packages lies
-load       import built images into a node's containerd
-pin        ask the registry for the digests of the base images, and write them into bases.lock
-packages   install the Debian packages that building without Docker needs (as root, only what is missing)
-clean      remove what the cache keeps of images, and the storage that they were built in
+build      build images that are not in the cache, and print their archives
+try        run built images under a cluster's restrictions: any user, read-only root, no capabilities, no network
+sizes      print their sizes on a node and compressed
+sbom       print the paths of their bills of materials
+load       import built images into the containerd of a node
+pin        write the digests of the base images from the registry into bases.lock
+packages   install missing Debian packages for building without Docker (as root)
+clean      remove all images and their storage from the cache
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _USUAL = ("operator", "stages")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
         return _COMMANDS[options.command](options)
@@ -47,14 +47,16 @@ def _parser() -> argparse.ArgumentParser:
         "images",
         nargs="*",
         metavar="IMAGE",
-        help=f"which ones of {', '.join(recipes.RECIPES)}; {' and '.join(_USUAL)} without any",
+        help=f"{', '.join(recipes.RECIPES)} ({' and '.join(_USUAL)})",
     )
     parser.add_argument(
         "--base", choices=get_args(builds.Base), default="registry",
-        help="what they stand on: Python's image, pinned in bases.lock (the default), or Debian packages, for tests",
+        help="base: Python's image, pinned in bases.lock (the default), or Debian packages, for tests",
     )  # fmt: skip
     parser.add_argument("--tag", default="test", help="their tag (test)")
-    parser.add_argument("--engine", choices=("auto", *engines.ENGINES), default="auto", help="what builds and runs them (auto)")
+    parser.add_argument(
+        "--engine", choices=("auto", *engines.ENGINES), default="auto", help="program that builds and runs them (auto)"
+    )
     parser.add_argument("--address", default=containerd.ADDRESS, help=f"containerd's socket, for load ({containerd.ADDRESS})")
     parser.add_argument("--namespace", default=containerd.NAMESPACE, help=f"its namespace ({containerd.NAMESPACE})")
     return parser
@@ -63,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 def _chosen(options: argparse.Namespace) -> list[recipes.Recipe]:
     for name in options.images:
         if name not in recipes.RECIPES:
-            raise CannotBuildError(f"there is no image {name}: they are {', '.join(recipes.RECIPES)}")
+            raise CannotBuildError(f"{name}: not an image; choose from {', '.join(recipes.RECIPES)}")
     return [recipes.RECIPES[name] for name in options.images or _USUAL]
 
 
@@ -72,7 +74,7 @@ def _built(options: argparse.Namespace) -> list[builds.Image]:
     for image in found:
         if not image.exists():
             again = builds.build_command(image, options.base)
-            raise CannotBuildError(f"{image.tag} of the present sources is not built: {again}")
+            raise CannotBuildError(f"{image.tag}: not built from the present sources; run {again}")
     return found
 
 

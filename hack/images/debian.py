@@ -1,7 +1,7 @@
-"""Base images from Debian packages, for machines where no registry can be reached.
+"""Base images from Debian packages, for machines without access to a registry.
 
-They are for tests: what is released stands on the bases that ``bases.lock`` pins. Which mirror the packages come from is mmdebstrap's
-default, or what MMDEBSTRAP_MIRROR says.
+They are for tests: images of a release are built on the bases in ``bases.lock``. The packages come from mmdebstrap's default mirror, or
+from the one in MMDEBSTRAP_MIRROR.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from . import recipes
 from .engines import Build, Engine
 
 SUITE = "bookworm"
-"""The release whose Python is one that everything here supports: 3.11."""
+"""Release with Python 3.11, which all packages support."""
 _PACKAGES = {
     "base": ("python3",),
     "build": ("python3", "python3-venv", "gcc", "libc6-dev"),
@@ -28,12 +28,12 @@ _CONTAINERFILE = 'FROM scratch\nADD root.tar /\nENV PATH=/usr/local/bin:/usr/bin
 
 
 def identity() -> str:
-    """What the bases are, for the keys of images that stand on them."""
+    """Return a name for the state of the bases, which is part of the keys of images."""
     return f"debian-{hashlib.sha256(repr((SUITE, _PACKAGES, _LEFT_OUT, _CONTAINERFILE)).encode()).hexdigest()[:12]}"
 
 
 def make(engine: Engine) -> dict[str, str]:
-    """Make both bases, unless they are there; the build arguments that name them.
+    """Make missing bases, and return the build arguments that name both.
 
     Raises:
         CannotBuildError: mmdebstrap is not installed, or failed.
@@ -59,7 +59,7 @@ def make(engine: Engine) -> dict[str, str]:
 
 def _bootstrap(kind: str, archive: Path) -> None:
     if not shutil.which("mmdebstrap"):
-        raise CannotBuildError("mmdebstrap is not installed: python hack/images packages")
+        raise CannotBuildError("mmdebstrap: not installed; run python hack/images packages")
     words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(_PACKAGES[kind])}"]
     words += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
     words += [SUITE, str(archive), *filter(None, [os.environ.get("MMDEBSTRAP_MIRROR")])]

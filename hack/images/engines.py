@@ -1,4 +1,4 @@
-"""What builds and runs images here: buildah, Docker or podman, whichever is found first. Each builds the same Containerfiles."""
+"""Engines that build and run images: buildah, Docker or podman, the first one found. All build the same Containerfiles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _ENVIRONMENT = " AS environment\n"
 
 @dataclass(frozen=True)
 class Build:
-    """One build: what ``docker build`` is told."""
+    """One build: the arguments of ``docker build``.
+
+    Attributes:
+        epoch: time of all files and layers, in seconds; ``None`` for the present.
+    """
 
     containerfile: Path
     context: Path
@@ -30,9 +34,10 @@ class Build:
     arguments: Mapping[str, str]
     secrets: Mapping[str, Path]
     labels: Mapping[str, str]
+    epoch: int | None = None
 
     def options(self) -> list[str]:
-        """The options that every engine knows."""
+        """Return the options that all engines have."""
         words = ["--file", str(self.containerfile), "--tag", self.tag]
         for name, value in self.arguments.items():
             words += ["--build-arg", f"{name}={value}"]
@@ -45,7 +50,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of an image as a cluster's security would have it: any user, group 0, a read-only root, no capabilities, no network."""
+    """One run of an image under a cluster's restrictions: any user, group 0, a read-only root, no capabilities, no network."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -55,17 +60,17 @@ class Trial:
 
 
 class Engine(ABC):
-    """What is needed of an engine."""
+    """The interface of an engine."""
 
     name: ClassVar[str]
 
     @classmethod
     @abstractmethod
     def works(cls) -> bool:
-        """Whether it is installed and answers."""
+        """Return whether it is installed and answers."""
 
     def reference(self, tag: str) -> str:
-        """How a Containerfile names an image that was built here."""
+        """Return the name of a local image in a Containerfile."""
         return f"localhost/{tag}"
 
     @abstractmethod
@@ -74,15 +79,15 @@ class Engine(ABC):
 
     @abstractmethod
     def save(self, tag: str, name: str, archive: Path) -> None:
-        """Write an image into an archive that containerd, Docker and podman read; ``name`` is what they will call it."""
+        """Write an image into an archive for containerd, Docker and podman, with the name ``name``."""
 
     @abstractmethod
     def load(self, archive: Path, name: str, tag: str) -> None:
-        """The other way round, unless there is an image ``tag``."""
+        """Load an image from an archive, unless the image ``tag`` exists."""
 
     @abstractmethod
     def forget(self, tag: str) -> None:
-        """Remove an image, if it is there."""
+        """Remove an image if it exists."""
 
     @abstractmethod
     def run(self, tag: str, trial: Trial) -> subprocess.CompletedProcess[str]:
@@ -90,11 +95,11 @@ class Engine(ABC):
 
     @abstractmethod
     def read(self, tag: str, path: str) -> str:
-        """A text file of an image."""
+        """Return the content of a text file in an image."""
 
 
 class Buildah(Engine):
-    """Builds without a daemon, with a storage of its own below the cache, and without touching the machine's network settings."""
+    """buildah: no daemon, separate storage below the cache, no change of the machine's network settings."""
 
     name = "buildah"
 
@@ -105,8 +110,10 @@ class Buildah(Engine):
     def build(self, build: Build) -> None:  # noqa: D102
         # The chroot isolation needs neither cgroups nor network set-up; --force-rm: a failed build leaves no container behind.
         words = ["bud", "--quiet", "--layers", "--force-rm", "--isolation", "chroot", "--format", "oci"]
-        if _ENVIRONMENT in build.containerfile.read_text(encoding="utf-8"):
-            # The costly stage has a name of its own: what has none is not kept for the next build.
+        if build.epoch is not None:
+            words += ["--no-cache", *_timestamp(build)]  # a cached layer has the time of an earlier build
+        elif _ENVIRONMENT in build.containerfile.read_text(encoding="utf-8"):
+            # Only stages with a name are kept for the next build, and this one takes longest.
             environment = replace(build, tag=f"{build.tag.partition(':')[0]}-environment:latest", labels={})
             self._buildah(*words, "--target", "environment", *environment.options(), str(build.context))
         self._buildah(*words, *build.options(), str(build.context))
@@ -134,7 +141,7 @@ class Buildah(Engine):
 
     @contextlib.contextmanager
     def confined(self, tag: str, trial: Trial) -> Iterator[sandbox.Confined]:
-        """Inside this context the image's files are mounted, for one trial."""
+        """Mount the files of an image for one trial in this context."""
         described = json.loads(self._buildah("inspect", "--type", "image", self.reference(tag)))["OCIv1"]["config"]
         own = dict(entry.split("=", 1) for entry in described.get("Env") or ())
         with self._mounted(tag) as root:
@@ -162,26 +169,30 @@ class Buildah(Engine):
 
 
 class _DockerLike(Engine):
-    """Docker's command line, which podman has too."""
+    """The command line of Docker, which podman shares."""
 
     @classmethod
     def works(cls) -> bool:
-        return shutil.which(cls.name) is not None and _says_yes([cls.name, "info"])
+        return shutil.which(cls.name) is not None and _succeeds([cls.name, "info"])
 
     def build(self, build: Build) -> None:
-        _output([self.name, "build", "--quiet", *build.options(), str(build.context)], {"DOCKER_BUILDKIT": "1"})
+        words = [self.name, "build", "--quiet", *self._time(build), *build.options()]
+        _output([*words, str(build.context)], {"DOCKER_BUILDKIT": "1"})
+
+    def _time(self, build: Build) -> list[str]:
+        return _timestamp(build)
 
     def save(self, tag: str, name: str, archive: Path) -> None:
         _output([self.name, "tag", tag, name])
         _output([self.name, "save", "--output", str(archive), name])
 
     def load(self, archive: Path, name: str, tag: str) -> None:
-        if not _says_yes([self.name, "image", "inspect", tag]):
+        if not _succeeds([self.name, "image", "inspect", tag]):
             _output([self.name, "load", "--input", str(archive)])
             _output([self.name, "tag", name, tag])
 
     def forget(self, tag: str) -> None:
-        if _says_yes([self.name, "image", "inspect", tag]):
+        if _succeeds([self.name, "image", "inspect", tag]):
             _output([self.name, "rmi", tag])
 
     def run(self, tag: str, trial: Trial) -> subprocess.CompletedProcess[str]:
@@ -208,6 +219,9 @@ class Docker(_DockerLike):
     def reference(self, tag: str) -> str:  # noqa: D102
         return tag
 
+    def _time(self, build: Build) -> list[str]:
+        return [] if build.epoch is None else ["--build-arg", f"SOURCE_DATE_EPOCH={build.epoch}"]
+
 
 class Podman(_DockerLike):
     """podman."""
@@ -219,7 +233,7 @@ ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Buildah, 
 
 
 def find(name: str = "auto") -> Engine:
-    """The engine of a name, or the first that works.
+    """Return the engine of a name, or the first one that works.
 
     Raises:
         CannotBuildError: there is none.
@@ -227,11 +241,15 @@ def find(name: str = "auto") -> Engine:
     for engine in ENGINES.values():
         if name in ("auto", engine.name) and engine.works():
             return engine()
-    wanted = "neither buildah nor Docker nor podman works" if name == "auto" else f"{name} is not installed, or does not answer"
-    raise CannotBuildError(f"{wanted} here: python hack/images packages installs buildah on Debian and Ubuntu")
+    tried = "buildah, Docker, podman: none works" if name == "auto" else f"{name}: not installed, or does not answer"
+    raise CannotBuildError(f"{tried}; python hack/images packages installs buildah on Debian and Ubuntu")
 
 
-def _says_yes(command: list[str]) -> bool:
+def _timestamp(build: Build) -> list[str]:
+    return [] if build.epoch is None else ["--timestamp", str(build.epoch)]
+
+
+def _succeeds(command: list[str]) -> bool:
     return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
 
 
@@ -244,6 +262,6 @@ def _output(command: list[str], environment: Mapping[str, str] | None = None) ->
 
 
 def clean() -> None:
-    """Remove everything that buildah keeps for this project; Docker's and podman's storage is not ours alone."""
+    """Remove buildah's storage of this project. The storage of Docker and podman is shared with others."""
     if Buildah.works():
         Buildah().remove_everything()

@@ -1,7 +1,7 @@
-"""How the package index is reached from inside a build: as this machine's pip reaches it, told by secrets of the build.
+"""Access to the package index during a build: the settings of this machine's pip, as build secrets.
 
-An engine shows a secret to the one step that mounts it and writes it into no layer; so mirrors, their passwords, proxies and a
-company's authorities stay out of images.
+An engine gives a secret to the step that mounts it, and writes it into no layer. So mirrors, their passwords, proxies and a
+company's certificate authorities are not in images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 def secrets(folder: Path) -> dict[str, Path]:
-    """The secrets of a build, by id, written into ``folder``, which the caller removes."""
+    """Write the secrets of a build into ``folder``, and return their paths by id. The caller removes the folder."""
     settings = _pip_settings()
     found: dict[str, Path] = {}
     bundle = next(
@@ -40,7 +40,7 @@ def secrets(folder: Path) -> dict[str, Path]:
 
 
 def _pip_settings() -> dict[str, str]:
-    """What ``pip config list`` says, by name. Files are told from the least to the most special; variables outrank them."""
+    """Return the settings of ``pip config list`` by name. Later files outrank earlier ones, and variables outrank files."""
     done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
     found: dict[str, dict[str, str]] = {prefix: {} for prefix in ("global", "install", ":env:")}
     for line in done.stdout.splitlines():

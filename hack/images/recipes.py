@@ -1,4 +1,4 @@
-"""Which images there are, what each is made of, and the key that changes whenever one of these does."""
+"""The images, their inputs, and a key that changes with any of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _LAYOUT = "1"
-"""Changes when this package builds differently from the same files."""
+"""Changed when this package builds another image from the same files."""
 _NEVER_COPIED = {"__pycache__", "Containerfile"}
 
 
@@ -27,7 +27,7 @@ class Recipe:
     arguments: tuple[tuple[str, str], ...] = ()
 
     def files(self) -> Iterator[Path]:
-        """Everything that the image is made of, except its base."""
+        """Yield all files of the image, except its base."""
         for name in (self.containerfile, self.lock, "images/build", *self.sources):
             path = ROOT / name
             if path.is_file():
@@ -37,7 +37,7 @@ class Recipe:
                     yield below
 
     def key(self, base: str, tag: str) -> str:
-        """Names what comes out: the same files, arguments, base and tag make the same key."""
+        """Return the key of the image: a hash of files, arguments, base and tag."""
         digest = hashlib.sha256(f"{_LAYOUT}\0{self.name}\0{tag}\0{base}\0{self.arguments}".encode())
         for path in self.files():
             content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -46,7 +46,7 @@ class Recipe:
 
 
 _TOGETHER = {"dataset": ("dataset", "tokenization")}
-"""Programs that run in one image, by its name: they need the same libraries."""
+"""Programs that share an image because they need the same libraries, by the name of the image."""
 
 
 def programs_in(image: str) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ def programs_in(image: str) -> tuple[str, ...]:
 
 
 def _stage(program: str, accelerator: str) -> Recipe:
-    own = dict.fromkeys(("__init__.py", "kit", "chat", "sources", *programs_in(program)))
+    own = dict.fromkeys(("__init__.py", "sdk", "chat", "sources", *programs_in(program)))
     suffix = "-cuda" if accelerator == "cuda" else ""
     return Recipe(
         name=program + suffix,
@@ -92,7 +92,7 @@ RECIPES = {
 
 
 def version() -> str:
-    """The release, as the operator's package says it."""
+    """Return the version of the operator's package."""
     text = (ROOT / "operator/finetune_operator/__init__.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "(.+)"$', text, flags=re.MULTILINE)
     if found is None:
@@ -101,5 +101,5 @@ def version() -> str:
 
 
 def cache() -> Path:
-    """Where images and everything that they are built with are kept."""
+    """Return the folder of images and of all that they are built with."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-operator" / "images"

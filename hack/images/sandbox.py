@@ -1,4 +1,4 @@
-"""Running a root file system with runc, as a kubelet's container would run: for engines that can build, but not run.
+"""Run a root file system with runc like a container of a kubelet, for engines that build and do not run.
 
 https://github.com/opencontainers/runtime-spec/blob/main/config.md
 """
@@ -42,11 +42,11 @@ class Confined:
 
 
 def run(confined: Confined, seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run it to its end; what it printed is told together.
+    """Run a process to its end, and return its output, with errors in it.
 
     Raises:
         CannotBuildError: runc is not installed.
-        subprocess.TimeoutExpired: it did not end in time; it was ended.
+        subprocess.TimeoutExpired: it did not end in time, and was killed.
     """
     with started(confined) as (process, _):
         output, _ = process.communicate(timeout=seconds)
@@ -55,13 +55,13 @@ def run(confined: Confined, seconds: float) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def started(confined: Confined) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Inside this context it runs: its process, and the name that ``runc kill`` knows it by.
+    """Run a process in this context; yield it, and its name for ``runc kill``.
 
     Raises:
         CannotBuildError: runc is not installed.
     """
     if not shutil.which("runc"):
-        raise CannotBuildError("runc is not installed: python hack/images packages")
+        raise CannotBuildError("runc: not installed; run python hack/images packages")
     name = f"finetune-{uuid.uuid4().hex[:12]}"
     with tempfile.TemporaryDirectory() as bundle:
         Path(bundle, "config.json").write_text(json.dumps(_configuration(confined)), encoding="utf-8")
@@ -79,7 +79,7 @@ def started(confined: Confined) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def send_signal(name: str, signal: str) -> None:
-    """Send a signal to the first process of a container, as a kubelet does."""
+    """Send a signal to the first process of a container, like a kubelet."""
     subprocess.run(["runc", "kill", name, signal], capture_output=True, check=False)
 
 

@@ -1,4 +1,4 @@
-"""Trying a built image as a cluster's security would run it: any user, a read-only root, no capabilities, no network."""
+"""Try built images under a cluster's restrictions: any user, a read-only root, no capabilities, no network."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _POD = {
     "HOME": "/tmp/home", "TMPDIR": "/tmp", "HF_HOME": "/tmp/huggingface", "XDG_CACHE_HOME": "/tmp/cache", "OMP_NUM_THREADS": "1",
     "FINETUNE_WORKSPACE": WORKSPACE,
 }  # fmt: skip
-"""What the operator gives every stage's container (core/manifests/pod.py)."""
+"""Environment of every stage's container (core/manifests/pod.py)."""
 _COMPUTING = {"training": "trl, peft, accelerate", "evaluation": "lm_eval"}
-"""Programs that compute with torch, and what they import besides."""
+"""Programs that compute with torch, and their other imports."""
 _RUN = RunInfo("trial", "default", "0123456789abcdef")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a trial showed."""
+    """The result of a trial."""
 
     what: str
     passed: bool
@@ -36,10 +36,10 @@ class Finding:
 
 
 def attempt(image: Image, engine: Engine) -> list[Finding]:
-    """Everything that is tried on an image of this kind.
+    """Run all trials for an image.
 
     Raises:
-        CannotBuildError: nothing here can run it.
+        CannotBuildError: no engine can run it.
     """
     engine.load(image.archive, image.tag, image.built_as)
     if image.recipe.name == "operator":
@@ -59,7 +59,7 @@ def _operator_helps(image: Image, engine: Engine) -> Finding:
 
 
 def _program_wants_its_document(image: Image, engine: Engine, program: str) -> Finding:
-    """Without a document a program ends with a sentence, and with the exit code for what a user must change."""
+    """Without a document, a program ends with a message and with the exit code of user errors."""
     done = engine.run(image.built_as, Trial(["python", "-m", f"finetune_stages.{program}"], {"HOME": "/tmp"}, {}))
     said = done.stdout + done.stderr
     return Finding(
@@ -68,7 +68,7 @@ def _program_wants_its_document(image: Image, engine: Engine, program: str) -> F
 
 
 def _torch_computes(image: Image, engine: Engine, program: str) -> Finding:
-    """Forward, backward and a decomposition; without GPUs, as torch must find out by itself."""
+    """A forward and a backward pass and a decomposition; torch must detect that there is no GPU."""
     script = f"""
 import torch, transformers, {_COMPUTING[program]}
 weight = torch.randn(16, 16, requires_grad=True)
@@ -95,7 +95,7 @@ with without("torch"):
 
 
 def _dataset_is_prepared(image: Image, engine: Engine) -> Finding:
-    """A real stage, on a folder that only its group may write, as a claim with an fsGroup is."""
+    """A real stage, on a folder that only its group may write, like a claim with an fsGroup."""
     rows = [
         {"messages": [{"role": "user", "content": f"How much is {n} + 1?"}, {"role": "assistant", "content": str(n + 1)}]}
         for n in range(10)
@@ -104,7 +104,7 @@ def _dataset_is_prepared(image: Image, engine: Engine) -> Finding:
         workspace, documents = Path(folder, "workspace"), Path(folder, "documents")
         workspace.mkdir(mode=0o775)
         documents.mkdir()
-        workspace.chmod(0o775)  # whatever the umask is here: root's, writable by group 0
+        workspace.chmod(0o775)  # of root and writable by group 0, whatever the umask
         (workspace / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
         document = StageDocument(CONTRACT_VERSION, "dataset", _RUN, encode(DatasetInputs(uri=f"{WORKSPACE}/rows.jsonl")))
         (documents / "dataset.json").write_text(json.dumps(encode(document)), encoding="utf-8")

@@ -1,1 +1,1 @@
-"""The cluster of the node tests with kind, where Docker is: the same tests, on nodes that somebody else makes."""
+"""A cluster of kind for the node tests, on machines with Docker."""

@@ -1,4 +1,4 @@
-"""A kind cluster in the shape that the tests know: a control plane that is reached with an administrator's certificate."""
+"""A cluster of kind with the interface that tests use: a control plane, accessed with an administrator's certificate."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from controlplane.trainer import install
 
 _CONFIGURATION = Path(__file__).with_name("kind.yaml")
 _TRAINER = "https://github.com/kubeflow/trainer.git/manifests/overlays/{overlay}?ref={version}"
-"""What Trainer's documentation installs, JobSet with it."""
+"""The overlay in Trainer's documentation, which includes JobSet."""
 
 
 class KindCluster(ControlPlane):
-    """A cluster of kind's, named for the release of Trainer in it. kind keeps its life; here is how it is reached."""
+    """A cluster of kind, named after its release of Trainer. kind manages it; this class accesses it."""
 
     program = Path(__file__).parent
 
@@ -32,18 +32,18 @@ class KindCluster(ControlPlane):
 
     @classmethod
     def running(cls, generation: GenerationName) -> KindCluster:
-        """The cluster that was started for this release of Trainer.
+        """Return the running cluster with this release of Trainer.
 
         Raises:
             ValueError: there is none.
         """
         cluster = cls(generation)
         if cluster.access is None:
-            raise ValueError(f"no kind cluster is there: python hack/kind up --trainer {generation}")
+            raise ValueError(f"kind: no cluster runs; run python hack/kind up --trainer {generation}")
         return cluster
 
     def start(self) -> None:
-        """Make the cluster, with Trainer and our definitions.
+        """Create the cluster, with Trainer and the definitions of this project.
 
         Raises:
             OSError: kind or kubectl failed.
@@ -67,12 +67,12 @@ class KindCluster(ControlPlane):
 
     @property
     def gateway(self) -> str:
-        """The address of this machine as pods see it: the gateway of Docker's network for kind."""
+        """Return the address of this machine for pods: the gateway of Docker's network for kind."""
         (network,) = json.loads(_run("docker", "network", "inspect", "kind"))
         return next(str(one["Gateway"]) for one in network["IPAM"]["Config"] if ":" not in one["Subnet"])
 
     def provide(self, archive: Path) -> None:
-        """Give the node the images of an archive."""
+        """Load the images of an archive into the node."""
         _run("kind", "load", "image-archive", str(archive), "--name", self.name)
 
     def _kubectl(self, *words: str) -> str:

@@ -1,4 +1,4 @@
-"""python hack/kind COMMAND: the node tests' cluster with kind, where Docker or podman is. Needs a network to pull from.
+"""python hack/kind COMMAND: a cluster of kind for the node tests. It needs Docker or podman, and a registry.
 
 up     make the cluster, with Kubeflow Trainer and JobSet as their documentation installs them
 down   remove it
@@ -21,7 +21,7 @@ from .cluster import KindCluster
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python hack/kind", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trainer", choices=list(GENERATIONS), default="2.1", help="release of Kubeflow Trainer (2.1)")
     options = parser.parse_args(arguments)
     if missing := [name for name in ("kind", "docker") if shutil.which(name) is None]:
-        print(f"kind: {' and '.join(missing)} must be installed; python hack/node needs neither", file=sys.stderr)
+        print(
+            f"kind: {' and '.join(missing)} not installed; install them, or use python hack/node, which needs neither",
+            file=sys.stderr,
+        )
         return 1
     cluster = KindCluster(options.trainer)
     try:

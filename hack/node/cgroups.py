@@ -1,4 +1,4 @@
-"""The cgroup of a node: below it is every container, so that its end is theirs."""
+"""The cgroup of a node, which is the parent of all its containers."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ _SECONDS = 10.0
 
 
 def create(name: str) -> None:
-    """Make the cgroup ``name`` in every hierarchy, whichever version of cgroups this system has."""
+    """Create the cgroup ``name`` in every hierarchy, with either version of cgroups."""
     if _UNIFIED.exists():
         for controller in set(_WANTED) & set(_UNIFIED.read_text(encoding="utf-8").split()):
-            with suppress(OSError):  # one that the kernel holds back; the kubelet says which ones it misses
+            with suppress(OSError):  # the kernel may not delegate it; the kubelet reports missing ones
                 (_ROOT / "cgroup.subtree_control").write_text(f"+{controller}", encoding="utf-8")
     for hierarchy in _hierarchies():
         (hierarchy / name).mkdir(exist_ok=True)
 
 
 def remove(name: str) -> None:
-    """Remove the cgroup ``name`` and all below it, as soon as the last process has left.
+    """Remove the cgroup ``name`` and all below it, when the last process has ended.
 
     Raises:
-        TimeoutError: one does not leave.
+        TimeoutError: a process does not end.
     """
     deadline = time.monotonic() + _SECONDS
     while left := [hierarchy / name for hierarchy in _hierarchies() if (hierarchy / name).exists()]:
         for top in left:
             for folder, _, _ in os.walk(top, topdown=False):
-                with suppress(OSError):  # busy: another look follows
+                with suppress(OSError):  # busy; it is tried again
                     Path(folder).rmdir()
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the cgroups {', '.join(map(str, left))} are still in use")
+            raise TimeoutError(f"{', '.join(map(str, left))}: cgroups still in use; end their processes")
         time.sleep(0.05)
 
 
 def _hierarchies() -> Iterator[Path]:
-    """One with version 2, one for each group of controllers with version 1."""
+    """Yield the one hierarchy of version 2, or those of version 1."""
     if _UNIFIED.exists():
         yield _ROOT
         return

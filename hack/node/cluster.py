@@ -24,12 +24,12 @@ _CONTAINERD = "containerd"
 
 
 def default_state(generation: GenerationName) -> Path:
-    """Where the node of this checkout lives, for tests and for people."""
+    """Return the folder of the node of this checkout, for tests and for use by hand."""
     return ROOT / ".cache" / "node" / generation
 
 
 class NodeCluster(ControlPlane):
-    """The control plane and the node whose whole state lies in the folder ``state``; the API server listens at the node's cable."""
+    """A control plane with a node, with all state in the folder ``state``. The API server listens at the veth pair of the node."""
 
     program = Path(__file__).parent
 
@@ -41,25 +41,25 @@ class NodeCluster(ControlPlane):
 
     @property
     def gateway(self) -> str:
-        """The address of this machine as pods see it."""
+        """Return the address of this machine for pods."""
         return self.network.host
 
     def down(self) -> None:
-        """Stop everything, and remove what the node left: its containers end with its namespaces, at once."""
+        """Stop everything, and remove the files of the node. Its containers end with its namespaces."""
         self.namespaces.close()
         super().down()
         cgroups.remove(self.network.interface)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def load(self, archive: Path) -> list[str]:
-        """Give the node the images of an archive; their names.
+        """Load the images of an archive into the node, and return their names.
 
         Raises:
             ValueError: no node runs.
-            OSError: it did not take them.
+            OSError: containerd rejects them.
         """
         if not any(process.name == _CONTAINERD and process.alive for process in self.processes.recorded()):
-            raise ValueError(f"no node runs in {self.state}: start one with up")
+            raise ValueError(f"{self.state}: no node runs there; start one with python hack/node up")
         names = images.load(self.namespaces, archive)
         mark = self._mark(archive)
         mark.parent.mkdir(exist_ok=True)
@@ -67,19 +67,19 @@ class NodeCluster(ControlPlane):
         return names
 
     def provide(self, archive: Path) -> None:
-        """As :meth:`load`, unless it was done with the same archive; several processes may ask."""
+        """Load an archive unless it is loaded; several processes may do so at the same time."""
         with self.locked():
             if not self._mark(archive).exists():
                 self.load(archive)
 
     def _mark(self, archive: Path) -> Path:
-        """The file that tells of an archive that was loaded."""
+        """Return the file that marks an archive as loaded."""
         found = archive.stat()
         about = f"{archive.absolute()} {found.st_size} {found.st_mtime_ns}"
         return self.folder / "images" / hashlib.sha256(about.encode()).hexdigest()
 
     def restart_kubelet(self) -> None:
-        """End the kubelet and start another, as an update of the node does; pods go on meanwhile."""
+        """Restart the kubelet, like an update of the node. Pods keep running."""
         self.processes.stop([one for one in self.processes.recorded() if one.name == KUBELET.name], 5)
         self._start_kubelet()
 
@@ -122,7 +122,7 @@ class NodeCluster(ControlPlane):
         )  # fmt: skip
 
     def _identities(self, address: str) -> None:
-        """Certificates for what runs inside, each with the rights that Kubernetes has for it, and no more."""
+        """Write the certificates of the programs on the node, each with its own rights."""
         shutil.copy(self.authority.pair.certificate, self.folder / "authority.crt")
         serving = self.authority.server("kubelet", (self.network.node,))
         shutil.copy(serving.certificate, self.folder / "kubelet.crt")
@@ -138,7 +138,7 @@ _COREDNS_USER = "system:coredns"
 
 
 def _grant(api: Api) -> None:
-    """What Kubernetes leaves to whoever installs it: the API server's right to kubelets, and that of the DNS server to look."""
+    """Create the rights that Kubernetes leaves to installers: those of the API server on kubelets, and of the DNS server to read."""
     metadata = {"name": _COREDNS_USER}
     core = {"apiGroups": [""], "resources": ["endpoints", "services", "pods", "namespaces"], "verbs": ["list", "watch"]}
     slices = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
@@ -156,7 +156,7 @@ def _grant(api: Api) -> None:
 
 
 def _dns(address: str) -> list[dict[str, object]]:
-    """The Service at whose address pods look for DNS, and the server behind it: the one at the node."""
+    """Return the Service for DNS, and its endpoint on the node."""
     ports = [{"name": f"dns-{protocol.lower()}", "port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
     labels = {"kubernetes.io/service-name": "kube-dns"}
     return [

@@ -1,10 +1,10 @@
-"""python hack/node COMMAND: a real Kubernetes with one real node on this machine, for tests and for looking around. Needs root.
+"""python hack/node COMMAND: a real Kubernetes with one real node on this machine, for tests and for use by hand. It needs root.
 
-packages  install what it needs of the system, as far as it is missing
-build     build its programs from Go modules (the first time: minutes), and print the folder that a cache may keep
+packages  install missing packages of the system
+build     build its programs from Go modules (minutes, the first time), and print their folder
 up        start one, empty, and leave it running; tests of the same checkout use it
-load      give it the images of archives
-status    what runs, and how to reach it
+load      load the images of archives
+status    print its processes and its kubeconfig
 down      stop it and remove everything of it
 """
 
@@ -34,7 +34,7 @@ from .programs import build
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     options = _parser().parse_intermixed_args(arguments)
     signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("archives", nargs="*", type=Path, help="image archives to load, OCI's or Docker's; up takes them too")
     parser.add_argument("--trainer", choices=get_args(GenerationName), default="2.1", help="release of Kubeflow Trainer (2.1)")
     parser.add_argument("--state", type=Path, help="folder of everything that runs (.cache/node/<trainer>)")
-    parser.add_argument("--nice", type=int, default=0, help="leave the processor to others while building, 1 to 19")
+    parser.add_argument("--nice", type=int, default=0, help="nice level of the build, 1 to 19")
     return parser
 
 

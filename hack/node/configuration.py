@@ -22,7 +22,7 @@ Document = dict[str, Any]
 
 
 def write(folder: Path, address: str, cgroup: str) -> None:
-    """Write all of them into ``folder``, for a node at ``address`` whose containers live below ``cgroup``."""
+    """Write all of them into ``folder``, for a node at ``address`` with containers below ``cgroup``."""
     (folder / "cni").mkdir()
     (folder / "containerd.toml").write_text(_containerd(), encoding="utf-8")
     (folder / "cni" / "10-pods.conflist").write_text(json.dumps(_pod_network()), encoding="utf-8")
@@ -33,7 +33,7 @@ def write(folder: Path, address: str, cgroup: str) -> None:
 
 
 def _containerd() -> str:
-    # Version 2 of the format: containerd 1.6 knows no later one, and 2.x reads it too.
+    # Version 2 of the format: containerd 1.6 reads no later one, and 2.x reads it too.
     return f"""
 version = 2
 root = "{STATE}/containerd"
@@ -44,7 +44,7 @@ state = "/run/containerd"
   path = "{STATE}/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{SANDBOX}"
-  # Where root may not make a process safer from the kernel's out-of-memory killer, no pod would start.
+  # Otherwise no pod starts where root may not lower oom_score_adj.
   restrict_oom_score_adj = true
   disable_apparmor = true
   [plugins."io.containerd.grpc.v1.cri".cni]
@@ -58,7 +58,7 @@ state = "/run/containerd"
 
 
 def _pod_network() -> Document:
-    # A routed cable for each pod: with a bridge, Services would depend on a kernel module that is not everywhere.
+    # A routed veth pair for each pod: with a bridge, Services need a kernel module that may be missing.
     ranges = {"type": "host-local", "dataDir": "/run/cni", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}]}
     plugins = [{"type": "ptp", "ipMasq": True, "ipam": ranges}, {"type": "portmap", "capabilities": {"portMappings": True}}]
     return {"cniVersion": "0.4.0", "name": "pods", "plugins": plugins}
@@ -77,7 +77,7 @@ def _kubelet(address: str, cgroup: str) -> Document:
         "cgroupDriver": "cgroupfs", "cgroupRoot": f"/{cgroup}", "failCgroupV1": False, "failSwapOn": False,
         "clusterDNS": [DNS], "clusterDomain": DOMAIN, "resolvConf": f"{STATE}/resolv.conf",
         "podLogsDir": f"{STATE}/pod-logs", "volumePluginDir": f"{STATE}/volume-plugins",
-        # Disks and memory are shared with whatever else runs here: only what would take the machine down counts.
+        # Disks and memory are shared with the machine, so eviction starts only shortly before it fails.
         "evictionHard": {"memory.available": "200Mi", "nodefs.available": "500Mi", "imagefs.available": "500Mi"},
         "imageGCHighThresholdPercent": 99, "imageGCLowThresholdPercent": 98,
         "nodeStatusUpdateFrequency": "5s",
@@ -90,7 +90,7 @@ def _kube_proxy() -> Document:
         "clientConnection": {"kubeconfig": f"{STATE}/kube-proxy.kubeconfig"},
         "hostnameOverride": NAME, "mode": "iptables", "clusterCIDR": PODS,
         "healthzBindAddress": "127.0.0.1:10256", "metricsBindAddress": "127.0.0.1:10249",
-        "conntrack": {"maxPerCore": 0, "min": 0},  # the machine's, not the node's
+        "conntrack": {"maxPerCore": 0, "min": 0},  # limits of the machine, not of the node
     }  # fmt: skip
 
 

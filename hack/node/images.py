@@ -1,4 +1,4 @@
-"""Images of a node: archives that are imported, and one small image of its own."""
+"""Images of a node: imported archives, and one small own image."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def load(namespaces: Namespaces, archive: Path) -> list[str]:
-    """Import an archive (OCI's or Docker's) into containerd for the kubelet's use; the names of its images.
+    """Import an archive (OCI's or Docker's) into containerd for the kubelet, and return the names of its images.
 
     Raises:
-        OSError: containerd did not take it.
+        OSError: containerd rejects it.
     """
     told = namespaces.run(*_ctr("images", "import", "-"), content=archive)
     names = [line.split()[1] for line in told.splitlines() if line.startswith("unpacking ")]
@@ -34,7 +34,7 @@ def load(namespaces: Namespaces, archive: Path) -> list[str]:
 
 
 def write_own(archive: Path, machine: str) -> None:
-    """Write the archive of the node's own image: BusyBox and nothing else, which is a pod's sandbox and what tests run."""
+    """Write the archive of the node's own image: BusyBox, for the sandbox of pods and for tests."""
     layer = _layer(Path(program("/bin/busybox")))
     digest = hashlib.sha256(layer).hexdigest()
     config: dict[str, Any] = {
@@ -62,7 +62,7 @@ def _ctr(*words: str) -> list[str]:
 
 
 def _full_name(name: str) -> str:
-    """As the kubelet asks for it: a name without a host is one of Docker's, as everywhere."""
+    """Return the name that the kubelet uses: one without a registry belongs to Docker's."""
     first, slash, _ = name.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         return name

@@ -1,7 +1,7 @@
-"""The first process of a node's namespaces: it makes the machine look like one of its own, and collects what is orphaned.
+"""The first process of a node's namespaces: it sets up the file systems, and reaps orphans.
 
-Runs as a program, with folders and the places inside at which they appear: FOLDER=PLACE ... Its end is the end of every process here,
-and of the mounts and interfaces that they made.
+It runs as a program with folders and their mount points: FOLDER=PLACE ... All processes, mounts and interfaces in the namespaces end with
+it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 HIDDEN = ("/run", "/var/lib", "/var/log")
-"""Where containerd, kubelet, kube-proxy and the network plugins write what no option moves elsewhere."""
+"""Folders in which containerd, kubelet, kube-proxy and network plugins write without an option for another path."""
 SYSCTLS = {"vm/overcommit_memory": 1, "kernel/panic": 10, "kernel/panic_on_oops": 1}
-"""The kubelet sets these for the whole machine; here it finds them set, in files that are laid over them."""
+"""Settings of the kernel that the kubelet requires. Files with these values are mounted over them, so that the machine is not changed."""
 READY = "inside.ready"
 
 
 def main(arguments: list[str]) -> None:
-    """Set up, say so in the first folder, and live until killed."""
+    """Set up, write a marker into the first folder, and run until killed."""
     places = [(os.open(folder, os.O_PATH), place) for folder, _, place in (one.partition("=") for one in arguments)]
     for hidden in HIDDEN:
         _mount("-t", "tmpfs", "-o", "mode=755", "none", hidden)

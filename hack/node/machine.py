@@ -1,4 +1,4 @@
-"""What a node asks of the machine that it runs on."""
+"""Requirements of a node on its machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMESPACES = ("--net", "--mount", "--pid", "--fork")
 
 
 def blocker() -> str | None:
-    """Why no node can run on this machine, in one sentence; ``None`` where one can."""
+    """Return why no node can run on this machine, or ``None``."""
     if sys.platform != "linux":
         return "a node runs on Linux only: its containers are made of what the Linux kernel has"
     if os.geteuid() != 0:
@@ -34,43 +34,43 @@ def blocker() -> str | None:
 
 
 def missing_packages() -> list[str]:
-    """The packages that are not installed, in the order of the list."""
+    """Return the packages that are not installed, in the order of the list."""
     lines = [line.split() for line in _LIST.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     return list(dict.fromkeys(package for needed, package in lines if _find(needed) is None))
 
 
 def install_packages() -> list[str]:
-    """Install the packages that are missing; which ones they were.
+    """Install missing packages, and return them.
 
     Raises:
         PermissionError: it needs root.
-        OSError: apt-get is not there, or cannot install them.
+        OSError: apt-get is missing or failed.
     """
     packages = missing_packages()
     if packages and os.geteuid() != 0:
-        raise PermissionError(f"installing {', '.join(packages)} needs root: run this command as root")
+        raise PermissionError(f"{', '.join(packages)}: only root may install them; run this command as root")
     for command in (["update"], ["install", "--yes", "--no-install-recommends", *packages]) if packages else ():
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         done = subprocess.run(["apt-get", "-q", *command], env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise OSError(f"apt-get {command[0]} did not work: {done.stderr.strip()[-1000:]}")
+            raise OSError(f"apt-get {command[0]} failed: {done.stderr.strip()[-1000:]}")
     return packages
 
 
 def program(name: str) -> str:
-    """The path of a program of the system.
+    """Return the path of a program of the system.
 
     Raises:
         FileNotFoundError: it is not installed.
     """
     found = _find(name)
     if found is None:
-        raise FileNotFoundError(f"{name} is not installed: python hack/node packages installs what a node needs")
+        raise FileNotFoundError(f"{name}: not installed; run python hack/node packages")
     return found
 
 
 def _find(needed: str) -> str | None:
-    # Administration's folders are in root's path on most systems, and not on all.
+    # The sbin folders are not in the path of root on every system.
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     return shutil.which(needed, path=path)
 

@@ -1,4 +1,4 @@
-"""The namespaces of a node (network, mounts, processes), and the cable between them and this machine."""
+"""The namespaces of a node (network, mounts, processes), and the veth pair between them and this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import inside
 from .machine import program
 
 STATE, PROGRAMS = "/run/node/state", "/run/node/programs"
-"""Where the node's folder and its programs appear inside: short, as the path of a socket must be."""
+"""Mount points of the node's folder and its programs; short, because paths of sockets are limited."""
 SERVICES = "10.96.0.0/16"
 ANCHOR = "anchor"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -26,25 +26,25 @@ _NETWORKS = 4096
 
 @dataclass(frozen=True)
 class Network:
-    """Both ends of the cable: a network of two addresses, out of those that are kept for tests (RFC 2544)."""
+    """Both ends of the veth pair: a network of two addresses from the range for tests (RFC 2544)."""
 
     interface: str
     number: int
 
     @classmethod
     def of(cls, state: Path) -> Network:
-        """The network of the node whose folder is ``state``."""
+        """Return the network of the node in the folder ``state``."""
         digest = hashlib.sha256(str(state).encode()).hexdigest()
         return cls(f"ftn{digest[:8]}", int(digest, 16) % _NETWORKS)
 
     @property
     def host(self) -> str:
-        """The address of this machine."""
+        """Return the address of this machine."""
         return self._address(1)
 
     @property
     def node(self) -> str:
-        """The address of the node."""
+        """Return the address of the node."""
         return self._address(2)
 
     def _address(self, end: int) -> str:
@@ -52,18 +52,18 @@ class Network:
 
     @property
     def is_up(self) -> bool:
-        """Whether the cable is there."""
+        """Return whether the veth pair exists."""
         return Path("/sys/class/net", self.interface).exists()
 
 
 class Namespaces:
-    """A node's namespaces, made with one process and gone with it: killed in whatever way, it takes everything along."""
+    """The namespaces of a node, created by one process. Everything in them ends with it."""
 
     def __init__(self, folder: Path, network: Network, processes: Processes) -> None:
         self._folder, self.network, self._processes = folder, network, processes
 
     def open(self, programs: Path) -> None:
-        """Make them, and connect them.
+        """Create and connect them.
 
         Raises:
             OSError: a command of the system failed.
@@ -86,29 +86,29 @@ class Namespaces:
 
     @property
     def first_process(self) -> int:
-        """The process inside that the namespaces end with, as this machine counts."""
+        """Return the first process inside, with its pid on this machine."""
         return below(next(one for one in self._processes.recorded() if one.name == ANCHOR)).pid
 
     def enter(self, *command: str) -> list[str]:
-        """The command that runs ``command`` inside, without this process's environment; it ends when its starter does."""
+        """Return the command that runs ``command`` inside, without this environment; it ends with this process."""
         where = [program("nsenter"), "--target", str(self.first_process), "--mount", "--net", "--pid", "--"]
         return [*where, program("env"), "-i", f"PATH={_PATH}", program("setpriv"), "--pdeathsig", "SIGTERM", "--", *command]
 
     def run(self, *command: str, content: Path | None = None) -> str:
-        """Run a command inside to its end, with the content of a file as its input; what it printed.
+        """Run a command inside to its end, with a file as its input, and return its output.
 
         Raises:
-            OSError: it failed; the message has its last words.
+            OSError: it failed; the message has the end of its output.
         """
         with (content or Path("/dev/null")).open("rb") as source:
             return _output(self.enter(*command), source)
 
     def start(self, name: str, *command: str) -> Process:
-        """Start a process inside that goes on."""
+        """Start a process inside in the background."""
         return self._processes.start(name, self.enter(*command))
 
     def close(self) -> None:
-        """End them with everything inside, at once."""
+        """End them with everything inside."""
         for process in self._processes.recorded():
             if process.name == ANCHOR:
                 process.signal(signal.SIGKILL)
@@ -117,7 +117,7 @@ class Namespaces:
 
 
 def below(process: Process) -> Process:
-    """The program for which a process only waits, outside the namespaces; else the process itself."""
+    """Return the program for which a process outside the namespaces waits, otherwise the process itself."""
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     waits = listed.exists() and Path(f"/proc/{process.pid}/comm").read_text(encoding="utf-8").strip() in ("nsenter", "unshare")
     children = listed.read_text(encoding="utf-8").split() if waits else []

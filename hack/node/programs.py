@@ -34,7 +34,7 @@ def find() -> Binaries:
 
 
 def build(nice: int = 0) -> Binaries:
-    """Build what is missing.
+    """Build missing programs.
 
     Raises:
         CannotBuildError: Go is not installed, or a program does not compile.

@@ -1,4 +1,4 @@
-"""Shared storage of a node: a pool of folders as local volumes, which many pods may write (ReadWriteMany), used again when released."""
+"""Shared storage of a node: a pool of folders as local volumes (ReadWriteMany), which are reused after release."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CLASS = "finetune-node"
 _COUNT = 24
 _CAPACITY = "1Ti"
 _MODE = 0o2775
-"""Writable for the group of root, which is that of any user id that an image does not know; else for the pod's ``fsGroup``."""
+"""Mode of a folder: writable for the group of root, which users without an entry in the image have, or for the pod's ``fsGroup``."""
 _LOOK_SECONDS = 0.5
 
 Object = dict[str, Any]
 
 
 def create(api: Api, folder: Path) -> None:
-    """The pool, and the class that is the cluster's default."""
+    """Create the pool, and the default storage class."""
     metadata = {"name": CLASS, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}
     api.apply(
         {
@@ -39,9 +39,9 @@ def create(api: Api, folder: Path) -> None:
 
 
 def keep(api: Api, folder: Path) -> None:
-    """Empty what was released, and offer it again; for ever."""
+    """Empty released volumes and make them available again, without end."""
     while True:
-        with suppress(OSError, RefusedError):  # another look follows
+        with suppress(OSError, RefusedError):  # it is tried again
             for volume in api.list("v1", "PersistentVolume"):
                 if volume["spec"].get("storageClassName") == CLASS and volume.get("status", {}).get("phase") == "Released":
                     _prepare(folder / volume["metadata"]["name"])
@@ -63,7 +63,7 @@ def _volume(name: str) -> Object:
 
 
 def _prepare(folder: Path) -> None:
-    """An empty folder. The folder itself stays: a pod that is slow to end may hold it."""
+    """Empty a folder. The folder itself stays, because a pod that is ending may use it."""
     folder.mkdir(parents=True, exist_ok=True)
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():

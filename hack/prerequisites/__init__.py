@@ -1,1 +1,1 @@
-"""Everything that tests run on and that is built once: tests find it, and never build it."""
+"""Prerequisites of tests, which are built once. Tests use them and build nothing."""

@@ -1,4 +1,4 @@
-"""python hack/prerequisites GROUP...: build what tests run on, as far as it is missing; it is kept outside the checkout.
+"""python hack/prerequisites GROUP...: build missing prerequisites of tests outside the checkout.
 
 bytecode      byte code of all packages of .venv
 controlplane  Kubernetes, JobSet, Trainer, crdlint and Argo CD's command from Go modules; the models of Trainer's releases
@@ -21,7 +21,7 @@ _FAULTS = (CannotBuildError, OSError, subprocess.SubprocessError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 1 if a step failed. The others are made nevertheless."""
+    """Run the command, and return 1 if a step failed. The other steps run nevertheless."""
     options = _parser().parse_args(arguments)
     try:
         return _make(_missing(options.groups, options.nice))
@@ -34,12 +34,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="python hack/prerequisites", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("groups", nargs="+", choices=list(GROUPS), metavar="GROUP")
-    parser.add_argument("--nice", type=int, default=0, help="leave the processor to others while compiling, 1 to 19")
+    parser.add_argument("--nice", type=int, default=0, help="nice level of compilers, 1 to 19")
     return parser
 
 
 def _missing(groups: Sequence[str], nice: int) -> list[Step]:
-    """Return the steps that are to be made. Groups that this machine cannot make are named on the screen."""
+    """Return the missing steps, and print the groups that this machine cannot build."""
     found: list[Step] = []
     for name in groups:
         if (blocker := GROUPS[name].blocker()) is not None:
@@ -50,7 +50,7 @@ def _missing(groups: Sequence[str], nice: int) -> list[Step]:
 
 
 def _make(steps: Sequence[Step]) -> int:
-    """Make them; return 1 if one failed."""
+    """Run steps, and return 1 if one failed."""
     if steps:
         seconds = progress.estimate([step.key for step in steps])
         print(f"{len(steps)} to build{f'; they took {_duration(seconds)} here last time' if seconds else ''}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The groups of prerequisites: the steps that make each, and why a machine cannot make it."""
+"""The groups of prerequisites: the steps of each, and what keeps a machine from building it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IMAGE_TAG = "test"
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that is made.
+    """One prerequisite.
 
     Attributes:
         key: names it in messages and in the record of durations.
@@ -47,7 +47,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Group:
-    """What one target of the Makefile makes.
+    """The prerequisites of one target of the Makefile.
 
     Attributes:
         blocker: why this machine cannot make it, as a sentence; the tests that need it are skipped there.
@@ -74,13 +74,13 @@ def _without_containers() -> str | None:
 
 
 def _byte_code(_nice: int) -> Iterator[Step]:
-    """Tests start some hundred processes, which may be told not to write byte code."""
+    """Byte code for the processes that tests start, which may not write any."""
     folder, mark = ROOT / ".venv", ROOT / ".venv" / ".compiled"
     made_from = repr(state.read(folder))
 
     def make() -> None:
         with progress.step("compiling Python packages to byte code", "byte-code"):
-            # A few packages carry files that are not valid Python. Nobody imports them, so the exit code says nothing.
+            # A few packages have files that are not valid Python and are never imported, so the exit code has no meaning.
             subprocess.run([sys.executable, "-m", "compileall", "-qq", "-j", "0", sysconfig.get_path("purelib")], check=False)
             mark.write_text(made_from, encoding="utf-8")
 

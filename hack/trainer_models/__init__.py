@@ -1,1 +1,1 @@
-"""What Kubeflow Trainer itself says of a TrainJob, release by release: its pydantic models, and its definitions."""
+"""TrainJob in each release of Kubeflow Trainer: its pydantic models and its definitions."""

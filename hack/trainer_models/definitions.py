@@ -1,4 +1,4 @@
-"""The definition of TrainJob as each release of Kubeflow Trainer ships it."""
+"""The definition of TrainJob from each release of Kubeflow Trainer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ HERE = Path(__file__).parent
 MODULE = "github.com/kubeflow/trainer/v2"
 DEFINITION = "trainjobs.trainer.kubeflow.org"
 ONLY_DEFINED = {"2.0": "v2.0.0", "2.2": "v2.2.1"}
-"""Releases that no control plane here runs. go.sum pins what is in them."""
+"""Releases that no control plane runs here. go.sum pins their content."""
 RELEASES = ("2.0", "2.1", "2.2", "2.3")
 
 
 @cache
 def definition(release: str) -> dict[str, Any]:
-    """The CustomResourceDefinition.
+    """Return the CustomResourceDefinition.
 
     Raises:
         NotBuiltError: it is not on this machine.
@@ -56,7 +56,7 @@ def download(release: str) -> None:
     with progress.step(f"downloading the definitions of Trainer {release}", f"trainer-definitions-{release}"):
         done = _go(release)
         if done.returncode != 0:
-            raise CannotBuildError(f"Trainer {release} cannot be downloaded: {(done.stderr or done.stdout).strip()[-1000:]}")
+            raise CannotBuildError(f"Trainer {release}: go mod download failed: {(done.stderr or done.stdout).strip()[-1000:]}")
 
 
 def _downloaded(release: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""``kubeflow-trainer-api``, a version in each environment: they cannot be installed together, and none belongs to this project."""
+"""``kubeflow-trainer-api``, one version in each environment, because versions cannot be installed together."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from controlplane.binaries import not_built
 
 HERE = Path(__file__).parent
 RELEASES = ("2.1", "2.3")
-"""Those with a lock file: requirements with hashes, and no address."""
+"""Releases with a lock file."""
 
 
 def round_trip(release: str, manifests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The TrainJobs as the models of a release read and write them.
+    """Return TrainJobs as the models of a release read and write them.
 
     Raises:
         NotBuiltError: the environment is not there.
-        subprocess.CalledProcessError: they do not read one of them.
+        subprocess.CalledProcessError: the models cannot read one of them.
     """
     if not is_made(release):
         raise not_built([f"the environment of kubeflow-trainer-api {release}"], "make controlplane")
@@ -40,7 +40,7 @@ def is_made(release: str) -> bool:
 
 
 def make(release: str) -> None:
-    """Make the environment of a release, once for each state of its lock, outside the checkout.
+    """Make the environment of a release outside the checkout, once for each state of its lock.
 
     Raises:
         subprocess.CalledProcessError: uv cannot install the packages.

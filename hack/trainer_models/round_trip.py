@@ -1,4 +1,4 @@
-"""Runs in an environment with kubeflow-trainer-api: a JSON list of TrainJobs in, the same through its models out."""
+"""Read a JSON list of TrainJobs, and write it through the models of kubeflow-trainer-api, in whose environment this runs."""
 
 from __future__ import annotations
 

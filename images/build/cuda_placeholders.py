@@ -1,9 +1,8 @@
-"""Torch without the GPU libraries that it is linked against.
+"""Placeholders for the GPU libraries of torch.
 
-Every Linux wheel of torch on PyPI is a CUDA build: its libraries name NVIDIA's, 3 GB of them, and do not load where one is missing.
-No CPU computation calls any. So a CPU image has placeholders in their place: libraries of the same names and symbols, a few kB each,
-that end the process with a sentence if they are called after all. The CUDA runtime itself is real: torch asks it how many GPUs there
-are, and it says none.
+Every Linux wheel of torch on PyPI is a CUDA build: its libraries link to 3 GB of NVIDIA's and do not load if one is missing, although no
+CPU computation calls them. A CPU image has placeholders instead: libraries with the same names and symbols, a few kB each, that end the
+process with a message if they are called. The CUDA runtime is real, because torch queries it for the number of GPUs.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _PLACEHELD = re.compile(
     r"^lib(cublas|cublasLt|cudnn|cufft|cufile|cupti|curand|cusolver|cusparse|cusparseLt|nccl|nvrtc|nvshmem_host)\.so\.\d+$"
 )
 _WITHOUT_VERSION = {"libcufile": "cuFile", "libcusparseLt": "cusparseLt", "libnccl": "nccl", "libcudnn": "cudnn"}
-"""Libraries whose symbols carry no version that names them: how their symbols begin."""
+"""Libraries without symbol versions, by the prefix of their symbols."""
 
 _SOURCE = """#include <stdio.h>
 #include <stdlib.h>
@@ -30,16 +29,16 @@ static void missing(const char *name) {
   abort();
 }
 """
-IN_AN_IMAGE = "this image was built for CPUs and has no GPU libraries: use the CUDA image of this stage"
+IN_AN_IMAGE = "this image was built for CPUs and has no GPU libraries; use the CUDA image of this stage"
 
 
 def is_only_for_gpus(package: str) -> bool:
-    """Whether a CPU image leaves this package out."""
+    """Return whether a CPU image omits this package."""
     return bool(_ONLY_FOR_GPUS.match(package))
 
 
 def write(site_packages: Path, called: str = IN_AN_IMAGE) -> list[str]:
-    """Put placeholders beside torch's libraries, where it looks last; their names. Without torch there is nothing to do.
+    """Create placeholders in torch's library folder, which is last in its search path, and return their names.
 
     Args:
         site_packages: where torch is installed.
@@ -52,7 +51,7 @@ def write(site_packages: Path, called: str = IN_AN_IMAGE) -> list[str]:
         return []
     for runtime in site_packages.glob("nvidia/*/lib/libcudart.so.*"):
         if _RUNTIME.match(runtime.name) and runtime.name not in needed:
-            raise SystemExit(f"torch wants another CUDA runtime than {runtime.name}, which the lock has")
+            raise SystemExit(f"torch requires another CUDA runtime than {runtime.name} in the lock; update the lock")
     undefined = {symbol for library in libraries for symbol in _undefined(library)}
     names = sorted(name for name in needed if _PLACEHELD.match(name))
     for name in names:
@@ -61,7 +60,7 @@ def write(site_packages: Path, called: str = IN_AN_IMAGE) -> list[str]:
 
 
 def remove(site_packages: Path) -> None:
-    """Remove the placeholders of an environment that is about to change: torch's package does not list them as its own."""
+    """Remove the placeholders before an environment changes: torch's package metadata does not list them."""
     for library in (site_packages / "torch" / "lib").glob("lib*.so.*"):
         if _PLACEHELD.match(library.name):
             library.unlink()
@@ -80,7 +79,7 @@ def _needed(library: Path) -> list[str]:
 
 
 def _undefined(library: Path) -> list[tuple[str, str]]:
-    """Symbols that must come from elsewhere, each with its version; weak ones may stay away."""
+    """Return the undefined symbols with their versions, without weak ones."""
     text = _output("nm", "-D", "--undefined-only", "--with-symbol-versions", library)
     found = re.findall(r"^\s+U (\S+)$", text, flags=re.MULTILINE)
     return [(name, version.lstrip("@")) for name, _, version in (symbol.partition("@") for symbol in found)]

@@ -1,4 +1,4 @@
-"""Makes the Python environment of an image from a lock. Runs inside the build stage, on the standard library and the stage's pip.
+"""Creation of an image's Python environment from a lock. It runs in the build stage, with the standard library and the stage's pip.
 
 python environment.py LOCK FOLDER --tools TOOLS_LOCK [--accelerator cpu|cuda] [--sbom FILE]
 
@@ -21,11 +21,11 @@ import cuda_placeholders
 
 _INSTALL = ("install", "-q", "--disable-pip-version-check", "--no-deps", "--no-compile", "--require-hashes")
 _NEEDED_TO_BUILD = "setuptools"
-"""Some packages come as sources only: they are built with the setuptools of the lock, not with whatever an index offers."""
+"""Packages without wheels: they are built with the lock's setuptools, not with the latest one of an index."""
 
 
 def requirements(lock: str) -> dict[str, str]:
-    """The entries of a lock: text by package name. A package with two versions, each for some systems, has both in its text."""
+    """Return the entries of a lock: text by package name. The text of a package with platform-specific versions has all of them."""
     found: dict[str, str] = {}
     for entry in re.split(r"\n(?=[A-Za-z0-9])", re.sub(r"^\s*#.*\n", "", f"{lock}\n", flags=re.MULTILINE)):
         name = re.match(r"[A-Za-z0-9._-]+", entry)
@@ -35,23 +35,23 @@ def requirements(lock: str) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     options = _parser().parse_args(arguments)
-    wanted = requirements(options.lock.read_text(encoding="utf-8"))
+    packages = requirements(options.lock.read_text(encoding="utf-8"))
     if options.accelerator == "cpu":
-        wanted = {name: text for name, text in wanted.items() if not cuda_placeholders.is_only_for_gpus(name)}
-    _install(options.folder, wanted)
+        packages = {name: text for name, text in packages.items() if not cuda_placeholders.is_only_for_gpus(name)}
+    _install(options.folder, packages)
     if options.accelerator == "cpu":
         cuda_placeholders.write(_site_packages(options.folder))
-    _run(_python(options.folder), "-m", "pip", "uninstall", "-q", "-y", *({"pip", "setuptools"} - set(wanted)))
+    _run(_python(options.folder), "-m", "pip", "uninstall", "-q", "-y", *({"pip", "setuptools"} - set(packages)))
     if options.sbom:
         _write_sbom(options.folder, options.tools, options.sbom)
     compile_all(_site_packages(options.folder))
 
 
 def compile_all(folder: Path) -> None:
-    """Byte code beside the sources: a pod cannot write any, and need not ask whether it is up to date."""
-    # A few packages carry files that are no Python of today: that is theirs, and nobody imports them.
+    """Compile byte code without timestamp checks, because pods cannot write it."""
+    # A few packages have files with invalid syntax that are never imported.
     words = ("-m", "compileall", "-qq", "-j", "0", "--invalidation-mode", "unchecked-hash", str(folder))
     subprocess.run([sys.executable, *words], check=False)  # noqa: S603 - words of our own
 
@@ -66,19 +66,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _install(folder: Path, wanted: dict[str, str]) -> None:
+def _install(folder: Path, packages: dict[str, str]) -> None:
     venv.create(folder, with_pip=True)
     with tempfile.TemporaryDirectory() as scratch:
         first, rest = Path(scratch, "first"), Path(scratch, "rest")
-        first.write_text(wanted.get(_NEEDED_TO_BUILD, ""), encoding="utf-8")
-        rest.write_text("".join(wanted.values()), encoding="utf-8")
+        first.write_text(packages.get(_NEEDED_TO_BUILD, ""), encoding="utf-8")
+        rest.write_text("".join(packages.values()), encoding="utf-8")
         for lock in (first, rest):
             if lock.read_text(encoding="utf-8"):
                 _run(_python(folder), "-m", "pip", *_INSTALL, "--no-build-isolation", "--use-pep517", "-r", lock)
 
 
 def _write_sbom(folder: Path, tools_lock: Path, sbom: Path) -> None:
-    """By CycloneDX's own tool, from an environment that is thrown away."""
+    """Write an SBOM with CycloneDX's tool from a temporary environment."""
     sbom.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         venv.create(scratch, with_pip=True)

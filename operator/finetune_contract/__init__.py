@@ -1,7 +1,7 @@
-"""What the control plane and the stage programs share: documents, results, exit codes, reasons, the workspace's layout.
+"""Contract between control plane and stage programs: documents, results, exit codes, reasons, URIs, the workspace's layout.
 
-Standard library only: the package travels inside the training program's zip application into images that know nothing
-of this project. ``CONTRACT_VERSION`` goes into every document and every result; a reader refuses a version it does not know.
+Standard library only: the training bundle carries the package into images that do not contain this project. ``CONTRACT_VERSION`` is in
+every document and every result; a reader rejects an unknown version.
 """
 
 CONTRACT_VERSION = 2

@@ -1,6 +1,6 @@
-"""Frozen dataclasses to JSON documents and back: snake_case here, camelCase there, every fault named by its path.
+"""Conversion between frozen dataclasses (snake_case) and JSON documents (camelCase), with the path of a field in every error.
 
-pydantic would do this in one line, but the package must import on a bare Python (see the package's docstring).
+pydantic is not used, because the package must import with the standard library only (see the package's docstring).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ T = TypeVar("T")
 
 
 class DocumentError(ValueError):
-    """A document does not have the form that the contract states; the message names the field."""
+    """A document does not have the form in the contract; the message has the field's path."""
 
 
 @functools.cache
 def camel(name: str) -> str:
-    """``max_seq_len`` -> ``maxSeqLen``."""
+    """Return a name in camelCase: ``max_seq_len`` -> ``maxSeqLen``."""
     head, *rest = name.split("_")
     return head + "".join(part.capitalize() for part in rest)
 
 
 def encode(value: Any) -> Any:
-    """A dataclass (or a container of them) as JSON values; fields that are ``None`` are left out."""
+    """Return a dataclass, or a container of dataclasses, as JSON values; fields that are ``None`` are omitted."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
         return {camel(name): encode(item) for name, item in pairs if item is not None}
@@ -41,7 +41,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(cls: type[T], data: Any, path: str = "") -> T:
-    """The dataclass ``cls`` from JSON values.
+    """Return the dataclass ``cls`` from JSON values.
 
     Raises:
         DocumentError: an unknown or missing field, or a value of the wrong type.
@@ -63,17 +63,17 @@ def decode(cls: type[T], data: Any, path: str = "") -> T:
 
 @functools.cache
 def _form(cls: type[Any]) -> tuple[dict[str, dataclasses.Field[Any]], dict[str, Any]]:
-    """The fields of a dataclass by their names in JSON, and their types."""
+    """Return the fields of a dataclass by their names in JSON, and their types."""
     return {camel(field.name): field for field in dataclasses.fields(cls)}, typing.get_type_hints(cls)
 
 
 def canonical(value: Any) -> bytes:
-    """The one byte form of a JSON value that digests are taken of: sorted keys, no spaces, UTF-8, no NaN."""
+    """Return the canonical bytes of a JSON value for digests: sorted keys, no spaces, UTF-8, no NaN."""
     return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of :func:`canonical`, in hex."""
+    """Return SHA-256 of :func:`canonical`, in hex."""
     return hashlib.sha256(canonical(value)).hexdigest()
 
 

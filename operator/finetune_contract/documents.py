@@ -1,8 +1,7 @@
-"""The input documents: what each stage program is told, one frozen dataclass a stage.
+"""Input documents of the stage programs, one frozen dataclass per stage.
 
-``inputs`` holds nothing that differs between two runs with the same wish, so its digest (with those of what the stage reads)
-says whether work was done before. Paths follow from the run's folder (:mod:`.workspace`); secrets come as environment
-variables and never stand in a document.
+``inputs`` is equal for two runs with the same spec, so its digest, with those of the stage's input files, identifies work that was done
+before. Paths are derived from the run's folder (:mod:`.workspace`); secrets are environment variables and never in a document.
 """
 
 from __future__ import annotations
@@ -17,32 +16,32 @@ from .workspace import RunLayout, run_root
 CONFIG_VARIABLE = "FINETUNE_CONFIG"
 """Environment variable with the path of the stage's document."""
 WORKSPACE_VARIABLE = "FINETUNE_WORKSPACE"
-"""Environment variable with the directory that the workspace volume is mounted at."""
+"""Environment variable with the mount path of the workspace volume."""
 RESULT_VARIABLE = "FINETUNE_RESULT"
-"""Environment variable with the path that the short result goes to (the container's termination message)."""
+"""Environment variable with the path for the short result (the container's termination message)."""
 ATTEMPT_VARIABLE = "FINETUNE_ATTEMPT"
 """Environment variable with ``<round>.<attempt>``."""
 INPUTS_DIGEST_VARIABLE = "FINETUNE_INPUTS_DIGEST"
-"""Environment variable with the digest of everything the stage's result depends on."""
+"""Environment variable with the digest of everything that the stage's result depends on."""
 KEEP_METRICS_VARIABLE = "FINETUNE_KEEP_METRICS"
-"""Environment variable with the metrics that the short result keeps to the last, separated by commas: the gate reads them."""
+"""Environment variable with the gate's metrics, separated by commas, which the short result drops last."""
 REGISTRY_TOKEN_VARIABLE = "REGISTRY_TOKEN"  # noqa: S105 - a name, no secret
-"""Environment variable with the registry's bearer token; may be missing."""
+"""Environment variable with the registry's bearer token; optional."""
 GATE_VARIABLE = "FINETUNE_GATE"
-"""Environment variable of stage *registration* with the gate's verdict, ``Passed`` or ``Rejected``; missing without a gate."""
+"""Environment variable of stage *registration* with the gate's verdict, ``Passed`` or ``Rejected``; not set without a gate."""
 REGISTRY_CA_VARIABLE = "FINETUNE_REGISTRY_CA"
-"""Environment variable with the path of the registry's CA bundle (PEM); may be missing."""
+"""Environment variable with the path of the registry's CA bundle (PEM); optional."""
 AGAIN_VARIABLE = "FINETUNE_AGAIN"
-"""Environment variable that is set where the work is wished for again: results of other rounds and runs are not taken over."""
+"""Environment variable that is set for a rerun without reuse: results of other rounds and runs are ignored."""
 IMAGE_VARIABLE = "FINETUNE_IMAGE"
-"""Environment variable with the name of the container's image, for messages; may be missing."""
+"""Environment variable with the name of the container's image, for messages; optional."""
 
 Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Whose work this is."""
+    """The run that a document belongs to."""
 
     name: str
     namespace: str
@@ -66,14 +65,16 @@ class StageDocument:
 
     @classmethod
     def parse(cls, data: Any) -> StageDocument:
-        """The document from JSON values.
+        """Return the document from JSON values.
 
         Raises:
-            DocumentError: the form is wrong, or the contract's version is one that this program does not know.
+            DocumentError: The form is wrong, or the contract's version is unknown.
         """
         version = data.get("contractVersion") if isinstance(data, dict) else None
         if version != CONTRACT_VERSION:
-            raise DocumentError(f"contractVersion: this program knows {CONTRACT_VERSION}, the document has {version!r}")
+            raise DocumentError(
+                f"contractVersion: the document has {version!r}, and this program supports {CONTRACT_VERSION}; use matching releases"
+            )
         return decode(cls, data)
 
 
@@ -97,7 +98,7 @@ class DatasetInputs:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """Stage *model*: the base model into the workspace, whole and checked."""
+    """Stage *model*: download or copy the base model into the workspace, and check it."""
 
     uri: str
     revision: str | None = None
@@ -106,16 +107,16 @@ class ModelInputs:
 
 @dataclass(frozen=True)
 class TokenizationInputs:
-    """Stage *tokenization*: chat rows to tokens and labels with the base model's tokenizer and chat template, before a GPU is taken.
+    """Stage *tokenization*: chat rows to tokens and labels with the base model's tokenizer and chat template, before a GPU is allocated.
 
     Attributes:
         max_seq_len: in tokens; longer training rows are left out and counted.
-        unmask: learn every message but the system's, not only the assistant's.
-        holdout: render the held-out rows, too: evaluation scores them.
-        tasks, task_files: those of the evaluation; the tasks that are files of chat rows are rendered here.
+        unmask: learn every message except the system's, not only the assistant's.
+        holdout: render the held-out rows for the evaluation, too.
+        tasks, task_files: tasks of the evaluation; those that are files of chat rows are rendered here.
         bad_rows, bad_rows_share: whether rows that the template rejects fail the stage; the largest share of the training rows that
             may be left out, for whatever reason.
-        requires_holdout: the gate reads a metric of the held-out rows, so that there must be one to measure.
+        requires_holdout: the gate reads a metric of the held-out rows, so at least one must be scored.
     """
 
     max_seq_len: int
@@ -131,7 +132,7 @@ class TokenizationInputs:
 
 @dataclass(frozen=True)
 class OsftInputs:
-    """OSFT (arXiv 2504.07097): train only the low singular directions of each weight."""
+    """OSFT (arXiv 2504.07097): train only the lowest singular directions of each weight."""
 
     unfreeze_rank_ratio: float = 0.25
     target_patterns: tuple[str, ...] = ()
@@ -142,7 +143,7 @@ class OsftInputs:
 class LoraInputs:
     """LoRA (arXiv 2106.09685): train low-rank adapters beside frozen weights.
 
-    ``packing`` puts several rows into one sequence; no row sees another.
+    ``packing`` puts several rows into one sequence, without attention between rows.
     """
 
     rank: int = 16
@@ -157,7 +158,7 @@ class LoraInputs:
 
 @dataclass(frozen=True)
 class CheckpointInputs:
-    """Which models to leave in ``checkpoints/`` beside the final one."""
+    """Models to save in ``checkpoints/`` in addition to the final one."""
 
     per_epoch: bool = False
     keep: int | None = None
@@ -189,7 +190,7 @@ class TrainingInputs:
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """Stages *evaluation* (the fine-tuned model) and *baseline* (the base model): the same questions to both."""
+    """Stages *evaluation* (the fine-tuned model) and *baseline* (the base model): the same measurement of both."""
 
     subject: Literal["final", "base"]
     tasks: tuple[str, ...] = ()
@@ -214,7 +215,7 @@ RegistryKind = Literal["ModelRegistry", "MLflow"]
 
 @dataclass(frozen=True)
 class RegistryCheckInputs:
-    """Stage *registry-check*: before anything is trained, whether the registry answers and the version is free.
+    """Stage *registry-check*: check before training that the registry is reachable and the version is free.
 
     ``address`` is a URL with scheme and port; without one, ``MLflow`` means the store in the workspace.
     """
@@ -227,7 +228,7 @@ class RegistryCheckInputs:
 
 @dataclass(frozen=True)
 class RegistrationInputs:
-    """Stage *registration*: name, version and lineage of the model into a registry.
+    """Stage *registration*: register name, version and lineage of the model.
 
     ``parameters`` are the run's effective values, flat, as the registry shows them; metrics and digests are read from the
     results of the earlier stages in the workspace.

@@ -1,7 +1,7 @@
-"""How a running stage reports progress: one marked line on standard output, which any log reader can pick up.
+"""Progress reports of a running stage: marked lines on standard output.
 
-The keys are those that RHOAI's Trainer polls (``progressPercentage``, ``currentStep`` ...), so the same object also serves
-the termination message and the metrics endpoint that its dashboard reads.
+The keys are those that RHOAI's Trainer polls (``progressPercentage``, ``currentStep`` ...), so the same object is used in the termination
+message and in the metrics endpoint that its dashboard reads.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ MARK = "FINETUNE_PROGRESS "
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a stage stands.
+    """Progress of a stage.
 
     Attributes:
-        percent: 0 to 100, whole; 100 only when the work is done.
+        percent: integer from 0 to 100; 100 only after the work is done.
         step, total_steps: optimizer steps in training, rows or files or requests elsewhere.
-        epoch: how much of the data was seen, in epochs.
-        eta_seconds: what is left, at the pace so far.
+        epoch: processed data, in epochs.
+        eta_seconds: estimated remaining seconds.
         loss: mean training loss since the last report, in nats per trained token.
         tokens_per_second: over all processes.
-        time: when it was reported, seconds since 1970 (UTC).
-        note: a few words on what is being done ("downloading model.safetensors").
+        time: time of the report, in seconds since 1970 (UTC).
+        note: the current activity ("downloading model.safetensors").
     """
 
     percent: int
@@ -44,7 +44,7 @@ class Progress:
 
 
 def to_rhoai(progress: Progress) -> dict[str, Any]:
-    """The keys and types that the RHOAI controller can read: integers where its struct has integers, no NaN."""
+    """Return the progress with the RHOAI controller's keys and types: integers for its integer fields, no NaN."""
     metrics = {"loss": progress.loss, "learning_rate": progress.learning_rate, "throughput": progress.tokens_per_second}
     pairs = {
         "progressPercentage": progress.percent,
@@ -61,7 +61,7 @@ def to_rhoai(progress: Progress) -> dict[str, Any]:
 
 
 def from_rhoai(data: Mapping[str, Any]) -> Progress | None:
-    """The same backwards, and tolerant: a value that is no finite number is dropped; without a percentage there is no progress."""
+    """Return the progress from RHOAI's keys. Values that are not finite numbers are dropped; ``None`` without a percentage."""
     percent = _number(data.get("progressPercentage"))
     if percent is None:
         return None
@@ -84,13 +84,13 @@ def from_rhoai(data: Mapping[str, Any]) -> Progress | None:
 
 
 def line(progress: Progress) -> str:
-    """The marked log line."""
+    """Return the marked log line."""
     extra = {"time": progress.time, "note": progress.note}
     return MARK + json.dumps({**to_rhoai(progress), **{key: value for key, value in extra.items() if value is not None}})
 
 
 def last(log: str) -> Progress | None:
-    """The newest progress in the tail of a log; a line that was cut in two is skipped."""
+    """Return the newest progress in the tail of a log; truncated lines are skipped."""
     return next(_parsed(reversed(log.splitlines())), None)
 
 
@@ -119,7 +119,7 @@ def _number(value: Any) -> float | None:
 
 
 def _integral(number: float | None) -> float | None:
-    """As an integer where it is one: RHOAI's controller reads ``totalEpochs`` as one, and refuses ``3.0`` with all the rest."""
+    """Return an integral number as ``int``: RHOAI's controller rejects the whole object if ``totalEpochs`` is ``3.0``."""
     return int(number) if number is not None and float(number).is_integer() else number
 
 

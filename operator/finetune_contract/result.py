@@ -1,7 +1,7 @@
-"""What a stage program says at its end: one result, whole in the workspace and short in the termination message.
+"""Results of the stage programs: the full result in the workspace, and a short form in the termination message.
 
 Kubernetes keeps at most 4,096 bytes of a termination message, so the short form is trimmed in a fixed order (history, then
-metrics, then the message, then warnings) and says ``truncated``. RHOAI's progress keys stand at its top level, ours under ``finetune``.
+metrics, then the message, then warnings) and has ``truncated``. RHOAI's progress keys are at its top level, ours under ``finetune``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ HISTORY_LIMIT = 64
 """Points of the loss curve in a result and in status."""
 OUR_KEY = "finetune"
 STDERR = "_stderr"
-"""What the name of a metric's standard error ends in."""
+"""Suffix of a standard error's metric name."""
 RESULT_WARNINGS_LIMIT, WARNING_LENGTH = 8, 256
-"""Warnings in a result at most, and characters of each."""
+"""Largest number of warnings in a result, and largest number of characters of each."""
 _DIRECTIONS = "higherIsBetter"
 
 Outcome = Literal["Succeeded", "Failed"]
@@ -39,16 +39,16 @@ class LossPoint:
 
 @dataclass(frozen=True)
 class Result:
-    """The end of one attempt of one stage.
+    """Result of one attempt of a stage.
 
     Attributes:
-        inputs_digest: what ``FINETUNE_INPUTS_DIGEST`` said: the result belongs to these inputs and no others.
+        inputs_digest: ``FINETUNE_INPUTS_DIGEST``, which identifies the inputs of this result.
         outcome, reason, message: ``Succeeded``, or ``Failed`` with a name from :mod:`.reasons` and a sentence.
-        metrics: safe keys (letters, digits, ``_``, ``.``, ``-``) to finite numbers.
-        outputs: the stage's own record, one of the classes below.
-        warnings: sentences about a successful stage that the user must see, at most ``RESULT_WARNINGS_LIMIT`` of ``WARNING_LENGTH`` characters.
-        reused: nothing was computed, an earlier result for the same inputs was found and checked.
-        file, file_digest: where the full result lies in the workspace, and its SHA-256.
+        metrics: finite numbers by safe key (letters, digits, ``_``, ``.``, ``-``).
+        outputs: the stage's own outputs, one of the classes below.
+        warnings: sentences for the user about a stage that succeeded, at most ``RESULT_WARNINGS_LIMIT`` of ``WARNING_LENGTH`` characters.
+        reused: true if an earlier result for the same inputs was verified and reused.
+        file, file_digest: path of the full result in the workspace, and its SHA-256.
     """
 
     stage: str
@@ -70,7 +70,7 @@ class Result:
 
 @dataclass(frozen=True)
 class DatasetOutputs:
-    """Proof of stage *dataset*: digests are SHA-256 in hex of what training and evaluation will read."""
+    """Outputs of stage *dataset*. Digests are SHA-256 in hex."""
 
     digest: str
     train_rows: int
@@ -83,10 +83,10 @@ class DatasetOutputs:
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """Proof of stage *model*.
+    """Outputs of stage *model*.
 
     Attributes:
-        positions: the tokens that a row can have at most; ``None`` where the model computes any position (rotary embeddings, ALiBi).
+        positions: largest number of tokens of a row; ``None`` if the model computes any position (rotary embeddings, ALiBi).
     """
 
     digest: str
@@ -99,16 +99,16 @@ class ModelOutputs:
 
 @dataclass(frozen=True)
 class TokenizationOutputs:
-    """Proof of stage *tokenization*: how many rows are trained on and measured, and how many are left out, and why.
+    """Outputs of stage *tokenization*: counts of rows that are trained on, measured, and left out by cause.
 
     Attributes:
-        digest: SHA-256 of what training reads (tokens, labels, where rows begin) and of nothing else, so that other held-out rows or
-            tasks do not train a model again.
-        rows, tokens, learned_tokens, longest: training rows that are kept, their tokens, those with a label, the longest row's tokens.
+        digest: SHA-256 of the training arrays only (tokens, labels, offsets), so that other held-out rows or tasks do not cause a new
+            training.
+        rows, tokens, learned_tokens, longest: number of training rows, their tokens, tokens with a label, tokens of the longest row.
         too_long, nothing_to_learn, rejected: training rows that are left out: more tokens than ``max_seq_len``, no token to learn,
             rejected by the chat template.
-        measured_rows, not_measured: held-out rows with an answer that can be scored, and those without.
-        template: whose template marks what is learned: the model's own, or its family's training template.
+        measured_rows, not_measured: held-out rows with and without an answer that can be scored.
+        template: template of the learned parts: the model's own, or TRL's training version.
     """
 
     digest: str
@@ -126,11 +126,11 @@ class TokenizationOutputs:
 
 @dataclass(frozen=True)
 class TrainingOutputs:
-    """Proof of stage *training*.
+    """Outputs of stage *training*.
 
-    ``samples_seen`` is counted over all processes and epochs; ``expected_samples`` is epochs x kept rows. ``opened`` says that
-    the written model was opened again: its configuration, every weight's header, its tokenizer. ``adapter_digest`` is that of
-    the adapter beside it, where the algorithm makes one.
+    ``samples_seen`` is counted over all processes and epochs; ``expected_samples`` is epochs x kept rows. ``opened``: the
+    written model was verified: its configuration, every weight's header, its tokenizer. ``adapter_digest`` is the digest of the
+    adapter, if the algorithm has one.
     """
 
     digest: str
@@ -146,7 +146,7 @@ class TrainingOutputs:
 
 @dataclass(frozen=True)
 class EvaluationOutputs:
-    """Proof of stages *evaluation* and *baseline*."""
+    """Outputs of stages *evaluation* and *baseline*."""
 
     model_digest: str
     eval_rows: int
@@ -156,7 +156,7 @@ class EvaluationOutputs:
 
 @dataclass(frozen=True)
 class RegistryCheckOutputs:
-    """Proof of stage *registry-check*: what the registry answered."""
+    """Outputs of stage *registry-check*."""
 
     kind: str
     name: str
@@ -166,7 +166,7 @@ class RegistryCheckOutputs:
 
 @dataclass(frozen=True)
 class RegistrationOutputs:
-    """Proof of stage *registration*: what the registry answered when it was asked again."""
+    """Outputs of stage *registration*, as read back from the registry."""
 
     kind: str
     name: str
@@ -181,10 +181,10 @@ class RegistrationOutputs:
 def termination_message(
     result: Result, progress: Progress | None = None, limit: int = MESSAGE_LIMIT, keep: Sequence[str] = ()
 ) -> str:
-    """The short form of ``result``: JSON of at most ``limit`` bytes in UTF-8.
+    """Return the short form of ``result``: JSON of at most ``limit`` bytes in UTF-8.
 
-    ``keep`` names metrics that stay (each with its standard error) when the others and the message are gone; where not even
-    they fit, the first ones.
+    ``keep`` has the metrics to drop last, with their standard errors, after the other metrics and the message; the first ones have
+    priority.
     """
     for candidate in _ever_shorter(result, keep):
         text = json.dumps(
@@ -220,7 +220,7 @@ def _ever_shorter(result: Result, keep: Sequence[str]) -> Iterator[Result]:
 
 
 def _only(result: Result, names: Iterable[str]) -> Result:
-    """The result with only these metrics, and only their directions."""
+    """Return the result with these metrics and their directions only."""
     metrics = {name: result.metrics[name] for name in names}
     directions = result.outputs.get(_DIRECTIONS)
     if not isinstance(directions, dict):
@@ -230,10 +230,10 @@ def _only(result: Result, names: Iterable[str]) -> Result:
 
 
 def parse_message(text: str | None) -> Result | None:
-    """The result in a termination message; ``None`` where there is none (a crash leaves log lines or nothing there).
+    """Return the result in a termination message; ``None`` if there is none (a crash leaves log lines or an empty message).
 
     Raises:
-        DocumentError: it is a result, but of a contract version that this release does not know.
+        DocumentError: The result has an unknown contract version.
     """
     try:
         data = json.loads(text or "")
@@ -244,19 +244,21 @@ def parse_message(text: str | None) -> Result | None:
 
 
 def parse_result(data: dict[str, Any]) -> Result:
-    """A result from JSON values.
+    """Return a result from JSON values.
 
     Raises:
-        DocumentError: the form is wrong, or the contract's version is one that this release does not know.
+        DocumentError: The form is wrong, or the contract's version is unknown.
     """
     version = data.get("contractVersion")
     if version != CONTRACT_VERSION:
-        raise DocumentError(f"result: this release knows contract version {CONTRACT_VERSION}, the program wrote {version!r}")
+        raise DocumentError(
+            f"result: the program has contract version {version!r}, and this release supports {CONTRACT_VERSION}; use matching releases"
+        )
     return decode(Result, data)
 
 
 def thin(history: Sequence[LossPoint], points: int) -> tuple[LossPoint, ...]:
-    """At most ``points`` of a curve, evenly spaced, the first and the last among them."""
+    """Return at most ``points`` points of a curve, evenly spaced, including the first and the last."""
     if len(history) <= points:
         return tuple(history)
     if points <= 1:

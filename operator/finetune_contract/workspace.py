@@ -1,24 +1,24 @@
-"""Where everything lies in a workspace volume: workspace-relative paths, one function a question.
+"""Layout of a workspace volume: workspace-relative paths.
 
 ::
 
     <volume>/
       cache/datasets/<sha256>/  cache/models/<sha256>/  cache/baselines/<sha256>/    shared by all runs of the volume
-      cache/results/<stage>.<inputs-digest>.json                 where a finished result for these inputs lies
-      tasks/                                                     lm-eval task files that users keep beside their runs
+      cache/results/<stage>.<inputs-digest>.json                 reusable result for these inputs
+      tasks/                                                     lm-eval task files of users
       mlflow.db                                                  the local registry (local mode only)
       runs/<name>-<uid8>/
         datasets/{train,eval}.jsonl                              chat rows to train on, and held-out ones
-        datasets/{train,eval}.places.npy                         row and line of each of these rows in the user's source
+        datasets/{train,eval}.locations.npy                      row and line of each of these rows in the user's source
         base_model/                                              link into cache/models
-        tokens/                                                  what training and evaluation read: the rows, rendered and tokenized
-        checkpoints/  final_model/  adapter/                     what training leaves; LoRA's adapter beside the merged model
+        tokens/                                                  rendered and tokenized rows, for training and evaluation
+        checkpoints/  final_model/  adapter/                     outputs of training; LoRA has an adapter and a merged model
         results/<stage>.json                                     full result of the stage's last round
-        results/<stage>.<round>.<inputs12>.json                  full results; a restarted program repeats its own
-        logs/<stage>.<round>.<attempt>.<rank>.log                every rank's whole output
-        attempts/<stage>/current                                 the attempt that may publish
+        results/<stage>.<round>.<inputs12>.json                  full results, which a restarted program reuses
+        logs/<stage>.<round>.<attempt>.<rank>.log                output of each rank
+        attempts/<stage>/current                                 attempt that may publish
         attempts/<stage>/<round>.<attempt>/                      unfinished work, published by rename
-        pipeline_log.txt                                         a line a stage, as the old pipelines wrote it
+        pipeline_log.txt                                         one line per stage, as in the OpenShift AI pipelines
 
 The names ``datasets``, ``checkpoints``, ``final_model`` and ``pipeline_log.txt`` are those of the OpenShift AI pipelines.
 """
@@ -34,21 +34,21 @@ CACHE_BASELINES = "cache/baselines"
 CACHE_RESULTS = "cache/results"
 TASKS = "tasks"
 HOLDOUT = "holdout"
-"""Name of the evaluation task that the held-out rows make."""
+"""Name of the evaluation task for the held-out rows."""
 MLFLOW_STORE = "mlflow.db"
 
 SENTINEL = ".finetune.json"
-"""Written last into every published directory: its digest and its files. A directory without it is not finished."""
+"""File with the digest and the files of a published directory, written last. A directory without it is incomplete."""
 
 
 def run_root(name: str, uid: str) -> str:
-    """``runs/<name>-<uid8>``: a run of the same name made again later gets its own folder."""
+    """Return ``runs/<name>-<uid8>``: a new run with the same name gets its own folder."""
     return f"runs/{name}-{uid[:8]}"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of one stage: ``round`` grows when a user reruns, ``number`` when the operator tries again."""
+    """An attempt of a stage: ``round`` increases with a user's rerun, ``number`` with the operator's retry."""
 
     round: int
     number: int
@@ -58,7 +58,7 @@ class Attempt:
 
     @classmethod
     def parse(cls, text: str) -> Attempt:
-        """The inverse of ``str()``.
+        """Return the attempt from ``<round>.<number>``.
 
         Raises:
             ValueError: the text is not ``<round>.<number>``.
@@ -68,19 +68,19 @@ class Attempt:
 
     @property
     def order(self) -> tuple[int, int]:
-        """What decides which of two attempts is the newer one."""
+        """Sort key: a newer attempt has a larger one."""
         return (self.round, self.number)
 
 
 @dataclass(frozen=True)
 class RunLayout:
-    """The paths inside one run's folder."""
+    """Paths inside a run's folder."""
 
     root: str
 
     @property
     def datasets(self) -> str:
-        """The folder with the prepared data."""
+        """Folder of the prepared data."""
         return f"{self.root}/datasets"
 
     @property
@@ -90,35 +90,35 @@ class RunLayout:
 
     @property
     def eval_data(self) -> str:
-        """Held-out chat rows, JSONL; empty where nothing was held out."""
+        """Held-out chat rows, JSONL; empty if nothing was held out."""
         return f"{self.datasets}/eval.jsonl"
 
     @property
-    def train_places(self) -> str:
-        """Where the rows of :attr:`train_data` are in their source: a NumPy file, int64, shape (rows, 2).
+    def train_locations(self) -> str:
+        """Locations in the source of the rows of :attr:`train_data`: a NumPy file, int64, shape (rows, 2).
 
-        Row number in the source and line number there, both from 1; the line is 0 where the source has no lines. The seal of
-        the folder names the sources: ``source`` (of the rows to train on) and ``evalSource`` (of the held-out rows).
+        Row number and line number in the source, both from 1; the line is 0 if the source has no lines. The seal of the folder has
+        the sources: ``source`` (of the training rows) and ``evalSource`` (of the held-out rows).
         """
-        return f"{self.datasets}/train.places.npy"
+        return f"{self.datasets}/train.locations.npy"
 
     @property
-    def eval_places(self) -> str:
-        """The same for the rows of :attr:`eval_data`."""
-        return f"{self.datasets}/eval.places.npy"
+    def eval_locations(self) -> str:
+        """Locations of the rows of :attr:`eval_data`, in the same form."""
+        return f"{self.datasets}/eval.locations.npy"
 
     @property
     def tokens(self) -> str:
-        """The folder with tokens and labels to train on, and rendered conversations to measure with.
+        """Folder of tokens and labels for training, and of rendered conversations for evaluation.
 
-        The rows to train on lie one behind the other in three NumPy arrays, which are mapped, not read. The conversations of a task
-        are JSON Lines: ``row`` and ``line`` in the source, ``passages`` with ``text`` and ``answers`` (ranges of characters).
+        The training rows are concatenated in three NumPy arrays, which are memory-mapped. The conversations of a task are JSON Lines:
+        ``row`` and ``line`` in the source, ``passages`` with ``text`` and ``answers`` (ranges of characters).
         """
         return f"{self.root}/tokens"
 
     @property
     def token_ids(self) -> str:
-        """Token ids of all rows to train on, int32."""
+        """Token ids of all training rows, int32."""
         return f"{self.tokens}/tokens.npy"
 
     @property
@@ -128,7 +128,7 @@ class RunLayout:
 
     @property
     def token_offsets(self) -> str:
-        """Where each row begins, and where the last one ends, int64: one more than there are rows."""
+        """Start of each row and end of the last one, int64, length rows + 1."""
         return f"{self.tokens}/offsets.npy"
 
     def passages(self, task: str) -> str:
@@ -137,12 +137,12 @@ class RunLayout:
 
     @property
     def base_model(self) -> str:
-        """The model that training starts from."""
+        """Link to the base model."""
         return f"{self.root}/base_model"
 
     @property
     def checkpoints(self) -> str:
-        """Models saved on the way."""
+        """Models saved during training."""
         return f"{self.root}/checkpoints"
 
     @property
@@ -152,30 +152,30 @@ class RunLayout:
 
     @property
     def adapter(self) -> str:
-        """LoRA's adapter, beside the merged model."""
+        """LoRA's adapter."""
         return f"{self.root}/adapter"
 
     @property
     def pipeline_log(self) -> str:
-        """One line for each thing that a stage did, for people."""
+        """Log with one line per stage, for users."""
         return f"{self.root}/pipeline_log.txt"
 
     def result(self, stage: str, round_: int, inputs_digest: str) -> str:
-        """The full result of a stage in a round, for these inputs."""
+        """Return the path of a stage's full result in a round, for these inputs."""
         return f"{self.root}/results/{stage}.{round_}.{inputs_digest[:12]}.json"
 
     def newest_result(self, stage: str) -> str:
-        """The full result of the stage's last finished round, for the stages after it and for people."""
+        """Return the path of the full result of the stage's last finished round, for later stages and users."""
         return f"{self.root}/results/{stage}.json"
 
     def attempt(self, stage: str, attempt: Attempt) -> str:
-        """Where an attempt works before it publishes."""
+        """Return the folder for an attempt's unpublished work."""
         return f"{self.root}/attempts/{stage}/{attempt}"
 
     def current(self, stage: str) -> str:
-        """The file that names the attempt which may publish."""
+        """Return the path of the file with the attempt that may publish."""
         return f"{self.root}/attempts/{stage}/current"
 
     def log(self, stage: str, attempt: Attempt, rank: int) -> str:
-        """The whole output of one process."""
+        """Return the path of one process's log."""
         return f"{self.root}/logs/{stage}.{attempt}.{rank}.log"

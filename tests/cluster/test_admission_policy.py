@@ -74,23 +74,23 @@ def limited(api: Api, namespace: str) -> Iterator[str]:
 REFUSED: dict[str, tuple[Object, str]] = {
     "an image of elsewhere": (
         {"training": {"image": "docker.io/mine:1"}},
-        "spec.training.image: docker.io/mine:1 is not allowed here: remove it, or take an image of registry.example.com/",
+        "spec.training.image: docker.io/mine:1 is not allowed here; remove it, or use an image of registry.example.com/",
     ),
     "another runtime": (
         {"training": {"runtimeRef": "mine"}},
-        "spec.training.runtimeRef: mine is not allowed here: remove it, or name one of training-hub, torch-distributed",
+        "spec.training.runtimeRef: mine is not allowed here; remove it, or use one of training-hub, torch-distributed",
     ),
     "an account": (
         {"serviceAccountName": "builder"},
-        "spec.serviceAccountName: builder is not allowed here: remove it, or name one of finetune-stage",
+        "spec.serviceAccountName: builder is not allowed here; remove it, or use one of finetune-stage",
     ),
     "another model": (
         {"model": {"uri": "hf://other/model"}},
-        "spec.model.uri: other/model is not allowed here: take a model of Qwen/, ibm-granite/, oci://registry.example.com/",
+        "spec.model.uri: other/model is not allowed here; use a model of Qwen/, ibm-granite/",
     ),
     "too many GPUs": (
         {"training": {"workers": 3, "gpusPerWorker": 4}},
-        "spec.training: 3 workers with 4 GPUs each are more than the 8 GPUs that are allowed here: lower workers or gpusPerWorker",
+        "spec.training: 3 workers with 4 GPUs each are more than the 8 GPUs that are allowed here; lower workers or gpusPerWorker",
     ),
     "too many GPUs by the preset": (
         {"training": {"algorithm": "sft", "gpusPerWorker": 4}},
@@ -104,7 +104,7 @@ ALLOWED: dict[str, Object] = {
         "training": {"image": "registry.example.com/train@sha256:1", "runtimeRef": "torch-distributed", "workers": 2, "gpusPerWorker": 4},
     },
     "the account that is the default": {"serviceAccountName": "finetune-stage"},
-    "a mirrored model": {"model": {"uri": "oci://registry.example.com/models/granite:1"}},
+    "a model without a scheme": {"model": {"uri": "ibm-granite/granite-3.3-2b-instruct"}},
 }  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def test_only_who_may_sets_the_defaults_of_a_namespace(api: Api, control_plane: 
     mary = control_plane.client("mary", "mary")
     with Api(api.address, control_plane.authority.tls(mary)) as hers:
         words = (
-            f"ConfigMap finetune-defaults: mary may not set the defaults of FineTuneRuns in namespace {limited}: write the fields"
+            f"ConfigMap finetune-defaults: mary may not set the defaults of FineTuneRuns in namespace {limited}; set the fields"
         )
         await_refusal(hers, defaults(limited), words, "the policy is in force")
         hers.create({**defaults(limited), "metadata": {"name": "anything-else", "namespace": limited}})

@@ -58,7 +58,7 @@ def test_an_unfinished_program_is_built_again(source: Path) -> None:
 
 def test_what_does_not_compile_is_told(source: Path) -> None:
     source.write_text("package main\n\nfunc main() { nothing() }\n")
-    with pytest.raises(CannotBuildError, match=r"(?s)^tiny cannot be built: go said .*undefined: nothing"):
+    with pytest.raises(CannotBuildError, match=r"(?s)^tiny: go cannot build it: .*undefined: nothing"):
         binaries.build(None)
     assert list(binaries.locate().folder.iterdir()) == []
 

@@ -84,7 +84,7 @@ def test_a_program_that_ended_at_once_is_known_as_ended(tmp_path: Path) -> None:
     processes = Processes(tmp_path)
     processes.start("brief", [PYTHON, "-c", "print('no such flag')"])
     eventually(lambda: not processes.recorded()[0].alive, "it ends")
-    assert processes.last_words("brief") == "no such flag"
+    assert processes.log_tail("brief") == "no such flag"
 
 
 def test_a_port_that_somebody_took_meanwhile(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

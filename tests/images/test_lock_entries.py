@@ -115,7 +115,7 @@ def test_a_library_loads_with_placeholders_and_says_what_is_missing_when_it_call
     called = subprocess.run([sys.executable, "-c", f"{script}; torch.gpu()"], capture_output=True, text=True, check=False)
     assert called.returncode < 0
     assert called.stderr == (
-        "cublasCreate: this image was built for CPUs and has no GPU libraries: use the CUDA image of this stage\n"
+        "cublasCreate: this image was built for CPUs and has no GPU libraries; use the CUDA image of this stage\n"
     )
 
 

@@ -102,14 +102,14 @@ def test_a_digest_is_never_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     lock, digest = tmp_path / "bases.lock", f"sha256:{'a' * 64}"
     lock.write_text("# nothing yet\n")
     with pytest.raises(
-        CannotBuildError, match=r"^bases.lock has no digest of docker.io/library/python:3.12: python hack/images pin"
+        CannotBuildError, match=r"^bases.lock: no digest of docker.io/library/python:3.12; run python hack/images pin"
     ):
         bases.pinned(lock)
     lock.write_text("".join(f"{image} {digest}\n" for image in bases.BASES.values()))
     assert bases.pinned(lock)["BASE_IMAGE"] == f"docker.io/library/python@{digest}"
     monkeypatch.setattr(bases, "BASES", {"BASE_IMAGE": "127.0.0.1:9/library/python:3.12"})
     before = lock.read_text()
-    with pytest.raises(CannotBuildError, match=r"did not tell a digest|is installed to ask a registry"):
+    with pytest.raises(CannotBuildError, match=r"the registry returned no digest|install one to get digests"):
         bases.pin(lock)
     assert lock.read_text() == before
 
@@ -149,15 +149,18 @@ def test_packages_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert main(["packages"]) == 1
     assert capsys.readouterr().err == (
-        "images: only root may install packages: sudo apt-get install --no-install-recommends finetune-no-such-package\n"
+        "images: packages: only root may install them; run sudo apt-get install --no-install-recommends finetune-no-such-package\n"
     )
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["build", "train"], "images: there is no image train: they are operator, stages, dataset"),
-        (["load", "operator", "--base", "debian"], "images: finetune-operator:test of the present sources is not built: python"),
+        (["build", "train"], "images: train: not an image; choose from operator, stages, dataset"),
+        (
+            ["load", "operator", "--base", "debian"],
+            "images: finetune-operator:test: not built from the present sources; run python",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(

@@ -172,7 +172,7 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLife.settings = settings(max_examples=settings.default.max_examples * 3 // 5, stateful_step_count=40, deadline=None)
 
 
 @given(pods=st.lists(REPORTS, max_size=4), number=st.integers(0, 12))

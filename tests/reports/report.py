@@ -1,4 +1,4 @@
-"""A report: an input that failed for somebody, here or elsewhere, and the right outcome."""
+"""A report: an input that failed here or in another project, and the correct outcome."""
 
 from __future__ import annotations
 

@@ -71,6 +71,7 @@ _UNMEASURED = "belongs to no task in evaluation.tasks; name <task>.<metric>"
 _FILE = "is named like a file, but without ./ before it it is a hub id; write ./<file>"
 _FORM = "has none of the forms of a URI; write a hub id (owner/name)"
 _CONTROL = "has a control character; remove it"
+_SPACE = "begins or ends with a space; remove the space"
 
 _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
     # The gate and what is measured.
@@ -175,18 +176,19 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
             ("own", "C:/data/rows.json", _FILE), ("own", "train.PARQUET", _FILE), ("own", "a/b.csv.gz", _FILE), ("own", "rows.json:train", _FILE),
             ("own", "https:///x", _FORM), ("own", "http://:80/x", _FORM), ("own", "https://?x", _FORM), ("own", "s3:///key", _FORM),
             ("own", "hf://", _FORM), ("own", "hf:///x", _FORM), ("own", "file://", _FORM), ("own", "file://rows.jsonl", _FORM),
-            ("own", "pvc:///x", _FORM), ("own", "oci://image", _FORM), ("own", "HTTPS://example.com/x", _FORM), ("own", " org/chat", _FORM),
-            ("own", "org/chat ", _FORM), ("own", "org/my data", _FORM), ("own", "a/b/c", _FORM), ("own", "org/", _FORM),
+            ("own", "pvc:///x", _FORM), ("own", "oci://image", _FORM), ("own", "HTTPS://example.com/x", _FORM), ("own", " org/chat", _SPACE),
+            ("own", "org/chat ", _SPACE), ("own", " /rows.jsonl", _SPACE), ("own", "./rows.jsonl ", _SPACE),
+            ("own", "file:///data/rows.jsonl ", _SPACE), ("own", "file:///data/100%.jsonl", _FORM), ("own", "file:///a%00b", _FORM), ("own", "org/my data", _FORM), ("own", "a/b/c", _FORM), ("own", "org/", _FORM),
             ("own", "-org/chat", _FORM), ("own", "org/chat.", _FORM), ("own", "org/a--b", _FORM), ("own", "org/a..b", _FORM), ("own", ".", _FORM),
             ("own", "~", _FORM), ("own", "org/chat@main", _FORM), ("own", "./rows\0.jsonl", _CONTROL), ("own", "org/chat\n", _CONTROL),
-            ("own", "https://example.com/a\tb", _CONTROL), ("own", "\0", _CONTROL), ("own", "https://example.com:123456/x", _FORM),
+            ("own", "https://example.com/a\tb", _CONTROL), ("own", "\0", _CONTROL), ("own", "https://example.com:123456/x", _FORM), ("own", "https://example.com:65536/x", _FORM), ("own", "http://example.com:0/x", _FORM),
         )
     ),
     *(
         (f"data-at-{uri!r}", "own", {"dataset": {"uri": uri}}, {})
         for uri in ("org/chat", "squad", "LipengCS/Table-GPT:All", "hf://org/rows.jsonl", "org/a_b.c-d", "https://example.com:8443/a?b=c#d",
                     "https://[::1]:80/x", "https://user:word@example.com/x", "./my rows.jsonl", "/data/ü.jsonl", "~/rows.jsonl",
-                    "file:///data/my rows.jsonl", "s3://bucket/rows.jsonl", "org/a:20220301.en")
+                    "file:///data/my rows.jsonl", "file:///data/100%25.jsonl", "https://example.com:65535/x", "s3://bucket/rows.jsonl", "org/a:20220301.en")
     ),
     ("held-out-rows-in-a-file", "own", {"dataset": {"evalUri": "held-out.jsonl"}}, _at("dataset.evalUri", _FILE)),
     ("held-out-rows-without-host", "own", {"dataset": {"evalUri": "https:///x"}}, _at("dataset.evalUri", _FORM)),
@@ -195,7 +197,7 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
         (f"model-at-{uri!r}", "own", {"model": {"uri": uri}}, _at("model.uri", words))
         for uri, words in (
             ("model.safetensors", _FILE), ("models/tiny.gguf", _FILE), ("hf://", _FORM), ("a/b/c", _FORM), ("org/model:config", _FORM),
-            ("https://example.com/model", _FORM), ("s3:///x", _FORM), ("oci://", _FORM), (" org/model", _FORM), ("./m\0", _CONTROL),
+            ("https://example.com/model", _FORM), ("s3:///x", _FORM), ("oci://", _FORM), (" org/model", _SPACE), ("./model ", _SPACE), ("./m\0", _CONTROL),
         )
     ),
     *(

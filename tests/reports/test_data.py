@@ -1,4 +1,4 @@
-"""Reports about files of data: what each is published as, or the reason and the words with which it is refused."""
+"""Reports about files of data: the published form of each, or the reason and the message of its rejection."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Published:
     """The rows, as JSON, their places (row, line), and words of a warning."""
 
     rows: list[Any]
-    places: list[list[int]]
+    locations: list[list[int]]
     warning: str = ""
 
 
@@ -63,13 +63,13 @@ class Refused:
 RUN = RunInfo("demo", "team-a", "0123456789abcdef")
 
 
-def run_in_process(folder: Path, uri: str, wish: dict[str, Any], run: RunInfo = RUN) -> Published | Refused:
+def run_in_process(folder: Path, uri: str, stage_inputs: dict[str, Any], run: RunInfo = RUN) -> Published | Refused:
     """The stage's work on ``uri``: what it publishes, or how it fails."""
-    inputs = DatasetInputs(uri, **{"train_split": 1.0, **wish})
+    inputs = DatasetInputs(uri, **{"train_split": 1.0, **stage_inputs})
     document = StageDocument(CONTRACT_VERSION, "dataset", run, encode(inputs))
     context = Context(document, folder / "workspace", Attempt(1, 1), "0" * 64)
     context.path(context.layout.root).mkdir(parents=True)
-    context.claim()
+    context.become_current()
     try:
         finished = prepare(context)
     except StageError as error:
@@ -78,12 +78,12 @@ def run_in_process(folder: Path, uri: str, wish: dict[str, Any], run: RunInfo = 
 
 
 def published(folder: Path, warnings: tuple[str, ...]) -> Published:
-    """What lies in ``folder``; every line must be JSON, strictly."""
+    """Return the content of ``folder``; every line must be strict JSON."""
     lines = (folder / "train.jsonl").read_bytes().split(b"\n")
     assert lines.pop() == b""
     assert not any(b"\r" in line for line in lines)
-    places = np.load(folder / "train.places.npy").tolist()
-    return Published([json.loads(line, parse_constant=pytest.fail) for line in lines], places, "; ".join(warnings))
+    locations = np.load(folder / "train.locations.npy").tolist()
+    return Published([json.loads(line, parse_constant=pytest.fail) for line in lines], locations, "; ".join(warnings))
 
 
 def tar_of(content: bytes) -> bytes:
@@ -106,13 +106,11 @@ def table_bytes(rows: list[Any], kind: str = "parquet") -> bytes:
 
 
 def refused_format(what: str, remedy: str = "convert it to JSON Lines, one object a line") -> Refused:
-    return Refused(
-        "DatasetUnreadable", f"IN: looks like {what}, not like JSON or JSON Lines, which this release reads; {remedy}."
-    )
+    return Refused("DatasetUnreadable", f"IN: looks like {what}, and this release reads JSON and JSON Lines only; {remedy}.")
 
 
 PRETTY = json.dumps(VALUE, indent=2).encode()
-NOTE = "outside of messages and tools: NaN or Infinity, which JSON does not have, is written as null."
+NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are written as null."
 
 
 @reports(
@@ -126,7 +124,7 @@ NOTE = "outside of messages and tools: NaN or Infinity, which JSON does not have
         "carriage-return-lines-with-a-broken-row", "own", File(ROW + b"\r{\r" + ROW),
         Refused(
             "DatasetUnreadable",
-            "IN: row 2 (line 2) is not JSON (Expecting property name enclosed in double quotes at character 2); write one object a line"
+            "IN: row 2 (line 2) is not JSON (Expecting property name enclosed in double quotes at character 2); write one object per line"
             " (1 of 3 rows is not JSON).",
         ),
     ),
@@ -142,7 +140,7 @@ NOTE = "outside of messages and tools: NaN or Infinity, which JSON does not have
         "pretty-object-with-a-fault", "own", File(PRETTY.replace(b'"user",', b'"user"')),
         Refused(
             "DatasetUnreadable",
-            "IN: row 1 (line 1) is not JSON (Expecting ',' delimiter at character 7 of its line 5); write one object a line"
+            "IN: row 1 (line 1) is not JSON (Expecting ',' delimiter at character 7 of its line 5); write one object per line"
             " (1 of 1 rows is not JSON).",
         ),
     ),
@@ -150,7 +148,7 @@ NOTE = "outside of messages and tools: NaN or Infinity, which JSON does not have
         "pretty-object-cut-off", "own", File(PRETTY[:-3]),
         Refused(
             "DatasetUnreadable",
-            "IN: the brackets of the value that begins in line 1 do not match; correct it, or write one object a line.",
+            "IN: the brackets of the value at line 1 do not match; correct it, or write one object per line.",
         ),
     ),
     Report(
@@ -166,7 +164,7 @@ NOTE = "outside of messages and tools: NaN or Infinity, which JSON does not have
         Refused(
             "BadRow",
             "IN: row 1 (line 1) has NaN or an infinite number in messages, which JSON does not have (1 of 2 rows is bad); correct it, or"
-            " leave bad rows out with dataset.badRows (policy Drop, share 0.5).",
+            " leave bad rows out with dataset.badRows.policy Drop and dataset.badRows.share 0.5.",
         ),
     ),
     Report(
@@ -180,7 +178,7 @@ NOTE = "outside of messages and tools: NaN or Infinity, which JSON does not have
         "whole-number-that-python-does-not-read", "own", File(ROW.replace(b'"q"', b'"q", "id": ' + b"9" * 5000)),
         Refused(
             "DatasetUnreadable",
-            "IN: row 1 (line 1) is not JSON that can be read (a whole number has more than 4,300 digits); write one object a line"
+            "IN: row 1 (line 1) is not JSON that can be read (an integer has more than 4,300 digits); write one object per line"
             " (1 of 1 rows is not JSON).",
         ),
     ),
@@ -193,11 +191,11 @@ NOTE = "outside of messages and tools: NaN or Infinity, which JSON does not have
         "gzip-content-cut-off", "own", File(gzip.compress(ROW)[:-9]),
         Refused(
             "DatasetUnreadable",
-            "IN: is a damaged gzip file (Compressed file ended before the end-of-stream marker was reached); fetch or pack it again.",
+            "IN: is a damaged gzip file (Compressed file ended before the end-of-stream marker was reached); download or compress it again.",
         ),
     ),
     Report("gzip-content-damaged", "own", File(gzip.compress(ROW)[:-8] + bytes(8)), Refused(
-        "DatasetUnreadable", f"IN: is a damaged gzip file (CRC check failed 0x0 != {zlib.crc32(ROW):#x}); fetch or pack it again.",
+        "DatasetUnreadable", f"IN: is a damaged gzip file (CRC check failed 0x0 != {zlib.crc32(ROW):#x}); download or compress it again.",
     )),
     Report("tar-in-gzip", "own", File(gzip.compress(tar_of(ROW)), "in.tgz"), refused_format("a tar archive", "unpack it and name the file inside")),
     Report("zip-archive", "own", File(b"PK\x03\x04 and so on", "in.zip"), refused_format("a zip archive or an Excel workbook", "unpack it and name the file inside")),
@@ -212,7 +210,7 @@ NOTE = "outside of messages and tools: NaN or Infinity, which JSON does not have
     Report("utf-16-without-a-mark", "own", File(ROW.decode().encode("utf-16-le")), refused_format("UTF-16 text", "save it as UTF-8")),
     Report(
         "git-lfs-pointer", "huggingface/transformers#27923", File(POINTER),
-        Refused("DatasetUnreadable", "IN: is a Git LFS pointer and not the file itself; run git lfs pull in its repository."),
+        Refused("DatasetUnreadable", "IN: is a Git LFS pointer, not the file itself; run git lfs pull in its repository."),
     ),
     Report(
         "all-bad-rows-are-counted", "own", File(b"\n".join([b'{"messages": []}', ROW] * 5)),
@@ -249,7 +247,7 @@ def test_files(report: Report, tmp_path: Path) -> None:
     source.write_bytes(report.given.content)
     found = run_in_process(tmp_path, str(source), report.given.inputs)
     if isinstance(found, Published):
-        found = Published(found.rows, found.places, found.warning.replace(str(source), "IN"))
+        found = Published(found.rows, found.locations, found.warning.replace(str(source), "IN"))
     assert found == report.expected
 
 
@@ -309,7 +307,7 @@ def test_warnings_name_the_files_of_the_run_that_gets_them(tmp_path: Path) -> No
         "no-internet-address",
         "own",
         "https://[x/rows.jsonl",
-        "dataset.uri: https://[x/rows.jsonl is no web address: its host or port is malformed; write https://<host>/<file>.",
+        "dataset.uri: https://[x/rows.jsonl is not a web address, its host or port is malformed; write https://<host>/<file>.",
     ),
 )
 def test_addresses(report: Report, tmp_path: Path) -> None:
@@ -357,26 +355,26 @@ NULLS = calls({"x": None}, {"y": None})
         "binary-content-that-is-no-text", "own", {"train.parquet": table_bytes([BINARY, NOT_TEXT])},
         Refused(
             "BadRow",
-            "IN: row 2 holds bytes in its messages or tools that are not UTF-8 text (1 of 2 rows is bad); correct it, or leave bad rows"
-            " out with dataset.badRows (policy Drop, share 0.5).",
+            "IN: row 2 has bytes in messages or tools that are not UTF-8 text (1 of 2 rows is bad); correct it, or leave bad rows"
+            " out with dataset.badRows.policy Drop and dataset.badRows.share 0.5.",
         ),
     ),
     Report(
         "no-data-files", "own", {"README.md": b"hi"},
-        Refused("DatasetUnreadable", "IN: it has no data files (only README.md); use a data set with JSON, JSON Lines or Parquet files."),
+        Refused("DatasetUnreadable", "IN: it has no data files (only README.md); use a dataset with JSON, JSON Lines or Parquet files."),
     ),
     Report(
         "a-script", "own", {"script.py": b"print(1)"},
         Refused(
             "DatasetUnreadable",
             "IN: it is a script (script.py), which the datasets library no longer runs, and has no data files; set dataset.revision to"
-            " refs/convert/parquet if the hub has converted it, or use a data set of files.",
+            " refs/convert/parquet if the hub has converted it, or use a dataset of files.",
         ),
     ),
     Report(
         "a-pointer", "own", {"train.jsonl": POINTER},
         Refused(
-            "DatasetUnreadable", "IN/train.jsonl: is a Git LFS pointer and not the file itself; run git lfs pull in its repository.",
+            "DatasetUnreadable", "IN/train.jsonl: is a Git LFS pointer, not the file itself; run git lfs pull in its repository.",
         ),
     ),
 )  # fmt: skip

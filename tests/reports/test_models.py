@@ -1,4 +1,4 @@
-"""Base models that people could not fine-tune, or only seemingly: what stage model says of each."""
+"""Base models that users could not fine-tune, or only apparently: the result of stage model for each."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def check(folder: Path) -> tuple[int | None, tuple[str, ...]]:
 
 MULTIMODAL = "a multimodal model whose language model transformers does not load by itself"
 CONTRADICTION = (
-    "config.json: by tie_word_embeddings the embeddings are the output layer, and the weights have another one (lm_head.weight); it is used,"
-    " and the tuned model states tie_word_embeddings: false."
+    "config.json: tie_word_embeddings is true, and the weights have a separate output layer (lm_head.weight); it is used,"
+    " and the fine-tuned model has tie_word_embeddings: false."
 )
 USUAL = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 DOWN = "model.layers.1.mlp.down_proj.weight"
@@ -92,7 +92,7 @@ REJECTED = (
     Report(
         "template-that-leaves-answers-out", "own",
         template("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"),
-        ("ChatTemplateInvalid", "it writes no message of the assistant"),
+        ("ChatTemplateInvalid", "it omits the assistant's message"),
     ),
     Report(
         "loop-control-inside-generation", "huggingface/trl#6689",
@@ -105,7 +105,7 @@ REJECTED = (
     ),
     Report(
         "named-templates-without-a-default", "own", named_templates(rag=USUAL, tool_use=USUAL),
-        ("ChatTemplateMissing", "m has no chat template named default (it has rag, tool_use); add the one to use as chat_template.jinja."),
+        ("ChatTemplateMissing", "m: it has no chat template named default (it has rag, tool_use); add the one to use as chat_template.jinja."),
     ),
     Report(
         "template-files-hide-the-configured-one", "own",
@@ -115,7 +115,7 @@ REJECTED = (
     Report(
         "empty-template-file-hides-the-configured-one", "own",
         every(template(""), tokenizer_config(chat_template=USUAL)),
-        ("ChatTemplateMissing", "m has no chat template"),
+        ("ChatTemplateMissing", "m: it has no chat template"),
     ),
     # Tokens and embeddings.
     Report(
@@ -146,7 +146,7 @@ REJECTED = (
     # Output layer.
     Report(
         "untied-without-an-output-layer", "huggingface/transformers#45127", tensors(lambda found: found.pop("lm_head.weight")),
-        ("ModelIncomplete", "m: the weights have no output layer (lm_head.weight), and by config.json it is not shared"),
+        ("ModelIncomplete", "m: the weights have no output layer (lm_head.weight), and config.json does not tie it to the embeddings"),
     ),
     Report(
         "untied-by-default-without-an-output-layer", "own",
@@ -173,7 +173,7 @@ REJECTED = (
     *(
         Report(
             f"git-lfs-pointer-{name}", source, write(name, POINTER),
-            ("ModelIncomplete", f"m: {name} is a Git LFS pointer, not the file itself; run git lfs pull in the directory that you cloned."),
+            ("ModelIncomplete", f"m: {name} is a Git LFS pointer, not the file itself; run git lfs pull in the cloned directory."),
         )
         for name, source in {
             WEIGHTS: "huggingface/transformers#27923", "tokenizer.json": "codefuse-ai/MFTCoder#20", "config.json": "own",
@@ -212,7 +212,7 @@ REJECTED = (
     ),
     *(
         Report(
-            f"quantized-{how}", "own", change, ("ModelUnsupported", f"m: the weights are quantized ({words}), and no gradient leads to such")
+            f"quantized-{how}", "own", change, ("ModelUnsupported", f"m: the weights are quantized ({words}), and such weights cannot be trained")
         )
         for how, change, words in [
             ("gptq", config(quantization_config={"quant_method": "gptq"}), "config.json states gptq"),
@@ -220,7 +220,7 @@ REJECTED = (
             ("by-a-file", write("quantize_config.json", "{}"), "it has a quantize_config.json"),
             ("unnamed", config(quantization_config={"bits": 4}), "config.json states a quantization"),
             ("fp8", tensors(lambda found: found.update({DOWN: found[DOWN].to(torch.float8_e4m3fn)})), f"{DOWN} has the type F8_E4M3"),
-            ("packed", rename(DOWN, "model.layers.1.mlp.down_proj.qweight"), "they hold model.layers.1.mlp.down_proj.qweight"),
+            ("packed", rename(DOWN, "model.layers.1.mlp.down_proj.qweight"), "they include model.layers.1.mlp.down_proj.qweight"),
         ]
     ),
 )  # fmt: skip
@@ -263,15 +263,15 @@ ACCEPTED = (
     ),
     Report(
         "more-layers-than-stated", "own", config(num_hidden_layers=1),
-        ("config.json: it states 1 layers and the weights have 2; the last 1 are neither trained nor in the tuned model.",),
+        ("config.json: it states 1 layers and the weights have 2; the last 1 are neither trained nor part of the fine-tuned model.",),
     ),
     Report(
         "value-head", "own", tensors(lambda found: found.update({"v_head.summary.weight": torch.ones(1, 64)})),
-        ("The base model's v_head.summary.weight is not part of a model for text generation; it is not in the tuned model.",),
+        ("The base model's v_head.summary.weight is not part of a model for text generation; the fine-tuned model omits it.",),
     ),
     Report(
         "sentence-transformer", "own", write("modules.json", "[]"),
-        ("modules.json: the base model is an embedding model of Sentence Transformers; it may not generate text.",),
+        ("modules.json: the base model is an embedding model of Sentence Transformers; it might not generate text.",),
     ),
     Report("fewer-tokens-than-embeddings", "own", config(), ()),
     Report(
@@ -327,7 +327,7 @@ def test_every_family_passes_and_its_ties_are_understood(family: str, tiny_model
     assert check(own)[1] == ()
     edit_config(own, tie_word_embeddings=True)
     (warning,) = check(own)[1]
-    assert "it is used, and the tuned model states tie_word_embeddings: false" in warning
+    assert "it is used, and the fine-tuned model has tie_word_embeddings: false" in warning
     edit_config(tmp_path / "tied", tie_word_embeddings=False)
     with pytest.raises(StageError, match="have no output layer") as raised:
         check(tmp_path / "tied")

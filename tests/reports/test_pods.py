@@ -1,4 +1,4 @@
-"""Pods of a run that the API server refuses: the run is rejected before it starts, and the message names the run's field.
+"""Pods of a run that the API server rejects: the run is rejected before it starts, and the message names the run's field.
 
 Nothing is created: a real API server answers the dry run, unless the run's own rules name the field already. Each input was once accepted, and its run then stayed in Training without a word.
 """

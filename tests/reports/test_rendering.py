@@ -1,4 +1,4 @@
-"""Rows that were learned or scored wrongly: what of a row is rendered, learned, scored, told or rejected."""
+"""Rows that were learned or scored wrongly: the parts of a row that are rendered, learned, scored, reported or rejected."""
 
 from __future__ import annotations
 
@@ -222,38 +222,38 @@ LAST_OF_A_ROLE = (
 @reports(
     Report(
         "tool-calls-not-in-template", "axolotl-ai-cloud/axolotl#2115", Given("llama3", [SIMPLE, SIMPLE, {**WITH_CALL, "tools": None}]),
-        (BAD, "rows.jsonl: row 3 (line 3) has a tool call in message 2 that the chat template does not write (1 of 3 rows is rejected);"),
+        (BAD, "rows.jsonl: row 3 (line 3) has a tool call in message 2 that the chat template does not render (1 of 3 rows is rejected);"),
     ),
     Report(
         "tools-not-in-template", "huggingface/transformers#45419", Given("llama3", [{**SIMPLE, "tools": [TOOL]}]),
-        (BAD, "row 1 (line 1) has tools that the chat template does not write"),
+        (BAD, "row 1 (line 1) has tools that the chat template does not render"),
     ),
     Report(
         "tools-named-in-the-question-only", "own",
         Given("llama3", [{"messages": [{"role": "user", "content": "Use lookup"}, ANSWER], "tools": [TOOL]}]),
-        (BAD, "has tools that the chat template does not write"),
+        (BAD, "has tools that the chat template does not render"),
     ),
     Report(
         "second-call-not-in-template", "own",
         Given(ONE_CALL, [{"messages": [QUESTION, {**CALL, "tool_calls": [*CALL["tool_calls"], {"function": {"name": "other"}}]}]}]),
-        (BAD, "has a tool call in message 2 that the chat template does not write"),
+        (BAD, "has a tool call in message 2 that the chat template does not render"),
     ),
     Report(
         "second-of-two-equal-calls-not-in-template", "own", Given(ONE_CALL, [{"messages": TWIN_CALLS["messages"]}]),
-        (BAD, "has a tool call in message 2 that the chat template does not write"),
+        (BAD, "has a tool call in message 2 that the chat template does not render"),
     ),
     Report(
         "result-of-a-tool-not-in-template", "own", Given("phi3", [{"messages": [QUESTION, ANSWER, RESULT, ANSWER]}]),
-        (BAD, "has a message 3 (role tool) whose content the chat template does not write"),
+        (BAD, "has a message 3 (role tool) whose content the chat template does not render"),
     ),
     Report(
         "system-message-whose-word-the-question-has", "own",
         Given(WITHOUT_SYSTEM, [{"messages": [{"role": "system", "content": "Python"}, {"role": "user", "content": "Is Python good?"}, ANSWER]}]),
-        (BAD, "has a message 1 (role system) whose content the chat template does not write"),
+        (BAD, "has a message 1 (role system) whose content the chat template does not render"),
     ),
     Report(
         "one-of-two-equal-questions-dropped", "own", Given(LAST_OF_A_ROLE, [TWICE]),
-        (BAD, "has a message 1 (role user) whose content the chat template does not write"),
+        (BAD, "has a message 1 (role user) whose content the chat template does not render"),
     ),
     Report(
         "tools-and-functions-that-differ", "own",
@@ -314,11 +314,11 @@ LAST_OF_A_ROLE = (
     ),
     Report(
         "template-syntax-error", "huggingface/trl#4879", Given(BARE.replace("{% endfor %}", ""), [SIMPLE]),
-        ("ChatTemplateInvalid", "chat template of the model: Unexpected end of template"),
+        ("ChatTemplateInvalid", "model.uri: the chat template is invalid: Unexpected end of template"),
     ),
     Report(
         "template-with-an-unknown-function", "huggingface/trl#6689", Given(BARE + "{{ today() }}", [SIMPLE]),
-        ("ChatTemplateInvalid", "chat template of the model: 'today' is undefined"),
+        ("ChatTemplateInvalid", "model.uri: the chat template is invalid: 'today' is undefined"),
     ),
     Report(
         "template-with-an-unknown-filter", "own", Given(BARE.replace("m.content", "m.content | shorten"), [SIMPLE]),
@@ -355,7 +355,7 @@ def test_what_is_refused(report: Report, stage: Tokenization, families: Any) -> 
             BARE.replace("m.content", "m.content.split('</think>')[-1]"),
             [{"messages": [QUESTION, {**ANSWER, "content": "<think>A signature.</think>f(x)"}]}],
         ),
-        ["1 row has thoughts (<think>) in a content, which the chat template does not render"],
+        ["1 row has reasoning (<think>) in a content, which the chat template does not render"],
     ),
     Report(
         "thoughts-in-a-content-kept", "own",
@@ -453,7 +453,7 @@ def test_what_is_scored(report: Report, stage: Tokenization, families: Any) -> N
     Report("null-of-a-user", "own", [SIMPLE, {"messages": [{"role": "user", "content": None}, ANSWER]}],
            (BAD, "evaluation.tasks: quiz (quiz.jsonl): row 2 (line 2) has a faulty message 1: it has no content (1 of 2 rows is rejected)")),
     Report("picture-in-a-task", "own", [{"messages": [{"role": "user", "content": [{"type": "image"}]}, ANSWER]}], (BAD, 'a part of type "image"')),
-    Report("nothing-to-score", "own", [{"messages": [QUESTION, {**ANSWER, "weight": 0}]}], ("TaskInvalid", "quiz (quiz.jsonl) has no row")),
+    Report("nothing-to-score", "own", [{"messages": [QUESTION, {**ANSWER, "weight": 0}]}], ("TaskInvalid", "quiz (quiz.jsonl): no row has an answer that can be scored")),
 )  # fmt: skip
 def test_task_files_of_chat_rows(report: Report, stage: Tokenization, families: Any) -> None:
     stage.link_model(families("qwen2_5"))
@@ -482,7 +482,7 @@ def test_a_model_with_learned_positions_gets_no_longer_rows(stage: Tokenization,
     longer = {"messages": [QUESTION, {**ANSWER, "content": "long " * 80}]}
     stage.write([*[SIMPLE] * 9, longer])
     (warning,) = stage(max_seq_len=256).warnings
-    assert warning.startswith("1 of 10 training rows is left out: 1 has more than 64 tokens (the model's positions)")
+    assert warning.startswith("1 of 10 training rows is left out: 1 has more than 64 tokens (the model's limit)")
     stage.write([SIMPLE, longer])
     with pytest.raises(StageError, match="shorten the rows, or raise dataset") as raised:
         stage(max_seq_len=256)
@@ -537,6 +537,6 @@ def test_rows_beyond_the_context_that_the_model_was_trained_for_are_reported(sta
     (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 16}))
     stage.write([SIMPLE])
     (warning,) = [one for one in stage().warnings if "max_position_embeddings" in one]
-    assert "the model was trained to read 16 (max_position_embeddings in config.json)" in warning
+    assert "the model was trained with a context of 16 (max_position_embeddings in config.json)" in warning
     (model / "config.json").write_text(json.dumps(config))
     assert not [one for one in stage().warnings if "max_position_embeddings" in one]

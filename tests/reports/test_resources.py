@@ -201,7 +201,7 @@ def test_a_uri_with_nul_is_refused_by_the_stage_too() -> None:
     ):
         with pytest.raises(StageError) as rejected:
             parse_uri(uri, DATASET)
-        assert rejected.value.message == f"dataset.uri: {uri} is no web address: {problem}; write https://<host>/<file>."
+        assert rejected.value.message == f"dataset.uri: {uri} is not a web address, {problem}; write https://<host>/<file>."
 
 
 def _found(value: Any, key: str) -> Iterator[dict[str, Any]]:

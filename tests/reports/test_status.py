@@ -1,4 +1,4 @@
-"""What the status of a run says to people and to tools: conditions, phase, columns, Events, what to do next."""
+"""Status of a run for users and tools: conditions, phase, columns, Events, remedies."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def claim(world: World, **changes: Any) -> World:
 
 
 def at_claim(phase: str | None = None, **metadata: str) -> World:
-    """A run whose claim was made, and stands in a phase when it is looked at."""
+    """A run whose claim exists, in a given phase when it is observed."""
     world = World.new(OWN_CLAIM, claim=False)
     go(world)
     claim(world, status={"phase": phase} if phase else {}, metadata=metadata)

@@ -95,17 +95,17 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
     Report("missing-label", "own", Asked([GOOD, {"question": "q", "choices": ["a", "b"]}]), bad_row(2, "doc_to_target (answer) is null or missing")),
     Report(
         "missing-label-in-a-template", "own", Asked([GOOD, {**GOOD, "answer": None}], {"doc_to_target": "{{answer}}"}),
-        bad_row(2, "doc_to_target writes its column answer, which is null or missing"),
+        bad_row(2, "doc_to_target renders column answer, which is null or missing"),
     ),
-    Report("missing-question-in-a-template", "own", Asked([GOOD, {**GOOD, "question": None}]), bad_row(2, "doc_to_text writes its column question, which is null or missing")),
+    Report("missing-question-in-a-template", "own", Asked([GOOD, {**GOOD, "question": None}]), bad_row(2, "doc_to_text renders column question, which is null or missing")),
     Report("empty-choice", "EleutherAI/lm-evaluation-harness#2323", Asked([{**GOOD, "choices": ["", "b"]}] * 3), bad_row(1, "doc_to_choice (choices)[0] is empty")),
     Report("empty-choice-later", "own", Asked([GOOD, {**GOOD, "choices": ["a", ""]}]), bad_row(2, "doc_to_choice (choices)[1] is empty")),
-    Report("no-choices", "own", Asked([GOOD, {**GOOD, "choices": []}]), bad_row(2, "doc_to_choice (choices) is [], which is no list of texts")),
+    Report("no-choices", "own", Asked([GOOD, {**GOOD, "choices": []}]), bad_row(2, "doc_to_choice (choices) is [], which is not a list of texts")),
     Report("choices-are-numbers", "own", Asked([{**GOOD, "choices": [1, 2]}]), bad_row(1, "doc_to_choice (choices)[0] is 1, which is not text")),
-    Report("choices-are-text", "own", Asked([{**GOOD, "choices": "ab"}]), bad_row(1, 'doc_to_choice (choices) is "ab", which is no list of texts')),
+    Report("choices-are-text", "own", Asked([{**GOOD, "choices": "ab"}]), bad_row(1, 'doc_to_choice (choices) is "ab", which is not a list of texts')),
     Report(
         "right-choice-stands-twice", "own", Asked([GOOD, {**GOOD, "choices": ["b", "a", "b"], "answer": 2}]),
-        bad_row(2, 'its right answer "b" stands among its choices more than once, at [0] and [2]'),
+        bad_row(2, 'its right answer "b" is among its choices more than once, at [0] and [2]'),
     ),
     Report("wrong-choice-stands-twice", "own", Asked([{**GOOD, "choices": ["a", "b", "a"]}]), None),
     Report(
@@ -115,20 +115,20 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
     Report("one-answer-and-several", "own", Asked([{**GOOD, "answer": [0, 1]}, {**GOOD, "answer": 1}]), bad_row(2, "doc_to_target (answer) is 1, one answer, and the first document's is a list of answers")),
     Report(
         "template-that-fails-later", "own", Asked([GOOD, GOOD], {"doc_to_text": "{{question[0]}}{{choices[answer + 1]}}"}),
-        bad_row(1, "doc_to_text cannot be made of it (UndefinedError: list object has no element 2)"),
+        bad_row(1, "doc_to_text cannot be rendered (UndefinedError: list object has no element 2)"),
     ),
     Report(
         "template-with-a-fault", "own", Asked([GOOD], {"doc_to_text": "{{question"}),
-        rejection("TaskInvalid", "Task t (YAML): doc_to_text is no template (unexpected end of template, expected 'end of print statement'. in line 1); correct it."),
+        rejection("TaskInvalid", "Task t (YAML): doc_to_text is not a valid template (unexpected end of template, expected 'end of print statement'. in line 1); correct it."),
     ),
     Report("empty-data", "unslothai/unsloth#6824", Asked(b""), rejection("TaskInvalid", "Task t (YAML), tasks/t.jsonl: its data has no rows; add some.")),
     Report(
         "data-with-a-broken-row", "own", Asked(json.dumps(GOOD).encode() + b'\n{"question": '),
-        rejection("TaskInvalid", "Task t (YAML): row 2 (line 2) of tasks/t.jsonl is not JSON (Expecting value at character 13); write one object a line."),
+        rejection("TaskInvalid", "Task t (YAML): row 2 (line 2) of tasks/t.jsonl is not JSON (Expecting value at character 13); write one object per line."),
     ),
     Report(
         "data-is-a-pointer", "own", Asked(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
-        rejection("TaskInvalid", "Task t (YAML): tasks/t.jsonl: is a Git LFS pointer and not the file itself; run git lfs pull in its repository."),
+        rejection("TaskInvalid", "Task t (YAML): tasks/t.jsonl: is a Git LFS pointer, not the file itself; run git lfs pull in its repository."),
     ),
     Report("data-with-a-byte-order-mark-and-returns", "own", Asked(b"\xef\xbb\xbf" + json.dumps(GOOD).replace(": ", ":\r").encode() + b"\r\n"), None),
     Report("text-answer-missing", "own", Asked([{"question": "q", "answer": "a"}, {"question": "q", "answer": None}], base=GENERATE), bad_row(2, "doc_to_target (answer) is null or missing")),
@@ -136,29 +136,29 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
         "text-answer-and-list", "own", Asked([{"question": "q", "answer": "a"}, {"question": "q", "answer": "[1]"}], {"doc_to_target": "{{answer}}"}, GENERATE),
         bad_row(2, "doc_to_target is [1], a list of answers, and the first document's is one answer"),
     ),
-    Report("answers-are-numbers", "own", Asked([{"question": "q", "answer": [1, 2]}], base=GENERATE), bad_row(1, "doc_to_target (answer) is [1, 2], which is no list of texts")),
+    Report("answers-are-numbers", "own", Asked([{"question": "q", "answer": [1, 2]}], base=GENERATE), bad_row(1, "doc_to_target (answer) is [1, 2], which is not a list of texts")),
     Report("answer-is-an-object", "own", Asked([{"question": "q", "answer": {"x": 1}}], base=GENERATE), bad_row(1, "doc_to_target (answer) is {'x': 1}, which is not text")),
-    Report("answer-to-score-is-empty", "own", Asked([{"question": "q", "answer": ""}], {"metric_list": [{"metric": "perplexity"}], "output_type": "loglikelihood"}, GENERATE), bad_row(1, "doc_to_target (answer) is empty, which is no text to score")),
+    Report("answer-to-score-is-empty", "own", Asked([{"question": "q", "answer": ""}], {"metric_list": [{"metric": "perplexity"}], "output_type": "loglikelihood"}, GENERATE), bad_row(1, "doc_to_target (answer) is empty, which is not text")),
     Report(
         "label-of-a-generated-choice", "own", Asked([GOOD, {**GOOD, "answer": -1}], {"doc_to_choice": "choices"}, GENERATE),
-        bad_row(2, "doc_to_target (answer) is -1, which is no number of a choice (0 to 1)"),
+        bad_row(2, "doc_to_target (answer) is -1, which is not the number of a choice (0 to 1)"),
     ),
     Report(
         "more-examples-than-rows", "EleutherAI/lm-evaluation-harness#2323", Asked([{**GOOD, "question": f"q{n}"} for n in range(8)], inputs={"fewshot": 20}),
-        rejection("BadEvaluationValue", "evaluation.fewshot: 20 is too many for task t, which has 8 rows to take examples from, without the row of the question; set it to at most 7, or add rows."),
+        rejection("BadEvaluationValue", "evaluation.fewshot: 20 is too large for task t, which has 8 rows for examples, without the row of the question; set it to at most 7, or add rows."),
     ),
     Report("as-many-examples-as-there-are", "own", Asked([{**GOOD, "question": f"q{n}"} for n in range(8)], {"doc_to_target": "{{choices[answer]}}"}, inputs={"fewshot": 7}), None),
     Report(
         "more-examples-than-different-rows", "own", Asked([GOOD, GOOD, GOOD], {"doc_to_target": "{{choices[answer]}}"}, inputs={"fewshot": 1}),
-        rejection("BadEvaluationValue", "evaluation.fewshot: 1 is too many for task t, which has 3 rows to take examples from, without the row of the question; remove it, or add rows."),
+        rejection("BadEvaluationValue", "evaluation.fewshot: 1 is too large for task t, which has 3 rows for examples, without the row of the question; remove it, or add rows."),
     ),
     Report(
         "more-examples-than-rows-in-the-task", "own", Asked([GOOD], {"num_fewshot": 3}),
-        rejection("TaskInvalid", "Task t: num_fewshot 3 is too many, the task has 1 row to take examples from, without the row of the question; remove it, or add rows."),
+        rejection("TaskInvalid", "Task t: num_fewshot 3 is too large, the task has 1 row for examples, without the row of the question; remove it, or add rows."),
     ),
     Report(
         "example-without-text", "own", Asked([{**GOOD, "question": f"q{n}"} for n in range(8)], {"fewshot_config": {"doc_to_target": "{{missing}}"}}, inputs={"fewshot": 2}),
-        bad_row(1, "it cannot be shown as an example (UndefinedError: 'missing' is undefined)"),
+        bad_row(1, "it cannot be rendered as an example (UndefinedError: 'missing' is undefined)"),
     ),
     Report(
         "metric-that-is-never-computed", "own", Asked([GOOD], {"metric_list": [{"metric": "bleu"}]}),
@@ -166,12 +166,12 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
     ),
     Report(
         "metric-stands-twice", "own", Asked([GOOD], {"metric_list": [{"metric": "acc"}, {"metric": "acc"}]}),
-        rejection("TaskInvalid", "Task t: metric_list has acc more than once, and only the last would count; keep one."),
+        rejection("TaskInvalid", "Task t: metric_list has acc more than once, and lm-eval uses only the last; keep one."),
     ),
     Report(
         "filter-stands-twice", "own",
         Asked([{"question": "q", "answer": "a"}], {"filter_list": [{"name": "f", "filter": [{"function": "take_first"}]}, {"name": "f", "filter": [{"function": "take_first"}]}]}, GENERATE),
-        rejection("TaskInvalid", "Task t: filter_list has 'f' more than once, and only the last would count; rename one."),
+        rejection("TaskInvalid", "Task t: filter_list has 'f' more than once, and lm-eval uses only the last; rename one."),
     ),
 )  # fmt: skip
 def test_documents(report: Report, tmp_path: Path) -> None:
@@ -214,14 +214,14 @@ def test_the_question_is_not_among_its_examples(tmp_path: Path, splits: dict[str
         [definition("x.exact_match", GENERATE, metric_list=[{"metric": "exact_match"}]), definition("x", GENERATE, filter_list=[{"name": "exact_match", "filter": [{"function": "take_first"}]}])],
         (["x.exact_match", "x"], "evaluation.tasks: task x.exact_match (exact_match, none) and task x (exact_match, exact_match) have the same name for a score, x.exact_match.exact_match; rename one of them."),
     ),
-    Report("task-called-holdout-in-a-group", "own", [definition("holdout", CHOICE), {"group": "g", "task": ["holdout"]}], (["g"], "evaluation.tasks: 'holdout' is the name of the held-out rows; rename your task or group.")),
-    Report("group-called-holdout", "own", [definition("t", CHOICE), {"group": "holdout", "task": ["t"]}], (["holdout"], "evaluation.tasks: 'holdout' is the name of the held-out rows; rename your task or group.")),
+    Report("task-called-holdout-in-a-group", "own", [definition("holdout", CHOICE), {"group": "g", "task": ["holdout"]}], (["g"], "evaluation.tasks: 'holdout' is reserved for the held-out rows; rename your task or group.")),
+    Report("group-called-holdout", "own", [definition("t", CHOICE), {"group": "holdout", "task": ["t"]}], (["holdout"], "evaluation.tasks: 'holdout' is reserved for the held-out rows; rename your task or group.")),
     Report("chat-task-and-task", "own", [definition("c/t", CHOICE)], (["c/t"], "evaluation.tasks: task c_t and task c/t have the same name for a score, c_t; rename one of them.")),
     Report("group-and-task", "own", [definition("t.1", CHOICE), {"group": "t/1", "task": ["t.1"]}, {"group": "t_1", "task": ["t/1"]}], (["t_1"], "evaluation.tasks: group t_1 and group t/1 have the same name for a score, t_1; rename one of them.")),
     Report(
         "group-metric-that-a-member-lacks", "own",
         [definition("t", CHOICE), definition("u", GENERATE, doc_to_target="{{answer}}"), {"group": "g", "task": ["t", "u"], "aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}]}],
-        (["g"], "Group g: aggregate_metric_list has acc, which its member u does not have; add it there, or leave it out."),
+        (["g"], "Group g: aggregate_metric_list has acc, which its member u does not have; add it there, or remove it."),
     ),
     Report("group-that-contains-itself", "own", [definition("t", CHOICE), {"group": "g", "task": ["t", "g"]}], (["g"], "Task g (YAML): it contains itself, or is nested too deeply; correct its definition.")),
 )  # fmt: skip

@@ -52,7 +52,7 @@ class Running:
         return Ended(self.process.returncode, output, errors, message, parse_message(message))
 
     def end(self) -> None:
-        """Kill it and all that it started, if any of that is still there."""
+        """Kill it and all processes that it started."""
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:

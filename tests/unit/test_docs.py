@@ -1,4 +1,4 @@
-"""What a machine can check of the documentation: objects, links, reasons, fields, keys, versions and command lines exist."""
+"""Tests of the documentation: objects, links, files, reasons, fields, keys, versions and command lines exist."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_every_run_is_valid_and_every_block_is_yaml(page: Path, tmp_path: Path, 
             assert validate_document(validator, document, tmp_path) == []
 
 
-def test_the_guides_show_runs_that_a_cluster_would_start(tmp_path: Path) -> None:
+def test_runs_in_the_guide_resolve_on_a_cluster(tmp_path: Path) -> None:
     settings = Configuration().settings(Trainer(), {})
     found = [document for document in documents(GUIDE, tmp_path) if document.kind == KIND]
     assert len(found) >= 3
@@ -123,7 +123,7 @@ def test_the_guides_show_runs_that_a_cluster_would_start(tmp_path: Path) -> None
         assert isinstance(resolved, dict), f"{document.name}: {resolved}"
 
 
-def test_defaults_of_a_namespace_are_taken(tmp_path: Path) -> None:
+def test_defaults_of_a_namespace_are_used(tmp_path: Path) -> None:
     (found,) = (document for document in documents(GUIDE, tmp_path) if document.kind == "ConfigMap")
     assert found.name == DEFAULTS
     assert set(found.content["data"]) == {DEFAULTS_KEY}
@@ -133,7 +133,7 @@ def test_defaults_of_a_namespace_are_taken(tmp_path: Path) -> None:
     assert "storage.storageClassName" in resolved["origins"]["namespace"]
 
 
-def test_the_configuration_in_the_docs_is_taken(tmp_path: Path) -> None:
+def test_the_configuration_in_the_docs_is_used(tmp_path: Path) -> None:
     (block,) = blocks(CONFIGURATION, "yaml")
     file = tmp_path / "configuration.yaml"
     file.write_text(block, encoding="utf-8")
@@ -148,7 +148,7 @@ def slug(heading: str) -> str:
 
 
 @each_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for token in inline(page, "link_open"):
         address = str(token.attrs["href"])
         if "://" in address:
@@ -163,7 +163,82 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in map(slug, headings), address
 
 
-def test_every_page_is_found_from_the_guide_or_the_readme() -> None:
+ROOTS = (
+    "operator", "operator/finetune_operator", "images", "images/finetune_stages", "hack", "tests", "docs", "docs/decisions", "manifests", ".",
+)  # fmt: skip
+"""Directories that paths in the documentation are relative to."""
+TOP = frozenset({"operator", "crds", "manifests", "images", "tests", "hack", "docs", "requirements"})
+SOURCE_FILE = re.compile(r"[\w./*-]+\.(py|lua|lock|toml|mod)|([\w./*-]+/)?(Containerfile|Dockerfile|Makefile)")
+
+
+def missing_files(page: Path) -> list[str]:
+    """Return the paths of source files and directories of this repository that a page names and that do not exist."""
+    named = [re.sub(r"<[^<>]*>", "*", code).rstrip("/") for code in codes(page)]
+    paths = [
+        path
+        for path in named
+        if SOURCE_FILE.fullmatch(path) or (path.split("/")[0] in TOP and "/" in path and re.fullmatch(r"[\w./*-]+", path))
+    ]
+    return [
+        path
+        for path in paths
+        if not any(next((ROOT / root).glob(path), None) for root in ROOTS) and path not in ALL_FILES | ABSENT
+    ]
+
+
+ALL_FILES = frozenset(file.name for top in TOP for file in (ROOT / top).rglob("*.*"))
+"""Names of all files, for pages that name a file without its directory."""
+ABSENT = frozenset({"operator/__init__.py", "uv.lock"})
+"""Files that a page names because they do not exist."""
+
+
+@each_page
+def test_files_exist(page: Path) -> None:
+    assert missing_files(page) == []
+
+
+def missing_names(page: Path) -> list[str]:
+    """Return the dotted names of this repository's packages that a page names and that are not defined."""
+    named = [code for code in codes(page) if re.fullmatch(r"finetune_(operator|contract|stages)(\.\w+)+", code)]
+    return [name for name in named if not is_defined(name)]
+
+
+def is_defined(name: str) -> bool:
+    base = ROOT / ("images" if name.startswith("finetune_stages") else "operator")
+    *modules, last = name.split(".")
+    folder = base.joinpath(*modules)
+    if (folder / last).is_dir() or (folder / f"{last}.py").is_file():
+        return True
+    module = folder.with_suffix(".py")
+    return module.is_file() and re.search(rf"^(def|class) {last}\b|^{last}\b.*=", module.read_text(), re.MULTILINE) is not None
+
+
+@each_page
+def test_modules_and_functions_exist(page: Path) -> None:
+    assert missing_names(page) == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/decisions").glob("*.md")), ids=lambda page: page.name)
+def test_a_decision_has_a_title_status_and_date(page: Path) -> None:
+    title, blank, status, date, *_ = page.read_text(encoding="utf-8").splitlines()
+    assert title.startswith("# ")
+    assert blank == ""
+    assert re.fullmatch(r"- Status: (Accepted|Superseded by \[\d\d\]\(.*\))", status)
+    assert re.fullmatch(r"- Date: 20\d\d-\d\d-\d\d", date)
+
+
+def test_design_lists_every_decision_by_its_title_and_a_short_glossary() -> None:
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\d+\. \[(.*)\]\(decisions/(.*)\)$", text, flags=re.MULTILINE))
+    pages = sorted((ROOT / "docs/decisions").glob("*.md"))
+    assert list(listed.values()) == [page.name for page in pages]
+    assert list(listed) == [page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for page in pages]
+    terms = table(ROOT / "docs/design.md", "Term").column("Term")
+    assert len(set(terms)) == len(terms) <= 25
+    assert "docs/design.md#glossary" in (ROOT / "AGENTS.md").read_text(encoding="utf-8")
+
+
+def test_every_page_is_linked() -> None:
     linked = {
         (page.parent / str(token.attrs["href"]).partition("#")[0]).resolve()
         for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
@@ -173,13 +248,13 @@ def test_every_page_is_found_from_the_guide_or_the_readme() -> None:
 
 
 def test_the_guide_has_every_reason_and_no_other() -> None:
-    listed = [reason for one in tables(GUIDE) if "reason" in one.columns for reason in one.column("reason")]
+    listed = [reason for one in tables(GUIDE) if "Reason" in one.columns for reason in one.column("Reason")]
     assert sorted(set(listed)) == sorted(listed), "each once"
     assert set(listed) - {"GateRejected"} == set(REASONS)
     for one in tables(GUIDE):
-        if "reason" in one.columns:
-            assert all(one.column("cause")), one.heading
-            assert all(one.column("mend")), one.heading
+        if "Reason" in one.columns:
+            assert all(one.column("Cause")), one.heading
+            assert all(one.column("Fix")), one.heading
 
 
 WORD = re.compile(r"^[A-Z][a-z]+(?:[A-Z][A-Za-z]*|$)")
@@ -199,7 +274,7 @@ def enumerated(node: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", [GUIDE, CONFIGURATION, COMPATIBILITY, ROOT / "docs/cli.md"], ids=lambda page: page.name)
-def test_words_of_status_exist(page: Path) -> None:
+def test_reasons_and_values_exist(page: Path) -> None:
     known = {*REASONS, *STATE_REASONS, *enumerated(SCHEMA), *OTHER_WORDS}
     assert [code for code in codes(page) if WORD.match(code) and " " not in code and code not in known] == []
     for text in blocks(page, ""):
@@ -228,38 +303,38 @@ def test_fields_exist(page: Path) -> None:
     assert [short for path, short in ours.items() if not exists(path)] == []
 
 
-def test_configuration_keys_are_all_there() -> None:
-    found = table(CONFIGURATION, "key")
+def test_configuration_keys_are_complete() -> None:
+    found = table(CONFIGURATION, "Key")
     fields = {field.alias: field for field in Configuration.model_fields.values()}
-    assert found.column("key") == list(fields)
-    for key, default in zip(found.column("key"), found.column("default"), strict=True):
+    assert found.column("Key") == list(fields)
+    for key, default in zip(found.column("Key"), found.column("Default"), strict=True):
         actual = fields[key].get_default(call_default_factory=True)
         assert yaml.safe_load(default) == (list(actual) if isinstance(actual, tuple) else actual), key
-    programs = {row[0]: row[1].partition(":")[0] for row in table(CONFIGURATION, "variable").rows}
+    programs = {row[0]: row[1].partition(":")[0] for row in table(CONFIGURATION, "Variable").rows}
     assert programs == {variable: program for program, variable in IMAGE_VARIABLES.items()}
 
 
-def test_options_of_the_operator_are_all_there() -> None:
+def test_options_of_the_operator_are_complete() -> None:
     command = typer.main.get_command(operator_app)
     options = [", ".join((*option.opts, *option.secondary_opts)) for option in command.params]
-    assert table(CONFIGURATION, "option").column("option") == [name for name in options if name != "--help"]
+    assert table(CONFIGURATION, "Option").column("Option") == [name for name in options if name != "--help"]
 
 
 def test_metrics_exist() -> None:
     served = {name for line in Metrics().text().decode().splitlines() for name in re.findall(r"^# TYPE (\w+)", line)}
-    told = {code for code in codes(GUIDE) if re.fullmatch(r"finetune_\w+", code)}
-    assert told == {name for name in served if not name.endswith("_created")}
+    listed = {code for code in codes(GUIDE) if re.fullmatch(r"finetune_\w+", code)}
+    assert listed == {name for name in served if not name.endswith("_created")}
 
 
-def test_versions_that_are_called_tested_are_those_of_the_modules_and_the_lock() -> None:
+def test_tested_versions_are_those_of_modules_and_lock() -> None:
     modules = "".join(file.read_text() for file in sorted((ROOT / "hack").glob("*/modules/*/go.mod")))
     lock = (ROOT / "requirements/all.lock").read_text()
     pinned = {*re.findall(r" v(\d+\.\d+\.\d+)", modules), *re.findall(r"^[\w-]+==([\d.]+)", lock, flags=re.MULTILINE)}
-    rows = [row for row in table(COMPATIBILITY, "what").rows if row[2] == "tested"]
+    rows = [row for row in table(COMPATIBILITY, "Component").rows if row[2] == "tested"]
     assert len(rows) >= 8
     for row in rows:
         assert set(re.findall(r"\d+\.\d+\.\d+", row[3])) <= pinned, row
-    assert {row[2] for row in table(COMPATIBILITY, "what").rows} <= {"tested", "expected", "not supported"}
+    assert {row[2] for row in table(COMPATIBILITY, "Component").rows} <= {"tested", "expected", "not supported"}
 
 
 def words(line: str) -> Iterator[list[str]]:
@@ -287,7 +362,7 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 
 
 @each_page_for_users
-def test_command_lines_are_understood(page: Path) -> None:
+def test_command_lines_are_valid(page: Path) -> None:
     main: Any = typer.main.get_command(app)
     for arguments in command_lines(page):
         name, command, rest = main.resolve_command(
@@ -311,11 +386,15 @@ def test_command_lines_are_found() -> None:
 @pytest.mark.parametrize(
     ("check", "text"),
     [
-        (test_links_lead_somewhere, "[x](nothing.md)"),
-        (test_links_lead_somewhere, "[x](#nothing)"),
+        (test_links_have_targets, "[x](nothing.md)"),
+        (test_links_have_targets, "[x](#nothing)"),
+        (test_files_exist, "`core/plans.py`"),
+        (test_files_exist, "`hack/benches`"),
+        (test_modules_and_functions_exist, "`finetune_stages.sdk.workspace.seal_folder`"),
+        (test_modules_and_functions_exist, "`finetune_operator.corer`"),
         (test_fields_exist, "`training.epoch`"),
         (test_fields_exist, "`status.models.uri`"),
-        (test_words_of_status_exist, "`NoSuchReason`"),
+        (test_reasons_and_values_exist, "`NoSuchReason`"),
     ],
 )
 def test_a_mistake_is_found(check: Callable[[Path], None], text: str, tmp_path: Path) -> None:
@@ -330,4 +409,4 @@ def test_a_wrong_command_line_is_found(line: str, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"```\n{line}\n```\n", encoding="utf-8")
     with pytest.raises(Exception, match=r"(?i)no such|missing"):
-        test_command_lines_are_understood(page)
+        test_command_lines_are_valid(page)

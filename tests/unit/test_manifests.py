@@ -1,4 +1,4 @@
-"""What the manifests say of this program is what it does: metrics, reasons, configuration, defaults, version."""
+"""Tests that the manifests match the program: metrics, reasons, configuration, defaults, version."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_the_image_is_that_of_this_release() -> None:
     assert container["image"] == f"finetune-operator:{__version__}"
 
 
-def test_kustomize_leaves_the_lease_s_name_alone() -> None:
-    # It would put the new name of a generated ConfigMap into every Role that names a resource so.
+def test_kustomize_does_not_rename_the_lease() -> None:
+    # It replaces the name of a generated ConfigMap in every Role that has a resource of the same name.
     generated = [one["name"] for one in load("base/kustomization.yaml")["configMapGenerator"]]
     roles = [one for one in yaml.safe_load_all((MANIFESTS / "base/roles.yaml").read_text()) if one["kind"] == "Role"]
     named = [name for role in roles for rule in role["rules"] for name in rule.get("resourceNames", ())]
@@ -41,7 +41,7 @@ def test_kustomize_leaves_the_lease_s_name_alone() -> None:
     assert not set(named) & set(generated)
 
 
-def test_alerts_speak_of_metrics_reasons_and_phases_that_there_are() -> None:
+def test_alerts_use_existing_metrics_reasons_and_phases() -> None:
     metrics = Metrics()
     metrics.transitions.labels("RunStarted").inc()
     metrics.runs.labels("Failed").set(1)
@@ -55,13 +55,13 @@ def test_alerts_speak_of_metrics_reasons_and_phases_that_there_are() -> None:
     assert set(re.findall(r'phase="(\w+)"', expressions)) <= set(PHASES)
 
 
-def test_argo_cd_reads_conditions_that_exist_and_no_reason() -> None:
+def test_argo_cd_uses_existing_conditions_and_stages_and_no_reasons() -> None:
     script = (MANIFESTS / "argocd/component/health.lua").read_text()
     assert set(re.findall(r'(?:holds\(|conditions\[)"(\w+)"', script)) <= set(CONDITIONS)
     assert not [reason for reason in CONTROL_REASONS if reason in script]
 
 
-def test_each_key_of_the_commented_configuration_is_one(tmp_path: Path) -> None:
+def test_the_commented_configuration_has_every_key(tmp_path: Path) -> None:
     text = (MANIFESTS / "base/configuration.yaml").read_text()
     assert Configuration.load(MANIFESTS / "base/configuration.yaml", {}) == Configuration()
     assert IMAGE_VARIABLES["dataset"] in text
@@ -77,7 +77,7 @@ CONFIGURATIONS = ["base/configuration.yaml", "overlays/kind/configuration.yaml",
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.stem)
-def test_samples_start_with_each_configuration_and_with_the_defaults_of_a_namespace(sample: Path, configuration: str) -> None:
+def test_samples_start_with_every_configuration_and_namespace_defaults(sample: Path, configuration: str) -> None:
     config_map = load("samples/platform/finetune-defaults.yaml")
     assert config_map["metadata"]["name"] == DEFAULTS
     own = yaml.safe_load(config_map["data"][DEFAULTS_KEY])
@@ -88,6 +88,6 @@ def test_samples_start_with_each_configuration_and_with_the_defaults_of_a_namesp
     assert resolved["spec"]["registry"]["address"] == own["registry"]["address"]
 
 
-def test_samples_hold_no_word_that_steers() -> None:
+def test_samples_set_no_control_fields() -> None:
     for sample in SAMPLES:
         assert not {"suspend", "rerun", "approval"} & set(yaml.safe_load(sample.read_text())["spec"]), sample

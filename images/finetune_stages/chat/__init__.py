@@ -1,5 +1,5 @@
-"""Chat rows: what one may contain, what a chat template makes of it, and which part of that text is learned or scored.
+"""Chat rows: their structure, their rendering by a chat template, and the learned and scored parts of the rendered text.
 
-One renderer for data checks, training and evaluation: stage *dataset* checks the structure of rows (:mod:`.structure`, standard library
-only), stage *tokenization* renders them (:mod:`.renderer`, :mod:`.passages`), and the later stages read what it rendered.
+All stages share one renderer: stage *dataset* checks the structure of rows (:mod:`.structure`, standard library only), stage
+*tokenization* renders them (:mod:`.renderer`, :mod:`.passages`), and later stages read the rendered rows.
 """

@@ -1,14 +1,13 @@
-"""Conversations as texts whose answers are scored: what evaluation reads, with the prompt that training renders.
+"""Passages for evaluation: rendered conversations with the positions of the answers to score.
 
-What is scored
-    The text of each answer of the assistant, without white space at either end, as the chat template renders it: the conversation
-    up to and including the answer, with the row's tools and system messages. The template's own tokens are read but never scored,
-    the one that ends a turn neither, so that models with different templates and tokenizers can be compared. An answer that the
-    template rewrites (the thoughts of a reasoning model) is scored as it is in the rendered text, from where the model would begin
-    to write; one that it shortens, as far as it is rendered.
+Scored text
+    Each answer of the assistant without surrounding white space, in the conversation up to that answer as the chat template renders
+    it, with the row's tools and system messages. The template's own tokens, including the end-of-turn token, are context and not
+    scored, so that models with different templates and tokenizers can be compared. An answer that the template rewrites (reasoning)
+    is scored in its rendered form, from the end of the generation prompt; one that it shortens, as far as it is rendered.
 
-    A turn that calls tools is scored as what the template writes for it, its content included: the characters in which it differs
-    from a turn with other words. An answer with weight 0 is read and not scored.
+    A turn with tool calls is scored as the template renders it, including its content: the characters in which it differs from a
+    turn with other content. An answer with weight 0 is context and not scored.
 """
 
 from __future__ import annotations
@@ -18,33 +17,33 @@ from dataclasses import dataclass
 
 from .renderer import Rendered, RowRejected, Span, rejected, shared_beginning
 from .structure import Conversation, Message
-from .template import Refusal, Template
+from .template import RenderError, Template
 
 _START = "\N{START OF TEXT}answer-starts-here\N{START OF TEXT}"
 _END = "\N{END OF TEXT}answer-ends-here\N{END OF TEXT}"
 _THOUGHTS_END = "</think>"
 _OTHER = "\ue000"
-"""Words that no answer begins or ends with."""
+"""Text that no answer begins or ends with."""
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A rendered conversation and where its answers are: half-open ranges of characters."""
+    """A rendered conversation and the half-open character ranges of its answers."""
 
     text: str
     answers: tuple[tuple[int, int], ...]
 
 
 def passages(conversation: Conversation, rendered: Rendered) -> list[Passage]:
-    """A conversation in as few texts as its answers can be read from.
+    """Return the smallest number of texts that have all answers of a conversation.
 
-    Most templates render the beginning of a conversation the same, however it goes on: one text holds all answers. Where a
-    template does not (reasoning models drop earlier thoughts), an answer gets a text that ends with it.
+    Most templates render the beginning of a conversation independently of its continuation: one text has all answers. If a
+    template does not (reasoning models drop earlier reasoning), each affected answer gets a text that ends with it.
 
-    ``rendered`` is what :meth:`.renderer.ChatRenderer.render` made of the conversation.
+    ``rendered`` is the conversation as rendered by :meth:`.renderer.ChatRenderer.render`.
 
     Raises:
-        RowRejected: an answer is not found in what the template makes of it.
+        RowRejected: An answer is not found in the rendered text.
     """
     found: list[tuple[str, list[tuple[int, int]]]] = []
     for number in reversed(range(len(conversation.messages))):
@@ -61,10 +60,10 @@ def passages(conversation: Conversation, rendered: Rendered) -> list[Passage]:
 
 
 def is_answer(conversation: Conversation, number: int) -> bool:
-    """Whether a message is scored."""
+    """Return whether a message is scored."""
     message = conversation.messages[number]
-    said = bool((message.get("content") or "").strip()) or "tool_calls" in message
-    return message["role"] == "assistant" and said and conversation.wanted[number] is not False
+    content = bool((message.get("content") or "").strip()) or "tool_calls" in message
+    return message["role"] == "assistant" and content and conversation.weights[number] is not False
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,12 @@ class _Answers:
     rendered: Rendered
 
     def until(self, number: int) -> tuple[str, int]:
-        """The conversation rendered up to the end of an answer, and where the answer begins."""
+        """Return the conversation rendered up to the end of an answer, and the answer's start."""
         messages = self.conversation.messages[: number + 1]
         try:
             return self._until_calls(messages) if "tool_calls" in messages[-1] else self._until_words(messages, number)
-        except Refusal as refusal:
-            return self._in_whole(number, refusal)
+        except RenderError as failure:
+            return self._in_whole(number, failure)
 
     def _until_words(self, messages: Sequence[Message], number: int) -> tuple[str, int]:
         *before, last = messages
@@ -97,10 +96,10 @@ class _Answers:
         span = self._span(number)
         if end and span and text.startswith(self.rendered.text[: span.start]) and text[span.start :].strip():
             return text, len(text) - len(text[span.start :].lstrip())
-        raise RowRejected(f"has an answer that the chat template does not write: {answer[:60]!r}")
+        raise RowRejected(f"has an answer that the chat template does not render: {answer[:60]!r}")
 
     def _written_start(self, before: Sequence[Message], last: Message, answer: str, text: str) -> int | None:
-        """Return where a template writes an answer that it escapes; ``None`` if a mark at the answer's beginning changes more."""
+        """Return the start of an answer that the template escapes; ``None`` if a marker before the answer changes other text."""
         marked = self._text([*before, {**last, "content": _START + answer + _END}])
         head, found, rest = marked.partition(_START)
         return len(head) if found and head + rest.partition(_END)[0] == text else None
@@ -111,29 +110,29 @@ class _Answers:
         other = self._text([*before, {"role": last["role"], "content": _OTHER}])
         start = shared_beginning(text, other)
         end = self._before_token(text, len(text) - shared_beginning(text[:start:-1], other[:start:-1]))
-        said = text[start:end].rstrip()
-        if not said.strip():
-            raise RowRejected("has a tool call that the chat template does not write")
-        return text[:start] + said, start + len(said) - len(said.lstrip())
+        content = text[start:end].rstrip()
+        if not content.strip():
+            raise RowRejected("has a tool call that the chat template does not render")
+        return text[:start] + content, start + len(content) - len(content.lstrip())
 
-    def _before_token(self, text: str, place: int) -> int:
-        """A place in a text, moved to the beginning of the token that it is inside of."""
+    def _before_token(self, text: str, position: int) -> int:
+        """Return a position in a text, moved to the beginning of the token that contains it."""
         for token in self.rendered.template.added:
-            found = text.find(token, max(0, place - len(token) + 1), place + len(token) - 1)
-            if 0 <= found < place:
+            found = text.find(token, max(0, position - len(token) + 1), position + len(token) - 1)
+            if 0 <= found < position:
                 return found
-        return place
+        return position
 
-    def _in_whole(self, number: int, refusal: Refusal) -> tuple[str, int]:
-        """For templates that refuse the beginning of a conversation: the answer as it is in the whole."""
+    def _in_whole(self, number: int, failure: RenderError) -> tuple[str, int]:
+        """Return the answer in the rendered whole conversation, for templates that reject its beginning."""
         answer = (self.conversation.messages[number].get("content") or "").strip()
         span = self._span(number)
         if span is None or not answer or not self.rendered.text[: span.content_end].endswith(answer):
-            raise rejected(refusal) from refusal
+            raise rejected(failure) from failure
         return self.rendered.text[: span.content_end], span.content_end - len(answer)
 
     def _span(self, number: int) -> Span | None:
-        """Return the turn of a message in the whole text, if it is known."""
+        """Return the span of a message in the whole text, if it is known."""
         return next((span for span in self.rendered.spans if span.message == number), None)
 
     def _text(self, messages: Sequence[Message], prompt: bool = False) -> str:

@@ -1,13 +1,13 @@
-"""Chat rows to text, and which characters of the text a model learns: the turns of the assistant, or of all but the system.
+"""Rendering of chat rows, with the characters that a model learns: the assistant's turns, or all turns but the system's.
 
-A chat template that marks what the model generates (``{% generation %}``) is taken at its word. For any other, a turn begins
-where the conversation before it ends with the generation prompt, and ends where the conversation with it ends: two renderings a
-turn, each checked to be a beginning of the whole. Some templates write an old turn differently once new ones follow (Qwen 3
-drops its reasoning): there the turn's own words lead to its end. Some refuse a part of a conversation whose whole they render (Qwen
-3.5 wants a question before the first answer): there the turn begins where the whole changes with the turn's words.
+The marks of a chat template with ``{% generation %}`` are used as they are. For other templates, a turn begins at the end of the
+preceding conversation with the generation prompt, and ends at the end of the conversation that includes it: two renderings per turn,
+each of which must be a prefix of the whole text. Some templates render an old turn differently once new ones follow (Qwen 3 drops its
+reasoning): then the turn's content determines its end. Some reject a part of a conversation that they render as a whole (Qwen 3.5
+requires a question before the first answer): then the turn begins where the whole text changes with the turn's content.
 
-Where that is not clear, or where the text lacks a part of the row (:mod:`.written`), TRL's version of the model's template, made for
-training, is taken for the row. Where that lacks it too, the row is rejected, or counted if only its reasoning is missing.
+If a turn's position is ambiguous, or if the text lacks a part of the row (:mod:`.written`), the row is rendered with TRL's training
+version of the model's template. If that text lacks the part, too, the row is rejected, or counted if only its reasoning is missing.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from finetune_contract import reasons
 from finetune_stages.sdk import StageError
 
 from .structure import Conversation, Message
-from .template import Refusal, Template
+from .template import RenderError, Template
 from .written import Coverage, Written
 
 _PROBE = "\ue000"
-"""A character of the private use area: stands for a message's content to see what the template writes before it."""
+"""A private-use character that replaces a message's content, to find the text that the template writes before it."""
 
 
 class RowRejected(Exception):
@@ -33,7 +33,7 @@ class RowRejected(Exception):
 
 
 class Unclear(RowRejected):
-    """It is not clear which part of the text a message is."""
+    """The position of a message in the text is ambiguous."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Span:
     """A turn in a rendered conversation, in characters.
 
     Attributes:
-        start: its first character that is learned.
-        content_end: where its content ends; ``start`` where that is not known. From here on its end-of-turn token is looked for.
-        end: where it ends.
-        exact: without it, ``end`` is only what the turn cannot reach beyond.
-        message: number of the message, where it is known.
+        start: first learned character.
+        content_end: end of its content, ``start`` if it is unknown. The search for the end-of-turn token starts here.
+        end: end of the turn.
+        exact: if false, ``end`` is an upper bound.
+        message: number of the message, if it is known.
     """
 
     start: int
@@ -57,12 +57,12 @@ class Span:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A row as text.
+    """A rendered row.
 
     Attributes:
-        spans: the turns of it that are learned.
-        template: the template that wrote it.
-        lost: a part of the row that the template does not write although the row is good without it.
+        spans: the learned turns.
+        template: the template that rendered the row.
+        lost: an optional part of the row that the template does not render.
         unused: keys of the row and of its messages that have no effect.
     """
 
@@ -74,7 +74,7 @@ class Rendered:
 
 
 class ChatRenderer:
-    """Renders conversations with a tokenizer's chat template.
+    """Renderer of conversations with a tokenizer's chat template.
 
     Args:
         tokenizer: a tokenizer of transformers.
@@ -93,17 +93,17 @@ class ChatRenderer:
         self._own(None)
 
     def render(self, conversation: Conversation) -> Rendered:
-        """One row.
+        """Render one row.
 
         Raises:
-            RowRejected: the template refuses the conversation, or does not write a part of it.
-            Unclear: it cannot be told which part of the text is a message.
+            RowRejected: The template rejects the conversation, or does not render a part of it.
+            Unclear: The position of a message in the text is ambiguous.
         """
         own = self._own(conversation.tools)
         try:
             rendered = self._rendered(conversation, own)
         except RowRejected as error:
-            if isinstance(error.__cause__, Refusal):
+            if isinstance(error.__cause__, RenderError):
                 raise
             found = self._rendered_for_training(conversation)
             if not found:
@@ -115,7 +115,7 @@ class ChatRenderer:
         return rendered
 
     def _rendered_for_training(self, conversation: Conversation) -> Rendered | None:
-        """The row as TRL's version of the model's template writes it, if there is one and it does."""
+        """Return the row rendered by TRL's training version of the template; ``None`` if there is none or it rejects the row."""
         if not self._training:
             return None
         try:
@@ -130,8 +130,8 @@ class ChatRenderer:
             if not template.marks:
                 text = template.text(changed.messages, changed.tools, changed.arguments)
                 return text, text
-            text, places = template.marked(changed.messages, changed.tools, changed.arguments)
-            return text, text if self._everything(changed) else "\n".join(text[start:end] for start, end in places)
+            text, ranges = template.marked(changed.messages, changed.tools, changed.arguments)
+            return text, text if self._everything(changed) else "\n".join(text[start:end] for start, end in ranges)
 
         def require_whole(text: str, spans: list[Span]) -> None:
             missing = coverage.missing(conversation, Written(text, self._parts(conversation, text, spans)), again)
@@ -140,7 +140,7 @@ class ChatRenderer:
 
         try:
             text, spans = self._turns(conversation, template)
-        except Unclear:  # perhaps because it is not there at all
+        except Unclear:  # perhaps because the text lacks it
             text = template.text(conversation.messages, conversation.tools, conversation.arguments)
             require_whole(text, [Span(0, 0, len(text))])
             raise
@@ -151,11 +151,11 @@ class ChatRenderer:
         return Rendered(text, spans, template, coverage.lost_reasoning(conversation, text), unused)
 
     def _parts(self, conversation: Conversation, text: str, spans: list[Span]) -> list[str]:
-        """For each message the part of the text that must have it."""
+        """Return, for each message, the part of the text that must have its content."""
         parts = [text] * len(conversation.messages)
         learned = "\n".join(text[span.start : span.end] for span in spans)
-        for number, wanted in enumerate(conversation.learned(self._unmask)):
-            if wanted:
+        for number, is_learned in enumerate(conversation.learned(self._unmask)):
+            if is_learned:
                 parts[number] = learned
         for span in spans:
             if span.message is not None:
@@ -166,7 +166,7 @@ class ChatRenderer:
         return self._unmask or conversation.unmask
 
     def _turns(self, conversation: Conversation, template: Template) -> tuple[str, list[Span]]:
-        """The text and the turns that are learned."""
+        """Return the text and the learned turns."""
         learned = conversation.learned(self._unmask)
         turns = _Turns(template, conversation)
         if not template.marks or self._everything(conversation):
@@ -178,12 +178,12 @@ class ChatRenderer:
                 Span(span.start, span.content_end, span.end, message=number) for span, number in zip(spans, answers, strict=True)
             ]
             return text, [span for span in spans if span.message is not None and learned[span.message]]
-        if not all(learned[number] for number in answers):  # some have weight 0, and it is not known which spans are theirs
+        if not all(learned[number] for number in answers):  # some have weight 0, and their spans are unknown
             return turns.derived(learned)
         return text, spans
 
     def _own(self, tools: Any) -> Template:
-        """The model's template; some models have one of their own for tools."""
+        """Return the model's template; some models have a separate one for tools."""
         try:
             source = self._tokenizer.get_chat_template(None, tools)
         except ValueError:
@@ -204,39 +204,39 @@ class ChatRenderer:
 
     @cached_property
     def _training(self) -> Template | None:
-        """TRL's version for training of this model's template, if it is one of those that TRL knows."""
+        """TRL's training version of this model's template, if TRL has one."""
         from trl.chat_template_utils import get_training_chat_template
 
         try:
             source = get_training_chat_template(self._tokenizer)
-        except Exception:  # noqa: BLE001 - the library renders conversations of its own with a template that may refuse them
+        except Exception:  # noqa: BLE001 - the library renders its own conversations, which the template may reject
             return None
         return self._template(source, training=True) if source else None
 
 
 @dataclass(frozen=True)
 class _Turns:
-    """Finds the turns of one conversation."""
+    """Finder of the turns of one conversation."""
 
     template: Template
     conversation: Conversation
 
     def marked(self) -> tuple[str, list[Span]]:
-        """The text and the turns that the template marks with ``{% generation %}``."""
+        """Return the text and the turns that the template marks with ``{% generation %}``."""
         try:
-            text, places = self.template.marked(self.conversation.messages, self.conversation.tools, self.conversation.arguments)
-        except Refusal as refusal:
-            raise rejected(refusal) from refusal
-        return text, [Span(start, end, end) for start, end in places]
+            text, ranges = self.template.marked(self.conversation.messages, self.conversation.tools, self.conversation.arguments)
+        except RenderError as failure:
+            raise rejected(failure) from failure
+        return text, [Span(start, end, end) for start, end in ranges]
 
     def derived(self, learned: Sequence[bool]) -> tuple[str, list[Span]]:
-        """The text and the turns that are ``learned``, found by comparing it with renderings of the conversation's beginnings."""
+        """Return the text and the ``learned`` turns, found by comparison with renderings of the conversation's prefixes."""
         messages = self.conversation.messages
         try:
             text = self._text(messages)
-        except Refusal as refusal:
-            raise rejected(refusal) from refusal
-        return text, [self._span(text, messages, index) for index, wanted in enumerate(learned) if wanted]
+        except RenderError as failure:
+            raise rejected(failure) from failure
+        return text, [self._span(text, messages, index) for index, is_learned in enumerate(learned) if is_learned]
 
     def _span(self, text: str, messages: Sequence[Message], index: int) -> Span:
         start = self._start(text, messages, index)
@@ -244,7 +244,7 @@ class _Turns:
         if index + 1 < len(messages):
             try:
                 upto = self._text(messages[: index + 1])
-            except Refusal:  # some templates want the user to have the last word
+            except RenderError:  # some templates require a user's message at the end
                 upto = ""
             exact = len(upto) > start and text.startswith(upto)
             end = len(upto) if exact else self._start(text, messages, index + 1)
@@ -264,21 +264,21 @@ class _Turns:
                 head, found, _ = self._text([*before, {**message, "content": _PROBE}]).partition(_PROBE)
                 if not found:
                     raise _unclear(index, "its content does not appear in the text")
-        except Refusal:
+        except RenderError:
             return self._start_in_whole(text, messages, index)
-        # A generation prompt can hold more than stands before an old reply: the beginning of a reasoning that was dropped.
+        # A generation prompt can be longer than the text before an old reply: it can begin a reasoning that was dropped.
         shared = shared_beginning(text, head)
         if shared < len(head) and (least is None or shared < len(least)):
-            raise _unclear(index, "what comes before it is written differently once it is there")
+            raise _unclear(index, "the text before it changes when it is added")
         return shared
 
     def _start_in_whole(self, text: str, messages: Sequence[Message], index: int) -> int:
-        """Where the whole text changes with the words of a message: for templates that refuse the beginning of a conversation."""
+        """Return where the whole text changes with a message's content, for templates that reject the conversation's beginning."""
         other = {key: value for key, value in messages[index].items() if key != "tool_calls"}
         try:
             changed = self._text([*messages[:index], {**other, "content": _PROBE}, *messages[index + 1 :]])
-        except Refusal as refusal:
-            raise _unclear(index, f"the template refuses a part of the conversation ({refusal})") from None
+        except RenderError as failure:
+            raise _unclear(index, f"the template rejects a part of the conversation ({failure})") from None
         start = shared_beginning(text, changed)
         if not changed.startswith(_PROBE, start):
             raise _unclear(index, "its content does not appear in the text")
@@ -288,19 +288,20 @@ class _Turns:
         return self.template.text(messages, self.conversation.tools, self.conversation.arguments, prompt)
 
 
-def rejected(refusal: Refusal) -> RowRejected:
+def rejected(failure: RenderError) -> RowRejected:
     """Return the error for a row that a template rejects."""
-    return RowRejected(f"is rejected by the model's chat template ({refusal})")
+    return RowRejected(f"is rejected by the model's chat template ({failure})")
 
 
 def _unclear(index: int, why: str) -> Unclear:
-    return Unclear(f"has a message {index + 1} that the model's chat template does not let be told from the rest: {why}")
+    return Unclear(f"has a message {index + 1} whose position in the rendered text is ambiguous: {why}")
 
 
 def shared_beginning(text: str, other: str) -> int:
-    """How many characters two texts have in common at their beginning."""
+    """Return the length of the common prefix of two texts."""
     if text.startswith(other):
         return len(other)
     return next(
-        (place for place, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]), min(len(text), len(other))
+        (position for position, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]),
+        min(len(text), len(other)),
     )

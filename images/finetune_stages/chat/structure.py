@@ -1,14 +1,14 @@
-"""Structure of a chat row: an object with ``messages``, each with a role and its text, at least one of them from the assistant.
+"""Structure of a chat row: an object with ``messages``, each with a role and text, at least one of them from the assistant.
 
-:func:`read_conversation` returns a row in one form, whatever spelling it came in:
+:func:`read_conversation` normalizes these variants:
 
 - ``tools``, ``tool_calls`` and the ``arguments`` of a call may be JSON text, as in columns of a fixed type;
 - ``content`` may be a list of text parts, which are joined without a separator, as chat templates do;
-- ``function_call``, ``functions`` and the role ``function`` are the form that OpenAI's API had before tools;
-- ``weight`` (OpenAI), ``train``, ``training`` (Axolotl) and ``loss`` (ms-swift, XTuner) state whether a message is learned: 0 or 1.
+- ``function_call``, ``functions`` and the role ``function`` are the older form of tools in OpenAI's API;
+- ``weight`` (OpenAI), ``train``, ``training`` (Axolotl) and ``loss`` (ms-swift, XTuner) state whether a message is learned (0 or 1).
 
-Blank text in place of JSON stands for no value, as in columns of CSV and Parquet. What cannot be used is rejected (:class:`BadConversation`) or listed in :attr:`Conversation.unused`; nothing is dropped in silence.
-Standard library only.
+Blank text instead of JSON means no value, as in columns of CSV and Parquet. Unusable content is rejected (:class:`BadConversation`) or
+listed in :attr:`Conversation.unused`; nothing is dropped silently. Standard library only.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from finetune_stages.sources.json_text import learned_no_number
+from finetune_stages.sources.json_text import non_finite_fault
 
 Message = dict[str, Any]
 
 ROLES = ("system", "user", "assistant", "function", "tool")
-"""The roles that the OpenShift AI pipelines know."""
+"""Roles of the OpenShift AI pipelines."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
-"""Keys of a message's reasoning, in the order in which transformers looks for it."""
+"""Keys of a message's reasoning, in transformers' order of precedence."""
 
 _LEARNED = ("weight", "train", "training", "loss")
 _MASKS = ("mask", "masked", "loss_mask", "train_detail", "loss_scale")
-"""Further keys of other trainers that state what is learned; their values have no common meaning."""
+"""Keys of other trainers for the learned parts; their values have no common meaning."""
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _UNUSED = ("parallel_tool_calls", "tool_choice", "documents", "system")
-"""Keys of a row that would change the prompt and that this release does not read."""
+"""Keys of a row that affect the prompt in other trainers and are ignored here."""
 _READ = ("messages", "tools", "functions", "unmask", "chat_template_kwargs")
 _RESERVED = frozenset(("messages", "tools", "documents", "add_generation_prompt", "conversations", "chat_template"))
 _KEYS_SHOWN = 8
@@ -44,44 +44,44 @@ _KINDS = {str: "a string", bool: "true or false", int: "a number", float: "a num
 
 
 class BadConversation(ValueError):
-    """A row is no conversation that can be used; the text completes a sentence that begins with "row 17"."""
+    """A row is not a usable conversation; the text completes a sentence that begins with "row 17"."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """A chat row in one form.
+    """A normalized chat row.
 
     Attributes:
-        messages: with ``role`` and text ``content`` (missing where there is none); keys without a value are left out.
-        wanted: for each message whether the row states that it is learned; ``None`` where it states nothing.
+        messages: with ``role`` and text ``content`` (missing if there is none); keys without a value are left out.
+        weights: for each message, whether the row states that it is learned; ``None`` if it does not state it.
         tools: JSON schemas of the functions that the assistant may call.
-        unmask: whether the row itself states that all messages but the system's are learned.
+        unmask: whether the row states that all messages but the system's are learned.
         arguments: values for the chat template (``chat_template_kwargs``).
-        unused: keys of the row or of its messages that have no effect, as messages name them.
+        unused: keys of the row that have no effect, as error messages name them.
     """
 
     messages: list[Message]
-    wanted: list[bool | None]
+    weights: list[bool | None]
     tools: list[dict[str, Any]] | None = None
     unmask: bool = False
     arguments: dict[str, Any] = field(default_factory=dict)
     unused: frozenset[str] = frozenset()
 
     def learned(self, unmask: bool) -> list[bool]:
-        """Whether each message is learned: those of the assistant, or all but the system's, except what has weight 0."""
+        """Return whether each message is learned: those of the assistant, or all but the system's, except messages with weight 0."""
         everything = unmask or self.unmask
         return [
-            wanted is not False and (message["role"] == "assistant" or (everything and message["role"] != "system"))
-            for message, wanted in zip(self.messages, self.wanted, strict=True)
+            weight is not False and (message["role"] == "assistant" or (everything and message["role"] != "system"))
+            for message, weight in zip(self.messages, self.weights, strict=True)
         ]
 
     def not_honored(self, unmask: bool) -> bool:
-        """Whether a message has weight 1 and is not learned, because it is not the assistant's."""
-        return any(wanted and not learned for wanted, learned in zip(self.wanted, self.learned(unmask), strict=True))
+        """Return whether a message with weight 1 is not learned because it is not the assistant's."""
+        return any(weight and not learned for weight, learned in zip(self.weights, self.learned(unmask), strict=True))
 
 
 def fault(row: Any, text: bytes = b"") -> str | None:
-    """Return what is wrong with a row, to follow "row 17"; ``None`` for a good one. ``text``: see :func:`read_row`."""
+    """Return the fault of a row, to follow "row 17"; ``None`` for a good row. ``text``: see :func:`read_row`."""
     try:
         read_row(row, text)
     except BadConversation as error:
@@ -90,23 +90,23 @@ def fault(row: Any, text: bytes = b"") -> str | None:
 
 
 def read_row(row: Any, text: bytes) -> Conversation:
-    """Return the conversation of a row that is written as ``text``, whose characters and numbers may be wrong, too.
+    """Return the conversation of a row with the JSON ``text``, whose characters and numbers are checked, too.
 
     Raises:
-        BadConversation: it has none that can be used.
+        BadConversation: The row has no usable conversation.
     """
     conversation = read_conversation(row)
-    problem = broken_text(row, text) or learned_no_number(row, text)
+    problem = broken_text(row, text) or non_finite_fault(row, text)
     if problem:
         raise BadConversation(problem)
     return conversation
 
 
 def read_conversation(row: Any) -> Conversation:
-    """The conversation of a row.
+    """Return the conversation of a row.
 
     Raises:
-        BadConversation: it has none that can be used.
+        BadConversation: The row has no usable conversation.
     """
     if not isinstance(row, dict):
         raise BadConversation(f"is {_kind(row)}, not an object with messages")
@@ -117,27 +117,27 @@ def read_conversation(row: Any) -> Conversation:
         raise BadConversation(f"has messages that are {_kind(stated)}, not a list")
     if not stated:
         raise BadConversation("has an empty list of messages")
-    messages, wanted = [], []
+    messages, weights = [], []
     for number, each in enumerate(stated, start=1):
         try:
             message, learned = _message(each)
         except BadConversation as error:
             raise BadConversation(f"has a faulty message {number}: {error}") from error
         messages.append(message)
-        wanted.append(learned)
+        weights.append(learned)
     if not any(message["role"] == "assistant" for message in messages):
         raise BadConversation("has no message of the assistant, so there is nothing to learn from it")
     media = next((key for key in _MEDIA if row.get(key)), None)
     if media:
         raise BadConversation(f"has {media}, and only text can be trained on")
     return Conversation(
-        messages, wanted, _tools(row), _unmask(row), _arguments(row),
+        messages, weights, _tools(row), _unmask(row), _arguments(row),
         frozenset(_unused(row)),
     )  # fmt: skip
 
 
 def _unused(row: dict[str, Any]) -> Iterator[str]:
-    """Keys of a row that would change the prompt and have no effect, as messages name them; misspelled ones with what may be meant."""
+    """Yield the keys of a row that have no effect, as error messages name them; misspelled ones with a suggestion."""
     for key, value in row.items():
         if value in (None, [], ""):
             continue
@@ -149,7 +149,7 @@ def _unused(row: dict[str, Any]) -> Iterator[str]:
 
 @lru_cache(maxsize=1024)
 def _meant(key: str) -> str | None:
-    """Return the key of a row that differs from this one in case, hyphens, underscores or the plural only."""
+    """Return the known key that differs from this one only in case, hyphens, underscores or the plural."""
     return next((known for known in _READ if _plain(known) == _plain(key)), None)
 
 
@@ -158,19 +158,19 @@ def _plain(key: str) -> str:
 
 
 def broken_text(row: Any, text: bytes) -> str | None:
-    """What is wrong with a row's characters: an escape may stand for half a character, which no tokenizer accepts."""
+    """Return the fault of a row's characters: an escape can be half a surrogate pair, which no tokenizer accepts."""
     if b"\\ud" not in text and b"\\uD" not in text:
         return None
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = ord(error.object[error.start])
-        return f"holds half a character: \\u{half:04x} without the other half of its surrogate pair"
+        return f"has half a character: \\u{half:04x} without the other half of its surrogate pair"
     return None
 
 
 def texts(value: Any) -> Iterator[Any]:
-    """All keys and single values in a JSON value, the outermost first."""
+    """Yield all keys and scalar values in a JSON value, the outermost first."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield key
@@ -183,7 +183,7 @@ def texts(value: Any) -> Iterator[Any]:
 
 
 def _message(stated: Any) -> tuple[Message, bool | None]:
-    """A message in one form, and whether it states that it is learned."""
+    """Return a normalized message and its weight."""
     if not isinstance(stated, dict):
         raise BadConversation(f"it is {_kind(stated)}, not an object with role and content")
     role = stated.get("role")
@@ -196,7 +196,7 @@ def _message(stated: Any) -> tuple[Message, bool | None]:
     if content is None and not calls:
         raise BadConversation("it has no content")
     if role == "assistant" and not calls and not (content or "").strip():
-        raise BadConversation("the assistant says nothing")
+        raise BadConversation("the assistant's content is empty")
     message = {key: value for key, value in stated.items() if value is not None and key not in _LEARNED}
     message.pop("function_call", None)
     message.pop("tool_calls", None)
@@ -211,7 +211,7 @@ def _message(stated: Any) -> tuple[Message, bool | None]:
     thoughts = {key: message[key] for key in REASONING if message.get(key)}
     if len(set(thoughts.values())) > 1:
         raise BadConversation(f"its {' and '.join(thoughts)} differ; keep one")
-    return message, _wanted(stated)
+    return message, _weight(stated)
 
 
 def _content(content: Any) -> str | None:
@@ -225,7 +225,7 @@ def _content(content: Any) -> str | None:
 def _unmask(row: dict[str, Any]) -> bool:
     stated = row.get("unmask")
     if stated is not None and not isinstance(stated, bool):
-        raise BadConversation(f"has unmask that is {_short(stated)}; it is true or false")
+        raise BadConversation(f"has unmask that is {_short(stated)}, not true or false")
     return bool(stated)
 
 
@@ -243,8 +243,8 @@ def _text_of_part(part: Any) -> str:
     return text
 
 
-def _wanted(stated: Message) -> bool | None:
-    """Whether a message states that it is learned."""
+def _weight(stated: Message) -> bool | None:
+    """Return the weight of a message as a boolean; ``None`` if it states none."""
     mask = next((key for key in _MASKS if stated.get(key) is not None), None)
     if mask:
         raise BadConversation(f"its key {mask} is not supported; use weight 0 or 1")
@@ -258,15 +258,13 @@ def _wanted(stated: Message) -> bool | None:
 
 
 def _calls(stated: Message, role: str) -> list[dict[str, Any]]:
-    """The calls of tools in a message, their arguments as objects."""
+    """Return the tool calls of a message, with arguments as objects."""
     stated_calls = _decoded(stated.get("tool_calls"), "its tool_calls are")
     if stated_calls is not None and not isinstance(stated_calls, list):
         raise BadConversation(f"its tool_calls are {_kind(stated_calls)}, not a list")
     old = _decoded(stated.get("function_call"), "its function_call is")
     calls = [_call(_decoded(call, "a tool call is")) for call in stated_calls or ()]
-    empty = old is None or (
-        isinstance(old, dict) and not any(old.values())
-    )  # a column of a fixed type has the keys without values
+    empty = old is None or (isinstance(old, dict) and not any(old.values()))  # typed columns have the keys with null values
     old_calls = [] if empty else [_call({"type": "function", "function": old})]
     if calls and old_calls and _functions(calls) != _functions(old_calls):
         raise BadConversation("its tool_calls and function_call contradict each other")
@@ -292,7 +290,7 @@ def _call(call: Any) -> dict[str, Any]:
 
 
 def _tools(row: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """The tools of a row; the old form ``functions`` is a list of what is inside of tools."""
+    """Return the tools of a row; the older ``functions`` is a list of the inner objects of tools."""
     tools = _list_of_objects(row, "tools", "tool")
     functions = [{"type": "function", "function": function} for function in _list_of_objects(row, "functions", "function")]
     for tool in (*tools, *functions):
@@ -305,7 +303,7 @@ def _tools(row: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _list_of_objects(row: dict[str, Any], key: str, item: str) -> list[dict[str, Any]]:
-    """Return the objects in a column of a row, which may be JSON text as a whole or one by one."""
+    """Return the objects in a column; the column or each object may be JSON text."""
     stated = _decoded(row.get(key) or None, f"has {key} that are")
     if stated is not None and not isinstance(stated, list):
         raise BadConversation(f"has {key} that are {_kind(stated)}, not a list")
@@ -318,23 +316,23 @@ def _list_of_objects(row: dict[str, Any], key: str, item: str) -> list[dict[str,
 
 
 def _functions(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the inner objects of tools or calls, which some write without an outer one."""
+    """Return the inner objects of tools or calls; the outer object is optional."""
     return [item.get("function", item) for item in items]
 
 
 def _arguments(row: dict[str, Any]) -> dict[str, Any]:
-    """Values that a row has for the chat template, under the key that TRL reads."""
+    """Return the row's values for the chat template, under TRL's key."""
     arguments = _decoded(row.get("chat_template_kwargs"), "has chat_template_kwargs that are") or {}
     if not isinstance(arguments, dict):
         raise BadConversation(f"has chat_template_kwargs that are {_kind(arguments)}, not an object")
-    taken = sorted(_RESERVED & arguments.keys())
-    if taken:
-        raise BadConversation(f"has chat_template_kwargs with {taken[0]}, which cannot be set there")
+    reserved = sorted(_RESERVED & arguments.keys())
+    if reserved:
+        raise BadConversation(f"has chat_template_kwargs with {reserved[0]}, which cannot be set there")
     return {key: value for key, value in arguments.items() if value is not None}
 
 
 def _decoded(value: Any, subject: str) -> Any:
-    """Return a value that may be JSON text as the value itself; blank text is no value."""
+    """Return a value with JSON text decoded; blank text becomes ``None``."""
     if not isinstance(value, str):
         return value
     if not value.strip():

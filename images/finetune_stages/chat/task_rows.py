@@ -1,4 +1,4 @@
-"""Evaluation tasks that are files of chat rows: ``<name>.jsonl`` among a user's own task files."""
+"""Evaluation tasks that are files of chat rows: ``<name>.jsonl`` among the user's task files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from finetune_contract.workspace import HOLDOUT, TASKS
 from finetune_stages.sdk import Context, StageError
 
 TASK_FILES_VARIABLE = "FINETUNE_TASK_FILES"
-"""Environment variable with the directory that a user's own task files are mounted at."""
+"""Environment variable with the mount path of the user's task files."""
 
 
 def require_own_names(names: Iterable[str]) -> None:
-    """Make sure that no task or group has the name of the held-out rows' task.
+    """Check that no task or group has the name of the held-out rows' task.
 
     Raises:
         StageError: ``TaskInvalid``.
@@ -23,12 +23,12 @@ def require_own_names(names: Iterable[str]) -> None:
     if HOLDOUT in names:
         raise StageError(
             reasons.TASK_INVALID,
-            f"evaluation.tasks: {HOLDOUT!r} is the name of the held-out rows; rename your task or group.",
+            f"evaluation.tasks: {HOLDOUT!r} is reserved for the held-out rows; rename your task or group.",
         )
 
 
 def own_roots(context: Context, task_files: bool) -> list[Path]:
-    """The directories of a user's own task files, the first to look in first; ``task_files``: some come from a ConfigMap.
+    """Return the directories of the user's task files, in order of precedence; ``task_files``: a ConfigMap is mounted.
 
     Raises:
         StageError: ``TaskNotFound``: the ConfigMap of task files is not mounted.
@@ -37,15 +37,15 @@ def own_roots(context: Context, task_files: bool) -> list[Path]:
     if task_files and not (mounted and Path(mounted).is_dir()):
         raise StageError(
             reasons.TASK_NOT_FOUND,
-            f"{TASK_FILES_VARIABLE} names no directory: mount the ConfigMap of evaluation.taskFiles there.",
+            f"{TASK_FILES_VARIABLE}: it is not the path of a directory; mount the ConfigMap of evaluation.taskFiles.",
         )
     return [*([Path(mounted)] if mounted else []), context.path(TASKS)]
 
 
 def chat_files(roots: Sequence[Path], tasks: Sequence[str]) -> dict[str, Path]:
-    """The files of the ``tasks`` that are chat rows, by name.
+    """Return the files of the ``tasks`` that are chat rows, by name.
 
-    They are scored as the held-out rows are. A YAML file there that defines the name comes first: then the rows are its data.
+    They are scored like held-out rows. A YAML definition of the same name takes precedence: then the rows are its data.
     """
     found = {
         name: next(path for root in roots if (path := root / f"{name}.jsonl").is_file())

@@ -1,4 +1,4 @@
-"""A chat template with a tokenizer's special tokens: the text of a conversation, or the error."""
+"""Chat templates: rendering of conversations with a tokenizer's special tokens, and rendering errors."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Tools = list[dict[str, Any]] | None
 
 @dataclass(frozen=True)
 class CallForm:
-    """A way to hand a tool call to a template: with an empty content or none, with arguments as JSON text or as an object."""
+    """Form of a message with tool calls: empty or null content, arguments as JSON text or as an object."""
 
     empty: str | None
     as_text: bool
 
     def of(self, message: Message) -> Message:
-        """A message with tool calls, in this form."""
+        """Return a message with tool calls in this form."""
         message = {**message, "content": message.get("content") or self.empty}
         return {**message, "tool_calls": list(map(_with_text_arguments, message["tool_calls"]))} if self.as_text else message
 
@@ -41,11 +41,11 @@ class CallForm:
 _CALL_FORMS = tuple(CallForm(empty, as_text) for as_text in (False, True) for empty in (None, ""))
 
 
-class Refusal(Exception):
+class RenderError(Exception):
     """A template does not render a conversation.
 
     Attributes:
-        own: the template called ``raise_exception``: it was written to refuse such a conversation. Otherwise it failed.
+        own: true if the template called ``raise_exception`` to reject the conversation; false if rendering failed.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -61,9 +61,9 @@ class Template:
 
     Attributes:
         source: its text.
-        special: the tokenizer's special tokens, by the names that templates know them by.
-        added: texts of all tokens that the tokenizer takes whole, wherever they are.
-        training: TRL's version of the model's template, made for training, instead of the model's own.
+        special: the tokenizer's special tokens by their names in templates.
+        added: texts of all added tokens, which the tokenizer never splits.
+        training: true for TRL's training version of the model's template.
     """
 
     source: str
@@ -73,67 +73,67 @@ class Template:
 
     @property
     def marks(self) -> bool:
-        """Whether it marks what the model generates (``{% generation %}``)."""
+        """Whether it marks the generated parts with ``{% generation %}``."""
         return _GENERATION.search(self.source) is not None
 
     def text(
         self, messages: Sequence[Message], tools: Tools = None, arguments: Mapping[str, Any] | None = None, prompt: bool = False
     ) -> str:
-        """The text of a conversation; with ``prompt``, up to where the model would begin to write.
+        """Return the text of a conversation; with ``prompt``, including the generation prompt.
 
         Raises:
-            Refusal: there is none.
+            RenderError: The template does not render the conversation.
         """
         return self._render(self._prepared(messages), tools, arguments, add_generation_prompt=prompt)[0]
 
     def marked(
         self, messages: Sequence[Message], tools: Tools = None, arguments: Mapping[str, Any] | None = None
     ) -> tuple[str, list[tuple[int, int]]]:
-        """The text of a conversation, and the parts of it that the template marks, in characters.
+        """Return the text of a conversation and the character ranges that the template marks.
 
         Raises:
-            Refusal: there is none.
+            RenderError: The template does not render the conversation.
         """
         return self._render(self._prepared(messages), tools, arguments, return_assistant_tokens_mask=True)
 
     @cached_property
     def takes_parts(self) -> bool:
-        """Whether it writes a content only where that is a list of parts, as templates of models for pictures do."""
+        """Whether it requires content as a list of parts, like templates of vision models."""
         return not self._greets(_GREETING) and self._greets(list(map(_in_parts, _GREETING)))
 
     def _greets(self, greeting: list[Message]) -> bool:
         try:
             text = self._render(greeting, None, None)[0]
-        except Refusal:
+        except RenderError:
             return False
         return "Hello" in text and "Hi" in text
 
     def require_sound(self) -> None:
-        """Make sure that it compiles, and does not fail at a greeting.
+        """Check that it compiles and renders a greeting.
 
         Raises:
             StageError: ``ChatTemplateInvalid``.
         """
         try:
             self.text(_GREETING)
-        except Refusal as refusal:
-            if not refusal.own:
-                raise self.invalid(refusal) from refusal
+        except RenderError as failure:
+            if not failure.own:
+                raise self.invalid(failure) from failure
 
-    def invalid(self, refusal: Refusal) -> StageError:
-        """The fault that is the template's own."""
-        line = f", line {refusal.error.lineno}" if isinstance(refusal.error, TemplateSyntaxError) else ""
+    def invalid(self, failure: RenderError) -> StageError:
+        """Return the stage error for an invalid template."""
+        line = f", line {failure.error.lineno}" if isinstance(failure.error, TemplateSyntaxError) else ""
         return StageError(
             reasons.CHAT_TEMPLATE_INVALID,
-            f"chat template of the model: {refusal}{line}; correct the template in the model's files, or use another model.",
+            f"model.uri: the chat template is invalid: {failure}{line}; correct the template in the model's files, or use another model.",
         )
 
     @cached_property
     def call_form(self) -> CallForm:
-        """The form of a tool call that it writes whole.
+        """The form of a tool call that it renders completely.
 
-        Most templates take an object as arguments. Some only take JSON text (DeepSeek-V3), or write an object as Python prints it,
-        and some write a call only where the content is null (DeepSeek-R1), or write a null content as ``None``.
+        Most templates accept an object as arguments. Some accept only JSON text (DeepSeek-V3) or print an object in Python syntax, and
+        some render a call only if the content is null (DeepSeek-R1), or render a null content as ``None``.
         """
         return next(filter(self._writes, _CALL_FORMS), CallForm("", as_text=False))
 
@@ -141,7 +141,7 @@ class Template:
         call = {"id": "call00000", "type": "function", "function": {"name": _PROBE[0], "arguments": {_PROBE[1]: _PROBE[2]}}}
         try:
             text = self._render([_GREETING[0], form.of({"role": "assistant", "tool_calls": [call]})], None, None)[0]
-        except Refusal:
+        except RenderError:
             return False
         return all(probe in text for probe in _PROBE) and "None" not in text and f"'{_PROBE[1]}': '{_PROBE[2]}'" not in text
 
@@ -153,8 +153,8 @@ class Template:
             texts, spans = render_jinja_template([list(messages)], tools=tools, chat_template=self.source, **how, **values)
         except MemoryError:
             raise
-        except Exception as error:  # a template is a program, and fails as it likes
-            raise Refusal(error) from error
+        except Exception as error:  # a template can raise any exception
+            raise RenderError(error) from error
         return texts[0], spans[0] if spans else []
 
     def _prepared(self, messages: Sequence[Message]) -> list[Message]:

@@ -1,17 +1,17 @@
-"""Whether a template writes what a row contains: tool calls, tools, contents, reasoning.
+"""Check that a template renders all parts of a row: tool calls, tools, contents, reasoning.
 
-A row whose text lacks a part of it teaches something else than it says: without its tool call, a turn that calls a tool teaches the
-model to say nothing. Searching the text for values is quick, but does not settle the matter: a template may escape or reformat
-values, and the name of a tool or the words of a message may stand in the text for another reason. So there are three steps:
+A row whose text lacks a part teaches the wrong thing: without its tool call, a turn with a tool call teaches the model to answer
+nothing. A search for the values in the text is fast but not sufficient: a template may escape or reformat values, and the name of a
+tool or the content of a message may be in the text for another reason. The check has three steps:
 
-1. Once for each template and sequence of roles: render the row with a mark in place of every content. A mark that appears neither in
-   the text nor, for an answer, in the part that is learned is a content that such rows may lose. Tools are asked for in the same way,
-   once for each kind of beginning.
-2. Search: the names and values of a call must be in the turn's own part of the text, a content anywhere in the text.
-3. Where step 1 or the search finds nothing, ask the template: render the row once more with the part replaced by a mark. A mark that
-   does not appear is a part that the template does not write.
+1. Once per template and sequence of roles: render the row with a marker instead of each content. If a marker is missing in the text,
+   or for an answer in its learned part, rows of this kind may lose that content. Tools are checked in the same way, once per kind of
+   beginning.
+2. Search: the names and values of a call must be in the turn's part of the text, a content anywhere in the text.
+3. If step 1 or 2 fails, render the row once more with the part replaced by a marker. If the marker is missing, the template does not
+   render the part.
 
-Step 3 is rare: it costs one rendering for a row that the steps before are not sure of.
+Step 3 is rare and costs one rendering.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .structure import REASONING, Conversation, Message, texts
-from .template import Refusal, Template
+from .template import RenderError, Template
 
 _MARK = "qzxmarkxzq"
 _THOUGHT = ("<think>", "</think>")
 
 Render = Callable[[Conversation], tuple[str, str]]
-"""Renders a conversation with a template: the whole text, and the part of it that is learned (the whole text if that is not known)."""
+"""Renders a conversation with a template and returns the whole text and its learned part (the whole text if that is unknown)."""
 _KNOWN = frozenset(("role", "content", "tool_calls", "tool_call_id", "id", *REASONING))
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a rendered row holds of a conversation.
+    """The rendered text of a conversation.
 
     Attributes:
-        text: all of it.
-        learned: for each message the part of the text that it must be in: its own turn's where that is learned and known.
+        text: the whole text.
+        learned: for each message, the part of the text that must have it: its own turn, if that is learned and known.
     """
 
     text: str
@@ -47,7 +47,7 @@ class Written:
 
 @dataclass
 class Coverage:
-    """Asks one template."""
+    """Coverage of rows by one template, with a cache of its answers by kind of conversation."""
 
     template: Template
     _tools: dict[tuple[str, ...], bool] = field(default_factory=dict)
@@ -57,22 +57,22 @@ class Coverage:
     _earlier: dict[tuple[Any, ...], bool] = field(default_factory=dict)
 
     def missing(self, conversation: Conversation, written: Written, render: Render) -> str | None:
-        """What the text lacks, to follow "row 17 has"; ``None`` where nothing is missing."""
+        """Return the missing part, to follow "row 17 has"; ``None`` if nothing is missing."""
         if conversation.tools and not self._has_tools(conversation, written):
-            return "tools that the chat template does not write"
+            return "tools that the chat template does not render"
         dropped = self._dropped_contents(conversation, render)
         for number, (message, part) in enumerate(zip(conversation.messages, written.learned, strict=True)):
             if "tool_calls" in message and not self._has_calls(conversation, number, part, render):
-                return f"a tool call in message {number + 1} that the chat template does not write"
+                return f"a tool call in message {number + 1} that the chat template does not render"
             words = (message.get("content") or "").strip()
             if words and (number in dropped or words not in part) and not self._has_content(conversation, number, render):
-                return f"a message {number + 1} (role {message['role']}) whose content the chat template does not write"
+                return f"a message {number + 1} (role {message['role']}) whose content the chat template does not render"
         return None
 
     def lost_reasoning(self, conversation: Conversation, text: str) -> str | None:
-        """The kind of reasoning that the conversation has and of which none is in the text; ``None`` where some is, or there is none.
+        """Return the kind of the conversation's reasoning if none of it is in the text, else ``None``.
 
-        A template that writes only the reasoning of the last turn (Qwen 3) is asked that way later, too.
+        A template may render only the reasoning of the last turns (Qwen 3).
         """
         thoughts = [
             (number, key) for number, message in enumerate(conversation.messages) for key in REASONING if message.get(key)
@@ -93,16 +93,16 @@ class Coverage:
         return REASONING[0]
 
     def _lost_thoughts(self, conversation: Conversation, text: str) -> str | None:
-        """The same for thoughts within a content: some templates cut them off (DeepSeek-R1 in every turn)."""
+        """Return the same for reasoning inside a content, which some templates remove (DeepSeek-R1 in every turn)."""
         contents = [message.get("content") or "" for message in conversation.messages if message["role"] == "assistant"]
         thoughts = [
             content.partition(_THOUGHT[1])[0].rpartition(_THOUGHT[0])[2].strip() for content in contents if _THOUGHT[1] in content
         ]
         lost = bool(thoughts) and not any(thought in text for thought in thoughts)
-        return f"thoughts ({_THOUGHT[0]}) in a content" if lost else None
+        return f"reasoning ({_THOUGHT[0]}) in a content" if lost else None
 
     def _loses_earlier_reasoning(self, conversation: Conversation) -> bool:
-        """Return whether the template renders the reasoning of some turns only, as Qwen 3's renders that of the last ones."""
+        """Return whether the template renders the reasoning of some turns only, like Qwen 3's that of the last turns."""
         thoughtful = [number for number, message in enumerate(conversation.messages) if _has_thoughts(message)]
         if len(thoughtful) < 2:
             return False
@@ -118,7 +118,7 @@ class Coverage:
         return self._earlier[kind]
 
     def unread(self, conversation: Conversation) -> Iterable[str]:
-        """Parts of messages that make no difference to the text."""
+        """Yield parts of messages that do not affect the text."""
         if self._loses_earlier_reasoning(conversation):
             yield "reasoning in earlier turns"
         for number, message in enumerate(conversation.messages):
@@ -146,7 +146,7 @@ class Coverage:
         return self._writes_tools(conversation)
 
     def _writes_tools(self, conversation: Conversation) -> bool:
-        """Every tool's name is written: each is replaced by a mark of its own."""
+        """Return whether the names of all tools are rendered. Each name is replaced by a marker."""
         tools = [_renamed(tool, f"{_MARK}{number}z") for number, tool in enumerate(conversation.tools or ())]
         text = self._text(conversation.messages, replace(conversation, tools=tools))
         return all(f"{_MARK}{number}z" in text for number in range(len(tools)))
@@ -155,18 +155,18 @@ class Coverage:
         message = conversation.messages[number]
         functions = list(map(_function, message["tool_calls"]))
         values = [value for function in functions for value in (function["name"], *texts(function["arguments"]))]
-        # Two calls may be alike: the text of one is no sign of the other.
+        # Two calls may have equal values, so a search cannot distinguish them.
         if len(functions) == 1 and all(_in_text(value, part) for value in values):
             return True
-        marked = [_marked_call(call, place) for place, call in enumerate(message["tool_calls"])]
+        marked = [_marked_call(call, position) for position, call in enumerate(message["tool_calls"])]
         try:
             _, found = render(_with(conversation, number, {**message, "tool_calls": marked}))
-        except Refusal:
+        except RenderError:
             return False
-        return all(f"{_MARK}{kind}{place}z" in found for place in range(len(marked)) for kind in "nkv")
+        return all(f"{_MARK}{kind}{position}z" in found for position in range(len(marked)) for kind in "nkv")
 
     def _dropped_contents(self, conversation: Conversation, render: Render) -> frozenset[int]:
-        """Return the messages whose contents the template does not write in conversations of this kind; none if it is not known."""
+        """Return the messages whose contents the template may not render in conversations of this kind."""
         kind = _kind(conversation)
         if kind not in self._contents:
             self._contents[kind] = self._find_dropped(conversation, render)
@@ -179,7 +179,7 @@ class Coverage:
         ]
         try:
             text, learned = render(replace(conversation, messages=marked))
-        except Refusal:  # the template wants certain words
+        except RenderError:  # the template requires certain contents
             return frozenset()
         return frozenset(
             number
@@ -188,11 +188,11 @@ class Coverage:
         )
 
     def _has_content(self, conversation: Conversation, number: int, render: Render) -> bool:
-        """A template may trim or escape a content, or drop the thoughts at its beginning: what is added at its end is written."""
+        """Return whether text appended to the content is rendered: a template may trim a content or drop its reasoning."""
         message = conversation.messages[number]
         try:
             text, learned = render(_with(conversation, number, {**message, "content": f"{message['content']} {_MARK}"}))
-        except Refusal:
+        except RenderError:
             return False
         return _MARK in (learned if message["role"] == "assistant" else text)
 
@@ -201,7 +201,7 @@ class Coverage:
             return self.template.text(
                 messages, conversation.tools if conversation else None, conversation.arguments if conversation else None
             )
-        except Refusal:
+        except RenderError:
             return ""
 
 
@@ -210,10 +210,10 @@ def _has_words(message: Message) -> bool:
 
 
 def _kind(conversation: Conversation) -> tuple[Any, ...]:
-    """What decides which parts of a conversation a template renders, apart from its words."""
+    """Return the properties of a conversation that determine which parts a template renders."""
     return (
         tuple((message["role"], _has_words(message), "tool_calls" in message) for message in conversation.messages),
-        bool(conversation.tools), conversation.unmask, tuple(conversation.wanted),
+        bool(conversation.tools), conversation.unmask, tuple(conversation.weights),
         json.dumps(conversation.arguments, sort_keys=True, default=str),
     )  # fmt: skip
 
@@ -225,7 +225,7 @@ def _has_thoughts(message: Message) -> bool:
 
 
 def _with_thoughts(message: Message, thoughts: str) -> Message:
-    """Return the message with other reasoning, at the places where it has some."""
+    """Return the message with its reasoning replaced."""
     changed = {**message, **{key: thoughts for key in REASONING if message.get(key)}}
     _, end, answer = (message.get("content") or "").rpartition(_THOUGHT[1])
     return {**changed, "content": f"{_THOUGHT[0]}{thoughts}{end}{answer}"} if end else changed
@@ -238,7 +238,7 @@ def _with(conversation: Conversation, number: int, message: Message) -> Conversa
 
 
 def _function(item: dict[str, Any]) -> dict[str, Any]:
-    """The inner object of a tool or of a tool call; some have no outer one."""
+    """Return the inner object of a tool or a tool call; the outer object is optional."""
     inner: dict[str, Any] = item.get("function", item)
     return inner
 
@@ -248,12 +248,12 @@ def _renamed(item: dict[str, Any], name: str, **more: Any) -> dict[str, Any]:
     return {**item, "function": inner} if "function" in item else inner
 
 
-def _marked_call(call: dict[str, Any], place: int) -> dict[str, Any]:
-    return _renamed(call, f"{_MARK}n{place}z", arguments={f"{_MARK}k{place}z": f"{_MARK}v{place}z"})
+def _marked_call(call: dict[str, Any], position: int) -> dict[str, Any]:
+    return _renamed(call, f"{_MARK}n{position}z", arguments={f"{_MARK}k{position}z": f"{_MARK}v{position}z"})
 
 
 def _in_text(value: Any, text: str) -> bool:
-    """Whether a value is in the text, as it is or as JSON writes it."""
+    """Return whether a value is in the text, as it is or encoded as JSON."""
     if isinstance(value, str):
         return value in text or json.dumps(value, ensure_ascii=False)[1:-1] in text or json.dumps(value)[1:-1] in text
     return json.dumps(value) in text or str(value) in text

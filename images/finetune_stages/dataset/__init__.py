@@ -1,1 +1,1 @@
-"""Stage *dataset*: fetch chat rows, check every one, hold some out, and publish both parts as JSON Lines."""
+"""Stage *dataset*: fetch chat rows, check every row, hold some out, and publish both parts as JSON Lines."""

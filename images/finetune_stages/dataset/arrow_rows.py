@@ -1,4 +1,4 @@
-"""Rows of an Arrow table, as the ``datasets`` library reads Parquet and other formats, written as JSON Lines."""
+"""Conversion to JSON Lines of Arrow tables, into which the ``datasets`` library reads Parquet and other formats."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ import numpy as np
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
-from finetune_stages.sources.json_lines import JsonLines, written_places
-from finetune_stages.sources.json_text import LEARNED
+from finetune_stages.sources.json_lines import JsonLines, written_index
+from finetune_stages.sources.json_text import LEARNED_COLUMNS
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _BATCH = 1000
-_NO_TEXT = "holds bytes in its messages or tools that are not UTF-8 text"
+_NO_TEXT = "has bytes in messages or tools that are not UTF-8 text"
 
 
 def without_media(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]]:
-    """Return ``dataset`` without columns of pictures, sound and the like, and a warning if there are any (without the data set's name).
+    """Return ``dataset`` without columns of images, audio and other media, and a warning if there are any.
 
     Raises:
-        StageError: ``DatasetUnreadable``: they are part of the messages.
+        StageError: ``DatasetUnreadable``: the messages have media.
     """
     media = {column: kind for column, feature in dataset.features.items() if (kind := _medium(feature))}
-    for column in LEARNED:
+    for column in LEARNED_COLUMNS:
         if column in media:
             raise StageError(
                 reasons.DATASET_UNREADABLE,
-                f"{name}: its column {column} holds {media[column]} values, and this release trains on text; use a data set of text.",
+                f"{name}: column {column} has {media[column]} values, and this release trains on text only; use a text dataset.",
             )
     if not media:
         return dataset, ()
     shown = ", ".join(f"{column} ({kind})" for column, kind in media.items())
-    return dataset.remove_columns(list(media)), (f"this release trains on text; left out: column {shown}.",)
+    return dataset.remove_columns(list(media)), (f"this release trains on text only; omitted: column {shown}.",)
 
 
-def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, seen: Callable[[int], object]) -> JsonLines:
-    """Write the chosen rows, a JSON object a line.
+def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, advance: Callable[[int], object]) -> JsonLines:
+    """Write the selected rows, one JSON object per line.
 
-    A struct has every key in every row: those that are null are left out, for Arrow has no other way to say "absent". Nulls in
-    columns of JSON, and in lists, stay. Bytes are UTF-8 text; in columns that nothing is learned from, others are base64.
+    A struct has every key in every row: null keys are omitted, because Arrow represents absent keys as null. Nulls in JSON columns
+    and in lists are kept. Bytes are written as UTF-8 text, or as base64 in columns that are not learned.
     """
     features = dict(dataset.features)
     if len(numbers) != len(dataset) or not isinstance(numbers, range):
@@ -58,15 +58,15 @@ def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, see
             columns = list(batch)
             for values in zip(*batch.values(), strict=True):
                 row = present(dict(zip(columns, values, strict=True)), features)
-                if not all(_is_text(row.get(column)) for column in LEARNED):
+                if not all(_is_text(row.get(column)) for column in LEARNED_COLUMNS):
                     faults[int(rows[len(starts) - 1])] = _NO_TEXT
                 starts.append(starts[-1] + stream.write(_json(row)) + stream.write(b"\n"))
-            seen(len(next(iter(batch.values()), ())))
-    return JsonLines(target, written_places(rows, np.zeros_like(rows), starts), faults)
+            advance(len(next(iter(batch.values()), ())))
+    return JsonLines(target, written_index(rows, np.zeros_like(rows), starts), faults)
 
 
 def present(value: Any, feature: Any) -> Any:
-    """``value`` without the keys of structs that are null, at every depth. ``feature`` is its type in the library's terms."""
+    """Return ``value`` without null keys of structs, at every depth. ``feature`` is its type in the ``datasets`` library."""
     if type(feature).__name__ == "Json":
         return value
     if isinstance(value, dict):
@@ -80,7 +80,7 @@ def present(value: Any, feature: Any) -> Any:
 
 
 def _medium(feature: Any) -> str | None:
-    """The type of pictures, sound and the like in a column; they come as objects that libraries decode."""
+    """Return the type of the media in a column, which libraries decode to objects; ``None`` if it has none."""
     if isinstance(feature, dict):
         return next(filter(None, map(_medium, feature.values())), None)
     if isinstance(feature, list):
@@ -109,7 +109,7 @@ def _text(value: bytes) -> str | None:
 def _json(row: dict[str, Any]) -> bytes:
     try:
         return json.dumps(row, ensure_ascii=False, default=_plain).encode()
-    except UnicodeEncodeError:  # half a character: left to the check of the rows, which names the row
+    except UnicodeEncodeError:  # half a surrogate pair: the check of the rows reports it
         return json.dumps(row, default=_plain).encode()
 
 

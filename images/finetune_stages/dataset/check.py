@@ -1,4 +1,4 @@
-"""Every row is checked, and the bad ones fail the stage or are left out."""
+"""Check of every row: bad rows fail the stage or are left out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
 from finetune_stages.chat.structure import fault
 from finetune_stages.sdk import StageError
-from finetune_stages.sources.json_lines import JsonLines, Seen
-from finetune_stages.sources.json_text import json_fault, may_hold_no_number, no_number, parse
+from finetune_stages.sources.json_lines import Advance, JsonLines
+from finetune_stages.sources.json_text import has_non_finite, json_fault, may_have_non_finite, parse
 from finetune_stages.sources.row_faults import FaultyRows, counted, may_be_left_out, sufficient_share
 
 _STEP = 1000
@@ -19,10 +19,10 @@ _STEP = 1000
 
 @dataclass(frozen=True)
 class Checked:
-    """The good rows, how many were left out, and a few words on the first of those.
+    """The good rows, the number of rows that were left out, and descriptions of the first of those.
 
     Attributes:
-        notes: sentences on what is published otherwise than it was found, without the name of the source.
+        notes: warnings about values that are published in another form, without the name of the source.
     """
 
     rows: JsonLines
@@ -31,14 +31,14 @@ class Checked:
     notes: tuple[str, ...] = ()
 
 
-def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, seen: Seen) -> Checked:
-    """Read all rows; ``seen`` is told how many more were read.
+def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advance) -> Checked:
+    """Check all rows; ``advance`` is called with the number of rows read.
 
     Raises:
-        StageError: ``DatasetUnreadable``: rows are no JSON, so the file is broken; they are never left out. ``BadRow``: rows are no
-            chat rows (``bad_rows: Fail``), or more are not than ``bad_rows_share`` allows. ``DatasetEmpty``: none is left.
+        StageError: ``DatasetUnreadable``: rows are not JSON, so the file is damaged; they are never left out. ``BadRow``: rows are not
+            chat rows (``bad_rows: Fail``), or more of them than ``bad_rows_share`` allows. ``DatasetEmpty``: no row is left.
     """
-    bad, not_json, no_numbers = FaultyRows(), FaultyRows(), FaultyRows()
+    bad, not_json, non_finite = FaultyRows(), FaultyRows(), FaultyRows()
     for position, text in enumerate(rows.texts()):
         try:
             row = parse(text)
@@ -48,47 +48,51 @@ def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, seen: Seen) ->
             problem = rows.fault(position) or fault(row, text)
             if problem:
                 bad.add(position, rows.label(position), problem)
-            elif may_hold_no_number(text) and no_number(row):
-                no_numbers.add(position, rows.label(position), "")
+            elif may_have_non_finite(text) and has_non_finite(row):
+                non_finite.add(position, rows.label(position), "")
         if not (position + 1) % _STEP:
-            seen(_STEP)
-    seen(len(rows) % _STEP)
+            advance(_STEP)
+    advance(len(rows) % _STEP)
     if not_json:
         count = counted(len(not_json), len(rows), "not JSON")
-        raise StageError(reasons.DATASET_UNREADABLE, f"{name}: {not_json.described()}; write one object a line ({count}).")
+        raise StageError(reasons.DATASET_UNREADABLE, f"{name}: {not_json.described()}; write one object per line ({count}).")
     if bad and inputs.bad_rows == "Fail":
         raise _failed(rows, bad, name)
     kept = _without(rows, bad, name, inputs) if bad else rows
-    return Checked(kept, len(bad), "; ".join(bad.examples), _notes(no_numbers))
+    return Checked(kept, len(bad), "; ".join(bad.examples), _notes(non_finite))
 
 
 def _without(rows: JsonLines, bad: FaultyRows, name: str, inputs: DatasetInputs) -> JsonLines:
     count = counted(len(bad), len(rows), "bad")
     every = len(bad) == len(rows)
     if not may_be_left_out(len(bad), len(rows), inputs.bad_rows_share):
-        remedy = "correct them" if every else f"correct them, or raise the share to {sufficient_share(len(bad), len(rows)):g}"
+        remedy = (
+            "correct them"
+            if every
+            else f"correct them, or raise dataset.badRows.share to {sufficient_share(len(bad), len(rows)):g}"
+        )
         raise StageError(
             reasons.BAD_ROW,
             f"{name}: {count}, more than dataset.badRows.share {inputs.bad_rows_share:g} allows: {bad.described()}; {remedy}.",
         )
     if every:
-        raise StageError(reasons.DATASET_EMPTY, f"{name}: no row is left, {count}: {bad.described()}; correct them.")
+        raise StageError(reasons.DATASET_EMPTY, f"{name}: no row is left because {count}: {bad.described()}; correct them.")
     return rows.select(np.delete(np.arange(len(rows)), bad.positions))
 
 
 def _failed(rows: JsonLines, bad: FaultyRows, name: str) -> StageError:
-    """Return the error for rows that may not be left out. The remedy is one that works: if all are bad, none may be left out."""
+    """Return the error for rows that must not be left out. If all rows are bad, leaving them out is no remedy."""
     remedy = f"correct {'it' if len(bad) == 1 else 'them'}"
     if len(bad) < len(rows):
         share = sufficient_share(len(bad), len(rows))
-        remedy += f", or leave bad rows out with dataset.badRows (policy Drop, share {share:g})"
+        remedy += f", or leave bad rows out with dataset.badRows.policy Drop and dataset.badRows.share {share:g}"
     count = counted(len(bad), len(rows), "bad")
     return StageError(reasons.BAD_ROW, f"{name}: {bad.described()} ({count}); {remedy}.")
 
 
-def _notes(no_numbers: FaultyRows) -> tuple[str, ...]:
-    if not no_numbers:
+def _notes(non_finite: FaultyRows) -> tuple[str, ...]:
+    if not non_finite:
         return ()
-    plural = "" if len(no_numbers) == 1 else "s"
-    where = f"{len(no_numbers):,} row{plural} ({no_numbers.named()})"
-    return (f"{where} outside of messages and tools: NaN or Infinity, which JSON does not have, is written as null.",)
+    plural = "" if len(non_finite) == 1 else "s"
+    where = f"{len(non_finite):,} row{plural} ({non_finite.named()})"
+    return (f"{where} outside of messages and tools: NaN and Infinity are not JSON and are written as null.",)

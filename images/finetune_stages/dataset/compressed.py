@@ -1,4 +1,4 @@
-"""Compressed files, unpacked by what they are and not by their names, into a bounded room."""
+"""Decompression of files, by their content and not their names, up to a limit."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from finetune_stages.sources.formats import compression
 _CHUNK = 1 << 20
 _RATIO = 200
 _LEAST = 1 << 30
-"""A file may unpack to this many bytes, or to so many times its size if that is more: a small file must not fill a shared volume."""
+"""A file may unpack to this many bytes, or to ``_RATIO`` times its size if that is more: a small file must not fill a shared volume."""
 _OPENERS: dict[str, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
     "gzip": gzip.GzipFile, "bzip2": bz2.BZ2File, "xz": lzma.LZMAFile,
 }  # fmt: skip
 
 
-def unpacked(path: Path, name: str, target: Path, seen: Callable[[int], object]) -> Path:
-    """``path`` itself, or ``target`` with what a compressed file holds; ``seen`` is told how many more bytes were written.
+def unpacked(path: Path, name: str, target: Path, advance: Callable[[int], object]) -> Path:
+    """Return ``path``, or ``target`` with the content of a compressed file; ``advance`` is called with the number of bytes written.
 
     Raises:
-        StageError: ``DatasetUnreadable``: it is damaged, or holds too much.
+        StageError: ``DatasetUnreadable``: the file is damaged or its content too large.
     """
     with path.open("rb") as stream:
         kind = compression(stream.read(8))
@@ -37,16 +37,17 @@ def unpacked(path: Path, name: str, target: Path, seen: Callable[[int], object])
         with _OPENERS[kind](path) as source, target.open("wb") as sink:
             while chunk := source.read(_CHUNK):
                 room -= sink.write(chunk)
-                seen(len(chunk))
+                advance(len(chunk))
                 if room < 0:
                     raise StageError(
                         reasons.DATASET_UNREADABLE,
-                        f"{name}: unpacks to more than {most >> 30} GiB; unpack it and name the file inside.",
+                        f"{name}: its content is larger than {most >> 30} GiB; unpack it and set the file inside.",
                     )
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno:
-            raise  # the disk's
+            raise  # an error of the disk
         raise StageError(
-            reasons.DATASET_UNREADABLE, f"{name}: is a damaged {kind} file ({str(error).rstrip('.')}); fetch or pack it again."
+            reasons.DATASET_UNREADABLE,
+            f"{name}: is a damaged {kind} file ({str(error).rstrip('.')}); download or compress it again.",
         ) from error
     return target

@@ -1,4 +1,4 @@
-"""From a URI to rows: what is there, its digest, and, only if the cache does not have the result, the rows themselves."""
+"""Sources of rows: lookup by URI, digest, and the rows themselves, which are read only if the cache has no result for them."""
 
 from __future__ import annotations
 
@@ -10,46 +10,47 @@ from typing import Protocol
 
 from finetune_contract import reasons
 from finetune_contract.documents import Scalar
+from finetune_contract.uris import HubId
 from finetune_stages.sdk import Context, StageError
 from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.json_lines import OpenedRows, open_rows
 from finetune_stages.sources.local import require_file
-from finetune_stages.sources.meter import Meter
-from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
+from finetune_stages.sources.progress import ProgressCounter
+from finetune_stages.sources.uri import parse_uri
 
 from .compressed import unpacked
 from .hub import HubDataset, open_hub_rows, resolve
-from .wanted import Wanted
+from .source_request import SourceRequest
 from .web import download
 
 Choose = Callable[[int], Sequence[int]]
-"""Which rows of so many to take: positions, in the order they are wanted."""
+"""Selects rows: returns positions, in order, for a number of rows."""
 
 
 class Source(Protocol):
-    """Where rows come from."""
+    """A source of rows."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 that stands for the content."""
+        """SHA-256 that identifies the content."""
 
     @property
     def revision(self) -> str | None:
-        """Commit of a hub data set."""
+        """Commit of a hub dataset."""
 
     @property
-    def noted(self) -> Mapping[str, Scalar]:
-        """By what a later run knows it again (see :mod:`.revalidate`); empty where that cannot be asked."""
+    def fingerprint(self) -> Mapping[str, Scalar]:
+        """Values that detect a change of the source (see :mod:`.revalidate`); empty if a change cannot be detected."""
 
     def open(self, choose: Choose) -> OpenedRows:
-        """Read the chosen rows; asked once, and only if they are needed."""
+        """Read the selected rows. Called at most once."""
 
     def require_unchanged(self) -> None:
-        """Make sure, when all is read, that the digest is that of what was read.
+        """Check, after reading, that the source did not change while it was read.
 
         Raises:
             StageError: ``DatasetChanged``.
@@ -61,8 +62,8 @@ class FileSource:
     """A file with JSON Lines or a JSON array, compressed or not.
 
     Attributes:
-        before: the file as it was before its digest was taken.
-        lines: where an array is written as lines; beside it a compressed file is unpacked.
+        before: status of the file before its digest was computed.
+        lines: file for the elements of an array as lines; a compressed file is unpacked beside it.
         noted: see :class:`Source`.
     """
 
@@ -72,15 +73,15 @@ class FileSource:
     before: os.stat_result
     lines: Path
     context: Context
-    noted: Mapping[str, Scalar]
+    fingerprint: Mapping[str, Scalar]
     revision: None = None
 
     def open(self, choose: Choose) -> OpenedRows:
         """See :class:`Source`."""
-        unpacking = Meter(self.context, f"unpacking {self.name}", high=0)
+        unpacking = ProgressCounter(self.context, f"unpacking {self.name}", high=0)
         path = unpacked(self.path, self.name, self.lines.with_suffix(".unpacked"), unpacking)
-        meter = Meter(self.context, f"finding the rows of {self.name}", path.stat().st_size, 50, 60)
-        rows = open_rows(path, self.name, self.lines, meter)
+        counter = ProgressCounter(self.context, f"finding the rows of {self.name}", path.stat().st_size, 50, 60)
+        rows = open_rows(path, self.name, self.lines, counter)
         return OpenedRows(rows.select(choose(len(rows))), len(rows))
 
     def require_unchanged(self) -> None:
@@ -89,16 +90,16 @@ class FileSource:
         try:
             now = self.path.stat()
         except FileNotFoundError as error:
-            raise StageError(reasons.DATASET_CHANGED, f"{self.name}: was removed while it was read; put it back.") from error
+            raise StageError(reasons.DATASET_CHANGED, f"{self.name}: was removed while it was read; restore it.") from error
         if (now.st_size, now.st_mtime_ns, now.st_ino) != (before.st_size, before.st_mtime_ns, before.st_ino):
             raise StageError(
-                reasons.DATASET_CHANGED, f"{self.name} was changed while it was read; start again when nobody writes to it."
+                reasons.DATASET_CHANGED, f"{self.name}: changed while it was read; rerun when no process writes to it."
             )
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """A data set of the hub: it cannot change, for a commit never does."""
+    """A dataset of the hub at a commit, which never changes."""
 
     dataset: HubDataset
     context: Context
@@ -120,7 +121,7 @@ class HubSource:
         return self.dataset.commit
 
     @property
-    def noted(self) -> Mapping[str, Scalar]:
+    def fingerprint(self) -> Mapping[str, Scalar]:
         """See :class:`Source`."""
         return {"commit": self.dataset.commit}
 
@@ -132,39 +133,44 @@ class HubSource:
         """See :class:`Source`."""
 
 
-def find_source(wanted: Wanted, context: Context, scratch: Path) -> Source:
-    """What ``wanted`` names. A web address is fetched into ``scratch`` here, for only its content tells what it is.
+def find_source(request: SourceRequest, context: Context, scratch: Path) -> Source:
+    """Return the requested source. The file at a web address is downloaded into ``scratch``, because its digest is needed.
 
     Raises:
-        StageError: one of the reasons of ``wanted.origin``, or ``DatasetChanged``: it has not the stated digest.
+        StageError: one of the reasons of ``request.origin``, or ``DatasetChanged``: the digest is not the specified one.
     """
-    place = parse_uri(wanted.uri, wanted.origin)
-    if isinstance(place, HubId):
-        if wanted.sha256:
+    source_uri = parse_uri(request.uri, request.origin)
+    if isinstance(source_uri, HubId):
+        if request.sha256:
             raise StageError(
-                reasons.BAD_DOCUMENT, f"dataset.sha256 is for files; pin {place.id} with dataset.revision (a commit) instead."
+                reasons.BAD_DOCUMENT,
+                f"dataset.sha256: it applies to files only; pin {source_uri.id} with a commit in dataset.revision instead.",
             )
-        return HubSource(resolve(place, wanted, context), context, scratch)
-    if wanted.split or wanted.revision:
-        field = "split" if wanted.split else "revision"
-        raise StageError(reasons.BAD_DOCUMENT, f"dataset.{field} is for data sets of the hub; remove it.")
-    lines = scratch / f"{wanted.origin.field}.jsonl"
-    if isinstance(place, LocalPath):
-        require_file(place.path, wanted.origin)
-        return _file(place.path, str(place.path), wanted, lines, Meter(context, f"reading {place.path}", high=50))
-    target = scratch / f"{wanted.origin.field}.download"
-    noted = download(place, target, wanted.origin, Meter(context, f"downloading {place.shown}", high=45))
-    found = _file(target, place.shown, wanted, lines, Meter(context, f"reading {place.shown}", low=45, high=50))
-    return replace(found, noted=noted)
+        return HubSource(resolve(source_uri, request, context), context, scratch)
+    if request.split or request.revision:
+        field = "split" if request.split else "revision"
+        raise StageError(reasons.BAD_DOCUMENT, f"dataset.{field}: it applies to hub datasets only; remove it.")
+    lines = scratch / f"{request.origin.field}.jsonl"
+    if isinstance(source_uri, Path):
+        require_file(source_uri, request.origin)
+        return _file(source_uri, str(source_uri), request, lines, ProgressCounter(context, f"reading {source_uri}", high=50))
+    target = scratch / f"{request.origin.field}.download"
+    fingerprint = download(
+        source_uri, target, request.origin, ProgressCounter(context, f"downloading {source_uri.shown}", high=45)
+    )
+    found = _file(
+        target, source_uri.shown, request, lines, ProgressCounter(context, f"reading {source_uri.shown}", low=45, high=50)
+    )
+    return replace(found, fingerprint=fingerprint)
 
 
-def _file(path: Path, name: str, wanted: Wanted, lines: Path, meter: Meter) -> FileSource:
+def _file(path: Path, name: str, request: SourceRequest, lines: Path, counter: ProgressCounter) -> FileSource:
     before = path.stat()
-    meter.total = before.st_size
-    digest = file_sha256(path, meter)
-    if wanted.sha256 and digest != wanted.sha256:
+    counter.total = before.st_size
+    digest = file_sha256(path, counter)
+    if request.sha256 and digest != request.sha256:
         raise StageError(
             reasons.DATASET_CHANGED,
-            f"{name} has SHA-256 {digest} but dataset.sha256 is {wanted.sha256}; correct the one that is wrong.",
+            f"dataset.sha256: it is {request.sha256}, and {name} has SHA-256 {digest}; correct the field or the file.",
         )
-    return FileSource(name, path, digest, before, lines, meter.context, {"sha256": digest})
+    return FileSource(name, path, digest, before, lines, counter.context, {"sha256": digest})

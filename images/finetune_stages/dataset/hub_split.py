@@ -1,4 +1,4 @@
-"""One split of a hub data set: downloaded by the ``datasets`` library, and read by it only where it is not JSON."""
+"""One split of a hub dataset: the ``datasets`` library downloads it, and reads it if it is not JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finetune_stages.sdk import Context, StageError
 from finetune_stages.sources.background import folder_size, in_background
 from finetune_stages.sources.hub import Repository, token
 from finetune_stages.sources.json_lines import JsonLines, OpenedRows, gather, index_rows
-from finetune_stages.sources.meter import Meter
+from finetune_stages.sources.progress import ProgressCounter
 
 from .arrow_rows import without_media, write_arrow_rows
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HubSplit:
-    """A split of a data set.
+    """A split of a dataset.
 
     Attributes:
-        builder: the library's, told to prepare no other split.
-        cache: where it keeps what it downloads.
-        target: where the rows are written.
+        builder: the library's builder, configured for this split only.
+        cache: the library's download folder.
+        target: file that the rows are written to.
     """
 
     repository: Repository
@@ -38,17 +38,17 @@ class HubSplit:
     context: Context
 
     def read(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
-        """Download the files and write the chosen rows.
+        """Download the files and write the selected rows.
 
         Raises:
-            StageError: ``DatasetEmpty``, ``DatasetUnreadable``. The library raises what it likes.
+            StageError: ``DatasetEmpty``, ``DatasetUnreadable``. Exceptions of the library propagate.
         """
         return self._read_json(choose) if self._is_plain_json() else self._read_table(choose)
 
     def _is_plain_json(self) -> bool:
-        """Whether its files hold rows of JSON and nothing else is asked for.
+        """Return whether the split has JSON files with default options.
 
-        Arrow would guess a type for each column, and give every object the keys of all others.
+        Arrow infers one type per column and gives every object the keys of all others.
         """
         from datasets.packaged_modules.json.json import Json
 
@@ -59,21 +59,23 @@ class HubSplit:
         files = [str(file) for file in self.builder.config.data_files[self.name]]
         downloaded = self._download(lambda manager: manager.download_and_extract(files))
         parts: list[JsonLines] = []
-        for file, place in zip(files, map(Path, downloaded), strict=True):
-            for path in [place] if place.is_file() else sorted(inside for inside in place.rglob("*") if inside.is_file()):
+        for file, source_uri in zip(files, map(Path, downloaded), strict=True):
+            for path in (
+                [source_uri] if source_uri.is_file() else sorted(inside for inside in source_uri.rglob("*") if inside.is_file())
+            ):
                 lines = self.target.with_name(f"{self.target.name}.{len(parts)}")
                 parts.append(index_rows(path, f"{self.repository.id}/{path_in_repository(file)}", lines, lambda _more: None))
         numbers = self._chosen(sum(map(len, parts)), choose)
-        return OpenedRows(gather(parts, numbers, self.target, self._meter(numbers)), sum(map(len, parts)))
+        return OpenedRows(gather(parts, numbers, self.target, self._counter(numbers)), sum(map(len, parts)))
 
     def _read_table(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
         self._download(lambda manager: self.builder.download_and_prepare(dl_manager=manager, verification_mode="no_checks"))
         dataset, notes = without_media(self.builder.as_dataset(split=self.name), self.repository.id)
         numbers = self._chosen(len(dataset), choose)
-        return OpenedRows(write_arrow_rows(dataset, numbers, self.target, self._meter(numbers)), len(dataset), notes)
+        return OpenedRows(write_arrow_rows(dataset, numbers, self.target, self._counter(numbers)), len(dataset), notes)
 
     def _download(self, work: Callable[[DownloadManager], Any]) -> Any:
-        """What ``work`` returns, given the library's download manager; progress is reported meanwhile."""
+        """Return the result of ``work``, called with the library's download manager, and report progress."""
         from datasets import DownloadConfig, DownloadManager
 
         config = DownloadConfig(
@@ -87,20 +89,23 @@ class HubSplit:
         )
         files = self.builder.config.data_files[self.name]
         total = sum(self.repository.sizes.get(path_in_repository(file), 0) for file in files)
-        meter, before = Meter(self.context, f"downloading {self.repository.id}", total, 0, 50), folder_size(self.cache.parent)
-        return in_background(lambda: work(manager), lambda: meter.at(folder_size(self.cache.parent) - before))
+        counter, before = (
+            ProgressCounter(self.context, f"downloading {self.repository.id}", total, 0, 50),
+            folder_size(self.cache.parent),
+        )
+        return in_background(lambda: work(manager), lambda: counter.at(folder_size(self.cache.parent) - before))
 
     def _chosen(self, total: int, choose: Callable[[int], Sequence[int]]) -> Sequence[int]:
         if not total:
             raise StageError(
-                reasons.DATASET_EMPTY, f"{self.repository.id} has no rows in its split {self.name}; name another split."
+                reasons.DATASET_EMPTY, f"{self.repository.id}: split {self.name} has no rows; set another dataset.split."
             )
         return choose(total)
 
-    def _meter(self, numbers: Sequence[int]) -> Meter:
-        return Meter(self.context, f"reading {self.repository.id}", len(numbers), 50, 60, rows=True)
+    def _counter(self, numbers: Sequence[int]) -> ProgressCounter:
+        return ProgressCounter(self.context, f"reading {self.repository.id}", len(numbers), 50, 60, rows=True)
 
 
 def path_in_repository(file: str) -> str:
-    """The path of a file that the library calls ``hf://datasets/<id>@<commit>/<path>``."""
+    """Return the path of a file that the library calls ``hf://datasets/<id>@<commit>/<path>``."""
     return file.partition("@")[2].partition("/")[2]

@@ -1,4 +1,4 @@
-"""The work of stage *dataset*, from the URI to two published files. Importing this module imports numpy."""
+"""Work of stage *dataset*, from the URI to two published files. Importing this module imports numpy."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from finetune_contract.result import DatasetOutputs
 from finetune_contract.workspace import CACHE_DATASETS
 from finetune_stages.sdk import Context, Finished, Seal, StageError, read_seal, seal_directory
 from finetune_stages.sdk.workspace import copy_or_link_file
-from finetune_stages.sources.cache import intact_entry, keep_entry
+from finetune_stages.sources.cache import store_entry, verified_entry
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
-from finetune_stages.sources.json_lines import JsonLines, OpenedRows, write_places, write_rows
-from finetune_stages.sources.meter import Meter
+from finetune_stages.sources.json_lines import JsonLines, OpenedRows, write_locations, write_rows
+from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import Checked, check_rows
 from .fetch import Source, find_source
 from .revalidate import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
+from .source_request import source_requests
 from .split import subset, train_and_eval
-from .wanted import wanted_sources
 
 TRAIN, EVAL = "train.jsonl", "eval.jsonl"
-TRAIN_PLACES, EVAL_PLACES = "train.places.npy", "eval.places.npy"
+TRAIN_LOCATIONS, EVAL_LOCATIONS = "train.locations.npy", "eval.locations.npy"
 _WARNINGS = ("warnings", "evalWarnings")
-"""Keys of the seal's note: warnings about each source. Runs whose files are equal share the seal, so it does not name the files."""
+"""Keys of the seal's note: warnings about each source. Runs with equal files share the seal, so the warnings do not name the files."""
 
 
 def prepare(context: Context) -> Finished:
-    """Prepare the data, or take what another run with the same inputs prepared.
+    """Prepare the data, or use the cache entry of another run with the same inputs.
 
     Raises:
-        StageError: with any of the reasons of the data (``DatasetNotFound`` to ``BadRow``), ``BadDocument``, ``Superseded``.
+        StageError: with any reason of the data (``DatasetNotFound`` to ``BadRow``), ``BadDocument``, ``Superseded``.
     """
     inputs = context.inputs(DatasetInputs)
     _require_sane(inputs)
     keep_caches_in(hub_cache(context))
     with work_folder(context) as scratch:
-        sources = [find_source(each, context, scratch) for each in wanted_sources(inputs)]
+        sources = [find_source(each, context, scratch) for each in source_requests(inputs)]
         entry = context.path(f"{CACHE_DATASETS}/{_key(inputs, sources)}")
-        seal = intact_entry(context, entry)
+        seal = verified_entry(context, entry)
         prepared = entry
         if seal is None:
             prepared = scratch / "prepared"
             seal = _prepare(prepared, inputs, sources, context)
         seal = _publish(prepared, scratch / "datasets", replace(seal, note=seal.note | _names(sources)), context)
         if prepared != entry:
-            keep_entry(prepared, entry)
+            store_entry(prepared, entry)
     finished = _finished(seal, sources, reused=prepared == entry)
-    # An entry that was prepared from equal files elsewhere names those files; a later run may not take it for this one's data.
+    # An entry that was prepared from equal files with other names has those names; a later run must not use it for this run's data.
     cached = {DATASETS: str(entry.relative_to(context.workspace))} if read_seal(entry) == seal else {}
-    return replace(finished, depends_on=_noted(sources), cached=cached)
+    return replace(finished, depends_on=_fingerprints(sources), cached=cached)
 
 
 def _names(sources: list[Source]) -> dict[str, Scalar]:
-    """How messages name the source of the rows to train on and that of the held-out rows."""
+    """Return the names in messages of the sources of training rows and held-out rows."""
     return {"source": sources[0].name, "evalSource": sources[-1].name}
 
 
 def _require_sane(inputs: DatasetInputs) -> None:
-    """What the resource's own rules should have refused."""
+    """Check values that the CRD's rules already reject."""
     if not 0 < inputs.train_split <= 1:
         raise StageError(reasons.BAD_DOCUMENT, f"inputs.trainSplit: {inputs.train_split:g} is not above 0 and at most 1")
     if inputs.seed < 0:
@@ -77,24 +77,24 @@ def _key(inputs: DatasetInputs, sources: list[Source]) -> str:
     return digest([PREPARATION, settings, [source.digest for source in sources]])
 
 
-def _noted(sources: list[Source]) -> dict[str, Scalar] | None:
-    """What :func:`.revalidate.revalidate` compares; ``None`` where a source says nothing that it can ask for again."""
-    if not all(source.noted for source in sources):
+def _fingerprints(sources: list[Source]) -> dict[str, Scalar] | None:
+    """Return the values for :func:`.revalidate.revalidate`; ``None`` if the change of a source cannot be detected."""
+    if not all(source.fingerprint for source in sources):
         return None
-    noted: dict[str, Scalar] = {PREPARATION_KEY: PREPARATION}
+    fingerprint: dict[str, Scalar] = {PREPARATION_KEY: PREPARATION}
     for source, name in zip(sources, NAMES, strict=False):
-        noted |= {f"{name}.{key}": value for key, value in source.noted.items()}
-    return noted
+        fingerprint |= {f"{name}.{key}": value for key, value in source.fingerprint.items()}
+    return fingerprint
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """The rows to train on and the held-out rows.
+    """Training rows and held-out rows.
 
     Attributes:
-        dropped: rows that were left out as bad; ``dropped_train``: those of the source of the rows to train on.
-        examples: what is wrong with the first of them.
-        notes: for each source, sentences that the user must see, without the name of the source.
+        dropped: number of bad rows that were left out; ``dropped_train``: those of the source of the training rows.
+        examples: descriptions of the first of them.
+        notes: for each source, warnings for the user without the name of the source.
     """
 
     train: JsonLines
@@ -111,11 +111,11 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
     checked = _check(opened, sources[0], inputs, context)
     parts = _held_out_from(checked, inputs) if len(sources) == 1 else _held_out_beside(checked, sources[1], inputs, context)
     target.mkdir()
-    meter = Meter(context, "writing rows", len(parts.train) + len(parts.held_out), 90, 99, rows=True)
-    write_rows(target / TRAIN, parts.train, meter)
-    write_rows(target / EVAL, parts.held_out, meter)
-    write_places(target / TRAIN_PLACES, parts.train)
-    write_places(target / EVAL_PLACES, parts.held_out)
+    counter = ProgressCounter(context, "writing rows", len(parts.train) + len(parts.held_out), 90, 99, rows=True)
+    write_rows(target / TRAIN, parts.train, counter)
+    write_rows(target / EVAL, parts.held_out, counter)
+    write_locations(target / TRAIN_LOCATIONS, parts.train)
+    write_locations(target / EVAL_LOCATIONS, parts.held_out)
     for source in sources:
         source.require_unchanged()
     return seal_directory(
@@ -131,8 +131,8 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
 
 def _check(opened: OpenedRows, source: Source, inputs: DatasetInputs, context: Context) -> Checked:
     rows = opened.rows
-    meter = Meter(context, f"checking rows of {source.name}", len(rows), 60, 90, rows=True)
-    checked = check_rows(rows, source.name, inputs, meter)
+    counter = ProgressCounter(context, f"checking rows of {source.name}", len(rows), 60, 90, rows=True)
+    checked = check_rows(rows, source.name, inputs, counter)
     return replace(checked, notes=(*opened.notes, *checked.notes))
 
 
@@ -149,7 +149,7 @@ def _held_out_from(checked: Checked, inputs: DatasetInputs) -> _Parts:
 
 
 def _held_out_beside(checked: Checked, source: Source, inputs: DatasetInputs, context: Context) -> _Parts:
-    """Everything is trained on; what is held out comes from a source of its own, whole."""
+    """Return all rows of the first source as training rows, and all rows of ``source`` as held-out rows."""
     held_out = _check(source.open(range), source, inputs, context)
     examples = "; ".join(filter(None, (checked.examples, held_out.examples)))
     dropped, notes = checked.dropped + held_out.dropped, (checked.notes, held_out.notes)
@@ -157,7 +157,7 @@ def _held_out_beside(checked: Checked, source: Source, inputs: DatasetInputs, co
 
 
 def _publish(prepared: Path, target: Path, seal: Seal, context: Context) -> Seal:
-    """Hand the prepared files to the run: links where the volume can, so that many runs hold the data once."""
+    """Publish the prepared files in the run's folder, as hard links if possible, so that runs share one copy."""
     for name in seal.files:
         copy_or_link_file(prepared / name, target / name)
     published = seal_directory(target, seal.note)
@@ -173,7 +173,7 @@ def _finished(seal: Seal, sources: list[Source], reused: bool) -> Finished:
         dropped_rows=dropped, revision=source.revision,
     )  # fmt: skip
     size = sum(seal.files[name].size for name in (TRAIN, EVAL))
-    message = f"{train:,} rows to train on, {held_out:,} held out, of {outputs.source_rows:,} in {source.name}"
+    message = f"{train:,} training rows and {held_out:,} held-out rows of {outputs.source_rows:,} in {source.name}"
     if dropped:
         message += f"; {dropped:,} left out as bad: {note['dropped']}"
     metrics = {"train_rows": train, "eval_rows": held_out, "dropped_rows": dropped, "bytes": size}

@@ -1,61 +1,65 @@
-"""Whether the source of prepared data is still the same: what a later run asks before it takes the data over.
+"""Revalidation of data sources before a later run reuses prepared data.
 
-The digest of the inputs holds the address of the data, not its content. A file is read again, a web server is asked whether its
-file has changed, and the hub which commit the revision is now; a revision that is a commit never changes.
+The digest of the inputs covers the URI of the data, not its content. A file is read again, a web server is asked whether its file
+has changed, and the hub which commit the revision refers to. A revision that is a commit never changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from finetune_contract.documents import DatasetInputs, Scalar
+from finetune_contract.uris import HubId
 from finetune_stages.sdk import Context
 from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.hub import COMMIT, find_repository, hub_cache, keep_caches_in
 from finetune_stages.sources.local import require_file
-from finetune_stages.sources.meter import Meter
-from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
+from finetune_stages.sources.progress import ProgressCounter
+from finetune_stages.sources.uri import parse_uri
 
-from .wanted import Wanted, wanted_sources
+from .source_request import SourceRequest, source_requests
 
 PREPARATION = 3
-"""Version of what is done to rows: a new one makes what the old one prepared useless, as it should be."""
+"""Version of the processing of rows. A new version invalidates data that an older one prepared."""
 PREPARATION_KEY = "preparation"
 
 DATASETS = "datasets"
 """Name of the published directory in the run's folder."""
 NAMES = ("uri", "evalUri")
-"""The two sources, as their notes are named."""
+"""Prefixes of the two sources' keys in the fingerprint."""
 
 
-def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
-    """Whether all sources are what was noted of them.
+def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
+    """Return whether all sources are what was noted of them.
 
     Raises:
-        StageError: the source cannot be asked, or is not there any more.
+        StageError: A source is unreachable or no longer exists.
     """
-    if noted.get(PREPARATION_KEY) != PREPARATION:
+    if fingerprint.get(PREPARATION_KEY) != PREPARATION:
         return False
-    sources = zip(wanted_sources(context.inputs(DatasetInputs)), NAMES, strict=False)
+    sources = zip(source_requests(context.inputs(DatasetInputs)), NAMES, strict=False)
     return all(
         _same(
-            wanted, {key.removeprefix(f"{name}."): value for key, value in noted.items() if key.startswith(f"{name}.")}, context
+            request,
+            {key.removeprefix(f"{name}."): value for key, value in fingerprint.items() if key.startswith(f"{name}.")},
+            context,
         )
-        for wanted, name in sources
+        for request, name in sources
     )
 
 
-def _same(wanted: Wanted, noted: Mapping[str, Scalar], context: Context) -> bool:
-    place = parse_uri(wanted.uri, wanted.origin)
-    if isinstance(place, HubId):
-        if wanted.revision and COMMIT.fullmatch(wanted.revision):
-            return noted.get("commit") == wanted.revision
+def _same(request: SourceRequest, fingerprint: Mapping[str, Scalar], context: Context) -> bool:
+    source_uri = parse_uri(request.uri, request.origin)
+    if isinstance(source_uri, HubId):
+        if request.revision and COMMIT.fullmatch(request.revision):
+            return fingerprint.get("commit") == request.revision
         keep_caches_in(hub_cache(context))
-        return noted.get("commit") == find_repository(wanted.origin, place.id, wanted.revision, context).commit
-    if isinstance(place, LocalPath):
-        require_file(place.path, wanted.origin)
-        meter = Meter(context, f"reading {place.path}", place.path.stat().st_size, high=0)
-        return noted.get("sha256") == file_sha256(place.path, meter)
-    from .web import is_still
+        return fingerprint.get("commit") == find_repository(request.origin, source_uri.id, request.revision, context).commit
+    if isinstance(source_uri, Path):
+        require_file(source_uri, request.origin)
+        counter = ProgressCounter(context, f"reading {source_uri}", source_uri.stat().st_size, high=0)
+        return fingerprint.get("sha256") == file_sha256(source_uri, counter)
+    from .web import is_unchanged
 
-    return is_still(place, noted)
+    return is_unchanged(source_uri, fingerprint)

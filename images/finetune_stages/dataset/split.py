@@ -1,4 +1,4 @@
-"""Which rows are used and which are held out: the same ones as in the OpenShift AI pipelines, for the same seed."""
+"""Selection of the used and the held-out rows: the same ones as in the OpenShift AI pipelines, for the same seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetune_stages.sdk import StageError
 
 
 def subset(total: int, inputs: DatasetInputs) -> Sequence[int]:
-    """Positions of the rows to use among ``total``; ``random`` draws them in the order of ``random.sample``."""
+    """Return the positions of the rows to use among ``total``; ``random`` draws them in the order of ``random.sample``."""
     if not 0 < inputs.subset < total:
         return range(total)
     if inputs.subset_mode == "first":
@@ -24,14 +24,14 @@ def subset(total: int, inputs: DatasetInputs) -> Sequence[int]:
 
 
 def train_and_eval(total: int, ratio: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the rows to train on and of those to hold out.
+    """Return the positions of the training rows and of the held-out rows.
 
-    These are the rows of ``datasets.Dataset.train_test_split(test_size=1 - ratio, seed=seed)``, drawn without importing that
-    library, which takes longer than all else here: ``ceil((1 - ratio) * total)`` rows from the front of a permutation are held
-    out, the rest is trained on. The float error of ``1 - ratio`` is part of it: 10 rows at 0.7 give 6 and 4.
+    The rows are those of ``datasets.Dataset.train_test_split(test_size=1 - ratio, seed=seed)``, computed without that library,
+    whose import is slow: the first ``ceil((1 - ratio) * total)`` rows of a permutation are held out. The rounding error of
+    ``1 - ratio`` is reproduced: 10 rows at 0.7 give 6 and 4.
 
     Raises:
-        StageError: ``TooFewRows``: nothing is left to train on.
+        StageError: ``TooFewRows``: no training row is left.
     """
     if ratio >= 1:
         return np.arange(total, dtype=np.int64), np.empty(0, dtype=np.int64)
@@ -39,9 +39,9 @@ def train_and_eval(total: int, ratio: float, seed: int) -> tuple[NDArray[np.int6
     if held_out >= total:
         raise StageError(
             reasons.TOO_FEW_ROWS,
-            f"With dataset.trainSplit {ratio:g} the only row would be held out and none trained on; use more rows, or set it to 1."
+            f"dataset.trainSplit: with {ratio:g} the only row is held out and none is left for training; use more rows, or set it to 1."
             if total == 1
-            else f"With dataset.trainSplit {ratio:g} all {total:,} rows would be held out; use more rows, or raise it.",
+            else f"dataset.trainSplit: with {ratio:g} all {total:,} rows are held out; use more rows, or raise it.",
         )
     order = np.random.default_rng(seed).permutation(total)
     return order[held_out:], order[:held_out]

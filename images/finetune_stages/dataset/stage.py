@@ -1,4 +1,4 @@
-"""Stage *dataset* as a program. Nothing heavy is imported before there is work to do."""
+"""Program of stage *dataset*. Large libraries are imported only if there is work to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main() -> int:
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Whether the data that an earlier result describes still lies in the run's folder, untouched."""
+    """Return whether the data of an earlier result is still in the run's folder, unchanged."""
     seal = verify_seal(context.path(context.layout.datasets))
     return seal is not None and seal.digest == result.outputs.get("digest")
 

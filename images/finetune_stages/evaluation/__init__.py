@@ -1,1 +1,1 @@
-"""Stages *evaluation* and *baseline*: lm-eval tasks and the held-out rows, asked of the fine-tuned and of the base model."""
+"""Stages *evaluation* and *baseline*: score the fine-tuned model and the base model on lm-eval tasks and the held-out rows."""

@@ -9,5 +9,5 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not sys.exit: taking torch and its threads down in good order takes as long as a short evaluation.
+    # Not sys.exit: a normal shutdown of torch and its threads takes as long as a short evaluation.
     os._exit(code)

@@ -1,7 +1,7 @@
-"""Scores of base models that other runs of the volume measured: the same model is not asked the same questions twice.
+"""Cache of base models' scores, which all runs of the volume share.
 
-Beside ``cache/results`` (see :mod:`finetune_stages.sdk.reuse`), for a baseline depends on less than its inputs' digest says: not
-on the rows that are trained on, nor on the image. It stays when the run that measured it is deleted.
+It is separate from ``cache/results`` (see :mod:`finetune_stages.sdk.reuse`), because a baseline does not depend on the training rows or
+the image, which are part of its inputs' digest. An entry is kept when the run that measured it is deleted.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from finetune_contract.documents import EvaluationInputs, Scalar
 from finetune_contract.workspace import CACHE_BASELINES
 from finetune_stages.sdk import Context, Finished, seal_directory, verify_seal, write_file
 from finetune_stages.sdk.workspace import copy_or_link_file
-from finetune_stages.sources.cache import keep_entry
+from finetune_stages.sources.cache import store_entry
 from finetune_stages.sources.work_folder import work_folder
 
 _FINISHED = "finished.json"
 
 
-def baseline_entry(context: Context, inputs: EvaluationInputs, noted: Mapping[str, Scalar]) -> Path:
-    """Where the cache keeps the answers to these questions. ``noted``: see :func:`.questions.depends_on`."""
-    return context.path(f"{CACHE_BASELINES}/{digest([noted, encode(inputs)])}")
+def baseline_entry(context: Context, inputs: EvaluationInputs, fingerprint: Mapping[str, Scalar]) -> Path:
+    """Return the path of the cache entry for these inputs. ``fingerprint``: see :func:`.questions.depends_on`."""
+    return context.path(f"{CACHE_BASELINES}/{digest([fingerprint, encode(inputs)])}")
 
 
 def take_baseline(entry: Path, folder: Path) -> Finished | None:
-    """What an entry says, its files handed to ``folder``; ``None`` where there is no entry, or a damaged one."""
+    """Return the result in an entry and link its files into ``folder``; ``None`` if the entry is missing or damaged."""
     seal = verify_seal(entry)
     if seal is None:
         if entry.exists():
-            print(f"baseline: {entry.name} in the cache is damaged: it is measured again")
+            print(f"baseline: {entry.name} in the cache is damaged: the model is measured again")
         return None
     for name in seal.files:
         if name != _FINISHED:
             copy_or_link_file(entry / name, folder / name)
-    told = json.loads((entry / _FINISHED).read_bytes())
-    message = f"the same as run {told['run']}: {told['message']}"
-    warnings = tuple(told.get("warnings", ()))  # an entry of an earlier release has none
-    return Finished(told["outputs"], told["metrics"], message=message, warnings=warnings, reused=True, depends_on=None)
+    stored = json.loads((entry / _FINISHED).read_bytes())
+    message = f"the same as run {stored['run']}: {stored['message']}"
+    warnings = tuple(stored.get("warnings", ()))  # an entry of an earlier release has none
+    return Finished(stored["outputs"], stored["metrics"], message=message, warnings=warnings, reused=True, depends_on=None)
 
 
 def keep_baseline(context: Context, entry: Path, finished: Finished, files: Sequence[Path]) -> None:
-    """Put a measurement and its files into the cache, for other runs."""
-    told = {
+    """Store a result and its files in the cache."""
+    stored = {
         "run": context.document.run.name, "outputs": encode(finished.outputs), "metrics": finished.metrics,
         "message": finished.message, "warnings": finished.warnings,
     }  # fmt: skip
@@ -52,6 +52,6 @@ def keep_baseline(context: Context, entry: Path, finished: Finished, files: Sequ
         made = folder / "baseline"
         for file in files:
             copy_or_link_file(file, made / file.name)
-        write_file(made / _FINISHED, json.dumps(told, allow_nan=False).encode())
+        write_file(made / _FINISHED, json.dumps(stored, allow_nan=False).encode())
         seal_directory(made)
-        keep_entry(made, entry)
+        store_entry(made, entry)

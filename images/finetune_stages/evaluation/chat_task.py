@@ -1,10 +1,10 @@
-"""Chat rows as an lm-eval task, the held-out ones and those of a user's own files: how well the model predicts every answer, given what stands before it.
+"""lm-eval task for held-out rows and the user's files of chat rows: scores of the answers, given their context.
 
-What is scored, and in which text, is decided by stage *tokenization* (:mod:`finetune_stages.chat.passages`), with the prompt that training
-renders. ``systemInstruction`` is for tasks. A token that carries characters of the answer and of the template counts as the answer's.
+Stage *tokenization* determines the scored text (:mod:`finetune_stages.chat.passages`), with the same rendering as for training.
+``systemInstruction`` applies to lm-eval's tasks only. A token with characters of both answer and template counts as part of the answer.
 
 ``bits_per_byte``
-    Bits that the model needs for all answers together, per byte of their UTF-8 text: ``sum(-log2 P) / sum(bytes)``.
+    Bits for all answers per byte of their UTF-8 text: ``sum(-log2 P) / sum(bytes)``.
 ``loss``
     Nats per token: ``sum(-ln P) / sum(tokens)``; comparable between models with the same tokenizer only.
 """
@@ -24,11 +24,11 @@ from lm_eval.filters import build_filter_ensemble
 from .passages import Row, answers
 
 REQUEST = "answer_loglikelihood"
-"""The kind of request that the task makes, and the name of the model's method that answers it."""
+"""Type of the task's requests, and name of the model's method for them."""
 
 
 class AnswerScore(NamedTuple):
-    """The logarithm of an answer's probability (in nats, so at most 0), its tokens, and the bytes of its text in UTF-8."""
+    """Log-probability of an answer in nats, its number of tokens, and the bytes of its text in UTF-8."""
 
     loglikelihood: float
     tokens: int
@@ -42,7 +42,7 @@ class ChatRows(Task):  # type: ignore[misc]
     OUTPUT_TYPE = REQUEST
 
     def __init__(self, name: str, rows: Sequence[Row]) -> None:
-        """``rows`` as :func:`.passages.read_passages` returns them."""
+        """``rows``: see :func:`.passages.read_passages`."""
         self._config = TaskConfig(task=name, output_type=REQUEST, num_fewshot=0, metadata={"version": self.VERSION})
         self._filters = [build_filter_ensemble("none", [["take_first", None]])]
         self._instances = None
@@ -50,35 +50,35 @@ class ChatRows(Task):  # type: ignore[misc]
         self.scored: list[tuple[float, int, int]] = []
 
     def has_training_docs(self) -> bool:
-        """No examples are shown."""
+        """Return false: no examples are shown."""
         return False
 
     def has_validation_docs(self) -> bool:
-        """The rows are test documents."""
+        """Return true: the rows are the test documents."""
         return False
 
     def has_test_docs(self) -> bool:
-        """The rows."""
+        """Return true: the rows are there."""
         return True
 
     def test_docs(self) -> Sequence[Row]:
-        """The rows."""
+        """Return the rows."""
         return self._rows
 
     def doc_to_text(self, _doc: Row) -> str:
-        """Nothing: a row's conversation is not split into a question and one answer."""
+        """Return an empty text: a conversation is not split into a question and one answer."""
         return ""
 
     def doc_to_target(self, doc: Row) -> list[str]:
-        """The answers."""
+        """Return the answers."""
         return answers(doc)
 
     def fewshot_context(self, _doc: Row, **_settings: Any) -> str:
-        """Nothing: a conversation is its own context, with its own system message."""
+        """Return an empty text: a conversation is its own context, with its own system message."""
         return ""
 
     def construct_requests(self, doc: Row, *, metadata: tuple[str, int, int], **_settings: Any) -> list[Instance]:
-        """One request a passage. ``metadata``: name of the task, number of the row, how often to ask."""
+        """Return one request per passage. ``metadata``: name of the task, number of the row, number of repeats."""
         found = [(passage["text"], tuple(map(tuple, passage["answers"]))) for passage in doc["passages"]]
         return [
             Instance(request_type=REQUEST, doc=doc, arguments=passage, idx=number, metadata=metadata)
@@ -86,22 +86,22 @@ class ChatRows(Task):  # type: ignore[misc]
         ]
 
     def process_results(self, _doc: Row, results: Sequence[Sequence[AnswerScore]]) -> dict[str, tuple[float, int]]:
-        """The row's share of each metric: what is summed above and below the fraction bar."""
+        """Return the row's share of each metric: summands of numerator and denominator."""
         scores = [score for passage in results for score in passage]
         loglikelihood = math.fsum(score.loglikelihood for score in scores)
         self.scored.append((loglikelihood, sum(score.size for score in scores), sum(score.tokens for score in scores)))
         return {"bits_per_byte": (loglikelihood, self.scored[-1][1]), "loss": (loglikelihood, self.scored[-1][2])}
 
     def aggregation(self) -> dict[str, Callable[[Sequence[tuple[float, int]]], float]]:
-        """How the shares become metrics."""
+        """Return the functions that compute metrics from the shares."""
         return {"bits_per_byte": bits_per_byte, "loss": nats_per_token}
 
     def higher_is_better(self) -> dict[str, bool]:
-        """Both say how surprised the model is."""
+        """Return false for both metrics."""
         return {"bits_per_byte": False, "loss": False}
 
     def standard_errors(self) -> dict[str, float]:
-        """Of both metrics, under lm-eval's keys; none for fewer than two rows. lm-eval has none for ratios."""
+        """Return the standard errors of both metrics by lm-eval's keys; empty for fewer than two rows. lm-eval has none for ratios."""
         if len(self.scored) < 2:
             return {}
         return {
@@ -111,12 +111,12 @@ class ChatRows(Task):  # type: ignore[misc]
 
 
 def nats_per_token(items: Sequence[tuple[float, int]]) -> float:
-    """Mean loss of pairs (log-likelihood in nats, tokens)."""
+    """Return the mean loss of pairs (log-likelihood in nats, tokens)."""
     return float(-weighted_mean(items))
 
 
 def ratio_error(pairs: Sequence[tuple[float, int]]) -> float:
-    """Standard error of ``sum(x) / sum(w)`` over at least two pairs (x, w), drawn independently: rows are, answers of one are not.
+    """Return the standard error of ``sum(x) / sum(w)`` over at least two independent pairs (x, w): rows, not answers.
 
     The delta method: ``sqrt(n / (n - 1) * sum((x - r * w)^2)) / sum(w)`` (Cochran, Sampling Techniques, 3rd ed., section 2.11).
     """

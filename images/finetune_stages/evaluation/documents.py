@@ -1,4 +1,4 @@
-"""What is wrong with a document of a task: what cannot be rendered or scored, and what lm-eval would score wrongly without a word."""
+"""Validation of a task's documents: content that cannot be rendered or scored, or that lm-eval silently scores wrongly."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _NOT_RENDERED = object()
 
 
 def template_fault(task: ConfigurableTask, field: str) -> str | None:
-    """What is wrong with a template of the task, whatever the document."""
+    """Return the syntax error of a template of the task, if it has one."""
     template = getattr(task.config, field)
     if not isinstance(template, str) or template in task.features:
         return None
     try:
         env.parse(template)
     except jinja2.TemplateSyntaxError as error:
-        return f"{field} is no template ({error.message} in line {error.lineno})"
+        return f"{field} is not a valid template ({error.message} in line {error.lineno})"
     return None
 
 
 def document_fault(task: ConfigurableTask, document: Any) -> str | None:
-    """What is wrong with a document, to stand behind "row 17"; ``None`` for a good one."""
+    """Return the fault of a document, to follow "row 17"; ``None`` for a good one."""
     values = {}
     for field in _FIELDS:
         if field == "doc_to_choice" and task.config.doc_to_choice is None:
@@ -38,7 +38,7 @@ def document_fault(task: ConfigurableTask, document: Any) -> str | None:
         try:
             values[field] = getattr(task, field)(document)
         except Exception as error:  # noqa: BLE001 - a template or a function of the user's raises what it likes
-            return f"{_field(task, field)} cannot be made of it ({type(error).__name__}: {first_line(error, 200)})"
+            return f"{_field(task, field)} cannot be rendered ({type(error).__name__}: {first_line(error, 200)})"
         problem = _null_printed(task, field, document, values[field])
         if problem:
             return problem
@@ -46,13 +46,13 @@ def document_fault(task: ConfigurableTask, document: Any) -> str | None:
 
 
 def _field(task: ConfigurableTask, field: str) -> str:
-    """The task's field, and the column that it names."""
+    """Return the task's field and the column that it refers to."""
     value = getattr(task.config, field)
     return f"{field} ({value})" if isinstance(value, str) and value in task.features else field
 
 
 def _null_printed(task: ConfigurableTask, field: str, document: Any, value: Any) -> str | None:
-    """A null in a template is rendered as ``None``, as if that were the text."""
+    """Return the fault of a null value, which a template renders as the text ``None``."""
     template = getattr(task.config, field)
     if not isinstance(document, dict) or not isinstance(template, str):
         return None
@@ -64,12 +64,12 @@ def _null_printed(task: ConfigurableTask, field: str, document: Any, value: Any)
     for name in sorted(nulls & meta.find_undeclared_variables(env.parse(template))):
         without = env.from_string(template).render(**{**document, name: ""})
         if without.count("None") < env.from_string(template).render(**document).count("None"):
-            return f"{field} writes its column {name}, which is null or missing"
+            return f"{field} renders column {name}, which is null or missing"
     return None
 
 
 class _DocumentValidator:
-    """The rendered parts of a document, and what they must be for the task's kind of output."""
+    """Validator of a document's rendered parts for the task's type of output."""
 
     def __init__(self, task: ConfigurableTask, values: dict[str, Any]) -> None:
         self.task = task
@@ -77,7 +77,7 @@ class _DocumentValidator:
         self.choices = values.get("doc_to_choice", _NOT_RENDERED)
 
     def fault(self) -> str | None:
-        """What is wrong, or ``None``."""
+        """Return the fault, or ``None``."""
         if self.task.multiple_input:
             if not isinstance(self.text, int):
                 return f"{self._named('doc_to_text')} is {_shown(self.text)}, and the first document's is the number of a choice"
@@ -98,7 +98,7 @@ class _DocumentValidator:
     def _choices_fault(self) -> str | None:
         name = self._named("doc_to_choice")
         if not isinstance(self.choices, (list, tuple)) or not self.choices:
-            return f"{name} is {_shown(self.choices)}, which is no list of texts"
+            return f"{name} is {_shown(self.choices)}, which is not a list of texts"
         for number, choice in enumerate(self.choices):
             if not isinstance(choice, str):
                 return f"{name}[{number}] is {_shown(choice)}, which is not text"
@@ -107,7 +107,7 @@ class _DocumentValidator:
         return None
 
     def _mixed_fault(self) -> str | None:
-        """lm-eval takes one answer or several for granted, as the first document has it."""
+        """Return the fault of a target whose kind, one answer or a list, differs from the first document's, which lm-eval assumes."""
         if isinstance(self.target, list) == bool(self.task.multiple_target):
             return None
         kinds = ("one answer", "a list of answers")
@@ -131,16 +131,16 @@ class _DocumentValidator:
         return self._duplicate_fault([number for number in numbers if number is not None])
 
     def _duplicate_fault(self, numbers: Sequence[int]) -> str | None:
-        """Of two equal choices the first one always wins, so the second would never be right."""
+        """Return the fault of equal choices: the first one always wins, so the second can never be right."""
         for number in numbers:
             equal = [position for position, choice in enumerate(self.choices) if choice == self.choices[number]]
             if not set(equal) <= set(numbers):
-                places = " and ".join(f"[{position}]" for position in equal)
-                return f"its right answer {_shown(self.choices[number])} stands among its choices more than once, at {places}"
+                positions = " and ".join(f"[{position}]" for position in equal)
+                return f"its right answer {_shown(self.choices[number])} is among its choices more than once, at {positions}"
         return None
 
     def _number(self, gold: Any, allow_text: bool) -> int | None:
-        """The number of the right choice; ``None`` for what names none."""
+        """Return the number of the right choice; ``None`` if it is invalid."""
         if isinstance(gold, str):
             return self.choices.index(gold) if allow_text and gold in self.choices else None
         if isinstance(gold, float) and gold.is_integer():
@@ -157,7 +157,7 @@ class _DocumentValidator:
             return (
                 None
                 if number is not None
-                else f"{name} is {_shown(self.target)}, which is no number of a choice ({self._numbered()})"
+                else f"{name} is {_shown(self.target)}, which is not the number of a choice ({self._numbered()})"
             )
         problem = self._mixed_fault()
         if problem:
@@ -165,7 +165,7 @@ class _DocumentValidator:
         if isinstance(self.target, list):
             wrong = [each for each in self.target if not isinstance(each, str)]
             if wrong or not self.target:
-                return f"{name} is {_shown(self.target)}, which is no list of texts"
+                return f"{name} is {_shown(self.target)}, which is not a list of texts"
         elif not isinstance(self.target, (str, int, float)):
             return f"{name} is {_shown(self.target)}, which is not text"
         return None
@@ -173,7 +173,7 @@ class _DocumentValidator:
     def _scored_text_fault(self) -> str | None:
         if isinstance(self.target, str) and self.target:
             return None
-        return f"{self._named('doc_to_target')} is {_shown(self.target)}, which is no text to score"
+        return f"{self._named('doc_to_target')} is {_shown(self.target)}, which is not text"
 
 
 def _shown(value: Any) -> str:

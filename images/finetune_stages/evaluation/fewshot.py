@@ -1,4 +1,4 @@
-"""Examples before a question: whether a task has enough of them, and that the question is none of them."""
+"""Validation of few-shot examples: a task has enough of them, and the question is not one of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .own_task import OwnTask
 
 
 def check_examples(tasks: Iterable[Any], inputs: EvaluationInputs) -> tuple[str, ...]:
-    """Make sure that every task has the examples that it shows; returns sentences for the user.
+    """Check that every task has enough examples, and return warnings for the user.
 
     Raises:
-        StageError: ``BadEvaluationValue`` where evaluation.fewshot asks for too many, ``TaskInvalid`` where a task does, or where an
-            example cannot be shown.
+        StageError: ``BadEvaluationValue``: evaluation.fewshot is too large. ``TaskInvalid``: a task's num_fewshot is, or an example cannot
+            be rendered.
     """
     warnings = []
     for task in tasks:
@@ -32,7 +32,7 @@ def check_examples(tasks: Iterable[Any], inputs: EvaluationInputs) -> tuple[str,
         stated = task.config.num_fewshot
         if inputs.fewshot and stated == 0:  # lm-eval's rule
             warnings.append(
-                f"evaluation.fewshot: task {task.task_name} shows no examples, as its definition says (num_fewshot: 0)."
+                f"evaluation.fewshot: task {task.task_name} shows no examples because of its definition (num_fewshot: 0)."
             )
             continue
         count = int((inputs.fewshot if inputs.fewshot is not None else stated) or 0)
@@ -50,11 +50,11 @@ def _check(task: ConfigurableTask, count: int, field: str | None) -> None:
     pool = list(sampler.df)
     if sampler.fewshot_indices:
         pool = pool[: len(sampler.fewshot_indices)]
-    excluding = task.fewshot_cfg.split == task.config.test_split  # then lm-eval draws one more, and leaves out the question
+    excluding = task.fewshot_cfg.split == task.config.test_split  # then lm-eval draws one more, and excludes the question
     copies = _copies(pool) if isinstance(task, OwnTask) and _source(task) == _asked(task) else 1
     most = len(pool) - copies if excluding else len(pool)
     if count > most:
-        has = f"{len(pool):,} row{'' if len(pool) == 1 else 's'} to take examples from{', without the row of the question' if excluding else ''}"
+        has = f"{len(pool):,} row{'' if len(pool) == 1 else 's'} for examples{', without the row of the question' if excluding else ''}"
         raise _too_many(task.task_name, count, field, has, most)
     if isinstance(task, OwnTask):
         _check_turns(task, pool)
@@ -65,13 +65,13 @@ def _too_many(task: str, count: int, field: str | None, has: str, most: int) -> 
     remedy = f"set it to at most {most:,}, or add rows" if most > 0 else "remove it, or add rows"
     if field:
         return StageError(
-            reasons.BAD_EVALUATION_VALUE, f"{field}: {count} is too many for task {task}, which has {has}; {remedy}."
+            reasons.BAD_EVALUATION_VALUE, f"{field}: {count} is too large for task {task}, which has {has}; {remedy}."
         )
-    return StageError(reasons.TASK_INVALID, f"Task {task}: num_fewshot {count} is too many, the task has {has}; {remedy}.")
+    return StageError(reasons.TASK_INVALID, f"Task {task}: num_fewshot {count} is too large, the task has {has}; {remedy}.")
 
 
 def _source(task: ConfigurableTask) -> str | None:
-    """The split that examples are from, by lm-eval's rule."""
+    """Return the split of the examples, by lm-eval's rule."""
     config = task.config
     if task.fewshot_cfg.split is None and task.fewshot_cfg.samples is not None:
         return None
@@ -83,18 +83,18 @@ def _asked(task: ConfigurableTask) -> str | None:
 
 
 def _leave_out_the_question(task: OwnTask) -> None:
-    """lm-eval leaves it out where the task names the same split for both, and shows its answer where the split is a default."""
+    """Exclude the question from the examples. lm-eval does so only if the task states the split explicitly."""
     if _source(task) == _asked(task):
         task.fewshot_cfg.split = task.config.test_split
 
 
 def _copies(pool: Sequence[Any]) -> int:
-    """How many rows are equal, at most."""
+    """Return the largest number of equal rows."""
     return max(Counter(json.dumps(row, sort_keys=True, default=str) for row in pool).values(), default=0)
 
 
 def _check_turns(task: OwnTask, pool: Sequence[Any]) -> None:
-    """An example needs its answer as text."""
+    """Check that every example has its answer as text."""
     own = task.fewshot_cfg
     for position, row in enumerate(pool):
         try:
@@ -107,5 +107,5 @@ def _check_turns(task: OwnTask, pool: Sequence[Any]) -> None:
         except Exception as error:
             raise task.failed(
                 task.label(_source(task), position),
-                f"it cannot be shown as an example ({type(error).__name__}: {first_line(error, 200)})",
+                f"it cannot be rendered as an example ({type(error).__name__}: {first_line(error, 200)})",
             ) from error

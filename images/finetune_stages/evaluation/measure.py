@@ -1,4 +1,4 @@
-"""lm-eval at work: tasks, model, questions, scores. Importing this module imports torch."""
+"""Measurement with lm-eval: tasks, model, requests, scores. Importing this module imports torch."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from .scorer import __file__ as scorer_file
 from .tasks import build_tasks, task_fault
 
 BOOTSTRAP_ITERATIONS = 1000
-"""Resamples for the standard error of metrics that have no formula: its own error is then about 2 %. lm-eval's 100,000 take minutes."""
+"""Bootstrap resamples for standard errors without a formula, accurate to about 2 %. lm-eval's default of 100,000 takes minutes."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What lm-eval found.
+    """Results of lm-eval.
 
     Attributes:
-        results: what ``lm_eval.simple_evaluate`` returns, without the samples.
-        samples: by task, what was asked and answered; empty where the user wants none.
-        tasks: what was measured: the held-out rows and the tasks that were asked for.
-        rows: held-out rows that were scored.
-        seconds: how long reading the tasks, loading the model and asking took.
+        results: the result of ``lm_eval.simple_evaluate``, without the samples.
+        samples: requests and answers by task; empty if evaluation.logSamples is false.
+        tasks: measured tasks, including the held-out rows.
+        rows: number of scored held-out rows.
+        seconds: duration of reading the tasks, loading the model and measuring.
         warnings: sentences for the user.
     """
 
@@ -58,38 +58,40 @@ class Measured:
 
 
 class Watch(CacheHook):  # type: ignore[misc]
-    """Reports progress: lm-eval tells a cache hook of every request that is answered, the model of every forward pass."""
+    """Progress reporter: lm-eval calls a cache hook for every answered request, the model for every forward pass."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(None)
         self.tasks: Collection[Task] = ()
-        """Those whose requests are counted, as soon as lm-eval has made them."""
+        """Tasks whose requests are counted after lm-eval has built them."""
         self._context, self._started = context, 0.0
         self._done = self._total = 0
 
     def add_partial(self, attr: str, req: Any, res: Any) -> None:  # noqa: ARG002 - lm-eval's interface
-        """One request was answered."""
+        """Count an answered request."""
         self._done += 1
         self.report()
 
     def report(self) -> None:
-        """How far it is by now."""
+        """Report progress."""
         self._started = self._started or time.monotonic()
         self._total = self._total or sum(request.repeats for task in self.tasks for request in task.instances or ())
         share = min(1.0, self._done / self._total) if self._total else 0.0
         left = int((time.monotonic() - self._started) * (1 / share - 1)) if share else None
         self._context.report(
-            Progress(percent=int(99 * share), step=self._done, total_steps=self._total, eta_seconds=left, note="asking the model")
+            Progress(
+                percent=int(99 * share), step=self._done, total_steps=self._total, eta_seconds=left, note="measuring the model"
+            )
         )
 
 
 def measure(
     context: Context, inputs: EvaluationInputs, model: Path, rows: Mapping[str, Sequence[Row]], definitions: Sequence[Definition]
 ) -> Measured:
-    """Ask the ``model`` (a directory with weights, tokenizer and chat template) all questions.
+    """Measure ``model``, a directory with weights, tokenizer and chat template, and return its scores.
 
-    They are those of chat ``rows`` by the name of their task (the held-out ones among them, where there are any), and of lm-eval's
-    tasks in ``inputs``, whose ``definitions`` (and those of their members) were found.
+    The tasks are those of chat ``rows`` by name, including the held-out rows, and lm-eval's tasks in ``inputs``, with the
+    ``definitions`` of these and their members.
 
     Raises:
         StageError: see :func:`build_tasks` and :func:`load_scorer`.
@@ -113,7 +115,7 @@ def measure(
     times.append(time.monotonic())
     for task in chats:
         results["results"][task.task_name].update(task.standard_errors())
-    results["config"]["batch_sizes"] = sorted(set(results["config"]["batch_sizes"]))  # one a request, without this
+    results["config"]["batch_sizes"] = sorted(set(results["config"]["batch_sizes"]))  # lm-eval adds one per request
     seconds = {
         name: end - start
         for name, start, end in zip(("reading the tasks", "loading the model", "asking"), times, times[1:], strict=False)
@@ -126,17 +128,20 @@ def measure(
 
 def _log_at(verbosity: str) -> None:
     if verbosity.upper() not in logging.getLevelNamesMapping():
-        raise StageError(reasons.BAD_EVALUATION_VALUE, f"evaluation.verbosity: {verbosity!r} is no level; INFO is one.")
+        raise StageError(
+            reasons.BAD_EVALUATION_VALUE,
+            f"evaluation.verbosity: {verbosity!r} is not a level; use DEBUG, INFO, WARNING or ERROR.",
+        )
     setup_logging(verbosity.upper())
 
 
 def _ask(scorer: Scorer, tasks: list[Any], manager: TaskManager, inputs: EvaluationInputs) -> dict[str, Any]:
-    """All requests of all tasks through the model, and the answers into scores.
+    """Send all requests to the model and return the scores.
 
     Raises:
         StageError: ``TaskInvalid``: a task's own code or template failed; ``OutOfMemoryGPU``.
     """
-    evaluator.get_git_commit_hash = lambda: None  # it asks git about the workspace, and git complains into the log
+    evaluator.get_git_commit_hash = lambda: None  # it calls git in the workspace, and git logs an error
     generation = {**inputs.generation, **({"until": list(inputs.until)} if inputs.until else {})}
     try:
         return evaluator.simple_evaluate(  # type: ignore[no-any-return]
@@ -151,7 +156,7 @@ def _ask(scorer: Scorer, tasks: list[Any], manager: TaskManager, inputs: Evaluat
         if classify(error).reason is reasons.GPU_OUT_OF_MEMORY:
             raise StageError(
                 reasons.GPU_OUT_OF_MEMORY,
-                f"The GPU's memory was not enough for batches of {inputs.batch_size}: lower evaluation.batchSize ({first_line(error)})",
+                f"evaluation.batchSize: the GPU has too little memory for batches of {inputs.batch_size} ({first_line(error)}); lower it.",
             ) from error
         frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
         if (
@@ -169,7 +174,7 @@ def _ask(scorer: Scorer, tasks: list[Any], manager: TaskManager, inputs: Evaluat
 
 
 def _asked(error: Exception, inputs: EvaluationInputs) -> str:
-    """The task, and its document, at which lm-eval was when it raised ``error``, as far as its own variables tell."""
+    """Return the task and document where lm-eval raised ``error``, as far as they are in its local variables."""
     task = document = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         found = next((each for each in (frame.f_locals.get("self"), frame.f_locals.get("task")) if isinstance(each, Task)), None)

@@ -1,4 +1,4 @@
-"""The names of all scores before anything is measured: two scores of one name, or a score that never comes, end the stage at once."""
+"""Validation of the scores' names before anything is measured: duplicate names, and metrics that lm-eval does not compute."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .own_task import OwnTask
 from .scores import metric_key, safe
 
 _OF_CHATS = ("bits_per_byte", "loss")
-"""The metrics of tasks that are made of chat rows."""
+"""Metrics of tasks with chat rows."""
 _SCORED = {
     "loglikelihood": {"perplexity", "acc"},
     "loglikelihood_rolling": {"word_perplexity", "byte_perplexity", "bits_per_byte"},
@@ -25,15 +25,15 @@ _SCORED = {
         "acc", "f1", "mcc", "acc_norm", "acc_bytes", "exact_match", "brier_score", "likelihood", "acc_mutual_info",
     },
 }  # fmt: skip
-"""Metrics by kind of output, of ``lm_eval.api.task.ConfigurableTask.process_results``: it passes over any other without a word."""
+"""Metrics by kind of output, of ``lm_eval.api.task.ConfigurableTask.process_results``: it silently ignores any other."""
 
 
 def check_names(built: Iterable[Any], chats: Iterable[str]) -> None:
-    """Make sure that every score of tasks and groups has a name of its own, and that every metric is scored.
+    """Check that every score of tasks and groups has a unique name, and that every metric is computed.
 
     Args:
         built: lm-eval's tasks and groups.
-        chats: names of the tasks that are made of chat rows.
+        chats: names of the tasks with chat rows.
 
     Raises:
         StageError: ``TaskInvalid``.
@@ -59,7 +59,7 @@ def check_names(built: Iterable[Any], chats: Iterable[str]) -> None:
 
 
 def leaves(built: Iterable[Any]) -> tuple[list[Task], list[Group]]:
-    """The tasks, those within groups too, and the groups."""
+    """Return the tasks, including those in groups, and the groups."""
     tasks: list[Task] = []
     groups: list[Group] = []
     for each in built:
@@ -72,7 +72,7 @@ def leaves(built: Iterable[Any]) -> tuple[list[Task], list[Group]]:
 
 
 def _keys(tasks: Iterable[Task], groups: Iterable[Group]) -> Iterator[tuple[str, str]]:
-    """Whose score it is, and the name that it is reported under. The name alone counts, too: samples are filed under it."""
+    """Yield each score's owner and its name. The task's name counts, too: samples are stored under it."""
     for task in tasks:
         owner = f"task {task.task_name}"
         yield owner, safe(task.task_name)
@@ -99,13 +99,13 @@ def _check_metrics(task: OwnTask) -> None:
     if twice:
         raise StageError(
             reasons.TASK_INVALID,
-            f"{subject}: metric_list has {twice[0]} more than once, and only the last would count; keep one.",
+            f"{subject}: metric_list has {twice[0]} more than once, and lm-eval uses only the last; keep one.",
         )
     filters = [name for name, count in Counter(_filters(task)).items() if count > 1]
     if filters:
         raise StageError(
             reasons.TASK_INVALID,
-            f"{subject}: filter_list has {filters[0]!r} more than once, and only the last would count; rename one.",
+            f"{subject}: filter_list has {filters[0]!r} more than once, and lm-eval uses only the last; rename one.",
         )
     scored = _SCORED.get(task.OUTPUT_TYPE)
     unscored = [name for name in listed if isinstance(name, str) and scored and name not in scored]
@@ -117,7 +117,7 @@ def _check_metrics(task: OwnTask) -> None:
 
 
 def _check_group(group: Group) -> None:
-    """A mean over some of the members would be told as that of all. Only members that are the user's own are known to the name."""
+    """Check that all members have the group's metrics; otherwise the mean covers only some. Only the user's own members are checked."""
     tasks = [task for task in group.get_all_tasks() if isinstance(task, ConfigurableTask)]
     if not any(isinstance(task, OwnTask) for task in tasks):
         return
@@ -127,5 +127,5 @@ def _check_group(group: Group) -> None:
             raise StageError(
                 reasons.TASK_INVALID,
                 f"Group {group.name}: aggregate_metric_list has {aggregate.metric}, which its member {without[0]} does not have; add it there,"
-                " or leave it out.",
+                " or remove it.",
             )

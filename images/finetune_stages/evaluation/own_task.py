@@ -1,7 +1,7 @@
-"""A task of a user's own: its data read row by row, and every document checked before a model is loaded.
+"""User-defined tasks: data is read row by row, and every document is validated before the model is loaded.
 
-lm-eval looks at the first document only. What it makes of the others is partly silent: a label that no choice has counts as a wrong
-answer, a null is printed as ``None``, and its loader of JSON turns text that looks like a date into a time.
+lm-eval validates the first document only, and mishandles others silently: a label without a choice counts as a wrong answer, a null is
+rendered as ``None``, and its JSON loader converts text that looks like a date.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from .questions import texts
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file of a split, as the task names it, and where its rows are."""
+    """A file of a split with its name in the task, and its rows."""
 
     name: str
     rows: JsonLines
 
 
 class OwnTask(ConfigurableTask):  # type: ignore[misc]
-    """The task. Of its documents the first ``limit`` are asked, or all.
+    """A user's task. The first ``limit`` documents are used, or all.
 
     Raises:
-        StageError: ``TaskInvalid``, naming the task, the file, the row and the field.
+        StageError: ``TaskInvalid``, with the task, the file, the row and the field.
     """
 
     def __init__(self, config: dict[str, Any], limit: int | None = None) -> None:
@@ -51,14 +51,14 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
         except StageError:
             raise
         except Exception:
-            if getattr(self, "features", None) is not None:  # then it is the first document that lm-eval stumbles over
+            if getattr(self, "features", None) is not None:  # then the first document is the cause
                 self._set_kinds_from_first_document()
                 self._check()
             raise
         self._check()
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **more: Any) -> None:
-        """Read files of JSON by this project's reader, which keeps text as it is, and anything else by the library."""
+        """Read JSON files with this project's reader, which preserves text, and other data with the library."""
         splits = _json_files(self.config)
         if splits is None:
             super().download(dataset_kwargs, **more)
@@ -66,21 +66,21 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
             self.dataset = datasets.DatasetDict({split: self._read(split, files) for split, files in splits.items()})
 
     def label(self, split: str | None, position: int) -> str:
-        """How messages name a document of a split."""
+        """Return the name of a document in messages."""
         if self.config.process_docs is None:
             for file in self.files.get(split or "", ()):
                 if position < len(file.rows):
                     return f"{file.rows.label(position)} of {file.name}"
                 position -= len(file.rows)
             return f"row {position + 1}"
-        return f"document {position + 1} of those that process_docs returns"
+        return f"document {position + 1} of process_docs"
 
     def failed(self, place: str, problem: str, remedy: str = "correct it") -> StageError:
-        """The failure of a document."""
+        """Return the error for a document."""
         return StageError(reasons.TASK_INVALID, f"{self._subject}, {place}: {problem}; {remedy}.")
 
     def _set_kinds_from_first_document(self) -> None:
-        """Set what lm-eval would read from the first document, had it not failed there."""
+        """Set the properties that lm-eval derives from the first document, after it failed there."""
         try:
             self.multiple_input = int(isinstance(self.doc_to_text(self.task_docs[0]), int))
             self.multiple_target = int(isinstance(self.doc_to_target(self.task_docs[0]), list))
@@ -97,7 +97,7 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
         self.check_documents(islice(self.task_docs, self._limit), self.config.test_split or self.config.validation_split)
 
     def check_documents(self, documents: Iterable[Any], split: str | None) -> None:
-        """Make sure that every document can be asked and scored.
+        """Check that every document can be rendered and scored.
 
         Raises:
             StageError: ``TaskInvalid``.
@@ -119,7 +119,7 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
             detail = f"{type(error).__name__}: {first_line(error, 200)}"
             raise StageError(
                 reasons.TASK_INVALID,
-                f"{self._subject}, {names}: its rows make no table ({detail}); write values of one type in a column.",
+                f"{self._subject}, {names}: its rows cannot be converted to a table ({detail}); use one type per column.",
             ) from error
 
     def _rows(self, split: str, path: Path) -> list[dict[str, Any]]:
@@ -138,15 +138,15 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
                 row = parse(text)
             except ValueError as error:
                 raise StageError(
-                    reasons.TASK_INVALID, f"{self._subject}: {place} {json_fault(error, text)}; write one object a line."
+                    reasons.TASK_INVALID, f"{self._subject}: {place} {json_fault(error, text)}; write one object per line."
                 ) from error
             if not isinstance(row, dict):
-                raise self.failed(place, "it is not an object", "write one object a line")
+                raise self.failed(place, "it is not an object", "write one object per line")
             yield row
 
 
 def _json_files(config: Any) -> Mapping[str, list[Path]] | None:
-    """The files of each split, where the task names files of JSON and nothing else; what is missing, the library says."""
+    """Return the JSON files of each split; ``None`` if the task uses other data. The library reports missing files."""
     arguments = config.dataset_kwargs
     if config.dataset_path != "json" or config.dataset_name or config.custom_dataset or not isinstance(arguments, dict):
         return None

@@ -1,4 +1,4 @@
-"""Chat rows to measure with: conversations that stage *tokenization* rendered, and where the answers are in them."""
+"""Rendered conversations of stage *tokenization*, with the positions of the answers."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from finetune_stages.chat.task_rows import chat_files, own_roots
 from finetune_stages.sdk import Context, StageError, read_seal
 
 Row = dict[str, Any]
-"""``row`` and ``line`` in the source, and ``passages``: each with its ``text`` and its ``answers``, half-open ranges of characters."""
+"""``row`` and ``line`` in the source, and ``passages``, each with ``text`` and ``answers`` (half-open character ranges)."""
 
 
 def chat_tasks(context: Context, inputs: EvaluationInputs) -> dict[str, Path]:
-    """The files of rendered rows, by the name of their task: the held-out rows, and the tasks that are files of chat rows.
+    """Return the files of rendered rows by task: the held-out rows, and tasks that are files of chat rows.
 
     Raises:
-        StageError: ``DatasetNotFound``: nothing was rendered.
+        StageError: ``DatasetNotFound``: there are no rendered rows.
     """
     layout = context.layout
     own = chat_files(own_roots(context, inputs.task_files), inputs.tasks)
     if (inputs.holdout or own) and read_seal(context.path(layout.tokens)) is None:
         other = "" if own else ", or set evaluation.holdout to false"
         raise StageError(
-            reasons.DATASET_NOT_FOUND, f"{layout.tokens} is not in the workspace; rerun from stage evaluation{other}."
+            reasons.DATASET_NOT_FOUND, f"{layout.tokens}: it is not in the workspace; rerun from stage evaluation{other}."
         )
     names: Sequence[str] = (*([HOLDOUT] if inputs.holdout else []), *inputs.tasks)
     return {name: path for name in names if (path := context.path(layout.passages(name))).is_file()}
 
 
 def read_passages(path: Path) -> list[Row]:
-    """The rows of a file.
+    """Return the rows of a file.
 
     Raises:
         StageError: ``DatasetUnreadable``: stage *tokenization* did not write it.
@@ -47,10 +47,12 @@ def read_passages(path: Path) -> list[Row]:
             for passage in row["passages"]:
                 _ = passage["text"][0], [(int(start), int(end)) for start, end in passage["answers"]]
     except (ValueError, LookupError, TypeError) as error:
-        raise StageError(reasons.DATASET_UNREADABLE, f"{path} cannot be read ({error}); rerun from stage evaluation.") from error
+        raise StageError(
+            reasons.DATASET_UNREADABLE, f"{path}: it cannot be read ({error}); rerun from stage evaluation."
+        ) from error
     return rows
 
 
 def answers(row: Row) -> list[str]:
-    """The texts that are scored."""
+    """Return the scored texts."""
     return [passage["text"][start:end] for passage in row["passages"] for start, end in passage["answers"]]

@@ -1,7 +1,7 @@
-"""What scores depend on beside the inputs: the model, the held-out rows, lm-eval, and what a user's own tasks are made of.
+"""Dependencies of scores in addition to the inputs: the model, the held-out rows, lm-eval, and the user's tasks and their data.
 
-The digest of a stage's inputs has the names of tasks. What a name stands for can change: a user's task file, or the data that it
-names. Nothing heavy is imported here, and lm-eval's files are only looked at where a user brought task files too.
+The digest of a stage's inputs covers the names of tasks, but the user's task files and their data can change. This module imports no
+large library and reads lm-eval's files only if the user has task files, too.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from finetune_stages.sources.task_files import Definition, TaskFiles
 
 MEASURING = 2
-"""Version of how is measured: a new one makes the scores of the old one useless for other runs, as they should be."""
+"""Version of the measurement. A new version invalidates the scores of an older one."""
 _LOADERS = ("json", "csv", "text", "parquet", "arrow")
-"""Values of ``dataset_path`` that stand for files which the task names."""
+"""Values of ``dataset_path`` for local files."""
 
 
-def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
-    """Whether the same questions would be put to the same model as when ``noted`` was.
+def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
+    """Return whether tasks and model are unchanged since ``fingerprint``.
 
     Raises:
-        StageError: they cannot be put at all.
+        StageError: A task or the model is missing.
     """
     inputs = context.inputs(EvaluationInputs)
-    return depends_on(context, inputs, sealed(model_directory(context, inputs))) == noted
+    return depends_on(context, inputs, sealed(model_directory(context, inputs))) == fingerprint
 
 
 def depends_on(context: Context, inputs: EvaluationInputs, model: Seal) -> dict[str, Scalar] | None:
-    """All that scores depend on, as digests; ``None`` where it may change unseen.
+    """Return digests of everything that scores depend on; ``None`` if a change cannot be detected.
 
-    lm-eval's own benchmarks count as fixed. Numbers of a GPU and of a processor differ in their last digits and are kept apart.
+    lm-eval's own benchmarks are treated as fixed. Scores of GPUs and of processors differ slightly and are kept apart.
 
     Raises:
         StageError: ``EngineMissing``, or a task that cannot be found.
@@ -62,7 +62,7 @@ def depends_on(context: Context, inputs: EvaluationInputs, model: Seal) -> dict[
 
 
 def find_definitions(context: Context, inputs: EvaluationInputs) -> list[Definition]:
-    """The definitions of lm-eval's tasks in ``inputs`` and of their members.
+    """Return the definitions of lm-eval's tasks in ``inputs`` and of their members.
 
     Raises:
         StageError: ``TaskNotFound``, ``TaskInvalid``, ``EngineMissing``.
@@ -80,23 +80,23 @@ def _task_files(roots: tuple[Path, ...]) -> TaskFiles:
 
 
 def model_directory(context: Context, inputs: EvaluationInputs) -> Path:
-    """The model that is asked."""
+    """Return the directory of the model to measure."""
     return context.path(context.layout.final_model if inputs.subject == "final" else context.layout.base_model)
 
 
 def sealed(model: Path) -> Seal:
-    """The seal of the model.
+    """Return the seal of the model.
 
     Raises:
         StageError: ``ModelNotFound``, ``ModelIncomplete``.
     """
     if not model.is_dir():
-        raise StageError(reasons.MODEL_NOT_FOUND, f"There is no model at {model}: the stage that writes it has not finished.")
+        raise StageError(reasons.MODEL_NOT_FOUND, f"{model}: there is no model; rerun the stage that writes it.")
     seal = read_seal(model)
     if seal is None:
         raise StageError(
             reasons.MODEL_INCOMPLETE,
-            f"The model at {model} is not sealed: whoever wrote it did not finish; run that stage again.",
+            f"{model}: the model is incomplete; rerun the stage that writes it.",
         )
     return seal
 
@@ -108,12 +108,12 @@ def _lm_eval() -> str:
         return metadata.version("lm-eval")
     except metadata.PackageNotFoundError as error:
         raise StageError(
-            reasons.ENGINE_MISSING, "The image lacks the package lm-eval: install finetune-operator[evaluation]."
+            reasons.ENGINE_MISSING, "image: the package lm-eval is missing; install finetune-operator[evaluation]."
         ) from error
 
 
 def _own_tasks(context: Context, definitions: Iterable[Definition]) -> str:
-    """A digest of a user's tasks and their data; empty where one of them runs code of its own or reads what is no file."""
+    """Return a digest of the user's tasks and their data; empty if a task runs code or reads other data than files."""
     from finetune_stages.sources.task_files import builtin_tasks
 
     builtin = builtin_tasks()
@@ -130,7 +130,7 @@ def _own_tasks(context: Context, definitions: Iterable[Definition]) -> str:
 
 
 def _data(context: Context, config: Mapping[str, Any]) -> Iterator[str]:
-    """The digests of the files that a task, or a task inside a group, reads its rows from; an empty one for anything else."""
+    """Yield digests of the data files of a task, or of the tasks in a group; an empty one for other data."""
     members = config.get("task")
     if isinstance(members, list):
         for member in members:
@@ -155,13 +155,13 @@ def _data(context: Context, config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def data_files(config: Mapping[str, Any]) -> list[str]:
-    """The files that a task's definition names as its data."""
+    """Return the data files in a task's definition."""
     arguments = config.get("dataset_kwargs")
     return texts(arguments.get("data_files")) if isinstance(arguments, Mapping) else []
 
 
 def texts(value: Any) -> list[str]:
-    """The texts in a value that may be one, or a list or a mapping of such values."""
+    """Return the strings in a string, or in a list or a mapping of such values."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):

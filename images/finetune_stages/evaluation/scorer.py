@@ -1,6 +1,4 @@
-"""lm-eval's Hugging Face backend, with three things of this project's: answers in one pass, batches that suit a processor, and
-somebody who watches.
-"""
+"""lm-eval's Hugging Face backend with three additions: all answers of a text in one pass, batch sizes for processors, and progress."""
 
 from __future__ import annotations
 
@@ -26,27 +24,27 @@ from finetune_stages.sources.positions import hard_positions
 from .chat_task import AnswerScore
 
 TOKENS_PER_BATCH = 1024
-"""Tokens of one forward pass on a processor. Larger batches are not faster there (they only wait for their longest row)."""
+"""Tokens of one forward pass on a processor. Larger batches are not faster there."""
 LARGEST_BATCH = 64
 GENERATION_BATCH = 16
-"""Texts that are continued at the same time on a processor."""
+"""Largest batch size of generation on a processor."""
 
 _OURS = (
     "pretrained", "tokenizer", "peft", "delta", "device", "batch_size", "max_batch_size", "trust_remote_code", "backend", "revision",
     "subfolder", "gguf_file", "autogptq", "gptqmodel", "output_loading_info",
 )  # fmt: skip
-"""Arguments of lm-eval's backend that decide which model is measured, or where: they are set here."""
+"""Arguments of lm-eval's backend for the model and the device, which users cannot set."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a text that fits into the model.
+    """A part of a text that fits into the model's context.
 
     Attributes:
         passage: number of the text.
-        start: number of the part's first token in the text.
-        first: number of the first token that is scored here; the ones before it are only read.
-        ids: the part's tokens.
+        start: position of the part's first token in the text.
+        first: position of the first scored token; earlier tokens are context.
+        ids: token ids of the part.
     """
 
     passage: int
@@ -56,18 +54,18 @@ class Window:
 
 
 class Scorer(HFLM):  # type: ignore[misc]
-    """A model that answers lm-eval's requests and those of :class:`.chat_task.ChatRows`."""
+    """Model backend for lm-eval's requests and those of :class:`.chat_task.ChatRows`."""
 
     _model: Any
 
     def _create_model(self, *args: Any, **options: Any) -> None:
-        """Load the model as ``from_pretrained`` does, and keep it so.
+        """Load the model without changes after ``from_pretrained``.
 
-        lm-eval ties the weights once more after loading, by the configuration alone: an output layer of its own, which
-        ``from_pretrained`` keeps whatever the configuration says, would be replaced by the embeddings.
+        lm-eval ties the weights again after loading, by the configuration alone: that would replace a separate output layer, which
+        ``from_pretrained`` keeps, by the embeddings.
 
         Raises:
-            StageError: ``ModelIncomplete``: the files lack weights, so that those are random numbers.
+            StageError: ``ModelIncomplete``: weights are missing in the files and would be random.
         """
         super()._create_model(*args, output_loading_info=True, **options)
         self._model, report = self._model
@@ -82,22 +80,22 @@ class Scorer(HFLM):  # type: ignore[misc]
 
     @cached_property
     def max_length(self) -> int:
-        """Tokens of the longest sequence: lm-eval's answer, which a limit of the positions may lower."""
+        """Largest number of tokens of a sequence: lm-eval's value, or the limit of positions if that is lower."""
         limit: int | None = hard_positions(self.config.to_dict())
         length = int(super().max_length)
         return length if limit is None else min(length, limit)
 
     def answer_loglikelihood(self, requests: Sequence[Instance]) -> list[list[AnswerScore]]:
-        """How probable the answers in each passage are: one forward pass reads all answers of a conversation.
+        """Return the log-probabilities of the answers in each passage; one forward pass scores all answers of a conversation.
 
-        A passage longer than the model's context is read in overlapping windows, so that each token is scored once, with at
-        least half a context before it where the text has that much.
+        A passage longer than the model's context is split into overlapping windows, so that each token is scored once, with at
+        least half a context before it if the text is that long.
 
         Args:
             requests: with arguments (text, character ranges of the answers).
 
         Returns:
-            One list a request, with one score an answer.
+            One list per request, with one score per answer.
         """
         encoded = self.tokenizer([request.args[0] for request in requests], add_special_tokens=False, return_offsets_mapping=True)
         losses = [torch.zeros(len(ids)) for ids in encoded["input_ids"]]
@@ -121,14 +119,14 @@ class Scorer(HFLM):  # type: ignore[misc]
         start = first = 0
         while True:
             part = ids[start : start + room]
-            yield Window(passage, start, max(first, 1), part)  # nothing stands before a text's first token that could predict it
+            yield Window(passage, start, max(first, 1), part)  # a text's first token has no context
             first = start + len(part)
             if first >= len(ids):
                 return
             start = first - room // 2
 
     def _batched(self, windows: list[Window]) -> Iterator[list[Window]]:
-        """Slices of ``windows``, which come longest first."""
+        """Yield batches of ``windows``, which are sorted by length, the longest first."""
         as_requests = [(None, window.ids[:-1], window.ids[-1:]) for window in windows]
         self.batch_sizes: dict[int, int] = {}
         start = 0
@@ -138,7 +136,7 @@ class Scorer(HFLM):  # type: ignore[misc]
             start += size
 
     def _losses(self, batch: list[Window]) -> list[torch.Tensor]:
-        """The loss of each scored token of each window, in nats: float32, on the processor."""
+        """Return the loss of each scored token of each window, in nats: float32, on the processor."""
         longest = max(2, *(len(window.ids) for window in batch))
         ids = torch.zeros((len(batch), longest), dtype=torch.long)
         for row, window in enumerate(batch):
@@ -146,13 +144,13 @@ class Scorer(HFLM):  # type: ignore[misc]
         ids = ids.to(self.device)
         logits = self._model_call(ids[:, :-1])
         scored = [(row, window.first - window.start, len(window.ids)) for row, window in enumerate(batch)]
-        # Only what is scored is taken apart: with large vocabularies the logits outweigh the model.
+        # Only scored positions: with large vocabularies the logits need more memory than the model.
         return [
             cross_entropy(logits[row, first - 1 : end - 1].float(), ids[row, first:end], reduction="none").cpu()
             for row, first, end in scored
         ]
 
-    # What lm-eval asks for, without its progress bars.
+    # lm-eval's requests, without its progress bars.
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
         """See :meth:`lm_eval.api.model.LM.loglikelihood`.
@@ -166,37 +164,37 @@ class Scorer(HFLM):  # type: ignore[misc]
             names = ", ".join(sorted({str(request.task_name) for request in requests}))
             raise StageError(
                 reasons.TASK_INVALID,
-                f"A task ({names}) asks about an answer that is empty, or longer than the model's {self.max_length} tokens.",
+                f"evaluation.tasks: an answer in {names} is empty, or longer than the model's {self.max_length} tokens; shorten it or remove the task.",
             ) from error
 
     def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = True, override_bs: int | None = None) -> Any:  # noqa: ARG002
         if self.device.type == "cpu" and self.batch_size == "auto":
-            override_bs = None  # _batch_scheduler knows better
+            override_bs = None  # _batch_scheduler computes it
         return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
         """See :meth:`lm_eval.api.model.LM.generate_until`.
 
         Raises:
-            StageError: ``BadEvaluationValue``: a task's answers would leave no room for its questions.
+            StageError: ``BadEvaluationValue``: a task's answers leave no space for its questions in the context.
         """
         for request in requests:
-            wanted = int(request.args[1].get("max_gen_toks", self.max_gen_toks))
-            if wanted >= self.max_length:
+            longest = int(request.args[1].get("max_gen_toks", self.max_gen_toks))
+            if longest >= self.max_length:
                 raise StageError(
                     reasons.BAD_EVALUATION_VALUE,
-                    f"Task {request.task_name} asks for answers of up to {wanted} tokens, and the model holds {self.max_length}"
-                    " with the question: lower evaluation.generation.maxTokens.",
+                    f"evaluation.generation.maxTokens: task {request.task_name} generates up to {longest} tokens, and the model's context has"
+                    f" {self.max_length}, including the question; lower it.",
                 )
         try:
             return super().generate_until(requests, disable_tqdm=True)  # type: ignore[no-any-return]
         except (TypeError, ValueError) as error:
             raise StageError(
-                reasons.BAD_EVALUATION_VALUE, f"evaluation.generation, or that of the tasks, is refused: {first_line(error)}"
+                reasons.BAD_EVALUATION_VALUE,
+                f"evaluation.generation: a value in it or in the tasks is rejected ({first_line(error)}); correct it.",
             ) from error
 
-    # How many requests go through the model at once. On a GPU lm-eval finds out by trying; on a processor that would take longer
-    # than the evaluation.
+    # Batch sizes. On a GPU lm-eval finds them by trial; on a processor that takes longer than the evaluation.
 
     def _detect_batch_size(self, requests: Any = None, pos: int = 0) -> int:
         if self.device.type != "cpu":
@@ -213,7 +211,7 @@ class Scorer(HFLM):  # type: ignore[misc]
 
 
 def batch_sizes(lengths: Sequence[int], tokens: int = TOKENS_PER_BATCH, largest: int = LARGEST_BATCH) -> list[int]:
-    """For each of some texts, longest first, the size of the batch that it goes into: as many as ``tokens`` allow."""
+    """Return, for each text, the longest first, the size of its batch: as many as ``tokens`` allow."""
     sizes: list[int] = []
     while len(sizes) < len(lengths):
         fitting = max(1, tokens // max(1, lengths[len(sizes)]))
@@ -223,18 +221,18 @@ def batch_sizes(lengths: Sequence[int], tokens: int = TOKENS_PER_BATCH, largest:
 
 
 def load_scorer(model: Path, inputs: EvaluationInputs, on_forward: Callable[[], object]) -> Scorer:
-    """The model, in bfloat16 on a GPU that computes in it, else in float32 (``model_args`` may say otherwise).
+    """Return the model, in bfloat16 on a GPU with native support, else in float32, unless ``model_args`` sets the dtype.
 
     Raises:
         StageError: ``BadEvaluationValue``, ``RemoteCode``, ``ModelIncomplete``, ``ModelCorrupt``.
     """
-    taken = sorted(set(inputs.model_args) & set(_OURS))
-    if taken:
-        raise StageError(reasons.BAD_EVALUATION_VALUE, f"evaluation.modelArgs: {taken[0]} is not the user's to set; remove it.")
+    reserved = sorted(set(inputs.model_args) & set(_OURS))
+    if reserved:
+        raise StageError(reasons.BAD_EVALUATION_VALUE, f"evaluation.modelArgs: {reserved[0]} cannot be set; remove it.")
     gpu = torch.cuda.is_available()
     arguments: dict[str, Scalar] = {"dtype": _dtype(), **inputs.model_args}
     try:
-        with quick_imports():  # transformers imports a model's class with the first model; this one stays to the end
+        with quick_imports():  # transformers imports a model's class with the first model, which is never freed
             scorer = Scorer(
                 str(model), device="cuda" if gpu else "cpu", backend="causal", batch_size=inputs.batch_size,
                 trust_remote_code=inputs.trust_remote_code, **arguments,
@@ -242,33 +240,35 @@ def load_scorer(model: Path, inputs: EvaluationInputs, on_forward: Callable[[], 
     except Exception as error:
         raise _loading_fault(error, model, inputs) from error
     if not scorer.tokenizer.is_fast:
-        raise StageError(reasons.MODEL_INCOMPLETE, f"The model at {model} has no fast tokenizer (tokenizer.json): add one.")
+        raise StageError(reasons.MODEL_INCOMPLETE, f"{model}: the model has no fast tokenizer (tokenizer.json); add one.")
     scorer.model.register_forward_hook(lambda *_: on_forward())
     return scorer
 
 
 def _dtype() -> str:
-    """float16 is never chosen: weights of models that were trained in bfloat16 exceed its range."""
+    """Return the dtype. float16 is never used: weights of models that were trained in bfloat16 exceed its range."""
     native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if native else "float32"
 
 
 def _loading_fault(error: Exception, model: Path, inputs: EvaluationInputs) -> StageError:
-    known, said = classify(error), first_line(error)
+    known, detail = classify(error), first_line(error)
     if "trust_remote_code" in str(error) and not inputs.trust_remote_code:
-        return StageError(reasons.REMOTE_CODE, f"The model at {model} brings code of its own: {reasons.REMOTE_CODE.remedy}")
+        return StageError(reasons.REMOTE_CODE, f"{model}: the model contains Python code; {reasons.REMOTE_CODE.remedy}")
     if any(type(link).__name__ == "SafetensorError" for link in causes(error)):
-        return StageError(reasons.MODEL_CORRUPT, f"The weights at {model} cannot be read ({said}): save the model again.")
+        return StageError(reasons.MODEL_CORRUPT, f"{model}: the weights cannot be read ({detail}); save the model again.")
     if isinstance(error, (TypeError, AttributeError)) and inputs.model_args:
         names = ", ".join(inputs.model_args)
-        return StageError(reasons.BAD_EVALUATION_VALUE, f"evaluation.modelArgs ({names}): the backend hf refuses them: {said}")
+        return StageError(
+            reasons.BAD_EVALUATION_VALUE, f"evaluation.modelArgs ({names}): the backend hf rejects them ({detail}); correct them."
+        )
     if isinstance(error, (OSError, ValueError, KeyError)) and known.reason is reasons.CRASHED:
-        return StageError(reasons.MODEL_INCOMPLETE, f"The model at {model} cannot be opened: {said}")
+        return StageError(reasons.MODEL_INCOMPLETE, f"{model}: the model cannot be loaded ({detail}); save the model again.")
     return known
 
 
 def _answer_score(text: str, answer: tuple[int, int], losses: torch.Tensor, offsets: Sequence[tuple[int, int]]) -> AnswerScore:
-    """The score of the tokens that carry a character of ``answer``. ``offsets``: each token's range of characters."""
+    """Return the score of the tokens with a character of ``answer``. ``offsets``: each token's character range."""
     begin, end = answer
     first = max(1, bisect_right(offsets, begin, key=lambda offset: offset[1]))
     last = max(first, bisect_left(offsets, end, key=lambda offset: offset[0]))

@@ -1,4 +1,4 @@
-"""lm-eval's results as flat metrics: ``<task>.<metric>``, or ``<task>.<metric>.<filter>`` where a task filters answers."""
+"""lm-eval's results as flat metrics: ``<task>.<metric>``, or ``<task>.<metric>.<filter>`` if a task filters answers."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ _NO_FILTER = "none"
 
 @dataclass(frozen=True)
 class Scores:
-    """Metrics by safe key (a standard error ends in ``_stderr``), and which of them should be high."""
+    """Metrics by safe key (standard errors end in ``_stderr``), and whether higher is better."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     higher_is_better: dict[str, bool] = field(default_factory=dict)
 
 
 def safe(name: str) -> str:
-    """``name`` with every character outside letters, digits, ``_``, ``.`` and ``-`` replaced by ``_``."""
+    """Return ``name`` with every character outside letters, digits, ``_``, ``.`` and ``-`` replaced by ``_``."""
     return _UNSAFE.sub("_", name)
 
 
 def metric_key(task: str, metric: str, filter_: str = _NO_FILTER) -> str:
-    """The name of a score: that of the filter is part of it where the task has one."""
+    """Return the key of a score; it includes the filter if the task has one."""
     return safe(".".join([task, metric, *([] if filter_ == _NO_FILTER else [filter_])]))
 
 
 def flat_scores(results: Mapping[str, Any]) -> Scores:
-    """The scores of all tasks and groups in the dictionary that ``lm_eval.simple_evaluate`` returns.
+    """Return the scores of all tasks and groups in the dictionary that ``lm_eval.simple_evaluate`` returns.
 
-    lm-eval's keys are ``<metric>,<filter>`` and ``<metric>_stderr,<filter>``; what else stands beside them (``alias``,
-    ``sample_len``) has no comma. A standard error that could not be computed is left out.
+    lm-eval's keys are ``<metric>,<filter>`` and ``<metric>_stderr,<filter>``; other keys (``alias``,
+    ``sample_len``) have no comma. Undefined standard errors are omitted.
 
     Raises:
-        StageError: ``ScoreNotANumber``, naming the score; ``TaskInvalid``: two scores have the same name.
+        StageError: ``ScoreNotANumber``, with the score; ``TaskInvalid``: two scores have the same name.
     """
     scores = Scores()
     for task, values in results["results"].items():
@@ -66,10 +66,10 @@ def flat_scores(results: Mapping[str, Any]) -> Scores:
 
 
 def _finite(value: Any) -> float | None:
-    """A finite number as it is; ``None`` for all else."""
+    """Return a finite number as a float; ``None`` for anything else."""
     try:
         return float(value) if isinstance(value, Real) and math.isfinite(value) else None
-    except OverflowError:  # a whole number that no float holds
+    except OverflowError:  # an integer beyond the range of float
         return None
 
 

@@ -1,7 +1,6 @@
-"""Stages *evaluation* and *baseline* as a program, and their work: from the questions to their scores.
+"""Program and work of stages *evaluation* and *baseline*.
 
-What other runs measured is found, and what can be wrong with the inputs too, before lm-eval and torch are imported, which takes
-seconds.
+Cached results and invalid inputs are detected before lm-eval and torch are imported, which takes seconds.
 """
 
 from __future__ import annotations
@@ -36,28 +35,28 @@ def main() -> int:
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Whether the model that an earlier result measured is still the one in its place."""
+    """Return whether the model of an earlier result is still in the run's folder, unchanged."""
     seal = read_seal(model_directory(context, context.inputs(EvaluationInputs)))
     return seal is not None and seal.digest == result.outputs.get("modelDigest")
 
 
 def work(context: Context) -> Finished:
-    """Put all questions to the model.
+    """Measure the model.
 
     Raises:
-        StageError: every failure that the module names of this package suggest.
+        StageError: any failure of the modules in this package.
     """
     inputs = context.inputs(EvaluationInputs)
     seal = sealed(model_directory(context, inputs))
     folder = context.path(f"{context.layout.root}/results")
     require_own_names(inputs.tasks)
-    noted = depends_on(context, inputs, seal)
-    entry = baseline_entry(context, inputs, noted) if noted and inputs.subject == "base" else None
+    fingerprint = depends_on(context, inputs, seal)
+    entry = baseline_entry(context, inputs, fingerprint) if fingerprint and inputs.subject == "base" else None
     known = take_baseline(entry, folder) if entry else None
     if known:
         return known
     measured = _measure(context, inputs)
-    finished = replace(_finished(inputs, seal, measured), depends_on=None if inputs.subject == "base" else noted)
+    finished = replace(_finished(inputs, seal, measured), depends_on=None if inputs.subject == "base" else fingerprint)
     files = _write(folder, context.document.stage, measured)
     if entry:
         keep_baseline(context, entry, finished, files)
@@ -70,7 +69,7 @@ def _measure(context: Context, inputs: EvaluationInputs) -> Measured:
     if not rows and not inputs.tasks:
         raise StageError(
             reasons.NOTHING_TO_EVALUATE,
-            "evaluation.tasks is empty and no held-out row can be measured; name a task, or hold rows out (dataset.trainSplit below 1).",
+            "evaluation.tasks: it is empty, and no held-out row can be measured; set a task, or hold rows out with dataset.trainSplit below 1.",
         )
     _prepare_libraries(context, offline=not definitions)
     context.report(Progress(percent=0, note="loading lm-eval"), force=True)
@@ -81,17 +80,17 @@ def _measure(context: Context, inputs: EvaluationInputs) -> Measured:
 
 
 def _chat_rows(context: Context, inputs: EvaluationInputs) -> dict[str, list[Row]]:
-    """The rows of each task that is made of chat: the held-out ones, and a user's own files."""
+    """Return the rows of each task with chat rows: the held-out rows and the user's files."""
     rows = {name: read_passages(path) for name, path in chat_tasks(context, inputs).items()}
     return {name: found for name, found in rows.items() if found}
 
 
 def _prepare_libraries(context: Context, offline: bool) -> None:
-    """Settings that the libraries read when they are imported. ``offline``: nothing that is asked for lies on the hub."""
-    os.chdir(context.workspace)  # relative data files of a task are the workspace's
+    """Set the environment that the libraries read at import. ``offline``: no task needs the hub."""
+    os.chdir(context.workspace)  # relative data files of a task are relative to the workspace
     os.environ.update(
         {
-            "DISABLE_MULTIPROC": "1",  # lm-eval's bootstrap would fork a process a core, after torch started its threads
+            "DISABLE_MULTIPROC": "1",  # lm-eval's bootstrap would fork a process per core after torch started threads
             "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -116,7 +115,7 @@ def _finished(inputs: EvaluationInputs, seal: Seal, measured: Measured) -> Finis
 
 
 def _write(folder: Path, stage: str, measured: Measured) -> list[Path]:
-    """The whole answer of lm-eval, and what was asked and answered, as files; those of an earlier round go."""
+    """Write lm-eval's full results and samples, remove those of an earlier round, and return the files."""
     from .scores import safe
 
     files = []
@@ -137,7 +136,7 @@ def _remove_others(found: Iterable[Path], kept: list[Path]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy's as a number, a set as a list, anything else as its text."""
+    """Return a JSON value: a NumPy number as a number, a set as a list, anything else as text."""
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         return value.item()
     return sorted(value, key=str) if isinstance(value, (set, frozenset)) else str(value)

@@ -1,4 +1,4 @@
-"""lm-eval's tasks, made from the definitions that were found; what is wrong with one, or with its data, becomes a sentence."""
+"""Construction of lm-eval's tasks from their definitions, with stage errors for faulty tasks and data."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .own_task import OwnTask
 from .questions import data_files
 
 TASK_DATA = Origin(
-    "data", "evaluation.tasks", "dataset", False, reasons.TASK_INVALID, reasons.TASK_INVALID, reasons.TASK_DATA_UNREACHABLE
+    "data", "evaluation.tasks", "dataset", reasons.TASK_INVALID, reasons.TASK_INVALID, reasons.TASK_DATA_UNREACHABLE
 )
 
 
 def build_tasks(
     names: Sequence[str], definitions: Sequence[Definition], manager: TaskManager, limit: int | None = None
 ) -> list[Any]:
-    """Tasks and groups for ``names``, with their data read (from the workspace, the hub's cache or the hub).
+    """Return tasks and groups for ``names``, with their data (from the workspace, the hub's cache or the hub).
 
-    ``manager`` is told the definitions, and no others. ``limit``: how many documents of each are asked; ``None`` for all.
+    ``manager`` gets only these definitions. ``limit``: number of documents per task; ``None`` for all.
 
     Raises:
         StageError: ``TaskInvalid``, ``TaskDataUnreachable``.
@@ -51,15 +51,15 @@ def build_tasks(
         built += loaded["tasks"].values() if group is None else [group]
     try:
         manager.load(built)
-    except ValueError as error:  # a task that two of the names contain
-        raise StageError(reasons.TASK_INVALID, f"evaluation.tasks: {first_line(error)}; name only one of them.") from error
+    except ValueError as error:  # a task that is in two of the names
+        raise StageError(reasons.TASK_INVALID, f"evaluation.tasks: {first_line(error)}; use only one of them.") from error
     return built
 
 
 def task_fault(error: Exception, subject: str) -> StageError:
-    """What an exception says about a task: its data cannot be had, or the task itself is wrong.
+    """Return the stage error for a task's exception: its data is unavailable, or the task is invalid.
 
-    A task is a user's (or lm-eval's) program, and raises what it likes.
+    A task can run any code and raise any exception.
     """
     known, links = classify(error), causes(error)
     if known.reason is not reasons.CRASHED:
@@ -70,20 +70,20 @@ def task_fault(error: Exception, subject: str) -> StageError:
     fault = hub_fault(error, TASK_DATA, f"of {subject[0].lower()}{subject[1:]}")
     if fault is not None:
         return fault
-    if any(isinstance(link, FileNotFoundError) and "://" in str(link) for link in links):  # datasets' word for any refusal
+    if any(isinstance(link, FileNotFoundError) and "://" in str(link) for link in links):  # datasets raises it for any HTTP error
         return StageError(reasons.TASK_DATA_UNREACHABLE, f"{subject}: {first_line(error)}")
-    if isinstance(error, StopIteration):  # of the library that reads an empty file
+    if isinstance(error, StopIteration):  # raised by the library for an empty file
         return StageError(reasons.TASK_INVALID, f"{subject}: its data has no rows; add some.")
     if isinstance(error, RecursionError):
         return StageError(
             reasons.TASK_INVALID, f"{subject}: it contains itself, or is nested too deeply; correct its definition."
         )
-    return StageError(reasons.TASK_INVALID, f"{subject}: {_said(error)}")
+    return StageError(reasons.TASK_INVALID, f"{subject}: {_detail(error)}")
 
 
 @contextmanager
 def _own_tasks_checked(definitions: Sequence[Definition], limit: int | None) -> Iterator[None]:
-    """Let lm-eval make an :class:`OwnTask` of every task that a user's file defines, alone or within a group."""
+    """Make lm-eval create an :class:`OwnTask` for every task in a user's file, alone or in a group."""
     builtin = builtin_tasks()
     own = {
         str(definition.config.get(kind))
@@ -92,7 +92,7 @@ def _own_tasks_checked(definitions: Sequence[Definition], limit: int | None) -> 
 
     def make(config: dict[str, Any]) -> ConfigurableTask:
         source = (config.get("metadata") or {}).get("config_source", "inline")
-        inside, _, _ = str(config.get("task")).partition("::")  # how lm-eval names a task that a group defines on the spot
+        inside, _, _ = str(config.get("task")).partition("::")  # lm-eval's name for a task that is defined inline in a group
         is_own = inside in own if source == "inline" else not Path(source).is_relative_to(builtin)
         return OwnTask(config, limit) if is_own else ConfigurableTask(config=config)
 
@@ -104,14 +104,14 @@ def _own_tasks_checked(definitions: Sequence[Definition], limit: int | None) -> 
         _factory.ConfigurableTask = before
 
 
-def _said(error: Exception) -> str:
-    """The exception's name and text, and those of its cause, which may know the row."""
+def _detail(error: Exception) -> str:
+    """Return name and text of the exception and of its cause, which may have the row."""
     links = [error, error.__cause__] if error.__cause__ else [error]
     return " - ".join(f"{type(link).__name__}: {first_line(link, 300)}" for link in links)
 
 
 def _place(name: str, definitions: Sequence[Definition]) -> str:
-    """Where the task is defined and where its data lies, as far as its own file says so."""
+    """Return the paths of the task's definition and of its data, as far as its file states them."""
     for definition in definitions:
         if name in (definition.config.get("task"), definition.config.get("group")):
             files = data_files(definition.config)
@@ -122,9 +122,11 @@ def _place(name: str, definitions: Sequence[Definition]) -> str:
 def _require_runnable(task: Task) -> None:
     if getattr(task, "UNSAFE_CODE", False):
         raise StageError(
-            reasons.TASK_INVALID, f"Task {task.task_name} runs code that the model writes, which is not offered; leave it out."
+            reasons.TASK_INVALID,
+            f"evaluation.tasks: {task.task_name} runs code that the model generates, which is not supported; remove it.",
         )
     if getattr(task, "MULTIMODAL", False):
         raise StageError(
-            reasons.TASK_INVALID, f"Task {task.task_name} asks about pictures or sound, and the model reads text; leave it out."
+            reasons.TASK_INVALID,
+            f"evaluation.tasks: {task.task_name} has images or audio, and the model reads text only; remove it.",
         )

@@ -1,1 +1,1 @@
-"""Stage *model*: the base model into the volume's cache, whole and checked, and a link to it into the run's folder."""
+"""Stage *model*: store the checked base model in the volume's cache and link it into the run's folder."""

@@ -9,5 +9,5 @@ from .stage import main
 if __name__ == "__main__":
     code = main()
     if code == exitcodes.INTERRUPTED:
-        os._exit(code)  # Python would wait for the threads of a library that still downloads
+        os._exit(code)  # a normal exit would wait for a library's download threads
     raise SystemExit(code)

@@ -1,4 +1,4 @@
-"""Which models can be fine-tuned: decoders that generate text, with weights that a gradient leads to. Known from ``config.json``."""
+"""Supported architectures: decoders for text generation with unquantized weights, determined from ``config.json``."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_co
 
 
 def check_architecture(config: Mapping[str, Any], model: str) -> str:
-    """Return the architecture that ``config.json`` names, one that this release can fine-tune.
+    """Return the architecture in ``config.json``, which this release can fine-tune.
 
     Raises:
-        StageError: ``ModelIncomplete``: none is named. ``ModelUnsupported``: it is of another kind.
+        StageError: ``ModelIncomplete``: there is none. ``ModelUnsupported``: it cannot be fine-tuned.
     """
     named = config.get("architectures")
     if not isinstance(named, list) or not named or not isinstance(named[0], str):
@@ -53,7 +53,7 @@ def check_architecture(config: Mapping[str, Any], model: str) -> str:
     architecture: str = named[0]
     code = config.get("auto_map")
     if isinstance(code, dict) and "AutoModelForCausalLM" in code:
-        return architecture  # its own class generates text, whatever its name is
+        return architecture  # the model's own class generates text
     kind = _unsupported_kind(architecture, config)
     if kind:
         raise StageError(
@@ -64,7 +64,7 @@ def check_architecture(config: Mapping[str, Any], model: str) -> str:
 
 
 def check_quantization(config: Mapping[str, Any], names: Collection[str], model: str) -> None:
-    """Make sure that the weights are not quantized.
+    """Check that the weights are not quantized.
 
     Raises:
         StageError: ``ModelUnsupported``.
@@ -77,16 +77,16 @@ def check_quantization(config: Mapping[str, Any], names: Collection[str], model:
 
 
 def quantized(model: str, detail: str) -> StageError:
-    """The rejection of quantized weights."""
+    """Return the rejection of quantized weights."""
     return StageError(
         reasons.MODEL_UNSUPPORTED,
-        f"{model}: the weights are quantized ({detail}), and no gradient leads to such weights; set model.uri to the unquantized model"
-        " that they were made from (F32, F16 or BF16).",
+        f"{model}: the weights are quantized ({detail}), and such weights cannot be trained; set model.uri to the original, unquantized model"
+        " (F32, F16 or BF16).",
     )
 
 
 def _unsupported_kind(architecture: str, config: Mapping[str, Any]) -> str | None:
-    """What the architecture is, in words, where it is not a decoder that generates text."""
+    """Return a description of an unsupported architecture; ``None`` for a decoder that generates text."""
     if config.get("is_encoder_decoder") is True:
         return "an encoder-decoder model"
     if not architecture.endswith(_GENERATES):

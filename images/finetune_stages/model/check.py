@@ -1,4 +1,4 @@
-"""Whether a directory holds a model that can be trained: known from its settings and the headers of its weights."""
+"""Checks that a directory has a trainable model, from its configuration files and the headers of its weights."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges
 
 @dataclass(frozen=True)
 class Settings:
-    """What the files beside the weights say.
+    """Results of the check of the files other than weights.
 
     Attributes:
         positions: see :class:`finetune_contract.result.ModelOutputs`.
-        warnings: what the user must know although the model can be trained.
+        warnings: warnings for the user about a trainable model.
     """
 
     architecture: str
@@ -50,7 +50,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Weights:
-    """What the headers of the weights say: how many parameters there are, and what the user must know."""
+    """Results of the check of the weights' headers: number of parameters and warnings for the user."""
 
     parameters: int
     warnings: tuple[str, ...] = ()
@@ -72,18 +72,20 @@ def check_settings(folder: Path, model: str, trust_remote_code: bool) -> Setting
     _require(folder, "tokenizer_config.json", model)
     tokenizer = read_tokenizer(folder, model)
     if not trust_remote_code:
-        _refuse_code({"config.json": config, "tokenizer_config.json": tokenizer}, model)
+        _reject_code({"config.json": config, "tokenizer_config.json": tokenizer}, model)
     architecture = check_architecture(config, model)
     check_quantization(config, names, model)
     _check_tokenizer(folder, config, tokenizer, model)
     warnings = check_templates(folder, tokenizer, model)
     if "modules.json" in names:
-        warnings.append("modules.json: the base model is an embedding model of Sentence Transformers; it may not generate text.")
+        warnings.append(
+            "modules.json: the base model is an embedding model of Sentence Transformers; it might not generate text."
+        )
     return Settings(architecture, hard_positions(config), tuple(warnings))
 
 
 def check_weights(folder: Path, model: str) -> Weights:
-    """Check that every weight file is whole, every tensor of the index in its shard, and all as the configuration states it.
+    """Check that every weight file is complete, that every tensor of the index is in its shard, and that all match the configuration.
 
     Raises:
         StageError: ``ModelIncomplete``, ``ModelCorrupt``, ``ModelUnsupported``.
@@ -95,12 +97,12 @@ def check_weights(folder: Path, model: str) -> Weights:
             if tensor not in headers[shard]:
                 raise StageError(
                     reasons.MODEL_CORRUPT,
-                    f"{model}: {shard} lacks {tensor}, which {INDEX} puts there; fetch or save the model again.",
+                    f"{model}: {shard} lacks {tensor}, which {INDEX} assigns to it; download or save the model again.",
                 )
     tensors = {name: tensor for header in headers.values() for name, tensor in header.items()}
     total = sum(tensor.parameters for tensor in tensors.values())
     if not total:
-        raise StageError(reasons.MODEL_CORRUPT, f"{model} has no parameters: its weight files hold no tensor.")
+        raise StageError(reasons.MODEL_CORRUPT, f"{model}: the weight files have no tensors; download or save the model again.")
     config = read_json(folder / "config.json", model)
     warnings = check_tensors(config, tensors, model)
     matrix = embeddings(tensors)
@@ -114,7 +116,7 @@ def check_weights(folder: Path, model: str) -> Weights:
 def _check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Mapping[str, Any], model: str) -> None:
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS) and "auto_map" not in tokenizer:
         raise StageError(
-            reasons.MODEL_INCOMPLETE, f"{model} has no tokenizer: neither tokenizer.json nor tokenizer.model is there; add it."
+            reasons.MODEL_INCOMPLETE, f"{model}: it has no tokenizer, neither tokenizer.json nor tokenizer.model; add one."
         )
     if (folder / "tokenizer.json").is_file():
         read_json(folder / "tokenizer.json", model)
@@ -122,27 +124,27 @@ def _check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Mapping
     if stated is not None and padding is not None and padding >= stated:
         raise StageError(
             reasons.MODEL_CORRUPT,
-            f"{model}: config.json states pad_token_id {padding} and vocab_size {stated}, so that the token has no embedding; correct the"
-            " one or resize the embeddings.",
+            f"{model}: config.json states pad_token_id {padding} and vocab_size {stated}, so the token has no embedding; correct the"
+            " token or resize the embeddings.",
         )
     check_tokens(folder, tokenizer, stated, model)
 
 
 def _names(folder: Path) -> list[str]:
-    """The files of the model, relative to its directory."""
+    """Return the files of the model, relative to its directory."""
     found = [*folder.glob("*"), *folder.glob(f"{CHAT_TEMPLATES}/*")]
     return [str(path.relative_to(folder)) for path in found if path.is_file()]
 
 
 def _require(folder: Path, name: str, model: str) -> None:
     if not (folder / name).is_file():
-        raise StageError(reasons.MODEL_INCOMPLETE, f"{model} lacks {name}; use a model saved by transformers.")
+        raise StageError(reasons.MODEL_INCOMPLETE, f"{model}: {name} is missing; use a model saved by transformers.")
 
 
-def _refuse_code(files: dict[str, dict[str, object]], model: str) -> None:
+def _reject_code(files: dict[str, dict[str, object]], model: str) -> None:
     for name, content in files.items():
         if content.get("auto_map"):
             raise StageError(
                 reasons.REMOTE_CODE,
-                f"{model} brings Python code of its own (auto_map in {name}); set model.trustRemoteCode to true if you trust it.",
+                f"{model}: it contains Python code (auto_map in {name}); set model.trustRemoteCode to true if you trust its author.",
             )

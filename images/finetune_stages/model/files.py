@@ -1,7 +1,7 @@
-"""Which files of a directory or a repository make up a model: the same selection for both.
+"""Selection of a model's files in a directory or a repository.
 
-Repositories often hold the weights several times over (PyTorch, ONNX, GGUF, the author's own format): one set is taken, that
-of safetensors files which transformers opens.
+Repositories often have the weights in several formats (PyTorch, ONNX, GGUF): only the safetensors files that transformers opens are
+selected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 CHAT_TEMPLATES = "additional_chat_templates"
-"""The folder of a tokenizer's further chat templates (transformers' name)."""
+"""Folder of a tokenizer's additional chat templates, named as in transformers."""
 
 _SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*", "README.md")
 _OTHER_INDEXES = ("*.bin.index.json", "*.index.json")
@@ -27,13 +27,13 @@ _OTHER_WEIGHTS = {
     "*.bin": "PyTorch's pickle format (.bin); convert it to safetensors with save_pretrained of transformers",
     "*.pt": "PyTorch's pickle format (.pt); convert it to safetensors with save_pretrained of transformers",
     "*.pth": "PyTorch's pickle format (.pth); convert it to safetensors with save_pretrained of transformers",
-    "*.gguf": "GGUF, which cannot be trained; use the model that it was made from",
-    "*.onnx": "ONNX, which cannot be trained; use the model that it was made from",
+    "*.gguf": "GGUF, which cannot be trained; use the original model",
+    "*.onnx": "ONNX, which cannot be trained; use the original model",
 }
 
 
 def settings(names: Collection[str]) -> list[str]:
-    """Return everything but weights: configuration, tokenizer, chat templates, the model's code and license, the index of shards in use."""
+    """Return all files except weights: configuration, tokenizer, chat templates, the model's code and license, the index of shards."""
     chosen = []
     for name in names:
         folder, _, base = name.rpartition("/")
@@ -47,46 +47,52 @@ def settings(names: Collection[str]) -> list[str]:
 
 
 def weights(names: Collection[str], folder: Path, model: str) -> list[str]:
-    """The weight files among ``names``; the index of shards, where there is one, is read from ``folder``.
+    """Return the weight files among ``names``; an index of shards is read from ``folder``.
 
     Raises:
-        StageError: ``ModelIncomplete``: there are none, or only in a form that cannot be trained, or a shard is missing.
+        StageError: ``ModelIncomplete``: there are none, or only in a format that cannot be trained, or a shard is missing.
             ``ModelCorrupt``: the index cannot be read. ``ModelUnsupported``: there is an adapter.
     """
     require_no_adapter(names, model)
-    if WEIGHTS in names:  # as transformers: before an index
+    if WEIGHTS in names:  # like transformers, which prefers it to an index
         return [WEIGHTS]
     if INDEX in names:
         shards = sorted(set(weight_map(folder, model).values()))
         missing = [shard for shard in shards if shard not in names]
         if missing:
             raise StageError(
-                reasons.MODEL_INCOMPLETE, f"{model} lacks {_some(missing)}, which {INDEX} names; fetch the model again."
+                reasons.MODEL_INCOMPLETE, f"{model}: {_some(missing)} in {INDEX} is missing; download the model again."
             )
         return shards
     for pattern, what in _OTHER_WEIGHTS.items():
         if any(fnmatchcase(name, pattern) for name in names):
-            raise StageError(reasons.MODEL_INCOMPLETE, f"{model} has its weights only as {what}.")
-    raise StageError(reasons.MODEL_INCOMPLETE, f"{model} has no weights: neither {WEIGHTS} nor {INDEX} is there.")
+            raise StageError(reasons.MODEL_INCOMPLETE, f"{model}: the weights are in {what}.")
+    raise StageError(
+        reasons.MODEL_INCOMPLETE,
+        f"{model}: it has no weights, neither {WEIGHTS} nor {INDEX}; use a model in the safetensors format.",
+    )
 
 
 def weight_map(folder: Path, model: str) -> dict[str, str]:
-    """Tensor name to shard, as the index states it.
+    """Return the index's mapping of tensor names to shards.
 
     Raises:
         StageError: ``ModelCorrupt``.
     """
     stated = read_json(folder / INDEX, model).get("weight_map")
     if not isinstance(stated, dict) or not stated or not all(isinstance(shard, str) for shard in stated.values()):
-        raise StageError(reasons.MODEL_CORRUPT, f"{model}: {INDEX} has no weight_map; fetch or save the model again.")
+        raise StageError(reasons.MODEL_CORRUPT, f"{model}: {INDEX} has no weight_map; download or save the model again.")
     outside = next((shard for shard in stated.values() if "/" in shard), None)
     if outside:
-        raise StageError(reasons.MODEL_CORRUPT, f"{model}: {INDEX} names {outside!r}, which is no file beside it.")
+        raise StageError(
+            reasons.MODEL_CORRUPT,
+            f"{model}: {INDEX} refers to {outside!r}, which is not a file in the same directory; save the model again.",
+        )
     return stated
 
 
 def read_json(path: Path, model: str) -> dict[str, object]:
-    """A settings file with a JSON object.
+    """Return the JSON object in a configuration file.
 
     Raises:
         StageError: ``ModelCorrupt``, or ``ModelIncomplete``: it is a Git LFS pointer.
@@ -96,15 +102,15 @@ def read_json(path: Path, model: str) -> dict[str, object]:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise StageError(
-            reasons.MODEL_CORRUPT, f"{model}: {path.name} is not JSON ({error}); fetch or save the model again."
+            reasons.MODEL_CORRUPT, f"{model}: {path.name} is not JSON ({error}); download or save the model again."
         ) from error
     if not isinstance(value, dict):
-        raise StageError(reasons.MODEL_CORRUPT, f"{model}: {path.name} holds no JSON object; fetch or save the model again.")
+        raise StageError(reasons.MODEL_CORRUPT, f"{model}: {path.name} is not a JSON object; download or save the model again.")
     return value
 
 
 def require_no_adapter(names: Collection[str], model: str) -> None:
-    """Make sure that there is no adapter: transformers puts one that lies in a model's directory on the model, without a word.
+    """Check that there is no adapter: transformers silently applies one that it finds in a model's directory.
 
     Raises:
         StageError: ``ModelUnsupported``.
@@ -112,13 +118,13 @@ def require_no_adapter(names: Collection[str], model: str) -> None:
     if ADAPTER in names:
         raise StageError(
             reasons.MODEL_UNSUPPORTED,
-            f"{model}: {ADAPTER} belongs to an adapter (LoRA or the like), which is no whole model, or changes the one beside it; merge it"
+            f"{model}: {ADAPTER} belongs to an adapter such as LoRA, which is not a complete model or modifies the model in the same directory; merge it"
             " into its base model (merge_and_unload) and use a directory without the adapter's files.",
         )
 
 
 def require_no_pointer(path: Path, model: str) -> None:
-    """Make sure that ``path`` is not a Git LFS pointer.
+    """Check that ``path`` is not a Git LFS pointer.
 
     Raises:
         StageError: ``ModelIncomplete``.
@@ -126,7 +132,7 @@ def require_no_pointer(path: Path, model: str) -> None:
     if is_pointer_file(path):
         raise StageError(
             reasons.MODEL_INCOMPLETE,
-            f"{model}: {path.name} is a Git LFS pointer, not the file itself; run git lfs pull in the directory that you cloned.",
+            f"{model}: {path.name} is a Git LFS pointer, not the file itself; run git lfs pull in the cloned directory.",
         )
 
 

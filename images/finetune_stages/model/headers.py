@@ -1,4 +1,4 @@
-"""Headers of the model's safetensors files, which a clone without Git LFS has only pointers of."""
+"""Headers of the model's safetensors files, with a check for Git LFS pointers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_header(path: Path, model: str) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file by name: see :func:`finetune_stages.sdk.safetensors_header.read_header`.
 
     Raises:
-        StageError: ``ModelCorrupt``, ``ModelIncomplete``: it is a Git LFS pointer.
+        StageError: ``ModelCorrupt``, ``ModelIncomplete``: the file is a Git LFS pointer.
     """
     require_no_pointer(path, model)
     return safetensors_header.read_header(path, model)

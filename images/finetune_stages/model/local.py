@@ -1,4 +1,4 @@
-"""A model from a directory of this machine: linked where it lies on the same file system, else copied."""
+"""Models from a local directory: hard-linked on the same file system, else copied."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from finetune_contract.documents import Scalar
 from finetune_stages.sdk import Context, StageError, read_seal, seal_directory
 from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.background import folder_size, in_background
-from finetune_stages.sources.cache import intact_entry, keep_entry
+from finetune_stages.sources.cache import store_entry, verified_entry
 from finetune_stages.sources.local import require_directory, require_readable
-from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.origin import MODEL
+from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import check_settings, check_weights
@@ -28,7 +28,7 @@ _GROUP_READABLE = stat.S_IRUSR | stat.S_IRGRP
 
 
 def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
-    """Bring the model in ``source`` into the cache, under the digest of its files.
+    """Store the model in ``source`` in the cache, under the digest of its files.
 
     Raises:
         StageError: ``ModelNotFound``, ``ModelForbidden``, ``ModelIncomplete``, ``ModelCorrupt``, ``ModelUnsupported``, ``RemoteCode``,
@@ -39,40 +39,40 @@ def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
     check_settings(source, model, trust_remote_code)
     check_weights(source, model)
     total = sum((source / name).stat().st_size for name in names)
-    reading = Meter(context, f"reading {model}", total, 0, 40)
+    reading = ProgressCounter(context, f"reading {model}", total, 0, 40)
     weights_read = WeightReaders(model)
     key = digest({name: file_sha256(source / name, reading, weights_read) for name in names})
     weights_read.require_finite()
-    seal = intact_entry(context, entry_path(context, key))
+    seal = verified_entry(context, entry_path(context, key))
     if seal:
         return Obtained(entry_path(context, key), seal, model, reused=True)
     with work_folder(context) as scratch:
         folder = scratch / "model"
         folder.mkdir()
         _bring(source, folder, names, context, total)
-        seal = seal_directory(folder, {"source": model}, Meter(context, "sealing the copy", total, 70, 99))
+        seal = seal_directory(folder, {"source": model}, ProgressCounter(context, "sealing the copy", total, 70, 99))
         if seal.digest != key:
             raise StageError(
-                reasons.MODEL_CORRUPT, f"{model} was changed while it was copied; start again when nobody writes to it."
+                reasons.MODEL_CORRUPT, f"{model}: it changed while it was copied; rerun when no process writes to it."
             )
-        keep_entry(folder, entry_path(context, key))
+        store_entry(folder, entry_path(context, key))
     return Obtained(entry_path(context, key), seal, model)
 
 
-def is_still(context: Context, source: Path, key: Scalar | None) -> bool:
-    """Whether the files in ``source`` are those of the cache's entry ``key``, which the caller verifies.
+def is_unchanged(context: Context, source: Path, key: Scalar | None) -> bool:
+    """Return whether the files in ``source`` are equal to those of the cache entry ``key``, which the caller verifies.
 
-    A file that the two share is not read a second time.
+    Files that are hard links to the entry's files are not read again.
 
     Raises:
-        StageError: there is no such model any more, or it is not whole.
+        StageError: The model no longer exists or is incomplete.
     """
     entry = entry_path(context, str(key))
     names, seal = _files(source), read_seal(entry)
     if seal is None or seal.digest != key or set(seal.files) != set(names):
         return False
     total = sum(file.size for file in seal.files.values())
-    reading = Meter(context, f"reading {source}", total, high=0)
+    reading = ProgressCounter(context, f"reading {source}", total, high=0)
     return all(
         _same_file(source / name, entry / name) or file_sha256(source / name, reading) == seal.files[name].sha256
         for name in names
@@ -87,7 +87,7 @@ def _same_file(first: Path, second: Path) -> bool:
 
 
 def _files(source: Path) -> list[str]:
-    """Names of the files to take."""
+    """Return the names of the model's files."""
     require_directory(source, MODEL)
     found = [path for path in (*source.glob("*"), *source.glob(f"{CHAT_TEMPLATES}/*")) if path.is_file()]
     present = [str(path.relative_to(source)) for path in found]
@@ -103,16 +103,16 @@ def _files(source: Path) -> list[str]:
 def _bring(source: Path, folder: Path, names: list[str], context: Context, total: int) -> None:
     if source.stat().st_dev != folder.stat().st_dev:
         require_room(context, total, str(source))
-    meter = Meter(context, f"copying {source}", total, 40, 70)
+    counter = ProgressCounter(context, f"copying {source}", total, 40, 70)
     copied = in_background(
         lambda: [folder / name for name in names if not _link_or_copy((source / name).resolve(), folder / name)],
-        lambda: meter.at(folder_size(folder)),
+        lambda: counter.at(folder_size(folder)),
     )
     open_to_group(folder, copied)
 
 
 def _link_or_copy(source: Path, target: Path) -> bool:
-    """Whether a link was possible. A file that the group may not read is copied: a link would carry its mode along."""
+    """Link or copy a file and return whether it was linked. A file that the group cannot read is copied, because a link shares its mode."""
     target.parent.mkdir(exist_ok=True)
     if source.stat().st_mode & _GROUP_READABLE == _GROUP_READABLE:
         try:

@@ -1,7 +1,7 @@
-"""Infinite and undefined numbers in weights, found while a file is read for its digest.
+"""Detection of infinite and undefined numbers in weights, while a file is read for its digest.
 
-Such a weight makes every loss undefined: training would end after its first step, on a GPU that was waited for. The standard library
-is enough: the highest byte of a number tells almost always that it is finite, and a byte is looked for faster than a digest is computed.
+Such a weight makes every loss undefined, so that training fails after its first step. The highest byte of a number almost always shows
+that it is finite, and searching for bytes is faster than computing the digest.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from finetune_stages.sdk import StageError
 from .headers import BYTES, Tensor, read_header
 
 _LARGE = {"F64": (0x7F, 0xFF), "F32": (0x7F, 0xFF), "BF16": (0x7F, 0xFF), "F16": (*range(0x7C, 0x80), *range(0xFC, 0x100))}
-"""The highest bytes that infinite and undefined numbers of a type can have."""
+"""Highest bytes of infinite and undefined numbers, by type."""
 _FORMATS = {"F64": "d", "F32": "f", "BF16": "f", "F16": "e"}
 _MASKS = ("masked_bias", "attn_mask", "causal_mask")
-"""Ends of names of tensors that are no weights and may hold minus infinity: some files hold the attention's mask, too."""
+"""Suffixes of tensors that are attention masks, not weights, and may have minus infinity."""
 
 
 def has_not_finite(data: bytes, dtype: str) -> bool:
-    """Whether one of the numbers in ``data``, little endian and of the format's type ``dtype``, is infinite or undefined."""
+    """Return whether one of the numbers in ``data``, little endian and of the format's type ``dtype``, is infinite or undefined."""
     width = BYTES[dtype]
     highest = data[width - 1 :: width]
     if not any(byte.to_bytes() in highest for byte in _LARGE[dtype]):
@@ -39,7 +39,7 @@ def has_not_finite(data: bytes, dtype: str) -> bool:
 
 @dataclass
 class FiniteWeights:
-    """Reads a safetensors file piece by piece and notes the first tensor with a number that is infinite or undefined.
+    """Reader of a safetensors file in chunks that records the first tensor with an infinite or undefined number.
 
     Attributes:
         found: name of that tensor.
@@ -53,12 +53,12 @@ class FiniteWeights:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> FiniteWeights:
-        """A reader of a file with these tensors."""
+        """Return a reader for a file with these tensors."""
         weights = [(name, tensor) for name, tensor in tensors.items() if tensor.dtype in _FORMATS and not name.endswith(_MASKS)]
         return cls(sorted(weights, key=lambda weight: weight[1].begin))
 
     def __call__(self, piece: bytes) -> None:
-        """Take the file's next bytes."""
+        """Process the next bytes of the file."""
         start, self._place = self._place, self._place + len(piece)
         while self.found is None and self._next < len(self._tensors):
             name, tensor = self._tensors[self._next]
@@ -75,9 +75,9 @@ class FiniteWeights:
 
 
 class WeightReaders:
-    """Readers for the weight files of a model, each for the time that its file is read.
+    """Readers for the weight files of a model.
 
-    Call it with a file to get the file's reader, or ``None`` for a file of another kind.
+    A call with a file returns its reader, or ``None`` for other files.
     """
 
     def __init__(self, model: str) -> None:
@@ -85,18 +85,18 @@ class WeightReaders:
         self._readers: dict[str, FiniteWeights] = {}
 
     def __call__(self, path: Path) -> FiniteWeights | None:
-        """The reader of one file."""
+        """Return the reader of one file."""
         if path.suffix != ".safetensors":
             return None
         try:
             tensors = read_header(path, self._model)
-        except StageError:  # its digest will tell
+        except StageError:  # a damaged file fails by its digest
             return None
         reader = self._readers[path.name] = FiniteWeights.of(tensors)
         return reader
 
     def require_finite(self) -> None:
-        """Make sure that all numbers that were read are finite.
+        """Check that all numbers that were read are finite.
 
         Raises:
             StageError: ``ModelCorrupt``.
@@ -105,6 +105,6 @@ class WeightReaders:
             if reader.found is not None:
                 raise StageError(
                     reasons.MODEL_CORRUPT,
-                    f"{self._model}: {reader.found} in {file} has infinite or undefined numbers; save the model again from weights that"
-                    " are finite.",
+                    f"{self._model}: {reader.found} in {file} has infinite or undefined numbers; save the model again with"
+                    " finite weights.",
                 )

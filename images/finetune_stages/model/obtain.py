@@ -1,4 +1,4 @@
-"""What the ways to a model have in common: its entry in the cache, and the last steps before it is kept there."""
+"""Cache entries of models, which hub and local models share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from finetune_contract import reasons
 from finetune_contract.workspace import CACHE_MODELS
 from finetune_stages.sdk import Context, Seal, StageError
-from finetune_stages.sources.meter import MEGABYTE
+from finetune_stages.sources.progress import MEGABYTE
 
 MARGIN = 64 * MEGABYTE
-"""Bytes that stay free on the volume: results, logs, and what the file system itself needs."""
+"""Bytes that are kept free on the volume, for results, logs and the file system."""
 _FILE_MODE, _FOLDER_MODE = 0o664, 0o775
 
 
@@ -22,9 +22,9 @@ class Obtained:
     """A model in the cache.
 
     Attributes:
-        name: what messages call it.
+        name: name in messages.
         revision: commit of a hub model.
-        reused: it lay there already.
+        reused: true if it was in the cache already.
     """
 
     entry: Path
@@ -35,12 +35,12 @@ class Obtained:
 
 
 def entry_path(context: Context, key: str) -> Path:
-    """Where the cache keeps the model of that key."""
+    """Return the path of a model's cache entry."""
     return context.path(f"{CACHE_MODELS}/{key}")
 
 
 def require_room(context: Context, needed: int, model: str) -> None:
-    """Refuse to start what cannot end.
+    """Check that the volume has enough free space for a model.
 
     Raises:
         StageError: ``WorkspaceFull``.
@@ -49,13 +49,13 @@ def require_room(context: Context, needed: int, model: str) -> None:
     if needed + MARGIN > free:
         raise StageError(
             reasons.WORKSPACE_FULL,
-            f"{model} needs {(needed + MARGIN) / MEGABYTE:,.0f} MB and the workspace has {free / MEGABYTE:,.0f} MB free; raise"
+            f"{model}: it needs {(needed + MARGIN) / MEGABYTE:,.0f} MB, and the workspace has {free / MEGABYTE:,.0f} MB free; raise"
             " storage.size, or delete old runs and caches.",
         )
 
 
 def open_to_group(folder: Path, files: Iterable[Path]) -> None:
-    """Let the next stage, which may run as another user of the group, read (and a later one replace) the files."""
+    """Make the files readable and writable for the group, because later stages may run as other users of the group."""
     for file in files:
         file.chmod(_FILE_MODE)
     for path in (folder, *folder.rglob("*")):

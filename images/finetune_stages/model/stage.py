@@ -1,16 +1,18 @@
-"""Stage *model* as a program, and its work: from the URI to the link in the run's folder."""
+"""Program and work of stage *model*, from the URI to the link in the run's folder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_contract.documents import ModelInputs, Scalar
 from finetune_contract.result import ModelOutputs, Result
+from finetune_contract.uris import HubId
 from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
 from finetune_stages.sources.origin import MODEL
-from finetune_stages.sources.uri import HubId, LocalPath, parse_uri
+from finetune_stages.sources.uri import parse_uri
 
 from . import hub, local
 from .check import check_settings, check_weights
@@ -26,27 +28,27 @@ def main() -> int:
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Whether the model that an earlier result describes is still linked into the run's folder: names and sizes, at once."""
+    """Return whether the model of an earlier result is still linked into the run's folder. Only names and sizes are compared."""
     seal = verify_seal(context.path(context.layout.base_model), content=False)
     return seal is not None and seal.digest == result.outputs.get("digest")
 
 
-def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
-    """Whether the model is still the one of which ``noted`` tells: the hub's commit, or the digest of a directory's files.
+def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
+    """Return whether the model still has this fingerprint: the hub's commit, or the digest of a directory's files.
 
     Raises:
-        StageError: it cannot be found any more.
+        StageError: The model no longer exists.
     """
     inputs = context.inputs(ModelInputs)
     source = parse_uri(inputs.uri, MODEL)
     if isinstance(source, HubId):
         keep_caches_in(hub_cache(context))
-        return hub.is_still(context, source, inputs.revision, noted.get("commit"))
-    return isinstance(source, LocalPath) and local.is_still(context, source.path, noted.get("files"))
+        return hub.is_unchanged(context, source, inputs.revision, fingerprint.get("commit"))
+    return isinstance(source, Path) and local.is_unchanged(context, source, fingerprint.get("files"))
 
 
 def work(context: Context) -> Finished:
-    """Bring the model into the cache, or find it there, and link it into the run's folder.
+    """Store the model in the cache, unless it is there, and link it into the run's folder.
 
     Raises:
         StageError: with any of the reasons of the model (``ModelNotFound`` to ``ChatTemplateInvalid``), ``WorkspaceFull``,
@@ -55,7 +57,7 @@ def work(context: Context) -> Finished:
     inputs = context.inputs(ModelInputs)
     keep_caches_in(hub_cache(context))
     obtained = _obtain(context, inputs)
-    # An entry of the cache was checked when it was made, but another run may have trusted its code.
+    # A cache entry was checked when it was stored, but that run may have trusted its code.
     settings = check_settings(obtained.entry, obtained.name, inputs.trust_remote_code)
     weights = check_weights(obtained.entry, obtained.name)
     context.publish_link(obtained.entry, context.layout.base_model)
@@ -77,10 +79,10 @@ def _obtain(context: Context, inputs: ModelInputs) -> Obtained:
     source = parse_uri(inputs.uri, MODEL)
     if isinstance(source, HubId):
         return hub.obtain(context, source, inputs.revision, inputs.trust_remote_code)
-    if not isinstance(source, LocalPath):
-        raise StageError(
-            reasons.BAD_DOCUMENT, "model.uri: a model is a directory, which http(s):// does not have; use hf:// or a path."
-        )
+    assert isinstance(source, Path)  # no URI of a model is a web address
     if inputs.revision:
-        raise StageError(reasons.BAD_DOCUMENT, f"model.revision is for models of the hub; {source.path} is none, so remove it.")
-    return local.obtain(context, source.path, inputs.trust_remote_code)
+        raise StageError(
+            reasons.BAD_DOCUMENT,
+            f"model.revision: only models of the hub have revisions, and {source} is a directory; remove it.",
+        )
+    return local.obtain(context, source, inputs.trust_remote_code)

@@ -1,7 +1,7 @@
-"""The chat template that transformers would take, compiled and tried with a conversation.
+"""Check of a model's chat templates: they compile, and the default one renders a conversation.
 
-Jinja is set up as transformers sets it up (``_compile_jinja_template`` in transformers/utils/chat_template_utils.py), which this program's
-image does not have.
+Jinja has the same settings as in transformers (``_compile_jinja_template`` in transformers/utils/chat_template_utils.py), which is not in
+the image of this stage.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _TOOL = {
     "function": {"name": "find", "description": "Find.", "parameters": {"type": "object", "properties": {}}},
 }
 _GENERIC_TOKENIZERS = (None, "PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
-"""Classes that bring no special tokens of their own."""
+"""Tokenizer classes without default special tokens."""
 _VALUES = (True, "x")
-"""What a template argument of a row may be, in place of what a user would write."""
+"""Trial values for template arguments."""
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt")
-"""What transformers gives every template, beside the special tokens."""
+"""Variables that transformers passes to every template, in addition to the special tokens."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """A chat template: the file that has it, its name where the file has several, its text."""
+    """A chat template: its file, its name if the file has several, its text."""
 
     file: str
     name: str
@@ -51,23 +51,23 @@ class Template:
 
 
 def check_templates(folder: Path, tokenizer: Mapping[str, Any], model: str) -> list[str]:
-    """Compile every chat template and render a conversation with the default one; returns what the user must know.
+    """Compile every chat template, render a conversation with the default one, and return warnings for the user.
 
     Raises:
-        StageError: ``ChatTemplateMissing``: there is none, or none that is taken without being named. ``ChatTemplateInvalid``: one cannot be
-            compiled, or the default one does not render.
+        StageError: ``ChatTemplateMissing``: there is no default template. ``ChatTemplateInvalid``: one does not compile, or the default
+            one does not render.
     """
     templates = find_templates(folder, tokenizer, model)
     default = next((template for template in templates if template.name == _DEFAULT), None)
     if default is None or not default.text.strip():
-        raise StageError(reasons.CHAT_TEMPLATE_MISSING, f"{model} has no chat template {_missing(templates)}.")
+        raise StageError(reasons.CHAT_TEMPLATE_MISSING, f"{model}: it has no chat template {_missing(templates)}.")
     for template in templates:
         _compile(template, model)
     return _try(default, _tokens(default, tokenizer), model)
 
 
 def find_templates(folder: Path, tokenizer: Mapping[str, Any], model: str) -> list[Template]:
-    """Return the templates that transformers reads: those in files replace all that tokenizer_config.json has.
+    """Return the templates that transformers reads: template files override those in tokenizer_config.json.
 
     Raises:
         StageError: ``ChatTemplateInvalid``: a file is not text.
@@ -86,7 +86,7 @@ def find_templates(folder: Path, tokenizer: Mapping[str, Any], model: str) -> li
 
 
 def _tokens(template: Template, tokenizer: Mapping[str, Any]) -> dict[str, str]:
-    """The special tokens that the template is given. Those that only the tokenizer's class names are not known here: any will do."""
+    """Return the special tokens for the template, with stand-ins for unknown ones that the tokenizer's class defines."""
     if tokenizer.get("tokenizer_class") in _GENERIC_TOKENIZERS:
         return special_tokens(tokenizer)
     return {**{role: f"<{role}>" for role in ROLES if role in template.text}, **special_tokens(tokenizer)}
@@ -107,7 +107,7 @@ def _read(folder: Path, template: Template, model: str) -> Template:
 
 
 def _try(template: Template, tokens: Mapping[str, str], model: str) -> list[str]:
-    """Render conversations until one succeeds: some templates want content in parts, some a system message, some tools."""
+    """Render conversations until one succeeds, and return warnings: some templates require content parts, a system message or tools."""
     compiled = _compile(template, model)
     tools, first = _first_rendered(compiled, tokens)
     if first is None:
@@ -121,7 +121,7 @@ def _try(template: Template, tokens: Mapping[str, str], model: str) -> list[str]
 
 
 def _first_rendered(compiled: Any, values: Mapping[str, Any]) -> tuple[bool | None, Exception | None]:
-    """Return whether the first conversation that is rendered has tools, and the first error; ``None`` where there is none."""
+    """Return whether the first conversation that renders has tools, and the first error; ``None`` if there is none."""
     first: Exception | None = None
     for messages, tools in _conversations():
         try:
@@ -132,15 +132,15 @@ def _first_rendered(compiled: Any, values: Mapping[str, Any]) -> tuple[bool | No
             continue
         if _ANSWER in text:
             return tools is not None, first
-        first = first or ValueError("it writes no message of the assistant")
+        first = first or ValueError("it omits the assistant's message")
     return None, first
 
 
 def _arguments(compiled: Any, template: Template, tokens: Mapping[str, str]) -> list[str]:
-    """Return the names of the template arguments that a row must have, as far as any value will do.
+    """Return the names of the template arguments that a row must have, if the values do not matter.
 
-    A template also reads names that it only asks for (``x is defined``). An argument is needed if the template renders a conversation
-    once it is set, and none without it.
+    A template also has optional names (``x is defined``). An argument is required if the template renders a conversation with it and
+    none without it.
     """
     from jinja2 import meta
 
@@ -164,7 +164,7 @@ def _needs(template: Template, arguments: Sequence[str], error: Exception) -> st
 
 
 def _conversations() -> Iterator[tuple[list[dict[str, Any]], list[Any] | None]]:
-    """Conversations as people write them, and their tools; the first is the usual one."""
+    """Yield typical conversations with their tools; the most common form first."""
     turns = [("user", _QUESTION), ("assistant", _ANSWER)]
     for tools in (None, [_TOOL]):
         for start in ([], [("system", _SYSTEM)]):
@@ -187,14 +187,14 @@ def _compile(template: Template, model: str) -> Any:
         return _environment().from_string(template.text)
     except TemplateSyntaxError as error:
         raise _invalid(template, model, error.lineno, error.message or "a syntax error") from error
-    except SyntaxError as error:  # what Jinja compiles to is no Python: a loop's control inside of {% generation %}
+    except SyntaxError as error:  # Jinja generates invalid Python for loop controls inside {% generation %}
         raise _invalid(template, model, None, first_line(error)) from error
     except RecursionError as error:
         raise _invalid(template, model, None, "it is nested too deeply") from error
 
 
 def _environment() -> Any:
-    """Jinja as transformers sets it up for chat templates."""
+    """Return a Jinja environment with the settings of transformers."""
     from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.parser import Parser
@@ -227,13 +227,13 @@ def _environment() -> Any:
 
 
 def _line(error: Exception) -> int | None:
-    """The line of the template at which rendering failed: Jinja gives its frames the template's lines."""
+    """Return the line of the template where rendering failed; Jinja's stack frames have the template's lines."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
     return lines[-1] if lines else None
 
 
 def _invalid(template: Template, model: str, line: int | None, why: str) -> StageError:
-    place = template.where if line is None else f"{template.where}, line {line}"
+    entry = template.where if line is None else f"{template.where}, line {line}"
     return StageError(
-        reasons.CHAT_TEMPLATE_INVALID, f"{model}: {place}: {why.strip().rstrip('.')}; correct the template, or use another model."
+        reasons.CHAT_TEMPLATE_INVALID, f"{model}: {entry}: {why.strip().rstrip('.')}; correct the template, or use another model."
     )

@@ -1,7 +1,7 @@
-"""What the weights are called and how large they are, compared with what the configuration states.
+"""Comparison of the weights' names and shapes with the configuration.
 
-transformers loads most of what does not agree without an error: it initializes a missing tensor with random numbers, leaves out one that it
-does not know, and shares the embeddings as the configuration says.
+transformers loads most mismatches without an error: it initializes a missing tensor with random numbers, ignores an unknown one, and
+ties the embeddings as configured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UNTIED_BY_DEFAULT = (
     "codegen", "deepseek_v3", "glm", "glm4", "gpt_neox", "gpt_oss", "gptj", "granite", "llama", "mistral", "mixtral", "nemotron", "olmo",
     "olmo2", "olmo3", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "stablelm",
 )  # fmt: skip
-"""What transformers assumes by ``model_type`` where ``config.json`` does not state tie_word_embeddings."""
+"""Values of ``model_type`` by transformers' default for tie_word_embeddings."""
 _EMBEDDINGS = re.compile(
     r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tokens_embed|tok_embeddings|(backbone|rwkv)\.embeddings|transformer\.w)\.weight$"
 )
@@ -41,32 +41,32 @@ _QUANTIZED = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale(_inv)?|ab
 
 
 def check_tensors(config: Mapping[str, Any], tensors: Mapping[str, Tensor], model: str) -> list[str]:
-    """Compare names and shapes with the configuration; returns what the user must know although training is possible.
+    """Compare names and shapes with the configuration and return warnings for the user.
 
     Raises:
-        StageError: ``ModelUnsupported``: the weights are quantized. ``ModelIncomplete``: some are missing. ``ModelCorrupt``: embeddings or
-            output layer have another size than the configuration states.
+        StageError: ``ModelUnsupported``: the weights are quantized. ``ModelIncomplete``: some are missing. ``ModelCorrupt``: the size of
+            embeddings or output layer differs from the configuration.
     """
-    _refuse_quantized(tensors, model)
+    _reject_quantized(tensors, model)
     if config.get("auto_map"):
-        return []  # a class of its own may call and shape them as it likes
+        return []  # the model's own class may use other names and shapes
     _require_vocabulary(config, tensors, model)
     _require_output_layer(config, tensors, model)
     return [*_layers(config, tensors, model), *_other_heads(tensors)]
 
 
 def embeddings(tensors: Mapping[str, Tensor]) -> str | None:
-    """Name of the matrix of the tokens' embeddings."""
+    """Return the name of the token embeddings' matrix."""
     return next(_matching(_EMBEDDINGS, tensors), None)
 
 
 def output_layer(tensors: Mapping[str, Tensor]) -> str | None:
-    """Name of the matrix of the output layer, where the files have one."""
+    """Return the name of the output layer's matrix, if the files have one."""
     return next(_matching(_HEADS, tensors), None)
 
 
 def is_tied(config: Mapping[str, Any]) -> bool | None:
-    """Whether embeddings and output layer are one matrix by the configuration; ``None`` where neither it nor its type tells."""
+    """Return whether the configuration ties embeddings and output layer; ``None`` if neither it nor the model type states that."""
     stated = config.get("tie_word_embeddings", text_config(config).get("tie_word_embeddings"))
     if isinstance(stated, bool):
         return stated
@@ -80,12 +80,12 @@ def _matching(pattern: re.Pattern[str], tensors: Mapping[str, Tensor]) -> Iterat
             yield name
 
 
-def _refuse_quantized(tensors: Mapping[str, Tensor], model: str) -> None:
+def _reject_quantized(tensors: Mapping[str, Tensor], model: str) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype not in BYTES:
             raise quantized(model, f"{name} has the type {tensor.dtype}")
         if _QUANTIZED.search(name):
-            raise quantized(model, f"they hold {name}")
+            raise quantized(model, f"they include {name}")
 
 
 def _require_vocabulary(config: Mapping[str, Any], tensors: Mapping[str, Tensor], model: str) -> None:
@@ -102,18 +102,18 @@ def _require_vocabulary(config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 def _require_output_layer(config: Mapping[str, Any], tensors: Mapping[str, Tensor], model: str) -> None:
     head = output_layer(tensors)
     if embeddings(tensors) is None and head is None:
-        return  # names that are not known here; training checks them with the model's own class
+        return  # unknown names; training checks them with the model's own class
     if head is None and is_tied(config) is False:
         raise StageError(
             reasons.MODEL_INCOMPLETE,
-            f"{model}: the weights have no output layer (lm_head.weight), and by config.json it is not shared with the embeddings"
-            " (tie_word_embeddings), so that it would be initialized with random numbers; use the files of a model for text generation, or"
+            f"{model}: the weights have no output layer (lm_head.weight), and config.json does not tie it to the embeddings"
+            " (tie_word_embeddings), so it would be initialized with random numbers; use a model for text generation, or"
             " correct config.json.",
         )
     if embeddings(tensors) is None and is_tied(config) is False:
         raise StageError(
             reasons.MODEL_INCOMPLETE,
-            f"{model}: the weights have no embeddings (model.embed_tokens.weight), and by config.json they are not shared with the output"
+            f"{model}: the weights have no embeddings (model.embed_tokens.weight), and config.json does not tie them to the output"
             " layer (tie_word_embeddings); save the model again with all its weights.",
         )
 
@@ -138,7 +138,7 @@ def _layers(config: Mapping[str, Any], tensors: Mapping[str, Tensor], model: str
     more = len(present) - stated - (number(config, "num_nextn_predict_layers", "mtp_num_hidden_layers") or 0)
     if more <= 0:
         return []
-    beyond = f"the weights have {len(present)}; the last {more} are neither trained nor in the tuned model."
+    beyond = f"the weights have {len(present)}; the last {more} are neither trained nor part of the fine-tuned model."
     return [f"config.json: it states {stated} layers and {beyond}"]
 
 
@@ -146,4 +146,4 @@ def _other_heads(tensors: Mapping[str, Tensor]) -> list[str]:
     found = next((name for name in tensors if _OTHER_HEADS.match(name)), None)
     if found is None:
         return []
-    return [f"The base model's {found} is not part of a model for text generation; it is not in the tuned model."]
+    return [f"The base model's {found} is not part of a model for text generation; the fine-tuned model omits it."]

@@ -1,4 +1,4 @@
-"""Base models with an output layer of their own whose configuration states that it is the embeddings."""
+"""Base models that have a separate output layer although their configuration ties it to the embeddings."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PIECE = 1 << 20
 
 
 def contradiction(config: Mapping[str, Any], files: Mapping[str, Path], tensors: Mapping[str, Tensor]) -> str | None:
-    """Return what the user must know where configuration and files disagree about the output layer; ``None`` where they agree.
+    """Return a warning if configuration and files disagree about the output layer; ``None`` if they agree.
 
-    ``files`` are those of ``tensors``, by the same names.
+    ``files`` has the files of ``tensors``, by the same names.
 
     Raises:
         StageError: ``ModelCorrupt``: a file is shorter than its header claims.
@@ -29,13 +29,13 @@ def contradiction(config: Mapping[str, Any], files: Mapping[str, Path], tensors:
     if _same(files[head], tensors[head], files[shared], tensors[shared]):
         return None
     return (
-        f"config.json: by tie_word_embeddings the embeddings are the output layer, and the weights have another one ({head}); it is used,"
-        " and the tuned model states tie_word_embeddings: false."
+        f"config.json: tie_word_embeddings is true, and the weights have a separate output layer ({head}); it is used,"
+        " and the fine-tuned model has tie_word_embeddings: false."
     )
 
 
 def _same(first_file: Path, first: Tensor, second_file: Path, second: Tensor) -> bool:
-    """Whether two tensors hold the same bytes."""
+    """Return whether two tensors have the same bytes."""
     if (first.dtype, first.shape) != (second.dtype, second.shape):
         return False
     pieces = zip(_pieces(first_file, first), _pieces(second_file, second), strict=True)
@@ -51,7 +51,7 @@ def _pieces(file: Path, tensor: Tensor) -> Iterator[bytes]:
             if not piece:
                 raise StageError(
                     reasons.MODEL_CORRUPT,
-                    f"model.uri: {file.name} became shorter while it was read; fetch or save the model again.",
+                    f"model.uri: {file.name} became shorter while it was read; download or save the model again.",
                 )
             left -= len(piece)
             yield piece

@@ -1,4 +1,4 @@
-"""How many tokens a tokenizer can produce, compared with the embeddings of the model: a token without one ends in an IndexError."""
+"""Comparison of a tokenizer's tokens with the model's embeddings: a token without an embedding causes an IndexError."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from finetune_stages.sdk import StageError
 from .files import read_json
 
 _DECODER = "added_tokens_decoder"
-"""Where it is, transformers reads no older file about added tokens."""
+"""If this key exists, transformers ignores the older files for added tokens."""
 _EXTRA = ("extra_special_tokens", "additional_special_tokens")
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-"""Special tokens of text; a tokenizer that names another one (``image_token``) has it for another kind of input."""
+"""Special tokens of text; others, such as ``image_token``, are for other kinds of input."""
 
 
 def read_tokenizer(folder: Path, model: str) -> dict[str, Any]:
-    """Return ``tokenizer_config.json``, and what the older ``special_tokens_map.json`` adds where transformers still reads that.
+    """Return ``tokenizer_config.json``, merged with the older ``special_tokens_map.json`` if transformers reads it.
 
     Raises:
-        StageError: ``ModelCorrupt``: one of them is not JSON.
+        StageError: ``ModelCorrupt``: One of the files is not JSON.
     """
     config = read_json(folder / "tokenizer_config.json", model)
     older = folder / "special_tokens_map.json"
@@ -32,7 +32,7 @@ def read_tokenizer(folder: Path, model: str) -> dict[str, Any]:
 
 
 def special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
-    """The special tokens that ``tokenizer_config.json`` names, by their names."""
+    """Return the special tokens of ``tokenizer_config.json`` by name."""
     named = {name: _content(value) for name, value in tokenizer.items() if name.endswith("_token")}
     extra = tokenizer.get("extra_special_tokens")
     if isinstance(extra, dict):
@@ -41,9 +41,9 @@ def special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_tokens(folder: Path, tokenizer: Mapping[str, Any], embeddings: int | None, model: str) -> None:
-    """Make sure that each token of text has an embedding.
+    """Check that each token of text has an embedding.
 
-    Tokens of pictures and sound are not counted: a model that reads only text may share its tokenizer with one that reads more.
+    Tokens of images and audio are ignored: a text model may share its tokenizer with a multimodal one.
 
     Raises:
         StageError: ``ModelCorrupt``.
@@ -63,9 +63,9 @@ def check_tokens(folder: Path, tokenizer: Mapping[str, Any], embeddings: int | N
 
 
 def vocabulary(folder: Path, tokenizer: Mapping[str, Any], model: str) -> dict[str, int]:
-    """Token to number, as transformers builds it: the vocabulary, the added tokens, and special tokens that neither holds.
+    """Return token ids by token, as in transformers: the vocabulary, the added tokens, and other special tokens.
 
-    Empty where the vocabulary is not in a JSON file.
+    Empty if the vocabulary is not in a JSON file.
     """
     tokens: dict[str, int] = {}
     if (folder / "tokenizer.json").is_file():
@@ -83,7 +83,7 @@ def vocabulary(folder: Path, tokenizer: Mapping[str, Any], model: str) -> dict[s
 
 
 def _later(tokenizer: Mapping[str, Any]) -> list[str]:
-    """Tokens that the configuration names: those that the vocabulary lacks are added to it, in this order."""
+    """Return the configured tokens in the order in which transformers adds missing ones to the vocabulary."""
     decoder = tokenizer.get(_DECODER)
     entries = sorted(decoder.items(), key=_number_of) if isinstance(decoder, dict) else []
     named = special_tokens(tokenizer)
@@ -94,7 +94,7 @@ def _later(tokenizer: Mapping[str, Any]) -> list[str]:
 
 
 def _entries(vocabulary: Any) -> dict[str, int]:
-    """The tokens of a ``model`` of tokenizer.json: a mapping, or for Unigram a list of tokens with their scores."""
+    """Return the vocabulary of a ``model`` in tokenizer.json: a mapping, or for Unigram a list of tokens with scores."""
     stated = vocabulary.get("vocab") if isinstance(vocabulary, dict) else None
     if isinstance(stated, list):
         return {entry[0]: number for number, entry in enumerate(stated) if isinstance(entry, list) and entry}
@@ -116,6 +116,6 @@ def _number_of(entry: tuple[str, Any]) -> int:
 
 
 def _content(value: Any) -> str | None:
-    """The text of a token, which is written as such or as an object with its properties."""
+    """Return the text of a token, which is a string or an object with properties."""
     content = value.get("content") if isinstance(value, dict) else value
     return content if isinstance(content, str) else None

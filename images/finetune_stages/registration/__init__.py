@@ -1,1 +1,1 @@
-"""Stages *registration* and *registry-check*: the model's name, version and lineage into Kubeflow Model Registry or MLflow."""
+"""Stages *registration* and *registry-check*: register name, version and lineage of a model in Kubeflow Model Registry or MLflow."""

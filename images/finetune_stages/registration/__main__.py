@@ -9,5 +9,5 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not sys.exit: taking all of MLflow's modules down in good order takes longer than registering.
+    # Not sys.exit: a normal shutdown of MLflow's modules takes longer than the registration.
     os._exit(code)

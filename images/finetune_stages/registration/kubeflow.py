@@ -1,11 +1,11 @@
 """Kubeflow Model Registry, over its REST API.
 
-A model there is three things: a RegisteredModel, its ModelVersions, and at each of those a ModelArtifact that says where the model
-lies. Releases serve the API below ``v1alpha3``, newer ones below ``v1``; what we call is the same in both.
+A model consists of a RegisteredModel, its ModelVersions, and a ModelArtifact with the model's URI for each of those. Older releases serve
+the API below ``v1alpha3``, newer ones below ``v1``; the calls in this module are the same in both.
 
-Facts that the code rests on, from the server's source (2026-04): names are unique and a second one is status 409; ``PATCH`` replaces
-the whole map of custom properties; ``find by name`` compares with SQL's ``LIKE``, so that ``fine_tuned`` finds ``fine-tuned``; nothing
-can be deleted.
+The code relies on these properties of the server's source (2026-04): names are unique and a duplicate is status 409; ``PATCH`` replaces
+the whole map of custom properties; ``find by name`` uses SQL's ``LIKE``, so that ``fine_tuned`` matches ``fine-tuned``; nothing can be
+deleted.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from finetune_stages.sdk import StageError
 
 from .properties import Properties, includes, of_record, replaced, texts, typed
 from .record import LABEL, UID, Record
-from .registry import Taken
+from .registry import AlreadyExists
 from .rest import Missing, Rest
 from .versions import Entry
 
 PATHS = ("/api/model_registry/v1", "/api/model_registry/v1alpha3")
 ALIAS = "alias."
-"""Prefix of the registered model's custom properties that stand for aliases, which the API does not have."""
+"""Prefix of the registered model's custom properties for aliases, which the API lacks."""
 ARTIFACT_TYPE = "model-artifact"
 
 _PAGE = 100
@@ -38,14 +38,14 @@ class Kubeflow:
     def __init__(self, rest: Rest) -> None:
         self._rest = rest
         self._root = _api_path(rest)
-        self._ids: dict[str, str] = {}  # of registered models by name: nothing can be deleted or renamed
+        self._ids: dict[str, str] = {}  # registered models by name; they cannot be deleted or renamed
 
     def versions(self, record: Record) -> list[Entry]:
         """See the protocol."""
         return self.entries(record.name, record.identity[UID])
 
     def entries(self, name: str, uid: str) -> list[Entry]:
-        """The versions of the model ``name``. Whether one is complete is asked only of those that the run ``uid`` made."""
+        """Return the versions of the model ``name``. ``complete`` is determined only for those of the run ``uid``."""
         entries = []
         for version in self._versions(name):
             tags = texts(version.get("customProperties"))
@@ -60,34 +60,34 @@ class Kubeflow:
         self._rest.call("POST", f"{self._root}/model_versions", {**body, "customProperties": of_record(record)})
 
     def update(self, record: Record, entry: Entry) -> None:
-        """See the protocol. One request: no reader sees half of it."""
+        """See the protocol. A single request, so that the update is atomic."""
         version = self._rest.get(f"{self._root}/model_versions/{entry.key}")
         properties = replaced(version.get("customProperties"), of_record(record))
         body = {**_version_fields(record), "customProperties": properties}
         self._rest.call("PATCH", f"{self._root}/model_versions/{entry.key}", body)
 
     def complete(self, record: Record, entry: Entry) -> None:
-        """See the protocol: the artifact, and the version as far as somebody changed it."""
+        """See the protocol: write the artifact, and restore the version if it was changed."""
         artifact = self._artifact(entry.key)
-        wanted = _artifact_fields(record)
+        fields = _artifact_fields(record)
         if artifact is None:
             try:
-                body = {"name": record.name, **wanted, "customProperties": _artifact_properties(record)}
+                body = {"name": record.name, **fields, "customProperties": _artifact_properties(record)}
                 self._rest.call("POST", f"{self._root}/model_versions/{entry.key}/artifacts", body)
-            except Taken:  # by an earlier try whose answer was lost; what it wrote is read back
+            except AlreadyExists:  # by an earlier attempt whose response was lost; it is read back
                 pass
         elif not _artifact_is(artifact, record):
             properties = replaced(artifact.get("customProperties"), _artifact_properties(record))
-            self._rest.call("PATCH", f"{self._root}/model_artifacts/{artifact['id']}", {**wanted, "customProperties": properties})
+            self._rest.call("PATCH", f"{self._root}/model_artifacts/{artifact['id']}", {**fields, "customProperties": properties})
         if _version_differences(self._rest.get(f"{self._root}/model_versions/{entry.key}"), record):
             self.update(record, entry)
 
     def set_alias(self, record: Record, entry: Entry, alias: str) -> None:
-        """See the protocol. Two runs that set two aliases at the same moment may lose one: the API has no test for that."""
+        """See the protocol. Two runs that set two aliases concurrently may lose one: the API has no conditional update."""
         model = self._model(record)
-        wanted = {f"{ALIAS}{alias}": typed(entry.version)}
-        if not includes(model.get("customProperties"), wanted):
-            properties = {**(model.get("customProperties") or {}), **wanted}
+        fields = {f"{ALIAS}{alias}": typed(entry.version)}
+        if not includes(model.get("customProperties"), fields):
+            properties = {**(model.get("customProperties") or {}), **fields}
             self._rest.call("PATCH", f"{self._root}/registered_models/{model['id']}", {"customProperties": properties})
 
     def differences(self, record: Record, entry: Entry) -> list[str]:
@@ -98,41 +98,41 @@ class Kubeflow:
             differing.append("artifact")
         elif not _artifact_is(artifact, record):
             differing.append("URI, format or source")
-        if record.wanted_alias and not self._names(record, record.wanted_alias, entry):
+        if record.effective_alias and not self._names(record, record.effective_alias, entry):
             differing.append("alias")
         return differing
 
     def _names(self, record: Record, alias: str, entry: Entry) -> bool:
-        """Whether ``alias`` names the entry, or one that is newer: another run moved it on."""
+        """Return whether ``alias`` refers to the entry, or to a newer one of another run."""
         named = texts(self._model(record).get("customProperties")).get(f"{ALIAS}{alias}")
         if named == entry.version:
             return True
         return named in (version["name"] for version in self._versions(record.name) if int(version["id"]) > int(entry.key))
 
     def url(self, entry: Entry) -> str:
-        """Where the entry is read."""
+        """Return the address of the entry."""
         return f"{self._rest.access.address}{self._root}/model_versions/{entry.key}"
 
     def _model(self, record: Record) -> Json:
-        """The registered model, made if need be."""
+        """Return the registered model, and create it if it does not exist."""
         model = self._find(record.name)
         if model is None:
             owner = {"owner": record.author} if record.author else {}
             try:
                 model = self._rest.call("POST", f"{self._root}/registered_models", {"name": record.name, **owner})
-            except Taken:
+            except AlreadyExists:
                 model = self._search(record.name)
         if model is None:
             raise StageError(
                 reasons.REGISTRY_REFUSED,
-                f"registry.name: the registry calls {record.name!r} taken, yet does not list it; does a name differ in case only?",
+                f"registry.name: the registry has {record.name!r} but does not list it, possibly in other case; set another name.",
             )
         return model
 
     def _find(self, name: str) -> Json | None:
         try:
             found = self._rest.get(f"{self._root}/registered_model", name=name)
-        except Missing:  # none, or several that LIKE takes for it
+        except Missing:  # none, or several matches of LIKE
             return self._search(name) if {"_", "%"} & set(name) else None
         return found if found.get("name") == name else self._search(name)
 
@@ -148,13 +148,13 @@ class Kubeflow:
         return sorted(self._all(f"registered_models/{self._ids[name]}/versions"), key=lambda version: int(version["id"]))
 
     def _artifact(self, version_id: str) -> Json | None:
-        """The version's oldest model artifact: the one that readers take."""
+        """Return the version's oldest model artifact, which readers use."""
         artifacts = self._all(f"model_versions/{version_id}/artifacts")
         models = [artifact for artifact in artifacts if artifact.get("artifactType") == ARTIFACT_TYPE]
         return min(models, key=lambda artifact: int(artifact["id"]), default=None)
 
     def _all(self, path: str) -> Iterator[Json]:
-        """The items of a list, page by page."""
+        """Yield the items of a list, page by page."""
         query: dict[str, str | int] = {"pageSize": _PAGE, "orderBy": "ID", "sortOrder": "ASC"}
         while True:
             page = self._rest.get(f"{self._root}/{path}", **query)
@@ -165,10 +165,10 @@ class Kubeflow:
 
 
 def _api_path(rest: Rest) -> str:
-    """The path below which the server serves the API. What it answers elsewhere may be anything.
+    """Return the path prefix of the server's API. Responses at other paths are undefined.
 
     Raises:
-        StageError: ``RegistryForbidden`` where it refused one of them, else ``RegistryRefused``.
+        StageError: ``RegistryForbidden``: access was denied. ``RegistryRefused``: there is no API.
     """
     refusals: list[StageError] = []
     for path in PATHS:
@@ -186,12 +186,12 @@ def _api_path(rest: Rest) -> str:
         raise refusals[0]
     raise StageError(
         reasons.REGISTRY_REFUSED,
-        f"registry.address: {rest.access.address} serves no Model Registry (neither {' nor '.join(PATHS)}); correct the address.",
+        f"registry.address: {rest.access.address} does not serve a Model Registry (neither {' nor '.join(PATHS)}); correct the address.",
     )
 
 
 def _version_fields(record: Record) -> Json:
-    """A rejected model is archived: dashboards put it aside, and deploy it only after somebody restored it."""
+    """Return the fields of a version. A rejected model is archived, so that dashboards hide it and do not deploy it."""
     author = {"author": record.author} if record.author else {}
     return {"description": record.description, "state": "ARCHIVED" if record.rejected else "LIVE", **author}
 

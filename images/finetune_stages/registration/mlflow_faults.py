@@ -1,4 +1,4 @@
-"""MLflow's exceptions as failures of the stage."""
+"""Stage errors for MLflow's exceptions."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _PASSING = (
     "DEADLINE_EXCEEDED",
     "ABORTED",
 )
-"""Codes of MLflow's exceptions behind which another try may succeed. The first is also what it calls a network that failed."""
+"""Codes of MLflow's transient exceptions. The first one is also used for network failures."""
 _FORBIDDEN = ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED")
 _BODY = re.compile(r" Response body: .*", re.DOTALL)
 _CAUSE = re.compile(r".*\(Caused by (.+)\)", re.DOTALL)
-"""What requests and urllib3 say at length, at its end."""
+"""The cause at the end of the long messages of requests and urllib3."""
 
 
 @contextmanager
 def server_errors(address: str) -> Iterator[None]:
-    """What MLflow's client raises when it speaks to the server at ``address``, as :class:`StageError`.
+    """Raise the exceptions of MLflow's client for the server at ``address`` as :class:`StageError`.
 
     Raises:
         StageError: ``RegistryUnreachable`` (:class:`Unanswered`), ``RegistryForbidden``, ``RegistryRefused``.
@@ -39,25 +39,27 @@ def server_errors(address: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        said = _CAUSE.sub(r"\1", _BODY.sub("", first_line(error)))[:300]
+        detail = _CAUSE.sub(r"\1", _BODY.sub("", first_line(error)))[:300]
         if error.error_code in _FORBIDDEN:
             raise StageError(
                 reasons.REGISTRY_FORBIDDEN,
-                f"{address} refused the call ({said}); check registry.secretRef and its owner's rights.",
+                f"registry.address: {address} denied access ({detail}); check the token in registry.secretRef and its permissions.",
             ) from error
-        if "not in a valid JSON format" in said:
+        if "not in a valid JSON format" in detail:
             raise StageError(
                 reasons.REGISTRY_REFUSED,
-                f"registry.address: {address} answers with a page in place of JSON; give MLflow's address.",
+                f"registry.address: {address} responds with a page instead of JSON; set MLflow's address.",
             ) from error
         if error.error_code in _PASSING:
-            raise Unanswered(f"MLflow at {address} did not answer as it should ({said}).") from error
-        raise StageError(reasons.REGISTRY_REFUSED, f"MLflow at {address} refused the entry: {said}") from error
+            raise Unanswered(
+                f"registry.address: MLflow at {address} is unreachable or sent an invalid response ({detail})."
+            ) from error
+        raise StageError(reasons.REGISTRY_REFUSED, f"MLflow at {address} rejected the entry: {detail}") from error
 
 
 @contextmanager
 def store_errors(store: object) -> Iterator[None]:
-    """MLflow's and sqlite's errors with the file ``store`` as one sentence.
+    """Raise MLflow's and SQLite's errors with the file ``store`` as :class:`StageError`.
 
     Raises:
         StageError: ``RegistryUnreachable``, ``RegistryRefused``.
@@ -72,13 +74,15 @@ def store_errors(store: object) -> Iterator[None]:
 
 
 def store_fault(error: Exception, store: object) -> StageError | None:
-    """What an exception says of the file; ``None`` where it says nothing."""
-    said = first_line(error)
+    """Return the stage error for an exception about the file; ``None`` for other exceptions."""
+    detail = first_line(error)
     if "database is locked" in str(error):
-        return StageError(reasons.REGISTRY_UNREACHABLE, f"{store} is locked by another program; close what writes to it.")
+        return StageError(
+            reasons.REGISTRY_UNREACHABLE, f"{store}: it is locked by another program; stop the program that writes to it."
+        )
     if "out-of-date database schema" in str(error):
         upgrade = f"back it up and run: mlflow db upgrade sqlite:///{store}"
-        return StageError(reasons.REGISTRY_REFUSED, f"{store} is of another release of MLflow: {upgrade}")
+        return StageError(reasons.REGISTRY_REFUSED, f"{store}: it was written by another release of MLflow; {upgrade}")
     if type(error).__name__ == "MlflowException":
-        return StageError(reasons.REGISTRY_REFUSED, f"MLflow's store {store} refused the entry: {said}")
+        return StageError(reasons.REGISTRY_REFUSED, f"MLflow's store {store} rejected the entry: {detail}")
     return None

@@ -1,8 +1,8 @@
-"""MLflow as a registry, through MLflow's own client: the same for the store in the workspace and for a server.
+"""MLflow as a registry, through MLflow's client, for the store in the workspace and for a server.
 
-MLflow numbers the versions of a model itself (1, 2, 3 ...); the version that the user wants (``1.0.0``) is the tag ``version``. Where
-a numbered version lies cannot be changed. An update therefore makes a new number that bears the tag, moves every alias of the old
-number to it, and takes the tag off the old one, which says in another tag what came after it.
+MLflow numbers the versions of a model (1, 2, 3 ...); the user's version (``1.0.0``) is the tag ``version``. The URI of a numbered version
+cannot be changed. An update therefore creates a new number with the tag, moves every alias of the old number to it, and removes the tag
+from the old number, which gets a tag with its successor.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_contract.documents import Scalar
 
 from .record import GATE, LABEL, LOSS, Record
-from .registry import Taken, settled
+from .registry import AlreadyExists, settled
 from .versions import Entry
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 VERSION = "version"
-"""The tag with the version that the user wants."""
+"""Tag with the user's version."""
 SUPERSEDES, SUPERSEDED_BY = f"{LABEL}/supersedes", f"{LABEL}/superseded-by"
-"""Tags with the number of the entry before, and after, an update."""
+"""Tags with the numbers of the previous and the next entry of an update."""
 
 _BATCH = 100
-"""Parameters, or metrics, of one call; MLflow allows 100 and 1,000."""
+"""Parameters or metrics per call; MLflow allows 100 and 1,000."""
 
 
 class MLflow:
@@ -35,7 +35,7 @@ class MLflow:
         self._client = client
 
     def versions(self, record: Record) -> list[Entry]:
-        """See the protocol. Versions without our tag, made by other hands, have no name that could be taken."""
+        """See the protocol. Versions of other tools lack the tag and cannot conflict."""
         found: list[Any] = []
         token = None
         while token != "":
@@ -49,19 +49,19 @@ class MLflow:
         ]
 
     def create(self, record: Record, version: str) -> None:
-        """See the protocol. The server takes any tag twice: who comes second, by MLflow's number, gives way."""
+        """See the protocol. The server allows duplicate tags: the entry with the higher MLflow number is removed."""
         made = self._make(record, version, {})
         same = [entry for entry in self.versions(record) if entry.version == version]
         if same and int(same[0].key) < int(made.version):
             self._client.delete_model_version(record.name, str(made.version))
-            raise Taken(f"{record.name} {version}")
+            raise AlreadyExists(f"{record.name} {version}")
 
     def update(self, record: Record, entry: Entry) -> None:
         """See the protocol; :meth:`complete` does the rest."""
         self._make(record, entry.version, {SUPERSEDES: entry.key})
 
     def complete(self, record: Record, entry: Entry) -> None:
-        """See the protocol: the numbers, the end of the run, and what an update left to be moved."""
+        """See the protocol: write parameters and metrics, end the run, and finish an update."""
         run_id = entry.run_id or self._run(record)
         self._log(record, run_id)
         if SUPERSEDES in entry.tags:
@@ -80,7 +80,7 @@ class MLflow:
         version = self._client.get_model_version(record.name, entry.key)
         run = self._client.get_run(entry.run_id or version.run_id)
         curve = {(point.step, point.value) for point in self._client.get_metric_history(run.info.run_id, LOSS)}
-        alias = record.wanted_alias
+        alias = record.effective_alias
         comparisons = {
             "source": version.source == record.model_uri,
             "description": version.description == record.description,
@@ -89,13 +89,13 @@ class MLflow:
             "parameters": run.data.params == _parameters(record),
             "metrics": record.metrics.keys() <= run.data.metrics.keys(),
             "loss curve": {(point.step, point.value) for point in record.points if point.key == LOSS} <= curve,
-            # A newer entry: another run moved it on.
+            # A newer entry of another run.
             "alias": not alias or int(self._client.get_model_version_by_alias(record.name, alias).version) >= int(entry.key),
         }
         return [what for what, same in comparisons.items() if not same]
 
     def _make(self, record: Record, version: str, extra: dict[str, str]) -> ModelVersion:
-        """A new number for the record, its run and its registered model made if need be."""
+        """Create a new number for the record, and its run and registered model if they do not exist."""
         from mlflow.exceptions import MlflowException
 
         run_id = self._run(record)
@@ -108,7 +108,7 @@ class MLflow:
         return self._client.create_model_version(record.name, record.model_uri, run_id, tags, description=record.description)
 
     def _run(self, record: Record) -> str:
-        """The MLflow run of the record: made with its tags in one transaction, so that it is found again."""
+        """Return the MLflow run of the record. It is created with its tags in one transaction, so that it can be found again."""
         experiment_id = self._experiment(record)
         return settled(lambda: self._found_or_made(record, experiment_id))
 
@@ -138,7 +138,7 @@ class MLflow:
         return str(found.experiment_id)
 
     def _log(self, record: Record, run_id: str) -> None:
-        """Parameters and metrics. Written twice they are there once: the points bear the times of what they report."""
+        """Write parameters and metrics. The operation is idempotent, because points have fixed times."""
         from mlflow.entities import Metric, Param
 
         metrics = [Metric(point.key, point.value, point.time, point.step) for point in record.points]
@@ -147,7 +147,7 @@ class MLflow:
             self._client.log_batch(run_id, metrics[start : start + _BATCH], params[start : start + _BATCH])
 
     def _supersede(self, record: Record, entry: Entry, old: str) -> None:
-        """Move what points to the number ``old`` to the entry, and let the old one say so."""
+        """Move the aliases of the number ``old`` to the entry, and record the successor in the old one."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -155,7 +155,7 @@ class MLflow:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            return  # deleted meanwhile: nothing is left to move
+            return  # deleted meanwhile
         for alias in before.aliases:
             self._client.set_registered_model_alias(record.name, alias, entry.key)
         self._client.set_model_version_tag(record.name, old, SUPERSEDED_BY, entry.key)
@@ -164,7 +164,7 @@ class MLflow:
 
 
 def _tags(record: Record, version: str) -> dict[str, str]:
-    """The tags of a version: what MLflow has no field for."""
+    """Return the tags of a version, for values without a field in MLflow."""
     known = {"author": record.author, "format": record.format, "format_version": record.format_version, GATE: record.gate}
     return {**record.identity, **record.lineage, **{key: value for key, value in known.items() if value}, VERSION: version}
 

@@ -1,7 +1,7 @@
-"""An MLflow server: written to through MLflow's own client, asked for single facts over its REST API without it.
+"""MLflow server: writes with MLflow's client, single lookups over the REST API.
 
-MLflow's client takes seconds to import and tries a failed call for minutes, also one that may have succeeded. It is told not to: the
-stage tries its own steps again, each of which looks first (:func:`.registry.again`).
+MLflow's client takes seconds to import and retries a failed call for minutes, even if it may have succeeded. Its retries are disabled: the
+stage retries its own idempotent steps (:func:`.registry.again`).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from .versions import Entry
 
 _API = "/api/2.0/mlflow/model-versions"
 _NOT_OURS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_INSECURE_TLS")
-"""Variables that MLflow's client would heed before the token and the bundle that the run names."""
+"""Variables that would override the run's token and CA bundle in MLflow's client."""
 
 
 @contextmanager
 def mlflow_server(access: Access, record: Record, context: Context) -> Iterator[MLflow]:
-    """The server's registry; it is asked whether it is one before MLflow's client is imported.
+    """Registry on a server. The server is checked before MLflow's client is imported.
 
     Raises:
         StageError: one of the registry's reasons.
@@ -51,9 +51,9 @@ def mlflow_server(access: Access, record: Record, context: Context) -> Iterator[
 
 
 class Translated:
-    """MLflow's client, whose exceptions are the stage's. Codes that a caller asks for stay as they are.
+    """Wrapper of MLflow's client that raises stage errors, except for codes that a caller handles.
 
-    Calls that may be made twice are tried again; those that make something are not.
+    Idempotent calls are retried; calls that create something are not.
     """
 
     _ASKED_FOR = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
@@ -81,7 +81,7 @@ class Translated:
 
 
 def entry_named(rest: Rest, name: str, version: str) -> Entry | None:
-    """The entry that bears ``version``, if any."""
+    """Return the entry with the tag ``version``, if any."""
     query: dict[str, str | int] = {"filter": f"name = '{name}'", "max_results": 1000}
     while True:
         page = rest.get(f"{_API}/search", **query)
@@ -95,7 +95,7 @@ def entry_named(rest: Rest, name: str, version: str) -> Entry | None:
 
 
 def has_version(rest: Rest, name: str, number: str) -> bool:
-    """Whether MLflow's version ``number`` of a model is on the server."""
+    """Return whether MLflow's version ``number`` of a model is on the server."""
     try:
         rest.get(f"{_API}/get", name=name, version=number)
     except Missing:
@@ -104,15 +104,15 @@ def has_version(rest: Rest, name: str, number: str) -> bool:
 
 
 def url(address: str, name: str, number: str) -> str:
-    """The page of a version in MLflow's own pages."""
+    """Return the address of a version in MLflow's user interface."""
     return f"{address}/#/models/{quote(name, safe='')}/versions/{number}"
 
 
 def _environment(access: Access) -> dict[str, str]:
-    """How MLflow's client is told what it cannot be given as arguments."""
-    told = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{CALL_SECONDS:g}"}
+    """Return the environment variables for MLflow's client."""
+    variables = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{CALL_SECONDS:g}"}
     if access.token:
-        told["MLFLOW_TRACKING_TOKEN"] = access.token
+        variables["MLFLOW_TRACKING_TOKEN"] = access.token
     if access.ca:
-        told["MLFLOW_TRACKING_SERVER_CERT_PATH"] = str(access.ca)
-    return told
+        variables["MLFLOW_TRACKING_SERVER_CERT_PATH"] = str(access.ca)
+    return variables

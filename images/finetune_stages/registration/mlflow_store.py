@@ -1,7 +1,7 @@
-"""MLflow's store in one sqlite file of the workspace, without a server.
+"""MLflow's store in one SQLite file of the workspace, without a server.
 
-``mlflow ui --backend-store-uri sqlite:///<workspace>/mlflow.db`` shows what is written here. A lock file keeps two runs of one
-workspace apart: MLflow's first migration of an empty file and "which version is free" are no place for two.
+``mlflow ui --backend-store-uri sqlite:///<workspace>/mlflow.db`` shows its content. A lock file serializes the runs of one workspace,
+because MLflow's first migration of an empty file and the choice of a free version are not safe for concurrent use.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .record import LABEL, Record
 from .versions import Entry
 
 _NOT_NEEDED = ("chardet", "matplotlib", "numpy", "pandas", "pyarrow", "scipy", "sklearn")
-"""What MLflow imports where it is installed, and does without where it is not (its own package mlflow-skinny lacks it)."""
+"""Optional imports of MLflow, which its package mlflow-skinny lacks."""
 _LOCKED_SECONDS = 10
-"""So long a store that somebody else has locked is waited for."""
+"""Timeout for a store that another program has locked."""
 _LIVE = "select 1 from model_versions where name = ? and version = ? and current_stage != 'Deleted_Internal'"
 _NAMED = """
     select named.version, tag.key, tag.value from model_versions as known
@@ -39,13 +39,13 @@ _NAMED = """
 
 @contextmanager
 def workspace_store(record: Record, context: Context) -> Iterator[MLflow]:
-    """The workspace's store, made if need be, for this program alone as long as it is open.
+    """Registry in the workspace's store, which is created if it does not exist and locked while it is open.
 
     Raises:
         StageError: ``RegistryRefused``, ``RegistryUnreachable``.
     """
     store = context.path(MLFLOW_STORE)
-    os.chdir(context.workspace)  # MLflow's folder for artifacts is relative to it when the store is made
+    os.chdir(context.workspace)  # MLflow's artifact folder is relative to it at the creation of the store
     with imports(), store_errors(store):
         from mlflow import MlflowClient
         from mlflow.store.tracking import sqlalchemy_store  # noqa: F401 - the client imports it when it is first used
@@ -61,19 +61,19 @@ def workspace_store(record: Record, context: Context) -> Iterator[MLflow]:
 
 
 def has_version(store: Path, name: str, number: str) -> bool:
-    """Whether MLflow's version ``number`` of a model is in the store. Asked of sqlite: importing MLflow takes seconds."""
+    """Return whether MLflow's version ``number`` of a model is in the store. SQLite is queried directly, because importing MLflow takes seconds."""
     try:
         with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:
             return connection.execute(_LIVE, (name, number)).fetchone() is not None
-    except sqlite3.Error:  # no store, or one of another release: registering again finds what is there
+    except sqlite3.Error:  # no store, or one of another release: the registration handles it
         return False
 
 
 def entry_named(store: Path, name: str, version: str) -> Entry | None:
-    """The entry that bears ``version``, if any; asked of sqlite too.
+    """Return the entry with the tag ``version``, if any, from SQLite.
 
     Raises:
-        StageError: ``RegistryRefused``, ``RegistryUnreachable``: the file is there, but is no store that can be read.
+        StageError: ``RegistryRefused``, ``RegistryUnreachable``: the file exists but is not a readable store.
     """
     if not store.exists():
         return None
@@ -88,34 +88,34 @@ def entry_named(store: Path, name: str, version: str) -> Entry | None:
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """Import MLflow in here, which imports itself while it works too: in half the time."""
+    """Speed up MLflow's imports, also those that it does at run time, to half the time."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     with without(*_NOT_NEEDED), quick_imports():
         yield
 
 
 def _create(store: Path, context: Context) -> None:
-    """A new store, made aside: a migration that is cut short would leave a file that MLflow cannot open again."""
+    """Create a store under a temporary name: MLflow cannot open a file with an incomplete migration."""
     from mlflow import MlflowClient
 
     context.report(Progress(percent=60, note=f"creating {store.name}"), force=True)
     with work_folder(context) as folder:
         aside = folder / store.name
         MlflowClient(tracking_uri=f"sqlite:///{aside}", registry_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
-        aside.chmod(0o664)  # sqlite does not ask the umask
+        aside.chmod(0o664)  # SQLite ignores the umask
         aside.rename(store)
 
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``. The kernel takes it back from a program that is killed."""
+    """Hold an exclusive lock on ``path``. The kernel releases it if the program is killed."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _require_readable(store: Path) -> None:
-    """MLflow would try a file that is locked, or no database at all, for two minutes."""
+    """Check the file, because MLflow retries a locked or invalid file for two minutes."""
     try:
         with closing(sqlite3.connect(f"{store.as_uri()}?mode=rw", uri=True, timeout=_LOCKED_SECONDS)) as connection:
             connection.execute("pragma schema_version").fetchone()
@@ -124,5 +124,5 @@ def _require_readable(store: Path) -> None:
 
 
 def _unreadable(error: sqlite3.DatabaseError, store: Path) -> StageError:
-    hint = "move it away, or give back the right to read and write it"
-    return store_fault(error, store) or StageError(reasons.REGISTRY_REFUSED, f"{store} cannot be opened ({error}): {hint}.")
+    hint = "move it away, or restore its permissions"
+    return store_fault(error, store) or StageError(reasons.REGISTRY_REFUSED, f"{store}: it cannot be opened ({error}); {hint}.")

@@ -1,8 +1,8 @@
 """Custom properties of Model Registry: typed values by name.
 
-The dashboard shows text and numbers and hides truth values, and takes a text without content for a label: so truth values are
-written as text, and empty texts not at all. The API's integers have at most nine digits; longer ones are written as floating-point
-numbers as long as those are exact.
+The dashboard shows text and numbers but hides booleans, and treats an empty text as a label. Therefore booleans are written as text, and
+empty texts are omitted. The API's integers have at most nine digits; longer ones are written as floating-point numbers if those are
+exact.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from finetune_contract.documents import Scalar
 from .record import GATE, LABEL, Record
 
 Properties = dict[str, dict[str, Any]]
-"""As the API has them: ``{"epochs": {"metadataType": "MetadataIntValue", "int_value": "2"}}``."""
+"""Properties in the API's form: ``{"epochs": {"metadataType": "MetadataIntValue", "int_value": "2"}}``."""
 
 OURS = f"{LABEL}/properties"
-"""Property with the names of all that we wrote: an update leaves what people added."""
+"""Property with the names of our properties: an update keeps those that users added."""
 EXPERIMENT = f"{LABEL}/experiment"
 
 _LARGEST_INT = 10**9 - 1
@@ -28,7 +28,7 @@ _LARGEST_EXACT = 2**53
 
 
 def of_record(record: Record) -> Properties:
-    """What a version of Model Registry has no field for."""
+    """Return the values of a record without a field in Model Registry."""
     metrics = record.metrics
     values: dict[str, Scalar] = {
         **{key if key not in metrics else f"parameter.{key}": value for key, value in record.parameters.items()},
@@ -45,7 +45,7 @@ def of_record(record: Record) -> Properties:
 
 
 def typed(value: Scalar) -> dict[str, Any]:
-    """One value, with its type."""
+    """Return a value with its type."""
     if isinstance(value, bool):
         value = str(value).lower()
     elif isinstance(value, int) and abs(value) <= _LARGEST_INT:
@@ -56,23 +56,23 @@ def typed(value: Scalar) -> dict[str, Any]:
 
 
 def texts(properties: Mapping[str, Mapping[str, Any]] | None) -> dict[str, str]:
-    """The text among properties."""
+    """Return the text properties."""
     return {key: str(value["string_value"]) for key, value in (properties or {}).items() if "string_value" in value}
 
 
 def replaced(existing: Properties | None, new: Properties) -> Properties:
-    """``existing`` with ``new`` in place of what we wrote earlier: the registry takes the whole map or none."""
+    """Return ``existing`` with our properties replaced by ``new``: the registry replaces the whole map."""
     kept = existing or {}
     try:
         earlier = set(json.loads(texts(kept).get(OURS, "[]")))
-    except (ValueError, TypeError):  # somebody edited it: then nothing of it is known to be ours
+    except (ValueError, TypeError):  # it was edited, so our properties are unknown
         earlier = set()
     return {**{key: value for key, value in kept.items() if key not in earlier and not key.startswith(f"{LABEL}/")}, **new}
 
 
-def includes(existing: Properties | None, wanted: Properties) -> bool:
-    """Whether every wanted property is there with that value."""
-    return all(_value((existing or {}).get(key)) == _value(value) for key, value in wanted.items())
+def includes(existing: Properties | None, expected: Properties) -> bool:
+    """Return whether all ``expected`` properties exist with equal values."""
+    return all(_value((existing or {}).get(key)) == _value(value) for key, value in expected.items())
 
 
 def _value(value: Mapping[str, Any] | None) -> dict[str, Any]:

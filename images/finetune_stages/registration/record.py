@@ -1,4 +1,4 @@
-"""What is registered: drawn together from the stage's inputs and from what the stages before it reported."""
+"""Content of a registry entry, from the stage's inputs and the results of earlier stages."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from finetune_contract.result import LossPoint, Result, parse_result
 from finetune_stages.sdk import Context, StageError
 
 LABEL = "finetunerun.io"
-"""Prefix of the tags that are this project's."""
+"""Prefix of this project's tags."""
 UID, ROUND, MODEL_DIGEST = f"{LABEL}/uid", f"{LABEL}/round", f"{LABEL}/model-digest"
-"""The identity of a record."""
+"""Tags that identify a record."""
 GATE = f"{LABEL}/gate"
 """Tag with the gate's verdict, ``passed`` or ``rejected``; missing without a gate."""
 REJECTED = "rejected"
 DEFAULT_EXPERIMENT = "finetune"
 LOSS = "loss"
-"""Key of the loss curve, as transformers' own MLflow callback has it."""
+"""Key of the loss curve, as in transformers' MLflow callback."""
 
 _OPTIONAL = ("dataset", "evaluation", "baseline")
 
@@ -40,16 +40,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Record:
-    """A model on its way into the registry.
+    """A model to register.
 
     Attributes:
-        run: whose model it is.
-        identity: tags that no other record has: the run's uid, its round, the model's digest. They find a record again that an
-            earlier attempt began.
-        lineage: tags that say where the model comes from.
+        run: the run that made the model.
+        identity: unique tags: the run's uid, its round, the model's digest. They identify an entry that an earlier attempt began.
+        lineage: tags with the origin of the model.
         gate: the gate's verdict, ``passed`` or ``rejected``; ``None`` without a gate.
         parameters: the run's effective values.
-        started, ended: of the training, in milliseconds since 1970 (UTC).
+        started, ended: times of the training, in milliseconds since 1970 (UTC).
     """
 
     name: str
@@ -72,23 +71,23 @@ class Record:
 
     @property
     def rejected(self) -> bool:
-        """Whether the gate did not let the model pass: it is registered, but nothing may point to it."""
+        """Whether the gate rejected the model: it is registered, but gets no alias."""
         return self.gate == REJECTED
 
     @property
-    def wanted_alias(self) -> str | None:
-        """The alias that moves to this version."""
+    def effective_alias(self) -> str | None:
+        """Alias to set on this version."""
         return None if self.rejected else self.alias
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The last value of each metric."""
+        """Last value of each metric."""
         return {point.key: point.value for point in self.points}
 
 
 @dataclass(frozen=True)
 class _Report:
-    """A stage's full result and when it was written, in milliseconds."""
+    """A stage's full result, and the time it was written, in milliseconds."""
 
     result: Result
     ended: int
@@ -99,16 +98,16 @@ class _Report:
 
     @property
     def digest(self) -> str:
-        """Of the model that the stage made, or measured; of the data that it prepared."""
+        """Digest of the stage's model or data."""
         outputs = self.result.outputs
         return str(outputs.get("digest") or outputs.get("modelDigest") or "")
 
 
 def read_record(context: Context, inputs: RegistrationInputs, environment: Mapping[str, str] = os.environ) -> Record:
-    """The record of this run.
+    """Return the record of this run.
 
     Raises:
-        StageError: ``BadDocument``: a result that is needed is missing or cannot be read.
+        StageError: ``BadDocument``: a required result is missing or unreadable.
     """
     run = context.document.run
     reports = _reports(context, inputs)
@@ -136,7 +135,7 @@ def read_record(context: Context, inputs: RegistrationInputs, environment: Mappi
 
 
 def _reports(context: Context, inputs: RegistrationInputs) -> dict[str, _Report]:
-    """The results of the stages that ran. Those of stages that a run may do without may be missing."""
+    """Return the results of the stages that ran. Those of optional stages may be missing."""
     reports = {}
     for stage, name in inputs.results.items():
         path = context.path(name)
@@ -144,17 +143,17 @@ def _reports(context: Context, inputs: RegistrationInputs) -> dict[str, _Report]
             reports[stage] = _report(path, stage)
     if not {"training", "model"} & set(reports):
         raise StageError(
-            reasons.BAD_DOCUMENT, "inputs.results: names neither training nor model, so the model's digest is unknown"
+            reasons.BAD_DOCUMENT, "inputs.results: it has neither training nor model, so the model's digest is unknown"
         )
     return reports
 
 
 def _leave_out_other_models(reports: dict[str, _Report], made: _Report) -> None:
-    """An evaluation that failed and was forgiven may have left the result of an earlier round, about an earlier model."""
+    """Remove results about other models: if an evaluation was allowed to fail, its result may be from an earlier round."""
     asked = {"evaluation": made, "baseline": reports.get("model")}
     for stage, model in asked.items():
         if stage in reports and model is not None and reports[stage].digest != model.digest:
-            print(f"registration: the result of stage {stage} is of another model; its metrics are left out")
+            print(f"registration: the result of stage {stage} is for another model; its metrics are omitted")
             del reports[stage]
 
 
@@ -164,11 +163,11 @@ def _report(path: Path, stage: str) -> _Report:
         written = path.stat().st_mtime
     except (OSError, ValueError, DocumentError) as error:
         raise StageError(
-            reasons.BAD_DOCUMENT, f"The result of stage {stage} cannot be read: {error}; run that stage again."
+            reasons.BAD_DOCUMENT, f"result of stage {stage}: it cannot be read ({error}); rerun that stage."
         ) from error
     report = _Report(result, int(1000 * written))
     if stage in ("training", "model") and not report.digest:
-        raise StageError(reasons.BAD_DOCUMENT, f"{path}: no digest of a model among the outputs; run stage {stage} again.")
+        raise StageError(reasons.BAD_DOCUMENT, f"{path}: the outputs have no digest of a model; rerun stage {stage}.")
     return report
 
 
@@ -183,7 +182,7 @@ def _lineage(run: RunInfo, reports: dict[str, _Report]) -> dict[str, str]:
 
 
 def _points(reports: dict[str, _Report]) -> list[Point]:
-    """The loss curve, and each stage's metrics: evaluation's by their own names, the others behind the stage's."""
+    """Return the loss curve and each stage's metrics, with the stage as prefix except for evaluation."""
     training = reports.get("training")
     curve = training.result.history if training else ()
     last = curve[-1].step if curve else 0
@@ -196,7 +195,7 @@ def _points(reports: dict[str, _Report]) -> list[Point]:
 
 
 def _time(training: _Report, point: LossPoint, last: int) -> int:
-    """When a step was done. Results hold steps without times: they are spread evenly over the training."""
+    """Return the time of a step. Results have no times, so steps are spread evenly over the training."""
     return training.started + (training.ended - training.started) * point.step // max(1, last)
 
 

@@ -1,9 +1,8 @@
-"""The small protocol that both registries speak, and the one way in which a record goes into either.
+"""Protocol of both registries, and the registration of a record in either.
 
-No registry has a transaction over what belongs to a version. So every step looks first and writes what is missing: a program that
-is killed anywhere, or whose answer is lost, does the same steps again and finds its own entry by the record's identity. Calls that
-may be made twice are made again by themselves (:func:`settled`); a call that would make a second thing only together with its look
-(:func:`again`).
+Registries have no transaction over all parts of a version. Therefore every step reads first and writes what is missing: a program that was
+killed, or whose response was lost, repeats the steps and finds its own entry by the record's identity. Idempotent calls are retried alone
+(:func:`settled`); a call that creates something is retried together with its read (:func:`again`).
 """
 
 from __future__ import annotations
@@ -21,91 +20,91 @@ from .versions import Choice, Entry, OnExisting, choose
 T = TypeVar("T")
 
 WAITS = (0.5, 1.0, 2.0)
-"""Seconds before each further try of a step; the control loop tries the whole stage again later."""
+"""Seconds before each retry of a step; the control loop retries the whole stage later."""
 LONGEST_WAIT = 10.0
-"""A busy server that asks for more seconds than that is left to the control loop."""
+"""Longest Retry-After in seconds; a longer one is left to the control loop."""
 _RACES = 20
-"""So often the version that was free when it was looked for may be taken when it is asked for."""
+"""Largest number of attempts to create a free version, if other runs take it first."""
 
 
 class Unanswered(StageError):
-    """The registry did not answer, or not now. ``retry_after`` is the seconds that it asked for."""
+    """The registry is unreachable or busy. ``retry_after`` is the requested delay in seconds."""
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(reasons.REGISTRY_UNREACHABLE, message)
         self.retry_after = retry_after
 
 
-class Taken(StageError):
-    """Somebody else, or an earlier try whose answer was lost, made what was to be made."""
+class AlreadyExists(StageError):
+    """The object exists: another client, or an earlier attempt whose response was lost, has created it."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(reasons.REGISTRY_REFUSED, f"The registry has it already: {what}.")
+        super().__init__(reasons.REGISTRY_REFUSED, f"{what}: it already exists in the registry.")
 
 
 class Registry(Protocol):
-    """A registry of models. Every method may be called again after any fault.
+    """A model registry. All methods can be retried after any fault.
 
-    Every method raises :class:`Unanswered`, or a :class:`StageError` where trying again does not help.
+    They raise :class:`Unanswered`, or a :class:`StageError` for permanent faults.
     """
 
     def versions(self, record: Record) -> Sequence[Entry]:
-        """The versions of the record's model, the oldest first."""
+        """Return the versions of the record's model, the oldest first."""
 
     def create(self, record: Record, version: str) -> None:
-        """Make the record's version, with its identity from the first moment on.
+        """Create the record's version with its identity.
 
         Raises:
-            Taken: there is a version of that name by now.
+            AlreadyExists: The version exists.
         """
 
     def update(self, record: Record, entry: Entry) -> None:
-        """Let the version that ``entry`` is be the record's from now on."""
+        """Overwrite the version of ``entry`` with the record."""
 
     def complete(self, record: Record, entry: Entry) -> None:
-        """Write what is missing of the record's own entry."""
+        """Write the missing parts of the record's entry."""
 
     def set_alias(self, record: Record, entry: Entry, alias: str) -> None:
-        """Let ``alias`` name the entry."""
+        """Set ``alias`` on the entry."""
 
     def differences(self, record: Record, entry: Entry) -> list[str]:
-        """Ask for everything again, and name what is otherwise than in ``record``."""
+        """Read the entry back and return the names of the parts that differ from ``record``."""
 
 
 def register(registry: Registry, record: Record, on_existing: OnExisting) -> Entry:
-    """Write ``record``, or complete it, and read it back.
+    """Write or complete the entry of ``record``, and read it back.
 
     Raises:
-        StageError: ``VersionExists``, ``ReadBackFailed``, or what the registry raises.
+        StageError: ``VersionExists``, ``ReadBackFailed``, or an error of the registry.
     """
     entry = again(lambda: _own_entry(registry, record, on_existing))
     again(lambda: registry.complete(record, entry))
-    alias = record.wanted_alias
+    alias = record.effective_alias
     if alias:
         again(lambda: registry.set_alias(record, entry, alias))
     differing = again(lambda: registry.differences(record, entry))
     if differing:
         raise StageError(
             reasons.READ_BACK_FAILED,
-            f"{record.name} {entry.version}: the store gave back another {', '.join(differing)} than written.",
+            f"{record.name} {entry.version}: the registry returned another {', '.join(differing)} than was written.",
         )
     return entry
 
 
 def _own_entry(registry: Registry, record: Record, on_existing: OnExisting) -> Entry:
-    """The record's own entry, made if need be, and seen in the registry's own list."""
+    """Return the record's entry from the registry's list, and create it if it does not exist."""
     for _ in range(_RACES):
         choice = choose(record, on_existing, registry.versions(record))
         if choice.action == "Own" and choice.entry:
             return choice.entry
         try:
             _carry_out(registry, record, choice)
-        except Taken:
+        except AlreadyExists:
             continue
     raise StageError(
         reasons.REGISTRY_REFUSED,
-        f"registry.version: the registry calls {record.name} {choice.version} taken, yet does not list it; some registries do not"
-        " tell upper from lower case: choose another name or version.",
+        f"registry.version: the registry has {record.name} {choice.version} but does not list it, possibly in other case;"
+        " set another name or version.",
     )
 
 
@@ -117,10 +116,10 @@ def _carry_out(registry: Registry, record: Record, choice: Choice) -> None:
 
 
 def again(step: Callable[[], T]) -> T:
-    """The outcome of ``step``, which may be done twice; tried again while the registry does not answer.
+    """Return the result of the idempotent ``step``, and retry it while the registry is unreachable.
 
     Raises:
-        Unanswered: it did not answer so often.
+        Unanswered: All retries failed.
     """
     for wait in WAITS:
         try:
@@ -128,13 +127,13 @@ def again(step: Callable[[], T]) -> T:
         except Unanswered as fault:
             if fault.retry_after > LONGEST_WAIT:
                 raise
-            print(f"{fault.message} It is asked again.")
+            print(f"{fault.message} Retrying.")
             time.sleep(max(wait, fault.retry_after))
     return step()
 
 
 def settled(call: Callable[[], T]) -> T:
-    """:func:`again` for one call that may be made twice: the step that it is part of does not try it further.
+    """Retry one idempotent call like :func:`again`; the enclosing step does not retry it again.
 
     Raises:
         StageError: ``RegistryUnreachable``.

@@ -1,6 +1,6 @@
-"""JSON over HTTP with a registry: every call has a deadline, and every fault is one sentence.
+"""JSON over HTTP with a registry, with a deadline per call and stage errors.
 
-httpx2 and no client library of one registry: the stage decides itself what may be asked twice (:func:`.registry.again`).
+httpx2 is used instead of a registry's client library, because the stage decides which calls are retried (:func:`.registry.again`).
 """
 
 from __future__ import annotations
@@ -23,31 +23,32 @@ from finetune_contract.documents import REGISTRY_CA_VARIABLE, REGISTRY_TOKEN_VAR
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.fault import causes, first_line
 
-from .registry import Taken, Unanswered, settled
+from .registry import AlreadyExists, Unanswered, settled
 
 if TYPE_CHECKING:
     import httpx2
 
 CONNECT_SECONDS = 10.0
 CALL_SECONDS = 30.0
-"""So long a call may take, its answer read to the end."""
+"""Deadline of a call, including its response body."""
 _LARGEST_ANSWER = 64 << 20
 _NOT_NOW = {408, 425, 429}
 _TOKEN = re.compile(r"[!-~]+")
 
 
 class Missing(StageError):
-    """Status 404: there is no such thing at that path."""
+    """Status 404: the object does not exist."""
 
-    def __init__(self, url: str, said: str) -> None:
+    def __init__(self, url: str, detail: str) -> None:
         super().__init__(
-            reasons.REGISTRY_REFUSED, f"registry.address: there is nothing at {url}{said}; somebody may have deleted it."
+            reasons.REGISTRY_REFUSED,
+            f"registry.address: {url} does not exist{detail}; correct the address, or check whether the object was deleted.",
         )
 
 
 @dataclass(frozen=True)
 class Access:
-    """How a registry is spoken to: its URL, the bearer token and the file of the CA bundle, if any."""
+    """Access to a registry: its URL, the bearer token and the file of the CA bundle, if any."""
 
     address: str
     token: str | None = None
@@ -55,26 +56,26 @@ class Access:
 
     @classmethod
     def of(cls, address: str, environment: Mapping[str, str] = os.environ) -> Access:
-        """What the stage's environment gives for ``address``.
+        """Return the access to ``address`` from the stage's environment.
 
         Raises:
-            StageError: ``RegistryForbidden``, ``RegistryUntrusted``: the token or the bundle cannot be used.
+            StageError: ``RegistryForbidden``, ``RegistryUntrusted``: the token or the bundle is invalid.
         """
-        token = environment.get(REGISTRY_TOKEN_VARIABLE, "").strip()  # files of secrets like to end with a newline
+        token = environment.get(REGISTRY_TOKEN_VARIABLE, "").strip()  # secret files often end with a newline
         if token and not _TOKEN.fullmatch(token):
             raise StageError(
                 reasons.REGISTRY_FORBIDDEN,
-                f"{REGISTRY_TOKEN_VARIABLE} holds characters that no token has; write the token alone into registry.secretRef.",
+                f"registry.secretRef: {REGISTRY_TOKEN_VARIABLE} has characters that are invalid in a token; store only the token in the Secret.",
             )
         bundle = environment.get(REGISTRY_CA_VARIABLE)
         access = cls(address.rstrip("/"), token or None, Path(bundle) if bundle else None)
         access.tls()
         if token and urlsplit(address).scheme == "http":
-            print(f"registration: {access.address} is no https:// address: the token travels in the clear")
+            print(f"registration: warning: {access.address} is not an https:// address; the token is sent unencrypted")
         return access
 
     def tls(self) -> ssl.SSLContext:
-        """Which certificates are trusted: the bundle's, and without one those of the system.
+        """Return a TLS context that trusts the bundle, or the system's certificates without one.
 
         Raises:
             StageError: ``RegistryUntrusted``.
@@ -83,12 +84,13 @@ class Access:
             return ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
         except (OSError, ssl.SSLError) as error:
             raise StageError(
-                reasons.REGISTRY_UNTRUSTED, f"registry.caRef: {self.ca} holds no certificates in PEM form ({first_line(error)})."
+                reasons.REGISTRY_UNTRUSTED,
+                f"registry.caRef: {self.ca} has no certificates in PEM format ({first_line(error)}); correct the bundle.",
             ) from error
 
 
 class Rest:
-    """Calls below one address. A context manager."""
+    """Client for one address. A context manager."""
 
     def __init__(self, access: Access) -> None:
         import httpx2
@@ -114,13 +116,13 @@ class Rest:
     def call(
         self, method: str, path: str, body: dict[str, Any] | None = None, query: Mapping[str, str | int] | None = None
     ) -> dict[str, Any]:
-        """The JSON object that the registry answers with; tried again while it does not answer.
+        """Return the JSON object in the registry's response, and retry while it is unreachable.
 
-        A POST may have been carried out before: of what has a unique name, :class:`Taken` says so.
+        An earlier POST may have succeeded: then a unique name raises :class:`AlreadyExists`.
 
         Raises:
             Missing: status 404.
-            Taken: status 409.
+            AlreadyExists: status 409.
             StageError: ``RegistryForbidden``, ``RegistryRefused``, ``RegistryUnreachable``, ``RegistryUntrusted``.
         """
         return settled(lambda: self._call(method, path, body, query))
@@ -133,76 +135,79 @@ class Rest:
             return self._answer(response, content)
 
     def _answer(self, response: httpx2.Response, content: bytes) -> dict[str, Any]:
-        status, said = response.status_code, _said(content)
+        status, detail = response.status_code, _detail(content)
         if status == 404:
-            raise Missing(str(response.url.copy_with(query=None)), said)
+            raise Missing(str(response.url.copy_with(query=None)), detail)
         if status == 409:
-            raise Taken(f"{response.url.path}{said}")
+            raise AlreadyExists(f"{response.url.path}{detail}")
         if response.is_redirect:
-            raise self._refused(f"sends elsewhere ({urlsplit(response.headers.get('Location', '')).netloc or 'another path'})")
+            raise self._unexpected(f"redirects ({urlsplit(response.headers.get('Location', '')).netloc or 'another path'})")
         if status in (401, 403):
-            raise self._forbidden(status, said)
+            raise self._forbidden(status, detail)
         if status >= 500 or status in _NOT_NOW:
-            raise Unanswered(f"{self.access.address} answered with status {status}{said}.", _seconds(response))
+            raise Unanswered(
+                f"registry.address: {self.access.address} responded with status {status}{detail}.", _seconds(response)
+            )
         if not response.is_success:
-            raise StageError(reasons.REGISTRY_REFUSED, f"The registry refused the entry with status {status}{said}.")
+            raise StageError(reasons.REGISTRY_REFUSED, f"The registry rejected the entry with status {status}{detail}.")
         try:
             answer = json.loads(content)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
             kind = response.headers.get("Content-Type", "no content type").partition(";")[0]
-            raise self._refused(f"answers with {kind} in place of JSON")
+            raise self._unexpected(f"responds with {kind} instead of JSON")
         return answer
 
-    def _refused(self, what: str) -> StageError:
+    def _unexpected(self, what: str) -> StageError:
         return StageError(
-            reasons.REGISTRY_REFUSED, f"registry.address: {self.access.address} {what}; give the address of the registry's API."
+            reasons.REGISTRY_REFUSED, f"registry.address: {self.access.address} {what}; set the address of the registry's API."
         )
 
-    def _forbidden(self, status: int, said: str) -> StageError:
-        mend = "check the token in registry.secretRef and its owner's rights"
+    def _forbidden(self, status: int, detail: str) -> StageError:
+        fix = "check the token in registry.secretRef and its permissions"
         if self.access.token is None:
-            mend = f"put {REGISTRY_TOKEN_VARIABLE} into registry.secretRef"
+            fix = f"add {REGISTRY_TOKEN_VARIABLE} to the Secret in registry.secretRef"
         return StageError(
-            reasons.REGISTRY_FORBIDDEN, f"{self.access.address} refused the call with status {status}{said}; {mend}."
+            reasons.REGISTRY_FORBIDDEN,
+            f"registry.address: {self.access.address} denied access with status {status}{detail}; {fix}.",
         )
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        """What the network and the library say, as a sentence."""
+        """Raise errors of the network and the library as stage errors."""
         import httpx2
 
         try:
             yield
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise self._refused(f"is no web address ({first_line(error)})") from error
+            raise self._unexpected(f"is not a web address ({first_line(error)})") from error
         except (httpx2.RequestError, httpx2.StreamError, TimeoutError) as error:
             untrusted = next((link for link in causes(error) if isinstance(link, ssl.SSLCertVerificationError)), None)
             if untrusted:
                 raise StageError(
                     reasons.REGISTRY_UNTRUSTED,
-                    f"The certificate of {self.access.address} is not trusted ({untrusted.verify_message}); put its CA bundle into"
+                    f"registry.address: the certificate of {self.access.address} is not trusted ({untrusted.verify_message}); set its CA bundle in"
                     " registry.caRef.",
                 ) from error
             detail = first_line(error, 200) if str(error) else type(error).__name__
-            raise Unanswered(f"{self.access.address} did not answer ({detail}).") from error
+            raise Unanswered(f"registry.address: {self.access.address} is unreachable ({detail}).") from error
 
 
 def _read(response: httpx2.Response, deadline: float) -> bytes:
-    """The whole body. httpx2's own limits hold between two bytes, and a slow server may send many."""
+    """Return the whole body before the deadline. httpx2's timeouts apply to single reads only."""
     content = bytearray()
     for chunk in response.iter_bytes():
         content += chunk
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {CALL_SECONDS:g} seconds")
         if len(content) > _LARGEST_ANSWER:
-            raise TimeoutError("its answer has no end")
+            raise TimeoutError("its response does not end")
     return bytes(content)
 
 
-def _said(content: bytes) -> str:
-    """The registry's own words in an answer that is no success, in brackets; nothing where it is a page or a text."""
+def _detail(content: bytes) -> str:
+    """Return the registry's error message in parentheses; empty if the response is not JSON."""
     try:
         answer = json.loads(content)
         words = str(answer.get("message") or answer.get("error") or "")
@@ -212,7 +217,7 @@ def _said(content: bytes) -> str:
 
 
 def _seconds(response: httpx2.Response) -> float:
-    """Retry-After, where it is a number."""
+    """Return Retry-After in seconds; 0 if it is not a number."""
     try:
         return float(response.headers.get("Retry-After", 0))
     except ValueError:

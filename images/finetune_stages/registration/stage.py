@@ -1,9 +1,8 @@
-"""The work of the stages *registration* and *registry-check*.
+"""Program and work of stages *registration* and *registry-check*.
 
-Registration collects what is known of the model, writes it into the registry, and reads it back. The check before training asks
-whether the version is free. What counts there is the name alone: the model does not exist yet, so an entry is another model's, also
-one that an earlier round of the same run made. Only what that run began and left without a model is no entry: registration takes it
-up.
+Registration collects the model's data, writes it to the registry, and reads it back. The check before training tests whether the version
+is free. It compares names only: the model does not exist yet, so an existing entry is another model's, even if an earlier round of the
+same run made it. An incomplete entry of the same run does not count, because registration completes it.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ def main() -> int:
 
 
 def work(context: Context) -> Finished:
-    """The stage that the document names."""
+    """Run the stage in the document."""
     return check(context) if context.document.stage == CHECK else registration(context)
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Whether the version that an earlier result describes is still in the registry: one question, and MLflow is not imported.
+    """Return whether the version of an earlier result is still in the registry. MLflow is not imported.
 
-    What the check found is no lasting fact: it is asked again.
+    Results of the check are never reused.
     """
     if context.document.stage == CHECK:
         return False
@@ -57,13 +56,13 @@ def outputs_exist(context: Context, result: Result) -> bool:
             return url.startswith(rest.access.address) and rest.get(url.removeprefix(rest.access.address)).get("id") == number
     except Missing:
         return False
-    except StageError as fault:  # then registering says what is wrong, or finds what is there
+    except StageError as fault:  # the registration reports the error or finds the entry
         print(f"registration: {fault.message}")
         return False
 
 
 def registration(context: Context) -> Finished:
-    """Register the model, or complete what an earlier attempt began.
+    """Register the model, or complete the registration of an earlier attempt.
 
     Raises:
         StageError: see :func:`.record.read_record` and :func:`.registry.register`.
@@ -71,7 +70,7 @@ def registration(context: Context) -> Finished:
     inputs = context.inputs(RegistrationInputs)
     record = read_record(context, inputs)
     _require_address(inputs)
-    _require_alias_that_may_be(inputs)
+    _require_valid_alias(inputs)
     context.report(Progress(percent=0, note=f"opening {inputs.address or MLFLOW_STORE}"), force=True)
     with _opened(inputs, record, context) as registry:
         entry = register(registry, record, inputs.on_existing)
@@ -85,10 +84,10 @@ def registration(context: Context) -> Finished:
 
 
 def check(context: Context) -> Finished:
-    """Ask whether the version is free.
+    """Check that the version is free.
 
     Raises:
-        StageError: ``VersionExists``, or what keeps the registry from answering.
+        StageError: ``VersionExists``, or an error of the registry.
     """
     inputs = context.inputs(RegistryCheckInputs)
     _require_address(inputs)
@@ -111,7 +110,7 @@ def _existing(inputs: RegistryCheckInputs, context: Context) -> Entry | None:
 
 @contextmanager
 def _opened(inputs: RegistrationInputs, record: Record, context: Context) -> Iterator[Registry]:
-    """The registry that the inputs name."""
+    """Registry in the inputs."""
     if not inputs.address:
         with mlflow_store.workspace_store(record, context) as store:
             yield store
@@ -133,13 +132,16 @@ def _url(inputs: RegistrationInputs, registry: Registry, entry: Entry) -> str | 
 
 def _require_address(inputs: RegistrationInputs | RegistryCheckInputs) -> None:
     if inputs.kind == "ModelRegistry" and not inputs.address:
-        raise StageError(reasons.REGISTRY_REFUSED, "registry.address: kind ModelRegistry needs the address of its API.")
+        raise StageError(
+            reasons.REGISTRY_REFUSED,
+            "registry.address: it is missing, and kind ModelRegistry requires it; set the address of the registry's API.",
+        )
 
 
-def _require_alias_that_may_be(inputs: RegistrationInputs) -> None:
-    """MLflow keeps some aliases for itself; it would say so when all else is written."""
+def _require_valid_alias(inputs: RegistrationInputs) -> None:
+    """Check that the alias is not reserved by MLflow, which checks it only after everything else is written."""
     alias = inputs.alias
     if inputs.kind == "MLflow" and alias and (alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias)):
         raise StageError(
-            reasons.REGISTRY_REFUSED, f"registry.alias: {alias!r} is reserved by MLflow; choose another, such as champion."
+            reasons.REGISTRY_REFUSED, f"registry.alias: {alias!r} is reserved by MLflow; set another one, such as champion."
         )

@@ -1,4 +1,4 @@
-"""Which version a record becomes: its own that an earlier attempt began, the wanted one, the next free one, or none."""
+"""Choice of a record's version: that of an earlier attempt, the requested one, the next free one, or none."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Entry:
     """A version in a registry.
 
     Attributes:
-        version: as users say it, ``1.0.0``.
-        key: as the registry says it: Model Registry's id, MLflow's number.
-        tags: its tags (MLflow) or the text among its custom properties (Model Registry).
-        complete: false where nothing says where the model lies: whoever began it was cut short.
-        run_id: the MLflow run that it belongs to.
+        version: the user's version, ``1.0.0``.
+        key: the registry's key: Model Registry's id, MLflow's number.
+        tags: its tags (MLflow) or text properties (Model Registry).
+        complete: false if it has no URI of a model, because its registration was interrupted.
+        run_id: its MLflow run.
     """
 
     version: str
@@ -39,7 +39,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Choice:
-    """What to do: take up ``entry`` (``Own``), overwrite it (``Update``), or make ``version`` (``Create``)."""
+    """Choice of a version: complete ``entry`` (``Own``), overwrite it (``Update``), or create ``version`` (``Create``)."""
 
     action: Literal["Own", "Update", "Create"]
     version: str
@@ -47,10 +47,10 @@ class Choice:
 
 
 def choose(record: Record, on_existing: OnExisting, entries: Sequence[Entry]) -> Choice:
-    """What ``record`` becomes beside ``entries``, the versions of the same model.
+    """Return the choice for ``record``, given ``entries``, the versions of the same model.
 
-    An entry with the record's identity is always its own. One that an earlier round of the same run left without saying where its
-    model lies becomes its own. A rejected model never takes over the entry of one that was not.
+    An entry with the record's identity is its own, and so is an incomplete entry of an earlier round of the same run. A rejected model
+    never overwrites an entry of an accepted one.
 
     Raises:
         StageError: ``VersionExists``.
@@ -61,36 +61,36 @@ def choose(record: Record, on_existing: OnExisting, entries: Sequence[Entry]) ->
     for entry in entries:
         if not entry.complete and entry.tags.get(UID) == record.identity[UID]:
             return Choice("Update", entry.version, entry)
-    taken = {entry.version: entry for entry in entries}
-    existing = taken.get(record.version)
+    by_version = {entry.version: entry for entry in entries}
+    existing = by_version.get(record.version)
     if existing is None:
         return Choice("Create", record.version)
     if on_existing == "Fail":
         raise version_exists(record.name, existing)
     if on_existing == "Update" and (not record.rejected or existing.tags.get(GATE) == REJECTED):
         return Choice("Update", existing.version, existing)
-    return Choice("Create", next_version(record.version, taken))
+    return Choice("Create", next_version(record.version, by_version))
 
 
 def version_exists(name: str, entry: Entry) -> StageError:
-    """The failure of a run that wants a version which exists."""
+    """Return the error for an existing version."""
     run, namespace = (entry.tags.get(f"{LABEL}/{key}") for key in ("run", "namespace"))
     by = f" (registered by FineTuneRun {namespace}/{run})" if run and namespace else ""
     return StageError(
         reasons.VERSION_EXISTS,
-        f"registry.version: {name} {entry.version} is in the registry already{by}; choose another version, or set"
+        f"registry.version: {name} {entry.version} already exists{by}; set another version, or set"
         " registry.onExisting to NewVersion or Update.",
     )
 
 
-def next_version(wanted: str, taken: Collection[str]) -> str:
-    """``wanted``, or the next free patch version after it.
+def next_version(version: str, existing: Collection[str]) -> str:
+    """Return ``version``, or the next free patch version after it.
 
-    ``1.2.3`` becomes ``1.2.4``, ``1.2.5`` ... What is no plain ``major.minor.patch`` gets a number of its own behind a dot:
-    ``v1`` becomes ``v1.1``, ``1.2.3-rc1`` becomes ``1.2.3-rc1.1``, so that what its owner means by it stays readable.
+    ``1.2.3`` becomes ``1.2.4``, ``1.2.5`` ... Other forms than ``major.minor.patch`` get a number after a dot: ``v1`` becomes
+    ``v1.1``, ``1.2.3-rc1`` becomes ``1.2.3-rc1.1``.
     """
-    if wanted not in taken:
-        return wanted
-    found = _PATCH.fullmatch(wanted)
-    stem, last = (found[1], int(found[2])) if found else (f"{wanted}.", 0)
-    return next(name for number in itertools.count(last + 1) if (name := f"{stem}{number}") not in taken)
+    if version not in existing:
+        return version
+    found = _PATCH.fullmatch(version)
+    stem, last = (found[1], int(found[2])) if found else (f"{version}.", 0)
+    return next(name for number in itertools.count(last + 1) if (name := f"{stem}{number}") not in existing)

@@ -1,6 +1,6 @@
-"""What every stage program needs around its work: its document, its attempt, publishing, progress, its result.
+"""SDK of the stage programs: the input document, the attempt, publishing, progress and the result.
 
-Standard library only: it travels with the training program into images that know nothing of this project.
+Standard library only: the training bundle carries it into images that do not contain this project.
 """
 
 from .context import Context, Finished

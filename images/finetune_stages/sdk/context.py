@@ -1,4 +1,4 @@
-"""What a stage's work is given: its document, absolute paths, its attempt, and a way to report."""
+"""Context of a stage's work: its input document, absolute paths, its attempt, publishing and progress."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from .workspace import link_directory, publish_directory, write_file
 T = TypeVar("T")
 
 NO_DIGEST = "0" * 64
-"""The digest of the inputs where ``FINETUNE_INPUTS_DIGEST`` is not set: it names no result that another run may have."""
+"""Digest of the inputs if ``FINETUNE_INPUTS_DIGEST`` is not set. No result is stored or reused under it."""
 
 REPORT_SECONDS = 0.5
-"""Progress is printed at most that often."""
+"""Seconds between two printed progress lines, at least."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a stage's work returns when it is done: the parts of a result that are its own.
+    """Result of a stage's work, without the parts that the SDK adds.
 
     Attributes:
-        outputs: one of the dataclasses of :mod:`finetune_contract.result`.
-        warnings: sentences that the user must see although the stage succeeded.
-        depends_on: what the result depends on beyond the inputs' digest, as a later run can find it again (a commit, a digest);
-            ``None`` where something may change unseen: then no other run takes the result over.
-        cached: by name of what was published in the run's folder, where in the workspace the cache keeps the same.
+        outputs: an instance of one of the dataclasses of :mod:`finetune_contract.result`.
+        warnings: sentences for the user about a stage that succeeded.
+        depends_on: what the result depends on in addition to the inputs' digest, for example a commit or a digest;
+            ``None`` if a change cannot be detected, so that no other run may reuse the result.
+        cached: workspace paths of cache entries, by the name of the published directory that has the same content.
     """
 
     outputs: Any
@@ -53,12 +53,12 @@ class Finished:
 
 @dataclass
 class Context:
-    """One attempt of one stage at work.
+    """One running attempt of a stage.
 
     Attributes:
         workspace: the directory that the volume is mounted at.
-        rank: number of this process among all processes of the stage, 0 for those with one.
-        inputs_digest: names the result; results of other inputs are not ours.
+        rank: rank of this process among all processes of the stage; 0 if there is only one.
+        inputs_digest: identifies the result; results for other inputs are not reused.
     """
 
     document: StageDocument
@@ -76,26 +76,26 @@ class Context:
         return self.document.run.layout
 
     def inputs(self, cls: type[T]) -> T:
-        """The stage's inputs as ``cls``.
+        """Return the stage's inputs as an instance of ``cls``.
 
         Raises:
-            DocumentError: they do not have that form.
+            DocumentError: The inputs do not have the form of ``cls``.
         """
         return decode(cls, self.document.inputs, "inputs")
 
     def path(self, relative: str) -> Path:
-        """A workspace-relative path, absolute."""
+        """Return the absolute path for a workspace-relative one."""
         return self.workspace / relative
 
     def scratch(self) -> Path:
-        """This attempt's own folder, empty: unfinished work lies there until it is published by rename."""
+        """Return this attempt's own folder, emptied. It holds unfinished work until that is published by rename."""
         folder = self.path(self.layout.attempt(self.document.stage, self.attempt))
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
 
-    def claim(self) -> None:
-        """Make this attempt the one that may publish, unless a newer one has.
+    def become_current(self) -> None:
+        """Make this attempt the one that may publish, unless a newer attempt already is.
 
         Raises:
             StageError: ``Superseded``.
@@ -105,41 +105,41 @@ class Context:
         write_file(self._current_file, f"{self.attempt}\n".encode())
 
     def publish(self, source: Path, target: str) -> Path:
-        """Move a sealed directory of this attempt to ``target`` (workspace-relative), if this attempt still is the current one.
+        """Move a sealed directory of this attempt to ``target`` (workspace-relative), if this attempt is still the current one.
 
         Raises:
-            StageError: ``Superseded``: a newer attempt took over, for example while this one's node was cut off.
+            StageError: ``Superseded``: a newer attempt has started, for example while this one's node was unreachable.
         """
         self.require_current()
-        place = self.path(target)
-        publish_directory(source, place)
-        return place
+        path = self.path(target)
+        publish_directory(source, path)
+        return path
 
     def publish_file(self, source: Path, target: str) -> Path:
-        """The same with a file.
+        """Publish a file in the same way.
 
         Raises:
             StageError: ``Superseded``.
         """
         self.require_current()
-        place = self.path(target)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        source.replace(place)
-        return place
+        path = self.path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(path)
+        return path
 
     def publish_link(self, source: Path, target: str) -> Path:
-        """The same with a link: ``target`` points to ``source``, a sealed directory that is shared (a cache entry).
+        """Publish a link: ``target`` points to ``source``, a sealed and shared directory such as a cache entry.
 
         Raises:
             StageError: ``Superseded``.
         """
         self.require_current()
-        place = self.path(target)
-        link_directory(source, place)
-        return place
+        path = self.path(target)
+        link_directory(source, path)
+        return path
 
     def require_current(self) -> None:
-        """Make sure that this attempt may still publish.
+        """Check that this attempt is still the current one.
 
         Raises:
             StageError: ``Superseded``.
@@ -148,7 +148,7 @@ class Context:
             raise self._superseded()
 
     def report(self, progress: Progress, force: bool = False) -> None:
-        """Tell how far the work is. Cheap: what comes too soon after the last report is kept but not printed."""
+        """Report progress. A report within :data:`REPORT_SECONDS` of the last one is stored but not printed, unless ``force`` is set."""
         now = time.time()
         self.last_progress = replace(progress, time=int(now))
         if force or now - self._printed >= REPORT_SECONDS:
@@ -167,5 +167,5 @@ class Context:
 
     def _superseded(self) -> StageError:
         return StageError(
-            reasons.SUPERSEDED, f"Attempt {self._current()} took over from attempt {self.attempt}; nothing was published."
+            reasons.SUPERSEDED, f"attempt {self.attempt}: attempt {self._current()} has replaced it; nothing was published."
         )

@@ -1,4 +1,4 @@
-"""How a stage program says that it failed, and what an unexpected exception is taken for."""
+"""Errors of the stage programs, and their classification of unexpected exceptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune_contract.reasons import Reason
 
 
 class StageError(Exception):
-    """A failure with a reason from the closed list and one sentence: what, where and how to mend it."""
+    """A failure with a reason from the closed list and a message: the field or object, what is wrong, what to do."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -25,32 +25,35 @@ class StageError(Exception):
 
 
 class Interrupted(BaseException):
-    """SIGTERM arrived. Not an ``Exception``: no library may swallow it."""
+    """SIGTERM was received. It is not an ``Exception``, so that libraries do not catch it."""
 
 
 def classify(error: BaseException) -> StageError:
-    """The fault that an exception stands for; what is not known is a crash that names the exception."""
+    """Return the stage error for an exception; for an unknown one, ``Crashed`` with the exception's name."""
     if isinstance(error, StageError):
         return error
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
-        return StageError(reasons.INTERRUPTED, "The stage was asked to stop before it was done.")
+        return StageError(reasons.INTERRUPTED, "The stage was stopped before it finished.")
     if isinstance(error, DocumentError):
         return StageError(reasons.BAD_DOCUMENT, str(error))
     for link in causes(error):
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
-            return StageError(reasons.WORKSPACE_FULL, f"No room is left for {link.filename or 'what the stage writes'}.")
+            return StageError(
+                reasons.WORKSPACE_FULL,
+                f"workspace: no space is left for {link.filename or 'the output of the stage'}; free space or enlarge the volume.",
+            )
         if isinstance(link, MemoryError):
-            return StageError(reasons.HOST_OUT_OF_MEMORY, "The machine's memory was not enough.")
-        # torch's class by name: this module imports nothing that an image may lack.
+            return StageError(reasons.HOST_OUT_OF_MEMORY, "The process ran out of memory.")
+        # torch's classes by name: this module must not import packages that an image may lack.
         if type(link).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in str(link).lower():
             return StageError(reasons.GPU_OUT_OF_MEMORY, first_line(link))
-    return StageError(reasons.CRASHED, crash_message(type(error).__name__, first_line(error), place_of(error)))
+    return StageError(reasons.CRASHED, crash_message(type(error).__name__, first_line(error), raise_location(error)))
 
 
-def place_of(error: BaseException) -> str | None:
-    """Return file and line where an exception was raised: the innermost place of a program or a library, not of Python's own modules.
+def raise_location(error: BaseException) -> str | None:
+    """Return file and line where an exception was raised: the innermost frame outside Python's standard library.
 
-    The file is named as it is imported (``datasets/arrow_writer.py:123``), so that no path of a machine shows.
+    The file is relative to its import root (``datasets/arrow_writer.py:123``), so that no path of the machine appears.
     """
     frames = traceback.extract_tb(error.__traceback__)
     known = [frame for frame in frames if not frame.filename.startswith("<")]  # generated code has no file
@@ -63,7 +66,7 @@ def _is_pythons_own(file: str) -> bool:
 
 
 def _imported_as(file: str) -> str:
-    """The path of a file below the folder or archive that it is imported from."""
+    """Return the path of a file relative to the folder or archive that it is imported from."""
     roots = [root for root in sys.path if root and file.startswith(root.rstrip(os.sep) + os.sep)]
     found = os.path.relpath(file, max(roots, key=len)) if roots else Path(file).name
     return re.sub(r"[\s()]", "_", found)
@@ -74,15 +77,15 @@ _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 def first_line(error: BaseException, limit: int = 500) -> str:
-    """The first line of an exception's text, shortened."""
+    """Return the first line of an exception's text, shortened."""
     text = str(error).strip().splitlines()
     return (text[0] if text else type(error).__name__)[:limit]
 
 
 def causes(error: BaseException, *, suppressed: bool = True) -> list[BaseException]:
-    """Return the exception and what it was raised from, the outermost first.
+    """Return the chain of an exception and its causes, the outermost first.
 
-    HTTP libraries hide a certificate's fault with ``raise ... from None``; without ``suppressed`` such a statement ends the chain.
+    HTTP libraries hide certificate errors with ``raise ... from None``; without ``suppressed`` such a statement ends the chain.
     """
     links: list[BaseException] = []
     link: BaseException | None = error

@@ -1,4 +1,4 @@
-"""Imports of large libraries: quick, and without what they would import only because it is there."""
+"""Imports of large libraries: faster, and without optional packages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Keep the garbage collector away from what is imported inside, then and later.
+    """Exclude everything imported inside from garbage collection.
 
-    Torch and transformers make a million objects that stay as long as the process, and looking through them again and again takes
-    a third of their imports' time. What is to be freed one day is no import and is not made inside: of a model with a circle of
-    references, no collection would ever free the memory.
+    Torch and transformers create about a million objects that live as long as the process, and scanning them repeatedly takes a
+    third of the import time. Only imports belong inside: the collector would never free a reference cycle that is created there, for
+    example a model.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -29,9 +29,9 @@ def quick_imports() -> Iterator[None]:
 
 @contextmanager
 def without(*packages: str) -> Iterator[None]:
-    """Let imports of ``packages`` fail inside, as where they are not installed, unless they were imported before."""
+    """Make imports of ``packages`` fail inside, as if they were not installed, unless they were imported before."""
     hidden = [name for name in packages if name not in sys.modules]
-    nothing: Any = None  # in place of a module it makes an import raise ModuleNotFoundError
+    nothing: Any = None  # instead of a module it makes an import raise ModuleNotFoundError
     sys.modules.update(dict.fromkeys(hidden, nothing))
     try:
         yield

@@ -1,4 +1,4 @@
-"""The tokenizer of a model directory, and errors of libraries that read such a directory as sentences."""
+"""Loading of tokenizers, and stage errors for exceptions of libraries that read a model directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .fault import StageError
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Take every exception inside for a fault of the model's files, except those of memory.
+    """Raise every exception inside as a fault of the model's files, except out-of-memory errors.
 
     Raises:
         StageError: ``ModelCorrupt``, ``RemoteCode``.
@@ -23,14 +23,14 @@ def loading() -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except Exception as error:  # each of the libraries below it has errors of its own
+    except Exception as error:  # each library has its own exceptions
         why = " ".join(str(error).split()) or type(error).__name__
         if "out of memory" in why.lower():
             raise
         if "trust_remote_code" in why:
             raise StageError(
                 reasons.REMOTE_CODE,
-                "model.trustRemoteCode: the base model brings Python code of its own; set it to true if you trust its author.",
+                "model.trustRemoteCode: the base model contains Python code; set it to true if you trust its author.",
             ) from error
         raise StageError(
             reasons.MODEL_CORRUPT,
@@ -39,10 +39,10 @@ def loading() -> Iterator[None]:
 
 
 def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
-    """Return the tokenizer of a model directory. Importing transformers is left to this function.
+    """Return the tokenizer of a model directory. Only this function imports transformers.
 
     Raises:
-        StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: it cannot tell where in a text its tokens are.
+        StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: the tokenizer does not report character offsets.
     """
     from transformers import AutoTokenizer
 
@@ -53,7 +53,7 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
 
 
 def require_fast(tokenizer: object) -> None:
-    """Make sure that a tokenizer knows where in a text its tokens are.
+    """Check that a tokenizer reports the character offsets of its tokens.
 
     Raises:
         StageError: ``ModelIncomplete``.
@@ -61,6 +61,6 @@ def require_fast(tokenizer: object) -> None:
     if not getattr(tokenizer, "is_fast", False):
         raise StageError(
             reasons.MODEL_INCOMPLETE,
-            "model.uri: the tokenizer has no tokenizer.json, without which no token can be traced to its place in the text; set a model"
+            "model.uri: the tokenizer has no tokenizer.json, which is required to locate tokens in the text; set a model"
             " that has one.",
         )

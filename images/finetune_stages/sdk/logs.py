@@ -1,4 +1,4 @@
-"""Everything a process prints goes to its container's log and into the workspace, secrets removed."""
+"""Copy of a process's output, with secrets removed, to the container's log and to the workspace."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import TextIO
 
 
 class Tee:
-    """A text stream that writes to two others. Stands in for ``sys.stdout`` and ``sys.stderr``."""
+    """Text stream that writes to two others. It replaces ``sys.stdout`` and ``sys.stderr``."""
 
     def __init__(self, stream: TextIO, file: TextIO, redact: Callable[[str], str]) -> None:
         self._stream, self._file, self._redact = stream, file, redact
 
     def write(self, text: str) -> int:
-        """Write ``text``, secrets removed, to both."""
+        """Write ``text``, with secrets removed, to both streams."""
         clean = self._redact(text)
         self._stream.write(clean)
         try:
             self._file.write(clean)
-        except OSError:  # a full volume must not take the container's own log away
+        except OSError:  # a full volume must not stop the container's log
             pass
         return len(text)
 
     def flush(self) -> None:
-        """Flush both."""
+        """Flush both streams."""
         self._stream.flush()
         try:
             self._file.flush()
@@ -38,11 +38,11 @@ class Tee:
 
 
 def tee_output(path: Path, redact: Callable[[str], str]) -> None:
-    """From now on ``print`` and tracebacks of this process also go to ``path``."""
+    """Copy this process's output to the file ``path`` from now on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a", encoding="utf-8", buffering=1, errors="replace")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True)  # through a pipe too: somebody may be watching
+            stream.reconfigure(line_buffering=True)  # through a pipe too, for live logs
     sys.stdout = Tee(sys.stdout, file, redact)
     sys.stderr = Tee(sys.stderr, file, redact)

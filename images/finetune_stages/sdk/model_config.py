@@ -1,4 +1,4 @@
-"""What the ``config.json`` of a model states. Multimodal models keep the configuration of their language model one level down."""
+"""Values of a model's ``config.json``. Multimodal models nest the configuration of their language model one level down."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def number(config: Mapping[str, Any], *names: str) -> int | None:
-    """Return the first of these numbers that the language model's configuration, or the whole one, states."""
+    """Return the first of these numbers that the language model's configuration, or else the whole one, has."""
     for part in (text_config(config), config):
         for name in names:
             value = part.get(name)
@@ -25,12 +25,12 @@ def number(config: Mapping[str, Any], *names: str) -> int | None:
 
 
 def embeddings(config: Mapping[str, Any]) -> int | None:
-    """Return how many tokens the model has embeddings for; ``None`` where it is not stated or a class of its own may count otherwise."""
+    """Return the number of embeddings; ``None`` if it is not stated, or if the model's own code may define it differently."""
     return None if config.get("auto_map") else number(config, "vocab_size")
 
 
 def quantization(config: Mapping[str, Any]) -> str | None:
-    """Return the name of the quantization that is stated; ``a quantization`` where it has no name, ``None`` where there is none."""
+    """Return the name of the quantization, ``a quantization`` if it has no name, ``None`` if there is none."""
     for part in (config, text_config(config)):
         for key in _QUANTIZATION_KEYS:
             stated = part.get(key)

@@ -1,7 +1,7 @@
-"""The frame of every stage program: read the document, repeat or take over a finished result or do the work, report, exit.
+"""Main routine of every stage program: read the document, reuse a finished result or do the work, report, exit.
 
-A program can be killed at any point and started again: work lies in the attempt's own folder until it is published, and the
-full result in the workspace, named by the digest of its inputs, makes a second start end at once.
+A program can be killed at any point and started again: unfinished work is in the attempt's own folder until it is published, and a
+restarted program finds the full result in the workspace by the digest of its inputs and ends at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .context import NO_DIGEST, Context, Finished
 from .fault import Interrupted, StageError, classify
 from .logs import tee_output
 from .redaction import Redactor
-from .reuse import Reuse, keep_result, take_over
+from .reuse import Reuse, reuse_result, store_result
 from .workspace import file_sha256, write_file
 
 Work = Callable[[Context], Finished]
@@ -57,13 +57,13 @@ def run_stage(
     """Run a stage program to its end and return its exit code.
 
     Args:
-        stages: names of the stages that this program can be.
-        work: does the work; raises :class:`StageError` for every failure that it foresees.
-        outputs_exist: whether what an earlier, finished result describes still lies in the workspace.
-        rank: number of this process; only rank 0 writes the result.
-        supervised: a process of this program started this one and speaks for both: this one reports its failure, to
-            whatever ``FINETUNE_RESULT`` it was given, and leaves the rest to the other.
-        reuse: how its results are taken over by other runs of the volume; without it they are not.
+        stages: names of the stages that this program implements.
+        work: does the work; raises :class:`StageError` for every expected failure.
+        outputs_exist: returns whether the outputs of an earlier result are still in the workspace.
+        rank: rank of this process; only rank 0 writes the result.
+        supervised: another process of this program started this one and reports for both: this one reports its failure, to
+            the path in ``FINETUNE_RESULT``, and nothing else.
+        reuse: how other runs of the volume reuse the stage's results; without it they do not.
     """
     is_reporter = rank == 0 and not supervised
     os.umask(0o002)
@@ -76,17 +76,17 @@ def run_stage(
         tee_output(context.path(context.layout.log(context.document.stage, context.attempt, rank)), redact)
         earlier = _earlier_result(context)
         if earlier is not None and outputs_exist(context, earlier):
-            print(f"{context.document.stage}: finished before with the same inputs, nothing to do")
+            print(f"{context.document.stage}: already finished for the same inputs; nothing to do")
             if is_reporter:
                 _make_newest(context, earlier)
             result = replace(earlier, attempt=str(context.attempt))
         else:
             if is_reporter:
-                context.claim()
+                context.become_current()
             result = _work_or_take_over(
                 context, work, outputs_exist, reuse=None if supervised else reuse, started=started, is_reporter=is_reporter
             )
-    except BaseException as error:  # noqa: BLE001 - the last line of defence: whatever it is becomes a result and an exit code
+    except BaseException as error:  # noqa: BLE001 - every exception must become a result and an exit code
         return _fail(context, error, redact, is_reporter)
     if is_reporter:
         _deliver(result, Progress(percent=100) if context.last_progress is None else replace(context.last_progress, percent=100))
@@ -96,11 +96,11 @@ def run_stage(
 def _work_or_take_over(
     context: Context, work: Work, outputs_exist: Check, *, reuse: Reuse | None, started: float, is_reporter: bool
 ) -> Result:
-    taken = take_over(context, reuse, is_reporter) if reuse and AGAIN_VARIABLE not in os.environ else None
-    finished = taken or work(context)
+    reused = reuse_result(context, reuse, is_reporter) if reuse and AGAIN_VARIABLE not in os.environ else None
+    finished = reused or work(context)
     result = _record(context, finished, time.monotonic() - started, is_reporter)
-    if reuse and is_reporter and taken is None and outputs_exist(context, result):
-        keep_result(context, reuse, finished, result)
+    if reuse and is_reporter and reused is None and outputs_exist(context, result):
+        store_result(context, reuse, finished, result)
     return result
 
 
@@ -113,7 +113,7 @@ def _open(stages: tuple[str, ...], environment: Mapping[str, str], rank: int) ->
     if not config or not workspace:
         raise StageError(
             reasons.BAD_DOCUMENT,
-            f"Set {CONFIG_VARIABLE} to the stage's JSON document and {WORKSPACE_VARIABLE} to the workspace directory.",
+            f"{CONFIG_VARIABLE} or {WORKSPACE_VARIABLE}: is not set; set them to the stage's JSON document and to the workspace directory.",
         )
     try:
         document = StageDocument.parse(json.loads(Path(config).read_bytes()))
@@ -139,13 +139,13 @@ def _require_writable(context: Context) -> None:
         about = folder.stat()
         raise StageError(
             reasons.WORKSPACE_NOT_WRITABLE,
-            f"User {os.getuid()} (groups {sorted(os.getgroups())}) may not write to {folder}, which belongs to"
-            f" {about.st_uid}:{about.st_gid} with mode {about.st_mode & 0o7777:o}.",
+            f"workspace: user {os.getuid()} (groups {sorted(os.getgroups())}) may not write to {folder}, which is owned by"
+            f" {about.st_uid}:{about.st_gid} with mode {about.st_mode & 0o7777:o}; change its owner, group or mode.",
         )
 
 
 def _earlier_result(context: Context) -> Result | None:
-    if context.inputs_digest == NO_DIGEST:  # nothing tells the result of these inputs from that of others
+    if context.inputs_digest == NO_DIGEST:  # results for different inputs cannot be distinguished
         return None
     path = context.path(context.layout.result(context.document.stage, context.attempt.round, context.inputs_digest))
     try:
@@ -158,7 +158,7 @@ def _earlier_result(context: Context) -> Result | None:
 
 
 def _make_newest(context: Context, earlier: Result) -> None:
-    """An attempt that was killed may have written its result, but not yet as the stage's newest one."""
+    """Write an earlier result as the stage's newest one: an attempt that was killed may not have got there."""
     newest = context.path(context.layout.newest_result(context.document.stage))
     content = context.path(earlier.file or "").read_bytes()
     if not newest.exists() or newest.read_bytes() != content:
@@ -166,7 +166,7 @@ def _make_newest(context: Context, earlier: Result) -> None:
 
 
 def _record(context: Context, finished: Finished, seconds: float, is_reporter: bool) -> Result:
-    """The full result into the workspace, and its short form for the termination message."""
+    """Write the full result into the workspace and return it."""
     stage = context.document.stage
     outputs = encode(finished.outputs) if dataclasses.is_dataclass(finished.outputs) else finished.outputs
     result = Result(
@@ -187,7 +187,7 @@ def _record(context: Context, finished: Finished, seconds: float, is_reporter: b
 
 
 def _warnings(stage: str, warnings: Sequence[str]) -> tuple[str, ...]:
-    """Return the warnings as a result may hold them; what does not fit is marked, and the log has all of them."""
+    """Return the warnings within the limits of a result, with omissions marked; the log has all of them."""
     for warning in warnings:
         print(f"{stage}: warning: {warning}")
     if len(warnings) > RESULT_WARNINGS_LIMIT:
@@ -210,13 +210,13 @@ def _fail(context: Context | None, error: BaseException, redact: Redactor, is_re
             reason=fault.reason.name, message=message,
         )  # fmt: skip
         _deliver(result, context.last_progress)
-    else:  # it never came to know whose work this is
+    else:  # the document could not be read
         _deliver(Result("unknown", "0.0", "", "Failed", fault.reason.name, message), None)
     return fault.reason.exit_code
 
 
 def _deliver(result: Result, progress: Progress | None) -> None:
-    """The short result to where Kubernetes picks it up. Every failing process says why; of the finished ones one speaks."""
+    """Write the short result to the termination message. Every failing process writes one; of the finished ones, only rank 0 does."""
     target = os.environ.get(RESULT_VARIABLE)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -233,5 +233,5 @@ def _pipeline_log(context: Context, line: str) -> None:
     try:
         with context.path(context.layout.pipeline_log).open("a", encoding="utf-8") as log:
             log.write(f"{stamp} {line}\n")
-    except OSError:  # a log for people: no reason to fail a stage
+    except OSError:  # the log is informational
         pass

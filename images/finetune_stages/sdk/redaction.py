@@ -1,4 +1,4 @@
-"""Secrets out of everything that a stage prints or reports."""
+"""Removal of secrets from everything that a stage prints or reports."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY|CREDENTIAL|PULL_SECRET|API_KEY", re.IGNORECASE)
 _SHORTEST = 6
-"""Shorter values are left alone: they would blank out ordinary words."""
+"""Characters. Shorter values are not redacted, because they occur in ordinary words."""
 _URL_SECRETS = re.compile(
     r"(\w+://)[^/\s@]+@|((?:[?&])(?:[\w.-]*(?:token|signature|credential|key|sig|secret)[\w.-]*)=)[^&\s\"']+", re.IGNORECASE
 )
 
 
 class Redactor:
-    """Replaces the values of secret-looking environment variables, and credentials inside URLs, by ``***``."""
+    """Replaces the values of environment variables with secret-like names, and credentials in URLs, by ``***``."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         values = {value for name, value in environment.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST}
@@ -23,7 +23,7 @@ class Redactor:
         self._values = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
     def __call__(self, text: str) -> str:
-        """``text`` without secrets."""
+        """Return ``text`` with secrets replaced."""
         if self._values is not None:
             text = self._values.sub("***", text)
         if "://" in text:

@@ -1,9 +1,9 @@
-"""Results that outlive their run: what a stage did for its inputs is found, checked and taken over by the next run of the volume.
+"""Reuse of results across runs: a stage's result for its inputs is found, verified and reused by later runs of the volume.
 
-A finished stage leaves ``cache/results/<stage>.<inputs-digest>.json``: its whole result, the digests of all that it published, and
-the run folders where that lies. A later run with the same inputs brings it into its own folder by hard links (copies where the
-file system has none), reads every byte of it again, and publishes it as if it had done the work. What cannot be found or is damaged
-is passed over with one line in the log, and the work is done.
+A finished stage writes ``cache/results/<stage>.<inputs-digest>.json``: its full result, the digests of everything that it published,
+and the run folders that contain it. A later run with the same inputs links the files into its own folder (or copies them, if the file
+system has no hard links), verifies every byte, and publishes them as its own. If a file is missing or damaged, one line is
+logged, and the stage does the work.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from .fault import first_line
 from .workspace import SealedFile, copy_or_link_file, file_sha256, is_below, read_seal, verify_seal, write_file
 
 _FOLDER = "reused"
-"""Name of the folder, in that of the attempt, where a result is brought together before it is published."""
-_PLACES = 8
-"""Run folders that a record names at most: each may be deleted with its run."""
+"""Name of the folder, inside the attempt's folder, where a reused result is assembled before it is published."""
+_MAX_ROOTS = 8
+"""Largest number of run folders in a record. Several are kept because each may be deleted with its run."""
 
 
 def _always(_context: Context, _depends_on: Mapping[str, Scalar]) -> bool:
@@ -39,12 +39,12 @@ def _always(_context: Context, _depends_on: Mapping[str, Scalar]) -> bool:
 
 @dataclass(frozen=True)
 class Reuse:
-    """What a stage tells the kit, so that its results can be taken over.
+    """How the results of a stage are reused.
 
     Attributes:
-        directories: sealed directories that it publishes, as patterns relative to the run's folder.
-        files: the same for single files; ``{stage}`` stands for the stage's name.
-        revalidate: whether that which a result depends on beyond its inputs' digest (``Finished.depends_on``) still is as it was.
+        directories: patterns of the sealed directories that the stage publishes, relative to the run's folder.
+        files: patterns of single files; ``{stage}`` is replaced by the stage's name.
+        revalidate: returns whether ``Finished.depends_on`` of a stored result still holds.
     """
 
     directories: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Reuse:
 
 @dataclass(frozen=True)
 class Directory:
-    """A published directory: its seal's digest, where the cache keeps it too, and whether the run only has a link into the cache."""
+    """A published directory: its seal's digest, its cache entry, and whether the run has only a link to that entry."""
 
     digest: str
     cache: str | None = None
@@ -63,13 +63,13 @@ class Directory:
 
 @dataclass(frozen=True)
 class Record:
-    """What a file in ``cache/results`` says.
+    """Content of a file in ``cache/results``.
 
     Attributes:
         run: name of the run that did the work.
-        result: that run's.
-        roots: folders of the runs that have it, the newest first.
-        directories, files: what was published, by name relative to the run's folder.
+        result: the result of that run.
+        roots: folders of the runs that have the result, the newest first.
+        directories, files: published directories and files, by path relative to the run's folder.
     """
 
     run: str
@@ -81,20 +81,20 @@ class Record:
 
 
 class _Unusable(Exception):
-    """Why a record leads to nothing."""
+    """A record cannot be used; the message has the cause."""
 
 
-def keep_result(context: Context, reuse: Reuse, finished: Finished, result: Result) -> None:
-    """Write down what this stage has just published, for other runs."""
+def store_result(context: Context, reuse: Reuse, finished: Finished, result: Result) -> None:
+    """Store the result that this stage has just published, for other runs."""
     if finished.depends_on is None or context.inputs_digest == NO_DIGEST:
         return
     root = context.path(context.layout.root)
     directories = {}
-    for place in _matching(root, reuse.directories):
-        seal = read_seal(place)
+    for path in _matching(root, reuse.directories):
+        seal = read_seal(path)
         if seal is not None:
-            name = str(place.relative_to(root))
-            directories[name] = Directory(seal.digest, finished.cached.get(name), place.is_symlink())
+            name = str(path.relative_to(root))
+            directories[name] = Directory(seal.digest, finished.cached.get(name), path.is_symlink())
     files = {
         str(path.relative_to(root)): SealedFile(path.stat().st_size, file_sha256(path))
         for path in _matching(root, _named(context, reuse.files))
@@ -103,19 +103,19 @@ def keep_result(context: Context, reuse: Reuse, finished: Finished, result: Resu
     _write(context, Record(context.document.run.name, own, (context.layout.root,), directories, files, finished.depends_on))
 
 
-def take_over(context: Context, reuse: Reuse, publishing: bool) -> Finished | None:
-    """What an earlier run of the volume did for the same inputs, brought into this run's folder; ``None`` where there is nothing.
+def reuse_result(context: Context, reuse: Reuse, publishing: bool) -> Finished | None:
+    """Bring an earlier run's result for the same inputs into this run's folder and return it; ``None`` if there is none.
 
-    Every process of a job comes to the same answer; only the one that is ``publishing`` writes.
+    Every process of a job gets the same answer; only the one with ``publishing`` writes.
 
     Raises:
-        StageError: ``Superseded``, or whatever ``reuse.revalidate`` meets where it looks: the work would meet it too.
+        StageError: ``Superseded``, or an error of ``reuse.revalidate``, which the work would raise too.
     """
     record = _read(context)
     if record is None:
         return None
     if not reuse.revalidate(context, record.depends_on):
-        _pass_over(context, record, "what it was made from has changed, or does not say whether it has")
+        _skip(context, record, "its sources have changed or cannot be compared")
         return None
     try:
         with _folder(context, publishing) as folder:
@@ -124,54 +124,54 @@ def take_over(context: Context, reuse: Reuse, publishing: bool) -> Finished | No
             if folder:
                 _publish(context, reuse, record, found, folder)
     except _Unusable as why:
-        _pass_over(context, record, str(why))
+        _skip(context, record, str(why))
         return None
     if publishing:
         _add_root(context, record)
     return _finished(context, record)
 
 
-def _pass_over(context: Context, record: Record, why: str) -> None:
-    print(f"{context.document.stage}: run {record.run} did this before, but {why}: it is done again")
+def _skip(context: Context, record: Record, why: str) -> None:
+    print(f"{context.document.stage}: run {record.run} has a result for the same inputs, but {why}: the work is done again")
 
 
 def _directory(context: Context, folder: Path | None, name: str, record: Record) -> Path:
-    """A directory of the record, every byte verified: where it lies, if that will do, or in ``folder``.
+    """Return a directory of the record with every byte verified: in its present location if possible, else in ``folder``.
 
-    Without a ``folder`` nothing is brought anywhere, only verified.
+    Without a ``folder`` the directory is verified but not copied.
     """
-    wanted = record.directories[name]
-    for place in _places(context, name, record):
-        seal = read_seal(place)
-        if seal is None or seal.digest != wanted.digest:
+    directory = record.directories[name]
+    for path in _candidates(context, name, record):
+        seal = read_seal(path)
+        if seal is None or seal.digest != directory.digest:
             continue
-        found = place
-        if folder and not wanted.linked and place != _own(context, name):
+        found = path
+        if folder and not directory.linked and path != _own(context, name):
             found = folder / name
             shutil.rmtree(found, ignore_errors=True)
-            if not _brought(place, found, (*seal.files, SENTINEL)):
+            if not _copied(path, found, (*seal.files, SENTINEL)):
                 continue
         total = sum(file.size for file in seal.files.values())
-        if verify_seal(found, seen=_Watch(context, f"checking what run {record.run} left", total)) is not None:
+        if verify_seal(found, advance=_Verification(context, f"verifying the result of run {record.run}", total)) is not None:
             return found
     raise _Unusable(f"its {name} is gone or damaged")
 
 
 def _file(context: Context, folder: Path | None, name: str, record: Record) -> Path:
-    """The same for a file."""
-    for place in _places(context, name, record):
-        found = place
-        if folder and place != _own(context, name):
+    """Return a file of the record in the same way."""
+    for path in _candidates(context, name, record):
+        found = path
+        if folder and path != _own(context, name):
             found = folder / name
-            if not _brought(place.parent, found.parent, (place.name,)):
+            if not _copied(path.parent, found.parent, (path.name,)):
                 continue
         if found.is_file() and SealedFile(found.stat().st_size, file_sha256(found)) == record.files[name]:
             return found
     raise _Unusable(f"its {name} is gone or damaged")
 
 
-def _brought(source: Path, target: Path, names: Iterable[str]) -> bool:
-    """Links or copies; false where files cannot be read, or somebody deletes them right now."""
+def _copied(source: Path, target: Path, names: Iterable[str]) -> bool:
+    """Link or copy files; return false if one cannot be read or was deleted meanwhile."""
     try:
         for name in names:
             copy_or_link_file(source / name, target / name)
@@ -184,19 +184,19 @@ def _own(context: Context, name: str) -> Path:
     return context.path(f"{context.layout.root}/{name}")
 
 
-def _places(context: Context, name: str, record: Record) -> list[Path]:
-    """Where something may lie: in the cache, in this run's own folder (an earlier round's), in other runs."""
+def _candidates(context: Context, name: str, record: Record) -> list[Path]:
+    """Return the possible locations: in the cache, in this run's own folder (from an earlier round), in other runs."""
     roots = sorted(record.roots, key=lambda root: root != context.layout.root)
     directory = record.directories.get(name)
     cache = [directory.cache] if directory and directory.cache else []
     runs = [] if directory and directory.linked else [f"{root}/{name}" for root in roots]
-    return [context.path(place) for place in (*cache, *runs)]
+    return [context.path(path) for path in (*cache, *runs)]
 
 
 def _publish(context: Context, reuse: Reuse, record: Record, found: Mapping[str, Path], folder: Path) -> None:
-    """All that was found to its place, in the order of the stage's own patterns.
+    """Publish everything that was found, in the order of the stage's patterns.
 
-    What an earlier round left there goes first, whole: at no moment does it lie beside what belongs to this one.
+    The outputs of an earlier round are removed first, so that outputs of two rounds are never mixed.
     """
     root = context.path(context.layout.root)
     context.require_current()
@@ -204,32 +204,32 @@ def _publish(context: Context, reuse: Reuse, record: Record, found: Mapping[str,
         name = str(old.relative_to(root))
         if found.get(name) != old and not (old.is_symlink() and name in found):
             old.rename(folder / f"replaced.{number}")
-    for name, place in found.items():
+    for name, path in found.items():
         target = f"{context.layout.root}/{name}"
         if name in record.directories and record.directories[name].linked:
-            context.publish_link(place, target)
-        elif place == root / name:
+            context.publish_link(path, target)
+        elif path == root / name:
             continue
         elif name in record.directories:
-            context.publish(place, target)
+            context.publish(path, target)
         else:
-            context.publish_file(place, target)
+            context.publish_file(path, target)
 
 
 def _finished(context: Context, record: Record) -> Finished:
     result = record.result
-    whose = "an earlier round" if context.layout.root == record.roots[-1] else f"run {record.run}"
+    owner = "an earlier round" if context.layout.root == record.roots[-1] else f"run {record.run}"
     metrics = {name: value for name, value in result.metrics.items() if name != "seconds"}
-    message = f"the same as {whose}: {result.message}" if result.message else f"the same as {whose}"
+    message = f"the same as {owner}: {result.message}" if result.message else f"the same as {owner}"
     return Finished(result.outputs, metrics, result.history, message, result.warnings, reused=True)
 
 
 def _add_root(context: Context, record: Record) -> None:
-    """From now on it lies here too, should the other runs be deleted."""
+    """Add this run's folder to the record, in case the other runs are deleted."""
     others = [root for root in record.roots if root != context.layout.root]
     if len(others) == len(record.roots):
-        # The first one stays the last: it says whose work it was.
-        _write(context, replace(record, roots=(context.layout.root, *others[: _PLACES - 2], *others[_PLACES - 2 :][-1:])))
+        # The oldest root stays last: it identifies the run that did the work.
+        _write(context, replace(record, roots=(context.layout.root, *others[: _MAX_ROOTS - 2], *others[_MAX_ROOTS - 2 :][-1:])))
 
 
 def _read(context: Context) -> Record | None:
@@ -257,7 +257,7 @@ def _read(context: Context) -> Record | None:
 
 
 def _write(context: Context, record: Record) -> None:
-    """A volume that takes no more, or a cache that this user may not write, is no reason to fail a stage that is done."""
+    """Write the record. A full volume or a read-only cache does not fail a stage that has finished."""
     try:
         write_file(_path(context), json.dumps({"digest": digest(record), "record": encode(record)}, allow_nan=False).encode())
     except OSError as error:
@@ -278,7 +278,7 @@ def _matching(root: Path, patterns: tuple[str, ...]) -> list[Path]:
 
 @contextmanager
 def _folder(context: Context, publishing: bool) -> Iterator[Path | None]:
-    """Where the result is brought together; a killed attempt's is removed, and so is this one in the end."""
+    """Folder where a result is assembled; it is removed afterwards, with those of killed attempts."""
     if not publishing:
         yield None
         return
@@ -305,13 +305,13 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.parent.rmdir()
-    except OSError:  # an unfinished download lies beside it, or there is no such folder
+    except OSError:  # the folder holds an unfinished download, or does not exist
         pass
 
 
 @dataclass
-class _Watch:
-    """Tells how much of a directory was read again: for a large model that takes as long as its disk."""
+class _Verification:
+    """Progress of a verification, which reads every byte: a large model takes minutes."""
 
     context: Context
     note: str
@@ -320,5 +320,5 @@ class _Watch:
 
     def __call__(self, more: int) -> None:
         self.done += more
-        # No percentage: should it be damaged, all the work is still to come.
+        # No percentage: if the result is damaged, the whole work follows.
         self.context.report(Progress(0, note=f"{self.note}, {self.done / 10**6:.0f} of {self.total / 10**6:.0f} MB"))

@@ -1,4 +1,4 @@
-"""Headers of safetensors files: names, types, shapes and places of the tensors. No tensor is read.
+"""Headers of safetensors files: names, types, shapes and byte ranges of the tensors. No tensor is read.
 
 Standard library only: stage *model* reads them in an image without PyTorch, and stage *training* before it imports anything large.
 """
@@ -17,9 +17,9 @@ from finetune_contract import reasons
 from .fault import StageError
 
 _HEADER_LIMIT = 100_000_000
-"""Bytes that a header may have at most (the format's own bound)."""
+"""Largest size of a header in bytes, as in the format's own library."""
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-"""Bytes of a number, by the format's name for its type; the types of quantized weights are not among them."""
+"""Bytes of a number by the format's name for its type, without the types of quantized weights."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Tensor:
 def read_header(path: Path, model: str) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file by name. ``model`` is the name of the model in messages.
 
-    The file begins with 8 bytes, the header's length (little endian), then comes the header as JSON, then the tensors' bytes.
-    Source: https://github.com/huggingface/safetensors#format. The file's size must be what the header claims.
+    The file has 8 bytes with the header's length (little endian), the header as JSON, and the tensors' bytes.
+    Source: https://github.com/huggingface/safetensors#format. The file's size must match the header.
 
     Raises:
         StageError: ``ModelCorrupt``.
@@ -56,7 +56,7 @@ def read_header(path: Path, model: str) -> dict[str, Tensor]:
         start, stated = _read_stated(path, size)
         tensors = {name: _tensor(entry, start) for name, entry in stated.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
-        raise _corrupt(path, model, f"it is no safetensors file ({error})") from error
+        raise _corrupt(path, model, f"it is not a safetensors file ({error})") from error
     expected = max((tensor.end for tensor in tensors.values()), default=start)
     if size != expected:
         raise _corrupt(path, model, f"it has {size:,} bytes and its header claims {expected:,}")
@@ -68,7 +68,7 @@ def read_header(path: Path, model: str) -> dict[str, Tensor]:
 
 
 def _read_stated(path: Path, size: int) -> tuple[int, dict[str, Any]]:
-    """Where the tensors' bytes start in the file, and what the header states of each tensor."""
+    """Return the offset of the tensors' bytes in the file, and the header's entry for each tensor."""
     with path.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > min(size - 8, _HEADER_LIMIT):
@@ -84,4 +84,4 @@ def _tensor(entry: dict[str, Any], start: int) -> Tensor:
 
 
 def _corrupt(path: Path, model: str, detail: str) -> StageError:
-    return StageError(reasons.MODEL_CORRUPT, f"{model}: {path.name} is damaged: {detail}; fetch or save the model again.")
+    return StageError(reasons.MODEL_CORRUPT, f"{model}: {path.name} is damaged: {detail}; download or save the model again.")

@@ -1,4 +1,4 @@
-"""Publishing into a shared volume: write aside, seal, rename. Readers see all of it or nothing."""
+"""Atomic publishing into a shared volume: write to a temporary name, seal, rename. Readers find all of it or nothing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from finetune_contract.workspace import SENTINEL
 
 _CHUNK = 1 << 20
 
-Seen = Callable[[int], object]
-"""Told how many more bytes were read: hashing a large model takes as long as its disk, and somebody watches."""
+Advance = Callable[[int], object]
+"""Progress callback: called with the number of bytes read since the last call."""
 Reader = Callable[[bytes], object]
-"""Given the bytes of a file, piece by piece, while its digest is computed: a large file is read once."""
+"""Receives a file's bytes in chunks while its digest is computed, so that a large file is read once."""
 Readers = Callable[[Path], Reader | None]
-"""The reader of a file, where somebody wants its bytes."""
+"""Returns the reader for a file; ``None`` if it has none."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class SealedFile:
 
 @dataclass(frozen=True)
 class Seal:
-    """What the sentinel of a published directory says.
+    """Content of the sentinel file of a published directory.
 
-    ``digest`` is the SHA-256 over the sorted names and digests of the files: equal content, equal digest, wherever it lies.
-    ``note`` is the stage's own record about the directory, flat.
+    ``digest`` is the SHA-256 over the sorted names and digests of the files: directories with equal content have equal digests.
+    ``note`` is the stage's own flat record about the directory.
     """
 
     digest: str
@@ -45,24 +45,24 @@ class Seal:
     note: dict[str, str | int | float | bool]
 
 
-def file_sha256(path: Path, seen: Seen | None = None, readers: Readers | None = None) -> str:
-    """SHA-256 of a file, in hex."""
+def file_sha256(path: Path, advance: Advance | None = None, readers: Readers | None = None) -> str:
+    """Return the SHA-256 of a file, in hex."""
     reader = readers(path) if readers else None
     with path.open("rb", buffering=0) as stream:
-        if seen is None and reader is None:
+        if advance is None and reader is None:
             return hashlib.file_digest(stream, "sha256").hexdigest()
         state = hashlib.sha256()
         while chunk := stream.read(_CHUNK):
             state.update(chunk)
             if reader is not None:
                 reader(chunk)
-            if seen is not None:
-                seen(len(chunk))
+            if advance is not None:
+                advance(len(chunk))
         return state.hexdigest()
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write ``path`` so that a reader, or a crash, finds the old content or the new, never a part."""
+    """Write ``path`` atomically: readers find the old content or the new, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -79,12 +79,12 @@ def write_file(path: Path, data: bytes) -> None:
 def seal_directory(
     directory: Path,
     note: dict[str, str | int | float | bool] | None = None,
-    seen: Seen | None = None,
+    advance: Advance | None = None,
     readers: Readers | None = None,
 ) -> Seal:
-    """Digest every file below ``directory`` and write the sentinel, last."""
+    """Compute the digest of every file below ``directory``, write the sentinel last, and return the seal."""
     files = {
-        str(path.relative_to(directory)): SealedFile(path.stat().st_size, file_sha256(path, seen, readers))
+        str(path.relative_to(directory)): SealedFile(path.stat().st_size, file_sha256(path, advance, readers))
         for path in _files(directory)
     }
     seal = Seal(digest({name: file.sha256 for name, file in files.items()}), files, note or {})
@@ -93,7 +93,7 @@ def seal_directory(
 
 
 def read_seal(directory: Path) -> Seal | None:
-    """The seal of a published directory; ``None`` where there is none or it cannot be read."""
+    """Return the seal of a published directory; ``None`` if it is missing or unreadable."""
     try:
         seal = decode(Seal, json.loads((directory / SENTINEL).read_bytes()))
     except (OSError, ValueError, DocumentError):
@@ -102,14 +102,16 @@ def read_seal(directory: Path) -> Seal | None:
 
 
 def is_below(name: str) -> bool:
-    """Whether a path from a file of the volume stays below the directory that it is relative to: others write there too."""
+    """Return whether a relative path stays below its directory. Paths in files of the volume are untrusted: other pods write there."""
     return not name.startswith("/") and ".." not in name.split("/")
 
 
-def verify_seal(directory: Path, content: bool = True, seen: Seen | None = None, readers: Readers | None = None) -> Seal | None:
-    """The seal, if every file that it names is there and has its digest; ``None`` for a damaged or unfinished directory.
+def verify_seal(
+    directory: Path, content: bool = True, advance: Advance | None = None, readers: Readers | None = None
+) -> Seal | None:
+    """Return the seal if every file in it exists with its digest; ``None`` for a damaged or unfinished directory.
 
-    Without ``content`` only names and sizes are compared: at once, however large the directory is.
+    Without ``content`` only names and sizes are compared, which is fast for any size.
     """
     seal = read_seal(directory)
     if seal is None:
@@ -117,7 +119,7 @@ def verify_seal(directory: Path, content: bool = True, seen: Seen | None = None,
     for name, expected in seal.files.items():
         path = directory / name
         try:
-            if path.stat().st_size != expected.size or (content and file_sha256(path, seen, readers) != expected.sha256):
+            if path.stat().st_size != expected.size or (content and file_sha256(path, advance, readers) != expected.sha256):
                 return None
         except OSError:
             return None
@@ -125,10 +127,9 @@ def verify_seal(directory: Path, content: bool = True, seen: Seen | None = None,
 
 
 def publish_directory(source: Path, target: Path) -> None:
-    """Move a sealed directory to its place; what lay there is replaced.
+    """Move a sealed directory to ``target`` and replace what is there.
 
-    Two writers of equal content may meet (a shared cache): the one that comes second finds the place taken and replaces it
-    by the same files.
+    Two processes may publish equal content to one path of a shared cache: the second one replaces the files by equal ones.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     old = source.with_name(f"{source.name}.replaced")
@@ -148,12 +149,12 @@ def publish_directory(source: Path, target: Path) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
     else:
-        raise OSError(errno.EBUSY, "another writer keeps publishing there", str(target))
+        raise OSError(errno.EBUSY, "another process keeps publishing to this path", str(target))
     shutil.rmtree(old, ignore_errors=True)
 
 
 def link_directory(target: Path, place: Path) -> None:
-    """Let ``place`` be a relative link to ``target``, exchanged by rename."""
+    """Make ``place`` a relative link to ``target``, replaced atomically."""
     place.parent.mkdir(parents=True, exist_ok=True)
     aside = place.with_name(f".{place.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)
@@ -164,10 +165,10 @@ def link_directory(target: Path, place: Path) -> None:
 
 
 def copy_or_link_file(source: Path, target: Path) -> None:
-    """A hard link where the file systems allow it (no room used), else a copy; a crash leaves all of it or nothing in place.
+    """Hard-link a file if the file systems allow it, else copy it. The operation is atomic.
 
     Raises:
-        FileNotFoundError: there is no such source.
+        FileNotFoundError: The source does not exist.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{os.getpid()}")
@@ -179,7 +180,7 @@ def copy_or_link_file(source: Path, target: Path) -> None:
             shutil.copyfile(source, aside)
         aside.replace(target)
     finally:
-        aside.unlink(missing_ok=True)  # also where both were links to one file already: then a rename does nothing
+        aside.unlink(missing_ok=True)  # also if both names already linked to one file: then the rename does nothing
 
 
 def _files(directory: Path) -> Iterable[Path]:

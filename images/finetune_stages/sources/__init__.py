@@ -1,3 +1,1 @@
-"""What the stage programs share about the things that they read: where things come from (URIs, the hub), where they wait (cache, work
-folder), and rows of JSON.
-"""
+"""Input handling that the stage programs share: URIs, the hub, the cache, the work folder, and rows of JSON."""

@@ -1,4 +1,4 @@
-"""Long calls into libraries, with somebody watching."""
+"""Long library calls in a thread, with progress reports."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 def in_background(work: Callable[[], T], watch: Callable[[], None], every: float = 0.5) -> T:
-    """The result of ``work``; ``watch`` is called every so many seconds while it runs.
+    """Return the result of ``work``; ``watch`` is called every ``every`` seconds while it runs.
 
-    The work has a daemon thread of its own, so that SIGTERM, which Python delivers to the main thread, ends the stage at once
-    and not after the library's next file.
+    The work runs in a daemon thread: Python delivers SIGTERM to the main thread, so the stage ends at once and not after the
+    library's next file.
     """
     results: list[T] = []
     errors: list[BaseException] = []
@@ -36,12 +36,12 @@ def in_background(work: Callable[[], T], watch: Callable[[], None], every: float
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes in all files below ``folder``, while others write there."""
+    """Return the size of all files below ``folder`` in bytes, while other processes write there."""
     size = 0
     for path in folder.rglob("*"):
         try:
             if path.is_file() and not path.is_symlink():
                 size += path.stat().st_size
-        except OSError:  # moved or removed meanwhile
+        except OSError:  # moved or removed in the meantime
             pass
     return size

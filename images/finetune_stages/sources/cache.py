@@ -1,4 +1,4 @@
-"""The cache beside the runs: sealed directories by the digest of what they were made from, shared by all runs of a volume."""
+"""Cache that all runs of a volume share: sealed directories, named by the digest of their inputs."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from pathlib import Path
 from finetune_stages.sdk import Context, Seal, publish_directory, read_seal, verify_seal
 from finetune_stages.sdk.workspace import Readers
 
-from .meter import Meter
+from .progress import ProgressCounter
 
 
-def intact_entry(context: Context, place: Path, readers: Readers | None = None) -> Seal | None:
-    """The seal of an entry whose every byte was read again, by ``readers`` too; ``None`` where there is none, or a damaged one."""
-    stated = read_seal(place)
+def verified_entry(context: Context, entry: Path, readers: Readers | None = None) -> Seal | None:
+    """Verify every byte of an entry and return its seal; ``None`` if it is missing or damaged. ``readers`` receive the bytes, too."""
+    stated = read_seal(entry)
     if stated is None:
         return None
     total = sum(file.size for file in stated.files.values())
-    return verify_seal(place, seen=Meter(context, "checking the cache's entry", total, high=0), readers=readers)
+    return verify_seal(entry, advance=ProgressCounter(context, "verifying the cache entry", total, high=0), readers=readers)
 
 
-def keep_entry(source: Path, place: Path) -> None:
-    """Move a sealed directory of ours into the cache.
+def store_entry(source: Path, entry: Path) -> None:
+    """Move a sealed directory into the cache.
 
-    Where another program was faster its entry stays: somebody may be reading it. A damaged entry is replaced.
+    An entry that another process has stored meanwhile is kept, because it may be in use. A damaged entry is replaced.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
+    entry.parent.mkdir(parents=True, exist_ok=True)
     try:
-        source.rename(place)  # fails on a directory that is not empty, atomically
+        source.rename(entry)  # atomic; fails if the entry is a directory that is not empty
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        if verify_seal(place) is None:
-            publish_directory(source, place)
+        if verify_seal(entry) is None:
+            publish_directory(source, entry)
         else:
             shutil.rmtree(source)

@@ -1,4 +1,4 @@
-"""What a file is that is not JSON: told from its first bytes, and by its name only where they leave it open."""
+"""Format detection for files that are not JSON: by their first bytes, and by name only if those are ambiguous."""
 
 from __future__ import annotations
 
@@ -46,39 +46,39 @@ _SHOWN = 60
 
 
 def compression(head: bytes) -> str | None:
-    """The name of the compression of a file that begins with ``head``; ``None`` for none that this release unpacks."""
+    """Return the name of a file's compression by its first bytes; ``None`` if this release does not unpack it."""
     return next((name for signature, name in _COMPRESSED if head.startswith(signature)), None)
 
 
 def require_json(head: bytes, name: str) -> None:
-    """Make sure that a file may be JSON or JSON Lines; whether every row is, its reader finds out.
+    """Check that a file can be JSON or JSON Lines. Rows are checked by their reader.
 
     Args:
-        head: its first bytes, without a byte order mark.
-        name: how messages call it.
+        head: the first bytes of the file, without a byte order mark.
+        name: name of the file in messages.
 
     Raises:
-        StageError: ``DatasetUnreadable``, naming what it is and what to do.
+        StageError: ``DatasetUnreadable``, with the detected format and the fix.
     """
     if is_pointer(head):
         raise StageError(
-            reasons.DATASET_UNREADABLE, f"{name}: is a Git LFS pointer and not the file itself; {pointer_remedy(name)}."
+            reasons.DATASET_UNREADABLE, f"{name}: is a Git LFS pointer, not the file itself; {pointer_remedy(name)}."
         )
     text = head.lstrip()
-    what, remedy = _foreign(head, text, name)
+    what, remedy = _other_format(head, text, name)
     if what:
         raise StageError(
             reasons.DATASET_UNREADABLE,
-            f"{name}: looks like {what}, not like JSON or JSON Lines, which this release reads; {remedy}.",
+            f"{name}: looks like {what}, and this release reads JSON and JSON Lines only; {remedy}.",
         )
 
 
-def _foreign(head: bytes, text: bytes, name: str) -> tuple[str, str]:
+def _other_format(head: bytes, text: bytes, name: str) -> tuple[str, str]:
     for signature, what, remedy in _SIGNATURES:
         if text.startswith(signature):
             return what, remedy
     packed = compression(head)
-    if packed:  # what was unpacked before
+    if packed:  # the outer compression is already unpacked
         return f"a {packed} archive inside a compressed file", _UNPACK
     if head[_TAR] == b"ustar":
         return "a tar archive", _UNPACK
@@ -88,7 +88,7 @@ def _foreign(head: bytes, text: bytes, name: str) -> tuple[str, str]:
 
 
 def _text_format(text: bytes, name: str) -> str:
-    """What text that is no JSON may be; an empty string for JSON, and where nothing says what it is."""
+    """Return the format of text that is not JSON; an empty string for JSON and for unknown formats."""
     first, *more = text.splitlines()[:2] or [b""]
     if first[:1] in (b"", b"{", b"[") or _is_json(first):
         return ""
@@ -108,6 +108,6 @@ def _is_json(line: bytes) -> bool:
 
 
 def _is_table(lines: list[bytes], separator: bytes) -> bool:
-    """Whether all lines are fields between separators, at least two fields each."""
+    """Return whether every line has at least two fields between separators."""
     row = re.compile(_FIELD + rb"(?:" + separator + _FIELD + rb")+")
     return all(row.fullmatch(line) for line in lines)

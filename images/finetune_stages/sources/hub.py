@@ -1,4 +1,4 @@
-"""The Hugging Face hub: where its libraries may write, the token, and what its errors mean."""
+"""Access to the Hugging Face hub: cache folders, the token, repositories, and stage errors for the hub's errors."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Literal
 from finetune_stages.sdk import Context, StageError
 from finetune_stages.sdk.fault import causes, first_line
 
-from .meter import tell
 from .origin import Origin
+from .progress import report_note
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the name of the variable, not a token
 COMMIT = re.compile(r"[0-9a-f]{40}")
-"""A revision of that form is a commit, and what it names never changes."""
-_PASSING = {408, 429}
+"""Form of a commit. A revision that is a commit never changes."""
+_TRANSIENT = {408, 429}
 
 
 def keep_caches_in(folder: Path) -> None:
-    """Let everything that the hub's libraries cache lie below ``folder``. They read this once, when they are imported."""
+    """Set the environment so that the hub's libraries cache below ``folder``. They read it once, at import."""
     os.environ["HF_HOME"] = str(folder)
     for variable in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE"):
         os.environ.pop(variable, None)
@@ -35,12 +35,12 @@ def keep_caches_in(folder: Path) -> None:
 
 
 def hub_cache(context: Context) -> Path:
-    """The folder of this attempt for :func:`keep_caches_in`; it goes with the attempt's work folder."""
+    """Return this attempt's folder for :func:`keep_caches_in`; it is removed with the attempt's work folder."""
     return context.path(context.layout.attempt(context.document.stage, context.attempt)) / "hub"
 
 
 def token() -> str | Literal[False]:
-    """The token to send to the hub; ``False`` sends none, not even one that the user's home holds."""
+    """Return the token for the hub; ``False`` sends none, not even one from the user's home directory."""
     return os.environ.get(TOKEN_VARIABLE, "").strip() or False
 
 
@@ -49,8 +49,8 @@ class Repository:
     """A repository of the hub at one commit.
 
     Attributes:
-        sizes: bytes of each file.
-        sha256: digests of the files that the hub keeps in LFS, the large ones.
+        sizes: size of each file in bytes.
+        sha256: digests of the large files, which the hub stores in LFS.
     """
 
     id: str
@@ -60,18 +60,18 @@ class Repository:
 
 
 def find_repository(origin: Origin, repo_id: str, revision: str | None, context: Context) -> Repository:
-    """Ask the hub which commit a revision is now, what it holds, and whether the token opens it.
+    """Return the repository at the commit that a revision currently refers to, and check that the token has access.
 
     Raises:
         StageError: one of the reasons of ``origin``.
     """
     from huggingface_hub import HfApi
 
-    tell(context, f"asking the hub for {repo_id}")
+    report_note(context, f"looking up {repo_id} on the hub")
     api = HfApi(token=token())
     with hub_errors(origin, repo_id, revision):
         info = api.repo_info(repo_id, repo_type=origin.repo_type, revision=revision, timeout=30, files_metadata=True)
-        if info.gated:  # everybody may see that it is there
+        if info.gated:  # anyone may list a gated repository
             _require_access(api, repo_id, origin)
     files = info.siblings or []
     return Repository(
@@ -88,14 +88,14 @@ def _require_access(api: HfApi, repo_id: str, origin: Origin) -> None:
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403):
             raise
-        # A mirror may not know the question: then the files give the answer.
+        # A mirror may lack this endpoint: then downloading the files shows whether access is granted.
 
 
 @contextmanager
 def hub_errors(origin: Origin, name: str, revision: str | None = None) -> Iterator[None]:
-    """Turn what goes wrong at the hub inside into a :class:`StageError` with one of the reasons of ``origin``.
+    """Raise errors of the hub inside as :class:`StageError` with one of the reasons of ``origin``.
 
-    Other exceptions pass.
+    Other exceptions propagate.
     """
     try:
         yield
@@ -109,9 +109,9 @@ def hub_errors(origin: Origin, name: str, revision: str | None = None) -> Iterat
 
 
 def hub_fault(error: BaseException, origin: Origin, name: str, revision: str | None = None) -> StageError | None:
-    """What an exception of the hub's libraries means; ``None`` where the hub has nothing to do with it.
+    """Return the stage error for an exception of the hub's libraries; ``None`` if the hub is not the cause.
 
-    They wrap each other: the first one in the chain with a meaning counts.
+    The libraries wrap exceptions: the first known one in the chain counts.
     """
     import httpx2
     from huggingface_hub import errors
@@ -119,39 +119,41 @@ def hub_fault(error: BaseException, origin: Origin, name: str, revision: str | N
     subject = f"{origin.what.capitalize()} {name}"
     for link in causes(error):
         if isinstance(link, errors.RevisionNotFoundError):
-            return StageError(origin.not_found, f"{subject} has no revision {revision or 'main'}; correct the revision.")
+            return StageError(origin.not_found, f"{subject}: it has no revision {revision or 'main'}; correct the revision.")
         if isinstance(link, errors.HfHubHTTPError):
-            return _refused(link, link.response.status_code, origin, subject)
+            return _status_error(link, link.response.status_code, origin, subject)
         if isinstance(link, errors.HFValidationError):
-            return StageError(origin.not_found, f"{origin.field}: {name!r} is no hub id (name or owner/name).")
+            return StageError(origin.not_found, f"{origin.field}: {name!r} is not a hub id; write <name> or <owner>/<name>.")
         if isinstance(link, errors.OfflineModeIsEnabled):
-            return StageError(origin.unreachable, f"{subject} cannot be fetched while HF_HUB_OFFLINE is set; unset it.")
+            return StageError(origin.unreachable, f"{subject}: it cannot be downloaded while HF_HUB_OFFLINE is set; unset it.")
         if _is_network(link, httpx2.TransportError, errors.FileMetadataError):
-            return StageError(origin.unreachable, f"{subject}: {_hub()} did not answer as it should ({first_line(link, 200)}).")
+            return StageError(
+                origin.unreachable, f"{subject}: {_hub()} is unreachable or sent an invalid response ({first_line(link, 200)})."
+            )
     return None
 
 
-def _refused(error: BaseException, status: int, origin: Origin, subject: str) -> StageError:
+def _status_error(error: BaseException, status: int, origin: Origin, subject: str) -> StageError:
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError) or status in (401, 403):
         gated = isinstance(error, errors.GatedRepoError)
-        return StageError(origin.forbidden, f"{subject} {_closed(gated)}; {_what_opens_it(gated)}.")
+        return StageError(origin.forbidden, f"{subject}: it {_access_problem(gated)}; {_access_fix(gated)}.")
     if isinstance(error, errors.RepositoryNotFoundError) or status in (404, 410):
-        return StageError(origin.not_found, f"{subject} does not exist at {_hub()}; correct {origin.field}.")
-    if status >= 500 or status in _PASSING:
-        return StageError(origin.unreachable, f"{subject}: {_hub()} answered with status {status}.")
+        return StageError(origin.not_found, f"{subject}: it does not exist on {_hub()}; correct {origin.field}.")
+    if status >= 500 or status in _TRANSIENT:
+        return StageError(origin.unreachable, f"{subject}: {_hub()} responded with status {status}.")
     return StageError(
-        origin.not_found, f"{subject}: {_hub()} refused the request with status {status} ({first_line(error, 200)})."
+        origin.not_found, f"{subject}: {_hub()} rejected the request with status {status} ({first_line(error, 200)})."
     )
 
 
-def _closed(gated: bool) -> str:
-    return "is gated" if gated else f"is private, or {_hub()} does not have it"
+def _access_problem(gated: bool) -> str:
+    return "is gated" if gated else f"is private or does not exist on {_hub()}"
 
 
-def _what_opens_it(gated: bool) -> str:
-    terms = "accept its terms on its page and " if gated else ""
+def _access_fix(gated: bool) -> str:
+    terms = "accept its terms on its hub page and " if gated else ""
     if token():
         return f"{terms}check that the owner of the token in {TOKEN_VARIABLE} may read it"
     return f"{terms}set {TOKEN_VARIABLE} to a token that may read it"
@@ -160,7 +162,7 @@ def _what_opens_it(gated: bool) -> str:
 def _is_network(link: BaseException, *classes: type[BaseException]) -> bool:
     if isinstance(link, (*classes, ConnectionError, TimeoutError)):
         return True
-    # The hub's library has no class of its own for a body that ended too early.
+    # The hub's library has no exception class for a truncated body.
     return isinstance(link, OSError) and "Consistency check failed" in str(link)
 
 

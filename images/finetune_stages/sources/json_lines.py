@@ -1,7 +1,7 @@
-"""Rows of a file by number: only their places are in memory, their text is read when it is needed.
+"""Random access to the rows of a JSON file: an index of the rows is in memory, their text is read on demand.
 
-Rows are never taken through Arrow here: its JSON reader guesses one type a column, so that ``1`` comes back as ``1.0`` beside
-a ``1.5``, a column of dates as timestamps, and a faulty row as a fault of the file. A row is published as the text it came as.
+Arrow's JSON reader is not used: it infers one type per column, so that ``1`` becomes ``1.0`` if another row has ``1.5``, dates become
+timestamps, and a faulty row fails the whole file. A row is published with its original text.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _FOLD = re.compile(r"\s*\n\s*")
 _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 _SNIFF_BYTES = 1 << 16
-_TOLD_BYTES = 1 << 20
+_REPORT_BYTES = 1 << 20
 _DECODER = json.JSONDecoder()
 
-Seen = Callable[[int], object]
-"""Told how many more bytes, or rows, are done."""
+Advance = Callable[[int], object]
+"""Progress callback: called with the number of bytes or rows processed since the last call."""
 
 
 @dataclass(frozen=True)
@@ -42,46 +42,46 @@ class JsonLines:
     """Rows of a file.
 
     Attributes:
-        path: the file, with one JSON value a line.
-        places: int64, shape (rows, 4): row number in the source (from 1), line number there (from 1, 0 where there are no lines),
-            first byte and length of the text in ``path``.
-        faults: what is wrong with a row that its text does not show, by its number in the source.
+        path: the file.
+        index: int64, shape (rows, 4): row number in the source (from 1), line number there (from 1; 0 if the source has no lines),
+            offset and length in bytes of the text in ``path``.
+        faults: faults of rows that their text does not show, by row number in the source.
     """
 
     path: Path
-    places: NDArray[np.int64]
+    index: NDArray[np.int64]
     faults: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.index)
 
     def select(self, numbers: Sequence[int] | NDArray[np.int64]) -> JsonLines:
-        """The rows with these positions, in this order."""
-        return replace(self, places=self.places[np.asarray(numbers, dtype=np.int64)])
+        """Return the rows at these positions, in this order."""
+        return replace(self, index=self.index[np.asarray(numbers, dtype=np.int64)])
 
     def texts(self) -> Iterator[bytes]:
-        """The rows' JSON as it is in the file, in order."""
+        """Yield the rows' JSON text as it is in the file, in order."""
         with self.path.open("rb") as stream:
-            for start, length in self.places[:, 2:].tolist():
-                yield os.pread(stream.fileno(), length, start)  # no buffer: held-out rows lie all over the file
+            for start, length in self.index[:, 2:].tolist():
+                yield os.pread(stream.fileno(), length, start)  # unbuffered: held-out rows are scattered over the file
 
     def label(self, position: int) -> str:
-        """Return how messages name a row."""
-        row, line = self.places[position, :2].tolist()
+        """Return a row's name in messages."""
+        row, line = self.index[position, :2].tolist()
         return row_label(row, line)
 
     def fault(self, position: int) -> str | None:
-        """What is wrong with a row beside its text."""
-        return self.faults.get(int(self.places[position, 0])) if self.faults else None
+        """Return the fault of a row that its text does not show, if there is one."""
+        return self.faults.get(int(self.index[position, 0])) if self.faults else None
 
 
 @dataclass(frozen=True)
 class OpenedRows:
-    """Chosen rows of a source.
+    """The selected rows of a source.
 
     Attributes:
-        total: how many rows the source has.
-        notes: warnings about what is left out of the rows, without the name of the source.
+        total: number of rows in the source.
+        notes: warnings about omitted columns, without the name of the source.
     """
 
     rows: JsonLines
@@ -89,85 +89,85 @@ class OpenedRows:
     notes: tuple[str, ...] = ()
 
 
-def open_rows(path: Path, name: str, lines: Path, seen: Seen) -> JsonLines:
-    """The rows of a file: see :func:`index_rows`.
+def open_rows(path: Path, name: str, lines: Path, advance: Advance) -> JsonLines:
+    """Return the rows of a file, at least one. See :func:`index_rows`.
 
     Raises:
-        StageError: ``DatasetUnreadable``: it is no JSON. ``DatasetEmpty``: it has no row.
+        StageError: ``DatasetUnreadable``: the file is not JSON. ``DatasetEmpty``: it has no rows.
     """
-    rows = index_rows(path, name, lines, seen)
+    rows = index_rows(path, name, lines, advance)
     if not len(rows):
-        raise StageError(reasons.DATASET_EMPTY, f"{name} has no rows; name a file with one chat row a line.")
+        raise StageError(reasons.DATASET_EMPTY, f"{name}: has no rows; set a file with one chat row per line.")
     return rows
 
 
-def index_rows(path: Path, name: str, lines: Path, seen: Seen) -> JsonLines:
-    """The rows of a file with JSON Lines, with JSON values over several lines each, or with one JSON array.
+def index_rows(path: Path, name: str, lines: Path, advance: Advance) -> JsonLines:
+    """Return the rows of a file with JSON Lines, with JSON values that span several lines, or with one JSON array.
 
-    An array is written as lines to the file ``lines``. ``seen`` is told how many more bytes were read.
+    The elements of an array are written as lines to the file ``lines``. ``advance`` is called with the number of bytes read.
 
     Raises:
-        StageError: ``DatasetUnreadable``: it is none of them.
+        StageError: ``DatasetUnreadable``: the file has another format.
     """
     with path.open("rb") as stream:
         head = stream.read(_SNIFF_BYTES).removeprefix(codecs.BOM_UTF8)
     require_json(head, name)
     if head.lstrip().startswith(b"["):
-        return _array(path, name, lines, seen)
-    return _spread_values(path, name) if _begins_spread(path) else _lines(path, seen)
+        return _array(path, name, lines, advance)
+    return _spread_values(path, name) if _begins_spread(path) else _lines(path, advance)
 
 
-def gather(parts: Sequence[JsonLines], numbers: Sequence[int], target: Path, seen: Seen) -> JsonLines:
-    """Rows of several files as those of one source, numbered through; ``numbers`` are positions among all of them.
+def gather(parts: Sequence[JsonLines], numbers: Sequence[int], target: Path, advance: Advance) -> JsonLines:
+    """Write rows of several files to ``target`` as rows of one source; ``numbers`` are positions among all of them.
 
-    A row has a line number only where there is one file.
+    Line numbers are kept only if there is one file.
     """
-    places = np.concatenate([part.places for part in parts])
+    index = np.concatenate([part.index for part in parts])
     files = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     starts = array("q", [0])
     streams = [part.path.open("rb") for part in parts]
     try:
         with target.open("wb", buffering=1 << 20) as sink:
             for number in numbers:
-                start, length = places[number, 2:].tolist()
+                start, length = index[number, 2:].tolist()
                 text = plain(os.pread(streams[files[number]].fileno(), length, start))
                 starts.append(starts[-1] + sink.write(text) + sink.write(b"\n"))
-                seen(1)
+                advance(1)
     finally:
         for stream in streams:
             stream.close()
     chosen = np.asarray(numbers, dtype=np.int64)
-    lines = places[chosen, 1] if len(parts) == 1 else np.zeros_like(chosen)
-    return JsonLines(target, written_places(chosen + 1, lines, starts))
+    lines = index[chosen, 1] if len(parts) == 1 else np.zeros_like(chosen)
+    return JsonLines(target, written_index(chosen + 1, lines, starts))
 
 
-def written_places(rows: NDArray[np.int64], lines: NDArray[np.int64], starts: array[int]) -> NDArray[np.int64]:
-    """The places of rows that were written one a line; ``starts`` are the first bytes of each, and the size of them all."""
+def written_index(rows: NDArray[np.int64], lines: NDArray[np.int64], starts: array[int]) -> NDArray[np.int64]:
+    """Return the index of rows that were written one per line; ``starts`` has the offset of each row and the total size."""
     begin = np.frombuffer(starts, dtype=np.int64)
     return np.stack([rows, lines, begin[:-1], np.diff(begin) - 1], axis=1)
 
 
-def write_rows(target: Path, rows: JsonLines, seen: Seen) -> int:
-    """Write the rows' texts to ``target``, each on one line, and return the bytes; ``seen`` is told how many more are written."""
+def write_rows(target: Path, rows: JsonLines, advance: Advance) -> int:
+    """Write the rows to ``target``, one per line, and return the bytes; ``advance`` is called with the number of rows written."""
     size = count = 0
     with target.open("wb", buffering=1 << 20) as stream:
         for count, text in enumerate(rows.texts(), start=1):
             size += stream.write(plain(text)) + stream.write(b"\n")
             if not count % 1000:
-                seen(1000)
-    seen(count % 1000)
+                advance(1000)
+    advance(count % 1000)
     return size
 
 
-def write_places(target: Path, rows: JsonLines) -> None:
-    """Save where the rows are in their source: int64, shape (rows, 2), row and line number from 1 (line 0: there are no lines)."""
-    np.save(target, rows.places[:, :2], allow_pickle=False)
+def write_locations(target: Path, rows: JsonLines) -> None:
+    """Save the rows' locations in their source: int64, shape (rows, 2), row and line number from 1 (line 0: no lines)."""
+    np.save(target, rows.index[:, :2], allow_pickle=False)
 
 
-def _lines(path: Path, seen: Seen) -> JsonLines:
-    """Where the rows are, one a line. Empty lines are no rows."""
+def _lines(path: Path, advance: Advance) -> JsonLines:
+    """Return the rows of a file with one row per line. Empty lines are skipped."""
     flat = array("q")
-    row, start, told, returns = 1, 0, 0, 0
+    row, start, reported, returns = 1, 0, 0, 0
     with path.open("rb", buffering=1 << 20) as stream:
         for number, line in enumerate(stream, start=1):
             indent, text = _stripped(line)
@@ -180,14 +180,14 @@ def _lines(path: Path, seen: Seen) -> JsonLines:
                 flat.extend((row, number + returns, start + indent, len(text)))
                 row += 1
             start += len(line)
-            if start - told >= _TOLD_BYTES:
-                seen(start - told)
-                told = start
-    return JsonLines(path, _places(flat))
+            if start - reported >= _REPORT_BYTES:
+                advance(start - reported)
+                reported = start
+    return JsonLines(path, _index(flat))
 
 
 def _stripped(line: bytes) -> tuple[int, bytes]:
-    """A line without white space and byte order mark (joined files have several), and where it begins."""
+    """Return a line without surrounding white space and byte order mark (concatenated files have several), and its offset."""
     text = line.lstrip()
     if text.startswith(codecs.BOM_UTF8):
         text = text[len(codecs.BOM_UTF8) :].lstrip()
@@ -195,9 +195,9 @@ def _stripped(line: bytes) -> tuple[int, bytes]:
 
 
 def _between_returns(text: bytes) -> Iterator[tuple[int, int, int]]:
-    """First byte and length of each row in a line with carriage returns, and how many of them end rows before it.
+    """Yield offset and length of each row in a line with carriage returns, and the number of line ends before it.
 
-    A carriage return is white space inside of a value, and a line's end (as classic Mac OS had it) behind one.
+    A carriage return is white space inside a value, and a line end (of classic Mac OS) after one.
     """
     string = text.decode(errors="surrogateescape")
     position = offset = before = 0
@@ -218,9 +218,9 @@ def _between_returns(text: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _begins_spread(path: Path) -> bool:
-    """Whether the file begins with an object over several lines.
+    """Return whether the file begins with an object that spans several lines.
 
-    In JSON Lines, too, the first row can be broken off; then the line behind it is whole.
+    The first row of JSON Lines can be truncated, too; then the next line is a complete object.
     """
     with path.open("rb") as stream:
         first, second = [*itertools.islice(filter(None, (_stripped(line)[1] for line in stream)), 2), b"", b""][:2]
@@ -245,7 +245,7 @@ def _is_whole(text: bytes) -> bool:
 
 
 def _spread_values(path: Path, name: str) -> JsonLines:
-    """Where the values are, each over as many lines as its brackets say.
+    """Return the rows of a file whose values span several lines; a value ends where its brackets are balanced.
 
     Raises:
         StageError: ``DatasetUnreadable``: the brackets do not match.
@@ -268,35 +268,35 @@ def _spread_values(path: Path, name: str) -> JsonLines:
     if depth:
         raise StageError(
             reasons.DATASET_UNREADABLE,
-            f"{name}: the brackets of the value that begins in line {first_line} do not match; correct it, or write one object a line.",
+            f"{name}: the brackets of the value at line {first_line} do not match; correct it, or write one object per line.",
         )
-    return JsonLines(path, _places(flat))
+    return JsonLines(path, _index(flat))
 
 
-def _array(path: Path, name: str, target: Path, seen: Seen) -> JsonLines:
-    """Write each element of a JSON array as one line. The file is in memory once; of the elements one at a time."""
+def _array(path: Path, name: str, target: Path, advance: Advance) -> JsonLines:
+    """Write each element of a JSON array as one line. The whole file is in memory, and one element at a time."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise StageError(
-            reasons.DATASET_UNREADABLE, f"{name} is not UTF-8 ({error.reason} at byte {error.start + 1}); save it as UTF-8."
+            reasons.DATASET_UNREADABLE, f"{name}: is not UTF-8 ({error.reason} at byte {error.start + 1}); save it as UTF-8."
         ) from error
     flat = array("q")
-    row, start, told = 1, 0, 0
+    row, start, reported = 1, 0, 0
     with target.open("wb", buffering=1 << 20) as stream:
         for line, element in _elements(text, name):
-            content = _FOLD.sub(" ", element).encode()  # a line break in JSON stands between tokens only
+            content = _FOLD.sub(" ", element).encode()  # line breaks in JSON are between tokens only
             flat.extend((row, line, start, len(content)))
             start += stream.write(content) + stream.write(b"\n")
             row += 1
-            if start - told >= _TOLD_BYTES:
-                seen(start - told)
-                told = start
-    return JsonLines(target, _places(flat))
+            if start - reported >= _REPORT_BYTES:
+                advance(start - reported)
+                reported = start
+    return JsonLines(target, _index(flat))
 
 
 def _elements(text: str, name: str) -> Iterator[tuple[int, str]]:
-    """Line number and text of each element of the array in ``text``."""
+    """Yield line number and text of each element of the array in ``text``."""
     position, line, counted = _after_space(text, text.index("[") + 1), 1, 0
     closed = text.startswith("]", position)
     while not closed:
@@ -325,16 +325,16 @@ def _after_space(text: str, position: int) -> int:
 def _detail(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return error.msg
-    return "it is nested too deeply" if isinstance(error, RecursionError) else "a whole number has more than 4,300 digits"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else "an integer has more than 4,300 digits"
 
 
 def _broken_array(text: str, position: int, name: str, detail: str) -> StageError:
     line = text.count("\n", 0, position) + 1
     return StageError(
         reasons.DATASET_UNREADABLE,
-        f"{name}: line {line} is not JSON ({detail}); write an array of objects, or one object a line.",
+        f"{name}: line {line} is not JSON ({detail}); write an array of objects, or one object per line.",
     )
 
 
-def _places(flat: array[int]) -> NDArray[np.int64]:
+def _index(flat: array[int]) -> NDArray[np.int64]:
     return np.frombuffer(flat, dtype=np.int64).reshape(-1, 4) if flat else np.empty((0, 4), dtype=np.int64)

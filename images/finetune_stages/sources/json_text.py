@@ -1,4 +1,4 @@
-"""The text of a row: what it is as JSON, and how it is published."""
+"""The JSON text of a row: parsing, publishing, and numbers that JSON does not have."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import math
 import re
 from typing import Any
 
-LEARNED = ("messages", "tools")
-"""The columns of a chat row that later stages read."""
+LEARNED_COLUMNS = ("messages", "tools")
+"""Columns of a chat row that later stages read."""
 _LINE_BREAK = re.compile(rb"[ \t]*[\r\n]\s*")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', re.DOTALL)
 _BIG_EXPONENT = re.compile(rb"[eE]\+?[0-9]{3}")
 
 
 def parse(text: bytes) -> Any:
-    """The JSON value of a row. NaN and Infinity, which JSON does not have and Python and Arrow write, are read as numbers.
+    """Return the JSON value of a row. NaN and Infinity, which are not JSON but are written by Python and Arrow, are read as numbers.
 
     Raises:
-        ValueError: it is none: not UTF-8, broken, nested too deeply, or with a number that is too long.
+        ValueError: The text is not JSON, not UTF-8, nested too deeply, or has a number with too many digits.
     """
     try:
         return json.loads(text.decode())
@@ -27,9 +27,9 @@ def parse(text: bytes) -> Any:
 
 
 def plain(text: bytes) -> bytes:
-    """A row's text as every reader of JSON Lines takes it: on one line, NaN and Infinity as null; unchanged where it is so already.
+    """Return a row's text in a form that every reader of JSON Lines accepts: on one line, with NaN and Infinity as null.
 
-    A line break in JSON, a carriage return too, is white space between tokens: inside of a string it is written as an escape.
+    Line breaks and carriage returns in JSON are white space between tokens: inside a string they are escaped.
     """
     if b"\n" in text or b"\r" in text:
         text = _LINE_BREAK.sub(b" ", text)
@@ -38,35 +38,35 @@ def plain(text: bytes) -> bytes:
     return text
 
 
-def learned_no_number(row: Any, text: bytes) -> str | None:
-    """What is wrong with the numbers of a chat row in the columns that are learned from: readers of JSON differ in NaN."""
-    if not isinstance(row, dict) or not may_hold_no_number(text):
+def non_finite_fault(row: Any, text: bytes) -> str | None:
+    """Return the fault of a chat row with a non-finite number in a learned column. JSON readers treat NaN differently."""
+    if not isinstance(row, dict) or not may_have_non_finite(text):
         return None
-    column = next((column for column in LEARNED if no_number(row.get(column))), None)
+    column = next((column for column in LEARNED_COLUMNS if has_non_finite(row.get(column))), None)
     return f"has NaN or an infinite number in {column}, which JSON does not have" if column else None
 
 
-def may_hold_no_number(text: bytes) -> bool:
-    """Whether :func:`no_number` is worth asking about the value of ``text``: it costs time."""
+def may_have_non_finite(text: bytes) -> bool:
+    """Return whether the value of ``text`` can have a non-finite number. This is faster than :func:`has_non_finite`."""
     return b"NaN" in text or b"Infinity" in text or _BIG_EXPONENT.search(text) is not None
 
 
-def no_number(value: Any) -> bool:
-    """Whether NaN or an infinite number is in ``value``, at any depth."""
+def has_non_finite(value: Any) -> bool:
+    """Return whether NaN or an infinite number is in ``value``, at any depth."""
     if isinstance(value, dict):
-        return any(map(no_number, value.values()))
+        return any(map(has_non_finite, value.values()))
     if isinstance(value, list):
-        return any(map(no_number, value))
+        return any(map(has_non_finite, value))
     return isinstance(value, float) and not math.isfinite(value)
 
 
 def json_fault(error: ValueError, text: bytes) -> str:
-    """What keeps a row from being JSON, to stand behind "row 17 (line 18)"."""
+    """Return why a row is not JSON, as the end of a sentence that begins with "row 17 (line 18)"."""
     if isinstance(error, json.JSONDecodeError):
         place = f"character {error.colno} of its line {error.lineno}" if b"\n" in text.strip() else f"character {error.pos + 1}"
         return f"is not JSON ({error.msg} at {place})"
     if isinstance(error, UnicodeDecodeError):
         return f"is not JSON (not UTF-8: byte 0x{error.object[error.start]:02x} at byte {error.start + 1})"
     if "int_max_str_digits" in str(error):
-        return "is not JSON that can be read (a whole number has more than 4,300 digits)"
+        return "is not JSON that can be read (an integer has more than 4,300 digits)"
     return f"is not JSON ({error})"

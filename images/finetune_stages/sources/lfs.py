@@ -1,4 +1,4 @@
-"""Git LFS pointers: the few lines of text that a clone without Git LFS holds in place of a large file."""
+"""Git LFS pointers: short text files that a clone without Git LFS has instead of large files."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 _HEAD = b"version https://git-lfs.github.com/spec/"
 """Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md."""
 _LARGEST = 1024
-"""Bytes below which a pointer stays, by the specification."""
+"""Size in bytes that a pointer stays below, by the specification."""
 
 
 def is_pointer(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is such a pointer."""
+    """Return whether a file that begins with ``head`` is a pointer."""
     return head.startswith(_HEAD)
 
 
 def is_pointer_file(path: Path) -> bool:
-    """Whether ``path`` is such a pointer and not the file that it stands for."""
+    """Return whether ``path`` is a pointer and not the file itself."""
     if path.stat().st_size >= _LARGEST:
         return False
     with path.open("rb") as stream:
@@ -24,7 +24,7 @@ def is_pointer_file(path: Path) -> bool:
 
 
 def pointer_remedy(name: str) -> str:
-    """How to get the file itself; ``name`` is its path or its address."""
+    """Return the fix for a pointer; ``name`` is the file's path or address."""
     if "://" in name:
-        return "use the address that serves the file's content (at the hub: /resolve/ in place of /raw/)"
+        return "use the address that serves the file's content (on the hub, /resolve/ instead of /raw/)"
     return "run git lfs pull in its repository"

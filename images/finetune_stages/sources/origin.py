@@ -1,4 +1,4 @@
-"""The two kinds of things that stages fetch, and the reasons with which fetching each can fail."""
+"""Kinds of inputs that stages fetch, with their fields and reasons for failures."""
 
 from __future__ import annotations
 
@@ -11,32 +11,30 @@ from finetune_contract.reasons import Reason
 
 @dataclass(frozen=True)
 class Origin:
-    """A kind of thing to fetch.
+    """A kind of input to fetch.
 
     Attributes:
-        what: the word for it in messages.
-        field: the field of the resource that names it.
-        repo_type: the hub's word for it.
-        has_configurations: whether ``id:configuration`` has a meaning.
+        what: its name in messages.
+        field: the field of the resource with its URI.
+        repo_type: the hub's type of repository.
     """
 
     what: str
     field: str
     repo_type: Literal["dataset", "model"]
-    has_configurations: bool
     not_found: Reason
     forbidden: Reason
     unreachable: Reason
 
 
 DATASET = Origin(
-    "data set", "dataset.uri", "dataset", True,
+    "dataset", "dataset.uri", "dataset",
     reasons.DATASET_NOT_FOUND, reasons.DATASET_FORBIDDEN, reasons.DATASET_UNREACHABLE,
 )  # fmt: skip
 EVAL_DATASET = Origin(
-    "data set", "dataset.evalUri", "dataset", True,
+    "dataset", "dataset.evalUri", "dataset",
     reasons.DATASET_NOT_FOUND, reasons.DATASET_FORBIDDEN, reasons.DATASET_UNREACHABLE,
 )  # fmt: skip
 MODEL = Origin(
-    "model", "model.uri", "model", False, reasons.MODEL_NOT_FOUND, reasons.MODEL_FORBIDDEN, reasons.MODEL_UNREACHABLE,
+    "model", "model.uri", "model", reasons.MODEL_NOT_FOUND, reasons.MODEL_FORBIDDEN, reasons.MODEL_UNREACHABLE,
 )  # fmt: skip

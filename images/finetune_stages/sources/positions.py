@@ -1,6 +1,6 @@
-"""How many tokens a model can read at all: a limit where each position has a weight or a precomputed row of its own.
+"""Hard limit of a model's sequence length: positions that have a learned or precomputed embedding each.
 
-Models with rotary positions compute any position, so that their configuration states what they were trained on, not what they can read.
+Models with rotary positions compute any position, so that their configuration states the trained length, not a limit.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _DEFAULTS = {
     "gpt_bigcode": 1024, "gpt_neo": 2048, "gptj": 2048, "megatron-bert": 512, "mpt": 2048, "openai-gpt": 512, "opt": 2048,
     "rembert": 512, "roberta": 512, "xlm": 512, "xlm-roberta": 512,
 }  # fmt: skip
-"""By ``model_type``, what transformers assumes where ``config.json`` does not state it."""
+"""Defaults of transformers by ``model_type``, if ``config.json`` does not state the limit."""
 _AFTER_PADDING = ("camembert", "roberta", "xlm-roberta")
-"""Types whose first position comes after that of the padding token."""
+"""Types whose positions start after that of the padding token."""
 
 
 def hard_positions(config: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a sequence can have, from ``config.json``; ``None`` where no position is out of reach.
+    """Return the largest number of tokens in a sequence, from ``config.json``; ``None`` if there is no limit.
 
-    A longer sequence ends in an IndexError, on a GPU in a failed assertion of the device.
+    A longer sequence causes an IndexError, or a device-side assertion on a GPU.
     """
     inner = text_config(config)
     text = inner if "model_type" in inner else config

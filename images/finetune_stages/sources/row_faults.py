@@ -1,4 +1,4 @@
-"""Rows with a fault: counting them, describing the first ones, and the share of rows that may be left out. The same in every stage."""
+"""Rows with a fault: count, description of the first ones, and the share of rows that may be left out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from array import array
 from dataclasses import dataclass, field
 
 SHOWN = 3
-"""Rows that a message describes; it counts all."""
+"""Largest number of rows that a message describes."""
 LOGGED = 1000
-"""Rows that the log describes; a message names the first ones only."""
+"""Largest number of rows that the log describes."""
 _TOLERANCE = 1e-9
 """Relative error of a product of a share and a number of rows, with a margin: 0.29 * 100 is a little less than 29."""
 
@@ -19,9 +19,9 @@ class FaultyRows:
     """Rows with a fault.
 
     Attributes:
-        positions: of all of them.
-        labels: names of the first :data:`SHOWN`, as messages write them.
-        examples: these labels, each with what is wrong with the row.
+        positions: positions of all of them.
+        labels: names of the first :data:`SHOWN` rows in messages.
+        examples: these names, each with the row's fault.
     """
 
     positions: array[int] = field(default_factory=lambda: array("q"))
@@ -41,15 +41,15 @@ class FaultyRows:
 
     @property
     def first(self) -> str:
-        """The first row and what is wrong with it; empty if there is none."""
+        """The first row with its fault; empty if there is none."""
         return self.examples[0] if self.examples else ""
 
     def described(self, separator: str = "; ") -> str:
-        """The first rows, each with what is wrong with it."""
+        """Return the first rows, each with its fault."""
         return self._listed(self.examples, separator)
 
     def named(self) -> str:
-        """The labels of the first rows."""
+        """Return the labels of the first rows."""
         return self._listed(self.labels, ", ")
 
     def _listed(self, parts: list[str], separator: str) -> str:
@@ -57,15 +57,15 @@ class FaultyRows:
 
 
 def log_row(number: int, label: str, problem: str) -> None:
-    """Print what is wrong with a row, the ``number``-th of its kind: the log has all of them up to :data:`LOGGED`."""
+    """Print a row's fault, the ``number``-th of its kind, up to :data:`LOGGED`."""
     if number <= LOGGED:
         print(f"{label} {problem}")
     elif number == LOGGED + 1:
-        print(f"further rows of this kind are not listed; {LOGGED:,} are")
+        print(f"only the first {LOGGED:,} rows of this kind are listed")
 
 
 def row_label(row: int, line: int) -> str:
-    """Return how messages name a row: row number and line number from 1, line 0 if the source has no lines."""
+    """Return a row's name in messages: row number and line number from 1; line 0 means that the source has no lines."""
     return f"row {row} (line {line})" if line else f"row {row}"
 
 
@@ -85,7 +85,7 @@ def may_be_left_out(count: float, total: float, share: float) -> bool:
 
 
 def sufficient_share(count: float, total: float) -> float:
-    """Return the smallest share of two significant digits with which ``count`` of ``total`` rows may be left out."""
+    """Return the smallest share, with two significant digits, that allows ``count`` of ``total`` rows to be left out."""
     digits = 1 - math.floor(math.log10(count / total))
     scale: float = 10**digits
     return min(1.0, round(math.ceil(count / total * scale * (1 - _TOLERANCE)) / scale, digits))

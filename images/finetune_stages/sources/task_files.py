@@ -1,8 +1,8 @@
-"""Where lm-eval tasks are defined: found by the text of the YAML files, so that a wrong name is answered at once.
+"""Index of lm-eval's task definitions from the text of their YAML files, so that a wrong name fails at once.
 
-lm-eval's own index parses all of its 14,000 files (6 to 20 s) and silently leaves out a file that it cannot parse. This one reads
-them as text, parses only those that define a wanted name, a member of a wanted group or a task with a wanted tag, and gives the
-same answers (a test compares the two). It imports nothing of lm-eval, whose import alone takes seconds.
+lm-eval's own index parses all of its 14,000 files (6 to 20 s) and silently skips a file that it cannot parse. This index reads them
+as text and parses only those that define a requested name, a member of a requested group or a task with a requested tag. A test
+compares its results with lm-eval's. It does not import lm-eval, which takes seconds.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ _NAME = re.compile(rb"""^["']?(task|group|class)["']?[ \t]*:[ \t]*["']?([^\s"'#\
 _INCLUDE = re.compile(rb"""^["']?include["']?[ \t]*:(.*(?:\r?\n[ \t]*-.*)*)""", re.MULTILINE)
 _NO_TEMPLATES = (".py", ".pyc", ".md", ".json", ".jsonl", ".csv", ".parquet")
 _LARGEST = 1 << 20
-"""Bytes. What is larger is data that lies beside its task."""
+"""Bytes. Larger files are data, not definitions."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A YAML file with everything that it includes merged in, functions left as names."""
+    """A YAML file merged with the files that it includes; functions are kept as names."""
 
     path: Path
     config: dict[str, Any]
 
     @property
     def is_group(self) -> bool:
-        """Whether it lists other tasks instead of being one."""
+        """Whether it is a group of other tasks."""
         return "group" in self.config and "class" not in self.config
 
     @property
     def tags(self) -> set[str]:
-        """Further names under which the task can be asked for together with others."""
+        """Names that select the task together with others."""
         tags = self.config.get("tag") or ()
         return set(map(str, tags)) if isinstance(tags, (list, tuple)) else {str(tags)}
 
     @property
     def runs_code(self) -> bool:
-        """Whether it has functions, a class or a metric from elsewhere: what that reads or does, no file tells."""
+        """Whether it has functions, a class or an external metric, whose inputs are unknown."""
         return "class" in self.config or _has_code(self.config)
 
 
 class TaskFiles:
-    """The task definitions below some directories; where two define the same name, the earlier directory counts."""
+    """Index of the task definitions below some directories; for a name that is defined twice, the earlier directory counts."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self._texts = {path: _text(path) for root in roots for path in _files(root)}
@@ -74,22 +74,22 @@ class TaskFiles:
 
     @property
     def names(self) -> set[str]:
-        """The tasks and groups that are defined."""
+        """Names of all tasks and groups."""
         return set(self._named)
 
     def find(self, names: Iterable[str]) -> list[Definition]:
-        """The definitions behind ``names`` (tasks, groups, tags) and behind the members of groups, at any depth.
+        """Return the definitions for ``names`` (tasks, groups, tags) and for the members of groups, at any depth.
 
         Raises:
-            StageError: ``TaskNotFound`` with names that are close, ``TaskInvalid`` for a file that cannot be parsed.
+            StageError: ``TaskNotFound`` with similar names, ``TaskInvalid`` for a file that cannot be parsed.
         """
         found: dict[Path, Definition] = {}
-        waiting, seen = [(name, "") for name in names], set[str]()
+        waiting, visited = [(name, "") for name in names], set[str]()
         while waiting:
             name, group = waiting.pop()
-            if name in seen:
+            if name in visited:
                 continue
-            seen.add(name)
+            visited.add(name)
             definitions = self._behind(name)
             if not definitions:
                 raise self._not_found(name, group)
@@ -107,7 +107,7 @@ class TaskFiles:
         return [definition for definition in tagged if not definition.is_group and name in definition.tags]
 
     def _members(self, config: dict[str, Any]) -> Iterator[str]:
-        """Names that a group lists. One that it defines on the spot (a mapping of its own) needs no file."""
+        """Yield the names that a group lists. A member that is defined inline, as a mapping, needs no file."""
         members = config.get("task")
         for member in members if isinstance(members, list) else ():
             if isinstance(member, str):
@@ -120,7 +120,7 @@ class TaskFiles:
                     yield from self._members(member)
 
     def _including(self, paths: set[Path]) -> list[Path]:
-        """``paths`` and the files that include one of them, directly or through others, in the order of the directories."""
+        """Return ``paths`` and the files that include one of them, directly or through others, in the order of the directories."""
         reached, grown = set(paths), True
         while grown:
             more = {path for path, included in self._includes.items() if path not in reached and included & reached}
@@ -146,23 +146,23 @@ class TaskFiles:
 
     def _not_found(self, name: str, group: str) -> StageError:
         close = difflib.get_close_matches(name, self._named, n=5, cutoff=0.7)
-        hint = f"did you mean {', '.join(close)}?" if close else "bring its YAML file with evaluation.taskFiles."
+        hint = f"did you mean {', '.join(close)}?" if close else "provide its YAML file with evaluation.taskFiles."
         where = f" (a member of the group {group})" if group else ""
-        return StageError(reasons.TASK_NOT_FOUND, f"lm-eval knows no task, group or tag {name!r}{where}: {hint}")
+        return StageError(reasons.TASK_NOT_FOUND, f"evaluation.tasks: lm-eval has no task, group or tag {name!r}{where}; {hint}")
 
 
 def builtin_tasks() -> Path:
-    """The directory of the definitions that come with lm-eval."""
+    """Return the directory of lm-eval's own definitions."""
     package = importlib.util.find_spec("lm_eval")
     if package is None or package.origin is None:
-        raise StageError(reasons.ENGINE_MISSING, "The image lacks the package lm-eval: install finetune-operator[evaluation].")
+        raise StageError(reasons.ENGINE_MISSING, "image: the package lm-eval is missing; install finetune-operator[evaluation].")
     return Path(package.origin).parent / "tasks"
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """YAML files and what they may include, sorted as lm-eval sorts them.
+    """Yield YAML files and files that they may include, in lm-eval's order.
 
-    A mounted ConfigMap keeps its files a second time in folders whose names begin with two dots.
+    A mounted ConfigMap has a second copy of its files in folders whose names begin with two dots.
     """
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
@@ -170,7 +170,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _text(path: Path) -> bytes:
-    """The text of a file that may be a definition; nothing for one that cannot be read, which matters only if it is asked for."""
+    """Return the text of a file that may be a definition; empty for an unreadable or too large file."""
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)
@@ -180,7 +180,7 @@ def _text(path: Path) -> bytes:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Reads ``!function module.name`` as that text: nothing of a task is run to find it."""
+    """YAML loader that reads ``!function module.name`` as text and runs no code."""
 
 
 class _Function(str):
@@ -201,20 +201,20 @@ def _has_code(value: Any) -> bool:
 
 
 def _load(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML file, merged over the files that it includes, by lm-eval's rules.
+    """Return a YAML file merged over the files that it includes, by lm-eval's rules.
 
     Raises:
-        StageError: ``TaskInvalid``: the file, or one that it includes, is missing or no YAML mapping.
+        StageError: ``TaskInvalid``: the file, or one that it includes, is missing or is not a YAML mapping.
     """
     if path in including:
-        raise StageError(reasons.TASK_INVALID, f"{path}: it includes itself.")
+        raise StageError(reasons.TASK_INVALID, f"{path}: it includes itself; remove the include.")
     try:
         config = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - derived from the safe loader
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or a number that there is not
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an invalid date or number
         origin = f" (included by {including[-1]})" if including else ""
         raise StageError(reasons.TASK_INVALID, f"{path}{origin}: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
-        raise StageError(reasons.TASK_INVALID, f"{path}: a task file is a YAML mapping.")
+        raise StageError(reasons.TASK_INVALID, f"{path}: it is not a YAML mapping; write a mapping with the key task or group.")
     includes = config.pop("include", ())
     merged: dict[str, Any] = {}
     names = [includes] if isinstance(includes, str) else includes

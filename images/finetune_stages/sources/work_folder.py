@@ -1,4 +1,4 @@
-"""Where a stage keeps unfinished work, what it takes over from an attempt before it, and what it leaves behind: nothing."""
+"""Folder of a stage's unfinished work, which a later attempt can resume."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from finetune_stages.sdk.fault import classify
 
 @contextmanager
 def work_folder(context: Context, resume: str | None = None) -> Iterator[Path]:
-    """This attempt's own folder, empty but for the entry ``resume``, where an earlier attempt left one of that name.
+    """This attempt's folder, empty except for the subfolder ``resume`` of an earlier attempt, if there is one.
 
-    It is gone afterwards, with those of earlier attempts; only after an interruption or a passing fault an entry ``resume``
-    stays for the next attempt.
+    It is removed afterwards, with those of earlier attempts. Only after an interruption or a transient fault the subfolder
+    ``resume`` is kept for the next attempt.
     """
     folder = context.path(context.layout.attempt(context.document.stage, context.attempt))
     _take_over(folder, resume)
@@ -32,7 +32,7 @@ def work_folder(context: Context, resume: str | None = None) -> Iterator[Path]:
 
 
 def _take_over(folder: Path, resume: str | None) -> None:
-    """Move what is resumed into ``folder`` and remove all else that this attempt and those before it left."""
+    """Move the subfolder ``resume`` into ``folder`` and remove all other files of this attempt and earlier ones."""
     folder.mkdir(parents=True, exist_ok=True)
     for child in folder.iterdir():
         if child.name != resume:
@@ -44,7 +44,7 @@ def _take_over(folder: Path, resume: str | None) -> None:
 
 
 def _earlier(folder: Path) -> list[Path]:
-    """Folders of attempts before this one, the newest first."""
+    """Return the folders of earlier attempts, the newest first."""
     own = Attempt.parse(folder.name).order
     found = []
     for path in folder.parent.iterdir():

@@ -1,4 +1,4 @@
-"""How many rows may be left out, and the messages about those that are."""
+"""Limits for the rows that are left out, and messages about them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RowCounts:
     Attributes:
         total: all rows.
         rejected: rows that cannot be rendered.
-        too_long, longest: rows with too many tokens, and the tokens of the longest of them.
+        too_long, longest: number of rows with too many tokens, and the tokens of the longest.
         nothing: rows without a token to learn, or without an answer to score.
     """
 
@@ -35,11 +35,11 @@ class RowCounts:
 
     @property
     def left_out(self) -> int:
-        """Rows that are not used."""
+        """Number of rows that are not used."""
         return self.too_long + self.nothing + len(self.rejected)
 
     def not_measured(self) -> str | None:
-        """The warning about rows that are not measured."""
+        """Return the warning about rows that are not measured."""
         lost = self.nothing + len(self.rejected)
         if not lost:
             return None
@@ -50,7 +50,7 @@ class RowCounts:
 
 @dataclass
 class Unused:
-    """What rows contain that has no effect, over all rows that are rendered."""
+    """Counts of content without effect, over all rendered rows."""
 
     lost: Counter[str] = field(default_factory=Counter)
     keys: Counter[str] = field(default_factory=Counter)
@@ -61,7 +61,7 @@ class Unused:
         self.keys.update(rendered.unused)
 
     def warnings(self) -> list[str]:
-        """Return one warning for each part of messages that is lost, and one for all keys that have no effect."""
+        """Return one warning per kind of content that is not rendered, and one for all keys without effect."""
         lost = [
             f"{_rows(count, 'has')} {what}, which the chat template does not render" for what, count in self.lost.most_common()
         ]
@@ -81,8 +81,8 @@ class Limits:
     """The limits of one run.
 
     Attributes:
-        positions: tokens that the model can read at all; ``None`` where it has no such limit.
-        bad: training rows that stage *dataset* left out as bad (a share of a row where bad rows were counted before the split).
+        positions: largest number of tokens that the model can read; ``None`` if it has no limit.
+        bad: training rows that stage *dataset* left out as bad; fractional if bad rows were counted before the split.
     """
 
     inputs: TokenizationInputs
@@ -91,7 +91,7 @@ class Limits:
 
     @property
     def longest(self) -> int:
-        """Tokens that a row may have."""
+        """Largest number of tokens of a row."""
         return min(self.inputs.max_seq_len, self.positions or self.inputs.max_seq_len)
 
     @property
@@ -99,7 +99,7 @@ class Limits:
         return self.positions is not None and self.positions <= self.inputs.max_seq_len
 
     def require_good(self, train: RowCounts, held_out: RowCounts) -> None:
-        """Make sure that no row is rejected, or that rejected rows may be left out.
+        """Check that no row is rejected, or that rejected rows may be left out.
 
         Raises:
             StageError: ``BadRow``.
@@ -118,7 +118,7 @@ class Limits:
         )
 
     def require_enough(self, train: RowCounts) -> None:
-        """Make sure that enough rows are left to train on.
+        """Check that enough training rows are left.
 
         Raises:
             StageError: ``NoTrainableRows``, ``TooManyRowsLeftOut``.
@@ -139,33 +139,33 @@ class Limits:
             )
 
     def warning(self, train: RowCounts) -> str | None:
-        """The warning about rows that are left out within the limit."""
+        """Return the warning about rows that are left out within the limit."""
         left = train.left_out
         return (
             f"{left:,} of {train.total:,} training rows {are(left)} left out: {self._kinds(train, here=True)}" if left else None
         )
 
     def _left_out(self, train: RowCounts) -> tuple[float, float]:
-        """How many training rows are left out, and of how many: with those that stage *dataset* left out."""
+        """Return the number of training rows that are left out and the total, including those that stage *dataset* left out."""
         return train.left_out + self.bad, train.total + self.bad
 
     def _can_drop(self, train: RowCounts, held_out: RowCounts) -> bool:
-        """Whether enough rows are left if rejected rows are left out."""
+        """Return whether enough rows are left if rejected rows are left out."""
         measured = not self.inputs.requires_holdout or held_out.left_out < held_out.total
         return measured and train.left_out < train.total
 
     def _and_share(self, train: RowCounts) -> str:
-        """What else to set where dropping alone would not do."""
+        """Return the share to set in addition, if policy Drop alone is not sufficient."""
         left, total = self._left_out(train)
         if may_be_left_out(left, total, self.inputs.bad_rows_share):
             return ""
         return f" and dataset.badRows.share to {sufficient_share(left, total):g}"
 
     def _kinds(self, train: RowCounts, *, here: bool = False) -> str:
-        """Why rows are left out; with ``here``, without those that stage *dataset* left out."""
-        by = "the model's positions" if self._model_limits else "training.maxSeqLen"
+        """Return why rows are left out; with ``here``, without those that stage *dataset* left out."""
+        limit = "the model's limit" if self._model_limits else "training.maxSeqLen"
         kinds = (
-            (train.too_long, "has", "have", f" more than {self.longest:,} tokens ({by}), the longest {train.longest:,}"),
+            (train.too_long, "has", "have", f" more than {self.longest:,} tokens ({limit}), the longest {train.longest:,}"),
             (train.nothing, "has", "have", " nothing to learn"),
             (len(train.rejected), "is", "are", f" rejected ({train.rejected.first})"),
             (0 if here else math.ceil(self.bad), "was", "were", " bad in stage dataset"),
@@ -175,8 +175,8 @@ class Limits:
     def _remedies(self, train: RowCounts) -> str:
         remedies = []
         if train.too_long:
-            wanted = min(train.longest, self.positions or train.longest)
-            raising = f"raise training.maxSeqLen (to {wanted:,} for all that the model can read)"
+            longest = min(train.longest, self.positions or train.longest)
+            raising = f"raise training.maxSeqLen (to {longest:,} for all rows that the model can read)"
             remedies.append("shorten the rows" if self._model_limits else raising)
         if train.nothing or train.rejected or self.bad or not remedies:
             remedies.append("correct the rows" if not remedies else "correct the others")
@@ -184,9 +184,9 @@ class Limits:
 
 
 def bad_in_training(seal: Seal, train: int, held_out: int) -> float:
-    """Return how many rows stage *dataset* left out as bad that would have been trained on.
+    """Return the number of training rows that stage *dataset* left out as bad.
 
-    If the held-out rows are a split of the same source, this is the share of the split: bad rows are left out before it.
+    If the held-out rows are split from the same source, this is a proportional share: bad rows are left out before the split.
     """
     dropped = float(seal.note["droppedTrainRows"])
     return dropped * train / (train + held_out) if seal.note["split"] and train + held_out else dropped

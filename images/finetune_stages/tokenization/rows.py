@@ -1,4 +1,4 @@
-"""Chat rows in files of the workspace, each with its place in the user's own file."""
+"""Chat rows in files of the workspace, with their locations in the user's file."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from finetune_stages.sources.row_faults import row_label
 
 @dataclass(frozen=True)
 class RowFile:
-    """Chat rows as JSON.
+    """A file of chat rows.
 
     Attributes:
-        source: how messages name the file that the user knows.
-        places: int64, shape (rows, 2): row number in that file and line number there, both from 1; line 0 where it has no lines.
-        texts: reads them, one after the other.
+        source: name of the user's file in messages.
+        locations: int64, shape (rows, 2): row and line number in that file, both from 1; line 0 if it has no lines.
+        texts: yields the rows' JSON text.
     """
 
     source: str
-    places: NDArray[np.int64]
+    locations: NDArray[np.int64]
     texts: Callable[[], Iterator[bytes]]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.locations)
 
-    def place(self, position: int) -> tuple[int, int]:
-        """Row and line of a row, for later readers."""
-        row, line = self.places[position].tolist()
+    def location(self, position: int) -> tuple[int, int]:
+        """Return the row and line number of a row in the user's file."""
+        row, line = self.locations[position].tolist()
         return row, line
 
     def label(self, position: int) -> str:
-        """Return how messages name a row, after the source."""
-        return row_label(*self.place(position))
+        """Return a row's name in messages, without the source."""
+        return row_label(*self.location(position))
 
 
 def prepared_rows(context: Context) -> tuple[RowFile, RowFile, Seal]:
-    """The rows to train on, the held-out rows, and the seal of their directory.
+    """Return the training rows, the held-out rows, and the seal of their directory.
 
     Raises:
         StageError: ``DatasetNotFound``.
@@ -54,30 +54,30 @@ def prepared_rows(context: Context) -> tuple[RowFile, RowFile, Seal]:
     layout = context.layout
     seal = read_seal(context.path(layout.datasets))
     if seal is None:
-        raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.datasets} is not in the workspace; rerun from stage dataset.")
-    train = _file(context, layout.train_data, layout.train_places, str(seal.note.get("source", "train.jsonl")))
-    held_out = _file(context, layout.eval_data, layout.eval_places, str(seal.note.get("evalSource", "eval.jsonl")))
+        raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.datasets}: it is not in the workspace; rerun from stage dataset.")
+    train = _file(context, layout.train_data, layout.train_locations, str(seal.note.get("source", "train.jsonl")))
+    held_out = _file(context, layout.eval_data, layout.eval_locations, str(seal.note.get("evalSource", "eval.jsonl")))
     return train, held_out, seal
 
 
 def task_rows(path: Path, name: str, scratch: Path) -> RowFile:
-    """The rows of a task: they are read as stage *dataset* reads rows, so that the same files are good.
+    """Return the rows of a task. The accepted formats are those of stage *dataset*.
 
     Raises:
-        StageError: ``TaskInvalid``: it is neither JSON nor JSON Lines, or has no row.
+        StageError: ``TaskInvalid``: the file is neither JSON nor JSON Lines, or has no rows.
     """
     try:
         rows = open_rows(path, path.name, scratch / "task.lines", lambda _more: None)
     except StageError as error:
         raise StageError(reasons.TASK_INVALID, f"evaluation.tasks: {name}: {error.message}") from error
-    return RowFile(path.name, rows.places[:, :2], rows.texts)
+    return RowFile(path.name, rows.index[:, :2], rows.texts)
 
 
 def read(text: bytes) -> Conversation:
-    """The conversation in a line.
+    """Return the conversation of a row.
 
     Raises:
-        BadConversation: there is none.
+        BadConversation: The row is not JSON or has no usable conversation.
     """
     try:
         row: Any = parse(text)
@@ -86,13 +86,13 @@ def read(text: bytes) -> Conversation:
     return read_row(row, text)
 
 
-def _file(context: Context, data: str, places: str, source: str) -> RowFile:
+def _file(context: Context, data: str, locations: str, source: str) -> RowFile:
     path = context.path(data)
     if not path.is_file():
-        raise StageError(reasons.DATASET_NOT_FOUND, f"{data} is not in the workspace; rerun from stage dataset.")
-    return RowFile(source, np.load(context.path(places)), lambda: _lines(path))
+        raise StageError(reasons.DATASET_NOT_FOUND, f"{data}: it is not in the workspace; rerun from stage dataset.")
+    return RowFile(source, np.load(context.path(locations)), lambda: _lines(path))
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as lines:  # a carriage return within a row ends no line
+    with path.open("rb") as lines:  # a carriage return inside a row does not end a line
         yield from lines

@@ -1,22 +1,15 @@
-"""Stage *tokenization* as a program. Nothing heavy is imported before there is work to do."""
+"""Program of stage *tokenization*. Large libraries are imported only if there is work to do."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib import metadata
 
-from finetune_contract.codec import digest
 from finetune_contract.documents import Scalar, TokenizationInputs
 from finetune_contract.result import Result
-from finetune_stages.chat.task_rows import chat_files, own_roots, require_own_names
-from finetune_stages.sdk import Context, Finished, Reuse, Seal, quick_imports, run_stage, verify_seal, without
-from finetune_stages.sdk.workspace import file_sha256
+from finetune_stages.sdk import Context, Finished, Reuse, quick_imports, run_stage, verify_seal, without
 
-TOKENS = "tokens"
-"""Name of the published directory in the run's folder."""
-RENDERING = 1
-"""Version of how rows are rendered: a new one makes what the old one rendered useless, as it should be."""
+from .identity import TOKENS, depends_on, digest_of_arrays
 
 
 def main() -> int:
@@ -25,39 +18,20 @@ def main() -> int:
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Whether the tokens that an earlier result describes are still in the run's folder, untouched."""
+    """Return whether the tokens of an earlier result are still in the run's folder, unchanged."""
     seal = verify_seal(context.path(context.layout.tokens))
     return seal is not None and digest_of_arrays(seal) == result.outputs.get("digest")
 
 
-def digest_of_arrays(seal: Seal) -> str:
-    """The digest of what training reads: not that of the rendered conversations beside it."""
-    return digest({name: file.sha256 for name, file in seal.files.items() if name.endswith(".npy")})
-
-
-def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
-    """Whether the same rows would be rendered in the same way as when ``noted`` was."""
-    return depends_on(context, context.inputs(TokenizationInputs)) == noted
-
-
-def depends_on(context: Context, inputs: TokenizationInputs) -> dict[str, Scalar]:
-    """What the result depends on beyond its inputs and the stages that it reads: the user's own files of chat rows.
-
-    Raises:
-        StageError: ``TaskNotFound``, ``TaskInvalid``.
-    """
-    require_own_names(inputs.tasks)
-    files = chat_files(own_roots(context, inputs.task_files), inputs.tasks)
-    return {
-        "rendering": RENDERING, "transformers": metadata.version("transformers"), "trl": metadata.version("trl"),
-        **{f"chat/{name}": file_sha256(path) for name, path in files.items()},
-    }  # fmt: skip
+def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
+    """Return whether the user's files and the renderer are unchanged since ``fingerprint``."""
+    return depends_on(context, context.inputs(TokenizationInputs)) == fingerprint
 
 
 def work(context: Context) -> Finished:
     """Render the rows: see :func:`.work.tokenize`."""
-    # The libraries import torch wherever it is installed, which takes seconds; no tokenizer needs it.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would say that PyTorch was not found
+    # The libraries import torch if it is installed, which takes seconds; tokenizers do not need it.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # hides the warning about the missing PyTorch
     with without("torch", "tensorflow", "flax"):
         with quick_imports():
             from .work import tokenize

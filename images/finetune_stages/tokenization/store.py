@@ -1,4 +1,4 @@
-"""Tokens on disk: flat NumPy arrays, written row by row with bounded memory, that the training processes map."""
+"""Token files: flat NumPy arrays that are written row by row with bounded memory, and memory-mapped by training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 class GrowingArray:
-    """A one-dimensional ``.npy`` file whose length is known at the end only: its header has room for any."""
+    """Writer of a one-dimensional ``.npy`` file of unknown length; its header has space for any length."""
 
     def __init__(self, path: Path, dtype: Any) -> None:
         self._dtype = np.dtype(dtype)
@@ -23,7 +23,7 @@ class GrowingArray:
         self.start = self._file.tell()
 
     def append(self, values: NDArray[Any]) -> None:
-        """Write more values behind those that are there."""
+        """Append values."""
         self._file.write(np.ascontiguousarray(values, dtype=self._dtype).tobytes())
 
     def close(self) -> None:
@@ -32,8 +32,8 @@ class GrowingArray:
             self._write_length()
 
     def abandon(self) -> None:
-        """Close the file, whose length is not written: after an error it is of no use."""
-        with suppress(OSError):  # the error that led here is the one to report
+        """Close the file without its length, after an error."""
+        with suppress(OSError):  # the first error is the one to report
             self._file.close()
 
     def _write_length(self) -> None:
@@ -49,10 +49,10 @@ class GrowingArray:
 
 
 class TokenWriter:
-    """Writes the three files that training maps; use it as a context.
+    """Writer of the three token files; a context manager.
 
     Attributes:
-        rows, tokens, learned, longest: what was written: rows, their tokens, those with a label, the longest row's tokens.
+        rows, tokens, learned, longest: counts of rows, tokens, and tokens with a label; tokens of the longest row.
     """
 
     def __init__(self, ids: Path, learned: Path, offsets: Path) -> None:
@@ -62,12 +62,12 @@ class TokenWriter:
 
     @property
     def rows(self) -> int:
-        """Rows so far."""
+        """Number of rows so far."""
         return len(self._offsets) - 1
 
     @property
     def tokens(self) -> int:
-        """Tokens so far."""
+        """Number of tokens so far."""
         return self._offsets[-1]
 
     def __enter__(self) -> Self:
@@ -87,7 +87,7 @@ class TokenWriter:
         np.save(self._offsets_path, np.frombuffer(self._offsets, dtype=np.int64), allow_pickle=False)
 
     def append(self, ids: NDArray[np.int32], learned: NDArray[np.bool_]) -> None:
-        """One more row."""
+        """Append one row."""
         self._ids.append(ids)
         self._flags.append(learned)
         self._offsets.append(self.tokens + len(ids))

@@ -1,4 +1,4 @@
-"""The work of stage *tokenization*, from chat rows to tokens and rendered conversations. Importing this module imports transformers."""
+"""Work of stage *tokenization*, from chat rows to tokens and rendered conversations. Importing this module imports transformers."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from finetune_stages.chat.task_rows import chat_files, own_roots
 from finetune_stages.sdk import Context, Finished, StageError, seal_directory
 from finetune_stages.sdk.loading import load_tokenizer, loading
 from finetune_stages.sdk.model_config import embeddings, number
-from finetune_stages.sources.meter import Meter
 from finetune_stages.sources.positions import hard_positions
+from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.row_faults import counted, log_row
 from finetune_stages.sources.work_folder import work_folder
 
+from .identity import TOKENS, depends_on, digest_of_arrays
 from .labels import EndTokens, encode
 from .limits import Limits, RowCounts, Unused, bad_in_training
 from .rows import RowFile, prepared_rows, read, task_rows
-from .stage import TOKENS, depends_on, digest_of_arrays
 from .store import TokenWriter
 
 logging.disable_progress_bar()
-logging.set_verbosity_error()  # a row longer than the tokenizer's limit is counted, not a case for its warning
+logging.set_verbosity_error()  # rows beyond the tokenizer's limit are counted here
 
 _CHUNK = 512
-"""Rows that are handed to the tokenizer at once: enough for its threads, few enough to report on the way."""
+"""Batch size in rows for the tokenizer: enough for its threads, few enough for frequent progress."""
 
 
 def tokenize(context: Context) -> Finished:
-    """Render and tokenize all rows, and publish what training and evaluation read.
+    """Render and tokenize all rows, and publish the tokens and passages.
 
     Raises:
         StageError: ``BadRow``, ``ChatTemplateInvalid``, ``ChatTemplateMissing``, ``ChatTemplateUnclear``, ``DatasetNotFound``,
             ``ModelCorrupt``, ``NothingToEvaluate``, ``NoTrainableRows``, ``TaskInvalid``, ``TooManyRowsLeftOut``.
     """
     inputs = context.inputs(TokenizationInputs)
-    noted = depends_on(context, inputs)
+    fingerprint = depends_on(context, inputs)
     train, held_out, seal = prepared_rows(context)
     base = context.path(context.layout.base_model)
     tokenizer, config = _tokenizer(base, inputs.trust_remote_code)
@@ -57,32 +57,32 @@ def tokenize(context: Context) -> Finished:
     with work_folder(context) as scratch:
         job = _Job(context, inputs, tokenizer, embeddings(config), number(config, "max_position_embeddings"), limits, scratch)
         outputs, message, warnings = job.run(train, held_out)
-        _require_unchanged(context, inputs, noted)
+        _require_unchanged(context, inputs, fingerprint)
         left_out = outputs.too_long + outputs.nothing_to_learn + outputs.rejected
         published = seal_directory(scratch / TOKENS, {"rows": outputs.rows, "leftOut": left_out})
         context.publish(scratch / TOKENS, context.layout.tokens)
     metrics = {name: float(value) for name, value in vars(outputs).items() if isinstance(value, int)}
     outputs = replace(outputs, digest=digest_of_arrays(published))
-    return Finished(outputs, metrics, message=message, warnings=warnings, depends_on=noted)
+    return Finished(outputs, metrics, message=message, warnings=warnings, depends_on=fingerprint)
 
 
-def _require_unchanged(context: Context, inputs: TokenizationInputs, noted: dict[str, Scalar]) -> None:
-    """Make sure that the task files are still those that were noted before they were rendered.
+def _require_unchanged(context: Context, inputs: TokenizationInputs, fingerprint: dict[str, Scalar]) -> None:
+    """Check that the task files did not change while they were rendered.
 
     Raises:
         StageError: ``TaskInvalid``, ``TaskNotFound``.
     """
     now = depends_on(context, inputs)
-    changed = sorted(key.partition("/")[2] for key in noted.keys() | now.keys() if noted.get(key) != now.get(key))
+    changed = sorted(key.partition("/")[2] for key in fingerprint.keys() | now.keys() if fingerprint.get(key) != now.get(key))
     if changed:
         raise StageError(
             reasons.TASK_INVALID,
-            f"evaluation.tasks: the file of {', '.join(changed)} changed while it was read; rerun the stage when nobody writes to it.",
+            f"evaluation.tasks: the file of {', '.join(changed)} changed while it was read; rerun the stage when no process writes to it.",
         )
 
 
 def _tokenizer(directory: Path, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
-    """The tokenizer, and the model's configuration."""
+    """Return the tokenizer and the model's configuration."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     tokenizer = load_tokenizer(directory, trust_remote_code)
     with loading():
@@ -99,12 +99,12 @@ class _Job:
     tokenizer: Any
     embeddings: int | None
     context_length: int | None
-    """Tokens that the model was trained to read at once; it may compute more of them."""
+    """Context length in tokens that the model was trained with; it may accept more."""
     limits: Limits
     scratch: Path
     unused: Unused = field(default_factory=Unused)
     used_training_template: bool = False
-    """Whether a training row needed TRL's version of the template, made for training."""
+    """Whether a training row was rendered with TRL's training template."""
     renderer: ChatRenderer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,8 +133,8 @@ class _Job:
             template="training" if self.used_training_template else "model",
         )  # fmt: skip
         message = (
-            f"{outputs.rows:,} rows to train on with {outputs.tokens:,} tokens, {outputs.learned_tokens:,} of them learned;"
-            f" {measurable:,} held-out rows to measure"
+            f"{outputs.rows:,} training rows with {outputs.tokens:,} tokens, {outputs.learned_tokens:,} of them learned;"
+            f" {measurable:,} held-out rows with answers to score"
         )
         return outputs, message, tuple(filter(None, (*warnings, *self.unused.warnings())))
 
@@ -142,61 +142,67 @@ class _Job:
         if self.context_length is None or longest <= self.context_length:
             return None
         return (
-            f"training.maxSeqLen: the longest row has {longest:,} tokens, and the model was trained to read {self.context_length:,}"
-            " (max_position_embeddings in config.json); lower it if such rows should not be trained on"
+            f"training.maxSeqLen: the longest row has {longest:,} tokens, and the model was trained with a context of {self.context_length:,}"
+            " (max_position_embeddings in config.json); lower it to leave such rows out"
         )
 
     def _train(self, rows: RowFile) -> tuple[RowCounts, TokenWriter]:
-        """Tokens and labels of all rows that can be trained on, in their order."""
+        """Write tokens and labels of all trainable rows, in order."""
         layout = self.context.layout
-        seen, ends = RowCounts(rows.source, len(rows)), EndTokens.of(self.tokenizer)
-        with TokenWriter(*map(self._place, (layout.token_ids, layout.learned_tokens, layout.token_offsets))) as writer:
-            for chunk in self._rendered(rows, seen, Meter(self.context, "rendering rows", len(rows), 0, 70, rows=True)):
+        counts, ends = RowCounts(rows.source, len(rows)), EndTokens.of(self.tokenizer)
+        with TokenWriter(*map(self._target, (layout.token_ids, layout.learned_tokens, layout.token_offsets))) as writer:
+            for chunk in self._rendered(
+                rows, counts, ProgressCounter(self.context, "rendering rows", len(rows), 0, 70, rows=True)
+            ):
                 self.used_training_template |= any(rendered.template.training for _, _, rendered in chunk)
                 encoded = encode([rendered for _, _, rendered in chunk], self.tokenizer, ends)
                 for (position, _, _), (ids, learned) in zip(chunk, encoded, strict=True):
                     if len(ids) > self.limits.longest:
-                        seen.too_long += 1
-                        seen.longest = max(seen.longest, len(ids))
+                        counts.too_long += 1
+                        counts.longest = max(counts.longest, len(ids))
                         log_row(
-                            seen.too_long, rows.label(position), f"has {len(ids):,} tokens, more than {self.limits.longest:,}"
+                            counts.too_long, rows.label(position), f"has {len(ids):,} tokens, more than {self.limits.longest:,}"
                         )
                     elif not learned.any():
-                        seen.nothing += 1
-                        log_row(seen.nothing, rows.label(position), "has no token to learn")
+                        counts.nothing += 1
+                        log_row(counts.nothing, rows.label(position), "has no token to learn")
                     else:
                         self._require_embedded(rows, position, ids.max(initial=0))
                         writer.append(ids, learned)
-        return seen, writer
+        return counts, writer
 
-    def _measure(self, rows: RowFile, task: str, seen: RowCounts, share: tuple[int, int]) -> None:
-        """Passages of all rows that have an answer to score, as JSON Lines."""
-        with self._place(self.context.layout.passages(task)).open("w", encoding="utf-8") as file:
-            for chunk in self._rendered(rows, seen, Meter(self.context, f"rendering {task}", len(rows), *share, rows=True)):
+    def _measure(self, rows: RowFile, task: str, counts: RowCounts, share: tuple[int, int]) -> None:
+        """Write the passages of all rows with an answer to score, as JSON Lines."""
+        with self._target(self.context.layout.passages(task)).open("w", encoding="utf-8") as file:
+            for chunk in self._rendered(
+                rows, counts, ProgressCounter(self.context, f"rendering {task}", len(rows), *share, rows=True)
+            ):
                 for position, conversation, rendered in chunk:
-                    found = self._passages(rows, position, conversation, rendered, seen)
+                    found = self._passages(rows, position, conversation, rendered, counts)
                     if found:
-                        row, line = rows.place(position)
+                        row, line = rows.location(position)
                         texts = [{"text": passage.text, "answers": passage.answers} for passage in found]
                         file.write(json.dumps({"row": row, "line": line, "passages": texts}, ensure_ascii=False) + "\n")
 
     def _passages(
-        self, rows: RowFile, position: int, conversation: Conversation, rendered: Rendered, seen: RowCounts
+        self, rows: RowFile, position: int, conversation: Conversation, rendered: Rendered, counts: RowCounts
     ) -> list[Passage]:
-        """The passages of a row whose answers have characters to score; none if it has none, or is rejected."""
+        """Return the passages of a row that have answers to score; empty if there are none or the row is rejected."""
         try:
             found = [each for each in passages(conversation, rendered) if each.answers]
         except RowRejected as error:
-            seen.rejected.add(position, rows.label(position), str(error))
+            counts.rejected.add(position, rows.label(position), str(error))
             return []
-        seen.nothing += not found
+        counts.nothing += not found
         for passage in found:
             ids = self.tokenizer(passage.text, add_special_tokens=False)["input_ids"]
             self._require_embedded(rows, position, max(ids, default=0))
         return found
 
-    def _rendered(self, rows: RowFile, seen: RowCounts, meter: Meter) -> Iterator[list[tuple[int, Conversation, Rendered]]]:
-        """The rows that the template renders, with their positions; the others are counted."""
+    def _rendered(
+        self, rows: RowFile, counts: RowCounts, counter: ProgressCounter
+    ) -> Iterator[list[tuple[int, Conversation, Rendered]]]:
+        """Yield the rendered rows with their positions, and count rejected ones."""
         texts = enumerate(rows.texts())
         while chunk := list(itertools.islice(texts, _CHUNK)):
             found = []
@@ -208,40 +214,40 @@ class _Job:
                     raise StageError(
                         reasons.CHAT_TEMPLATE_UNCLEAR,
                         f"{rows.source}: {rows.label(position)} {error}; mark the assistant's part with {{% generation %}} in the"
-                        " template.",
+                        " model's chat template.",
                     ) from error
                 except (BadConversation, RowRejected) as error:
-                    seen.rejected.add(position, rows.label(position), str(error))
+                    counts.rejected.add(position, rows.label(position), str(error))
                 else:
                     self.unused.add(rendered)
                     found.append((position, conversation, rendered))
             yield found
-            meter(len(chunk))
+            counter(len(chunk))
 
     def _tasks(self) -> list[str]:
-        """Render the tasks that are files of chat rows; return the warnings."""
+        """Render the tasks that are files of chat rows, and return warnings."""
         warnings = []
         for name, path in chat_files(own_roots(self.context, self.inputs.task_files), self.inputs.tasks).items():
             rows = task_rows(path, name, self.scratch)
-            seen = RowCounts(f"evaluation.tasks: {name} ({path.name})", len(rows))
-            self._measure(rows, name, seen, (90, 95))
-            if seen.rejected:
-                count = counted(len(seen.rejected), seen.total, "rejected")
-                raise StageError(reasons.BAD_ROW, f"{seen.source}: {seen.rejected.first} ({count}); correct the file.")
-            if seen.nothing == seen.total:
+            counts = RowCounts(f"evaluation.tasks: {name} ({path.name})", len(rows))
+            self._measure(rows, name, counts, (90, 95))
+            if counts.rejected:
+                count = counted(len(counts.rejected), counts.total, "rejected")
+                raise StageError(reasons.BAD_ROW, f"{counts.source}: {counts.rejected.first} ({count}); correct the file.")
+            if counts.nothing == counts.total:
                 raise StageError(
                     reasons.TASK_INVALID,
-                    f"{seen.source} has no row with an answer that can be scored; add answers with weight 1.",
+                    f"{counts.source}: no row has an answer that can be scored; add answers with weight 1.",
                 )
-            warnings.append(seen.not_measured())
+            warnings.append(counts.not_measured())
         return [warning for warning in warnings if warning]
 
-    def _require_measurable(self, seen: RowCounts, measurable: int) -> None:
+    def _require_measurable(self, counts: RowCounts, measurable: int) -> None:
         if measurable or not self.inputs.requires_holdout:
             return
         why = (
-            f"none of {seen.total:,} held-out rows of {seen.source} has an answer that can be scored; correct them"
-            if seen.total and self.inputs.holdout
+            f"none of {counts.total:,} held-out rows of {counts.source} has an answer that can be scored; correct them"
+            if counts.total and self.inputs.holdout
             else "no row is held out; hold rows out with dataset.trainSplit below 1 or dataset.evalUri"
         )
         raise StageError(
@@ -249,7 +255,7 @@ class _Job:
         )
 
     def _require_embedded(self, rows: RowFile, position: int, highest: int) -> None:
-        """The last guard before an IndexError on a GPU."""
+        """Check that the tokens have embeddings: a missing one causes an IndexError on a GPU."""
         if self.embeddings is not None and highest >= self.embeddings:
             token = self.tokenizer.convert_ids_to_tokens(int(highest))
             raise StageError(
@@ -258,8 +264,8 @@ class _Job:
                 f" embeddings for a tokenizer of {len(self.tokenizer):,} tokens; call resize_token_embeddings and save the model again.",
             )
 
-    def _place(self, relative: str) -> Path:
-        """Where a file of the published directory is written."""
+    def _target(self, relative: str) -> Path:
+        """Return the path of a file before it is published."""
         path = self.scratch / TOKENS / Path(relative).relative_to(self.context.layout.tokens)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path

@@ -1,9 +1,8 @@
-"""Stage *training*: tune the base model on the prepared rows and prove that it happened.
+"""Stage *training*: fine-tune the base model on the prepared rows and verify the result.
 
-The package also runs from a zip application on images that know nothing of this project: everything imports with the standard
-library alone until :mod:`.libraries` has seen that the engine is there. Read in this order: :mod:`.stage` (which process am I),
-:mod:`.work` (the whole way), then what it uses: :mod:`.rows` (tokens and labels), :mod:`.memory` and
-:mod:`.batches` (what goes into a step), :mod:`.tuning` with :mod:`.subspace` and :mod:`.lora` (what an algorithm makes of a model),
-:mod:`.trainer` (the optimisation), :mod:`.publication` with :mod:`.checkpoint` and :mod:`.proof` (writing, opening again, moving to
-its place). :mod:`.processes` and :mod:`.supervise` are about several processes.
+The package also runs from a zip application in images that do not contain this project: only the standard library is imported until
+:mod:`.libraries` has checked that the engine is installed. Read in this order: :mod:`.stage` (role of the process), :mod:`.work` (the
+steps), then :mod:`.rows` (tokens and labels), :mod:`.memory` and :mod:`.batches` (content of a step), :mod:`.tuning` with
+:mod:`.subspace` and :mod:`.lora` (the algorithms), :mod:`.trainer` (the optimization), :mod:`.publication` with :mod:`.checkpoint` and
+:mod:`.proof` (writing, verification, publishing). :mod:`.processes` and :mod:`.supervise` handle several processes.
 """

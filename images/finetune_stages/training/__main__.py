@@ -1,4 +1,4 @@
-"""``python -m finetune_stages.training``; the zip application starts here too."""
+"""``python -m finetune_stages.training``; also the entry point of the zip application."""
 
 from .stage import main
 

@@ -1,11 +1,11 @@
-"""Which rows go into which forward pass: the same plan on every process, every row exactly once an epoch.
+"""Batch plans: the assignment of rows to forward passes. Every process has the same plan, and each row occurs once per epoch.
 
-An optimizer step takes ``effective`` rows (the last one of an epoch takes what is left). The loss is summed over a whole step and
-divided by its labels, so how a step is cut changes nothing but the rounding. There are two ways to cut it:
+An optimizer step takes ``effective`` rows (the last one of an epoch takes the rest). The loss is summed over a whole step and divided
+by its labels, so that the division of a step affects only rounding. There are two divisions:
 
-- :class:`BatchPlan` sorts the rows by length and deals them out: rows of like length meet in a micro-batch, which saves padding,
-  and each process gets its share of long and short ones;
-- :class:`PackedPlan` puts several rows into one sequence (first-fit decreasing), so that there is hardly any padding.
+- :class:`BatchPlan` sorts the rows by length: rows of similar length are in one micro-batch, which saves padding, and each process
+  gets long and short rows;
+- :class:`PackedPlan` puts several rows into one sequence (first-fit decreasing), with almost no padding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.utils.data import Sampler
 Batch = list[int]
 """Rows of a micro-batch, padded to the longest."""
 Packed = list[list[int]]
-"""Sequences of a micro-batch, each the rows that lie in it."""
+"""Sequences of a micro-batch, each a list of rows."""
 
 
 @dataclass
@@ -32,11 +32,11 @@ class Plan(Sampler[Any], ABC):  # type: ignore[misc]
 
     Attributes:
         lengths: tokens of each row.
-        effective: rows of an optimizer step, over all processes.
-        micro: rows, or sequences of packed rows, of a forward pass.
-        world, rank: number of processes, and of this one.
-        filler: index of the row without labels that stands in where a process has nothing left in a step, so that all processes
-            take part in its collective operations.
+        effective: rows per optimizer step, over all processes.
+        micro: rows, or sequences of packed rows, per forward pass.
+        world, rank: number of processes, and rank of this one.
+        filler: index of a row without labels, for a process that has no rows left in a step but must take part in its collective
+            operations.
     """
 
     lengths: NDArray[np.int64]
@@ -51,34 +51,34 @@ class Plan(Sampler[Any], ABC):  # type: ignore[misc]
     @property
     @abstractmethod
     def accumulation(self) -> int:
-        """Forward passes of one process in a step."""
+        """Forward passes of one process per step."""
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of an epoch."""
+        """Optimizer steps per epoch."""
         return -(-len(self.lengths) // self.effective)
 
     def epoch_rows(self, epoch: int) -> list[NDArray[np.int64]]:
-        """The rows of each step of an epoch."""
+        """Return the rows of each step of an epoch."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
         return [order[start : start + self.effective] for start in range(0, len(order), self.effective)]
 
     def tokens_after_steps(self, epochs: int) -> NDArray[np.int64]:
-        """Tokens that all processes have seen after each step of a training of that many epochs."""
+        """Return the number of tokens processed by all processes after each step."""
         steps = [self.lengths[rows].sum() for epoch in range(epochs) for rows in self.epoch_rows(epoch)]
         return np.cumsum(steps, dtype=np.int64)
 
 
 class BatchPlan(Plan):
-    """Rows of like length together; a micro-batch is a list of rows."""
+    """Plan with rows of similar length together; a micro-batch is a list of rows."""
 
     @property
     def accumulation(self) -> int:
-        """Forward passes of one process in a step."""
+        """Forward passes of one process per step."""
         return self.effective // (self.micro * self.world)
 
     def __len__(self) -> int:
-        """Forward passes of one process in an epoch."""
+        """Forward passes of one process per epoch."""
         left = len(self.lengths) - (self.steps - 1) * self.effective
         return (self.steps - 1) * self.accumulation + -(-left // (self.micro * self.world))
 
@@ -93,13 +93,13 @@ class BatchPlan(Plan):
 
 @dataclass
 class PackedPlan(Plan):
-    """Several rows in a sequence; a micro-batch is a list of sequences, each a list of rows.
+    """Plan with several rows in a sequence; a micro-batch is a list of sequences, each a list of rows.
 
-    A step has ``effective`` rows as without packing, however many sequences they fill. All steps have as many forward passes as
-    the one with the most sequences needs, because transformers counts its steps in them; what is too many is a single token.
+    A step has ``effective`` rows as without packing, in any number of sequences. All steps have the number of forward passes of the
+    step with the most sequences, because transformers derives steps from them; a surplus pass is a single token.
 
     Attributes:
-        capacity: tokens of a sequence.
+        capacity: tokens per sequence.
         epochs: epochs of the training, for the largest number of sequences of a step.
     """
 
@@ -108,21 +108,21 @@ class PackedPlan(Plan):
 
     def __post_init__(self) -> None:
         share = -(-self.most // self.world)
-        self.micro = -(-share // -(-share // self.micro))  # no more than it takes for as many passes
+        self.micro = -(-share // -(-share // self.micro))  # the smallest size with the same number of passes
 
     @cached_property
     def most(self) -> int:
-        """Sequences of the step that has most of them."""
+        """Largest number of sequences of a step."""
         steps = (rows for epoch in range(self.epochs) for rows in self.epoch_rows(epoch))
         return max(len(pack(rows, self.lengths, self.capacity)) for rows in steps)
 
     @property
     def accumulation(self) -> int:
-        """Forward passes of one process in a step."""
+        """Forward passes of one process per step."""
         return -(-self.most // (self.micro * self.world))
 
     def __len__(self) -> int:
-        """Forward passes of one process in an epoch."""
+        """Forward passes of one process per epoch."""
         return self.steps * self.accumulation
 
     def __iter__(self) -> Iterator[Packed]:
@@ -135,9 +135,9 @@ class PackedPlan(Plan):
 
 
 def pack(rows: NDArray[np.int64], lengths: NDArray[np.int64], capacity: int) -> Packed:
-    """Rows into as few sequences of ``capacity`` tokens as first-fit decreasing finds, the fullest first.
+    """Pack rows into sequences of ``capacity`` tokens by first-fit decreasing, and return them with the fullest first.
 
-    It needs at most 11/9 of the fewest possible, and one more (Johnson 1973).
+    The result has at most 11/9 of the optimal number of sequences, plus one (Johnson 1973).
     """
     sequences: Packed = []
     room: list[int] = []

@@ -1,4 +1,4 @@
-"""Where a training process writes, and what the libraries find around them when they are imported."""
+"""Private folder and environment variables of a training process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .processes import Processes
 
 @contextmanager
 def private_folder(context: Context, processes: Processes) -> Iterator[Path]:
-    """Where this process writes: rank 0 in its attempt's folder, for it publishes from there. It is gone afterwards."""
+    """Folder for this process's files, removed afterwards. Rank 0 uses its attempt's folder, because it publishes from there."""
     if processes.rank > 0:
         with tempfile.TemporaryDirectory(prefix="finetune-training-") as name:
             yield Path(name)
@@ -34,7 +34,7 @@ def private_folder(context: Context, processes: Processes) -> Iterator[Path]:
 
 
 def prepare_environment(folder: Path, processes: Processes) -> None:
-    """What the libraries read when they are imported: no network, no bars, caches in ``folder``, as many threads as there are."""
+    """Set the variables that the libraries read at import: no network, no progress bars, caches in ``folder``, number of threads."""
     caches = {"HF_HOME": "hub", "TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
     os.environ.update({variable: str(folder / name) for variable, name in caches.items()})
     os.environ.update(
@@ -47,5 +47,5 @@ def prepare_environment(folder: Path, processes: Processes) -> None:
 def _is_earlier(name: str, attempt: Attempt) -> bool:
     try:
         return Attempt.parse(name).order < attempt.order
-    except ValueError:  # the file that names the current attempt, or nothing of ours
+    except ValueError:  # the file with the current attempt, or a foreign file
         return False

@@ -1,4 +1,4 @@
-"""The linear layers that an algorithm replaces by its own, and the way back to the weights of an ordinary model."""
+"""Linear layers that an algorithm replaces, and the conversion back to the weights of an ordinary model."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from finetune_stages.sdk import StageError
 from .targets import DEFAULT_PATTERNS, is_target
 
 _ENTRY = re.compile(r"(.+?)\.(base_layer|_?osf_\w+|lora_\w+)\.(.+)")
-"""An entry of a model's state that belongs to one of PEFT's layers: the layer, and what it is of it."""
+"""Name of a state entry of a PEFT layer: the layer, and its part."""
 _NAMES_SHOWN = 8
 
 Layer = TypeVar("Layer")
 
 
 def linear_layers(model: Any) -> dict[str, nn.Linear]:
-    """All linear layers by name, the output layer too."""
+    """Return all linear layers by name, including the output layer."""
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
 
 
 def target_layers(model: Any, patterns: Sequence[str], field: str) -> dict[str, nn.Linear]:
-    """The linear layers with a weight whose name holds one of the patterns; ``field`` is where a user wrote them.
+    """Return the linear layers whose weight names contain one of the patterns; ``field`` is the field with the patterns.
 
     Raises:
         StageError: ``NoMatchingWeights``: a pattern matches nothing. ``BadTrainingValue``: one matches the output layer.
@@ -39,21 +39,21 @@ def target_layers(model: Any, patterns: Sequence[str], field: str) -> dict[str, 
         names = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", f"{name}.weight") for name in linear))
         raise StageError(
             reasons.NO_MATCHING_WEIGHTS,
-            f"No linear layer matches {field} {missing or list(DEFAULT_PATTERNS)}; this model has {', '.join(names[:_NAMES_SHOWN])}.",
+            f"{field}: no linear layer matches {missing or list(DEFAULT_PATTERNS)}; use names such as {', '.join(names[:_NAMES_SHOWN])}.",
         )
     name = next((name for name, layer in targets.items() if layer is head), None)
     if name is not None:
         raise StageError(
             reasons.BAD_TRAINING_VALUE,
-            f"{field} {list(patterns)} match {name}.weight, the output layer, which must stay an ordinary one: name other weights.",
+            f"{field}: {list(patterns)} match {name}.weight, the output layer, which cannot be replaced; use other names.",
         )
     return targets
 
 
 def plain_state(model: Any, layers: Mapping[str, Layer], merged: Callable[[Layer], Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The model's state under the names, and of the shapes, that it had before ``layers`` took the places of linear ones.
+    """Yield the model's state with the names and shapes that it had before ``layers`` replaced linear layers.
 
-    ``merged`` says what the weight of such a layer is as one matrix; it is asked when its turn has come.
+    ``merged`` returns the weight of such a layer as one matrix and is called lazily.
     """
     for name, tensor in model.state_dict().items():
         entry = _ENTRY.fullmatch(name)

@@ -1,4 +1,4 @@
-"""Whether the engine is installed, told from the packages' metadata: in milliseconds, without importing anything large."""
+"""Check that the engine is installed, from the packages' metadata, without importing large libraries."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from finetune_contract import reasons
 from finetune_contract.documents import IMAGE_VARIABLE, TrainingInputs
 from finetune_stages.sdk import StageError
 
-from .quantisation import quantisation
+from .quantization import quantization
 
 ENGINE = {"torch": "2.13", "transformers": "5.23", "accelerate": "1.15", "datasets": "5", "trl": "1.16"}
-"""Packages of the portable engine and the oldest versions that it was written for (the extra ``training`` says the same)."""
+"""Packages of the portable engine with their minimum versions, as in the extra ``training``."""
 ADAPTERS = {"peft": "0.21"}
-"""What the algorithms ``osft`` and ``lora`` need beyond that."""
+"""Additional packages for the algorithms ``osft`` and ``lora``."""
 QUANTISED = {"bitsandbytes": "0.46.1"}
-"""What ``lora`` needs for weights of 4 or 8 bits; an image for CPUs goes without."""
+"""Additional packages for ``lora`` with 4-bit or 8-bit weights; images for CPUs lack them."""
 
 
 def require_engine(inputs: TrainingInputs) -> None:
-    """Make sure that this image can train so.
+    """Check that this image has the packages for these inputs.
 
     Raises:
-        StageError: ``EngineMissing``: a package is absent or too old.
+        StageError: ``EngineMissing``: a package is missing or too old.
     """
     needed = {
-        **ENGINE, **(ADAPTERS if inputs.algorithm in ("osft", "lora") else {}), **(QUANTISED if quantisation(inputs) else {}),
+        **ENGINE, **(ADAPTERS if inputs.algorithm in ("osft", "lora") else {}), **(QUANTISED if quantization(inputs) else {}),
     }  # fmt: skip
     for package, oldest in needed.items():
         found = _version(package)
@@ -36,7 +36,7 @@ def require_engine(inputs: TrainingInputs) -> None:
             has = "does not have it" if found is None else f"has {found}"
             raise StageError(
                 reasons.ENGINE_MISSING,
-                f"The portable engine needs the Python package {package} {oldest} or newer, and {image} {has}.",
+                f"training.image: the portable engine requires the Python package {package} {oldest} or newer, and {image} {has}; use another image.",
             )
 
 
@@ -48,6 +48,6 @@ def _version(package: str) -> str | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The release number of a version: ``2.15.0+cu132`` -> (2, 15, 0)."""
+    """Return the release number of a version: ``2.15.0+cu132`` -> (2, 15, 0)."""
     found = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, found[0].split("."))) if found else ()

@@ -1,4 +1,4 @@
-"""The base model's weights as transformers loads them."""
+"""Loading of the base model with transformers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ logging.disable_progress_bar()
 
 
 def load_model(
-    directory: Path, trust_remote_code: bool, gpu: int | None, dtype: torch.dtype = torch.float32, quantisation: Any = None
+    directory: Path, trust_remote_code: bool, gpu: int | None, dtype: torch.dtype = torch.float32, quantization: Any = None
 ) -> tuple[Any, set[str]]:
-    """The model, on this GPU where there are any, and the names in its files that its class does not read.
+    """Return the model, on this GPU if there is one, and the names in its files that its class does not read.
 
-    It goes straight onto the GPU (``None``: into ordinary memory), because as many copies as there are processes may be more than
-    the machine's own memory holds. ``dtype`` is that of the weights which ``quantisation``, transformers' configuration, leaves.
+    It is loaded directly onto the GPU (``None``: into CPU memory), because one copy per process may exceed the machine's memory.
+    ``dtype`` applies to the weights that ``quantization``, transformers' configuration, does not cover.
 
     Raises:
         StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: weights are missing.
@@ -30,7 +30,7 @@ def load_model(
     device_map = {"": gpu} if gpu is not None and torch.cuda.is_available() else None
     with loading():
         model, report = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, device_map=device_map, quantization_config=quantisation, output_loading_info=True,
+            directory, dtype=dtype, device_map=device_map, quantization_config=quantization, output_loading_info=True,
             trust_remote_code=trust_remote_code,
         )  # fmt: skip
     if report["missing_keys"]:

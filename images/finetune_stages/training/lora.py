@@ -1,8 +1,8 @@
-"""LoRA (arXiv 2106.09685): the weights stay, and beside some of them two thin matrices learn what is added.
+"""LoRA (arXiv 2106.09685): the weights are frozen, and two low-rank matrices beside some of them are trained.
 
-Everything of it is PEFT's: the layers, rank-stabilised scaling (arXiv 2312.03732), DoRA (arXiv 2402.09353), the adapter's files.
-Added here are the choice of weights by parts of their names, and a merge that leaves the model in training as it is and works in
-32 bits whatever the weights have, so that it rounds once.
+PEFT implements the layers, rank-stabilized scaling (arXiv 2312.03732), DoRA (arXiv 2402.09353) and the adapter's files. This module adds
+the selection of weights by parts of their names, and a merge that does not change the model in training and computes in 32 bits, so
+that it rounds once.
 """
 
 from __future__ import annotations
@@ -46,28 +46,28 @@ class Adapter:
 
     @property
     def layers(self) -> dict[str, Any]:
-        """LoRA's layers by the names of those whose places they took."""
+        """LoRA's layers by the names of the layers that they replaced."""
         return {name: layer for name, layer in self.plain.named_modules() if isinstance(layer, LoraLayer)}
 
     def after_step(self) -> None:
-        """Nothing: the optimizer's step is all."""
+        """Do nothing."""
 
     def plain_state(self) -> Iterator[tuple[str, Tensor]]:
-        """The model's state as it was before, adapters merged into the weights."""
+        """Yield the state of an ordinary model, with the adapters merged into the weights."""
         return plain_state(self.plain, self.layers, merged_weight)
 
     def metrics(self) -> dict[str, float]:
-        """Nothing beyond what every algorithm reports."""
+        """Return no additional metrics."""
         return {}
 
     def parameters(self) -> list[Tensor]:
-        """What is trained."""
+        """Return the trained parameters."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def save_adapter(self, folder: Path, origin: Origin) -> bool:
-        """Write the adapter as PEFT reads it, to the last byte the same for the same numbers.
+        """Write the adapter in PEFT's format, with equal bytes for equal numbers.
 
-        PEFT's own method would write the path of a temporary folder as the base model's name, and lists in any order.
+        PEFT's own method writes the path of a temporary folder as the base model's name, and lists in random order.
         """
         folder.mkdir(parents=True, exist_ok=True)
         config = self.model.peft_config[_NAME].to_dict() | {
@@ -83,7 +83,7 @@ class Adapter:
 
 
 def prepare(model: Any, inputs: LoraInputs, seed: int) -> Adapter:
-    """Freeze ``model`` and give it adapters (in place); the seed decides the numbers that they begin with.
+    """Freeze ``model`` and add adapters in place; the seed determines their initial values.
 
     Raises:
         StageError: ``NoMatchingWeights``: a pattern matches no linear layer. ``BadTrainingValue``: one matches the output layer.
@@ -99,19 +99,19 @@ def prepare(model: Any, inputs: LoraInputs, seed: int) -> Adapter:
 
 
 def attach(model: Any, folder: Path) -> Adapter:
-    """A saved adapter on a model, which is changed in place."""
+    """Add a saved adapter to a model in place and return it."""
     with _quiet():
         return Adapter(PeftModel.from_pretrained(model, folder))
 
 
 def merged_weight(layer: Any) -> Tensor:
-    """The weight of an ordinary layer that computes the same, in 32 bits; the layer stays as it is."""
+    """Return the weight of an equivalent ordinary layer in 32 bits; the layer is not changed."""
     base = layer.get_base_layer()
     weight = base.weight.data
     with torch.no_grad():
         base.weight.data = weight.float()
         try:
-            layer.merge(safe_merge=True)  # into a copy, which takes the weight's place
+            layer.merge(safe_merge=True)  # into a copy that replaces the weight
             merged: Tensor = base.weight.data
         finally:
             base.weight.data = weight
@@ -120,10 +120,10 @@ def merged_weight(layer: Any) -> Tensor:
 
 
 def _targets(model: Any, patterns: tuple[str, ...]) -> list[str]:
-    """Names of the layers that get an adapter.
+    """Return the names of the layers that get an adapter.
 
-    Without patterns those are the projections that models after Llama have; a model that has none of them gets adapters in all of
-    its linear layers, as with PEFT's own word for that.
+    The default is the projections of Llama-like models; a model without them gets adapters in all linear layers, as with PEFT's
+    ``all-linear``.
     """
     linear = linear_layers(model)
     head = model.get_output_embeddings()
@@ -135,7 +135,7 @@ def _targets(model: Any, patterns: tuple[str, ...]) -> list[str]:
 
 
 def _shortest_names(model: Any, names: list[str]) -> list[str]:
-    """Their last parts, if no other module has such a name: what people write, and what servers of adapters understand."""
+    """Return the last parts of the names if they are unambiguous, which is the common form and required by adapter servers."""
     endings = {name.rpartition(".")[2] for name in names}
     ending_so = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in endings}
     return sorted(endings if ending_so == set(names) else names)
@@ -143,7 +143,7 @@ def _shortest_names(model: Any, names: list[str]) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """PEFT reads an attribute that transformers has renamed."""
+    """Ignore a warning: PEFT reads an attribute that transformers has renamed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield

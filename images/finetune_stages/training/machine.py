@@ -1,4 +1,4 @@
-"""What this container may use: memory, processors, room on the volume. Limits of control groups count, not only the machine's."""
+"""Resources of this container: memory, processors, free space, within the limits of its control groups."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _PROC = Path("/proc")
 
 
 def available_memory(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int | None:
-    """Bytes that can still be allocated before the machine, or the kernel on behalf of the pod's limit, says no.
+    """Return the bytes that can still be allocated within the machine's memory and the pod's limit.
 
-    ``None`` where neither can be asked.
+    ``None`` if neither is known.
     """
     known = [*_left_in_groups(cgroups, proc), _left_in_machine(proc)]
     return min((number for number in known if number is not None), default=None)
 
 
 def killed_for_memory(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
-    """How many processes of this container the kernel has killed for want of memory so far."""
+    """Return the number of out-of-memory kills in this container so far."""
     counts = [_entry(group / "memory.events", "oom_kill") for group in _groups(cgroups, proc)]
     return max((count for count in counts if count is not None), default=0)
 
 
 def processors(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
-    """Processors that this container may keep busy: a pod's limit does not show in ``os.cpu_count()``."""
+    """Return the number of processors of this container; ``os.cpu_count()`` ignores a pod's limit."""
     shares = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     for group in _groups(cgroups, proc):
         try:
@@ -40,12 +40,12 @@ def processors(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
 
 
 def free_room(directory: Path) -> int:
-    """Bytes that may still be written below ``directory``."""
+    """Return the free bytes of the volume with ``directory``."""
     return shutil.disk_usage(directory).free
 
 
 def peak_memory() -> int:
-    """Most bytes of ordinary memory that this process has held at once."""
+    """Return the peak CPU memory of this process in bytes."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -53,7 +53,7 @@ def peak_memory() -> int:
 
 
 def readable(number: float) -> str:
-    """Bytes for people: ``12.3 GiB``."""
+    """Return a number of bytes as text: ``12.3 GiB``."""
     for unit in ("B", "KiB", "MiB"):
         if number < 1024:
             return f"{number:.3g} {unit}"
@@ -62,14 +62,14 @@ def readable(number: float) -> str:
 
 
 def _groups(cgroups: Path, proc: Path) -> Iterator[Path]:
-    """The folders of this process's control group (version 2) and of those around it, as far as they are visible."""
+    """Yield the folders of this process's control group (version 2) and of its ancestors, as far as they are visible."""
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
     except OSError:
         return
     name = next((line[3:].strip("/") for line in lines if line.startswith("0::")), "")
     folder = cgroups / name
-    if not folder.is_dir():  # seen from inside a container, the name may lead out of it
+    if not folder.is_dir():  # inside a container the path may be outside the visible tree
         folder = cgroups
     while True:
         yield folder
@@ -84,7 +84,7 @@ def _left_in_groups(cgroups: Path, proc: Path) -> Iterator[int | None]:
             limit, used = int((group / "memory.max").read_text()), int((group / "memory.current").read_text())
         except (OSError, ValueError):  # "max", or a kernel without them
             continue
-        cached = _entry(group / "memory.stat", "inactive_file") or 0  # counted as used, given back on demand
+        cached = _entry(group / "memory.stat", "inactive_file") or 0  # counted as used, but reclaimable
         yield max(0, limit - (used - cached))
 
 
@@ -94,7 +94,7 @@ def _left_in_machine(proc: Path) -> int | None:
 
 
 def _entry(path: Path, name: str) -> int | None:
-    """The number behind ``name`` in one of the kernel's tables."""
+    """Return the value of ``name`` in one of the kernel's tables."""
     try:
         for line in path.read_text().splitlines():
             words = line.split()

@@ -1,4 +1,4 @@
-"""What a training needs, reckoned before it starts: to refuse with numbers what cannot fit, and to choose the micro-batch."""
+"""Estimates of memory and disk space before training: checks that a training fits, and the choice of the micro-batch."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from finetune_stages.sdk import StageError
 from .machine import available_memory, free_room, readable
 from .pretrained import Pretrained
 from .processes import Processes
-from .quantisation import BYTES, quantisation
+from .quantization import BYTES, quantization
 from .targets import is_target
 
 _NUMBER = 4
-"""Bytes of a weight that is trained: 32 bits, whatever the file has, because 16 cannot hold the steps of a small learning rate."""
+"""Bytes of a trained weight: always 32 bits, because 16 bits are too coarse for the steps of a small learning rate."""
 _TRAINED = 4 * _NUMBER
-"""Bytes of a trained number: itself, its gradient, and Adam's two."""
+"""Bytes of a trained parameter: its value, its gradient, and two moments of Adam."""
 _SHARE = 0.5
-"""Share of the memory that is left which a forward pass may fill: what is below is an estimate."""
+"""Share of the remaining memory for a forward pass; a margin, because the numbers below are estimates."""
 _ROOM_TO_SPARE = 64 << 20
 _UNQUANTISED = re.compile(r"embed|wte|lm_head")
 
 
 def weights_and_optimizer(base: Pretrained, inputs: TrainingInputs, bf16: bool = False) -> int:
-    """Bytes that one process needs at the least: weights, gradients and optimizer, without a single activation.
+    """Return the minimum bytes of one process: weights, gradients and optimizer, without activations.
 
-    ``bf16``: the device computes in 16 bits, so that frozen weights of 16 bits stay so (:func:`frozen_in_16_bits`).
+    ``bf16``: the device computes in 16 bits, so that frozen 16-bit weights are kept (:func:`frozen_in_16_bits`).
     """
     if inputs.algorithm == "lora":
         return _frozen_bytes(base, inputs, bf16) + adapter_parameters(base, inputs) * _TRAINED
@@ -38,22 +38,23 @@ def weights_and_optimizer(base: Pretrained, inputs: TrainingInputs, bf16: bool =
 
 
 def frozen_in_16_bits(base: Pretrained, inputs: TrainingInputs, bf16: bool) -> bool:
-    """Whether the weights stay in bfloat16: they are not trained, have no more bits, and the device computes with those."""
-    return inputs.algorithm == "lora" and bf16 and (base.dtype == "BF16" or quantisation(inputs) is not None)
+    """Return whether the weights are kept in bfloat16: they are frozen, have 16 bits, and the device computes in bfloat16."""
+    return inputs.algorithm == "lora" and bf16 and (base.dtype == "BF16" or quantization(inputs) is not None)
 
 
 def adapter_parameters(base: Pretrained, inputs: TrainingInputs) -> int:
-    """Numbers in LoRA's adapters, as far as the weights' names tell which get one."""
+    """Return the number of LoRA parameters, estimated from the weights' names."""
     lora = inputs.lora or LoraInputs()
     return sum(
         lora.rank * sum(tensor.shape)
         for name, tensor in base.tensors.items()
-        if _is_target_matrix(name, tensor.shape, lora.target_modules) and ".experts." not in name  # in memory those are no layers
+        if _is_target_matrix(name, tensor.shape, lora.target_modules)
+        and ".experts." not in name  # in memory those are not layers
     )
 
 
 def require_memory(base: Pretrained, inputs: TrainingInputs, processes: Processes) -> int | None:
-    """Make sure that weights and optimizer fit; what is left for activations, in bytes, or ``None`` if that is not known.
+    """Check that weights and optimizer fit, and return the bytes left for activations; ``None`` if that is unknown.
 
     Raises:
         StageError: ``OutOfMemoryGPU`` or ``OutOfMemoryHost``.
@@ -62,50 +63,50 @@ def require_memory(base: Pretrained, inputs: TrainingInputs, processes: Processe
 
     need = weights_and_optimizer(base, inputs, computes_in_bf16())
     if torch.cuda.is_available():
-        left, place, reason = int(torch.cuda.mem_get_info()[0]), "the GPU", reasons.GPU_OUT_OF_MEMORY
+        left, device, reason = int(torch.cuda.mem_get_info()[0]), "the GPU", reasons.GPU_OUT_OF_MEMORY
         advice = f"use a GPU with more memory, a smaller model, or {_thriftier(inputs)}"
         _require_memory_to_merge(base, inputs)
     else:
         memory = available_memory()
         if memory is None:
             return None
-        left, place, reason = memory // processes.per_node, "this pod", reasons.HOST_OUT_OF_MEMORY
+        left, device, reason = memory // processes.per_node, "this pod", reasons.HOST_OUT_OF_MEMORY
         advice = "raise training.resources.memory, or use a smaller model"
     if need > left:
         raise StageError(
             reason,
-            f"Weights, gradients and optimizer of {base.parameters:,} parameters need {readable(need)} in each of"
-            f" {processes.per_node} processes, and {place} has {readable(left)} left for each: {advice}.",
+            f"training: weights, gradients and optimizer of {base.parameters:,} parameters need {readable(need)} in each of"
+            f" {processes.per_node} processes, and {device} has {readable(left)} left for each; {advice}.",
         )
     return left - need
 
 
 def _require_memory_to_merge(base: Pretrained, inputs: TrainingInputs) -> None:
-    """An adapter on quantised weights is merged into the unquantised ones, which lie in ordinary memory for that, twice."""
+    """Check that two copies of the unquantized weights fit into CPU memory, which the merge of an adapter needs."""
     need, left = 2 * base.size, available_memory()
-    if quantisation(inputs) and left is not None and need > left:
+    if quantization(inputs) and left is not None and need > left:
         raise StageError(
             reasons.HOST_OUT_OF_MEMORY,
-            f"To merge the adapter at the end, the base model without quantisation takes {readable(need)} of memory, and this pod has"
-            f" {readable(left)} left: raise training.resources.memory.",
+            f"training.resources.memory: the merge of the adapter needs {readable(need)} for the unquantized base model, and this pod has"
+            f" {readable(left)} left; raise it.",
         )
 
 
 def _thriftier(inputs: TrainingInputs) -> str:
     if inputs.algorithm != "lora":
         return "algorithm lora"
-    return "a smaller training.lora.rank" if quantisation(inputs) == "4bit" else "training.lora.quantization: 4bit"
+    return "a smaller training.lora.rank" if quantization(inputs) == "4bit" else "training.lora.quantization: 4bit"
 
 
 def computes_in_bf16() -> bool:
-    """Whether there is a GPU that multiplies in bfloat16 by itself."""
+    """Return whether there is a GPU with native bfloat16."""
     import torch
 
     return torch.cuda.is_available() and bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def require_room(directory: Path, base: Pretrained, inputs: TrainingInputs) -> None:
-    """Make sure that the models to write fit the volume.
+    """Check that the models to write fit the volume.
 
     Raises:
         StageError: ``WorkspaceFull``.
@@ -117,16 +118,16 @@ def require_room(directory: Path, base: Pretrained, inputs: TrainingInputs) -> N
         models = f"the model and {kept} checkpoints take" if kept else "the model takes"
         raise StageError(
             reasons.WORKSPACE_FULL,
-            f"On the workspace volume {readable(left)} are free, and {models} {readable(need)}: raise storage.size, delete old runs"
-            " from it, or keep fewer checkpoints (training.checkpoints.keep).",
+            f"storage.size: the volume has {readable(left)} free, and {models} {readable(need)}; raise it, delete old runs,"
+            " or lower training.checkpoints.keep.",
         )
 
 
 def tokens_that_fit(base: Pretrained, inputs: TrainingInputs, left: int | None, on_gpu: bool) -> int | None:
-    """Tokens of a forward pass whose activations fit a share of ``left`` bytes; ``None`` where that is not known.
+    """Return the tokens of a forward pass whose activations fit a share of ``left`` bytes; ``None`` if that is unknown.
 
-    Per token and layer a decoder keeps about nine vectors of the hidden and four of the MLP's width for the way back, or one with
-    gradient checkpointing. Logits count where no fused kernel goes over them in pieces: they, their logarithms and gradients.
+    Per token and layer a decoder stores about nine vectors of the hidden width and four of the MLP's for the backward pass, or one with
+    gradient checkpointing. Without a fused kernel, logits, their logarithms and gradients count, too.
     """
     if left is None:
         return None
@@ -140,7 +141,7 @@ def tokens_that_fit(base: Pretrained, inputs: TrainingInputs, left: int | None, 
 
 
 def rows_of_a_process(inputs: TrainingInputs, world: int) -> int:
-    """Rows that each process has of an optimizer step.
+    """Return the rows of each process per optimizer step.
 
     Raises:
         StageError: ``BadTrainingValue``: the batch sizes and the number of processes do not divide.
@@ -149,27 +150,27 @@ def rows_of_a_process(inputs: TrainingInputs, world: int) -> int:
     if effective % world:
         raise StageError(
             reasons.BAD_TRAINING_VALUE,
-            f"training.effectiveBatchSize is {effective}, which {world} processes cannot share evenly: use a multiple of {world}.",
+            f"training.effectiveBatchSize: {effective} is not divisible by {world} processes; use a multiple of {world}.",
         )
     share = effective // world
     if micro is not None and share % micro and not packs(inputs):
         raise StageError(
             reasons.BAD_TRAINING_VALUE,
-            f"training.microBatchSize is {micro}, which does not divide the {share} rows that each of {world} processes has of a step"
-            f" (training.effectiveBatchSize {effective}): use a divisor of {share}.",
+            f"training.microBatchSize: {micro} does not divide the {share} rows of each of {world} processes per step"
+            f" (training.effectiveBatchSize {effective}); use a divisor of {share}.",
         )
     return share
 
 
 def packs(inputs: TrainingInputs) -> bool:
-    """Whether several rows go into one sequence; a micro-batch is counted in sequences then, not in rows."""
+    """Return whether rows are packed into sequences; a micro-batch is then counted in sequences, not in rows."""
     return inputs.algorithm == "lora" and (inputs.lora or LoraInputs()).packing
 
 
 def micro_batch_size(inputs: TrainingInputs, world: int, longest: int, tokens_in_memory: int | None) -> int:
-    """Rows of a forward pass: what the user says, else the most that divide a process's share of a step and fit.
+    """Return the rows per forward pass: the user's value, else the largest divisor of a process's share of a step that fits.
 
-    ``longest`` is the longest row in tokens, ``tokens_in_memory`` what :func:`tokens_that_fit` says.
+    ``longest`` is the longest row in tokens, ``tokens_in_memory`` the result of :func:`tokens_that_fit`.
     """
     share = rows_of_a_process(inputs, world)
     if inputs.micro_batch_size is not None:
@@ -179,20 +180,20 @@ def micro_batch_size(inputs: TrainingInputs, world: int, longest: int, tokens_in
 
 
 def packed_sequences(inputs: TrainingInputs, longest: int, tokens_in_memory: int | None) -> tuple[int, int]:
-    """Tokens of a sequence of packed rows, and how many sequences a forward pass takes: what the user says, else all that fit."""
+    """Return the tokens per packed sequence and the sequences per forward pass: the user's value, else as many as fit."""
     tokens = inputs.max_tokens_per_gpu if tokens_in_memory is None else min(inputs.max_tokens_per_gpu, tokens_in_memory)
     capacity = max(longest, min(inputs.max_seq_len, tokens))
     return capacity, inputs.micro_batch_size or max(1, tokens // capacity)
 
 
 def _frozen_bytes(base: Pretrained, inputs: TrainingInputs, bf16: bool) -> int:
-    """Bytes of the base model as LoRA holds it. Of a quantised one, embeddings, output layer and vectors stay as they are."""
+    """Return the bytes of the frozen base model. Quantization does not cover embeddings, output layer and vectors."""
     whole = 2 if frozen_in_16_bits(base, inputs, bf16) else _NUMBER
-    wanted = quantisation(inputs)
-    if wanted is None:
+    kind = quantization(inputs)
+    if kind is None:
         return base.parameters * whole
     kept = sum(tensor.parameters for name, tensor in base.tensors.items() if len(tensor.shape) < 2 or _UNQUANTISED.search(name))
-    return kept * whole + int((base.parameters - kept) * BYTES[wanted])
+    return kept * whole + int((base.parameters - kept) * BYTES[kind])
 
 
 def _is_target_matrix(name: str, shape: tuple[int, ...], patterns: tuple[str, ...]) -> bool:
@@ -206,5 +207,5 @@ def _osft_bytes(name: str, shape: tuple[int, ...], osft: OsftInputs) -> int:
     if _is_target_matrix(name, shape, osft.target_patterns):
         free = int(min(shape) * osft.unfreeze_rank_ratio)
         factors = free * (shape[0] + shape[1] + 1)
-        return numbers * _NUMBER + factors * (_TRAINED + _NUMBER)  # beside the trained factors lies what they were
+        return numbers * _NUMBER + factors * (_TRAINED + _NUMBER)  # the trained factors and their initial values
     return numbers * (_TRAINED if osft.trainable == "all" else _NUMBER)

@@ -1,8 +1,8 @@
-"""Several rows in one sequence, none of which sees another.
+"""Packing of several rows into one sequence without attention between rows.
 
-Each row's positions begin at 0, and there is no attention mask: from that transformers makes a block-diagonal one
-(``masking_utils.find_packed_sequence_indices``) for all of its attention implementations. Models with another kind of memory than
-attention, or with code of their own, may not; so the model in hand is asked before it is trained.
+Each row's positions begin at 0, and there is no attention mask: from that transformers builds a block-diagonal one
+(``masking_utils.find_packed_sequence_indices``) for all of its attention implementations. Models with state-space layers or with their
+own code might not support this, so each model is tested before training.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .rows import IGNORED, Rows
 
 _EXACT = 1e-3
 _ROUNDED = 0.1
-"""How far a row's logits may lie from those that it has alone, relative to the largest; what 16 bits round is no leak."""
+"""Tolerance of a row's logits compared with those of the row alone, relative to the largest: 16-bit rounding is no leak."""
 
 
 class PackedRows(Dataset):  # type: ignore[misc]
-    """Rows by lists of their numbers; behind them a filler: one token without a label."""
+    """Dataset of sequences by lists of row numbers; the last row is a filler of one token without a label."""
 
     def __init__(self, rows: Rows) -> None:
         self._offsets = np.append(rows.offsets, rows.offsets[-1] + 1)
@@ -36,7 +36,7 @@ class PackedRows(Dataset):  # type: ignore[misc]
         return len(self._offsets) - 1
 
     def __getitem__(self, rows: list[int]) -> dict[str, Any]:
-        """One sequence, in the form that TRL's collator takes."""
+        """Return one sequence in the format of TRL's collator."""
         places = [slice(int(self._offsets[row]), int(self._offsets[row + 1])) for row in rows]
         tokens, labels = (np.concatenate([values[place] for place in places]) for values in (self._tokens, self._labels))
         return {
@@ -46,21 +46,21 @@ class PackedRows(Dataset):  # type: ignore[misc]
 
 
 class PackedCollator:
-    """Sequences to a batch: TRL's collator, without the attention mask that would hide where rows begin."""
+    """Collator of sequences: TRL's, without the attention mask, which would hide the rows' boundaries."""
 
     def __init__(self, padding: Any) -> None:
         self._pad = padding
         self._pad.return_position_ids = True
 
     def __call__(self, sequences: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """``input_ids``, ``labels`` and ``position_ids``, each (sequences, positions)."""
+        """Return ``input_ids``, ``labels`` and ``position_ids``, each (sequences, positions)."""
         batch: dict[str, Tensor] = self._pad(sequences)
-        del batch["attention_mask"]  # padding has position 0 and so is a row of its own, without a label
+        del batch["attention_mask"]  # padding has position 0, so each is a separate row without a label
         return batch
 
 
 def rows_with_labels(batch: dict[str, Tensor]) -> int:
-    """Rows of a micro-batch that have a label, packed or not: a filler has none."""
+    """Return the number of rows with a label in a micro-batch, packed or not. A filler has none."""
     learned = batch["labels"] != IGNORED
     if "position_ids" not in batch:
         return int(learned.any(dim=1).sum())
@@ -69,7 +69,7 @@ def rows_with_labels(batch: dict[str, Tensor]) -> int:
 
 
 def require_separation(model: Any, rows: Rows) -> None:
-    """Make sure that in this model a row computes the same behind another one as alone.
+    """Check that this model computes the same logits for a row in a packed sequence as for the row alone.
 
     Raises:
         StageError: ``BadTrainingValue``.
@@ -80,15 +80,15 @@ def require_separation(model: Any, rows: Rows) -> None:
     try:
         alone = _logits(model, packed, [second])
         behind = _logits(model, packed, [first, second])[:, -alone.shape[1] :]
-    except (TypeError, ValueError) as error:  # a forward method that does not know positions
+    except (TypeError, ValueError) as error:  # a forward method without position_ids
         raise _not_possible(f"it does not take positions ({' '.join(str(error).split())[:200]})") from error
     difference = float((behind - alone).abs().max() / alone.abs().max())
     if not difference < (_EXACT if model.dtype in (torch.float32, torch.float64) else _ROUNDED):
-        raise _not_possible(f"a row behind another one computes something else than alone (by {difference:.1%})")
+        raise _not_possible(f"a packed row has other logits than the same row alone (by {difference:.1%})")
 
 
 def _logits(model: Any, packed: PackedRows, rows: list[int]) -> Tensor:
-    """(1, positions, vocabulary), in 32 bits."""
+    """Return logits (1, positions, vocabulary), in 32 bits."""
     sequence = packed[rows]
     tokens = torch.from_numpy(sequence["input_ids"])[None].to(model.device)
     positions = torch.cat([torch.arange(length) for length in sequence["seq_lengths"]])[None].to(model.device)
@@ -98,4 +98,6 @@ def _logits(model: Any, packed: PackedRows, rows: list[int]) -> Tensor:
 
 
 def _not_possible(why: str) -> StageError:
-    return StageError(reasons.BAD_TRAINING_VALUE, f"training.lora.packing does not work with this model, {why}: set it to false.")
+    return StageError(
+        reasons.BAD_TRAINING_VALUE, f"training.lora.packing: this model does not support it, {why}; set it to false."
+    )

@@ -1,6 +1,6 @@
-"""A model directory in the Hugging Face layout, as files: what its weights are called, how large they are, what lies beside them.
+"""Files of a model directory in the Hugging Face layout: names and sizes of the weights, and the other files.
 
-Read without any library, so that a wrong model is refused before seconds are spent on imports.
+The files are read without any library, so that a wrong model fails before slow imports.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Pretrained:
 
         Raises:
             StageError: ``ModelIncomplete``: a file is missing. ``ModelCorrupt``: a file is damaged. ``ModelUnsupported``: the
-                weights are quantized, so that no gradient leads to them.
+                weights are quantized.
         """
         config = _read_json(path / CONFIG)
         tensors = read_tensors(path)
@@ -54,24 +54,24 @@ class Pretrained:
             how = ", ".join(unusual) or f"config.json states {stated}"
             raise StageError(
                 reasons.MODEL_UNSUPPORTED,
-                f"model.uri: the weights are quantized ({how}), and no gradient leads to such weights; name the unquantized model that they"
-                " were made from.",
+                f"model.uri: the weights are quantized ({how}), and such weights cannot be trained; set the original,"
+                " unquantized model.",
             )
         return cls(path, config, tensors)
 
     @cached_property
     def parameters(self) -> int:
-        """Numbers in all weights."""
+        """Number of parameters."""
         return sum(tensor.parameters for tensor in self.tensors.values())
 
     @cached_property
     def size(self) -> int:
-        """Bytes of all weights."""
+        """Size of all weights in bytes."""
         return sum(tensor.size for tensor in self.tensors.values())
 
     @cached_property
     def dtype(self) -> str:
-        """The dtype that most of the weights have."""
+        """Dtype of most of the weights."""
         counts: Counter[str] = Counter()
         for tensor in self.tensors.values():
             if tensor.dtype in _TRAINABLE:
@@ -84,16 +84,15 @@ class Pretrained:
         return default if stated is None else stated
 
     def copy_companions(self, target: Path, own_head: bool = False) -> None:
-        """Everything but the weights into ``target``: tokenizer, chat template, configuration, code and licence of the model.
+        """Copy all files except weights to ``target``: tokenizer, chat template, configuration, code and license of the model.
 
-        They are copied and not written anew: training changes none of them, and what serves the base model must be able to
-        read the tuned one, whichever version of transformers it has. The exception is a model whose files hold an output layer of
-        its own (``own_head``) and whose configuration says otherwise: some programs read the files then, and others the
-        configuration. The tuned model's configuration says what its files hold.
+        They are copied unchanged: training does not affect them, and a server of the base model must be able to read the fine-tuned one
+        with any version of transformers. The exception is a model with a separate output layer (``own_head``) whose configuration ties
+        it to the embeddings: programs disagree about such models, so the fine-tuned model's configuration is corrected.
         """
         for file in sorted(self.path.iterdir()):
-            wanted = file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)
-            if file.is_file() and wanted and file.name != SENTINEL and not file.name.endswith(".index.json"):
+            is_copied = file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)
+            if file.is_file() and is_copied and file.name != SENTINEL and not file.name.endswith(".index.json"):
                 shutil.copyfile(file, target / file.name)
         templates = self.path / "additional_chat_templates"
         if templates.is_dir():
@@ -103,19 +102,19 @@ class Pretrained:
 
 
 def _untied(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a model with an output layer of its own; multimodal models state it one level down, too."""
+    """Return the configuration with untied embeddings; multimodal models state it one level down, too."""
     inner = config.get("text_config")
     nested = {"text_config": {**inner, _TIED: False}} if isinstance(inner, dict) and _TIED in inner else {}
     return {**config, **nested, _TIED: False}
 
 
 def unread(names: Collection[str]) -> tuple[str, ...]:
-    """Return what the user must know of tensors that the model's class does not read: the tuned model has none of them."""
+    """Return a warning about tensors that the model's class does not read and that the fine-tuned model lacks."""
     if not names:
         return ()
     first = min(names)
     which = first if len(names) == 1 else f"{first} and {len(names) - 1:,} more tensors"
-    return (f"model.uri: the model's class does not read {which}; what they hold is neither trained nor in the tuned model.",)
+    return (f"model.uri: the model's class does not read {which}, so the fine-tuned model has none of these values.",)
 
 
 def read_tensors(directory: Path) -> dict[str, Tensor]:
@@ -128,7 +127,7 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """Return the files that hold a model's weights: those that transformers opens, one file before an index.
+    """Return a model's weight files: those that transformers opens, a single file before an index.
 
     Raises:
         StageError: ``ModelIncomplete``: there are none, or one of several is missing.
@@ -140,7 +139,7 @@ def weight_files(path: Path) -> list[Path]:
     if missing or not names:
         raise StageError(
             reasons.MODEL_INCOMPLETE,
-            f"{path.name} has no {', '.join(missing[:3]) or 'weights'}: use a model that is saved as safetensors, with all its files.",
+            f"{path.name}: it has no {', '.join(missing[:3]) or 'weights'}; use a model in the safetensors format with all its files.",
         )
     return [path / name for name in names]
 
@@ -150,14 +149,15 @@ def _read_json(file: Path) -> dict[str, Any]:
         data = json.loads(file.read_bytes())
     except FileNotFoundError:
         raise StageError(
-            reasons.MODEL_INCOMPLETE, f"{file.parent.name} has no {file.name}: use a model directory in the Hugging Face layout."
+            reasons.MODEL_INCOMPLETE,
+            f"{file.parent.name}: {file.name} is missing; use a model directory in the Hugging Face layout.",
         ) from None
     except (OSError, ValueError) as error:
         raise _corrupt(file, str(error)) from error
     if not isinstance(data, dict):
-        raise _corrupt(file, "it is no JSON object")
+        raise _corrupt(file, "it is not a JSON object")
     return data
 
 
 def _corrupt(file: Path, why: str) -> StageError:
-    return StageError(reasons.MODEL_CORRUPT, f"{file.parent.name}/{file.name}: {why}; fetch the model again.")
+    return StageError(reasons.MODEL_CORRUPT, f"{file.parent.name}/{file.name}: {why}; download the model again.")

@@ -1,4 +1,4 @@
-"""Which processes train together, as Kubeflow Trainer tells it: the ``PET_*`` variables that torchrun reads too."""
+"""Process groups of a training: the ``PET_*`` variables that Kubeflow Trainer sets and torchrun reads."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from finetune_stages.sdk import StageError, quick_imports
 from finetune_stages.sdk.fault import Interrupted, causes, first_line
 
 TIMEOUT_VARIABLE = "INSTRUCTLAB_NCCL_TIMEOUT_MS"
-"""How long the processes wait for one another, in milliseconds: the name that Training Hub's SFT backend gave it."""
+"""Environment variable with the timeout of collective operations in milliseconds, named as in Training Hub's SFT backend."""
 _TIMEOUT = timedelta(minutes=30)
-"""The default: rank 0 writes checkpoints while the others wait."""
+"""Default timeout; the other processes wait while rank 0 writes checkpoints."""
 _LOST = ("connection closed by peer", "connection reset by peer", "timed out", "timeout", "broken pipe", "no route to host")
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The shape of the job, and this process's place in it.
+    """Size of the process group, and the ranks of this process.
 
     Attributes:
-        nodes, per_node: pods that train together, and processes in each.
-        node_rank: number of this pod.
-        address, port: where rank 0 listens for the others; ``None`` on a single node that was not told.
-        local_rank: number of this process in its pod.
+        nodes, per_node: number of pods, and of processes in each.
+        node_rank: rank of this pod.
+        address, port: where rank 0 listens; ``None`` on a single node without these variables.
+        local_rank: rank of this process in its pod.
     """
 
     nodes: int = 1
@@ -42,10 +42,10 @@ class Processes:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Processes:
-        """What Kubeflow Trainer injected; one process where it injected nothing.
+        """Return the processes from Kubeflow Trainer's variables; a single process if there are none.
 
         Raises:
-            StageError: ``BadTrainingValue``: a variable is not what torchrun would take.
+            StageError: ``BadTrainingValue``: a variable is not valid for torchrun.
         """
         nodes = _number(environment, "PET_NNODES", 1, at_least=1)
         node_rank = _number(environment, "PET_NODE_RANK", 0, at_least=0)
@@ -58,7 +58,7 @@ class Processes:
 
     @classmethod
     def of_worker(cls, environment: Mapping[str, str]) -> Processes:
-        """What torchrun tells a process that it started."""
+        """Return the processes from the variables that torchrun sets for a worker."""
         per_node = int(environment["LOCAL_WORLD_SIZE"])
         return cls(
             int(environment["WORLD_SIZE"]) // per_node, per_node, int(environment["GROUP_RANK"]),
@@ -67,19 +67,18 @@ class Processes:
 
     @property
     def world(self) -> int:
-        """Processes in all."""
+        """Number of all processes."""
         return self.nodes * self.per_node
 
     @property
     def rank(self) -> int:
-        """Number of this process among all."""
+        """Rank of this process among all."""
         return self.node_rank * self.per_node + self.local_rank
 
     def announce(self) -> None:
         """Set the variables that torch, accelerate and transformers read to find their peers.
 
-        A process that trains alone sees one GPU: with more, transformers would spread each batch over all with
-        ``DataParallel``, which TRL refuses.
+        A single process gets one GPU: with more, transformers would use ``DataParallel``, which TRL rejects.
         """
         if self.world == 1:
             os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
@@ -91,10 +90,10 @@ class Processes:
 
     @contextmanager
     def group(self) -> Iterator[None]:
-        """The process group: nccl between GPUs, gloo for everything that lies in ordinary memory.
+        """Process group: nccl between GPUs, gloo for tensors in CPU memory.
 
         Raises:
-            StageError: ``ProcessGroupTimeout``: a process stayed away, or went away.
+            StageError: ``ProcessGroupTimeout``: a process did not join, or was lost.
         """
         if self.world == 1:
             yield
@@ -110,12 +109,12 @@ class Processes:
         print(f"rank {self.rank} of {self.world} processes: waiting for the others", flush=True)
         with _peers_may_be_lost(self):
             dist.init_process_group(backend, timeout=timeout())
-            print(f"rank {self.rank} of {self.world} processes: all are there", flush=True)
+            print(f"rank {self.rank} of {self.world} processes: all have joined", flush=True)
             yield
             dist.destroy_process_group()
 
     def agree(self, tensors: Iterable[Any]) -> None:
-        """Rank 0's numbers into every rank's tensors, in place."""
+        """Copy rank 0's values into every rank's tensors, in place."""
         if self.world == 1:
             return
         from torch import distributed as dist
@@ -124,7 +123,7 @@ class Processes:
             dist.broadcast(tensor.detach(), src=0)
 
     def gather(self, value: object) -> list[object]:
-        """Every rank's ``value``, on every rank."""
+        """Return every rank's ``value``, on every rank."""
         if self.world == 1:
             return [value]
         from torch import distributed as dist
@@ -135,7 +134,7 @@ class Processes:
 
 
 def timeout() -> timedelta:
-    """How long a process waits for its peers."""
+    """Return the timeout of collective operations."""
     text = os.environ.get(TIMEOUT_VARIABLE)
     if not text:
         return _TIMEOUT
@@ -155,16 +154,16 @@ def _peers_may_be_lost(processes: Processes) -> Iterator[None]:
         lost = _lost(error)
         if lost is None:
             raise
-        why = re.sub(r"^(\[[^]]*\]\s*)+", "", first_line(lost)).split(". ")[0]  # without the place in torch's sources
+        why = re.sub(r"^(\[[^]]*\]\s*)+", "", first_line(lost)).split(". ")[0]  # without the location in torch's sources
         raise StageError(
             reasons.PROCESS_GROUP_TIMEOUT,
-            f"Process {processes.rank} of {processes.world} lost another one ({why}): the cause stands in the log of the process that"
-            f" ended first; if none did, raise {TIMEOUT_VARIABLE} in training.env.",
+            f"training: process {processes.rank} of {processes.world} lost another one ({why}); see the log of the process that"
+            f" ended first, or if none did, raise {TIMEOUT_VARIABLE} in training.env.",
         ) from error
 
 
 def _lost(error: BaseException) -> BaseException | None:
-    """The exception that says that a peer is gone: torch has classes for its store and NCCL, gloo throws plain ones."""
+    """Return the exception that means a lost peer: torch has classes for its store and NCCL, gloo raises generic ones."""
     from torch import distributed as dist
 
     for link in causes(error):
@@ -188,12 +187,12 @@ def _number(environment: Mapping[str, str], name: str, default: int, at_least: i
     return int(text)
 
 
-def _bad(name: str, value: str, wanted: str) -> StageError:
-    return StageError(reasons.BAD_TRAINING_VALUE, f"The environment variable {name} is {value!r}; it must be {wanted}.")
+def _bad(name: str, value: str, expected: str) -> StageError:
+    return StageError(reasons.BAD_TRAINING_VALUE, f"environment variable {name}: {value!r} is not valid; set {expected}.")
 
 
 def gpus(load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> int:
-    """GPUs that this process may use, asked of NVIDIA's driver: importing torch for this would take seconds."""
+    """Return the number of GPUs of this process from NVIDIA's driver, because importing torch takes seconds."""
     try:
         driver = load("libcuda.so.1")
     except OSError:

@@ -1,4 +1,4 @@
-"""The written model is opened again, as whoever serves it will: exit code 0 alone never makes a model."""
+"""Verification of a written model: it is loaded again as a server would load it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .rows import IGNORED, Rows
 
 _EXACT = (1e-3, 1e-3)
 _ROUNDED = (0.05, 0.2)
-"""How far the loss of a row may lie from the one in training, relative and absolute: rounding to 16 bits moves it."""
+"""Relative and absolute tolerance of a row's loss after rounding to 16 bits."""
 
 
 class Proof:
-    """What a written model is held against: its base, and the loss of one row in the model that was trained.
+    """Reference for the verification of a written model: its base model, and the loss of one row in the trained model.
 
     Attributes:
-        model: the trained model, still in memory.
+        model: the trained model in memory.
         ignored: names in the base's files that its class does not read.
     """
 
@@ -40,7 +40,7 @@ class Proof:
         """Check a model directory: headers, names, configuration, chat template, weights, and one forward pass.
 
         Raises:
-            StageError: ``Crashed``: what was written is not what was trained.
+            StageError: ``Crashed``: the written model differs from the trained one.
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -49,7 +49,7 @@ class Proof:
         config = AutoConfig.from_pretrained(directory, **trust)
         tokenizer = AutoTokenizer.from_pretrained(directory, **trust)
         if not tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False, add_generation_prompt=True):
-            raise _broken("its chat template renders nothing")
+            raise _broken("its chat template renders an empty text")
         opened, report = AutoModelForCausalLM.from_pretrained(
             directory, config=config, dtype="auto", output_loading_info=True, **trust
         )
@@ -60,10 +60,10 @@ class Proof:
         self._compare_loss(opened.to(self.model.device), "weights")
 
     def open_adapter(self, folder: Path) -> None:
-        """Put a written adapter onto the base model, as whoever serves adapters will, and make the same forward pass.
+        """Apply a written adapter to the base model as a server would, and check the same forward pass.
 
         Raises:
-            StageError: ``Crashed``: what was written is not what was trained.
+            StageError: ``Crashed``: the written model differs from the trained one.
         """
         from transformers import AutoModelForCausalLM
 
@@ -73,12 +73,12 @@ class Proof:
         self._compare_loss(attach(base.to(self.model.device), folder).plain, "adapter")
 
     def _compare_names(self, written: dict[str, Tensor]) -> None:
-        """The same names and shapes as the base; of tensors that share their numbers, each may name another one."""
+        """Check that names and shapes are those of the base model; tied tensors may have either name."""
         tied = getattr(self.model, "all_tied_weights_keys", {})
         excused = self.ignored | set(tied) | set(tied.values())
         differing = sorted((set(written) ^ set(self.base.tensors)) - excused)
         if differing:
-            raise _broken(f"it and the base model do not have the same weights: {', '.join(differing[:3])}")
+            raise _broken(f"its weights are not those of the base model: {', '.join(differing[:3])}")
         for name in set(written) & set(self.base.tensors):
             before, after = self.base.tensors[name].shape, written[name].shape
             if before != after:
@@ -91,7 +91,7 @@ class Proof:
             raise _broken(f"a row's loss was {self._loss:.4f} in training and is {loss:.4f} with the written {what}")
 
     def _loss_of(self, model: Any) -> float:
-        """The row's mean loss in nats per label, with dropout off and in the model's own dtype."""
+        """Return the row's mean loss in nats per label, with dropout off and in the model's own dtype."""
         model.eval()
         tokens, labels = (torch.from_numpy(values.astype(np.int64))[None].to(model.device) for values in self._row)
         with torch.no_grad():
@@ -99,11 +99,11 @@ class Proof:
 
 
 def _shortest(rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Tokens and labels of the shortest row, (length,)."""
+    """Return tokens and labels of the shortest row, (length,)."""
     shortest = int(np.argmin(rows.lengths))
     place = slice(int(rows.offsets[shortest]), int(rows.offsets[shortest + 1]))
     return rows.tokens[place], np.where(rows.learned[place], rows.tokens[place], np.int32(IGNORED))
 
 
 def _broken(why: str) -> StageError:
-    return StageError(reasons.CRASHED, f"The written model was opened again and {why}.")
+    return StageError(reasons.CRASHED, f"The written model failed its verification: {why}.")

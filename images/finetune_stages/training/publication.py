@@ -1,4 +1,4 @@
-"""What training leaves in the run's folder: checkpoints, the model, and the adapter beside it; each sealed, moved there whole."""
+"""Publication of checkpoints, the model and its adapter into the run's folder; each is sealed and moved atomically."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .proof import Proof
 from .tuning import Origin, Tuning
 
 Note = Callable[[str, int, bool], object]
-"""Told what is being done, how many percent that is of all, and whether it is worth a line even right after another one."""
+"""Reports an activity, the percentage of the whole work, and whether to print it even right after another report."""
 _NEARLY = 99
 
 
 @dataclass(frozen=True)
 class Publication:
-    """Rank 0's way from a tuned model to published directories.
+    """Publisher of fine-tuned models, used by rank 0.
 
     Attributes:
-        folder: the attempt's own, where they are written before they are moved.
+        folder: the attempt's folder for unpublished files.
     """
 
     context: Context
@@ -36,11 +36,11 @@ class Publication:
     note: Note
 
     def clear_checkpoints(self) -> None:
-        """Those of an earlier round belong to a model that is about to be replaced."""
+        """Remove the checkpoints of an earlier round, whose model is about to be replaced."""
         shutil.rmtree(self.context.path(self.context.layout.checkpoints), ignore_errors=True)
 
     def checkpoint(self, epoch: int, tuning: Tuning) -> None:
-        """The model as it is after an epoch, as a directory of its own; older ones go."""
+        """Publish the model after an epoch and remove older checkpoints beyond the limit."""
         folder = self.folder / f"epoch_{epoch}"
         self.note(f"writing the checkpoint of epoch {epoch}", 0, True)
         write_model(folder, tuning.plain, tuning.plain_state(), self.base)
@@ -51,16 +51,16 @@ class Publication:
             shutil.rmtree(self.context.path(f"{self.context.layout.checkpoints}/epoch_{epoch - keep}"), ignore_errors=True)
 
     def model(self, tuning: Tuning, proof: Proof) -> tuple[Seal, Seal | None]:
-        """Write, open again and publish the model, and the adapter if there is one; their seals.
+        """Write, verify and publish the model, and the adapter if there is one; return their seals.
 
-        An adapter of an earlier round goes before the model that it belongs to, and a new one comes after its model: at no moment
-        does an adapter lie beside another model's weights.
+        An adapter of an earlier round is removed before its model, and a new one is published after its model, so that an adapter is
+        never beside another model's weights.
         """
         model, adapter = self.folder / "final_model", self.folder / "adapter"
         self.note("writing the model", _NEARLY, True)
         write_model(model, tuning.plain, tuning.plain_state(), self.base)
         has_adapter = tuning.save_adapter(adapter, self.origin)
-        self.note("opening the model again", _NEARLY, True)
+        self.note("verifying the model", _NEARLY, True)
         proof.open_again(model)
         if has_adapter:
             proof.open_adapter(adapter)
@@ -76,10 +76,10 @@ class Publication:
         return seal, beside
 
     def withdraw_adapter(self) -> None:
-        """Take an earlier round's adapter away.
+        """Remove an earlier round's adapter.
 
         Raises:
-            StageError: ``Superseded``: this attempt must not touch what a newer one has published.
+            StageError: ``Superseded``: a newer attempt has published.
         """
         place = self.context.path(self.context.layout.adapter)
         if place.exists():
@@ -88,22 +88,22 @@ class Publication:
 
     @property
     def origin(self) -> Origin:
-        """The hub id of the base model, where it has one: a path of this volume would say nothing elsewhere."""
+        """Hub id of the base model, if it has one: a path of this volume is useless elsewhere."""
         note = seal.note if (seal := read_seal(self.base.path)) else {}
         source, commit = note.get("source"), note.get("commit")
         return Origin(source, commit) if isinstance(source, str) and isinstance(commit, str) else Origin()
 
     def _sealing(self, folder: Path) -> Callable[[int], None]:
-        """Tells how much of a directory is hashed already."""
+        """Return a progress callback for sealing a directory."""
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         done = 0
 
-        def seen(more: int) -> None:
+        def advance(more: int) -> None:
             nonlocal done
             done += more
             self.note(f"sealing the model: {readable(done)} of {readable(total)}", _NEARLY, False)
 
-        return seen
+        return advance
 
     @property
     def _base_digest(self) -> str:

@@ -1,4 +1,4 @@
-"""Rows as stage *tokenization* left them: flat arrays that every process maps from their files, not lists of lists."""
+"""Tokenized rows of stage *tokenization*: flat arrays that every process memory-maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetune_stages.sdk import StageError
 from .tokens import tokens_seal
 
 IGNORED = -100
-"""Label of a token that is not learned: the value that torch's cross entropy leaves out."""
+"""Label of a token that is not learned: the value that torch's cross entropy ignores."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Rows:
     """Tokenized rows.
 
     Attributes:
-        tokens: ids of all rows, one behind the other, int32.
+        tokens: concatenated token ids of all rows, int32.
         learned: whether each token is a label, of the same length.
-        offsets: where each row begins, and where the last one ends: one more than there are rows.
-        dropped: rows that stage *tokenization* left out.
+        offsets: start of each row and end of the last one: number of rows plus one.
+        dropped: number of rows that stage *tokenization* left out.
     """
 
     tokens: NDArray[np.int32]
@@ -39,17 +39,17 @@ class Rows:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each row."""
+        """Number of tokens of each row."""
         return np.diff(self.offsets)
 
     @property
     def labels(self) -> NDArray[np.int32]:
-        """The labels of all tokens: the token itself where it is learned, :data:`IGNORED` elsewhere."""
+        """Labels of all tokens: the token id if it is learned, else :data:`IGNORED`."""
         return np.where(self.learned, self.tokens, np.int32(IGNORED))
 
     @classmethod
     def open(cls, workspace: Path, layout: RunLayout, longest: int) -> Rows:
-        """Map the run's tokens; a row may have ``longest`` of them.
+        """Memory-map the run's tokens; a row may have ``longest`` tokens.
 
         Raises:
             StageError: ``DatasetNotFound``: there are none. ``BadTrainingValue``: a row is longer.
@@ -60,7 +60,7 @@ class Rows:
             tokens, learned, offsets = (np.load(workspace / name, mmap_mode="r", allow_pickle=False) for name in names)
         except (OSError, ValueError) as error:
             raise StageError(
-                reasons.DATASET_NOT_FOUND, f"{layout.tokens} cannot be read ({error}); rerun from stage training."
+                reasons.DATASET_NOT_FOUND, f"{layout.tokens}: it cannot be read ({error}); rerun from stage training."
             ) from error
         rows = cls(tokens, learned, offsets, int(seal.note.get("leftOut", 0)))
         found = int(rows.lengths.max(initial=0))

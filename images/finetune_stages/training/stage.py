@@ -1,4 +1,4 @@
-"""Which process of the job this is, and so what it does: all the work, a share of it, or watching over those that do."""
+"""Program of stage *training*: a process does all the work, a share of it as a worker, or supervises workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main() -> int:
     """Run the stage and return its exit code."""
     code = _worker() if FOLDER_VARIABLE in os.environ else _main()
     if "torch" in sys.modules:
-        # The interpreter's own way out takes a second to tear torch down, and waits for threads that may wait for lost peers.
+        # A normal exit takes a second to unload torch, and waits for threads that may wait for lost peers.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -31,24 +31,24 @@ def _main() -> int:
     try:
         processes = Processes.from_environment(os.environ)
     except StageError as error:
-        refusal = error
-        return run_stage(_STAGES, lambda _context: _refuse(refusal), outputs_exist)
+        failure = error
+        return run_stage(_STAGES, lambda _context: _raise(failure), outputs_exist)
     work = supervise if processes.per_node > 1 else _alone
     return run_stage(_STAGES, lambda context: work(context, processes), outputs_exist, processes.rank, reuse=_REUSE)
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Whether the model that an earlier result describes, and its adapter, still lie in the run's folder."""
-    places = {"digest": context.layout.final_model, "adapterDigest": context.layout.adapter}
-    wanted = {place: result.outputs.get(name) for name, place in places.items()}
-    seals = {place: verify_seal(context.path(place), content=False) for place, digest in wanted.items() if digest}
-    return bool(wanted[context.layout.final_model]) and all(
-        seal is not None and seal.digest == wanted[place] for place, seal in seals.items()
+    """Return whether the model of an earlier result, and its adapter, are still in the run's folder."""
+    outputs = {"digest": context.layout.final_model, "adapterDigest": context.layout.adapter}
+    digests = {path: result.outputs.get(name) for name, path in outputs.items()}
+    seals = {path: verify_seal(context.path(path), content=False) for path, digest in digests.items() if digest}
+    return bool(digests[context.layout.final_model]) and all(
+        seal is not None and seal.digest == digests[path] for path, seal in seals.items()
     )
 
 
-def _refuse(refusal: StageError) -> NoReturn:
-    raise refusal
+def _raise(error: StageError) -> NoReturn:
+    raise error
 
 
 def _alone(context: Context, processes: Processes) -> Finished:

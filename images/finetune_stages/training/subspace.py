@@ -1,9 +1,9 @@
-"""OSFT, orthogonal subspace fine-tuning (arXiv 2504.07097): a weight learns only in the directions that it uses least.
+"""OSFT, orthogonal subspace fine-tuning (arXiv 2504.07097): only the lowest singular directions of a weight are trained.
 
-Each weight is decomposed once, W = U S V. Its ``k`` largest directions are frozen; of the others U, S and V are trained, and kept
-orthogonal to the frozen ones: the gradients before the optimizer, the factors after it, because Adam scales each number by
-itself and so turns the step out of the subspace. Decomposition, factors and the gradients' hooks are those of PEFT's OSF tuner;
-the second projection, weights of which everything or nothing is frozen, and the exact choice of weights are added here.
+Each weight is decomposed once, W = U S V. Its ``k`` largest directions are frozen; U, S and V of the others are trained and kept
+orthogonal to the frozen ones by projecting the gradients before the optimizer's step and the factors after it, because Adam scales each
+number separately and so leaves the subspace. PEFT's OSF tuner implements decomposition, factors and gradient hooks; this module adds the
+second projection, weights that are completely frozen or trained, and the exact selection of weights.
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ from .tuning import Origin
 
 _ADAPTER = "default"
 
-Seen = Callable[[int, int], object]
-"""Told how many weights are decomposed, of how many."""
+OnProgress = Callable[[int, int], object]
+"""Progress callback: number of decomposed weights, and total."""
 
 
 def frozen_directions(shape: tuple[int, ...], unfreeze_rank_ratio: float) -> int:
-    """How many of a matrix's directions stay frozen: floor(min(N, M) * (1 - ratio)), of the ratio as it was written."""
+    """Return the number of frozen directions: floor(min(N, M) * (1 - ratio)), with the ratio as a decimal number."""
     return math.floor(min(shape) * (1 - Fraction(str(unfreeze_rank_ratio))))
 
 
 class SubspaceLinear(OSFLinear):  # type: ignore[misc]
-    """A linear layer whose weight moves in the subspace of its smallest singular directions.
+    """A linear layer whose weight changes only in the subspace of its smallest singular directions.
 
-    PEFT computes ``W x`` and the change of it one after the other; to add the change to the weight first takes about a third of
-    the arithmetic where a batch has more tokens than the subspace has directions, as all but the smallest have.
+    PEFT computes ``W x`` and its change separately. Adding the change to the weight first takes about a third of the operations if a
+    batch has more tokens than the subspace has directions, which is typical.
     """
 
     def forward(self, x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
-        """``x`` of shape (..., in) to (..., out)."""
+        """Map ``x`` of shape (..., in) to (..., out)."""
         base = self.get_base_layer()
         return functional.linear(x, base.weight + self.get_delta_weight(_ADAPTER), base.bias)
 
     @property
     def merged_weight(self) -> Tensor:
-        """The weight as an ordinary layer has it, (out, in)."""
+        """Return the weight of an ordinary layer, (out, in)."""
         with torch.no_grad():
             weight: Tensor = self.get_base_layer().weight + self.get_delta_weight(_ADAPTER)
             return weight
 
     def project(self) -> None:
-        """Put the factors back into the subspace, in place."""
+        """Project the factors into the subspace, in place."""
         factors = self.osf_svd_params[_ADAPTER]
         with torch.no_grad():
             factors["U_low"].copy_(self._left(factors["U_low"]))
             factors["V_low"].copy_(self._right(factors["V_low"]))
 
     def leak(self) -> float:
-        """How much of the weight's change D lies in the frozen directions: the larger of |Uh^T D| / |D| and |D Vh^T| / |D|."""
+        """Return how much of the weight's change D is in the frozen directions: the larger of |Uh^T D| / |D| and |D Vh^T| / |D|."""
         with torch.no_grad():
             change = self.get_delta_weight(_ADAPTER)
             outside = max(float((change - part).norm()) for part in (self._left(change), self._right(change)))
@@ -75,9 +75,9 @@ class SubspaceLinear(OSFLinear):  # type: ignore[misc]
         return outside / size if size else 0.0
 
     def _left(self, matrix: Tensor) -> Tensor:
-        """The part of (out, ·) that is orthogonal to the frozen left directions.
+        """Return the part of (out, ·) that is orthogonal to the frozen left directions.
 
-        PEFT keeps those only where they are not the complement of the trained ones, which they are if U is square.
+        PEFT stores those only if U is not square; otherwise they are the complement of the trained ones.
         """
         if _ADAPTER in self._osf_U_high:
             frozen = self._osf_U_high[_ADAPTER]
@@ -86,7 +86,7 @@ class SubspaceLinear(OSFLinear):  # type: ignore[misc]
         return free @ (free.T @ matrix)
 
     def _right(self, matrix: Tensor) -> Tensor:
-        """The same on the other side, for (·, in)."""
+        """Return the part of (·, in) that is orthogonal to the frozen right directions."""
         if _ADAPTER in self._osf_V_high:
             frozen = self._osf_V_high[_ADAPTER]
             return matrix - (matrix @ frozen.T) @ frozen
@@ -95,12 +95,12 @@ class SubspaceLinear(OSFLinear):  # type: ignore[misc]
 
 
 class _SubspaceModel(OSFModel):  # type: ignore[misc]
-    """PEFT's tuner, told for each weight how many directions to freeze."""
+    """PEFT's tuner with a number of frozen directions per weight."""
 
-    def __init__(self, model: nn.Module, frozen: dict[str, int], seen: Seen) -> None:
-        self._frozen, self._seen = frozen, seen
-        wanted = "|".join(map(re.escape, frozen))
-        super().__init__(model, OSFConfig(target_modules=f"(?:{wanted})"), _ADAPTER)
+    def __init__(self, model: nn.Module, frozen: dict[str, int], on_progress: OnProgress) -> None:
+        self._frozen, self._on_progress = frozen, on_progress
+        names = "|".join(map(re.escape, frozen))
+        super().__init__(model, OSFConfig(target_modules=f"(?:{names})"), _ADAPTER)
 
     def _create_and_replace(
         self, osf_config: OSFConfig, adapter_name: str, target: nn.Module, target_name: str, parent: nn.Module, *,
@@ -109,47 +109,47 @@ class _SubspaceModel(OSFModel):  # type: ignore[misc]
         layer = SubspaceLinear(target, adapter_name, config=osf_config, effective_rank=self._frozen[current_key])
         self._replace_module(parent, target_name, layer, target)
         done = sum(isinstance(module, SubspaceLinear) for module in self.model.modules())
-        self._seen(done, len(self._frozen))
+        self._on_progress(done, len(self._frozen))
 
 
 @dataclass
 class Subspace:
-    """What OSFT made of a model: its layers of that kind, by name."""
+    """A model with OSFT layers, by name."""
 
     model: nn.Module
     layers: dict[str, SubspaceLinear] = field(default_factory=dict)
 
     @property
     def plain(self) -> nn.Module:
-        """The model as its own class calls it."""
+        """The model without wrappers."""
         return self.model
 
     def after_step(self) -> None:
-        """Put every weight back into its subspace."""
+        """Project every weight into its subspace."""
         for layer in self.layers.values():
             layer.project()
 
     def leak(self) -> float:
-        """The largest :meth:`SubspaceLinear.leak` of all weights; 0 where no direction is frozen."""
+        """Return the largest :meth:`SubspaceLinear.leak` of all weights; 0 if no direction is frozen."""
         return max((layer.leak() for layer in self.layers.values()), default=0.0)
 
     def plain_state(self) -> Iterator[tuple[str, Tensor]]:
-        """The model's state as it was before, factors merged into the weights."""
+        """Yield the state of an ordinary model, with the factors merged into the weights."""
         return plain_state(self.model, self.layers, lambda layer: layer.merged_weight)
 
     def save_adapter(self, _folder: Path, _origin: Origin) -> bool:
-        """There is none: what was trained makes sense in the whole weight only."""
+        """Return false: OSFT has no adapter."""
         return False
 
     def metrics(self) -> dict[str, float]:
-        """The evidence that the subspace was kept."""
+        """Return the largest leak into frozen directions."""
         return {"osft_leak": self.leak()}
 
 
-def prepare(model: nn.Module, inputs: OsftInputs, seen: Seen) -> Subspace:
-    """Make ``model`` (in place) train what OSFT trains.
+def prepare(model: nn.Module, inputs: OsftInputs, on_progress: OnProgress) -> Subspace:
+    """Prepare ``model`` for OSFT in place.
 
-    A weight with no frozen direction (ratio 1) is trained as it is, one with all of them frozen (ratio 0) is not trained at all.
+    A weight without frozen directions (ratio 1) is trained as a whole; one with only frozen directions (ratio 0) is not trained.
 
     Raises:
         StageError: ``NoMatchingWeights``, or ``BadTrainingValue``: nothing would be trained, or the output layer is a target.
@@ -159,8 +159,8 @@ def prepare(model: nn.Module, inputs: OsftInputs, seen: Seen) -> Subspace:
     if inputs.trainable == "targets" and all(count == min(targets[name].weight.shape) for name, count in frozen.items()):
         raise StageError(
             reasons.BAD_TRAINING_VALUE,
-            f"training.osft.unfreezeRankRatio {inputs.unfreeze_rank_ratio:g} with trainable: targets trains nothing:"
-            " use a larger ratio, or trainable: all.",
+            f"training.osft.unfreezeRankRatio: with {inputs.unfreeze_rank_ratio:g} and training.osft.trainable targets nothing is trained;"
+            " raise it, or set training.osft.trainable to all.",
         )
     partly = {name: count for name, count in frozen.items() if 0 < count < min(targets[name].weight.shape)}
     for parameter in model.parameters():
@@ -170,7 +170,7 @@ def prepare(model: nn.Module, inputs: OsftInputs, seen: Seen) -> Subspace:
     if not partly:
         return Subspace(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    _SubspaceModel(model, partly, seen)  # freezes all but the factors
+    _SubspaceModel(model, partly, on_progress)  # freezes everything except the factors
     for parameter in trained:
         parameter.requires_grad_(True)
     return Subspace(model, {name: layer for name, layer in model.named_modules() if isinstance(layer, SubspaceLinear)})

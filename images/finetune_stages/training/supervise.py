@@ -1,4 +1,4 @@
-"""Several processes in one pod: torchrun's agent starts this program once for each, and ends all when one fails."""
+"""Supervision of several processes in one pod: torchrun's agent starts one worker per process and stops all if one fails."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from finetune_stages.sdk.fault import Interrupted
 from .libraries import require_engine
 from .machine import killed_for_memory, processors
 from .processes import Processes
-from .quantisation import require_device
+from .quantization import require_device
 
 FOLDER_VARIABLE = "FINETUNE_WORKERS"
-"""Environment variable with the folder that the workers of this pod leave their results in; it makes a process a worker."""
+"""Environment variable with the folder for the workers' results; it marks a process as a worker."""
 _GRACE = 5.0
-"""Seconds that a worker has, after SIGTERM, to come back from whatever library it is in."""
+"""Seconds for a worker to end after SIGTERM."""
 _BLAME = (Cause.USER, Cause.OUT_OF_MEMORY, Cause.CRASH, Cause.LOST, Cause.TRANSIENT, Cause.INTERRUPTED)
-"""Which of several failures is the cause: a process that lost its peers only says so because another one failed."""
+"""Reasons that are consequences of another process's failure."""
 
 
 def supervise(context: Context, processes: Processes) -> Finished:
-    """Run one worker a process, and return what the first of them did (on the other nodes, nothing).
+    """Run one worker per process, and return the result of the first worker (on other nodes, an empty result).
 
     Raises:
-        StageError: ``NoGPU``, ``EngineMissing``, or the failure of the worker that failed first.
-        Interrupted: SIGTERM; the workers have ended.
+        StageError: ``NoGPU``, ``EngineMissing``, or the failure of the first worker that failed.
+        Interrupted: SIGTERM was received; the workers have ended.
     """
     inputs = context.inputs(TrainingInputs)
     require_device(inputs)
@@ -60,22 +60,22 @@ def supervise(context: Context, processes: Processes) -> Finished:
 
 
 def hand_over(context: Context, finished: Finished) -> None:
-    """In the first worker: leave what was done for the agent, which speaks for the pod."""
+    """Write the result for the agent, in the first worker. The agent reports for the pod."""
     left = {"finished": encode(finished), "progress": to_rhoai(context.last_progress) if context.last_progress else {}}
     _handover(Path(os.environ[FOLDER_VARIABLE])).write_text(json.dumps(left))
 
 
 def become_worker(processes: Processes) -> None:
-    """In a worker: its failure goes to the agent."""
+    """Direct this worker's failure to the agent."""
     os.environ[RESULT_VARIABLE] = str(Path(os.environ[FOLDER_VARIABLE]) / f"{processes.rank}.json")
 
 
 @contextmanager
 def ended_in_time(worker: bool) -> Iterator[None]:
-    """Make sure that SIGTERM ends this process within seconds, and that no worker outlives its agent.
+    """Ensure that SIGTERM ends this process within seconds, and that no worker outlives its agent.
 
-    Python runs signal handlers between its own instructions only: a long decomposition, or waiting for a peer that is gone,
-    would hold them up until the kubelet kills the pod. The wake-up file descriptor is written to at once.
+    Python runs signal handlers only between bytecode instructions: a long decomposition, or a wait for a lost peer, would delay them
+    until the kubelet kills the pod. The wake-up file descriptor is written immediately.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -105,7 +105,7 @@ def _end_without_parent(parent: int) -> None:
 
 
 def _launch(processes: Processes) -> dict[int, int] | None:
-    """Run the workers to their end; ``None``, or the exit codes of those that failed, by rank."""
+    """Run the workers to their end; return ``None``, or the exit codes of failed workers by rank."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -132,7 +132,7 @@ def _launch(processes: Processes) -> dict[int, int] | None:
 
 
 def _this_program() -> list[str]:
-    """How to start this program again: the zip application that it runs from, or the installed package."""
+    """Return the command for this program: the zip application or the installed package."""
     archive = getattr(__spec__.loader, "archive", None)
     return [str(archive)] if archive else ["--module", __spec__.parent or ""]
 
@@ -148,13 +148,13 @@ def _first_failure(folder: Path, exit_codes: dict[int, int], out_of_memory: bool
     }
     for rank, code in unspoken.items():
         if out_of_memory and code == -signal.SIGKILL:
-            message = f"The kernel killed training process {rank} because the pod's memory limit was reached."
+            message = f"training.resources.memory: the kernel killed training process {rank} because the pod reached its memory limit; raise it."
             failures.append(StageError(reasons.HOST_OUT_OF_MEMORY, message))
         else:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            failures.append(StageError(reasons.CRASHED, f"Training process {rank} {how} and left no result."))
+            failures.append(StageError(reasons.CRASHED, f"training process {rank}: it {how} without a result."))
     if not failures:
-        return StageError(reasons.CRASHED, f"The training processes ended without a result (exit codes {exit_codes}).")
+        return StageError(reasons.CRASHED, f"training processes: they ended without a result (exit codes {exit_codes}).")
     return min(failures, key=lambda failure: _BLAME.index(failure.reason.cause))
 
 

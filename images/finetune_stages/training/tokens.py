@@ -13,9 +13,9 @@ def tokens_seal(workspace: Path, layout: RunLayout) -> Seal:
     """Return the seal of the run's tokens.
 
     Raises:
-        StageError: ``DatasetNotFound``: there are none.
+        StageError: ``DatasetNotFound``: there is no such directory.
     """
     seal = read_seal(workspace / layout.tokens)
     if seal is None:
-        raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.tokens} is not in the workspace; rerun from stage training.")
+        raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.tokens}: it is not in the workspace; rerun from stage training.")
     return seal

@@ -1,9 +1,8 @@
-"""TRL's SFT trainer on rows that are ready: what is added to it is exact batches, a count of what was seen, and a lean loss.
+"""TRL's SFT trainer for tokenized rows, with exact batches, a count of processed samples, and a cheaper loss.
 
-TRL takes rows with ``input_ids`` and ``labels`` as they are, with its own collator. Its sampler would see rows twice to fill up
-uneven shares, so the micro-batches come from a :class:`~.batches.Plan`. Its loss reads every position through the output
-layer and computes entropy and accuracy on the way; without a GPU's fused kernel that is a third of a step, so there only the
-positions that have a label go through the output layer.
+TRL accepts rows with ``input_ids`` and ``labels``, with its own collator. Its sampler repeats rows to fill uneven shares, so the
+micro-batches come from a :class:`~.batches.Plan`. Its loss applies the output layer to every position and computes entropy and
+accuracy; without a GPU's fused kernel that takes a third of a step, so then only positions with a label go through the output layer.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
     """TRL's trainer on a :class:`~.batches.Plan`.
 
     Attributes:
-        samples: rows that went through forward and backward on this process.
-        packed: what a :class:`PackedPlan` takes its sequences from.
+        samples: rows that this process has trained on.
+        packed: dataset for the sequences of a :class:`PackedPlan`.
     """
 
     def __init__(self, plan: Plan, packed: PackedRows | None = None, **arguments: Any) -> None:
@@ -53,24 +52,24 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
         self.packed = packed
         self._plan = plan
         self._learned: Tensor | None = None
-        # The loss is divided by the labels of a whole step, whatever the model's own loss would do with that number.
+        # The loss is divided by the labels of a whole step, independently of the model's own loss.
         self.model_accepts_loss_kwargs = True
         self._lean = self.args.device.type == "cpu" and not self.aux_loss_enabled
         self.remove_callback(PrinterCallback)
 
     def train(self, *arguments: Any, **options: Any) -> Any:
-        """Train, with the output layer told what it may leave out."""
+        """Train, with the output layer restricted to positions with a label."""
         hook = self.model.get_output_embeddings().register_forward_pre_hook(self._only_learned)
         try:
             with warnings.catch_warnings():
-                # transformers has no setting yet for what torch wants in its place
+                # transformers has no setting yet for torch's replacement
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
                 return super().train(*arguments, **options)
         finally:
             hook.remove()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The plan's micro-batches. They are this process's already: accelerate must not share them out again."""
+        """Return the plan's micro-batches. They are only this process's share: accelerate must not divide them again."""
         return DataLoader(
             self.train_dataset if self.packed is None else self.packed,
             batch_sampler=self._plan,
@@ -81,10 +80,10 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
     def training_step(
         self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Forward and backward of one micro-batch.
+        """Run forward and backward pass of one micro-batch.
 
         Raises:
-            StageError: ``LossNotANumber``, before the optimizer makes the weights so too.
+            StageError: ``LossNotANumber``, before the optimizer changes the weights.
         """
         rows = rows_with_labels(inputs)
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
@@ -95,7 +94,7 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Cross entropy, summed over the micro-batch's labels and divided by those of the step."""
+        """Return the cross entropy, summed over the micro-batch's labels and divided by the number of labels of the step."""
         if not self._lean:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs.pop("labels")[:, 1:]
@@ -103,11 +102,11 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
         logits = model(**inputs, use_cache=False).logits
         loss = functional.cross_entropy(logits.float(), labels[self._learned], reduction="sum")
         self._learned = None
-        # The labels of all processes were counted, and the gradients will be averaged over the processes.
+        # The labels of all processes are counted, and the gradients are averaged over the processes.
         return loss / num_items_in_batch * self.args.world_size
 
     def _only_learned(self, _head: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Hand the output layer only the hidden states (batch, positions, hidden) that a label is compared with."""
+        """Pass only hidden states (batch, positions, hidden) with a label to the output layer."""
         if self._learned is None:
             return None
         hidden, *others = arguments
@@ -116,7 +115,7 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]
 
 @dataclass
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """What happens beside the loop: OSFT's projection, the loss curve, progress, a checkpoint each epoch."""
+    """Trainer callback: OSFT's projection, the loss curve, progress, a checkpoint per epoch."""
 
     report: Callable[[Progress], None]
     tokens_after: NDArray[np.int64]
@@ -127,16 +126,16 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     started: float = field(default_factory=time.monotonic)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """The clock starts when everything is in place."""
+        """Start the timer."""
         self.started = time.monotonic()
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """Right after the optimizer has moved the weights."""
+        """Run the algorithm's work after an optimizer step."""
         if self.after_step:
             self.after_step()
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float], **_: Any) -> None:
-        """After each step, with the mean loss over all processes.
+        """Record the mean loss over all processes after each step.
 
         Raises:
             StageError: ``LossNotANumber``: the gradients overflowed.
@@ -155,27 +154,27 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         )  # fmt: skip
 
     def on_epoch_end(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
-        """After the last step of an epoch."""
+        """Write a checkpoint."""
         if self.after_epoch:
             self.after_epoch(round(state.epoch))
 
 
 def dataset_of(rows: Rows) -> Dataset:
-    """The rows as TRL wants them, and behind them a filler: one row without a label."""
+    """Return the rows in TRL's format, followed by a filler: one row without a label."""
     offsets = array(np.append(rows.offsets, rows.offsets[-1] + 1))
     columns = {"input_ids": np.append(rows.tokens, rows.tokens[:1]), "labels": np.append(rows.labels, np.int32(IGNORED))}
     return Dataset.from_dict({name: LargeListArray.from_arrays(offsets, array(values)) for name, values in columns.items()})
 
 
 def collator(tokenizer: Any, plan: Plan) -> Callable[[list[dict[str, Any]]], dict[str, Tensor]]:
-    """TRL's collator. Given to the trainer, so that it does not set a padding token on the tokenizer and the model."""
+    """Return TRL's collator. The trainer would otherwise set a padding token on the tokenizer and the model."""
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     pad = DataCollatorForLanguageModeling(pad_token_id=next(token for token in candidates if token is not None))
     return PackedCollator(pad) if isinstance(plan, PackedPlan) else pad
 
 
 def arguments(inputs: TrainingInputs, plan: Plan, folder: Path) -> SFTConfig:
-    """The trainer's settings. The optimizer's numbers are those of Training Hub: betas .9 and .95, no decay, clipping at 1."""
+    """Return the trainer's settings. The optimizer's numbers are those of Training Hub: betas .9 and .95, no decay, clipping at 1."""
     gpu = torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(folder), save_strategy="no", report_to="none", disable_tqdm=True, logging_steps=1,
@@ -191,7 +190,7 @@ def arguments(inputs: TrainingInputs, plan: Plan, folder: Path) -> SFTConfig:
 
 
 def require_schedule(inputs: TrainingInputs, steps: int) -> None:
-    """Make sure that the learning rate's schedule exists and takes its numbers.
+    """Check that the learning rate's schedule exists and accepts its arguments.
 
     Raises:
         StageError: ``BadTrainingValue``.
@@ -199,7 +198,7 @@ def require_schedule(inputs: TrainingInputs, steps: int) -> None:
     from transformers import get_scheduler
 
     if inputs.scheduler.startswith("constant") and inputs.scheduler_args:
-        raise _bad_schedule(inputs, "it takes no numbers")
+        raise _bad_schedule(inputs, "it takes no arguments")
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=inputs.learning_rate)
     try:
         schedule = get_scheduler(inputs.scheduler, optimizer, inputs.warmup_steps, steps, dict(inputs.scheduler_args))
@@ -207,13 +206,13 @@ def require_schedule(inputs: TrainingInputs, steps: int) -> None:
     except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise _bad_schedule(inputs, str(error)) from error
     if not np.isfinite(rates).all():
-        raise _bad_schedule(inputs, "the learning rate would not stay a number")
+        raise _bad_schedule(inputs, "the learning rate becomes infinite or undefined")
 
 
 def _bad_schedule(inputs: TrainingInputs, why: str) -> StageError:
     return StageError(
         reasons.BAD_TRAINING_VALUE,
-        f"training.scheduler {inputs.scheduler} with training.schedulerArgs {dict(inputs.scheduler_args)} cannot be used: {why}.",
+        f"training.schedulerArgs: {dict(inputs.scheduler_args)} cannot be used with training.scheduler {inputs.scheduler}, {why}; correct them.",
     )
 
 
@@ -221,5 +220,5 @@ def _require_number(value: float, name: str, step: int) -> None:
     if not np.isfinite(value):
         raise StageError(
             reasons.NOT_A_NUMBER,
-            f"The {name} became {value} in step {step}: lower training.learningRate, or set training.warmupSteps.",
+            f"training: the {name} became {value} in step {step}; lower training.learningRate, or set training.warmupSteps.",
         )

@@ -1,4 +1,4 @@
-"""What an algorithm makes of a model, behind one face: the loop and the writing need not know which it is."""
+"""Common interface of the algorithms for the training loop and the publication."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the base model is from, as far as anybody else can find it there: a hub id and its commit."""
+    """Public origin of the base model: a hub id and its commit."""
 
     model: str | None = None
     revision: str | None = None
 
 
 class Tuning(Protocol):
-    """A model that is ready to be trained."""
+    """A model that is prepared for training."""
 
     @property
     def model(self) -> Any:
-        """What the trainer trains."""
+        """The model for the trainer."""
 
     @property
     def plain(self) -> Any:
-        """The same model as its own class calls it: no wrapper around it, whatever its layers have become."""
+        """The model without wrappers; its layers may be replaced."""
 
     def after_step(self) -> None:
-        """To be called right after each step of the optimizer."""
+        """Run after each step of the optimizer."""
 
     def plain_state(self) -> Iterator[tuple[str, Tensor]]:
-        """The state of an ordinary model that computes the same, under that model's names."""
+        """Yield the state of an equivalent ordinary model."""
 
     def save_adapter(self, folder: Path, origin: Origin) -> bool:
-        """Write what can be put onto the base model by itself, if there is such a thing; whether there is."""
+        """Write the adapter if the algorithm has one, and return whether it has."""
 
     def metrics(self) -> dict[str, float]:
-        """What the algorithm has to show for itself when training is over."""
+        """Return the algorithm's own metrics after training."""
 
 
 @dataclass(frozen=True)
 class Whole:
-    """SFT: every weight is trained as it is."""
+    """SFT: all weights are trained."""
 
     model: Any
 
     @property
     def plain(self) -> Any:
-        """The model itself."""
+        """The model."""
         return self.model
 
     def after_step(self) -> None:
-        """Nothing: the optimizer's step is all."""
+        """Do nothing."""
 
     def plain_state(self) -> Iterator[tuple[str, Tensor]]:
-        """The model's own state."""
+        """Yield the model's state."""
         yield from self.model.state_dict().items()
 
     def save_adapter(self, _folder: Path, _origin: Origin) -> bool:
-        """There is none."""
+        """Return false: there is no adapter."""
         return False
 
     def metrics(self) -> dict[str, float]:
-        """Nothing beyond what every algorithm reports."""
+        """Return no additional metrics."""
         return {}

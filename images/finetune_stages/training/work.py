@@ -1,7 +1,7 @@
-"""The work of stage *training*, from two directories of the workspace to a model that was opened again.
+"""Work of stage *training*, from tokens and base model to a verified model.
 
-Standard library only up to the first import of the engine: a wrong value, a missing package or a damaged model is answered
-before seconds are spent on imports.
+Only the standard library is used before the first import of the engine, so that a wrong value, a missing package or a damaged model
+fails before slow imports.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .memory import (
 )
 from .pretrained import Pretrained, unread
 from .processes import Processes
-from .quantisation import configuration, quantisation, require_device
+from .quantization import configuration, quantization, require_device
 from .tokens import tokens_seal
 
 if TYPE_CHECKING:
@@ -51,34 +51,34 @@ _HISTORY = 2000
 
 
 def train(context: Context, processes: Processes) -> Finished:
-    """Train, write the model, open it again and publish it. Only rank 0 writes; what other ranks return says nothing.
+    """Train, then write, verify and publish the model. Only rank 0 writes and returns a meaningful result.
 
     Raises:
-        StageError: every failure that the modules of this package name.
+        StageError: any failure of the modules in this package.
     """
     inputs = context.inputs(TrainingInputs)
     base = Pretrained.open(context.path(context.layout.base_model))
-    _require_sense(inputs, processes)
+    _require_consistent(inputs, processes)
     tokens_seal(context.workspace, context.layout)
     require_device(inputs)
     require_engine(inputs)
     if processes.rank == 0:
         require_room(context.workspace, base, inputs)
-    # PEFT imports it wherever it finds it: a fifth of all imports.
-    unused = nullcontext() if quantisation(inputs) else without("bitsandbytes")
+    # PEFT imports it if it is installed, which takes a fifth of the import time.
+    unused = nullcontext() if quantization(inputs) else without("bitsandbytes")
     with private_folder(context, processes) as folder, unused:
         prepare_environment(folder, processes)
         with processes.group():
             return _Job(context, processes, inputs, base, folder).run()
 
 
-def _require_sense(inputs: TrainingInputs, processes: Processes) -> None:
-    """What the values of the document must be to one another, and to the number of processes."""
+def _require_consistent(inputs: TrainingInputs, processes: Processes) -> None:
+    """Check that the values of the document are consistent with each other and with the number of processes."""
     if inputs.max_tokens_per_gpu < inputs.max_seq_len:
         raise StageError(
             reasons.BAD_TRAINING_VALUE,
-            f"training.maxTokensPerGPU is {inputs.max_tokens_per_gpu}, less than training.maxSeqLen {inputs.max_seq_len}, so that the"
-            " longest rows fit nowhere: raise the one or lower the other.",
+            f"training.maxTokensPerGPU: {inputs.max_tokens_per_gpu} is less than training.maxSeqLen {inputs.max_seq_len}, so the longest"
+            " rows do not fit; raise it, or lower training.maxSeqLen.",
         )
     osft, lora = inputs.osft or OsftInputs(), inputs.lora or LoraInputs()
     if inputs.algorithm == "osft":
@@ -90,14 +90,14 @@ def _require_sense(inputs: TrainingInputs, processes: Processes) -> None:
     rows_of_a_process(inputs, processes.world)
 
 
-def _require(sense: bool, field: str, value: float, wanted: str) -> None:
-    if not sense:
-        raise StageError(reasons.BAD_TRAINING_VALUE, f"training.{field} is {value:g}; it must be {wanted}.")
+def _require(valid: bool, field: str, value: float, expected: str) -> None:
+    if not valid:
+        raise StageError(reasons.BAD_TRAINING_VALUE, f"training.{field}: {value:g} is out of range; set a value {expected}.")
 
 
 @dataclass(frozen=True)
-class _Optimised:
-    """What came out of the training loop: counts over all processes."""
+class _Optimized:
+    """Result of the training loop: counts over all processes."""
 
     samples: int
     steps: int
@@ -108,7 +108,7 @@ class _Optimised:
 
 @dataclass
 class _Job:
-    """One process's share of one training."""
+    """Share of one process in a training."""
 
     context: Context
     processes: Processes
@@ -117,7 +117,7 @@ class _Job:
     folder: Path
 
     def run(self) -> Finished:
-        """The whole way, one step after the other."""
+        """Run all steps and return the result."""
         from .rows import Rows
 
         tokenizer = self._tokenizer()
@@ -125,12 +125,12 @@ class _Job:
         rows = Rows.open(self.context.workspace, self.context.layout, self.inputs.max_seq_len)
         plan = self._plan(rows, left)
         tuning, ignored = self._tuning(rows)
-        done = self._optimise(tuning, rows, plan, tokenizer)
+        done = self._optimize(tuning, rows, plan, tokenizer)
         self._require_complete(done, tuning.model, len(rows))
         if self.processes.rank > 0:
             return Finished(outputs={})
         metrics = {**_curve(done.history), **self._counts(done, tuning.model, rows), **tuning.metrics()}
-        seal, adapter = self._publish(self._unquantised(tuning), rows, ignored)
+        seal, adapter = self._publish(self._unquantized(tuning), rows, ignored)
         outputs = TrainingOutputs(
             digest=seal.digest, samples_seen=done.samples, expected_samples=self.inputs.epochs * len(rows), rows=len(rows),
             dropped_rows=rows.dropped, steps=done.steps, processes=self.processes.world, opened=True,
@@ -148,14 +148,14 @@ class _Job:
         return load_tokenizer(self.base.path, self.inputs.trust_remote_code)
 
     def _plan(self, rows: Rows, memory_left: int | None) -> Plan:
-        """Which rows go into which forward pass."""
+        """Return the batch plan."""
         import torch
 
         with self._loading("datasets and TRL"):
             from .trainer import require_schedule
 
         fit = tokens_that_fit(self.base, self.inputs, memory_left, torch.cuda.is_available())
-        # Every process must come to the same plan, whatever its own memory allows.
+        # Every process must compute the same plan, whatever its own memory allows.
         fits = [number for number in self.processes.gather(fit) if isinstance(number, int)]
         plan = self._cut(rows, min(fits, default=None))
         require_schedule(self.inputs, plan.steps * self.inputs.epochs)
@@ -173,18 +173,18 @@ class _Job:
         return BatchPlan(rows.lengths, effective, micro, *place, filler)
 
     def _tuning(self, rows: Rows) -> tuple[Tuning, set[str]]:
-        """The base model, made ready for the algorithm, and the names in its files that its class does not read."""
+        """Return the base model, prepared for the algorithm, and the names in its files that its class does not read."""
         import torch
 
         from .loading import load_model
 
         self._note("loading the base model")
         bf16 = computes_in_bf16()
-        wanted = quantisation(self.inputs)
+        kind = quantization(self.inputs)
         model, ignored = load_model(
             self.base.path, self.inputs.trust_remote_code, self.processes.local_rank,
             torch.bfloat16 if frozen_in_16_bits(self.base, self.inputs, bf16) else torch.float32,
-            configuration(wanted, bf16) if wanted else None,
+            configuration(kind, bf16) if kind else None,
         )  # fmt: skip
         if packs(self.inputs):
             from .packing import require_separation
@@ -202,7 +202,7 @@ class _Job:
             from . import lora
 
             adapter = lora.prepare(model, self.inputs.lora or LoraInputs(), self.inputs.seed)
-            self.processes.agree(adapter.parameters())  # not every device draws the same numbers from a seed
+            self.processes.agree(adapter.parameters())  # devices may draw different numbers from one seed
             return adapter
         from .subspace import prepare
 
@@ -210,36 +210,36 @@ class _Job:
             model, self.inputs.osft or OsftInputs(),
             lambda done, total: self._note(f"decomposing weight {done} of {total}", force=False),
         )  # fmt: skip
-        # A decomposition is unique up to signs only, and not every device chooses the same.
+        # A decomposition is unique only up to signs, and devices may differ.
         self.processes.agree(tensor for layer in subspace.layers.values() for tensor in (*layer.parameters(), *layer.buffers()))
         return subspace
 
-    def _unquantised(self, tuning: Tuning) -> Tuning:
-        """An adapter that was trained on quantised weights, on the weights as they were before; in ordinary memory.
+    def _unquantized(self, tuning: Tuning) -> Tuning:
+        """Return an adapter that was trained on quantized weights, applied to the original weights in CPU memory.
 
-        What is served is not the quantised model: to merge into its weights would keep their rounding for good.
+        The published model is not quantized: merging into quantized weights would make their rounding permanent.
         """
-        if quantisation(self.inputs) is None:
+        if quantization(self.inputs) is None:
             return tuning
         from .checkpoint import dtype_of
         from .loading import load_model
         from .lora import attach
         from .tuning import Origin
 
-        self._note("loading the base model without quantisation")
+        self._note("loading the unquantized base model")
         folder = self.folder / "adapter.trained"
         tuning.save_adapter(folder, Origin())
         model, _ = load_model(self.base.path, self.inputs.trust_remote_code, None, dtype_of(self.base))
         return attach(model, folder)
 
-    def _optimise(self, tuning: Tuning, rows: Rows, plan: Plan, tokenizer: Any) -> _Optimised:
+    def _optimize(self, tuning: Tuning, rows: Rows, plan: Plan, tokenizer: Any) -> _Optimized:
         from .packing import PackedRows
         from .trainer import RowTrainer, Watch, arguments, collator, dataset_of
 
         keeps = self.inputs.checkpoints.per_epoch and self.processes.rank == 0
         watch = Watch(
             self._report, plan.tokens_after_steps(self.inputs.epochs), self.inputs.epochs, tuning.after_step,
-            (lambda epoch: self._publication.checkpoint(epoch, self._unquantised(tuning))) if keeps else None,
+            (lambda epoch: self._publication.checkpoint(epoch, self._unquantized(tuning))) if keeps else None,
         )  # fmt: skip
         trainer = RowTrainer(
             plan, PackedRows(rows) if packs(self.inputs) else None, model=tuning.model,
@@ -255,18 +255,18 @@ class _Job:
         steps = trainer.state.global_step
         trainer.accelerator.free_memory()
         del trainer
-        gc.collect()  # the optimizer's memory is needed to open the model again
-        return _Optimised(samples, steps, seconds, int(watch.tokens_after[-1]), watch.history)
+        gc.collect()  # the optimizer's memory is needed for the verification
+        return _Optimized(samples, steps, seconds, int(watch.tokens_after[-1]), watch.history)
 
-    def _require_complete(self, done: _Optimised, model: Any, rows: int) -> None:
-        """Every sample was seen, and every process has come to the same weights."""
+    def _require_complete(self, done: _Optimized, model: Any, rows: int) -> None:
+        """Check that every sample was processed, and that all processes have the same weights."""
         import torch
 
         expected = self.inputs.epochs * rows
         if done.samples != expected:
             raise StageError(
                 reasons.TRAINING_INCOMPLETE,
-                f"Training saw {done.samples} of {expected} samples ({self.inputs.epochs} x {rows} rows).",
+                f"training processed {done.samples} of {expected} samples ({self.inputs.epochs} x {rows} rows).",
             )
         trained = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
         mark = float(sum(torch.linalg.vector_norm(parameter, dtype=torch.float64) for parameter in trained))
@@ -274,7 +274,7 @@ class _Job:
         if max(marks) - min(marks) > 1e-9 * max(marks):
             raise StageError(
                 reasons.TRAINING_INCOMPLETE,
-                f"The {len(marks)} processes ended with different weights: they did not train together.",
+                f"the {len(marks)} training processes ended with different weights: they did not train together.",
             )
 
     @property
@@ -289,7 +289,7 @@ class _Job:
         proof = Proof(self.base, tuning.plain, rows, ignored, self.inputs.trust_remote_code)
         return self._publication.model(tuning, proof)
 
-    def _counts(self, done: _Optimised, model: Any, rows: Rows) -> dict[str, float]:
+    def _counts(self, done: _Optimized, model: Any, rows: Rows) -> dict[str, float]:
         import torch
 
         peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_memory()
@@ -299,7 +299,7 @@ class _Job:
             "trainable_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         }  # fmt: skip
 
-    def _sentence(self, done: _Optimised, rows: Rows) -> str:
+    def _sentence(self, done: _Optimized, rows: Rows) -> str:
         first, last = done.history[0].loss, done.history[-1].loss
         also = f"; {rows.dropped:,} rows were left out in stage tokenization" if rows.dropped else ""
         return (
@@ -323,11 +323,11 @@ class _Job:
 
 
 def _short_of_warm_up(warm_up: int, steps: int) -> tuple[str, ...]:
-    """The warning about a training that ended before its learning rate had risen to what was asked for."""
+    """Return the warning about a training that ends before the warm-up."""
     if warm_up < steps:
         return ()
     return (
-        f"training.warmupSteps: it is {warm_up:,} and the training has {steps:,} steps, so that training.learningRate is never reached; lower it.",
+        f"training.warmupSteps: it is {warm_up:,} and the training has {steps:,} steps, so training.learningRate is never reached; lower it.",
     )
 
 

@@ -1,4 +1,4 @@
--- The health of a FineTuneRun, told from its conditions as kstatus reads them. The phase is only a word of the message.
+-- Health of a FineTuneRun, derived from its conditions like in kstatus. The phase is only part of the message.
 local function sentence(condition)
   if condition.message == nil or condition.message == "" then
     return condition.reason
@@ -28,11 +28,11 @@ if holds("Finished") then
     local model = status.registry
     return {status = "Healthy", message = model and model.name .. ":" .. model.version or "The run has succeeded."}
   end
-  -- A rejected model is a good answer of the gate, but what comes after it must not be synced: only Degraded keeps Argo CD from it.
+  -- A rejected model is not a fault, but later waves must not be synced, and only Degraded prevents that.
   return {status = "Degraded", message = sentence(conditions["Succeeded"])}
 end
 if holds("Stalled") then
-  -- A run that waits for capacity is still reconciling; anything else waits for somebody.
+  -- A run that waits for capacity is still reconciling; any other stalled run needs a user.
   return {status = holds("Reconciling") and "Progressing" or "Degraded", message = sentence(conditions["Stalled"])}
 end
 if holds("Suspended") then

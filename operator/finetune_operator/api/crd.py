@@ -1,26 +1,36 @@
-"""The CustomResourceDefinition, made from the models: ``crds/`` is this document, and a test keeps the two equal."""
+"""The CustomResourceDefinition, generated from the models. ``hack/generate.py`` writes it to ``crds/``."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
+from finetune_operator import __version__
+
 from .finetunerun import GROUP, KIND, PLURAL, VERSION, FineTuneRun
 from .schema import structural
 from .status import UNOBSERVED
 
+VERSION_ANNOTATION = f"{GROUP}/version"
+"""Annotation of the definition: the release that it belongs to."""
 COLUMNS = (
-    ("Phase", "string", ".status.phase", 0, "Where the run stands"),
-    ("Progress", "string", ".status.summary.progress", 0, "Percent of the running stage"),
-    ("Rows", "string", ".status.summary.rows", 0, "Rows to train on, and how many are left out"),
+    ("Phase", "string", ".status.phase", 0, "Summary of the state"),
+    ("Progress", "string", ".status.summary.progress", 0, "Progress of the running stage in percent"),
+    ("Rows", "string", ".status.summary.rows", 0, "Number of training rows, and of rows that are left out"),
     ("Loss", "string", ".status.summary.loss", 0, "Last training loss"),
-    ("Score", "string", ".status.summary.score", 0, "First metric of the gate, else of the evaluation"),
-    ("Model", "string", ".status.summary.model", 0, "Registered name and version, or the base model until then"),
-    ("Age", "date", ".metadata.creationTimestamp", 0, "Time since the run was made"),
-    ("Algorithm", "string", ".status.summary.algorithm", 1, "sft, osft or lora"),
-    ("ETA", "string", ".status.summary.eta", 1, "What is left of the running stage"),
-    ("Queue", "string", ".status.summary.queue", 1, "Queue of the run"),
-    ("Message", "string", ".status.summary.message", 1, "What is going on"),
+    ("Score", "string", ".status.summary.score", 0, "First metric of the gate, or else of the evaluation"),
+    (
+        "Model",
+        "string",
+        ".status.summary.model",
+        0,
+        "Name and version of the registered model; before registration, name of the base model",
+    ),
+    ("Age", "date", ".metadata.creationTimestamp", 0, "Time since the run was created"),
+    ("Algorithm", "string", ".status.summary.algorithm", 1, "Training algorithm"),
+    ("ETA", "string", ".status.summary.eta", 1, "Estimated remaining time of the running stage"),
+    ("Queue", "string", ".status.summary.queue", 1, "Queue, and position in it"),
+    ("Message", "string", ".status.summary.message", 1, "Current activity, or why the run waits or failed"),
 )
 
 
@@ -31,12 +41,12 @@ SELECTABLE = (
     ".spec.training.algorithm",
     ".spec.model.uri",
 )
-"""Fields for ``--field-selector`` (Kubernetes 1.31 and later). A run's experiment is a label: ``-l finetunerun.io/experiment=<name>``."""
+"""Fields for ``--field-selector`` (Kubernetes 1.31 and later). The experiment of a run is a label: ``-l finetunerun.io/experiment=<name>``."""
 
 
 @cache
 def schema() -> dict[str, Any]:
-    """The structural schema of a FineTuneRun."""
+    """Return the structural schema of a FineTuneRun."""
     root = structural(FineTuneRun)
     for standard in ("apiVersion", "kind"):
         root["properties"][standard] = {"type": "string"}
@@ -47,7 +57,7 @@ def schema() -> dict[str, Any]:
 
 
 def crd() -> dict[str, Any]:
-    """The CustomResourceDefinition ``finetuneruns.finetunerun.io``."""
+    """Return the CustomResourceDefinition ``finetuneruns.finetunerun.io``."""
     columns = [
         {"name": name, "type": type_, "jsonPath": path, "priority": priority, "description": description}
         for name, type_, path, priority, description in COLUMNS
@@ -64,6 +74,6 @@ def crd() -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "metadata": {"name": f"{PLURAL}.{GROUP}", "annotations": {VERSION_ANNOTATION: __version__}},
         "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
     }

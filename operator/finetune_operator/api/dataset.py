@@ -1,4 +1,4 @@
-"""``spec.dataset``: where the chat data comes from and how it is checked, thinned and split."""
+"""``spec.dataset``: location, validation, subset and split of the chat data."""
 
 from __future__ import annotations
 
@@ -6,44 +6,55 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from finetune_contract.uris import WEB
+
 from .references import CertificateRef, SecretKeyRef
 from .section import REVISION, Fraction, Rule, Section, text, trimmed
-from .uris import WEB, data_rules
+from .uris import uri_rules
 
 
 class DatasetFields(Section):
-    """Names of the columns, where they are not the usual ones."""
+    """Names of the columns that hold the data."""
 
     messages: Annotated[str, text(64)] | None = Field(
-        None, description="Column with the list of chat messages. Default: messages."
+        None, description="Name of the column with the list of chat messages. Default: messages."
     )
-    instruction: Annotated[str, text(64)] | None = Field(None, description="Alpaca data: the instruction. Default: instruction.")
-    input: Annotated[str, text(64)] | None = Field(None, description="Alpaca data: the optional context. Default: input.")
-    output: Annotated[str, text(64)] | None = Field(None, description="Alpaca data: the answer. Default: output.")
-    system: Annotated[str, text(64)] | None = Field(None, description="Alpaca data: a system message. Default: system.")
+    instruction: Annotated[str, text(64)] | None = Field(
+        None, description="Name of the column with the instruction, for format alpaca. Default: instruction."
+    )
+    input: Annotated[str, text(64)] | None = Field(
+        None, description="Name of the column with the optional context, for format alpaca. Default: input."
+    )
+    output: Annotated[str, text(64)] | None = Field(
+        None, description="Name of the column with the answer, for format alpaca. Default: output."
+    )
+    system: Annotated[str, text(64)] | None = Field(
+        None, description="Name of the column with the system message, for format alpaca. Default: system."
+    )
 
 
 class BadRows(Section):
-    """What happens to rows that cannot be trained on."""
+    """Handling of rows that cannot be trained on."""
 
     policy: Literal["Fail", "Drop"] | None = Field(
         None,
-        description="Whether a row that is no chat conversation, or that the model's chat template rejects, fails the run or is left"
-        " out. Default: Fail.",
+        description="Handling of a row that is not a chat conversation or that the chat template of the model "
+        "rejects. Fail fails the run. Drop leaves the row out.",
     )
     share: Fraction | None = Field(
         None,
-        description="Largest share of the rows that may be left out, 0 to 1: bad ones (policy Drop), those with more tokens than"
-        " training.maxSeqLen, and those without a token to learn. More fails the run before training. Default: 0.1.",
+        description="Largest share of rows that may be left out; if more are left out, the run fails before training. "
+        "Counted are bad rows (with policy Drop), rows with more tokens than training.maxSeqLen, and rows "
+        "without a token to learn. Default: 0.1.",
     )
 
 
 class Dataset(Section):
-    """The data to train on and to measure with: chat rows, a list of messages each."""
+    """Chat data to train on and to evaluate on. Each row is an object with a list of messages."""
 
     RULES = (
-        *data_rules("uri"),
-        *data_rules("evalUri"),
+        *uri_rules("dataset", "uri"),
+        *uri_rules("dataset", "evalUri"),
         Rule(
             "!has(self.evalUri) || !has(self.trainSplit) || self.trainSplit == 1.0",
             "with dataset.evalUri every row of dataset.uri is trained on: remove trainSplit or set it to 1",
@@ -65,50 +76,60 @@ class Dataset(Section):
     )
 
     uri: Annotated[str, text(1024)] = Field(
-        description="Where the rows are: hf://<id>[:<config>] or a bare hub id, s3://, http(s)://, pvc://<claim>/<path>, or a"
-        " local path (local mode only)."
+        description="Hugging Face Hub ID (owner/name or hf://owner/name, followed by :configuration if the dataset "
+        "has several), http(s):// URL, or local path (local mode only) of the rows."
     )
     eval_uri: Annotated[str, text(1024)] | None = Field(
-        None, description="Where the held-out rows are. Default: a part of uri is held out (trainSplit)."
+        None,
+        description="Location of the held-out rows, in the same forms as uri. Default: a share of the rows of uri is "
+        "held out (trainSplit).",
     )
     split: Annotated[str, trimmed(128)] | None = Field(
-        None, description="Split of a hub data set. Default: train, else the first of train_sft, train_gen, training."
+        None,
+        description="Split of a Hub dataset. Default: train, or else the first of train_sft, train_gen and training that exists.",
     )
     revision: Annotated[str, text(128, REVISION)] | None = Field(
-        None, description="Branch, tag or commit of a hub data set. Default: main."
+        None, description="Branch, tag or commit of a Hub dataset. Default: main."
     )
     format: Literal["auto", "messages", "conversations", "alpaca", "tokenised"] | None = Field(
         None,
-        description="Form of the rows. auto tells messages, conversations (ShareGPT) and alpaca apart by their columns;"
-        " tokenised rows (input_ids, labels) are trained on as they are.",
+        description="Format of the rows. auto and messages are the same, a list of chat messages in the column messages.",
     )
     fields: DatasetFields | None = Field(None, description="Names of the columns.")
-    subset: Annotated[int, Field(ge=0)] | None = Field(None, description="Use that many rows only; 0 means all.")
+    subset: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of rows to use; 0 uses all rows.")
     subset_mode: Literal["random", "first"] | None = Field(
-        None, description="Which rows a subset takes. random draws the same rows as the OpenShift AI pipelines."
+        None,
+        description="Which rows a subset contains. random draws them with seed, and draws the same rows as the "
+        "OpenShift AI pipelines. first selects the first rows.",
     )
     train_split: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="Share of the rows to train on, above 0 and at most 1; the rest is held out. 1 holds nothing out."
+        None, description="Share of the rows to train on; the others are held out for evaluation. 1 holds no rows out."
     )
     split_by: Literal["random", "stratified", "grouped"] | None = Field(
         None,
-        description="How rows are held out: at random, with equal shares of each value of splitField, or whole groups of it.",
+        description="How held-out rows are chosen. random draws them with seed. stratified draws equal shares of each "
+        "value of splitField. grouped keeps all rows with the same value of splitField together.",
     )
-    split_field: Annotated[str, text(64)] | None = Field(None, description="Column for splitBy stratified and grouped.")
-    bad_rows: BadRows | None = Field(None, description="What happens to rows that cannot be trained on.")
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(None, description="Seed of subset and split.")
+    split_field: Annotated[str, text(64)] | None = Field(
+        None, description="Name of the column for splitBy stratified and grouped."
+    )
+    bad_rows: BadRows | None = Field(None, description="Handling of rows that cannot be trained on.")
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
+        None, description="Seed of the random choice of the subset and of the held-out rows."
+    )
     sha256: Annotated[str, text(64, r"^[0-9a-f]{64}$", "64 lower-case hexadecimal digits")] | None = Field(
-        None, description="SHA-256 that the file behind uri must have, in lower-case hex. Default: not checked."
+        None,
+        description="Expected SHA-256 of the file at uri, as 64 lower-case hexadecimal digits. If it differs, the run "
+        "fails. Default: not checked.",
     )
     endpoint: Annotated[str, text(512, rf"^{WEB}$", "https://<host>")] | None = Field(
-        None, description="Address of an S3 service that is not AWS."
+        None, description="URL of an S3 service other than AWS."
     )
     region: Annotated[str, text(64, r"^[A-Za-z0-9][-A-Za-z0-9]*$", "a name such as eu-west-1")] | None = Field(
         None, description="Region of the S3 bucket."
     )
-    ca_ref: CertificateRef | None = Field(None, description="CA bundle for https:// and s3://.")
+    ca_ref: CertificateRef | None = Field(None, description="ConfigMap with the CA bundle for https:// and s3://.")
     secret_ref: SecretKeyRef | None = Field(
         None,
-        description="Secret with HF_TOKEN, or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN."
-        " Default: the Secrets hf-token and s3-secret, where they exist.",
+        description="Secret with HF_TOKEN, for private and gated datasets. Default: the Secret hf-token, if it exists.",
     )

@@ -1,4 +1,4 @@
-"""``spec.evaluation`` and ``spec.gate``: how the result is measured, and what it must reach."""
+"""``spec.evaluation`` and ``spec.gate``: how the model is evaluated, and which requirements it must meet."""
 
 from __future__ import annotations
 
@@ -13,37 +13,41 @@ from .section import Duration, FreeValue, MetricName, Rule, Section, text
 TaskName = Annotated[str, text(128, r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", "the name of a task, such as arc_easy")]
 
 HOLDOUT_METRICS = tuple(f"holdout.{name}{error}" for name in ("bits_per_byte", "loss") for error in ("", "_stderr"))
-"""The metrics of the held-out rows (``finetune_stages.evaluation.chat_task``)."""
+"""Metrics of the held-out rows (``finetune_stages.evaluation.chat_task``)."""
 
 SINGLE_TASKS = (
     "arc_challenge", "arc_easy", "boolq", "commonsense_qa", "copa", "drop", "gsm8k", "hellaswag", "humaneval", "ifeval", "lambada_openai",
     "logiqa", "mathqa", "mbpp", "medmcqa", "nq_open", "openbookqa", "piqa", "pubmedqa", "race", "sciq", "social_iqa", "squadv2", "swag",
     "triviaqa", "truthfulqa_mc1", "truthfulqa_mc2", "wikitext", "winogrande",
 )  # fmt: skip
-"""Well-known tasks of lm-eval that are no groups: a metric ``<task>_<more>.<metric>`` belongs to another task than theirs."""
+"""Well-known lm-eval tasks that are not groups: a metric ``<task>_<more>.<metric>`` belongs to a different task."""
 
 
 class Generation(Section):
-    """How text is generated where a task asks for it."""
+    """How text is generated for tasks that need it."""
 
     temperature: Annotated[float, Field(ge=0, le=10)] | None = Field(
-        None, description="0 takes the likeliest token. Default: the task's."
+        None, description="Sampling temperature; 0 always selects the most likely token. Default: set by the task."
     )
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="Nucleus sampling. Default: the task's.")
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Probability mass for nucleus sampling. Default: set by the task."
+    )
     top_k: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
-        None, description="Likeliest tokens to draw from. Default: the task's."
+        None, description="Number of most likely tokens to sample from. Default: set by the task."
     )
-    do_sample: bool | None = Field(None, description="Draw instead of taking the likeliest. Default: the task's.")
+    do_sample: bool | None = Field(
+        None, description="Whether tokens are sampled; if false, the most likely token is selected. Default: set by the task."
+    )
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        None, description="Longest answer in tokens. Default: the task's."
+        None, description="Largest number of tokens of an answer. Default: set by the task."
     )
     until: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=16)] | None = Field(
-        None, description="Texts that end an answer. Default: the task's."
+        None, description="Strings that end an answer. Default: set by the task."
     )
 
 
 class Evaluation(Section):
-    """How the model is measured: lm-eval tasks, and the held-out rows in bits per byte of the assistant's answers."""
+    """How the model is evaluated: with lm-eval tasks, and on the held-out rows in bits per byte of the answers."""
 
     RULES = (
         Rule(
@@ -53,53 +57,60 @@ class Evaluation(Section):
         ),
     )
 
-    enabled: bool | None = Field(None, description="false leaves evaluation out.")
+    enabled: bool | None = Field(None, description="Whether the model is evaluated.")
     tasks: Annotated[list[TaskName], Field(max_length=64)] | None = Field(
         None,
-        description="lm-eval tasks and groups, and files of chat rows among the task files: <name>.jsonl is measured as the held-out"
-        " rows are. An empty list measures the held-out rows only.",
+        description="Names of lm-eval tasks and groups, and of files with chat rows. The rows of <name>.jsonl in "
+        "taskFiles or in tasks/ of the workspace are scored like held-out rows. An empty list scores the "
+        "held-out rows only.",
     )
     task_files: ConfigMapRef | None = Field(
         None,
-        description="ConfigMap with lm-eval task YAML files and files of chat rows. Files under tasks/ in the workspace are found"
-        " without it.",
+        description="ConfigMap with YAML files of lm-eval tasks and files with chat rows. Files in tasks/ of the "
+        "workspace are found without it.",
     )
-    holdout: bool | None = Field(None, description="Measure the held-out rows, where there are any.")
+    holdout: bool | None = Field(None, description="Whether the held-out rows are scored, if there are any.")
     baseline: bool | None = Field(
-        None, description="Measure the base model too. Always done where a requirement of the gate compares with it."
+        None, description="Whether the base model is evaluated too. It always is if a requirement of the gate compares with it."
     )
     backend: Literal["auto", "vllm", "hf"] | None = Field(
-        None, description="Who runs the model. auto takes vLLM on GPUs, else hf."
+        None, description="Inference backend. hf uses transformers. vllm uses vLLM. auto selects hf in this release."
     )
-    limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(None, description="Questions per task. Default: all.")
+    limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
+        None, description="Number of questions per task. Default: all."
+    )
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
-        None, description="Requests per forward pass. Default: found by trial."
+        None, description="Number of requests per forward pass. Default: found by trial."
     )
     fewshot: Annotated[int, Field(ge=0, le=100)] | None = Field(
-        None, description="Examples before each question. Default: the task's."
+        None, description="Number of examples before each question. Default: set by the task."
     )
-    system_instruction: Annotated[str, text(4096)] | None = Field(None, description="System message before each question.")
-    generation: Generation | None = Field(None, description="How text is generated.")
+    system_instruction: Annotated[str, text(4096)] | None = Field(
+        None, description="System message before each question. Default: none."
+    )
+    generation: Generation | None = Field(None, description="How text is generated for tasks that need it.")
     model_args: dict[Annotated[str, Field(max_length=64)], FreeValue] | None = Field(
-        None, description="Further arguments of the backend: max_model_len, gpu_memory_utilization, dtype.", max_length=32
+        None,
+        description="Further arguments of the backend, such as max_model_len, gpu_memory_utilization and dtype.",
+        max_length=32,
     )
-    log_samples: bool | None = Field(None, description="Keep every question and answer in the workspace.")
-    verbosity: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(
-        None, description="How much lm-eval writes to the log."
-    )
+    log_samples: bool | None = Field(None, description="Whether every question and answer is kept in the workspace.")
+    verbosity: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(None, description="Log level of lm-eval.")
     on_failure: Literal["Fail", "Continue"] | None = Field(
-        None, description="Continue registers the model even if evaluation fails (not with a gate)."
+        None,
+        description="Handling of a failed evaluation. Fail fails the run. Continue registers the model without scores "
+        "and is not allowed with a gate.",
     )
-    gpus: Annotated[int, Field(ge=0, le=64)] | None = Field(None, description="GPUs of the pod. Default: 1 with vLLM, 0 with hf.")
-    resources: Resources | None = Field(None, description="Processor and memory of the pod.")
+    gpus: Annotated[int, Field(ge=0, le=64)] | None = Field(None, description="Number of GPUs of the evaluation pod. Default: 0.")
+    resources: Resources | None = Field(None, description="CPU and memory of the evaluation pod.")
     secret_ref: SecretKeyRef | None = Field(
-        None, description="Secret with HF_TOKEN, for gated benchmark data. Default: the Secret hf-token, where it exists."
+        None, description="Secret with HF_TOKEN, for gated benchmark data. Default: the Secret hf-token, if it exists."
     )
-    placement: Placement | None = Field(None, description="Where the pod runs.")
+    placement: Placement | None = Field(None, description="Scheduling, labels and annotations of the evaluation pod.")
 
 
 class Requirement(Section):
-    """A bound on one metric."""
+    """Bound on one metric. At least one of min, max and maxRegression is required."""
 
     RULES = (
         Rule(
@@ -115,27 +126,34 @@ class Requirement(Section):
     )
 
     metric: MetricName = Field(
-        description="<task>.<metric>, as status.metrics.evaluation names it: arc_easy.acc, holdout.bits_per_byte."
+        description="Name of the metric as in status.metrics.evaluation, in the form <task>.<metric>, such as "
+        "arc_easy.acc or holdout.bits_per_byte."
     )
-    min: float | None = Field(None, description="Smallest value that passes.")
-    max: float | None = Field(None, description="Largest value that passes.")
+    min: float | None = Field(None, description="Smallest value that passes. Default: no bound.")
+    max: float | None = Field(None, description="Largest value that passes. Default: no bound.")
     max_regression: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="How much worse than the baseline it may be, in the metric's own unit and direction."
+        None,
+        description="Largest allowed regression against the baseline, in the unit of the metric. The direction of the "
+        "metric determines which change is a regression. Default: no bound.",
     )
     within_standard_error: bool | None = Field(
-        None, description="Forgive a miss that is smaller than the measurement's standard error. Default: false."
+        None,
+        description="Whether the requirement also passes if it is missed by less than the standard error of the "
+        "measurement. Default: false.",
     )
 
 
 class Approval(Section):
-    """A person's word before the model is registered."""
+    """Manual approval before the model is registered."""
 
-    required: bool | None = Field(None, description="Wait for spec.approval. Default: false.")
-    time_limit: Duration | None = Field(None, description="Reject when nobody decided in that time. Default: wait for ever.")
+    required: bool | None = Field(None, description="Whether the run waits for spec.approval. Default: false.")
+    time_limit: Duration | None = Field(
+        None, description="Duration, such as 72h, after which a run without a decision is rejected. Default: no limit."
+    )
 
 
 class Gate(Section):
-    """What the model must reach to be registered."""
+    """Requirements that the model must meet to be registered."""
 
     RULES = (
         Rule(
@@ -146,13 +164,16 @@ class Gate(Section):
     )
 
     requirements: Annotated[list[Requirement], Field(max_length=32)] | None = Field(
-        None, description="Bounds that must all hold."
+        None, description="Bounds on metrics. All of them must hold."
     )
     baseline: Annotated[str, text(128)] | None = Field(
         None,
-        description="What maxRegression compares with: base-model, or a version or @alias in the registry. Default: base-model.",
+        description="Baseline of maxRegression, which is base-model, or a version or @alias in the registry. Default: "
+        "base-model.",
     )
-    approval: Approval | None = Field(None, description="A person's word.")
+    approval: Approval | None = Field(None, description="Manual approval before the model is registered.")
     on_rejected: Literal["Keep", "RegisterAsRejected"] | None = Field(
-        None, description="Keep the model without registering it, or register it marked as rejected. Default: Keep."
+        None,
+        description="Handling of a rejected model. Keep keeps it in the workspace without registering it. "
+        "RegisterAsRejected registers it, marked as rejected and without an alias. Default: Keep.",
     )

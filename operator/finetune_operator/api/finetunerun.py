@@ -1,7 +1,7 @@
-"""The resource's root: its names, and the rules that join spec and status.
+"""Root of the resource: its names, and the rules that span spec and status.
 
-Root rules run on status writes too, so each one here fires only when the part of spec that it is about has changed: a
-rule of a later release never blocks the status of an object that an earlier one accepted.
+The API server also evaluates root rules on status updates. Each rule here therefore applies only if its part of spec has changed, so
+that a rule of a later release never blocks the status of an object that an earlier release accepted.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ FROZEN_SECTIONS: dict[str, tuple[str, ...]] = {
 _STARTED = "has(oldSelf.status) && has(oldSelf.status.startedAt)"
 _ENDED = "has(oldSelf.status) && has(oldSelf.status.finishedAt)"
 _NEW_RERUN = "has(self.spec.rerun) && (!has(oldSelf.status.rerunId) || self.spec.rerun.id != oldSelf.status.rerunId)"
-"""A rerun that has not started: a rejected one can be corrected without another id."""
+"""A rerun that has not started: a rejected rerun can be corrected under the same id."""
 
 
 def _same(path: str) -> str:
-    """Whether an optional field of spec is as it was."""
+    """Return an expression that is true if an optional field of spec is unchanged."""
     return f"has(self.spec.{path}) == has(oldSelf.spec.{path}) && (!has(self.spec.{path}) || self.spec.{path} == oldSelf.spec.{path})"
 
 
 def _same_but_size() -> str:
-    """Whether ``storage`` is as it was, but for its size, which a rule of its own lets grow."""
+    """Return an expression that is true if ``storage`` is unchanged except for its size, which another rule allows to grow."""
     fields = " && ".join(
         f"has(self.spec.storage.{field}) == has(oldSelf.spec.storage.{field})"
         f" && (!has(self.spec.storage.{field}) || self.spec.storage.{field} == oldSelf.spec.storage.{field})"
@@ -80,7 +80,7 @@ def _frozen(section: str, reruns: tuple[str, ...]) -> Rule:
 
 
 class FineTuneRun(Section):
-    """One fine-tuning run: dataset, training, evaluation, gate and registration of one model."""
+    """FineTuneRun fine-tunes one language model: dataset, training, evaluation, gate and registration."""
 
     RULES = (
         Rule(
@@ -100,5 +100,5 @@ class FineTuneRun(Section):
     api_version: str = Field(API_VERSION)
     kind: str = Field(KIND)
     metadata: dict[str, Any] = Field(default_factory=dict)
-    spec: FineTuneRunSpec = Field(description="What is wished.")
-    status: FineTuneRunStatus | None = Field(None, description="What was observed. Written by the operator only.")
+    spec: FineTuneRunSpec = Field(description="Desired state of the run.")
+    status: FineTuneRunStatus | None = Field(None, description="Observed state of the run. Written by the operator only.")

@@ -1,4 +1,4 @@
-"""The kinds of objects that the operator reads or writes, and where the API server serves them."""
+"""Kinds of objects that the operator reads or writes, with their API paths."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Kind:
 
     @property
     def api_version(self) -> str:
-        """``apiVersion`` of its objects: ``batch/v1``, or ``v1`` for the core group."""
+        """Return the ``apiVersion`` of the kind: ``batch/v1``, or ``v1`` for the core group."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
-        """The URL path of the collection, of one object, or of its subresource."""
+        """Return the URL path of the collection, of one object, or of its subresource."""
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
         if self.namespaced and namespace:
             parts += ["namespaces", namespace]
@@ -63,9 +63,9 @@ _BY_TYPE = {(kind.api_version, kind.name): kind for kind in KINDS}
 
 
 def kind_of(manifest: dict[str, object]) -> Kind:
-    """The kind of a manifest, by its ``apiVersion`` and ``kind``.
+    """Return the kind of a manifest, by its ``apiVersion`` and ``kind``.
 
     Raises:
-        KeyError: the operator does not handle such objects.
+        KeyError: the operator does not handle this kind.
     """
     return _BY_TYPE[(str(manifest.get("apiVersion")), str(manifest.get("kind")))]

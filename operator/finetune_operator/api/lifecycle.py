@@ -14,58 +14,81 @@ Times = Annotated[int, Field(ge=0, le=100)]
 
 
 class Queue(Section):
-    """Kueue: every stage with GPUs waits for quota, and waiting costs no time limit."""
+    """Kueue queue. Every stage with GPUs waits for quota; waiting does not count against limits."""
 
-    name: ObjectName = Field(description="LocalQueue of the run's namespace.")
-    priority: ObjectName | None = Field(None, description="WorkloadPriorityClass. Default: the queue's.")
+    name: ObjectName = Field(description="Name of the LocalQueue in the namespace of the run.")
+    priority: ObjectName | None = Field(
+        None, description="Name of the WorkloadPriorityClass. Default: the priority of the queue."
+    )
 
 
 class Limits(Section):
-    """How long things may take. A limit that is not given does not exist."""
+    """Time and GPU limits of the run. Default: no limits."""
 
-    pending: Duration | None = Field(None, description="From a child's creation until its pods run, queueing not counted.")
-    stage: Duration | None = Field(None, description="For one attempt of one stage.")
-    total: Duration | None = Field(None, description="For the whole run, suspended time not counted.")
-    gpu_hours: Annotated[float, Field(gt=0)] | None = Field(None, description="GPUs x hours of all attempts together.")
+    pending: Duration | None = Field(
+        None,
+        description="Longest time from the creation of a Job or TrainJob until its pods run, without the time in a "
+        "queue, as a duration such as 30m.",
+    )
+    stage: Duration | None = Field(None, description="Longest time of one attempt of one stage, as a duration such as 12h.")
+    total: Duration | None = Field(
+        None, description="Longest time of the whole run, without the time in which it is suspended, as a duration such as 48h."
+    )
+    gpu_hours: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Largest number of GPU hours of all attempts together."
+    )
 
 
 class Retry(Section):
-    """How many more attempts a stage gets, by the cause of the failure. Interruptions never count."""
+    """Number of retries of a failed stage, by cause of the failure. Interruptions are not counted."""
 
-    transient: Times | None = Field(None, description="After passing faults: network, busy services.")
-    crash: Times | None = Field(None, description="After a program that ended without saying why.")
-    lost: Times | None = Field(None, description="After a pod or child that disappeared: evicted, deleted, node gone.")
+    transient: Times | None = Field(
+        None, description="Number of retries after transient failures, such as a network error or an overloaded service."
+    )
+    crash: Times | None = Field(None, description="Number of retries after a program ended without a reason.")
+    lost: Times | None = Field(
+        None, description="Number of retries after a pod, Job or TrainJob was evicted or deleted, or its node failed."
+    )
     out_of_memory: Literal["Fail", "ReduceBatch"] | None = Field(
-        None, description="Fail, or try again with half the tokens in a forward pass (same effective batch)."
+        None,
+        description="Handling of an out-of-memory failure. Fail fails the run. ReduceBatch retries with half the "
+        "tokens per forward pass and the same effective batch size.",
     )
 
 
 class Cleanup(Section):
-    """What is removed, and when. The FineTuneRun itself is never removed."""
+    """What is removed after the run has finished, and when. The FineTuneRun itself is never removed."""
 
-    ttl_after_finished: Duration | None = Field(None, description="How long finished pods stay readable with oc logs.")
+    ttl_after_finished: Duration | None = Field(
+        None, description="How long finished pods are kept, so that their logs can be read, as a duration such as 24h."
+    )
     volume: Literal["Retain", "Delete"] | None = Field(
-        None, description="What becomes of the claim that the run made, when the run is deleted."
+        None, description="Whether the claim that the operator created is retained or deleted when the run is deleted."
     )
     checkpoints: Literal["Keep", "Delete"] | None = Field(
-        None, description="What becomes of checkpoints/ when the run has succeeded."
+        None, description="Whether checkpoints are kept or deleted when the run has succeeded."
     )
-    pods: Literal["Keep", "DeleteSucceeded"] | None = Field(None, description="Which finished pods wait for ttlAfterFinished.")
+    pods: Literal["Keep", "DeleteSucceeded"] | None = Field(
+        None, description="Which finished pods are kept until ttlAfterFinished."
+    )
 
 
 class Rerun(Section):
-    """Run a finished run again, from one stage on. A new id starts a new round; stages before it keep their results."""
+    """Rerun of a finished run, from one stage on. A new id starts a new round; stages before from keep their results."""
 
     id: Annotated[str, text(63, r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", "a word of letters, digits, '-', '_' and '.'")] = (
-        Field(description="Any new word; a date, a ticket, a counter.")
+        Field(
+            description="Identifier of the rerun, such as a date, a ticket or a counter. An id that differs from "
+            "status.rerunId requests a rerun."
+        )
     )
     from_: RerunStage = Field(alias="from", description="First stage to run again.")
 
 
 class ApprovalDecision(Section):
-    """A person's word on the model that waits at the gate."""
+    """Manual approval or rejection of the model that waits at the gate."""
 
-    decision: Literal["Approved", "Rejected"] = Field(description="The word.")
-    of: Annotated[str, text(128)] = Field(description="What it is about: the value of status.gate.subject.")
-    by: Annotated[str, text(256)] = Field(description="Who says so.")
-    note: Annotated[str, text(1024)] | None = Field(None, description="Why.")
+    decision: Literal["Approved", "Rejected"] = Field(description="Approved or Rejected.")
+    of: Annotated[str, text(128)] = Field(description="Subject of the decision, which is the value of status.gate.subject.")
+    by: Annotated[str, text(256)] = Field(description="Name of the person who decided.")
+    note: Annotated[str, text(1024)] | None = Field(None, description="Reason for the decision.")

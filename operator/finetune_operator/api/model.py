@@ -8,14 +8,14 @@ from pydantic import Field
 
 from .references import PullSecretRef, SecretKeyRef
 from .section import REVISION, Rule, Section, text
-from .uris import model_rules
+from .uris import uri_rules
 
 
 class Model(Section):
     """The model that training starts from."""
 
     RULES = (
-        *model_rules("uri"),
+        *uri_rules("model", "uri"),
         Rule(
             "!has(self.revision) || !has(self.uri) || !self.uri.contains('://') || self.uri.startsWith('hf://')",
             "model.revision is for hub models only; remove it",
@@ -30,16 +30,18 @@ class Model(Section):
 
     uri: Annotated[str, text(1024)] | None = Field(
         None,
-        description="hf://<id> or a bare hub id, oci://<image>, s3://<bucket>/<prefix>, pvc://<claim>/<path>, or a local"
-        " directory (local mode only).",
+        description="Hugging Face Hub ID (owner/name or hf://owner/name) or local directory (local mode only) of the model.",
     )
     revision: Annotated[str, text(128, REVISION)] | None = Field(
-        None, description="Branch, tag or commit of a hub model. Default: main."
+        None, description="Branch, tag or commit of a Hub model. Default: main."
     )
     secret_ref: SecretKeyRef | None = Field(
-        None, description="Secret with HF_TOKEN or the AWS keys. Default: the Secrets hf-token and s3-secret, where they exist."
+        None, description="Secret with HF_TOKEN, for private and gated models. Default: the Secret hf-token, if it exists."
     )
     pull_secret_ref: PullSecretRef | None = Field(
-        None, description="Secret for oci://. Default: the Secret oci-pull-secret-model-download, where it exists."
+        None,
+        description="Image pull secret for an oci:// model. Default: the Secret oci-pull-secret-model-download, if it exists.",
     )
-    trust_remote_code: bool | None = Field(None, description="Run Python code that the model brings. Only for models you trust.")
+    trust_remote_code: bool | None = Field(
+        None, description="Whether to run Python code that is part of the model. Enable it only for models that you trust."
+    )

@@ -1,4 +1,4 @@
-"""What a user may say about the pods of a stage: resources, environment, volumes, where they run."""
+"""Pod fields that a user can set: resources, environment, volumes and scheduling. Descriptions are those of Kubernetes."""
 
 from __future__ import annotations
 
@@ -11,33 +11,37 @@ from .references import ConfigMapRef
 from .section import LABEL_KEY, DataKey, LabelValue, ObjectName, Quantity, Rule, Section, ShortName, text
 
 RESERVED_VOLUMES = ("workspace", "documents", "scratch", "shared-memory", "entry")
-"""Volumes that every training pod has."""
+"""Names of the volumes that every training pod has."""
 
 
 class Resources(Section):
-    """What one pod requests and is limited to: requests and limits are equal. GPUs are counted elsewhere."""
+    """Compute resources of one pod. Requests and limits are equal. GPUs are set elsewhere."""
 
-    cpu: Quantity | None = Field(None, description="Processor cores.")
-    memory: Quantity | None = Field(None, description="Memory in bytes.")
-    ephemeral_storage: Quantity | None = Field(None, description="Scratch space on the node, in bytes. Default: not limited.")
+    cpu: Quantity | None = Field(None, description="CPU cores, as a quantity such as 4 or 500m.")
+    memory: Quantity | None = Field(None, description="Memory, as a quantity in bytes such as 32Gi.")
+    ephemeral_storage: Quantity | None = Field(
+        None, description="Local ephemeral storage, as a quantity in bytes such as 20Gi. Default: no request and no limit."
+    )
 
 
 class SecretKeySelector(Section):
-    """One key of a Secret."""
+    """SecretKeySelector selects a key of a Secret."""
 
     name: ObjectName = Field(description="Name of the Secret.")
-    key: DataKey = Field(description="Key in the Secret.")
-    optional: bool | None = Field(None, description="Start without it where it is missing. Default: false.")
+    key: DataKey = Field(description="The key of the Secret to select from. Must be a valid secret key.")
+    optional: bool | None = Field(
+        None, description="Specify whether the Secret or its key must be defined. Default: false, which means that they must be."
+    )
 
 
 class EnvVarSource(Section):
-    """Where an environment variable's value comes from."""
+    """EnvVarSource represents a source for the value of an EnvVar."""
 
-    secret_key_ref: SecretKeySelector = Field(description="A key of a Secret in the run's namespace.")
+    secret_key_ref: SecretKeySelector = Field(description="Selects a key of a Secret in the namespace of the run.")
 
 
 class EnvVar(Section):
-    """An environment variable of the training processes."""
+    """EnvVar represents an environment variable present in the training container."""
 
     RULES = (
         Rule(
@@ -57,34 +61,46 @@ class EnvVar(Section):
     )
 
     name: Annotated[str, text(128, r"^[A-Za-z_][A-Za-z0-9_]*$", "a name of letters, digits and '_'")] = Field(
-        description="Name of the variable."
+        description="Name of the environment variable. Names that begin with PET_ or FINETUNE_ are reserved."
     )
-    value: Annotated[str, Field(max_length=1024)] | None = Field(None, description="Its value.")
-    value_from: EnvVarSource | None = Field(None, description="Where its value comes from.")
+    value: Annotated[str, Field(max_length=1024)] | None = Field(
+        None, description="Value of the environment variable. Exactly one of value and valueFrom must be set."
+    )
+    value_from: EnvVarSource | None = Field(
+        None, description="Source for the environment variable's value. Exactly one of value and valueFrom must be set."
+    )
 
 
 class ClaimSource(Section):
-    """A PersistentVolumeClaim of the run's namespace."""
+    """References a PersistentVolumeClaim in the same namespace."""
 
-    claim_name: ObjectName = Field(description="Name of the claim.")
-    read_only: bool | None = Field(None, description="Mount it read-only. Default: false.")
+    claim_name: ObjectName = Field(description="Name of a PersistentVolumeClaim in the same namespace as the run.")
+    read_only: bool | None = Field(None, description="Will force the ReadOnly setting in volumeMounts. Default: false.")
 
 
 class SecretSource(Section):
-    """A Secret as files."""
+    """Adapts a Secret into a volume. The keys of the Secret are the names of the files."""
 
-    secret_name: ObjectName = Field(description="Name of the Secret.")
+    secret_name: ObjectName = Field(description="Name of the Secret in the namespace of the run to use.")
 
 
 class EmptyDirSource(Section):
-    """Scratch space that ends with the pod."""
+    """Represents an empty directory for a pod. It is deleted with the pod."""
 
-    medium: Literal["", "Memory"] | None = Field(None, description="Memory for a tmpfs. Default: the node's disk.")
-    size_limit: Quantity | None = Field(None, description="Largest size in bytes.")
+    medium: Literal["", "Memory"] | None = Field(
+        None,
+        description="What type of storage medium should back this directory. Must be an empty string or Memory. "
+        "Default: the empty string, which means to use the node's default medium.",
+    )
+    size_limit: Quantity | None = Field(
+        None,
+        description="Total amount of local storage required for this EmptyDir volume, as a quantity in bytes such as "
+        "10Gi. Default: no limit.",
+    )
 
 
 class Volume(Section):
-    """A volume beside the workspace."""
+    """Volume represents a named volume in a pod that may be accessed by any container in the pod. Exactly one source must be set."""
 
     RULES = (
         Rule(
@@ -99,11 +115,13 @@ class Volume(Section):
         ),
     )
 
-    name: ShortName = Field(description="Name that volumeMounts refer to.")
-    persistent_volume_claim: ClaimSource | None = Field(None, description="A claim.")
-    config_map: ConfigMapRef | None = Field(None, description="A ConfigMap as files.")
-    secret: SecretSource | None = Field(None, description="A Secret as files.")
-    empty_dir: EmptyDirSource | None = Field(None, description="Scratch space.")
+    name: ShortName = Field(description="Name of the volume. Must be a DNS_LABEL and unique within the pod.")
+    persistent_volume_claim: ClaimSource | None = Field(
+        None, description="Represents a reference to a PersistentVolumeClaim in the same namespace."
+    )
+    config_map: ConfigMapRef | None = Field(None, description="Represents a ConfigMap that should populate this volume.")
+    secret: SecretSource | None = Field(None, description="Represents a Secret that should populate this volume.")
+    empty_dir: EmptyDirSource | None = Field(None, description="Represents a temporary directory that shares a pod's lifetime.")
 
 
 _SEGMENT = r"([^/.:\x00-\x1f\x7f]|\.[^/.:\x00-\x1f\x7f]|\.\.[^/:\x00-\x1f\x7f])[^/:\x00-\x1f\x7f]*"
@@ -111,7 +129,7 @@ _CLEAN_PATH = rf"(/{_SEGMENT})+/?"
 
 
 class VolumeMount(Section):
-    """Where a volume appears in the training container."""
+    """VolumeMount describes a mounting of a Volume within a container."""
 
     RULES = (
         Rule(
@@ -132,14 +150,19 @@ class VolumeMount(Section):
         ),
     )
 
-    name: ShortName = Field(description="Name of the volume.")
-    mount_path: Annotated[str, Field(min_length=2, max_length=256)] = Field(description="Absolute path.")
-    sub_path: Annotated[str, text(256)] | None = Field(None, description="A path inside the volume.")
-    read_only: bool | None = Field(None, description="Mount it read-only. Default: false.")
+    name: ShortName = Field(description="This must match the name of a volume.")
+    mount_path: Annotated[str, Field(min_length=2, max_length=256)] = Field(
+        description="Path within the container at which the volume should be mounted. Must not contain ':'."
+    )
+    sub_path: Annotated[str, text(256)] | None = Field(
+        None,
+        description="Path within the volume from which the container's volume should be mounted. Default: the volume's root.",
+    )
+    read_only: bool | None = Field(None, description="Mounted read-only if true, read-write otherwise. Default: false.")
 
 
 class Toleration(Section):
-    """A taint that the pods tolerate, as in a pod's specification."""
+    """The pod this Toleration is attached to tolerates any taint that matches the triple <key,value,effect> using the matching operator <operator>."""
 
     RULES = (
         Rule(
@@ -158,12 +181,24 @@ class Toleration(Section):
         ),
     )
 
-    key: Annotated[str, Field(max_length=317, pattern=LABEL_KEY)] | None = Field(None, description="Key of the taint.")
-    operator: Literal["Exists", "Equal"] | None = Field(None, description="Default: Equal.")
-    value: LabelValue | None = Field(None, description="Value of the taint, with operator Equal.")
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(None, description="Default: every effect.")
+    key: Annotated[str, Field(max_length=317, pattern=LABEL_KEY)] | None = Field(
+        None,
+        description="Taint key that the toleration applies to. If the key is empty, operator must be Exists; this "
+        "combination matches all values and all keys.",
+    )
+    operator: Literal["Exists", "Equal"] | None = Field(
+        None, description="Represents a key's relationship to the value. Valid operators are Exists and Equal. Default: Equal."
+    )
+    value: LabelValue | None = Field(
+        None, description="Taint value the toleration matches to. If the operator is Exists, the value must be empty."
+    )
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Taint effect to match. Default: all taint effects."
+    )
     toleration_seconds: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="How long NoExecute is tolerated, in seconds."
+        None,
+        description="Period of time in seconds that the toleration (which must be of effect NoExecute) tolerates the "
+        "taint. Default: forever.",
     )
 
 
@@ -180,17 +215,25 @@ _NO_VALUES = Rule(
 
 
 class LabelRequirement(Section):
-    """A condition on a label of a pod."""
+    """A selector that contains values, a key, and an operator that relates the key and values."""
 
     RULES = (_VALUES_IN_A_SET, _NO_VALUES)
 
-    key: Annotated[str, Field(min_length=1, max_length=317, pattern=LABEL_KEY)] = Field(description="Key of the label.")
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How values are compared.")
-    values: Annotated[list[LabelValue], Field(max_length=16)] | None = Field(None, description="The values.")
+    key: Annotated[str, Field(min_length=1, max_length=317, pattern=LABEL_KEY)] = Field(
+        description="The label key that the selector applies to."
+    )
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
+        description="Represents a key's relationship to a set of values. Valid operators are In, NotIn, Exists and DoesNotExist."
+    )
+    values: Annotated[list[LabelValue], Field(max_length=16)] | None = Field(
+        None,
+        description="An array of string values. If the operator is In or NotIn, the values array must be non-empty. "
+        "If the operator is Exists or DoesNotExist, the values array must be empty.",
+    )
 
 
 class SelectorRequirement(Section):
-    """A condition on a label of a node."""
+    """A node selector requirement is a selector that contains values, a key, and an operator that relates the key and values."""
 
     RULES = (
         _VALUES_IN_A_SET,
@@ -202,32 +245,46 @@ class SelectorRequirement(Section):
         ),
     )
 
-    key: Annotated[str, Field(min_length=1, max_length=317, pattern=LABEL_KEY)] = Field(description="Key of the label.")
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = Field(description="How values are compared.")
-    values: Annotated[list[LabelValue], Field(max_length=16)] | None = Field(None, description="The values.")
+    key: Annotated[str, Field(min_length=1, max_length=317, pattern=LABEL_KEY)] = Field(
+        description="The label key that the selector applies to."
+    )
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = Field(
+        description="Represents a key's relationship to a set of values. Valid operators are In, NotIn, Exists, "
+        "DoesNotExist, Gt, and Lt."
+    )
+    values: Annotated[list[LabelValue], Field(max_length=16)] | None = Field(
+        None,
+        description="An array of string values. If the operator is In or NotIn, the values array must be non-empty. "
+        "If the operator is Exists or DoesNotExist, the values array must be empty. If the operator is Gt "
+        "or Lt, the values array must have a single element, which will be interpreted as an integer.",
+    )
 
 
 class FieldRequirement(Section):
-    """A condition on a field of a node."""
+    """A node selector requirement on a field of the node."""
 
-    key: Literal["metadata.name"] = Field(description="The field: a node can be chosen by its name only.")
-    operator: Literal["In", "NotIn"] = Field(description="How the value is compared.")
-    values: Annotated[list[ObjectName], Field(min_length=1, max_length=1)] = Field(description="The name of one node.")
+    key: Literal["metadata.name"] = Field(description="The field that the selector applies to. Only metadata.name is supported.")
+    operator: Literal["In", "NotIn"] = Field(
+        description="Represents the field's relationship to the value. Valid operators are In and NotIn."
+    )
+    values: Annotated[list[ObjectName], Field(min_length=1, max_length=1)] = Field(
+        description="An array with the name of one node."
+    )
 
 
 class NodeSelectorTerm(Section):
-    """Conditions on a node that must all hold."""
+    """A null or empty node selector term matches no objects. The requirements of them are ANDed."""
 
     match_expressions: Annotated[list[SelectorRequirement], Field(max_length=8)] | None = Field(
-        None, description="Conditions on the node's labels."
+        None, description="A list of node selector requirements by node's labels."
     )
     match_fields: Annotated[list[FieldRequirement], Field(max_length=8)] | None = Field(
-        None, description="Conditions on the node's name."
+        None, description="A list of node selector requirements by node's fields."
     )
 
 
 class NodeSelector(Section):
-    """Terms of which one must hold."""
+    """A node selector represents the union of the results of one or more label queries over a set of nodes; that is, it represents the OR of the selectors represented by the node selector terms."""
 
     RULES = (
         Rule(
@@ -238,30 +295,38 @@ class NodeSelector(Section):
         ),
     )
 
-    node_selector_terms: Annotated[list[NodeSelectorTerm], Field(min_length=1, max_length=8)] = Field(description="The terms.")
+    node_selector_terms: Annotated[list[NodeSelectorTerm], Field(min_length=1, max_length=8)] = Field(
+        description="Required. A list of node selector terms. The terms are ORed."
+    )
 
 
 Weight = Annotated[int, Field(ge=1, le=100)]
 
 
 class PreferredNodes(Section):
-    """A wish for nodes."""
+    """A preferred scheduling term: nodes that match the preference get the weight added to their score."""
 
-    weight: Weight = Field(description="How much the wish counts, 1 to 100.")
-    preference: NodeSelectorTerm = Field(description="The nodes.")
+    weight: Weight = Field(description="Weight associated with matching the corresponding nodeSelectorTerm.")
+    preference: NodeSelectorTerm = Field(description="A node selector term, associated with the corresponding weight.")
 
 
 class NodeAffinity(Section):
-    """Which nodes the pods need or like."""
+    """Node affinity is a group of node affinity scheduling rules."""
 
-    required_during_scheduling_ignored_during_execution: NodeSelector | None = Field(None, description="Needed.")
+    required_during_scheduling_ignored_during_execution: NodeSelector | None = Field(
+        None,
+        description="If the affinity requirements specified by this field are not met at scheduling time, the pod "
+        "will not be scheduled onto the node.",
+    )
     preferred_during_scheduling_ignored_during_execution: Annotated[list[PreferredNodes], Field(max_length=8)] | None = Field(
-        None, description="Liked."
+        None,
+        description="The scheduler will prefer to schedule pods to nodes that satisfy the affinity expressions "
+        "specified by this field, but it may choose a node that violates one or more of the expressions.",
     )
 
 
 def _label_keys(field: str) -> Rule:
-    """A rule that every key of the map ``self.<field>`` is a label's key."""
+    """Return a rule that every key of the map ``self.<field>`` is a label key."""
     return Rule(
         rf"!has(self.{field}) || self.{field}.all(key, key.matches(r'{LABEL_KEY}') && key.matches(r'{_SHORT_PREFIX}'))",
         f"{field} has a key that is not a label's key; write <name> or <prefix>/<name>: a name of at most 63 letters, digits, '-', '_'"
@@ -274,51 +339,70 @@ _SHORT_PREFIX = r"^([^/]{1,253}/)?[^/]+$"
 
 
 class LabelSelector(Section):
-    """A selection of pods by labels."""
+    """A label query over a set of pods. The results of matchLabels and matchExpressions are ANDed."""
 
     RULES = (_label_keys("matchLabels"),)
 
     match_labels: dict[Annotated[str, Field(max_length=317)], LabelValue] | None = Field(
-        None, description="Labels that must be equal.", max_length=8
+        None,
+        description="A map of {key,value} pairs. A single {key,value} in the matchLabels map is equivalent to an "
+        "element of matchExpressions, whose key field is key, the operator is In, and the values array "
+        "contains only value.",
+        max_length=8,
     )
     match_expressions: Annotated[list[LabelRequirement], Field(max_length=8)] | None = Field(
-        None, description="Conditions that must hold."
+        None, description="A list of label selector requirements. The requirements are ANDed."
     )
 
 
 class PodAffinityTerm(Section):
-    """Pods that ours want to be near to, or far from."""
+    """Defines a set of pods (those matching the labelSelector) that the pod should be co-located (affinity) or not co-located (anti-affinity) with, where co-located means running on a node whose value of the label with key topologyKey matches that of any node on which a pod of the set of pods is running."""
 
-    label_selector: LabelSelector | None = Field(None, description="The pods.")
+    label_selector: LabelSelector | None = Field(None, description="A label query over a set of pods. Default: matches no pods.")
     topology_key: Annotated[str, text(317, LABEL_KEY)] = Field(
-        description="What near means: kubernetes.io/hostname, topology.kubernetes.io/zone."
+        description="Key of the node label that defines co-location, such as kubernetes.io/hostname or "
+        "topology.kubernetes.io/zone. Empty topologyKey is not allowed."
     )
 
 
 class WeightedPodAffinityTerm(Section):
-    """A wish about other pods."""
+    """The weights of all of the matched WeightedPodAffinityTerm fields are added per-node to find the most preferred nodes."""
 
-    weight: Weight = Field(description="How much the wish counts, 1 to 100.")
-    pod_affinity_term: PodAffinityTerm = Field(description="The pods.")
+    weight: Weight = Field(description="Weight associated with matching the corresponding podAffinityTerm.")
+    pod_affinity_term: PodAffinityTerm = Field(description="A pod affinity term, associated with the corresponding weight.")
 
 
 class PodAffinity(Section):
-    """Which pods ours need or like to be near to (or far from)."""
+    """Pod affinity or anti-affinity is a group of inter-pod scheduling rules."""
 
     required_during_scheduling_ignored_during_execution: Annotated[list[PodAffinityTerm], Field(max_length=4)] | None = Field(
-        None, description="Needed."
+        None,
+        description="If the requirements specified by this field are not met at scheduling time, the pod will not be "
+        "scheduled onto the node.",
     )
     preferred_during_scheduling_ignored_during_execution: Annotated[list[WeightedPodAffinityTerm], Field(max_length=4)] | None = (
-        Field(None, description="Liked.")
+        Field(
+            None,
+            description="The scheduler will prefer to schedule pods to nodes that satisfy the expressions specified "
+            "by this field, but it may choose a node that violates one or more of the expressions.",
+        )
     )
 
 
 class Affinity(Section):
-    """Rules of attraction, as in a pod's specification."""
+    """Affinity is a group of affinity scheduling rules."""
 
-    node_affinity: NodeAffinity | None = Field(None, description="To nodes.")
-    pod_affinity: PodAffinity | None = Field(None, description="To other pods.")
-    pod_anti_affinity: PodAffinity | None = Field(None, description="Away from other pods.")
+    node_affinity: NodeAffinity | None = Field(None, description="Describes node affinity scheduling rules for the pod.")
+    pod_affinity: PodAffinity | None = Field(
+        None,
+        description="Describes pod affinity scheduling rules (e.g. co-locate this pod in the same node, zone, etc. as "
+        "some other pods).",
+    )
+    pod_anti_affinity: PodAffinity | None = Field(
+        None,
+        description="Describes pod anti-affinity scheduling rules (e.g. avoid putting this pod in the same node, "
+        "zone, etc. as some other pods).",
+    )
 
 
 _RESERVED = ("finetunerun.io", "jobset.sigs.k8s.io", "batch.kubernetes.io", "trainer.kubeflow.org")
@@ -326,9 +410,9 @@ _RESERVED_PREFIXES = "|".join(re.escape(prefix) for prefix in _RESERVED)
 _RESERVED_WORDS = ", ".join(f"{prefix}/" for prefix in _RESERVED)
 _RESERVED_NAMES = r"app\.kubernetes\.io/managed-by|job-name|controller-uid"
 RESERVED_ANNOTATIONS = f"(?i)^({_RESERVED_PREFIXES})/"
-"""RE2: keys of annotations that belong to controllers."""
+"""RE2: annotation keys that are reserved for controllers."""
 RESERVED_LABELS = f"{RESERVED_ANNOTATIONS}|^({_RESERVED_NAMES})$"
-"""RE2: keys of labels that belong to controllers."""
+"""RE2: label keys that are reserved for controllers."""
 LABELS_REFUSED = (
     f"labels of {_RESERVED_WORDS}, and app.kubernetes.io/managed-by, job-name and controller-uid, belong to controllers; choose"
     " another key"
@@ -337,7 +421,7 @@ ANNOTATIONS_REFUSED = f"annotations of {_RESERVED_WORDS} belong to controllers; 
 
 
 class Placement(Section):
-    """Where the pods of a stage run, and what is written on them."""
+    """Scheduling, labels and annotations of the pods of a stage."""
 
     RULES = (
         _label_keys("nodeSelector"),
@@ -363,14 +447,18 @@ class Placement(Section):
     )
 
     node_selector: dict[Annotated[str, Field(max_length=317)], LabelValue] | None = Field(
-        None, description="Labels that a node must have.", max_length=16
+        None, description="Selector which must match a node's labels for the pod to be scheduled on that node.", max_length=16
     )
-    tolerations: Annotated[list[Toleration], Field(max_length=16)] | None = Field(None, description="Taints that are tolerated.")
-    affinity: Affinity | None = Field(None, description="Rules of attraction.")
+    tolerations: Annotated[list[Toleration], Field(max_length=16)] | None = Field(None, description="The pod's tolerations.")
+    affinity: Affinity | None = Field(None, description="The pod's scheduling constraints.")
     labels: dict[Annotated[str, Field(max_length=317)], LabelValue] | None = Field(
-        None, description="Labels of the pods.", max_length=16
+        None,
+        description="Labels of the pods. Keys of the operator and of Kubernetes' own controllers are reserved.",
+        max_length=16,
     )
     annotations: dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=1024)]] | None = Field(
-        None, description="Annotations of the pods.", max_length=16
+        None,
+        description="Annotations of the pods. Keys of the operator and of Kubernetes' own controllers are reserved.",
+        max_length=16,
     )
-    priority_class_name: ObjectName | None = Field(None, description="PriorityClass of the pods.")
+    priority_class_name: ObjectName | None = Field(None, description="Name of the PriorityClass of the pods.")

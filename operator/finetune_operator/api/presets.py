@@ -1,7 +1,7 @@
-"""The presets: what every value is where nobody says otherwise. They are the full OpenShift AI pipelines, one an algorithm.
+"""The presets: default values of every field, one preset per algorithm. They are those of the full OpenShift AI pipelines.
 
-The numbers are those of the pipelines' parameters; where ours differ, the line says so. The CRD has no ``default:`` (GitOps
-would see a difference); its descriptions are completed from here.
+A comment marks each value that differs from the pipelines. The CRD has no ``default:``, because GitOps tools would show a difference;
+the defaults are appended to its descriptions instead.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _COMMON: dict[str, Any] = {
         "workers": 1,
         "gpusPerWorker": 1,
         "checkpoints": {"fullState": False, "final": True, "resume": False},
-        "sharedMemory": "8Gi",  # the pipelines mount none, which is why they advise one GPU a worker
+        "sharedMemory": "8Gi",  # the pipelines mount none and therefore recommend one GPU per worker
     },
     "evaluation": {
         "enabled": True,
@@ -53,12 +53,12 @@ _COMMON: dict[str, Any] = {
     "registry": {
         "port": 8080,
         "version": "1.0.0",
-        "onExisting": "NewVersion",  # the pipelines report success and register nothing
+        "onExisting": "NewVersion",  # the pipelines report success without registering anything
         "author": "pipeline",
         "format": "pytorch",
         "formatVersion": "1.0",
     },
-    # The pipelines' literal class nfs-csi is on few clusters: ours is the cluster's default class.
+    # The pipelines use the class nfs-csi, which few clusters have; here it is the default class of the cluster.
     "storage": {"size": "50Gi", "accessModes": ["ReadWriteMany"]},
     "retry": {"transient": 3, "crash": 1, "lost": 3, "outOfMemory": "Fail"},
     "cleanup": {"ttlAfterFinished": "24h", "volume": "Retain", "checkpoints": "Keep", "pods": "Keep"},
@@ -104,7 +104,7 @@ _BY_ALGORITHM: dict[Algorithm, dict[str, Any]] = {
             "epochs": 2,
             "maxTokensPerGPU": 32000,
             "learningRate": 2e-4,
-            "liger": False,  # true there, and ignored by the backend
+            "liger": False,  # true in the pipelines, whose backend ignores it
             "resources": {"cpu": "4", "memory": "32Gi"},
             "lora": {
                 "rank": 16, "alpha": 32, "dropout": 0.0, "targetModules": [], "rslora": False, "dora": False,
@@ -118,12 +118,12 @@ _BY_ALGORITHM: dict[Algorithm, dict[str, Any]] = {
 
 
 def preset(algorithm: Algorithm) -> dict[str, Any]:
-    """Every default of a run of ``algorithm``, as a new document in the shape of ``spec``."""
+    """Return all defaults of ``algorithm`` as a new document with the structure of ``spec``."""
     return overlay(_COMMON, _BY_ALGORITHM[algorithm])
 
 
 def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``over`` on top: objects are merged field by field, everything else is replaced."""
+    """Return ``base`` overlaid with ``over``: objects are merged field by field, all other values are replaced."""
     merged = {key: overlay(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()}
     for key, value in over.items():
         below = merged.get(key)

@@ -1,4 +1,4 @@
-"""References to other objects of the run's namespace, by name and key."""
+"""References to other objects in the namespace of the run, by name and key."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from .section import DataKey, ObjectName, Section
 
 
 class SecretKeyRef(Section):
-    """A Secret of the run's namespace. Its content is handed to the stage as environment variables and is never copied."""
+    """Reference to a Secret in the namespace of the run. Pods get its values as environment variables; they are not copied anywhere else."""
 
     name: ObjectName = Field(description="Name of the Secret.")
-    key: DataKey | None = Field(None, description="Key in the Secret. Without it the standard keys of the section are taken.")
+    key: DataKey | None = Field(None, description="Key in the Secret. Default: the standard keys of the section.")
 
 
 class ConfigMapRef(Section):
-    """A ConfigMap of the run's namespace."""
+    """Reference to a ConfigMap in the namespace of the run."""
 
     name: ObjectName = Field(description="Name of the ConfigMap.")
 
 
 class CertificateRef(Section):
-    """A ConfigMap with a CA bundle in PEM form."""
+    """Reference to a ConfigMap with a CA bundle in PEM format."""
 
     name: ObjectName = Field(description="Name of the ConfigMap.")
-    key: DataKey | None = Field(None, description="Key of the bundle. Default: ca.crt.")
+    key: DataKey | None = Field(None, description="Key of the CA bundle in the ConfigMap. Default: ca.crt.")
 
 
 class PullSecretRef(Section):
-    """A Secret with registry credentials."""
+    """Reference to an image pull secret in the namespace of the run."""
 
-    name: ObjectName = Field(description="Name of the Secret (kubernetes.io/dockerconfigjson).")
+    name: ObjectName = Field(description="Name of the Secret, of type kubernetes.io/dockerconfigjson.")

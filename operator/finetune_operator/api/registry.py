@@ -1,4 +1,4 @@
-"""``spec.registry``, ``spec.publish`` and ``spec.storage``: where the model goes, and what it lies on meanwhile."""
+"""``spec.registry``, ``spec.publish`` and ``spec.storage``: destinations of the model, and the workspace volume."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from .uris import PUBLISHED
 
 
 class Registry(Section):
-    """The entry in the model registry."""
+    """Entry in the model registry."""
 
     kind: Literal["ModelRegistry", "MLflow"] | None = Field(
         None,
-        description="Kubeflow Model Registry or MLflow. Default: ModelRegistry with an address; without one, MLflow's store in the"
-        " workspace in local mode and no registration on a cluster.",
+        description="Type of the registry, Kubeflow Model Registry or MLflow. Default: ModelRegistry if address is "
+        "set. Without an address, a local run uses an MLflow store in the workspace and a run on a "
+        "cluster is not registered.",
     )
     address: (
         Annotated[
@@ -29,14 +30,16 @@ class Registry(Section):
             ),
         ]
         | None
-    ) = Field(None, description="Host name or URL; without a scheme http:// is meant.")
+    ) = Field(None, description="Host name or URL of the registry. The scheme defaults to http.")
     port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        None, description="Port of the registry, where the address has none; 443 for https://."
+        None, description="Port of the registry, if address has none. Default: 8080, or 443 if address begins with https://."
     )
     secret_ref: SecretKeyRef | None = Field(
-        None, description="Secret with REGISTRY_TOKEN. Default: the Secret registry-token, where it exists."
+        None, description="Secret with REGISTRY_TOKEN. Default: the Secret registry-token, if it exists."
     )
-    ca_ref: CertificateRef | None = Field(None, description="CA bundle of the registry.")
+    ca_ref: CertificateRef | None = Field(
+        None, description="ConfigMap with the CA bundle of the registry. Default: the CAs of the stage image."
+    )
     name: (
         Annotated[
             str, text(128, r"^[A-Za-z0-9]([-A-Za-z0-9_. ]*[A-Za-z0-9])?$", "a name of letters, digits, spaces, '-', '_' and '.'")
@@ -44,38 +47,40 @@ class Registry(Section):
         | None
     ) = Field(None, description="Name of the registered model.")
     version: Annotated[str, text(64, r"^[A-Za-z0-9]([-A-Za-z0-9_.+]*[A-Za-z0-9])?$", "a version such as 1.0.0")] | None = Field(
-        None, description="Version of the model."
+        None, description="Version of the registered model."
     )
     on_existing: Literal["NewVersion", "Fail", "Update"] | None = Field(
         None,
-        description="Where the version exists: take the next free patch version, fail (asked before training starts), or update"
-        " the entry.",
+        description="Handling of a version that exists. NewVersion uses the next free patch version. Fail fails the "
+        "run, before training if possible. Update updates the entry.",
     )
     author: Annotated[str, trimmed(128)] | None = Field(None, description="Author of the version.")
     description: Annotated[str, text(2048)] | None = Field(
-        None, description="Description of the version. Default: one that names the run."
+        None, description="Description of the version. Default: a text that names the run."
     )
     format: Annotated[str, trimmed(64)] | None = Field(None, description="Format of the model.")
     format_version: Annotated[str, trimmed(64)] | None = Field(None, description="Version of the format.")
     alias: Annotated[str, text(64, r"^[A-Za-z][-A-Za-z0-9_]*$", "a name of letters, digits, '-' and '_'")] | None = Field(
-        None, description="Alias that moves to the new version."
+        None, description="Alias that is moved to the new version. Default: none."
     )
 
 
 class Publish(Section):
-    """A copy of the model outside the workspace. Without it the model stays on its volume and is registered as pvc://."""
+    """Copy of the model outside the workspace. Without it the model stays on its volume and is registered with a pvc:// URI."""
 
     uri: Annotated[str, text(1024, PUBLISHED, "s3://<bucket>/<prefix> or oci://<image>")] = Field(
-        description="s3://<bucket>/<prefix> or oci://<image>."
+        description="Destination in the form s3://<bucket>/<prefix> or oci://<image>."
     )
-    secret_ref: SecretKeyRef | None = Field(None, description="Secret with the credentials to write there.")
+    secret_ref: SecretKeyRef | None = Field(None, description="Secret with the credentials to write to the destination.")
     serving: Literal["none", "manifest", "apply"] | None = Field(
-        None, description="Write a KServe InferenceService for the model, or apply it too. Default: none."
+        None,
+        description="Whether a KServe InferenceService for the model is written (manifest) or also applied (apply). "
+        "Default: none.",
     )
 
 
 class Storage(Section):
-    """The workspace volume."""
+    """Workspace volume of the run."""
 
     RULES = (
         Rule(
@@ -96,12 +101,19 @@ class Storage(Section):
         ),
     )
 
-    claim_name: ObjectName | None = Field(None, description="An existing claim. Runs that share one share its cache.")
-    size: Size | None = Field(None, description="Size of the claim that is made, in bytes.")
+    claim_name: ObjectName | None = Field(
+        None,
+        description="Name of an existing PersistentVolumeClaim. Runs that use the same claim share its cache. "
+        "Default: the operator creates <run>-workspace.",
+    )
+    size: Size | None = Field(
+        None, description="Size of the claim that the operator creates, as a quantity in bytes such as 100Gi. It can only grow."
+    )
     storage_class_name: ObjectName | None = Field(
         None,
-        description="Class of the claim. Default: the namespace's or the operator's setting, else the cluster's default class.",
+        description="StorageClass of the claim. Default: the default of the namespace or the operator, or else the "
+        "default StorageClass of the cluster.",
     )
     access_modes: (
         Annotated[list[Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]], Field(min_length=1, max_length=3)] | None
-    ) = Field(None, description="Access modes of the claim. ReadWriteOnce works where all pods run on one node.")
+    ) = Field(None, description="Access modes of the claim. ReadWriteOnce works only if all pods run on one node.")

@@ -1,7 +1,7 @@
 """From pydantic models to a structural schema of ``apiextensions.k8s.io/v1``.
 
-Structural means: no references, no ``anyOf`` with ``null``, a type on every node. Descriptions get the preset's values
-appended, so that ``oc explain`` tells what happens where a field is left out.
+Structural means: no references, no ``anyOf`` with ``null``, a type on every node. The default of the presets and the bounds of a
+number are appended to the descriptions of ``spec``, because ``oc explain`` shows neither.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEPT = (
 
 
 def structural(model: type[BaseModel]) -> dict[str, Any]:
-    """The structural schema of ``model``, fields by their YAML names."""
+    """Return the structural schema of ``model``, with the YAML names of the fields."""
     schema = model.model_json_schema(by_alias=True, schema_generator=GenerateJsonSchema, mode="validation")
     return _node(schema, schema.get("$defs", {}), "")
 
@@ -41,9 +41,9 @@ def _node(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: str) 
         _object(node, schema, definitions, path)
     if node.get("type") == "array":
         node["items"] = _node(schema["items"], definitions, f"{path}[]")
-    default = _default_sentence(path)
-    if default and "description" in node and "Default" not in node["description"]:
-        node["description"] += f" {default}"
+    if path.startswith("spec.") and "description" in node:
+        default = "" if "Default:" in node["description"] else _default_sentence(path)
+        node["description"] = " ".join(filter(None, (node["description"], default, _bounds_sentence(node))))
     return dict(sorted(node.items()))
 
 
@@ -59,7 +59,7 @@ def _object(node: dict[str, Any], schema: Mapping[str, Any], definitions: Mappin
 
 
 def _flatten(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """References resolved and ``X | None`` reduced to ``X``: an absent field and a null one are the same here."""
+    """Return ``schema`` with references resolved and ``X | None`` reduced to ``X``: an absent field and a null one are equivalent."""
     flat = dict(schema)
     while "$ref" in flat or "anyOf" in flat:
         inner: Mapping[str, Any]
@@ -79,19 +79,32 @@ def _flatten(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[
 
 
 def _default_sentence(path: str) -> str:
-    """What the presets say of a field of ``spec``: ``Default: 5e-06 (lora: 0.0002).``"""
-    if not path.startswith("spec."):
-        return ""
+    """Return the default of a field of ``spec`` as a sentence: ``Default: 5e-06 (lora 0.0002).``"""
     keys = path.split(".")[1:]
     values = {algorithm: _lookup(preset(algorithm), keys) for algorithm in ("osft", "sft", "lora")}
     common = values["osft"]
-    others = [f"{name}: {json.dumps(value)}" for name, value in values.items() if value != common and value is not None]
+    others = {name: _shown(value) for name, value in values.items() if value not in (common, None)}
     if common is None:
-        return f"Default: {', '.join(others)}." if others else ""
+        return "".join(f"Default: {value}." if name in keys else f"Default: {value} ({name})." for name, value in others.items())
     if isinstance(common, (dict, list)) and not (isinstance(common, list) and common and isinstance(common[0], str)):
         return ""
-    shown = json.dumps(common).strip('"')
-    return f"Default: {shown} ({', '.join(others)})." if others else f"Default: {shown}."
+    exceptions = ", ".join(f"{name} {value}" for name, value in others.items())
+    return f"Default: {_shown(common)} ({exceptions})." if others else f"Default: {_shown(common)}."
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _bounds_sentence(node: Mapping[str, Any]) -> str:
+    """Return the bounds of a number as a sentence: ``Must be at least 1 and at most 64.``"""
+    least, most = node.get("minimum"), node.get("maximum")
+    bounds = []
+    if least is not None:
+        bounds.append(f"{'greater than' if node.get('exclusiveMinimum') else 'at least'} {_shown(least)}")
+    if most is not None:
+        bounds.append(f"{'less than' if node.get('exclusiveMaximum') else 'at most'} {_shown(most)}")
+    return f"Must be {' and '.join(bounds)}." if bounds else ""
 
 
 def _lookup(document: Any, keys: list[str]) -> Any:

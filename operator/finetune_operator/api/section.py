@@ -1,4 +1,4 @@
-"""The base of all models of the resource, CEL rules, and the scalar types that the sections share."""
+"""Base class of all models of the resource, CEL rules, and the scalar types that the sections share."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Rule:
     """A rule of the Common Expression Language that the API server evaluates (``x-kubernetes-validations``).
 
     Attributes:
-        expression: true where the object is good. Core CEL and ``quantity`` only: Python's CEL libraries have no more.
-        message: one sentence that names the field and the mend.
-        field: the field to point at, relative to the model, with a leading dot.
+        expression: true for a valid object. Core CEL and ``quantity`` only: Python's CEL libraries support no more.
+        message: one sentence with the field, what is wrong and what to do.
+        field: path of the field that the error is reported for, relative to the model, with a leading dot.
     """
 
     expression: str
@@ -29,7 +29,7 @@ class Rule:
     field: str | None = None
 
     def as_validation(self) -> dict[str, str]:
-        """The entry of ``x-kubernetes-validations``."""
+        """Return the entry of ``x-kubernetes-validations``."""
         entry = {"rule": " ".join(self.expression.split()), "message": " ".join(self.message.split())}
         return {**entry, "fieldPath": self.field} if self.field else entry
 
@@ -45,7 +45,7 @@ class OneOf:
 
 
 class Section(BaseModel):
-    """A part of the resource: camelCase in YAML, unknown fields refused, never changed once read."""
+    """Part of the resource: immutable, camelCase in YAML, unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
@@ -60,11 +60,11 @@ class Section(BaseModel):
 
 
 _FORMS: dict[str, str] = {}
-"""The form of strings that match a pattern, in words: a pattern alone says little."""
+"""Description of the strings that match a pattern, for messages."""
 
 
 def text(limit: int, pattern: str | None = None, form: str | None = None) -> Any:
-    """Bounds for ``Annotated[str, ...]``: not empty, at most ``limit`` characters; ``form`` says in words what matches the pattern."""
+    """Return bounds for ``Annotated[str, ...]``: not empty, at most ``limit`` characters. ``form`` describes what matches the pattern."""
     if pattern and form:
         _FORMS[pattern] = form
     return Field(min_length=1, max_length=limit, pattern=pattern)
@@ -74,7 +74,7 @@ TRIMMED = r"^[^ \x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^ \x00-\x1f\x7f])?$"
 
 
 def trimmed(limit: int) -> Any:
-    """Bounds for ``Annotated[str, ...]``: not empty, no space at its ends, no control character."""
+    """Return bounds for ``Annotated[str, ...]``: not empty, no leading or trailing space, no control character."""
     return text(limit, TRIMMED)
 
 
@@ -82,15 +82,15 @@ REVISION = r"^[^ \x00-\x1f\x7f]+$"
 
 OBJECT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=OBJECT_NAME)]
-"""The name of a Kubernetes object (a DNS subdomain)."""
+"""Name of a Kubernetes object (a DNS subdomain)."""
 
 SHORT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 ShortName = Annotated[str, Field(min_length=1, max_length=63, pattern=SHORT_NAME)]
-"""The name of a volume, a container or a run (a DNS label)."""
+"""Name of a volume, a container or a run (a DNS label)."""
 
 DATA_KEY = r"^(\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*)$"
 DataKey = Annotated[str, Field(min_length=1, max_length=253, pattern=DATA_KEY)]
-"""A key of a Secret or a ConfigMap. As in Kubernetes it is neither ``.`` nor ``..`` and does not begin with two dots."""
+"""Key of a Secret or a ConfigMap. As in Kubernetes it is neither ``.`` nor ``..`` and does not begin with two dots."""
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -100,10 +100,10 @@ LABEL_VALUE = rf"^({_NAME})?$"
 LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
 
 _DIGITS = {"h": 6, "m": 8, "s": 9, "ms": 12}
-"""Digits before the point, by unit: each part stays below 200 years, and a date that far away can be computed."""
+"""Largest number of digits before the decimal point, by unit: each part is below 200 years, so that dates can be computed with it."""
 DURATION = f"^({'|'.join(f'[0-9]{{1,{digits}}}([.][0-9]{{1,9}})?{unit}' for unit, digits in _DIGITS.items())})+$"
 Duration = Annotated[str, Field(min_length=2, max_length=32, pattern=DURATION)]
-"""A Go duration: ``90s``, ``2h30m``."""
+"""Go duration: ``90s``, ``2h30m``."""
 
 
 def _rejection(words: str) -> str:
@@ -111,7 +111,7 @@ def _rejection(words: str) -> str:
 
 
 def _quantity(words: str, bound: str) -> Any:
-    """A rule for a quantity, where a pattern would only show itself: the rule's message states the accepted forms."""
+    """Return a rule for a quantity. Unlike the error for a pattern, its message lists the accepted forms."""
     expression = f"isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) {bound}"
     rules = [Rule(expression, _rejection(words)).as_validation()]
     extra: Any = {"x-kubernetes-int-or-string": True, "maxLength": 32, "x-kubernetes-validations": rules}
@@ -119,7 +119,7 @@ def _quantity(words: str, bound: str) -> Any:
 
 
 def _checked(words: str, fits: Callable[[fractions.Fraction], bool]) -> AfterValidator:
-    """The same for values that no API server has validated: the defaults of a namespace or of the operator."""
+    """Return the same check for values that no API server has validated: the defaults of a namespace or of the operator."""
 
     def check(value: int | str) -> int | str:
         try:
@@ -135,10 +135,10 @@ def _checked(words: str, fits: Callable[[fractions.Fraction], bool]) -> AfterVal
 
 _ZERO_OR_MORE, _ABOVE_ZERO = "of 0 or more", "above 0"
 Quantity = Annotated[int | str, _quantity(_ZERO_OR_MORE, ">= 0"), _checked(_ZERO_OR_MORE, lambda value: value >= 0)]
-"""A Kubernetes quantity that is not negative: ``4``, ``500m``, ``32Gi``."""
+"""Kubernetes quantity that is not negative: ``4``, ``500m``, ``32Gi``."""
 
 Size = Annotated[int | str, _quantity(_ABOVE_ZERO, "> 0"), _checked(_ABOVE_ZERO, lambda value: value > 0)]
-"""A Kubernetes quantity above 0."""
+"""Kubernetes quantity greater than 0."""
 
 METRIC_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.[A-Za-z0-9_.-]*[A-Za-z0-9]$"
 MetricName = Annotated[str, Field(min_length=1, max_length=128, pattern=METRIC_NAME)]
@@ -150,7 +150,7 @@ FreeValue = Annotated[
     str | int | float | bool,
     Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
 ]
-"""A scalar of any kind, for maps whose keys a library defines."""
+"""Scalar of any type, for maps whose keys a library defines."""
 
 _FORMS |= {
     REVISION: "a branch, tag or commit without spaces",
@@ -167,5 +167,5 @@ _FORMS |= {
 
 
 def form_of(pattern: str) -> str:
-    """Return the form of strings that match ``pattern``, in words."""
+    """Return a description of the strings that match ``pattern``."""
     return _FORMS.get(pattern, f"a string that matches {pattern}")

@@ -1,7 +1,7 @@
-"""``spec`` whole, and the rules that join its sections.
+"""``spec`` and the rules that span its sections.
 
-A rule rejects what no default can make valid. What depends on the defaults of the namespace or the operator is validated on the
-effective values (``core/contradictions.py``): the API server does not know them.
+A rule rejects only what no default can make valid. The API server does not know the defaults of the namespace and the operator, so
+rules that depend on them are validated on the effective values (``core/contradictions.py``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ON_HELD_OUT_ROWS = "one.metric.startsWith('holdout.')"
 
 
 class FineTuneRunSpec(Section):
-    """What is wished. Only ``dataset.uri`` must be given; everything else has the values of the algorithm's preset."""
+    """Desired state of the run. Only dataset.uri is required; all other fields default to the preset of the algorithm."""
 
     RULES = (
         Rule(
@@ -82,21 +82,26 @@ class FineTuneRunSpec(Section):
         ),
     )
 
-    dataset: Dataset = Field(description="The data to train on and to measure with.")
-    model: Model | None = Field(None, description="The base model.")
+    dataset: Dataset = Field(description="Data to train on and to evaluate on.")
+    model: Model | None = Field(None, description="Base model.")
     training: Training | None = Field(None, description="How the model is trained.")
-    evaluation: Evaluation | None = Field(None, description="How the model is measured.")
-    gate: Gate | None = Field(None, description="What the model must reach to be registered.")
-    registry: Registry | None = Field(None, description="The entry in the model registry.")
-    publish: Publish | None = Field(None, description="A copy of the model outside the workspace.")
-    storage: Storage | None = Field(None, description="The workspace volume.")
-    queue: Queue | None = Field(None, description="Kueue.")
-    limits: Limits | None = Field(None, description="How long things may take.")
-    retry: Retry | None = Field(None, description="How often a stage is tried.")
-    cleanup: Cleanup | None = Field(None, description="What is removed, and when.")
+    evaluation: Evaluation | None = Field(None, description="How the model is evaluated.")
+    gate: Gate | None = Field(None, description="Requirements that the model must meet to be registered. Default: no gate.")
+    registry: Registry | None = Field(None, description="Entry in the model registry.")
+    publish: Publish | None = Field(None, description="Copy of the model outside the workspace.")
+    storage: Storage | None = Field(None, description="Workspace volume of the run.")
+    queue: Queue | None = Field(None, description="Kueue queue that admits the run.")
+    limits: Limits | None = Field(None, description="Time and GPU limits of the run. Default: no limits.")
+    retry: Retry | None = Field(None, description="Number of retries of a failed stage, by cause of the failure.")
+    cleanup: Cleanup | None = Field(None, description="What is removed after the run has finished, and when.")
     service_account_name: ObjectName | None = Field(
-        None, description="ServiceAccount of the pods. Default: one without rights that the operator creates."
+        None,
+        description="Name of the ServiceAccount of the pods of all stages. Default: finetune-stage, an account "
+        "without permissions that the operator creates.",
     )
-    suspend: bool | None = Field(None, description="Stop what runs and hold the run; false goes on. Default: false.")
-    rerun: Rerun | None = Field(None, description="Run a finished run again, from one stage on.")
-    approval: ApprovalDecision | None = Field(None, description="A person's word on the model that waits at the gate.")
+    suspend: bool | None = Field(
+        None,
+        description="Stops the pods of the run and holds the run while true. Set it to false to resume the run. Default: false.",
+    )
+    rerun: Rerun | None = Field(None, description="Runs a finished run again, from one stage on.")
+    approval: ApprovalDecision | None = Field(None, description="Manual approval or rejection of the model.")

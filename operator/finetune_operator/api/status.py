@@ -1,4 +1,4 @@
-"""``status``: what the operator observed, for people and for machines. Written by the operator only.
+"""``status``: the observed state of a run, written by the operator only.
 
 The bounds keep the object small: :mod:`finetune_operator.core.trim` holds the whole object under 64 KiB.
 """
@@ -13,7 +13,7 @@ from .section import OneOf, Section, text
 from .stages import NAMES, STAGES
 
 MESSAGE_LIMIT = 1024
-"""Characters of a message; longer ones are cut."""
+"""Largest number of characters of a message; longer messages are truncated."""
 Text = Annotated[str, Field(max_length=MESSAGE_LIMIT)]
 Word = Annotated[str, Field(max_length=128)]
 Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
@@ -36,211 +36,233 @@ ConditionType = Annotated[str, OneOf(CONDITIONS)]
 
 
 class Whole(Section):
-    """A part that has one owner: what it says in server-side apply's records would be nearly as long as the part itself."""
+    """Atomic part of ``status``: its managed fields, one by one, would take nearly as much space as the part itself."""
 
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
 
 
 class Condition(Whole):
-    """A standard Kubernetes condition."""
+    """Condition contains details for one aspect of the current state of the run."""
 
-    type: ConditionType = Field(description="What the condition is about.")
-    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    type: ConditionType = Field(description="Type of the condition.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Status of the condition: True, False or Unknown.")
     reason: Annotated[str, text(64, r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$")] = Field(
-        description="Why, in one word of the documented list."
+        description="Reason for the condition's last transition: one of the reasons in docs/reasons.md."
     )
-    message: Text = Field(description="Why, in a sentence.")
-    last_transition_time: Time = Field(description="When status last changed.")
-    observed_generation: Annotated[int, Field(ge=0)] | None = Field(None, description="The generation of spec that it is about.")
+    message: Text = Field(description="Human-readable details about the transition.")
+    last_transition_time: Time = Field(description="Last time the condition changed from one status to another.")
+    observed_generation: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="metadata.generation that the condition was set for."
+    )
 
 
 class Child(Section):
-    """The Job or TrainJob of an attempt."""
+    """Reference to the Job or TrainJob of an attempt."""
 
-    kind: Word = Field(description="Job, TrainJob or PersistentVolumeClaim.")
-    name: Annotated[str, Field(max_length=253)] = Field(description="Its name.")
-    uid: Word | None = Field(None, description="Its uid, once it was seen.")
+    kind: Word = Field(description="Kind of the object: Job, TrainJob or PersistentVolumeClaim.")
+    name: Annotated[str, Field(max_length=253)] = Field(description="Name of the object.")
+    uid: Word | None = Field(None, description="UID of the object. Set as soon as the operator has observed it.")
     releasing: bool | None = Field(
-        None, description="The stage has ended and the child is being removed, because a container of its pods still runs."
+        None,
+        description="Whether the stage has ended and the operator deletes the object, because a container of its pods "
+        "is still running.",
     )
 
 
 class StageEntry(Whole):
-    """Where one stage stands."""
+    """State of one stage."""
 
-    name: StageName = Field(description="The stage.")
-    state: StageState = Field(description="Where it stands.")
-    attempt: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of the attempt in this round.")
-    round: Annotated[int, Field(ge=1)] | None = Field(None, description="The round that its result is from.")
-    started_at: Time | None = Field(None, description="When the first attempt of the round began.")
+    name: StageName = Field(description="Name of the stage.")
+    state: StageState = Field(description="State of the stage.")
+    attempt: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of the current attempt in this round.")
+    round: Annotated[int, Field(ge=1)] | None = Field(None, description="Round that produced the result of the stage.")
+    started_at: Time | None = Field(None, description="Time at which the first attempt of the round started.")
     pods_started_at: Time | None = Field(
-        None, description="When the first container of the current attempt started, while its GPU time is not in usage yet."
+        None, description="Time at which the first container of the current attempt started, until its GPU time is in usage."
     )
-    finished_at: Time | None = Field(None, description="When it ended.")
-    retry_at: Time | None = Field(None, description="When the next attempt begins.")
-    child: Child | None = Field(None, description="The child of the current attempt.")
+    finished_at: Time | None = Field(None, description="Time at which the stage ended.")
+    retry_at: Time | None = Field(None, description="Time at which the next attempt starts.")
+    child: Child | None = Field(None, description="Job or TrainJob of the current attempt.")
     inputs_digest: Digest | None = Field(None, description="SHA-256 of everything that the result depends on.")
-    output_digest: Digest | None = Field(None, description="SHA-256 of what the stage made.")
-    reused: bool | None = Field(None, description="Nothing was computed: an earlier result for the same inputs was found.")
+    output_digest: Digest | None = Field(None, description="SHA-256 of the output of the stage.")
+    reused: bool | None = Field(None, description="Whether the result of an earlier stage with the same inputs was reused.")
     failures: Annotated[dict[str, int], Field(max_length=16)] | None = Field(
-        None, description="Failed attempts of this round, by cause."
+        None, description="Number of failed attempts in this round, by cause."
     )
     crash: Annotated[str, Field(max_length=256)] | None = Field(
         None,
-        description="Exception, file and line of the last crash of this round, and the inputs that it came with."
-        " The same crash again is not retried.",
+        description="Exception, file, line and inputs of the last crash of this round. The same crash is not retried.",
     )
-    reason: Word | None = Field(None, description="Why it is in this state, in one word.")
-    message: Text | None = Field(None, description="Why, in a sentence.")
+    reason: Word | None = Field(None, description="Reason for the state: one of the reasons in docs/reasons.md.")
+    message: Text | None = Field(None, description="Human-readable details about the state.")
 
 
 class ProgressStatus(Whole):
-    """How far the stage is that people wait for."""
+    """Progress of the running stage."""
 
-    stage: StageName | None = Field(None, description="The stage.")
-    percent: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="0 to 100.")
-    step: Annotated[int, Field(ge=0)] | None = Field(None, description="Optimizer steps, rows or requests done.")
-    total_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Of how many.")
-    epoch: float | None = Field(None, description="Times that the data was seen.")
-    eta_seconds: Annotated[int, Field(ge=0)] | None = Field(None, description="What is left of the stage, in seconds.")
+    stage: StageName | None = Field(None, description="Name of the stage.")
+    percent: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="Progress in percent, 0 to 100.")
+    step: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Number of optimizer steps, rows or requests that are done."
+    )
+    total_steps: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Total number of optimizer steps, rows or requests."
+    )
+    epoch: float | None = Field(None, description="Number of passes over the training rows, as a fraction.")
+    eta_seconds: Annotated[int, Field(ge=0)] | None = Field(None, description="Estimated remaining time of the stage in seconds.")
     loss: float | None = Field(None, description="Training loss in nats per token.")
-    tokens_per_second: float | None = Field(None, description="Tokens trained per second, over all processes.")
-    last_report: Time | None = Field(None, description="When the stage last said so.")
-    note: Word | None = Field(None, description="What it is doing.")
+    tokens_per_second: float | None = Field(None, description="Training throughput in tokens per second, over all processes.")
+    last_report: Time | None = Field(None, description="Time of the last progress report.")
+    note: Word | None = Field(None, description="Current activity of the stage.")
 
 
 Count = Annotated[int, Field(ge=0)]
 STATUS_WARNINGS_LIMIT = 16
-"""Warnings of all stages together that status keeps, the newest."""
+"""Number of warnings of all stages that status keeps; the most recent ones are kept."""
 
 
 class RowsStatus(Whole):
-    """How many rows are used, and how many are left out."""
+    """Number of rows that are used, and of rows that are left out."""
 
-    source: Count | None = Field(None, description="Rows in the source of the data, before subset.")
-    bad: Count | None = Field(None, description="Rows that are left out because they are no chat conversation.")
-    rejected: Count | None = Field(None, description="Training rows that are left out because the chat template rejects them.")
+    source: Count | None = Field(None, description="Number of rows in the source of the data, before subset.")
+    bad: Count | None = Field(None, description="Number of rows that are left out because they are not chat conversations.")
+    rejected: Count | None = Field(
+        None, description="Number of training rows that are left out because the chat template rejects them."
+    )
     too_long: Count | None = Field(
         None,
-        description="Training rows that are left out because they have more tokens than training.maxSeqLen or the model takes.",
+        description="Number of training rows that are left out because they have more tokens than training.maxSeqLen "
+        "or than the model accepts.",
     )
     nothing_to_learn: Count | None = Field(
-        None, description="Training rows that are left out because no token of them is learned."
+        None, description="Number of training rows that are left out because they have no token to learn."
     )
-    trained: Count | None = Field(None, description="Rows to train on.")
-    tokens: Count | None = Field(None, description="Tokens of the rows to train on.")
-    learned_tokens: Count | None = Field(None, description="Tokens that the model learns, among these.")
-    measured: Count | None = Field(None, description="Held-out rows with an answer that is scored.")
-    not_measured: Count | None = Field(None, description="Held-out rows without an answer that can be scored.")
+    trained: Count | None = Field(None, description="Number of training rows.")
+    tokens: Count | None = Field(None, description="Number of tokens in the training rows.")
+    learned_tokens: Count | None = Field(None, description="Number of tokens in the training rows that the model learns.")
+    measured: Count | None = Field(None, description="Number of held-out rows that are scored.")
+    not_measured: Count | None = Field(
+        None, description="Number of held-out rows that are not scored, because they have no answer that can be scored."
+    )
 
 
 class Warning(Section):  # noqa: A001 - the term of Kubernetes
-    """What a stage that succeeded could not use or had to change."""
+    """Input that a successful stage could not use or had to change."""
 
-    stage: StageName = Field(description="The stage.")
-    message: Annotated[str, Field(max_length=256)] = Field(description="What it is, in a sentence.")
+    stage: StageName = Field(description="Name of the stage.")
+    message: Annotated[str, Field(max_length=256)] = Field(description="Human-readable description.")
 
 
 class MetricsStatus(Whole):
-    """Numbers, by safe keys: <task>.<metric> in the evaluations."""
+    """Metrics by name; metrics of evaluations are named <task>.<metric>."""
 
-    training: Metrics | None = Field(None, description="Of training: final loss, tokens, seconds.")
-    evaluation: Metrics | None = Field(None, description="Of the fine-tuned model.")
-    baseline: Metrics | None = Field(None, description="Of the base model.")
+    training: Metrics | None = Field(None, description="Metrics of training, such as final loss, tokens and seconds.")
+    evaluation: Metrics | None = Field(None, description="Metrics of the fine-tuned model.")
+    baseline: Metrics | None = Field(None, description="Metrics of the base model.")
     higher_is_better: Annotated[dict[Annotated[str, Field(max_length=128)], bool], Field(max_length=256)] | None = Field(
-        None, description="The direction of each metric, where its task states one."
+        None, description="Whether a higher value is better, for each metric whose task defines it."
     )
 
 
 class HistoryPoint(Section):
-    """A point of the loss curve."""
+    """Point of the loss curve."""
 
     step: Annotated[int, Field(ge=0)] = Field(description="Optimizer step.")
-    loss: float = Field(description="Nats per token.")
+    loss: float = Field(description="Training loss in nats per token.")
 
 
 class FailureStatus(Whole):
     """Why the run failed, and what to do."""
 
-    stage: StageName | None = Field(None, description="The stage that failed.")
-    reason: Word = Field(description="Why, in one word of the documented list.")
-    message: Text | None = Field(None, description="Why, in a sentence.")
+    stage: StageName | None = Field(None, description="Name of the stage that failed.")
+    reason: Word = Field(description="Reason for the failure: one of the reasons in docs/reasons.md.")
+    message: Text | None = Field(None, description="Human-readable details about the failure.")
     exit_code: int | None = Field(None, description="Exit code of the process that ended the stage.")
-    hint: Text | None = Field(None, description="What to change, by field.")
-    log_tail: Annotated[str, Field(max_length=2048)] | None = Field(None, description="Last lines of its log, secrets removed.")
-    command: Text | None = Field(None, description="The command that shows the whole log.")
+    hint: Text | None = Field(None, description="What to change, with the names of the fields.")
+    log_tail: Annotated[str, Field(max_length=2048)] | None = Field(
+        None, description="Last lines of the log of the stage, without secrets."
+    )
+    command: Text | None = Field(None, description="Command that prints the whole log.")
 
 
 class RequirementVerdict(Section):
-    """One requirement of the gate, measured."""
+    """Outcome of one requirement of the gate."""
 
-    metric: Word = Field(description="The metric.")
-    passed: bool = Field(description="The verdict.")
-    value: float | None = Field(None, description="What was measured.")
-    bound: float | None = Field(None, description="What was required.")
-    margin: float | None = Field(None, description="How far from the bound; negative fails.")
-    message: Text | None = Field(None, description="In a sentence.")
+    metric: Word = Field(description="Name of the metric.")
+    passed: bool = Field(description="Whether the requirement is met.")
+    value: float | None = Field(None, description="Measured value.")
+    bound: float | None = Field(None, description="Required bound.")
+    margin: float | None = Field(
+        None, description="Distance of the value from the bound; negative if the requirement is not met."
+    )
+    message: Text | None = Field(None, description="Human-readable outcome.")
 
 
 class GateStatus(Whole):
-    """What the gate decided."""
+    """Outcome of the gate."""
 
-    passed: bool | None = Field(None, description="The verdict.")
-    subject: Word | None = Field(None, description="What an approval must name in spec.approval.of.")
-    requirements: Annotated[list[RequirementVerdict], Field(max_length=32)] | None = Field(None, description="One by one.")
+    passed: bool | None = Field(None, description="Whether all requirements are met.")
+    subject: Word | None = Field(None, description="Identifier of the model to set in spec.approval.of.")
+    requirements: Annotated[list[RequirementVerdict], Field(max_length=32)] | None = Field(
+        None, description="Outcome of each requirement."
+    )
 
 
 class ApprovalStatus(Whole):
-    """Who decided what."""
+    """Manual approval or rejection of the model."""
 
     decision: Word | None = Field(None, description="Approved or Rejected.")
-    by: Annotated[str, Field(max_length=256)] | None = Field(None, description="Who.")
-    at: Time | None = Field(None, description="When.")
-    note: Text | None = Field(None, description="Why.")
+    by: Annotated[str, Field(max_length=256)] | None = Field(None, description="Name of the person who decided.")
+    at: Time | None = Field(None, description="Time of the decision.")
+    note: Text | None = Field(None, description="Reason for the decision.")
 
 
 class ModelStatus(Whole):
-    """The result."""
+    """The fine-tuned model."""
 
-    uri: Annotated[str, Field(max_length=2048)] | None = Field(None, description="Where a server can load it from.")
-    digest: Digest | None = Field(None, description="SHA-256 over its files.")
-    adapter_uri: Annotated[str, Field(max_length=2048)] | None = Field(
-        None, description="Where LoRA's adapter lies, which is merged into the model already."
+    uri: Annotated[str, Field(max_length=2048)] | None = Field(
+        None, description="URI from which a model server can load the model."
     )
-    base_digest: Digest | None = Field(None, description="SHA-256 over the base model's files.")
+    digest: Digest | None = Field(None, description="SHA-256 of the files of the model.")
+    adapter_uri: Annotated[str, Field(max_length=2048)] | None = Field(
+        None, description="URI of the LoRA adapter, which is also merged into the model."
+    )
+    base_digest: Digest | None = Field(None, description="SHA-256 of the files of the base model.")
     parameters: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of parameters.")
 
 
 class RegistryStatus(Whole):
-    """The entry in the registry."""
+    """Entry in the model registry."""
 
-    kind: Word | None = Field(None, description="ModelRegistry or MLflow.")
+    kind: Word | None = Field(None, description="Type of the registry: ModelRegistry or MLflow.")
     name: Word | None = Field(None, description="Name of the registered model.")
-    version: Word | None = Field(None, description="Version as it was registered.")
-    registry_version: Word | None = Field(None, description="The registry's own number or id of the version.")
-    run_id: Word | None = Field(None, description="The registry's run, where it has runs.")
-    url: Annotated[str, Field(max_length=2048)] | None = Field(None, description="Where to look at it.")
+    version: Word | None = Field(None, description="Registered version.")
+    registry_version: Word | None = Field(None, description="Number or ID that the registry gave the version.")
+    run_id: Word | None = Field(None, description="ID of the run in the registry, if the registry has runs.")
+    url: Annotated[str, Field(max_length=2048)] | None = Field(None, description="URL of the entry.")
 
 
 class UsageStatus(Whole):
-    """What the run cost."""
+    """Resources that the run used."""
 
     gpu_seconds: float | None = Field(
         None,
-        description="GPUs times seconds, from start to end of every container with GPUs: of training, evaluation and baseline, in all"
-        " attempts and rounds. A running attempt is added when it ends.",
+        description="GPUs times seconds of all containers with GPUs (training, evaluation and baseline), in all "
+        "attempts and rounds. A running attempt is added when it ends.",
     )
-    queued_seconds: float | None = Field(None, description="Time in a queue.")
-    wall_seconds: float | None = Field(None, description="From start to end, suspended time not counted.")
+    queued_seconds: float | None = Field(None, description="Time in a queue, in seconds.")
+    wall_seconds: float | None = Field(
+        None, description="Time from start to end in seconds, without the time in which the run was suspended."
+    )
 
 
 class Adaptation(Section):
-    """A default that this place cannot honour, and what is done instead."""
+    """Default that the cluster or machine cannot honor, and the value that is used instead."""
 
-    field: Annotated[str, Field(max_length=128)] = Field(description="The field.")
-    preset: Annotated[str, Field(max_length=256)] | None = Field(None, description="What the preset says.")
-    value: Annotated[str, Field(max_length=256)] | None = Field(None, description="What is done.")
-    reason: Annotated[str, Field(max_length=256)] = Field(description="Why.")
+    field: Annotated[str, Field(max_length=128)] = Field(description="Name of the field.")
+    preset: Annotated[str, Field(max_length=256)] | None = Field(None, description="Default value.")
+    value: Annotated[str, Field(max_length=256)] | None = Field(None, description="Value that is used instead.")
+    reason: Annotated[str, Field(max_length=256)] = Field(description="Why the default cannot be honored.")
 
 
 PodMetadata = Annotated[dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=512)]], Field(max_length=16)]
@@ -248,88 +270,99 @@ PodMetadata = Annotated[dict[Annotated[str, Field(max_length=317)], Annotated[st
 
 
 class ResolvedStatus(Whole):
-    """The effective values of the run, fixed when it started."""
+    """Effective values of the run, fixed when it started."""
 
-    spec: Free = Field(description="Every section with every value, as the stages get it.")
+    spec: Free = Field(description="Effective spec: all sections with all values.")
     origins: Free = Field(
-        description="Which fields have their value from a preset, the namespace, the operator, or follow from others."
+        description="Origin of each effective value: a preset, the namespace, the operator's configuration, or "
+        "derived from other fields."
     )
     adapted: Annotated[list[Adaptation], Field(max_length=32)] | None = Field(
-        None, description="Defaults that this place cannot honour."
+        None, description="Defaults that the cluster or machine cannot honor, with the values that are used instead."
     )
-    operator_version: Word | None = Field(None, description="Release of the operator that resolved it.")
+    operator_version: Word | None = Field(None, description="Version of the operator that resolved the values.")
     contract_version: int | None = Field(None, description="Version of the stage contract.")
     images: dict[str, Annotated[str, Field(max_length=512)]] | None = Field(
         None, description="Image of each stage.", max_length=16
     )
-    entry_digest: Digest | None = Field(None, description="SHA-256 of the training program.")
+    entry_digest: Digest | None = Field(None, description="SHA-256 of the training bundle.")
     volume_uri: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="URI of the workspace's claim, as the registry names it."
+        None, description="URI of the workspace claim, as it is registered."
     )
     fs_group: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = Field(
-        None, description="Group that the workspace's volume is given to."
+        None, description="Supplemental group that owns the workspace volume."
     )
     environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = Field(
-        None, description="Environment variables that the operator's configuration gives to every stage."
+        None, description="Environment variables of all stages, from the operator's configuration."
     )
     pod_labels: PodMetadata | None = Field(
-        None, description="Labels that the operator's configuration gives to the pods of every stage."
+        None, description="Labels of the pods of all stages, from the operator's configuration."
     )
     pod_annotations: PodMetadata | None = Field(
-        None, description="Annotations that the operator's configuration gives to the pods of every stage."
+        None, description="Annotations of the pods of all stages, from the operator's configuration."
     )
 
 
 class SummaryStatus(Whole):
     """Strings for the printer columns."""
 
-    progress: Word | None = Field(None, description="Percent of the running stage.")
-    rows: Word | None = Field(None, description="Rows to train on, and how many are left out.")
-    loss: Word | None = Field(None, description="Last training loss.")
-    score: Word | None = Field(None, description="First metric of the gate, else holdout.bits_per_byte, else the first task's.")
-    model: Word | None = Field(
-        None, description="Name and version of the registered model; until it is registered, name of the base model."
+    progress: Word | None = Field(None, description="Progress of the running stage in percent.")
+    rows: Word | None = Field(None, description="Number of training rows, and of rows that are left out.")
+    loss: Word | None = Field(None, description="Last training loss in nats per token.")
+    score: Word | None = Field(
+        None,
+        description="First metric of the gate; without a gate holdout.bits_per_byte, or else the first metric of the evaluation.",
     )
-    algorithm: Word | None = Field(None, description="sft, osft or lora.")
-    eta: Word | None = Field(None, description="What is left of the running stage.")
-    queue: Word | None = Field(None, description="Queue and position.")
-    message: Annotated[str, Field(max_length=256)] | None = Field(None, description="What is going on.")
+    model: Word | None = Field(
+        None, description="Name and version of the registered model; before registration, name of the base model."
+    )
+    algorithm: Word | None = Field(None, description="Training algorithm.")
+    eta: Word | None = Field(None, description="Estimated remaining time of the running stage.")
+    queue: Word | None = Field(None, description="Queue, and position in it.")
+    message: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="Current activity, or why the run waits or failed."
+    )
 
 
 UNOBSERVED: dict[str, Any] = {"observedGeneration": -1}
-"""Default of ``status``: no generation, so that kstatus does not take a run as reconciled before the operator has seen it."""
+"""Default of ``status``: a generation that no run has, so that kstatus does not consider a run current before the operator has observed it."""
 
 
 class FineTuneRunStatus(Section):
-    """What was observed. Everything here is written by the operator only."""
+    """Observed state of the run. Written by the operator only."""
 
     observed_generation: Annotated[int, Field(ge=-1)] | None = Field(
-        None, description="The generation of spec that this is about; -1 until the operator has seen the run."
+        None, description="metadata.generation that the status was set for; -1 until the operator has observed the run."
     )
-    phase: Phase | None = Field(None, description="One word for people, derived from the conditions: never branch on it.")
+    phase: Phase | None = Field(
+        None,
+        description="Summary of the state for people, derived from the conditions. Programs must read the conditions instead.",
+    )
     conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra={
         "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"],
-    })] | None = Field(None, description="Standard conditions; Succeeded is the one to wait for.")  # fmt: skip
-    started_at: Time | None = Field(None, description="When the run was resolved and began.")
-    finished_at: Time | None = Field(None, description="When it ended.")
-    round: Annotated[int, Field(ge=1)] | None = Field(None, description="1, and one more for each rerun.")
-    rerun_id: Word | None = Field(None, description="The rerun that opened this round.")
+    })] | None = Field(None, description="Conditions of the run. Wait for Finished or Succeeded.")  # fmt: skip
+    started_at: Time | None = Field(None, description="Time at which the effective values were resolved and the run started.")
+    finished_at: Time | None = Field(None, description="Time at which the run ended.")
+    round: Annotated[int, Field(ge=1)] | None = Field(None, description="Number of the round: 1, plus 1 for each rerun.")
+    rerun_id: Word | None = Field(None, description="spec.rerun.id of the current round.")
     stages: Annotated[list[StageEntry], Field(max_length=16, json_schema_extra={
         "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
-    })] | None = Field(None, description="The stages, in order.")  # fmt: skip
-    progress: ProgressStatus | None = Field(None, description="How far the running stage is.")
-    rows: RowsStatus | None = Field(None, description="How many rows are used, and how many are left out.")
+    })] | None = Field(None, description="State of each stage, in order.")  # fmt: skip
+    progress: ProgressStatus | None = Field(None, description="Progress of the running stage.")
+    rows: RowsStatus | None = Field(None, description="Number of rows that are used, and of rows that are left out.")
     warnings: Annotated[list[Warning], Field(max_length=STATUS_WARNINGS_LIMIT)] | None = Field(
-        None, description="What stages that succeeded could not use or had to change."
+        None, description="Inputs that successful stages could not use or had to change; the 16 most recent."
     )
-    metrics: MetricsStatus | None = Field(None, description="Numbers of training and evaluation.")
-    history: Annotated[list[HistoryPoint], Field(max_length=64)] | None = Field(None, description="The loss curve, thinned.")
-    failure: FailureStatus | None = Field(None, description="Why the run failed.")
-    gate: GateStatus | None = Field(None, description="What the gate decided.")
-    approval: ApprovalStatus | None = Field(None, description="Who decided what.")
-    model: ModelStatus | None = Field(None, description="The result.")
-    registry: RegistryStatus | None = Field(None, description="The entry in the registry.")
-    usage: UsageStatus | None = Field(None, description="What the run cost.")
-    resolved: ResolvedStatus | None = Field(None, description="The effective values.")
+    metrics: MetricsStatus | None = Field(None, description="Metrics of training and evaluation.")
+    history: Annotated[list[HistoryPoint], Field(max_length=64)] | None = Field(
+        None, description="Loss curve, reduced to at most 64 points."
+    )
+    failure: FailureStatus | None = Field(None, description="Why the run failed, and what to do.")
+    gate: GateStatus | None = Field(None, description="Outcome of the gate.")
+    approval: ApprovalStatus | None = Field(None, description="Manual approval or rejection of the model.")
+    model: ModelStatus | None = Field(None, description="The fine-tuned model.")
+    registry: RegistryStatus | None = Field(None, description="Entry in the model registry.")
+    usage: UsageStatus | None = Field(None, description="Resources that the run used.")
+    resolved: ResolvedStatus | None = Field(None, description="Effective values of the run, fixed when it started.")
     summary: SummaryStatus | None = Field(None, description="Strings for the printer columns.")
-    cleaned_at: Time | None = Field(None, description="When finished children were removed.")
+    cleaned_at: Time | None = Field(None, description="Time at which finished Jobs and TrainJobs were removed.")

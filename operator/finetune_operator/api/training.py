@@ -1,4 +1,4 @@
-"""``spec.training``: the algorithm, its numbers, and the pods that it runs in."""
+"""``spec.training``: the algorithm, its parameters and its pods."""
 
 from __future__ import annotations
 
@@ -17,71 +17,94 @@ _PROCESSES = "(has(self.processesPerWorker) ? self.processesPerWorker : 1)"
 
 
 class Osft(Section):
-    """Orthogonal subspace fine-tuning (arXiv 2504.07097): learns in the directions that the base model uses least."""
+    """Parameters of orthogonal subspace fine-tuning (arXiv 2504.07097), which learns in the directions that the base model uses least."""
 
     unfreeze_rank_ratio: Fraction | None = Field(
-        None, description="Share of each weight's singular directions that is trained, 0 to 1; the largest stay frozen."
+        None,
+        description="Share of the singular directions of each weight that are trained; those with the largest "
+        "singular values stay frozen.",
     )
     target_patterns: Patterns | None = Field(
-        None, description="Parts of the names of the weights to treat. Default: the attention and MLP projections."
+        None,
+        description="Substrings of the names of the weights that are decomposed. Default: the attention and MLP projections.",
     )
-    memory_efficient_init: bool | None = Field(None, description="Take the singular value decompositions one weight at a time.")
+    memory_efficient_init: bool | None = Field(
+        None, description="Whether the singular value decompositions are computed one weight at a time, to save memory."
+    )
     trainable: Literal["all", "targets"] | None = Field(
         None,
-        description="all also trains embeddings, head and norms in full, as Training Hub does; targets trains the factors only"
-        " and forgets least (portable engine).",
+        description="Which weights are trained. all trains the decomposed weights, and embeddings, output layer and "
+        "norms in full, as in Training Hub. targets trains the decomposed weights only, which retains the "
+        "most of the base model (portable engine only).",
     )
 
 
 class Sft(Section):
-    """Full-parameter supervised fine-tuning."""
+    """Parameters of full-parameter supervised fine-tuning."""
 
     sharding: Literal["FULL_SHARD", "HYBRID_SHARD", "NO_SHARD"] | None = Field(
-        None, description="How FSDP spreads weights, gradients and optimizer state over the processes."
+        None,
+        description="FSDP sharding strategy for weights, gradients and optimizer state. This release trains with "
+        "NO_SHARD, so the default is adapted and any other explicit value is rejected.",
     )
 
 
 class Lora(Section):
-    """Low-rank adapters (arXiv 2106.09685)."""
+    """Parameters of low-rank adapters (arXiv 2106.09685)."""
 
     rank: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="Rank of the adapters.")
     alpha: Annotated[int, Field(ge=1, le=4096)] | None = Field(
-        None, description="Scale of the adapters; the factor is alpha / rank."
+        None, description="Scale of the adapters; their output is multiplied by alpha / rank."
     )
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="Dropout in the adapters, 0 to below 1.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="Dropout probability in the adapters.")
     target_modules: Patterns | None = Field(
         None,
-        description="Parts of the names of the weights that get adapters; all-linear means every linear layer. Default: the attention"
-        " and MLP projections.",
+        description="Substrings of the names of the layers that get adapters; all-linear selects every linear layer. "
+        "Default: the attention and MLP projections.",
     )
-    rslora: bool | None = Field(None, description="Scale by alpha / sqrt(rank) (arXiv 2312.03732).")
-    dora: bool | None = Field(None, description="Learn magnitude and direction apart (arXiv 2402.09353).")
+    rslora: bool | None = Field(
+        None,
+        description="Whether the output of the adapters is multiplied by alpha / sqrt(rank) instead of alpha / rank "
+        "(arXiv 2312.03732).",
+    )
+    dora: bool | None = Field(
+        None, description="Whether magnitude and direction are learned separately (DoRA, arXiv 2402.09353)."
+    )
     quantization: Literal["none", "4bit", "8bit"] | None = Field(
-        None, description="How the frozen weights are held while training (QLoRA, arXiv 2305.14314)."
+        None,
+        description="Quantization of the frozen weights during training (QLoRA, arXiv 2305.14314). 4bit and 8bit need "
+        "an NVIDIA GPU.",
     )
-    packing: bool | None = Field(None, description="Put several rows into one sequence; microBatchSize counts sequences then.")
+    packing: bool | None = Field(
+        None, description="Whether several rows share one sequence; microBatchSize then counts sequences."
+    )
 
 
 class Checkpoints(Section):
-    """What is saved on the way, and how training goes on after an interruption."""
+    """What is saved during training, and how training resumes after an interruption."""
 
-    per_epoch: bool | None = Field(None, description="Save the model at the end of each epoch.")
+    per_epoch: bool | None = Field(None, description="Whether the model is saved at the end of each epoch.")
     every_samples: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Save each time that many samples were seen; 0 is off."
+        None, description="Number of rows between two checkpoints; 0 disables these checkpoints."
     )
     every_minutes: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Save each time that many minutes passed; 0 is off."
+        None, description="Number of minutes between two checkpoints; 0 disables these checkpoints."
     )
-    full_state: bool | None = Field(None, description="Save optimizer and scheduler too, so that training can go on from there.")
-    final: bool | None = Field(None, description="Save the model at the end.")
+    full_state: bool | None = Field(
+        None,
+        description="Whether checkpoints contain the state of optimizer and scheduler, so that training can resume from them.",
+    )
+    final: bool | None = Field(None, description="Whether the model is saved at the end of training.")
     keep: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        None, description="Keep only that many of the newest checkpoints. Default: all."
+        None, description="Number of most recent checkpoints to keep. Default: all."
     )
-    resume: bool | None = Field(None, description="Go on from the newest full checkpoint after an interruption.")
+    resume: bool | None = Field(
+        None, description="Whether training resumes from the latest full checkpoint after an interruption."
+    )
 
 
 class Training(Section):
-    """How the model is trained. Rates and counts that are not given come from the preset of the algorithm."""
+    """How the model is trained. Fields without a value default to the preset of the algorithm."""
 
     RULES = (
         Rule(
@@ -152,61 +175,88 @@ class Training(Section):
         ),
     )
 
-    enabled: bool | None = Field(None, description="false leaves training out: evaluate, gate and register the model as it is.")
-    algorithm: Algorithm | None = Field(
-        None, description="sft trains every weight, osft forgets least, lora trains small adapters. Default: osft."
+    enabled: bool | None = Field(
+        None,
+        description="Whether the model is trained. If false, the base model is evaluated, passed to the gate and registered.",
     )
-    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="Times that each row is seen.")
-    effective_batch_size: Count | None = Field(None, description="Rows per optimizer step, over all processes.")
+    algorithm: Algorithm | None = Field(
+        None,
+        description="Training algorithm. sft trains every weight. osft trains every weight in the directions that the "
+        "base model uses least, and forgets least. lora trains small adapters. Default: osft.",
+    )
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="Number of passes over the training rows.")
+    effective_batch_size: Count | None = Field(None, description="Number of rows per optimizer step, over all processes.")
     micro_batch_size: Count | None = Field(
-        None, description="Rows per forward pass and process. Default: what maxTokensPerGPU and the memory allow."
+        None,
+        description="Number of rows per forward pass of one process. Default: as many as maxTokensPerGPU and the memory allow.",
     )
     max_tokens_per_gpu: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
-        None, alias="maxTokensPerGPU", description="Largest number of tokens in a forward pass of one process."
+        None, alias="maxTokensPerGPU", description="Largest number of tokens in one forward pass of one process."
     )
     max_seq_len: Annotated[int, Field(ge=8, le=10_000_000)] | None = Field(
-        None, description="Longest row in tokens; longer rows are left out and counted."
+        None, description="Largest number of tokens of a row; longer rows are left out and counted in status.rows."
     )
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = Field(None, description="Peak learning rate.")
-    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(None, description="Optimizer steps of linear warm-up.")
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        None, description="Number of optimizer steps over which the learning rate rises linearly from 0."
+    )
     scheduler: (
         Literal["cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt", "cosine_with_min_lr"] | None
-    ) = Field(None, description="How the learning rate falls.")
+    ) = Field(None, description="Learning rate schedule after the warm-up.")
     scheduler_args: dict[Annotated[str, Field(max_length=64)], float] | None = Field(
-        None, description="Numbers for the scheduler: num_cycles, power, min_lr_rate.", max_length=16
+        None, description="Numeric arguments of the schedule, such as num_cycles, power and min_lr_rate.", max_length=16
     )
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(None, description="Seed of the order of rows and of dropout.")
-    liger: bool | None = Field(None, description="Use Liger's fused kernels (GPU only).")
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
+        None, description="Seed of the order of the rows and of dropout."
+    )
+    liger: bool | None = Field(
+        None,
+        description="Whether to use Liger's fused kernels (GPU only). This release trains without them, so the "
+        "default is adapted and an explicit true is rejected.",
+    )
     unmask: bool | None = Field(
-        None, description="Learn from every message but the system's. Otherwise only the assistant's messages are learned."
+        None,
+        description="Whether all messages but the system message are learned. If false, only the messages of the "
+        "assistant are learned.",
     )
-    gradient_checkpointing: bool | None = Field(None, description="Compute activations twice to save memory.")
-    osft: Osft | None = Field(None, description="Numbers of algorithm osft.")
-    sft: Sft | None = Field(None, description="Numbers of algorithm sft.")
-    lora: Lora | None = Field(None, description="Numbers of algorithm lora.")
-    checkpoints: Checkpoints | None = Field(None, description="What is saved on the way.")
+    gradient_checkpointing: bool | None = Field(
+        None, description="Whether activations are recomputed in the backward pass, which saves memory and costs time."
+    )
+    osft: Osft | None = Field(None, description="Parameters of algorithm osft.")
+    sft: Sft | None = Field(None, description="Parameters of algorithm sft.")
+    lora: Lora | None = Field(None, description="Parameters of algorithm lora.")
+    checkpoints: Checkpoints | None = Field(None, description="What is saved during training.")
     engine: Literal["auto", "training-hub", "portable"] | None = Field(
         None,
-        description="Who trains: Training Hub's backends, or transformers with TRL. auto takes what the runtime's image has.",
+        description="Training engine. portable uses transformers and TRL. training-hub uses the backends of Training "
+        "Hub. auto selects portable in this release.",
     )
     engine_args: dict[Annotated[str, Field(max_length=64)], FreeValue] | None = Field(
-        None, description="Further arguments of the engine, checked against its signature.", max_length=32
+        None, description="Further arguments of the engine, validated against its signature.", max_length=32
     )
-    runtime_ref: ObjectName | None = Field(None, description="ClusterTrainingRuntime that names the image.")
-    image: Annotated[str, text(512)] | None = Field(None, description="Image of the training container. Default: the runtime's.")
+    runtime_ref: ObjectName | None = Field(None, description="Name of the ClusterTrainingRuntime.")
+    image: Annotated[str, text(512)] | None = Field(
+        None,
+        description="Image of the training container. Default: the training image of the operator's configuration, or "
+        "else the image of the runtime.",
+    )
     image_pull_secrets: Annotated[list[PullSecretRef], Field(max_length=8)] | None = Field(
-        None, description="Secrets to pull the image with."
+        None, description="Secrets to pull the training image with."
     )
-    workers: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="Pods that train together.")
-    gpus_per_worker: Annotated[int, Field(ge=0, le=64)] | None = Field(None, description="GPUs of each pod.")
+    workers: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="Number of training pods.")
+    gpus_per_worker: Annotated[int, Field(ge=0, le=64)] | None = Field(None, description="Number of GPUs of each training pod.")
     processes_per_worker: Annotated[int, Field(ge=1, le=64)] | None = Field(
-        None, description="Training processes in each pod. Default: one a GPU, or one."
+        None, description="Number of training processes in each pod. Default: one per GPU, or one without GPUs."
     )
-    resources: Resources | None = Field(None, description="Processor and memory of each pod.")
+    resources: Resources | None = Field(None, description="CPU and memory of each training pod.")
     env: Annotated[list[EnvVar], Field(max_length=32)] | None = Field(
-        None, description="Environment variables; an entry replaces the preset's entry of the same name."
+        None, description="Environment variables of the training container. An entry replaces the default entry of the same name."
     )
-    volumes: Annotated[list[Volume], Field(max_length=16)] | None = Field(None, description="Volumes beside the workspace.")
-    volume_mounts: Annotated[list[VolumeMount], Field(max_length=16)] | None = Field(None, description="Where they appear.")
-    shared_memory: Size | None = Field(None, description="Size of /dev/shm in bytes.")
-    placement: Placement | None = Field(None, description="Where the pods run.")
+    volumes: Annotated[list[Volume], Field(max_length=16)] | None = Field(
+        None, description="Volumes of the training pods, in addition to the workspace."
+    )
+    volume_mounts: Annotated[list[VolumeMount], Field(max_length=16)] | None = Field(
+        None, description="Paths at which the training container mounts these volumes."
+    )
+    shared_memory: Size | None = Field(None, description="Size of /dev/shm, as a quantity in bytes such as 8Gi.")
+    placement: Placement | None = Field(None, description="Scheduling, labels and annotations of the training pods.")

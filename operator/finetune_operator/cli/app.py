@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
+from finetune_operator import __version__
 from finetune_operator.api.stages import RERUN_TARGETS
 
 from . import exit_status
@@ -55,6 +56,20 @@ SetOption = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="Set a field of spec: training.epochs=3; null removes it. Repeatable."),
 ]
 NameArgument = Annotated[str, typer.Argument(help="Name of the run.", show_default=False)]
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        print(f"finetune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 @app.command()

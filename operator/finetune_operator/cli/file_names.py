@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finetune_operator.api.uris import is_local_path
+from finetune_contract.uris import is_local_path
 from finetune_operator.core.paths import lookup
 
 from .documents import Document

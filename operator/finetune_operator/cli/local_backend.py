@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune_contract.uris import local_path
 from finetune_contract.workspace import Attempt
 from finetune_operator.api.crd import crd
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, JOB, POD, TRAINJOB
-from finetune_operator.api.uris import is_local_path
 from finetune_operator.core import naming
 from finetune_operator.core.paths import lookup
 from finetune_operator.core.run import Run
@@ -201,7 +201,7 @@ def _absolute(manifest: Object, base: Path) -> Object:
     for section, field in (("dataset", "uri"), ("dataset", "evalUri"), ("model", "uri")):
         values = spec.get(section) or {}
         uri = values.get(field)
-        if isinstance(uri, str) and is_local_path(uri):
-            path = Path(uri.removeprefix("file://")).expanduser()
-            spec[section] = {**values, field: str((base / path).resolve())}
+        path = local_path(uri) if isinstance(uri, str) else None
+        if path is not None:
+            spec[section] = {**values, field: str((base / Path(path).expanduser()).resolve())}
     return {**manifest, "spec": spec}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_contract.codec import DocumentError
-from finetune_contract.crash import crash_place
+from finetune_contract.crash import crash_location
 from finetune_contract.reasons import CRASHED, Cause
 from finetune_contract.result import Result
 from finetune_contract.workspace import Attempt
@@ -214,7 +214,7 @@ def fail_attempt(builder: PlanBuilder, stage: ProgramStage, stage_status: StageS
 
 def _crash(stage_status: StageStatus, diagnosis: Diagnosis) -> str | None:
     """Return the identity of a crash: exception, file, line and inputs; ``None`` for any other end."""
-    place = crash_place(diagnosis.message) if diagnosis.reason is CRASHED else None
+    place = crash_location(diagnosis.message) if diagnosis.reason is CRASHED else None
     return f"{place[:200]}, inputs {(stage_status.inputs_digest or '')[:12]}" if place else None
 
 

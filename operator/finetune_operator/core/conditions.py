@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from finetune_contract.uris import is_local_path
 from finetune_operator.api import reasons
 from finetune_operator.api.stages import WORKSPACE
 from finetune_operator.api.status import MESSAGE_LIMIT
-from finetune_operator.api.uris import is_local_path
 
 from . import stages
 from .paths import Json, lookup

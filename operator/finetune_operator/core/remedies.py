@@ -11,8 +11,8 @@ from typing import Literal
 
 from finetune_contract import reasons as stage_reasons
 from finetune_contract.reasons import Reason
+from finetune_contract.uris import is_local_path
 from finetune_operator.api import reasons
-from finetune_operator.api.uris import is_local_path
 
 from . import stages
 from .resolved_spec import Dataset, Model, ResolvedSpec

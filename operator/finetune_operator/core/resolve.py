@@ -13,9 +13,9 @@ from typing import Any
 
 from finetune_contract import CONTRACT_VERSION
 from finetune_contract.reasons import Reason
+from finetune_contract.uris import LocalPath, UriError, UriKind, parse_uri
 from finetune_operator.api import reasons
 from finetune_operator.api.presets import DEFAULT_ALGORITHM, overlay, preset
-from finetune_operator.api.uris import is_local_path
 
 from .adaptation import ADAPTATIONS
 from .contradictions import Contradiction, contradiction
@@ -27,6 +27,7 @@ from .settings import Settings
 from .unsupported import first_unsupported
 from .values import InvalidValue, invalid_value, validated
 
+_URIS: dict[str, UriKind] = {"dataset.uri": "dataset", "dataset.evalUri": "dataset", "model.uri": "model"}
 SPEC_LIMIT = 24 * 1024
 """Largest spec in bytes of JSON: the spec, its resolved copy and status fit into an object of 64 KiB."""
 RESERVED_VARIABLES = ("PET_", "FINETUNE_")
@@ -134,7 +135,7 @@ def _reject_values(origin: str, values: Mapping[str, Any], settings: Settings) -
     where = PREFIXES[origin]
     return (
         _reject_unsupported(where, values)
-        or _reject_local_path(where, values, settings)
+        or _reject_uri(where, values, settings)
         or _reject_variables(where, values)
         or _reject_invalid(where, values)
     )
@@ -152,11 +153,18 @@ def _reject_unsupported(where: str, values: Mapping[str, Any]) -> SpecRejection 
     return SpecRejection(reasons.UNSUPPORTED, f"{where}{found.path}: this release does not support {found}; remove it.")
 
 
-def _reject_local_path(where: str, values: Mapping[str, Any], settings: Settings) -> SpecRejection | None:
-    for path in ("dataset.uri", "dataset.evalUri", "model.uri") if settings.mode == "cluster" else ():
+def _reject_uri(where: str, values: Mapping[str, Any], settings: Settings) -> SpecRejection | None:
+    """Return why a URI cannot be read: it is malformed, or a local path in a cluster."""
+    for path, kind in _URIS.items():
         uri = lookup(values, path)
-        if isinstance(uri, str) and is_local_path(uri):
-            others = "a hub id or hf://" if path == "model.uri" else "a hub id, hf:// or https://"
+        if not isinstance(uri, str):
+            continue
+        try:
+            parsed = parse_uri(uri, kind)
+        except UriError as error:
+            return SpecRejection(reasons.INVALID_SPEC, f"{where}{path}: {error}.")
+        if isinstance(parsed, LocalPath) and settings.mode == "cluster":
+            others = "a hub id or hf://" if kind == "model" else "a hub id, hf:// or https://"
             message = f"{where}{path}: {uri} is a path of one machine, which no pod can read; use {others}."
             return SpecRejection(reasons.LOCAL_PATH_IN_CLUSTER, message)
     return None

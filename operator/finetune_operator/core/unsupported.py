@@ -37,7 +37,7 @@ def _schemes(path: str, *schemes: str) -> UnsupportedValue:
 
 
 def _above_zero(path: str) -> UnsupportedValue:
-    return UnsupportedValue(path, "above 0", lambda value: isinstance(value, (int, float)) and value > 0)
+    return UnsupportedValue(path, "values above 0", lambda value: isinstance(value, (int, float)) and value > 0)
 
 
 UNBUILT: tuple[UnsupportedValue, ...] = (

@@ -159,7 +159,7 @@ def test_an_answer_whose_beginning_the_template_cuts_off_is_scored_as_far_as_it_
 
 def test_an_answer_that_is_cut_in_a_place_that_is_not_known_is_rejected() -> None:
     marked = ESCAPED.replace("{{ m.content", "{% generation %}{{ m.content[3:]").replace("<end>", "{% endgeneration %}<end>")
-    with pytest.raises(RowRejected, match="has an answer that the chat template does not write: 'He said"):
+    with pytest.raises(RowRejected, match="has an answer that the chat template does not render: 'He said"):
         scored(marked, chat("user: Hm a?", 'assistant: He said "yes" twice.'))
 
 
@@ -179,5 +179,7 @@ def test_an_answer_with_weight_0_is_only_read() -> None:
 def test_an_answer_that_is_not_written_is_rejected_when_it_is_rendered() -> None:
     template = "{% for m in messages %}{{ m.role }}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
     renderer = ChatRenderer(Tokenizer(chat_template=template, special_tokens_map={}))
-    with pytest.raises(RowRejected, match=r"^has a message 2 \(role assistant\) whose content the chat template does not write$"):
+    with pytest.raises(
+        RowRejected, match=r"^has a message 2 \(role assistant\) whose content the chat template does not render$"
+    ):
         renderer.render(read_conversation({"messages": chat("user: a?", "assistant: yes")}))

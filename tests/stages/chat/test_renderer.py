@@ -104,7 +104,7 @@ MARKED = (
 )
 
 
-def test_marked_parts_are_taken_at_their_word_and_completed_by_the_end_of_turn(tokenizer):
+def test_marked_parts_are_kept_and_completed_by_the_end_of_turn(tokenizer):
     assert turns(tokenizer, MARKED, MULTI) == [" Hello there <|im_end|>", "It is 4.<|im_end|>"]
 
 
@@ -149,7 +149,7 @@ def test_the_tools_of_a_row_reach_the_template(tokenizer):
     assert '"name": "weather"' in text
 
 
-def test_what_a_template_says_of_a_row_that_it_refuses(tokenizer):
+def test_the_message_of_a_template_for_a_row_that_it_rejects(tokenizer):
     tokenizer.chat_template = "{{ raise_exception('Roles must alternate') }}"
     with pytest.raises(RowRejected, match=r"^is rejected by the model's chat template \(Roles must alternate\)$"):
         ChatRenderer(tokenizer).render(read_conversation({"messages": SINGLE}))
@@ -157,7 +157,7 @@ def test_what_a_template_says_of_a_row_that_it_refuses(tokenizer):
 
 def test_a_template_that_hides_the_reply_is_unclear(tokenizer):
     tokenizer.chat_template = "{% for message in messages %}{{ messages | length }}{{ message.content }}{% endfor %}"
-    with pytest.raises(Unclear, match=r"^has a message 2 that the model's chat template does not let be told from the rest"):
+    with pytest.raises(Unclear, match=r"^has a message 2 whose position in the rendered text is ambiguous"):
         ChatRenderer(tokenizer).render(read_conversation({"messages": SINGLE}))
 
 
@@ -169,7 +169,7 @@ def test_no_template_at_all(tokenizer, template):
     assert raised.value.reason is reasons.CHAT_TEMPLATE_MISSING
 
 
-def test_a_template_for_tools_is_taken_for_rows_with_tools(tokenizer):
+def test_a_template_for_tools_is_used_for_rows_with_tools(tokenizer):
     tokenizer.chat_template = {
         "default": "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}",
         "tool_use": "{{ tools | tojson }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}",

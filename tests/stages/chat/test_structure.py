@@ -85,7 +85,7 @@ def call(name: str, arguments: object) -> dict[str, object]:
         ({"messages": [USER, ANSWER], "tools": [3]}, "has a tool that is a number, not an object"),
         ({"messages": [USER, ANSWER], "tools": [{"function": {"description": "x"}}]}, "has a tool without a name"),
         ({"messages": [USER, ANSWER], "functions": {"a": 1}}, "has functions that are an object, not a list"),
-        ({"messages": [USER, ANSWER], "unmask": "false"}, 'has unmask that is "false"; it is true or false'),
+        ({"messages": [USER, ANSWER], "unmask": "false"}, 'has unmask that is "false", not true or false'),
         (
             {"messages": [USER, {**ANSWER, "thinking": "a", "reasoning_content": "b"}]},
             "its reasoning_content and thinking differ; keep one",
@@ -98,8 +98,8 @@ def call(name: str, arguments: object) -> dict[str, object]:
         ({"messages": [USER, ANSWER], "chat_template_kwargs": [1]}, "has chat_template_kwargs that are a list, not an object"),
         ({"messages": [USER, ANSWER], "chat_template_kwargs": {"tools": []}}, "with tools, which cannot be set there"),
         ({"messages": [{"role": "user", "content": 5}, ANSWER]}, "its content is a number"),
-        ({"messages": [USER, {"role": "assistant", "content": ""}]}, "faulty message 2: the assistant says nothing"),
-        ({"messages": [USER, {"role": "assistant", "content": " \n"}]}, "the assistant says nothing"),
+        ({"messages": [USER, {"role": "assistant", "content": ""}]}, "faulty message 2: the assistant's content is empty"),
+        ({"messages": [USER, {"role": "assistant", "content": " \n"}]}, "the assistant's content is empty"),
         ({"messages": [USER]}, "has no message of the assistant"),
         ({"conversations": [{"from": "human", "value": "q"}]}, "looks like ShareGPT"),
         ({"instruction": "i", "input": "", "output": "o"}, "looks like Alpaca"),
@@ -183,7 +183,7 @@ json_values = st.recursive(
         }
     )
 )
-def test_any_json_value_is_judged_in_a_line_of_text(row):
+def test_any_json_value_is_checked_in_a_line_of_text(row):
     problem = fault(row)
     assert problem is None or ("\n" not in problem and 0 < len(problem) < 600)
 

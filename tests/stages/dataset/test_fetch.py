@@ -10,7 +10,7 @@ import pytest
 from finetune_contract.documents import RunInfo, StageDocument
 from finetune_contract.workspace import Attempt
 from finetune_stages.dataset.fetch import find_source
-from finetune_stages.dataset.wanted import TRAIN_SPLITS, Wanted
+from finetune_stages.dataset.source_request import TRAIN_SPLITS, SourceRequest
 from finetune_stages.sdk import Context, StageError
 from finetune_stages.sources.origin import DATASET
 
@@ -21,7 +21,7 @@ def source(tmp_path):
     (tmp_path / "chat.jsonl").write_text("".join(json.dumps({"a": number}) + "\n" for number in range(3)))
     document = StageDocument(2, "dataset", RunInfo("demo", "team-a", "0123456789abcdef"), {})
     context = Context(document, tmp_path / "workspace", Attempt(1, 1), "0" * 64)
-    return find_source(Wanted(str(tmp_path / "chat.jsonl"), DATASET, TRAIN_SPLITS), context, tmp_path)
+    return find_source(SourceRequest(str(tmp_path / "chat.jsonl"), DATASET, TRAIN_SPLITS), context, tmp_path)
 
 
 def test_rows_are_chosen_by_position(source):

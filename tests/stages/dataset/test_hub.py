@@ -1,4 +1,4 @@
-"""Data sets of a hub, loaded by the real libraries from a real server."""
+"""Datasets of a hub, loaded by the real libraries from a real server."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def answers(programs, part: str = "train") -> list[str]:
 def prepare(run_stage_program, hub: Hub):
     """Runs the stage with the hub's address."""
 
-    def run(uri: str, token: str | None = None, **wish):
+    def run(uri: str, token: str | None = None, **stage_inputs):
         environment = {"HF_ENDPOINT": hub.url, "HOME": "/nonexistent"}
         if token is not None:
             environment["HF_TOKEN"] = token
-        wish.setdefault("train_split", 1.0)
-        return run_stage_program("dataset", DatasetInputs(uri, **wish), environment=environment)
+        stage_inputs.setdefault("train_split", 1.0)
+        return run_stage_program("dataset", DatasetInputs(uri, **stage_inputs), environment=environment)
 
     return run
 
 
-def test_only_the_wanted_split_is_fetched_and_its_commit_recorded(run_stage_program, hub, prepare):
+def test_only_the_requested_split_is_fetched_and_its_commit_recorded(run_stage_program, hub, prepare):
     commit = hub.add(
         "dataset", "org/chat", {"train.jsonl": jsonl(*[row(f"a{n}") for n in range(20)]), "test.jsonl": jsonl(row("t"))}
     )
@@ -89,7 +89,7 @@ def test_revisions(run_stage_program, hub, prepare):
         assert answers(run_stage_program) == [text]
     ended = prepare("org/chat", revision="v9")
     assert (ended.code, ended.reason) == (65, "DatasetNotFound")
-    assert ended.result.message == "Data set org/chat has no revision v9; correct the revision."
+    assert ended.result.message == "Dataset org/chat: it has no revision v9; correct the revision."
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,16 @@ def test_splits_and_configurations_that_are_not_there(hub, prepare):
     )
     ended = prepare("org/many:Other")
     assert (ended.code, ended.reason) == (65, "SplitNotFound")
-    assert ended.result.message == "org/many has no configuration 'Other'; it has All, Some."
+    assert ended.result.message == "org/many: it has no configuration 'Other'; it has All, Some."
     ended = prepare("org/many")
     assert (ended.code, ended.reason) == (65, "SplitNotFound")
-    assert ended.result.message == "org/many needs a configuration; write hf://org/many:<configuration> with one of All, Some."
+    assert (
+        ended.result.message
+        == "org/many: it requires a configuration; write hf://org/many:<configuration> with one of All, Some."
+    )
     ended = prepare("org/many:Some", split="test")
     assert (ended.code, ended.reason) == (65, "SplitNotFound")
-    assert ended.result.message == "org/many has no split 'test'; its splits are train."
+    assert ended.result.message == "org/many: it has no split 'test'; use one of train."
 
 
 def test_a_configuration_by_name(run_stage_program, hub, prepare):
@@ -170,7 +173,7 @@ def test_values_that_json_does_not_have(run_stage_program, hub, prepare, tmp_pat
         {**row("a"), "score": None, "at": "2026-01-02T03:04:05+00:00", "raw": "/wE=", "text": "t"}
     ]
     assert ended.result.warnings == (
-        "org/parquet: 1 row (row 1) outside of messages and tools: NaN or Infinity, which JSON does not have, is written as null.",
+        "org/parquet: 1 row (row 1) outside of messages and tools: NaN and Infinity are not JSON and are written as null.",
     )
 
 
@@ -215,9 +218,9 @@ def test_held_out_rows_from_the_test_split_of_the_same_data_set(run_stage_progra
 @pytest.mark.parametrize(
     ("access", "token", "reason", "words"),
     [
-        ({"gated": True}, None, "DatasetForbidden", "is gated; accept its terms on its page and set HF_TOKEN to a token"),
+        ({"gated": True}, None, "DatasetForbidden", "is gated; accept its terms on its hub page and set HF_TOKEN to a token"),
         ({"gated": True}, "hf_another", "DatasetForbidden", "check that the owner of the token in HF_TOKEN may read it"),
-        ({"private": True}, None, "DatasetForbidden", "is private, or"),
+        ({"private": True}, None, "DatasetForbidden", "is private or does not exist on"),
         ({"private": True}, "   ", "DatasetForbidden", "set HF_TOKEN to a token that may read it"),
         ({}, "hf_made_up_token", "DatasetForbidden", "check that the owner of the token in HF_TOKEN may read it"),
     ],
@@ -245,7 +248,7 @@ def test_a_mirror_that_does_not_know_the_question_for_access(hub, prepare):
 def test_a_data_set_that_does_not_exist(hub, prepare):
     ended = prepare("org/none")
     assert (ended.code, ended.reason) == (65, "DatasetNotFound")
-    assert ended.result.message == f"Data set org/none does not exist at {hub.url}; correct dataset.uri."
+    assert ended.result.message == f"Dataset org/none: it does not exist on {hub.url}; correct dataset.uri."
 
 
 @pytest.mark.parametrize(
@@ -282,7 +285,7 @@ def test_a_hub_that_fails(hub, prepare, text, how):
     assert "Traceback" not in ended.errors
 
 
-def test_a_download_that_breaks_off_is_taken_up_again(run_stage_program, hub, prepare):
+def test_a_download_that_breaks_off_is_resumed(run_stage_program, hub, prepare):
     hub.add("dataset", "org/chat", {"train.jsonl": jsonl(*[row("a")] * 1000)})
     hub.fault("train.jsonl", truncate_after=5000)
     assert prepare("org/chat").code == 0

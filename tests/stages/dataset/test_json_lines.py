@@ -21,8 +21,8 @@ def opened(folder: Path, content: bytes):
     return open_rows(folder / "data", "data", folder / "lines", lambda _count: None)
 
 
-def check(folder: Path, content: bytes, **wish):
-    return check_rows(opened(folder, content), "data", DatasetInputs("x", **wish), lambda _count: None)
+def check(folder: Path, content: bytes, **stage_inputs):
+    return check_rows(opened(folder, content), "data", DatasetInputs("x", **stage_inputs), lambda _count: None)
 
 
 def good(text: str = "a") -> dict:
@@ -84,7 +84,7 @@ def test_files_that_cannot_be_read(tmp_path, content, reason, words):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b'{"messages": [', "line 2) is not JSON (Expecting value at character 15); write one object a line"),
+        (b'{"messages": [', "line 2) is not JSON (Expecting value at character 15); write one object per line"),
         (b"hello", "row 2 (line 2) is not JSON (Expecting value at character 1)"),
         (b'{"a": "\xff"}', "not UTF-8: byte 0xff at byte 8"),
         (b"{'a': 1}", "Expecting property name"),
@@ -97,7 +97,7 @@ def test_lines_that_are_no_json_are_named(tmp_path, line, words):
         check(tmp_path, lines(good()) + line + b"\n" + lines(good(), "bad"), bad_rows="Drop", bad_rows_share=1.0)
     assert caught.value.reason.name == "DatasetUnreadable"
     assert words in caught.value.message
-    assert caught.value.message.endswith("; write one object a line (1 of 4 rows is not JSON).")
+    assert caught.value.message.endswith("; write one object per line (1 of 4 rows is not JSON).")
 
 
 def test_every_row_is_checked_not_only_the_first_ones(tmp_path):
@@ -106,7 +106,7 @@ def test_every_row_is_checked_not_only_the_first_ones(tmp_path):
     assert caught.value.reason.name == "BadRow"
     assert caught.value.message == (
         "data: row 5000 (line 5000) has an empty list of messages (1 of 5,000 rows is bad); correct it, or leave bad rows out with"
-        " dataset.badRows (policy Drop, share 0.0002)."
+        " dataset.badRows.policy Drop and dataset.badRows.share 0.0002."
     )
 
 

@@ -1,4 +1,4 @@
-"""The program on files of the machine: what it publishes, repeats, reuses, refuses, and survives."""
+"""The program on files of the machine: what it publishes, repeats, reuses, rejects, and survives."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def test_what_matters_to_the_rows_makes_a_new_cache_entry(run_stage_program, tmp
     source = write(tmp_path / "chat.jsonl", map(row, range(10)))
     inputs = DatasetInputs(str(source))
     run_stage_program("dataset", inputs)
-    for wish in (replace(inputs, seed=1), replace(inputs, train_split=0.5), replace(inputs, subset=5)):
-        assert not run_stage_program("dataset", wish).result.reused
+    for stage_inputs in (replace(inputs, seed=1), replace(inputs, train_split=0.5), replace(inputs, subset=5)):
+        assert not run_stage_program("dataset", stage_inputs).result.reused
     write(source, map(row, range(1, 11)))
     run_stage_program.run = OTHER_RUN  # the first run would repeat its result: its inputs are the same
     assert not run_stage_program("dataset", inputs).result.reused
 
 
-def test_damage_is_noticed_and_repaired(run_stage_program, tmp_path):
+def test_damage_is_detected_and_repaired(run_stage_program, tmp_path):
     inputs = DatasetInputs(str(write(tmp_path / "chat.jsonl", map(row, range(10)))))
     first = run_stage_program("dataset", inputs)
     file = run_stage_program.path(run_stage_program.layout.train_data)
@@ -145,8 +145,8 @@ def test_held_out_rows_of_their_own(run_stage_program, tmp_path):
     assert "1 left out as bad: row 10 (line 10) has no messages (its keys are: bad)" in ended.result.message
 
 
-def places(programs, part: str) -> list:
-    return np.load(programs.path(f"{programs.layout.datasets}/{part}.places.npy")).tolist()
+def locations(programs, part: str) -> list:
+    return np.load(programs.path(f"{programs.layout.datasets}/{part}.locations.npy")).tolist()
 
 
 def names_of_sources(programs) -> tuple:
@@ -162,19 +162,19 @@ def test_the_place_of_every_published_row_is_known(run_stage_program, tmp_path):
     assert ended.code == 0, ended.errors
     lines = source.read_text().split("\n")
     for part, held in zip(("train", "eval"), published(run_stage_program), strict=True):
-        found = places(run_stage_program, part)
+        found = locations(run_stage_program, part)
         assert [json.loads(lines[line - 1]) for _, line in found] == held
         assert [number + (number > 5) for number, _ in found] == [line for _, line in found]
     assert names_of_sources(run_stage_program) == (str(source), str(source))
 
 
-def test_places_in_an_array_and_in_a_source_of_held_out_rows(run_stage_program, tmp_path):
+def test_locations_in_an_array_and_in_a_source_of_held_out_rows(run_stage_program, tmp_path):
     (tmp_path / "chat.json").write_text(json.dumps([row(1), row(2)]))
     other = write(tmp_path / "eval.jsonl", [row(3)])
     inputs = DatasetInputs(str(tmp_path / "chat.json"), eval_uri=str(other))
     assert run_stage_program("dataset", inputs).code == 0
-    assert places(run_stage_program, "train") == [[1, 1], [2, 1]]
-    assert places(run_stage_program, "eval") == [[1, 1]]
+    assert locations(run_stage_program, "train") == [[1, 1], [2, 1]]
+    assert locations(run_stage_program, "eval") == [[1, 1]]
     assert names_of_sources(run_stage_program) == (str(tmp_path / "chat.json"), str(other))
 
 
@@ -203,7 +203,7 @@ def test_faults_of_the_held_out_rows_name_their_file(run_stage_program, tmp_path
     assert ended.result.message.startswith(f"{other}: row 1 (line 1) has no messages")
     ended = run_stage_program("dataset", DatasetInputs(str(source), eval_uri=str(tmp_path / "none")))
     assert (ended.code, ended.reason) == (65, "DatasetNotFound")
-    assert "correct dataset.evalUri" in ended.result.message
+    assert "dataset.evalUri: there is no dataset at" in ended.result.message
 
 
 def test_a_stated_digest_is_checked(run_stage_program, tmp_path):
@@ -219,14 +219,18 @@ def test_a_stated_digest_is_checked(run_stage_program, tmp_path):
 @pytest.mark.parametrize(
     ("inputs", "reason", "words"),
     [
-        ({"uri": "/nowhere/chat.jsonl"}, "DatasetNotFound", "There is no data set at /nowhere/chat.jsonl; correct dataset.uri."),
+        (
+            {"uri": "/nowhere/chat.jsonl"},
+            "DatasetNotFound",
+            "dataset.uri: there is no dataset at /nowhere/chat.jsonl; correct the path.",
+        ),
         ({"uri": "/"}, "DatasetNotFound", "is a directory"),
         ({"uri": "s3://bucket/x"}, "BadDocument", "does not read s3://"),
-        ({"uri": "/etc/hosts", "split": "train"}, "BadDocument", "dataset.split is for data sets of the hub"),
-        ({"uri": "/etc/hosts", "revision": "v1"}, "BadDocument", "dataset.revision is for data sets of the hub"),
+        ({"uri": "/etc/hosts", "split": "train"}, "BadDocument", "dataset.split: it applies to hub datasets only"),
+        ({"uri": "/etc/hosts", "revision": "v1"}, "BadDocument", "dataset.revision: it applies to hub datasets only"),
         ({"uri": "/etc/hosts", "trainSplit": 0.0}, "BadDocument", "inputs.trainSplit: 0 is not above 0"),
         ({"uri": "/etc/hosts", "seed": -1}, "BadDocument", "inputs.seed: -1 is below 0"),
-        ({"uri": "/dev/null"}, "DatasetNotFound", "There is no data set at /dev/null"),
+        ({"uri": "/dev/null"}, "DatasetNotFound", "dataset.uri: there is no dataset at /dev/null"),
         ({"uri": "/etc/hosts", "format": "alpaca"}, "BadDocument", "inputs.format"),
         ({"uri": "/etc/hosts"}, "DatasetUnreadable", "is not JSON"),
         ({"url": "x"}, "BadDocument", "inputs.url: unknown field"),
@@ -257,7 +261,7 @@ def test_a_file_that_the_user_may_not_read(run_stage_program, tmp_path, closed):
     ended = run_stage_program("dataset", DatasetInputs(str(source)), command=command)
     (tmp_path / closed).chmod(0o700)
     assert (ended.code, ended.reason) == (65, "DatasetForbidden")
-    assert f"User {os.getuid()} may not read {source}" in ended.result.message
+    assert f"dataset.uri: user {os.getuid()} may not read {source}" in ended.result.message
 
 
 def test_a_workspace_that_the_user_may_not_write(run_stage_program, tmp_path):
@@ -272,13 +276,13 @@ def test_a_workspace_that_the_user_may_not_write(run_stage_program, tmp_path):
 
 
 def test_a_full_workspace(run_stage_program, tmp_path):
-    """On a file system of 1 MiB that only the program sees: the kernel itself says that there is no room."""
+    """On a file system of 1 MiB that only the program has, so that the kernel reports no space."""
     source = write(tmp_path / "chat.jsonl", (row(number, filler="x" * 1000) for number in range(2000)))
     seen_after = tmp_path / "left.txt"
     command = in_a_small_volume(PROGRAM, run_stage_program.workspace, 1024, seen_after)
     ended = run_stage_program("dataset", DatasetInputs(str(source)), command=command)
     assert (ended.code, ended.reason) == (65, "WorkspaceFull"), ended.errors
-    assert "No room is left" in ended.result.message
+    assert "no space is left" in ended.result.message
     left = seen_after.read_text()
     assert "/logs" in left
     assert "/datasets" not in left.replace("cache/datasets", "")

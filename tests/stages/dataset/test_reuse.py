@@ -1,4 +1,4 @@
-"""Another run of the same wish takes the data over, if its source is still the same, and only then."""
+"""Another run with the same inputs reuses the data if its source is unchanged, and only then."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def train(programs) -> str:
     return programs.path(programs.layout.train_data).read_text()
 
 
-def test_a_file_that_is_the_same_is_taken_over_at_once(run_stage_program, tmp_path):
+def test_a_file_that_is_the_same_is_reused_at_once(run_stage_program, tmp_path):
     source = tmp_path / "chat.jsonl"
     source.write_text(rows(*range(10)))
     as_run(run_stage_program, "a")
@@ -68,11 +68,11 @@ def test_a_file_that_changed_is_read_even_if_size_time_and_inode_are_the_same(ru
     as_run(run_stage_program, "b")
     ended = run_stage_program("dataset", DatasetInputs(str(source)))
     assert (ended.code, ended.result.reused) == (0, False)
-    assert "what it was made from has changed" in ended.output
+    assert "its sources have changed or cannot be compared" in ended.output
     assert "ANSWER" in train(run_stage_program)
 
 
-def test_a_changed_source_of_the_held_out_rows_is_noticed(run_stage_program, tmp_path):
+def test_a_changed_source_of_the_held_out_rows_is_detected(run_stage_program, tmp_path):
     source, held_out = tmp_path / "chat.jsonl", tmp_path / "eval.jsonl"
     source.write_text(rows(*range(10)))
     held_out.write_text(rows(20))
@@ -87,7 +87,7 @@ def test_a_changed_source_of_the_held_out_rows_is_noticed(run_stage_program, tmp
 
 
 @pytest.mark.parametrize("place", ["run", "cache"])
-def test_a_flipped_byte_is_noticed_and_mended(run_stage_program, tmp_path, place):
+def test_a_flipped_byte_is_detected_and_repaired(run_stage_program, tmp_path, place):
     source = tmp_path / "chat.jsonl"
     source.write_text(rows(*range(10)))
     as_run(run_stage_program, "a")
@@ -99,12 +99,12 @@ def test_a_flipped_byte_is_noticed_and_mended(run_stage_program, tmp_path, place
     as_run(run_stage_program, "b")
     ended = run_stage_program("dataset", DatasetInputs(str(source)))
     assert (ended.code, ended.result.reused) == (0, False)
-    assert "run run-a did this before, but its datasets is gone or damaged" in ended.output
+    assert "run run-a has a result for the same inputs, but its datasets is gone or damaged" in ended.output
     assert train(run_stage_program) == expected
 
 
 class TaggingServer(FileServer):
-    """As most servers of files: says which version a file has, and answers conditional requests."""
+    """A server like most file servers: it sends validators and supports conditional requests."""
 
     conditional = True
     weak = ""

@@ -41,16 +41,16 @@ def test_rows_from_the_web_and_no_token_to_it(run_stage_program, web, address):
 @pytest.mark.parametrize(
     ("how", "code", "reason", "words"),
     [
-        ({"status": 401}, 65, "DatasetForbidden", "may not be read (status 401)"),
-        ({"status": 403}, 65, "DatasetForbidden", "may not be read (status 403)"),
-        ({"status": 404}, 65, "DatasetNotFound", "does not exist (status 404); correct dataset.uri"),
+        ({"status": 401}, 65, "DatasetForbidden", "requires a login (status 401)"),
+        ({"status": 403}, 65, "DatasetForbidden", "requires a login (status 403)"),
+        ({"status": 404}, 65, "DatasetNotFound", "does not exist (status 404); correct the address."),
         ({"status": 410}, 65, "DatasetNotFound", "does not exist (status 410)"),
-        ({"status": 429}, 75, "DatasetUnreachable", "answered with status 429"),
-        ({"status": 500}, 75, "DatasetUnreachable", "answered with status 500"),
-        ({"status": 503}, 75, "DatasetUnreachable", "answered with status 503"),
-        ({"truncate_after": 1000}, 75, "DatasetUnreachable", "did not answer as it should"),
-        ({"reset_after": 1000}, 75, "DatasetUnreachable", "did not answer as it should"),
-        ({"reset_after": 0}, 75, "DatasetUnreachable", "did not answer as it should"),
+        ({"status": 429}, 75, "DatasetUnreachable", "responded with status 429"),
+        ({"status": 500}, 75, "DatasetUnreachable", "responded with status 500"),
+        ({"status": 503}, 75, "DatasetUnreachable", "responded with status 503"),
+        ({"truncate_after": 1000}, 75, "DatasetUnreachable", "is unreachable or sent an invalid response"),
+        ({"reset_after": 1000}, 75, "DatasetUnreachable", "is unreachable or sent an invalid response"),
+        ({"reset_after": 0}, 75, "DatasetUnreachable", "is unreachable or sent an invalid response"),
     ],
 )
 def test_servers_that_fail(run_stage_program, web, address, how, code, reason, words):
@@ -73,7 +73,7 @@ def test_servers_that_are_not_there(run_stage_program, uri):
 def test_what_is_no_address(run_stage_program, uri):
     ended = run_stage_program("dataset", DatasetInputs(uri))
     assert (ended.code, ended.reason) == (65, "DatasetNotFound")
-    assert "is no web address" in ended.result.message
+    assert "is not a web address" in ended.result.message
 
 
 def test_a_login_page_is_no_data(run_stage_program, web):
@@ -81,7 +81,7 @@ def test_a_login_page_is_no_data(run_stage_program, web):
     ended = run_stage_program("dataset", DatasetInputs(f"{web.url}/login"))
     assert (ended.code, ended.reason) == (65, "DatasetUnreadable")
     assert ended.result.message == (
-        f"{web.url}/login: looks like a web page (HTML or XML), not like JSON or JSON Lines, which this release reads; name the address or"
+        f"{web.url}/login: looks like a web page (HTML or XML), and this release reads JSON and JSON Lines only; name the address or"
         " the path of the data itself."
     )
 
@@ -91,8 +91,8 @@ def test_a_git_lfs_pointer_behind_an_address(run_stage_program, web):
     ended = run_stage_program("dataset", DatasetInputs(f"{web.url}/pointer.jsonl"))
     assert (ended.code, ended.reason) == (65, "DatasetUnreadable")
     assert ended.result.message == (
-        f"{web.url}/pointer.jsonl: is a Git LFS pointer and not the file itself; use the address that serves the file's content (at the"
-        " hub: /resolve/ in place of /raw/)."
+        f"{web.url}/pointer.jsonl: is a Git LFS pointer, not the file itself; use the address that serves the file's content (on the"
+        " hub, /resolve/ instead of /raw/)."
     )
 
 

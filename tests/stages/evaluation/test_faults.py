@@ -44,8 +44,8 @@ def replace_text(path: Path, old: str, new: str) -> None:
         (lambda tasks: replace_text(tasks / "say.yaml", "doc_to_text: question", "doc_to_text: '{{queston}}'"), ["say"], "queston"),
         (lambda tasks: replace_text(tasks / "say.yaml", "generate_until", "improvise"), ["say"], "improvise"),
         (lambda tasks: replace_text(tasks / "broken_score.yaml", "broken.score", "broken.rate"), ["broken_score"], "no function 'rate'"),
-        (lambda tasks: replace_text(tasks / "say.yaml", "task: say", "task: say\nunsafe_code: true"), ["say"], "runs code that the model"),
-        (lambda tasks: replace_text(tasks / "say.yaml", "task: say", "task: say\ndoc_to_image: x"), ["say"], "pictures or sound"),
+        (lambda tasks: replace_text(tasks / "say.yaml", "task: say", "task: say\nunsafe_code: true"), ["say"], "runs code that the model generates"),
+        (lambda tasks: replace_text(tasks / "say.yaml", "task: say", "task: say\ndoc_to_image: x"), ["say"], "images or audio"),
         (lambda tasks: None, ["quizzes", "capitals"], "Duplicate task 'capitals'"),
     ],
     ids=[
@@ -80,8 +80,8 @@ def bring_own_code(model: Path) -> None:
 @pytest.mark.parametrize(
     ("model_args", "spoil", "reason", "words"),
     [
-        ({"pretrained": "other/model"}, None, "BadEvaluationValue", "evaluation.modelArgs: pretrained is not the user's to set"),
-        ({"max_model_len": 9}, None, "BadEvaluationValue", "evaluation.modelArgs (max_model_len): the backend hf refuses them"),
+        ({"pretrained": "other/model"}, None, "BadEvaluationValue", "evaluation.modelArgs: pretrained cannot be set; remove it"),
+        ({"max_model_len": 9}, None, "BadEvaluationValue", "evaluation.modelArgs (max_model_len): the backend hf rejects them"),
         ({"dtype": "float99"}, None, "BadEvaluationValue", "float99"),
         ({}, lambda model: truncate(model / "model.safetensors"), "ModelCorrupt", "cannot be read"),
         ({}, lambda model: (model / "model.safetensors").unlink(), "ModelIncomplete", "model.safetensors"),
@@ -123,6 +123,6 @@ def test_a_full_gpu_names_the_batch_size(tiny_model: Path, tmp_path: Path, monke
     monkeypatch.setattr(Scorer, "_model_call", overflow)  # no machine runs out of memory on demand
     context = Context(StageDocument(2, "evaluation", RunInfo("demo", "team-a", "0" * 16), {}), tmp_path, Attempt(1, 1), "0" * 64)
     row = {"row": 1, "line": 1, "passages": [{"text": "question answer", "answers": [[9, 15]]}]}
-    with pytest.raises(StageError, match=r"batches of 8: lower evaluation.batchSize \(CUDA out of memory") as raised:
+    with pytest.raises(StageError, match=r"batches of 8 \(CUDA out of memory") as raised:
         measure(context, EvaluationInputs("final", batch_size=8), tiny_model, {"holdout": [row]}, [])
     assert raised.value.reason.name == "OutOfMemoryGPU"

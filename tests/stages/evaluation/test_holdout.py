@@ -72,7 +72,7 @@ def test_windows_score_every_token_once_with_half_a_context_before_it(length: in
 )
 def test_a_file_that_is_no_rendered_rows_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "holdout.jsonl").write_text(line + "\n")
-    with pytest.raises(StageError, match=r"holdout.jsonl cannot be read .*; rerun from stage evaluation") as raised:
+    with pytest.raises(StageError, match=r"holdout.jsonl: it cannot be read .*; rerun from stage evaluation") as raised:
         read_passages(tmp_path / "holdout.jsonl")
     assert raised.value.reason.name == "DatasetUnreadable"
 

@@ -237,7 +237,7 @@ def test_a_builtin_group_and_a_mounted_one_without_a_held_out_row(programs: Any,
     assert whole["config"]["model_dtype"] == "torch.bfloat16"
 
 
-def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
+def test_closed_data_states_what_opens_it(programs: Any, hub: Hub) -> None:
     hub.add("dataset", "allenai/ai2_arc", {"train.jsonl": b"{}\n"}, gated=True)
     secret = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_not_this_one"}
     ended = programs("evaluation", EvaluationInputs("final", tasks=("arc_easy",)), environment=secret)
@@ -249,7 +249,7 @@ def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("inputs", "spoil", "reason", "words"),
     [
-        (EvaluationInputs("final"), lambda p: shutil.rmtree(p.path(p.layout.final_model)), "ModelNotFound", "There is no model at"),
+        (EvaluationInputs("final"), lambda p: shutil.rmtree(p.path(p.layout.final_model)), "ModelNotFound", "there is no model; rerun the stage that writes it"),
         (EvaluationInputs("base"), lambda p: (p.path(p.layout.base_model) / ".finetune.json").unlink(), "ModelIncomplete", "not sealed"),
         (EvaluationInputs("final", tasks=("arc_esy",)), None, "TaskNotFound", "did you mean arc_easy"),
         (EvaluationInputs("final", tasks=("holdout",)), None, "TaskInvalid", "rename your task or group"),
@@ -258,7 +258,7 @@ def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
         (EvaluationInputs("final"), lambda p: render(p.workspace, p.layout.root, []), "NothingToEvaluate", "no held-out row can be measured"),
         (EvaluationInputs("final"), lambda p: shutil.rmtree(p.path(p.layout.tokens)), "DatasetNotFound", "tokens is not in the workspace"),
         (EvaluationInputs("final"), lambda p: p.path(p.layout.passages("holdout")).write_text("{"), "DatasetUnreadable", "cannot be read"),
-        (EvaluationInputs("final", tasks=("manners",)), None, "TaskNotFound", "lm-eval knows no task, group or tag 'manners'"),
+        (EvaluationInputs("final", tasks=("manners",)), None, "TaskNotFound", "evaluation.tasks: lm-eval has no task, group or tag 'manners'"),
         (
             EvaluationInputs("final", tasks=("say",)),
             lambda p: p.path("tasks/say.yaml").write_text("task: say\ndoc: [\n"),
@@ -271,7 +271,7 @@ def test_closed_data_says_what_opens_it(programs: Any, hub: Hub) -> None:
         "no rendered row", "damaged row", "task that was not rendered", "bad yaml",
     ],
 )  # fmt: skip
-def test_a_wrong_wish_is_answered_before_anything_heavy_is_imported(
+def test_a_wrong_value_is_reported_before_anything_large_is_imported(
     programs: Any, inputs: EvaluationInputs, spoil: Callable[[Any], object] | None, reason: str, words: str
 ) -> None:
     if spoil:
@@ -292,13 +292,13 @@ def test_a_wrong_wish_is_answered_before_anything_heavy_is_imported(
             EvaluationInputs("final", tasks=("say",), fewshot=9, holdout=False),
             None,
             "BadEvaluationValue",
-            "9 is too many for task say",
+            "9 is too large for task say",
         ),
         (
             EvaluationInputs("final", tasks=("say",), generation={"max_gen_toks": 4096}),
             None,
             "BadEvaluationValue",
-            "Task say asks for answers of up to 4096 tokens, and the model holds 512",
+            "task say generates up to 4096 tokens, and the model's context has 512",
         ),
         (
             EvaluationInputs("final", tasks=("guess",), holdout=False),
@@ -306,7 +306,7 @@ def test_a_wrong_wish_is_answered_before_anything_heavy_is_imported(
                 p.path("tasks/guess.yaml").read_text().replace("choices[answer]", "question * 99")
             ),
             "TaskInvalid",
-            "A task (guess) asks about an answer that is empty, or longer than the model's 512 tokens",
+            "A task (guess is empty, or longer than the model's 512 tokens",
         ),
         (EvaluationInputs("final", tasks=("say",), generation={"warmth": 3}), None, "BadEvaluationValue", "warmth"),
     ],

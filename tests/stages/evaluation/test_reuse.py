@@ -1,4 +1,4 @@
-"""Scores that another run takes over, and what must be the same for that."""
+"""Reuse of scores by another run, and its conditions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def as_run(programs: Any, letter: str) -> None:
         shutil.copytree(before, folder, ignore=shutil.ignore_patterns("results", "attempts", "logs"))
 
 
-def test_another_run_takes_the_scores_over_and_damage_is_noticed(run_stage_program: Any, tiny_model: Path) -> None:
+def test_another_run_reuses_the_scores_and_damage_is_detected(run_stage_program: Any, tiny_model: Path) -> None:
     programs = run_stage_program
     as_run(programs, "a")
     prepare(programs.workspace, programs.layout.root, tiny_model)
@@ -79,14 +79,14 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     return found
 
 
-def noted(context: Context, *tasks: str, **wish: Any) -> dict[str, Any] | None:
+def fingerprint(context: Context, *tasks: str, **stage_inputs: Any) -> dict[str, Any] | None:
     """What the scores of these tasks depend on, asked by a new process, as far as its caches go."""
     from finetune_stages.evaluation import questions
 
     questions._task_files.cache_clear()
     model = read_seal(context.path(context.layout.final_model))
     assert model is not None
-    return depends_on(context, EvaluationInputs("final", tasks=tasks, **wish), model)
+    return depends_on(context, EvaluationInputs("final", tasks=tasks, **stage_inputs), model)
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,13 @@ def noted(context: Context, *tasks: str, **wish: Any) -> dict[str, Any] | None:
     ],
     ids=["data", "task", "spelling", "another task", "held-out rows"],
 )
-def test_what_a_user_changes_is_noticed(context: Context, file: str, old: str, new: str, same: bool) -> None:
-    before = noted(context, "quizzes")
+def test_what_a_user_changes_is_detected(context: Context, file: str, old: str, new: str, same: bool) -> None:
+    before = fingerprint(context, "quizzes")
     assert before is not None
     path = context.path(file)
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    assert (noted(context, "quizzes") == before) == same
+    assert (fingerprint(context, "quizzes") == before) == same
 
 
 @pytest.mark.parametrize(
@@ -121,19 +121,19 @@ def test_what_a_user_changes_is_noticed(context: Context, file: str, old: str, n
     ],
     ids=["hub", "no file", "web", "function", "function elsewhere", "metric from elsewhere"],
 )
-def test_what_may_change_unseen_is_measured_again(context: Context, old: str, new: str) -> None:
+def test_what_can_change_undetected_is_measured_again(context: Context, old: str, new: str) -> None:
     path = context.path("tasks/capitals.yaml")
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    assert noted(context, "quizzes") is None
-    assert noted(context) is not None
+    assert fingerprint(context, "quizzes") is None
+    assert fingerprint(context) is not None
 
 
 def test_a_benchmark_of_lm_evals_own_is_taken_as_fixed(context: Context) -> None:
-    assert noted(context, "arc_easy") is not None
-    assert noted(context, "arc_easy") != noted(context, "arc_easy", "capitals")
+    assert fingerprint(context, "arc_easy") is not None
+    assert fingerprint(context, "arc_easy") != fingerprint(context, "arc_easy", "capitals")
     with pytest.raises(StageError, match="did you mean arc_easy"):
-        noted(context, "arc_esy")
+        fingerprint(context, "arc_esy")
 
 
 def test_without_own_task_files_lm_evals_are_not_even_looked_at(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,13 +141,13 @@ def test_without_own_task_files_lm_evals_are_not_even_looked_at(context: Context
 
     shutil.rmtree(context.path("tasks"))
     monkeypatch.setattr(task_files, "_text", lambda path: pytest.fail(f"{path} was read"))
-    found = noted(context, "arc_easy", "mmlu")
+    found = fingerprint(context, "arc_easy", "mmlu")
     assert found is not None
     assert found["tasks"] == ""
 
 
-def test_a_flipped_byte_in_a_kept_baseline_is_noticed(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
-    context.claim()
+def test_a_flipped_byte_in_a_kept_baseline_is_detected(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
+    context.become_current()
     samples, entry = context.path("samples.jsonl"), context.path("cache/baselines/key")
     samples.write_text('{"question": 1}\n')
     outputs = EvaluationOutputs("m" * 64, 1, ("holdout",))
@@ -175,11 +175,11 @@ def write(samples: Path) -> Path:
 def test_a_changed_file_of_chat_rows_is_measured_again(context: Context) -> None:
     file = context.path(context.layout.passages("manners"))
     file.write_text('{"row": 1}\n')
-    before = noted(context, "manners")
+    before = fingerprint(context, "manners")
     assert before is not None
-    assert noted(context, "manners") == before
+    assert fingerprint(context, "manners") == before
     file.write_text('{"row": 2}\n')
-    assert noted(context, "manners") != before
+    assert fingerprint(context, "manners") != before
 
 
 @pytest.mark.parametrize("holdout", [False, True])
@@ -187,7 +187,7 @@ def test_without_rendered_rows_a_file_of_chat_rows_is_no_unknown_task(holdout: b
     shutil.rmtree(context.path(context.layout.tokens))
     (context.path("tasks") / "manners.jsonl").write_text("{}")
     inputs = EvaluationInputs("final", tasks=("manners",), holdout=holdout)
-    with pytest.raises(StageError, match=r"tokens is not in the workspace; rerun from stage evaluation\.$") as raised:
+    with pytest.raises(StageError, match=r"tokens: it is not in the workspace; rerun from stage evaluation\.$") as raised:
         chat_tasks(context, inputs)
     assert raised.value.reason.name == "DatasetNotFound"
     assert chat_tasks(context, EvaluationInputs("final", tasks=("arc_easy",), holdout=False)) == {}

@@ -64,7 +64,7 @@ def test_an_output_layer_that_equals_the_embeddings_is_one_matrix(tiny_model, tm
 
 @pytest.mark.parametrize("name", ["backend", "subfolder", "revision", "gguf_file", "gptqmodel", "delta"])
 def test_no_argument_exchanges_the_model(name, tiny_model):
-    with pytest.raises(StageError, match=f"evaluation.modelArgs: {name} is not the user's to set") as raised:
+    with pytest.raises(StageError, match=f"evaluation.modelArgs: {name} cannot be set") as raised:
         load_scorer(tiny_model, EvaluationInputs("final", model_args={name: "x"}), lambda: None)
     assert raised.value.reason.name == "BadEvaluationValue"
 

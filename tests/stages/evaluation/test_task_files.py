@@ -93,13 +93,13 @@ def test_data_and_dead_links_beside_the_tasks_are_passed_over(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("files", "reason", "words"),
     [
-        ({"a": "task: arc_easy\n"}, "TaskNotFound", "no task, group or tag 'arc_esy': did you mean arc_easy?"),
-        ({}, "TaskNotFound", "bring its YAML file with evaluation.taskFiles"),
+        ({"a": "task: arc_easy\n"}, "TaskNotFound", "no task, group or tag 'arc_esy'; did you mean arc_easy?"),
+        ({}, "TaskNotFound", "provide its YAML file with evaluation.taskFiles"),
         ({"a": "group: arc_esy\ntask: [missing]\n"}, "TaskNotFound", "'missing' (a member of the group arc_esy)"),
         ({"a": "task: arc_esy\nlist: [1,\n"}, "TaskInvalid", "line 3"),
         ({"a": "task: arc_esy\ninclude: nothing.yaml\n"}, "TaskInvalid", "nothing.yaml (included by "),
         ({"a": "task: arc_esy\ninclude: a.yaml\n"}, "TaskInvalid", "a.yaml: it includes itself"),
-        ({"a": "task: arc_esy\ninclude: b.yaml\n", "b": "- 1\n"}, "TaskInvalid", "b.yaml: a task file is a YAML mapping"),
+        ({"a": "task: arc_esy\ninclude: b.yaml\n", "b": "- 1\n"}, "TaskInvalid", "b.yaml: it is not a YAML mapping"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, files: dict[str, str], reason: str, words: str) -> None:

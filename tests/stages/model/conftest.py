@@ -54,13 +54,13 @@ class Stage:
     hub: Hub
 
     def __call__(
-        self, uri: str | Path, token: str | None = None, attempt: str = "1.1", endpoint: str | None = None, **wish: Any
+        self, uri: str | Path, token: str | None = None, attempt: str = "1.1", endpoint: str | None = None, **stage_inputs: Any
     ) -> Any:
-        """Run the program; ``wish`` are further inputs, ``endpoint`` stands for another hub."""
+        """Run the program; ``stage_inputs`` are additional inputs, ``endpoint`` is the address of another hub."""
         environment = {"HF_ENDPOINT": endpoint or self.hub.url, "HOME": "/nonexistent"}
         if token is not None:
             environment["HF_TOKEN"] = token
-        return self.programs("model", ModelInputs(str(uri), **wish), environment=environment, attempt=attempt)
+        return self.programs("model", ModelInputs(str(uri), **stage_inputs), environment=environment, attempt=attempt)
 
     def as_another_run(self) -> None:
         """From now on it is another run on the same workspace."""
@@ -75,7 +75,7 @@ class Stage:
         return place.resolve()
 
     def nothing_is_left(self) -> bool:
-        """Whether no unfinished work lies in the run's folder."""
+        """Return whether the run's folder has no unfinished work."""
         folder = self.programs.path(f"{self.programs.layout.root}/attempts/model")
         return [path.name for path in folder.iterdir()] == ["current"]
 

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from finetune_stages.sdk import seal_directory, verify_seal
-from finetune_stages.sources.cache import keep_entry
+from finetune_stages.sources.cache import store_entry
 
 
 def sealed(folder: Path, content: str) -> Path:
@@ -19,14 +19,14 @@ def sealed(folder: Path, content: str) -> Path:
 def test_the_first_writer_wins_and_its_entry_never_disappears(tmp_path):
     place = tmp_path / "cache" / "key"
     sources = [sealed(tmp_path / f"writer-{number}", "same") for number in range(16)]
-    keep_entry(sources.pop(), place)
+    store_entry(sources.pop(), place)
     first = place.stat().st_ino
     together = threading.Barrier(len(sources))
     absent = []
 
     def write(source: Path) -> None:
         together.wait()
-        keep_entry(source, place)
+        store_entry(source, place)
         if not (place / "file").exists():
             absent.append(source)
 
@@ -43,9 +43,9 @@ def test_the_first_writer_wins_and_its_entry_never_disappears(tmp_path):
 
 def test_a_damaged_entry_is_replaced(tmp_path):
     place = tmp_path / "cache" / "key"
-    keep_entry(sealed(tmp_path / "first", "good"), place)
+    store_entry(sealed(tmp_path / "first", "good"), place)
     (place / "file").write_text("bad!")
     assert verify_seal(place) is None
-    keep_entry(sealed(tmp_path / "second", "good"), place)
+    store_entry(sealed(tmp_path / "second", "good"), place)
     assert verify_seal(place) is not None
     assert (place / "file").read_text() == "good"

@@ -69,9 +69,9 @@ def change(name, **changes):
 @pytest.mark.parametrize(
     ("damage", "reason", "words"),
     [
-        (remove("config.json"), "ModelIncomplete", "m lacks config.json; use a model saved by transformers."),
+        (remove("config.json"), "ModelIncomplete", "m: config.json is missing; use a model saved by transformers."),
         (write("config.json", "{"), "ModelCorrupt", "config.json is not JSON"),
-        (write("config.json", "[]"), "ModelCorrupt", "config.json holds no JSON object"),
+        (write("config.json", "[]"), "ModelCorrupt", "config.json is not a JSON object"),
         (
             write("config.json", "\udcff".encode("utf-8", "surrogateescape").decode("latin-1")),
             "ModelCorrupt",
@@ -85,13 +85,13 @@ def change(name, **changes):
             "RemoteCode",
             "auto_map in tokenizer_config.json",
         ),
-        (remove("tokenizer_config.json"), "ModelIncomplete", "m lacks tokenizer_config.json"),
+        (remove("tokenizer_config.json"), "ModelIncomplete", "m: tokenizer_config.json is missing"),
         (write("tokenizer_config.json", "x"), "ModelCorrupt", "tokenizer_config.json is not JSON"),
-        (remove("tokenizer.json"), "ModelIncomplete", "m has no tokenizer: neither tokenizer.json nor tokenizer.model"),
+        (remove("tokenizer.json"), "ModelIncomplete", "m: it has no tokenizer, neither tokenizer.json nor tokenizer.model"),
         (write("tokenizer.json", '{"a": '), "ModelCorrupt", "tokenizer.json is not JSON"),
-        (remove("chat_template.jinja"), "ChatTemplateMissing", "m has no chat template"),
-        (write("chat_template.jinja", ""), "ChatTemplateMissing", "m has no chat template"),
-        (remove("model.safetensors"), "ModelIncomplete", "m has no weights: neither model.safetensors nor"),
+        (remove("chat_template.jinja"), "ChatTemplateMissing", "m: it has no chat template"),
+        (write("chat_template.jinja", ""), "ChatTemplateMissing", "m: it has no chat template"),
+        (remove("model.safetensors"), "ModelIncomplete", "m: it has no weights, neither model.safetensors nor"),
     ],
 )
 def test_what_a_model_may_lack(model, damage, reason, words):
@@ -106,7 +106,10 @@ def test_what_a_model_may_lack(model, damage, reason, words):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (["pytorch_model.bin"], "only as PyTorch's pickle format (.bin); convert it to safetensors with save_pretrained"),
+        (
+            ["pytorch_model.bin"],
+            "the weights are in PyTorch's pickle format (.bin); convert it to safetensors with save_pretrained",
+        ),
         (["consolidated.00.pth"], "pickle format (.pth)"),
         (["model-q4.gguf"], "GGUF, which cannot be trained"),
     ],
@@ -151,20 +154,20 @@ def test_a_truncated_file(model):
         check(model)
     assert caught.value.reason.name == "ModelCorrupt"
     assert caught.value.message == (
-        f"m: model.safetensors is damaged: it has {size - 1:,} bytes and its header claims {size:,}; fetch or save the model again."
+        f"m: model.safetensors is damaged: it has {size - 1:,} bytes and its header claims {size:,}; download or save the model again."
     )
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "no safetensors file"),
-        (b"\x01\x02", "no safetensors file"),
-        (struct.pack("<Q", 5) + b"hello", "no safetensors file"),
-        (struct.pack("<Q", 2) + b"[]", "no safetensors file"),
-        (struct.pack("<Q", 14) + b'{"a": {"b":1}}', "no safetensors file"),
+        (b"", "not a safetensors file"),
+        (b"\x01\x02", "not a safetensors file"),
+        (struct.pack("<Q", 5) + b"hello", "not a safetensors file"),
+        (struct.pack("<Q", 2) + b"[]", "not a safetensors file"),
+        (struct.pack("<Q", 14) + b'{"a": {"b":1}}', "not a safetensors file"),
         (struct.pack("<Q", 2**63) + b"{}", "header claims"),
-        (struct.pack("<Q", 2) + b"{}", "no parameters"),
+        (struct.pack("<Q", 2) + b"{}", "the weight files have no tensors"),
         (struct.pack("<Q", 2) + b"{}more", "it has 14 bytes and its header claims 10"),
     ],
 )
@@ -190,10 +193,14 @@ def test_a_tensor_that_is_not_in_its_shard(sharded):
 @pytest.mark.parametrize(
     ("damage", "reason", "words"),
     [
-        (remove("model-00002-of-00002.safetensors"), "ModelIncomplete", "m lacks model-00002-of-00002.safetensors"),
+        (
+            remove("model-00002-of-00002.safetensors"),
+            "ModelIncomplete",
+            "m: model-00002-of-00002.safetensors in model.safetensors.index.json is missing",
+        ),
         (write("model.safetensors.index.json", "{}"), "ModelCorrupt", "has no weight_map"),
         (write("model.safetensors.index.json", '{"weight_map": {"a": 1}}'), "ModelCorrupt", "has no weight_map"),
-        (write("model.safetensors.index.json", '{"weight_map": {"a": "../../x"}}'), "ModelCorrupt", "names '../../x'"),
+        (write("model.safetensors.index.json", '{"weight_map": {"a": "../../x"}}'), "ModelCorrupt", "refers to '../../x'"),
         (write("model.safetensors.index.json", "?"), "ModelCorrupt", "is not JSON"),
     ],
 )

@@ -27,6 +27,6 @@ def test_a_file_that_is_shorter_than_its_header_claims_is_not_read_for_ever(tmp_
         "model.embed_tokens.weight": Tensor("F32", (2, 2), 0, 16),
         "lm_head.weight": Tensor("F32", (2, 2), 0, 16),
     }
-    with pytest.raises(StageError, match="became shorter while it was read; fetch or save the model again") as raised:
+    with pytest.raises(StageError, match="became shorter while it was read; download or save the model again") as raised:
         contradiction({"tie_word_embeddings": True}, dict.fromkeys(tensors, file), tensors)
     assert raised.value.reason.name == "ModelCorrupt"

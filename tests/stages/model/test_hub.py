@@ -26,7 +26,7 @@ def test_a_hub_model_that_does_not_fit_is_not_even_fetched(run_stage_program, st
     command = in_a_small_volume(PROGRAM, run_stage_program.workspace, 62_000, tmp_path / "left.txt")
     ended = run_stage_program("model", inputs, command=command, environment={"HF_ENDPOINT": hub.url})
     assert (ended.code, ended.reason) == (65, "WorkspaceFull"), ended.errors
-    assert re.search(r"org/tiny needs 6\d MB and the workspace has 6\d MB free; raise storage.size", ended.result.message)
+    assert re.search(r"org/tiny: it needs 6\d MB, and the workspace has 6\d MB free; raise storage.size", ended.result.message)
     assert stage.fetched_weights() == []
     assert "download" not in (tmp_path / "left.txt").read_text()
 
@@ -99,7 +99,7 @@ def test_revisions(stage, hub, model):
         assert ended.result.outputs["revision"] == commit
     ended = stage("org/tiny", revision="v9")
     assert (ended.code, ended.reason) == (65, "ModelNotFound")
-    assert ended.result.message == "Model org/tiny has no revision v9; correct the revision."
+    assert ended.result.message == "Model org/tiny: it has no revision v9; correct the revision."
 
 
 def test_what_cannot_be_trained_is_found_before_the_weights_are_fetched(stage, hub, model):
@@ -131,9 +131,9 @@ def test_code_of_a_model_in_the_cache_is_asked_for_again(run_stage_program, stag
 @pytest.mark.parametrize(
     ("access", "token", "words"),
     [
-        ({"gated": True}, None, "Model org/closed is gated; accept its terms on its page and set HF_TOKEN to a token"),
+        ({"gated": True}, None, "Model org/closed: it is gated; accept its terms on its hub page and set HF_TOKEN to a token"),
         ({"gated": True}, "hf_another", "check that the owner of the token in HF_TOKEN may read it"),
-        ({"private": True}, None, "is private, or"),
+        ({"private": True}, None, "is private or does not exist on"),
         ({}, "hf_made_up_token", "check that the owner of the token in HF_TOKEN may read it"),
     ],
 )
@@ -151,7 +151,7 @@ def test_closed_models(stage, hub, tiny_model, access, token, words):
 def test_a_model_that_does_not_exist(stage, hub):
     ended = stage("org/none")
     assert (ended.code, ended.reason) == (65, "ModelNotFound")
-    assert ended.result.message == f"Model org/none does not exist at {hub.url}; correct model.uri."
+    assert ended.result.message == f"Model org/none: it does not exist on {hub.url}; correct model.uri."
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_hub_that_fails(run_stage_program, stage, hub, tiny_model, text, how):
     assert not run_stage_program.path("cache").exists()
 
 
-def test_a_download_that_breaks_off_is_taken_up_again(stage, hub, tiny_model):
+def test_a_download_that_breaks_off_is_resumed(stage, hub, tiny_model):
     hub.add("model", "org/tiny", tiny_model)
     hub.fault("model.safetensors", reset_after=100_000)
     ended = stage("org/tiny")
@@ -192,7 +192,7 @@ def test_weights_that_are_not_what_the_hub_states(run_stage_program, stage, hub,
     ended = stage("org/tiny")
     assert (ended.code, ended.reason) == (75, "ModelUnreachable")
     assert (
-        f"model.safetensors arrived damaged: its SHA-256 is {hashlib.sha256(data).hexdigest()} and the hub states {stated}"
+        f"model.safetensors: the download is damaged: its SHA-256 is {hashlib.sha256(data).hexdigest()}, and the hub states {stated}"
         in ended.result.message
     )
     assert not run_stage_program.path("cache").exists()

@@ -89,12 +89,12 @@ def test_a_changed_model_is_another_one(stage, model):
 @pytest.mark.parametrize(
     ("uri", "reason", "words"),
     [
-        ("/nowhere", "ModelNotFound", "There is no model at /nowhere; correct model.uri."),
+        ("/nowhere", "ModelNotFound", "model.uri: there is no model at /nowhere; correct the path."),
         ("/etc/hosts", "ModelNotFound", "/etc/hosts is a file"),
-        ("/etc", "ModelIncomplete", "/etc has no weights"),
+        ("/etc", "ModelIncomplete", "/etc: it has no weights"),
         ("oci://registry/model:1", "BadDocument", "does not read oci://"),
-        ("https://example.com/model", "BadDocument", "a model is a directory"),
-        ("a/b/c", "ModelNotFound", "is no hub id"),
+        ("https://example.com/model", "ModelNotFound", "https:// is not a scheme of a model"),
+        ("a/b/c", "ModelNotFound", "is not a hub id"),
     ],
 )
 def test_what_is_no_model(stage, uri, reason, words):
@@ -107,7 +107,7 @@ def test_what_is_no_model(stage, uri, reason, words):
 def test_a_revision_of_a_local_model(stage, tiny_model):
     ended = stage(tiny_model, revision="v1")
     assert (ended.code, ended.reason) == (65, "BadDocument")
-    assert "model.revision is for models of the hub" in ended.result.message
+    assert "model.revision: only models of the hub have revisions" in ended.result.message
 
 
 @pytest.mark.parametrize("closed", ["", "model.safetensors", "config.json"])
@@ -117,7 +117,7 @@ def test_files_that_the_user_may_not_read(run_stage_program, model, closed):
     ended = run_stage_program("model", ModelInputs(str(model)), command=command)
     (model / closed).chmod(0o755)
     assert (ended.code, ended.reason) == (65, "ModelForbidden")
-    assert f"User {os.getuid()} may not read {model / closed}" in ended.result.message
+    assert f"model.uri: user {os.getuid()} may not read {model / closed}" in ended.result.message
 
 
 def test_a_local_model_that_does_not_fit(run_stage_program, tiny_model, tmp_path):

@@ -73,9 +73,7 @@ def poisoned(folder):
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
-WORDS = (
-    "model.norm.weight in model.safetensors has infinite or undefined numbers; save the model again from weights that are finite."
-)
+WORDS = "model.norm.weight in model.safetensors has infinite or undefined numbers; save the model again with finite weights."
 
 
 def test_a_directory_with_an_undefined_number(stage, model):

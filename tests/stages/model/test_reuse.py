@@ -1,4 +1,4 @@
-"""Another run of the same wish takes the model over, if its source is still the same, and only then."""
+"""Another run with the same inputs reuses the model if its source is unchanged, and only then."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def flip(path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_a_directory_that_is_the_same_is_taken_over_at_once(run_stage_program, stage, tiny_model):
+def test_a_directory_that_is_the_same_is_reused_at_once(run_stage_program, stage, tiny_model):
     first = stage(tiny_model)
     entry = stage.linked()
     stage.as_another_run()
@@ -41,7 +41,7 @@ def test_a_directory_that_is_the_same_is_taken_over_at_once(run_stage_program, s
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
-def test_a_flipped_byte_in_the_cache_is_noticed_and_mended(stage, model, name):
+def test_a_flipped_byte_in_the_cache_is_detected_and_repaired(stage, model, name):
     for file in model.iterdir():
         file.chmod(0o600)  # so that they are copied, and the source stays sound
     stage(model)
@@ -49,11 +49,11 @@ def test_a_flipped_byte_in_the_cache_is_noticed_and_mended(stage, model, name):
     stage.as_another_run()
     ended = stage(model)
     assert (ended.code, ended.result.reused) == (0, False), ended.errors
-    assert "run demo did this before, but its base_model is gone or damaged" in ended.output
+    assert "run demo has a result for the same inputs, but its base_model is gone or damaged" in ended.output
     assert (stage.linked() / name).read_bytes() == (model / name).read_bytes()
 
 
-def test_a_changed_byte_in_the_source_is_noticed(stage, model):
+def test_a_changed_byte_in_the_source_is_detected(stage, model):
     for file in model.iterdir():
         file.chmod(0o600)
     first = stage(model)
@@ -64,18 +64,18 @@ def test_a_changed_byte_in_the_source_is_noticed(stage, model):
     assert ended.result.outputs["digest"] != first.result.outputs["digest"]
 
 
-def test_what_the_user_must_know_is_told_to_every_run(stage, model):
+def test_what_the_user_must_know_is_reported_to_every_run(stage, model):
     edit_config(model, tie_word_embeddings=True)
     first = stage(model)
     (warning,) = first.result.warnings
-    assert "the weights have another one (lm_head.weight); it is used" in warning
+    assert "the weights have a separate output layer (lm_head.weight); it is used" in warning
     stage.as_another_run()
     second = stage(model)
     assert second.result.reused
     assert second.result.warnings == first.result.warnings
 
 
-def test_a_file_more_is_noticed(stage, model):
+def test_a_file_more_is_detected(stage, model):
     stage(model)
     (model / "LICENSE").write_text("do what you like")
     stage.as_another_run()

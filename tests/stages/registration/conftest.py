@@ -63,7 +63,7 @@ def write_results(workspace: Path, root: str, *, without: tuple[str, ...] = (), 
     return names
 
 
-def wish(results: dict[str, str], **changes: Any) -> RegistrationInputs:
+def stage_inputs(results: dict[str, str], **changes: Any) -> RegistrationInputs:
     """Inputs of the stage."""
     given = {
         "kind": "MLflow", "name": "pydoc-helper", "version": "1.0.0", "model_uri": "file:///data/final_model", "author": "Ada",
@@ -101,15 +101,15 @@ def results(programs: Any) -> dict[str, str]:
 
 @pytest.fixture
 def record(programs: Any, results: dict[str, str]) -> Record:
-    """The record that the program makes of :func:`wish`."""
+    """The record that the program makes of :func:`stage_inputs`."""
     document = StageDocument(2, "registration", programs.run, {})
     context = Context(document, programs.workspace, Attempt(1, 1), "0" * 64)
-    return read_record(context, wish(results), {})
+    return read_record(context, stage_inputs(results), {})
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not answered is tried again at once."""
+    """Retry without delay."""
     monkeypatch.setattr(registry_module, "WAITS", (0.0, 0.0, 0.0))
 
 

@@ -1,4 +1,4 @@
-"""Kubeflow Model Registry as a registry: every call of it lost, refused or cut; names, pages, races and properties."""
+"""Kubeflow Model Registry as a registry: lost, rejected and truncated calls; names, pages, races and properties."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_no_call_takes_longer_than_its_deadline(
     monkeypatch.setattr(rest_module, "CALL_SECONDS", 0.5)
     server.trouble(**trouble)
     started = time.monotonic()
-    with Rest(Access(server.url)) as hasty, pytest.raises(StageError, match="did not answer") as raised:
+    with Rest(Access(server.url)) as hasty, pytest.raises(StageError, match="is unreachable") as raised:
         hasty.get("/api/model_registry/v1/registered_models", pageSize=1)
     assert raised.value.reason is reasons.REGISTRY_UNREACHABLE
     assert time.monotonic() - started < 1.4
@@ -162,12 +162,12 @@ def test_a_version_that_is_taken_meanwhile_is_left_to_who_was_first(
 
     with Rest(Access(server.url)) as rest:
         assert register(Raced(rest), record, "NewVersion").version == "1.0.1"
-        with pytest.raises(StageError, match=r"1\.0\.0 is in the registry already"):
+        with pytest.raises(StageError, match=r"1\.0\.0 already exists"):
             register(registry, other(record, "third"), "Fail")
 
 
 def test_a_name_that_is_taken_but_not_listed_ends(server: ModelRegistryServer, rest: Rest, record: Record) -> None:
-    """MySQL tells no upper from lower case where names have to be unique."""
+    """MySQL compares unique names without case."""
 
     class Blind(Kubeflow):
         def versions(self, record: Record) -> list[Entry]:
@@ -175,7 +175,7 @@ def test_a_name_that_is_taken_but_not_listed_ends(server: ModelRegistryServer, r
 
     registry: Registry = Kubeflow(rest)
     register(registry, record, "Fail")
-    with pytest.raises(StageError, match="upper from lower case") as raised:
+    with pytest.raises(StageError, match="but does not list it, possibly in other case") as raised:
         register(Blind(rest), other(record, "second"), "NewVersion")
     assert raised.value.reason.name == "RegistryRefused"
 

@@ -19,7 +19,7 @@ from finetune_stages.sdk import Context, Finished, StageError
 from model_registry_server import ModelRegistryServer
 from web_server import unused_port
 
-from .conftest import BASE, CURVE, DATA, MODEL, wish, write_results
+from .conftest import BASE, CURVE, DATA, MODEL, stage_inputs, write_results
 
 CHECK = [sys.executable, "-m", "finetune_stages.registration"]
 TOKEN = "token-of-the-registry"
@@ -27,7 +27,7 @@ TOKEN = "token-of-the-registry"
 
 def to(server: ModelRegistryServer, results: dict[str, str], **changes: Any) -> Any:
     """Inputs that register in ``server``."""
-    return wish(results, kind="ModelRegistry", address=server.url, model_uri="pvc://claim/final_model", **changes)
+    return stage_inputs(results, kind="ModelRegistry", address=server.url, model_uri="pvc://claim/final_model", **changes)
 
 
 def test_everything_known_of_the_model_is_in_the_registry(
@@ -135,10 +135,12 @@ def test_token_and_certificate_are_used_and_never_shown(programs: Any, results: 
 
 
 def test_a_registry_that_is_down_is_tried_again_later(programs: Any, results: dict[str, str]) -> None:
-    inputs = wish(results, kind="ModelRegistry", address=f"http://127.0.0.1:{unused_port()}", model_uri="s3://bucket/model")
+    inputs = stage_inputs(
+        results, kind="ModelRegistry", address=f"http://127.0.0.1:{unused_port()}", model_uri="s3://bucket/model"
+    )
     ended = programs("registration", inputs)
     assert (ended.code, ended.reason) == (75, "RegistryUnreachable"), ended.errors
-    assert "did not answer" in ended.result.message
+    assert "is unreachable" in ended.result.message
     assert "Traceback" not in ended.errors
 
 
@@ -152,7 +154,7 @@ def test_the_check_before_training(programs: Any, results: dict[str, str], serve
     assert programs("registration", to(server, results)).code == 0
     taken = programs("registry-check", inputs, command=CHECK, attempt="1.2")  # asked again, though the inputs are the same
     assert (taken.code, taken.reason) == (65, "VersionExists")
-    assert "pydoc-helper 1.0.0 is in the registry already (registered by FineTuneRun team-a/demo)" in taken.result.message
+    assert "pydoc-helper 1.0.0 already exists (registered by FineTuneRun team-a/demo)" in taken.result.message
 
 
 @pytest.fixture
@@ -175,18 +177,18 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("trouble", "reason", "words"),
     [
-        ({"kind": "status", "status": 401}, "RegistryForbidden", "put REGISTRY_TOKEN into registry.secretRef"),
+        ({"kind": "status", "status": 401}, "RegistryForbidden", "add REGISTRY_TOKEN to the Secret in registry.secretRef"),
         ({"kind": "status", "status": 403}, "RegistryForbidden", "status 403"),
         ({"kind": "status", "status": 404}, "RegistryRefused", "registry.address"),
         ({"kind": "status", "status": 400}, "RegistryRefused", "status 400 (so it was ordered)"),
-        ({"kind": "status", "status": 500}, "RegistryUnreachable", "answered with status 500 (so it was ordered)"),
-        ({"kind": "html"}, "RegistryRefused", "answers with text/html in place of JSON"),
-        ({"kind": "redirect"}, "RegistryRefused", "sends elsewhere (login.example)"),
-        ({"kind": "refuse"}, "RegistryUnreachable", "did not answer"),
+        ({"kind": "status", "status": 500}, "RegistryUnreachable", "responded with status 500 (so it was ordered)"),
+        ({"kind": "html"}, "RegistryRefused", "responds with text/html instead of JSON"),
+        ({"kind": "redirect"}, "RegistryRefused", "redirects (login.example)"),
+        ({"kind": "refuse"}, "RegistryUnreachable", "is unreachable"),
     ],
     ids=["401", "403", "404", "400", "500", "html", "redirect", "cut"],
 )
-def test_every_refusal_is_one_sentence(
+def test_every_rejection_is_one_sentence(
     ask: Any, server: ModelRegistryServer, kind: Any, trouble: dict[str, Any], reason: str, words: str
 ) -> None:
     server.trouble(**trouble, times=99)
@@ -205,18 +207,23 @@ def test_either_release_of_the_api_is_found(ask: Any) -> None:
     with ModelRegistryServer(("v1alpha3",)) as server:
         server.trouble("html")  # what a web page's router says of a path that it does not know
         assert ask(server.url).outputs.free
-    with ModelRegistryServer(("v9",)) as server, pytest.raises(StageError, match="serves no Model Registry"):
+    with ModelRegistryServer(("v9",)) as server, pytest.raises(StageError, match="does not serve a Model Registry"):
         ask(server.url)
 
 
 @pytest.mark.parametrize(
     ("address", "environment", "reason", "words"),
     [
-        ("ftp://registry:8080", {}, "RegistryRefused", "ftp://registry:8080 is no web address"),
-        ("http://127.0.0.1:x", {}, "RegistryRefused", "is no web address"),
-        ("https://127.0.0.1:{port}", {}, "RegistryUnreachable", "did not answer"),
-        ("http://127.0.0.1:{port}", {"REGISTRY_TOKEN": "two words"}, "RegistryForbidden", "characters that no token has"),
-        ("http://127.0.0.1:{port}", {"FINETUNE_REGISTRY_CA": "/nowhere.pem"}, "RegistryUntrusted", "/nowhere.pem holds no"),
+        ("ftp://registry:8080", {}, "RegistryRefused", "ftp://registry:8080 is not a web address"),
+        ("http://127.0.0.1:x", {}, "RegistryRefused", "is not a web address"),
+        ("https://127.0.0.1:{port}", {}, "RegistryUnreachable", "is unreachable"),
+        (
+            "http://127.0.0.1:{port}",
+            {"REGISTRY_TOKEN": "two words"},
+            "RegistryForbidden",
+            "characters that are invalid in a token",
+        ),
+        ("http://127.0.0.1:{port}", {"FINETUNE_REGISTRY_CA": "/nowhere.pem"}, "RegistryUntrusted", "/nowhere.pem has no"),
         ("http://127.0.0.1:{port}", {"FINETUNE_REGISTRY_CA": __file__}, "RegistryUntrusted", "no certificates in PEM form"),
     ],
     ids=["scheme", "port", "no TLS there", "token", "no bundle", "no PEM"],
@@ -233,6 +240,6 @@ def test_what_cannot_be_used_is_named(
     assert words in raised.value.message
 
 
-def test_a_registry_without_address_is_refused(ask: Any) -> None:
-    with pytest.raises(StageError, match=r"registry\.address: kind ModelRegistry needs the address"):
+def test_a_registry_without_address_is_rejected(ask: Any) -> None:
+    with pytest.raises(StageError, match=r"registry\.address: it is missing, and kind ModelRegistry requires it"):
         ask(None)

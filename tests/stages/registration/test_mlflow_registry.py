@@ -131,6 +131,6 @@ def test_what_comes_back_otherwise_fails(record: Record, client: Any) -> None:
 
     older = replace(record, alias="older", model_uri="file:///elsewhere", identity={**record.identity, UID: "older"})
     register(MLflow(client), older, "Fail")
-    with pytest.raises(StageError, match="the store gave back another source, run, tags") as raised:
+    with pytest.raises(StageError, match="the registry returned another source, run, tags") as raised:
         register(MLflow(Forgetful(client, 1000)), record, "NewVersion")
     assert raised.value.reason.name == "ReadBackFailed"

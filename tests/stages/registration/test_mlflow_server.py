@@ -1,4 +1,4 @@
-"""Registration in a real MLflow server over HTTP: what is there, calls that are lost, kill -9, refusals."""
+"""Registration in a real MLflow server over HTTP: entries, lost calls, kill -9, rejections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from finetune_stages.registration.rest import Access
 from finetune_stages.sdk import StageError
 from model_registry_server import TroubledServer
 
-from .conftest import CURVE, wish, write_results
+from .conftest import CURVE, stage_inputs, write_results
 from .mlflow_process import BeforeMLflow, MLflowProcess
 
 CHECK = [sys.executable, "-m", "finetune_stages.registration"]
@@ -45,7 +45,7 @@ def mlflow(mlflow_port: int) -> Iterator[BeforeMLflow]:
 
 @pytest.fixture
 def client(mlflow: BeforeMLflow, mlflow_client: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """MLflow's client, told what the program tells it."""
+    """MLflow's client with the program's settings."""
     for name, value in program_module._environment(Access(mlflow.url)).items():
         monkeypatch.setenv(name, value)
     return mlflow_client(tracking_uri=mlflow.url, registry_uri=mlflow.url)
@@ -61,7 +61,7 @@ def runs(client: Any, uid: str) -> list[Any]:
 
 
 def to(server: TroubledServer, results: dict[str, str], **changes: Any) -> Any:
-    return wish(results, address=server.url, model_uri="pvc://claim/final_model", **changes)
+    return stage_inputs(results, address=server.url, model_uri="pvc://claim/final_model", **changes)
 
 
 def test_over_tls_with_a_token(programs: Any, results: dict[str, str], mlflow_port: int, client: Any, certificate: Path) -> None:
@@ -149,12 +149,12 @@ def test_killed_right_after_each_thing_was_made(programs: Any, mlflow: BeforeMLf
 @pytest.mark.parametrize(
     ("trouble", "reason", "words"),
     [
-        ({"kind": "status", "status": 401}, "RegistryForbidden", "check registry.secretRef"),
-        ({"kind": "status", "status": 403}, "RegistryForbidden", "check registry.secretRef"),
-        ({"kind": "status", "status": 404}, "RegistryRefused", "refused the entry"),
-        ({"kind": "status", "status": 500}, "RegistryUnreachable", "did not answer as it should"),
-        ({"kind": "html"}, "RegistryRefused", "a page in place of JSON"),
-        ({"kind": "refuse"}, "RegistryUnreachable", "did not answer as it should"),
+        ({"kind": "status", "status": 401}, "RegistryForbidden", "check the token in registry.secretRef"),
+        ({"kind": "status", "status": 403}, "RegistryForbidden", "check the token in registry.secretRef"),
+        ({"kind": "status", "status": 404}, "RegistryRefused", "rejected the entry"),
+        ({"kind": "status", "status": 500}, "RegistryUnreachable", "is unreachable or sent an invalid response"),
+        ({"kind": "html"}, "RegistryRefused", "a page instead of JSON"),
+        ({"kind": "refuse"}, "RegistryUnreachable", "is unreachable or sent an invalid response"),
     ],
     ids=["401", "403", "404", "500", "html", "cut"],
 )
@@ -169,8 +169,8 @@ def test_what_the_server_says_half_way_is_one_sentence(
     assert "\n" not in raised.value.message
 
 
-def test_a_path_of_another_machine_is_refused(programs: Any, results: dict[str, str], mlflow: BeforeMLflow) -> None:
-    ended = programs("registration", wish(results, address=mlflow.url, name="local"))
+def test_a_path_of_another_machine_is_rejected(programs: Any, results: dict[str, str], mlflow: BeforeMLflow) -> None:
+    ended = programs("registration", stage_inputs(results, address=mlflow.url, name="local"))
     assert (ended.code, ended.reason) == (65, "RegistryRefused"), ended.errors
     assert "Invalid model version source: '/data/final_model'" in ended.result.message
     assert "Traceback" not in ended.errors

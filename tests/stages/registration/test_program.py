@@ -16,7 +16,7 @@ import pytest
 from finetune_contract.documents import RegistryCheckInputs, RunInfo
 from finetune_stages.registration.record import LOSS
 
-from .conftest import BASE, CURVE, DATA, MODEL, wish, write_results
+from .conftest import BASE, CURVE, DATA, MODEL, stage_inputs, write_results
 
 
 def versions(client: Any, name: str = "pydoc-helper") -> list[Any]:
@@ -28,7 +28,9 @@ def runs(client: Any) -> list[Any]:
 
 
 def test_everything_known_of_the_model_is_in_the_store(programs: Any, results: dict[str, str], look: Any) -> None:
-    ended = programs("registration", wish(results, description="Answers questions."), environment={"MLFLOW_TRACKING_URI": "x"})
+    ended = programs(
+        "registration", stage_inputs(results, description="Answers questions."), environment={"MLFLOW_TRACKING_URI": "x"}
+    )
     assert ended.code == 0, ended.errors
     client = look()
     (version,), (run,) = versions(client), runs(client)
@@ -66,20 +68,20 @@ def test_everything_known_of_the_model_is_in_the_store(programs: Any, results: d
 
 
 def test_a_second_start_repeats_at_once(programs: Any, results: dict[str, str], look: Any) -> None:
-    first = programs("registration", wish(results))
-    again = programs("registration", wish(results), attempt="1.2")
+    first = programs("registration", stage_inputs(results))
+    again = programs("registration", stage_inputs(results), attempt="1.2")
     assert (again.code, again.result.outputs) == (0, first.result.outputs)
     assert "nothing to do" in again.output
     look().delete_model_version("pydoc-helper", "1")
-    third = programs("registration", wish(results), attempt="1.3")
+    third = programs("registration", stage_inputs(results), attempt="1.3")
     assert "nothing to do" not in third.output
     assert [version.version for version in versions(look())] == [2]
 
 
 def test_registering_again_finds_its_own_entry(programs: Any, results: dict[str, str], look: Any) -> None:
-    first = programs("registration", wish(results))
+    first = programs("registration", stage_inputs(results))
     programs.path(first.result.file).unlink()
-    again = programs("registration", wish(results), attempt="1.2")
+    again = programs("registration", stage_inputs(results), attempt="1.2")
     assert (again.code, again.result.outputs) == (0, first.result.outputs)
     client = look()
     assert (len(versions(client)), len(runs(client))) == (1, 1)
@@ -87,10 +89,12 @@ def test_registering_again_finds_its_own_entry(programs: Any, results: dict[str,
 
 
 def test_a_taken_version_moves_on_and_so_does_the_alias(programs: Any, results: dict[str, str], look: Any) -> None:
-    first = programs("registration", wish(results))
+    first = programs("registration", stage_inputs(results))
     programs.run = RunInfo("other", "team-a", "fedcba9876543210", experiment="trials")
-    second = programs("registration", wish(write_results(programs.workspace, programs.layout.root)))
-    rerun = programs("registration", wish(write_results(programs.workspace, programs.layout.root, model="f" * 64)), attempt="2.1")
+    second = programs("registration", stage_inputs(write_results(programs.workspace, programs.layout.root)))
+    rerun = programs(
+        "registration", stage_inputs(write_results(programs.workspace, programs.layout.root, model="f" * 64)), attempt="2.1"
+    )
     assert [ended.result.outputs["version"] for ended in (first, second, rerun)] == ["1.0.0", "1.0.1", "1.0.2"]
     assert [ended.result.outputs["registryVersion"] for ended in (first, second, rerun)] == ["1", "2", "3"]
     client = look()
@@ -101,9 +105,9 @@ def test_a_taken_version_moves_on_and_so_does_the_alias(programs: Any, results: 
 def test_two_runs_may_register_into_an_empty_workspace_at_the_same_time(
     programs: Any, results: dict[str, str], look: Any
 ) -> None:
-    first = programs.start("registration", wish(results))
+    first = programs.start("registration", stage_inputs(results))
     programs.run = RunInfo("other", "team-a", "fedcba9876543210")
-    second = programs.start("registration", wish(write_results(programs.workspace, programs.layout.root)))
+    second = programs.start("registration", stage_inputs(write_results(programs.workspace, programs.layout.root)))
     both = [running.wait() for running in (first, second)]
     assert [ended.code for ended in both] == [0, 0], [ended.errors for ended in both]
     assert sorted(ended.result.outputs["version"] for ended in both) == ["1.0.0", "1.0.1"]
@@ -113,7 +117,7 @@ def test_two_runs_may_register_into_an_empty_workspace_at_the_same_time(
 def test_evaluation_may_have_been_left_out(programs: Any, look: Any) -> None:
     results = write_results(programs.workspace, programs.layout.root, without=("evaluation",))
     results["baseline"] = "runs/nowhere.json"
-    ended = programs("registration", wish(results, alias=None, parameters={}))
+    ended = programs("registration", stage_inputs(results, alias=None, parameters={}))
     assert ended.code == 0, ended.errors
     (run,) = runs(look())
     assert set(run.data.metrics) == {"loss", "training.loss", "training.seconds"}
@@ -121,7 +125,7 @@ def test_evaluation_may_have_been_left_out(programs: Any, look: Any) -> None:
 
 def test_scores_of_an_earlier_model_are_left_out(programs: Any, look: Any) -> None:
     results = write_results(programs.workspace, programs.layout.root, model="9" * 64)
-    ended = programs("registration", wish(results))
+    ended = programs("registration", stage_inputs(results))
     assert ended.code == 0, ended.errors
     assert "result of stage evaluation is of another model" in ended.output
     (run,) = runs(look())
@@ -131,18 +135,18 @@ def test_scores_of_an_earlier_model_are_left_out(programs: Any, look: Any) -> No
 
 def test_an_existing_model_is_registered_without_training(programs: Any, look: Any) -> None:
     results = write_results(programs.workspace, programs.layout.root, without=("dataset", "training", "baseline"))
-    ended = programs("registration", wish(results))
+    ended = programs("registration", stage_inputs(results))
     assert ended.code == 0, ended.errors
     (version,) = versions(look())
     assert version.tags["finetunerun.io/model-digest"] == BASE
 
 
-def test_a_deleted_experiment_is_taken_up_again(programs: Any, results: dict[str, str], look: Any) -> None:
-    programs("registration", wish(results))
+def test_a_deleted_experiment_is_resumed(programs: Any, results: dict[str, str], look: Any) -> None:
+    programs("registration", stage_inputs(results))
     client = look()
     client.delete_experiment(client.get_experiment_by_name("finetune").experiment_id)
     programs.run = RunInfo("other", "team-a", "fedcba9876543210")
-    assert programs("registration", wish(write_results(programs.workspace, programs.layout.root))).code == 0
+    assert programs("registration", stage_inputs(write_results(programs.workspace, programs.layout.root))).code == 0
 
 
 @pytest.mark.parametrize(
@@ -159,7 +163,7 @@ def test_a_deleted_experiment_is_taken_up_again(programs: Any, results: dict[str
 def test_what_cannot_be_registered_is_one_sentence(
     programs: Any, results: dict[str, str], changes: dict[str, Any], reason: str, words: str
 ) -> None:
-    ended = programs("registration", wish(**{"results": results, **changes}))
+    ended = programs("registration", stage_inputs(**{"results": results, **changes}))
     assert (ended.code, ended.reason) == (65, reason), ended.errors
     assert words in ended.result.message
     assert "Traceback" not in ended.output + ended.errors
@@ -175,18 +179,18 @@ def test_the_same_version_again_fails_or_is_updated_as_asked(programs: Any, resu
     nothing_there = check("1.0.0")
     assert nothing_there.result.outputs == {"kind": "MLflow", "name": "pydoc-helper", "version": "1.0.0", "free": True}
     assert not programs.path("mlflow.db").exists()
-    assert programs("registration", wish(results)).code == 0
+    assert programs("registration", stage_inputs(results)).code == 0
     programs.run = RunInfo("other", "team-a", "fedcba9876543210")
     new = write_results(programs.workspace, programs.layout.root, model="f" * 64)
-    refused = programs("registration", wish(new, on_existing="Fail"))
+    refused = programs("registration", stage_inputs(new, on_existing="Fail"))
     for ended in (refused, check("1.0.0")):
         assert (ended.code, ended.reason) == (65, "VersionExists"), ended.errors
-        assert "pydoc-helper 1.0.0 is in the registry already (registered by FineTuneRun team-a/demo)" in ended.result.message
+        assert "pydoc-helper 1.0.0 already exists (registered by FineTuneRun team-a/demo)" in ended.result.message
     free = check("1.0.1")
     assert free.code == 0
     assert "mlflow" not in {line.rpartition("|")[2].strip() for line in free.errors.splitlines()}
     assert len(versions(look())) == len(runs(look())) == 1
-    updated = programs("registration", wish(new, on_existing="Update", model_uri="pvc://claim/new"))
+    updated = programs("registration", stage_inputs(new, on_existing="Update", model_uri="pvc://claim/new"))
     assert (updated.result.outputs["version"], updated.result.outputs["registryVersion"]) == ("1.0.0", "2")
     named = [version for version in versions(look()) if version.tags.get("version") == "1.0.0"]
     assert [version.source for version in named] == ["pvc://claim/new"]
@@ -195,35 +199,35 @@ def test_the_same_version_again_fails_or_is_updated_as_asked(programs: Any, resu
 
 
 def test_a_rejected_model_is_marked_and_nothing_points_to_it(programs: Any, results: dict[str, str], look: Any) -> None:
-    rejected = programs("registration", wish(results), environment={"FINETUNE_GATE": "Rejected"})
+    rejected = programs("registration", stage_inputs(results), environment={"FINETUNE_GATE": "Rejected"})
     assert rejected.code == 0, rejected.errors
     (version,) = versions(look())
     assert version.tags["finetunerun.io/gate"] == "rejected"
     assert version.aliases == []
 
 
-def test_a_file_that_is_no_store_is_refused_at_once(programs: Any, results: dict[str, str]) -> None:
+def test_a_file_that_is_no_store_is_rejected_at_once(programs: Any, results: dict[str, str]) -> None:
     programs.path("mlflow.db").write_text("shopping list: milk, eggs, bread and a database\n" * 30)
-    ended = programs("registration", wish(results))
+    ended = programs("registration", stage_inputs(results))
     assert (ended.code, ended.reason) == (65, "RegistryRefused")
     assert "file is not a database" in ended.result.message
     assert "Traceback" not in ended.errors
 
 
 def test_a_store_of_another_release_names_the_command(programs: Any, results: dict[str, str]) -> None:
-    assert programs("registration", wish(results)).code == 0
+    assert programs("registration", stage_inputs(results)).code == 0
     with closing(sqlite3.connect(programs.path("mlflow.db"))) as store, store:
         store.execute("update alembic_version set version_num = '000000000000'")
-    ended = programs("registration", wish(results, version="2.0.0"))
+    ended = programs("registration", stage_inputs(results, version="2.0.0"))
     assert (ended.code, ended.reason) == (65, "RegistryRefused"), ended.errors
     assert "mlflow db upgrade sqlite:///" in ended.result.message
 
 
 def test_a_locked_store_is_tried_again_later(programs: Any, results: dict[str, str]) -> None:
-    assert programs("registration", wish(results)).code == 0
+    assert programs("registration", stage_inputs(results)).code == 0
     with closing(sqlite3.connect(programs.path("mlflow.db"), isolation_level=None)) as store:
         store.execute("begin exclusive")
-        ended = programs("registration", wish(results, version="2.0.0"))
+        ended = programs("registration", stage_inputs(results, version="2.0.0"))
     assert (ended.code, ended.reason) == (75, "RegistryUnreachable"), ended.errors
     assert "locked by another program" in ended.result.message
 
@@ -232,21 +236,23 @@ def test_killed_while_the_store_is_made_the_next_attempt_makes_it(programs: Any,
     draw = random.Random(7)
     for number in range(3):
         kill_after(
-            programs.start("registration", wish(results), attempt=f"1.{number + 1}"), "creating mlflow.db", draw.uniform(0, 1)
+            programs.start("registration", stage_inputs(results), attempt=f"1.{number + 1}"),
+            "creating mlflow.db",
+            draw.uniform(0, 1),
         )
-    ended = programs("registration", wish(results), attempt="1.9")
+    ended = programs("registration", stage_inputs(results), attempt="1.9")
     assert ended.code == 0, ended.errors
     assert (len(versions(look())), len(runs(look()))) == (1, 1)
     assert not list(programs.path(f"{programs.layout.root}/attempts/registration").glob("*/*"))
 
 
 def test_killed_while_it_writes_nothing_is_there_twice(programs: Any, results: dict[str, str], look: Any) -> None:
-    assert programs("registration", wish(results, name="another")).code == 0
+    assert programs("registration", stage_inputs(results, name="another")).code == 0
     draw = random.Random(11)
     for number in range(6):
-        running = programs.start("registration", wish(results), attempt=f"1.{number + 1}")
+        running = programs.start("registration", stage_inputs(results), attempt=f"1.{number + 1}")
         kill_after(running, "writing pydoc-helper", draw.uniform(0, 0.15))
-    ended = programs("registration", wish(results), attempt="1.9")
+    ended = programs("registration", stage_inputs(results), attempt="1.9")
     assert ended.code == 0, ended.errors
     (version,) = versions(look())
     assert version.tags["version"] == "1.0.0"
@@ -254,7 +260,7 @@ def test_killed_while_it_writes_nothing_is_there_twice(programs: Any, results: d
 
 
 def kill_after(running: Any, words: str, seconds: float) -> None:
-    """Wait until the program says ``words``, and so long after that kill it."""
+    """Kill the program a number of seconds after it has printed ``words``."""
     for line in running.process.stdout:
         if words in line:
             break

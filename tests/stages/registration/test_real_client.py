@@ -12,7 +12,7 @@ import pytest
 
 from model_registry_server import ModelRegistryServer
 
-from .conftest import MODEL, wish
+from .conftest import MODEL, stage_inputs
 
 PROGRAM = Path(__file__).with_name("real_client.py")
 
@@ -26,7 +26,7 @@ def real(server: ModelRegistryServer, action: str, fails: bool = False, **argume
 
 
 def to(server: ModelRegistryServer, results: dict[str, str], **changes: Any) -> Any:
-    return wish(results, kind="ModelRegistry", address=server.url, model_uri="pvc://claim/final_model", **changes)
+    return stage_inputs(results, kind="ModelRegistry", address=server.url, model_uri="pvc://claim/final_model", **changes)
 
 
 def test_the_real_client_reads_what_we_register(programs: Any, results: dict[str, str], server: ModelRegistryServer) -> None:

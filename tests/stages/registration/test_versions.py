@@ -58,7 +58,7 @@ OTHER = {UID: "other", ROUND: "1", MODEL_DIGEST: "0" * 64}
 def test_what_a_record_becomes(
     record: Record, on_existing: Any, entries: list[Entry], gate: str | None, expected: tuple[str, str]
 ) -> None:
-    """``own`` among the tags stands for the record's identity."""
+    """``own`` among the tags is replaced by the record's identity."""
     there = [replace(one, tags={**record.identity, **one.tags} if "own" in one.tags else one.tags) for one in entries]
     chosen = choose(replace(record, gate=gate), on_existing, there)
     assert (chosen.action, chosen.version) == expected
@@ -69,7 +69,7 @@ def test_what_a_record_becomes(
     "tags", [OTHER, {**OTHER, GATE: "rejected"}, {"finetunerun.io/run": "a", "finetunerun.io/namespace": "b"}]
 )
 def test_a_version_that_may_not_exist(record: Record, tags: dict[str, str]) -> None:
-    with pytest.raises(StageError, match=r"registry\.version: pydoc-helper 1\.0\.0 is in the registry already") as raised:
+    with pytest.raises(StageError, match=r"registry\.version: pydoc-helper 1\.0\.0 already exists") as raised:
         choose(record, "Fail", [Entry("1.0.0", "1", tags)])
     assert raised.value.reason.name == "VersionExists"
     assert ("registered by FineTuneRun b/a" in raised.value.message) == ("finetunerun.io/run" in tags)

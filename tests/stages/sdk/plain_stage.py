@@ -19,25 +19,25 @@ def work(context: Context) -> Finished:
     """Publish the directories and files that the inputs name; only rank 0 does."""
     if context.rank > 0:
         return Finished(outputs={})
-    wish = context.document.inputs
+    stage_inputs = context.document.inputs
     scratch = context.scratch()
     seals = {}
-    for name in wish["directories"]:
+    for name in stage_inputs["directories"]:
         folder = scratch / name
         folder.mkdir(parents=True)
         for file in ("weights.bin", "inner/config.json"):
-            write_file(folder / file, f"{name} {file} {wish['content']}".encode())
+            write_file(folder / file, f"{name} {file} {stage_inputs['content']}".encode())
         seals[name] = seal_directory(folder)
         context.publish(folder, f"{context.layout.root}/{name}")
-    for name in wish["files"]:
-        write_file(context.path(f"{context.layout.root}/{name}"), f"{name} {wish['content']}".encode())
+    for name in stage_inputs["files"]:
+        write_file(context.path(f"{context.layout.root}/{name}"), f"{name} {stage_inputs['content']}".encode())
     with context.path(WORKED).open("a") as file:
         file.write(f"{context.document.run.name} {context.attempt}\n")
-    depends_on: dict[str, Scalar] | None = None if wish.get("unseen") else {"source": wish.get("source", "")}
+    depends_on: dict[str, Scalar] | None = None if stage_inputs.get("unseen") else {"source": stage_inputs.get("source", "")}
     context.scratch().rmdir()
     return Finished(
-        {"digest": seals["final_model"].digest}, {"loss": 0.25, "steps": 3.0, **wish.get("metrics", {})}, (LossPoint(1, 3.0), LossPoint(2, 0.25)), "made",
-        warnings=tuple(wish.get("warnings", ())), depends_on=depends_on,
+        {"digest": seals["final_model"].digest}, {"loss": 0.25, "steps": 3.0, **stage_inputs.get("metrics", {})}, (LossPoint(1, 3.0), LossPoint(2, 0.25)), "made",
+        warnings=tuple(stage_inputs.get("warnings", ())), depends_on=depends_on,
     )  # fmt: skip
 
 
@@ -47,10 +47,10 @@ def outputs_exist(context: Context, result: Result) -> bool:
     return seal is not None and seal.digest == result.outputs.get("digest")
 
 
-def revalidate(context: Context, noted: Mapping[str, Scalar]) -> bool:
-    """Whether the file that says what the source is says the same."""
+def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
+    """Return whether the source file is unchanged."""
     source = context.path("source.txt")
-    return noted == {"source": source.read_text() if source.exists() else ""}
+    return fingerprint == {"source": source.read_text() if source.exists() else ""}
 
 
 def main() -> int:
@@ -59,7 +59,7 @@ def main() -> int:
     return run_stage(("training",), work, outputs_exist, int(os.environ.get("RANK", "0")), reuse=reuse)
 
 
-def wish(*more: str, content: str = "1", **others: Any) -> dict[str, Any]:
+def stage_inputs(*more: str, content: str = "1", **others: Any) -> dict[str, Any]:
     """Inputs of the stage: what to publish beside ``final_model``."""
     directories = ["final_model", *(name for name in more if not name.endswith(".txt"))]
     return {"directories": directories, "files": [name for name in more if name.endswith(".txt")], "content": content, **others}

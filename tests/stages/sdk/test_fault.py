@@ -1,4 +1,4 @@
-"""What an exception that nobody foresaw is told as: with the place where it was raised, and without a path of the machine."""
+"""Messages of unexpected exceptions: with the location where they were raised, and without a path of the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_contract.crash import crash_place
+from finetune_contract.crash import crash_location
 from finetune_stages.sdk import fault
 
 
@@ -30,7 +30,7 @@ def test_the_place_is_the_innermost_line_outside_of_pythons_own_modules() -> Non
     line = test_the_place_is_the_innermost_line_outside_of_pythons_own_modules.__code__.co_firstlineno + 1
     words = "JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
     assert message == f"{words} (at stages/sdk/test_fault.py:{line})"
-    assert crash_place(message) == f"JSONDecodeError at stages/sdk/test_fault.py:{line}"
+    assert crash_location(message) == f"JSONDecodeError at stages/sdk/test_fault.py:{line}"
 
 
 def test_a_library_is_named_as_it_is_imported() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .plain_stage import wish
+from .plain_stage import stage_inputs
 
 
 def test_the_gates_metrics_survive_in_the_short_result(stage: Any) -> None:
     metrics = {f"task_{number:03}.{name}": 0.5 for number in range(200) for name in ("acc", "acc_stderr")}
     kept = {"FINETUNE_KEEP_METRICS": "task_199.acc,task_150.acc"}
-    ended = stage(wish(metrics=metrics), environment=kept)
+    ended = stage(stage_inputs(metrics=metrics), environment=kept)
     assert len(ended.message.encode()) <= 4096
     assert ended.result.truncated
     assert {f"task_{number}.acc{error}" for number in (199, 150) for error in ("", "_stderr")} <= set(ended.result.metrics)
@@ -23,10 +23,10 @@ def test_the_gates_metrics_survive_in_the_short_result(stage: Any) -> None:
 def test_warnings_that_do_not_fit_are_counted_and_in_the_log(stage: Any) -> None:
     warnings = [f"warning {number}" for number in range(1, 11)]
     warnings[0] += " is long" * 60
-    ended = stage(wish(warnings=warnings))
+    ended = stage(stage_inputs(warnings=warnings))
     assert ended.result.warnings == (
         warnings[0][:253] + "...", *warnings[1:7], "and 3 more warnings in the log of the stage",
     )  # fmt: skip
     assert all(f"training: warning: {warning}\n" in ended.output for warning in warnings)
     exactly = [*warnings[1:8], "x" * 256]
-    assert stage(wish(warnings=exactly, content="2")).result.warnings == tuple(exactly)
+    assert stage(stage_inputs(warnings=exactly, content="2")).result.warnings == tuple(exactly)

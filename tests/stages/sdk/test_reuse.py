@@ -1,4 +1,4 @@
-"""A result that another run takes over: found, verified, linked, published, and never in halves."""
+"""Reuse of a result by another run: it is found, verified, linked, and published completely or not at all."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from finetune_contract.documents import StageDocument
 from finetune_stages.sdk import verify_seal
 
 from . import plain_stage
-from .plain_stage import wish
+from .plain_stage import stage_inputs
 
 EVERYTHING = ("adapter", "checkpoints/epoch_1", "checkpoints/epoch_2", "results/notes-training.a.txt")
 
 
 def test_another_run_takes_the_result_over(stage: Any) -> None:
-    inputs = wish(*EVERYTHING)
+    inputs = stage_inputs(*EVERYTHING)
     first = stage(inputs)
     assert (first.code, first.result.reused) == (0, False), first.errors
     mine, published = stage.folder, stage.published()
@@ -46,7 +46,7 @@ def test_another_run_takes_the_result_over(stage: Any) -> None:
 
 
 def test_a_result_outlives_the_run_that_made_it(stage: Any) -> None:
-    inputs = wish(*EVERYTHING)
+    inputs = stage_inputs(*EVERYTHING)
     stage(inputs)
     first, published = stage.folder, stage.published()
     stage.as_run("b")
@@ -63,12 +63,12 @@ def test_a_result_outlives_the_run_that_made_it(stage: Any) -> None:
     stage.as_run("d")
     fourth = stage(inputs)
     assert (fourth.code, fourth.result.reused) == (0, False)
-    assert "its final_model is gone or damaged: it is done again" in fourth.output
+    assert "its final_model is gone or damaged: the work is done again" in fourth.output
     assert stage.worked() == ["run-a", "run-d"]
 
 
 def flip(path: Path) -> None:
-    """Change a byte in the middle, in place: whoever links the file has the damage too."""
+    """Change a byte in the middle, in place, which also damages links to the file."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -81,8 +81,8 @@ def flip(path: Path) -> None:
         "final_model/.finetune.json", "results/notes-training.a.txt",
     ],
 )  # fmt: skip
-def test_damage_is_noticed_and_the_work_done_again(stage: Any, name: str) -> None:
-    inputs = wish(*EVERYTHING)
+def test_damage_is_detected_and_the_work_done_again(stage: Any, name: str) -> None:
+    inputs = stage_inputs(*EVERYTHING)
     stage(inputs)
     published = stage.published()
     flip(stage.folder / name)
@@ -90,7 +90,7 @@ def test_damage_is_noticed_and_the_work_done_again(stage: Any, name: str) -> Non
     again = stage(inputs)
     assert (again.code, again.result.reused) == (0, False), again.errors
     assert (
-        f"run run-a did this before, but its {name.partition('/weights')[0].partition('/inner')[0].removesuffix('/.finetune.json')}"
+        f"run run-a has a result for the same inputs, but its {name.partition('/weights')[0].partition('/inner')[0].removesuffix('/.finetune.json')}"
         in again.output
     )
     assert stage.published() == published
@@ -99,7 +99,7 @@ def test_damage_is_noticed_and_the_work_done_again(stage: Any, name: str) -> Non
 
 
 def test_a_damaged_record_is_ignored(stage: Any) -> None:
-    inputs = wish("adapter")
+    inputs = stage_inputs("adapter")
     stage(inputs)
     (record,) = stage.programs.path("cache/results").iterdir()
     assert record.name == f"training.{digest(inputs)}.json"
@@ -116,9 +116,9 @@ def test_a_damaged_record_is_ignored(stage: Any) -> None:
 
 
 @pytest.mark.parametrize("part", ["files", "seal"])
-def test_nobody_is_led_out_of_the_workspace(stage: Any, part: str) -> None:
+def test_no_path_leads_out_of_the_workspace(stage: Any, part: str) -> None:
     """The volume has other writers: what a record or a seal names must lie below."""
-    inputs = wish("results/notes-training.a.txt")
+    inputs = stage_inputs("results/notes-training.a.txt")
     stage(inputs)
     note = stage.folder / "results/notes-training.a.txt"
     if part == "files":
@@ -140,14 +140,14 @@ def test_nobody_is_led_out_of_the_workspace(stage: Any, part: str) -> None:
 
 
 def test_other_inputs_are_other_work(stage: Any) -> None:
-    stage(wish())
+    stage(stage_inputs())
     stage.as_run("b")
-    assert not stage(wish(content="2")).result.reused
+    assert not stage(stage_inputs(content="2")).result.reused
     assert stage.worked() == ["run-a", "run-b"]
 
 
-def test_what_was_made_from_something_else_is_not_taken_over(stage: Any) -> None:
-    inputs = wish(source="old")
+def test_what_was_made_from_something_else_is_not_reused(stage: Any) -> None:
+    inputs = stage_inputs(source="old")
     (stage.programs.workspace / "source.txt").write_text("old")
     stage(inputs)
     stage.as_run("b")
@@ -159,22 +159,22 @@ def test_what_was_made_from_something_else_is_not_taken_over(stage: Any) -> None
     assert "what it was made from has changed" in changed.output
 
 
-def test_what_may_change_unseen_is_never_taken_over(stage: Any) -> None:
-    stage(wish(unseen=True))
+def test_what_can_change_undetected_is_never_reused(stage: Any) -> None:
+    stage(stage_inputs(unseen=True))
     stage.as_run("b")
-    assert not stage(wish(unseen=True)).result.reused
+    assert not stage(stage_inputs(unseen=True)).result.reused
 
 
 def test_without_a_digest_of_the_inputs_nothing_is_kept(stage: Any) -> None:
     for letter in "ab":
         stage.as_run(letter)
-        assert not stage(wish(), environment={"FINETUNE_INPUTS_DIGEST": "0" * 64}).result.reused
+        assert not stage(stage_inputs(), environment={"FINETUNE_INPUTS_DIGEST": "0" * 64}).result.reused
     assert not stage.programs.path("cache").exists()
 
 
 def test_another_round_of_the_same_run(stage: Any) -> None:
-    """Round 2 is another wish, round 3 the first one again: what lies in the run's folder is that of the round."""
-    first, second = wish(*EVERYTHING), wish("checkpoints/epoch_1", "results/notes-training.b.txt", content="2")
+    """Round 2 has other inputs, round 3 those of round 1: the run's folder has the files of the current round."""
+    first, second = stage_inputs(*EVERYTHING), stage_inputs("checkpoints/epoch_1", "results/notes-training.b.txt", content="2")
     stage(first)
     stage.as_run("b")
     stage(second)
@@ -188,7 +188,7 @@ def test_another_round_of_the_same_run(stage: Any) -> None:
 
 
 def test_the_same_inputs_in_a_later_round(stage: Any) -> None:
-    inputs = wish(*EVERYTHING)
+    inputs = stage_inputs(*EVERYTHING)
     stage(inputs)
     published = stage.published()
     again = stage(inputs, attempt="2.1")
@@ -197,7 +197,7 @@ def test_the_same_inputs_in_a_later_round(stage: Any) -> None:
 
 
 def test_between_file_systems_it_is_copied(stage: Any) -> None:
-    inputs = wish(*EVERYTHING)
+    inputs = stage_inputs(*EVERYTHING)
     stage(inputs)
     first, published = stage.folder, stage.published()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
@@ -214,7 +214,7 @@ def test_between_file_systems_it_is_copied(stage: Any) -> None:
 
 
 def test_every_process_of_a_job_comes_to_the_same_answer_and_one_writes(stage: Any) -> None:
-    inputs = wish(*EVERYTHING)
+    inputs = stage_inputs(*EVERYTHING)
     stage(inputs)
     stage.as_run("b")
     other = stage(inputs, environment={"RANK": "1"})
@@ -230,7 +230,7 @@ def test_every_process_of_a_job_comes_to_the_same_answer_and_one_writes(stage: A
 def test_a_cache_that_cannot_be_written_fails_nothing(stage: Any) -> None:
     stage.programs.path("cache").mkdir()
     stage.programs.path("cache/results").write_text("no directory")
-    ended = stage(wish())
+    ended = stage(stage_inputs())
     assert (ended.code, ended.result.outcome) == (0, "Succeeded")
     assert "the result is not kept for other runs" in ended.output
 
@@ -239,7 +239,7 @@ def test_a_cache_that_cannot_be_written_fails_nothing(stage: Any) -> None:
 def test_killed_at_any_step_of_taking_over_and_started_again(stage: Any, earlier_round: bool) -> None:
     """``kill -9`` before each single change of the file system: what is published is whole, and the next attempt completes."""
     parts = ("adapter", "checkpoints/epoch_1", "results/notes-training.a.txt")
-    inputs, other = wish(*parts), wish("adapter", "checkpoints/epoch_2", content="2")
+    inputs, other = stage_inputs(*parts), stage_inputs("adapter", "checkpoints/epoch_2", content="2")
     stage(inputs)
     expected = stage.published()
     stage.as_run("b")
@@ -260,7 +260,7 @@ def test_killed_at_any_step_of_taking_over_and_started_again(stage: Any, earlier
 
 
 def require_whole(folder: Path, note: bytes) -> None:
-    """Every published directory is whole, nothing of two rounds lies together, and the file is all of it."""
+    """Check that every published directory is complete, that files of two rounds are not mixed, and that the file is complete."""
     contents = set()
     for directory in (folder / "final_model", folder / "adapter", *folder.glob("checkpoints/*")):
         if directory.exists():
@@ -309,8 +309,8 @@ def no_leftovers(stage: Any) -> Iterator[None]:
     assert unfinished(stage.programs.workspace) == []
 
 
-def test_work_that_is_wished_for_again_is_done_again(stage: Any) -> None:
-    inputs = wish(*EVERYTHING)
+def test_work_that_is_requested_again_is_done_again(stage: Any) -> None:
+    inputs = stage_inputs(*EVERYTHING)
     stage(inputs)
     stage.as_run("b")
     again = stage(inputs, environment={"FINETUNE_AGAIN": "1"})

@@ -1,4 +1,4 @@
-"""A real training that another run takes over: model, adapter and checkpoints."""
+"""Reuse of a real training by another run: model, adapter and checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def prepare(programs: Any, letter: str, model: Path) -> Path:
     return folder
 
 
-def test_a_trained_model_is_taken_over_and_a_flipped_byte_trains_again(run_stage_program: Any, tiny_model: Path) -> None:
+def test_a_trained_model_is_reused_and_a_flipped_byte_trains_again(run_stage_program: Any, tiny_model: Path) -> None:
     first_folder = prepare(run_stage_program, "a", tiny_model)
     first = run_stage_program("training", INPUTS)
     assert (first.code, first.result.reused) == (0, False), first.errors
@@ -58,4 +58,4 @@ def test_a_trained_model_is_taken_over_and_a_flipped_byte_trains_again(run_stage
             os.kill(running.process.pid, signal.SIGKILL)
             break
     running.wait()
-    assert "run run-a did this before, but its final_model is gone or damaged" in "".join(seen)
+    assert "run run-a has a result for the same inputs, but its final_model is gone or damaged" in "".join(seen)

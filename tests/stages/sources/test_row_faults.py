@@ -37,4 +37,4 @@ def test_the_log_has_every_row_up_to_a_limit(capsys: pytest.CaptureFixture[str])
         faulty.add(number, f"row {number}", "is bad")
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["row 1 is bad", "row 2 is bad"]
-    assert lines[999:] == ["row 1000 is bad", "further rows of this kind are not listed; 1,000 are"]
+    assert lines[999:] == ["row 1000 is bad", "only the first 1,000 rows of this kind are listed"]

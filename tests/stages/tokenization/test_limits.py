@@ -24,27 +24,27 @@ def limits(share: float = 0.1, positions: int | None = None, bad: float = 0.0, *
 
 
 @pytest.mark.parametrize(
-    ("seen", "kept", "limit", "words"),
+    ("counts", "kept", "limit", "words"),
     [
         (RowCounts("r", 10, too_long=1, longest=90), 9, limits(), None),
         (RowCounts("r", 10, too_long=2, longest=90), 8, limits(), "r: 2 of 10 training rows are left out (2 have more than 64 tokens"),
-        (RowCounts("r", 10, too_long=2, longest=90), 8, limits(), "raise training.maxSeqLen (to 90 for all that the model can read), or raise dataset.badRows.share to 0.2."),
-        (RowCounts("r", 10, too_long=2, longest=90), 8, limits(positions=80), "(to 80 for all that the model can read)"),
+        (RowCounts("r", 10, too_long=2, longest=90), 8, limits(), "raise training.maxSeqLen (to 90 for all rows that the model can read), or raise dataset.badRows.share to 0.2."),
+        (RowCounts("r", 10, too_long=2, longest=90), 8, limits(positions=80), "(to 80 for all rows that the model can read)"),
         (RowCounts("r", 10, too_long=2, longest=90), 8, limits(positions=64), "shorten the rows, or raise dataset.badRows.share to 0.2."),
-        (RowCounts("r", 10, too_long=2, longest=90, nothing=1), 7, limits(share=0.25), "training.maxSeqLen (to 90 for all that the model can read) and correct the others, or"),
+        (RowCounts("r", 10, too_long=2, longest=90, nothing=1), 7, limits(share=0.25), "training.maxSeqLen (to 90 for all rows that the model can read) and correct the others, or"),
         (RowCounts("r", 10, nothing=2), 8, limits(), "(2 have nothing to learn), more than dataset.badRows.share 0.1 allows; correct the rows, or"),
         (RowCounts("r", 9, nothing=1), 8, limits(bad=1.0), "r: 2 of 10 training rows are left out (1 has nothing to learn, 1 was bad in stage dataset)"),
         (RowCounts("r", 90), 90, limits(bad=10.0), None),
         (RowCounts("r", 3, rejected=rejected(3)), 0, limits(share=1.0), "r: none of 3 rows can be trained on (3 are rejected (row 1 is odd)); correct the rows."),
     ],
 )  # fmt: skip
-def test_one_limit_for_all_rows_that_are_left_out(seen: RowCounts, kept: int, limit: Limits, words: str | None) -> None:
-    assert seen.total - seen.left_out == kept
+def test_one_limit_for_all_rows_that_are_left_out(counts: RowCounts, kept: int, limit: Limits, words: str | None) -> None:
+    assert counts.total - counts.left_out == kept
     if words is None:
-        limit.require_enough(seen)
+        limit.require_enough(counts)
         return
     with pytest.raises(StageError) as raised:
-        limit.require_enough(seen)
+        limit.require_enough(counts)
     assert words in raised.value.message
     assert raised.value.reason.name == ("TooManyRowsLeftOut" if kept else "NoTrainableRows")
 
@@ -87,8 +87,8 @@ def test_rows_that_stage_dataset_dropped_count_by_their_share_of_the_split(split
     assert bad_in_training(seal, 80, 20) == expected
 
 
-def test_no_share_at_the_boundary_is_refused() -> None:
-    """What stage *dataset* has just allowed is not refused by the rounding of its share of the split."""
+def test_no_share_at_the_boundary_is_rejected() -> None:
+    """Rows that stage *dataset* has just allowed are not rejected by rounding of their share of the split."""
     for rows in range(2, 200):
         bad, held_out = rows // 10, -(-(rows - rows // 10) // 10)
         seal = Seal("d", {}, {"droppedTrainRows": bad, "split": True})

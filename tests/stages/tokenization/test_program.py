@@ -1,4 +1,4 @@
-"""The stage as a program: what it publishes, repeats and takes over, and what it imports."""
+"""The stage as a program: what it publishes, repeats and reuses, and what it imports."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from finetune_contract.documents import RunInfo, TokenizationInputs
 from finetune_contract.result import TokenizationOutputs
 from finetune_stages.sdk import StageError, verify_seal
 from finetune_stages.tokenization import work as tokenization_work
+from finetune_stages.tokenization.identity import depends_on
 from finetune_stages.tokenization.rows import task_rows
-from finetune_stages.tokenization.stage import depends_on
 from rendering import Tokenization
 
 INPUTS = TokenizationInputs(max_seq_len=256, bad_rows_share=0.2)
@@ -38,7 +38,7 @@ def prepare(programs: Any, letter: str, model: Path) -> Tokenization:
     return stage
 
 
-def test_rows_are_published_repeated_and_taken_over(run_stage_program: Any, tiny_model: Path) -> None:
+def test_rows_are_published_repeated_and_reused(run_stage_program: Any, tiny_model: Path) -> None:
     stage = prepare(run_stage_program, "a", tiny_model)
     command = [sys.executable, "-X", "importtime", "-m", "finetune_stages.tokenization"]
     first = run_stage_program("tokenization", INPUTS, command=command)
@@ -83,7 +83,7 @@ def test_the_digest_is_that_of_what_training_reads(tmp_path: Path, tiny_model: P
     assert stage().outputs.digest != first.outputs.digest
 
 
-def test_a_changed_file_of_chat_rows_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_file_of_chat_rows_is_detected(tmp_path: Path) -> None:
     stage = Tokenization(tmp_path)
     inputs = replace(INPUTS, tasks=("quiz", "arc_easy"))
     (tmp_path / "tasks").mkdir()
@@ -95,7 +95,7 @@ def test_a_changed_file_of_chat_rows_is_noticed(tmp_path: Path) -> None:
     assert depends_on(stage.context(inputs), inputs) != after
     (tmp_path / "tasks/quiz.yaml").write_text("task: quiz\n")
     assert depends_on(stage.context(inputs), inputs) == before
-    with pytest.raises(StageError, match="'holdout' is the name of the held-out rows; rename your task or group"):
+    with pytest.raises(StageError, match="'holdout' is reserved for the held-out rows; rename your task or group"):
         depends_on(stage.context(inputs), replace(inputs, tasks=("holdout",)))
 
 
@@ -117,7 +117,7 @@ def test_a_file_of_chat_rows_that_changes_while_it_is_rendered(
         stage(tasks=("quiz",))
     assert raised.value.reason.name == "TaskInvalid"
     assert raised.value.message == (
-        "evaluation.tasks: the file of quiz changed while it was read; rerun the stage when nobody writes to it."
+        "evaluation.tasks: the file of quiz changed while it was read; rerun the stage when no process writes to it."
     )
     assert not stage.path("tokens").exists()
 

@@ -46,7 +46,7 @@ class TrainingBench:
         stage(max_seq_len=256)
 
     def leftovers(self) -> list[str]:
-        """What lies in the run's folder that no reader expects there."""
+        """Unexpected files in the run's folder."""
         known = (
             "base_model",
             "datasets",
@@ -64,7 +64,7 @@ class TrainingBench:
         return [name for name in names if not name.startswith(known)]
 
     def wait_for(self, wanted: Callable[[Progress], bool], seconds: float = 120) -> None:
-        """Until the log of the first process tells of such progress."""
+        """Wait until the first process logs such progress."""
         log = self.path("logs/training.1.1.0.log")
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -90,12 +90,12 @@ def test_the_users_micro_batch_is_taken():
 @pytest.mark.parametrize(
     ("changes", "world", "sentence"),
     [
-        ({}, 3, "training.effectiveBatchSize is 16, which 3 processes cannot share evenly: use a multiple of 3"),
-        ({"micro_batch_size": 5}, 1, "training.microBatchSize is 5, which does not divide the 16 rows"),
-        ({"micro_batch_size": 16}, 2, "training.microBatchSize is 16, which does not divide the 8 rows"),
+        ({}, 3, "training.effectiveBatchSize: 16 is not divisible by 3 processes; use a multiple of 3"),
+        ({"micro_batch_size": 5}, 1, "training.microBatchSize: 5 does not divide the 16 rows"),
+        ({"micro_batch_size": 16}, 2, "training.microBatchSize: 16 does not divide the 8 rows"),
     ],
 )
-def test_numbers_that_do_not_divide_are_refused(changes, world, sentence):
+def test_numbers_that_do_not_divide_are_rejected(changes, world, sentence):
     with pytest.raises(StageError, match=sentence) as raised:
         rows_of_a_process(replace(INPUTS, **changes), world)
     assert raised.value.reason is reasons.BAD_TRAINING_VALUE

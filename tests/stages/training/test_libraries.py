@@ -29,9 +29,12 @@ def test_the_versions_are_those_of_the_extra():
 @pytest.mark.parametrize(
     ("found", "sentence"),
     [
-        ({"trl": None}, "needs the Python package trl 1.16 or newer, and quay.io/team/image:1 does not have it"),
-        ({"transformers": "4.57.6"}, "needs the Python package transformers 5.23 or newer, and quay.io/team/image:1 has 4.57.6"),
-        ({"torch": "2.9.0+cu128"}, "needs the Python package torch 2.13 or newer, and quay.io/team/image:1 has 2.9.0"),
+        ({"trl": None}, "requires the Python package trl 1.16 or newer, and quay.io/team/image:1 does not have it"),
+        (
+            {"transformers": "4.57.6"},
+            "requires the Python package transformers 5.23 or newer, and quay.io/team/image:1 has 4.57.6",
+        ),
+        ({"torch": "2.9.0+cu128"}, "requires the Python package torch 2.13 or newer, and quay.io/team/image:1 has 2.9.0"),
     ],
 )
 def test_an_absent_or_old_package_is_named_with_the_image(monkeypatch, inputs, found, sentence):
@@ -52,11 +55,11 @@ def test_sft_does_not_need_peft(monkeypatch, inputs, algorithm):
         require_engine(inputs(algorithm=algorithm))
 
 
-def test_quantised_weights_need_a_package_of_their_own(monkeypatch, inputs):
+def test_quantized_weights_need_a_package_of_their_own(monkeypatch, inputs):
     real = libraries._version
     monkeypatch.setattr(libraries, "_version", lambda package: None if package == "bitsandbytes" else real(package))
     require_engine(inputs(algorithm="lora", lora=LoraInputs(quantization="none")))
     require_engine(inputs(algorithm="sft", lora=LoraInputs(quantization="4bit")))
-    with pytest.raises(StageError, match=r"needs the Python package bitsandbytes 0.46.1 or newer") as raised:
+    with pytest.raises(StageError, match=r"requires the Python package bitsandbytes 0.46.1 or newer") as raised:
         require_engine(inputs(algorithm="lora", lora=LoraInputs(quantization="4bit")))
     assert raised.value.reason is reasons.ENGINE_MISSING

@@ -139,21 +139,23 @@ def test_a_model_with_other_names_gets_adapters_in_all_its_linear_layers():
     assert {name.rpartition(".")[2] for name in adapter.layers} == {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}
 
 
-def test_a_model_without_linear_layers_is_refused():
+def test_a_model_without_linear_layers_is_rejected():
     shape = GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2, n_positions=32)
-    with pytest.raises(StageError, match=r"No linear layer matches training.lora.targetModules \['q_proj'.*has lm_head.weight"):
+    with pytest.raises(
+        StageError, match=r"training.lora.targetModules: no linear layer matches \['q_proj'.*such as lm_head.weight"
+    ):
         prepare(AutoModelForCausalLM.from_config(shape), LoraInputs(2), 0)
 
 
 @pytest.mark.parametrize(
     ("patterns", "reason", "sentence"),
     [
-        (("attention_out",), reasons.NO_MATCHING_WEIGHTS, r"targetModules \['attention_out'\]; this model has model.layers.\*.self_attn.q_proj"),
+        (("attention_out",), reasons.NO_MATCHING_WEIGHTS, r"targetModules: no linear layer matches \['attention_out'\]; use names such as model.layers.\*.self_attn.q_proj"),
         (("q_proj", "w1"), reasons.NO_MATCHING_WEIGHTS, r"targetModules \['w1'\]; this model has"),
         (("lm_head",), reasons.BAD_TRAINING_VALUE, r"match lm_head.weight, the output layer"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused(tiny_model, patterns, reason, sentence):
+def test_what_cannot_be_is_rejected(tiny_model, patterns, reason, sentence):
     with pytest.raises(StageError, match=sentence) as raised:
         prepare(load(tiny_model), LoraInputs(target_modules=patterns), 0)
     assert raised.value.reason is reason
@@ -222,7 +224,7 @@ def test_checkpoints_are_ordinary_models(lora):
 def test_an_adapter_that_is_gone_is_trained_again_to_the_last_bit(lora, inputs, tmp_path):
     bench, ended = lora
     (bench.path("adapter") / "adapter_model.safetensors").unlink()
-    (tmp_path / "bitsandbytes.py").write_text("raise RuntimeError('imported although nothing is quantised')")
+    (tmp_path / "bitsandbytes.py").write_text("raise RuntimeError('imported although nothing is quantized')")
     without = {"PYTHONPATH": str(tmp_path)}
     again = bench.train(inputs(**LORA, checkpoints=CheckpointInputs(True)), attempt="1.2", environment=without)
     assert again.code == 0, again.errors
@@ -256,7 +258,7 @@ main()
 """
 
 
-def test_no_adapter_ever_lies_beside_another_models_weights(bench, inputs, hub_base):
+def test_no_adapter_is_ever_beside_another_models_weights(bench, inputs, hub_base):
     """LoRA, another LoRA that is killed between its two publications, that one again, and SFT."""
     bench.write_rows(pydocs.rows("signature", 8))
     first = {**LORA, "lora": LoraInputs(2, 4, dropout=0.1, dora=True), "epochs": 1, "gradient_checkpointing": True}
@@ -285,7 +287,7 @@ def test_no_adapter_ever_lies_beside_another_models_weights(bench, inputs, hub_b
 def test_an_attempt_that_was_overtaken_leaves_the_newer_ones_adapter(inputs, tmp_path):
     document = StageDocument(2, "training", RunInfo("demo", "me", "0" * 8), {})
     old, new = (Context(document, tmp_path, Attempt(1, number), "0" * 64) for number in (1, 2))
-    new.claim()
+    new.become_current()
     adapter = old.path(old.layout.adapter)
     adapter.mkdir(parents=True)
     stale = Publication(old, Pretrained(tmp_path, {}, {}), inputs(), old.scratch(), lambda *_: None)

@@ -60,7 +60,7 @@ def test_a_name_that_leads_out_of_the_container(kernel):
     assert available_memory(*kernel) == 0
 
 
-def test_nothing_known_is_nothing_said(tmp_path):
+def test_unknown_memory_gives_no_message(tmp_path):
     assert available_memory(tmp_path, tmp_path) is None
     assert killed_for_memory(tmp_path, tmp_path) == 0
 

@@ -1,4 +1,4 @@
-"""What cannot fit is refused with numbers, before anything is loaded; what may fit is not."""
+"""A training that cannot fit is rejected with numbers before anything is loaded; one that may fit is not."""
 
 from __future__ import annotations
 
@@ -76,29 +76,29 @@ def test_only_what_is_frozen_and_has_16_bits_already_stays_so():
         (replace(LORA, lora=LoraInputs(quantization="4bit")), "or a smaller training.lora.rank"),
     ],
 )
-def test_a_full_gpu_is_told_with_what_takes_less(monkeypatch, inputs, advice):
+def test_a_full_gpu_is_reported_with_what_takes_less(monkeypatch, inputs, advice):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (MIB // 2, MIB))
-    with pytest.raises(StageError, match=rf"the GPU has 512 KiB left for each: .*{advice}") as raised:
+    with pytest.raises(StageError, match=rf"the GPU has 512 KiB left for each; .*{advice}") as raised:
         require_memory(base(), inputs, Processes())
     assert raised.value.reason is reasons.GPU_OUT_OF_MEMORY
 
 
-def test_merging_into_unquantised_weights_needs_ordinary_memory(monkeypatch):
+def test_merging_into_unquantized_weights_needs_ordinary_memory(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (64 * MIB, 64 * MIB))
     monkeypatch.setattr(memory, "available_memory", lambda: MIB)
     assert require_memory(base(), LORA, Processes()) is not None
     with pytest.raises(
-        StageError, match=r"To merge the adapter at the end, .* takes 3.82 MiB of memory, and this pod has 1 MiB"
+        StageError, match=r"the merge of the adapter needs 3.82 MiB for the unquantized base model, and this pod has 1 MiB"
     ) as raised:
         require_memory(base(), replace(LORA, lora=LoraInputs(quantization="8bit")), Processes())
     assert raised.value.reason is reasons.HOST_OUT_OF_MEMORY
 
 
-def test_too_little_memory_is_told_in_numbers(monkeypatch):
+def test_too_little_memory_is_reported_in_numbers(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 30 * MIB)
     assert require_memory(base(), SFT, Processes()) == 30 * MIB - 16 * 1_001_000
     with pytest.raises(
@@ -108,7 +108,7 @@ def test_too_little_memory_is_told_in_numbers(monkeypatch):
     assert raised.value.reason is reasons.HOST_OUT_OF_MEMORY
 
 
-def test_memory_that_nobody_knows_refuses_nothing(monkeypatch):
+def test_memory_that_is_unknown_rejects_nothing(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: None)
     assert require_memory(base(), SFT, Processes()) is None
     assert tokens_that_fit(base(), SFT, None, on_gpu=False) is None
@@ -123,7 +123,7 @@ def test_room_for_the_models_is_asked_first(monkeypatch, tmp_path, checkpoints, 
     monkeypatch.setattr(memory, "free_room", lambda directory: need)
     require_room(tmp_path, base(), inputs)
     monkeypatch.setattr(memory, "free_room", lambda directory: need - 1)
-    with pytest.raises(StageError, match=r"raise storage.size") as raised:
+    with pytest.raises(StageError, match=r"storage.size: the volume has .* free; raise it") as raised:
         require_room(tmp_path, base(), inputs)
     assert raised.value.reason is reasons.WORKSPACE_FULL
 

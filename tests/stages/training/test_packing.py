@@ -123,9 +123,9 @@ def test_sequences_fit_the_memory_and_the_longest_row():
     assert rows_of_a_process(TrainingInputs("lora", "portable", 1, 16, 9, 9, 1.0, 5, lora=LORA.lora), 1) == 16
 
 
-def test_a_model_without_attention_is_refused():
+def test_a_model_without_attention_is_rejected():
     shape = MambaConfig(vocab_size=512, hidden_size=16, num_hidden_layers=2, state_size=4)
-    with pytest.raises(StageError, match=r"training.lora.packing does not work with this model, .*: set it to false") as raised:
+    with pytest.raises(StageError, match=r"training.lora.packing: this model does not support it, .*; set it to false") as raised:
         require_separation(AutoModelForCausalLM.from_config(shape), rows_of([6, 8]))
     assert raised.value.reason is reasons.BAD_TRAINING_VALUE
 

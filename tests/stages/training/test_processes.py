@@ -1,4 +1,4 @@
-"""What Kubeflow Trainer tells a pod, and what becomes of it."""
+"""Kubeflow Trainer's variables and the processes that follow from them."""
 
 from __future__ import annotations
 
@@ -49,15 +49,18 @@ def test_one_process_a_gpu_or_one(monkeypatch, word, found, expected):
 @pytest.mark.parametrize(
     ("environment", "named"),
     [
-        ({"PET_NPROC_PER_NODE": "cpu"}, "PET_NPROC_PER_NODE is 'cpu'"),
-        ({"PET_NPROC_PER_NODE": "0"}, "PET_NPROC_PER_NODE is '0'"),
-        ({"PET_NNODES": "1:4"}, "PET_NNODES is '1:4'"),
-        ({"PET_NNODES": "2", "PET_NODE_RANK": "2", "PET_MASTER_ADDR": "a"}, "PET_NODE_RANK is '2'; it must be a number below"),
-        ({"PET_NNODES": "2"}, "PET_MASTER_ADDR is ''"),
+        ({"PET_NPROC_PER_NODE": "cpu"}, "PET_NPROC_PER_NODE: 'cpu' is not valid"),
+        ({"PET_NPROC_PER_NODE": "0"}, "PET_NPROC_PER_NODE: '0' is not valid"),
+        ({"PET_NNODES": "1:4"}, "PET_NNODES: '1:4' is not valid"),
+        (
+            {"PET_NNODES": "2", "PET_NODE_RANK": "2", "PET_MASTER_ADDR": "a"},
+            "PET_NODE_RANK: '2' is not valid; set a number below",
+        ),
+        ({"PET_NNODES": "2"}, "PET_MASTER_ADDR: '' is not valid"),
     ],
 )
 def test_values_that_torchrun_would_not_take(environment, named):
-    with pytest.raises(StageError, match=f"The environment variable {named}") as raised:
+    with pytest.raises(StageError, match=f"environment variable {named}") as raised:
         Processes.from_environment(environment)
     assert raised.value.reason is reasons.BAD_TRAINING_VALUE
 
@@ -82,7 +85,7 @@ def test_the_time_to_wait_can_be_set(monkeypatch):
     monkeypatch.setenv(TIMEOUT_VARIABLE, "90000")
     assert timeout() == timedelta(seconds=90)
     monkeypatch.setenv(TIMEOUT_VARIABLE, "long")
-    with pytest.raises(StageError, match=r"INSTRUCTLAB_NCCL_TIMEOUT_MS is 'long'; it must be a number of milliseconds"):
+    with pytest.raises(StageError, match=r"INSTRUCTLAB_NCCL_TIMEOUT_MS: 'long' is not valid; set a number of milliseconds"):
         timeout()
 
 

@@ -42,10 +42,10 @@ def sft(new_bench, inputs):
     """SFT over two epochs with a checkpoint each, of which one is kept."""
     bench = new_bench()
     bench.write_rows([*skill_rows("signature")[:50], {"messages": [{"role": "assistant", "content": "Wrong.", "weight": 0}]}])
-    wish = inputs(checkpoints=CheckpointInputs(True, 1))
-    ended = bench.train(wish)
+    stage_inputs = inputs(checkpoints=CheckpointInputs(True, 1))
+    ended = bench.train(stage_inputs)
     assert ended.code == 0, ended.errors
-    return bench, wish, ended
+    return bench, stage_inputs, ended
 
 
 def test_every_sample_is_seen_and_the_loss_falls(sft):
@@ -94,20 +94,20 @@ def test_only_the_newest_checkpoint_is_kept_and_loads(sft):
     AutoModelForCausalLM.from_pretrained(bench.path("checkpoints/epoch_2"))
 
 
-def test_progress_is_told_at_every_stage(sft):
+def test_progress_is_reported_at_every_stage(sft):
     _, _, ended = sft
     told = [seen for line in ended.output.splitlines() if (seen := progress_lines.last(line))]
     percents = [seen.percent for seen in told]
     assert percents == sorted(percents)
     notes = [seen.note for seen in told if seen.note]
-    assert {"loading PyTorch", "loading the base model", "writing the model", "opening the model again"} <= set(notes)
+    assert {"loading PyTorch", "loading the base model", "writing the model", "verifying the model"} <= set(notes)
     steps = [seen for seen in told if seen.step and not seen.note]
     assert all(seen.loss and seen.learning_rate is not None and seen.tokens_per_second for seen in steps)
     message = json.loads(ended.message)
     assert (message["progressPercentage"], message["currentStep"], message["totalSteps"]) == (100, 8, 8)
 
 
-def test_nothing_lies_around_afterwards(sft):
+def test_nothing_is_left_behind(sft):
     bench, _, _ = sft
     assert bench.leftovers() == []
     written = [path for path in bench.programs.workspace.parent.glob("program-*/**/*") if path.is_file()]
@@ -115,18 +115,18 @@ def test_nothing_lies_around_afterwards(sft):
 
 
 def test_a_second_start_repeats_the_result_without_the_engine(sft, tmp_path):
-    bench, wish, ended = sft
+    bench, stage_inputs, ended = sft
     (tmp_path / "torch.py").write_text("raise ImportError('not needed')")
-    again = bench.train(wish, attempt="1.2", environment={"PYTHONPATH": str(tmp_path)})
+    again = bench.train(stage_inputs, attempt="1.2", environment={"PYTHONPATH": str(tmp_path)})
     assert again.code == 0
     assert "nothing to do" in again.output
     assert again.result.outputs == ended.result.outputs
 
 
 def test_a_model_that_is_gone_is_trained_again(sft):
-    bench, wish, ended = sft
+    bench, stage_inputs, ended = sft
     (bench.path("final_model") / "model.safetensors").unlink()
-    again = bench.train(wish, attempt="1.3")
+    again = bench.train(stage_inputs, attempt="1.3")
     assert again.code == 0, again.errors
     assert again.result.outputs["digest"] == ended.result.outputs["digest"]  # the same seed, the same model to the last bit
 
@@ -229,14 +229,14 @@ def test_sigterm_ends_within_seconds_and_publishes_nothing(bench, inputs, note):
 
 
 def test_a_killed_attempt_leaves_no_trace_in_the_next_one(bench, inputs):
-    wish = inputs(epochs=30, checkpoints=CheckpointInputs(True, 2))
-    running = bench.start(wish)
+    stage_inputs = inputs(epochs=30, checkpoints=CheckpointInputs(True, 2))
+    running = bench.start(stage_inputs)
     bench.wait_for(lambda seen: (seen.step or 0) > 20)
     running.process.kill()
     assert running.wait().code == -signal.SIGKILL
     assert not bench.path("final_model").exists()
     assert all(verify_seal(path) for path in bench.path("checkpoints").iterdir())
-    again = bench.train(wish, attempt="1.2")
+    again = bench.train(stage_inputs, attempt="1.2")
     assert again.code == 0, again.errors
     assert again.result.outputs["samplesSeen"] == 1500
     assert {path.name for path in bench.path("checkpoints").iterdir()} == {"epoch_29", "epoch_30"}

@@ -33,7 +33,7 @@ def test_rows_are_mapped_and_not_read(stage):
     assert rows.dropped == 0
 
 
-def test_a_row_that_is_too_long_is_refused(stage):
+def test_a_row_that_is_too_long_is_rejected(stage):
     with pytest.raises(
         StageError, match=r"training.maxSeqLen: a row in .*/tokens has \d+ tokens, more than 3; rerun from"
     ) as raised:

@@ -191,7 +191,7 @@ def test_patterns_choose_the_weights(tiny_model):
     }  # fmt: skip
 
 
-def test_progress_is_told_for_each_weight(tiny_model):
+def test_progress_is_reported_for_each_weight(tiny_model):
     seen: list[tuple[int, int]] = []
     prepare(load(tiny_model), OsftInputs(0.5, ("o_proj",)), lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
@@ -200,14 +200,14 @@ def test_progress_is_told_for_each_weight(tiny_model):
 @pytest.mark.parametrize(
     ("inputs", "reason", "sentence"),
     [
-        (OsftInputs(0.25, ("attention_out",)), reasons.NO_MATCHING_WEIGHTS, r"\['attention_out'\]; this model has model.layers.\*.self_attn.q_proj"),
-        (OsftInputs(0.0, (), "targets"), reasons.BAD_TRAINING_VALUE, "unfreezeRankRatio 0 with trainable: targets trains nothing"),
+        (OsftInputs(0.25, ("attention_out",)), reasons.NO_MATCHING_WEIGHTS, r"\['attention_out'\]; use names such as model.layers.\*.self_attn.q_proj"),
+        (OsftInputs(0.0, (), "targets"), reasons.BAD_TRAINING_VALUE, "unfreezeRankRatio: with 0 and training.osft.trainable targets nothing is trained"),
         (OsftInputs(0.25, ("lm_head",)), reasons.BAD_TRAINING_VALUE, "match lm_head.weight, the output layer"),
         (OsftInputs(0.25, ("q_proj", "w1")), reasons.NO_MATCHING_WEIGHTS, r"targetPatterns \['w1'\]; this model has"),
         (OsftInputs(0.25, ("embed_tokens",)), reasons.NO_MATCHING_WEIGHTS, "No linear layer matches"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused(tiny_model, inputs, reason, sentence):
+def test_what_cannot_be_is_rejected(tiny_model, inputs, reason, sentence):
     with pytest.raises(StageError, match=sentence) as raised:
         prepare(load(tiny_model), inputs, lambda done, total: None)
     assert raised.value.reason is reason

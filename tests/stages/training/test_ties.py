@@ -47,7 +47,7 @@ def train(model) -> None:
 @pytest.mark.parametrize(
     ("family", "said"), [("qwen2", True), ("gpt2", True), ("gpt2", None), ("gemma2", True), ("gemma2", None), ("qwen2", False)]
 )
-def test_the_published_model_says_what_its_files_hold(family, said, tiny_model, tmp_path):
+def test_the_published_model_states_what_its_files_hold(family, said, tiny_model, tmp_path):
     base = contradictory(tmp_path / "base", family, tiny_model, said)
     before = load_file(base / "model.safetensors")["lm_head.weight"]
     model, _ = load_model(base, False, None)

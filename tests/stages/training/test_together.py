@@ -15,7 +15,7 @@ from finetune_contract.documents import LoraInputs, OsftInputs
 
 
 def trainer_variables(nodes: int, per_node: int) -> list[dict[str, str]]:
-    """What Kubeflow Trainer tells each pod of a job, with a port of this machine that nobody uses."""
+    """Kubeflow Trainer's variables for each pod of a job, with a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -61,10 +61,10 @@ ALGORITHMS = [
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=["sft", "osft", "lora"])
 def test_processes_in_pods_train_as_one_does(new_bench, inputs, algorithm, tmp_path):
-    wish, single, together, apart = inputs(**algorithm), new_bench(), new_bench(), new_bench()
-    one = single.train(wish)
-    two = together.train(wish, environment=two_workers())
-    first, second = (apart.start(wish, environment=environment) for environment in two_nodes())
+    stage_inputs, single, together, apart = inputs(**algorithm), new_bench(), new_bench(), new_bench()
+    one = single.train(stage_inputs)
+    two = together.train(stage_inputs, environment=two_workers())
+    first, second = (apart.start(stage_inputs, environment=environment) for environment in two_nodes())
     pods, other = first.wait(), second.wait()
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
     assert losses(pods) == pytest.approx(losses(one), rel=1e-4)
@@ -83,7 +83,7 @@ def test_processes_in_pods_train_as_one_does(new_bench, inputs, algorithm, tmp_p
         assert {path.name for path in bench.path("logs").iterdir()} == {"training.1.1.0.log", "training.1.1.1.log"}
 
     (tmp_path / "torch.py").write_text("raise ImportError('not needed')")
-    again = together.train(wish, attempt="1.2", environment={**two_workers(), "PYTHONPATH": str(tmp_path)})
+    again = together.train(stage_inputs, attempt="1.2", environment={**two_workers(), "PYTHONPATH": str(tmp_path)})
     assert (again.code, again.result.outputs) == (0, two.result.outputs)
 
 
@@ -103,13 +103,15 @@ def test_the_workers_reason_is_the_pods_reason(bench, inputs):
     assert len(bench.path("pipeline_log.txt").read_text().splitlines()) == 1
 
 
-def test_the_pod_that_failed_says_why_and_the_other_one_that_it_lost_it(bench, inputs):
+def test_the_pod_that_failed_reports_the_cause_and_the_other_one_that_it_lost_it(bench, inputs):
     wishes = (inputs(max_seq_len=8), inputs())  # only the first one finds its rows too long
-    first, second = (bench.start(wish, environment=environment) for wish, environment in zip(wishes, two_nodes(), strict=True))
+    first, second = (
+        bench.start(stage_inputs, environment=environment) for stage_inputs, environment in zip(wishes, two_nodes(), strict=True)
+    )
     assert (first.wait().reason, first.process.returncode) == ("BadTrainingValue", 65)
     other = second.wait()
     assert (other.reason, other.code) == ("ProcessGroupTimeout", 75)
-    assert "Process 1 of 2 lost another one" in other.result.message
+    assert "process 1 of 2 lost another one" in other.result.message
 
 
 def test_a_pod_whose_peer_never_comes_gives_up(bench, inputs):
@@ -131,14 +133,14 @@ def test_sigterm_reaches_the_workers(bench, inputs):
     assert not bench.path("final_model").exists()
 
 
-def test_a_killed_worker_is_told_and_takes_the_others_along(bench, inputs):
+def test_a_killed_worker_is_reported_and_ends_the_others(bench, inputs):
     running = bench.start(inputs(epochs=1000), environment=two_workers())
     bench.wait_for(lambda seen: (seen.step or 0) > 3)
     workers = workers_of(running)
     workers[1].kill()
     ended = running.wait(timeout=60)
     assert (ended.code, ended.reason) == (1, "Crashed")
-    assert "Training process 1 was killed by signal 9" in ended.result.message
+    assert "training process 1: it was killed by signal 9" in ended.result.message
     assert gone(workers)
 
 

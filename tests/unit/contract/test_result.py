@@ -86,7 +86,7 @@ def test_what_a_crash_leaves_is_no_result(text: str | None) -> None:
 
 
 def test_a_result_of_another_contract_is_refused() -> None:
-    with pytest.raises(DocumentError, match="contract version 2, the program wrote 9"):
+    with pytest.raises(DocumentError, match="the program has contract version 9, and this release supports 2"):
         parse_result({**encode(RESULT), "contractVersion": 9})
 
 

@@ -16,15 +16,15 @@ def test_the_paths_of_a_run() -> None:
     assert {
         layout.train_data, layout.eval_data, layout.base_model, layout.checkpoints, layout.final_model, layout.pipeline_log,
         layout.result("training", 2, "abcdef0123456789"), layout.newest_result("training"), layout.attempt("training", attempt),
-        layout.current("training"), layout.log("training", attempt, 1), layout.train_places, layout.eval_places,
+        layout.current("training"), layout.log("training", attempt, 1), layout.train_locations, layout.eval_locations,
         layout.token_ids, layout.learned_tokens, layout.token_offsets, layout.passages("a/b"),
     } == {
         "runs/demo-12345678/datasets/train.jsonl", "runs/demo-12345678/datasets/eval.jsonl", "runs/demo-12345678/base_model",
         "runs/demo-12345678/checkpoints", "runs/demo-12345678/final_model", "runs/demo-12345678/pipeline_log.txt",
         "runs/demo-12345678/results/training.2.abcdef012345.json", "runs/demo-12345678/results/training.json",
         "runs/demo-12345678/attempts/training/2.3", "runs/demo-12345678/attempts/training/current",
-        "runs/demo-12345678/logs/training.2.3.1.log", "runs/demo-12345678/datasets/train.places.npy",
-        "runs/demo-12345678/datasets/eval.places.npy", "runs/demo-12345678/tokens/tokens.npy",
+        "runs/demo-12345678/logs/training.2.3.1.log", "runs/demo-12345678/datasets/train.locations.npy",
+        "runs/demo-12345678/datasets/eval.locations.npy", "runs/demo-12345678/tokens/tokens.npy",
         "runs/demo-12345678/tokens/learned.npy", "runs/demo-12345678/tokens/offsets.npy",
         "runs/demo-12345678/tokens/passages/a%2Fb.jsonl",
     }  # fmt: skip
@@ -46,5 +46,7 @@ def test_a_document_of_another_contract_is_refused() -> None:
     }
     assert StageDocument.parse(good).stage == "dataset"
     for bad in ({**good, "contractVersion": 1}, [], None):
-        with pytest.raises(DocumentError, match="contractVersion: this program knows 2"):
+        with pytest.raises(
+            DocumentError, match=r"contractVersion: the document has .*, and this program supports 2; use matching releases"
+        ):
             StageDocument.parse(bad)

@@ -141,7 +141,7 @@ def recommends(text: str, entry: UnsupportedValue) -> bool:
         return any(word in text for word in words)
     path = entry.path if "." in entry.path else f"spec.{entry.path}"
     named = re.search(rf"\b{re.escape(path)}\b|(?<![.\w]){re.escape(entry.path)}\.\w", text)
-    general = entry.values in ("any value", "above 0", "a registry version or alias")
+    general = entry.values in ("any value", "values above 0", "a registry version or alias")
     return bool(named) and (general or any(re.search(rf"\b{re.escape(word)}\b", text) for word in words))
 
 

@@ -210,6 +210,12 @@ def test_paths_of_a_laptop_are_refused_on_a_cluster_and_taken_locally() -> None:
     [
         ({"limits": {"total": "1h"}}, "Unsupported", "limits: this release"),
         ({"model": {"uri": "/model"}}, "LocalPathInCluster", "model.uri: /model"),
+        ({"model": {"uri": " /model"}}, "InvalidSpec", "model.uri: ' /model' begins or ends with a space; remove the space."),
+        (
+            {"dataset": {"evalUri": "/rows "}},
+            "InvalidSpec",
+            "dataset.evalUri: '/rows ' begins or ends with a space; remove the space.",
+        ),
         ({"training": {"env": [{"name": "PET_NNODES", "value": "2"}]}}, "InvalidSpec", "training.env: PET_NNODES"),
         ({"training": {"env": ["x"]}}, "InvalidSpec", "training.env"),
         ({"dataset": {"seed": "x"}}, "InvalidSpec", "dataset.seed"),

@@ -303,8 +303,12 @@ class ContentMachine(StoreMachine):
         self.watches = {kind: self._watch(kind) for kind in self.watched}
 
 
-OwnershipMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
-ContentMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+OwnershipMachine.TestCase.settings = settings(
+    max_examples=settings.default.max_examples * 3 // 2, stateful_step_count=25, deadline=None
+)
+ContentMachine.TestCase.settings = settings(
+    max_examples=settings.default.max_examples * 2 // 5, stateful_step_count=25, deadline=None
+)
 
 
 @pytest.mark.timeout(900)  # a failing example is made small before it is shown

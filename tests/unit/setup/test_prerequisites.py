@@ -58,6 +58,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.go
 @pytest.mark.parametrize(("find", "sentence"), FINDERS)
 def test_what_is_not_built_names_its_target_and_is_not_built(find: Callable[[], object], sentence: str, empty: Path) -> None:
     with pytest.raises(NotBuiltError) as missing:
@@ -66,6 +67,7 @@ def test_what_is_not_built_names_its_target_and_is_not_built(find: Callable[[], 
     assert {path.name for path in empty.iterdir()} <= {"modules"}, "Go makes the folder of its modules wherever it looks"
 
 
+@pytest.mark.go
 def test_all_groups_have_their_steps_and_none_is_done(empty: Path) -> None:
     steps = [step for name in ("controlplane", "containers") for step in groups.GROUPS[name].steps(0)]
     keys = [step.key for step in steps]

@@ -1,4 +1,4 @@
-"""Counting bytes or rows, and telling the watching person how far a part of the stage's work is."""
+"""Progress of the parts of a stage's work, counted in bytes or rows."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from finetune_stages.sdk import Context
 MEGABYTE = 10**6
 
 
-def tell(context: Context, note: str) -> None:
-    """Say what is being done now, where nothing can be counted."""
+def report_note(context: Context, note: str) -> None:
+    """Report the current activity without a count."""
     context.report(Progress(percent=_reached(context), note=note))
 
 
 @dataclass
-class Meter:
-    """Progress of one part of a stage.
+class ProgressCounter:
+    """Progress counter of one part of a stage.
 
     Attributes:
-        note: what is being done.
-        total: how many bytes (or rows) there are; 0 where nobody knows.
-        low, high: the part's share of the stage, in percent.
-        rows: rows are counted, not bytes.
+        note: the current activity.
+        total: number of bytes or rows; 0 if it is unknown.
+        low, high: range of the stage's progress that the part covers, in percent.
+        rows: true if rows are counted, false for bytes.
     """
 
     context: Context
@@ -37,16 +37,16 @@ class Meter:
     _started: float = field(default_factory=time.monotonic)
 
     def __call__(self, amount: int) -> None:
-        """So many more are done."""
+        """Add ``amount`` to the count."""
         self.at(self.done + amount)
 
     def at(self, done: int) -> None:
-        """So many are done in all."""
-        self.done = min(done, self.total or done)  # a folder's size may count more than what was asked for
+        """Set the count to ``done``."""
+        self.done = min(done, self.total or done)  # a folder's size may include other files
         share = self.done / self.total if self.total else 0.0
         self.context.report(
             Progress(
-                # Parts may come twice, as for two sources: what was reported is never taken back.
+                # A part may run twice, as for two sources: the percentage never decreases.
                 percent=max(_reached(self.context), int(self.low + share * (self.high - self.low))),
                 step=self.done if self.rows else None,
                 total_steps=self.total if self.rows and self.total else None,
@@ -56,7 +56,7 @@ class Meter:
         )
 
     def _eta(self, share: float) -> int | None:
-        """Seconds left of this part at the pace so far; ``None`` before there is a pace."""
+        """Return the remaining seconds of this part at the current rate; ``None`` before a rate is known."""
         elapsed = time.monotonic() - self._started
         return int(elapsed * (1 / share - 1)) if share > 0 and elapsed >= 1 else None
 

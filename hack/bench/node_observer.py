@@ -1,4 +1,4 @@
-"""Who did what when on a real node: what the API server tells a watcher, and what containerd tells of its containers.
+"""Times of events on a real node: from watches of the API server, and from containerd's events.
 
 All times are those of this machine's one clock. The kubelet's own words have whole seconds only; containerd's are finer.
 """
@@ -22,13 +22,13 @@ from finetune_operator.loop.watch import list_watch
 
 Object = dict[str, Any]
 BARE_RUN, BARE_STAGE = "bench.example.com/run", "bench.example.com/stage"
-"""Labels of pods that are none of the operator's, so that it has no work with them."""
+"""Labels of pods that the operator does not select."""
 _EVENT = re.compile(r"(\S+ \S+) \+0000 UTC \S+ /tasks/(start|exit) (\{.*\})")
 
 
 @dataclass
 class Pod:
-    """A stage's pod, by when the API server told of it.
+    """A stage's pod, with the times at which the API server reported its states.
 
     Attributes:
         placed: it has a node.
@@ -48,7 +48,7 @@ class Pod:
 
 @dataclass
 class Run:
-    """What was seen of a run: its pods, when each stage's Job or TrainJob was made, and when its status was final."""
+    """A run: its pods, the creation time of each stage's Job or TrainJob, and the time of its final status."""
 
     pods: dict[str, Pod] = field(default_factory=dict)
     children: dict[str, float] = field(default_factory=dict)
@@ -56,12 +56,12 @@ class Run:
     status: Object = field(default_factory=dict)
 
     def of(self, stage: str) -> Pod:
-        """The one pod of a stage."""
+        """Return the one pod of a stage."""
         (pod,) = (pod for pod in self.pods.values() if pod.stage == stage)
         return pod
 
     def have_ended(self, stages: Iterable[str]) -> bool:
-        """Whether the containers of these stages have ended.
+        """Return whether the containers of these stages have ended.
 
         Raises:
             SystemExit: one of them failed.
@@ -72,23 +72,23 @@ class Run:
         return set(stages) <= {pod.stage for pod in ended}
 
 
-class Witness:
-    """Sees everything in one namespace.
+class NodeObserver:
+    """Observes the runs and pods of one namespace.
 
     Attributes:
-        runs: by name, those of the operator and the bare ones.
-        started, exited: by container, when containerd says that its process did.
+        runs: runs of the operator and of the bare client, by name.
+        started, exited: times of containerd's events, by container.
     """
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
         self.started: dict[str, float] = {}
         self.exited: dict[str, float] = {}
-        self._news = asyncio.Condition()
+        self._changed = asyncio.Condition()
 
     @contextlib.asynccontextmanager
     async def watching(self, server: ApiServer, namespace: str, events: list[str]) -> AsyncIterator[None]:
-        """Inside this context nothing is missed; ``events`` is the command that prints containerd's events."""
+        """Record all events in this context; ``events`` is the command that prints those of containerd."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._watch(server, kind, namespace)) for kind in (FINETUNERUN, JOB, TRAINJOB, POD)]
             tasks.append(group.create_task(self._listen(events)))
@@ -97,29 +97,29 @@ class Witness:
                 task.cancel()
 
     def have_ended(self, name: str, stages: Iterable[str]) -> bool:
-        """As :meth:`Run.have_ended`, of a run that may not have been seen yet."""
+        """Return the same as :meth:`Run.have_ended`, and false for a run without events."""
         return name in self.runs and self.runs[name].have_ended(stages)
 
     async def until(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
-        """Wait until ``condition`` holds of what was seen.
+        """Wait until ``condition`` holds.
 
         Raises:
-            TimeoutError: it did not in that time.
+            TimeoutError: it does not hold in time.
         """
-        async with asyncio.timeout(seconds), self._news:
-            await self._news.wait_for(condition)
+        async with asyncio.timeout(seconds), self._changed:
+            await self._changed.wait_for(condition)
 
     async def _watch(self, server: ApiServer, kind: Kind, namespace: str) -> None:
         async for change in list_watch(server, kind, namespace):
             if change.type != "DELETED":
-                self._see(kind, change.object, time.time())
-                await self._tell()
+                self._record(kind, change.object, time.time())
+                await self._notify()
 
-    async def _tell(self) -> None:
-        async with self._news:
-            self._news.notify_all()
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
-    def _see(self, kind: Kind, document: Object, now: float) -> None:
+    def _record(self, kind: Kind, document: Object, now: float) -> None:
         name, labels = document["metadata"]["name"], document["metadata"].get("labels") or {}
         if kind is FINETUNERUN:
             run = self.runs.setdefault(name, Run())
@@ -133,7 +133,7 @@ class Witness:
         run = self.runs.setdefault(owner, Run())
         if kind is POD:
             _note(run.pods.setdefault(name, Pod(stage, now)), document.get("status") or {}, now)
-        else:  # a TrainJob's own Job bears the same labels, and comes after it
+        else:  # a TrainJob's own Job has the same labels, and comes after it
             run.children.setdefault(stage, now)
 
     async def _listen(self, command: list[str]) -> None:
@@ -144,8 +144,8 @@ class Witness:
                 if found := _EVENT.match(line.decode()):
                     times, about = (self.started if found[2] == "start" else self.exited), json.loads(found[3])
                     times[about["container_id"]] = datetime.fromisoformat(f"{found[1]}+00:00").timestamp()
-                    await self._tell()
-            raise SystemExit("containerd tells nothing more")
+                    await self._notify()
+            raise SystemExit("ctr events: ended; see the log of containerd")
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
@@ -153,7 +153,7 @@ class Witness:
 
 
 def _note(pod: Pod, status: Object, now: float) -> None:
-    """Keep what a pod's status says for the first time."""
+    """Record the states that a pod's status reports for the first time."""
     pod.phase = status.get("phase", "")
     if pod.placed is None and any(
         one["type"] == "PodScheduled" and one["status"] == "True" for one in status.get("conditions") or ()

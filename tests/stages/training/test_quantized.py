@@ -12,7 +12,7 @@ from peft import PeftModel
 from finetune_contract.documents import LoraInputs
 from finetune_stages.training.loading import load_model
 from finetune_stages.training.lora import attach, prepare
-from finetune_stages.training.quantisation import configuration
+from finetune_stages.training.quantization import configuration
 from finetune_stages.training.tuning import Origin
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
@@ -30,7 +30,7 @@ def logits(model: Any) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("bits", "dora", "layer"), [("4bit", False, "Linear4bit"), ("4bit", True, "Linear4bit"), ("8bit", False, "Linear8bitLt")]
 )
-def test_an_adapter_learnt_on_quantised_weights_is_merged_into_the_exact_ones(tiny_model: Path, tmp_path, bits, dora, layer):
+def test_an_adapter_learnt_on_quantized_weights_is_merged_into_the_exact_ones(tiny_model: Path, tmp_path, bits, dora, layer):
     model, unread = load_model(tiny_model, False, None, torch.float32, configuration(bits, bf16=False))
     assert unread == set()
     assert type(model.model.layers[0].mlp.up_proj).__name__ == layer

@@ -1,4 +1,4 @@
-"""What cannot be trained is refused with one sentence: what, where, and how to mend it."""
+"""Trainings that are impossible are rejected with one message: the field, the problem, and the fix."""
 
 from __future__ import annotations
 
@@ -31,39 +31,54 @@ def _refused(ended: Any, reason: str, sentence: str) -> None:
             {"max_tokens_per_gpu": 100},
             {},
             "BadTrainingValue",
-            "training.maxTokensPerGPU is 100, less than training.maxSeqLen 256",
+            "training.maxTokensPerGPU: 100 is less than training.maxSeqLen 256",
         ),
-        ({**OSFT, "osft": OsftInputs(1.5)}, {}, "BadTrainingValue", "training.osft.unfreezeRankRatio is 1.5"),
-        ({"effective_batch_size": 15}, TWO_NODES, "BadTrainingValue", "training.effectiveBatchSize is 15, which 2 processes"),
-        ({"micro_batch_size": 5}, {}, "BadTrainingValue", "training.microBatchSize is 5"),
+        ({**OSFT, "osft": OsftInputs(1.5)}, {}, "BadTrainingValue", "training.osft.unfreezeRankRatio: 1.5 is out of range"),
+        (
+            {"effective_batch_size": 15},
+            TWO_NODES,
+            "BadTrainingValue",
+            "training.effectiveBatchSize: 15 is not divisible by 2 processes",
+        ),
+        ({"micro_batch_size": 5}, {}, "BadTrainingValue", "training.microBatchSize: 5 does not divide"),
         (
             {**LORA, "effective_batch_size": 15},
             TWO_NODES,
             "BadTrainingValue",
-            "training.effectiveBatchSize is 15, which 2 processes",
+            "training.effectiveBatchSize: 15 is not divisible by 2 processes",
         ),
-        ({**LORA, "micro_batch_size": 5}, {}, "BadTrainingValue", "training.microBatchSize is 5"),
-        ({**LORA, "lora": LoraInputs(rank=0)}, {}, "BadTrainingValue", "training.lora.rank is 0; it must be at least 1"),
-        ({**LORA, "lora": LoraInputs(alpha=0)}, {}, "BadTrainingValue", "training.lora.alpha is 0; it must be at least 1"),
+        ({**LORA, "micro_batch_size": 5}, {}, "BadTrainingValue", "training.microBatchSize: 5 does not divide"),
+        (
+            {**LORA, "lora": LoraInputs(rank=0)},
+            {},
+            "BadTrainingValue",
+            "training.lora.rank: 0 is out of range; set a value at least 1",
+        ),
+        (
+            {**LORA, "lora": LoraInputs(alpha=0)},
+            {},
+            "BadTrainingValue",
+            "training.lora.alpha: 0 is out of range; set a value at least 1",
+        ),
         (
             {**LORA, "lora": LoraInputs(dropout=1.0)},
             {},
             "BadTrainingValue",
-            "training.lora.dropout is 1; it must be from 0 to below 1",
+            "training.lora.dropout: 1 is out of range; set a value from 0 to below 1",
         ),
         (
             {**LORA, "lora": LoraInputs(quantization="4bit")},
             NO_GPU,
             "NoGPU",
-            "training.lora.quantization is 4bit, which needs an",
+            "training.lora.quantization: 4bit requires an",
         ),
         (
             {**LORA, "lora": LoraInputs(quantization="8bit")},
             {**NO_GPU, "PET_NPROC_PER_NODE": "2"},
             "NoGPU",
-            "this process sees none: set it to none, or ask for a GPU",
+            "this process has none; set it to none, or request a GPU",
         ),
-        ({}, {"PET_NPROC_PER_NODE": "many"}, "BadTrainingValue", "PET_NPROC_PER_NODE is 'many'"),
+        ({}, {"PET_NPROC_PER_NODE": "many"}, "BadTrainingValue", "PET_NPROC_PER_NODE: 'many' is not valid"),
     ],
 )
 def test_values_that_do_not_go_together(bench, inputs, tmp_path, changes, environment, reason, sentence):
@@ -74,7 +89,7 @@ def test_values_that_do_not_go_together(bench, inputs, tmp_path, changes, enviro
 
 def test_rows_that_were_not_prepared(bench):
     bench.path("tokens/.finetune.json").unlink()
-    _refused(bench.train(), "DatasetNotFound", "tokens is not in the workspace; rerun from stage training")
+    _refused(bench.train(), "DatasetNotFound", "tokens: it is not in the workspace; rerun from stage training")
 
 
 def test_rows_that_are_longer_than_stated(bench, inputs):
@@ -83,20 +98,24 @@ def test_rows_that_are_longer_than_stated(bench, inputs):
 
 def test_rows_that_are_damaged(bench):
     bench.path("tokens/offsets.npy").write_bytes(b"x")
-    _refused(bench.train(), "DatasetNotFound", "tokens cannot be read")
+    _refused(bench.train(), "DatasetNotFound", "tokens: it cannot be read")
 
 
 @pytest.mark.parametrize(
     ("changes", "reason", "sentence"),
     [
-        ({"scheduler_args": {"steepness": 2.0}}, "BadTrainingValue", "training.scheduler cosine with training.schedulerArgs"),
+        (
+            {"scheduler_args": {"steepness": 2.0}},
+            "BadTrainingValue",
+            "training.schedulerArgs: {'steepness': 2.0} cannot be used with training.scheduler cosine",
+        ),
         (
             {"scheduler": "polynomial", "scheduler_args": {"power": -1.0}},
             "BadTrainingValue",
-            "training.schedulerArgs {'power': -1.0}",
+            "training.schedulerArgs: {'power': -1.0} cannot be used",
         ),
         ({"scheduler": "staircase"}, "BadTrainingValue", "training.scheduler staircase"),
-        ({"scheduler": "constant", "scheduler_args": {"power": 2.0}}, "BadTrainingValue", "it takes no numbers"),
+        ({"scheduler": "constant", "scheduler_args": {"power": 2.0}}, "BadTrainingValue", "it takes no arguments"),
         ({**OSFT, "osft": OsftInputs(0.25, ("attention_out",))}, "NoMatchingWeights", "model.layers.*.self_attn.q_proj.weight"),
         ({"learning_rate": 1e30}, "LossNotANumber", "lower training.learningRate"),
         ({**LORA, "scheduler": "staircase"}, "BadTrainingValue", "training.scheduler staircase"),
@@ -104,7 +123,7 @@ def test_rows_that_are_damaged(bench):
         (
             {**LORA, "lora": LoraInputs(target_modules=("q_proj", "attention_out"))},
             "NoMatchingWeights",
-            "training.lora.targetModules ['attention_out']; this model has model.layers.*.self_attn.q_proj.weight",
+            "training.lora.targetModules: no linear layer matches ['attention_out']; use names such as model.layers.*.self_attn.q_proj.weight",
         ),
     ],
 )

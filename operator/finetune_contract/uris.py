@@ -1,0 +1,208 @@
+"""URIs of data sets and models: the forms that they can have, and their parser.
+
+A local path begins with ``/``, ``./``, ``../``, ``~/`` or ``file:///``, any other bare string is a hub id, and everything else has a
+scheme. The id of a data set ends at the first ``:``; its configuration follows, as in the OpenShift AI pipelines
+(``LipengCS/Table-GPT:All``).
+
+The CRD's rules use the patterns of this module, so admission accepts exactly the URIs that :func:`parse_uri` parses. The patterns are
+in the syntax that RE2 (of CEL) and :mod:`re` share; :mod:`re` needs ``re.ASCII``. None of them can match one string in many ways, which
+would take :mod:`re` exponential time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import unquote
+
+UriKind = Literal["dataset", "model"]
+
+CONTROL = r"[\x00-\x1f\x7f]"
+"""One control character. No path, host or id has one, and NUL ends the process that uses it."""
+EDGE_SPACE = r"^ | $"
+"""A space at the beginning or the end."""
+LOCAL_PREFIXES = ("/", "./", "../", "~/")
+LOCAL = r"(/|\./|\.\./|~/).*"
+_ESCAPE = r"%([2-689A-Fa-f][0-9A-Fa-f]|7[0-9A-Ea-e])"
+FILE = rf"file:///([^%?#]|{_ESCAPE})+"
+"""An absolute path. An escape is one byte that is no control character."""
+
+_SEPARATOR = r"(\.(-\.)*-?|-(\.-)*\.?)"
+_WORD = rf"\w+({_SEPARATOR}\w+)*"
+HUB_ID = rf"{_WORD}(/{_WORD})?"
+"""``name`` or ``owner/name``, by the rules of ``huggingface_hub.utils.validate_repo_id`` except its limits of length."""
+_CONFIG = r'(:[^:/\\|*?<>"]+)?'
+
+_HOST = r"(\[[0-9A-Fa-f:.%]+\]|[^-./?#:@ \[\]][^/?#:@ \[\]]*)"
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+WEB = rf"https?://([^/?#@ ]+@)?{_HOST}(:{_PORT})?([/?#][^ ]*)?"
+"""A web address with a host."""
+S3 = r"s3://[A-Za-z0-9][-A-Za-z0-9._]*(/[^ ]*)?"
+IMAGE = r"oci://[A-Za-z0-9][^ ]*"
+CLAIM = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^ ]+"
+
+FILE_NAMES: Mapping[UriKind, str] = {
+    "dataset": r"(?i)\.(jsonl?|ndjson|csv|tsv|parquet|arrow|txt|xlsx?|zip|tar|tgz|gz|bz2|xz|zst)(:[^/\\]*)?$",
+    "model": r"(?i)\.(safetensors|gguf|ggml|bin|pth?|ckpt|onnx|zip|tar|tgz|gz)$",
+}
+"""The end of a bare string that looks like the name of a file, although by its form it is a hub id."""
+FORMS: Mapping[UriKind, tuple[str, ...]] = {
+    "dataset": (LOCAL, FILE, WEB, S3, CLAIM, rf"(hf://)?{HUB_ID}{_CONFIG}"),
+    "model": (LOCAL, FILE, S3, CLAIM, IMAGE, rf"(hf://)?{HUB_ID}"),
+}
+"""All forms of the URIs of a kind."""
+
+_STORAGE: Mapping[str, str] = {"s3": S3, "pvc": CLAIM, "oci": IMAGE}
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_READABLE: Mapping[UriKind, str] = {
+    "dataset": "use a hub id, hf://, https:// or a local path",
+    "model": "use a hub id, hf:// or a local directory",
+}
+
+
+class UriError(ValueError):
+    """A URI has none of the forms. The message has the problem and its fix, and no credentials."""
+
+
+@dataclass(frozen=True)
+class LocalPath:
+    """A file or a directory of the machine that reads the URI; the path may be relative or begin with ``~/``."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class WebAddress:
+    """A file at an ``http://`` or ``https://`` address."""
+
+    url: str
+
+    @property
+    def shown(self) -> str:
+        """The address for messages: without credentials and without the query, which may hold a signature."""
+        scheme, _, rest = self.url.partition("://")
+        authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+        return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
+@dataclass(frozen=True)
+class HubId:
+    """A repository of the Hugging Face hub, or of the server that ``HF_ENDPOINT`` names."""
+
+    id: str
+    config: str | None = None
+
+
+@dataclass(frozen=True)
+class StorageUri:
+    """An object in a bucket (``s3``), a path on a claim (``pvc``) or an image (``oci``)."""
+
+    scheme: str
+    uri: str
+
+
+def parse_uri(uri: str, kind: UriKind) -> LocalPath | WebAddress | HubId | StorageUri:
+    """Return what a URI of this kind refers to.
+
+    Raises:
+        UriError: The URI has none of the forms of its kind.
+    """
+    if re.search(CONTROL, uri) or _SURROGATE.search(uri):
+        raise UriError(f"{shown(uri)!a} has a control character or half of a character; remove it")
+    if re.search(EDGE_SPACE, uri):
+        raise UriError(f"{shown(uri)!r} begins or ends with a space; remove the space")
+    if uri.startswith(LOCAL_PREFIXES):
+        return LocalPath(uri)
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return _bare_hub_id(uri, kind)
+    if scheme == "hf":
+        return _hub_id(rest, kind)
+    if scheme == "file":
+        return _file(uri)
+    if scheme in ("http", "https") and WEB in FORMS[kind]:
+        return _web_address(uri)
+    if _STORAGE.get(scheme) in FORMS[kind]:
+        return _storage(scheme, uri, kind)
+    raise UriError(f"{scheme}:// is not a scheme of a {kind}; {_READABLE[kind]}")
+
+
+def local_path(uri: str) -> str | None:
+    """Return the path that a local URI names; ``None`` for other URIs and for malformed ones."""
+    if not is_local_path(uri):
+        return None
+    try:
+        parsed = parse_uri(uri, "dataset")
+    except UriError:
+        return None
+    return parsed.path if isinstance(parsed, LocalPath) else None
+
+
+def is_local_path(uri: str) -> bool:
+    """Return whether a URI, well formed or not, begins like a local path."""
+    return uri.startswith((*LOCAL_PREFIXES, "file://"))
+
+
+def shown(uri: str) -> str:
+    """Return a URI, well formed or not, for messages: without credentials, and without a query or fragment, which may hold a signature.
+
+    If a slash or a question mark inside a password hides where the credentials end, only the scheme is left.
+    """
+    if uri.startswith(LOCAL_PREFIXES):
+        return uri
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        scheme, rest = "", uri
+    address = re.split(r"[?#]", rest, maxsplit=1)[0]
+    authority, slash, path = address.partition("/")
+    _, at, host = authority.rpartition("@")
+    hidden = "..." if len(address) < len(rest) else ""
+    if not at and ":" in authority and "@" in rest:
+        return f"{scheme}{separator}..."
+    return f"{scheme}{separator}{host}{slash}{path}{hidden}"
+
+
+def _matches(pattern: str, text: str) -> bool:
+    return re.fullmatch(pattern, text, re.ASCII) is not None
+
+
+def _bare_hub_id(uri: str, kind: UriKind) -> HubId:
+    if re.search(FILE_NAMES[kind], uri, re.ASCII):
+        raise UriError(f"{shown(uri)!r} is named like a file; write ./<file> for a local path, or hf://<id> for a hub id")
+    return _hub_id(uri, kind)
+
+
+def _hub_id(text: str, kind: UriKind) -> HubId:
+    if not _matches(FORMS[kind][-1], text) or "://" in text:
+        raise UriError(
+            f"{shown(text)!r} is not a hub id; write <name> or <owner>/<name>, or begin a local path with /, ./, ../ or ~/"
+        )
+    name, _, config = text.partition(":")
+    return HubId(name, config or None)
+
+
+def _file(uri: str) -> LocalPath:
+    if not _matches(FILE, uri):
+        raise UriError(
+            f"{shown(uri)} is not a file URI; write file:///<folder>/<file> with three slashes, and %, ? and # in a name as"
+            " %25, %3F and %23"
+        )
+    return LocalPath(unquote(uri.removeprefix("file://")))
+
+
+def _web_address(uri: str) -> WebAddress:
+    if not _matches(WEB, uri):
+        host = re.split(r"[/?#]", uri.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+        problem = "it names no host" if not host or host.startswith(":") else "its host or port is malformed"
+        if " " in uri:
+            problem = "it has a space"
+        raise UriError(f"{shown(uri)} is not a web address, {problem}; write https://<host>/<file>")
+    return WebAddress(uri)
+
+
+def _storage(scheme: str, uri: str, kind: UriKind) -> StorageUri:
+    if not _matches(_STORAGE[scheme], uri):
+        raise UriError(f"{shown(uri)} is not an address of {scheme}://; {_READABLE[kind]}")
+    return StorageUri(scheme, uri)

@@ -1,0 +1,125 @@
+"""URIs of data sets and models: what each form refers to, and what a malformed one is rejected with."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from finetune_contract.uris import (
+    HubId,
+    LocalPath,
+    StorageUri,
+    UriError,
+    UriKind,
+    WebAddress,
+    is_local_path,
+    local_path,
+    parse_uri,
+    shown,
+)
+
+
+@pytest.mark.parametrize(
+    ("uri", "parsed"),
+    [
+        ("LipengCS/Table-GPT:All", HubId("LipengCS/Table-GPT", "All")),
+        ("hf://LipengCS/Table-GPT:All", HubId("LipengCS/Table-GPT", "All")),
+        ("bigcode/x", HubId("bigcode/x")),
+        ("squad", HubId("squad")),
+        ("org/x.1_2-3", HubId("org/x.1_2-3")),
+        ("a.-.b", HubId("a.-.b")),
+        ("hf://rows.jsonl", HubId("rows.jsonl")),
+        ("/data/a b.jsonl", LocalPath("/data/a b.jsonl")),
+        ("/data/http://x", LocalPath("/data/http://x")),
+        ("./a%20b", LocalPath("./a%20b")),
+        ("~/x.json", LocalPath("~/x.json")),
+        ("file:///data/a%20b.jsonl", LocalPath("/data/a b.jsonl")),
+        ("file:///data/100%25.jsonl", LocalPath("/data/100%.jsonl")),
+        ("file:///data/%C3%BC.jsonl", LocalPath("/data/ü.jsonl")),
+        ("https://example.com/a.jsonl?sig=1", WebAddress("https://example.com/a.jsonl?sig=1")),
+        ("http://[::1]:65535", WebAddress("http://[::1]:65535")),
+        ("s3://bucket/rows.jsonl", StorageUri("s3", "s3://bucket/rows.jsonl")),
+        ("pvc://claim/rows.jsonl", StorageUri("pvc", "pvc://claim/rows.jsonl")),
+    ],
+)
+def test_the_form_of_a_uri_says_what_it_refers_to(uri: str, parsed: object) -> None:
+    assert parse_uri(uri, "dataset") == parsed
+
+
+def test_models_have_images_and_no_web_addresses_or_configurations() -> None:
+    assert parse_uri("oci://registry.example.com/m:1", "model") == StorageUri("oci", "oci://registry.example.com/m:1")
+    assert parse_uri("org/model", "model") == HubId("org/model")
+    for uri in ("https://example.com/model", "org/model:config", "hf://org/model:config"):
+        with pytest.raises(UriError):
+            parse_uri(uri, "model")
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("", "'' is not a hub id; write <name> or <owner>/<name>, or begin a local path with /, ./, ../ or ~/"),
+        ("a/b/c", "'a/b/c' is not a hub id"),
+        ("org/a..b", "'org/a..b' is not a hub id"),
+        ("org/a--b", "'org/a--b' is not a hub id"),
+        ("bigcode/x:", "'bigcode/x:' is not a hub id"),
+        ("org/\u00e4", "is not a hub id"),
+        ("hf://hf://org/x", "'hf://org/x' is not a hub id"),
+        ("hf:///x", "'/x' is not a hub id"),
+        (" /data/x", "' /data/x' begins or ends with a space; remove the space"),
+        ("/data/x ", "'/data/x ' begins or ends with a space; remove the space"),
+        (" hf://org/x", "begins or ends with a space"),
+        ("/data/a\0b", "'/data/a\\x00b' has a control character or half of a character; remove it"),
+        ("org/x\n", "has a control character"),
+        ("/data/\ud800", "'/data/\\ud800' has a control character or half of a character"),
+        ("rows.jsonl", "'rows.jsonl' is named like a file; write ./<file> for a local path, or hf://<id> for a hub id"),
+        ("C:\\rows.jsonl", "is named like a file"),
+        (
+            "file://data/x",
+            "file://data/x is not a file URI; write file:///<folder>/<file> with three slashes, and %, ? and # in a",
+        ),
+        ("file:///100%.jsonl", "is not a file URI"),
+        ("file:///a%00b", "is not a file URI"),
+        ("file:///a?b", "file:///a... is not a file URI"),
+        ("https:///x", "https:///x is not a web address, it names no host; write https://<host>/<file>"),
+        ("http://:80/", "it names no host"),
+        ("https://[x/y", "its host or port is malformed"),
+        ("https://example.com:65536/x", "its host or port is malformed"),
+        ("https://example.com:0/x", "its host or port is malformed"),
+        ("https://example.com/a b", "is not a web address, it has a space"),
+        ("s3:///x", "s3:///x is not an address of s3://; use a hub id, hf://, https:// or a local path"),
+        ("ftp://host/x", "ftp:// is not a scheme of a dataset; use a hub id, hf://, https:// or a local path"),
+        ("oci://registry.example.com/x", "oci:// is not a scheme of a dataset"),
+        ("HTTPS://example.com/x", "HTTPS:// is not a scheme of a dataset"),
+    ],
+)
+def test_a_malformed_uri_is_rejected_with_its_problem_and_its_fix(uri: str, message: str) -> None:
+    with pytest.raises(UriError) as rejected:
+        parse_uri(uri, "dataset")
+    assert message in str(rejected.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["-" * 1024, "a" * 1023 + "!", "a-" * 512, "a.-" * 341 + "!", "http://" + "a:" * 500, "file:///" + "%" * 900]
+)
+def test_no_uri_takes_exponential_time(uri: str) -> None:
+    for kind in get_args(UriKind):
+        with pytest.raises(UriError):
+            parse_uri(uri, kind)
+
+
+def test_local_paths_are_decoded_and_malformed_ones_are_none() -> None:
+    assert local_path("file:///a%20b") == "/a b"
+    assert local_path("./a%20b") == "./a%20b"
+    assert local_path("org/x") is None
+    assert local_path("/data/x ") is None
+    assert is_local_path("/data/x ")
+    assert is_local_path("file://x")
+    assert not is_local_path(" /data/x")
+
+
+def test_an_address_is_shown_without_its_secrets() -> None:
+    address = WebAddress("https://me:secret@example.com:8443/a.jsonl?X-Amz-Signature=abc#part")
+    assert address.shown == "https://example.com:8443/a.jsonl"
+    assert WebAddress("https://example.com?sig=abc").shown == "https://example.com"
+    assert shown("./a?b") == "./a?b"

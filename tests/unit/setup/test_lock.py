@@ -1,0 +1,76 @@
+"""What renewing one package keeps, and what it refuses."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import lock
+
+ROOT = Path(__file__).parents[3]
+LOCK = """\
+Jinja2==3.1.6 \\
+    --hash=sha256:aa \\
+    --hash=sha256:bb
+    # via trl
+numpy==2.2.1 ; python_full_version < '3.12' and sys_platform == 'linux' \\
+    --hash=sha256:cc
+numpy==2.4.0 ; python_full_version >= '3.12' \\
+    --hash=sha256:dd
+boolean-py==5.0 \\
+    --hash=sha256:ee
+"""
+PINS = [
+    ("jinja2", "Jinja2==3.1.6"),
+    ("numpy", "numpy==2.2.1 ; python_full_version < '3.12' and sys_platform == 'linux'"),
+    ("numpy", "numpy==2.4.0 ; python_full_version >= '3.12'"),
+    ("boolean-py", "boolean-py==5.0"),
+]
+
+
+def test_pins_have_their_markers_and_no_hash() -> None:
+    assert list(lock.pins(LOCK)) == PINS
+
+
+def test_only_what_is_renewed_is_free() -> None:
+    assert lock.constraints(LOCK, ["numpy"]) == ["Jinja2==3.1.6", "boolean-py==5.0"]
+    assert lock.constraints(LOCK, ["jinja2", "boolean-py"]) == [PINS[1][1], PINS[2][1]]
+
+
+def test_constraints_are_read_by_uv_as_they_are_meant() -> None:
+    before = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    kept = [requirement for _, requirement in PINS]
+    after = tomllib.loads(lock.constrained(before, kept))
+    assert after.pop("tool")["uv"] == {"constraint-dependencies": kept}
+    assert after["project"] == tomllib.loads(before)["project"]
+    assert lock.constrained(before, []) == before
+
+
+@pytest.mark.parametrize(("name", "expected"), [("boolean.py", "boolean-py"), ("PyYAML", "pyyaml"), ("a_-.b", "a-b")])
+def test_a_package_has_one_name(name: str, expected: str) -> None:
+    assert lock.normalized(name) == expected
+
+
+def test_declared_packages_are_those_of_every_extra_and_group() -> None:
+    found = lock.declared((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert {"aiohttp", "kopf", "lm-eval", "trl", "ruff", "uv", "types-pyyaml", "bitsandbytes"} <= found
+    assert not {"python", "linux", "include-group"} & found
+
+
+def test_a_package_of_no_lock_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    files = {path: path.read_bytes() for path in ROOT.glob("requirements/*.lock")}
+    assert lock.main(["--package", "certifi", "--package", "no-such-package"]) == 1
+    assert (
+        capsys.readouterr().err
+        == "lock: PACKAGE: no-such-package is in no lock; check the name, or add it to pyproject.toml first\n"
+    )
+    assert {path: path.read_bytes() for path in files} == files
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "requirements").glob("*.lock")), ids=lambda path: path.name)
+def test_the_lock_of_everything_keeps_the_packages_of_every_other(path: Path) -> None:
+    """Renewing one package takes the other versions from all.lock alone."""
+    everything = {requirement.partition(" ;")[0] for _, requirement in lock.pins((ROOT / "requirements/all.lock").read_text())}
+    assert {requirement.partition(" ;")[0] for _, requirement in lock.pins(path.read_text())} - everything == set()
