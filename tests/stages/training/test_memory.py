@@ -123,7 +123,7 @@ def test_room_for_the_models_is_asked_first(monkeypatch, tmp_path, checkpoints, 
     monkeypatch.setattr(memory, "free_room", lambda directory: need)
     require_room(tmp_path, base(), inputs)
     monkeypatch.setattr(memory, "free_room", lambda directory: need - 1)
-    with pytest.raises(StageError, match=r"storage.size: the volume has .* free; raise it") as raised:
+    with pytest.raises(StageError, match=r"storage.size: the volume has .* free, and .*; raise it") as raised:
         require_room(tmp_path, base(), inputs)
     assert raised.value.reason is reasons.WORKSPACE_FULL
 
