@@ -91,7 +91,7 @@ def paths(model: type[BaseModel], section: type[Any] | None, prefix: str = "") -
 def test_every_supported_field_is_in_a_section() -> None:
     """A field that nothing reads would be accepted and ignored."""
     sections = {name: stripped(typing.get_type_hints(getattr(ResolvedSpec, name).func)["return"]) for name in _lazy()}
-    sections |= {"retry": Retry, "cleanup": stripped(typing.get_type_hints(Run.cleanup.fget)["return"])}
+    sections |= {"retry": Retry, "cleanup": stripped(typing.get_type_hints(vars(Run)["cleanup"].fget)["return"])}
     missing = set()
     for name, field in FineTuneRunSpec.model_fields.items():
         inner = stripped(typing.get_type_hints(FineTuneRunSpec, include_extras=True)[name])
