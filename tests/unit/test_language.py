@@ -111,14 +111,9 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 SOURCES = dict(texts())
-EXCLUDED = frozenset({
-    "docs/reasons.md", "finetune --help", "finetune validate --help", "finetune run --help",
-    "finetune resume --help", "finetune get --help", "finetune logs --help",
-})  # fmt: skip
-"""Sources that still use banned words."""
 
 
-@pytest.mark.parametrize("name", sorted(SOURCES.keys() - EXCLUDED))
+@pytest.mark.parametrize("name", sorted(SOURCES))
 def test_no_banned_word_is_used(name: str) -> None:
     assert list(findings(name, SOURCES[name])) == []
 
@@ -129,11 +124,6 @@ def test_all_sources_are_searched() -> None:
     assert "manifests/base/roles.yaml" in SOURCES
     assert "finetune run --help" in SOURCES
     assert len(SOURCES) > 60
-
-
-@pytest.mark.parametrize("name", sorted(EXCLUDED & SOURCES.keys()))
-def test_sources_are_excluded_only_while_they_use_banned_words(name: str) -> None:
-    assert list(findings(name, SOURCES[name])), "remove it from EXCLUDED"
 
 
 def test_a_finding_names_file_line_word_and_replacement() -> None:

@@ -101,7 +101,7 @@ def test_the_documentation_names_the_program_and_the_image_of_each_stage() -> No
 
 
 def test_the_documentation_names_the_peers_of_every_stage_with_pods() -> None:
-    _, _, table = (DOCS / "configuration.md").read_text().partition("| pods of |")
+    _, _, table = (DOCS / "configuration.md").read_text().partition("| Pods of |")
     named = [name for row in table.partition("\n\n")[0].splitlines()[2:] for name in re.findall(r"`([\w-]+)`", row.split("|")[1])]
     assert sorted(named) == sorted(GRAPH.programs)
 

@@ -23,5 +23,5 @@ from finetune_operator.local.home import Home
 def test_a_local_uri_becomes_the_path_that_the_stages_read(uri: str, absolute: str, tmp_path: Path) -> None:
     """A malformed one is left to admission, which rejects it."""
     manifest = {"metadata": {"name": "demo"}, "spec": {"dataset": {"uri": uri}}}
-    placed = LocalBackend(Home.find(tmp_path)).placed(manifest, tmp_path.resolve())
+    placed = LocalBackend(Home.find(tmp_path)).prepare(manifest, tmp_path.resolve())
     assert placed["spec"]["dataset"]["uri"] == absolute.format(base=tmp_path.resolve())
