@@ -163,7 +163,7 @@ async def test_a_malformed_run_does_not_affect_the_resync_of_others(store: Store
         await eventually(lambda: read(store), lambda run: run.round == 2, 10)
     assert "reconcile" in errors
     assert "task" not in errors, "no task of the loop ended"
-    assert "KeyError: 'ttlAfterFinished'" in caplog.text
+    assert "TypeError: Cleanup.__init__() missing" in caplog.text
 
 
 async def test_the_pause_before_a_restart_grows_while_a_task_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
