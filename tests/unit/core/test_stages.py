@@ -22,7 +22,7 @@ from finetune_operator.core import stages
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.stages import GRAPH, OperatorStage, Outcome, StageGraph
 from images.recipes import PROGRAMS, programs_in
-from unit.core.passes import condition, go, run_of, world_at
+from unit.core.passes import condition, edit, go, run_of, stage, world_at
 from world import MINIMAL, SETTINGS, World
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -143,6 +143,32 @@ def test_a_run_that_an_earlier_release_started_ends_without_the_new_stage(monkey
     world.settle()  # its gate rejects the model, so that the stages after it are skipped
     assert run_of(world).status["phase"] == "Rejected"
     assert "waiting" not in run_of(world).stages
+
+
+def test_a_stage_without_a_program_has_an_event_of_its_start_and_waits_while_the_run_is_suspended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Announced(Waiting):
+        definition = replace(Waiting.definition, announced=True)
+
+        def evaluate(self, run: Run) -> Outcome:
+            assert not run.spec.get("suspend"), "a suspended run is not evaluated"
+            return Outcome("Running", "Waiting", "nobody has decided")
+
+    monkeypatch.setattr(stages, "GRAPH", with_stage(Announced()))
+    world, events = World.new(), []
+    for _ in range(14):
+        events += [(event.reason, event.message) for event in go(world).events if event.posted]
+        for ref in world.active():
+            world.finish(ref)
+    assert events[-1] == ("StageStarted", "waiting: nobody has decided")
+    edit(world, suspend=True)
+    go(world)
+    assert (stage(world, "waiting").state, stage(world, "waiting").reason) == ("Running", "Suspended")
+    assert run_of(world).status["phase"] == "Suspended"
+    edit(world, suspend=False)
+    go(world)
+    assert (stage(world, "waiting").reason, stage(world, "waiting").message) == ("Waiting", "nobody has decided")
 
 
 def test_a_gate_without_scores_fails_although_the_defaults_tolerate_a_failed_evaluation() -> None:
