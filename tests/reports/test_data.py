@@ -217,8 +217,8 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         Refused(
             "BadRow",
             "IN: row 1 (line 1) has an empty list of messages; row 3 (line 3) has an empty list of messages; row 5 (line 5) has an empty"
-            " list of messages; ... (5 of 10 rows are bad); correct them, or leave bad rows out with dataset.badRows (policy Drop,"
-            " share 0.5).",
+            " list of messages; ... (5 of 10 rows are bad); correct them, or leave bad rows out with dataset.badRows.policy Drop and"
+            " dataset.badRows.share 0.5.",
         ),
     ),
     Report(
@@ -226,7 +226,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         Refused(
             "BadRow",
             "IN: 1 of 3 rows is bad, more than dataset.badRows.share 0.1 allows: row 1 (line 1) has an empty list of messages; correct"
-            " them, or raise the share to 0.34.",
+            " them, or raise dataset.badRows.share to 0.34.",
         ),
     ),
     Report(
@@ -296,7 +296,7 @@ def test_warnings_name_the_files_of_the_run_that_gets_them(tmp_path: Path) -> No
         "/data/a\0b.jsonl",
         "dataset.uri: '/data/a\\x00b.jsonl' has a control character or half of a character; remove it.",
     ),
-    Report("nul-in-a-file-uri", "own", "file:///data/a%00b.jsonl", "has a control character or half of a character; remove it."),
+    Report("nul-in-a-file-uri", "own", "file:///data/a%00b.jsonl", "is not a file URI; "),
     Report(
         "half-a-character-in-a-path",
         "own",

@@ -45,4 +45,4 @@ def test_a_file_that_changes_while_it_is_read(source, change):
     with pytest.raises(StageError) as caught:
         source.require_unchanged()
     assert caught.value.reason.name == "DatasetChanged"
-    assert f"{source.name} was changed while it was read" in caught.value.message
+    assert f"{source.name}: changed while it was read" in caught.value.message

@@ -124,7 +124,7 @@ def test_splits_and_configurations_that_are_not_there(hub, prepare):
     )
     ended = prepare("org/many:Other")
     assert (ended.code, ended.reason) == (65, "SplitNotFound")
-    assert ended.result.message == "org/many: it has no configuration 'Other'; it has All, Some."
+    assert ended.result.message == "org/many: it has no configuration 'Other'; use one of All, Some."
     ended = prepare("org/many")
     assert (ended.code, ended.reason) == (65, "SplitNotFound")
     assert (

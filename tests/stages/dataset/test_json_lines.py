@@ -56,11 +56,11 @@ def test_forms_of_a_file(tmp_path, content, texts, labels):
 @pytest.mark.parametrize(
     ("content", "reason", "words"),
     [
-        (b"", "DatasetEmpty", "data has no rows"),
-        (b" \n\n", "DatasetEmpty", "data has no rows"),
-        (b"\xef\xbb\xbf", "DatasetEmpty", "data has no rows"),
-        (b"[]", "DatasetEmpty", "data has no rows"),
-        (b" [ ]\n", "DatasetEmpty", "data has no rows"),
+        (b"", "DatasetEmpty", "data: has no rows"),
+        (b" \n\n", "DatasetEmpty", "data: has no rows"),
+        (b"\xef\xbb\xbf", "DatasetEmpty", "data: has no rows"),
+        (b"[]", "DatasetEmpty", "data: has no rows"),
+        (b" [ ]\n", "DatasetEmpty", "data: has no rows"),
         (b"\n <!DOCTYPE html><html>", "DatasetUnreadable", "looks like a web page"),
         (b"PAR1\x15\x04", "DatasetUnreadable", "looks like Parquet"),
         (b"\x1f\x8b\x08", "DatasetUnreadable", "looks like a gzip archive inside a compressed file"),

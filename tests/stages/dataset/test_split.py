@@ -63,5 +63,5 @@ def test_ratio_one_holds_nothing_out():
 
 
 def test_one_row_cannot_be_split():
-    with pytest.raises(StageError, match="the only row would be held out"):
+    with pytest.raises(StageError, match="the only row is held out"):
         train_and_eval(1, 0.9, 42)
