@@ -130,7 +130,8 @@ async def test_a_run_from_its_file_to_its_deletion(site: Site, workdir: ClusterD
         # -- what was seen meanwhile
         result = await ended(log)
         assert result.code == 0, result.err
-        assert result.out.splitlines()[-1] == (await workdir.here("logs", "demo", "--stage", "training")).out.splitlines()[-1]
+        printed = await workdir.here("logs", "demo", "--stage", "training")
+        assert result.out.splitlines()[-1:] == printed.out.splitlines()[-1:], printed.err
         assert re.search(r"^ *\d+% step \d+/\d+ · loss", result.out, re.MULTILINE)
         watch.send_signal(signal.SIGINT)
         result = await ended(watch)

@@ -37,7 +37,7 @@ class Publication:
 
     def clear_checkpoints(self) -> None:
         """Remove the checkpoints of an earlier round, whose model is about to be replaced."""
-        shutil.rmtree(self.context.path(self.context.layout.checkpoints), ignore_errors=True)
+        self._remove(self.context.layout.checkpoints)
 
     def checkpoint(self, epoch: int, tuning: Tuning) -> None:
         """Publish the model after an epoch and remove older checkpoints beyond the limit."""
@@ -48,7 +48,16 @@ class Publication:
         self.context.publish(folder, f"{self.context.layout.checkpoints}/{folder.name}")
         keep = self.inputs.checkpoints.keep
         if keep is not None and epoch > keep:
-            shutil.rmtree(self.context.path(f"{self.context.layout.checkpoints}/epoch_{epoch - keep}"), ignore_errors=True)
+            self._remove(f"{self.context.layout.checkpoints}/epoch_{epoch - keep}")
+
+    def _remove(self, published: str) -> None:
+        """Remove a published directory: it disappears at once, and a kill in between leaves no half of it there."""
+        aside = self.folder / "removed"
+        try:
+            self.context.path(published).rename(aside)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(aside, ignore_errors=True)
 
     def model(self, tuning: Tuning, proof: Proof) -> tuple[Seal, Seal | None]:
         """Write, verify and publish the model, and the adapter if there is one; return their seals.
