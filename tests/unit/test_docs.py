@@ -33,7 +33,7 @@ from finetune_operator.kube.settings_provider import DEFAULTS, DEFAULTS_KEY
 from finetune_operator.validation import Validator
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
 GUIDE, CONFIGURATION, COMPATIBILITY = (ROOT / f"docs/{name}.md" for name in ("user-guide", "configuration", "compatibility"))
 FOR_USERS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
