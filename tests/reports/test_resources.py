@@ -81,15 +81,14 @@ def test_what_is_valid_is_accepted_by_the_operator_too(report: Report) -> None:
 
 FILES = (
     Report("data-beside-the-run", "instructlab/instructlab#2257", {"dataset": {"uri": "rows.jsonl"}},
-           {"spec.dataset.uri": "rows.jsonl is a hub id, and the file beside run.yaml is ./rows.jsonl; write ./rows.jsonl, or hf://rows.jsonl for"
-            " the hub"}),
+           {"spec.dataset.uri": "rows.jsonl means a hub ID, but the directory of run.yaml has a file of this name; write ./rows.jsonl for the file or hf://rows.jsonl for the hub"}),
     Report("data-in-a-directory", "own", {"dataset": {"uri": "data/rows.jsonl"}},
-           {"spec.dataset.uri": "data/rows.jsonl is a hub id, and the file beside run.yaml is ./data/rows.jsonl; write ./data/rows.jsonl"}),
-    Report("data-without-ending", "own", {"dataset": {"uri": "rows"}}, {"spec.dataset.uri": "the file beside run.yaml is ./rows; write ./rows"}),
+           {"spec.dataset.uri": "data/rows.jsonl means a hub ID, but the directory of run.yaml has a file of this name; write ./data/rows.jsonl for the file"}),
+    Report("data-without-ending", "own", {"dataset": {"uri": "rows"}}, {"spec.dataset.uri": "the directory of run.yaml has a file of this name; write ./rows for the file"}),
     Report("data-with-backslashes", "own", {"dataset": {"uri": "data\\rows.jsonl"}},
-           {"spec.dataset.uri": "the file beside run.yaml is ./data/rows.jsonl; write ./data/rows.jsonl"}),
-    Report("held-out-rows", "own", {"dataset": {"evalUri": "rows.jsonl"}}, {"spec.dataset.evalUri": "is ./rows.jsonl; write ./rows.jsonl"}),
-    Report("model", "own", {"model": {"uri": "models/tiny"}}, {"spec.model.uri": "the file beside run.yaml is ./models/tiny; write ./models/tiny"}),
+           {"spec.dataset.uri": "the directory of run.yaml has a file of this name; write ./data/rows.jsonl for the file"}),
+    Report("held-out-rows", "own", {"dataset": {"evalUri": "rows.jsonl"}}, {"spec.dataset.evalUri": "write ./rows.jsonl for the file"}),
+    Report("model", "own", {"model": {"uri": "models/tiny"}}, {"spec.model.uri": "the directory of run.yaml has a file of this name; write ./models/tiny for the file"}),
     Report("data-of-a-drive", "instructlab/instructlab#2257", {"dataset": {"uri": "C:\\data\\rows.jsonl"}}, {"spec.dataset.uri": _FILE}),
     Report("data-that-is-not-there", "own", {"dataset": {"uri": "other.jsonl"}}, {"spec.dataset.uri": _FILE}),
     Report("data-with-a-name-too-long", "own", {"dataset": {"uri": "x" * 400}}, {}),
@@ -122,8 +121,8 @@ def test_a_cluster_is_offered_no_path(judge: Validator, folder: Path) -> None:
     document = Document("run.yaml", manifest(FILES[0]))
     assert validate_document(judge, document, folder, local=False) == [
         (
-            "run.yaml: spec.dataset.uri: rows.jsonl is a hub id, and a cluster cannot read the file beside run.yaml; put it on the hub, or write"
-            " hf://rows.jsonl if it is there"
+            "run.yaml: spec.dataset.uri: rows.jsonl means a hub ID, but the directory of run.yaml has a file of this name, which a cluster cannot"
+            " read; upload the file to the hub, or write hf://rows.jsonl if it is there"
         )
     ]
 

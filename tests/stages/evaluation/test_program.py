@@ -250,13 +250,13 @@ def test_closed_data_states_what_opens_it(programs: Any, hub: Hub) -> None:
     ("inputs", "spoil", "reason", "words"),
     [
         (EvaluationInputs("final"), lambda p: shutil.rmtree(p.path(p.layout.final_model)), "ModelNotFound", "there is no model; rerun the stage that writes it"),
-        (EvaluationInputs("base"), lambda p: (p.path(p.layout.base_model) / ".finetune.json").unlink(), "ModelIncomplete", "not sealed"),
+        (EvaluationInputs("base"), lambda p: (p.path(p.layout.base_model) / ".finetune.json").unlink(), "ModelIncomplete", "the model is incomplete; rerun"),
         (EvaluationInputs("final", tasks=("arc_esy",)), None, "TaskNotFound", "did you mean arc_easy"),
         (EvaluationInputs("final", tasks=("holdout",)), None, "TaskInvalid", "rename your task or group"),
         (EvaluationInputs("final", tasks=("say",), task_files=True), None, "TaskNotFound", "FINETUNE_TASK_FILES"),
-        (EvaluationInputs("final", holdout=False), None, "NothingToEvaluate", "name a task, or hold rows out"),
+        (EvaluationInputs("final", holdout=False), None, "NothingToEvaluate", "set a task, or hold rows out"),
         (EvaluationInputs("final"), lambda p: render(p.workspace, p.layout.root, []), "NothingToEvaluate", "no held-out row can be measured"),
-        (EvaluationInputs("final"), lambda p: shutil.rmtree(p.path(p.layout.tokens)), "DatasetNotFound", "tokens is not in the workspace"),
+        (EvaluationInputs("final"), lambda p: shutil.rmtree(p.path(p.layout.tokens)), "DatasetNotFound", "tokens: it is not in the workspace"),
         (EvaluationInputs("final"), lambda p: p.path(p.layout.passages("holdout")).write_text("{"), "DatasetUnreadable", "cannot be read"),
         (EvaluationInputs("final", tasks=("manners",)), None, "TaskNotFound", "evaluation.tasks: lm-eval has no task, group or tag 'manners'"),
         (
@@ -306,7 +306,7 @@ def test_a_wrong_value_is_reported_before_anything_large_is_imported(
                 p.path("tasks/guess.yaml").read_text().replace("choices[answer]", "question * 99")
             ),
             "TaskInvalid",
-            "A task (guess is empty, or longer than the model's 512 tokens",
+            "an answer in guess is empty, or longer than the model's 512 tokens",
         ),
         (EvaluationInputs("final", tasks=("say",), generation={"warmth": 3}), None, "BadEvaluationValue", "warmth"),
     ],

@@ -161,7 +161,7 @@ def test_a_flipped_byte_in_a_kept_baseline_is_detected(context: Context, capsys:
         sound = (entry / name).read_bytes()
         (entry / name).write_bytes(sound.replace(b"1", b"2").replace(b"2.5", b"2.4"))
         assert take_baseline(entry, context.path("results")) is None
-        assert "is damaged: it is measured again" in capsys.readouterr().out
+        assert "is damaged: the model is measured again" in capsys.readouterr().out
         keep_baseline(context, entry, finished, [write(samples)])
 
 

@@ -127,7 +127,7 @@ def test_scores_of_an_earlier_model_are_left_out(programs: Any, look: Any) -> No
     results = write_results(programs.workspace, programs.layout.root, model="9" * 64)
     ended = programs("registration", stage_inputs(results))
     assert ended.code == 0, ended.errors
-    assert "result of stage evaluation is of another model" in ended.output
+    assert "result of stage evaluation is for another model" in ended.output
     (run,) = runs(look())
     assert "quiz.acc" not in run.data.metrics
     assert run.data.metrics["baseline.holdout.bits_per_byte"] == 2.2
@@ -155,8 +155,8 @@ def test_a_deleted_experiment_is_resumed(programs: Any, results: dict[str, str],
         ({"alias": "Latest"}, "RegistryRefused", "registry.alias: 'Latest' is reserved by MLflow"),
         ({"alias": "v3"}, "RegistryRefused", "registry.alias: 'v3' is reserved by MLflow"),
         ({"name": "a/b"}, "RegistryRefused", "a/b"),
-        ({"results": {"training": "runs/gone.json"}}, "BadDocument", "result of stage training cannot be read"),
-        ({"results": {}}, "BadDocument", "names neither training nor model"),
+        ({"results": {"training": "runs/gone.json"}}, "BadDocument", "result of stage training: it cannot be read"),
+        ({"results": {}}, "BadDocument", "it has neither training nor model"),
     ],
     ids=["alias", "numbered alias", "name", "lost result", "no results"],
 )

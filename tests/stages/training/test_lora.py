@@ -151,7 +151,7 @@ def test_a_model_without_linear_layers_is_rejected():
     ("patterns", "reason", "sentence"),
     [
         (("attention_out",), reasons.NO_MATCHING_WEIGHTS, r"targetModules: no linear layer matches \['attention_out'\]; use names such as model.layers.\*.self_attn.q_proj"),
-        (("q_proj", "w1"), reasons.NO_MATCHING_WEIGHTS, r"targetModules \['w1'\]; this model has"),
+        (("q_proj", "w1"), reasons.NO_MATCHING_WEIGHTS, r"targetModules: no linear layer matches \['w1'\]; use names"),
         (("lm_head",), reasons.BAD_TRAINING_VALUE, r"match lm_head.weight, the output layer"),
     ],
 )  # fmt: skip
@@ -291,7 +291,7 @@ def test_an_attempt_that_was_overtaken_leaves_the_newer_ones_adapter(inputs, tmp
     adapter = old.path(old.layout.adapter)
     adapter.mkdir(parents=True)
     stale = Publication(old, Pretrained(tmp_path, {}, {}), inputs(), old.scratch(), lambda *_: None)
-    with pytest.raises(StageError, match=r"Attempt 1\.2 took over"):
+    with pytest.raises(StageError, match=r"attempt 1\.2 has replaced it"):
         stale.withdraw_adapter()
     assert adapter.exists()
 

@@ -50,6 +50,6 @@ def test_an_image_without_the_engine_is_named(bench, inputs, archive, processes)
     environment = {"FINETUNE_IMAGE": "quay.io/team/plain:1", "PET_NPROC_PER_NODE": processes}
     ended = bench.train(inputs(), command=[sys.executable, "-I", "-S", str(archive)], environment=environment)
     assert (ended.code, ended.reason) == (65, "EngineMissing")
-    assert "needs the Python package torch" in ended.result.message
+    assert "requires the Python package torch" in ended.result.message
     assert "quay.io/team/plain:1 does not have it" in ended.result.message
     assert "Traceback" not in ended.errors
