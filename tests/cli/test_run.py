@@ -212,7 +212,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(workdir: Workdir, sma
     command.send_signal(signal.SIGINT)
     _, err = command.communicate(timeout=60)
     assert command.returncode == 130
-    assert "the same command goes on where it stopped" in err
+    assert "demo: stopped; continue it with: finetune resume demo" in err
     assert "Traceback" not in err
     assert stage_processes(workdir) == []
     result = workdir.finetune("run", "run.yaml")

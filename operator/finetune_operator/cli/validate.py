@@ -85,7 +85,7 @@ def validate_document(validator: Validator, document: Document, base: Path, *, l
         field = f"spec.{invalid.path}"
         found.append((field, f"{field}: {invalid.problem}"))
     if isinstance(spec, dict) and local and not found:
-        found += _with_presets(spec)
+        found += _with_presets(validator.prune(document.content)[0]["spec"])  # an API server drops nulls
     return [f"{_position(document, field)}: {sentence}" for field, sentence in found]
 
 
