@@ -46,7 +46,7 @@ def build(request: Request, folder: Path) -> Release:
     Raises:
         CannotBuildError: the tree is not that of the release, or a step failed.
     """
-    changes = _require(request)
+    changes = _require(request, folder)
     revision, epoch = builds.revision(), int(_git("log", "-1", "--format=%ct"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -67,12 +67,14 @@ def build(request: Request, folder: Path) -> Release:
     return release
 
 
-def _require(request: Request) -> str:
+def _require(request: Request, folder: Path) -> str:
     """Make sure that this tree is that of the release, and return its section of the change log.
 
     Raises:
         CannotBuildError: it is not.
     """
+    if folder.exists() and any(folder.iterdir()) and not (folder / contents.INDEX).exists():
+        raise CannotBuildError(f"{folder}: is not the folder of a release; give a new one with --folder")
     if request.version != version():
         raise CannotBuildError(
             f"VERSION: {request.version} is not the version of this tree, {version()}; set __version__ in"

@@ -86,8 +86,6 @@ def _default_sentence(path: str) -> str:
     others = {name: _shown(value) for name, value in values.items() if value not in (common, None)}
     if common is None:
         return "".join(f"Default: {value}." if name in keys else f"Default: {value} ({name})." for name, value in others.items())
-    if isinstance(common, (dict, list)) and not (isinstance(common, list) and common and isinstance(common[0], str)):
-        return ""
     exceptions = ", ".join(f"{name} {value}" for name, value in others.items())
     return f"Default: {_shown(common)} ({exceptions})." if others else f"Default: {_shown(common)}."
 

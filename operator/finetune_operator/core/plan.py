@@ -78,21 +78,15 @@ def open_round(run: Run, observed: Observed, now: datetime) -> Decision | None:
 
 def _kept(status: Mapping[str, Any], again: Sequence[str]) -> Json:
     """Return the status at the start of a round: without the fields of stages that run again, which may be skipped this time."""
-    metrics = {group: values for group, values in (status.get("metrics") or {}).items() if group not in again}
     warnings = [warning for warning in status.get("warnings") or () if warning["stage"] not in again]
-    kept = {
-        "metrics": metrics or None,
-        "warnings": warnings or None,
-        "rows": _rows_kept(status.get("rows"), again),
-        "registry": None,
-    }
-    return {**status, **kept}
-
-
-def _rows_kept(rows: Json | None, again: Sequence[str]) -> Json | None:
-    """Return the counts of the stages that do not run again."""
-    counted = {count for name, stage in stages.GRAPH.programs.items() if name not in again for count in stage.COUNTS}
-    return {key: value for key, value in (rows or {}).items() if key in counted} or None
+    kept = {**status, "warnings": warnings or None}
+    for name in again:
+        stage = stages.GRAPH.programs.get(name)
+        for field in stage.OWNS if stage else ():
+            section, _, inner = field.partition(".")
+            values = {key: value for key, value in (kept.get(section) or {}).items() if key != inner} if inner else None
+            kept[section] = values or None
+    return kept
 
 
 def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:
@@ -131,16 +125,24 @@ def start(run: Run, observed: Observed, now: datetime) -> Decision | None:
 
 
 def hold_unknown_contract(run: Run, observed: Observed, now: datetime) -> Decision | None:
-    """Hold a run that another release started under an unknown contract version. Its status is not rewritten."""
-    version = (run.status.get("resolved") or {}).get("contractVersion")
-    if run.ended or version == CONTRACT_VERSION:
+    """Hold a run that another release started under an unknown contract version or with an unknown stage. Its stages are kept."""
+    message = None if run.ended else _unknown_contract(run)
+    if message is None:
         return None
     builder = PlanBuilder(run, observed, now)
-    message = f"status.resolved.contractVersion: this release does not know version {version}, only {CONTRACT_VERSION}"
     builder.blockers.append((reasons.CONTRACT_UNKNOWN, message))
     shown = {**(run.status.get("summary") or {}), "message": f"{reasons.CONTRACT_UNKNOWN}: {message}"[:128]}
     status = {**run.status, "conditions": conditions(builder), "summary": shown, "observedGeneration": run.generation}
     return Decision(status, events=events(run.status, run.stages, status, run.stages))
+
+
+def _unknown_contract(run: Run) -> str | None:
+    version = (run.status.get("resolved") or {}).get("contractVersion")
+    if version != CONTRACT_VERSION:
+        return f"status.resolved.contractVersion: this release does not know version {version}, only {CONTRACT_VERSION}"
+    known = stages.GRAPH.definitions
+    unknown = next((stage.name for stage in run.stages.values() if stage.name not in known and not stage.ended), None)
+    return None if unknown is None else f"status.stages: this release does not know stage {unknown}"
 
 
 def hold_without_right(run: Run, message: str, now: datetime) -> Decision:

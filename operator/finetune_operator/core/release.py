@@ -5,6 +5,7 @@ A container that another component added to a pod (the proxy of a service mesh, 
 
 from __future__ import annotations
 
+from .blockers import rejection
 from .decision import Delete
 from .observation import ChildState, child_ref, child_state, controller_of
 from .plan_builder import PlanBuilder
@@ -31,7 +32,11 @@ def remove(builder: PlanBuilder, stage_status: StageStatus) -> bool:
     """Delete a child that still runs, and return whether it runs. A child whose pods have all ended stays, for its logs."""
     if not holds(builder, stage_status):
         return False
-    builder.effects.append(Delete(child_ref(stage_status), builder.observed.objects[child_ref(stage_status)]["metadata"]["uid"]))
+    ref = child_ref(stage_status)
+    builder.effects.append(Delete(ref, builder.observed.objects[ref]["metadata"]["uid"]))
+    rejected = builder.observed.rejected.get(ref)
+    if rejected is not None:
+        builder.blockers.append((rejection(rejected)[0], f"stage {stage_status.name}: {rejected.message}"))
     return True
 
 

@@ -37,7 +37,8 @@ def wait(builder: PlanBuilder, stage_status: StageStatus, child: Object, pods: t
     for ref in missing:
         shared_objects.create(builder, ref)
     _suspend_or_resume(builder, stage_status, child, hold=builder.suspended or conflict is not None)
-    rejected = next((builder.observed.rejected[ref] for ref in missing if ref in builder.observed.rejected), None)
+    refs = (*missing, child_ref(stage_status))  # the child: its suspension
+    rejected = next((builder.observed.rejected[ref] for ref in refs if ref in builder.observed.rejected), None)
     if conflict is not None:
         builder.block(stage_status, reasons.NAME_CONFLICT, conflict)
         builder.requeue_after(builder.observed.settings.progress_seconds)

@@ -6,8 +6,9 @@ import base64
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from finetune_operator.api.kubernetes_yaml import parse
+from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 
 
 class SecretFileProblem(ValueError):
@@ -38,8 +39,9 @@ def read_secret_file(path: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise SecretFileProblem(f"{path}: cannot be read; give a file with KEY=value lines to --secret NAME=FILE.") from None
-    if "kind: Secret" in text:
-        return _from_manifest(path, text)
+    manifest = _manifest(text)
+    if manifest is not None:
+        return _from_manifest(path, manifest)
     found = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -47,14 +49,32 @@ def read_secret_file(path: Path) -> dict[str, str]:
         key, separator, value = line.strip().removeprefix("export ").partition("=")
         if not separator or not key:
             raise SecretFileProblem(f"{path}:{number}: not of the form KEY=value; correct the line.")
-        found[key.strip()] = value.strip().strip("'\"")
+        found[key.strip()] = _unquoted(value.strip())
     return found
 
 
-def _from_manifest(path: Path, text: str) -> dict[str, str]:
+def _unquoted(value: str) -> str:
+    """Return a value without the pair of quotes around it."""
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1] if quoted else value
+
+
+def _manifest(text: str) -> dict[str, Any] | None:
+    """Return the Secret in a YAML text; ``None`` for any other text."""
     try:
         document = parse(text)
+    except InvalidYAML:
+        return None
+    return document if isinstance(document, dict) and document.get("kind") == "Secret" else None
+
+
+def _from_manifest(path: Path, document: dict[str, Any]) -> dict[str, str]:
+    try:
         data = {key: base64.b64decode(value, validate=True).decode() for key, value in (document.get("data") or {}).items()}
+        plain = dict((document.get("stringData") or {}).items())
     except (ValueError, TypeError, AttributeError):
         raise SecretFileProblem(f"{path}: not a valid Secret; data must contain UTF-8 text in base64.") from None
-    return {**data, **(document.get("stringData") or {})}
+    wrong = next((key for key, value in plain.items() if not isinstance(value, str)), None)
+    if wrong is not None:
+        raise SecretFileProblem(f"{path}: stringData.{wrong} is not text; put its value in quotes.")
+    return {**data, **plain}

@@ -47,8 +47,8 @@ def _become(folder: str, command: dict) -> None:  # type: ignore[type-arg]
         os.dup2(log, 2)
         os.chdir(command["cwd"])
         os.execvpe(command["argv"][0], command["argv"], command["env"])  # noqa: S606 - running commands is what it is for
-    except OSError as error:
-        os.write(2, f"{command['argv'][0]}: {error}\n".encode())
+    except Exception as error:  # noqa: BLE001 - the fork must not return into the code of the shim
+        os.write(2, f"{command['argv'][0]}: {error}\n".encode(errors="replace"))
         os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 

@@ -123,3 +123,16 @@ def test_an_address_is_shown_without_its_secrets() -> None:
     assert address.shown == "https://example.com:8443/a.jsonl"
     assert WebAddress("https://example.com?sig=abc").shown == "https://example.com"
     assert shown("./a?b") == "./a?b"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("https://ann:pa/ss@example.com/rows.jsonl", "https://..."),
+        ("https://ann:pa?ss@example.com/rows.jsonl", "https://..."),
+        ("https://ann:pass@example.com/rows.jsonl?token=x", "https://example.com/rows.jsonl..."),
+        ("./rows?.jsonl", "./rows?.jsonl"),
+    ],
+)
+def test_a_message_shows_no_credentials(uri: str, message: str) -> None:
+    assert shown(uri) == message

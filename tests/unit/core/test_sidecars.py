@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.core.decision import Delete
+from finetune_operator.core.observation import Rejection
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.release import SIDECAR_SECONDS
 from world import NOW, World
@@ -44,6 +45,11 @@ def test_a_stage_ends_with_its_container_and_its_child_goes_when_the_sidecar_had
     assert decide(world, LATER, **seen(world, "dataset", pod(world, "dataset"))).effects == due.effects, (
         "a lost call is made again"
     )
+    denied = decide(
+        world, LATER, **seen(world, "dataset", pod(world, "dataset")), rejected={ref: Rejection("may not", forbidden=True)}
+    )
+    assert denied.effects == due.effects
+    assert "stage dataset: may not" in denied.status["summary"]["message"]
     del world.objects[ref]
     go(world, LATER)
     assert (stage(world, "dataset").state, stage(world, "dataset").releasing) == ("Succeeded", False)

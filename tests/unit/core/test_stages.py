@@ -78,13 +78,17 @@ def test_rejections_are_documented() -> None:
     assert {stage.rejection for stage in STAGES if stage.rejection} <= set(STATE_REASONS)
 
 
-def test_the_counts_of_rows_that_stages_declare_are_those_that_they_set() -> None:
-    counts = [count for stage in GRAPH.programs.values() for count in stage.COUNTS]
-    assert len(set(counts)) == len(counts)
-    assert set(counts) == set(SCHEMA["status"]["properties"]["rows"]["properties"])
+def test_stages_declare_the_fields_of_status_that_they_write() -> None:
+    owned = [field for stage in GRAPH.programs.values() for field in stage.OWNS]
+    assert len(set(owned)) == len(owned)
+    counts = {field.removeprefix("rows.") for field in owned if field.startswith("rows.")}
+    assert counts == set(SCHEMA["status"]["properties"]["rows"]["properties"])
     world = World.new()
     world.settle()
-    assert set(run_of(world).status["rows"]) == set(counts)
+    status = run_of(world).status
+    assert set(status["rows"]) == counts
+    assert {f"model.{field}" for field in status["model"]} <= set(owned)
+    assert {f"metrics.{group}" for group in status["metrics"]} - set(owned) == {"metrics.higherIsBetter"}
 
 
 def test_progress_is_that_of_the_latest_stage_and_of_the_baseline_last() -> None:

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
+from finetune_contract.codec import encode
+from finetune_contract.result import LossPoint, Result, termination_message
 from finetune_operator.api.kinds import CONFIGMAP, JOB
 from finetune_operator.core.decision import Delete, Patch
-from finetune_operator.core.observation import Observed, Ref
+from finetune_operator.core.observation import Observed, Ref, Rejection
 from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.reads import active_stages, needs
 from finetune_operator.core.times import stamp
 from unit.core.passes import child, condition, decide, edit, failing, fault, go, run_of, stage, world_at
-from world import MINIMAL, NOW, SETTINGS, World
+from world import MINIMAL, NOW, OUTPUTS, SETTINGS, World
 
 # -- steering ----------------------------------------------------------------------------------------------------------
 
@@ -199,6 +201,50 @@ def test_a_run_of_an_unknown_contract_is_held_and_never_rewritten() -> None:
     assert not decision.effects
     assert condition(decision.status, "Stalled") == ("True", "ContractUnknown")
     assert decision.status["stages"] == status["stages"]
+
+
+@pytest.mark.parametrize(("state", "held"), [("Pending", True), ("Running", True), ("Succeeded", False)])
+def test_a_run_with_a_stage_of_another_release_is_held_until_that_stage_has_ended(state: str, held: bool) -> None:
+    world = world_at("registration")
+    status = run_of(world).status
+    world.write_status({**status, "stages": [*status["stages"], {"name": "approval", "state": state}]})
+    decision = decide(world)
+    if held:
+        assert condition(decision.status, "Stalled") == ("True", "ContractUnknown")
+        assert decision.status["summary"]["message"].endswith("this release does not know stage approval")
+        assert not decision.effects
+    else:
+        assert condition(decision.status, "Stalled")[0] == "False"
+
+
+def test_a_rerun_removes_what_its_stages_wrote() -> None:
+    world = world_at("training", {**MINIMAL, "training": {"algorithm": "lora"}})
+    outputs = {**encode(OUTPUTS["training"]), "adapterDigest": "a" * 64}
+    digest = run_of(world).stages["training"].inputs_digest or ""
+    history = (LossPoint(1, 2.0), LossPoint(2, 1.0))
+    result = Result("training", "1.1", digest, "Succeeded", outputs=outputs, history=history)
+    world.finish(child(world, "training"), message=termination_message(result))
+    world.settle()
+    status = run_of(world).status
+    assert (len(status["history"]), "adapterUri" in status["model"], "registry" in status) == (2, True, True)
+    edit(world, rerun={"id": "2", "from": "training"}, training={"algorithm": "sft"})
+    go(world)
+    status = run_of(world).status
+    assert not {"history", "registry"} & status.keys()
+    assert set(status["model"]) == {"baseDigest", "parameters"}
+    assert set(status["rows"]) == {"source", "bad"}
+
+
+def test_a_rejected_suspension_is_reported() -> None:
+    world = world_at("training")
+    edit(world, suspend=True)
+    go(world)
+    ref = child(world, "training")
+    world.objects[ref] = {**world.objects[ref], "spec": {**world.objects[ref]["spec"], "suspend": False}}
+    decision = decide(world, rejected={ref: Rejection("may not patch trainjobs", forbidden=True)})
+    assert condition(decision.status, "Stalled")[0] == "True"
+    assert "may not patch trainjobs" in decision.status["summary"]["message"]
+    assert suspension(ref, suspend=True) in decision.effects
 
 
 def test_a_run_that_is_deleted_is_left_to_the_garbage_collector() -> None:

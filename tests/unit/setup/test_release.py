@@ -333,3 +333,10 @@ def test_an_archive_that_is_none_is_refused(tmp_path: Path) -> None:
     tar.write(tmp_path / "a", tmp_path / "a.tar", EPOCH)
     with pytest.raises(ValueError, match="not an OCI archive with one image"):
         oci.Archive(tmp_path / "a.tar")
+
+
+def test_a_folder_that_is_no_release_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CannotBuildError, match="is not the folder of a release"):
+        build.build(Request(VERSION, ["operator"], draft=True), tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"

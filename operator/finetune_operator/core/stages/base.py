@@ -60,8 +60,8 @@ class OperatorStage(Stage):
 class ProgramStage(Stage):
     """A stage whose work a program does, in the pods of a Job or TrainJob."""
 
-    COUNTS: ClassVar[tuple[str, ...]] = ()
-    """The fields of ``status.rows`` that the stage sets."""
+    OWNS: ClassVar[tuple[str, ...]] = ()
+    """The fields of status that the stage writes (``section`` or ``section.field``). A rerun of the stage removes them first."""
 
     @property
     def program(self) -> str:

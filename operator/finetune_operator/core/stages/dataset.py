@@ -19,7 +19,7 @@ class DatasetStage(ProgramStage):
     """Fetch, check and split the data."""
 
     definition = stages.DATASET
-    COUNTS = ("source", "bad")
+    OWNS = ("rows.source", "rows.bad")
 
     def inputs(self, run: Run) -> DatasetInputs:
         spec = run.resolved.dataset

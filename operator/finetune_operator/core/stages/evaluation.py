@@ -21,6 +21,7 @@ class EvaluationStage(ProgramStage):
     """Measure the fine-tuned model."""
 
     definition = stages.EVALUATION
+    OWNS: ClassVar[tuple[str, ...]] = ("metrics.evaluation",)
     subject: ClassVar[Literal["final", "base"]] = "final"
 
     def skipped(self, run: Run) -> str | None:
@@ -64,6 +65,7 @@ class BaselineStage(EvaluationStage):
     """Measure the base model in parallel with training, once the pods of training run: it must not take their GPUs."""
 
     definition = stages.BASELINE
+    OWNS: ClassVar[tuple[str, ...]] = ("metrics.baseline",)
     subject = "base"
 
     def skipped(self, run: Run) -> str | None:
@@ -71,8 +73,12 @@ class BaselineStage(EvaluationStage):
         return super().skipped(run) or (None if asked else reasons.BASELINE_NOT_ASKED)
 
     def ready(self, run: Run, observed: Observed) -> bool:
-        training = run.stages["training"]
-        return training.ended or any(pod.phase != "Pending" for pod in observed.pods.get("training", ()))
+        training = run.stages.get(stages.TRAINING.name)
+        return (
+            training is None
+            or training.ended
+            or any(pod.phase != "Pending" for pod in observed.pods.get(stages.TRAINING.name, ()))
+        )
 
 
 def task_files(run: Run) -> dict[str, Any]:

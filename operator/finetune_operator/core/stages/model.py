@@ -19,6 +19,7 @@ class ModelStage(ProgramStage):
     """Download the base model into the workspace and check it."""
 
     definition = stages.MODEL
+    OWNS = ("model.baseDigest", "model.parameters")
 
     def inputs(self, run: Run) -> ModelInputs:
         spec = run.resolved.model

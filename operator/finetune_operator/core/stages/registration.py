@@ -27,6 +27,7 @@ class RegistrationStage(ProgramStage):
     """Register the model, and read the entry back."""
 
     definition = stages.REGISTRATION
+    OWNS = ("registry",)
 
     def skipped(self, run: Run) -> str | None:
         return None if run.resolved.registry.kind else reasons.REGISTRY_NOT_CONFIGURED
@@ -37,7 +38,7 @@ class RegistrationStage(ProgramStage):
             kind=registry_kind(run), name=spec.name, version=spec.version, model_uri=model_uri(run, run.layout.final_model),
             address=registry_address(run), on_existing=spec.on_existing, author=spec.author, description=spec.description,
             format=spec.format, format_version=spec.format_version, alias=spec.alias, parameters=_parameters(run),
-            results={name: run.layout.newest_result(name) for name in self.reads if run.stages[name].reason not in _LEFT_OUT},
+            results={name: run.layout.newest_result(name) for name in self.reads if name in run.stages and run.stages[name].reason not in _LEFT_OUT},
         )  # fmt: skip
 
     def pod(self, run: Run) -> PodNeeds:

@@ -20,7 +20,10 @@ class TokenizationStage(ProgramStage):
     """Render and tokenize the rows for training and for evaluation."""
 
     definition = stages.TOKENIZATION
-    COUNTS = ("trained", "tokens", "learnedTokens", "tooLong", "nothingToLearn", "rejected", "measured", "notMeasured")
+    OWNS = tuple(
+        f"rows.{count}"
+        for count in ("trained", "tokens", "learnedTokens", "tooLong", "nothingToLearn", "rejected", "measured", "notMeasured")
+    )
 
     def inputs(self, run: Run) -> TokenizationInputs:
         spec = run.resolved

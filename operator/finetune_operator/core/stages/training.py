@@ -19,6 +19,7 @@ class TrainingStage(ProgramStage):
     """Train. Proof: every sample was processed, and the written model could be opened."""
 
     definition = stages.TRAINING
+    OWNS = ("model.uri", "model.digest", "model.adapterUri", "metrics.training", "history")
 
     def inputs(self, run: Run) -> TrainingInputs:
         spec = run.resolved.training
