@@ -36,7 +36,7 @@ from finetune_operator.core.settings import Machine, Settings
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 SETTINGS = Settings(
-    mode="local", operator_version="0.0.0", images=dict.fromkeys(IMAGES, "image"), entry_digest="e" * 64,
+    mode="local", operator_version="0.0.0", images=dict.fromkeys(IMAGES, "image"), bundle_digest="e" * 64,
     machine=Machine(gpus=0, cpus=2, memory_bytes=8 << 30), operator_defaults={"storage": {"claimName": "workspace"}},
     local_registry=True, retry_seconds=0.0, volume_uri="file:///{claim}",
 )  # fmt: skip

@@ -40,7 +40,7 @@ T = TypeVar("T")
 _TAINT = {"key": "finetunerun.io/processes", "value": "only", "effect": "NoSchedule"}
 """Taint against the scheduler: tests share a control plane, and each has a node for its own namespace."""
 _BEAT_SECONDS = 5.0
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _GOODBYE_SECONDS = 0.5
 """Seconds until the API server has closed its TLS connections."""
 _FIRST_PORT, _PORTS = 20000, 9000
@@ -171,7 +171,7 @@ async def _place(server: ApiServer, calls: _Calls, namespace: str, node: str, ma
                 if _fits(pod, machine, provided):
                     await calls.try_to(calls.api.call, "POST", *_binding(pod, node))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS):  # wait_for loses a cancellation at the same time as an event
+                async with asyncio.timeout(_POLL_SECONDS):  # wait_for loses a cancellation at the same time as an event
                     await changed.wait()
 
 

@@ -18,7 +18,7 @@ from .processes import Process, Processes
 from .programs import GENERATIONS, GenerationName
 from .trainer import install
 
-_LOOK_SECONDS = 0.3
+_POLL_SECONDS = 0.3
 
 
 def default_state(generation: GenerationName) -> Path:
@@ -67,7 +67,7 @@ def keep(plane: ControlPlane) -> None:
                 plane.down()
                 release(plane)
                 return
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
 def release(plane: ControlPlane) -> None:

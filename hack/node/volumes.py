@@ -19,7 +19,7 @@ _COUNT = 24
 _CAPACITY = "1Ti"
 _MODE = 0o2775
 """Mode of a folder: writable for the group of root, which users without an entry in the image have, or for the pod's ``fsGroup``."""
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 Object = dict[str, Any]
 
@@ -46,7 +46,7 @@ def keep(api: Api, folder: Path) -> None:
                 if volume["spec"].get("storageClassName") == CLASS and volume.get("status", {}).get("phase") == "Released":
                     _prepare(folder / volume["metadata"]["name"])
                     api.patch({"apiVersion": "v1", "kind": "PersistentVolume", **volume}, {"spec": {"claimRef": None}})
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
 def _volume(name: str) -> Object:

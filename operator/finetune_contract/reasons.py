@@ -255,8 +255,8 @@ REGISTRY_UNTRUSTED = _reason(
     "RegistryUntrusted", Cause.USER, "The certificate of the registry is not trusted, or the CA bundle cannot be read.",
     "Put the certificate of the registry's CA, in PEM form, into the ConfigMap in registry.caRef.",
 )  # fmt: skip
-REGISTRY_REFUSED = _reason(
-    "RegistryRefused", Cause.USER, "The registry rejected the entry.",
+REGISTRY_REJECTED = _reason(
+    "RegistryRejected", Cause.USER, "The registry rejected the entry.",
     "Correct the value that the message names.",
 )  # fmt: skip
 VERSION_EXISTS = _reason(

@@ -94,3 +94,9 @@ def test_the_failed_stage_is_repeated() -> None:
 
 def test_nothing_changed_is_no_assignment() -> None:
     assert list(assignments(SPEC, {})) == []
+
+
+def test_the_rerun_that_was_rejected_is_no_assignment() -> None:
+    patch = {"dataset": {"subset": 3}, "rerun": {"id": "a", "from": "training"}}
+    remedy = remedy_for_edit(run(), patch, "")
+    assert remedy == "apply the change with: finetune rerun demo --from dataset --set dataset.subset=3"

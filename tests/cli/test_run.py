@@ -418,7 +418,8 @@ def test_a_field_that_nothing_acts_on_yet(workdir: Workdir, small: Spec) -> None
     workdir.write({**small(), "publish": {"uri": "s3://bucket/models"}})
     result = workdir.finetune("run", "run.yaml")
     assert result.code == 65
-    assert "Unsupported spec.publish: this release does not support this field" in " ".join(result.out.split())
+    assert "spec.publish: this release does not support this field; remove it\n" in result.err
+    assert not (workdir.folder / ".finetune").exists()
     workdir.write(small(evaluation={"enabled": False, "baseline": False}))
     assert workdir.finetune("run", "run.yaml").code == 0, "a rejected run starts once it is corrected"
 

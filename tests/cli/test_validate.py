@@ -16,7 +16,7 @@ from finetune_operator.api.crd import crd
 from finetune_operator.cli.documents import DocumentProblem, read_documents
 from finetune_operator.cli.init import template
 from finetune_operator.core.paths import leaves
-from finetune_operator.core.unsupported import UNBUILT, first_unsupported
+from finetune_operator.core.unsupported import UNSUPPORTED_VALUES, first_unsupported
 from finetune_operator.validation import Validator
 
 HEAD = "apiVersion: finetunerun.io/v1alpha1\nkind: FineTuneRun\nmetadata:\n  name: demo\nspec:\n"
@@ -63,14 +63,14 @@ def test_a_bad_file_is_told_by_line_and_field(workdir: Workdir, spec: str, line:
 
 
 def test_a_generated_name_is_valid_and_makes_a_new_run_each_time(workdir: Workdir) -> None:
-    workdir.write({"dataset": {"uri": "org/data"}, "limits": {"total": "1h"}})
+    workdir.write({"dataset": {"uri": "org/data"}, "training": {"gpusPerWorker": 64}})
     file = workdir.folder / "run.yaml"
     file.write_text(file.read_text().replace("name: demo", "generateName: demo-"))
     result = workdir.finetune("validate", "run.yaml")
     assert (result.code, result.out, result.err) == (0, "run.yaml: demo-* is valid\n", "")
     for _ in range(2):
         rejected = workdir.finetune("run", "run.yaml", "--plain")
-        assert (rejected.code, "spec.limits: this release does not support" in rejected.out) == (65, True), rejected.out
+        assert (rejected.code, "NotPossibleHere" in rejected.out) == (65, True), rejected.out
         assert re.fullmatch(r"demo-[a-z0-9]{5}: name generated from metadata.generateName\n", rejected.err)
     runs = workdir.finetune("get", "-o", "json").object["items"]
     names = {run["metadata"]["name"] for run in runs}
@@ -161,7 +161,7 @@ def test_a_template_is_valid_and_so_is_every_line_that_it_offers(algorithm: str,
     assert validator.create(yaml.safe_load(text)) == []
     whole = _with_all_lines(text)
     paths = set(_paths(whole["spec"]))
-    for entry in UNBUILT:
+    for entry in UNSUPPORTED_VALUES:
         if entry.values == "any value":
             assert not {path for path in paths if path == entry.path or path.startswith(f"{entry.path}.")}
     document = _without_nothing(whole)

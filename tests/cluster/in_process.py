@@ -31,7 +31,7 @@ async def operating(cluster: ApiServer, namespace: str, runtime: str, exit_codes
     """The control loop at work, and a kubelet that ends the container of each stage with ``exit_codes``, 0 without one."""
     bundle = training_bundle()
     place = Settings(
-        mode="cluster", operator_version="0.1.0", images=dict.fromkeys(IMAGES, "example.com/image"), entry_digest=bundle.digest, entry_archive=bundle.archive,
+        mode="cluster", operator_version="0.1.0", images=dict.fromkeys(IMAGES, "example.com/image"), bundle_digest=bundle.digest, bundle_archive=bundle.archive,
         operator_defaults={"training": {"runtimeRef": runtime, "gpusPerWorker": 0}}, retry_seconds=0.1, progress_seconds=1.0,
         trainer=Trainer("podTemplateOverrides", pod_security=False, grace_period=False),
     )  # fmt: skip

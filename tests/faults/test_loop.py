@@ -33,7 +33,7 @@ from world import NOW, OUTPUTS, SETTINGS
 KEY = ("team", "demo")
 
 
-REAL = replace(SETTINGS, entry_digest=training_bundle().digest, entry_archive=training_bundle().archive)
+REAL = replace(SETTINGS, bundle_digest=training_bundle().digest, bundle_archive=training_bundle().archive)
 """With the training bundle of this release, since the content of its ConfigMap must match the digest in its name."""
 
 
@@ -258,7 +258,7 @@ async def test_repeated_faults_only_cost_time(store: Store, seed: int, after: bo
 async def test_an_invalid_object_ends_the_run_with_the_message_of_the_api_server(store: Store) -> None:
     cluster = _Rejecting(store, "Job", Invalid("a policy denies it", 422))
     run = await drive(store, cluster)
-    assert run.status["failure"]["reason"] == "ChildRefused"
+    assert run.status["failure"]["reason"] == "ChildRejected"
     assert "a policy denies it" in run.status["failure"]["message"]
 
 
@@ -269,7 +269,7 @@ async def test_a_missing_right_is_reported_and_the_run_resumes_when_it_is_grante
         await controller.reconcile(KEY)
     run = Run.parse(await store.get(FINETUNERUN, *KEY))
     stalled = next(entry for entry in run.status["conditions"] if entry["type"] == "Stalled")
-    assert (stalled["status"], stalled["reason"]) == ("True", "ChildRefused")
+    assert (stalled["status"], stalled["reason"]) == ("True", "ChildRejected")
     assert "may not create" in stalled["message"]
     cluster.kind = "nothing"
     assert (await drive(store, cluster)).status["phase"] == "Succeeded"

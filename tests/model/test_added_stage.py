@@ -46,7 +46,9 @@ def added(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage stands before the registration, and the field that it reads is supported."""
     before, last = stages.GRAPH.stages[:-1], stages.GRAPH.stages[-1]
     monkeypatch.setattr(stages, "GRAPH", StageGraph((*before, ReviewStage(), last)))
-    monkeypatch.setattr(unsupported, "UNBUILT", tuple(one for one in unsupported.UNBUILT if one.path != "approval"))
+    monkeypatch.setattr(
+        unsupported, "UNSUPPORTED_VALUES", tuple(one for one in unsupported.UNSUPPORTED_VALUES if one.path != "approval")
+    )
 
 
 def approval(run: Run, decision: str) -> dict[str, str]:

@@ -92,7 +92,7 @@ def test_a_ttl_that_no_date_can_hold(report: Report) -> None:
 
 
 INPUTS, ACCOUNT = Ref(CONFIGMAP, "demo-inputs-1"), Ref(SERVICE_ACCOUNT, "finetune-stage")
-BUNDLE = Ref(CONFIGMAP, naming.entry_name(SETTINGS.entry_digest))
+BUNDLE = Ref(CONFIGMAP, naming.bundle_name(SETTINGS.bundle_digest))
 LATER = NOW + timedelta(seconds=5)
 MOUNTING = PodReport("p", placed=True, waiting="ContainerCreating", created_at=stamp(NOW))
 
@@ -198,7 +198,7 @@ REFUSED = (
     Report(
         "denial-with-the-words-of-an-outage", OWN,
         WarningEvent("FailedCreate", 'Error creating: admission webhook "v" denied the request: image name "eof-registry/EOF" not allowed', 1),
-        ("True", "ChildRefused"),
+        ("True", "ChildRejected"),
     ),
 )  # fmt: skip
 def test_a_restart_of_the_api_server_is_no_refusal_of_the_object(report: Report) -> None:

@@ -25,7 +25,7 @@ from finetune_operator.loop.warning_events import WarningEvents
 from reports.report import Report, reports
 from world import NOW
 
-PLACE = Settings(mode="cluster", operator_version="0.1.0", images=dict.fromkeys(IMAGES, "image"), entry_digest="e" * 64)
+PLACE = Settings(mode="cluster", operator_version="0.1.0", images=dict.fromkeys(IMAGES, "image"), bundle_digest="e" * 64)
 JOBS = "kubernetes-sigs/jobset#1024"  # "failed to create the worker job, but no events"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.core.manifests.children import content_digest, entry_configmap
+from finetune_operator.core.manifests.children import bundle_configmap, content_digest
 from finetune_operator.local.store import Store
 from finetune_operator.loop import contents
 from finetune_operator.loop.contents import ConfigMapContents
@@ -79,7 +79,7 @@ async def test_a_training_bundle_is_known_by_its_files(cluster: Counting) -> Non
     assert bundle_digest(entry.archive) == entry.digest
     assert bundle_digest(stored_without_compression(entry.archive)) == entry.digest, "another zip library"
     cache = ConfigMapContents()
-    bundle = entry_configmap("t", entry.digest, entry.archive)
+    bundle = bundle_configmap("t", entry.digest, entry.archive)
     cache.remember(await cluster.create(bundle))
     assert (await cache.read(cluster, "t", bundle["metadata"]["name"]))[1] == entry.digest
 
@@ -102,7 +102,7 @@ def large() -> str:
 @pytest.mark.parametrize("archive", ["", "no base64!", base64.b64encode(b"no archive").decode(), large()], ids=str.__len__)
 async def test_what_is_no_training_bundle_is_not_taken_for_one(cluster: Counting, archive: str) -> None:
     assert bundle_digest(archive) is None
-    bundle = entry_configmap("t", "e" * 64, archive)
+    bundle = bundle_configmap("t", "e" * 64, archive)
     cache = ConfigMapContents()
     cache.remember(await cluster.create(bundle))
     assert (await cache.read(cluster, "t", bundle["metadata"]["name"]))[1] == content_digest(bundle)
@@ -110,7 +110,7 @@ async def test_what_is_no_training_bundle_is_not_taken_for_one(cluster: Counting
 
 async def test_a_bundle_with_something_beside_it_is_another_one(cluster: Counting) -> None:
     entry = training_bundle()
-    bundle = {**entry_configmap("t", entry.digest, entry.archive), "data": {"sitecustomize.py": "import os"}}
+    bundle = {**bundle_configmap("t", entry.digest, entry.archive), "data": {"sitecustomize.py": "import os"}}
     cache = ConfigMapContents()
     cache.remember(await cluster.create(bundle))
     assert (await cache.read(cluster, "t", bundle["metadata"]["name"]))[1] != entry.digest

@@ -379,7 +379,7 @@ def test_command_lines_are_valid(page: Path) -> None:
 
 def test_command_lines_are_found() -> None:
     found = [line for page in FOR_USERS for line in command_lines(page)]
-    assert ["init", "table-gpt.yaml", "--algorithm", "osft"] in found
+    assert ["validate", "table-gpt.yaml"] in found
     assert len(found) >= 12
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from finetune_operator.api.crd import COLUMNS, crd
-from finetune_operator.core.unsupported import UNBUILT, UnsupportedValue
+from finetune_operator.core.unsupported import UNSUPPORTED_VALUES, UnsupportedValue
 from generate import published_crd
 
 ROOT = Path(__file__).parents[2]
@@ -57,8 +57,8 @@ NOTE = "Not supported in this release"
 
 def test_descriptions_of_unsupported_fields_and_values_and_no_others_begin_with_a_note() -> None:
     published, plain = described(published_crd()), described(crd())
-    fields = {entry.path for entry in UNBUILT if entry.values == UnsupportedValue.values}
-    values = {entry.path: entry.values for entry in UNBUILT if entry.path not in fields}
+    fields = {entry.path for entry in UNSUPPORTED_VALUES if entry.values == UnsupportedValue.values}
+    values = {entry.path: entry.values for entry in UNSUPPORTED_VALUES if entry.path not in fields}
     for path, description in published.items():
         if path in values:
             assert description == f"{NOTE}: {values[path]}. {plain[path]}"

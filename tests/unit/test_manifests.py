@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from finetune_operator import __version__
-from finetune_operator.api.reasons import CONTROL_REASONS
+from finetune_operator.api.reasons import OPERATOR_REASONS
 from finetune_operator.api.status import CONDITIONS, PHASES
 from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
@@ -51,14 +51,14 @@ def test_alerts_use_existing_metrics_reasons_and_phases() -> None:
     assert set(re.findall(r"finetune_\w+", expressions)) <= series
     reasons = {reason for found in re.findall(r'reason=~"([^"]*)"', expressions) for reason in found.split("|")}
     assert reasons
-    assert reasons <= set(CONTROL_REASONS)
+    assert reasons <= set(OPERATOR_REASONS)
     assert set(re.findall(r'phase="(\w+)"', expressions)) <= set(PHASES)
 
 
 def test_argo_cd_uses_existing_conditions_and_stages_and_no_reasons() -> None:
     script = (MANIFESTS / "argocd/component/health.lua").read_text()
     assert set(re.findall(r'(?:holds\(|conditions\[)"(\w+)"', script)) <= set(CONDITIONS)
-    assert not [reason for reason in CONTROL_REASONS if reason in script]
+    assert not [reason for reason in OPERATOR_REASONS if reason in script]
 
 
 def test_the_commented_configuration_has_every_key(tmp_path: Path) -> None:

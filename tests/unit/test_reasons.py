@@ -8,7 +8,7 @@ from pathlib import Path
 from finetune_contract import reasons as stage_reasons
 from finetune_contract.reasons import STAGE_REASONS, Reason
 from finetune_operator.api import reasons
-from finetune_operator.api.reasons import CONTROL_REASONS, STATE_REASONS
+from finetune_operator.api.reasons import OPERATOR_REASONS, STATE_REASONS
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ("reasons.py", "remedies.py")
@@ -35,11 +35,11 @@ def test_every_reason_is_raised_somewhere() -> None:
         name for name, value in vars(reasons).items()
         if name.isupper() and (isinstance(value, Reason) or (isinstance(value, str) and value in STATE_REASONS))
     }  # fmt: skip
-    assert (len(of_stages), len(of_control)) == (len(STAGE_REASONS), len(CONTROL_REASONS) + len(STATE_REASONS))
+    assert (len(of_stages), len(of_control)) == (len(STAGE_REASONS), len(OPERATOR_REASONS) + len(STATE_REASONS))
     assert of_stages - used("images/finetune_stages", "operator") == set()
     assert of_control - used("operator") == set()
 
 
 def test_no_reason_has_two_meanings() -> None:
-    names = [*STAGE_REASONS, *CONTROL_REASONS, *STATE_REASONS]
+    names = [*STAGE_REASONS, *OPERATOR_REASONS, *STATE_REASONS]
     assert len(names) == len(set(names))

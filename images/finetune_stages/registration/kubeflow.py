@@ -124,7 +124,7 @@ class Kubeflow:
                 model = self._search(record.name)
         if model is None:
             raise StageError(
-                reasons.REGISTRY_REFUSED,
+                reasons.REGISTRY_REJECTED,
                 f"registry.name: the registry has {record.name!r} but does not list it, possibly in other case; set another name.",
             )
         return model
@@ -168,7 +168,7 @@ def _api_path(rest: Rest) -> str:
     """Return the path prefix of the server's API. Responses at other paths are undefined.
 
     Raises:
-        StageError: ``RegistryForbidden``: access was denied. ``RegistryRefused``: there is no API.
+        StageError: ``RegistryForbidden``: access was denied. ``RegistryRejected``: there is no API.
     """
     refusals: list[StageError] = []
     for path in PATHS:
@@ -178,14 +178,14 @@ def _api_path(rest: Rest) -> str:
         except Missing:
             pass
         except StageError as fault:
-            if fault.reason not in (reasons.REGISTRY_FORBIDDEN, reasons.REGISTRY_REFUSED):
+            if fault.reason not in (reasons.REGISTRY_FORBIDDEN, reasons.REGISTRY_REJECTED):
                 raise
             refusals.append(fault)
     refusals.sort(key=lambda fault: fault.reason is not reasons.REGISTRY_FORBIDDEN)
     if refusals:
         raise refusals[0]
     raise StageError(
-        reasons.REGISTRY_REFUSED,
+        reasons.REGISTRY_REJECTED,
         f"registry.address: {rest.access.address} does not serve a Model Registry (neither {' nor '.join(PATHS)}); correct the address.",
     )
 

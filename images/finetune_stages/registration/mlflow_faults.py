@@ -32,7 +32,7 @@ def server_errors(address: str) -> Iterator[None]:
     """Raise the exceptions of MLflow's client for the server at ``address`` as :class:`StageError`.
 
     Raises:
-        StageError: ``RegistryUnreachable`` (:class:`Unanswered`), ``RegistryForbidden``, ``RegistryRefused``.
+        StageError: ``RegistryUnreachable`` (:class:`Unanswered`), ``RegistryForbidden``, ``RegistryRejected``.
     """
     from mlflow.exceptions import MlflowException
 
@@ -47,14 +47,14 @@ def server_errors(address: str) -> Iterator[None]:
             ) from error
         if "not in a valid JSON format" in detail:
             raise StageError(
-                reasons.REGISTRY_REFUSED,
+                reasons.REGISTRY_REJECTED,
                 f"registry.address: {address} responds with a page instead of JSON; set MLflow's address.",
             ) from error
         if error.error_code in _PASSING:
             raise Unanswered(
                 f"registry.address: MLflow at {address} is unreachable or sent an invalid response ({detail})."
             ) from error
-        raise StageError(reasons.REGISTRY_REFUSED, f"MLflow at {address} rejected the entry: {detail}") from error
+        raise StageError(reasons.REGISTRY_REJECTED, f"MLflow at {address} rejected the entry: {detail}") from error
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def store_errors(store: object) -> Iterator[None]:
     """Raise MLflow's and SQLite's errors with the file ``store`` as :class:`StageError`.
 
     Raises:
-        StageError: ``RegistryUnreachable``, ``RegistryRefused``.
+        StageError: ``RegistryUnreachable``, ``RegistryRejected``.
     """
     try:
         yield
@@ -82,7 +82,7 @@ def store_fault(error: Exception, store: object) -> StageError | None:
         )
     if "out-of-date database schema" in str(error):
         upgrade = f"back it up and run: mlflow db upgrade sqlite:///{store}"
-        return StageError(reasons.REGISTRY_REFUSED, f"{store}: it was written by another release of MLflow; {upgrade}")
+        return StageError(reasons.REGISTRY_REJECTED, f"{store}: it was written by another release of MLflow; {upgrade}")
     if type(error).__name__ == "MlflowException":
-        return StageError(reasons.REGISTRY_REFUSED, f"MLflow's store {store} rejected the entry: {detail}")
+        return StageError(reasons.REGISTRY_REJECTED, f"MLflow's store {store} rejected the entry: {detail}")
     return None

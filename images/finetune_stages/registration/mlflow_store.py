@@ -42,7 +42,7 @@ def workspace_store(record: Record, context: Context) -> Iterator[MLflow]:
     """Registry in the workspace's store, which is created if it does not exist and locked while it is open.
 
     Raises:
-        StageError: ``RegistryRefused``, ``RegistryUnreachable``.
+        StageError: ``RegistryRejected``, ``RegistryUnreachable``.
     """
     store = context.path(MLFLOW_STORE)
     os.chdir(context.workspace)  # MLflow's artifact folder is relative to it at the creation of the store
@@ -73,7 +73,7 @@ def entry_named(store: Path, name: str, version: str) -> Entry | None:
     """Return the entry with the tag ``version``, if any, from SQLite.
 
     Raises:
-        StageError: ``RegistryRefused``, ``RegistryUnreachable``: the file exists but is not a readable store.
+        StageError: ``RegistryRejected``, ``RegistryUnreachable``: the file exists but is not a readable store.
     """
     if not store.exists():
         return None
@@ -125,4 +125,4 @@ def _require_readable(store: Path) -> None:
 
 def _unreadable(error: sqlite3.DatabaseError, store: Path) -> StageError:
     hint = "move it away, or restore its permissions"
-    return store_fault(error, store) or StageError(reasons.REGISTRY_REFUSED, f"{store}: it cannot be opened ({error}); {hint}.")
+    return store_fault(error, store) or StageError(reasons.REGISTRY_REJECTED, f"{store}: it cannot be opened ({error}); {hint}.")

@@ -39,7 +39,7 @@ class AlreadyExists(StageError):
     """The object exists: another client, or an earlier attempt whose response was lost, has created it."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(reasons.REGISTRY_REFUSED, f"{what}: it already exists in the registry.")
+        super().__init__(reasons.REGISTRY_REJECTED, f"{what}: it already exists in the registry.")
 
 
 class Registry(Protocol):
@@ -102,7 +102,7 @@ def _own_entry(registry: Registry, record: Record, on_existing: OnExisting) -> E
         except AlreadyExists:
             continue
     raise StageError(
-        reasons.REGISTRY_REFUSED,
+        reasons.REGISTRY_REJECTED,
         f"registry.version: the registry has {record.name} {choice.version} but does not list it, possibly in other case;"
         " set another name or version.",
     )

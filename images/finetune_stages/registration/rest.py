@@ -41,7 +41,7 @@ class Missing(StageError):
 
     def __init__(self, url: str, detail: str) -> None:
         super().__init__(
-            reasons.REGISTRY_REFUSED,
+            reasons.REGISTRY_REJECTED,
             f"registry.address: {url} does not exist{detail}; correct the address, or check whether the object was deleted.",
         )
 
@@ -123,7 +123,7 @@ class Rest:
         Raises:
             Missing: status 404.
             AlreadyExists: status 409.
-            StageError: ``RegistryForbidden``, ``RegistryRefused``, ``RegistryUnreachable``, ``RegistryUntrusted``.
+            StageError: ``RegistryForbidden``, ``RegistryRejected``, ``RegistryUnreachable``, ``RegistryUntrusted``.
         """
         return settled(lambda: self._call(method, path, body, query))
 
@@ -149,7 +149,7 @@ class Rest:
                 f"registry.address: {self.access.address} responded with status {status}{detail}.", _seconds(response)
             )
         if not response.is_success:
-            raise StageError(reasons.REGISTRY_REFUSED, f"The registry rejected the entry with status {status}{detail}.")
+            raise StageError(reasons.REGISTRY_REJECTED, f"The registry rejected the entry with status {status}{detail}.")
         try:
             answer = json.loads(content)
         except ValueError:
@@ -161,7 +161,7 @@ class Rest:
 
     def _unexpected(self, what: str) -> StageError:
         return StageError(
-            reasons.REGISTRY_REFUSED, f"registry.address: {self.access.address} {what}; set the address of the registry's API."
+            reasons.REGISTRY_REJECTED, f"registry.address: {self.access.address} {what}; set the address of the registry's API."
         )
 
     def _forbidden(self, status: int, detail: str) -> StageError:

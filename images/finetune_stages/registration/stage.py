@@ -133,7 +133,7 @@ def _url(inputs: RegistrationInputs, registry: Registry, entry: Entry) -> str | 
 def _require_address(inputs: RegistrationInputs | RegistryCheckInputs) -> None:
     if inputs.kind == "ModelRegistry" and not inputs.address:
         raise StageError(
-            reasons.REGISTRY_REFUSED,
+            reasons.REGISTRY_REJECTED,
             "registry.address: it is missing, and kind ModelRegistry requires it; set the address of the registry's API.",
         )
 
@@ -143,5 +143,5 @@ def _require_valid_alias(inputs: RegistrationInputs) -> None:
     alias = inputs.alias
     if inputs.kind == "MLflow" and alias and (alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias)):
         raise StageError(
-            reasons.REGISTRY_REFUSED, f"registry.alias: {alias!r} is reserved by MLflow; set another one, such as champion."
+            reasons.REGISTRY_REJECTED, f"registry.alias: {alias!r} is reserved by MLflow; set another one, such as champion."
         )

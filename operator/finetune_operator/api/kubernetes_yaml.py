@@ -6,6 +6,7 @@ resolved by the rules of ``sigs.k8s.io/yaml`` (go-yaml v2), so that a document m
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -151,8 +152,8 @@ def _plain(text: str) -> Any:
         return _WORDS[text]
     if _INT.match(text):
         return _whole_number(text.replace("_", ""))
-    if _FLOAT.match(text):
-        return _number(float(text))
+    if _FLOAT.match(text) and math.isfinite(number := float(text)):  # go-yaml keeps what no float holds as text
+        return _number(number)
     return text
 
 

@@ -413,11 +413,11 @@ RESERVED_ANNOTATIONS = f"(?i)^({_RESERVED_PREFIXES})/"
 """RE2: annotation keys that are reserved for controllers."""
 RESERVED_LABELS = f"{RESERVED_ANNOTATIONS}|^({_RESERVED_NAMES})$"
 """RE2: label keys that are reserved for controllers."""
-LABELS_REFUSED = (
+LABELS_REJECTED = (
     f"labels of {_RESERVED_WORDS}, and app.kubernetes.io/managed-by, job-name and controller-uid, belong to controllers; choose"
     " another key"
 )
-ANNOTATIONS_REFUSED = f"annotations of {_RESERVED_WORDS} belong to controllers; choose another key"
+ANNOTATIONS_REJECTED = f"annotations of {_RESERVED_WORDS} belong to controllers; choose another key"
 
 
 class Placement(Section):
@@ -436,12 +436,12 @@ class Placement(Section):
         ),
         Rule(
             f"!has(self.labels) || !self.labels.exists(key, key.matches(r'{RESERVED_LABELS}'))",
-            LABELS_REFUSED,
+            LABELS_REJECTED,
             field=".labels",
         ),
         Rule(
             f"!has(self.annotations) || !self.annotations.exists(key, key.matches(r'{RESERVED_ANNOTATIONS}'))",
-            ANNOTATIONS_REFUSED,
+            ANNOTATIONS_REJECTED,
             field=".annotations",
         ),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from finetune_contract.reasons import STAGE_REASONS, Cause, Reason
 
-CONTROL_REASONS: dict[str, Reason] = {}
+OPERATOR_REASONS: dict[str, Reason] = {}
 """Failures that the control plane detects, by name."""
 
 STATE_REASONS: dict[str, str] = {}
@@ -17,7 +17,7 @@ STATE_REASONS: dict[str, str] = {}
 
 def _reason(name: str, cause: Cause, meaning: str, remedy: str) -> Reason:
     reason = Reason(name, cause, meaning, remedy)
-    CONTROL_REASONS[name] = reason
+    OPERATOR_REASONS[name] = reason
     return reason
 
 
@@ -57,8 +57,8 @@ CHILD_LOST = _reason(
     "ChildLost", Cause.LOST, "The Job or TrainJob of a stage was deleted or replaced before its result was recorded.",
     "Find out what deletes Jobs and TrainJobs in the namespace.",
 )  # fmt: skip
-CHILD_REFUSED = _reason(
-    "ChildRefused", Cause.USER, "The API server rejected an object that the run needs.",
+CHILD_REJECTED = _reason(
+    "ChildRejected", Cause.USER, "The API server rejected an object that the run needs.",
     "Correct what the message names: a quota, a policy or a missing permission.",
 )  # fmt: skip
 CHILD_SUSPENDED = _reason(
@@ -214,12 +214,14 @@ CLAIM_NOT_BOUND = _state(
     "ClaimNotBound", "The workspace's claim exists and is not bound yet; with WaitForFirstConsumer, its first pod binds it."
 )
 EVALUATION_DISABLED = _state("EvaluationDisabled", "evaluation.enabled is false.")
-BASELINE_NOT_ASKED = _state("BaselineNotAsked", "Neither evaluation.baseline nor the gate needs the scores of the base model.")
+BASELINE_NOT_REQUESTED = _state(
+    "BaselineNotRequested", "Neither evaluation.baseline nor the gate needs the scores of the base model."
+)
 REGISTRY_NOT_CONFIGURED = _state("RegistryNotConfigured", "The run has no registry: the model stays at status.model.uri.")
-GATE_NOT_ASKED = _state("GateNotAsked", "The run has no gate.")
+GATE_NOT_REQUESTED = _state("GateNotRequested", "The run has no gate.")
 GATE_PASSED = _state("GatePassed", "All requirements of the gate are met.")
 GATE_REJECTED = _state("GateRejected", "A requirement of the gate is not met: the model is kept and not registered.")
-CHECK_NOT_ASKED = _state("CheckNotAsked", "The registry is checked before training only with registry.onExisting: Fail.")
+CHECK_NOT_REQUESTED = _state("CheckNotRequested", "The registry is checked before training only with registry.onExisting: Fail.")
 RUN_FAILED = _state("RunFailed", "The run failed before the stage could start.")
 
 CLAIM_REASONS = frozenset({CLAIM_NOT_FOUND, CLAIM_PENDING, CLAIM_LOST, STORAGE_CLASS_NOT_FOUND, NO_SHARED_VOLUMES})
@@ -232,5 +234,5 @@ def resumes_alone(reason: Reason) -> bool:
     return reason in _CAPACITY or reason.cause is Cause.TRANSIENT
 
 
-REASONS: dict[str, Reason] = {**STAGE_REASONS, **CONTROL_REASONS}
+REASONS: dict[str, Reason] = {**STAGE_REASONS, **OPERATOR_REASONS}
 """All reasons of failures, by name."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_operator.api.finetunerun import API_VERSION, KIND, NAME_LIMIT
 from finetune_operator.api.kinds import FINETUNERUN
-from finetune_operator.core.resolve import STEERING
+from finetune_operator.core.resolve import CONTROL_FIELDS
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import AlreadyExists
 from finetune_operator.loop.pager import list_all
@@ -61,7 +61,7 @@ async def _clone(backend: Backend, name: str, new: str | None, assignments: Sequ
     async with backend.connect() as cluster:
         old = await find_run(backend, cluster, name)
         names = {name} if new else {run["metadata"]["name"] async for run in list_all(cluster, FINETUNERUN, backend.namespace)}
-    spec = {section: value for section, value in old["spec"].items() if section not in STEERING}
+    spec = {section: value for section, value in old["spec"].items() if section not in CONTROL_FIELDS}
     metadata: dict[str, Any] = {"name": new or _free_name(name, names)}
     for part in ("labels", "annotations"):
         kept = _user_entries(old["metadata"].get(part) or {})
@@ -81,7 +81,7 @@ async def _create_or_get(cluster: Cluster, manifest: Object) -> Object:
         return await create_object(cluster, manifest)
     except AlreadyExists:
         present = await cluster.get(FINETUNERUN, metadata["namespace"], metadata["name"])
-    if {section: value for section, value in present["spec"].items() if section not in STEERING} != manifest["spec"]:
+    if {section: value for section, value in present["spec"].items() if section not in CONTROL_FIELDS} != manifest["spec"]:
         raise CommandError([f"--name {metadata['name']}: a different run with this name exists; choose another name."])
     return present
 

@@ -14,8 +14,8 @@ from finetune_operator.api.crd import schema
 from finetune_operator.api.finetunerun import API_VERSION, KIND
 from finetune_operator.api.presets import preset
 from finetune_operator.core.paths import lookup
-from finetune_operator.core.resolve import STEERING
-from finetune_operator.core.unsupported import UNBUILT
+from finetune_operator.core.resolve import CONTROL_FIELDS
+from finetune_operator.core.unsupported import UNSUPPORTED_VALUES
 
 from . import exit_status
 
@@ -61,7 +61,7 @@ def template(algorithm: str, *, full: bool = False) -> str:
     values = preset(algorithm)  # type: ignore[arg-type]
     written = {**_WRITTEN, "training.algorithm": algorithm}
     for section, node in spec.items():
-        if section in STEERING:
+        if section in CONTROL_FIELDS:
             continue
         paths = [path for path in _paths(section, node, algorithm) if (full or path in _USUAL) and _has_choice(path, node)]
         if paths:
@@ -91,11 +91,11 @@ def _has_choice(path: str, section: Mapping[str, Any]) -> bool:
 
 def _is_unsupported(path: str, value: Any) -> bool:
     """Return whether this release rejects a value of a field, or any value of a section that contains the field."""
-    return any(entry.uses(value) if entry.path == path else path.startswith(f"{entry.path}.") for entry in UNBUILT)
+    return any(entry.uses(value) if entry.path == path else path.startswith(f"{entry.path}.") for entry in UNSUPPORTED_VALUES)
 
 
 def _unsupported_values(path: str) -> list[str]:
-    return [f"Not supported in this release: {entry.values}." for entry in UNBUILT if entry.path == path]
+    return [f"Not supported in this release: {entry.values}." for entry in UNSUPPORTED_VALUES if entry.path == path]
 
 
 def _node(path: str, section: Mapping[str, Any]) -> Mapping[str, Any]:

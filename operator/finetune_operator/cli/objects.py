@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, Kind
-from finetune_operator.core.resolve import STEERING
+from finetune_operator.core.resolve import CONTROL_FIELDS
 from finetune_operator.core.run import Run
 from finetune_operator.loop.apply import difference
 from finetune_operator.loop.cluster import Cluster, Object
@@ -62,7 +62,7 @@ async def apply_object(backend: Backend, cluster: Cluster, manifest: Object) -> 
     except NotFound:
         return await create_object(cluster, manifest)
     patch: dict[str, Any] = {}
-    kept = {field: (present.get("spec") or {})[field] for field in STEERING if field in (present.get("spec") or {})}
+    kept = {field: (present.get("spec") or {})[field] for field in CONTROL_FIELDS if field in (present.get("spec") or {})}
     if kept:
         manifest = {**manifest, "spec": {**kept, **manifest["spec"]}}
     for part in ("spec", "data", "binaryData"):

@@ -10,6 +10,7 @@ from typing import Any
 from finetune_operator.api.finetunerun import FROZEN_SECTIONS
 from finetune_operator.api.stages import RERUN_TARGETS
 from finetune_operator.core import stages
+from finetune_operator.core.resolve import CONTROL_FIELDS
 from finetune_operator.core.run import Run
 from finetune_operator.local.store.merge import merge_patch
 
@@ -25,7 +26,8 @@ def remedy_for_edit(run: Run, patch: Mapping[str, Any], flags: str) -> str:
         flags: the options that select its backend in a command.
     """
     changed = [section for section in patch if section in FROZEN_SECTIONS]
-    options = "".join(f" --set {shlex.quote(assignment)}" for assignment in assignments(run.spec, patch))
+    content = {section: value for section, value in patch.items() if section not in CONTROL_FIELDS}
+    options = "".join(f" --set {shlex.quote(assignment)}" for assignment in assignments(run.spec, content))
     stage = first_stage(run, changed)
     if run.ended and stage:
         return f"apply the change with: finetune rerun {run.name}{flags} --from {stage}{options}"

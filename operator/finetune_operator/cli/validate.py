@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_operator.api import reasons
 from finetune_operator.api.crd import crd
-from finetune_operator.api.finetunerun import KIND
+from finetune_operator.api.finetunerun import GROUP, KIND
 from finetune_operator.api.quantity import QUANTITY_FORMS
 from finetune_operator.api.section import form_of
 from finetune_operator.core.resolve import SpecRejection, resolve
@@ -53,6 +53,9 @@ def _validate(files: list[Path]) -> int:
 
 
 def _validate_one(validator: Validator, document: Document, file: Path) -> int:
+    if document.kind != KIND and str(document.content.get("apiVersion")).startswith(f"{GROUP}/"):
+        print(f"{_position(document, 'kind')}: kind: unknown value {document.kind}; write {KIND}", file=sys.stderr)
+        return exit_status.INVALID
     if document.kind != KIND:
         print(f"{document.source}: {document.kind or 'an object without kind'} {document.name} is not of kind {KIND}; skipped")
         return exit_status.OK
@@ -90,11 +93,11 @@ def validate_document(validator: Validator, document: Document, base: Path, *, l
 
 
 def _with_presets(spec: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what contradicts the presets. A cluster validates this itself, with the defaults of the namespace."""
+    """Return what contradicts the presets, or what this release does not support. A cluster uses the defaults of the namespace."""
     rejection = resolve(spec, _PRESETS_ONLY)
-    if not isinstance(rejection, SpecRejection) or rejection.reason is not reasons.INVALID_SPEC:
+    if not isinstance(rejection, SpecRejection) or rejection.reason not in (reasons.INVALID_SPEC, reasons.UNSUPPORTED):
         return []
-    unless = " (or run it on a cluster whose defaults allow it)"
+    unless = " (or run it on a cluster whose defaults allow it)" if rejection.reason is reasons.INVALID_SPEC else ""
     return [(rejection.message.partition(":")[0], rejection.message.rstrip(".") + unless)]
 
 

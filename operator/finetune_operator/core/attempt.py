@@ -126,9 +126,9 @@ def _follow_absent(builder: PlanBuilder, stage: ProgramStage, stage_status: Stag
             fail_attempt(builder, stage, stage_status, Diagnosis(reason, rejected.message))
     elif builder.suspended:
         builder.set_stage(stage_status.but(reason=reasons.SUSPENDED, message=None))
-    elif _create(builder, stage, stage_status) and stage_status.reason in reasons.CONTROL_REASONS:
+    elif _create(builder, stage, stage_status) and stage_status.reason in reasons.OPERATOR_REASONS:
         builder.block(
-            stage_status, reasons.CONTROL_REASONS[stage_status.reason], stage_status.message or ""
+            stage_status, reasons.OPERATOR_REASONS[stage_status.reason], stage_status.message or ""
         )  # the blocker stays until the child exists
 
 

@@ -28,7 +28,7 @@ Blocker = tuple[Reason, str]
 
 NO_PODS_SECONDS = 30.0
 """A child without pods for that long is reported even without an Event: some controllers write only to their logs."""
-PATIENCE_SECONDS = 2.0
+GRACE_SECONDS = 2.0
 """A child without pods, or a pod without a node, for that long is blocked: controllers need milliseconds."""
 _MOUNT_SECONDS = 5.0
 """A container that is being created for that long may wait for a volume."""
@@ -100,12 +100,14 @@ def unexplained(
         if child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):
             continue
         reports = pods.get(stage_status.name, ())
-        if len(reports) < expected_pods(run, stage_status) and child_seconds(child, now) >= PATIENCE_SECONDS:
+        if len(reports) < expected_pods(run, stage_status) and child_seconds(child, now) >= GRACE_SECONDS:
             found.append(child_ref(stage_status))
-        if any(_wants_claim(pod) for pod in reports):
+        if any(_may_wait_for_claim(pod) for pod in reports):
             found.append(Ref(CLAIM, naming.workspace_claim(run)))
         found += [
-            Ref(POD, pod.name) for pod in reports if wants_mounts(pod) and seconds_since(pod.created_at, now) >= _MOUNT_SECONDS
+            Ref(POD, pod.name)
+            for pod in reports
+            if may_wait_for_mounts(pod) and seconds_since(pod.created_at, now) >= _MOUNT_SECONDS
         ]
     return tuple(dict.fromkeys(found))
 
@@ -154,19 +156,15 @@ def _blockers(
 ) -> Iterator[Blocker]:
     for pod in pods:
         yield from ((reason, pod.waiting_message or pod.waiting) for words, reason in _WAITING if pod.waiting in words)
-        if (
-            pod.unschedulable
-            and not _UNBOUND.search(pod.unschedulable)
-            and seconds_since(pod.created_at, now) >= PATIENCE_SECONDS
-        ):
+        if pod.unschedulable and not _UNBOUND.search(pod.unschedulable) and seconds_since(pod.created_at, now) >= GRACE_SECONDS:
             yield _match(_UNSCHEDULABLE, pod.unschedulable, reasons.UNSCHEDULABLE)
         for warning_event in _foreign(run, warning_events.get(Ref(POD, pod.name), ())):
             yield _match(_MOUNT, warning_event.message, reasons.START_FAILED)
-        if _wants_claim(pod):
+        if _may_wait_for_claim(pod):
             yield from _of_claim(warning_events.get(Ref(CLAIM, naming.workspace_claim(run)), ()))
     for warning_event in _foreign(run, warning_events.get(child_ref(stage_status), ())):
-        found = _match(_REJECTIONS, warning_event.message, reasons.CHILD_REFUSED)
-        if found[0] is not reasons.CHILD_REFUSED or not _is_outage(warning_event.message):
+        found = _match(_REJECTIONS, warning_event.message, reasons.CHILD_REJECTED)
+        if found[0] is not reasons.CHILD_REJECTED or not _is_outage(warning_event.message):
             yield found
         elif warning_event.lasting >= _OUTAGE_SECONDS:
             yield reasons.API_UNAVAILABLE, warning_event.message
@@ -195,8 +193,8 @@ def _of_claim(warning_events: Iterable[WarningEvent]) -> Iterator[Blocker]:
 
 def rejection(rejected: Rejection) -> tuple[Reason, bool]:
     """Return why the API server rejected an object, and whether the cause can be removed while the run waits."""
-    reason, _ = _match(_REJECTIONS, rejected.message, reasons.CHILD_REFUSED)
-    return reason, rejected.forbidden or reason is not reasons.CHILD_REFUSED
+    reason, _ = _match(_REJECTIONS, rejected.message, reasons.CHILD_REJECTED)
+    return reason, rejected.forbidden or reason is not reasons.CHILD_REJECTED
 
 
 def _match(table: tuple[tuple[re.Pattern[str], Reason], ...], message: str, default: Reason) -> Blocker:
@@ -208,12 +206,12 @@ def expected_pods(run: Run, stage_status: StageStatus) -> int:
     return run.resolved.training.workers if stage_status.child_kind == "TrainJob" else 1
 
 
-def _wants_claim(pod: PodReport) -> bool:
+def _may_wait_for_claim(pod: PodReport) -> bool:
     """Return whether a pod waits for the claim. The scheduler may leave out a message while a volume is being provisioned."""
     return pod.phase == "Pending" and not pod.placed and (not pod.unschedulable or bool(_UNBOUND.search(pod.unschedulable)))
 
 
-def wants_mounts(pod: PodReport) -> bool:
+def may_wait_for_mounts(pod: PodReport) -> bool:
     """Return whether a pod has a node and may wait there for a volume."""
     return pod.phase == "Pending" and pod.placed and pod.waiting in ("", "ContainerCreating", "PodInitializing")
 

@@ -68,6 +68,13 @@ def _gate_compares(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradicti
         yield Contradiction("evaluation.baseline", words)
 
 
+def _gate_has_bounds(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    """Rules of the CRD, which does not validate the defaults of a namespace or the operator."""
+    for index, requirement in enumerate(spec.gate.requirements):
+        if requirement.min is None and requirement.max is None and requirement.max_regression is None:
+            yield Contradiction(f"gate.requirements[{index}]", "has no bound; set min, max or maxRegression")
+
+
 def _gate_can_pass(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
     """Several requirements may set bounds of one metric."""
     least: dict[str, float] = {}
@@ -144,5 +151,5 @@ def _of_run(origins: Origins, field: str) -> bool:
 
 
 _CHECKS: tuple[Callable[[ResolvedSpec, Origins], Iterator[Contradiction]], ...] = (
-    _algorithm, _batch, _measured, _gate_needs_evaluation, _gate_compares, _gate_can_pass, _metrics, _mounts, _registry,
+    _algorithm, _batch, _measured, _gate_needs_evaluation, _gate_compares, _gate_has_bounds, _gate_can_pass, _metrics, _mounts, _registry,
 )  # fmt: skip

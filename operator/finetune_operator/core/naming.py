@@ -55,7 +55,7 @@ def workspace_claim(run: Run) -> str:
     return run.resolved.storage.claim_name or claim_name(run.name)
 
 
-def entry_name(digest: str) -> str:
+def bundle_name(digest: str) -> str:
     """Return the name of the ConfigMap with the training bundle. Runs of a namespace share it, and it has no owner."""
     return f"finetune-entry-{digest[:16]}"
 

@@ -145,7 +145,7 @@ def _unknown_contract(run: Run) -> str | None:
     return None if unknown is None else f"status.stages: this release does not know stage {unknown}"
 
 
-def hold_without_right(run: Run, message: str, now: datetime) -> Decision:
+def hold_forbidden(run: Run, message: str, now: datetime) -> Decision:
     """Hold a run whose objects the operator has no permission to read, and report that."""
     if run.ended or run.deleting:
         return Decision(dict(run.status))

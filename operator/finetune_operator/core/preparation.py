@@ -27,7 +27,7 @@ def prepare_workspace(builder: PlanBuilder) -> None:
         if stage_status.state == "Running":
             builder.set_stage(stage_status.but(reason=reasons.SUSPENDED, message=None))
         return
-    _renew_entry(builder)
+    _renew_bundle(builder)
     objects, refs = builder.observed.objects, workspace_refs(builder.view)
     missing = [ref for ref in refs if ref not in objects]
     foreign = [ref for ref in refs if ref in objects and ref.kind != CLAIM and _is_foreign(builder, ref)]
@@ -37,8 +37,8 @@ def prepare_workspace(builder: PlanBuilder) -> None:
     stage_status = stage_status.but(
         state="Running", round=builder.run.round, attempt=1, started_at=stage_status.started_at or builder.time
     )
-    if stage_status.reason in reasons.CONTROL_REASONS and missing:  # reported until everything exists
-        builder.block(stage_status, reasons.CONTROL_REASONS[stage_status.reason], stage_status.message or "")
+    if stage_status.reason in reasons.OPERATOR_REASONS and missing:  # reported until everything exists
+        builder.block(stage_status, reasons.OPERATOR_REASONS[stage_status.reason], stage_status.message or "")
     else:
         builder.set_stage(stage_status.but(reason=reasons.RUNNING, message=None))
     for ref in missing:
@@ -85,11 +85,11 @@ def _wait_for_removal(builder: PlanBuilder, stage_status: StageStatus, ref: Ref)
     builder.requeue_after(builder.observed.settings.progress_seconds)
 
 
-def _renew_entry(builder: PlanBuilder) -> None:
+def _renew_bundle(builder: PlanBuilder) -> None:
     """Use the training bundle of this release if that of the release that resolved the run no longer exists."""
-    resolved, digest = builder.get("resolved"), builder.observed.settings.entry_digest
+    resolved, digest = builder.get("resolved"), builder.observed.settings.bundle_digest
     if (
-        Ref(CONFIGMAP, naming.entry_name(resolved["entryDigest"])) not in builder.observed.objects
+        Ref(CONFIGMAP, naming.bundle_name(resolved["entryDigest"])) not in builder.observed.objects
         and resolved["entryDigest"] != digest
     ):
         builder.fields["resolved"] = {**resolved, "entryDigest": digest}

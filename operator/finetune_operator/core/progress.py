@@ -69,20 +69,20 @@ def of_trainer(status: Any) -> Progress | None:
 
 def of_rhoai(annotation: Any) -> Progress | None:
     """Return the report in the annotation of OpenShift AI."""
-    data = _tolerantly(lambda: json.loads(annotation)) if isinstance(annotation, str) else None
+    data = _or_none(lambda: json.loads(annotation)) if isinstance(annotation, str) else None
     return _dated(data) if isinstance(data, Mapping) else None
 
 
 def of_log(log: str) -> Progress | None:
     """Return the newest report in the last lines of a stage's log."""
-    return _tolerantly(lambda: last(log))
+    return _or_none(lambda: last(log))
 
 
 def _dated(data: Mapping[str, Any]) -> Progress | None:
     """Return a report of another component, ``None`` without a time: it could not be compared with other reports."""
     time = data.get("lastUpdatedTime")
-    seconds = _tolerantly(lambda: _since_1970(time)) if isinstance(time, str) else None
-    report = _tolerantly(lambda: from_rhoai({**data, "time": None, "note": None}))
+    seconds = _or_none(lambda: _since_1970(time)) if isinstance(time, str) else None
+    report = _or_none(lambda: from_rhoai({**data, "time": None, "note": None}))
     return replace(report, time=seconds) if report is not None and seconds is not None else None
 
 
@@ -91,7 +91,7 @@ def _since_1970(time: str) -> int:
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
 
 
-def _tolerantly(read: Callable[[], T]) -> T | None:
+def _or_none(read: Callable[[], T]) -> T | None:
     """Return what ``read`` returns, ``None`` where the input is malformed, nested too deeply or out of range."""
     try:
         return read()

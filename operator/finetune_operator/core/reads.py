@@ -34,7 +34,7 @@ def needs(run: Run, settings: Settings) -> tuple[Ref, ...]:
     if run.ended:
         return ()
     if not run.started:  # earlier runs of the namespace have usually created these
-        return Ref(SERVICE_ACCOUNT, naming.STAGE_ACCOUNT), Ref(CONFIGMAP, naming.entry_name(settings.entry_digest))
+        return Ref(SERVICE_ACCOUNT, naming.STAGE_ACCOUNT), Ref(CONFIGMAP, naming.bundle_name(settings.bundle_digest))
     found: list[Ref] = []
     workspace = run.stages.get(WORKSPACE.name)
     if workspace is not None and not workspace.ended:
@@ -55,7 +55,7 @@ def shared_refs(run: Run) -> tuple[Ref, ...]:
     return (
         *((Ref(SERVICE_ACCOUNT, naming.STAGE_ACCOUNT),) if managed else ()),
         Ref(CONFIGMAP, naming.inputs_name(run.name, run.round)),
-        Ref(CONFIGMAP, naming.entry_name(entry)),
+        Ref(CONFIGMAP, naming.bundle_name(entry)),
     )
 
 

@@ -14,7 +14,7 @@ from .times import seconds_between
 
 SIDECAR_SECONDS = 10.0
 """How long sidecars may take to end after a stage has succeeded: if they end, the pods are kept with their logs."""
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 def holds(builder: PlanBuilder, stage_status: StageStatus) -> bool:
@@ -57,4 +57,4 @@ def release(builder: PlanBuilder, stage_status: StageStatus) -> None:
         builder.requeue_after(left)
     else:
         remove(builder, stage_status)
-        builder.requeue_after(_LOOK_SECONDS)
+        builder.requeue_after(_POLL_SECONDS)

@@ -31,7 +31,7 @@ _URIS: dict[str, UriKind] = {"dataset.uri": "dataset", "dataset.evalUri": "datas
 SPEC_LIMIT = 24 * 1024
 """Largest spec in bytes of JSON: the spec, its resolved copy and status fit into an object of 64 KiB."""
 RESERVED_VARIABLES = ("PET_", "FINETUNE_")
-STEERING = ("suspend", "rerun", "approval")
+CONTROL_FIELDS = ("suspend", "rerun", "approval")
 """Fields that control a run under way. They are read from ``spec`` at any time and are not resolved."""
 _SMALLEST = {"dataset": {"uri": "org/data"}}
 """The required fields, which make defaults a whole spec that can be validated."""
@@ -59,7 +59,7 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | SpecRejection
     if isinstance(checked, SpecRejection):
         return checked
     settings = checked
-    spec = {key: value for key, value in spec.items() if key not in STEERING}
+    spec = {key: value for key, value in spec.items() if key not in CONTROL_FIELDS}
     merged, origins = effective_values(spec, settings)
     adapted = _adapt(merged, origins, settings)
     if isinstance(adapted, SpecRejection):
@@ -80,7 +80,7 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | SpecRejection
         "operatorVersion": settings.operator_version,
         "contractVersion": CONTRACT_VERSION,
         "images": dict(settings.images),
-        "entryDigest": settings.entry_digest,
+        "entryDigest": settings.bundle_digest,
         "environment": dict(settings.environment),
         **({"podLabels": dict(settings.pod_labels)} if settings.pod_labels else {}),
         **({"podAnnotations": dict(settings.pod_annotations)} if settings.pod_annotations else {}),
@@ -136,8 +136,8 @@ def _reject_values(origin: str, values: Mapping[str, Any], settings: Settings) -
     return (
         _reject_unsupported(where, values)
         or _reject_uri(where, values, settings)
-        or _reject_variables(where, values)
         or _reject_invalid(where, values)
+        or _reject_variables(where, values)
     )
 
 
@@ -204,7 +204,7 @@ def _merge(layers: tuple[_Layer, ...]) -> tuple[Json, dict[str, str]]:
             values = overlay(values, {"training": {"env": _merge_variables(lookup(merged, "training.env") or [], variables)}})
         merged = overlay(merged, values)
         origins.update(dict.fromkeys((path for path, _ in leaves(layer.values)), layer.origin))
-    for key in STEERING:
+    for key in CONTROL_FIELDS:
         merged.pop(key, None)
     _choose_storage(merged, layers)
     return merged, origins

@@ -45,7 +45,7 @@ class Settings:
 
     Attributes:
         images: image of each stage program.
-        entry_digest: SHA-256 of the training program's files.
+        bundle_digest: SHA-256 of the training program's files.
         operator_defaults, namespace_defaults: values in the schema of ``spec`` that override the preset's.
         environment: variables for every stage: hub endpoint, proxies.
         pod_labels, pod_annotations: of the pods of every stage; those in a run's placement override them.
@@ -53,7 +53,7 @@ class Settings:
         local_registry: whether a run without a registry address registers in an MLflow store in the workspace.
         retry_seconds: first pause after a transient failure; it doubles.
         progress_seconds: least time between two reads of a running stage's log.
-        entry_archive: the training program as base64 of its zip application.
+        bundle_archive: the training program as base64 of its zip application.
         fs_group: group that owns the workspace's volume, for pods that run under any user id.
         problem: why the defaults of the namespace cannot be used, in a sentence: no run starts with them.
         trainer: the installed Kubeflow Trainer; ``None`` where there is none.
@@ -62,7 +62,7 @@ class Settings:
     mode: Mode
     operator_version: str
     images: Mapping[str, str]
-    entry_digest: str
+    bundle_digest: str
     machine: Machine | None = None
     operator_defaults: Mapping[str, Any] = field(default_factory=dict)
     namespace_defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Settings:
     local_registry: bool = False
     retry_seconds: float = 10.0
     progress_seconds: float = 10.0
-    entry_archive: str = ""
+    bundle_archive: str = ""
     trainer: Trainer | None = field(default_factory=Trainer)
     fs_group: int | None = None
     problem: str | None = None

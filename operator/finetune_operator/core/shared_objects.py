@@ -13,7 +13,7 @@ from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.kinds import CONFIGMAP, SERVICE_ACCOUNT
 
 from . import naming, stages
-from .blockers import PATIENCE_SECONDS, child_seconds, expected_pods, seconds_since, wants_mounts
+from .blockers import GRACE_SECONDS, child_seconds, expected_pods, may_wait_for_mounts, seconds_since
 from .decision import Create
 from .manifests import children
 from .observation import ChildState, Object, Observed, Ref, child_state, controller_of, is_held
@@ -28,11 +28,11 @@ def wanted(run: Run, objects: Mapping[Ref, Object], pods: Mapping[str, tuple[Pod
     """Return the shared objects to read: the ServiceAccount where pods are missing, the ConfigMaps where a pod does not start."""
     found: list[Ref] = []
     for stage_status, child in running_children(run, objects):
-        found += wanted_by(run, stage_status, child, pods.get(stage_status.name, ()), now)
+        found += to_read_for(run, stage_status, child, pods.get(stage_status.name, ()), now)
     return tuple(dict.fromkeys(found))
 
 
-def wanted_by(run: Run, stage_status: StageStatus, child: Object, pods: tuple[PodReport, ...], now: datetime) -> Iterator[Ref]:
+def to_read_for(run: Run, stage_status: StageStatus, child: Object, pods: tuple[PodReport, ...], now: datetime) -> Iterator[Ref]:
     """Yield the shared objects to read for one attempt."""
     refs = [ref for ref in shared_refs(run) if stage_status.child_kind == "TrainJob" or ref != _bundle(run)]
     if is_held(child):
@@ -41,15 +41,15 @@ def wanted_by(run: Run, stage_status: StageStatus, child: Object, pods: tuple[Po
     if child_state(child) is not ChildState.ACTIVE or (child.get("spec") or {}).get("suspend"):
         return
     missing = len(pods) < expected_pods(run, stage_status)
-    mounting = any(wants_mounts(pod) and seconds_since(pod.created_at, now) >= PATIENCE_SECONDS for pod in pods)
-    if missing and child_seconds(child, now) >= PATIENCE_SECONDS:
+    mounting = any(may_wait_for_mounts(pod) and seconds_since(pod.created_at, now) >= GRACE_SECONDS for pod in pods)
+    if missing and child_seconds(child, now) >= GRACE_SECONDS:
         yield from (ref for ref in refs if ref.kind == SERVICE_ACCOUNT)
     if mounting:
         yield from (ref for ref in refs if ref.kind == CONFIGMAP)
 
 
 def _bundle(run: Run) -> Ref:
-    return Ref(CONFIGMAP, naming.entry_name(str((run.status.get("resolved") or {}).get("entryDigest", ""))))
+    return Ref(CONFIGMAP, naming.bundle_name(str((run.status.get("resolved") or {}).get("entryDigest", ""))))
 
 
 def is_leftover(run: Run, item: Object) -> bool:
@@ -85,8 +85,8 @@ def create(builder: PlanBuilder, ref: Ref) -> None:
     run, settings = builder.view, builder.observed.settings
     if ref.kind == SERVICE_ACCOUNT:
         manifest = children.stage_account(run.namespace)
-    elif ref == Ref(CONFIGMAP, naming.entry_name(settings.entry_digest)):
-        manifest = children.entry_configmap(run.namespace, settings.entry_digest, settings.entry_archive)
+    elif ref == Ref(CONFIGMAP, naming.bundle_name(settings.bundle_digest)):
+        manifest = children.bundle_configmap(run.namespace, settings.bundle_digest, settings.bundle_archive)
     else:
         inputs = {stage.name: stage.inputs(run) for stage in stages.GRAPH.programs.values() if not stage.skipped(run)}
         manifest = children.inputs_configmap(run, inputs)
@@ -99,4 +99,4 @@ def bundle_is_lost(run: Run, observed: Observed, missing: tuple[Ref, ...]) -> bo
 
 
 def _is_current(run: Run, settings: Settings) -> bool:
-    return bool(_bundle(run).name == naming.entry_name(settings.entry_digest))
+    return bool(_bundle(run).name == naming.bundle_name(settings.bundle_digest))

@@ -40,7 +40,7 @@ def _above_zero(path: str) -> UnsupportedValue:
     return UnsupportedValue(path, "values above 0", lambda value: isinstance(value, (int, float)) and value > 0)
 
 
-UNBUILT: tuple[UnsupportedValue, ...] = (
+UNSUPPORTED_VALUES: tuple[UnsupportedValue, ...] = (
     _schemes("dataset.uri", "s3://", "pvc://"),
     _schemes("dataset.evalUri", "s3://", "pvc://"),
     _values("dataset.format", "conversations", "alpaca", "tokenised"),
@@ -78,7 +78,7 @@ UNBUILT: tuple[UnsupportedValue, ...] = (
 
 def first_unsupported(spec: Mapping[str, Any]) -> UnsupportedValue | None:
     """Return the first field in ``spec`` that this release does not support, ``None`` where there is none."""
-    for entry in UNBUILT:
+    for entry in UNSUPPORTED_VALUES:
         value = lookup(spec, entry.path)
         if value not in (None, {}, []) and entry.uses(value):  # an empty section sets nothing
             return entry

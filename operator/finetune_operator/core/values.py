@@ -6,7 +6,8 @@ Those are the values of free maps such as ``evaluation.modelArgs``, and the defa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,26 @@ def validated(spec: Mapping[str, Any]) -> Json | InvalidValue:
         problems = error.errors(include_url=False)
         path, value = _field(spec, problems[0])
         return InvalidValue(path, _sentence([problem for problem in problems if _field(spec, problem)[0] == path], _shown(value)))
-    return found.model_dump(by_alias=True, exclude_unset=True, exclude_none=True)
+    values = found.model_dump(by_alias=True, exclude_unset=True, exclude_none=True)
+    return next(_misread(spec, values, ""), None) or values
+
+
+def _misread(stated: Any, read: Any, path: str) -> Iterator[InvalidValue]:
+    """Yield the values that a model reads and an API server rejects: Python's field names, and booleans as numbers or the reverse."""
+    if isinstance(stated, Mapping) and isinstance(read, Mapping):
+        for name, value in stated.items():
+            field = f"{path}.{name}".removeprefix(".")
+            if name in read:
+                yield from _misread(value, read[name], field)
+            elif value is not None:
+                yield InvalidValue(field, "is not a field of this resource; remove it")
+    elif isinstance(stated, list) and isinstance(read, list):
+        for index, (value, item) in enumerate(zip(stated, read, strict=True)):
+            yield from _misread(value, item, f"{path}[{index}]")
+    elif isinstance(read, float) and not math.isfinite(read):
+        yield InvalidValue(path, f"is {read:g}; use a finite number")
+    elif not isinstance(stated, str) and isinstance(stated, bool) != isinstance(read, bool):
+        yield InvalidValue(path, f"is {_shown(stated)}; use {'true or false' if isinstance(read, bool) else 'a number'}")
 
 
 def invalid_value(spec: Mapping[str, Any]) -> InvalidValue | None:

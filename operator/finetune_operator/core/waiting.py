@@ -31,7 +31,7 @@ def wait(builder: PlanBuilder, stage_status: StageStatus, child: Object, pods: t
     held = bool(child.get("spec", {}).get("suspend"))
     if held and pods and builder.suspended_for > STOP_SECONDS:
         return Diagnosis(reasons.SHUT_DOWN, f"Its pods did not stop within {STOP_SECONDS} s after the run was suspended.")
-    missing, conflict = _look_at_shared_objects(builder, stage_status, child)
+    missing, conflict = _check_shared_objects(builder, stage_status, child)
     if shared_objects.bundle_is_lost(builder.run, builder.observed, missing):
         return _renew_bundle(builder)
     for ref in missing:
@@ -62,11 +62,11 @@ def wait_for_leftover(builder: PlanBuilder, stage_status: StageStatus, item: Obj
     return True
 
 
-def _look_at_shared_objects(builder: PlanBuilder, stage_status: StageStatus, child: Object) -> tuple[tuple[Ref, ...], str | None]:
+def _check_shared_objects(builder: PlanBuilder, stage_status: StageStatus, child: Object) -> tuple[tuple[Ref, ...], str | None]:
     """Return the shared objects that the attempt's pods lack and that do not exist, and a sentence about one that is not ours."""
     observed = builder.observed
     wanted = tuple(
-        shared_objects.wanted_by(builder.run, stage_status, child, observed.pods.get(stage_status.name, ()), builder.now)
+        shared_objects.to_read_for(builder.run, stage_status, child, observed.pods.get(stage_status.name, ()), builder.now)
     )
     found = (shared_objects.conflict(builder.run, ref, observed) for ref in wanted if ref in observed.objects)
     return tuple(ref for ref in wanted if ref not in observed.objects), next((one for one in found if one), None)
@@ -74,9 +74,9 @@ def _look_at_shared_objects(builder: PlanBuilder, stage_status: StageStatus, chi
 
 def _renew_bundle(builder: PlanBuilder) -> Diagnosis:
     """Use the training bundle of this release in the next attempt: that of an earlier release no longer exists."""
-    digest = builder.observed.settings.entry_digest
+    digest = builder.observed.settings.bundle_digest
     builder.fields["resolved"] = {**builder.get("resolved"), "entryDigest": digest}
-    shared_objects.create(builder, Ref(CONFIGMAP, naming.entry_name(digest)))
+    shared_objects.create(builder, Ref(CONFIGMAP, naming.bundle_name(digest)))
     return Diagnosis(reasons.CHILD_LOST, "The training bundle of the release that started the run was deleted.")
 
 

@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from finetune_operator import __version__
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
-from finetune_operator.api.pods import ANNOTATIONS_REFUSED, LABELS_REFUSED, RESERVED_ANNOTATIONS, RESERVED_LABELS
+from finetune_operator.api.pods import ANNOTATIONS_REJECTED, LABELS_REJECTED, RESERVED_ANNOTATIONS, RESERVED_LABELS
 from finetune_operator.api.presets import overlay
 from finetune_operator.api.section import LABEL_KEY, LabelValue
 from finetune_operator.api.stages import IMAGES
@@ -38,9 +38,9 @@ def _without(reserved: str, message: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-PodLabels = Annotated[dict[_Key, LabelValue], Field(max_length=16), _without(RESERVED_LABELS, LABELS_REFUSED)]
+PodLabels = Annotated[dict[_Key, LabelValue], Field(max_length=16), _without(RESERVED_LABELS, LABELS_REJECTED)]
 PodAnnotations = Annotated[
-    dict[_Key, Annotated[str, Field(max_length=512)]], Field(max_length=16), _without(RESERVED_ANNOTATIONS, ANNOTATIONS_REFUSED)
+    dict[_Key, Annotated[str, Field(max_length=512)]], Field(max_length=16), _without(RESERVED_ANNOTATIONS, ANNOTATIONS_REJECTED)
 ]
 """Number and length are limited because the status of a run records them."""
 
@@ -72,11 +72,11 @@ class Configuration(BaseModel):
     """``fsGroup`` of the pods, which owns the workspace. OpenShift sets one itself; elsewhere a new volume belongs to root."""
     workers: Annotated[int, Field(ge=1, le=256)] = 32
     """Number of runs that are reconciled at the same time."""
-    resync_seconds: Annotated[float, Field(ge=1)] = 300.0
+    resync_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     """Interval in seconds between two passes over every run that has not ended."""
-    progress_seconds: Annotated[float, Field(ge=1)] = 10.0
+    progress_seconds: Annotated[float, Field(ge=1, le=86_400)] = 10.0
     """Minimum interval in seconds between two reads of the log of a running stage."""
-    retry_seconds: Annotated[float, Field(gt=0)] = 10.0
+    retry_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0
     """First pause in seconds after a transient fault. It doubles with each further one."""
 
     @classmethod
@@ -116,8 +116,8 @@ class Configuration(BaseModel):
         images = {program: f"finetune-{program}:{__version__}" for program in IMAGES}
         training = {"training": {"image": self.images["training"]}} if "training" in self.images else {}
         return Settings(
-            mode="cluster", operator_version=__version__, images={**images, **self.images}, entry_digest=bundle.digest,
-            entry_archive=bundle.archive, operator_defaults=overlay(training, self.defaults), namespace_defaults=namespace_defaults,
+            mode="cluster", operator_version=__version__, images={**images, **self.images}, bundle_digest=bundle.digest,
+            bundle_archive=bundle.archive, operator_defaults=overlay(training, self.defaults), namespace_defaults=namespace_defaults,
             environment=self.environment, retry_seconds=self.retry_seconds, progress_seconds=self.progress_seconds, trainer=trainer,
             fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
         )  # fmt: skip

@@ -50,7 +50,7 @@ def local_settings(home: Home, machine: Machine) -> Settings:
     gpus = {"evaluation": {"gpus": 1}} if machine.gpus else {}
     return Settings(
         mode="local", operator_version=__version__, images=dict.fromkeys(IMAGES, f"local:{__version__}"),
-        entry_digest=bundle.digest, entry_archive=bundle.archive, machine=machine,
+        bundle_digest=bundle.digest, bundle_archive=bundle.archive, machine=machine,
         operator_defaults={"storage": {"claimName": WORKSPACE_CLAIM}, **gpus},
         environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads), "TOKENIZERS_PARALLELISM": "false"},
         volume_uri=f"file://{home.volumes}/{NAMESPACE}/{{claim}}", local_registry=True, retry_seconds=RETRY_SECONDS,

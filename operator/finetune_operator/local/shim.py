@@ -25,7 +25,7 @@ def main(folder: str) -> int:
         command = json.load(stream)
     pid = os.fork()
     if pid == 0:
-        _become(folder, command)
+        _exec(folder, command)
     _write(folder, "started.json", {"pid": pid, "shim": os.getpid(), "startedAt": time.time()})
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
@@ -33,7 +33,7 @@ def main(folder: str) -> int:
     return 0
 
 
-def _become(folder: str, command: dict) -> None:  # type: ignore[type-arg]
+def _exec(folder: str, command: dict) -> None:  # type: ignore[type-arg]
     """Replace this process with the command: own session, output to the log, killed together with the shim."""
     try:
         os.setsid()

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from finetune_operator.api.kinds import CONFIGMAP
 from finetune_operator.core.manifests.children import content_digest
-from finetune_operator.core.manifests.pod import ENTRY_FILE
+from finetune_operator.core.manifests.pod import BUNDLE_FILE
 from finetune_operator.training_bundle import bundle_digest
 
 from .cluster import Cluster, Object
@@ -49,6 +49,6 @@ def _version(item: Object) -> tuple[str, str]:
 def _digest(configmap: Object) -> str:
     """Return the digest of a ConfigMap; for a training bundle that of its files, since zip libraries compress equal files differently."""
     binary = configmap.get("binaryData") or {}
-    if list(binary) == [ENTRY_FILE] and not configmap.get("data"):
-        return bundle_digest(binary[ENTRY_FILE]) or content_digest(configmap)
+    if list(binary) == [BUNDLE_FILE] and not configmap.get("data"):
+        return bundle_digest(binary[BUNDLE_FILE]) or content_digest(configmap)
     return content_digest(configmap)

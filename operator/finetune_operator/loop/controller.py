@@ -16,7 +16,7 @@ from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, JOB, POD, TRAINJ
 from finetune_operator.core import naming
 from finetune_operator.core.decision import Create, Decision, Event
 from finetune_operator.core.internal_error import hold_internal_error
-from finetune_operator.core.plan import hold_without_right, plan
+from finetune_operator.core.plan import hold_forbidden, plan
 from finetune_operator.core.reads import active_stages
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Settings
@@ -109,7 +109,7 @@ class Controller:
             settings = await self._settings(key[0])
             decision = plan(run, await observe(self._cluster, run, settings, now, self._caches(key)), now)
         except Forbidden as error:
-            await self._hold(document, hold_without_right(run, error.message, now), now)
+            await self._hold(document, hold_forbidden(run, error.message, now), now)
             raise
         except ApiError:
             raise

@@ -177,7 +177,7 @@ def test_a_name_that_is_taken_but_not_listed_ends(server: ModelRegistryServer, r
     register(registry, record, "Fail")
     with pytest.raises(StageError, match="but does not list it, possibly in other case") as raised:
         register(Blind(rest), other(record, "second"), "NewVersion")
-    assert raised.value.reason.name == "RegistryRefused"
+    assert raised.value.reason.name == "RegistryRejected"
 
 
 def test_what_an_earlier_round_left_without_its_model_is_completed(

@@ -179,11 +179,11 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Any]:
     [
         ({"kind": "status", "status": 401}, "RegistryForbidden", "add REGISTRY_TOKEN to the Secret in registry.secretRef"),
         ({"kind": "status", "status": 403}, "RegistryForbidden", "status 403"),
-        ({"kind": "status", "status": 404}, "RegistryRefused", "registry.address"),
-        ({"kind": "status", "status": 400}, "RegistryRefused", "status 400 (so it was ordered)"),
+        ({"kind": "status", "status": 404}, "RegistryRejected", "registry.address"),
+        ({"kind": "status", "status": 400}, "RegistryRejected", "status 400 (so it was ordered)"),
         ({"kind": "status", "status": 500}, "RegistryUnreachable", "responded with status 500 (so it was ordered)"),
-        ({"kind": "html"}, "RegistryRefused", "responds with text/html instead of JSON"),
-        ({"kind": "redirect"}, "RegistryRefused", "redirects (login.example)"),
+        ({"kind": "html"}, "RegistryRejected", "responds with text/html instead of JSON"),
+        ({"kind": "redirect"}, "RegistryRejected", "redirects (login.example)"),
         ({"kind": "refuse"}, "RegistryUnreachable", "is unreachable"),
     ],
     ids=["401", "403", "404", "400", "500", "html", "redirect", "cut"],
@@ -214,8 +214,8 @@ def test_either_release_of_the_api_is_found(ask: Any) -> None:
 @pytest.mark.parametrize(
     ("address", "environment", "reason", "words"),
     [
-        ("ftp://registry:8080", {}, "RegistryRefused", "ftp://registry:8080 is not a web address"),
-        ("http://127.0.0.1:x", {}, "RegistryRefused", "is not a web address"),
+        ("ftp://registry:8080", {}, "RegistryRejected", "ftp://registry:8080 is not a web address"),
+        ("http://127.0.0.1:x", {}, "RegistryRejected", "is not a web address"),
         ("https://127.0.0.1:{port}", {}, "RegistryUnreachable", "is unreachable"),
         (
             "http://127.0.0.1:{port}",

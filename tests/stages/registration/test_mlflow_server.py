@@ -151,9 +151,9 @@ def test_killed_right_after_each_thing_was_made(programs: Any, mlflow: BeforeMLf
     [
         ({"kind": "status", "status": 401}, "RegistryForbidden", "check the token in registry.secretRef"),
         ({"kind": "status", "status": 403}, "RegistryForbidden", "check the token in registry.secretRef"),
-        ({"kind": "status", "status": 404}, "RegistryRefused", "rejected the entry"),
+        ({"kind": "status", "status": 404}, "RegistryRejected", "rejected the entry"),
         ({"kind": "status", "status": 500}, "RegistryUnreachable", "is unreachable or sent an invalid response"),
-        ({"kind": "html"}, "RegistryRefused", "a page instead of JSON"),
+        ({"kind": "html"}, "RegistryRejected", "a page instead of JSON"),
         ({"kind": "refuse"}, "RegistryUnreachable", "is unreachable or sent an invalid response"),
     ],
     ids=["401", "403", "404", "500", "html", "cut"],
@@ -171,6 +171,6 @@ def test_what_the_server_says_half_way_is_one_sentence(
 
 def test_a_path_of_another_machine_is_rejected(programs: Any, results: dict[str, str], mlflow: BeforeMLflow) -> None:
     ended = programs("registration", stage_inputs(results, address=mlflow.url, name="local"))
-    assert (ended.code, ended.reason) == (65, "RegistryRefused"), ended.errors
+    assert (ended.code, ended.reason) == (65, "RegistryRejected"), ended.errors
     assert "Invalid model version source: '/data/final_model'" in ended.result.message
     assert "Traceback" not in ended.errors

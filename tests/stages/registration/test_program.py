@@ -152,9 +152,9 @@ def test_a_deleted_experiment_is_resumed(programs: Any, results: dict[str, str],
 @pytest.mark.parametrize(
     ("changes", "reason", "words"),
     [
-        ({"alias": "Latest"}, "RegistryRefused", "registry.alias: 'Latest' is reserved by MLflow"),
-        ({"alias": "v3"}, "RegistryRefused", "registry.alias: 'v3' is reserved by MLflow"),
-        ({"name": "a/b"}, "RegistryRefused", "a/b"),
+        ({"alias": "Latest"}, "RegistryRejected", "registry.alias: 'Latest' is reserved by MLflow"),
+        ({"alias": "v3"}, "RegistryRejected", "registry.alias: 'v3' is reserved by MLflow"),
+        ({"name": "a/b"}, "RegistryRejected", "a/b"),
         ({"results": {"training": "runs/gone.json"}}, "BadDocument", "result of stage training: it cannot be read"),
         ({"results": {}}, "BadDocument", "it has neither training nor model"),
     ],
@@ -195,7 +195,7 @@ def test_the_same_version_again_fails_or_is_updated_as_asked(programs: Any, resu
     named = [version for version in versions(look()) if version.tags.get("version") == "1.0.0"]
     assert [version.source for version in named] == ["pvc://claim/new"]
     programs.path("mlflow.db").write_text("shopping list" * 100)
-    assert check("1.0.2").reason == "RegistryRefused"
+    assert check("1.0.2").reason == "RegistryRejected"
 
 
 def test_a_rejected_model_is_marked_and_nothing_points_to_it(programs: Any, results: dict[str, str], look: Any) -> None:
@@ -209,7 +209,7 @@ def test_a_rejected_model_is_marked_and_nothing_points_to_it(programs: Any, resu
 def test_a_file_that_is_no_store_is_rejected_at_once(programs: Any, results: dict[str, str]) -> None:
     programs.path("mlflow.db").write_text("shopping list: milk, eggs, bread and a database\n" * 30)
     ended = programs("registration", stage_inputs(results))
-    assert (ended.code, ended.reason) == (65, "RegistryRefused")
+    assert (ended.code, ended.reason) == (65, "RegistryRejected")
     assert "file is not a database" in ended.result.message
     assert "Traceback" not in ended.errors
 
@@ -219,7 +219,7 @@ def test_a_store_of_another_release_names_the_command(programs: Any, results: di
     with closing(sqlite3.connect(programs.path("mlflow.db"))) as store, store:
         store.execute("update alembic_version set version_num = '000000000000'")
     ended = programs("registration", stage_inputs(results, version="2.0.0"))
-    assert (ended.code, ended.reason) == (65, "RegistryRefused"), ended.errors
+    assert (ended.code, ended.reason) == (65, "RegistryRejected"), ended.errors
     assert "mlflow db upgrade sqlite:///" in ended.result.message
 
 

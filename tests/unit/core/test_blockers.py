@@ -12,7 +12,7 @@ from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, POD
 from finetune_operator.core.blockers import rejection, unexplained
 from finetune_operator.core.observation import Ref, Rejection, WarningEvent
-from finetune_operator.core.plan import hold_without_right
+from finetune_operator.core.plan import hold_forbidden
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.times import stamp
 from world import NOW, World
@@ -33,7 +33,7 @@ CONTROLLERS = {
     'Error creating: pods "x" is forbidden: failed quota: team: must specify limits.cpu for: stage': "QuotaExceeded",
     'Error creating: pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true': "PodSecurity",
     'pods "x" is forbidden: error looking up service account team/me: serviceaccount "me" not found': "ServiceAccountNotFound",
-    "the sky is falling": "ChildRefused",
+    "the sky is falling": "ChildRejected",
 }
 VOLUMES = {
     ("ProvisioningFailed", 'storageclass.storage.k8s.io "fast" not found', 0): "StorageClassNotFound",
@@ -113,10 +113,10 @@ def test_a_restart_of_the_api_server_is_no_refusal(sentence: str) -> None:
 def test_an_answer_of_the_api_server_is_no_outage_whatever_its_words(answer: str, sentence: str) -> None:
     """A policy may cite the name of an image, or the fault of a service that it asks: the object is refused all the same."""
     message = answer.format(sentence)
-    assert rejection(Rejection(message)) == (reasons.CHILD_REFUSED, False)
+    assert rejection(Rejection(message)) == (reasons.CHILD_REJECTED, False)
     world = world_at("dataset")
     warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", f"Error creating: {message}", seconds=1),)}
-    assert told(world, pods={}, warning_events=warning_events) == ("True", "ChildRefused")
+    assert told(world, pods={}, warning_events=warning_events) == ("True", "ChildRejected")
 
 
 def test_what_is_refused_behind_a_restart_is_told() -> None:
@@ -266,15 +266,15 @@ def test_a_child_without_pods_is_looked_at_when_its_time_is_over() -> None:
 
 REFUSALS = {
     'admission webhook "v" denied the request: ClusterTrainingRuntime.trainer.kubeflow.org "x" not found': ("RuntimeNotFound", False, True),
-    'admission webhook "v" denied the request: the name is too long': ("ChildRefused", False, False),
-    'admission webhook "v" denied the request: image name "eof-registry/EOF" not allowed': ("ChildRefused", False, False),
-    'admission webhook "v" denied the request: the license check timed out': ("ChildRefused", False, False),
-    'Job.batch "j" is invalid: spec.template.spec.containers[0].image: Invalid value: "EOF"': ("ChildRefused", False, False),
-    'jobs.batch "j" is forbidden: too many requests for GPUs in namespace t': ("ChildRefused", True, True),
-    "Unauthorized": ("ChildRefused", True, True),
+    'admission webhook "v" denied the request: the name is too long': ("ChildRejected", False, False),
+    'admission webhook "v" denied the request: image name "eof-registry/EOF" not allowed': ("ChildRejected", False, False),
+    'admission webhook "v" denied the request: the license check timed out': ("ChildRejected", False, False),
+    'Job.batch "j" is invalid: spec.template.spec.containers[0].image: Invalid value: "EOF"': ("ChildRejected", False, False),
+    'jobs.batch "j" is forbidden: too many requests for GPUs in namespace t': ("ChildRejected", True, True),
+    "Unauthorized": ("ChildRejected", True, True),
     'jobs.batch is forbidden: User "op" cannot create resource "jobs" in API group "batch" in the namespace "t"': ("Forbidden", True, True),
     'jobs.batch "j" is forbidden: exceeded quota: q, requested: count/jobs.batch=1': ("QuotaExceeded", True, True),
-    'jobs.batch "j" is forbidden: unable to create new content in namespace t because it is being terminated': ("ChildRefused", True, True),
+    'jobs.batch "j" is forbidden: unable to create new content in namespace t because it is being terminated': ("ChildRejected", True, True),
 }  # fmt: skip
 
 
@@ -325,12 +325,12 @@ def test_a_workspace_that_is_refused_keeps_its_condition_too() -> None:
 
 def test_a_run_of_which_nothing_may_be_read_says_so() -> None:
     world = world_at("dataset")
-    decision = hold_without_right(run_of(world), 'cannot get resource "pods" in the namespace "t"', NOW)
+    decision = hold_forbidden(run_of(world), 'cannot get resource "pods" in the namespace "t"', NOW)
     assert condition(decision.status, "Stalled") == ("True", "Forbidden")
     assert [event.reason for event in decision.events] == ["Forbidden"]
     assert decision.effects == ()
     assert decision.status["stages"] == world.run["status"]["stages"]
     fresh = World.new()
-    assert hold_without_right(run_of(fresh), "no", NOW).status["phase"] == "Pending"
+    assert hold_forbidden(run_of(fresh), "no", NOW).status["phase"] == "Pending"
     fresh.run["metadata"]["deletionTimestamp"] = stamp(NOW)
-    assert hold_without_right(run_of(fresh), "no", NOW).status == {}
+    assert hold_forbidden(run_of(fresh), "no", NOW).status == {}

@@ -173,7 +173,7 @@ def test_a_child_that_the_api_refuses_for_good_fails_the_run() -> None:
     ref = Ref(JOB, "demo-dataset-1-1")
     world.remove(ref)
     go(world, rejected={ref: Rejection("a policy denies it")})
-    assert run_of(world).status["failure"]["reason"] == "ChildRefused"
+    assert run_of(world).status["failure"]["reason"] == "ChildRejected"
     assert "a policy denies it" in run_of(world).status["failure"]["message"]
 
 
@@ -184,7 +184,7 @@ def test_a_right_that_is_missing_is_told_and_waited_for() -> None:
     ref = Ref(JOB, "demo-dataset-1-1")
     world.remove(ref)
     decision = decide(world, rejected={ref: Rejection("may not create jobs", forbidden=True)})
-    assert condition(decision.status, "Stalled") == ("True", "ChildRefused")
+    assert condition(decision.status, "Stalled") == ("True", "ChildRejected")
     assert ref in [effect.ref for effect in decision.effects]
 
 
@@ -194,7 +194,7 @@ def test_a_workspace_object_that_is_refused_is_told() -> None:
     ref = Ref(CONFIGMAP, "demo-inputs-1")
     del world.objects[ref]
     decision = decide(world, rejected={ref: Rejection("no")})
-    assert condition(decision.status, "Stalled") == ("True", "ChildRefused")
+    assert condition(decision.status, "Stalled") == ("True", "ChildRejected")
 
 
 def finished_with(world: World, name: str, change: dict[str, Any] | None, digest: str | None = None) -> dict[str, Any]:

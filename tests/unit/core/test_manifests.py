@@ -22,7 +22,7 @@ from world import NOW, World
 
 CLUSTER = Settings(
     mode="cluster", operator_version="0.1.0", images={program: f"registry.example.com/{program}@sha256:1" for program in IMAGES},
-    entry_digest="e" * 64, entry_archive="UEsFBg==", environment={"HF_ENDPOINT": "https://hub.example.com"},
+    bundle_digest="e" * 64, bundle_archive="UEsFBg==", environment={"HF_ENDPOINT": "https://hub.example.com"},
 )  # fmt: skip
 PLACED: dict[str, Any] = {
     "placement": {

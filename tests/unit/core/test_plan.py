@@ -51,7 +51,7 @@ def test_an_edit_of_what_stays_mutable_is_seen_when_the_run_has_ended() -> None:
 def test_an_operator_that_was_upgraded_before_the_workspace_was_made_brings_its_own_training_program() -> None:
     world = World.new()
     world.write_status(decide(world).status)  # and then the operator ends
-    newer = replace(SETTINGS, entry_digest="f" * 64)
+    newer = replace(SETTINGS, bundle_digest="f" * 64)
     for _ in range(3):
         decision = decide(world, settings=newer)
         world.write_status(decision.status)

@@ -19,7 +19,7 @@ from finetune_operator.core.resolve import effective_values
 from finetune_operator.core.resolved_spec import ResolvedSpec
 from finetune_operator.core.settings import Mode
 from finetune_operator.core.stages import GRAPH
-from finetune_operator.core.unsupported import UNBUILT, UnsupportedValue, first_unsupported
+from finetune_operator.core.unsupported import UNSUPPORTED_VALUES, UnsupportedValue, first_unsupported
 from finetune_operator.core.values import InvalidValue, validated
 from world import MINIMAL, SETTINGS
 
@@ -145,13 +145,13 @@ def recommends(text: str, entry: UnsupportedValue) -> bool:
     return bool(named) and (general or any(re.search(rf"\b{re.escape(word)}\b", text) for word in words))
 
 
-@pytest.mark.parametrize("entry", UNBUILT, ids=lambda entry: f"{entry.path} {entry.values}")
+@pytest.mark.parametrize("entry", UNSUPPORTED_VALUES, ids=lambda entry: f"{entry.path} {entry.values}")
 def test_no_remedy_recommends_what_this_release_refuses(entry: UnsupportedValue) -> None:
     assert [reason for reason, text in texts() if recommends(text, entry)] == []
 
 
 def test_the_check_finds_what_it_looks_for() -> None:
-    by_path = {(entry.path, entry.values): entry for entry in UNBUILT}
+    by_path = {(entry.path, entry.values): entry for entry in UNSUPPORTED_VALUES}
     assert recommends("Use s3://bucket.", by_path["dataset.uri", "s3:// or pvc://"])
     assert recommends("Raise spec.limits.", by_path["limits", "any value"])
     assert recommends("Raise limits.total.", by_path["limits", "any value"])

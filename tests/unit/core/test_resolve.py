@@ -12,7 +12,7 @@ from finetune_operator.api.presets import preset
 from finetune_operator.core.paths import assign, leaves, lookup
 from finetune_operator.core.resolve import SpecRejection, effective_values, resolve
 from finetune_operator.core.settings import Machine, Settings
-from finetune_operator.core.unsupported import UNBUILT
+from finetune_operator.core.unsupported import UNSUPPORTED_VALUES
 from golden import assert_golden
 
 ROOT = Path(__file__).parents[3]
@@ -20,7 +20,7 @@ SAMPLES = ("sft", "sft-minimal", "osft", "osft-minimal", "lora", "lora-minimal")
 
 
 def settings(mode: str = "cluster", **changes: Any) -> Settings:
-    base: dict[str, Any] = {"mode": mode, "operator_version": "1.2.3", "images": {"dataset": "i"}, "entry_digest": "e" * 64}
+    base: dict[str, Any] = {"mode": mode, "operator_version": "1.2.3", "images": {"dataset": "i"}, "bundle_digest": "e" * 64}
     return Settings(**{**base, **changes})
 
 
@@ -169,7 +169,7 @@ def test_written_values_that_are_possible_are_kept(training: dict[str, Any], pat
     assert lookup(resolved({**MINIMAL, "training": training})["spec"], path) == value
 
 
-UNBUILT_VALUES: dict[str, Any] = {
+UNSUPPORTED_EXAMPLES: dict[str, Any] = {
     "dataset.uri": "s3://bucket/rows.jsonl", "dataset.evalUri": "pvc://claim/rows.jsonl", "dataset.format": "alpaca",
     "dataset.splitBy": "grouped", "model.uri": "oci://image", "training.enabled": False, "training.algorithm": "lora",
     "training.engine": "training-hub", "training.osft.memoryEfficientInit": False, "training.checkpoints.everySamples": 10,
@@ -180,10 +180,10 @@ UNBUILT_VALUES: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("entry", UNBUILT, ids=lambda entry: entry.path)
+@pytest.mark.parametrize("entry", UNSUPPORTED_VALUES, ids=lambda entry: entry.path)
 def test_a_field_that_nothing_acts_on_is_refused_by_name(entry: Any) -> None:
     spec: dict[str, Any] = {"dataset": {"uri": "org/data"}}
-    assign(spec, entry.path, UNBUILT_VALUES.get(entry.path, "something"))
+    assign(spec, entry.path, UNSUPPORTED_EXAMPLES.get(entry.path, "something"))
     rejection = rejected(spec)
     assert rejection.reason.name == "Unsupported"
     assert rejection.message.startswith(f"spec.{entry.path}: ")
@@ -193,7 +193,7 @@ def test_the_documentation_lists_the_fields_that_nothing_acts_on() -> None:
     page = (ROOT / "docs/unsupported.md").read_text()
     rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
     assert [(path.strip().strip("`"), values.strip()) for path, values in rows] == [
-        (entry.path, entry.values) for entry in UNBUILT
+        (entry.path, entry.values) for entry in UNSUPPORTED_VALUES
     ]
 
 
@@ -254,7 +254,7 @@ def test_defaults_have_the_types_of_their_fields(layer: str) -> None:
     """Free YAML has no types: a text that a field takes as a number is that number in all that follows."""
     values: dict[str, Any] = {
         "gate": {"requirements": [{"metric": "arc_easy.acc", "max": "5e-1", "min": ".1"}], "onRejected": None},
-        "training": {"epochs": "3", "learningRate": "1e-5", "unmask": "yes", "workers": None, "max_seq_len": 1024.0},
+        "training": {"epochs": "3", "learningRate": "1e-5", "unmask": "yes", "workers": None, "maxSeqLen": 1024.0},
         "dataset": {"trainSplit": "0.5", "seed": 7.0},
         "registry": None,
         "evaluation": {"modelArgs": {"dtype": "1", "parallelize": True, "max_model_len": 7}},
@@ -263,7 +263,7 @@ def test_defaults_have_the_types_of_their_fields(layer: str) -> None:
     assert spec["gate"] == {"requirements": [{"metric": "arc_easy.acc", "max": 0.5, "min": 0.1}]}
     training = spec["training"]
     assert (training["epochs"], training["learningRate"], training["unmask"]) == (3, 1e-5, True)
-    assert (training["workers"], training["maxSeqLen"], "max_seq_len" in training) == (1, 1024, False)
+    assert (training["workers"], training["maxSeqLen"]) == (1, 1024)
     assert (spec["dataset"]["trainSplit"], spec["dataset"]["seed"], spec["dataset"]["uri"]) == (0.5, 7, "org/data")
     assert [type(spec["dataset"][key]) for key in ("trainSplit", "seed")] == [float, int]
     assert spec["registry"]["version"] == "1.0.0"
@@ -298,3 +298,29 @@ def test_a_registry_server_takes_no_model_that_lies_on_one_machine() -> None:
 def test_nothing_is_resolved_with_broken_defaults_of_the_namespace() -> None:
     place = settings(problem="ConfigMap finetune-defaults, key spec.yaml: not YAML: oops.")
     assert rejected(MINIMAL, place).message == "ConfigMap finetune-defaults, key spec.yaml: not YAML: oops."
+
+
+@pytest.mark.parametrize(
+    ("defaults", "problem"),
+    [
+        (
+            {"gate": {"requirements": [{"metric": "arc_easy.acc"}]}},
+            "gate.requirements[0]: has no bound; set min, max or maxRegression.",
+        ),
+        (
+            {"gate": {"requirements": [{"metric": "arc_easy.acc", "max": "nan"}]}},
+            "gate.requirements[0].max: is nan; use a finite number.",
+        ),
+        ({"evaluation": {"modelArgs": {"a": float("inf")}}}, "evaluation.modelArgs.a: "),
+        ({"training": {"env": 5}}, "training.env: is 5; use a list."),
+        ({"training": {"max_seq_len": 512}}, "training.max_seq_len: is not a field of this resource; remove it."),
+        ({"dataset": {"eval_uri": "/data.jsonl"}}, "dataset.eval_uri: is not a field of this resource; remove it."),
+        ({"training": {"epochs": True}}, "training.epochs: is true; use a number."),
+        ({"evaluation": {"baseline": 1}}, "evaluation.baseline: is 1; use true or false."),
+        ({"evaluation": {"tasks": [True]}}, "evaluation.tasks[0]: is true; use "),
+    ],
+)
+def test_defaults_are_held_to_what_an_api_server_takes(defaults: dict[str, Any], problem: str) -> None:
+    found = resolve(MINIMAL, settings(namespace_defaults=defaults))
+    assert isinstance(found, SpecRejection), found
+    assert found.message.startswith(f"ConfigMap finetune-defaults, {problem}")

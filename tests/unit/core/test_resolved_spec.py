@@ -18,7 +18,7 @@ from finetune_operator.core.adaptation import ADAPTATIONS
 from finetune_operator.core.resolve import effective_values
 from finetune_operator.core.resolved_spec import MODELS, Dataset, Evaluation, Gate, ResolvedSpec, Retry, Storage, Training, read
 from finetune_operator.core.run import Run
-from finetune_operator.core.unsupported import UNBUILT
+from finetune_operator.core.unsupported import UNSUPPORTED_VALUES
 from world import MINIMAL, SETTINGS
 
 JSON = (dict, Mapping)
@@ -99,7 +99,7 @@ def test_every_supported_field_is_in_a_section() -> None:
             missing |= {path for path, known in paths(inner, sections.get(name), f"{field.alias}.") if not known}
         else:
             missing.add(str(field.alias))
-    unsupported = tuple(entry.path for entry in UNBUILT if entry.values == "any value")
+    unsupported = tuple(entry.path for entry in UNSUPPORTED_VALUES if entry.values == "any value")
     missing = {path for path in missing if not f"{path}.".startswith(tuple(f"{one}." for one in unsupported))}
     assert missing == UNREAD
 

@@ -22,7 +22,7 @@ from world import NOW, SETTINGS, World
 
 ACCOUNT = Ref(SERVICE_ACCOUNT, "finetune-stage")
 INPUTS = Ref(CONFIGMAP, "demo-inputs-1")
-BUNDLE = Ref(CONFIGMAP, naming.entry_name(SETTINGS.entry_digest))
+BUNDLE = Ref(CONFIGMAP, naming.bundle_name(SETTINGS.bundle_digest))
 LATER = NOW + timedelta(seconds=10)
 MOUNTING = PodReport("p", placed=True, waiting="ContainerCreating", created_at=stamp(NOW))
 SPEC: dict[str, Any] = {
@@ -119,9 +119,9 @@ def test_a_shared_object_that_cannot_be_created_again_is_told() -> None:
 def test_the_bundle_of_an_earlier_release_is_replaced_in_a_new_attempt() -> None:
     world, seen = waiting("training", (MOUNTING,))
     del world.objects[BUNDLE]
-    newer = replace(SETTINGS, entry_digest="f" * 64)
+    newer = replace(SETTINGS, bundle_digest="f" * 64)
     decision = pass_over(world, seen, settings=newer)
-    assert created(decision) == [Ref(CONFIGMAP, naming.entry_name("f" * 64))]
+    assert created(decision) == [Ref(CONFIGMAP, naming.bundle_name("f" * 64))]
     assert decision.status["resolved"]["entryDigest"] == "f" * 64
     assert (stage(world, "training").state, stage(world, "training").reason) == ("Retrying", "ChildLost")
 
@@ -207,7 +207,7 @@ def test_what_an_earlier_release_wrote_is_ours() -> None:
     go(world)
     metadata = {name: value for name, value in world.objects[INPUTS]["metadata"].items() if name != "annotations"}
     world.objects[INPUTS] = {**world.objects[INPUTS], "metadata": metadata}
-    go(world, contents={INPUTS: "2" * 64, BUNDLE: SETTINGS.entry_digest})
+    go(world, contents={INPUTS: "2" * 64, BUNDLE: SETTINGS.bundle_digest})
     assert stage(world, "workspace").state == "Succeeded"
 
 

@@ -30,7 +30,7 @@ def test_everything_has_a_default() -> None:
     settings = Configuration.load(None, {}).settings(Trainer(), {})
     assert set(settings.images) == set(IMAGES)
     assert (settings.mode, settings.problem, settings.local_registry) == ("cluster", None, False)
-    assert settings.entry_archive
+    assert settings.bundle_archive
 
 
 def test_the_environment_overrides_the_images_of_the_file(tmp_path: Path) -> None:

@@ -94,13 +94,13 @@ def content_digest(configmap: Mapping[str, Any]) -> str:
     return found
 
 
-def entry_configmap(namespace: str, digest: str, archive: str) -> Json:
+def bundle_configmap(namespace: str, digest: str, archive: str) -> Json:
     """Return the ConfigMap with the training bundle. Runs of a namespace share it, so it has no owner. ``archive`` is base64."""
     metadata = {
-        "name": naming.entry_name(digest), "namespace": namespace,
+        "name": naming.bundle_name(digest), "namespace": namespace,
         "labels": {naming.STAGE_LABEL: TRAINING.name, naming.MANAGED_BY_LABEL: naming.MANAGED_BY},
     }  # fmt: skip
-    return {**_typed(CONFIGMAP), "metadata": metadata, "immutable": True, "binaryData": {pod.ENTRY_FILE: archive}}
+    return {**_typed(CONFIGMAP), "metadata": metadata, "immutable": True, "binaryData": {pod.BUNDLE_FILE: archive}}
 
 
 def child(kind: Kind, run: Run, stage_status: StageStatus) -> Json:

@@ -30,7 +30,7 @@ def trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Traine
     """Return the TrainJob of an attempt."""
     training = run.resolved.training
     trainer: Json = {
-        "command": ["python", f"{pod.ENTRY_PATH}/{pod.ENTRY_FILE}"],
+        "command": ["python", f"{pod.BUNDLE_PATH}/{pod.BUNDLE_FILE}"],
         "env": pod.environment(run, stage_status, needs, training.image),
         "numNodes": training.workers,
         "numProcPerNode": training.processes,

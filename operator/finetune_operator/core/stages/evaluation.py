@@ -70,7 +70,7 @@ class BaselineStage(EvaluationStage):
 
     def skipped(self, run: Run) -> str | None:
         asked = run.resolved.evaluation.baseline or compares(run.resolved.gate.requirements)
-        return super().skipped(run) or (None if asked else reasons.BASELINE_NOT_ASKED)
+        return super().skipped(run) or (None if asked else reasons.BASELINE_NOT_REQUESTED)
 
     def ready(self, run: Run, observed: Observed) -> bool:
         training = run.stages.get(stages.TRAINING.name)

@@ -15,7 +15,7 @@ class GateStage(OperatorStage):
     definition = stages.GATE
 
     def skipped(self, run: Run) -> str | None:
-        return None if run.resolved.gate.requirements else reasons.GATE_NOT_ASKED
+        return None if run.resolved.gate.requirements else reasons.GATE_NOT_REQUESTED
 
     def allow_failure(self, run: Run) -> bool:
         return run.resolved.gate.on_rejected == "RegisterAsRejected"

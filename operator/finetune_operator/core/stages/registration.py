@@ -20,7 +20,7 @@ _PARAMETER_SECTIONS = ("dataset", "model", "training", "evaluation")
 """The sections whose values are parameters of the registered model."""
 _NOT_PARAMETERS = ("secretRef", "pullSecretRef", "caRef", "placement", "imagePullSecrets")
 """Fields without an effect on the model."""
-_LEFT_OUT = (reasons.EVALUATION_DISABLED, reasons.BASELINE_NOT_ASKED)
+_LEFT_OUT = (reasons.EVALUATION_DISABLED, reasons.BASELINE_NOT_REQUESTED)
 
 
 class RegistrationStage(ProgramStage):

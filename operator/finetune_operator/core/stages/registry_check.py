@@ -20,7 +20,7 @@ class RegistryCheckStage(ProgramStage):
 
     def skipped(self, run: Run) -> str | None:
         spec = run.resolved.registry
-        return None if spec.kind and spec.on_existing == "Fail" else reasons.CHECK_NOT_ASKED
+        return None if spec.kind and spec.on_existing == "Fail" else reasons.CHECK_NOT_REQUESTED
 
     def inputs(self, run: Run) -> RegistryCheckInputs:
         spec = run.resolved.registry

@@ -9,7 +9,7 @@ from finetune_contract.documents import CheckpointInputs, LoraInputs, OsftInputs
 from finetune_contract.result import HISTORY_LIMIT, Result, TrainingOutputs, thin
 from finetune_operator.api import stages
 from finetune_operator.core import naming
-from finetune_operator.core.manifests.pod import ENTRY_PATH, HF_SECRET, PodNeeds, secrets
+from finetune_operator.core.manifests.pod import BUNDLE_PATH, HF_SECRET, PodNeeds, secrets
 from finetune_operator.core.run import Run
 
 from .base import ProgramStage
@@ -42,11 +42,11 @@ class TrainingStage(ProgramStage):
 
     def pod(self, run: Run) -> PodNeeds:
         spec = run.resolved.training
-        entry = naming.entry_name(run.status["resolved"]["entryDigest"])
+        entry = naming.bundle_name(run.status["resolved"]["entryDigest"])
         return PodNeeds(
             resources=spec.resources, gpus=spec.gpus_per_worker, environment=(*secrets(None, HF_SECRET), *spec.env),
             placement=spec.placement, volumes=({"name": "entry", "configMap": {"name": entry}}, *spec.volumes),
-            mounts=({"name": "entry", "mountPath": ENTRY_PATH, "readOnly": True}, *spec.volume_mounts),
+            mounts=({"name": "entry", "mountPath": BUNDLE_PATH, "readOnly": True}, *spec.volume_mounts),
             pull_secrets=spec.image_pull_secrets, shared_memory=spec.shared_memory,
         )  # fmt: skip
 
