@@ -172,10 +172,6 @@ def _reject_uri(where: str, values: Mapping[str, Any], settings: Settings) -> Sp
 
 def _reject_variables(where: str, values: Mapping[str, Any]) -> SpecRejection | None:
     for variable in lookup(values, "training.env") or ():
-        if not isinstance(variable, Mapping) or "name" not in variable:
-            return SpecRejection(
-                reasons.INVALID_SPEC, f"{where}training.env: an entry has no name; write a list of entries with name and value."
-            )
         if str(variable["name"]).startswith(RESERVED_VARIABLES):
             message = f"{where}training.env: {variable['name']} is set by the operator; remove it."
             return SpecRejection(reasons.INVALID_SPEC, message)
