@@ -1,6 +1,6 @@
 """A kubelet without containers: every pod of a namespace runs for a set time and ends with the result of its stage.
 
-A program of its own, so that nobody's measured processor time holds it.
+A separate program, so that its processor time is not part of any measurement.
 """
 
 from __future__ import annotations

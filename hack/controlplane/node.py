@@ -61,7 +61,7 @@ async def process_node(
 
     Args:
         server: the API server, as administrator.
-        api: the same, for kinds that the operator does not handle; nobody else uses it meanwhile.
+        api: the same, for kinds that the operator does not handle; it has no other user.
         namespace: whose pods run here.
         folder: where volumes and the pods' folders lie.
         serving: the certificate of the port at which the API server asks for logs.

@@ -137,9 +137,9 @@ class TestARunThatEndsWell:
     def test_what_is_not_there_is_told(self, finished: tuple[Workdir, CommandResult]) -> None:
         workdir, _ = finished
         for command in ("get", "describe", "logs", "delete"):
-            result = workdir.finetune(command, "nobody")
+            result = workdir.finetune(command, "missing")
             assert (result.code, result.out) == (66, "")
-            assert result.err.startswith("nobody: no run with this name in ")
+            assert result.err.startswith("missing: no run with this name in ")
         result = workdir.finetune("logs", "demo", "--stage", "gate")
         assert result.code == 66
         assert (

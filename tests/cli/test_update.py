@@ -61,7 +61,7 @@ class TestARunThatTheGateRejects:
     @pytest.mark.parametrize(
         ("words", "code", "sentence"),
         [
-            (["clone", "nobody"], 66, "nobody: no run with this name in"),
+            (["clone", "missing"], 66, "missing: no run with this name in"),
             (["clone", "demo", "--set", "epochs"], 2, "--set epochs: not of the form PATH=VALUE; write, for example, --set training.epochs=3."),
             (["clone", "demo", "--set", "training.epochs=[1"], 2, "--set training.epochs=[1: the value is not YAML:"),
             (["clone", "demo", "--set", "dataset.uri.x=1"], 2, "spec.dataset.uri is not an object; set the whole field."),
@@ -70,8 +70,8 @@ class TestARunThatTheGateRejects:
             (["rerun", "demo", "--from", "gate", "--set", "training.epochs=3"], 65, "spec.training is frozen since the run started"),
             (["suspend", "demo"], 65, "demo: the run has ended; run it again with: finetune rerun demo --from STAGE"),
             (["resume", "demo"], 65, "demo: the run has ended; run it again with: finetune rerun demo --from STAGE"),
-            (["resume", "nobody"], 66, "nobody: no run with this name in"),
-            (["rerun", "nobody", "--from", "gate"], 66, "nobody: no run with this name in"),
+            (["resume", "missing"], 66, "missing: no run with this name in"),
+            (["rerun", "missing", "--from", "gate"], 66, "missing: no run with this name in"),
         ],
     )  # fmt: skip
     def test_mistakes_are_told(

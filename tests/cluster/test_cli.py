@@ -317,7 +317,7 @@ PLACES: dict[str, tuple[Callable[[Object], None], tuple[str, ...], int, str]] = 
         _set(f"{USER}.token", SECRET), ("get", "-A"), 77,
         r"context here: authentication failed \(Unauthorized\); log in again \(oc login\) or choose another --context\.",
     ),
-    "nobody": (_set(USER, {}), ("get", "-A"), 77, r"context here: authentication failed \(Unauthorized\); .*"),
+    "no credentials": (_set(USER, {}), ("get", "-A"), 77, r"context here: authentication failed \(Unauthorized\); .*"),
     "a login program that fails": (
         _set(USER, {"exec": LOGIN}), ("get", "-A"), 77,
         r"context here: the login plug-in failed \(exec: process returned 1\); log in again\.",

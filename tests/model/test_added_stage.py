@@ -177,7 +177,7 @@ def test_every_history_keeps_the_invariants_and_ends(spec: dict[str, Any], budge
     assert not stuck, stuck[:3]
 
 
-def test_the_search_finds_a_run_for_which_nobody_decides() -> None:
+def test_the_search_finds_a_run_without_a_decision() -> None:
     _, broken, stuck = explore(World.new(), Budget())
     assert not broken, broken[:3]
     assert stuck

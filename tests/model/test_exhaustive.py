@@ -183,12 +183,12 @@ def _lasting(run: Run) -> dict[str, Any]:
 Moves = Callable[[World, Budget], Iterator[Step]]
 
 
-def nobody(_world: World, _budget: Budget) -> Iterator[Step]:
+def no_decision(_world: World, _budget: Budget) -> Iterator[Step]:
     """No stage waits for a person."""
     yield from ()
 
 
-def explore(start: World, budget: Budget, person: Moves = nobody) -> tuple[int, list[str], list[str]]:
+def explore(start: World, budget: Budget, person: Moves = no_decision) -> tuple[int, list[str], list[str]]:
     """Search everything that can be reached; states, violations, stuck states (each with the way there).
 
     ``person`` yields what a person may do for whom a stage waits. Runs are expected to end if the first of it is done.
@@ -226,7 +226,7 @@ def explore(start: World, budget: Budget, person: Moves = nobody) -> tuple[int, 
 
 
 def ends(world: World, proven: set[str], person: Moves) -> bool:
-    """Whether the run ends, and then rests, once nothing goes wrong any more and nobody holds it.
+    """Whether the run ends, and then rests, once nothing goes wrong any more and the run is not held.
 
     Worlds of which it is known are ``proven``; those on the way join them.
     """

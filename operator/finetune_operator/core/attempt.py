@@ -70,7 +70,8 @@ def _create(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus
     else:
         build = trainjob(run, stage_status, needs, trainer)
     builder.effects.append(Create(build, child_ref(stage_status)))
-    builder.requeue_after(STARTING_SECONDS)
+    if child_ref(stage_status) not in builder.observed.rejected:  # a rejected one is retried after its own pause
+        builder.requeue_after(STARTING_SECONDS)
     return True
 
 

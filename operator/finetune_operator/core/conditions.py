@@ -61,7 +61,7 @@ def _succeeded(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended: b
 
 
 def _reconciling(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended: bool) -> _Line:
-    """Abnormal-true, as kstatus reads it: the run has not ended, and its next step requires nobody."""
+    """Abnormal-true, as kstatus reads it: the run has not ended, and its next step needs no action by a user."""
     if ended:
         return ("Reconciling", "False", reasons.SETTLED, "")
     if failure:

@@ -14,8 +14,8 @@ PREFIXES = {
 def origin_prefix(origins: Mapping[str, str], field: str) -> str:
     """Return the text before ``field`` in a message.
 
-    ``origins`` maps each field that has a value to its origin; a field of an object stands for the object as well. A value that nobody
-    has set is named as a field of the run, where a user would set it.
+    ``origins`` maps each field that has a value to its origin; a field of an object stands for the object as well. A value without an
+    origin is named as a field of the run, where a user would set it.
     """
     path = re.sub(r"\[.*", "", field)
     found = {origin for known, origin in origins.items() if _overlap(known, path)}

@@ -126,7 +126,8 @@ class Controller:
         if self._observe_pass(run, decision, document, applied) or unreported or _creates_unwatched(carried_out, applied):
             return 0.0
         first_retry = self._rejections.retry_at(key)
-        return decision.requeue_after if first_retry is None else max(0.0, (first_retry - now).total_seconds())
+        delays = (decision.requeue_after, None if first_retry is None else max(0.0, (first_retry - now).total_seconds()))
+        return min((delay for delay in delays if delay is not None), default=None)
 
     async def _read(self, key: RunKey) -> Object | None:
         try:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from finetune_operator.core.decision import Decision
+from finetune_operator.core.decision import Decision, Effect
 from finetune_operator.core.observation import Ref, Rejection
 
 from .cluster import RunKey
@@ -18,8 +18,13 @@ from .cluster import RunKey
 
 @dataclass(frozen=True)
 class _Entry:
+    effect: type[Effect]
     rejection: Rejection
     retry_at: datetime
+
+    def postpones(self, effect: Effect, now: datetime) -> bool:
+        """Return whether an effect on the same object waits: another one, such as a deletion, does not."""
+        return type(effect) is self.effect and self.retry_at > now
 
 
 class Rejections:
@@ -35,7 +40,9 @@ class Rejections:
     def postpone(self, key: RunKey, decision: Decision, now: datetime) -> Decision:
         """Return a decision without the effects that were rejected and whose retry is not due at ``now``."""
         entries = self._entries.get(key, {})
-        due = tuple(effect for effect in decision.effects if effect.ref not in entries or entries[effect.ref].retry_at <= now)
+        due = tuple(
+            effect for effect in decision.effects if effect.ref not in entries or not entries[effect.ref].postpones(effect, now)
+        )
         return replace(decision, effects=due)
 
     def observe_pass(
@@ -53,7 +60,8 @@ class Rejections:
         before = self._entries.pop(key, {})
         postponed = {effect.ref for effect in decision.effects} - {effect.ref for effect in carried_out.effects}
         entries = {ref: entry for ref, entry in before.items() if ref in postponed}
-        entries |= {ref: _Entry(rejection, retry_at) for ref, rejection in rejected.items()}
+        kinds = {effect.ref: type(effect) for effect in carried_out.effects}
+        entries |= {ref: _Entry(kinds[ref], rejection, retry_at) for ref, rejection in rejected.items()}
         if entries:
             self._entries[key] = entries
         return any(ref not in before or before[ref].rejection != rejection for ref, rejection in rejected.items())
