@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,6 @@ import grimp
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("operator", "images", "images/build", "hack", "hack/bench", "hack/example")
 """Every folder that holds packages or programs at its top."""
-KNOWN: tuple[frozenset[str], ...] = ()
-"""Modules of each cycle that is still accepted. An entry that is no longer a cycle fails the check: delete it."""
 
 
 @dataclass(frozen=True)
@@ -76,28 +74,12 @@ def cycles(imports: grimp.ImportGraph) -> list[Cycle]:
     return found
 
 
-def faults(found: Sequence[Cycle], known: Sequence[frozenset[str]]) -> list[str]:
-    """Return a message for every cycle that is not known, and for every known one that is gone."""
-    unknown = [
-        f"{cycle}: a cycle of imports; move what both need into a module of its own"
-        for cycle in found
-        if cycle.modules not in known
-    ]
-    present = {cycle.modules for cycle in found}
-    gone = [
-        f"KNOWN: {', '.join(sorted(one))}: no longer a cycle of these modules; delete the entry"
-        for one in known
-        if one not in present
-    ]
-    return [*unknown, *gone]
-
-
 def main() -> int:
     """Run the command and return its exit code."""
-    problems = faults(cycles(graph(ROOT / folder for folder in FOLDERS)), KNOWN)
-    for problem in problems:
-        print(f"import_cycles: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    found = cycles(graph(ROOT / folder for folder in FOLDERS))
+    for cycle in found:
+        print(f"import_cycles: {cycle}: a cycle of imports; move what both need into a separate module", file=sys.stderr)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from finetune_contract.codec import encode
 from finetune_contract.result import Result, termination_message
 from finetune_operator.api.kinds import FINETUNERUN, POD, TRAINJOB
 from finetune_operator.api.reasons import TRAINER_CHANGED
-from finetune_operator.core.blockers import rejection
+from finetune_operator.core.blockers import reason_of_rejection
 from finetune_operator.core.observation import Rejection
 from finetune_operator.core.progress import RHOAI_STATUS
 from finetune_operator.core.settings import Trainer
@@ -97,7 +97,7 @@ def test_the_api_server_with_trainer_takes_its_own_shape_whole_and_no_other(api:
             else:
                 with pytest.raises(RefusedError, match='unknown field "spec') as rejected:
                     try_out(api, job, namespace)
-                assert rejection(Rejection(str(rejected.value))) == (TRAINER_CHANGED, True)
+                assert reason_of_rejection(Rejection(str(rejected.value))) == (TRAINER_CHANGED, True)
 
 
 @pytest.fixture(scope="module")

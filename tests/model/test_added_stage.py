@@ -29,7 +29,7 @@ class ReviewStage(OperatorStage):
     definition = StageDefinition(
         name="review", depends_on=("gate",), precedes=("registration",),
         reruns=("dataset", "model", "training", "evaluation", "gate"), rerun_from="gate",
-        condition="Reviewed", phase="AwaitingReview", rejection="ReviewRejected", announced=True,
+        condition="Reviewed", phase="AwaitingReview", model_rejection="ReviewRejected", announced=True,
     )  # fmt: skip
 
     def evaluate(self, run: Run) -> Outcome:

@@ -141,7 +141,7 @@ def violations(before: World, step: Step) -> Iterator[str]:
             yield from (f"{name} started before {one} ended" for one in awaited(run, name) if not run.stages[one].ended)
     if old.ended and old.round == run.round and _lasting(run) != _lasting(old):
         yield "a run that had ended changed"
-    if stages.GRAPH.rejection(run.stages) and run.status.get("registry"):
+    if stages.GRAPH.model_rejection(run.stages) and run.status.get("registry"):
         yield "a rejected model was registered"
     if run.status.get("phase") == "Succeeded" and not (run.status.get("registry") and run.status.get("model", {}).get("digest")):
         yield "the run succeeded without proof"
@@ -171,7 +171,7 @@ def _reconciled(world: World, run: Run) -> str:
     if run.status.get("observedGeneration") != run.generation:
         return "InProgress"
     if run.ended:
-        return "Failed" if run.status.get("failure") or stages.GRAPH.rejection(run.stages) else "Current"
+        return "Failed" if run.status.get("failure") or stages.GRAPH.model_rejection(run.stages) else "Current"
     intended = any(record.state == "Running" and record.reason != "Suspended" for record in run.stages.values())
     return "Current" if run.spec.get("suspend") and not world.active() and not intended else "InProgress"
 

@@ -24,7 +24,7 @@ class StageDefinition:
         rerun_from: the value to recommend after the stage has failed; its own name if empty.
         condition: type of the condition that reports the stage.
         phase: phase of the run from the start of the stage on.
-        rejection: reason with which the stage rejects the model. That ends the run without a failure.
+        model_rejection: reason with which the stage rejects the model. That ends the run without a failure.
         program: the package in ``finetune_stages`` that its pods run; ``None`` if the operator itself does the work.
         shared_image: the program whose image the pods run in; its own if empty.
         child_kind: kind of the object that runs the pods.
@@ -45,7 +45,7 @@ class StageDefinition:
     rerun_from: str = ""
     condition: str | None = None
     phase: str | None = None
-    rejection: str | None = None
+    model_rejection: str | None = None
     program: str | None = None
     shared_image: str = ""
     child_kind: Literal["Job", "TrainJob"] = "Job"
@@ -108,7 +108,7 @@ EVALUATION = StageDefinition(
 GATE = StageDefinition(
     name="gate", purpose="Compare the scores with the requirements.",
     depends_on=("evaluation", "baseline"), reruns=("dataset", "model", "training", "evaluation", "gate"), condition="GatePassed",
-    rejection="GateRejected",
+    model_rejection="GateRejected",
 )  # fmt: skip
 APPROVAL = StageDefinition(
     name="approval", purpose="Wait for the decision of a person.",

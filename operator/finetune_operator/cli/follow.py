@@ -155,6 +155,6 @@ def exit_code(run: Run) -> int:
         return exit_status.INVALID
     failure = run.status.get("failure")
     if not failure:
-        return exit_status.REJECTED if stages.GRAPH.rejection(run.stages) else exit_status.OK
+        return exit_status.REJECTED if stages.GRAPH.model_rejection(run.stages) else exit_status.OK
     reason = reasons.REASONS.get(failure["reason"])
     return _CODES.get(reason.cause, exit_status.FAILED) if reason else exit_status.FAILED

@@ -11,7 +11,7 @@ from finetune_operator.api import reasons
 from finetune_operator.api.status import MESSAGE_LIMIT
 
 from . import naming, usage
-from .blockers import expected_pods, rejection
+from .blockers import expected_pods, reason_of_rejection
 from .decision import Create
 from .diagnosis import Diagnosis, diagnose, read_result
 from .manifests import children
@@ -119,7 +119,7 @@ def _follow_absent(builder: PlanBuilder, stage: ProgramStage, stage_status: Stag
             Diagnosis(reasons.CHILD_LOST, f"{stage_status.child_kind} {stage_status.child_name} was deleted."),
         )
     elif rejected is not None:
-        reason, waits = rejection(rejected)
+        reason, waits = reason_of_rejection(rejected)
         if waits:
             builder.block(stage_status, reason, rejected.message)
             _create(builder, stage, stage_status)

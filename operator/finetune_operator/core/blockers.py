@@ -191,7 +191,7 @@ def _of_claim(warning_events: Iterable[WarningEvent]) -> Iterator[Blocker]:
         yield _match(_CLAIM, warning_event.message, reasons.CLAIM_PENDING)
 
 
-def rejection(rejected: Rejection) -> tuple[Reason, bool]:
+def reason_of_rejection(rejected: Rejection) -> tuple[Reason, bool]:
     """Return why the API server rejected an object, and whether the cause can be removed while the run waits."""
     reason, _ = _match(_REJECTIONS, rejected.message, reasons.CHILD_REJECTED)
     return reason, rejected.forbidden or reason is not reasons.CHILD_REJECTED

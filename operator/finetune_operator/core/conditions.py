@@ -88,7 +88,7 @@ def _stalled(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended: boo
 
 
 def _rejected(builder: PlanBuilder, type_: str, status: str) -> _Line | None:
-    rejection = builder.rejection
+    rejection = builder.model_rejection
     return (type_, status, str(rejection.reason), rejection.message or "") if rejection else None
 
 
@@ -116,7 +116,7 @@ def _stage_condition(type_: str, stage_status: StageStatus | None) -> _Line:
 def phase(builder: PlanBuilder) -> str:
     """Return the phase of the run: the latest one that a stage of this round has started. Nothing branches on it."""
     if builder.get("finishedAt"):
-        return "Failed" if builder.get("failure") else "Rejected" if builder.rejection else "Succeeded"
+        return "Failed" if builder.get("failure") else "Rejected" if builder.model_rejection else "Succeeded"
     if builder.suspended:
         return "Suspended"
     for stage, word in stages.GRAPH.phases:
@@ -181,7 +181,7 @@ def _message(builder: PlanBuilder) -> str | None:
     failure = builder.get("failure")
     if failure:
         return failure_line(failure)
-    rejection = builder.rejection
+    rejection = builder.model_rejection
     if rejection and rejection.message:
         return f"{rejection.reason}: {rejection.message}"
     if builder.blocker:

@@ -81,7 +81,7 @@ def _ends_the_run(stage_status: StageStatus, status: Mapping[str, Any], stage_st
     if stage_status.state != "Failed" or stage_status.finished_at != status.get("finishedAt"):
         return False
     failure = status.get("failure")
-    return stage_status.name == failure.get("stage") if failure else stage_status is stages.GRAPH.rejection(stage_statuses)
+    return stage_status.name == failure.get("stage") if failure else stage_status is stages.GRAPH.model_rejection(stage_statuses)
 
 
 def _event_of(stage_status: StageStatus, *, known: bool) -> Event | None:
@@ -122,7 +122,7 @@ def _end(status: Mapping[str, Any], stage_statuses: Mapping[str, StageStatus]) -
     failure = status.get("failure")
     if failure:
         return Event("Warning", failure["reason"], failure_line(failure, reason=False)[:MESSAGE_LIMIT], key=key)
-    rejection = stages.GRAPH.rejection(stage_statuses)
+    rejection = stages.GRAPH.model_rejection(stage_statuses)
     if rejection is not None:
         reason = str(rejection.reason)
         return Event("Warning", reason, f"{reason}: {rejection.message or ''}"[:MESSAGE_LIMIT], key=key)

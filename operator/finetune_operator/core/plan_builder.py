@@ -53,9 +53,9 @@ class PlanBuilder:
         return next((found for found in self.blockers if not resumes_alone(found[0])), next(iter(self.blockers), None))
 
     @property
-    def rejection(self) -> StageStatus | None:
+    def model_rejection(self) -> StageStatus | None:
         """The stage that has rejected the model, if one has."""
-        return stages.GRAPH.rejection(self.stages)
+        return stages.GRAPH.model_rejection(self.stages)
 
     @property
     def view(self) -> Run:

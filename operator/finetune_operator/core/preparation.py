@@ -7,7 +7,7 @@ from finetune_operator.api.kinds import CLAIM, CONFIGMAP
 from finetune_operator.api.stages import WORKSPACE
 
 from . import naming, shared_objects
-from .blockers import rejection
+from .blockers import reason_of_rejection
 from .decision import Create
 from .manifests import children
 from .observation import Ref
@@ -99,7 +99,7 @@ def _make(builder: PlanBuilder, stage_status: StageStatus, ref: Ref) -> None:
     run, settings = builder.view, builder.observed.settings
     rejected = builder.observed.rejected.get(ref)
     if rejected is not None:
-        builder.block(stage_status, rejection(rejected)[0], rejected.message)
+        builder.block(stage_status, reason_of_rejection(rejected)[0], rejected.message)
     if ref.kind != CLAIM:
         shared_objects.create(builder, ref)
     elif run.resolved.storage.claim_name:

@@ -5,7 +5,7 @@ A container that another component added to a pod (the proxy of a service mesh, 
 
 from __future__ import annotations
 
-from .blockers import rejection
+from .blockers import reason_of_rejection
 from .decision import Delete
 from .observation import ChildState, child_ref, child_state, controller_of
 from .plan_builder import PlanBuilder
@@ -36,7 +36,7 @@ def remove(builder: PlanBuilder, stage_status: StageStatus) -> bool:
     builder.effects.append(Delete(ref, builder.observed.objects[ref]["metadata"]["uid"]))
     rejected = builder.observed.rejected.get(ref)
     if rejected is not None:
-        builder.blockers.append((rejection(rejected)[0], f"stage {stage_status.name}: {rejected.message}"))
+        builder.blockers.append((reason_of_rejection(rejected)[0], f"stage {stage_status.name}: {rejected.message}"))
     return True
 
 

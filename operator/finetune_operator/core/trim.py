@@ -18,18 +18,14 @@ def trim(status: Json, spec_bytes: int) -> Json:
     room = OBJECT_LIMIT - METADATA_ROOM - spec_bytes
     for shorten in (_whole, _history, _log_tail, _scores, _messages):
         status = shorten(status)
-        if _size(status) <= room:
+        if size_of(status) <= room:
             return status
     return status
 
 
-def _size(value: Any) -> int:
-    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
-
-
 def size_of(value: Any) -> int:
     """Return the bytes of a document as compact JSON."""
-    return _size(value)
+    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def _whole(status: Json) -> Json:

@@ -8,7 +8,7 @@ from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CONFIGMAP
 
 from . import naming, shared_objects
-from .blockers import NO_PODS_SECONDS, blocker, child_seconds, rejection
+from .blockers import NO_PODS_SECONDS, blocker, child_seconds, reason_of_rejection
 from .decision import Patch
 from .diagnosis import Diagnosis
 from .observation import Object, Ref, child_ref, is_held
@@ -43,7 +43,7 @@ def wait(builder: PlanBuilder, stage_status: StageStatus, child: Object, pods: t
         builder.block(stage_status, reasons.NAME_CONFLICT, conflict)
         builder.requeue_after(builder.observed.settings.progress_seconds)
     elif rejected is not None:
-        builder.block(stage_status, rejection(rejected)[0], rejected.message)
+        builder.block(stage_status, reason_of_rejection(rejected)[0], rejected.message)
     elif held and not builder.suspended and not is_held(child):
         message = f"{stage_status.child_kind} {stage_status.child_name}: spec.suspend is true, and this operator did not set it"
         builder.block(stage_status, reasons.CHILD_SUSPENDED, message)

@@ -10,7 +10,7 @@ import pytest
 
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, POD
-from finetune_operator.core.blockers import rejection, unexplained
+from finetune_operator.core.blockers import reason_of_rejection, unexplained
 from finetune_operator.core.observation import Ref, Rejection, WarningEvent
 from finetune_operator.core.plan import hold_forbidden
 from finetune_operator.core.pod_report import PodReport
@@ -113,7 +113,7 @@ def test_a_restart_of_the_api_server_is_no_refusal(sentence: str) -> None:
 def test_an_answer_of_the_api_server_is_no_outage_whatever_its_words(answer: str, sentence: str) -> None:
     """A policy may cite the name of an image, or the fault of a service that it asks: the object is refused all the same."""
     message = answer.format(sentence)
-    assert rejection(Rejection(message)) == (reasons.CHILD_REJECTED, False)
+    assert reason_of_rejection(Rejection(message)) == (reasons.CHILD_REJECTED, False)
     world = world_at("dataset")
     warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", f"Error creating: {message}", seconds=1),)}
     assert told(world, pods={}, warning_events=warning_events) == ("True", "ChildRejected")
@@ -281,7 +281,7 @@ REFUSALS = {
 @pytest.mark.parametrize(("message", "expected"), REFUSALS.items())
 def test_what_the_api_server_refuses(message: str, expected: tuple[str, bool, bool]) -> None:
     reason, forbidden, waits = expected
-    found = rejection(Rejection(message, forbidden))
+    found = reason_of_rejection(Rejection(message, forbidden))
     assert (found[0].name, found[1]) == (reason, waits)
 
 

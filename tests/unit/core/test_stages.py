@@ -75,7 +75,7 @@ def test_every_stage_with_a_program_runs_in_an_image_that_exists() -> None:
 
 
 def test_rejections_are_documented() -> None:
-    assert {stage.rejection for stage in STAGES if stage.rejection} <= set(STATE_REASONS)
+    assert {stage.model_rejection for stage in STAGES if stage.model_rejection} <= set(STATE_REASONS)
 
 
 def test_stages_declare_the_fields_of_status_that_they_write() -> None:
@@ -138,7 +138,7 @@ def test_what_depends_on_a_stage_is_found_through_others_too() -> None:
 
 def test_a_stage_of_a_later_release_is_known_by_its_name() -> None:
     assert GRAPH.definition("later") == StageDefinition(name="later")
-    assert GRAPH.rejection({"later": StageStatus("later", "Failed")}) is None
+    assert GRAPH.model_rejection({"later": StageStatus("later", "Failed")}) is None
 
 
 def test_a_run_that_an_earlier_release_started_ends_without_the_new_stage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ class StageGraph:
         self.dependents: dict[str, tuple[str, ...]] = {name: self._dependents(name) for name in self.definitions}
         self.conditions = tuple((stage.name, stage.definition.condition) for stage in stages if stage.definition.condition)
         self.phases = tuple((one.name, one.phase) for one in reversed(definitions) if one.phase)
-        self._rejections = tuple((one.name, one.rejection) for one in definitions if one.rejection)
+        self._model_rejections = tuple((one.name, one.model_rejection) for one in definitions if one.model_rejection)
         latest_first = tuple(reversed(self.programs.values()))
         self.by_progress = tuple(
             stage.name for background in (False, True) for stage in latest_first if stage.definition.background is background
@@ -60,9 +60,9 @@ class StageGraph:
         """Return the stages that a rerun from ``first`` runs again. The others keep their results."""
         return tuple(stage.name for stage in self.stages if first in stage.definition.reruns)
 
-    def rejection(self, stage_statuses: Mapping[str, StageStatus]) -> StageStatus | None:
+    def model_rejection(self, stage_statuses: Mapping[str, StageStatus]) -> StageStatus | None:
         """Return the stage that has rejected the model, or ``None``."""
-        for name, reason in self._rejections:
+        for name, reason in self._model_rejections:
             stage_status = stage_statuses.get(name)
             if stage_status is not None and stage_status.state == "Failed" and stage_status.reason == reason:
                 return stage_status
