@@ -14,8 +14,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from finetune_operator.core.conditions import short_duration
+from finetune_operator.core.condition import find_condition
 from finetune_operator.core.run import Run
+from finetune_operator.core.times import short_duration
 
 from .stages_view import StageLine, progress_text, stage_lines
 from .terminal import console
@@ -167,12 +168,13 @@ class LineDisplay:
 
     def _show_blocker(self, run: Run, now: datetime) -> None:
         """Print the condition Stalled, which needs an action of a user."""
-        for condition in run.status.get("conditions") or ():
-            if condition["type"] == "Stalled" and condition["status"] == "True" and not run.ended:
-                message = f"waiting: {condition['reason']}: {condition['message']}"
-                if message != self._blocker:
-                    self._blocker = message
-                    self._print(now, message)
+        condition = find_condition(run.status, "Stalled")
+        if run.ended or condition is None or condition["status"] != "True":
+            return
+        message = f"waiting: {condition['reason']}: {condition['message']}"
+        if message != self._blocker:
+            self._blocker = message
+            self._print(now, message)
 
     def _show_progress(self, run: Run, now: datetime) -> None:
         progress = run.status.get("progress") or {}

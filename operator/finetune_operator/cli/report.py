@@ -9,8 +9,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from finetune_operator.core.conditions import left_out
 from finetune_operator.core.run import Run
+from finetune_operator.core.summary import left_out
 
 _LABEL_WIDTH = 12
 

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finetune_operator.api.stages import WORKSPACE
-from finetune_operator.core.conditions import short_duration
 from finetune_operator.core.run import Run, StageStatus
-from finetune_operator.core.times import moment
+from finetune_operator.core.times import moment, short_duration
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from finetune_operator.core.conditions import short_duration
 from finetune_operator.core.run import Run
-from finetune_operator.core.times import moment
+from finetune_operator.core.times import moment, short_duration
 from finetune_operator.loop.cluster import Object
 
 from .display import phase_style, phase_text

@@ -13,9 +13,10 @@ from typing import Any
 from finetune_operator.api.status import MESSAGE_LIMIT
 
 from . import stages
-from .conditions import failure_line, registered_name
+from .condition import find_condition, is_true
 from .decision import Event
 from .run import Run, StageStatus
+from .summary import failure_line, registered_name
 
 
 def events(
@@ -138,5 +139,4 @@ def _blocker_events(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iter
 
 
 def _stalled(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    found = (condition for condition in status.get("conditions") or () if condition["type"] == "Stalled")
-    return next((condition for condition in found if condition["status"] == "True"), None)
+    return find_condition(status, "Stalled") if is_true(status, "Stalled") else None

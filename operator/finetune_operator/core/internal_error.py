@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune_operator.api.reasons import INTERNAL_ERROR, SETTLED
 
+from .condition import new_condition
 from .decision import Decision, Event
 from .paths import Json
 from .run import Run
@@ -34,7 +35,9 @@ def hold_internal_error(run: Run, exception: str, now: datetime) -> Decision:
     message = f"The operator raised {exception} in its own program. {INTERNAL_ERROR.remedy}"
     before = run.status.get("conditions") or ()
     lines = {"Reconciling": "False", "Stalled": "True"}  # in this order: kstatus takes the first of the two that is True
-    held = {type_: _condition(run, type_, status, message, now) for type_, status in lines.items()}
+    held = {
+        type_: new_condition(run, type_, status, INTERNAL_ERROR.name, message, time=stamp(now)) for type_, status in lines.items()
+    }
     kept = [held.pop(condition["type"], condition) for condition in before]
     status = {**run.status, "conditions": [*kept, *held.values()]}
     if not run.ended:  # an ended run keeps its results, and the generation that they belong to
@@ -53,15 +56,6 @@ def without_internal_error(run: Run, conditions: Iterable[Json]) -> list[Json]:
 
 def _is_internal_error(condition: Mapping[str, Any]) -> bool:
     return condition.get("reason") == INTERNAL_ERROR.name
-
-
-def _condition(run: Run, type_: str, status: str, message: str, now: datetime) -> Json:
-    before = next((one for one in run.status.get("conditions") or () if one["type"] == type_), None)
-    since = before["lastTransitionTime"] if before and before["status"] == status else stamp(now)
-    return {
-        "type": type_, "status": status, "reason": INTERNAL_ERROR.name, "message": message, "lastTransitionTime": since,
-        "observedGeneration": run.generation,
-    }  # fmt: skip
 
 
 def _settled(run: Run, condition: Json, succeeded: Json) -> Json:

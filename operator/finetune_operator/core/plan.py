@@ -24,7 +24,7 @@ from finetune_operator.api.stages import GATE, WORKSPACE
 from finetune_operator.api.status import MESSAGE_LIMIT
 
 from . import attempt, naming, preflight, stages
-from .conditions import conditions, phase, summary
+from .conditions import conditions, phase
 from .decision import Create, Decision, Delete, Event
 from .events import events
 from .observation import Observed
@@ -36,6 +36,7 @@ from .resolve import SpecRejection, resolve
 from .run import Run, StageStatus
 from .settings import Settings
 from .step import step
+from .summary import summary
 from .terminal import cleanup_in, observed_status, pending_rerun, reject_rerun
 from .times import seconds_between, stamp
 from .trim import size_of, trim

@@ -12,6 +12,7 @@ from finetune_operator.api.reasons import resumes_alone
 from finetune_operator.api.status import MESSAGE_LIMIT, STATUS_WARNINGS_LIMIT
 
 from . import stages
+from .condition import find_condition
 from .decision import Effect
 from .observation import Observed
 from .paths import Json
@@ -42,10 +43,9 @@ class PlanBuilder:
     @property
     def suspended_for(self) -> float:
         """Seconds since the condition ``Suspended`` became true; 0 if it is not."""
-        for condition in self.run.status.get("conditions") or ():
-            if condition["type"] == "Suspended" and condition["status"] == "True":
-                return (self.now - moment(condition["lastTransitionTime"])).total_seconds()
-        return 0.0
+        condition = find_condition(self.run.status, "Suspended")
+        held = condition is not None and condition["status"] == "True"
+        return (self.now - moment(condition["lastTransitionTime"])).total_seconds() if condition and held else 0.0
 
     @property
     def blocker(self) -> tuple[Reason, str] | None:

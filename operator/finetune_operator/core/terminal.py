@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from finetune_operator.api.status import MESSAGE_LIMIT
-
+from .condition import find_condition, new_condition
 from .internal_error import without_internal_error
 from .paths import Json
 from .run import Run
@@ -28,21 +27,14 @@ def pending_rerun(run: Run) -> Mapping[str, Any] | None:
 
 def rejected_rerun(run: Run) -> Mapping[str, Any] | None:
     """Return the condition of the rejection of the present ``spec.rerun``, ``None`` if it is not rejected."""
-    for condition in run.status.get("conditions") or ():
-        if condition["type"] == RERUN_REJECTED and condition.get("observedGeneration") == run.generation:
-            found: Mapping[str, Any] = condition
-            return found
-    return None
+    condition = find_condition(run.status, RERUN_REJECTED)
+    return condition if condition and condition.get("observedGeneration") == run.generation else None
 
 
 def reject_rerun(run: Run, reason: str, message: str, now: datetime) -> Json:
     """Return the status of an ended run whose rerun is rejected: only the condition is added."""
-    before = next((one for one in run.status.get("conditions") or () if one["type"] == RERUN_REJECTED), None)
     status = observed_status(run)
-    status["conditions"].append({
-        "type": RERUN_REJECTED, "status": "True", "reason": reason, "message": message[:MESSAGE_LIMIT],
-        "lastTransitionTime": before["lastTransitionTime"] if before else stamp(now), "observedGeneration": run.generation,
-    })  # fmt: skip
+    status["conditions"].append(new_condition(run, RERUN_REJECTED, "True", reason, message, time=stamp(now)))
     return status
 
 

@@ -36,3 +36,13 @@ def duration(text: str) -> timedelta:
 def seconds_between(start: str | None, end: str | None) -> float | None:
     """Return the seconds from one stamp to another, ``None`` where one is missing."""
     return (moment(end) - moment(start)).total_seconds() if start and end else None
+
+
+def short_duration(seconds: float) -> str:
+    """Return a duration with at most two units: ``95`` -> ``1m35s``."""
+    whole = int(seconds)
+    for size, unit, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller_size
+            return f"{whole // size}{unit}{rest}{smaller}" if rest else f"{whole // size}{unit}"
+    return f"{whole}s"

@@ -10,8 +10,8 @@ import pytest
 from finetune_contract.codec import encode
 from finetune_contract.result import Result, TokenizationOutputs, termination_message
 from finetune_operator.api.kinds import JOB
-from finetune_operator.core.conditions import left_out, rows_summary
 from finetune_operator.core.observation import Ref
+from finetune_operator.core.summary import left_out, rows_summary
 from unit.core.passes import edit, go, run_of, stage
 from world import OUTPUTS, World
 

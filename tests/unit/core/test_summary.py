@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.core.conditions import short_name, summary
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan_builder import PlanBuilder
 from finetune_operator.core.run import Run
+from finetune_operator.core.summary import short_name, summary
 from finetune_operator.core.trim import METADATA_ROOM, OBJECT_LIMIT, size_of, trim
 from world import NOW, SETTINGS, World
 

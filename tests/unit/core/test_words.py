@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from finetune_contract.workspace import Attempt
 from finetune_operator.api.kinds import CLUSTER_TRAINING_RUNTIME, FINETUNERUN, JOB, POD, kind_of
 from finetune_operator.core import naming
-from finetune_operator.core.conditions import short_duration
 from finetune_operator.core.paths import assign, leaves, lookup
 from finetune_operator.core.quantities import amount, readable
-from finetune_operator.core.times import duration, moment, seconds_between, stamp
+from finetune_operator.core.times import duration, moment, seconds_between, short_duration, stamp
 
 names = st.from_regex(r"\A[a-z]([-a-z0-9]{0,50}[a-z0-9])?\Z")
 
