@@ -23,6 +23,8 @@ CONTROL = r"[\x00-\x1f\x7f]"
 """One control character. No path, host or id has one, and NUL ends the process that uses it."""
 EDGE_SPACE = r"^ | $"
 """A space at the beginning or the end."""
+SCHEME_ALONE = r"^(file|hf|https?|s3|pvc|oci):([^/]|/[^/]|/?$)"
+"""A scheme without ``//``, which by its form is a hub id with a configuration."""
 LOCAL_PREFIXES = ("/", "./", "../", "~/")
 LOCAL = r"(/|\./|\.\./|~/).*"
 _ESCAPE = r"%([2-689A-Fa-f][0-9A-Fa-f]|7[0-9A-Ea-e])"
@@ -82,9 +84,7 @@ class WebAddress:
     @property
     def shown(self) -> str:
         """The address for messages: without credentials and without the query, which may hold a signature."""
-        scheme, _, rest = self.url.partition("://")
-        authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
-        return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+        return _public(self.url)[0]
 
 
 @dataclass(frozen=True)
@@ -150,18 +150,23 @@ def shown(uri: str) -> str:
 
     If a slash or a question mark inside a password hides where the credentials end, only the scheme is left.
     """
+    public, hidden = _public(uri)
+    return f"{public}..." if hidden else public
+
+
+def _public(uri: str) -> tuple[str, bool]:
+    """Return the part of a URI that is no secret, and whether something after it is left out."""
     if uri.startswith(LOCAL_PREFIXES):
-        return uri
+        return uri, False
     scheme, separator, rest = uri.partition("://")
     if not separator:
         scheme, rest = "", uri
     address = re.split(r"[?#]", rest, maxsplit=1)[0]
     authority, slash, path = address.partition("/")
     _, at, host = authority.rpartition("@")
-    hidden = "..." if len(address) < len(rest) else ""
     if not at and ":" in authority and "@" in rest:
-        return f"{scheme}{separator}..."
-    return f"{scheme}{separator}{host}{slash}{path}{hidden}"
+        return f"{scheme}{separator}", True
+    return f"{scheme}{separator}{host}{slash}{path}", len(address) < len(rest)
 
 
 def _matches(pattern: str, text: str) -> bool:
@@ -169,6 +174,8 @@ def _matches(pattern: str, text: str) -> bool:
 
 
 def _bare_hub_id(uri: str, kind: UriKind) -> HubId:
+    if re.search(SCHEME_ALONE, uri, re.ASCII):
+        raise UriError(f"{shown(uri)!r} lacks // after its scheme; write {uri.partition(':')[0]}://, or hf://<id> for a hub id")
     if re.search(FILE_NAMES[kind], uri, re.ASCII):
         raise UriError(f"{shown(uri)!r} is named like a file; write ./<file> for a local path, or hf://<id> for a hub id")
     return _hub_id(uri, kind)

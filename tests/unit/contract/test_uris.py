@@ -136,3 +136,13 @@ def test_an_address_is_shown_without_its_secrets() -> None:
 )
 def test_a_message_shows_no_credentials(uri: str, message: str) -> None:
     assert shown(uri) == message
+
+
+@pytest.mark.parametrize("uri", ["file:rows", "https:x", "s3:bucket", "hf:org", "pvc:a", "file:"])
+def test_a_scheme_needs_slashes(uri: str) -> None:
+    with pytest.raises(UriError, match=r"lacks // after its scheme; write \w+://, or hf://<id> for a hub id"):
+        parse_uri(uri, "dataset")
+
+
+def test_a_hub_id_may_be_the_name_of_a_scheme() -> None:
+    assert parse_uri("hf://file:rows", "dataset") == HubId("file", "rows")
