@@ -79,12 +79,6 @@ def test_a_run_that_has_not_ended_is_cloned() -> None:
     )
 
 
-def test_an_edit_of_no_frozen_section_starts_over() -> None:
-    assert remedy_for_edit(run(), {"retry": {"crash": -1}}, "") == (
-        "to start over under this name, first run: finetune delete demo"
-    )
-
-
 def test_the_failed_stage_is_repeated() -> None:
     assert stage_to_repeat(run()) is None
     assert [stage_to_repeat(run(stage)) for stage in ("dataset", "tokenization", "training", "workspace")] == [

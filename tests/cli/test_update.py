@@ -21,7 +21,7 @@ QUICK = {"enabled": False, "baseline": False}
 
 
 @pytest.fixture(scope="module")
-def problems_of(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[Workdir, CommandResult]:
+def rejected_run(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[Workdir, CommandResult]:
     """A run whose gate nothing can pass."""
     workdir = Workdir(tmp_path_factory.mktemp("desk"))
     workdir.write({**small(evaluation={"baseline": False}), "gate": STRICT}, labels={"finetunerun.io/experiment": "trial"})
@@ -30,8 +30,8 @@ def problems_of(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[
 
 @pytest.mark.xdist_group("judged")
 class TestARunThatTheGateRejects:
-    def test_it_says_so_and_keeps_the_model(self, problems_of: tuple[Workdir, CommandResult]) -> None:
-        workdir, result = problems_of
+    def test_it_says_so_and_keeps_the_model(self, rejected_run: tuple[Workdir, CommandResult]) -> None:
+        workdir, result = rejected_run
         assert result.code == 3, result.out + result.err
         assert "gate rejected the model; its files are kept" in result.out
         assert "at most 0.001 is allowed; missed by" in result.out
@@ -41,14 +41,14 @@ class TestARunThatTheGateRejects:
         assert (workdir.run_folder() / "final_model/config.json").exists()
         assert not (workdir.workspace / "mlflow.db").exists()
 
-    def test_get_shows_the_scores_of_all_runs(self, problems_of: tuple[Workdir, CommandResult]) -> None:
-        out = problems_of[0].finetune("get").out
+    def test_get_shows_the_scores_of_all_runs(self, rejected_run: tuple[Workdir, CommandResult]) -> None:
+        out = rejected_run[0].finetune("get").out
         head, line = out.splitlines()[:2]
         assert head.split() == ["NAME", "ALGORITHM", "PHASE", "PROGRESS", "ROWS", "LOSS", "holdout.bits_per_byte", "MODEL", "AGE"]
         assert line.split()[:3] == ["demo", "osft", "Rejected"]
 
-    def test_a_clone_has_the_same_spec_under_another_name(self, problems_of: tuple[Workdir, CommandResult]) -> None:
-        workdir, _ = problems_of
+    def test_a_clone_has_the_same_spec_under_another_name(self, rejected_run: tuple[Workdir, CommandResult]) -> None:
+        workdir, _ = rejected_run
         result = workdir.finetune("clone", "demo", "--set", "training.epochs=3", "--set", "spec.gate=null", "--dry-run")
         assert result.code == 0, result.err
         copy = yaml.safe_load(result.out)
@@ -68,6 +68,7 @@ class TestARunThatTheGateRejects:
             (["clone", "demo", "--set", "training.epoch=3"], 65, "spec.training.epoch: unknown field; did you mean epochs?"),
             (["clone", "demo", "--name", "Demo"], 65, "metadata.name"),
             (["rerun", "demo", "--from", "gate", "--set", "training.epochs=3"], 65, "spec.training is frozen since the run started"),
+            (["rerun", "demo", "--from", "gate", "--id", "a b"], 65, "demo: nothing was changed; correct the value\n"),
             (["suspend", "demo"], 65, "demo: the run has ended; run it again with: finetune rerun demo --from STAGE"),
             (["resume", "demo"], 65, "demo: the run has ended; run it again with: finetune rerun demo --from STAGE"),
             (["resume", "missing"], 66, "missing: no run with this name in"),
@@ -75,23 +76,23 @@ class TestARunThatTheGateRejects:
         ],
     )  # fmt: skip
     def test_mistakes_are_told(
-        self, problems_of: tuple[Workdir, CommandResult], words: list[str], code: int, sentence: str
+        self, rejected_run: tuple[Workdir, CommandResult], words: list[str], code: int, sentence: str
     ) -> None:
-        result = problems_of[0].finetune(*words)
+        result = rejected_run[0].finetune(*words)
         assert (result.code, result.out) == (code, "")
         assert sentence in result.err
         assert "Traceback" not in result.err
 
-    def test_a_metric_that_cannot_exist_is_refused_and_nothing_changes(self, problems_of: tuple[Workdir, CommandResult]) -> None:
+    def test_a_metric_that_cannot_exist_is_refused_and_nothing_changes(self, rejected_run: tuple[Workdir, CommandResult]) -> None:
         absent = "gate.requirements=[{metric: holdout.words, min: 1}]"
-        result = problems_of[0].finetune("rerun", "demo", "--from", "gate", "--set", absent)
+        result = rejected_run[0].finetune("rerun", "demo", "--from", "gate", "--set", absent)
         assert result.code == 65
         assert "spec.gate.requirements: " in result.err
         assert "held-out rows have only the metrics holdout.bits_per_byte" in result.err
-        assert status_of(problems_of[0])["round"] == 1
+        assert status_of(rejected_run[0])["round"] == 1
 
-    def test_a_rejected_rerun_is_told_and_the_run_keeps_its_results(self, problems_of: tuple[Workdir, CommandResult]) -> None:
-        workdir, _ = problems_of
+    def test_a_rejected_rerun_is_told_and_the_run_keeps_its_results(self, rejected_run: tuple[Workdir, CommandResult]) -> None:
+        workdir, _ = rejected_run
         before = status_of(workdir)
         result = workdir.finetune("rerun", "demo", "--from", "gate", "--set", "publish={uri: oci://r/x}", "--id", "unsupported")
         assert result.code == 65
@@ -107,8 +108,10 @@ class TestARunThatTheGateRejects:
         corrected = workdir.finetune("rerun", "demo", "--from", "gate", *corrections, "--id", "unsupported")
         assert corrected.code == 3, corrected.out + corrected.err
 
-    def test_a_softer_gate_lets_it_through_and_nothing_is_trained_again(self, problems_of: tuple[Workdir, CommandResult]) -> None:
-        workdir, _ = problems_of
+    def test_a_softer_gate_lets_it_through_and_nothing_is_trained_again(
+        self, rejected_run: tuple[Workdir, CommandResult]
+    ) -> None:
+        workdir, _ = rejected_run
         softer = "gate.requirements=[{metric: holdout.bits_per_byte, max: 100}]"
         result = workdir.finetune("rerun", "demo", "--from", "gate", "--set", softer, "--id", "softer")
         assert result.code == 0, result.out + result.err

@@ -43,6 +43,9 @@ FROZEN_SECTIONS: dict[str, tuple[str, ...]] = {
 }
 """The sections that freeze when a run starts, each with the reruns that may change it."""
 
+IS_FROZEN = "is frozen since the run started"
+"""In the message about an edit of a frozen section."""
+
 _STARTED = "has(oldSelf.status) && has(oldSelf.status.startedAt)"
 _ENDED = "has(oldSelf.status) && has(oldSelf.status.finishedAt)"
 _NEW_RERUN = "has(self.spec.rerun) && (!has(oldSelf.status.rerunId) || self.spec.rerun.id != oldSelf.status.rerunId)"
@@ -74,7 +77,7 @@ def _frozen(section: str, reruns: tuple[str, ...]) -> Rule:
     advice = f", or after its end set a new rerun.id with rerun.from: {reruns[-1]}" if reruns else ""
     return Rule(
         f"({unchanged}) || !({_STARTED}){allowed}",
-        f"spec.{section} is frozen since the run started: make a new run from it (finetune clone){advice}",
+        f"spec.{section} {IS_FROZEN}: make a new run from it (finetune clone){advice}",
         field=f".spec.{section}",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from finetune_operator.api.finetunerun import KIND
+from finetune_operator.api.finetunerun import IS_FROZEN, KIND
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, Kind
 from finetune_operator.core.resolve import CONTROL_FIELDS
 from finetune_operator.core.run import Run
@@ -98,7 +98,8 @@ async def edit(backend: Backend, cluster: Cluster, document: Object, patch: Obje
     try:
         return await cluster.patch(kind, metadata["namespace"], metadata["name"], patch)
     except Invalid as error:
-        remedy = remedy_for_edit(Run.parse(document), patch.get("spec") or {}, backend.flags)
+        frozen = any(IS_FROZEN in message for message in causes(error))
+        remedy = remedy_for_edit(Run.parse(document), patch.get("spec") or {}, backend.flags) if frozen else "correct the value"
         raise CommandError([*causes(error), f"{metadata['name']}: nothing was changed; {remedy}"]) from None
 
 

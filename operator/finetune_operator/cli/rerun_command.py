@@ -18,7 +18,7 @@ from .documents import DocumentProblem, read_value
 
 
 def remedy_for_edit(run: Run, patch: Mapping[str, Any], flags: str) -> str:
-    """Return what to do after the API server rejected an edit of ``spec``.
+    """Return what to do after the API server rejected an edit of a frozen section of ``spec``.
 
     Args:
         run: the run as it is.
@@ -31,9 +31,7 @@ def remedy_for_edit(run: Run, patch: Mapping[str, Any], flags: str) -> str:
     stage = first_stage(run, changed)
     if run.ended and stage:
         return f"apply the change with: finetune rerun {run.name}{flags} --from {stage}{options}"
-    if changed:
-        return f"start a new run with the change: finetune clone {run.name}{flags}{options}"
-    return f"to start over under this name, first run: finetune delete {run.name}{flags}"
+    return f"start a new run with the change: finetune clone {run.name}{flags}{options}"
 
 
 def first_stage(run: Run, sections: list[str]) -> str | None:
