@@ -9,12 +9,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from finetune_operator.api.stages import IMAGES
+
 FOLDERS = ("manifests", "docs")
 SUFFIXES = frozenset({".yaml", ".md"})
-IMAGE = re.compile(
-    r"(?<![\w-])(?P<name>finetune[-/](?:operator|stages|dataset|model|training|evaluation|registration)(?:-cuda)?):\d+\.\d+\.\d+\b(?![-+\w])"
-)
-"""A reference to an image of a release, with or without a registry before it."""
+NAME = rf"(?<![\w-])(?P<name>finetune[-/](?:operator|stages|{'|'.join(IMAGES)})(?:-cuda)?)"
+"""The name of an image of this project, with or without a registry before it."""
+IMAGE = re.compile(rf"{NAME}:\d+\.\d+\.\d+\b(?![-+\w])")
+"""A reference to an image of a release."""
 
 
 def update(text: str, version: str) -> str:

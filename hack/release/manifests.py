@@ -7,19 +7,17 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from versions import IMAGE
+from finetune_operator.api.stages import IMAGES, TRAINING
+from versions import IMAGE, NAME
 
 FOLDERS = ("crds", "manifests")
 LEFT_OUT = ("kind",)
 """Overlays for images that were loaded into a node under a tag of their own."""
 CONFIGURATIONS = ("manifests/base/configuration.yaml", "manifests/overlays/namespaced/configuration.yaml")
 """Configurations of the operator that overlays install; users replace them with their own."""
-STAGES = ("dataset", "model", "evaluation", "registration")
+STAGES = tuple(name for name in IMAGES if name != TRAINING.name)
 """Programs whose image the operator's configuration names. Training runs in the image of its runtime."""
-_PINNED = re.compile(
-    r"(?<![\w-])(?P<name>finetune[-/](?:operator|stages|dataset|model|training|evaluation|registration)(?:-cuda)?)"
-    r"@(?P<digest>sha256:[0-9a-f]{64})"
-)
+_PINNED = re.compile(rf"{NAME}@(?P<digest>sha256:[0-9a-f]{{64}})")
 
 
 def write(root: Path, target: Path, digests: Mapping[str, str], registry: str = "") -> None:

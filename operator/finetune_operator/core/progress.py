@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from finetune_contract.progress import Progress, from_rhoai, last
 from finetune_contract.result import HISTORY_LIMIT, LossPoint, thin
+from finetune_operator.api.stages import TRAINING
 
 from . import stages
 from .paths import Json, lookup
@@ -120,7 +121,7 @@ def _write(builder: PlanBuilder, stage: str, report: Progress) -> None:
     if reported < known.get("lastReport", "") or (same and seconds != report.time):
         return  # older than the known report, or the same report with a time that was set here
     builder.fields["progress"] = {**found, "lastReport": reported}
-    if stage == "training" and "loss" in found and "step" in found:
+    if stage == TRAINING.name and "loss" in found and "step" in found:
         _extend_history(builder, LossPoint(found["step"], found["loss"]))
 
 

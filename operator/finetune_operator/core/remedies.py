@@ -33,7 +33,6 @@ _NEW_DATA = {
     )
 }  # fmt: skip
 """Reasons of stage *tokenization* whose remedy is other data, or other values in ``spec.dataset``."""
-_EVALUATIONS = ("baseline", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ class Failed:
     @property
     def section(self) -> str:
         """The section of ``spec`` with the stage's resources."""
-        return "evaluation" if self.stage in _EVALUATIONS else self.stage
+        program = stages.GRAPH.programs.get(self.stage)
+        return program.program if program else self.stage
 
 
 def hint(reason: Reason, failed: Failed) -> str:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from finetune_contract.codec import digest, encode
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Result
-from finetune_operator.api.stages import StageDefinition
+from finetune_operator.api.stages import TRAINING, StageDefinition
 from finetune_operator.core.manifests.pod import PodNeeds
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.run import Run
@@ -108,7 +108,7 @@ def inputs_digest(stage: ProgramStage, run: Run) -> str:
     """Return the digest of everything that a stage's result depends on: its inputs, its program, and the results that it reads."""
     resolved = run.status.get("resolved") or {}
     images = resolved.get("images") or {}
-    program = resolved.get("entryDigest") if stage.program == "training" else images.get(stage.definition.image)
+    program = resolved.get("entryDigest") if stage.name == TRAINING.name else images.get(stage.definition.image)
     return digest({
         "stage": stage.name,
         "program": program,
