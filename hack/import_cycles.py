@@ -36,7 +36,7 @@ class Cycle:
 
 
 def graph(folders: Iterable[Path]) -> grimp.ImportGraph:
-    """Return the graph of imports between all modules that lie at the top of ``folders``, and in the packages there."""
+    """Return the graph of imports between all modules at the top of ``folders``, and in the packages there."""
     with tempfile.TemporaryDirectory() as scratch:
         search = [scratch]
         names = []

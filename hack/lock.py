@@ -35,7 +35,7 @@ _PIN = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[^ ;\\]+)(?: *; *
 
 
 class LockError(RuntimeError):
-    """The locks cannot be renewed. The message says why and what to do."""
+    """The locks cannot be renewed. The message has the reason and what to do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

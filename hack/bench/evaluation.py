@@ -1,6 +1,6 @@
 """The evaluation program compared with bare lm-eval: the same model, tasks and batch size, each in a new process, in turns.
 
-Both answer a multiple choice and a generation task on the example's base model, and must come to the same scores. Wanted: at most
+Both answer a multiple choice and a generation task on the example's base model, and must come to the same scores. Target: at most
 1.05 times the wall time of ``lm_eval.simple_evaluate``.
 """
 

@@ -69,7 +69,7 @@ class Cluster:
 
     def namespace(self, name: str) -> str:
         """Create a namespace with a bound claim."""
-        self.api.close()  # the server ends a connection that says nothing for minutes
+        self.api.close()  # the server closes a connection that is idle for minutes
         self.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         eventually(lambda: self.api.get("v1", "ServiceAccount", "default", name) != {}, f"{name} has a ServiceAccount")
         size, modes = {"storage": "1Gi"}, ["ReadWriteMany"]
@@ -135,7 +135,7 @@ class Cluster:
     def _service_account(self, namespace: str) -> Path:
         """Write the files that a kubelet puts into the operator's pod. The account has all rights, and its own name in the audit log."""
         metadata = {"name": "operator", "namespace": namespace}
-        self.api.close()  # the server ends a connection that says nothing for minutes
+        self.api.close()  # the server closes a connection that is idle for minutes
         self.api.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
         group = "rbac.authorization.k8s.io"
         self.api.create({

@@ -1,6 +1,6 @@
 """The README's main job in an empty folder: wall time, the part of orchestration, and memory of the control plane.
 
-Orchestration is the wall time in which no stage's process was alive. Wanted: at most 1 s a run, the whole job at most 4 minutes with the
+Orchestration is the wall time in which no stage's process was alive. Target: at most 1 s a run, the whole job at most 4 minutes with the
 base model kept (6 without), the control plane at most 120 MB.
 """
 

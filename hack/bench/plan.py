@@ -1,6 +1,6 @@
 """One decision of the control loop for a run in training, compared with parsing the same object as JSON.
 
-Wanted: at most 300 us.
+Target: at most 300 us.
 """
 
 from __future__ import annotations

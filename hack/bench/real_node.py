@@ -6,7 +6,7 @@
 
 A node of its own is started, and the operator deployed on it from its image. One run does the work; then runs that find every result
 take turns with bare clients that make the same pods, each as soon as the one before has ended. Their stages are the real programs with
-little to do, so that the difference is not lost in the work. ``--working`` adds runs that train and evaluate anew. As root.
+little to do, so that the difference is not lost in the work. ``--working`` adds runs that train and evaluate again. As root.
 ``FINETUNE_IMAGES`` names archives instead of those that ``hack/images`` makes of this checkout, as for the tests on a node.
 """
 

@@ -1,6 +1,6 @@
 """A run that reuses every result: the README's main job a second time, under another name, in the same home.
 
-Only the registration is done anew. Wanted: at most 3 s for the second run, and at most 0.15 s for each stage's process, beside a
+Only the registration runs again. Target: at most 3 s for the second run, and at most 0.15 s for each stage's process, beside a
 bare Python.
 """
 

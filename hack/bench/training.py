@@ -2,7 +2,7 @@
 
 Ours is TRL's trainer with a count of what was seen, progress, and without a GPU a loss that reads only the positions with a label.
 Bare is ``SFTTrainer`` as its documentation shows it, but for the batches, which are ours: both do the same work, and must come to the
-same losses. Wanted: at most 1.02 times the CPU seconds of a step.
+same losses. Target: at most 1.02 times the CPU seconds of a step.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def install(root: Path, folder: Path, accelerator: Accelerator) -> None:
 
 
 def _import(python: Path) -> None:
-    """Import torch, which shows that its libraries load. Its byte code is kept, whatever the environment says."""
+    """Import torch, which shows that its libraries load. Its byte code is kept, whatever the environment sets."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [str(python), "-c", "import torch"]
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace", check=False)

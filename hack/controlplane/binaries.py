@@ -97,7 +97,7 @@ def find(generation: Generation | None) -> Binaries:
 
 
 def not_built(missing: Sequence[str], target: str) -> NotBuiltError:
-    """Return the error that says what is not built, and which target builds it."""
+    """Return the error that names what is not built, and the target that builds it."""
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return NotBuiltError(f"{missing[0]}{more}: not built from the present sources; run {target}")
 

@@ -63,9 +63,9 @@ async def process_node(
         server: the API server, as administrator.
         api: the same, for kinds that the operator does not handle; it has no other user.
         namespace: whose pods run here.
-        folder: where volumes and the pods' folders lie.
+        folder: the folder of volumes and of the pods' folders.
         serving: the certificate of the port at which the API server asks for logs.
-        machine: what the node says that it has.
+        machine: what the node reports as its capacity.
         secrets: what it reads of Secrets.
     """
     machine = machine or Machine(gpus=0, cpus=16, memory_bytes=64 << 30)

@@ -32,7 +32,7 @@ def stage(name: str, inputs: dict[str, Any], work: Path) -> dict[str, Any]:
     """Run one stage program; its result.
 
     Raises:
-        SystemExit: it failed, with its exit code. It has said why.
+        SystemExit: it failed, with its exit code. Its output has the reason.
     """
     document = work / f"{name}.json"
     document.write_text(json.dumps({"contractVersion": 2, "stage": name, "run": RUN, "inputs": inputs}), encoding="utf-8")

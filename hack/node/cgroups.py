@@ -34,7 +34,7 @@ def remove(name: str) -> None:
     while left := [hierarchy / name for hierarchy in _hierarchies() if (hierarchy / name).exists()]:
         for top in left:
             for folder, _, _ in os.walk(top, topdown=False):
-                with suppress(OSError):  # busy; it is tried again
+                with suppress(OSError):  # busy; it is retried
                     Path(folder).rmdir()
         if time.monotonic() > deadline:
             raise TimeoutError(f"{', '.join(map(str, left))}: cgroups still in use; end their processes")

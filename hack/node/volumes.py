@@ -41,7 +41,7 @@ def create(api: Api, folder: Path) -> None:
 def keep(api: Api, folder: Path) -> None:
     """Empty released volumes and make them available again, without end."""
     while True:
-        with suppress(OSError, RefusedError):  # it is tried again
+        with suppress(OSError, RefusedError):  # it is retried
             for volume in api.list("v1", "PersistentVolume"):
                 if volume["spec"].get("storageClassName") == CLASS and volume.get("status", {}).get("phase") == "Released":
                     _prepare(folder / volume["metadata"]["name"])

@@ -3,7 +3,7 @@
 python environment.py LOCK FOLDER --tools TOOLS_LOCK [--accelerator cpu|cuda] [--sbom FILE]
 
 Everything is checked against the lock's hashes, and nothing is resolved. With ``cpu`` the GPU libraries are not installed:
-:mod:`cuda_placeholders` says how torch does without them.
+:mod:`cuda_placeholders` describes how torch does without them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An evaluation of one's own behind the stage contract: the share of held-out answers that are not empty.
 
-It stands for whatever measures a model. The operator starts it as ``python -m finetune_stages.evaluation``, for the fine-tuned model and,
+It is an example for any program that measures a model. The operator starts it as ``python -m finetune_stages.evaluation``, for the fine-tuned model and,
 where a baseline is asked for, for the base model. ``finetune_contract`` (standard library only) reads the document and writes the result.
 """
 
@@ -16,7 +16,7 @@ from finetune_contract.result import EvaluationOutputs, Result, termination_mess
 
 
 def main() -> int:
-    """Measure, write the result, and say how it went by the exit code."""
+    """Measure, write the result, and report success by the exit code."""
     document = StageDocument.parse(json.loads(Path(os.environ["FINETUNE_CONFIG"]).read_bytes()))
     inputs = decode(EvaluationInputs, document.inputs)
     workspace, layout = Path(os.environ["FINETUNE_WORKSPACE"]), document.run.layout

@@ -86,7 +86,7 @@ def find_templates(folder: Path, tokenizer: Mapping[str, Any], model: str) -> li
 
 
 def _tokens(template: Template, tokenizer: Mapping[str, Any]) -> dict[str, str]:
-    """Return the special tokens for the template, with stand-ins for unknown ones that the tokenizer's class defines."""
+    """Return the special tokens for the template, with placeholders for unknown ones that the tokenizer's class defines."""
     if tokenizer.get("tokenizer_class") in _GENERIC_TOKENIZERS:
         return special_tokens(tokenizer)
     return {**{role: f"<{role}>" for role in ROLES if role in template.text}, **special_tokens(tokenizer)}

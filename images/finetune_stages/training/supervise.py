@@ -75,7 +75,7 @@ def ended_in_time(worker: bool) -> Iterator[None]:
     """Ensure that SIGTERM ends this process within seconds, and that no worker outlives its agent.
 
     Python runs signal handlers only between bytecode instructions: a long decomposition, or a wait for a lost peer, would delay them
-    until the kubelet kills the pod. The wake-up file descriptor is written immediately.
+    until the kubelet kills the pod. The file descriptor of ``signal.set_wakeup_fd`` is written immediately.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

@@ -81,7 +81,7 @@ _INT = re.compile(r"^[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+|0o?[0-7]+|0b[01]+)$")
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _SHORTEST_EXPONENT = 1e21
 _MOST_VALUES = 100_000
-"""Values of one document, those of aliases counted each time: a few lines of aliases can stand for billions."""
+"""Values of one document, those of aliases counted each time: a few lines of aliases can expand to billions."""
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),

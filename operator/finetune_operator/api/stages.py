@@ -28,7 +28,7 @@ class StageDefinition:
         program: the package in ``finetune_stages`` that its pods run; ``None`` if the operator itself does the work.
         shared_image: the program whose image the pods run in; its own if empty.
         child_kind: kind of the object that runs the pods.
-        child_infix: the part of the child's name that stands for the stage; its own name if empty.
+        child_infix: the part of the child's name that identifies the stage; its own name if empty.
         pod_section: the section of ``spec`` whose placement, resources and similar fields are copied into its pods.
         background: the stage runs beside another one, which has precedence in ``status.progress``.
         quiet: its success is logged and counted, and is no Event.

@@ -14,7 +14,7 @@ PREFIXES = {
 def origin_prefix(origins: Mapping[str, str], field: str) -> str:
     """Return the text before ``field`` in a message.
 
-    ``origins`` maps each field that has a value to its origin; a field of an object stands for the object as well. A value without an
+    ``origins`` maps each field that has a value to its origin; a field of an object has the origin of the object as well. A value without an
     origin is named as a field of the run, where a user would set it.
     """
     path = re.sub(r"\[.*", "", field)

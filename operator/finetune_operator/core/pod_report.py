@@ -161,7 +161,7 @@ def _has_not_ended(other: Object) -> bool:
 
 
 def _init_failure(status: Object) -> str:
-    """Return what is said of the init container that ended the pod. An init container that failed and is tried again is none."""
+    """Return the failure of the init container that ended the pod. One that failed and is retried did not end it."""
     if status.get("phase") != "Failed":
         return ""
     for found in status.get("initContainerStatuses") or ():

@@ -1,7 +1,7 @@
 """Resolution of a spec: the effective value of every field, its origin, and the values that were adapted.
 
 A run is resolved once, when a round starts. From then on ``plan`` reads ``status.resolved`` and the mutable fields only, so that an
-upgrade of the operator does not change a run that is under way.
+upgrade of the operator does not change a run in progress.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SPEC_LIMIT = 24 * 1024
 """Largest spec in bytes of JSON: the spec, its resolved copy and status fit into an object of 64 KiB."""
 RESERVED_VARIABLES = ("PET_", "FINETUNE_")
 CONTROL_FIELDS = ("suspend", "rerun", "approval")
-"""Fields that control a run under way. They are read from ``spec`` at any time and are not resolved."""
+"""Fields that control a run in progress. They are read from ``spec`` at any time and are not resolved."""
 _SMALLEST = {"dataset": {"uri": "org/data"}}
 """The required fields, which make defaults a whole spec that can be validated."""
 

@@ -136,7 +136,7 @@ class Run:
 
     @property
     def retry(self) -> Retry:
-        """``spec.retry``, which may be edited while the run is under way."""
+        """``spec.retry``, which may be edited while the run is in progress."""
         return read(Retry, self._mutable("retry"))
 
     @property

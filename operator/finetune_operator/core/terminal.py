@@ -63,7 +63,7 @@ def cleanup_in(run: Run, now: datetime) -> float | None:
 
 
 def idle_seconds(run: Run, now: datetime) -> float:
-    """Return the seconds in which no pass can change the run: 0 while it is under way, infinity until its next edit.
+    """Return the seconds in which no pass can change the run: 0 while it is in progress, infinity until its next edit.
 
     The result depends on the run alone, not on the cluster or the settings.
     """

@@ -1,4 +1,4 @@
-"""Cache of the children and pods of runs that are under way, as far as decisions read them.
+"""Cache of the children and pods of runs in progress, as far as decisions read them.
 
 The cache only saves reads and passes. It serves an attempt only if nothing about it has failed or ended and the cache is complete
 (see :mod:`.expectations`); everything else is read from the cluster, and each resync begins with an empty cache.
@@ -48,12 +48,12 @@ class _Entry:
     children: dict[str, _Child] = field(default_factory=dict)
     pods: dict[str, _Pod] = field(default_factory=dict)
     active: frozenset[AttemptKey] | None = None
-    """The attempts under way after the last pass: no other child affects the run. ``None`` before the first pass."""
+    """The attempts in progress after the last pass: no other child affects the run. ``None`` before the first pass."""
     last_polled: dict[str, str] = field(default_factory=dict)
     """The time of the last read of each pod's log, by pod name."""
 
     def is_unfinished(self) -> bool:
-        """Return whether an attempt that is under way has a pod that has not succeeded, or no pod yet."""
+        """Return whether an attempt in progress has a pod that has not succeeded, or no pod yet."""
         unfinished = {pod.attempt for pod in self.pods.values() if pod.report.phase != "Succeeded"}
         known = {pod.attempt for pod in self.pods.values()}
         return any(attempt in unfinished or attempt not in known for attempt in self.active or ())
@@ -76,7 +76,7 @@ class ChildCache:
             kind: its kind.
             item: the object.
             event_type: the type of the event; ``None`` if the object was only listed.
-            busy: whether a pass over the run is under way, which may have just created the child.
+            busy: whether a pass over the run is in progress, which may have just created the child.
 
         Returns:
             The seconds after which the run needs a pass; ``None`` if the event affects no decision.

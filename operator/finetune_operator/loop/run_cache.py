@@ -1,4 +1,4 @@
-"""Cache of the runs that are under way: each as the last pass left it, and the versions that this process read or wrote.
+"""Cache of the runs in progress: each as the last pass left it, and the versions that this process read or wrote.
 
 The cache only saves reads and passes. A decision about a stale run does no harm: it begins with a write of the status onto the
 version that the pass began with, and the API server rejects that write if the run has changed.
@@ -24,7 +24,7 @@ class _Entry:
     document: str | None = None
     """The run as the last pass left it, as JSON, which needs a tenth of the memory of dictionaries."""
     version_during_pass: str | None = None
-    """The version that a watch reported while a pass was under way."""
+    """The version that a watch reported while a pass was in progress."""
 
 
 class RunCache:
@@ -40,7 +40,7 @@ class RunCache:
         Args:
             key: the run.
             version: its resource version.
-            busy: whether a pass is under way. If so, :meth:`observe_pass` returns whether another one is needed.
+            busy: whether a pass is in progress. If so, :meth:`observe_pass` returns whether another one is needed.
         """
         self._terminal.discard(key)
         entry = self._entries.setdefault(key, _Entry())

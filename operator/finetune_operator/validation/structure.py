@@ -17,7 +17,7 @@ from .problem import CauseType, Problem
 from .schema import Node
 
 ABSENT: Any = object()
-"""Stands for a missing old value."""
+"""Placeholder for a missing old value."""
 
 _OF_EVERY_OBJECT = frozenset({"apiVersion", "kind", "metadata"})
 _NOTHING = Node(type="")

@@ -25,7 +25,7 @@ class StageGraph:
         by_progress: the stages with a program; of two that run, ``status.progress`` shows the first.
 
     Raises:
-        ValueError: a stage stands before one that it depends on.
+        ValueError: a stage comes before one that it depends on.
     """
 
     def __init__(self, stages: tuple[ProgramStage | OperatorStage, ...]) -> None:

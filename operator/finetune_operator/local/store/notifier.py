@@ -41,7 +41,7 @@ class Notifier:
                 self.stop()
 
     def wake(self, kinds: Iterable[Kind]) -> None:
-        """Wake the watchers of ``kinds``."""
+        """Notify the watchers of ``kinds``."""
         for kind in kinds:
             for event in self._waiting.get(kind, ()):
                 event.set()
