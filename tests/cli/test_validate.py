@@ -229,3 +229,20 @@ def test_help_and_mistakes_on_the_command_line(workdir: Workdir) -> None:
     assert workdir.finetune("runn").code == 2
     assert "No such command" in workdir.finetune("runn").err
     assert workdir.finetune("get", "--output", "xml").code == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        ("  storage: {size: 50GB}\n", 'spec.storage.size: Invalid value: "50GB": not a quantity above 0; write '),
+        ("  training: {volumeMounts: [{name: a, mountPath: /tmp}]}\n", "spec.training.volumeMounts[0].mountPath: "),
+        ("  training: {placement: {labels: {'a b': c}}}\n", "spec.training.placement.labels: labels has a key that is not a label's key; "),
+    ],
+)
+def test_a_message_shows_the_value_and_not_its_type(workdir: Workdir, spec: str, line: str) -> None:
+    (workdir.folder / "run.yaml").write_text(f"{HEAD}  dataset: {{uri: org/data}}\n{spec}")
+    result = workdir.finetune("validate", "run.yaml")
+    assert result.code == 65
+    assert line in result.err
+    assert "object" not in result.err
+    assert 'value: ""' not in result.err

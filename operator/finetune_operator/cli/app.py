@@ -55,7 +55,7 @@ SetOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", metavar="PATH=VALUE", help="Set a field of spec: training.epochs=3; null removes it. Repeatable."),
 ]
-NameArgument = Annotated[str, typer.Argument(help="Name of the run.", show_default=False)]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the run.", show_default=False)]
 
 
 def _print_version(requested: bool) -> None:
@@ -75,7 +75,9 @@ def _options(
 @app.command()
 @with_options
 def init(
-    file: Annotated[Path, typer.Argument(help="File to write; - for standard output.")] = Path("finetunerun.yaml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; - for standard output.")] = Path(
+        "finetunerun.yaml"
+    ),
     algorithm: Annotated[
         Algorithm, typer.Option(help="Training algorithm; the file shows the defaults of its preset.")
     ] = Algorithm.osft,
@@ -90,7 +92,9 @@ def init(
 
 @app.command()
 @with_options
-def validate(files: Annotated[list[Path], typer.Argument(help="YAML files; - for standard input.", show_default=False)]) -> int:
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="YAML files; - for standard input.", show_default=False)],
+) -> int:
     """Validate files without a cluster.
 
     The rules are those of the API server. Exits with 65 if a file is invalid.
@@ -103,7 +107,9 @@ def validate(files: Annotated[list[Path], typer.Argument(help="YAML files; - for
 @app.command()
 @with_options
 def run(
-    file: Annotated[Path, typer.Argument(help="YAML file with one FineTuneRun; - for standard input.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="YAML file with one FineTuneRun; - for standard input.", show_default=False)
+    ],
     target: Target,
     options: Annotated[RunOptions, Without(("wait",))],
     configmap: Annotated[
@@ -197,7 +203,9 @@ def resume(name: NameArgument, target: Target, options: RunOptions) -> int:
 @with_options
 def get(
     target: Target,
-    name: Annotated[Optional[str], typer.Argument(help="Name of a run (default: all runs).", show_default=False)] = None,  # noqa: UP045
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name of a run (default: all runs).", show_default=False)
+    ] = None,
     experiment: Annotated[Optional[str], typer.Option(help="List only the runs of this experiment.")] = None,  # noqa: UP045
     all_namespaces: Annotated[
         bool, typer.Option("-A", "--all-namespaces", help="List the runs of all namespaces of the cluster.")

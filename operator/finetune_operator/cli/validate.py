@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 from pathlib import Path
@@ -24,6 +25,9 @@ from .file_names import bare_file_names
 
 _PRESETS_ONLY = Settings("cluster", "", {}, "")
 _PATTERN = re.compile(r" in body should match '(.*)'$")
+_TYPE_AS_VALUE = re.compile(r'Invalid value: "(?:object|array|string|number|integer|boolean)?": ')
+"""What the API server shows of an invalid value where a rule of the CRD rejects it."""
+_PATH_PARTS = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 _QUANTITY_TYPE = 'must be of type integer,string: "number"'
 
 
@@ -80,7 +84,7 @@ def validate_document(validator: Validator, document: Document, base: Path, *, l
     """
     files = bare_file_names(document, base, local=local)
     problems = [problem for problem in validator.create(document.content) if problem.field not in files]
-    found = [(problem.field, _sentence(problem)) for problem in problems]
+    found = [(problem.field, _with_value(_sentence(problem), document.content, problem.field)) for problem in problems]
     found += [(field, f"{field}: {sentence}") for field, sentence in files.items()]
     spec = document.content.get("spec")
     invalid = invalid_value(spec) if isinstance(spec, dict) and not found else None
@@ -117,6 +121,18 @@ def _sentence(problem: Problem) -> str:
     parent, _, name = problem.field.rpartition(".")
     near = difflib.get_close_matches(name, _fields_of(parent), n=1)
     return f"{problem.field}: unknown field" + (f"; did you mean {near[0]}?" if near else "; remove it")
+
+
+def _with_value(sentence: str, content: dict[str, Any], field: str) -> str:
+    """Return the API server's message with the value of the field in place of its type. Objects and lists are not shown."""
+    found = _TYPE_AS_VALUE.search(sentence)
+    if found is None:
+        return sentence
+    value: Any = content
+    for key, index in _PATH_PARTS.findall(field):
+        value = value[int(index)] if index else value.get(key) if isinstance(value, dict) else None
+    shown = "" if isinstance(value, (dict, list)) or value is None else f"Invalid value: {json.dumps(value)}: "
+    return f"{sentence[: found.start()]}{shown}{sentence[found.end() :]}"
 
 
 def _with_form(problem: Problem) -> str:

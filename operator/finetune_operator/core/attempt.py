@@ -16,7 +16,8 @@ from .decision import Create
 from .diagnosis import Diagnosis, diagnose, read_result
 from .manifests import children
 from .manifests.trainjob import trainjob
-from .observation import ChildState, Object, child_ref, child_state, controller_of, failure_message
+from .observation import ChildState, child_ref, child_state, controller_of, failure_message
+from .paths import Object
 from .plan_builder import PlanBuilder
 from .pod_report import PodReport
 from .release import holds, release, remove

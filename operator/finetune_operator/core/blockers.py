@@ -17,7 +17,8 @@ from finetune_operator.api.kinds import CLAIM, POD
 
 from . import naming
 from .naming import TRAINJOB_CONTAINER as NODE
-from .observation import ChildState, Object, Ref, Rejection, WarningEvent, child_ref, child_state
+from .observation import ChildState, Ref, Rejection, WarningEvent, child_ref, child_state
+from .paths import Object
 from .pod_report import PodReport
 from .reads import running_children, shared_refs
 from .run import Run, StageStatus

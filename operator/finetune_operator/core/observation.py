@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
 
 from finetune_operator.api.kinds import KINDS, Kind
 
 from . import naming
+from .paths import Object
 from .pod_report import PodReport
 from .run import StageStatus
 from .settings import Settings
 
-Object = Mapping[str, Any]
 CHILD_KINDS: dict[str, Kind] = {kind.name: kind for kind in KINDS}
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Json = dict[str, Any]
+Object = Mapping[str, Any]
+"""A Kubernetes object that is not changed here."""
 
 
 def lookup(document: Mapping[str, Any], path: str) -> Any:

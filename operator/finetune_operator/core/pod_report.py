@@ -6,13 +6,11 @@ add containers of its own before, beside or around it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from . import naming
-
-Object = Mapping[str, Any]
+from .paths import Object
 
 STARTS = frozenset({"", "ContainerCreating", "PodInitializing"})
 """Waiting reasons of a container that starts normally."""

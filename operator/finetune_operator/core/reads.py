@@ -9,7 +9,8 @@ from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, SERVICE_ACCOUNT, 
 from finetune_operator.api.stages import WORKSPACE
 
 from . import naming
-from .observation import Object, Ref, child_ref
+from .observation import Ref, child_ref
+from .paths import Object
 from .pod_report import PodReport
 from .run import Run, StageStatus
 from .settings import Settings

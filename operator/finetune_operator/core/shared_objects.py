@@ -16,7 +16,8 @@ from . import naming, stages
 from .blockers import GRACE_SECONDS, child_seconds, expected_pods, may_wait_for_mounts, seconds_since
 from .decision import Create
 from .manifests import children
-from .observation import ChildState, Object, Observed, Ref, child_state, controller_of, is_held
+from .observation import ChildState, Observed, Ref, child_state, controller_of, is_held
+from .paths import Object
 from .plan_builder import PlanBuilder
 from .pod_report import PodReport
 from .reads import running_children, shared_refs

@@ -11,7 +11,8 @@ from . import naming, shared_objects
 from .blockers import NO_PODS_SECONDS, blocker, child_seconds, reason_of_rejection
 from .decision import Patch
 from .diagnosis import Diagnosis
-from .observation import Object, Ref, child_ref, is_held
+from .observation import Ref, child_ref, is_held
+from .paths import Object
 from .plan_builder import PlanBuilder
 from .pod_report import PodReport
 from .reads import poll_seconds

@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from finetune_operator.api.kinds import JOB, POD, TRAINJOB, Kind
 from finetune_operator.core.observation import ChildState, child_state
-
-Object = dict[str, Any]
+from finetune_operator.loop.cluster import Object
 
 RANK = "batch.kubernetes.io/job-completion-index"
 JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_operator.loop.cluster import Object
+from finetune_operator.core.paths import Json
 
 from .metadata import check_metadata, check_types, generated_name, prune_metadata
 from .path import Path
@@ -45,12 +45,12 @@ class Validator:
         self._root = compile_schema(version["schema"]["openAPIV3Schema"])
         self._rules = RuleSet()
 
-    def create(self, obj: Object) -> list[Problem]:
+    def create(self, obj: Json) -> list[Problem]:
         """Return the problems of a new object; none if the API server would accept it."""
         pruned, unknown = self.prune(obj)
         return unknown + self.validate(_named(without_status(pruned)))
 
-    def update(self, obj: Object, old: Object, *, status: bool = False) -> list[Problem]:
+    def update(self, obj: Json, old: Json, *, status: bool = False) -> list[Problem]:
         """Return the problems of an update of ``old`` to ``obj``: of everything but status, or only of ``status``."""
         pruned, unknown = self.prune(obj)
         before, _ = self.prune(old)
@@ -59,18 +59,18 @@ class Validator:
         malformed = check_types(pruned.get("metadata", {}))
         return unknown + malformed + self.validate(with_status_of(before, pruned), before, status=True)
 
-    def prune(self, obj: Object, old: Object | None = None) -> tuple[Object, list[Problem]]:
+    def prune(self, obj: Json, old: Json | None = None) -> tuple[Json, list[Problem]]:
         """Return the object as the API server decodes it, and one problem for each dropped unknown field.
 
         With ``old``, a pruned object that ``obj`` was patched from, parts that both share are not checked again.
         """
         unknown: list[Problem] = []
-        pruned: Object = prune(self._root, obj, None, unknown, ABSENT if old is None else old)
+        pruned: Json = prune(self._root, obj, None, unknown, ABSENT if old is None else old)
         if isinstance(pruned.get("metadata"), dict):
             pruned = {**pruned, "metadata": prune_metadata(pruned["metadata"], unknown)}
         return pruned, unknown
 
-    def validate(self, obj: Object, old: Object | None = None, *, status: bool = False) -> list[Problem]:
+    def validate(self, obj: Json, old: Json | None = None, *, status: bool = False) -> list[Problem]:
         """Return the problems of a pruned object, new or an update of ``old``; with ``status``, an update of status only."""
         problems = self._of_type(obj)
         if problems:
@@ -86,12 +86,12 @@ class Validator:
             return [*problems, _UNCHECKED_RULES]
         return problems + self._rules.evaluate(self._root, obj, None, ABSENT if old is None else old)
 
-    def _check_status(self, structure: StructureCheck, obj: Object, old: Object) -> None:
+    def _check_status(self, structure: StructureCheck, obj: Json, old: Json) -> None:
         node: Node | None = self._root.properties.get("status")
         if node is not None and "status" in obj:
             structure.check(node, obj["status"], _STATUS, old.get("status", ABSENT))
 
-    def _of_keyed_lists(self, obj: Object, old: Object | None) -> list[Problem]:
+    def _of_keyed_lists(self, obj: Json, old: Json | None) -> list[Problem]:
         now = StructureCheck()
         now.check_keyed_lists(self._root, obj, None)
         if now.problems and old is not None:
@@ -101,7 +101,7 @@ class Validator:
                 return []
         return now.problems
 
-    def _of_type(self, obj: Object) -> list[Problem]:
+    def _of_type(self, obj: Json) -> list[Problem]:
         expected = {"kind": self.kind, "apiVersion": self.api_version}
         return [
             Problem(name, CauseType.INVALID, f"must be {value}", obj.get(name))
@@ -110,7 +110,7 @@ class Validator:
         ]
 
 
-def _named(obj: Object) -> Object:
+def _named(obj: Json) -> Json:
     """Return the object with the name that the API server generates before it validates (``rest.BeforeCreate``)."""
     metadata = obj.get("metadata")
     prefix = metadata.get("generateName") if isinstance(metadata, dict) and not metadata.get("name") else None
@@ -119,12 +119,12 @@ def _named(obj: Object) -> Object:
     return {**obj, "metadata": {**obj["metadata"], "name": generated_name(prefix)}}
 
 
-def without_status(obj: Object) -> Object:
+def without_status(obj: Json) -> Json:
     """Return the object as it is created: status is written only through its subresource."""
     return {name: value for name, value in obj.items() if name != "status"}
 
 
-def with_status_of(obj: Object, other: Object) -> Object:
+def with_status_of(obj: Json, other: Json) -> Json:
     """Return ``obj`` with the status of ``other``, or without status if that has none."""
     rest = without_status(obj)
     return {**rest, "status": other["status"]} if "status" in other else rest
