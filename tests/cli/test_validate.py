@@ -236,7 +236,10 @@ def test_help_and_mistakes_on_the_command_line(workdir: Workdir) -> None:
     [
         ("  storage: {size: 50GB}\n", 'spec.storage.size: Invalid value: "50GB": not a quantity above 0; write '),
         ("  training: {volumeMounts: [{name: a, mountPath: /tmp}]}\n", "spec.training.volumeMounts[0].mountPath: "),
-        ("  training: {placement: {labels: {'a b': c}}}\n", "spec.training.placement.labels: labels has a key that is not a label's key; "),
+        (
+            "  training: {placement: {labels: {'a b': c}}}\n",
+            "spec.training.placement.labels: labels has a key that is not a label's key; ",
+        ),
     ],
 )
 def test_a_message_shows_the_value_and_not_its_type(workdir: Workdir, spec: str, line: str) -> None:
