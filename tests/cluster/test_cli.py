@@ -354,7 +354,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     ),
     "nothing ran": (("logs", "demo"), 66, "demo: no stage has started; try again when a stage has started"),
     "rank": (("logs", "demo", "--rank", "first"), 2, "--rank first: not a rank; give a number from 0, or all."),
-    "not ended": (("rerun", "demo", "--from", "gate"), 65, "demo: the run has not ended; wait until it has, or delete it."),
+    "not ended": (
+        ("rerun", "demo", "--from", "gate"), 65,
+        "demo: the run has not ended; wait until it has ended, or start a new run with: finetune clone demo -n NAMESPACE",
+    ),
     "purge": (
         ("delete", "demo", "--purge"), 2,
         "--purge: only for runs on this machine; remove the option.",
@@ -367,8 +370,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
               "--name demo: a different run with this name exists; choose another name."),
     "unknown field": (("clone", "demo", "--set", "training.epoch=9"), 65,
                       "clone of demo: spec.training.epoch: unknown field; did you mean epochs?"),
-    "two places": (("get", "--home", "."), 2, "--home, --namespace: a local folder and a cluster exclude each other; remove one of them."),
-    "two namespaces": (("get", "-A"), 2, "--namespace, --all-namespaces: they exclude each other; remove one of them."),
+    "two places": (("get", "--home", "."), 2, "--home, --namespace: a local folder and a cluster cannot be used together; remove one of them."),
+    "two namespaces": (("get", "-A"), 2, "--namespace, --all-namespaces: they cannot be used together; remove one of them."),
     "another namespace": (("run", "run.yaml"), 2, "demo: metadata.namespace is other, but -n is NAMESPACE; remove one of them."),
 }  # fmt: skip
 
@@ -395,7 +398,7 @@ async def test_where_a_command_looks(control_plane: ControlPlane, api: Api, work
         (
             (),
             {"FINETUNE_CONTEXT": "here", "FINETUNE_HOME": "x"},
-            "a local folder and a cluster exclude each other; unset one of them.",
+            "a local folder and a cluster cannot be used together; unset one of them.",
         ),
         (
             ("-n", workdir.namespace),

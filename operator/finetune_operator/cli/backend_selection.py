@@ -28,14 +28,16 @@ def find_backend(target: Target) -> Backend:
     given, variable = target.cluster_options, os.environ.get(CONTEXT_VARIABLE)
     if target.home is not None and given:
         raise CommandError(
-            [f"--home, {given[0]}: a local folder and a cluster exclude each other; remove one of them."],
+            [f"--home, {given[0]}: a local folder and a cluster cannot be used together; remove one of them."],
             exit_status.USAGE,
         )
     if target.all_namespaces and target.namespace:
-        raise CommandError(["--namespace, --all-namespaces: they exclude each other; remove one of them."], exit_status.USAGE)
+        raise CommandError(
+            ["--namespace, --all-namespaces: they cannot be used together; remove one of them."], exit_status.USAGE
+        )
     if target.home is None and not given and variable and os.environ.get(HOME_VARIABLE):
         raise CommandError(
-            [f"{HOME_VARIABLE}, {CONTEXT_VARIABLE}: a local folder and a cluster exclude each other; unset one of them."],
+            [f"{HOME_VARIABLE}, {CONTEXT_VARIABLE}: a local folder and a cluster cannot be used together; unset one of them."],
             exit_status.USAGE,
         )
     if given or (variable and target.home is None):

@@ -65,10 +65,7 @@ class LocalBackend:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Cluster]:
         """See :class:`~.backend.Backend`. Raises ``NoRuns``."""
-        if not self.home.exists:
-            raise NoRuns(
-                [f"{self.home.root}: contains no runs; give another folder with --home, or start a run."], exit_status.NO_INPUT
-            )
+        self._require_runs()
         try:
             store = open_store(self.home)
         except StoreError as problem:
@@ -114,10 +111,7 @@ class LocalBackend:
 
     def update(self, change: MutateFn, summary: str, options: RunOptions) -> int:
         """See :class:`~.backend.Backend`: if another command drives the runs of the folder it continues the run, otherwise this one."""
-        if not self.home.exists:
-            raise NoRuns(
-                [f"{self.home.root}: contains no runs; give another folder with --home, or start a run."], exit_status.NO_INPUT
-            )
+        self._require_runs()
         try:
             return self._drive(change, options)
         except HomeInUse as other:
@@ -127,6 +121,14 @@ class LocalBackend:
             follow = f"follow it with: finetune get -w {run.name}{self.flags}"
             print(f"{run.name}: {summary}; process {other.holder} carries it out; {follow}", file=sys.stderr)
             return exit_status.OK
+
+    def _require_runs(self) -> None:
+        if self.home.exists:
+            return
+        if self.home.root.exists() and not self.home.root.is_dir():
+            raise CommandError([f"{self.home.root}: is not a directory; give another one with --home."], exit_status.NO_INPUT)
+        message = f"{self.home.root}: contains no runs; give another folder with --home, or start a run."
+        raise NoRuns([message], exit_status.NO_INPUT)
 
     def _drive(self, change: MutateFn, options: RunOptions) -> int:
         try:

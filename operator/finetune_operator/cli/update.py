@@ -55,7 +55,11 @@ def rerun_run(name: str, target: Target, options: RunOptions, *, stage: str, id_
             document = await find_run(backend, cluster, name)
             run = Run.parse(document)
             if not run.ended:
-                raise CommandError([f"{name}: the run has not ended; wait until it has, or delete it."])
+                raise CommandError(
+                    [
+                        f"{name}: the run has not ended; wait until it has ended, or start a new run with: finetune clone {name}{backend.flags}"
+                    ]
+                )
             rerun_id = id_ or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
             if run.status.get("rerunId") == rerun_id:
                 raise CommandError([f"--id {rerun_id}: the last rerun has this ID; choose another one."], exit_status.USAGE)
