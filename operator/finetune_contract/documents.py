@@ -67,7 +67,7 @@ class StageDocument:
     stage: str
     run: RunInfo
     inputs: dict[str, Any]
-    explicit: tuple[str, ...] = ()
+    explicit: tuple[str, ...] | None = None
 
     @classmethod
     def parse(cls, data: Any) -> StageDocument:

@@ -42,7 +42,7 @@ def _main() -> int:
 
 def _train(context: Context, processes: Processes) -> Finished:
     inputs = context.inputs(TrainingInputs)
-    engine = choose(inputs, context.document.explicit)
+    engine = choose(inputs, context.document.explicit or ())
     print(f"training: engine {engine.name}: {engine.reason}", flush=True)
     if engine.installed is not None:
         from .hub.work import train
