@@ -23,8 +23,8 @@ def missing_package(inputs: TrainingInputs) -> str | None:
         **ENGINE, **(ADAPTERS if inputs.algorithm in ("osft", "lora") else {}), **(QUANTISED if quantization(inputs) else {}),
     }  # fmt: skip
     for package, oldest in needed.items():
-        found = _version(package)
-        if found is None or _numbers(found) < _numbers(oldest):
+        found = version(package)
+        if found is None or release(found) < release(oldest):
             has = "the image does not have it" if found is None else f"the image has {found}"
             return f"it requires the Python package {package} {oldest} or newer, and {has}"
     return None
@@ -32,18 +32,19 @@ def missing_package(inputs: TrainingInputs) -> str | None:
 
 def engine_versions() -> dict[str, str]:
     """Return the versions of the engine's packages that are installed."""
-    found = {package: _version(package) for package in (*ENGINE, *ADAPTERS)}
-    return {package: version for package, version in found.items() if version is not None}
+    found = {package: version(package) for package in (*ENGINE, *ADAPTERS)}
+    return {package: number for package, number in found.items() if number is not None}
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Return the version of an installed package, ``None`` if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def release(version: str) -> tuple[int, ...]:
     """Return the release number of a version: ``2.15.0+cu132`` -> (2, 15, 0)."""
     found = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, found[0].split("."))) if found else ()

@@ -34,6 +34,7 @@ from .memory import (
     require_room,
     tokens_that_fit,
 )
+from .model_format import require_readable
 from .pretrained import Pretrained, unread
 from .processes import Processes
 from .quantization import configuration, quantization, require_device
@@ -55,6 +56,7 @@ def train(context: Context, processes: Processes) -> Finished:
     """
     inputs = context.inputs(TrainingInputs)
     base = Pretrained.open(context.path(context.layout.base_model))
+    require_readable(base)
     require_consistent(inputs, processes)
     tokens_seal(context.workspace, context.layout)
     require_device(inputs)

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from finetune_contract.documents import TrainingInputs
+from finetune_stages.training.libraries import version
 
 HUB = "training-hub"
 BACKENDS = {"sft": "instructlab-training", "osft": "rhai-innovation-mini-trainer"}
@@ -57,14 +58,6 @@ def installed(inputs: TrainingInputs) -> Installed:
         )
     found = {name: version(name) for name in (HUB, backend, *_FURTHER)}
     return Installed(parameters, settings, {name: number for name, number in found.items() if number is not None})
-
-
-def version(package: str) -> str | None:
-    """Return the version of an installed package."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _source(package: str, file: str) -> ast.Module:

@@ -18,6 +18,7 @@ from finetune_stages.training.consistency import require_consistent
 from finetune_stages.training.environment import prepare_environment, private_folder
 from finetune_stages.training.machine import killed_for_memory
 from finetune_stages.training.memory import require_room
+from finetune_stages.training.model_format import require_readable
 from finetune_stages.training.pretrained import CONFIG, Pretrained, unread
 from finetune_stages.training.processes import Processes, flash_attention_possible
 from finetune_stages.training.summary import HISTORY, curve, sentence, short_of_warm_up
@@ -44,6 +45,7 @@ def train(context: Context, processes: Processes, installed: Installed) -> Finis
     """
     inputs = context.inputs(TrainingInputs)
     base = Pretrained.open(context.path(context.layout.base_model))
+    require_readable(base)
     require_consistent(inputs, processes)
     tokens_seal(context.workspace, context.layout)
     if processes.rank == 0:
