@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -54,7 +55,7 @@ def run_call(function: str, arguments: Arguments, folder: Path, poll: Callable[[
 
 
 @contextmanager
-def _process(call: Path) -> Iterator[subprocess.Popen[str]]:
+def _process(call: Path) -> Iterator[subprocess.Popen[bytes]]:
     root = str(Path(finetune_stages.__file__).parents[1])  # a folder, or the zip application
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
@@ -64,7 +65,7 @@ def _process(call: Path) -> Iterator[subprocess.Popen[str]]:
     }  # fmt: skip
     process = subprocess.Popen(  # noqa: S603 - this program
         [sys.executable, "-m", "finetune_stages.training.hub.child", str(call)], env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", process_group=0,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0,
     )  # fmt: skip
     try:
         yield process
@@ -72,17 +73,19 @@ def _process(call: Path) -> Iterator[subprocess.Popen[str]]:
         _end(process)
 
 
-def _print(process: subprocess.Popen[str], lines: deque[str]) -> None:
+def _print(process: subprocess.Popen[bytes], lines: deque[str]) -> None:
     assert process.stdout is not None, "it is a pipe"
-    for line in process.stdout:
-        text = line.rstrip("\n").rpartition("\r")[2]  # the last state of a progress bar
-        lines.append(text)
-        print(text, flush=True)
+    # With other newlines, each state of a progress bar would be a line.
+    with io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace", newline="\n") as output:
+        for line in output:
+            text = line.rstrip("\n").rpartition("\r")[2]  # the last state of a progress bar
+            lines.append(text)
+            print(text, flush=True)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process group: workers can outlive the process that started them."""
-    for number, seconds in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, 0.0)):
+    for number, seconds in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, 1.0)):
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:
@@ -93,7 +96,7 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def _group_exists(process: subprocess.Popen[str]) -> bool:
+def _group_exists(process: subprocess.Popen[bytes]) -> bool:
     process.poll()  # a zombie would keep the group
     try:
         os.killpg(process.pid, 0)
