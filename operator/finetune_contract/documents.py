@@ -56,12 +56,18 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class StageDocument:
-    """The envelope that every stage program reads from ``FINETUNE_CONFIG``."""
+    """The envelope that every stage program reads from ``FINETUNE_CONFIG``.
+
+    Attributes:
+        explicit: fields of the spec (``training.liger``) that a person set. An engine rejects such a value if it cannot honor it, and
+            replaces a default. They are not part of ``inputs``: the same value has the same result, whoever set it.
+    """
 
     contract_version: int
     stage: str
     run: RunInfo
     inputs: dict[str, Any]
+    explicit: tuple[str, ...] | None = None
 
     @classmethod
     def parse(cls, data: Any) -> StageDocument:
@@ -137,6 +143,7 @@ class OsftInputs:
     unfreeze_rank_ratio: float = 0.25
     target_patterns: tuple[str, ...] = ()
     trainable: Literal["all", "targets"] = "all"
+    memory_efficient_init: bool = True
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,7 @@ class TrainingInputs:
     """Stage *training*. Batch sizes count rows, ``max_tokens_per_gpu`` and ``max_seq_len`` count tokens."""
 
     algorithm: Literal["sft", "osft", "lora"]
-    engine: Literal["portable"]
+    engine: Literal["auto", "training-hub", "portable"]
     epochs: int
     effective_batch_size: int
     max_tokens_per_gpu: int
@@ -181,6 +188,8 @@ class TrainingInputs:
     scheduler_args: dict[str, Scalar] = field(default_factory=dict)
     seed: int = 42
     unmask: bool = False
+    liger: bool = False
+    sharding: Literal["FULL_SHARD", "HYBRID_SHARD", "NO_SHARD"] = "NO_SHARD"
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
     osft: OsftInputs | None = None

@@ -130,7 +130,7 @@ class TrainingOutputs:
 
     ``samples_seen`` is counted over all processes and epochs; ``expected_samples`` is epochs x kept rows. ``opened``: the
     written model was verified: its configuration, every weight's header, its tokenizer. ``adapter_digest`` is the digest of the
-    adapter, if the algorithm has one.
+    adapter, if the algorithm has one. ``engine`` trained with these ``versions`` of its packages, for ``engine_reason``.
     """
 
     digest: str
@@ -142,6 +142,9 @@ class TrainingOutputs:
     processes: int
     opened: bool
     adapter_digest: str | None = None
+    engine: str = "portable"
+    engine_reason: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,6 @@ def prepare_environment(folder: Path, processes: Processes) -> None:
         HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1", TRANSFORMERS_VERBOSITY="error",
     )  # fmt: skip
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processors() // processes.per_node)))
-    processes.announce()
 
 
 def _is_earlier(name: str, attempt: Attempt) -> bool:

@@ -1,14 +1,11 @@
-"""Check that the engine is installed, from the packages' metadata, without importing large libraries."""
+"""Packages of the portable engine, checked by their metadata without importing large libraries."""
 
 from __future__ import annotations
 
-import os
 import re
 from importlib import metadata
 
-from finetune_contract import reasons
-from finetune_contract.documents import IMAGE_VARIABLE, TrainingInputs
-from finetune_stages.sdk import StageError
+from finetune_contract.documents import TrainingInputs
 
 from .quantization import quantization
 
@@ -20,34 +17,34 @@ QUANTISED = {"bitsandbytes": "0.46.1"}
 """Additional packages for ``lora`` with 4-bit or 8-bit weights; images for CPUs lack them."""
 
 
-def require_engine(inputs: TrainingInputs) -> None:
-    """Check that this image has the packages for these inputs.
-
-    Raises:
-        StageError: ``EngineMissing``: a package is missing or too old.
-    """
+def missing_package(inputs: TrainingInputs) -> str | None:
+    """Return what this image lacks for the portable engine: the first package that is missing or too old, as a clause."""
     needed = {
         **ENGINE, **(ADAPTERS if inputs.algorithm in ("osft", "lora") else {}), **(QUANTISED if quantization(inputs) else {}),
     }  # fmt: skip
     for package, oldest in needed.items():
-        found = _version(package)
-        if found is None or _numbers(found) < _numbers(oldest):
-            image = os.environ.get(IMAGE_VARIABLE) or "the training image"
-            has = "does not have it" if found is None else f"has {found}"
-            raise StageError(
-                reasons.ENGINE_MISSING,
-                f"training.image: the portable engine requires the Python package {package} {oldest} or newer, and {image} {has}; use another image.",
-            )
+        found = version(package)
+        if found is None or release(found) < release(oldest):
+            has = "the image does not have it" if found is None else f"the image has {found}"
+            return f"it requires the Python package {package} {oldest} or newer, and {has}"
+    return None
 
 
-def _version(package: str) -> str | None:
+def engine_versions() -> dict[str, str]:
+    """Return the versions of the engine's packages that are installed."""
+    found = {package: version(package) for package in (*ENGINE, *ADAPTERS)}
+    return {package: number for package, number in found.items() if number is not None}
+
+
+def version(package: str) -> str | None:
+    """Return the version of an installed package, ``None`` if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def release(version: str) -> tuple[int, ...]:
     """Return the release number of a version: ``2.15.0+cu132`` -> (2, 15, 0)."""
     found = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, found[0].split("."))) if found else ()

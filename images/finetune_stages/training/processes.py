@@ -193,11 +193,31 @@ def _bad(name: str, value: str, expected: str) -> StageError:
 
 def gpus(load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> int:
     """Return the number of GPUs of this process from NVIDIA's driver, because importing torch takes seconds."""
+    driver, count = _driver(load), ctypes.c_int(0)
+    if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def flash_attention_possible(load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> bool:
+    """Return whether the first GPU has an architecture that flash-attn 2 supports: compute capability 8.x or 9.0."""
+    driver, major, minor = _driver(load), ctypes.c_int(0), ctypes.c_int(0)
+    if (
+        driver is None
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, 0)
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, 0)
+    ):
+        return False
+    return major.value == 8 or (major.value, minor.value) == (9, 0)
+
+
+_MAJOR, _MINOR = 75, 76
+"""CUDA's numbers of the attributes with the compute capability (``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`` and ``_MINOR``)."""
+
+
+def _driver(load: Callable[[str], ctypes.CDLL]) -> ctypes.CDLL | None:
     try:
         driver = load("libcuda.so.1")
     except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+        return None
+    return driver if driver.cuInit(0) == 0 else None

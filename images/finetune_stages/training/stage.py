@@ -1,14 +1,18 @@
-"""Program of stage *training*: a process does all the work, a share of it as a worker, or supervises workers."""
+"""Program of stage *training*: a process chooses the engine, and does all the work, a share of it as a worker, or supervises workers."""
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import NoReturn
 
-from finetune_contract.result import Result
+from finetune_contract.codec import decode
+from finetune_contract.documents import TrainingInputs
+from finetune_contract.result import Result, TrainingOutputs
 from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
 
+from .engines import Engine, choose
 from .processes import Processes
 from .supervise import FOLDER_VARIABLE, become_worker, ended_in_time, hand_over, supervise
 
@@ -33,8 +37,29 @@ def _main() -> int:
     except StageError as error:
         failure = error
         return run_stage(_STAGES, lambda _context: _raise(failure), outputs_exist)
-    work = supervise if processes.per_node > 1 else _alone
-    return run_stage(_STAGES, lambda context: work(context, processes), outputs_exist, processes.rank, reuse=_REUSE)
+    return run_stage(_STAGES, lambda context: _train(context, processes), outputs_exist, processes.rank, reuse=_REUSE)
+
+
+def _train(context: Context, processes: Processes) -> Finished:
+    inputs = context.inputs(TrainingInputs)
+    engine = choose(inputs, context.document.explicit or ())
+    print(f"training: engine {engine.name}: {engine.reason}", flush=True)
+    if engine.installed is not None:
+        from .hub.work import train
+
+        finished = train(context, processes, engine.installed)
+    else:
+        finished = supervise(context, processes) if processes.per_node > 1 else _alone(context, processes)
+    return _with_engine(finished, engine)
+
+
+def _with_engine(finished: Finished, engine: Engine) -> Finished:
+    """Return the result with the engine; pods other than the first have none."""
+    if not finished.outputs:
+        return finished
+    outputs = finished.outputs if isinstance(finished.outputs, TrainingOutputs) else decode(TrainingOutputs, finished.outputs)
+    about = replace(outputs, engine=engine.name, engine_reason=engine.reason, versions=engine.versions)
+    return replace(finished, outputs=about, warnings=(*finished.warnings, *engine.warnings()))
 
 
 def outputs_exist(context: Context, result: Result) -> bool:

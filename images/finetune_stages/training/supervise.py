@@ -21,7 +21,6 @@ from finetune_contract.result import parse_message
 from finetune_stages.sdk import Context, Finished, StageError
 from finetune_stages.sdk.fault import Interrupted
 
-from .libraries import require_engine
 from .machine import killed_for_memory, processors
 from .processes import Processes
 from .quantization import require_device
@@ -38,12 +37,11 @@ def supervise(context: Context, processes: Processes) -> Finished:
     """Run one worker per process, and return the result of the first worker (on other nodes, an empty result).
 
     Raises:
-        StageError: ``NoGPU``, ``EngineMissing``, or the failure of the first worker that failed.
+        StageError: ``NoGPU``, or the failure of the first worker that failed.
         Interrupted: SIGTERM was received; the workers have ended.
     """
     inputs = context.inputs(TrainingInputs)
     require_device(inputs)
-    require_engine(inputs)
     with tempfile.TemporaryDirectory(prefix="finetune-workers-") as name:
         folder = Path(name)
         os.environ[FOLDER_VARIABLE] = name

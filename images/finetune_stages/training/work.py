@@ -1,7 +1,7 @@
-"""Work of stage *training*, from tokens and base model to a verified model.
+"""Engine ``portable``: transformers and TRL, from tokens and base model to a verified model.
 
-Only the standard library is used before the first import of the engine, so that a wrong value, a missing package or a damaged model
-fails before slow imports.
+Only the standard library is used before the first import of the libraries, so that a wrong value or a damaged model fails before slow
+imports.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from finetune_contract.result import LossPoint, TrainingOutputs, thin
 from finetune_stages.sdk import Context, Finished, Seal, StageError, quick_imports, without
 from finetune_stages.sdk.loading import load_tokenizer
 
+from .consistency import require_consistent
 from .environment import prepare_environment, private_folder
-from .libraries import require_engine
 from .machine import peak_memory
 from .memory import (
     computes_in_bf16,
@@ -32,12 +32,13 @@ from .memory import (
     packs,
     require_memory,
     require_room,
-    rows_of_a_process,
     tokens_that_fit,
 )
+from .model_format import require_readable
 from .pretrained import Pretrained, unread
 from .processes import Processes
 from .quantization import configuration, quantization, require_device
+from .summary import HISTORY, curve, sentence, short_of_warm_up
 from .tokens import tokens_seal
 
 if TYPE_CHECKING:
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
     from .publication import Publication
     from .rows import Rows
     from .tuning import Tuning
-
-_HISTORY = 2000
-"""Points of the loss curve in the full result."""
 
 
 def train(context: Context, processes: Processes) -> Finished:
@@ -58,41 +56,19 @@ def train(context: Context, processes: Processes) -> Finished:
     """
     inputs = context.inputs(TrainingInputs)
     base = Pretrained.open(context.path(context.layout.base_model))
-    _require_consistent(inputs, processes)
+    require_readable(base)
+    require_consistent(inputs, processes)
     tokens_seal(context.workspace, context.layout)
     require_device(inputs)
-    require_engine(inputs)
     if processes.rank == 0:
         require_room(context.workspace, base, inputs)
     # PEFT imports it if it is installed, which takes a fifth of the import time.
     unused = nullcontext() if quantization(inputs) else without("bitsandbytes")
     with private_folder(context, processes) as folder, unused:
         prepare_environment(folder, processes)
+        processes.announce()
         with processes.group():
             return _Job(context, processes, inputs, base, folder).run()
-
-
-def _require_consistent(inputs: TrainingInputs, processes: Processes) -> None:
-    """Check that the values of the document are consistent with each other and with the number of processes."""
-    if inputs.max_tokens_per_gpu < inputs.max_seq_len:
-        raise StageError(
-            reasons.BAD_TRAINING_VALUE,
-            f"training.maxTokensPerGPU: {inputs.max_tokens_per_gpu} is less than training.maxSeqLen {inputs.max_seq_len}, so the longest"
-            " rows do not fit; raise it, or lower training.maxSeqLen.",
-        )
-    osft, lora = inputs.osft or OsftInputs(), inputs.lora or LoraInputs()
-    if inputs.algorithm == "osft":
-        _require(0 <= osft.unfreeze_rank_ratio <= 1, "osft.unfreezeRankRatio", osft.unfreeze_rank_ratio, "from 0 to 1")
-    if inputs.algorithm == "lora":
-        _require(lora.rank >= 1, "lora.rank", lora.rank, "at least 1")
-        _require(lora.alpha >= 1, "lora.alpha", lora.alpha, "at least 1")
-        _require(0 <= lora.dropout < 1, "lora.dropout", lora.dropout, "from 0 to below 1")
-    rows_of_a_process(inputs, processes.world)
-
-
-def _require(valid: bool, field: str, value: float, expected: str) -> None:
-    if not valid:
-        raise StageError(reasons.BAD_TRAINING_VALUE, f"training.{field}: {value:g} is out of range; set a value {expected}.")
 
 
 @dataclass(frozen=True)
@@ -129,15 +105,16 @@ class _Job:
         self._require_complete(done, tuning.model, len(rows))
         if self.processes.rank > 0:
             return Finished(outputs={})
-        metrics = {**_curve(done.history), **self._counts(done, tuning.model, rows), **tuning.metrics()}
+        metrics = {**curve(done.history), **self._counts(done, tuning.model, rows), **tuning.metrics()}
         seal, adapter = self._publish(self._unquantized(tuning), rows, ignored)
         outputs = TrainingOutputs(
             digest=seal.digest, samples_seen=done.samples, expected_samples=self.inputs.epochs * len(rows), rows=len(rows),
             dropped_rows=rows.dropped, steps=done.steps, processes=self.processes.world, opened=True,
             adapter_digest=adapter.digest if adapter else None,
         )  # fmt: skip
-        warnings = (*unread(ignored), *_short_of_warm_up(self.inputs.warmup_steps, done.steps))
-        return Finished(outputs, metrics, thin(done.history, _HISTORY), self._sentence(done, rows), warnings)
+        message = sentence(self.inputs, done.history, done.steps, done.seconds, rows=len(rows), dropped=rows.dropped)
+        warnings = (*unread(ignored), *short_of_warm_up(self.inputs.warmup_steps, done.steps))
+        return Finished(outputs, metrics, thin(done.history, HISTORY), message, warnings)
 
     def _tokenizer(self) -> Any:
         with self._loading("PyTorch"):
@@ -299,14 +276,6 @@ class _Job:
             "trainable_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         }  # fmt: skip
 
-    def _sentence(self, done: _Optimized, rows: Rows) -> str:
-        first, last = done.history[0].loss, done.history[-1].loss
-        also = f"; {rows.dropped:,} rows were left out in stage tokenization" if rows.dropped else ""
-        return (
-            f"{self.inputs.algorithm}: {self.inputs.epochs} x {len(rows):,} rows in {done.steps:,} steps and {done.seconds:.0f} s,"
-            f" loss {first:.3f} to {last:.3f}{also}"
-        )
-
     def _report(self, progress: Progress, force: bool = False) -> None:
         if self.processes.rank == 0:
             self.context.report(progress, force)
@@ -320,23 +289,3 @@ class _Job:
     def _note(self, words: str, percent: int = 0, force: bool = True) -> None:
         before = self.context.last_progress or Progress(0)
         self._report(replace(before, percent=max(percent, before.percent), note=words), force)
-
-
-def _short_of_warm_up(warm_up: int, steps: int) -> tuple[str, ...]:
-    """Return the warning about a training that ends before the warm-up."""
-    if warm_up < steps:
-        return ()
-    return (
-        f"training.warmupSteps: it is {warm_up:,} and the training has {steps:,} steps, so training.learningRate is never reached; lower it.",
-    )
-
-
-def _curve(history: list[LossPoint]) -> dict[str, float]:
-    losses = [point.loss for point in history]
-    tenth = losses[-max(1, len(losses) // 10) :]
-    return {
-        "first_loss": losses[0],
-        "final_loss": losses[-1],
-        "min_loss": min(losses),
-        "last_tenth_loss": sum(tenth) / len(tenth),
-    }

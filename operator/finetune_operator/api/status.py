@@ -231,6 +231,16 @@ class ModelStatus(Whole):
     parameters: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of parameters.")
 
 
+class EngineStatus(Whole):
+    """The training engine that was used."""
+
+    name: Word | None = Field(None, description="Name of the engine: portable or training-hub.")
+    reason: Annotated[str, Field(max_length=512)] | None = Field(None, description="Why this engine was chosen.")
+    versions: (
+        Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=64)]], Field(max_length=16)] | None
+    ) = Field(None, description="Versions of the packages of the engine.")
+
+
 class RegistryStatus(Whole):
     """Entry in the model registry."""
 
@@ -360,6 +370,7 @@ class FineTuneRunStatus(Section):
     failure: FailureStatus | None = Field(None, description="Why the run failed, and what to do.")
     gate: GateStatus | None = Field(None, description="Outcome of the gate.")
     approval: ApprovalStatus | None = Field(None, description="Manual approval or rejection of the model.")
+    engine: EngineStatus | None = Field(None, description="The training engine that was used.")
     model: ModelStatus | None = Field(None, description="The fine-tuned model.")
     registry: RegistryStatus | None = Field(None, description="Entry in the model registry.")
     usage: UsageStatus | None = Field(None, description="Resources that the run used.")

@@ -44,8 +44,7 @@ class Sft(Section):
 
     sharding: Literal["FULL_SHARD", "HYBRID_SHARD", "NO_SHARD"] | None = Field(
         None,
-        description="FSDP sharding strategy for weights, gradients and optimizer state. This release trains with "
-        "NO_SHARD, so the default is adapted and any other explicit value is rejected.",
+        description="FSDP sharding strategy for weights, gradients and optimizer state. Engine portable supports NO_SHARD only.",
     )
 
 
@@ -211,8 +210,7 @@ class Training(Section):
     )
     liger: bool | None = Field(
         None,
-        description="Whether to use Liger's fused kernels (GPU only). This release trains without them, so the "
-        "default is adapted and an explicit true is rejected.",
+        description="Whether to use Liger's fused kernels. Only engine training-hub with algorithm osft supports them.",
     )
     unmask: bool | None = Field(
         None,
@@ -229,7 +227,8 @@ class Training(Section):
     engine: Literal["auto", "training-hub", "portable"] | None = Field(
         None,
         description="Training engine. portable uses transformers and TRL. training-hub uses the backends of Training "
-        "Hub. auto selects portable in this release.",
+        "Hub and supports sft and osft. auto selects training-hub where the training image has it and it can honor the values of "
+        "the run, and otherwise portable.",
     )
     engine_args: dict[Annotated[str, Field(max_length=64)], FreeValue] | None = Field(
         None, description="Further arguments of the engine, validated against its signature.", max_length=32

@@ -119,14 +119,21 @@ def _parts(run: Run, events: list[Object], flags: str) -> Iterator[tuple[str, Re
     scores = score_table(run)
     if scores is not None:
         yield "scores", scores
-    training = (run.status.get("metrics") or {}).get("training") or {}
-    if training:
-        yield "training", _pairs({name: f"{value:.6g}" for name, value in sorted(training.items())})
+    yield from _training_parts(run)
     resolved = run.status.get("resolved") or {}
     if resolved.get("adapted"):
         yield "adapted to this machine", _adapted(resolved["adapted"])
     if events:
         yield "events", _events(events[-_EVENTS:])
+
+
+def _training_parts(run: Run) -> Iterator[tuple[str, RenderableType]]:
+    engine = run.status.get("engine") or {}
+    if engine:
+        yield "engine", _engine(engine)
+    training = (run.status.get("metrics") or {}).get("training") or {}
+    if training:
+        yield "training", _pairs({name: f"{value:.6g}" for name, value in sorted(training.items())})
 
 
 def _stacked(lines: list[RenderableType]) -> Table:
@@ -170,6 +177,11 @@ def _pairs(values: Mapping[str, str]) -> Table:
     for name, value in values.items():
         table.add_row(Text(name, style="dim"), value)
     return table
+
+
+def _engine(engine: Mapping[str, Any]) -> Table:
+    versions = ", ".join(f"{name} {version}" for name, version in (engine.get("versions") or {}).items())
+    return _pairs({str(engine.get("name", "")): str(engine.get("reason", "")), "packages": versions})
 
 
 def _adapted(entries: list[Mapping[str, Any]]) -> Table:

@@ -46,16 +46,48 @@ def _too_many_gpus(value: Any, settings: Settings, _spec: Json) -> bool:
     return gpus is not None and int(value) > gpus
 
 
+def _hub_trains(spec: Json) -> bool:
+    """Return whether the backends of Training Hub can train at all; whether the training image has them is known in the image only."""
+    return lookup(spec, "training.algorithm") in ("sft", "osft") and bool(lookup(spec, "training.gpusPerWorker"))
+
+
+def _is_portable(spec: Json) -> bool:
+    """Return whether the engine is known before training: the training program chooses it, from what its image has."""
+    return bool(lookup(spec, "training.engine") == "portable")
+
+
 ADAPTATIONS: tuple[Adaptation, ...] = (
+    Adaptation("training.gpusPerWorker", _too_many_gpus, 0, "this machine has fewer GPUs"),
     Adaptation(
-        "training.engine", lambda value, *_: value == "auto", "portable", "auto selects the engine of this release", "replace"
+        "training.engine",
+        lambda value, _settings, spec: value == "auto" and not _hub_trains(spec),
+        "portable",
+        "training-hub trains sft and osft only, on GPUs",
+        "replace",
     ),
-    Adaptation("training.liger", lambda value, *_: bool(value), False, "the portable engine does not use Liger kernels"),
+    Adaptation(
+        "training.engine",
+        lambda value, _settings, spec: value == "training-hub" and not _hub_trains(spec),
+        "portable",
+        "training-hub trains sft and osft only, on GPUs",
+    ),
+    Adaptation(
+        "training.liger",
+        lambda value, _settings, spec: bool(value) and _is_portable(spec),
+        False,
+        "the portable engine does not use Liger kernels",
+    ),
     Adaptation(
         "training.sft.sharding",
-        lambda value, *_: value != "NO_SHARD",
+        lambda value, _settings, spec: value != "NO_SHARD" and _is_portable(spec),
         "NO_SHARD",
         "the portable engine keeps a complete copy of the model in each process",
+    ),
+    Adaptation(
+        "training.osft.memoryEfficientInit",
+        lambda value, _settings, spec: not value and _is_portable(spec),
+        True,
+        "the portable engine always decomposes one weight at a time",
     ),
     Adaptation(
         "training.workers",
@@ -64,7 +96,6 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
         "local mode runs on one machine",
         explicit="keep",
     ),
-    Adaptation("training.gpusPerWorker", _too_many_gpus, 0, "this machine has fewer GPUs"),
     Adaptation(
         "training.lora.quantization",
         lambda value, _settings, spec: value != "none" and lookup(spec, "training.gpusPerWorker") == 0,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
+
+from .paths import leaves
 
 PREFIXES = {
     "run": "spec.", "namespace": "ConfigMap finetune-defaults, ", "operator": "the operator's configuration, defaults.",
@@ -20,6 +23,16 @@ def origin_prefix(origins: Mapping[str, str], field: str) -> str:
     path = re.sub(r"\[.*", "", field)
     found = {origin for known, origin in origins.items() if _overlap(known, path)}
     return next((prefix for origin, prefix in PREFIXES.items() if origin in found), PREFIXES["run"])
+
+
+def explicit_fields(resolved: Mapping[str, Any], *sections: str) -> tuple[str, ...]:
+    """Return the fields of these sections that a person set: in the run, in the namespace, or in the operator's configuration.
+
+    ``resolved`` is ``status.resolved``, whose ``origins`` has the fields that the run does not set.
+    """
+    default = {path for origin, paths in (resolved.get("origins") or {}).items() if origin not in PREFIXES for path in paths}
+    spec = resolved.get("spec") or {}
+    return tuple(sorted(path for path, _ in leaves({name: spec.get(name) or {} for name in sections}) if path not in default))
 
 
 def _overlap(one: str, other: str) -> bool:

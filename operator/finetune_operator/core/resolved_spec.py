@@ -116,6 +116,14 @@ class Osft:
     unfreeze_rank_ratio: float
     target_patterns: tuple[str, ...]
     trainable: Literal["all", "targets"]
+    memory_efficient_init: bool
+
+
+@dataclass(frozen=True)
+class Sft:
+    """``spec.training.sft``."""
+
+    sharding: Literal["FULL_SHARD", "HYBRID_SHARD", "NO_SHARD"]
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,7 @@ class Training:
     """``spec.training``. Variables, volumes and mounts are JSON of Kubernetes."""
 
     algorithm: Algorithm
-    engine: Literal["portable"]
+    engine: Literal["auto", "training-hub", "portable"]
     epochs: int
     effective_batch_size: int
     max_tokens_per_gpu: int
@@ -155,6 +163,7 @@ class Training:
     scheduler: str
     seed: int
     unmask: bool
+    liger: bool
     gradient_checkpointing: bool
     checkpoints: Checkpoints
     runtime_ref: str
@@ -164,6 +173,7 @@ class Training:
     micro_batch_size: int | None = None
     scheduler_args: Json = field(default_factory=dict)
     osft: Osft | None = None
+    sft: Sft | None = None
     lora: Lora | None = None
     processes_per_worker: int | None = None
     image: str | None = None
@@ -335,7 +345,7 @@ class ResolvedSpec:
 MODELS: dict[type[Any], type[Section]] = {
     SecretRef: references.SecretKeyRef, ConfigMapRef: references.ConfigMapRef, CertificateRef: references.CertificateRef,
     Resources: pods.Resources, Placement: pods.Placement, BadRows: dataset.BadRows, Dataset: dataset.Dataset, Model: model.Model,
-    Osft: training.Osft, Lora: training.Lora, Checkpoints: training.Checkpoints, Training: training.Training,
+    Osft: training.Osft, Sft: training.Sft, Lora: training.Lora, Checkpoints: training.Checkpoints, Training: training.Training,
     Generation: evaluation.Generation, Evaluation: evaluation.Evaluation, Requirement: evaluation.Requirement, Gate: evaluation.Gate,
     Registry: registry.Registry, Storage: registry.Storage, Retry: lifecycle.Retry, Cleanup: lifecycle.Cleanup,
 }  # fmt: skip

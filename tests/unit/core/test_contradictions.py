@@ -141,10 +141,10 @@ def test_a_value_of_the_defaults_is_named_where_it_is_written(
 
 @pytest.mark.parametrize(
     ("spec", "prefix"),
-    [({"training": {"liger": True}}, "spec."), ({}, "ConfigMap finetune-defaults, ")],
+    [({"training": {"liger": True, "engine": "portable"}}, "spec."), ({}, "ConfigMap finetune-defaults, ")],
 )
 def test_a_value_that_a_place_cannot_honor_is_named_where_it_is_written(spec: dict[str, Any], prefix: str) -> None:
-    defaults = {"training": {"liger": True}}
+    defaults = {"training": {"liger": True, "engine": "portable"}}
     found = resolve({**MINIMAL, **spec}, place(namespace_defaults=defaults))
     assert isinstance(found, SpecRejection)
     assert (

@@ -37,7 +37,7 @@ def tried(spec: Object, **settings: Any) -> list[str]:
         ({"evaluation": PLACED}, ["evaluation"]),
         ({"evaluation": {**PLACED, "baseline": True}, "training": PLACED}, ["training", "evaluation"]),
         ({"evaluation": {**PLACED, "enabled": False}}, []),
-        ({"training": {**PLACED, "engine": "training-hub"}}, []),
+        ({"training": {**PLACED, "engineArgs": {"a": 1}}}, []),
     ],
 )
 def test_the_pods_of_stages_that_carry_values_of_users_are_tried(spec: Object, stages: list[str]) -> None:

@@ -234,7 +234,7 @@ def test_the_check_of_fields_finds_what_it_looks_for() -> None:
         ("registry.onExisting", "NewVersion"), ("registry.onExisting", "Update"),
     ]  # fmt: skip
     assert not accepted("dataset.badRows", "Drop")
-    assert not accepted("training.engine", "training-hub")
+    assert not accepted("evaluation.backend", "vllm")
     assert not exists("dataset.badRow.policy")
     assert not exists("limits.totals")
     assert exists("training.placement.affinity.podAffinity")

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from finetune_operator.api.presets import preset
+from finetune_operator.core.origins import explicit_fields
 from finetune_operator.core.paths import assign, leaves, lookup
 from finetune_operator.core.resolve import SpecRejection, effective_values, resolve
 from finetune_operator.core.settings import Machine, Settings
@@ -148,6 +149,11 @@ def test_a_machine_with_gpus_keeps_them() -> None:
             "spec.training.gpusPerWorker: 1 is not possible here, because this machine has fewer GPUs; remove it.",
         ),
         ({"algorithm": "sft", "sft": {"sharding": "FULL_SHARD"}}, "spec.training.sft.sharding: FULL_SHARD is not possible here"),
+        ({"osft": {"memoryEfficientInit": False}}, "spec.training.osft.memoryEfficientInit: false is not possible here"),
+        (
+            {"engine": "training-hub"},
+            "spec.training.engine: training-hub is not possible here, because training-hub trains sft and osft",
+        ),
     ],
 )
 def test_the_same_value_written_by_the_user_is_refused(training: dict[str, Any], words: str) -> None:
@@ -162,6 +168,7 @@ def test_the_same_value_written_by_the_user_is_refused(training: dict[str, Any],
         ({"workers": 2}, "training.workers", 2),
         ({"resources": {"memory": "1Gi"}}, "training.resources.memory", "1Gi"),
         ({"engine": "auto"}, "training.engine", "portable"),
+        ({"engine": "portable", "osft": {"memoryEfficientInit": True}}, "training.osft.memoryEfficientInit", True),
         ({"liger": False}, "training.liger", False),
     ],
 )
@@ -169,10 +176,26 @@ def test_written_values_that_are_possible_are_kept(training: dict[str, Any], pat
     assert lookup(resolved({**MINIMAL, "training": training})["spec"], path) == value
 
 
+def test_on_gpus_the_training_program_chooses_the_engine_and_honors_or_rejects_the_values() -> None:
+    values = {"engine": "auto", "liger": True, "osft": {"memoryEfficientInit": False}}
+    training = resolved({**MINIMAL, "training": values}, settings())["spec"]["training"]
+    assert (training["engine"], training["liger"], training["osft"]["memoryEfficientInit"]) == ("auto", True, False)
+    assert resolved({**MINIMAL, "training": {"algorithm": "lora"}}, settings())["spec"]["training"]["engine"] == "portable"
+    sft = {"engine": "training-hub", "algorithm": "sft"}
+    assert resolved({**MINIMAL, "training": sft}, settings())["spec"]["training"]["sft"]["sharding"] == "FULL_SHARD"
+    lora = rejected({**MINIMAL, "training": {"engine": "training-hub", "algorithm": "lora"}}, settings())
+    assert lora.reason.name == "NotPossibleHere"
+
+
+def test_the_document_of_training_has_the_fields_that_a_person_set() -> None:
+    status = resolved({**MINIMAL, "training": {"liger": True}}, settings(namespace_defaults={"training": {"epochs": 2}}))
+    assert explicit_fields(status, "training", "model") == ("training.epochs", "training.liger")
+
+
 UNSUPPORTED_EXAMPLES: dict[str, Any] = {
     "dataset.uri": "s3://bucket/rows.jsonl", "dataset.evalUri": "pvc://claim/rows.jsonl", "dataset.format": "alpaca",
     "dataset.splitBy": "grouped", "model.uri": "oci://image", "training.enabled": False, "training.algorithm": "lora",
-    "training.engine": "training-hub", "training.osft.memoryEfficientInit": False, "training.checkpoints.everySamples": 10,
+    "training.checkpoints.everySamples": 10,
     "training.checkpoints.everyMinutes": 1, "training.checkpoints.fullState": True, "training.checkpoints.final": False,
     "training.checkpoints.resume": True, "evaluation.backend": "vllm", "registry.kind": "ModelRegistry",
     "registry.onExisting": "Fail", "retry.outOfMemory": "ReduceBatch", "cleanup.volume": "Delete", "cleanup.checkpoints": "Delete",

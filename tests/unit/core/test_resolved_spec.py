@@ -65,7 +65,7 @@ def test_a_section_has_the_fields_and_types_of_its_model(section: type[Any]) -> 
 
 
 UNREAD = {
-    "training.liger", "training.sft.sharding", "training.osft.memoryEfficientInit",  # adapted to what the engine does
+    # adapted to what the engine does
     "cleanup.checkpoints", "cleanup.pods", "retry.outOfMemory", "gate.baseline",  # the other values are not supported
     "dataset.splitBy", "training.checkpoints.final", "training.checkpoints.fullState", "training.checkpoints.resume",
     "training.checkpoints.everySamples", "training.checkpoints.everyMinutes",

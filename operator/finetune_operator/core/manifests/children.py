@@ -12,6 +12,7 @@ from finetune_contract.documents import RunInfo, StageDocument
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, SERVICE_ACCOUNT, Kind
 from finetune_operator.api.stages import TRAINING, WORKSPACE
 from finetune_operator.core import naming
+from finetune_operator.core.origins import explicit_fields
 from finetune_operator.core.run import Run, StageStatus
 
 from . import pod
@@ -72,12 +73,12 @@ def stage_account(namespace: str) -> Json:
 def inputs_configmap(run: Run, inputs: Mapping[str, Any]) -> Json:
     """Return the immutable ConfigMap with the input documents of a round. ``inputs`` maps each stage to its document."""
     about = RunInfo(run.name, run.namespace, run.uid, run.experiment)
-    data = {
-        f"{stage}.json": json.dumps(
-            encode(StageDocument(CONTRACT_VERSION, stage, about, encode(value))), indent=1, sort_keys=True
-        )
+    explicit = {TRAINING.name: explicit_fields(run.status.get("resolved") or {}, "training", "model")}
+    documents = {
+        stage: StageDocument(CONTRACT_VERSION, stage, about, encode(value), explicit.get(stage))
         for stage, value in inputs.items()
     }
+    data = {f"{stage}.json": json.dumps(encode(document), indent=1, sort_keys=True) for stage, document in documents.items()}
     content = {"immutable": True, "data": data}
     metadata = {
         "name": naming.inputs_name(run.name, run.round), "namespace": run.namespace, "labels": naming.labels(run, "inputs"),

@@ -19,7 +19,7 @@ class TrainingStage(ProgramStage):
     """Train. Proof: every sample was processed, and the written model could be opened."""
 
     definition = stages.TRAINING
-    OWNS = ("model.uri", "model.digest", "model.adapterUri", "metrics.training", "history")
+    OWNS = ("model.uri", "model.digest", "model.adapterUri", "metrics.training", "history", "engine")
 
     def inputs(self, run: Run) -> TrainingInputs:
         spec = run.resolved.training
@@ -29,9 +29,11 @@ class TrainingStage(ProgramStage):
             max_tokens_per_gpu=spec.max_tokens_per_gpu, max_seq_len=spec.max_seq_len, learning_rate=spec.learning_rate,
             micro_batch_size=spec.micro_batch_size, warmup_steps=spec.warmup_steps, scheduler=spec.scheduler,
             scheduler_args=dict(spec.scheduler_args), seed=spec.seed, unmask=spec.unmask,
+            liger=spec.liger, sharding=spec.sft.sharding if spec.sft and spec.algorithm == "sft" else "NO_SHARD",
             gradient_checkpointing=spec.gradient_checkpointing, trust_remote_code=run.resolved.model.trust_remote_code,
             osft=None if osft is None else OsftInputs(
                 unfreeze_rank_ratio=osft.unfreeze_rank_ratio, target_patterns=osft.target_patterns, trainable=osft.trainable,
+                memory_efficient_init=osft.memory_efficient_init,
             ),
             lora=None if lora is None else LoraInputs(
                 rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, target_modules=lora.target_modules, rslora=lora.rslora,
@@ -63,6 +65,7 @@ class TrainingStage(ProgramStage):
             "model": {"digest": found.digest, "uri": model_uri(run, run.layout.final_model), **adapter},
             "metrics": {"training": dict(result.metrics)},
             "history": encode(thin(result.history, HISTORY_LIMIT)),
+            "engine": {"name": found.engine, "reason": found.engine_reason[:512], "versions": dict(found.versions)},
         }
 
 

@@ -1,0 +1,145 @@
+"""The engines of this image, and the choice between them: the program's first act, before it reads a model or imports a library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from finetune_contract import reasons
+from finetune_contract.documents import IMAGE_VARIABLE, TrainingInputs
+from finetune_stages.sdk import StageError
+
+from .hub.installed import BACKENDS, Installed, NotInstalled, installed
+from .hub.limits import hub_limits
+from .libraries import engine_versions, missing_package
+from .limits import Limit, portable_limits
+from .processes import gpus
+
+PORTABLE = "portable"
+HUB = "training-hub"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The engine of a training.
+
+    Attributes:
+        name: ``portable`` or ``training-hub``.
+        reason: why it was chosen, as a clause.
+        versions: versions of its packages.
+        replaced: defaults that it cannot honor.
+        installed: what the installed Training Hub accepts.
+    """
+
+    name: str
+    reason: str
+    versions: dict[str, str]
+    replaced: tuple[Limit, ...] = ()
+    installed: Installed | None = None
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return a sentence for each default that has no effect."""
+        return tuple(
+            f"{limit.field}: the default {limit.value} has no effect with engine {self.name}: {limit.reason}."
+            for limit in self.replaced
+        )
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """What this image offers for a training with one engine.
+
+    Attributes:
+        missing: what the image or the pod lacks, as a clause; ``None`` if nothing.
+        limits: values that the engine cannot honor.
+    """
+
+    name: str
+    missing: str | None = None
+    limits: tuple[Limit, ...] = ()
+    versions: dict[str, str] | None = None
+    installed: Installed | None = None
+
+
+def choose(inputs: TrainingInputs, explicit: Collection[str], count_gpus: Callable[[], int] = gpus) -> Engine:
+    """Return the engine for a training: the requested one, or for ``auto`` Training Hub where it can honor the run, else the portable one.
+
+    Args:
+        inputs: the stage's inputs.
+        explicit: fields that a person set.
+        count_gpus: returns the number of GPUs of this process.
+
+    Raises:
+        StageError: ``EngineMissing``: the image lacks a package. ``BadTrainingValue``: the engine cannot honor a value that a person set.
+    """
+    offers = list(_offers(inputs, count_gpus))
+    for number, offer in enumerate(offers):
+        if offer.missing is None and not _rejected(offer, explicit):
+            return Engine(
+                offer.name, _reason(inputs, offers[:number], explicit), offer.versions or {}, offer.limits, offer.installed
+            )
+    raise _failure(inputs, offers, explicit)
+
+
+def _offers(inputs: TrainingInputs, count_gpus: Callable[[], int]) -> Iterator[_Offer]:
+    """Yield the offers of the requested engines, the preferred one first."""
+    if inputs.engine in ("auto", HUB):
+        yield _hub(inputs, count_gpus)
+    if inputs.engine in ("auto", PORTABLE):
+        yield _Offer(PORTABLE, missing_package(inputs), tuple(portable_limits(inputs)), engine_versions())
+
+
+def _hub(inputs: TrainingInputs, count_gpus: Callable[[], int]) -> _Offer:
+    if inputs.algorithm not in BACKENDS:
+        # unsloth renders the rows itself, learns from the prompts as well, and writes no merged model.
+        return _Offer(HUB, f"its backend for {inputs.algorithm} learns from the prompts as well")
+    try:
+        found = installed(inputs)
+    except NotInstalled as error:
+        return _Offer(HUB, f"the image has {error}")
+    if not count_gpus():
+        return _Offer(HUB, "its backends require an NVIDIA GPU, and this process has none")
+    if inputs.algorithm == "osft" and "flash-attn" not in found.versions:
+        return _Offer(HUB, "its backend mini-trainer requires the Python package flash-attn, and the image does not have it")
+    return _Offer(HUB, None, tuple(hub_limits(inputs, found)), found.versions, found)
+
+
+def _rejected(offer: _Offer, explicit: Collection[str]) -> list[Limit]:
+    return [limit for limit in offer.limits if limit.field in explicit]
+
+
+def _reason(inputs: TrainingInputs, passed_over: list[_Offer], explicit: Collection[str]) -> str:
+    if inputs.engine != "auto":
+        return "training.engine sets it"
+    if not passed_over:
+        return "the image has it and it honors the values of the run"
+    return "; ".join(f"{offer.name} cannot be used: {_why_not(offer, explicit)}" for offer in passed_over)
+
+
+def _why_not(offer: _Offer, explicit: Collection[str]) -> str:
+    if offer.missing is not None:
+        return offer.missing
+    limit = _rejected(offer, explicit)[0]
+    return f"{limit.field} is {limit.value}, and {limit.reason}"
+
+
+def _failure(inputs: TrainingInputs, offers: list[_Offer], explicit: Collection[str]) -> StageError:
+    rejecting = [offer for offer in offers if offer.missing is None]
+    if rejecting:
+        limit = _rejected(rejecting[0], explicit)[0]
+        others = "".join(
+            f"; engine {offer.name} cannot be used: {_why_not(offer, explicit)}" for offer in offers if offer is not rejecting[0]
+        )
+        return StageError(
+            reasons.BAD_TRAINING_VALUE,
+            f"{limit.field}: engine {rejecting[0].name} cannot honor {limit.value}, because {limit.reason}{others}; remove it{_or_other_engine(inputs)}.",
+        )
+    image = os.environ.get(IMAGE_VARIABLE) or "the training image"
+    lacks = "; ".join(f"engine {offer.name} cannot be used: {offer.missing}" for offer in offers)
+    return StageError(reasons.ENGINE_MISSING, f"training.image: {image}: {lacks}; use another image{_or_other_engine(inputs)}.")
+
+
+def _or_other_engine(inputs: TrainingInputs) -> str:
+    other = {HUB: PORTABLE, PORTABLE: HUB}.get(inputs.engine)
+    return f", or set training.engine to auto or {other}" if other else ""

@@ -1,0 +1,105 @@
+"""A call of Training Hub in a process group of its own, whose output is printed, and whose end is that of all its processes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import finetune_stages
+
+from .arguments import Arguments
+
+_POLL_SECONDS = 0.5
+_GRACE = 5.0
+"""Seconds for the processes to end after SIGTERM."""
+_LINES = 400
+"""Lines of output that are kept for the cause of a failure."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """End of a call: exit code, and the last lines of output."""
+
+    code: int
+    output: tuple[str, ...]
+
+
+def run_call(function: str, arguments: Arguments, folder: Path, poll: Callable[[], object]) -> Ended:
+    """Call a function of Training Hub and return how it ended; ``poll`` is called twice per second.
+
+    The exit code alone proves nothing: the backends also exit with 0 if torchrun is not found or if they were stopped.
+    """
+    call = folder / "call.json"
+    call.write_text(json.dumps({"function": function, "arguments": arguments}, indent=1))
+    with _process(call) as process:
+        lines: deque[str] = deque(maxlen=_LINES)
+        reader = threading.Thread(target=_print, args=(process, lines), daemon=True)
+        reader.start()
+        while process.poll() is None:
+            poll()
+            time.sleep(_POLL_SECONDS)
+        reader.join(_GRACE)
+        poll()
+        return Ended(process.returncode, tuple(lines))
+
+
+@contextmanager
+def _process(call: Path) -> Iterator[subprocess.Popen[bytes]]:
+    root = str(Path(finetune_stages.__file__).parents[1])  # a folder, or the zip application
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1",
+        # The backends look for torchrun on the path.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+    }  # fmt: skip
+    process = subprocess.Popen(  # noqa: S603 - this program
+        [sys.executable, "-m", "finetune_stages.training.hub.child", str(call)], env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _print(process: subprocess.Popen[bytes], lines: deque[str]) -> None:
+    assert process.stdout is not None, "it is a pipe"
+    # With other newlines, each state of a progress bar would be a line.
+    with io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace", newline="\n") as output:
+        for line in output:
+            text = line.rstrip("\n").rpartition("\r")[2]  # the last state of a progress bar
+            lines.append(text)
+            print(text, flush=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process group: workers can outlive the process that started them."""
+    for number, seconds in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, 1.0)):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and _group_exists(process):
+            time.sleep(0.1)
+    process.wait()
+
+
+def _group_exists(process: subprocess.Popen[bytes]) -> bool:
+    process.poll()  # a zombie would keep the group
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,227 @@
+"""Steps of engine ``training-hub``: rows and arguments, the call, the proof that it trained, and the publication of its model."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_contract import reasons
+from finetune_contract.documents import TrainingInputs
+from finetune_contract.progress import Progress
+from finetune_contract.result import LossPoint, TrainingOutputs, thin
+from finetune_stages.sdk import Context, Finished, Seal, StageError, quick_imports
+from finetune_stages.training.consistency import require_consistent
+from finetune_stages.training.environment import prepare_environment, private_folder
+from finetune_stages.training.machine import killed_for_memory
+from finetune_stages.training.memory import require_room
+from finetune_stages.training.model_format import require_readable
+from finetune_stages.training.pretrained import CONFIG, Pretrained, unread
+from finetune_stages.training.processes import Processes, flash_attention_possible
+from finetune_stages.training.summary import HISTORY, curve, sentence, short_of_warm_up
+from finetune_stages.training.tokens import tokens_seal
+
+from .arguments import MODELS, ROWS, arguments, output
+from .call import run_call
+from .failure import failure
+from .installed import BACKENDS, Installed
+from .metrics import Metrics, Step
+
+if TYPE_CHECKING:
+    from finetune_stages.training.publication import Publication
+    from finetune_stages.training.rows import Rows
+    from finetune_stages.training.tuning import Whole
+
+
+def train(context: Context, processes: Processes, installed: Installed) -> Finished:
+    """Train, then verify and publish the model. Only the first pod publishes and returns a meaningful result.
+
+    Raises:
+        StageError: any failure of the modules in this package.
+        Interrupted: SIGTERM was received; the backend's processes have ended.
+    """
+    inputs = context.inputs(TrainingInputs)
+    base = Pretrained.open(context.path(context.layout.base_model))
+    require_readable(base)
+    require_consistent(inputs, processes)
+    tokens_seal(context.workspace, context.layout)
+    if processes.rank == 0:
+        require_room(context.workspace, base, inputs)
+    with private_folder(context, processes) as folder:
+        prepare_environment(folder, processes)
+        return _Job(context, processes, inputs, base, folder, installed).run()
+
+
+@dataclass
+class _Job:
+    """Training of one pod's processes."""
+
+    context: Context
+    processes: Processes
+    inputs: TrainingInputs
+    base: Pretrained
+    folder: Path
+    installed: Installed
+
+    def run(self) -> Finished:
+        """Run all steps and return the result."""
+        from finetune_stages.training.rows import Rows
+
+        from .rows import write_rows
+
+        rows = Rows.open(self.context.workspace, self.context.layout, self.inputs.max_seq_len)
+        write_rows(rows, self.folder / ROWS, lambda done: self._note(f"writing rows: {done:,} of {len(rows):,}"))
+        started = time.monotonic()
+        steps = self._optimize(len(rows))
+        seconds = time.monotonic() - started
+        if self.processes.rank > 0:
+            return Finished(outputs={})
+        newest = self._require_complete(steps, len(rows))
+        history = [LossPoint(step.number, round(step.loss, 6)) for step in steps]
+        seal, ignored = self._publish(newest, rows)
+        outputs = TrainingOutputs(
+            digest=seal.digest, samples_seen=_samples(newest), expected_samples=self.inputs.epochs * len(rows), rows=len(rows),
+            dropped_rows=rows.dropped, steps=len(steps), processes=self.processes.world, opened=True,
+        )  # fmt: skip
+        tokens = self.inputs.epochs * int(rows.lengths.sum())
+        metrics = {
+            **curve(history), "train_seconds": round(seconds, 3), "tokens": tokens, "tokens_per_second": round(tokens / seconds, 1),
+            "steps": len(steps), "rows": len(rows), "dropped_rows": rows.dropped,
+        }  # fmt: skip
+        message = sentence(self.inputs, history, len(steps), seconds, rows=len(rows), dropped=rows.dropped)
+        warnings = (*unread(ignored), *short_of_warm_up(self.inputs.warmup_steps, len(steps)))
+        return Finished(outputs, metrics, thin(history, HISTORY), message, warnings)
+
+    def _optimize(self, rows: int) -> list[Step]:
+        """Call the backend, and return the steps that it reported; pods other than the first report none."""
+        backend, algorithm = BACKENDS[self.inputs.algorithm], self.inputs.algorithm
+        flash_attention = "flash-attn" in self.installed.versions and flash_attention_possible()
+        call = arguments(
+            self.inputs, self.processes, self.base.path, self.folder, self.installed, flash_attention=flash_attention
+        )  # fmt: skip
+        metrics = Metrics(algorithm, self.folder)
+        total, started = self.inputs.epochs * -(-rows // self.inputs.effective_batch_size), time.monotonic()
+        self._note(f"starting {backend}")
+
+        def poll() -> None:
+            for step in metrics.update():
+                _require_number(step)
+                self._report_step(step, total, rows, time.monotonic() - started)
+            self._remove_older_models()
+
+        killed = killed_for_memory()
+        ended = run_call(algorithm, call, self.folder, poll)
+        if ended.code:
+            if killed_for_memory() > killed:
+                raise StageError(
+                    reasons.HOST_OUT_OF_MEMORY,
+                    f"training.resources.memory: the kernel killed a process of {backend} because the pod reached its memory limit; raise it.",
+                )
+            raise failure(backend, ended.code, ended.output)
+        return metrics.steps
+
+    def _report_step(self, step: Step, total: int, rows: int, passed: float) -> None:
+        if self.processes.rank > 0:
+            return
+        self.context.report(
+            Progress(
+                percent=min(99, 100 * step.number // total), step=step.number, total_steps=total, epoch=round(step.samples / rows, 3),
+                total_epochs=self.inputs.epochs, eta_seconds=round(passed / step.number * max(0, total - step.number)),
+                loss=round(step.loss, 4), learning_rate=step.learning_rate,
+            )
+        )  # fmt: skip
+
+    def _require_complete(self, steps: list[Step], rows: int) -> Path:
+        """Check that every sample was processed, and return the newest model: an exit code of 0 proves neither."""
+        expected, models = self.inputs.epochs * rows, self._models()
+        seen = max((step.samples for step in steps), default=0)
+        seen = max(seen, *map(_samples, models)) if models else seen
+        if not steps or seen != expected:
+            raise StageError(
+                reasons.TRAINING_INCOMPLETE,
+                f"training processed {seen} of {expected} samples ({self.inputs.epochs} x {rows} rows).",
+            )
+        if not models or _samples(models[-1]) != expected:
+            raise StageError(reasons.TRAINING_INCOMPLETE, f"training: the backend wrote no model after {expected} samples.")
+        return models[-1]
+
+    def _models(self) -> list[Path]:
+        """Return the folders of complete models, the oldest first."""
+        found = (path for path in (output(self.folder) / MODELS).glob("samples_*") if (path / CONFIG).exists())
+        return sorted(found, key=_samples)
+
+    def _remove_older_models(self) -> None:
+        """Remove models that a newer one replaces: instructlab-training writes one after each epoch."""
+        kept = self.inputs.checkpoints.keep or self.inputs.epochs if self.inputs.checkpoints.per_epoch else 1
+        for path in self._models()[: -(kept + 1)]:  # the newest one may be incomplete
+            shutil.rmtree(path)
+
+    def _publish(self, newest: Path, rows: Rows) -> tuple[Seal, set[str]]:
+        from finetune_stages.training.proof import Proof
+
+        ignored, before = self._opened_base()
+        publication = self._publication
+        publication.clear_checkpoints()
+        for epoch in range(1, self.inputs.epochs + 1) if self.inputs.checkpoints.per_epoch else ():
+            for path in self._models():
+                if _samples(path) == epoch * len(rows):
+                    publication.checkpoint(epoch, self._opened(path))
+        trained = self._opened(newest)
+        if _fingerprint(trained.model) == before:
+            raise StageError(reasons.TRAINING_INCOMPLETE, "training: the backend's model has the weights of the base model.")
+        proof = Proof(self.base, trained.plain, rows, ignored, self.inputs.trust_remote_code)
+        return publication.model(trained, proof)[0], ignored
+
+    def _opened_base(self) -> tuple[set[str], list[float]]:
+        """Return the names in the base model's files that its class does not read, and a mark of its weights."""
+        from finetune_stages.training.checkpoint import dtype_of
+        from finetune_stages.training.loading import load_model
+
+        self._note("comparing with the base model")
+        model, ignored = load_model(self.base.path, self.inputs.trust_remote_code, None, dtype_of(self.base))
+        return ignored, _fingerprint(model)
+
+    def _opened(self, path: Path) -> Whole:
+        """Return a backend's model in CPU memory, with the dtype of the base model."""
+        with quick_imports():
+            from finetune_stages.training.checkpoint import dtype_of
+            from finetune_stages.training.loading import load_model
+            from finetune_stages.training.tuning import Whole
+
+        model, _ = load_model(path, self.inputs.trust_remote_code, None, dtype_of(self.base))
+        return Whole(model)
+
+    @property
+    def _publication(self) -> Publication:
+        from finetune_stages.training.publication import Publication
+
+        return Publication(self.context, self.base, self.inputs, self.folder, self._note)
+
+    def _note(self, words: str, percent: int = 0, force: bool = True) -> None:
+        if self.processes.rank == 0:
+            before = self.context.last_progress or Progress(0)
+            self.context.report(replace(before, percent=max(percent, before.percent), note=words), force)
+
+
+def _samples(model: Path) -> int:
+    """Return the number of samples in a folder's name: ``samples_400`` or ``samples_400.0``."""
+    return int(float(model.name.split("_")[1]))
+
+
+def _require_number(step: Step) -> None:
+    if not math.isfinite(step.loss):
+        raise StageError(
+            reasons.NOT_A_NUMBER,
+            f"training: the loss became {step.loss} in step {step.number}; lower training.learningRate, or set training.warmupSteps.",
+        )
+
+
+def _fingerprint(model: object) -> list[float]:
+    """Return one number per weight, which a training changes."""
+    import torch
+
+    assert isinstance(model, torch.nn.Module)
+    return [float(parameter.detach().double().square().sum()) for parameter in model.parameters()]

@@ -1,0 +1,33 @@
+"""Values of a run that an engine cannot honor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from finetune_contract.documents import OsftInputs, TrainingInputs
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A value that an engine cannot honor. A default is replaced; a value that a person set is rejected.
+
+    Attributes:
+        field: name in the spec.
+        value: as it is written there.
+        reason: why, as a clause about the engine.
+    """
+
+    field: str
+    value: str
+    reason: str
+
+
+def portable_limits(inputs: TrainingInputs) -> Iterator[Limit]:
+    """Yield the values that the portable engine cannot honor."""
+    if inputs.liger:
+        yield Limit("training.liger", "true", "it does not use Liger kernels")
+    if inputs.sharding != "NO_SHARD":
+        yield Limit("training.sft.sharding", inputs.sharding, "it keeps a complete copy of the model in each process")
+    if inputs.algorithm == "osft" and not (inputs.osft or OsftInputs()).memory_efficient_init:
+        yield Limit("training.osft.memoryEfficientInit", "false", "it always decomposes one weight at a time")

@@ -1,0 +1,168 @@
+"""Which engine an image offers, and what becomes of values that it cannot honor."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_contract import reasons
+from finetune_contract.documents import CheckpointInputs, LoraInputs, OsftInputs, TrainingInputs
+from finetune_stages.sdk import StageError
+from finetune_stages.training import engines
+from finetune_stages.training.engines import choose
+from finetune_stages.training.hub.arguments import arguments
+from finetune_stages.training.hub.installed import Installed, NotInstalled
+from finetune_stages.training.processes import Processes
+
+SFT = TrainingInputs("sft", "auto", 2, 16, 4096, 256, 1e-2, gradient_checkpointing=True, sharding="FULL_SHARD")
+OSFT = replace(SFT, algorithm="osft", sharding="NO_SHARD", osft=OsftInputs(), liger=True)
+VERSIONS = {"training-hub": "0.4.0", "flash-attn": "2.8.3", "liger-kernel": "0.6"}
+HUB = Installed(frozenset({"num_epochs"}), frozenset({"osft_memory_efficient_init"}), VERSIONS)
+
+
+@pytest.fixture
+def image(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``image(hub=..., portable=...)``: what the packages of the image are."""
+
+    def set_(hub: Installed | str = HUB, portable: str | None = None) -> None:
+        def installed(_inputs: TrainingInputs) -> Installed:
+            if isinstance(hub, str):
+                raise NotInstalled(hub)
+            return hub
+
+        monkeypatch.setattr(engines, "installed", installed)
+        monkeypatch.setattr(engines, "missing_package", lambda _inputs: portable)
+        monkeypatch.setenv("FINETUNE_IMAGE", "quay.io/team/image:1")
+
+    return set_
+
+
+def chosen(inputs: TrainingInputs, *explicit: str, gpus: int = 1) -> Any:
+    return choose(inputs, explicit, lambda: gpus)
+
+
+def test_training_hub_is_preferred_where_it_honors_the_run(image: Any) -> None:
+    image()
+    for inputs in (SFT, OSFT):
+        engine = chosen(inputs, "training.liger", "training.sft.sharding")
+        assert (engine.name, engine.replaced) == ("training-hub", ())
+        assert engine.versions == VERSIONS
+        assert engine.reason == "the image has it and it honors the values of the run"
+    assert chosen(replace(SFT, engine="training-hub")).reason == "training.engine sets it"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "hub", "gpus", "why"),
+    [
+        (SFT, "no package training-hub", 1, "training-hub cannot be used: the image has no package training-hub"),
+        (SFT, HUB, 0, "training-hub cannot be used: its backends require an NVIDIA GPU, and this process has none"),
+        (replace(SFT, algorithm="lora", lora=LoraInputs()), HUB, 1, "its backend for lora learns from the prompts as well"),
+        (OSFT, replace(HUB, versions={}), 1, "its backend mini-trainer requires the Python package flash-attn"),
+    ],
+)  # fmt: skip
+def test_without_training_hub_the_portable_engine_trains(
+    image: Any, inputs: TrainingInputs, hub: Any, gpus: int, why: str
+) -> None:
+    image(hub)
+    engine = chosen(inputs, gpus=gpus)
+    assert engine.name == "portable"
+    assert why in engine.reason
+    assert {"torch", "trl"} <= engine.versions.keys()
+
+
+def test_a_default_that_has_no_effect_is_reported_and_a_written_one_decides_or_is_rejected(image: Any) -> None:
+    image("no package training-hub")
+    assert chosen(SFT).warnings() == (
+        "training.sft.sharding: the default FULL_SHARD has no effect with engine portable: it keeps a complete copy of the model in each process.",
+    )
+    with pytest.raises(
+        StageError,
+        match=re.escape(
+            "training.sft.sharding: engine portable cannot honor FULL_SHARD, because it keeps a complete copy of the model in each process;"
+            " engine training-hub cannot be used: the image has no package training-hub; remove it."
+        ),
+    ) as raised:
+        chosen(SFT, "training.sft.sharding")
+    assert raised.value.reason is reasons.BAD_TRAINING_VALUE
+    image()
+    engine = chosen(replace(SFT, micro_batch_size=2), "training.microBatchSize")
+    assert engine.name == "portable"
+    assert engine.reason == (
+        "training-hub cannot be used: training.microBatchSize is 2, and its backends fill each micro-batch up to training.maxTokensPerGPU"
+    )
+
+
+LIMITS = [
+    (replace(SFT, micro_batch_size=2), "training.microBatchSize"),
+    (replace(SFT, gradient_checkpointing=False), "training.gradientCheckpointing"),
+    (replace(SFT, trust_remote_code=True), "model.trustRemoteCode"),
+    (replace(SFT, scheduler="linear"), "training.scheduler"),
+    (replace(SFT, scheduler_args={"num_cycles": 2}), "training.schedulerArgs"),
+    (replace(SFT, liger=True), "training.liger"),
+    (replace(OSFT, osft=OsftInputs(unfreeze_rank_ratio=1)), "training.osft.unfreezeRankRatio"),
+    (replace(OSFT, osft=OsftInputs(unfreeze_rank_ratio=0)), "training.osft.unfreezeRankRatio"),
+    (replace(OSFT, osft=OsftInputs(trainable="targets")), "training.osft.trainable"),
+    (replace(OSFT, osft=OsftInputs(target_patterns=("q_proj,k_proj",))), "training.osft.targetPatterns"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("inputs", "field"), LIMITS, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_a_backend_ignores_or_misreads_is_rejected_by_name(image: Any, inputs: TrainingInputs, field: str) -> None:
+    image()
+    with pytest.raises(
+        StageError, match=f"^{re.escape(field)}: engine training-hub cannot honor .*, or set training.engine to auto or portable"
+    ) as raised:
+        chosen(replace(inputs, engine="training-hub"), field)
+    assert raised.value.reason is reasons.BAD_TRAINING_VALUE
+    assert [limit.field for limit in chosen(replace(inputs, engine="training-hub")).replaced] == [field]
+
+
+def test_settings_that_only_some_versions_have(image: Any) -> None:
+    image(replace(HUB, settings=frozenset(), versions={"flash-attn": "2"}))
+    spared = replace(OSFT, engine="training-hub", osft=OsftInputs(memory_efficient_init=False))
+    assert {limit.field for limit in chosen(spared).replaced} == {"training.liger", "training.osft.memoryEfficientInit"}
+    image(replace(HUB, settings=frozenset({"trust_remote_code"})))
+    assert chosen(replace(SFT, trust_remote_code=True)).replaced == ()
+
+
+def test_an_image_without_an_engine_is_named_with_what_it_lacks(image: Any) -> None:
+    image("no package training-hub", "it requires the Python package trl 1.16 or newer, and the image has 0.9")
+    with pytest.raises(StageError) as raised:
+        chosen(SFT)
+    assert raised.value.reason is reasons.ENGINE_MISSING
+    assert raised.value.message == (
+        "training.image: quay.io/team/image:1: engine training-hub cannot be used: the image has no package training-hub; engine portable"
+        " cannot be used: it requires the Python package trl 1.16 or newer, and the image has 0.9; use another image."
+    )
+    with pytest.raises(StageError, match=r"use another image, or set training.engine to auto or portable"):
+        chosen(replace(SFT, engine="training-hub"))
+
+
+def test_the_arguments_are_those_that_act(tmp_path: Any) -> None:
+    sft = arguments(SFT, Processes(2, 4, 1), tmp_path / "model", tmp_path, HUB, flash_attention=False)
+    assert sft == {
+        "model_path": str(tmp_path / "model"), "data_path": str(tmp_path / "data.jsonl"), "data_output_dir": str(tmp_path),
+        "ckpt_output_dir": str(tmp_path / "output"), "num_epochs": 2, "effective_batch_size": 16, "learning_rate": 1e-2,
+        "max_seq_len": 256, "max_tokens_per_gpu": 4096, "warmup_steps": 0, "nproc_per_node": 4, "nnodes": 2, "node_rank": 1,
+        "process_data": False, "data_process_num_cpu_procs": 1, "random_seed": 42, "fsdp_options": {"sharding_strategy": "FULL_SHARD"},
+        "disable_flash_attn": True, "checkpoint_at_epoch": True, "accelerate_full_state_at_epoch": False, "save_samples": 0,
+    }  # fmt: skip
+    inputs = replace(
+        OSFT, scheduler="cosine_with_min_lr", scheduler_args={"min_lr_rate": 0.1}, learning_rate=1, trust_remote_code=True,
+        checkpoints=CheckpointInputs(per_epoch=True),
+    )  # fmt: skip
+    osft = arguments(inputs, Processes(), tmp_path / "model", tmp_path, HUB, flash_attention=True)
+    assert {name: value for name, value in osft.items() if name not in sft} == {
+        "use_processed_dataset": True, "unfreeze_rank_ratio": 0.25, "seed": 42, "use_liger": True, "lr_scheduler": "cosine_with_min_lr",
+        "target_patterns": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.1}, "save_final_checkpoint": True, "trust_remote_code": True,
+        "osft_memory_efficient_init": True,
+    }  # fmt: skip
+    assert osft["checkpoint_at_epoch"] is True
+    assert isinstance(osft["learning_rate"], float)
+    assert "osft_memory_efficient_init" not in arguments(
+        OSFT, Processes(), tmp_path, tmp_path, replace(HUB, settings=frozenset()), flash_attention=True
+    )

@@ -1,0 +1,178 @@
+"""Engine training-hub without its backends: rows, metrics, the call, and what its output says of a failure.
+
+tests/compat runs the real backends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finetune_contract import reasons
+from finetune_contract.reasons import Reason
+from finetune_stages.training.hub import installed as packages
+from finetune_stages.training.hub.call import run_call
+from finetune_stages.training.hub.failure import failure
+from finetune_stages.training.hub.installed import NotInstalled, installed
+from finetune_stages.training.hub.metrics import Metrics, Step
+from finetune_stages.training.hub.rows import write_rows
+from finetune_stages.training.rows import Rows
+
+
+def test_rows_have_tokens_labels_and_counts(tmp_path: Path) -> None:
+    rows = Rows(np.array([5, 6, 7, 8, 9], np.int32), np.array([0, 1, 1, 0, 1], bool), np.array([0, 3, 5]))
+    reported: list[int] = []
+    write_rows(rows, tmp_path / "data.jsonl", reported.append)
+    assert [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()] == [
+        {"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "len": 3, "num_loss_counted_tokens": 2},
+        {"input_ids": [8, 9], "labels": [-100, 9], "len": 2, "num_loss_counted_tokens": 1},
+    ]
+    assert reported == [0]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "file", "record"),
+    [
+        ("sft", "training_params_and_metrics_global0.jsonl", {"avg_loss": 2.5, "samples_seen": 16, "lr": 0.1}),
+        ("osft", "training_metrics_0.jsonl", {"loss": 2.5, "total_samples_accumulated": 16.0, "lr": 0.1}),
+    ],
+)
+def test_steps_are_read_as_they_are_appended(tmp_path: Path, algorithm: str, file: str, record: dict[str, float]) -> None:
+    metrics = Metrics(algorithm, tmp_path)
+    assert metrics.update() == []
+    path = tmp_path / "output" / file
+    path.parent.mkdir()
+    line = json.dumps({"step": 1, **record}) + "\n"
+    path.write_text('{"model_path": "x"}\nno JSON\n[1]\n' + line[:20])
+    assert metrics.update() == []
+    path.write_text('{"model_path": "x"}\nno JSON\n[1]\n' + line)
+    assert metrics.update() == [Step(1, 2.5, 16, 0.1)]
+    with path.open("a") as appended:
+        appended.write(json.dumps({"step": 2, **record, "loss": None, "avg_loss": "nan"}) + "\n")
+    (second,) = metrics.update()
+    assert second.number == 2
+    assert second.loss != second.loss
+    assert metrics.steps == [Step(1, 2.5, 16, 0.1), second]
+
+
+CHILD_FAILED = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: "
+LAST = "RuntimeError: Suffered a failure during distributed training. Please see the training logs for more context."
+
+
+@pytest.mark.parametrize(
+    ("output", "reason", "words"),
+    [
+        (["[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", CHILD_FAILED, LAST], reasons.GPU_OUT_OF_MEMORY, "CUDA out of memory. Tried"),
+        (["OSError: [Errno 28] No space left on device: '/x'", LAST], reasons.WORKSPACE_FULL, "No space left"),
+        (["safetensors_rust.SafetensorError: Error while serializing: I/O error: Disk quota exceeded (os error 122)", LAST], reasons.WORKSPACE_FULL, "quota"),
+        (["ModuleNotFoundError: No module named 'flash_attn'", LAST], reasons.ENGINE_MISSING, "No module named 'flash_attn'"),
+        (["torch.distributed.DistBackendError: NCCL error in: ../x.cpp:1", LAST], reasons.PROCESS_GROUP_TIMEOUT, "NCCL error"),
+        (["ValueError: error: param 'seed' received unexpected type, expected 'int' but got 'str'"], reasons.BAD_TRAINING_VALUE, "param 'seed'"),
+        (["KeyError: 'weights'", CHILD_FAILED, LAST], reasons.CRASHED, "(KeyError: 'weights')"),
+        (["nothing of use", "Segmentation fault"], reasons.CRASHED, "ended with exit code 7 (exit code 7)"),
+    ],
+)  # fmt: skip
+def test_the_cause_of_a_failure_is_found_in_the_output(output: list[str], reason: Reason, words: str) -> None:
+    found = failure("mini-trainer", 7, output)
+    assert found.reason is reason
+    assert words in found.message
+    assert found.message.startswith("training: mini-trainer ")
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """``stand_in(code)``: a package training_hub whose function ``sft`` runs that code; for what the real one does not do on demand."""
+
+    def make(code: str) -> Path:
+        package = tmp_path / "packages" / "training_hub"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(f"import os, signal, subprocess, sys, time\ndef sft(**given):\n    {code}\n")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+        return tmp_path
+
+    return make
+
+
+def runs(pid: str) -> bool:
+    """Whether a process exists and is not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_call_gets_its_arguments_and_its_output_is_kept(stand_in: Any, capfd: Any) -> None:
+    folder = stand_in("print('first', given, flush=True); print('10%\\r20%', file=sys.stderr); sys.exit(3)")
+    polled: list[int] = []
+    ended = run_call("sft", {"a": 1, "b": [True, None]}, folder, lambda: polled.append(1))
+    assert (ended.code, ended.output) == (3, ("first {'a': 1, 'b': [True, None]}", "20%"))
+    assert polled
+    assert "first {'a': 1" in capfd.readouterr().out
+
+
+def test_torchrun_of_this_environment_is_on_the_path(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
+    ended = run_call("sft", {}, stand_in("print(os.environ['PATH'])"), lambda: None)
+    assert ended.output == (f"{Path(sys.executable).parent}{os.pathsep}/usr/bin",)
+
+
+def test_processes_that_ignore_sigterm_and_those_that_outlive_their_parent_are_ended(stand_in: Any) -> None:
+    worker = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(600)"
+    program = f"import os, signal, time; {worker}"
+    folder = stand_in(f"subprocess.Popen([sys.executable, '-c', {program!r}]); time.sleep(1.5); raise KeyError('x')")
+    began = time.monotonic()
+    ended = run_call("sft", {}, folder, lambda: None)
+    assert ended.code == 1
+    assert time.monotonic() - began < 20
+    assert not runs(ended.output[0])
+
+
+def test_a_call_whose_program_is_killed_does_not_outlive_it(stand_in: Any) -> None:
+    folder = stand_in("print(os.getpid(), flush=True); time.sleep(600)")
+    caller = (
+        "import sys; from pathlib import Path; from finetune_stages.training.hub.call import run_call;"
+        "run_call('sft', {}, Path(sys.argv[1]), lambda: None)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", caller, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child = process.stdout.readline().strip()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    end = time.monotonic() + 20
+    while runs(child) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not runs(child)
+
+
+def test_what_is_not_installed_is_named(inputs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(NotInstalled, match=r"^no package training-hub$"):
+        installed(inputs())
+
+    class Distribution:
+        def locate_file(self, name: str) -> Path:
+            return tmp_path / name
+
+    monkeypatch.setattr(packages.metadata, "distribution", lambda _name: Distribution())
+    monkeypatch.setattr(packages.metadata, "version", lambda _name: "9.9")
+    with pytest.raises(NotInstalled, match=r"^training-hub 9.9, which has no readable file training_hub/algorithms/sft.py$"):
+        installed(inputs())
+    for file in ("training_hub/algorithms/sft.py", "instructlab/training/config.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("def other(): pass\n")
+    with pytest.raises(NotInstalled, match="whose signatures are unknown"):
+        installed(inputs())
+    (tmp_path / "training_hub/algorithms/sft.py").write_text("def sft(a, *, b=1, **kwargs): pass\n")
+    (tmp_path / "instructlab/training/config.py").write_text("class TrainingArgs:\n    c: int\n    d: str = 'x'\n    e = 1\n")
+    found = installed(inputs())
+    assert [found.accepts(name) for name in "abcde"] == [True, True, True, True, False]
