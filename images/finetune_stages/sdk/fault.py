@@ -92,7 +92,7 @@ def _imported_as(file: str) -> str:
 
 _FULL = re.compile(
     r"no space left on device|disk quota exceeded|\[?errno (?:28|122)\b|\(os error (?:28|122)\)"
-    r"|PytorchStreamWriter failed writing file|database or disk is full",
+    r"|PytorchStreamWriter failed writing file|inline_container\.cc:\d+\] \. unexpected pos|database or disk is full",
     re.IGNORECASE,
 )
 """Messages of a full file system: of the C library, Rust (safetensors), PyTorch's writer, SQLite. 28 is ENOSPC, 122 is EDQUOT."""

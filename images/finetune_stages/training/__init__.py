@@ -4,5 +4,5 @@ The package also runs from a zip application in images that do not contain this 
 :mod:`.libraries` has checked that the engine is installed. Read in this order: :mod:`.stage` (role of the process), :mod:`.work` (the
 steps), then :mod:`.rows` (tokens and labels), :mod:`.memory` and :mod:`.batches` (content of a step), :mod:`.tuning` with
 :mod:`.subspace` and :mod:`.lora` (the algorithms), :mod:`.trainer` (the optimization), :mod:`.publication` with :mod:`.checkpoint` and
-:mod:`.proof` (writing, verification, publishing). :mod:`.processes` and :mod:`.supervise` handle several processes.
+:mod:`.proof` (writing, verification, publishing). :mod:`.processes` and :mod:`.supervise` handle several processes; :mod:`.check` checks an image.
 """

@@ -170,7 +170,7 @@ def _first_failure(folder: Path, exit_codes: dict[int, int], processes: Processe
         elif code == -signal.SIGABRT and (
             line := watchdog_line(_errors(folder, rank - processes.node_rank * processes.per_node))
         ):
-            failures.append(lost_peer(rank, processes.world, line))
+            failures.insert(0, lost_peer(rank, processes.world, line))  # the others lost this process in turn
         else:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             failures.append(StageError(reasons.CRASHED, f"training process {rank}: it {how} without a result."))
