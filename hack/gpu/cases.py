@@ -27,8 +27,9 @@ from .programs import Ended, Programs, wait_for_line
 from .report import CaseError, Figures, Report
 
 TINY = TrainingInputs("sft", "portable", 1, 16, 4096, 256, 1e-3)
-LARGE = TrainingInputs("sft", "portable", 1, 64, 16_384, 1024, 1e-5)
-"""About 260,000 tokens in eight steps on a model of 1.5 billion parameters."""
+LARGE = TrainingInputs("sft", "portable", 1, 64, 16_384, 1024, 1e-4)
+"""About 260,000 tokens in eight steps on a model of 1.5 billion parameters. Random weights need a high learning rate to learn visibly."""
+LARGE_ON_CPU = replace(TINY, effective_batch_size=8, epochs=2, learning_rate=5e-3)
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "sft": {"algorithm": "sft"},
     "osft": {"algorithm": "osft", "osft": OsftInputs(0.25, (), "targets")},
@@ -142,7 +143,9 @@ def _prepare(programs: Programs, seconds: float) -> Figures:
 
 
 def _large(programs: Programs, offers: _Offers, engine: str, training: str, seconds: float) -> Figures:
-    inputs = replace(LARGE, engine=engine, **ALGORITHMS[training])  # type: ignore[arg-type]
+    inputs = replace(LARGE_ON_CPU if programs.tiny else LARGE, engine=engine, **ALGORITHMS[training])  # type: ignore[arg-type]
+    if inputs.algorithm == "lora":
+        inputs = replace(inputs, learning_rate=10 * inputs.learning_rate)
     ended = programs.start("training", inputs, "large", "gpu").wait(seconds)
     result = _require(ended, "training").result
     assert result is not None
