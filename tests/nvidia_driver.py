@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 _CUDA = """
 #include <stddef.h>
@@ -46,6 +47,18 @@ def driver_library(
     )  # fmt: skip
     _compile(folder / "libnvidia-ml.so.1", _MANAGEMENT, {"RELEASE": json.dumps(release)})
     return folder
+
+
+def machine_with_gpus(folder: Path, built_for: str = "13.2", **driver: Any) -> dict[str, str]:
+    """Return environment variables for a program that sees such a driver, and a torch that is built for a CUDA version.
+
+    The torch has only its version file, so that a program that imports it fails: the installed one may be built for CPUs.
+    """
+    torch = folder / "packages" / "torch"
+    torch.mkdir(parents=True)
+    (torch / "__init__.py").write_text("raise ImportError('torch is imported before the GPUs are checked')\n")
+    (torch / "version.py").write_text(f"cuda = '{built_for}'\n")
+    return {"LD_LIBRARY_PATH": str(driver_library(folder / "driver", **driver)), "PYTHONPATH": str(torch.parent)}
 
 
 def _compile(target: Path, source: str, defined: dict[str, object]) -> None:

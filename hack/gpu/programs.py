@@ -143,21 +143,21 @@ class Programs:
         return self.started[-1]
 
 
-def wait_for_line(running: Running, wanted: Callable[[str], bool], seconds: float) -> None:
-    """Wait until a line of a program's log is wanted.
+def wait_for(running: Running, wanted: Callable[[str], bool], seconds: float) -> None:
+    """Wait until a program's log is as wanted.
 
     Raises:
-        TimeoutError: there was none in time, or the program ended first.
+        TimeoutError: it was not in time, or the program ended first.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if any(wanted(line) for line in running.log.splitlines()):
+        if wanted(running.log):
             return
         if running.process.poll() is not None:
             raise TimeoutError(f"the program ended first; last line: {_last_line(running.log)}")
         time.sleep(0.1)
     running.end()
-    raise TimeoutError(f"no such line within {seconds:.0f} s; last line: {_last_line(running.log)}")
+    raise TimeoutError(f"the wanted output did not appear within {seconds:.0f} s; last line: {_last_line(running.log)}")
 
 
 def _last_line(log: str) -> str:

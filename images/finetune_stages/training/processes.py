@@ -162,7 +162,8 @@ def require_devices(processes: Processes) -> None:
     if 0 < number < processes.per_node:
         raise StageError(
             reasons.BAD_TRAINING_VALUE,
-            f"training.processesPerWorker: {processes.per_node} processes cannot share {number} GPUs; use at most one process for each GPU.",
+            f"training.processesPerWorker: {processes.per_node} processes cannot share {number} {'GPU' if number == 1 else 'GPUs'}; use at most"
+            " one process for each GPU.",
         )
 
 

@@ -209,6 +209,19 @@ def test_a_missing_torch_is_left_to_the_engines_check(monkeypatch):
     assert torch_cuda() is None
 
 
+def test_torch_that_cannot_use_the_gpus_is_reported():
+    """The driver may have GPUs that torch cannot use: here the driver has none, and torch is the installed one."""
+    code = "from finetune_stages.sdk.gpus import require_torch_gpus; require_torch_gpus('evaluation.gpus')"
+    failed = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, GPUS_VARIABLE: "1"}, capture_output=True, text=True, check=False
+    )
+    last = failed.stderr.splitlines()[-1]
+    assert "evaluation.gpus: the pod requests 1 GPU, and PyTorch cannot use them (" in last
+    assert last.endswith("; check the GPUs and the driver of the node.")
+    none = subprocess.run([sys.executable, "-c", code], env={**os.environ, GPUS_VARIABLE: "0"}, capture_output=True, check=False)
+    assert none.returncode == 0
+
+
 def test_the_module_prints_json(tmp_path):
     environment = {**os.environ, "LD_LIBRARY_PATH": str(driver_library(tmp_path))}
     done = subprocess.run([sys.executable, nvidia.__file__], env=environment, capture_output=True, text=True, check=True)

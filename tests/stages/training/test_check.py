@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.training_bundle import training_bundle
 from finetune_stages.training.check import compiler, table
-from nvidia_driver import driver_library
+from nvidia_driver import machine_with_gpus
 
 WITHOUT_TORCH = (
     "import sys; from finetune_stages.training.__main__ import main; code = main(); assert 'torch' not in sys.modules;"
@@ -52,8 +54,7 @@ def test_an_image_that_trains_on_cpus(tmp_path):
 
 
 def test_gpus_and_an_old_driver_are_reported(tmp_path):
-    folder = driver_library(tmp_path, gpus=2, cuda=12080, release="570.86.15")
-    found = run_check(code=65, FINETUNE_GPUS="2", LD_LIBRARY_PATH=str(folder))
+    found = run_check(code=65, FINETUNE_GPUS="2", **machine_with_gpus(tmp_path, gpus=2, cuda=12080, release="570.86.15"))
     assert not found["trains"]
     assert found["driver"] == {"version": "570.86.15", "cuda": "12.8", "problem": None}
     assert found["gpus"] == [{"name": "NVIDIA H200", "memoryBytes": 80 << 30, "computeCapability": "9.0"}] * 2
@@ -113,16 +114,11 @@ def test_a_missing_compiler_or_header_is_named(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("gpus", ["0", "1"])
 def test_the_zip_application_checks_too(tmp_path, gpus):
-    import base64
-
-    from finetune_operator.training_bundle import training_bundle
-
     archive = tmp_path / "training.pyz"
     archive.write_bytes(base64.b64decode(training_bundle().archive))
-    environment = {
-        **os.environ, "PYTHONPATH": sysconfig.get_path("purelib"), "FINETUNE_GPUS": gpus,
-        "LD_LIBRARY_PATH": str(driver_library(tmp_path / "driver", cuda=12080)),
-    }  # fmt: skip
+    machine = machine_with_gpus(tmp_path, cuda=12080)
+    machine["PYTHONPATH"] = os.pathsep.join([machine["PYTHONPATH"], sysconfig.get_path("purelib")])
+    environment = {**os.environ, **machine, "FINETUNE_GPUS": gpus}
     done = subprocess.run(
         [sys.executable, "-S", str(archive), "--check"], env=environment, capture_output=True, text=True, check=False
     )
