@@ -23,7 +23,7 @@ UV = Path(sys.executable).with_name("uv")
 METADATA = ("pyproject.toml", "README.md", "LICENSE", "operator/finetune_operator/__init__.py")
 """What the resolution reads of this project."""
 EXTRAS = {
-    "operator": ("operator",), "dataset": ("dataset", "tokenization"), "model": ("model",), "training": ("training", "quantization"),
+    "operator": ("operator",), "dataset": ("dataset", "tokenization"), "model": ("model",), "training": ("training", "quantization", "kernels"),
     "evaluation": ("evaluation",), "registration": ("registration",),
     "stages": ("dataset", "tokenization", "model", "training", "quantization", "evaluation", "registration"),
 }  # fmt: skip

@@ -21,7 +21,7 @@ SUITE = "bookworm"
 """Release with Python 3.11, which all packages support."""
 _PACKAGES = {
     "base": ("python3",),
-    "build": ("python3", "python3-venv", "gcc", "libc6-dev"),
+    "build": ("python3", "python3-venv", "python3-dev", "gcc", "libc6-dev"),
 }
 _LEFT_OUT = ("doc", "man", "locale")
 _CONTAINERFILE = 'FROM scratch\nADD root.tar /\nENV PATH=/usr/local/bin:/usr/bin:/bin\nCMD ["python3"]\n'

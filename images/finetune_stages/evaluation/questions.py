@@ -18,6 +18,7 @@ from finetune_contract.codec import digest
 from finetune_contract.documents import EvaluationInputs, Scalar
 from finetune_stages.chat.task_rows import own_roots
 from finetune_stages.sdk import Context, Seal, StageError, read_seal
+from finetune_stages.sdk.gpus import on_gpu
 from finetune_stages.sdk.workspace import file_sha256
 
 from .passages import chat_tasks
@@ -56,7 +57,7 @@ def depends_on(context: Context, inputs: EvaluationInputs, model: Seal) -> dict[
         if not tasks:
             return None
     return {
-        "measuring": MEASURING, "lmEval": _lm_eval(), "gpu": any(Path("/dev").glob("nvidia[0-9]*")), "model": model.digest,
+        "measuring": MEASURING, "lmEval": _lm_eval(), "gpu": on_gpu(), "model": model.digest,
         "tasks": tasks, **{f"chat/{name}": file_sha256(path) for name, path in chats.items()},
     }  # fmt: skip
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from finetune_contract import reasons
 from finetune_contract.documents import IMAGE_VARIABLE, TrainingInputs
 from finetune_stages.sdk import StageError
+from finetune_stages.sdk.gpus import requested_gpus
 
 from .hub.installed import BACKENDS, Installed, NotInstalled, installed
 from .hub.limits import hub_limits
 from .libraries import engine_versions, missing_package
 from .limits import Limit, portable_limits
-from .processes import gpus
 
-PORTABLE = "portable"
-HUB = "training-hub"
+PORTABLE: Literal["portable"] = "portable"
+HUB: Literal["training-hub"] = "training-hub"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class _Offer:
+class Offer:
     """What this image offers for a training with one engine.
 
     Attributes:
@@ -62,54 +63,53 @@ class _Offer:
     installed: Installed | None = None
 
 
-def choose(inputs: TrainingInputs, explicit: Collection[str], count_gpus: Callable[[], int] = gpus) -> Engine:
+def choose(inputs: TrainingInputs, explicit: Collection[str], count_gpus: Callable[[], int] = requested_gpus) -> Engine:
     """Return the engine for a training: the requested one, or for ``auto`` Training Hub where it can honor the run, else the portable one.
 
     Args:
         inputs: the stage's inputs.
         explicit: fields that a person set.
-        count_gpus: returns the number of GPUs of this process.
+        count_gpus: returns the number of GPUs that the pod requests.
 
     Raises:
         StageError: ``EngineMissing``: the image lacks a package. ``BadTrainingValue``: the engine cannot honor a value that a person set.
     """
-    offers = list(_offers(inputs, count_gpus))
-    for number, offer in enumerate(offers):
+    made = list(offers(inputs, count_gpus))
+    for number, offer in enumerate(made):
         if offer.missing is None and not _rejected(offer, explicit):
-            return Engine(
-                offer.name, _reason(inputs, offers[:number], explicit), offer.versions or {}, offer.limits, offer.installed
-            )
-    raise _failure(inputs, offers, explicit)
+            reason = _reason(inputs, made[:number], explicit)
+            return Engine(offer.name, reason, offer.versions or {}, offer.limits, offer.installed)
+    raise _failure(inputs, made, explicit)
 
 
-def _offers(inputs: TrainingInputs, count_gpus: Callable[[], int]) -> Iterator[_Offer]:
+def offers(inputs: TrainingInputs, count_gpus: Callable[[], int] = requested_gpus) -> Iterator[Offer]:
     """Yield the offers of the requested engines, the preferred one first."""
     if inputs.engine in ("auto", HUB):
         yield _hub(inputs, count_gpus)
     if inputs.engine in ("auto", PORTABLE):
-        yield _Offer(PORTABLE, missing_package(inputs), tuple(portable_limits(inputs)), engine_versions())
+        yield Offer(PORTABLE, missing_package(inputs), tuple(portable_limits(inputs)), engine_versions())
 
 
-def _hub(inputs: TrainingInputs, count_gpus: Callable[[], int]) -> _Offer:
+def _hub(inputs: TrainingInputs, count_gpus: Callable[[], int]) -> Offer:
     if inputs.algorithm not in BACKENDS:
         # unsloth renders the rows itself, learns from the prompts as well, and writes no merged model.
-        return _Offer(HUB, f"its backend for {inputs.algorithm} learns from the prompts as well")
+        return Offer(HUB, f"its backend for {inputs.algorithm} learns from the prompts as well")
     try:
         found = installed(inputs)
     except NotInstalled as error:
-        return _Offer(HUB, f"the image has {error}")
+        return Offer(HUB, f"the image has {error}")
     if not count_gpus():
-        return _Offer(HUB, "its backends require an NVIDIA GPU, and this process has none")
+        return Offer(HUB, "its backends require an NVIDIA GPU, and the pod requests none")
     if inputs.algorithm == "osft" and "flash-attn" not in found.versions:
-        return _Offer(HUB, "its backend mini-trainer requires the Python package flash-attn, and the image does not have it")
-    return _Offer(HUB, None, tuple(hub_limits(inputs, found)), found.versions, found)
+        return Offer(HUB, "its backend mini-trainer requires the Python package flash-attn, and the image does not have it")
+    return Offer(HUB, None, tuple(hub_limits(inputs, found)), found.versions, found)
 
 
-def _rejected(offer: _Offer, explicit: Collection[str]) -> list[Limit]:
+def _rejected(offer: Offer, explicit: Collection[str]) -> list[Limit]:
     return [limit for limit in offer.limits if limit.field in explicit]
 
 
-def _reason(inputs: TrainingInputs, passed_over: list[_Offer], explicit: Collection[str]) -> str:
+def _reason(inputs: TrainingInputs, passed_over: list[Offer], explicit: Collection[str]) -> str:
     if inputs.engine != "auto":
         return "training.engine sets it"
     if not passed_over:
@@ -117,26 +117,26 @@ def _reason(inputs: TrainingInputs, passed_over: list[_Offer], explicit: Collect
     return "; ".join(f"{offer.name} cannot be used: {_why_not(offer, explicit)}" for offer in passed_over)
 
 
-def _why_not(offer: _Offer, explicit: Collection[str]) -> str:
+def _why_not(offer: Offer, explicit: Collection[str]) -> str:
     if offer.missing is not None:
         return offer.missing
     limit = _rejected(offer, explicit)[0]
     return f"{limit.field} is {limit.value}, and {limit.reason}"
 
 
-def _failure(inputs: TrainingInputs, offers: list[_Offer], explicit: Collection[str]) -> StageError:
-    rejecting = [offer for offer in offers if offer.missing is None]
+def _failure(inputs: TrainingInputs, made: list[Offer], explicit: Collection[str]) -> StageError:
+    rejecting = [offer for offer in made if offer.missing is None]
     if rejecting:
         limit = _rejected(rejecting[0], explicit)[0]
         others = "".join(
-            f"; engine {offer.name} cannot be used: {_why_not(offer, explicit)}" for offer in offers if offer is not rejecting[0]
+            f"; engine {offer.name} cannot be used: {_why_not(offer, explicit)}" for offer in made if offer is not rejecting[0]
         )
         return StageError(
             reasons.BAD_TRAINING_VALUE,
             f"{limit.field}: engine {rejecting[0].name} cannot honor {limit.value}, because {limit.reason}{others}; remove it{_or_other_engine(inputs)}.",
         )
     image = os.environ.get(IMAGE_VARIABLE) or "the training image"
-    lacks = "; ".join(f"engine {offer.name} cannot be used: {offer.missing}" for offer in offers)
+    lacks = "; ".join(f"engine {offer.name} cannot be used: {offer.missing}" for offer in made)
     return StageError(reasons.ENGINE_MISSING, f"training.image: {image}: {lacks}; use another image{_or_other_engine(inputs)}.")
 
 

@@ -1,4 +1,8 @@
-"""Program of stage *training*: a process chooses the engine, and does all the work, a share of it as a worker, or supervises workers."""
+"""Program of stage *training*: a process chooses the engine, and does all the work, a share of it as a worker, or supervises workers.
+
+A pod with one of several processes has a supervisor, too: NCCL's watchdog ends a process that lost another one by SIGABRT, and only
+another process can report that.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from finetune_contract.result import Result, TrainingOutputs
 from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
 
 from .engines import Engine, choose
-from .processes import Processes
+from .processes import Processes, require_devices
 from .supervise import FOLDER_VARIABLE, become_worker, ended_in_time, hand_over, supervise
 
 _STAGES = ("training",)
@@ -47,9 +51,10 @@ def _train(context: Context, processes: Processes) -> Finished:
     if engine.installed is not None:
         from .hub.work import train
 
+        require_devices(processes)
         finished = train(context, processes, engine.installed)
     else:
-        finished = supervise(context, processes) if processes.per_node > 1 else _alone(context, processes)
+        finished = supervise(context, processes) if processes.world > 1 else _alone(context, processes)
     return _with_engine(finished, engine)
 
 
@@ -79,6 +84,7 @@ def _raise(error: StageError) -> NoReturn:
 def _alone(context: Context, processes: Processes) -> Finished:
     from .work import train
 
+    require_devices(processes)
     with ended_in_time(worker=False):
         return train(context, processes)
 

@@ -58,7 +58,7 @@ def test_training_hub_is_preferred_where_it_honors_the_run(image: Any) -> None:
     ("inputs", "hub", "gpus", "why"),
     [
         (SFT, "no package training-hub", 1, "training-hub cannot be used: the image has no package training-hub"),
-        (SFT, HUB, 0, "training-hub cannot be used: its backends require an NVIDIA GPU, and this process has none"),
+        (SFT, HUB, 0, "training-hub cannot be used: its backends require an NVIDIA GPU, and the pod requests none"),
         (replace(SFT, algorithm="lora", lora=LoraInputs()), HUB, 1, "its backend for lora learns from the prompts as well"),
         (OSFT, replace(HUB, versions={}), 1, "its backend mini-trainer requires the Python package flash-attn"),
     ],

@@ -77,7 +77,7 @@ def test_only_what_is_frozen_and_has_16_bits_already_stays_so():
     ],
 )
 def test_a_full_gpu_is_reported_with_what_takes_less(monkeypatch, inputs, advice):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("FINETUNE_GPUS", "1")
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (MIB // 2, MIB))
     with pytest.raises(StageError, match=rf"the GPU has 512 KiB left for each; .*{advice}") as raised:
@@ -86,7 +86,7 @@ def test_a_full_gpu_is_reported_with_what_takes_less(monkeypatch, inputs, advice
 
 
 def test_merging_into_unquantized_weights_needs_ordinary_memory(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("FINETUNE_GPUS", "1")
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (64 * MIB, 64 * MIB))
     monkeypatch.setattr(memory, "available_memory", lambda: MIB)

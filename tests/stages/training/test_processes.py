@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
 
 from finetune_contract import reasons
+from finetune_contract.documents import PROCESSES_VARIABLE
 from finetune_stages.sdk import StageError
 from finetune_stages.training import processes as module
-from finetune_stages.training.processes import TIMEOUT_VARIABLE, Processes, gpus, timeout
+from finetune_stages.training.processes import TIMEOUT_VARIABLE, Processes, lost_peer, require_devices, timeout, watchdog_line
 
 TWO_NODES = {
     "PET_NNODES": "2",
@@ -42,7 +41,7 @@ def test_a_worker_knows_its_place_from_torchrun():
 @pytest.mark.parametrize("word", ["auto", "gpu"])
 @pytest.mark.parametrize(("found", "expected"), [(0, 1), (8, 8)])
 def test_one_process_a_gpu_or_one(monkeypatch, word, found, expected):
-    monkeypatch.setattr(module, "gpus", lambda: found)
+    monkeypatch.setattr(module, "requested_gpus", lambda: found)
     assert Processes.from_environment({"PET_NPROC_PER_NODE": word}).per_node == expected
 
 
@@ -89,18 +88,63 @@ def test_the_time_to_wait_can_be_set(monkeypatch):
         timeout()
 
 
-def test_gpus_are_counted_by_the_driver():
-    def count(pointer: ctypes._Pointer[ctypes.c_int]) -> int:
-        ctypes.cast(pointer, ctypes.POINTER(ctypes.c_int))[0] = 2
-        return 0
+@pytest.mark.parametrize("requested", ["7", "16"])
+def test_another_number_of_processes_than_the_run_has_is_rejected(requested):
+    assert Processes.from_environment({**TWO_NODES, PROCESSES_VARIABLE: "8"}).world == 8
+    with pytest.raises(
+        StageError, match=rf"training.runtimeRef: the run has {requested} training processes, .* are for 8"
+    ) as raised:
+        Processes.from_environment({**TWO_NODES, PROCESSES_VARIABLE: requested})
+    assert raised.value.reason is reasons.BAD_TRAINING_VALUE
 
-    # A driver with GPUs is what a machine without them cannot produce.
-    assert gpus(lambda name: SimpleNamespace(cuInit=lambda flags: 0, cuDeviceGetCount=count)) == 2
-    assert gpus(lambda name: SimpleNamespace(cuInit=lambda flags: 100)) == 0
+
+def test_pods_of_a_runtime_without_torch_do_not_train_alone():
+    with pytest.raises(StageError, match=r"the run has 2 training processes, and the variables of the runtime are for 1 "):
+        Processes.from_environment({PROCESSES_VARIABLE: "2"})
 
 
-def test_without_a_driver_there_is_no_gpu():
-    def missing(name: str) -> ctypes.CDLL:
-        raise OSError(name)
+def test_every_process_needs_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(module, "require_gpus", lambda field: 2)
+    require_devices(Processes(per_node=2))
+    with pytest.raises(StageError, match=r"training.processesPerWorker: 3 processes cannot share 2 GPUs") as raised:
+        require_devices(Processes(per_node=3))
+    assert raised.value.reason is reasons.BAD_TRAINING_VALUE
+    monkeypatch.setattr(module, "require_gpus", lambda field: 0)
+    require_devices(Processes(per_node=3))
 
-    assert gpus(missing) == 0
+
+WATCHDOG = (
+    "[rank1]:[E1129 17:03:11.912345678 ProcessGroupNCCL.cpp:632] [Rank 1] Watchdog caught collective operation timeout:"
+    " WorkNCCL(SeqNum=5, OpType=ALLREDUCE, NumelIn=1, NumelOut=1, Timeout(ms)=600000) ran for 600010 milliseconds before timing out."
+)
+
+
+def test_the_watchdogs_line_is_found_in_a_log():
+    log = f"loading\n{WATCHDOG}\nterminate called after throwing an instance of 'c10::DistBackendError'\n"
+    assert watchdog_line(log) == WATCHDOG
+    assert watchdog_line("free(): invalid pointer\n") is None
+
+
+@pytest.mark.parametrize(
+    ("rank", "world", "line", "sentence"),
+    [
+        (
+            1,
+            2,
+            WATCHDOG,
+            "process 1 of 2 lost process 0 (Watchdog caught collective operation timeout: WorkNCCL(SeqNum=5, OpType=ALLREDUCE",
+        ),
+        (1, 4, WATCHDOG, "process 1 of 4 lost another one (Watchdog caught"),
+        (0, 4, "Rank 3 failed to pass monitoredBarrier in 1000 ms", "process 0 of 4 lost process 3 (Rank 3 failed to pass"),
+        (
+            0,
+            4,
+            "Connection closed by peer [10.0.0.7]:4411",
+            "process 0 of 4 lost another one (Connection closed by peer [10.0.0.7]:4411)",
+        ),
+    ],
+)
+def test_a_lost_process_is_named_if_it_is_known(rank, world, line, sentence):
+    error = lost_peer(rank, world, line)
+    assert sentence in error.message
+    assert error.reason is reasons.PROCESS_GROUP_TIMEOUT

@@ -111,13 +111,69 @@ def test_the_pod_that_failed_reports_the_cause_and_the_other_one_that_it_lost_it
     assert (first.wait().reason, first.process.returncode) == ("BadTrainingValue", 65)
     other = second.wait()
     assert (other.reason, other.code) == ("ProcessGroupTimeout", 75)
-    assert "process 1 of 2 lost another one" in other.result.message
+    assert "process 1 of 2 lost process 0" in other.result.message
 
 
 def test_a_pod_whose_peer_never_comes_gives_up(bench, inputs):
     environment = {**two_nodes()[1], "INSTRUCTLAB_NCCL_TIMEOUT_MS": "2000"}
     ended = bench.train(inputs(), environment=environment)
     assert (ended.reason, ended.code) == ("ProcessGroupTimeout", 75)
+
+
+def test_agents_that_do_not_meet_give_up(bench, inputs):
+    environment = {**trainer_variables(2, 2)[1], "INSTRUCTLAB_NCCL_TIMEOUT_MS": "2000"}
+    ended = bench.train(inputs(), environment=environment)
+    assert (ended.reason, ended.code) == ("ProcessGroupTimeout", 75)
+    assert "training: pod 1 of 2 did not meet the others at 127.0.0.1:" in ended.result.message
+    assert "Traceback" not in ended.result.message
+
+
+def test_a_port_that_is_in_use_is_reported(bench, inputs):
+    environment = trainer_variables(2, 2)[0]
+    with socket.create_server(("", int(environment["PET_MASTER_PORT"]))):
+        ended = bench.train(inputs(), environment=environment)
+    assert (ended.reason, ended.code) == ("ProcessGroupTimeout", 75)
+    assert f"did not meet the others at 127.0.0.1:{environment['PET_MASTER_PORT']} (" in ended.result.message
+    assert "EADDRINUSE" in ended.result.message
+
+
+WATCHDOG = (
+    "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=5, OpType=ALLREDUCE) ran for 600010 milliseconds"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "reason", "sentence"),
+    [
+        (
+            WATCHDOG,
+            75,
+            "ProcessGroupTimeout",
+            "training: process 1 of 2 lost process 0 (Watchdog caught collective operation timeout",
+        ),
+        ("free(): invalid pointer", 1, "Crashed", "training process 1: it was killed by signal 6"),
+    ],
+)
+@pytest.mark.parametrize("pods", [1, 2])
+def test_a_worker_that_nccls_watchdog_aborts_lost_its_peer(bench, inputs, tmp_path, line, code, reason, sentence, pods):
+    """Without GPUs there is no watchdog, so the worker writes its line and aborts, as the watchdog's thread does."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, threading, time\n"
+        "def end():\n"
+        f"    log = os.path.join({str(bench.path('logs'))!r}, 'training.1.1.0.log')\n"
+        "    while not (os.path.exists(log) and '\"currentStep\": 3' in open(log).read()):\n"
+        "        time.sleep(0.05)\n"
+        f"    os.write(2, {line!r}.encode() + bytes([10]))\n"
+        "    os.abort()\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    threading.Thread(target=end, daemon=True).start()\n"
+    )
+    environments = trainer_variables(1, 2) if pods == 1 else two_nodes()
+    running = [bench.start(inputs(epochs=1000), environment={**each, "PYTHONPATH": str(tmp_path)}) for each in environments]
+    ended = [program.wait(timeout=90) for program in running][-1]
+    assert (ended.code, ended.reason) == (code, reason), ended.errors
+    assert sentence in ended.result.message
+    assert f"[rank 1]: {line}" in ended.errors
 
 
 def test_sigterm_reaches_the_workers(bench, inputs):

@@ -14,13 +14,14 @@ from finetune_contract.documents import TrainingInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint, TrainingOutputs, thin
 from finetune_stages.sdk import Context, Finished, Seal, StageError, quick_imports
+from finetune_stages.sdk.nvidia import driver
 from finetune_stages.training.consistency import require_consistent
 from finetune_stages.training.environment import prepare_environment, private_folder
 from finetune_stages.training.machine import killed_for_memory
 from finetune_stages.training.memory import require_room
 from finetune_stages.training.model_format import require_readable
 from finetune_stages.training.pretrained import CONFIG, Pretrained, unread
-from finetune_stages.training.processes import Processes, flash_attention_possible
+from finetune_stages.training.processes import Processes
 from finetune_stages.training.summary import HISTORY, curve, sentence, short_of_warm_up
 from finetune_stages.training.tokens import tokens_seal
 
@@ -98,7 +99,7 @@ class _Job:
     def _optimize(self, rows: int) -> list[Step]:
         """Call the backend, and return the steps that it reported; pods other than the first report none."""
         backend, algorithm = BACKENDS[self.inputs.algorithm], self.inputs.algorithm
-        flash_attention = "flash-attn" in self.installed.versions and flash_attention_possible()
+        flash_attention = "flash-attn" in self.installed.versions and _supports_flash_attention()
         call = arguments(
             self.inputs, self.processes, self.base.path, self.folder, self.installed, flash_attention=flash_attention
         )  # fmt: skip
@@ -204,6 +205,12 @@ class _Job:
         if self.processes.rank == 0:
             before = self.context.last_progress or Progress(0)
             self.context.report(replace(before, percent=max(percent, before.percent), note=words), force)
+
+
+def _supports_flash_attention() -> bool:
+    """Return whether flash-attn 2 supports the first GPU; instructlab-training fails if it is requested on another one."""
+    gpus = driver().gpus
+    return bool(gpus) and (gpus[0].capability[0] == 8 or gpus[0].capability == (9, 0))
 
 
 def _samples(model: Path) -> int:

@@ -1,0 +1,1 @@
+"""Check of the training and evaluation programs on one GPU: ``python hack/gpu/check.py``."""

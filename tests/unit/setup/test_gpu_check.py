@@ -1,0 +1,74 @@
+"""The GPU script: what it does with its time, with failures, and with differences. The cases themselves run with ``--tiny``."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from finetune_contract.result import LossPoint
+from gpu.cases import Case, largest_difference
+from gpu.report import CaseError, Figures, Report
+
+
+def passing(_seconds: float) -> Figures:
+    return {"loss": "2.000 to 1.000", "tokensPerSecond": 1234.5, "peakBytes": 3 << 30, "estimatedBytes": 2 << 30}
+
+
+def failing(_seconds: float) -> Figures:
+    raise CaseError("the loss did not fall")
+
+
+def crashing(_seconds: float) -> Figures:
+    raise KeyError("x")
+
+
+def late(_seconds: float) -> Figures:
+    raise TimeoutError("did not end within 9 s")
+
+
+def statuses(report: Report) -> dict[str, str]:
+    return {case["name"]: case["status"] for case in report.cases}
+
+
+def test_a_case_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    report = Report(tmp_path / "report.json", False, 100)
+    for name, run in {"a": failing, "b": crashing, "c": late, "d": passing}.items():
+        report.run(Case(name, 10, run))
+        assert len(json.loads(report.path.read_text())["cases"]) == len(report.cases), "written after each case"
+    assert statuses(report) == {"a": "failed", "b": "failed", "c": "timed out", "d": "passed"}
+    assert report.failed
+    assert report.table()[-1].split("|")[1:8] == [
+        " d    ", " passed    ", " 0.0     ", " 2.000 to 1.000 ", " 1,234    ", " 3.0 GiB     ", " 2.0 GiB  ",
+    ]  # fmt: skip
+
+
+def test_cases_beyond_the_time_are_not_run(tmp_path: Path) -> None:
+    given: list[float] = []
+    report = Report(tmp_path / "report.json", False, 30)
+    report.run(Case("a", 100, lambda seconds: given.append(seconds) or {}))
+    assert 29 < given[0] <= 30
+    report._started = time.monotonic() - 20
+    report.run(Case("b", 100, passing))
+    assert report.cases[-1] == {"name": "b", "status": "not run", "note": "no time is left"}
+    report._started = time.monotonic() - 5
+    report.run(Case("c", 100, passing))
+    assert statuses(report) == {"a": "passed", "b": "not run", "c": "passed"}
+    assert not report.failed
+
+
+def test_nothing_runs_after_a_required_case_failed(tmp_path: Path) -> None:
+    report = Report(tmp_path / "report.json", True, 100)
+    report.run(Case("check", 10, failing, required=True))
+    report.run(Case("a", 10, passing))
+    assert report.cases[-1] == {"name": "a", "status": "not run", "note": "check: failed"}
+    assert json.loads(report.path.read_text())["stopped"] == "check: failed"
+
+
+def test_loss_curves_are_compared_step_by_step() -> None:
+    first = (LossPoint(1, 2.0), LossPoint(2, 1.0))
+    assert largest_difference(first, (LossPoint(1, 2.0), LossPoint(2, 0.8))) == pytest.approx(0.25)
+    with pytest.raises(CaseError, match="2 and 1 steps"):
+        largest_difference(first, first[:1])
