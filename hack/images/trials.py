@@ -50,6 +50,7 @@ def attempt(image: Image, engine: Engine) -> list[Finding]:
     if "dataset" in programs:
         found += [_dataset_is_prepared(image, engine), _rows_are_rendered(image, engine)]
     found += [_torch_computes(image, engine, program) for program in programs if program in _COMPUTING]
+    found += [_it_can_train(image, engine)] if "training" in programs else []
     return found
 
 
@@ -78,6 +79,19 @@ print(torch.linalg.svdvals(weight.detach()).shape, weight.grad.isfinite().all().
     done = engine.run(image.built_as, Trial(["python", "-c", script], _POD, {}))
     said = done.stdout + done.stderr
     return Finding(f"what {program} imports computes on a CPU", "torch.Size([16]) True False" in said, said)
+
+
+def _it_can_train(image: Image, engine: Engine) -> Finding:
+    """An image for GPUs also has what Triton needs: a C compiler with headers, and an assembler for GPUs."""
+    done = engine.run(image.built_as, Trial(["python", "-m", "finetune_stages.training", "--check", "--deep"], _POD, {}))
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        found = {"trains": False}
+    passed = found["trains"] and "problem" not in found["torch"]
+    if image.recipe.name.endswith("-cuda"):
+        passed = passed and found["compiler"]["works"] and found["triton"]["compiles"]
+    return Finding("python -m finetune_stages.training --check --deep", bool(passed), done.stdout + done.stderr)
 
 
 def _rows_are_rendered(image: Image, engine: Engine) -> Finding:

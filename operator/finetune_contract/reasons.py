@@ -177,7 +177,7 @@ CHAT_TEMPLATE_INVALID = _reason(
 # Training.
 ENGINE_MISSING = _reason(
     "EngineMissing", Cause.USER, "The image lacks a package that the engine needs, or it was built for CPUs and the pod requests GPUs.",
-    "Use another image: set training.image or training.runtimeRef (for evaluation, images.evaluation in the operator's configuration).",
+    "Use an image that has the package: set training.image, or another training.runtimeRef.",
 )  # fmt: skip
 BAD_TRAINING_VALUE = _reason(
     "BadTrainingValue", Cause.USER, "The engine rejected a training value.",

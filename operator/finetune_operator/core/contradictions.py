@@ -49,6 +49,16 @@ def _batch(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
         )
 
 
+def _gpu_of_each_process(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    training = spec.training
+    if training.enabled and 0 < training.gpus_per_worker < training.processes:
+        yield Contradiction(
+            "training.processesPerWorker",
+            f"{training.processes} processes cannot share {counted(training.gpus_per_worker, 'GPU')}; use at most one process for each"
+            " GPU, or raise training.gpusPerWorker",
+        )
+
+
 def _measured(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
     evaluation, why = spec.evaluation, _without_held_out_rows(spec)
     if evaluation.enabled and not evaluation.tasks and why:
@@ -151,5 +161,5 @@ def _of_run(origins: Origins, field: str) -> bool:
 
 
 _CHECKS: tuple[Callable[[ResolvedSpec, Origins], Iterator[Contradiction]], ...] = (
-    _algorithm, _batch, _measured, _gate_needs_evaluation, _gate_compares, _gate_has_bounds, _gate_can_pass, _metrics, _mounts, _registry,
+    _algorithm, _batch, _gpu_of_each_process, _measured, _gate_needs_evaluation, _gate_compares, _gate_has_bounds, _gate_can_pass, _metrics, _mounts, _registry,
 )  # fmt: skip

@@ -39,6 +39,9 @@ ACC = {"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}}
          " training.workers.")),
         ({"training": {"workers": 100}}, {}, "spec.training.effectiveBatchSize: 128 rows cannot be shared evenly by 100 workers with 1 process each; use a multiple of 100"),
         ({"training": {"processesPerWorker": 3}}, {}, "spec.training.effectiveBatchSize: 128 rows cannot be shared evenly by 1 worker with 3 processes; use a multiple of 3"),
+        ({"training": {"processesPerWorker": 2}}, {},
+         ("spec.training.processesPerWorker: 2 processes cannot share 1 GPU; use at most one process for each GPU, or raise"
+         " training.gpusPerWorker.")),
         ({"evaluation": {"tasks": []}}, {"dataset": {"trainSplit": 1}},
          "spec.evaluation.tasks: is empty, and dataset.trainSplit is 1, which holds no rows out, so that nothing is measured; name a task."),
         ({"evaluation": {"tasks": []}}, {"evaluation": {"holdout": False}},
