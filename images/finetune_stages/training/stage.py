@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from finetune_contract.result import Result
 from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
+from finetune_stages.sdk.exporter import Exporter, exporting, relay
 
 from .processes import Processes
 from .supervise import FOLDER_VARIABLE, become_worker, ended_in_time, hand_over, supervise
@@ -34,7 +36,19 @@ def _main() -> int:
         failure = error
         return run_stage(_STAGES, lambda _context: _raise(failure), outputs_exist)
     work = supervise if processes.per_node > 1 else _alone
-    return run_stage(_STAGES, lambda context: work(context, processes), outputs_exist, processes.rank, reuse=_REUSE)
+    with exporting(os.environ if processes.node_rank == 0 else {}) as exporter:
+        return run_stage(
+            _STAGES, lambda context: _followed(context, exporter, lambda: work(context, processes)), outputs_exist, processes.rank,
+            reuse=_REUSE, on_report=exporter.report, warnings=exporter.warnings,
+        )  # fmt: skip
+
+
+def _followed(context: Context, exporter: Exporter, work: Callable[[], Finished]) -> Finished:
+    """Return what ``work`` returns. If it fails, the result has the progress of the worker that reports."""
+    try:
+        return work()
+    finally:
+        context.last_progress = context.last_progress or exporter.newest()
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
@@ -71,4 +85,5 @@ def _worker() -> int:
             hand_over(context, finished)
         return finished
 
-    return run_stage(_STAGES, share, outputs_exist, processes.rank, supervised=True)
+    on_report = relay(os.environ) if processes.rank == 0 else None
+    return run_stage(_STAGES, share, outputs_exist, processes.rank, supervised=True, on_report=on_report)
