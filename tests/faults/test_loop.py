@@ -238,6 +238,8 @@ async def test_a_training_whose_trainjob_has_fresh_reports_costs_no_log_requests
     pod = {"name": "p", "namespace": "team", "labels": {**labels, "batch.kubernetes.io/job-completion-index": "0"}}
     await store.create({"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": {"containers": [{"name": "node"}]}})
     await store.patch_status(POD, "team", "p", {"status": {"phase": "Running"}})
+    for _ in range(3):
+        await controller.reconcile(KEY)
     for second in range(0, 201, 10):
         now[0] = NOW + timedelta(seconds=second)
         await controller.reconcile(KEY)

@@ -123,7 +123,7 @@ def _serve(exporter: Exporter, environment: Mapping[str, str]) -> ProgressServer
     try:
         return ProgressServer(listen(_port(text)), exporter.body)
     except (OSError, ValueError) as error:
-        cause = error.strerror if isinstance(error, OSError) and error.strerror else error
+        cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         exporter.warnings.append(
             f"port {text} of the pod: progress cannot be served there ({cause}), so OpenShift AI does not show it; free the port."
         )

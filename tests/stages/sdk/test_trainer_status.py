@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
-import json
 import socket
-import ssl
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,63 +13,19 @@ import pytest
 from controlplane.certificates import Authority
 from finetune_contract.progress import Progress
 from finetune_stages.sdk.trainer_status import NotReported, StatusPoster, StatusServer
-
-PATH = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/trainjobs/demo-train-1-1/status"
-
-
-@dataclass
-class TrainerServer:
-    """A TLS server that records what is posted."""
-
-    authority: Authority
-    folder: Path
-    status: int = 200
-    delay: float = 0.0
-    posts: list[tuple[str, str, Any]] = field(default_factory=list)
-    """Path, ``Authorization`` and body of each request."""
-    address: str = ""
-
-    @property
-    def client(self) -> StatusServer:
-        """The environment that Trainer gives to a pod."""
-        files = {"CA_CERT": self.authority.pair.certificate, "TOKEN": self.folder / "token"}
-        found = StatusServer.of_environment({
-            "KUBEFLOW_TRAINER_SERVER_URL": self.address + PATH,
-            **{f"KUBEFLOW_TRAINER_SERVER_{name}": str(path) for name, path in files.items()},
-        })  # fmt: skip
-        assert found is not None
-        return found
+from trainer_server import PATH, TrainerServer, trainer_server
 
 
 @pytest.fixture
 def trainer(tmp_path: Path) -> Iterator[TrainerServer]:
-    authority = Authority(tmp_path / "authority")
-    authority.create()
-    (tmp_path / "token").write_text("first\n")
-    trainer = TrainerServer(authority, tmp_path)
+    with trainer_server(tmp_path) as trainer:
+        yield trainer
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            time.sleep(trainer.delay)
-            trainer.posts.append((self.path, self.headers["Authorization"], body))
-            self.send_response(trainer.status)
-            self.end_headers()
-            self.wfile.write(b'{"message": "Forbidden"}')
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    pair = authority.server("status-server")
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(pair.certificate, pair.key)
-    server.socket = tls.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    trainer.address = f"https://localhost:{server.server_address[1]}"
-    yield trainer
-    server.shutdown()
-    server.server_close()
+def client(trainer: TrainerServer) -> StatusServer:
+    found = StatusServer.of_environment(trainer.environment)
+    assert found is not None
+    return found
 
 
 def until(condition: Any, seconds: float = 10) -> None:
@@ -86,9 +37,9 @@ def until(condition: Any, seconds: float = 10) -> None:
 
 def test_the_token_is_read_for_each_report_and_no_proxy_is_used(trainer: TrainerServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    trainer.client.post(Progress(5, time=10))
+    client(trainer).post(Progress(5, time=10))
     (trainer.folder / "token").write_text("second")
-    trainer.client.post(Progress(6, time=20))
+    client(trainer).post(Progress(6, time=20))
     (first, second) = trainer.posts
     assert first[:2] == (PATH, "Bearer first")
     assert second[:2] == (PATH, "Bearer second")
@@ -104,8 +55,8 @@ def test_without_all_of_it_there_is_no_server(missing: str) -> None:
 def test_each_failure_has_its_cause(trainer: TrainerServer, tmp_path: Path) -> None:
     trainer.status = 403
     with pytest.raises(NotReported, match=r'status: HTTP 403: \{"message": "Forbidden"\}'):
-        trainer.client.post(Progress(5))
-    right, stranger = trainer.client, Authority(tmp_path / "stranger")
+        client(trainer).post(Progress(5))
+    right, stranger = client(trainer), Authority(tmp_path / "stranger")
     stranger.create()
     for wrong, cause in (
         (StatusServer(right.url.replace("https", "http"), right.ca, right.token), "no https address"),
@@ -119,12 +70,12 @@ def test_each_failure_has_its_cause(trainer: TrainerServer, tmp_path: Path) -> N
             wrong.post(Progress(5))
     (tmp_path / "token").write_text("two\nlines")
     with pytest.raises(NotReported, match="Invalid header value"):
-        trainer.client.post(Progress(5))
+        client(trainer).post(Progress(5))
 
 
 def test_a_server_that_accepts_and_is_silent_is_given_up_in_time(trainer: TrainerServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        server = StatusServer(f"https://127.0.0.1:{silent.getsockname()[1]}/", trainer.client.ca, trainer.client.token)
+        server = StatusServer(f"https://127.0.0.1:{silent.getsockname()[1]}/", client(trainer).ca, client(trainer).token)
         started = time.monotonic()
         with pytest.raises(NotReported, match="timed out"):
             server.post(Progress(5), timeout=0.3)
@@ -133,7 +84,7 @@ def test_a_server_that_accepts_and_is_silent_is_given_up_in_time(trainer: Traine
 
 def test_changes_are_posted_within_the_rate_and_the_end_at_once(trainer: TrainerServer) -> None:
     reports = [Progress(1, time=1)]
-    poster = StatusPoster(trainer.client, lambda: reports[-1], seconds=60)
+    poster = StatusPoster(client(trainer), lambda: reports[-1], seconds=60)
     until(lambda: trainer.posts)
     for percent in range(2, 50):
         reports.append(Progress(percent, time=percent))
@@ -144,7 +95,7 @@ def test_changes_are_posted_within_the_rate_and_the_end_at_once(trainer: Trainer
 
 
 def test_what_has_not_changed_is_not_posted_again(trainer: TrainerServer) -> None:
-    poster = StatusPoster(trainer.client, lambda: Progress(1, time=1), seconds=0.05)
+    poster = StatusPoster(client(trainer), lambda: Progress(1, time=1), seconds=0.05)
     until(lambda: trainer.posts)
     time.sleep(0.4)
     poster.close()
@@ -153,7 +104,7 @@ def test_what_has_not_changed_is_not_posted_again(trainer: TrainerServer) -> Non
 
 def test_failures_are_logged_once_and_tried_again(trainer: TrainerServer, capsys: pytest.CaptureFixture[str]) -> None:
     trainer.status = 500
-    poster = StatusPoster(trainer.client, lambda: Progress(1, time=1), seconds=0.05)
+    poster = StatusPoster(client(trainer), lambda: Progress(1, time=1), seconds=0.05)
     until(lambda: len(trainer.posts) >= 3)
     trainer.status = 200
     count = len(trainer.posts)
@@ -164,7 +115,7 @@ def test_failures_are_logged_once_and_tried_again(trainer: TrainerServer, capsys
 
 def test_a_server_that_does_not_answer_does_not_delay_the_end(trainer: TrainerServer) -> None:
     trainer.delay = 30
-    poster = StatusPoster(trainer.client, lambda: Progress(1, time=1), seconds=0.05)
+    poster = StatusPoster(client(trainer), lambda: Progress(1, time=1), seconds=0.05)
     time.sleep(1.3)
     started = time.monotonic()
     poster.close()
@@ -173,7 +124,7 @@ def test_a_server_that_does_not_answer_does_not_delay_the_end(trainer: TrainerSe
 
 def test_a_server_that_stops_answering_delays_the_end_by_two_seconds_at_most(trainer: TrainerServer) -> None:
     reports = [Progress(1, time=1)]
-    poster = StatusPoster(trainer.client, lambda: reports[-1], seconds=60)
+    poster = StatusPoster(client(trainer), lambda: reports[-1], seconds=60)
     until(lambda: trainer.posts)
     trainer.delay = 30
     reports.append(Progress(100, time=2))
