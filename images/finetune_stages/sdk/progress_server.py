@@ -85,7 +85,7 @@ class ProgressServer:
                 writer.close()
                 await writer.wait_closed()
         except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
-            pass  # the client is gone, is slow, or does not speak HTTP
+            pass  # the client is gone or slow, or sends no HTTP
         finally:
             writer.transport.abort()
             if writer in self._open:
