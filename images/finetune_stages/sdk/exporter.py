@@ -12,11 +12,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from finetune_contract.progress import METRICS_PORT_VARIABLE, Progress, last, line, to_metrics
 
+from .fault import Interrupted
 from .progress_server import ProgressServer, listen
 from .trainer_status import OFF_VARIABLE, StatusPoster, StatusServer
 
@@ -80,10 +81,10 @@ def exporting(environment: Mapping[str, str]) -> Iterator[Exporter]:
         try:
             yield exporter
         finally:
-            if poster:
-                poster.close()
-            if server:
-                server.close()
+            for part in (poster, server):
+                with suppress(Interrupted):  # the work has ended and its result is written: SIGTERM must not change the exit code
+                    if part:
+                        part.close()
 
 
 @contextmanager

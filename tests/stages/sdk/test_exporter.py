@@ -5,7 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import socket
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ import pytest
 from finetune_contract.progress import Progress
 from finetune_stages.sdk import exporter as module
 from finetune_stages.sdk.exporter import HOLD_SECONDS, RELAY_VARIABLE, Exporter, exporting, relay
+from finetune_stages.sdk.fault import Interrupted
+from trainer_server import trainer_server
 
 from .plain_stage import stage_inputs
 
@@ -124,6 +129,27 @@ def test_without_a_folder_for_temporary_files_the_own_reports_are_served(free_po
         exporter.report(Progress(7, time=1))
         assert poll(free_port)["progressPercentage"] == 7
         assert RELAY_VARIABLE not in os.environ
+
+
+def test_sigterm_while_the_last_report_is_sent_does_not_change_how_the_program_ends(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with trainer_server(tmp_path) as trainer:
+            with exporting(trainer.environment) as exporter:
+                exporter.report(Progress(40, time=1))
+                while not trainer.posts:
+                    time.sleep(0.01)
+                time.sleep(0.3)
+                trainer.delay = 1
+                exporter.report(Progress(100, time=2))
+                threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+                started = time.monotonic()
+            assert 0.2 < time.monotonic() - started < 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_port_that_is_taken_is_a_warning_in_log_and_result_and_not_in_what_is_reused(stage: Any) -> None:
