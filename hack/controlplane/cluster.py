@@ -31,7 +31,6 @@ _GRACE = 3.0
 _ATTEMPTS = 3
 _START_BURST = 300
 _SERVICES = "10.96.0.0/16"
-_ISSUER = "https://kubernetes.default.svc"
 _IN_CLUSTER = ("10.96.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 """Address and names of the API server for pods: the first address of the Services."""
 _AUDIT = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}
@@ -237,7 +236,7 @@ class ControlPlane:
                 f"--etcd-certfile={storage.certificate}", f"--etcd-keyfile={storage.key}",
                 f"--bind-address={self.host}", f"--advertise-address={self.host}", f"--secure-port={port}", *self._nodes(),
                 f"--tls-cert-file={serving.certificate}", f"--tls-private-key-file={serving.key}", f"--client-ca-file={authority}",
-                f"--service-account-issuer={_ISSUER}", f"--service-account-signing-key-file={accounts.key}",
+                f"--service-account-issuer=https://{self.host}:{port}", f"--service-account-signing-key-file={accounts.key}",
                 f"--service-account-key-file={accounts.certificate}", f"--service-cluster-ip-range={_SERVICES}",
                 "--authorization-mode=Node,RBAC", f"--enable-admission-plugins={_ADMISSION}", "--allow-privileged=true",
                 f"--cert-dir={self.state / 'certificates'}", *self._audited(audit),

@@ -1,7 +1,7 @@
-"""Progress reports of a running stage: marked lines on standard output.
+"""Progress reports of a running stage: marked lines on standard output, and the same numbers in the forms that two controllers read.
 
-The keys are those that RHOAI's Trainer polls (``progressPercentage``, ``currentStep`` ...), so the same object is used in the termination
-message and in the metrics endpoint that its dashboard reads.
+The keys of a line are those that the controller of OpenShift AI reads (``progressPercentage``, ``currentStep`` ...), so the same object is
+used in the termination message and in the response of the metrics port, which that controller polls for its dashboard.
 """
 
 from __future__ import annotations
@@ -9,10 +9,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 MARK = "FINETUNE_PROGRESS "
+METRICS_PORT = 28080
+"""Port of rank 0 of a TrainJob, at which its progress is served: the default of OpenShift AI."""
+METRICS_PORT_VARIABLE = "FINETUNE_METRICS_PORT"
+"""Environment variable with that port; if it is empty or not set, nothing is served."""
+EXPORT_SECONDS = 30
+"""Seconds between two reports that reach a TrainJob: how often OpenShift AI polls, and how often a program posts to Kubeflow Trainer.
+
+The status server of Trainer applies five reports per second for all TrainJobs of a cluster, so this interval is enough for 150 of them.
+"""
+_LARGEST = 2**31 - 1
+"""The largest value of an ``int32``, the type of the counts in a TrainJob's status."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,7 @@ class Progress:
     step: int | None = None
     total_steps: int | None = None
     epoch: float | None = None
-    total_epochs: float | None = None
+    total_epochs: int | None = None
     eta_seconds: int | None = None
     loss: float | None = None
     learning_rate: float | None = None
@@ -43,20 +55,59 @@ class Progress:
     note: str | None = None
 
 
+def unfinished(progress: Progress, before: Progress | None) -> Progress:
+    """Return the report of a stage that has not ended: at most 99 percent, and no less than ``before``."""
+    return replace(progress, percent=max(0, before.percent if before else 0, min(99, progress.percent)))
+
+
 def to_rhoai(progress: Progress) -> dict[str, Any]:
-    """Return the progress with the RHOAI controller's keys and types: integers for its integer fields, no NaN."""
+    """Return the progress with the keys and types of OpenShift AI's controller, which rejects the whole object for one wrong type.
+
+    All but ``currentEpoch`` and the metrics are integers; NaN and infinity are left out.
+    """
     metrics = {"loss": progress.loss, "learning_rate": progress.learning_rate, "throughput": progress.tokens_per_second}
-    pairs = {
+    values = {
         "progressPercentage": progress.percent,
         "estimatedRemainingSeconds": progress.eta_seconds,
         "currentStep": progress.step,
         "totalSteps": progress.total_steps,
         "currentEpoch": progress.epoch,
-        "totalEpochs": _integral(progress.total_epochs),
+        "totalEpochs": progress.total_epochs,
     }
+    return {**_finite(values), "trainMetrics": _finite(metrics)}
+
+
+def to_metrics(progress: Progress) -> dict[str, Any]:
+    """Return the response of the metrics port for a stage that has not ended.
+
+    The controller of OpenShift AI takes ``estimatedRemainingSeconds: 0`` as the final report, and then ignores the termination message.
+    """
+    eta = None if progress.eta_seconds is None else max(1, progress.eta_seconds)
+    return to_rhoai(replace(unfinished(progress, None), eta_seconds=eta))
+
+
+def to_trainer(progress: Progress) -> dict[str, Any]:
+    """Return the progress as the request that the status server of Kubeflow Trainer accepts (2.2 and later).
+
+    The names of the metrics are those of the callback in transformers. A report without a time is as old as 1970.
+    """
+    values = {
+        "loss": progress.loss,
+        "learning_rate": progress.learning_rate,
+        "tokens_per_second": progress.tokens_per_second,
+        "current_step": progress.step,
+        "total_steps": progress.total_steps,
+        "current_epoch": progress.epoch,
+        "total_epochs": progress.total_epochs,
+    }
+    eta = progress.eta_seconds
     return {
-        **{key: value for key, value in pairs.items() if value is not None},
-        "trainMetrics": {key: value for key, value in metrics.items() if value is not None and math.isfinite(value)},
+        "trainerStatus": {
+            "progressPercentage": progress.percent,
+            **({} if eta is None else {"estimatedRemainingSeconds": max(0, min(_LARGEST, eta))}),
+            "metrics": [{"name": name, "value": str(value)} for name, value in _finite(values).items()],
+            "lastUpdatedTime": datetime.fromtimestamp(progress.time or 0, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
     }
 
 
@@ -73,7 +124,7 @@ def from_rhoai(data: Mapping[str, Any]) -> Progress | None:
         step=_whole(data.get("currentStep")),
         total_steps=_whole(data.get("totalSteps")),
         epoch=_number(data.get("currentEpoch")),
-        total_epochs=_number(data.get("totalEpochs")),
+        total_epochs=_whole(data.get("totalEpochs")),
         eta_seconds=_whole(data.get("estimatedRemainingSeconds")),
         loss=_number(metrics.get("loss")),
         learning_rate=_number(metrics.get("learning_rate")),
@@ -118,9 +169,8 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _integral(number: float | None) -> float | None:
-    """Return an integral number as ``int``: RHOAI's controller rejects the whole object if ``totalEpochs`` is ``3.0``."""
-    return int(number) if number is not None and float(number).is_integer() else number
+def _finite(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {key: value for key, value in values.items() if value is not None and math.isfinite(value)}
 
 
 def _whole(value: Any) -> int | None:

@@ -29,9 +29,9 @@ from finetune_operator.api.kinds import FINETUNERUN, POD, TRAINJOB
 from finetune_operator.api.reasons import TRAINER_CHANGED
 from finetune_operator.core.blockers import reason_of_rejection
 from finetune_operator.core.observation import Rejection
-from finetune_operator.core.progress import RHOAI_STATUS
 from finetune_operator.core.settings import Trainer
 from finetune_operator.core.times import stamp
+from finetune_operator.core.trainjob_reports import RHOAI_STATUS
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.kube.discovery import detect_trainer
 from golden import FOLDER

@@ -6,6 +6,7 @@ every child is created once, and nothing is written when nothing is left to do.
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -17,12 +18,14 @@ from typing import Any
 import pytest
 
 from finetune_contract.codec import encode
+from finetune_contract.progress import Progress, to_rhoai, to_trainer
 from finetune_contract.result import Result, termination_message
-from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB
+from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind
 from finetune_operator.core.naming import container_name
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings
+from finetune_operator.core.trainjob_reports import RHOAI_STATUS
 from finetune_operator.local.store import Store
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.controller import Controller
@@ -103,9 +106,11 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     store.close()
 
 
-async def finish_children(store: Store) -> None:
-    """Complete every running Job and TrainJob with the result that its program would write."""
+async def finish_children(store: Store, skip: Kind | None = None) -> None:
+    """Complete every running Job and TrainJob with the result that its program would write, but none of kind ``skip``."""
     for kind in (JOB, TRAINJOB):
+        if kind == skip:
+            continue
         for child in (await store.list(kind, "team")).items:
             if child_state(child) is not ChildState.ACTIVE:
                 continue
@@ -206,6 +211,54 @@ async def test_a_log_that_cannot_be_read_is_read_as_rarely_as_any(store: Store) 
     for _ in range(5):
         await controller.reconcile(KEY)
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("reported", "logs"),
+    [(None, 21), ("annotation", 1), ("status", 1)],
+    ids=["no report", "OpenShift AI reports", "Kubeflow Trainer reports"],
+)
+async def test_a_training_whose_trainjob_has_fresh_reports_costs_no_log_requests(
+    store: Store, reported: str | None, logs: int
+) -> None:
+    """200 seconds of a training, with a report each 30 seconds: the log is read before the first one only."""
+    asked: list[str] = []
+
+    def count(_number: int, call: str) -> ApiError | None:
+        asked.extend([call] if call == "pod_log" else [])
+        return Transient("no kubelet responds") if call == "pod_log" else None
+
+    now = [NOW]
+    controller = Controller(FaultyCluster(store, count), everywhere, clock=lambda: now[0])
+    while not (jobs := (await store.list(TRAINJOB, "team")).items):
+        await controller.reconcile(KEY)
+        await finish_children(store, skip=TRAINJOB)
+    (job,) = jobs
+    name, labels = job["metadata"]["name"], job["metadata"]["labels"]
+    pod = {"name": "p", "namespace": "team", "labels": {**labels, "batch.kubernetes.io/job-completion-index": "0"}}
+    await store.create({"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": {"containers": [{"name": "node"}]}})
+    await store.patch_status(POD, "team", "p", {"status": {"phase": "Running"}})
+    for _ in range(3):
+        await controller.reconcile(KEY)
+    for second in range(0, 201, 10):
+        now[0] = NOW + timedelta(seconds=second)
+        await controller.reconcile(KEY)
+        if second % 30 == 0 and reported:
+            await _report(
+                store, name, reported, Progress(second // 3, step=second, total_steps=300, time=int(now[0].timestamp()))
+            )
+    assert len(asked) == logs
+    run = Run.parse(await store.get(FINETUNERUN, *KEY))
+    assert run.status.get("progress", {}).get("percent") == (60 if reported else None)
+
+
+async def _report(store: Store, name: str, reported: str, progress: Progress) -> None:
+    status = to_trainer(progress)["trainerStatus"]
+    if reported == "status":
+        await store.patch_status(TRAINJOB, "team", name, {"status": {"trainerStatus": status}})
+        return
+    text = json.dumps({**to_rhoai(progress), "lastUpdatedTime": status["lastUpdatedTime"]})
+    await store.patch(TRAINJOB, "team", name, {"metadata": {"annotations": {RHOAI_STATUS: text}}})
 
 
 def _children_created(cluster: FaultyCluster) -> dict[tuple[str, str], int]:

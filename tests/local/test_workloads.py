@@ -112,7 +112,7 @@ def test_every_rank_has_the_environment_that_trainer_injects() -> None:
         env = {entry["name"]: entry["value"] for entry in made["spec"]["containers"][0]["env"]}
         assert env == {
             "MINE": "x", "PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_NODE_RANK": str(rank), "PET_MASTER_ADDR": "127.0.0.1",
-            "PET_MASTER_PORT": "29500",
+            "PET_MASTER_PORT": "29500", "FINETUNE_METRICS_PORT": "",
         }  # fmt: skip
         assert made["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] == str(rank)
         assert made["metadata"]["labels"]["jobset.sigs.k8s.io/jobset-name"] == "train"

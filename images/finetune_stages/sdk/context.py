@@ -13,7 +13,7 @@ from finetune_contract import progress as progress_lines
 from finetune_contract import reasons
 from finetune_contract.codec import decode
 from finetune_contract.documents import Scalar, StageDocument
-from finetune_contract.progress import Progress
+from finetune_contract.progress import Progress, unfinished
 from finetune_contract.result import LossPoint
 from finetune_contract.workspace import Attempt, RunLayout
 
@@ -59,6 +59,7 @@ class Context:
         workspace: the directory that the volume is mounted at.
         rank: rank of this process among all processes of the stage; 0 if there is only one.
         inputs_digest: identifies the result; results for other inputs are not reused.
+        on_report: is called with each report that is printed.
     """
 
     document: StageDocument
@@ -67,6 +68,7 @@ class Context:
     inputs_digest: str
     rank: int = 0
     last_progress: Progress | None = None
+    on_report: Callable[[Progress], None] | None = None
     _printed: float = 0.0
     _print: Callable[[str], None] = print
 
@@ -148,12 +150,17 @@ class Context:
             raise self._superseded()
 
     def report(self, progress: Progress, force: bool = False) -> None:
-        """Report progress. A report within :data:`REPORT_SECONDS` of the last one is stored but not printed, unless ``force`` is set."""
+        """Report progress. A report within :data:`REPORT_SECONDS` of the last one is stored but not printed, unless ``force`` is set.
+
+        The percentage is at most 99, since the stage has not ended, and it never falls.
+        """
         now = time.time()
-        self.last_progress = replace(progress, time=int(now))
+        self.last_progress = replace(unfinished(progress, self.last_progress), time=int(now))
         if force or now - self._printed >= REPORT_SECONDS:
             self._printed = now
             self._print(progress_lines.line(self.last_progress))
+            if self.on_report:
+                self.on_report(self.last_progress)
 
     @property
     def _current_file(self) -> Path:

@@ -53,6 +53,8 @@ def run_stage(
     *,
     supervised: bool = False,
     reuse: Reuse | None = None,
+    on_report: Callable[[Progress], None] | None = None,
+    warnings: Sequence[str] = (),
 ) -> int:
     """Run a stage program to its end and return its exit code.
 
@@ -64,6 +66,8 @@ def run_stage(
         supervised: another process of this program started this one and reports for both: this one reports its failure, to
             the path in ``FINETUNE_RESULT``, and nothing else.
         reuse: how other runs of the volume reuse the stage's results; without it they do not.
+        on_report: is called with each progress report that is printed, and with the last one, of 100 percent, after the result is written.
+        warnings: sentences for the user about this pod, in addition to those about the work.
     """
     is_reporter = rank == 0 and not supervised
     os.umask(0o002)
@@ -73,7 +77,9 @@ def run_stage(
     context: Context | None = None
     try:
         context = _open(stages, os.environ, rank)
+        context.on_report = on_report
         tee_output(context.path(context.layout.log(context.document.stage, context.attempt, rank)), redact)
+        about_pod = _warnings(context.document.stage, warnings)
         earlier = _earlier_result(context)
         if earlier is not None and outputs_exist(context, earlier):
             print(f"{context.document.stage}: already finished for the same inputs; nothing to do")
@@ -89,7 +95,11 @@ def run_stage(
     except BaseException as error:  # noqa: BLE001 - every exception must become a result and an exit code
         return _fail(context, error, redact, is_reporter)
     if is_reporter:
-        _deliver(result, Progress(percent=100) if context.last_progress is None else replace(context.last_progress, percent=100))
+        result = replace(result, warnings=(*result.warnings, *about_pod)[-RESULT_WARNINGS_LIMIT:])
+        done = replace(context.last_progress or Progress(100), percent=100, time=int(time.time()))
+        _deliver(result, done)
+        if on_report:
+            on_report(replace(done, eta_seconds=0))
     return exitcodes.DONE
 
 

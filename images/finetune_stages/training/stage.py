@@ -15,6 +15,7 @@ from finetune_contract.codec import decode
 from finetune_contract.documents import TrainingInputs
 from finetune_contract.result import Result, TrainingOutputs
 from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
+from finetune_stages.sdk.exporter import Exporter, exporting, relay
 
 from .engines import Engine, choose
 from .processes import Processes, require_devices
@@ -41,7 +42,19 @@ def _main() -> int:
     except StageError as error:
         failure = error
         return run_stage(_STAGES, lambda _context: _raise(failure), outputs_exist)
-    return run_stage(_STAGES, lambda context: _train(context, processes), outputs_exist, processes.rank, reuse=_REUSE)
+    with exporting(os.environ if processes.node_rank == 0 else {}) as exporter:
+        return run_stage(
+            _STAGES, lambda context: _followed(context, exporter, processes), outputs_exist, processes.rank,
+            reuse=_REUSE, on_report=exporter.report, warnings=exporter.warnings,
+        )  # fmt: skip
+
+
+def _followed(context: Context, exporter: Exporter, processes: Processes) -> Finished:
+    """Train. If that fails, the result has the progress of the worker that reports."""
+    try:
+        return _train(context, processes)
+    finally:
+        context.last_progress = context.last_progress or exporter.newest()
 
 
 def _train(context: Context, processes: Processes) -> Finished:
@@ -102,4 +115,5 @@ def _worker() -> int:
             hand_over(context, finished)
         return finished
 
-    return run_stage(_STAGES, share, outputs_exist, processes.rank, supervised=True)
+    on_report = relay(os.environ) if processes.rank == 0 else None
+    return run_stage(_STAGES, share, outputs_exist, processes.rank, supervised=True, on_report=on_report)

@@ -1,30 +1,21 @@
-"""Progress of the most important running stage: from the status of its TrainJob, or from the end of its log.
-
-Others write the status of a TrainJob: the status server of Kubeflow Trainer (2.2 and later, feature gate ``TrainJobStatus``) or the
-controller of OpenShift AI. So malformed reports are ignored. The newest report counts.
-"""
+"""Progress of the most important running stage: from its TrainJob, or from the end of its log. The newest report counts."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, TypeVar
 
-from finetune_contract.progress import Progress, from_rhoai, last
+from finetune_contract.progress import Progress, last
 from finetune_contract.result import HISTORY_LIMIT, LossPoint, thin
 from finetune_operator.api.stages import TRAINING
 
 from . import stages
-from .paths import Json, lookup
+from .paths import Json
 from .plan_builder import PlanBuilder
 from .run import StageStatus
-from .times import moment, stamp
+from .times import stamp
+from .trainjob_reports import reports_of
 
-T = TypeVar("T")
-RHOAI_STATUS = "trainer.opendatahub.io/trainerStatus"
-"""The annotation in which OpenShift AI keeps a TrainJob's progress, as JSON."""
 _LARGEST = 2**63 - 1
 """The largest whole number that the API server accepts."""
 
@@ -47,57 +38,9 @@ def watch_progress(builder: PlanBuilder) -> None:
 
 def _reports(builder: PlanBuilder, stage_status: StageStatus) -> Iterator[Progress]:
     """Yield the reports on a stage. Of two reports from the same second the first counts."""
-    child = builder.observed.child(stage_status) or {}
-    annotation = (lookup(child, "metadata.annotations") or {}).get(RHOAI_STATUS)
+    yield from reports_of(builder.observed.child(stage_status) or {})
     logs = (builder.observed.logs.get(pod.name, "") for pod in builder.observed.pods.get(stage_status.name, ()) if pod.rank == 0)
-    found = (of_trainer(lookup(child, "status.trainerStatus")), of_rhoai(annotation), *map(of_log, logs))
-    yield from (report for report in found if report is not None)
-
-
-def of_trainer(status: Any) -> Progress | None:
-    """Return the report in a TrainJob's ``status.trainerStatus``, where numbers are strings."""
-    if not isinstance(status, Mapping):
-        return None
-    entries = status.get("metrics")
-    entries = [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
-    metrics = {entry["name"]: entry.get("value") for entry in entries if isinstance(entry.get("name"), str)}
-    return _dated({
-        **status, "currentStep": metrics.get("current_step"), "totalSteps": metrics.get("total_steps"),
-        "currentEpoch": metrics.get("current_epoch", metrics.get("epoch")),
-        "trainMetrics": {"loss": metrics.get("loss"), "throughput": metrics.get("tokens_per_second")},
-    })  # fmt: skip
-
-
-def of_rhoai(annotation: Any) -> Progress | None:
-    """Return the report in the annotation of OpenShift AI."""
-    data = _or_none(lambda: json.loads(annotation)) if isinstance(annotation, str) else None
-    return _dated(data) if isinstance(data, Mapping) else None
-
-
-def of_log(log: str) -> Progress | None:
-    """Return the newest report in the last lines of a stage's log."""
-    return _or_none(lambda: last(log))
-
-
-def _dated(data: Mapping[str, Any]) -> Progress | None:
-    """Return a report of another component, ``None`` without a time: it could not be compared with other reports."""
-    time = data.get("lastUpdatedTime")
-    seconds = _or_none(lambda: _since_1970(time)) if isinstance(time, str) else None
-    report = _or_none(lambda: from_rhoai({**data, "time": None, "note": None}))
-    return replace(report, time=seconds) if report is not None and seconds is not None else None
-
-
-def _since_1970(time: str) -> int:
-    found = moment(time)
-    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
-
-
-def _or_none(read: Callable[[], T]) -> T | None:
-    """Return what ``read`` returns, ``None`` where the input is malformed, nested too deeply or out of range."""
-    try:
-        return read()
-    except (ValueError, OverflowError, RecursionError):
-        return None
+    yield from (report for report in map(last, logs) if report is not None)
 
 
 def _seconds(builder: PlanBuilder, report: Progress) -> int:

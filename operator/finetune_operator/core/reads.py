@@ -14,7 +14,8 @@ from .paths import Object
 from .pod_report import PodReport
 from .run import Run, StageStatus
 from .settings import Settings
-from .times import seconds_between
+from .times import moment, seconds_between
+from .trainjob_reports import replaces_log
 
 POLLS = 20
 """How often a log has been read, at most, in the time that its stage has run."""
@@ -72,19 +73,28 @@ def active_stages(run: Run) -> tuple[StageStatus, ...]:
 
 
 def logs_to_read(
-    run: Run, pods: Mapping[str, Sequence[PodReport]], last_polled: Mapping[str, str], now_stamp: str, settings: Settings
+    run: Run,
+    objects: Mapping[Ref, Object],
+    pods: Mapping[str, Sequence[PodReport]],
+    last_polled: Mapping[str, str],
+    *,
+    now_stamp: str,
+    settings: Settings,
 ) -> tuple[str, ...]:
     """Return the pods whose logs the next decision needs.
 
     ``pods`` are those of each active stage, ``last_polled`` maps a pod to the time when its log was last read. Status shows the
     progress of one stage: while that is recent, the log of no other running stage is read. The end of a stage never waits for a log.
+    Neither is a log read for progress that the child among ``objects`` already has.
     """
     ending = any(pod.done for reports in pods.values() for pod in reports)
     reported = now_stamp if ending else str((run.status.get("progress") or {}).get("lastReport", ""))
     found = []
+    now = int(moment(now_stamp).timestamp())
     for stage_status in active_stages(run):
         reports = pods[stage_status.name]
-        last = max(reported, *(last_polled.get(pod.name, "") for pod in reports), "")
+        child_reports = replaces_log(objects.get(child_ref(stage_status)) or {}, now)
+        last = now_stamp if child_reports else max(reported, *(last_polled.get(pod.name, "") for pod in reports), "")
         found.append(log_to_read(stage_status, reports, last or None, now_stamp, settings))
     return tuple(pod for pod in found if pod is not None)
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from finetune_contract.progress import METRICS_PORT_VARIABLE
 from finetune_operator.api.kinds import JOB, POD, TRAINJOB, Kind
 from finetune_operator.core.observation import ChildState, child_state
 from finetune_operator.loop.cluster import Object
@@ -169,6 +170,7 @@ def _rank_pod(trainjob: Object, rank: int, nodes: int, port: int) -> Object:
     torch = {
         "PET_NNODES": nodes, "PET_NPROC_PER_NODE": trainer.get("numProcPerNode", 1), "PET_NODE_RANK": rank,
         "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port,
+        METRICS_PORT_VARIABLE: "",  # nothing polls it here, and the pods of this machine share its ports
     }  # fmt: skip
     container = {
         **patched,

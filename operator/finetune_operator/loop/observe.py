@@ -70,7 +70,7 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime,
     objects |= items
     pods = {name: attempt.pods for name, attempt in cached.items()}
     pods |= {stage_status.name: pod_list for stage_status, pod_list in zip(uncached, pod_lists, strict=True)}
-    log_pods = logs_to_read(run, pods, caches.last_polled, stamp(now), settings)
+    log_pods = logs_to_read(run, objects, pods, caches.last_polled, now_stamp=stamp(now), settings=settings)
     caches.last_polled.update(dict.fromkeys(log_pods, stamp(now)))
     shared = [ref for ref in shared_objects.wanted(run, objects, pods, now) if ref not in objects]
     objects |= await _read(cluster, run.namespace, shared, caches.contents, contents)

@@ -10,6 +10,7 @@ from typing import Any
 from finetune_contract.documents import Scalar
 from finetune_contract.result import LossPoint, Result
 from finetune_stages.sdk import Context, Finished, Reuse, run_stage, seal_directory, verify_seal, write_file
+from finetune_stages.sdk.exporter import exporting
 
 WORKED = "worked.txt"
 """A line for each time that work was done, in the workspace."""
@@ -56,7 +57,11 @@ def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
 def main() -> int:
     """Run it; ``RANK`` is the number of the process."""
     reuse = Reuse(("final_model", "adapter", "checkpoints/*"), ("results/notes-{stage}.*.txt",), revalidate)
-    return run_stage(("training",), work, outputs_exist, int(os.environ.get("RANK", "0")), reuse=reuse)
+    with exporting(os.environ) as exporter:
+        return run_stage(
+            ("training",), work, outputs_exist, int(os.environ.get("RANK", "0")), reuse=reuse, on_report=exporter.report,
+            warnings=exporter.warnings,
+        )  # fmt: skip
 
 
 def stage_inputs(*more: str, content: str = "1", **others: Any) -> dict[str, Any]:

@@ -57,4 +57,4 @@ def test_whose_logs_are_wanted(told: str | None, looks: dict[str, str], phases: 
         name: (PodReport(f"{name}-0", 0, phase, end.get(phase)),)
         for name, phase in zip(("dataset", "model"), phases, strict=True)
     }
-    assert logs_to_read(Run.parse(run), pods, looks, STAMP, place) == wanted
+    assert logs_to_read(Run.parse(run), {}, pods, looks, now_stamp=STAMP, settings=place) == wanted

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_contract.progress import METRICS_PORT_VARIABLE
 from finetune_contract.workspace import Attempt
 from finetune_operator.api.kinds import TRAINJOB
 from finetune_operator.core.decision import Create
@@ -122,10 +123,13 @@ def test_the_pods_are_the_same_on_every_trainer_as_far_as_it_lets_them_be(releas
     assert {key: value for key, value in this[0]["spec"].items() if key != "containers"}.items() <= newest[0]["spec"].items()
 
 
-def test_openshift_ai_is_told_to_follow_the_job_and_no_port_that_nothing_listens_at() -> None:
-    annotations = job_of(specification("osft", False), TRAINERS["2.1"])["metadata"]["annotations"]
-    assert annotations["trainer.opendatahub.io/progression-tracking"] == "true"
-    assert "trainer.opendatahub.io/metrics-port" not in annotations
+@pytest.mark.parametrize("release", sorted(TRAINERS))
+def test_openshift_ai_polls_the_port_that_the_program_serves(release: str) -> None:
+    job = job_of(specification("osft", False), TRAINERS[release])
+    tracking = {name.split("/")[1]: value for name, value in job["metadata"]["annotations"].items() if "opendatahub" in name}
+    assert tracking == {"progression-tracking": "true", "metrics-port": "28080", "metrics-poll-interval": "30s"}
+    variables = [entry for entry in job["spec"]["trainer"]["env"] if entry["name"] == METRICS_PORT_VARIABLE]
+    assert variables == [{"name": METRICS_PORT_VARIABLE, "value": "28080"}]
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_contract.progress import MARK, Progress, line
+from finetune_contract.progress import MARK, Progress, last, line, to_rhoai, to_trainer
 from finetune_operator.api.crd import crd
 from finetune_operator.core.pod_report import PodReport, Termination
-from finetune_operator.core.progress import RHOAI_STATUS, of_log, of_rhoai, of_trainer
 from finetune_operator.core.reads import log_to_read
 from finetune_operator.core.run import StageStatus
 from finetune_operator.core.times import stamp
+from finetune_operator.core.trainjob_reports import FRESH_SECONDS, RHOAI_STATUS, of_rhoai, of_trainer, replaces_log
 from finetune_operator.validation import Validator
 from unit.core.passes import child, decide, go, run_of, world_at
 from world import NOW, SETTINGS, World
@@ -208,5 +208,45 @@ def test_no_word_of_others_stops_a_run_or_makes_a_status_that_cannot_be_written(
         metadata = {"name": "demo", "namespace": "team", "resourceVersion": "1", "uid": "u"}
         document = {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", **world.run, "metadata": metadata}
         assert JUDGE.update(document, {key: value for key, value in document.items() if key != "status"}, status=True) == []
-    for report in (of_trainer(status), of_rhoai(note), of_log(MARK + log)):
+    for report in (of_trainer(status), of_rhoai(note), last(MARK + log)):
         assert report is None or 0 <= report.percent <= 100
+
+
+whole_reports = st.builds(
+    Progress, percent=st.integers(0, 100), step=st.none() | st.integers(0, 10**9), total_steps=st.none() | st.integers(0, 10**9),
+    epoch=st.none() | st.floats(0, 100), eta_seconds=st.none() | st.integers(0, 10**9), loss=st.none() | st.floats(0, 100),
+    tokens_per_second=st.none() | st.floats(0, 1e6), time=st.integers(0, T0),
+)  # fmt: skip
+
+
+@given(whole_reports)
+def test_what_the_program_exports_comes_back_unchanged(report: Progress) -> None:
+    assert of_trainer(to_trainer(report)["trainerStatus"]) == report
+    updated = {"lastUpdatedTime": to_trainer(report)["trainerStatus"]["lastUpdatedTime"]}
+    assert of_rhoai(json.dumps({**to_rhoai(report), **updated})) == report
+
+
+IN_LOOP = {"current_step": 3, "total_steps": 9}
+
+
+@pytest.mark.parametrize(
+    ("status", "note", "replaces"),
+    [
+        (trainer_status(33, 5, **IN_LOOP), None, True),
+        (None, annotation(33, 5, currentStep=3, totalSteps=9), True),
+        (trainer_status(33, 900, **IN_LOOP), annotation(33, 5, currentStep=3, totalSteps=9), True),
+        (trainer_status(33, FRESH_SECONDS, **IN_LOOP), None, True),
+        (trainer_status(33, FRESH_SECONDS + 1, **IN_LOOP), None, False),
+        (trainer_status(33, -FRESH_SECONDS - 1, **IN_LOOP), None, False),
+        (trainer_status(0, 5), None, False),
+        (trainer_status(99, 5, current_step=9, total_steps=9), None, False),
+        (trainer_status(33, 5, current_step=3), None, False),
+        (trainer_status("x", 5, **IN_LOOP), "no JSON", False),
+        (None, None, False),
+    ],
+    ids=["status", "annotation", "old status", "just fresh", "too old", "from the future", "no step yet", "last step is done", "no total",
+         "malformed", "nothing"],
+)  # fmt: skip
+def test_a_fresh_report_from_the_training_loop_replaces_the_log(status: Any, note: str | None, replaces: bool) -> None:
+    annotations = {} if note is None else {RHOAI_STATUS: note}
+    assert replaces_log({"metadata": {"annotations": annotations}, "status": {"trainerStatus": status}}, T0) == replaces

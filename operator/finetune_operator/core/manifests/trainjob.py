@@ -6,6 +6,9 @@ The schema of ``trainer.kubeflow.org/v1alpha1`` changed between releases: Traine
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from finetune_contract.progress import EXPORT_SECONDS, METRICS_PORT, METRICS_PORT_VARIABLE
 from finetune_operator.api.finetunerun import GROUP
 from finetune_operator.api.kinds import TRAINJOB
 from finetune_operator.core import naming
@@ -19,16 +22,22 @@ from .pod import Json, PodNeeds
 PATCH_MANAGER = f"{GROUP}/operator"
 NODE = naming.TRAINJOB_CONTAINER
 """Name of the replicated job and of its container, in every runtime."""
-TRACKING = {"trainer.opendatahub.io/progression-tracking": "true", "trainer.opendatahub.io/metrics-poll-interval": "300s"}
-"""Annotations that make OpenShift AI show the result of the job in its dashboard, from the first keys of the termination message.
+TRACKING = {
+    "trainer.opendatahub.io/progression-tracking": "true",
+    "trainer.opendatahub.io/metrics-port": str(METRICS_PORT),
+    "trainer.opendatahub.io/metrics-poll-interval": f"{EXPORT_SECONDS}s",
+}
+"""Annotations with which OpenShift AI polls the progress that rank 0 serves, and shows it in its dashboard.
 
-It also polls a metrics port of the pod, which stages do not open: so the annotations name no port and set the longest interval.
+The port is not among the ports of the container: no supported schema of a TrainJob has that field, and the NetworkPolicy that OpenShift AI
+creates for each TrainJob is made from the annotation.
 """
 
 
 def trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Trainer) -> Json:
     """Return the TrainJob of an attempt."""
     training = run.resolved.training
+    needs = replace(needs, environment=(*needs.environment, {"name": METRICS_PORT_VARIABLE, "value": str(METRICS_PORT)}))
     trainer: Json = {
         "command": ["python", f"{pod.BUNDLE_PATH}/{pod.BUNDLE_FILE}"],
         "env": pod.environment(run, stage_status, needs, training.image),
