@@ -19,6 +19,8 @@ _RUNTIME = re.compile(r"^libcudart\.so\.\d+$")
 _PLACEHELD = re.compile(
     r"^lib(cublas|cublasLt|cudnn|cufft|cufile|cupti|curand|cusolver|cusparse|cusparseLt|nccl|nvrtc|nvshmem_host)\.so\.\d+$"
 )
+_MARK = "cuda_placeholders.txt"
+"""File beside the placeholders with their names; programs read it to report an image for CPUs in a pod with GPUs."""
 _WITHOUT_VERSION = {"libcufile": "cuFile", "libcusparseLt": "cusparseLt", "libnccl": "nccl", "libcudnn": "cudnn"}
 """Libraries without symbol versions, by the prefix of their symbols."""
 
@@ -56,6 +58,7 @@ def write(site_packages: Path, called: str = IN_AN_IMAGE) -> list[str]:
     names = sorted(name for name in needed if _PLACEHELD.match(name))
     for name in names:
         _compile(folder / name, [symbol for symbol in undefined if _belongs(symbol, name)], called)
+    (folder / _MARK).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     return names
 
 
@@ -64,6 +67,7 @@ def remove(site_packages: Path) -> None:
     for library in (site_packages / "torch" / "lib").glob("lib*.so.*"):
         if _PLACEHELD.match(library.name):
             library.unlink()
+    (site_packages / "torch" / "lib" / _MARK).unlink(missing_ok=True)
 
 
 def _belongs(symbol: tuple[str, str], library: str) -> bool:

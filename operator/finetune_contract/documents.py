@@ -35,6 +35,13 @@ AGAIN_VARIABLE = "FINETUNE_AGAIN"
 """Environment variable that is set for a rerun without reuse: results of other rounds and runs are ignored."""
 IMAGE_VARIABLE = "FINETUNE_IMAGE"
 """Environment variable with the name of the container's image, for messages; optional."""
+GPUS_VARIABLE = "FINETUNE_GPUS"
+"""Environment variable with the number of GPUs that the pod requests; 0 means that the program computes on CPUs.
+
+It is not part of ``inputs``: other GPUs give the same model except for rounding, so an earlier result is reused whatever hardware made it.
+"""
+PROCESSES_VARIABLE = "FINETUNE_PROCESSES"
+"""Environment variable of stage *training* with the number of training processes in all pods together, which is not part of ``inputs`` either."""
 
 Scalar = str | int | float | bool
 

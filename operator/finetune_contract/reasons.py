@@ -176,8 +176,8 @@ CHAT_TEMPLATE_INVALID = _reason(
 
 # Training.
 ENGINE_MISSING = _reason(
-    "EngineMissing", Cause.USER, "The training image lacks a package that the engine needs.",
-    "Use an image that has the package: set training.image, or another training.runtimeRef.",
+    "EngineMissing", Cause.USER, "The image lacks a package that the engine needs, or it was built for CPUs and the pod requests GPUs.",
+    "Use another image: set training.image or training.runtimeRef (for evaluation, images.evaluation in the operator's configuration).",
 )  # fmt: skip
 BAD_TRAINING_VALUE = _reason(
     "BadTrainingValue", Cause.USER, "The engine rejected a training value.",
@@ -214,6 +214,11 @@ PROCESS_GROUP_TIMEOUT = _reason(
 NO_GPU = _reason(
     "NoGPU", Cause.USER, "The stage needs a GPU, and its process has none.",
     "Request a GPU (training.gpusPerWorker, evaluation.gpus), or choose values that need none.",
+)  # fmt: skip
+GPU_UNUSABLE = _reason(
+    # The node is at fault, and the pod of a retry may run on another one.
+    "GPUUnusable", Cause.TRANSIENT, "The pod has fewer usable GPUs than it requests: a GPU or the driver of the node does not work, or is too old.",
+    "Check the GPUs and the driver of the node that the message names, or use an image whose PyTorch is built for an older CUDA version.",
 )  # fmt: skip
 
 # Evaluation.

@@ -19,6 +19,7 @@ from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs, Scalar
 from finetune_stages.sdk import StageError, quick_imports
 from finetune_stages.sdk.fault import causes, classify, first_line
+from finetune_stages.sdk.gpus import on_gpu, require_torch_gpus
 from finetune_stages.sources.positions import hard_positions
 
 from .chat_task import AnswerScore
@@ -229,12 +230,12 @@ def load_scorer(model: Path, inputs: EvaluationInputs, on_forward: Callable[[], 
     reserved = sorted(set(inputs.model_args) & set(_OURS))
     if reserved:
         raise StageError(reasons.BAD_EVALUATION_VALUE, f"evaluation.modelArgs: {reserved[0]} cannot be set; remove it.")
-    gpu = torch.cuda.is_available()
+    require_torch_gpus("evaluation.gpus")
     arguments: dict[str, Scalar] = {"dtype": _dtype(), **inputs.model_args}
     try:
         with quick_imports():  # transformers imports a model's class with the first model, which is never freed
             scorer = Scorer(
-                str(model), device="cuda" if gpu else "cpu", backend="causal", batch_size=inputs.batch_size,
+                str(model), device="cuda" if on_gpu() else "cpu", backend="causal", batch_size=inputs.batch_size,
                 trust_remote_code=inputs.trust_remote_code, **arguments,
             )  # fmt: skip
     except Exception as error:
@@ -247,7 +248,7 @@ def load_scorer(model: Path, inputs: EvaluationInputs, on_forward: Callable[[], 
 
 def _dtype() -> str:
     """Return the dtype. float16 is never used: weights of models that were trained in bfloat16 exceed its range."""
-    native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    native = on_gpu() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if native else "float32"
 
 

@@ -18,6 +18,7 @@ from finetune_contract.progress import Progress
 from finetune_contract.result import EvaluationOutputs, Result
 from finetune_stages.chat.task_rows import require_own_names
 from finetune_stages.sdk import Context, Finished, Reuse, Seal, StageError, quick_imports, read_seal, run_stage, write_file
+from finetune_stages.sdk.gpus import require_gpus
 
 from .baselines import baseline_entry, keep_baseline, take_baseline
 from .passages import Row, chat_tasks, read_passages
@@ -71,6 +72,7 @@ def _measure(context: Context, inputs: EvaluationInputs) -> Measured:
             reasons.NOTHING_TO_EVALUATE,
             "evaluation.tasks: it is empty, and no held-out row can be measured; set a task, or hold rows out with dataset.trainSplit below 1.",
         )
+    require_gpus("evaluation.gpus")
     _prepare_libraries(context, offline=not definitions)
     context.report(Progress(percent=0, note="loading lm-eval"), force=True)
     with quick_imports():

@@ -37,17 +37,35 @@ def classify(error: BaseException) -> StageError:
     if isinstance(error, DocumentError):
         return StageError(reasons.BAD_DOCUMENT, str(error))
     for link in causes(error):
-        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
-            return StageError(
-                reasons.WORKSPACE_FULL,
-                f"workspace: no space is left for {link.filename or 'the output of the stage'}; free space or enlarge the volume.",
-            )
-        if isinstance(link, MemoryError):
-            return StageError(reasons.HOST_OUT_OF_MEMORY, "The process ran out of memory.")
-        # torch's classes by name: this module must not import packages that an image may lack.
-        if type(link).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in str(link).lower():
-            return StageError(reasons.GPU_OUT_OF_MEMORY, first_line(link))
+        known = _full(link) or _out_of_memory(link)
+        if known is not None:
+            return known
     return StageError(reasons.CRASHED, crash_message(type(error).__name__, first_line(error), raise_location(error)))
+
+
+def _full(link: BaseException) -> StageError | None:
+    """Return the stage error for a full file system: libraries wrap the system's error into exceptions of their own."""
+    text, name = str(link), None
+    if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
+        name = link.filename
+    elif not _FULL.search(text):
+        return None
+    if "/dev/shm" in text or "unable to write to file </torch_" in text:  # noqa: S108 - a name in messages of NCCL and torch
+        message = f"training.sharedMemory: no space is left in /dev/shm ({first_line(link, 200)}); raise it."
+        return StageError(reasons.HOST_OUT_OF_MEMORY, message)
+    what = name or f"the output of the stage ({type(link).__name__}: {first_line(link, 200).rstrip('.')})"
+    return StageError(
+        reasons.WORKSPACE_FULL, f"workspace: no space is left for {what}; free space or enlarge the volume.",
+    )  # fmt: skip
+
+
+def _out_of_memory(link: BaseException) -> StageError | None:
+    if isinstance(link, MemoryError):
+        return StageError(reasons.HOST_OUT_OF_MEMORY, "The process ran out of memory.")
+    # torch's classes by name: this module must not import packages that an image may lack.
+    if type(link).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in str(link).lower():
+        return StageError(reasons.GPU_OUT_OF_MEMORY, first_line(link))
+    return None
 
 
 def raise_location(error: BaseException) -> str | None:
@@ -72,6 +90,12 @@ def _imported_as(file: str) -> str:
     return re.sub(r"[\s()]", "_", found)
 
 
+_FULL = re.compile(
+    r"no space left on device|disk quota exceeded|\[?errno (?:28|122)\b|\(os error (?:28|122)\)"
+    r"|PytorchStreamWriter failed writing file|database or disk is full",
+    re.IGNORECASE,
+)
+"""Messages of a full file system: of the C library, Rust (safetensors), PyTorch's writer, SQLite. 28 is ENOSPC, 122 is EDQUOT."""
 _PYTHON = f"{Path(os.__file__).parent}{os.sep}"
 _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 

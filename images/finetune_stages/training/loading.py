@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
+from finetune_stages.sdk.gpus import on_gpu
 from finetune_stages.sdk.loading import loading
 
 logging.disable_progress_bar()
@@ -27,7 +28,7 @@ def load_model(
     Raises:
         StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: weights are missing.
     """
-    device_map = {"": gpu} if gpu is not None and torch.cuda.is_available() else None
+    device_map = {"": gpu} if gpu is not None and on_gpu() else None
     with loading():
         model, report = AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, device_map=device_map, quantization_config=quantization, output_loading_info=True,

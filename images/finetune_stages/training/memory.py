@@ -8,6 +8,7 @@ from pathlib import Path
 from finetune_contract import reasons
 from finetune_contract.documents import LoraInputs, OsftInputs, TrainingInputs
 from finetune_stages.sdk import StageError
+from finetune_stages.sdk.gpus import on_gpu
 
 from .machine import available_memory, free_room, readable
 from .pretrained import Pretrained
@@ -62,7 +63,7 @@ def require_memory(base: Pretrained, inputs: TrainingInputs, processes: Processe
     import torch
 
     need = weights_and_optimizer(base, inputs, computes_in_bf16())
-    if torch.cuda.is_available():
+    if on_gpu():
         left, device, reason = int(torch.cuda.mem_get_info()[0]), "the GPU", reasons.GPU_OUT_OF_MEMORY
         advice = f"use a GPU with more memory, a smaller model, or {_thriftier(inputs)}"
         _require_memory_to_merge(base, inputs)
@@ -99,10 +100,12 @@ def _thriftier(inputs: TrainingInputs) -> str:
 
 
 def computes_in_bf16() -> bool:
-    """Return whether there is a GPU with native bfloat16."""
+    """Return whether this process computes on a GPU with native bfloat16."""
+    if not on_gpu():
+        return False
     import torch
 
-    return torch.cuda.is_available() and bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def require_room(directory: Path, base: Pretrained, inputs: TrainingInputs) -> None:

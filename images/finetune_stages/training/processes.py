@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from finetune_contract import reasons
+from finetune_contract.documents import PROCESSES_VARIABLE
 from finetune_stages.sdk import StageError, quick_imports
 from finetune_stages.sdk.fault import Interrupted, causes, first_line
+from finetune_stages.sdk.gpus import on_gpu, requested_gpus, require_gpus, require_torch_gpus
+
+GPU_FIELD = "training.gpusPerWorker"
 
 TIMEOUT_VARIABLE = "INSTRUCTLAB_NCCL_TIMEOUT_MS"
 """Environment variable with the timeout of collective operations in milliseconds, named as in Training Hub's SFT backend."""
 _TIMEOUT = timedelta(minutes=30)
 """Default timeout; the other processes wait while rank 0 writes checkpoints."""
-_LOST = ("connection closed by peer", "connection reset by peer", "timed out", "timeout", "broken pipe", "no route to host")
+_LOST = (
+    "connection closed by peer", "connection reset by peer", "connection refused", "timed out", "timeout", "broken pipe",
+    "no route to host", "address already in use", "nccl communicator was aborted", "nccl operations have failed",
+    "torch_nccl_async_error_handling", "ncclremoteerror", "ncclsystemerror", "remote process exited",
+)  # fmt: skip
+_WATCHDOG = re.compile(
+    r"watchdog caught collective operation timeout|process group watchdog thread terminated|nccl operations have failed or timed out"
+    r"|heartbeat monitor timed out|nccl error|torch_nccl_async_error_handling",
+    re.IGNORECASE,
+)
+"""Lines that NCCL's watchdog writes before it ends a process by SIGABRT."""
+_NAMED_RANK = re.compile(
+    r"\brank\W{0,3}(\d+)\W{1,3}(?:failed to pass|did not join|has not joined|exited|is not responding)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,7 @@ class Processes:
         """Return the processes from Kubeflow Trainer's variables; a single process if there are none.
 
         Raises:
-            StageError: ``BadTrainingValue``: a variable is not valid for torchrun.
+            StageError: ``BadTrainingValue``: a variable is not valid for torchrun, or the run has another number of processes.
         """
         nodes = _number(environment, "PET_NNODES", 1, at_least=1)
         node_rank = _number(environment, "PET_NODE_RANK", 0, at_least=0)
@@ -54,7 +70,9 @@ class Processes:
         address = environment.get("PET_MASTER_ADDR") or None
         if nodes > 1 and not address:
             raise _bad("PET_MASTER_ADDR", "", f"the host of the first of {nodes} nodes")
-        return cls(nodes, _per_node(environment), node_rank, address, environment.get("PET_MASTER_PORT") or None)
+        processes = cls(nodes, _per_node(environment), node_rank, address, environment.get("PET_MASTER_PORT") or None)
+        _require_all(environment, processes)
+        return processes
 
     @classmethod
     def of_worker(cls, environment: Mapping[str, str]) -> Processes:
@@ -103,7 +121,8 @@ class Processes:
             from torch import distributed as dist
 
         backend = "gloo"
-        if cuda.is_available():
+        if on_gpu():
+            require_torch_gpus(GPU_FIELD)
             cuda.set_device(self.local_rank)
             backend = "cpu:gloo,cuda:nccl"
         print(f"rank {self.rank} of {self.world} processes: waiting for the others", flush=True)
@@ -133,6 +152,20 @@ class Processes:
         return values
 
 
+def require_devices(processes: Processes) -> None:
+    """Check that the requested GPUs can be used, and that each process of this pod has its own.
+
+    Raises:
+        StageError: ``GPUUnusable``, ``EngineMissing``, ``BadTrainingValue``.
+    """
+    number = require_gpus(GPU_FIELD)
+    if 0 < number < processes.per_node:
+        raise StageError(
+            reasons.BAD_TRAINING_VALUE,
+            f"training.processesPerWorker: {processes.per_node} processes cannot share {number} GPUs; use at most one process for each GPU.",
+        )
+
+
 def timeout() -> timedelta:
     """Return the timeout of collective operations."""
     text = os.environ.get(TIMEOUT_VARIABLE)
@@ -142,6 +175,55 @@ def timeout() -> timedelta:
         return timedelta(milliseconds=int(text))
     except ValueError:
         raise _bad(TIMEOUT_VARIABLE, text, "a number of milliseconds") from None
+
+
+def watchdog_line(log: str) -> str | None:
+    """Return the first line of a process's log with which NCCL's watchdog ends it; ``None`` if the watchdog did not."""
+    return next((line for line in log.splitlines() if _WATCHDOG.search(line)), None)
+
+
+def lost_peer(rank: int, world: int, why: str) -> StageError:
+    """Return the failure of a process that lost another one, with the lost rank if it is known.
+
+    ``why`` is a line of torch, gloo or NCCL.
+    """
+    named = _NAMED_RANK.search(why)
+    lost = named[1] if named else str(1 - rank) if world == 2 else None
+    other = f"process {lost}" if lost is not None and lost != str(rank) else "another one"
+    # without the log's prefix and the location in torch's sources
+    text = re.sub(r"^(\[[^]]*\]:?\s*|[EWIF]\d{4} \S+ \d+ \S+\] )+", "", why).split(". ")[0].rstrip(".")
+    return StageError(
+        reasons.PROCESS_GROUP_TIMEOUT,
+        f"training: process {rank} of {world} lost {other} ({text[:300]}); see the log of the process that ended first, or if none did,"
+        f" raise {TIMEOUT_VARIABLE} in training.env.",
+    )
+
+
+@contextmanager
+def agents_may_be_lost(processes: Processes) -> Iterator[None]:
+    """Context in which torchrun's agent of this pod meets those of the other pods.
+
+    Raises:
+        StageError: ``ProcessGroupTimeout``: they did not meet, or the port is in use.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+
+    try:
+        yield
+    except (ChildFailedError, SignalException):
+        raise
+    except Exception as error:
+        lost = _lost(error) or next((link for link in causes(error) if isinstance(link, RendezvousError)), None)
+        if lost is None:
+            raise
+        where = f"{processes.address or 'localhost'}:{processes.port or '29500'}"
+        raise StageError(
+            reasons.PROCESS_GROUP_TIMEOUT,
+            f"training: pod {processes.node_rank} of {processes.nodes} did not meet the others at {where} ({first_line(lost, 300).rstrip('.')});"
+            f" check that all pods run and reach that address, or raise {TIMEOUT_VARIABLE} in training.env.",
+        ) from error
 
 
 @contextmanager
@@ -154,12 +236,7 @@ def _peers_may_be_lost(processes: Processes) -> Iterator[None]:
         lost = _lost(error)
         if lost is None:
             raise
-        why = re.sub(r"^(\[[^]]*\]\s*)+", "", first_line(lost)).split(". ")[0]  # without the location in torch's sources
-        raise StageError(
-            reasons.PROCESS_GROUP_TIMEOUT,
-            f"training: process {processes.rank} of {processes.world} lost another one ({why}); see the log of the process that"
-            f" ended first, or if none did, raise {TIMEOUT_VARIABLE} in training.env.",
-        ) from error
+        raise lost_peer(processes.rank, processes.world, first_line(lost)) from error
 
 
 def _lost(error: BaseException) -> BaseException | None:
@@ -176,8 +253,19 @@ def _lost(error: BaseException) -> BaseException | None:
 def _per_node(environment: Mapping[str, str]) -> int:
     text = environment.get("PET_NPROC_PER_NODE") or "1"
     if text in ("auto", "gpu"):
-        return max(1, gpus())
+        return max(1, requested_gpus())
     return _number(environment, "PET_NPROC_PER_NODE", 1, at_least=1)
+
+
+def _require_all(environment: Mapping[str, str], processes: Processes) -> None:
+    """Check the number of processes: without it, each pod of a runtime that sets no variables would train a model of its own."""
+    requested = _number(environment, PROCESSES_VARIABLE, processes.world, at_least=1)
+    if processes.world != requested:
+        raise StageError(
+            reasons.BAD_TRAINING_VALUE,
+            f"training.runtimeRef: the run has {requested} training processes, and the variables of the runtime are for {processes.world}"
+            f" (PET_NNODES {processes.nodes}, PET_NPROC_PER_NODE {processes.per_node}); use a runtime with mlPolicy.torch.",
+        )
 
 
 def _number(environment: Mapping[str, str], name: str, default: int, at_least: int) -> int:
@@ -189,15 +277,3 @@ def _number(environment: Mapping[str, str], name: str, default: int, at_least: i
 
 def _bad(name: str, value: str, expected: str) -> StageError:
     return StageError(reasons.BAD_TRAINING_VALUE, f"environment variable {name}: {value!r} is not valid; set {expected}.")
-
-
-def gpus(load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> int:
-    """Return the number of GPUs of this process from NVIDIA's driver, because importing torch takes seconds."""
-    try:
-        driver = load("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value

@@ -7,8 +7,7 @@ from typing import Any
 from finetune_contract import reasons
 from finetune_contract.documents import LoraInputs, TrainingInputs
 from finetune_stages.sdk import StageError
-
-from .processes import gpus
+from finetune_stages.sdk.gpus import on_gpu
 
 BYTES = {"4bit": 0.5, "8bit": 1.0}
 """Bytes of a quantized weight; the scales take a few percent more."""
@@ -27,7 +26,7 @@ def require_device(inputs: TrainingInputs) -> None:
         StageError: ``NoGPU``.
     """
     kind = quantization(inputs)
-    if kind and not gpus():
+    if kind and not on_gpu():
         raise StageError(
             reasons.NO_GPU,
             f"training.lora.quantization: {kind} requires an NVIDIA GPU, and this process has none; set it to none, or request"

@@ -1,4 +1,8 @@
-"""Program of stage *training*: a process does all the work, a share of it as a worker, or supervises workers."""
+"""Program of stage *training*: a process does all the work, a share of it as a worker, or supervises workers.
+
+A pod with one of several processes has a supervisor, too: NCCL's watchdog ends a process that lost another one by SIGABRT, and only
+another process can report that.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import NoReturn
 from finetune_contract.result import Result
 from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
 
-from .processes import Processes
+from .processes import Processes, require_devices
 from .supervise import FOLDER_VARIABLE, become_worker, ended_in_time, hand_over, supervise
 
 _STAGES = ("training",)
@@ -33,7 +37,7 @@ def _main() -> int:
     except StageError as error:
         failure = error
         return run_stage(_STAGES, lambda _context: _raise(failure), outputs_exist)
-    work = supervise if processes.per_node > 1 else _alone
+    work = supervise if processes.world > 1 else _alone
     return run_stage(_STAGES, lambda context: work(context, processes), outputs_exist, processes.rank, reuse=_REUSE)
 
 
@@ -54,6 +58,7 @@ def _raise(error: StageError) -> NoReturn:
 def _alone(context: Context, processes: Processes) -> Finished:
     from .work import train
 
+    require_devices(processes)
     with ended_in_time(worker=False):
         return train(context, processes)
 

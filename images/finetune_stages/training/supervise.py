@@ -23,13 +23,16 @@ from finetune_stages.sdk.fault import Interrupted
 
 from .libraries import require_engine
 from .machine import killed_for_memory, processors
-from .processes import Processes
+from .processes import Processes, agents_may_be_lost, lost_peer, require_devices, timeout, watchdog_line
 from .quantization import require_device
 
 FOLDER_VARIABLE = "FINETUNE_WORKERS"
 """Environment variable with the folder for the workers' results; it marks a process as a worker."""
 _GRACE = 5.0
 """Seconds for a worker to end after SIGTERM."""
+_LOGS = "logs"
+"""Subfolder with the workers' standard error."""
+_PREFIX = "[rank ${rank}]: "
 _BLAME = (Cause.USER, Cause.OUT_OF_MEMORY, Cause.CRASH, Cause.LOST, Cause.TRANSIENT, Cause.INTERRUPTED)
 """Reasons that are consequences of another process's failure."""
 
@@ -42,6 +45,7 @@ def supervise(context: Context, processes: Processes) -> Finished:
         Interrupted: SIGTERM was received; the workers have ended.
     """
     inputs = context.inputs(TrainingInputs)
+    require_devices(processes)
     require_device(inputs)
     require_engine(inputs)
     with tempfile.TemporaryDirectory(prefix="finetune-workers-") as name:
@@ -49,9 +53,14 @@ def supervise(context: Context, processes: Processes) -> Finished:
         os.environ[FOLDER_VARIABLE] = name
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processors() // processes.per_node)))
         killed = killed_for_memory()
-        failed = _launch(processes)
+        try:
+            failed = _launch(processes, folder)
+        except StageError:
+            if not any(folder.glob("*.json")):
+                raise
+            failed = {}  # a worker has reported the cause
         if failed is not None:
-            raise _first_failure(folder, failed, killed_for_memory() > killed)
+            raise _first_failure(folder, failed, processes, killed_for_memory() > killed)
         if processes.node_rank > 0:
             return Finished(outputs={})
         left = json.loads(_handover(folder).read_bytes())
@@ -104,8 +113,14 @@ def _end_without_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _launch(processes: Processes) -> dict[int, int] | None:
-    """Run the workers to their end; return ``None``, or the exit codes of failed workers by rank."""
+def _launch(processes: Processes, folder: Path) -> dict[int, int] | None:
+    """Run the workers to their end; return ``None``, or the exit codes of failed workers by rank.
+
+    Native code writes the workers' last words to standard error, so ``folder`` gets a copy of it.
+
+    Raises:
+        StageError: ``ProcessGroupTimeout``: the agents of the pods did not meet.
+    """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -117,11 +132,13 @@ def _launch(processes: Processes) -> dict[int, int] | None:
     )
     arguments = [
         "--nnodes", str(processes.nodes), "--nproc-per-node", str(processes.per_node), "--node-rank", str(processes.node_rank),
-        "--max-restarts", "0", "--monitor-interval", "0.1", *where, *_this_program(),
+        "--max-restarts", "0", "--monitor-interval", "0.1", "--rdzv-conf", f"timeout={max(1, int(timeout().total_seconds()))}",
+        "--tee", "2", "--log-dir", str(folder / _LOGS), "--log-line-prefix-template", _PREFIX, *where, *_this_program(),
     ]  # fmt: skip
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        run.main(arguments)
+        with agents_may_be_lost(processes):
+            run.main(arguments)
     except ChildFailedError as error:
         return {rank: failure.exitcode for rank, failure in error.failures.items()}
     except SignalException:
@@ -137,7 +154,7 @@ def _this_program() -> list[str]:
     return [str(archive)] if archive else ["--module", __spec__.parent or ""]
 
 
-def _first_failure(folder: Path, exit_codes: dict[int, int], out_of_memory: bool) -> StageError:
+def _first_failure(folder: Path, exit_codes: dict[int, int], processes: Processes, out_of_memory: bool) -> StageError:
     failures = []
     for path in folder.glob("*.json"):
         result = parse_message(path.read_text())
@@ -150,12 +167,21 @@ def _first_failure(folder: Path, exit_codes: dict[int, int], out_of_memory: bool
         if out_of_memory and code == -signal.SIGKILL:
             message = f"training.resources.memory: the kernel killed training process {rank} because the pod reached its memory limit; raise it."
             failures.append(StageError(reasons.HOST_OUT_OF_MEMORY, message))
+        elif code == -signal.SIGABRT and (
+            line := watchdog_line(_errors(folder, rank - processes.node_rank * processes.per_node))
+        ):
+            failures.append(lost_peer(rank, processes.world, line))
         else:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             failures.append(StageError(reasons.CRASHED, f"training process {rank}: it {how} without a result."))
     if not failures:
         return StageError(reasons.CRASHED, f"training processes: they ended without a result (exit codes {exit_codes}).")
     return min(failures, key=lambda failure: _BLAME.index(failure.reason.cause))
+
+
+def _errors(folder: Path, local_rank: int) -> str:
+    """Return what a worker wrote to standard error."""
+    return "\n".join(path.read_text(errors="replace") for path in folder.glob(f"{_LOGS}/**/{local_rank}/stderr.log"))
 
 
 def _handover(folder: Path) -> Path:

@@ -31,8 +31,10 @@ from finetune_contract.documents import TrainingInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint
 from finetune_stages.sdk import StageError
+from finetune_stages.sdk.gpus import on_gpu
 
 from .batches import PackedPlan, Plan
+from .memory import computes_in_bf16
 from .packing import PackedCollator, PackedRows, rows_with_labels
 from .processes import timeout
 from .rows import IGNORED, Rows
@@ -175,7 +177,7 @@ def collator(tokenizer: Any, plan: Plan) -> Callable[[list[dict[str, Any]]], dic
 
 def arguments(inputs: TrainingInputs, plan: Plan, folder: Path) -> SFTConfig:
     """Return the trainer's settings. The optimizer's numbers are those of Training Hub: betas .9 and .95, no decay, clipping at 1."""
-    gpu = torch.cuda.is_available()
+    gpu = on_gpu()
     return SFTConfig(
         output_dir=str(folder), save_strategy="no", report_to="none", disable_tqdm=True, logging_steps=1,
         logging_nan_inf_filter=False, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None,
@@ -183,7 +185,7 @@ def arguments(inputs: TrainingInputs, plan: Plan, folder: Path) -> SFTConfig:
         learning_rate=inputs.learning_rate, lr_scheduler_type=inputs.scheduler, warmup_steps=inputs.warmup_steps,
         lr_scheduler_kwargs=dict(inputs.scheduler_args), adam_beta1=0.9, adam_beta2=0.95, weight_decay=0.0, max_grad_norm=1.0,
         seed=inputs.seed, activation_checkpointing=inputs.gradient_checkpointing, use_cpu=not gpu,
-        bf16=gpu and torch.cuda.is_bf16_supported(including_emulation=False), dataloader_pin_memory=gpu,
+        bf16=computes_in_bf16(), dataloader_pin_memory=gpu,
         ddp_find_unused_parameters=False, ddp_broadcast_buffers=False, ddp_timeout=int(timeout().total_seconds()),
         ddp_backend=None if gpu else "gloo" if plan.world > 1 else None,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from finetune_contract.documents import LoraInputs, OsftInputs, TrainingInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint, TrainingOutputs, thin
 from finetune_stages.sdk import Context, Finished, Seal, StageError, quick_imports, without
+from finetune_stages.sdk.gpus import on_gpu, require_torch_gpus
 from finetune_stages.sdk.loading import load_tokenizer
 
 from .environment import prepare_environment, private_folder
@@ -36,7 +37,7 @@ from .memory import (
     tokens_that_fit,
 )
 from .pretrained import Pretrained, unread
-from .processes import Processes
+from .processes import GPU_FIELD, Processes
 from .quantization import configuration, quantization, require_device
 from .tokens import tokens_seal
 
@@ -142,6 +143,7 @@ class _Job:
     def _tokenizer(self) -> Any:
         with self._loading("PyTorch"):
             import torch  # noqa: F401
+        require_torch_gpus(GPU_FIELD)
         with self._loading("transformers"):
             from transformers import AutoTokenizer  # noqa: F401
 
@@ -149,12 +151,10 @@ class _Job:
 
     def _plan(self, rows: Rows, memory_left: int | None) -> Plan:
         """Return the batch plan."""
-        import torch
-
         with self._loading("datasets and TRL"):
             from .trainer import require_schedule
 
-        fit = tokens_that_fit(self.base, self.inputs, memory_left, torch.cuda.is_available())
+        fit = tokens_that_fit(self.base, self.inputs, memory_left, on_gpu())
         # Every process must compute the same plan, whatever its own memory allows.
         fits = [number for number in self.processes.gather(fit) if isinstance(number, int)]
         plan = self._cut(rows, min(fits, default=None))
@@ -292,7 +292,7 @@ class _Job:
     def _counts(self, done: _Optimized, model: Any, rows: Rows) -> dict[str, float]:
         import torch
 
-        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_memory()
+        peak = torch.cuda.max_memory_allocated() if on_gpu() else peak_memory()
         return {
             "train_seconds": round(done.seconds, 3), "tokens": done.tokens, "tokens_per_second": round(done.tokens / done.seconds, 1),
             "peak_memory_bytes": peak, "steps": done.steps, "rows": len(rows), "dropped_rows": rows.dropped,

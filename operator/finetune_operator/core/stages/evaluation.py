@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from finetune_contract.codec import decode
-from finetune_contract.documents import KEEP_METRICS_VARIABLE, EvaluationInputs, Scalar
+from finetune_contract.documents import GPUS_VARIABLE, KEEP_METRICS_VARIABLE, EvaluationInputs, Scalar
 from finetune_contract.result import EvaluationOutputs, Result
 from finetune_operator.api import reasons, stages
 from finetune_operator.core.gate import compares
@@ -43,7 +43,7 @@ class EvaluationStage(ProgramStage):
     def pod(self, run: Run) -> PodNeeds:
         spec = run.resolved.evaluation
         files = task_files(run)
-        variables = [*files["environment"]]
+        variables = [*files["environment"], {"name": GPUS_VARIABLE, "value": str(spec.gpus)}]
         kept = ",".join(sorted({requirement.metric for requirement in run.resolved.gate.requirements}))
         if kept:
             variables.append({"name": KEEP_METRICS_VARIABLE, "value": kept})

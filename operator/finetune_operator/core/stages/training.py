@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_contract.codec import decode, encode
-from finetune_contract.documents import CheckpointInputs, LoraInputs, OsftInputs, TrainingInputs
+from finetune_contract.documents import (
+    GPUS_VARIABLE,
+    PROCESSES_VARIABLE,
+    CheckpointInputs,
+    LoraInputs,
+    OsftInputs,
+    TrainingInputs,
+)
 from finetune_contract.result import HISTORY_LIMIT, Result, TrainingOutputs, thin
 from finetune_operator.api import stages
 from finetune_operator.core import naming
@@ -43,8 +50,12 @@ class TrainingStage(ProgramStage):
     def pod(self, run: Run) -> PodNeeds:
         spec = run.resolved.training
         entry = naming.bundle_name(run.status["resolved"]["entryDigest"])
+        requested = (
+            {"name": GPUS_VARIABLE, "value": str(spec.gpus_per_worker)},
+            {"name": PROCESSES_VARIABLE, "value": str(spec.workers * spec.processes)},
+        )
         return PodNeeds(
-            resources=spec.resources, gpus=spec.gpus_per_worker, environment=(*secrets(None, HF_SECRET), *spec.env),
+            resources=spec.resources, gpus=spec.gpus_per_worker, environment=(*secrets(None, HF_SECRET), *spec.env, *requested),
             placement=spec.placement, volumes=({"name": "entry", "configMap": {"name": entry}}, *spec.volumes),
             mounts=({"name": "entry", "mountPath": BUNDLE_PATH, "readOnly": True}, *spec.volume_mounts),
             pull_secrets=spec.image_pull_secrets, shared_memory=spec.shared_memory,
