@@ -16,6 +16,8 @@ ENGINE = {"torch": "2.13", "transformers": "5.23", "accelerate": "1.15", "datase
 """Packages of the portable engine with their minimum versions, as in the extra ``training``."""
 ADAPTERS = {"peft": "0.21"}
 """Additional packages for the algorithms ``osft`` and ``lora``."""
+FUSED_LOSS = "1.16"
+"""First version of TRL with a fused loss; with older ones, or without TRL, the trainer builds the logits of the labels."""
 QUANTISED = {"bitsandbytes": "0.46.1"}
 """Additional packages for ``lora`` with 4-bit or 8-bit weights; images for CPUs lack them."""
 
@@ -38,6 +40,12 @@ def require_engine(inputs: TrainingInputs) -> None:
                 reasons.ENGINE_MISSING,
                 f"training.image: the portable engine requires the Python package {package} {oldest} or newer, and {image} {has}; use another image.",
             )
+
+
+def has_fused_loss() -> bool:
+    """Return whether TRL has a fused output layer and loss for GPUs."""
+    found = _version("trl")
+    return found is not None and _numbers(found) >= _numbers(FUSED_LOSS)
 
 
 def _version(package: str) -> str | None:

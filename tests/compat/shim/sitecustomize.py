@@ -73,6 +73,19 @@ def _redirect_torch() -> None:
     print("CPU shim of the tests: devices named cuda are the CPU, and NCCL is gloo", flush=True)
 
 
+def _prepare_once() -> None:
+    """Let accelerate wrap a model once. It recognizes a model that FSDP wrapped before, and uses DDP on CPUs."""
+    from accelerate import Accelerator
+    from torch.nn.parallel import DistributedDataParallel
+
+    prepare = Accelerator.prepare_model
+
+    def prepare_model(self: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+        return model if isinstance(model, DistributedDataParallel) else prepare(self, model, *arguments, **options)
+
+    Accelerator.prepare_model = prepare_model
+
+
 def _redirect(module: types.ModuleType) -> None:
     if isinstance(module.__dict__.get("torch"), types.ModuleType):
         module.torch = RedirectedTorch("torch")  # type: ignore[attr-defined]
@@ -98,6 +111,8 @@ class _Finder(importlib.abc.MetaPathFinder):
             execute(module)
             if redirects:
                 _redirect(module)
+            if redirects and name == "instructlab.training.accelerator":
+                _prepare_once()
 
         spec.loader.exec_module = run  # type: ignore[method-assign]
         return spec
