@@ -12,10 +12,10 @@ from finetune_stages.sdk import StageError
 
 from .quantization import quantization
 
-ENGINE = {"torch": "2.13", "transformers": "5.23", "accelerate": "1.15", "datasets": "5", "trl": "1.16"}
-"""Packages of the portable engine with their minimum versions, as in the extra ``training``."""
-ADAPTERS = {"peft": "0.21"}
-"""Additional packages for the algorithms ``osft`` and ``lora``."""
+ENGINE = {"torch": "2.9", "transformers": "4.57.1", "accelerate": "1.10", "datasets": "4.3"}
+"""Packages of the portable engine with their oldest versions that ``tests/compat`` tests; those of OpenShift AI 3.3."""
+ADAPTERS = {"peft": "0.17"}
+"""Additional packages for the algorithm ``lora``."""
 FUSED_LOSS = "1.16"
 """First version of TRL with a fused loss; with older ones, or without TRL, the trainer builds the logits of the labels."""
 QUANTISED = {"bitsandbytes": "0.46.1"}
@@ -29,7 +29,7 @@ def require_engine(inputs: TrainingInputs) -> None:
         StageError: ``EngineMissing``: a package is missing or too old.
     """
     needed = {
-        **ENGINE, **(ADAPTERS if inputs.algorithm in ("osft", "lora") else {}), **(QUANTISED if quantization(inputs) else {}),
+        **ENGINE, **(ADAPTERS if inputs.algorithm == "lora" else {}), **(QUANTISED if quantization(inputs) else {}),
     }  # fmt: skip
     for package, oldest in needed.items():
         found = _version(package)
