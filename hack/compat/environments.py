@@ -45,6 +45,11 @@ def is_made(name: str) -> bool:
     return _ready(name).exists()
 
 
+def root() -> Path:
+    """Return the folder of all environments."""
+    return progress.cache() / "compat"
+
+
 def blocker() -> str | None:
     """Return why this machine cannot make the environments, as a clause; ``None`` if it can."""
     if sys.platform != "linux":
@@ -78,11 +83,11 @@ def _install(name: str, folder: Path) -> None:
     wanted = requirements(_lock(name).read_text(encoding="utf-8"))
     lock = folder / "requirements.lock"
     lock.write_text("".join(text for package, text in wanted.items() if not is_replaced(package)), encoding="utf-8")
-    words = ["--require-hashes", "--python", folder / "bin" / "python", lock]
-    subprocess.run([uv, "pip", "sync", "-q", *words], check=True)
+    interpreter = folder / "bin" / "python"
+    subprocess.run([uv, "pip", "sync", "-q", "--require-hashes", "--python", interpreter, lock], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     cuda_placeholders.write(site, _CALLED)
-    subprocess.run([folder / "bin" / "python", "-c", "import torch"], check=True)
+    subprocess.run([interpreter, "-c", "import torch"], check=True)
 
 
 def _lock(name: str) -> Path:
@@ -92,7 +97,7 @@ def _lock(name: str) -> Path:
 def _folder(name: str) -> Path:
     parts = (_LAYOUT, sys.version, _lock(name).read_text(encoding="utf-8"))
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    return progress.cache() / "compat" / f"{name}-{digest}"
+    return root() / f"{name}-{digest}"
 
 
 def _ready(name: str) -> Path:

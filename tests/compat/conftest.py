@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from compat.environments import IN_CI, SETS, is_made, python
+from finetune_contract.codec import digest, encode
 from finetune_contract.documents import TrainingInputs
-from finetune_contract.result import LossPoint
+from finetune_contract.result import Result, parse_message
+from finetune_operator.training_bundle import training_bundle
 from rendering import Tokenization, skill_rows
 from stages.conftest import StagePrograms
 
-ROOT = Path(__file__).parents[2]
-SOURCES = (ROOT / "operator", ROOT / "images")
 SHIM = Path(__file__).parent / "shim"
 ROWS = 50
 SMALL = TrainingInputs("sft", "portable", 2, 16, 4096, 256, 1e-2)
 CHOSEN = os.environ.get("FINETUNE_COMPAT_SETS", ",".join(IN_CI)).split(",")
 """Sets that are tested; ``make compat`` sets all of them."""
+_LONGEST = 280
+"""Seconds of a run."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -35,22 +40,41 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @dataclass(frozen=True)
 class Trained:
-    """A training that succeeded, with the folder of the run."""
+    """A run of the training program in a folder of its own."""
 
-    run: Path
-    result: Any
-    output: str
+    folder: Path
+
+    @cached_property
+    def result(self) -> Result:
+        """The result of a training that succeeded."""
+        result = parse_message(_text(self.folder / "program-0" / "termination-log"))
+        assert result is not None, _text(self.folder / "output")
+        assert result.outcome == "Succeeded", _text(self.folder / "output")
+        return result
 
     @property
     def losses(self) -> list[float]:
         """Loss of each step."""
-        points: list[LossPoint] = self.result.history
-        return [point.loss for point in points]
+        return [point.loss for point in self.result.history]
 
     @property
     def model(self) -> Path:
         """Folder of the trained model."""
-        return self.run / "final_model"
+        (folder,) = self.folder.glob("workspace/**/final_model")
+        return folder
+
+
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder for all workers of xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "compat"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -67,46 +91,55 @@ def old_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def train(old_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Trained]]:
-    """Return the function that runs the training program: ``train(libraries, processes, **inputs)``. Equal calls run once."""
-    started: list[StagePrograms] = []
-    cache: dict[str, Trained] = {}
+def program(shared: Path) -> Path:
+    """The training program as the operator puts it into images that do not contain this project: a zip application."""
+    target = shared / "training.pyz"
+    with FileLock(shared / "training.pyz.lock"):
+        if not target.exists():
+            target.write_bytes(base64.b64decode(training_bundle().archive))
+    return target
+
+
+@pytest.fixture(scope="session")
+def train(old_model: Path, program: Path, shared: Path) -> Callable[..., Trained]:
+    """Return the function that runs the training program: ``train(libraries, processes, **inputs)``.
+
+    Equal calls run once for all workers of xdist.
+    """
 
     def run(libraries: str, processes: int = 1, **changes: Any) -> Trained:
-        key = repr((libraries, processes, sorted(changes.items())))
-        if key not in cache:
-            programs = StagePrograms(tmp_path_factory.mktemp("run") / "workspace")
-            programs.workspace.mkdir()
-            started.append(programs)
-            cache[key] = _trained(programs, old_model, libraries, processes, replace(SMALL, **changes))
-        return cache[key]
+        if not is_made(libraries):
+            pytest.skip(f"the environment of the libraries {libraries} is not made; run make compat")
+        inputs = replace(SMALL, **changes)
+        folder = shared / f"{libraries}-{processes}-{digest(encode(inputs))[:16]}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                folder.mkdir()
+                _train(StagePrograms(folder / "workspace"), old_model, program, libraries, processes, inputs)
+        return Trained(folder)
 
-    yield run
-    for programs in started:
-        for running in programs.started:
-            running.end()
+    return run
 
 
-def _trained(programs: StagePrograms, model: Path, libraries: str, processes: int, inputs: TrainingInputs) -> Trained:
-    if not is_made(libraries):
-        pytest.skip(f"the environment of the libraries {libraries} is not made; run make compat")
+def _train(programs: StagePrograms, model: Path, program: Path, libraries: str, processes: int, inputs: TrainingInputs) -> None:
+    programs.workspace.mkdir()
     stage = Tokenization(programs.workspace, programs.run)
     run = programs.path(programs.layout.root)
     run.mkdir(parents=True)
     (run / "base_model").symlink_to(model)
     stage.write(skill_rows("signature")[:ROWS])
     stage(max_seq_len=inputs.max_seq_len)
-    program = python(libraries)
+    interpreter = python(libraries)
     environment = {
-        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join(map(str, (*SOURCES, SHIM))),
+        "PATH": f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(SHIM),
         "FINETUNE_TEST_CPU_SHIM": "1" if inputs.engine == "training-hub" else "0",
         "PET_NPROC_PER_NODE": str(processes),
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    started = programs.start(
-        "training", inputs, environment=environment, command=[str(program), "-m", "finetune_stages.training"]
-    )
-    ended = started.wait(timeout=280)
-    assert ended.code == 0, f"{ended.message}\n{ended.output[-3000:]}\n{ended.errors[-6000:]}"
-    return Trained(run, ended.result, ended.output)
+    running = programs.start("training", inputs, environment=environment, command=[str(interpreter), str(program)])
+    try:
+        ended = running.wait(timeout=_LONGEST)
+    finally:
+        running.end()
+    (programs.workspace.parent / "output").write_text(f"{ended.message}\n{ended.output[-5000:]}\n{ended.errors[-8000:]}")
