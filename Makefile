@@ -7,8 +7,10 @@ ACCELERATOR ?=
 # Packages are compiled at their first import, which must keep the byte code.
 export PYTHONDONTWRITEBYTECODE :=
 TRAINER ?= 2.1
+# Sets of libraries for compat; all of them if unset.
+SETS ?=
 
-.PHONY: run test unit setup controlplane containers cluster node check lock release release-check bench clean
+.PHONY: run test unit setup controlplane containers compat cluster node check lock release release-check bench clean
 
 run: setup  ## set up, and run the main job on real data
 	$(BIN)/python hack/example/prepare.py
@@ -36,6 +38,9 @@ cluster: setup controlplane  ## start a control plane with Trainer (TRAINER=2.1 
 
 node: setup controlplane containers  ## start a control plane with a real node, and print its kubeconfig
 	$(BIN)/python hack/node up --trainer $(TRAINER)
+
+compat: setup  ## train with the libraries of training images, old and new; SETS="openshift-ai-3.3 newest" chooses some of them
+	$(BIN)/python hack/compat test --jobs $(JOBS) $(SETS)
 
 check: setup  ## check style, types, layers, cycles of imports and generated files
 	$(BIN)/python hack/checks.py check

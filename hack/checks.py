@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 COVERED = "operator/finetune_operator/core/*,operator/finetune_operator/api/*,operator/finetune_contract/*"
 INTERRUPTED = 130
-OTHERS = ("node", "cluster", "contract", "faults", "local", "stages", "cli", "images", "reports")
+OTHERS = ("node", "cluster", "compat", "contract", "faults", "local", "stages", "cli", "images", "reports")
 """Folders of tests that need what is built. The first ones wait most, and the last ones compute most."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """Each worker of pytest keeps one processor busy. More threads of PyTorch would wait for one another."""
@@ -83,7 +83,7 @@ def phases(which: str, jobs: int) -> list[list[Lane]]:
     coverage, options = str(BIN / "coverage"), ("-q", "-n", str(jobs), "--dist", "worksteal", "--durations=10")
     pure, others = ("tests/unit", "tests/property"), tuple(f"tests/{name}" for name in OTHERS)
     bytecode = Runner("byte code", (python, "hack/prerequisites", "bytecode"))
-    prerequisites = Runner("prerequisites", (python, "hack/prerequisites", "controlplane", "containers"))
+    prerequisites = Runner("prerequisites", (python, "hack/prerequisites", "compat", "controlplane", "containers"))
     unit = [
         Runner("unit, property", (coverage, "run", "-m", "pytest", *options, "-m", "not go", *pure), counts=True),
         Runner("coverage data", (coverage, "combine", "-q")),

@@ -31,6 +31,8 @@ EXTRAS = {
 PRUNED = {"dataset": ("accelerate", "torch")}
 """What the packages of a file require and its programs never import: TRL's templates need neither, and PyTorch has 1 GB."""
 TRAINERS = ("2.1", "2.3")
+COMPAT = ("openshift-ai-3.3", "openshift-ai-3.5", "newest")
+"""Sets of libraries of training images, in hack/compat; the last one has the versions of the project."""
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[^ ;\\]+)(?: *; *(?P<marker>[^\\]*[^\\ ]))?", re.MULTILINE)
 
 
@@ -62,6 +64,7 @@ def renew(packages: Sequence[str]) -> None:
     separate = {
         "images/build/tools.lock": (ROOT / "images/build/tools.in").read_text(encoding="utf-8"),
         **{f"hack/trainer_models/{release}.lock": f"kubeflow-trainer-api=={release}.0\n" for release in TRAINERS},
+        **{f"hack/compat/{name}.lock": (ROOT / f"hack/compat/{name}.in").read_text(encoding="utf-8") for name in COMPAT},
     }
     ours = (ROOT / "requirements/all.lock").read_text(encoding="utf-8")
     texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in separate}
@@ -77,7 +80,8 @@ def renew(packages: Sequence[str]) -> None:
             _resolve_project(Path(project), constraints(ours, packages) if packages else [])
         for name, wanted in separate.items():
             if not packages or set(packages) & {pinned for pinned, _ in pins(texts[name])}:
-                _compile(Path(apart, name), wanted, texts[name], packages)
+                fixed = _project_lock(Path(project)) if name == f"hack/compat/{COMPAT[-1]}.lock" else ""
+                _compile(Path(apart, name), wanted, texts[name], packages, constraints(fixed, ()))
         for folder, pattern in ((Path(project), "requirements/*.lock"), (Path(apart), "**/*.lock")):
             for path in folder.glob(pattern):
                 shutil.copyfile(path, ROOT / path.relative_to(folder))
@@ -135,13 +139,23 @@ def _export(folder: Path, name: str, *which: str) -> None:
     _uv(folder, "export", "--frozen", *which, "--format", "requirements-txt", "--no-header", "-o", f"requirements/{name}.lock")
 
 
-def _compile(target: Path, wanted: str, before: str, packages: Sequence[str]) -> None:
-    """Write a requirement file that is resolved apart from the project. Versions in ``before`` are kept unless they are renewed."""
+def _project_lock(folder: Path) -> str:
+    """Return the lock of the whole project: the new one, or the present one if the project was not resolved."""
+    new = folder / "requirements" / "all.lock"
+    return (new if new.exists() else ROOT / "requirements" / "all.lock").read_text(encoding="utf-8")
+
+
+def _compile(target: Path, wanted: str, before: str, packages: Sequence[str], fixed: Sequence[str] = ()) -> None:
+    """Write a requirement file that is resolved apart from the project. Versions in ``before`` are kept unless they are renewed.
+
+    ``fixed`` are requirements that hold for packages which ``wanted`` needs.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(before, encoding="utf-8")
+    (target.parent / "constraints.txt").write_text("".join(f"{requirement}\n" for requirement in fixed), encoding="utf-8")
     renewed = [word for package in packages for word in ("--upgrade-package", package)] or ["--upgrade"]
     options = ("--python-version", "3.11", "--universal", "--generate-hashes", "--no-header", "--no-annotate")
-    addresses = ("--no-emit-index-url", "--no-emit-find-links")
+    addresses = ("--no-emit-index-url", "--no-emit-find-links", "--constraint", "constraints.txt")
     _uv(target.parent, "pip", "compile", *renewed, *options, *addresses, "-", "-o", target.name, given=wanted)
 
 

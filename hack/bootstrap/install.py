@@ -34,7 +34,7 @@ def install(root: Path, folder: Path, accelerator: Accelerator) -> None:
     python, uv = folder / "bin" / "python", folder / "bin" / "uv"
     wanted = requirements((root / "requirements/all.lock").read_text(encoding="utf-8"))
     if placeholders:
-        wanted = {name: text for name, text in wanted.items() if not _is_replaced(name)}
+        wanted = {name: text for name, text in wanted.items() if not is_replaced(name)}
     size = f"; {_DOWNLOADS[accelerator]}" if sys.platform == "linux" and not _site(folder, "torch").exists() else ""
     with progress.counted(5 if placeholders else 4):
         with progress.step("setup: a virtual environment with uv", "setup-uv"):
@@ -63,7 +63,7 @@ def _import(python: Path) -> None:
     _check(done.returncode, command)
 
 
-def _is_replaced(package: str) -> bool:
+def is_replaced(package: str) -> bool:
     """Return whether placeholders replace a package. bitsandbytes stays: it has a library for CPUs that tests load."""
     return cuda_placeholders.is_only_for_gpus(package) and package != "bitsandbytes"
 

@@ -3,6 +3,7 @@
 bytecode      byte code of all packages of .venv
 controlplane  Kubernetes, JobSet, Trainer, crdlint and Argo CD's command from Go modules; the models of Trainer's releases
 containers    Debian packages, a kubelet and the images, where containers can run: as root, with apt-get
+compat        the libraries of the oldest supported training image and the newest ones, with a C compiler
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from pathlib import Path
 import progress
 from argocd.binary import ARGOCD
 from bootstrap import state
+from compat import environments as compat
 from controlplane import binaries
 from controlplane.binaries import Binaries, go_is_installed
 from controlplane.crdlint import CRDLINT
@@ -110,6 +111,16 @@ def _containers(nice: int) -> Iterator[Step]:
         yield Step(f"image-{recipe.name}", lambda recipe=recipe: image(recipe).exists(), partial(_build_image, recipe))  # type: ignore[misc]
 
 
+def _compat(_nice: int) -> Iterator[Step]:
+    for name in compat.IN_CI:
+        yield Step(f"compat-{name}", partial(compat.is_made, name), partial(compat.make, name))
+
+
+def _without_compat() -> str | None:
+    reason = compat.blocker()
+    return f"{reason}: tests with the libraries of training images are skipped" if reason else None
+
+
 def image(recipe: recipes.Recipe) -> builds.Image:
     """Return the image that tests use, of the present sources, built or not."""
     return builds.locate(recipe, IMAGE_BASE, IMAGE_TAG)
@@ -119,6 +130,7 @@ GROUPS = {
     "bytecode": Group(_no_blocker, _byte_code),
     "controlplane": Group(_without_go, _control_plane),
     "containers": Group(_without_containers, _containers),
+    "compat": Group(_without_compat, _compat),
 }
 
 

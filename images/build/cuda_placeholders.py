@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-_ONLY_FOR_GPUS = re.compile(r"^(nvidia-(?!cuda-runtime$)|cuda-|triton$|liger-kernel$|bitsandbytes$)")
+_ONLY_FOR_GPUS = re.compile(r"^(nvidia-(?!cuda-runtime(-cu\d+)?$)|cuda-|triton$|liger-kernel$|bitsandbytes$)")
 _RUNTIME = re.compile(r"^libcudart\.so\.\d+$")
 _PLACEHELD = re.compile(
     r"^lib(cublas|cublasLt|cudnn|cufft|cufile|cupti|curand|cusolver|cusparse|cusparseLt|nccl|nvrtc|nvshmem_host)\.so\.\d+$"

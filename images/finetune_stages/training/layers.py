@@ -13,8 +13,8 @@ from finetune_stages.sdk import StageError
 
 from .targets import DEFAULT_PATTERNS, is_target
 
-_ENTRY = re.compile(r"(.+?)\.(base_layer|_?osf_\w+|lora_\w+)\.(.+)")
-"""Name of a state entry of a PEFT layer: the layer, and its part."""
+_ENTRY = re.compile(r"(.+?)\.(base_layer|factors|lora_\w+)\.(.+)")
+"""Name of a state entry of a layer of OSFT or of PEFT: the layer, and its part."""
 _NAMES_SHOWN = 8
 
 Layer = TypeVar("Layer")

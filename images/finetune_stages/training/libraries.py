@@ -9,10 +9,12 @@ from finetune_contract.documents import TrainingInputs
 
 from .quantization import quantization
 
-ENGINE = {"torch": "2.13", "transformers": "5.23", "accelerate": "1.15", "datasets": "5", "trl": "1.16"}
-"""Packages of the portable engine with their minimum versions, as in the extra ``training``."""
-ADAPTERS = {"peft": "0.21"}
-"""Additional packages for the algorithms ``osft`` and ``lora``."""
+ENGINE = {"torch": "2.9", "transformers": "4.57.1", "accelerate": "1.10", "datasets": "4.3"}
+"""Packages of the portable engine with their oldest versions that ``tests/compat`` tests; those of OpenShift AI 3.3."""
+ADAPTERS = {"peft": "0.17"}
+"""Additional packages for the algorithm ``lora``."""
+FUSED_LOSS = "1.16"
+"""First version of TRL with a fused loss; with older ones, or without TRL, the trainer builds the logits of the labels."""
 QUANTISED = {"bitsandbytes": "0.46.1"}
 """Additional packages for ``lora`` with 4-bit or 8-bit weights; images for CPUs lack them."""
 
@@ -20,7 +22,7 @@ QUANTISED = {"bitsandbytes": "0.46.1"}
 def missing_package(inputs: TrainingInputs) -> str | None:
     """Return what this image lacks for the portable engine: the first package that is missing or too old, as a clause."""
     needed = {
-        **ENGINE, **(ADAPTERS if inputs.algorithm in ("osft", "lora") else {}), **(QUANTISED if quantization(inputs) else {}),
+        **ENGINE, **(ADAPTERS if inputs.algorithm == "lora" else {}), **(QUANTISED if quantization(inputs) else {}),
     }  # fmt: skip
     for package, oldest in needed.items():
         found = version(package)
@@ -32,8 +34,14 @@ def missing_package(inputs: TrainingInputs) -> str | None:
 
 def engine_versions() -> dict[str, str]:
     """Return the versions of the engine's packages that are installed."""
-    found = {package: version(package) for package in (*ENGINE, *ADAPTERS)}
+    found = {package: version(package) for package in (*ENGINE, "trl", *ADAPTERS)}
     return {package: number for package, number in found.items() if number is not None}
+
+
+def has_fused_loss() -> bool:
+    """Return whether TRL has a fused output layer and loss for GPUs."""
+    found = version("trl")
+    return found is not None and release(found) >= release(FUSED_LOSS)
 
 
 def version(package: str) -> str | None:

@@ -36,7 +36,7 @@ class PackedRows(Dataset):  # type: ignore[misc]
         return len(self._offsets) - 1
 
     def __getitem__(self, rows: list[int]) -> dict[str, Any]:
-        """Return one sequence in the format of TRL's collator."""
+        """Return one sequence for :class:`PackedCollator`."""
         places = [slice(int(self._offsets[row]), int(self._offsets[row + 1])) for row in rows]
         tokens, labels = (np.concatenate([values[place] for place in places]) for values in (self._tokens, self._labels))
         return {
@@ -45,18 +45,43 @@ class PackedRows(Dataset):  # type: ignore[misc]
         }  # fmt: skip
 
 
-class PackedCollator:
-    """Collator of sequences: TRL's, without the attention mask, which would hide the rows' boundaries."""
+class PaddedCollator:
+    """Collator of rows: they are padded on the right to the longest."""
 
-    def __init__(self, padding: Any) -> None:
-        self._pad = padding
-        self._pad.return_position_ids = True
+    def __init__(self, padding: int) -> None:
+        self._padding = padding
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Return ``input_ids``, ``labels`` and ``attention_mask``, each (rows, positions)."""
+        return {
+            "input_ids": _padded([row["input_ids"] for row in rows], self._padding),
+            "labels": _padded([row["labels"] for row in rows], IGNORED),
+            "attention_mask": _padded([np.ones(len(row["input_ids"]), dtype=np.int64) for row in rows], 0),
+        }
+
+
+class PackedCollator:
+    """Collator of sequences, with positions and without an attention mask, which would hide the rows' boundaries."""
+
+    def __init__(self, padding: int) -> None:
+        self._padding = padding
 
     def __call__(self, sequences: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Return ``input_ids``, ``labels`` and ``position_ids``, each (sequences, positions)."""
-        batch: dict[str, Tensor] = self._pad(sequences)
-        del batch["attention_mask"]  # padding has position 0, so each is a separate row without a label
-        return batch
+        positions = [np.concatenate([np.arange(length) for length in sequence["seq_lengths"]]) for sequence in sequences]
+        return {
+            "input_ids": _padded([sequence["input_ids"] for sequence in sequences], self._padding),
+            "labels": _padded([sequence["labels"] for sequence in sequences], IGNORED),
+            "position_ids": _padded(positions, 0),  # each token of padding is a row of its own, without a label
+        }
+
+
+def _padded(lists: list[Any], value: int) -> Tensor:
+    """Return lists of numbers as one matrix (lists, longest list), with ``value`` at the end of shorter ones."""
+    matrix = np.full((len(lists), max(map(len, lists))), value, dtype=np.int64)
+    for row, numbers in zip(matrix, lists, strict=True):
+        row[: len(numbers)] = numbers
+    return torch.from_numpy(matrix)
 
 
 def rows_with_labels(batch: dict[str, Tensor]) -> int:

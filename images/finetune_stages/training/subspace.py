@@ -2,23 +2,18 @@
 
 Each weight is decomposed once, W = U S V. Its ``k`` largest directions are frozen; U, S and V of the others are trained and kept
 orthogonal to the frozen ones by projecting the gradients before the optimizer's step and the factors after it, because Adam scales each
-number separately and so leaves the subspace. PEFT's OSF tuner implements decomposition, factors and gradient hooks; this module adds the
-second projection, weights that are completely frozen or trained, and the exact selection of weights.
+number separately and so leaves the subspace.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft.tuners.osf import OSFConfig, OSFModel
-from peft.tuners.osf.layer import Linear as OSFLinear
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,8 +24,6 @@ from finetune_stages.sdk import StageError
 from .layers import plain_state, target_layers
 from .tuning import Origin
 
-_ADAPTER = "default"
-
 OnProgress = Callable[[int, int], object]
 """Progress callback: number of decomposed weights, and total."""
 
@@ -40,76 +33,95 @@ def frozen_directions(shape: tuple[int, ...], unfreeze_rank_ratio: float) -> int
     return math.floor(min(shape) * (1 - Fraction(str(unfreeze_rank_ratio))))
 
 
-class SubspaceLinear(OSFLinear):  # type: ignore[misc]
-    """A linear layer whose weight changes only in the subspace of its smallest singular directions.
+class Factors(nn.Module):  # type: ignore[misc]
+    """The trained part U S V of a weight (out, in), and what its projections need.
 
-    PEFT computes ``W x`` and its change separately. Adding the change to the weight first takes about a third of the operations if a
-    batch has more tokens than the subspace has directions, which is typical.
+    Attributes:
+        u, s, v: (out, r), (r,) and (r, in), for the ``r`` directions that are trained.
+        u_init, s_init, v_init: their values before training.
+        u_frozen, v_frozen: the frozen directions (out, k) and (k, in), or ``None`` where U or V is square: there they are the
+            complement of the initial values of the trained ones.
     """
 
-    def forward(self, x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+    u_init: Tensor
+    s_init: Tensor
+    v_init: Tensor
+    u_frozen: Tensor | None
+    v_frozen: Tensor | None
+
+    def __init__(self, weight: Tensor, frozen: int) -> None:
+        super().__init__()
+        u, s, v = torch.linalg.svd(weight.detach().float(), full_matrices=False)
+        u, s, v = (matrix.to(weight.dtype) for matrix in (u, s, v))
+        out, into = weight.shape
+        trained = {"u": u[:, frozen:], "s": s[frozen:], "v": v[frozen:]}
+        for name, matrix in trained.items():
+            self.register_parameter(name, nn.Parameter(matrix.contiguous()))
+            self.register_buffer(f"{name}_init", matrix.clone(memory_format=torch.contiguous_format))
+        self.register_buffer("u_frozen", u[:, :frozen].contiguous() if out > into else None)
+        self.register_buffer("v_frozen", v[:frozen].contiguous() if into > out else None)
+        self.u.register_hook(self.left)
+        self.v.register_hook(self.right)
+
+    def change(self) -> Tensor:
+        """Return the change of the weight since the start, (out, in)."""
+        return torch.mm(self.u * self.s, self.v) - torch.mm(self.u_init * self.s_init, self.v_init)
+
+    def left(self, matrix: Tensor) -> Tensor:
+        """Return the part of (out, ·) that is orthogonal to the frozen left directions."""
+        if self.u_frozen is None:
+            return self.u_init @ (self.u_init.T @ matrix)
+        return matrix - self.u_frozen @ (self.u_frozen.T @ matrix)
+
+    def right(self, matrix: Tensor) -> Tensor:
+        """Return the part of (·, in) that is orthogonal to the frozen right directions."""
+        if self.v_frozen is None:
+            return (matrix @ self.v_init.T) @ self.v_init
+        return matrix - (matrix @ self.v_frozen.T) @ self.v_frozen
+
+
+class SubspaceLinear(nn.Module):  # type: ignore[misc]
+    """A linear layer whose weight changes only in the subspace of its smallest singular directions.
+
+    The change is added to the weight before the product with the inputs. That takes fewer operations than two products, if a batch has
+    more tokens than the subspace has directions, which is typical.
+    """
+
+    def __init__(self, base_layer: nn.Linear, frozen: int) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.factors = Factors(base_layer.weight, frozen)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight before training, (out, in)."""
+        weight: Tensor = self.base_layer.weight
+        return weight
+
+    def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` of shape (..., in) to (..., out)."""
-        base = self.get_base_layer()
-        return functional.linear(x, base.weight + self.get_delta_weight(_ADAPTER), base.bias)
+        return functional.linear(x, self.weight + self.factors.change(), self.base_layer.bias)
 
     @property
     def merged_weight(self) -> Tensor:
         """Return the weight of an ordinary layer, (out, in)."""
         with torch.no_grad():
-            weight: Tensor = self.get_base_layer().weight + self.get_delta_weight(_ADAPTER)
-            return weight
+            return self.weight + self.factors.change()
 
     def project(self) -> None:
         """Project the factors into the subspace, in place."""
-        factors = self.osf_svd_params[_ADAPTER]
+        factors = self.factors
         with torch.no_grad():
-            factors["U_low"].copy_(self._left(factors["U_low"]))
-            factors["V_low"].copy_(self._right(factors["V_low"]))
+            factors.u.copy_(factors.left(factors.u))
+            factors.v.copy_(factors.right(factors.v))
 
     def leak(self) -> float:
         """Return how much of the weight's change D is in the frozen directions: the larger of |Uh^T D| / |D| and |D Vh^T| / |D|."""
         with torch.no_grad():
-            change = self.get_delta_weight(_ADAPTER)
-            outside = max(float((change - part).norm()) for part in (self._left(change), self._right(change)))
-            size = float(change.norm())
+            change = self.factors.change()
+            kept = (self.factors.left(change), self.factors.right(change))
+            outside, size = max(float((change - part).norm()) for part in kept), float(change.norm())
         return outside / size if size else 0.0
-
-    def _left(self, matrix: Tensor) -> Tensor:
-        """Return the part of (out, ·) that is orthogonal to the frozen left directions.
-
-        PEFT stores those only if U is not square; otherwise they are the complement of the trained ones.
-        """
-        if _ADAPTER in self._osf_U_high:
-            frozen = self._osf_U_high[_ADAPTER]
-            return matrix - frozen @ (frozen.T @ matrix)
-        free = self._osf_U_low_init[_ADAPTER]
-        return free @ (free.T @ matrix)
-
-    def _right(self, matrix: Tensor) -> Tensor:
-        """Return the part of (·, in) that is orthogonal to the frozen right directions."""
-        if _ADAPTER in self._osf_V_high:
-            frozen = self._osf_V_high[_ADAPTER]
-            return matrix - (matrix @ frozen.T) @ frozen
-        free = self._osf_V_low_init[_ADAPTER]
-        return (matrix @ free.T) @ free
-
-
-class _SubspaceModel(OSFModel):  # type: ignore[misc]
-    """PEFT's tuner with a number of frozen directions per weight."""
-
-    def __init__(self, model: nn.Module, frozen: dict[str, int], on_progress: OnProgress) -> None:
-        self._frozen, self._on_progress = frozen, on_progress
-        names = "|".join(map(re.escape, frozen))
-        super().__init__(model, OSFConfig(target_modules=f"(?:{names})"), _ADAPTER)
-
-    def _create_and_replace(
-        self, osf_config: OSFConfig, adapter_name: str, target: nn.Module, target_name: str, parent: nn.Module, *,
-        current_key: str, **_options: Any,
-    ) -> None:  # fmt: skip
-        layer = SubspaceLinear(target, adapter_name, config=osf_config, effective_rank=self._frozen[current_key])
-        self._replace_module(parent, target_name, layer, target)
-        done = sum(isinstance(module, SubspaceLinear) for module in self.model.modules())
-        self._on_progress(done, len(self._frozen))
 
 
 @dataclass
@@ -167,10 +179,10 @@ def prepare(model: nn.Module, inputs: OsftInputs, on_progress: OnProgress) -> Su
         parameter.requires_grad_(inputs.trainable == "all")
     for name, layer in targets.items():
         layer.weight.requires_grad_(frozen[name] == 0)
-    if not partly:
-        return Subspace(model)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    _SubspaceModel(model, partly, on_progress)  # freezes everything except the factors
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    return Subspace(model, {name: layer for name, layer in model.named_modules() if isinstance(layer, SubspaceLinear)})
+    subspace = Subspace(model)
+    for name, count in partly.items():
+        parent, _, last = name.rpartition(".")
+        subspace.layers[name] = SubspaceLinear(targets[name], count)
+        setattr(model.get_submodule(parent), last, subspace.layers[name])
+        on_progress(len(subspace.layers), len(partly))
+    return subspace

@@ -129,7 +129,7 @@ class _Job:
     def _plan(self, rows: Rows, memory_left: int | None) -> Plan:
         """Return the batch plan."""
         with self._loading("datasets and TRL"):
-            from .trainer import require_schedule
+            from .settings import require_schedule
 
         fit = tokens_that_fit(self.base, self.inputs, memory_left, on_gpu())
         # Every process must compute the same plan, whatever its own memory allows.
@@ -211,16 +211,18 @@ class _Job:
 
     def _optimize(self, tuning: Tuning, rows: Rows, plan: Plan, tokenizer: Any) -> _Optimized:
         from .packing import PackedRows
-        from .trainer import RowTrainer, Watch, arguments, collator, dataset_of
+        from .trainer import collator, dataset_of, trainer_class
+        from .watch import Watch
 
         keeps = self.inputs.checkpoints.per_epoch and self.processes.rank == 0
         watch = Watch(
             self._report, plan.tokens_after_steps(self.inputs.epochs), self.inputs.epochs, tuning.after_step,
             (lambda epoch: self._publication.checkpoint(epoch, self._unquantized(tuning))) if keeps else None,
         )  # fmt: skip
-        trainer = RowTrainer(
+        kind = trainer_class()
+        trainer = kind(
             plan, PackedRows(rows) if packs(self.inputs) else None, model=tuning.model,
-            args=arguments(self.inputs, plan, self.folder / "trainer"), train_dataset=dataset_of(rows),
+            args=kind.settings(self.inputs, plan, self.folder / "trainer"), train_dataset=dataset_of(rows),
             data_collator=collator(tokenizer, plan), processing_class=tokenizer, callbacks=[watch],
         )  # fmt: skip
         if self.processes.rank == 0:

@@ -51,5 +51,5 @@ def test_an_image_without_the_engine_is_named(bench, inputs, archive, processes)
     ended = bench.train(inputs(), command=[sys.executable, "-I", "-S", str(archive)], environment=environment)
     assert (ended.code, ended.reason) == (65, "EngineMissing")
     assert "requires the Python package torch" in ended.result.message
-    assert "quay.io/team/plain:1 does not have it" in ended.result.message
+    assert ended.result.message.startswith("training.image: quay.io/team/plain:1: engine portable cannot be used: ")
     assert "Traceback" not in ended.errors

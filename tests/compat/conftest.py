@@ -1,0 +1,145 @@
+"""The training program with the libraries of training images: one environment for each set of versions."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from compat.environments import IN_CI, SETS, is_made, python
+from finetune_contract.codec import digest, encode
+from finetune_contract.documents import TrainingInputs
+from finetune_contract.result import Result, parse_message
+from finetune_operator.training_bundle import training_bundle
+from rendering import Tokenization, skill_rows
+from stages.conftest import StagePrograms
+
+SHIM = Path(__file__).parent / "shim"
+ROWS = 50
+SMALL = TrainingInputs("sft", "portable", 2, 16, 4096, 256, 1e-2)
+CHOSEN = os.environ.get("FINETUNE_COMPAT_SETS", ",".join(IN_CI)).split(",")
+"""Sets that are tested; ``make compat`` sets all of them."""
+_LONGEST = 280
+"""Seconds of a run."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test with the argument ``libraries`` for each chosen set."""
+    if "libraries" in metafunc.fixturenames:
+        metafunc.parametrize("libraries", [name for name in SETS if name in CHOSEN], scope="session")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of the training program in a folder of its own."""
+
+    folder: Path
+
+    @cached_property
+    def result(self) -> Result:
+        """The result of a training that succeeded."""
+        result = parse_message(_text(self.folder / "program-0" / "termination-log"))
+        assert result is not None, _text(self.folder / "output")
+        assert result.outcome == "Succeeded", _text(self.folder / "output")
+        return result
+
+    @property
+    def losses(self) -> list[float]:
+        """Loss of each step."""
+        return [point.loss for point in self.result.history]
+
+    @property
+    def model(self) -> Path:
+        """Folder of the trained model."""
+        (folder,) = self.folder.glob("workspace/**/final_model")
+        return folder
+
+
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder for all workers of xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "compat"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def old_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with files that transformers 4 can read, too: transformers 5 has renamed two settings."""
+    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("model") / "old")
+    tokenizer, config = folder / "tokenizer_config.json", folder / "config.json"
+    values = json.loads(tokenizer.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    tokenizer.write_text(json.dumps(values, indent=2))
+    values = json.loads(config.read_text())
+    values["rope_theta"] = values.pop("rope_parameters")["rope_theta"]
+    config.write_text(json.dumps(values, indent=2))
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def program(shared: Path) -> Path:
+    """The training program as the operator puts it into images that do not contain this project: a zip application."""
+    target = shared / "training.pyz"
+    with FileLock(shared / "training.pyz.lock"):
+        if not target.exists():
+            target.write_bytes(base64.b64decode(training_bundle().archive))
+    return target
+
+
+@pytest.fixture(scope="session")
+def train(old_model: Path, program: Path, shared: Path) -> Callable[..., Trained]:
+    """Return the function that runs the training program: ``train(libraries, processes, **inputs)``.
+
+    Equal calls run once for all workers of xdist.
+    """
+
+    def run(libraries: str, processes: int = 1, **changes: Any) -> Trained:
+        if not is_made(libraries):
+            pytest.skip(f"the environment of the libraries {libraries} is not made; run make compat")
+        inputs = replace(SMALL, **changes)
+        folder = shared / f"{libraries}-{processes}-{digest(encode(inputs))[:16]}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                folder.mkdir()
+                _train(StagePrograms(folder / "workspace"), old_model, program, libraries, processes, inputs)
+        return Trained(folder)
+
+    return run
+
+
+def _train(programs: StagePrograms, model: Path, program: Path, libraries: str, processes: int, inputs: TrainingInputs) -> None:
+    programs.workspace.mkdir()
+    stage = Tokenization(programs.workspace, programs.run)
+    run = programs.path(programs.layout.root)
+    run.mkdir(parents=True)
+    (run / "base_model").symlink_to(model)
+    stage.write(skill_rows("signature")[:ROWS])
+    stage(max_seq_len=inputs.max_seq_len)
+    interpreter = python(libraries)
+    environment = {
+        "PATH": f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(SHIM),
+        "FINETUNE_TEST_CPU_SHIM": "1" if inputs.engine == "training-hub" else "0",
+        "PET_NPROC_PER_NODE": str(processes),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    running = programs.start("training", inputs, environment=environment, command=[str(interpreter), str(program)])
+    try:
+        ended = running.wait(timeout=_LONGEST)
+    finally:
+        running.end()
+    (programs.workspace.parent / "output").write_text(f"{ended.message}\n{ended.output[-5000:]}\n{ended.errors[-8000:]}")

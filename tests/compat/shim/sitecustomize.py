@@ -1,0 +1,123 @@
+"""CPU shim for Training Hub's backends, for tests only: instructlab-training and mini-trainer call CUDA by name.
+
+It is active in a process with ``FINETUNE_TEST_CPU_SHIM=1`` and without a GPU, and prints a line that says so. It only redirects: devices
+named ``cuda`` become the CPU, NCCL becomes gloo, and what queries a GPU's memory returns zeros. All computations are the libraries' own.
+``tests/compat/test_shim.py`` checks that every CUDA call in these packages is covered.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+PACKAGES = ("mini_trainer", "instructlab.training")
+"""Packages whose modules get a ``torch`` with devices redirected."""
+REDIRECTED = ("current_device", "empty_cache", "memory_stats", "reset_peak_memory_stats", "set_device", "synchronize")
+"""Functions of ``torch.cuda`` that fail without a GPU, or that return nothing that these packages can use."""
+
+
+class _DeviceType(type):
+    def __call__(cls, kind: Any = "cpu", *more: Any) -> Any:
+        import torch
+
+        named = isinstance(kind, str) and kind.partition(":")[0] == "cuda"
+        return torch.device("cpu") if named else torch.device(kind, *more)
+
+    def __instancecheck__(cls, value: object) -> bool:
+        import torch
+
+        return isinstance(value, torch.device)
+
+
+class Device(metaclass=_DeviceType):
+    """``torch.device`` whose CUDA devices are the CPU."""
+
+
+class RedirectedTorch(types.ModuleType):
+    """The module ``torch`` with :class:`Device`."""
+
+    device = Device
+
+    def __getattr__(self, name: str) -> Any:
+        import torch
+
+        return getattr(torch, name)
+
+
+def _redirect_torch() -> None:
+    """Redirect public functions of torch, once a process."""
+    import torch
+    import torch.distributed as dist
+
+    cuda = torch.cuda
+    if getattr(cuda, "finetune_test_shim", False):
+        return
+    cuda.finetune_test_shim = True  # type: ignore[attr-defined]
+    for name in ("empty_cache", "reset_peak_memory_stats", "set_device", "synchronize"):
+        setattr(cuda, name, lambda *_, **__: None)
+    cuda.memory_stats = lambda *_, **__: {"num_alloc_retries": 0}  # type: ignore[assignment]
+    cuda.current_device = lambda: torch.device("cpu")  # type: ignore[assignment,return-value]
+    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[assignment,method-assign]
+    start = dist.init_process_group
+
+    def init_process_group(backend: str | None = None, *arguments: Any, **options: Any) -> None:
+        options.pop("device_id", None)
+        start("gloo", *arguments, **options)
+
+    dist.init_process_group = init_process_group
+    print("CPU shim of the tests: devices named cuda are the CPU, and NCCL is gloo", flush=True)
+
+
+def _prepare_once() -> None:
+    """Let accelerate wrap a model once. It recognizes a model that FSDP wrapped before, and uses DDP on CPUs."""
+    from accelerate import Accelerator
+    from torch.nn.parallel import DistributedDataParallel
+
+    prepare = Accelerator.prepare_model
+
+    def prepare_model(self: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+        return model if isinstance(model, DistributedDataParallel) else prepare(self, model, *arguments, **options)
+
+    Accelerator.prepare_model = prepare_model
+
+
+def _redirect(module: types.ModuleType) -> None:
+    if isinstance(module.__dict__.get("torch"), types.ModuleType):
+        module.torch = RedirectedTorch("torch")  # type: ignore[attr-defined]
+    if mesh := module.__dict__.get("init_device_mesh"):
+        module.init_device_mesh = lambda _kind, *arguments, **options: mesh("cpu", *map(tuple, arguments), **options)  # type: ignore[attr-defined]
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None) -> Any:
+        if not name.startswith(tuple(f"{package}." for package in PACKAGES)):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None:
+            return spec
+        execute: Callable[[types.ModuleType], None] = spec.loader.exec_module
+
+        def run(module: types.ModuleType) -> None:
+            import torch
+
+            redirects = not torch.cuda.is_available()
+            if redirects:
+                _redirect_torch()
+            execute(module)
+            if redirects:
+                _redirect(module)
+            if redirects and name == "instructlab.training.accelerator":
+                _prepare_once()
+
+        spec.loader.exec_module = run  # type: ignore[method-assign]
+        return spec
+
+
+if os.environ.get("FINETUNE_TEST_CPU_SHIM") == "1":
+    os.environ.setdefault("TESTING", "true")  # mini-trainer uses transformers' attention if flash-attn is not installed
+    sys.meta_path.insert(0, _Finder())
