@@ -129,11 +129,12 @@ def _train(programs: StagePrograms, model: Path, program: Path, libraries: str, 
     (run / "base_model").symlink_to(model)
     stage.write(skill_rows("signature")[:ROWS])
     stage(max_seq_len=inputs.max_seq_len)
-    interpreter = python(libraries)
+    interpreter, hub = python(libraries), inputs.engine == "training-hub"
     environment = {
         "PATH": f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(SHIM),
-        "FINETUNE_TEST_CPU_SHIM": "1" if inputs.engine == "training-hub" else "0",
+        "PYTHONPATH": str(SHIM) if hub else "",
+        "FINETUNE_TEST_CPU_SHIM": "1" if hub else "0",
+        "FINETUNE_GPUS": str(processes) if hub else "0",
         "PET_NPROC_PER_NODE": str(processes),
         "GLOO_SOCKET_IFNAME": "lo",
     }

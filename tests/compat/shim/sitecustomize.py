@@ -17,6 +17,8 @@ from typing import Any
 
 PACKAGES = ("mini_trainer", "instructlab.training")
 """Packages whose modules get a ``torch`` with devices redirected."""
+GPUS = "finetune_stages.sdk.gpus"
+"""Module of the training program that compares the requested GPUs with the driver; the shim lets it take the requested ones for present."""
 REDIRECTED = ("current_device", "empty_cache", "memory_stats", "reset_peak_memory_stats", "set_device", "synchronize")
 """Functions of ``torch.cuda`` that fail without a GPU, or that return nothing that these packages can use."""
 
@@ -95,7 +97,7 @@ def _redirect(module: types.ModuleType) -> None:
 
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None) -> Any:
-        if not name.startswith(tuple(f"{package}." for package in PACKAGES)):
+        if name != GPUS and not name.startswith(tuple(f"{package}." for package in PACKAGES)):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is None or spec.loader is None:
@@ -103,6 +105,10 @@ class _Finder(importlib.abc.MetaPathFinder):
         execute: Callable[[types.ModuleType], None] = spec.loader.exec_module
 
         def run(module: types.ModuleType) -> None:
+            if name == GPUS:
+                execute(module)
+                module.require_gpus = lambda *_: module.requested_gpus()  # type: ignore[attr-defined]
+                return
             import torch
 
             redirects = not torch.cuda.is_available()
