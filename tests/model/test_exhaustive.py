@@ -110,8 +110,8 @@ def phases() -> tuple[str, ...]:
 
 
 def awaited(run: Run, name: str) -> Iterator[str]:
-    """The stages that must have ended before a stage starts; a skipped one stands for those that it depends on."""
-    for needed in stages.GRAPH.depends_on[name]:
+    """Yield the stages that must have ended before a stage starts; a skipped one is replaced by its predecessors."""
+    for needed in stages.GRAPH.predecessors[name]:
         yield from awaited(run, needed) if run.stages[needed].state == "Skipped" else (needed,)
     yield from () if name == "workspace" else ("workspace",)
 
@@ -132,7 +132,7 @@ def violations(before: World, step: Step) -> Iterator[str]:
             yield f"{ref.name} is not ours"
         if ref not in before.objects:
             stage = world.stage_of(ref)
-            for earlier in {*stages.GRAPH.depends_on[stage], *stages.GRAPH.programs[stage].reads}:
+            for earlier in {*stages.GRAPH.predecessors[stage], *stages.GRAPH.programs[stage].reads}:
                 record = run.stages.get(earlier)
                 if record is None or record.state not in ("Succeeded", "Skipped"):
                     yield f"{ref.name} was made before {earlier} was recorded"
