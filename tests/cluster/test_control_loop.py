@@ -123,7 +123,7 @@ async def test_configmaps_come_back_for_a_pod_that_does_not_start(loop: Loop) ->
     bundle = next(
         one["metadata"]["name"]
         for one in (await loop.cluster.list(CONFIGMAP, loop.namespace)).items
-        if one["metadata"]["name"].startswith("finetune-entry-")
+        if one["metadata"]["name"].startswith("finetune-training-bundle-")
     )
     for name in ("demo-inputs-1", bundle):
         await loop.cluster.delete(CONFIGMAP, loop.namespace, name)

@@ -62,4 +62,4 @@ def test_a_run_trains_on_them(path: Path, api: Api, restricted_namespace: str, g
     (container,) = pod["containers"]
     assert container["command"][0] == "python"
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert {"workspace", "scratch", "entry"} <= {mount["name"] for mount in container["volumeMounts"]}
+    assert {"workspace", "scratch", "training-bundle"} <= {mount["name"] for mount in container["volumeMounts"]}

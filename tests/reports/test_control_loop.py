@@ -114,7 +114,7 @@ MOUNTING = PodReport("p", placed=True, waiting="ContainerCreating", created_at=s
         "training-bundle-deleted-under-a-run",
         OWN,
         (BUNDLE, (MOUNTING,)),
-        'MountVolume.SetUp failed for volume "entry" : configmap "{}" not found',
+        'MountVolume.SetUp failed for volume "training-bundle" : configmap "{}" not found',
     ),
 )
 def test_a_shared_object_that_is_deleted_comes_back(report: Report) -> None:

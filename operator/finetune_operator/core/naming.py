@@ -57,7 +57,7 @@ def workspace_claim(run: Run) -> str:
 
 def bundle_name(digest: str) -> str:
     """Return the name of the ConfigMap with the training bundle. Runs of a namespace share it, and it has no owner."""
-    return f"finetune-entry-{digest[:16]}"
+    return f"finetune-training-bundle-{digest[:16]}"
 
 
 def container_name(stage: str) -> str:

@@ -28,7 +28,7 @@ def test_the_first_pass_resolves_the_run_and_makes_its_workspace() -> None:
     decision = decide(World.new())
     assert decision.status["startedAt"] == stamp(NOW)
     assert [effect.ref for effect in decision.effects] == [
-        Ref(CONFIGMAP, "demo-inputs-1"), Ref(CONFIGMAP, "finetune-entry-" + "e" * 16),
+        Ref(CONFIGMAP, "demo-inputs-1"), Ref(CONFIGMAP, "finetune-training-bundle-" + "e" * 16),
     ]  # fmt: skip
     assert [event.reason for event in decision.events] == ["RunStarted"]
 
@@ -59,7 +59,7 @@ def test_an_operator_that_was_upgraded_before_the_workspace_was_made_brings_its_
             world.apply_effect(effect)
     assert run_of(world).status["resolved"]["entryDigest"] == "f" * 64
     assert stage(world, "workspace").state == "Succeeded"
-    assert Ref(CONFIGMAP, "finetune-entry-" + "f" * 16) in world.objects
+    assert Ref(CONFIGMAP, "finetune-training-bundle-" + "f" * 16) in world.objects
 
 
 def test_every_condition_is_there_from_the_first_pass() -> None:

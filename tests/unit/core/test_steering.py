@@ -326,7 +326,7 @@ def test_nothing_is_read_of_a_run_that_has_ended() -> None:
     world = World.new()
     assert [ref.name for ref in needs(run_of(world), SETTINGS)] == [
         "finetune-stage",
-        f"finetune-entry-{SETTINGS.bundle_digest[:16]}",
+        f"finetune-training-bundle-{SETTINGS.bundle_digest[:16]}",
     ]
     go(world)
     assert len(needs(run_of(world), SETTINGS)) == 3

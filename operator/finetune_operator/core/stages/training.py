@@ -42,11 +42,11 @@ class TrainingStage(ProgramStage):
 
     def pod(self, run: Run) -> PodNeeds:
         spec = run.resolved.training
-        entry = naming.bundle_name(run.status["resolved"]["entryDigest"])
+        bundle = naming.bundle_name(run.status["resolved"]["entryDigest"])
         return PodNeeds(
             resources=spec.resources, gpus=spec.gpus_per_worker, environment=(*secrets(None, HF_SECRET), *spec.env),
-            placement=spec.placement, volumes=({"name": "entry", "configMap": {"name": entry}}, *spec.volumes),
-            mounts=({"name": "entry", "mountPath": BUNDLE_PATH, "readOnly": True}, *spec.volume_mounts),
+            placement=spec.placement, volumes=({"name": "training-bundle", "configMap": {"name": bundle}}, *spec.volumes),
+            mounts=({"name": "training-bundle", "mountPath": BUNDLE_PATH, "readOnly": True}, *spec.volume_mounts),
             pull_secrets=spec.image_pull_secrets, shared_memory=spec.shared_memory,
         )  # fmt: skip
 
