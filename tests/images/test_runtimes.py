@@ -11,7 +11,7 @@ import yaml
 
 from controlplane.api import Api, eventually
 from finetune_operator import __version__
-from finetune_operator.core.manifests.children import GRACE_SECONDS
+from finetune_operator.core.manifests.children import TERMINATION_GRACE_SECONDS
 from golden import FOLDER
 from images.recipes import RECIPES, ROOT
 
@@ -57,7 +57,7 @@ def test_a_run_trains_on_them(path: Path, api: Api, restricted_namespace: str, g
     finally:
         api.delete(document)
     assert batch["spec"]["backoffLimit"] == 0
-    assert (pod["restartPolicy"], pod["terminationGracePeriodSeconds"]) == ("Never", GRACE_SECONDS)
+    assert (pod["restartPolicy"], pod["terminationGracePeriodSeconds"]) == ("Never", TERMINATION_GRACE_SECONDS)
     assert pod["securityContext"]["runAsNonRoot"] is True
     (container,) = pod["containers"]
     assert container["command"][0] == "python"

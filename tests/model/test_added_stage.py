@@ -13,7 +13,7 @@ import pytest
 from finetune_operator.api.stages import StageDefinition
 from finetune_operator.cli.stages_view import stage_lines
 from finetune_operator.core import stages, unsupported
-from finetune_operator.core.events import lasting
+from finetune_operator.core.events import lasting_events
 from finetune_operator.core.run import Run
 from finetune_operator.core.stages import OperatorStage, Outcome, StageGraph
 from kstatus import kstatus
@@ -114,7 +114,7 @@ def test_its_start_and_its_end_are_events_and_outlast_a_restart() -> None:
             world.finish(ref)
     assert events[-1] == ("StageStarted", "review: spec.approval: no decision about round-1; add one")
     assert decide(world, "Approved")[:1] == [("StageSucceeded", "review: approved by ann")]
-    assert "review: approved by ann" in {event.message for event, _ in lasting(run_of(world))}
+    assert "review: approved by ann" in {event.message for event, _ in lasting_events(run_of(world))}
 
 
 def test_an_approved_model_is_registered() -> None:

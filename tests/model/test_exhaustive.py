@@ -139,7 +139,7 @@ def violations(before: World, step: Step) -> Iterator[str]:
     for name, record in run.stages.items():
         if record.started_at and record.round == run.round and record != old.stages.get(name):
             yield from (f"{name} started before {one} ended" for one in awaited(run, name) if not run.stages[one].ended)
-    if old.ended and old.round == run.round and _lasting(run) != _lasting(old):
+    if old.ended and old.round == run.round and _outcome(run) != _outcome(old):
         yield "a run that had ended changed"
     if stages.GRAPH.model_rejection(run.stages) and run.status.get("registry"):
         yield "a rejected model was registered"
@@ -156,8 +156,8 @@ def misleading(before: World, world: World) -> Iterator[str]:
     if found != _reconciled(world, run):
         yield f"kstatus says {found}"
     conditions = {entry["type"]: entry for entry in run.status.get("conditions") or ()}
-    if not run.ended and any(entry["reason"] == "Settled" for entry in conditions.values()):
-        yield "a run that has not ended is settled"
+    if not run.ended and any(entry["reason"] == "RunFinished" for entry in conditions.values()):
+        yield "a condition of a run that has not ended has the reason RunFinished"
     if conditions and {entry["observedGeneration"] for entry in conditions.values()} != {run.status["observedGeneration"]}:
         yield "conditions and status are of different generations"
     order = phases()
@@ -176,7 +176,7 @@ def _reconciled(world: World, run: Run) -> str:
     return "Current" if run.spec.get("suspend") and not world.active() and not intended else "InProgress"
 
 
-def _lasting(run: Run) -> dict[str, Any]:
+def _outcome(run: Run) -> dict[str, Any]:
     return {key: value for key, value in run.status.items() if key not in ("conditions", "observedGeneration", "cleanedAt")}
 
 

@@ -138,7 +138,7 @@ class Life(RuleBasedStateMachine):
         if run.ended:
             assert found == ("Current" if run.status["phase"] == "Succeeded" else "Failed")
             return
-        assert "Settled" not in {one["reason"] for one in conditions.values()}
+        assert "RunFinished" not in {one["reason"] for one in conditions.values()}
         stalled = REASONS.get(conditions["Stalled"]["reason"]) if conditions["Stalled"]["status"] == "True" else None
         if stalled is not None:
             assert found == ("InProgress" if resumes_alone(stalled) else "Failed")

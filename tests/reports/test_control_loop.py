@@ -189,7 +189,7 @@ REFUSED = (
 
 @reports(
     Report("connection-refused-of-a-restart", OWN, WarningEvent("FailedCreate", REFUSED, seconds=5), ("False", "Running")),
-    Report("connection-refused-for-a-minute", OWN, WarningEvent("FailedCreate", REFUSED, seconds=60, lasting=60), ("True", "ApiUnavailable")),
+    Report("connection-refused-for-a-minute", OWN, WarningEvent("FailedCreate", REFUSED, seconds=60, active_seconds=60), ("True", "ApiUnavailable")),
     Report(
         "webhook-without-endpoints", OWN,
         WarningEvent("FailedCreate", 'Internal error occurred: failed calling webhook "v": no endpoints available for service "w"', 60, 60),

@@ -183,9 +183,9 @@ State = Callable[[], World]
         ("Suspended", ("False", "Suspended"), "Current")),
     Report("the-baseline-ends-last", "own", late_baseline, ("Evaluating", ("True", "Running"), "InProgress")),
     Report("an-evaluation-is-tried-again", "own", lambda: late_evaluation(1), ("Evaluating", ("True", "Running"), "InProgress")),
-    Report("succeeded", "own", ended, ("Succeeded", ("False", "Settled"), "Current")),
-    Report("rejected", "own", rejected, ("Rejected", ("False", "Settled"), "Failed")),
-    Report("failed", "own", lambda: ended("DatasetEmpty"), ("Failed", ("False", "Settled"), "Failed")),
+    Report("succeeded", "own", ended, ("Succeeded", ("False", "RunFinished"), "Current")),
+    Report("rejected", "own", rejected, ("Rejected", ("False", "RunFinished"), "Failed")),
+    Report("failed", "own", lambda: ended("DatasetEmpty"), ("Failed", ("False", "RunFinished"), "Failed")),
 )  # fmt: skip
 def test_phase_reconciling_and_kstatus(report: Report) -> None:
     world = report.given()

@@ -48,7 +48,7 @@ def launch(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus)
     """Record the next attempt in status, and create its child afterwards."""
     attempt = Attempt(builder.run.round, stage_status.attempt + 1)
     kind = stage.definition.child_kind
-    limit = naming.TRAINJOB_LIMIT if kind == "TrainJob" else naming.OBJECT_LIMIT
+    limit = naming.TRAINJOB_NAME_LIMIT if kind == "TrainJob" else naming.NAME_LIMIT
     stage_status = stage_status.but(
         state="Running", attempt=attempt.number, round=attempt.round, child_kind=kind, child_uid="",
         child_name=naming.child_name(builder.run.name, stage.name, attempt, limit),

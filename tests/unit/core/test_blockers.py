@@ -98,11 +98,11 @@ OUTAGES = (
 @pytest.mark.parametrize("sentence", OUTAGES)
 def test_a_restart_of_the_api_server_is_no_refusal(sentence: str) -> None:
     world = world_at("dataset")
-    warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence, seconds=20, lasting=20),)}
+    warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence, seconds=20, active_seconds=20),)}
     assert told(world, pods={}, warning_events=warning_events)[0] == "False"
-    warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence, seconds=600, lasting=0),)}
+    warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence, seconds=600, active_seconds=0),)}
     assert told(world, pods={}, warning_events=warning_events)[0] == "False", "said once, long ago"
-    warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence, seconds=40, lasting=31),)}
+    warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence, seconds=40, active_seconds=31),)}
     assert told(world, pods={}, warning_events=warning_events) == ("True", "ApiUnavailable")
 
 

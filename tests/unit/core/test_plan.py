@@ -119,10 +119,10 @@ def test_a_run_ends_with_everything_that_people_ask_for() -> None:
     }  # fmt: skip
     assert status["summary"] == {"rows": "9", "score": "2", "model": "osft-model:1.0.0", "algorithm": "osft"}
     assert condition(status, "Succeeded") == ("True", "Succeeded")
-    assert condition(status, "Stalled") == ("False", "Settled")
+    assert condition(status, "Stalled") == ("False", "RunFinished")
 
 
-def test_a_settled_run_is_left_alone() -> None:
+def test_a_finished_run_is_not_changed() -> None:
     world = World.new()
     world.settle()
     decision = decide(world)

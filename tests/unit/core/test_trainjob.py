@@ -15,7 +15,7 @@ from finetune_contract.workspace import Attempt
 from finetune_operator.api.kinds import TRAINJOB
 from finetune_operator.core.decision import Create
 from finetune_operator.core.manifests.trainjob import trainjob
-from finetune_operator.core.naming import TRAINJOB_LIMIT, child_name
+from finetune_operator.core.naming import TRAINJOB_NAME_LIMIT, child_name
 from finetune_operator.core.observation import Observed, Rejection, child_ref
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run, StageStatus
@@ -78,7 +78,7 @@ def job_of(spec: Object, trainer: Trainer) -> Object:
     world.write_status(world.decide(settings=place).status)
     run, attempt = Run.parse(world.run), Attempt(1, 1)
     record = StageStatus(
-        "training", "Running", attempt.number, child_name=child_name(run.name, "training", attempt, TRAINJOB_LIMIT),
+        "training", "Running", attempt.number, child_name=child_name(run.name, "training", attempt, TRAINJOB_NAME_LIMIT),
         inputs_digest="d" * 64,
     )  # fmt: skip
     return trainjob(run, record, GRAPH.programs["training"].pod(run), trainer)
