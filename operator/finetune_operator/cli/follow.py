@@ -12,8 +12,8 @@ from finetune_contract.reasons import Cause
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import FINETUNERUN, Kind
 from finetune_operator.core import stages
+from finetune_operator.core.ended_run import rejected_rerun
 from finetune_operator.core.run import Run, all_stopped
-from finetune_operator.core.terminal import rejected_rerun
 from finetune_operator.loop.cluster import Cluster, Object, WatchEvent
 from finetune_operator.loop.errors import ApiError, NotFound, Transient
 from finetune_operator.loop.watch import list_watch

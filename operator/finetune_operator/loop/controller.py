@@ -15,12 +15,12 @@ from typing import Literal
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, JOB, POD, TRAINJOB, Kind
 from finetune_operator.core import naming
 from finetune_operator.core.decision import Create, Decision, Event
+from finetune_operator.core.ended_run import idle_seconds
 from finetune_operator.core.internal_error import hold_internal_error
 from finetune_operator.core.plan import hold_forbidden, plan
 from finetune_operator.core.reads import active_stages
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Settings
-from finetune_operator.core.terminal import idle_seconds
 from finetune_operator.core.times import stamp
 
 from .apply import Applied, apply

@@ -8,11 +8,11 @@ from datetime import timedelta
 import pytest
 
 from finetune_operator.api.stages import RERUN_TARGETS
+from finetune_operator.core.ended_run import cleanup_in, idle_seconds
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings
-from finetune_operator.core.terminal import cleanup_in, idle_seconds
 from finetune_operator.core.times import LONGEST, duration, stamp
 from reruns import CHANGES
 from unit.core.passes import decide, edit, go, run_of, world_at

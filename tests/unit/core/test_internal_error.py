@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from finetune_operator.api.reasons import INTERNAL_ERROR
+from finetune_operator.core.ended_run import idle_seconds, observed_status
 from finetune_operator.core.internal_error import hold_internal_error
 from finetune_operator.core.run import Run
-from finetune_operator.core.terminal import idle_seconds, observed_status
 from world import NOW, World
 
 LATER = NOW + timedelta(minutes=5)
