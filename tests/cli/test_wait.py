@@ -102,7 +102,7 @@ def home(tmp_path: Path) -> Home:
     return driver(tmp_path).home
 
 
-def test_a_rerun_says_who_does_it(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rerun_reports_which_process_runs_it(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     with home.locked():
         code = rerun_run("demo", Target(home=home.root), RunOptions(plain=True), stage="gate", id_="again", assignments=())
     result = capsys.readouterr()

@@ -230,12 +230,12 @@ def test_a_stage_that_no_rerun_names_belongs_to_one(argocd: ArgoCD, failed_at: s
     assert argocd.spec_after(document(world), "rerun")["rerun"]["from"] == stage
 
 
-def test_a_stage_that_is_none_is_refused_in_a_sentence(argocd: ArgoCD) -> None:
+def test_an_unknown_stage_is_rejected_in_one_sentence(argocd: ArgoCD) -> None:
     with pytest.raises(RuntimeError, match='"from: trainning is not a stage to rerun from; choose dataset, model, training, '):
         argocd.says("run-action", document(settled()), "rerun", "--param", "from=trainning")
 
 
-def test_git_does_not_differ_on_what_steers_a_run(argocd: ArgoCD) -> None:
+def test_argo_cd_does_not_compare_the_fields_that_control_a_run(argocd: ArgoCD) -> None:
     world = suspended()
     steered = {"rerun": {"id": "a", "from": "gate"}, "approval": {"decision": "Approved", "of": "x", "by": "y"}}
     run = {**document(world), "spec": {**world.run["spec"], **steered}}
@@ -244,7 +244,7 @@ def test_git_does_not_differ_on_what_steers_a_run(argocd: ArgoCD) -> None:
     assert _keys(ignored) == {"spec.suspend", "spec.rerun", "spec.approval"}
 
 
-def test_progress_does_not_wake_the_application(argocd: ArgoCD) -> None:
+def test_progress_does_not_refresh_the_application(argocd: ArgoCD) -> None:
     # The command ignore-resource-updates of 3.2 looks at the wrong field and never finds any rule; both lists go through one normalizer.
     data = argocd.settings["data"]
     swapped = {

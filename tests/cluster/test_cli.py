@@ -196,7 +196,7 @@ async def _progress(site: Site) -> int:
 # -- logs, where the network is bad ------------------------------------------------------------------------------------
 
 
-async def test_logs_go_on_over_broken_connections_and_into_the_next_attempt(
+async def test_logs_continue_after_broken_connections_and_into_the_next_attempt(
     control_plane: ControlPlane, api: Api, administrator: ApiServer, workdir: ClusterDesk
 ) -> None:
     await administrator.create(_manifest(workdir, SPEC))

@@ -26,7 +26,7 @@ OURS = "finetunerun.io/v1alpha1"
 
 
 @ONE
-def test_each_object_is_taken_or_refused_as_the_corpus_says(api: Api, namespace: str) -> None:
+def test_each_object_is_accepted_or_rejected_as_the_corpus_states(api: Api, namespace: str) -> None:
     path = f"/apis/{OURS}/namespaces/{namespace}/finetuneruns"
     objects = [case for case in CASES if case.old is None]
     assert sum(case.name.startswith("bad/") for case in objects) >= 160
@@ -64,7 +64,7 @@ def test_runs_are_selected_by_their_fields(api: Api, namespace: str) -> None:
 
 
 @ONE
-def test_each_change_is_taken_or_refused_as_the_corpus_says(api: Api, namespace: str, twin: Twin) -> None:
+def test_each_change_is_accepted_or_rejected_as_the_corpus_states(api: Api, namespace: str, twin: Twin) -> None:
     changes = [case for case in CASES if case.old is not None]
     stored = {case.name: twin.store(case) for case in changes}
     twin.judge_as_ours()

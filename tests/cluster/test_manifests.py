@@ -293,7 +293,7 @@ def test_a_kustomization_of_argo_cd_takes_the_component(kubectl: Kubectl, tmp_pa
     assert (built["metadata"]["name"], built["data"]["url"], len(built["data"])) == ("argocd-cm", "https://argocd.example.com", 5)
 
 
-def test_another_configuration_starts_the_pods_anew(kubectl: Kubectl, tmp_path: Path) -> None:
+def test_another_configuration_recreates_the_pods(kubectl: Kubectl, tmp_path: Path) -> None:
     (comment,) = re.findall(r"(?m)(^#     configMapGenerator:\n(?:^#     .*\n)+)", OPERATOR_CONFIGURATION.read_text())
     (tmp_path / OPERATOR_CONFIGURATION.name).write_bytes(OPERATOR_CONFIGURATION.read_bytes())
     plain = _configured(kubectl.built(MANIFESTS / "overlays/kubernetes"))

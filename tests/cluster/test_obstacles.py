@@ -62,7 +62,7 @@ def _stalled(status: Object) -> list[tuple[str, str]]:
     ]
 
 
-async def goes_on(site: Site, name: str, stage: str, seconds: float = 60) -> None:
+async def continues(site: Site, name: str, stage: str, seconds: float = 60) -> None:
     """The stage that waited is done, and nothing stalls the run."""
     status = await eventually(lambda: site.status(name), lambda status: _state(status, stage) == "Succeeded", seconds)
     assert _stalled(status) == []
@@ -89,7 +89,7 @@ async def test_a_service_account_that_is_missing(site: Site) -> None:
         site.api.create(
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "tuner", "namespace": site.namespace}}
         )
-        await goes_on(site, "demo", "dataset")
+        await continues(site, "demo", "dataset")
 
 
 async def test_a_quota_that_is_used_up(site: Site) -> None:
@@ -104,10 +104,10 @@ async def test_a_quota_that_is_used_up(site: Site) -> None:
         await site.apply(PLAIN)
         assert "exceeded quota: volumes" in await stalled(site, "QuotaExceeded", "workspace")
         site.api.delete(quota("volumes"))
-        await goes_on(site, "demo", "workspace")
+        await continues(site, "demo", "workspace")
         assert "exceeded quota: pods" in await stalled(site, "QuotaExceeded", "dataset")
         site.api.delete(quota("pods"))
-        await goes_on(site, "demo", "dataset")
+        await continues(site, "demo", "dataset")
 
 
 def _used(site: Site, *names: str) -> None:
@@ -125,7 +125,7 @@ async def test_a_key_of_a_secret_that_is_missing(site: Site) -> None:
         assert 'secret "mine" has no key token' in await stalled(site, "SecretMissing", "dataset")
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "namespace": site.namespace}}
         site.api.create({**secret, "stringData": {"token": TOKEN}})
-        await goes_on(site, "demo", "dataset")
+        await continues(site, "demo", "dataset")
 
 
 async def test_a_storage_class_that_is_missing(site: Site) -> None:
@@ -141,7 +141,7 @@ async def test_a_storage_class_that_is_missing(site: Site) -> None:
         assert name in await stalled(site, "StorageClassNotFound", "dataset")
         site.api.create(class_)
         try:
-            await goes_on(site, "demo", "dataset")
+            await continues(site, "demo", "dataset")
         finally:
             site.api.delete(class_)
 
@@ -185,7 +185,7 @@ async def test_a_right_that_the_operator_lacks(site: Site) -> None:
         assert 'cannot list resource "pods"' in message
         assert f'in the namespace "{site.namespace}"' in message
         site.api.patch(role, {"rules": role["rules"]})
-        await goes_on(site, "demo", "dataset")
+        await continues(site, "demo", "dataset")
 
 
 async def test_a_namespace_whose_pod_security_the_runtime_does_not_meet(site: Site) -> None:
@@ -197,7 +197,7 @@ async def test_a_namespace_whose_pod_security_the_runtime_does_not_meet(site: Si
         assert _state(await site.status(), "dataset") == "Succeeded", "our own Jobs meet it"
 
 
-async def test_pods_that_the_api_server_refuses_end_the_run_before_anything_is_made(site: Site) -> None:
+async def test_pods_that_the_api_server_rejects_end_the_run_before_anything_is_created(site: Site) -> None:
     """The operator's rights in one namespace are enough to ask; what is no field of the run comes from the namespace's defaults."""
     toleration = "{key: a, operator: Exists, value: b}"
     defaults = {"spec.yaml": f"training: {{placement: {{tolerations: [{toleration}]}}}}"}

@@ -105,7 +105,7 @@ def test_trainjobs_have_their_pods(api: Api, home: str, runtimes: dict[str, str]
 
 
 @ONE
-def test_a_trainjob_of_2_1_on_another_runtime_is_told_so(api: Api, home: str, runtimes: dict[str, str]) -> None:
+def test_a_trainjob_of_2_1_on_another_runtime_is_reported(api: Api, home: str, runtimes: dict[str, str]) -> None:
     job = _golden(CHILDREN / "full/trainjob-training-2.1.yaml", home)
     job["spec"]["runtimeRef"]["name"] = runtimes["bare"]
     api.create(job)

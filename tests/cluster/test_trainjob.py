@@ -121,7 +121,7 @@ async def untrained(own_plane: ControlPlane) -> AsyncIterator[tuple[Api, ApiServ
 
 
 @pytest.mark.parametrize(("release", "trainer"), SHAPES.items())
-async def test_the_shape_is_told_from_the_definition_of_each_release(
+async def test_the_schema_is_recognized_from_the_definition_of_each_release(
     untrained: tuple[Api, ApiServer], release: str, trainer: Trainer
 ) -> None:
     api, server = untrained

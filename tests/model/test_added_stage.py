@@ -149,7 +149,7 @@ def test_a_suspended_run_does_not_read_the_decision() -> None:
 
 
 @pytest.mark.parametrize(("first", "state"), [("gate", "Running"), ("registration", "Succeeded")])
-def test_a_rerun_repeats_it_as_its_declaration_says(first: str, state: str) -> None:
+def test_a_rerun_repeats_it_as_declared(first: str, state: str) -> None:
     world = reviewing()
     decide(world, "Approved")
     edit(world, rerun={"id": "again", "from": first})

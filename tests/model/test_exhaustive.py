@@ -272,7 +272,7 @@ def test_a_run_without_evaluation_keeps_the_order_too() -> None:
 
 
 @pytest.mark.parametrize("score", [2.0, 9.0], ids=["passed", "rejected"])
-def test_a_run_with_a_gate_is_judged_once_and_registered_only_if_it_passes(score: float) -> None:
+def test_a_gate_is_evaluated_once_and_the_model_is_registered_only_if_it_passes(score: float) -> None:
     gate = {"requirements": [{"metric": "holdout.bits_per_byte", "maxRegression": 0.1}]}
     world = World.new({**MINIMAL, "gate": gate, "registry": {"onExisting": "Fail"}})
     world.scores = {"evaluation": score, "baseline": 2.0}

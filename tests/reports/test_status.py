@@ -245,7 +245,7 @@ def test_a_failure_of_the_gate_names_it_once() -> None:
     assert told == [f"gate: {message}"]
 
 
-def test_the_end_of_a_run_that_registers_nothing_says_where_the_model_is() -> None:
+def test_the_end_of_a_run_without_registry_shows_the_path_of_the_model() -> None:
     world = World.new(MINIMAL)
     place = {"settings": SETTINGS.__class__(**{**SETTINGS.__dict__, "local_registry": False})}
     events = []

@@ -134,7 +134,7 @@ def test_token_and_certificate_are_used_and_never_shown(programs: Any, results: 
     assert TOKEN not in "".join(path.read_text() for path in programs.workspace.rglob("*.log"))
 
 
-def test_a_registry_that_is_down_is_tried_again_later(programs: Any, results: dict[str, str]) -> None:
+def test_a_registry_that_is_down_is_retried_later(programs: Any, results: dict[str, str]) -> None:
     inputs = stage_inputs(
         results, kind="ModelRegistry", address=f"http://127.0.0.1:{unused_port()}", model_uri="s3://bucket/model"
     )

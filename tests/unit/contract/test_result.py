@@ -93,7 +93,7 @@ def test_what_a_crash_leaves_is_no_result(text: str | None) -> None:
     assert parse_message(text) is None
 
 
-def test_a_result_of_another_contract_is_refused() -> None:
+def test_a_result_of_another_contract_is_rejected() -> None:
     with pytest.raises(DocumentError, match="the program has contract version 9, and this release supports 2"):
         parse_result({**encode(RESULT), "contractVersion": 9})
 
@@ -109,7 +109,7 @@ def test_a_thinned_curve_keeps_its_ends(length: int, points: int) -> None:
         assert list(found) == sorted(set(found), key=lambda point: point.step)
 
 
-def test_every_reason_says_what_it_means_and_what_to_do() -> None:
+def test_every_reason_has_a_meaning_and_a_remedy() -> None:
     for name, reason in STAGE_REASONS.items():
         assert name == reason.name == str(reason)
         assert reason.meaning.endswith(".")

@@ -9,7 +9,7 @@ from world import MINIMAL, World
 from .passes import edit, go, run_of, world_at
 
 
-def test_what_lasts_in_status_is_what_was_told() -> None:
+def test_events_derived_from_status_are_those_that_were_posted() -> None:
     """An operator that starts finds the same Events in the status that the one before it told: the same keys, words and times."""
     for world in (
         World.new(),
@@ -26,7 +26,7 @@ def test_what_lasts_in_status_is_what_was_told() -> None:
         assert set(found.values()) == {world.run["status"]["finishedAt"]}
 
 
-def test_the_ends_of_an_earlier_round_are_not_told_again() -> None:
+def test_the_ends_of_an_earlier_round_are_not_reported_again() -> None:
     world = World.new()
     world.settle()
     edit(world, rerun={"id": "second", "from": "registration"})
@@ -58,6 +58,6 @@ def test_a_rejection_without_a_message_has_an_event() -> None:
     assert (event.reason, event.message, time) == ("GateRejected", "GateRejected: ", "2026-11-21T12:00:00Z")
 
 
-def test_a_registered_model_without_version_is_told_by_its_name() -> None:
+def test_a_registered_model_without_version_is_shown_by_its_name() -> None:
     run = Run("demo", "team", "u", 1, {}, {"finishedAt": "2026-11-21T12:00:00Z", "registry": {"name": "model"}})
     assert [event.message for event, _ in lasting_events(run)] == ["model"]

@@ -67,7 +67,7 @@ def test_status_has_value_bound_and_margin() -> None:
     }  # fmt: skip
 
 
-def test_a_metric_that_was_not_measured_is_told_with_those_that_were() -> None:
+def test_a_metric_that_was_not_measured_is_reported_with_those_that_were() -> None:
     found = check_requirements([read(Requirement, {"metric": "mmlu.acc", "min": 0.1})], SCORES)
     assert isinstance(found, Inconclusive)
     assert found.reason.name == "MetricMissing"
@@ -104,7 +104,7 @@ def test_the_baseline_is_measured_for_a_regression_only() -> None:
 def test_min_is_max_of_the_mirrored_metric(value: float, bound: float, forgiving: bool) -> None:
     """Nothing but the sign tells the two apart."""
 
-    def judged(sign: float, **requirement: Any) -> bool:
+    def passes(sign: float, **requirement: Any) -> bool:
         scores = Scores({"a.b": sign * value, "a.b_stderr": 1.0}, {}, {})
         found = check_requirements(
             [read(Requirement, {"metric": "a.b", "withinStandardError": forgiving, **requirement})], scores
@@ -112,4 +112,4 @@ def test_min_is_max_of_the_mirrored_metric(value: float, bound: float, forgiving
         assert not isinstance(found, Inconclusive)
         return found[0].passed
 
-    assert judged(1.0, min=bound) == judged(-1.0, max=-bound)
+    assert passes(1.0, min=bound) == passes(-1.0, max=-bound)

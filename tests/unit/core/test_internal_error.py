@@ -29,7 +29,7 @@ def hold(world: World) -> Any:
     return decision
 
 
-def test_a_run_under_way_is_stalled_until_a_pass_works() -> None:
+def test_a_run_in_progress_is_stalled_until_a_pass_succeeds() -> None:
     world = World.new()
     world.turn()
     before = world.run["status"]

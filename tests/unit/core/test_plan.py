@@ -178,7 +178,7 @@ def test_a_claim_that_is_missing_is_waited_for() -> None:
         ({"status": {"phase": "Bound"}, "deleted": stamp(NOW)}, "claim workspace: it is being deleted"),
     ],
 )
-def test_a_claim_that_is_of_no_use_is_told_before_any_pod(state: dict[str, Any], message: str) -> None:
+def test_an_unusable_claim_is_reported_before_any_pod_is_created(state: dict[str, Any], message: str) -> None:
     world = World.new()
     ref = Ref(CLAIM, "workspace")
     sound = world.objects[ref]
@@ -259,7 +259,7 @@ def test_the_object_stays_small_whatever_is_in_it() -> None:
     assert len(json.dumps({**world.run, "status": decision.status})) < 64 * 1024
 
 
-def test_an_adapter_is_told_beside_the_model() -> None:
+def test_an_adapter_is_shown_with_the_model() -> None:
     world = world_at("training", {**MINIMAL, "training": {"algorithm": "lora"}})
     outputs = {**encode(OUTPUTS["training"]), "adapterDigest": "a" * 64}
     record = run_of(world).stages["training"]
@@ -269,7 +269,7 @@ def test_an_adapter_is_told_beside_the_model() -> None:
     assert run_of(world).status["model"]["adapterUri"] == "file:///workspace/runs/demo-run-uid-/adapter"
 
 
-def test_without_a_trainer_the_run_waits_and_goes_on_by_itself_once_there_is_one() -> None:
+def test_without_a_trainer_the_run_waits_and_resumes_when_one_is_installed() -> None:
     world = World.new()
     bare = replace(SETTINGS, trainer=None)
     for _ in range(6):

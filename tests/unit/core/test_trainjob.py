@@ -122,7 +122,7 @@ def test_the_pods_are_the_same_on_every_trainer_as_far_as_it_lets_them_be(releas
     assert {key: value for key, value in this[0]["spec"].items() if key != "containers"}.items() <= newest[0]["spec"].items()
 
 
-def test_openshift_ai_is_told_to_follow_the_job_and_no_port_that_nothing_listens_at() -> None:
+def test_openshift_ai_is_configured_to_follow_the_job_without_an_unused_port() -> None:
     annotations = job_of(specification("osft", False), TRAINERS["2.1"])["metadata"]["annotations"]
     assert annotations["trainer.opendatahub.io/progression-tracking"] == "true"
     assert "trainer.opendatahub.io/metrics-port" not in annotations
@@ -135,14 +135,14 @@ def test_openshift_ai_is_told_to_follow_the_job_and_no_port_that_nothing_listens
         (Trainer("unknown", False, False), "TrainerUnsupported"),
     ],
 )  # fmt: skip
-def test_without_a_trainer_that_is_known_the_run_waits_and_says_why(trainer: Trainer | None, reason: str) -> None:
+def test_with_an_unsupported_trainer_the_run_waits_and_reports_why(trainer: Trainer | None, reason: str) -> None:
     world = at_training()
     decision = world.decide(settings=replace(CLUSTER, trainer=trainer))
     assert decision.effects == ()
     assert condition(decision.status, "Stalled") == ("True", reason)
 
 
-def test_what_is_said_of_trainer_is_said_of_the_one_that_is_there_now() -> None:
+def test_messages_about_trainer_are_about_the_installed_version() -> None:
     world = at_training()
     for trainer, reason in ((None, "TrainerNotInstalled"), (Trainer("podSpecOverrides", False, False), "TrainerUnsupported")):
         decision = world.decide(settings=replace(CLUSTER, trainer=trainer))

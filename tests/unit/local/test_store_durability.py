@@ -68,7 +68,7 @@ async def test_kill_9_loses_nothing_and_tears_nothing(tmp_path: Path) -> None:
         store.close()
 
 
-async def test_versions_go_on_where_they_ended(tmp_path: Path) -> None:
+async def test_versions_continue_after_a_restart(tmp_path: Path) -> None:
     first = Store(tmp_path / "store.db")
     created = await first.create(config_map())
     await first.delete(CONFIGMAP, "default", "a")
