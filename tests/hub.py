@@ -42,7 +42,7 @@ class Repository:
 
 
 class Hub(Server):
-    """A hub-compatible server whose repositories lie below ``folder``.
+    """A hub-compatible server whose repositories are below ``folder``.
 
     Attributes:
         tokens: token to the repositories that it opens; every token here is a valid one.

@@ -127,7 +127,7 @@ class TroubledServer:
         raise NotImplementedError
 
     def rejection(self, status: int, message: str) -> Answer:
-        """What a server without words of its own says with ``status``."""
+        """Return the answer with ``status`` of a server without messages of its own."""
         return Answer(status, message.encode(), {"Content-Type": "text/plain"})
 
     def handle(self, call: Call) -> Answer | None:
@@ -165,7 +165,7 @@ class TroubledServer:
 
 
 class ModelRegistryServer(TroubledServer):
-    """The registry. ``serves`` names the API versions that it knows; with a ``token`` it wants that one."""
+    """The registry. ``serves`` names the API versions that it knows; with a ``token`` it requires that one."""
 
     def __init__(
         self,
@@ -296,7 +296,7 @@ _VALUES = {
 
 
 def _require_known(kind: str, body: Json) -> None:
-    """The server refuses fields, states and typed values that its document does not have."""
+    """The server rejects fields, states and typed values that its document does not have."""
     unknown = {key for key in body if body[key] is not None} - _FIELDS[kind] - {"id"}
     if unknown:
         raise _Rejection(400, f"json: unknown field {min(unknown)!r}")

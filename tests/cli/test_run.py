@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[Workdir, CommandResult]:
-    """A run that has ended well, and what the command said."""
+    """A run that has ended well, and the output of the command."""
     workdir = Workdir(tmp_path_factory.mktemp("desk"))
     workdir.write(small(registry={"name": "tiny", "alias": "newest"}), labels={"finetunerun.io/experiment": "trial"})
     return workdir, workdir.finetune("run", "run.yaml")

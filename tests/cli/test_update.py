@@ -1,4 +1,4 @@
-"""The gate on real scores, and the words that steer a run: rerun, clone, suspend, resume."""
+"""The gate on real scores, and the commands that control a run: rerun, clone, suspend, resume."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class TestARunThatTheGateRejects:
         assert (status["phase"], status["round"], status["rerunId"]) == ("Succeeded", 3, "softer")
         assert done_stages(workdir).count("training") == 1
         assert workdir.finetune("rerun", "demo", "--from", "gate", "--id", "softer").code == 2
-        # The file has the old gate: to run it again would undo the rerun, and that is refused.
+        # The file has the old gate: running it again would undo the rerun, so it is rejected.
         assert workdir.finetune("run", "run.yaml").code == 65
 
 
@@ -180,7 +180,7 @@ def test_a_run_is_suspended_by_another_command_and_resumed_later(workdir: Workdi
     assert command.returncode == 130
     assert "demo: suspended; continue it with: finetune resume demo\n" in err
     assert stage_processes(workdir) == []
-    # The file says nothing of suspension: running it again does not end it.
+    # The file has no spec.suspend: running it again does not end it.
     result = workdir.finetune("run", "run.yaml")
     assert result.code == 130
     assert "demo: suspended" in result.err

@@ -1,4 +1,4 @@
-"""``finetune validate`` and ``init``: judged without a cluster, in sentences that can be acted on."""
+"""``finetune validate`` and ``init``: validation without a cluster, with messages that name the remedy."""
 
 from __future__ import annotations
 

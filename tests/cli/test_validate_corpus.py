@@ -1,4 +1,4 @@
-"""``finetune validate`` on the corpus: whatever the API server refuses is refused, in a line that names the field."""
+"""``finetune validate`` on the corpus: everything that the API server rejects is rejected, in a line that names the field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--wait``, and what a command says without it, where another command drives the runs of the folder."""
+"""``--wait``, and the output without it, when another command drives the runs of the folder."""
 
 from __future__ import annotations
 

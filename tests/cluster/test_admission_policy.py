@@ -1,4 +1,4 @@
-"""The sample of an admission policy on a real API server: what it lets through, what it refuses, and in which words."""
+"""The sample of an admission policy on a real API server: what it accepts, what it rejects, and its messages."""
 
 from __future__ import annotations
 

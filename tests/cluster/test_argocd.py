@@ -1,4 +1,4 @@
-"""What the manifests tell Argo CD, judged by its own command: health, actions, and what it ignores."""
+"""The effect of the manifests in Argo CD, evaluated by its own command: health, actions, and what it ignores."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ArgoCD:
         return {name for name, disabled in rows if disabled == "false"}
 
     def spec_after(self, run: Object, action: str, *words: str) -> Object:
-        """What an action makes of ``spec``: the command tells it as a difference."""
+        """What an action makes of ``spec``: the command prints it as a difference."""
         lines = self.says("run-action", run, action, *words).splitlines()
         gone, come = (yaml.safe_load("\n".join(line[2:] for line in lines if line.startswith(mark))) or {} for mark in "<>")
         return {field: value for field, value in run["spec"].items() if field not in gone} | come
@@ -174,7 +174,7 @@ ACTIONS = {
 
 
 AS_KSTATUS_SAYS = {"InProgress": {"Progressing", "Suspended"}, "Current": {"Healthy", "Suspended"}, "Failed": {"Degraded"}}
-"""Argo CD has a word of its own for what is suspended; kstatus says whether something still runs."""
+"""Argo CD has a status of its own for suspended objects; kstatus shows whether something still runs."""
 
 
 @pytest.mark.parametrize("name", HEALTH)
@@ -191,7 +191,7 @@ def test_health_and_actions(argocd: ArgoCD, name: str) -> None:
 
 def test_every_phase_that_the_operator_has_is_in_the_table() -> None:
     phases = {world().run.get("status", {}).get("phase", "Pending") for world, _, _ in HEALTH.values()}
-    assert phases == set(PHASES) - {"Queued", "AwaitingApproval"}  # core/unbuilt.py: queue, gate.approval
+    assert phases == set(PHASES) - {"Queued", "AwaitingApproval"}  # core/unsupported.py: queue, gate.approval
 
 
 def test_the_phase_decides_nothing(argocd: ArgoCD) -> None:

@@ -77,7 +77,7 @@ async def test_trainer_makes_a_job_of_a_trainjob(api: Api, cluster: ApiServer, n
 async def test_a_trainjob_is_complete_when_its_pods_are(api: Api, cluster: ApiServer, namespace: str) -> None:
     await cluster.create(trainjob(namespace))
     eventually(lambda: len(api.list("v1", "Pod", namespace)) == 2, "both pods are there")
-    for pod in api.list("v1", "Pod", namespace):  # no node: a test says how a pod ends
+    for pod in api.list("v1", "Pod", namespace):  # no node: a test sets how a pod ends
         api.patch({"apiVersion": "v1", "kind": "Pod", **pod}, {"status": {"phase": "Succeeded"}}, "status")
 
     def conditions() -> Object:

@@ -1,4 +1,4 @@
-"""What a namespace lacks becomes a condition with its name, within seconds; and once the thing is there, the run goes on by itself.
+"""A missing prerequisite is reported as a condition within seconds; the run resumes when it appears.
 
 The operator works here with the rights that it has in one namespace, and none beyond.
 """
@@ -45,7 +45,7 @@ async def site(
 
 
 async def stalled(site: Site, reason: str, stage: str, name: str = "demo") -> str:
-    """The message of what the run waits for, once it does so for that reason: soon after the stage wanted it."""
+    """Return the message of the blocker once it has that reason: soon after the stage starts to wait."""
     status = await eventually(lambda: site.status(name), lambda status: reason in dict(_stalled(status)), 60)
     assert "failure" not in status, status["failure"]
     since = next(entry["startedAt"] for entry in status["stages"] if entry["name"] == stage)
@@ -111,7 +111,7 @@ async def test_a_quota_that_is_used_up(site: Site) -> None:
 
 
 def _used(site: Site, *names: str) -> None:
-    """Wait until the quota controller has counted: before that, nothing is refused."""
+    """Wait until the quota controller has counted: before that, nothing is rejected."""
     from controlplane.api import eventually as wait
 
     for name in names:
@@ -218,7 +218,7 @@ async def test_pods_that_the_api_server_rejects_end_the_run_before_anything_is_c
 async def test_a_child_whose_pods_never_appear(
     cluster: ApiServer, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runtime's own pods are invalid: the Job cannot be made, which only JobSet's log says."""
+    """The runtime's own pods are invalid: the Job cannot be made, which only JobSet's log shows."""
     monkeypatch.setattr(blockers, "NO_PODS_SECONDS", 4.0)
     runtime = api.get("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime", "torch-distributed")
     runtime["metadata"] = {"name": f"odd-{namespace}", "labels": runtime["metadata"].get("labels", {})}

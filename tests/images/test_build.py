@@ -1,4 +1,4 @@
-"""The operator's image, built and run: any user, a read-only root, nothing but what it says it has. The stages' runs on a real node."""
+"""The operator's image, built and run: any user, a read-only root, nothing but what its bill of materials lists. The stages' runs on a real node."""
 
 from __future__ import annotations
 

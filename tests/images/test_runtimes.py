@@ -35,7 +35,7 @@ def test_their_images_are_ones_that_are_built_here(path: Path) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", RUNTIMES, ids=lambda path: path.stem)
 def test_a_run_trains_on_them(path: Path, api: Api, restricted_namespace: str, generation: str) -> None:
-    """The pod has from the runtime what a TrainJob of Trainer 2.1 cannot say: a restricted namespace would not take it without."""
+    """The pod has from the runtime the fields that a TrainJob of Trainer 2.1 lacks; a restricted namespace rejects pods without them."""
     document = runtime(path)
     document["metadata"]["name"] = f"{path.stem}-{restricted_namespace}"  # the control plane is shared
     job: Object = yaml.safe_load((FOLDER / "trainjobs" / f"osft-minimal-{generation}.yaml").read_text(encoding="utf-8"))

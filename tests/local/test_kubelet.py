@@ -1,4 +1,4 @@
-"""Pods as processes: what a container would see and do, and what the pod's status says of it."""
+"""Pods as processes: what a container sees and does, and the status of the pod."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class ReviewStage(OperatorStage):
 
 @pytest.fixture(autouse=True)
 def added(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stage stands before the registration, and the field that it reads is supported."""
+    """The stage is before the registration, and the field that it reads is supported."""
     before, last = stages.GRAPH.stages[:-1], stages.GRAPH.stages[-1]
     monkeypatch.setattr(stages, "GRAPH", StageGraph((*before, ReviewStage(), last)))
     monkeypatch.setattr(
@@ -79,7 +79,7 @@ def states(world: World) -> dict[str, str]:
 
 
 def decide(world: World, decision: str) -> list[tuple[str, str]]:
-    """The person decides, and the run goes on to its end. Return the Events."""
+    """The person decides, and the run continues to its end. Return the Events."""
     edit(world, approval=approval(run_of(world), decision))
     events = []
     for _ in range(6):

@@ -83,7 +83,7 @@ def children_move(world: World, budget: Budget) -> Iterator[Step]:
 
 
 def user_acts(world: World, budget: Budget) -> Iterator[Step]:
-    """The user holds the run, lets it go on, or runs it again."""
+    """The user suspends the run, resumes it, or runs it again."""
     spec = world.run["spec"]
     if budget.suspensions or spec.get("suspend"):
         after = world.copy()
@@ -150,7 +150,7 @@ def violations(before: World, step: Step) -> Iterator[str]:
 
 
 def misleading(before: World, world: World) -> Iterator[str]:
-    """What the status says that is not so: kstatus's result, a phase that goes back, a reason that belongs to an end."""
+    """Yield the errors in the status: kstatus's result, a phase that goes back, a reason that belongs to an end."""
     run, old = Run.parse(world.run), Run.parse(before.run)
     found = kstatus({**world.run, "status": run.status or UNOBSERVED})
     if found != _reconciled(world, run):
@@ -167,7 +167,7 @@ def misleading(before: World, world: World) -> Iterator[str]:
 
 
 def _reconciled(world: World, run: Run) -> str:
-    """What kstatus must say, from what is there and not from the conditions."""
+    """Return the kstatus that the run must have, from its objects and not from the conditions."""
     if run.status.get("observedGeneration") != run.generation:
         return "InProgress"
     if run.ended:

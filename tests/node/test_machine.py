@@ -1,4 +1,4 @@
-"""Where no node can run, one sentence says why."""
+"""If no node can run, one sentence states why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ASK = "import os, sys; from node import machine; os.seteuid(int(sys.argv[1])); p
 
 
 def blocker(user: int, **environment: str) -> str:
-    """What a process of that user, with that environment, is told."""
+    """Return the message to a process of that user with that environment."""
     command = [sys.executable, "-c", ASK, str(user)]
     place = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "hack"), **environment}
     return subprocess.run(command, env=place, capture_output=True, text=True, check=True).stdout.strip()

@@ -116,7 +116,7 @@ def test_a_missing_image_is_reported_soon(api: Api, namespace: str) -> None:
     def is_reported() -> bool:
         for status in look(api, one)["status"].get("containerStatuses") or ():
             waiting.update(status["state"].get("waiting") or {})
-        # The kubelet tries again when its pause is over: which of the two it says then is a matter of milliseconds.
+        # The kubelet retries after its pause: which of the two reasons it then reports is a matter of milliseconds.
         return waiting.get("reason") in ("ErrImagePull", "ImagePullBackOff")
 
     eventually(is_reported, "the kubelet says that it cannot pull the image")

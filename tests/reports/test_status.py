@@ -31,7 +31,7 @@ LOST = 'persistentvolumeclaim "demo-workspace" bound to non-existent persistentv
 
 
 def claim(world: World, **changes: Any) -> World:
-    """The world whose claim is as ``changes`` say."""
+    """Return the world with ``changes`` to its claim."""
     ref = next(ref for ref in world.objects if ref.kind.name == "PersistentVolumeClaim")
     old = world.objects[ref]
     world.objects[ref] = {**old, **changes, "metadata": {**old["metadata"], **changes.get("metadata", {})}}

@@ -1,4 +1,4 @@
-"""The judge on the corpus: against what each case states, and against the API server's own code."""
+"""The validator on the corpus: compared with what each case states, and with the API server's own code."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_a_flipped_byte_in_a_kept_baseline_is_detected(context: Context, capsys:
 
 
 def write(samples: Path) -> Path:
-    """The file anew: the entry links the old one."""
+    """Write the file again: the cache entry links the old one."""
     samples.unlink()
     samples.write_text('{"question": 1}\n')
     return samples

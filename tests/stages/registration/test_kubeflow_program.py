@@ -205,7 +205,7 @@ def test_either_release_of_the_api_is_found(ask: Any) -> None:
             assert ask(server.url).outputs.free
             assert f"/{serves[0]}/" in server.calls[-1].path
     with ModelRegistryServer(("v1alpha3",)) as server:
-        server.trouble("html")  # what a web page's router says of a path that it does not know
+        server.trouble("html")  # the answer of a web page's router to an unknown path
         assert ask(server.url).outputs.free
     with ModelRegistryServer(("v9",)) as server, pytest.raises(StageError, match="does not serve a Model Registry"):
         ask(server.url)

@@ -129,7 +129,7 @@ def test_passing_faults_do_not_end_it(
 
 
 def test_killed_right_after_each_thing_was_made(programs: Any, mlflow: BeforeMLflow, client: Any) -> None:
-    """The program itself, killed when the run, the model and the version had been made, and before it heard of it."""
+    """The program itself, killed when the run, the model and the version had been made, and before it received the answer."""
     programs.run = RunInfo("killed", "team-a", "feedfeedfeedfeed")
     results = write_results(programs.workspace, programs.layout.root)
     for number, made in enumerate(("runs/create", "registered-models/create", "model-versions/create")):

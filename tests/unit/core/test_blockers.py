@@ -1,4 +1,4 @@
-"""What keeps a stage from starting: told with its own reason, waited for, and forgotten once it is mended."""
+"""Blockers: each is reported with its own reason, waited for, and removed when it is fixed."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_restart_of_the_api_server_is_not_a_rejection(sentence: str) -> None:
     "answer", ['admission webhook "w" denied the request: {}', 'pods "p" is forbidden: {}', 'Pod "p" is invalid: {}']
 )
 def test_an_answer_of_the_api_server_is_no_outage_whatever_its_words(answer: str, sentence: str) -> None:
-    """A policy may cite the name of an image, or the fault of a service that it asks: the object is refused all the same."""
+    """A policy may cite the name of an image, or the error of a service that it calls: the object is rejected nevertheless."""
     message = answer.format(sentence)
     assert reason_of_rejection(Rejection(message)) == (reasons.CHILD_REJECTED, False)
     world = world_at("dataset")
@@ -156,7 +156,7 @@ def test_a_blocker_states_its_remedy_and_is_removed_afterwards() -> None:
     assert condition(go(world).status, "Stalled")[0] == "False"
 
 
-# -- whose Events are wanted -------------------------------------------------------------------------------------------
+# -- whose Events are read ---------------------------------------------------------------------------------------------
 
 
 def objects_to_read(
@@ -203,7 +203,7 @@ def test_nobody_is_asked_about_a_child_that_is_held_or_has_ended() -> None:
         assert objects_to_read(world, ()) == ()
 
 
-# -- pods that never appear, and nobody says why --------------------------------------------------------------------------
+# -- pods that never appear, without an Event -----------------------------------------------------------------------------
 
 
 def without_pods(world: World, stage_name: str, pods: tuple[PodReport, ...] = (), seconds: float = 30, **changes: Any) -> Any:
@@ -270,7 +270,7 @@ def test_a_child_without_pods_is_looked_at_when_its_time_is_over() -> None:
     assert without_pods(world, "dataset", seconds=1).requeue_after == 2.5
 
 
-# -- refused by the API server -----------------------------------------------------------------------------------------
+# -- rejected by the API server ----------------------------------------------------------------------------------------
 
 REFUSALS = {
     'admission webhook "v" denied the request: ClusterTrainingRuntime.trainer.kubeflow.org "x" not found': ("RuntimeNotFound", False, True),

@@ -1,4 +1,4 @@
-"""A crash that repeats is not tried again: the same exception at the same place with the same inputs."""
+"""A crash that repeats is not retried: the same exception at the same place with the same inputs."""
 
 from __future__ import annotations
 

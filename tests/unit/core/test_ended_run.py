@@ -1,4 +1,4 @@
-"""How long no pass can change anything about a run, told from the run alone."""
+"""How long no pass can change anything about a run, derived from the run alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events that status still tells after a restart: the same ones, and only those of the round."""
+"""Events that can be derived from status after a restart: the same ones, and only those of the round."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .passes import edit, go, run_of, world_at
 
 
 def test_events_derived_from_status_are_those_that_were_posted() -> None:
-    """An operator that starts finds the same Events in the status that the one before it told: the same keys, words and times."""
+    """An operator that starts finds the same Events in the status that the one before it posted: the same keys, words and times."""
     for world in (
         World.new(),
         World.new({**MINIMAL, "gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 1.0}]}}),

@@ -1,4 +1,4 @@
-"""The gate's verdicts: bounds, direction, standard errors, and what cannot be judged."""
+"""The gate's verdicts: bounds, direction, standard errors, and what cannot be evaluated."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def verdict(**requirement: Any) -> Verdict:
         ({"metric": "arc.acc", "min": 0.51}, False, 0.51, -0.01),
         ({"metric": "arc.acc", "max": 0.6}, True, 0.6, 0.1),
         ({"metric": "holdout.bits_per_byte", "max": 1.9}, False, 1.9, -0.1),
-        # The metric's own direction says what a regression is.
+        # The metric's own direction defines what a regression is.
         ({"metric": "arc.acc", "maxRegression": 0.1}, True, 0.5, 0.0),
         ({"metric": "arc.acc", "maxRegression": 0.05}, False, 0.55, -0.05),
         ({"metric": "holdout.bits_per_byte", "maxRegression": 0.2}, True, 2.0, 0.0),
         ({"metric": "holdout.bits_per_byte", "maxRegression": 0.0}, False, 1.8, -0.2),
-        # Of several bounds the one that is missed most is told.
+        # Of several bounds the one that is missed most is reported.
         ({"metric": "arc.acc", "min": 0.1, "max": 0.45}, False, 0.45, -0.05),
         ({"metric": "arc.acc", "min": 0.4, "maxRegression": 0.2}, True, 0.4, 0.1),
     ],
@@ -102,7 +102,7 @@ def test_the_baseline_is_measured_for_a_regression_only() -> None:
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.booleans())
 def test_min_is_max_of_the_mirrored_metric(value: float, bound: float, forgiving: bool) -> None:
-    """Nothing but the sign tells the two apart."""
+    """The two differ only in the sign."""
 
     def passes(sign: float, **requirement: Any) -> bool:
         scores = Scores({"a.b": sign * value, "a.b_stderr": 1.0}, {}, {})

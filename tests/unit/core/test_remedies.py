@@ -135,7 +135,7 @@ def texts() -> tuple[tuple[str, str], ...]:
 
 
 def recommends(text: str, entry: UnsupportedValue) -> bool:
-    """Whether a text names a field, or a value of it, that the release refuses."""
+    """Whether a text names a field, or a value of it, that the release rejects."""
     words = entry.values.split(" or ")
     if all(word.endswith("://") for word in words):
         return any(word in text for word in words)
@@ -175,7 +175,7 @@ def fields(text: str) -> set[str]:
 
 
 def stated(text: str) -> Iterator[tuple[str, Any]]:
-    """Yield the values that a text tells the user to set, with their fields."""
+    """Yield the values that a text recommends, with their fields."""
     for found in VALUE.finditer(text):
         for word in found["values"].split(" or "):
             if word not in PROSE:

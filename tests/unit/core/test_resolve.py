@@ -1,4 +1,4 @@
-"""What a run is resolved to: the presets, who overrides whom, what is adapted and what is refused."""
+"""What a run is resolved to: the presets, precedence, adaptations and rejections."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def waiting(name: str, pods: tuple[PodReport, ...]) -> tuple[World, dict[str, An
 
 
 def pass_over(world: World, seen: dict[str, Any], **changes: Any) -> Decision:
-    """A pass that observes the shared objects that are wanted, as the loop does."""
+    """A pass that observes the shared objects that are needed, as the loop does."""
     found = observed(world, **seen)
     refs = wanted(run_of(world), found.objects, found.pods, LATER)
     objects = {**found.objects, **{ref: world.objects[ref] for ref in refs if ref in world.objects}}

@@ -1,4 +1,4 @@
-"""State transitions of a run that is steered, refused, upgraded or cleaned up."""
+"""State transitions of a run that is controlled, rejected, upgraded or cleaned up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from finetune_operator.core.times import stamp
 from unit.core.passes import child, condition, decide, edit, failing, fault, go, run_of, stage, world_at
 from world import MINIMAL, NOW, OUTPUTS, SETTINGS, World
 
-# -- steering ----------------------------------------------------------------------------------------------------------
+# -- control -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_is_made_suspended_does_not_start() -> None:
@@ -176,7 +176,7 @@ def test_the_next_edit_clears_a_rejection_and_a_corrected_rerun_starts_under_its
     assert run_of(world).round == 2
 
 
-# -- refusal, upgrade, clean-up ----------------------------------------------------------------------------------------
+# -- rejection, upgrade, clean-up --------------------------------------------------------------------------------------
 
 
 def test_a_rejected_run_reports_why_and_is_planned_again_when_it_is_edited() -> None:

@@ -1,4 +1,4 @@
-"""TrainJobs as golden files: each algorithm, for each Trainer, with nothing and with everything that a user may say of its pods."""
+"""TrainJobs as golden files: each algorithm, for each Trainer, with none and with all of the fields of its pods."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ WHOLE: Object = {
         },
     },
 }  # fmt: skip
-"""Every field of ``training`` that says something of pods."""
+"""Every field of ``training`` that affects pods."""
 
 
 def specification(algorithm: str, whole: bool) -> Object:
-    """A run that says of its training's pods nothing, or everything."""
+    """A run that sets none or all of the fields of its training pods."""
     spec: Object = {"dataset": {"uri": "org/data"}, "training": {"algorithm": algorithm, **(WHOLE if whole else {})}}
     return {**spec, "serviceAccountName": "runner"} if whole else spec
 

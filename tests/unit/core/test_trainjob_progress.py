@@ -58,7 +58,7 @@ def say(world: World, status: Any = None, note: str | None = None) -> None:
 
 
 def seen(world: World, log: str | None = None) -> Object:
-    """What the run says after one pass."""
+    """Return the status of the run after one pass."""
     logs = {} if log is None else {f"{child(world, 'training').name}-0": log}
     return go(world, logs=logs).status.get("progress") or {}
 

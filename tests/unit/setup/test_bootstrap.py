@@ -1,4 +1,4 @@
-"""Which packages a machine gets, and when the environment is made anew."""
+"""Which packages a machine gets, and when the environment is recreated."""
 
 from __future__ import annotations
 
