@@ -1,4 +1,4 @@
-"""``finetune validate`` and ``init``: judged without a cluster, in sentences that can be acted on."""
+"""``finetune validate`` and ``init``: validation without a cluster, with messages that name the remedy."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("spec", "line", "words"), BAD.values(), ids=BAD)
-def test_a_bad_file_is_told_by_line_and_field(workdir: Workdir, spec: str, line: int, words: str) -> None:
+def test_a_bad_file_is_reported_by_line_and_field(workdir: Workdir, spec: str, line: int, words: str) -> None:
     (workdir.folder / "run.yaml").write_text(HEAD + spec)
     result = workdir.finetune("validate", "run.yaml")
     assert result.code == 65
@@ -78,7 +78,7 @@ def test_a_generated_name_is_valid_and_makes_a_new_run_each_time(workdir: Workdi
     assert all(re.fullmatch(r"demo-[a-z0-9]{5}", name) for name in names)
 
 
-def test_a_file_without_its_dot_is_told_before_anything_starts(workdir: Workdir) -> None:
+def test_a_file_without_its_dot_is_reported_before_anything_starts(workdir: Workdir) -> None:
     (workdir.folder / "rows.jsonl").write_text("{}\n")
     workdir.write({"dataset": {"uri": "rows.jsonl"}})
     words = (
@@ -91,7 +91,7 @@ def test_a_file_without_its_dot_is_told_before_anything_starts(workdir: Workdir)
     assert not (workdir.folder / ".finetune").exists()
 
 
-def test_all_problems_of_all_files_are_told(workdir: Workdir) -> None:
+def test_all_problems_of_all_files_are_reported(workdir: Workdir) -> None:
     workdir.write({"dataset": {"uri": "a/b", "x": 1, "y": 2}}, file="a.yaml")
     workdir.write({"dataset": {"uri": "a/b", "z": 2}}, file="b.yaml")
     result = workdir.finetune("validate", "a.yaml", "b.yaml", "missing.yaml")
@@ -109,7 +109,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "words"), BROKEN.values(), ids=BROKEN)
-def test_what_is_no_object_is_told_by_line(workdir: Workdir, text: str, words: str) -> None:
+def test_a_document_that_is_not_an_object_is_reported_by_line(workdir: Workdir, text: str, words: str) -> None:
     (workdir.folder / "run.yaml").write_text(text)
     result = workdir.finetune("validate", "run.yaml")
     assert result.code == 65
@@ -146,7 +146,7 @@ def test_scalars_are_those_of_kubernetes(tmp_path: Path) -> None:
     assert document.line_of("elsewhere") == 2
 
 
-def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DocumentProblem, match="cannot be read"):

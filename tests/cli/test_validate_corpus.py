@@ -1,4 +1,4 @@
-"""``finetune validate`` on the corpus: whatever the API server refuses is refused, in a line that names the field."""
+"""``finetune validate`` on the corpus: everything that the API server rejects is rejected, in a line that names the field."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BAD = [case for case in cases() if case.name.startswith("bad/")]
 GOOD = [case for case in cases() if case.name.startswith("good/")]
 
 
-def test_every_bad_object_is_refused_by_its_fields(workdir: Workdir) -> None:
+def test_every_bad_object_is_rejected_by_its_fields(workdir: Workdir) -> None:
     result = workdir.finetune("validate", *(str(CORPUS / f"{case.name}.yaml") for case in BAD))
     assert result.code == 65
     assert result.out == ""

@@ -1,4 +1,4 @@
-"""``--wait``, and what a command says without it, where another command drives the runs of the folder."""
+"""``--wait``, and the output without it, when another command drives the runs of the folder."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def home(tmp_path: Path) -> Home:
     return driver(tmp_path).home
 
 
-def test_a_rerun_says_who_does_it(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rerun_reports_which_process_runs_it(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     with home.locked():
         code = rerun_run("demo", Target(home=home.root), RunOptions(plain=True), stage="gate", id_="again", assignments=())
     result = capsys.readouterr()

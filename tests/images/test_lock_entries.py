@@ -86,9 +86,7 @@ def versions(entry: str) -> set[str]:
     return {line.partition(" ")[0] for line in entry.splitlines() if "==" in line.partition(" ")[0]}
 
 
-def test_a_library_loads_with_placeholders_and_says_what_is_missing_when_it_calls_one(
-    tmp_path: Path, placeholders: ModuleType
-) -> None:
+def test_a_library_loads_with_placeholders_and_a_call_names_what_is_missing(tmp_path: Path, placeholders: ModuleType) -> None:
     """A library that is linked against two of NVIDIA's, one with versioned symbols: as torch's are."""
     site, apart = tmp_path / "site", tmp_path / "apart"
     libraries = site / "torch" / "lib"

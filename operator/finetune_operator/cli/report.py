@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune_operator.core.run import Run
-from finetune_operator.core.summary import left_out
+from finetune_operator.core.summary import failure_line, left_out
 
 _LABEL_WIDTH = 12
 
@@ -116,8 +116,9 @@ def _mlflow_store(run: Run) -> str | None:
 
 def failure_text(run: Run, failure: Mapping[str, Any], flags: str = "") -> Iterator[RenderableType]:
     """Yield why a run failed and what to do."""
-    stage = f"{failure['stage']}: " if failure.get("stage") else ""
-    yield Text.assemble((f"{stage}{failure['reason']}", "bold red"), f" {failure.get('message') or ''}")
+    line = Text(failure_line(failure))
+    line.stylize("bold red", end=len(failure_line({**failure, "message": None})))
+    yield line
     if failure.get("hint"):
         yield Text(str(failure["hint"]))
     if failure.get("stage") and failure.get("logTail"):

@@ -43,7 +43,7 @@ from finetune_contract.uris import (
         ("pvc://claim/rows.jsonl", StorageUri("pvc", "pvc://claim/rows.jsonl")),
     ],
 )
-def test_the_form_of_a_uri_says_what_it_refers_to(uri: str, parsed: object) -> None:
+def test_the_form_of_a_uri_determines_its_source(uri: str, parsed: object) -> None:
     assert parse_uri(uri, "dataset") == parsed
 
 

@@ -71,7 +71,7 @@ ACC = {"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}}
         ({"registry": {"port": 80}}, {}, "spec.registry.port: there is no registry.address; set it, or remove registry.port."),
     ],
 )  # fmt: skip
-def test_defaults_that_contradict_a_run_are_refused_in_the_first_second(
+def test_defaults_that_contradict_a_run_are_rejected_in_the_first_second(
     spec: dict[str, Any], defaults: dict[str, Any], message: str
 ) -> None:
     assert rejected(spec, namespace_defaults=defaults).startswith(message)
@@ -202,7 +202,7 @@ def test_defaults_are_named_where_they_are_written(defaults: dict[str, Any], wor
         ({"dataset": {"split": "train"}}, "dataset.uri", "is missing; add it"),
     ],
 )  # fmt: skip
-def test_a_value_of_the_wrong_kind_is_told_by_the_users_field(spec: dict[str, Any], path: str, sentence: str) -> None:
+def test_a_value_of_the_wrong_kind_is_reported_by_the_users_field(spec: dict[str, Any], path: str, sentence: str) -> None:
     assert invalid_value({**MINIMAL, **spec}) == InvalidValue(path, sentence)
 
 
@@ -229,7 +229,7 @@ def test_what_replaces_a_local_path_on_a_cluster_is_something_that_this_release_
     assert found.message.endswith(fix)
 
 
-def test_values_that_are_too_many_together_are_refused() -> None:
+def test_too_many_values_in_total_are_rejected() -> None:
     env = [{"name": f"A{number}", "value": "x"} for number in range(31)]
     message = rejected({"training": {"algorithm": "sft", "env": env}})
     assert message.startswith("spec.training.env: is [")

@@ -1,4 +1,4 @@
-"""What a run is resolved to: the presets, who overrides whom, what is adapted and what is refused."""
+"""What a run is resolved to: the presets, precedence, adaptations and rejections."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def adapted(spec: dict[str, Any], place: Settings = LOCAL) -> dict[str, str]:
     return {entry["field"]: entry["value"] for entry in resolved(spec, place)["adapted"]}
 
 
-def test_defaults_that_a_laptop_cannot_honour_are_adapted_and_listed() -> None:
+def test_defaults_that_a_laptop_cannot_honor_are_adapted_and_listed() -> None:
     assert adapted({**MINIMAL, "training": {"algorithm": "sft"}}) == {
         "training.engine": "portable", "training.sft.sharding": "NO_SHARD", "training.workers": "1", "training.gpusPerWorker": "0",
         "training.gradientCheckpointing": "false", "training.resources": "not set", "training.sharedMemory": "not set",
@@ -156,7 +156,7 @@ def test_a_machine_with_gpus_keeps_them() -> None:
         ),
     ],
 )
-def test_the_same_value_written_by_the_user_is_refused(training: dict[str, Any], words: str) -> None:
+def test_the_same_value_written_by_the_user_is_rejected(training: dict[str, Any], words: str) -> None:
     rejection = rejected({**MINIMAL, "training": training})
     assert rejection.reason.name == "NotPossibleHere"
     assert words in rejection.message
@@ -204,7 +204,7 @@ UNSUPPORTED_EXAMPLES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("entry", UNSUPPORTED_VALUES, ids=lambda entry: entry.path)
-def test_a_field_that_nothing_acts_on_is_refused_by_name(entry: Any) -> None:
+def test_a_field_that_nothing_acts_on_is_rejected_by_name(entry: Any) -> None:
     spec: dict[str, Any] = {"dataset": {"uri": "org/data"}}
     assign(spec, entry.path, UNSUPPORTED_EXAMPLES.get(entry.path, "something"))
     rejection = rejected(spec)
@@ -220,7 +220,7 @@ def test_the_documentation_lists_the_fields_that_nothing_acts_on() -> None:
     ]
 
 
-def test_paths_of_a_laptop_are_refused_on_a_cluster_and_taken_locally() -> None:
+def test_local_paths_are_rejected_on_a_cluster_and_accepted_locally() -> None:
     for uri in ("/data/rows.jsonl", "./rows.jsonl", "../rows.jsonl", "~/rows.jsonl", "file:///rows.jsonl"):
         rejection = rejected({"dataset": {"uri": uri}}, settings())
         assert (rejection.reason.name, uri in rejection.message) == ("LocalPathInCluster", True)
@@ -245,7 +245,7 @@ def test_paths_of_a_laptop_are_refused_on_a_cluster_and_taken_locally() -> None:
         ({"model": {"uri": 5}, "training": {"checkpoints": {"everySamples": "x"}}}, "InvalidSpec", "model.uri"),
     ],
 )
-def test_defaults_are_judged_like_runs_and_named(values: dict[str, Any], reason: str, words: str) -> None:
+def test_defaults_are_validated_like_runs_and_named(values: dict[str, Any], reason: str, words: str) -> None:
     of_the_operator = rejected(MINIMAL, settings(operator_defaults=values))
     assert (of_the_operator.reason.name, words in of_the_operator.message) == (reason, True)
     of_the_namespace = rejected(MINIMAL, settings(namespace_defaults=values))
@@ -261,12 +261,12 @@ def test_the_group_of_volumes_is_recorded() -> None:
     assert found["fsGroup"] == 1001
 
 
-def test_a_specification_without_bounds_is_refused() -> None:
+def test_a_specification_without_bounds_is_rejected() -> None:
     rejection = rejected({**MINIMAL, "evaluation": {"systemInstruction": "x" * 25_000}})
     assert rejection.reason.name == "SpecTooLarge"
 
 
-def test_what_bypassed_the_api_server_is_refused_with_its_field() -> None:
+def test_what_bypassed_the_api_server_is_rejected_with_its_field() -> None:
     rejection = rejected({**MINIMAL, "training": {"epochs": 0}})
     assert rejection.reason.name == "InvalidSpec"
     assert rejection.message.startswith("spec.training.epochs: ")
@@ -306,12 +306,12 @@ def test_a_default_that_converts_to_an_unsupported_value_is_rejected(layer: str)
     assert found.message.endswith("training.enabled: this release does not support false; remove it.")
 
 
-def test_steering_fields_are_no_part_of_what_is_resolved() -> None:
+def test_control_fields_are_not_resolved() -> None:
     found = resolved({**MINIMAL, "suspend": True, "rerun": {"id": "1", "from": "dataset"}})
     assert not {"suspend", "rerun", "approval"} & set(found["spec"])
 
 
-def test_a_registry_server_takes_no_model_that_lies_on_one_machine() -> None:
+def test_a_registry_server_rejects_a_model_on_a_local_disk() -> None:
     spec = {**MINIMAL, "registry": {"kind": "MLflow", "address": "https://mlflow.example.com"}}
     found = rejected(spec, settings("local", volume_uri="file:///claims/{claim}"))
     assert found.message.startswith("spec.registry.address: an MLflow server cannot read a model on this machine")
