@@ -179,7 +179,9 @@ def _scalar(node: yaml.Node) -> Any:
     if fits is None:
         return text
     if not fits(value):  # the message must not quote the value, which may be a password
-        raise InvalidYAML(f"a value does not have the type of its tag {_short(node.tag)}; remove the tag", node.start_mark.line + 1)
+        raise InvalidYAML(
+            f"a value does not have the type of its tag {_short(node.tag)}; remove the tag", node.start_mark.line + 1
+        )
     return value
 
 
