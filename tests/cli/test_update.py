@@ -100,14 +100,16 @@ class TestARunThatTheGateRejects:
         before = status_of(workdir)
         result = workdir.finetune("rerun", "demo", "--from", "gate", "--set", "publish={uri: oci://r/x}", "--id", "unsupported")
         assert result.code == 65
-        assert "demo: Unsupported: rerun unsupported: it cannot start, and the run keeps its results: spec.publish:" in result.err
+        sentence = "Unsupported: spec.publish: this release does not support this field; remove it.\n"
+        assert result.err == f"{sentence}demo: nothing was changed; correct the value\n"
         status = status_of(workdir)
         assert (status["phase"], status["round"], status.get("metrics")) == (
             before["phase"],
             before["round"],
             before.get("metrics"),
         )
-        assert "Unsupported: rerun unsupported" in workdir.finetune("describe", "demo").out
+        assert "publish" not in workdir.finetune("get", "demo", "-o", "json").object["spec"]
+        assert "RerunRejected" not in workdir.finetune("describe", "demo").out
         corrections = ("--set", "publish=null", "--set", f"gate.requirements={STRICT_TEXT}")
         corrected = workdir.finetune("rerun", "demo", "--from", "gate", *corrections, "--id", "unsupported")
         assert corrected.code == 3, corrected.out + corrected.err

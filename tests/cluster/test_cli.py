@@ -403,7 +403,7 @@ async def test_where_a_command_looks(control_plane: ControlPlane, api: Api, work
         (
             ("-n", workdir.namespace),
             {"KUBECONFIG": "nothing"},
-            "kubeconfig: neither $KUBECONFIG nor ~/.kube/config exists;",
+            "kubeconfig nothing ($KUBECONFIG): no such file;",
         ),
     ]
     for words, environment, told in cases:

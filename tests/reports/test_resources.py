@@ -185,9 +185,10 @@ def test_a_generated_name_is_valid_where_its_length_is(validator: Validator, tmp
 
     assert said("gen-") == []
     (line,) = said(f"{'x' * 50}-")
-    assert "metadata.name must be at most 52 characters" in line
+    assert "metadata.generateName: Invalid value: " in line
+    assert "must have at most 52 characters" in line
     (line,) = said("9-")
-    assert "begin with a lower-case letter" in line
+    assert "a letter first" in line
 
 
 def test_a_uri_with_nul_is_rejected_by_the_stage_too() -> None:

@@ -12,7 +12,7 @@ from finetune_contract.reasons import Cause
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import FINETUNERUN, Kind
 from finetune_operator.core import stages
-from finetune_operator.core.ended_run import rejected_rerun
+from finetune_operator.core.ended_run import pending_rerun, rejected_rerun
 from finetune_operator.core.run import Run, all_stopped
 from finetune_operator.loop.cluster import Cluster, Object, WatchEvent
 from finetune_operator.loop.errors import ApiError, NotFound, Transient
@@ -53,7 +53,8 @@ async def follow(cluster: Cluster, document: Object, screen: Display, stop: asyn
             next_event = asyncio.ensure_future(anext(changes))
             try:
                 while True:
-                    screen.show(Run.parse(document))
+                    show = screen.skip if pending_rerun(Run.parse(document)) else screen.show
+                    show(Run.parse(document))  # until a rerun starts, the status is that of the previous round
                     if stopped.done() or has_ended(Run.parse(document)) or is_suspended(document):
                         return document
                     await asyncio.wait((next_event, stopped), timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)

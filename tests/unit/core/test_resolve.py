@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from finetune_operator.api.presets import preset
+from finetune_operator.api.spec import FineTuneRunSpec
 from finetune_operator.core.origins import explicit_fields
 from finetune_operator.core.paths import assign, leaves, lookup
-from finetune_operator.core.resolve import SpecRejection, effective_values, resolve
+from finetune_operator.core.resolve import CONTROL_FIELDS, SpecRejection, effective_values, resolve
 from finetune_operator.core.settings import Machine, Settings
 from finetune_operator.core.unsupported import UNSUPPORTED_VALUES
 from golden import assert_golden
@@ -291,6 +292,46 @@ def test_defaults_have_the_types_of_their_fields(layer: str) -> None:
     assert [type(spec["dataset"][key]) for key in ("trainSplit", "seed")] == [float, int]
     assert spec["registry"]["version"] == "1.0.0"
     assert spec["evaluation"]["modelArgs"] == {"dtype": "1", "parallelize": True, "max_model_len": 7}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"suspend": True}, {"suspend": False}, {"rerun": {"id": "a", "from": "gate"}}, {"rerun": {}}, {"approval": {"decision": "Approve"}}],
+    ids=str,
+)  # fmt: skip
+def test_a_default_that_controls_a_single_run_is_rejected_by_name(values: dict[str, Any]) -> None:
+    (field,) = values
+    sentence = f"{field}: has no effect as a default, because it controls a single run; remove it."
+    in_the_namespace = rejected(MINIMAL, settings(namespace_defaults=values))
+    assert (in_the_namespace.reason.name, in_the_namespace.message) == (
+        "InvalidSpec",
+        f"ConfigMap finetune-defaults, {sentence}",
+    )
+    in_the_operator = rejected(MINIMAL, settings(operator_defaults=values))
+    assert in_the_operator.message == f"the operator's configuration, defaults.{sentence}"
+    assert not isinstance(resolve(MINIMAL, settings(namespace_defaults={field: None})), SpecRejection)
+
+
+def test_every_other_section_of_defaults_has_an_effect() -> None:
+    """A default is used in the resolved spec, is rejected, or is a URI that each run sets itself."""
+    for name, field in FineTuneRunSpec.model_fields.items():
+        section = str(field.alias)
+        found = resolve(MINIMAL, settings(namespace_defaults={section: EXAMPLE_DEFAULTS[section]}))
+        if isinstance(found, SpecRejection):
+            assert section in {*CONTROL_FIELDS, "publish", "queue", "limits"}, name
+        else:
+            assert EXAMPLE_DEFAULTS[section] == lookup(found["spec"], section) or (
+                EXAMPLE_DEFAULTS[section].items() <= found["spec"][section].items()
+            )
+
+
+EXAMPLE_DEFAULTS: dict[str, Any] = {
+    "dataset": {"seed": 7}, "model": {"revision": "v2"}, "training": {"epochs": 9}, "evaluation": {"fewshot": 3},
+    "gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.5}]}, "registry": {"author": "team"}, "publish": {"uri": "oci://r/x"},
+    "storage": {"size": "9Gi"}, "queue": {"name": "q"}, "limits": {"total": "1h"}, "retry": {"crash": 2},
+    "cleanup": {"ttlAfterFinished": "1h"}, "serviceAccountName": "account", "suspend": True, "rerun": {"id": "a", "from": "gate"},
+    "approval": {"decision": "Approve"},
+}  # fmt: skip
 
 
 def test_defaults_may_have_data_of_their_own() -> None:
