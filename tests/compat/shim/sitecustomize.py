@@ -1,7 +1,8 @@
 """CPU shim for Training Hub's backends, for tests only: instructlab-training and mini-trainer call CUDA by name.
 
 It is active in a process with ``FINETUNE_TEST_CPU_SHIM=1`` and without a GPU, and prints a line that says so. It only redirects: devices
-named ``cuda`` become the CPU, NCCL becomes gloo, and what queries a GPU's memory returns zeros. All computations are the libraries' own.
+named ``cuda`` become the CPU, NCCL becomes gloo, what queries a GPU's memory returns zeros, and the training program finds the GPUs
+that it was asked for. All computations are the libraries' own.
 ``tests/compat/test_shim.py`` checks that every CUDA call in these packages is covered.
 """
 
@@ -12,7 +13,7 @@ import importlib.machinery
 import os
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 PACKAGES = ("mini_trainer", "instructlab.training")
@@ -93,28 +94,52 @@ def _redirect(module: types.ModuleType) -> None:
         module.init_device_mesh = lambda _kind, *arguments, **options: mesh("cpu", *map(tuple, arguments), **options)  # type: ignore[attr-defined]
 
 
+def _redirect_program(module: types.ModuleType) -> None:
+    """Let the training program accept this machine: it calls Training Hub only on GPUs, and mini-trainer only with flash-attn."""
+    if module.__name__ == "finetune_stages.sdk.gpus":
+        module.require_gpus = lambda *_: module.requested_gpus()  # type: ignore[attr-defined]
+    else:
+        version = module.version
+        module.version = lambda package: "0" if package == "flash-attn" else version(package)  # type: ignore[attr-defined]
+
+
+PROGRAM = ("finetune_stages.sdk.gpus", "finetune_stages.training.libraries")
+
+
+class _Loader(importlib.abc.Loader):
+    """The loader of a module, and what follows it. A zip file has one loader for all its modules."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
+        module: types.ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        if module.__name__ in PROGRAM:
+            self._loader.exec_module(module)
+            _redirect_program(module)
+            return
+        import torch
+
+        if torch.cuda.is_available():
+            self._loader.exec_module(module)
+            return
+        _redirect_torch()
+        self._loader.exec_module(module)
+        _redirect(module)
+        if module.__name__ == "instructlab.training.accelerator":
+            _prepare_once()
+
+
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None) -> Any:
-        if not name.startswith(tuple(f"{package}." for package in PACKAGES)):
+        if name not in PROGRAM and not name.startswith(tuple(f"{package}." for package in PACKAGES)):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        if spec is None or spec.loader is None:
-            return spec
-        execute: Callable[[types.ModuleType], None] = spec.loader.exec_module
-
-        def run(module: types.ModuleType) -> None:
-            import torch
-
-            redirects = not torch.cuda.is_available()
-            if redirects:
-                _redirect_torch()
-            execute(module)
-            if redirects:
-                _redirect(module)
-            if redirects and name == "instructlab.training.accelerator":
-                _prepare_once()
-
-        spec.loader.exec_module = run  # type: ignore[method-assign]
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
         return spec
 
 
