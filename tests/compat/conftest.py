@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -151,9 +152,11 @@ def _train(programs: StagePrograms, model: Path, program: Path, libraries: str, 
         GPUS_VARIABLE: str(processes) if shimmed else "0",
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    running = programs.start("training", inputs, environment=environment, command=[str(interpreter), str(program)])
-    try:
-        ended = running.wait(timeout=_LONGEST)
-    finally:
-        running.end()
+    with tempfile.TemporaryDirectory(prefix="compat-") as scratch:  # a longer path would be too long for a socket's name
+        environment["TMPDIR"] = scratch
+        running = programs.start("training", inputs, environment=environment, command=[str(interpreter), str(program)])
+        try:
+            ended = running.wait(timeout=_LONGEST)
+        finally:
+            running.end()
     (programs.workspace.parent / "output").write_text(f"{ended.message}\n{ended.output}\n{ended.errors[-8000:]}")
