@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from finetune_contract.progress import METRICS_PORT_VARIABLE, Progress, last, line, to_metrics
@@ -43,6 +44,7 @@ class Exporter:
         self.warnings: list[str] = []
         self._relay = relay
         self._own: Progress | None = None
+        self._reached = 0
         self._held = b""
         self._held_since = float("-inf")
 
@@ -51,9 +53,13 @@ class Exporter:
         self._own = progress
 
     def newest(self) -> Progress | None:
-        """Return the newest report of this process or of the first worker."""
+        """Return the newest report of this process or of the first worker, with no lower percentage than the one before."""
         known = [report for report in (self._own, self._relayed()) if report is not None]
-        return max(known, key=lambda report: (report.time or 0, report.percent), default=None)
+        newest = max(known, key=lambda report: (report.time or 0, report.percent), default=None)
+        if newest is None:
+            return None
+        self._reached = max(self._reached, newest.percent)
+        return replace(newest, percent=self._reached)
 
     def body(self) -> bytes:
         """Return the response of the server. It changes only with a report, and at most every :data:`HOLD_SECONDS`."""

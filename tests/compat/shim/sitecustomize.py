@@ -94,16 +94,8 @@ def _redirect(module: types.ModuleType) -> None:
         module.init_device_mesh = lambda _kind, *arguments, **options: mesh("cpu", *map(tuple, arguments), **options)  # type: ignore[attr-defined]
 
 
-def _redirect_program(module: types.ModuleType) -> None:
-    """Let the training program accept this machine: it calls Training Hub only on GPUs, and mini-trainer only with flash-attn."""
-    if module.__name__ == "finetune_stages.sdk.gpus":
-        module.require_gpus = lambda *_: module.requested_gpus()  # type: ignore[attr-defined]
-    else:
-        version = module.version
-        module.version = lambda package: "0" if package == "flash-attn" else version(package)  # type: ignore[attr-defined]
-
-
-PROGRAM = ("finetune_stages.sdk.gpus", "finetune_stages.training.libraries")
+GPUS = "finetune_stages.sdk.gpus"
+"""Module of the training program that compares the requested GPUs with the driver. The folder ``flash_attn-*.dist-info`` states that flash-attn is installed."""
 
 
 class _Loader(importlib.abc.Loader):
@@ -117,9 +109,9 @@ class _Loader(importlib.abc.Loader):
         return module
 
     def exec_module(self, module: types.ModuleType) -> None:
-        if module.__name__ in PROGRAM:
+        if module.__name__ == GPUS:
             self._loader.exec_module(module)
-            _redirect_program(module)
+            module.require_gpus = lambda *_: module.requested_gpus()  # type: ignore[attr-defined]
             return
         import torch
 
@@ -135,7 +127,7 @@ class _Loader(importlib.abc.Loader):
 
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None) -> Any:
-        if name not in PROGRAM and not name.startswith(tuple(f"{package}." for package in PACKAGES)):
+        if name != GPUS and not name.startswith(tuple(f"{package}." for package in PACKAGES)):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:

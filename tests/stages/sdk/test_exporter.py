@@ -68,7 +68,12 @@ def test_the_worker_s_reports_reach_the_exporter(tmp_path: Path) -> None:
     worker = relay({RELAY_VARIABLE: str(tmp_path / "newest")})
     assert worker is not None
     assert exporter.newest() is None
-    exporter.report(Progress(0, note="starting workers", time=10))
+    exporter.report(Progress(5, note="starting workers", time=10))
+    assert exporter.newest() == Progress(5, note="starting workers", time=10)
+    worker(Progress(0, note="loading the model", time=15))
+    assert exporter.newest() == Progress(5, note="loading the model", time=15), (
+        "a worker begins at 0, and the percentage does not"
+    )
     worker(Progress(40, step=4, total_steps=10, time=20))
     assert exporter.newest() == Progress(40, step=4, total_steps=10, time=20)
     exporter.report(Progress(100, time=30))
