@@ -115,7 +115,8 @@ def _ours(algorithm: str, model: Path, rows: Any, tokenizer: Any, place: Path) -
     from finetune_contract.documents import LoraInputs
     from finetune_stages.training import lora
     from finetune_stages.training.loading import load_model
-    from finetune_stages.training.trainer import RowTrainer, Watch, arguments, collator, dataset_of
+    from finetune_stages.training.trainer import RowTrainer, collator, dataset_of
+    from finetune_stages.training.watch import Watch
 
     inputs = _inputs(algorithm)
     loaded, _ = load_model(model, False, 0)
@@ -124,7 +125,7 @@ def _ours(algorithm: str, model: Path, rows: Any, tokenizer: Any, place: Path) -
     watch = Watch(lambda _progress: None, plan.tokens_after_steps(EPOCHS), EPOCHS)
     return _measure(
         RowTrainer(
-            plan, model=trained, args=arguments(inputs, plan, place / "ours"), train_dataset=dataset_of(rows),
+            plan, model=trained, args=RowTrainer.settings(inputs, plan, place / "ours"), train_dataset=dataset_of(rows),
             data_collator=collator(tokenizer, plan), processing_class=tokenizer, callbacks=[watch],
         )
     )  # fmt: skip

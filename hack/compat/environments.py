@@ -95,7 +95,8 @@ def _lock(name: str) -> Path:
 
 
 def _folder(name: str) -> Path:
-    parts = (_LAYOUT, sys.version, _lock(name).read_text(encoding="utf-8"))
+    script = Path(cuda_placeholders.__file__).read_text(encoding="utf-8")
+    parts = (_LAYOUT, sys.version, script, _lock(name).read_text(encoding="utf-8"))
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     return root() / f"{name}-{digest}"
 

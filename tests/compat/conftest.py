@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from filelock import FileLock
 
 from compat.environments import IN_CI, SETS, is_made, python
 from finetune_contract.codec import digest, encode
-from finetune_contract.documents import TrainingInputs
+from finetune_contract.documents import GPUS_VARIABLE, TrainingInputs
 from finetune_contract.result import Result, parse_message
 from finetune_operator.training_bundle import training_bundle
 from rendering import Tokenization, skill_rows
@@ -26,6 +27,7 @@ from stages.conftest import StagePrograms
 SHIM = Path(__file__).parent / "shim"
 ROWS = 50
 SMALL = TrainingInputs("sft", "portable", 2, 16, 4096, 256, 1e-2)
+EVERY_SET = "FINETUNE_COMPAT_SETS" in os.environ
 CHOSEN = os.environ.get("FINETUNE_COMPAT_SETS", ",".join(IN_CI)).split(",")
 """Sets that are tested; ``make compat`` sets all of them."""
 _LONGEST = 280
@@ -58,6 +60,11 @@ class Trained:
         return [point.loss for point in self.result.history]
 
     @property
+    def output(self) -> str:
+        """What the program printed."""
+        return _text(self.folder / "output")
+
+    @property
     def model(self) -> Path:
         """Folder of the trained model."""
         (folder,) = self.folder.glob("workspace/**/final_model")
@@ -88,6 +95,13 @@ def old_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     values["rope_theta"] = values.pop("rope_parameters")["rope_theta"]
     config.write_text(json.dumps(values, indent=2))
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def every_set() -> None:
+    """Skip a test that takes a minute or more where only some sets are tested."""
+    if not EVERY_SET:
+        pytest.skip("make compat runs it")
 
 
 @pytest.fixture(scope="session")
@@ -129,18 +143,20 @@ def _train(programs: StagePrograms, model: Path, program: Path, libraries: str, 
     (run / "base_model").symlink_to(model)
     stage.write(skill_rows("signature")[:ROWS])
     stage(max_seq_len=inputs.max_seq_len)
-    interpreter, hub = python(libraries), inputs.engine == "training-hub"
+    interpreter, shimmed = python(libraries), inputs.engine == "training-hub"
     environment = {
         "PATH": f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(SHIM) if hub else "",
-        "FINETUNE_TEST_CPU_SHIM": "1" if hub else "0",
-        "FINETUNE_GPUS": str(processes) if hub else "0",
+        "PYTHONPATH": str(SHIM),
+        "FINETUNE_TEST_CPU_SHIM": "1" if shimmed else "0",
         "PET_NPROC_PER_NODE": str(processes),
+        GPUS_VARIABLE: str(processes) if shimmed else "0",
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    running = programs.start("training", inputs, environment=environment, command=[str(interpreter), str(program)])
-    try:
-        ended = running.wait(timeout=_LONGEST)
-    finally:
-        running.end()
-    (programs.workspace.parent / "output").write_text(f"{ended.message}\n{ended.output[-5000:]}\n{ended.errors[-8000:]}")
+    with tempfile.TemporaryDirectory(prefix="compat-") as scratch:  # a longer path would be too long for a socket's name
+        environment["TMPDIR"] = scratch
+        running = programs.start("training", inputs, environment=environment, command=[str(interpreter), str(program)])
+        try:
+            ended = running.wait(timeout=_LONGEST)
+        finally:
+            running.end()
+    (programs.workspace.parent / "output").write_text(f"{ended.message}\n{ended.output}\n{ended.errors[-8000:]}")

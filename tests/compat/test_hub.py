@@ -45,7 +45,8 @@ def test_a_model_of_each_epoch_is_published(train, libraries):
             assert (run / "checkpoints/epoch_1" / name).read_text() == base
 
 
-def test_two_processes_of_mini_trainer_train_together(train, libraries):
-    one, two = train(libraries, **OSFT), train(libraries, 2, **OSFT)
+@pytest.mark.parametrize("values", [SFT, OSFT], ids=["sft", "osft"])
+def test_two_processes_train_together(train, libraries, every_set, values):
+    one, two = train(libraries, **values), train(libraries, 2, **values)
     assert (two.result.outputs["processes"], two.result.outputs["samplesSeen"]) == (2, 100)
     assert two.losses == pytest.approx(one.losses, rel=0.02)

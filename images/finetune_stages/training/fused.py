@@ -18,6 +18,8 @@ from .trainer import RowTrainer
 class FusedRowTrainer(RowTrainer, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer on a :class:`~.batches.Plan`."""
 
+    builds_logits = False
+
     @classmethod
     def settings(cls, inputs: TrainingInputs, plan: Plan, folder: Path) -> Any:
         """Return the trainer's settings in TRL's class."""

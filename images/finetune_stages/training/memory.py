@@ -126,11 +126,11 @@ def require_room(directory: Path, base: Pretrained, inputs: TrainingInputs) -> N
         )
 
 
-def tokens_that_fit(base: Pretrained, inputs: TrainingInputs, left: int | None, on_gpu: bool) -> int | None:
+def tokens_that_fit(base: Pretrained, inputs: TrainingInputs, left: int | None, builds_logits: bool) -> int | None:
     """Return the tokens of a forward pass whose activations fit a share of ``left`` bytes; ``None`` if that is unknown.
 
     Per token and layer a decoder stores about nine vectors of the hidden width and four of the MLP's for the backward pass, or one with
-    gradient checkpointing. Without a fused kernel, logits, their logarithms and gradients count, too.
+    gradient checkpointing. If the trainer builds the logits, these, their logarithms and gradients count, too.
     """
     if left is None:
         return None
@@ -139,7 +139,7 @@ def tokens_that_fit(base: Pretrained, inputs: TrainingInputs, left: int | None, 
     width = base.text_config("intermediate_size", 4 * hidden)
     whole = 9 * hidden + 4 * width
     kept = hidden * layers + whole if inputs.gradient_checkpointing else whole * layers
-    logits = 0 if on_gpu else 3 * base.text_config("vocab_size", 32_000)
+    logits = 3 * base.text_config("vocab_size", 32_000) if builds_logits else 0
     return int(_SHARE * left / (_NUMBER * (kept + logits)))
 
 

@@ -131,8 +131,9 @@ def _launch(processes: Processes, folder: Path) -> dict[int, int] | None:
     arguments = [
         "--nnodes", str(processes.nodes), "--nproc-per-node", str(processes.per_node), "--node-rank", str(processes.node_rank),
         "--max-restarts", "0", "--monitor-interval", "0.1", "--rdzv-conf", f"timeout={max(1, int(timeout().total_seconds()))}",
-        "--tee", "2", "--log-dir", str(folder / _LOGS), "--log-line-prefix-template", _PREFIX, *where, *_this_program(),
+        "--tee", "2", "--log-dir", str(folder / _LOGS), *where, *_this_program(),
     ]  # fmt: skip
+    os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = _PREFIX  # only new versions of torchrun have an option for it
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with agents_may_be_lost(processes):

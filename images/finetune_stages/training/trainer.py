@@ -36,7 +36,10 @@ class RowTrainer(Trainer):  # type: ignore[misc]
     Attributes:
         samples: rows that this process has trained on.
         packed: dataset for the sequences of a :class:`PackedPlan`.
+        builds_logits: whether the loss needs memory for the logits of the labels.
     """
+
+    builds_logits = True
 
     def __init__(self, plan: Plan, packed: PackedRows | None = None, **arguments: Any) -> None:
         super().__init__(**arguments)

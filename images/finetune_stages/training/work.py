@@ -1,4 +1,4 @@
-"""Engine ``portable``: transformers and TRL, from tokens and base model to a verified model.
+"""Engine ``portable``: transformers and PEFT, from tokens and base model to a verified model.
 
 Only the standard library is used before the first import of the libraries, so that a wrong value or a damaged model fails before slow
 imports.
@@ -128,10 +128,11 @@ class _Job:
 
     def _plan(self, rows: Rows, memory_left: int | None) -> Plan:
         """Return the batch plan."""
-        with self._loading("datasets and TRL"):
+        with self._loading("the trainer"):
             from .settings import require_schedule
+            from .trainer import trainer_class
 
-        fit = tokens_that_fit(self.base, self.inputs, memory_left, on_gpu())
+        fit = tokens_that_fit(self.base, self.inputs, memory_left, trainer_class().builds_logits)
         # Every process must compute the same plan, whatever its own memory allows.
         fits = [number for number in self.processes.gather(fit) if isinstance(number, int)]
         plan = self._cut(rows, min(fits, default=None))

@@ -1,7 +1,8 @@
 """CPU shim for Training Hub's backends, for tests only: instructlab-training and mini-trainer call CUDA by name.
 
 It is active in a process with ``FINETUNE_TEST_CPU_SHIM=1`` and without a GPU, and prints a line that says so. It only redirects: devices
-named ``cuda`` become the CPU, NCCL becomes gloo, and what queries a GPU's memory returns zeros. All computations are the libraries' own.
+named ``cuda`` become the CPU, NCCL becomes gloo, what queries a GPU's memory returns zeros, and the training program finds the GPUs
+that it was asked for. All computations are the libraries' own.
 ``tests/compat/test_shim.py`` checks that every CUDA call in these packages is covered.
 """
 
@@ -12,13 +13,11 @@ import importlib.machinery
 import os
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 PACKAGES = ("mini_trainer", "instructlab.training")
 """Packages whose modules get a ``torch`` with devices redirected."""
-GPUS = "finetune_stages.sdk.gpus"
-"""Module of the training program that compares the requested GPUs with the driver; the shim lets it take the requested ones for present."""
 REDIRECTED = ("current_device", "empty_cache", "memory_stats", "reset_peak_memory_stats", "set_device", "synchronize")
 """Functions of ``torch.cuda`` that fail without a GPU, or that return nothing that these packages can use."""
 
@@ -95,32 +94,44 @@ def _redirect(module: types.ModuleType) -> None:
         module.init_device_mesh = lambda _kind, *arguments, **options: mesh("cpu", *map(tuple, arguments), **options)  # type: ignore[attr-defined]
 
 
+GPUS = "finetune_stages.sdk.gpus"
+"""Module of the training program that compares the requested GPUs with the driver. The folder ``flash_attn-*.dist-info`` states that flash-attn is installed."""
+
+
+class _Loader(importlib.abc.Loader):
+    """The loader of a module, and what follows it. A zip file has one loader for all its modules."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
+        module: types.ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        if module.__name__ == GPUS:
+            self._loader.exec_module(module)
+            module.require_gpus = lambda *_: module.requested_gpus()  # type: ignore[attr-defined]
+            return
+        import torch
+
+        if torch.cuda.is_available():
+            self._loader.exec_module(module)
+            return
+        _redirect_torch()
+        self._loader.exec_module(module)
+        _redirect(module)
+        if module.__name__ == "instructlab.training.accelerator":
+            _prepare_once()
+
+
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None) -> Any:
         if name != GPUS and not name.startswith(tuple(f"{package}." for package in PACKAGES)):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        if spec is None or spec.loader is None:
-            return spec
-        execute: Callable[[types.ModuleType], None] = spec.loader.exec_module
-
-        def run(module: types.ModuleType) -> None:
-            if name == GPUS:
-                execute(module)
-                module.require_gpus = lambda *_: module.requested_gpus()  # type: ignore[attr-defined]
-                return
-            import torch
-
-            redirects = not torch.cuda.is_available()
-            if redirects:
-                _redirect_torch()
-            execute(module)
-            if redirects:
-                _redirect(module)
-            if redirects and name == "instructlab.training.accelerator":
-                _prepare_once()
-
-        spec.loader.exec_module = run  # type: ignore[method-assign]
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
         return spec
 
 

@@ -22,11 +22,13 @@ from finetune_contract import reasons
 from finetune_contract.reasons import Reason
 from finetune_stages.training.hub import installed as packages
 from finetune_stages.training.hub.call import run_call
-from finetune_stages.training.hub.failure import failure
+from finetune_stages.training.hub.failure import ended_late, failure
 from finetune_stages.training.hub.installed import NotInstalled, installed
 from finetune_stages.training.hub.metrics import Metrics, Step
 from finetune_stages.training.hub.rows import write_rows
 from finetune_stages.training.rows import Rows
+
+LATE = "RuntimeError: Suffered a failure during distributed training. Please see the training logs for more context."
 
 
 def test_rows_have_tokens_labels_and_counts(tmp_path: Path) -> None:
@@ -87,6 +89,19 @@ def test_the_cause_of_a_failure_is_found_in_the_output(output: list[str], reason
     assert found.reason is reason
     assert words in found.message
     assert found.message.startswith("training: mini-trainer ")
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["ERROR Training subprocess has not exited yet. Sending SIGTERM.", LATE], True),
+        (["[rank0]: ValueError: x", "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:", LATE], False),
+        (["ValueError: x"], False),
+        ([], False),
+    ],
+)
+def test_an_end_that_a_backend_did_not_wait_for_is_no_failure(lines: list[str], expected: bool) -> None:
+    assert ended_late(lines) == expected
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The engine's packages: asked of their metadata, and the same versions as the project's extra."""
+"""The engine's packages: asked of their metadata, and no newer than what the project installs and what OpenShift AI 3.3 has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 
 from finetune_contract.documents import LoraInputs
 from finetune_stages.training import libraries
-from finetune_stages.training.libraries import ADAPTERS, ENGINE, missing_package
+from finetune_stages.training.libraries import ADAPTERS, ENGINE, missing_package, release
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_this_environment_has_the_engine(inputs):
@@ -18,21 +20,26 @@ def test_this_environment_has_the_engine(inputs):
         assert missing_package(inputs(algorithm=algorithm)) is None
 
 
-def test_the_versions_are_those_of_the_extra():
-    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+def test_the_extra_installs_them():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in project["optional-dependencies"]["training"])
-    assert wanted == {**ENGINE, **ADAPTERS}
+    assert wanted.keys() == {*ENGINE, *ADAPTERS, "trl"}
+    assert all(release(wanted[package]) >= release(oldest) for package, oldest in {**ENGINE, **ADAPTERS}.items())
+
+
+def test_the_oldest_versions_are_tested():
+    """tests/compat trains with the versions of this lock."""
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "hack/compat/openshift-ai-3.3.lock").read_text(), flags=re.MULTILINE))
+    for package, oldest in {**ENGINE, **ADAPTERS}.items():
+        assert release(pins[package])[: len(release(oldest))] == release(oldest), package
 
 
 @pytest.mark.parametrize(
     ("found", "sentence"),
     [
-        ({"trl": None}, "requires the Python package trl 1.16 or newer, and the image does not have it"),
-        (
-            {"transformers": "4.57.6"},
-            "requires the Python package transformers 5.23 or newer, and the image has 4.57.6",
-        ),
-        ({"torch": "2.9.0+cu128"}, "requires the Python package torch 2.13 or newer, and the image has 2.9.0"),
+        ({"accelerate": None}, "requires the Python package accelerate 1.10 or newer, and the image does not have it"),
+        ({"transformers": "4.56.2"}, "requires the Python package transformers 4.57.1 or newer, and the image has 4.56.2"),
+        ({"torch": "2.8.0+cu128"}, "requires the Python package torch 2.9 or newer, and the image has 2.8.0"),
     ],
 )
 def test_an_absent_or_old_package_is_named(monkeypatch, inputs, found, sentence):
@@ -41,12 +48,12 @@ def test_an_absent_or_old_package_is_named(monkeypatch, inputs, found, sentence)
     assert sentence in (missing_package(inputs()) or "")
 
 
-@pytest.mark.parametrize("algorithm", ["osft", "lora"])
-def test_sft_does_not_need_peft(monkeypatch, inputs, algorithm):
+def test_only_lora_needs_peft(monkeypatch, inputs):
     real = libraries.version
     monkeypatch.setattr(libraries, "version", lambda package: None if package == "peft" else real(package))
-    assert missing_package(inputs()) is None
-    assert "peft" in (missing_package(inputs(algorithm=algorithm)) or "")
+    assert missing_package(inputs(algorithm="sft")) is None
+    assert missing_package(inputs(algorithm="osft")) is None
+    assert "peft" in (missing_package(inputs(algorithm="lora")) or "")
 
 
 def test_quantized_weights_need_a_package_of_their_own(monkeypatch, inputs):

@@ -111,7 +111,7 @@ def test_too_little_memory_is_reported_in_numbers(monkeypatch):
 def test_memory_that_is_unknown_rejects_nothing(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: None)
     assert require_memory(base(), SFT, Processes()) is None
-    assert tokens_that_fit(base(), SFT, None, on_gpu=False) is None
+    assert tokens_that_fit(base(), SFT, None, builds_logits=True) is None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_room_for_the_models_is_asked_first(monkeypatch, tmp_path, checkpoints, 
 
 def test_fewer_tokens_fit_where_logits_are_kept_and_more_with_checkpointing():
     left = 64 * MIB
-    plain = tokens_that_fit(base(), SFT, left, on_gpu=True)
-    with_logits = tokens_that_fit(base(), SFT, left, on_gpu=False)
-    thrifty = tokens_that_fit(base(), replace(SFT, gradient_checkpointing=True), left, on_gpu=True)
+    plain = tokens_that_fit(base(), SFT, left, builds_logits=False)
+    with_logits = tokens_that_fit(base(), SFT, left, builds_logits=True)
+    thrifty = tokens_that_fit(base(), replace(SFT, gradient_checkpointing=True), left, builds_logits=False)
     assert with_logits < plain < thrifty

@@ -216,7 +216,7 @@ def test_fewer_rows_than_a_batch_are_one_smaller_step(bench, inputs):
     assert (outputs.samples_seen, outputs.steps) == (6, 2)
 
 
-@pytest.mark.parametrize("note", ["loading PyTorch", "loading datasets and TRL", None])
+@pytest.mark.parametrize("note", ["loading PyTorch", "loading the trainer", None])
 def test_sigterm_ends_within_seconds_and_publishes_nothing(bench, inputs, note):
     running = bench.start(inputs(epochs=1000))
     bench.wait_for(lambda seen: seen.note == note and (note is not None or (seen.step or 0) > 3))

@@ -39,6 +39,16 @@ def failure(backend: str, exit_code: int, output: Sequence[str]) -> StageError:
     return StageError(reasons.CRASHED, f"training: {backend} ended with exit code {exit_code} ({shown[:400]}).")
 
 
+def ended_late(output: Sequence[str]) -> bool:
+    """Return whether a backend reports a failure although torchrun reported none.
+
+    instructlab-training 0.12 takes the exit code of torchrun as soon as its output ends, and fails if torchrun has not ended yet. The
+    training is complete then; only its last model and its metrics can show that.
+    """
+    general = any(text in line for line in output for text in _GENERAL)
+    return general and not any(name in line for line in output for name in ("ChildFailedError", "SignalException"))
+
+
 def _exception(line: str) -> str | None:
     """Return exception and text of the last line of a traceback."""
     match = _EXCEPTION.match(line.strip())

@@ -27,7 +27,7 @@ from finetune_stages.training.tokens import tokens_seal
 
 from .arguments import MODELS, ROWS, arguments, output
 from .call import run_call
-from .failure import failure
+from .failure import ended_late, failure
 from .installed import BACKENDS, Installed
 from .metrics import Metrics, Step
 
@@ -115,7 +115,7 @@ class _Job:
 
         killed = killed_for_memory()
         ended = run_call(algorithm, call, self.folder, poll)
-        if ended.code:
+        if ended.code and not ended_late(ended.output):
             if killed_for_memory() > killed:
                 raise StageError(
                     reasons.HOST_OUT_OF_MEMORY,
