@@ -23,7 +23,8 @@ from finetune_stages.sdk.fault import Interrupted
 
 from .libraries import require_engine
 from .machine import killed_for_memory, processors
-from .processes import Processes, agents_may_be_lost, lost_peer, require_devices, timeout, watchdog_line
+from .peers import agents_may_be_lost, lost_peer, watchdog_line
+from .processes import Processes, require_devices, timeout
 from .quantization import require_device
 
 FOLDER_VARIABLE = "FINETUNE_WORKERS"
@@ -137,7 +138,9 @@ def _launch(processes: Processes, folder: Path) -> dict[int, int] | None:
     ]  # fmt: skip
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with agents_may_be_lost(processes):
+        with agents_may_be_lost(
+            processes.node_rank, processes.nodes, f"{processes.address or 'localhost'}:{processes.port or '29500'}"
+        ):
             run.main(arguments)
     except ChildFailedError as error:
         return {rank: failure.exitcode for rank, failure in error.failures.items()}

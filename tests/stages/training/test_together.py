@@ -124,7 +124,7 @@ def test_agents_that_do_not_meet_give_up(bench, inputs):
     environment = {**trainer_variables(2, 2)[1], "INSTRUCTLAB_NCCL_TIMEOUT_MS": "2000"}
     ended = bench.train(inputs(), environment=environment)
     assert (ended.reason, ended.code) == ("ProcessGroupTimeout", 75)
-    assert "training: pod 1 of 2 did not meet the others at 127.0.0.1:" in ended.result.message
+    assert "training: pod 1 of 2 cannot reach the others at 127.0.0.1:" in ended.result.message
     assert "Traceback" not in ended.result.message
 
 
@@ -133,7 +133,7 @@ def test_a_port_that_is_in_use_is_reported(bench, inputs):
     with socket.create_server(("", int(environment["PET_MASTER_PORT"]))):
         ended = bench.train(inputs(), environment=environment)
     assert (ended.reason, ended.code) == ("ProcessGroupTimeout", 75)
-    assert f"did not meet the others at 127.0.0.1:{environment['PET_MASTER_PORT']} (" in ended.result.message
+    assert f"cannot reach the others at 127.0.0.1:{environment['PET_MASTER_PORT']} (" in ended.result.message
     assert "EADDRINUSE" in ended.result.message
 
 
