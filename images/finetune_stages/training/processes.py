@@ -84,10 +84,14 @@ class Processes:
         if self.world == 1:
             os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
             return
-        os.environ.update(
-            RANK=str(self.rank), WORLD_SIZE=str(self.world), LOCAL_RANK=str(self.local_rank),
-            LOCAL_WORLD_SIZE=str(self.per_node), MASTER_ADDR=self.address or "127.0.0.1", MASTER_PORT=self.port or "29500",
-        )  # fmt: skip
+        os.environ.update(self.variables())
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables of this process, named as torchrun names them."""
+        return {
+            "RANK": str(self.rank), "WORLD_SIZE": str(self.world), "LOCAL_RANK": str(self.local_rank),
+            "LOCAL_WORLD_SIZE": str(self.per_node), "MASTER_ADDR": self.address or "127.0.0.1", "MASTER_PORT": self.port or "29500",
+        }  # fmt: skip
 
     @contextmanager
     def group(self) -> Iterator[None]:

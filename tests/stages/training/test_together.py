@@ -189,6 +189,18 @@ def test_sigterm_reaches_the_workers(bench, inputs):
     assert not bench.path("final_model").exists()
 
 
+def test_sigterm_reaches_the_worker_of_a_pod(bench, inputs):
+    pods = [bench.start(inputs(epochs=1000), environment=environment) for environment in two_nodes()]
+    bench.wait_for(lambda seen: (seen.step or 0) > 3)
+    workers = [workers_of(pod) for pod in pods]
+    for pod in pods:
+        pod.process.send_signal(signal.SIGTERM)
+    ended = [pod.wait(timeout=30) for pod in pods]
+    assert {(one.code, one.reason) for one in ended} == {(143, "Interrupted")}
+    assert [set(found) for found in workers] == [{0}, {1}]
+    assert all(gone(found) for found in workers)
+
+
 def test_a_killed_worker_is_reported_and_ends_the_others(bench, inputs):
     running = bench.start(inputs(epochs=1000), environment=two_workers())
     bench.wait_for(lambda seen: (seen.step or 0) > 3)
