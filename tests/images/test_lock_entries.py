@@ -64,7 +64,7 @@ def test_a_package_with_a_version_for_each_python_keeps_both(environment: Module
 def test_a_cpu_image_leaves_out_what_only_gpus_need(environment: ModuleType, placeholders: ModuleType) -> None:
     found = environment.requirements((ROOT / "requirements/stages.lock").read_text(encoding="utf-8"))
     left_out = {name for name in found if placeholders.is_only_for_gpus(name)}
-    assert {"triton", "bitsandbytes", "nvidia-cublas", "nvidia-cudnn-cu13", "cuda-toolkit"} <= left_out
+    assert {"triton", "liger-kernel", "bitsandbytes", "nvidia-cublas", "nvidia-cudnn-cu13", "cuda-toolkit"} <= left_out
     assert not left_out & {"torch", "nvidia-cuda-runtime", "numpy"}
 
 
