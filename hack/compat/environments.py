@@ -1,6 +1,6 @@
 """Environments outside the checkout, one for each set of versions, from its lock.
 
-NVIDIA's libraries are left out, and placeholders stand in for them as in ``.venv`` on machines without a GPU.
+NVIDIA's libraries are left out. Placeholders replace them, as in ``.venv`` on machines without a GPU.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _install(name: str, folder: Path) -> None:
     lock = folder / "requirements.lock"
     lock.write_text("".join(text for package, text in wanted.items() if not is_replaced(package)), encoding="utf-8")
     interpreter = folder / "bin" / "python"
-    subprocess.run([uv, "pip", "sync", "-q", "--require-hashes", "--python", interpreter, lock], check=True)
+    subprocess.run([uv, "pip", "sync", "-q", "--compile-bytecode", "--require-hashes", "--python", interpreter, lock], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     cuda_placeholders.write(site, _CALLED)
     subprocess.run([interpreter, "-c", "import torch"], check=True)

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
+from transformers import AutoModelForCausalLM
 
 from compat.environments import IN_CI, SETS, is_made, python
 from finetune_contract.codec import digest, encode
@@ -86,15 +88,30 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 @pytest.fixture(scope="session")
 def old_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with files that transformers 4 can read, too: transformers 5 has renamed two settings."""
-    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("model") / "old")
+    """The tiny model, in files that transformers 4 reads."""
+    return _for_transformers_4(Path(shutil.copytree(tiny_model, tmp_path_factory.mktemp("model") / "old")))
+
+
+@pytest.fixture(scope="session")
+def tied_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in 16 bits with its output layer tied to its embeddings, as most small models are published."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path_factory.mktemp("model") / "tied"))
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+    model.config.tie_word_embeddings = True
+    model.lm_head.weight = model.model.embed_tokens.weight
+    model.save_pretrained(folder)
+    return _for_transformers_4(folder)
+
+
+def _for_transformers_4(folder: Path) -> Path:
+    """Give two settings the names that transformers 5 has replaced, and still reads."""
     tokenizer, config = folder / "tokenizer_config.json", folder / "config.json"
     values = json.loads(tokenizer.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     tokenizer.write_text(json.dumps(values, indent=2))
     values = json.loads(config.read_text())
     values["rope_theta"] = values.pop("rope_parameters")["rope_theta"]
     config.write_text(json.dumps(values, indent=2))
-    return Path(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -116,20 +133,20 @@ def program(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def train(old_model: Path, program: Path, shared: Path) -> Callable[..., Trained]:
-    """Return the function that runs the training program: ``train(libraries, processes, **inputs)``.
+    """Return the function that runs the training program: ``train(libraries, processes, model, **inputs)``.
 
     Equal calls run once for all workers of xdist.
     """
 
-    def run(libraries: str, processes: int = 1, **changes: Any) -> Trained:
+    def run(libraries: str, processes: int = 1, model: Path | None = None, **changes: Any) -> Trained:
         if not is_made(libraries):
             pytest.skip(f"the environment of the libraries {libraries} is not made; run make compat")
-        inputs = replace(SMALL, **changes)
-        folder = shared / f"{libraries}-{processes}-{digest(encode(inputs))[:16]}"
+        inputs, base = replace(SMALL, **changes), model or old_model
+        folder = shared / f"{libraries}-{processes}-{base.name}-{digest(encode(inputs))[:16]}"
         with FileLock(f"{folder}.lock"):
             if not folder.exists():
                 folder.mkdir()
-                _train(StagePrograms(folder / "workspace"), old_model, program, libraries, processes, inputs)
+                _train(StagePrograms(folder / "workspace"), base, program, libraries, processes, inputs)
         return Trained(folder)
 
     return run

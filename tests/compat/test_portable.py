@@ -43,6 +43,16 @@ def test_the_losses_and_weights_are_those_of_the_newest_libraries(train, librari
 
 
 @pytest.mark.parametrize("algorithm", ["sft", "osft", "lora"])
+def test_a_model_of_16_bits_with_tied_weights_keeps_its_names_and_dtypes(train, libraries, tied_model, algorithm):
+    trained = train(libraries, model=tied_model, **ALGORITHMS[algorithm])
+    assert trained.losses[-1] < trained.losses[0]
+    before, after = (load_file(folder / "model.safetensors") for folder in (tied_model, trained.model))
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in after.items()} == {
+        name: (tensor.shape, tensor.dtype) for name, tensor in before.items()
+    }
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "osft", "lora"])
 def test_two_processes_train_as_one(train, libraries, algorithm):
     one, two = (train(libraries, processes, **ALGORITHMS[algorithm]) for processes in (1, 2))
     assert (two.result.outputs["processes"], two.result.outputs["samplesSeen"]) == (2, 100)

@@ -74,8 +74,7 @@ class Proof:
 
     def _compare_names(self, written: dict[str, Tensor]) -> None:
         """Check that names and shapes are those of the base model; tied tensors may have either name."""
-        tied = getattr(self.model, "all_tied_weights_keys", {})
-        excused = self.ignored | set(tied) | set(tied.values())
+        excused = self.ignored | _tied(self.model)
         differing = sorted((set(written) ^ set(self.base.tensors)) - excused)
         if differing:
             raise _broken(f"its weights are not those of the base model: {', '.join(differing[:3])}")
@@ -96,6 +95,14 @@ class Proof:
         tokens, labels = (torch.from_numpy(values.astype(np.int64))[None].to(model.device) for values in self._row)
         with torch.no_grad():
             return float(model(input_ids=tokens, labels=labels, use_cache=False).loss)
+
+
+def _tied(model: Any) -> set[str]:
+    """Return the names of parameters that share one tensor."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {name for shared in names.values() if len(shared) > 1 for name in shared}
 
 
 def _shortest(rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -1,6 +1,6 @@
 """CPU shim for Training Hub's backends, for tests only: instructlab-training and mini-trainer call CUDA by name.
 
-It is active in a process with ``FINETUNE_TEST_CPU_SHIM=1`` and without a GPU, and prints a line that says so. It only redirects: devices
+It is active in a process with ``FINETUNE_TEST_CPU_SHIM=1`` and without a GPU, and prints a line about it. It only redirects: devices
 named ``cuda`` become the CPU, NCCL becomes gloo, what queries a GPU's memory returns zeros, and the training program finds the GPUs
 that it was asked for. All computations are the libraries' own.
 ``tests/compat/test_shim.py`` checks that every CUDA call in these packages is covered.
@@ -74,17 +74,21 @@ def _redirect_torch() -> None:
     print("CPU shim of the tests: devices named cuda are the CPU, and NCCL is gloo", flush=True)
 
 
-def _prepare_once() -> None:
-    """Let accelerate wrap a model once. It recognizes a model that FSDP wrapped before, and uses DDP on CPUs."""
+def _replace_fsdp() -> None:
+    """Let accelerate treat a model in DDP, which it uses on CPUs, as one in FSDP: it is wrapped once, and its weights keep their names."""
     from accelerate import Accelerator
     from torch.nn.parallel import DistributedDataParallel
 
-    prepare = Accelerator.prepare_model
+    prepare, state = Accelerator.prepare_model, Accelerator.get_state_dict
 
     def prepare_model(self: Any, model: Any, *arguments: Any, **options: Any) -> Any:
         return model if isinstance(model, DistributedDataParallel) else prepare(self, model, *arguments, **options)
 
+    def get_state_dict(self: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+        return state(self, model.module if isinstance(model, DistributedDataParallel) else model, *arguments, **options)
+
     Accelerator.prepare_model = prepare_model
+    Accelerator.get_state_dict = get_state_dict
 
 
 def _redirect(module: types.ModuleType) -> None:
@@ -122,7 +126,7 @@ class _Loader(importlib.abc.Loader):
         self._loader.exec_module(module)
         _redirect(module)
         if module.__name__ == "instructlab.training.accelerator":
-            _prepare_once()
+            _replace_fsdp()
 
 
 class _Finder(importlib.abc.MetaPathFinder):

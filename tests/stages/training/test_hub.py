@@ -1,4 +1,4 @@
-"""Engine training-hub without its backends: rows, metrics, the call, and what its output says of a failure.
+"""Engine training-hub without its backends: rows, metrics, the call, and the cause of a failure in its output.
 
 tests/compat runs the real backends.
 """
