@@ -34,6 +34,18 @@ def test_a_run_that_is_made_suspended_does_not_start() -> None:
     assert run_of(world).status["phase"] == "Succeeded"
 
 
+def test_a_rerun_of_a_suspended_run_prepares_its_workspace_after_it_is_resumed() -> None:
+    world = World.new(MINIMAL)
+    world.settle()
+    edit(world, suspend=True, rerun={"id": "again", "from": "dataset"})
+    for _ in range(2):
+        assert not go(world).effects
+        assert (stage(world, "workspace").state, stage(world, "workspace").reason) == ("Pending", None)
+    edit(world, suspend=False)
+    world.settle()
+    assert (run_of(world).status["round"], run_of(world).status["phase"]) == (2, "Succeeded")
+
+
 def suspension(ref: Ref, *, suspend: bool) -> Patch:
     """The operator suspends a child, or resumes what it suspended itself."""
     annotations = {"finetunerun.io/suspended-by": "finetune-operator" if suspend else None}
