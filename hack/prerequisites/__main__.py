@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # the folder of this file when it runs as a program
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT / "hack")  # the folder of this file when it runs as a program
+sys.path.insert(1, str(ROOT / "images" / "build"))
 
 from prerequisites.command import main  # noqa: E402
 
