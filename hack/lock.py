@@ -25,7 +25,7 @@ METADATA = ("pyproject.toml", "README.md", "LICENSE", "operator/finetune_operato
 EXTRAS = {
     "operator": ("operator",), "dataset": ("dataset", "tokenization"), "model": ("model",), "training": ("training", "quantization", "kernels"),
     "evaluation": ("evaluation",), "registration": ("registration",),
-    "stages": ("dataset", "tokenization", "model", "training", "quantization", "evaluation", "registration"),
+    "stages": ("dataset", "tokenization", "model", "training", "quantization", "kernels", "evaluation", "registration"),
 }  # fmt: skip
 """The extras of ``pyproject.toml`` in each file of ``requirements/``: one file for each image."""
 PRUNED = {"dataset": ("accelerate", "torch")}

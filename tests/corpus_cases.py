@@ -1,7 +1,7 @@
-"""The corpus of objects in ``tests/corpus``: what the API server takes, what it refuses, and what may become of what.
+"""The corpus of objects in ``tests/corpus``: what the API server accepts, what it rejects, and which changes it accepts.
 
-A file of ``bad`` and of ``transitions`` begins with ``# fields:`` and the paths that the refusal must name (``none`` where there
-is no refusal). A transition holds two documents, before and after, and may be one of ``# subresource: status``.
+A file of ``bad`` and of ``transitions`` begins with ``# fields:`` and the paths that the rejection must name (``none`` where there
+is no rejection). A transition holds two documents, before and after, and may be one of ``# subresource: status``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CORPUS = Path(__file__).parent / "corpus"
 
 @dataclass(frozen=True)
 class Case:
-    """One object, or one change of an object, with the fields that its refusal names."""
+    """One object, or one change of an object, with the fields that its rejection names."""
 
     name: str
     object: dict[str, Any]

@@ -31,7 +31,7 @@ def needs_go(test: Test) -> Test:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the API server says of a case: pairs of field and cause, and whether it could read the object at all."""
+    """Return the API server's answer to a case: pairs of field and cause, and whether it could read the object at all."""
 
     faults: frozenset[tuple[str, str]]
     undecodable: bool

@@ -57,7 +57,7 @@ class Site:
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(run))
 
     def status(self, name: str) -> Object:
-        """What the run says."""
+        """Return the status of the run."""
         status: Object = self.api.get("finetunerun.io/v1alpha1", "FineTuneRun", name, self.namespace).get("status") or {}
         return status
 

@@ -1,4 +1,4 @@
-"""Golden files: what something came out as when a person last looked at it. ``UPDATE_GOLDEN=1`` writes them anew."""
+"""Golden files: reviewed output. ``UPDATE_GOLDEN=1`` rewrites them."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Repository:
 
 
 class Hub(Server):
-    """A hub-compatible server whose repositories lie below ``folder``.
+    """A hub-compatible server whose repositories are below ``folder``.
 
     Attributes:
         tokens: token to the repositories that it opens; every token here is a valid one.
@@ -89,7 +89,7 @@ class Hub(Server):
 
     def _api(self, path: str, request: Request, body: bytes) -> Answer:
         if path == "whoami-v2":
-            return _json({"name": "tester", "type": "user"}) if self._token(request) in self.tokens else _refusal(401, "")
+            return _json({"name": "tester", "type": "user"}) if self._token(request) in self.tokens else _rejection(401, "")
         kind, _, rest = path.partition("/")
         for action in ("/revision/", "/tree/", "/paths-info/", "/refs", "/auth-check"):
             repo_id, found, argument = rest.partition(action)
@@ -106,7 +106,7 @@ class Hub(Server):
         revision, _, below = argument.partition("/") if action == "/tree/" else (argument, "", "")
         commit = repository.refs.get(revision, revision)
         if commit not in repository.commits:
-            return _refusal(404, "RevisionNotFound")
+            return _rejection(404, "RevisionNotFound")
         place = repository.commits[commit]
         if action == "/revision/":
             information = _information(repo_id, commit, repository, place)
@@ -126,10 +126,10 @@ class Hub(Server):
             return refusal
         commit = repository.refs.get(revision, revision)
         if commit not in repository.commits:
-            return _refusal(404, "RevisionNotFound")
+            return _rejection(404, "RevisionNotFound")
         file = repository.commits[commit] / name
         if not file.is_file():
-            return _refusal(404, "EntryNotFound", {"X-Repo-Commit": commit})
+            return _rejection(404, "EntryNotFound", {"X-Repo-Commit": commit})
         return Answer(200, {"ETag": f'"{_oid(file)}"', "X-Repo-Commit": commit}, file)
 
     def _open(self, kind: str, repo_id: str, request: Request, files: bool) -> tuple[Repository | None, Answer]:
@@ -137,14 +137,14 @@ class Hub(Server):
         repository = self.repositories.get((kind, repo_id))
         token = self._token(request)
         if token is not None and token not in self.tokens:
-            return None, _refusal(401, "", {"X-Error-Message": "Invalid credentials in Authorization header"})
+            return None, _rejection(401, "", {"X-Error-Message": "Invalid credentials in Authorization header"})
         if repository is None:
-            return None, _refusal(404, "RepoNotFound")
+            return None, _rejection(404, "RepoNotFound")
         if repo_id not in self.tokens.get(token or "", ()):
             if repository.private:
-                return None, _refusal(404 if token else 401, "RepoNotFound")
+                return None, _rejection(404 if token else 401, "RepoNotFound")
             if repository.gated and files:
-                return None, _refusal(403 if token else 401, "GatedRepo")
+                return None, _rejection(403 if token else 401, "GatedRepo")
         return repository, Answer(200)
 
     @staticmethod
@@ -161,7 +161,7 @@ def _json(value: Any) -> Answer:
     return Answer(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
 
-def _refusal(status: int, code: str, headers: Mapping[str, str] | None = None) -> Answer:
+def _rejection(status: int, code: str, headers: Mapping[str, str] | None = None) -> Answer:
     coded = {"X-Error-Code": code} if code else {}
     return Answer(status, {**coded, **(headers or {}), "Content-Type": "application/json"}, json.dumps({"error": code}).encode())
 
@@ -203,6 +203,6 @@ def _entry(place: Path, name: str) -> dict[str, Any] | None:
 def _tree(place: Path, below: str, recursive: bool) -> Answer:
     root = place / below
     if not root.is_dir():
-        return _refusal(404, "EntryNotFound")
+        return _rejection(404, "EntryNotFound")
     found = sorted(root.rglob("*") if recursive else root.iterdir())
     return _json([_entry(place, str(path.relative_to(place))) for path in found])

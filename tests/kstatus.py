@@ -12,7 +12,7 @@ Status = Literal["InProgress", "Current", "Failed", "Terminating"]
 
 
 def kstatus(document: Mapping[str, Any]) -> Status:
-    """Return what kstatus says of an object as the API server serves it."""
+    """Return the kstatus of an object as the API server serves it."""
     metadata, status = document["metadata"], document.get("status") or {}
     if metadata.get("deletionTimestamp"):
         return "Terminating"

@@ -127,7 +127,7 @@ class TroubledServer:
         raise NotImplementedError
 
     def rejection(self, status: int, message: str) -> Answer:
-        """What a server without words of its own says with ``status``."""
+        """Return the answer with ``status`` of a server without messages of its own."""
         return Answer(status, message.encode(), {"Content-Type": "text/plain"})
 
     def handle(self, call: Call) -> Answer | None:
@@ -165,7 +165,7 @@ class TroubledServer:
 
 
 class ModelRegistryServer(TroubledServer):
-    """The registry. ``serves`` names the API versions that it knows; with a ``token`` it wants that one."""
+    """The registry. ``serves`` names the API versions that it knows; with a ``token`` it requires that one."""
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ class ModelRegistryServer(TroubledServer):
             body = json.loads(call.body) if call.body else {}
             with self._storing:
                 status, answer = self._route(call.method, found[2].split("/"), query, body)
-        except _Refusal as rejection:
+        except _Rejection as rejection:
             status, answer = rejection.status, json.loads(_error(rejection.status, str(rejection)))
         return Answer(status, json.dumps(answer).encode())
 
@@ -232,7 +232,7 @@ class ModelRegistryServer(TroubledServer):
                 return 200, _page([one for one in self._entities["model_artifacts"] if one["_parent"] == key], query)
             case "POST", ["model_versions", key, "artifacts"]:
                 return 201, self._add("model_artifacts", body, self._get("model_versions", key)["id"])
-        raise _Refusal(404, f"no route {method} {'/'.join(path)}")
+        raise _Rejection(404, f"no route {method} {'/'.join(path)}")
 
     def _find(self, kind: str, query: Mapping[str, str]) -> Json:
         """One entity by its name or external id. Several that the name's pattern fits count as none, as on the server."""
@@ -244,20 +244,20 @@ class ModelRegistryServer(TroubledServer):
             and (_like(query["name"], entity["name"]) if "name" in query else entity.get("externalId") == query.get("externalId"))
         ]
         if len(found) != 1:
-            raise _Refusal(404, f"{'multiple' if found else 'no'} {kind} found for {dict(query)}")
+            raise _Rejection(404, f"{'multiple' if found else 'no'} {kind} found for {dict(query)}")
         return _shown(found[0])
 
     def _get(self, kind: str, key: str) -> Json:
         for entity in self._entities[kind]:
             if entity["id"] == key:
                 return entity
-        raise _Refusal(404, f"no {kind} found for id {key}")
+        raise _Rejection(404, f"no {kind} found for id {key}")
 
     def _add(self, kind: str, body: Json, parent: str | None) -> Json:
         if not body.get("name"):
-            raise _Refusal(422, "required field 'name' is zero value.")
+            raise _Rejection(422, "required field 'name' is zero value.")
         if any(one["name"] == body["name"] and one["_parent"] == parent for one in self._entities[kind]):
-            raise _Refusal(409, f"{kind} with name {body['name']} already exists: conflict")
+            raise _Rejection(409, f"{kind} with name {body['name']} already exists: conflict")
         _require_known(kind, body)
         now = str(int(1000 * time.time()))
         contexts = [kind] if kind == "model_artifacts" else ["registered_models", "model_versions"]
@@ -270,7 +270,7 @@ class ModelRegistryServer(TroubledServer):
         return _shown(entity)
 
 
-class _Refusal(Exception):
+class _Rejection(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
@@ -296,18 +296,18 @@ _VALUES = {
 
 
 def _require_known(kind: str, body: Json) -> None:
-    """The server refuses fields, states and typed values that its document does not have."""
+    """The server rejects fields, states and typed values that its document does not have."""
     unknown = {key for key in body if body[key] is not None} - _FIELDS[kind] - {"id"}
     if unknown:
-        raise _Refusal(400, f"json: unknown field {min(unknown)!r}")
+        raise _Rejection(400, f"json: unknown field {min(unknown)!r}")
     if body.get("state") not in {None, *_STATES[kind]}:
-        raise _Refusal(400, f"invalid value {body['state']!r} for state")
+        raise _Rejection(400, f"invalid value {body['state']!r} for state")
     for key, value in (body.get("customProperties") or {}).items():
         name, types = _VALUES.get(value.get("metadataType"), ("", ()))
         if set(value) != {"metadataType", name} or not isinstance(value[name], types):
-            raise _Refusal(400, f"metadataType not found for {key}: {value}")
+            raise _Rejection(400, f"metadataType not found for {key}: {value}")
         if name == "int_value" and not re.fullmatch(r"-?([1-9][0-9]{0,8}|0)", value[name]):
-            raise _Refusal(400, f"unable to decode as int32 for key {key}")
+            raise _Rejection(400, f"unable to decode as int32 for key {key}")
 
 
 def _change(kind: str, entity: Json, body: Json) -> Json:

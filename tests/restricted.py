@@ -16,7 +16,7 @@ def without_privileges(command: Sequence[str]) -> list[str]:
 def in_a_small_volume(command: Sequence[str], place: Path, kilobytes: int, listing: Path) -> list[str]:
     """The command with a file system of that size mounted at ``place``, which only it sees.
 
-    What lies there when it has ended is written to ``listing``, one path a line, for then it is gone.
+    The paths that exist at its end are written to ``listing``, one a line, because they are then removed.
     """
     script = (
         f"mount -t tmpfs -o size={kilobytes}k none {place} || exit 99\n"

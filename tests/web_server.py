@@ -35,7 +35,7 @@ class Request:
 
 @dataclass
 class Hold:
-    """Lets a test meet an answer half-way: ``reached`` is set there, and it goes on once ``release`` is."""
+    """Pauses an answer in the middle: ``reached`` is set there, and it continues when ``release`` is set."""
 
     reached: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
@@ -65,7 +65,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server says: a status, headers, and a body in memory or in a file."""
+    """An answer of a server: a status, headers, and a body in memory or in a file."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """A cluster small enough to be searched: objects in a dict, children that move by themselves, a workspace that remembers work.
 
-It stands for the API server and the stage programs, as far as ``plan`` can tell: names are unique, uids are new, a program that
+It replaces the API server and the stage programs, as far as ``plan`` can observe: names are unique, uids are new, a program that
 finds the result of its own inputs repeats it, and an object that is deleted is gone. ``plan`` and its types are the real ones.
 """
 
@@ -85,7 +85,7 @@ class World:
         return world
 
     def key(self) -> str:
-        """What tells two worlds apart."""
+        """Return the key that distinguishes two worlds."""
         status = {key: value for key, value in self.run.get("status", {}).items() if key not in _DERIVED}
         return json.dumps(
             [self.run["spec"], self.run["metadata"]["generation"], status, sorted((str(ref.kind), ref.name, _shape(item)) for ref, item in self.objects.items()),

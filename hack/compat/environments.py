@@ -1,6 +1,6 @@
 """Environments outside the checkout, one for each set of versions, from its lock.
 
-NVIDIA's libraries are left out, and placeholders stand in for them as in ``.venv`` on machines without a GPU.
+NVIDIA's libraries are left out. Placeholders replace them, as in ``.venv`` on machines without a GPU.
 """
 
 from __future__ import annotations

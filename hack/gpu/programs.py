@@ -143,21 +143,21 @@ class Programs:
         return self.started[-1]
 
 
-def wait_for(running: Running, wanted: Callable[[str], bool], seconds: float) -> None:
-    """Wait until a program's log is as wanted.
+def wait_for(running: Running, condition: Callable[[str], bool], seconds: float) -> None:
+    """Wait until a condition on the log of a program holds.
 
     Raises:
-        TimeoutError: it was not in time, or the program ended first.
+        TimeoutError: it did not hold in time, or the program ended first.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if wanted(running.log):
+        if condition(running.log):
             return
         if running.process.poll() is not None:
             raise TimeoutError(f"the program ended first; last line: {_last_line(running.log)}")
         time.sleep(0.1)
     running.end()
-    raise TimeoutError(f"the wanted output did not appear within {seconds:.0f} s; last line: {_last_line(running.log)}")
+    raise TimeoutError(f"the expected output did not appear within {seconds:.0f} s; last line: {_last_line(running.log)}")
 
 
 def _last_line(log: str) -> str:

@@ -15,7 +15,7 @@ from . import CONTRACT_VERSION
 from .codec import DocumentError, decode, encode
 from .progress import Progress, to_rhoai
 
-MESSAGE_LIMIT = 4096
+TERMINATION_MESSAGE_LIMIT = 4096
 """Bytes of UTF-8 that Kubernetes keeps of a termination message."""
 HISTORY_LIMIT = 64
 """Points of the loss curve in a result and in status."""
@@ -182,7 +182,7 @@ class RegistrationOutputs:
 
 
 def termination_message(
-    result: Result, progress: Progress | None = None, limit: int = MESSAGE_LIMIT, keep: Sequence[str] = ()
+    result: Result, progress: Progress | None = None, limit: int = TERMINATION_MESSAGE_LIMIT, keep: Sequence[str] = ()
 ) -> str:
     """Return the short form of ``result``: JSON of at most ``limit`` bytes in UTF-8.
 

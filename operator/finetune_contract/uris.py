@@ -27,9 +27,15 @@ SCHEME_ALONE = r"^(file|hf|https?|s3|pvc|oci):([^/]|/[^/]|/?$)"
 """A scheme without ``//``, which by its form is a hub id with a configuration."""
 LOCAL_PREFIXES = ("/", "./", "../", "~/")
 LOCAL = r"(/|\./|\.\./|~/).*"
-_ESCAPE = r"%([2-689A-Fa-f][0-9A-Fa-f]|7[0-9A-Ea-e])"
+_NEXT = "%[89ABab][0-9A-Fa-f]"
+_ESCAPE = (
+    "%[2-6][0-9A-Fa-f]|%7[0-9A-Ea-e]"
+    f"|(%[Cc][2-9A-Fa-f]|%[Dd][0-9A-Fa-f]|%[Ee]0%[ABab][0-9A-Fa-f]|%[Ee][Dd]%[89][0-9A-Fa-f]|%[Ff]0%[9ABab][0-9A-Fa-f]{_NEXT}"
+    f"|%[Ff]4%8[0-9A-Fa-f]{_NEXT}|(%[Ee][1-9A-CEFa-cef]|%[Ff][1-3]{_NEXT}){_NEXT}){_NEXT}"
+)
+"""The escapes of one character in UTF-8, by the table of well-formed sequences (Unicode, table 3-7); no control character of ASCII."""
 FILE = rf"file:///([^%?#]|{_ESCAPE})+"
-"""An absolute path. An escape is one byte that is no control character."""
+"""An absolute path."""
 
 _SEPARATOR = r"(\.(-\.)*-?|-(\.-)*\.?)"
 _WORD = rf"\w+({_SEPARATOR}\w+)*"
@@ -56,6 +62,7 @@ FORMS: Mapping[UriKind, tuple[str, ...]] = {
 }
 """All forms of the URIs of a kind."""
 
+_FILE_OF_BYTES = "file:///([^%?#]|%([2-689A-Fa-f][0-9A-Fa-f]|7[0-9A-Ea-e]))+"
 _STORAGE: Mapping[str, str] = {"s3": S3, "pvc": CLAIM, "oci": IMAGE}
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _READABLE: Mapping[UriKind, str] = {
@@ -192,6 +199,8 @@ def _hub_id(text: str, kind: UriKind) -> HubId:
 
 def _file(uri: str) -> LocalPath:
     if not _matches(FILE, uri):
+        if _matches(_FILE_OF_BYTES, uri):
+            raise UriError(f"{shown(uri)} has an escape that is not UTF-8; write the name in UTF-8, such as %C3%BC for \u00fc")
         raise UriError(
             f"{shown(uri)} is not a file URI; write file:///<folder>/<file> with three slashes, and %, ? and # in a name as"
             " %25, %3F and %23"

@@ -68,7 +68,7 @@ def test_a_command_loads_only_what_it_needs(tmp_path: Path, words: tuple[str, ..
     ],
     ids=["cluster", "local"],
 )  # fmt: skip
-def test_what_is_not_installed_is_told(tmp_path: Path, words: tuple[str, ...], absent: str, sentence: str) -> None:
+def test_a_missing_package_is_reported(tmp_path: Path, words: tuple[str, ...], absent: str, sentence: str) -> None:
     (tmp_path / "kubeconfig").write_text(KUBECONFIG)
     (tmp_path / "run.yaml").write_text(
         "apiVersion: finetunerun.io/v1alpha1\nkind: FineTuneRun\nmetadata: {name: demo}\nspec: {dataset: {uri: org/data}}\n"

@@ -64,7 +64,9 @@ def test_a_rejected_rerun_is_corrected_under_its_own_id(home: Home, capsys: pyte
         ("rejected", "--id rejected: this rerun is already requested; change a field with --set, or choose another ID."),
     ],
 )
-def test_an_id_that_would_change_nothing_is_refused(home: Home, capsys: pytest.CaptureFixture[str], id_: str, words: str) -> None:
+def test_an_id_that_would_change_nothing_is_rejected(
+    home: Home, capsys: pytest.CaptureFixture[str], id_: str, words: str
+) -> None:
     assert rerun(home, id_) == 2
     assert capsys.readouterr().err == f"{words}\n"
 

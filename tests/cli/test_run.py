@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[Workdir, CommandResult]:
-    """A run that has ended well, and what the command said."""
+    """A run that has ended well, and the output of the command."""
     workdir = Workdir(tmp_path_factory.mktemp("desk"))
     workdir.write(small(registry={"name": "tiny", "alias": "newest"}), labels={"finetunerun.io/experiment": "trial"})
     return workdir, workdir.finetune("run", "run.yaml")
@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple[Wor
 
 @pytest.mark.xdist_group("finished")
 class TestARunThatEndsWell:
-    def test_it_says_what_happened_and_what_came_out(self, finished: tuple[Workdir, CommandResult]) -> None:
+    def test_it_reports_progress_and_outcome(self, finished: tuple[Workdir, CommandResult]) -> None:
         result = finished[1]
         assert result.code == 0, result.out + result.err
         for words in (
@@ -134,7 +134,7 @@ class TestARunThatEndsWell:
         assert "step" in workdir.finetune("logs", "demo", "--stage", "training").out
         assert workdir.finetune("logs", "demo").code == 0
 
-    def test_what_is_not_there_is_told(self, finished: tuple[Workdir, CommandResult]) -> None:
+    def test_a_missing_run_or_stage_is_reported(self, finished: tuple[Workdir, CommandResult]) -> None:
         workdir, _ = finished
         for command in ("get", "describe", "logs", "delete"):
             result = workdir.finetune(command, "missing")
@@ -205,7 +205,7 @@ def test_two_processes_train_together(workdir: Workdir, small: Spec) -> None:
 # -- interruptions -----------------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(workdir: Workdir, small: Spec) -> None:
+def test_ctrl_c_stops_cleanly_and_the_same_command_resumes(workdir: Workdir, small: Spec) -> None:
     workdir.write(small(evaluation={"enabled": False, "baseline": False}))
     command = workdir.start("run", "run.yaml")
     wait_for(lambda: state_of(workdir, "training") == "Running" and bool(stage_processes(workdir)))
@@ -286,7 +286,7 @@ def test_kill_9_of_a_stage_only_costs_an_attempt(workdir: Workdir, small: Spec, 
     assert done_stages(workdir).count(stage) == 1
 
 
-def test_a_second_run_in_the_same_folder_is_told_who_is_there(workdir: Workdir, small: Spec) -> None:
+def test_a_second_command_in_the_same_folder_names_the_process_that_uses_it(workdir: Workdir, small: Spec) -> None:
     workdir.write(small(evaluation={"enabled": False, "baseline": False}))
     command = workdir.start("run", "run.yaml")
     try:
@@ -301,7 +301,7 @@ def test_a_second_run_in_the_same_folder_is_told_who_is_there(workdir: Workdir, 
         command.communicate(timeout=60)
 
 
-def test_delete_stops_what_runs_and_the_command_says_so(workdir: Workdir, small: Spec) -> None:
+def test_delete_stops_running_pods_and_the_command_reports_it(workdir: Workdir, small: Spec) -> None:
     workdir.write(small(evaluation={"enabled": False, "baseline": False}))
     command = workdir.start("run", "run.yaml")
     wait_for(lambda: state_of(workdir, "training") == "Running" and bool(stage_processes(workdir)))
@@ -362,7 +362,7 @@ def failed(workdir: Workdir, spec: dict[str, Any], reason: str, words: str, code
 
 
 @pytest.mark.parametrize(("lines", "reason", "words"), BAD_DATA.values(), ids=BAD_DATA)
-def test_bad_data_is_told_by_row(workdir: Workdir, small: Spec, lines: tuple[str, ...], reason: str, words: str) -> None:
+def test_bad_data_is_reported_by_row(workdir: Workdir, small: Spec, lines: tuple[str, ...], reason: str, words: str) -> None:
     failed(workdir, small(dataset={"uri": rows(workdir, *lines)}), reason, words)
     assert not (workdir.run_folder() / "datasets").exists()
 
@@ -382,7 +382,7 @@ def test_a_model_without_weights(workdir: Workdir, small: Spec, tiny_model: Path
     assert not (workdir.run_folder() / "base_model").exists()
 
 
-def test_a_server_that_cannot_be_reached_is_tried_again(workdir: Workdir, small: Spec) -> None:
+def test_a_server_that_cannot_be_reached_is_retried(workdir: Workdir, small: Spec) -> None:
     spec = small(dataset={"uri": "http://127.0.0.1:9/rows.jsonl"})
     status = failed(workdir, {**spec, "retry": {"transient": 1}}, "DatasetUnreachable", "127.0.0.1:9", code=75)
     stages = {stage["name"]: stage for stage in status["stages"]}
@@ -401,7 +401,7 @@ def test_an_unknown_task(workdir: Workdir, small: Spec) -> None:
     assert not (workdir.workspace / "mlflow.db").exists()
 
 
-def test_values_that_this_machine_cannot_honour(workdir: Workdir, small: Spec) -> None:
+def test_values_that_this_machine_cannot_honor(workdir: Workdir, small: Spec) -> None:
     for training, words in (({"gpusPerWorker": 64}, "fewer GPUs"), ({"liger": True}, "Liger")):
         workdir.write(small(training=training), name=f"x{len(words)}")
         result = workdir.finetune("run", "run.yaml")
@@ -464,7 +464,7 @@ def test_task_files_that_nobody_brought(workdir: Workdir, small: Spec) -> None:
     )
 
 
-def test_what_a_run_waits_for_is_told(workdir: Workdir, small: Spec) -> None:
+def test_the_blocker_of_a_run_is_reported(workdir: Workdir, small: Spec) -> None:
     workdir.write(small(dataset={"secretRef": {"name": "mine", "key": "TOKEN"}}))
     command = workdir.start("run", "run.yaml")
     assert command.stdout

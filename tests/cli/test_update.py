@@ -1,4 +1,4 @@
-"""The gate on real scores, and the words that steer a run: rerun, clone, suspend, resume."""
+"""The gate on real scores, and the commands that control a run: rerun, clone, suspend, resume."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rejected_run(tmp_path_factory: pytest.TempPathFactory, small: Spec) -> tuple
 
 @pytest.mark.xdist_group("judged")
 class TestARunThatTheGateRejects:
-    def test_it_says_so_and_keeps_the_model(self, rejected_run: tuple[Workdir, CommandResult]) -> None:
+    def test_a_rejected_model_is_reported_and_kept(self, rejected_run: tuple[Workdir, CommandResult]) -> None:
         workdir, result = rejected_run
         assert result.code == 3, result.out + result.err
         assert "gate rejected the model; its files are kept" in result.out
@@ -75,7 +75,7 @@ class TestARunThatTheGateRejects:
             (["rerun", "missing", "--from", "gate"], 66, "missing: no run with this name in"),
         ],
     )  # fmt: skip
-    def test_mistakes_are_told(
+    def test_mistakes_are_reported(
         self, rejected_run: tuple[Workdir, CommandResult], words: list[str], code: int, sentence: str
     ) -> None:
         result = rejected_run[0].finetune(*words)
@@ -83,7 +83,9 @@ class TestARunThatTheGateRejects:
         assert sentence in result.err
         assert "Traceback" not in result.err
 
-    def test_a_metric_that_cannot_exist_is_refused_and_nothing_changes(self, rejected_run: tuple[Workdir, CommandResult]) -> None:
+    def test_a_metric_that_cannot_exist_is_rejected_and_nothing_changes(
+        self, rejected_run: tuple[Workdir, CommandResult]
+    ) -> None:
         absent = "gate.requirements=[{metric: holdout.words, min: 1}]"
         result = rejected_run[0].finetune("rerun", "demo", "--from", "gate", "--set", absent)
         assert result.code == 65
@@ -91,19 +93,23 @@ class TestARunThatTheGateRejects:
         assert "held-out rows have only the metrics holdout.bits_per_byte" in result.err
         assert status_of(rejected_run[0])["round"] == 1
 
-    def test_a_rejected_rerun_is_told_and_the_run_keeps_its_results(self, rejected_run: tuple[Workdir, CommandResult]) -> None:
+    def test_a_rejected_rerun_is_reported_and_the_run_keeps_its_results(
+        self, rejected_run: tuple[Workdir, CommandResult]
+    ) -> None:
         workdir, _ = rejected_run
         before = status_of(workdir)
         result = workdir.finetune("rerun", "demo", "--from", "gate", "--set", "publish={uri: oci://r/x}", "--id", "unsupported")
         assert result.code == 65
-        assert "demo: Unsupported: rerun unsupported: it cannot start, and the run keeps its results: spec.publish:" in result.err
+        sentence = "Unsupported: spec.publish: this release does not support this field; remove it.\n"
+        assert result.err == f"{sentence}demo: nothing was changed; correct the value\n"
         status = status_of(workdir)
         assert (status["phase"], status["round"], status.get("metrics")) == (
             before["phase"],
             before["round"],
             before.get("metrics"),
         )
-        assert "Unsupported: rerun unsupported" in workdir.finetune("describe", "demo").out
+        assert "publish" not in workdir.finetune("get", "demo", "-o", "json").object["spec"]
+        assert "RerunRejected" not in workdir.finetune("describe", "demo").out
         corrections = ("--set", "publish=null", "--set", f"gate.requirements={STRICT_TEXT}")
         corrected = workdir.finetune("rerun", "demo", "--from", "gate", *corrections, "--id", "unsupported")
         assert corrected.code == 3, corrected.out + corrected.err
@@ -120,7 +126,7 @@ class TestARunThatTheGateRejects:
         assert (status["phase"], status["round"], status["rerunId"]) == ("Succeeded", 3, "softer")
         assert done_stages(workdir).count("training") == 1
         assert workdir.finetune("rerun", "demo", "--from", "gate", "--id", "softer").code == 2
-        # The file has the old gate: to run it again would undo the rerun, and that is refused.
+        # The file has the old gate: running it again would undo the rerun, so it is rejected.
         assert workdir.finetune("run", "run.yaml").code == 65
 
 
@@ -147,7 +153,7 @@ def test_lora_goes_to_a_model_registry_and_its_clone_does_nothing_twice(workdir:
             assert b"let-me-in" not in path.read_bytes(), path
 
 
-def test_a_version_that_exists_is_told_before_anything_is_trained(workdir: Workdir, small: Spec) -> None:
+def test_a_version_that_exists_is_reported_before_anything_is_trained(workdir: Workdir, small: Spec) -> None:
     workdir.write(small(evaluation=QUICK))
     assert workdir.finetune("run", "run.yaml").code == 0
     result = workdir.finetune("clone", "demo", "--set", "registry.onExisting=Fail", "--set", "training.epochs=2")
@@ -163,7 +169,7 @@ def test_there_are_no_runs_yet(workdir: Workdir) -> None:
     assert result.err.endswith(".finetune: contains no runs; give another folder with --home, or start a run.\n")
 
 
-def test_a_run_is_suspended_from_elsewhere_and_goes_on_later(workdir: Workdir, small: Spec) -> None:
+def test_a_run_is_suspended_by_another_command_and_resumed_later(workdir: Workdir, small: Spec) -> None:
     workdir.write(small(evaluation=QUICK))
     command = workdir.start("run", "run.yaml")
     wait_for(lambda: state_of(workdir, "training") == "Running" and bool(stage_processes(workdir)))
@@ -176,7 +182,7 @@ def test_a_run_is_suspended_from_elsewhere_and_goes_on_later(workdir: Workdir, s
     assert command.returncode == 130
     assert "demo: suspended; continue it with: finetune resume demo\n" in err
     assert stage_processes(workdir) == []
-    # The file says nothing of suspension: running it again does not end it.
+    # The file has no spec.suspend: running it again does not end it.
     result = workdir.finetune("run", "run.yaml")
     assert result.code == 130
     assert "demo: suspended" in result.err

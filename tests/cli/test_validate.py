@@ -1,4 +1,4 @@
-"""``finetune validate`` and ``init``: judged without a cluster, in sentences that can be acted on."""
+"""``finetune validate`` and ``init``: validation without a cluster, with messages that name the remedy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cli.workdir import Workdir
 from finetune_operator.api.crd import crd
 from finetune_operator.cli.documents import DocumentProblem, read_documents
 from finetune_operator.cli.init import template
+from finetune_operator.cli.validate import validate_files
 from finetune_operator.core.paths import leaves
 from finetune_operator.core.unsupported import UNSUPPORTED_VALUES, first_unsupported
 from finetune_operator.validation import Validator
@@ -51,7 +52,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("spec", "line", "words"), BAD.values(), ids=BAD)
-def test_a_bad_file_is_told_by_line_and_field(workdir: Workdir, spec: str, line: int, words: str) -> None:
+def test_a_bad_file_is_reported_by_line_and_field(workdir: Workdir, spec: str, line: int, words: str) -> None:
     (workdir.folder / "run.yaml").write_text(HEAD + spec)
     result = workdir.finetune("validate", "run.yaml")
     assert result.code == 65
@@ -60,6 +61,77 @@ def test_a_bad_file_is_told_by_line_and_field(workdir: Workdir, spec: str, line:
     rejected = workdir.finetune("run", "run.yaml")
     assert (rejected.code, rejected.err) == (65, result.err)
     assert not (workdir.folder / ".finetune").exists()
+
+
+TYPES = {
+    "training: {epochs: '3'}": 'epochs: Invalid value: "3": spec.training.epochs in body must be of type integer: "string"; write a whole number without quotes',
+    "training: {learningRate: '1e-5'}": 'must be of type number: "string"; write a number without quotes',
+    "training: {liger: 'true'}": 'must be of type boolean: "string"; write true or false without quotes',
+    "training: {epochs: true}": 'must be of type integer: "boolean"; write a whole number',
+    "model: {revision: 5}": 'must be of type string: "integer"; write it in quotes',
+    "model: {revision: true}": 'must be of type string: "boolean"; write it in quotes',
+    "model: {revision: [a]}": 'must be of type string: "array"; write a string',
+    "evaluation: {tasks: arc_easy}": 'must be of type array: "string"; write a list',
+    "training: 5": 'must be of type object: "integer"; write an object',
+    "evaluation: {tasks: [null]}": 'spec.evaluation.tasks[0] in body must be of type string: "null"; write a string',
+    "evaluation: {modelArgs: {a: null}}": "spec.evaluation.modelArgs.a: is null; use a string, a number, true or false, or remove it",
+    "training: {schedulerArgs: {a: null}}": "spec.training.schedulerArgs.a: is null; use a number, or remove it",
+    "training: {placement: {labels: {a: null}}}": "spec.training.placement.labels.a: is null; use a string, or remove it",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("section", "words"), TYPES.items(), ids=TYPES)
+def test_a_value_of_the_wrong_type_is_rejected_with_its_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], section: str, words: str
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"{HEAD}  dataset: {{uri: a/b}}\n  {section}\n")
+    assert validate_files([file]) == 65
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith(f"{file}:7: spec.")
+    assert first.endswith(words)
+
+
+_NAME = "must have at most 52 characters, lower-case letters, digits and dashes only, a letter first and a letter or digit last; correct it"
+NAMES = {
+    "{name: Bad_Name}": f'metadata.name: Invalid value: "Bad_Name": {_NAME}',
+    "{name: 9a}": f'metadata.name: Invalid value: "9a": {_NAME}',
+    "{name: a-}": f'metadata.name: Invalid value: "a-": {_NAME}',
+    "{name: a.b}": f'metadata.name: Invalid value: "a.b": {_NAME}',
+    f"{{name: {'a' * 300}}}": f'metadata.name: Invalid value: "{"a" * 300}": {_NAME}',
+    "{generateName: Bad_}": f'metadata.generateName: Invalid value: "Bad_": {_NAME}',
+    "{generateName: 9-}": f'metadata.generateName: Invalid value: "9-": {_NAME}',
+    "{name: demo, labels: {a: null}}": "metadata.labels.a: is null; use a string, or remove it",
+    "{name: demo, annotations: {a: null}}": "metadata.annotations.a: is null; use a string, or remove it",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("metadata", "sentence"), NAMES.items(), ids=[name[:40] for name in NAMES])
+def test_invalid_metadata_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metadata: str, sentence: str
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(HEAD.replace("\n  name: demo", f" {metadata}") + "  dataset: {uri: a/b}\n")
+    assert validate_files([file]) == 65
+    assert capsys.readouterr().err == f"{file}:3: {sentence}\n"
+
+
+def test_an_invalid_name_does_not_hide_other_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(HEAD.replace("demo", "Bad") + "  dataset: {uri: a/b, split: ''}\n")
+    assert validate_files([file]) == 65
+    assert [line.split(": ")[1] for line in capsys.readouterr().err.splitlines()] == ["metadata.name", "spec.dataset.split"]
+
+
+def test_a_byte_order_mark_and_tags_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("\ufeff" + HEAD + "  dataset: {uri: !!str a/b, split: !!str 5}\n", encoding="utf-8")
+    assert (validate_files([file]), capsys.readouterr().out) == (0, f"{file}: demo is valid\n")
+    file.write_text(HEAD + "  dataset: {uri: a/b}\n  training: {epochs: !vault 3}\n")
+    assert (validate_files([file]), capsys.readouterr().err) == (
+        65,
+        f"{file}:7: the tag !vault is not supported here; remove the tag\n",
+    )
 
 
 def test_a_generated_name_is_valid_and_makes_a_new_run_each_time(workdir: Workdir) -> None:
@@ -78,7 +150,7 @@ def test_a_generated_name_is_valid_and_makes_a_new_run_each_time(workdir: Workdi
     assert all(re.fullmatch(r"demo-[a-z0-9]{5}", name) for name in names)
 
 
-def test_a_file_without_its_dot_is_told_before_anything_starts(workdir: Workdir) -> None:
+def test_a_file_without_its_dot_is_reported_before_anything_starts(workdir: Workdir) -> None:
     (workdir.folder / "rows.jsonl").write_text("{}\n")
     workdir.write({"dataset": {"uri": "rows.jsonl"}})
     words = (
@@ -91,7 +163,7 @@ def test_a_file_without_its_dot_is_told_before_anything_starts(workdir: Workdir)
     assert not (workdir.folder / ".finetune").exists()
 
 
-def test_all_problems_of_all_files_are_told(workdir: Workdir) -> None:
+def test_all_problems_of_all_files_are_reported(workdir: Workdir) -> None:
     workdir.write({"dataset": {"uri": "a/b", "x": 1, "y": 2}}, file="a.yaml")
     workdir.write({"dataset": {"uri": "a/b", "z": 2}}, file="b.yaml")
     result = workdir.finetune("validate", "a.yaml", "b.yaml", "missing.yaml")
@@ -109,7 +181,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "words"), BROKEN.values(), ids=BROKEN)
-def test_what_is_no_object_is_told_by_line(workdir: Workdir, text: str, words: str) -> None:
+def test_a_document_that_is_not_an_object_is_reported_by_line(workdir: Workdir, text: str, words: str) -> None:
     (workdir.folder / "run.yaml").write_text(text)
     result = workdir.finetune("validate", "run.yaml")
     assert result.code == 65
@@ -146,7 +218,7 @@ def test_scalars_are_those_of_kubernetes(tmp_path: Path) -> None:
     assert document.line_of("elsewhere") == 2
 
 
-def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DocumentProblem, match="cannot be read"):

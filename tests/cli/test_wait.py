@@ -1,9 +1,10 @@
-"""``--wait``, and what a command says without it, where another command drives the runs of the folder."""
+"""``--wait``, and the output without it, when another command drives the runs of the folder."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ def home(tmp_path: Path) -> Home:
     return driver(tmp_path).home
 
 
-def test_a_rerun_says_who_does_it(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rerun_reports_which_process_runs_it(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     with home.locked():
         code = rerun_run("demo", Target(home=home.root), RunOptions(plain=True), stage="gate", id_="again", assignments=())
     result = capsys.readouterr()
@@ -128,6 +129,46 @@ def test_a_rerun_is_followed_to_the_end_of_its_round(tmp_path: Path, capsys: pyt
     assert code == 0
     assert found.world.run["status"]["rerunId"] == "again"
     assert "registered  osft-model 1.0.0 (MLflow version 1)" in capsys.readouterr().out
+
+
+def test_a_rerun_prints_only_the_stages_of_its_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = driver(tmp_path)
+    with found.driving():
+        rerun_run(
+            "demo",
+            Target(home=tmp_path),
+            WAIT,
+            stage="gate",
+            id_="again",
+            assignments=("gate.requirements=[{metric: holdout.loss, max: 90}]",),
+        )
+    lines = [line.split()[1] for line in capsys.readouterr().out.splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)]
+    assert "gate:" in lines
+    assert set(lines) <= {"gate:", "registration:", "registry-check:", "workspace:"}
+
+
+def test_a_value_that_this_machine_rejects_is_not_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = driver(tmp_path)
+    before = asyncio.run(read_spec(found.home))
+    for assignment, words in (
+        ("training.liger=true", "NotPossibleHere: spec.training.liger: true is not possible here"),
+        ("publish={uri: 'oci://r/x'}", "Unsupported: spec.publish: this release does not support this field; remove it."),
+        ("evaluation.tasks=[]", "InvalidSpec: spec.evaluation.tasks: is empty, and"),
+    ):
+        again = ("training.epochs=2", "dataset.trainSplit=1", assignment)
+        with found.home.locked():
+            assert rerun_run("demo", Target(home=tmp_path), WAIT, stage="dataset", id_="again", assignments=again) == 65
+        first, last = capsys.readouterr().err.splitlines()
+        assert first.startswith(words)
+        assert last == "demo: nothing was changed; correct the value"
+        assert asyncio.run(read_spec(found.home)) == before
+
+
+async def read_spec(home: Home) -> dict[str, Any]:
+    store = open_store(home)
+    spec: dict[str, Any] = (await store.get(FINETUNERUN, NAMESPACE, "demo"))["spec"]
+    store.close()
+    return spec
 
 
 def test_the_end_of_the_round_decides_the_exit_code(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Workdir:
         return CommandResult(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command and go on."""
+        """Start a command without waiting for its end."""
         return subprocess.Popen(
             [PROGRAM, *arguments],
             cwd=self.folder,

@@ -1,4 +1,4 @@
-"""The control loop in this process, on a real control plane, and a kubelet that the test plays: it says at once how containers ended."""
+"""The control loop in this process, on a real control plane, and a simulated kubelet that reports immediately how containers ended."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def operating(cluster: ApiServer, namespace: str, runtime: str, exit_codes
 
 
 async def play_kubelet(cluster: ApiServer, namespace: str, exit_codes: Mapping[str, int]) -> None:
-    """Tell of every pod that the stage's container has ended, and that a proxy beside it runs. Statuses are sorted by name."""
+    """Report that the stage's container of every pod has ended, and that a proxy beside it runs. Statuses are sorted by name."""
     async for change in list_watch(cluster, POD, namespace):
         pod = change.object
         if change.type == "DELETED" or (pod.get("status") or {}).get("containerStatuses"):
@@ -88,7 +88,7 @@ async def start(cluster: ApiServer, namespace: str) -> None:
 
 
 async def status_of(cluster: ApiServer, namespace: str) -> Object:
-    """What the run says."""
+    """Return the status of the run."""
     found: Object = (await cluster.get(FINETUNERUN, namespace, "demo")).get("status") or {}
     return found
 

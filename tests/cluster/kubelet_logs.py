@@ -1,4 +1,4 @@
-"""A node whose kubelet does one thing only: it sends logs, and its connections break when a test says so."""
+"""A node whose kubelet does one thing only: it sends logs, and its connections break when a test requires it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from finetune_operator.kube.client import ApiServer
 
 
 class LogNode:
-    """Pods that are bound to it, what they have written, and how they ended: all as the test says."""
+    """Pods that are bound to it, what they have written, and how they ended: all set by the test."""
 
     def __init__(self, cluster: ApiServer, api: Api, serving: Pair, namespace: str) -> None:
         self._cluster, self._api, self._serving, self._namespace = cluster, api, serving, namespace

@@ -82,7 +82,7 @@ class Operator:
         return [line for line in self.lines() if line["level"] not in ("INFO", "DEBUG")]
 
     async def metrics(self) -> str:
-        """What Prometheus would be told."""
+        """Return what Prometheus would read."""
         port = next(int(line["message"].rpartition(" ")[2]) for line in self.lines() if "serving health" in line["message"])
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as response:
             return await response.text()

@@ -63,7 +63,7 @@ class Site:
         )
 
     async def status(self, name: str = "demo") -> Object:
-        """What the run says."""
+        """Return the status of the run."""
         found = await self.cluster.get(FINETUNERUN, self.namespace, name)
         status: Object = found.get("status") or {}
         return status

@@ -1,4 +1,4 @@
-"""The sample of an admission policy on a real API server: what it lets through, what it refuses, and in which words."""
+"""The sample of an admission policy on a real API server: what it accepts, what it rejects, and its messages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _for(namespace: str) -> list[Object]:
     return documents
 
 
-def await_refusal(api: Api, document: Object, words: str, what: str) -> None:
+def await_rejection(api: Api, document: Object, words: str, what: str) -> None:
     """Policies come into force in their own time."""
 
     def rejected() -> bool:
@@ -65,7 +65,7 @@ def limited(api: Api, namespace: str) -> Iterator[str]:
     for document in documents:
         api.create(document)
     probe = run(namespace, "probe", training={"workers": 99})
-    await_refusal(api, probe, "are more than the 8 GPUs", "the policy is in force")
+    await_rejection(api, probe, "are more than the 8 GPUs", "the policy is in force")
     yield namespace
     for document in reversed(documents):
         api.delete(document)
@@ -108,7 +108,7 @@ ALLOWED: dict[str, Object] = {
 }  # fmt: skip
 
 
-def test_what_is_refused_and_in_which_words(api: Api, limited: str) -> None:
+def test_rejected_objects_and_the_messages(api: Api, limited: str) -> None:
     for spec, words in REFUSED.values():
         with pytest.raises(RefusedError) as rejection:
             api.create(run(limited, **spec))
@@ -118,7 +118,7 @@ def test_what_is_refused_and_in_which_words(api: Api, limited: str) -> None:
         api.create(run(limited, f"allowed-{number}", **spec))
 
 
-def test_an_older_run_can_be_steered_but_not_changed(api: Api, limited: str) -> None:
+def test_an_older_run_can_be_controlled_but_not_changed(api: Api, limited: str) -> None:
     old = run(limited, "old")
     assert api.patch(old, {"spec": {"suspend": True}})["spec"]["suspend"] is True
     assert api.patch(old, {"status": {"phase": "Suspended"}}, "status")["status"]["phase"] == "Suspended"
@@ -148,7 +148,7 @@ def test_only_who_may_sets_the_defaults_of_a_namespace(api: Api, control_plane: 
         words = (
             f"ConfigMap finetune-defaults: mary may not set the defaults of FineTuneRuns in namespace {limited}; set the fields"
         )
-        await_refusal(hers, defaults(limited), words, "the policy is in force")
+        await_rejection(hers, defaults(limited), words, "the policy is in force")
         hers.create({**defaults(limited), "metadata": {"name": "anything-else", "namespace": limited}})
         bind(f"finetunerun-defaults-setter-{limited}")
         eventually(lambda: bool(hers.create(defaults(limited))), "she may now")

@@ -1,4 +1,4 @@
-"""What the manifests tell Argo CD, judged by its own command: health, actions, and what it ignores."""
+"""The effect of the manifests in Argo CD, evaluated by its own command: health, actions, and what it ignores."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ArgoCD:
         return {name for name, disabled in rows if disabled == "false"}
 
     def spec_after(self, run: Object, action: str, *words: str) -> Object:
-        """What an action makes of ``spec``: the command tells it as a difference."""
+        """What an action makes of ``spec``: the command prints it as a difference."""
         lines = self.says("run-action", run, action, *words).splitlines()
         gone, come = (yaml.safe_load("\n".join(line[2:] for line in lines if line.startswith(mark))) or {} for mark in "<>")
         return {field: value for field, value in run["spec"].items() if field not in gone} | come
@@ -174,7 +174,7 @@ ACTIONS = {
 
 
 AS_KSTATUS_SAYS = {"InProgress": {"Progressing", "Suspended"}, "Current": {"Healthy", "Suspended"}, "Failed": {"Degraded"}}
-"""Argo CD has a word of its own for what is suspended; kstatus says whether something still runs."""
+"""Argo CD has a status of its own for suspended objects; kstatus shows whether something still runs."""
 
 
 @pytest.mark.parametrize("name", HEALTH)
@@ -191,7 +191,7 @@ def test_health_and_actions(argocd: ArgoCD, name: str) -> None:
 
 def test_every_phase_that_the_operator_has_is_in_the_table() -> None:
     phases = {world().run.get("status", {}).get("phase", "Pending") for world, _, _ in HEALTH.values()}
-    assert phases == set(PHASES) - {"Queued", "AwaitingApproval"}  # core/unbuilt.py: queue, gate.approval
+    assert phases == set(PHASES) - {"Queued", "AwaitingApproval"}  # core/unsupported.py: queue, gate.approval
 
 
 def test_the_phase_decides_nothing(argocd: ArgoCD) -> None:
@@ -230,12 +230,12 @@ def test_a_stage_that_no_rerun_names_belongs_to_one(argocd: ArgoCD, failed_at: s
     assert argocd.spec_after(document(world), "rerun")["rerun"]["from"] == stage
 
 
-def test_a_stage_that_is_none_is_refused_in_a_sentence(argocd: ArgoCD) -> None:
+def test_an_unknown_stage_is_rejected_in_one_sentence(argocd: ArgoCD) -> None:
     with pytest.raises(RuntimeError, match='"from: trainning is not a stage to rerun from; choose dataset, model, training, '):
         argocd.says("run-action", document(settled()), "rerun", "--param", "from=trainning")
 
 
-def test_git_does_not_differ_on_what_steers_a_run(argocd: ArgoCD) -> None:
+def test_argo_cd_does_not_compare_the_fields_that_control_a_run(argocd: ArgoCD) -> None:
     world = suspended()
     steered = {"rerun": {"id": "a", "from": "gate"}, "approval": {"decision": "Approved", "of": "x", "by": "y"}}
     run = {**document(world), "spec": {**world.run["spec"], **steered}}
@@ -244,7 +244,7 @@ def test_git_does_not_differ_on_what_steers_a_run(argocd: ArgoCD) -> None:
     assert _keys(ignored) == {"spec.suspend", "spec.rerun", "spec.approval"}
 
 
-def test_progress_does_not_wake_the_application(argocd: ArgoCD) -> None:
+def test_progress_does_not_refresh_the_application(argocd: ArgoCD) -> None:
     # The command ignore-resource-updates of 3.2 looks at the wrong field and never finds any rule; both lists go through one normalizer.
     data = argocd.settings["data"]
     swapped = {

@@ -56,7 +56,7 @@ def test_an_unfinished_program_is_built_again(source: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["tiny"]
 
 
-def test_what_does_not_compile_is_told(source: Path) -> None:
+def test_a_program_that_does_not_compile_is_reported(source: Path) -> None:
     source.write_text("package main\n\nfunc main() { nothing() }\n")
     with pytest.raises(CannotBuildError, match=r"(?s)^tiny: go cannot build it: .*undefined: nothing"):
         binaries.build(None)

@@ -48,11 +48,11 @@ class ClusterDesk(Workdir):
         return {**super().environment, "KUBECONFIG": str(self.folder / "kubeconfig")}
 
     async def say(self, *arguments: str, **environment: str) -> CommandResult:
-        """Run a command in the namespace, while the node of the test goes on."""
+        """Run a command in the namespace, while the node of the test continues."""
         return await asyncio.to_thread(self.finetune, *arguments, environment=environment)
 
     async def here(self, *arguments: str) -> CommandResult:
-        """The same in the namespace, told by ``-n``."""
+        """The same in the namespace of ``-n``."""
         return await self.say(*arguments, "-n", self.namespace)
 
 
@@ -108,7 +108,7 @@ async def test_a_run_from_its_file_to_its_deletion(site: Site, workdir: ClusterD
         watch = workdir.start("get", "-w", *where)
         await eventually(lambda: _progress(site), lambda step: step > 0, 120)
 
-        # -- held, and let go on
+        # -- suspended and resumed
         result = await workdir.here("suspend", "demo")
         assert (result.code, result.err) == (
             0,
@@ -196,7 +196,7 @@ async def _progress(site: Site) -> int:
 # -- logs, where the network is bad ------------------------------------------------------------------------------------
 
 
-async def test_logs_go_on_over_broken_connections_and_into_the_next_attempt(
+async def test_logs_continue_after_broken_connections_and_into_the_next_attempt(
     control_plane: ControlPlane, api: Api, administrator: ApiServer, workdir: ClusterDesk
 ) -> None:
     await administrator.create(_manifest(workdir, SPEC))
@@ -403,7 +403,7 @@ async def test_where_a_command_looks(control_plane: ControlPlane, api: Api, work
         (
             ("-n", workdir.namespace),
             {"KUBECONFIG": "nothing"},
-            "kubeconfig: neither $KUBECONFIG nor ~/.kube/config exists;",
+            "kubeconfig nothing ($KUBECONFIG): no such file;",
         ),
     ]
     for words, environment, told in cases:

@@ -123,7 +123,7 @@ async def test_configmaps_come_back_for_a_pod_that_does_not_start(loop: Loop) ->
     bundle = next(
         one["metadata"]["name"]
         for one in (await loop.cluster.list(CONFIGMAP, loop.namespace)).items
-        if one["metadata"]["name"].startswith("finetune-entry-")
+        if one["metadata"]["name"].startswith("finetune-training-bundle-")
     )
     for name in ("demo-inputs-1", bundle):
         await loop.cluster.delete(CONFIGMAP, loop.namespace, name)
@@ -162,7 +162,7 @@ async def test_a_foreign_inputs_configmap_is_not_mounted(loop: Loop) -> None:
     await loop.ended()
 
 
-async def test_a_child_that_somebody_suspends_is_told_and_goes_on_when_it_is_resumed(loop: Loop) -> None:
+async def test_a_child_that_another_client_suspends_is_reported_and_continues_when_it_is_resumed(loop: Loop) -> None:
     loop.pods.running |= {"training", "dataset"}
     await loop.apply()
     for kind, stage in ((JOB, "dataset"), (TRAINJOB, "training")):

@@ -77,7 +77,7 @@ async def test_trainer_makes_a_job_of_a_trainjob(api: Api, cluster: ApiServer, n
 async def test_a_trainjob_is_complete_when_its_pods_are(api: Api, cluster: ApiServer, namespace: str) -> None:
     await cluster.create(trainjob(namespace))
     eventually(lambda: len(api.list("v1", "Pod", namespace)) == 2, "both pods are there")
-    for pod in api.list("v1", "Pod", namespace):  # no node: a test says how a pod ends
+    for pod in api.list("v1", "Pod", namespace):  # no node: a test sets how a pod ends
         api.patch({"apiVersion": "v1", "kind": "Pod", **pod}, {"status": {"phase": "Succeeded"}}, "status")
 
     def conditions() -> Object:
@@ -87,7 +87,7 @@ async def test_a_trainjob_is_complete_when_its_pods_are(api: Api, cluster: ApiSe
     eventually(lambda: conditions() == {"Complete": "True"}, "the TrainJob is complete")
 
 
-async def test_the_other_generation_s_words_are_refused(cluster: ApiServer, namespace: str, generation: str) -> None:
+async def test_fields_of_the_other_generation_are_rejected(cluster: ApiServer, namespace: str, generation: str) -> None:
     other = patches("2.3" if generation == "2.1" else "2.1")
     with pytest.raises(Invalid, match=f'strict decoding error: unknown field "spec.{next(iter(other))}"'):
         await cluster.create(trainjob(namespace, **other))

@@ -1,4 +1,4 @@
-"""The corpus on a real API server: it refuses what the corpus calls bad, takes the rest, and names the fields."""
+"""The corpus on a real API server: it rejects the bad objects of the corpus, accepts the others, and names the fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OURS = "finetunerun.io/v1alpha1"
 
 
 @ONE
-def test_each_object_is_taken_or_refused_as_the_corpus_says(api: Api, namespace: str) -> None:
+def test_each_object_is_accepted_or_rejected_as_the_corpus_states(api: Api, namespace: str) -> None:
     path = f"/apis/{OURS}/namespaces/{namespace}/finetuneruns"
     objects = [case for case in CASES if case.old is None]
     assert sum(case.name.startswith("bad/") for case in objects) >= 160
@@ -64,7 +64,7 @@ def test_runs_are_selected_by_their_fields(api: Api, namespace: str) -> None:
 
 
 @ONE
-def test_each_change_is_taken_or_refused_as_the_corpus_says(api: Api, namespace: str, twin: Twin) -> None:
+def test_each_change_is_accepted_or_rejected_as_the_corpus_states(api: Api, namespace: str, twin: Twin) -> None:
     changes = [case for case in CASES if case.old is not None]
     stored = {case.name: twin.store(case) for case in changes}
     twin.judge_as_ours()
@@ -83,7 +83,7 @@ class Twin:
     definition: Object
 
     def store(self, case: Case) -> Object:
-        """What the case begins with, as it lies in the cluster."""
+        """Return the first object of the case, as the cluster stores it."""
         assert case.old is not None
         manifest = self.of_this_group(case.old)
         manifest["metadata"].pop("uid", None)
@@ -164,7 +164,7 @@ def _after(case: Case, stored: Object) -> Object:
 
 
 def _disagreement(case: Case, api: Api, method: str, path: str, manifest: Object) -> str | None:
-    """What the server says, if that is not what the case says of it."""
+    """Return the server's answer if it differs from what the case states."""
     rejected = _rejection(api, method, path, manifest)
     if rejected is None:
         return "taken" if case.fields else None
@@ -172,7 +172,7 @@ def _disagreement(case: Case, api: Api, method: str, path: str, manifest: Object
         return str(rejected)
     if rejected.code == 422:
         return None if all(_named(field, str(rejected)) for field in case.fields) else str(rejected)
-    # What cannot be read, or is another object, is refused before the rules are asked; the first such field is named.
+    # An object that cannot be parsed, or is of another kind, is rejected before the rules are evaluated; the first such field is named.
     last = {re.split(r"[.\[/]", field)[-1].lower() for field in case.fields}
     return None if any(word in str(rejected).lower() for word in last) else str(rejected)
 

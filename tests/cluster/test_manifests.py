@@ -39,7 +39,7 @@ class Kubectl:
         """What a command prints.
 
         Raises:
-            RuntimeError: it failed; the message is what it said.
+            RuntimeError: it failed; the message is its output.
         """
         done = subprocess.run([*self._start, *map(str, words)], input=given, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -58,7 +58,7 @@ def kubectl(control_plane: ControlPlane) -> Kubectl:
 
 @pytest.fixture(scope="module")
 def installed(control_plane: ControlPlane, kubectl: Kubectl) -> Iterator[str]:
-    """The overlay for plain Kubernetes, as its comment says to apply it; its namespace."""
+    """The overlay for plain Kubernetes, applied as its comment states; its namespace."""
     name = "finetune-operator"
     # The names of an overlay are fixed: processes of one test run install it one after the other.
     with FileLock(control_plane.state / "installed.lock"), control_plane.api() as api:
@@ -70,7 +70,7 @@ def installed(control_plane: ControlPlane, kubectl: Kubectl) -> Iterator[str]:
 
 @pytest.fixture
 def confined(kubectl: Kubectl, api: Api, namespace: str, tmp_path: Path) -> Iterator[str]:
-    """The overlay for one namespace, with the namespace of the test written into it as its comment says."""
+    """The overlay for one namespace, with the namespace of the test written into it as its comment states."""
     copied = tmp_path / "manifests"
     for folder in ("manifests/base", "manifests/overlays/namespaced", "crds"):
         _copy(ROOT / folder, tmp_path / folder)
@@ -293,7 +293,7 @@ def test_a_kustomization_of_argo_cd_takes_the_component(kubectl: Kubectl, tmp_pa
     assert (built["metadata"]["name"], built["data"]["url"], len(built["data"])) == ("argocd-cm", "https://argocd.example.com", 5)
 
 
-def test_another_configuration_starts_the_pods_anew(kubectl: Kubectl, tmp_path: Path) -> None:
+def test_another_configuration_recreates_the_pods(kubectl: Kubectl, tmp_path: Path) -> None:
     (comment,) = re.findall(r"(?m)(^#     configMapGenerator:\n(?:^#     .*\n)+)", OPERATOR_CONFIGURATION.read_text())
     (tmp_path / OPERATOR_CONFIGURATION.name).write_bytes(OPERATOR_CONFIGURATION.read_bytes())
     plain = _configured(kubectl.built(MANIFESTS / "overlays/kubernetes"))

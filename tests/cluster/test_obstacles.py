@@ -1,4 +1,4 @@
-"""What a namespace lacks becomes a condition with its name, within seconds; and once the thing is there, the run goes on by itself.
+"""A missing prerequisite is reported as a condition within seconds; the run resumes when it appears.
 
 The operator works here with the rights that it has in one namespace, and none beyond.
 """
@@ -45,7 +45,7 @@ async def site(
 
 
 async def stalled(site: Site, reason: str, stage: str, name: str = "demo") -> str:
-    """The message of what the run waits for, once it does so for that reason: soon after the stage wanted it."""
+    """Return the message of the blocker once it has that reason: soon after the stage starts to wait."""
     status = await eventually(lambda: site.status(name), lambda status: reason in dict(_stalled(status)), 60)
     assert "failure" not in status, status["failure"]
     since = next(entry["startedAt"] for entry in status["stages"] if entry["name"] == stage)
@@ -62,7 +62,7 @@ def _stalled(status: Object) -> list[tuple[str, str]]:
     ]
 
 
-async def goes_on(site: Site, name: str, stage: str, seconds: float = 60) -> None:
+async def continues(site: Site, name: str, stage: str, seconds: float = 60) -> None:
     """The stage that waited is done, and nothing stalls the run."""
     status = await eventually(lambda: site.status(name), lambda status: _state(status, stage) == "Succeeded", seconds)
     assert _stalled(status) == []
@@ -89,7 +89,7 @@ async def test_a_service_account_that_is_missing(site: Site) -> None:
         site.api.create(
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "tuner", "namespace": site.namespace}}
         )
-        await goes_on(site, "demo", "dataset")
+        await continues(site, "demo", "dataset")
 
 
 async def test_a_quota_that_is_used_up(site: Site) -> None:
@@ -104,14 +104,14 @@ async def test_a_quota_that_is_used_up(site: Site) -> None:
         await site.apply(PLAIN)
         assert "exceeded quota: volumes" in await stalled(site, "QuotaExceeded", "workspace")
         site.api.delete(quota("volumes"))
-        await goes_on(site, "demo", "workspace")
+        await continues(site, "demo", "workspace")
         assert "exceeded quota: pods" in await stalled(site, "QuotaExceeded", "dataset")
         site.api.delete(quota("pods"))
-        await goes_on(site, "demo", "dataset")
+        await continues(site, "demo", "dataset")
 
 
 def _used(site: Site, *names: str) -> None:
-    """Wait until the quota controller has counted: before that, nothing is refused."""
+    """Wait until the quota controller has counted: before that, nothing is rejected."""
     from controlplane.api import eventually as wait
 
     for name in names:
@@ -125,7 +125,7 @@ async def test_a_key_of_a_secret_that_is_missing(site: Site) -> None:
         assert 'secret "mine" has no key token' in await stalled(site, "SecretMissing", "dataset")
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "namespace": site.namespace}}
         site.api.create({**secret, "stringData": {"token": TOKEN}})
-        await goes_on(site, "demo", "dataset")
+        await continues(site, "demo", "dataset")
 
 
 async def test_a_storage_class_that_is_missing(site: Site) -> None:
@@ -141,7 +141,7 @@ async def test_a_storage_class_that_is_missing(site: Site) -> None:
         assert name in await stalled(site, "StorageClassNotFound", "dataset")
         site.api.create(class_)
         try:
-            await goes_on(site, "demo", "dataset")
+            await continues(site, "demo", "dataset")
         finally:
             site.api.delete(class_)
 
@@ -185,7 +185,7 @@ async def test_a_right_that_the_operator_lacks(site: Site) -> None:
         assert 'cannot list resource "pods"' in message
         assert f'in the namespace "{site.namespace}"' in message
         site.api.patch(role, {"rules": role["rules"]})
-        await goes_on(site, "demo", "dataset")
+        await continues(site, "demo", "dataset")
 
 
 async def test_a_namespace_whose_pod_security_the_runtime_does_not_meet(site: Site) -> None:
@@ -197,7 +197,7 @@ async def test_a_namespace_whose_pod_security_the_runtime_does_not_meet(site: Si
         assert _state(await site.status(), "dataset") == "Succeeded", "our own Jobs meet it"
 
 
-async def test_pods_that_the_api_server_refuses_end_the_run_before_anything_is_made(site: Site) -> None:
+async def test_pods_that_the_api_server_rejects_end_the_run_before_anything_is_created(site: Site) -> None:
     """The operator's rights in one namespace are enough to ask; what is no field of the run comes from the namespace's defaults."""
     toleration = "{key: a, operator: Exists, value: b}"
     defaults = {"spec.yaml": f"training: {{placement: {{tolerations: [{toleration}]}}}}"}
@@ -218,7 +218,7 @@ async def test_pods_that_the_api_server_refuses_end_the_run_before_anything_is_m
 async def test_a_child_whose_pods_never_appear(
     cluster: ApiServer, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runtime's own pods are invalid: the Job cannot be made, which only JobSet's log says."""
+    """The runtime's own pods are invalid: the Job cannot be made, which only JobSet's log shows."""
     monkeypatch.setattr(blockers, "NO_PODS_SECONDS", 4.0)
     runtime = api.get("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime", "torch-distributed")
     runtime["metadata"] = {"name": f"odd-{namespace}", "labels": runtime["metadata"].get("labels", {})}

@@ -90,7 +90,7 @@ async def test_two_nodes_train_together(site: Site) -> None:
 
 
 @ONE
-async def test_killed_at_any_time_the_next_operator_goes_on(site: Site) -> None:
+async def test_the_next_operator_continues_after_a_kill_at_any_time(site: Site) -> None:
     spec = {name: value for name, value in UNTRAINED.items() if name != "gate"}
     await site.apply(spec)
     for pause in (1.5, 2.5, 4.0):
@@ -145,10 +145,10 @@ async def test_what_people_and_tools_see_survives_an_operator_that_died(site: Si
     expected = [("RunSucceeded", status["model"]["uri"]), *_stages(status)]
     for _ in range(2):
         async with site.operator():
-            await eventually(lambda: _told(site, "nodata"), lambda told: "DatasetNotFound" in dict(told), 60)
-            await eventually(lambda: _told(site, "demo"), lambda told: sorted(told) == expected, 60)
+            await eventually(lambda: _reported(site, "nodata"), lambda told: "DatasetNotFound" in dict(told), 60)
+            await eventually(lambda: _reported(site, "demo"), lambda told: sorted(told) == expected, 60)
             failed = (await site.status("nodata"))["failure"]
-            failures = [event for event in await _told(site, "nodata") if event[0] != "StageSucceeded"]
+            failures = [event for event in await _reported(site, "nodata") if event[0] != "StageSucceeded"]
             assert set(failures) == {("DatasetNotFound", f"dataset: {failed['message']}")}
             assert len(failures) <= 2, "of the stage, and of the run where something was still to be stopped"
 
@@ -157,7 +157,7 @@ async def _run(site: Site, name: str) -> Object:
     return await site.cluster.get(FINETUNERUN, site.namespace, name)
 
 
-async def _told(site: Site, name: str) -> list[tuple[str, str]]:
+async def _reported(site: Site, name: str) -> list[tuple[str, str]]:
     events = (await site.cluster.list(EVENT, site.namespace, fields={"involvedObject.name": name})).items
     return [(event["reason"], event["message"]) for event in events]
 

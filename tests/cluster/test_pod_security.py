@@ -34,7 +34,7 @@ def home(api: Api, restricted_namespace: str) -> str:
 
 @pytest.fixture
 def runtimes(api: Api, home: str) -> Iterator[dict[str, str]]:
-    """Two ClusterTrainingRuntimes of the test's own: one whose pods meet the standard, as ours do, and one that says nothing of it."""
+    """Two ClusterTrainingRuntimes of the test's own: one whose pods meet the standard, as ours do, and one that does not set it."""
     names = {word: f"{word}-{home}" for word in ("restricted", "bare")}
     for word, name in names.items():
         api.create(_runtime(name, container_security() if word == "restricted" else None))
@@ -94,7 +94,7 @@ def test_the_job_controller_makes_the_pod(api: Api, home: str) -> None:
 
 
 def test_trainjobs_have_their_pods(api: Api, home: str, runtimes: dict[str, str], generation: str) -> None:
-    # What a TrainJob of 2.1 cannot say of its pods is the runtime's business; from 2.2 on no runtime can spoil it.
+    # Fields of pods that a TrainJob of 2.1 lacks come from the runtime; from 2.2 on, no runtime can break them.
     runtime = runtimes["restricted" if generation == "2.1" else "bare"]
     for name in TRAINJOBS[generation]:
         job = _golden(CHILDREN / f"{name}.yaml", home)
@@ -105,7 +105,7 @@ def test_trainjobs_have_their_pods(api: Api, home: str, runtimes: dict[str, str]
 
 
 @ONE
-def test_a_trainjob_of_2_1_on_another_runtime_is_told_so(api: Api, home: str, runtimes: dict[str, str]) -> None:
+def test_a_trainjob_of_2_1_on_another_runtime_is_reported(api: Api, home: str, runtimes: dict[str, str]) -> None:
     job = _golden(CHILDREN / "full/trainjob-training-2.1.yaml", home)
     job["spec"]["runtimeRef"]["name"] = runtimes["bare"]
     api.create(job)

@@ -52,7 +52,7 @@ async def test_stages_end_with_their_own_container(
         assert await eventually(lambda: left(cluster, namespace), lambda names: not names, 20) == []
 
 
-async def test_a_stage_that_failed_is_told_as_it_failed(cluster: ApiServer, namespace: str, runtime: str) -> None:
+async def test_a_stage_that_failed_is_reported_as_it_failed(cluster: ApiServer, namespace: str, runtime: str) -> None:
     async with operating(cluster, namespace, runtime, {"training": 65}):
         await start(cluster, namespace)
         status = await ended(cluster, namespace)

@@ -70,7 +70,7 @@ def test_the_models_drop_what_they_do_not_know() -> None:
 
 
 def try_out(api: Api, job: Object, namespace: str) -> Object:
-    """What the API server would store: everything but the storing, and an unknown field is refused."""
+    """Return what the API server would store, by a dry run that rejects unknown fields."""
     job = copy.deepcopy(job)
     job["metadata"]["namespace"] = namespace
     job["spec"]["runtimeRef"]["name"] = "torch-distributed"  # the one that is there
@@ -79,7 +79,7 @@ def try_out(api: Api, job: Object, namespace: str) -> Object:
 
 
 def holds(stored: Any, wanted: Any) -> bool:
-    """Whether everything that was wanted is in what was stored; defaults may have come in addition."""
+    """Return whether the stored object has everything that was requested; it may also have defaults."""
     if isinstance(wanted, dict):
         return isinstance(stored, dict) and all(key in stored and holds(stored[key], value) for key, value in wanted.items())
     if isinstance(wanted, list):
@@ -121,7 +121,7 @@ async def untrained(own_plane: ControlPlane) -> AsyncIterator[tuple[Api, ApiServ
 
 
 @pytest.mark.parametrize(("release", "trainer"), SHAPES.items())
-async def test_the_shape_is_told_from_the_definition_of_each_release(
+async def test_the_schema_is_recognized_from_the_definition_of_each_release(
     untrained: tuple[Api, ApiServer], release: str, trainer: Trainer
 ) -> None:
     api, server = untrained
@@ -168,13 +168,13 @@ def operating(plane: ControlPlane, api: Api, namespace: str, folder: Path) -> It
 
 
 class Life:
-    """A run on a cluster without a node: its pods end when this test says so."""
+    """A run on a cluster without a node: this test ends its pods."""
 
     def __init__(self, api: Api, server: ApiServer, namespace: str) -> None:
         self.api, self.server, self.namespace = api, server, namespace
 
     async def status(self) -> Object:
-        """What the run says."""
+        """Return the status of the run."""
         status: Object = (await self.server.get(FINETUNERUN, self.namespace, "demo")).get("status") or {}
         return status
 
@@ -259,7 +259,7 @@ async def test_a_run_waits_for_trainer_and_each_attempt_has_the_shape_of_its_tim
         for release, grace in (("2.2", None), ("2.3", 60)):
             install(api, [definition(release)])
             found: list[int | None] = []
-            # Until the operator has looked, attempts have the shape of before: one that is refused is not lost, and 2.3 takes that of 2.2.
+            # Until the operator has looked, attempts have the shape of before: a rejected one is not lost, and 2.3 accepts that of 2.2.
             while grace not in found:
                 lost += 1
                 await eventually(life.uids, lambda uids, known=job["metadata"]["uid"]: known in uids, 30)  # type: ignore[misc]

@@ -55,7 +55,7 @@ def status(code: int, reason: str, message: str, **details: Any) -> web.Response
 DENIAL = 'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: no such runtime'
 
 
-def said(code: int, reason: str, message: str) -> Callable[[], web.Response]:
+def rejection(code: int, reason: str, message: str) -> Callable[[], web.Response]:
     return lambda: status(code, reason, message)
 
 
@@ -66,21 +66,21 @@ def wrote(code: int, text: str = "") -> Callable[[], web.Response]:
 @pytest.mark.parametrize(
     ("answer", "code", "error", "words"),
     [
-        (said(403, "Forbidden", "jobs.batch is forbidden: User cannot create"), 403, Forbidden, "User cannot create"),
-        (said(403, "Forbidden", DENIAL), 403, Invalid, "no such runtime"),
-        (said(401, "Unauthorized", "Unauthorized"), 401, Forbidden, "Unauthorized"),
-        (said(404, "NotFound", "not there"), 404, NotFound, "not there"),
+        (rejection(403, "Forbidden", "jobs.batch is forbidden: User cannot create"), 403, Forbidden, "User cannot create"),
+        (rejection(403, "Forbidden", DENIAL), 403, Invalid, "no such runtime"),
+        (rejection(401, "Unauthorized", "Unauthorized"), 401, Forbidden, "Unauthorized"),
+        (rejection(404, "NotFound", "not there"), 404, NotFound, "not there"),
         (wrote(404, "404 page not found\n"), 404, NotFound, "HTTP 404 404 page not found"),
-        (said(409, "AlreadyExists", "there already"), 409, AlreadyExists, "there already"),
-        (said(409, "Conflict", "modified"), 409, Conflict, "modified"),
-        (said(410, "Expired", "too old"), 410, Gone, "too old"),
-        (said(413, "RequestEntityTooLarge", "too large"), 413, Invalid, "too large"),
-        (said(422, "Invalid", "bad"), 422, Invalid, "bad"),
-        (said(429, "TooManyRequests", "slow down"), 429, Transient, "slow down"),
-        (said(500, "InternalError", "failed calling webhook: refused"), 500, Transient, "failed calling webhook"),
+        (rejection(409, "AlreadyExists", "there already"), 409, AlreadyExists, "there already"),
+        (rejection(409, "Conflict", "modified"), 409, Conflict, "modified"),
+        (rejection(410, "Expired", "too old"), 410, Gone, "too old"),
+        (rejection(413, "RequestEntityTooLarge", "too large"), 413, Invalid, "too large"),
+        (rejection(422, "Invalid", "bad"), 422, Invalid, "bad"),
+        (rejection(429, "TooManyRequests", "slow down"), 429, Transient, "slow down"),
+        (rejection(500, "InternalError", "failed calling webhook: refused"), 500, Transient, "failed calling webhook"),
         (wrote(502, "<html>Bad Gateway</html>"), 502, Transient, "HTTP 502 <html>Bad Gateway</html>"),
-        (said(503, "ServiceUnavailable", "etcd is down"), 503, Transient, "etcd is down"),
-        (said(504, "Timeout", "too slow"), 504, Timeout, "too slow"),
+        (rejection(503, "ServiceUnavailable", "etcd is down"), 503, Transient, "etcd is down"),
+        (rejection(504, "Timeout", "too slow"), 504, Timeout, "too slow"),
         (wrote(503), 503, Transient, "HTTP 503"),
     ],
 )

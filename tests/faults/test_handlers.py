@@ -260,7 +260,7 @@ async def test_a_configmap_that_is_deleted_before_its_pod_starts_is_created_agai
     )
     made = (await store.list(CONFIGMAP, "team")).items
     name = (
-        next(one["metadata"]["name"] for one in made if one["metadata"]["name"].startswith("finetune-entry"))
+        next(one["metadata"]["name"] for one in made if one["metadata"]["name"].startswith("finetune-training-bundle"))
         if deleted == "bundle"
         else deleted
     )

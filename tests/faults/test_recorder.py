@@ -181,14 +181,14 @@ async def test_a_malformed_run_does_not_affect_the_events_of_others(
     world.settle()
     await ended(store, world, "a")  # listed before the other one
     await ended(store, world)
-    lasting = recorder.lasting
+    derive = recorder.lasting_events
 
     def fail(run: Run) -> Any:
         if run.name == "a":
             raise KeyError("gate")
-        return lasting(run)
+        return derive(run)
 
-    monkeypatch.setattr(recorder, "lasting", fail)
+    monkeypatch.setattr(recorder, "lasting_events", fail)
     errors: list[str] = []
 
     async def settings(_namespace: str) -> Any:

@@ -1,4 +1,4 @@
-"""The real control planes of tests/cluster: the runtimes that come with the images are judged by Trainer itself."""
+"""The real control planes of tests/cluster: the runtimes that come with the images are validated by Trainer itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operator's image, built and run: any user, a read-only root, nothing but what it says it has. The stages' runs on a real node."""
+"""The operator's image, built and run: any user, a read-only root, nothing but what its bill of materials lists. The stages' runs on a real node."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_it_runs_as_anybody_on_a_file_system_that_nobody_may_write(image: builds
         assert finding.passed, finding.said
 
 
-def test_what_it_is_stands_on_it(image: builds.Image) -> None:
+def test_its_labels_describe_it(image: builds.Image) -> None:
     found = archives.configuration(image.archive)["config"]
     assert (found["User"], found["Entrypoint"]) == ("1001:0", ["python", "-m", "finetune_operator"])
     labels = {name.rpartition(".")[2]: text for name, text in found["Labels"].items()}
@@ -52,7 +52,7 @@ def test_it_is_small(image: builds.Image) -> None:
     assert sum(layer.compressed for layer in own) / 1e6 <= ADDED_MB
 
 
-def test_it_holds_what_its_list_says_and_no_installer(image: builds.Image) -> None:
+def test_it_contains_what_its_list_states_and_no_installer(image: builds.Image) -> None:
     script = (
         "import importlib.metadata as m, importlib.util as u, json, pathlib, sys;"
         f"print(pathlib.Path({builds.SBOM_INSIDE!r}).read_text());"

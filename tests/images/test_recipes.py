@@ -114,7 +114,7 @@ def test_a_digest_is_never_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert lock.read_text() == before
 
 
-def test_the_index_is_told_by_secrets_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_index_is_passed_as_secrets_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = tmp_path / "authorities.pem"
     bundle.write_text("certificates")
     settings = tmp_path / "pip.conf"

@@ -11,7 +11,7 @@ import yaml
 
 from controlplane.api import Api, eventually
 from finetune_operator import __version__
-from finetune_operator.core.manifests.children import GRACE_SECONDS
+from finetune_operator.core.manifests.children import TERMINATION_GRACE_SECONDS
 from golden import FOLDER
 from images.recipes import RECIPES, ROOT
 
@@ -35,7 +35,7 @@ def test_their_images_are_ones_that_are_built_here(path: Path) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", RUNTIMES, ids=lambda path: path.stem)
 def test_a_run_trains_on_them(path: Path, api: Api, restricted_namespace: str, generation: str) -> None:
-    """The pod has from the runtime what a TrainJob of Trainer 2.1 cannot say: a restricted namespace would not take it without."""
+    """The pod has from the runtime the fields that a TrainJob of Trainer 2.1 lacks; a restricted namespace rejects pods without them."""
     document = runtime(path)
     document["metadata"]["name"] = f"{path.stem}-{restricted_namespace}"  # the control plane is shared
     job: Object = yaml.safe_load((FOLDER / "trainjobs" / f"osft-minimal-{generation}.yaml").read_text(encoding="utf-8"))
@@ -57,9 +57,9 @@ def test_a_run_trains_on_them(path: Path, api: Api, restricted_namespace: str, g
     finally:
         api.delete(document)
     assert batch["spec"]["backoffLimit"] == 0
-    assert (pod["restartPolicy"], pod["terminationGracePeriodSeconds"]) == ("Never", GRACE_SECONDS)
+    assert (pod["restartPolicy"], pod["terminationGracePeriodSeconds"]) == ("Never", TERMINATION_GRACE_SECONDS)
     assert pod["securityContext"]["runAsNonRoot"] is True
     (container,) = pod["containers"]
     assert container["command"][0] == "python"
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert {"workspace", "scratch", "entry"} <= {mount["name"] for mount in container["volumeMounts"]}
+    assert {"workspace", "scratch", "training-bundle"} <= {mount["name"] for mount in container["volumeMounts"]}

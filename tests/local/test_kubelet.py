@@ -1,4 +1,4 @@
-"""Pods as processes: what a container would see and do, and what the pod's status says of it."""
+"""Pods as processes: what a container sees and does, and the status of the pod."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_a_process_that_is_killed_has_the_code_of_its_signal(store: Store)
 
 
 @pytest.mark.usefixtures("kubelet")
-async def test_a_command_that_does_not_exist_says_so(store: Store, node: Node) -> None:
+async def test_an_unknown_command_is_reported(store: Store, node: Node) -> None:
     await store.create(pod("p", "no-such-command"))
     found = await ended(store, "p")
     assert terminated(found)["exitCode"] == 127
@@ -164,7 +164,7 @@ async def _report(store: Store) -> PodReport:
 
 
 @pytest.mark.usefixtures("kubelet")
-async def test_a_pod_that_this_machine_can_never_run_is_refused_at_once(store: Store) -> None:
+async def test_a_pod_that_exceeds_this_machine_is_rejected_immediately(store: Store) -> None:
     for name, requests in (("big", {"memory": "9Gi"}), ("gpus", {"nvidia.com/gpu": "3"})):
         await store.create(pod(name, "python", "-c", "pass", container={"resources": {"requests": requests}}))
         report = PodReport.parse(await ended(store, name))
@@ -270,7 +270,7 @@ async def _gone(store: Store, name: str) -> None:
     await eventually(look)
 
 
-async def test_a_stopped_runner_stops_its_pods_and_they_say_so(store: Store, node: Node) -> None:
+async def test_a_stopped_runner_stops_its_pods_and_they_report_it(store: Store, node: Node) -> None:
     async with ProcessKubelet(node).running():
         await store.create(pod("p", "python", "-c", SLEEPER.format(reaction="sys.exit(143)")))
         await _running(store, node, "p")

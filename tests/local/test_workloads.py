@@ -91,7 +91,7 @@ def test_a_pod_that_was_taken_away_fails_its_job() -> None:
     assert child_state(held(running, job_step(running, [leaving], NOW))) is ChildState.FAILED
 
 
-def test_a_suspended_job_gives_up_its_pod_and_takes_another_when_it_goes_on() -> None:
+def test_a_suspended_job_deletes_its_pod_and_creates_another_when_it_is_resumed() -> None:
     (made,) = job_step(job(), [], NOW).create
     running = held(job(), job_step(job(), [with_phase(made, "Running")], NOW))
     asleep = {**running, "spec": {**running["spec"], "suspend": True}}

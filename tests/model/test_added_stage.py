@@ -13,7 +13,7 @@ import pytest
 from finetune_operator.api.stages import StageDefinition
 from finetune_operator.cli.stages_view import stage_lines
 from finetune_operator.core import stages, unsupported
-from finetune_operator.core.events import lasting
+from finetune_operator.core.events import lasting_events
 from finetune_operator.core.run import Run
 from finetune_operator.core.stages import OperatorStage, Outcome, StageGraph
 from kstatus import kstatus
@@ -43,7 +43,7 @@ class ReviewStage(OperatorStage):
 
 @pytest.fixture(autouse=True)
 def added(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stage stands before the registration, and the field that it reads is supported."""
+    """The stage is before the registration, and the field that it reads is supported."""
     before, last = stages.GRAPH.stages[:-1], stages.GRAPH.stages[-1]
     monkeypatch.setattr(stages, "GRAPH", StageGraph((*before, ReviewStage(), last)))
     monkeypatch.setattr(
@@ -79,7 +79,7 @@ def states(world: World) -> dict[str, str]:
 
 
 def decide(world: World, decision: str) -> list[tuple[str, str]]:
-    """The person decides, and the run goes on to its end. Return the Events."""
+    """The person decides, and the run continues to its end. Return the Events."""
     edit(world, approval=approval(run_of(world), decision))
     events = []
     for _ in range(6):
@@ -114,7 +114,7 @@ def test_its_start_and_its_end_are_events_and_outlast_a_restart() -> None:
             world.finish(ref)
     assert events[-1] == ("StageStarted", "review: spec.approval: no decision about round-1; add one")
     assert decide(world, "Approved")[:1] == [("StageSucceeded", "review: approved by ann")]
-    assert "review: approved by ann" in {event.message for event, _ in lasting(run_of(world))}
+    assert "review: approved by ann" in {event.message for event, _ in lasting_events(run_of(world))}
 
 
 def test_an_approved_model_is_registered() -> None:
@@ -149,7 +149,7 @@ def test_a_suspended_run_does_not_read_the_decision() -> None:
 
 
 @pytest.mark.parametrize(("first", "state"), [("gate", "Running"), ("registration", "Succeeded")])
-def test_a_rerun_repeats_it_as_its_declaration_says(first: str, state: str) -> None:
+def test_a_rerun_repeats_it_as_declared(first: str, state: str) -> None:
     world = reviewing()
     decide(world, "Approved")
     edit(world, rerun={"id": "again", "from": first})

@@ -83,7 +83,7 @@ def children_move(world: World, budget: Budget) -> Iterator[Step]:
 
 
 def user_acts(world: World, budget: Budget) -> Iterator[Step]:
-    """The user holds the run, lets it go on, or runs it again."""
+    """The user suspends the run, resumes it, or runs it again."""
     spec = world.run["spec"]
     if budget.suspensions or spec.get("suspend"):
         after = world.copy()
@@ -110,8 +110,8 @@ def phases() -> tuple[str, ...]:
 
 
 def awaited(run: Run, name: str) -> Iterator[str]:
-    """The stages that must have ended before a stage starts; a skipped one stands for those that it depends on."""
-    for needed in stages.GRAPH.depends_on[name]:
+    """Yield the stages that must have ended before a stage starts; a skipped one is replaced by its predecessors."""
+    for needed in stages.GRAPH.predecessors[name]:
         yield from awaited(run, needed) if run.stages[needed].state == "Skipped" else (needed,)
     yield from () if name == "workspace" else ("workspace",)
 
@@ -132,14 +132,14 @@ def violations(before: World, step: Step) -> Iterator[str]:
             yield f"{ref.name} is not ours"
         if ref not in before.objects:
             stage = world.stage_of(ref)
-            for earlier in {*stages.GRAPH.depends_on[stage], *stages.GRAPH.programs[stage].reads}:
+            for earlier in {*stages.GRAPH.predecessors[stage], *stages.GRAPH.programs[stage].reads}:
                 record = run.stages.get(earlier)
                 if record is None or record.state not in ("Succeeded", "Skipped"):
                     yield f"{ref.name} was made before {earlier} was recorded"
     for name, record in run.stages.items():
         if record.started_at and record.round == run.round and record != old.stages.get(name):
             yield from (f"{name} started before {one} ended" for one in awaited(run, name) if not run.stages[one].ended)
-    if old.ended and old.round == run.round and _lasting(run) != _lasting(old):
+    if old.ended and old.round == run.round and _outcome(run) != _outcome(old):
         yield "a run that had ended changed"
     if stages.GRAPH.model_rejection(run.stages) and run.status.get("registry"):
         yield "a rejected model was registered"
@@ -150,14 +150,14 @@ def violations(before: World, step: Step) -> Iterator[str]:
 
 
 def misleading(before: World, world: World) -> Iterator[str]:
-    """What the status says that is not so: kstatus's result, a phase that goes back, a reason that belongs to an end."""
+    """Yield the errors in the status: kstatus's result, a phase that goes back, a reason that belongs to an end."""
     run, old = Run.parse(world.run), Run.parse(before.run)
     found = kstatus({**world.run, "status": run.status or UNOBSERVED})
     if found != _reconciled(world, run):
         yield f"kstatus says {found}"
     conditions = {entry["type"]: entry for entry in run.status.get("conditions") or ()}
-    if not run.ended and any(entry["reason"] == "Settled" for entry in conditions.values()):
-        yield "a run that has not ended is settled"
+    if not run.ended and any(entry["reason"] == "RunFinished" for entry in conditions.values()):
+        yield "a condition of a run that has not ended has the reason RunFinished"
     if conditions and {entry["observedGeneration"] for entry in conditions.values()} != {run.status["observedGeneration"]}:
         yield "conditions and status are of different generations"
     order = phases()
@@ -167,7 +167,7 @@ def misleading(before: World, world: World) -> Iterator[str]:
 
 
 def _reconciled(world: World, run: Run) -> str:
-    """What kstatus must say, from what is there and not from the conditions."""
+    """Return the kstatus that the run must have, from its objects and not from the conditions."""
     if run.status.get("observedGeneration") != run.generation:
         return "InProgress"
     if run.ended:
@@ -176,7 +176,7 @@ def _reconciled(world: World, run: Run) -> str:
     return "Current" if run.spec.get("suspend") and not world.active() and not intended else "InProgress"
 
 
-def _lasting(run: Run) -> dict[str, Any]:
+def _outcome(run: Run) -> dict[str, Any]:
     return {key: value for key, value in run.status.items() if key not in ("conditions", "observedGeneration", "cleanedAt")}
 
 
@@ -272,7 +272,7 @@ def test_a_run_without_evaluation_keeps_the_order_too() -> None:
 
 
 @pytest.mark.parametrize("score", [2.0, 9.0], ids=["passed", "rejected"])
-def test_a_run_with_a_gate_is_judged_once_and_registered_only_if_it_passes(score: float) -> None:
+def test_a_gate_is_evaluated_once_and_the_model_is_registered_only_if_it_passes(score: float) -> None:
     gate = {"requirements": [{"metric": "holdout.bits_per_byte", "maxRegression": 0.1}]}
     world = World.new({**MINIMAL, "gate": gate, "registry": {"onExisting": "Fail"}})
     world.scores = {"evaluation": score, "baseline": 2.0}

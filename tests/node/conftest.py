@@ -43,7 +43,7 @@ def archives() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def machine_for_nodes() -> None:
-    """Skips where no node can run: all tests with one reason, which the last lines of the run tell."""
+    """Skips where no node can run: all tests with one reason, which the last lines of the run show."""
     if (blocker := machine.blocker()) is not None:
         pytest.skip(blocker)
 

@@ -1,4 +1,4 @@
-"""Where no node can run, one sentence says why."""
+"""If no node can run, one sentence states why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ASK = "import os, sys; from node import machine; os.seteuid(int(sys.argv[1])); p
 
 
 def blocker(user: int, **environment: str) -> str:
-    """What a process of that user, with that environment, is told."""
+    """Return the message to a process of that user with that environment."""
     command = [sys.executable, "-c", ASK, str(user)]
     place = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "hack"), **environment}
     return subprocess.run(command, env=place, capture_output=True, text=True, check=True).stdout.strip()
@@ -35,7 +35,7 @@ def test_packages_that_are_there_are_not_installed(machine_for_nodes: None) -> N
     assert machine.install_packages() == []
 
 
-def test_the_command_says_what_is_missing_and_shows_no_traceback(machine_for_nodes: None, tmp_path: Path) -> None:
+def test_the_command_names_what_is_missing_and_shows_no_traceback(machine_for_nodes: None, tmp_path: Path) -> None:
     command = [sys.executable, "hack/node", "up", "--state", str(tmp_path / "none")]
     place = {**os.environ, "PATH": "/nonexistent"}
     done = subprocess.run(command, env=place, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
@@ -46,7 +46,7 @@ def test_the_command_says_what_is_missing_and_shows_no_traceback(machine_for_nod
 
 
 @pytest.mark.parametrize("command", ["load", "status"])
-def test_commands_without_a_node_say_so(command: str, machine_for_nodes: None, tmp_path: Path) -> None:
+def test_commands_without_a_node_report_it(command: str, machine_for_nodes: None, tmp_path: Path) -> None:
     archive = tmp_path / "image.tar"
     archive.touch()
     words = [command, *([str(archive)] if command == "load" else []), "--state", str(tmp_path / "none")]

@@ -108,23 +108,23 @@ def test_a_volume_obeys_the_group_of_a_pod_and_comes_back_empty(api: Api, own_no
     assert api.get("v1", "PersistentVolume", name)["spec"]["storageClassName"] == CLASS
 
 
-def test_an_image_that_is_not_there_is_told_soon(api: Api, namespace: str) -> None:
+def test_a_missing_image_is_reported_soon(api: Api, namespace: str) -> None:
     one = pod(namespace, "missing", "true", container={"image": "registry.example.com/nobody/nothing:1"})
     api.create(one)
     began, waiting = time.monotonic(), {}
 
-    def is_told() -> bool:
+    def is_reported() -> bool:
         for status in look(api, one)["status"].get("containerStatuses") or ():
             waiting.update(status["state"].get("waiting") or {})
-        # The kubelet tries again when its pause is over: which of the two it says then is a matter of milliseconds.
+        # The kubelet retries after its pause: which of the two reasons it then reports is a matter of milliseconds.
         return waiting.get("reason") in ("ErrImagePull", "ImagePullBackOff")
 
-    eventually(is_told, "the kubelet says that it cannot pull the image")
+    eventually(is_reported, "the kubelet says that it cannot pull the image")
     assert time.monotonic() - began < 15
     assert "registry.example.com/nobody/nothing:1" in waiting["message"]
 
 
-async def test_ends_and_logs_are_told_as_they_were(
+async def test_ends_and_logs_are_reported_unchanged(
     api: Api, cluster: ApiServer, control_plane: ControlPlane, namespace: str
 ) -> None:
     failing = pod(namespace, "failing", "for i in $(seq 200); do echo line $i; done; echo sorry > /dev/termination-log; exit 65")

@@ -22,7 +22,7 @@ FORBIDDEN = (("", "get", "secrets"), ("", "list", "pods"), ("", "create", "pods"
 
 @pytest.fixture(scope="module")
 def smallest(site: Site) -> Object:
-    """The status at its end of a run that says nothing but where its data is."""
+    """The status at its end of a run that sets only the source of its data."""
     site.apply("smallest", {"dataset": DATA})
     return site.ended("smallest")
 
@@ -41,7 +41,7 @@ def test_the_smallest_run_succeeds(site: Site, smallest: Object) -> None:
         "training",
         "evaluation",
     }
-    # The operator goes on as soon as a container has ended; the kubelet takes a moment more to say it of the pod.
+    # The operator continues as soon as a container has ended; the kubelet updates the pod a moment later.
     eventually(lambda: {pod["status"]["phase"] for pod in site.pods("smallest")} == {"Succeeded"}, "every pod has succeeded")
 
 

@@ -47,7 +47,7 @@ REPORTS = st.builds(
 )  # fmt: skip
 
 
-def judged(world: World) -> None:
+def validate(world: World) -> None:
     """The status could be written: the CRD takes it."""
     document = {
         "apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", **world.run,
@@ -121,7 +121,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def status_is_valid(self) -> None:
         if hasattr(self, "world"):
-            judged(self.world)
+            validate(self.world)
 
     @invariant()
     def status_does_not_mislead(self) -> None:
@@ -138,7 +138,7 @@ class Life(RuleBasedStateMachine):
         if run.ended:
             assert found == ("Current" if run.status["phase"] == "Succeeded" else "Failed")
             return
-        assert "Settled" not in {one["reason"] for one in conditions.values()}
+        assert "RunFinished" not in {one["reason"] for one in conditions.values()}
         stalled = REASONS.get(conditions["Stalled"]["reason"]) if conditions["Stalled"]["status"] == "True" else None
         if stalled is not None:
             assert found == ("InProgress" if resumes_alone(stalled) else "Failed")
@@ -168,7 +168,7 @@ class Life(RuleBasedStateMachine):
             if self.world.key() == before:
                 break
         assert Run.parse(self.world.run).ended
-        judged(self.world)
+        validate(self.world)
 
 
 TestLife = Life.TestCase

@@ -15,7 +15,7 @@ from finetune_operator.validation import Validator
 VALIDATOR = Validator(crd())
 PIECES = (
     " ", "/", "./", "../", "~/", "~", "file://", "file:///", "hf://", "http://", "https://", "s3://", "pvc://", "oci://", "ftp://", "://", ":",
-    "@", "[", "]", "[::1]", "?", "#", "%", "%20", "%00", "%7f", "%zz", "-", ".", "--", "..", "_", "a", "B", "7", "0", "65535", "65536", "\u00fc", "\u00a0",
+    "@", "[", "]", "[::1]", "?", "#", "%", "%20", "%00", "%7f", "%zz", "%ff", "%c3", "%bc", "%e2%82", "%ed%a0%80", "-", ".", "--", "..", "_", "a", "B", "7", "0", "65535", "65536", "\u00fc", "\u00a0",
     "\0", "\n", "\x7f", "\\", "*", "org", "x.jsonl", ".csv", ".gz", ".safetensors", "example.com", "bucket", "\u2100", "\u2028",
 )  # fmt: skip
 URIS = st.lists(st.sampled_from(PIECES) | st.characters(codec="utf-8"), min_size=1, max_size=8).map("".join) | st.one_of(
@@ -47,6 +47,8 @@ def parses(kind: UriKind, uri: str) -> bool:
 @example(uri="/data/rows ")
 @example(uri="/data/http://x")
 @example(uri="file:///a%00")
+@example(uri="file:///%ff")
+@example(uri="file:///%c3%bc")
 @example(uri="rows.jsonl")
 @example(uri="http://a:65536")
 def test_a_uri_is_admitted_exactly_if_it_can_be_parsed(kind: UriKind, uri: str) -> None:

@@ -103,7 +103,7 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
     *(
         (f"volume-named-{name}", "own", _training(volumes=[{"name": name, "emptyDir": {}}]),
          _at("training.volumes[0].name", "belong to the operator; choose another name"))
-        for name in ("workspace", "documents", "scratch", "shared-memory", "entry")
+        for name in ("workspace", "documents", "scratch", "shared-memory", "training-bundle")
     ),
     ("volume-twice", "own", _training(volumes=[_SCRATCH, _SCRATCH]), _at("training.volumes", "names a volume twice; rename")),
     ("mount-twice", "own",

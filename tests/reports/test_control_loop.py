@@ -35,7 +35,7 @@ MORE = {"evaluation": {"tasks": [], "baseline": True, "limit": 3}}
     Report("rerun-from-model", OWN, ("model", {}), 2),
     Report("rerun-from-dataset", OWN, ("dataset", {}), 2),
 )
-def test_a_rerun_that_a_watch_tells_of_starts(report: Report) -> None:
+def test_a_rerun_that_a_watch_reports_starts(report: Report) -> None:
     first, change = report.given
     world = World.new()
     world.settle()
@@ -114,7 +114,7 @@ MOUNTING = PodReport("p", placed=True, waiting="ContainerCreating", created_at=s
         "training-bundle-deleted-under-a-run",
         OWN,
         (BUNDLE, (MOUNTING,)),
-        'MountVolume.SetUp failed for volume "entry" : configmap "{}" not found',
+        'MountVolume.SetUp failed for volume "training-bundle" : configmap "{}" not found',
     ),
 )
 def test_a_shared_object_that_is_deleted_comes_back(report: Report) -> None:
@@ -173,7 +173,7 @@ def test_an_object_of_somebody_else_is_not_mounted(report: Report) -> None:
         "job-suspended-by-hand", OWN, "dataset", "Job demo-dataset-1-1: spec.suspend is true, and this operator did not set it"
     ),
 )
-def test_a_child_that_is_suspended_by_hand_is_told(report: Report) -> None:
+def test_a_child_that_is_suspended_by_hand_is_reported(report: Report) -> None:
     world = world_at(report.given)
     ref = child(world, report.given)
     world.objects[ref] = {**world.objects[ref], "spec": {**world.objects[ref]["spec"], "suspend": True}}
@@ -189,7 +189,7 @@ REFUSED = (
 
 @reports(
     Report("connection-refused-of-a-restart", OWN, WarningEvent("FailedCreate", REFUSED, seconds=5), ("False", "Running")),
-    Report("connection-refused-for-a-minute", OWN, WarningEvent("FailedCreate", REFUSED, seconds=60, lasting=60), ("True", "ApiUnavailable")),
+    Report("connection-refused-for-a-minute", OWN, WarningEvent("FailedCreate", REFUSED, seconds=60, active_seconds=60), ("True", "ApiUnavailable")),
     Report(
         "webhook-without-endpoints", OWN,
         WarningEvent("FailedCreate", 'Internal error occurred: failed calling webhook "v": no endpoints available for service "w"', 60, 60),
@@ -201,7 +201,7 @@ REFUSED = (
         ("True", "ChildRejected"),
     ),
 )  # fmt: skip
-def test_a_restart_of_the_api_server_is_no_refusal_of_the_object(report: Report) -> None:
+def test_a_restart_of_the_api_server_is_not_a_rejection_of_the_object(report: Report) -> None:
     world = world_at("dataset")
     status = decide(world, pods={}, warning_events={child(world, "dataset"): (report.given,)}).status
     assert condition(status, "Stalled") == report.expected
@@ -215,7 +215,7 @@ INDEX = crash_message("IndexError", "list index out of range", "datasets/arrow_d
     Report("the-same-exception-at-another-line", OWN, (INDEX, INDEX.replace("311", "312")), ("Running", 3)),
     Report("a-segmentation-fault-twice", OWN, ("words", "words"), ("Running", 3)),
 )
-def test_a_crash_that_repeats_is_not_tried_again(report: Report) -> None:
+def test_a_crash_that_repeats_is_not_retried(report: Report) -> None:
     world = world_at("training", {**MINIMAL, "retry": {"crash": 5}})
     for message in report.given:
         go(world, **failing(world, "training", Termination(1, "Error", fault("Crashed", message))))

@@ -53,7 +53,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Refused:
+class Rejected:
     """A reason, and the whole message, with ``IN`` for the path of the file."""
 
     reason: str
@@ -63,7 +63,7 @@ class Refused:
 RUN = RunInfo("demo", "team-a", "0123456789abcdef")
 
 
-def run_in_process(folder: Path, uri: str, stage_inputs: dict[str, Any], run: RunInfo = RUN) -> Published | Refused:
+def run_in_process(folder: Path, uri: str, stage_inputs: dict[str, Any], run: RunInfo = RUN) -> Published | Rejected:
     """The stage's work on ``uri``: what it publishes, or how it fails."""
     inputs = DatasetInputs(uri, **{"train_split": 1.0, **stage_inputs})
     document = StageDocument(CONTRACT_VERSION, "dataset", run, encode(inputs))
@@ -73,7 +73,7 @@ def run_in_process(folder: Path, uri: str, stage_inputs: dict[str, Any], run: Ru
     try:
         finished = prepare(context)
     except StageError as error:
-        return Refused(error.reason.name, error.message.replace(uri, "IN"))
+        return Rejected(error.reason.name, error.message.replace(uri, "IN"))
     return published(context.path(context.layout.datasets), finished.warnings)
 
 
@@ -105,8 +105,8 @@ def table_bytes(rows: list[Any], kind: str = "parquet") -> bytes:
     return stream.getvalue()
 
 
-def refused_format(what: str, remedy: str = "convert it to JSON Lines, one object a line") -> Refused:
-    return Refused("DatasetUnreadable", f"IN: looks like {what}, and this release reads JSON and JSON Lines only; {remedy}.")
+def rejected_format(what: str, remedy: str = "convert it to JSON Lines, one object a line") -> Rejected:
+    return Rejected("DatasetUnreadable", f"IN: looks like {what}, and this release reads JSON and JSON Lines only; {remedy}.")
 
 
 PRETTY = json.dumps(VALUE, indent=2).encode()
@@ -122,7 +122,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
     ),
     Report(
         "carriage-return-lines-with-a-broken-row", "own", File(ROW + b"\r{\r" + ROW),
-        Refused(
+        Rejected(
             "DatasetUnreadable",
             "IN: row 2 (line 2) is not JSON (Expecting property name enclosed in double quotes at character 2); write one object per line"
             " (1 of 3 rows is not JSON).",
@@ -138,7 +138,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
     Report("pretty-object-with-macintosh-lines", "own", File(PRETTY.replace(b"\n", b"\r")), Published([VALUE], [[1, 1]])),
     Report(
         "pretty-object-with-a-fault", "own", File(PRETTY.replace(b'"user",', b'"user"')),
-        Refused(
+        Rejected(
             "DatasetUnreadable",
             "IN: row 1 (line 1) is not JSON (Expecting ',' delimiter at character 7 of its line 5); write one object per line"
             " (1 of 1 rows is not JSON).",
@@ -146,7 +146,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
     ),
     Report(
         "pretty-object-cut-off", "own", File(PRETTY[:-3]),
-        Refused(
+        Rejected(
             "DatasetUnreadable",
             "IN: the brackets of the value at line 1 do not match; correct it, or write one object per line.",
         ),
@@ -161,7 +161,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
     ),
     Report(
         "nan-in-messages", "own", File(ROW.replace(b'"q"', b'"q", "id": NaN') + b"\n" + ROW),
-        Refused(
+        Rejected(
             "BadRow",
             "IN: row 1 (line 1) has NaN or an infinite number in messages, which JSON does not have (1 of 2 rows is bad); correct it, or"
             " leave bad rows out with dataset.badRows.policy Drop and dataset.badRows.share 0.5.",
@@ -169,14 +169,14 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
     ),
     Report(
         "number-beyond-what-a-float-holds", "own", File(ROW.replace(b'"q"', b'"q", "id": 1e400')),
-        Refused(
+        Rejected(
             "BadRow",
             "IN: row 1 (line 1) has NaN or an infinite number in messages, which JSON does not have (1 of 1 rows is bad); correct it.",
         ),
     ),
     Report(
         "whole-number-that-python-does-not-read", "own", File(ROW.replace(b'"q"', b'"q", "id": ' + b"9" * 5000)),
-        Refused(
+        Rejected(
             "DatasetUnreadable",
             "IN: row 1 (line 1) is not JSON that can be read (an integer has more than 4,300 digits); write one object per line"
             " (1 of 1 rows is not JSON).",
@@ -189,32 +189,32 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
     Report("xz-content", "own", File(lzma.compress(ROW), "in.jsonl.xz"), Published([VALUE], [[1, 1]])),
     Report(
         "gzip-content-cut-off", "own", File(gzip.compress(ROW)[:-9]),
-        Refused(
+        Rejected(
             "DatasetUnreadable",
             "IN: is a damaged gzip file (Compressed file ended before the end-of-stream marker was reached); download or compress it again.",
         ),
     ),
-    Report("gzip-content-damaged", "own", File(gzip.compress(ROW)[:-8] + bytes(8)), Refused(
+    Report("gzip-content-damaged", "own", File(gzip.compress(ROW)[:-8] + bytes(8)), Rejected(
         "DatasetUnreadable", f"IN: is a damaged gzip file (CRC check failed 0x0 != {zlib.crc32(ROW):#x}); download or compress it again.",
     )),
-    Report("tar-in-gzip", "own", File(gzip.compress(tar_of(ROW)), "in.tgz"), refused_format("a tar archive", "unpack it and name the file inside")),
-    Report("zip-archive", "own", File(b"PK\x03\x04 and so on", "in.zip"), refused_format("a zip archive or an Excel workbook", "unpack it and name the file inside")),
-    Report("zstandard", "own", File(b"\x28\xb5\x2f\xfd and so on", "in.jsonl.zst"), refused_format("Zstandard", "unpack it and name the file inside")),
-    Report("csv-by-name", "own", File(b"prompt,completion\nq,a\n", "in.csv"), refused_format("CSV (its first line is prompt,completion)")),
-    Report("csv-by-content", "own", File(b'"prompt","completion"\n"q, or so","a"\n', "in.jsonl"), refused_format('CSV (its first line is "prompt","completion")')),
-    Report("tsv-by-content", "own", File(b"prompt\tcompletion\nq\ta\n", "in.jsonl"), refused_format("TSV (its first line is prompt\tcompletion)")),
-    Report("yaml", "own", File(b"messages:\n- role: user\n", "in.yaml"), refused_format("YAML (its first line is messages:)")),
-    Report("parquet-named-jsonl", "own", File(table_bytes([VALUE])), refused_format("Parquet")),
-    Report("arrow-file", "own", File(table_bytes([VALUE], "file"), "in.arrow"), refused_format("an Arrow file")),
-    Report("arrow-stream", "own", File(table_bytes([VALUE], "stream"), "in.arrow"), refused_format("an Arrow stream")),
-    Report("utf-16-without-a-mark", "own", File(ROW.decode().encode("utf-16-le")), refused_format("UTF-16 text", "save it as UTF-8")),
+    Report("tar-in-gzip", "own", File(gzip.compress(tar_of(ROW)), "in.tgz"), rejected_format("a tar archive", "unpack it and name the file inside")),
+    Report("zip-archive", "own", File(b"PK\x03\x04 and so on", "in.zip"), rejected_format("a zip archive or an Excel workbook", "unpack it and name the file inside")),
+    Report("zstandard", "own", File(b"\x28\xb5\x2f\xfd and so on", "in.jsonl.zst"), rejected_format("Zstandard", "unpack it and name the file inside")),
+    Report("csv-by-name", "own", File(b"prompt,completion\nq,a\n", "in.csv"), rejected_format("CSV (its first line is prompt,completion)")),
+    Report("csv-by-content", "own", File(b'"prompt","completion"\n"q, or so","a"\n', "in.jsonl"), rejected_format('CSV (its first line is "prompt","completion")')),
+    Report("tsv-by-content", "own", File(b"prompt\tcompletion\nq\ta\n", "in.jsonl"), rejected_format("TSV (its first line is prompt\tcompletion)")),
+    Report("yaml", "own", File(b"messages:\n- role: user\n", "in.yaml"), rejected_format("YAML (its first line is messages:)")),
+    Report("parquet-named-jsonl", "own", File(table_bytes([VALUE])), rejected_format("Parquet")),
+    Report("arrow-file", "own", File(table_bytes([VALUE], "file"), "in.arrow"), rejected_format("an Arrow file")),
+    Report("arrow-stream", "own", File(table_bytes([VALUE], "stream"), "in.arrow"), rejected_format("an Arrow stream")),
+    Report("utf-16-without-a-mark", "own", File(ROW.decode().encode("utf-16-le")), rejected_format("UTF-16 text", "save it as UTF-8")),
     Report(
         "git-lfs-pointer", "huggingface/transformers#27923", File(POINTER),
-        Refused("DatasetUnreadable", "IN: is a Git LFS pointer, not the file itself; run git lfs pull in its repository."),
+        Rejected("DatasetUnreadable", "IN: is a Git LFS pointer, not the file itself; run git lfs pull in its repository."),
     ),
     Report(
         "all-bad-rows-are-counted", "own", File(b"\n".join([b'{"messages": []}', ROW] * 5)),
-        Refused(
+        Rejected(
             "BadRow",
             "IN: row 1 (line 1) has an empty list of messages; row 3 (line 3) has an empty list of messages; row 5 (line 5) has an empty"
             " list of messages; ... (5 of 10 rows are bad); correct them, or leave bad rows out with dataset.badRows.policy Drop and"
@@ -223,7 +223,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
     ),
     Report(
         "the-share-that-is-set-is-not-enough", "own", File(b"\n".join([b'{"messages": []}', ROW, ROW]), inputs={"bad_rows": "Drop", "bad_rows_share": 0.1}),
-        Refused(
+        Rejected(
             "BadRow",
             "IN: 1 of 3 rows is bad, more than dataset.badRows.share 0.1 allows: row 1 (line 1) has an empty list of messages; correct"
             " them, or raise dataset.badRows.share to 0.34.",
@@ -231,7 +231,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
     ),
     Report(
         "no-remedy-that-leaves-nothing", "own", File(b'{"messages": []}', inputs={"bad_rows": "Drop", "bad_rows_share": 0.1}),
-        Refused(
+        Rejected(
             "BadRow",
             "IN: 1 of 1 rows is bad, more than dataset.badRows.share 0.1 allows: row 1 (line 1) has an empty list of messages; correct them.",
         ),
@@ -312,7 +312,7 @@ def test_warnings_name_the_files_of_the_run_that_gets_them(tmp_path: Path) -> No
 )
 def test_addresses(report: Report, tmp_path: Path) -> None:
     found = run_in_process(tmp_path, report.given, {})
-    assert isinstance(found, Refused)
+    assert isinstance(found, Rejected)
     assert found.reason == "DatasetNotFound"
     assert report.expected in found.message.replace("IN", report.given)
 
@@ -353,7 +353,7 @@ NULLS = calls({"x": None}, {"y": None})
     ),
     Report(
         "binary-content-that-is-no-text", "own", {"train.parquet": table_bytes([BINARY, NOT_TEXT])},
-        Refused(
+        Rejected(
             "BadRow",
             "IN: row 2 has bytes in messages or tools that are not UTF-8 text (1 of 2 rows is bad); correct it, or leave bad rows"
             " out with dataset.badRows.policy Drop and dataset.badRows.share 0.5.",
@@ -361,11 +361,11 @@ NULLS = calls({"x": None}, {"y": None})
     ),
     Report(
         "no-data-files", "own", {"README.md": b"hi"},
-        Refused("DatasetUnreadable", "IN: it has no data files (only README.md); use a dataset with JSON, JSON Lines or Parquet files."),
+        Rejected("DatasetUnreadable", "IN: it has no data files (only README.md); use a dataset with JSON, JSON Lines or Parquet files."),
     ),
     Report(
         "a-script", "own", {"script.py": b"print(1)"},
-        Refused(
+        Rejected(
             "DatasetUnreadable",
             "IN: it is a script (script.py), which the datasets library no longer runs, and has no data files; set dataset.revision to"
             " refs/convert/parquet if the hub has converted it, or use a dataset of files.",
@@ -373,7 +373,7 @@ NULLS = calls({"x": None}, {"y": None})
     ),
     Report(
         "a-pointer", "own", {"train.jsonl": POINTER},
-        Refused(
+        Rejected(
             "DatasetUnreadable", "IN/train.jsonl: is a Git LFS pointer, not the file itself; run git lfs pull in its repository.",
         ),
     ),
@@ -388,6 +388,6 @@ def test_data_sets_of_the_hub(report: Report, tmp_path: Path) -> None:
     assert ended.result is not None, ended.errors
     if ended.code:
         assert ended.code == 65
-        assert Refused(str(ended.reason), ended.result.message.replace("org/set", "IN")) == report.expected
+        assert Rejected(str(ended.reason), ended.result.message.replace("org/set", "IN")) == report.expected
     else:
         assert published(programs.path(programs.layout.datasets), ended.result.warnings) == report.expected

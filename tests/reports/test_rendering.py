@@ -253,7 +253,7 @@ LAST_OF_A_ROLE = (
         ("NothingToEvaluate", "gate: it reads a metric of the held-out rows and no row is held out; hold rows out with dataset.trainSplit"),
     ),
 )  # fmt: skip
-def test_what_is_refused(report: Report, stage: Tokenization, families: Any) -> None:
+def test_rejected_rows(report: Report, stage: Tokenization, families: Any) -> None:
     stage.link_model(families(report.given.template))
     stage.write(report.given.row)
     with pytest.raises(StageError) as raised:

@@ -29,14 +29,14 @@ _FILE = "is named like a file, but without ./ before it it is a hub id; write ./
 
 
 @pytest.fixture(scope="module")
-def judge() -> Validator:
+def validator() -> Validator:
     return Validator(crd())
 
 
-def answers(judge: Validator, report: Report, base: Path) -> dict[str, str]:
+def answers(validator: Validator, report: Report, base: Path) -> dict[str, str]:
     """Each field of the answer with its sentences."""
     found: dict[str, str] = {}
-    for line in validate_document(judge, Document("run.yaml", manifest(report)), base):
+    for line in validate_document(validator, Document("run.yaml", manifest(report)), base):
         field, _, sentence = line.removeprefix("run.yaml: ").partition(": ")
         field, sentence = (field, sentence) if field.startswith("spec") else ("", f"{field}: {sentence}")
         found[field] = f"{found.get(field, '')}{sentence}\n"
@@ -51,8 +51,8 @@ UNSUPPORTED = {
 
 
 @reports(*RESOURCES)
-def test_validate_names_the_field_and_the_fix(report: Report, judge: Validator, tmp_path: Path) -> None:
-    found = answers(judge, report, tmp_path)
+def test_validate_names_the_field_and_the_fix(report: Report, validator: Validator, tmp_path: Path) -> None:
+    found = answers(validator, report, tmp_path)
     lacking = {UNSUPPORTED[report.name]: "this release does not support "} if report.name in UNSUPPORTED else {}
     expected = {**report.expected, **lacking}
     assert found.keys() == expected.keys(), found
@@ -62,10 +62,11 @@ def test_validate_names_the_field_and_the_fix(report: Report, judge: Validator, 
 
 
 @needs_go
-def test_the_api_server_answers_the_same(judge: Validator) -> None:
+def test_the_api_server_answers_the_same(validator: Validator) -> None:
     server = verdicts({"name": report.name, "object": manifest(report)} for report in RESOURCES)
     ours = {
-        report.name: {(problem.field, str(problem.kind)) for problem in judge.create(manifest(report))} for report in RESOURCES
+        report.name: {(problem.field, str(problem.kind)) for problem in validator.create(manifest(report))}
+        for report in RESOURCES
     }
     assert ours == {name: set(verdict.faults) for name, verdict in server.items()}
 
@@ -111,17 +112,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 @reports(*FILES)
-def test_a_file_without_its_dot_is_told_before_anything_starts(report: Report, judge: Validator, folder: Path) -> None:
-    found = answers(judge, report, folder)
+def test_a_file_without_its_dot_is_reported_before_anything_starts(report: Report, validator: Validator, folder: Path) -> None:
+    found = answers(validator, report, folder)
     assert found.keys() == report.expected.keys(), found
     for field, words in report.expected.items():
         assert words in found[field]
         assert found[field].count("\n") == 1
 
 
-def test_a_cluster_is_offered_no_path(judge: Validator, folder: Path) -> None:
+def test_a_cluster_is_offered_no_path(validator: Validator, folder: Path) -> None:
     document = Document("run.yaml", manifest(FILES[0]))
-    assert validate_document(judge, document, folder, local=False) == [
+    assert validate_document(validator, document, folder, local=False) == [
         (
             "run.yaml: spec.dataset.uri: rows.jsonl means a hub ID, but the directory of run.yaml has a file of this name, which a cluster cannot"
             " read; upload the file to the hub, or write hf://rows.jsonl if it is there"
@@ -142,13 +143,15 @@ VALUES = (
 
 
 @reports(*VALUES)
-def test_values_that_no_rule_can_see_are_told_by_the_users_field(report: Report, judge: Validator, tmp_path: Path) -> None:
-    found = {field: words for field, words in answers(judge, report, tmp_path).items() if field}
+def test_values_that_no_rule_can_read_are_reported_by_the_users_field(
+    report: Report, validator: Validator, tmp_path: Path
+) -> None:
+    found = {field: words for field, words in answers(validator, report, tmp_path).items() if field}
     assert found.keys() == report.expected.keys()
     assert all(words in found[field] for field, words in report.expected.items())
 
 
-def test_the_operator_says_the_same_of_them() -> None:
+def test_the_operator_reports_the_same_about_them() -> None:
     for report in VALUES[:2]:
         found = resolve(spec(report.given), Settings("cluster", "1", {}, "e"))
         ((field, words),) = report.expected.items()
@@ -163,7 +166,7 @@ QUANTITIES = (
 
 
 @reports(*QUANTITIES)
-def test_a_number_is_read_as_kubectl_reads_it(report: Report, judge: Validator, tmp_path: Path) -> None:
+def test_a_number_is_read_as_kubectl_reads_it(report: Report, validator: Validator, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(
         "apiVersion: finetunerun.io/v1alpha1\nkind: FineTuneRun\nmetadata: {name: r}\nspec:\n  dataset: {uri: org/chat}\n"
@@ -172,22 +175,23 @@ def test_a_number_is_read_as_kubectl_reads_it(report: Report, judge: Validator, 
     (document,) = read_documents(file)
     memory = document.content["spec"]["training"]["resources"]["memory"]
     assert (memory, type(memory)) == (report.expected, type(report.expected))
-    assert validate_document(judge, document, tmp_path) == []
+    assert validate_document(validator, document, tmp_path) == []
 
 
-def test_a_generated_name_is_valid_where_its_length_is(judge: Validator, tmp_path: Path) -> None:
+def test_a_generated_name_is_valid_where_its_length_is(validator: Validator, tmp_path: Path) -> None:
     def said(prefix: str) -> list[str]:
         content = {**manifest(FILES[-1]), "metadata": {"generateName": prefix}}
-        return validate_document(judge, Document("run.yaml", content), tmp_path)
+        return validate_document(validator, Document("run.yaml", content), tmp_path)
 
     assert said("gen-") == []
     (line,) = said(f"{'x' * 50}-")
-    assert "metadata.name must be at most 52 characters" in line
+    assert "metadata.generateName: Invalid value: " in line
+    assert "must have at most 52 characters" in line
     (line,) = said("9-")
-    assert "begin with a lower-case letter" in line
+    assert "a letter first" in line
 
 
-def test_a_uri_with_nul_is_refused_by_the_stage_too() -> None:
+def test_a_uri_with_nul_is_rejected_by_the_stage_too() -> None:
     for uri in ("/data/a\0.jsonl", "https://example.com/a\0", "org/a\0", "file:///a\0"):
         with pytest.raises(
             StageError, match=r"dataset\.uri: .* has a control character or half of a character; remove it"
@@ -216,11 +220,11 @@ def _found(value: Any, key: str) -> Iterator[dict[str, Any]]:
             yield from _found(item, key)
 
 
-def test_what_training_pods_have_is_reserved(judge: Validator) -> None:
+def test_what_training_pods_have_is_reserved(validator: Validator) -> None:
     jobs = [yaml.safe_load(file.read_text()) for file in TRAINJOBS.glob("*-minimal-*.yaml")]
     assert jobs
     assert {volume["name"] for volume in _found(jobs, "volumes")} == set(RESERVED_VOLUMES)
     for path in {mount["mountPath"] for mount in _found(jobs, "volumeMounts")} | {TERMINATION_LOG}:
         mounts = {"volumes": [{"name": "a", "emptyDir": {}}], "volumeMounts": [{"name": "a", "mountPath": path}]}
-        (problem,) = judge.create(manifest(Report("mount", "own", {"training": mounts}, None)))
+        (problem,) = validator.create(manifest(Report("mount", "own", {"training": mounts}, None)))
         assert problem.detail.startswith("mountPath hides files that training needs"), path

@@ -99,7 +99,7 @@ from reports.report import Report, reports
         ["1 of 10 training rows is left out: 1 has more than 64 tokens (training.maxSeqLen)"],
     ),
 )  # fmt: skip
-def test_what_is_told(report: Report, stage: Tokenization, families: Any) -> None:
+def test_warnings_about_rows(report: Report, stage: Tokenization, families: Any) -> None:
     stage.link_model(families(report.given.template))
     stage.write(report.given.row)
     warnings = stage(**report.given.inputs).warnings

@@ -31,7 +31,7 @@ LOST = 'persistentvolumeclaim "demo-workspace" bound to non-existent persistentv
 
 
 def claim(world: World, **changes: Any) -> World:
-    """The world whose claim is as ``changes`` say."""
+    """Return the world with ``changes`` to its claim."""
     ref = next(ref for ref in world.objects if ref.kind.name == "PersistentVolumeClaim")
     old = world.objects[ref]
     world.objects[ref] = {**old, **changes, "metadata": {**old["metadata"], **changes.get("metadata", {})}}
@@ -183,9 +183,9 @@ State = Callable[[], World]
         ("Suspended", ("False", "Suspended"), "Current")),
     Report("the-baseline-ends-last", "own", late_baseline, ("Evaluating", ("True", "Running"), "InProgress")),
     Report("an-evaluation-is-tried-again", "own", lambda: late_evaluation(1), ("Evaluating", ("True", "Running"), "InProgress")),
-    Report("succeeded", "own", ended, ("Succeeded", ("False", "Settled"), "Current")),
-    Report("rejected", "own", rejected, ("Rejected", ("False", "Settled"), "Failed")),
-    Report("failed", "own", lambda: ended("DatasetEmpty"), ("Failed", ("False", "Settled"), "Failed")),
+    Report("succeeded", "own", ended, ("Succeeded", ("False", "RunFinished"), "Current")),
+    Report("rejected", "own", rejected, ("Rejected", ("False", "RunFinished"), "Failed")),
+    Report("failed", "own", lambda: ended("DatasetEmpty"), ("Failed", ("False", "RunFinished"), "Failed")),
 )  # fmt: skip
 def test_phase_reconciling_and_kstatus(report: Report) -> None:
     world = report.given()
@@ -245,7 +245,7 @@ def test_a_failure_of_the_gate_names_it_once() -> None:
     assert told == [f"gate: {message}"]
 
 
-def test_the_end_of_a_run_that_registers_nothing_says_where_the_model_is() -> None:
+def test_the_end_of_a_run_without_registry_shows_the_path_of_the_model() -> None:
     world = World.new(MINIMAL)
     place = {"settings": SETTINGS.__class__(**{**SETTINGS.__dict__, "local_registry": False})}
     events = []

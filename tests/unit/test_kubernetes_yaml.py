@@ -24,6 +24,51 @@ def test_a_scalar_is_what_kubernetes_reads(text: str, value: Any) -> None:
     assert (found, type(found)) == (value, type(value))
 
 
+TAGGED: list[tuple[str, Any]] = [
+    ("!!str 5", "5"), ("!!str yes", "yes"), ("!!str", ""), ("!!str '5'", "5"), ("!!str 1:30", "1:30"), ("!!int '5'", 5), ("!!int 0x1F", 31),
+    ("!!float 5", 5), ("!!float 5e-1", 0.5), ("!!bool 'yes'", True), ("!!bool off", False), ("!!null ''", None), ("!!null ~", None),
+    ("!!map {a: 1}", {"a": 1}), ("!!seq [1]", [1]), ("!<tag:yaml.org,2002:str> 5", "5"), ("{!!str 5: 1}", {"5": 1}),
+    ("{!!str <<: 1}", {"<<": 1}), ("{!!merge <<: {a: 1}}", {"a": 1}), ("! yes", True), ("!!str &a 5", "5"),
+]  # fmt: skip
+"""Tags of the types of JSON, as ``sigs.k8s.io/yaml`` resolves them."""
+
+
+@pytest.mark.parametrize(("text", "value"), TAGGED)
+def test_a_tag_of_a_json_type_has_its_effect(text: str, value: Any) -> None:
+    found = parse(f"key: {text}")["key"]
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "tag"),
+    [
+        ("!!binary aGk=", "!!binary"), ("!!timestamp 2026-11-21", "!!timestamp"), ("!!set {a, b}", "!!set"), ("!!omap [a: 1]", "!!omap"),
+        ("!!pairs [a: 1]", "!!pairs"), ("!!python/object/apply:os.system [ls]", "!!python/object/apply:os.system"),
+        ("!!python/name:os.system ''", "!!python/name:os.system"), ("!vault secret", "!vault"), ("!Ref x", "!Ref"), ("!env {a: 1}", "!env"),
+        ("!!str [a]", "!!str"), ("!!str {a: 1}", "!!str"), ("!!map [a]", "!!map"), ("!!seq {a: 1}", "!!seq"), ("!!map a", "!!map"),
+        ("!<tag:example.com,2026:x> a", "tag:example.com,2026:x"), ("{!!binary aGk=: 1}", "!!binary"), ("{!x a: 1}", "!x"),
+        ("{a: [1, !x 2]}", "!x"),
+    ],
+)  # fmt: skip
+def test_any_other_tag_is_rejected_in_one_sentence(text: str, tag: str) -> None:
+    with pytest.raises(InvalidYAML) as error:
+        parse(f"first: 1\nkey: {text}")
+    assert str(error.value) == f"line 2: the tag {tag} is not supported here; remove the tag"
+
+
+@pytest.mark.parametrize("text", ["!!int a", "!!int 1.5", "!!int yes", "!!float a", "!!bool 5", "!!null a", "!!int ''"])
+def test_a_value_that_its_tag_does_not_allow_is_rejected(text: str) -> None:
+    with pytest.raises(InvalidYAML) as error:
+        parse(f"first: 1\nkey: {text}")
+    tag = text.partition(" ")[0]
+    assert str(error.value) == f"line 2: a value does not have the type of its tag {tag}; remove the tag"
+
+
+def test_a_byte_order_mark_at_the_start_is_ignored() -> None:
+    assert parse("\ufeffa: 1") == {"a": 1}
+    assert next(parse_all("\ufeff# a comment\na: 1")).lines["a"] == 2
+
+
 @pytest.mark.parametrize(
     "text", ["5e-1", "1e3", ".5", "0o17", "yes", "y", "1:30", "2026-11-21", "null", "~", "", "8Gi", "a: b", "ü"]
 )

@@ -1,4 +1,4 @@
-"""Documentation, CRD, reasons, command-line help, manifests, docstrings and comments use no banned words."""
+"""Documentation, CRD, reasons, command-line help, manifests, docstrings, comments and names of tests use no banned words."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def texts() -> Iterator[tuple[str, str]]:
         yield str(file.relative_to(ROOT)), comments(file.read_text(encoding="utf-8"))
     alerts = ROOT / "manifests/components/monitoring/rules.yaml"
     yield str(alerts.relative_to(ROOT)), alerts.read_text(encoding="utf-8")
-    for module in (path for folder in ("operator", "images", "hack") for path in (ROOT / folder).rglob("*.py")):
+    for module in (path for folder in ("operator", "images", "hack", "tests") for path in (ROOT / folder).rglob("*.py")):
         yield str(module.relative_to(ROOT)), docstrings_and_comments(module.read_text(encoding="utf-8"))
     yield from help_texts()
 
@@ -132,9 +132,23 @@ def texts() -> Iterator[tuple[str, str]]:
 SOURCES = dict(texts())
 
 
+def names_of_tests() -> Iterator[tuple[str, str]]:
+    """Yield the words of the name of each test, with its module."""
+    for module in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_"):
+                yield str(module.relative_to(ROOT)), node.name.replace("_", " ")
+
+
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_no_banned_word_is_used(name: str) -> None:
     assert list(findings(name, SOURCES[name])) == []
+
+
+def test_no_name_of_a_test_has_a_banned_word() -> None:
+    names = list(names_of_tests())
+    assert len(names) > 1000
+    assert [found for module, words in names for found in findings(f"{module}: {words}", words)] == []
 
 
 def test_all_sources_are_searched() -> None:

@@ -41,7 +41,7 @@ def test_the_numbers_of_parameters_are_those_of_upstream() -> None:
 
 
 @pytest.mark.parametrize("row", [row for rows in listed().values() for row in rows], ids=lambda row: row[0])
-def test_a_row_names_a_field_that_exists_or_says_why_there_is_none(row: tuple[str, str | None, str]) -> None:
+def test_a_row_names_an_existing_field_or_the_reason_why_there_is_none(row: tuple[str, str | None, str]) -> None:
     _, field, remark = row
     if field is None:
         assert remark

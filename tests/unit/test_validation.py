@@ -29,7 +29,7 @@ def thing(spec: Any) -> dict[str, Any]:
     return {"apiVersion": "test.io/v1", "kind": "Thing", "metadata": {"name": "x"}, "spec": spec}
 
 
-def said(schema: dict[str, Any], spec: Any, old: Any = None) -> list[str]:
+def messages_of(schema: dict[str, Any], spec: Any, old: Any = None) -> list[str]:
     validator = Validator(definition(schema))
     problems = validator.create(thing(spec)) if old is None else validator.update(thing(spec), thing(old))
     return [str(problem) for problem in problems]
@@ -59,7 +59,7 @@ def said(schema: dict[str, Any], spec: Any, old: Any = None) -> list[str]:
     ],
 )  # fmt: skip
 def test_the_words_of_the_api_server(schema: dict[str, Any], spec: Any, sentence: str) -> None:
-    assert said(schema, spec)[0] == sentence
+    assert messages_of(schema, spec)[0] == sentence
 
 
 @pytest.mark.parametrize(
@@ -74,16 +74,16 @@ def test_the_words_of_the_api_server(schema: dict[str, Any], spec: Any, sentence
         {"type": "string", "x-kubernetes-validations": [{"rule": "true", "optionalOldSelf": True}]},
     ],
 )
-def test_a_schema_that_the_judge_does_not_know_is_refused(schema: dict[str, Any]) -> None:
+def test_an_unsupported_schema_is_rejected(schema: dict[str, Any]) -> None:
     with pytest.raises(SchemaError, match=r"^spec: the validator (does not support|supports) "):
         Validator(definition(schema))
 
 
-def test_whole_numbers_are_doubles_where_the_schema_says_number() -> None:
+def test_whole_numbers_are_doubles_if_the_schema_type_is_number() -> None:
     ratio = {"type": "object", "properties": {"ratio": {"type": "number"}}}
-    assert said({**ratio, "x-kubernetes-validations": [{"rule": "self.ratio / 2.0 == 0.5"}]}, {"ratio": 1}) == []
+    assert messages_of({**ratio, "x-kubernetes-validations": [{"rule": "self.ratio / 2.0 == 0.5"}]}, {"ratio": 1}) == []
     count = {"type": "object", "properties": {"count": {"type": "integer"}}}
-    (fault,) = said({**count, "x-kubernetes-validations": [{"rule": "self.count / 2.0 == 0.5"}]}, {"count": 1})
+    (fault,) = messages_of({**count, "x-kubernetes-validations": [{"rule": "self.count / 2.0 == 0.5"}]}, {"count": 1})
     assert "evaluating rule" in fault
 
 
@@ -97,13 +97,13 @@ def test_numbers_that_fit_no_integer() -> None:
 def test_transition_rules_need_an_old_value() -> None:
     grows = {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf", "message": "grows"}]}
     schema = {"type": "object", "properties": {"count": grows}}
-    assert said(schema, {"count": 1}) == []
-    assert said(schema, {"count": 1}, {}) == []
-    assert said(schema, {"count": 1}, {"count": 2}) == ['spec.count: Invalid value: "integer": grows']
+    assert messages_of(schema, {"count": 1}) == []
+    assert messages_of(schema, {"count": 1}, {}) == []
+    assert messages_of(schema, {"count": 1}, {"count": 2}) == ['spec.count: Invalid value: "integer": grows']
 
 
 @pytest.mark.parametrize(("list_type", "found"), [("map", ["spec[0].count"]), ("atomic", [])])
-def test_items_have_an_old_value_where_keys_tell(list_type: str, found: list[str]) -> None:
+def test_items_have_an_old_value_if_keys_identify_them(list_type: str, found: list[str]) -> None:
     item = {"type": "object", "required": ["name"], "properties": {
         "name": {"type": "string"},
         "count": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf"}]},
@@ -115,12 +115,12 @@ def test_items_have_an_old_value_where_keys_tell(list_type: str, found: list[str
 
 
 def test_the_word_old_self_in_a_text_is_no_transition() -> None:
-    assert said({"type": "string", "x-kubernetes-validations": [{"rule": "self != 'oldSelf'"}]}, "oldSelf") != []
+    assert messages_of({"type": "string", "x-kubernetes-validations": [{"rule": "self != 'oldSelf'"}]}, "oldSelf") != []
 
 
 def test_rules_on_entries_of_a_map_name_the_entry() -> None:
     entry = {"type": "string", "x-kubernetes-validations": [{"rule": "self != 'x'", "message": "no x"}]}
-    assert said({"type": "object", "additionalProperties": entry}, {"a": "y", "b": "x"}) == [
+    assert messages_of({"type": "object", "additionalProperties": entry}, {"a": "y", "b": "x"}) == [
         'spec[b]: Invalid value: "string": no x'
     ]
 
@@ -156,9 +156,9 @@ def test_no_quantities(text: str) -> None:
 
 def test_a_rule_that_meets_no_quantity_fails() -> None:
     schema = {"type": "string", "x-kubernetes-validations": [{"rule": "quantity(self).compareTo(quantity('1Gi')) >= 0"}]}
-    assert said(schema, "1024Mi") == []
-    assert said(schema, "1G") != []
-    assert "is not a quantity" in said(schema, "much")[0]
+    assert messages_of(schema, "1024Mi") == []
+    assert messages_of(schema, "1G") != []
+    assert "is not a quantity" in messages_of(schema, "much")[0]
 
 
 PATTERNS = [
@@ -183,7 +183,7 @@ def test_patterns_mean_what_they_mean_to_re2(pattern: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", [r"[[:alpha:]]", r"\pL", r"\s", r"(?i)a", r"a\z"])
-def test_patterns_that_differ_are_refused(pattern: str) -> None:
+def test_patterns_that_differ_are_rejected(pattern: str) -> None:
     with pytest.raises(PatternError, match=re.escape(pattern)):
         compile_pattern(pattern)
 

@@ -1,4 +1,4 @@
-"""The judge on the corpus: against what each case states, and against the API server's own code."""
+"""The validator on the corpus: compared with what each case states, and with the API server's own code."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_there_is_a_corpus() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_each_case_is_refused_for_the_fields_that_it_states(validator: Validator, case: Case) -> None:
+def test_each_case_is_rejected_for_the_fields_that_it_states(validator: Validator, case: Case) -> None:
     before = copy.deepcopy((case.object, case.old))
     assert {problem.field for problem in problems_of(validator, case)} - {""} == case.fields
     assert (case.object, case.old) == before, "judging changes nothing"
@@ -75,7 +75,7 @@ def test_the_api_server_agrees_on_mutations_of_the_corpus(validator: Validator) 
     assert MUTATIONS // 20 < sum(not verdict.faults for verdict in server.values()) < MUTATIONS // 2, "both verdicts occur"
 
 
-def test_every_rule_refuses_something(validator: Validator) -> None:
+def test_every_rule_rejects_something(validator: Validator) -> None:
     rules: set[str] = set()
 
     def gather(schema: dict[str, Any]) -> None:

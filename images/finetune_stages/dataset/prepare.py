@@ -53,7 +53,7 @@ def prepare(context: Context) -> Finished:
     finished = _finished(seal, sources, reused=prepared == entry)
     # An entry that was prepared from equal files with other names has those names; a later run must not use it for this run's data.
     cached = {DATASETS: str(entry.relative_to(context.workspace))} if read_seal(entry) == seal else {}
-    return replace(finished, depends_on=_fingerprints(sources), cached=cached)
+    return replace(finished, fingerprint=_fingerprints(sources), cached=cached)
 
 
 def _names(sources: list[Source]) -> dict[str, Scalar]:

@@ -22,7 +22,7 @@ _FINISHED = "finished.json"
 
 
 def baseline_entry(context: Context, inputs: EvaluationInputs, fingerprint: Mapping[str, Scalar]) -> Path:
-    """Return the path of the cache entry for these inputs. ``fingerprint``: see :func:`.questions.depends_on`."""
+    """Return the path of the cache entry for these inputs. ``fingerprint``: see :func:`.questions.fingerprint_of`."""
     return context.path(f"{CACHE_BASELINES}/{digest([fingerprint, encode(inputs)])}")
 
 
@@ -39,7 +39,7 @@ def take_baseline(entry: Path, folder: Path) -> Finished | None:
     stored = json.loads((entry / _FINISHED).read_bytes())
     message = f"the same as run {stored['run']}: {stored['message']}"
     warnings = tuple(stored.get("warnings", ()))  # an entry of an earlier release has none
-    return Finished(stored["outputs"], stored["metrics"], message=message, warnings=warnings, reused=True, depends_on=None)
+    return Finished(stored["outputs"], stored["metrics"], message=message, warnings=warnings, reused=True, fingerprint=None)
 
 
 def keep_baseline(context: Context, entry: Path, finished: Finished, files: Sequence[Path]) -> None:

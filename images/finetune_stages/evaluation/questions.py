@@ -39,10 +39,10 @@ def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
         StageError: A task or the model is missing.
     """
     inputs = context.inputs(EvaluationInputs)
-    return depends_on(context, inputs, sealed(model_directory(context, inputs))) == fingerprint
+    return fingerprint_of(context, inputs, sealed(model_directory(context, inputs))) == fingerprint
 
 
-def depends_on(context: Context, inputs: EvaluationInputs, model: Seal) -> dict[str, Scalar] | None:
+def fingerprint_of(context: Context, inputs: EvaluationInputs, model: Seal) -> dict[str, Scalar] | None:
     """Return digests of everything that scores depend on; ``None`` if a change cannot be detected.
 
     lm-eval's own benchmarks are treated as fixed. Scores of GPUs and of processors differ slightly and are kept apart.

@@ -22,7 +22,7 @@ from finetune_stages.sdk.gpus import require_gpus
 
 from .baselines import baseline_entry, keep_baseline, take_baseline
 from .passages import Row, chat_tasks, read_passages
-from .questions import depends_on, find_definitions, model_directory, revalidate, sealed
+from .questions import find_definitions, fingerprint_of, model_directory, revalidate, sealed
 
 if TYPE_CHECKING:
     from .measure import Measured
@@ -51,13 +51,13 @@ def work(context: Context) -> Finished:
     seal = sealed(model_directory(context, inputs))
     folder = context.path(f"{context.layout.root}/results")
     require_own_names(inputs.tasks)
-    fingerprint = depends_on(context, inputs, seal)
+    fingerprint = fingerprint_of(context, inputs, seal)
     entry = baseline_entry(context, inputs, fingerprint) if fingerprint and inputs.subject == "base" else None
     known = take_baseline(entry, folder) if entry else None
     if known:
         return known
     measured = _measure(context, inputs)
-    finished = replace(_finished(inputs, seal, measured), depends_on=None if inputs.subject == "base" else fingerprint)
+    finished = replace(_finished(inputs, seal, measured), fingerprint=None if inputs.subject == "base" else fingerprint)
     files = _write(folder, context.document.stage, measured)
     if entry:
         keep_baseline(context, entry, finished, files)

@@ -70,7 +70,7 @@ def work(context: Context) -> Finished:
         message=f"{settings.architecture}, {weights.parameters:,} parameters, {size / 10**6:,.1f} MB, from {obtained.name}",
         warnings=(*settings.warnings, *weights.warnings),
         reused=obtained.reused,
-        depends_on={"commit": obtained.revision} if obtained.revision else {"files": obtained.seal.digest},
+        fingerprint={"commit": obtained.revision} if obtained.revision else {"files": obtained.seal.digest},
         cached={BASE_MODEL: str(obtained.entry.relative_to(context.workspace))},
     )
 

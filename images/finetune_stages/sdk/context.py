@@ -36,7 +36,7 @@ class Finished:
     Attributes:
         outputs: an instance of one of the dataclasses of :mod:`finetune_contract.result`.
         warnings: sentences for the user about a stage that succeeded.
-        depends_on: what the result depends on in addition to the inputs' digest, for example a commit or a digest;
+        fingerprint: what the result depends on in addition to the inputs' digest, for example a commit or a digest;
             ``None`` if a change cannot be detected, so that no other run may reuse the result.
         cached: workspace paths of cache entries, by the name of the published directory that has the same content.
     """
@@ -47,7 +47,7 @@ class Finished:
     message: str = ""
     warnings: tuple[str, ...] = ()
     reused: bool = False
-    depends_on: dict[str, Scalar] | None = field(default_factory=dict)
+    fingerprint: dict[str, Scalar] | None = field(default_factory=dict)
     cached: dict[str, str] = field(default_factory=dict)
 
 

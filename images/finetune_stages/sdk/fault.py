@@ -37,7 +37,7 @@ def classify(error: BaseException) -> StageError:
     if isinstance(error, DocumentError):
         return StageError(reasons.BAD_DOCUMENT, str(error))
     for link in causes(error):
-        known = _full(link) or _out_of_memory(link)
+        known = _full(link) or _out_of_memory(link) or _broken_gpu(link)
         if known is not None:
             return known
     return StageError(reasons.CRASHED, crash_message(type(error).__name__, first_line(error), raise_location(error)))
@@ -65,6 +65,15 @@ def _out_of_memory(link: BaseException) -> StageError | None:
     # torch's classes by name: this module must not import packages that an image may lack.
     if type(link).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in str(link).lower():
         return StageError(reasons.GPU_OUT_OF_MEMORY, first_line(link))
+    return None
+
+
+def _broken_gpu(link: BaseException) -> StageError | None:
+    if isinstance(link, RuntimeError) and _BROKEN_GPU.search(str(link)):
+        return StageError(
+            reasons.GPU_UNUSABLE,
+            f"GPU: it failed ({first_line(link, 200).rstrip('.')}); check the GPUs of the node with nvidia-smi.",
+        )
     return None
 
 
@@ -96,6 +105,12 @@ _FULL = re.compile(
     re.IGNORECASE,
 )
 """Messages of a full file system: of the C library, Rust (safetensors), PyTorch's writer, SQLite. 28 is ENOSPC, 122 is EDQUOT."""
+_BROKEN_GPU = re.compile(
+    r"CUDA error: (?:uncorrectable (?:ECC|NVLink) error|hardware stack error|no CUDA-capable device|CUDA-capable device\(s\) is/are busy)"
+    r"|GPU (?:is lost|has fallen off the bus)",
+    re.IGNORECASE,
+)
+"""Messages of the CUDA runtime about a GPU that does not work, which another node need not have."""
 _PYTHON = f"{Path(os.__file__).parent}{os.sep}"
 _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 

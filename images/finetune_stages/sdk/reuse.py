@@ -33,7 +33,7 @@ _MAX_ROOTS = 8
 """Largest number of run folders in a record. Several are kept because each may be deleted with its run."""
 
 
-def _always(_context: Context, _depends_on: Mapping[str, Scalar]) -> bool:
+def _always(_context: Context, _fingerprint: Mapping[str, Scalar]) -> bool:
     return True
 
 
@@ -44,7 +44,7 @@ class Reuse:
     Attributes:
         directories: patterns of the sealed directories that the stage publishes, relative to the run's folder.
         files: patterns of single files; ``{stage}`` is replaced by the stage's name.
-        revalidate: returns whether ``Finished.depends_on`` of a stored result still holds.
+        revalidate: returns whether ``Finished.fingerprint`` of a stored result still holds.
     """
 
     directories: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class Record:
     roots: tuple[str, ...]
     directories: dict[str, Directory]
     files: dict[str, SealedFile]
-    depends_on: dict[str, Scalar]
+    fingerprint: dict[str, Scalar]
 
 
 class _Unusable(Exception):
@@ -86,7 +86,7 @@ class _Unusable(Exception):
 
 def store_result(context: Context, reuse: Reuse, finished: Finished, result: Result) -> None:
     """Store the result that this stage has just published, for other runs."""
-    if finished.depends_on is None or context.inputs_digest == NO_DIGEST:
+    if finished.fingerprint is None or context.inputs_digest == NO_DIGEST:
         return
     root = context.path(context.layout.root)
     directories = {}
@@ -100,7 +100,7 @@ def store_result(context: Context, reuse: Reuse, finished: Finished, result: Res
         for path in _matching(root, _named(context, reuse.files))
     }
     own = replace(result, file=None, file_digest=None)
-    _write(context, Record(context.document.run.name, own, (context.layout.root,), directories, files, finished.depends_on))
+    _write(context, Record(context.document.run.name, own, (context.layout.root,), directories, files, finished.fingerprint))
 
 
 def reuse_result(context: Context, reuse: Reuse, publishing: bool) -> Finished | None:
@@ -114,7 +114,7 @@ def reuse_result(context: Context, reuse: Reuse, publishing: bool) -> Finished |
     record = _read(context)
     if record is None:
         return None
-    if not reuse.revalidate(context, record.depends_on):
+    if not reuse.revalidate(context, record.fingerprint):
         _skip(context, record, "its sources have changed or cannot be compared")
         return None
     try:

@@ -21,7 +21,7 @@ def digest_of_arrays(seal: Seal) -> str:
     return digest({name: file.sha256 for name, file in seal.files.items() if name.endswith(".npy")})
 
 
-def depends_on(context: Context, inputs: TokenizationInputs) -> dict[str, Scalar]:
+def fingerprint_of(context: Context, inputs: TokenizationInputs) -> dict[str, Scalar]:
     """Return what the result depends on in addition to its inputs and earlier stages: the user's files of chat rows.
 
     Raises:

@@ -9,7 +9,7 @@ from finetune_contract.documents import Scalar, TokenizationInputs
 from finetune_contract.result import Result
 from finetune_stages.sdk import Context, Finished, Reuse, quick_imports, run_stage, verify_seal, without
 
-from .identity import TOKENS, depends_on, digest_of_arrays
+from .identity import TOKENS, digest_of_arrays, fingerprint_of
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def outputs_exist(context: Context, result: Result) -> bool:
 
 def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
     """Return whether the user's files and the renderer are unchanged since ``fingerprint``."""
-    return depends_on(context, context.inputs(TokenizationInputs)) == fingerprint
+    return fingerprint_of(context, context.inputs(TokenizationInputs)) == fingerprint
 
 
 def work(context: Context) -> Finished:

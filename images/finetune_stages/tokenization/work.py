@@ -28,7 +28,7 @@ from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.row_faults import counted, log_row
 from finetune_stages.sources.work_folder import work_folder
 
-from .identity import TOKENS, depends_on, digest_of_arrays
+from .identity import TOKENS, digest_of_arrays, fingerprint_of
 from .labels import EndTokens, encode
 from .limits import Limits, RowCounts, Unused, bad_in_training
 from .rows import RowFile, prepared_rows, read, task_rows
@@ -49,7 +49,7 @@ def tokenize(context: Context) -> Finished:
             ``ModelCorrupt``, ``NothingToEvaluate``, ``NoTrainableRows``, ``TaskInvalid``, ``TooManyRowsLeftOut``.
     """
     inputs = context.inputs(TokenizationInputs)
-    fingerprint = depends_on(context, inputs)
+    fingerprint = fingerprint_of(context, inputs)
     train, held_out, seal = prepared_rows(context)
     base = context.path(context.layout.base_model)
     tokenizer, config = _tokenizer(base, inputs.trust_remote_code)
@@ -63,7 +63,7 @@ def tokenize(context: Context) -> Finished:
         context.publish(scratch / TOKENS, context.layout.tokens)
     metrics = {name: float(value) for name, value in vars(outputs).items() if isinstance(value, int)}
     outputs = replace(outputs, digest=digest_of_arrays(published))
-    return Finished(outputs, metrics, message=message, warnings=warnings, depends_on=fingerprint)
+    return Finished(outputs, metrics, message=message, warnings=warnings, fingerprint=fingerprint)
 
 
 def _require_unchanged(context: Context, inputs: TokenizationInputs, fingerprint: dict[str, Scalar]) -> None:
@@ -72,7 +72,7 @@ def _require_unchanged(context: Context, inputs: TokenizationInputs, fingerprint
     Raises:
         StageError: ``TaskInvalid``, ``TaskNotFound``.
     """
-    now = depends_on(context, inputs)
+    now = fingerprint_of(context, inputs)
     changed = sorted(key.partition("/")[2] for key in fingerprint.keys() | now.keys() if fingerprint.get(key) != now.get(key))
     if changed:
         raise StageError(

@@ -160,7 +160,8 @@ def _gpu_problem(present: Driver) -> str | None:
 def _torch() -> dict[str, Any]:
     built = torch_cuda()
     oldest = OLDEST_DRIVER.get(built[0]) if built else None
-    return {"version": version("torch"), "cuda": built and version_text(built), "oldestDriver": oldest}
+    nccl = version(f"nvidia-nccl-cu{built[0]}") if built else None
+    return {"version": version("torch"), "cuda": built and version_text(built), "oldestDriver": oldest, "nccl": nccl}
 
 
 def _imported_torch(gpu: bool) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,29 +12,13 @@ from typing import Any
 from finetune_contract import reasons
 from finetune_contract.documents import PROCESSES_VARIABLE
 from finetune_stages.sdk import StageError, quick_imports
-from finetune_stages.sdk.fault import Interrupted, causes, first_line
 from finetune_stages.sdk.gpus import on_gpu, requested_gpus, require_gpus, require_torch_gpus
 
-GPU_FIELD = "training.gpusPerWorker"
+from .peers import TIMEOUT_VARIABLE, peers_may_be_lost
 
-TIMEOUT_VARIABLE = "INSTRUCTLAB_NCCL_TIMEOUT_MS"
-"""Environment variable with the timeout of collective operations in milliseconds, named as in Training Hub's SFT backend."""
+GPU_FIELD = "training.gpusPerWorker"
 _TIMEOUT = timedelta(minutes=30)
 """Default timeout; the other processes wait while rank 0 writes checkpoints."""
-_LOST = (
-    "connection closed by peer", "connection reset by peer", "connection refused", "timed out", "timeout", "broken pipe",
-    "no route to host", "address already in use", "nccl communicator was aborted", "nccl operations have failed",
-    "torch_nccl_async_error_handling", "ncclremoteerror", "ncclsystemerror", "remote process exited",
-)  # fmt: skip
-_WATCHDOG = re.compile(
-    r"watchdog caught collective operation timeout|process group watchdog thread terminated|nccl operations have failed or timed out"
-    r"|heartbeat monitor timed out|nccl error|torch_nccl_async_error_handling",
-    re.IGNORECASE,
-)
-"""Lines that NCCL's watchdog writes before it ends a process by SIGABRT."""
-_NAMED_RANK = re.compile(
-    r"\brank\W{0,3}(\d+)\W{1,3}(?:failed to pass|did not join|has not joined|exited|is not responding)", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
@@ -101,10 +84,14 @@ class Processes:
         if self.world == 1:
             os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
             return
-        os.environ.update(
-            RANK=str(self.rank), WORLD_SIZE=str(self.world), LOCAL_RANK=str(self.local_rank),
-            LOCAL_WORLD_SIZE=str(self.per_node), MASTER_ADDR=self.address or "127.0.0.1", MASTER_PORT=self.port or "29500",
-        )  # fmt: skip
+        os.environ.update(self.variables())
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables of this process, named as torchrun names them."""
+        return {
+            "RANK": str(self.rank), "WORLD_SIZE": str(self.world), "LOCAL_RANK": str(self.local_rank),
+            "LOCAL_WORLD_SIZE": str(self.per_node), "MASTER_ADDR": self.address or "127.0.0.1", "MASTER_PORT": self.port or "29500",
+        }  # fmt: skip
 
     @contextmanager
     def group(self) -> Iterator[None]:
@@ -126,7 +113,7 @@ class Processes:
             cuda.set_device(self.local_rank)
             backend = "cpu:gloo,cuda:nccl"
         print(f"rank {self.rank} of {self.world} processes: waiting for the others", flush=True)
-        with _peers_may_be_lost(self):
+        with peers_may_be_lost(self.rank, self.world):
             dist.init_process_group(backend, timeout=timeout())
             print(f"rank {self.rank} of {self.world} processes: all have joined", flush=True)
             yield
@@ -176,79 +163,6 @@ def timeout() -> timedelta:
         return timedelta(milliseconds=int(text))
     except ValueError:
         raise _bad(TIMEOUT_VARIABLE, text, "a number of milliseconds") from None
-
-
-def watchdog_line(log: str) -> str | None:
-    """Return the first line of a process's log with which NCCL's watchdog ends it; ``None`` if the watchdog did not."""
-    return next((line for line in log.splitlines() if _WATCHDOG.search(line)), None)
-
-
-def lost_peer(rank: int, world: int, why: str) -> StageError:
-    """Return the failure of a process that lost another one, with the lost rank if it is known.
-
-    ``why`` is a line of torch, gloo or NCCL.
-    """
-    named = _NAMED_RANK.search(why)
-    lost = named[1] if named else str(1 - rank) if world == 2 else None
-    other = f"process {lost}" if lost is not None and lost != str(rank) else "another one"
-    # without the log's prefix and the location in torch's sources
-    text = re.sub(r"^(\[[^]]*\]:?\s*|[EWIF]\d{4} \S+ \d+ \S+\] )+", "", why).split(". ")[0].rstrip(".")
-    return StageError(
-        reasons.PROCESS_GROUP_TIMEOUT,
-        f"training: process {rank} of {world} lost {other} ({text[:300]}); see the log of the process that ended first, or if none did,"
-        f" raise {TIMEOUT_VARIABLE} in training.env.",
-    )
-
-
-@contextmanager
-def agents_may_be_lost(processes: Processes) -> Iterator[None]:
-    """Context in which torchrun's agent of this pod meets those of the other pods.
-
-    Raises:
-        StageError: ``ProcessGroupTimeout``: they did not meet, or the port is in use.
-    """
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous import RendezvousError
-
-    try:
-        yield
-    except (ChildFailedError, SignalException):
-        raise
-    except Exception as error:
-        lost = _lost(error) or next((link for link in causes(error) if isinstance(link, RendezvousError)), None)
-        if lost is None:
-            raise
-        where = f"{processes.address or 'localhost'}:{processes.port or '29500'}"
-        raise StageError(
-            reasons.PROCESS_GROUP_TIMEOUT,
-            f"training: pod {processes.node_rank} of {processes.nodes} did not meet the others at {where} ({first_line(lost, 300).rstrip('.')});"
-            f" check that all pods run and reach that address, or raise {TIMEOUT_VARIABLE} in training.env.",
-        ) from error
-
-
-@contextmanager
-def _peers_may_be_lost(processes: Processes) -> Iterator[None]:
-    try:
-        yield
-    except (StageError, Interrupted, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        lost = _lost(error)
-        if lost is None:
-            raise
-        raise lost_peer(processes.rank, processes.world, first_line(lost)) from error
-
-
-def _lost(error: BaseException) -> BaseException | None:
-    """Return the exception that means a lost peer: torch has classes for its store and NCCL, gloo raises generic ones."""
-    from torch import distributed as dist
-
-    for link in causes(error):
-        named = isinstance(link, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError))
-        if named or (isinstance(link, RuntimeError) and any(words in str(link).lower() for words in _LOST)):
-            return link
-    return None
 
 
 def _per_node(environment: Mapping[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""Supervision of several processes in one pod: torchrun's agent starts one worker per process and stops all if one fails."""
+"""Supervision of this pod's workers: start them, and report their result or the first failure."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ from finetune_contract.progress import from_rhoai, to_rhoai
 from finetune_contract.reasons import STAGE_REASONS, Cause
 from finetune_contract.result import parse_message
 from finetune_stages.sdk import Context, Finished, StageError
-from finetune_stages.sdk.fault import Interrupted
 
+from .launch import errors_of, launch
 from .machine import killed_for_memory, processors
-from .processes import Processes, agents_may_be_lost, lost_peer, require_devices, timeout, watchdog_line
+from .peers import lost_peer, watchdog_line
+from .processes import Processes, require_devices
 from .quantization import require_device
 
 FOLDER_VARIABLE = "FINETUNE_WORKERS"
 """Environment variable with the folder for the workers' results; it marks a process as a worker."""
 _GRACE = 5.0
 """Seconds for a worker to end after SIGTERM."""
-_LOGS = "logs"
-"""Subfolder with the workers' standard error."""
-_PREFIX = "[rank ${rank}]: "
 _BLAME = (Cause.USER, Cause.OUT_OF_MEMORY, Cause.CRASH, Cause.LOST, Cause.TRANSIENT, Cause.INTERRUPTED)
 """Reasons that are consequences of another process's failure."""
 
@@ -52,7 +50,7 @@ def supervise(context: Context, processes: Processes) -> Finished:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processors() // processes.per_node)))
         killed = killed_for_memory()
         try:
-            failed = _launch(processes, folder)
+            failed = launch(processes, folder)
         except StageError:
             if not any(folder.glob("*.json")):
                 raise
@@ -111,48 +109,6 @@ def _end_without_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _launch(processes: Processes, folder: Path) -> dict[int, int] | None:
-    """Run the workers to their end; return ``None``, or the exit codes of failed workers by rank.
-
-    Native code writes the workers' last words to standard error, so ``folder`` gets a copy of it.
-
-    Raises:
-        StageError: ``ProcessGroupTimeout``: the agents of the pods did not meet.
-    """
-    from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    where = (
-        ["--master-addr", processes.address, "--master-port", processes.port or "29500"]
-        if processes.address
-        else ["--standalone"]
-    )
-    arguments = [
-        "--nnodes", str(processes.nodes), "--nproc-per-node", str(processes.per_node), "--node-rank", str(processes.node_rank),
-        "--max-restarts", "0", "--monitor-interval", "0.1", "--rdzv-conf", f"timeout={max(1, int(timeout().total_seconds()))}",
-        "--tee", "2", "--log-dir", str(folder / _LOGS), *where, *_this_program(),
-    ]  # fmt: skip
-    os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = _PREFIX  # only new versions of torchrun have an option for it
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with agents_may_be_lost(processes):
-            run.main(arguments)
-    except ChildFailedError as error:
-        return {rank: failure.exitcode for rank, failure in error.failures.items()}
-    except SignalException:
-        raise Interrupted from None
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    return None
-
-
-def _this_program() -> list[str]:
-    """Return the command for this program: the zip application or the installed package."""
-    archive = getattr(__spec__.loader, "archive", None)
-    return [str(archive)] if archive else ["--module", __spec__.parent or ""]
-
-
 def _first_failure(folder: Path, exit_codes: dict[int, int], processes: Processes, out_of_memory: bool) -> StageError:
     failures = []
     for path in folder.glob("*.json"):
@@ -167,7 +123,7 @@ def _first_failure(folder: Path, exit_codes: dict[int, int], processes: Processe
             message = f"training.resources.memory: the kernel killed training process {rank} because the pod reached its memory limit; raise it."
             failures.append(StageError(reasons.HOST_OUT_OF_MEMORY, message))
         elif code == -signal.SIGABRT and (
-            line := watchdog_line(_errors(folder, rank - processes.node_rank * processes.per_node))
+            line := watchdog_line(errors_of(folder, rank - processes.node_rank * processes.per_node))
         ):
             failures.insert(0, lost_peer(rank, processes.world, line))  # the others lost this process in turn
         else:
@@ -176,11 +132,6 @@ def _first_failure(folder: Path, exit_codes: dict[int, int], processes: Processe
     if not failures:
         return StageError(reasons.CRASHED, f"training processes: they ended without a result (exit codes {exit_codes}).")
     return min(failures, key=lambda failure: _BLAME.index(failure.reason.cause))
-
-
-def _errors(folder: Path, local_rank: int) -> str:
-    """Return what a worker wrote to standard error."""
-    return "\n".join(path.read_text(errors="replace") for path in folder.glob(f"{_LOGS}/**/{local_rank}/stderr.log"))
 
 
 def _handover(folder: Path) -> Path:

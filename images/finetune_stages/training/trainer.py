@@ -20,10 +20,8 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from finetune_contract.documents import TrainingInputs
-from finetune_stages.sdk.gpus import on_gpu
 
 from .batches import PackedPlan, Plan
-from .libraries import has_fused_loss
 from .packing import PackedCollator, PackedRows, PaddedCollator, rows_with_labels
 from .rows import IGNORED, Rows
 from .settings import settings
@@ -116,15 +114,6 @@ class RowTrainer(Trainer):  # type: ignore[misc]
             return None
         hidden, *others = arguments
         return hidden[:, :-1][self._learned], *others
-
-
-def trainer_class() -> type[RowTrainer]:
-    """Return the trainer for this device and these libraries: TRL's fused loss saves memory on GPUs, where it exists."""
-    if on_gpu() and has_fused_loss():
-        from .fused import FusedRowTrainer
-
-        return FusedRowTrainer
-    return RowTrainer
 
 
 def router_weight(config: Any) -> float:

@@ -130,7 +130,7 @@ class _Job:
         """Return the batch plan."""
         with self._loading("the trainer"):
             from .settings import require_schedule
-            from .trainer import trainer_class
+            from .trainers import trainer_class
 
         fit = tokens_that_fit(self.base, self.inputs, memory_left, trainer_class().builds_logits)
         # Every process must compute the same plan, whatever its own memory allows.
@@ -212,7 +212,8 @@ class _Job:
 
     def _optimize(self, tuning: Tuning, rows: Rows, plan: Plan, tokenizer: Any) -> _Optimized:
         from .packing import PackedRows
-        from .trainer import collator, dataset_of, trainer_class
+        from .trainer import collator, dataset_of
+        from .trainers import trainer_class
         from .watch import Watch
 
         keeps = self.inputs.checkpoints.per_epoch and self.processes.rank == 0

@@ -88,8 +88,8 @@ class FineTuneRun(Section):
     RULES = (
         Rule(
             f"self.metadata.name.size() <= {NAME_LIMIT} && self.metadata.name.matches('{NAME_PATTERN}')",
-            f"metadata.name must be at most {NAME_LIMIT} characters, begin with a lower-case letter, and hold lower-case letters,"
-            " digits and dashes only",
+            f"metadata.name must have at most {NAME_LIMIT} characters, lower-case letters, digits and dashes only, a letter first and a"
+            " letter or digit last; correct it",
             field=".metadata",
         ),
         *(_frozen(section, reruns) for section, reruns in FROZEN_SECTIONS.items()),

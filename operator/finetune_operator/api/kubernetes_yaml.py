@@ -2,20 +2,23 @@
 
 PyYAML implements YAML 1.1, where ``5e-1`` is a string and ``1:30`` is a number of base 60. Kubernetes does not. Scalars are therefore
 resolved by the rules of ``sigs.k8s.io/yaml`` (go-yaml v2), so that a document means the same in a file, in a ConfigMap and in a cluster.
+
+Tags of the JSON types (``!!str``, ``!!int``, ``!!map`` ...) have their effect. Kubernetes ignores most other tags; they are rejected here,
+because a value would not be what its author wrote.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import yaml
 
 
 class InvalidYAML(ValueError):
-    """A text is not YAML, or has a key twice in one object. ``line`` counts from 1; ``None`` where no line is known."""
+    """A text is not YAML, or has a key twice or an unsupported tag. ``line`` counts from 1; ``None`` where no line is known."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         super().__init__(problem if line is None else f"line {line}: {problem}")
@@ -49,7 +52,7 @@ def parse_all(text: str) -> Iterator[Parsed]:
         InvalidYAML: the text is not YAML.
     """
     try:
-        for node in yaml.compose_all(text, Loader=_LOADER):
+        for node in yaml.compose_all(text, Loader=_Loader):
             reader = _Reader()
             yield Parsed(reader.value(node, ""), node.start_mark.line + 1, reader.lines)
     except RecursionError:
@@ -76,7 +79,17 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 _Dumper.add_representer(str, _represent_text)
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_UNTAGGED = ""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's loader without its resolution of scalars, so that a node has a tag only if the text has one."""
+
+    def resolve(self, _kind: Any, _value: Any, _implicit: Any) -> str:
+        return _UNTAGGED
+
+
+_TAG_PREFIX = "tag:yaml.org,2002:"
 _INT = re.compile(r"^[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+|0o?[0-7]+|0b[01]+)$")
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _SHORTEST_EXPONENT = 1e21
@@ -103,8 +116,10 @@ class _Reader:
         if self._values > _MOST_VALUES:
             raise InvalidYAML(f"has more than {_MOST_VALUES} values", line)
         if isinstance(node, yaml.MappingNode):
+            _check_tag(node, "map")
             return self._object(node, path)
         if isinstance(node, yaml.SequenceNode):
+            _check_tag(node, "seq")
             return [self.value(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
         return _scalar(node)
 
@@ -114,9 +129,10 @@ class _Reader:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 raise InvalidYAML("a key is not a string; write it as text", line)
-            key = str(key_node.value)
             if _is_merge(key_node):
                 continue
+            _check_tag(key_node, *_OF_TAG)
+            key = str(key_node.value)
             if key in found:
                 raise InvalidYAML(f"the key {key} occurs twice in one object; remove one of them", line)
             inner = f"{path}.{key}" if path else key
@@ -139,12 +155,44 @@ class _Reader:
 
 
 def _is_merge(key: yaml.Node) -> bool:
-    return bool(key.value == "<<" and not getattr(key, "style", None))
+    quoted = getattr(key, "style", None)
+    return bool(key.value == "<<" and not quoted and key.tag in (_UNTAGGED, f"{_TAG_PREFIX}merge"))
+
+
+def _check_tag(node: yaml.Node, *supported: str) -> None:
+    """Raise an error if a node has a tag other than those."""
+    if node.tag != _UNTAGGED and node.tag not in [f"{_TAG_PREFIX}{name}" for name in supported]:
+        raise InvalidYAML(f"the tag {_short(node.tag)} is not supported here; remove the tag", node.start_mark.line + 1)
+
+
+def _short(tag: str) -> str:
+    return f"!!{tag.removeprefix(_TAG_PREFIX)}" if tag.startswith(_TAG_PREFIX) else tag
 
 
 def _scalar(node: yaml.Node) -> Any:
     text = str(node.value)
-    return text if getattr(node, "style", None) else _plain(text)  # quoted, or a block
+    _check_tag(node, *_OF_TAG)
+    if node.tag == _UNTAGGED:
+        return text if getattr(node, "style", None) else _plain(text)  # quoted, or a block
+    value = _plain(text)
+    fits = _OF_TAG[node.tag.removeprefix(_TAG_PREFIX)]
+    if fits is None:
+        return text
+    if not fits(value):  # the message must not quote the value, which may be a password
+        raise InvalidYAML(
+            f"a value does not have the type of its tag {_short(node.tag)}; remove the tag", node.start_mark.line + 1
+        )
+    return value
+
+
+_OF_TAG: dict[str, Callable[[Any], bool] | None] = {
+    "str": None,
+    "int": lambda value: type(value) is int,
+    "float": lambda value: type(value) in (int, float),
+    "bool": lambda value: type(value) is bool,
+    "null": lambda value: value is None,
+}
+"""The tags that a scalar may have, each with the values that it allows; ``None``: the text itself."""
 
 
 def _plain(text: str) -> Any:

@@ -10,7 +10,7 @@ from pydantic import Field
 from .references import ConfigMapRef
 from .section import LABEL_KEY, DataKey, LabelValue, ObjectName, Quantity, Rule, Section, ShortName, text
 
-RESERVED_VOLUMES = ("workspace", "documents", "scratch", "shared-memory", "entry")
+RESERVED_VOLUMES = ("workspace", "documents", "scratch", "shared-memory", "training-bundle")
 """Names of the volumes that every training pod has."""
 
 

@@ -209,7 +209,7 @@ SUSPENDED = _state("Suspended", "spec.suspend is true.")
 NOT_SUSPENDED = _state("NotSuspended", "spec.suspend is not true.")
 SUSPENDING = _state("Suspending", "spec.suspend is true, and running pods are being stopped.")
 STOPPING = _state("Stopping", "The run has failed, and running pods are being stopped.")
-SETTLED = _state("Settled", "The run has ended.")
+RUN_FINISHED = _state("RunFinished", "The run has ended.")
 CLAIM_NOT_BOUND = _state(
     "ClaimNotBound", "The workspace's claim exists and is not bound yet; with WaitForFirstConsumer, its first pod binds it."
 )

@@ -17,8 +17,9 @@ class StageDefinition:
     Attributes:
         name: name in status and in documents, and the value of the label ``finetunerun.io/stage``.
         purpose: what the stage does, in a sentence.
-        depends_on: the stages that must have ended before this one starts.
+        depends_on: the stages that must have ended before this one starts, as far as this declaration names them.
         precedes: stages that wait for this one although their own ``depends_on`` does not name it.
+            :class:`~finetune_operator.core.stages.StageGraph` derives the predecessors of a stage from both.
         reads: the stages whose results are inputs: its inputs digest covers their output digests.
         reruns: the values of ``spec.rerun.from`` that run the stage again. A stage that lists itself is such a value.
         rerun_from: the value to recommend after the stage has failed; its own name if empty.

@@ -13,6 +13,7 @@ from .section import Fraction, FreeValue, ObjectName, Rule, Section, Size, text
 Algorithm = Literal["sft", "osft", "lora"]
 Patterns = Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=32)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+IMAGE = r"^[A-Za-z0-9][-A-Za-z0-9._/:@+]*$"
 _PROCESSES = "(has(self.processesPerWorker) ? self.processesPerWorker : 1)"
 
 
@@ -135,7 +136,7 @@ class Training(Section):
             field=".microBatchSize",
         ),
         Rule(
-            "!has(self.image) || self.image.matches(r'^[A-Za-z0-9][-A-Za-z0-9._/:@+]*$')",
+            f"!has(self.image) || self.image.matches(r'{IMAGE}')",
             "training.image is not the name of an image; write <registry>/<repository>:<tag> without spaces",
             field=".image",
         ),

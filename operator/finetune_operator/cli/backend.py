@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from finetune_contract.workspace import Attempt
 from finetune_operator.core.run import Run
@@ -55,6 +55,10 @@ class Backend(Protocol):
 
     async def check_prerequisites(self, cluster: Cluster, manifest: Object) -> None:
         """Reject a run that references a missing object, if no other client can create it later."""
+        ...
+
+    def check_rerun(self, spec: Mapping[str, Any]) -> None:
+        """Reject the spec of a rerun that cannot start here, if that is known before the spec is written."""
         ...
 
     def start(self, change: MutateFn, options: RunOptions, *, follow: bool) -> int:

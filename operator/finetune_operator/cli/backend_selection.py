@@ -43,7 +43,9 @@ def find_backend(target: Target) -> Backend:
     if given or (variable and target.home is None):
         from .cluster_backend import ClusterBackend
 
-        return ClusterBackend.find(target if target.context or target.kubeconfig else replace(target, context=variable))
+        if target.context or target.kubeconfig or not variable:
+            return ClusterBackend.find(target)
+        return ClusterBackend.find(replace(target, context=variable), f"${CONTEXT_VARIABLE}")
     from .local_backend import LocalBackend
 
     return LocalBackend.find(target.home)

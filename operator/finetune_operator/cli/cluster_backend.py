@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_contract.workspace import Attempt
 from finetune_operator.api.crd import crd
@@ -54,14 +54,18 @@ class ClusterBackend:
     explicit: bool = False
 
     @classmethod
-    def find(cls, target: Target) -> ClusterBackend:
+    def find(cls, target: Target, option: str = "--context") -> ClusterBackend:
         """Return the cluster of the options, else of the current context; in a pod without a kubeconfig, the pod's cluster.
+
+        Args:
+            target: the options.
+            option: the option or the variable that the context is from.
 
         Raises:
             CommandError: the context does not exist, or it has no usable credentials.
         """
         kubeconfig = Kubeconfig.read(target.kubeconfig)
-        context = kubeconfig.choose(target.context)
+        context = kubeconfig.choose(target.context, option)
         credentials = log_in(kubeconfig, target.kubeconfig, context)
         named = {"--kubeconfig": target.kubeconfig, "--context": target.context, "-n": target.namespace}
         return cls(
@@ -117,6 +121,9 @@ class ClusterBackend:
 
     async def check_prerequisites(self, cluster: Cluster, manifest: Object) -> None:
         """See :class:`~.backend.Backend`: objects may be created later; until then the run has a condition."""
+
+    def check_rerun(self, spec: Mapping[str, Any]) -> None:
+        """See :class:`~.backend.Backend`: only the operator knows the defaults of the namespace; it reports ``RerunRejected``."""
 
     def start(self, change: MutateFn, options: RunOptions, *, follow: bool) -> int:
         """See :class:`~.backend.Backend`. Ctrl-C stops only the display."""

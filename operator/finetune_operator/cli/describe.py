@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune_operator.api.kinds import EVENT
+from finetune_operator.core.ended_run import rejected_rerun
 from finetune_operator.core.run import Run
-from finetune_operator.core.terminal import rejected_rerun
 from finetune_operator.core.times import moment, short_duration
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.errors import Forbidden

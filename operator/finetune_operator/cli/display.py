@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune_operator.core.condition import find_condition
-from finetune_operator.core.run import Run
+from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.times import short_duration
 
 from .stages_view import StageLine, progress_text, stage_lines
@@ -62,6 +62,10 @@ class Display(Protocol):
         """Display the present state."""
         ...
 
+    def skip(self, run: Run) -> None:
+        """Take a state as known, without displaying it."""
+        ...
+
 
 def display(*, plain: bool, quiet: bool) -> Display:
     """Return the display for standard output: live on a terminal, otherwise lines. With ``quiet``, lines on standard error."""
@@ -87,6 +91,9 @@ class LiveDisplay:
     def show(self, run: Run) -> None:
         """Set the state that the next refresh shows."""
         self._run = run
+
+    def skip(self, run: Run) -> None:
+        """Display nothing."""
 
     def _render(self) -> Group | Text:
         if self._run is None:
@@ -134,12 +141,20 @@ def _details(line: StageLine) -> Table | Text:
     return bar
 
 
+_Mark = tuple[str, int, int]
+"""State, round and attempt of a stage."""
+
+
+def _mark(stage_status: StageStatus) -> _Mark:
+    return stage_status.state, stage_status.round, stage_status.attempt
+
+
 class LineDisplay:
     """A line for each transition and regular progress lines, for files, pipes and CI."""
 
     def __init__(self, screen: Console) -> None:
         self._screen = screen
-        self._seen: dict[str, tuple[str, int]] = {}
+        self._seen: dict[str, _Mark] = {}
         self._progress_at: datetime | None = None
         self._blocker = ""
 
@@ -153,8 +168,7 @@ class LineDisplay:
         """Print what has changed."""
         now = datetime.now(UTC)
         for line in stage_lines(run, now):
-            stage_status = run.stages[line.name]
-            mark = (line.state, stage_status.attempt)
+            mark = _mark(run.stages[line.name])
             if self._seen.get(line.name) != mark and line.state != "Pending":
                 self._seen[line.name] = mark
                 took = (
@@ -165,6 +179,10 @@ class LineDisplay:
                 self._print(now, f"{line.name}: {line.state.lower()}{took}{': ' + line.text if line.text else ''}")
         self._show_blocker(run, now)
         self._show_progress(run, now)
+
+    def skip(self, run: Run) -> None:
+        """Record the state of the stages without printing it."""
+        self._seen = {name: _mark(stage_status) for name, stage_status in run.stages.items()}
 
     def _show_blocker(self, run: Run, now: datetime) -> None:
         """Print the condition Stalled, which needs an action of a user."""

@@ -97,4 +97,5 @@ def _parse(text: str, source: str) -> Iterator[Document]:
             yield Document(source, found.value, found.lines)
     except InvalidYAML as error:
         position = source if error.line is None else f"{source}:{error.line}"
-        raise DocumentProblem(f"{position}: {error.problem}; correct the syntax") from None
+        remedy = "" if "; " in error.problem else "; correct the syntax"
+        raise DocumentProblem(f"{position}: {error.problem}{remedy}") from None

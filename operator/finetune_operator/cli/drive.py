@@ -7,14 +7,13 @@ import signal
 import sys
 from collections.abc import Callable
 
-from finetune_operator.core.run import Run
 from finetune_operator.local.home import Home
 from finetune_operator.local.platform import local_platform
 from finetune_operator.local.secrets import LocalSecrets
 
 from .backend import MutateFn
 from .display import display
-from .follow import follow, is_suspended, report_outcome
+from .follow import follow, report_outcome
 from .options import RunOptions
 
 
@@ -35,12 +34,8 @@ async def _drive(home: Home, change: MutateFn, secrets: LocalSecrets, options: R
         document = await change(platform.store)
         with display(plain=options.plain, quiet=options.output is not None) as screen:
             document = await follow(platform.store, document, screen, stop)
-    code, run = report_outcome(document, options, flags), Run.parse(document)
-    if not run.ended and is_suspended(document):
-        print(f"{run.name}: suspended; continue it with: finetune resume {run.name}{flags}", file=sys.stderr)
-    elif not run.ended and stop.is_set():
-        print(f"{run.name}: stopped; continue it with: finetune resume {run.name}{flags}", file=sys.stderr)
-    return code
+    interrupted = f"stopped; continue it with: finetune resume {document['metadata']['name']}{flags}" if stop.is_set() else None
+    return report_outcome(document, options, flags, interrupted)
 
 
 def _stop_event(kill: Callable[[], None]) -> asyncio.Event:

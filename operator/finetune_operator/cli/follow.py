@@ -12,8 +12,8 @@ from finetune_contract.reasons import Cause
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import FINETUNERUN, Kind
 from finetune_operator.core import stages
+from finetune_operator.core.ended_run import pending_rerun, rejected_rerun
 from finetune_operator.core.run import Run, all_stopped
-from finetune_operator.core.terminal import rejected_rerun
 from finetune_operator.loop.cluster import Cluster, Object, WatchEvent
 from finetune_operator.loop.errors import ApiError, NotFound, Transient
 from finetune_operator.loop.watch import list_watch
@@ -53,7 +53,8 @@ async def follow(cluster: Cluster, document: Object, screen: Display, stop: asyn
             next_event = asyncio.ensure_future(anext(changes))
             try:
                 while True:
-                    screen.show(Run.parse(document))
+                    show = screen.skip if pending_rerun(Run.parse(document)) else screen.show
+                    show(Run.parse(document))  # until a rerun starts, the status is that of the previous round
                     if stopped.done() or has_ended(Run.parse(document)) or is_suspended(document):
                         return document
                     await asyncio.wait((next_event, stopped), timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -82,15 +83,8 @@ async def follow_change(backend: Backend, change: MutateFn, options: RunOptions)
             loop.add_signal_handler(number, stop.set)
         with display(plain=options.plain, quiet=options.output is not None) as screen:
             document = await follow(cluster, document, screen, stop)
-    code, run = report_outcome(document, options, backend.flags), Run.parse(document)
-    if not run.ended and is_suspended(document):
-        print(f"{run.name}: suspended; continue it with: finetune resume {run.name}{backend.flags}", file=sys.stderr)
-    elif not run.ended:
-        print(
-            f"{run.name}: continues in {backend.description}; show it with: finetune get {run.name}{backend.flags}",
-            file=sys.stderr,
-        )
-    return code
+    shown = f"finetune get {document['metadata']['name']}{backend.flags}"
+    return report_outcome(document, options, backend.flags, f"continues in {backend.description}; show it with: {shown}")
 
 
 def _updated(document: Object, change: WatchEvent) -> Object:
@@ -131,8 +125,15 @@ def is_suspended(document: Object) -> bool:
     return all_stopped(run.stages.values())
 
 
-def report_outcome(document: Object, options: RunOptions, flags: str = "") -> int:
-    """Print the outcome of a run and return the exit code for its state."""
+def report_outcome(document: Object, options: RunOptions, flags: str, interrupted: str | None) -> int:
+    """Print the outcome of a run and return the exit code for its state.
+
+    Args:
+        document: the run.
+        options: the options of the command.
+        flags: the options that select its backend in suggested commands.
+        interrupted: what the command reports about a run that is neither ended nor suspended.
+    """
     run = Run.parse(document)
     rejected = rejected_rerun(run)
     if rejected is not None:
@@ -143,7 +144,11 @@ def report_outcome(document: Object, options: RunOptions, flags: str = "") -> in
         print_outcome(console(), run, flags=flags)
     if run.ended:
         return exit_code(run)
-    return exit_status.OK if options.suspends and is_suspended(document) else exit_status.INTERRUPTED
+    suspended = is_suspended(document)
+    remark = f"suspended; continue it with: finetune resume {run.name}{flags}" if suspended else interrupted
+    if remark is not None:
+        print(f"{run.name}: {remark}", file=sys.stderr)
+    return exit_status.OK if options.suspends and suspended else exit_status.INTERRUPTED
 
 
 _CODES = {Cause.USER: exit_status.INVALID, Cause.OUT_OF_MEMORY: exit_status.INVALID, Cause.TRANSIENT: exit_status.TRY_AGAIN}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune_contract.uris import local_path
 from finetune_contract.workspace import Attempt
@@ -16,9 +17,11 @@ from finetune_operator.api.crd import crd
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, JOB, POD, TRAINJOB
 from finetune_operator.core import naming
 from finetune_operator.core.paths import lookup
+from finetune_operator.core.resolve import CONTROL_FIELDS, SpecRejection, resolve
 from finetune_operator.core.run import Run
 from finetune_operator.local.home import Home, HomeInUse, HomeUnusable
-from finetune_operator.local.platform import NAMESPACE, local_platform, open_store, workspace_folder
+from finetune_operator.local.machine import inspect_machine
+from finetune_operator.local.platform import NAMESPACE, local_platform, local_settings, open_store, workspace_folder
 from finetune_operator.local.secrets import LocalSecrets, SecretFileProblem
 from finetune_operator.local.store import StoreError
 from finetune_operator.loop.cluster import Cluster, Object
@@ -100,6 +103,13 @@ class LocalBackend:
             )
             raise CommandError([sentence]) from None
 
+    def check_rerun(self, spec: Mapping[str, Any]) -> None:
+        """See :class:`~.backend.Backend`: this machine is known, so that a rejected value is not stored."""
+        content = {section: values for section, values in spec.items() if section not in CONTROL_FIELDS}
+        found = resolve(content, local_settings(self.home, inspect_machine()))
+        if isinstance(found, SpecRejection):
+            raise CommandError([f"{found.reason.name}: {found.message}"])
+
     def start(self, change: MutateFn, options: RunOptions, *, follow: bool) -> int:
         """See :class:`~.backend.Backend`: this command drives the run, so it always follows it until it ends."""
         del follow
@@ -141,32 +151,60 @@ class LocalBackend:
             return await change(cluster)
 
     async def delete(self, name: str, *, purge: bool) -> str:
-        """See :class:`~.backend.Backend`: the command that drives the run, or else this one, first stops its stages."""
+        """See :class:`~.backend.Backend`: the command that drives the run, or else this one, stops its stages."""
         async with self.connect() as cluster:
             await find_run(self, cluster, name)
         try:
             async with local_platform(self.home, LocalSecrets({})) as platform:
                 run = await self._delete_from(platform.store, name)
-        except HomeInUse:  # the command that holds the folder stops the processes
-            async with self.connect() as cluster:
-                run = await self._delete_from(cluster, name)
+                await self._wait_until_stopped(platform.store, name)
+            stopped = ""
+        except HomeInUse as other:
+            run, stopped = await self._delete_beside(name, other)
         folder = self._workspace(run) / run.layout.root
         if purge:
             shutil.rmtree(folder, ignore_errors=True)
-            return f"{name}: deleted, with its files"
-        return f"{name}: deleted" + (f"; its files remain in {folder}" if folder.exists() else "")
+            return f"{name}: deleted, with its files{stopped}"
+        return f"{name}: deleted{f'; its files remain in {folder}' if folder.exists() else ''}{stopped}"
+
+    async def _delete_beside(self, name: str, other: HomeInUse) -> tuple[Run, str]:
+        """Delete a run that another process drives; return it, and who stopped its stages, for the message."""
+        async with self.connect() as cluster:
+            run = await self._delete_from(cluster, name)
+            if not await self._is_working(cluster, name):
+                return run, ""
+            if await self._wait_until_stopped(cluster, name, other.holder):
+                return run, f"; process {other.holder}, which drives the runs of this folder, has stopped its stages"
+        async with local_platform(self.home, LocalSecrets({})) as platform:  # the other process has ended
+            await self._wait_until_stopped(platform.store, name)
+        return run, ""
 
     async def _delete_from(self, cluster: Cluster, name: str) -> Run:
         run = Run.parse(await find_run(self, cluster, name))
         await cluster.delete(FINETUNERUN, self.namespace, name, uid=run.uid)
-        deadline = asyncio.get_running_loop().time() + _DELETE_SECONDS
-        while asyncio.get_running_loop().time() < deadline:
-            labels = {naming.RUN_LABEL: name}
-            left = [await cluster.list(kind, self.namespace, labels=labels, limit=1) for kind in (POD, JOB, TRAINJOB)]
-            if not any(page.items for page in left):
-                break
-            await asyncio.sleep(_POLL_SECONDS)
         return run
+
+    async def _is_working(self, cluster: Cluster, name: str) -> bool:
+        labels = {naming.RUN_LABEL: name}
+        left = [await cluster.list(kind, self.namespace, labels=labels, limit=1) for kind in (POD, JOB, TRAINJOB)]
+        return any(page.items for page in left)
+
+    async def _wait_until_stopped(self, cluster: Cluster, name: str, holder: int = 0) -> bool:
+        """Wait until no stage of a deleted run is left. Return False if the process ``holder`` has ended before.
+
+        Raises:
+            CommandError: a stage does not stop. The files are kept, because it may use them.
+        """
+        deadline = asyncio.get_running_loop().time() + _DELETE_SECONDS
+        while await self._is_working(cluster, name):
+            if holder and not self.is_driven:
+                return False
+            if asyncio.get_running_loop().time() >= deadline:
+                remedy = f"end process {holder}" if holder else "end its processes"
+                sentence = f"{name}: deleted, but a stage has not stopped within {_DELETE_SECONDS:.0f} s, so that its files are kept; {remedy}."
+                raise CommandError([sentence], exit_status.TRY_AGAIN)
+            await asyncio.sleep(_POLL_SECONDS)
+        return True
 
     def archived_log(self, run: Run, stage: str, attempt: Attempt, rank: int) -> Path | str:
         """See :class:`~.backend.Backend`: the copy in the workspace."""

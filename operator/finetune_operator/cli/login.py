@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from . import exit_status
 from .errors import CommandError
-from .kubeconfig import VARIABLE, Kubeconfig
+from .kubeconfig import Kubeconfig
 
 if TYPE_CHECKING:
     from finetune_operator.kube.credentials import Credentials
 
 _CONTENT = re.compile(r"/\{.*\}", re.DOTALL)
 """The client identifies an entry by its whole content, including tokens."""
+_ADDRESS = re.compile(r"https?://[^/]")
+_ERRNO = re.compile(r"\[Errno \d+\] ")
 
 
 def log_in(kubeconfig: Kubeconfig, given: Path | None, context: str | None) -> Credentials:
@@ -35,15 +37,20 @@ def log_in(kubeconfig: Kubeconfig, given: Path | None, context: str | None) -> C
         raise CommandError([str(error)], exit_status.UNAVAILABLE) from None
     except NoCredentials as error:
         if context is None:
-            sentence = f"kubeconfig: neither ${VARIABLE} nor ~/.kube/config exists; log in (oc login) or give --kubeconfig FILE."
+            sentence = f"kubeconfig {kubeconfig.looked_for}: no such file; log in (oc login) or give --kubeconfig FILE."
             raise CommandError([sentence], exit_status.NO_INPUT) from None
-        sentence = f"{kubeconfig.description}: context {context} cannot be used: {error.why}; log in again (oc login)."
+        sentence = (
+            f"{kubeconfig.description}: context {context} cannot be used: {_ERRNO.sub('', error.why)}; log in again (oc login)."
+        )
         raise CommandError([sentence]) from None
     if messages and credentials.token is None and credentials.certificate is None:
         sentence = (
             f"context {context}: the login plug-in failed ({_CONTENT.sub('', messages[-1]).strip().rstrip('.')}); log in again."
         )
         raise CommandError([sentence], exit_status.NO_PERMISSION)
+    if context is not None and not _ADDRESS.match(credentials.address):
+        sentence = f"{kubeconfig.description}: context {context} has a cluster whose server is not an https:// address; correct it, or log in again (oc login)."
+        raise CommandError([sentence])
     return credentials
 
 

@@ -41,10 +41,12 @@ def _rank(text: str) -> int | None:
 async def _print(backend: Backend, name: str, stage: str | None, rank: int | None, *, follow: bool) -> int:
     async with backend.connect() as cluster:
         run = Run.parse(await find_run(backend, cluster, name))
+        _check_stage(run, stage)
         stage_status = _choose(run, stage)
         while follow and stage_status is None and _may_start(run, stage):
             await asyncio.sleep(POLL_SECONDS)
             run = Run.parse(await find_run(backend, cluster, name))
+            _check_stage(run, stage)
             stage_status = _choose(run, stage)
         if stage_status is None:
             raise CommandError([_no_log(run, stage, backend.flags)], exit_status.NO_INPUT)
@@ -55,12 +57,16 @@ async def _print(backend: Backend, name: str, stage: str | None, rank: int | Non
     return exit_status.OK
 
 
-def _no_log(run: Run, stage: str | None, flags: str) -> str:
+def _check_stage(run: Run, stage: str | None) -> None:
+    """Raise an error if the run has no stage of that name. A run that was not planned yet has the stages of this release."""
     known = tuple(run.stages or stages.GRAPH.definitions)
     if stage is not None and stage not in known:
         near = difflib.get_close_matches(stage, known, n=1)
         meant = f"did you mean {near[0]}? Stages" if near else "choose one of"
-        return f"--stage {stage}: no such stage; {meant}: {', '.join(known)}"
+        raise CommandError([f"--stage {stage}: no such stage; {meant}: {', '.join(known)}"], exit_status.NO_INPUT)
+
+
+def _no_log(run: Run, stage: str | None, flags: str) -> str:
     with_log = ", ".join(entry.name for entry in run.stages.values() if entry.child_name)
     if with_log:
         remedy = f"choose one of the stages with a log: {with_log}"
@@ -77,7 +83,7 @@ def _may_start(run: Run, stage: str | None) -> bool:
     """Return whether the requested stage may still run. A run that was not planned yet has no stages."""
     if run.ended:
         return False
-    return stage is None or not run.stages or (stage in run.stages and not run.stages[stage].ended)
+    return stage is None or not run.stages or not run.stages[stage].ended
 
 
 def _choose(run: Run, stage: str | None) -> StageStatus | None:

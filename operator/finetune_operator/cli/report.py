@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune_operator.core.run import Run
-from finetune_operator.core.summary import left_out
+from finetune_operator.core.summary import failure_line, left_out
+
+from .rerun_command import stage_to_repeat
 
 _LABEL_WIDTH = 12
 
@@ -20,7 +22,7 @@ def print_outcome(console: Console, run: Run, *, scores: bool = True, flags: str
     failure = run.status.get("failure")
     if failure:
         for item in failure_text(run, failure, flags):
-            console.print(item)
+            console.print(item, soft_wrap=True)  # not wrapped, so that commands can be copied
         return
     measured = score_table(run) if scores else None
     if measured is not None:
@@ -116,9 +118,13 @@ def _mlflow_store(run: Run) -> str | None:
 
 def failure_text(run: Run, failure: Mapping[str, Any], flags: str = "") -> Iterator[RenderableType]:
     """Yield why a run failed and what to do."""
-    stage = f"{failure['stage']}: " if failure.get("stage") else ""
-    yield Text.assemble((f"{stage}{failure['reason']}", "bold red"), f" {failure.get('message') or ''}")
+    line = Text(failure_line(failure))
+    line.stylize("bold red", end=len(failure_line({**failure, "message": None})))
+    yield line
     if failure.get("hint"):
         yield Text(str(failure["hint"]))
     if failure.get("stage") and failure.get("logTail"):
         yield Text(f"complete log: finetune logs {run.name}{flags} --stage {failure['stage']}", style="dim")
+    stage = stage_to_repeat(run)
+    if stage:
+        yield Text(f"run it again with: finetune rerun {run.name}{flags} --from {stage}", style="dim")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from finetune_operator.core.run import Run
+from finetune_operator.local.store.merge import merge_patch
 from finetune_operator.loop.apply import difference
 from finetune_operator.loop.cluster import Cluster, Object
 
@@ -73,8 +75,17 @@ def rerun_run(name: str, target: Target, options: RunOptions, *, stage: str, id_
                     [f"--id {rerun_id}: this rerun is already requested; change a field with --set, or choose another ID."],
                     exit_status.USAGE,
                 )
+            _check(backend, name, run.spec, patch)
             return await edit(backend, cluster, document, {"spec": patch})
 
         return backend.update(change, f"rerun from {stage} requested", options)
 
     return handle_errors(command)
+
+
+def _check(backend: Backend, name: str, spec: Mapping[str, Any], patch: Mapping[str, Any]) -> None:
+    """Raise an error if the rerun with a merge patch of ``spec`` is known to be rejected."""
+    try:
+        backend.check_rerun(merge_patch(spec, patch))
+    except CommandError as rejection:
+        raise CommandError([*rejection.lines, f"{name}: nothing was changed; correct the value"], rejection.code) from None

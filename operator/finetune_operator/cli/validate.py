@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,13 @@ _PATTERN = re.compile(r" in body should match '(.*)'$")
 _TYPE_AS_VALUE = re.compile(r'Invalid value: "(?:object|array|string|number|integer|boolean)?": ')
 """What the API server shows of an invalid value where a rule of the CRD rejects it."""
 _PATH_PARTS = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_TYPE = re.compile(r'must be of type (integer|number|boolean|string|array|object): "(\w+)"$')
+_WORDS = {
+    "integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a string", "array": "a list",
+    "object": "an object",
+}  # fmt: skip
+"""The types of JSON for messages."""
+_OF_NAME = ("metadata", "metadata.name", "metadata.generateName")
 _QUANTITY_TYPE = 'must be of type integer,string: "number"'
 
 
@@ -84,7 +92,9 @@ def validate_document(validator: Validator, document: Document, base: Path, *, l
     """
     files = bare_file_names(document, base, local=local)
     problems = [problem for problem in validator.create(document.content) if problem.field not in files]
+    problems = _one_of_the_name(problems, document.content)
     found = [(problem.field, _with_value(_sentence(problem), document.content, problem.field)) for problem in problems]
+    found += [(field, f"{field}: is null; use a string, or remove it") for field in _null_metadata(document.content)]
     found += [(field, f"{field}: {sentence}") for field, sentence in files.items()]
     spec = document.content.get("spec")
     invalid = invalid_value(spec) if isinstance(spec, dict) and not found else None
@@ -94,6 +104,29 @@ def validate_document(validator: Validator, document: Document, base: Path, *, l
     if isinstance(spec, dict) and local and not found:
         found += _with_presets(validator.prune(document.content)[0]["spec"])  # an API server drops nulls
     return [f"{_position(document, field)}: {sentence}" for field, sentence in found]
+
+
+def _one_of_the_name(problems: list[Problem], content: dict[str, Any]) -> list[Problem]:
+    """Return the problems with at most one of the name: the rule of the CRD is stricter than that of all objects."""
+    metadata = content.get("metadata")
+    stated = metadata if isinstance(metadata, dict) else {}
+    field = "metadata.name" if stated.get("name") else "metadata.generateName"
+    of_name = [one for one in problems if one.field in _OF_NAME and one.kind is CauseType.INVALID]
+    if not of_name:
+        return problems
+    rule = next((one for one in of_name if one.field == "metadata"), of_name[0])
+    detail = rule.detail.removeprefix("metadata.name ")
+    one = Problem(field, CauseType.INVALID, detail, stated.get(field.rpartition(".")[2]))
+    return [one, *(problem for problem in problems if problem not in of_name)]
+
+
+def _null_metadata(content: dict[str, Any]) -> Iterator[str]:
+    """Yield the labels and annotations without a value. An API server takes them as empty."""
+    metadata = content.get("metadata")
+    for section in ("labels", "annotations"):
+        entries = metadata.get(section) if isinstance(metadata, dict) else None
+        if isinstance(entries, dict):
+            yield from (f"metadata.{section}.{key}" for key, value in entries.items() if value is None)
 
 
 def _with_presets(spec: dict[str, Any]) -> list[tuple[str, str]]:
@@ -142,7 +175,18 @@ def _with_form(problem: Problem) -> str:
         return f"{problem}; write {form_of(pattern[1])}"
     if problem.kind is CauseType.TYPE_INVALID and problem.detail.endswith(_QUANTITY_TYPE):
         return f"{problem}; write a quantity in quotes, {QUANTITY_FORMS}"
+    wrong = _TYPE.search(problem.detail) if problem.kind is CauseType.TYPE_INVALID else None
+    if wrong:
+        return f"{problem}; {_type_fix(*wrong.groups())}"
     return str(problem)
+
+
+def _type_fix(expected: str, found: str) -> str:
+    if found == "string" and expected in ("integer", "number", "boolean"):
+        return f"write {_WORDS[expected]} without quotes"
+    if expected == "string" and found in ("integer", "number", "boolean"):
+        return "write it in quotes"
+    return f"write {_WORDS[expected]}"
 
 
 def _fields_of(path: str) -> list[str]:

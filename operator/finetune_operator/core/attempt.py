@@ -37,7 +37,9 @@ def step(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -
         if stage.ready(builder.view, builder.observed):
             launch(builder, stage, stage_status)
     elif stage_status.state == "Running":
-        _follow(builder, stage, stage_status)
+        ending = _follow(builder, stage, stage_status)
+        if ending is not None:
+            _fail(builder, stage, builder.stages[stage.name], ending)
     elif stage_status.state == "Retrying":
         _retry(builder, stage, stage_status)
     else:
@@ -48,7 +50,7 @@ def launch(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus)
     """Record the next attempt in status, and create its child afterwards."""
     attempt = Attempt(builder.run.round, stage_status.attempt + 1)
     kind = stage.definition.child_kind
-    limit = naming.TRAINJOB_LIMIT if kind == "TrainJob" else naming.OBJECT_LIMIT
+    limit = naming.TRAINJOB_NAME_LIMIT if kind == "TrainJob" else naming.NAME_LIMIT
     stage_status = stage_status.but(
         state="Running", attempt=attempt.number, round=attempt.round, child_kind=kind, child_uid="",
         child_name=naming.child_name(builder.run.name, stage.name, attempt, limit),
@@ -76,73 +78,62 @@ def _create(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus
     return True
 
 
-def _follow(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
+def _follow(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> Diagnosis | None:
+    """Follow an attempt. Return why it has failed, or ``None``."""
     child = builder.observed.child(stage_status)
     if child is None:
-        _follow_absent(builder, stage, stage_status)
-        return
-    if not _is_ours(builder, stage, stage_status, child):
-        return
+        return _follow_absent(builder, stage, stage_status)
+    if controller_of(child).get("uid") != builder.run.uid:
+        return _follow_foreign(builder, stage_status, child)
     uid = child["metadata"]["uid"]
     if stage_status.child_uid and uid != stage_status.child_uid:
-        fail_attempt(
-            builder,
-            stage,
-            stage_status,
-            Diagnosis(reasons.CHILD_LOST, f"{stage_status.child_kind} {stage_status.child_name} was replaced by another object."),
-        )
-        return
+        return Diagnosis(reasons.CHILD_LOST, f"{_child(stage_status)} was replaced by another object.")
     pods = tuple(pod for pod in builder.observed.pods.get(stage.name, ()) if not pod.gone)
     stage_status = usage.record_start(builder, stage_status.but(child_uid=uid), pods)
     builder.set_stage(stage_status)
     state = child_state(child)
     if _all_done(builder, stage_status, pods):
-        _finish(builder, stage, stage_status, pods)
-    elif state is ChildState.FAILED or any(pod.failed for pod in pods):
-        fail_attempt(builder, stage, stage_status, diagnose(pods, builder.observed.logs, failure_message(child)))
-    elif state is ChildState.SUCCEEDED:
-        _finish(builder, stage, stage_status, pods)
-    else:
-        ending = wait(builder, stage_status, child, pods)
-        if ending is not None:
-            fail_attempt(builder, stage, stage_status, ending)
-        elif builder.stages[stage.name].reason == reasons.SUSPENDED and usage.have_stopped(builder, stage_status):
-            builder.set_stage(usage.count(builder, builder.stages[stage.name]))
+        return _finish(builder, stage, stage_status, pods)
+    if state is ChildState.FAILED or any(pod.failed for pod in pods):
+        return diagnose(pods, builder.observed.logs, failure_message(child))
+    if state is ChildState.SUCCEEDED:
+        return _finish(builder, stage, stage_status, pods)
+    ending = wait(builder, stage_status, child, pods)
+    if ending is None and builder.stages[stage.name].reason == reasons.SUSPENDED and usage.have_stopped(builder, stage_status):
+        builder.set_stage(usage.count(builder, builder.stages[stage.name]))
+    return ending
 
 
-def _follow_absent(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
+def _follow_absent(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> Diagnosis | None:
+    """Create the child of an attempt that has none. Return why the attempt has failed, or ``None``."""
     rejected = builder.observed.rejected.get(child_ref(stage_status))
     if stage_status.child_uid:
-        fail_attempt(
-            builder,
-            stage,
-            stage_status,
-            Diagnosis(reasons.CHILD_LOST, f"{stage_status.child_kind} {stage_status.child_name} was deleted."),
-        )
-    elif rejected is not None:
+        return Diagnosis(reasons.CHILD_LOST, f"{_child(stage_status)} was deleted.")
+    if rejected is not None:
         reason, waits = reason_of_rejection(rejected)
-        if waits:
-            builder.block(stage_status, reason, rejected.message)
-            _create(builder, stage, stage_status)
-        else:
-            fail_attempt(builder, stage, stage_status, Diagnosis(reason, rejected.message))
+        if not waits:
+            return Diagnosis(reason, rejected.message)
+        builder.block(stage_status, reason, rejected.message)
+        _create(builder, stage, stage_status)
     elif builder.suspended:
         builder.set_stage(stage_status.but(reason=reasons.SUSPENDED, message=None))
     elif _create(builder, stage, stage_status) and stage_status.reason in reasons.OPERATOR_REASONS:
         builder.block(
             stage_status, reasons.OPERATOR_REASONS[stage_status.reason], stage_status.message or ""
         )  # the blocker stays until the child exists
+    return None
 
 
-def _is_ours(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, child: Object) -> bool:
-    """Return whether the child belongs to the run. One of an earlier run of that name will be deleted; any other is a conflict."""
-    if controller_of(child).get("uid") == builder.run.uid:
-        return True
+def _follow_foreign(builder: PlanBuilder, stage_status: StageStatus, child: Object) -> Diagnosis | None:
+    """Wait for the deletion of the child of an earlier run of that name. Any other object is a conflict."""
     if wait_for_leftover(builder, stage_status, child):
-        return False
-    message = f"{stage_status.child_kind} {stage_status.child_name} exists already and does not belong to this run."
-    fail_attempt(builder, stage, stage_status.but(child_uid=""), Diagnosis(reasons.NAME_CONFLICT, message))
-    return False
+        return None
+    builder.set_stage(stage_status.but(child_uid=""))
+    return Diagnosis(reasons.NAME_CONFLICT, f"{_child(stage_status)} exists already and does not belong to this run.")
+
+
+def _child(stage_status: StageStatus) -> str:
+    return f"{stage_status.child_kind} {stage_status.child_name}"
 
 
 def _all_done(builder: PlanBuilder, stage_status: StageStatus, pods: tuple[PodReport, ...]) -> bool:
@@ -153,24 +144,20 @@ def _all_done(builder: PlanBuilder, stage_status: StageStatus, pods: tuple[PodRe
     return sum(pod.succeeded for pod in pods) >= expected_pods(builder.run, stage_status)
 
 
-def _finish(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, pods: tuple[PodReport, ...]) -> None:
+def _finish(
+    builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, pods: tuple[PodReport, ...]
+) -> Diagnosis | None:
+    """Record the result of an attempt that has succeeded. Return what its result lacks, or ``None``."""
     first = next((pod for pod in pods if pod.rank == 0 and pod.termination is not None), None)
     try:
         result = read_result(first) if first else None
         if result is None:
-            fail_attempt(
-                builder, stage, stage_status, Diagnosis(reasons.RESULT_MISSING, "The stage succeeded, but its result is gone.")
-            )
-            return
+            return Diagnosis(reasons.RESULT_MISSING, "The stage succeeded, but its result is gone.")
         missing = _missing_proof(builder, stage, stage_status, result)
     except DocumentError as error:
-        fail_attempt(builder, stage, stage_status, Diagnosis(reasons.CONTRACT_UNKNOWN, str(error)))
-        return
+        return Diagnosis(reasons.CONTRACT_UNKNOWN, str(error))
     if missing:
-        fail_attempt(
-            builder, stage, stage_status, Diagnosis(reasons.PROOF_MISSING, f"{missing}.", 0, first.name if first else None)
-        )
-        return
+        return Diagnosis(reasons.PROOF_MISSING, f"{missing}.", 0, first.name if first else None)
     builder.set_stage(usage.count(builder, stage_status).but(
         state="Succeeded", finished_at=builder.time, output_digest=stage.output_digest(result), reused=result.reused,
         reason=reasons.REUSED if result.reused else reasons.SUCCEEDED, message=result.message or None,
@@ -178,6 +165,7 @@ def _finish(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus
     ))  # fmt: skip
     builder.update_status(stage.status_fields(builder.view, result))
     builder.warn(stage.name, result.warnings)
+    return None
 
 
 def _missing_proof(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, result: Result) -> str | None:
@@ -188,7 +176,7 @@ def _missing_proof(builder: PlanBuilder, stage: ProgramStage, stage_status: Stag
     return stage.verify(builder.run, result)
 
 
-def fail_attempt(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, diagnosis: Diagnosis) -> None:
+def _fail(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, diagnosis: Diagnosis) -> None:
     """End an attempt. The stage is retried if the cause allows it; otherwise it has failed."""
     failures = dict(stage_status.failures)
     if diagnosis.cause is not Cause.INTERRUPTED:

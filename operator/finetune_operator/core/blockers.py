@@ -167,7 +167,7 @@ def _blockers(
         found = _match(_REJECTIONS, warning_event.message, reasons.CHILD_REJECTED)
         if found[0] is not reasons.CHILD_REJECTED or not _is_outage(warning_event.message):
             yield found
-        elif warning_event.lasting >= _OUTAGE_SECONDS:
+        elif warning_event.active_seconds >= _OUTAGE_SECONDS:
             yield reasons.API_UNAVAILABLE, warning_event.message
 
 

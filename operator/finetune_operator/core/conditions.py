@@ -26,9 +26,9 @@ _Line = tuple[str, str, str, str]
 def _all(builder: PlanBuilder) -> Iterator[_Line]:
     failure, ended = builder.get("failure"), bool(builder.get("finishedAt"))
     yield _succeeded(builder, failure, ended)
-    yield ("Finished", _truth(ended), reasons.SETTLED if ended else reasons.RUNNING, "The run has ended." if ended else "")
+    yield ("Finished", _truth(ended), reasons.RUN_FINISHED if ended else reasons.RUNNING, "The run has ended." if ended else "")
     yield _reconciling(builder, failure, ended)  # before Stalled: kstatus takes the first of the two that is True
-    yield _stalled(builder, failure, ended) or ("Stalled", "False", reasons.SETTLED if ended else reasons.RUNNING, "")
+    yield _stalled(builder, failure, ended) or ("Stalled", "False", reasons.RUN_FINISHED if ended else reasons.RUNNING, "")
     held = builder.suspended and not ended
     yield ("Suspended", _truth(held), reasons.SUSPENDED if held else reasons.NOT_SUSPENDED, "")
     yield _workspace_ready(builder)
@@ -52,7 +52,7 @@ def _succeeded(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended: b
 def _reconciling(builder: PlanBuilder, failure: Mapping[str, Any] | None, ended: bool) -> _Line:
     """Abnormal-true, as kstatus reads it: the run has not ended, and its next step needs no action by a user."""
     if ended:
-        return ("Reconciling", "False", reasons.SETTLED, "")
+        return ("Reconciling", "False", reasons.RUN_FINISHED, "")
     if failure:
         return ("Reconciling", "True", reasons.STOPPING, "")
     blocker = builder.blocker

@@ -1,6 +1,6 @@
 """Events: one for each transition, from the difference between two statuses.
 
-The end of a stage and the end of a round stay in status, so their Events have a key and are posted once. :func:`lasting` finds
+The end of a stage and the end of a round stay in status, so their Events have a key and are posted once. :func:`lasting_events` finds
 them again after a restart.
 """
 
@@ -29,7 +29,7 @@ def events(
     return (*_stage_events(stages_before, after, stage_statuses), *_run_events(before, after, stage_statuses))
 
 
-def lasting(run: Run) -> Iterator[tuple[Event, str]]:
+def lasting_events(run: Run) -> Iterator[tuple[Event, str]]:
     """Yield the Events that follow from the status alone, each with its time: ends and warnings of stages, and the end of the run."""
     for stage_status in run.stages.values():
         if stage_status.round == run.round and stage_status.finished_at and stage_status.state in ("Succeeded", "Failed"):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from finetune_operator.api.reasons import INTERNAL_ERROR, SETTLED
+from finetune_operator.api.reasons import INTERNAL_ERROR, RUN_FINISHED
 
 from .condition import new_condition
 from .decision import Decision, Event
@@ -51,16 +51,16 @@ def without_internal_error(run: Run, conditions: Iterable[Json]) -> list[Json]:
     """Return the conditions of an ended run as they were before an internal error."""
     conditions = list(conditions)
     succeeded: Json = next((condition for condition in conditions if condition["type"] == "Succeeded"), {})
-    return [_settled(run, condition, succeeded) if _is_internal_error(condition) else condition for condition in conditions]
+    return [_after_end(run, condition, succeeded) if _is_internal_error(condition) else condition for condition in conditions]
 
 
 def _is_internal_error(condition: Mapping[str, Any]) -> bool:
     return condition.get("reason") == INTERNAL_ERROR.name
 
 
-def _settled(run: Run, condition: Json, succeeded: Json) -> Json:
+def _after_end(run: Run, condition: Json, succeeded: Json) -> Json:
     """Return ``Stalled`` or ``Reconciling`` of an ended run: a run that has not succeeded is stalled for the reason of its end."""
     if condition["type"] == "Stalled" and succeeded.get("status") == "False":
         return {**condition, "reason": succeeded["reason"], "message": succeeded["message"]}
     since = condition["lastTransitionTime"] if condition["status"] == "False" else run.status["finishedAt"]
-    return {**condition, "status": "False", "reason": SETTLED, "message": "", "lastTransitionTime": since}
+    return {**condition, "status": "False", "reason": RUN_FINISHED, "message": "", "lastTransitionTime": since}

@@ -21,9 +21,9 @@ CONTENT_ANNOTATION = f"{GROUP}/content-digest"
 HELD_ANNOTATION = f"{GROUP}/suspended-by"
 """Present on a Job or TrainJob that the operator suspended. It does not resume any other."""
 
-TRAINJOB_LIMIT = 33
+TRAINJOB_NAME_LIMIT = 33
 """Characters of a TrainJob's name: JobSet appends to it, and a pod's host name has at most 63 characters."""
-OBJECT_LIMIT = 63
+NAME_LIMIT = 63
 
 STAGE_ACCOUNT = "finetune-stage"
 """The ServiceAccount of stages: one in each namespace, without permissions, token and owner."""
@@ -35,19 +35,19 @@ _INFIXES = {stage.name: stage.child_infix for stage in STAGES if stage.child_inf
 _IN_TRAINJOBS = frozenset(stage.name for stage in STAGES if stage.child_kind == "TrainJob")
 
 
-def child_name(run: str, stage: str, attempt: Attempt, limit: int = OBJECT_LIMIT) -> str:
+def child_name(run: str, stage: str, attempt: Attempt, limit: int = NAME_LIMIT) -> str:
     """Return ``<run>-<stage>-<round>-<attempt>``, cut and with a hash of the run's name if it is longer than ``limit``."""
     return _fit(run, f"-{_INFIXES.get(stage, stage)}-{attempt.round}-{attempt.number}", limit)
 
 
 def inputs_name(run: str, round_: int) -> str:
     """Return the name of the ConfigMap with the input documents of all stages of a round."""
-    return _fit(run, f"-inputs-{round_}", OBJECT_LIMIT)
+    return _fit(run, f"-inputs-{round_}", NAME_LIMIT)
 
 
 def claim_name(run: str) -> str:
     """Return the name of the claim that the operator creates for a run."""
-    return _fit(run, "-workspace", OBJECT_LIMIT)
+    return _fit(run, "-workspace", NAME_LIMIT)
 
 
 def workspace_claim(run: Run) -> str:
@@ -57,7 +57,7 @@ def workspace_claim(run: Run) -> str:
 
 def bundle_name(digest: str) -> str:
     """Return the name of the ConfigMap with the training bundle. Runs of a namespace share it, and it has no owner."""
-    return f"finetune-entry-{digest[:16]}"
+    return f"finetune-training-bundle-{digest[:16]}"
 
 
 def container_name(stage: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from finetune_operator.api.kinds import KINDS, Kind
+from finetune_operator.api.kinds import JOB, TRAINJOB, Kind
 
 from . import naming
 from .paths import Object
@@ -14,7 +14,8 @@ from .pod_report import PodReport
 from .run import StageStatus
 from .settings import Settings
 
-CHILD_KINDS: dict[str, Kind] = {kind.name: kind for kind in KINDS}
+_CHILD_KINDS: dict[str, Kind] = {kind.name: kind for kind in (JOB, TRAINJOB)}
+"""Kinds of the children of stages, by name."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ class WarningEvent:
 
     Attributes:
         seconds: time since the first occurrence.
-        lasting: time from the first occurrence to the last.
+        active_seconds: time from the first occurrence to the last.
     """
 
     reason: str
     message: str
     seconds: float = 0.0
-    lasting: float = 0.0
+    active_seconds: float = 0.0
 
 
 class ChildState(Enum):
@@ -122,4 +123,4 @@ class Observed:
 
 def child_ref(stage_status: StageStatus) -> Ref:
     """Return the child that the status of a stage names."""
-    return Ref(CHILD_KINDS[stage_status.child_kind], stage_status.child_name)
+    return Ref(_CHILD_KINDS[stage_status.child_kind], stage_status.child_name)

@@ -26,6 +26,7 @@ from finetune_operator.api.status import MESSAGE_LIMIT
 from . import attempt, naming, preflight, stages
 from .conditions import conditions, phase
 from .decision import Create, Decision, Delete, Event
+from .ended_run import cleanup_in, observed_status, pending_rerun, reject_rerun
 from .events import events
 from .observation import Observed
 from .paths import Json
@@ -37,7 +38,6 @@ from .run import Run, StageStatus
 from .settings import Settings
 from .step import step
 from .summary import summary
-from .terminal import cleanup_in, observed_status, pending_rerun, reject_rerun
 from .times import seconds_between, stamp
 from .trim import size_of, trim
 

@@ -16,6 +16,7 @@ from finetune_contract.workspace import Attempt
 from finetune_operator.api import reasons
 
 from . import naming, stages
+from .ended_run import pending_rerun
 from .manifests import children
 from .origins import origin_prefix
 from .paths import Json, leaves
@@ -23,7 +24,6 @@ from .resolve import SpecRejection, resolve
 from .run import Run, StageStatus
 from .settings import Settings
 from .stages import ProgramStage
-from .terminal import pending_rerun
 
 Causes = Sequence[tuple[str, str]]
 """Field paths and messages of an error of the API server."""

@@ -52,12 +52,12 @@ def workspace_refs(run: Run) -> tuple[Ref, ...]:
 
 def shared_refs(run: Run) -> tuple[Ref, ...]:
     """Return the ServiceAccount of stages if the operator creates it, the ConfigMap with the inputs, and the training bundle."""
-    entry = str((run.status.get("resolved") or {}).get("entryDigest", ""))
+    bundle = str((run.status.get("resolved") or {}).get("entryDigest", ""))
     managed = run.resolved.service_account_name == naming.STAGE_ACCOUNT
     return (
         *((Ref(SERVICE_ACCOUNT, naming.STAGE_ACCOUNT),) if managed else ()),
         Ref(CONFIGMAP, naming.inputs_name(run.name, run.round)),
-        Ref(CONFIGMAP, naming.bundle_name(entry)),
+        Ref(CONFIGMAP, naming.bundle_name(bundle)),
     )
 
 

@@ -23,7 +23,7 @@ from .naming import STAGE_ACCOUNT
 from .origins import PREFIXES, origin_prefix
 from .paths import Json, assign, leaves, lookup
 from .resolved_spec import ResolvedSpec
-from .settings import Settings
+from .settings import Mode, Settings
 from .unsupported import first_unsupported
 from .values import InvalidValue, invalid_value, validated
 
@@ -109,19 +109,25 @@ def _reject_early(spec: Mapping[str, Any], settings: Settings) -> SpecRejection 
 
 def _validated_settings(spec: Mapping[str, Any], settings: Settings) -> Settings | SpecRejection:
     """Return the settings with the defaults as their fields hold them; or why the run, or one of the defaults, is rejected."""
-    rejection = _reject_values("run", spec, settings)
-    namespace = rejection or _validated_defaults("namespace", settings.namespace_defaults, settings)
+    rejection = _reject_values("run", spec, settings.mode)
+    namespace = rejection or validated_defaults("namespace", settings.namespace_defaults, settings.mode)
     if isinstance(namespace, SpecRejection):
         return namespace
-    operator = _validated_defaults("operator", settings.operator_defaults, settings)
+    operator = validated_defaults("operator", settings.operator_defaults, settings.mode)
     if isinstance(operator, SpecRejection):
         return operator
     return replace(settings, namespace_defaults=namespace, operator_defaults=operator)
 
 
-def _validated_defaults(origin: str, values: Mapping[str, Any], settings: Settings) -> Json | SpecRejection:
-    """Return defaults as their fields hold them: no API server has validated or converted them."""
-    rejection = _reject_values(origin, values, settings)
+def validated_defaults(origin: str, values: Mapping[str, Any], mode: Mode) -> Json | SpecRejection:
+    """Return defaults as their fields hold them: no API server has validated or converted them.
+
+    Args:
+        origin: ``namespace`` or ``operator``.
+        values: the defaults in the schema of ``spec``.
+        mode: where runs run.
+    """
+    rejection = _reject_control_fields(PREFIXES[origin], values) or _reject_values(origin, values, mode)
     if rejection:
         return rejection
     found = validated(overlay(_SMALLEST, values))
@@ -131,11 +137,19 @@ def _validated_defaults(origin: str, values: Mapping[str, Any], settings: Settin
     return _reject_unsupported(PREFIXES[origin], found) or found  # what converts to an unsupported value
 
 
-def _reject_values(origin: str, values: Mapping[str, Any], settings: Settings) -> SpecRejection | None:
+def _reject_control_fields(where: str, values: Mapping[str, Any]) -> SpecRejection | None:
+    for field in CONTROL_FIELDS:
+        if values.get(field) is not None:
+            message = f"{where}{field}: has no effect as a default, because it controls a single run; remove it."
+            return SpecRejection(reasons.INVALID_SPEC, message)
+    return None
+
+
+def _reject_values(origin: str, values: Mapping[str, Any], mode: Mode) -> SpecRejection | None:
     where = PREFIXES[origin]
     return (
         _reject_unsupported(where, values)
-        or _reject_uri(where, values, settings)
+        or _reject_uri(where, values, mode)
         or _reject_invalid(where, values)
         or _reject_variables(where, values)
     )
@@ -153,7 +167,7 @@ def _reject_unsupported(where: str, values: Mapping[str, Any]) -> SpecRejection 
     return SpecRejection(reasons.UNSUPPORTED, f"{where}{found.path}: this release does not support {found}; remove it.")
 
 
-def _reject_uri(where: str, values: Mapping[str, Any], settings: Settings) -> SpecRejection | None:
+def _reject_uri(where: str, values: Mapping[str, Any], mode: Mode) -> SpecRejection | None:
     """Return why a URI cannot be read: it is malformed, or a local path in a cluster."""
     for path, kind in _URIS.items():
         uri = lookup(values, path)
@@ -163,7 +177,7 @@ def _reject_uri(where: str, values: Mapping[str, Any], settings: Settings) -> Sp
             parsed = parse_uri(uri, kind)
         except UriError as error:
             return SpecRejection(reasons.INVALID_SPEC, f"{where}{path}: {error}.")
-        if isinstance(parsed, LocalPath) and settings.mode == "cluster":
+        if isinstance(parsed, LocalPath) and mode == "cluster":
             others = "a hub id or hf://" if kind == "model" else "a hub id, hf:// or https://"
             message = f"{where}{path}: {uri} is a path of one machine, which no pod can read; use {others}."
             return SpecRejection(reasons.LOCAL_PATH_IN_CLUSTER, message)

@@ -32,14 +32,14 @@ def step(builder: PlanBuilder, stage: ProgramStage | OperatorStage) -> None:
 
 def _unblocked(builder: PlanBuilder, stage: ProgramStage | OperatorStage) -> bool:
     """Return whether the stage may start: the shared objects of this round exist, and the stages that it depends on have ended."""
-    return builder.stages[WORKSPACE.name].ended and all(_passed(builder, name) for name in stages.GRAPH.depends_on[stage.name])
+    return builder.stages[WORKSPACE.name].ended and all(_passed(builder, name) for name in stages.GRAPH.predecessors[stage.name])
 
 
 def _passed(builder: PlanBuilder, name: str) -> bool:
     """Return whether a stage, and all that it depends on, let those after it start. A skipped stage has not waited for others."""
     stage_status = builder.stages.get(name)
     if stage_status is None or stage_status.state == "Skipped":
-        return all(_passed(builder, needed) for needed in stages.GRAPH.depends_on[name])
+        return all(_passed(builder, needed) for needed in stages.GRAPH.predecessors[name])
     if stage_status.state == "Succeeded":
         return True
     return stage_status.state == "Failed" and stages.GRAPH.by_name[name].allow_failure(builder.run)
@@ -59,7 +59,7 @@ def _evaluate(builder: PlanBuilder, stage: OperatorStage, stage_status: StageSta
     if isinstance(outcome.reason, Reason) and outcome.state == "Failed":
         _fail(builder, stage, outcome.reason, outcome)
     elif outcome.state == "Failed" and not stage.allow_failure(builder.run):
-        _skip_dependents(builder, stage, str(outcome.reason))
+        _skip_successors(builder, stage, str(outcome.reason))
 
 
 def _fail(builder: PlanBuilder, stage: OperatorStage, reason: Reason, outcome: Outcome) -> None:
@@ -69,9 +69,9 @@ def _fail(builder: PlanBuilder, stage: OperatorStage, reason: Reason, outcome: O
     }  # fmt: skip
 
 
-def _skip_dependents(builder: PlanBuilder, stage: OperatorStage, reason: str) -> None:
-    """Skip what depends on a stage that has rejected the model."""
-    for name in stages.GRAPH.dependents[stage.name]:
+def _skip_successors(builder: PlanBuilder, stage: OperatorStage, reason: str) -> None:
+    """Skip the successors of a stage that has rejected the model."""
+    for name in stages.GRAPH.successors[stage.name]:
         stage_status = builder.stages.get(name)
         if stage_status is not None and not stage_status.ended:
             builder.set_stage(stage_status.but(state="Skipped", reason=reason, finished_at=builder.time))

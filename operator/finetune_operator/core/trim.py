@@ -7,7 +7,7 @@ from typing import Any
 
 from .paths import Json, lookup
 
-OBJECT_LIMIT = 64 * 1024
+OBJECT_SIZE_LIMIT = 64 * 1024
 """Bytes of the whole object as JSON."""
 METADATA_ROOM = 4 * 1024
 """Bytes that are reserved for labels, annotations and managed fields."""
@@ -15,7 +15,7 @@ METADATA_ROOM = 4 * 1024
 
 def trim(status: Json, spec_bytes: int) -> Json:
     """Return a status that fits beside ``spec``: first the loss curve is thinned, then the log tail and detailed scores are dropped."""
-    room = OBJECT_LIMIT - METADATA_ROOM - spec_bytes
+    room = OBJECT_SIZE_LIMIT - METADATA_ROOM - spec_bytes
     for shorten in (_whole, _history, _log_tail, _scores, _messages):
         status = shorten(status)
         if size_of(status) <= room:

@@ -8,7 +8,7 @@ from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CONFIGMAP
 
 from . import naming, shared_objects
-from .blockers import NO_PODS_SECONDS, blocker, child_seconds, reason_of_rejection
+from .blockers import NO_PODS_SECONDS, Blocker, blocker, child_seconds, reason_of_rejection
 from .decision import Patch
 from .diagnosis import Diagnosis
 from .observation import Ref, child_ref, is_held
@@ -38,16 +38,13 @@ def wait(builder: PlanBuilder, stage_status: StageStatus, child: Object, pods: t
     for ref in missing:
         shared_objects.create(builder, ref)
     _suspend_or_resume(builder, stage_status, child, hold=builder.suspended or conflict is not None)
-    refs = (*missing, child_ref(stage_status))  # the child: its suspension
-    rejected = next((builder.observed.rejected[ref] for ref in refs if ref in builder.observed.rejected), None)
     if conflict is not None:
         builder.block(stage_status, reasons.NAME_CONFLICT, conflict)
         builder.requeue_after(builder.observed.settings.progress_seconds)
-    elif rejected is not None:
-        builder.block(stage_status, reason_of_rejection(rejected)[0], rejected.message)
-    elif held and not builder.suspended and not is_held(child):
-        message = f"{stage_status.child_kind} {stage_status.child_name}: spec.suspend is true, and this operator did not set it"
-        builder.block(stage_status, reasons.CHILD_SUSPENDED, message)
+        return None
+    found = _own_blocker(builder, stage_status, child, missing)
+    if found is not None:
+        builder.block(stage_status, *found)
     else:
         _report(builder, stage_status, child, pods)
     return None
@@ -71,6 +68,18 @@ def _check_shared_objects(builder: PlanBuilder, stage_status: StageStatus, child
     )
     found = (shared_objects.conflict(builder.run, ref, observed) for ref in wanted if ref in observed.objects)
     return tuple(ref for ref in wanted if ref not in observed.objects), next((one for one in found if one), None)
+
+
+def _own_blocker(builder: PlanBuilder, stage_status: StageStatus, child: Object, missing: tuple[Ref, ...]) -> Blocker | None:
+    """Return what keeps the operator from continuing the attempt: a rejected effect, or a suspension by someone else."""
+    rejected = builder.observed.rejected
+    for ref in (*missing, child_ref(stage_status)):  # the child: its suspension
+        if ref in rejected:
+            return reason_of_rejection(rejected[ref])[0], rejected[ref].message
+    if child.get("spec", {}).get("suspend") and not builder.suspended and not is_held(child):
+        message = f"{stage_status.child_kind} {stage_status.child_name}: spec.suspend is true, and this operator did not set it"
+        return reasons.CHILD_SUSPENDED, message
+    return None
 
 
 def _renew_bundle(builder: PlanBuilder) -> Diagnosis:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -15,9 +16,13 @@ from finetune_operator import __version__
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 from finetune_operator.api.pods import ANNOTATIONS_REJECTED, LABELS_REJECTED, RESERVED_ANNOTATIONS, RESERVED_LABELS
 from finetune_operator.api.presets import overlay
-from finetune_operator.api.section import LABEL_KEY, LabelValue
+from finetune_operator.api.section import LABEL_KEY, LabelValue, ShortName, form_of, text
 from finetune_operator.api.stages import IMAGES
+from finetune_operator.api.training import IMAGE
+from finetune_operator.core.origins import PREFIXES
+from finetune_operator.core.resolve import SpecRejection, validated_defaults
 from finetune_operator.core.settings import Settings, Trainer
+from finetune_operator.core.values import first_fault
 from finetune_operator.training_bundle import training_bundle
 
 IMAGE_VARIABLES = {program: f"RELATED_IMAGE_{program.upper()}" for program in IMAGES}
@@ -45,6 +50,16 @@ PodAnnotations = Annotated[
 """Number and length are limited because the status of a run records them."""
 
 
+Image = Annotated[str, text(512, IMAGE, "the name of an image, <registry>/<repository>:<tag>, without spaces")]
+
+
+def _known_programs(images: dict[str, str]) -> dict[str, str]:
+    unknown = sorted(set(images) - set(IMAGES))
+    if unknown:
+        raise ValueError(f"{unknown[0]} is not a program; use one of {', '.join(IMAGES)}")
+    return images
+
+
 class BadConfiguration(Exception):
     """The configuration is invalid. The message names file and field."""
 
@@ -54,9 +69,9 @@ class Configuration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True, frozen=True)
 
-    namespaces: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    namespaces: Annotated[tuple[ShortName, ...], Field(max_length=64)] = ()
     """Namespaces that are watched; all namespaces if the list is empty."""
-    images: dict[str, str] = Field(default_factory=dict)
+    images: Annotated[dict[str, Image], AfterValidator(_known_programs)] = Field(default_factory=dict)
     """Image of each stage program. Without an image for training, its pods run the image of their training runtime."""
     defaults: dict[str, Any] = Field(default_factory=dict)
     """Default values of ``spec`` that override the presets, such as storage class, runtime and placement."""
@@ -87,21 +102,29 @@ class Configuration(BaseModel):
             BadConfiguration: the file cannot be read, is not YAML, or has an unknown or invalid field.
         """
         try:
-            document = parse(file.read_text(encoding="utf-8")) if file else {}
-            configuration = cls.model_validate(document or {})
+            document = parse(file.read_text(encoding="utf-8")) if file else None
         except InvalidYAML as error:
             raise BadConfiguration(f"{file}: {error}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise BadConfiguration(f"{file}: cannot be read: {error}; pass a readable YAML file to --config") from error
+        if not isinstance(document, dict | None):
+            raise BadConfiguration(f"{file}: is not an object; write the keys of the configuration")
+        stated = {
+            key: value for key, value in (document or {}).items() if value is not None
+        }  # a key without a value sets nothing
+        try:
+            configuration = cls.model_validate(stated)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            raise BadConfiguration(
-                f"{file}: {'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
-            ) from error
-        unknown = set(configuration.images) - set(IMAGES)
-        if unknown:
-            raise BadConfiguration(f"{file}: images.{min(unknown)}: unknown program; use one of {', '.join(IMAGES)}")
+            fault = first_fault(cls, stated, error)
+            raise BadConfiguration(f"{file}: {fault.path}: {fault.problem}") from error
+        defaults = validated_defaults("operator", configuration.defaults, "cluster")
+        if isinstance(defaults, SpecRejection):
+            message = defaults.message.removeprefix(PREFIXES["operator"]).rstrip(".")
+            raise BadConfiguration(f"{file}: defaults.{message}")
         named = {program: environment[variable] for program, variable in IMAGE_VARIABLES.items() if environment.get(variable)}
+        for program, image in named.items():
+            if not re.fullmatch(IMAGE, image):
+                raise BadConfiguration(f"{IMAGE_VARIABLES[program]}: is {json.dumps(image)}; write {form_of(IMAGE)}")
         return configuration.model_copy(update={"images": {**configuration.images, **named}})
 
     def settings(self, trainer: Trainer | None, namespace_defaults: Mapping[str, Any], problem: str | None = None) -> Settings:

@@ -18,7 +18,7 @@ from .client import TokenSource
 
 _CONTENT = re.compile(r"/?\{.*\}", re.DOTALL)
 """The content of an entry, with tokens, which the official client includes in its messages."""
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+SERVICE_ACCOUNT_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a kubelet mounts the ServiceAccount of a pod."""
 _SCHEMES = ("bearer ", "Bearer ")
 
@@ -82,7 +82,7 @@ def load_credentials(kubeconfig: Path | None = None, context: str | None = None)
         NoCredentials: there are none.
         ClientNotInstalled: this process is not in a pod, and the official client is missing.
     """
-    if kubeconfig is None and context is None and SERVICE_ACCOUNT.exists():
+    if kubeconfig is None and context is None and SERVICE_ACCOUNT_FOLDER.exists():
         return _of_pod(os.environ)
     try:
         from kubernetes import client, config  # noqa: PLC0415 - see above
@@ -110,14 +110,14 @@ def _of_pod(variables: Mapping[str, str]) -> Credentials:
     """Return the credentials of the pod's ServiceAccount (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/)."""
     try:
         host, port = variables["KUBERNETES_SERVICE_HOST"], variables["KUBERNETES_SERVICE_PORT"]
-        namespace = (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+        namespace = (SERVICE_ACCOUNT_FOLDER / "namespace").read_text(encoding="utf-8").strip()
     except (KeyError, OSError) as error:
         raise NoCredentials(
-            f"the ServiceAccount of the pod is incomplete: {error}", f"check the files in {SERVICE_ACCOUNT} of the pod"
+            f"the ServiceAccount of the pod is incomplete: {error}", f"check the files in {SERVICE_ACCOUNT_FOLDER} of the pod"
         ) from None
-    token = SERVICE_ACCOUNT / "token"  # a kubelet renews it
+    token = SERVICE_ACCOUNT_FOLDER / "token"  # a kubelet renews it
     return Credentials(
-        f"https://{f'[{host}]' if ':' in host else host}:{port}", namespace, str(SERVICE_ACCOUNT / "ca.crt"),
+        f"https://{f'[{host}]' if ':' in host else host}:{port}", namespace, str(SERVICE_ACCOUNT_FOLDER / "ca.crt"),
         token=lambda: token.read_text(encoding="utf-8").strip(),
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ import aiohttp
 
 from finetune_operator.api.kinds import FINETUNERUN, TRAINJOB, Kind
 from finetune_operator.core.settings import Trainer
-from finetune_operator.loop.controller import CHILD_KINDS, Controller
+from finetune_operator.loop.controller import WORKLOAD_KINDS, Controller
 from finetune_operator.loop.errors import ApiError
 from finetune_operator.loop.pager import list_runs
 
@@ -162,7 +162,7 @@ class _Operator:
 
     async def _served(self) -> tuple[Sequence[Kind], Trainer | None]:
         has_trainer = await is_served(self.server, TRAINJOB)
-        kinds = [FINETUNERUN, *(kind for kind in CHILD_KINDS if kind is not TRAINJOB or has_trainer)]
+        kinds = [FINETUNERUN, *(kind for kind in WORKLOAD_KINDS if kind is not TRAINJOB or has_trainer)]
         return kinds, await detect_trainer(self.server)
 
     async def _changed(self, kinds: Sequence[Kind], trainer: Trainer | None) -> None:

@@ -8,11 +8,10 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from finetune_operator.core.manifests.pod import GPU
 from finetune_operator.core.quantities import amount, counted, readable
 from finetune_operator.core.settings import Machine
 from finetune_operator.loop.cluster import Object
-
-GPU = "nvidia.com/gpu"
 
 
 def inspect_machine() -> Machine:

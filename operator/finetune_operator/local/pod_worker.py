@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from finetune_contract.result import TERMINATION_MESSAGE_LIMIT
 from finetune_operator.api.kinds import POD
+from finetune_operator.core.manifests.pod import TERMINATION_LOG
 from finetune_operator.core.times import stamp
 from finetune_operator.loop.cluster import Cluster, Object
 
@@ -18,8 +20,6 @@ from .machine import Capacity
 from .process import Command, Exit, Process
 from .volumes import Mounts, NotReady, SecretSource, Volumes, environment, free_folder, inherited_environment
 
-TERMINATION_LOG = "/dev/termination-log"
-MESSAGE_LIMIT = 4096
 _RETRY_SECONDS = 0.5
 _DEFAULT_GRACE = 30
 
@@ -188,7 +188,7 @@ class PodWorker:
             content = (self._home / "termination-log").read_bytes()
         except FileNotFoundError:
             return ""
-        return content[:MESSAGE_LIMIT].decode(errors="replace")
+        return content[:TERMINATION_MESSAGE_LIMIT].decode(errors="replace")
 
     async def _report(self, status: Object, state: Object, *, ready: bool) -> None:
         conditions = [*status.pop("conditions", ()), {"type": "Ready", "status": str(ready)}]

@@ -36,7 +36,7 @@ def read_secret_file(path: Path) -> dict[str, str]:
         SecretFileProblem: the file is missing or has another format.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise SecretFileProblem(f"{path}: cannot be read; give a file with KEY=value lines to --secret NAME=FILE.") from None
     manifest = _manifest(text)

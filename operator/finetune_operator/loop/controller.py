@@ -15,12 +15,12 @@ from typing import Literal
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, JOB, POD, TRAINJOB, Kind
 from finetune_operator.core import naming
 from finetune_operator.core.decision import Create, Decision, Event
+from finetune_operator.core.ended_run import idle_seconds
 from finetune_operator.core.internal_error import hold_internal_error
 from finetune_operator.core.plan import hold_forbidden, plan
 from finetune_operator.core.reads import active_stages
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Settings
-from finetune_operator.core.terminal import idle_seconds
 from finetune_operator.core.times import stamp
 
 from .apply import Applied, apply
@@ -51,7 +51,7 @@ ErrorSource = Literal["watch", "reconcile", "task"]
 
 log = logging.getLogger(__name__)
 
-CHILD_KINDS = (JOB, TRAINJOB, POD)
+WORKLOAD_KINDS = (JOB, TRAINJOB, POD)
 """The kinds that are watched for changes of a run's children, by their labels."""
 WORKERS = 32
 _PAUSE_SECONDS = 10.0
@@ -145,7 +145,7 @@ class Controller:
         )
 
     async def _carry_out(self, key: RunKey, document: Object, decision: Decision, now: datetime) -> Applied:
-        children = [one.manifest for one in decision.effects if isinstance(one, Create) and one.ref.kind in CHILD_KINDS]
+        children = [one.manifest for one in decision.effects if isinstance(one, Create) and one.ref.kind in WORKLOAD_KINDS]
         for child in children:
             self._expectations.expect_creation(key, child)
         applied = await self._apply(document, decision, now)
@@ -327,9 +327,9 @@ class Controller:
         labels = {naming.MANAGED_BY_LABEL: naming.MANAGED_BY}
         namespaces = (self._namespaces or (None,)) if watching else ()
         watches = [
-            partial(self.list_watch, kind, namespace, labels if kind in CHILD_KINDS else None)
+            partial(self.list_watch, kind, namespace, labels if kind in WORKLOAD_KINDS else None)
             for namespace in namespaces
-            for kind in (FINETUNERUN, *CHILD_KINDS)
+            for kind in (FINETUNERUN, *WORKLOAD_KINDS)
         ]
         parts: tuple[Callable[[], Awaitable[None]], ...] = (
             *watches, self.resync, self.write_missing_events, *(self.work for _ in range(workers)),
@@ -348,7 +348,7 @@ class Controller:
 def _creates_unwatched(decision: Decision, applied: Applied) -> bool:
     """Return whether a decision that was carried out created objects whose creation no watch reports."""
     return any(
-        isinstance(effect, Create) and effect.ref.kind not in CHILD_KINDS and effect.ref not in applied.rejected
+        isinstance(effect, Create) and effect.ref.kind not in WORKLOAD_KINDS and effect.ref not in applied.rejected
         for effect in decision.effects
     )
 

@@ -10,13 +10,13 @@ from datetime import datetime
 from finetune_operator.api.kinds import CONFIGMAP, POD
 from finetune_operator.core import naming, shared_objects
 from finetune_operator.core.blockers import unexplained
+from finetune_operator.core.ended_run import cleanup_in
 from finetune_operator.core.observation import Observed, Ref, Rejection, child_ref
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.preflight import Causes, Preflight, preflights, problems
 from finetune_operator.core.reads import REMOVABLE, active_stages, logs_to_read, needs
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Settings
-from finetune_operator.core.terminal import cleanup_in
 from finetune_operator.core.times import stamp
 
 from .child_cache import CachedAttempt

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from finetune_operator.api.finetunerun import API_VERSION, KIND
 from finetune_operator.api.kinds import EVENT
 from finetune_operator.core.decision import Event
-from finetune_operator.core.events import lasting
+from finetune_operator.core.events import lasting_events
 from finetune_operator.core.naming import MANAGED_BY
 from finetune_operator.core.run import Run
 from finetune_operator.core.times import moment
@@ -107,7 +107,7 @@ async def missing(
 
 
 def _recently_ended(run: Run, since: datetime) -> list[tuple[Run, Event, str]]:
-    return [(run, event, time) for event, time in lasting(run) if moment(time) >= since]
+    return [(run, event, time) for event, time in lasting_events(run) if moment(time) >= since]
 
 
 async def _written(cluster: Cluster, namespace: str | None) -> AsyncIterator[tuple[str, str]]:

@@ -101,8 +101,8 @@ async def _sources(cluster: Cluster, namespace: str, ref: Ref, item: Object) -> 
 
 def _warning_event(event: Mapping[str, Any], now: datetime) -> WarningEvent:
     first = event.get("firstTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
-    seconds, lasting = (now - moment(first)).total_seconds(), (_last(event) - moment(first)).total_seconds()
-    return WarningEvent(event.get("reason") or "", event.get("message") or "", seconds, lasting)
+    seconds, active_seconds = (now - moment(first)).total_seconds(), (_last(event) - moment(first)).total_seconds()
+    return WarningEvent(event.get("reason") or "", event.get("message") or "", seconds, active_seconds)
 
 
 def _last(event: Mapping[str, Any]) -> datetime:

@@ -1,6 +1,6 @@
 """CPU shim for Training Hub's backends, for tests only: instructlab-training and mini-trainer call CUDA by name.
 
-It is active in a process with ``FINETUNE_TEST_CPU_SHIM=1`` and without a GPU, and prints a line that says so. It only redirects: devices
+It is active in a process with ``FINETUNE_TEST_CPU_SHIM=1`` and without a GPU, and prints a line about it. It only redirects: devices
 named ``cuda`` become the CPU, NCCL becomes gloo, what queries a GPU's memory returns zeros, and the training program finds the GPUs
 that it was asked for. All computations are the libraries' own.
 ``tests/compat/test_shim.py`` checks that every CUDA call in these packages is covered.

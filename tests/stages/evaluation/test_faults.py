@@ -1,4 +1,4 @@
-"""What the libraries say when a task or a model cannot be used, as one sentence with a reason."""
+"""Errors of the libraries about an unusable task or model, as one sentence with a reason."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def test_another_run_of_the_volume_takes_over_the_baseline(programs: Any) -> Non
     assert not list(mine.glob("attempts/baseline/*/*"))
 
 
-def test_limit_fewshot_and_generation_are_honoured(programs: Any) -> None:
+def test_limit_fewshot_and_generation_are_honored(programs: Any) -> None:
     inputs = EvaluationInputs(
         "final", tasks=("capitals", "say"), limit=2, fewshot=1, batch_size=1, system_instruction="You know cities.",
         generation={"max_gen_toks": 3, "temperature": 0.0, "do_sample": False}, until=("X",),
@@ -330,7 +330,7 @@ def test_what_only_the_libraries_can_find_is_one_sentence_too(
     assert not results(programs, "").exists()
 
 
-def test_a_hub_that_does_not_answer_is_tried_again_later(programs: Any) -> None:
+def test_a_hub_that_does_not_answer_is_retried_later(programs: Any) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{unused.getsockname()[1]}"

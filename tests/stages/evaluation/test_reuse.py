@@ -14,7 +14,7 @@ from finetune_contract.result import EvaluationOutputs
 from finetune_contract.workspace import Attempt
 from finetune_stages.evaluation.baselines import keep_baseline, take_baseline
 from finetune_stages.evaluation.passages import chat_tasks
-from finetune_stages.evaluation.questions import depends_on
+from finetune_stages.evaluation.questions import fingerprint_of
 from finetune_stages.sdk import Context, Finished, StageError, read_seal, seal_directory
 
 from .conftest import prepare, write_tasks
@@ -86,7 +86,7 @@ def fingerprint(context: Context, *tasks: str, **stage_inputs: Any) -> dict[str,
     questions._task_files.cache_clear()
     model = read_seal(context.path(context.layout.final_model))
     assert model is not None
-    return depends_on(context, EvaluationInputs("final", tasks=tasks, **stage_inputs), model)
+    return fingerprint_of(context, EvaluationInputs("final", tasks=tasks, **stage_inputs), model)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_flipped_byte_in_a_kept_baseline_is_detected(context: Context, capsys:
 
 
 def write(samples: Path) -> Path:
-    """The file anew: the entry links the old one."""
+    """Write the file again: the cache entry links the old one."""
     samples.unlink()
     samples.write_text('{"question": 1}\n')
     return samples

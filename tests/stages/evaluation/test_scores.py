@@ -29,7 +29,7 @@ def results(**metrics: object) -> dict[str, object]:
         ("chrf++,none", "quiz.chrf__"),
     ],
 )
-def test_keys_are_safe_and_say_the_filter(key: str, expected: str) -> None:
+def test_keys_are_safe_and_contain_the_filter(key: str, expected: str) -> None:
     assert flat_scores(results(**{key: 0.5})).metrics == {expected: 0.5}
 
 

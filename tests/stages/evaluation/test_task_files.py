@@ -59,7 +59,7 @@ def test_earlier_directories_win(tmp_path: Path) -> None:
     assert names(files, "quiz", "other") == ["a", "c"]
 
 
-def test_members_of_groups_may_lie_anywhere(tmp_path: Path) -> None:
+def test_members_of_groups_may_be_in_any_folder(tmp_path: Path) -> None:
     mine = write(
         tmp_path / "mine",
         all="group: all\ntask:\n  - quiz\n  - group: inner\n    task: [tagged]\n  - task: inline\n    dataset_path: json\n",

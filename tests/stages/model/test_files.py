@@ -20,7 +20,7 @@ def test_an_index_is_not_taken_beside_the_one_file(tmp_path: Path) -> None:
     assert settings(["config.json", INDEX]) == ["config.json", INDEX]
 
 
-def test_a_file_that_is_shorter_than_its_header_claims_is_not_read_for_ever(tmp_path: Path) -> None:
+def test_a_file_that_is_shorter_than_its_header_states_is_not_read_forever(tmp_path: Path) -> None:
     file = tmp_path / WEIGHTS
     file.write_bytes(b"x" * 4)
     tensors = {

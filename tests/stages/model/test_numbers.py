@@ -1,4 +1,4 @@
-"""Infinite and undefined numbers in weights are found wherever they lie, and nothing else is."""
+"""Infinite and undefined numbers in weights are found at any place, and nothing else is."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No step is tried again: the next start of the program has to do."""
+    """No step is retried: the next start of the program completes the work."""
     monkeypatch.setattr(registry_module, "WAITS", ())
 
 

@@ -51,7 +51,7 @@ class MLflowProcess:
 
 
 class BeforeMLflow(TroubledServer):
-    """Hands calls on to MLflow at ``port``; with a ``token`` it wants that one, as a proxy that knows users does."""
+    """Hands calls on to MLflow at ``port``; with a ``token`` it requires that one, as an authenticating proxy does."""
 
     def __init__(self, port: int, token: str | None = None, certificate: Path | None = None) -> None:
         super().__init__(certificate)

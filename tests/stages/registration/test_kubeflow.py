@@ -104,7 +104,7 @@ def test_passing_faults_do_not_end_it(
     assert len(server.artifacts(server.versions("pydoc-helper")[0])) == 1
 
 
-def test_a_server_that_wants_long_peace_is_left_to_the_control_loop(
+def test_a_long_retry_after_is_left_to_the_control_loop(
     server: ModelRegistryServer, registry: Kubeflow, record: Record, impatient: None
 ) -> None:
     server.trouble("status", status=429, headers={"Retry-After": "3600"}, times=9)

@@ -134,7 +134,7 @@ def test_token_and_certificate_are_used_and_never_shown(programs: Any, results: 
     assert TOKEN not in "".join(path.read_text() for path in programs.workspace.rglob("*.log"))
 
 
-def test_a_registry_that_is_down_is_tried_again_later(programs: Any, results: dict[str, str]) -> None:
+def test_a_registry_that_is_down_is_retried_later(programs: Any, results: dict[str, str]) -> None:
     inputs = stage_inputs(
         results, kind="ModelRegistry", address=f"http://127.0.0.1:{unused_port()}", model_uri="s3://bucket/model"
     )
@@ -205,7 +205,7 @@ def test_either_release_of_the_api_is_found(ask: Any) -> None:
             assert ask(server.url).outputs.free
             assert f"/{serves[0]}/" in server.calls[-1].path
     with ModelRegistryServer(("v1alpha3",)) as server:
-        server.trouble("html")  # what a web page's router says of a path that it does not know
+        server.trouble("html")  # the answer of a web page's router to an unknown path
         assert ask(server.url).outputs.free
     with ModelRegistryServer(("v9",)) as server, pytest.raises(StageError, match="does not serve a Model Registry"):
         ask(server.url)

@@ -52,7 +52,7 @@ class CutShort:
             self._left -= 1
             try:
                 return getattr(self._client, name)(*args, **kwargs)
-            finally:  # also where the answer is a refusal
+            finally:  # also if the answer is a rejection
                 if self._left == 0:
                     raise Cut
 

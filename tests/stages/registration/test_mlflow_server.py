@@ -129,7 +129,7 @@ def test_passing_faults_do_not_end_it(
 
 
 def test_killed_right_after_each_thing_was_made(programs: Any, mlflow: BeforeMLflow, client: Any) -> None:
-    """The program itself, killed when the run, the model and the version had been made, and before it heard of it."""
+    """The program itself, killed when the run, the model and the version had been made, and before it received the answer."""
     programs.run = RunInfo("killed", "team-a", "feedfeedfeedfeed")
     results = write_results(programs.workspace, programs.layout.root)
     for number, made in enumerate(("runs/create", "registered-models/create", "model-versions/create")):
@@ -158,7 +158,7 @@ def test_killed_right_after_each_thing_was_made(programs: Any, mlflow: BeforeMLf
     ],
     ids=["401", "403", "404", "500", "html", "cut"],
 )
-def test_what_the_server_says_half_way_is_one_sentence(
+def test_an_error_in_the_middle_of_a_registration_is_one_sentence(
     mlflow: BeforeMLflow, client: Any, record: Record, impatient: None, trouble: dict[str, Any], reason: str, words: str
 ) -> None:
     mlflow.trouble(**trouble, after=2, times=99)

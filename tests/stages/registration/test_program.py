@@ -223,7 +223,7 @@ def test_a_store_of_another_release_names_the_command(programs: Any, results: di
     assert "mlflow db upgrade sqlite:///" in ended.result.message
 
 
-def test_a_locked_store_is_tried_again_later(programs: Any, results: dict[str, str]) -> None:
+def test_a_locked_store_is_retried_later(programs: Any, results: dict[str, str]) -> None:
     assert programs("registration", stage_inputs(results)).code == 0
     with closing(sqlite3.connect(programs.path("mlflow.db"), isolation_level=None)) as store:
         store.execute("begin exclusive")

@@ -34,11 +34,11 @@ def work(context: Context) -> Finished:
         write_file(context.path(f"{context.layout.root}/{name}"), f"{name} {stage_inputs['content']}".encode())
     with context.path(WORKED).open("a") as file:
         file.write(f"{context.document.run.name} {context.attempt}\n")
-    depends_on: dict[str, Scalar] | None = None if stage_inputs.get("unseen") else {"source": stage_inputs.get("source", "")}
+    fingerprint: dict[str, Scalar] | None = None if stage_inputs.get("unseen") else {"source": stage_inputs.get("source", "")}
     context.scratch().rmdir()
     return Finished(
         {"digest": seals["final_model"].digest}, {"loss": 0.25, "steps": 3.0, **stage_inputs.get("metrics", {})}, (LossPoint(1, 3.0), LossPoint(2, 0.25)), "made",
-        warnings=tuple(stage_inputs.get("warnings", ())), depends_on=depends_on,
+        warnings=tuple(stage_inputs.get("warnings", ())), fingerprint=fingerprint,
     )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def test_the_worker_s_reports_reach_the_exporter(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["newest"]
 
 
-def test_a_worker_whose_report_cannot_be_written_goes_on(tmp_path: Path) -> None:
+def test_a_worker_whose_report_cannot_be_written_continues(tmp_path: Path) -> None:
     worker = relay({RELAY_VARIABLE: str(tmp_path / "absent" / "newest")})
     assert worker is not None
     worker(Progress(1))

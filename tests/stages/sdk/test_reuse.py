@@ -117,7 +117,7 @@ def test_a_damaged_record_is_ignored(stage: Any) -> None:
 
 @pytest.mark.parametrize("part", ["files", "seal"])
 def test_no_path_leads_out_of_the_workspace(stage: Any, part: str) -> None:
-    """The volume has other writers: what a record or a seal names must lie below."""
+    """The volume has other writers: the paths in a record or a seal must be below the run's folder."""
     inputs = stage_inputs("results/notes-training.a.txt")
     stage(inputs)
     note = stage.folder / "results/notes-training.a.txt"

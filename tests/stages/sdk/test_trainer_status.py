@@ -102,7 +102,7 @@ def test_what_has_not_changed_is_not_posted_again(trainer: TrainerServer) -> Non
     assert len(trainer.posts) == 1
 
 
-def test_failures_are_logged_once_and_tried_again(trainer: TrainerServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_are_logged_once_and_retried(trainer: TrainerServer, capsys: pytest.CaptureFixture[str]) -> None:
     trainer.status = 500
     poster = StatusPoster(client(trainer), lambda: Progress(1, time=1), seconds=0.05)
     until(lambda: len(trainer.posts) >= 3)

@@ -18,7 +18,7 @@ from finetune_contract.documents import RunInfo, TokenizationInputs
 from finetune_contract.result import TokenizationOutputs
 from finetune_stages.sdk import StageError, verify_seal
 from finetune_stages.tokenization import work as tokenization_work
-from finetune_stages.tokenization.identity import depends_on
+from finetune_stages.tokenization.identity import fingerprint_of
 from finetune_stages.tokenization.rows import task_rows
 from rendering import Tokenization
 
@@ -87,16 +87,16 @@ def test_a_changed_file_of_chat_rows_is_detected(tmp_path: Path) -> None:
     stage = Tokenization(tmp_path)
     inputs = replace(INPUTS, tasks=("quiz", "arc_easy"))
     (tmp_path / "tasks").mkdir()
-    before = depends_on(stage.context(inputs), inputs)
+    before = fingerprint_of(stage.context(inputs), inputs)
     (tmp_path / "tasks/quiz.jsonl").write_text(json.dumps(THOUGHT))
-    after = depends_on(stage.context(inputs), inputs)
+    after = fingerprint_of(stage.context(inputs), inputs)
     assert set(after) - set(before) == {"chat/quiz"}
     (tmp_path / "tasks/quiz.jsonl").write_text(json.dumps(LONG))
-    assert depends_on(stage.context(inputs), inputs) != after
+    assert fingerprint_of(stage.context(inputs), inputs) != after
     (tmp_path / "tasks/quiz.yaml").write_text("task: quiz\n")
-    assert depends_on(stage.context(inputs), inputs) == before
+    assert fingerprint_of(stage.context(inputs), inputs) == before
     with pytest.raises(StageError, match="'holdout' is reserved for the held-out rows; rename your task or group"):
-        depends_on(stage.context(inputs), replace(inputs, tasks=("holdout",)))
+        fingerprint_of(stage.context(inputs), replace(inputs, tasks=("holdout",)))
 
 
 def test_a_file_of_chat_rows_that_changes_while_it_is_rendered(

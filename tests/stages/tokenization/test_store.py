@@ -35,7 +35,7 @@ def fail_while_writing(files: list[Path], writers: list[TokenWriter]) -> None:
     with TokenWriter(*files) as writer:
         writers.append(writer)
         writer.append(np.array([1], dtype=np.int32), np.array([True]))
-        writer._ids._file.close()  # as where the disk is full: a second error lies in wait
+        writer._ids._file.close()  # as on a full disk: closing raises a second error
         raise ValueError("the first")
 
 

@@ -1,4 +1,4 @@
-"""Engine training-hub without its backends: rows, metrics, the call, and what its output says of a failure.
+"""Engine training-hub without its backends: rows, metrics, the call, and the cause of a failure in its output.
 
 tests/compat runs the real backends.
 """
@@ -20,6 +20,7 @@ import pytest
 
 from finetune_contract import reasons
 from finetune_contract.reasons import Reason
+from finetune_stages.sdk.fault import Interrupted
 from finetune_stages.training.hub import installed as packages
 from finetune_stages.training.hub.call import run_call
 from finetune_stages.training.hub.failure import ended_late, failure
@@ -141,19 +142,34 @@ def test_torchrun_of_this_environment_is_on_the_path(stand_in: Any, monkeypatch:
     assert ended.output == (f"{Path(sys.executable).parent}{os.pathsep}/usr/bin",)
 
 
-def test_processes_that_ignore_sigterm_and_those_that_outlive_their_parent_are_ended(stand_in: Any) -> None:
+def test_workers_that_ignore_sigterm_are_ended(stand_in: Any, capfd: Any) -> None:
     worker = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(600)"
     program = f"import os, signal, time; {worker}"
-    folder = stand_in(f"subprocess.Popen([sys.executable, '-c', {program!r}]); time.sleep(1.5); raise KeyError('x')")
+    start = f"subprocess.Popen([sys.executable, '-c', {program!r}], start_new_session=True)"  # as torchrun does
+    folder = stand_in(f"{start}; time.sleep(600)")
     began = time.monotonic()
-    ended = run_call("sft", {}, folder, lambda: None)
-    assert ended.code == 1
+
+    def stop() -> None:
+        if time.monotonic() > began + 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run_call("sft", {}, folder, stop)
     assert time.monotonic() - began < 20
+    assert not runs(capfd.readouterr().out.split()[0])
+
+
+def test_workers_that_outlive_the_process_that_started_them_are_ended(stand_in: Any, capfd: Any) -> None:
+    program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    start = f"subprocess.Popen([sys.executable, '-c', {program!r}], start_new_session=True, stdout=1)"
+    ended = run_call("sft", {}, stand_in(f"{start}; time.sleep(2); raise KeyError('x')"), lambda: None)
+    assert ended.code == 1
     assert not runs(ended.output[0])
 
 
 def test_a_call_whose_program_is_killed_does_not_outlive_it(stand_in: Any) -> None:
-    folder = stand_in("print(os.getpid(), flush=True); time.sleep(600)")
+    program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    folder = stand_in(f"subprocess.Popen([sys.executable, '-c', {program!r}], start_new_session=True); time.sleep(600)")
     caller = (
         "import sys; from pathlib import Path; from finetune_stages.training.hub.call import run_call;"
         "run_call('sft', {}, Path(sys.argv[1]), lambda: None)"

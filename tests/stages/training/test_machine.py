@@ -1,4 +1,4 @@
-"""Memory and processors as a pod has them: the kernel's tables are read where they say more than the machine."""
+"""Memory and processors as a pod has them: the kernel's tables are read if they are stricter than the machine."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ OSFT = {"algorithm": "osft"}
 LORA = {"algorithm": "lora"}
 
 
-def _refused(ended: Any, reason: str, sentence: str) -> None:
+def _assert_rejected(ended: Any, reason: str, sentence: str) -> None:
     assert (ended.code, ended.reason) == (65, reason), ended.errors
     assert sentence in ended.result.message
     assert "Traceback" not in ended.errors
@@ -84,21 +84,21 @@ def _refused(ended: Any, reason: str, sentence: str) -> None:
 def test_values_that_do_not_go_together(bench, inputs, tmp_path, changes, environment, reason, sentence):
     (tmp_path / "torch.py").write_text("raise ImportError('told before the engine is imported')")
     ended = bench.train(inputs(**changes), environment={**environment, "PYTHONPATH": str(tmp_path)})
-    _refused(ended, reason, sentence)
+    _assert_rejected(ended, reason, sentence)
 
 
 def test_rows_that_were_not_prepared(bench):
     bench.path("tokens/.finetune.json").unlink()
-    _refused(bench.train(), "DatasetNotFound", "tokens: it is not in the workspace; rerun from stage training")
+    _assert_rejected(bench.train(), "DatasetNotFound", "tokens: it is not in the workspace; rerun from stage training")
 
 
 def test_rows_that_are_longer_than_stated(bench, inputs):
-    _refused(bench.train(inputs(max_seq_len=8)), "BadTrainingValue", "training.maxSeqLen: a row in ")
+    _assert_rejected(bench.train(inputs(max_seq_len=8)), "BadTrainingValue", "training.maxSeqLen: a row in ")
 
 
 def test_rows_that_are_damaged(bench):
     bench.path("tokens/offsets.npy").write_bytes(b"x")
-    _refused(bench.train(), "DatasetNotFound", "tokens: it cannot be read")
+    _assert_rejected(bench.train(), "DatasetNotFound", "tokens: it cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_rows_that_are_damaged(bench):
     ],
 )
 def test_what_the_engine_finds_out(bench, inputs, changes, reason, sentence):
-    _refused(bench.train(inputs(**changes)), reason, sentence)
+    _assert_rejected(bench.train(inputs(**changes)), reason, sentence)
     assert not bench.path("final_model").exists()
     assert not bench.path("adapter").exists()
     assert bench.leftovers() == []
@@ -177,4 +177,4 @@ def _layer_without_weights(model: Path) -> None:
 )
 def test_models_that_cannot_be_trained(bench, inputs, own_model, spoil, changes, reason, sentence):
     spoil(own_model)
-    _refused(bench.train(inputs(**changes)), reason, sentence)
+    _assert_rejected(bench.train(inputs(**changes)), reason, sentence)

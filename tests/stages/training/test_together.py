@@ -124,7 +124,7 @@ def test_agents_that_do_not_meet_give_up(bench, inputs):
     environment = {**trainer_variables(2, 2)[1], "INSTRUCTLAB_NCCL_TIMEOUT_MS": "2000"}
     ended = bench.train(inputs(), environment=environment)
     assert (ended.reason, ended.code) == ("ProcessGroupTimeout", 75)
-    assert "training: pod 1 of 2 did not meet the others at 127.0.0.1:" in ended.result.message
+    assert "training: pod 1 of 2 cannot reach the others at 127.0.0.1:" in ended.result.message
     assert "Traceback" not in ended.result.message
 
 
@@ -133,7 +133,7 @@ def test_a_port_that_is_in_use_is_reported(bench, inputs):
     with socket.create_server(("", int(environment["PET_MASTER_PORT"]))):
         ended = bench.train(inputs(), environment=environment)
     assert (ended.reason, ended.code) == ("ProcessGroupTimeout", 75)
-    assert f"did not meet the others at 127.0.0.1:{environment['PET_MASTER_PORT']} (" in ended.result.message
+    assert f"cannot reach the others at 127.0.0.1:{environment['PET_MASTER_PORT']} (" in ended.result.message
     assert "EADDRINUSE" in ended.result.message
 
 
@@ -187,6 +187,18 @@ def test_sigterm_reaches_the_workers(bench, inputs):
     assert gone(workers)
     assert bench.leftovers() == []
     assert not bench.path("final_model").exists()
+
+
+def test_sigterm_reaches_the_worker_of_a_pod(bench, inputs):
+    pods = [bench.start(inputs(epochs=1000), environment=environment) for environment in two_nodes()]
+    bench.wait_for(lambda seen: (seen.step or 0) > 3)
+    workers = [workers_of(pod) for pod in pods]
+    for pod in pods:
+        pod.process.send_signal(signal.SIGTERM)
+    ended = [pod.wait(timeout=30) for pod in pods]
+    assert {(one.code, one.reason) for one in ended} == {(143, "Interrupted")}
+    assert [set(found) for found in workers] == [{0}, {1}]
+    assert all(gone(found) for found in workers)
 
 
 def test_a_killed_worker_is_reported_and_ends_the_others(bench, inputs):

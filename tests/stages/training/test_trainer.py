@@ -11,12 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
 from finetune_contract.documents import LoraInputs, TrainingInputs
-from finetune_stages.training import lora, trainer
+from finetune_stages.training import lora, trainers
 from finetune_stages.training.batches import BatchPlan, PackedPlan
 from finetune_stages.training.fused import FusedRowTrainer
 from finetune_stages.training.packing import PackedRows
 from finetune_stages.training.rows import Rows
-from finetune_stages.training.trainer import RowTrainer, collator, dataset_of, router_weight, trainer_class
+from finetune_stages.training.trainer import RowTrainer, collator, dataset_of, router_weight
+from finetune_stages.training.trainers import trainer_class
 from finetune_stages.training.watch import Watch
 
 INPUTS = TrainingInputs("sft", "portable", 2, 4, 4096, 256, 1e-2)
@@ -84,7 +85,7 @@ def test_the_weight_of_the_routers_loss_is_the_configurations(tiny_model):
     ("gpu", "fused", "expected"), [(True, True, FusedRowTrainer), (True, False, RowTrainer), (False, True, RowTrainer)]
 )
 def test_the_fused_loss_is_for_gpus_and_new_versions(monkeypatch, gpu, fused, expected):
-    monkeypatch.setattr(trainer, "on_gpu", lambda: gpu)
-    monkeypatch.setattr(trainer, "has_fused_loss", lambda: fused)
+    monkeypatch.setattr(trainers, "on_gpu", lambda: gpu)
+    monkeypatch.setattr(trainers, "has_fused_loss", lambda: fused)
     assert trainer_class() is expected
     assert trainer_class().builds_logits == (expected is RowTrainer)

@@ -15,7 +15,7 @@ from finetune_operator.training_bundle import training_bundle
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     """The zip application, as the operator makes it, in a folder of its own."""
-    target = tmp_path / "entry" / "training.pyz"
+    target = tmp_path / "bundle" / "training.pyz"
     target.parent.mkdir()
     target.write_bytes(base64.b64decode(training_bundle().archive))
     return target

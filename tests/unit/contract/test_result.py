@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from finetune_contract.codec import DocumentError, encode
 from finetune_contract.progress import Progress
 from finetune_contract.reasons import STAGE_REASONS, Cause
-from finetune_contract.result import MESSAGE_LIMIT, LossPoint, Result, parse_message, parse_result, termination_message, thin
+from finetune_contract.result import (
+    TERMINATION_MESSAGE_LIMIT,
+    LossPoint,
+    Result,
+    parse_message,
+    parse_result,
+    termination_message,
+    thin,
+)
 
 RESULT = Result(
     stage="training", attempt="1.2", inputs_digest="a" * 64, outcome="Succeeded", message="done", metrics={"loss": 1.5},
@@ -39,7 +47,7 @@ def test_a_termination_message_always_fits_and_reads_back(points: int, metrics: 
         history=tuple(LossPoint(step, 1 / (step + 1)) for step in range(points)),
     )  # fmt: skip
     text = termination_message(result)
-    assert len(text.encode()) <= MESSAGE_LIMIT
+    assert len(text.encode()) <= TERMINATION_MESSAGE_LIMIT
     found = parse_message(text)
     assert found is not None
     assert found.outputs == result.outputs
@@ -85,7 +93,7 @@ def test_what_a_crash_leaves_is_no_result(text: str | None) -> None:
     assert parse_message(text) is None
 
 
-def test_a_result_of_another_contract_is_refused() -> None:
+def test_a_result_of_another_contract_is_rejected() -> None:
     with pytest.raises(DocumentError, match="the program has contract version 9, and this release supports 2"):
         parse_result({**encode(RESULT), "contractVersion": 9})
 
@@ -101,7 +109,7 @@ def test_a_thinned_curve_keeps_its_ends(length: int, points: int) -> None:
         assert list(found) == sorted(set(found), key=lambda point: point.step)
 
 
-def test_every_reason_says_what_it_means_and_what_to_do() -> None:
+def test_every_reason_has_a_meaning_and_a_remedy() -> None:
     for name, reason in STAGE_REASONS.items():
         assert name == reason.name == str(reason)
         assert reason.meaning.endswith(".")
@@ -129,10 +137,10 @@ def test_metrics_to_keep_survive_while_they_fit_at_all(tasks: int, message: str,
     text = termination_message(result, Progress(100), keep=[*kept, "not.measured"])
     found = parse_message(text)
     assert found is not None
-    assert len(text.encode()) <= MESSAGE_LIMIT
+    assert len(text.encode()) <= TERMINATION_MESSAGE_LIMIT
     wanted = {name for name in result.metrics if name.removesuffix("_stderr") in kept}
     alone = _measured(0, "", outputs, kept)
-    if len(json.dumps({"finetune": encode(alone)}).encode()) + 100 <= MESSAGE_LIMIT:
+    if len(json.dumps({"finetune": encode(alone)}).encode()) + 100 <= TERMINATION_MESSAGE_LIMIT:
         assert wanted <= set(found.metrics)
     survived = [name for name in found.metrics if name in kept]
     assert survived == kept[: len(survived)]  # where there is no room for all: the first ones
@@ -154,7 +162,7 @@ def test_one_more_metric_to_keep_is_dropped_only_when_there_is_no_room() -> None
     longer = replace(
         found, metrics=dict.fromkeys(one_more, 0.5), outputs={**found.outputs, "higherIsBetter": dict.fromkeys(one_more, True)}
     )
-    assert len(json.dumps({"finetune": encode(longer)}, separators=(",", ":")).encode()) > MESSAGE_LIMIT
+    assert len(json.dumps({"finetune": encode(longer)}, separators=(",", ":")).encode()) > TERMINATION_MESSAGE_LIMIT
 
 
 def test_the_directions_of_many_tasks_do_not_make_a_result_too_long() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from finetune_contract.uris import (
+    CONTROL,
+    FILE,
     HubId,
     LocalPath,
     StorageUri,
@@ -37,14 +42,48 @@ from finetune_contract.uris import (
         ("file:///data/a%20b.jsonl", LocalPath("/data/a b.jsonl")),
         ("file:///data/100%25.jsonl", LocalPath("/data/100%.jsonl")),
         ("file:///data/%C3%BC.jsonl", LocalPath("/data/ü.jsonl")),
+        ("file:///%E2%82%AC/%f0%9f%98%80", LocalPath("/\u20ac/\U0001f600")),
         ("https://example.com/a.jsonl?sig=1", WebAddress("https://example.com/a.jsonl?sig=1")),
         ("http://[::1]:65535", WebAddress("http://[::1]:65535")),
         ("s3://bucket/rows.jsonl", StorageUri("s3", "s3://bucket/rows.jsonl")),
         ("pvc://claim/rows.jsonl", StorageUri("pvc", "pvc://claim/rows.jsonl")),
     ],
 )
-def test_the_form_of_a_uri_says_what_it_refers_to(uri: str, parsed: object) -> None:
+def test_the_form_of_a_uri_determines_its_source(uri: str, parsed: object) -> None:
     assert parse_uri(uri, "dataset") == parsed
+
+
+@pytest.mark.parametrize(
+    "escapes",
+    ["%ff", "a%FFb", "%80", "%c3", "%c3a", "%c3%c3", "%c0%af", "%c1%bf", "%e0%80%80", "%e2%82", "%ed%a0%80", "%f0%80%80%80", "%f4%90%80%80", "%f5%80%80%80"],
+)  # fmt: skip
+def test_an_escape_that_is_not_utf_8_is_rejected(escapes: str) -> None:
+    for kind in get_args(UriKind):
+        with pytest.raises(UriError) as rejected:
+            parse_uri(f"file:///{escapes}", kind)
+        assert str(rejected.value) == (
+            f"file:///{escapes} has an escape that is not UTF-8; write the name in UTF-8, such as %C3%BC for \u00fc"
+        )
+
+
+def test_every_character_can_be_escaped() -> None:
+    for code in (*range(0x20, 0x7F), *range(0x80, 0xD800), *range(0xE000, 0x110000)):
+        escaped = "".join(f"%{byte:02x}" for byte in chr(code).encode())
+        assert re.fullmatch(FILE, f"file:///{escaped}", re.ASCII), hex(code)
+
+
+@given(st.binary(min_size=1, max_size=8))
+def test_escaped_bytes_are_a_path_exactly_if_they_are_utf_8(content: bytes) -> None:
+    uri = "file:///" + "".join(f"%{byte:02X}" for byte in content)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if re.search(CONTROL, text):
+        with pytest.raises(UriError):
+            parse_uri(uri, "dataset")
+    else:
+        assert parse_uri(uri, "dataset") == LocalPath(f"/{text}")
 
 
 def test_models_have_images_and_no_web_addresses_or_configurations() -> None:
@@ -100,7 +139,16 @@ def test_a_malformed_uri_is_rejected_with_its_problem_and_its_fix(uri: str, mess
 
 
 @pytest.mark.parametrize(
-    "uri", ["-" * 1024, "a" * 1023 + "!", "a-" * 512, "a.-" * 341 + "!", "http://" + "a:" * 500, "file:///" + "%" * 900]
+    "uri",
+    [
+        "-" * 1024,
+        "a" * 1023 + "!",
+        "a-" * 512,
+        "a.-" * 341 + "!",
+        "http://" + "a:" * 500,
+        "file:///" + "%" * 900,
+        "file:///" + "%e2" * 330,
+    ],
 )
 def test_no_uri_takes_exponential_time(uri: str) -> None:
     for kind in get_args(UriKind):

@@ -37,7 +37,7 @@ def test_attempts_are_ordered_by_round_first() -> None:
         Attempt.parse("one")
 
 
-def test_a_document_of_another_contract_is_refused() -> None:
+def test_a_document_of_another_contract_is_rejected() -> None:
     good = {
         "contractVersion": CONTRACT_VERSION,
         "stage": "dataset",

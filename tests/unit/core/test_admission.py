@@ -89,7 +89,7 @@ def test_a_worse_model_is_rejected_kept_and_not_registered() -> None:
     assert status["summary"]["message"].startswith("GateRejected: holdout.bits_per_byte is 2.5, at most 0.1 worse than")
 
 
-def test_a_rejection_is_told_once() -> None:
+def test_a_rejection_is_reported_once() -> None:
     world = gated()
     world.scores = {"evaluation": 2.5, "baseline": 2.0}
     told = []
@@ -167,7 +167,7 @@ def test_a_softer_gate_lets_the_same_model_through_without_training_again() -> N
     assert max(world.worked.values()) == 1, "nothing was done twice"
 
 
-def test_a_new_round_says_nothing_of_what_the_last_one_registered() -> None:
+def test_a_new_round_does_not_show_what_the_last_one_registered() -> None:
     world = gated()
     world.settle()
     assert status_of(world)["registry"]

@@ -1,4 +1,4 @@
-"""What keeps a stage from starting: told with its own reason, waited for, and forgotten once it is mended."""
+"""Blockers: each is reported with its own reason, waited for, and removed when it is fixed."""
 
 from __future__ import annotations
 
@@ -55,26 +55,29 @@ MOUNTS = {
 LONG_AGO = stamp(NOW - timedelta(minutes=1))
 
 
-def told(world: World, **changes: Any) -> tuple[str, str]:
+def stalled_condition(world: World, **changes: Any) -> tuple[str, str]:
     """Status and reason of the condition Stalled."""
     return condition(decide(world, **changes).status, "Stalled")
 
 
 @pytest.mark.parametrize(("sentence", "reason"), SCHEDULER.items())
-def test_what_the_scheduler_says(sentence: str, reason: str) -> None:
+def test_messages_of_the_scheduler(sentence: str, reason: str) -> None:
     world = world_at("dataset")
-    assert told(world, pods={"dataset": (PodReport("p", unschedulable=sentence, created_at=LONG_AGO),)}) == ("True", reason)
+    assert stalled_condition(world, pods={"dataset": (PodReport("p", unschedulable=sentence, created_at=LONG_AGO),)}) == (
+        "True",
+        reason,
+    )
 
 
 def test_a_pod_that_the_scheduler_has_only_just_seen_is_no_blocker() -> None:
     world = world_at("dataset")
     young = PodReport("p", unschedulable=next(iter(SCHEDULER)), created_at=stamp(NOW))
-    assert told(world, pods={"dataset": (young,)})[0] == "False"
+    assert stalled_condition(world, pods={"dataset": (young,)})[0] == "False"
     assert decide(world, pods={"dataset": (young,)}).requeue_after == 2.5
 
 
 @pytest.mark.parametrize(("sentence", "reason"), CONTROLLERS.items())
-def test_what_the_job_controller_says(sentence: str, reason: str) -> None:
+def test_messages_of_the_job_controller(sentence: str, reason: str) -> None:
     world = world_at("dataset")
     warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence),)}
     decision = decide(world, pods={}, warning_events=warning_events)
@@ -96,14 +99,14 @@ OUTAGES = (
 
 
 @pytest.mark.parametrize("sentence", OUTAGES)
-def test_a_restart_of_the_api_server_is_no_refusal(sentence: str) -> None:
+def test_a_restart_of_the_api_server_is_not_a_rejection(sentence: str) -> None:
     world = world_at("dataset")
-    warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence, seconds=20, lasting=20),)}
-    assert told(world, pods={}, warning_events=warning_events)[0] == "False"
-    warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence, seconds=600, lasting=0),)}
-    assert told(world, pods={}, warning_events=warning_events)[0] == "False", "said once, long ago"
-    warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence, seconds=40, lasting=31),)}
-    assert told(world, pods={}, warning_events=warning_events) == ("True", "ApiUnavailable")
+    warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence, seconds=20, active_seconds=20),)}
+    assert stalled_condition(world, pods={}, warning_events=warning_events)[0] == "False"
+    warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence, seconds=600, active_seconds=0),)}
+    assert stalled_condition(world, pods={}, warning_events=warning_events)[0] == "False", "said once, long ago"
+    warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", sentence, seconds=40, active_seconds=31),)}
+    assert stalled_condition(world, pods={}, warning_events=warning_events) == ("True", "ApiUnavailable")
 
 
 @pytest.mark.parametrize("sentence", OUTAGES)
@@ -111,18 +114,18 @@ def test_a_restart_of_the_api_server_is_no_refusal(sentence: str) -> None:
     "answer", ['admission webhook "w" denied the request: {}', 'pods "p" is forbidden: {}', 'Pod "p" is invalid: {}']
 )
 def test_an_answer_of_the_api_server_is_no_outage_whatever_its_words(answer: str, sentence: str) -> None:
-    """A policy may cite the name of an image, or the fault of a service that it asks: the object is refused all the same."""
+    """A policy may cite the name of an image, or the error of a service that it calls: the object is rejected nevertheless."""
     message = answer.format(sentence)
     assert reason_of_rejection(Rejection(message)) == (reasons.CHILD_REJECTED, False)
     world = world_at("dataset")
     warning_events = {child(world, "dataset"): (WarningEvent("FailedCreate", f"Error creating: {message}", seconds=1),)}
-    assert told(world, pods={}, warning_events=warning_events) == ("True", "ChildRejected")
+    assert stalled_condition(world, pods={}, warning_events=warning_events) == ("True", "ChildRejected")
 
 
-def test_what_is_refused_behind_a_restart_is_told() -> None:
+def test_what_is_rejected_behind_a_restart_is_reported() -> None:
     world = world_at("dataset")
     heard = (WarningEvent("FailedCreate", OUTAGES[0]), WarningEvent("FailedCreate", next(iter(CONTROLLERS))))
-    assert told(world, pods={}, warning_events={child(world, "dataset"): heard}) == ("True", "QuotaExceeded")
+    assert stalled_condition(world, pods={}, warning_events={child(world, "dataset"): heard}) == ("True", "QuotaExceeded")
 
 
 @pytest.mark.parametrize(("said", "reason"), VOLUMES.items())
@@ -130,17 +133,20 @@ def test_what_becomes_of_the_claim(said: tuple[str, str, float], reason: str | N
     world = world_at("dataset")
     pods = {"dataset": (PodReport("p", unschedulable=UNBOUND),)}
     expected = ("True", reason) if reason else ("False", "Running")
-    assert told(world, pods=pods, warning_events={CLAIMED: (WarningEvent(*said),)}) == expected
+    assert stalled_condition(world, pods=pods, warning_events={CLAIMED: (WarningEvent(*said),)}) == expected
 
 
 @pytest.mark.parametrize(("sentence", "reason"), MOUNTS.items())
-def test_what_the_kubelet_says_of_volumes(sentence: str, reason: str) -> None:
+def test_messages_of_the_kubelet_about_volumes(sentence: str, reason: str) -> None:
     world = world_at("dataset")
     pods = {"dataset": (PodReport("p", placed=True, waiting="ContainerCreating"),)}
-    assert told(world, pods=pods, warning_events={Ref(POD, "p"): (WarningEvent("FailedMount", sentence),)}) == ("True", reason)
+    assert stalled_condition(world, pods=pods, warning_events={Ref(POD, "p"): (WarningEvent("FailedMount", sentence),)}) == (
+        "True",
+        reason,
+    )
 
 
-def test_an_blocker_says_how_it_is_mended_and_is_forgotten_afterwards() -> None:
+def test_a_blocker_states_its_remedy_and_is_removed_afterwards() -> None:
     world = world_at("dataset")
     pods = {"dataset": (PodReport("p", unschedulable=next(iter(SCHEDULER)), created_at=LONG_AGO),)}
     decision = go(world, pods=pods)
@@ -150,10 +156,12 @@ def test_an_blocker_says_how_it_is_mended_and_is_forgotten_afterwards() -> None:
     assert condition(go(world).status, "Stalled")[0] == "False"
 
 
-# -- whose Events are wanted -------------------------------------------------------------------------------------------
+# -- whose Events are read ---------------------------------------------------------------------------------------------
 
 
-def wanted(world: World, pods: tuple[PodReport, ...], stage_name: str = "dataset", seconds: float = 10) -> tuple[Ref, ...]:
+def objects_to_read(
+    world: World, pods: tuple[PodReport, ...], stage_name: str = "dataset", seconds: float = 10
+) -> tuple[Ref, ...]:
     """Whose Events the next pass asks for."""
     seen = observed(world)
     made = {**seen.objects[child(world, stage_name)]}
@@ -164,27 +172,27 @@ def wanted(world: World, pods: tuple[PodReport, ...], stage_name: str = "dataset
 
 def test_a_child_without_pods_is_asked_about_when_controllers_have_had_their_time() -> None:
     world = world_at("dataset")
-    assert wanted(world, (), seconds=1) == ()
-    assert wanted(world, ()) == (child(world, "dataset"),)
-    assert wanted(world, (PodReport("p", phase="Running", placed=True),)) == ()
+    assert objects_to_read(world, (), seconds=1) == ()
+    assert objects_to_read(world, ()) == (child(world, "dataset"),)
+    assert objects_to_read(world, (PodReport("p", phase="Running", placed=True),)) == ()
 
 
 def test_a_rank_that_is_missing_is_asked_about() -> None:
     world = world_at("training", {"dataset": {"uri": "/d.jsonl"}, "training": {"workers": 2, "algorithm": "sft"}})
     running = PodReport("p", phase="Running", placed=True)
-    assert wanted(world, (running,), "training") == (child(world, "training"),)
-    assert wanted(world, (running, running), "training") == ()
+    assert objects_to_read(world, (running,), "training") == (child(world, "training"),)
+    assert objects_to_read(world, (running, running), "training") == ()
 
 
 def test_a_pod_that_waits_for_the_claim_or_for_its_mounts() -> None:
     world = world_at("dataset")
-    assert wanted(world, (PodReport("p"),)) == (CLAIMED,)
-    assert wanted(world, (PodReport("p", unschedulable=UNBOUND),)) == (CLAIMED,)
-    assert wanted(world, (PodReport("p", unschedulable="no GPU"),)) == ()
+    assert objects_to_read(world, (PodReport("p"),)) == (CLAIMED,)
+    assert objects_to_read(world, (PodReport("p", unschedulable=UNBOUND),)) == (CLAIMED,)
+    assert objects_to_read(world, (PodReport("p", unschedulable="no GPU"),)) == ()
     mounting = PodReport("p", placed=True, waiting="ContainerCreating", created_at=stamp(NOW))
-    assert wanted(world, (mounting,), seconds=1) == ()
-    assert wanted(world, (mounting,)) == (Ref(POD, "p"),)
-    assert wanted(world, (replace(mounting, waiting="ErrImagePull"),)) == ()
+    assert objects_to_read(world, (mounting,), seconds=1) == ()
+    assert objects_to_read(world, (mounting,)) == (Ref(POD, "p"),)
+    assert objects_to_read(world, (replace(mounting, waiting="ErrImagePull"),)) == ()
 
 
 def test_nobody_is_asked_about_a_child_that_is_held_or_has_ended() -> None:
@@ -192,10 +200,10 @@ def test_nobody_is_asked_about_a_child_that_is_held_or_has_ended() -> None:
     ref = child(world, "dataset")
     for change in ({"spec": {"suspend": True}}, {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}):
         world.objects[ref] = {**world.objects[ref], **change}
-        assert wanted(world, ()) == ()
+        assert objects_to_read(world, ()) == ()
 
 
-# -- pods that never appear, and nobody says why --------------------------------------------------------------------------
+# -- pods that never appear, without an Event -----------------------------------------------------------------------------
 
 
 def without_pods(world: World, stage_name: str, pods: tuple[PodReport, ...] = (), seconds: float = 30, **changes: Any) -> Any:
@@ -213,7 +221,7 @@ def without_pods(world: World, stage_name: str, pods: tuple[PodReport, ...] = ()
         ("training", "TrainJob demo-train-1-1", "trainjob/demo-train-1-1 jobset/demo-train-1-1 job/demo-train-1-1-node-0"),
     ],
 )
-def test_a_child_whose_pods_do_not_appear_is_told_with_what_to_look_at(stage_name: str, child_name: str, look: str) -> None:
+def test_a_child_without_pods_is_reported_with_what_to_check(stage_name: str, child_name: str, look: str) -> None:
     world = world_at(stage_name)
     decision = without_pods(world, stage_name)
     (stalled,) = [entry for entry in decision.status["conditions"] if entry["type"] == "Stalled"]
@@ -226,10 +234,10 @@ def test_a_child_whose_pods_do_not_appear_is_told_with_what_to_look_at(stage_nam
     assert condition(go(world).status, "Stalled")[0] == "False", "its pod is there"
 
 
-def test_what_an_event_says_goes_before() -> None:
+def test_events_take_precedence() -> None:
     world = world_at("dataset")
     said = {child(world, "dataset"): (WarningEvent("FailedCreate", "exceeded quota: team"),)}
-    assert told(world, pods={}, warning_events=said) == ("True", "QuotaExceeded")
+    assert stalled_condition(world, pods={}, warning_events=said) == ("True", "QuotaExceeded")
 
 
 def test_a_rank_that_does_not_appear_is_counted() -> None:
@@ -262,7 +270,7 @@ def test_a_child_without_pods_is_looked_at_when_its_time_is_over() -> None:
     assert without_pods(world, "dataset", seconds=1).requeue_after == 2.5
 
 
-# -- refused by the API server -----------------------------------------------------------------------------------------
+# -- rejected by the API server ----------------------------------------------------------------------------------------
 
 REFUSALS = {
     'admission webhook "v" denied the request: ClusterTrainingRuntime.trainer.kubeflow.org "x" not found': ("RuntimeNotFound", False, True),
@@ -279,13 +287,13 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("message", "expected"), REFUSALS.items())
-def test_what_the_api_server_refuses(message: str, expected: tuple[str, bool, bool]) -> None:
+def test_objects_that_the_api_server_rejects(message: str, expected: tuple[str, bool, bool]) -> None:
     reason, forbidden, waits = expected
     found = reason_of_rejection(Rejection(message, forbidden))
     assert (found[0].name, found[1]) == (reason, waits)
 
 
-def test_a_refused_child_is_waited_for_without_the_condition_coming_and_going() -> None:
+def test_a_rejected_child_keeps_the_condition_while_it_is_retried() -> None:
     world = World.new({"dataset": {"uri": "/d.jsonl"}})
     for _ in range(3):
         decision = decide(world)
@@ -309,7 +317,7 @@ def test_a_refused_child_is_waited_for_without_the_condition_coming_and_going() 
     assert stage(world, "dataset").reason == "Running"
 
 
-def test_a_workspace_that_is_refused_keeps_its_condition_too() -> None:
+def test_a_workspace_that_is_rejected_keeps_its_condition_too() -> None:
     world = World.new({"dataset": {"uri": "/d.jsonl"}, "storage": {"size": "1Gi"}})
     world.write_status(decide(world).status)
     rejected = {
@@ -323,7 +331,7 @@ def test_a_workspace_that_is_refused_keeps_its_condition_too() -> None:
     assert stage(world, "workspace").state == "Succeeded"
 
 
-def test_a_run_of_which_nothing_may_be_read_says_so() -> None:
+def test_a_run_whose_pods_may_not_be_read_reports_it() -> None:
     world = world_at("dataset")
     decision = hold_forbidden(run_of(world), 'cannot get resource "pods" in the namespace "t"', NOW)
     assert condition(decision.status, "Stalled") == ("True", "Forbidden")

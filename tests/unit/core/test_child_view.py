@@ -81,5 +81,5 @@ def test_a_change_that_decisions_read_changes_the_view(child: dict[str, Any]) ->
         (job(conditions=[{"type": "Complete", "status": "False"}]), True),
     ],
 )
-def test_whether_a_child_is_under_way(child: dict[str, Any], expected: bool) -> None:
+def test_whether_a_child_is_in_progress(child: dict[str, Any], expected: bool) -> None:
     assert is_under_way(child_view(child)) is expected

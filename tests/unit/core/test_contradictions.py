@@ -71,7 +71,7 @@ ACC = {"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}}
         ({"registry": {"port": 80}}, {}, "spec.registry.port: there is no registry.address; set it, or remove registry.port."),
     ],
 )  # fmt: skip
-def test_defaults_that_contradict_a_run_are_refused_in_the_first_second(
+def test_defaults_that_contradict_a_run_are_rejected_in_the_first_second(
     spec: dict[str, Any], defaults: dict[str, Any], message: str
 ) -> None:
     assert rejected(spec, namespace_defaults=defaults).startswith(message)
@@ -192,17 +192,30 @@ def test_defaults_are_named_where_they_are_written(defaults: dict[str, Any], wor
         ({"training": {"epochs": 1.5}}, "training.epochs", "is 1.5; use a whole number"),
         ({"training": {"epochs": 0}}, "training.epochs", "is 0; use a value greater than or equal to 1"),
         ({"training": {"liger": "perhaps"}}, "training.liger", 'is "perhaps"; use true or false'),
-        ({"training": {"algorithm": "dpo"}}, "training.algorithm", "is \"dpo\"; use a value 'sft', 'osft' or 'lora'"),
+        ({"training": {"algorithm": "dpo"}}, "training.algorithm", "is \"dpo\"; use 'sft', 'osft' or 'lora'"),
         ({"training": {"x": 1}}, "training.x", "is not a field of this resource; remove it"),
         ({"training": {"env": ["x"]}}, "training.env[0]", 'is "x"; use an object'),
         ({"training": {"runtimeRef": "a b"}}, "training.runtimeRef", ('is "a b"; write the name of a Kubernetes object: lower-case letters, digits,'
          " '-' and '.', with a letter or digit at both ends")),
-        ({"training": {"runtimeRef": ""}}, "training.runtimeRef", 'is ""; string should have at least 1 character'),
+        ({"training": {"runtimeRef": ""}}, "training.runtimeRef", 'is ""; use at least 1 character'),
         ({"evaluation": {"tasks": "x"}}, "evaluation.tasks", 'is "x"; use a list'),
         ({"dataset": {"split": "train"}}, "dataset.uri", "is missing; add it"),
+        ({"dataset": {"uri": None}}, "dataset.uri", "is null; use a string"),
+        ({"evaluation": {"modelArgs": {"a": None}}}, "evaluation.modelArgs.a", "is null; use a string, a number, true or false, or remove it"),
+        ({"training": {"schedulerArgs": {"a": None}}}, "training.schedulerArgs.a", "is null; use a number, or remove it"),
+        ({"training": {"placement": {"labels": {"a": None}}}}, "training.placement.labels.a", "is null; use a string, or remove it"),
+        ({"training": {"placement": {"annotations": {"a": None}}}}, "training.placement.annotations.a", "is null; use a string, or remove it"),
+        ({"evaluation": {"placement": {"nodeSelector": {"a": None}}}}, "evaluation.placement.nodeSelector.a", "is null; use a string, or remove it"),
+        ({"evaluation": {"tasks": ["a", None]}}, "evaluation.tasks[1]", "is null; use a string, or remove it"),
+        ({"evaluation": {"generation": {"until": [None]}}}, "evaluation.generation.until[0]", "is null; use a string, or remove it"),
+        ({"training": {"env": [None]}}, "training.env[0]", "is null; use an object, or remove it"),
+        ({"training": {"env": [{"name": None, "value": "x"}]}}, "training.env[0].name", "is null; use a string"),
+        ({"model": {"revision": "x" * 300}}, "model.revision", f'is "{"x" * 76}...; use at most 128 characters'),
+        ({"training": {"epochs": "9" * 5000}}, "training.epochs", f'is "{"9" * 76}...; use a whole number'),
+        ({"storage": {"accessModes": []}}, "storage.accessModes", "is []; use at least 1 item"),
     ],
 )  # fmt: skip
-def test_a_value_of_the_wrong_kind_is_told_by_the_users_field(spec: dict[str, Any], path: str, sentence: str) -> None:
+def test_a_value_of_the_wrong_kind_is_reported_by_the_users_field(spec: dict[str, Any], path: str, sentence: str) -> None:
     assert invalid_value({**MINIMAL, **spec}) == InvalidValue(path, sentence)
 
 
@@ -229,8 +242,8 @@ def test_what_replaces_a_local_path_on_a_cluster_is_something_that_this_release_
     assert found.message.endswith(fix)
 
 
-def test_values_that_are_too_many_together_are_refused() -> None:
+def test_too_many_values_in_total_are_rejected() -> None:
     env = [{"name": f"A{number}", "value": "x"} for number in range(31)]
     message = rejected({"training": {"algorithm": "sft", "env": env}})
     assert message.startswith("spec.training.env: is [")
-    assert "at most 32 items" in message
+    assert message.endswith("; use at most 32 items.")

@@ -1,4 +1,4 @@
-"""A crash that repeats is not tried again: the same exception at the same place with the same inputs."""
+"""A crash that repeats is not retried: the same exception at the same place with the same inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def crashed(world: World, message: str, reason: str = "Crashed", code: int = 1) 
         go(world)
 
 
-def test_the_same_exception_at_the_same_place_with_the_same_inputs_is_not_tried_again() -> None:
+def test_the_same_exception_at_the_same_place_with_the_same_inputs_is_not_retried() -> None:
     world = world_at("training", PATIENT)
     crashed(world, CRASH)
     assert (stage(world, "training").state, stage(world, "training").attempt) == ("Running", 2)
@@ -40,7 +40,7 @@ def test_the_same_exception_at_the_same_place_with_the_same_inputs_is_not_tried_
         CRASH.replace(":12", ":13"), CRASH.replace("IndexError", "KeyError"), "IndexError: index 5 is out of range", "Killed by signal 11.",
     ],
 )  # fmt: skip
-def test_another_crash_is_tried_again(second: str) -> None:
+def test_another_crash_is_retried(second: str) -> None:
     world = world_at("training", PATIENT)
     crashed(world, CRASH)
     crashed(world, second)
@@ -64,7 +64,7 @@ def test_what_comes_in_between_does_not_hide_that_a_crash_is_the_same() -> None:
     assert run_of(world).status["failure"]["reason"] == "Crashed"
 
 
-def test_the_same_crash_with_other_inputs_is_tried_again() -> None:
+def test_the_same_crash_with_other_inputs_is_retried() -> None:
     world = world_at("training", PATIENT)
     crashed(world, CRASH)
     status = run_of(world).status

@@ -14,12 +14,12 @@ def pod(code: int | None, rank: int = 0, reason: str = "Error", message: str = "
     return PodReport(f"p{rank}", rank, "Failed", end, **report)  # type: ignore[arg-type]
 
 
-def said(reason: str, message: str = "words") -> str:
+def result_message(reason: str, message: str = "words") -> str:
     return termination_message(Result("training", "1.1", "", "Failed", reason, message))
 
 
 EVIDENCE = {
-    "its own word": (pod(65, message=said("BadRow", "Row 3 is bad.")), "", "BadRow", "Row 3 is bad."),
+    "its own word": (pod(65, message=result_message("BadRow", "Row 3 is bad.")), "", "BadRow", "Row 3 is bad."),
     "the kernel's": (pod(137, reason="OOMKilled"), "", "OutOfMemoryHost", "memory limit"),
     "an eviction": (pod(143, disrupted=True, rejected_message="node was drained"), "", "Evicted", "node was drained"),
     "an eviction without words": (pod(137, disrupted=True), "", "Evicted", "evicted or its node was lost"),
@@ -30,7 +30,7 @@ EVIDENCE = {
     "a signal from outside": (pod(137), "", "Killed", "signal 9"),
     "a request to stop": (pod(143), "", "Interrupted", "The process was stopped."),
     "nothing": (pod(3), "some words", "Crashed", "exit code 3"),
-    "a word that is not of the list": (pod(1, message=said("SomethingElse")), "", "Crashed", "exit code 1"),
+    "a word that is not of the list": (pod(1, message=result_message("SomethingElse")), "", "Crashed", "exit code 1"),
     "a refusal for want of memory": (pod(None, rejected="OutOfmemory", rejected_message="64 GiB asked"), "", "InsufficientResources", "64 GiB"),
     "a refusal without words": (pod(None, rejected="OutOfcpu"), "", "InsufficientResources", "OutOfcpu"),
     "a shutdown": (pod(None, rejected="Shutdown"), "", "ShutDown", "shut down"),
@@ -47,16 +47,16 @@ def test_evidence_has_a_reason_of_the_list(report: PodReport, log: str, reason: 
     assert words in found.message
 
 
-def test_a_result_of_another_contract_is_said_to_be_one() -> None:
+def test_a_result_of_another_contract_is_reported_as_one() -> None:
     message = '{"finetune": {"contractVersion": 9}}'
     assert diagnose((pod(1, message=message),), {}, "").reason.name == "ContractUnknown"
 
 
 def test_the_rank_that_failed_first_is_believed_and_not_those_that_were_dragged_along() -> None:
     pods = (
-        pod(143, 0, message=said("Interrupted")),
-        pod(75, 1, message=said("ProcessGroupTimeout")),
-        pod(65, 2, message=said("LossNotANumber")),
+        pod(143, 0, message=result_message("Interrupted")),
+        pod(75, 1, message=result_message("ProcessGroupTimeout")),
+        pod(65, 2, message=result_message("LossNotANumber")),
     )
     found = diagnose(pods, {}, "")
     assert (found.reason.name, found.pod) == ("LossNotANumber", "p2")

@@ -19,7 +19,7 @@ from world import MINIMAL, NOW, SETTINGS, World
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_fault_of_the_user_ends_the_run_with_the_mend() -> None:
+def test_a_user_error_ends_the_run_with_the_remedy() -> None:
     world = world_at("dataset")
     decision = go(world, **failing(world, "dataset", Termination(65, "Error", fault("BadRow", "Row 3 has no messages."))))
     assert stage(world, "dataset").state == "Failed"
@@ -51,7 +51,7 @@ def test_what_still_runs_is_stopped_before_a_failed_run_ends() -> None:
     assert stage(world, "model").state == "Skipped"
 
 
-def test_a_passing_fault_is_tried_again_with_longer_pauses_and_then_no_more() -> None:
+def test_a_transient_failure_is_retried_with_longer_pauses_until_the_limit() -> None:
     world = world_at("dataset")
     now, pauses = NOW, []
     place = replace(SETTINGS, retry_seconds=10.0)
@@ -166,7 +166,7 @@ def test_a_child_of_an_earlier_run_of_the_name_is_waited_for() -> None:
     assert run_of(world).status["phase"] == "Succeeded"
 
 
-def test_a_child_that_the_api_refuses_for_good_fails_the_run() -> None:
+def test_a_child_that_the_api_server_rejects_permanently_fails_the_run() -> None:
     world = World.new()
     go(world)
     go(world)
@@ -177,7 +177,7 @@ def test_a_child_that_the_api_refuses_for_good_fails_the_run() -> None:
     assert "a policy denies it" in run_of(world).status["failure"]["message"]
 
 
-def test_a_right_that_is_missing_is_told_and_waited_for() -> None:
+def test_a_missing_permission_is_reported_and_waited_for() -> None:
     world = World.new()
     go(world)
     go(world)
@@ -188,7 +188,7 @@ def test_a_right_that_is_missing_is_told_and_waited_for() -> None:
     assert ref in [effect.ref for effect in decision.effects]
 
 
-def test_a_workspace_object_that_is_refused_is_told() -> None:
+def test_a_workspace_object_that_is_rejected_is_reported() -> None:
     world = World.new()
     go(world)
     ref = Ref(CONFIGMAP, "demo-inputs-1")
@@ -245,7 +245,7 @@ def test_a_result_of_other_inputs_is_no_proof() -> None:
     assert "other inputs" in stage(world, "dataset").message
 
 
-def test_a_result_that_says_it_failed_is_no_proof() -> None:
+def test_a_failed_result_is_not_a_proof() -> None:
     world = world_at("dataset")
     message = termination_message(Result("dataset", "1.1", "", "Failed", "BadRow", ""))
     go(world, pods={"dataset": (PodReport("p", phase="Succeeded", termination=Termination(0, "", message)),)})
@@ -312,7 +312,7 @@ def test_the_end_of_the_log_is_kept_with_the_failure() -> None:
         ),
     ],
 )
-def test_pods_that_cannot_start_are_told_and_waited_for(report: dict[str, str], reason: str) -> None:
+def test_pods_that_cannot_start_are_reported_and_waited_for(report: dict[str, str], reason: str) -> None:
     world = world_at("dataset")
     decision = decide(world, pods={"dataset": (PodReport("p", **report),)})  # type: ignore[arg-type]
     assert condition(decision.status, "Stalled") == ("True", reason)

@@ -1,4 +1,4 @@
-"""The gate's verdicts: bounds, direction, standard errors, and what cannot be judged."""
+"""The gate's verdicts: bounds, direction, standard errors, and what cannot be evaluated."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def verdict(**requirement: Any) -> Verdict:
         ({"metric": "arc.acc", "min": 0.51}, False, 0.51, -0.01),
         ({"metric": "arc.acc", "max": 0.6}, True, 0.6, 0.1),
         ({"metric": "holdout.bits_per_byte", "max": 1.9}, False, 1.9, -0.1),
-        # The metric's own direction says what a regression is.
+        # The metric's own direction defines what a regression is.
         ({"metric": "arc.acc", "maxRegression": 0.1}, True, 0.5, 0.0),
         ({"metric": "arc.acc", "maxRegression": 0.05}, False, 0.55, -0.05),
         ({"metric": "holdout.bits_per_byte", "maxRegression": 0.2}, True, 2.0, 0.0),
         ({"metric": "holdout.bits_per_byte", "maxRegression": 0.0}, False, 1.8, -0.2),
-        # Of several bounds the one that is missed most is told.
+        # Of several bounds the one that is missed most is reported.
         ({"metric": "arc.acc", "min": 0.1, "max": 0.45}, False, 0.45, -0.05),
         ({"metric": "arc.acc", "min": 0.4, "maxRegression": 0.2}, True, 0.4, 0.1),
     ],
@@ -67,7 +67,7 @@ def test_status_has_value_bound_and_margin() -> None:
     }  # fmt: skip
 
 
-def test_a_metric_that_was_not_measured_is_told_with_those_that_were() -> None:
+def test_a_metric_that_was_not_measured_is_reported_with_those_that_were() -> None:
     found = check_requirements([read(Requirement, {"metric": "mmlu.acc", "min": 0.1})], SCORES)
     assert isinstance(found, Inconclusive)
     assert found.reason.name == "MetricMissing"
@@ -102,9 +102,9 @@ def test_the_baseline_is_measured_for_a_regression_only() -> None:
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.booleans())
 def test_min_is_max_of_the_mirrored_metric(value: float, bound: float, forgiving: bool) -> None:
-    """Nothing but the sign tells the two apart."""
+    """The two differ only in the sign."""
 
-    def judged(sign: float, **requirement: Any) -> bool:
+    def passes(sign: float, **requirement: Any) -> bool:
         scores = Scores({"a.b": sign * value, "a.b_stderr": 1.0}, {}, {})
         found = check_requirements(
             [read(Requirement, {"metric": "a.b", "withinStandardError": forgiving, **requirement})], scores
@@ -112,4 +112,4 @@ def test_min_is_max_of_the_mirrored_metric(value: float, bound: float, forgiving
         assert not isinstance(found, Inconclusive)
         return found[0].passed
 
-    assert judged(1.0, min=bound) == judged(-1.0, max=-bound)
+    assert passes(1.0, min=bound) == passes(-1.0, max=-bound)

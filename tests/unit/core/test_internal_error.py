@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from finetune_operator.api.reasons import INTERNAL_ERROR
+from finetune_operator.core.ended_run import idle_seconds, observed_status
 from finetune_operator.core.internal_error import hold_internal_error
 from finetune_operator.core.run import Run
-from finetune_operator.core.terminal import idle_seconds, observed_status
 from world import NOW, World
 
 LATER = NOW + timedelta(minutes=5)
@@ -29,7 +29,7 @@ def hold(world: World) -> Any:
     return decision
 
 
-def test_a_run_under_way_is_stalled_until_a_pass_works() -> None:
+def test_a_run_in_progress_is_stalled_until_a_pass_succeeds() -> None:
     world = World.new()
     world.turn()
     before = world.run["status"]

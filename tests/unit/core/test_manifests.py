@@ -166,7 +166,7 @@ def test_pods_of_every_stage_ask_meshes_not_to_inject() -> None:
 
 
 @pytest.mark.parametrize("group", ["labels", "annotations"])
-def test_what_a_run_says_of_a_mesh_goes_above_the_configuration(group: str) -> None:
+def test_mesh_settings_of_a_run_override_the_configuration(group: str) -> None:
     metadata = metadata_of({group: {"sidecar.istio.io/inject": "true"}})
     for key in ("trainjob-training", "job-evaluation", "job-baseline"):
         assert metadata[key][group]["sidecar.istio.io/inject"] == "true"

@@ -52,7 +52,7 @@ def test_the_rank_of_a_pod() -> None:
     assert PodReport.parse(pod({}, labels={label: "x"})).rank == 0
 
 
-def test_a_pod_that_was_refused_disrupted_or_is_leaving() -> None:
+def test_a_pod_that_was_rejected_or_disrupted_or_is_terminating() -> None:
     assert PodReport.parse(pod({"phase": "Failed", "reason": "Evicted", "message": "m"})).rejected == "Evicted"
     assert PodReport.parse(pod({"phase": "Failed"})).failed
     assert not PodReport.parse(pod({"phase": "Running", "reason": "odd"})).rejected
@@ -77,7 +77,7 @@ def test_the_state_of_a_child_is_not_its_last_condition(conditions: list[tuple[s
     assert child_state({"status": {"conditions": [{"type": type_, "status": status} for type_, status in conditions]}}) is state
 
 
-def test_what_a_failed_child_says_of_itself() -> None:
+def test_the_failure_message_of_a_child() -> None:
     def failed(**words: str) -> dict[str, Any]:
         others = [{"type": "Suspended", "status": "False"}, {"type": "Failed", "status": "False"}]
         return {"status": {"conditions": [*others, {"type": "Failed", "status": "True", **words}]}}

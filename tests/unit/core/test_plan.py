@@ -28,7 +28,7 @@ def test_the_first_pass_resolves_the_run_and_makes_its_workspace() -> None:
     decision = decide(World.new())
     assert decision.status["startedAt"] == stamp(NOW)
     assert [effect.ref for effect in decision.effects] == [
-        Ref(CONFIGMAP, "demo-inputs-1"), Ref(CONFIGMAP, "finetune-entry-" + "e" * 16),
+        Ref(CONFIGMAP, "demo-inputs-1"), Ref(CONFIGMAP, "finetune-training-bundle-" + "e" * 16),
     ]  # fmt: skip
     assert [event.reason for event in decision.events] == ["RunStarted"]
 
@@ -59,7 +59,7 @@ def test_an_operator_that_was_upgraded_before_the_workspace_was_made_brings_its_
             world.apply_effect(effect)
     assert run_of(world).status["resolved"]["entryDigest"] == "f" * 64
     assert stage(world, "workspace").state == "Succeeded"
-    assert Ref(CONFIGMAP, "finetune-entry-" + "f" * 16) in world.objects
+    assert Ref(CONFIGMAP, "finetune-training-bundle-" + "f" * 16) in world.objects
 
 
 def test_every_condition_is_there_from_the_first_pass() -> None:
@@ -119,10 +119,10 @@ def test_a_run_ends_with_everything_that_people_ask_for() -> None:
     }  # fmt: skip
     assert status["summary"] == {"rows": "9", "score": "2", "model": "osft-model:1.0.0", "algorithm": "osft"}
     assert condition(status, "Succeeded") == ("True", "Succeeded")
-    assert condition(status, "Stalled") == ("False", "Settled")
+    assert condition(status, "Stalled") == ("False", "RunFinished")
 
 
-def test_a_settled_run_is_left_alone() -> None:
+def test_a_finished_run_is_not_changed() -> None:
     world = World.new()
     world.settle()
     decision = decide(world)
@@ -178,7 +178,7 @@ def test_a_claim_that_is_missing_is_waited_for() -> None:
         ({"status": {"phase": "Bound"}, "deleted": stamp(NOW)}, "claim workspace: it is being deleted"),
     ],
 )
-def test_a_claim_that_is_of_no_use_is_told_before_any_pod(state: dict[str, Any], message: str) -> None:
+def test_an_unusable_claim_is_reported_before_any_pod_is_created(state: dict[str, Any], message: str) -> None:
     world = World.new()
     ref = Ref(CLAIM, "workspace")
     sound = world.objects[ref]
@@ -259,7 +259,7 @@ def test_the_object_stays_small_whatever_is_in_it() -> None:
     assert len(json.dumps({**world.run, "status": decision.status})) < 64 * 1024
 
 
-def test_an_adapter_is_told_beside_the_model() -> None:
+def test_an_adapter_is_shown_with_the_model() -> None:
     world = world_at("training", {**MINIMAL, "training": {"algorithm": "lora"}})
     outputs = {**encode(OUTPUTS["training"]), "adapterDigest": "a" * 64}
     record = run_of(world).stages["training"]
@@ -269,7 +269,7 @@ def test_an_adapter_is_told_beside_the_model() -> None:
     assert run_of(world).status["model"]["adapterUri"] == "file:///workspace/runs/demo-run-uid-/adapter"
 
 
-def test_without_a_trainer_the_run_waits_and_goes_on_by_itself_once_there_is_one() -> None:
+def test_without_a_trainer_the_run_waits_and_resumes_when_one_is_installed() -> None:
     world = World.new()
     bare = replace(SETTINGS, trainer=None)
     for _ in range(6):

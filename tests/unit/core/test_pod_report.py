@@ -120,7 +120,7 @@ def test_what_keeps_the_stage_from_starting(
     assert (found.waiting, found.waiting_message) == (waiting, message)
 
 
-def test_a_pod_that_an_init_container_ended_says_which() -> None:
+def test_a_pod_that_an_init_container_ended_names_the_container() -> None:
     init = (of("first", ENDED), {"name": "odd"}, of("istio-init", FAILED))
     found = report("dataset", of("stage", STARTS), init=init, phase="Failed")
     assert found.init_failure == "init container istio-init ended with exit code 1 (Error)"
@@ -142,7 +142,7 @@ def test_a_pod_that_was_taken_away_while_it_began_is_no_fault_of_its_init_contai
     assert diagnose((found,), {}, "").reason.name == "Evicted"
 
 
-def test_an_init_container_that_is_tried_again_has_not_failed_the_pod() -> None:
+def test_an_init_container_that_is_retried_has_not_failed_the_pod() -> None:
     assert report("dataset", init=(of("istio-init", FAILED),), phase="Pending").init_failure == ""
     assert report("dataset", init=(of("istio-init", ENDED),), phase="Failed").init_failure == ""
     assert Termination(0).reason == ""

@@ -77,7 +77,7 @@ def test_a_run_is_tried_when_it_is_resolved_and_not_in_every_pass() -> None:
     assert not due(run_of(world))
 
 
-def test_a_run_that_was_refused_is_tried_again_when_it_is_edited() -> None:
+def test_a_run_that_was_rejected_is_retried_when_it_is_edited() -> None:
     world = World.new({"dataset": {"uri": "/d.jsonl"}, "training": PLACED, "evaluation": {"tasks": []}})
     go(world, invalid={"training": [(LABELS, "Invalid value")]})
     assert condition(world.run["status"], "Stalled") == ("True", "InvalidSpec")
@@ -131,7 +131,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(("path", "field"), FIELDS.items(), ids=FIELDS.values())
-def test_a_path_of_the_pod_is_told_as_the_field_of_the_run(path: str, field: str) -> None:
+def test_a_path_in_the_pod_is_reported_as_the_field_of_the_run(path: str, field: str) -> None:
     spec = {
         "volumes": [{"name": "a", "emptyDir": {}}], "sharedMemory": "1Gi",
         "volumeMounts": [{"name": "a", "mountPath": "/a"}, {"name": "a", "mountPath": "/b"}],
@@ -141,7 +141,7 @@ def test_a_path_of_the_pod_is_told_as_the_field_of_the_run(path: str, field: str
     assert status["failure"]["message"] == f"spec.training.{field}: Invalid value; correct it."
 
 
-def test_a_path_that_is_no_field_is_told_as_it_is() -> None:
+def test_a_path_that_is_not_a_field_is_reported_unchanged() -> None:
     world = World.new({"dataset": {"uri": "/d.jsonl"}, "evaluation": {"tasks": [], "taskFiles": {"name": "t"}}})
     causes = [(f"{CONTAINER}.env[0].name", "odd"), ("spec.template.spec.volumes[0].name", "odd"), ("", "json: no")]
     causes += [("spec.template.spec.volumes[3].configMap.name", "odd")]
@@ -165,7 +165,7 @@ def test_a_rerun_is_tried_too() -> None:
     ("layer", "place"),
     [("namespace_defaults", "ConfigMap finetune-defaults, "), ("operator_defaults", "the operator's configuration, defaults.")],
 )
-def test_a_value_of_defaults_is_told_with_where_it_stands(layer: str, place: str) -> None:
+def test_a_value_of_defaults_is_reported_with_its_location(layer: str, place: str) -> None:
     world = World.new({"dataset": {"uri": "/d.jsonl"}}, claim=False)
     settings = replace(SETTINGS, **{layer: {"training": PLACED}})
     observed = Observed(settings, invalid={"training": [(LABELS, "Invalid value")]})

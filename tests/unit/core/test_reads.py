@@ -29,7 +29,7 @@ RUNNING = StageStatus("training", "Running", 1)
         (RUNNING, (), None, None),
     ],
 )
-def test_whose_log_is_wanted(record: StageStatus, pods: tuple[PodReport, ...], last: str | None, wanted: str | None) -> None:
+def test_whose_log_is_read(record: StageStatus, pods: tuple[PodReport, ...], last: str | None, wanted: str | None) -> None:
     place = SETTINGS.__class__(**{**SETTINGS.__dict__, "progress_seconds": 10.0})
     assert log_to_read(record, pods, last, STAMP, place) == wanted
 
@@ -45,7 +45,7 @@ def test_whose_log_is_wanted(record: StageStatus, pods: tuple[PodReport, ...], l
     ],
     ids=["nothing known", "one was looked at", "one was told", "one has ended", "one has failed"],
 )
-def test_whose_logs_are_wanted(told: str | None, looks: dict[str, str], phases: tuple[str, str], wanted: tuple[str, ...]) -> None:
+def test_whose_logs_are_read(told: str | None, looks: dict[str, str], phases: tuple[str, str], wanted: tuple[str, ...]) -> None:
     place = replace(SETTINGS, progress_seconds=10.0)
     stages = {
         name: StageStatus(name, "Running", 1, child_kind="Job", child_name=name).as_status() for name in ("dataset", "model")

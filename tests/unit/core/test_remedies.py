@@ -109,7 +109,7 @@ def test_on_this_machine(reason: str, stage: str, changes: dict[str, Any], text:
         ("Crashed", "registry-check", "registration"), ("Crashed", "workspace", "dataset"), ("Crashed", "gate", "gate"),
     ],
 )  # fmt: skip
-def test_a_hint_says_where_to_rerun_from(reason: str, stage: str, first: str) -> None:
+def test_a_hint_names_the_stage_to_rerun_from(reason: str, stage: str, first: str) -> None:
     assert hint(REASONS[reason], Failed(stage, values({}))).endswith(f" Then rerun from {first}.")
 
 
@@ -135,7 +135,7 @@ def texts() -> tuple[tuple[str, str], ...]:
 
 
 def recommends(text: str, entry: UnsupportedValue) -> bool:
-    """Whether a text names a field, or a value of it, that the release refuses."""
+    """Whether a text names a field, or a value of it, that the release rejects."""
     words = entry.values.split(" or ")
     if all(word.endswith("://") for word in words):
         return any(word in text for word in words)
@@ -146,7 +146,7 @@ def recommends(text: str, entry: UnsupportedValue) -> bool:
 
 
 @pytest.mark.parametrize("entry", UNSUPPORTED_VALUES, ids=lambda entry: f"{entry.path} {entry.values}")
-def test_no_remedy_recommends_what_this_release_refuses(entry: UnsupportedValue) -> None:
+def test_no_remedy_recommends_what_this_release_rejects(entry: UnsupportedValue) -> None:
     assert [reason for reason, text in texts() if recommends(text, entry)] == []
 
 
@@ -175,7 +175,7 @@ def fields(text: str) -> set[str]:
 
 
 def stated(text: str) -> Iterator[tuple[str, Any]]:
-    """Yield the values that a text tells the user to set, with their fields."""
+    """Yield the values that a text recommends, with their fields."""
     for found in VALUE.finditer(text):
         for word in found["values"].split(" or "):
             if word not in PROSE:

@@ -1,4 +1,4 @@
-"""What a run is resolved to: the presets, who overrides whom, what is adapted and what is refused."""
+"""What a run is resolved to: the presets, precedence, adaptations and rejections."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from finetune_operator.api.presets import preset
+from finetune_operator.api.spec import FineTuneRunSpec
 from finetune_operator.core.origins import explicit_fields
 from finetune_operator.core.paths import assign, leaves, lookup
-from finetune_operator.core.resolve import SpecRejection, effective_values, resolve
+from finetune_operator.core.resolve import CONTROL_FIELDS, SpecRejection, effective_values, resolve
 from finetune_operator.core.settings import Machine, Settings
 from finetune_operator.core.unsupported import UNSUPPORTED_VALUES
 from golden import assert_golden
@@ -126,7 +127,7 @@ def adapted(spec: dict[str, Any], place: Settings = LOCAL) -> dict[str, str]:
     return {entry["field"]: entry["value"] for entry in resolved(spec, place)["adapted"]}
 
 
-def test_defaults_that_a_laptop_cannot_honour_are_adapted_and_listed() -> None:
+def test_defaults_that_a_laptop_cannot_honor_are_adapted_and_listed() -> None:
     assert adapted({**MINIMAL, "training": {"algorithm": "sft"}}) == {
         "training.engine": "portable", "training.sft.sharding": "NO_SHARD", "training.workers": "1", "training.gpusPerWorker": "0",
         "training.gradientCheckpointing": "false", "training.resources": "not set", "training.sharedMemory": "not set",
@@ -156,7 +157,7 @@ def test_a_machine_with_gpus_keeps_them() -> None:
         ),
     ],
 )
-def test_the_same_value_written_by_the_user_is_refused(training: dict[str, Any], words: str) -> None:
+def test_the_same_value_written_by_the_user_is_rejected(training: dict[str, Any], words: str) -> None:
     rejection = rejected({**MINIMAL, "training": training})
     assert rejection.reason.name == "NotPossibleHere"
     assert words in rejection.message
@@ -204,7 +205,7 @@ UNSUPPORTED_EXAMPLES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("entry", UNSUPPORTED_VALUES, ids=lambda entry: entry.path)
-def test_a_field_that_nothing_acts_on_is_refused_by_name(entry: Any) -> None:
+def test_a_field_that_nothing_acts_on_is_rejected_by_name(entry: Any) -> None:
     spec: dict[str, Any] = {"dataset": {"uri": "org/data"}}
     assign(spec, entry.path, UNSUPPORTED_EXAMPLES.get(entry.path, "something"))
     rejection = rejected(spec)
@@ -220,7 +221,7 @@ def test_the_documentation_lists_the_fields_that_nothing_acts_on() -> None:
     ]
 
 
-def test_paths_of_a_laptop_are_refused_on_a_cluster_and_taken_locally() -> None:
+def test_local_paths_are_rejected_on_a_cluster_and_accepted_locally() -> None:
     for uri in ("/data/rows.jsonl", "./rows.jsonl", "../rows.jsonl", "~/rows.jsonl", "file:///rows.jsonl"):
         rejection = rejected({"dataset": {"uri": uri}}, settings())
         assert (rejection.reason.name, uri in rejection.message) == ("LocalPathInCluster", True)
@@ -245,7 +246,7 @@ def test_paths_of_a_laptop_are_refused_on_a_cluster_and_taken_locally() -> None:
         ({"model": {"uri": 5}, "training": {"checkpoints": {"everySamples": "x"}}}, "InvalidSpec", "model.uri"),
     ],
 )
-def test_defaults_are_judged_like_runs_and_named(values: dict[str, Any], reason: str, words: str) -> None:
+def test_defaults_are_validated_like_runs_and_named(values: dict[str, Any], reason: str, words: str) -> None:
     of_the_operator = rejected(MINIMAL, settings(operator_defaults=values))
     assert (of_the_operator.reason.name, words in of_the_operator.message) == (reason, True)
     of_the_namespace = rejected(MINIMAL, settings(namespace_defaults=values))
@@ -261,12 +262,12 @@ def test_the_group_of_volumes_is_recorded() -> None:
     assert found["fsGroup"] == 1001
 
 
-def test_a_specification_without_bounds_is_refused() -> None:
+def test_a_specification_without_bounds_is_rejected() -> None:
     rejection = rejected({**MINIMAL, "evaluation": {"systemInstruction": "x" * 25_000}})
     assert rejection.reason.name == "SpecTooLarge"
 
 
-def test_what_bypassed_the_api_server_is_refused_with_its_field() -> None:
+def test_what_bypassed_the_api_server_is_rejected_with_its_field() -> None:
     rejection = rejected({**MINIMAL, "training": {"epochs": 0}})
     assert rejection.reason.name == "InvalidSpec"
     assert rejection.message.startswith("spec.training.epochs: ")
@@ -293,6 +294,46 @@ def test_defaults_have_the_types_of_their_fields(layer: str) -> None:
     assert spec["evaluation"]["modelArgs"] == {"dtype": "1", "parallelize": True, "max_model_len": 7}
 
 
+@pytest.mark.parametrize(
+    "values",
+    [{"suspend": True}, {"suspend": False}, {"rerun": {"id": "a", "from": "gate"}}, {"rerun": {}}, {"approval": {"decision": "Approve"}}],
+    ids=str,
+)  # fmt: skip
+def test_a_default_that_controls_a_single_run_is_rejected_by_name(values: dict[str, Any]) -> None:
+    (field,) = values
+    sentence = f"{field}: has no effect as a default, because it controls a single run; remove it."
+    in_the_namespace = rejected(MINIMAL, settings(namespace_defaults=values))
+    assert (in_the_namespace.reason.name, in_the_namespace.message) == (
+        "InvalidSpec",
+        f"ConfigMap finetune-defaults, {sentence}",
+    )
+    in_the_operator = rejected(MINIMAL, settings(operator_defaults=values))
+    assert in_the_operator.message == f"the operator's configuration, defaults.{sentence}"
+    assert not isinstance(resolve(MINIMAL, settings(namespace_defaults={field: None})), SpecRejection)
+
+
+def test_every_other_section_of_defaults_has_an_effect() -> None:
+    """A default is used in the resolved spec, is rejected, or is a URI that each run sets itself."""
+    for name, field in FineTuneRunSpec.model_fields.items():
+        section = str(field.alias)
+        found = resolve(MINIMAL, settings(namespace_defaults={section: EXAMPLE_DEFAULTS[section]}))
+        if isinstance(found, SpecRejection):
+            assert section in {*CONTROL_FIELDS, "publish", "queue", "limits"}, name
+        else:
+            assert EXAMPLE_DEFAULTS[section] == lookup(found["spec"], section) or (
+                EXAMPLE_DEFAULTS[section].items() <= found["spec"][section].items()
+            )
+
+
+EXAMPLE_DEFAULTS: dict[str, Any] = {
+    "dataset": {"seed": 7}, "model": {"revision": "v2"}, "training": {"epochs": 9}, "evaluation": {"fewshot": 3},
+    "gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.5}]}, "registry": {"author": "team"}, "publish": {"uri": "oci://r/x"},
+    "storage": {"size": "9Gi"}, "queue": {"name": "q"}, "limits": {"total": "1h"}, "retry": {"crash": 2},
+    "cleanup": {"ttlAfterFinished": "1h"}, "serviceAccountName": "account", "suspend": True, "rerun": {"id": "a", "from": "gate"},
+    "approval": {"decision": "Approve"},
+}  # fmt: skip
+
+
 def test_defaults_may_have_data_of_their_own() -> None:
     defaults = {"dataset": {"uri": "org/other", "seed": "7"}}
     found = resolved(MINIMAL, settings(namespace_defaults=defaults))
@@ -306,12 +347,12 @@ def test_a_default_that_converts_to_an_unsupported_value_is_rejected(layer: str)
     assert found.message.endswith("training.enabled: this release does not support false; remove it.")
 
 
-def test_steering_fields_are_no_part_of_what_is_resolved() -> None:
+def test_control_fields_are_not_resolved() -> None:
     found = resolved({**MINIMAL, "suspend": True, "rerun": {"id": "1", "from": "dataset"}})
     assert not {"suspend", "rerun", "approval"} & set(found["spec"])
 
 
-def test_a_registry_server_takes_no_model_that_lies_on_one_machine() -> None:
+def test_a_registry_server_rejects_a_model_on_a_local_disk() -> None:
     spec = {**MINIMAL, "registry": {"kind": "MLflow", "address": "https://mlflow.example.com"}}
     found = rejected(spec, settings("local", volume_uri="file:///claims/{claim}"))
     assert found.message.startswith("spec.registry.address: an MLflow server cannot read a model on this machine")

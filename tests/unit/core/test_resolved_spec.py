@@ -153,7 +153,7 @@ def test_a_run_that_has_not_started_has_no_values() -> None:
     assert run.resolved.service_account_name is None
 
 
-def test_a_copy_of_a_run_shares_what_was_read_until_it_is_resolved_anew() -> None:
+def test_a_copy_of_a_run_shares_parsed_fields_until_it_is_resolved_again() -> None:
     values = effective_values(MINIMAL, SETTINGS)[0]
     run = Run("demo", "team", "uid", 1, MINIMAL, {"resolved": {"spec": values}})
     training = run.resolved.training

@@ -69,7 +69,7 @@ def test_the_sentence_about_rows(rows: dict[str, int], short: str | None, senten
     assert (rows_summary(rows), left_out(rows)) == (short, sentence)
 
 
-def test_a_warning_stands_in_status_in_an_event_and_in_the_message() -> None:
+def test_a_warning_is_in_status_in_an_event_and_in_the_message() -> None:
     world = tokenized(World.new())
     decision = go(world)
     assert decision.status["warnings"] == [{"stage": "tokenization", "message": WARNING}]
@@ -100,7 +100,7 @@ def test_several_warnings_are_counted_in_the_message_and_bounded_in_status() -> 
     assert others == [*map(str, range(5, 12)), *(f"new {number}" for number in range(8))]
 
 
-def test_a_run_without_warnings_tells_of_the_rows_that_are_left_out() -> None:
+def test_a_run_without_warnings_reports_the_rows_that_are_left_out() -> None:
     world = tokenized(World.new(), warnings=())
     world.settle()
     assert "warnings" not in run_of(world).status

@@ -42,7 +42,7 @@ def waiting(name: str, pods: tuple[PodReport, ...]) -> tuple[World, dict[str, An
 
 
 def pass_over(world: World, seen: dict[str, Any], **changes: Any) -> Decision:
-    """A pass that observes the shared objects that are wanted, as the loop does."""
+    """A pass that observes the shared objects that are needed, as the loop does."""
     found = observed(world, **seen)
     refs = wanted(run_of(world), found.objects, found.pods, LATER)
     objects = {**found.objects, **{ref: world.objects[ref] for ref in refs if ref in world.objects}}
@@ -108,7 +108,7 @@ def test_a_job_does_not_need_the_training_bundle() -> None:
     assert wanted(run_of(world), found.objects, found.pods, LATER) == (INPUTS,)
 
 
-def test_a_shared_object_that_cannot_be_created_again_is_told() -> None:
+def test_a_shared_object_that_cannot_be_created_again_is_reported() -> None:
     world, seen = waiting("dataset", ())
     del world.objects[ACCOUNT]
     decision = pass_over(world, seen, rejected={ACCOUNT: Rejection("exceeded quota: q", forbidden=True)})
@@ -152,7 +152,7 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("case", STRANGERS.values(), ids=STRANGERS)
-def test_what_is_not_ours_is_never_mounted_and_the_run_goes_on_when_it_is_gone(
+def test_a_foreign_object_is_never_mounted_and_the_run_resumes_when_it_is_deleted(
     case: tuple[dict[str, Any], str | None, str],
 ) -> None:
     item, content, words = case

@@ -72,7 +72,7 @@ def test_a_child_that_ends_by_itself_in_time_is_kept_for_its_logs(end: str) -> N
     assert not any(isinstance(effect, Delete) for effect in decision.effects)
 
 
-def test_a_pod_without_sidecars_leaves_nothing_to_be_removed_even_before_its_phase_says_so() -> None:
+def test_a_pod_without_sidecars_leaves_nothing_to_remove_even_before_its_phase_changes() -> None:
     world = world_at("dataset")
     go(world, **seen(world, "dataset", pod(world, "dataset", sidecar_runs=False)))
     assert (stage(world, "dataset").state, stage(world, "dataset").releasing) == ("Succeeded", False)

@@ -120,20 +120,20 @@ class Waiting(OperatorStage):
 
 
 def with_stage(stage: OperatorStage) -> StageGraph:
-    """The graph with one more stage, which stands before the registration."""
+    """Return the graph with one more stage, directly before the registration."""
     return StageGraph((*GRAPH.stages[:-1], stage, GRAPH.stages[-1]))
 
 
-def test_a_stage_that_stands_before_one_that_it_depends_on_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"stage registration stands before waiting, on which it depends"):
+def test_a_stage_that_is_listed_before_a_predecessor_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"stage registration: it is listed before its predecessors waiting; list it after them"):
         StageGraph((*GRAPH.stages, Waiting()))
 
 
-def test_what_depends_on_a_stage_is_found_through_others_too() -> None:
+def test_successors_are_found_through_other_stages_too() -> None:
     graph = with_stage(Waiting())
-    assert graph.depends_on["registration"] == (*declared.REGISTRATION.depends_on, "waiting")
-    assert graph.dependents["baseline"] == ("gate", "waiting", "registration")
-    assert graph.dependents["registration"] == ()
+    assert graph.predecessors["registration"] == (*declared.REGISTRATION.depends_on, "waiting")
+    assert graph.successors["baseline"] == ("gate", "waiting", "registration")
+    assert graph.successors["registration"] == ()
 
 
 def test_a_stage_of_a_later_release_is_known_by_its_name() -> None:

@@ -1,4 +1,4 @@
-"""State transitions of a run that is steered, refused, upgraded or cleaned up."""
+"""State transitions of a run that is controlled, rejected, upgraded or cleaned up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from finetune_operator.core.times import stamp
 from unit.core.passes import child, condition, decide, edit, failing, fault, go, run_of, stage, world_at
 from world import MINIMAL, NOW, OUTPUTS, SETTINGS, World
 
-# -- steering ----------------------------------------------------------------------------------------------------------
+# -- control -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_is_made_suspended_does_not_start() -> None:
@@ -34,13 +34,25 @@ def test_a_run_that_is_made_suspended_does_not_start() -> None:
     assert run_of(world).status["phase"] == "Succeeded"
 
 
+def test_a_rerun_of_a_suspended_run_prepares_its_workspace_after_it_is_resumed() -> None:
+    world = World.new(MINIMAL)
+    world.settle()
+    edit(world, suspend=True, rerun={"id": "again", "from": "dataset"})
+    for _ in range(2):
+        assert not go(world).effects
+        assert (stage(world, "workspace").state, stage(world, "workspace").reason) == ("Pending", None)
+    edit(world, suspend=False)
+    world.settle()
+    assert (run_of(world).status["round"], run_of(world).status["phase"]) == (2, "Succeeded")
+
+
 def suspension(ref: Ref, *, suspend: bool) -> Patch:
     """The operator suspends a child, or resumes what it suspended itself."""
     annotations = {"finetunerun.io/suspended-by": "finetune-operator" if suspend else None}
     return Patch(ref, {"metadata": {"annotations": annotations}, "spec": {"suspend": suspend}})
 
 
-def test_a_suspended_run_holds_its_child_and_goes_on_with_the_same() -> None:
+def test_a_suspended_run_suspends_its_child_and_continues_with_the_same() -> None:
     world = world_at("training")
     ref = child(world, "training")
     edit(world, suspend=True)
@@ -176,10 +188,10 @@ def test_the_next_edit_clears_a_rejection_and_a_corrected_rerun_starts_under_its
     assert run_of(world).round == 2
 
 
-# -- refusal, upgrade, clean-up ----------------------------------------------------------------------------------------
+# -- rejection, upgrade, clean-up --------------------------------------------------------------------------------------
 
 
-def test_a_refused_run_says_why_and_looks_again_when_it_is_edited() -> None:
+def test_a_rejected_run_reports_why_and_is_planned_again_when_it_is_edited() -> None:
     world = World.new({**MINIMAL, "gate": {"approval": {"required": True}}})
     decision = go(world)
     assert not decision.effects
@@ -287,7 +299,7 @@ def test_an_intent_that_is_held_is_not_carried_out() -> None:
 
 
 @pytest.mark.parametrize("name", ["dataset", "training"])
-def test_a_child_that_somebody_suspended_is_told_and_not_resumed(name: str) -> None:
+def test_a_child_that_another_client_suspended_is_reported_and_not_resumed(name: str) -> None:
     """It may be a queue's suspension: to resume it would go round the queue."""
     world = world_at(name)
     ref = child(world, name)
@@ -326,7 +338,7 @@ def test_nothing_is_read_of_a_run_that_has_ended() -> None:
     world = World.new()
     assert [ref.name for ref in needs(run_of(world), SETTINGS)] == [
         "finetune-stage",
-        f"finetune-entry-{SETTINGS.bundle_digest[:16]}",
+        f"finetune-training-bundle-{SETTINGS.bundle_digest[:16]}",
     ]
     go(world)
     assert len(needs(run_of(world), SETTINGS)) == 3

@@ -11,7 +11,7 @@ from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan_builder import PlanBuilder
 from finetune_operator.core.run import Run
 from finetune_operator.core.summary import short_name, summary
-from finetune_operator.core.trim import METADATA_ROOM, OBJECT_LIMIT, size_of, trim
+from finetune_operator.core.trim import METADATA_ROOM, OBJECT_SIZE_LIMIT, size_of, trim
 from world import NOW, SETTINGS, World
 
 LARGE: dict[str, Any] = {
@@ -37,7 +37,7 @@ def test_a_small_status_is_left_alone() -> None:
     ],
 )
 def test_status_is_trimmed_in_a_fixed_order(room: int, gone: set[str]) -> None:
-    found = trim(LARGE, OBJECT_LIMIT - METADATA_ROOM - room)
+    found = trim(LARGE, OBJECT_SIZE_LIMIT - METADATA_ROOM - room)
     trimmed = {
         "history": len(found["history"]) < 64, "logTail": "logTail" not in found["failure"],
         "scores": len(found["metrics"]["evaluation"]) < 200, "messages": "message" not in found["stages"][0],
@@ -47,7 +47,7 @@ def test_status_is_trimmed_in_a_fixed_order(room: int, gone: set[str]) -> None:
 
 
 def test_a_status_without_any_of_it_stays() -> None:
-    assert trim({"phase": "Running" * 20}, OBJECT_LIMIT) == {"phase": "Running" * 20}
+    assert trim({"phase": "Running" * 20}, OBJECT_SIZE_LIMIT) == {"phase": "Running" * 20}
     assert json.dumps(trim({}, 0)) == "{}"
 
 

@@ -1,4 +1,4 @@
-"""TrainJobs as golden files: each algorithm, for each Trainer, with nothing and with everything that a user may say of its pods."""
+"""TrainJobs as golden files: each algorithm, for each Trainer, with none and with all of the fields of its pods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune_contract.workspace import Attempt
 from finetune_operator.api.kinds import TRAINJOB
 from finetune_operator.core.decision import Create
 from finetune_operator.core.manifests.trainjob import trainjob
-from finetune_operator.core.naming import TRAINJOB_LIMIT, child_name
+from finetune_operator.core.naming import TRAINJOB_NAME_LIMIT, child_name
 from finetune_operator.core.observation import Observed, Rejection, child_ref
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run, StageStatus
@@ -63,11 +63,11 @@ WHOLE: Object = {
         },
     },
 }  # fmt: skip
-"""Every field of ``training`` that says something of pods."""
+"""Every field of ``training`` that affects pods."""
 
 
 def specification(algorithm: str, whole: bool) -> Object:
-    """A run that says of its training's pods nothing, or everything."""
+    """A run that sets none or all of the fields of its training pods."""
     spec: Object = {"dataset": {"uri": "org/data"}, "training": {"algorithm": algorithm, **(WHOLE if whole else {})}}
     return {**spec, "serviceAccountName": "runner"} if whole else spec
 
@@ -79,7 +79,7 @@ def job_of(spec: Object, trainer: Trainer) -> Object:
     world.write_status(world.decide(settings=place).status)
     run, attempt = Run.parse(world.run), Attempt(1, 1)
     record = StageStatus(
-        "training", "Running", attempt.number, child_name=child_name(run.name, "training", attempt, TRAINJOB_LIMIT),
+        "training", "Running", attempt.number, child_name=child_name(run.name, "training", attempt, TRAINJOB_NAME_LIMIT),
         inputs_digest="d" * 64,
     )  # fmt: skip
     return trainjob(run, record, GRAPH.programs["training"].pod(run), trainer)
@@ -139,14 +139,14 @@ def test_openshift_ai_polls_the_port_that_the_program_serves(release: str) -> No
         (Trainer("unknown", False, False), "TrainerUnsupported"),
     ],
 )  # fmt: skip
-def test_without_a_trainer_that_is_known_the_run_waits_and_says_why(trainer: Trainer | None, reason: str) -> None:
+def test_with_an_unsupported_trainer_the_run_waits_and_reports_why(trainer: Trainer | None, reason: str) -> None:
     world = at_training()
     decision = world.decide(settings=replace(CLUSTER, trainer=trainer))
     assert decision.effects == ()
     assert condition(decision.status, "Stalled") == ("True", reason)
 
 
-def test_what_is_said_of_trainer_is_said_of_the_one_that_is_there_now() -> None:
+def test_messages_about_trainer_are_about_the_installed_version() -> None:
     world = at_training()
     for trainer, reason in ((None, "TrainerNotInstalled"), (Trainer("podSpecOverrides", False, False), "TrainerUnsupported")):
         decision = world.decide(settings=replace(CLUSTER, trainer=trainer))

@@ -58,7 +58,7 @@ def say(world: World, status: Any = None, note: str | None = None) -> None:
 
 
 def seen(world: World, log: str | None = None) -> Object:
-    """What the run says after one pass."""
+    """Return the status of the run after one pass."""
     logs = {} if log is None else {f"{child(world, 'training').name}-0": log}
     return go(world, logs=logs).status.get("progress") or {}
 
@@ -67,7 +67,7 @@ def logged(percent: int, ago: int = 0, **more: Any) -> str:
     return line(Progress(percent, time=T0 - ago, **more))
 
 
-def test_all_that_trainer_s_status_says_is_told() -> None:
+def test_everything_in_trainer_s_status_is_reported() -> None:
     world = training()
     say(world, trainer_status(45, 5, eta=1200, loss="1.875", current_step="450", total_steps="1000", current_epoch="1.35"))
     assert seen(world) == {
@@ -77,7 +77,7 @@ def test_all_that_trainer_s_status_says_is_told() -> None:
     assert run_of(world).status["history"] == [{"step": 450, "loss": 1.875}]
 
 
-def test_all_that_openshift_ai_s_annotation_says_is_told() -> None:
+def test_everything_in_openshift_ai_s_annotation_is_reported() -> None:
     world = training()
     more = {
         "estimatedRemainingSeconds": 60, "estimatedRemainingTimeSummary": "1 minute", "currentStep": 3, "totalSteps": 9, "currentEpoch": 0.3,
@@ -134,7 +134,7 @@ def test_a_clock_that_is_fast_is_not_believed_and_causes_no_writing() -> None:
     assert go(world, NOW + timedelta(seconds=40)).status["progress"]["lastReport"] == stamp(NOW + timedelta(seconds=40))
 
 
-def test_a_new_attempt_begins_anew() -> None:
+def test_a_new_attempt_starts_from_the_beginning() -> None:
     world = training()
     seen(world, logged(90, 3, step=9, loss=1.0))
     world.remove(child(world, "training"))
@@ -145,7 +145,7 @@ def test_a_new_attempt_begins_anew() -> None:
     assert run_of(world).status["history"] == [{"step": 1, "loss": 3.0}]
 
 
-def test_only_the_first_pod_s_log_is_read_and_what_has_ended_tells_no_more() -> None:
+def test_only_the_log_of_the_first_pod_is_read_and_none_after_its_end() -> None:
     world = training()
     assert seen(world, logged(50, 3))["percent"] == 50
     world.finish(child(world, "training"))
@@ -169,7 +169,7 @@ def test_a_log_is_looked_at_every_ten_seconds_or_twenty_times_in_what_the_stage_
     assert (log_to_read(record, [PodReport("a", 0, "Running")], told, stamp(NOW), place) == "a") == due
 
 
-def test_a_failed_pod_s_log_is_wanted_at_once() -> None:
+def test_the_log_of_a_failed_pod_is_read_immediately() -> None:
     record = StageStatus("training", "Running", 1, started_at=before(36_000))
     pods = [PodReport("a", 0, "Running"), PodReport("b", 1, "Failed", Termination(1))]
     assert log_to_read(record, pods, before(1), stamp(NOW), replace(SETTINGS, mode="cluster")) == "b"

@@ -36,7 +36,7 @@ def test_child_names_fit_and_are_names(run: str, stage: str, round_: int, number
 @given(names, names)
 def test_two_runs_never_share_a_child_name(one: str, other: str) -> None:
     if one != other:
-        first, second = (naming.child_name(run, "training", Attempt(1, 1), naming.TRAINJOB_LIMIT) for run in (one, other))
+        first, second = (naming.child_name(run, "training", Attempt(1, 1), naming.TRAINJOB_NAME_LIMIT) for run in (one, other))
         assert first != second
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -50,42 +51,68 @@ def test_the_environment_overrides_the_images_of_the_file(tmp_path: Path) -> Non
     assert settings.trainer is None
 
 
+_KEY_FORM = "write a label's key, <name> or <prefix>/<name>: a name of at most 63 letters, digits, '-', '_' and '.', and a prefix that is a DNS name in lower case"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image: {}", "image: Extra inputs are not permitted"),
-        ("workers: 0", "workers: Input should be greater than or equal to 1"),
-        ("images: {trainer: x}", "images.trainer: unknown program; use one of dataset, model"),
+        ("image: {}", "image: is not a field of this resource; remove it"),
+        ("workers: 0", "workers: is 0; use a value greater than or equal to 1"),
+        ("workers: many", 'workers: is "many"; use a whole number'),
+        ("resyncSeconds: .5", "resyncSeconds: is 0.5; use a value greater than or equal to 1"),
+        ("images: {trainer: x}", "images: trainer is not a program; use one of dataset, model, training, evaluation, registration"),
+        ("images: {dataset: 'a b'}", 'images.dataset: is "a b"; write the name of an image, <registry>/<repository>:<tag>, without spaces'),
+        ("images: {dataset: ''}", 'images.dataset: is ""; use at least 1 character'),
+        ("images: {dataset: null}", "images.dataset: is null; use a string, or remove it"),
+        ("images: dataset", 'images: is "dataset"; use an object'),
         ("images: [", "line 2: not YAML: "),
-        ("fsGroup: -1", "fsGroup: Input should be greater than or equal to 0"),
-        (
-            "environment: {" + ", ".join(f"A{number}: x" for number in range(17)) + "}",
-            "environment: Dictionary should have at most 16",
-        ),
-        (f"environment: {{A: {'x' * 513}}}", "environment.A: String should have at most 512"),
-        ("podLabels: {a: 'b c'}", "podLabels.a: String should match pattern"),
-        ("podLabels: {a b: c}", "podLabels.a b.[key]: String should match pattern"),
-        (
-            "podLabels: {job-name: a}",
-            "podLabels: labels of finetunerun.io/, jobset.sigs.k8s.io/, batch.kubernetes.io/, trainer.kubeflow.org/, and",
-        ),
-        (
-            "podLabels: {app.kubernetes.io/managed-by: a}",
-            "job-name and controller-uid, belong to controllers; choose another key",
-        ),
+        ("- a", "is not an object; write the keys of the configuration"),
+        ("namespaces: team", 'namespaces: is "team"; use a list'),
+        ("namespaces: [team, Team_B]", 'namespaces[1]: is "Team_B"; write a name of lower-case letters, digits and'),
+        ("namespaces: [5]", "namespaces[0]: is 5; use a string"),
+        ("fsGroup: -1", "fsGroup: is -1; use a value greater than or equal to 0"),
+        ("environment: {" + ", ".join(f"A{number}: x" for number in range(17)) + "}", "; use at most 16 items"),
+        ("environment: {A: 5}", "environment.A: is 5; use a string"),
+        (f"environment: {{A: {'x' * 513}}}", f'environment.A: is "{"x" * 76}...; use at most 512 characters'),
+        ("podLabels: {a: 'b c'}", "podLabels.a: is \"b c\"; write a label's value: at most 63 letters"),
+        ("podLabels: {a b: c}", f'podLabels: has the key "a b"; {_KEY_FORM}'),
+        ("podLabels: {job-name: a}", "podLabels: labels of finetunerun.io/, jobset.sigs.k8s.io/, batch.kubernetes.io/, trainer.kubeflow.org/, and"),
+        ("podLabels: {app.kubernetes.io/managed-by: a}", "job-name and controller-uid, belong to controllers; choose another key"),
         ("podLabels: {finetunerun.io/stage: training}", "podLabels: labels of finetunerun.io/"),
-        (
-            "podAnnotations: {jobset.sigs.k8s.io/jobset-name: a}",
-            "podAnnotations: annotations of finetunerun.io/, jobset.sigs.k8s.io/",
-        ),
-        ("podAnnotations: {a b: c}", "podAnnotations.a b.[key]: String should match pattern"),
+        ("podAnnotations: {jobset.sigs.k8s.io/jobset-name: a}", "podAnnotations: annotations of finetunerun.io/, jobset.sigs.k8s.io/"),
+        ("podAnnotations: {a b: c}", f'podAnnotations: has the key "a b"; {_KEY_FORM}'),
+        ("defaults: {training: {epoch: 3}}", "defaults.training.epoch: is not a field of this resource; remove it"),
+        ("defaults: {training: {epochs: many}}", 'defaults.training.epochs: is "many"; use a whole number'),
+        ("defaults: {training: {epochs: true}}", "defaults.training.epochs: is true; use a number"),
+        ("defaults: {training: {engineArgs: {a: 1}}}", "defaults.training.engineArgs: this release does not support this field; remove it"),
+        ("defaults: {suspend: true}", "defaults.suspend: has no effect as a default, because it controls a single run; remove it"),
+        ("defaults: {model: {uri: /models/a}}", "defaults.model.uri: /models/a is a path of one machine, which no pod can read; use a hub id or hf://"),
+        ("defaults: {training: {env: [{name: PET_X, value: a}]}}", "defaults.training.env: PET_X is set by the operator; remove it"),
+        ("defaults: 5", "defaults: is 5; use an object"),
+        ("defaults: {training: 5}", "defaults.training: is 5; use an object"),
     ],
-)
+)  # fmt: skip
 def test_an_error_names_its_field(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BadConfiguration) as mistake:
         load(tmp_path, text)
     assert message in str(mistake.value)
     assert str(mistake.value).startswith(str(tmp_path))
+    assert not re.search(r"Input should|Extra inputs|should have|errors.pydantic", str(mistake.value))
+
+
+def test_a_key_without_a_value_sets_nothing(tmp_path: Path) -> None:
+    text = "".join(f"{field.alias}:\n" for field in Configuration.model_fields.values())
+    assert load(tmp_path, text) == Configuration()
+    assert load(tmp_path, "# comments only") == Configuration()
+
+
+def test_an_image_of_the_environment_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(BadConfiguration) as mistake:
+        load(tmp_path, "{}", {"RELATED_IMAGE_MODEL": "a b"})
+    assert str(mistake.value) == (
+        'RELATED_IMAGE_MODEL: is "a b"; write the name of an image, <registry>/<repository>:<tag>, without spaces'
+    )
 
 
 def test_the_image_of_training_is_the_default_of_the_field(tmp_path: Path) -> None:

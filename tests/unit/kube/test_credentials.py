@@ -104,7 +104,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
 def test_a_pod_has_the_identity_of_its_service_account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, address: str
 ) -> None:
-    monkeypatch.setattr(credentials, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setattr(credentials, "SERVICE_ACCOUNT_FOLDER", tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(NoCredentials, match="KUBERNETES_SERVICE_HOST"):
@@ -127,7 +127,7 @@ import sys
 from pathlib import Path
 sys.modules["kubernetes"] = None
 from finetune_operator.kube import command, credentials
-credentials.SERVICE_ACCOUNT = Path(sys.argv.pop(1))
+credentials.SERVICE_ACCOUNT_FOLDER = Path(sys.argv.pop(1))
 command.main()
 """
 

@@ -70,7 +70,7 @@ async def test_the_next_candidate_starts_at_once_when_the_leader_ends(store: Sto
 
 async def test_the_next_candidate_starts_when_the_lease_of_a_lost_leader_expires(store: Store) -> None:
     lease = candidate(store, "a")
-    assert await lease._try()  # and is never heard of again
+    assert await lease._try()  # and never renews it
     began = time.monotonic()
     async with candidate(store, "b").held():
         assert time.monotonic() - began >= QUICK.duration

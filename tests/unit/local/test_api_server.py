@@ -81,7 +81,7 @@ async def test_discovery(http: aiohttp.ClientSession) -> None:
     assert ("v1", "secrets") not in {name for _, name in served}
 
 
-async def test_a_refusal_is_a_status(http: aiohttp.ClientSession) -> None:
+async def test_a_rejection_is_a_status(http: aiohttp.ClientSession) -> None:
     code, status = await ask(http, "POST", RUNS, run(dataset={"uri": "gs://x"}))
     assert code == status["code"] == 422
     assert (status["kind"], status["status"], status["reason"]) == ("Status", "Failure", "Invalid")
@@ -198,7 +198,7 @@ async def watch(http: aiohttp.ClientSession, path: str, count: int, **query: str
         return lines
 
 
-async def test_a_watch_tells_and_bookmarks(http: aiohttp.ClientSession) -> None:
+async def test_a_watch_sends_events_and_bookmarks(http: aiohttp.ClientSession) -> None:
     _, created = await ask(http, "POST", MAPS, config_map())
     added, bookmark = await watch(http, MAPS, 2, allowWatchBookmarks="true")
     assert added == {"type": "ADDED", "object": created}

@@ -19,6 +19,8 @@ def write(folder: Path, text: str) -> Path:
     ("text", "keys"),
     [
         ("A=b\n# comment\n\nexport C = d\n", {"A": "b", "C": "d"}),
+        ("\ufeffA=b\n", {"A": "b"}),
+        ("\ufeffkind: Secret\nstringData: {A: b}\n", {"A": "b"}),
         ("A='b c'\nB=\"d\"\n", {"A": "b c", "B": "d"}),
         ("A=abc\"\nB='it\"'\nC='\n", {"A": 'abc"', "B": 'it"', "C": "'"}),
         ("A=kind: Secret\n", {"A": "kind: Secret"}),

@@ -27,7 +27,7 @@ def config_map(name: str = "a", **fields: object) -> dict[str, object]:
 
 
 def _kill_a_writer(path: Path, after: int, delay: float) -> int:
-    """Start a writer, kill it some time after so many acknowledged writes; the last write that it was told of."""
+    """Start a writer, kill it some time after so many acknowledged writes; return the last acknowledged write."""
     with subprocess.Popen([sys.executable, WRITER, path, "inf"], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         lines = [writer.stdout.readline() for _ in range(after)]
@@ -68,7 +68,7 @@ async def test_kill_9_loses_nothing_and_tears_nothing(tmp_path: Path) -> None:
         store.close()
 
 
-async def test_versions_go_on_where_they_ended(tmp_path: Path) -> None:
+async def test_versions_continue_after_a_restart(tmp_path: Path) -> None:
     first = Store(tmp_path / "store.db")
     created = await first.create(config_map())
     await first.delete(CONFIGMAP, "default", "a")

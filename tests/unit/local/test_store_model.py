@@ -167,7 +167,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.watched[kind] == {item["metadata"]["name"]: item for item in page.items}
 
     async def _follow(self, kind: Kind, watch: AsyncIterator[WatchEvent]) -> None:
-        """Apply every change until the watch has nothing to tell: ADDED only of new, the others only of known objects."""
+        """Apply every change until the watch has no more events: ADDED only of new, the others only of known objects."""
         seen, last = self.watched[kind], 0
         async for change in watch:
             if change.type == "BOOKMARK":

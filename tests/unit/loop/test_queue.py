@@ -60,7 +60,7 @@ async def test_reads_of_events_are_limited(monkeypatch: Any) -> None:
     assert asked[5:] == ["f"]
 
 
-async def test_what_was_said_of_an_earlier_jobset_of_the_name_is_not_heard(tmp_path: Path) -> None:
+async def test_events_about_an_earlier_jobset_of_the_same_name_are_ignored(tmp_path: Path) -> None:
     store = Store(tmp_path / "store.db")
     job = {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",

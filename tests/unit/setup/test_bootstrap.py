@@ -1,4 +1,4 @@
-"""Which packages a machine gets, and when the environment is made anew."""
+"""Which packages a machine gets, and when the environment is recreated."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_driver_and_the_compiler_decide(
     assert (found, words in reason) == (expected, True), reason
 
 
-def test_placeholders_that_cannot_be_compiled_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_placeholders_that_cannot_be_compiled_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", tools(tmp_path, "cc"))
     with pytest.raises(ChoiceError) as rejected:
         resolve("cpu", tmp_path, "linux")
@@ -129,7 +129,7 @@ def test_an_interrupted_set_up_is_done_again_and_keeps_the_request(
     assert command.calls == ["cuda"]
 
 
-def test_a_changed_lock_and_an_unknown_stamp_make_it_anew(command: ModuleType, tmp_path: Path) -> None:
+def test_a_changed_lock_and_an_unknown_stamp_recreate_it(command: ModuleType, tmp_path: Path) -> None:
     command._set_up(ROOT, tmp_path, None)
     document = json.loads((tmp_path / ".ready").read_text())
     for text in ("", "{}", "[]", json.dumps({**document, "digest": "other"}), json.dumps({**document, "choice": "tpu"})):
@@ -139,7 +139,7 @@ def test_a_changed_lock_and_an_unknown_stamp_make_it_anew(command: ModuleType, t
         assert command.calls == ["cpu"], text
 
 
-def test_a_wrong_accelerator_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_wrong_accelerator_is_rejected_by_name(tmp_path: Path) -> None:
     words = [sys.executable, ROOT / "hack/bootstrap", "--accelerator=rocm"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2

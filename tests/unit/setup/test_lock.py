@@ -1,4 +1,4 @@
-"""What renewing one package keeps, and what it refuses."""
+"""What renewing one package keeps, and what it rejects."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
-def test_steps_are_numbered_and_tell_how_long_they_took(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_steps_are_numbered_and_show_their_duration(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     clock[:] = [250.0, 0.0, 1.0, 0.0]
     with progress.counted(2):
         for name in ("kube-apiserver", "kubectl"):

@@ -279,7 +279,7 @@ def test_release_notes_are_a_section_of_the_change_log(version: str, expected: s
 
 
 @pytest.mark.parametrize(("version", "words"), [("0.2", "there is no section 0.2;"), ("0.0.9", "section 0.0.9 is empty")])
-def test_a_section_that_is_missing_or_empty_is_refused(version: str, words: str) -> None:
+def test_a_section_that_is_missing_or_empty_is_rejected(version: str, words: str) -> None:
     with pytest.raises(CannotBuildError, match=words):
         notes.section(CHANGES, version)
 
@@ -302,7 +302,7 @@ def test_the_same_files_make_the_same_archive(tmp_path: Path) -> None:
         (["9.9.9"], f"release: VERSION: 9.9.9 is not the version of this tree, {VERSION}; set __version__ in"),
     ],
 )
-def test_a_wrong_version_is_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_version_is_rejected(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", *arguments]) == 1
     assert capsys.readouterr().err.startswith(words)
 
@@ -328,7 +328,7 @@ def test_only_a_draft_is_built_from_another_tree(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_archive_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     tar.write(tmp_path / "a", tmp_path / "a.tar", EPOCH)
     with pytest.raises(ValueError, match="not an OCI archive with one image"):

@@ -1,4 +1,4 @@
-"""A call of Training Hub in a process group of its own, whose output is printed, and whose end is that of all its processes."""
+"""A call of Training Hub in a process of its own, whose output is printed, and whose end is that of all its descendants."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pathlib import Path
 import finetune_stages
 
 from .arguments import Arguments
+from .family import Member, family, running, send
 
 _POLL_SECONDS = 0.5
 _GRACE = 5.0
@@ -42,12 +43,14 @@ def run_call(function: str, arguments: Arguments, folder: Path, poll: Callable[[
     """
     call = folder / "call.json"
     call.write_text(json.dumps({"function": function, "arguments": arguments}, indent=1))
-    with _process(call) as process:
+    seen: set[Member] = set()
+    with _process(call, seen) as process:
         lines: deque[str] = deque(maxlen=_LINES)
         reader = threading.Thread(target=_print, args=(process, lines), daemon=True)
         reader.start()
         while process.poll() is None:
             poll()
+            seen |= family(process.pid)
             time.sleep(_POLL_SECONDS)
         reader.join(_GRACE)
         poll()
@@ -55,7 +58,7 @@ def run_call(function: str, arguments: Arguments, folder: Path, poll: Callable[[
 
 
 @contextmanager
-def _process(call: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _process(call: Path, seen: set[Member]) -> Iterator[subprocess.Popen[bytes]]:
     root = str(Path(finetune_stages.__file__).parents[1])  # a folder, or the zip application
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
@@ -65,12 +68,12 @@ def _process(call: Path) -> Iterator[subprocess.Popen[bytes]]:
     }  # fmt: skip
     process = subprocess.Popen(  # noqa: S603 - this program
         [sys.executable, "-m", "finetune_stages.training.hub.child", str(call)], env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
         yield process
     finally:
-        _end(process)
+        _end(process, seen)
 
 
 def _print(process: subprocess.Popen[bytes], lines: deque[str]) -> None:
@@ -83,23 +86,12 @@ def _print(process: subprocess.Popen[bytes], lines: deque[str]) -> None:
             print(text, flush=True)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process group: workers can outlive the process that started them."""
+def _end(process: subprocess.Popen[bytes], seen: set[Member]) -> None:
+    """End the process and its descendants: workers can outlive the process that started them, and can ignore SIGTERM."""
     for number, seconds in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, 1.0)):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
+        seen |= family(process.pid)
+        send(number, seen)
         end = time.monotonic() + seconds
-        while time.monotonic() < end and _group_exists(process):
+        while time.monotonic() < end and running(seen):
             time.sleep(0.1)
     process.wait()
-
-
-def _group_exists(process: subprocess.Popen[bytes]) -> bool:
-    process.poll()  # a zombie would keep the group
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -1,7 +1,7 @@
 """``python -m finetune_stages.training.hub.child CALL``: call a function of Training Hub.
 
-``CALL`` is a JSON file with ``function`` and ``arguments``. The process is the leader of a process group with torchrun and its workers,
-and ends the group if this program's first process is gone.
+``CALL`` is a JSON file with ``function`` and ``arguments``. If the process that started this one is gone, this one ends its descendants and
+itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+
+from .family import family, send
 
 
 def main(call: Path) -> None:
@@ -27,7 +29,8 @@ def main(call: Path) -> None:
 def _end_without_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
-    os.killpg(0, signal.SIGKILL)
+    send(signal.SIGKILL, [member for member in family(os.getpid()) if member[0] != os.getpid()])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

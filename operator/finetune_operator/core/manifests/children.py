@@ -18,7 +18,7 @@ from finetune_operator.core.run import Run, StageStatus
 from . import pod
 from .pod import Json, PodNeeds
 
-GRACE_SECONDS = 60
+TERMINATION_GRACE_SECONDS = 60
 """Seconds between SIGTERM and SIGKILL."""
 
 
@@ -37,7 +37,7 @@ def job(run: Run, stage_status: StageStatus, program: str, needs: PodNeeds, imag
     }
     spec = {
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}, **pod.volume_group(run)},

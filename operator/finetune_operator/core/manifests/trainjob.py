@@ -16,7 +16,7 @@ from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Trainer
 
 from . import pod
-from .children import GRACE_SECONDS, child
+from .children import TERMINATION_GRACE_SECONDS, child
 from .pod import Json, PodNeeds
 
 PATCH_MANAGER = f"{GROUP}/operator"
@@ -71,7 +71,7 @@ def _pod_spec(run: Run, needs: PodNeeds, shape: Trainer) -> Json:
         if pod.volume_group(run):
             spec["securityContext"] = pod.volume_group(run)
     if shape.grace_period:
-        spec["terminationGracePeriodSeconds"] = GRACE_SECONDS
+        spec["terminationGracePeriodSeconds"] = TERMINATION_GRACE_SECONDS
     return spec
 
 

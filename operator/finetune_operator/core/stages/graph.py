@@ -18,14 +18,15 @@ class StageGraph:
         by_name: the same by name.
         programs: those with a program, by name.
         definitions: those of the workspace and of all stages, by name, in order.
-        depends_on: by stage, the stages that must have ended before it starts.
-        dependents: by stage, the stages that depend on it, directly or through others.
+        predecessors: by stage, the stages that must have ended before it starts: its ``depends_on``, and those that name it in
+            ``precedes``.
+        successors: by stage, the stages that it precedes, directly or through others.
         conditions: each stage that has a condition, with its type.
         phases: each stage that starts a phase of the run, with the phase; the last stage first.
         by_progress: the stages with a program; of two that run, ``status.progress`` shows the first.
 
     Raises:
-        ValueError: a stage comes before one that it depends on.
+        ValueError: a stage comes before one of its predecessors.
     """
 
     def __init__(self, stages: tuple[ProgramStage | OperatorStage, ...]) -> None:
@@ -34,16 +35,18 @@ class StageGraph:
         self.programs: dict[str, ProgramStage] = {stage.name: stage for stage in stages if isinstance(stage, ProgramStage)}
         definitions = (WORKSPACE, *(stage.definition for stage in stages))
         self.definitions: dict[str, StageDefinition] = {one.name: one for one in definitions}
-        self.depends_on: dict[str, tuple[str, ...]] = {
+        self.predecessors: dict[str, tuple[str, ...]] = {
             one.name: (*one.depends_on, *(other.name for other in definitions if one.name in other.precedes))
             for one in definitions
         }
         seen: set[str] = set()
-        for name, needed in self.depends_on.items():
+        for name, needed in self.predecessors.items():
             if not seen.issuperset(needed):
-                raise ValueError(f"stage {name} stands before {', '.join(sorted({*needed} - seen))}, on which it depends")
+                raise ValueError(
+                    f"stage {name}: it is listed before its predecessors {', '.join(sorted({*needed} - seen))}; list it after them"
+                )
             seen.add(name)
-        self.dependents: dict[str, tuple[str, ...]] = {name: self._dependents(name) for name in self.definitions}
+        self.successors: dict[str, tuple[str, ...]] = {name: self._successors(name) for name in self.definitions}
         self.conditions = tuple((stage.name, stage.definition.condition) for stage in stages if stage.definition.condition)
         self.phases = tuple((one.name, one.phase) for one in reversed(definitions) if one.phase)
         self._model_rejections = tuple((one.name, one.model_rejection) for one in definitions if one.model_rejection)
@@ -68,9 +71,9 @@ class StageGraph:
                 return stage_status
         return None
 
-    def _dependents(self, name: str) -> tuple[str, ...]:
+    def _successors(self, name: str) -> tuple[str, ...]:
         found = {name}
         for stage in self.stages:
-            if not found.isdisjoint(self.depends_on[stage.name]):
+            if not found.isdisjoint(self.predecessors[stage.name]):
                 found.add(stage.name)
         return tuple(stage.name for stage in self.stages if stage.name in found and stage.name != name)

@@ -51,15 +51,15 @@ class TrainingStage(ProgramStage):
 
     def pod(self, run: Run) -> PodNeeds:
         spec = run.resolved.training
-        entry = naming.bundle_name(run.status["resolved"]["entryDigest"])
+        bundle = naming.bundle_name(run.status["resolved"]["entryDigest"])
         requested = (
             {"name": GPUS_VARIABLE, "value": str(spec.gpus_per_worker)},
             {"name": PROCESSES_VARIABLE, "value": str(spec.workers * spec.processes)},
         )
         return PodNeeds(
             resources=spec.resources, gpus=spec.gpus_per_worker, environment=(*secrets(None, HF_SECRET), *spec.env, *requested),
-            placement=spec.placement, volumes=({"name": "entry", "configMap": {"name": entry}}, *spec.volumes),
-            mounts=({"name": "entry", "mountPath": BUNDLE_PATH, "readOnly": True}, *spec.volume_mounts),
+            placement=spec.placement, volumes=({"name": "training-bundle", "configMap": {"name": bundle}}, *spec.volumes),
+            mounts=({"name": "training-bundle", "mountPath": BUNDLE_PATH, "readOnly": True}, *spec.volume_mounts),
             pull_secrets=spec.image_pull_secrets, shared_memory=spec.shared_memory,
         )  # fmt: skip
 

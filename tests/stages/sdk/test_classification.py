@@ -1,4 +1,4 @@
-"""A file system that is full is reported as such, whatever library writes: the real libraries on a real small file system."""
+"""Faults of a machine are recognized whatever library reports them: a full file system, with the real libraries on a real one; a GPU."""
 
 from __future__ import annotations
 
@@ -80,6 +80,21 @@ def test_messages_of_full_file_systems(error, reason):
     found = classify(error)
     assert found.reason.name == reason
     assert ("training.sharedMemory" in found.message) == (reason == "OutOfMemoryHost")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be asynchronously reported", "GPUUnusable"),
+        ("CUDA error: CUDA-capable device(s) is/are busy or unavailable", "GPUUnusable"),
+        ("CUDA error: an illegal memory access was encountered", "Crashed"),  # a bug of the program, on any GPU
+    ],
+)
+def test_a_gpu_that_fails_is_a_fault_of_the_node(text, reason):
+    error = type("AcceleratorError", (RuntimeError,), {})(text)  # torch's class, which only a GPU raises
+    found = classify(error)
+    assert found.reason.name == reason
+    assert text.splitlines()[0] in found.message
 
 
 def test_the_file_is_named_if_it_is_known():

@@ -1,4 +1,4 @@
-"""How long no pass can change anything about a run, told from the run alone."""
+"""How long no pass can change anything about a run, derived from the run alone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import timedelta
 import pytest
 
 from finetune_operator.api.stages import RERUN_TARGETS
+from finetune_operator.core.ended_run import cleanup_in, idle_seconds
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings
-from finetune_operator.core.terminal import cleanup_in, idle_seconds
 from finetune_operator.core.times import LONGEST, duration, stamp
 from reruns import CHANGES
 from unit.core.passes import decide, edit, go, run_of, world_at
@@ -55,7 +55,7 @@ def test_the_plan_agrees_on_the_rest_of_a_run() -> None:
     assert idle_seconds(run_of(world), NOW + timedelta(hours=2)) == math.inf
 
 
-def test_a_run_under_way_never_rests_and_a_deleted_one_always() -> None:
+def test_a_run_in_progress_is_never_idle_and_a_deleted_one_always() -> None:
     world = world_at("training")
     assert idle_seconds(run_of(world), NOW) == 0
     world.run = {**world.run, "metadata": {**world.run["metadata"], "deletionTimestamp": stamp(NOW)}}
@@ -70,7 +70,7 @@ def test_an_edit_that_changes_nothing_is_seen_before_the_run_rests_again() -> No
     assert idle_seconds(run_of(world), NOW) == 3600
 
 
-def test_a_refused_run_rests_until_its_next_edit() -> None:
+def test_a_rejected_run_is_idle_until_its_next_edit() -> None:
     world = World.new({**MINIMAL, "publish": {"uri": "s3://b/x"}})
     go(world)
     assert idle_seconds(run_of(world), NOW) == math.inf
