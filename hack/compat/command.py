@@ -62,6 +62,6 @@ def _run(command: str, sets: Sequence[str], jobs: int) -> int:
 
 
 def _test(sets: Sequence[str], jobs: int) -> int:
-    words = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "--dist", "loadgroup", "--durations=20", "tests/compat"]
+    words = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "--dist", "worksteal", "--durations=20", "tests/compat"]
     environment = {**os.environ, "FINETUNE_COMPAT_SETS": ",".join(sets), "OMP_NUM_THREADS": "1"}
     return subprocess.run(words, cwd=ROOT, env=environment, check=False).returncode

@@ -43,7 +43,8 @@ def test_the_losses_and_weights_are_those_of_the_newest_libraries(train, librari
 
 
 @pytest.mark.parametrize("algorithm", ["sft", "osft", "lora"])
-def test_a_model_of_16_bits_with_tied_weights_keeps_its_names_and_dtypes(train, libraries, tied_model, algorithm):
+def test_a_model_of_16_bits_with_tied_weights_keeps_its_names_and_dtypes(train, libraries, tied_model, algorithm, request):
+    _only_osft_in_every_run(algorithm, request)
     trained = train(libraries, model=tied_model, **ALGORITHMS[algorithm])
     assert trained.losses[-1] < trained.losses[0]
     before, after = (load_file(folder / "model.safetensors") for folder in (tied_model, trained.model))
@@ -53,7 +54,13 @@ def test_a_model_of_16_bits_with_tied_weights_keeps_its_names_and_dtypes(train, 
 
 
 @pytest.mark.parametrize("algorithm", ["sft", "osft", "lora"])
-def test_two_processes_train_as_one(train, libraries, algorithm):
+def test_two_processes_train_as_one(train, libraries, algorithm, request):
+    _only_osft_in_every_run(algorithm, request)
     one, two = (train(libraries, processes, **ALGORITHMS[algorithm]) for processes in (1, 2))
     assert (two.result.outputs["processes"], two.result.outputs["samplesSeen"]) == (2, 100)
     assert two.losses == pytest.approx(one.losses, rel=1e-4, abs=1e-4)
+
+
+def _only_osft_in_every_run(algorithm: str, request: pytest.FixtureRequest) -> None:
+    if algorithm != "osft":
+        request.getfixturevalue("every_set")

@@ -328,7 +328,8 @@ def test_metrics_exist() -> None:
 
 def test_tested_versions_are_those_of_modules_and_lock() -> None:
     modules = "".join(file.read_text() for file in sorted((ROOT / "hack").glob("*/modules/*/go.mod")))
-    lock = (ROOT / "requirements/all.lock").read_text()
+    locks = (ROOT / "requirements/all.lock", *sorted((ROOT / "hack/compat").glob("*.lock")))
+    lock = "".join(path.read_text() for path in locks)
     pinned = {*re.findall(r" v(\d+\.\d+\.\d+)", modules), *re.findall(r"^[\w-]+==([\d.]+)", lock, flags=re.MULTILINE)}
     rows = [row for row in table(COMPATIBILITY, "Component").rows if row[2] == "tested"]
     assert len(rows) >= 8

@@ -85,7 +85,8 @@ def _replace_fsdp() -> None:
         return model if isinstance(model, DistributedDataParallel) else prepare(self, model, *arguments, **options)
 
     def get_state_dict(self: Any, model: Any, *arguments: Any, **options: Any) -> Any:
-        return state(self, model.module if isinstance(model, DistributedDataParallel) else model, *arguments, **options)
+        # instructlab-training passes its own object, with the attributes of the model in DDP.
+        return state(self, getattr(model, "module", model), *arguments, **options)
 
     Accelerator.prepare_model = prepare_model
     Accelerator.get_state_dict = get_state_dict
