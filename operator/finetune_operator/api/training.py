@@ -227,7 +227,7 @@ class Training(Section):
     checkpoints: Checkpoints | None = Field(None, description="What is saved during training.")
     engine: Literal["auto", "training-hub", "portable"] | None = Field(
         None,
-        description="Training engine. portable uses transformers and TRL. training-hub uses the backends of Training "
+        description="Training engine. portable uses PyTorch and transformers. training-hub uses the backends of Training "
         "Hub and supports sft and osft. auto selects training-hub where the training image has it and it can honor the values of "
         "the run, and otherwise portable.",
     )
