@@ -2,6 +2,7 @@
 
 make    make the environments outside the checkout, 2 GB each
 test    make them, and run tests/compat with every set
+node    train in containers on a real node, in an image with the libraries of OpenShift AI 3.3 (as root; builds the image)
 python  print the Python of one environment
 clean   remove all environments, including those of earlier locks
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 import progress
 from build_error import CannotBuildError
 from controlplane.binaries import NotBuiltError
+from images.recipes import LIBRARIES
 
 from .environments import SETS, is_made, make, python, root
 
@@ -41,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python hack/compat", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=("make", "test", "python", "clean"))
+    parser.add_argument("command", choices=("make", "test", "node", "python", "clean"))
     parser.add_argument("sets", nargs="*", choices=[*SETS, []], metavar="SET", help=f"{', '.join(SETS)}; all if none is named")
     parser.add_argument("--jobs", type=int, default=2, help="processes of pytest (2)")
     return parser
@@ -54,11 +56,20 @@ def _run(command: str, sets: Sequence[str], jobs: int) -> int:
     if command == "python":
         print("\n".join(str(python(name)) for name in sets))
         return 0
+    if command == "node":
+        return _node()
     missing = [name for name in sets if not is_made(name)]
     with progress.counted(len(missing)):
         for name in missing:
             make(name)
     return _test(sets, jobs) if command == "test" else 0
+
+
+def _node() -> int:
+    build = [sys.executable, "hack/images", "build", LIBRARIES.name, "--base", "debian", "--tag", "test"]
+    subprocess.run(build, cwd=ROOT, check=True)
+    words = [sys.executable, "-m", "pytest", "-q", "tests/node/image_of_openshift_ai.py"]
+    return subprocess.run(words, cwd=ROOT, check=False).returncode
 
 
 def _test(sets: Sequence[str], jobs: int) -> int:

@@ -80,11 +80,17 @@ STAGES = Recipe(
     "stages", "finetune-stages", "images/Containerfile", "requirements/stages.lock",
     ("operator/finetune_contract", "images/finetune_stages"), (("ACCELERATOR", "cpu"),),
 )  # fmt: skip
+LIBRARIES = Recipe(
+    "openshift-ai-3.3", "openshift-ai-3.3", "hack/compat/Containerfile", "hack/compat/openshift-ai-3.3.lock", (),
+    (("SET", "openshift-ai-3.3"),),
+)  # fmt: skip
+"""The libraries of a training image of OpenShift AI, for tests."""
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         OPERATOR,
         STAGES,
+        LIBRARIES,
         *(_stage(program, "cpu") for program in PROGRAMS),
         *(_stage(program, "cuda") for program in ON_GPUS),
     )

@@ -57,6 +57,14 @@ class Trained:
         return result
 
     @property
+    def failure(self) -> Result:
+        """The result of a training that failed."""
+        result = parse_message(_text(self.folder / "program-0" / "termination-log"))
+        assert result is not None, self.output
+        assert result.outcome == "Failed", self.output
+        return result
+
+    @property
     def losses(self) -> list[float]:
         """Loss of each step."""
         return [point.loss for point in self.result.history]
@@ -133,26 +141,36 @@ def program(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def train(old_model: Path, program: Path, shared: Path) -> Callable[..., Trained]:
-    """Return the function that runs the training program: ``train(libraries, processes, model, **inputs)``.
+    """Return the function that runs the training program: ``train(libraries, processes, model, packages, **inputs)``.
 
-    Equal calls run once for all workers of xdist.
+    ``packages`` is a folder with packages that replace installed ones. Equal calls run once for all workers of xdist.
     """
 
-    def run(libraries: str, processes: int = 1, model: Path | None = None, **changes: Any) -> Trained:
+    def run(
+        libraries: str, processes: int = 1, model: Path | None = None, packages: Path | None = None, **changes: Any
+    ) -> Trained:
         if not is_made(libraries):
             pytest.skip(f"the environment of the libraries {libraries} is not made; run make compat")
         inputs, base = replace(SMALL, **changes), model or old_model
-        folder = shared / f"{libraries}-{processes}-{base.name}-{digest(encode(inputs))[:16]}"
+        folder = shared / f"{libraries}-{processes}-{base.name}-{packages.name if packages else ''}-{digest(encode(inputs))[:16]}"
         with FileLock(f"{folder}.lock"):
             if not folder.exists():
                 folder.mkdir()
-                _train(StagePrograms(folder / "workspace"), base, program, libraries, processes, inputs)
+                _train(StagePrograms(folder / "workspace"), base, program, libraries, processes, inputs, packages)
         return Trained(folder)
 
     return run
 
 
-def _train(programs: StagePrograms, model: Path, program: Path, libraries: str, processes: int, inputs: TrainingInputs) -> None:
+def _train(
+    programs: StagePrograms,
+    model: Path,
+    program: Path,
+    libraries: str,
+    processes: int,
+    inputs: TrainingInputs,
+    packages: Path | None,
+) -> None:
     programs.workspace.mkdir()
     stage = Tokenization(programs.workspace, programs.run)
     run = programs.path(programs.layout.root)
@@ -163,7 +181,7 @@ def _train(programs: StagePrograms, model: Path, program: Path, libraries: str, 
     interpreter, shimmed = python(libraries), inputs.engine == "training-hub"
     environment = {
         "PATH": f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(SHIM),
+        "PYTHONPATH": os.pathsep.join(str(path) for path in (packages, SHIM) if path),
         "FINETUNE_TEST_CPU_SHIM": "1" if shimmed else "0",
         "PET_NPROC_PER_NODE": str(processes),
         GPUS_VARIABLE: str(processes) if shimmed else "0",

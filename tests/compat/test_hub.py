@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from compat.environments import SETS
 from finetune_contract.documents import CheckpointInputs, OsftInputs
 
 HUB: dict[str, Any] = {"engine": "training-hub", "gradient_checkpointing": True}
@@ -13,6 +14,7 @@ SFT: dict[str, Any] = {**HUB, "algorithm": "sft", "sharding": "FULL_SHARD", "che
 OSFT: dict[str, Any] = {
     **HUB, "algorithm": "osft", "osft": OsftInputs(), "scheduler": "cosine_with_min_lr", "scheduler_args": {"min_lr_rate": 0.1},
 }  # fmt: skip
+NEWEST = SETS[-1]
 BACKENDS = {"sft": "instructlab-training", "osft": "rhai-innovation-mini-trainer"}
 
 
@@ -50,3 +52,47 @@ def test_two_processes_train_together(train, libraries, every_set, values):
     one, two = train(libraries, **values), train(libraries, 2, **values)
     assert (two.result.outputs["processes"], two.result.outputs["samplesSeen"]) == (2, 100)
     assert two.losses == pytest.approx(one.losses, rel=0.02)
+
+
+STEPS = (16, 32, 48, 50, 66, 82, 98, 100)
+REPORT = """
+import json, math, pathlib, shutil, time
+
+def report(folder, samples, loss=1.0):
+    lines = [{"step": number, "avg_loss": loss, "samples_seen": seen, "lr": 0.1} for number, seen in enumerate(samples, 1)]
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line) + "\\n" for line in lines)
+    pathlib.Path(folder, "training_params_and_metrics_global0.jsonl").write_text(text)
+
+def copy(model, folder, samples):
+    shutil.copytree(model, pathlib.Path(folder, "hf_format", f"samples_{samples}"))
+
+def sft(*, model_path, ckpt_output_dir, **_):
+"""
+FAULTS = {
+    "nothing": ("pass", "TrainingIncomplete", "training processed 0 of 100 samples (2 x 50 rows)."),
+    "stopped": (
+        f"report(ckpt_output_dir, {STEPS[:4]}); copy(model_path, ckpt_output_dir, 50)", "TrainingIncomplete", "training processed 50 of 100 samples",
+    ),
+    "modelless": (f"report(ckpt_output_dir, {STEPS})", "TrainingIncomplete", "the backend wrote no model after 100 samples"),
+    "untrained": (
+        f"report(ckpt_output_dir, {STEPS}); copy(model_path, ckpt_output_dir, 100)", "TrainingIncomplete",
+        "the backend's model has the weights of the base model",
+    ),
+    "diverged": (f"report(ckpt_output_dir, {STEPS}, math.nan); time.sleep(60)", "LossNotANumber", "the loss became nan in step 1"),
+    "raised": ("raise ImportError('No module named flash_attn_2_cuda')", "EngineMissing", "No module named flash_attn_2_cuda"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_backend_that_has_not_trained_fails_the_stage(train, libraries, tmp_path_factory, fault):
+    """A package in place of Training Hub ends with exit code 0, as the real one does in these cases, but not on demand."""
+    if libraries != NEWEST:
+        pytest.skip("the libraries make no difference")
+    code, reason, words = FAULTS[fault]
+    package = tmp_path_factory.mktemp(fault) / "training_hub"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"{REPORT}    {code}\n")
+    ended = train(libraries, packages=package.parent, **{**SFT, "checkpoints": CheckpointInputs()}).failure
+    assert ended.reason == reason
+    assert words in ended.message
