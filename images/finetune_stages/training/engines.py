@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from finetune_contract import reasons
@@ -16,6 +17,7 @@ from .hub.installed import BACKENDS, Installed, NotInstalled, installed
 from .hub.limits import hub_limits
 from .libraries import engine_versions, missing_package
 from .limits import Limit, portable_limits
+from .pretrained import Pretrained
 
 PORTABLE: Literal["portable"] = "portable"
 HUB: Literal["training-hub"] = "training-hub"
@@ -63,18 +65,21 @@ class Offer:
     installed: Installed | None = None
 
 
-def choose(inputs: TrainingInputs, explicit: Collection[str], count_gpus: Callable[[], int] = requested_gpus) -> Engine:
+def choose(
+    inputs: TrainingInputs, explicit: Collection[str], model: Path | None = None, count_gpus: Callable[[], int] = requested_gpus
+) -> Engine:
     """Return the engine for a training: the requested one, or for ``auto`` Training Hub where it can honor the run, else the portable one.
 
     Args:
         inputs: the stage's inputs.
         explicit: fields that a person set.
+        model: folder of the base model, of which only the headers are read.
         count_gpus: returns the number of GPUs that the pod requests.
 
     Raises:
         StageError: ``EngineMissing``: the image lacks a package. ``BadTrainingValue``: the engine cannot honor a value that a person set.
     """
-    made = list(offers(inputs, count_gpus))
+    made = list(offers(inputs, model, count_gpus))
     for number, offer in enumerate(made):
         if offer.missing is None and not _rejected(offer, explicit):
             reason = _reason(inputs, made[:number], explicit)
@@ -82,15 +87,15 @@ def choose(inputs: TrainingInputs, explicit: Collection[str], count_gpus: Callab
     raise _failure(inputs, made, explicit)
 
 
-def offers(inputs: TrainingInputs, count_gpus: Callable[[], int] = requested_gpus) -> Iterator[Offer]:
+def offers(inputs: TrainingInputs, model: Path | None = None, count_gpus: Callable[[], int] = requested_gpus) -> Iterator[Offer]:
     """Yield the offers of the requested engines, the preferred one first."""
     if inputs.engine in ("auto", HUB):
-        yield _hub(inputs, count_gpus)
+        yield _hub(inputs, model, count_gpus)
     if inputs.engine in ("auto", PORTABLE):
         yield Offer(PORTABLE, missing_package(inputs), tuple(portable_limits(inputs)), engine_versions())
 
 
-def _hub(inputs: TrainingInputs, count_gpus: Callable[[], int]) -> Offer:
+def _hub(inputs: TrainingInputs, model: Path | None, count_gpus: Callable[[], int]) -> Offer:
     if inputs.algorithm not in BACKENDS:
         # unsloth renders the rows itself, learns from the prompts as well, and writes no merged model.
         return Offer(HUB, f"its backend for {inputs.algorithm} learns from the prompts as well")
@@ -102,7 +107,18 @@ def _hub(inputs: TrainingInputs, count_gpus: Callable[[], int]) -> Offer:
         return Offer(HUB, "its backends require an NVIDIA GPU, and the pod requests none")
     if inputs.algorithm == "osft" and "flash-attn" not in found.versions:
         return Offer(HUB, "its backend mini-trainer requires the Python package flash-attn, and the image does not have it")
+    if inputs.algorithm == "osft" and model is not None and _is_tied_in_32_bits(model):
+        return Offer(HUB, "its backend mini-trainer cannot write a model of 32 bits whose output layer is its embeddings")
     return Offer(HUB, None, tuple(hub_limits(inputs, found)), found.versions, found)
+
+
+def _is_tied_in_32_bits(model: Path) -> bool:
+    """Return whether the weights have 32 bits and no output layer of their own; a model that cannot be read is reported later."""
+    try:
+        base = Pretrained.open(model)
+    except StageError:
+        return False
+    return base.dtype == "F32" and not any(name.endswith("lm_head.weight") for name in base.tensors)
 
 
 def _rejected(offer: Offer, explicit: Collection[str]) -> list[Limit]:

@@ -59,7 +59,7 @@ def _followed(context: Context, exporter: Exporter, processes: Processes) -> Fin
 
 def _train(context: Context, processes: Processes) -> Finished:
     inputs = context.inputs(TrainingInputs)
-    engine = choose(inputs, context.document.explicit or ())
+    engine = choose(inputs, context.document.explicit or (), context.path(context.layout.base_model))
     print(f"training: engine {engine.name}: {engine.reason}", flush=True)
     if engine.installed is not None:
         from .hub.work import train

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from finetune_contract import reasons
 from finetune_contract.documents import CheckpointInputs, LoraInputs, OsftInputs, TrainingInputs
 from finetune_stages.sdk import StageError
+from finetune_stages.sdk.safetensors_header import Tensor
 from finetune_stages.training import engines
 from finetune_stages.training.engines import choose
 from finetune_stages.training.hub.arguments import arguments
 from finetune_stages.training.hub.installed import Installed, NotInstalled
+from finetune_stages.training.pretrained import Pretrained
 from finetune_stages.training.processes import Processes
 
 SFT = TrainingInputs("sft", "auto", 2, 16, 4096, 256, 1e-2, gradient_checkpointing=True, sharding="FULL_SHARD")
@@ -41,7 +44,7 @@ def image(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def chosen(inputs: TrainingInputs, *explicit: str, gpus: int = 1) -> Any:
-    return choose(inputs, explicit, lambda: gpus)
+    return choose(inputs, explicit, count_gpus=lambda: gpus)
 
 
 def test_training_hub_is_preferred_where_it_honors_the_run(image: Any) -> None:
@@ -71,6 +74,25 @@ def test_without_training_hub_the_portable_engine_trains(
     assert engine.name == "portable"
     assert why in engine.reason
     assert {"torch", "trl"} <= engine.versions.keys()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "own_head", "engine"), [("F32", False, "portable"), ("F32", True, "training-hub"), ("BF16", False, "training-hub")]
+)
+def test_mini_trainer_cannot_write_a_tied_model_of_32_bits(
+    image: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtype: str, own_head: bool, engine: str
+) -> None:
+    image()
+    names = ("model.embed_tokens.weight", *(["lm_head.weight"] if own_head else []))
+    base = Pretrained(tmp_path, {}, {name: Tensor(dtype, (4, 2), 0, 32) for name in names})
+    monkeypatch.setattr(engines.Pretrained, "open", lambda _path: base)
+    assert choose(OSFT, (), tmp_path, lambda: 1).name == engine
+    assert choose(SFT, (), tmp_path, lambda: 1).name == "training-hub"
+
+
+def test_a_model_that_cannot_be_read_is_reported_by_the_engine(image: Any, tmp_path: Path) -> None:
+    image()
+    assert choose(OSFT, (), tmp_path / "none", lambda: 1).name == "training-hub"
 
 
 def test_a_default_that_has_no_effect_is_reported_and_a_written_one_decides_or_is_rejected(image: Any) -> None:

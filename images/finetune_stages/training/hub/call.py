@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -24,6 +25,9 @@ from .family import Member, family, running, send
 _POLL_SECONDS = 0.5
 _GRACE = 5.0
 """Seconds for the processes to end after SIGTERM."""
+_LONGEST_FOLDER = 60
+"""Characters of the folder of temporary files. In a longer one the names of sockets of instructlab-training's workers are too long, and
+it waits for ever."""
 _LINES = 400
 """Lines of output that are kept for the cause of a failure."""
 
@@ -66,6 +70,8 @@ def _process(call: Path, seen: set[Member]) -> Iterator[subprocess.Popen[bytes]]
         # The backends look for torchrun on the path.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }  # fmt: skip
+    if len(tempfile.gettempdir()) > _LONGEST_FOLDER:
+        environment["TMPDIR"] = "/tmp"  # noqa: S108 - the folder is on every machine
     process = subprocess.Popen(  # noqa: S603 - this program
         [sys.executable, "-m", "finetune_stages.training.hub.child", str(call)], env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
