@@ -42,6 +42,35 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("libraries", [name for name in SETS if name in CHOSEN], scope="session")
 
 
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print a table of the trainings that succeeded."""
+    factory = getattr(config, "_tmp_path_factory", None)
+    folder = factory.getbasetemp() / "compat" if factory else Path("none")
+    rows = sorted(row for about in folder.glob("*/about.json") if (row := _row(about)))
+    if rows:
+        terminalreporter.section("trainings")
+        for row in (("libraries", "engine", "algorithm", "processes", "samples", "first loss", "last loss", "seconds"), *rows):
+            terminalreporter.write_line("".join(f"{cell:<18}" for cell in row).rstrip())
+
+
+def _row(about: Path) -> tuple[str, ...] | None:
+    result = parse_message(_text(about.parent / "program-0" / "termination-log"))
+    if result is None or result.outcome != "Succeeded":
+        return None
+    what, outputs, metrics = json.loads(about.read_text()), result.outputs, result.metrics
+    samples = f"{outputs['samplesSeen']} of {outputs['expectedSamples']}"
+    losses = (f"{metrics[name]:.4f}" for name in ("first_loss", "final_loss"))
+    return (
+        what["libraries"],
+        outputs["engine"],
+        what["algorithm"],
+        str(outputs["processes"]),
+        samples,
+        *losses,
+        f"{metrics['seconds']:.0f}",
+    )
+
+
 @dataclass(frozen=True)
 class Trained:
     """A run of the training program in a folder of its own."""
@@ -172,6 +201,8 @@ def _train(
     packages: Path | None,
 ) -> None:
     programs.workspace.mkdir()
+    about = {"libraries": libraries, "algorithm": inputs.algorithm + (" packed" if inputs.lora and inputs.lora.packing else "")}
+    (programs.workspace.parent / "about.json").write_text(json.dumps(about))
     stage = Tokenization(programs.workspace, programs.run)
     run = programs.path(programs.layout.root)
     run.mkdir(parents=True)
