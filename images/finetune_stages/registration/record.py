@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune_contract import reasons
 from finetune_contract.codec import DocumentError
@@ -178,7 +179,14 @@ def _lineage(run: RunInfo, reports: dict[str, _Report]) -> dict[str, str]:
         tags[f"{LABEL}/{stage}-inputs-digest"] = report.result.inputs_digest
         if stage in digests and report.digest:
             tags[f"{LABEL}/{digests[stage]}"] = report.digest
-    return tags
+    return {**tags, **_engine(reports["training"].result.outputs)} if "training" in reports else tags
+
+
+def _engine(outputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return the training engine and the versions of its packages; a training of an earlier release has none."""
+    versions = ", ".join(f"{name} {version}" for name, version in (outputs.get("versions") or {}).items())
+    tags = {f"{LABEL}/engine": str(outputs.get("engine") or ""), f"{LABEL}/engine-versions": versions}
+    return {key: value for key, value in tags.items() if value}
 
 
 def _points(reports: dict[str, _Report]) -> list[Point]:

@@ -34,10 +34,15 @@ from model_registry_server import ModelRegistryServer
 
 CURVE = tuple(LossPoint(10 * number, round(8 / (number + 1), 4)) for number in range(64))
 DATA, BASE, MODEL = "d" * 64, "b" * 64, "c" * 64
+TRAINED = TrainingOutputs(
+    MODEL, 180, 180, 90, 0, 630, 1, True, engine="training-hub", versions={"training-hub": "0.4.0", "torch": "2.9.0"},
+)  # fmt: skip
+ENGINE = {"finetunerun.io/engine": "training-hub", "finetunerun.io/engine-versions": "training-hub 0.4.0, torch 2.9.0"}
+"""Tags of the training engine."""
 REPORTS = {
     "dataset": (DatasetOutputs(DATA, 90, 10, "e" * 64, 100), {"train_rows": 90.0, "seconds": 1.0}, ()),
     "model": (ModelOutputs(BASE, 7_000_000, 28_000_000, "Qwen2"), {"seconds": 2.0}, ()),
-    "training": (TrainingOutputs(MODEL, 180, 180, 90, 0, 630, 1, True), {"loss": 2.1, "seconds": 50.0}, CURVE),
+    "training": (TRAINED, {"loss": 2.1, "seconds": 50.0}, CURVE),
     "evaluation": (
         EvaluationOutputs(MODEL, 10, ("holdout",)),
         {"holdout.bits_per_byte": 1.7, "quiz.acc": 0.5, "seconds": 9.0},

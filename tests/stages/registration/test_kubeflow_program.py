@@ -19,7 +19,7 @@ from finetune_stages.sdk import Context, Finished, StageError
 from model_registry_server import ModelRegistryServer
 from web_server import unused_port
 
-from .conftest import BASE, CURVE, DATA, MODEL, stage_inputs, write_results
+from .conftest import BASE, CURVE, DATA, ENGINE, MODEL, stage_inputs, write_results
 
 CHECK = [sys.executable, "-m", "finetune_stages.registration"]
 TOKEN = "token-of-the-registry"
@@ -54,7 +54,7 @@ def test_everything_known_of_the_model_is_in_the_registry(
         "finetunerun.io/run": "demo", "finetunerun.io/namespace": "team-a", "finetunerun.io/uid": "0123456789abcdef",
         "finetunerun.io/round": "1", "finetunerun.io/experiment": "finetune", "finetunerun.io/model-digest": MODEL,
         "finetunerun.io/base-model-digest": BASE, "finetunerun.io/dataset-digest": DATA,
-        **{f"finetunerun.io/{stage}-inputs-digest": str(number) * 64 for number, stage in enumerate(results)},
+        **ENGINE, **{f"finetunerun.io/{stage}-inputs-digest": str(number) * 64 for number, stage in enumerate(results)},
     }  # fmt: skip
     wanted = {
         "name": "pydoc-helper", "artifactType": "model-artifact", "uri": "pvc://claim/final_model", "modelFormatName": "pytorch",

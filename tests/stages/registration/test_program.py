@@ -16,7 +16,7 @@ import pytest
 from finetune_contract.documents import RegistryCheckInputs, RunInfo
 from finetune_stages.registration.record import LOSS
 
-from .conftest import BASE, CURVE, DATA, MODEL, stage_inputs, write_results
+from .conftest import BASE, CURVE, DATA, ENGINE, MODEL, stage_inputs, write_results
 
 
 def versions(client: Any, name: str = "pydoc-helper") -> list[Any]:
@@ -45,7 +45,7 @@ def test_everything_known_of_the_model_is_in_the_store(programs: Any, results: d
         "version": "1.0.0", "author": "Ada", "format": "pytorch", "format_version": "1.0", "finetunerun.io/run": "demo",
         "finetunerun.io/namespace": "team-a", "finetunerun.io/uid": "0123456789abcdef", "finetunerun.io/round": "1",
         "finetunerun.io/model-digest": MODEL, "finetunerun.io/base-model-digest": BASE, "finetunerun.io/dataset-digest": DATA,
-        **{f"finetunerun.io/{stage}-inputs-digest": str(number) * 64 for number, stage in enumerate(results)},
+        **ENGINE, **{f"finetunerun.io/{stage}-inputs-digest": str(number) * 64 for number, stage in enumerate(results)},
     }  # fmt: skip
     assert client.get_model_version_by_alias("pydoc-helper", "champion").version == version.version
     assert run.info.run_name == "demo"
