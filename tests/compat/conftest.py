@@ -6,8 +6,9 @@ import base64
 import json
 import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -170,25 +171,45 @@ def program(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def train(old_model: Path, program: Path, shared: Path) -> Callable[..., Trained]:
-    """Return the function that runs the training program: ``train(libraries, processes, model, packages, **inputs)``.
+    """Return the function that runs the training program: ``train(libraries, processes, model, packages, nodes, **inputs)``.
 
-    ``packages`` is a folder with packages that replace installed ones. Equal calls run once for all workers of xdist.
+    ``packages`` is a folder with packages that replace installed ones. ``nodes`` programs run at the same time, each as in a pod of its own.
+    Equal calls run once for all workers of xdist.
     """
 
     def run(
-        libraries: str, processes: int = 1, model: Path | None = None, packages: Path | None = None, **changes: Any
+        libraries: str,
+        processes: int = 1,
+        model: Path | None = None,
+        packages: Path | None = None,
+        nodes: int = 1,
+        **changes: Any,
     ) -> Trained:
         if not is_made(libraries):
             pytest.skip(f"the environment of the libraries {libraries} is not made; run make compat")
         inputs, base = replace(SMALL, **changes), model or old_model
-        folder = shared / f"{libraries}-{processes}-{base.name}-{packages.name if packages else ''}-{digest(encode(inputs))[:16]}"
+        folder = (
+            shared
+            / f"{libraries}-{nodes}-{processes}-{base.name}-{packages.name if packages else ''}-{digest(encode(inputs))[:16]}"
+        )
         with FileLock(f"{folder}.lock"):
             if not folder.exists():
                 folder.mkdir()
-                _train(StagePrograms(folder / "workspace"), base, program, libraries, processes, inputs, packages)
+                _train(StagePrograms(folder / "workspace"), base, program, libraries, pods(nodes, processes), inputs, packages)
         return Trained(folder)
 
     return run
+
+
+def pods(nodes: int, processes: int) -> list[dict[str, str]]:
+    """Return Kubeflow Trainer's variables for each pod, with a free port of this machine."""
+    alone = {"PET_NPROC_PER_NODE": str(processes)}
+    if nodes == 1:
+        return [alone]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        shared = {"PET_NNODES": str(nodes), "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(probe.getsockname()[1])}
+    return [{**alone, **shared, "PET_NODE_RANK": str(rank)} for rank in range(nodes)]
 
 
 def _train(
@@ -196,7 +217,7 @@ def _train(
     model: Path,
     program: Path,
     libraries: str,
-    processes: int,
+    variables: Sequence[Mapping[str, str]],
     inputs: TrainingInputs,
     packages: Path | None,
 ) -> None:
@@ -214,15 +235,17 @@ def _train(
         "PATH": f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(str(path) for path in (packages, SHIM) if path),
         "FINETUNE_TEST_CPU_SHIM": "1" if shimmed else "0",
-        "PET_NPROC_PER_NODE": str(processes),
-        GPUS_VARIABLE: str(processes) if shimmed else "0",
+        GPUS_VARIABLE: variables[0]["PET_NPROC_PER_NODE"] if shimmed else "0",
         "GLOO_SOCKET_IFNAME": "lo",
     }
     with tempfile.TemporaryDirectory(prefix="compat-") as scratch:  # a longer path would be too long for a socket's name
         environment["TMPDIR"] = scratch
-        running = programs.start("training", inputs, environment=environment, command=[str(interpreter), str(program)])
+        command = [str(interpreter), str(program)]
+        started = [programs.start("training", inputs, environment={**environment, **one}, command=command) for one in variables]
         try:
-            ended = running.wait(timeout=_LONGEST)
+            ended, *others = (running.wait(timeout=_LONGEST) for running in started)
         finally:
-            running.end()
+            for running in started:
+                running.end()
+    assert [(other.code, other.message) for other in others] == [(0, "")] * len(others), others
     (programs.workspace.parent / "output").write_text(f"{ended.message}\n{ended.output}\n{ended.errors[-8000:]}")

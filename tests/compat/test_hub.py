@@ -54,6 +54,14 @@ def test_two_processes_train_together(train, libraries, every_set, values):
     assert two.losses == pytest.approx(one.losses, rel=0.02)
 
 
+@pytest.mark.parametrize("values", [SFT, OSFT], ids=["sft", "osft"])
+def test_two_pods_train_together(train, libraries, every_set, values):
+    """Each pod calls Training Hub once; the backends find each other by Kubeflow Trainer's variables."""
+    one, two = train(libraries, **values), train(libraries, nodes=2, **values)
+    assert (two.result.outputs["processes"], two.result.outputs["samplesSeen"]) == (2, 100)
+    assert two.losses == pytest.approx(one.losses, rel=0.02)
+
+
 STEPS = (16, 32, 48, 50, 66, 82, 98, 100)
 REPORT = """
 import json, math, pathlib, shutil, time
