@@ -354,7 +354,7 @@ def failed(workdir: Workdir, spec: dict[str, Any], reason: str, words: str, code
     assert reason in REASONS
     assert re.search(words, failure["message"]), failure["message"]
     assert failure["hint"]
-    assert f"{reason} {failure['message']}"[:60] in " ".join(result.out.split())
+    assert f"{reason}: {failure['message']}"[:60] in " ".join(result.out.split())
     assert not (workdir.workspace / "mlflow.db").exists()
     for folder in (workdir.workspace / "runs").glob("*/*"):
         assert folder.name != "final_model"

@@ -26,7 +26,7 @@ def test_every_bad_object_is_rejected_by_its_fields(workdir: Workdir) -> None:
 
 NEEDS_DEFAULTS = {
     "good/gate-default-tasks", "good/gate-held-out-rows-by-default", "good/registry-kind-without-address",
-    "good/registry-port-without-address", "good/training-batch-of-default-processes", "good/training-mount-without-volumes",
+    "good/registry-port-without-address", "good/training-batch-of-default-processes", "good/training-mount-without-volumes", "good/training-sft-without-algorithm",
 }  # fmt: skip
 """What an API server takes, since a namespace may have the defaults that go with it; the presets alone contradict it."""
 

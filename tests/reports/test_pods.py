@@ -137,7 +137,7 @@ INVALID = (
     ),
     Report(
         "affinity-with-an-unknown-field", JOBS, nodes(matchFields=[{"key": "spec.x", "operator": "In", "values": ["x"]}]),
-        f'{NODE_TERM}.matchFields[0].key: is "spec.x"; use a value',
+        f'{NODE_TERM}.matchFields[0].key: is "spec.x"; use',
     ),
     Report(
         "affinity-greater-than-two-values", "own", nodes(matchExpressions=[{"key": "a", "operator": "Gt", "values": ["1", "2"]}]),

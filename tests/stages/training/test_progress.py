@@ -46,7 +46,7 @@ def test_a_training_is_served_and_posted_until_its_end(bench: Any, inputs: Any, 
     variables = two_workers() if processes == 2 else {}
     with trainer_server(tmp_path) as trainer:
         environment = {**variables, **trainer.environment, "FINETUNE_METRICS_PORT": str(port)}
-        running = bench.start(inputs(epochs=8), environment=environment)
+        running = bench.start(inputs(epochs=40), environment=environment)
         bodies = polled(running, port)
         ended = running.wait()
     assert (ended.code, ended.result.warnings) == (0, ()), ended.errors
@@ -54,7 +54,7 @@ def test_a_training_is_served_and_posted_until_its_end(bench: Any, inputs: Any, 
     percentages = [body["progressPercentage"] for body in bodies]
     assert percentages == sorted(percentages)
     assert percentages[-1] < 100
-    assert any(body.get("currentStep", 0) > 0 and body["totalEpochs"] == 8 for body in bodies)
+    assert any(body.get("currentStep", 0) > 0 and body["totalEpochs"] == 40 for body in bodies)
 
     posted = [body["trainerStatus"] for _, _, body in trainer.posts]
     assert max(status["progressPercentage"] for status in posted[:-1]) < 100

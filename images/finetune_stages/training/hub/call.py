@@ -27,7 +27,7 @@ _GRACE = 5.0
 """Seconds for the processes to end after SIGTERM."""
 _LONGEST_FOLDER = 60
 """Characters of the folder of temporary files. In a longer one the names of sockets of instructlab-training's workers are too long, and
-it waits for ever."""
+it never ends."""
 _LINES = 400
 """Lines of output that are kept for the cause of a failure."""
 
