@@ -20,6 +20,7 @@ from pathlib import Path
 import progress
 from build_error import CannotBuildError
 from controlplane.binaries import NotBuiltError
+from images import builds, engines
 from images.recipes import LIBRARIES
 
 from .environments import SETS, is_made, make, python, root
@@ -66,8 +67,7 @@ def _run(command: str, sets: Sequence[str], jobs: int) -> int:
 
 
 def _node() -> int:
-    build = [sys.executable, "hack/images", "build", LIBRARIES.name, "--base", "debian", "--tag", "test"]
-    subprocess.run(build, cwd=ROOT, check=True)
+    builds.build(LIBRARIES, "debian", "test", engines.find())
     words = [sys.executable, "-m", "pytest", "-q", "tests/node/image_of_openshift_ai.py"]
     return subprocess.run(words, cwd=ROOT, check=False).returncode
 

@@ -90,7 +90,6 @@ RECIPES = {
     for recipe in (
         OPERATOR,
         STAGES,
-        LIBRARIES,
         *(_stage(program, "cpu") for program in PROGRAMS),
         *(_stage(program, "cuda") for program in ON_GPUS),
     )
