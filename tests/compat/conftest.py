@@ -19,7 +19,8 @@ import torch
 from filelock import FileLock
 from transformers import AutoModelForCausalLM
 
-from compat.environments import IN_CI, SETS, is_made, python
+from compat.environments import IN_CI, SETS, blocker, python
+from control_planes import built
 from finetune_contract.codec import digest, encode
 from finetune_contract.documents import GPUS_VARIABLE, TrainingInputs
 from finetune_contract.result import Result, parse_message
@@ -38,9 +39,17 @@ _LONGEST = 280
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test with the argument ``libraries`` for each chosen set."""
-    if "libraries" in metafunc.fixturenames:
-        metafunc.parametrize("libraries", [name for name in SETS if name in CHOSEN], scope="session")
+    """Run a test with the argument ``libraries`` for each chosen set, and with ``older_libraries`` for each but the newest."""
+    for argument, sets in (("libraries", SETS), ("older_libraries", SETS[:-1])):
+        if argument in metafunc.fixturenames:
+            metafunc.parametrize(argument, [name for name in sets if name in CHOSEN], scope="session")
+
+
+def interpreter_of(libraries: str) -> Path:
+    """Return the Python of a set, which a set-up target made; skip where the libraries do not exist."""
+    if (why := blocker()) is not None:
+        pytest.skip(why)
+    return built(lambda: python(libraries))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -185,8 +194,6 @@ def train(old_model: Path, program: Path, shared: Path) -> Callable[..., Trained
         nodes: int = 1,
         **changes: Any,
     ) -> Trained:
-        if not is_made(libraries):
-            pytest.skip(f"the environment of the libraries {libraries} is not made; run make compat")
         inputs, base = replace(SMALL, **changes), model or old_model
         folder = (
             shared
@@ -230,7 +237,7 @@ def _train(
     (run / "base_model").symlink_to(model)
     stage.write(skill_rows("signature")[:ROWS])
     stage(max_seq_len=inputs.max_seq_len)
-    interpreter, shimmed = python(libraries), inputs.engine == "training-hub"
+    interpreter, shimmed = interpreter_of(libraries), inputs.engine == "training-hub"
     environment = {
         "PATH": f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(str(path) for path in (packages, SHIM) if path),

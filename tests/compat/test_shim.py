@@ -7,23 +7,19 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from compat.environments import is_made, python
+from .conftest import interpreter_of
 
 HERE = Path(__file__).parent
 
 
 def run(libraries: str, *words: str, shim: str = "1") -> str:
-    if not is_made(libraries):
-        pytest.skip(f"the environment of the libraries {libraries} is not made; run make compat")
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(HERE / "shim"),
         "FINETUNE_TEST_CPU_SHIM": shim,
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run([python(libraries), *words], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([interpreter_of(libraries), *words], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -48,7 +48,7 @@ def _full(link: BaseException) -> StageError | None:
     text, name = str(link), None
     if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
         name = link.filename
-    elif not _FULL.search(text):
+    elif not FULL_DISK.search(text):
         return None
     if "/dev/shm" in text or "unable to write to file </torch_" in text:  # noqa: S108 - a name in messages of NCCL and torch
         message = f"training.sharedMemory: no space is left in /dev/shm ({first_line(link, 200)}); raise it."
@@ -99,7 +99,7 @@ def _imported_as(file: str) -> str:
     return re.sub(r"[\s()]", "_", found)
 
 
-_FULL = re.compile(
+FULL_DISK = re.compile(
     r"no space left on device|disk quota exceeded|\[?errno (?:28|122)\b|\(os error (?:28|122)\)"
     r"|PytorchStreamWriter failed writing file|inline_container\.cc:\d+\] \. unexpected pos|database or disk is full",
     re.IGNORECASE,

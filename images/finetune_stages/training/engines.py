@@ -1,10 +1,10 @@
-"""The engines of this image, and the choice between them: the program's first act, before it reads a model or imports a library."""
+"""The engines of this image, and the choice between them: the program's first act, before it loads a model or a library."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -61,7 +61,7 @@ class Offer:
     name: str
     missing: str | None = None
     limits: tuple[Limit, ...] = ()
-    versions: dict[str, str] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
     installed: Installed | None = None
 
 
@@ -83,7 +83,7 @@ def choose(
     for number, offer in enumerate(made):
         if offer.missing is None and not _rejected(offer, explicit):
             reason = _reason(inputs, made[:number], explicit)
-            return Engine(offer.name, reason, offer.versions or {}, offer.limits, offer.installed)
+            return Engine(offer.name, reason, offer.versions, offer.limits, offer.installed)
     raise _failure(inputs, made, explicit)
 
 

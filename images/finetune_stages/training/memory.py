@@ -108,15 +108,15 @@ def computes_in_bf16() -> bool:
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def require_room(directory: Path, base: Pretrained, inputs: TrainingInputs) -> None:
-    """Check that the models to write fit the volume.
+def require_room(directory: Path, base: Pretrained, inputs: TrainingInputs, unpublished: int = 0) -> None:
+    """Check that the models to write fit the volume; ``unpublished`` are those that an engine writes before they are published.
 
     Raises:
         StageError: ``WorkspaceFull``.
     """
     kept = min(inputs.epochs, inputs.checkpoints.keep or inputs.epochs) + 1 if inputs.checkpoints.per_epoch else 0
     adapter = adapter_parameters(base, inputs) * _NUMBER if inputs.algorithm == "lora" else 0
-    need, left = base.size * (1 + kept) + adapter + _ROOM_TO_SPARE, free_room(directory)
+    need, left = base.size * (1 + kept + unpublished) + adapter + _ROOM_TO_SPARE, free_room(directory)
     if need > left:
         models = f"the model and {kept} checkpoints take" if kept else "the model takes"
         raise StageError(

@@ -33,6 +33,11 @@ def watchdog_line(log: str) -> str | None:
     return next((line for line in log.splitlines() if _WATCHDOG.search(line)), None)
 
 
+def names_lost_peer(text: str) -> bool:
+    """Return whether the text of an exception means a lost process."""
+    return any(words in text.lower() for words in _LOST)
+
+
 def lost_peer(rank: int, world: int, why: str) -> StageError:
     """Return the failure of a process that lost another one, with the lost rank if it is known.
 
@@ -100,6 +105,6 @@ def _lost(error: BaseException) -> BaseException | None:
 
     for link in causes(error):
         named = isinstance(link, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError))
-        if named or (isinstance(link, RuntimeError) and any(words in str(link).lower() for words in _LOST)):
+        if named or (isinstance(link, RuntimeError) and names_lost_peer(str(link))):
             return link
     return None

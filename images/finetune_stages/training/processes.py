@@ -79,7 +79,7 @@ class Processes:
     def announce(self) -> None:
         """Set the variables that torch, accelerate and transformers read to find their peers.
 
-        A single process gets one GPU: with more, transformers would use ``DataParallel``, which TRL rejects.
+        A single process gets one GPU: with more, transformers would use ``DataParallel``, which divides the plan's batches again.
         """
         if self.world == 1:
             os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]

@@ -22,10 +22,10 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from finetune_contract.documents import TrainingInputs
 
 from .batches import PackedPlan, Plan
+from .outcome import require_number
 from .packing import PackedCollator, PackedRows, PaddedCollator, rows_with_labels
 from .rows import IGNORED, Rows
 from .settings import settings
-from .watch import require_number
 
 
 class RowTrainer(Trainer):  # type: ignore[misc]

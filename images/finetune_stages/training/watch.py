@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import TrainerCallback
 
-from finetune_contract import reasons
 from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint
-from finetune_stages.sdk import StageError
+
+from .outcome import require_number
 
 
 @dataclass
@@ -61,16 +61,3 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Write a checkpoint."""
         if self.after_epoch:
             self.after_epoch(round(state.epoch))
-
-
-def require_number(value: float, name: str, step: int) -> None:
-    """Check that a loss or a gradient is finite.
-
-    Raises:
-        StageError: ``LossNotANumber``.
-    """
-    if not np.isfinite(value):
-        raise StageError(
-            reasons.NOT_A_NUMBER,
-            f"training: the {name} became {value} in step {step}; lower training.learningRate, or set training.warmupSteps.",
-        )

@@ -1,4 +1,4 @@
-"""Engine ``portable``: transformers and PEFT, from tokens and base model to a verified model.
+"""Engine ``portable``: PyTorch and transformers, from tokens and base model to a verified model.
 
 Only the standard library is used before the first import of the libraries, so that a wrong value or a damaged model fails before slow
 imports.
@@ -36,6 +36,7 @@ from .memory import (
     tokens_that_fit,
 )
 from .model_format import require_readable
+from .outcome import require_samples
 from .pretrained import Pretrained, unread
 from .processes import GPU_FIELD, Processes
 from .quantization import configuration, quantization, require_device
@@ -175,8 +176,8 @@ class _Job:
             from .tuning import Whole
 
             return Whole(model)
-        self._note("loading PEFT")
         if self.inputs.algorithm == "lora":
+            self._note("loading PEFT")
             from . import lora
 
             adapter = lora.prepare(model, self.inputs.lora or LoraInputs(), self.inputs.seed)
@@ -243,12 +244,7 @@ class _Job:
         """Check that every sample was processed, and that all processes have the same weights."""
         import torch
 
-        expected = self.inputs.epochs * rows
-        if done.samples != expected:
-            raise StageError(
-                reasons.TRAINING_INCOMPLETE,
-                f"training processed {done.samples} of {expected} samples ({self.inputs.epochs} x {rows} rows).",
-            )
+        require_samples(done.samples, self.inputs, rows)
         trained = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
         mark = float(sum(torch.linalg.vector_norm(parameter, dtype=torch.float64) for parameter in trained))
         marks = [number for number in self.processes.gather(mark) if isinstance(number, float)]

@@ -81,8 +81,10 @@ LAST = "RuntimeError: Suffered a failure during distributed training. Please see
         (["ModuleNotFoundError: No module named 'flash_attn'", LAST], reasons.ENGINE_MISSING, "No module named 'flash_attn'"),
         (["torch.distributed.DistBackendError: NCCL error in: ../x.cpp:1", LAST], reasons.PROCESS_GROUP_TIMEOUT, "NCCL error"),
         (["ValueError: error: param 'seed' received unexpected type, expected 'int' but got 'str'"], reasons.BAD_TRAINING_VALUE, "param 'seed'"),
+        (["[rank1]:[E1129 ProcessGroupNCCL.cpp:1] Watchdog caught collective operation timeout: WorkNCCL(OpType=ALLREDUCE)", CHILD_FAILED, LAST], reasons.PROCESS_GROUP_TIMEOUT, "Watchdog caught"),
+        (["RuntimeError: [/x/gloo/pair.cc:1] Connection closed by peer [127.0.0.1]:9", LAST], reasons.PROCESS_GROUP_TIMEOUT, "Connection closed"),
         (["KeyError: 'weights'", CHILD_FAILED, LAST], reasons.CRASHED, "(KeyError: 'weights')"),
-        (["nothing of use", "Segmentation fault"], reasons.CRASHED, "ended with exit code 7 (exit code 7)"),
+        (["nothing of use", "Segmentation fault"], reasons.CRASHED, "ended with exit code 7."),
     ],
 )  # fmt: skip
 def test_the_cause_of_a_failure_is_found_in_the_output(output: list[str], reason: Reason, words: str) -> None:

@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from finetune_contract import reasons
 from finetune_contract.reasons import Reason
 from finetune_stages.sdk import StageError
+from finetune_stages.sdk.fault import FULL_DISK
+from finetune_stages.training.peers import names_lost_peer, watchdog_line
 
+_SHOWN = 400
+"""Characters of a line in a message."""
 _EXCEPTION = re.compile(r"^(?:\[rank\d+\]:\s*)?((?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt))\b(?:: (.*))?$")
 _CONSEQUENCES = ("ChildFailedError", "SignalException", "CalledProcessError", "KeyboardInterrupt")
 """Exceptions of torchrun about the failure of a worker."""
 _GENERAL = ("Suffered a failure during distributed training", "Training failed. Please check the logs")
 """Texts of the backends' own last exceptions."""
-_CAUSES: tuple[tuple[re.Pattern[str], Reason], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), reason)
-    for pattern, reason in (
-        (r"out of memory", reasons.GPU_OUT_OF_MEMORY),
-        (r"no space left on device|disk quota exceeded", reasons.WORKSPACE_FULL),
-        (r"^(ModuleNotFoundError|ImportError)\b", reasons.ENGINE_MISSING),
-        (r"connection closed by peer|connection reset by peer|rendezvous|NCCL|DistNetworkError|DistBackendError|timed out", reasons.PROCESS_GROUP_TIMEOUT),
-        (r"^(pydantic_core\.\S*)?ValidationError\b|received unexpected type|must be (between|divisible|a positive)", reasons.BAD_TRAINING_VALUE),
-    )
-)  # fmt: skip
+_CAUSES: tuple[tuple[Callable[[str], object], Reason], ...] = (
+    (re.compile("out of memory", re.IGNORECASE).search, reasons.GPU_OUT_OF_MEMORY),
+    (FULL_DISK.search, reasons.WORKSPACE_FULL),
+    (re.compile("ModuleNotFoundError|ImportError").match, reasons.ENGINE_MISSING),
+    (re.compile("DistBackendError|DistNetworkError|DistStoreError|Rendezvous").match, reasons.PROCESS_GROUP_TIMEOUT),
+    (names_lost_peer, reasons.PROCESS_GROUP_TIMEOUT),
+    (re.compile("ValidationError|.*received unexpected type").match, reasons.BAD_TRAINING_VALUE),
+)
+"""What the exception of each cause contains, in order of precedence."""
 
 
 def failure(backend: str, exit_code: int, output: Sequence[str]) -> StageError:
     """Return the failure of a backend that ended with ``exit_code`` after these last lines of output."""
     raised = [text for line in output if (text := _exception(line))]
-    shown = raised[-1] if raised else f"exit code {exit_code}"
-    for pattern, reason in _CAUSES:
-        found = next((text for text in raised if pattern.search(text)), None)
+    for matches, reason in _CAUSES:
+        found = next((text for text in raised if matches(text)), None)
         if found:
-            return StageError(
-                reason, f"training: {backend} failed ({found[:400]}); {reason.remedy[0].lower()}{reason.remedy[1:]}"
-            )
-    return StageError(reasons.CRASHED, f"training: {backend} ended with exit code {exit_code} ({shown[:400]}).")
+            return _caused(backend, found, reason)
+    if line := watchdog_line("\n".join(output)):  # NCCL ends a process without an exception
+        return _caused(backend, line, reasons.PROCESS_GROUP_TIMEOUT)
+    what = f" ({raised[-1][:_SHOWN]})" if raised else ""
+    return StageError(reasons.CRASHED, f"training: {backend} ended with exit code {exit_code}{what}.")
+
+
+def _caused(backend: str, found: str, reason: Reason) -> StageError:
+    remedy = f"{reason.remedy[0].lower()}{reason.remedy[1:]}"
+    return StageError(reason, f"training: {backend} failed ({found[:_SHOWN]}); {remedy}")
 
 
 def ended_late(output: Sequence[str]) -> bool:

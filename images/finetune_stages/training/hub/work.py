@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -20,9 +19,11 @@ from finetune_stages.training.environment import prepare_environment, private_fo
 from finetune_stages.training.machine import killed_for_memory
 from finetune_stages.training.memory import require_room
 from finetune_stages.training.model_format import require_readable
+from finetune_stages.training.outcome import require_number, require_samples
 from finetune_stages.training.pretrained import CONFIG, Pretrained, unread
 from finetune_stages.training.processes import Processes
 from finetune_stages.training.summary import HISTORY, curve, sentence, short_of_warm_up
+from finetune_stages.training.supervise import ended_in_time
 from finetune_stages.training.tokens import tokens_seal
 
 from .arguments import MODELS, ROWS, arguments, output
@@ -50,7 +51,7 @@ def train(context: Context, processes: Processes, installed: Installed) -> Finis
     require_consistent(inputs, processes)
     tokens_seal(context.workspace, context.layout)
     if processes.rank == 0:
-        require_room(context.workspace, base, inputs)
+        require_room(context.workspace, base, inputs, _kept_models(inputs) + 1)  # a new one is written before an older one goes
     with private_folder(context, processes) as folder:
         prepare_environment(folder, processes)
         return _Job(context, processes, inputs, base, folder, installed).run()
@@ -82,7 +83,8 @@ class _Job:
             return Finished(outputs={})
         newest = self._require_complete(steps, len(rows))
         history = [LossPoint(step.number, round(step.loss, 6)) for step in steps]
-        seal, ignored = self._publish(newest, rows)
+        with ended_in_time(worker=False):  # loading and writing a model can delay the handler of SIGTERM
+            seal, ignored = self._publish(newest, rows)
         outputs = TrainingOutputs(
             digest=seal.digest, samples_seen=_samples(newest), expected_samples=self.inputs.epochs * len(rows), rows=len(rows),
             dropped_rows=rows.dropped, steps=len(steps), processes=self.processes.world, opened=True,
@@ -109,7 +111,7 @@ class _Job:
 
         def poll() -> None:
             for step in metrics.update():
-                _require_number(step)
+                require_number(step.loss, "loss", step.number)
                 self._report_step(step, total, rows, time.monotonic() - started)
             self._remove_older_models()
 
@@ -140,11 +142,7 @@ class _Job:
         expected, models = self.inputs.epochs * rows, self._models()
         seen = max((step.samples for step in steps), default=0)
         seen = max(seen, *map(_samples, models)) if models else seen
-        if not steps or seen != expected:
-            raise StageError(
-                reasons.TRAINING_INCOMPLETE,
-                f"training processed {seen} of {expected} samples ({self.inputs.epochs} x {rows} rows).",
-            )
+        require_samples(seen if steps else 0, self.inputs, rows)
         if not models or _samples(models[-1]) != expected:
             raise StageError(reasons.TRAINING_INCOMPLETE, f"training: the backend wrote no model after {expected} samples.")
         return models[-1]
@@ -156,8 +154,7 @@ class _Job:
 
     def _remove_older_models(self) -> None:
         """Remove models that a newer one replaces: instructlab-training writes one after each epoch."""
-        kept = self.inputs.checkpoints.keep or self.inputs.epochs if self.inputs.checkpoints.per_epoch else 1
-        for path in self._models()[: -(kept + 1)]:  # the newest one may be incomplete
+        for path in self._models()[: -(_kept_models(self.inputs) + 1)]:  # the newest one may be incomplete
             shutil.rmtree(path)
 
     def _publish(self, newest: Path, rows: Rows) -> tuple[Seal, set[str]]:
@@ -213,17 +210,15 @@ def _supports_flash_attention() -> bool:
     return bool(gpus) and (gpus[0].capability[0] == 8 or gpus[0].capability == (9, 0))
 
 
+def _kept_models(inputs: TrainingInputs) -> int:
+    """Return the number of the backend's models that are kept until they are published."""
+    checkpoints = inputs.checkpoints
+    return min(inputs.epochs, checkpoints.keep or inputs.epochs) if checkpoints.per_epoch else 1
+
+
 def _samples(model: Path) -> int:
     """Return the number of samples in a folder's name: ``samples_400`` or ``samples_400.0``."""
     return int(float(model.name.split("_")[1]))
-
-
-def _require_number(step: Step) -> None:
-    if not math.isfinite(step.loss):
-        raise StageError(
-            reasons.NOT_A_NUMBER,
-            f"training: the loss became {step.loss} in step {step.number}; lower training.learningRate, or set training.warmupSteps.",
-        )
 
 
 def _fingerprint(model: object) -> list[float]:
