@@ -37,44 +37,70 @@ def classify(error: BaseException) -> StageError:
     if isinstance(error, DocumentError):
         return StageError(reasons.BAD_DOCUMENT, str(error))
     for link in causes(error):
-        known = _full(link) or _out_of_memory(link) or _broken_gpu(link)
+        known = _full_by_number(link) or recognized(_kind(link), str(link))
         if known is not None:
             return known
     return StageError(reasons.CRASHED, crash_message(type(error).__name__, first_line(error), raise_location(error)))
 
 
-def _full(link: BaseException) -> StageError | None:
-    """Return the stage error for a full file system: libraries wrap the system's error into exceptions of their own."""
-    text, name = str(link), None
-    if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
-        name = link.filename
-    elif not FULL_DISK.search(text):
+def recognized(kind: str, text: str) -> StageError | None:
+    """Return the failure that an exception of any library means, by the name of its class and its text; ``None`` if that is unknown.
+
+    Classes are given by name, because this module must not import packages that an image may lack, and because the exception of another
+    process is known by its traceback only.
+    """
+    return _full(kind, text) or _out_of_memory(kind, text) or _broken_gpu(kind, text)
+
+
+def _kind(error: BaseException) -> str:
+    return MemoryError.__name__ if isinstance(error, MemoryError) else type(error).__name__
+
+
+def _full_by_number(error: BaseException) -> StageError | None:
+    """Return the stage error for the system's own error of a full file system, whatever its text."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
-    if "/dev/shm" in text or "unable to write to file </torch_" in text:  # noqa: S108 - a name in messages of NCCL and torch
-        message = f"training.sharedMemory: no space is left in /dev/shm ({first_line(link, 200)}); raise it."
-        return StageError(reasons.HOST_OUT_OF_MEMORY, message)
-    what = name or f"the output of the stage ({type(link).__name__}: {first_line(link, 200).rstrip('.')})"
-    return StageError(
-        reasons.WORKSPACE_FULL, f"workspace: no space is left for {what}; free space or enlarge the volume.",
-    )  # fmt: skip
+    return _full_memory_volume(str(error)) or _full_volume(error.filename or _output(type(error).__name__, str(error)))
 
 
-def _out_of_memory(link: BaseException) -> StageError | None:
-    if isinstance(link, MemoryError):
+def _full(kind: str, text: str) -> StageError | None:
+    """Return the stage error for a full file system: libraries wrap the system's error into exceptions of their own."""
+    if not FULL_DISK.search(text):
+        return None
+    return _full_memory_volume(text) or _full_volume(_output(kind, text))
+
+
+def _full_memory_volume(text: str) -> StageError | None:
+    if "/dev/shm" not in text and "unable to write to file </torch_" not in text:  # noqa: S108 - a name in messages of NCCL and torch
+        return None
+    message = f"training.sharedMemory: no space is left in /dev/shm ({_first_line(text, 200)}); raise it."
+    return StageError(reasons.HOST_OUT_OF_MEMORY, message)
+
+
+def _full_volume(what: str) -> StageError:
+    return StageError(reasons.WORKSPACE_FULL, f"workspace: no space is left for {what}; free space or enlarge the volume.")
+
+
+def _output(kind: str, text: str) -> str:
+    return f"the output of the stage ({kind}: {_first_line(text, 200).rstrip('.')})"
+
+
+def _out_of_memory(kind: str, text: str) -> StageError | None:
+    if kind.endswith(MemoryError.__name__) and not kind.endswith("OutOfMemoryError"):
         return StageError(reasons.HOST_OUT_OF_MEMORY, "The process ran out of memory.")
-    # torch's classes by name: this module must not import packages that an image may lack.
-    if type(link).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in str(link).lower():
-        return StageError(reasons.GPU_OUT_OF_MEMORY, first_line(link))
-    return None
+    if _HOST_ALLOCATION.search(text):
+        return StageError(reasons.HOST_OUT_OF_MEMORY, _first_line(text))
+    gpu = kind in ("OutOfMemoryError", "AcceleratorError") or "CUDA" in text
+    return StageError(reasons.GPU_OUT_OF_MEMORY, _first_line(text)) if gpu and "out of memory" in text.lower() else None
 
 
-def _broken_gpu(link: BaseException) -> StageError | None:
-    if isinstance(link, RuntimeError) and _BROKEN_GPU.search(str(link)):
-        return StageError(
-            reasons.GPU_UNUSABLE,
-            f"GPU: it failed ({first_line(link, 200).rstrip('.')}); check the GPUs of the node with nvidia-smi.",
-        )
-    return None
+def _broken_gpu(kind: str, text: str) -> StageError | None:
+    if not _BROKEN_GPU.search(text):
+        return None
+    return StageError(
+        reasons.GPU_UNUSABLE,
+        f"GPU: it failed ({kind}: {_first_line(text, 200).rstrip('.')}); check the GPUs of the node with nvidia-smi.",
+    )
 
 
 def raise_location(error: BaseException) -> str | None:
@@ -111,14 +137,21 @@ _BROKEN_GPU = re.compile(
     re.IGNORECASE,
 )
 """Messages of the CUDA runtime about a GPU that does not work, which another node need not have."""
+_HOST_ALLOCATION = re.compile(
+    r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|std::bad_alloc|cannot allocate memory", re.IGNORECASE
+)
+"""Messages of allocators of the machine's memory: of PyTorch, C++ and the C library (ENOMEM)."""
 _PYTHON = f"{Path(os.__file__).parent}{os.sep}"
 _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 def first_line(error: BaseException, limit: int = 500) -> str:
     """Return the first line of an exception's text, shortened."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:limit]
+    return _first_line(str(error), limit) or type(error).__name__[:limit]
+
+
+def _first_line(text: str, limit: int = 500) -> str:
+    return next(iter(text.strip().splitlines()), "")[:limit]
 
 
 def causes(error: BaseException, *, suppressed: bool = True) -> list[BaseException]:

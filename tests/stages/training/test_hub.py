@@ -69,21 +69,28 @@ def test_steps_are_read_as_they_are_appended(tmp_path: Path, algorithm: str, fil
 
 
 CHILD_FAILED = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: "
-LAST = "RuntimeError: Suffered a failure during distributed training. Please see the training logs for more context."
 
 
 @pytest.mark.parametrize(
     ("output", "reason", "words"),
     [
-        (["[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", CHILD_FAILED, LAST], reasons.GPU_OUT_OF_MEMORY, "CUDA out of memory. Tried"),
-        (["OSError: [Errno 28] No space left on device: '/x'", LAST], reasons.WORKSPACE_FULL, "No space left"),
-        (["safetensors_rust.SafetensorError: Error while serializing: I/O error: Disk quota exceeded (os error 122)", LAST], reasons.WORKSPACE_FULL, "quota"),
-        (["ModuleNotFoundError: No module named 'flash_attn'", LAST], reasons.ENGINE_MISSING, "No module named 'flash_attn'"),
-        (["torch.distributed.DistBackendError: NCCL error in: ../x.cpp:1", LAST], reasons.PROCESS_GROUP_TIMEOUT, "NCCL error"),
+        (["[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", CHILD_FAILED, LATE], reasons.GPU_OUT_OF_MEMORY, "CUDA out of memory. Tried"),
+        (["OSError: [Errno 28] No space left on device: '/x'", LATE], reasons.WORKSPACE_FULL, "No space left"),
+        (["safetensors_rust.SafetensorError: Error while serializing: I/O error: Disk quota exceeded (os error 122)", LATE], reasons.WORKSPACE_FULL, "quota"),
+        (["ModuleNotFoundError: No module named 'flash_attn'", LATE], reasons.ENGINE_MISSING, "No module named 'flash_attn'"),
+        (["torch.distributed.DistBackendError: NCCL error in: ../x.cpp:1", LATE], reasons.PROCESS_GROUP_TIMEOUT, "NCCL error"),
         (["ValueError: error: param 'seed' received unexpected type, expected 'int' but got 'str'"], reasons.BAD_TRAINING_VALUE, "param 'seed'"),
-        (["[rank1]:[E1129 ProcessGroupNCCL.cpp:1] Watchdog caught collective operation timeout: WorkNCCL(OpType=ALLREDUCE)", CHILD_FAILED, LAST], reasons.PROCESS_GROUP_TIMEOUT, "Watchdog caught"),
-        (["RuntimeError: [/x/gloo/pair.cc:1] Connection closed by peer [127.0.0.1]:9", LAST], reasons.PROCESS_GROUP_TIMEOUT, "Connection closed"),
-        (["KeyError: 'weights'", CHILD_FAILED, LAST], reasons.CRASHED, "(KeyError: 'weights')"),
+        (["[rank1]:[E1129 ProcessGroupNCCL.cpp:1] Watchdog caught collective operation timeout: WorkNCCL(OpType=ALLREDUCE)", CHILD_FAILED, LATE], reasons.PROCESS_GROUP_TIMEOUT, "Watchdog caught"),
+        (["RuntimeError: [/x/gloo/pair.cc:1] Connection closed by peer [127.0.0.1]:9", LATE], reasons.PROCESS_GROUP_TIMEOUT, "Connection closed"),
+        (["MemoryError"], reasons.HOST_OUT_OF_MEMORY, "ran out of memory"),
+        (["numpy._core._exceptions._ArrayMemoryError: Unable to allocate 9 GiB"], reasons.HOST_OUT_OF_MEMORY, "ran out of memory"),
+        (["RuntimeError: [enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."], reasons.HOST_OUT_OF_MEMORY, "DefaultCPUAllocator"),
+        (["torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered", CHILD_FAILED, LATE], reasons.GPU_UNUSABLE, "uncorrectable ECC error"),
+        (["RuntimeError: unable to write to file </torch_1_2>: No space left on device (28)"], reasons.HOST_OUT_OF_MEMORY, "training.sharedMemory: "),
+        (["wandb.errors.errors.CommError: Run initialization has timed out after 90.0 sec."], reasons.CRASHED, "(CommError: Run initialization"),
+        (["requests.exceptions.ConnectionError: HTTPSConnectionPool(host='mlflow'): Connection refused"], reasons.CRASHED, "Connection refused"),
+        (["ValueError: Timeout must be positive"], reasons.CRASHED, "(ValueError: Timeout must be positive)"),
+        (["KeyError: 'weights'", CHILD_FAILED, LATE], reasons.CRASHED, "(KeyError: 'weights')"),
         (["nothing of use", "Segmentation fault"], reasons.CRASHED, "ended with exit code 7."),
     ],
 )  # fmt: skip
@@ -91,7 +98,6 @@ def test_the_cause_of_a_failure_is_found_in_the_output(output: list[str], reason
     found = failure("mini-trainer", 7, output)
     assert found.reason is reason
     assert words in found.message
-    assert found.message.startswith("training: mini-trainer ")
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from finetune_contract import reasons
 from finetune_contract.reasons import Reason
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import FULL_DISK
+from finetune_stages.sdk.fault import recognized
 from finetune_stages.training.peers import names_lost_peer, watchdog_line
 
 _SHOWN = 400
@@ -18,27 +19,43 @@ _CONSEQUENCES = ("ChildFailedError", "SignalException", "CalledProcessError", "K
 """Exceptions of torchrun about the failure of a worker."""
 _GENERAL = ("Suffered a failure during distributed training", "Training failed. Please check the logs")
 """Texts of the backends' own last exceptions."""
-_CAUSES: tuple[tuple[Callable[[str], object], Reason], ...] = (
-    (re.compile("out of memory", re.IGNORECASE).search, reasons.GPU_OUT_OF_MEMORY),
-    (FULL_DISK.search, reasons.WORKSPACE_FULL),
-    (re.compile("ModuleNotFoundError|ImportError").match, reasons.ENGINE_MISSING),
-    (re.compile("DistBackendError|DistNetworkError|DistStoreError|Rendezvous").match, reasons.PROCESS_GROUP_TIMEOUT),
-    (names_lost_peer, reasons.PROCESS_GROUP_TIMEOUT),
-    (re.compile("ValidationError|.*received unexpected type").match, reasons.BAD_TRAINING_VALUE),
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """The last line of a traceback: the name of the exception's class, and its text."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" if self.text else self.kind
+
+
+_CAUSES: tuple[tuple[Callable[[_Raised], object], Reason], ...] = (
+    (lambda raised: raised.kind in ("ModuleNotFoundError", "ImportError"), reasons.ENGINE_MISSING),
+    (lambda raised: raised.kind in ("DistBackendError", "DistNetworkError", "DistStoreError"), reasons.PROCESS_GROUP_TIMEOUT),
+    (lambda raised: raised.kind.startswith("Rendezvous"), reasons.PROCESS_GROUP_TIMEOUT),
+    # Of torch and gloo. The loggers that a user adds have exceptions of their own for services that do not answer.
+    (lambda raised: raised.kind == "RuntimeError" and names_lost_peer(raised.text), reasons.PROCESS_GROUP_TIMEOUT),
+    (lambda raised: raised.kind == "ValidationError" or "received unexpected type" in raised.text, reasons.BAD_TRAINING_VALUE),
 )
-"""What the exception of each cause contains, in order of precedence."""
+"""The exceptions of each cause, in order of precedence."""
 
 
 def failure(backend: str, exit_code: int, output: Sequence[str]) -> StageError:
     """Return the failure of a backend that ended with ``exit_code`` after these last lines of output."""
-    raised = [text for line in output if (text := _exception(line))]
+    raised = [one for line in output if (one := _raised(line))]
+    for one in raised:
+        if known := recognized(one.kind, one.text):
+            return known
     for matches, reason in _CAUSES:
-        found = next((text for text in raised if matches(text)), None)
+        found = next((one for one in raised if matches(one)), None)
         if found:
-            return _caused(backend, found, reason)
+            return _caused(backend, str(found), reason)
     if line := watchdog_line("\n".join(output)):  # NCCL ends a process without an exception
         return _caused(backend, line, reasons.PROCESS_GROUP_TIMEOUT)
-    what = f" ({raised[-1][:_SHOWN]})" if raised else ""
+    what = f" ({str(raised[-1])[:_SHOWN]})" if raised else ""
     return StageError(reasons.CRASHED, f"training: {backend} ended with exit code {exit_code}{what}.")
 
 
@@ -57,9 +74,9 @@ def ended_late(output: Sequence[str]) -> bool:
     return general and not any(name in line for line in output for name in ("ChildFailedError", "SignalException"))
 
 
-def _exception(line: str) -> str | None:
-    """Return exception and text of the last line of a traceback."""
+def _raised(line: str) -> _Raised | None:
+    """Return the exception of a line that ends a traceback."""
     match = _EXCEPTION.match(line.strip())
     if match is None or match[1].rpartition(".")[2] in _CONSEQUENCES or any(text in line for text in _GENERAL):
         return None
-    return f"{match[1].rpartition('.')[2]}: {match[2]}" if match[2] else match[1].rpartition(".")[2]
+    return _Raised(match[1].rpartition(".")[2], match[2] or "")
