@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune_contract.result import LossPoint
-from gpu.cases import Case, largest_difference
+from finetune_contract.documents import OsftInputs
+from finetune_contract.result import LossPoint, Result
+from gpu.cases import LARGE, TINY, Case, figures, largest_difference, trained
 from gpu.report import CaseError, Figures, Report
 
 
@@ -72,3 +73,20 @@ def test_loss_curves_are_compared_step_by_step() -> None:
     assert largest_difference(first, (LossPoint(1, 2.0), LossPoint(2, 0.8))) == pytest.approx(0.25)
     with pytest.raises(CaseError, match="2 and 1 steps"):
         largest_difference(first, first[:1])
+
+
+def test_an_engine_that_does_not_measure_its_memory_has_figures_too() -> None:
+    history = (LossPoint(1, 2.0), LossPoint(2, 1.0))
+    measured = {"tokens_per_second": 5.0, "train_seconds": 2.0, "steps": 2}
+    found = figures(Result("training", "1.1", "", "Succeeded", metrics=measured, history=history), 7)
+    assert found == {"loss": "2.000 to 1.000", "tokensPerSecond": 5.0, "trainSeconds": 2.0, "steps": 2}
+    found = figures(Result("training", "1.1", "", "Succeeded", metrics=measured | {"peak_memory_bytes": 9}, history=history), 7)
+    assert (found["peakBytes"], found["estimatedBytes"]) == (9, 7)
+    with pytest.raises(CaseError, match="the loss did not fall"):
+        figures(Result("training", "1.1", "", "Succeeded", metrics=measured, history=history[1:]), 7)
+
+
+def test_trainings_have_the_values_that_their_engine_accepts() -> None:
+    assert trained(TINY, "training-hub", "osft").osft == OsftInputs(0.25, (), "all")
+    assert trained(TINY, "portable", "osft").osft == OsftInputs(0.25, (), "targets")
+    assert trained(LARGE, "training-hub", "sft").engine == "training-hub"
