@@ -79,9 +79,9 @@ class Cluster:
             "persistentVolumeReclaimPolicy": "Retain",
         }  # fmt: skip
         self.api.create({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": volume})
-        wish = {"accessModes": modes, "resources": {"requests": size}, "storageClassName": "", "volumeName": name}
+        spec = {"accessModes": modes, "resources": {"requests": size}, "storageClassName": "", "volumeName": name}
         metadata = {"name": CLAIM, "namespace": name}
-        self.api.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": wish})
+        self.api.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec})
         eventually(
             lambda: self.api.get("v1", "PersistentVolumeClaim", CLAIM, name)["status"]["phase"] == "Bound", "the claim is bound"
         )

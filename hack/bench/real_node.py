@@ -146,12 +146,12 @@ def _deployed() -> Iterator[NodeCluster]:
         with plane.api() as api:
             api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
             eventually(lambda: api.get("v1", "ServiceAccount", "default", NAMESPACE) != {}, "the namespace has a ServiceAccount")
-            wish = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "20Gi"}}}
+            spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "20Gi"}}}
             claim = {
                 "apiVersion": "v1",
                 "kind": "PersistentVolumeClaim",
                 "metadata": {"name": CLAIM, "namespace": NAMESPACE},
-                "spec": wish,
+                "spec": spec,
             }
             api.create(claim)
             site = folder / "site"

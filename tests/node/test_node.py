@@ -91,16 +91,16 @@ def test_pods_of_any_user_share_a_volume_and_find_each_other(api: Api, restricte
 
 
 def test_a_volume_obeys_the_group_of_a_pod_and_comes_back_empty(api: Api, own_node: NodeCluster, namespace: str) -> None:
-    wish, writer = claim(namespace, "data"), "echo kept > /shared/file; stat -c '%a %g' /shared"
-    api.create(wish)
+    wanted, writer = claim(namespace, "data"), "echo kept > /shared/file; stat -c '%a %g' /shared"
+    api.create(wanted)
     one = pod(namespace, "writer", writer, claim="data", security={"runAsGroup": 1000660001, "fsGroup": 1000770000})
     api.create(one)
     ended(api, one)
     assert log(api, one).split() == ["2775", "1000770000"]
-    name = look(api, wish)["spec"]["volumeName"]
+    name = look(api, wanted)["spec"]["volumeName"]
     folder = own_node.folder / "volumes" / name
     assert (folder / "file").read_text() == "kept\n"
-    for manifest in (one, wish):
+    for manifest in (one, wanted):
         api.delete(manifest)
     eventually(lambda: api.get("v1", "PersistentVolume", name)["status"]["phase"] == "Available", "the volume is offered again")
     assert list(folder.iterdir()) == []

@@ -27,13 +27,13 @@ from finetune_stages.sdk.gpus import OLDEST_DRIVER, require_gpus, torch_cuda, to
 from finetune_stages.sdk.nvidia import Driver, driver, version_text
 
 from .engines import HUB, PORTABLE, offers
-from .libraries import ADAPTERS, ENGINE, QUANTISED, version
+from .libraries import ADAPTERS, ENGINE, QUANTIZATION, version
 from .machine import available_memory, processors, readable
 from .processes import GPU_FIELD
 from .quantization import require_device
 
 PACKAGES = {
-    "portable": (*ENGINE, *ADAPTERS, *QUANTISED, "triton", "liger-kernel"),
+    "portable": (*ENGINE, *ADAPTERS, *QUANTIZATION, "triton", "liger-kernel"),
     "training-hub": ("training-hub", "instructlab-training", "rhai-innovation-mini-trainer", "flash-attn", "unsloth"),
 }
 """Packages by engine. ``flash-attn`` is required by a backend of Training Hub; the portable engine uses PyTorch's attention."""

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from finetune_stages.sdk.fault import Interrupted
@@ -17,6 +19,8 @@ _LOGS = "logs"
 """Subfolder with the workers' standard error."""
 _GRACE = 10.0
 """Seconds for the worker to end after SIGTERM; it ends itself after five."""
+_LAST_LINES = 5.0
+"""Seconds to wait for the last lines of a worker that has ended."""
 
 
 def launch(processes: Processes, folder: Path) -> dict[int, int] | None:
@@ -44,11 +48,11 @@ def _one(processes: Processes, folder: Path) -> dict[int, int] | None:
         [sys.executable, *program], env=environment, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
     )
     try:
-        with errors.open("w", encoding="utf-8", errors="replace", buffering=1) as copy:
-            for line in worker.stderr or ():
-                copy.write(line)
-                sys.stderr.write(f"[rank {processes.rank}]: {line}")
+        # In a thread: a process that the worker started, such as a compiler, may keep the pipe open after the worker's end.
+        copying = threading.Thread(target=_copy, args=(worker.stderr, errors, processes.rank), daemon=True)
+        copying.start()
         code = worker.wait()
+        copying.join(_LAST_LINES)
     except BaseException:
         worker.terminate()
         try:
@@ -58,6 +62,14 @@ def _one(processes: Processes, folder: Path) -> dict[int, int] | None:
             worker.wait()
         raise
     return None if code == 0 else {processes.rank: code}
+
+
+def _copy(lines: Iterable[str], target: Path, rank: int) -> None:
+    """Copy a worker's standard error to a file and to this program's own."""
+    with target.open("w", encoding="utf-8", errors="replace", buffering=1) as copy:
+        for line in lines:
+            copy.write(line)
+            sys.stderr.write(f"[rank {rank}]: {line}")
 
 
 def _torchrun(processes: Processes, folder: Path) -> dict[int, int] | None:

@@ -15,14 +15,14 @@ ADAPTERS = {"peft": "0.17"}
 """Additional packages for the algorithm ``lora``."""
 FUSED_LOSS = "1.16"
 """First version of TRL with a fused loss; with older ones, or without TRL, the trainer builds the logits of the labels."""
-QUANTISED = {"bitsandbytes": "0.46.1"}
+QUANTIZATION = {"bitsandbytes": "0.46.1"}
 """Additional packages for ``lora`` with 4-bit or 8-bit weights; images for CPUs lack them."""
 
 
 def missing_package(inputs: TrainingInputs) -> str | None:
     """Return what this image lacks for the portable engine: the first package that is missing or too old, as a clause."""
     needed = {
-        **ENGINE, **(ADAPTERS if inputs.algorithm == "lora" else {}), **(QUANTISED if quantization(inputs) else {}),
+        **ENGINE, **(ADAPTERS if inputs.algorithm == "lora" else {}), **(QUANTIZATION if quantization(inputs) else {}),
     }  # fmt: skip
     for package, oldest in needed.items():
         found = version(package)

@@ -23,7 +23,7 @@ _TRAINED = 4 * _NUMBER
 _SHARE = 0.5
 """Share of the remaining memory for a forward pass; a margin, because the numbers below are estimates."""
 _ROOM_TO_SPARE = 64 << 20
-_UNQUANTISED = re.compile(r"embed|wte|lm_head")
+_UNQUANTIZED = re.compile(r"embed|wte|lm_head")
 
 
 def weights_and_optimizer(base: Pretrained, inputs: TrainingInputs, bf16: bool = False) -> int:
@@ -195,7 +195,7 @@ def _frozen_bytes(base: Pretrained, inputs: TrainingInputs, bf16: bool) -> int:
     kind = quantization(inputs)
     if kind is None:
         return base.parameters * whole
-    kept = sum(tensor.parameters for name, tensor in base.tensors.items() if len(tensor.shape) < 2 or _UNQUANTISED.search(name))
+    kept = sum(tensor.parameters for name, tensor in base.tensors.items() if len(tensor.shape) < 2 or _UNQUANTIZED.search(name))
     return kept * whole + int((base.parameters - kept) * BYTES[kind])
 
 

@@ -27,7 +27,7 @@ INDEX = "model.safetensors.index.json"
 _TIED = "tie_word_embeddings"
 _TRAINABLE = ("F64", "F32", "BF16", "F16")
 _COPIED = {".json", ".jinja", ".txt", ".model", ".tiktoken", ".py"}
-_LICENCES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
+_LICENSES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Pretrained:
         it to the embeddings: programs disagree about such models, so the fine-tuned model's configuration is corrected.
         """
         for file in sorted(self.path.iterdir()):
-            is_copied = file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)
+            is_copied = file.suffix in _COPIED or file.name.upper().startswith(_LICENSES)
             if file.is_file() and is_copied and file.name != SENTINEL and not file.name.endswith(".index.json"):
                 shutil.copyfile(file, target / file.name)
         templates = self.path / "additional_chat_templates"

@@ -104,9 +104,9 @@ def test_the_workers_reason_is_the_pods_reason(bench, inputs):
 
 
 def test_the_pod_that_failed_reports_the_cause_and_the_other_one_that_it_lost_it(bench, inputs):
-    wishes = (inputs(max_seq_len=8), inputs())  # only the first one finds its rows too long
+    both = (inputs(max_seq_len=8), inputs())  # only the first one finds its rows too long
     first, second = (
-        bench.start(stage_inputs, environment=environment) for stage_inputs, environment in zip(wishes, two_nodes(), strict=True)
+        bench.start(stage_inputs, environment=environment) for stage_inputs, environment in zip(both, two_nodes(), strict=True)
     )
     assert (first.wait().reason, first.process.returncode) == ("BadTrainingValue", 65)
     other = second.wait()
