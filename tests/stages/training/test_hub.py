@@ -68,6 +68,7 @@ def test_steps_are_read_as_they_are_appended(tmp_path: Path, algorithm: str, fil
     assert metrics.steps == [Step(1, 2.5, 16, 0.1), second]
 
 
+FRAME = ("Traceback (most recent call last):", '  File "/x/train.py", line 7, in main', "    step()")
 CHILD_FAILED = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: "
 
 
@@ -95,9 +96,27 @@ CHILD_FAILED = "torch.distributed.elastic.multiprocessing.errors.ChildFailedErro
     ],
 )  # fmt: skip
 def test_the_cause_of_a_failure_is_found_in_the_output(output: list[str], reason: Reason, words: str) -> None:
-    found = failure("mini-trainer", 7, output)
+    traced = [line for text in output for line in (*(FRAME if "Error" in text else ()), text)]
+    found = failure("mini-trainer", 7, traced)
     assert found.reason is reason
     assert words in found.message
+
+
+def test_what_a_library_prints_about_an_exception_that_it_handled_is_no_cause() -> None:
+    handled = ["ImportError: could not load optional module foo", "RuntimeError: CUDA out of memory, retrying with less"]
+    real = [
+        "[rank0]: Traceback (most recent call last):",
+        '[rank0]:   File "/x.py", line 7',
+        "[rank0]:     step()",
+        "[rank0]: ValueError: x",
+    ]
+    assert failure("mini-trainer", 1, [*handled, *real, LATE]).message == (
+        "training: mini-trainer ended with exit code 1 (ValueError: x)."
+    )
+
+
+def test_a_backend_that_was_killed_is_reported_with_the_signal() -> None:
+    assert failure("mini-trainer", -9, ["step 1"]).message == "training: mini-trainer was killed by signal 9."
 
 
 @pytest.mark.parametrize(

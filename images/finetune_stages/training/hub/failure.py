@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from finetune_contract import reasons
@@ -14,7 +14,9 @@ from finetune_stages.training.peers import names_lost_peer, watchdog_line
 
 _SHOWN = 400
 """Characters of a line in a message."""
-_EXCEPTION = re.compile(r"^(?:\[rank\d+\]:\s*)?((?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt))\b(?:: (.*))?$")
+_RANK = re.compile(r"^(?:\[[a-z]+\d+\]: ?)+")
+"""What torchrun and PyTorch put before the lines of a worker."""
+_EXCEPTION = re.compile(r"((?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt|Timeout|Expired))\b(?:: (.*))?$")
 _CONSEQUENCES = ("ChildFailedError", "SignalException", "CalledProcessError", "KeyboardInterrupt")
 """Exceptions of torchrun about the failure of a worker."""
 _GENERAL = ("Suffered a failure during distributed training", "Training failed. Please check the logs")
@@ -45,7 +47,7 @@ _CAUSES: tuple[tuple[Callable[[_Raised], object], Reason], ...] = (
 
 def failure(backend: str, exit_code: int, output: Sequence[str]) -> StageError:
     """Return the failure of a backend that ended with ``exit_code`` after these last lines of output."""
-    raised = [one for line in output if (one := _raised(line))]
+    raised = list(_tracebacks(output))
     for one in raised:
         if known := recognized(one.kind, one.text):
             return known
@@ -55,8 +57,9 @@ def failure(backend: str, exit_code: int, output: Sequence[str]) -> StageError:
             return _caused(backend, str(found), reason)
     if line := watchdog_line("\n".join(output)):  # NCCL ends a process without an exception
         return _caused(backend, line, reasons.PROCESS_GROUP_TIMEOUT)
+    how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
     what = f" ({str(raised[-1])[:_SHOWN]})" if raised else ""
-    return StageError(reasons.CRASHED, f"training: {backend} ended with exit code {exit_code}{what}.")
+    return StageError(reasons.CRASHED, f"training: {backend} {how}{what}.")
 
 
 def _caused(backend: str, found: str, reason: Reason) -> StageError:
@@ -74,9 +77,19 @@ def ended_late(output: Sequence[str]) -> bool:
     return general and not any(name in line for line in output for name in ("ChildFailedError", "SignalException"))
 
 
+def _tracebacks(output: Sequence[str]) -> Iterator[_Raised]:
+    """Yield the exceptions that end a traceback: a line that only names one was printed by a library that handled it."""
+    inside = False
+    for line in output:
+        text = _RANK.sub("", line)
+        if inside and (raised := _raised(text)):
+            yield raised
+        inside = text.startswith((" ", "Traceback ("))
+
+
 def _raised(line: str) -> _Raised | None:
-    """Return the exception of a line that ends a traceback."""
-    match = _EXCEPTION.match(line.strip())
+    """Return the exception in the last line of a traceback."""
+    match = _EXCEPTION.match(line.rstrip())
     if match is None or match[1].rpartition(".")[2] in _CONSEQUENCES or any(text in line for text in _GENERAL):
         return None
     return _Raised(match[1].rpartition(".")[2], match[2] or "")
