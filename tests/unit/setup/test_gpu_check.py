@@ -10,6 +10,7 @@ import pytest
 
 from finetune_contract.documents import OsftInputs
 from finetune_contract.result import LossPoint, Result
+from gpu import check
 from gpu.cases import LARGE, TINY, Case, figures, largest_difference, trained
 from gpu.report import CaseError, Figures, Report
 
@@ -90,3 +91,19 @@ def test_trainings_have_the_values_that_their_engine_accepts() -> None:
     assert trained(TINY, "training-hub", "osft").osft == OsftInputs(0.25, (), "all")
     assert trained(TINY, "portable", "osft").osft == OsftInputs(0.25, (), "targets")
     assert trained(LARGE, "training-hub", "sft").engine == "training-hub"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--output", "/nonexistent/x.json"], "--output: /nonexistent is not a directory"),
+        (["--work", "/nonexistent"], "--work: /nonexistent is not a directory"),
+        (["--seconds", "0"], "'0' is not a number above 0"),
+        (["--seconds", "x"], "'x' is not a number above 0"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        check.main(["--tiny", *arguments])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
