@@ -436,9 +436,10 @@ def test_defaults_of_the_folder_are_validated_and_used(workdir: Workdir, small: 
         "InvalidSpec", "ConfigMap finetune-defaults, training.env[0]: an entry of env needs exactly one of value and valueFrom.",
     )  # fmt: skip
     (workdir.folder / "spec.yaml").write_text("training: {epochs: 2, env: [{name: A, value: b}]}\n")
+    workdir.write(quick, name="other")
     result = workdir.finetune("run", "run.yaml", "--configmap", "finetune-defaults=spec.yaml")
     assert result.code == 0, result.out + result.err
-    resolved = status_of(workdir)["resolved"]
+    resolved = status_of(workdir, "other")["resolved"]
     assert resolved["spec"]["training"]["epochs"] == 2
     assert resolved["origins"]["namespace"] == ["training.env", "training.epochs"]
 

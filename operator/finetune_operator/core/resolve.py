@@ -198,9 +198,9 @@ def _merge(layers: tuple[_Layer, ...]) -> tuple[Json, dict[str, str]]:
         variables = lookup(values, "training.env")
         if variables:
             values = overlay(values, {"training": {"env": _merge_variables(lookup(merged, "training.env") or [], variables)}})
-        merged = overlay(merged, values)
-        if lookup(values, "model.uri") and not lookup(values, "model.revision"):
+        if lookup(values, "model.uri") not in (None, lookup(merged, "model.uri")):
             _remove_revision(merged, origins)
+        merged = overlay(merged, values)
         origins.update(dict.fromkeys((path for path, _ in leaves(layer.values)), layer.origin))
     for key in CONTROL_FIELDS:
         merged.pop(key, None)
@@ -209,8 +209,8 @@ def _merge(layers: tuple[_Layer, ...]) -> tuple[Json, dict[str, str]]:
 
 
 def _remove_revision(merged: Json, origins: dict[str, str]) -> None:
-    """Remove the revision of a lower layer: it belongs to the model of that layer."""
-    merged["model"].pop("revision", None)
+    """Remove the revision of a lower layer, which belongs to another model."""
+    merged.get("model", {}).pop("revision", None)
     origins.pop("model.revision", None)
 
 

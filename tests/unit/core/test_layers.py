@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.api.crd import schema
+from finetune_operator.api.presets import preset
 from finetune_operator.core.paths import lookup
 from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.core.settings import Settings
@@ -222,6 +223,22 @@ def test_the_namespace_decides_over_the_operator() -> None:
     rejection = resolve(MINIMAL, upside_down)
     assert isinstance(rejection, SpecRejection)
     assert rejection.message.startswith("ConfigMap finetune-defaults, dataset.trainSplit: is 0.8, and with dataset.evalUri")
+
+
+@pytest.mark.parametrize(
+    ("defaults", "model", "revision"),
+    [
+        ({"uri": "org/base", "revision": "v1"}, {"uri": "org/base"}, "v1"),
+        ({"uri": "org/base", "revision": "v1"}, {"uri": "org/other", "revision": "v2"}, "v2"),
+        ({"uri": "org/base", "revision": "v1"}, {"uri": "org/other"}, None),
+        ({"uri": "org/base", "revision": "v1"}, {}, "v1"),
+        ({"revision": "v1"}, {"uri": preset("osft")["model"]["uri"]}, "v1"),
+    ],
+)
+def test_a_revision_belongs_to_its_model(defaults: Json, model: Json, revision: str | None) -> None:
+    found = resolve({**MINIMAL, "model": model}, place("namespace_defaults", {"model": defaults}))
+    assert not isinstance(found, SpecRejection), found
+    assert found["spec"]["model"].get("revision") == revision
 
 
 def test_what_a_run_gives_up_is_listed() -> None:
