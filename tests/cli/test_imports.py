@@ -63,7 +63,8 @@ def test_a_command_loads_only_what_it_needs(tmp_path: Path, words: tuple[str, ..
         ),
         (
             ("run", "run.yaml"), "cel_expr_python",
-            "cel-expr-python: this package, which evaluates the CRD's rules, is not installed; pip install 'finetune-operator[local]'\n",
+            ("cel-expr-python: this package, which evaluates the CRD's rules, is not installed; pip install 'finetune-operator[local]', or"
+             " 'finetune-operator[operator]' for the operator\n"),
         ),
     ],
     ids=["cluster", "local"],

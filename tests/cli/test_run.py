@@ -424,6 +424,26 @@ def test_a_field_that_nothing_acts_on_yet(workdir: Workdir, small: Spec) -> None
     assert workdir.finetune("run", "run.yaml").code == 0, "a rejected run starts once it is corrected"
 
 
+def test_defaults_of_the_folder_are_validated_and_used(workdir: Workdir, small: Spec) -> None:
+    quick = small(evaluation={"enabled": False, "baseline": False})
+    del quick["training"]["epochs"]
+    workdir.write(quick)
+    (workdir.folder / "spec.yaml").write_text("training: {epochs: 2, env: [{name: A}]}\n")
+    result = workdir.finetune("run", "run.yaml", "--configmap", "finetune-defaults=spec.yaml")
+    assert result.code == 65
+    failure = status_of(workdir)["failure"]
+    assert (failure["reason"], failure["message"]) == (
+        "InvalidSpec", "ConfigMap finetune-defaults, training.env[0]: an entry of env needs exactly one of value and valueFrom.",
+    )  # fmt: skip
+    (workdir.folder / "spec.yaml").write_text("training: {epochs: 2, env: [{name: A, value: b}]}\n")
+    workdir.write(quick, name="other")
+    result = workdir.finetune("run", "run.yaml", "--configmap", "finetune-defaults=spec.yaml")
+    assert result.code == 0, result.out + result.err
+    resolved = status_of(workdir, "other")["resolved"]
+    assert resolved["spec"]["training"]["epochs"] == 2
+    assert resolved["origins"]["namespace"] == ["training.env", "training.epochs"]
+
+
 def test_secrets_come_from_files_and_are_never_stored(workdir: Workdir, small: Spec) -> None:
     (workdir.folder / "hf.env").write_text("HF_TOKEN=hf_very_secret_value\n")
     spec = small(evaluation={"enabled": False, "baseline": False}, model={"secretRef": {"name": "mine", "key": "HF_TOKEN"}})

@@ -321,3 +321,29 @@ def test_a_message_shows_the_value_and_not_its_type(workdir: Workdir, spec: str,
     assert line in result.err
     assert "object" not in result.err
     assert 'value: ""' not in result.err
+
+
+DEFAULTS_HEAD = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: finetune-defaults\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ("data:\n  spec.yaml: |\n    training: {env: [{name: A}]}\n",
+         "defaults.yaml:6: ConfigMap finetune-defaults, training.env[0]: an entry of env needs exactly one of value and valueFrom\n"),
+        ("data:\n  spec.yaml: |\n    limits: {total: 1h}\n",
+         "defaults.yaml:6: ConfigMap finetune-defaults, limits: this release does not support this field; remove it\n"),
+        ("data:\n  spec.yaml:\n    training: {epochs: 2}\n",
+         "defaults.yaml:6: ConfigMap finetune-defaults, key spec.yaml: not a string; write the YAML after |\n"),
+    ],
+)  # fmt: skip
+def test_faulty_defaults_of_a_namespace(workdir: Workdir, data: str, sentence: str) -> None:
+    (workdir.folder / "defaults.yaml").write_text(DEFAULTS_HEAD + data)
+    result = workdir.finetune("validate", "defaults.yaml")
+    assert (result.code, result.out, result.err) == (65, "", sentence)
+
+
+def test_good_defaults_of_a_namespace(workdir: Workdir) -> None:
+    sample = Path(__file__).parents[2] / "manifests/samples/platform/finetune-defaults.yaml"
+    result = workdir.finetune("validate", str(sample))
+    assert (result.code, result.out, result.err) == (0, f"{sample}: finetune-defaults is valid\n", "")

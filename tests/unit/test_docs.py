@@ -29,8 +29,7 @@ from finetune_operator.core.settings import Trainer
 from finetune_operator.kube.command import app as operator_app
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
 from finetune_operator.kube.serving import Metrics
-from finetune_operator.kube.settings_provider import DEFAULTS, DEFAULTS_KEY
-from finetune_operator.validation import Validator
+from finetune_operator.validation import DEFAULTS, DEFAULTS_KEY, Validator
 
 ROOT = Path(__file__).parents[2]
 PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))

@@ -16,7 +16,7 @@ from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
 from finetune_operator.kube.process import LEASE_NAME
 from finetune_operator.kube.serving import Metrics
-from finetune_operator.kube.settings_provider import DEFAULTS, DEFAULTS_KEY
+from finetune_operator.validation import DEFAULTS, DEFAULTS_KEY
 
 Object = dict[str, Any]
 MANIFESTS = Path(__file__).parents[2] / "manifests"

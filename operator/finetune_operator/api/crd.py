@@ -9,6 +9,7 @@ from finetune_operator import __version__
 
 from .finetunerun import GROUP, KIND, PLURAL, VERSION, FineTuneRun
 from .schema import structural
+from .spec import FineTuneRunSpec
 from .status import UNOBSERVED
 
 VERSION_ANNOTATION = f"{GROUP}/version"
@@ -54,6 +55,12 @@ def schema() -> dict[str, Any]:
     root["required"] = ["spec"]
     root["properties"]["status"]["default"] = UNOBSERVED
     return root
+
+
+@cache
+def defaults_schema() -> dict[str, Any]:
+    """Return the structural schema of ``spec`` for defaults of a namespace or of the operator, without the rules that only a run must obey."""
+    return structural(FineTuneRunSpec, defaults=True)
 
 
 def crd() -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Dataset(Section):
             "!has(self.splitBy) || self.splitBy == 'random' || has(self.splitField)",
             "dataset.splitBy stratified and grouped need dataset.splitField, the column to split by",
             field=".splitBy",
+            run_only=True,  # the column depends on the data of the run
         ),
         *(
             Rule(

@@ -160,6 +160,7 @@ class Gate(Section):
             "has(self.requirements) && self.requirements.size() > 0"
             " || has(self.approval) && has(self.approval.required) && self.approval.required",
             "the gate requires nothing; add an entry to gate.requirements, or remove gate",
+            run_only=True,  # defaults may state what happens to a rejected model, and a run what it requires
         ),
     )
 

@@ -25,6 +25,7 @@ class Model(Section):
             "!has(self.pullSecretRef) || (has(self.uri) && self.uri.startsWith('oci://'))",
             "model.pullSecretRef is for oci:// models only; remove it",
             field=".pullSecretRef",
+            run_only=True,  # a default for the runs that have an oci:// model
         ),
     )
 

@@ -14,17 +14,26 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from .presets import preset
+from .section import RUN_ONLY
 
 _KEPT = (
     "type", "description", "enum", "format", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems",
     "maxProperties", "required",
 )  # fmt: skip
+_RULES = "x-kubernetes-validations"
 
 
-def structural(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the structural schema of ``model``, with the YAML names of the fields."""
+def structural(model: type[BaseModel], *, defaults: bool = False) -> dict[str, Any]:
+    """Return the structural schema of ``model``, with the YAML names of the fields.
+
+    With ``defaults``, the schema lacks the rules that only a run must obey.
+    """
     schema = model.model_json_schema(by_alias=True, schema_generator=GenerateJsonSchema, mode="validation")
-    return _node(schema, schema.get("$defs", {}), "")
+    definitions = schema.get("$defs", {})
+    for section in (schema, *definitions.values()) if defaults else ():
+        rules = section.get(_RULES, [])
+        section[_RULES] = [rule for rule in rules if rule not in section[RUN_ONLY]]
+    return _node(schema, definitions, "")
 
 
 def _node(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from pydantic_core import CoreSchema, core_schema
 
 from .quantity import QUANTITY_FORMS, parse_quantity
 
+RUN_ONLY = "x-run-only"
+"""Keyword in the JSON schema of a model, with the rules that defaults need not obey. No CRD contains it."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -22,11 +25,14 @@ class Rule:
         expression: true for a valid object. Core CEL and ``quantity`` only: Python's CEL libraries support no more.
         message: one sentence with the field, what is wrong and what to do.
         field: path of the field that the error is reported for, relative to the model, with a leading dot.
+        run_only: whether only runs must obey it, and not the defaults of a namespace or of the operator: their values are for many
+            runs, each of which uses some of them or adds what is missing.
     """
 
     expression: str
     message: str
     field: str | None = None
+    run_only: bool = False
 
     def as_validation(self) -> dict[str, str]:
         """Return the entry of ``x-kubernetes-validations``."""
@@ -56,6 +62,7 @@ class Section(BaseModel):
         schema = handler.resolve_ref_schema(handler(core))
         if cls.RULES:
             schema["x-kubernetes-validations"] = [rule.as_validation() for rule in cls.RULES]
+            schema[RUN_ONLY] = [rule.as_validation() for rule in cls.RULES if rule.run_only]
         return schema
 
 
@@ -106,6 +113,12 @@ Duration = Annotated[str, Field(min_length=2, max_length=32, pattern=DURATION)]
 """Go duration: ``90s``, ``2h30m``."""
 
 
+_LONGEST = 32
+"""Number of characters of the longest quantity."""
+_LARGEST = 2**63 - 1
+"""Largest whole number of an API server."""
+
+
 def _rejection(words: str) -> str:
     return f"not a quantity {words}; write a whole number, or in quotes a number with an optional suffix, {QUANTITY_FORMS}"
 
@@ -114,7 +127,7 @@ def _quantity(words: str, bound: str) -> Any:
     """Return a rule for a quantity. Unlike the error for a pattern, its message lists the accepted forms."""
     expression = f"isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) {bound}"
     rules = [Rule(expression, _rejection(words)).as_validation()]
-    extra: Any = {"x-kubernetes-int-or-string": True, "maxLength": 32, "x-kubernetes-validations": rules}
+    extra: Any = {"x-kubernetes-int-or-string": True, "maxLength": _LONGEST, "x-kubernetes-validations": rules}
     return Field(json_schema_extra=extra, union_mode="left_to_right")
 
 
@@ -122,6 +135,8 @@ def _checked(words: str, fits: Callable[[fractions.Fraction], bool]) -> AfterVal
     """Return the same check for values that no API server has validated: the defaults of a namespace or of the operator."""
 
     def check(value: int | str) -> int | str:
+        if value > _LARGEST if isinstance(value, int) else len(value) > _LONGEST:
+            raise ValueError("is too large; write a number with a suffix, such as 64Gi")
         try:
             good = fits(parse_quantity(str(value)))
         except ValueError:

@@ -73,6 +73,7 @@ class FineTuneRunSpec(Section):
             "!has(self.cleanup) || !has(self.cleanup.volume) || self.cleanup.volume != 'Delete' || has(self.publish)",
             "cleanup.volume: Delete would delete the registered model with the volume; set Retain, or remove cleanup.volume",
             field=".cleanup.volume",
+            run_only=True,  # the runs of a namespace may publish their models
         ),
         Rule(
             "!has(self.cleanup) || !has(self.cleanup.volume) || self.cleanup.volume != 'Delete'"

@@ -111,16 +111,19 @@ class Training(Section):
             "!has(self.osft) || !has(self.algorithm) || self.algorithm == 'osft'",
             "training.osft belongs to algorithm osft; remove it or change training.algorithm",
             field=".osft",
+            run_only=True,  # defaults may have parameters for each algorithm
         ),
         Rule(
             "!has(self.sft) || !has(self.algorithm) || self.algorithm == 'sft'",
             "training.sft belongs to algorithm sft; remove it or set training.algorithm: sft",
             field=".sft",
+            run_only=True,  # defaults may have parameters for each algorithm
         ),
         Rule(
             "!has(self.lora) || !has(self.algorithm) || self.algorithm == 'lora'",
             "training.lora belongs to algorithm lora; remove it or set training.algorithm: lora",
             field=".lora",
+            run_only=True,  # defaults may have parameters for each algorithm
         ),
         Rule(
             """!has(self.algorithm) || self.algorithm != 'sft' || !has(self.checkpoints)

@@ -57,7 +57,7 @@ class Backend(Protocol):
         """Reject a run that references a missing object, if no other client can create it later."""
         ...
 
-    def check_rerun(self, spec: Mapping[str, Any]) -> None:
+    async def check_rerun(self, cluster: Cluster, spec: Mapping[str, Any]) -> None:
         """Reject the spec of a rerun that cannot start here, if that is known before the spec is written."""
         ...
 

@@ -122,7 +122,7 @@ class ClusterBackend:
     async def check_prerequisites(self, cluster: Cluster, manifest: Object) -> None:
         """See :class:`~.backend.Backend`: objects may be created later; until then the run has a condition."""
 
-    def check_rerun(self, spec: Mapping[str, Any]) -> None:
+    async def check_rerun(self, cluster: Cluster, spec: Mapping[str, Any]) -> None:
         """See :class:`~.backend.Backend`: only the operator knows the defaults of the namespace; it reports ``RerunRejected``."""
 
     def start(self, change: MutateFn, options: RunOptions, *, follow: bool) -> int:

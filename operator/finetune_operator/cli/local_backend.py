@@ -21,7 +21,14 @@ from finetune_operator.core.resolve import CONTROL_FIELDS, SpecRejection, resolv
 from finetune_operator.core.run import Run
 from finetune_operator.local.home import Home, HomeInUse, HomeUnusable
 from finetune_operator.local.machine import inspect_machine
-from finetune_operator.local.platform import NAMESPACE, local_platform, local_settings, open_store, workspace_folder
+from finetune_operator.local.platform import (
+    NAMESPACE,
+    local_platform,
+    local_settings,
+    open_store,
+    with_defaults,
+    workspace_folder,
+)
 from finetune_operator.local.secrets import LocalSecrets, SecretFileProblem
 from finetune_operator.local.store import StoreError
 from finetune_operator.loop.cluster import Cluster, Object
@@ -103,10 +110,11 @@ class LocalBackend:
             )
             raise CommandError([sentence]) from None
 
-    def check_rerun(self, spec: Mapping[str, Any]) -> None:
+    async def check_rerun(self, cluster: Cluster, spec: Mapping[str, Any]) -> None:
         """See :class:`~.backend.Backend`: this machine is known, so that a rejected value is not stored."""
         content = {section: values for section, values in spec.items() if section not in CONTROL_FIELDS}
-        found = resolve(content, local_settings(self.home, inspect_machine()))
+        settings = await with_defaults(local_settings(self.home, inspect_machine()), cluster, self.namespace)
+        found = resolve(content, settings)
         if isinstance(found, SpecRejection):
             raise CommandError([f"{found.reason.name}: {found.message}"])
 

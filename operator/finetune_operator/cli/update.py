@@ -75,7 +75,7 @@ def rerun_run(name: str, target: Target, options: RunOptions, *, stage: str, id_
                     [f"--id {rerun_id}: this rerun is already requested; change a field with --set, or choose another ID."],
                     exit_status.USAGE,
                 )
-            _check(backend, name, run.spec, patch)
+            await _check(backend, cluster, name, merge_patch(run.spec, patch))
             return await edit(backend, cluster, document, {"spec": patch})
 
         return backend.update(change, f"rerun from {stage} requested", options)
@@ -83,9 +83,9 @@ def rerun_run(name: str, target: Target, options: RunOptions, *, stage: str, id_
     return handle_errors(command)
 
 
-def _check(backend: Backend, name: str, spec: Mapping[str, Any], patch: Mapping[str, Any]) -> None:
-    """Raise an error if the rerun with a merge patch of ``spec`` is known to be rejected."""
+async def _check(backend: Backend, cluster: Cluster, name: str, spec: Mapping[str, Any]) -> None:
+    """Raise an error if the rerun with ``spec`` is known to be rejected."""
     try:
-        backend.check_rerun(merge_patch(spec, patch))
+        await backend.check_rerun(cluster, spec)
     except CommandError as rejection:
         raise CommandError([*rejection.lines, f"{name}: nothing was changed; correct the value"], rejection.code) from None

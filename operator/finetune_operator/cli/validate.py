@@ -13,12 +13,13 @@ from typing import Any
 from finetune_operator.api import reasons
 from finetune_operator.api.crd import crd
 from finetune_operator.api.finetunerun import GROUP, KIND
+from finetune_operator.api.kinds import CONFIGMAP
 from finetune_operator.api.quantity import QUANTITY_FORMS
 from finetune_operator.api.section import form_of
 from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.values import invalid_value
-from finetune_operator.validation import CauseType, CelMissing, Problem, Validator
+from finetune_operator.validation import DEFAULTS, DEFAULTS_KEY, CauseType, CelMissing, Problem, Validator, defaults_of
 
 from . import exit_status
 from .documents import Document, DocumentProblem, read_documents
@@ -68,6 +69,8 @@ def _validate_one(validator: Validator, document: Document, file: Path) -> int:
     if document.kind != KIND and str(document.content.get("apiVersion")).startswith(f"{GROUP}/"):
         print(f"{_position(document, 'kind')}: kind: unknown value {document.kind}; write {KIND}", file=sys.stderr)
         return exit_status.INVALID
+    if document.kind == CONFIGMAP.name and document.name == DEFAULTS:
+        return _validate_defaults(document)
     if document.kind != KIND:
         print(f"{document.source}: {document.kind or 'an object without kind'} {document.name} is not of kind {KIND}; skipped")
         return exit_status.OK
@@ -75,6 +78,15 @@ def _validate_one(validator: Validator, document: Document, file: Path) -> int:
     for line in problems:
         print(line, file=sys.stderr)
     if problems:
+        return exit_status.INVALID
+    print(f"{document.source}: {document.name} is valid")
+    return exit_status.OK
+
+
+def _validate_defaults(document: Document) -> int:
+    rejection = defaults_of(document.content, "local").rejection  # local paths are valid, as in runs
+    if rejection:
+        print(f"{_position(document, f'data.{DEFAULTS_KEY}')}: {rejection.message.removesuffix('.')}", file=sys.stderr)
         return exit_status.INVALID
     print(f"{document.source}: {document.name} is valid")
     return exit_status.OK
@@ -135,7 +147,7 @@ def _with_presets(spec: dict[str, Any]) -> list[tuple[str, str]]:
     if not isinstance(rejection, SpecRejection) or rejection.reason not in (reasons.INVALID_SPEC, reasons.UNSUPPORTED):
         return []
     unless = " (or run it on a cluster whose defaults allow it)" if rejection.reason is reasons.INVALID_SPEC else ""
-    return [(rejection.message.partition(":")[0], rejection.message.rstrip(".") + unless)]
+    return [(rejection.message.partition(":")[0], rejection.message.removesuffix(".") + unless)]
 
 
 def unknown_fields(spec: dict[str, Any]) -> list[str]:

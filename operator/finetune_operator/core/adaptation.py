@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from finetune_contract.uris import HubId, UriKind, parse_uri
+
 from .paths import Json, lookup
 from .settings import Settings
 
@@ -56,7 +58,27 @@ def _is_portable(spec: Json) -> bool:
     return bool(lookup(spec, "training.engine") == "portable")
 
 
+def _is_on_hub(spec: Json, field: str, kind: UriKind) -> bool:
+    return isinstance(parse_uri(lookup(spec, field), kind), HubId)
+
+
 ADAPTATIONS: tuple[Adaptation, ...] = (
+    *(
+        Adaptation(
+            f"dataset.{field}",
+            lambda _value, _settings, spec: not _is_on_hub(spec, "dataset.uri", "dataset"),
+            None,
+            "dataset.uri is not on the Hub",
+            explicit="replace",  # a default for the runs with a Hub dataset; the CRD rejects it in the run itself
+        )
+        for field in ("split", "revision")
+    ),
+    Adaptation(
+        "model.revision",
+        lambda _value, _settings, spec: not _is_on_hub(spec, "model.uri", "model"),
+        None,
+        "model.uri is not on the Hub",
+    ),
     Adaptation("training.gpusPerWorker", _too_many_gpus, 0, "this machine has fewer GPUs"),
     Adaptation(
         "training.engine",

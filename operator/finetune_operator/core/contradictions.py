@@ -1,7 +1,7 @@
 """Contradictions between effective values of a run, each of which is valid.
 
-The CRD's rules reject contradictions within a run. The checks here include the presets and the defaults of namespace and operator, which
-the API server does not know.
+The CRD's rules reject contradictions within a run, and within the defaults of a namespace or of the operator. The checks here are for
+values of different origins. ``tests/unit/core/test_layers.py`` has the list of the rules that they cover.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from finetune_operator.api.evaluation import SINGLE_TASKS
 from finetune_operator.api.training import Algorithm
 
 from .gate import compares
+from .origins import is_above
 from .quantities import counted
 from .resolved_spec import ResolvedSpec
 
@@ -49,6 +50,36 @@ def _batch(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
         )
 
 
+def _micro_batch(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    training, micro = spec.training, spec.training.micro_batch_size
+    rows = training.effective_batch_size // (training.workers * training.processes)
+    packs = training.lora is not None and training.lora.packing  # a micro-batch is then counted in sequences
+    if training.enabled and micro is not None and rows % micro and not packs:
+        words = f"{micro} does not divide the {counted(rows, 'row')} of each process per step; use a divisor of {rows}, or change"
+        yield Contradiction("training.microBatchSize", f"{words} training.effectiveBatchSize")
+
+
+def _longest_rows(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    tokens, longest = spec.training.max_tokens_per_gpu, spec.training.max_seq_len
+    if spec.training.enabled and tokens < longest:
+        words = f"{tokens} is less than training.maxSeqLen {longest}, so that the longest rows do not fit; raise it, or lower"
+        yield Contradiction("training.maxTokensPerGPU", f"{words} training.maxSeqLen")
+
+
+def _held_out_twice(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    split = spec.dataset.train_split
+    if spec.dataset.eval_uri and split != 1:
+        words = f"is {split:g}, and with dataset.evalUri every row of dataset.uri is trained on; set it to 1, or remove dataset.evalUri"
+        yield Contradiction("dataset.trainSplit", words)
+
+
+def _one_pod(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    workers = spec.training.workers
+    if "ReadWriteOncePod" in spec.storage.access_modes and workers > 1:
+        words = f"a volume of mode ReadWriteOncePod has room for one pod, and training.workers is {workers}; use another access mode, or"
+        yield Contradiction("storage.accessModes", f"{words} set training.workers to 1")
+
+
 def _gpu_of_each_process(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
     training = spec.training
     if training.enabled and 0 < training.gpus_per_worker < training.processes:
@@ -71,18 +102,27 @@ def _gate_needs_evaluation(spec: ResolvedSpec, _origins: Origins) -> Iterator[Co
         yield Contradiction("gate", words)
 
 
+def _gate_tolerates_no_failure(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    if spec.gate.requirements and spec.evaluation.on_failure == "Continue":
+        words = "Continue would pass the gate unmeasured; set it to Fail, or remove gate"
+        yield Contradiction("evaluation.onFailure", words)
+
+
+def _baseline_needs_evaluation(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
+    """A baseline in the defaults has no effect for a run without evaluation."""
+    evaluation = spec.evaluation
+    if evaluation.baseline and not evaluation.enabled and not is_above(origins, "evaluation.enabled", "evaluation.baseline"):
+        words = (
+            "is true, and evaluation.enabled is false, so that nothing is evaluated; set evaluation.enabled to true, or remove"
+        )
+        yield Contradiction("evaluation.baseline", f"{words} evaluation.baseline")
+
+
 def _gate_compares(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
     """A gate that compares with the baseline adds it, unless the run itself disables it."""
     if compares(spec.gate.requirements) and not spec.evaluation.baseline and _of_run(origins, "evaluation.baseline"):
         words = "is false, and a requirement of the gate has maxRegression, which compares with the base model; remove the field"
         yield Contradiction("evaluation.baseline", words)
-
-
-def _gate_has_bounds(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
-    """Rules of the CRD, which does not validate the defaults of a namespace or the operator."""
-    for index, requirement in enumerate(spec.gate.requirements):
-        if requirement.min is None and requirement.max is None and requirement.max_regression is None:
-            yield Contradiction(f"gate.requirements[{index}]", "has no bound; set min, max or maxRegression")
 
 
 def _gate_can_pass(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
@@ -161,5 +201,6 @@ def _of_run(origins: Origins, field: str) -> bool:
 
 
 _CHECKS: tuple[Callable[[ResolvedSpec, Origins], Iterator[Contradiction]], ...] = (
-    _algorithm, _batch, _gpu_of_each_process, _measured, _gate_needs_evaluation, _gate_compares, _gate_has_bounds, _gate_can_pass, _metrics, _mounts, _registry,
+    _algorithm, _batch, _micro_batch, _longest_rows, _gpu_of_each_process, _held_out_twice, _measured, _baseline_needs_evaluation,
+    _gate_needs_evaluation, _gate_tolerates_no_failure, _gate_compares, _gate_can_pass, _metrics, _mounts, _one_pod, _registry,
 )  # fmt: skip

@@ -25,6 +25,22 @@ def origin_prefix(origins: Mapping[str, str], field: str) -> str:
     return next((prefix for origin, prefix in PREFIXES.items() if origin in found), PREFIXES["run"])
 
 
+def is_above(origins: Mapping[str, str], field: str, other: str) -> bool:
+    """Return whether the value of ``field`` comes from a layer above that of ``other``: run, namespace, operator, presets."""
+    return _rank(origins, field) < _rank(origins, other)
+
+
+def origins_below(origins: Mapping[str, str], field: str) -> tuple[str, ...]:
+    """Return the beginnings of the origins that are below that of ``field``."""
+    return (*tuple(PREFIXES)[_rank(origins, field) + 1 :], "preset")
+
+
+def _rank(origins: Mapping[str, str], field: str) -> int:
+    """Return the position of a field's origin in :data:`PREFIXES`; of presets and derived values, the number of its entries."""
+    origin = origins.get(field, "")
+    return tuple(PREFIXES).index(origin) if origin in PREFIXES else len(PREFIXES)
+
+
 def explicit_fields(resolved: Mapping[str, Any], *sections: str) -> tuple[str, ...]:
     """Return the fields of these sections that a person set: in the run, in the namespace, or in the operator's configuration.
 

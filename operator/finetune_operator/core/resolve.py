@@ -20,7 +20,7 @@ from finetune_operator.api.presets import DEFAULT_ALGORITHM, overlay, preset
 from .adaptation import ADAPTATIONS
 from .contradictions import Contradiction, contradiction
 from .naming import STAGE_ACCOUNT
-from .origins import PREFIXES, origin_prefix
+from .origins import PREFIXES, origin_prefix, origins_below
 from .paths import Json, assign, leaves, lookup
 from .resolved_spec import ResolvedSpec
 from .settings import Mode, Settings
@@ -30,10 +30,9 @@ from .values import InvalidValue, invalid_value, validated
 _URIS: dict[str, UriKind] = {"dataset.uri": "dataset", "dataset.evalUri": "dataset", "model.uri": "model"}
 SPEC_LIMIT = 24 * 1024
 """Largest spec in bytes of JSON: the spec, its resolved copy and status fit into an object of 64 KiB."""
-RESERVED_VARIABLES = ("PET_", "FINETUNE_")
 CONTROL_FIELDS = ("suspend", "rerun", "approval")
 """Fields that control a run in progress. They are read from ``spec`` at any time and are not resolved."""
-_SMALLEST = {"dataset": {"uri": "org/data"}}
+SMALLEST = {"dataset": {"uri": "org/data"}}
 """The required fields, which make defaults a whole spec that can be validated."""
 
 
@@ -130,7 +129,7 @@ def validated_defaults(origin: str, values: Mapping[str, Any], mode: Mode) -> Js
     rejection = _reject_control_fields(PREFIXES[origin], values) or _reject_values(origin, values, mode)
     if rejection:
         return rejection
-    found = validated(overlay(_SMALLEST, values))
+    found = validated(overlay(SMALLEST, values))
     assert not isinstance(found, InvalidValue), "these values were valid"  # for the type checker
     if lookup(values, "dataset.uri") is None:
         del found["dataset"]["uri"]
@@ -147,16 +146,11 @@ def _reject_control_fields(where: str, values: Mapping[str, Any]) -> SpecRejecti
 
 def _reject_values(origin: str, values: Mapping[str, Any], mode: Mode) -> SpecRejection | None:
     where = PREFIXES[origin]
-    return (
-        _reject_unsupported(where, values)
-        or _reject_uri(where, values, mode)
-        or _reject_invalid(where, values)
-        or _reject_variables(where, values)
-    )
+    return _reject_unsupported(where, values) or _reject_uri(where, values, mode) or _reject_invalid(where, values)
 
 
 def _reject_invalid(where: str, values: Mapping[str, Any]) -> SpecRejection | None:
-    invalid = invalid_value(overlay(_SMALLEST, values))
+    invalid = invalid_value(overlay(SMALLEST, values))
     return SpecRejection(reasons.INVALID_SPEC, f"{where}{invalid.path}: {invalid.problem}.") if invalid else None
 
 
@@ -184,14 +178,6 @@ def _reject_uri(where: str, values: Mapping[str, Any], mode: Mode) -> SpecReject
     return None
 
 
-def _reject_variables(where: str, values: Mapping[str, Any]) -> SpecRejection | None:
-    for variable in lookup(values, "training.env") or ():
-        if str(variable["name"]).startswith(RESERVED_VARIABLES):
-            message = f"{where}training.env: {variable['name']} is set by the operator; remove it."
-            return SpecRejection(reasons.INVALID_SPEC, message)
-    return None
-
-
 def _layers(spec: Mapping[str, Any], settings: Settings) -> tuple[_Layer, ...]:
     above = [
         _Layer("operator", settings.operator_defaults),
@@ -212,12 +198,20 @@ def _merge(layers: tuple[_Layer, ...]) -> tuple[Json, dict[str, str]]:
         variables = lookup(values, "training.env")
         if variables:
             values = overlay(values, {"training": {"env": _merge_variables(lookup(merged, "training.env") or [], variables)}})
+        if lookup(values, "model.uri") not in (None, lookup(merged, "model.uri")):
+            _remove_revision(merged, origins)
         merged = overlay(merged, values)
         origins.update(dict.fromkeys((path for path, _ in leaves(layer.values)), layer.origin))
     for key in CONTROL_FIELDS:
         merged.pop(key, None)
     _choose_storage(merged, layers)
     return merged, origins
+
+
+def _remove_revision(merged: Json, origins: dict[str, str]) -> None:
+    """Remove the revision of a lower layer, which belongs to another model."""
+    merged.get("model", {}).pop("revision", None)
+    origins.pop("model.revision", None)
 
 
 def _choose_storage(merged: Json, layers: tuple[_Layer, ...]) -> None:
@@ -245,7 +239,7 @@ def _derive(merged: Json, origins: dict[str, str], settings: Settings) -> None:
             origins[path] = "derived"
 
     if lookup(merged, "dataset.evalUri"):
-        default("dataset.trainSplit", 1.0, over=("preset",))
+        default("dataset.trainSplit", 1.0, over=origins_below(origins, "dataset.evalUri"))
     default("dataset.badRows.share", 0.1)
     if settings.mode == "cluster":
         default("serviceAccountName", STAGE_ACCOUNT)

@@ -12,6 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from finetune_operator.loop.errors import ApiError
+from finetune_operator.validation import CelMissing
 
 from .configuration import BadConfiguration, Configuration
 from .credentials import ClientNotInstalled, NoCredentials, load_credentials
@@ -40,7 +41,7 @@ def run(
         credentials = load_credentials(kubeconfig, context)
         gc.freeze()  # imported objects stay: otherwise each full collection blocks the event loop for 0.1 s
         asyncio.run(operate(Wiring(credentials, Configuration.load(config), host=host, port=port, lease=lease)))
-    except (BadConfiguration, ClientNotInstalled, NoCredentials, ApiError, LeaseLost) as error:
+    except (BadConfiguration, CelMissing, ClientNotInstalled, NoCredentials, ApiError, LeaseLost) as error:
         log.error("%s", error)  # noqa: TRY400 - a message for an administrator, not a defect
         raise typer.Exit(1) from None
 

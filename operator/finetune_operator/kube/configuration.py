@@ -20,10 +20,10 @@ from finetune_operator.api.section import LABEL_KEY, LabelValue, ShortName, form
 from finetune_operator.api.stages import IMAGES
 from finetune_operator.api.training import IMAGE
 from finetune_operator.core.origins import PREFIXES
-from finetune_operator.core.resolve import SpecRejection, validated_defaults
 from finetune_operator.core.settings import Settings, Trainer
 from finetune_operator.core.values import first_fault
 from finetune_operator.training_bundle import training_bundle
+from finetune_operator.validation import reject_defaults
 
 IMAGE_VARIABLES = {program: f"RELATED_IMAGE_{program.upper()}" for program in IMAGES}
 """Environment variables with the images: OpenShift's mirroring tools look for these names."""
@@ -100,6 +100,7 @@ class Configuration(BaseModel):
 
         Raises:
             BadConfiguration: the file cannot be read, is not YAML, or has an unknown or invalid field.
+            CelMissing: the package that evaluates the rules of the CRD is not installed.
         """
         try:
             document = parse(file.read_text(encoding="utf-8")) if file else None
@@ -117,9 +118,9 @@ class Configuration(BaseModel):
         except ValidationError as error:
             fault = first_fault(cls, stated, error)
             raise BadConfiguration(f"{file}: {fault.path}: {fault.problem}") from error
-        defaults = validated_defaults("operator", configuration.defaults, "cluster")
-        if isinstance(defaults, SpecRejection):
-            message = defaults.message.removeprefix(PREFIXES["operator"]).rstrip(".")
+        rejection = reject_defaults("operator", configuration.defaults, "cluster")
+        if rejection:
+            message = rejection.message.removeprefix(PREFIXES["operator"]).removesuffix(".")
             raise BadConfiguration(f"{file}: defaults.{message}")
         named = {program: environment[variable] for program, variable in IMAGE_VARIABLES.items() if environment.get(variable)}
         for program, image in named.items():

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
 
 from finetune_operator.api.kinds import CONFIGMAP
-from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 from finetune_operator.core.settings import Settings, Trainer
 from finetune_operator.loop.errors import NotFound
+from finetune_operator.validation import DEFAULTS, NamespaceDefaults, defaults_of
 
 from .client import ApiServer
 from .configuration import Configuration
 
-DEFAULTS = "finetune-defaults"
-"""The ConfigMap of a namespace with default values of ``spec``, as YAML in its key ``spec.yaml``."""
-DEFAULTS_KEY = "spec.yaml"
 _CACHE_SECONDS = 15.0
 
 
@@ -41,22 +38,14 @@ class SettingsProvider:
         """
         cached = self._cache.get(namespace)
         if cached is None or self._clock() - cached[0] > _CACHE_SECONDS:
-            defaults, problem = await self._defaults(namespace)
-            cached = (self._clock(), self._configuration.settings(self.trainer, defaults, problem))
+            defaults = await self._defaults(namespace)
+            cached = (self._clock(), self._configuration.settings(self.trainer, defaults.values, defaults.problem))
             self._cache[namespace] = cached
         return cached[1]
 
-    async def _defaults(self, namespace: str) -> tuple[dict[str, Any], str | None]:
+    async def _defaults(self, namespace: str) -> NamespaceDefaults:
         try:
             configmap = await self._server.get(CONFIGMAP, namespace, DEFAULTS)
         except NotFound:
-            return {}, None
-        try:
-            values = parse((configmap.get("data") or {}).get(DEFAULTS_KEY) or "{}")
-        except InvalidYAML as error:
-            return {}, f"ConfigMap {DEFAULTS}, key {DEFAULTS_KEY}: {error}."
-        if values is None:  # comments only
-            return {}, None
-        if not isinstance(values, dict):
-            return {}, f"ConfigMap {DEFAULTS}, key {DEFAULTS_KEY}: not a mapping; write the fields of a FineTuneRun's spec."
-        return values, None
+            return NamespaceDefaults()
+        return await asyncio.to_thread(defaults_of, configmap, "cluster")  # large defaults take tens of milliseconds

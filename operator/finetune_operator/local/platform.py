@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from finetune_operator import __version__
-from finetune_operator.api.kinds import CLAIM
+from finetune_operator.api.kinds import CLAIM, CONFIGMAP
 from finetune_operator.api.stages import IMAGES
 from finetune_operator.core.settings import Machine, Settings
+from finetune_operator.loop.cluster import Cluster
 from finetune_operator.loop.controller import Controller
-from finetune_operator.loop.errors import AlreadyExists
+from finetune_operator.loop.errors import AlreadyExists, NotFound
 from finetune_operator.training_bundle import training_bundle
+from finetune_operator.validation import DEFAULTS, defaults_of
 
 from .home import Home
 from .kubelet import ProcessKubelet
@@ -58,6 +60,16 @@ def local_settings(home: Home, machine: Machine) -> Settings:
     )  # fmt: skip
 
 
+async def with_defaults(settings: Settings, cluster: Cluster, namespace: str) -> Settings:
+    """Return the settings with the defaults of a namespace, which are in a ConfigMap as on a cluster."""
+    try:
+        configmap = await cluster.get(CONFIGMAP, namespace, DEFAULTS)
+    except NotFound:
+        return settings
+    defaults = defaults_of(configmap, settings.mode)
+    return replace(settings, namespace_defaults=defaults.values, problem=defaults.problem)
+
+
 def open_store(home: Home) -> Store:
     """Return the object store of a folder, with the logs of its processes."""
     return Store(home.store, log_file=lambda pod, _container: home.pods / pod["metadata"]["uid"] / "log")
@@ -80,8 +92,8 @@ async def local_platform(home: Home, secrets: SecretSource, machine: Machine | N
             node = Node(store, home.pods, Volumes(store, home.volumes), Capacity(machine), secrets)
             settings = local_settings(home, machine)
 
-            async def settings_of(_namespace: str) -> Settings:
-                return settings
+            async def settings_of(namespace: str) -> Settings:
+                return await with_defaults(settings, store, namespace)
 
             controller = Controller(store, settings_of, clock=lambda: datetime.now(UTC))
             kubelet = ProcessKubelet(node)

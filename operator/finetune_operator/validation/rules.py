@@ -105,7 +105,8 @@ class RuleSet:
             from cel_expr_python import cel  # noqa: PLC0415 - an extra of 15 MB
         except ModuleNotFoundError as error:
             raise CelMissing(
-                "cel-expr-python: this package, which evaluates the CRD's rules, is not installed; pip install 'finetune-operator[local]'"
+                "cel-expr-python: this package, which evaluates the CRD's rules, is not installed; pip install 'finetune-operator[local]',"
+                " or 'finetune-operator[operator]' for the operator"
             ) from error
         string, number, truth = cel.Type.STRING, cel.Type.INT, cel.Type.BOOL
         # The library does not support custom types, so a quantity is represented by its string.

@@ -22,7 +22,7 @@ from finetune_operator.core import stages
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.stages import GRAPH, OperatorStage, Outcome, StageGraph
 from images.recipes import PROGRAMS, programs_in
-from unit.core.passes import condition, edit, go, run_of, stage, world_at
+from unit.core.passes import edit, go, run_of, stage, world_at
 from world import MINIMAL, SETTINGS, World
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -175,22 +175,14 @@ def test_a_stage_without_a_program_has_an_event_of_its_start_and_waits_while_the
     assert (stage(world, "waiting").reason, stage(world, "waiting").message) == ("Waiting", "nobody has decided")
 
 
-def test_a_gate_without_scores_fails_although_the_defaults_tolerate_a_failed_evaluation() -> None:
-    """A rule of the CRD rejects a gate with onFailure: Continue; it does not see the defaults of a namespace."""
+def test_a_gate_whose_evaluation_may_fail_by_default_does_not_start() -> None:
     spec = {**MINIMAL, "gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 9.0}]}}
-    place = replace(SETTINGS, namespace_defaults={"evaluation": {"onFailure": "Continue"}})
-    world = World.new(spec)
-    for _ in range(30):
-        decision = world.decide(settings=place)
-        world.write_status(decision.status)
-        for effect in decision.effects:
-            world.apply_effect(effect)
-        for ref in world.active():
-            failing = world.stage_of(ref) == "evaluation"
-            world.finish(ref, exit_code=65 if failing else 0, message="" if failing else None)
-    status = run_of(world).status
-    assert (status["phase"], status["failure"]["stage"], status["failure"]["reason"]) == ("Failed", "gate", "MetricMissing")
-    assert condition(status, "Registered")[0] != "True"
+    decision = World.new(spec).decide(settings=replace(SETTINGS, namespace_defaults={"evaluation": {"onFailure": "Continue"}}))
+    assert (decision.status["phase"], decision.status["failure"]["reason"]) == ("Failed", "InvalidSpec")
+    assert decision.status["failure"]["message"].startswith(
+        "ConfigMap finetune-defaults, evaluation.onFailure: Continue would pass"
+    )
+    assert not decision.effects
 
 
 def test_each_stage_goes_into_the_conditions_in_the_order_of_the_table() -> None:

@@ -122,20 +122,20 @@ def test_a_pod_has_the_identity_of_its_service_account(
     assert found.token() == "renewed"
 
 
-WITHOUT_CLIENT = """
+WITHOUT_PACKAGE = """
 import sys
 from pathlib import Path
-sys.modules["kubernetes"] = None
+sys.modules[sys.argv.pop(2)] = None
 from finetune_operator.kube import command, credentials
 credentials.SERVICE_ACCOUNT_FOLDER = Path(sys.argv.pop(1))
 command.main()
 """
 
 
-def run_without_client(account: Path, config: Path) -> str:
-    """The operator's output, without the official client; its configuration cannot be read, so it ends before any connection."""
+def run_without_client(account: Path, config: Path, package: str = "kubernetes") -> str:
+    """The operator's output without a package, by default the official client; its configuration cannot be used, so it does not connect."""
     environment = {"PATH": os.environ["PATH"], "KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "9"}
-    command = [sys.executable, "-c", WITHOUT_CLIENT, str(account), "--config", str(config)]
+    command = [sys.executable, "-c", WITHOUT_PACKAGE, str(account), package, "--config", str(config)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     return done.stdout
@@ -152,8 +152,15 @@ def test_the_operator_outside_a_pod_names_the_extra_that_is_missing(tmp_path: Pa
     assert "pip install 'finetune-operator[cluster]'" in found
 
 
+def test_the_operator_without_the_library_for_rules_does_not_start(tmp_path: Path) -> None:
+    (tmp_path / "namespace").write_text("team\n")
+    (tmp_path / "configuration.yaml").write_text("workers: 2\n")
+    found = run_without_client(tmp_path, tmp_path / "configuration.yaml", "cel_expr_python")
+    assert "or 'finetune-operator[operator]' for the operator" in found
+
+
 def test_the_image_of_the_operator_has_no_official_client() -> None:
     locked = Path(__file__).parents[3].joinpath("requirements/operator.lock").read_text(encoding="utf-8")
     names = {line.partition("==")[0] for line in locked.splitlines() if line[:1].isalnum()}
-    assert {"kopf", "prometheus-client"} <= names
+    assert {"cel-expr-python", "kopf", "prometheus-client"} <= names
     assert not {"kubernetes", "requests", "urllib3"} & names
