@@ -205,6 +205,22 @@ class TrainingInputs:
 
 
 @dataclass(frozen=True)
+class EngineCheckInputs:
+    """Stage *engine-check*: choose the engine of a training in its image, before a GPU is requested.
+
+    Attributes:
+        training: inputs of stage *training*. Only the values that decide about the engine are those of the run, so that runs that
+            differ in other values have equal inputs.
+        gpus: number of GPUs that each pod of the training requests; the pod of the check has none.
+        explicit: fields that a person set, of those that an engine may be unable to honor.
+    """
+
+    training: TrainingInputs
+    gpus: int
+    explicit: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class EvaluationInputs:
     """Stages *evaluation* (the fine-tuned model) and *baseline* (the base model): the same measurement of both."""
 

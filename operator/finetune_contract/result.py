@@ -125,6 +125,15 @@ class TokenizationOutputs:
 
 
 @dataclass(frozen=True)
+class EngineCheckOutputs:
+    """Outputs of stage *engine-check*: the engine that the training image offers, why, and the versions of its packages."""
+
+    engine: str
+    reason: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TrainingOutputs:
     """Outputs of stage *training*.
 

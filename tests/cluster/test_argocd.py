@@ -222,7 +222,13 @@ def test_a_rerun_has_a_new_id_and_a_first_stage(
 
 @pytest.mark.parametrize(
     ("failed_at", "stage"),
-    [("baseline", "evaluation"), ("registry-check", "registration"), ("workspace", "dataset"), ("tokenization", "training")],
+    [
+        ("baseline", "evaluation"),
+        ("registry-check", "registration"),
+        ("engine-check", "training"),
+        ("workspace", "dataset"),
+        ("tokenization", "training"),
+    ],
 )
 def test_a_stage_that_no_rerun_names_belongs_to_one(argocd: ArgoCD, failed_at: str, stage: str) -> None:
     world = failed()

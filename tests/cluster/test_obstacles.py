@@ -166,7 +166,7 @@ def _running(status: Object) -> bool:
 
 
 async def test_pods_that_no_node_can_take(site: Site) -> None:
-    async with site.operator():
+    async with site.operator(engineCheck=False):  # PyTorch of the tests is built for CPUs
         await site.apply(training(gpusPerWorker=8, placement=TOLERANT), "gpu")
         await site.apply(training(resources={"cpu": 1, "memory": "4000Gi"}, placement=TOLERANT), "memory")
         await site.apply(training(resources={"cpu": 1, "memory": "4000Gi"}), "taint")

@@ -34,7 +34,8 @@ from finetune_operator.training_bundle import training_bundle
 from world import NOW, OUTPUTS, SETTINGS
 
 KEY = ("team", "demo")
-
+IMAGE = f"registry.example.com/image@sha256:{'a' * 64}"
+"""The image of every pod."""
 
 REAL = replace(SETTINGS, bundle_digest=training_bundle().digest, bundle_archive=training_bundle().archive)
 """With the training bundle of this release, since the content of its ConfigMap must match the digest in its name."""
@@ -134,7 +135,7 @@ async def _make_pod(store: Store, name: str, labels: dict[str, str], message: st
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": f"{name}-0", "namespace": "team", "labels": labels},
-        "spec": {"containers": [{"name": container}]},
+        "spec": {"containers": [{"name": container, "image": IMAGE}]},
     }
     try:
         await store.create(pod)

@@ -123,6 +123,17 @@ def test_an_image_that_is_not_there_is_a_condition_soon(site: Site) -> None:
     eventually(lambda: not site.pods("imageless"), "its pods have gone with it", 60)
 
 
+def test_an_image_for_cpus_fails_a_run_on_gpus_before_a_gpu_is_requested(site: Site) -> None:
+    training = {"algorithm": "sft", "gpusPerWorker": 1}
+    site.apply("cpus", {"dataset": DATA, "training": training, "evaluation": UNEVALUATED})
+    failure = site.ended("cpus", 200)["failure"]
+    assert (failure["stage"], failure["reason"]) == ("engine-check", "EngineMissing"), failure
+    assert "the pod requests 1 GPU, and PyTorch in finetune-stages:test is built for CPUs" in failure["message"]
+    assert not site.pods("cpus", "training")
+    (pod,) = site.pods("cpus", "engine-check")
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "0"
+
+
 def _conditions(site: Site, trainjob: str) -> set[str]:
     status = site.api.get("trainer.kubeflow.org/v1alpha1", "TrainJob", trainjob, site.namespace).get("status") or {}
     return {one["type"] for one in status.get("conditions") or () if one["status"] == "True"}

@@ -64,16 +64,34 @@ def require_gpus(field: str, found: Driver | None = None) -> int:
     if number == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return 0
-    if torch_folder() is None:  # the engine's own check names all that is missing
-        return number
-    built = torch_cuda()
+    built = require_cuda_build(field, number)
     if built is None:
-        raise StageError(reasons.ENGINE_MISSING, _built_for_cpus(field, number))
+        return number
     found = driver() if found is None else found
     problem, remedy = _problem(found, built, number)
     if problem:
         raise _unusable(field, number, problem, found, built, remedy=remedy)
     return number
+
+
+def require_cuda_build(field: str, number: int) -> Version | None:
+    """Return the CUDA version that the installed torch is built for; ``None`` without torch, which the engine's own check names.
+
+    Neither a GPU nor a driver is needed.
+
+    Args:
+        field: the field of the run that requests GPUs, for messages.
+        number: how many it requests, at least 1.
+
+    Raises:
+        StageError: ``EngineMissing``: torch is built for CPUs.
+    """
+    if torch_folder() is None:
+        return None
+    built = torch_cuda()
+    if built is None:
+        raise StageError(reasons.ENGINE_MISSING, _built_for_cpus(field, number))
+    return built
 
 
 def require_torch_gpus(field: str) -> None:

@@ -1,4 +1,7 @@
-"""Program of stage *training*: a process chooses the engine, and does all the work, a share of it as a worker, or supervises workers.
+"""Program of stages *training* and *engine-check*.
+
+The check is one process. Of a training, a process chooses the engine, and does all the work, a share of it as a worker, or
+supervises workers.
 
 A pod with one of several processes has a supervisor, too: NCCL's watchdog ends a process that lost another one by SIGABRT, and only
 another process can report that.
@@ -17,11 +20,12 @@ from finetune_contract.result import Result, TrainingOutputs
 from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
 from finetune_stages.sdk.exporter import Exporter, exporting, relay
 
+from . import engine_check
 from .engines import Engine, choose
 from .processes import Processes, require_devices
 from .supervise import FOLDER_VARIABLE, become_worker, ended_in_time, hand_over, supervise
 
-_STAGES = ("training",)
+_STAGES = ("training", engine_check.STAGE)
 _REUSE = Reuse(directories=("final_model", "adapter", "checkpoints/*"))
 
 
@@ -50,7 +54,9 @@ def _main() -> int:
 
 
 def _followed(context: Context, exporter: Exporter, processes: Processes) -> Finished:
-    """Train. If that fails, the result has the progress of the worker that reports."""
+    """Check the image, or train. If training fails, the result has the progress of the worker that reports."""
+    if context.document.stage == engine_check.STAGE:
+        return engine_check.check(context)
     try:
         return _train(context, processes)
     finally:
@@ -81,7 +87,12 @@ def _with_engine(finished: Finished, engine: Engine) -> Finished:
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
-    """Return whether the model of an earlier result, and its adapter, are still in the run's folder."""
+    """Return whether the model of an earlier result, and its adapter, are still in the run's folder.
+
+    Results of the check are never reused: the image may be another one.
+    """
+    if context.document.stage == engine_check.STAGE:
+        return False
     outputs = {"digest": context.layout.final_model, "adapterDigest": context.layout.adapter}
     digests = {path: result.outputs.get(name) for name, path in outputs.items()}
     seals = {path: verify_seal(context.path(path), content=False) for path, digest in digests.items() if digest}

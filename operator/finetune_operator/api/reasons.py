@@ -222,6 +222,11 @@ GATE_NOT_REQUESTED = _state("GateNotRequested", "The run has no gate.")
 GATE_PASSED = _state("GatePassed", "All requirements of the gate are met.")
 GATE_REJECTED = _state("GateRejected", "A requirement of the gate is not met: the model is kept and not registered.")
 CHECK_NOT_REQUESTED = _state("CheckNotRequested", "The registry is checked before training only with registry.onExisting: Fail.")
+ENGINE_CHECK_DISABLED = _state(
+    "EngineCheckDisabled", "The operator's configuration has engineCheck: false; a local run has no engine check either."
+)
+TRAINING_WITHOUT_GPU = _state("TrainingWithoutGPU", "Training requests no GPU, so that its own start shows what its image has.")
+OWN_TRAINING_IMAGE = _state("OwnTrainingImage", "The training image is that of the operator's configuration.")
 RUN_FAILED = _state("RunFailed", "The run failed before the stage could start.")
 
 CLAIM_REASONS = frozenset({CLAIM_NOT_FOUND, CLAIM_PENDING, CLAIM_LOST, STORAGE_CLASS_NOT_FOUND, NO_SHARED_VOLUMES})

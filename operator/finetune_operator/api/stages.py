@@ -85,6 +85,11 @@ REGISTRY_CHECK = StageDefinition(
     depends_on=("workspace",), reruns=("dataset", "model", "training", "evaluation", "gate", "registration"),
     rerun_from="registration", program="registration", quiet=True,
 )  # fmt: skip
+ENGINE_CHECK = StageDefinition(
+    name="engine-check", purpose="Check without a GPU that the training image has an engine for the training.",
+    depends_on=("workspace",), reruns=("dataset", "model", "training"), rerun_from="training", program="training",
+    child_kind="TrainJob", child_infix="engine", background=True, quiet=True,
+)  # fmt: skip
 TOKENIZATION = StageDefinition(
     name="tokenization", purpose="Render and tokenize the rows to train on and to score.",
     depends_on=("dataset", "model"), reads=("dataset", "model"), reruns=("dataset", "model", "training", "evaluation"),
@@ -92,7 +97,7 @@ TOKENIZATION = StageDefinition(
 )  # fmt: skip
 TRAINING = StageDefinition(
     name="training", purpose="Train the model.",
-    depends_on=("tokenization", "registry-check"), reads=("model", "tokenization"), reruns=("dataset", "model", "training"),
+    depends_on=("tokenization", "registry-check", "engine-check"), reads=("model", "tokenization"), reruns=("dataset", "model", "training"),
     condition="Trained", phase="Training", program="training", child_kind="TrainJob", child_infix="train", pod_section="training",
     announced=True,
 )  # fmt: skip
@@ -124,7 +129,8 @@ REGISTRATION = StageDefinition(
 )  # fmt: skip
 
 STAGES: tuple[StageDefinition, ...] = (
-    WORKSPACE, DATASET, MODEL, REGISTRY_CHECK, TOKENIZATION, TRAINING, BASELINE, EVALUATION, GATE, APPROVAL, REGISTRATION,
+    WORKSPACE, DATASET, MODEL, REGISTRY_CHECK, ENGINE_CHECK, TOKENIZATION, TRAINING, BASELINE, EVALUATION, GATE, APPROVAL,
+    REGISTRATION,
 )  # fmt: skip
 """Every stage, each behind those that it depends on."""
 NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)

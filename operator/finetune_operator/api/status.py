@@ -296,6 +296,9 @@ class ResolvedStatus(Whole):
         None, description="Image of each stage.", max_length=16
     )
     entry_digest: Digest | None = Field(None, description="SHA-256 of the training bundle.")
+    engine_check: bool | None = Field(
+        None, description="Whether the training image is checked before a GPU is requested, from the operator's configuration."
+    )
     volume_uri: Annotated[str, Field(max_length=512)] | None = Field(
         None, description="URI of the workspace claim, as it is registered."
     )

@@ -35,7 +35,7 @@ def step(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -
     """Advance one stage as far as what was observed allows. If it is pending, the stages before it have ended."""
     if stage_status.state == "Pending":
         if stage.ready(builder.view, builder.observed):
-            launch(builder, stage, stage_status)
+            _start(builder, stage, stage_status)
     elif stage_status.state == "Running":
         ending = _follow(builder, stage, stage_status)
         if ending is not None:
@@ -44,6 +44,18 @@ def step(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -
         _retry(builder, stage, stage_status)
     else:
         release(builder, stage_status)
+
+
+def _start(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
+    """Start the first attempt of a round, or end the stage with the answer of an earlier run."""
+    found = stage.earlier_answer(builder.view, builder.observed)
+    if found is None:
+        launch(builder, stage, stage_status)
+        return
+    builder.set_stage(stage_status.but(
+        state="Succeeded", round=builder.run.round, inputs_digest=inputs_digest(stage, builder.view), reused=True,
+        started_at=builder.time, finished_at=builder.time, reason=reasons.REUSED, message=found[:MESSAGE_LIMIT],
+    ))  # fmt: skip
 
 
 def launch(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus) -> None:
@@ -165,6 +177,8 @@ def _finish(
     ))  # fmt: skip
     builder.update_status(stage.status_fields(builder.view, result))
     builder.warn(stage.name, result.warnings)
+    record = stage.record(builder.view, result, first) if first else None
+    builder.effects += [record] if record else []
     return None
 
 

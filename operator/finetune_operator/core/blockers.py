@@ -14,6 +14,7 @@ from datetime import datetime
 from finetune_contract.reasons import Reason
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, POD
+from finetune_operator.api.stages import TRAINING
 
 from . import naming
 from .naming import TRAINJOB_CONTAINER as NODE
@@ -204,7 +205,7 @@ def _match(table: tuple[tuple[re.Pattern[str], Reason], ...], message: str, defa
 
 def expected_pods(run: Run, stage_status: StageStatus) -> int:
     """Return the number of pods of the child of an attempt."""
-    return run.resolved.training.workers if stage_status.child_kind == "TrainJob" else 1
+    return run.resolved.training.workers if stage_status.name == TRAINING.name else 1
 
 
 def _may_wait_for_claim(pod: PodReport) -> bool:

@@ -60,6 +60,11 @@ def bundle_name(digest: str) -> str:
     return f"finetune-training-bundle-{digest[:16]}"
 
 
+def engine_record_name(key: str) -> str:
+    """Return the name of the ConfigMap that records an engine check. Runs of a namespace share it, and it has no owner."""
+    return f"finetune-engine-check-{key[:16]}"
+
+
 def container_name(stage: str) -> str:
     """Return the name of the container that runs ``stage`` in its pods."""
     return TRAINJOB_CONTAINER if stage in _IN_TRAINJOBS else JOB_CONTAINER

@@ -20,7 +20,7 @@ _CHILD_KINDS: dict[str, Kind] = {kind.name: kind for kind in (JOB, TRAINJOB)}
 
 @dataclass(frozen=True)
 class Ref:
-    """A namespaced object by kind and name."""
+    """An object by kind and name: of the run's namespace, or of the cluster if the kind has no namespaces."""
 
     kind: Kind
     name: str

@@ -40,6 +40,8 @@ class PodReport:
         sidecar_runs: the stage's container has ended and another one of the pod has not.
         gone: being deleted, so that its end is not a failure of the stage.
         placed: bound to a node.
+        image, image_id: the stage's image by the name in the pod, and as the kubelet identifies it. No pass waits for them, so they are not
+            compared.
         running_since: when the stage's container started, while it runs. No decision follows from it, so it is not compared.
     """
 
@@ -58,6 +60,8 @@ class PodReport:
     gone: bool = False
     placed: bool = False
     created_at: str | None = None
+    image: str = field(default="", compare=False)
+    image_id: str = field(default="", compare=False)
     running_since: str | None = field(default=None, compare=False)
 
     @classmethod
@@ -81,6 +85,8 @@ class PodReport:
             disrupted=(conditions.get("DisruptionTarget") or {}).get("status") == "True",
             gone=bool(metadata.get("deletionTimestamp")), placed=bool((pod.get("spec") or {}).get("nodeName")),
             created_at=metadata.get("creationTimestamp"), running_since=(state.get("running") or {}).get("startedAt"),
+            image=_named(pod.get("spec") or {}, "containers", container).get("image", ""),
+            image_id=_named(status, "containerStatuses", container).get("imageID", ""),
         )  # fmt: skip
 
     @property
@@ -116,14 +122,17 @@ class PodReport:
         return self.termination is not None or self.phase in ("Succeeded", "Failed")
 
 
+def _named(part: Object, field: str, container: str) -> Object:
+    """Return the entry of a container in a list of the pod's spec or status, an empty object where there is none."""
+    return next((found for found in part.get(field) or () if found.get("name") == container), {})
+
+
 def _stage_state(status: Object, container: str) -> Object:
     """Return the state of the stage's container; one that the kubelet restarted in place shows how it ended before."""
-    for found in status.get("containerStatuses") or ():
-        if found.get("name") == container:
-            last = (found.get("lastState") or {}).get("terminated")
-            state: Object = found.get("state") or {}
-            return {"terminated": last} if last and not state.get("terminated") else state
-    return {}
+    found = _named(status, "containerStatuses", container)
+    last = (found.get("lastState") or {}).get("terminated")
+    state: Object = found.get("state") or {}
+    return {"terminated": last} if last and not state.get("terminated") else state
 
 
 def _termination(state: Object) -> Termination | None:

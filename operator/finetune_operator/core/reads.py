@@ -8,7 +8,7 @@ from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, SERVICE_ACCOUNT, TRAINJOB
 from finetune_operator.api.stages import WORKSPACE
 
-from . import naming
+from . import naming, stages
 from .observation import Ref, child_ref
 from .paths import Object
 from .pod_report import PodReport
@@ -42,7 +42,16 @@ def needs(run: Run, settings: Settings) -> tuple[Ref, ...]:
     if workspace is not None and not workspace.ended:
         found += workspace_refs(run)
     found += [child_ref(stage_status) for stage_status in active_stages(run)]
-    return tuple(found)
+    return (*found, *lookups(run, {}))
+
+
+def lookups(run: Run, objects: Mapping[Ref, Object]) -> tuple[Ref, ...]:
+    """Return the objects that the stages which may start next look up, as far as ``objects``, which were read before, determine them."""
+    workspace = run.stages.get(WORKSPACE.name)
+    if run.ended or run.spec.get("suspend") or workspace is None or workspace.state == "Pending":
+        return ()
+    pending = {stage_status.name for stage_status in run.stages.values() if stage_status.state == "Pending"}
+    return tuple(ref for stage in stages.GRAPH.programs.values() if stage.name in pending for ref in stage.lookups(run, objects))
 
 
 def workspace_refs(run: Run) -> tuple[Ref, ...]:

@@ -81,6 +81,7 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | SpecRejection
         "images": dict(settings.images),
         "entryDigest": settings.bundle_digest,
         "environment": dict(settings.environment),
+        **({"engineCheck": True} if settings.engine_check else {}),
         **({"podLabels": dict(settings.pod_labels)} if settings.pod_labels else {}),
         **({"podAnnotations": dict(settings.pod_annotations)} if settings.pod_annotations else {}),
         "volumeUri": settings.volume_uri,

@@ -48,6 +48,7 @@ class Settings:
         bundle_digest: SHA-256 of the training program's files.
         operator_defaults, namespace_defaults: values in the schema of ``spec`` that override the preset's.
         environment: variables for every stage: hub endpoint, proxies.
+        engine_check: whether a new training image is checked before a GPU is requested.
         pod_labels, pod_annotations: of the pods of every stage; those in a run's placement override them.
         volume_uri: URI of a claim for the registry, with the placeholder ``{claim}``.
         local_registry: whether a run without a registry address registers in an MLflow store in the workspace.
@@ -67,6 +68,7 @@ class Settings:
     operator_defaults: Mapping[str, Any] = field(default_factory=dict)
     namespace_defaults: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    engine_check: bool = False
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     pod_annotations: Mapping[str, str] = field(default_factory=dict)
     volume_uri: str = "pvc://{claim}"

@@ -83,6 +83,8 @@ class Configuration(BaseModel):
         default_factory=lambda: {"sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"}
     )
     """Annotations of the pods of every stage. The default does the same for older Istio, OpenShift Service Mesh 2 and Linkerd."""
+    engine_check: bool = True
+    """Whether a training image that is not known yet is checked in a pod without GPUs, before a GPU is requested."""
     fs_group: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
     """``fsGroup`` of the pods, which owns the workspace. OpenShift sets one itself; elsewhere a new volume belongs to root."""
     workers: Annotated[int, Field(ge=1, le=256)] = 32
@@ -143,5 +145,5 @@ class Configuration(BaseModel):
             mode="cluster", operator_version=__version__, images={**images, **self.images}, bundle_digest=bundle.digest,
             bundle_archive=bundle.archive, operator_defaults=overlay(training, self.defaults), namespace_defaults=namespace_defaults,
             environment=self.environment, retry_seconds=self.retry_seconds, progress_seconds=self.progress_seconds, trainer=trainer,
-            fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
+            engine_check=self.engine_check, fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
         )  # fmt: skip

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_operator.api.kinds import CONFIGMAP, POD
+from finetune_operator.api.kinds import CLUSTER_TRAINING_RUNTIME, CONFIGMAP, POD
 from finetune_operator.core import naming, shared_objects
 from finetune_operator.core.blockers import unexplained
 from finetune_operator.core.ended_run import cleanup_in
 from finetune_operator.core.observation import Observed, Ref, Rejection, child_ref
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.preflight import Causes, Preflight, preflights, problems
-from finetune_operator.core.reads import REMOVABLE, active_stages, logs_to_read, needs
+from finetune_operator.core.reads import REMOVABLE, active_stages, logs_to_read, lookups, needs
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.times import stamp
@@ -63,8 +63,9 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime,
     uncached = [stage_status for stage_status in active if stage_status.name not in cached]
     objects = {child_ref(run.stages[name]): attempt.child for name, attempt in cached.items()}
     contents: dict[Ref, str] = {}
+    needed = needs(run, settings)
     items, pod_lists = await asyncio.gather(
-        _read(cluster, run.namespace, [ref for ref in needs(run, settings) if ref not in objects], caches.contents, contents),
+        _read(cluster, run.namespace, [ref for ref in needed if ref not in objects], caches.contents, contents),
         asyncio.gather(*(_pods(cluster, run, stage_status) for stage_status in uncached)),
     )
     objects |= items
@@ -72,8 +73,9 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime,
     pods |= {stage_status.name: pod_list for stage_status, pod_list in zip(uncached, pod_lists, strict=True)}
     log_pods = logs_to_read(run, objects, pods, caches.last_polled, now_stamp=stamp(now), settings=settings)
     caches.last_polled.update(dict.fromkeys(log_pods, stamp(now)))
-    shared = [ref for ref in shared_objects.wanted(run, objects, pods, now) if ref not in objects]
-    objects |= await _read(cluster, run.namespace, shared, caches.contents, contents)
+    further = [ref for ref in shared_objects.wanted(run, objects, pods, now) if ref not in objects]
+    further += [ref for ref in lookups(run, objects) if ref not in needed]
+    objects |= await _read(cluster, run.namespace, further, caches.contents, contents)
     return Observed(
         settings=settings,
         objects=objects,
@@ -99,6 +101,10 @@ async def _read(
             item, contents[ref] = await cache.read(cluster, namespace, ref.name)
         except NotFound:
             return None
+        except Forbidden:
+            if ref.kind == CLUSTER_TRAINING_RUNTIME:  # without it, an earlier engine check is not found, and the check runs
+                return None
+            raise
         return item
 
     items = await asyncio.gather(*map(get, refs))

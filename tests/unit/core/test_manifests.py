@@ -146,7 +146,7 @@ def test_the_group_of_volumes_is_that_of_the_configuration() -> None:
 
 MESH = {"sidecar.istio.io/inject": "false"}
 META = {"pod_labels": MESH, "pod_annotations": {**MESH, "linkerd.io/inject": "disabled"}}
-MESHLESS = replace(CLUSTER, **META)
+MESHLESS = replace(CLUSTER, engine_check=True, **META)
 
 
 def metadata_of(placement: dict[str, Any] | None, place: Settings = MESHLESS) -> dict[str, dict[str, Any]]:

@@ -72,17 +72,17 @@ def specification(algorithm: str, whole: bool) -> Object:
     return {**spec, "serviceAccountName": "runner"} if whole else spec
 
 
-def job_of(spec: Object, trainer: Trainer) -> Object:
-    """The TrainJob of a run's first attempt. The digest of its inputs is made up: what they are is another test's business."""
+def job_of(spec: Object, trainer: Trainer, stage: str = "training") -> Object:
+    """The TrainJob of a stage's first attempt. The digest of its inputs is made up: what they are is another test's business."""
     world = World.new(spec, claim=False)
     place = replace(CLUSTER, fs_group=1001) if "serviceAccountName" in spec else CLUSTER
     world.write_status(world.decide(settings=place).status)
     run, attempt = Run.parse(world.run), Attempt(1, 1)
     record = StageStatus(
-        "training", "Running", attempt.number, child_name=child_name(run.name, "training", attempt, TRAINJOB_NAME_LIMIT),
+        stage, "Running", attempt.number, child_name=child_name(run.name, stage, attempt, TRAINJOB_NAME_LIMIT),
         inputs_digest="d" * 64,
     )  # fmt: skip
-    return trainjob(run, record, GRAPH.programs["training"].pod(run), trainer)
+    return trainjob(run, record, GRAPH.programs[stage].pod(run), trainer)
 
 
 def pod_of(job: Object) -> tuple[Object, Object]:
@@ -107,8 +107,40 @@ def test_trainjobs_are_those_of_the_golden_files(algorithm: str, extent: str, re
     assert_golden(f"trainjobs/{algorithm}-{extent}-{release}.yaml", job)
 
 
+@pytest.mark.parametrize("release", TRAINERS)
+def test_engine_checks_are_those_of_the_golden_files(release: str) -> None:
+    job = job_of(specification("sft", True), TRAINERS[release], "engine-check")
+    assert_golden(f"trainjobs/engine-check-{release}.yaml", job)
+
+
 def test_there_is_no_other_golden_trainjob() -> None:
-    assert {path.stem for path in (FOLDER / "trainjobs").iterdir()} == {"-".join(case) for case in CASES}
+    expected = {"-".join(case) for case in CASES} | {f"engine-check-{release}" for release in TRAINERS}
+    assert {path.stem for path in (FOLDER / "trainjobs").iterdir()} == expected
+
+
+@pytest.mark.parametrize("release", TRAINERS)
+def test_an_engine_check_has_the_pod_of_its_training_without_gpus(release: str) -> None:
+    check, training = (job_of(specification("sft", True), TRAINERS[release], stage) for stage in ("engine-check", "training"))
+    assert {key: check["spec"]["trainer"][key] for key in ("image", "command", "numNodes", "numProcPerNode")} == {
+        "image": training["spec"]["trainer"]["image"], "command": training["spec"]["trainer"]["command"], "numNodes": 1,
+        "numProcPerNode": 1,
+    }  # fmt: skip
+    amounts = {"cpu": "500m", "memory": "1Gi", "nvidia.com/gpu": "0"}
+    assert check["spec"]["trainer"]["resourcesPerNode"] == {"requests": amounts, "limits": amounts}
+    assert check["spec"]["runtimeRef"] == training["spec"]["runtimeRef"]
+    assert list(check["metadata"]["annotations"]) == ["finetunerun.io/inputs-digest"], "OpenShift AI would show it as a training"
+    own, theirs = ({one["name"]: one for one in job["spec"]["trainer"]["env"]} for job in (check, training))
+    assert set(theirs) - set(own) == {METRICS_PORT_VARIABLE, "FINETUNE_PROCESSES"}
+    assert {name for name in own if own[name] != theirs[name]} == {"FINETUNE_CONFIG", "FINETUNE_GPUS"}
+    assert own["FINETUNE_GPUS"]["value"] == "0"
+    (own_pod, own_container), (pod, container) = pod_of(check), pod_of(training)
+    for field in ("nodeSelector", "tolerations", "affinity", "imagePullSecrets", "serviceAccountName"):
+        assert own_pod["spec"][field] == pod["spec"][field]
+    for mine, all_ in (
+        (own_pod["spec"]["volumes"], pod["spec"]["volumes"]),
+        (own_container["volumeMounts"], container["volumeMounts"]),
+    ):
+        assert [entry for entry in all_ if entry not in mine] == [entry for entry in all_ if entry["name"] == "shared-memory"]
 
 
 @pytest.mark.parametrize("release", TRAINERS)

@@ -14,10 +14,12 @@ from api_server import application, serving
 from finetune_operator.api.kubernetes_yaml import parse
 from finetune_operator.api.stages import IMAGES
 from finetune_operator.core.resolve import SpecRejection, resolve
-from finetune_operator.core.settings import Trainer
+from finetune_operator.core.settings import Machine, Trainer
 from finetune_operator.kube.client import ApiServer
 from finetune_operator.kube.configuration import BadConfiguration, Configuration
 from finetune_operator.kube.settings_provider import SettingsProvider
+from finetune_operator.local.home import Home
+from finetune_operator.local.platform import local_settings
 from finetune_operator.local.store import Store
 
 
@@ -32,6 +34,13 @@ def test_everything_has_a_default() -> None:
     assert set(settings.images) == set(IMAGES)
     assert (settings.mode, settings.problem, settings.local_registry) == ("cluster", None, False)
     assert settings.bundle_archive
+    assert settings.engine_check is True
+
+
+def test_the_engine_check_can_be_turned_off_and_local_runs_have_none(tmp_path: Path) -> None:
+    assert load(tmp_path, "engineCheck: false").settings(Trainer(), {}).engine_check is False
+    machine = Machine(gpus=8, cpus=8, memory_bytes=1 << 40)
+    assert local_settings(Home(tmp_path), machine).engine_check is False
 
 
 def test_the_environment_overrides_the_images_of_the_file(tmp_path: Path) -> None:

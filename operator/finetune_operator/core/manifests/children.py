@@ -9,8 +9,9 @@ from typing import Any
 from finetune_contract import CONTRACT_VERSION
 from finetune_contract.codec import digest, encode
 from finetune_contract.documents import RunInfo, StageDocument
+from finetune_contract.result import EngineCheckOutputs
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, SERVICE_ACCOUNT, Kind
-from finetune_operator.api.stages import TRAINING, WORKSPACE
+from finetune_operator.api.stages import ENGINE_CHECK, TRAINING, WORKSPACE
 from finetune_operator.core import naming
 from finetune_operator.core.origins import explicit_fields
 from finetune_operator.core.run import Run, StageStatus
@@ -20,6 +21,8 @@ from .pod import Json, PodNeeds
 
 TERMINATION_GRACE_SECONDS = 60
 """Seconds between SIGTERM and SIGKILL."""
+_RECORD_LIMIT = 512
+"""Characters of each value in the record of an engine check."""
 
 
 def job(run: Run, stage_status: StageStatus, program: str, needs: PodNeeds, image_of: str) -> Json:
@@ -102,6 +105,27 @@ def bundle_configmap(namespace: str, digest: str, archive: str) -> Json:
         "labels": {naming.STAGE_LABEL: TRAINING.name, naming.MANAGED_BY_LABEL: naming.MANAGED_BY},
     }  # fmt: skip
     return {**_typed(CONFIGMAP), "metadata": metadata, "immutable": True, "binaryData": {pod.BUNDLE_FILE: archive}}
+
+
+def engine_record(namespace: str, name: str, image: str, image_digest: str, found: EngineCheckOutputs) -> Json:
+    """Return the immutable ConfigMap that records an engine check. Runs of a namespace share it, so it has no owner.
+
+    Args:
+        namespace: that of the run.
+        name: of the ConfigMap.
+        image: name of the training image.
+        image_digest: ``sha256:...``, the digest of the image.
+        found: the result of the check.
+    """
+    versions = ", ".join(f"{package} {version}" for package, version in sorted(found.versions.items()))
+    data = {"image": image, "imageDigest": image_digest, "engine": found.engine, "reason": found.reason, "versions": versions}
+    content = {"immutable": True, "data": {key: value[:_RECORD_LIMIT] for key, value in data.items()}}
+    metadata = {
+        "name": name, "namespace": namespace,
+        "labels": {naming.STAGE_LABEL: ENGINE_CHECK.name, naming.MANAGED_BY_LABEL: naming.MANAGED_BY},
+        "annotations": {naming.CONTENT_ANNOTATION: content_digest(content)},
+    }  # fmt: skip
+    return {**_typed(CONFIGMAP), "metadata": metadata, **content}
 
 
 def child(kind: Kind, run: Run, stage_status: StageStatus) -> Json:

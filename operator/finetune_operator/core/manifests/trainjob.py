@@ -11,6 +11,7 @@ from dataclasses import replace
 from finetune_contract.progress import EXPORT_SECONDS, METRICS_PORT, METRICS_PORT_VARIABLE
 from finetune_operator.api.finetunerun import GROUP
 from finetune_operator.api.kinds import TRAINJOB
+from finetune_operator.api.stages import TRAINING
 from finetune_operator.core import naming
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Trainer
@@ -35,25 +36,38 @@ creates for each TrainJob is made from the annotation.
 
 
 def trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Trainer) -> Json:
-    """Return the TrainJob of an attempt."""
+    """Return the TrainJob of an attempt: that of stage *training*, or that of the engine check, which has one process and no GPU."""
+    if stage_status.name != TRAINING.name:
+        return _trainjob(run, stage_status, needs, shape, _without_gpus(needs))
     training = run.resolved.training
     needs = replace(needs, environment=(*needs.environment, {"name": METRICS_PORT_VARIABLE, "value": str(METRICS_PORT)}))
+    nodes: Json = {"numNodes": training.workers, "numProcPerNode": training.processes}
+    if needs.requirements:
+        nodes["resourcesPerNode"] = needs.requirements
+    job = _trainjob(run, stage_status, needs, shape, nodes)
+    job["metadata"]["annotations"].update(TRACKING)
+    return job
+
+
+def _without_gpus(needs: PodNeeds) -> Json:
+    """Return one node without GPUs. Trainer 2.3 merges the resources with those of the runtime, which may have GPUs, so 0 is written."""
+    resources = {section: {**amounts, pod.GPU: "0"} for section, amounts in needs.requirements.items()}
+    return {"numNodes": 1, "numProcPerNode": 1, "resourcesPerNode": resources}
+
+
+def _trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Trainer, nodes: Json) -> Json:
+    training = run.resolved.training
     trainer: Json = {
         "command": ["python", f"{pod.BUNDLE_PATH}/{pod.BUNDLE_FILE}"],
         "env": pod.environment(run, stage_status, needs, training.image),
-        "numNodes": training.workers,
-        "numProcPerNode": training.processes,
+        **nodes,
     }
     if training.image:
         trainer["image"] = training.image
-    if needs.requirements:
-        trainer["resourcesPerNode"] = needs.requirements
     template = {"metadata": pod.pod_metadata(run, stage_status, needs), "spec": _pod_spec(run, needs, shape)}
     overrides = _patches(template) if shape.overrides == "runtimePatches" else _overrides(template)
-    job = child(TRAINJOB, run, stage_status)
-    job["metadata"]["annotations"].update(TRACKING)
     return {
-        **job,
+        **child(TRAINJOB, run, stage_status),
         "spec": {
             "runtimeRef": {"apiGroup": TRAINJOB.group, "kind": "ClusterTrainingRuntime", "name": training.runtime_ref},
             "trainer": trainer,

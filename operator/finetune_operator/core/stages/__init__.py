@@ -2,6 +2,7 @@
 
 from .base import OperatorStage, Outcome, ProgramStage, Stage
 from .dataset import DatasetStage
+from .engine_check import EngineCheckStage
 from .evaluation import BaselineStage, EvaluationStage
 from .gate import GateStage
 from .graph import StageGraph
@@ -12,8 +13,8 @@ from .tokenization import TokenizationStage
 from .training import TrainingStage
 
 GRAPH = StageGraph((
-    DatasetStage(), ModelStage(), RegistryCheckStage(), TokenizationStage(), TrainingStage(), BaselineStage(), EvaluationStage(),
-    GateStage(), RegistrationStage(),
+    DatasetStage(), ModelStage(), RegistryCheckStage(), EngineCheckStage(), TokenizationStage(), TrainingStage(), BaselineStage(),
+    EvaluationStage(), GateStage(), RegistrationStage(),
 ))  # fmt: skip
 """The stages that this release runs. The rest of the core reads it as ``stages.GRAPH`` in every call."""
 

@@ -11,8 +11,11 @@ from finetune_contract.codec import digest, encode
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Result
 from finetune_operator.api.stages import TRAINING, StageDefinition
+from finetune_operator.core.decision import Create
 from finetune_operator.core.manifests.pod import PodNeeds
-from finetune_operator.core.observation import Observed
+from finetune_operator.core.observation import Observed, Ref
+from finetune_operator.core.paths import Object
+from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.run import Run
 
 
@@ -94,6 +97,18 @@ class ProgramStage(Stage):
             DocumentError: the outputs are not those of this stage.
         """
 
+    def lookups(self, run: Run, objects: Mapping[Ref, Object]) -> tuple[Ref, ...]:
+        """Return the objects to read before the stage starts, as far as ``objects``, which were read before, determine them."""
+        return ()
+
+    def earlier_answer(self, run: Run, observed: Observed) -> str | None:
+        """Return what an earlier run found out, in a sentence, so that the stage ends without an attempt; ``None`` for an attempt."""
+        return None
+
+    def record(self, run: Run, result: Result, pod: PodReport) -> Create | None:
+        """Return the creation of an object with which later runs of the namespace do without an attempt, ``None`` for no object."""
+        return None
+
     def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
         """Return the top-level fields of status that a finished stage sets."""
         return {}
@@ -108,7 +123,7 @@ def inputs_digest(stage: ProgramStage, run: Run) -> str:
     """Return the digest of everything that a stage's result depends on: its inputs, its program, and the results that it reads."""
     resolved = run.status.get("resolved") or {}
     images = resolved.get("images") or {}
-    program = resolved.get("entryDigest") if stage.name == TRAINING.name else images.get(stage.definition.image)
+    program = resolved.get("entryDigest") if stage.program == TRAINING.program else images.get(stage.definition.image)
     return digest({
         "stage": stage.name,
         "program": program,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from finetune_contract.codec import decode, encode
@@ -29,39 +30,13 @@ class TrainingStage(ProgramStage):
     OWNS = ("model.uri", "model.digest", "model.adapterUri", "metrics.training", "history", "engine")
 
     def inputs(self, run: Run) -> TrainingInputs:
-        spec = run.resolved.training
-        osft, lora = spec.osft, spec.lora
-        return TrainingInputs(
-            algorithm=spec.algorithm, engine=spec.engine, epochs=spec.epochs, effective_batch_size=spec.effective_batch_size,
-            max_tokens_per_gpu=spec.max_tokens_per_gpu, max_seq_len=spec.max_seq_len, learning_rate=spec.learning_rate,
-            micro_batch_size=spec.micro_batch_size, warmup_steps=spec.warmup_steps, scheduler=spec.scheduler,
-            scheduler_args=dict(spec.scheduler_args), seed=spec.seed, unmask=spec.unmask,
-            liger=spec.liger, sharding=spec.sft.sharding if spec.sft and spec.algorithm == "sft" else "NO_SHARD",
-            gradient_checkpointing=spec.gradient_checkpointing, trust_remote_code=run.resolved.model.trust_remote_code,
-            osft=None if osft is None else OsftInputs(
-                unfreeze_rank_ratio=osft.unfreeze_rank_ratio, target_patterns=osft.target_patterns, trainable=osft.trainable,
-                memory_efficient_init=osft.memory_efficient_init,
-            ),
-            lora=None if lora is None else LoraInputs(
-                rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, target_modules=lora.target_modules, rslora=lora.rslora,
-                dora=lora.dora, quantization=lora.quantization, packing=lora.packing,
-            ),
-            checkpoints=CheckpointInputs(per_epoch=spec.checkpoints.per_epoch, keep=spec.checkpoints.keep),
-        )  # fmt: skip
+        return training_inputs(run)
 
     def pod(self, run: Run) -> PodNeeds:
         spec = run.resolved.training
-        bundle = naming.bundle_name(run.status["resolved"]["entryDigest"])
-        requested = (
-            {"name": GPUS_VARIABLE, "value": str(spec.gpus_per_worker)},
-            {"name": PROCESSES_VARIABLE, "value": str(spec.workers * spec.processes)},
-        )
-        return PodNeeds(
-            resources=spec.resources, gpus=spec.gpus_per_worker, environment=(*secrets(None, HF_SECRET), *spec.env, *requested),
-            placement=spec.placement, volumes=({"name": "training-bundle", "configMap": {"name": bundle}}, *spec.volumes),
-            mounts=({"name": "training-bundle", "mountPath": BUNDLE_PATH, "readOnly": True}, *spec.volume_mounts),
-            pull_secrets=spec.image_pull_secrets, shared_memory=spec.shared_memory,
-        )  # fmt: skip
+        needs = training_pod(run, spec.gpus_per_worker)
+        processes = {"name": PROCESSES_VARIABLE, "value": str(spec.workers * spec.processes)}
+        return replace(needs, environment=(*needs.environment, processes))
 
     def verify(self, run: Run, result: Result) -> str | None:
         found = decode(TrainingOutputs, result.outputs, "outputs")
@@ -78,6 +53,42 @@ class TrainingStage(ProgramStage):
             "history": encode(thin(result.history, HISTORY_LIMIT)),
             "engine": {"name": found.engine, "reason": found.engine_reason[:512], "versions": dict(found.versions)},
         }
+
+
+def training_inputs(run: Run) -> TrainingInputs:
+    """Return the input document of stage *training*."""
+    spec = run.resolved.training
+    osft, lora = spec.osft, spec.lora
+    return TrainingInputs(
+        algorithm=spec.algorithm, engine=spec.engine, epochs=spec.epochs, effective_batch_size=spec.effective_batch_size,
+        max_tokens_per_gpu=spec.max_tokens_per_gpu, max_seq_len=spec.max_seq_len, learning_rate=spec.learning_rate,
+        micro_batch_size=spec.micro_batch_size, warmup_steps=spec.warmup_steps, scheduler=spec.scheduler,
+        scheduler_args=dict(spec.scheduler_args), seed=spec.seed, unmask=spec.unmask,
+        liger=spec.liger, sharding=spec.sft.sharding if spec.sft and spec.algorithm == "sft" else "NO_SHARD",
+        gradient_checkpointing=spec.gradient_checkpointing, trust_remote_code=run.resolved.model.trust_remote_code,
+        osft=None if osft is None else OsftInputs(
+            unfreeze_rank_ratio=osft.unfreeze_rank_ratio, target_patterns=osft.target_patterns, trainable=osft.trainable,
+            memory_efficient_init=osft.memory_efficient_init,
+        ),
+        lora=None if lora is None else LoraInputs(
+            rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, target_modules=lora.target_modules, rslora=lora.rslora,
+            dora=lora.dora, quantization=lora.quantization, packing=lora.packing,
+        ),
+        checkpoints=CheckpointInputs(per_epoch=spec.checkpoints.per_epoch, keep=spec.checkpoints.keep),
+    )  # fmt: skip
+
+
+def training_pod(run: Run, gpus: int) -> PodNeeds:
+    """Return what the pods of a TrainJob with ``gpus`` GPUs each need."""
+    spec = run.resolved.training
+    bundle = naming.bundle_name(run.status["resolved"]["entryDigest"])
+    requested = {"name": GPUS_VARIABLE, "value": str(gpus)}
+    return PodNeeds(
+        resources=spec.resources, gpus=gpus, environment=(*secrets(None, HF_SECRET), *spec.env, requested),
+        placement=spec.placement, volumes=({"name": "training-bundle", "configMap": {"name": bundle}}, *spec.volumes),
+        mounts=({"name": "training-bundle", "mountPath": BUNDLE_PATH, "readOnly": True}, *spec.volume_mounts),
+        pull_secrets=spec.image_pull_secrets, shared_memory=spec.shared_memory,
+    )  # fmt: skip
 
 
 def model_uri(run: Run, folder: str) -> str:
