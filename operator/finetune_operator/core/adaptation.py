@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .images import CUDA
 from .paths import Json, lookup
 from .settings import Settings
 
@@ -56,6 +57,13 @@ def _is_portable(spec: Json) -> bool:
     return bool(lookup(spec, "training.engine") == "portable")
 
 
+def _processes(spec: Json) -> int:
+    """Return the number of training processes in all pods together."""
+    per_worker = lookup(spec, "training.processesPerWorker") or lookup(spec, "training.gpusPerWorker") or 1
+    return int(lookup(spec, "training.workers") * per_worker)
+
+
+_EVALUATION_ON_GPUS = f"evaluation{CUDA}"
 ADAPTATIONS: tuple[Adaptation, ...] = (
     Adaptation("training.gpusPerWorker", _too_many_gpus, 0, "this machine has fewer GPUs"),
     Adaptation(
@@ -78,12 +86,6 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
         "the portable engine does not use Liger kernels",
     ),
     Adaptation(
-        "training.sft.sharding",
-        lambda value, _settings, spec: value != "NO_SHARD" and _is_portable(spec),
-        "NO_SHARD",
-        "the portable engine keeps a complete copy of the model in each process",
-    ),
-    Adaptation(
         "training.osft.memoryEfficientInit",
         lambda value, _settings, spec: not value and _is_portable(spec),
         True,
@@ -96,6 +98,12 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
         "local mode runs on one machine",
         explicit="keep",
     ),
+    Adaptation(  # one process has the complete model in any case
+        "training.sft.sharding",
+        lambda value, _settings, spec: value != "NO_SHARD" and _is_portable(spec) and _processes(spec) > 1,
+        "NO_SHARD",
+        "the portable engine keeps a complete copy of the model in each process",
+    ),
     Adaptation(
         "training.lora.quantization",
         lambda value, _settings, spec: value != "none" and lookup(spec, "training.gpusPerWorker") == 0,
@@ -103,6 +111,12 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
         "quantized weights need a GPU, and training has none",
     ),
     Adaptation("evaluation.gpus", _too_many_gpus, 0, "this machine has fewer GPUs"),
+    Adaptation(
+        "evaluation.gpus",
+        lambda value, settings, _spec: value > 0 and _EVALUATION_ON_GPUS not in settings.images,
+        0,
+        f"the operator's configuration sets images.evaluation and not images.{_EVALUATION_ON_GPUS}",
+    ),
     Adaptation(
         "training.gradientCheckpointing",
         lambda value, settings, _spec: bool(value) and _gpus(settings) == 0,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.api.stages import IMAGES
 from finetune_operator.core.decision import Create
+from finetune_operator.core.images import OF_JOBS
 from finetune_operator.core.manifests.pod import secrets
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan import plan
@@ -21,7 +21,7 @@ from golden import assert_golden
 from world import NOW, World
 
 CLUSTER = Settings(
-    mode="cluster", operator_version="0.1.0", images={program: f"registry.example.com/{program}@sha256:1" for program in IMAGES},
+    mode="cluster", operator_version="0.1.0", images={name: f"registry.example.com/{name}@sha256:1" for name in OF_JOBS},
     bundle_digest="e" * 64, bundle_archive="UEsFBg==", environment={"HF_ENDPOINT": "https://hub.example.com"},
 )  # fmt: skip
 PLACED: dict[str, Any] = {
