@@ -64,7 +64,7 @@ def run_stage(
         outputs_exist: returns whether the outputs of an earlier result are still in the workspace.
         rank: rank of this process; only rank 0 writes the result.
         supervised: another process of this program started this one and reports for both: this one reports its failure, to
-            the path in ``FINETUNE_RESULT``, and nothing else.
+            the path in ``FINETUNE_RESULT``, and nothing else. The other process also copies its standard error to the log.
         reuse: how other runs of the volume reuse the stage's results; without it they do not.
         on_report: is called with each progress report that is printed, and with the last one, of 100 percent, after the result is written.
         warnings: sentences for the user about this pod, in addition to those about the work.
@@ -78,7 +78,8 @@ def run_stage(
     try:
         context = _open(stages, os.environ, rank)
         context.on_report = on_report
-        tee_output(context.path(context.layout.log(context.document.stage, context.attempt, rank)), redact)
+        log = context.path(context.layout.log(context.document.stage, context.attempt, rank))
+        tee_output(log, redact, errors=not supervised)
         about_pod = _warnings(context.document.stage, warnings)
         earlier = _earlier_result(context)
         if earlier is not None and outputs_exist(context, earlier):

@@ -41,12 +41,16 @@ class Engine:
     replaced: tuple[Limit, ...] = ()
     installed: Installed | None = None
 
-    def warnings(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:
         """Return a sentence for each default that has no effect."""
-        return tuple(
-            f"{limit.field}: the default {limit.value} has no effect with engine {self.name}: {limit.reason}."
-            for limit in self.replaced
-        )
+        return tuple(map(self._note, self.replaced))
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return the sentences about defaults that change more than the speed."""
+        return tuple(self._note(limit) for limit in self.replaced if not limit.only_speed)
+
+    def _note(self, limit: Limit) -> str:
+        return f"{limit.field}: the default {limit.value} has no effect with engine {self.name}: {limit.reason}."
 
 
 @dataclass(frozen=True)
@@ -66,20 +70,25 @@ class Offer:
 
 
 def choose(
-    inputs: TrainingInputs, explicit: Collection[str], model: Path | None = None, count_gpus: Callable[[], int] = requested_gpus
+    inputs: TrainingInputs,
+    explicit: Collection[str],
+    processes: int = 1,
+    model: Path | None = None,
+    count_gpus: Callable[[], int] = requested_gpus,
 ) -> Engine:
     """Return the engine for a training: the requested one, or for ``auto`` Training Hub where it can honor the run, else the portable one.
 
     Args:
         inputs: the stage's inputs.
         explicit: fields that a person set.
+        processes: number of processes in all pods together.
         model: folder of the base model, of which only the headers are read.
         count_gpus: returns the number of GPUs that the pod requests.
 
     Raises:
         StageError: ``EngineMissing``: the image lacks a package. ``BadTrainingValue``: the engine cannot honor a value that a person set.
     """
-    made = list(offers(inputs, model, count_gpus))
+    made = list(offers(inputs, processes, model, count_gpus))
     for number, offer in enumerate(made):
         if offer.missing is None and not _rejected(offer, explicit):
             reason = _reason(inputs, made[:number], explicit)
@@ -87,12 +96,14 @@ def choose(
     raise _failure(inputs, made, explicit)
 
 
-def offers(inputs: TrainingInputs, model: Path | None = None, count_gpus: Callable[[], int] = requested_gpus) -> Iterator[Offer]:
+def offers(
+    inputs: TrainingInputs, processes: int = 1, model: Path | None = None, count_gpus: Callable[[], int] = requested_gpus
+) -> Iterator[Offer]:
     """Yield the offers of the requested engines, the preferred one first."""
     if inputs.engine in ("auto", HUB):
         yield _hub(inputs, model, count_gpus)
     if inputs.engine in ("auto", PORTABLE):
-        yield Offer(PORTABLE, missing_package(inputs), tuple(portable_limits(inputs)), engine_versions())
+        yield Offer(PORTABLE, missing_package(inputs), tuple(portable_limits(inputs, processes)), engine_versions())
 
 
 def _hub(inputs: TrainingInputs, model: Path | None, count_gpus: Callable[[], int]) -> Offer:

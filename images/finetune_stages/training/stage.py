@@ -59,8 +59,8 @@ def _followed(context: Context, exporter: Exporter, processes: Processes) -> Fin
 
 def _train(context: Context, processes: Processes) -> Finished:
     inputs = context.inputs(TrainingInputs)
-    engine = choose(inputs, context.document.explicit or (), context.path(context.layout.base_model))
-    print(f"training: engine {engine.name}: {engine.reason}", flush=True)
+    engine = choose(inputs, context.document.explicit or (), processes.world, context.path(context.layout.base_model))
+    print("\n".join((f"training: engine {engine.name}: {engine.reason}", *engine.notes())), flush=True)
     if engine.installed is not None:
         from .hub.work import train
 

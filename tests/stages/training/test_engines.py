@@ -43,8 +43,8 @@ def image(monkeypatch: pytest.MonkeyPatch) -> Any:
     return set_
 
 
-def chosen(inputs: TrainingInputs, *explicit: str, gpus: int = 1) -> Any:
-    return choose(inputs, explicit, count_gpus=lambda: gpus)
+def chosen(inputs: TrainingInputs, *explicit: str, gpus: int = 1, processes: int = 4) -> Any:
+    return choose(inputs, explicit, processes, count_gpus=lambda: gpus)
 
 
 def test_training_hub_is_preferred_where_it_honors_the_run(image: Any) -> None:
@@ -86,13 +86,13 @@ def test_mini_trainer_cannot_write_a_tied_model_of_32_bits(
     names = ("model.embed_tokens.weight", *(["lm_head.weight"] if own_head else []))
     base = Pretrained(tmp_path, {}, {name: Tensor(dtype, (4, 2), 0, 32) for name in names})
     monkeypatch.setattr(engines.Pretrained, "open", lambda _path: base)
-    assert choose(OSFT, (), tmp_path, lambda: 1).name == engine
-    assert choose(SFT, (), tmp_path, lambda: 1).name == "training-hub"
+    assert choose(OSFT, (), 1, tmp_path, lambda: 1).name == engine
+    assert choose(SFT, (), 1, tmp_path, lambda: 1).name == "training-hub"
 
 
 def test_a_model_that_cannot_be_read_is_reported_by_the_engine(image: Any, tmp_path: Path) -> None:
     image()
-    assert choose(OSFT, (), tmp_path / "none", lambda: 1).name == "training-hub"
+    assert choose(OSFT, (), 1, tmp_path / "none", lambda: 1).name == "training-hub"
 
 
 def test_a_default_that_has_no_effect_is_reported_and_a_written_one_decides_or_is_rejected(image: Any) -> None:
@@ -115,6 +115,23 @@ def test_a_default_that_has_no_effect_is_reported_and_a_written_one_decides_or_i
     assert engine.reason == (
         "training-hub cannot be used: training.microBatchSize is 2, and its backends fill each micro-batch up to training.maxTokensPerGPU"
     )
+
+
+def test_one_process_has_the_complete_model_however_it_is_sharded(image: Any) -> None:
+    image("no package training-hub")
+    engine = chosen(SFT, "training.sft.sharding", processes=1)
+    assert (engine.name, engine.replaced) == ("portable", ())
+
+
+def test_a_default_that_changes_only_the_speed_is_a_line_of_the_log_and_no_warning(image: Any) -> None:
+    image("no package training-hub")
+    engine = chosen(OSFT)
+    assert engine.warnings() == ()
+    assert engine.notes() == (
+        "training.liger: the default true has no effect with engine portable: it does not use Liger kernels.",
+    )
+    with pytest.raises(StageError, match=r"^training.liger: engine portable cannot honor true, because it does not use Liger"):
+        chosen(OSFT, "training.liger")
 
 
 LIMITS = [

@@ -46,8 +46,12 @@ def test_rows_have_tokens_labels_and_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("algorithm", "file", "record"),
     [
-        ("sft", "training_params_and_metrics_global0.jsonl", {"avg_loss": 2.5, "samples_seen": 16, "lr": 0.1}),
-        ("osft", "training_metrics_0.jsonl", {"loss": 2.5, "total_samples_accumulated": 16.0, "lr": 0.1}),
+        (
+            "sft",
+            "training_params_and_metrics_global0.jsonl",
+            {"avg_loss": 2.5, "samples_seen": 16, "lr": 0.1, "num_epoch_steps": 4},
+        ),
+        ("osft", "training_metrics_0.jsonl", {"loss": 2.5, "total_samples_accumulated": 16.0, "lr": 0.1, "steps_per_epoch": 4}),
     ],
 )
 def test_steps_are_read_as_they_are_appended(tmp_path: Path, algorithm: str, file: str, record: dict[str, float]) -> None:
@@ -59,13 +63,13 @@ def test_steps_are_read_as_they_are_appended(tmp_path: Path, algorithm: str, fil
     path.write_text('{"model_path": "x"}\nno JSON\n[1]\n' + line[:20])
     assert metrics.update() == []
     path.write_text('{"model_path": "x"}\nno JSON\n[1]\n' + line)
-    assert metrics.update() == [Step(1, 2.5, 16, 0.1)]
+    assert metrics.update() == [Step(1, 2.5, 16, 0.1, 4)]
     with path.open("a") as appended:
         appended.write(json.dumps({"step": 2, **record, "loss": None, "avg_loss": "nan"}) + "\n")
     (second,) = metrics.update()
     assert second.number == 2
     assert second.loss != second.loss
-    assert metrics.steps == [Step(1, 2.5, 16, 0.1), second]
+    assert metrics.steps == [Step(1, 2.5, 16, 0.1, 4), second]
 
 
 CHILD_FAILED = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: "

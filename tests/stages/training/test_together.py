@@ -100,6 +100,10 @@ def test_the_workers_reason_is_the_pods_reason(bench, inputs):
     ended = bench.train(inputs(max_seq_len=8), environment=two_workers())
     assert (ended.code, ended.reason) == (65, "BadTrainingValue")
     assert "Traceback" not in ended.errors
+    lines = bench.path("logs/training.1.1.0.log").read_text().splitlines()
+    of_worker = [line for line in lines if line.startswith("[rank 0]: BadTrainingValue: ")]
+    of_pod = [line for line in lines if line.startswith("BadTrainingValue: ")]
+    assert (len(of_worker), len(of_pod)) == (1, 1)
     assert len(bench.path("pipeline_log.txt").read_text().splitlines()) == 1
 
 
@@ -174,6 +178,7 @@ def test_a_worker_that_nccls_watchdog_aborts_lost_its_peer(bench, inputs, tmp_pa
     assert (ended.code, ended.reason) == (code, reason), ended.errors
     assert sentence in ended.result.message
     assert f"[rank 1]: {line}" in ended.errors
+    assert sum(line in log.read_text() for log in bench.path("logs").iterdir()) == 1
 
 
 def test_sigterm_reaches_the_workers(bench, inputs):

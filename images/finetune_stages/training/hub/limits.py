@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from finetune_contract.documents import OsftInputs, TrainingInputs
-from finetune_stages.training.limits import Limit
+from finetune_stages.training.limits import LIGER, Limit
 
 from .arguments import MEMORY_EFFICIENT_INIT
 from .installed import Installed
@@ -33,13 +33,14 @@ def _sft(inputs: TrainingInputs) -> Iterator[Limit]:
     if inputs.scheduler_args:
         yield Limit("training.schedulerArgs", str(dict(inputs.scheduler_args)), "instructlab-training takes none")
     if inputs.liger:
-        yield Limit("training.liger", "true", "instructlab-training checks that Liger is installed and does not use it")
+        reason = "instructlab-training checks that Liger is installed and does not use it"
+        yield Limit(LIGER, "true", reason, only_speed=True)
 
 
 def _osft(inputs: TrainingInputs, installed: Installed) -> Iterator[Limit]:
     osft = inputs.osft or OsftInputs()
     if inputs.liger and "liger-kernel" not in installed.versions:
-        yield Limit("training.liger", "true", "the package liger-kernel is not installed")
+        yield Limit(LIGER, "true", "the package liger-kernel is not installed", only_speed=True)
     if osft.unfreeze_rank_ratio == 1:
         yield Limit("training.osft.unfreezeRankRatio", "1", "mini-trainer takes it for 0.5")
     if osft.unfreeze_rank_ratio == 0:

@@ -22,7 +22,8 @@ from finetune_stages.training.model_format import require_readable
 from finetune_stages.training.outcome import require_number, require_samples
 from finetune_stages.training.pretrained import CONFIG, Pretrained, unread
 from finetune_stages.training.processes import Processes
-from finetune_stages.training.summary import HISTORY, curve, sentence, short_of_warm_up
+from finetune_stages.training.step_progress import StepProgress
+from finetune_stages.training.summary import HISTORY, curve, incomplete, sentence, short_of_warm_up
 from finetune_stages.training.supervise import ended_in_time
 from finetune_stages.training.tokens import tokens_seal
 
@@ -77,42 +78,46 @@ class _Job:
         rows = Rows.open(self.context.workspace, self.context.layout, self.inputs.max_seq_len)
         write_rows(rows, self.folder / ROWS, lambda done: self._note(f"writing rows: {done:,} of {len(rows):,}"))
         started = time.monotonic()
-        steps = self._optimize(len(rows))
+        reported = self._optimize(len(rows))
         seconds = time.monotonic() - started
         if self.processes.rank > 0:
             return Finished(outputs={})
-        newest = self._require_complete(steps, len(rows))
-        history = [LossPoint(step.number, round(step.loss, 6)) for step in steps]
+        newest = self._require_complete(reported, len(rows))
+        history = [LossPoint(step.number, round(step.loss, 6)) for step in reported]
+        steps = self._total(reported[-1], len(rows))
+        last = self.context.last_progress or Progress(0)
+        self.context.report(
+            replace(last, percent=99, step=steps, total_steps=steps, epoch=float(self.inputs.epochs), eta_seconds=0), force=True
+        )
         with ended_in_time(worker=False):  # loading and writing a model can delay the handler of SIGTERM
             seal, ignored = self._publish(newest, rows)
         outputs = TrainingOutputs(
             digest=seal.digest, samples_seen=_samples(newest), expected_samples=self.inputs.epochs * len(rows), rows=len(rows),
-            dropped_rows=rows.dropped, steps=len(steps), processes=self.processes.world, opened=True,
+            dropped_rows=rows.dropped, steps=steps, processes=self.processes.world, opened=True,
         )  # fmt: skip
         tokens = self.inputs.epochs * int(rows.lengths.sum())
         metrics = {
             **curve(history), "train_seconds": round(seconds, 3), "tokens": tokens, "tokens_per_second": round(tokens / seconds, 1),
-            "steps": len(steps), "rows": len(rows), "dropped_rows": rows.dropped,
+            "steps": steps, "rows": len(rows), "dropped_rows": rows.dropped,
         }  # fmt: skip
-        message = sentence(self.inputs, history, len(steps), seconds, rows=len(rows), dropped=rows.dropped)
-        warnings = (*unread(ignored), *short_of_warm_up(self.inputs.warmup_steps, len(steps)))
+        message = sentence(self.inputs, history, steps, seconds, rows=len(rows), dropped=rows.dropped)
+        warnings = (*unread(ignored), *short_of_warm_up(self.inputs.warmup_steps, steps), *incomplete(history, steps))
         return Finished(outputs, metrics, thin(history, HISTORY), message, warnings)
 
     def _optimize(self, rows: int) -> list[Step]:
-        """Call the backend, and return the steps that it reported; pods other than the first report none."""
+        """Call the backend, and return the steps that it reported, in order; pods other than the first report none."""
         backend, algorithm = BACKENDS[self.inputs.algorithm], self.inputs.algorithm
         flash_attention = "flash-attn" in self.installed.versions and _supports_flash_attention()
         call = arguments(
             self.inputs, self.processes, self.base.path, self.folder, self.installed, flash_attention=flash_attention
         )  # fmt: skip
-        metrics = Metrics(algorithm, self.folder)
-        total, started = self.inputs.epochs * -(-rows // self.inputs.effective_batch_size), time.monotonic()
+        metrics, started = Metrics(algorithm, self.folder), time.monotonic()
         self._note(f"starting {backend}")
 
         def poll() -> None:
-            for step in metrics.update():
+            for step in sorted(metrics.update(), key=lambda step: step.number):
                 require_number(step.loss, "loss", step.number)
-                self._report_step(step, total, rows, time.monotonic() - started)
+                self._report_step(step, rows, started)
             self._remove_older_models()
 
         killed = killed_for_memory()
@@ -124,27 +129,25 @@ class _Job:
                     f"training.resources.memory: the kernel killed a process of {backend} because the pod reached its memory limit; raise it.",
                 )
             raise failure(backend, ended.code, ended.output)
-        return metrics.steps
+        return sorted(metrics.steps, key=lambda step: step.number)
 
-    def _report_step(self, step: Step, total: int, rows: int, passed: float) -> None:
-        if self.processes.rank > 0:
-            return
-        self.context.report(
-            Progress(
-                percent=min(99, 100 * step.number // total), step=step.number, total_steps=total, epoch=round(step.samples / rows, 3),
-                total_epochs=self.inputs.epochs, eta_seconds=round(passed / step.number * max(0, total - step.number)),
-                loss=round(step.loss, 4), learning_rate=step.learning_rate,
-            )
-        )  # fmt: skip
+    def _report_step(self, step: Step, rows: int, started: float) -> None:
+        if self.processes.rank == 0:
+            progress = StepProgress(self._total(step, rows), self.inputs.epochs, started)
+            self.context.report(progress.after(step.number, step.samples / rows, step.loss, learning_rate=step.learning_rate))
+
+    def _total(self, step: Step, rows: int) -> int:
+        """Return the number of steps of a complete training, which the last line of the metrics need not show: it can be missing."""
+        return self.inputs.epochs * (step.per_epoch or -(-rows // self.inputs.effective_batch_size))
 
     def _require_complete(self, steps: list[Step], rows: int) -> Path:
         """Check that every sample was processed, and return the newest model: an exit code of 0 proves neither."""
         expected, models = self.inputs.epochs * rows, self._models()
-        seen = max((step.samples for step in steps), default=0)
-        seen = max(seen, *map(_samples, models)) if models else seen
-        require_samples(seen if steps else 0, self.inputs, rows)
+        require_samples(max([0, *(step.samples for step in steps), *map(_samples, models)]), self.inputs, rows)
         if not models or _samples(models[-1]) != expected:
             raise StageError(reasons.TRAINING_INCOMPLETE, f"training: the backend wrote no model after {expected} samples.")
+        if not steps:
+            raise StageError(reasons.TRAINING_INCOMPLETE, "training: the backend wrote a model and no metrics.")
         return models[-1]
 
     def _models(self) -> list[Path]:

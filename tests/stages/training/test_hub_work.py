@@ -1,0 +1,96 @@
+"""Engine training-hub from rows to a published model, with a package in place of Training Hub that does what a backend does not do on demand."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_contract import progress as progress_lines
+
+PROGRAM = """
+from finetune_stages.sdk import run_stage
+from finetune_stages.training.hub.installed import Installed
+from finetune_stages.training.hub.work import train
+from finetune_stages.training.processes import Processes
+
+installed = Installed(frozenset(), frozenset(), {"training-hub": "0"})
+raise SystemExit(run_stage(("training",), lambda context: train(context, Processes(), installed), lambda *_: True))
+"""
+BACKEND = """
+import json, pathlib, shutil
+from safetensors.torch import load_file, save_file
+
+def report(folder, *numbers):
+    samples = (0, 16, 32, 48, 50, 66, 82, 98, 100)
+    lines = [{"step": one, "avg_loss": 3 - one / 8, "samples_seen": samples[one], "lr": 0.1, "num_epoch_steps": 4} for one in numbers]
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line) + "\\n" for line in lines)
+    pathlib.Path(folder, "training_params_and_metrics_global0.jsonl").write_text(text)
+
+def write(model, folder, samples):
+    target = pathlib.Path(folder, "hf_format", f"samples_{samples}")
+    shutil.copytree(model, target)
+    weights = {name: weight + 0.01 for name, weight in load_file(target / "model.safetensors").items()}
+    save_file(weights, target / "model.safetensors", {"format": "pt"})
+
+def sft(*, model_path, ckpt_output_dir, **_):
+"""
+
+
+@pytest.fixture
+def train(bench: Any, inputs: Any, tmp_path: Path) -> Callable[[str], Any]:
+    """``train(code)``: engine training-hub with a backend whose function ``sft`` runs that code."""
+
+    def run(code: str) -> Any:
+        package = tmp_path / "packages" / "training_hub"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(f"{BACKEND}    {code}\n")
+        environment = {"PYTHONPATH": f"{package.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "FINETUNE_GPUS": "0"}
+        return bench.train(inputs(engine="training-hub"), environment=environment, command=[sys.executable, "-c", PROGRAM])
+
+    return run
+
+
+def test_steps_that_the_metrics_lack_are_counted_and_stated(train: Any) -> None:
+    """The backends write their metrics in a thread that they do not wait for."""
+    ended = train("report(ckpt_output_dir, 1, 3, 2, 4, 6, 5); write(model_path, ckpt_output_dir, 100)")
+    assert ended.code == 0, ended.errors
+    outputs, metrics = ended.result.outputs, ended.result.metrics
+    assert (outputs["steps"], outputs["samplesSeen"], outputs["expectedSamples"], metrics["steps"]) == (8, 100, 100, 8)
+    assert [point.step for point in ended.result.history] == [1, 2, 3, 4, 5, 6]
+    assert (metrics["first_loss"], metrics["final_loss"]) == (2.875, 2.25)
+    assert ended.result.warnings == (
+        "training: the backend's metrics end with step 6 of 8, and final_loss is the loss of that step.",
+    )
+    assert "2 x 50 rows in 8 steps" in ended.result.message
+    message = json.loads(ended.message)
+    assert (message["currentStep"], message["totalSteps"], message["currentEpoch"]) == (8, 8, 2)
+    last = progress_lines.last(ended.output)
+    assert last is not None
+    assert (last.step, last.total_steps, last.percent) == (8, 8, 99)
+
+
+def test_complete_metrics_have_no_warning(train: Any) -> None:
+    ended = train("report(ckpt_output_dir, *range(1, 9)); write(model_path, ckpt_output_dir, 100)")
+    assert ended.code == 0, ended.errors
+    assert (ended.result.outputs["steps"], ended.result.warnings, len(ended.result.history)) == (8, (), 8)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("pass", "training processed 0 of 100 samples"),
+        ("write(model_path, ckpt_output_dir, 100)", "training: the backend wrote a model and no metrics."),
+        ("report(ckpt_output_dir, 1, 2); write(model_path, ckpt_output_dir, 50)", "training processed 50 of 100 samples"),
+    ],
+)
+def test_a_training_without_proof_is_incomplete(train: Any, code: str, words: str) -> None:
+    ended = train(code)
+    assert (ended.reason, ended.code) == ("TrainingIncomplete", 1), ended.errors
+    assert words in ended.result.message
