@@ -7,6 +7,7 @@ restarted program finds the full result in the workspace by the digest of its in
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -145,6 +146,20 @@ def _require_writable(context: Context) -> None:
         writable = os.access(root, os.W_OK | os.X_OK)
     except PermissionError:
         writable = False
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StageError(
+            reasons.WORKSPACE_NOT_WRITABLE,
+            f"workspace: {error.filename} is a file, and the run needs a directory there; remove it.",
+        ) from error
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        writable = False
+    if not writable and os.statvfs(context.workspace).f_flag & os.ST_RDONLY:
+        raise StageError(
+            reasons.WORKSPACE_NOT_WRITABLE,
+            "workspace: its volume is mounted read-only; use a volume that the stages can write to.",
+        )
     if not writable:
         folder = next(parent for parent in (root, *root.parents) if parent.exists())
         about = folder.stat()

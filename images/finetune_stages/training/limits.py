@@ -17,12 +17,14 @@ class Limit:
         value: as it is written there.
         reason: why, as a clause about the engine.
         only_speed: whether the value changes the speed and nothing else, so that the replacement of a default needs no warning.
+        binding: whether a default cannot be replaced either.
     """
 
     field: str
     value: str
     reason: str
     only_speed: bool = False
+    binding: bool = False
 
 
 LIGER = "training.liger"

@@ -22,6 +22,8 @@ from .processes import Processes, require_devices
 from .supervise import FOLDER_VARIABLE, become_worker, ended_in_time, hand_over, supervise
 
 _STAGES = ("training",)
+_LONGEST_REASON = 300
+"""Characters: the outputs are a part of the termination message, which is limited."""
 _REUSE = Reuse(directories=("final_model", "adapter", "checkpoints/*"))
 
 
@@ -76,7 +78,7 @@ def _with_engine(finished: Finished, engine: Engine) -> Finished:
     if not finished.outputs:
         return finished
     outputs = finished.outputs if isinstance(finished.outputs, TrainingOutputs) else decode(TrainingOutputs, finished.outputs)
-    about = replace(outputs, engine=engine.name, engine_reason=engine.reason, versions=engine.versions)
+    about = replace(outputs, engine=engine.name, engine_reason=engine.reason[:_LONGEST_REASON], versions=engine.versions)
     return replace(finished, outputs=about, warnings=(*finished.warnings, *engine.warnings()))
 
 

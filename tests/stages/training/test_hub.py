@@ -21,6 +21,7 @@ import pytest
 from finetune_contract import reasons
 from finetune_contract.reasons import Reason
 from finetune_stages.sdk.fault import Interrupted
+from finetune_stages.training import libraries
 from finetune_stages.training.hub import installed as packages
 from finetune_stages.training.hub.call import run_call
 from finetune_stages.training.hub.failure import ended_late, failure
@@ -193,7 +194,9 @@ def test_a_call_whose_program_is_killed_does_not_outlive_it(stand_in: Any) -> No
 
 
 def test_what_is_not_installed_is_named(inputs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(NotInstalled, match=r"^no package training-hub$"):
+    with pytest.raises(
+        NotInstalled, match=r"^it requires the Python package training-hub 0.4.0 or newer, and the image does not have it$"
+    ):
         installed(inputs())
 
     class Distribution:
@@ -201,8 +204,15 @@ def test_what_is_not_installed_is_named(inputs: Any, monkeypatch: pytest.MonkeyP
             return tmp_path / name
 
     monkeypatch.setattr(packages.metadata, "distribution", lambda _name: Distribution())
+    monkeypatch.setattr(libraries.metadata, "version", lambda _name: "0.3.9")
+    with pytest.raises(
+        NotInstalled, match=r"^it requires the Python package training-hub 0.4.0 or newer, and the image has 0.3.9$"
+    ):
+        installed(inputs())
     monkeypatch.setattr(packages.metadata, "version", lambda _name: "9.9")
-    with pytest.raises(NotInstalled, match=r"^training-hub 9.9, which has no readable file training_hub/algorithms/sft.py$"):
+    with pytest.raises(
+        NotInstalled, match=r"^the image has training-hub 9.9, which has no readable file training_hub/algorithms/sft.py$"
+    ):
         installed(inputs())
     for file in ("training_hub/algorithms/sft.py", "instructlab/training/config.py"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from finetune_contract import progress as progress_lines
+from finetune_contract.documents import CheckpointInputs, OsftInputs
 
 PROGRAM = """
 from finetune_stages.sdk import run_stage
@@ -33,10 +34,10 @@ def report(folder, *numbers):
     text = "".join(json.dumps(line) + "\\n" for line in lines)
     pathlib.Path(folder, "training_params_and_metrics_global0.jsonl").write_text(text)
 
-def write(model, folder, samples):
+def write(model, folder, samples, change=1e-4, factor=1):
     target = pathlib.Path(folder, "hf_format", f"samples_{samples}")
     shutil.copytree(model, target)
-    weights = {name: weight + 0.01 for name, weight in load_file(target / "model.safetensors").items()}
+    weights = {name: factor * weight + change for name, weight in load_file(target / "model.safetensors").items()}
     save_file(weights, target / "model.safetensors", {"format": "pt"})
 
 def sft(*, model_path, ckpt_output_dir, **_):
@@ -44,15 +45,19 @@ def sft(*, model_path, ckpt_output_dir, **_):
 
 
 @pytest.fixture
-def train(bench: Any, inputs: Any, tmp_path: Path) -> Callable[[str], Any]:
-    """``train(code)``: engine training-hub with a backend whose function ``sft`` runs that code."""
+def train(bench: Any, inputs: Any, tmp_path: Path) -> Callable[..., Any]:
+    """``train(code, **changes)``: engine training-hub with a backend whose function ``sft`` runs that code."""
 
-    def run(code: str) -> Any:
+    def run(code: str, **changes: Any) -> Any:
         package = tmp_path / "packages" / "training_hub"
         package.mkdir(parents=True)
         (package / "__init__.py").write_text(f"{BACKEND}    {code}\n")
         environment = {"PYTHONPATH": f"{package.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "FINETUNE_GPUS": "0"}
-        return bench.train(inputs(engine="training-hub"), environment=environment, command=[sys.executable, "-c", PROGRAM])
+        return bench.train(
+            inputs(engine="training-hub", checkpoints=CheckpointInputs(per_epoch=True), **changes),
+            environment=environment,
+            command=[sys.executable, "-c", PROGRAM],
+        )
 
     return run
 
@@ -85,12 +90,37 @@ def test_complete_metrics_have_no_warning(train: Any) -> None:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("pass", "training processed 0 of 100 samples"),
-        ("write(model_path, ckpt_output_dir, 100)", "training: the backend wrote a model and no metrics."),
-        ("report(ckpt_output_dir, 1, 2); write(model_path, ckpt_output_dir, 50)", "training processed 50 of 100 samples"),
+        ("pass", "training: 0 of 100 samples were processed (2 x 50 rows); read the log of stage training."),
+        (
+            "write(model_path, ckpt_output_dir, 100)",
+            "training: the backend wrote a model and no metrics; read the log of stage training, or set training.engine to portable.",
+        ),
+        (
+            "report(ckpt_output_dir, 3, 4, 5, 6, 7, 8); write(model_path, ckpt_output_dir, 100)",
+            "training: the first step that the backend reports ended with sample 48;",
+        ),
+        (
+            "report(ckpt_output_dir, *range(1, 9)); shutil.copytree(model_path, f'{ckpt_output_dir}/hf_format/samples_100')",
+            "training: the backend's model has the weights of the base model; raise training.learningRate",
+        ),
+        (
+            "report(ckpt_output_dir, *range(1, 9)); write(model_path, ckpt_output_dir, 100, 0, 30)",
+            "training: the backend reports a loss that falls from 2.875 to 2.000, but the loss of a row is ",
+        ),
+        ("report(ckpt_output_dir, 1, 2); write(model_path, ckpt_output_dir, 50)", "training: 50 of 100 samples were processed"),
     ],
 )
-def test_a_training_without_proof_is_incomplete(train: Any, code: str, words: str) -> None:
+def test_a_training_without_proof_is_incomplete(bench: Any, train: Any, code: str, words: str) -> None:
     ended = train(code)
     assert (ended.reason, ended.code) == ("TrainingIncomplete", 1), ended.errors
     assert words in ended.result.message
+    assert not bench.path("final_model").exists()
+    assert not bench.path("checkpoints/epoch_1").exists()
+
+
+def test_patterns_that_match_nothing_are_rejected_before_the_call(bench: Any, train: Any) -> None:
+    """mini-trainer would train every weight in full."""
+    ended = train("raise KeyError", algorithm="osft", osft=OsftInputs(target_patterns=("q_proj", "attention_out")))
+    assert (ended.reason, ended.code) == ("NoMatchingWeights", 65), ended.errors
+    assert "training.osft.targetPatterns: no linear layer matches ['attention_out']; use names such as " in ended.result.message
+    assert "KeyError" not in ended.output

@@ -132,13 +132,16 @@ def test_agents_that_do_not_meet_give_up(bench, inputs):
     assert "Traceback" not in ended.result.message
 
 
-def test_a_port_that_is_in_use_is_reported(bench, inputs):
-    environment = trainer_variables(2, 2)[0]
+@pytest.mark.parametrize("per_node", [1, 2])
+def test_a_port_that_is_in_use_is_reported(bench, inputs, per_node):
+    environment = trainer_variables(2, per_node)[0]
     with socket.create_server(("", int(environment["PET_MASTER_PORT"]))):
         ended = bench.train(inputs(), environment=environment)
     assert (ended.reason, ended.code) == ("ProcessGroupTimeout", 75)
-    assert f"cannot reach the others at 127.0.0.1:{environment['PET_MASTER_PORT']} (" in ended.result.message
-    assert "EADDRINUSE" in ended.result.message
+    assert ended.result.message == (
+        f"training: another program in the pod, or on its node with hostNetwork, listens at 127.0.0.1:{environment['PET_MASTER_PORT']},"
+        " which the training processes need; end it, or set another PET_MASTER_PORT in the runtime."
+    )
 
 
 WATCHDOG = (

@@ -253,3 +253,13 @@ def test_the_stage_that_a_rerun_names_is_done_again_whatever_is_known() -> None:
         and any(entry["name"] == "FINETUNE_AGAIN" for entry in manifest["spec"]["template"]["spec"]["containers"][0]["env"])
     }
     assert again == {"demo-eval-2-1"}
+
+
+def test_the_program_receives_the_names_of_variables_from_secrets() -> None:
+    secret = {"name": "DB_PASS", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+    made = made_by({**RUNS["minimal"], "training": {"env": [secret, {"name": "A", "value": "b"}, {**secret, "name": "OTHER"}]}})
+    variables = {one["name"]: one.get("value") for one in made["trainjob-training"]["spec"]["trainer"]["env"]}
+    assert variables["FINETUNE_SECRETS"] == "DB_PASS,OTHER"
+    assert all(
+        one["name"] != "FINETUNE_SECRETS" for one in made_by(RUNS["minimal"])["trainjob-training"]["spec"]["trainer"]["env"]
+    )

@@ -13,6 +13,8 @@ from .installed import Installed
 
 _SEPARATORS = re.compile(r"[,'\"\s]")
 """Characters at which mini-trainer's command line splits patterns, or which it drops."""
+_LONGEST = 100
+"""Characters of a value in a message."""
 
 
 def hub_limits(inputs: TrainingInputs, installed: Installed) -> Iterator[Limit]:
@@ -49,7 +51,9 @@ def _osft(inputs: TrainingInputs, installed: Installed) -> Iterator[Limit]:
         yield Limit("training.osft.trainable", "targets", "mini-trainer trains embeddings, output layer and norms as well")
     if any(_SEPARATORS.search(pattern) for pattern in osft.target_patterns):
         yield Limit(
-            "training.osft.targetPatterns", ", ".join(osft.target_patterns), "mini-trainer splits them at commas and blanks"
+            "training.osft.targetPatterns",
+            ", ".join(osft.target_patterns)[:_LONGEST],
+            "mini-trainer splits them at commas and blanks",
         )
     if not osft.memory_efficient_init and not installed.accepts(MEMORY_EFFICIENT_INIT):
         yield Limit("training.osft.memoryEfficientInit", "false", "the installed mini-trainer always saves memory")

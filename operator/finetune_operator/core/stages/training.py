@@ -8,6 +8,7 @@ from finetune_contract.codec import decode, encode
 from finetune_contract.documents import (
     GPUS_VARIABLE,
     PROCESSES_VARIABLE,
+    SECRETS_VARIABLE,
     CheckpointInputs,
     LoraInputs,
     OsftInputs,
@@ -17,6 +18,7 @@ from finetune_contract.result import HISTORY_LIMIT, Result, TrainingOutputs, thi
 from finetune_operator.api import stages
 from finetune_operator.core import naming
 from finetune_operator.core.manifests.pod import BUNDLE_PATH, HF_SECRET, PodNeeds, secrets
+from finetune_operator.core.paths import Json, lookup
 from finetune_operator.core.run import Run
 
 from .base import ProgramStage
@@ -52,10 +54,13 @@ class TrainingStage(ProgramStage):
     def pod(self, run: Run) -> PodNeeds:
         spec = run.resolved.training
         bundle = naming.bundle_name(run.status["resolved"]["entryDigest"])
-        requested = (
+        requested: tuple[Json, ...] = (
             {"name": GPUS_VARIABLE, "value": str(spec.gpus_per_worker)},
             {"name": PROCESSES_VARIABLE, "value": str(spec.workers * spec.processes)},
         )
+        secret = ",".join(entry["name"] for entry in spec.env if lookup(entry, "valueFrom.secretKeyRef"))
+        if secret:
+            requested = (*requested, {"name": SECRETS_VARIABLE, "value": secret})
         return PodNeeds(
             resources=spec.resources, gpus=spec.gpus_per_worker, environment=(*secrets(None, HF_SECRET), *spec.env, *requested),
             placement=spec.placement, volumes=({"name": "training-bundle", "configMap": {"name": bundle}}, *spec.volumes),
