@@ -20,6 +20,7 @@ from finetune_contract.reasons import STAGE_REASONS, Cause
 from finetune_contract.result import parse_message
 from finetune_stages.sdk import Context, Finished, StageError
 
+from .consistency import require_consistent
 from .launch import errors_of, launch
 from .machine import killed_for_memory, processors
 from .peers import lost_peer, watchdog_line
@@ -38,12 +39,13 @@ def supervise(context: Context, processes: Processes) -> Finished:
     """Run one worker per process, and return the result of the first worker (on other nodes, an empty result).
 
     Raises:
-        StageError: ``NoGPU``, or the failure of the first worker that failed.
+        StageError: ``NoGPU``, ``BadTrainingValue``, or the failure of the first worker that failed.
         Interrupted: SIGTERM was received; the workers have ended.
     """
     inputs = context.inputs(TrainingInputs)
     require_devices(processes)
     require_device(inputs)
+    require_consistent(inputs, processes)
     with tempfile.TemporaryDirectory(prefix="finetune-workers-") as name:
         folder = Path(name)
         os.environ[FOLDER_VARIABLE] = name

@@ -61,9 +61,10 @@ def test_steps_are_read_as_they_are_appended(tmp_path: Path, algorithm: str, fil
     path = tmp_path / "output" / file
     path.parent.mkdir()
     line = json.dumps({"step": 1, **record}) + "\n"
-    path.write_text('{"model_path": "x"}\nno JSON\n[1]\n' + line[:20])
+    broken = json.dumps({"step": None, **record}) + "\n" + json.dumps({"step": 1, **record}).replace("16", '"x"') + "\n"
+    path.write_text('{"model_path": "x"}\nno JSON\n[1]\n' + broken + line[:20])
     assert metrics.update() == []
-    path.write_text('{"model_path": "x"}\nno JSON\n[1]\n' + line)
+    path.write_text('{"model_path": "x"}\nno JSON\n[1]\n' + broken + line)
     assert metrics.update() == [Step(1, 2.5, 16, 0.1, 4)]
     with path.open("a") as appended:
         appended.write(json.dumps({"step": 2, **record, "loss": None, "avg_loss": "nan"}) + "\n")

@@ -118,6 +118,14 @@ def test_a_training_without_proof_is_incomplete(bench: Any, train: Any, code: st
     assert not bench.path("checkpoints/epoch_1").exists()
 
 
+def test_arguments_of_the_schedule_are_checked_before_the_call(train: Any) -> None:
+    values = {"scheduler": "linear", "scheduler_args": {"foo": 3.0}}
+    ended = train("raise KeyError", algorithm="osft", osft=OsftInputs(), **values)
+    assert (ended.reason, ended.code) == ("BadTrainingValue", 65), ended.errors
+    assert "cannot be used with training.scheduler linear: it has no argument foo; correct them." in ended.result.message
+    assert "KeyError" not in ended.output
+
+
 def test_patterns_that_match_nothing_are_rejected_before_the_call(bench: Any, train: Any) -> None:
     """mini-trainer would train every weight in full."""
     ended = train("raise KeyError", algorithm="osft", osft=OsftInputs(target_patterns=("q_proj", "attention_out")))

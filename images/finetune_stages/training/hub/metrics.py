@@ -71,11 +71,16 @@ class Metrics:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(record, dict) and {"step", names["loss"], names["samples"]} <= record.keys():
-                yield Step(
-                    int(record["step"]), _number(record[names["loss"]]), int(record[names["samples"]]), record.get(names["rate"]),
-                    record.get(names["per_epoch"]),
-                )  # fmt: skip
+            if not isinstance(record, dict) or not {"step", names["loss"], names["samples"]} <= record.keys():
+                continue
+            number, samples, per_epoch = (_count(record.get(name)) for name in ("step", names["samples"], names["per_epoch"]))
+            if number and samples:
+                yield Step(number, _number(record[names["loss"]]), samples, record.get(names["rate"]), per_epoch)
+
+
+def _count(value: Any) -> int | None:
+    """Return a positive count, ``None`` for any other value."""
+    return int(value) if isinstance(value, (int, float)) and math.isfinite(value) and value > 0 else None
 
 
 def _number(value: Any) -> float:

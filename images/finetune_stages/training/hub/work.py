@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 _LOSS_INCREASE = 1.0
 """Nats by which the loss of a training row may increase although the loss of the training falls. With a model of zeros it increases to the
 logarithm of the number of tokens, which is above 10 for most models."""
+_NAME = re.compile(r"samples_\d+(\.\d+)?")
+"""Name of the folder of a model."""
 _ROWS_SIZE = 4
 """Size of the file of rows, which has tokens and labels as text, in sizes of the array of tokens."""
 
@@ -91,6 +94,10 @@ class _Job:
         from .rows import write_rows
 
         rows = Rows.open(self.context.workspace, self.context.layout, self.inputs.max_seq_len)
+        with quick_imports():
+            from finetune_stages.training.settings import require_schedule
+
+        require_schedule(self.inputs, self.inputs.epochs * -(-len(rows) // self.inputs.effective_batch_size))
         write_rows(rows, self.folder / ROWS, lambda done: self._note(f"writing rows: {done:,} of {len(rows):,}"))
         started = time.monotonic()
         reported = self._optimize(len(rows))
@@ -173,7 +180,11 @@ class _Job:
 
     def _models(self) -> list[Path]:
         """Return the folders of models, the oldest first. While the backend runs, the newest one can be incomplete."""
-        found = (path for path in (output(self.folder) / MODELS).glob("samples_*") if (path / CONFIG).exists())
+        found = (
+            path
+            for path in (output(self.folder) / MODELS).glob("samples_*")
+            if _NAME.fullmatch(path.name) and (path / CONFIG).exists()
+        )
         return sorted(found, key=_samples)
 
     def _remove_older_models(self) -> None:
