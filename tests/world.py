@@ -26,8 +26,8 @@ from finetune_contract.result import (
     termination_message,
 )
 from finetune_operator.api.kinds import kind_of
-from finetune_operator.api.stages import IMAGES
 from finetune_operator.core.decision import Create, Decision, Delete, Effect, Patch
+from finetune_operator.core.images import OF_JOBS
 from finetune_operator.core.observation import ChildState, Observed, Ref, child_state
 from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport, Termination
@@ -37,7 +37,7 @@ from finetune_operator.core.settings import Machine, Settings
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 SETTINGS = Settings(
-    mode="local", operator_version="0.0.0", images=dict.fromkeys(IMAGES, "image"), bundle_digest="e" * 64,
+    mode="local", operator_version="0.0.0", images=dict.fromkeys(OF_JOBS, "image"), bundle_digest="e" * 64,
     machine=Machine(gpus=0, cpus=2, memory_bytes=8 << 30), operator_defaults={"storage": {"claimName": "workspace"}},
     local_registry=True, retry_seconds=0.0, volume_uri="file:///{claim}",
 )  # fmt: skip

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from finetune_operator.api.stages import IMAGES, TRAINING
+from finetune_operator.core.images import OF_JOBS
 from versions import IMAGE, NAME
 
 FOLDERS = ("crds", "manifests")
@@ -15,8 +15,6 @@ LEFT_OUT = ("kind",)
 """Overlays for images that were loaded into a node under a tag of their own."""
 CONFIGURATIONS = ("manifests/base/configuration.yaml", "manifests/overlays/namespaced/configuration.yaml")
 """Configurations of the operator that overlays install; users replace them with their own."""
-STAGES = tuple(name for name in IMAGES if name != TRAINING.name)
-"""Programs whose image the operator's configuration names. Training runs in the image of its runtime."""
 _PINNED = re.compile(rf"{NAME}@(?P<digest>sha256:[0-9a-f]{{64}})")
 
 
@@ -52,10 +50,13 @@ def pin(text: str, digests: Mapping[str, str], registry: str = "") -> str:
 
 
 def images(digests: Mapping[str, str], registry: str = "") -> str:
-    """Return the key ``images`` of the operator's configuration, or nothing if the release has no image of a stage."""
+    """Return the key ``images`` of the operator's configuration, or nothing if the release has no image of a Job.
+
+    Training runs in the image of its runtime.
+    """
     prefix = f"{registry}/" if registry else ""
     lines = [
-        f"  {name}: {prefix}finetune-{name}@{digests[f'finetune-{name}']}\n" for name in STAGES if f"finetune-{name}" in digests
+        f"  {name}: {prefix}finetune-{name}@{digests[f'finetune-{name}']}\n" for name in OF_JOBS if f"finetune-{name}" in digests
     ]
     return "".join(["images:                # of this release\n", *lines]) if lines else ""
 

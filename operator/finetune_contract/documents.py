@@ -40,6 +40,8 @@ GPUS_VARIABLE = "FINETUNE_GPUS"
 
 It is not part of ``inputs``: other GPUs give the same model except for rounding, so an earlier result is reused whatever hardware made it.
 """
+SECRETS_VARIABLE = "FINETUNE_SECRETS"
+"""Environment variable with the names of the variables whose values the programs remove from logs and messages, separated by commas."""
 PROCESSES_VARIABLE = "FINETUNE_PROCESSES"
 """Environment variable of stage *training* with the number of training processes in all pods together, which is not part of ``inputs`` either."""
 

@@ -78,9 +78,9 @@ def copy(model, folder, samples):
 def sft(*, model_path, ckpt_output_dir, **_):
 """
 FAULTS = {
-    "nothing": ("pass", "TrainingIncomplete", "training processed 0 of 100 samples (2 x 50 rows)."),
+    "nothing": ("pass", "TrainingIncomplete", "training: 0 of 100 samples were processed (2 x 50 rows)"),
     "stopped": (
-        f"report(ckpt_output_dir, {STEPS[:4]}); copy(model_path, ckpt_output_dir, 50)", "TrainingIncomplete", "training processed 50 of 100 samples",
+        f"report(ckpt_output_dir, {STEPS[:4]}); copy(model_path, ckpt_output_dir, 50)", "TrainingIncomplete", "training: 50 of 100 samples were processed",
     ),
     "modelless": (f"report(ckpt_output_dir, {STEPS})", "TrainingIncomplete", "the backend wrote no model after 100 samples"),
     "untrained": (

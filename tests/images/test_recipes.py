@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from build_error import CannotBuildError
+from finetune_operator.core.images import CONFIGURABLE
 from finetune_operator.kube.configuration import Configuration
 from images import bases, builds, package_index, packages
 from images.command import main
@@ -63,7 +64,8 @@ def test_an_image_belongs_to_nobody(recipe: Recipe) -> None:
 
 def test_the_operator_looks_for_images_of_these_names() -> None:
     expected = Configuration().settings(None, {}).images
-    assert {RECIPES[program].title for program in PROGRAMS} == {image.partition(":")[0] for image in expected.values()}
+    assert {image.partition(":")[0] for image in expected.values()} == {f"finetune-{name}" for name in expected}
+    assert {f"finetune-{name}" for name in CONFIGURABLE} == {recipe.title for recipe in ALL} - {OPERATOR.title, STAGES.title}
 
 
 def test_a_key_changes_with_a_source_a_base_and_a_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

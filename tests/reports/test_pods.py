@@ -14,7 +14,7 @@ import pytest
 
 from control_planes import connected, shared
 from controlplane.cluster import ControlPlane
-from finetune_operator.api.stages import IMAGES
+from finetune_operator.core.images import OF_JOBS
 from finetune_operator.core.plan import plan
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings
@@ -25,7 +25,7 @@ from finetune_operator.loop.warning_events import WarningEvents
 from reports.report import Report, reports
 from world import NOW
 
-PLACE = Settings(mode="cluster", operator_version="0.1.0", images=dict.fromkeys(IMAGES, "image"), bundle_digest="e" * 64)
+PLACE = Settings(mode="cluster", operator_version="0.1.0", images=dict.fromkeys(OF_JOBS, "image"), bundle_digest="e" * 64)
 JOBS = "kubernetes-sigs/jobset#1024"  # "failed to create the worker job, but no events"
 
 

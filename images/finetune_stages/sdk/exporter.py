@@ -131,8 +131,9 @@ def _serve(exporter: Exporter, environment: Mapping[str, str]) -> ProgressServer
         return ProgressServer(listen(_port(text)), exporter.body)
     except (OSError, ValueError) as error:
         cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        remedy = "free the port" if isinstance(error, OSError) else f"set another {METRICS_PORT_VARIABLE}"
         exporter.warnings.append(
-            f"port {text} of the pod: progress cannot be served there ({cause}), so OpenShift AI does not show it; free the port."
+            f"port {text} of the pod: progress cannot be served there ({cause}), so OpenShift AI does not show it; {remedy}."
         )
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def loading() -> Iterator[None]:
     """Raise every exception inside as a fault of the model's files, except out-of-memory errors.
 
     Raises:
-        StageError: ``ModelCorrupt``, ``RemoteCode``.
+        StageError: ``ModelCorrupt``, ``RemoteCode``, ``EngineMissing``.
     """
     try:
         yield
@@ -31,6 +32,12 @@ def loading() -> Iterator[None]:
             raise StageError(
                 reasons.REMOTE_CODE,
                 "model.trustRemoteCode: the base model contains Python code; set it to true if you trust its author.",
+            ) from error
+        if "does not recognize this architecture" in why:
+            raise StageError(
+                reasons.ENGINE_MISSING,
+                f"model.uri: transformers {version('transformers')} of the image does not know the architecture of the model"
+                f" ({why[:100].rstrip('.')}); use an image with a newer version, or another model.",
             ) from error
         raise StageError(
             reasons.MODEL_CORRUPT,

@@ -37,12 +37,16 @@ class Tee:
         return getattr(self._stream, name)
 
 
-def tee_output(path: Path, redact: Callable[[str], str]) -> None:
-    """Copy this process's output to the file ``path`` from now on."""
+def tee_output(path: Path, redact: Callable[[str], str], *, errors: bool = True) -> None:
+    """Copy this process's output to the file ``path`` from now on.
+
+    ``errors``: standard error too. That of a supervised process is copied by its supervisor, which also gets the lines of native code.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a", encoding="utf-8", buffering=1, errors="replace")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # through a pipe too, for live logs
     sys.stdout = Tee(sys.stdout, file, redact)
-    sys.stderr = Tee(sys.stderr, file, redact)
+    if errors:
+        sys.stderr = Tee(sys.stderr, file, redact)

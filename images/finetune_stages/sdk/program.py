@@ -7,6 +7,7 @@ restarted program finds the full result in the workspace by the digest of its in
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -64,7 +65,7 @@ def run_stage(
         outputs_exist: returns whether the outputs of an earlier result are still in the workspace.
         rank: rank of this process; only rank 0 writes the result.
         supervised: another process of this program started this one and reports for both: this one reports its failure, to
-            the path in ``FINETUNE_RESULT``, and nothing else.
+            the path in ``FINETUNE_RESULT``, and nothing else. The other process also copies its standard error to the log.
         reuse: how other runs of the volume reuse the stage's results; without it they do not.
         on_report: is called with each progress report that is printed, and with the last one, of 100 percent, after the result is written.
         warnings: sentences for the user about this pod, in addition to those about the work.
@@ -78,7 +79,8 @@ def run_stage(
     try:
         context = _open(stages, os.environ, rank)
         context.on_report = on_report
-        tee_output(context.path(context.layout.log(context.document.stage, context.attempt, rank)), redact)
+        log = context.path(context.layout.log(context.document.stage, context.attempt, rank))
+        tee_output(log, redact, errors=not supervised)
         about_pod = _warnings(context.document.stage, warnings)
         earlier = _earlier_result(context)
         if earlier is not None and outputs_exist(context, earlier):
@@ -144,6 +146,20 @@ def _require_writable(context: Context) -> None:
         writable = os.access(root, os.W_OK | os.X_OK)
     except PermissionError:
         writable = False
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StageError(
+            reasons.WORKSPACE_NOT_WRITABLE,
+            f"workspace: {error.filename} is a file, and the run needs a directory there; remove it.",
+        ) from error
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        writable = False
+    if not writable and os.statvfs(context.workspace).f_flag & os.ST_RDONLY:
+        raise StageError(
+            reasons.WORKSPACE_NOT_WRITABLE,
+            "workspace: its volume is mounted read-only; use a volume that the stages can write to.",
+        )
     if not writable:
         folder = next(parent for parent in (root, *root.parents) if parent.exists())
         about = folder.stat()

@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Mapping
 
+from finetune_contract.documents import SECRETS_VARIABLE
+
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY|CREDENTIAL|PULL_SECRET|API_KEY", re.IGNORECASE)
 _SHORTEST = 6
 """Characters. Shorter values are not redacted, because they occur in ordinary words."""
@@ -15,10 +17,15 @@ _URL_SECRETS = re.compile(
 
 
 class Redactor:
-    """Replaces the values of environment variables with secret-like names, and credentials in URLs, by ``***``."""
+    """Replaces the values of environment variables that come from Secrets or have names like those of secrets, and credentials in URLs, by ``***``."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        values = {value for name, value in environment.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST}
+        named = set(environment.get(SECRETS_VARIABLE, "").split(","))
+        values = {
+            value
+            for name, value in environment.items()
+            if (_SECRET_NAME.search(name) or name in named) and name != SECRETS_VARIABLE and len(value) >= _SHORTEST
+        }
         ordered = sorted(values, key=len, reverse=True)
         self._values = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 

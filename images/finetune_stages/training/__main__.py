@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run the stage, or the check, and return the exit code."""
-    if "--check" not in sys.argv[1:]:
+    if len(sys.argv) == 1:
         return run_stage()
     from .check import main as check
 

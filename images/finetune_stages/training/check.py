@@ -6,6 +6,7 @@ if the pod has GPUs, or with ``--deep``.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -23,17 +24,17 @@ from finetune_contract import exitcodes
 from finetune_contract.documents import GPUS_VARIABLE, IMAGE_VARIABLE, LoraInputs, OsftInputs, TrainingInputs
 from finetune_stages.sdk import StageError, quick_imports
 from finetune_stages.sdk.fault import first_line
-from finetune_stages.sdk.gpus import OLDEST_DRIVER, require_gpus, torch_cuda, torch_folder
+from finetune_stages.sdk.gpus import OLDEST_DRIVER, requested_gpus, require_gpus, torch_cuda, torch_folder
 from finetune_stages.sdk.nvidia import Driver, driver, version_text
 
 from .engines import HUB, PORTABLE, offers
-from .libraries import ADAPTERS, ENGINE, QUANTIZATION, version
+from .libraries import ADAPTERS, ENGINE, QUANTIZED, version
 from .machine import available_memory, processors, readable
 from .processes import GPU_FIELD
 from .quantization import require_device
 
 PACKAGES = {
-    "portable": (*ENGINE, *ADAPTERS, *QUANTIZATION, "triton", "liger-kernel"),
+    "portable": (*ENGINE, *ADAPTERS, *QUANTIZED, "triton", "liger-kernel"),
     "training-hub": ("training-hub", "instructlab-training", "rhai-innovation-mini-trainer", "flash-attn", "unsloth"),
 }
 """Packages by engine. ``flash-attn`` is required by a backend of Training Hub; the portable engine uses PyTorch's attention."""
@@ -60,7 +61,16 @@ _SECONDS = 120
 
 def main(arguments: Sequence[str]) -> int:
     """Run the check and return the exit code: 0 if at least one engine can train here, else 65."""
-    found = check(deep="--deep" in arguments)
+    parser = argparse.ArgumentParser(prog="python -m finetune_stages.training", description="Check what this image can train.")
+    parser.add_argument("--check", action="store_true", required=True, help="print what this image can train, as JSON")
+    parser.add_argument("--deep", action="store_true", help="import torch and compile a kernel even without a GPU")
+    deep = parser.parse_args(arguments).deep
+    try:
+        requested_gpus()
+    except StageError as error:
+        print(error.message, file=sys.stderr)
+        return exitcodes.USER_ERROR
+    found = check(deep)
     if sys.stderr.isatty():
         print("\n".join(table(found)), file=sys.stderr)
     print(json.dumps(found, indent=1))
@@ -72,14 +82,14 @@ def check(deep: bool = False) -> dict[str, Any]:
     started = time.monotonic()
     requested, present = os.environ.get(GPUS_VARIABLE), driver()
     unusable = _gpu_problem(present)
-    offers = [_offer(inputs, unusable) for inputs in _trainings()]
+    trainings = [_training(name, inputs, unusable) for name, inputs in _trainings()]
     use_torch = torch_folder() is not None and (deep or (bool(present.gpus) and unusable is None))
     return {
         "python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}",
         "image": os.environ.get(IMAGE_VARIABLE),
         "processors": processors(), "availableMemoryBytes": available_memory(),
         "packages": {engine: {name: version(name) for name in names} for engine, names in PACKAGES.items()},
-        "engines": offers, "trains": any(offer["works"] for offer in offers),
+        "engines": trainings, "trains": any(training["works"] for training in trainings),
         "driver": {"version": present.release, "cuda": present.cuda and version_text(present.cuda), "problem": present.error},
         "gpus": [
             {"name": gpu.name, "memoryBytes": gpu.memory, "computeCapability": version_text(gpu.capability)} for gpu in present.gpus
@@ -137,15 +147,15 @@ def _trainings() -> Iterator[tuple[str, TrainingInputs]]:
         yield name, TrainingInputs("lora", PORTABLE, 1, 1, 1, 1, 1.0, lora=LoraInputs(quantization=quantization))
 
 
-def _offer(training: tuple[str, TrainingInputs], unusable: str | None) -> dict[str, Any]:
-    name, inputs = training
+def _training(name: str, inputs: TrainingInputs, unusable: str | None) -> dict[str, Any]:
     (offer,) = offers(inputs)
-    problem = unusable or offer.missing
-    if problem is None:
+    problems = [unusable, offer.missing, *(limit.reason for limit in offer.limits if limit.binding)]
+    if not any(problems):
         try:
             require_device(inputs)
         except StageError as error:
-            problem = error.message
+            problems.append(error.message)
+    problem = "; ".join(filter(None, problems)) or None
     return {"engine": inputs.engine, "training": name, "works": problem is None, "problem": problem}
 
 

@@ -23,6 +23,11 @@ def require_consistent(inputs: TrainingInputs, processes: Processes) -> None:
             " rows do not fit; raise it, or lower training.maxSeqLen.",
         )
     osft, lora = inputs.osft or OsftInputs(), inputs.lora or LoraInputs()
+    if inputs.algorithm == "osft" and osft.unfreeze_rank_ratio == 0 and osft.trainable == "targets":
+        raise StageError(
+            reasons.BAD_TRAINING_VALUE,
+            "training.osft.unfreezeRankRatio: 0 with training.osft.trainable: targets trains no weight; raise it, or set trainable to all.",
+        )
     if inputs.algorithm == "osft":
         _require(0 <= osft.unfreeze_rank_ratio <= 1, "osft.unfreezeRankRatio", osft.unfreeze_rank_ratio, "from 0 to 1")
     if inputs.algorithm == "lora":

@@ -12,6 +12,7 @@ from finetune_contract import reasons
 from finetune_contract.documents import IMAGE_VARIABLE, TrainingInputs
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.gpus import requested_gpus
+from finetune_stages.sdk.nvidia import driver
 
 from .hub.installed import BACKENDS, Installed, NotInstalled, installed
 from .hub.limits import hub_limits
@@ -19,6 +20,8 @@ from .libraries import engine_versions, missing_package
 from .limits import Limit, portable_limits
 from .pretrained import Pretrained
 
+_FLASH_ATTENTION = (8, 0)
+"""Lowest compute capability that flash-attn supports. mini-trainer uses it wherever it is installed."""
 PORTABLE: Literal["portable"] = "portable"
 HUB: Literal["training-hub"] = "training-hub"
 
@@ -41,12 +44,16 @@ class Engine:
     replaced: tuple[Limit, ...] = ()
     installed: Installed | None = None
 
-    def warnings(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:
         """Return a sentence for each default that has no effect."""
-        return tuple(
-            f"{limit.field}: the default {limit.value} has no effect with engine {self.name}: {limit.reason}."
-            for limit in self.replaced
-        )
+        return tuple(map(self._note, self.replaced))
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return the sentences about defaults that change more than the speed."""
+        return tuple(self._note(limit) for limit in self.replaced if not limit.only_speed)
+
+    def _note(self, limit: Limit) -> str:
+        return f"{limit.field}: the default {limit.value} has no effect with engine {self.name}: {limit.reason}."
 
 
 @dataclass(frozen=True)
@@ -66,20 +73,25 @@ class Offer:
 
 
 def choose(
-    inputs: TrainingInputs, explicit: Collection[str], model: Path | None = None, count_gpus: Callable[[], int] = requested_gpus
+    inputs: TrainingInputs,
+    explicit: Collection[str],
+    processes: int = 1,
+    model: Path | None = None,
+    count_gpus: Callable[[], int] = requested_gpus,
 ) -> Engine:
     """Return the engine for a training: the requested one, or for ``auto`` Training Hub where it can honor the run, else the portable one.
 
     Args:
         inputs: the stage's inputs.
         explicit: fields that a person set.
+        processes: number of processes in all pods together.
         model: folder of the base model, of which only the headers are read.
         count_gpus: returns the number of GPUs that the pod requests.
 
     Raises:
         StageError: ``EngineMissing``: the image lacks a package. ``BadTrainingValue``: the engine cannot honor a value that a person set.
     """
-    made = list(offers(inputs, model, count_gpus))
+    made = list(offers(inputs, processes, model, count_gpus))
     for number, offer in enumerate(made):
         if offer.missing is None and not _rejected(offer, explicit):
             reason = _reason(inputs, made[:number], explicit)
@@ -87,29 +99,41 @@ def choose(
     raise _failure(inputs, made, explicit)
 
 
-def offers(inputs: TrainingInputs, model: Path | None = None, count_gpus: Callable[[], int] = requested_gpus) -> Iterator[Offer]:
+def offers(
+    inputs: TrainingInputs, processes: int = 1, model: Path | None = None, count_gpus: Callable[[], int] = requested_gpus
+) -> Iterator[Offer]:
     """Yield the offers of the requested engines, the preferred one first."""
     if inputs.engine in ("auto", HUB):
         yield _hub(inputs, model, count_gpus)
     if inputs.engine in ("auto", PORTABLE):
-        yield Offer(PORTABLE, missing_package(inputs), tuple(portable_limits(inputs)), engine_versions())
+        yield Offer(PORTABLE, missing_package(inputs), tuple(portable_limits(inputs, processes)), engine_versions())
 
 
 def _hub(inputs: TrainingInputs, model: Path | None, count_gpus: Callable[[], int]) -> Offer:
     if inputs.algorithm not in BACKENDS:
         # unsloth renders the rows itself, learns from the prompts as well, and writes no merged model.
-        return Offer(HUB, f"its backend for {inputs.algorithm} learns from the prompts as well")
+        reason = "its backend learns from the prompts as well"
+        return Offer(HUB, None, (Limit("training.algorithm", inputs.algorithm, reason, binding=True),))
     try:
         found = installed(inputs)
     except NotInstalled as error:
-        return Offer(HUB, f"the image has {error}")
-    if not count_gpus():
-        return Offer(HUB, "its backends require an NVIDIA GPU, and the pod requests none")
+        return Offer(HUB, str(error))
     if inputs.algorithm == "osft" and "flash-attn" not in found.versions:
-        return Offer(HUB, "its backend mini-trainer requires the Python package flash-attn, and the image does not have it")
+        return Offer(HUB, "it requires the Python package flash-attn, and the image does not have it")
+    limits = (*_obstacles(inputs, model, count_gpus), *hub_limits(inputs, found))
+    return Offer(HUB, None, limits, found.versions, found)
+
+
+def _obstacles(inputs: TrainingInputs, model: Path | None, count_gpus: Callable[[], int]) -> Iterator[Limit]:
+    """Yield what keeps Training Hub's backends from this training whatever the image has."""
+    if not count_gpus():
+        yield Limit("training.gpusPerWorker", "0", "its backends require an NVIDIA GPU", binding=True)
+    elif inputs.algorithm == "osft" and (gpus := driver().gpus) and gpus[0].capability < _FLASH_ATTENTION:
+        why = f"its backend mini-trainer uses flash-attn, which does not support {gpus[0].name}"
+        yield Limit("training.algorithm", "osft", why, binding=True)
     if inputs.algorithm == "osft" and model is not None and _is_tied_in_32_bits(model):
-        return Offer(HUB, "its backend mini-trainer cannot write a model of 32 bits whose output layer is its embeddings")
-    return Offer(HUB, None, tuple(hub_limits(inputs, found)), found.versions, found)
+        why = "its backend mini-trainer cannot write a model of 32 bits whose output layer is its embeddings"
+        yield Limit("model.uri", "", why, binding=True)
 
 
 def _is_tied_in_32_bits(model: Path) -> bool:
@@ -121,8 +145,12 @@ def _is_tied_in_32_bits(model: Path) -> bool:
     return base.dtype == "F32" and not any(name.endswith("lm_head.weight") for name in base.tensors)
 
 
+def _is_bound(offer: Offer) -> bool:
+    return any(limit.binding for limit in offer.limits)
+
+
 def _rejected(offer: Offer, explicit: Collection[str]) -> list[Limit]:
-    return [limit for limit in offer.limits if limit.field in explicit]
+    return [limit for limit in offer.limits if limit.binding or limit.field in explicit]
 
 
 def _reason(inputs: TrainingInputs, passed_over: list[Offer], explicit: Collection[str]) -> str:
@@ -136,12 +164,18 @@ def _reason(inputs: TrainingInputs, passed_over: list[Offer], explicit: Collecti
 def _why_not(offer: Offer, explicit: Collection[str]) -> str:
     if offer.missing is not None:
         return offer.missing
-    limit = _rejected(offer, explicit)[0]
-    return f"{limit.field} is {limit.value}, and {limit.reason}"
+    limit = min(_rejected(offer, explicit), key=lambda limit: not limit.binding)
+    return limit.reason if limit.binding else f"{limit.field} is {limit.value}, and {limit.reason}"
 
 
 def _failure(inputs: TrainingInputs, made: list[Offer], explicit: Collection[str]) -> StageError:
-    rejecting = [offer for offer in made if offer.missing is None]
+    rejecting = [offer for offer in made if offer.missing is None and not (inputs.engine == "auto" and _is_bound(offer))]
+    if rejecting and _is_bound(rejecting[0]):
+        limit = _rejected(rejecting[0], explicit)[0]
+        return StageError(
+            reasons.BAD_TRAINING_VALUE,
+            f"{limit.field}: engine {inputs.engine} cannot be used, because {limit.reason}; set training.engine to auto or portable.",
+        )
     if rejecting:
         limit = _rejected(rejecting[0], explicit)[0]
         others = "".join(
@@ -152,7 +186,7 @@ def _failure(inputs: TrainingInputs, made: list[Offer], explicit: Collection[str
             f"{limit.field}: engine {rejecting[0].name} cannot honor {limit.value}, because {limit.reason}{others}; remove it{_or_other_engine(inputs)}.",
         )
     image = os.environ.get(IMAGE_VARIABLE) or "the training image"
-    lacks = "; ".join(f"engine {offer.name} cannot be used: {offer.missing}" for offer in made)
+    lacks = "; ".join(f"engine {offer.name} cannot be used: {_why_not(offer, explicit)}" for offer in made)
     return StageError(reasons.ENGINE_MISSING, f"training.image: {image}: {lacks}; use another image{_or_other_engine(inputs)}.")
 
 

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
 
-from .targets import DEFAULT_PATTERNS, is_target
+from .targets import is_target, require_matches
 
 _ENTRY = re.compile(r"(.+?)\.(base_layer|factors|lora_\w+)\.(.+)")
 """Name of a state entry of a layer of OSFT or of PEFT: the layer, and its part."""
-_NAMES_SHOWN = 8
 
 Layer = TypeVar("Layer")
 
@@ -33,14 +32,8 @@ def target_layers(model: Any, patterns: Sequence[str], field: str) -> dict[str, 
     """
     linear = linear_layers(model)
     head = model.get_output_embeddings()
-    missing = [pattern for pattern in patterns if not any(pattern in f"{name}.weight" for name in linear)]
+    require_matches((f"{name}.weight" for name in linear), patterns, field)
     targets = {name: layer for name, layer in linear.items() if is_target(f"{name}.weight", patterns)}
-    if missing or not targets:
-        names = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", f"{name}.weight") for name in linear))
-        raise StageError(
-            reasons.NO_MATCHING_WEIGHTS,
-            f"{field}: no linear layer matches {missing or list(DEFAULT_PATTERNS)}; use names such as {', '.join(names[:_NAMES_SHOWN])}.",
-        )
     name = next((name for name, layer in targets.items() if layer is head), None)
     if name is not None:
         raise StageError(

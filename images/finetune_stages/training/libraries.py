@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib import metadata
 
 from finetune_contract.documents import TrainingInputs
@@ -15,15 +16,19 @@ ADAPTERS = {"peft": "0.17"}
 """Additional packages for the algorithm ``lora``."""
 FUSED_LOSS = "1.16"
 """First version of TRL with a fused loss; with older ones, or without TRL, the trainer builds the logits of the labels."""
-QUANTIZATION = {"bitsandbytes": "0.46.1"}
+QUANTIZED = {"bitsandbytes": "0.46.1"}
 """Additional packages for ``lora`` with 4-bit or 8-bit weights; images for CPUs lack them."""
 
 
 def missing_package(inputs: TrainingInputs) -> str | None:
     """Return what this image lacks for the portable engine: the first package that is missing or too old, as a clause."""
-    needed = {
-        **ENGINE, **(ADAPTERS if inputs.algorithm == "lora" else {}), **(QUANTIZATION if quantization(inputs) else {}),
-    }  # fmt: skip
+    return lacking_package({
+        **ENGINE, **(ADAPTERS if inputs.algorithm == "lora" else {}), **(QUANTIZED if quantization(inputs) else {}),
+    })  # fmt: skip
+
+
+def lacking_package(needed: Mapping[str, str]) -> str | None:
+    """Return the first package that is missing or older than needed, as a clause about an engine. ``needed`` has the oldest versions."""
     for package, oldest in needed.items():
         found = version(package)
         if found is None or release(found) < release(oldest):

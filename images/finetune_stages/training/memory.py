@@ -33,9 +33,10 @@ def weights_and_optimizer(base: Pretrained, inputs: TrainingInputs, bf16: bool =
     """
     if inputs.algorithm == "lora":
         return _frozen_bytes(base, inputs, bf16) + adapter_parameters(base, inputs) * _TRAINED
-    if inputs.algorithm == "sft" or inputs.osft is None:
+    if inputs.algorithm == "sft":
         return base.parameters * _TRAINED
-    return sum(_osft_bytes(name, tensor.shape, inputs.osft) for name, tensor in base.tensors.items())
+    osft = inputs.osft or OsftInputs()
+    return sum(_osft_bytes(name, tensor.shape, osft) for name, tensor in base.tensors.items())
 
 
 def frozen_in_16_bits(base: Pretrained, inputs: TrainingInputs, bf16: bool) -> bool:
@@ -66,7 +67,8 @@ def require_memory(base: Pretrained, inputs: TrainingInputs, processes: Processe
     if on_gpu():
         left, device, reason = int(torch.cuda.mem_get_info()[0]), "the GPU", reasons.GPU_OUT_OF_MEMORY
         advice = f"use a GPU with more memory, a smaller model, or {_thriftier(inputs)}"
-        _require_memory_to_merge(base, inputs)
+        if quantization(inputs):
+            require_host_memory(2 * base.size, "the merge of the adapter")
     else:
         memory = available_memory()
         if memory is None:
@@ -82,13 +84,21 @@ def require_memory(base: Pretrained, inputs: TrainingInputs, processes: Processe
     return left - need
 
 
-def _require_memory_to_merge(base: Pretrained, inputs: TrainingInputs) -> None:
-    """Check that two copies of the unquantized weights fit into CPU memory, which the merge of an adapter needs."""
-    need, left = 2 * base.size, available_memory()
-    if quantization(inputs) and left is not None and need > left:
+def require_host_memory(need: int, what: str) -> None:
+    """Check that copies of the model fit into CPU memory.
+
+    Args:
+        need: bytes.
+        what: the work that needs them.
+
+    Raises:
+        StageError: ``OutOfMemoryHost``.
+    """
+    left = available_memory()
+    if left is not None and need > left:
         raise StageError(
             reasons.HOST_OUT_OF_MEMORY,
-            f"training.resources.memory: the merge of the adapter needs {readable(need)} for the unquantized base model, and this pod has"
+            f"training.resources.memory: {what} needs {readable(need)} for copies of the unquantized weights, and this pod has"
             f" {readable(left)} left; raise it.",
         )
 
@@ -109,14 +119,14 @@ def computes_in_bf16() -> bool:
 
 
 def require_room(directory: Path, base: Pretrained, inputs: TrainingInputs, unpublished: int = 0) -> None:
-    """Check that the models to write fit the volume; ``unpublished`` are those that an engine writes before they are published.
+    """Check that the files to write fit the volume; ``unpublished`` are the bytes that an engine writes in addition.
 
     Raises:
         StageError: ``WorkspaceFull``.
     """
     kept = min(inputs.epochs, inputs.checkpoints.keep or inputs.epochs) + 1 if inputs.checkpoints.per_epoch else 0
     adapter = adapter_parameters(base, inputs) * _NUMBER if inputs.algorithm == "lora" else 0
-    need, left = base.size * (1 + kept + unpublished) + adapter + _ROOM_TO_SPARE, free_room(directory)
+    need, left = base.size * (1 + kept) + unpublished + adapter + _ROOM_TO_SPARE, free_room(directory)
     if need > left:
         models = f"the model and {kept} checkpoints take" if kept else "the model takes"
         raise StageError(

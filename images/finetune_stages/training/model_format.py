@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from finetune_contract import reasons
 from finetune_contract.documents import IMAGE_VARIABLE
@@ -41,8 +42,7 @@ def require_readable(base: Pretrained, transformers: str | None = None) -> None:
 
 
 def _of_release_5(base: Pretrained) -> Iterator[str]:
-    config = text_config(base.config)
-    if config.get("rope_parameters") and "rope_theta" not in config:
+    if _has_newer_rope(text_config(base.config)):
         yield "config.json has rope_parameters"
     try:
         tokenizer = json.loads((base.path / "tokenizer_config.json").read_bytes())
@@ -50,3 +50,16 @@ def _of_release_5(base: Pretrained) -> Iterator[str]:
         return
     if isinstance(tokenizer, dict) and tokenizer.get("tokenizer_class") == "TokenizersBackend":
         yield "tokenizer_config.json has the class TokenizersBackend"
+    if isinstance(tokenizer, dict) and isinstance(tokenizer.get("extra_special_tokens"), list):
+        yield "tokenizer_config.json has a list of extra_special_tokens"
+
+
+def _has_newer_rope(config: Mapping[str, Any]) -> bool:
+    """Return whether a configuration has rotary frequencies only in ``rope_parameters``, and not also in the fields of transformers 4."""
+    rope = config.get("rope_parameters")
+    if not isinstance(rope, dict) or not rope:
+        return False
+    theta = config.get("rope_theta")
+    by_layer = [values for values in rope.values() if isinstance(values, dict)]  # for each type of attention layers
+    scaled = any(values.get("rope_type", "default") != "default" for values in (rope, *by_layer))
+    return theta is None or rope.get("rope_theta", theta) != theta or (scaled and not config.get("rope_scaling"))

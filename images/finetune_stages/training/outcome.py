@@ -31,5 +31,6 @@ def require_samples(seen: int, inputs: TrainingInputs, rows: int) -> None:
     expected = inputs.epochs * rows
     if seen != expected:
         raise StageError(
-            reasons.TRAINING_INCOMPLETE, f"training processed {seen} of {expected} samples ({inputs.epochs} x {rows} rows)."
+            reasons.TRAINING_INCOMPLETE,
+            f"training: {seen} of {expected} samples were processed ({inputs.epochs} x {rows} rows); read the log of stage training.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,20 @@ def lost_peer(rank: int, world: int, why: str) -> StageError:
     )
 
 
+def is_port_in_use(text: str) -> bool:
+    """Return whether the text of an exception means that this process cannot listen on its port."""
+    return "EADDRINUSE" in text or "address already in use" in text.lower() or "failed to listen" in text
+
+
+def port_in_use(address: str) -> StageError:
+    """Return the failure of a process whose port another program has. ``address`` has host and port."""
+    return StageError(
+        reasons.PROCESS_GROUP_TIMEOUT,
+        f"training: another program in the pod, or on its node with hostNetwork, listens at {address}, which the training processes need;"
+        " end it, or set another PET_MASTER_PORT in the runtime.",
+    )
+
+
 @contextmanager
 def agents_may_be_lost(pod: int, pods: int, address: str) -> Iterator[None]:
     """Context in which torchrun's agent of this pod meets those of the other pods.
@@ -74,6 +89,8 @@ def agents_may_be_lost(pod: int, pods: int, address: str) -> Iterator[None]:
         lost = _lost(error) or next((link for link in causes(error) if isinstance(link, RendezvousError)), None)
         if lost is None:
             raise
+        if is_port_in_use(str(lost)):
+            raise port_in_use(address) from error
         raise StageError(
             reasons.PROCESS_GROUP_TIMEOUT,
             f"training: pod {pod} of {pods} cannot reach the others at {address} ({first_line(lost, 300).rstrip('.')});"
@@ -96,6 +113,8 @@ def peers_may_be_lost(rank: int, world: int) -> Iterator[None]:
         lost = _lost(error)
         if lost is None:
             raise
+        if is_port_in_use(str(lost)):
+            raise port_in_use(f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}") from error
         raise lost_peer(rank, world, first_line(lost)) from error
 
 

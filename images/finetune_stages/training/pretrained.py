@@ -24,6 +24,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
+_PART = 1 << 24
+"""Bytes of a tensor that are compared at once."""
 _TIED = "tie_word_embeddings"
 _TRAINABLE = ("F64", "F32", "BF16", "F16")
 _COPIED = {".json", ".jinja", ".txt", ".model", ".tiktoken", ".py"}
@@ -126,6 +128,30 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     return {name: tensor for file in weight_files(directory) for name, tensor in read_header(file, directory.name).items()}
 
 
+def has_other_weights(base: Path, directory: Path) -> bool:
+    """Return whether a tensor of a model directory has other bytes than the tensor of that name in ``base``."""
+    known = {name: (file, tensor) for file in weight_files(base) for name, tensor in read_header(file, base.name).items()}
+    for file in weight_files(directory):
+        for name, tensor in read_header(file, directory.name).items():
+            if name in known and not _equal_bytes(known[name], (file, tensor)):
+                return True
+    return False
+
+
+def _equal_bytes(one: tuple[Path, Tensor], other: tuple[Path, Tensor]) -> bool:
+    """Return whether two tensors have the same bytes; they are read in parts."""
+    if one[1].size != other[1].size:
+        return False
+    with one[0].open("rb") as first, other[0].open("rb") as second:
+        first.seek(one[1].begin)
+        second.seek(other[1].begin)
+        for start in range(0, one[1].size, _PART):
+            length = min(_PART, one[1].size - start)
+            if first.read(length) != second.read(length):
+                return False
+    return True
+
+
 def weight_files(path: Path) -> list[Path]:
     """Return a model's weight files: those that transformers opens, a single file before an index.
 
@@ -134,7 +160,12 @@ def weight_files(path: Path) -> list[Path]:
     """
     index = path / INDEX
     sharded = index.is_file() and not (path / WEIGHTS).is_file()
-    names = sorted(set(_read_json(index).get("weight_map", {}).values())) if sharded else [WEIGHTS]
+    names = [WEIGHTS]
+    if sharded:
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise _corrupt(index, "its weight_map does not map names to files")
+        names = sorted(set(weight_map.values()))
     missing = [name for name in names if not (path / name).is_file()]
     if missing or not names:
         raise StageError(

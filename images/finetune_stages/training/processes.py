@@ -53,7 +53,10 @@ class Processes:
         address = environment.get("PET_MASTER_ADDR") or None
         if nodes > 1 and not address:
             raise _bad("PET_MASTER_ADDR", "", f"the host of the first of {nodes} nodes")
-        processes = cls(nodes, _per_node(environment), node_rank, address, environment.get("PET_MASTER_PORT") or None)
+        port = environment.get("PET_MASTER_PORT") or None
+        if port is not None and not (port.isdecimal() and 0 < int(port) < 65_536):
+            raise _bad("PET_MASTER_PORT", port, "a port from 1 to 65535")
+        processes = cls(nodes, _per_node(environment), node_rank, address, port)
         _require_all(environment, processes)
         return processes
 
@@ -82,6 +85,8 @@ class Processes:
         A single process gets one GPU: with more, transformers would use ``DataParallel``, which divides the plan's batches again.
         """
         if self.world == 1:
+            for variable in self.variables():  # with those of a larger group, libraries would wait for its other processes
+                os.environ.pop(variable, None)
             os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
             return
         os.environ.update(self.variables())
@@ -161,7 +166,7 @@ def timeout() -> timedelta:
         return _TIMEOUT
     try:
         return timedelta(milliseconds=int(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise _bad(TIMEOUT_VARIABLE, text, "a number of milliseconds") from None
 
 

@@ -14,12 +14,16 @@ from finetune_contract import reasons
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.safetensors_header import Tensor
 
-from .pretrained import Pretrained, read_tensors
+from .pretrained import Pretrained, has_other_weights, read_tensors
 from .rows import IGNORED, Rows
 
 _EXACT = (1e-3, 1e-3)
 _ROUNDED = (0.05, 0.2)
 """Relative and absolute tolerance of a row's loss after rounding to 16 bits."""
+
+
+Row = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""Tokens and labels of a row, (length,)."""
 
 
 class Proof:
@@ -33,18 +37,24 @@ class Proof:
     def __init__(self, base: Pretrained, model: Any, rows: Rows, ignored: set[str], trust_remote_code: bool) -> None:
         self.base, self.model, self.ignored = base, model, ignored
         self._trust_remote_code = trust_remote_code
-        self._row = _shortest(rows)
-        self._loss = self._loss_of(model)
+        self._row = shortest(rows)
+        self._loss = row_loss(model, self._row)
 
     def open_again(self, directory: Path) -> None:
         """Check a model directory: headers, names, configuration, chat template, weights, and one forward pass.
 
         Raises:
-            StageError: ``Crashed``: the written model differs from the trained one.
+            StageError: ``Crashed``: the written model differs from the trained one. ``BadTrainingValue``: it is the base model.
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         self._compare_names(read_tensors(directory))
+        if not has_other_weights(self.base.path, directory):
+            raise StageError(
+                reasons.BAD_TRAINING_VALUE,
+                "training.learningRate: training changed no weight by as much as its dtype can represent; raise it, or lower"
+                " training.warmupSteps.",
+            )
         trust = {"trust_remote_code": self._trust_remote_code}
         config = AutoConfig.from_pretrained(directory, **trust)
         tokenizer = AutoTokenizer.from_pretrained(directory, **trust)
@@ -84,17 +94,18 @@ class Proof:
                 raise _broken(f"{name} has shape {list(after)}, in the base model {list(before)}")
 
     def _compare_loss(self, opened: Any, what: str) -> None:
-        loss = self._loss_of(opened)
+        loss = row_loss(opened, self._row)
         relative, absolute = _EXACT if self.base.dtype in ("F32", "F64") else _ROUNDED
         if not math.isclose(loss, self._loss, rel_tol=relative, abs_tol=absolute):
             raise _broken(f"a row's loss was {self._loss:.4f} in training and is {loss:.4f} with the written {what}")
 
-    def _loss_of(self, model: Any) -> float:
-        """Return the row's mean loss in nats per label, with dropout off and in the model's own dtype."""
-        model.eval()
-        tokens, labels = (torch.from_numpy(values.astype(np.int64))[None].to(model.device) for values in self._row)
-        with torch.no_grad():
-            return float(model(input_ids=tokens, labels=labels, use_cache=False).loss)
+
+def row_loss(model: Any, row: Row) -> float:
+    """Return the row's mean loss in nats per label, with dropout off and in the model's own dtype."""
+    model.eval()
+    tokens, labels = (torch.from_numpy(values.astype(np.int64))[None].to(model.device) for values in row)
+    with torch.no_grad():
+        return float(model(input_ids=tokens, labels=labels, use_cache=False).loss)
 
 
 def _tied(model: Any) -> set[str]:
@@ -105,7 +116,7 @@ def _tied(model: Any) -> set[str]:
     return {name for shared in names.values() if len(shared) > 1 for name in shared}
 
 
-def _shortest(rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def shortest(rows: Rows) -> Row:
     """Return tokens and labels of the shortest row, (length,)."""
     shortest = int(np.argmin(rows.lengths))
     place = slice(int(rows.offsets[shortest]), int(rows.offsets[shortest + 1]))
@@ -113,4 +124,4 @@ def _shortest(rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
 
 
 def _broken(why: str) -> StageError:
-    return StageError(reasons.CRASHED, f"The written model failed its verification: {why}.")
+    return StageError(reasons.CRASHED, f"final_model: the written model differs from the trained one: {why}; report it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from finetune_stages.sdk.gpus import on_gpu
 from .batches import Plan
 from .memory import computes_in_bf16
 from .processes import timeout
+
+_POINTS = 200
+"""Steps whose learning rate is checked before training."""
 
 
 def settings(kind: type[Any], inputs: TrainingInputs, plan: Plan, folder: Path, **more: Any) -> Any:
@@ -60,17 +64,37 @@ def require_schedule(inputs: TrainingInputs, steps: int) -> None:
     if inputs.scheduler.startswith("constant") and inputs.scheduler_args:
         raise _bad_schedule(inputs, "it takes no arguments")
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=inputs.learning_rate)
+    if any(name.startswith("min_lr") and float(value) < 0 for name, value in inputs.scheduler_args.items()):
+        raise _bad_schedule(inputs, "the smallest learning rate is negative")  # some versions clamp it at 0
+    points = sorted({1, *np.linspace(0, steps, _POINTS).astype(int).tolist()})  # the rate after the last step is computed, too
     try:
         schedule = get_scheduler(inputs.scheduler, optimizer, inputs.warmup_steps, steps, dict(inputs.scheduler_args))
-        rates = [float(factor(step)) for factor in schedule.lr_lambdas for step in (0, 1, steps // 2, steps - 1, steps)]
+        rates = [float(factor(step)) for factor in schedule.lr_lambdas for step in points]
     except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise _bad_schedule(inputs, str(error)) from error
+        raise _bad_schedule(inputs, _cause(error)) from error
     if not np.isfinite(rates).all():
         raise _bad_schedule(inputs, "the learning rate becomes infinite or undefined")
+    if min(rates) < 0:
+        raise _bad_schedule(inputs, "the learning rate becomes negative")
+    if not any(rate for rate, step in zip(rates, points, strict=True) if step < steps):
+        raise StageError(
+            reasons.BAD_TRAINING_VALUE,
+            f"training.warmupSteps: it is {inputs.warmup_steps:,} and the training has {steps:,} steps, so the learning rate is always 0; lower it.",
+        )
+
+
+def _cause(error: Exception) -> str:
+    """Return what is wrong with the arguments of a schedule, as a clause."""
+    if isinstance(error, AttributeError):
+        return "the schedule depends on measurements during training"
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown:
+        return f"it has no argument {unknown[1]}"
+    return "they divide by zero" if isinstance(error, ZeroDivisionError) else str(error)
 
 
 def _bad_schedule(inputs: TrainingInputs, why: str) -> StageError:
     return StageError(
         reasons.BAD_TRAINING_VALUE,
-        f"training.schedulerArgs: {dict(inputs.scheduler_args)} cannot be used with training.scheduler {inputs.scheduler}, {why}; correct them.",
+        f"training.schedulerArgs: {dict(inputs.scheduler_args)} cannot be used with training.scheduler {inputs.scheduler}: {why}; correct them.",
     )

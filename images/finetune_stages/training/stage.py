@@ -26,6 +26,8 @@ from .processes import Processes, require_devices
 from .supervise import FOLDER_VARIABLE, become_worker, ended_in_time, hand_over, supervise
 
 _STAGES = ("training", engine_check.STAGE)
+_LONGEST_REASON = 300
+"""Characters: the outputs are a part of the termination message, which is limited."""
 _REUSE = Reuse(directories=("final_model", "adapter", "checkpoints/*"))
 
 
@@ -65,8 +67,8 @@ def _followed(context: Context, exporter: Exporter, processes: Processes) -> Fin
 
 def _train(context: Context, processes: Processes) -> Finished:
     inputs = context.inputs(TrainingInputs)
-    engine = choose(inputs, context.document.explicit or (), context.path(context.layout.base_model))
-    print(f"training: engine {engine.name}: {engine.reason}", flush=True)
+    engine = choose(inputs, context.document.explicit or (), processes.world, context.path(context.layout.base_model))
+    print("\n".join((f"training: engine {engine.name}: {engine.reason}", *engine.notes())), flush=True)
     if engine.installed is not None:
         from .hub.work import train
 
@@ -82,7 +84,7 @@ def _with_engine(finished: Finished, engine: Engine) -> Finished:
     if not finished.outputs:
         return finished
     outputs = finished.outputs if isinstance(finished.outputs, TrainingOutputs) else decode(TrainingOutputs, finished.outputs)
-    about = replace(outputs, engine=engine.name, engine_reason=engine.reason, versions=engine.versions)
+    about = replace(outputs, engine=engine.name, engine_reason=engine.reason[:_LONGEST_REASON], versions=engine.versions)
     return replace(finished, outputs=about, warnings=(*finished.warnings, *engine.warnings()))
 
 

@@ -20,6 +20,14 @@ def short_of_warm_up(warm_up: int, steps: int) -> tuple[str, ...]:
     )
 
 
+def incomplete(history: Sequence[LossPoint], steps: int) -> tuple[str, ...]:
+    """Return the warning about a loss curve without the last steps."""
+    last = history[-1].step
+    if last == steps:
+        return ()
+    return (f"training: the backend's metrics end with step {last:,} of {steps:,}, and final_loss is the loss of that step.",)
+
+
 def curve(history: Sequence[LossPoint]) -> dict[str, float]:
     """Return the metrics of a loss curve."""
     losses = [point.loss for point in history]

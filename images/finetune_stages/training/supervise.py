@@ -20,6 +20,7 @@ from finetune_contract.reasons import STAGE_REASONS, Cause
 from finetune_contract.result import parse_message
 from finetune_stages.sdk import Context, Finished, StageError
 
+from .consistency import require_consistent
 from .launch import errors_of, launch
 from .machine import killed_for_memory, processors
 from .peers import lost_peer, watchdog_line
@@ -30,20 +31,21 @@ FOLDER_VARIABLE = "FINETUNE_WORKERS"
 """Environment variable with the folder for the workers' results; it marks a process as a worker."""
 _GRACE = 5.0
 """Seconds for a worker to end after SIGTERM."""
-_BLAME = (Cause.USER, Cause.OUT_OF_MEMORY, Cause.CRASH, Cause.LOST, Cause.TRANSIENT, Cause.INTERRUPTED)
-"""Reasons that are consequences of another process's failure."""
+_PRECEDENCE = (Cause.USER, Cause.OUT_OF_MEMORY, Cause.CRASH, Cause.LOST, Cause.TRANSIENT, Cause.INTERRUPTED)
+"""Order of causes: the failure of one process makes the others fail with a later one."""
 
 
 def supervise(context: Context, processes: Processes) -> Finished:
     """Run one worker per process, and return the result of the first worker (on other nodes, an empty result).
 
     Raises:
-        StageError: ``NoGPU``, or the failure of the first worker that failed.
+        StageError: ``NoGPU``, ``BadTrainingValue``, or the failure of the first worker that failed.
         Interrupted: SIGTERM was received; the workers have ended.
     """
     inputs = context.inputs(TrainingInputs)
     require_devices(processes)
     require_device(inputs)
+    require_consistent(inputs, processes)
     with tempfile.TemporaryDirectory(prefix="finetune-workers-") as name:
         folder = Path(name)
         os.environ[FOLDER_VARIABLE] = name
@@ -115,10 +117,10 @@ def _first_failure(folder: Path, exit_codes: dict[int, int], processes: Processe
         result = parse_message(path.read_text())
         if result is not None and result.reason in STAGE_REASONS:
             failures.append(StageError(STAGE_REASONS[result.reason], result.message))
-    unspoken = {
+    without_result = {
         rank: code for rank, code in exit_codes.items() if not (folder / f"{rank}.json").exists() and code != -signal.SIGTERM
     }
-    for rank, code in unspoken.items():
+    for rank, code in without_result.items():
         if out_of_memory and code == -signal.SIGKILL:
             message = f"training.resources.memory: the kernel killed training process {rank} because the pod reached its memory limit; raise it."
             failures.append(StageError(reasons.HOST_OUT_OF_MEMORY, message))
@@ -128,10 +130,19 @@ def _first_failure(folder: Path, exit_codes: dict[int, int], processes: Processe
             failures.insert(0, lost_peer(rank, processes.world, line))  # the others lost this process in turn
         else:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            failures.append(StageError(reasons.CRASHED, f"training process {rank}: it {how} without a result."))
+            failures.append(
+                StageError(
+                    reasons.CRASHED,
+                    f"training process {rank}: it {how} without a result; read the end of the log of stage training.",
+                )
+            )
     if not failures:
-        return StageError(reasons.CRASHED, f"training processes: they ended without a result (exit codes {exit_codes}).")
-    return min(failures, key=lambda failure: _BLAME.index(failure.reason.cause))
+        codes = ", ".join(f"{code} of process {rank}" for rank, code in sorted(exit_codes.items())) or "unknown"
+        message = (
+            f"training processes: they ended without a result (exit codes: {codes}); read the end of the log of stage training."
+        )
+        return StageError(reasons.CRASHED, message)
+    return min(failures, key=lambda failure: _PRECEDENCE.index(failure.reason.cause))
 
 
 def _handover(folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint
 
 from .outcome import require_number
+from .step_progress import StepProgress
 
 
 @dataclass
@@ -27,11 +27,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     after_step: Callable[[], None] | None = None
     after_epoch: Callable[[int], None] | None = None
     history: list[LossPoint] = field(default_factory=list)
-    started: float = field(default_factory=time.monotonic)
+    progress: StepProgress = field(init=False)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Start the timer."""
-        self.started = time.monotonic()
+        self.progress = StepProgress(len(self.tokens_after), self.epochs)
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
         """Run the algorithm's work after an optimizer step."""
@@ -47,15 +47,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if "loss" not in logs:  # the summary at the end
             return
         require_number(logs.get("grad_norm", 0.0), "gradient", state.global_step)
-        self.history.append(LossPoint(state.global_step, round(logs["loss"], 6)))
-        step, total, passed = state.global_step, len(self.tokens_after), time.monotonic() - self.started
-        self.report(
-            Progress(
-                percent=min(99, 100 * step // total), step=step, total_steps=total, epoch=round(state.epoch, 3),
-                total_epochs=self.epochs, eta_seconds=round(passed / step * (total - step)), loss=round(logs["loss"], 4),
-                learning_rate=logs.get("learning_rate"), tokens_per_second=round(float(self.tokens_after[step - 1]) / passed, 1),
-            )
-        )  # fmt: skip
+        step, loss, tokens = state.global_step, logs["loss"], int(self.tokens_after[state.global_step - 1])
+        self.history.append(LossPoint(step, round(loss, 6)))
+        self.report(self.progress.after(step, state.epoch, loss, learning_rate=logs.get("learning_rate"), tokens=tokens))
 
     def on_epoch_end(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
         """Write a checkpoint."""

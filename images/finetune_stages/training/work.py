@@ -7,6 +7,7 @@ imports.
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_contract import reasons
-from finetune_contract.documents import LoraInputs, OsftInputs, TrainingInputs
+from finetune_contract.documents import IMAGE_VARIABLE, LoraInputs, OsftInputs, TrainingInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import LossPoint, TrainingOutputs, thin
 from finetune_stages.sdk import Context, Finished, Seal, StageError, quick_imports, without
+from finetune_stages.sdk.fault import first_line
 from finetune_stages.sdk.gpus import on_gpu, require_torch_gpus
 from finetune_stages.sdk.loading import load_tokenizer
 
@@ -251,7 +253,7 @@ class _Job:
         if max(marks) - min(marks) > 1e-9 * max(marks):
             raise StageError(
                 reasons.TRAINING_INCOMPLETE,
-                f"the {len(marks)} training processes ended with different weights: they did not train together.",
+                f"training: the {len(marks)} processes ended with different weights, so they did not train together; report it.",
             )
 
     @property
@@ -283,8 +285,15 @@ class _Job:
     @contextmanager
     def _loading(self, what: str) -> Iterator[None]:
         self._note(f"loading {what}")
-        with quick_imports():
-            yield
+        try:
+            with quick_imports():
+                yield
+        except ImportError as error:
+            image = os.environ.get(IMAGE_VARIABLE) or "the training image"
+            why = first_line(error, 300).rstrip(".")
+            raise StageError(
+                reasons.ENGINE_MISSING, f"training.image: {what} of {image} cannot be imported ({why}); use another image."
+            ) from error
 
     def _note(self, words: str, percent: int = 0, force: bool = True) -> None:
         before = self.context.last_progress or Progress(0)

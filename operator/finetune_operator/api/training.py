@@ -45,7 +45,7 @@ class Sft(Section):
 
     sharding: Literal["FULL_SHARD", "HYBRID_SHARD", "NO_SHARD"] | None = Field(
         None,
-        description="FSDP sharding strategy for weights, gradients and optimizer state. Engine portable supports NO_SHARD only.",
+        description="FSDP sharding strategy for weights, gradients and optimizer state. Several processes of engine portable support NO_SHARD only.",
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from finetune_contract.uris import HubId, UriKind, parse_uri
 
+from .images import CUDA
 from .paths import Json, lookup
 from .settings import Settings
 
@@ -62,6 +63,13 @@ def _is_on_hub(spec: Json, field: str, kind: UriKind) -> bool:
     return isinstance(parse_uri(lookup(spec, field), kind), HubId)
 
 
+def _processes(spec: Json) -> int:
+    """Return the number of training processes in all pods together."""
+    per_worker = lookup(spec, "training.processesPerWorker") or lookup(spec, "training.gpusPerWorker") or 1
+    return int(lookup(spec, "training.workers") * per_worker)
+
+
+_EVALUATION_ON_GPUS = f"evaluation{CUDA}"
 ADAPTATIONS: tuple[Adaptation, ...] = (
     *(
         Adaptation(
@@ -100,12 +108,6 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
         "the portable engine does not use Liger kernels",
     ),
     Adaptation(
-        "training.sft.sharding",
-        lambda value, _settings, spec: value != "NO_SHARD" and _is_portable(spec),
-        "NO_SHARD",
-        "the portable engine keeps a complete copy of the model in each process",
-    ),
-    Adaptation(
         "training.osft.memoryEfficientInit",
         lambda value, _settings, spec: not value and _is_portable(spec),
         True,
@@ -118,6 +120,12 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
         "local mode runs on one machine",
         explicit="keep",
     ),
+    Adaptation(  # one process has the complete model in any case
+        "training.sft.sharding",
+        lambda value, _settings, spec: value != "NO_SHARD" and _is_portable(spec) and _processes(spec) > 1,
+        "NO_SHARD",
+        "the portable engine keeps a complete copy of the model in each process",
+    ),
     Adaptation(
         "training.lora.quantization",
         lambda value, _settings, spec: value != "none" and lookup(spec, "training.gpusPerWorker") == 0,
@@ -125,6 +133,12 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
         "quantized weights need a GPU, and training has none",
     ),
     Adaptation("evaluation.gpus", _too_many_gpus, 0, "this machine has fewer GPUs"),
+    Adaptation(
+        "evaluation.gpus",
+        lambda value, settings, _spec: value > 0 and _EVALUATION_ON_GPUS not in settings.images,
+        0,
+        f"the operator's configuration sets images.evaluation and not images.{_EVALUATION_ON_GPUS}",
+    ),
     Adaptation(
         "training.gradientCheckpointing",
         lambda value, settings, _spec: bool(value) and _gpus(settings) == 0,

@@ -77,7 +77,7 @@ def _create(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus
     """Create the child and return True; block the stage instead where the installed Kubeflow Trainer does not support it."""
     run, needs, trainer = builder.view, stage.pod(builder.view), builder.observed.settings.trainer
     if stage.definition.child_kind == "Job":
-        build = children.job(run, stage_status, stage.program, needs, stage.definition.image)
+        build = children.job(run, stage_status, stage.program, needs, run.status["resolved"]["images"][stage.definition.image])
     elif trainer is None or not trainer.supported:
         reason = reasons.TRAINER_NOT_INSTALLED if trainer is None else reasons.TRAINER_UNSUPPORTED
         builder.block(stage_status, reason, reason.meaning)

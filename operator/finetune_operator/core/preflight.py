@@ -14,6 +14,7 @@ from typing import Any
 
 from finetune_contract.workspace import Attempt
 from finetune_operator.api import reasons
+from finetune_operator.api.stages import TRAINING
 
 from . import naming, stages
 from .ended_run import pending_rerun
@@ -47,6 +48,8 @@ _PATHS: tuple[tuple[re.Pattern[str], str], ...] = tuple((re.compile(pattern), fi
     (_CONTAINER + r"image(?=$|:)", "image"),
 ))  # fmt: skip
 """Paths of the pod, and the field of the section that takes their place. Errors name labels without ``metadata``."""
+_IMAGE_OF_RUNTIME = "image"
+"""Any valid name: a dry run pulls nothing."""
 _LIST = re.compile(_TEMPLATE + r"spec\.(?:containers\[0\]\.)?(volumeMounts|volumes)(?:\[(\d+)\])?")
 _SHOWN = 3
 _UNDECODABLE = re.compile(r"cannot be handled as a Job: (?!strict decoding error)(.*)", re.DOTALL)
@@ -96,9 +99,15 @@ def _shaped(run: Run) -> Iterator[ProgramStage]:
 
 def _job(run: Run, stage: ProgramStage) -> Json:
     stage_status = StageStatus(stage.name, attempt=1, child_name=naming.child_name(run.name, stage.name, Attempt(1, 1)))
-    job = children.job(run, stage_status, stage.program, stage.pod(run), stage.definition.image)
+    job = children.job(run, stage_status, stage.program, stage.pod(run), _image(run, stage))
     metadata = {key: job["metadata"][key] for key in ("name", "namespace", "labels")}  # nothing that needs further rights
     return {**job, "metadata": metadata}
+
+
+def _image(run: Run, stage: ProgramStage) -> str:
+    if stage.definition is TRAINING:
+        return run.resolved.training.image or _IMAGE_OF_RUNTIME
+    return str(run.status["resolved"]["images"][stage.definition.image])
 
 
 def problems(code: int, message: str, causes: Causes) -> Causes:

@@ -19,6 +19,7 @@ from finetune_operator.api.presets import DEFAULT_ALGORITHM, overlay, preset
 
 from .adaptation import ADAPTATIONS
 from .contradictions import Contradiction, contradiction
+from .images import image_of, images_of_programs
 from .naming import STAGE_ACCOUNT
 from .origins import PREFIXES, origin_prefix, origins_below
 from .paths import Json, assign, leaves, lookup
@@ -78,7 +79,7 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | SpecRejection
         "adapted": adapted,
         "operatorVersion": settings.operator_version,
         "contractVersion": CONTRACT_VERSION,
-        "images": dict(settings.images),
+        "images": images_of_programs(settings.images, merged),
         "entryDigest": settings.bundle_digest,
         "environment": dict(settings.environment),
         **({"engineCheck": True} if settings.engine_check else {}),
@@ -239,6 +240,10 @@ def _derive(merged: Json, origins: dict[str, str], settings: Settings) -> None:
             assign(merged, path, value)
             origins[path] = "derived"
 
+    training_image = image_of("training", settings.images, merged)
+    if training_image and lookup(merged, "training.image") is None:
+        assign(merged, "training.image", training_image)
+        origins["training.image"] = "operator"
     if lookup(merged, "dataset.evalUri"):
         default("dataset.trainSplit", 1.0, over=origins_below(origins, "dataset.evalUri"))
     default("dataset.badRows.share", 0.1)

@@ -44,7 +44,7 @@ class Settings:
     """Settings that ``plan`` receives with each observation.
 
     Attributes:
-        images: image of each stage program.
+        images: images of the stage programs by name (:mod:`.images`).
         bundle_digest: SHA-256 of the training program's files.
         operator_defaults, namespace_defaults: values in the schema of ``spec`` that override the preset's.
         environment: variables for every stage: hub endpoint, proxies.

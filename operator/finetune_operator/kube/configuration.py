@@ -15,17 +15,16 @@ from pydantic.alias_generators import to_camel
 from finetune_operator import __version__
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 from finetune_operator.api.pods import ANNOTATIONS_REJECTED, LABELS_REJECTED, RESERVED_ANNOTATIONS, RESERVED_LABELS
-from finetune_operator.api.presets import overlay
 from finetune_operator.api.section import LABEL_KEY, LabelValue, ShortName, form_of, text
-from finetune_operator.api.stages import IMAGES
 from finetune_operator.api.training import IMAGE
+from finetune_operator.core.images import CONFIGURABLE, default_images
 from finetune_operator.core.origins import PREFIXES
 from finetune_operator.core.settings import Settings, Trainer
 from finetune_operator.core.values import first_fault
 from finetune_operator.training_bundle import training_bundle
 from finetune_operator.validation import reject_defaults
 
-IMAGE_VARIABLES = {program: f"RELATED_IMAGE_{program.upper()}" for program in IMAGES}
+IMAGE_VARIABLES = {name: f"RELATED_IMAGE_{name.upper().replace('-', '_')}" for name in CONFIGURABLE}
 """Environment variables with the images: OpenShift's mirroring tools look for these names."""
 
 
@@ -53,10 +52,10 @@ PodAnnotations = Annotated[
 Image = Annotated[str, text(512, IMAGE, "the name of an image, <registry>/<repository>:<tag>, without spaces")]
 
 
-def _known_programs(images: dict[str, str]) -> dict[str, str]:
-    unknown = sorted(set(images) - set(IMAGES))
+def _known_images(images: dict[str, str]) -> dict[str, str]:
+    unknown = sorted(set(images) - set(CONFIGURABLE))
     if unknown:
-        raise ValueError(f"{unknown[0]} is not a program; use one of {', '.join(IMAGES)}")
+        raise ValueError(f"{unknown[0]} is not an image of a program; use one of {', '.join(CONFIGURABLE)}")
     return images
 
 
@@ -71,8 +70,8 @@ class Configuration(BaseModel):
 
     namespaces: Annotated[tuple[ShortName, ...], Field(max_length=64)] = ()
     """Namespaces that are watched; all namespaces if the list is empty."""
-    images: Annotated[dict[str, Image], AfterValidator(_known_programs)] = Field(default_factory=dict)
-    """Image of each stage program. Without an image for training, its pods run the image of their training runtime."""
+    images: Annotated[dict[str, Image], AfterValidator(_known_images)] = Field(default_factory=dict)
+    """Image of each stage program, and of pods that request GPUs (:mod:`finetune_operator.core.images`)."""
     defaults: dict[str, Any] = Field(default_factory=dict)
     """Default values of ``spec`` that override the presets, such as storage class, runtime and placement."""
     environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] = Field(default_factory=dict)
@@ -124,10 +123,10 @@ class Configuration(BaseModel):
         if rejection:
             message = rejection.message.removeprefix(PREFIXES["operator"]).removesuffix(".")
             raise BadConfiguration(f"{file}: defaults.{message}")
-        named = {program: environment[variable] for program, variable in IMAGE_VARIABLES.items() if environment.get(variable)}
-        for program, image in named.items():
+        named = {name: environment[variable] for name, variable in IMAGE_VARIABLES.items() if environment.get(variable)}
+        for name, image in named.items():
             if not re.fullmatch(IMAGE, image):
-                raise BadConfiguration(f"{IMAGE_VARIABLES[program]}: is {json.dumps(image)}; write {form_of(IMAGE)}")
+                raise BadConfiguration(f"{IMAGE_VARIABLES[name]}: is {json.dumps(image)}; write {form_of(IMAGE)}")
         return configuration.model_copy(update={"images": {**configuration.images, **named}})
 
     def settings(self, trainer: Trainer | None, namespace_defaults: Mapping[str, Any], problem: str | None = None) -> Settings:
@@ -139,11 +138,10 @@ class Configuration(BaseModel):
             problem: why these defaults cannot be used.
         """
         bundle = training_bundle()
-        images = {program: f"finetune-{program}:{__version__}" for program in IMAGES}
-        training = {"training": {"image": self.images["training"]}} if "training" in self.images else {}
+        images = {**default_images(self.images, __version__), **self.images}
         return Settings(
-            mode="cluster", operator_version=__version__, images={**images, **self.images}, bundle_digest=bundle.digest,
-            bundle_archive=bundle.archive, operator_defaults=overlay(training, self.defaults), namespace_defaults=namespace_defaults,
+            mode="cluster", operator_version=__version__, images=images, bundle_digest=bundle.digest,
+            bundle_archive=bundle.archive, operator_defaults=self.defaults, namespace_defaults=namespace_defaults,
             environment=self.environment, retry_seconds=self.retry_seconds, progress_seconds=self.progress_seconds, trainer=trainer,
             engine_check=self.engine_check, fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from finetune_operator import __version__
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP
-from finetune_operator.api.stages import IMAGES
+from finetune_operator.core.images import OF_JOBS
 from finetune_operator.core.settings import Machine, Settings
 from finetune_operator.loop.cluster import Cluster
 from finetune_operator.loop.controller import Controller
@@ -51,7 +51,7 @@ def local_settings(home: Home, machine: Machine) -> Settings:
     threads = str(max(1, machine.cpus // 2))  # the baseline is measured while training runs
     gpus = {"evaluation": {"gpus": 1}} if machine.gpus else {}
     return Settings(
-        mode="local", operator_version=__version__, images=dict.fromkeys(IMAGES, f"local:{__version__}"),
+        mode="local", operator_version=__version__, images=dict.fromkeys(OF_JOBS, f"local:{__version__}"),
         bundle_digest=bundle.digest, bundle_archive=bundle.archive, machine=machine,
         operator_defaults={"storage": {"claimName": WORKSPACE_CLAIM}, **gpus},
         environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads), "TOKENIZERS_PARALLELISM": "false"},

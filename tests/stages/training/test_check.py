@@ -78,7 +78,9 @@ def test_an_image_without_the_engine(tmp_path):
     found = json.loads(done.stdout)
     assert (done.returncode, found["trains"]) == (65, False)
     assert "requires the Python package torch" in found["engines"][2]["problem"]
-    assert found["engines"][0]["problem"] == "the image has no package training-hub"
+    assert found["engines"][0]["problem"] == (
+        "it requires the Python package training-hub 0.4.0 or newer, and the image does not have it"
+    )
     assert "portable      not installed" in table(found)
 
 
@@ -126,3 +128,18 @@ def test_the_zip_application_checks_too(tmp_path, gpus):
     )
     assert done.returncode == (65 if gpus == "1" else 0), done.stderr
     assert len(json.loads(done.stdout)["gpus"]) == 1
+
+
+@pytest.mark.parametrize("arguments", [["--chek"], ["--deep"]])
+def test_an_unknown_argument_does_not_start_the_stage(arguments):
+    command = [sys.executable, "-m", "finetune_stages.training", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--check" in done.stderr
+
+
+def test_a_wrong_number_of_gpus_is_a_message_and_no_traceback():
+    command = [sys.executable, "-m", "finetune_stages.training", "--check"]
+    done = subprocess.run(command, env={**os.environ, "FINETUNE_GPUS": "abc"}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (65, "")
+    assert done.stderr == "environment variable FINETUNE_GPUS: 'abc' is not valid; set a number of GPUs.\n"

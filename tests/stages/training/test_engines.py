@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from finetune_contract import reasons
+from finetune_contract.codec import encode
 from finetune_contract.documents import CheckpointInputs, LoraInputs, OsftInputs, TrainingInputs
-from finetune_stages.sdk import StageError
+from finetune_contract.result import Result, TrainingOutputs, termination_message
+from finetune_stages.sdk import Finished, StageError
+from finetune_stages.sdk.nvidia import GPU, Driver
 from finetune_stages.sdk.safetensors_header import Tensor
 from finetune_stages.training import engines
 from finetune_stages.training.engines import choose
@@ -19,11 +22,16 @@ from finetune_stages.training.hub.arguments import arguments
 from finetune_stages.training.hub.installed import Installed, NotInstalled
 from finetune_stages.training.pretrained import Pretrained
 from finetune_stages.training.processes import Processes
+from finetune_stages.training.stage import _with_engine
 
 SFT = TrainingInputs("sft", "auto", 2, 16, 4096, 256, 1e-2, gradient_checkpointing=True, sharding="FULL_SHARD")
 OSFT = replace(SFT, algorithm="osft", sharding="NO_SHARD", osft=OsftInputs(), liger=True)
 VERSIONS = {"training-hub": "0.4.0", "flash-attn": "2.8.3", "liger-kernel": "0.6"}
 HUB = Installed(frozenset({"num_epochs"}), frozenset({"osft_memory_efficient_init"}), VERSIONS)
+
+
+NO_HUB = "it requires the Python package training-hub"
+TIED = Pretrained(Path(), {}, {"model.embed_tokens.weight": Tensor("F32", (4, 2), 0, 32)})
 
 
 @pytest.fixture
@@ -43,8 +51,8 @@ def image(monkeypatch: pytest.MonkeyPatch) -> Any:
     return set_
 
 
-def chosen(inputs: TrainingInputs, *explicit: str, gpus: int = 1) -> Any:
-    return choose(inputs, explicit, count_gpus=lambda: gpus)
+def chosen(inputs: TrainingInputs, *explicit: str, gpus: int = 1, processes: int = 4) -> Any:
+    return choose(inputs, explicit, processes, count_gpus=lambda: gpus)
 
 
 def test_training_hub_is_preferred_where_it_honors_the_run(image: Any) -> None:
@@ -60,10 +68,10 @@ def test_training_hub_is_preferred_where_it_honors_the_run(image: Any) -> None:
 @pytest.mark.parametrize(
     ("inputs", "hub", "gpus", "why"),
     [
-        (SFT, "no package training-hub", 1, "training-hub cannot be used: the image has no package training-hub"),
-        (SFT, HUB, 0, "training-hub cannot be used: its backends require an NVIDIA GPU, and the pod requests none"),
-        (replace(SFT, algorithm="lora", lora=LoraInputs()), HUB, 1, "its backend for lora learns from the prompts as well"),
-        (OSFT, replace(HUB, versions={}), 1, "its backend mini-trainer requires the Python package flash-attn"),
+        (SFT, NO_HUB, 1, "training-hub cannot be used: it requires the Python package training-hub"),
+        (SFT, HUB, 0, "training-hub cannot be used: its backends require an NVIDIA GPU"),
+        (replace(SFT, algorithm="lora", lora=LoraInputs()), HUB, 1, "training-hub cannot be used: its backend learns from the prompts as well"),
+        (OSFT, replace(HUB, versions={}), 1, "training-hub cannot be used: it requires the Python package flash-attn"),
     ],
 )  # fmt: skip
 def test_without_training_hub_the_portable_engine_trains(
@@ -86,17 +94,17 @@ def test_mini_trainer_cannot_write_a_tied_model_of_32_bits(
     names = ("model.embed_tokens.weight", *(["lm_head.weight"] if own_head else []))
     base = Pretrained(tmp_path, {}, {name: Tensor(dtype, (4, 2), 0, 32) for name in names})
     monkeypatch.setattr(engines.Pretrained, "open", lambda _path: base)
-    assert choose(OSFT, (), tmp_path, lambda: 1).name == engine
-    assert choose(SFT, (), tmp_path, lambda: 1).name == "training-hub"
+    assert choose(OSFT, (), 1, tmp_path, lambda: 1).name == engine
+    assert choose(SFT, (), 1, tmp_path, lambda: 1).name == "training-hub"
 
 
 def test_a_model_that_cannot_be_read_is_reported_by_the_engine(image: Any, tmp_path: Path) -> None:
     image()
-    assert choose(OSFT, (), tmp_path / "none", lambda: 1).name == "training-hub"
+    assert choose(OSFT, (), 1, tmp_path / "none", lambda: 1).name == "training-hub"
 
 
 def test_a_default_that_has_no_effect_is_reported_and_a_written_one_decides_or_is_rejected(image: Any) -> None:
-    image("no package training-hub")
+    image(NO_HUB)
     assert chosen(SFT).warnings() == (
         "training.sft.sharding: the default FULL_SHARD has no effect with engine portable: it keeps a complete copy of the model in each process.",
     )
@@ -104,7 +112,7 @@ def test_a_default_that_has_no_effect_is_reported_and_a_written_one_decides_or_i
         StageError,
         match=re.escape(
             "training.sft.sharding: engine portable cannot honor FULL_SHARD, because it keeps a complete copy of the model in each process;"
-            " engine training-hub cannot be used: the image has no package training-hub; remove it."
+            " engine training-hub cannot be used: it requires the Python package training-hub; remove it."
         ),
     ) as raised:
         chosen(SFT, "training.sft.sharding")
@@ -115,6 +123,23 @@ def test_a_default_that_has_no_effect_is_reported_and_a_written_one_decides_or_i
     assert engine.reason == (
         "training-hub cannot be used: training.microBatchSize is 2, and its backends fill each micro-batch up to training.maxTokensPerGPU"
     )
+
+
+def test_one_process_has_the_complete_model_however_it_is_sharded(image: Any) -> None:
+    image(NO_HUB)
+    engine = chosen(SFT, "training.sft.sharding", processes=1)
+    assert (engine.name, engine.replaced) == ("portable", ())
+
+
+def test_a_default_that_changes_only_the_speed_is_a_line_of_the_log_and_no_warning(image: Any) -> None:
+    image(NO_HUB)
+    engine = chosen(OSFT)
+    assert engine.warnings() == ()
+    assert engine.notes() == (
+        "training.liger: the default true has no effect with engine portable: it does not use Liger kernels.",
+    )
+    with pytest.raises(StageError, match=r"^training.liger: engine portable cannot honor true, because it does not use Liger"):
+        chosen(OSFT, "training.liger")
 
 
 LIMITS = [
@@ -142,6 +167,54 @@ def test_what_a_backend_ignores_or_misreads_is_rejected_by_name(image: Any, inpu
     assert [limit.field for limit in chosen(replace(inputs, engine="training-hub")).replaced] == [field]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "gpus", "message"),
+    [
+        (replace(SFT, algorithm="lora", lora=LoraInputs()), 1, "training.algorithm: engine training-hub cannot be used, because its backend learns"),
+        (SFT, 0, "training.gpusPerWorker: engine training-hub cannot be used, because its backends require an NVIDIA GPU;"),
+        (OSFT, 1, "model.uri: engine training-hub cannot be used, because its backend mini-trainer cannot write a model of 32 bits"),
+    ],
+)  # fmt: skip
+def test_what_no_image_changes_is_a_bad_value(
+    image: Any, monkeypatch: pytest.MonkeyPatch, inputs: TrainingInputs, gpus: int, message: str
+) -> None:
+    image()
+    monkeypatch.setattr(engines.Pretrained, "open", lambda _path: TIED)
+    with pytest.raises(StageError) as raised:
+        choose(replace(inputs, engine="training-hub"), (), 1, Path(), lambda: gpus)
+    assert raised.value.reason is reasons.BAD_TRAINING_VALUE
+    assert raised.value.message.startswith(message)
+    assert raised.value.message.endswith("; set training.engine to auto or portable.")
+    image(portable="it requires the Python package peft 0.17 or newer, and the image does not have it")
+    with pytest.raises(StageError, match=r"engine portable cannot be used: it requires the Python package peft 0.17") as lacking:
+        choose(inputs, (), 1, Path(), lambda: gpus)
+    assert lacking.value.reason is reasons.ENGINE_MISSING
+
+
+@pytest.mark.parametrize(("capability", "engine"), [((7, 5), "portable"), ((8, 0), "training-hub"), ((9, 0), "training-hub")])
+def test_osft_with_training_hub_needs_a_gpu_that_flash_attention_supports(
+    image: Any, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], engine: str
+) -> None:
+    image()
+    monkeypatch.setattr(engines, "driver", lambda: Driver("580", (13, 0), (GPU("Tesla T4", 1, capability),)))
+    assert chosen(OSFT).name == engine
+    assert chosen(SFT).name == "training-hub"
+    if engine == "portable":
+        assert "uses flash-attn, which does not support Tesla T4" in chosen(OSFT).reason
+
+
+def test_the_longest_reason_fits_into_the_termination_message(image: Any) -> None:
+    image()
+    patterns = tuple(f"{number}," * 42 for number in range(10, 42))
+    engine = chosen(replace(OSFT, osft=OsftInputs(target_patterns=patterns)), "training.osft.targetPatterns")
+    outputs = TrainingOutputs("d" * 64, 1, 1, 1, 0, 1, 1, opened=True, adapter_digest="a" * 64)
+    finished = _with_engine(Finished(outputs), replace(engine, reason=engine.reason * 20))
+    result = Result("training", "1.1", "i" * 64, "Succeeded", message="m" * 1000, outputs=encode(finished.outputs))
+    assert engine.name == "portable"
+    assert len(termination_message(result).encode()) <= 4096
+    assert finished.outputs.engine_reason.startswith("training-hub cannot be used: training.osft.targetPatterns is 10,10,")
+
+
 def test_settings_that_only_some_versions_have(image: Any) -> None:
     image(replace(HUB, settings=frozenset(), versions={"flash-attn": "2"}))
     spared = replace(OSFT, engine="training-hub", osft=OsftInputs(memory_efficient_init=False))
@@ -151,12 +224,12 @@ def test_settings_that_only_some_versions_have(image: Any) -> None:
 
 
 def test_an_image_without_an_engine_is_named_with_what_it_lacks(image: Any) -> None:
-    image("no package training-hub", "it requires the Python package trl 1.16 or newer, and the image has 0.9")
+    image(NO_HUB, "it requires the Python package trl 1.16 or newer, and the image has 0.9")
     with pytest.raises(StageError) as raised:
         chosen(SFT)
     assert raised.value.reason is reasons.ENGINE_MISSING
     assert raised.value.message == (
-        "training.image: quay.io/team/image:1: engine training-hub cannot be used: the image has no package training-hub; engine portable"
+        "training.image: quay.io/team/image:1: engine training-hub cannot be used: it requires the Python package training-hub; engine portable"
         " cannot be used: it requires the Python package trl 1.16 or newer, and the image has 0.9; use another image."
     )
     with pytest.raises(StageError, match=r"use another image, or set training.engine to auto or portable"):

@@ -21,6 +21,7 @@ import pytest
 from finetune_contract import reasons
 from finetune_contract.reasons import Reason
 from finetune_stages.sdk.fault import Interrupted
+from finetune_stages.training import libraries
 from finetune_stages.training.hub import installed as packages
 from finetune_stages.training.hub.call import run_call
 from finetune_stages.training.hub.failure import ended_late, failure
@@ -46,8 +47,12 @@ def test_rows_have_tokens_labels_and_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("algorithm", "file", "record"),
     [
-        ("sft", "training_params_and_metrics_global0.jsonl", {"avg_loss": 2.5, "samples_seen": 16, "lr": 0.1}),
-        ("osft", "training_metrics_0.jsonl", {"loss": 2.5, "total_samples_accumulated": 16.0, "lr": 0.1}),
+        (
+            "sft",
+            "training_params_and_metrics_global0.jsonl",
+            {"avg_loss": 2.5, "samples_seen": 16, "lr": 0.1, "num_epoch_steps": 4},
+        ),
+        ("osft", "training_metrics_0.jsonl", {"loss": 2.5, "total_samples_accumulated": 16.0, "lr": 0.1, "steps_per_epoch": 4}),
     ],
 )
 def test_steps_are_read_as_they_are_appended(tmp_path: Path, algorithm: str, file: str, record: dict[str, float]) -> None:
@@ -56,16 +61,17 @@ def test_steps_are_read_as_they_are_appended(tmp_path: Path, algorithm: str, fil
     path = tmp_path / "output" / file
     path.parent.mkdir()
     line = json.dumps({"step": 1, **record}) + "\n"
-    path.write_text('{"model_path": "x"}\nno JSON\n[1]\n' + line[:20])
+    broken = json.dumps({"step": None, **record}) + "\n" + json.dumps({"step": 1, **record}).replace("16", '"x"') + "\n"
+    path.write_text('{"model_path": "x"}\nno JSON\n[1]\n' + broken + line[:20])
     assert metrics.update() == []
-    path.write_text('{"model_path": "x"}\nno JSON\n[1]\n' + line)
-    assert metrics.update() == [Step(1, 2.5, 16, 0.1)]
+    path.write_text('{"model_path": "x"}\nno JSON\n[1]\n' + broken + line)
+    assert metrics.update() == [Step(1, 2.5, 16, 0.1, 4)]
     with path.open("a") as appended:
         appended.write(json.dumps({"step": 2, **record, "loss": None, "avg_loss": "nan"}) + "\n")
     (second,) = metrics.update()
     assert second.number == 2
     assert second.loss != second.loss
-    assert metrics.steps == [Step(1, 2.5, 16, 0.1), second]
+    assert metrics.steps == [Step(1, 2.5, 16, 0.1, 4), second]
 
 
 FRAME = ("Traceback (most recent call last):", '  File "/x/train.py", line 7, in main', "    step()")
@@ -214,7 +220,9 @@ def test_a_call_whose_program_is_killed_does_not_outlive_it(stand_in: Any) -> No
 
 
 def test_what_is_not_installed_is_named(inputs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(NotInstalled, match=r"^no package training-hub$"):
+    with pytest.raises(
+        NotInstalled, match=r"^it requires the Python package training-hub 0.4.0 or newer, and the image does not have it$"
+    ):
         installed(inputs())
 
     class Distribution:
@@ -222,8 +230,15 @@ def test_what_is_not_installed_is_named(inputs: Any, monkeypatch: pytest.MonkeyP
             return tmp_path / name
 
     monkeypatch.setattr(packages.metadata, "distribution", lambda _name: Distribution())
+    monkeypatch.setattr(libraries.metadata, "version", lambda _name: "0.3.9")
+    with pytest.raises(
+        NotInstalled, match=r"^it requires the Python package training-hub 0.4.0 or newer, and the image has 0.3.9$"
+    ):
+        installed(inputs())
     monkeypatch.setattr(packages.metadata, "version", lambda _name: "9.9")
-    with pytest.raises(NotInstalled, match=r"^training-hub 9.9, which has no readable file training_hub/algorithms/sft.py$"):
+    with pytest.raises(
+        NotInstalled, match=r"^the image has training-hub 9.9, which has no readable file training_hub/algorithms/sft.py$"
+    ):
         installed(inputs())
     for file in ("training_hub/algorithms/sft.py", "instructlab/training/config.py"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)

@@ -92,7 +92,7 @@ def test_merging_into_unquantized_weights_needs_ordinary_memory(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: MIB)
     assert require_memory(base(), LORA, Processes()) is not None
     with pytest.raises(
-        StageError, match=r"the merge of the adapter needs 3.82 MiB for the unquantized base model, and this pod has 1 MiB"
+        StageError, match=r"the merge of the adapter needs 3.82 MiB for copies of the unquantized weights, and this pod has 1 MiB"
     ) as raised:
         require_memory(base(), replace(LORA, lora=LoraInputs(quantization="8bit")), Processes())
     assert raised.value.reason is reasons.HOST_OUT_OF_MEMORY

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.safetensors_header import read_header
-from finetune_stages.training.pretrained import Pretrained, unread
+from finetune_stages.training import pretrained
+from finetune_stages.training.pretrained import Pretrained, has_other_weights, unread
 
 
 @pytest.fixture
@@ -172,3 +173,16 @@ def test_tensors_that_no_class_reads_are_reported(names, words):
     found = unread(names)
     assert len(found) == len(words)
     assert all(word in warning for word, warning in zip(words, found, strict=True))
+
+
+def test_a_changed_weight_is_found_wherever_it_is(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "_PART", 1000)
+    copy = Path(shutil.copytree(model, tmp_path / "copy"))
+    assert not has_other_weights(model, copy)
+    tensors = load_file(model / "model.safetensors")
+    name = max(tensors)
+    tensors[name].view(-1)[-1] += 1
+    save_file(dict(reversed(tensors.items())), copy / "model.safetensors", metadata={"format": "pt"})
+    assert has_other_weights(model, copy)
+    save_file({**tensors, name: tensors[name].bfloat16()}, copy / "model.safetensors")
+    assert has_other_weights(model, copy)

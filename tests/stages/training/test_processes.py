@@ -56,6 +56,9 @@ def test_one_process_a_gpu_or_one(monkeypatch, word, found, expected):
             "PET_NODE_RANK: '2' is not valid; set a number below",
         ),
         ({"PET_NNODES": "2"}, "PET_MASTER_ADDR: '' is not valid"),
+        ({**TWO_NODES, "PET_MASTER_PORT": "abc"}, "PET_MASTER_PORT: 'abc' is not valid; set a port from 1 to 65535"),
+        ({**TWO_NODES, "PET_MASTER_PORT": "0"}, "PET_MASTER_PORT: '0' is not valid"),
+        ({**TWO_NODES, "PET_MASTER_PORT": "99999"}, "PET_MASTER_PORT: '99999' is not valid"),
     ],
 )
 def test_values_that_torchrun_would_not_take(environment, named):
@@ -74,7 +77,14 @@ def test_peers_are_announced_to_the_libraries(monkeypatch):
 
 
 def test_a_process_alone_uses_one_gpu(monkeypatch):
-    written = {"CUDA_VISIBLE_DEVICES": "3,4"}
+    written = {
+        "CUDA_VISIBLE_DEVICES": "3,4",
+        "WORLD_SIZE": "2",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }
     monkeypatch.setattr(module.os, "environ", written)
     Processes().announce()
     assert written == {"CUDA_VISIBLE_DEVICES": "3"}
@@ -83,9 +93,12 @@ def test_a_process_alone_uses_one_gpu(monkeypatch):
 def test_the_time_to_wait_can_be_set(monkeypatch):
     monkeypatch.setenv(TIMEOUT_VARIABLE, "90000")
     assert timeout() == timedelta(seconds=90)
-    monkeypatch.setenv(TIMEOUT_VARIABLE, "long")
-    with pytest.raises(StageError, match=r"INSTRUCTLAB_NCCL_TIMEOUT_MS: 'long' is not valid; set a number of milliseconds"):
-        timeout()
+    for text in ("long", "9" * 25):
+        monkeypatch.setenv(TIMEOUT_VARIABLE, text)
+        with pytest.raises(
+            StageError, match=rf"INSTRUCTLAB_NCCL_TIMEOUT_MS: '{text}' is not valid; set a number of milliseconds"
+        ):
+            timeout()
 
 
 @pytest.mark.parametrize("requested", ["7", "16"])

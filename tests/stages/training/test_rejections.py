@@ -33,6 +33,12 @@ def _assert_rejected(ended: Any, reason: str, sentence: str) -> None:
             "BadTrainingValue",
             "training.maxTokensPerGPU: 100 is less than training.maxSeqLen 256",
         ),
+        (
+            {**OSFT, "osft": OsftInputs(0, trainable="targets")},
+            {},
+            "BadTrainingValue",
+            "training.osft.unfreezeRankRatio: 0 with training.osft.trainable: targets trains no weight; raise it, or set trainable to all.",
+        ),
         ({**OSFT, "osft": OsftInputs(1.5)}, {}, "BadTrainingValue", "training.osft.unfreezeRankRatio: 1.5 is out of range"),
         (
             {"effective_batch_size": 15},
@@ -107,12 +113,37 @@ def test_rows_that_are_damaged(bench):
         (
             {"scheduler_args": {"steepness": 2.0}},
             "BadTrainingValue",
-            "training.schedulerArgs: {'steepness': 2.0} cannot be used with training.scheduler cosine",
+            "training.schedulerArgs: {'steepness': 2.0} cannot be used with training.scheduler cosine: it has no argument steepness; correct",
         ),
         (
             {"scheduler": "polynomial", "scheduler_args": {"power": -1.0}},
             "BadTrainingValue",
             "training.schedulerArgs: {'power': -1.0} cannot be used",
+        ),
+        (
+            {"scheduler": "cosine_with_min_lr", "scheduler_args": {"min_lr_rate": -5.0}},
+            "BadTrainingValue",
+            "cosine_with_min_lr: the smallest learning rate is negative; correct them.",
+        ),
+        (
+            {"scheduler": "polynomial", "scheduler_args": {"lr_end": -1.0}},
+            "BadTrainingValue",
+            "polynomial: the learning rate becomes negative; correct them.",
+        ),
+        (
+            {"epochs": 1, "effective_batch_size": 50, "warmup_steps": 1},
+            "BadTrainingValue",
+            "training.warmupSteps: it is 1 and the training has 1 steps, so the learning rate is always 0; lower it.",
+        ),
+        (
+            {"learning_rate": 1e-30, "epochs": 1},
+            "BadTrainingValue",
+            "training.learningRate: training changed no weight by as much as its dtype can represent; raise it,",
+        ),
+        (
+            {**LORA, "learning_rate": 1e-30, "epochs": 1},
+            "BadTrainingValue",
+            "training.learningRate: training changed no weight",
         ),
         ({"scheduler": "staircase"}, "BadTrainingValue", "training.scheduler staircase"),
         ({"scheduler": "constant", "scheduler_args": {"power": 2.0}}, "BadTrainingValue", "it takes no arguments"),
@@ -169,7 +200,12 @@ def _layer_without_weights(model: Path) -> None:
     ("spoil", "changes", "reason", "sentence"),
     [
         (_own_code, {}, "RemoteCode", "model.trustRemoteCode"),
-        (_unknown_kind, {}, "ModelCorrupt", "from_the_future"),
+        (
+            _unknown_kind,
+            {},
+            "EngineMissing",
+            "does not know the architecture of the model (The checkpoint you are trying to load",
+        ),
         (_contradiction, {}, "ModelCorrupt", "`num_hidden_layers` (3) must be equal to the number of `layer_types`"),
         (_layer_without_weights, {}, "ModelIncomplete", "model.layers.2."),
         (_layer_without_weights, LORA, "ModelIncomplete", "model.layers.2."),

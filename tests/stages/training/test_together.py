@@ -100,6 +100,10 @@ def test_the_workers_reason_is_the_pods_reason(bench, inputs):
     ended = bench.train(inputs(max_seq_len=8), environment=two_workers())
     assert (ended.code, ended.reason) == (65, "BadTrainingValue")
     assert "Traceback" not in ended.errors
+    lines = bench.path("logs/training.1.1.0.log").read_text().splitlines()
+    of_worker = [line for line in lines if line.startswith("[rank 0]: BadTrainingValue: ")]
+    of_pod = [line for line in lines if line.startswith("BadTrainingValue: ")]
+    assert (len(of_worker), len(of_pod)) == (1, 1)
     assert len(bench.path("pipeline_log.txt").read_text().splitlines()) == 1
 
 
@@ -128,13 +132,16 @@ def test_agents_that_do_not_meet_give_up(bench, inputs):
     assert "Traceback" not in ended.result.message
 
 
-def test_a_port_that_is_in_use_is_reported(bench, inputs):
-    environment = trainer_variables(2, 2)[0]
+@pytest.mark.parametrize("per_node", [1, 2])
+def test_a_port_that_is_in_use_is_reported(bench, inputs, per_node):
+    environment = trainer_variables(2, per_node)[0]
     with socket.create_server(("", int(environment["PET_MASTER_PORT"]))):
         ended = bench.train(inputs(), environment=environment)
     assert (ended.reason, ended.code) == ("ProcessGroupTimeout", 75)
-    assert f"cannot reach the others at 127.0.0.1:{environment['PET_MASTER_PORT']} (" in ended.result.message
-    assert "EADDRINUSE" in ended.result.message
+    assert ended.result.message == (
+        f"training: another program in the pod, or on its node with hostNetwork, listens at 127.0.0.1:{environment['PET_MASTER_PORT']},"
+        " which the training processes need; end it, or set another PET_MASTER_PORT in the runtime."
+    )
 
 
 WATCHDOG = (
@@ -174,6 +181,7 @@ def test_a_worker_that_nccls_watchdog_aborts_lost_its_peer(bench, inputs, tmp_pa
     assert (ended.code, ended.reason) == (code, reason), ended.errors
     assert sentence in ended.result.message
     assert f"[rank 1]: {line}" in ended.errors
+    assert sum(line in log.read_text() for log in bench.path("logs").iterdir()) == 1
 
 
 def test_sigterm_reaches_the_workers(bench, inputs):

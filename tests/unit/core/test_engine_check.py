@@ -27,6 +27,7 @@ from world import NOW, World
 
 Object = dict[str, Any]
 PLACE = replace(CLUSTER, engine_check=True)
+OWN = replace(PLACE, images={**PLACE.images, "training-cuda": "registry.example.com/training-cuda@sha256:1"})
 DIGEST, OTHER = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 PINNED = f"registry.example.com/train@{DIGEST}"
 RUNTIME = Ref(CLUSTER_TRAINING_RUNTIME, "training-hub")
@@ -98,8 +99,8 @@ def next_run(world: World, changed: Object | None = None) -> World:
     [
         ({}, CLUSTER, "EngineCheckDisabled"),
         ({"gpusPerWorker": 0}, PLACE, "TrainingWithoutGPU"),
-        ({"image": PLACE.images["training"]}, PLACE, "OwnTrainingImage"),
-        ({}, replace(PLACE, operator_defaults={"training": {"image": PLACE.images["training"]}}), "OwnTrainingImage"),
+        ({}, OWN, "OwnTrainingImage"),
+        ({"image": OWN.images["training-cuda"]}, OWN, "OwnTrainingImage"),
     ],
 )  # fmt: skip
 def test_the_check_is_skipped_with_a_reason(training: Object, place: Settings, reason: str) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.api.stages import IMAGES
 from finetune_operator.core.decision import Create
+from finetune_operator.core.images import OF_JOBS
 from finetune_operator.core.manifests.pod import secrets
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.plan import plan
@@ -21,7 +21,7 @@ from golden import assert_golden
 from world import NOW, World
 
 CLUSTER = Settings(
-    mode="cluster", operator_version="0.1.0", images={program: f"registry.example.com/{program}@sha256:1" for program in IMAGES},
+    mode="cluster", operator_version="0.1.0", images={name: f"registry.example.com/{name}@sha256:1" for name in OF_JOBS},
     bundle_digest="e" * 64, bundle_archive="UEsFBg==", environment={"HF_ENDPOINT": "https://hub.example.com"},
 )  # fmt: skip
 PLACED: dict[str, Any] = {
@@ -253,3 +253,13 @@ def test_the_stage_that_a_rerun_names_is_done_again_whatever_is_known() -> None:
         and any(entry["name"] == "FINETUNE_AGAIN" for entry in manifest["spec"]["template"]["spec"]["containers"][0]["env"])
     }
     assert again == {"demo-eval-2-1"}
+
+
+def test_the_program_receives_the_names_of_variables_from_secrets() -> None:
+    secret = {"name": "DB_PASS", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+    made = made_by({**RUNS["minimal"], "training": {"env": [secret, {"name": "A", "value": "b"}, {**secret, "name": "OTHER"}]}})
+    variables = {one["name"]: one.get("value") for one in made["trainjob-training"]["spec"]["trainer"]["env"]}
+    assert variables["FINETUNE_SECRETS"] == "DB_PASS,OTHER"
+    assert all(
+        one["name"] != "FINETUNE_SECRETS" for one in made_by(RUNS["minimal"])["trainjob-training"]["spec"]["trainer"]["env"]
+    )

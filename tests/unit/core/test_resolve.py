@@ -129,7 +129,7 @@ def adapted(spec: dict[str, Any], place: Settings = LOCAL) -> dict[str, str]:
 
 def test_defaults_that_a_laptop_cannot_honor_are_adapted_and_listed() -> None:
     assert adapted({**MINIMAL, "training": {"algorithm": "sft"}}) == {
-        "training.engine": "portable", "training.sft.sharding": "NO_SHARD", "training.workers": "1", "training.gpusPerWorker": "0",
+        "training.engine": "portable", "training.workers": "1", "training.gpusPerWorker": "0",
         "training.gradientCheckpointing": "false", "training.resources": "not set", "training.sharedMemory": "not set",
         "evaluation.backend": "hf",
     }  # fmt: skip
@@ -149,7 +149,14 @@ def test_a_machine_with_gpus_keeps_them() -> None:
             {"gpusPerWorker": 1},
             "spec.training.gpusPerWorker: 1 is not possible here, because this machine has fewer GPUs; remove it.",
         ),
-        ({"algorithm": "sft", "sft": {"sharding": "FULL_SHARD"}}, "spec.training.sft.sharding: FULL_SHARD is not possible here"),
+        (
+            {"algorithm": "sft", "workers": 2, "sft": {"sharding": "FULL_SHARD"}},
+            "spec.training.sft.sharding: FULL_SHARD is not possible here, because the portable engine keeps a complete copy",
+        ),
+        (
+            {"algorithm": "sft", "processesPerWorker": 2, "sft": {"sharding": "FULL_SHARD"}},
+            "spec.training.sft.sharding: FULL_SHARD is not possible here",
+        ),
         ({"osft": {"memoryEfficientInit": False}}, "spec.training.osft.memoryEfficientInit: false is not possible here"),
         (
             {"engine": "training-hub"},
@@ -171,6 +178,7 @@ def test_the_same_value_written_by_the_user_is_rejected(training: dict[str, Any]
         ({"engine": "auto"}, "training.engine", "portable"),
         ({"engine": "portable", "osft": {"memoryEfficientInit": True}}, "training.osft.memoryEfficientInit", True),
         ({"liger": False}, "training.liger", False),
+        ({"algorithm": "sft", "workers": 1, "sft": {"sharding": "FULL_SHARD"}}, "training.sft.sharding", "FULL_SHARD"),
     ],
 )
 def test_written_values_that_are_possible_are_kept(training: dict[str, Any], path: str, value: Any) -> None:

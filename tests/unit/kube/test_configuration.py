@@ -11,8 +11,9 @@ import aiohttp
 import pytest
 
 from api_server import application, serving
+from finetune_operator import __version__
 from finetune_operator.api.kubernetes_yaml import parse
-from finetune_operator.api.stages import IMAGES
+from finetune_operator.core.images import OF_JOBS
 from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.core.settings import Machine, Trainer
 from finetune_operator.kube.client import ApiServer
@@ -31,7 +32,7 @@ def load(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -
 
 def test_everything_has_a_default() -> None:
     settings = Configuration.load(None, {}).settings(Trainer(), {})
-    assert set(settings.images) == set(IMAGES)
+    assert settings.images == {name: f"finetune-{name}:{__version__}" for name in OF_JOBS}
     assert (settings.mode, settings.problem, settings.local_registry) == ("cluster", None, False)
     assert settings.bundle_archive
     assert settings.engine_check is True
@@ -70,7 +71,8 @@ _KEY_FORM = "write a label's key, <name> or <prefix>/<name>: a name of at most 6
         ("workers: 0", "workers: is 0; use a value greater than or equal to 1"),
         ("workers: many", 'workers: is "many"; use a whole number'),
         ("resyncSeconds: .5", "resyncSeconds: is 0.5; use a value greater than or equal to 1"),
-        ("images: {trainer: x}", "images: trainer is not a program; use one of dataset, model, training, evaluation, registration"),
+        ("images: {trainer: x}", "images: trainer is not an image of a program; use one of dataset, model, evaluation, evaluation-cuda, registration, training,"),
+        ("images: {dataset-cuda: x}", "images: dataset-cuda is not an image of a program"),
         ("images: {dataset: 'a b'}", 'images.dataset: is "a b"; write the name of an image, <registry>/<repository>:<tag>, without spaces'),
         ("images: {dataset: ''}", 'images.dataset: is ""; use at least 1 character'),
         ("images: {dataset: null}", "images.dataset: is null; use a string, or remove it"),
@@ -124,13 +126,55 @@ def test_an_image_of_the_environment_is_checked(tmp_path: Path) -> None:
     )
 
 
-def test_the_image_of_training_is_the_default_of_the_field(tmp_path: Path) -> None:
-    found = load(
-        tmp_path, "fsGroup: 1001\ndefaults: {training: {workers: 2}}", {"RELATED_IMAGE_TRAINING": "registry.example.com/t:1"}
+CPU, CUDA = "registry.example.com/cpu:1", "registry.example.com/cuda:1"
+
+
+def resolved(configuration: Configuration, spec: dict[str, Any]) -> Any:
+    return resolve({"dataset": {"uri": "org/data"}, **spec}, configuration.settings(Trainer(), {}))
+
+
+@pytest.mark.parametrize(
+    ("images", "gpus", "training", "evaluation"),
+    [
+        ("{}", 1, None, "finetune-evaluation-cuda:"),
+        ("{}", 0, None, "finetune-evaluation:"),
+        (f"{{training: '{CPU}', training-cuda: '{CUDA}', evaluation: '{CPU}', evaluation-cuda: '{CUDA}'}}", 1, CUDA, CUDA),
+        (f"{{training: '{CPU}', training-cuda: '{CUDA}', evaluation: '{CPU}', evaluation-cuda: '{CUDA}'}}", 0, CPU, CPU),
+        (f"{{training-cuda: '{CUDA}', evaluation-cuda: '{CUDA}'}}", 0, CUDA, CUDA),
+        (f"{{training: '{CPU}'}}", 1, None, "finetune-evaluation-cuda:"),
+    ],
+)
+def test_the_gpus_of_a_stage_choose_its_image(tmp_path: Path, images: str, gpus: int, training: str, evaluation: str) -> None:
+    found = resolved(load(tmp_path, f"images: {images}"), {"training": {"gpusPerWorker": gpus}, "evaluation": {"gpus": gpus}})
+    assert found["spec"]["training"].get("image") == training
+    assert found["images"]["evaluation"].startswith(evaluation)
+    assert set(found["images"]) == {"dataset", "model", "evaluation", "registration"}
+    assert ("training.image" in found["origins"].get("operator", ())) == (training is not None)
+
+
+def test_a_run_whose_evaluation_has_no_image_for_gpus_is_rejected_before_it_starts(tmp_path: Path) -> None:
+    images = f"images: {{evaluation: '{CPU}'}}\n"
+    found = resolved(load(tmp_path, images), {"evaluation": {"gpus": 1}})
+    assert isinstance(found, SpecRejection)
+    assert found.reason.name == "NotPossibleHere"
+    assert found.message == (
+        "spec.evaluation.gpus: 1 is not possible here, because the operator's configuration sets images.evaluation and not"
+        " images.evaluation-cuda; remove it."
     )
-    settings = found.settings(Trainer(), {})
-    assert settings.operator_defaults == {"training": {"image": "registry.example.com/t:1", "workers": 2}}
-    assert settings.fs_group == 1001
+    of_operator = resolved(load(tmp_path, f"{images}defaults: {{evaluation: {{gpus: 1}}}}"), {})
+    assert isinstance(of_operator, SpecRejection)
+    assert of_operator.message.startswith("the operator's configuration, defaults.evaluation.gpus: 1 is not possible here")
+    assert resolved(load(tmp_path, images), {"evaluation": {"gpus": 0}})["images"]["evaluation"] == CPU
+
+
+def test_an_image_of_a_run_or_of_the_defaults_precedes_that_of_the_configuration(tmp_path: Path) -> None:
+    environment = {"RELATED_IMAGE_TRAINING_CUDA": CUDA}
+    own = load(tmp_path, "fsGroup: 1001\ndefaults: {training: {image: 'registry.example.com/own:1'}}", environment)
+    assert resolved(own, {})["spec"]["training"]["image"] == "registry.example.com/own:1"
+    assert own.settings(None, {}).fs_group == 1001
+    found = resolved(load(tmp_path, "{}", environment), {"training": {"image": "registry.example.com/run:1"}})
+    assert found["spec"]["training"]["image"] == "registry.example.com/run:1"
+    assert resolved(load(tmp_path, "{}", environment), {})["spec"]["training"]["image"] == CUDA
 
 
 def test_pods_get_no_sidecar_unless_it_is_configured(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from importlib import metadata
 from pathlib import Path
 
 from finetune_contract.documents import TrainingInputs
-from finetune_stages.training.libraries import version
+from finetune_stages.training.libraries import lacking_package, version
 
 HUB = "training-hub"
 BACKENDS = {"sft": "instructlab-training", "osft": "rhai-innovation-mini-trainer"}
 """Package of the backend, by algorithm."""
+OLDEST = {HUB: "0.4.0", BACKENDS["sft"]: "0.12.1", BACKENDS["osft"]: "0.3.0"}
+"""Oldest versions that ``tests/compat`` tests; those of OpenShift AI 3.3."""
 _SETTINGS = {"sft": "instructlab/training/config.py", "osft": "mini_trainer/training_types.py"}
 """File of each backend with the class of its settings."""
 _CLASS = "TrainingArgs"
@@ -40,21 +42,24 @@ class Installed:
 
 
 class NotInstalled(Exception):
-    """Training Hub or a backend is not there, or is not laid out as known; the text names the package and what is wrong with it."""
+    """Training Hub or a backend is missing, too old, or not laid out as known. The text is a clause about the engine."""
 
 
 def installed(inputs: TrainingInputs) -> Installed:
     """Return what this image's Training Hub accepts for the algorithm.
 
     Raises:
-        NotInstalled: a package is missing, or its files are unknown.
+        NotInstalled: a package is missing or too old, or its files are unknown.
     """
     backend = BACKENDS[inputs.algorithm]
+    lacking = lacking_package({name: OLDEST[name] for name in (HUB, backend)})
+    if lacking is not None:
+        raise NotInstalled(lacking)
     parameters = _parameters(_source(HUB, f"training_hub/algorithms/{inputs.algorithm}.py"), inputs.algorithm)
     settings = _fields(_source(backend, _SETTINGS[inputs.algorithm]))
     if not parameters or not settings:
         raise NotInstalled(
-            f"{HUB} {metadata.version(HUB)} with {backend} {metadata.version(backend)}, whose signatures are unknown"
+            f"the image has {HUB} {metadata.version(HUB)} with {backend} {metadata.version(backend)}, whose signatures are unknown"
         )
     found = {name: version(name) for name in (HUB, backend, *_FURTHER)}
     return Installed(parameters, settings, {name: number for name, number in found.items() if number is not None})
@@ -63,10 +68,8 @@ def installed(inputs: TrainingInputs) -> Installed:
 def _source(package: str, file: str) -> ast.Module:
     try:
         return ast.parse(Path(str(metadata.distribution(package).locate_file(file))).read_bytes())
-    except metadata.PackageNotFoundError:
-        raise NotInstalled(f"no package {package}") from None
     except (OSError, SyntaxError):
-        raise NotInstalled(f"{package} {metadata.version(package)}, which has no readable file {file}") from None
+        raise NotInstalled(f"the image has {package} {metadata.version(package)}, which has no readable file {file}") from None
 
 
 def _parameters(source: ast.Module, function: str) -> frozenset[str]:

@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterator
 
 from finetune_contract.documents import OsftInputs, TrainingInputs
-from finetune_stages.training.limits import Limit
+from finetune_stages.training.limits import LIGER, Limit
 
 from .arguments import MEMORY_EFFICIENT_INIT
 from .installed import Installed
 
 _SEPARATORS = re.compile(r"[,'\"\s]")
 """Characters at which mini-trainer's command line splits patterns, or which it drops."""
+_LONGEST = 100
+"""Characters of a value in a message."""
 
 
 def hub_limits(inputs: TrainingInputs, installed: Installed) -> Iterator[Limit]:
@@ -33,13 +35,14 @@ def _sft(inputs: TrainingInputs) -> Iterator[Limit]:
     if inputs.scheduler_args:
         yield Limit("training.schedulerArgs", str(dict(inputs.scheduler_args)), "instructlab-training takes none")
     if inputs.liger:
-        yield Limit("training.liger", "true", "instructlab-training checks that Liger is installed and does not use it")
+        reason = "instructlab-training checks that Liger is installed and does not use it"
+        yield Limit(LIGER, "true", reason, only_speed=True)
 
 
 def _osft(inputs: TrainingInputs, installed: Installed) -> Iterator[Limit]:
     osft = inputs.osft or OsftInputs()
     if inputs.liger and "liger-kernel" not in installed.versions:
-        yield Limit("training.liger", "true", "the package liger-kernel is not installed")
+        yield Limit(LIGER, "true", "the package liger-kernel is not installed", only_speed=True)
     if osft.unfreeze_rank_ratio == 1:
         yield Limit("training.osft.unfreezeRankRatio", "1", "mini-trainer takes it for 0.5")
     if osft.unfreeze_rank_ratio == 0:
@@ -48,7 +51,9 @@ def _osft(inputs: TrainingInputs, installed: Installed) -> Iterator[Limit]:
         yield Limit("training.osft.trainable", "targets", "mini-trainer trains embeddings, output layer and norms as well")
     if any(_SEPARATORS.search(pattern) for pattern in osft.target_patterns):
         yield Limit(
-            "training.osft.targetPatterns", ", ".join(osft.target_patterns), "mini-trainer splits them at commas and blanks"
+            "training.osft.targetPatterns",
+            ", ".join(osft.target_patterns)[:_LONGEST],
+            "mini-trainer splits them at commas and blanks",
         )
     if not osft.memory_efficient_init and not installed.accepts(MEMORY_EFFICIENT_INIT):
         yield Limit("training.osft.memoryEfficientInit", "false", "the installed mini-trainer always saves memory")

@@ -14,8 +14,8 @@ from .arguments import output
 _FILES = {"sft": "training_params_and_metrics_global0.jsonl", "osft": "training_metrics_0.jsonl"}
 """File of the first process, by algorithm."""
 _NAMES = {
-    "sft": {"loss": "avg_loss", "samples": "samples_seen", "rate": "lr"},
-    "osft": {"loss": "loss", "samples": "total_samples_accumulated", "rate": "lr"},
+    "sft": {"loss": "avg_loss", "samples": "samples_seen", "rate": "lr", "per_epoch": "num_epoch_steps"},
+    "osft": {"loss": "loss", "samples": "total_samples_accumulated", "rate": "lr", "per_epoch": "steps_per_epoch"},
 }
 
 
@@ -28,17 +28,22 @@ class Step:
         loss: mean over the step's labels, in nats; not finite if training has diverged.
         samples: rows since the start of the training, over all processes.
         learning_rate: after the step.
+        per_epoch: number of steps of an epoch, if the backend states it.
     """
 
     number: int
     loss: float
     samples: int
     learning_rate: float | None
+    per_epoch: int | None = None
 
 
 @dataclass
 class Metrics:
-    """Reader of the metrics file of one training, which grows while it is read."""
+    """Reader of the metrics file of one training, which grows while it is read.
+
+    The backends write it in a thread that they do not wait for: the last lines can be missing, and lines can be in another order.
+    """
 
     algorithm: str
     folder: Path
@@ -66,10 +71,16 @@ class Metrics:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(record, dict) and {"step", names["loss"], names["samples"]} <= record.keys():
-                yield Step(
-                    int(record["step"]), _number(record[names["loss"]]), int(record[names["samples"]]), record.get(names["rate"])
-                )
+            if not isinstance(record, dict) or not {"step", names["loss"], names["samples"]} <= record.keys():
+                continue
+            number, samples, per_epoch = (_count(record.get(name)) for name in ("step", names["samples"], names["per_epoch"]))
+            if number and samples:
+                yield Step(number, _number(record[names["loss"]]), samples, record.get(names["rate"]), per_epoch)
+
+
+def _count(value: Any) -> int | None:
+    """Return a positive count, ``None`` for any other value."""
+    return int(value) if isinstance(value, (int, float)) and math.isfinite(value) and value > 0 else None
 
 
 def _number(value: Any) -> float:

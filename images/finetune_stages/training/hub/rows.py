@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from finetune_stages.training.rows import Rows
+import numpy as np
+
+from finetune_stages.training.rows import IGNORED, Rows
 
 _BETWEEN_REPORTS = 10_000
 
@@ -17,12 +19,12 @@ def write_rows(rows: Rows, path: Path, report: Callable[[int], object]) -> None:
     ``report`` receives the number of written rows. Each pod writes its own file: the backends' jobs on several nodes would otherwise
     write one file at the same time.
     """
-    labels = rows.labels
     with path.open("w", encoding="ascii") as file:
         for number, (start, end) in enumerate(zip(rows.offsets[:-1].tolist(), rows.offsets[1:].tolist(), strict=True)):
+            tokens, learned = rows.tokens[start:end], rows.learned[start:end]
             row = {
-                "input_ids": rows.tokens[start:end].tolist(), "labels": labels[start:end].tolist(), "len": end - start,
-                "num_loss_counted_tokens": int(rows.learned[start:end].sum()),
+                "input_ids": tokens.tolist(), "labels": np.where(learned, tokens, IGNORED).tolist(), "len": end - start,
+                "num_loss_counted_tokens": int(learned.sum()),
             }  # fmt: skip
             file.write(json.dumps(row, separators=(",", ":")) + "\n")
             if number % _BETWEEN_REPORTS == 0:

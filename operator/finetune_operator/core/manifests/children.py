@@ -25,9 +25,8 @@ _RECORD_LIMIT = 512
 """Characters of each value in the record of an engine check."""
 
 
-def job(run: Run, stage_status: StageStatus, program: str, needs: PodNeeds, image_of: str) -> Json:
-    """Return a Job with one pod and without retries: the operator retries. ``image_of`` is the program whose image it runs."""
-    image = ((run.status.get("resolved") or {}).get("images") or {})[image_of]
+def job(run: Run, stage_status: StageStatus, program: str, needs: PodNeeds, image: str) -> Json:
+    """Return a Job with one pod and without retries: the operator retries."""
     container = {
         "name": naming.JOB_CONTAINER,
         "image": image,

@@ -47,7 +47,7 @@ class EngineCheckStage(ProgramStage):
             return reasons.ENGINE_CHECK_DISABLED
         if not training.gpus_per_worker:
             return reasons.TRAINING_WITHOUT_GPU
-        own = training.image is not None and training.image == resolved["images"][stages.TRAINING.image]
+        own = training.image is not None and training.image == resolved["images"].get(stages.TRAINING.image)
         return reasons.OWN_TRAINING_IMAGE if own else None
 
     def inputs(self, run: Run) -> EngineCheckInputs:

@@ -9,6 +9,7 @@ from finetune_contract.codec import decode, encode
 from finetune_contract.documents import (
     GPUS_VARIABLE,
     PROCESSES_VARIABLE,
+    SECRETS_VARIABLE,
     CheckpointInputs,
     LoraInputs,
     OsftInputs,
@@ -18,6 +19,7 @@ from finetune_contract.result import HISTORY_LIMIT, Result, TrainingOutputs, thi
 from finetune_operator.api import stages
 from finetune_operator.core import naming
 from finetune_operator.core.manifests.pod import BUNDLE_PATH, HF_SECRET, PodNeeds, secrets
+from finetune_operator.core.paths import Json, lookup
 from finetune_operator.core.run import Run
 
 from .base import ProgramStage
@@ -82,9 +84,12 @@ def training_pod(run: Run, gpus: int) -> PodNeeds:
     """Return what the pods of a TrainJob with ``gpus`` GPUs each need."""
     spec = run.resolved.training
     bundle = naming.bundle_name(run.status["resolved"]["entryDigest"])
-    requested = {"name": GPUS_VARIABLE, "value": str(gpus)}
+    own: tuple[Json, ...] = ({"name": GPUS_VARIABLE, "value": str(gpus)},)
+    secret = ",".join(entry["name"] for entry in spec.env if lookup(entry, "valueFrom.secretKeyRef"))
+    if secret:
+        own = (*own, {"name": SECRETS_VARIABLE, "value": secret})
     return PodNeeds(
-        resources=spec.resources, gpus=gpus, environment=(*secrets(None, HF_SECRET), *spec.env, requested),
+        resources=spec.resources, gpus=gpus, environment=(*secrets(None, HF_SECRET), *spec.env, *own),
         placement=spec.placement, volumes=({"name": "training-bundle", "configMap": {"name": bundle}}, *spec.volumes),
         mounts=({"name": "training-bundle", "mountPath": BUNDLE_PATH, "readOnly": True}, *spec.volume_mounts),
         pull_secrets=spec.image_pull_secrets, shared_memory=spec.shared_memory,
