@@ -14,6 +14,7 @@ from typing import Any
 
 from finetune_contract.workspace import Attempt
 from finetune_operator.api import reasons
+from finetune_operator.api.stages import TRAINING
 
 from . import naming, stages
 from .ended_run import pending_rerun
@@ -48,6 +49,8 @@ _PATHS: tuple[tuple[re.Pattern[str], str], ...] = tuple((re.compile(pattern), fi
 ))  # fmt: skip
 """Paths of the pod, and the field of the section that takes their place. Errors name labels without ``metadata``."""
 _LIST = re.compile(_TEMPLATE + r"spec\.(?:containers\[0\]\.)?(volumeMounts|volumes)(?:\[(\d+)\])?")
+_RUNTIME_IMAGE = "image-of-the-runtime"
+"""Image of a training pod whose run and configuration set none."""
 _SHOWN = 3
 _UNDECODABLE = re.compile(r"cannot be handled as a Job: (?!strict decoding error)(.*)", re.DOTALL)
 """Not of an API server that does not know a field that we write: JobSet's client would not ask for that."""
@@ -96,6 +99,9 @@ def _shaped(run: Run) -> Iterator[ProgramStage]:
 
 def _job(run: Run, stage: ProgramStage) -> Json:
     stage_status = StageStatus(stage.name, attempt=1, child_name=naming.child_name(run.name, stage.name, Attempt(1, 1)))
+    resolved = run.status["resolved"]
+    images = {TRAINING.image: run.resolved.training.image or _RUNTIME_IMAGE, **resolved["images"]}
+    run = replace(run, status={**run.status, "resolved": {**resolved, "images": images}})
     job = children.job(run, stage_status, stage.program, stage.pod(run), stage.definition.image)
     metadata = {key: job["metadata"][key] for key in ("name", "namespace", "labels")}  # nothing that needs further rights
     return {**job, "metadata": metadata}
