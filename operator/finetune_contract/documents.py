@@ -214,11 +214,13 @@ class EngineCheckInputs:
         training: inputs of stage *training*. Only the values that decide about the engine are those of the run, so that runs that
             differ in other values have equal inputs.
         gpus: number of GPUs that each pod of the training requests; the pod of the check has none.
+        processes: number of training processes in all pods together.
         explicit: fields that a person set, of those that an engine may be unable to honor.
     """
 
     training: TrainingInputs
     gpus: int
+    processes: int = 1
     explicit: tuple[str, ...] = ()
 
 

@@ -24,7 +24,7 @@ def check(context: Context) -> Finished:
         StageError: ``EngineMissing``, ``BadTrainingValue``.
     """
     inputs = context.inputs(EngineCheckInputs)
-    engine = choose(inputs.training, inputs.explicit, count_gpus=lambda: inputs.gpus)
+    engine = choose(inputs.training, inputs.explicit, inputs.processes, count_gpus=lambda: inputs.gpus)
     require_cuda_build(GPU_FIELD, inputs.gpus)
     return Finished(
         EngineCheckOutputs(engine.name, engine.reason, engine.versions), message=f"engine {engine.name}: {engine.reason}"

@@ -150,7 +150,12 @@ def _is_bound(offer: Offer) -> bool:
 
 
 def _rejected(offer: Offer, explicit: Collection[str]) -> list[Limit]:
-    return [limit for limit in offer.limits if limit.binding or limit.field in explicit]
+    return [limit for limit in offer.limits if limit.binding or _is_explicit(limit.field, explicit)]
+
+
+def _is_explicit(field: str, explicit: Collection[str]) -> bool:
+    """Return whether a person set the field, or a value in it: the fields of a map are listed one by one."""
+    return any(f"{one}.".startswith(f"{field}.") for one in explicit)
 
 
 def _reason(inputs: TrainingInputs, passed_over: list[Offer], explicit: Collection[str]) -> str:

@@ -48,9 +48,9 @@ _PATHS: tuple[tuple[re.Pattern[str], str], ...] = tuple((re.compile(pattern), fi
     (_CONTAINER + r"image(?=$|:)", "image"),
 ))  # fmt: skip
 """Paths of the pod, and the field of the section that takes their place. Errors name labels without ``metadata``."""
-_IMAGE_OF_RUNTIME = "image"
-"""Any valid name: a dry run pulls nothing."""
 _LIST = re.compile(_TEMPLATE + r"spec\.(?:containers\[0\]\.)?(volumeMounts|volumes)(?:\[(\d+)\])?")
+_RUNTIME_IMAGE = "image-of-the-runtime"
+"""Image of a training pod whose run and configuration set none. A dry run pulls nothing."""
 _SHOWN = 3
 _UNDECODABLE = re.compile(r"cannot be handled as a Job: (?!strict decoding error)(.*)", re.DOTALL)
 """Not of an API server that does not know a field that we write: JobSet's client would not ask for that."""
@@ -106,7 +106,7 @@ def _job(run: Run, stage: ProgramStage) -> Json:
 
 def _image(run: Run, stage: ProgramStage) -> str:
     if stage.definition is TRAINING:
-        return run.resolved.training.image or _IMAGE_OF_RUNTIME
+        return run.resolved.training.image or _RUNTIME_IMAGE
     return str(run.status["resolved"]["images"][stage.definition.image])
 
 

@@ -102,7 +102,8 @@ def test_the_choice_reads_no_other_value() -> None:
 
 def test_every_field_that_an_engine_rejects_is_known_to_the_operator() -> None:
     sources = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (limits, hub_limits))
-    assert set(re.findall(r'Limit\(\s*"([\w.]+)"', sources)) == set(REJECTABLE)
+    stated = re.findall(r'Limit\(\s*"?([\w.]+)', sources)
+    assert {getattr(limits, name, name) for name in stated} == set(REJECTABLE)
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def check(run_stage_program: Any, tmp_path: Path) -> Callable[..., Any]:
             "FINETUNE_IMAGE": "registry.example.com/train:1", "PET_NNODES": "1", "PET_NPROC_PER_NODE": "1",
         }  # fmt: skip
         command = [sys.executable, "-S", str(archive)]
-        inputs = EngineCheckInputs(training, gpus, explicit)
+        inputs = EngineCheckInputs(training, gpus, 2, explicit)
         return run_stage_program("engine-check", inputs, command=command, environment=environment)
 
     return run
@@ -145,7 +146,8 @@ def test_the_program_names_what_the_image_lacks(check: Callable[..., Any]) -> No
     ended = check(replace(SFT, engine="training-hub"))
     assert (ended.code, ended.reason) == (65, "EngineMissing")
     assert ended.result.message.startswith(
-        "training.image: registry.example.com/train:1: engine training-hub cannot be used: the image has no package training-hub;"
+        "training.image: registry.example.com/train:1: engine training-hub cannot be used: it requires the Python package"
+        " training-hub 0.4.0 or newer, and the image does not have it; use another image"
     )
     assert "Traceback" not in ended.errors
 

@@ -261,3 +261,14 @@ def test_the_arguments_are_those_that_act(tmp_path: Any) -> None:
     assert "osft_memory_efficient_init" not in arguments(
         OSFT, Processes(), tmp_path, tmp_path, replace(HUB, settings=frozenset()), flash_attention=True
     )
+
+
+def test_a_person_who_set_an_argument_of_the_scheduler_set_the_field(image: Any) -> None:
+    """The fields of a map are listed one by one."""
+    image()
+    bent = replace(SFT, scheduler="cosine", scheduler_args={"num_cycles": 2})
+    assert chosen(bent).name == "training-hub", "defaults are replaced"
+    engine = chosen(bent, "training.schedulerArgs.num_cycles")
+    assert (engine.name, engine.reason.partition(",")[0]) == (
+        "portable", "training-hub cannot be used: training.schedulerArgs is {'num_cycles': 2}",
+    )  # fmt: skip

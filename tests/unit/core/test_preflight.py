@@ -171,3 +171,10 @@ def test_a_value_of_defaults_is_reported_with_its_location(layer: str, place: st
     observed = Observed(settings, invalid={"training": [(LABELS, "Invalid value")]})
     status = plan(run_of(world), observed, NOW).status
     assert status["failure"]["message"] == f"{place}training.placement.labels: Invalid value; correct it."
+
+
+@pytest.mark.parametrize(("training", "image"), [({"image": "mine:1"}, "mine:1"), (PLACED, "image-of-the-runtime")])
+def test_a_training_pod_is_tried_with_the_image_of_the_run(training: Object, image: str) -> None:
+    run = run_of(World.new({"dataset": {"uri": "/d.jsonl"}, "training": training}))
+    (tried_pod,) = preflights(run, SETTINGS)
+    assert tried_pod.manifest["spec"]["template"]["spec"]["containers"][0]["image"] == image

@@ -51,9 +51,9 @@ class EngineCheckStage(ProgramStage):
         return reasons.OWN_TRAINING_IMAGE if own else None
 
     def inputs(self, run: Run) -> EngineCheckInputs:
-        explicit = explicit_fields(run.status["resolved"], "training", "model")
+        explicit, training = explicit_fields(run.status["resolved"], "training", "model"), run.resolved.training
         return EngineCheckInputs(
-            training=deciding_inputs(training_inputs(run)), gpus=run.resolved.training.gpus_per_worker,
+            training=deciding_inputs(training_inputs(run)), gpus=training.gpus_per_worker, processes=training.workers * training.processes,
             explicit=tuple(field for field in explicit if f"{field}.".startswith(tuple(f"{one}." for one in REJECTABLE))),
         )  # fmt: skip
 
