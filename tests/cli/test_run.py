@@ -254,11 +254,8 @@ def test_kill_9_of_the_command_at_any_time_and_the_run_ends_as_if_nothing_had_ha
 
 @pytest.mark.parametrize(
     ("stage", "algorithm"),
-    [
-        ("dataset", "osft"), ("training", "osft"), ("evaluation", "osft"), ("registration", "osft"), ("training", "sft"),
-        ("training", "lora"), ("registration", "lora"),
-    ],
-)  # fmt: skip
+    [("dataset", "sft"), ("training", "osft"), ("evaluation", "osft"), ("training", "lora"), ("registration", "lora")],
+)
 def test_kill_9_of_a_stage_only_costs_an_attempt(workdir: Workdir, small: Spec, stage: str, algorithm: str) -> None:
     spec = small(evaluation={"enabled": stage == "evaluation", "baseline": False})
     if algorithm != "osft":
