@@ -1,7 +1,7 @@
 """Write the generated files, or check that they are up to date.
 
-python hack/generate.py            writes the CRD, docs/reasons.md, docs/unsupported.md, docs/stages.md, the stages in
-                                   manifests/argocd/component/actions.yaml, and the version in manifests and pages
+python hack/generate.py            writes the CRD, docs/reasons.md, docs/unsupported.md, docs/stages.md, docs/trainings.md, the stages
+                                   in manifests/argocd/component/actions.yaml, and the version in manifests and pages
 python hack/generate.py --check    writes nothing; exit code 1 if a file is not up to date
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 import versions
+from compat import trainings
 from finetune_contract.reasons import STAGE_REASONS, Reason
 from finetune_operator import __version__
 from finetune_operator.api.crd import crd
@@ -45,6 +46,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs" / "reasons.md": NOTICE + _reasons_page(),
         ROOT / "docs" / "unsupported.md": NOTICE + _unsupported_page(),
         ROOT / "docs" / "stages.md": NOTICE + _stages_page(),
+        ROOT / "docs" / "trainings.md": NOTICE + trainings.page(),
         ACTIONS: _actions(),
         **dict(versions.files(ROOT, __version__)),
     }

@@ -1,7 +1,7 @@
 """python hack/compat COMMAND: environments with the libraries of training images, and the tests that use them.
 
 make    make the environments outside the checkout, 2 GB each
-test    make them, and run tests/compat with every set
+test    make them, and run tests/compat with every set; --record writes them into hack/compat/trainings.json
 node    train in containers on a real node, in an image with the libraries of OpenShift AI 3.3 (as root; builds the image)
 python  print the Python of one environment
 clean   remove all environments, including those of earlier locks
@@ -23,16 +23,19 @@ from controlplane.binaries import NotBuiltError
 from images import builds, engines
 from images.recipes import LIBRARIES
 
-from .environments import SETS, is_made, make, python, root
+from .environments import is_made, make, python, root
+from .sets import SETS
 
 ROOT = Path(__file__).resolve().parents[2]
+_TIMEOUT = 900
+"""Seconds of a test: two pods of Training Hub are eight processes with PyTorch."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return _run(options.command, options.sets or list(SETS), options.jobs)
+        return _run(options)
     except (CannotBuildError, NotBuiltError, OSError, subprocess.SubprocessError) as error:
         print(f"compat: {error}", file=sys.stderr)
         return 1
@@ -46,11 +49,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("command", choices=("make", "test", "node", "python", "clean"))
     parser.add_argument("sets", nargs="*", choices=[*SETS, []], metavar="SET", help=f"{', '.join(SETS)}; all if none is named")
+    parser.add_argument("--record", action="store_true", help="write the trainings into hack/compat/trainings.json")
     parser.add_argument("--jobs", type=int, default=2, help="processes of pytest (2)")
     return parser
 
 
-def _run(command: str, sets: Sequence[str], jobs: int) -> int:
+def _run(options: argparse.Namespace) -> int:
+    command, sets = options.command, options.sets or list(SETS)
     if command == "clean":
         shutil.rmtree(root(), ignore_errors=True)
         return 0
@@ -63,16 +68,31 @@ def _run(command: str, sets: Sequence[str], jobs: int) -> int:
     with progress.counted(len(missing)):
         for name in missing:
             make(name)
-    return _test(sets, jobs) if command == "test" else 0
+    return _test(sets, options.jobs, record=options.record) if command == "test" else 0
 
 
 def _node() -> int:
     builds.build(LIBRARIES, "debian", "test", engines.find())
-    words = [sys.executable, "-m", "pytest", "-q", "tests/node/image_of_openshift_ai.py"]
+    words = [sys.executable, "-m", "pytest", "-q", "-rP", "tests/node/image_of_openshift_ai.py"]
     return subprocess.run(words, cwd=ROOT, check=False).returncode
 
 
-def _test(sets: Sequence[str], jobs: int) -> int:
-    words = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "--dist", "worksteal", "--durations=20", "tests/compat"]
+def _test(sets: Sequence[str], jobs: int, *, record: bool) -> int:
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        str(jobs),
+        "--dist",
+        "worksteal",
+        "--durations=20",
+        "-o",
+        f"timeout={_TIMEOUT}",
+        "tests/compat",
+    ]
     environment = {**os.environ, "FINETUNE_COMPAT_SETS": ",".join(sets), "OMP_NUM_THREADS": "1"}
+    if record:
+        environment["FINETUNE_COMPAT_RECORD"] = "1"
     return subprocess.run(words, cwd=ROOT, env=environment, check=False).returncode

@@ -20,10 +20,6 @@ from controlplane.binaries import not_built
 from environment import requirements
 
 HERE = Path(__file__).parent
-SETS = ("openshift-ai-3.3", "openshift-ai-3.5", "newest")
-"""Sets with a lock, from the oldest to the newest libraries."""
-IN_CI = ("openshift-ai-3.3", "newest")
-"""Sets that every test run uses."""
 _LAYOUT = "1"
 """Changed when this module makes other environments from the same locks."""
 _CALLED = "this environment has no GPU libraries"

@@ -16,6 +16,7 @@ import progress
 from argocd.binary import ARGOCD
 from bootstrap import state
 from compat import environments as compat
+from compat.sets import IN_CI
 from controlplane import binaries
 from controlplane.binaries import Binaries, go_is_installed
 from controlplane.crdlint import CRDLINT
@@ -115,7 +116,7 @@ def _containers(nice: int) -> Iterator[Step]:
 
 
 def _compat(_nice: int) -> Iterator[Step]:
-    for name in compat.IN_CI:
+    for name in IN_CI:
         yield Step(f"compat-{name}", partial(compat.is_made, name), partial(compat.make, name))
 
 

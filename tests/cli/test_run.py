@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 
 from cli.workdir import CommandResult, Workdir, done_stages, stage_processes, state_of, status_of, wait_for
@@ -24,6 +23,14 @@ Spec = Callable[..., dict[str, Any]]
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:mlflow", "ignore::FutureWarning:mlflow", "ignore::pydantic.warnings.PydanticDeprecatedSince20"
 )
+
+
+def mlflow_client(workdir: Workdir) -> Any:
+    """The client of MLflow on the store of a folder. Importing it takes seconds, which only the process that uses it needs."""
+    import mlflow
+
+    uri = f"sqlite:///{workdir.workspace}/mlflow.db"
+    return mlflow.MlflowClient(uri, uri)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +74,7 @@ class TestARunThatEndsWell:
 
     def test_the_model_loads_from_the_uri_in_the_registry(self, finished: tuple[Workdir, CommandResult]) -> None:
         workdir, _ = finished
-        client = mlflow.MlflowClient(f"sqlite:///{workdir.workspace}/mlflow.db", f"sqlite:///{workdir.workspace}/mlflow.db")
+        client = mlflow_client(workdir)
         version = client.get_model_version_by_alias("tiny", "newest")
         assert version.tags["version"] == "1.0.0"
         assert version.source == status_of(workdir)["model"]["uri"]
@@ -84,8 +91,7 @@ class TestARunThatEndsWell:
 
     def test_mlflow_shows_the_run_with_its_curve(self, finished: tuple[Workdir, CommandResult]) -> None:
         workdir, _ = finished
-        uri = f"sqlite:///{workdir.workspace}/mlflow.db"
-        client = mlflow.MlflowClient(uri, uri)
+        client = mlflow_client(workdir)
         experiment = client.get_experiment_by_name("trial")
         assert experiment is not None
         (run,) = client.search_runs([experiment.experiment_id])
@@ -248,11 +254,8 @@ def test_kill_9_of_the_command_at_any_time_and_the_run_ends_as_if_nothing_had_ha
 
 @pytest.mark.parametrize(
     ("stage", "algorithm"),
-    [
-        ("dataset", "osft"), ("training", "osft"), ("evaluation", "osft"), ("registration", "osft"), ("training", "sft"),
-        ("training", "lora"), ("registration", "lora"),
-    ],
-)  # fmt: skip
+    [("dataset", "sft"), ("training", "osft"), ("evaluation", "osft"), ("training", "lora"), ("registration", "lora")],
+)
 def test_kill_9_of_a_stage_only_costs_an_attempt(workdir: Workdir, small: Spec, stage: str, algorithm: str) -> None:
     spec = small(evaluation={"enabled": stage == "evaluation", "baseline": False})
     if algorithm != "osft":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ import torch
 from filelock import FileLock
 from transformers import AutoModelForCausalLM
 
-from compat.environments import IN_CI, SETS, blocker, python
+from compat.environments import blocker, python
+from compat.sets import IN_CI, SETS
+from compat.trainings import COLUMNS, PACKAGES, RECORD, Record, Training, in_order
 from control_planes import built
 from finetune_contract.codec import digest, encode
 from finetune_contract.documents import GPUS_VARIABLE, TrainingInputs
@@ -28,19 +31,30 @@ from finetune_operator.training_bundle import training_bundle
 from rendering import Tokenization, skill_rows
 from stages.conftest import StagePrograms
 
+from .scores import bits_per_byte
+
 SHIM = Path(__file__).parent / "shim"
 ROWS = 50
 SMALL = TrainingInputs("sft", "portable", 2, 16, 4096, 256, 1e-2)
+HELD_OUT = 20
 EVERY_SET = "FINETUNE_COMPAT_SETS" in os.environ
+RECORDS = "FINETUNE_COMPAT_RECORD" in os.environ
+"""Whether the record is written; otherwise trainings are compared with it."""
 CHOSEN = os.environ.get("FINETUNE_COMPAT_SETS", ",".join(IN_CI)).split(",")
 """Sets that are tested; ``make compat`` sets all of them."""
-_LONGEST = 280
+_LONGEST = 800
 """Seconds of a run."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test with the argument ``libraries`` for each chosen set, and with ``older_libraries`` for each but the newest."""
-    for argument, sets in (("libraries", SETS), ("older_libraries", SETS[:-1])):
+    """Run a test with the argument ``libraries`` for each chosen set, and with ``older_libraries`` for each but the newest.
+
+    ``hub_libraries`` are those of the trainings with Training Hub, each of which takes as long as three with the portable engine: the
+    oldest set in CI, and each with ``make compat``.
+    """
+    for argument, sets in (
+        ("libraries", SETS), ("older_libraries", SETS[:-1]), ("hub_libraries", SETS if EVERY_SET else SETS[:1]),
+    ):  # fmt: skip
         if argument in metafunc.fixturenames:
             metafunc.parametrize(argument, [name for name in sets if name in CHOSEN], scope="session")
 
@@ -53,32 +67,21 @@ def interpreter_of(libraries: str) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print a table of the trainings that succeeded."""
+    """Print a table of the trainings that succeeded, and write the record if that is requested."""
     factory = getattr(config, "_tmp_path_factory", None)
-    folder = factory.getbasetemp() / "compat" if factory else Path("none")
-    rows = sorted(row for about in folder.glob("*/about.json") if (row := _row(about)))
-    if rows:
+    files = (factory.getbasetemp() / "compat").glob("*/training.json") if factory else ()
+    found = [json.loads(file.read_bytes()) for file in files]
+    trainings = in_order(Training(**one["training"]) for one in found)
+    if trainings:
         terminalreporter.section("trainings")
-        for row in (("libraries", "engine", "algorithm", "processes", "samples", "first loss", "last loss", "seconds"), *rows):
+        for row in (COLUMNS, *(one.cells for one in trainings)):
             terminalreporter.write_line("".join(f"{cell:<18}" for cell in row).rstrip())
-
-
-def _row(about: Path) -> tuple[str, ...] | None:
-    result = parse_message(_text(about.parent / "program-0" / "termination-log"))
-    if result is None or result.outcome != "Succeeded":
-        return None
-    what, outputs, metrics = json.loads(about.read_text()), result.outputs, result.metrics
-    samples = f"{outputs['samplesSeen']} of {outputs['expectedSamples']}"
-    losses = (f"{metrics[name]:.4f}" for name in ("first_loss", "final_loss"))
-    return (
-        what["libraries"],
-        outputs["engine"],
-        what["algorithm"],
-        str(outputs["processes"]),
-        samples,
-        *losses,
-        f"{metrics['seconds']:.0f}",
-    )
+    if RECORDS and trainings:
+        versions: dict[str, dict[str, str]] = {}
+        for one in found:
+            versions.setdefault(one["training"]["libraries"], {}).update(one["versions"])
+        Record.read().updated(Record(versions, tuple(trainings))).write()
+        terminalreporter.write_line(f"wrote {RECORD}; run python hack/generate.py")
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,14 @@ class Trained:
         return _text(self.folder / "output")
 
     @property
+    def workspace(self) -> Path:
+        """The workspace."""
+        return self.folder / "workspace"
+
+    @property
     def model(self) -> Path:
         """Folder of the trained model."""
-        (folder,) = self.folder.glob("workspace/**/final_model")
+        (folder,) = self.workspace.glob("**/final_model")
         return folder
 
 
@@ -208,6 +216,40 @@ def train(old_model: Path, program: Path, shared: Path) -> Callable[..., Trained
     return run
 
 
+@pytest.fixture(scope="session")
+def recorded(old_model: Path) -> Callable[..., None]:
+    """Return the function that compares a training of the tiny model with the record: ``recorded(trained, libraries, algorithm, pods)``.
+
+    Held-out rows are scored where every set is tested.
+    """
+    known = {one.key: one for one in Record.read().trainings}
+
+    def compare(trained: Trained, libraries: str, algorithm: str, pods: int = 1) -> None:
+        training = _training(trained, libraries, algorithm, pods, old_model)
+        versions = {name: number for name, number in trained.result.outputs["versions"].items() if name in PACKAGES}
+        (trained.folder / "training.json").write_text(json.dumps({"training": asdict(training), "versions": versions}))
+        assert training.samples == training.expected
+        assert training.last_loss < training.first_loss
+        assert training.after < training.before or not EVERY_SET
+        if RECORDS:
+            return
+        assert training.key in known, f"{RECORD} has no such training; run python hack/compat test --record"
+        expected = known[training.key]
+        for name in ("first_loss", "last_loss", "before", "after") if EVERY_SET else ("first_loss", "last_loss"):
+            assert getattr(training, name) == pytest.approx(getattr(expected, name), rel=0.02), name
+
+    return compare
+
+
+def _training(trained: Trained, libraries: str, algorithm: str, pods: int, base: Path) -> Training:
+    outputs, metrics = trained.result.outputs, trained.result.metrics
+    scores = [bits_per_byte(model, trained.workspace) if EVERY_SET else math.nan for model in (base, trained.model)]
+    return Training(
+        libraries, outputs["engine"], algorithm, pods, outputs["processes"], outputs["samplesSeen"], outputs["expectedSamples"],
+        metrics["first_loss"], metrics["final_loss"], round(metrics["seconds"], 1), *scores,
+    )  # fmt: skip
+
+
 def pods(nodes: int, processes: int) -> list[dict[str, str]]:
     """Return Kubeflow Trainer's variables for each pod, with a free port of this machine."""
     alone = {"PET_NPROC_PER_NODE": str(processes)}
@@ -229,13 +271,12 @@ def _train(
     packages: Path | None,
 ) -> None:
     programs.workspace.mkdir()
-    about = {"libraries": libraries, "algorithm": inputs.algorithm + (" packed" if inputs.lora and inputs.lora.packing else "")}
-    (programs.workspace.parent / "about.json").write_text(json.dumps(about))
     stage = Tokenization(programs.workspace, programs.run)
     run = programs.path(programs.layout.root)
     run.mkdir(parents=True)
     (run / "base_model").symlink_to(model)
-    stage.write(skill_rows("signature")[:ROWS])
+    rows = skill_rows("signature")
+    stage.write(rows[:ROWS], rows[ROWS : ROWS + HELD_OUT])
     stage(max_seq_len=inputs.max_seq_len)
     interpreter, shimmed = interpreter_of(libraries), inputs.engine == "training-hub"
     environment = {

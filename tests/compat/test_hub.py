@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import subprocess
 
 import pytest
 
-from compat.environments import SETS
-from finetune_contract.documents import CheckpointInputs, OsftInputs
+from compat.sets import SETS
+from finetune_contract.documents import CheckpointInputs
 
-HUB: dict[str, Any] = {"engine": "training-hub", "gradient_checkpointing": True}
-SFT: dict[str, Any] = {**HUB, "algorithm": "sft", "sharding": "FULL_SHARD", "checkpoints": CheckpointInputs(per_epoch=True)}
-OSFT: dict[str, Any] = {
-    **HUB, "algorithm": "osft", "osft": OsftInputs(), "scheduler": "cosine_with_min_lr", "scheduler_args": {"min_lr_rate": 0.1},
-}  # fmt: skip
+from .algorithms import HUB, PORTABLE
+from .conftest import interpreter_of
+
 NEWEST = SETS[-1]
 BACKENDS = {"sft": "instructlab-training", "osft": "rhai-innovation-mini-trainer"}
 
 
-@pytest.mark.parametrize("values", [SFT, OSFT], ids=["sft", "osft"])
-def test_every_sample_is_seen_and_the_loss_falls(train, libraries, values):
-    trained = train(libraries, **values)
+@pytest.mark.parametrize("algorithm", HUB)
+def test_every_sample_is_seen_and_the_loss_falls(train, hub_libraries, recorded, algorithm):
+    trained = train(hub_libraries, **HUB[algorithm])
+    recorded(trained, hub_libraries, algorithm)
     outputs = trained.result.outputs
     assert (outputs["samplesSeen"], outputs["expectedSamples"], outputs["steps"], outputs["opened"]) == (100, 100, 8, True)
-    assert trained.losses[-1] < trained.losses[0]
     assert outputs["engine"] == "training-hub"
-    assert {"training-hub", BACKENDS[values["algorithm"]], "torch"} <= outputs["versions"].keys()
+    assert {"training-hub", BACKENDS[algorithm], "torch"} <= outputs["versions"].keys()
 
 
-@pytest.mark.parametrize("values", [SFT, OSFT], ids=["sft", "osft"])
-def test_the_first_loss_is_that_of_the_portable_engine(train, libraries, values):
+@pytest.mark.parametrize("algorithm", HUB)
+def test_the_losses_are_those_of_the_portable_engine(train, hub_libraries, algorithm):
     """Both engines learn the same tokens, and begin with the same model; mini-trainer computes in 16 bits, and rows are shuffled."""
-    portable = {**values, "engine": "portable", "sharding": "NO_SHARD"}
-    hub, own = train(libraries, **values), train(libraries, **portable)
-    assert hub.losses[0] == pytest.approx(own.losses[0], rel=0.05)
-    assert hub.losses[-1] == pytest.approx(own.losses[-1], rel=0.15)
+    hub, portable = train(hub_libraries, **HUB[algorithm]), train(hub_libraries, **PORTABLE[algorithm])
+    assert hub.losses[0] == pytest.approx(portable.losses[0], rel=0.05)
+    assert hub.losses[-1] == pytest.approx(portable.losses[-1], rel=0.15)
 
 
-def test_a_model_of_each_epoch_is_published(train, libraries):
-    run = train(libraries, **SFT).model.parent
+def test_a_model_of_each_epoch_is_published(train, hub_libraries):
+    run = train(hub_libraries, **HUB["sft"]).model.parent
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["epoch_1", "epoch_2"]
     for name in ("config.json", "tokenizer_config.json", "chat_template.jinja"):
         base = (run / "base_model" / name).read_text()
@@ -47,19 +45,44 @@ def test_a_model_of_each_epoch_is_published(train, libraries):
             assert (run / "checkpoints/epoch_1" / name).read_text() == base
 
 
-@pytest.mark.parametrize("values", [SFT, OSFT], ids=["sft", "osft"])
-def test_two_processes_train_together(train, libraries, every_set, values):
-    one, two = train(libraries, **values), train(libraries, 2, **values)
+@pytest.mark.parametrize("algorithm", HUB)
+def test_two_processes_train_together(train, hub_libraries, every_set, recorded, algorithm):
+    one, two = train(hub_libraries, **HUB[algorithm]), train(hub_libraries, 2, **HUB[algorithm])
     assert (two.result.outputs["processes"], two.result.outputs["samplesSeen"]) == (2, 100)
     assert two.losses == pytest.approx(one.losses, rel=0.02)
+    recorded(two, hub_libraries, algorithm)
 
 
-@pytest.mark.parametrize("values", [SFT, OSFT], ids=["sft", "osft"])
-def test_two_pods_train_together(train, libraries, every_set, values):
+@pytest.mark.parametrize("algorithm", HUB)
+def test_two_pods_train_together(train, hub_libraries, every_set, recorded, algorithm):
     """Each pod calls Training Hub once; the backends find each other by Kubeflow Trainer's variables."""
-    one, two = train(libraries, **values), train(libraries, nodes=2, **values)
+    one, two = train(hub_libraries, **HUB[algorithm]), train(hub_libraries, nodes=2, **HUB[algorithm])
     assert (two.result.outputs["processes"], two.result.outputs["samplesSeen"]) == (2, 100)
     assert two.losses == pytest.approx(one.losses, rel=0.02)
+    recorded(two, hub_libraries, algorithm, pods=2)
+
+
+ARGUMENTS = """
+import json, sys
+from pathlib import Path
+from finetune_contract.documents import OsftInputs, TrainingInputs
+from finetune_stages.training.hub.arguments import arguments
+from finetune_stages.training.hub.installed import installed
+from finetune_stages.training.processes import Processes
+
+inputs = TrainingInputs(sys.argv[1], "training-hub", 2, 16, 4096, 256, 1e-2, osft=OsftInputs())
+found = installed(inputs)
+call = arguments(inputs, Processes.from_environment({}), Path("model"), Path("folder"), found, flash_attention=False)
+print(json.dumps([name for name in call if not found.accepts(name)]))
+"""
+
+
+@pytest.mark.parametrize("algorithm", HUB)
+def test_every_argument_has_an_effect(program, libraries, algorithm):
+    """Training Hub drops an argument that the backend does not know."""
+    words = [interpreter_of(libraries), "-c", ARGUMENTS, algorithm]
+    done = subprocess.run(words, env={"PYTHONPATH": str(program)}, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout or "null") == [], done.stderr
 
 
 STEPS = (16, 32, 48, 50, 66, 82, 98, 100)
@@ -99,6 +122,6 @@ def test_a_backend_that_has_not_trained_fails_the_stage(train, tmp_path_factory,
     package = tmp_path_factory.mktemp(fault) / "training_hub"
     package.mkdir()
     (package / "__init__.py").write_text(f"{REPORT}    {code}\n")
-    ended = train(NEWEST, packages=package.parent, **{**SFT, "checkpoints": CheckpointInputs()}).failure
+    ended = train(NEWEST, packages=package.parent, **{**HUB["sft"], "checkpoints": CheckpointInputs()}).failure
     assert ended.reason == reason
     assert words in ended.message

@@ -8,6 +8,7 @@ that it was asked for. All computations are the libraries' own.
 
 from __future__ import annotations
 
+import gc
 import importlib.abc
 import importlib.machinery
 import os
@@ -142,4 +143,8 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 if os.environ.get("FINETUNE_TEST_CPU_SHIM") == "1":
     os.environ.setdefault("TESTING", "true")  # mini-trainer uses transformers' attention if flash-attn is not installed
+    os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # new versions of accelerate count processes without GPUs only with it
+    # Most of the time of these processes is for imports and for compiling functions that run a few times.
+    gc.disable()
+    os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
     sys.meta_path.insert(0, _Finder())

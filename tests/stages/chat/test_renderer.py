@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import trl
 from transformers import AutoTokenizer
 
 from finetune_contract import reasons
@@ -16,8 +15,7 @@ from finetune_stages.chat.renderer import ChatRenderer, RowRejected, Unclear
 from finetune_stages.chat.structure import read_conversation
 from finetune_stages.sdk import StageError
 from finetune_stages.tokenization.labels import EndTokens, encode
-
-TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+from rendering import TEMPLATES
 
 SINGLE = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "It is 4."}]
 MULTI = [

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-import trl
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from finetune_stages.model.template import Template, _compile, _conversations, check_templates, find_templates
 from finetune_stages.model.tokens import special_tokens
 from finetune_stages.sdk import StageError
+from rendering import TEMPLATES
 
-TEMPLATES = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
+FILES = sorted(TEMPLATES.glob("*.jinja"))
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
@@ -25,8 +24,8 @@ def rendered(compiled, messages, tools, prompt: bool) -> str:
 
 
 def test_public_templates_pass_and_render_as_in_transformers(tmp_path):
-    assert len(TEMPLATES) > 50
-    for path in TEMPLATES:
+    assert len(FILES) > 50
+    for path in FILES:
         text = path.read_text()
         (tmp_path / "chat_template.jinja").write_text(text)
         assert check_templates(tmp_path, TOKENS, "m") == [], path.name

@@ -9,7 +9,8 @@ import pytest
 import cuda_placeholders
 import lock
 from compat import environments
-from compat.environments import IN_CI, SETS
+from compat.sets import IN_CI, SETS
+from compat.trainings import PACKAGES, Record
 from controlplane.binaries import NotBuiltError
 
 ROOT = Path(__file__).parents[3]
@@ -74,6 +75,24 @@ def test_the_real_cuda_runtime_is_installed(name: str) -> None:
     runtime = [package for package in versions(name) if package.startswith("nvidia-cuda-runtime")]
     assert runtime
     assert not any(cuda_placeholders.is_only_for_gpus(package) for package in runtime)
+
+
+def test_the_record_has_the_versions_of_the_locks() -> None:
+    expected = {name: {package: versions(name)[package] for package in PACKAGES} for name in SETS}
+    assert Record.read().versions == expected, "run python hack/compat test --record"
+
+
+def test_the_record_has_each_training_and_each_has_learned() -> None:
+    record = Record.read()
+    alone = [("portable", name, 1, 1) for name in ("sft", "osft", "lora", "lora, packed", "sft, recomputed")]
+    together = [("portable", name, 1, 2) for name in ("sft", "osft", "lora")]
+    hub = [("training-hub", name, *place) for name in ("sft", "osft") for place in ((1, 1), (1, 2), (2, 2))]
+    expected = {(name, *training) for name in SETS for training in (*alone, *together, *hub)}
+    assert {one.key for one in record.trainings} == expected
+    for one in record.trainings:
+        assert one.samples == one.expected == 100, one
+        assert one.last_loss < one.first_loss, one
+        assert one.after < one.before, one
 
 
 def test_an_environment_that_is_not_made_names_its_target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,13 +14,16 @@ import threading
 import time
 from pathlib import Path
 
+from finetune_stages.sdk import quick_imports
+
 from .family import family, send
 
 
 def main(call: Path) -> None:
     """Run the call."""
     threading.Thread(target=_end_without_parent, args=(os.getppid(),), daemon=True).start()
-    import training_hub  # type: ignore[import-not-found,unused-ignore]
+    with quick_imports():
+        import training_hub  # type: ignore[import-not-found,unused-ignore]
 
     document = json.loads(call.read_bytes())
     getattr(training_hub, document["function"])(**document["arguments"])
