@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY|CREDENTIAL|PULL_SECRET|API_KEY", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY|CREDENTIAL|PULL_SECRET|API_KEY|AUTHORIZATION", re.IGNORECASE)
 _SHORTEST = 6
 """Characters. Shorter values are not redacted, because they occur in ordinary words."""
 _URL_SECRETS = re.compile(
@@ -18,7 +18,9 @@ class Redactor:
     """Replaces the values of environment variables with secret-like names, and credentials in URLs, by ``***``."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        values = {value for name, value in environment.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST}
+        secrets = [value for name, value in environment.items() if _SECRET_NAME.search(name)]
+        # The value of an Authorization header is a scheme and the secret, which may appear alone.
+        values = {part for value in secrets for part in (value, value.rpartition(" ")[2]) if len(part) >= _SHORTEST}
         ordered = sorted(values, key=len, reverse=True)
         self._values = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 

@@ -94,6 +94,10 @@ class ProgramStage(Stage):
             DocumentError: the outputs are not those of this stage.
         """
 
+    def claims(self, run: Run) -> tuple[str, ...]:
+        """Return the claims that its pods mount beside the workspace."""
+        return ()
+
     def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
         """Return the top-level fields of status that a finished stage sets."""
         return {}

@@ -1,0 +1,152 @@
+"""Rows of the files of one location, each of any kind that this release reads, as one source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_contract import reasons
+from finetune_contract.documents import Scalar
+from finetune_stages.sdk import Context, StageError
+from finetune_stages.sources.json_lines import JsonLines, OpenedRows, index_rows
+from finetune_stages.sources.progress import ProgressCounter
+from finetune_stages.sources.row_faults import row_label
+
+from .compressed import unpacked
+from .delimited_rows import delimited_rows
+from .source_file import SourceFile, content_digest
+from .table_rows import open_table, table_kind
+
+_HEAD = 16
+
+
+class Rows(Protocol):
+    """The rows of one file."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, numbers: Sequence[int]) -> JsonLines:
+        """Return the rows at these positions, in this order."""
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """The files of one location, in order: a :class:`~.fetch.Source`.
+
+    Attributes:
+        scratch: folder for converted rows; its name is a prefix of the names there.
+        notes: warnings about files that are left out, without the name of the source.
+    """
+
+    name: str
+    files: tuple[SourceFile, ...]
+    fingerprint: Mapping[str, Scalar]
+    scratch: Path
+    context: Context
+    notes: tuple[str, ...] = ()
+    revision: None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file; of several files, the digest of theirs."""
+        return content_digest(self.files)
+
+    def open(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
+        """Read the selected rows.
+
+        Raises:
+            StageError: ``DatasetUnreadable``, ``DatasetEmpty``.
+        """
+        notes = list(self.notes)
+        parts: list[Rows] = []
+        for number, file in enumerate(self.files):
+            rows, more = self._rows(file, self.scratch.with_name(f"{self.scratch.name}.{number}"))
+            parts.append(rows)
+            notes += [f"{file.name}: {note}" if len(self.files) > 1 else note for note in more]
+        total = sum(map(len, parts))
+        if not total:
+            raise StageError(reasons.DATASET_EMPTY, f"{self.name}: has no rows; set a file with one chat row per line.")
+        numbers = choose(total)
+        chosen = parts[0].select(numbers) if len(parts) == 1 else self._joined(parts, np.asarray(numbers, dtype=np.int64))
+        return OpenedRows(chosen, total, tuple(notes))
+
+    def require_unchanged(self) -> None:
+        """Check, after reading, that no file changed while it was read.
+
+        Raises:
+            StageError: ``DatasetChanged``.
+        """
+        for file in self.files:
+            file.require_unchanged()
+
+    def _rows(self, file: SourceFile, scratch: Path) -> tuple[Rows, tuple[str, ...]]:
+        unpacking = ProgressCounter(self.context, f"unpacking {file.name}", high=0)
+        path = unpacked(file.path, file.name, scratch.with_suffix(".unpacked"), unpacking)
+        size = path.stat().st_size
+        counter = ProgressCounter(self.context, f"finding the rows of {file.name}", size, 50, 60)
+        with path.open("rb") as stream:
+            kind = table_kind(stream.read(_HEAD))
+        target = scratch.with_suffix(".jsonl")
+        if kind:
+            table = open_table(path, kind, file.name, target, ProgressCounter(self.context, f"reading {file.name}", rows=True))
+            return table, table.notes
+        if file.delimiter and size:
+            return delimited_rows(path, file.name, file.delimiter, target, counter)
+        return index_rows(path, file.name, target, counter), ()
+
+    def _joined(self, parts: Sequence[Rows], numbers: NDArray[np.int64]) -> JsonLines:
+        """Return rows of several files as rows of one file, in the order of ``numbers``, positions among all rows."""
+        starts = np.cumsum([0, *map(len, parts)])
+        owners = np.searchsorted(starts, numbers, side="right") - 1
+        target = self.scratch.with_name(f"{self.scratch.name}.joined.jsonl")
+        index = np.zeros((len(numbers), 4), dtype=np.int64)
+        lines, faults = np.zeros(len(numbers), dtype=np.int64), dict[int, str]()
+        size = 0
+        with target.open("wb", buffering=1 << 20) as sink:
+            for number, part in enumerate(parts):
+                places = np.flatnonzero(owners == number)
+                if not len(places):
+                    continue
+                rows = part.select(numbers[places] - starts[number])
+                offsets = [size]
+                for text in rows.texts():
+                    sink.write(text)
+                    sink.write(b"\n")
+                    offsets.append(offsets[-1] + len(text) + 1)
+                size = offsets[-1]
+                begin = np.asarray(offsets, dtype=np.int64)
+                index[places] = np.stack(
+                    [numbers[places] + 1, np.zeros(len(places), np.int64), begin[:-1], np.diff(begin) - 1], axis=1
+                )
+                lines[places] = rows.index[:, 1]
+                faults |= {row + int(starts[number]): fault for row, fault in rows.faults.items()}
+        order = np.argsort(numbers, kind="stable")
+        places_in_files = np.stack([numbers[order] + 1, lines[order]], axis=1)
+        return RowsOfFiles(target, index, faults, starts, tuple(file.name for file in self.files), places_in_files)
+
+
+@dataclass(frozen=True)
+class RowsOfFiles(JsonLines):
+    """Rows of several files, whose labels name the file. Row numbers in the index count the rows of all files.
+
+    Attributes:
+        starts: number of rows before each file, and the total.
+        names: the files.
+        lines: int64, shape (rows, 2), sorted: row number among all rows, line number in its file (0 if the file has no lines).
+    """
+
+    starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    names: tuple[str, ...] = ()
+    lines: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
+
+    def label(self, position: int) -> str:
+        """Return a row's name in messages: its row and line in its file."""
+        row = int(self.index[position, 0])
+        file = int(np.searchsorted(self.starts, row - 1, side="right")) - 1
+        line = int(self.lines[np.searchsorted(self.lines[:, 0], row), 1])
+        return f"{row_label(row - int(self.starts[file]), line)} of {self.names[file]}"
