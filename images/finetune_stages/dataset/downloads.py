@@ -18,7 +18,7 @@ PART = 16 << 20
 CHUNK = 1 << 20
 CONNECTIONS = 8
 _TRIES = 5
-"""Connections in a row that may end without a byte."""
+"""Connections in a row that may end without a byte, or at all if the file has no identity."""
 _PAUSE = 0.2
 """Seconds before the second of them; each later pause is twice as long."""
 _POLL = 0.1
@@ -104,7 +104,7 @@ def _work(transfer: _Transfer) -> None:
 
 def _fetch(file: RemoteFile, first: int, transfer: _Transfer) -> None:
     """Download one range, with a new connection from the last byte on after a drop."""
-    position, end, fruitless = first, _end(file, first), 0
+    position, end, failures = first, _end(file, first), 0
     with os.fdopen(os.open(file.target, os.O_WRONLY), "wb", buffering=0) as stream:
         stream.seek(first)
         while position < end:
@@ -117,10 +117,13 @@ def _fetch(file: RemoteFile, first: int, transfer: _Transfer) -> None:
                     if transfer.error:
                         return
             except Dropped as drop:
-                fruitless = 1 if position > before else fruitless + 1
-                if fruitless >= _TRIES or (file.identity is None and position > first):
+                failures = 1 if position > before and file.identity else failures + 1
+                if failures >= _TRIES:
                     raise drop.fault from drop
-                time.sleep(_PAUSE * 2 ** (fruitless - 1))
+                if file.identity is None:  # the next connection may get another content: it begins again
+                    position = first
+                    stream.seek(first)
+                time.sleep(_PAUSE * 2 ** (failures - 1))
         os.fdatasync(stream.fileno())  # before the mark: a later attempt trusts it
     with _marks(file.target).open("a", encoding="utf-8") as marks:
         marks.write(f"{first}\n")

@@ -15,7 +15,9 @@ from finetune_stages.sources.file_names import has_wildcards
 from finetune_stages.sources.local import require_file, require_readable
 from finetune_stages.sources.origin import Origin
 
-from .several_files import data_below, require_few
+from .several_files import MOST_FILES, data_below, require_few
+
+_MOST_SEEN = 10 * MOST_FILES
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ class LocalLocation:
             StageError: ``origin.not_found``, ``origin.forbidden``; ``DatasetUnreadable``: a directory has files of several splits.
         """
         warnings: tuple[str, ...] = ()
-        if self.path.is_dir():
+        if os.path.isdir(self.path):  # noqa: PTH112 - Path.is_dir raises in a directory that may not be read
             require_readable(self.path, origin, os.R_OK | os.X_OK)
-            names = [str(path.relative_to(self.path)) for path in _files_below(self.path)]
             location = f"{self.name.rstrip('/')}/"
+            names = [str(path.relative_to(self.path)) for path in _files_below(self.path, location, origin)]
             chosen, warnings = data_below(names, location, origin)
             files = [LocalFile(self.path / name, f"{location}{name}") for name in chosen]
         elif has_wildcards(self.pattern) and not os.path.lexists(self.path):
@@ -111,10 +113,18 @@ class LocalLocation:
             )
 
 
-def _files_below(directory: Path) -> list[Path]:
-    """Return the files below a directory, without those in hidden directories."""
-    found = []
+def _files_below(directory: Path, name: str, origin: Origin) -> list[Path]:
+    """Return the files below a directory, without those in hidden directories.
+
+    Raises:
+        StageError: ``origin.not_found``: there are very many, as in the root of a file system.
+    """
+    found: list[Path] = []
     for folder, folders, files in os.walk(directory):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-        found += [Path(folder, name) for name in files]
+        found += [Path(folder, file) for file in files]
+        if len(found) > _MOST_SEEN:
+            raise StageError(
+                origin.not_found, f"{origin.field}: {name} has more than {_MOST_SEEN:,} files; set a smaller directory."
+            )
     return found

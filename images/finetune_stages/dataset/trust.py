@@ -26,6 +26,6 @@ def require_bundle(environment: Mapping[str, str] = os.environ) -> ssl.SSLContex
         except (OSError, ssl.SSLError) as error:
             raise StageError(
                 reasons.DATASET_UNTRUSTED,
-                f"dataset.caRef: {bundle} has no certificates in PEM format ({first_line(error)}); correct the ConfigMap.",
+                f"dataset.caRef: {bundle} has no certificates in PEM format ({first_line(error).partition(' (_ssl')[0]}); correct the ConfigMap.",
             ) from error
     return context
