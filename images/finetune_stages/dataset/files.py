@@ -86,12 +86,12 @@ class FileSource:
 
     def _rows(self, file: SourceFile, scratch: Path) -> tuple[Rows, tuple[str, ...]]:
         unpacking = ProgressCounter(self.context, f"unpacking {file.name}", high=0)
-        path = unpacked(file.path, file.name, scratch.with_suffix(".unpacked"), unpacking)
+        path = unpacked(file.path, file.name, scratch.with_name(f"{scratch.name}.unpacked"), unpacking)
         size = path.stat().st_size
         counter = ProgressCounter(self.context, f"finding the rows of {file.name}", size, 50, 60)
         with path.open("rb") as stream:
             kind = table_kind(stream.read(_HEAD))
-        target = scratch.with_suffix(".jsonl")
+        target = scratch.with_name(f"{scratch.name}.jsonl")
         if kind:
             table = open_table(path, kind, file.name, target, ProgressCounter(self.context, f"reading {file.name}", rows=True))
             return table, table.notes

@@ -63,7 +63,7 @@ def open_table(path: Path, kind: TableKind, name: str, target: Path, advance: Ca
         if kind == "Parquet":
             _require_room(path, name)
         builder = datasets.load_dataset_builder(
-            kind.lower(), data_files={"train": [str(path)]}, cache_dir=str(target.with_suffix(".arrow"))
+            kind.lower(), data_files={"train": [str(path)]}, cache_dir=str(target.with_name(f"{target.name}.tables"))
         )
         builder.download_and_prepare(verification_mode="no_checks")
         dataset, notes = without_media(builder.as_dataset(split="train"), name)
