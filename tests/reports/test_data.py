@@ -200,7 +200,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
     Report("tar-in-gzip", "own", File(gzip.compress(tar_of(ROW)), "in.tgz"), rejected_format("a tar archive", "unpack it and name the file inside")),
     Report("zip-archive", "own", File(b"PK\x03\x04 and so on", "in.zip"), rejected_format("a zip archive or an Excel workbook", "unpack it and name the file inside")),
     Report("zstandard", "own", File(b"\x28\xb5\x2f\xfd and so on", "in.jsonl.zst"), Rejected(
-        "DatasetUnreadable", "IN: is a damaged Zstandard file (ZSTD decompress failed: Unsupported frame parameter); download or compress it again.",
+        "DatasetUnreadable", "IN: is a damaged Zstandard file (ZSTD decompress failed: Data corruption detected); download or compress it again.",
     )),
     Report("csv-by-name", "own", File(b'messages,n\n"[{""role"": ""user"", ""content"": ""q""}, {""role"": ""assistant"", ""content"": ""a""}]",007\n', "in.csv"), Published(
         [{**VALUE, "n": "007"}], [[1, 2]], "IN: the text in column messages is read as JSON.",
