@@ -121,7 +121,8 @@ class Bucket:
 
     def remote(self, found: S3Object, target: Path) -> RemoteFile:
         """Return an object as a file to download."""
-        return RemoteFile(found.size, f"{found.etag} {found.version}", target, lambda first, end: self._read(found, first, end))
+        identity = digest([self._subject.server, self._location.bucket, found.key, found.etag, found.version])
+        return RemoteFile(found.size, identity, target, lambda first, end: self._read(found, first, end))
 
     def _read(self, found: S3Object, first: int, end: int) -> Iterator[bytes]:
         subject = Subject(self._origin, f"s3://{self._location.bucket}/{found.key}", self._subject.bucket, self._subject.server)

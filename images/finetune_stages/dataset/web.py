@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from finetune_contract import reasons
+from finetune_contract.codec import digest
 from finetune_contract.documents import HTTP_AUTHORIZATION_VARIABLE, Scalar
 from finetune_contract.uris import WebAddress
 from finetune_stages.sdk import StageError
@@ -59,7 +60,8 @@ def download(address: WebAddress, target: Path, origin: Origin, counter: Progres
             present, first = first, None
             yield from client.rest(present) if present is not None and start == 0 else client.range(start, end, condition)
 
-        download_all([RemoteFile(int(size), resumable or None, target, read)], counter)
+        identity = digest([address.url, resumable]) if resumable else None
+        download_all([RemoteFile(int(size), identity, target, read)], counter)
         return found
 
 
