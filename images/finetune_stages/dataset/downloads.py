@@ -38,8 +38,8 @@ class RemoteFile:
 
     Attributes:
         size: in bytes.
-        identity: digest of the location and its ETag, which identifies the content; ``None`` if the server has no strong validator, so that the ranges of
-            two connections may belong to different contents.
+        identity: digest of the location and its ETag, which identifies the content; ``None`` if the server has no strong validator, so
+            that the ranges of two connections may belong to different contents.
         read: yields the bytes from the first offset up to the second one; raises :class:`Dropped`, or :class:`StageError` for an error
             that another connection does not repair.
     """

@@ -248,21 +248,21 @@ def test_a_later_attempt_downloads_only_what_is_missing(
 ) -> None:
     s3.client.put_object(Bucket="data", Key="large.jsonl", Body=LARGE)
     monkeypatch.setattr(downloads, "CONNECTIONS", 1)
+    target = tmp_path / "scratch" / "downloads" / "dataset.uri.0"
     with TcpProxy(s3.port) as proxy:
         proxy.limit = 6
-        reason, _ = rejection("s3://data/large.jsonl", f"http://127.0.0.1:{proxy.port}", tmp_path / "scratch")
-    assert reason == "DatasetUnreachable"
-    target = tmp_path / "scratch" / "downloads" / "dataset.uri.0"
-    done = target.with_name("dataset.uri.0.ranges").read_text().splitlines()[1:]
-    assert 3 <= len(done) < len(LARGE) // (1 << 16)
-    with target.open("r+b") as stream:  # a complete range that is not downloaded again
-        stream.write(b"{}")
-    source = find("s3://data/large.jsonl", s3.url, tmp_path / "scratch")
-    assert target.read_bytes() == b"{}" + LARGE[2:]
-    s3.client.put_object(Bucket="data", Key="large.jsonl", Body=LARGE[:-1] + b" ")
-    find("s3://data/large.jsonl", s3.url, tmp_path / "scratch")
-    assert target.read_bytes() == LARGE[:-1] + b" ", "another content is downloaded from the beginning"
-    assert source.name == "s3://data/large.jsonl"
+        url = f"http://127.0.0.1:{proxy.port}"
+        assert rejection("s3://data/large.jsonl", url, tmp_path / "scratch")[0] == "DatasetUnreachable"
+        done = target.with_name("dataset.uri.0.ranges").read_text().splitlines()[1:]
+        assert 3 <= len(done) < len(LARGE) // (1 << 16)
+        with target.open("r+b") as stream:  # a complete range that is not downloaded again
+            stream.write(b"{}")
+        proxy.limit = None
+        find("s3://data/large.jsonl", url, tmp_path / "scratch")
+        assert target.read_bytes() == b"{}" + LARGE[2:]
+        s3.client.put_object(Bucket="data", Key="large.jsonl", Body=LARGE[:-1] + b" ")
+        find("s3://data/large.jsonl", url, tmp_path / "scratch")
+        assert target.read_bytes() == LARGE[:-1] + b" ", "another content is downloaded from the beginning"
 
 
 def test_an_object_that_changes_during_the_download(
