@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from finetune_contract import reasons
 from finetune_contract.documents import Scalar
 from finetune_stages.sdk import Context, StageError
-from finetune_stages.sources.json_lines import JsonLines, OpenedRows, index_rows
+from finetune_stages.sources.json_lines import JsonLines, OpenedRows, index_rows, written_index
 from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.row_faults import row_label
 
@@ -30,7 +31,7 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def select(self, numbers: Sequence[int]) -> JsonLines:
+    def select(self, numbers: Sequence[int] | NDArray[np.int64]) -> JsonLines:
         """Return the rows at these positions, in this order."""
 
 
@@ -103,31 +104,24 @@ class FileSource:
         """Return rows of several files as rows of one file, in the order of ``numbers``, positions among all rows."""
         starts = np.cumsum([0, *map(len, parts)])
         owners = np.searchsorted(starts, numbers, side="right") - 1
+        by_file = np.argsort(owners, kind="stable")  # the files are read one after another
         target = self.scratch.with_name(f"{self.scratch.name}.joined.jsonl")
-        index = np.zeros((len(numbers), 4), dtype=np.int64)
-        lines, faults = np.zeros(len(numbers), dtype=np.int64), dict[int, str]()
-        size = 0
+        offsets, lines, faults = array("q", [0]), array("q"), dict[int, str]()
         with target.open("wb", buffering=1 << 20) as sink:
-            for number, part in enumerate(parts):
-                places = np.flatnonzero(owners == number)
-                if not len(places):
+            for file, part in enumerate(parts):
+                own = numbers[by_file[owners[by_file] == file]]
+                if not len(own):
                     continue
-                rows = part.select(numbers[places] - starts[number])
-                offsets = [size]
+                rows = part.select(own - starts[file])
                 for text in rows.texts():
-                    sink.write(text)
-                    sink.write(b"\n")
-                    offsets.append(offsets[-1] + len(text) + 1)
-                size = offsets[-1]
-                begin = np.asarray(offsets, dtype=np.int64)
-                index[places] = np.stack(
-                    [numbers[places] + 1, np.zeros(len(places), np.int64), begin[:-1], np.diff(begin) - 1], axis=1
-                )
-                lines[places] = rows.index[:, 1]
-                faults |= {row + int(starts[number]): fault for row, fault in rows.faults.items()}
-        order = np.argsort(numbers, kind="stable")
-        places_in_files = np.stack([numbers[order] + 1, lines[order]], axis=1)
-        return RowsOfFiles(target, index, faults, starts, tuple(file.name for file in self.files), places_in_files)
+                    offsets.append(offsets[-1] + sink.write(text) + sink.write(b"\n"))
+                lines.extend(rows.index[:, 1].tolist())
+                faults |= {row + int(starts[file]): fault for row, fault in rows.faults.items()}
+        row_numbers = numbers[by_file] + 1
+        index = written_index(row_numbers, np.zeros_like(row_numbers), offsets)
+        places = np.stack([row_numbers, np.asarray(lines, dtype=np.int64)], axis=1)[np.argsort(row_numbers, kind="stable")]
+        names = tuple(file.name for file in self.files)
+        return RowsOfFiles(target, index, faults, starts=starts, names=names, lines=places).select(np.argsort(by_file))
 
 
 @dataclass(frozen=True)

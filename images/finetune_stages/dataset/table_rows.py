@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.fault import causes, first_line
@@ -17,6 +19,7 @@ from .compressed import limit
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from numpy.typing import NDArray
 
 TableKind = Literal["Parquet", "Arrow"]
 
@@ -44,9 +47,12 @@ class Table:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def select(self, numbers: Sequence[int]) -> JsonLines:
+    def select(self, numbers: Sequence[int] | NDArray[np.int64]) -> JsonLines:
         """Return the rows at these positions, in this order. Called at most once."""
-        return write_arrow_rows(self.dataset, numbers, self.target, self.advance)
+        every = range(len(self))  # need not be copied
+        return write_arrow_rows(
+            self.dataset, every if np.array_equal(numbers, every) else list(numbers), self.target, self.advance
+        )
 
 
 def open_table(path: Path, kind: TableKind, name: str, target: Path, advance: Callable[[int], object]) -> Table:

@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import feather, parquet
@@ -23,6 +24,7 @@ from finetune_stages.dataset import compressed, several_files
 from finetune_stages.dataset.fetch import Source, find_source
 from finetune_stages.dataset.source_request import TRAIN_SPLITS, SourceRequest
 from finetune_stages.sdk import Context, StageError
+from finetune_stages.sources.json_lines import write_locations
 from finetune_stages.sources.origin import DATASET
 
 ROW = b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
@@ -146,7 +148,8 @@ def test_a_selection_of_several_files_keeps_its_order_and_its_faults(tmp_path: P
     write(tmp_path / "data", {**FOLDER, "z.csv": b"n,m\n8\n"})
     opened = find(f"{tmp_path}/data", tmp_path / "scratch").open(lambda _total: [8, 7, 0, 4, 3])
     assert [int(json.loads(text)["n"]) for text in opened.rows.texts()] == [8, 7, 0, 4, 3]
-    assert opened.rows.index[:, 0].tolist() == [9, 8, 1, 5, 4]
+    write_locations(tmp_path / "locations.npy", opened.rows)
+    assert np.load(tmp_path / "locations.npy").tolist() == [[9, 0], [8, 0], [1, 0], [5, 0], [4, 0]]
     chosen = opened.rows.select([4, 0])
     assert [chosen.label(position) for position in range(2)] == [
         f"row 2 (line 2) of {tmp_path}/data/b.jsonl", f"row 1 (line 2) of {tmp_path}/data/z.csv",
