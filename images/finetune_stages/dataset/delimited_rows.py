@@ -24,6 +24,8 @@ JSON_COLUMNS = ("messages", "conversations", "tools")
 """Columns whose cells are JSON text."""
 _REPORT_BYTES = 1 << 20
 _UNCLOSED = "unexpected end of data"
+_LINE_BREAK = re.compile(r"[ \t]*[\r\n]\s*")
+"""White space between two tokens of JSON: a string has no line break."""
 
 
 def delimited_rows(
@@ -111,7 +113,7 @@ def _json_row(header: list[str], cells: list[str]) -> tuple[bytes, str | None]:
             if problem:
                 fault = fault or f"has text in column {column} that is not JSON ({problem})"
             else:
-                value = cell
+                value = _LINE_BREAK.sub(" ", cell)
         parts.append(f"{json.dumps(column, ensure_ascii=False)}: {value}")
     return f"{{{', '.join(parts)}}}".encode(), fault
 

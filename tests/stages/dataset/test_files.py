@@ -24,7 +24,7 @@ from finetune_stages.dataset import compressed, several_files
 from finetune_stages.dataset.fetch import Source, find_source
 from finetune_stages.dataset.source_request import TRAIN_SPLITS, SourceRequest
 from finetune_stages.sdk import Context, StageError
-from finetune_stages.sources.json_lines import write_locations
+from finetune_stages.sources.json_lines import write_locations, write_rows
 from finetune_stages.sources.origin import DATASET
 
 ROW = b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
@@ -120,6 +120,13 @@ def test_bad_rows_of_csv_are_rows_with_a_fault(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert json.loads(list(opened.rows.texts())[3]) == {"messages": []}, "an empty cell of JSON text is left out"
     assert opened.notes == ("the text in column messages and tools is read as JSON.",)
+
+
+def test_json_over_several_lines_is_published_on_one(tmp_path: Path) -> None:
+    write(tmp_path / "d", {"a.csv": b'messages\n"[\n {""a"":\r\n 1}]"\n', "b.json": json.dumps(VALUE, indent=2).encode()})
+    write_rows(tmp_path / "out.jsonl", find(f"{tmp_path}/d", tmp_path / "scratch").open(range).rows, lambda _rows: None)
+    lines = (tmp_path / "out.jsonl").read_bytes().splitlines()
+    assert [json.loads(line) for line in lines] == [{"messages": [{"a": 1}]}, VALUE]
 
 
 def numbered(*numbers: int) -> bytes:
