@@ -12,6 +12,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from control_planes import skip_without_go
 from s3.binary import VERSITYGW
 from web_server import unused_port, wait_until
 
@@ -31,6 +32,7 @@ class S3Server:
         self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
+        skip_without_go()
         data, versions = self.folder / "data", self.folder / "versions"
         data.mkdir(parents=True)
         versions.mkdir()

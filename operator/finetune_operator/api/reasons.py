@@ -166,7 +166,7 @@ CLAIM_PENDING = _reason(
     "Repair the provisioner of its StorageClass, or bind a volume to the claim, and the run resumes.",
 )  # fmt: skip
 CLAIM_LOST = _reason(
-    "ClaimLost", Cause.USER, "The workspace's claim has lost its volume, or is being deleted.",
+    "ClaimLost", Cause.USER, "The claim of the workspace, or that of a pvc:// location, has lost its volume, or is being deleted.",
     "Restore the PersistentVolume or the claim, and the run resumes; if the files are gone, delete the run and create it again.",
 )  # fmt: skip
 FORBIDDEN = _reason(
