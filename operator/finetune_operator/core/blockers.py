@@ -15,14 +15,13 @@ from finetune_contract.reasons import Reason
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, POD
 
-from . import naming
+from . import naming, stages
 from .naming import TRAINJOB_CONTAINER as NODE
 from .observation import ChildState, Ref, Rejection, WarningEvent, child_ref, child_state
 from .paths import Object
 from .pod_report import PodReport
 from .reads import running_children, shared_refs
 from .run import Run, StageStatus
-from .stages import GRAPH
 from .times import moment
 
 Blocker = tuple[Reason, str]
@@ -187,7 +186,7 @@ def _foreign(run: Run, warning_events: Iterable[WarningEvent]) -> Iterator[Warni
 
 def _claims(run: Run, stage_status: StageStatus) -> tuple[Ref, ...]:
     """Return the claims that the pods of a stage mount."""
-    names = (naming.workspace_claim(run), *GRAPH.programs[stage_status.name].claims(run))
+    names = (naming.workspace_claim(run), *stages.GRAPH.programs[stage_status.name].claims(run))
     return tuple(Ref(CLAIM, name) for name in names)
 
 
