@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -75,19 +76,24 @@ class Answer:
 class Server:
     """A threaded HTTP/1.1 server that records requests and breaks on demand. A context manager."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", certificate: Path | None = None) -> None:
+        self._scheme = "https" if certificate else "http"
         self.requests: list[Request] = []
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer((host, 0), self._handler())
         self._http.daemon_threads = True
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property
     def url(self) -> str:
-        """``http://<host>:<port>``."""
+        """``http://<host>:<port>``; https over TLS."""
         host, port = self._http.server_address[:2]
-        return f"http://{host!s}:{port}"
+        return f"{self._scheme}://{host!s}:{port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -152,8 +158,8 @@ class Server:
 class FileServer(Server):
     """Serves the files below a folder, as any web server does. ``/redirect/<path>`` sends the client on to ``/<path>``."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
+    def __init__(self, folder: Path, certificate: Path | None = None) -> None:
+        super().__init__(certificate=certificate)
         self.folder = folder
 
     def answer(self, request: Request, body: bytes) -> Answer:
@@ -189,7 +195,7 @@ def _send(handler: BaseHTTPRequestHandler, request: Request, answer: Answer, fau
     body = answer.body.read_bytes() if isinstance(answer.body, Path) else answer.body
     status, extra = answer.status, dict(answer.headers)
     wanted = request.headers.get("range")
-    if wanted and status == 200:
+    if wanted and status == 200 and request.headers.get("if-range") in (None, extra.get("ETag"), extra.get("Last-Modified")):
         first, _, last = wanted.removeprefix("bytes=").partition("-")
         start, end = int(first), int(last) if last else len(body) - 1
         extra["Content-Range"] = f"bytes {start}-{end}/{len(body)}"

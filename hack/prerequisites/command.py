@@ -1,7 +1,7 @@
 """python hack/prerequisites GROUP...: build missing prerequisites of tests outside the checkout.
 
 bytecode      byte code of all packages of .venv
-controlplane  Kubernetes, JobSet, Trainer, crdlint and Argo CD's command from Go modules; the models of Trainer's releases
+controlplane  Kubernetes, JobSet, Trainer, crdlint, Argo CD's command and an S3 server from Go modules; the models of Trainer's releases
 containers    Debian packages, a kubelet and the images, where containers can run: as root, with apt-get
 compat        the libraries of the oldest supported training image and the newest ones, with a C compiler
 """

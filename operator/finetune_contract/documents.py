@@ -31,6 +31,12 @@ GATE_VARIABLE = "FINETUNE_GATE"
 """Environment variable of stage *registration* with the gate's verdict, ``Passed`` or ``Rejected``; not set without a gate."""
 REGISTRY_CA_VARIABLE = "FINETUNE_REGISTRY_CA"
 """Environment variable with the path of the registry's CA bundle (PEM); optional."""
+CLAIMS_VARIABLE = "FINETUNE_CLAIMS"
+"""Environment variable of stage *dataset* with the directory below which the claims of ``pvc://`` URIs are mounted, each under its name."""
+DATASET_CA_VARIABLE = "FINETUNE_DATASET_CA"
+"""Environment variable of stage *dataset* with the path of the CA bundle (PEM) for https:// and s3://; optional."""
+HTTP_AUTHORIZATION_VARIABLE = "HTTP_AUTHORIZATION"
+"""Environment variable of stage *dataset* with the value of the Authorization header for http(s):// URIs; optional."""
 AGAIN_VARIABLE = "FINETUNE_AGAIN"
 """Environment variable that is set for a rerun without reuse: results of other rounds and runs are ignored."""
 IMAGE_VARIABLE = "FINETUNE_IMAGE"
@@ -95,7 +101,11 @@ class StageDocument:
 
 @dataclass(frozen=True)
 class DatasetInputs:
-    """Stage *dataset*: fetch, check and split chat data. Defaults are those of the OpenShift AI pipelines."""
+    """Stage *dataset*: fetch, check and split chat data. Defaults are those of the OpenShift AI pipelines.
+
+    Attributes:
+        endpoint, region: of the S3 server, for ``s3://`` URIs.
+    """
 
     uri: str
     eval_uri: str | None = None
@@ -109,6 +119,8 @@ class DatasetInputs:
     bad_rows_share: float = 0.0
     seed: int = 42
     sha256: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
 
 
 @dataclass(frozen=True)

@@ -99,12 +99,20 @@ DATASET_FORBIDDEN = _reason(
     "DatasetForbidden", Cause.USER, "The data set is private or gated and the token grants no access, or its file is not readable.",
     "Accept the terms of the data set and put a token that has access into the Secret hf-token (or dataset.secretRef).",
 )  # fmt: skip
+S3_CREDENTIALS_MISSING = _reason(
+    "S3CredentialsMissing", Cause.USER, "The data is at an s3:// location, and the stage has no access key, or only a part of one.",
+    "Put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the Secret s3-secret (or that of dataset.secretRef).",
+)  # fmt: skip
+DATASET_UNTRUSTED = _reason(
+    "DatasetUntrusted", Cause.USER, "The certificate of the server of the data is not trusted, or the CA bundle cannot be read.",
+    "Put the certificate of the server's CA, in PEM form, into the ConfigMap in dataset.caRef.",
+)  # fmt: skip
 DATASET_UNREACHABLE = _reason(
     "DatasetUnreachable", Cause.TRANSIENT, "The server of the data did not answer.",
     "Check the address in dataset.uri, the network and the proxy.",
 )  # fmt: skip
 DATASET_UNREADABLE = _reason(
-    "DatasetUnreadable", Cause.USER, "The data is not JSON or JSON Lines.",
+    "DatasetUnreadable", Cause.USER, "The data has a format that this release does not read, or a file is damaged.",
     "Correct the row or the file that the message names.",
 )  # fmt: skip
 DATASET_EMPTY = _reason(

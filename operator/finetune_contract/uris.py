@@ -49,10 +49,12 @@ WEB = rf"https?://([^/?#@ ]+@)?{_HOST}(:{_PORT})?([/?#][^ ]*)?"
 """A web address with a host."""
 S3 = r"s3://[A-Za-z0-9][-A-Za-z0-9._]*(/[^ ]*)?"
 IMAGE = r"oci://[A-Za-z0-9][^ ]*"
-CLAIM = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^ ]+"
+_SEGMENT = r"([^ /.][^ /]*|\.[^ /.][^ /]*|\.\.[^ /]+)"
+CLAIM = rf"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/{_SEGMENT})+/?"
+"""A path on a claim, without the segments ``.`` and ``..``: a path cannot leave its volume."""
 
 FILE_NAMES: Mapping[UriKind, str] = {
-    "dataset": r"(?i)\.(jsonl?|ndjson|csv|tsv|parquet|arrow|txt|xlsx?|zip|tar|tgz|gz|bz2|xz|zst)(:[^/\\]*)?$",
+    "dataset": r"(?i)\.(jsonl?|ndjson|csv|tsv|parquet|arrow|feather|txt|xlsx?|zip|tar|tgz|gz|bz2|xz|zst)(:[^/\\]*)?$",
     "model": r"(?i)\.(safetensors|gguf|ggml|bin|pth?|ckpt|onnx|zip|tar|tgz|gz)$",
 }
 """The end of a bare string that looks like the name of a file, although by its form it is a hub id."""
@@ -64,9 +66,12 @@ FORMS: Mapping[UriKind, tuple[str, ...]] = {
 
 _FILE_OF_BYTES = "file:///([^%?#]|%([2-689A-Fa-f][0-9A-Fa-f]|7[0-9A-Ea-e]))+"
 _STORAGE: Mapping[str, str] = {"s3": S3, "pvc": CLAIM, "oci": IMAGE}
+_STORAGE_FORMS: Mapping[str, str] = {
+    "s3": "s3://<bucket>/<key>", "pvc": "pvc://<claim>/<path> without . and .. in the path", "oci": "oci://<registry>/<image>",
+}  # fmt: skip
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _READABLE: Mapping[UriKind, str] = {
-    "dataset": "use a hub id, hf://, https:// or a local path",
+    "dataset": "use a hub id, hf://, https://, s3://, pvc:// or a local path",
     "model": "use a hub id, hf:// or a local directory",
 }
 
@@ -103,14 +108,42 @@ class HubId:
 
 
 @dataclass(frozen=True)
-class StorageUri:
-    """An object in a bucket (``s3``), a path on a claim (``pvc``) or an image (``oci``)."""
+class S3Location:
+    """An object of an S3 bucket, or several: ``key`` is a key, a glob, or a prefix that ends with ``/`` (empty: the whole bucket)."""
 
-    scheme: str
-    uri: str
+    bucket: str
+    key: str
+
+    @property
+    def shown(self) -> str:
+        """The location for messages."""
+        return f"s3://{self.bucket}/{self.key}"
 
 
-def parse_uri(uri: str, kind: UriKind) -> LocalPath | WebAddress | HubId | StorageUri:
+@dataclass(frozen=True)
+class ClaimPath:
+    """A file, a directory or a glob on the volume of a PersistentVolumeClaim; ``path`` is relative to the root of the volume."""
+
+    claim: str
+    path: str
+
+    @property
+    def shown(self) -> str:
+        """The location for messages."""
+        return f"pvc://{self.claim}/{self.path}"
+
+
+@dataclass(frozen=True)
+class ImageReference:
+    """An image in a registry."""
+
+    reference: str
+
+
+ParsedUri = LocalPath | WebAddress | HubId | S3Location | ClaimPath | ImageReference
+
+
+def parse_uri(uri: str, kind: UriKind) -> ParsedUri:
     """Return what a URI of this kind refers to.
 
     Raises:
@@ -132,7 +165,7 @@ def parse_uri(uri: str, kind: UriKind) -> LocalPath | WebAddress | HubId | Stora
     if scheme in ("http", "https") and WEB in FORMS[kind]:
         return _web_address(uri)
     if _STORAGE.get(scheme) in FORMS[kind]:
-        return _storage(scheme, uri, kind)
+        return _storage(scheme, uri)
     raise UriError(f"{scheme}:// is not a scheme of a {kind}; {_READABLE[kind]}")
 
 
@@ -218,7 +251,17 @@ def _web_address(uri: str) -> WebAddress:
     return WebAddress(uri)
 
 
-def _storage(scheme: str, uri: str, kind: UriKind) -> StorageUri:
+def _storage(scheme: str, uri: str) -> S3Location | ClaimPath | ImageReference:
     if not _matches(_STORAGE[scheme], uri):
-        raise UriError(f"{shown(uri)} is not an address of {scheme}://; {_READABLE[kind]}")
-    return StorageUri(scheme, uri)
+        raise UriError(f"{shown(uri)} is not an address of {scheme}://{_storage_problem(scheme, uri)}")
+    rest = uri.partition("://")[2]
+    if scheme == "oci":
+        return ImageReference(rest)
+    first, _, path = rest.partition("/")
+    return S3Location(first, path) if scheme == "s3" else ClaimPath(first, path)
+
+
+def _storage_problem(scheme: str, uri: str) -> str:
+    if " " in uri:
+        return ", it has a space; write ? for the space" if scheme == "s3" else ", it has a space; remove the space"
+    return f"; write {_STORAGE_FORMS[scheme]}"

@@ -106,7 +106,7 @@ def table_bytes(rows: list[Any], kind: str = "parquet") -> bytes:
 
 
 def rejected_format(what: str, remedy: str = "convert it to JSON Lines, one object a line") -> Rejected:
-    return Rejected("DatasetUnreadable", f"IN: looks like {what}, and this release reads JSON and JSON Lines only; {remedy}.")
+    return Rejected("DatasetUnreadable", f"IN: is not JSON or JSON Lines and looks like {what}; {remedy}.")
 
 
 PRETTY = json.dumps(VALUE, indent=2).encode()
@@ -199,14 +199,18 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
     )),
     Report("tar-in-gzip", "own", File(gzip.compress(tar_of(ROW)), "in.tgz"), rejected_format("a tar archive", "unpack it and name the file inside")),
     Report("zip-archive", "own", File(b"PK\x03\x04 and so on", "in.zip"), rejected_format("a zip archive or an Excel workbook", "unpack it and name the file inside")),
-    Report("zstandard", "own", File(b"\x28\xb5\x2f\xfd and so on", "in.jsonl.zst"), rejected_format("Zstandard", "unpack it and name the file inside")),
-    Report("csv-by-name", "own", File(b"prompt,completion\nq,a\n", "in.csv"), rejected_format("CSV (its first line is prompt,completion)")),
-    Report("csv-by-content", "own", File(b'"prompt","completion"\n"q, or so","a"\n', "in.jsonl"), rejected_format('CSV (its first line is "prompt","completion")')),
-    Report("tsv-by-content", "own", File(b"prompt\tcompletion\nq\ta\n", "in.jsonl"), rejected_format("TSV (its first line is prompt\tcompletion)")),
+    Report("zstandard", "own", File(b"\x28\xb5\x2f\xfd and so on", "in.jsonl.zst"), Rejected(
+        "DatasetUnreadable", "IN: is a damaged Zstandard file (ZSTD decompress failed: Data corruption detected); download or compress it again.",
+    )),
+    Report("csv-by-name", "own", File(b'messages,n\n"[{""role"": ""user"", ""content"": ""q""}, {""role"": ""assistant"", ""content"": ""a""}]",007\n', "in.csv"), Published(
+        [{**VALUE, "n": "007"}], [[1, 2]], "IN: the text in column messages is read as JSON.",
+    )),
+    Report("csv-by-content", "own", File(b'"prompt","completion"\n"q, or so","a"\n', "in.jsonl"), rejected_format('CSV (its first line is "prompt","completion")', "name it .csv, or convert it to JSON Lines, one object a line")),
+    Report("tsv-by-content", "own", File(b"prompt\tcompletion\nq\ta\n", "in.jsonl"), rejected_format("TSV (its first line is prompt\tcompletion)", "name it .tsv, or convert it to JSON Lines, one object a line")),
     Report("yaml", "own", File(b"messages:\n- role: user\n", "in.yaml"), rejected_format("YAML (its first line is messages:)")),
-    Report("parquet-named-jsonl", "own", File(table_bytes([VALUE])), rejected_format("Parquet")),
-    Report("arrow-file", "own", File(table_bytes([VALUE], "file"), "in.arrow"), rejected_format("an Arrow file")),
-    Report("arrow-stream", "own", File(table_bytes([VALUE], "stream"), "in.arrow"), rejected_format("an Arrow stream")),
+    Report("parquet-named-jsonl", "own", File(table_bytes([VALUE])), Published([VALUE], [[1, 0]])),
+    Report("arrow-file", "own", File(table_bytes([VALUE], "file"), "in.arrow"), Published([VALUE], [[1, 0]])),
+    Report("arrow-stream", "own", File(table_bytes([VALUE], "stream"), "in.arrow"), Published([VALUE], [[1, 0]])),
     Report("utf-16-without-a-mark", "own", File(ROW.decode().encode("utf-16-le")), rejected_format("UTF-16 text", "save it as UTF-8")),
     Report(
         "git-lfs-pointer", "huggingface/transformers#27923", File(POINTER),

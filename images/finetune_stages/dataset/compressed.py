@@ -8,6 +8,7 @@ import lzma
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
@@ -17,9 +18,22 @@ _CHUNK = 1 << 20
 _RATIO = 200
 _LEAST = 1 << 30
 """A file may unpack to this many bytes, or to ``_RATIO`` times its size if that is more: a small file must not fill a shared volume."""
-_OPENERS: dict[str, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
-    "gzip": gzip.GzipFile, "bzip2": bz2.BZ2File, "xz": lzma.LZMAFile,
+
+
+def _open_zstandard(path: Path) -> BinaryIO:
+    import pyarrow as pa
+
+    return cast("BinaryIO", pa.input_stream(str(path), compression="zstd"))
+
+
+_OPENERS: dict[str, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | BinaryIO]] = {
+    "gzip": gzip.GzipFile, "bzip2": bz2.BZ2File, "xz": lzma.LZMAFile, "Zstandard": _open_zstandard,
 }  # fmt: skip
+
+
+def limit(path: Path) -> int:
+    """Return the largest size in bytes of the content of a compressed file."""
+    return max(_LEAST, _RATIO * path.stat().st_size)
 
 
 def unpacked(path: Path, name: str, target: Path, advance: Callable[[int], object]) -> Path:
@@ -32,7 +46,7 @@ def unpacked(path: Path, name: str, target: Path, advance: Callable[[int], objec
         kind = compression(stream.read(8))
     if kind is None:
         return path
-    room = most = max(_LEAST, _RATIO * path.stat().st_size)
+    room = most = limit(path)
     try:
         with _OPENERS[kind](path) as source, target.open("wb") as sink:
             while chunk := source.read(_CHUNK):

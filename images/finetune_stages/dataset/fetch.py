@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,18 +9,23 @@ from typing import Protocol
 
 from finetune_contract import reasons
 from finetune_contract.documents import Scalar
-from finetune_contract.uris import HubId
+from finetune_contract.uris import HubId, S3Location, WebAddress
 from finetune_stages.sdk import Context, StageError
-from finetune_stages.sdk.workspace import file_sha256
-from finetune_stages.sources.json_lines import OpenedRows, open_rows
-from finetune_stages.sources.local import require_file
-from finetune_stages.sources.progress import ProgressCounter
+from finetune_stages.sources.json_lines import OpenedRows
+from finetune_stages.sources.progress import ProgressCounter, report_note
 from finetune_stages.sources.uri import parse_uri
 
-from .compressed import unpacked
+from .downloads import download_all
+from .files import FileSource
 from .hub import HubDataset, open_hub_rows, resolve
+from .local_files import LocalLocation
+from .s3 import Bucket, S3Access, objects_fingerprint
+from .source_file import SourceFile
 from .source_request import SourceRequest
 from .web import download
+
+DOWNLOADS = "downloads"
+"""Folder of the work folder with the files of s3:// and http(s):// locations, which a later attempt resumes."""
 
 Choose = Callable[[int], Sequence[int]]
 """Selects rows: returns positions, in order, for a number of rows."""
@@ -55,46 +59,6 @@ class Source(Protocol):
         Raises:
             StageError: ``DatasetChanged``.
         """
-
-
-@dataclass(frozen=True)
-class FileSource:
-    """A file with JSON Lines or a JSON array, compressed or not.
-
-    Attributes:
-        before: status of the file before its digest was computed.
-        lines: file for the elements of an array as lines; a compressed file is unpacked beside it.
-        noted: see :class:`Source`.
-    """
-
-    name: str
-    path: Path
-    digest: str
-    before: os.stat_result
-    lines: Path
-    context: Context
-    fingerprint: Mapping[str, Scalar]
-    revision: None = None
-
-    def open(self, choose: Choose) -> OpenedRows:
-        """See :class:`Source`."""
-        unpacking = ProgressCounter(self.context, f"unpacking {self.name}", high=0)
-        path = unpacked(self.path, self.name, self.lines.with_suffix(".unpacked"), unpacking)
-        counter = ProgressCounter(self.context, f"finding the rows of {self.name}", path.stat().st_size, 50, 60)
-        rows = open_rows(path, self.name, self.lines, counter)
-        return OpenedRows(rows.select(choose(len(rows))), len(rows))
-
-    def require_unchanged(self) -> None:
-        """See :class:`Source`."""
-        before = self.before
-        try:
-            now = self.path.stat()
-        except FileNotFoundError as error:
-            raise StageError(reasons.DATASET_CHANGED, f"{self.name}: was removed while it was read; restore it.") from error
-        if (now.st_size, now.st_mtime_ns, now.st_ino) != (before.st_size, before.st_mtime_ns, before.st_ino):
-            raise StageError(
-                reasons.DATASET_CHANGED, f"{self.name}: changed while it was read; rerun when no process writes to it."
-            )
 
 
 @dataclass(frozen=True)
@@ -133,11 +97,29 @@ class HubSource:
         """See :class:`Source`."""
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Files of a location on this machine, downloaded or not.
+
+    Attributes:
+        files: each path with its name in messages.
+        fingerprint: see :class:`Source`; ``None`` for the digest of the files.
+        low: percent of the stage's progress that is reached.
+    """
+
+    name: str
+    files: Sequence[tuple[Path, str]]
+    fingerprint: Mapping[str, Scalar] | None = None
+    notes: tuple[str, ...] = ()
+    low: int = 0
+
+
 def find_source(request: SourceRequest, context: Context, scratch: Path) -> Source:
-    """Return the requested source. The file at a web address is downloaded into ``scratch``, because its digest is needed.
+    """Return the requested source. Files of s3:// and http(s):// are downloaded into ``scratch``, because their digest is needed.
 
     Raises:
-        StageError: one of the reasons of ``request.origin``, or ``DatasetChanged``: the digest is not the specified one.
+        StageError: one of the reasons of ``request.origin``, ``S3CredentialsMissing``, ``DatasetUntrusted``, ``DatasetUnreadable``, or
+            ``DatasetChanged``: the digest is not the specified one.
     """
     source_uri = parse_uri(request.uri, request.origin)
     if isinstance(source_uri, HubId):
@@ -150,27 +132,57 @@ def find_source(request: SourceRequest, context: Context, scratch: Path) -> Sour
     if request.split or request.revision:
         field = "split" if request.split else "revision"
         raise StageError(reasons.BAD_DOCUMENT, f"dataset.{field}: it applies to hub datasets only; remove it.")
-    lines = scratch / f"{request.origin.field}.jsonl"
-    if isinstance(source_uri, Path):
-        require_file(source_uri, request.origin)
-        return _file(source_uri, str(source_uri), request, lines, ProgressCounter(context, f"reading {source_uri}", high=50))
-    target = scratch / f"{request.origin.field}.download"
-    fingerprint = download(
-        source_uri, target, request.origin, ProgressCounter(context, f"downloading {source_uri.shown}", high=45)
-    )
-    found = _file(
-        target, source_uri.shown, request, lines, ProgressCounter(context, f"reading {source_uri.shown}", low=45, high=50)
-    )
-    return replace(found, fingerprint=fingerprint)
+    if isinstance(source_uri, S3Location):
+        found = _from_s3(source_uri, request, context, scratch)
+    elif isinstance(source_uri, WebAddress):
+        found = _from_web(source_uri, request, context, scratch)
+    else:
+        location = LocalLocation.of(source_uri, request.origin)
+        files, notes = location.find(request.origin)
+        found = _Found(location.name, [(file.path, file.name) for file in files], None, notes)
+    return _source(found, request, context, scratch)
 
 
-def _file(path: Path, name: str, request: SourceRequest, lines: Path, counter: ProgressCounter) -> FileSource:
-    before = path.stat()
-    counter.total = before.st_size
-    digest = file_sha256(path, counter)
-    if request.sha256 and digest != request.sha256:
+def _from_s3(location: S3Location, request: SourceRequest, context: Context, scratch: Path) -> _Found:
+    origin = request.origin
+    access = S3Access.of(location, origin, request.endpoint, request.region)
+    report_note(context, f"looking up {location.shown}")
+    bucket = Bucket(location, access, origin)
+    objects, notes = bucket.find()
+    targets = [_downloads(scratch) / f"{origin.field}.{number}" for number in range(len(objects))]
+    counter = ProgressCounter(context, f"downloading {location.shown}", high=45)
+    download_all([bucket.remote(one, target) for one, target in zip(objects, targets, strict=True)], counter)
+    names = [f"s3://{location.bucket}/{one.key}" for one in objects]
+    return _Found(location.shown, list(zip(targets, names, strict=True)), objects_fingerprint(objects), notes, low=45)
+
+
+def _from_web(address: WebAddress, request: SourceRequest, context: Context, scratch: Path) -> _Found:
+    target = _downloads(scratch) / f"{request.origin.field}.0"
+    counter = ProgressCounter(context, f"downloading {address.shown}", high=45)
+    fingerprint = download(address, target, request.origin, counter)
+    return _Found(address.shown, [(target, address.shown)], fingerprint, low=45)
+
+
+def _downloads(scratch: Path) -> Path:
+    folder = scratch / DOWNLOADS
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _source(found: _Found, request: SourceRequest, context: Context, scratch: Path) -> FileSource:
+    """Return the source of files, whose digests are computed here."""
+    if request.sha256 and len(found.files) > 1:
+        raise StageError(
+            reasons.BAD_DOCUMENT,
+            f"dataset.sha256: it applies to one file, and {found.name} has {len(found.files)}; remove it, or set one file.",
+        )
+    total = sum(path.stat().st_size for path, _ in found.files)
+    counter = ProgressCounter(context, f"reading {found.name}", total, low=found.low, high=50)
+    files = tuple(SourceFile.read(path, name, counter) for path, name in found.files)
+    if request.sha256 and files[0].sha256 != request.sha256:
         raise StageError(
             reasons.DATASET_CHANGED,
-            f"dataset.sha256: it is {request.sha256}, and {name} has SHA-256 {digest}; correct the field or the file.",
+            f"dataset.sha256: it is {request.sha256}, and {found.name} has SHA-256 {files[0].sha256}; correct the field or the file.",
         )
-    return FileSource(name, path, digest, before, lines, counter.context, {"sha256": digest})
+    source = FileSource(found.name, files, {}, scratch / request.origin.field, context, found.notes)
+    return replace(source, fingerprint={"sha256": source.digest} if found.fingerprint is None else found.fingerprint)

@@ -19,7 +19,7 @@ from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import Checked, check_rows
-from .fetch import Source, find_source
+from .fetch import DOWNLOADS, Source, find_source
 from .revalidate import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
 from .source_request import source_requests
 from .split import subset, train_and_eval
@@ -39,7 +39,7 @@ def prepare(context: Context) -> Finished:
     inputs = context.inputs(DatasetInputs)
     _require_sane(inputs)
     keep_caches_in(hub_cache(context))
-    with work_folder(context) as scratch:
+    with work_folder(context, resume=DOWNLOADS) as scratch:
         sources = [find_source(each, context, scratch) for each in source_requests(inputs)]
         entry = context.path(f"{CACHE_DATASETS}/{_key(inputs, sources)}")
         seal = verified_entry(context, entry)

@@ -1,23 +1,22 @@
 """Revalidation of data sources before a later run reuses prepared data.
 
-The digest of the inputs covers the URI of the data, not its content. A file is read again, a web server is asked whether its file
-has changed, and the hub which commit the revision refers to. A revision that is a commit never changes.
+The digest of the inputs covers the URI of the data, not its content. Files are read again; ETags of an S3 server and of a web server are
+compared; the hub returns the commit that the revision refers to. A revision that is a commit never changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from finetune_contract.documents import DatasetInputs, Scalar
-from finetune_contract.uris import HubId
+from finetune_contract.uris import HubId, S3Location, WebAddress
 from finetune_stages.sdk import Context
-from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.hub import COMMIT, find_repository, hub_cache, keep_caches_in
-from finetune_stages.sources.local import require_file
 from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.uri import parse_uri
 
+from .local_files import LocalLocation
+from .source_file import SourceFile, content_digest
 from .source_request import SourceRequest, source_requests
 
 PREPARATION = 3
@@ -56,10 +55,16 @@ def _same(request: SourceRequest, fingerprint: Mapping[str, Scalar], context: Co
             return fingerprint.get("commit") == request.revision
         keep_caches_in(hub_cache(context))
         return fingerprint.get("commit") == find_repository(request.origin, source_uri.id, request.revision, context).commit
-    if isinstance(source_uri, Path):
-        require_file(source_uri, request.origin)
-        counter = ProgressCounter(context, f"reading {source_uri}", source_uri.stat().st_size, high=0)
-        return fingerprint.get("sha256") == file_sha256(source_uri, counter)
-    from .web import is_unchanged
+    if isinstance(source_uri, S3Location):
+        from .s3 import Bucket, S3Access, objects_fingerprint
 
-    return is_unchanged(source_uri, fingerprint)
+        access = S3Access.of(source_uri, request.origin, request.endpoint, request.region)
+        return dict(fingerprint) == objects_fingerprint(Bucket(source_uri, access, request.origin).find()[0])
+    if isinstance(source_uri, WebAddress):
+        from .web import is_unchanged
+
+        return is_unchanged(source_uri, fingerprint, request.origin)
+    location = LocalLocation.of(source_uri, request.origin)
+    counter = ProgressCounter(context, f"reading {location.name}", high=0)
+    files = [SourceFile.read(file.path, file.name, counter) for file in location.find(request.origin)[0]]
+    return fingerprint.get("sha256") == content_digest(files)

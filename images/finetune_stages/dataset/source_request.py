@@ -24,6 +24,7 @@ class SourceRequest:
         revision, split: for a hub dataset.
         preferred_splits: defaults if ``split`` is not set.
         sha256: expected digest of the file.
+        endpoint, region: of the S3 server.
     """
 
     uri: str
@@ -32,6 +33,8 @@ class SourceRequest:
     revision: str | None = None
     split: str | None = None
     sha256: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
 
 
 def source_requests(inputs: DatasetInputs) -> list[SourceRequest]:
@@ -40,10 +43,11 @@ def source_requests(inputs: DatasetInputs) -> list[SourceRequest]:
     Raises:
         StageError: A URI is malformed.
     """
-    request = [SourceRequest(inputs.uri, DATASET, TRAIN_SPLITS, inputs.revision, inputs.split, inputs.sha256)]
+    server = {"endpoint": inputs.endpoint, "region": inputs.region}
+    request = [SourceRequest(inputs.uri, DATASET, TRAIN_SPLITS, inputs.revision, inputs.split, inputs.sha256, **server)]
     if inputs.eval_uri:
         revision = inputs.revision if _same_repository(inputs.uri, inputs.eval_uri) else None
-        request.append(SourceRequest(inputs.eval_uri, EVAL_DATASET, EVAL_SPLITS, revision))
+        request.append(SourceRequest(inputs.eval_uri, EVAL_DATASET, EVAL_SPLITS, revision, **server))
     return request
 
 

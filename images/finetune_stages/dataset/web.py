@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
-from finetune_contract.documents import Scalar
+from finetune_contract import reasons
+from finetune_contract.codec import digest
+from finetune_contract.documents import HTTP_AUTHORIZATION_VARIABLE, Scalar
 from finetune_contract.uris import WebAddress
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import first_line
+from finetune_stages.sdk.fault import causes, first_line
 from finetune_stages.sources.origin import Origin
 from finetune_stages.sources.progress import ProgressCounter
+
+from .downloads import CHUNK, PART, Dropped, RemoteFile, download_all
+from .trust import require_bundle
+
+if TYPE_CHECKING:
+    import httpx2
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
@@ -23,47 +36,42 @@ _UNCOMPRESSED = {"Accept-Encoding": "identity"}
 
 
 def download(address: WebAddress, target: Path, origin: Origin, counter: ProgressCounter) -> dict[str, Scalar]:
-    """Download ``address`` to ``target`` and return the validators that detect a change. No token is sent.
+    """Download ``address`` to ``target`` and return the validators that detect a change.
+
+    A large file is downloaded in parallel ranges if the server supports them and identifies the content of the file.
 
     Raises:
-        StageError: one of the reasons of ``origin``.
+        StageError: one of the reasons of ``origin``, ``DatasetChanged``, ``DatasetUntrusted``.
     """
-    import httpx2
+    with _Client(address, origin) as client, client.errors(), client.get() as response:
+        client.require_success(response)
+        found = validators(response.headers)
+        size = response.headers.get("Content-Length", "")
+        encoded = response.headers.get("Content-Encoding", "identity") != "identity"
+        if not size.isdecimal() or encoded:
+            _stream(response, target, counter)
+            return found
+        condition = str(found.get("etag") or found.get("lastModified") or "")
+        resumable = condition if response.headers.get("Accept-Ranges") == "bytes" else ""
+        first = None if resumable and int(size) > PART else response  # one range continues this response
 
-    try:
-        with httpx2.stream(
-            "GET", address.url, follow_redirects=True, timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-            headers=_UNCOMPRESSED,
-        ) as response:  # fmt: skip
-            if not response.is_success:
-                _raise_for_status(response.status_code, address, origin)
-            counter.total = int(response.headers.get("Content-Length", 0))
-            with target.open("wb") as stream:
-                for chunk in response.iter_bytes(1 << 20):
-                    stream.write(chunk)
-                    counter(len(chunk))
-            return validators(response.headers)
-    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-        raise StageError(
-            origin.not_found,
-            f"{origin.field}: {address.shown} is not a web address ({first_line(error)}); write https://<host>/<file>.",
-        ) from error
-    except (httpx2.RequestError, httpx2.StreamError) as error:
-        detail = first_line(error, 200) if str(error) else type(error).__name__
-        raise StageError(
-            origin.unreachable, f"{origin.field}: {address.shown} is unreachable or sent an invalid response ({detail})."
-        ) from error
+        def read(start: int, end: int) -> Iterator[bytes]:
+            nonlocal first
+            present, first = first, None
+            yield from client.rest(present) if present is not None and start == 0 else client.range(start, end, condition)
+
+        identity = digest([address.url, resumable]) if resumable else None
+        download_all([RemoteFile(int(size), identity, target, read)], counter)
+        return found
 
 
-def is_unchanged(address: WebAddress, fingerprint: Mapping[str, Scalar]) -> bool:
+def is_unchanged(address: WebAddress, fingerprint: Mapping[str, Scalar], origin: Origin) -> bool:
     """Return whether the server's file still has the validators ``fingerprint`` of :func:`download`. The file is not downloaded."""
     import httpx2
 
     condition = {"If-None-Match": str(fingerprint["etag"])} if "etag" in fingerprint else {}
     try:
-        with httpx2.stream(
-            "GET", address.url, follow_redirects=True, timeout=CONNECT_SECONDS, headers={**_UNCOMPRESSED, **condition}
-        ) as response:
+        with _Client(address, origin) as client, client.get(condition) as response:
             if response.status_code == httpx2.codes.NOT_MODIFIED:
                 return bool(condition) and response.headers.get("ETag", fingerprint["etag"]) == fingerprint["etag"]
             # Many servers ignore conditions: then the response's validators are compared, and its body is not read.
@@ -87,12 +95,162 @@ def validators(headers: Mapping[str, str]) -> dict[str, Scalar]:
     return {"lastModified": changed, "size": size} if size and age.total_seconds() >= 1 else {}
 
 
-def _raise_for_status(status: int, address: WebAddress, origin: Origin) -> NoReturn:
-    if status in (401, 403):
+@dataclass
+class _Client:
+    """Requests for one address. A context manager."""
+
+    address: WebAddress
+    origin: Origin
+
+    def __enter__(self) -> Self:
+        import httpx2
+
+        # The library sends an Authorization header of the request to no other origin after a redirect.
+        self._authorization = _authorization(self.address, self.origin)
+        self._client = httpx2.Client(
+            verify=require_bundle(), follow_redirects=True, headers=_UNCOMPRESSED,
+            timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    @contextmanager
+    def get(self, headers: Mapping[str, str] | None = None) -> Iterator[httpx2.Response]:
+        """Send a GET request and return the response, whose body is not read yet."""
+        with self._client.stream("GET", self.address.url, headers={**self._authorization, **(headers or {})}) as response:
+            yield response
+
+    def rest(self, response: httpx2.Response) -> Iterator[bytes]:
+        """Yield the body of a response."""
+        with self._drops():
+            yield from response.iter_raw(CHUNK)
+
+    def range(self, start: int, end: int, condition: str) -> Iterator[bytes]:
+        """Yield a range of the file.
+
+        Raises:
+            Dropped: the connection ended, or the server is busy.
+            StageError: ``DatasetChanged``: the server has another file now.
+        """
+        import httpx2
+
+        with (
+            self._drops(),
+            self.get({"Range": f"bytes={start}-{end - 1}", **({"If-Range": condition} if condition else {})}) as response,
+        ):
+            self.require_success(response)
+            whole = f"bytes {start}-{end - 1}/"
+            if (
+                response.status_code == httpx2.codes.PARTIAL_CONTENT
+                and response.headers.get("Content-Range", "").startswith(whole)
+            ) or (start == 0 and not condition):
+                yield from response.iter_raw(CHUNK)
+            else:
+                raise StageError(
+                    reasons.DATASET_CHANGED,
+                    f"{self.origin.field}: {self.address.shown} changed while it was downloaded; rerun when no process writes to it.",
+                )
+
+    def require_success(self, response: httpx2.Response) -> None:
+        """Check the status of a response.
+
+        Raises:
+            StageError: one of the reasons of the origin.
+        """
+        status, start = response.status_code, f"{self.origin.field}: {self.address.shown}"
+        if response.is_success:
+            return
+        if status in (401, 403):
+            raise StageError(self.origin.forbidden, f"{start} {self._denial(status)}.")
+        if status >= 500 or status in _TRANSIENT:
+            raise StageError(self.origin.unreachable, f"{start} responded with status {status}.")
+        raise StageError(self.origin.not_found, f"{start} does not exist (status {status}); correct the address.")
+
+    def _denial(self, status: int) -> str:
+        if self._authorization:
+            return f"rejects the login in {HTTP_AUTHORIZATION_VARIABLE} (status {status}); correct it in the Secret of dataset.secretRef"
+        return (
+            f"requires a login (status {status}); set dataset.secretRef to a Secret with {HTTP_AUTHORIZATION_VARIABLE}, or use a public"
+            " address"
+        )
+
+    @contextmanager
+    def _drops(self) -> Iterator[None]:
+        """Raise errors that another connection can repair as :class:`Dropped`."""
+        try:
+            with self.errors():
+                yield
+        except StageError as fault:
+            if fault.reason is self.origin.unreachable:
+                raise Dropped(fault) from fault
+            raise
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise errors of the library inside as :class:`StageError`."""
+        import httpx2
+
+        start = f"{self.origin.field}: {self.address.shown}"
+        try:
+            yield
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+            raise StageError(
+                self.origin.not_found, f"{start} is not a web address ({first_line(error)}); write https://<host>/<file>."
+            ) from error
+        except httpx2.TooManyRedirects as error:
+            raise StageError(self.origin.not_found, f"{start} redirects without an end; correct the address.") from error
+        except (httpx2.RequestError, httpx2.StreamError) as error:
+            detail = first_line(error, 200) if str(error) else type(error).__name__
+            if any("CERTIFICATE_VERIFY_FAILED" in str(link) for link in causes(error)):
+                raise StageError(
+                    reasons.DATASET_UNTRUSTED,
+                    f"{start} has a certificate that is not trusted ({_verification(detail)}); set its CA in dataset.caRef.",
+                ) from error
+            raise StageError(
+                self.origin.unreachable, f"{start} is unreachable or sent an invalid response ({detail})."
+            ) from error
+
+
+def _stream(response: httpx2.Response, target: Path, counter: ProgressCounter) -> None:
+    """Write the body of a response whose size is unknown."""
+    with target.open("wb") as stream:
+        for chunk in response.iter_bytes(CHUNK):
+            stream.write(chunk)
+            counter(len(chunk))
+
+
+def _authorization(address: WebAddress, origin: Origin) -> dict[str, str]:
+    """Return the header with the login in the stage's environment, if there is one.
+
+    Raises:
+        StageError: ``origin.forbidden``: the login would be sent unencrypted, or it is not a header.
+    """
+    value = os.environ.get(HTTP_AUTHORIZATION_VARIABLE, "").strip()  # secret files often end with a newline
+    if not value:
+        return {}
+    if not (value.isascii() and value.isprintable()):
         raise StageError(
             origin.forbidden,
-            f"{origin.field}: {address.shown} requires a login (status {status}), and no token is sent; use a public address.",
+            f"dataset.secretRef: {HTTP_AUTHORIZATION_VARIABLE} has characters that are invalid in a header; store one line of ASCII.",
         )
-    if status >= 500 or status in _TRANSIENT:
-        raise StageError(origin.unreachable, f"{origin.field}: {address.shown} responded with status {status}.")
-    raise StageError(origin.not_found, f"{origin.field}: {address.shown} does not exist (status {status}); correct the address.")
+    if urlsplit(address.url).scheme == "http" and not _is_inside(urlsplit(address.url).hostname or ""):
+        raise StageError(
+            origin.forbidden,
+            f"{origin.field}: {address.shown} would receive {HTTP_AUTHORIZATION_VARIABLE} unencrypted; use https://, or a Secret without it.",
+        )
+    return {"Authorization": value}
+
+
+def _is_inside(host: str) -> bool:
+    """Return whether a host is this machine or a Service of the cluster."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith((".svc", ".svc.cluster.local"))
+
+
+def _verification(detail: str) -> str:
+    """Return the part of a message of OpenSSL after its codes."""
+    return detail.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or detail

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from finetune_contract.documents import SECRETS_VARIABLE
 
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY|CREDENTIAL|PULL_SECRET|API_KEY", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY|CREDENTIAL|PULL_SECRET|API_KEY|AUTHORIZATION", re.IGNORECASE)
 _SHORTEST = 6
 """Characters. Shorter values are not redacted, because they occur in ordinary words."""
 _URL_SECRETS = re.compile(
@@ -21,11 +21,13 @@ class Redactor:
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         named = set(environment.get(SECRETS_VARIABLE, "").split(","))
-        values = {
+        secrets = [
             value
             for name, value in environment.items()
-            if (_SECRET_NAME.search(name) or name in named) and name != SECRETS_VARIABLE and len(value) >= _SHORTEST
-        }
+            if (_SECRET_NAME.search(name) or name in named) and name != SECRETS_VARIABLE
+        ]
+        # The value of an Authorization header is a scheme and the secret, which may appear alone.
+        values = {part for value in secrets for part in (value, value.rpartition(" ")[2]) if len(part) >= _SHORTEST}
         ordered = sorted(values, key=len, reverse=True)
         self._values = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 

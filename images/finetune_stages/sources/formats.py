@@ -15,10 +15,10 @@ _UNPACK = "unpack it and name the file inside"
 _CONVERT = "convert it to JSON Lines, one object a line"
 _SIGNATURES = (
     (b"<", "a web page (HTML or XML)", "name the address or the path of the data itself"),
-    (b"PAR1", "Parquet", _CONVERT),
-    (b"ARROW1", "an Arrow file", _CONVERT),
-    (b"FEA1", "a Feather file", _CONVERT),
-    (b"\xff\xff\xff\xff", "an Arrow stream", _CONVERT),
+    (b"PAR1", "Parquet", "name it .parquet"),
+    (b"ARROW1", "an Arrow file", "name it .arrow"),
+    (b"\xff\xff\xff\xff", "an Arrow stream", "name it .arrow"),
+    (b"FEA1", "a Feather file of version 1", "write it as Feather of version 2, or as Parquet"),
     (b"ORC", "ORC", _CONVERT),
     (b"Obj\x01", "Avro", _CONVERT),
     (b"SQLite format 3\x00", "an SQLite database", _CONVERT),
@@ -28,14 +28,13 @@ _SIGNATURES = (
     (b"%PDF", "PDF", _CONVERT),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook", _CONVERT),
     (b"PK\x03\x04", "a zip archive or an Excel workbook", _UNPACK),
-    (b"\x28\xb5\x2f\xfd", "Zstandard", _UNPACK),
     (b"\x04\x22\x4d\x18", "LZ4", _UNPACK),
     (b"7z\xbc\xaf", "a 7z archive", _UNPACK),
     (b"Rar!", "a rar archive", _UNPACK),
     (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
     (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
 )
-_COMPRESSED = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
+_COMPRESSED = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "Zstandard"))
 _TAR = slice(257, 262)
 _BY_NAME = {
     ".csv": "CSV", ".tsv": "TSV", ".yaml": "YAML", ".yml": "YAML", ".txt": "plain text", ".md": "Markdown", ".py": "Python code",
@@ -69,7 +68,7 @@ def require_json(head: bytes, name: str) -> None:
     if what:
         raise StageError(
             reasons.DATASET_UNREADABLE,
-            f"{name}: looks like {what}, and this release reads JSON and JSON Lines only; {remedy}.",
+            f"{name}: is not JSON or JSON Lines and looks like {what}; {remedy}.",
         )
 
 
@@ -84,7 +83,9 @@ def _other_format(head: bytes, text: bytes, name: str) -> tuple[str, str]:
         return "a tar archive", _UNPACK
     if b"\0" in text[:4]:
         return ("UTF-16 text", "save it as UTF-8") if text[:1] in (b"{", b"[", b"\0") else ("binary data", _CONVERT)
-    return _text_format(text, name), _CONVERT
+    what = _text_format(text, name)
+    named = next((f"name it .{kind.lower()}, or {_CONVERT}" for kind in ("CSV", "TSV") if what.startswith(kind)), _CONVERT)
+    return what, named
 
 
 def _text_format(text: bytes, name: str) -> str:

@@ -11,18 +11,18 @@ from finetune_stages.sdk import StageError
 from .origin import Origin
 
 
-def require_file(path: Path, origin: Origin) -> None:
-    """Check that ``path`` is a file that can be read.
+def require_file(path: Path, name: str, origin: Origin) -> None:
+    """Check that ``path`` is a file that can be read; ``name`` is its path in messages.
 
     Raises:
         StageError: ``origin.not_found`` or ``origin.forbidden``.
     """
-    mode = _mode(path, origin)
+    mode = _mode(path, origin, name)
     if stat.S_ISDIR(mode):
-        raise StageError(origin.not_found, f"{origin.field}: {path} is a directory; set a file.")
+        raise StageError(origin.not_found, f"{origin.field}: {name} is a directory; set a file.")
     if not stat.S_ISREG(mode):
-        raise _not_found(path, origin)
-    require_readable(path, origin)
+        raise _not_found(name, origin)
+    require_readable(path, origin, name=name)
 
 
 def require_directory(path: Path, origin: Origin) -> None:
@@ -36,28 +36,29 @@ def require_directory(path: Path, origin: Origin) -> None:
     require_readable(path, origin, os.R_OK | os.X_OK)
 
 
-def require_readable(path: Path, origin: Origin, access: int = os.R_OK) -> None:
-    """Check that this user may read ``path``.
+def require_readable(path: Path, origin: Origin, access: int = os.R_OK, name: str | None = None) -> None:
+    """Check that this user may read ``path``; ``name`` is its path in messages.
 
     Raises:
         StageError: ``origin.forbidden``.
     """
     if not os.access(path, access):
-        raise _forbidden(path, origin)
+        raise _forbidden(name or str(path), origin)
 
 
-def _mode(path: Path, origin: Origin) -> int:
+def _mode(path: Path, origin: Origin, name: str | None = None) -> int:
     try:
         return path.stat().st_mode
     except PermissionError as error:
-        raise _forbidden(path, origin) from error
+        raise _forbidden(name or str(path), origin) from error
     except OSError as error:
-        raise _not_found(path, origin) from error
+        raise _not_found(name or str(path), origin) from error
 
 
-def _not_found(path: Path, origin: Origin) -> StageError:
-    return StageError(origin.not_found, f"{origin.field}: there is no {origin.what} at {path}; correct the path.")
+def _not_found(name: str, origin: Origin) -> StageError:
+    remedy = "set one location, a directory or a glob such as ./*.jsonl" if "," in name else "correct the path"
+    return StageError(origin.not_found, f"{origin.field}: there is no {origin.what} at {name}; {remedy}.")
 
 
-def _forbidden(path: Path, origin: Origin) -> StageError:
-    return StageError(origin.forbidden, f"{origin.field}: user {os.getuid()} may not read {path}; change its mode or owner.")
+def _forbidden(name: str, origin: Origin) -> StageError:
+    return StageError(origin.forbidden, f"{origin.field}: user {os.getuid()} may not read {name}; change its mode or owner.")

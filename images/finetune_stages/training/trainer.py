@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from pyarrow import LargeListArray, array  # type: ignore[import-untyped]
+from pyarrow import LargeListArray, array
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader

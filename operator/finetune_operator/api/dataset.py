@@ -74,11 +74,27 @@ class Dataset(Section):
             )
             for field in ("split", "revision")
         ),
+        *(
+            Rule(
+                f"!has(self.{field}) || self.uri.startsWith('s3://') || (has(self.evalUri) && self.evalUri.startsWith('s3://'))",
+                f"dataset.{field} is for s3:// locations only; remove it",
+                field=f".{field}",
+            )
+            for field in ("endpoint", "region")
+        ),
+        Rule(
+            "!has(self.secretRef) || !has(self.secretRef.key) || !(self.uri.startsWith('s3://') ||"
+            " (has(self.evalUri) && self.evalUri.startsWith('s3://')))",
+            "dataset.secretRef.key names one key, and s3:// needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; remove key",
+            field=".secretRef.key",
+        ),
     )
 
     uri: Annotated[str, text(1024)] = Field(
         description="Hugging Face Hub ID (owner/name or hf://owner/name, followed by :configuration if the dataset "
-        "has several), http(s):// URL, or local path (local mode only) of the rows."
+        "has several), http(s):// URL, s3:// or pvc:// location, or local path (local mode only) of the rows. A prefix of s3:// that "
+        "ends with /, a directory, and a glob (*, ?, [...], **) are several files. Files are JSON, JSON Lines, CSV, TSV, Parquet or Arrow, "
+        "compressed with gzip, bzip2, xz or Zstandard or not."
     )
     eval_uri: Annotated[str, text(1024)] | None = Field(
         None,
@@ -120,17 +136,22 @@ class Dataset(Section):
     )
     sha256: Annotated[str, text(64, r"^[0-9a-f]{64}$", "64 lower-case hexadecimal digits")] | None = Field(
         None,
-        description="Expected SHA-256 of the file at uri, as 64 lower-case hexadecimal digits. If it differs, the run "
+        description="Expected SHA-256 of the one file at uri, as 64 lower-case hexadecimal digits. If it differs, the run "
         "fails. Default: not checked.",
     )
     endpoint: Annotated[str, text(512, rf"^{WEB}$", "https://<host>")] | None = Field(
-        None, description="URL of an S3 service other than AWS."
+        None,
+        description="URL of the S3 service, for s3:// locations. Default: the key AWS_S3_ENDPOINT of the Secret, or else AWS.",
     )
     region: Annotated[str, text(64, r"^[A-Za-z0-9][-A-Za-z0-9]*$", "a name such as eu-west-1")] | None = Field(
-        None, description="Region of the S3 bucket."
+        None,
+        description="Region of the S3 bucket, for s3:// locations. Default: the key AWS_DEFAULT_REGION of the Secret, or else us-east-1.",
     )
-    ca_ref: CertificateRef | None = Field(None, description="ConfigMap with the CA bundle for https:// and s3://.")
+    ca_ref: CertificateRef | None = Field(None, description="ConfigMap with the CA bundle for https:// and s3:// locations.")
     secret_ref: SecretKeyRef | None = Field(
         None,
-        description="Secret with HF_TOKEN, for private and gated datasets. Default: the Secret hf-token, if it exists.",
+        description="Secret with HF_TOKEN for private and gated datasets of the Hub, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+        "AWS_SESSION_TOKEN for s3://, or HTTP_AUTHORIZATION, the value of the Authorization header, for http(s)://. A key in this "
+        "reference is HF_TOKEN or, for http(s)://, HTTP_AUTHORIZATION. Default: the Secrets hf-token and s3-secret, if they exist; no "
+        "Authorization header.",
     )

@@ -45,7 +45,7 @@ SPEC_TOO_LARGE = _reason(
 )  # fmt: skip
 LOCAL_PATH_IN_CLUSTER = _reason(
     "LocalPathInCluster", Cause.USER, "A URI is a path on one machine, which pods cannot read.",
-    "Put the files where pods can read them: data at hf:// or https://, a model at hf://.",
+    "Put the files where pods can read them: data at hf://, https://, s3:// or pvc://, a model at hf://.",
 )  # fmt: skip
 
 # Children.
@@ -162,11 +162,11 @@ NO_SHARED_VOLUMES = _reason(
     "Delete the run and its claim, and set storage.storageClassName to a class of NFS, CephFS, EFS or Azure Files.",
 )  # fmt: skip
 CLAIM_PENDING = _reason(
-    "ClaimPending", Cause.USER, "The workspace's claim is not bound to a volume.",
+    "ClaimPending", Cause.USER, "The claim of the workspace, or that of a pvc:// location, is not bound to a volume.",
     "Repair the provisioner of its StorageClass, or bind a volume to the claim, and the run resumes.",
 )  # fmt: skip
 CLAIM_LOST = _reason(
-    "ClaimLost", Cause.USER, "The workspace's claim has lost its volume, or is being deleted.",
+    "ClaimLost", Cause.USER, "The claim of the workspace, or that of a pvc:// location, has lost its volume, or is being deleted.",
     "Restore the PersistentVolume or the claim, and the run resumes; if the files are gone, delete the run and create it again.",
 )  # fmt: skip
 FORBIDDEN = _reason(
@@ -174,8 +174,8 @@ FORBIDDEN = _reason(
     "Grant its ServiceAccount the verb on the resource that the message names; manifests/base/roles.yaml contains all of them.",
 )  # fmt: skip
 CLAIM_NOT_FOUND = _reason(
-    "ClaimNotFound", Cause.USER, "The claim in storage.claimName does not exist.",
-    "Create it, and the run resumes; another storage.claimName needs a new run.",
+    "ClaimNotFound", Cause.USER, "The claim in storage.claimName, or that of a pvc:// location, does not exist.",
+    "Create it, and the run resumes; another claim needs a new run.",
 )  # fmt: skip
 TRAINER_NOT_INSTALLED = _reason(
     "TrainerNotInstalled", Cause.USER, "Kubeflow Trainer is not installed in the cluster.",

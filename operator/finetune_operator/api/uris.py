@@ -13,7 +13,8 @@ PUBLISHED = rf"^({S3}|{IMAGE})$"
 """RE2: what ``publish.uri`` can be."""
 
 _EXAMPLES: dict[UriKind, str] = {
-    "dataset": "a hub id (owner/name), hf://<id>, https://<host>/<file>, or a local path that begins with /, ./, ../, ~/ or file:///",
+    "dataset": "a hub id (owner/name), hf://<id>, https://<host>/<file>, s3://<bucket>/<key>, pvc://<claim>/<path>, or a local path that begins with"
+    " /, ./, ../, ~/ or file:///",
     "model": "a hub id (owner/name), hf://<id>, or a local directory that begins with /, ./, ../, ~/ or file:///",
 }
 

@@ -16,7 +16,7 @@ from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, POD
 from finetune_operator.api.stages import TRAINING
 
-from . import naming
+from . import naming, stages
 from .naming import TRAINJOB_CONTAINER as NODE
 from .observation import ChildState, Ref, Rejection, WarningEvent, child_ref, child_state
 from .paths import Object
@@ -105,7 +105,7 @@ def unexplained(
         if len(reports) < expected_pods(run, stage_status) and child_seconds(child, now) >= GRACE_SECONDS:
             found.append(child_ref(stage_status))
         if any(_may_wait_for_claim(pod) for pod in reports):
-            found.append(Ref(CLAIM, naming.workspace_claim(run)))
+            found += _claims(run, stage_status)
         found += [
             Ref(POD, pod.name)
             for pod in reports
@@ -163,7 +163,8 @@ def _blockers(
         for warning_event in _foreign(run, warning_events.get(Ref(POD, pod.name), ())):
             yield _match(_MOUNT, warning_event.message, reasons.START_FAILED)
         if _may_wait_for_claim(pod):
-            yield from _of_claim(warning_events.get(Ref(CLAIM, naming.workspace_claim(run)), ()))
+            for ref in _claims(run, stage_status):
+                yield from _of_claim(warning_events.get(ref, ()))
     for warning_event in _foreign(run, warning_events.get(child_ref(stage_status), ())):
         found = _match(_REJECTIONS, warning_event.message, reasons.CHILD_REJECTED)
         if found[0] is not reasons.CHILD_REJECTED or not _is_outage(warning_event.message):
@@ -182,6 +183,12 @@ def _foreign(run: Run, warning_events: Iterable[WarningEvent]) -> Iterator[Warni
     yield from (
         warning_event for warning_event in warning_events if not any(words in warning_event.message for words in restored)
     )
+
+
+def _claims(run: Run, stage_status: StageStatus) -> tuple[Ref, ...]:
+    """Return the claims that the pods of a stage mount."""
+    names = (naming.workspace_claim(run), *stages.GRAPH.programs[stage_status.name].claims(run))
+    return tuple(Ref(CLAIM, name) for name in names)
 
 
 def _of_claim(warning_events: Iterable[WarningEvent]) -> Iterator[Blocker]:

@@ -74,7 +74,7 @@ def remedy(reason: Reason, failed: Failed) -> str:
 def _dataset_not_found(failed: Failed) -> str:
     if failed.stage != "dataset":
         return "Find out what removed the run's files from the workspace."
-    return "Correct dataset.uri." if _is_file(failed.spec.dataset.uri) else stage_reasons.DATASET_NOT_FOUND.remedy
+    return "Correct what the message names." if _is_file(failed.spec.dataset.uri) else stage_reasons.DATASET_NOT_FOUND.remedy
 
 
 def _model_not_found(failed: Failed) -> str:
@@ -82,8 +82,15 @@ def _model_not_found(failed: Failed) -> str:
 
 
 def _dataset_forbidden(failed: Failed) -> str:
-    if failed.spec.dataset.uri.startswith(("http://", "https://")):
-        return "Use an address that needs no login: the stage sends no token to it."
+    spec = failed.spec.dataset
+    if spec.uri.startswith("s3://"):
+        secret = spec.secret_ref.name if spec.secret_ref else "s3-secret"
+        return f"Correct the keys in the Secret {secret}, or the permissions of their owner."
+    if spec.uri.startswith(("http://", "https://")):
+        login = "HTTP_AUTHORIZATION, the value of the Authorization header"
+        if spec.secret_ref:
+            return f"Correct {login}, in the Secret {spec.secret_ref.name}."
+        return f"Set dataset.secretRef to a Secret with {login}, or use an address that needs no login."
     return _forbidden(failed.spec.dataset, "dataset", "data set")
 
 
@@ -92,7 +99,7 @@ def _model_forbidden(failed: Failed) -> str:
 
 
 def _forbidden(source: Dataset | Model, section: str, what: str) -> str:
-    if is_local_path(source.uri):
+    if is_local_path(source.uri) or source.uri.startswith("pvc://"):
         return f"Make the files that {section}.uri names readable for the user of the stage."
     named = source.secret_ref
     secret = f"the Secret {named.name}" if named else f"the Secret hf-token (or {section}.secretRef)"
@@ -236,8 +243,8 @@ def _holds_out(spec: ResolvedSpec) -> bool:
 
 
 def _is_file(uri: str) -> bool:
-    """Return whether a URI has no revisions: a path, or an address on the web."""
-    return is_local_path(uri) or uri.startswith(("http://", "https://"))
+    """Return whether a URI has no revisions: a path, an object or an address on the web."""
+    return is_local_path(uri) or uri.startswith(("http://", "https://", "s3://", "pvc://"))
 
 
 def _choice(ways: list[str]) -> str:

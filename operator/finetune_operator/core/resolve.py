@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_contract import CONTRACT_VERSION
 from finetune_contract.reasons import Reason
-from finetune_contract.uris import LocalPath, UriError, UriKind, parse_uri
+from finetune_contract.uris import ClaimPath, LocalPath, UriError, UriKind, parse_uri
 from finetune_operator.api import reasons
 from finetune_operator.api.presets import DEFAULT_ALGORITHM, overlay, preset
 
@@ -173,8 +173,11 @@ def _reject_uri(where: str, values: Mapping[str, Any], mode: Mode) -> SpecReject
             parsed = parse_uri(uri, kind)
         except UriError as error:
             return SpecRejection(reasons.INVALID_SPEC, f"{where}{path}: {error}.")
+        if isinstance(parsed, ClaimPath) and mode == "local":
+            message = f"{where}{path}: {uri} is on a claim of a cluster, which local mode does not mount; use a local path."
+            return SpecRejection(reasons.NOT_POSSIBLE_HERE, message)
         if isinstance(parsed, LocalPath) and mode == "cluster":
-            others = "a hub id or hf://" if kind == "model" else "a hub id, hf:// or https://"
+            others = "a hub id or hf://" if kind == "model" else "a hub id, hf://, https://, s3:// or pvc://"
             message = f"{where}{path}: {uri} is a path of one machine, which no pod can read; use {others}."
             return SpecRejection(reasons.LOCAL_PATH_IN_CLUSTER, message)
     return None

@@ -96,6 +96,9 @@ class Dataset:
     split: str | None = None
     revision: str | None = None
     sha256: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
+    ca_ref: CertificateRef | None = None
     secret_ref: SecretRef | None = None
 
 

@@ -41,7 +41,7 @@ def test_rows_are_chosen_by_position(source):
 )
 def test_a_file_that_changes_while_it_is_read(source, change):
     source.open(range)
-    change(source.path)
+    change(source.files[0].path)
     with pytest.raises(StageError) as caught:
         source.require_unchanged()
     assert caught.value.reason.name == "DatasetChanged"

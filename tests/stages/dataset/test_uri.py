@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_contract.uris import HubId, WebAddress
+from finetune_contract.uris import ClaimPath, HubId, S3Location, WebAddress
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.origin import DATASET, EVAL_DATASET, MODEL
 from finetune_stages.sources.uri import parse_uri
@@ -18,6 +18,8 @@ from finetune_stages.sources.uri import parse_uri
         ("LipengCS/Table-GPT:All", HubId("LipengCS/Table-GPT", "All")),
         ("/data/a b.jsonl", Path("/data/a b.jsonl")),
         ("file:///data/a%20b.jsonl", Path("/data/a b.jsonl")),
+        ("s3://bucket/a/", S3Location("bucket", "a/")),
+        ("pvc://claim/a", ClaimPath("claim", "a")),
         ("https://example.com/a.jsonl?sig=1", WebAddress("https://example.com/a.jsonl?sig=1")),
     ],
 )
@@ -58,13 +60,14 @@ def test_a_user_without_a_home_directory(monkeypatch):
         ("org/a..b", MODEL, "ModelNotFound", "model.uri"),
         ("org/model:config", MODEL, "ModelNotFound", "is not a hub id"),
         ("file://data/x", DATASET, "DatasetNotFound", "three slashes"),
-        ("s3://bucket/x", DATASET, "BadDocument", "does not read s3://"),
+        ("s3://bucket/x", MODEL, "BadDocument", "model.uri: this release does not read s3://; use a hub id, hf:// or a local"),
+        ("oci://registry/x", MODEL, "BadDocument", "model.uri: this release does not read oci://"),
         ("pvc://claim/x", MODEL, "BadDocument", "model.uri: this release does not read pvc://"),
         (
             "ftp://host/x",
             DATASET,
             "DatasetNotFound",
-            "dataset.uri: ftp:// is not a scheme of a dataset; use a hub id, hf://, https:// or a local path.",
+            "dataset.uri: ftp:// is not a scheme of a dataset; use a hub id, hf://, https://, s3://, pvc:// or a local path.",
         ),
         (
             "https://host/x",

@@ -48,9 +48,9 @@ def test_rows_from_the_web_and_no_token_to_it(run_stage_program, web, address):
         ({"status": 429}, 75, "DatasetUnreachable", "responded with status 429"),
         ({"status": 500}, 75, "DatasetUnreachable", "responded with status 500"),
         ({"status": 503}, 75, "DatasetUnreachable", "responded with status 503"),
-        ({"truncate_after": 1000}, 75, "DatasetUnreachable", "is unreachable or sent an invalid response"),
-        ({"reset_after": 1000}, 75, "DatasetUnreachable", "is unreachable or sent an invalid response"),
-        ({"reset_after": 0}, 75, "DatasetUnreachable", "is unreachable or sent an invalid response"),
+        ({"truncate_after": 1000, "times": 9}, 75, "DatasetUnreachable", "is unreachable or sent an invalid response"),
+        ({"reset_after": 1000, "times": 9}, 75, "DatasetUnreachable", "is unreachable or sent an invalid response"),
+        ({"reset_after": 0, "times": 9}, 75, "DatasetUnreachable", "is unreachable or sent an invalid response"),
     ],
 )
 def test_servers_that_fail(run_stage_program, web, address, how, code, reason, words):
@@ -81,8 +81,8 @@ def test_a_login_page_is_no_data(run_stage_program, web):
     ended = run_stage_program("dataset", DatasetInputs(f"{web.url}/login"))
     assert (ended.code, ended.reason) == (65, "DatasetUnreadable")
     assert ended.result.message == (
-        f"{web.url}/login: looks like a web page (HTML or XML), and this release reads JSON and JSON Lines only; name the address or"
-        " the path of the data itself."
+        f"{web.url}/login: is not JSON or JSON Lines and looks like a web page (HTML or XML); name the address or the path of the data"
+        " itself."
     )
 
 

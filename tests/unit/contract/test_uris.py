@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from finetune_contract.uris import (
     CONTROL,
     FILE,
+    ClaimPath,
     HubId,
+    ImageReference,
     LocalPath,
-    StorageUri,
+    S3Location,
     UriError,
     UriKind,
     WebAddress,
@@ -45,8 +47,12 @@ from finetune_contract.uris import (
         ("file:///%E2%82%AC/%f0%9f%98%80", LocalPath("/\u20ac/\U0001f600")),
         ("https://example.com/a.jsonl?sig=1", WebAddress("https://example.com/a.jsonl?sig=1")),
         ("http://[::1]:65535", WebAddress("http://[::1]:65535")),
-        ("s3://bucket/rows.jsonl", StorageUri("s3", "s3://bucket/rows.jsonl")),
-        ("pvc://claim/rows.jsonl", StorageUri("pvc", "pvc://claim/rows.jsonl")),
+        ("s3://bucket/rows.jsonl", S3Location("bucket", "rows.jsonl")),
+        ("s3://bucket/a/b/", S3Location("bucket", "a/b/")),
+        ("s3://bucket/a%20b/**/*.json?", S3Location("bucket", "a%20b/**/*.json?")),
+        ("s3://bucket", S3Location("bucket", "")),
+        ("pvc://claim/rows.jsonl", ClaimPath("claim", "rows.jsonl")),
+        ("pvc://my.claim/a/..b/.c/...d/", ClaimPath("my.claim", "a/..b/.c/...d/")),
     ],
 )
 def test_the_form_of_a_uri_determines_its_source(uri: str, parsed: object) -> None:
@@ -87,7 +93,7 @@ def test_escaped_bytes_are_a_path_exactly_if_they_are_utf_8(content: bytes) -> N
 
 
 def test_models_have_images_and_no_web_addresses_or_configurations() -> None:
-    assert parse_uri("oci://registry.example.com/m:1", "model") == StorageUri("oci", "oci://registry.example.com/m:1")
+    assert parse_uri("oci://registry.example.com/m:1", "model") == ImageReference("registry.example.com/m:1")
     assert parse_uri("org/model", "model") == HubId("org/model")
     for uri in ("https://example.com/model", "org/model:config", "hf://org/model:config"):
         with pytest.raises(UriError):
@@ -126,8 +132,17 @@ def test_models_have_images_and_no_web_addresses_or_configurations() -> None:
         ("https://example.com:65536/x", "its host or port is malformed"),
         ("https://example.com:0/x", "its host or port is malformed"),
         ("https://example.com/a b", "is not a web address, it has a space"),
-        ("s3:///x", "s3:///x is not an address of s3://; use a hub id, hf://, https:// or a local path"),
-        ("ftp://host/x", "ftp:// is not a scheme of a dataset; use a hub id, hf://, https:// or a local path"),
+        ("s3:///x", "s3:///x is not an address of s3://; write s3://<bucket>/<key>"),
+        ("s3://bucket/a b", "s3://bucket/a b is not an address of s3://, it has a space; write ? for the space"),
+        ("pvc://claim/a b", "pvc://claim/a b is not an address of pvc://, it has a space; remove the space"),
+        ("pvc://claim", "pvc://claim is not an address of pvc://; write pvc://<claim>/<path> without . and .. in the path"),
+        ("pvc://claim/", "pvc://claim/ is not an address of pvc://"),
+        ("pvc://claim/../other", "is not an address of pvc://; write pvc://<claim>/<path> without . and .. in the path"),
+        ("pvc://claim/a/..", "is not an address of pvc://"),
+        ("pvc://claim/./a", "is not an address of pvc://"),
+        ("pvc://claim//a", "is not an address of pvc://"),
+        ("pvc://Claim/a", "is not an address of pvc://"),
+        ("ftp://host/x", "ftp:// is not a scheme of a dataset; use a hub id, hf://, https://, s3://, pvc:// or a local path"),
         ("oci://registry.example.com/x", "oci:// is not a scheme of a dataset"),
         ("HTTPS://example.com/x", "HTTPS:// is not a scheme of a dataset"),
     ],
@@ -164,6 +179,11 @@ def test_local_paths_are_decoded_and_malformed_ones_are_none() -> None:
     assert is_local_path("/data/x ")
     assert is_local_path("file://x")
     assert not is_local_path(" /data/x")
+
+
+def test_locations_are_shown_as_they_are_written() -> None:
+    assert S3Location("bucket", "a/*?.jsonl").shown == "s3://bucket/a/*?.jsonl"
+    assert ClaimPath("claim", "a/b").shown == "pvc://claim/a/b"
 
 
 def test_an_address_is_shown_without_its_secrets() -> None:

@@ -232,7 +232,7 @@ def test_an_empty_section_asks_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("spec", "fix"),
     [
-        ({"dataset": {"uri": "./rows.jsonl"}}, "use a hub id, hf:// or https://."),
+        ({"dataset": {"uri": "./rows.jsonl"}}, "use a hub id, hf://, https://, s3:// or pvc://."),
         ({"model": {"uri": "./model"}}, "use a hub id or hf://."),
     ],
 )

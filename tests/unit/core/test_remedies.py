@@ -26,13 +26,18 @@ from world import MINIMAL, SETTINGS
 MODES: tuple[Mode, ...] = get_args(Mode)
 GATE = {"requirements": [{"metric": "holdout.bits_per_byte", "max": 1.0}]}
 CASES: list[tuple[str, str, dict[str, Any], str]] = [
-    ("DatasetNotFound", "dataset", {"dataset.uri": "/d.jsonl"}, "Correct dataset.uri."),
-    ("DatasetNotFound", "dataset", {"dataset.uri": "https://x/d.jsonl"}, "Correct dataset.uri."),
+    ("DatasetNotFound", "dataset", {"dataset.uri": "/d.jsonl"}, "Correct what the message names."),
+    ("DatasetNotFound", "dataset", {"dataset.uri": "https://x/d.jsonl"}, "Correct what the message names."),
+    ("DatasetNotFound", "dataset", {"dataset.uri": "s3://b/d.jsonl"}, "Correct what the message names."),
     ("DatasetNotFound", "dataset", {"dataset.uri": "org/data"}, "Correct dataset.uri (and dataset.revision)."),
     ("ModelNotFound", "model", {"model.uri": "./m"}, "Correct model.uri."),
     ("ModelNotFound", "model", {"model.uri": "org/m"}, "Correct model.uri (and model.revision)."),
     ("DatasetForbidden", "dataset", {"dataset.uri": "/d"}, "Make the files that dataset.uri names readable for the user of the stage."),
-    ("DatasetForbidden", "dataset", {"dataset.uri": "https://x/d"}, "Use an address that needs no login: the stage sends no token to it."),
+    ("DatasetForbidden", "dataset", {"dataset.uri": "https://x/d"}, "Set dataset.secretRef to a Secret with HTTP_AUTHORIZATION, the value of the Authorization header, or use an address that needs no login."),
+    ("DatasetForbidden", "dataset", {"dataset.uri": "https://x/d", "dataset.secretRef": {"name": "mine"}}, "Correct HTTP_AUTHORIZATION, the value of the Authorization header, in the Secret mine."),
+    ("DatasetForbidden", "dataset", {"dataset.uri": "s3://b/d"}, "Correct the keys in the Secret s3-secret, or the permissions of their owner."),
+    ("DatasetForbidden", "dataset", {"dataset.uri": "s3://b/d", "dataset.secretRef": {"name": "mine"}}, "Correct the keys in the Secret mine, or the permissions of their owner."),
+    ("DatasetForbidden", "dataset", {"dataset.uri": "pvc://c/d"}, "Make the files that dataset.uri names readable for the user of the stage."),
     ("DatasetForbidden", "dataset", {"dataset.uri": "org/data"}, "Accept the terms of the data set and put a token that has access into the Secret hf-token (or dataset.secretRef)."),
     ("ModelForbidden", "model", {"model.uri": "org/m", "model.secretRef": {"name": "mine"}}, "Accept the terms of the model and put a token that has access into the Secret mine."),
     ("DatasetChanged", "dataset", {}, "Make sure that nothing writes to the data while it is read."),
@@ -138,7 +143,8 @@ def recommends(text: str, entry: UnsupportedValue) -> bool:
     """Whether a text names a field, or a value of it, that the release rejects."""
     words = entry.values.split(" or ")
     if all(word.endswith("://") for word in words):
-        return any(word in text for word in words)
+        about = text.partition(entry.path.partition(".")[0])[2]  # data has more schemes than models
+        return any(word in about for word in words)
     path = entry.path if "." in entry.path else f"spec.{entry.path}"
     named = re.search(rf"\b{re.escape(path)}\b|(?<![.\w]){re.escape(entry.path)}\.\w", text)
     general = entry.values in ("any value", "values above 0", "a registry version or alias")
@@ -152,7 +158,9 @@ def test_no_remedy_recommends_what_this_release_rejects(entry: UnsupportedValue)
 
 def test_the_check_finds_what_it_looks_for() -> None:
     by_path = {(entry.path, entry.values): entry for entry in UNSUPPORTED_VALUES}
-    assert recommends("Use s3://bucket.", by_path["dataset.uri", "s3:// or pvc://"])
+    models = by_path["model.uri", "oci:// or s3:// or pvc://"]
+    assert recommends("Use a model at s3://bucket.", models)
+    assert not recommends("Use data at s3://, and a model at hf://.", models)
     assert recommends("Raise spec.limits.", by_path["limits", "any value"])
     assert recommends("Raise limits.total.", by_path["limits", "any value"])
     assert recommends("Set retry.outOfMemory to ReduceBatch.", by_path["retry.outOfMemory", "ReduceBatch"])

@@ -28,6 +28,8 @@ WORKSPACE_PATH = "/workspace"
 DOCUMENTS_PATH = "/etc/finetune"
 TASK_FILES_PATH = "/etc/finetune-tasks"
 REGISTRY_CA_PATH = "/etc/finetune-registry-ca"
+DATASET_CA_PATH = "/etc/finetune-dataset-ca"
+CLAIMS_PATH = "/mnt/claims"
 BUNDLE_PATH = "/opt/finetune"
 BUNDLE_FILE = "training.pyz"
 SCRATCH_PATH = "/tmp"  # noqa: S108 - a path inside the container
@@ -39,6 +41,8 @@ HF_SECRET = ("hf-token", ("HF_TOKEN",))
 """Standard Secret and keys for the Hugging Face Hub, with the names of the OpenShift AI pipelines."""
 AWS_SECRET = ("s3-secret", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
 """Standard Secret and keys for S3."""
+AWS_SERVER = ("s3-secret", ("AWS_S3_ENDPOINT", "AWS_DEFAULT_REGION"))
+"""Keys with the server in the Secrets of OpenShift AI's data connections."""
 REGISTRY_SECRET = ("registry-token", ("REGISTRY_TOKEN",))
 """Standard Secret and key for the model registry."""
 

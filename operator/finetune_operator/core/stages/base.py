@@ -109,6 +109,10 @@ class ProgramStage(Stage):
         """Return the creation of an object with which later runs of the namespace do without an attempt, ``None`` for no object."""
         return None
 
+    def claims(self, run: Run) -> tuple[str, ...]:
+        """Return the claims that its pods mount beside the workspace."""
+        return ()
+
     def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
         """Return the top-level fields of status that a finished stage sets."""
         return {}

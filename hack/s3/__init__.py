@@ -1,0 +1,1 @@
+"""An S3 server, versitygw, built from its Go module. Tests download from it."""
