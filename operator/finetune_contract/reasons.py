@@ -127,6 +127,10 @@ BAD_ROW = _reason(
     "BadRow", Cause.USER, "A row is not a chat conversation.",
     "Correct the row that the message names, or set dataset.badRows.policy to Drop.",
 )  # fmt: skip
+MIXED_FORMATS = _reason(
+    "MixedFormats", Cause.USER, "The rows of a source are in more than one format.",
+    "Set dataset.format to the format to use, or use a source with rows in one format.",
+)  # fmt: skip
 TOO_MANY_ROWS_LEFT_OUT = _reason(
     "TooManyRowsLeftOut", Cause.USER, "More rows are left out than dataset.badRows.share allows.",
     "Raise training.maxSeqLen, shorten or correct the rows, or raise dataset.badRows.share.",

@@ -43,8 +43,6 @@ def _above_zero(path: str) -> UnsupportedValue:
 UNSUPPORTED_VALUES: tuple[UnsupportedValue, ...] = (
     _schemes("dataset.uri", "s3://", "pvc://"),
     _schemes("dataset.evalUri", "s3://", "pvc://"),
-    _values("dataset.format", "conversations", "alpaca", "tokenised"),
-    UnsupportedValue("dataset.fields"),
     _values("dataset.splitBy", "stratified", "grouped"),
     UnsupportedValue("dataset.splitField"),
     UnsupportedValue("dataset.endpoint"),
