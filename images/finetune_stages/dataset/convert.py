@@ -42,7 +42,7 @@ class SourceFormat:
     first: int | None = None
 
     def require_single(self, rows: JsonLines, name: str) -> None:
-        """Check that no row is in another format, if the format is not declared.
+        """Check that no row is in another format, if the format is not declared. All rows are read.
 
         Raises:
             StageError: ``MixedFormats``.

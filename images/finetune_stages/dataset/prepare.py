@@ -156,9 +156,9 @@ def _check(opened: OpenedRows, source: Source, inputs: DatasetInputs, target: Pa
 
 
 def _checked(rows: JsonLines, name: str, inputs: DatasetInputs, found: SourceFormat, counter: ProgressCounter) -> Checked:
-    """Check rows that are published as they are. A bad row can be a row in another format."""
+    """Check rows in format messages, which are published as they are. A bad row can be in another format."""
     try:
-        checked = check_rows(rows, name, inputs, counter, row_check(found.format))
+        checked = check_rows(rows, name, inputs, counter)
     except StageError as error:
         if error.reason in (reasons.BAD_ROW, reasons.DATASET_EMPTY):
             found.require_single(rows, name)

@@ -33,8 +33,8 @@ class Converted:
 
 
 def needs_conversion(form: RowFormat, columns: Columns) -> bool:
-    """Return whether rows in a format are published in another form than their own."""
-    return form not in ("messages", "tokenised", "text") or bool(columns.named)
+    """Return whether rows in a format are converted, if only to count their columns, or published as they are."""
+    return form != "messages" or bool(columns.named)
 
 
 def converted(row: Any, form: RowFormat, columns: Columns) -> Converted:
@@ -125,8 +125,9 @@ def _document(row: Row, columns: Columns) -> Converted:
 
 def _tokens(row: Row, columns: Columns) -> Converted:
     ids, labels = columns.name("input_ids"), columns.name("labels")
-    values = {"input_ids": row[ids], **({"labels": row[labels]} if row.get(labels) is not None else {})}
-    return Converted(values, tuple(name for name in (ids, labels) if name in row))
+    named = {"input_ids": ids, "labels": labels, "attention_mask": "attention_mask"}
+    values = {name: row[column] for name, column in named.items() if row.get(column) is not None}
+    return Converted(values, tuple(column for column in named.values() if column in row))
 
 
 _CONVERSIONS: dict[RowFormat, Callable[[Row, Columns], Converted]] = {

@@ -36,7 +36,7 @@ class Reader:
     Attributes:
         role_key, content_key: keys of a message; by default ``role`` or ``from``, and ``content`` or ``value``.
         maps_roles: whether names of roles are mapped by :data:`ROLES`.
-        renamed: the names of roles that were mapped to another name, each with that name.
+        renamed: the names of roles that were mapped, each with what it was mapped to.
     """
 
     role_key: str | None = None
@@ -86,9 +86,9 @@ class Reader:
             return stated
         role = ROLES.get(stated.strip().lower().replace("-", "_").replace(" ", "_"))
         if role is None:
-            raise RowFault(f"its role {shown(stated)} is none of {', '.join(ROLES)}")
+            raise RowFault(f"its role {shown(stated)} is not known; use user, assistant, system or tool")
         if role != stated:
-            self.renamed.add((stated, role))
+            self.renamed.add((stated, "a tool call" if role == CALL else role))
         return role
 
 
