@@ -13,7 +13,7 @@ from finetune_contract.documents import DatasetInputs
 from finetune_contract.row_formats import RowFields, RowFormat
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.json_lines import Advance, JsonLines, written_index
-from finetune_stages.sources.json_text import parse, plain
+from finetune_stages.sources.json_text import parse
 
 from .formats.columns import Columns
 from .formats.conversion import Row, converted
@@ -81,8 +81,13 @@ def source_format(rows: JsonLines, inputs: DatasetInputs) -> SourceFormat:
     if inputs.format != "auto":
         candidates = (inputs.format,) if inputs.format in candidates else ()
     if not candidates:
-        what = f"format {inputs.format} does not read" if inputs.format != "auto" else "no format reads"
-        raise StageError(reasons.BAD_DOCUMENT, f"dataset.fields: {what} all of {', '.join(columns.named)}; remove the others.")
+        named = ", ".join(columns.named)
+        what = (
+            f"no format reads all of {named}"
+            if inputs.format == "auto"
+            else f"format {inputs.format} does not read all of {named}"
+        )
+        raise StageError(reasons.BAD_DOCUMENT, f"dataset.fields: {what}; keep those of one format.")
     if inputs.format != "auto":
         return SourceFormat(inputs.format, columns, candidates)
     first, found = next(_recognized(rows, columns, candidates), (None, candidates[0]))
@@ -101,7 +106,7 @@ def convert_rows(rows: JsonLines, name: str, source: SourceFormat, target: Path,
     locations = rows.index[:, :2]
     with target.open("wb", buffering=1 << 20) as stream:
         for position, text in enumerate(rows.texts()):
-            content = plain(text)
+            content = text
             try:
                 row = parse(text)
                 source.require_format(rows, name, position, row)
@@ -121,7 +126,7 @@ def _content(row: Row, text: bytes, source: SourceFormat, mapping: Mapping) -> b
     found = converted(row, source.format, source.columns)
     mapping.add(row, found)
     others = (column for column in row if column not in found.used and column not in found.values)
-    return plain(row_text(found.values, text.decode(), others))
+    return row_text(found.values, text.decode(), others)
 
 
 def _recognized(rows: JsonLines, columns: Columns, candidates: tuple[RowFormat, ...]) -> Iterator[tuple[int, RowFormat]]:

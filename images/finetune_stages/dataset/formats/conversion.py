@@ -61,7 +61,7 @@ def _require_columns(row: Row, form: RowFormat, columns: Columns) -> None:
     if other and other != form:
         raise RowFault(f"is in format {other}, not {form}")
     if missing in row:
-        raise RowFault(f"has {missing} that is null")
+        raise RowFault(f"has a column {missing} that is null")
     raise RowFault(
         f"has no {missing} (its keys are: {listed(list(row), _KEYS_SHOWN)})" if row else f"has no {missing} (it is empty)"
     )
@@ -140,10 +140,12 @@ def _rounds(stated: Any, column: str) -> Iterator[Message]:
     """Yield the messages of a history: a list of pairs of a question and its answer."""
     history = decoded(stated or [], column)
     if not isinstance(history, list):
-        raise RowFault(f"has {column} with {kind(history)}, not a list of pairs")
+        raise RowFault(f"has a column {column} that is {kind(history)}, not a list of pairs")
     for number, pair in enumerate(history, start=1):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) and part.strip() for part in pair):
-            raise RowFault(f"has {column} with entry {number} that is not a pair of a question and its answer: {shown(pair)}")
+            raise RowFault(
+                f"has a column {column} whose entry {number} is not a pair of a question and its answer: {shown(pair)}"
+            )
         yield from _round(*pair)
 
 
@@ -155,7 +157,7 @@ def _text(row: Row, column: str) -> str:
     """Return the text in a column; null and a missing column are empty."""
     value = row.get(column)
     if value is not None and not isinstance(value, str):
-        raise RowFault(f"has {column} with {kind(value)}, not a string")
+        raise RowFault(f"has a column {column} that is {kind(value)}, not a string")
     return value or ""
 
 
@@ -172,7 +174,7 @@ def _chat_with_system(
     if first["role"] != "system":
         return _chat(row, columns, [{"role": "system", "content": system}, *messages], used, reader)
     if first["content"] != system:
-        raise RowFault(f"has a system message and another one in {column}")
+        raise RowFault(f"has a system message and another one in the column {column}")
     return _chat(row, columns, messages, used, reader)
 
 

@@ -52,9 +52,9 @@ class Reader:
         """
         stated = decoded(stated, column)
         if not isinstance(stated, list):
-            raise RowFault(f"has {column} with {kind(stated)}, not a list of messages")
+            raise RowFault(f"has a column {column} that is {kind(stated)}, not a list of messages")
         if not stated:
-            raise RowFault(f"has an empty list in {column}")
+            raise RowFault(f"has a column {column} with an empty list")
         messages = []
         for number, each in enumerate(stated, start=1):
             try:
@@ -112,7 +112,7 @@ def decoded(value: Any, column: str) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise RowFault(f"has {column} with text that is not a JSON list: {shown(value)}") from None
+        raise RowFault(f"has a column {column} with text that is not a JSON list: {shown(value)}") from None
 
 
 def _taken(message: Message, keys: Iterable[str]) -> Any:

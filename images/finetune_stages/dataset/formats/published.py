@@ -32,7 +32,7 @@ def _document_fault(row: Any, text: bytes) -> str | None:
         return "has no text"
     stated = row["text"]
     if not isinstance(stated, str):
-        return f"has text with {kind(stated)}, not a string"
+        return f"has a column text that is {kind(stated)}, not a string"
     return broken_text(row, text) if stated.strip() else "has an empty text"
 
 
@@ -43,10 +43,10 @@ def _tokens_fault(row: Any, text: bytes) -> str | None:
         return "has no input_ids"
     ids, labels, mask = row["input_ids"], row.get("labels"), row.get("attention_mask")
     if not isinstance(ids, list) or not ids:
-        return f"has input_ids with {kind(ids) if ids != [] else 'an empty list'}, not a list of tokens"
+        return f"has a column input_ids that is {kind(ids) if ids != [] else 'an empty list'}, not a list of tokens"
     wrong = next((each for each in ids if not _is_token(each)), None)
     if wrong is not None or None in ids:
-        return f"has input_ids with {shown(wrong)}, which is not the number of a token"
+        return f"has a column input_ids with {shown(wrong)}, which is not the number of a token"
     return _labels_fault(row, ids, labels) or _mask_fault(ids, labels, mask) or broken_text(row, text)
 
 
@@ -58,9 +58,10 @@ def _labels_fault(row: dict[str, Any], ids: list[int], labels: Any) -> str | Non
     if labels is None:
         other = next((column for column in _OTHER_MASKS if row.get(column) is not None), None)
         return f"has {other} and no labels, and only labels are read" if other else None
-    if not isinstance(labels, list) or len(labels) != len(ids):
-        what = f"{len(labels):,} entries" if isinstance(labels, list) else kind(labels)
-        return f"has labels with {what}, not one for each of its {len(ids):,} tokens"
+    if not isinstance(labels, list):
+        return f"has a column labels that is {kind(labels)}, not a list"
+    if len(labels) != len(ids):
+        return f"has input_ids of length {len(ids):,} and labels of length {len(labels):,}; each token needs a label"
     for number, (token, label) in enumerate(zip(ids, labels, strict=True), start=1):
         if label not in (token, NOT_LEARNED) or isinstance(label, bool):
             return f"has label {shown(label)} for token {number}, which is neither {NOT_LEARNED} nor the token itself ({token})"
