@@ -102,7 +102,7 @@ class BadRows(Section):
 
     policy: Literal["Fail", "Drop"] | None = Field(
         None,
-        description="Handling of a row that is not a chat conversation or that the chat template of the model "
+        description="Handling of a row that is broken, is in another format, or that the chat template of the model "
         "rejects. Fail fails the run. Drop leaves the row out.",
     )
     share: Fraction | None = Field(
