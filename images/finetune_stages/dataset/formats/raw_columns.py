@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
 _DECODER = json.JSONDecoder()
+_ENCODE, _ENCODE_ESCAPED = json.JSONEncoder(ensure_ascii=False).encode, json.JSONEncoder().encode
 _BETWEEN = re.compile(r"[ \t\r\n]*[,:{]?[ \t\r\n]*")
 
 
@@ -30,14 +31,14 @@ def row_text(values: dict[str, Any], text: str, others: Iterable[str]) -> bytes:
     raw = raw_columns(text) if kept else {}
     pairs = [(column, raw[column]) for column in kept]
     try:
-        return _object(values, pairs, escaped=False).encode()
+        return _object(values, pairs, _ENCODE).encode()
     except UnicodeEncodeError:  # half a surrogate pair: the check of the rows reports it
-        return _object(values, pairs, escaped=True).encode()
+        return _object(values, pairs, _ENCODE_ESCAPED).encode()
 
 
-def _object(values: dict[str, Any], pairs: Iterable[tuple[str, str]], escaped: bool) -> str:
-    members = [(column, json.dumps(value, ensure_ascii=escaped)) for column, value in values.items()]
-    return "{" + ", ".join(f"{json.dumps(column, ensure_ascii=escaped)}: {value}" for column, value in (*members, *pairs)) + "}"
+def _object(values: dict[str, Any], pairs: Iterable[tuple[str, str]], encode: Callable[[Any], str]) -> str:
+    members = [(column, encode(value)) for column, value in values.items()]
+    return "{" + ", ".join(f"{encode(column)}: {value}" for column, value in (*members, *pairs)) + "}"
 
 
 def _after(text: str, position: int) -> int:
