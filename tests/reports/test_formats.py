@@ -192,6 +192,15 @@ def test_the_published_form(case: Case, tmp_path: Path) -> None:
         assert found.rows == [case.expected]
 
 
+def test_a_row_with_a_part_of_the_columns_is_a_bad_row(tmp_path: Path) -> None:
+    rows = [{**ALPACA, "text": "t"}, {"instruction": "i", "text": "t"}]
+    message = (
+        "IN: row 2 (line 2) has no output (its keys are: instruction, text) (1 of 2 rows is bad); correct it, or leave bad rows out with"
+        " dataset.badRows.policy Drop and dataset.badRows.share 0.5."
+    )
+    assert outcome(tmp_path, rows, {}) == Rejected("BadRow", message)
+
+
 def test_rows_keep_their_places(tmp_path: Path) -> None:
     """A bad row is left out, and the others have the numbers of the source."""
     inputs = {"bad_rows": "Drop", "bad_rows_share": 0.5}

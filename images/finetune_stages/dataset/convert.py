@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
-from finetune_contract.row_formats import RowFields, RowFormat
+from finetune_contract.row_formats import REQUIRED, RowFields, RowFormat
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.json_lines import Advance, JsonLines, written_index
 from finetune_stages.sources.json_text import parse
@@ -47,8 +47,8 @@ class SourceFormat:
         Raises:
             StageError: ``MixedFormats``.
         """
-        for position, found in _recognized(rows, self.columns, self.candidates) if self.first is not None else ():
-            if found != self.format:
+        for position, row, found in _recognized(rows, self.columns, self.candidates) if self.first is not None else ():
+            if self._is_other(row, found):
                 raise self._mixed(rows, name, position, found)
 
     def require_format(self, rows: JsonLines, name: str, position: int, row: Any) -> None:
@@ -58,8 +58,15 @@ class SourceFormat:
             StageError: ``MixedFormats``.
         """
         found = None if self.first is None else recognized(row, self.columns, self.candidates)
-        if found not in (None, self.format):
+        if found and self._is_other(row, found):
             raise self._mixed(rows, name, position, found)
+
+    def _is_other(self, row: Any, found: RowFormat) -> bool:
+        """Return whether a row is in another format. A row with a part of the columns of this format is a bad row."""
+        if found == self.format:
+            return False
+        stated = [row.get(self.columns.name(field)) is not None for field in REQUIRED[self.format]]
+        return all(stated) or not any(stated)
 
     def _mixed(self, rows: JsonLines, name: str, position: int, found: RowFormat) -> StageError:
         shown = sorted([(position, found), (self.first or 0, self.format)])
@@ -90,7 +97,7 @@ def source_format(rows: JsonLines, inputs: DatasetInputs) -> SourceFormat:
         raise StageError(reasons.BAD_DOCUMENT, f"dataset.fields: {what}; keep those of one format.")
     if inputs.format != "auto":
         return SourceFormat(inputs.format, columns, candidates)
-    first, found = next(_recognized(rows, columns, candidates), (None, candidates[0]))
+    first, _, found = next(_recognized(rows, columns, candidates), (None, None, candidates[0]))
     return SourceFormat(found, columns, candidates, first)
 
 
@@ -129,12 +136,12 @@ def _content(row: Row, text: bytes, source: SourceFormat, mapping: Mapping) -> b
     return row_text(found.values, text.decode(), others)
 
 
-def _recognized(rows: JsonLines, columns: Columns, candidates: tuple[RowFormat, ...]) -> Iterator[tuple[int, RowFormat]]:
-    """Yield the positions of rows whose format is known, and their formats."""
+def _recognized(rows: JsonLines, columns: Columns, candidates: tuple[RowFormat, ...]) -> Iterator[tuple[int, Any, RowFormat]]:
+    """Yield position, value and format of rows whose format is known. The value is ``None`` if the row was not parsed."""
     usual = not columns.named and candidates[0] == "messages"
     for position, text in enumerate(rows.texts()):
         if usual and text.startswith(_PLAIN_MESSAGES):
-            yield position, "messages"
+            yield position, None, "messages"
             continue
         try:
             row: Any = parse(text)
@@ -142,4 +149,4 @@ def _recognized(rows: JsonLines, columns: Columns, candidates: tuple[RowFormat, 
             continue
         found = recognized(row, columns, candidates)
         if found:
-            yield position, found
+            yield position, row, found

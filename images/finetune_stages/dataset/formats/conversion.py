@@ -57,7 +57,8 @@ def _require_columns(row: Row, form: RowFormat, columns: Columns) -> None:
     missing = next((column for column in needed if row.get(column) is None), None)
     if missing is None:
         return
-    other = recognized(row, columns, FORMATS) if not columns.named else None
+    partly = any(row.get(column) is not None for column in needed)
+    other = None if partly or columns.named else recognized(row, columns, FORMATS)
     if other and other != form:
         raise RowFault(f"is in format {other}, not {form}")
     if missing in row:
