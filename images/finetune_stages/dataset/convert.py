@@ -23,7 +23,7 @@ from .formats.raw_columns import row_text
 from .formats.recognition import recognized
 
 _STEP = 1000
-_PLAIN_MESSAGES = (b'{"messages": [{"role"', b'{"messages":[{"role"')
+_PLAIN_MESSAGES = (b'{"messages": [{"role": "', b'{"messages":[{"role":"')
 """Beginnings of rows in format messages, which need not be parsed to recognize that."""
 
 
