@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from . import CONTRACT_VERSION
 from .codec import DocumentError, decode
+from .row_formats import RowFields, RowFormat
 from .workspace import RunLayout, run_root
 
 CONFIG_VARIABLE = "FINETUNE_CONFIG"
@@ -101,9 +102,10 @@ class StageDocument:
 
 @dataclass(frozen=True)
 class DatasetInputs:
-    """Stage *dataset*: fetch, check and split chat data. Defaults are those of the OpenShift AI pipelines.
+    """Stage *dataset*: fetch, check, convert and split data. Defaults are those of the OpenShift AI pipelines.
 
     Attributes:
+        format, fields: format of the rows (``auto``: the format that the rows have) and names of their columns.
         endpoint, region: of the S3 server, for ``s3://`` URIs.
     """
 
@@ -111,7 +113,8 @@ class DatasetInputs:
     eval_uri: str | None = None
     split: str | None = None
     revision: str | None = None
-    format: Literal["auto", "messages"] = "auto"
+    format: Literal["auto", RowFormat] = "auto"
+    fields: RowFields | None = None
     subset: int = 0
     subset_mode: Literal["random", "first"] = "random"
     train_split: float = 0.9

@@ -132,8 +132,12 @@ TOO_FEW_ROWS = _reason(
     "Use more rows, or set dataset.trainSplit to 1.",
 )  # fmt: skip
 BAD_ROW = _reason(
-    "BadRow", Cause.USER, "A row is not a chat conversation.",
+    "BadRow", Cause.USER, "A row is broken, or in another format than dataset.format.",
     "Correct the row that the message names, or set dataset.badRows.policy to Drop.",
+)  # fmt: skip
+MIXED_FORMATS = _reason(
+    "MixedFormats", Cause.USER, "The rows of a source are in more than one format.",
+    "Set dataset.format to the format to use, or use a source with rows in one format.",
 )  # fmt: skip
 TOO_MANY_ROWS_LEFT_OUT = _reason(
     "TooManyRowsLeftOut", Cause.USER, "More rows are left out than dataset.badRows.share allows.",

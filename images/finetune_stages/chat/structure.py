@@ -5,6 +5,7 @@
 - ``tools``, ``tool_calls`` and the ``arguments`` of a call may be JSON text, as in columns of a fixed type;
 - ``content`` may be a list of text parts, which are joined without a separator, as chat templates do;
 - ``function_call``, ``functions`` and the role ``function`` are the older form of tools in OpenAI's API;
+- the role ``developer`` is OpenAI's newer name of ``system``;
 - ``weight`` (OpenAI), ``train``, ``training`` (Axolotl) and ``loss`` (ms-swift, XTuner) state whether a message is learned (0 or 1).
 
 Blank text instead of JSON means no value, as in columns of CSV and Parquet. Unusable content is rejected (:class:`BadConversation`) or
@@ -21,11 +22,16 @@ from functools import lru_cache
 from typing import Any
 
 from finetune_stages.sources.json_text import non_finite_fault
+from finetune_stages.sources.json_values import kind as _kind
+from finetune_stages.sources.json_values import listed
+from finetune_stages.sources.json_values import shown as _short
 
 Message = dict[str, Any]
 
-ROLES = ("system", "user", "assistant", "function", "tool")
-"""Roles of the OpenShift AI pipelines."""
+ROLES = ("system", "developer", "user", "assistant", "function", "tool")
+"""Roles of the OpenShift AI pipelines, and ``developer``."""
+_SAME = {"function": "tool", "developer": "system"}
+"""Roles with another name in chat templates: the older name of ``tool``, and the newer name of ``system`` in OpenAI's API."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message's reasoning, in transformers' order of precedence."""
 
@@ -37,10 +43,11 @@ _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _UNUSED = ("parallel_tool_calls", "tool_choice", "documents", "system")
 """Keys of a row that affect the prompt in other trainers and are ignored here."""
 _READ = ("messages", "tools", "functions", "unmask", "chat_template_kwargs")
+COLUMNS = frozenset((*_READ, *_UNUSED, *_MEDIA))
+"""Columns of a row that have an effect, or that are reported or rejected if they have a value."""
 _RESERVED = frozenset(("messages", "tools", "documents", "add_generation_prompt", "conversations", "chat_template"))
 _KEYS_SHOWN = 8
 _ALPACA = ("instruction", "output")
-_KINDS = {str: "a string", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
 class BadConversation(ValueError):
@@ -84,6 +91,15 @@ def fault(row: Any, text: bytes = b"") -> str | None:
     """Return the fault of a row, to follow "row 17"; ``None`` for a good row. ``text``: see :func:`read_row`."""
     try:
         read_row(row, text)
+    except BadConversation as error:
+        return str(error)
+    return None
+
+
+def message_fault(message: Any) -> str | None:
+    """Return the fault of one message, to follow "faulty message 2:"; ``None`` for a good one."""
+    try:
+        _message(message)
     except BadConversation as error:
         return str(error)
     return None
@@ -188,7 +204,9 @@ def _message(stated: Any) -> tuple[Message, bool | None]:
         raise BadConversation(f"it is {_kind(stated)}, not an object with role and content")
     role = stated.get("role")
     if role is None:
-        raise BadConversation("it has no role" + (" (from and value are ShareGPT's keys)" if "from" in stated else ""))
+        raise BadConversation(
+            "it has no role" + (" (from and value are keys of format conversations)" if "from" in stated else "")
+        )
     if role not in ROLES:
         raise BadConversation(f"its role {_short(role)} is none of {', '.join(ROLES)}")
     calls = _calls(stated, role)
@@ -200,7 +218,7 @@ def _message(stated: Any) -> tuple[Message, bool | None]:
     message = {key: value for key, value in stated.items() if value is not None and key not in _LEARNED}
     message.pop("function_call", None)
     message.pop("tool_calls", None)
-    message["role"] = "tool" if role == "function" else role
+    message["role"] = _SAME.get(role, role)
     if content is not None:
         message["content"] = content
     if calls:
@@ -345,20 +363,9 @@ def _decoded(value: Any, subject: str) -> Any:
 
 def _without_messages(row: dict[str, Any]) -> str:
     if isinstance(row.get("conversations"), list):
-        return "looks like ShareGPT (conversations); this release reads messages with role and content"
+        return "is in format conversations, not messages"
     if all(key in row for key in _ALPACA):
-        return "looks like Alpaca (instruction, output); this release reads messages with role and content"
+        return "is in format alpaca, not messages"
     if "messages" in row:
         return "has messages that are null, not a list"
-    shown = [key if key.isprintable() else ascii(key) for key in list(row)[:_KEYS_SHOWN]]
-    keys = ", ".join(key[:40] for key in shown) + (", ..." if len(row) > _KEYS_SHOWN else "")
-    return f"has no messages (its keys are: {keys})" if row else "has no messages (it is empty)"
-
-
-def _kind(value: Any) -> str:
-    return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return f"has no messages (its keys are: {listed(list(row), _KEYS_SHOWN)})" if row else "has no messages (it is empty)"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
+from finetune_contract.row_formats import RowFormat
 from finetune_stages.chat.structure import fault
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.json_lines import Advance, JsonLines
@@ -23,16 +26,22 @@ class Checked:
 
     Attributes:
         notes: warnings about values that are published in another form, without the name of the source.
+        form: form in which the rows are published: messages, text or tokenised.
+        mapping: description of what was converted; empty if the rows are published as they are.
     """
 
     rows: JsonLines
     dropped: int = 0
     examples: str = ""
     notes: tuple[str, ...] = ()
+    form: RowFormat = "messages"
+    mapping: str = ""
 
 
-def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advance) -> Checked:
-    """Check all rows; ``advance`` is called with the number of rows read.
+def check_rows(
+    rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advance, row_fault: Callable[[Any, bytes], str | None] = fault
+) -> Checked:
+    """Check all rows; ``advance`` is called with the number of rows read, ``row_fault`` returns the fault of a row.
 
     Raises:
         StageError: ``DatasetUnreadable``: rows are not JSON, so the file is damaged; they are never left out. ``BadRow``: rows are not
@@ -45,7 +54,7 @@ def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advan
         except ValueError as error:
             not_json.add(position, rows.label(position), json_fault(error, text))
         else:
-            problem = rows.fault(position) or fault(row, text)
+            problem = rows.fault(position) or row_fault(row, text)
             if problem:
                 bad.add(position, rows.label(position), problem)
             elif may_have_non_finite(text) and has_non_finite(row):

@@ -19,7 +19,10 @@ from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import Checked, check_rows
+from .convert import SourceFormat, convert_rows, source_format
 from .fetch import DOWNLOADS, Source, find_source
+from .formats.conversion import needs_conversion
+from .formats.published import published_form, row_check
 from .revalidate import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
 from .source_request import source_requests
 from .split import subset, train_and_eval
@@ -28,6 +31,8 @@ TRAIN, EVAL = "train.jsonl", "eval.jsonl"
 TRAIN_LOCATIONS, EVAL_LOCATIONS = "train.locations.npy", "eval.locations.npy"
 _WARNINGS = ("warnings", "evalWarnings")
 """Keys of the seal's note: warnings about each source. Runs with equal files share the seal, so the warnings do not name the files."""
+_MAPPINGS = ("mapping", "evalMapping")
+"""Keys of the seal's note: what was converted in the rows of each source."""
 
 
 def prepare(context: Context) -> Finished:
@@ -72,7 +77,8 @@ def _require_sane(inputs: DatasetInputs) -> None:
 def _key(inputs: DatasetInputs, sources: list[Source]) -> str:
     """Digest of all that the prepared data depends on."""
     settings = [
-        inputs.subset, inputs.subset_mode, inputs.train_split, inputs.bad_rows, inputs.bad_rows_share, inputs.seed,
+        inputs.subset, inputs.subset_mode, inputs.train_split, inputs.bad_rows, inputs.bad_rows_share, inputs.seed, inputs.format,
+        inputs.fields,
     ]  # fmt: skip
     return digest([PREPARATION, settings, [source.digest for source in sources]])
 
@@ -94,7 +100,7 @@ class _Parts:
     Attributes:
         dropped: number of bad rows that were left out; ``dropped_train``: those of the source of the training rows.
         examples: descriptions of the first of them.
-        notes: for each source, warnings for the user without the name of the source.
+        sources: the good rows of each source.
     """
 
     train: JsonLines
@@ -102,14 +108,19 @@ class _Parts:
     dropped: int
     dropped_train: int
     examples: str
-    notes: tuple[tuple[str, ...], ...]
+    sources: tuple[Checked, ...]
 
 
 def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context: Context) -> Seal:
     """Check, split and write all rows into ``target``, sealed."""
     opened = sources[0].open(lambda total: subset(total, inputs))
-    checked = _check(opened, sources[0], inputs, context)
-    parts = _held_out_from(checked, inputs) if len(sources) == 1 else _held_out_beside(checked, sources[1], inputs, context)
+    converted = target.with_name("converted.jsonl")
+    checked = _check(opened, sources[0], inputs, converted, context)
+    parts = (
+        _held_out_from(checked, inputs)
+        if len(sources) == 1
+        else _held_out_beside(checked, sources[1], inputs, converted.with_name("converted-eval.jsonl"), context)
+    )
     target.mkdir()
     counter = ProgressCounter(context, "writing rows", len(parts.train) + len(parts.held_out), 90, 99, rows=True)
     write_rows(target / TRAIN, parts.train, counter)
@@ -124,16 +135,37 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
             "trainRows": len(parts.train), "evalRows": len(parts.held_out), "sourceRows": opened.total,
             "droppedRows": parts.dropped, "droppedTrainRows": parts.dropped_train, "dropped": parts.examples,
             "split": len(sources) == 1, **_names(sources),
-            **{key: "\n".join(notes) for key, notes in zip(_WARNINGS, parts.notes, strict=False)},
+            **{key: "\n".join(each.notes) for key, each in zip(_WARNINGS, parts.sources, strict=False)},
+            **{key: each.mapping for key, each in zip(_MAPPINGS, parts.sources, strict=False)},
+            "form": parts.sources[0].form, "evalForm": parts.sources[-1].form,
         },
     )  # fmt: skip
 
 
-def _check(opened: OpenedRows, source: Source, inputs: DatasetInputs, context: Context) -> Checked:
-    rows = opened.rows
-    counter = ProgressCounter(context, f"checking rows of {source.name}", len(rows), 60, 90, rows=True)
-    checked = check_rows(rows, source.name, inputs, counter)
-    return replace(checked, notes=(*opened.notes, *checked.notes))
+def _check(opened: OpenedRows, source: Source, inputs: DatasetInputs, target: Path, context: Context) -> Checked:
+    """Return the good rows of a source in their published form; ``target`` is the file for converted rows."""
+    found = source_format(opened.rows, inputs)
+    counter = ProgressCounter(context, f"checking rows of {source.name}", len(opened.rows), 60, 90, rows=True)
+    if needs_conversion(found.format, found.columns):
+        converting = ProgressCounter(context, f"converting rows of {source.name}", len(opened.rows), 60, 75, rows=True)
+        rows, mapping = convert_rows(opened.rows, source.name, found, target, converting)
+        checked = replace(check_rows(rows, source.name, inputs, counter, row_check(found.format)), mapping=str(mapping))
+    else:
+        checked = _checked(opened.rows, source.name, inputs, found, counter)
+    return replace(checked, notes=(*opened.notes, *checked.notes), form=published_form(found.format))
+
+
+def _checked(rows: JsonLines, name: str, inputs: DatasetInputs, found: SourceFormat, counter: ProgressCounter) -> Checked:
+    """Check rows in format messages, which are published as they are. A bad row can be in another format."""
+    try:
+        checked = check_rows(rows, name, inputs, counter)
+    except StageError as error:
+        if error.reason in (reasons.BAD_ROW, reasons.DATASET_EMPTY):
+            found.require_single(rows, name)
+        raise
+    if checked.dropped:
+        found.require_single(rows, name)
+    return checked
 
 
 def _held_out_from(checked: Checked, inputs: DatasetInputs) -> _Parts:
@@ -144,16 +176,16 @@ def _held_out_from(checked: Checked, inputs: DatasetInputs) -> _Parts:
         checked.dropped,
         checked.dropped,
         checked.examples,
-        (checked.notes,),
+        (checked,),
     )
 
 
-def _held_out_beside(checked: Checked, source: Source, inputs: DatasetInputs, context: Context) -> _Parts:
+def _held_out_beside(checked: Checked, source: Source, inputs: DatasetInputs, target: Path, context: Context) -> _Parts:
     """Return all rows of the first source as training rows, and all rows of ``source`` as held-out rows."""
-    held_out = _check(source.open(range), source, inputs, context)
+    held_out = _check(source.open(range), source, inputs, target, context)
     examples = "; ".join(filter(None, (checked.examples, held_out.examples)))
-    dropped, notes = checked.dropped + held_out.dropped, (checked.notes, held_out.notes)
-    return _Parts(checked.rows, held_out.rows, dropped, checked.dropped, examples, notes)
+    dropped = checked.dropped + held_out.dropped
+    return _Parts(checked.rows, held_out.rows, dropped, checked.dropped, examples, (checked, held_out))
 
 
 def _publish(prepared: Path, target: Path, seal: Seal, context: Context) -> Seal:
@@ -176,6 +208,8 @@ def _finished(seal: Seal, sources: list[Source], reused: bool) -> Finished:
     message = f"{train:,} training rows and {held_out:,} held-out rows of {outputs.source_rows:,} in {source.name}"
     if dropped:
         message += f"; {dropped:,} left out as bad: {note['dropped']}"
+    mappings = dict.fromkeys(str(note[key]) for key in _MAPPINGS if note.get(key))
+    message += "".join(f"; {mapping}" for mapping in mappings)
     metrics = {"train_rows": train, "eval_rows": held_out, "dropped_rows": dropped, "bytes": size}
     warnings = tuple(
         f"{each.name}: {text}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ class RowFile:
         source: name of the user's file in messages.
         locations: int64, shape (rows, 2): row and line number in that file, both from 1; line 0 if it has no lines.
         texts: yields the rows' JSON text.
+        form: messages, text or tokenised.
     """
 
     source: str
     locations: NDArray[np.int64]
     texts: Callable[[], Iterator[bytes]]
+    form: str = "messages"
 
     def __len__(self) -> int:
         return len(self.locations)
@@ -56,7 +58,9 @@ def prepared_rows(context: Context) -> tuple[RowFile, RowFile, Seal]:
     if seal is None:
         raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.datasets}: it is not in the workspace; rerun from stage dataset.")
     train = _file(context, layout.train_data, layout.train_locations, str(seal.note.get("source", "train.jsonl")))
+    train = replace(train, form=str(seal.note.get("form", "messages")))
     held_out = _file(context, layout.eval_data, layout.eval_locations, str(seal.note.get("evalSource", "eval.jsonl")))
+    held_out = replace(held_out, form=str(seal.note.get("evalForm", "messages")))
     return train, held_out, seal
 
 

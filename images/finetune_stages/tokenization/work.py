@@ -23,14 +23,16 @@ from finetune_stages.chat.task_rows import chat_files, own_roots
 from finetune_stages.sdk import Context, Finished, StageError, seal_directory
 from finetune_stages.sdk.loading import load_tokenizer, loading
 from finetune_stages.sdk.model_config import embeddings, number
+from finetune_stages.sources.json_text import parse
 from finetune_stages.sources.positions import hard_positions
 from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.row_faults import counted, log_row
 from finetune_stages.sources.work_folder import work_folder
 
 from .identity import TOKENS, digest_of_arrays, fingerprint_of
-from .labels import EndTokens, encode
+from .labels import EndTokens, Tokens, encode
 from .limits import Limits, RowCounts, Unused, bad_in_training
+from .plain_rows import document_passages, document_tokens, given_tokens
 from .rows import RowFile, prepared_rows, read, task_rows
 from .store import TokenWriter
 
@@ -151,12 +153,9 @@ class _Job:
         layout = self.context.layout
         counts, ends = RowCounts(rows.source, len(rows)), EndTokens.of(self.tokenizer)
         with TokenWriter(*map(self._target, (layout.token_ids, layout.learned_tokens, layout.token_offsets))) as writer:
-            for chunk in self._rendered(
-                rows, counts, ProgressCounter(self.context, "rendering rows", len(rows), 0, 70, rows=True)
-            ):
-                self.used_training_template |= any(rendered.template.training for _, _, rendered in chunk)
-                encoded = encode([rendered for _, _, rendered in chunk], self.tokenizer, ends)
-                for (position, _, _), (ids, learned) in zip(chunk, encoded, strict=True):
+            counter = ProgressCounter(self.context, "rendering rows", len(rows), 0, 70, rows=True)
+            for chunk in self._encoded(rows, counts, ends, counter):
+                for position, (ids, learned) in chunk:
                     if len(ids) > self.limits.longest:
                         counts.too_long += 1
                         counts.longest = max(counts.longest, len(ids))
@@ -171,18 +170,63 @@ class _Job:
                         writer.append(ids, learned)
         return counts, writer
 
+    def _encoded(
+        self, rows: RowFile, counts: RowCounts, ends: EndTokens, counter: ProgressCounter
+    ) -> Iterator[Iterator[tuple[int, Tokens]]]:
+        """Yield the positions of rows with their tokens and labels, in chunks."""
+        if rows.form == "messages":
+            for chunk in self._rendered(rows, counts, counter):
+                self.used_training_template |= any(rendered.template.training for _, _, rendered in chunk)
+                encoded = encode([rendered for _, _, rendered in chunk], self.tokenizer, ends)
+                yield zip((position for position, _, _ in chunk), encoded, strict=True)
+            return
+        texts = enumerate(rows.texts())
+        while batch := list(itertools.islice(texts, _CHUNK)):
+            found = [(position, parse(text)) for position, text in batch]
+            if rows.form == "text":
+                encoded = document_tokens([row["text"] for _, row in found], self.tokenizer)
+                yield zip((position for position, _ in found), encoded, strict=True)
+            else:
+                yield ((position, given_tokens(row)) for position, row in self._known(rows, found, counts))
+            counter(len(batch))
+
+    def _known(self, rows: RowFile, found: list[tuple[int, Any]], counts: RowCounts) -> Iterator[tuple[int, Any]]:
+        """Yield the rows whose tokens the tokenizer has, and count the others as rejected."""
+        size = len(self.tokenizer)
+        for position, row in found:
+            highest = max(row["input_ids"])
+            if highest < size:
+                yield position, row
+            else:
+                problem = f"has token {highest:,}, and the tokenizer of the model has {size:,}"
+                counts.rejected.add(position, rows.label(position), problem)
+
     def _measure(self, rows: RowFile, task: str, counts: RowCounts, share: tuple[int, int]) -> None:
         """Write the passages of all rows with an answer to score, as JSON Lines."""
         with self._target(self.context.layout.passages(task)).open("w", encoding="utf-8") as file:
-            for chunk in self._rendered(
-                rows, counts, ProgressCounter(self.context, f"rendering {task}", len(rows), *share, rows=True)
-            ):
-                for position, conversation, rendered in chunk:
-                    found = self._passages(rows, position, conversation, rendered, counts)
+            counter = ProgressCounter(self.context, f"rendering {task}", len(rows), *share, rows=True)
+            for chunk in self._scored(rows, counts, counter):
+                for position, found in chunk:
                     if found:
                         row, line = rows.location(position)
                         texts = [{"text": passage.text, "answers": passage.answers} for passage in found]
                         file.write(json.dumps({"row": row, "line": line, "passages": texts}, ensure_ascii=False) + "\n")
+
+    def _scored(
+        self, rows: RowFile, counts: RowCounts, counter: ProgressCounter
+    ) -> Iterator[Iterator[tuple[int, list[Passage]]]]:
+        """Yield the positions of rows with their passages, in chunks. Rows that are tokens already have no text to score."""
+        if rows.form == "messages":
+            for chunk in self._rendered(rows, counts, counter):
+                yield (
+                    (position, self._passages(rows, position, conversation, rendered, counts))
+                    for position, conversation, rendered in chunk
+                )
+        elif rows.form == "text":
+            found = ((position, document_passages(parse(text)["text"])) for position, text in enumerate(rows.texts()))
+            yield ((position, self._embedded(rows, position, passages)) for position, passages in found)
+        else:
+            counts.nothing += len(rows)
 
     def _passages(
         self, rows: RowFile, position: int, conversation: Conversation, rendered: Rendered, counts: RowCounts
@@ -194,6 +238,10 @@ class _Job:
             counts.rejected.add(position, rows.label(position), str(error))
             return []
         counts.nothing += not found
+        return self._embedded(rows, position, found)
+
+    def _embedded(self, rows: RowFile, position: int, found: list[Passage]) -> list[Passage]:
+        """Return passages whose tokens all have an embedding: see :meth:`_require_embedded`."""
         for passage in found:
             ids = self.tokenizer(passage.text, add_special_tokens=False)["input_ids"]
             self._require_embedded(rows, position, max(ids, default=0))

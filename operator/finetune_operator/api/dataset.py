@@ -2,34 +2,98 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+from finetune_contract.codec import camel
+from finetune_contract.row_formats import OPTIONAL, REQUIRED, RowFields, RowFormat
 from finetune_contract.uris import WEB
 
 from .references import CertificateRef, SecretKeyRef
 from .section import REVISION, Fraction, Rule, Section, text, trimmed
 from .uris import uri_rules
 
+ColumnName = Annotated[str, text(64)]
+_COMMON = ("system", "tools")
+_DISTINCT: tuple[RowFormat, ...] = ("messages", "alpaca", "prompt-completion", "text", "tokenised")
+"""Formats that have no field in common except :data:`_COMMON`."""
+
+
+def _read_by(name: RowFormat) -> list[str]:
+    """Return the fields that a format reads, as the resource names them."""
+    return [camel(field) for field in (*REQUIRED[name], *OPTIONAL[name])]
+
+
+def _rule_of_format(name: RowFormat) -> Rule:
+    """Return the rule that ``fields`` has only fields of a format."""
+    known = _read_by(name)
+    others = [other for other in map(camel, RowFields.__dataclass_fields__) if other not in known]
+    unset = " && ".join(f"!has(self.fields.{other})" for other in others)
+    return Rule(
+        f"!has(self.format) || self.format != '{name}' || !has(self.fields) || ({unset})",
+        f"format {name} reads {', '.join(known)} only; remove the other fields",
+        field=".fields",
+    )
+
+
+def _sets_any(fields: Iterable[str]) -> str:
+    return f"({' || '.join(f'has(self.{field})' for field in fields)})"
+
 
 class DatasetFields(Section):
-    """Names of the columns that hold the data."""
+    """Names of the columns of a row, and of the keys of its messages."""
 
-    messages: Annotated[str, text(64)] | None = Field(
-        None, description="Name of the column with the list of chat messages. Default: messages."
+    RULES = (
+        Rule(
+            f"[{', '.join(_sets_any(field for field in _read_by(name) if field not in _COMMON) for name in _DISTINCT)}].filter(used, used).size() <= 1"
+            f" && !({_sets_any(_COMMON)} && {_sets_any((*_read_by('text'), *_read_by('tokenised')))})",
+            "no format reads all of these fields; keep those of one format",
+        ),
     )
-    instruction: Annotated[str, text(64)] | None = Field(
+
+    messages: ColumnName | None = Field(
+        None,
+        description="Name of the column with the list of messages, for formats messages and conversations. Default: messages, or conversations.",
+    )
+    role: ColumnName | None = Field(
+        None,
+        description="Name of the key of a message with its role, for formats messages and conversations. Default: role, or from.",
+    )
+    content: ColumnName | None = Field(
+        None,
+        description="Name of the key of a message with its content, for formats messages and conversations. Default: content, or value.",
+    )
+    instruction: ColumnName | None = Field(
         None, description="Name of the column with the instruction, for format alpaca. Default: instruction."
     )
-    input: Annotated[str, text(64)] | None = Field(
+    input: ColumnName | None = Field(
         None, description="Name of the column with the optional context, for format alpaca. Default: input."
     )
-    output: Annotated[str, text(64)] | None = Field(
-        None, description="Name of the column with the answer, for format alpaca. Default: output."
+    output: ColumnName | None = Field(None, description="Name of the column with the answer, for format alpaca. Default: output.")
+    history: ColumnName | None = Field(
+        None,
+        description="Name of the column with earlier rounds, a list of pairs of a question and its answer, for format alpaca. Default: history.",
     )
-    system: Annotated[str, text(64)] | None = Field(
-        None, description="Name of the column with the system message, for format alpaca. Default: system."
+    prompt: ColumnName | None = Field(
+        None, description="Name of the column with the prompt, for format prompt-completion. Default: prompt."
+    )
+    completion: ColumnName | None = Field(
+        None, description="Name of the column with the completion, for format prompt-completion. Default: completion."
+    )
+    system: ColumnName | None = Field(
+        None, description="Name of the column with the system message, for all formats of conversations. Default: system."
+    )
+    tools: ColumnName | None = Field(
+        None, description="Name of the column with the tools, for all formats of conversations. Default: tools."
+    )
+    text: ColumnName | None = Field(None, description="Name of the column with the text, for format text. Default: text.")
+    input_ids: ColumnName | None = Field(
+        None, description="Name of the column with the tokens, for format tokenised. Default: input_ids."
+    )
+    labels: ColumnName | None = Field(
+        None, description="Name of the column with the labels, for format tokenised. Default: labels."
     )
 
 
@@ -38,7 +102,7 @@ class BadRows(Section):
 
     policy: Literal["Fail", "Drop"] | None = Field(
         None,
-        description="Handling of a row that is not a chat conversation or that the chat template of the model "
+        description="Handling of a row that is broken, is in another format, or that the chat template of the model "
         "rejects. Fail fails the run. Drop leaves the row out.",
     )
     share: Fraction | None = Field(
@@ -50,9 +114,10 @@ class BadRows(Section):
 
 
 class Dataset(Section):
-    """Chat data to train on and to evaluate on. Each row is an object with a list of messages."""
+    """Data to train on and to evaluate on: conversations in one of several formats, documents, or tokens."""
 
     RULES = (
+        *map(_rule_of_format, get_args(RowFormat)),
         *uri_rules("dataset", "uri"),
         *uri_rules("dataset", "evalUri"),
         Rule(
@@ -108,11 +173,14 @@ class Dataset(Section):
     revision: Annotated[str, text(128, REVISION)] | None = Field(
         None, description="Branch, tag or commit of a Hub dataset. Default: main."
     )
-    format: Literal["auto", "messages", "conversations", "alpaca", "tokenised"] | None = Field(
+    format: Literal["auto", RowFormat] | None = Field(
         None,
-        description="Format of the rows. auto and messages are the same, a list of chat messages in the column messages.",
+        description="Format of the rows. auto recognizes it by the columns; all rows of a source must be in the same format. "
+        "messages and conversations are lists of messages, conversations with the keys and role names of many data sets. "
+        "alpaca is an instruction and its output. prompt-completion is a prompt and its completion. text is documents, "
+        "trained on without a chat template. tokenised is tokens and labels.",
     )
-    fields: DatasetFields | None = Field(None, description="Names of the columns.")
+    fields: DatasetFields | None = Field(None, description="Names of the columns, if they differ from the defaults.")
     subset: Annotated[int, Field(ge=0)] | None = Field(None, description="Number of rows to use; 0 uses all rows.")
     subset_mode: Literal["random", "first"] | None = Field(
         None,

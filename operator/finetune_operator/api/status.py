@@ -125,7 +125,7 @@ class RowsStatus(Whole):
     """Number of rows that are used, and of rows that are left out."""
 
     source: Count | None = Field(None, description="Number of rows in the source of the data, before subset.")
-    bad: Count | None = Field(None, description="Number of rows that are left out because they are not chat conversations.")
+    bad: Count | None = Field(None, description="Number of rows that are left out because they are broken or in another format.")
     rejected: Count | None = Field(
         None, description="Number of training rows that are left out because the chat template rejects them."
     )

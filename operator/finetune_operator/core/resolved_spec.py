@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
+from finetune_contract.row_formats import RowFields, RowFormat
 from finetune_operator.api import dataset, evaluation, lifecycle, model, pods, references, registry, training
 from finetune_operator.api.section import Section
 from finetune_operator.api.training import Algorithm
@@ -86,7 +87,7 @@ class Dataset:
     """``spec.dataset``."""
 
     uri: str
-    format: Literal["auto", "messages"]
+    format: Literal["auto", RowFormat]
     subset: int
     subset_mode: Literal["random", "first"]
     train_split: float
@@ -96,6 +97,7 @@ class Dataset:
     split: str | None = None
     revision: str | None = None
     sha256: str | None = None
+    fields: RowFields | None = None
     endpoint: str | None = None
     region: str | None = None
     ca_ref: CertificateRef | None = None
@@ -347,7 +349,8 @@ class ResolvedSpec:
 
 MODELS: dict[type[Any], type[Section]] = {
     SecretRef: references.SecretKeyRef, ConfigMapRef: references.ConfigMapRef, CertificateRef: references.CertificateRef,
-    Resources: pods.Resources, Placement: pods.Placement, BadRows: dataset.BadRows, Dataset: dataset.Dataset, Model: model.Model,
+    Resources: pods.Resources, Placement: pods.Placement, BadRows: dataset.BadRows, RowFields: dataset.DatasetFields,
+    Dataset: dataset.Dataset, Model: model.Model,
     Osft: training.Osft, Sft: training.Sft, Lora: training.Lora, Checkpoints: training.Checkpoints, Training: training.Training,
     Generation: evaluation.Generation, Evaluation: evaluation.Evaluation, Requirement: evaluation.Requirement, Gate: evaluation.Gate,
     Registry: registry.Registry, Storage: registry.Storage, Retry: lifecycle.Retry, Cleanup: lifecycle.Cleanup,

@@ -88,7 +88,7 @@ def _remarks(builder: PlanBuilder) -> str | None:
 
 
 _LEFT_OUT = {
-    "bad": ("is not a chat conversation", "are not chat conversations"),
+    "bad": ("is bad", "are bad"),
     "rejected": ("is rejected by the chat template", "are rejected by the chat template"),
     "tooLong": ("is longer than training.maxSeqLen or the model's context", "are longer than training.maxSeqLen or the model's context"),
     "nothingToLearn": ("has no token to learn", "have no token to learn"),

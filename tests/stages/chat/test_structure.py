@@ -29,7 +29,7 @@ def call(name: str, arguments: object) -> dict[str, object]:
         ({}, "has no messages (it is empty)"),
         ({"a": 1, "b": 2}, "has no messages (its keys are: a, b)"),
         ({"messages": None, "a": 1}, "has messages that are null, not a list"),
-        ({"messages": None, "conversations": [{"from": "human"}]}, "looks like ShareGPT"),
+        ({"messages": None, "conversations": [{"from": "human"}]}, "is in format conversations, not messages"),
         ({str(n): n for n in range(30)}, "7, ...)"),
         ({"messages": "hello"}, "has messages that are a string, not a list"),
         ({"messages": {"role": "user"}}, "has messages that are an object"),
@@ -37,10 +37,10 @@ def call(name: str, arguments: object) -> dict[str, object]:
         ({"messages": [USER, "hi"]}, "faulty message 2: it is a string, not an object with role and content"),
         ({"messages": [None]}, "faulty message 1: it is null"),
         ({"messages": [{"content": "x"}]}, "faulty message 1: it has no role"),
-        ({"messages": [{"from": "human", "value": "x"}]}, "it has no role (from and value are ShareGPT's keys)"),
+        ({"messages": [{"from": "human", "value": "x"}]}, "it has no role (from and value are keys of format conversations)"),
         (
             {"messages": [{"role": "human", "content": "x"}]},
-            'its role "human" is none of system, user, assistant, function, tool',
+            'its role "human" is none of system, developer, user, assistant, function, tool',
         ),
         ({"messages": [{"role": ["user"], "content": "x"}]}, 'its role ["user"] is none of'),
         ({"messages": [{"role": "User", "content": "x"}]}, 'its role "User" is none of'),
@@ -101,8 +101,8 @@ def call(name: str, arguments: object) -> dict[str, object]:
         ({"messages": [USER, {"role": "assistant", "content": ""}]}, "faulty message 2: the assistant's content is empty"),
         ({"messages": [USER, {"role": "assistant", "content": " \n"}]}, "the assistant's content is empty"),
         ({"messages": [USER]}, "has no message of the assistant"),
-        ({"conversations": [{"from": "human", "value": "q"}]}, "looks like ShareGPT"),
-        ({"instruction": "i", "input": "", "output": "o"}, "looks like Alpaca"),
+        ({"conversations": [{"from": "human", "value": "q"}]}, "is in format conversations, not messages"),
+        ({"instruction": "i", "input": "", "output": "o"}, "is in format alpaca, not messages"),
     ],
 )
 def test_faulty_rows(row, words):

@@ -331,3 +331,22 @@ def test_a_digest_of_a_file_means_nothing_for_a_hub_data_set(hub, prepare):
     assert (ended.code, ended.reason) == (65, "BadDocument")
     assert "dataset.revision" in ended.result.message
     assert hub.requests == []
+
+
+def test_parquet_rows_in_format_alpaca_are_converted(run_stage_program, hub, prepare, tmp_path):
+    rows = [
+        {"instruction": "q", "input": None, "output": "a", "history": [["h", "i"]], "text": "t"},
+        {"instruction": "r", "input": "s", "output": "b", "history": None, "text": "t"},
+        {"instruction": "r", "input": "s", "output": None, "history": None, "text": "t"},
+    ]
+    hub.add("dataset", "org/alpaca", {"train.parquet": parquet(rows, tmp_path)})
+    ended = prepare("org/alpaca", bad_rows="Drop", bad_rows_share=0.5)
+    assert ended.code == 0, ended.errors
+    assert [[each["content"] for each in found["messages"]] for found in rows_of(run_stage_program)] == [
+        ["h", "i", "q", "a"], ["r\ns", "b"],
+    ]  # fmt: skip
+    assert [found["text"] for found in rows_of(run_stage_program)] == ["t", "t"]
+    assert ended.result.message.endswith(
+        "1 left out as bad: row 3 has no output (its keys are: instruction, input, text); format alpaca from instruction, output, history,"
+        " input; ignored columns (rows) text (2)"
+    )

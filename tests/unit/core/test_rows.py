@@ -48,7 +48,7 @@ def test_rows_that_are_left_out_are_counted_by_cause_and_shown() -> None:
     ("rows", "short", "sentence"),
     [
         ({}, None, None),
-        ({"source": 10, "bad": 1}, None, "1 row is left out: 1 is not a chat conversation"),
+        ({"source": 10, "bad": 1}, None, "1 row is left out: 1 is bad"),
         ({"trained": 9, "bad": 0, "tooLong": 0}, "9", None),
         (
             {"trained": 9, "rejected": 1000},
@@ -59,7 +59,7 @@ def test_rows_that_are_left_out_are_counted_by_cause_and_shown() -> None:
             {"trained": 9, "bad": 2, "rejected": 1, "tooLong": 1, "nothingToLearn": 2},
             "9 (6 left out)",
             (
-                "6 rows are left out: 2 are not chat conversations, 1 is rejected by the chat template, 1 is longer than training.maxSeqLen or the"
+                "6 rows are left out: 2 are bad, 1 is rejected by the chat template, 1 is longer than training.maxSeqLen or the"
                 " model's context, 2 have no token to learn"
             ),
         ),

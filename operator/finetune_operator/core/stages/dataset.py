@@ -35,8 +35,8 @@ class DatasetStage(ProgramStage):
         spec = run.resolved.dataset
         server = {"endpoint": spec.endpoint, "region": spec.region} if _has(spec, S3Location) else {}
         return DatasetInputs(
-            uri=spec.uri, eval_uri=spec.eval_uri, split=spec.split, revision=spec.revision, format=spec.format, subset=spec.subset,
-            subset_mode=spec.subset_mode, train_split=spec.train_split, bad_rows=spec.bad_rows.policy,
+            uri=spec.uri, eval_uri=spec.eval_uri, split=spec.split, revision=spec.revision, format=spec.format, fields=spec.fields,
+            subset=spec.subset, subset_mode=spec.subset_mode, train_split=spec.train_split, bad_rows=spec.bad_rows.policy,
             bad_rows_share=spec.bad_rows.share, seed=spec.seed, sha256=spec.sha256, **server,
         )  # fmt: skip
 
