@@ -124,7 +124,7 @@ TOO_FEW_ROWS = _reason(
     "Use more rows, or set dataset.trainSplit to 1.",
 )  # fmt: skip
 BAD_ROW = _reason(
-    "BadRow", Cause.USER, "A row is not a chat conversation.",
+    "BadRow", Cause.USER, "A row is not a chat conversation, or has no value in dataset.splitField.",
     "Correct the row that the message names, or set dataset.badRows.policy to Drop.",
 )  # fmt: skip
 TOO_MANY_ROWS_LEFT_OUT = _reason(

@@ -81,7 +81,7 @@ class FileSource:
         unpacking = ProgressCounter(self.context, f"unpacking {self.name}", high=0)
         path = unpacked(self.path, self.name, self.lines.with_suffix(".unpacked"), unpacking)
         counter = ProgressCounter(self.context, f"finding the rows of {self.name}", path.stat().st_size, 50, 60)
-        rows = open_rows(path, self.name, self.lines, counter)
+        rows = open_rows(path, self.name, counter)
         return OpenedRows(rows.select(choose(len(rows))), len(rows))
 
     def require_unchanged(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from finetune_contract import reasons
@@ -16,15 +18,20 @@ from finetune_stages.sources.cache import store_entry, verified_entry
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
 from finetune_stages.sources.json_lines import JsonLines, OpenedRows, write_locations, write_rows
 from finetune_stages.sources.progress import ProgressCounter
+from finetune_stages.sources.row_faults import row_label
 from finetune_stages.sources.work_folder import work_folder
 
-from .check import Checked, check_rows
+from .check import BadRow, Checked, check_rows
 from .fetch import Source, find_source
+from .repeated import leaked_note
 from .revalidate import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
 from .source_request import source_requests
-from .split import subset, train_and_eval
+from .split import Parts, subset, train_and_eval
 
 TRAIN, EVAL = "train.jsonl", "eval.jsonl"
+BAD_ROWS = "bad_rows.jsonl"
+_FIRST_BAD = 10
+"""Number of bad rows that the result names."""
 TRAIN_LOCATIONS, EVAL_LOCATIONS = "train.locations.npy", "eval.locations.npy"
 _WARNINGS = ("warnings", "evalWarnings")
 """Keys of the seal's note: warnings about each source. Runs with equal files share the seal, so the warnings do not name the files."""
@@ -72,7 +79,8 @@ def _require_sane(inputs: DatasetInputs) -> None:
 def _key(inputs: DatasetInputs, sources: list[Source]) -> str:
     """Digest of all that the prepared data depends on."""
     settings = [
-        inputs.subset, inputs.subset_mode, inputs.train_split, inputs.bad_rows, inputs.bad_rows_share, inputs.seed,
+        inputs.subset, inputs.subset_mode, inputs.train_split, inputs.split_by, inputs.split_field, inputs.bad_rows,
+        inputs.bad_rows_share, inputs.seed,
     ]  # fmt: skip
     return digest([PREPARATION, settings, [source.digest for source in sources]])
 
@@ -94,6 +102,7 @@ class _Parts:
     Attributes:
         dropped: number of bad rows that were left out; ``dropped_train``: those of the source of the training rows.
         examples: descriptions of the first of them.
+        bad: for each source, the first of them.
         notes: for each source, warnings for the user without the name of the source.
     """
 
@@ -102,6 +111,7 @@ class _Parts:
     dropped: int
     dropped_train: int
     examples: str
+    bad: tuple[tuple[BadRow, ...], ...]
     notes: tuple[tuple[str, ...], ...]
 
 
@@ -109,23 +119,28 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
     """Check, split and write all rows into ``target``, sealed."""
     opened = sources[0].open(lambda total: subset(total, inputs))
     checked = _check(opened, sources[0], inputs, context)
-    parts = _held_out_from(checked, inputs) if len(sources) == 1 else _held_out_beside(checked, sources[1], inputs, context)
+    parts = (
+        _held_out_from(checked, sources[0], inputs)
+        if len(sources) == 1
+        else _held_out_beside(checked, sources[1], inputs, context)
+    )
     target.mkdir()
     counter = ProgressCounter(context, "writing rows", len(parts.train) + len(parts.held_out), 90, 99, rows=True)
-    write_rows(target / TRAIN, parts.train, counter)
-    write_rows(target / EVAL, parts.held_out, counter)
+    written = {name: write_rows(target / name, rows, counter) for name, rows in ((TRAIN, parts.train), (EVAL, parts.held_out))}
     write_locations(target / TRAIN_LOCATIONS, parts.train)
     write_locations(target / EVAL_LOCATIONS, parts.held_out)
+    _write_bad_rows(target / BAD_ROWS, parts.bad)
     for source in sources:
         source.require_unchanged()
     return seal_directory(
         target,
         {
             "trainRows": len(parts.train), "evalRows": len(parts.held_out), "sourceRows": opened.total,
-            "droppedRows": parts.dropped, "droppedTrainRows": parts.dropped_train, "dropped": parts.examples,
+            "droppedRows": parts.dropped, "droppedTrainRows": parts.dropped_train, "dropped": parts.examples, "bad": _first_bad(parts.bad),
             "split": len(sources) == 1, **_names(sources),
             **{key: "\n".join(notes) for key, notes in zip(_WARNINGS, parts.notes, strict=False)},
         },
+        known=written,
     )  # fmt: skip
 
 
@@ -136,31 +151,52 @@ def _check(opened: OpenedRows, source: Source, inputs: DatasetInputs, context: C
     return replace(checked, notes=(*opened.notes, *checked.notes))
 
 
-def _held_out_from(checked: Checked, inputs: DatasetInputs) -> _Parts:
-    train, held_out = train_and_eval(len(checked.rows), inputs.train_split, inputs.seed)
+def _held_out_from(checked: Checked, source: Source, inputs: DatasetInputs) -> _Parts:
+    (train, held_out), notes = _split(checked.rows, source.name, inputs)
+    parts = checked.rows.select(train), checked.rows.select(held_out)
+    leaked = leaked_note(parts[1], checked.keys[held_out], checked.keys[train], "remove repeated rows")
     return _Parts(
-        checked.rows.select(train),
-        checked.rows.select(held_out),
-        checked.dropped,
-        checked.dropped,
-        checked.examples,
-        (checked.notes,),
+        *parts, checked.dropped, checked.dropped, checked.examples, (checked.bad,), ((*checked.notes, *notes, *leaked),)
     )
+
+
+def _split(rows: JsonLines, name: str, inputs: DatasetInputs) -> tuple[Parts, tuple[str, ...]]:
+    """Return the positions of the training rows and of the held-out rows, and warnings."""
+    if inputs.split_by == "random":
+        return train_and_eval(len(rows), inputs.train_split, inputs.seed), ()
+    from .split_field import split_by_field
+
+    if inputs.split_field is None:
+        raise StageError(reasons.BAD_DOCUMENT, f"inputs.splitField: is missing, and splitBy is {inputs.split_by}")
+    return split_by_field(rows, name, inputs.split_field, inputs)
 
 
 def _held_out_beside(checked: Checked, source: Source, inputs: DatasetInputs, context: Context) -> _Parts:
     """Return all rows of the first source as training rows, and all rows of ``source`` as held-out rows."""
     held_out = _check(source.open(range), source, inputs, context)
     examples = "; ".join(filter(None, (checked.examples, held_out.examples)))
-    dropped, notes = checked.dropped + held_out.dropped, (checked.notes, held_out.notes)
-    return _Parts(checked.rows, held_out.rows, dropped, checked.dropped, examples, notes)
+    leaked = leaked_note(held_out.rows, held_out.keys, checked.keys, "remove them from one of the files")
+    dropped, notes = checked.dropped + held_out.dropped, (checked.notes, (*held_out.notes, *leaked))
+    return _Parts(checked.rows, held_out.rows, dropped, checked.dropped, examples, (checked.bad, held_out.bad), notes)
+
+
+def _write_bad_rows(target: Path, bad: Sequence[Sequence[BadRow]]) -> None:
+    """Write the rows that were left out as JSON Lines; no file if there are none."""
+    rows = [{"source": name, **asdict(each)} for name, some in zip(NAMES, bad, strict=False) for each in some]
+    if rows:
+        target.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _first_bad(bad: Sequence[Sequence[BadRow]]) -> str:
+    """Return the names of the first rows that were left out, one per line."""
+    rows = [f"{name} {row_label(each.row, each.line)}" for name, some in zip(NAMES, bad, strict=False) for each in some]
+    return "\n".join(rows[:_FIRST_BAD])
 
 
 def _publish(prepared: Path, target: Path, seal: Seal, context: Context) -> Seal:
     """Publish the prepared files in the run's folder, as hard links if possible, so that runs share one copy."""
-    for name in seal.files:
-        copy_or_link_file(prepared / name, target / name)
-    published = seal_directory(target, seal.note)
+    linked = {name: file for name, file in seal.files.items() if copy_or_link_file(prepared / name, target / name)}
+    published = seal_directory(target, seal.note, known=linked)
     context.publish(target, context.layout.datasets)
     return published
 
@@ -170,7 +206,7 @@ def _finished(seal: Seal, sources: list[Source], reused: bool) -> Finished:
     train, held_out, dropped = int(note["trainRows"]), int(note["evalRows"]), int(note["droppedRows"])
     outputs = DatasetOutputs(
         digest=seal.digest, train_rows=train, eval_rows=held_out, source_digest=source.digest, source_rows=int(note["sourceRows"]),
-        dropped_rows=dropped, revision=source.revision,
+        dropped_rows=dropped, first_dropped=tuple(filter(None, str(note["bad"]).split("\n"))), revision=source.revision,
     )  # fmt: skip
     size = sum(seal.files[name].size for name in (TRAIN, EVAL))
     message = f"{train:,} training rows and {held_out:,} held-out rows of {outputs.source_rows:,} in {source.name}"

@@ -20,7 +20,7 @@ from finetune_stages.sources.uri import parse_uri
 
 from .source_request import SourceRequest, source_requests
 
-PREPARATION = 3
+PREPARATION = 4
 """Version of the processing of rows. A new version invalidates data that an older one prepared."""
 PREPARATION_KEY = "preparation"
 

@@ -45,8 +45,6 @@ UNSUPPORTED_VALUES: tuple[UnsupportedValue, ...] = (
     _schemes("dataset.evalUri", "s3://", "pvc://"),
     _values("dataset.format", "conversations", "alpaca", "tokenised"),
     UnsupportedValue("dataset.fields"),
-    _values("dataset.splitBy", "stratified", "grouped"),
-    UnsupportedValue("dataset.splitField"),
     UnsupportedValue("dataset.endpoint"),
     UnsupportedValue("dataset.region"),
     UnsupportedValue("dataset.caRef"),

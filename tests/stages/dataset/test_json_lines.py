@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from finetune_contract.documents import DatasetInputs
 from finetune_stages.dataset.check import check_rows
 from finetune_stages.sdk import StageError
+from finetune_stages.sdk.workspace import SealedFile
 from finetune_stages.sources.json_lines import open_rows, write_rows
 
 
 def opened(folder: Path, content: bytes):
     (folder / "data").write_bytes(content)
-    return open_rows(folder / "data", "data", folder / "lines", lambda _count: None)
+    return open_rows(folder / "data", "data", lambda _count: None)
 
 
 def check(folder: Path, content: bytes, **stage_inputs):
@@ -43,7 +45,7 @@ def lines(*rows) -> bytes:
         (b'\xef\xbb\xbf{"a":1}\n{"a":2}\n', [b'{"a":1}', b'{"a":2}'], ["row 1 (line 1)", "row 2 (line 2)"]),
         (b'\xef\xbb\xbf \n {"a":1}', [b'{"a":1}'], ["row 1 (line 2)"]),
         (b'[{"a":1}, {"a":2}]', [b'{"a":1}', b'{"a":2}'], ["row 1 (line 1)", "row 2 (line 1)"]),
-        (b'\xef\xbb\xbf\n[\n{\n  "a": 1\n},\n\n{"a":2}\n]\n', [b'{ "a": 1 }', b'{"a":2}'], ["row 1 (line 3)", "row 2 (line 7)"]),
+        (b'\xef\xbb\xbf\n[\n{\n  "a": 1\n},\n\n{"a":2}\n]\n', [b'{\n  "a": 1\n}', b'{"a":2}'], ["row 1 (line 3)", "row 2 (line 7)"]),
         ('[{"a":"ä\u2028\\n"}]'.encode(), ['{"a":"ä\u2028\\n"}'.encode()], ["row 1 (line 1)"]),
     ],
 )  # fmt: skip
@@ -70,7 +72,6 @@ def test_forms_of_a_file(tmp_path, content, texts, labels):
         (b'[{"a":1},\n{"a":', "DatasetUnreadable", "line 2 is not JSON"),
         (b'[{"a":1}', "DatasetUnreadable", "expected ',' or ']'"),
         (b'[{"a":1}] x', "DatasetUnreadable", "something follows the array"),
-        (b'[{"a":"\xff"}]', "DatasetUnreadable", "not UTF-8"),
         (b"[" * 100_000, "DatasetUnreadable", "line 1 is not JSON"),
     ],
 )
@@ -79,6 +80,27 @@ def test_files_that_cannot_be_read(tmp_path, content, reason, words):
         opened(tmp_path, content)
     assert caught.value.reason.name == reason
     assert words in caught.value.message
+
+
+def test_a_value_longer_than_the_blocks_of_the_reader(tmp_path):
+    """Values that span blocks of 4 MiB, with a line end that is cut between two blocks."""
+    text = r"x\\ \"]}, [" * (1 << 20)
+    first = f'[\r\n{{"a": "{text}"}},'.encode()
+    content = first + b" " * ((4 << 20) - len(first) % (4 << 20) - 1) + b'\r\n{"b": 1}\r\n]'
+    rows = opened(tmp_path, content)
+    assert [json.loads(each) for each in rows.texts()] == [{"a": json.loads(f'"{text}"')}, {"b": 1}]
+    assert rows.locations().tolist() == [[1, 2], [2, 3]]
+
+
+def test_lines_that_span_blocks_of_the_reader(tmp_path):
+    """Usual and unusual lines of all lengths around the block of 4 MiB."""
+    filler = [json.dumps({"n": number, "text": "x" * (number * 791_919 % 3_000_000)}).encode() for number in range(12)]
+    ends = [b"\n", b"\r\n", b" \n\n", b"\n \t\n"]
+    content = b"".join(text + ends[number % 4] for number, text in enumerate(filler))
+    rows = opened(tmp_path, content)
+    assert list(rows.texts()) == filler
+    lines = content.split(b"\n")
+    assert [lines[line - 1].strip() for _, line in rows.locations().tolist()] == filler
 
 
 @pytest.mark.parametrize(
@@ -172,9 +194,9 @@ def test_rows_come_out_as_they_went_in(rows, style):
     with tempfile.TemporaryDirectory() as folder:
         checked = check(Path(folder), text.encode())
         target = Path(folder) / "out.jsonl"
-        size = write_rows(target, checked.rows, lambda _count: None)
+        sealed = write_rows(target, checked.rows, lambda _count: None)
         content = target.read_bytes()
-    assert size == len(content)
+    assert sealed == SealedFile(len(content), hashlib.sha256(content).hexdigest())
     written = content.decode().split("\n")
     assert written.pop() == ""
     assert [json.loads(line) for line in written] == rows
