@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
-from finetune_stages.chat.structure import BadConversation, read_row
+from finetune_stages.chat.structure import BadConversation, Message, read_row
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.json_lines import JsonLines
 from finetune_stages.sources.json_text import has_non_finite, json_fault, may_have_non_finite, parse
@@ -22,6 +24,8 @@ from finetune_stages.sources.row_faults import FaultyRows, counted, may_be_left_
 from .repeated import repeated_note
 from .usual_rows import UsualRows, has_empty_turn, messages_key
 
+RowFault = Callable[[Any, bytes], str | None]
+"""Returns the fault of a row with its JSON text, to follow "row 17"; ``None`` for a good row."""
 RECORDED = 10_000
 """Largest number of bad rows of a source that are recorded with their faults."""
 
@@ -72,8 +76,10 @@ class _Findings:
     empty: FaultyRows = field(default_factory=lambda: FaultyRows(logged=False))
 
 
-def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advance) -> Checked:
+def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advance, row_fault: RowFault | None = None) -> Checked:
     """Check all rows; ``advance`` is called with the number of rows read.
+
+    ``row_fault`` returns the fault of a row that is no chat row; its key is that of the whole row. By default rows are chat rows.
 
     Raises:
         StageError: ``DatasetUnreadable``: rows are not JSON, so the file is damaged; they are never left out. ``BadRow``: rows are not
@@ -81,12 +87,14 @@ def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advan
     """
     found, usual = _Findings(), UsualRows()
     for begin, end in rows.batches():
-        texts, empty = rows.read(begin, end), list[int]()
-        keys: Iterable[int | None] = itertools.repeat(None) if rows.faults else usual.keys(texts, empty)
+        texts, empty = rows.read(begin, end), set[int]()
+        keys: Iterable[int | None] = itertools.repeat(None) if row_fault else usual.keys(texts, empty)
         for position, (text, key) in enumerate(zip(texts, keys, strict=False), start=begin):
-            found.keys.append(_exact_key(rows, position, text, found) if key is None else key)
-        for offset in empty:
-            found.empty.add(begin + offset, rows.label(begin + offset), "")
+            if key is None or (rows.faults and rows.fault(position)):
+                key = _exact_key(rows, position, text, found, row_fault)  # noqa: PLW2901 - the key of the row
+            elif empty and position - begin in empty:
+                found.empty.add(position, rows.label(position), "")
+            found.keys.append(key)
         advance(end - begin)
     bad, not_json = found.bad, found.not_json
     if not_json:
@@ -114,18 +122,20 @@ def _recorded(rows: JsonLines, found: _Findings) -> tuple[BadRow, ...]:
     return tuple(BadRow(row, line, problem) for (row, line), problem in zip(locations, found.faults, strict=True))
 
 
-def _exact_key(rows: JsonLines, position: int, text: bytes, found: _Findings) -> int:
+def _exact_key(rows: JsonLines, position: int, text: bytes, found: _Findings, row_fault: RowFault | None) -> int:
     """Return the key of a row, and add its faults to ``found``; 0 for a row with a fault."""
     try:
         row = parse(text)
     except ValueError as error:
         found.not_json.add(position, rows.label(position), json_fault(error, text))
         return 0
-    problem = rows.fault(position)
+    messages = list[Message]()
     try:
-        messages = read_row(row, text).messages
+        problem = row_fault(row, text) if row_fault else None
+        messages = [] if row_fault else read_row(row, text).messages
     except BadConversation as error:
-        problem = problem or str(error)
+        problem = str(error)
+    problem = rows.fault(position) or problem
     if problem:
         found.bad.add(position, rows.label(position), problem)
         if len(found.faults) < RECORDED:
@@ -135,7 +145,7 @@ def _exact_key(rows: JsonLines, position: int, text: bytes, found: _Findings) ->
         found.empty.add(position, rows.label(position), "")
     if may_have_non_finite(text) and has_non_finite(row):
         found.non_finite.add(position, rows.label(position), "")
-    return messages_key(messages)
+    return hash(json.dumps(row, sort_keys=True)) if row_fault else messages_key(messages)
 
 
 def _positions_without(rows: JsonLines, bad: FaultyRows, name: str, inputs: DatasetInputs) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from finetune_stages.sources.row_faults import SHOWN, are
 
 
 def repeated_note(rows: JsonLines, keys: NDArray[np.int64]) -> Iterator[str]:
-    """Yield a warning if rows repeat the messages of an earlier row. ``keys``: see :func:`.usual_rows.messages_key`."""
+    """Yield a warning if rows repeat an earlier row: chat rows repeat its messages. ``keys``: see :func:`.usual_rows.messages_key`."""
     ordered = np.sort(keys)
     if not (ordered[1:] == ordered[:-1]).any():
         return
@@ -23,7 +23,7 @@ def repeated_note(rows: JsonLines, keys: NDArray[np.int64]) -> Iterator[str]:
     later, earlier = int(order[first]), int(order[first - 1])
     verb = "repeats" if len(repeats) == 1 else "repeat"
     yield (
-        f"{len(repeats):,} of {len(rows):,} rows {verb} the messages of an earlier row; the first is {rows.label(later)}, which repeats"
+        f"{len(repeats):,} of {len(rows):,} rows {verb} an earlier row; the first is {rows.label(later)}, which repeats"
         f" {rows.label(earlier)}."
     )
 

@@ -77,7 +77,7 @@ def grouped(labels: NDArray[np.int64], ratio: float, seed: int) -> Parts:
     """
     if ratio >= 1:
         return train_and_eval(len(labels), ratio, seed)
-    wanted, order = _drawn(len(labels), ratio, seed)
+    most, order = _drawn(len(labels), ratio, seed)
     sizes = np.bincount(labels)
     if len(sizes) == 1:
         raise StageError(
@@ -88,7 +88,7 @@ def grouped(labels: NDArray[np.int64], ratio: float, seed: int) -> Parts:
     taken = np.zeros(len(sizes), dtype=np.bool_)
     count = 0
     for label in met.tolist():
-        if count + sizes[label] <= wanted:
+        if count + sizes[label] <= most:
             taken[label] = True
             count += sizes[label]
     if not count:

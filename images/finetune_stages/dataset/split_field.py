@@ -22,7 +22,7 @@ from finetune_stages.sources.row_faults import SHOWN, FaultyRows, counted
 from .split import Parts, grouped, stratified
 
 _TOLERATED = 0.1
-"""Share by which the number of held-out rows may differ from the wanted one without a warning."""
+"""Share by which the number of held-out rows may differ from the expected one without a warning."""
 _LONGEST_VALUE = 40
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -97,9 +97,9 @@ def _unrepresented(
 
 def _uneven(column: str, labels: NDArray[np.int64], ratio: float, parts: Parts) -> Iterator[str]:
     """Yield a warning if groups are too large for the share of held-out rows."""
-    wanted, held_out = (1 - ratio) * len(labels), len(parts[1])
-    if abs(held_out - wanted) > max(1, _TOLERATED * wanted):
+    expected, held_out = (1 - ratio) * len(labels), len(parts[1])
+    if abs(held_out - expected) > max(1, _TOLERATED * expected):
         yield (
-            f"dataset.splitField: {held_out:,} rows are held out and not {wanted:,.0f}, because rows with the same {column} stay together;"
+            f"dataset.splitField: {held_out:,} rows are held out and not {expected:,.0f}, because rows with the same {column} stay together;"
             f" the largest group has {np.bincount(labels).max():,} rows."
         )

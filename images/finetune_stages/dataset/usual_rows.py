@@ -41,7 +41,7 @@ class UsualRows:
         self._columns: set[str] = set()
         self._decode = self._decoder()
 
-    def keys(self, texts: Iterable[bytes], empty: list[int]) -> list[int | None]:
+    def keys(self, texts: Iterable[bytes], empty: set[int]) -> list[int | None]:
         """Return the key of each good row (see :func:`messages_key`); ``None`` for rows that need the exact check.
 
         The positions of good rows with a blank message of the user are added to ``empty``.
@@ -65,10 +65,10 @@ class UsualRows:
                     blank = True
             found.append(hash(tuple(messages)) if answered else None)
             if blank and answered:
-                empty.append(position)
+                empty.add(position)
         return found
 
-    def _key_of_other(self, text: bytes, position: int, empty: list[int]) -> int | None:
+    def _key_of_other(self, text: bytes, position: int, empty: set[int]) -> int | None:
         try:
             row = msgspec.json.decode(text)
             messages = read_conversation(row).messages
@@ -76,7 +76,7 @@ class UsualRows:
             return None
         self._learn(row)
         if has_empty_turn(messages):
-            empty.append(position)
+            empty.add(position)
         return messages_key(messages)
 
     def _learn(self, columns: Iterable[str]) -> None:

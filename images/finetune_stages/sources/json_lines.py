@@ -13,6 +13,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -94,13 +95,14 @@ class JsonLines:
 
     def label(self, position: int) -> str:
         """Return a row's name in messages."""
-        return row_label(*self._location(position))
+        return row_label(*self.location(position))
 
     def fault(self, position: int) -> str | None:
         """Return the fault of a row that its text does not show, if there is one."""
-        return self.faults.get(self._location(position)[0]) if self.faults else None
+        return self.faults.get(self.location(position)[0]) if self.faults else None
 
-    def _location(self, position: int) -> tuple[int, int]:
+    def location(self, position: int) -> tuple[int, int]:
+        """Return the row and line number of a row in the source: see :meth:`locations`."""
         row, line = self.index.locations(np.array([position if self.chosen is None else self.chosen[position]], dtype=np.intp))[
             0
         ].tolist()
@@ -175,15 +177,17 @@ def gather(parts: Sequence[JsonLines], numbers: Sequence[int], target: Path, adv
 
 def write_rows(target: Path, rows: JsonLines, advance: Advance) -> SealedFile:
     """Write the rows to ``target``, one per line, and return its size and digest; ``advance`` is called with the number of rows."""
-    size, digest = 0, hashlib.sha256()
-    with target.open("wb") as stream:
+    size, digest, hashed = 0, hashlib.sha256(), Future[None]()
+    hashed.set_result(None)
+    with target.open("wb") as stream, ThreadPoolExecutor(1) as beside:  # hashing takes as long as reading and writing
         for begin, end in rows.batches():
             texts = rows.read(begin, end)
             if rows.index.breaks or not rows.finite:
                 texts = [plain(text) for text in texts]
             block = b"\n".join([*texts, b""])
-            digest.update(block)
             stream.write(block)
+            hashed.result()
+            hashed = beside.submit(digest.update, block)
             size += len(block)
             advance(end - begin)
     return SealedFile(size, digest.hexdigest())

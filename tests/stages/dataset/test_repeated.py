@@ -13,8 +13,10 @@ from finetune_contract import CONTRACT_VERSION
 from finetune_contract.codec import encode
 from finetune_contract.documents import DatasetInputs, RunInfo, StageDocument
 from finetune_contract.workspace import Attempt
+from finetune_stages.dataset.check import BadRow, check_rows
 from finetune_stages.dataset.prepare import prepare
 from finetune_stages.sdk import Context, Finished, StageError
+from finetune_stages.sources.json_lines import open_rows
 
 RUN = RunInfo("demo", "team-a", "0123456789abcdef")
 
@@ -49,10 +51,10 @@ def warnings(finished: Finished) -> list[str]:
     ("rows", "expected"),
     [
         ([row("1"), row("2"), row("1", "b"), row("1", id=7), row("2")],
-         ["2 of 5 rows repeat the messages of an earlier row; the first is row 4 (line 4), which repeats row 1 (line 1)."]),
-        ([row("1"), row("1")], ["1 of 2 rows repeats the messages of an earlier row; the first is row 2 (line 2), which repeats row 1 (line 1)."]),
+         ["2 of 5 rows repeat an earlier row; the first is row 4 (line 4), which repeats row 1 (line 1)."]),
+        ([row("1"), row("1")], ["1 of 2 rows repeats an earlier row; the first is row 2 (line 2), which repeats row 1 (line 1)."]),
         ([row("1"), {"messages": [{"role": "user", "content": [{"type": "text", "text": "1"}]}, row("1")["messages"][1]]}],
-         ["1 of 2 rows repeats the messages of an earlier row; the first is row 2 (line 2), which repeats row 1 (line 1)."]),
+         ["1 of 2 rows repeats an earlier row; the first is row 2 (line 2), which repeats row 1 (line 1)."]),
         ([row("1"), row("2"), row("")], ["1 row (row 3 (line 3)): a message of the user is empty."]),
         ([row(" "), row("\n", id=1), {**row("2"), "messages": [*row("")["messages"], {"role": "user", "content": [], "name": "x"}]}],
          ["3 rows (row 1 (line 1), row 2 (line 2), row 3 (line 3)): a message of the user is empty."]),
@@ -127,3 +129,16 @@ def test_a_split_by_a_column(prepared, tmp_path):
         prepared(rows, split_by="grouped")
     with pytest.raises(StageError, match=r"uri: row 1 \(line 1\) has no value in column other; .* \(100 of 100 rows are"):
         prepared(rows, split_by="grouped", split_field="other")
+
+
+def test_rows_of_another_form_are_compared_as_a_whole(tmp_path):
+    (tmp_path / "rows").write_text(
+        "".join(f"{json.dumps(each)}\n" for each in ({"text": "a", "id": 1}, {"id": 1, "text": "a"}, {"text": ""}))
+    )
+    rows = open_rows(tmp_path / "rows", "rows", lambda _count: None)
+    inputs = DatasetInputs("x", bad_rows="Drop", bad_rows_share=0.5)
+    checked = check_rows(rows, "rows", inputs, lambda _count: None, lambda row, _text: None if row["text"] else "has no text")
+    assert (len(checked.rows), checked.bad) == (2, (BadRow(3, 3, "has no text"),))
+    assert checked.notes == (
+        "1 of 2 rows repeats an earlier row; the first is row 2 (line 2), which repeats row 1 (line 1).",
+    )  # fmt: skip

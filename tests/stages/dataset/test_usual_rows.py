@@ -54,7 +54,7 @@ def texts(draw: st.DrawFn) -> bytes:
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(texts(), min_size=1, max_size=6))
 def test_what_the_fast_check_accepts_the_exact_check_accepts(lines: list[bytes]) -> None:
-    empty: list[int] = []
+    empty: set[int] = set()
     for position, (text, key) in enumerate(zip(lines, UsualRows().keys(lines, empty), strict=True)):
         if key is None:
             continue
@@ -83,7 +83,7 @@ def test_what_the_fast_check_accepts_the_exact_check_accepts(lines: list[bytes])
     ],
 )  # fmt: skip
 def test_usual_rows_are_accepted_without_the_exact_check(row: object, accepted: bool) -> None:
-    (key,) = UsualRows().keys([json.dumps(row).encode()], [])
+    (key,) = UsualRows().keys([json.dumps(row).encode()], set())
     assert (key is not None) == accepted
 
 
@@ -91,5 +91,5 @@ def test_one_key_for_equal_messages_however_they_are_written() -> None:
     spaced = json.dumps({"id": 1, **GOOD}, indent=1).replace('"q"', '"\\u0071"').encode()
     parts = {"messages": [{"content": [{"type": "text", "text": "q"}], "name": None, "role": "user"}, GOOD["messages"][1]]}
     other = {"messages": [{"role": "user", "content": "Q"}, GOOD["messages"][1]]}
-    first, second, third, fourth = UsualRows().keys([json.dumps(row).encode() for row in (GOOD, parts, other)] + [spaced], [])
+    first, second, third, fourth = UsualRows().keys([json.dumps(row).encode() for row in (GOOD, parts, other)] + [spaced], set())
     assert first == second == fourth != third
