@@ -2,7 +2,7 @@
 
 Both run as new processes on the same file, in turns, and must publish the same rows in the same order. The component's method is that of
 ``dataset_download`` in the OpenShift AI pipelines: ``load_dataset("json")``, validation of the first 100 rows, ``train_test_split`` with seed
-42, ``to_json``. Ours validates and hashes every row.
+42, ``to_json`` twice (artifacts and workspace). Ours validates and hashes every row.
 
 python hack/bench/dataset.py [--rows 1000000] [--repeats 3]
 """
@@ -37,8 +37,9 @@ if 0 < subset < len(rows):
 for row in rows.select(range(min(100, len(rows)))):
     assert all(message["role"] in ("system", "user", "assistant", "function", "tool") and "content" in message for message in row["messages"])
 parts = rows.train_test_split(test_size=1 - 0.9, seed=42)
-parts["train"].to_json(folder + "/train.jsonl", lines=True, force_ascii=False)
-parts["test"].to_json(folder + "/eval.jsonl", lines=True, force_ascii=False)
+for folder in (folder + "/artifacts", folder):  # the artifacts of the pipeline, and the workspace
+    parts["train"].to_json(folder + "/train.jsonl", lines=True, force_ascii=False)
+    parts["test"].to_json(folder + "/eval.jsonl", lines=True, force_ascii=False)
 """
 _FLOORS = {
     "copy of the file": "shutil.copyfile(path, path + '.copy')",
@@ -139,7 +140,7 @@ def _write_array(source: Path, target: Path, size: int) -> None:
 def _upstream(place: Path, source: Path, subset: int) -> Measured:
     folder = place / "upstream"
     subprocess.run(["rm", "-rf", str(folder)], check=True)
-    folder.mkdir()
+    (folder / "artifacts").mkdir(parents=True)
     return _measure([sys.executable, "-c", _UPSTREAM, str(source), str(folder), str(subset)], place)
 
 

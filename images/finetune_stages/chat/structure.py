@@ -111,12 +111,12 @@ def read_conversation(row: Any) -> Conversation:
         BadConversation: The row has no usable conversation.
     """
     if not isinstance(row, dict):
-        raise BadConversation(f"is {kind(row)}, not an object with messages")
+        raise BadConversation(f"is {_kind(row)}, not an object with messages")
     stated = row.get("messages")
     if stated is None:
         raise BadConversation(_without_messages(row))
     if not isinstance(stated, list):
-        raise BadConversation(f"has messages that are {kind(stated)}, not a list")
+        raise BadConversation(f"has messages that are {_kind(stated)}, not a list")
     if not stated:
         raise BadConversation("has an empty list of messages")
     messages, weights = [], []
@@ -187,7 +187,7 @@ def texts(value: Any) -> Iterator[Any]:
 def _message(stated: Any) -> tuple[Message, bool | None]:
     """Return a normalized message and its weight."""
     if not isinstance(stated, dict):
-        raise BadConversation(f"it is {kind(stated)}, not an object with role and content")
+        raise BadConversation(f"it is {_kind(stated)}, not an object with role and content")
     role = stated.get("role")
     if role is None:
         raise BadConversation("it has no role" + (" (from and value are ShareGPT's keys)" if "from" in stated else ""))
@@ -209,7 +209,7 @@ def _message(stated: Any) -> tuple[Message, bool | None]:
         message["tool_calls"] = calls
     for key in REASONING:
         if key in message and not isinstance(message[key], str):
-            raise BadConversation(f"its {key} is {kind(message[key])}, not a string")
+            raise BadConversation(f"its {key} is {_kind(message[key])}, not a string")
     thoughts = {key: message[key] for key in REASONING if message.get(key)}
     if len(set(thoughts.values())) > 1:
         raise BadConversation(f"its {' and '.join(thoughts)} differ; keep one")
@@ -220,7 +220,7 @@ def _content(content: Any) -> str | None:
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise BadConversation(f"its content is {kind(content)}, not a string")
+        raise BadConversation(f"its content is {_kind(content)}, not a string")
     return "".join(map(_text_of_part, content))
 
 
@@ -233,11 +233,11 @@ def _unmask(row: dict[str, Any]) -> bool:
 
 def _text_of_part(part: Any) -> str:
     if not isinstance(part, dict):
-        raise BadConversation(f"its content has a part that is {kind(part)}, not an object with type and text")
+        raise BadConversation(f"its content has a part that is {_kind(part)}, not an object with type and text")
     if part.get("type") not in _TEXT_PARTS:
         raise BadConversation(f"its content has a part of type {_short(part.get('type'))}, and only text can be trained on")
     if not isinstance(part.get("text"), str):
-        raise BadConversation(f"its content has a part whose text is {kind(part.get('text'))}, not a string")
+        raise BadConversation(f"its content has a part whose text is {_kind(part.get('text'))}, not a string")
     stated = next((key for key in (*_LEARNED, *_MASKS) if part.get(key) is not None), None)
     if stated:
         raise BadConversation(f"its content has a part with {stated}; state it for the whole message")
@@ -263,7 +263,7 @@ def _calls(stated: Message, role: str) -> list[dict[str, Any]]:
     """Return the tool calls of a message, with arguments as objects."""
     stated_calls = _decoded(stated.get("tool_calls"), "its tool_calls are")
     if stated_calls is not None and not isinstance(stated_calls, list):
-        raise BadConversation(f"its tool_calls are {kind(stated_calls)}, not a list")
+        raise BadConversation(f"its tool_calls are {_kind(stated_calls)}, not a list")
     old = _decoded(stated.get("function_call"), "its function_call is")
     calls = [_call(_decoded(call, "a tool call is")) for call in stated_calls or ()]
     empty = old is None or (isinstance(old, dict) and not any(old.values()))  # typed columns have the keys with null values
@@ -279,14 +279,14 @@ def _calls(stated: Message, role: str) -> list[dict[str, Any]]:
 def _call(call: Any) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, dict) else call
     if not isinstance(function, dict):
-        raise BadConversation(f"a tool call is {kind(function)}, not an object with name and arguments")
+        raise BadConversation(f"a tool call is {_kind(function)}, not an object with name and arguments")
     name = function.get("name")
     if not isinstance(name, str) or not name:
         raise BadConversation("a tool call has no name")
     arguments = _decoded(function.get("arguments"), f"the arguments of its call of {_short(name)} are")
     arguments = {} if arguments is None else arguments
     if not isinstance(arguments, dict):
-        raise BadConversation(f"the arguments of its call of {_short(name)} are {kind(arguments)}, not an object")
+        raise BadConversation(f"the arguments of its call of {_short(name)} are {_kind(arguments)}, not an object")
     whole = {**function, "arguments": arguments}
     return {**call, "function": whole} if "function" in call else whole
 
@@ -308,12 +308,12 @@ def _list_of_objects(row: dict[str, Any], key: str, item: str) -> list[dict[str,
     """Return the objects in a column; the column or each object may be JSON text."""
     stated = _decoded(row.get(key) or None, f"has {key} that are")
     if stated is not None and not isinstance(stated, list):
-        raise BadConversation(f"has {key} that are {kind(stated)}, not a list")
+        raise BadConversation(f"has {key} that are {_kind(stated)}, not a list")
     found = [_decoded(each, f"has a {item} that is") for each in stated or ()]
     for each in found:
         inner = each.get("function", each) if isinstance(each, dict) else each
         if not isinstance(inner, dict):
-            raise BadConversation(f"has a {item} that is {kind(inner)}, not an object")
+            raise BadConversation(f"has a {item} that is {_kind(inner)}, not an object")
     return found
 
 
@@ -326,7 +326,7 @@ def _arguments(row: dict[str, Any]) -> dict[str, Any]:
     """Return the row's values for the chat template, under TRL's key."""
     arguments = _decoded(row.get("chat_template_kwargs"), "has chat_template_kwargs that are") or {}
     if not isinstance(arguments, dict):
-        raise BadConversation(f"has chat_template_kwargs that are {kind(arguments)}, not an object")
+        raise BadConversation(f"has chat_template_kwargs that are {_kind(arguments)}, not an object")
     reserved = sorted(_RESERVED & arguments.keys())
     if reserved:
         raise BadConversation(f"has chat_template_kwargs with {reserved[0]}, which cannot be set there")
@@ -357,8 +357,7 @@ def _without_messages(row: dict[str, Any]) -> str:
     return f"has no messages (its keys are: {keys})" if row else "has no messages (it is empty)"
 
 
-def kind(value: Any) -> str:
-    """Return the JSON type of a value, for messages."""
+def _kind(value: Any) -> str:
     return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
 
 

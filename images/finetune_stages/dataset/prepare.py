@@ -206,7 +206,7 @@ def _finished(seal: Seal, sources: list[Source], reused: bool) -> Finished:
     train, held_out, dropped = int(note["trainRows"]), int(note["evalRows"]), int(note["droppedRows"])
     outputs = DatasetOutputs(
         digest=seal.digest, train_rows=train, eval_rows=held_out, source_digest=source.digest, source_rows=int(note["sourceRows"]),
-        dropped_rows=dropped, first_dropped=tuple(filter(None, str(note["bad"]).split("\n"))), revision=source.revision,
+        dropped_rows=dropped, first_dropped=tuple(str(note["bad"]).split("\n")) if note["bad"] else None, revision=source.revision,
     )  # fmt: skip
     size = sum(seal.files[name].size for name in (TRAIN, EVAL))
     message = f"{train:,} training rows and {held_out:,} held-out rows of {outputs.source_rows:,} in {source.name}"

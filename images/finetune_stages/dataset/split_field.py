@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
-from finetune_stages.chat.structure import kind
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.json_lines import JsonLines
 from finetune_stages.sources.json_text import parse
-from finetune_stages.sources.row_faults import SHOWN, FaultyRows, counted
+from finetune_stages.sources.row_faults import SHOWN, FaultyRows
 
 from .split import Parts, grouped, stratified
 
@@ -56,14 +55,14 @@ def split_labels(rows: JsonLines, name: str, column: str) -> tuple[NDArray[np.in
     for position, text in enumerate(rows.texts()):
         value = _value(text, column)
         if not isinstance(value, (str, int, float)):
-            what = f"has no value in column {column}" if value is None else f"has {kind(value)} in column {column}"
-            unusable.add(position, rows.label(position), what)
+            unusable.add(position, rows.label(position), "")
         keys.append(hash(json.dumps(value)))
     if unusable:
-        count = counted(len(unusable), len(rows), "without a string, number or boolean there")
+        verb = "has" if len(unusable) == 1 else "have"
         raise StageError(
             reasons.BAD_ROW,
-            f"{name}: {unusable.described()} ({count}); correct the data, or set dataset.splitField to another column.",
+            f"{name}: {unusable.named()} {verb} no string, number or boolean in column {column} ({len(unusable):,} of {len(rows):,} rows);"
+            " correct the data, or set dataset.splitField to another column.",
         )
     _, first, inverse = np.unique(np.frombuffer(keys, dtype=np.int64), return_index=True, return_inverse=True)
     order = np.argsort(first)

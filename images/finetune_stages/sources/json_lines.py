@@ -32,7 +32,7 @@ from .row_index import RowIndex, written_index
 from .value_scan import index_array, index_values
 
 _SNIFF_BYTES = 1 << 16
-_BATCH_ROWS, _BATCH_BYTES = 4096, 4 << 20
+_BATCH_ROWS, _BATCH_BYTES = 4096, 1 << 20
 _LARGEST_GAPS = 2
 """Rows are read together if the bytes between them are at most this many times their own."""
 
@@ -76,7 +76,7 @@ class JsonLines:
             return _read(stream.fileno(), *self.extents(begin, end))
 
     def batches(self) -> Iterator[tuple[int, int]]:
-        """Yield positions of the begin and end of some thousand rows, with some megabytes of text unless a row is longer."""
+        """Yield positions of the begin and end of some thousand rows, with about a megabyte of text unless a row is longer."""
         for begin in range(0, len(self), _BATCH_ROWS):
             _, lengths = self.extents(begin, begin + _BATCH_ROWS)
             parts = np.cumsum(lengths, dtype=np.int64) // _BATCH_BYTES

@@ -92,6 +92,37 @@ def test_a_value_longer_than_the_blocks_of_the_reader(tmp_path):
     assert rows.locations().tolist() == [[1, 2], [2, 3]]
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": "' + b"x" * (5 << 20) + b'"}', "data: a line has more than 4 MiB; write one object per line."),
+        (
+            b'[1,\n{"a": "' + b"x" * (13 << 20) + b'"}]',
+            "data: line 2 is not JSON (a value that begins here does not end within 4 MiB); write an array of objects, or one object per line.",
+        ),
+    ],
+)
+def test_the_memory_for_a_row_is_bounded(tmp_path, monkeypatch, content, message):
+    for module in ("line_scan", "value_scan"):
+        monkeypatch.setattr(f"finetune_stages.sources.{module}.LARGEST_ROW", 4 << 20)
+    with pytest.raises(StageError) as caught:
+        opened(tmp_path, content)
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("content", "texts", "labels"),
+    [
+        (b'{\n"a":1} {"a":\n2}\n3 "x" [4]', [b'{\n"a":1}', b'{"a":\n2}', b"3", b'"x"', b"[4]"], [[1, 1], [2, 2], [3, 4], [4, 4], [5, 4]]),
+        (b'[1 ,null,"]\\"",[[]],{"a":"}"},-1.5e3]', [b"1", b"null", b'"]\\""', b"[[]]", b'{"a":"}"}', b"-1.5e3"], [[n, 1] for n in range(1, 7)]),
+    ],
+)  # fmt: skip
+def test_values_of_all_kinds(tmp_path, content, texts, labels):
+    rows = opened(tmp_path, content)
+    assert list(rows.texts()) == texts
+    assert rows.locations().tolist() == labels
+
+
 def test_lines_that_span_blocks_of_the_reader(tmp_path):
     """Usual and unusual lines of all lengths around the block of 4 MiB."""
     filler = [json.dumps({"n": number, "text": "x" * (number * 791_919 % 3_000_000)}).encode() for number in range(12)]

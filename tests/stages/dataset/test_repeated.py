@@ -105,7 +105,7 @@ def test_rows_that_are_left_out_are_recorded(prepared, tmp_path):
     ]
     assert finished.outputs.dropped_rows == 16
     assert finished.outputs.first_dropped == tuple(f"uri row {number} (line {number})" for number in range(1, 20, 2))
-    assert prepared([row("1"), row("2")], train_split=1.0).outputs.first_dropped == ()
+    assert prepared([row("1"), row("2")], train_split=1.0).outputs.first_dropped is None
     assert not (tmp_path / "workspace" / RUN.layout.datasets / "bad_rows.jsonl").exists()
 
 
@@ -127,7 +127,9 @@ def test_a_split_by_a_column(prepared, tmp_path):
     assert sorted(json.loads(line)["topic"] for line in text.splitlines()) == list(range(10))
     with pytest.raises(StageError, match=r"inputs\.splitField: is missing, and splitBy is grouped"):
         prepared(rows, split_by="grouped")
-    with pytest.raises(StageError, match=r"uri: row 1 \(line 1\) has no value in column other; .* \(100 of 100 rows are"):
+    with pytest.raises(
+        StageError, match=r"uri: row 1 \(line 1\), .* have no string, number or boolean in column other \(100 of 100 rows\)"
+    ):
         prepared(rows, split_by="grouped", split_field="other")
 
 

@@ -173,11 +173,12 @@ def test_values_are_compared_by_type_and_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ([{"topic": "a"}, {"other": 1}], "rows: row 2 (line 2) has no value in column topic (1 of 2 rows is without a string, number or boolean there);"),
-        ([{"topic": None}], "rows: row 1 (line 1) has no value in column topic (1 of 1 rows is"),
+        ([{"topic": "a"}, {"other": 1}],
+         ("rows: row 2 (line 2) has no string, number or boolean in column topic (1 of 2 rows); correct the data, or set dataset.splitField"
+          " to another column.")),
+        ([{"topic": None}], "rows: row 1 (line 1) has no string, number or boolean in column topic (1 of 1 rows);"),
         ([{"topic": "a"}, {"topic": ["a"]}, {"topic": {}}],
-         ("rows: row 2 (line 2) has a list in column topic; row 3 (line 3) has an object in column topic (2 of 3 rows are without a string,"
-          " number or boolean there); correct the data, or set dataset.splitField to another column.")),
+         "rows: row 2 (line 2), row 3 (line 3) have no string, number or boolean in column topic (2 of 3 rows);"),
     ],
 )  # fmt: skip
 def test_rows_without_a_value_to_split_by(tmp_path: Path, columns: list, message: str) -> None:
