@@ -33,6 +33,7 @@ from .value_scan import index_array, index_values
 
 _SNIFF_BYTES = 1 << 16
 _BATCH_ROWS, _BATCH_BYTES = 4096, 1 << 20
+_GATHERED_ROWS = 128
 _LARGEST_GAPS = 2
 """Rows are read together if the bytes between them are at most this many times their own."""
 
@@ -152,27 +153,30 @@ def index_rows(path: Path, name: str, advance: Advance) -> JsonLines:
 
 
 def gather(parts: Sequence[JsonLines], numbers: Sequence[int], target: Path, advance: Advance) -> JsonLines:
-    """Write rows of several files to ``target`` as rows of one source; ``numbers`` are positions among all of them.
+    """Return rows of several files as rows of one source, copied to ``target``; ``numbers`` are positions among all of them.
 
-    Line numbers are kept only if there is one file.
+    The rows of a single file are not copied, and keep their line numbers.
     """
-    extents = [part.extents(0, len(part)) for part in parts]
-    begin, length = (np.concatenate(column) for column in zip(*extents, strict=True))
-    files = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    starts = array("q", [0])
-    streams = [part.path.open("rb", buffering=0) for part in parts]
-    try:
-        with target.open("wb", buffering=1 << 20) as sink:
-            for number in numbers:
-                text = plain(os.pread(streams[files[number]].fileno(), int(length[number]), int(begin[number])))
-                starts.append(starts[-1] + sink.write(text) + sink.write(b"\n"))
-                advance(1)
-    finally:
-        for stream in streams:
-            stream.close()
     chosen = np.asarray(numbers, dtype=np.int64)
-    lines = parts[0].locations()[chosen, 1] if len(parts) == 1 else np.zeros_like(chosen)
-    return JsonLines(target, written_index(chosen + 1, lines, starts))
+    if len(parts) == 1:
+        advance(len(chosen))
+        return parts[0].select(chosen)
+    offsets = np.cumsum([0, *map(len, parts)])
+    files = np.searchsorted(offsets, chosen, side="right") - 1
+    starts = array("q", [0])
+    with target.open("wb", buffering=1 << 20) as sink:
+        for begin in range(0, len(chosen), _GATHERED_ROWS):
+            some, of = chosen[begin : begin + _GATHERED_ROWS], files[begin : begin + _GATHERED_ROWS]
+            texts = [b""] * len(some)
+            for file in np.unique(of).tolist():
+                places = np.flatnonzero(of == file)
+                read = parts[file].select(some[places] - offsets[file]).texts()
+                for place, text in zip(places.tolist(), read, strict=True):
+                    texts[place] = text
+            starts.extend(itertools.accumulate((sink.write(text) + sink.write(b"\n") for text in texts), initial=starts.pop()))
+            advance(len(some))
+    index = written_index(chosen + 1, np.zeros_like(chosen), starts)
+    return JsonLines(target, replace(index, breaks=any(part.index.breaks for part in parts)))
 
 
 def write_rows(target: Path, rows: JsonLines, advance: Advance) -> SealedFile:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
@@ -13,13 +17,16 @@ from finetune_stages.sdk import StageError
 from .line_scan import Advance
 from .row_index import LARGEST_ROW, IndexBuilder, RowIndex
 
-_BLOCK = 4 << 20
+_BLOCK, _LARGEST_BLOCK = 1 << 20, 32 << 20
 _SHOWN_BYTES = 16 << 20
 """Largest part of a broken value that is parsed to find the fault."""
 _BETWEEN = re.compile(rb"(?:[ \t\r\n\v\f]|\xef\xbb\xbf)*+")
-_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\]]', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SCALAR = re.compile(rb'[^\s,{}\[\]"]*+')
-_QUOTE, _OPENING = ord('"'), b"{["
+_QUOTE, _BACKSLASH = ord('"'), ord("\\")
+_DEPTH = np.zeros(256, dtype=np.int8)
+"""What each byte adds to the depth of brackets."""
+_DEPTH[list(b"{[")], _DEPTH[list(b"}]")] = 1, -1
 
 
 def index_array(path: Path, name: str, advance: Advance) -> RowIndex:
@@ -30,7 +37,7 @@ def index_array(path: Path, name: str, advance: Advance) -> RowIndex:
     """
     builder = IndexBuilder(breaks=True)
     with path.open("rb") as stream:
-        scanner = _Scanner(stream, name, advance)
+        scanner = _Scanner(stream, name, advance, depth=-1)
         scanner.skip_space()
         scanner.position += 1  # the opening bracket
         closed = scanner.skip_space() == b"]"
@@ -66,9 +73,10 @@ def index_values(path: Path, name: str, advance: Advance) -> RowIndex:
 class _Scanner:
     """Position in a file. The rest of a block is kept until the value that begins in it has ended."""
 
-    def __init__(self, stream: BinaryIO, name: str, advance: Advance) -> None:
+    def __init__(self, stream: BinaryIO, name: str, advance: Advance, depth: int = 0) -> None:
         self._stream, self._name, self._advance = stream, name, advance
         self._data, self._offset = b"", 0
+        self._structure, self._ends = _Structure(depth), deque[int]()
         self._line, self._counted, self._after_return = 1, 0, False
         self.position = 0
 
@@ -105,22 +113,27 @@ class _Scanner:
 
     def _end_of_value(self) -> int:
         """Return the end of the value at the position; the position itself if there is none."""
-        while self._data[self.position] not in b'{["':
-            found = _SCALAR.match(self._data, self.position)
-            end = found.end() if found else self.position
-            if end < len(self._data) or not self._read():
-                return end
-        depth = scanned = 0  # from the position
+        first = self._data[self.position : self.position + 1]
+        if first in (b"{", b"["):
+            return self._end_of_brackets()
+        pattern = _STRING if first == b'"' else _SCALAR
         while True:
-            for token in _BRACKET.finditer(self._data, self.position + scanned):
-                kind, complete = self._data[token.start()], token.end() - token.start() > 1
-                if kind == _QUOTE and not complete:
-                    scanned = token.start() - self.position
-                    break
-                depth += 0 if kind == _QUOTE else 1 if kind in _OPENING else -1
-                if not depth:
-                    return token.end()
-                scanned = token.end() - self.position
+            found = pattern.match(self._data, self.position)
+            if found and found.end() < len(self._data):
+                return found.end()
+            if not self._read():
+                break
+        found = pattern.match(self._data, self.position)  # reading has moved the position
+        if not found:
+            raise self._unfinished()
+        return found.end()
+
+    def _end_of_brackets(self) -> int:
+        while True:
+            while self._ends and self._ends[0] < self._offset + self.position:
+                self._ends.popleft()
+            if self._ends:
+                return self._ends.popleft() - self._offset + 1
             if not self._read():
                 raise self._unfinished()
 
@@ -130,7 +143,9 @@ class _Scanner:
         kept = self._data[self.position :]
         if len(kept) > LARGEST_ROW:
             raise self.broken(f"a value that begins here does not end within {LARGEST_ROW >> 20} MiB")
-        more = self._stream.read(max(_BLOCK, len(kept)))
+        more = self._stream.read(min(max(_BLOCK, len(kept)), _LARGEST_BLOCK))
+        end = self._offset + len(self._data)
+        self._ends.extend(end + place for place in self._structure.ends(more))
         self._offset += self.position
         self._data, self.position, self._counted = kept + more, 0, 0
         self._advance(len(more))
@@ -160,3 +175,43 @@ class _Scanner:
         except ValueError:
             detail = "an integer has more than 4,300 digits"
         return self.broken(detail)
+
+
+class _Structure:
+    """Brackets of a JSON text, found by NumPy, a block at a time.
+
+    Args:
+        depth: depth of brackets before the text; the values whose ends are looked for are at depth 0.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._depth, self._in_string, self._escaping = depth, False, False
+
+    def ends(self, block: bytes) -> list[int]:
+        """Return the positions in the next block of the brackets that end a value at depth 0."""
+        data = np.frombuffer(block, dtype=np.uint8)
+        quotes = self._quotes(data)
+        brackets = np.flatnonzero(_DEPTH[data])
+        outside = (np.searchsorted(quotes, brackets) + self._in_string) % 2 == 0
+        brackets = brackets[outside]
+        steps = _DEPTH[data[brackets]]
+        depths = self._depth + np.cumsum(steps, dtype=np.int64)
+        if len(depths):
+            self._depth = int(depths[-1])
+        self._in_string ^= len(quotes) % 2 == 1
+        ends: list[int] = brackets[(depths == 0) & (steps < 0)].tolist()
+        return ends
+
+    def _quotes(self, data: NDArray[np.uint8]) -> NDArray[np.intp]:
+        """Return the positions of the quotes that are not escaped: those after an even number of backslashes."""
+        quotes = np.flatnonzero(data == _QUOTE)
+        slashes = np.flatnonzero(data == _BACKSLASH)
+        if self._escaping:
+            slashes = np.concatenate([[-1], slashes])
+        if not len(slashes):
+            return quotes
+        begins = np.diff(slashes, prepend=-3) != 1
+        run = slashes[begins][np.cumsum(begins) - 1]
+        escaping = slashes[(slashes - run) % 2 == 0]  # the others are escaped themselves
+        self._escaping = bool(escaping[-1] == len(data) - 1)
+        return quotes[~np.isin(quotes - 1, escaping, assume_unique=True)]

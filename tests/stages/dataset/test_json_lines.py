@@ -15,7 +15,8 @@ from finetune_contract.documents import DatasetInputs
 from finetune_stages.dataset.check import check_rows
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.workspace import SealedFile
-from finetune_stages.sources.json_lines import open_rows, write_rows
+from finetune_stages.sources.json_lines import JsonLines, gather, open_rows, write_rows
+from finetune_stages.sources.value_scan import index_array, index_values
 
 
 def opened(folder: Path, content: bytes):
@@ -72,6 +73,7 @@ def test_forms_of_a_file(tmp_path, content, texts, labels):
         (b'[{"a":1},\n{"a":', "DatasetUnreadable", "line 2 is not JSON"),
         (b'[{"a":1}', "DatasetUnreadable", "expected ',' or ']'"),
         (b'[{"a":1}] x', "DatasetUnreadable", "something follows the array"),
+        (b'{\n"a":1}\n"1234567', "DatasetUnreadable", "line 3 is not JSON (Unterminated string starting at)"),
         (b"[" * 100_000, "DatasetUnreadable", "line 1 is not JSON"),
     ],
 )
@@ -97,7 +99,7 @@ def test_a_value_longer_than_the_blocks_of_the_reader(tmp_path):
     [
         (b'{"a": "' + b"x" * (5 << 20) + b'"}', "data: a line has more than 4 MiB; write one object per line."),
         (
-            b'[1,\n{"a": "' + b"x" * (13 << 20) + b'"}]',
+            b'[1,\n{"a": "' + b"x" * (9 << 20) + b'"}]',
             "data: line 2 is not JSON (a value that begins here does not end within 4 MiB); write an array of objects, or one object per line.",
         ),
     ],
@@ -115,12 +117,33 @@ def test_the_memory_for_a_row_is_bounded(tmp_path, monkeypatch, content, message
     [
         (b'{\n"a":1} {"a":\n2}\n3 "x" [4]', [b'{\n"a":1}', b'{"a":\n2}', b"3", b'"x"', b"[4]"], [[1, 1], [2, 2], [3, 4], [4, 4], [5, 4]]),
         (b'[1 ,null,"]\\"",[[]],{"a":"}"},-1.5e3]', [b"1", b"null", b'"]\\""', b"[[]]", b'{"a":"}"}', b"-1.5e3"], [[n, 1] for n in range(1, 7)]),
+        (b'{\n"a":1}\n1234567', [b'{\n"a":1}', b"1234567"], [[1, 1], [2, 3]]),
+        (b'{\n"a":1}\n"1234567"', [b'{\n"a":1}', b'"1234567"'], [[1, 1], [2, 3]]),
     ],
 )  # fmt: skip
 def test_values_of_all_kinds(tmp_path, content, texts, labels):
     rows = opened(tmp_path, content)
     assert list(rows.texts()) == texts
     assert rows.locations().tolist() == labels
+
+
+def test_rows_of_several_files_are_rows_of_one_source(tmp_path):
+    contents = [b'{"a": NaN}\n{"b": 2}\n', b'[{"c":\r\n3}, {"d": 4}]', lines(*({"n": number} for number in range(300)))]
+    parts = []
+    for number, content in enumerate(contents):
+        (tmp_path / f"part-{number}").write_bytes(content)
+        parts.append(open_rows(tmp_path / f"part-{number}", "part", lambda _count: None))
+    numbers = [303, 2, 0, *range(4, 150), 3]
+    found = gather(parts, numbers, tmp_path / "all", lambda _count: None)
+    texts = [b'{"a": NaN}', b'{"b": 2}', b'{"c":\r\n3}', b'{"d": 4}', *(b'{"n": %d}' % number for number in range(300))]
+    assert list(found.texts()) == [texts[number] for number in numbers]
+    assert found.locations().tolist() == [[number + 1, 0] for number in numbers]
+    write_rows(tmp_path / "lines", found, lambda _count: None)
+    published = {0: b'{"a": null}', 2: b'{"c": 3}'}
+    assert (tmp_path / "lines").read_bytes() == b"".join(published.get(number, texts[number]) + b"\n" for number in numbers)
+    alone = gather(parts[1:2], [1, 0], tmp_path / "none", lambda _count: None)
+    assert list(alone.texts()) == [b'{"d": 4}', b'{"c":\r\n3}']
+    assert alone.locations().tolist() == [[2, 2], [1, 1]]
 
 
 def test_lines_that_span_blocks_of_the_reader(tmp_path):
@@ -207,6 +230,22 @@ chat_rows = st.builds(
     st.dictionaries(keys, values, max_size=2),
 )  # fmt: skip
 styles = st.sampled_from(["lines", "ascii lines", "array", "indented array"])
+
+
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.text('"\\\\{}[]a', max_size=6) | st.integers() | st.recursive(st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('"\\\\{', max_size=3), inner, max_size=2)), min_size=1, max_size=6),
+    st.integers(1, 9), st.booleans(), st.sampled_from([None, 1]),
+)  # fmt: skip
+def test_values_are_found_whatever_the_blocks_of_the_reader(elements, block, array, indent):
+    text = json.dumps(elements, indent=indent) if array else "\n".join(json.dumps(element, indent=indent) for element in elements)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        for constant in ("_BLOCK", "_LARGEST_BLOCK"):
+            patch.setattr(f"finetune_stages.sources.value_scan.{constant}", block)
+        path = Path(folder) / "data"
+        path.write_text(text)
+        rows = JsonLines(path, (index_array if array else index_values)(path, "data", lambda _count: None))
+        assert [json.loads(each) for each in rows.texts()] == elements
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
