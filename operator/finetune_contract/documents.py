@@ -118,6 +118,8 @@ class DatasetInputs:
     subset: int = 0
     subset_mode: Literal["random", "first"] = "random"
     train_split: float = 0.9
+    split_by: Literal["random", "stratified", "grouped"] = "random"
+    split_field: str | None = None
     bad_rows: Literal["Fail", "Drop"] = "Fail"
     bad_rows_share: float = 0.0
     seed: int = 42

@@ -132,7 +132,7 @@ TOO_FEW_ROWS = _reason(
     "Use more rows, or set dataset.trainSplit to 1.",
 )  # fmt: skip
 BAD_ROW = _reason(
-    "BadRow", Cause.USER, "A row is broken, or in another format than dataset.format.",
+    "BadRow", Cause.USER, "A row is broken, in another format than dataset.format, or has no value in dataset.splitField.",
     "Correct the row that the message names, or set dataset.badRows.policy to Drop.",
 )  # fmt: skip
 MIXED_FORMATS = _reason(

@@ -70,7 +70,12 @@ class Result:
 
 @dataclass(frozen=True)
 class DatasetOutputs:
-    """Outputs of stage *dataset*. Digests are SHA-256 in hex."""
+    """Outputs of stage *dataset*. Digests are SHA-256 in hex.
+
+    Attributes:
+        first_dropped: names of the first bad rows that were left out, such as ``uri row 5 (line 7)``; ``None`` if there are none.
+            ``datasets/bad_rows.jsonl`` has more of them.
+    """
 
     digest: str
     train_rows: int
@@ -78,6 +83,7 @@ class DatasetOutputs:
     source_digest: str
     source_rows: int
     dropped_rows: int = 0
+    first_dropped: tuple[str, ...] | None = None
     revision: str | None = None
 
 

@@ -10,6 +10,7 @@
       runs/<name>-<uid8>/
         datasets/{train,eval}.jsonl                              chat rows to train on, and held-out ones
         datasets/{train,eval}.locations.npy                      row and line of each of these rows in the user's source
+        datasets/bad_rows.jsonl                                  rows that were left out as bad, if there are any: source, row, line, fault
         base_model/                                              link into cache/models
         tokens/                                                  rendered and tokenized rows, for training and evaluation
         checkpoints/  final_model/  adapter/                     outputs of training; LoRA has an adapter and a merged model

@@ -13,8 +13,9 @@ import numpy as np
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
-from finetune_stages.sources.json_lines import JsonLines, written_index
+from finetune_stages.sources.json_lines import JsonLines
 from finetune_stages.sources.json_text import LEARNED_COLUMNS
+from finetune_stages.sources.row_index import written_index
 
 if TYPE_CHECKING:
     from datasets import Dataset

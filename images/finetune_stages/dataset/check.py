@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+import json
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
 from finetune_contract.row_formats import RowFormat
-from finetune_stages.chat.structure import fault
+from finetune_stages.chat.structure import BadConversation, Message, read_row
 from finetune_stages.sdk import StageError
-from finetune_stages.sources.json_lines import Advance, JsonLines
+from finetune_stages.sources.json_lines import JsonLines
 from finetune_stages.sources.json_text import has_non_finite, json_fault, may_have_non_finite, parse
+from finetune_stages.sources.line_scan import Advance
 from finetune_stages.sources.row_faults import FaultyRows, counted, may_be_left_out, sufficient_share
 
-_STEP = 1000
+from .repeated import repeated_note
+from .usual_rows import UsualRows, has_empty_turn, messages_key
+
+RowFault = Callable[[Any, bytes], str | None]
+"""Returns the fault of a row with its JSON text, to follow "row 17"; ``None`` for a good row."""
+RECORDED = 10_000
+"""Largest number of bad rows of a source that are recorded with their faults."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that was left out: row and line number in its source, from 1 (line 0: the source has no lines), and its fault."""
+
+    row: int
+    line: int
+    fault: str
 
 
 @dataclass(frozen=True)
@@ -25,53 +45,116 @@ class Checked:
     """The good rows, the number of rows that were left out, and descriptions of the first of those.
 
     Attributes:
-        notes: warnings about values that are published in another form, without the name of the source.
+        keys: int64, shape (rows,): hash of each row's messages; equal messages have equal keys.
+        bad: the first :data:`RECORDED` of the rows that were left out.
+        notes: warnings about the rows, without the name of the source.
         form: form in which the rows are published: messages, text or tokenised.
         mapping: description of what was converted; empty if the rows are published as they are.
     """
 
     rows: JsonLines
+    keys: NDArray[np.int64]
     dropped: int = 0
     examples: str = ""
+    bad: tuple[BadRow, ...] = ()
     notes: tuple[str, ...] = ()
     form: RowFormat = "messages"
     mapping: str = ""
 
 
-def check_rows(
-    rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advance, row_fault: Callable[[Any, bytes], str | None] = fault
-) -> Checked:
-    """Check all rows; ``advance`` is called with the number of rows read, ``row_fault`` returns the fault of a row.
+@dataclass
+class _Findings:
+    """Findings about all rows.
+
+    Attributes:
+        keys: the key of each row; 0 for rows with a fault.
+        faults: faults of the first bad rows.
+        non_finite: rows with NaN or an infinite number outside of messages and tools.
+        empty: rows with a blank message of the user.
+    """
+
+    keys: array[int] = field(default_factory=lambda: array("q"))
+    not_json: FaultyRows = field(default_factory=FaultyRows)
+    bad: FaultyRows = field(default_factory=FaultyRows)
+    faults: list[str] = field(default_factory=list)
+    non_finite: FaultyRows = field(default_factory=FaultyRows)
+    empty: FaultyRows = field(default_factory=lambda: FaultyRows(logged=False))
+
+
+def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advance, row_fault: RowFault | None = None) -> Checked:
+    """Check all rows; ``advance`` is called with the number of rows read.
+
+    ``row_fault`` returns the fault of a row that is no chat row; its key is that of the whole row. By default rows are chat rows.
 
     Raises:
         StageError: ``DatasetUnreadable``: rows are not JSON, so the file is damaged; they are never left out. ``BadRow``: rows are not
             chat rows (``bad_rows: Fail``), or more of them than ``bad_rows_share`` allows. ``DatasetEmpty``: no row is left.
     """
-    bad, not_json, non_finite = FaultyRows(), FaultyRows(), FaultyRows()
-    for position, text in enumerate(rows.texts()):
-        try:
-            row = parse(text)
-        except ValueError as error:
-            not_json.add(position, rows.label(position), json_fault(error, text))
-        else:
-            problem = rows.fault(position) or row_fault(row, text)
-            if problem:
-                bad.add(position, rows.label(position), problem)
-            elif may_have_non_finite(text) and has_non_finite(row):
-                non_finite.add(position, rows.label(position), "")
-        if not (position + 1) % _STEP:
-            advance(_STEP)
-    advance(len(rows) % _STEP)
+    found, usual = _Findings(), UsualRows()
+    for begin, end in rows.batches():
+        texts, empty = rows.read(begin, end), set[int]()
+        keys: Iterable[int | None] = itertools.repeat(None) if row_fault else usual.keys(texts, empty)
+        for position, (text, key) in enumerate(zip(texts, keys, strict=False), start=begin):
+            if key is None or (rows.faults and rows.fault(position)):
+                key = _exact_key(rows, position, text, found, row_fault)  # noqa: PLW2901 - the key of the row
+            elif empty and position - begin in empty:
+                found.empty.add(position, rows.label(position), "")
+            found.keys.append(key)
+        advance(end - begin)
+    bad, not_json = found.bad, found.not_json
     if not_json:
         count = counted(len(not_json), len(rows), "not JSON")
         raise StageError(reasons.DATASET_UNREADABLE, f"{name}: {not_json.described()}; write one object per line ({count}).")
     if bad and inputs.bad_rows == "Fail":
         raise _failed(rows, bad, name)
-    kept = _without(rows, bad, name, inputs) if bad else rows
-    return Checked(kept, len(bad), "; ".join(bad.examples), _notes(non_finite))
+    kept_rows, kept_keys = replace(rows, finite=not found.non_finite), np.frombuffer(found.keys, dtype=np.int64)
+    if bad:
+        good_ones = _positions_without(rows, bad, name, inputs)
+        kept_rows, kept_keys = kept_rows.select(good_ones), kept_keys[good_ones]
+    return Checked(
+        kept_rows,
+        kept_keys,
+        len(bad),
+        "; ".join(bad.examples),
+        _recorded(rows, found),
+        tuple(_notes(found, kept_rows, kept_keys)),
+    )
 
 
-def _without(rows: JsonLines, bad: FaultyRows, name: str, inputs: DatasetInputs) -> JsonLines:
+def _recorded(rows: JsonLines, found: _Findings) -> tuple[BadRow, ...]:
+    positions = found.bad.positions[: len(found.faults)]
+    locations = rows.select(positions).locations().tolist()
+    return tuple(BadRow(row, line, problem) for (row, line), problem in zip(locations, found.faults, strict=True))
+
+
+def _exact_key(rows: JsonLines, position: int, text: bytes, found: _Findings, row_fault: RowFault | None) -> int:
+    """Return the key of a row, and add its faults to ``found``; 0 for a row with a fault."""
+    try:
+        row = parse(text)
+    except ValueError as error:
+        found.not_json.add(position, rows.label(position), json_fault(error, text))
+        return 0
+    messages = list[Message]()
+    try:
+        problem = row_fault(row, text) if row_fault else None
+        messages = [] if row_fault else read_row(row, text).messages
+    except BadConversation as error:
+        problem = str(error)
+    problem = rows.fault(position) or problem
+    if problem:
+        found.bad.add(position, rows.label(position), problem)
+        if len(found.faults) < RECORDED:
+            found.faults.append(problem)
+        return 0
+    if has_empty_turn(messages):
+        found.empty.add(position, rows.label(position), "")
+    if may_have_non_finite(text) and has_non_finite(row):
+        found.non_finite.add(position, rows.label(position), "")
+    return hash(json.dumps(row, sort_keys=True)) if row_fault else messages_key(messages)
+
+
+def _positions_without(rows: JsonLines, bad: FaultyRows, name: str, inputs: DatasetInputs) -> NDArray[np.int64]:
+    """Return the positions of the rows that are not bad."""
     count = counted(len(bad), len(rows), "bad")
     every = len(bad) == len(rows)
     if not may_be_left_out(len(bad), len(rows), inputs.bad_rows_share):
@@ -86,7 +169,7 @@ def _without(rows: JsonLines, bad: FaultyRows, name: str, inputs: DatasetInputs)
         )
     if every:
         raise StageError(reasons.DATASET_EMPTY, f"{name}: no row is left because {count}: {bad.described()}; correct them.")
-    return rows.select(np.delete(np.arange(len(rows)), bad.positions))
+    return np.delete(np.arange(len(rows)), bad.positions)
 
 
 def _failed(rows: JsonLines, bad: FaultyRows, name: str) -> StageError:
@@ -99,9 +182,15 @@ def _failed(rows: JsonLines, bad: FaultyRows, name: str) -> StageError:
     return StageError(reasons.BAD_ROW, f"{name}: {bad.described()} ({count}); {remedy}.")
 
 
-def _notes(non_finite: FaultyRows) -> tuple[str, ...]:
-    if not non_finite:
-        return ()
-    plural = "" if len(non_finite) == 1 else "s"
-    where = f"{len(non_finite):,} row{plural} ({non_finite.named()})"
-    return (f"{where} outside of messages and tools: NaN and Infinity are not JSON and are written as null.",)
+def _notes(found: _Findings, rows: JsonLines, keys: NDArray[np.int64]) -> Iterator[str]:
+    """Yield the warnings."""
+    if found.non_finite:
+        where = _rows(found.non_finite)
+        yield f"{where} outside of messages and tools: NaN and Infinity are not JSON and are written as null."
+    if found.empty:
+        yield f"{_rows(found.empty)}: a message of the user is empty."
+    yield from repeated_note(rows, keys)
+
+
+def _rows(found: FaultyRows) -> str:
+    return f"{len(found):,} row{'' if len(found) == 1 else 's'} ({found.named()})"

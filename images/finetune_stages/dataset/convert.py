@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
 from finetune_contract.row_formats import REQUIRED, RowFields, RowFormat
 from finetune_stages.sdk import StageError
-from finetune_stages.sources.json_lines import Advance, JsonLines, written_index
+from finetune_stages.sources.json_lines import JsonLines
 from finetune_stages.sources.json_text import parse
+from finetune_stages.sources.line_scan import Advance
+from finetune_stages.sources.row_index import written_index
 
 from .formats.columns import Columns
 from .formats.conversion import Row, converted
@@ -110,7 +112,7 @@ def convert_rows(rows: JsonLines, name: str, source: SourceFormat, target: Path,
         StageError: ``MixedFormats``: the format is not declared, and a row is in another one.
     """
     mapping, faults, starts = Mapping(source.format), dict(rows.faults), array("q", [0])
-    locations = rows.index[:, :2]
+    locations = rows.locations()
     with target.open("wb", buffering=1 << 20) as stream:
         for position, text in enumerate(rows.texts()):
             content = text
@@ -126,7 +128,8 @@ def convert_rows(rows: JsonLines, name: str, source: SourceFormat, target: Path,
             if not (position + 1) % _STEP:
                 advance(_STEP)
     advance(len(rows) % _STEP)
-    return JsonLines(target, written_index(locations[:, 0], locations[:, 1], starts), faults), mapping
+    index = replace(written_index(locations[:, 0], locations[:, 1], starts), breaks=rows.index.breaks)
+    return replace(rows, path=target, index=index, faults=faults, chosen=None), mapping
 
 
 def _content(row: Row, text: bytes, source: SourceFormat, mapping: Mapping) -> bytes:

@@ -18,7 +18,8 @@ import numpy as np
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
-from finetune_stages.sources.json_lines import JsonLines, written_index
+from finetune_stages.sources.json_lines import JsonLines
+from finetune_stages.sources.row_index import written_index
 
 JSON_COLUMNS = ("messages", "conversations", "tools")
 """Columns whose cells are JSON text."""

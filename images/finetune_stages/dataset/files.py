@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from finetune_contract import reasons
 from finetune_contract.documents import Scalar
 from finetune_stages.sdk import Context, StageError
-from finetune_stages.sources.json_lines import JsonLines, OpenedRows, index_rows, written_index
+from finetune_stages.sources.json_lines import JsonLines, OpenedRows, index_rows
 from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.row_faults import row_label
+from finetune_stages.sources.row_index import written_index
 
 from .compressed import unpacked
 from .delimited_rows import delimited_rows
@@ -98,7 +99,7 @@ class FileSource:
             return table, table.notes
         if file.delimiter and size:
             return delimited_rows(path, file.name, file.delimiter, target, counter)
-        return index_rows(path, file.name, target, counter), ()
+        return index_rows(path, file.name, counter), ()
 
     def _joined(self, parts: Sequence[Rows], numbers: NDArray[np.int64]) -> JsonLines:
         """Return rows of several files as rows of one file, in the order of ``numbers``, positions among all rows."""
@@ -106,7 +107,7 @@ class FileSource:
         owners = np.searchsorted(starts, numbers, side="right") - 1
         by_file = np.argsort(owners, kind="stable")  # the files are read one after another
         target = self.scratch.with_name(f"{self.scratch.name}.joined.jsonl")
-        offsets, lines, faults = array("q", [0]), array("q"), dict[int, str]()
+        offsets, lines, faults, breaks = array("q", [0]), array("q"), dict[int, str](), False
         with target.open("wb", buffering=1 << 20) as sink:
             for file, part in enumerate(parts):
                 own = numbers[by_file[owners[by_file] == file]]
@@ -115,10 +116,11 @@ class FileSource:
                 rows = part.select(own - starts[file])
                 for text in rows.texts():
                     offsets.append(offsets[-1] + sink.write(text) + sink.write(b"\n"))
-                lines.extend(rows.index[:, 1].tolist())
+                breaks = breaks or rows.index.breaks
+                lines.extend(rows.locations()[:, 1].tolist())
                 faults |= {row + int(starts[file]): fault for row, fault in rows.faults.items()}
         row_numbers = numbers[by_file] + 1
-        index = written_index(row_numbers, np.zeros_like(row_numbers), offsets)
+        index = replace(written_index(row_numbers, np.zeros_like(row_numbers), offsets), breaks=breaks)
         places = np.stack([row_numbers, np.asarray(lines, dtype=np.int64)], axis=1)[np.argsort(row_numbers, kind="stable")]
         names = tuple(file.name for file in self.files)
         return RowsOfFiles(target, index, faults, starts=starts, names=names, lines=places).select(np.argsort(by_file))
@@ -140,7 +142,7 @@ class RowsOfFiles(JsonLines):
 
     def label(self, position: int) -> str:
         """Return a row's name in messages: its row and line in its file."""
-        row = int(self.index[position, 0])
+        row, _ = self.location(position)
         file = int(np.searchsorted(self.starts, row - 1, side="right")) - 1
         line = int(self.lines[np.searchsorted(self.lines[:, 0], row), 1])
         return f"{row_label(row - int(self.starts[file]), line)} of {self.names[file]}"

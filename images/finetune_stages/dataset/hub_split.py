@@ -60,11 +60,9 @@ class HubSplit:
         downloaded = self._download(lambda manager: manager.download_and_extract(files))
         parts: list[JsonLines] = []
         for file, source_uri in zip(files, map(Path, downloaded), strict=True):
-            for path in (
-                [source_uri] if source_uri.is_file() else sorted(inside for inside in source_uri.rglob("*") if inside.is_file())
-            ):
-                lines = self.target.with_name(f"{self.target.name}.{len(parts)}")
-                parts.append(index_rows(path, f"{self.repository.id}/{path_in_repository(file)}", lines, lambda _more: None))
+            name = f"{self.repository.id}/{path_in_repository(file)}"
+            inside = [source_uri] if source_uri.is_file() else sorted(path for path in source_uri.rglob("*") if path.is_file())
+            parts.extend(index_rows(path, name, lambda _more: None) for path in inside)
         numbers = self._chosen(sum(map(len, parts)), choose)
         return OpenedRows(gather(parts, numbers, self.target, self._counter(numbers)), sum(map(len, parts)))
 

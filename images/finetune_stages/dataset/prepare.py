@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from finetune_contract import reasons
@@ -16,6 +18,7 @@ from finetune_stages.sources.cache import store_entry, verified_entry
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
 from finetune_stages.sources.json_lines import JsonLines, OpenedRows, write_locations, write_rows
 from finetune_stages.sources.progress import ProgressCounter
+from finetune_stages.sources.row_faults import row_label
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import Checked, check_rows
@@ -23,11 +26,15 @@ from .convert import SourceFormat, convert_rows, source_format
 from .fetch import DOWNLOADS, Source, find_source
 from .formats.conversion import needs_conversion
 from .formats.published import published_form, row_check
+from .repeated import leaked_note
 from .revalidate import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
 from .source_request import source_requests
-from .split import subset, train_and_eval
+from .split import Parts, subset, train_and_eval
 
 TRAIN, EVAL = "train.jsonl", "eval.jsonl"
+BAD_ROWS = "bad_rows.jsonl"
+_FIRST_BAD = 10
+"""Number of bad rows that the result names."""
 TRAIN_LOCATIONS, EVAL_LOCATIONS = "train.locations.npy", "eval.locations.npy"
 _WARNINGS = ("warnings", "evalWarnings")
 """Keys of the seal's note: warnings about each source. Runs with equal files share the seal, so the warnings do not name the files."""
@@ -77,8 +84,8 @@ def _require_sane(inputs: DatasetInputs) -> None:
 def _key(inputs: DatasetInputs, sources: list[Source]) -> str:
     """Digest of all that the prepared data depends on."""
     settings = [
-        inputs.subset, inputs.subset_mode, inputs.train_split, inputs.bad_rows, inputs.bad_rows_share, inputs.seed, inputs.format,
-        inputs.fields,
+        inputs.subset, inputs.subset_mode, inputs.train_split, inputs.split_by, inputs.split_field, inputs.bad_rows,
+        inputs.bad_rows_share, inputs.seed, inputs.format, inputs.fields,
     ]  # fmt: skip
     return digest([PREPARATION, settings, [source.digest for source in sources]])
 
@@ -100,7 +107,7 @@ class _Parts:
     Attributes:
         dropped: number of bad rows that were left out; ``dropped_train``: those of the source of the training rows.
         examples: descriptions of the first of them.
-        sources: the good rows of each source.
+        sources: the good rows of each source, and what was found in it.
     """
 
     train: JsonLines
@@ -117,28 +124,29 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
     converted = target.with_name("converted.jsonl")
     checked = _check(opened, sources[0], inputs, converted, context)
     parts = (
-        _held_out_from(checked, inputs)
+        _held_out_from(checked, sources[0], inputs)
         if len(sources) == 1
         else _held_out_beside(checked, sources[1], inputs, converted.with_name("converted-eval.jsonl"), context)
     )
     target.mkdir()
     counter = ProgressCounter(context, "writing rows", len(parts.train) + len(parts.held_out), 90, 99, rows=True)
-    write_rows(target / TRAIN, parts.train, counter)
-    write_rows(target / EVAL, parts.held_out, counter)
+    written = {name: write_rows(target / name, rows, counter) for name, rows in ((TRAIN, parts.train), (EVAL, parts.held_out))}
     write_locations(target / TRAIN_LOCATIONS, parts.train)
     write_locations(target / EVAL_LOCATIONS, parts.held_out)
+    _write_bad_rows(target / BAD_ROWS, parts.sources)
     for source in sources:
         source.require_unchanged()
     return seal_directory(
         target,
         {
             "trainRows": len(parts.train), "evalRows": len(parts.held_out), "sourceRows": opened.total,
-            "droppedRows": parts.dropped, "droppedTrainRows": parts.dropped_train, "dropped": parts.examples,
+            "droppedRows": parts.dropped, "droppedTrainRows": parts.dropped_train, "dropped": parts.examples, "bad": _first_bad(parts.sources),
             "split": len(sources) == 1, **_names(sources),
             **{key: "\n".join(each.notes) for key, each in zip(_WARNINGS, parts.sources, strict=False)},
             **{key: each.mapping for key, each in zip(_MAPPINGS, parts.sources, strict=False)},
             "form": parts.sources[0].form, "evalForm": parts.sources[-1].form,
         },
+        known=written,
     )  # fmt: skip
 
 
@@ -168,31 +176,56 @@ def _checked(rows: JsonLines, name: str, inputs: DatasetInputs, found: SourceFor
     return checked
 
 
-def _held_out_from(checked: Checked, inputs: DatasetInputs) -> _Parts:
-    train, held_out = train_and_eval(len(checked.rows), inputs.train_split, inputs.seed)
+def _held_out_from(checked: Checked, source: Source, inputs: DatasetInputs) -> _Parts:
+    (train, held_out), notes = _split(checked.rows, source.name, inputs)
+    parts = checked.rows.select(train), checked.rows.select(held_out)
+    leaked = leaked_note(parts[1], checked.keys[held_out], checked.keys[train], "remove repeated rows")
     return _Parts(
-        checked.rows.select(train),
-        checked.rows.select(held_out),
-        checked.dropped,
-        checked.dropped,
-        checked.examples,
-        (checked,),
-    )
+        *parts, checked.dropped, checked.dropped, checked.examples,
+        (replace(checked, notes=(*checked.notes, *notes, *leaked)),),
+    )  # fmt: skip
+
+
+def _split(rows: JsonLines, name: str, inputs: DatasetInputs) -> tuple[Parts, tuple[str, ...]]:
+    """Return the positions of the training rows and of the held-out rows, and warnings."""
+    if inputs.split_by == "random":
+        return train_and_eval(len(rows), inputs.train_split, inputs.seed), ()
+    from .split_field import split_by_field
+
+    if inputs.split_field is None:
+        raise StageError(reasons.BAD_DOCUMENT, f"inputs.splitField: is missing, and splitBy is {inputs.split_by}")
+    return split_by_field(rows, name, inputs.split_field, inputs)
 
 
 def _held_out_beside(checked: Checked, source: Source, inputs: DatasetInputs, target: Path, context: Context) -> _Parts:
     """Return all rows of the first source as training rows, and all rows of ``source`` as held-out rows."""
     held_out = _check(source.open(range), source, inputs, target, context)
     examples = "; ".join(filter(None, (checked.examples, held_out.examples)))
+    leaked = leaked_note(held_out.rows, held_out.keys, checked.keys, "remove them from one of the files")
     dropped = checked.dropped + held_out.dropped
+    held_out = replace(held_out, notes=(*held_out.notes, *leaked))
     return _Parts(checked.rows, held_out.rows, dropped, checked.dropped, examples, (checked, held_out))
+
+
+def _write_bad_rows(target: Path, sources: Sequence[Checked]) -> None:
+    """Write the rows that were left out as JSON Lines; no file if there are none."""
+    rows = [{"source": name, **asdict(each)} for name, source in zip(NAMES, sources, strict=False) for each in source.bad]
+    if rows:
+        target.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _first_bad(sources: Sequence[Checked]) -> str:
+    """Return the names of the first rows that were left out, one per line."""
+    rows = [
+        f"{name} {row_label(each.row, each.line)}" for name, source in zip(NAMES, sources, strict=False) for each in source.bad
+    ]
+    return "\n".join(rows[:_FIRST_BAD])
 
 
 def _publish(prepared: Path, target: Path, seal: Seal, context: Context) -> Seal:
     """Publish the prepared files in the run's folder, as hard links if possible, so that runs share one copy."""
-    for name in seal.files:
-        copy_or_link_file(prepared / name, target / name)
-    published = seal_directory(target, seal.note)
+    linked = {name: file for name, file in seal.files.items() if copy_or_link_file(prepared / name, target / name)}
+    published = seal_directory(target, seal.note, known=linked)
     context.publish(target, context.layout.datasets)
     return published
 
@@ -202,7 +235,7 @@ def _finished(seal: Seal, sources: list[Source], reused: bool) -> Finished:
     train, held_out, dropped = int(note["trainRows"]), int(note["evalRows"]), int(note["droppedRows"])
     outputs = DatasetOutputs(
         digest=seal.digest, train_rows=train, eval_rows=held_out, source_digest=source.digest, source_rows=int(note["sourceRows"]),
-        dropped_rows=dropped, revision=source.revision,
+        dropped_rows=dropped, first_dropped=tuple(str(note["bad"]).split("\n")) if note["bad"] else None, revision=source.revision,
     )  # fmt: skip
     size = sum(seal.files[name].size for name in (TRAIN, EVAL))
     message = f"{train:,} training rows and {held_out:,} held-out rows of {outputs.source_rows:,} in {source.name}"

@@ -1,4 +1,7 @@
-"""Selection of the used and the held-out rows: the same ones as in the OpenShift AI pipelines, for the same seed."""
+"""Selection of the used and the held-out rows: for ``random``, the same ones as in the OpenShift AI pipelines, for the same seed.
+
+The other ways go through the same permutation of the rows, so that they depend on the seed and on the rows only.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ from finetune_contract import reasons
 from finetune_contract.documents import DatasetInputs
 from finetune_stages.sdk import StageError
 
+Parts = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Positions of the training rows and of the held-out rows."""
+
 
 def subset(total: int, inputs: DatasetInputs) -> Sequence[int]:
     """Return the positions of the rows to use among ``total``; ``random`` draws them in the order of ``random.sample``."""
@@ -23,7 +29,7 @@ def subset(total: int, inputs: DatasetInputs) -> Sequence[int]:
     return random.Random(inputs.seed).sample(range(total), inputs.subset)  # noqa: S311 - no secret is drawn
 
 
-def train_and_eval(total: int, ratio: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def train_and_eval(total: int, ratio: float, seed: int) -> Parts:
     """Return the positions of the training rows and of the held-out rows.
 
     The rows are those of ``datasets.Dataset.train_test_split(test_size=1 - ratio, seed=seed)``, computed without that library,
@@ -35,6 +41,67 @@ def train_and_eval(total: int, ratio: float, seed: int) -> tuple[NDArray[np.int6
     """
     if ratio >= 1:
         return np.arange(total, dtype=np.int64), np.empty(0, dtype=np.int64)
+    held_out, order = _drawn(total, ratio, seed)
+    return order[held_out:], order[:held_out]
+
+
+def stratified(labels: NDArray[np.int64], ratio: float, seed: int) -> Parts:
+    """Return the split in which each label has the same share of held-out rows, as far as numbers of rows allow.
+
+    As many rows are held out as by :func:`train_and_eval`. A label has its share rounded down; the rows that are missing are those
+    of the labels with the largest remainders, and of equal ones, of the label that occurs first. ``labels``: int64, shape (rows,),
+    numbered from 0 in the order of the rows.
+
+    Raises:
+        StageError: ``TooFewRows``: no training row is left.
+    """
+    if ratio >= 1:
+        return train_and_eval(len(labels), ratio, seed)
+    held_out, order = _drawn(len(labels), ratio, seed)
+    shares = np.bincount(labels) * held_out
+    quotas, remainders = np.divmod(shares, len(labels))
+    largest = np.argsort(-remainders, kind="stable")[: held_out - int(quotas.sum())]
+    quotas[largest] += 1
+    return _divided(order, _rank(labels[order]) < quotas[labels[order]])
+
+
+def grouped(labels: NDArray[np.int64], ratio: float, seed: int) -> Parts:
+    """Return the split in which all rows with one label are on one side.
+
+    At most as many rows are held out as by :func:`train_and_eval`: groups are taken in the order in which the permutation meets them,
+    and one that would exceed the number is passed over. If every group exceeds it, the smallest one is held out. ``labels``: see
+    :func:`stratified`.
+
+    Raises:
+        StageError: ``TooFewRows``: there is one group only, or no training row is left.
+    """
+    if ratio >= 1:
+        return train_and_eval(len(labels), ratio, seed)
+    most, order = _drawn(len(labels), ratio, seed)
+    sizes = np.bincount(labels)
+    if len(sizes) == 1:
+        raise StageError(
+            reasons.TOO_FEW_ROWS,
+            "dataset.splitField: all rows have the same value, so that none can be held out; use another column, or set dataset.splitBy to random.",
+        )
+    met = labels[order][_rank(labels[order]) == 0]
+    taken = np.zeros(len(sizes), dtype=np.bool_)
+    count = 0
+    for label in met.tolist():
+        if count + sizes[label] <= most:
+            taken[label] = True
+            count += sizes[label]
+    if not count:
+        taken[met[np.argmin(sizes[met])]] = True
+    return _divided(order, taken[labels[order]])
+
+
+def _drawn(total: int, ratio: float, seed: int) -> tuple[int, NDArray[np.int64]]:
+    """Return the number of held-out rows and a permutation of all rows.
+
+    Raises:
+        StageError: ``TooFewRows``: no training row is left.
+    """
     held_out = math.ceil((1 - ratio) * total)
     if held_out >= total:
         raise StageError(
@@ -43,5 +110,17 @@ def train_and_eval(total: int, ratio: float, seed: int) -> tuple[NDArray[np.int6
             if total == 1
             else f"dataset.trainSplit: with {ratio:g} all {total:,} rows are held out; use more rows, or raise it.",
         )
-    order = np.random.default_rng(seed).permutation(total)
-    return order[held_out:], order[:held_out]
+    return held_out, np.random.default_rng(seed).permutation(total)
+
+
+def _rank(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how often each label occurs before its place."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(labels))[:-1]])
+    ranks = np.empty(len(labels), dtype=np.int64)
+    ranks[order] = np.arange(len(labels)) - starts[labels[order]]
+    return ranks
+
+
+def _divided(order: NDArray[np.int64], held_out: NDArray[np.bool_]) -> Parts:
+    return order[~held_out], order[held_out]

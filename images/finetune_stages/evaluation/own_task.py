@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
@@ -123,13 +122,12 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
             ) from error
 
     def _rows(self, split: str, path: Path) -> list[dict[str, Any]]:
-        with TemporaryDirectory() as folder:
-            try:
-                file = DataFile(str(path), index_rows(path, str(path), Path(folder) / "lines", lambda _more: None))
-            except StageError as error:
-                raise StageError(reasons.TASK_INVALID, f"{self._subject}: {error.message}") from error
-            self.files.setdefault(split, []).append(file)
-            return list(self._objects(file))
+        try:
+            file = DataFile(str(path), index_rows(path, str(path), lambda _more: None))
+        except StageError as error:
+            raise StageError(reasons.TASK_INVALID, f"{self._subject}: {error.message}") from error
+        self.files.setdefault(split, []).append(file)
+        return list(self._objects(file))
 
     def _objects(self, file: DataFile) -> Iterator[dict[str, Any]]:
         for position, text in enumerate(file.rows.texts()):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,11 +81,17 @@ def seal_directory(
     note: dict[str, str | int | float | bool] | None = None,
     advance: Advance | None = None,
     readers: Readers | None = None,
+    known: Mapping[str, SealedFile] | None = None,
 ) -> Seal:
-    """Compute the digest of every file below ``directory``, write the sentinel last, and return the seal."""
+    """Compute the digest of every file below ``directory``, write the sentinel last, and return the seal.
+
+    ``known``: size and digest of files, by path in ``directory``, that this process has computed while it wrote them.
+    """
+    known = known or {}
+    names = {str(path.relative_to(directory)): path for path in _files(directory)}
     files = {
-        str(path.relative_to(directory)): SealedFile(path.stat().st_size, file_sha256(path, advance, readers))
-        for path in _files(directory)
+        name: known.get(name) or SealedFile(path.stat().st_size, file_sha256(path, advance, readers))
+        for name, path in names.items()
     }
     seal = Seal(digest({name: file.sha256 for name, file in files.items()}), files, note or {})
     write_file(directory / SENTINEL, json.dumps(encode(seal), indent=1, sort_keys=True).encode())
@@ -164,8 +170,8 @@ def link_directory(target: Path, place: Path) -> None:
     aside.replace(place)
 
 
-def copy_or_link_file(source: Path, target: Path) -> None:
-    """Hard-link a file if the file systems allow it, else copy it. The operation is atomic.
+def copy_or_link_file(source: Path, target: Path) -> bool:
+    """Hard-link a file if the file systems allow it, else copy it, and return whether it is linked. The operation is atomic.
 
     Raises:
         FileNotFoundError: The source does not exist.
@@ -174,11 +180,14 @@ def copy_or_link_file(source: Path, target: Path) -> None:
     aside = target.with_name(f".{target.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)
     try:
+        linked = True
         try:
             os.link(source, aside)
         except OSError:
+            linked = False
             shutil.copyfile(source, aside)
         aside.replace(target)
+        return linked
     finally:
         aside.unlink(missing_ok=True)  # also if both names already linked to one file: then the rename does nothing
 

@@ -7,12 +7,13 @@ timestamps, and a faulty row fails the whole file. A row is published with its o
 from __future__ import annotations
 
 import codecs
+import hashlib
 import itertools
 import json
 import os
-import re
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,20 +22,20 @@ from numpy.typing import NDArray
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
+from finetune_stages.sdk.workspace import SealedFile
 
 from .formats import require_json
 from .json_text import plain
+from .line_scan import Advance, index_lines, stripped
 from .row_faults import row_label
+from .row_index import RowIndex, written_index
+from .value_scan import index_array, index_values
 
-_SPACE = re.compile(r"[ \t\r\n]*")
-_FOLD = re.compile(r"\s*\n\s*")
-_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 _SNIFF_BYTES = 1 << 16
-_REPORT_BYTES = 1 << 20
-_DECODER = json.JSONDecoder()
-
-Advance = Callable[[int], object]
-"""Progress callback: called with the number of bytes or rows processed since the last call."""
+_BATCH_ROWS, _BATCH_BYTES = 4096, 1 << 20
+_GATHERED_ROWS = 128
+_LARGEST_GAPS = 2
+"""Rows are read together if the bytes between them are at most this many times their own."""
 
 
 @dataclass(frozen=True)
@@ -43,36 +44,70 @@ class JsonLines:
 
     Attributes:
         path: the file.
-        index: int64, shape (rows, 4): row number in the source (from 1), line number there (from 1; 0 if the source has no lines),
-            offset and length in bytes of the text in ``path``.
+        index: locations of the rows of the file.
         faults: faults of rows that their text does not show, by row number in the source.
+        chosen: positions in ``index`` of these rows, in order; ``None``: all of them.
+        finite: whether it is known that the rows have no NaN and no infinite number.
     """
 
     path: Path
-    index: NDArray[np.int64]
+    index: RowIndex
     faults: Mapping[int, str] = field(default_factory=dict)
+    chosen: NDArray[np.uint32] | None = None
+    finite: bool = False
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.index) if self.chosen is None else len(self.chosen)
 
     def select(self, numbers: Sequence[int] | NDArray[np.int64]) -> JsonLines:
         """Return the rows at these positions, in this order."""
-        return replace(self, index=self.index[np.asarray(numbers, dtype=np.int64)])
+        if isinstance(numbers, range) and numbers == range(len(self)):
+            return self
+        positions = np.asarray(numbers, dtype=np.uint32)
+        return replace(self, chosen=positions if self.chosen is None else self.chosen[positions])
 
     def texts(self) -> Iterator[bytes]:
         """Yield the rows' JSON text as it is in the file, in order."""
-        with self.path.open("rb") as stream:
-            for start, length in self.index[:, 2:].tolist():
-                yield os.pread(stream.fileno(), length, start)  # unbuffered: held-out rows are scattered over the file
+        for begin, end in self.batches():
+            yield from self.read(begin, end)
+
+    def read(self, begin: int, end: int) -> list[bytes]:
+        """Return the JSON text of the rows from position ``begin`` to ``end``."""
+        with self.path.open("rb", buffering=0) as stream:
+            return _read(stream.fileno(), *self.extents(begin, end))
+
+    def batches(self) -> Iterator[tuple[int, int]]:
+        """Yield positions of the begin and end of some thousand rows, with about a megabyte of text unless a row is longer."""
+        for begin in range(0, len(self), _BATCH_ROWS):
+            _, lengths = self.extents(begin, begin + _BATCH_ROWS)
+            parts = np.cumsum(lengths, dtype=np.int64) // _BATCH_BYTES
+            cuts = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(lengths)]
+            for first, last in itertools.pairwise(cuts):
+                yield begin + first, begin + last
+
+    def extents(self, begin: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        """Return offsets and lengths in bytes of the rows from position ``begin`` to ``end``."""
+        chosen: slice | NDArray[np.uint32] = slice(begin, end) if self.chosen is None else self.chosen[begin:end]
+        return self.index.starts[chosen], self.index.lengths[chosen]
+
+    def locations(self) -> NDArray[np.int64]:
+        """Return row and line numbers in the source: int64, shape (rows, 2), both from 1; line 0: the source has no lines."""
+        return self.index.locations(np.arange(len(self.index)) if self.chosen is None else self.chosen.astype(np.intp))
 
     def label(self, position: int) -> str:
         """Return a row's name in messages."""
-        row, line = self.index[position, :2].tolist()
-        return row_label(row, line)
+        return row_label(*self.location(position))
 
     def fault(self, position: int) -> str | None:
         """Return the fault of a row that its text does not show, if there is one."""
-        return self.faults.get(int(self.index[position, 0])) if self.faults else None
+        return self.faults.get(self.location(position)[0]) if self.faults else None
+
+    def location(self, position: int) -> tuple[int, int]:
+        """Return the row and line number of a row in the source: see :meth:`locations`."""
+        row, line = self.index.locations(np.array([position if self.chosen is None else self.chosen[position]], dtype=np.intp))[
+            0
+        ].tolist()
+        return row, line
 
 
 @dataclass(frozen=True)
@@ -89,22 +124,22 @@ class OpenedRows:
     notes: tuple[str, ...] = ()
 
 
-def open_rows(path: Path, name: str, lines: Path, advance: Advance) -> JsonLines:
+def open_rows(path: Path, name: str, advance: Advance) -> JsonLines:
     """Return the rows of a file, at least one. See :func:`index_rows`.
 
     Raises:
         StageError: ``DatasetUnreadable``: the file is not JSON. ``DatasetEmpty``: it has no rows.
     """
-    rows = index_rows(path, name, lines, advance)
+    rows = index_rows(path, name, advance)
     if not len(rows):
         raise StageError(reasons.DATASET_EMPTY, f"{name}: has no rows; set a file with one chat row per line.")
     return rows
 
 
-def index_rows(path: Path, name: str, lines: Path, advance: Advance) -> JsonLines:
+def index_rows(path: Path, name: str, advance: Advance) -> JsonLines:
     """Return the rows of a file with JSON Lines, with JSON values that span several lines, or with one JSON array.
 
-    The elements of an array are written as lines to the file ``lines``. ``advance`` is called with the number of bytes read.
+    ``advance`` is called with the number of bytes read.
 
     Raises:
         StageError: ``DatasetUnreadable``: the file has another format.
@@ -113,108 +148,58 @@ def index_rows(path: Path, name: str, lines: Path, advance: Advance) -> JsonLine
         head = stream.read(_SNIFF_BYTES).removeprefix(codecs.BOM_UTF8)
     require_json(head, name)
     if head.lstrip().startswith(b"["):
-        return _array(path, name, lines, advance)
-    return _spread_values(path, name) if _begins_spread(path) else _lines(path, advance)
+        return JsonLines(path, index_array(path, name, advance))
+    return JsonLines(path, (index_values if _begins_spread(path) else index_lines)(path, name, advance))
 
 
 def gather(parts: Sequence[JsonLines], numbers: Sequence[int], target: Path, advance: Advance) -> JsonLines:
-    """Write rows of several files to ``target`` as rows of one source; ``numbers`` are positions among all of them.
+    """Return rows of several files as rows of one source, copied to ``target``; ``numbers`` are positions among all of them.
 
-    Line numbers are kept only if there is one file.
+    The rows of a single file are not copied, and keep their line numbers.
     """
-    index = np.concatenate([part.index for part in parts])
-    files = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    starts = array("q", [0])
-    streams = [part.path.open("rb") for part in parts]
-    try:
-        with target.open("wb", buffering=1 << 20) as sink:
-            for number in numbers:
-                start, length = index[number, 2:].tolist()
-                text = plain(os.pread(streams[files[number]].fileno(), length, start))
-                starts.append(starts[-1] + sink.write(text) + sink.write(b"\n"))
-                advance(1)
-    finally:
-        for stream in streams:
-            stream.close()
     chosen = np.asarray(numbers, dtype=np.int64)
-    lines = index[chosen, 1] if len(parts) == 1 else np.zeros_like(chosen)
-    return JsonLines(target, written_index(chosen + 1, lines, starts))
+    if len(parts) == 1:
+        advance(len(chosen))
+        return parts[0].select(chosen)
+    offsets = np.cumsum([0, *map(len, parts)])
+    files = np.searchsorted(offsets, chosen, side="right") - 1
+    starts = array("q", [0])
+    with target.open("wb", buffering=1 << 20) as sink:
+        for begin in range(0, len(chosen), _GATHERED_ROWS):
+            some, of = chosen[begin : begin + _GATHERED_ROWS], files[begin : begin + _GATHERED_ROWS]
+            texts = [b""] * len(some)
+            for file in np.unique(of).tolist():
+                places = np.flatnonzero(of == file)
+                read = parts[file].select(some[places] - offsets[file]).texts()
+                for place, text in zip(places.tolist(), read, strict=True):
+                    texts[place] = text
+            starts.extend(itertools.accumulate((sink.write(text) + sink.write(b"\n") for text in texts), initial=starts.pop()))
+            advance(len(some))
+    index = written_index(chosen + 1, np.zeros_like(chosen), starts)
+    return JsonLines(target, replace(index, breaks=any(part.index.breaks for part in parts)))
 
 
-def written_index(rows: NDArray[np.int64], lines: NDArray[np.int64], starts: array[int]) -> NDArray[np.int64]:
-    """Return the index of rows that were written one per line; ``starts`` has the offset of each row and the total size."""
-    begin = np.frombuffer(starts, dtype=np.int64)
-    return np.stack([rows, lines, begin[:-1], np.diff(begin) - 1], axis=1)
-
-
-def write_rows(target: Path, rows: JsonLines, advance: Advance) -> int:
-    """Write the rows to ``target``, one per line, and return the bytes; ``advance`` is called with the number of rows written."""
-    size = count = 0
-    with target.open("wb", buffering=1 << 20) as stream:
-        for count, text in enumerate(rows.texts(), start=1):
-            size += stream.write(plain(text)) + stream.write(b"\n")
-            if not count % 1000:
-                advance(1000)
-    advance(count % 1000)
-    return size
+def write_rows(target: Path, rows: JsonLines, advance: Advance) -> SealedFile:
+    """Write the rows to ``target``, one per line, and return its size and digest; ``advance`` is called with the number of rows."""
+    size, digest, hashed = 0, hashlib.sha256(), Future[None]()
+    hashed.set_result(None)
+    with target.open("wb") as stream, ThreadPoolExecutor(1) as beside:  # hashing takes as long as reading and writing
+        for begin, end in rows.batches():
+            texts = rows.read(begin, end)
+            if rows.index.breaks or not rows.finite:
+                texts = [plain(text) for text in texts]
+            block = b"\n".join([*texts, b""])
+            stream.write(block)
+            hashed.result()
+            hashed = beside.submit(digest.update, block)
+            size += len(block)
+            advance(end - begin)
+    return SealedFile(size, digest.hexdigest())
 
 
 def write_locations(target: Path, rows: JsonLines) -> None:
     """Save the rows' locations in their source: int64, shape (rows, 2), row and line number from 1 (line 0: no lines)."""
-    np.save(target, rows.index[:, :2], allow_pickle=False)
-
-
-def _lines(path: Path, advance: Advance) -> JsonLines:
-    """Return the rows of a file with one row per line. Empty lines are skipped."""
-    flat = array("q")
-    row, start, reported, returns = 1, 0, 0, 0
-    with path.open("rb", buffering=1 << 20) as stream:
-        for number, line in enumerate(stream, start=1):
-            indent, text = _stripped(line)
-            if b"\r" in text:
-                for first, length, before in _between_returns(text):
-                    flat.extend((row, number + returns + before, start + indent + first, length))
-                    row += 1
-                returns += before
-            elif text:
-                flat.extend((row, number + returns, start + indent, len(text)))
-                row += 1
-            start += len(line)
-            if start - reported >= _REPORT_BYTES:
-                advance(start - reported)
-                reported = start
-    return JsonLines(path, _index(flat))
-
-
-def _stripped(line: bytes) -> tuple[int, bytes]:
-    """Return a line without surrounding white space and byte order mark (concatenated files have several), and its offset."""
-    text = line.lstrip()
-    if text.startswith(codecs.BOM_UTF8):
-        text = text[len(codecs.BOM_UTF8) :].lstrip()
-    return len(line) - len(text), text.rstrip()
-
-
-def _between_returns(text: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield offset and length of each row in a line with carriage returns, and the number of line ends before it.
-
-    A carriage return is white space inside a value, and a line end (of classic Mac OS) after one.
-    """
-    string = text.decode(errors="surrogateescape")
-    position = offset = before = 0
-    while position < len(string):
-        try:
-            _, end = _DECODER.raw_decode(string, position)
-        except (ValueError, RecursionError):
-            end = position
-        ends = string.find("\r", end)
-        if end == position or string[end : ends if ends >= 0 else None].strip():
-            end = ends if ends >= 0 else len(string)
-        length = len(string[position:end].rstrip().encode(errors="surrogateescape"))
-        yield offset, length, before
-        following = _after_space(string, end)
-        offset += len(string[position:following].encode(errors="surrogateescape"))
-        before += string.count("\r", end, following)
-        position = following
+    np.save(target, rows.locations(), allow_pickle=False)
 
 
 def _begins_spread(path: Path) -> bool:
@@ -223,7 +208,7 @@ def _begins_spread(path: Path) -> bool:
     The first row of JSON Lines can be truncated, too; then the next line is a complete object.
     """
     with path.open("rb") as stream:
-        first, second = [*itertools.islice(filter(None, (_stripped(line)[1] for line in stream)), 2), b"", b""][:2]
+        first, second = [*itertools.islice(filter(None, (stripped(line)[1] for line in stream)), 2), b"", b""][:2]
     return first.startswith(b"{") and bool(second) and _breaks_off(first) and not _is_whole(second)
 
 
@@ -244,97 +229,11 @@ def _is_whole(text: bytes) -> bool:
         return False
 
 
-def _spread_values(path: Path, name: str) -> JsonLines:
-    """Return the rows of a file whose values span several lines; a value ends where its brackets are balanced.
-
-    Raises:
-        StageError: ``DatasetUnreadable``: the brackets do not match.
-    """
-    flat = array("q")
-    row, start, depth, begin, first_line = 1, 0, 0, 0, 0
-    with path.open("rb", buffering=1 << 20) as stream:
-        for number, line in enumerate(stream, start=1):
-            indent, text = _stripped(line)
-            if not depth:
-                begin, first_line = start + indent, number
-            found = [bracket for bracket in _BRACKET.findall(text) if not bracket.startswith(b'"')]
-            depth += sum(1 if bracket in b"{[" else -1 for bracket in found)
-            if depth < 0:
-                break
-            if text and not depth:
-                flat.extend((row, first_line, begin, start + indent + len(text) - begin))
-                row += 1
-            start += len(line)
-    if depth:
-        raise StageError(
-            reasons.DATASET_UNREADABLE,
-            f"{name}: the brackets of the value at line {first_line} do not match; correct it, or write one object per line.",
-        )
-    return JsonLines(path, _index(flat))
-
-
-def _array(path: Path, name: str, target: Path, advance: Advance) -> JsonLines:
-    """Write each element of a JSON array as one line. The whole file is in memory, and one element at a time."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise StageError(
-            reasons.DATASET_UNREADABLE, f"{name}: is not UTF-8 ({error.reason} at byte {error.start + 1}); save it as UTF-8."
-        ) from error
-    flat = array("q")
-    row, start, reported = 1, 0, 0
-    with target.open("wb", buffering=1 << 20) as stream:
-        for line, element in _elements(text, name):
-            content = _FOLD.sub(" ", element).encode()  # line breaks in JSON are between tokens only
-            flat.extend((row, line, start, len(content)))
-            start += stream.write(content) + stream.write(b"\n")
-            row += 1
-            if start - reported >= _REPORT_BYTES:
-                advance(start - reported)
-                reported = start
-    return JsonLines(target, _index(flat))
-
-
-def _elements(text: str, name: str) -> Iterator[tuple[int, str]]:
-    """Yield line number and text of each element of the array in ``text``."""
-    position, line, counted = _after_space(text, text.index("[") + 1), 1, 0
-    closed = text.startswith("]", position)
-    while not closed:
-        try:
-            _, end = _DECODER.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            raise _broken_array(text, getattr(error, "pos", position), name, _detail(error)) from error
-        line, counted = line + text.count("\n", counted, position), position
-        yield line, text[position:end]
-        position = _after_space(text, end)
-        if not text.startswith((",", "]"), position):
-            raise _broken_array(text, position, name, "expected ',' or ']'")
-        closed = text[position] == "]"
-        if not closed:
-            position = _after_space(text, position + 1)
-    rest = _after_space(text, text.index("]", position) + 1)
-    if rest < len(text):
-        raise _broken_array(text, rest, name, "something follows the array")
-
-
-def _after_space(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    return found.end() if found else position
-
-
-def _detail(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return error.msg
-    return "it is nested too deeply" if isinstance(error, RecursionError) else "an integer has more than 4,300 digits"
-
-
-def _broken_array(text: str, position: int, name: str, detail: str) -> StageError:
-    line = text.count("\n", 0, position) + 1
-    return StageError(
-        reasons.DATASET_UNREADABLE,
-        f"{name}: line {line} is not JSON ({detail}); write an array of objects, or one object per line.",
-    )
-
-
-def _index(flat: array[int]) -> NDArray[np.int64]:
-    return np.frombuffer(flat, dtype=np.int64).reshape(-1, 4) if flat else np.empty((0, 4), dtype=np.int64)
+def _read(descriptor: int, starts: NDArray[np.int64], lengths: NDArray[np.uint32]) -> list[bytes]:
+    """Return the texts of rows: with one read if they are near each other, or else with one read each."""
+    ends = starts + lengths
+    first, last, wanted = int(starts.min()), int(ends.max()), int(lengths.sum(dtype=np.int64))
+    if last - first > (1 + _LARGEST_GAPS) * wanted:
+        return [os.pread(descriptor, length, start) for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)]
+    block = os.pread(descriptor, last - first, first)
+    return [block[start:end] for start, end in zip((starts - first).tolist(), (ends - first).tolist(), strict=True)]

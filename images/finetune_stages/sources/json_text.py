@@ -9,7 +9,6 @@ from typing import Any
 
 LEARNED_COLUMNS = ("messages", "tools")
 """Columns of a chat row that later stages read."""
-_LINE_BREAK = re.compile(rb"[ \t]*[\r\n]\s*")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', re.DOTALL)
 _BIG_EXPONENT = re.compile(rb"[eE]\+?[0-9]{3}")
 
@@ -27,12 +26,14 @@ def parse(text: bytes) -> Any:
 
 
 def plain(text: bytes) -> bytes:
-    """Return a row's text in a form that every reader of JSON Lines accepts: on one line, with NaN and Infinity as null.
+    """Return the text of a valid row in a form that every reader of JSON Lines accepts: on one line, with NaN and Infinity as null.
 
     Line breaks and carriage returns in JSON are white space between tokens: inside a string they are escaped.
     """
-    if b"\n" in text or b"\r" in text:
-        text = _LINE_BREAK.sub(b" ", text)
+    if b"\r" in text:
+        text = text.replace(b"\r", b"\n")
+    if b"\n" in text:
+        text = b" ".join(filter(None, map(bytes.strip, text.split(b"\n"))))
     if b"NaN" in text or b"Infinity" in text:
         text = _TOKEN.sub(lambda token: token[0] if token[0].startswith(b'"') else b"null", text)
     return text

@@ -22,11 +22,13 @@ class FaultyRows:
         positions: positions of all of them.
         labels: names of the first :data:`SHOWN` rows in messages.
         examples: these names, each with the row's fault.
+        logged: whether rows are printed.
     """
 
     positions: array[int] = field(default_factory=lambda: array("q"))
     labels: list[str] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
+    logged: bool = True
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -34,7 +36,8 @@ class FaultyRows:
     def add(self, position: int, label: str, problem: str) -> None:
         """Count a row; ``problem`` completes a sentence that begins with ``label``."""
         self.positions.append(position)
-        log_row(len(self), label, problem)
+        if self.logged:
+            log_row(len(self), label, problem)
         if len(self.labels) < SHOWN:
             self.labels.append(label)
             self.examples.append(f"{label} {problem}".strip())

@@ -64,17 +64,17 @@ def prepared_rows(context: Context) -> tuple[RowFile, RowFile, Seal]:
     return train, held_out, seal
 
 
-def task_rows(path: Path, name: str, scratch: Path) -> RowFile:
+def task_rows(path: Path, name: str) -> RowFile:
     """Return the rows of a task. The accepted formats are those of stage *dataset*.
 
     Raises:
         StageError: ``TaskInvalid``: the file is neither JSON nor JSON Lines, or has no rows.
     """
     try:
-        rows = open_rows(path, path.name, scratch / "task.lines", lambda _more: None)
+        rows = open_rows(path, path.name, lambda _more: None)
     except StageError as error:
         raise StageError(reasons.TASK_INVALID, f"evaluation.tasks: {name}: {error.message}") from error
-    return RowFile(path.name, rows.index[:, :2], rows.texts)
+    return RowFile(path.name, rows.locations(), rows.texts)
 
 
 def read(text: bytes) -> Conversation:

@@ -276,7 +276,7 @@ class _Job:
         """Render the tasks that are files of chat rows, and return warnings."""
         warnings = []
         for name, path in chat_files(own_roots(self.context, self.inputs.task_files), self.inputs.tasks).items():
-            rows = task_rows(path, name, self.scratch)
+            rows = task_rows(path, name)
             counts = RowCounts(f"evaluation.tasks: {name} ({path.name})", len(rows))
             self._measure(rows, name, counts, (90, 95))
             if counts.rejected:

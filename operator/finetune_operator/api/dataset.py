@@ -192,11 +192,13 @@ class Dataset(Section):
     )
     split_by: Literal["random", "stratified", "grouped"] | None = Field(
         None,
-        description="How held-out rows are chosen. random draws them with seed. stratified draws equal shares of each "
-        "value of splitField. grouped keeps all rows with the same value of splitField together.",
+        description="How held-out rows are chosen. random draws them with seed, and draws the same rows as the OpenShift AI "
+        "pipelines. stratified draws equal shares of each value of splitField, with seed. grouped draws values of splitField with "
+        "seed and keeps all rows with the same value together; at most the share is held out, unless every value has more rows.",
     )
     split_field: Annotated[str, text(64)] | None = Field(
-        None, description="Name of the column for splitBy stratified and grouped."
+        None,
+        description="Name of the column for splitBy stratified and grouped. Every row needs a string, number or boolean in it.",
     )
     bad_rows: BadRows | None = Field(None, description="Handling of rows that cannot be trained on.")
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(

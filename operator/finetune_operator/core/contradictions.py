@@ -167,6 +167,20 @@ def _without_held_out_rows(spec: ResolvedSpec) -> str | None:
     return None
 
 
+def _split(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
+    """Defaults may have a way to split; the run may not set one that has no effect."""
+    dataset = spec.dataset
+    if dataset.split_by == "random":
+        if dataset.split_field and _of_run(origins, "dataset.splitField"):
+            words = "dataset.splitBy is random; remove dataset.splitField, or set dataset.splitBy to stratified or grouped"
+            yield Contradiction("dataset.splitField", words)
+    elif dataset.split_field is None:
+        yield Contradiction("dataset.splitField", f"dataset.splitBy is {dataset.split_by}; set the column to split by")
+    elif dataset.eval_uri and _of_run(origins, "dataset.splitBy"):
+        words = "dataset.evalUri has the held-out rows, so that the rows of dataset.uri are not split; remove dataset.splitBy"
+        yield Contradiction("dataset.splitBy", words)
+
+
 def _algorithm(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
     """Defaults may have values for every algorithm; the run may not."""
     algorithm = spec.training.algorithm
@@ -202,5 +216,5 @@ def _of_run(origins: Origins, field: str) -> bool:
 
 _CHECKS: tuple[Callable[[ResolvedSpec, Origins], Iterator[Contradiction]], ...] = (
     _algorithm, _batch, _micro_batch, _longest_rows, _gpu_of_each_process, _held_out_twice, _measured, _baseline_needs_evaluation,
-    _gate_needs_evaluation, _gate_tolerates_no_failure, _gate_compares, _gate_can_pass, _metrics, _mounts, _one_pod, _registry,
+    _gate_needs_evaluation, _gate_tolerates_no_failure, _gate_compares, _gate_can_pass, _metrics, _mounts, _one_pod, _registry, _split,
 )  # fmt: skip

@@ -91,10 +91,12 @@ class Dataset:
     subset: int
     subset_mode: Literal["random", "first"]
     train_split: float
+    split_by: Literal["random", "stratified", "grouped"]
     bad_rows: BadRows
     seed: int
     eval_uri: str | None = None
     split: str | None = None
+    split_field: str | None = None
     revision: str | None = None
     sha256: str | None = None
     fields: RowFields | None = None

@@ -41,8 +41,6 @@ def _above_zero(path: str) -> UnsupportedValue:
 
 
 UNSUPPORTED_VALUES: tuple[UnsupportedValue, ...] = (
-    _values("dataset.splitBy", "stratified", "grouped"),
-    UnsupportedValue("dataset.splitField"),
     _schemes("model.uri", "oci://", "s3://", "pvc://"),
     UnsupportedValue("model.pullSecretRef"),
     _values("training.enabled", False),

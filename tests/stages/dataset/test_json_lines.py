@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from finetune_contract.documents import DatasetInputs
 from finetune_stages.dataset.check import check_rows
 from finetune_stages.sdk import StageError
-from finetune_stages.sources.json_lines import open_rows, write_rows
+from finetune_stages.sdk.workspace import SealedFile
+from finetune_stages.sources.json_lines import JsonLines, gather, open_rows, write_rows
+from finetune_stages.sources.value_scan import index_array, index_values
 
 
 def opened(folder: Path, content: bytes):
     (folder / "data").write_bytes(content)
-    return open_rows(folder / "data", "data", folder / "lines", lambda _count: None)
+    return open_rows(folder / "data", "data", lambda _count: None)
 
 
 def check(folder: Path, content: bytes, **stage_inputs):
@@ -43,7 +46,7 @@ def lines(*rows) -> bytes:
         (b'\xef\xbb\xbf{"a":1}\n{"a":2}\n', [b'{"a":1}', b'{"a":2}'], ["row 1 (line 1)", "row 2 (line 2)"]),
         (b'\xef\xbb\xbf \n {"a":1}', [b'{"a":1}'], ["row 1 (line 2)"]),
         (b'[{"a":1}, {"a":2}]', [b'{"a":1}', b'{"a":2}'], ["row 1 (line 1)", "row 2 (line 1)"]),
-        (b'\xef\xbb\xbf\n[\n{\n  "a": 1\n},\n\n{"a":2}\n]\n', [b'{ "a": 1 }', b'{"a":2}'], ["row 1 (line 3)", "row 2 (line 7)"]),
+        (b'\xef\xbb\xbf\n[\n{\n  "a": 1\n},\n\n{"a":2}\n]\n', [b'{\n  "a": 1\n}', b'{"a":2}'], ["row 1 (line 3)", "row 2 (line 7)"]),
         ('[{"a":"ä\u2028\\n"}]'.encode(), ['{"a":"ä\u2028\\n"}'.encode()], ["row 1 (line 1)"]),
     ],
 )  # fmt: skip
@@ -70,7 +73,7 @@ def test_forms_of_a_file(tmp_path, content, texts, labels):
         (b'[{"a":1},\n{"a":', "DatasetUnreadable", "line 2 is not JSON"),
         (b'[{"a":1}', "DatasetUnreadable", "expected ',' or ']'"),
         (b'[{"a":1}] x', "DatasetUnreadable", "something follows the array"),
-        (b'[{"a":"\xff"}]', "DatasetUnreadable", "not UTF-8"),
+        (b'{\n"a":1}\n"1234567', "DatasetUnreadable", "line 3 is not JSON (Unterminated string starting at)"),
         (b"[" * 100_000, "DatasetUnreadable", "line 1 is not JSON"),
     ],
 )
@@ -79,6 +82,79 @@ def test_files_that_cannot_be_read(tmp_path, content, reason, words):
         opened(tmp_path, content)
     assert caught.value.reason.name == reason
     assert words in caught.value.message
+
+
+def test_a_value_longer_than_the_blocks_of_the_reader(tmp_path):
+    """Values that span blocks of 4 MiB, with a line end that is cut between two blocks."""
+    text = r"x\\ \"]}, [" * (1 << 20)
+    first = f'[\r\n{{"a": "{text}"}},'.encode()
+    content = first + b" " * ((4 << 20) - len(first) % (4 << 20) - 1) + b'\r\n{"b": 1}\r\n]'
+    rows = opened(tmp_path, content)
+    assert [json.loads(each) for each in rows.texts()] == [{"a": json.loads(f'"{text}"')}, {"b": 1}]
+    assert rows.locations().tolist() == [[1, 2], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": "' + b"x" * (5 << 20) + b'"}', "data: a line has more than 4 MiB; write one object per line."),
+        (
+            b'[1,\n{"a": "' + b"x" * (9 << 20) + b'"}]',
+            "data: line 2 is not JSON (a value that begins here does not end within 4 MiB); write an array of objects, or one object per line.",
+        ),
+    ],
+)
+def test_the_memory_for_a_row_is_bounded(tmp_path, monkeypatch, content, message):
+    for module in ("line_scan", "value_scan"):
+        monkeypatch.setattr(f"finetune_stages.sources.{module}.LARGEST_ROW", 4 << 20)
+    with pytest.raises(StageError) as caught:
+        opened(tmp_path, content)
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("content", "texts", "labels"),
+    [
+        (b'{\n"a":1} {"a":\n2}\n3 "x" [4]', [b'{\n"a":1}', b'{"a":\n2}', b"3", b'"x"', b"[4]"], [[1, 1], [2, 2], [3, 4], [4, 4], [5, 4]]),
+        (b'[1 ,null,"]\\"",[[]],{"a":"}"},-1.5e3]', [b"1", b"null", b'"]\\""', b"[[]]", b'{"a":"}"}', b"-1.5e3"], [[n, 1] for n in range(1, 7)]),
+        (b'{\n"a":1}\n1234567', [b'{\n"a":1}', b"1234567"], [[1, 1], [2, 3]]),
+        (b'{\n"a":1}\n"1234567"', [b'{\n"a":1}', b'"1234567"'], [[1, 1], [2, 3]]),
+    ],
+)  # fmt: skip
+def test_values_of_all_kinds(tmp_path, content, texts, labels):
+    rows = opened(tmp_path, content)
+    assert list(rows.texts()) == texts
+    assert rows.locations().tolist() == labels
+
+
+def test_rows_of_several_files_are_rows_of_one_source(tmp_path):
+    contents = [b'{"a": NaN}\n{"b": 2}\n', b'[{"c":\r\n3}, {"d": 4}]', lines(*({"n": number} for number in range(300)))]
+    parts = []
+    for number, content in enumerate(contents):
+        (tmp_path / f"part-{number}").write_bytes(content)
+        parts.append(open_rows(tmp_path / f"part-{number}", "part", lambda _count: None))
+    numbers = [303, 2, 0, *range(4, 150), 3]
+    found = gather(parts, numbers, tmp_path / "all", lambda _count: None)
+    texts = [b'{"a": NaN}', b'{"b": 2}', b'{"c":\r\n3}', b'{"d": 4}', *(b'{"n": %d}' % number for number in range(300))]
+    assert list(found.texts()) == [texts[number] for number in numbers]
+    assert found.locations().tolist() == [[number + 1, 0] for number in numbers]
+    write_rows(tmp_path / "lines", found, lambda _count: None)
+    published = {0: b'{"a": null}', 2: b'{"c": 3}'}
+    assert (tmp_path / "lines").read_bytes() == b"".join(published.get(number, texts[number]) + b"\n" for number in numbers)
+    alone = gather(parts[1:2], [1, 0], tmp_path / "none", lambda _count: None)
+    assert list(alone.texts()) == [b'{"d": 4}', b'{"c":\r\n3}']
+    assert alone.locations().tolist() == [[2, 2], [1, 1]]
+
+
+def test_lines_that_span_blocks_of_the_reader(tmp_path):
+    """Usual and unusual lines of all lengths around the block of 4 MiB."""
+    filler = [json.dumps({"n": number, "text": "x" * (number * 791_919 % 3_000_000)}).encode() for number in range(12)]
+    ends = [b"\n", b"\r\n", b" \n\n", b"\n \t\n"]
+    content = b"".join(text + ends[number % 4] for number, text in enumerate(filler))
+    rows = opened(tmp_path, content)
+    assert list(rows.texts()) == filler
+    lines = content.split(b"\n")
+    assert [lines[line - 1].strip() for _, line in rows.locations().tolist()] == filler
 
 
 @pytest.mark.parametrize(
@@ -156,6 +232,22 @@ chat_rows = st.builds(
 styles = st.sampled_from(["lines", "ascii lines", "array", "indented array"])
 
 
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.text('"\\\\{}[]a', max_size=6) | st.integers() | st.recursive(st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('"\\\\{', max_size=3), inner, max_size=2)), min_size=1, max_size=6),
+    st.integers(1, 9), st.booleans(), st.sampled_from([None, 1]),
+)  # fmt: skip
+def test_values_are_found_whatever_the_blocks_of_the_reader(elements, block, array, indent):
+    text = json.dumps(elements, indent=indent) if array else "\n".join(json.dumps(element, indent=indent) for element in elements)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        for constant in ("_BLOCK", "_LARGEST_BLOCK"):
+            patch.setattr(f"finetune_stages.sources.value_scan.{constant}", block)
+        path = Path(folder) / "data"
+        path.write_text(text)
+        rows = JsonLines(path, (index_array if array else index_values)(path, "data", lambda _count: None))
+        assert [json.loads(each) for each in rows.texts()] == elements
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(chat_rows, min_size=1, max_size=8), styles)
 def test_rows_come_out_as_they_went_in(rows, style):
@@ -172,9 +264,9 @@ def test_rows_come_out_as_they_went_in(rows, style):
     with tempfile.TemporaryDirectory() as folder:
         checked = check(Path(folder), text.encode())
         target = Path(folder) / "out.jsonl"
-        size = write_rows(target, checked.rows, lambda _count: None)
+        sealed = write_rows(target, checked.rows, lambda _count: None)
         content = target.read_bytes()
-    assert size == len(content)
+    assert sealed == SealedFile(len(content), hashlib.sha256(content).hexdigest())
     written = content.decode().split("\n")
     assert written.pop() == ""
     assert [json.loads(line) for line in written] == rows

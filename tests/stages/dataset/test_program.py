@@ -90,7 +90,8 @@ def test_what_matters_to_the_rows_makes_a_new_cache_entry(run_stage_program, tmp
     source = write(tmp_path / "chat.jsonl", map(row, range(10)))
     inputs = DatasetInputs(str(source))
     run_stage_program("dataset", inputs)
-    for stage_inputs in (replace(inputs, seed=1), replace(inputs, train_split=0.5), replace(inputs, subset=5)):
+    grouped = replace(inputs, split_by="grouped", split_field="id")
+    for stage_inputs in (replace(inputs, seed=1), replace(inputs, train_split=0.5), replace(inputs, subset=5), grouped):
         assert not run_stage_program("dataset", stage_inputs).result.reused
     write(source, map(row, range(1, 11)))
     run_stage_program.run = OTHER_RUN  # the first run would repeat its result: its inputs are the same

@@ -55,6 +55,12 @@ ACC = {"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}}
         (ACC, {"evaluation": {"tasks": []}}, "spec.gate.requirements[0].metric: arc_easy.acc belongs to no task in evaluation.tasks (none)"),
         (ACC, {"evaluation": {"enabled": False}},
          "spec.gate: evaluation.enabled is false, so that no metric is measured; remove gate, or set evaluation.enabled to true."),
+        ({"dataset": {"uri": "org/data", "splitField": "topic"}}, {},
+         "spec.dataset.splitField: dataset.splitBy is random; remove dataset.splitField, or set dataset.splitBy to stratified or grouped."),
+        ({}, {"dataset": {"splitBy": "grouped"}}, "spec.dataset.splitField: dataset.splitBy is grouped; set the column to split by."),
+        ({"dataset": {"uri": "org/data", "evalUri": "org/held-out", "splitBy": "stratified", "splitField": "topic"}}, {},
+         ("spec.dataset.splitBy: dataset.evalUri has the held-out rows, so that the rows of dataset.uri are not split; remove"
+         " dataset.splitBy.")),
         ({"training": {"sft": {"sharding": "NO_SHARD"}}}, {"training": {"algorithm": "lora"}},
          "spec.training.sft: training.algorithm is lora; remove training.sft, or set training.algorithm to sft."),
         ({"training": {"volumeMounts": [{"name": "b", "mountPath": "/b"}]}}, {"training": {"volumes": [{"name": "a", "emptyDir": {}}]}},
@@ -83,6 +89,9 @@ def test_defaults_that_contradict_a_run_are_rejected_in_the_first_second(
     [
         ({"training": {"algorithm": "sft", "effectiveBatchSize": 8}}, {}),
         (ACC, {}),
+        ({}, {"dataset": {"splitField": "topic"}}),
+        ({"dataset": {"uri": "org/data", "splitBy": "grouped", "splitField": "topic"}}, {}),
+        ({"dataset": {"uri": "org/data", "evalUri": "b/c"}}, {"dataset": {"splitBy": "grouped", "splitField": "topic"}}),
         (holdout(), {"dataset": {"evalUri": "org/held-out"}}),
         ({"gate": {"requirements": [{"metric": "holdout.loss", "maxRegression": 0}]}}, {"evaluation": {"baseline": False}}),
         ({"gate": {"requirements": [{"metric": "holdout.loss", "max": 2}, {"metric": "holdout.loss", "min": 2}]}}, {}),

@@ -67,7 +67,7 @@ def test_a_section_has_the_fields_and_types_of_its_model(section: type[Any]) -> 
 UNREAD = {
     # adapted to what the engine does
     "cleanup.checkpoints", "cleanup.pods", "retry.outOfMemory", "gate.baseline",  # the other values are not supported
-    "dataset.splitBy", "training.checkpoints.final", "training.checkpoints.fullState", "training.checkpoints.resume",
+    "training.checkpoints.final", "training.checkpoints.fullState", "training.checkpoints.resume",
     "training.checkpoints.everySamples", "training.checkpoints.everyMinutes",
     "suspend", "rerun.id", "rerun.from",  # read from spec, not from the resolved one
     "serviceAccountName",  # a scalar of the spec itself

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from finetune_contract.row_formats import RowFormat
-from finetune_stages.chat.structure import broken_text, fault
+from finetune_stages.chat.structure import broken_text
 from finetune_stages.sources.json_values import kind, shown
 
 NOT_LEARNED = -100
@@ -20,9 +20,12 @@ def published_form(form: RowFormat) -> RowFormat:
     return form if form in ("tokenised", "text") else "messages"
 
 
-def row_check(form: RowFormat) -> Callable[[Any, bytes], str | None]:
-    """Return the check of a published row: it returns the fault, to follow "row 17", or ``None``."""
-    return {"text": _document_fault, "tokenised": _tokens_fault}.get(form, fault)
+def row_check(form: RowFormat) -> Callable[[Any, bytes], str | None] | None:
+    """Return the check of a published row without messages, which returns the fault, to follow "row 17", or ``None``.
+
+    ``None`` for chat rows, which have a check of their own.
+    """
+    return {"text": _document_fault, "tokenised": _tokens_fault}.get(form)
 
 
 def _document_fault(row: Any, text: bytes) -> str | None:
