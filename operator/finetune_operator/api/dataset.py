@@ -144,6 +144,7 @@ class Dataset(Section):
                 f"!has(self.{field}) || self.uri.startsWith('s3://') || (has(self.evalUri) && self.evalUri.startsWith('s3://'))",
                 f"dataset.{field} is for s3:// locations only; remove it",
                 field=f".{field}",
+                run_only=True,  # a default for the runs whose data is in S3
             )
             for field in ("endpoint", "region")
         ),

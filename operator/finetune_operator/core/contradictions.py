@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+from finetune_contract.codec import camel
+from finetune_contract.row_formats import OPTIONAL, REQUIRED, RowFormat
+from finetune_contract.uris import S3Location, parse_uri
 from finetune_operator.api.evaluation import SINGLE_TASKS
 from finetune_operator.api.training import Algorithm
 
@@ -181,6 +184,31 @@ def _split(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
         yield Contradiction("dataset.splitBy", words)
 
 
+def _row_format(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    """A layer can set the format, and another one the columns of other formats."""
+    dataset = spec.dataset
+    named = [name for name, column in vars(dataset.fields).items() if column is not None] if dataset.fields else []
+    formats = get_args(RowFormat) if dataset.format == "auto" else (dataset.format,)
+    unread = [[name for name in named if name not in (*REQUIRED[one], *OPTIONAL[one])] for one in formats]
+    if not all(unread):
+        return
+    if len(formats) == 1:
+        field = camel(unread[0][0])
+        words = f"format {dataset.format} does not read it; remove it, or change dataset.format"
+    else:
+        field = camel(named[-1])
+        words = f"no format reads all of {', '.join(map(camel, named))}; keep those of one format"
+    yield Contradiction(f"dataset.fields.{field}", words)
+
+
+def _keys_of_s3(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
+    dataset = spec.dataset
+    uris = [uri for uri in (dataset.uri, dataset.eval_uri) if uri]
+    if dataset.secret_ref and dataset.secret_ref.key and any(isinstance(parse_uri(uri, "dataset"), S3Location) for uri in uris):
+        words = "names one key, and s3:// needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; remove it"
+        yield Contradiction("dataset.secretRef.key", words)
+
+
 def _algorithm(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
     """Defaults may have values for every algorithm; the run may not."""
     algorithm = spec.training.algorithm
@@ -216,5 +244,5 @@ def _of_run(origins: Origins, field: str) -> bool:
 
 _CHECKS: tuple[Callable[[ResolvedSpec, Origins], Iterator[Contradiction]], ...] = (
     _algorithm, _batch, _micro_batch, _longest_rows, _gpu_of_each_process, _held_out_twice, _measured, _baseline_needs_evaluation,
-    _gate_needs_evaluation, _gate_tolerates_no_failure, _gate_compares, _gate_can_pass, _metrics, _mounts, _one_pod, _registry, _split,
+    _gate_needs_evaluation, _gate_tolerates_no_failure, _gate_compares, _gate_can_pass, _metrics, _mounts, _one_pod, _registry, _split, _row_format, _keys_of_s3,
 )  # fmt: skip

@@ -59,6 +59,28 @@ REJECTED: tuple[tuple[str, Json, Json, str, str], ...] = (
     ("dataset: evalUri trainSplit", {"dataset": {"evalUri": "org/held-out"}}, {"dataset": {"uri": "org/data", "trainSplit": 0.8}}, RUN,
      ("dataset.trainSplit: is 0.8, and with dataset.evalUri every row of dataset.uri is trained on; set it to 1, or remove"
       " dataset.evalUri.")),
+    (("dataset: fields.completion fields.content fields.history fields.input fields.inputIds fields.instruction "
+      "fields.labels fields.messages fields.output fields.prompt fields.role fields.system fields.tools format"), {"dataset": {"fields": {"prompt": "x"}}}, {"dataset": {"format": "text"}},
+     DEFAULTS, "dataset.fields.prompt: format text does not read it; remove it, or change dataset.format."),
+    (("dataset: fields.completion fields.content fields.history fields.input fields.instruction fields.messages "
+      "fields.output fields.prompt fields.role fields.system fields.text fields.tools format"), {"dataset": {"fields": {"system": "x"}}}, {"dataset": {"format": "tokenised"}},
+     DEFAULTS, "dataset.fields.system: format tokenised does not read it; remove it, or change dataset.format."),
+    (("dataset: fields.completion fields.content fields.inputIds fields.labels "
+      "fields.messages fields.prompt fields.role fields.text format"), {"dataset": {"fields": {"prompt": "x"}}}, {"dataset": {"format": "alpaca"}},
+     DEFAULTS, "dataset.fields.prompt: format alpaca does not read it; remove it, or change dataset.format."),
+    (("dataset: fields.completion fields.history fields.input fields.inputIds "
+      "fields.instruction fields.labels fields.output fields.prompt fields.text format"), {"dataset": {"fields": {"inputIds": "x"}}}, {"dataset": {"format": "conversations"}},
+     DEFAULTS, "dataset.fields.inputIds: format conversations does not read it; remove it, or change dataset.format."),
+    (("dataset: fields.content fields.history fields.input fields.inputIds fields.instruction "
+      "fields.labels fields.messages fields.output fields.role fields.text format"), {"dataset": {"fields": {"history": "x"}}}, {"dataset": {"format": "prompt-completion"}},
+     DEFAULTS, "dataset.fields.history: format prompt-completion does not read it; remove it, or change dataset.format."),
+    ("dataset.fields: completion content history input inputIds instruction labels messages output prompt role system text tools",
+     {"dataset": {"fields": {"prompt": "x"}}}, {"dataset": {"fields": {"messages": "y"}}}, DEFAULTS,
+     "dataset.fields.prompt: no format reads all of messages, prompt; keep those of one format."),
+    ("dataset: evalUri secretRef.key uri", {"dataset": {"secretRef": {"name": "login", "key": "token"}}}, {"dataset": {"uri": "s3://bucket/rows.jsonl"}},
+     DEFAULTS, "dataset.secretRef.key: names one key, and s3:// needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; remove it."),
+    ("dataset: splitBy splitField", {"dataset": {"splitBy": "grouped"}}, {}, RUN,
+     "dataset.splitField: dataset.splitBy is grouped; set the column to split by."),
     ("model: revision uri", {"model": {"uri": "/models/base"}}, {"model": {"revision": "v1"}}, RUN,
      "model.revision: v1 is not possible here, because model.uri is not on the Hub; remove it."),
     ("evaluation: baseline enabled", {"evaluation": {"enabled": False}}, {"evaluation": {"baseline": True}}, RUN,
@@ -104,6 +126,8 @@ ADAPTED: tuple[tuple[str, Json, Json, str, Any], ...] = (
 
 # (rule, values of the defaults, values of the run, why they can be together)
 HARMLESS: tuple[tuple[str, Json, Json, str], ...] = (
+    ("dataset: endpoint evalUri uri", {"dataset": {"endpoint": "https://s3.example.com"}}, WEB, "only data in S3 has it"),
+    ("dataset: evalUri region uri", {"dataset": {"region": "eu-west-1"}}, WEB, "only data in S3 has it"),
     ("evaluation: baseline enabled", {"evaluation": {"baseline": True}}, {"evaluation": {"enabled": False}}, "the stage baseline is skipped"),
     ("gate: approval.required requirements", {"gate": {"onRejected": "RegisterAsRejected"}}, {}, "a gate without requirements is skipped"),
     ("training: algorithm lora", {"training": {"lora": {"rank": 8}}}, {"training": {"algorithm": "sft"}}, "other algorithms ignore it"),
@@ -114,7 +138,6 @@ HARMLESS: tuple[tuple[str, Json, Json, str], ...] = (
 UNSUPPORTED: dict[str, Json] = {
     "spec: cleanup.volume publish": {"cleanup": {"volume": "Delete"}},
     "spec: cleanup.volume storage.claimName": {"cleanup": {"volume": "Delete"}},
-    "dataset: splitBy splitField": {"dataset": {"uri": "org/data", "splitBy": "grouped"}},
     "model: pullSecretRef uri": {"model": {"pullSecretRef": {"name": "pull"}}},
     "training: algorithm checkpoints.everySamples checkpoints.final checkpoints.perEpoch": {"training": {"checkpoints": {"final": False}}},
 }  # fmt: skip
