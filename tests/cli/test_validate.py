@@ -269,7 +269,7 @@ def test_a_field_with_one_supported_value_is_not_offered(path: str) -> None:
 
 def test_unsupported_values_of_an_offered_field_are_listed() -> None:
     text = " ".join(line.strip("# ") for line in template("osft").splitlines())
-    assert "Not supported in this release: s3:// or pvc://. uri: ./train.jsonl" in text
+    assert "Not supported in this release: oci:// or s3:// or pvc://." in text
 
 
 def _without_nothing(value: Any) -> Any:
@@ -347,3 +347,19 @@ def test_good_defaults_of_a_namespace(workdir: Workdir) -> None:
     sample = Path(__file__).parents[2] / "manifests/samples/platform/finetune-defaults.yaml"
     result = workdir.finetune("validate", str(sample))
     assert (result.code, result.out, result.err) == (0, f"{sample}: finetune-defaults is valid\n", "")
+
+
+@pytest.mark.parametrize(
+    ("training", "sentence"),
+    [
+        ("{engine: training-hub, algorithm: lora}", "engine: training-hub is not possible here, because engine training-hub does not train lora; remove it"),
+        ("{engine: training-hub, microBatchSize: 4}", "microBatchSize: 4 is not possible here, because the backends of training-hub fill each micro-batch up to training.maxTokensPerGPU; remove it"),
+        ("{algorithm: lora, liger: true}", "liger: true is not possible here, because the portable engine does not use Liger kernels; remove it"),
+    ],
+)  # fmt: skip
+def test_what_no_place_can_train_is_invalid(workdir: Workdir, training: str, sentence: str) -> None:
+    (workdir.folder / "run.yaml").write_text(
+        f"apiVersion: finetunerun.io/v1alpha1\nkind: FineTuneRun\nmetadata: {{name: a}}\nspec:\n  dataset: {{uri: org/data}}\n  training: {training}\n"
+    )
+    result = workdir.finetune("validate", "run.yaml")
+    assert (result.code, result.err) == (65, f"run.yaml:6: spec.training.{sentence}\n")

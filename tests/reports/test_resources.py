@@ -44,7 +44,6 @@ def answers(validator: Validator, report: Report, base: Path) -> dict[str, str]:
 
 
 UNSUPPORTED = {
-    "data-at-'s3://bucket/rows.jsonl'": "spec.dataset.uri",
     "model-at-'oci://registry.example.com/m:1'": "spec.model.uri",
 }
 """Valid objects that the operator rejects by the name of a field that this release lacks."""

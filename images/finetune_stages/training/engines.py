@@ -160,7 +160,7 @@ def _is_explicit(field: str, explicit: Collection[str]) -> bool:
 
 def _reason(inputs: TrainingInputs, passed_over: list[Offer], explicit: Collection[str]) -> str:
     if inputs.engine != "auto":
-        return "training.engine sets it"
+        return "training.engine sets it" if _is_explicit("training.engine", explicit) else "no other engine can train this run"
     if not passed_over:
         return "the image has it and it honors the values of the run"
     return "; ".join(f"{offer.name} cannot be used: {_why_not(offer, explicit)}" for offer in passed_over)

@@ -141,10 +141,17 @@ def _null_metadata(content: dict[str, Any]) -> Iterator[str]:
             yield from (f"metadata.{section}.{key}" for key, value in entries.items() if value is None)
 
 
+def _is_everywhere(rejection: SpecRejection) -> bool:
+    """Return whether a rejection holds for laptops and clusters alike, as what an engine cannot train."""
+    if rejection.reason is reasons.NOT_POSSIBLE_HERE:
+        return rejection.message.startswith("spec.training.")
+    return rejection.reason in (reasons.INVALID_SPEC, reasons.UNSUPPORTED)
+
+
 def _with_presets(spec: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what contradicts the presets, or what this release does not support. A cluster uses the defaults of the namespace."""
     rejection = resolve(spec, _PRESETS_ONLY)
-    if not isinstance(rejection, SpecRejection) or rejection.reason not in (reasons.INVALID_SPEC, reasons.UNSUPPORTED):
+    if not isinstance(rejection, SpecRejection) or not _is_everywhere(rejection):
         return []
     unless = " (or run it on a cluster whose defaults allow it)" if rejection.reason is reasons.INVALID_SPEC else ""
     return [(rejection.message.partition(":")[0], rejection.message.removesuffix(".") + unless)]

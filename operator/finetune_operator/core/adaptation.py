@@ -6,8 +6,10 @@ run never silently does something else than its spec states.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from finetune_contract.uris import HubId, UriKind, parse_uri
@@ -15,6 +17,8 @@ from finetune_contract.uris import HubId, UriKind, parse_uri
 from .images import CUDA
 from .paths import Json, lookup
 from .settings import Settings
+
+Explicit = Literal["reject", "reject in the run", "keep", "replace"]
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,15 @@ class Adaptation:
         impossible: whether a value is impossible with these settings and the values of the run that are known so far.
         instead: the replacement of a default (``None``: the field is removed).
         reason: why, in a few words.
-        explicit: what happens to the same value set by a person: it is rejected, kept, or replaced as well.
+        explicit: what happens to the same value set by a person: it is rejected, kept, or replaced as well. ``reject in the run``: as a
+            default of the namespace or the operator it is replaced, because it is meant for the runs that can honor it.
     """
 
     path: str
     impossible: Callable[[Any, Settings, Json], bool]
     instead: Any
     reason: str
-    explicit: Literal["reject", "keep", "replace"] = "reject"
+    explicit: Explicit = "reject"
 
 
 def _local(settings: Settings) -> bool:
@@ -49,9 +54,17 @@ def _too_many_gpus(value: Any, settings: Settings, _spec: Json) -> bool:
     return gpus is not None and int(value) > gpus
 
 
-def _hub_trains(spec: Json) -> bool:
-    """Return whether the backends of Training Hub can train at all; whether the training image has them is known in the image only."""
-    return lookup(spec, "training.algorithm") in ("sft", "osft") and bool(lookup(spec, "training.gpusPerWorker"))
+def _algorithm(spec: Json) -> str:
+    return str(lookup(spec, "training.algorithm"))
+
+
+def _without_gpus(spec: Json) -> bool:
+    return not lookup(spec, "training.gpusPerWorker")
+
+
+def _is_hub(spec: Json, algorithm: str | None = None) -> bool:
+    """Return whether the engine is certainly Training Hub; with ``algorithm``, for this algorithm."""
+    return lookup(spec, "training.engine") == "training-hub" and algorithm in (None, _algorithm(spec))
 
 
 def _is_portable(spec: Json) -> bool:
@@ -69,6 +82,58 @@ def _processes(spec: Json) -> int:
     return int(lookup(spec, "training.workers") * per_worker)
 
 
+def _engine_of_the_run() -> Iterator[Adaptation]:
+    """Yield the rules for what Training Hub cannot train, whatever the training image has."""
+    explicit: dict[str, Explicit] = {"auto": "replace", "training-hub": "reject in the run"}
+    reasons: dict[str, Callable[[Json], bool]] = {
+        "engine training-hub does not train lora": lambda spec: _algorithm(spec) == "lora",
+        "engine training-hub requires GPUs, and training requests none": _without_gpus,
+    }
+    for stated, action in explicit.items():
+        for reason, cannot in reasons.items():
+            yield Adaptation("training.engine", partial(_is_wrong_engine, stated, cannot), "portable", reason, action)
+
+
+def _is_wrong_engine(stated: str, cannot: Callable[[Json], bool], value: Any, _settings: Settings, spec: Json) -> bool:
+    return bool(value == stated) and cannot(spec)
+
+
+HUB_LIMITS: tuple[Adaptation, ...] = (
+    Adaptation(
+        "training.microBatchSize", lambda _value, _settings, spec: _is_hub(spec), None,
+        "the backends of training-hub fill each micro-batch up to training.maxTokensPerGPU",
+    ),
+    Adaptation(
+        "training.gradientCheckpointing", lambda value, _settings, spec: not value and _is_hub(spec), True,
+        "the backends of training-hub always recompute activations",
+    ),
+    Adaptation(
+        "training.scheduler", lambda value, _settings, spec: value != "cosine" and _is_hub(spec, "sft"), "cosine",
+        "instructlab-training always uses cosine",
+    ),
+    Adaptation(
+        "training.schedulerArgs", lambda value, _settings, spec: bool(value) and _is_hub(spec, "sft"), {},
+        "instructlab-training takes none",
+    ),
+    Adaptation(
+        "training.liger", lambda value, _settings, spec: bool(value) and _is_hub(spec, "sft"), False,
+        "instructlab-training checks that Liger is installed and does not use it",
+    ),
+    Adaptation(
+        "training.osft.unfreezeRankRatio", lambda value, _settings, spec: value in (0, 1) and _is_hub(spec, "osft"), 0.5,
+        "mini-trainer takes 1 for 0.5, and trains one direction of each weight for 0",
+    ),
+    Adaptation(
+        "training.osft.trainable", lambda value, _settings, spec: value == "targets" and _is_hub(spec, "osft"), "all",
+        "mini-trainer trains embeddings, output layer and norms as well",
+    ),
+    Adaptation(
+        "training.osft.targetPatterns",
+        lambda value, _settings, spec: any(re.search(r"[,'\"\s]", pattern) for pattern in value) and _is_hub(spec, "osft"), None,
+        "mini-trainer splits them at commas, quotes and blanks",
+    ),
+)  # fmt: skip
+"""What no version of Training Hub's backends honors. The training image has further limits, those of its versions."""
 _EVALUATION_ON_GPUS = f"evaluation{CUDA}"
 ADAPTATIONS: tuple[Adaptation, ...] = (
     *(
@@ -88,25 +153,15 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
         "model.uri is not on the Hub",
     ),
     Adaptation("training.gpusPerWorker", _too_many_gpus, 0, "this machine has fewer GPUs"),
-    Adaptation(
-        "training.engine",
-        lambda value, _settings, spec: value == "auto" and not _hub_trains(spec),
-        "portable",
-        "training-hub trains sft and osft only, on GPUs",
-        "replace",
-    ),
-    Adaptation(
-        "training.engine",
-        lambda value, _settings, spec: value == "training-hub" and not _hub_trains(spec),
-        "portable",
-        "training-hub trains sft and osft only, on GPUs",
-    ),
+    *_engine_of_the_run(),
     Adaptation(
         "training.liger",
         lambda value, _settings, spec: bool(value) and _is_portable(spec),
         False,
         "the portable engine does not use Liger kernels",
+        "reject in the run",
     ),
+    *HUB_LIMITS,
     Adaptation(
         "training.osft.memoryEfficientInit",
         lambda value, _settings, spec: not value and _is_portable(spec),

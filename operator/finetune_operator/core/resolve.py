@@ -267,6 +267,8 @@ def _adapt(merged: Json, origins: dict[str, str], settings: Settings) -> list[Js
         if value is None or not rule.impossible(value, settings, merged):
             continue
         action = rule.explicit if _is_explicit(rule.path, origins) else "replace"
+        if action == "reject in the run":
+            action = "reject" if _is_of_run(rule.path, origins) else "replace"
         if action == "reject":
             message = f"{origin_prefix(origins, rule.path)}{rule.path}: {_shown(value)} is not possible here, because {rule.reason}; remove it."
             return SpecRejection(reasons.NOT_POSSIBLE_HERE, message)
@@ -282,6 +284,10 @@ def _is_explicit(path: str, origins: dict[str, str]) -> bool:
     return any(
         origin in ("run", "namespace", "operator") for key, origin in origins.items() if key == path or key.startswith(f"{path}.")
     )
+
+
+def _is_of_run(path: str, origins: dict[str, str]) -> bool:
+    return any(origin == "run" for key, origin in origins.items() if f"{key}.".startswith(f"{path}."))
 
 
 def _grouped(origins: Mapping[str, str], merged: Json) -> dict[str, list[str]]:

@@ -130,14 +130,14 @@ def check(run_stage_program: Any, tmp_path: Path) -> Callable[..., Any]:
 
 
 def test_the_program_reports_the_engine_without_a_model_a_gpu_a_driver_and_an_import_of_torch(check: Callable[..., Any]) -> None:
-    ended = check(replace(SFT, engine="portable"))
+    ended = check(replace(SFT, engine="portable"), "training.engine")
     assert (ended.code, ended.reason) == (0, None), ended.errors
     assert ended.result.outputs["engine"] == "portable"
     assert ended.result.outputs["reason"] == "training.engine sets it"
     assert {"torch", "transformers"} <= set(ended.result.outputs["versions"])
     assert ended.result.message == "engine portable: training.engine sets it"
     assert ended.result.metrics["seconds"] < 5
-    again = check(replace(SFT, engine="portable"))
+    again = check(replace(SFT, engine="portable"), "training.engine")
     assert again.result.reused is False, "the image may be another one"
     assert "already finished" not in again.output
 

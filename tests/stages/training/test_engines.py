@@ -62,7 +62,8 @@ def test_training_hub_is_preferred_where_it_honors_the_run(image: Any) -> None:
         assert (engine.name, engine.replaced) == ("training-hub", ())
         assert engine.versions == VERSIONS
         assert engine.reason == "the image has it and it honors the values of the run"
-    assert chosen(replace(SFT, engine="training-hub")).reason == "training.engine sets it"
+    assert chosen(replace(SFT, engine="training-hub"), "training.engine").reason == "training.engine sets it"
+    assert chosen(replace(SFT, engine="portable", sharding="NO_SHARD")).reason == "no other engine can train this run"
 
 
 @pytest.mark.parametrize(

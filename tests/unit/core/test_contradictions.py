@@ -153,15 +153,15 @@ def test_a_value_of_the_defaults_is_named_where_it_is_written(
 
 @pytest.mark.parametrize(
     ("spec", "prefix"),
-    [({"training": {"liger": True, "engine": "portable"}}, "spec."), ({}, "ConfigMap finetune-defaults, ")],
+    [({"training": {"osft": {"memoryEfficientInit": False}}}, "spec."), ({}, "ConfigMap finetune-defaults, ")],
 )
 def test_a_value_that_a_place_cannot_honor_is_named_where_it_is_written(spec: dict[str, Any], prefix: str) -> None:
-    defaults = {"training": {"liger": True, "engine": "portable"}}
+    defaults = {"training": {"osft": {"memoryEfficientInit": False}, "engine": "portable"}}
     found = resolve({**MINIMAL, **spec}, place(namespace_defaults=defaults))
     assert isinstance(found, SpecRejection)
-    assert (
-        found.message
-        == f"{prefix}training.liger: true is not possible here, because the portable engine does not use Liger kernels; remove it."
+    assert found.message == (
+        f"{prefix}training.osft.memoryEfficientInit: false is not possible here, because the portable engine always decomposes one weight at"
+        " a time; remove it."
     )
 
 

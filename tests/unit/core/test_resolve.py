@@ -160,7 +160,7 @@ def test_a_machine_with_gpus_keeps_them() -> None:
         ({"osft": {"memoryEfficientInit": False}}, "spec.training.osft.memoryEfficientInit: false is not possible here"),
         (
             {"engine": "training-hub"},
-            "spec.training.engine: training-hub is not possible here, because training-hub trains sft and osft",
+            "spec.training.engine: training-hub is not possible here, because engine training-hub",
         ),
     ],
 )
@@ -391,3 +391,44 @@ def test_defaults_are_held_to_what_an_api_server_takes(defaults: dict[str, Any],
     found = resolve(MINIMAL, settings(namespace_defaults=defaults))
     assert isinstance(found, SpecRejection), found
     assert found.message.startswith(f"ConfigMap finetune-defaults, {problem}")
+
+
+HUB = {"engine": "training-hub"}
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"algorithm": "lora"}, "engine: training-hub is not possible here, because engine training-hub does not train lora"),
+        ({"gpusPerWorker": 0}, "engine: training-hub is not possible here, because engine training-hub requires GPUs, and training requests none"),
+        ({"microBatchSize": 4}, "microBatchSize: 4 is not possible here, because the backends of training-hub fill"),
+        ({"gradientCheckpointing": False}, "gradientCheckpointing: false is not possible here"),
+        ({"algorithm": "sft", "scheduler": "linear"}, "scheduler: linear is not possible here, because instructlab-training always"),
+        ({"algorithm": "sft", "schedulerArgs": {"num_cycles": 2}}, 'schedulerArgs: {"num_cycles": 2} is not possible here'),
+        ({"algorithm": "sft", "liger": True}, "liger: true is not possible here, because instructlab-training checks"),
+        ({"osft": {"unfreezeRankRatio": 1}}, "osft.unfreezeRankRatio: 1 is not possible here, because mini-trainer takes 1 for 0.5"),
+        ({"osft": {"unfreezeRankRatio": 0}}, "osft.unfreezeRankRatio: 0 is not possible here"),
+        ({"osft": {"trainable": "targets"}}, "osft.trainable: targets is not possible here"),
+        ({"osft": {"targetPatterns": ["q_proj,k_proj"]}}, 'osft.targetPatterns: ["q_proj,k_proj"] is not possible here'),
+    ],
+)  # fmt: skip
+def test_what_engine_training_hub_never_honors_is_rejected_before_the_run_starts(training: dict[str, Any], words: str) -> None:
+    assert f"spec.training.{words}" in rejected({**MINIMAL, "training": {**HUB, **training}}, settings()).message
+    assert not isinstance(resolve({**MINIMAL, "training": {"engine": "auto", **training}}, settings()), SpecRejection), (
+        "the image decides"
+    )
+
+
+@pytest.mark.parametrize(
+    ("defaults", "field", "reason"),
+    [
+        (HUB, "training.engine", "engine training-hub does not train lora"),
+        ({"liger": True}, "training.liger", "the portable engine does not use Liger kernels"),
+    ],
+)
+def test_a_default_of_the_namespace_for_other_runs_does_not_reject_lora(
+    defaults: dict[str, Any], field: str, reason: str
+) -> None:
+    found = resolve({**MINIMAL, "training": {"algorithm": "lora"}}, settings(namespace_defaults={"training": defaults}))
+    assert not isinstance(found, SpecRejection), found
+    assert (field, reason) in {(one["field"], one["reason"]) for one in found["adapted"]}

@@ -54,7 +54,7 @@ class EngineCheckStage(ProgramStage):
         explicit, training = explicit_fields(run.status["resolved"], "training", "model"), run.resolved.training
         return EngineCheckInputs(
             training=deciding_inputs(training_inputs(run)), gpus=training.gpus_per_worker, processes=training.workers * training.processes,
-            explicit=tuple(field for field in explicit if f"{field}.".startswith(tuple(f"{one}." for one in REJECTABLE))),
+            explicit=tuple(field for field in explicit if f"{field}.".startswith(tuple(f"{one}." for one in ("training.engine", *REJECTABLE)))),
         )  # fmt: skip
 
     def pod(self, run: Run) -> PodNeeds:
