@@ -10,7 +10,10 @@ TRAINER ?= 2.1
 # Sets of libraries for compat; all of them if unset.
 SETS ?=
 
-.PHONY: run test unit setup controlplane containers compat cluster node check lock release release-check bench clean
+.PHONY: help run test unit setup controlplane containers compat cluster node check lock release release-check bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
 
 run: setup  ## set up, and run the main job on real data
 	$(BIN)/python hack/example/prepare.py

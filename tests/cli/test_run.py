@@ -335,10 +335,11 @@ GOOD_ROW = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant"
 BAD_DATA: dict[str, tuple[tuple[str, ...], str, str]] = {
     "empty": ((), "DatasetEmpty", "no rows"),
     "no messages": (
-        (GOOD_ROW, '{"text": "a", "source": "b"}'),
+        (GOOD_ROW, '{"note": "a", "source": "b"}'),
         "BadRow",
-        r"[Rr]ow 2.*messages.*source, text|[Rr]ow 2.*messages.*text, source",
+        r"[Rr]ow 2.*messages.*source, note|[Rr]ow 2.*messages.*note, source",
     ),
+    "two formats": ((GOOD_ROW, '{"text": "a"}'), "MixedFormats", r"row 1 .* format messages and row 2 .* format text"),
     "bad role": ((GOOD_ROW.replace("user", "human"),), "BadRow", r"[Rr]ow 1.*human"),
     "no answer": (('{"messages": [{"role": "user", "content": "a"}]}',), "BadRow", r"[Rr]ow 1.*assistant"),
     "no JSON": ((GOOD_ROW, "{nonsense"), "DatasetUnreadable", r"line 2|[Rr]ow 2"),

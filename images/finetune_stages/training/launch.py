@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from finetune_stages.sdk.fault import Interrupted
 
@@ -64,9 +64,9 @@ def _one(processes: Processes, folder: Path) -> dict[int, int] | None:
     return None if code == 0 else {processes.rank: code}
 
 
-def _copy(lines: Iterable[str], target: Path, rank: int) -> None:
-    """Copy a worker's standard error to a file and to this program's own."""
-    with target.open("w", encoding="utf-8", errors="replace", buffering=1) as copy:
+def _copy(lines: IO[str], target: Path, rank: int) -> None:
+    """Copy a worker's standard error to a file and to this program's own, and close it."""
+    with lines, target.open("w", encoding="utf-8", errors="replace", buffering=1) as copy:
         for line in lines:
             copy.write(line)
             sys.stderr.write(f"[rank {rank}]: {line}")
