@@ -117,10 +117,8 @@ def _first_failure(folder: Path, exit_codes: dict[int, int], processes: Processe
         result = parse_message(path.read_text())
         if result is not None and result.reason in STAGE_REASONS:
             failures.append(StageError(STAGE_REASONS[result.reason], result.message))
-    # torchrun's agent ends the others after a failure, and those that do not react with SIGKILL.
-    by_agent = {-signal.SIGTERM, -signal.SIGKILL} if failures and not out_of_memory else {-signal.SIGTERM}
     without_result = {
-        rank: code for rank, code in exit_codes.items() if not (folder / f"{rank}.json").exists() and code not in by_agent
+        rank: code for rank, code in exit_codes.items() if not (folder / f"{rank}.json").exists() and code != -signal.SIGTERM
     }
     for rank, code in without_result.items():
         if out_of_memory and code == -signal.SIGKILL:
