@@ -16,13 +16,11 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from figures import machine, spread
+from figures import Measured, machine, measured, spread
 
 _CHARACTERS = 450
 """Mean length of a message; a row has about 1 kB."""
@@ -57,15 +55,6 @@ decode, path = msgspec.json.Decoder(Row).decode, sys.argv[1]
 """
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Seconds and peak resident memory in MB of a process and its children."""
-
-    wall: float
-    cpu: float
-    memory: float
-
-
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,7 +68,7 @@ def main() -> None:
         _write(source, options.rows)
         print(f"  {options.rows:,} rows, {source.stat().st_size / 1e6:,.0f} MB")
         for name, code in _FLOORS.items():
-            _show(name, [_measure([sys.executable, "-c", _PRELUDE + code, str(source)], place)])
+            _show(name, [measured([sys.executable, "-c", _PRELUDE + code, str(source)], place)])
         (place / "rows.jsonl.copy").unlink()
         _compare("split 0.9", place, source, 0, options.repeats)
         _compare("subset of 2,000", place, source, 2000, options.repeats)
@@ -141,7 +130,7 @@ def _upstream(place: Path, source: Path, subset: int) -> Measured:
     folder = place / "upstream"
     subprocess.run(["rm", "-rf", str(folder)], check=True)
     (folder / "artifacts").mkdir(parents=True)
-    return _measure([sys.executable, "-c", _UPSTREAM, str(source), str(folder), str(subset)], place)
+    return measured([sys.executable, "-c", _UPSTREAM, str(source), str(folder), str(subset)], place)
 
 
 def _ours(place: Path, source: Path, subset: int) -> Measured:
@@ -152,20 +141,7 @@ def _ours(place: Path, source: Path, subset: int) -> Measured:
     document = {"contractVersion": 2, "stage": "dataset", "run": run, "inputs": {"uri": str(source), "subset": subset}}
     (place / "document.json").write_text(json.dumps(document))
     os.environ.update(FINETUNE_CONFIG=str(place / "document.json"), FINETUNE_WORKSPACE=str(workspace))
-    return _measure([sys.executable, "-m", "finetune_stages.dataset"], place)
-
-
-def _measure(words: list[str], place: Path) -> Measured:
-    environment = {**os.environ, "HOME": str(place), "HF_HUB_OFFLINE": "1"}
-    with (place / "log").open("wb") as log:
-        began = time.perf_counter()
-        process = subprocess.Popen(words, cwd=place, env=environment, stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit((place / "log").read_text()[-2000:])
-    return Measured(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000)
+    return measured([sys.executable, "-m", "finetune_stages.dataset"], place)
 
 
 def _require_equal(place: Path) -> None:

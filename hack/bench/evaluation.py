@@ -13,10 +13,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from figures import machine, spread
+from figures import machine, measured, spread
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = Path.home() / ".cache/finetune-operator/example"
@@ -47,11 +46,12 @@ def main() -> None:
         place = Path(folder)
         _prepare(place)
         ours, bare = _ours(place), [sys.executable, "-c", _BARE, str(EXAMPLE / "base-model"), "bare.json"]
-        _timed(bare, place)  # the data sets' cache is filled; and the files are in memory
-        _timed(ours, place)
+        measured(bare, place)  # the data sets' cache is filled; and the files are in memory
+        measured(ours, place)
         pairs = []
         for number in range(REPEATS):  # each is the first of a pair as often as the other
-            times = [_timed(words, place) for words in ((bare, ours) if number % 2 else (ours, bare))]
+            both = [measured(words, place) for words in ((bare, ours) if number % 2 else (ours, bare))]
+            times = [(one.wall, one.cpu) for one in both]
             pairs.append(tuple(times if number % 2 else reversed(times)))
         _require_equal(place)
     for number, what in enumerate(("wall", "CPU")):
@@ -98,20 +98,6 @@ def _ours(place: Path) -> list[str]:
     script = 'rm -rf cache runs/*/results runs/*/attempts && exec "$0" -m finetune_stages.evaluation'
     os.environ.update(FINETUNE_CONFIG=str(place / "document.json"), FINETUNE_WORKSPACE=str(place))
     return ["sh", "-c", script, sys.executable]
-
-
-def _timed(words: list[str], place: Path) -> tuple[float, float]:
-    """Return wall and CPU seconds of a process and its children."""
-    environment = {**os.environ, "HOME": str(place), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
-    with (place / "log").open("wb") as log:
-        began = time.perf_counter()
-        process = subprocess.Popen(words, cwd=place, env=environment, stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit((place / "log").read_text()[-2000:])
-    return wall, usage.ru_utime + usage.ru_stime
 
 
 def _require_equal(place: Path) -> None:

@@ -45,7 +45,7 @@ _UNUSED = ("parallel_tool_calls", "tool_choice", "documents", "system")
 _READ = ("messages", "tools", "functions", "unmask", "chat_template_kwargs")
 COLUMNS = frozenset((*_READ, *_UNUSED, *_MEDIA))
 """Columns of a row that have an effect, or that are reported or rejected if they have a value."""
-INTERPRETED = frozenset(("messages", "tools", "functions", "unmask", "chat_template_kwargs", *_MEDIA))
+INTERPRETED = frozenset((*_READ, *_MEDIA))
 """Keys of a row that :func:`read_conversation` interprets."""
 _RESERVED = frozenset(("messages", "tools", "documents", "add_generation_prompt", "conversations", "chat_template"))
 _KEYS_SHOWN = 8

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, TrainingArguments
 from finetune_contract import reasons
 from finetune_contract.documents import LoraInputs, OsftInputs, TrainingInputs
 from finetune_operator.api.training import Checkpoints, Lora, Osft, Sft, Training
-from finetune_operator.core.adaptation import ADAPTATIONS
+from finetune_operator.core.adaptation import ADAPTATIONS, HUB_LIMITS
 from finetune_operator.core.origins import explicit_fields
 from finetune_operator.core.paths import Json, assign
 from finetune_operator.core.resolve import SpecRejection, resolve
@@ -326,6 +326,16 @@ def test_the_operator_and_the_program_reject_the_same_values_of_the_portable_eng
     known = {rule.path: rule.reason for rule in ADAPTATIONS if rule.reason.startswith("the portable engine ")}
     limits = {limit.field: limit.reason for limit in portable_limits(inputs, 2)}
     assert {path: reason.replace("the portable engine", "it") for path, reason in known.items()} == limits
+
+
+def test_the_operator_and_the_program_know_the_same_limits_of_training_hub() -> None:
+    """Those that no version honors are rejected before the run starts; the program rejects them for ``auto``."""
+    values = {"engine": "training-hub", "micro_batch_size": 1, "gradient_checkpointing": False, "liger": True}
+    sft = replace(written("sft"), scheduler="linear", scheduler_args={"a": 1}, **values)
+    osft = replace(written("osft"), osft=OsftInputs(0, ("a,b",), "targets"), **values)
+    everything = Installed(frozenset(), frozenset({"osft_memory_efficient_init"}), {"liger-kernel": "1"})
+    found = {limit.field for inputs in (sft, osft) for limit in hub_limits(inputs, everything)}
+    assert found == {rule.path for rule in HUB_LIMITS}
 
 
 def test_every_field_has_a_probe_or_concerns_the_pods() -> None:

@@ -83,7 +83,7 @@ def _record_ref(stage: ProgramStage, run: Run, image: str) -> Ref:
 
 
 def _is_ours(item: Object, content: str | None) -> bool:
-    """Return whether this operator created a record and nobody has replaced its content."""
+    """Return whether this operator created a record, and its content is unchanged."""
     metadata = item["metadata"]
     managed = (metadata.get("labels") or {}).get(naming.MANAGED_BY_LABEL) == naming.MANAGED_BY
     return managed and content is not None and (metadata.get("annotations") or {}).get(naming.CONTENT_ANNOTATION) == content
