@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[0] = str(ROOT / "hack")
+sys.path.insert(0, str(ROOT / "hack"))
 sys.path += [str(ROOT / folder) for folder in ("operator", "images", "hack/example")]
 
 import argparse  # noqa: E402

@@ -145,6 +145,14 @@ def test_an_engine_check_has_the_pod_of_its_training_without_gpus(release: str) 
 
 
 @pytest.mark.parametrize("release", TRAINERS)
+def test_a_training_without_gpus_requests_none_even_if_its_runtime_has_some(release: str) -> None:
+    spec = specification("sft", False)
+    spec["training"] |= {"gpusPerWorker": 0, "resources": {"cpu": "1", "memory": "2Gi"}}
+    amounts = {"cpu": "1", "memory": "2Gi", "nvidia.com/gpu": "0"}
+    assert job_of(spec, TRAINERS[release])["spec"]["trainer"]["resourcesPerNode"] == {"requests": amounts, "limits": amounts}
+
+
+@pytest.mark.parametrize("release", TRAINERS)
 def test_the_pods_are_the_same_on_every_trainer_as_far_as_it_lets_them_be(release: str) -> None:
     newest, this = (pod_of(job_of(specification("sft", True), TRAINERS[name])) for name in ("2.3", release))
     assert this[0]["metadata"] == newest[0]["metadata"]

@@ -38,21 +38,21 @@ creates for each TrainJob is made from the annotation.
 def trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Trainer) -> Json:
     """Return the TrainJob of an attempt: that of stage *training*, or that of the engine check, which has one process and no GPU."""
     if stage_status.name != TRAINING.name:
-        return _trainjob(run, stage_status, needs, shape, _without_gpus(needs))
+        return _trainjob(run, stage_status, needs, shape, _nodes(1, 1, needs))
     training = run.resolved.training
     needs = replace(needs, environment=(*needs.environment, {"name": METRICS_PORT_VARIABLE, "value": str(METRICS_PORT)}))
-    nodes: Json = {"numNodes": training.workers, "numProcPerNode": training.processes}
-    if needs.requirements:
-        nodes["resourcesPerNode"] = needs.requirements
-    job = _trainjob(run, stage_status, needs, shape, nodes)
+    job = _trainjob(run, stage_status, needs, shape, _nodes(training.workers, training.processes, needs))
     job["metadata"]["annotations"].update(TRACKING)
     return job
 
 
-def _without_gpus(needs: PodNeeds) -> Json:
-    """Return one node without GPUs. Trainer 2.3 merges the resources with those of the runtime, which may have GPUs, so 0 is written."""
-    resources = {section: {**amounts, pod.GPU: "0"} for section, amounts in needs.requirements.items()}
-    return {"numNodes": 1, "numProcPerNode": 1, "resourcesPerNode": resources}
+def _nodes(count: int, processes: int, needs: PodNeeds) -> Json:
+    """Return the nodes and their resources, with 0 GPUs if none are needed.
+
+    Trainer 2.3 merges the resources with those of the runtime, which may have GPUs that nobody would use.
+    """
+    resources = {section: {pod.GPU: "0", **amounts} for section, amounts in needs.requirements.items()}
+    return {"numNodes": count, "numProcPerNode": processes, **({"resourcesPerNode": resources} if resources else {})}
 
 
 def _trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Trainer, nodes: Json) -> Json:
