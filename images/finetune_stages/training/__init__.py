@@ -5,5 +5,5 @@ The package also runs from a zip application in images that do not contain this 
 :mod:`.limits` (choice of the engine), :mod:`.work` (the steps of engine ``portable``), then :mod:`.rows` (tokens and labels),
 :mod:`.memory` and :mod:`.batches` (content of a step), :mod:`.tuning` with :mod:`.subspace` and :mod:`.lora` (the algorithms),
 :mod:`.trainer` (the optimization), :mod:`.publication` with :mod:`.checkpoint` and :mod:`.proof` (writing, verification, publishing).
-:mod:`.processes` and :mod:`.supervise` handle several processes; :mod:`.hub` is engine ``training-hub``, and :mod:`.check` checks an image.
+:mod:`.processes` and :mod:`.supervise` handle several processes; :mod:`.training_hub` is engine ``training-hub``, and :mod:`.check` checks an image.
 """

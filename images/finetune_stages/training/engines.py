@@ -14,11 +14,11 @@ from finetune_stages.sdk import StageError
 from finetune_stages.sdk.gpus import requested_gpus
 from finetune_stages.sdk.nvidia import driver
 
-from .hub.installed import BACKENDS, Installed, NotInstalled, installed
-from .hub.limits import hub_limits
 from .libraries import engine_versions, missing_package
 from .limits import Limit, portable_limits
 from .pretrained import Pretrained
+from .training_hub.installed import BACKENDS, Installed, NotInstalled, installed
+from .training_hub.limits import hub_limits
 
 _FLASH_ATTENTION = (8, 0)
 """Lowest compute capability that flash-attn supports. mini-trainer uses it wherever it is installed."""

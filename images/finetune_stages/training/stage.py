@@ -70,7 +70,7 @@ def _train(context: Context, processes: Processes) -> Finished:
     engine = choose(inputs, context.document.explicit or (), processes.world, context.path(context.layout.base_model))
     print("\n".join((f"training: engine {engine.name}: {engine.reason}", *engine.notes())), flush=True)
     if engine.installed is not None:
-        from .hub.work import train
+        from .training_hub.work import train
 
         require_devices(processes)
         finished = train(context, processes, engine.installed)

@@ -214,13 +214,13 @@ class _Job:
         return attach(model, folder)
 
     def _optimize(self, tuning: Tuning, rows: Rows, plan: Plan, tokenizer: Any) -> _Optimized:
+        from .callback import TrainingCallback
         from .packing import PackedRows
         from .trainer import collator, dataset_of
         from .trainers import trainer_class
-        from .watch import Watch
 
         keeps = self.inputs.checkpoints.per_epoch and self.processes.rank == 0
-        watch = Watch(
+        callback = TrainingCallback(
             self._report, plan.tokens_after_steps(self.inputs.epochs), self.inputs.epochs, tuning.after_step,
             (lambda epoch: self._publication.checkpoint(epoch, self._unquantized(tuning))) if keeps else None,
         )  # fmt: skip
@@ -228,7 +228,7 @@ class _Job:
         trainer = kind(
             plan, PackedRows(rows) if packs(self.inputs) else None, model=tuning.model,
             args=kind.settings(self.inputs, plan, self.folder / "trainer"), train_dataset=dataset_of(rows),
-            data_collator=collator(tokenizer, plan), processing_class=tokenizer, callbacks=[watch],
+            data_collator=collator(tokenizer, plan), processing_class=tokenizer, callbacks=[callback],
         )  # fmt: skip
         if self.processes.rank == 0:
             self._publication.clear_checkpoints()
@@ -240,7 +240,7 @@ class _Job:
         trainer.accelerator.free_memory()
         del trainer
         gc.collect()  # the optimizer's memory is needed for the verification
-        return _Optimized(samples, steps, seconds, int(watch.tokens_after[-1]), watch.history)
+        return _Optimized(samples, steps, seconds, int(callback.tokens_after[-1]), callback.history)
 
     def _require_complete(self, done: _Optimized, model: Any, rows: int) -> None:
         """Check that every sample was processed, and that all processes have the same weights."""

@@ -19,8 +19,8 @@ from finetune_operator.training_bundle import training_bundle
 from finetune_stages.sdk import StageError
 from finetune_stages.training import engines, limits
 from finetune_stages.training.engines import choose
-from finetune_stages.training.hub import limits as hub_limits
-from finetune_stages.training.hub.installed import Installed, NotInstalled
+from finetune_stages.training.training_hub import limits as hub_limits
+from finetune_stages.training.training_hub.installed import Installed, NotInstalled
 from nvidia_driver import machine_with_gpus
 
 SFT = TrainingInputs("sft", "auto", 2, 16, 4096, 256, 1e-2, gradient_checkpointing=True)

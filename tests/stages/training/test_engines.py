@@ -18,11 +18,11 @@ from finetune_stages.sdk.nvidia import GPU, Driver
 from finetune_stages.sdk.safetensors_header import Tensor
 from finetune_stages.training import engines
 from finetune_stages.training.engines import choose
-from finetune_stages.training.hub.arguments import arguments
-from finetune_stages.training.hub.installed import Installed, NotInstalled
 from finetune_stages.training.pretrained import Pretrained
 from finetune_stages.training.processes import Processes
 from finetune_stages.training.stage import _with_engine
+from finetune_stages.training.training_hub.arguments import arguments
+from finetune_stages.training.training_hub.installed import Installed, NotInstalled
 
 SFT = TrainingInputs("sft", "auto", 2, 16, 4096, 256, 1e-2, gradient_checkpointing=True, sharding="FULL_SHARD")
 OSFT = replace(SFT, algorithm="osft", sharding="NO_SHARD", osft=OsftInputs(), liger=True)

@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, Mix
 from finetune_contract.documents import LoraInputs, TrainingInputs
 from finetune_stages.training import lora, trainers
 from finetune_stages.training.batches import BatchPlan, PackedPlan
+from finetune_stages.training.callback import TrainingCallback
 from finetune_stages.training.fused import FusedRowTrainer
 from finetune_stages.training.packing import PackedRows
 from finetune_stages.training.rows import Rows
 from finetune_stages.training.trainer import RowTrainer, collator, dataset_of, router_weight
 from finetune_stages.training.trainers import trainer_class
-from finetune_stages.training.watch import Watch
 
 INPUTS = TrainingInputs("sft", "portable", 2, 4, 4096, 256, 1e-2)
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
@@ -39,14 +39,14 @@ def losses(kind: type[RowTrainer], model: Any, tokenizer: Any, folder: Path, pac
     rows = rows_of(10, 300)
     place = (1, 0, 42, len(rows))
     plan = PackedPlan(rows.lengths, 4, 1, *place, 40, 2) if packed else BatchPlan(rows.lengths, 4, 2, *place)
-    watch = Watch(lambda _: None, plan.tokens_after_steps(2), 2)
+    callback = TrainingCallback(lambda _: None, plan.tokens_after_steps(2), 2)
     made = kind(
         plan, PackedRows(rows) if packed else None, model=model, args=kind.settings(INPUTS, plan, folder),
-        train_dataset=dataset_of(rows), data_collator=collator(tokenizer, plan), processing_class=tokenizer, callbacks=[watch],
+        train_dataset=dataset_of(rows), data_collator=collator(tokenizer, plan), processing_class=tokenizer, callbacks=[callback],
     )  # fmt: skip
     made.train()
     assert made.samples == 20
-    return [point.loss for point in watch.history]
+    return [point.loss for point in callback.history]
 
 
 @pytest.mark.parametrize("algorithm", ["sft", "lora", "lora-packed"])

@@ -32,14 +32,14 @@ from finetune_stages.sdk import StageError
 from finetune_stages.training import engines, lora, subspace
 from finetune_stages.training.batches import BatchPlan
 from finetune_stages.training.engines import Engine, choose
-from finetune_stages.training.hub.arguments import arguments
-from finetune_stages.training.hub.installed import Installed, NotInstalled
-from finetune_stages.training.hub.limits import hub_limits
 from finetune_stages.training.limits import portable_limits
 from finetune_stages.training.memory import micro_batch_size, packs
 from finetune_stages.training.processes import Processes
 from finetune_stages.training.quantization import quantization
 from finetune_stages.training.settings import settings
+from finetune_stages.training.training_hub.arguments import arguments
+from finetune_stages.training.training_hub.installed import Installed, NotInstalled
+from finetune_stages.training.training_hub.limits import hub_limits
 
 ROOT = Path(__file__).parents[3]
 HUB = Installed(frozenset(), frozenset({"osft_memory_efficient_init"}), {"flash-attn": "2.8", "liger-kernel": "0.6"})

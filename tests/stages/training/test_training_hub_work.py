@@ -16,8 +16,8 @@ from finetune_contract.documents import CheckpointInputs, OsftInputs
 
 PROGRAM = """
 from finetune_stages.sdk import run_stage
-from finetune_stages.training.hub.installed import Installed
-from finetune_stages.training.hub.work import train
+from finetune_stages.training.training_hub.installed import Installed
+from finetune_stages.training.training_hub.work import train
 from finetune_stages.training.processes import Processes
 
 installed = Installed(frozenset(), frozenset(), {"training-hub": "0"})

@@ -66,8 +66,8 @@ ARGUMENTS = """
 import json, sys
 from pathlib import Path
 from finetune_contract.documents import OsftInputs, TrainingInputs
-from finetune_stages.training.hub.arguments import arguments
-from finetune_stages.training.hub.installed import installed
+from finetune_stages.training.training_hub.arguments import arguments
+from finetune_stages.training.training_hub.installed import installed
 from finetune_stages.training.processes import Processes
 
 inputs = TrainingInputs(sys.argv[1], "training-hub", 2, 16, 4096, 256, 1e-2, osft=OsftInputs())

@@ -1,4 +1,4 @@
-"""``python -m finetune_stages.training.hub.child CALL``: call a function of Training Hub.
+"""``python -m finetune_stages.training.training_hub.child CALL``: call a function of Training Hub.
 
 ``CALL`` is a JSON file with ``function`` and ``arguments``. If the process that started this one is gone, this one ends its descendants and
 itself.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from finetune_stages.sdk import quick_imports
 
-from .family import family, send
+from .process_tree import process_tree, send
 
 
 def main(call: Path) -> None:
@@ -32,7 +32,7 @@ def main(call: Path) -> None:
 def _end_without_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
-    send(signal.SIGKILL, [member for member in family(os.getpid()) if member[0] != os.getpid()])
+    send(signal.SIGKILL, [member for member in process_tree(os.getpid()) if member[0] != os.getpid()])
     os.kill(os.getpid(), signal.SIGKILL)
 
 

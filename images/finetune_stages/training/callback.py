@@ -18,7 +18,7 @@ from .step_progress import StepProgress
 
 
 @dataclass
-class Watch(TrainerCallback):  # type: ignore[misc]
+class TrainingCallback(TrainerCallback):  # type: ignore[misc]
     """Trainer callback: OSFT's projection, the loss curve, progress, a checkpoint per epoch."""
 
     report: Callable[[Progress], None]

@@ -13,7 +13,7 @@ Member = tuple[int, str]
 """ID of a process and its start time, which identify it: IDs are used again."""
 
 
-def family(pid: int) -> set[Member]:
+def process_tree(pid: int) -> set[Member]:
     """Return a process and its descendants."""
     known: dict[int, Member] = {}
     children: dict[int, list[int]] = defaultdict(list)

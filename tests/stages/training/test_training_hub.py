@@ -22,13 +22,13 @@ from finetune_contract import reasons
 from finetune_contract.reasons import Reason
 from finetune_stages.sdk.fault import Interrupted
 from finetune_stages.training import libraries
-from finetune_stages.training.hub import installed as packages
-from finetune_stages.training.hub.call import run_call
-from finetune_stages.training.hub.failure import ended_late, failure
-from finetune_stages.training.hub.installed import NotInstalled, installed
-from finetune_stages.training.hub.metrics import Metrics, Step
-from finetune_stages.training.hub.rows import write_rows
 from finetune_stages.training.rows import Rows
+from finetune_stages.training.training_hub import installed as packages
+from finetune_stages.training.training_hub.call import run_call
+from finetune_stages.training.training_hub.failure import ended_late, failure
+from finetune_stages.training.training_hub.installed import NotInstalled, installed
+from finetune_stages.training.training_hub.metrics import Metrics, Step
+from finetune_stages.training.training_hub.rows import write_rows
 
 LATE = "RuntimeError: Suffered a failure during distributed training. Please see the training logs for more context."
 
@@ -204,7 +204,7 @@ def test_a_call_whose_program_is_killed_does_not_outlive_it(stand_in: Any) -> No
     program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
     folder = stand_in(f"subprocess.Popen([sys.executable, '-c', {program!r}], start_new_session=True); time.sleep(600)")
     caller = (
-        "import sys; from pathlib import Path; from finetune_stages.training.hub.call import run_call;"
+        "import sys; from pathlib import Path; from finetune_stages.training.training_hub.call import run_call;"
         "run_call('sft', {}, Path(sys.argv[1]), lambda: None)"
     )
     process = subprocess.Popen([sys.executable, "-c", caller, str(folder)], stdout=subprocess.PIPE, text=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 import finetune_stages
 
 from .arguments import Arguments
-from .family import Member, family, running, send
+from .process_tree import Member, process_tree, running, send
 
 _POLL_SECONDS = 0.5
 _GRACE = 5.0
@@ -54,7 +54,7 @@ def run_call(function: str, arguments: Arguments, folder: Path, poll: Callable[[
         reader.start()
         while process.poll() is None:
             poll()
-            seen |= family(process.pid)
+            seen |= process_tree(process.pid)
             time.sleep(_POLL_SECONDS)
         reader.join(_GRACE)
         poll()
@@ -73,7 +73,7 @@ def _process(call: Path, seen: set[Member]) -> Iterator[subprocess.Popen[bytes]]
     if len(tempfile.gettempdir()) > _LONGEST_FOLDER:
         environment["TMPDIR"] = "/tmp"  # noqa: S108 - the folder is on every machine
     process = subprocess.Popen(  # noqa: S603 - this program
-        [sys.executable, "-m", "finetune_stages.training.hub.child", str(call)], env=environment, stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "finetune_stages.training.training_hub.child", str(call)], env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
@@ -95,7 +95,7 @@ def _print(process: subprocess.Popen[bytes], lines: deque[str]) -> None:
 def _end(process: subprocess.Popen[bytes], seen: set[Member]) -> None:
     """End the process and its descendants: workers can outlive the process that started them, and can ignore SIGTERM."""
     for number, seconds in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, 1.0)):
-        seen |= family(process.pid)
+        seen |= process_tree(process.pid)
         send(number, seen)
         end = time.monotonic() + seconds
         while time.monotonic() < end and running(seen):
