@@ -18,8 +18,12 @@ from finetune_contract.codec import digest, encode
 from finetune_contract.documents import RunInfo, StageDocument
 from finetune_contract.result import Result, parse_message
 from finetune_contract.workspace import RunLayout
+from stages.warm import WarmProgram, WarmStarter
 
 RUN = RunInfo("demo", "team-a", "0123456789abcdef")
+_WITH_PYTORCH = ("model", "tokenization", "training", "evaluation")
+_READ_AT_START = ("PYTHON", "LD_", "OMP_", "TORCH", "PYTORCH")
+"""Prefixes of variables that Python, the loader or PyTorch reads once."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Ended:
 class Running:
     """A stage program at work, in a session of its own with whatever it starts."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | WarmProgram
     termination: Path
 
     def wait(self, timeout: float = 240) -> Ended:
@@ -68,6 +72,7 @@ class StagePrograms:
     """Starts stage programs on one workspace, the way their containers are started. Call it to run one to its end."""
 
     workspace: Path
+    warm: WarmStarter | None = None
     run: RunInfo = RUN
     started: list[Running] = field(default_factory=list)
 
@@ -118,24 +123,40 @@ class StagePrograms:
             "FINETUNE_INPUTS_DIGEST": digest(encode(inputs)),
             **(environment or {}),
         }
-        process = subprocess.Popen(
-            command or [sys.executable, "-m", f"finetune_stages.{stage}"],
-            env=variables, cwd=cwd or folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
-        running = Running(process, folder / "termination-log")
+        running = Running(self._process(stage, variables, command, cwd or folder), folder / "termination-log")
         self.started.append(running)
         return running
 
+    def _process(
+        self, stage: str, variables: Mapping[str, str], command: Sequence[str] | None, cwd: Path
+    ) -> subprocess.Popen[str] | WarmProgram:
+        module = f"finetune_stages.{stage}"
+        known_at_start = any(name.startswith(_READ_AT_START) for name in variables if name != "OMP_NUM_THREADS")
+        if self.warm and command is None and stage in _WITH_PYTORCH and not known_at_start:
+            return self.warm.start(module, variables, cwd)
+        return subprocess.Popen(
+            command or [sys.executable, "-m", module],
+            env=variables, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def warm_starter() -> Iterator[WarmStarter]:
+    """Starts programs with PyTorch in less time."""
+    starter = WarmStarter()
+    yield starter
+    starter.close()
+
 
 @pytest.fixture(scope="module")
-def stage_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], StagePrograms]]:
+def stage_programs(tmp_path_factory: pytest.TempPathFactory, warm_starter: WarmStarter) -> Iterator[Callable[[], StagePrograms]]:
     """Makes :class:`StagePrograms`, each on an empty workspace of its own, for runs that several tests look at."""
     made: list[StagePrograms] = []
 
     def make() -> StagePrograms:
         workspace = tmp_path_factory.mktemp("run") / "workspace"
         workspace.mkdir()
-        made.append(StagePrograms(workspace))
+        made.append(StagePrograms(workspace, warm_starter))
         return made[-1]
 
     yield make
@@ -144,11 +165,11 @@ def stage_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
 
 
 @pytest.fixture
-def run_stage_program(tmp_path: Path) -> Iterator[StagePrograms]:
+def run_stage_program(tmp_path: Path, warm_starter: WarmStarter) -> Iterator[StagePrograms]:
     """A :class:`StagePrograms` on an empty workspace; whatever it leaves running is killed when the test is over."""
     workspace = tmp_path / "workspace"
     workspace.mkdir()
-    programs = StagePrograms(workspace)
+    programs = StagePrograms(workspace, warm_starter)
     yield programs
     for running in programs.started:
         running.end()

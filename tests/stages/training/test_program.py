@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,9 @@ def test_fewer_rows_than_a_batch_are_one_smaller_step(bench, inputs):
 
 @pytest.mark.parametrize("note", ["loading PyTorch", "loading the trainer", None])
 def test_sigterm_ends_within_seconds_and_publishes_nothing(bench, inputs, note):
-    running = bench.start(inputs(epochs=1000))
+    running = bench.start(
+        inputs(epochs=1000), command=[sys.executable, "-m", "finetune_stages.training"]
+    )  # imports PyTorch itself
     bench.wait_for(lambda seen: seen.note == note and (note is not None or (seen.step or 0) > 3))
     running.process.send_signal(signal.SIGTERM)
     ended = running.wait(timeout=20)
