@@ -128,7 +128,7 @@ FAULTY: tuple[tuple[Json, str], ...] = (
     (mount({"mountPath": "/data"}, volumes=[{"name": "b", "emptyDir": {}}]),
      "training.volumeMounts: each entry of training.volumeMounts needs a volume of that name in training.volumes."),
     ({"training": {"image": "registry.example.com/a image"}},
-     "training.image: is not the name of an image; write <registry>/<repository>:<tag> without spaces."),
+     "training.image: is not the name of an image; write <registry>/<repository>:<tag> without https:// and spaces, the repository in lower case."),
     ({"training": {"effectiveBatchSize": 10, "microBatchSize": 4}},
      "training.microBatchSize: training.effectiveBatchSize must be a multiple of training.microBatchSize."),
     ({"training": {"effectiveBatchSize": 10, "workers": 4}},

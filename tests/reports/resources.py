@@ -159,7 +159,13 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
     # Names with spaces.
     *(
         (f"image-{image!r}", "own", _training(image=image), _at("training.image", "is not the name of an image; write <registry>"))
-        for image in (" x", "x ", "a b", "x\n", "\0", "https://x y")
+        for image in (
+            " x", "x ", "a b", "x\n", "\0", "https://x y", "https://registry.example.com/x:1", "registry.example.com/X:1", "a//b", "a/", "x:", "x@sha256",
+        )
+    ),
+    *(
+        (f"image-{image}", "own", _training(image=image), {})
+        for image in ("x", "localhost:5000/x", "Registry.example.com/a/b__c-d:1.0_RC", "team/x:1@sha256:abc")
     ),
     ("image-with-digest", "own", _training(image="registry.example.com:5000/a_b/c.d@sha256:abc"), {}),
     ("revision-with-space", "own", {"dataset": {"revision": " main"}}, _at("dataset.revision", "write a branch, tag or commit without spaces")),

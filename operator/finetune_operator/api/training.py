@@ -13,7 +13,12 @@ from .section import Fraction, FreeValue, ObjectName, Rule, Section, Size, text
 Algorithm = Literal["sft", "osft", "lora"]
 Patterns = Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=32)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-IMAGE = r"^[A-Za-z0-9][-A-Za-z0-9._/:@+]*$"
+_REPOSITORY = "[a-z0-9]+([._-]+[a-z0-9]+)*"
+IMAGE = (
+    rf"^([A-Za-z0-9]+([.-]+[A-Za-z0-9]+)*(:[0-9]+)?/)?{_REPOSITORY}(/{_REPOSITORY})*"
+    r"(:[A-Za-z0-9_][-A-Za-z0-9._]{0,127})?(@[A-Za-z0-9]+([._+-][A-Za-z0-9]+)*:[0-9a-fA-F]+)?$"
+)
+"""Pattern of the name of an image: registry, repository, tag and digest (the grammar of the OCI distribution specification)."""
 _PROCESSES = "(has(self.processesPerWorker) ? self.processesPerWorker : 1)"
 
 
@@ -140,7 +145,8 @@ class Training(Section):
         ),
         Rule(
             f"!has(self.image) || self.image.matches(r'{IMAGE}')",
-            "training.image is not the name of an image; write <registry>/<repository>:<tag> without spaces",
+            "training.image is not the name of an image; write <registry>/<repository>:<tag> without https:// and spaces, the repository in"
+            " lower case",
             field=".image",
         ),
         Rule(

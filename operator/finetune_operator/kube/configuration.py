@@ -49,7 +49,14 @@ PodAnnotations = Annotated[
 """Number and length are limited because the status of a run records them."""
 
 
-Image = Annotated[str, text(512, IMAGE, "the name of an image, <registry>/<repository>:<tag>, without spaces")]
+Image = Annotated[
+    str,
+    text(
+        512,
+        IMAGE,
+        "the name of an image, <registry>/<repository>:<tag>, without https:// and spaces, the repository in lower case",
+    ),
+]
 
 
 def _known_images(images: dict[str, str]) -> dict[str, str]:

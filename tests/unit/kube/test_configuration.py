@@ -73,7 +73,7 @@ _KEY_FORM = "write a label's key, <name> or <prefix>/<name>: a name of at most 6
         ("resyncSeconds: .5", "resyncSeconds: is 0.5; use a value greater than or equal to 1"),
         ("images: {trainer: x}", "images: trainer is not an image of a program; use one of dataset, model, evaluation, evaluation-cuda, registration, training,"),
         ("images: {dataset-cuda: x}", "images: dataset-cuda is not an image of a program"),
-        ("images: {dataset: 'a b'}", 'images.dataset: is "a b"; write the name of an image, <registry>/<repository>:<tag>, without spaces'),
+        ("images: {dataset: 'a b'}", 'images.dataset: is "a b"; write the name of an image, <registry>/<repository>:<tag>, without https:// and spaces, the repository in lower case'),
         ("images: {dataset: ''}", 'images.dataset: is ""; use at least 1 character'),
         ("images: {dataset: null}", "images.dataset: is null; use a string, or remove it"),
         ("images: dataset", 'images: is "dataset"; use an object'),
@@ -122,7 +122,7 @@ def test_an_image_of_the_environment_is_checked(tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration) as mistake:
         load(tmp_path, "{}", {"RELATED_IMAGE_MODEL": "a b"})
     assert str(mistake.value) == (
-        'RELATED_IMAGE_MODEL: is "a b"; write the name of an image, <registry>/<repository>:<tag>, without spaces'
+        'RELATED_IMAGE_MODEL: is "a b"; write the name of an image, <registry>/<repository>:<tag>, without https:// and spaces, the repository in lower case'
     )
 
 
