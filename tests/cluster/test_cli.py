@@ -237,6 +237,18 @@ async def test_logs_continue_after_broken_connections_and_into_the_next_attempt(
             )
 
 
+async def test_a_pod_without_a_node_has_no_output(api: Api, administrator: ApiServer, workdir: ClusterDesk) -> None:
+    await administrator.create(_manifest(workdir, SPEC))
+    run = await _stage(administrator, workdir, attempt=1)
+    labels = naming.labels(run, "training", run.stages["training"].this_attempt)
+    pod = {"metadata": {"name": "pending", "namespace": workdir.namespace, "labels": labels}}
+    api.create({**pod, "apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "node", "image": "example.com/x"}]}})
+    result = await workdir.here("logs", "demo")
+    assert (result.code, result.out) == (75, "")
+    reason = "its pod is pending; show the reason with: finetune describe demo"
+    assert result.err.startswith(f"demo: stage training has no output yet: {reason}")
+
+
 def _manifest(workdir: ClusterDesk, spec: Object, name: str = "demo") -> Object:
     metadata = {"name": name, "namespace": workdir.namespace}
     return {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": spec}

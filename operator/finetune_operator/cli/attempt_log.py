@@ -56,6 +56,12 @@ async def print_attempt(backend: Backend, cluster: Cluster, run: Run, stage_stat
         except Invalid as error:
             sentence = f"{run.name}: stage {stage_status.name} has no output yet: {error.message}; try again."
             raise CommandError([sentence], exit_status.TRY_AGAIN) from None
+        if not text and (pod.get("status") or {}).get("phase") == "Pending":  # the server has no error for a pod without a node
+            sentence = (
+                f"{run.name}: stage {stage_status.name} has no output yet: its pod is pending; show the reason with:"
+                f" finetune describe {run.name}{backend.flags}"
+            )
+            raise CommandError([sentence], exit_status.TRY_AGAIN)
         lines = lines_of(rank, number)
         lines.feed(text.encode())
         lines.close()
