@@ -48,7 +48,11 @@ _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2]
 WEB = rf"https?://([^/?#@ ]+@)?{_HOST}(:{_PORT})?([/?#][^ ]*)?"
 """A web address with a host."""
 S3 = r"s3://[A-Za-z0-9][-A-Za-z0-9._]*(/[^ ]*)?"
-IMAGE = r"oci://[A-Za-z0-9][^ ]*"
+_IMAGE_NAME = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+IMAGE = (
+    rf"oci://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:{_PORT})?(/{_IMAGE_NAME})+(:\w[\w.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?"
+)
+"""An image of a registry, by the rules of the OCI distribution specification; the host is required."""
 _SEGMENT = r"([^ /.][^ /]*|\.[^ /.][^ /]*|\.\.[^ /]+)"
 CLAIM = rf"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/{_SEGMENT})+/?"
 """A path on a claim, without the segments ``.`` and ``..``: a path cannot leave its volume."""
@@ -67,12 +71,12 @@ FORMS: Mapping[UriKind, tuple[str, ...]] = {
 _FILE_OF_BYTES = "file:///([^%?#]|%([2-689A-Fa-f][0-9A-Fa-f]|7[0-9A-Ea-e]))+"
 _STORAGE: Mapping[str, str] = {"s3": S3, "pvc": CLAIM, "oci": IMAGE}
 _STORAGE_FORMS: Mapping[str, str] = {
-    "s3": "s3://<bucket>/<key>", "pvc": "pvc://<claim>/<path> without . and .. in the path", "oci": "oci://<registry>/<image>",
+    "s3": "s3://<bucket>/<key>", "pvc": "pvc://<claim>/<path> without . and .. in the path", "oci": "oci://<registry>/<repository>:<tag> or oci://<registry>/<repository>@sha256:<digest>",
 }  # fmt: skip
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _READABLE: Mapping[UriKind, str] = {
     "dataset": "use a hub id, hf://, https://, s3://, pvc:// or a local path",
-    "model": "use a hub id, hf:// or a local directory",
+    "model": "use a hub id, hf://, oci://, s3://, pvc:// or a local directory",
 }
 
 
@@ -135,9 +139,23 @@ class ClaimPath:
 
 @dataclass(frozen=True)
 class ImageReference:
-    """An image in a registry."""
+    """An image of a registry: by digest, or by a tag, which can be moved.
 
-    reference: str
+    Attributes:
+        registry: the host, with its port.
+        digest: ``sha256:`` and 64 digits.
+    """
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The reference for messages."""
+        tag, digest = f":{self.tag}" if self.tag else "", f"@{self.digest}" if self.digest else ""
+        return f"oci://{self.registry}/{self.repository}{tag}{digest}"
 
 
 ParsedUri = LocalPath | WebAddress | HubId | S3Location | ClaimPath | ImageReference
@@ -256,12 +274,22 @@ def _storage(scheme: str, uri: str) -> S3Location | ClaimPath | ImageReference:
         raise UriError(f"{shown(uri)} is not an address of {scheme}://{_storage_problem(scheme, uri)}")
     rest = uri.partition("://")[2]
     if scheme == "oci":
-        return ImageReference(rest)
+        return _image(rest)
     first, _, path = rest.partition("/")
     return S3Location(first, path) if scheme == "s3" else ClaimPath(first, path)
 
 
+def _image(text: str) -> ImageReference:
+    name, _, digest = text.partition("@")
+    registry, _, path = name.partition("/")
+    repository, _, tag = path.partition(":")
+    return ImageReference(registry, repository, tag or (None if digest else "latest"), digest or None)
+
+
 def _storage_problem(scheme: str, uri: str) -> str:
+    repository = uri.partition("://")[2].partition("/")[2].partition(":")[0]
+    if scheme == "oci" and repository != repository.lower():
+        return ", its repository has upper-case letters; registries accept lower case only"
     if " " in uri:
         return ", it has a space; write ? for the space" if scheme == "s3" else ", it has a space; remove the space"
     return f"; write {_STORAGE_FORMS[scheme]}"

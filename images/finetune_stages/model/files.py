@@ -18,6 +18,7 @@ from finetune_stages.sources.lfs import is_pointer_file
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
+CONFIG = "config.json"
 CHAT_TEMPLATES = "additional_chat_templates"
 """Folder of a tokenizer's additional chat templates, named as in transformers."""
 
@@ -44,6 +45,25 @@ def settings(names: Collection[str]) -> list[str]:
         ):
             chosen.append(name)
     return sorted(chosen)
+
+
+def require_files(names: Collection[str], model: str) -> None:
+    """Check that the names can be those of a model as transformers saves it.
+
+    Raises:
+        StageError: ``ModelUnsupported``: they are those of an adapter. ``ModelIncomplete``: they are those of a model in another format.
+    """
+    require_no_adapter(names, model)
+    if CONFIG in names:
+        return
+    for pattern, what in _OTHER_WEIGHTS.items():
+        if any(fnmatchcase(name, pattern) for name in names):
+            raise StageError(reasons.MODEL_INCOMPLETE, f"{model}: config.json is missing, and the weights are in {what}.")
+
+
+def belongs_to_model(name: str) -> bool:
+    """Return whether a file can be a part of the model: a setting, or weights that transformers opens."""
+    return bool(settings([name])) or name.endswith(".safetensors")
 
 
 def weights(names: Collection[str], folder: Path, model: str) -> list[str]:

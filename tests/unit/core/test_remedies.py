@@ -142,9 +142,6 @@ def texts() -> tuple[tuple[str, str], ...]:
 def recommends(text: str, entry: UnsupportedValue) -> bool:
     """Whether a text names a field, or a value of it, that the release rejects."""
     words = entry.values.split(" or ")
-    if all(word.endswith("://") for word in words):
-        about = text.partition(entry.path.partition(".")[0])[2]  # data has more schemes than models
-        return any(word in about for word in words)
     path = entry.path if "." in entry.path else f"spec.{entry.path}"
     named = re.search(rf"\b{re.escape(path)}\b|(?<![.\w]){re.escape(entry.path)}\.\w", text)
     general = entry.values in ("any value", "values above 0", "a registry version or alias")
@@ -158,9 +155,6 @@ def test_no_remedy_recommends_what_this_release_rejects(entry: UnsupportedValue)
 
 def test_the_check_finds_what_it_looks_for() -> None:
     by_path = {(entry.path, entry.values): entry for entry in UNSUPPORTED_VALUES}
-    models = by_path["model.uri", "oci:// or s3:// or pvc://"]
-    assert recommends("Use a model at s3://bucket.", models)
-    assert not recommends("Use data at s3://, and a model at hf://.", models)
     assert recommends("Raise spec.limits.", by_path["limits", "any value"])
     assert recommends("Raise limits.total.", by_path["limits", "any value"])
     assert recommends("Set retry.outOfMemory to ReduceBatch.", by_path["retry.outOfMemory", "ReduceBatch"])
