@@ -7,10 +7,12 @@ import hashlib
 import io
 import json
 import subprocess
+import sys
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -39,9 +41,41 @@ class Blob:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def size(self) -> int:
+        """Its size in bytes."""
+        return len(self.content)
+
+    @property
     def digest(self) -> str:
         """Its digest."""
         return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
+
+
+@dataclass(frozen=True)
+class FileBlob:
+    """A layer to push that is a large file."""
+
+    path: Path
+    kind: str = TAR
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def content(self) -> Iterator[bytes]:
+        """Its content in pieces."""
+        with self.path.open("rb") as stream:
+            while piece := stream.read(1 << 20):
+                yield piece
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+        return self.path.stat().st_size
+
+    @cached_property
+    def digest(self) -> str:
+        """Its digest."""
+        with self.path.open("rb") as stream:
+            return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
 class RegistryServer:
@@ -94,7 +128,7 @@ class RegistryServer:
         self._process.wait(20)
         self._log.close()
 
-    def push(self, name: str, layers: Sequence[Blob], config: str = IMAGE_CONFIG, **changes: Any) -> str:
+    def push(self, name: str, layers: Sequence[Blob | FileBlob], config: str = IMAGE_CONFIG, **changes: Any) -> str:
         """Push blobs and their manifest and return its digest; ``name`` is ``<repository>:<tag>``.
 
         Args:
@@ -125,7 +159,7 @@ class RegistryServer:
         number = digest.removeprefix("sha256:")
         return self.folder / "data/docker/registry/v2/blobs/sha256" / number[:2] / number / "data"
 
-    def _push_blob(self, repository: str, blob: Blob) -> None:
+    def _push_blob(self, repository: str, blob: Blob | FileBlob) -> None:
         started = self._client.post(f"/v2/{repository}/blobs/uploads/")
         started.raise_for_status()
         location = started.headers["Location"]  # it has a query already
@@ -142,9 +176,9 @@ class RegistryServer:
         return True
 
 
-def descriptor(blob: Blob) -> dict[str, Any]:
+def descriptor(blob: Blob | FileBlob) -> dict[str, Any]:
     """The descriptor of a blob."""
-    found: dict[str, Any] = {"mediaType": blob.kind, "digest": blob.digest, "size": len(blob.content)}
+    found: dict[str, Any] = {"mediaType": blob.kind, "digest": blob.digest, "size": blob.size}
     return {**found, "annotations": dict(blob.annotations)} if blob.annotations else found
 
 
@@ -182,9 +216,9 @@ def layer(files: Mapping[str, bytes | tarfile.TarInfo], compression: str = "") -
 
 def zstandard() -> Any:
     """The module for Zstandard, of the standard library or its backport."""
-    try:
+    if sys.version_info >= (3, 14):
         from compression import zstd
-    except ImportError:
+    else:
         from backports import zstd
     return zstd
 

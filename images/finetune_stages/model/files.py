@@ -30,6 +30,8 @@ _OTHER_WEIGHTS = {
     "*.pth": "PyTorch's pickle format (.pth); convert it to safetensors with save_pretrained of transformers",
     "*.gguf": "GGUF, which cannot be trained; use the original model",
     "*.onnx": "ONNX, which cannot be trained; use the original model",
+    "*.h5": "TensorFlow's format (.h5); load the model with transformers 4 (from_tf) and save it with save_pretrained",
+    "*.msgpack": "Flax's format (.msgpack); load the model with transformers 4 (from_flax) and save it with save_pretrained",
 }
 
 
@@ -51,11 +53,24 @@ def require_files(names: Collection[str], model: str) -> None:
     """Check that the names can be those of a model as transformers saves it.
 
     Raises:
-        StageError: ``ModelUnsupported``: they are those of an adapter. ``ModelIncomplete``: they are those of a model in another format.
+        StageError: ``ModelUnsupported``: they are those of an adapter or of a pipeline for images. ``ModelIncomplete``: they are those of a
+            model in another format.
     """
     require_no_adapter(names, model)
     if CONFIG in names:
         return
+    if "model_index.json" in names:
+        raise StageError(
+            reasons.MODEL_UNSUPPORTED,
+            f"{model}: model_index.json belongs to a pipeline of diffusers, which does not generate text; set model.uri to a decoder-only model"
+            " for text generation.",
+        )
+    if "params.json" in names:
+        raise StageError(
+            reasons.MODEL_INCOMPLETE,
+            f"{model}: config.json is missing, and params.json belongs to the format of Meta and Mistral; use the version of the model that"
+            " transformers saved.",
+        )
     for pattern, what in _OTHER_WEIGHTS.items():
         if any(fnmatchcase(name, pattern) for name in names):
             raise StageError(reasons.MODEL_INCOMPLETE, f"{model}: config.json is missing, and the weights are in {what}.")
