@@ -164,6 +164,10 @@ def _layer(layer: Any, is_image: bool, reference: ImageReference) -> Layer:
     annotations = _dict(layer.get("annotations"))
     kind = str(layer.get("mediaType", ""))
     title = annotations.get(_TITLE, annotations.get(_FILE_PATH))
+    if isinstance(title, str) and not is_image and not _is_path(_name(title)):
+        raise _unusable(
+            reference, f"its manifest has a layer with the name {title[:200]!a}, which is not a path below a directory"
+        )
     packed = annotations.get(_UNPACK) == "true" or (_TITLE not in annotations and _TAR.search(kind))
     return Layer(digest, size, None if is_image or packed or not isinstance(title, str) else title)
 
@@ -179,6 +183,10 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 def _name(title: str) -> str:
     """Return the name of a file without the folders that all tools put before it in other ways."""
     return title.removeprefix("./").removeprefix("/")
+
+
+def _is_path(name: str) -> bool:
+    return "\0" not in name and all(part not in ("", ".", "..") and len(os.fsencode(part)) < 256 for part in name.split("/"))
 
 
 def _unusable(reference: ImageReference, words: str) -> StageError:

@@ -149,7 +149,7 @@ def test_closed_models(stage, hub, tiny_model, access, token, words):
 
 
 def test_a_private_model_that_the_token_does_not_open(stage, hub, tiny_model):
-    """The hub does not tell it from one that does not exist."""
+    """The hub reports the same for a model that does not exist."""
     hub.add("model", "org/closed", tiny_model, private=True)
     hub.tokens = {TOKEN: set()}
     ended = stage("org/closed", token=TOKEN)
