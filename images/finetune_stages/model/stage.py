@@ -14,10 +14,9 @@ from finetune_stages.sources.hub import hub_cache, keep_caches_in
 from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.uri import parse_uri
 
-from . import hub, image, local
+from . import hub, local
 from .check import check_settings, check_weights
 from .obtain import Obtained
-from .s3 import S3Model
 
 BASE_MODEL = "base_model"
 """Name of the link in the run's folder."""
@@ -46,8 +45,12 @@ def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
         keep_caches_in(hub_cache(context))
         return hub.is_unchanged(context, source, inputs.revision, fingerprint.get("commit"))
     if isinstance(source, ImageReference):
+        from . import image  # TLS takes longer to import than a model of another location to reuse
+
         return image.is_unchanged(context, source, fingerprint.get("digest"))
     if isinstance(source, S3Location):
+        from .s3 import S3Model
+
         return S3Model(context, source, inputs.endpoint, inputs.region).fingerprint == dict(fingerprint)
     assert isinstance(source, Path | ClaimPath)  # no URI of a model is a web address
     return local.is_unchanged(context, local.Directory.of(source), fingerprint.get("files"))
@@ -86,8 +89,12 @@ def _obtain(context: Context, inputs: ModelInputs) -> Obtained:
     if isinstance(source, HubId):
         return hub.obtain(context, source, inputs.revision, inputs.trust_remote_code)
     if isinstance(source, ImageReference):
+        from . import image
+
         return image.obtain(context, source, inputs.trust_remote_code)
     if isinstance(source, S3Location):
+        from .s3 import S3Model
+
         return S3Model(context, source, inputs.endpoint, inputs.region).obtain(context, inputs.trust_remote_code)
     assert isinstance(source, Path | ClaimPath)  # no URI of a model is a web address
     directory = local.Directory.of(source)
