@@ -54,8 +54,11 @@ IMAGE = (
 )
 """An image of a registry, by the rules of the OCI distribution specification; the host is required."""
 _SEGMENT = r"([^ /.][^ /]*|\.[^ /.][^ /]*|\.\.[^ /]+)"
-CLAIM = rf"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/{_SEGMENT})+/?"
+_CLAIM_NAME = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+CLAIM = rf"{_CLAIM_NAME}(/{_SEGMENT})+/?"
 """A path on a claim, without the segments ``.`` and ``..``: a path cannot leave its volume."""
+CLAIM_DIRECTORY = rf"{_CLAIM_NAME}(/{_SEGMENT})*/?"
+"""The same, or the root of the volume."""
 
 FILE_NAMES: Mapping[UriKind, str] = {
     "dataset": r"(?i)\.(jsonl?|ndjson|csv|tsv|parquet|arrow|feather|txt|xlsx?|zip|tar|tgz|gz|bz2|xz|zst)(:[^/\\]*)?$",
@@ -64,12 +67,11 @@ FILE_NAMES: Mapping[UriKind, str] = {
 """The end of a bare string that looks like the name of a file, although by its form it is a hub id."""
 FORMS: Mapping[UriKind, tuple[str, ...]] = {
     "dataset": (LOCAL, FILE, WEB, S3, CLAIM, rf"(hf://)?{HUB_ID}{_CONFIG}"),
-    "model": (LOCAL, FILE, S3, CLAIM, IMAGE, rf"(hf://)?{HUB_ID}"),
+    "model": (LOCAL, FILE, S3, CLAIM_DIRECTORY, IMAGE, rf"(hf://)?{HUB_ID}"),
 }
 """All forms of the URIs of a kind."""
 
 _FILE_OF_BYTES = "file:///([^%?#]|%([2-689A-Fa-f][0-9A-Fa-f]|7[0-9A-Ea-e]))+"
-_STORAGE: Mapping[str, str] = {"s3": S3, "pvc": CLAIM, "oci": IMAGE}
 _STORAGE_FORMS: Mapping[str, str] = {
     "s3": "s3://<bucket>/<key>", "pvc": "pvc://<claim>/<path> without . and .. in the path", "oci": "oci://<registry>/<repository>:<tag> or oci://<registry>/<repository>@sha256:<digest>",
 }  # fmt: skip
@@ -182,8 +184,9 @@ def parse_uri(uri: str, kind: UriKind) -> ParsedUri:
         return _file(uri)
     if scheme in ("http", "https") and WEB in FORMS[kind]:
         return _web_address(uri)
-    if _STORAGE.get(scheme) in FORMS[kind]:
-        return _storage(scheme, uri)
+    form = next((form for form in FORMS[kind] if scheme in _STORAGE_FORMS and form.startswith(f"{scheme}://")), None)
+    if form:
+        return _storage(scheme, uri, form)
     raise UriError(f"{scheme}:// is not a scheme of a {kind}; {_READABLE[kind]}")
 
 
@@ -269,8 +272,8 @@ def _web_address(uri: str) -> WebAddress:
     return WebAddress(uri)
 
 
-def _storage(scheme: str, uri: str) -> S3Location | ClaimPath | ImageReference:
-    if not _matches(_STORAGE[scheme], uri):
+def _storage(scheme: str, uri: str, form: str) -> S3Location | ClaimPath | ImageReference:
+    if not _matches(form, uri):
         raise UriError(f"{shown(uri)} is not an address of {scheme}://{_storage_problem(scheme, uri)}")
     rest = uri.partition("://")[2]
     if scheme == "oci":

@@ -50,6 +50,15 @@ def test_a_model_on_a_claim_is_stored_under_the_digest_of_its_files(read: Any, s
     assert changed.result.outputs["digest"] != first.result.outputs["digest"]
 
 
+def test_a_model_in_the_root_of_a_claim(
+    context: Context, monkeypatch: pytest.MonkeyPatch, claims: Path, tiny_model: Path
+) -> None:
+    shutil.copytree(tiny_model, claims / "root")
+    monkeypatch.setenv("FINETUNE_CLAIMS", str(claims))
+    for uri in ("pvc://root", "pvc://root/"):
+        assert local.obtain(context, local.Directory.of(parse_uri(uri, MODEL)), False).name == "pvc://root"
+
+
 SENTENCES = [
     ("pvc://models/llama", "ModelIncomplete", "pvc://models/llama: it has no weights, neither model.safetensors nor model.safetensors.index.json; use a model in the safetensors format."),
     ("pvc://models/mistral", "ModelNotFound", "model.uri: there is no model at pvc://models/mistral; correct the path."),

@@ -103,6 +103,8 @@ def test_models_have_images_and_no_web_addresses_or_configurations() -> None:
         assert parse_uri(uri, "model") == expected
         assert expected.shown in (uri, f"{uri}:latest")
     assert parse_uri("org/model", "model") == HubId("org/model")
+    for uri in ("pvc://claim", "pvc://claim/"):
+        assert parse_uri(uri, "model") == ClaimPath("claim", "")
     for uri in ("https://example.com/model", "org/model:config", "hf://org/model:config"):
         with pytest.raises(UriError):
             parse_uri(uri, "model")
