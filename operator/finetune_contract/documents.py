@@ -33,11 +33,15 @@ GATE_VARIABLE = "FINETUNE_GATE"
 REGISTRY_CA_VARIABLE = "FINETUNE_REGISTRY_CA"
 """Environment variable with the path of the registry's CA bundle (PEM); optional."""
 CLAIMS_VARIABLE = "FINETUNE_CLAIMS"
-"""Environment variable of stage *dataset* with the directory below which the claims of ``pvc://`` URIs are mounted, each under its name."""
-DATASET_CA_VARIABLE = "FINETUNE_DATASET_CA"
-"""Environment variable of stage *dataset* with the path of the CA bundle (PEM) for https:// and s3://; optional."""
+"""Environment variable of stages *dataset* and *model* with the directory below which the claims of ``pvc://`` URIs are mounted, each under its name."""
+SOURCE_CA_VARIABLE = "FINETUNE_SOURCE_CA"
+"""Environment variable of stages *dataset* and *model* with the path of the CA bundle (PEM) of the server that they read; optional."""
 HTTP_AUTHORIZATION_VARIABLE = "HTTP_AUTHORIZATION"
 """Environment variable of stage *dataset* with the value of the Authorization header for http(s):// URIs; optional."""
+PULL_SECRET_VARIABLE = "FINETUNE_PULL_SECRET"  # noqa: S105 - a name, no secret
+"""Environment variable of stage *model* with a ``config.json`` of Docker, the credentials for the registry of an ``oci://`` model; optional."""
+PIPELINES_PULL_SECRET_VARIABLE = "OCI_PULL_SECRET_MODEL_DOWNLOAD"  # noqa: S105 - a name, no secret
+"""The same, from the key that the OpenShift AI pipelines read."""
 AGAIN_VARIABLE = "FINETUNE_AGAIN"
 """Environment variable that is set for a rerun without reuse: results of other rounds and runs are ignored."""
 IMAGE_VARIABLE = "FINETUNE_IMAGE"
@@ -130,11 +134,17 @@ class DatasetInputs:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """Stage *model*: download or copy the base model into the workspace, and check it."""
+    """Stage *model*: download or copy the base model into the workspace, and check it.
+
+    Attributes:
+        endpoint, region: of the S3 server, for an ``s3://`` URI.
+    """
 
     uri: str
     revision: str | None = None
     trust_remote_code: bool = False
+    endpoint: str | None = None
+    region: str | None = None
 
 
 @dataclass(frozen=True)

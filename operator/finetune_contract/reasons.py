@@ -100,8 +100,8 @@ DATASET_FORBIDDEN = _reason(
     "Accept the terms of the data set and put a token that has access into the Secret hf-token (or dataset.secretRef).",
 )  # fmt: skip
 S3_CREDENTIALS_MISSING = _reason(
-    "S3CredentialsMissing", Cause.USER, "The data is at an s3:// location, and the stage has no access key, or only a part of one.",
-    "Put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the Secret s3-secret (or that of dataset.secretRef).",
+    "S3CredentialsMissing", Cause.USER, "The data or the model is at an s3:// location, and the stage has no access key, or only a part of one.",
+    "Put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the Secret s3-secret (or that of dataset.secretRef or model.secretRef).",
 )  # fmt: skip
 DATASET_UNTRUSTED = _reason(
     "DatasetUntrusted", Cause.USER, "The certificate of the server of the data is not trusted, or the CA bundle cannot be read.",
@@ -152,6 +152,10 @@ MODEL_NOT_FOUND = _reason(
 MODEL_FORBIDDEN = _reason(
     "ModelForbidden", Cause.USER, "The model is private or gated and the token grants no access, or its files are not readable.",
     "Accept the terms of the model and put a token that has access into the Secret hf-token (or model.secretRef).",
+)  # fmt: skip
+MODEL_UNTRUSTED = _reason(
+    "ModelUntrusted", Cause.USER, "The certificate of the server of the model is not trusted, or the CA bundle cannot be read.",
+    "Put the certificate of the server's CA, in PEM form, into the ConfigMap in model.caRef.",
 )  # fmt: skip
 MODEL_UNREACHABLE = _reason(
     "ModelUnreachable", Cause.TRANSIENT, "The server of the model did not answer.",

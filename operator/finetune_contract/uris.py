@@ -48,10 +48,17 @@ _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2]
 WEB = rf"https?://([^/?#@ ]+@)?{_HOST}(:{_PORT})?([/?#][^ ]*)?"
 """A web address with a host."""
 S3 = r"s3://[A-Za-z0-9][-A-Za-z0-9._]*(/[^ ]*)?"
-IMAGE = r"oci://[A-Za-z0-9][^ ]*"
+_IMAGE_NAME = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+IMAGE = (
+    rf"oci://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:{_PORT})?(/{_IMAGE_NAME})+(:\w[\w.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?"
+)
+"""An image of a registry, by the rules of the OCI distribution specification; the host is required."""
 _SEGMENT = r"([^ /.][^ /]*|\.[^ /.][^ /]*|\.\.[^ /]+)"
-CLAIM = rf"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/{_SEGMENT})+/?"
+_CLAIM_NAME = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+CLAIM = rf"{_CLAIM_NAME}(/{_SEGMENT})+/?"
 """A path on a claim, without the segments ``.`` and ``..``: a path cannot leave its volume."""
+CLAIM_DIRECTORY = rf"{_CLAIM_NAME}(/{_SEGMENT})*/?"
+"""The same, or the root of the volume."""
 
 FILE_NAMES: Mapping[UriKind, str] = {
     "dataset": r"(?i)\.(jsonl?|ndjson|csv|tsv|parquet|arrow|feather|txt|xlsx?|zip|tar|tgz|gz|bz2|xz|zst)(:[^/\\]*)?$",
@@ -60,19 +67,18 @@ FILE_NAMES: Mapping[UriKind, str] = {
 """The end of a bare string that looks like the name of a file, although by its form it is a hub id."""
 FORMS: Mapping[UriKind, tuple[str, ...]] = {
     "dataset": (LOCAL, FILE, WEB, S3, CLAIM, rf"(hf://)?{HUB_ID}{_CONFIG}"),
-    "model": (LOCAL, FILE, S3, CLAIM, IMAGE, rf"(hf://)?{HUB_ID}"),
+    "model": (LOCAL, FILE, S3, CLAIM_DIRECTORY, IMAGE, rf"(hf://)?{HUB_ID}"),
 }
 """All forms of the URIs of a kind."""
 
 _FILE_OF_BYTES = "file:///([^%?#]|%([2-689A-Fa-f][0-9A-Fa-f]|7[0-9A-Ea-e]))+"
-_STORAGE: Mapping[str, str] = {"s3": S3, "pvc": CLAIM, "oci": IMAGE}
 _STORAGE_FORMS: Mapping[str, str] = {
-    "s3": "s3://<bucket>/<key>", "pvc": "pvc://<claim>/<path> without . and .. in the path", "oci": "oci://<registry>/<image>",
+    "s3": "s3://<bucket>/<key>", "pvc": "pvc://<claim>/<path> without . and .. in the path", "oci": "oci://<registry>/<repository>:<tag> or oci://<registry>/<repository>@sha256:<digest>",
 }  # fmt: skip
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _READABLE: Mapping[UriKind, str] = {
     "dataset": "use a hub id, hf://, https://, s3://, pvc:// or a local path",
-    "model": "use a hub id, hf:// or a local directory",
+    "model": "use a hub id, hf://, oci://, s3://, pvc:// or a local directory",
 }
 
 
@@ -135,9 +141,23 @@ class ClaimPath:
 
 @dataclass(frozen=True)
 class ImageReference:
-    """An image in a registry."""
+    """An image of a registry: by digest, or by a tag, which can be moved.
 
-    reference: str
+    Attributes:
+        registry: the host, with its port.
+        digest: ``sha256:`` and 64 digits.
+    """
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The reference for messages."""
+        tag, digest = f":{self.tag}" if self.tag else "", f"@{self.digest}" if self.digest else ""
+        return f"oci://{self.registry}/{self.repository}{tag}{digest}"
 
 
 ParsedUri = LocalPath | WebAddress | HubId | S3Location | ClaimPath | ImageReference
@@ -164,8 +184,9 @@ def parse_uri(uri: str, kind: UriKind) -> ParsedUri:
         return _file(uri)
     if scheme in ("http", "https") and WEB in FORMS[kind]:
         return _web_address(uri)
-    if _STORAGE.get(scheme) in FORMS[kind]:
-        return _storage(scheme, uri)
+    form = next((form for form in FORMS[kind] if scheme in _STORAGE_FORMS and form.startswith(f"{scheme}://")), None)
+    if form:
+        return _storage(scheme, uri, form)
     raise UriError(f"{scheme}:// is not a scheme of a {kind}; {_READABLE[kind]}")
 
 
@@ -251,17 +272,27 @@ def _web_address(uri: str) -> WebAddress:
     return WebAddress(uri)
 
 
-def _storage(scheme: str, uri: str) -> S3Location | ClaimPath | ImageReference:
-    if not _matches(_STORAGE[scheme], uri):
+def _storage(scheme: str, uri: str, form: str) -> S3Location | ClaimPath | ImageReference:
+    if not _matches(form, uri):
         raise UriError(f"{shown(uri)} is not an address of {scheme}://{_storage_problem(scheme, uri)}")
     rest = uri.partition("://")[2]
     if scheme == "oci":
-        return ImageReference(rest)
+        return _image(rest)
     first, _, path = rest.partition("/")
     return S3Location(first, path) if scheme == "s3" else ClaimPath(first, path)
 
 
+def _image(text: str) -> ImageReference:
+    name, _, digest = text.partition("@")
+    registry, _, path = name.partition("/")
+    repository, _, tag = path.partition(":")
+    return ImageReference(registry, repository, tag or (None if digest else "latest"), digest or None)
+
+
 def _storage_problem(scheme: str, uri: str) -> str:
+    repository = uri.partition("://")[2].partition("/")[2].partition(":")[0]
+    if scheme == "oci" and repository != repository.lower():
+        return ", its repository has upper-case letters; registries accept lower case only"
     if " " in uri:
         return ", it has a space; write ? for the space" if scheme == "s3" else ", it has a space; remove the space"
     return f"; write {_STORAGE_FORMS[scheme]}"

@@ -50,12 +50,15 @@ def test_a_rerun_that_a_watch_reports_starts(report: Report) -> None:
 
 
 UNSUPPORTED = {"gate": {"approval": {"required": True}}}
-LOCAL_ONLY = {"model": {"uri": "oci://registry/model"}}
+UNSUPPORTED_VALUE = {"training": {"checkpoints": {"final": False}}}
 
 
 @reports(
     Report("rerun-with-an-unsupported-field", OWN, UNSUPPORTED, ("Unsupported", "spec.gate.approval: this release does not support")),
-    Report("rerun-with-an-unsupported-value", OWN, LOCAL_ONLY, ("Unsupported", "spec.model.uri: this release does not support oci://")),
+    Report(
+        "rerun-with-an-unsupported-value", OWN, UNSUPPORTED_VALUE,
+        ("Unsupported", "spec.training.checkpoints.final: this release does not support false"),
+    ),
     Report(
         "rerun-that-is-not-possible-here", OWN, {"training": {"gpusPerWorker": 8}},
         ("NotPossibleHere", "spec.training.gpusPerWorker: 8 is not possible here"),

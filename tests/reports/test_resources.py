@@ -43,19 +43,11 @@ def answers(validator: Validator, report: Report, base: Path) -> dict[str, str]:
     return found
 
 
-UNSUPPORTED = {
-    "model-at-'oci://registry.example.com/m:1'": "spec.model.uri",
-}
-"""Valid objects that the operator rejects by the name of a field that this release lacks."""
-
-
 @reports(*RESOURCES)
 def test_validate_names_the_field_and_the_fix(report: Report, validator: Validator, tmp_path: Path) -> None:
     found = answers(validator, report, tmp_path)
-    lacking = {UNSUPPORTED[report.name]: "this release does not support "} if report.name in UNSUPPORTED else {}
-    expected = {**report.expected, **lacking}
-    assert found.keys() == expected.keys(), found
-    for field, words in expected.items():
+    assert found.keys() == report.expected.keys(), found
+    for field, words in report.expected.items():
         assert words in found[field]
         assert "evaluating rule" not in found[field]
 
@@ -73,12 +65,7 @@ def test_the_api_server_answers_the_same(validator: Validator) -> None:
 @reports(*(report for report in RESOURCES if not report.expected))
 def test_what_is_valid_is_accepted_by_the_operator_too(report: Report) -> None:
     found = resolve(spec(report.given), Settings("local", "1", {}, "e"))
-    if report.name in UNSUPPORTED:
-        assert isinstance(found, SpecRejection)
-        assert found.reason.name == "Unsupported"
-        assert found.message.startswith(f"{UNSUPPORTED[report.name]}: this release does not support ")
-    else:
-        assert not isinstance(found, SpecRejection), found
+    assert not isinstance(found, SpecRejection), found
 
 
 FILES = (

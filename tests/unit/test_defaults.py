@@ -105,7 +105,7 @@ def test_rules_that_only_a_run_must_obey() -> None:
     theirs = _rules(crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"])
     assert set(ours) < set(theirs)
     assert sorted(field for field, expression in set(theirs) - set(ours)) == [
-        ".cleanup.volume", "dataset.endpoint", "dataset.region", "dataset.splitBy", "gate", "model.pullSecretRef", "training.lora", "training.osft", "training.sft",
+        ".cleanup.volume", "dataset.endpoint", "dataset.region", "dataset.splitBy", "gate", "model.endpoint", "model.pullSecretRef", "model.region", "training.lora", "training.osft", "training.sft",
     ]  # fmt: skip
 
 

@@ -9,17 +9,18 @@ from typing import Protocol
 
 from finetune_contract import reasons
 from finetune_contract.documents import Scalar
-from finetune_contract.uris import HubId, S3Location, WebAddress
+from finetune_contract.uris import HubId, ImageReference, S3Location, WebAddress
 from finetune_stages.sdk import Context, StageError
+from finetune_stages.sources.downloads import download_all
 from finetune_stages.sources.json_lines import OpenedRows
 from finetune_stages.sources.progress import ProgressCounter, report_note
+from finetune_stages.sources.s3 import Bucket, S3Access, objects_fingerprint
 from finetune_stages.sources.uri import parse_uri
 
-from .downloads import download_all
 from .files import FileSource
 from .hub import HubDataset, open_hub_rows, resolve
 from .local_files import LocalLocation
-from .s3 import Bucket, S3Access, objects_fingerprint
+from .s3_files import find_objects
 from .source_file import SourceFile
 from .source_request import SourceRequest
 from .web import download
@@ -137,6 +138,7 @@ def find_source(request: SourceRequest, context: Context, scratch: Path) -> Sour
     elif isinstance(source_uri, WebAddress):
         found = _from_web(source_uri, request, context, scratch)
     else:
+        assert not isinstance(source_uri, ImageReference)  # no URI of a dataset is an image
         location = LocalLocation.of(source_uri, request.origin)
         files, notes = location.find(request.origin)
         found = _Found(location.name, [(file.path, file.name) for file in files], None, notes)
@@ -148,7 +150,7 @@ def _from_s3(location: S3Location, request: SourceRequest, context: Context, scr
     access = S3Access.of(location, origin, request.endpoint, request.region)
     report_note(context, f"looking up {location.shown}")
     bucket = Bucket(location, access, origin)
-    objects, notes = bucket.find()
+    objects, notes = find_objects(bucket, location, origin)
     targets = [_downloads(scratch) / f"{origin.field}.{number}" for number in range(len(objects))]
     counter = ProgressCounter(context, f"downloading {location.shown}", high=45)
     download_all([bucket.remote(one, target) for one, target in zip(objects, targets, strict=True)], counter)

@@ -7,10 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_contract import reasons
-from finetune_contract.documents import CLAIMS_VARIABLE
 from finetune_contract.uris import ClaimPath
 from finetune_stages.sdk import StageError
+from finetune_stages.sources.claims import mount_point, require_inside
 from finetune_stages.sources.file_names import has_wildcards
 from finetune_stages.sources.local import require_file, require_readable
 from finetune_stages.sources.origin import Origin
@@ -54,13 +53,7 @@ class LocalLocation:
         """
         if isinstance(source, Path):
             return cls(source, str(source))
-        claims = os.environ.get(CLAIMS_VARIABLE)
-        if not claims or not (Path(claims) / source.claim).is_dir():
-            raise StageError(
-                reasons.BAD_DOCUMENT,
-                f"{origin.field}: claim {source.claim} is not mounted below the directory in {CLAIMS_VARIABLE}; mount it there.",
-            )
-        root = Path(claims) / source.claim
+        root = mount_point(source, origin)
         return cls(root / source.path, source.shown, root)
 
     @property
@@ -86,7 +79,8 @@ class LocalLocation:
         else:
             files = [LocalFile(self.path, self.name)]
         for file in files:
-            self._require_inside(file, origin)
+            if self.root:
+                require_inside(file.path, self.root, file.name, origin)
             require_file(file.path, file.name, origin)
         return files, warnings
 
@@ -104,13 +98,6 @@ class LocalLocation:
             return [LocalFile(path, str(path)) for path in found]
         start = self.name.partition("://")[2].partition("/")[0]
         return [LocalFile(path, f"pvc://{start}/{path.relative_to(self.root)}") for path in found]
-
-    def _require_inside(self, file: LocalFile, origin: Origin) -> None:
-        if self.root and not file.path.resolve().is_relative_to(self.root.resolve()):
-            raise StageError(
-                origin.not_found,
-                f"{origin.field}: {file.name} is a link to a file outside of the claim; set a file on the claim.",
-            )
 
 
 def _files_below(directory: Path, name: str, origin: Origin) -> list[Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from finetune_contract.documents import DatasetInputs, Scalar
-from finetune_contract.uris import HubId, S3Location, WebAddress
+from finetune_contract.uris import HubId, ImageReference, S3Location, WebAddress
 from finetune_stages.sdk import Context
 from finetune_stages.sources.hub import COMMIT, find_repository, hub_cache, keep_caches_in
 from finetune_stages.sources.progress import ProgressCounter
@@ -56,14 +56,19 @@ def _same(request: SourceRequest, fingerprint: Mapping[str, Scalar], context: Co
         keep_caches_in(hub_cache(context))
         return fingerprint.get("commit") == find_repository(request.origin, source_uri.id, request.revision, context).commit
     if isinstance(source_uri, S3Location):
-        from .s3 import Bucket, S3Access, objects_fingerprint
+        from finetune_stages.sources.s3 import Bucket, S3Access, objects_fingerprint
+
+        from .s3_files import find_objects
 
         access = S3Access.of(source_uri, request.origin, request.endpoint, request.region)
-        return dict(fingerprint) == objects_fingerprint(Bucket(source_uri, access, request.origin).find()[0])
+        return dict(fingerprint) == objects_fingerprint(
+            find_objects(Bucket(source_uri, access, request.origin), source_uri, request.origin)[0]
+        )
     if isinstance(source_uri, WebAddress):
         from .web import is_unchanged
 
         return is_unchanged(source_uri, fingerprint, request.origin)
+    assert not isinstance(source_uri, ImageReference)  # no URI of a dataset is an image
     location = LocalLocation.of(source_uri, request.origin)
     counter = ProgressCounter(context, f"reading {location.name}", high=0)
     files = [SourceFile.read(file.path, file.name, counter) for file in location.find(request.origin)[0]]

@@ -18,11 +18,10 @@ from finetune_contract.documents import HTTP_AUTHORIZATION_VARIABLE, Scalar
 from finetune_contract.uris import WebAddress
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.fault import causes, first_line
+from finetune_stages.sources.downloads import CHUNK, PART, Dropped, RemoteFile, download_all
 from finetune_stages.sources.origin import Origin
 from finetune_stages.sources.progress import ProgressCounter
-
-from .downloads import CHUNK, PART, Dropped, RemoteFile, download_all
-from .trust import require_bundle
+from finetune_stages.sources.trust import require_bundle
 
 if TYPE_CHECKING:
     import httpx2
@@ -108,7 +107,7 @@ class _Client:
         # The library sends an Authorization header of the request to no other origin after a redirect.
         self._authorization = _authorization(self.address, self.origin)
         self._client = httpx2.Client(
-            verify=require_bundle(), follow_redirects=True, headers=_UNCOMPRESSED,
+            verify=require_bundle(self.origin), follow_redirects=True, headers=_UNCOMPRESSED,
             timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
         )  # fmt: skip
         return self

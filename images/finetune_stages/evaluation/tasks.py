@@ -22,8 +22,9 @@ from .own_task import OwnTask
 from .questions import data_files
 
 TASK_DATA = Origin(
-    "data", "evaluation.tasks", "dataset", reasons.TASK_INVALID, reasons.TASK_INVALID, reasons.TASK_DATA_UNREACHABLE
-)
+    "data", "evaluation.tasks", "dataset",
+    reasons.TASK_INVALID, reasons.TASK_INVALID, reasons.TASK_DATA_UNREACHABLE, reasons.TASK_DATA_UNREACHABLE, reasons.TASK_INVALID,
+)  # fmt: skip
 
 
 def build_tasks(

@@ -18,6 +18,7 @@ from finetune_stages.sources.lfs import is_pointer_file
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
+CONFIG = "config.json"
 CHAT_TEMPLATES = "additional_chat_templates"
 """Folder of a tokenizer's additional chat templates, named as in transformers."""
 
@@ -29,6 +30,8 @@ _OTHER_WEIGHTS = {
     "*.pth": "PyTorch's pickle format (.pth); convert it to safetensors with save_pretrained of transformers",
     "*.gguf": "GGUF, which cannot be trained; use the original model",
     "*.onnx": "ONNX, which cannot be trained; use the original model",
+    "*.h5": "TensorFlow's format (.h5); load the model with transformers 4 (from_tf) and save it with save_pretrained",
+    "*.msgpack": "Flax's format (.msgpack); load the model with transformers 4 (from_flax) and save it with save_pretrained",
 }
 
 
@@ -44,6 +47,38 @@ def settings(names: Collection[str]) -> list[str]:
         ):
             chosen.append(name)
     return sorted(chosen)
+
+
+def require_files(names: Collection[str], model: str) -> None:
+    """Check that the names can be those of a model as transformers saves it.
+
+    Raises:
+        StageError: ``ModelUnsupported``: they are those of an adapter or of a pipeline for images. ``ModelIncomplete``: they are those of a
+            model in another format.
+    """
+    require_no_adapter(names, model)
+    if CONFIG in names:
+        return
+    if "model_index.json" in names:
+        raise StageError(
+            reasons.MODEL_UNSUPPORTED,
+            f"{model}: model_index.json belongs to a pipeline of diffusers, which does not generate text; set model.uri to a decoder-only model"
+            " for text generation.",
+        )
+    if "params.json" in names:
+        raise StageError(
+            reasons.MODEL_INCOMPLETE,
+            f"{model}: config.json is missing, and params.json belongs to the format of Meta and Mistral; use the version of the model that"
+            " transformers saved.",
+        )
+    for pattern, what in _OTHER_WEIGHTS.items():
+        if any(fnmatchcase(name, pattern) for name in names):
+            raise StageError(reasons.MODEL_INCOMPLETE, f"{model}: config.json is missing, and the weights are in {what}.")
+
+
+def belongs_to_model(name: str) -> bool:
+    """Return whether a file can be a part of the model: a setting, or weights that transformers opens."""
+    return bool(settings([name])) or name.endswith(".safetensors")
 
 
 def weights(names: Collection[str], folder: Path, model: str) -> list[str]:

@@ -1,47 +1,102 @@
-"""Models from a local directory: hard-linked on the same file system, else copied."""
+"""Models from a directory of this machine or of the volume of a claim: hard-linked on the same file system, else copied."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_contract.codec import digest
 from finetune_contract.documents import Scalar
+from finetune_contract.uris import ClaimPath
 from finetune_stages.sdk import Context, StageError, read_seal, seal_directory
 from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.background import folder_size, in_background
 from finetune_stages.sources.cache import store_entry, verified_entry
+from finetune_stages.sources.claims import mount_point, require_inside
 from finetune_stages.sources.local import require_directory, require_readable
 from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.work_folder import work_folder
 
 from .check import check_settings, check_weights
-from .files import CHAT_TEMPLATES, settings, weights
+from .files import CHAT_TEMPLATES, require_files, settings, weights
 from .numbers import WeightReaders
 from .obtain import Obtained, entry_path, open_to_group, require_room
 
 _GROUP_READABLE = stat.S_IRUSR | stat.S_IRGRP
 
 
-def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
+@dataclass(frozen=True)
+class Directory:
+    """A directory with a model.
+
+    Attributes:
+        name: its path in messages.
+        root: the mount point of its claim, which no file may be outside of; ``None`` for a path of this machine.
+    """
+
+    path: Path
+    name: str
+    root: Path | None = None
+
+    @classmethod
+    def of(cls, source: Path | ClaimPath) -> Directory:
+        """Return the directory of a parsed URI.
+
+        Raises:
+            StageError: ``BadDocument``: the claim is not mounted.
+        """
+        if isinstance(source, Path):
+            return cls(source, str(source))
+        root = mount_point(source, MODEL)
+        return cls(root / source.path, source.shown.rstrip("/"), root)
+
+    def files(self) -> list[str]:
+        """Return the names of the model's files.
+
+        Raises:
+            StageError: ``ModelNotFound``, ``ModelForbidden``, ``ModelIncomplete``, ``ModelCorrupt``, ``ModelUnsupported``.
+        """
+        require_directory(self.path, self.name, MODEL)
+        self._require_inside("")
+        found = [path for path in (*self.path.glob("*"), *self.path.glob(f"{CHAT_TEMPLATES}/*")) if path.is_file()]
+        present = [str(path.relative_to(self.path)) for path in found]
+        require_files(present, self.name)
+        chosen = settings(present)
+        self._require_usable(chosen)
+        large = weights(present, self.path, self.name)
+        self._require_usable(large)
+        return sorted((*chosen, *large))
+
+    def _require_usable(self, names: list[str]) -> None:
+        for name in names:
+            self._require_inside(f"/{name}")
+            require_readable(self.path / name, MODEL, name=f"{self.name}/{name}")
+
+    def _require_inside(self, below: str) -> None:
+        if self.root:
+            require_inside(Path(f"{self.path}{below}"), self.root, f"{self.name}{below}", MODEL)
+
+
+def obtain(context: Context, source: Directory, trust_remote_code: bool) -> Obtained:
     """Store the model in ``source`` in the cache, under the digest of its files.
 
     Raises:
         StageError: ``ModelNotFound``, ``ModelForbidden``, ``ModelIncomplete``, ``ModelCorrupt``, ``ModelUnsupported``, ``RemoteCode``,
             ``ChatTemplateMissing``, ``ChatTemplateInvalid``, ``WorkspaceFull``.
     """
-    model = str(source)
-    names = _files(source)
-    check_settings(source, model, trust_remote_code)
-    check_weights(source, model)
-    total = sum((source / name).stat().st_size for name in names)
+    path, model = source.path, source.name
+    names = source.files()
+    check_settings(path, model, trust_remote_code)
+    check_weights(path, model)
+    total = sum((path / name).stat().st_size for name in names)
     reading = ProgressCounter(context, f"reading {model}", total, 0, 40)
     weights_read = WeightReaders(model)
-    key = digest({name: file_sha256(source / name, reading, weights_read) for name in names})
+    key = digest({name: file_sha256(path / name, reading, weights_read) for name in names})
     weights_read.require_finite()
     seal = verified_entry(context, entry_path(context, key))
     if seal:
@@ -59,7 +114,7 @@ def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
     return Obtained(entry_path(context, key), seal, model)
 
 
-def is_unchanged(context: Context, source: Path, key: Scalar | None) -> bool:
+def is_unchanged(context: Context, source: Directory, key: Scalar | None) -> bool:
     """Return whether the files in ``source`` are equal to those of the cache entry ``key``, which the caller verifies.
 
     Files that are hard links to the entry's files are not read again.
@@ -68,13 +123,13 @@ def is_unchanged(context: Context, source: Path, key: Scalar | None) -> bool:
         StageError: The model no longer exists or is incomplete.
     """
     entry = entry_path(context, str(key))
-    names, seal = _files(source), read_seal(entry)
+    names, seal = source.files(), read_seal(entry)
     if seal is None or seal.digest != key or set(seal.files) != set(names):
         return False
     total = sum(file.size for file in seal.files.values())
-    reading = ProgressCounter(context, f"reading {source}", total, high=0)
+    reading = ProgressCounter(context, f"reading {source.name}", total, high=0)
     return all(
-        _same_file(source / name, entry / name) or file_sha256(source / name, reading) == seal.files[name].sha256
+        _same_file(source.path / name, entry / name) or file_sha256(source.path / name, reading) == seal.files[name].sha256
         for name in names
     )
 
@@ -86,26 +141,12 @@ def _same_file(first: Path, second: Path) -> bool:
         return False
 
 
-def _files(source: Path) -> list[str]:
-    """Return the names of the model's files."""
-    require_directory(source, MODEL)
-    found = [path for path in (*source.glob("*"), *source.glob(f"{CHAT_TEMPLATES}/*")) if path.is_file()]
-    present = [str(path.relative_to(source)) for path in found]
-    chosen = settings(present)
-    for name in chosen:
-        require_readable(source / name, MODEL)
-    large = weights(present, source, str(source))
-    for name in large:
-        require_readable(source / name, MODEL)
-    return sorted((*chosen, *large))
-
-
-def _bring(source: Path, folder: Path, names: list[str], context: Context, total: int) -> None:
-    if source.stat().st_dev != folder.stat().st_dev:
-        require_room(context, total, str(source))
-    counter = ProgressCounter(context, f"copying {source}", total, 40, 70)
+def _bring(source: Directory, folder: Path, names: list[str], context: Context, total: int) -> None:
+    if source.path.stat().st_dev != folder.stat().st_dev:
+        require_room(context, total, source.name)
+    counter = ProgressCounter(context, f"copying {source.name}", total, 40, 70)
     copied = in_background(
-        lambda: [folder / name for name in names if not _link_or_copy((source / name).resolve(), folder / name)],
+        lambda: [folder / name for name in names if not _link_or_copy((source.path / name).resolve(), folder / name)],
         lambda: counter.at(folder_size(folder)),
     )
     open_to_group(folder, copied)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_contract import reasons
+from finetune_contract.documents import Scalar
 from finetune_contract.workspace import CACHE_MODELS
 from finetune_stages.sdk import Context, Seal, StageError
 from finetune_stages.sources.progress import MEGABYTE
@@ -23,7 +24,8 @@ class Obtained:
 
     Attributes:
         name: name in messages.
-        revision: commit of a hub model.
+        revision: commit of a hub model, or digest of an image.
+        fingerprint: values that detect a change of the source; empty for the digest of the files.
         reused: true if it was in the cache already.
     """
 
@@ -32,6 +34,7 @@ class Obtained:
     name: str
     revision: str | None = None
     reused: bool = False
+    fingerprint: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 def entry_path(context: Context, key: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from finetune_contract import reasons
 from finetune_contract.documents import ModelInputs, Scalar
 from finetune_contract.result import ModelOutputs, Result
-from finetune_contract.uris import HubId
+from finetune_contract.uris import ClaimPath, HubId, ImageReference, S3Location
 from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
 from finetune_stages.sources.origin import MODEL
@@ -34,7 +34,7 @@ def outputs_exist(context: Context, result: Result) -> bool:
 
 
 def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
-    """Return whether the model still has this fingerprint: the hub's commit, or the digest of a directory's files.
+    """Return whether the model still has this fingerprint: the hub's commit, the digest of an image, the ETags of objects, or the digest of a directory's files.
 
     Raises:
         StageError: The model no longer exists.
@@ -44,7 +44,16 @@ def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
     if isinstance(source, HubId):
         keep_caches_in(hub_cache(context))
         return hub.is_unchanged(context, source, inputs.revision, fingerprint.get("commit"))
-    return isinstance(source, Path) and local.is_unchanged(context, source, fingerprint.get("files"))
+    if isinstance(source, ImageReference):
+        from . import image  # TLS takes longer to import than a model of another location to reuse
+
+        return image.is_unchanged(context, source, fingerprint.get("digest"))
+    if isinstance(source, S3Location):
+        from .s3 import S3Model
+
+        return S3Model(context, source, inputs.endpoint, inputs.region).fingerprint == dict(fingerprint)
+    assert isinstance(source, Path | ClaimPath)  # no URI of a model is a web address
+    return local.is_unchanged(context, local.Directory.of(source), fingerprint.get("files"))
 
 
 def work(context: Context) -> Finished:
@@ -70,7 +79,7 @@ def work(context: Context) -> Finished:
         message=f"{settings.architecture}, {weights.parameters:,} parameters, {size / 10**6:,.1f} MB, from {obtained.name}",
         warnings=(*settings.warnings, *weights.warnings),
         reused=obtained.reused,
-        fingerprint={"commit": obtained.revision} if obtained.revision else {"files": obtained.seal.digest},
+        fingerprint=dict(obtained.fingerprint) or {"files": obtained.seal.digest},
         cached={BASE_MODEL: str(obtained.entry.relative_to(context.workspace))},
     )
 
@@ -79,10 +88,19 @@ def _obtain(context: Context, inputs: ModelInputs) -> Obtained:
     source = parse_uri(inputs.uri, MODEL)
     if isinstance(source, HubId):
         return hub.obtain(context, source, inputs.revision, inputs.trust_remote_code)
-    assert isinstance(source, Path)  # no URI of a model is a web address
+    if isinstance(source, ImageReference):
+        from . import image
+
+        return image.obtain(context, source, inputs.trust_remote_code)
+    if isinstance(source, S3Location):
+        from .s3 import S3Model
+
+        return S3Model(context, source, inputs.endpoint, inputs.region).obtain(context, inputs.trust_remote_code)
+    assert isinstance(source, Path | ClaimPath)  # no URI of a model is a web address
+    directory = local.Directory.of(source)
     if inputs.revision:
         raise StageError(
             reasons.BAD_DOCUMENT,
-            f"model.revision: only models of the hub have revisions, and {source} is a directory; remove it.",
+            f"model.revision: only models of the hub have revisions, and {directory.name} is a directory; remove it.",
         )
-    return local.obtain(context, source, inputs.trust_remote_code)
+    return local.obtain(context, directory, inputs.trust_remote_code)

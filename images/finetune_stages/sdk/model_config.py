@@ -36,4 +36,7 @@ def quantization(config: Mapping[str, Any]) -> str | None:
             stated = part.get(key)
             if stated:
                 return str((isinstance(stated, dict) and stated.get("quant_method")) or "a quantization")
+        mlx = part.get("quantization")
+        if isinstance(mlx, dict) and "bits" in mlx:
+            return "a quantization of MLX"
     return None

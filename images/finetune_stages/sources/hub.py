@@ -136,11 +136,14 @@ def hub_fault(error: BaseException, origin: Origin, name: str, revision: str | N
 def _status_error(error: BaseException, status: int, origin: Origin, subject: str) -> StageError:
     from huggingface_hub import errors
 
+    if status == 401 and token() and not isinstance(error, errors.RepositoryNotFoundError):
+        return StageError(origin.forbidden, f"{subject}: {_hub()} does not accept the token in {TOKEN_VARIABLE}; renew it.")
     if isinstance(error, errors.GatedRepoError) or status in (401, 403):
         gated = isinstance(error, errors.GatedRepoError)
         return StageError(origin.forbidden, f"{subject}: it {_access_problem(gated)}; {_access_fix(gated)}.")
     if isinstance(error, errors.RepositoryNotFoundError) or status in (404, 410):
-        return StageError(origin.not_found, f"{subject}: it does not exist on {_hub()}; correct {origin.field}.")
+        hidden = f", or the owner of the token in {TOKEN_VARIABLE} may not read it" if token() else ""
+        return StageError(origin.not_found, f"{subject}: it does not exist on {_hub()}{hidden}; correct {origin.field}.")
     if status >= 500 or status in _TRANSIENT:
         return StageError(origin.unreachable, f"{subject}: {_hub()} responded with status {status}.")
     return StageError(

@@ -25,15 +25,15 @@ def require_file(path: Path, name: str, origin: Origin) -> None:
     require_readable(path, origin, name=name)
 
 
-def require_directory(path: Path, origin: Origin) -> None:
-    """Check that ``path`` is a directory that can be read.
+def require_directory(path: Path, name: str, origin: Origin) -> None:
+    """Check that ``path`` is a directory that can be read; ``name`` is its path in messages.
 
     Raises:
         StageError: ``origin.not_found`` or ``origin.forbidden``.
     """
-    if not stat.S_ISDIR(_mode(path, origin)):
-        raise StageError(origin.not_found, f"{origin.field}: {path} is a file; set a directory.")
-    require_readable(path, origin, os.R_OK | os.X_OK)
+    if not stat.S_ISDIR(_mode(path, origin, name)):
+        raise StageError(origin.not_found, f"{origin.field}: {name} is a file; set a directory.")
+    require_readable(path, origin, os.R_OK | os.X_OK, name)
 
 
 def require_readable(path: Path, origin: Origin, access: int = os.R_OK, name: str | None = None) -> None:
@@ -46,13 +46,13 @@ def require_readable(path: Path, origin: Origin, access: int = os.R_OK, name: st
         raise _forbidden(name or str(path), origin)
 
 
-def _mode(path: Path, origin: Origin, name: str | None = None) -> int:
+def _mode(path: Path, origin: Origin, name: str) -> int:
     try:
         return path.stat().st_mode
     except PermissionError as error:
-        raise _forbidden(name or str(path), origin) from error
+        raise _forbidden(name, origin) from error
     except OSError as error:
-        raise _not_found(name or str(path), origin) from error
+        raise _not_found(name, origin) from error
 
 
 def _not_found(name: str, origin: Origin) -> StageError:

@@ -16,7 +16,9 @@ class Origin:
     Attributes:
         what: its name in messages.
         field: the field of the resource with its URI.
-        repo_type: the hub's type of repository.
+        repo_type: the hub's type of repository; also the section of the resource.
+        untrusted: the certificate of the server is not trusted.
+        changed: the content changed while it was read.
     """
 
     what: str
@@ -25,16 +27,24 @@ class Origin:
     not_found: Reason
     forbidden: Reason
     unreachable: Reason
+    untrusted: Reason
+    changed: Reason
+
+    @property
+    def secret(self) -> str:
+        """The Secrets with keys for S3, in messages."""
+        return f"the Secret s3-secret, or in that of {self.repo_type}.secretRef"
 
 
 DATASET = Origin(
     "dataset", "dataset.uri", "dataset",
-    reasons.DATASET_NOT_FOUND, reasons.DATASET_FORBIDDEN, reasons.DATASET_UNREACHABLE,
+    reasons.DATASET_NOT_FOUND, reasons.DATASET_FORBIDDEN, reasons.DATASET_UNREACHABLE, reasons.DATASET_UNTRUSTED, reasons.DATASET_CHANGED,
 )  # fmt: skip
 EVAL_DATASET = Origin(
     "dataset", "dataset.evalUri", "dataset",
-    reasons.DATASET_NOT_FOUND, reasons.DATASET_FORBIDDEN, reasons.DATASET_UNREACHABLE,
+    reasons.DATASET_NOT_FOUND, reasons.DATASET_FORBIDDEN, reasons.DATASET_UNREACHABLE, reasons.DATASET_UNTRUSTED, reasons.DATASET_CHANGED,
 )  # fmt: skip
 MODEL = Origin(
-    "model", "model.uri", "model", reasons.MODEL_NOT_FOUND, reasons.MODEL_FORBIDDEN, reasons.MODEL_UNREACHABLE,
+    "model", "model.uri", "model",
+    reasons.MODEL_NOT_FOUND, reasons.MODEL_FORBIDDEN, reasons.MODEL_UNREACHABLE, reasons.MODEL_UNTRUSTED, reasons.MODEL_CORRUPT,
 )  # fmt: skip

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finetune_contract import reasons, uris
+from finetune_contract import uris
 from finetune_contract.uris import ClaimPath, HubId, ImageReference, LocalPath, S3Location, WebAddress
 from finetune_stages.sdk import StageError
 
 from .origin import Origin
 
-SourceUri = Path | WebAddress | HubId | S3Location | ClaimPath
+SourceUri = Path | WebAddress | HubId | S3Location | ClaimPath | ImageReference
 
 
 def parse_uri(uri: str, origin: Origin) -> SourceUri:
     """Return what ``uri`` refers to; a local path is absolute.
 
     Raises:
-        StageError: The URI is malformed (``origin.not_found``), or this release does not read its scheme (``BadDocument``).
+        StageError: ``origin.not_found``: the URI is malformed.
     """
     try:
         parsed = uris.parse_uri(uri, origin.repo_type)
     except uris.UriError as error:
         raise StageError(origin.not_found, f"{origin.field}: {error}.") from error
-    if isinstance(parsed, ImageReference) or (origin.repo_type == "model" and isinstance(parsed, S3Location | ClaimPath)):
-        scheme = uri.partition("://")[0]
-        raise StageError(
-            reasons.BAD_DOCUMENT,
-            f"{origin.field}: this release does not read {scheme}://; use a hub id, hf:// or a local directory.",
-        )
     return _absolute(parsed.path, origin) if isinstance(parsed, LocalPath) else parsed
 
 

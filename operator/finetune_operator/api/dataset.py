@@ -12,7 +12,7 @@ from finetune_contract.row_formats import OPTIONAL, REQUIRED, RowFields, RowForm
 from finetune_contract.uris import WEB
 
 from .references import CertificateRef, SecretKeyRef
-from .section import REVISION, Fraction, Rule, Section, text, trimmed
+from .section import REGION, REVISION, Fraction, Rule, Section, text, trimmed
 from .uris import uri_rules
 
 ColumnName = Annotated[str, text(64)]
@@ -214,7 +214,7 @@ class Dataset(Section):
         None,
         description="URL of the S3 service, for s3:// locations. Default: the key AWS_S3_ENDPOINT of the Secret, or else AWS.",
     )
-    region: Annotated[str, text(64, r"^[A-Za-z0-9][-A-Za-z0-9]*$", "a name such as eu-west-1")] | None = Field(
+    region: Annotated[str, text(64, REGION, "a name such as eu-west-1")] | None = Field(
         None,
         description="Region of the S3 bucket, for s3:// locations. Default: the key AWS_DEFAULT_REGION of the Secret, or else us-east-1.",
     )

@@ -45,7 +45,7 @@ SPEC_TOO_LARGE = _reason(
 )  # fmt: skip
 LOCAL_PATH_IN_CLUSTER = _reason(
     "LocalPathInCluster", Cause.USER, "A URI is a path on one machine, which pods cannot read.",
-    "Put the files where pods can read them: data at hf://, https://, s3:// or pvc://, a model at hf://.",
+    "Put the files where pods can read them: data at hf://, https://, s3:// or pvc://, a model at hf://, oci://, s3:// or pvc://.",
 )  # fmt: skip
 
 # Children.

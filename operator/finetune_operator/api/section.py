@@ -86,6 +86,8 @@ def trimmed(limit: int) -> Any:
 
 
 REVISION = r"^[^ \x00-\x1f\x7f]+$"
+REGION = r"^[A-Za-z0-9][-A-Za-z0-9]*$"
+"""Name of a region of S3."""
 
 OBJECT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=OBJECT_NAME)]

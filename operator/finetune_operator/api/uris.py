@@ -15,7 +15,8 @@ PUBLISHED = rf"^({S3}|{IMAGE})$"
 _EXAMPLES: dict[UriKind, str] = {
     "dataset": "a hub id (owner/name), hf://<id>, https://<host>/<file>, s3://<bucket>/<key>, pvc://<claim>/<path>, or a local path that begins with"
     " /, ./, ../, ~/ or file:///",
-    "model": "a hub id (owner/name), hf://<id>, or a local directory that begins with /, ./, ../, ~/ or file:///",
+    "model": "a hub id (owner/name), hf://<id>, oci://<registry>/<repository>:<tag>, s3://<bucket>/<prefix>/, pvc://<claim>/<directory>, or a local"
+    " directory that begins with /, ./, ../, ~/ or file:///",
 }
 
 

@@ -201,12 +201,17 @@ def _row_format(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction
     yield Contradiction(f"dataset.fields.{field}", words)
 
 
+_ONE_KEY = "names one key, and s3:// needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; remove it"
+
+
 def _keys_of_s3(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:
     dataset = spec.dataset
     uris = [uri for uri in (dataset.uri, dataset.eval_uri) if uri]
     if dataset.secret_ref and dataset.secret_ref.key and any(isinstance(parse_uri(uri, "dataset"), S3Location) for uri in uris):
-        words = "names one key, and s3:// needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; remove it"
-        yield Contradiction("dataset.secretRef.key", words)
+        yield Contradiction("dataset.secretRef.key", _ONE_KEY)
+    model = spec.model
+    if model.secret_ref and model.secret_ref.key and isinstance(parse_uri(model.uri, "model"), S3Location):
+        yield Contradiction("model.secretRef.key", _ONE_KEY)
 
 
 def _algorithm(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:

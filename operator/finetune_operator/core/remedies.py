@@ -15,6 +15,7 @@ from finetune_contract.uris import is_local_path
 from finetune_operator.api import reasons
 
 from . import stages
+from .manifests.pod import AWS_SECRET, PULL_SECRET
 from .resolved_spec import Dataset, Model, ResolvedSpec
 
 _NEW_MODEL = {
@@ -84,8 +85,7 @@ def _model_not_found(failed: Failed) -> str:
 def _dataset_forbidden(failed: Failed) -> str:
     spec = failed.spec.dataset
     if spec.uri.startswith("s3://"):
-        secret = spec.secret_ref.name if spec.secret_ref else "s3-secret"
-        return f"Correct the keys in the Secret {secret}, or the permissions of their owner."
+        return _keys_of(spec)
     if spec.uri.startswith(("http://", "https://")):
         login = "HTTP_AUTHORIZATION, the value of the Authorization header"
         if spec.secret_ref:
@@ -95,7 +95,18 @@ def _dataset_forbidden(failed: Failed) -> str:
 
 
 def _model_forbidden(failed: Failed) -> str:
+    spec = failed.spec.model
+    if spec.uri.startswith("oci://"):
+        secret = spec.pull_secret_ref.name if spec.pull_secret_ref else PULL_SECRET[0]
+        return f"Correct the credentials for the registry in the Secret {secret}, or the permissions of their owner."
+    if spec.uri.startswith("s3://"):
+        return _keys_of(spec)
     return _forbidden(failed.spec.model, "model", "model")
+
+
+def _keys_of(source: Dataset | Model) -> str:
+    secret = source.secret_ref.name if source.secret_ref else AWS_SECRET[0]
+    return f"Correct the keys in the Secret {secret}, or the permissions of their owner."
 
 
 def _forbidden(source: Dataset | Model, section: str, what: str) -> str:

@@ -177,7 +177,9 @@ def _reject_uri(where: str, values: Mapping[str, Any], mode: Mode) -> SpecReject
             message = f"{where}{path}: {uri} is on a claim of a cluster, which local mode does not mount; use a local path."
             return SpecRejection(reasons.NOT_POSSIBLE_HERE, message)
         if isinstance(parsed, LocalPath) and mode == "cluster":
-            others = "a hub id or hf://" if kind == "model" else "a hub id, hf://, https://, s3:// or pvc://"
+            others = (
+                "a hub id, hf://, oci://, s3:// or pvc://" if kind == "model" else "a hub id, hf://, https://, s3:// or pvc://"
+            )
             message = f"{where}{path}: {uri} is a path of one machine, which no pod can read; use {others}."
             return SpecRejection(reasons.LOCAL_PATH_IN_CLUSTER, message)
     return None

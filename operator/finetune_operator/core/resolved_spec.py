@@ -54,6 +54,13 @@ class CertificateRef:
 
 
 @dataclass(frozen=True)
+class PullSecretRef:
+    """A Secret with credentials for registries."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Resources:
     """Requests and limits of one pod."""
 
@@ -113,7 +120,11 @@ class Model:
     uri: str
     trust_remote_code: bool
     revision: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
+    ca_ref: CertificateRef | None = None
     secret_ref: SecretRef | None = None
+    pull_secret_ref: PullSecretRef | None = None
 
 
 @dataclass(frozen=True)
@@ -351,6 +362,7 @@ class ResolvedSpec:
 
 MODELS: dict[type[Any], type[Section]] = {
     SecretRef: references.SecretKeyRef, ConfigMapRef: references.ConfigMapRef, CertificateRef: references.CertificateRef,
+    PullSecretRef: references.PullSecretRef,
     Resources: pods.Resources, Placement: pods.Placement, BadRows: dataset.BadRows, RowFields: dataset.DatasetFields,
     Dataset: dataset.Dataset, Model: model.Model,
     Osft: training.Osft, Sft: training.Sft, Lora: training.Lora, Checkpoints: training.Checkpoints, Training: training.Training,

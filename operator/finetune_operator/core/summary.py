@@ -54,7 +54,7 @@ def short_name(uri: str) -> str:
     """Return the short name of a base model: its id at the Hub, else the last part of its path."""
     if not is_local_path(uri) and ("://" not in uri or uri.startswith("hf://")):
         return uri.removeprefix("hf://")
-    return uri.rstrip("/").rpartition("/")[2]
+    return uri.partition("@sha256:")[0].rstrip("/").rpartition("/")[2]
 
 
 def failure_line(failure: Mapping[str, Any], *, reason: bool = True) -> str:

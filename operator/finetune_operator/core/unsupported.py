@@ -32,17 +32,11 @@ def _values(path: str, *values: Any) -> UnsupportedValue:
     )
 
 
-def _schemes(path: str, *schemes: str) -> UnsupportedValue:
-    return UnsupportedValue(path, " or ".join(schemes), lambda uri: isinstance(uri, str) and uri.startswith(schemes))
-
-
 def _above_zero(path: str) -> UnsupportedValue:
     return UnsupportedValue(path, "values above 0", lambda value: isinstance(value, (int, float)) and value > 0)
 
 
 UNSUPPORTED_VALUES: tuple[UnsupportedValue, ...] = (
-    _schemes("model.uri", "oci://", "s3://", "pvc://"),
-    UnsupportedValue("model.pullSecretRef"),
     _values("training.enabled", False),
     UnsupportedValue("training.engineArgs"),
     UnsupportedValue("training.placement.priorityClassName"),

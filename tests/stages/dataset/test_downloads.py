@@ -14,11 +14,12 @@ import pytest
 from certificates import self_signed
 from finetune_contract.documents import DatasetInputs, RunInfo, StageDocument
 from finetune_contract.workspace import Attempt
-from finetune_stages.dataset import downloads, web
+from finetune_stages.dataset import web
 from finetune_stages.dataset.fetch import find_source
 from finetune_stages.dataset.source_request import TRAIN_SPLITS, SourceRequest
 from finetune_stages.sdk import Context, StageError
 from finetune_stages.sdk.redaction import Redactor
+from finetune_stages.sources import downloads
 from finetune_stages.sources.origin import DATASET
 from web_server import Answer, FileServer, Request
 
@@ -56,7 +57,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "PART", 1 << 16)
         monkeypatch.setattr(module, "CHUNK", 1 << 10)
     monkeypatch.setattr(downloads, "_PAUSE", 0.001)
-    for name in ("HTTP_AUTHORIZATION", "FINETUNE_DATASET_CA"):
+    for name in ("HTTP_AUTHORIZATION", "FINETUNE_SOURCE_CA"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -212,7 +213,7 @@ def test_a_certificate_of_the_bundle_is_trusted_and_no_other(monkeypatch: pytest
             "DatasetUntrusted",
             "dataset.uri: URL has a certificate that is not trusted (self-signed certificate); set its CA in dataset.caRef.",
         )
-        monkeypatch.setenv("FINETUNE_DATASET_CA", str(certificate))
+        monkeypatch.setenv("FINETUNE_SOURCE_CA", str(certificate))
         assert download(f"{server.url}/x.jsonl", tmp_path) == b"{}\n"
 
 

@@ -222,7 +222,7 @@ def test_held_out_rows_from_the_test_split_of_the_same_data_set(run_stage_progra
         ({"gated": True}, "hf_another", "DatasetForbidden", "check that the owner of the token in HF_TOKEN may read it"),
         ({"private": True}, None, "DatasetForbidden", "is private or does not exist on"),
         ({"private": True}, "   ", "DatasetForbidden", "set HF_TOKEN to a token that may read it"),
-        ({}, "hf_made_up_token", "DatasetForbidden", "check that the owner of the token in HF_TOKEN may read it"),
+        ({}, "hf_made_up_token", "DatasetForbidden", "does not accept the token in HF_TOKEN; renew it."),
     ],
 )
 def test_closed_data_sets(run_stage_program, hub, prepare, access, token, reason, words):

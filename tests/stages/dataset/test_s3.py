@@ -13,10 +13,11 @@ import pytest
 from certificates import self_signed
 from finetune_contract.documents import DatasetInputs, RunInfo, StageDocument
 from finetune_contract.workspace import Attempt
-from finetune_stages.dataset import downloads, web
+from finetune_stages.dataset import web
 from finetune_stages.dataset.fetch import Source, find_source
 from finetune_stages.dataset.source_request import TRAIN_SPLITS, SourceRequest
 from finetune_stages.sdk import Context, StageError
+from finetune_stages.sources import downloads
 from finetune_stages.sources.origin import DATASET
 from s3_server import S3Server
 from tcp_proxy import TcpProxy
@@ -56,7 +57,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "AWS_REGION",
         "AWS_PROFILE",
         "AWS_S3_ENDPOINT",
-        "FINETUNE_DATASET_CA",
+        "FINETUNE_SOURCE_CA",
     ):
         monkeypatch.delenv(name, raising=False)
     for name, value in S3Server.KEYS.items():
@@ -137,7 +138,7 @@ SENTENCES = [
     ("s3://data/chat.jsonl", {"AWS_SECRET_ACCESS_KEY": ""}, "S3CredentialsMissing", f"dataset.uri: s3://data/chat.jsonl: AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY; set both {IN_SECRET}"),
     ("s3://data/chat.jsonl", {"AWS_ACCESS_KEY_ID": " "}, "S3CredentialsMissing", f"dataset.uri: s3://data/chat.jsonl: AWS_SECRET_ACCESS_KEY is set without AWS_ACCESS_KEY_ID; set both {IN_SECRET}"),
     ("s3://data/chat.jsonl", {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "S3CredentialsMissing", f"dataset.uri: s3://data/chat.jsonl: needs an access key, and there is none; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY {IN_SECRET}"),
-    ("s3://data/chat.jsonl", {"FINETUNE_DATASET_CA": __file__}, "DatasetUntrusted", f"dataset.caRef: {__file__} has no certificates in PEM format ([X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate or crl found); correct the ConfigMap."),
+    ("s3://data/chat.jsonl", {"FINETUNE_SOURCE_CA": __file__}, "DatasetUntrusted", f"dataset.caRef: {__file__} has no certificates in PEM format ([X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate or crl found); correct the ConfigMap."),
 ]  # fmt: skip
 
 
@@ -217,7 +218,7 @@ def test_a_certificate_of_the_bundle_is_trusted_and_no_other(
             "DatasetUntrusted",
             f"dataset.uri: s3://data/chat.jsonl: the certificate of {server.url} is not trusted (certificate verify failed: self-signed certificate); set its CA in dataset.caRef.",
         )
-        monkeypatch.setenv("FINETUNE_DATASET_CA", str(certificate))
+        monkeypatch.setenv("FINETUNE_SOURCE_CA", str(certificate))
         assert texts(find("s3://data/chat.jsonl", server.url, tmp_path / "two")) == ROWS
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from finetune_contract.documents import ModelInputs, RunInfo
-from finetune_stages.sdk import verify_seal
+from finetune_contract.documents import ModelInputs, RunInfo, StageDocument
+from finetune_contract.workspace import Attempt
+from finetune_stages.sdk import Context, verify_seal
 from hub import Hub
 
 
@@ -62,9 +63,9 @@ class Stage:
             environment["HF_TOKEN"] = token
         return self.programs("model", ModelInputs(str(uri), **stage_inputs), environment=environment, attempt=attempt)
 
-    def as_another_run(self) -> None:
+    def as_another_run(self, name: str = "other") -> None:
         """From now on it is another run on the same workspace."""
-        self.programs.run = RunInfo("other", "team-a", "fedcba9876543210")
+        self.programs.run = RunInfo(name, "team-a", name.encode().hex().zfill(16))
 
     def linked(self) -> Path:
         """The cache entry that the run's folder points to, intact."""
@@ -88,3 +89,22 @@ class Stage:
 def stage(run_stage_program: Any, hub: Hub) -> Stage:
     """The stage on an empty workspace."""
     return Stage(run_stage_program, hub)
+
+
+@pytest.fixture
+def workspace_context(tmp_path: Path) -> Callable[[str], Context]:
+    """Returns the context of an attempt of a stage in this process, on one workspace."""
+
+    def make(attempt: str) -> Context:
+        document = StageDocument(2, "model", RunInfo("demo", "team-a", "0123456789abcdef"), {})
+        made = Context(document, tmp_path / "workspace", Attempt.parse(attempt), "0" * 64)
+        made._print = print
+        return made
+
+    return make
+
+
+@pytest.fixture
+def context(workspace_context: Callable[[str], Context]) -> Context:
+    """The context of the first attempt."""
+    return workspace_context("1.1")

@@ -112,6 +112,8 @@ def test_what_a_model_may_lack(model, damage, reason, words):
         ),
         (["consolidated.00.pth"], "pickle format (.pth)"),
         (["model-q4.gguf"], "GGUF, which cannot be trained"),
+        (["tf_model.h5"], "TensorFlow's format (.h5); load the model with transformers 4 (from_tf)"),
+        (["flax_model.msgpack"], "Flax's format (.msgpack); load the model with transformers 4 (from_flax)"),
     ],
 )
 def test_weights_in_another_form(model, files, words):

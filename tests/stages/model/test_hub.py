@@ -134,7 +134,7 @@ def test_code_of_a_model_in_the_cache_is_asked_for_again(run_stage_program, stag
         ({"gated": True}, None, "Model org/closed: it is gated; accept its terms on its hub page and set HF_TOKEN to a token"),
         ({"gated": True}, "hf_another", "check that the owner of the token in HF_TOKEN may read it"),
         ({"private": True}, None, "is private or does not exist on"),
-        ({}, "hf_made_up_token", "check that the owner of the token in HF_TOKEN may read it"),
+        ({}, "hf_made_up_token", "does not accept the token in HF_TOKEN; renew it."),
     ],
 )
 def test_closed_models(stage, hub, tiny_model, access, token, words):
@@ -146,6 +146,16 @@ def test_closed_models(stage, hub, tiny_model, access, token, words):
     opened = stage("org/closed", token=TOKEN)
     assert opened.code == 0, opened.errors
     assert TOKEN not in opened.output + opened.errors + opened.message
+
+
+def test_a_private_model_that_the_token_does_not_open(stage, hub, tiny_model):
+    """The hub reports the same for a model that does not exist."""
+    hub.add("model", "org/closed", tiny_model, private=True)
+    hub.tokens = {TOKEN: set()}
+    ended = stage("org/closed", token=TOKEN)
+    assert (ended.code, ended.reason) == (65, "ModelNotFound")
+    hidden = "or the owner of the token in HF_TOKEN may not read it"
+    assert ended.result.message == f"Model org/closed: it does not exist on {hub.url}, {hidden}; correct model.uri."
 
 
 def test_a_model_that_does_not_exist(stage, hub):

@@ -92,7 +92,6 @@ def test_a_changed_model_is_another_one(stage, model):
         ("/nowhere", "ModelNotFound", "model.uri: there is no model at /nowhere; correct the path."),
         ("/etc/hosts", "ModelNotFound", "/etc/hosts is a file"),
         ("/etc", "ModelIncomplete", "/etc: it has no weights"),
-        ("oci://registry/model:1", "BadDocument", "does not read oci://"),
         ("https://example.com/model", "ModelNotFound", "https:// is not a scheme of a model"),
         ("a/b/c", "ModelNotFound", "is not a hub id"),
     ],

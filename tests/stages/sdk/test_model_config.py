@@ -38,6 +38,8 @@ def test_the_first_of_several_names_that_is_stated() -> None:
         ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
         ({"quantization_config": {"bits": 4}}, "a quantization"),
         ({"compression_config": "x"}, "a quantization"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "a quantization of MLX"),
+        ({"quantization": "none"}, None),
         ({"text_config": {"quantization_config": {"quant_method": "fp8"}}}, "fp8"),
     ],
 )

@@ -93,8 +93,18 @@ def test_escaped_bytes_are_a_path_exactly_if_they_are_utf_8(content: bytes) -> N
 
 
 def test_models_have_images_and_no_web_addresses_or_configurations() -> None:
-    assert parse_uri("oci://registry.example.com/m:1", "model") == ImageReference("registry.example.com/m:1")
+    digest = f"sha256:{'0' * 64}"
+    for uri, expected in {
+        "oci://registry.example.com/m:1": ImageReference("registry.example.com", "m", "1"),
+        "oci://localhost:5000/team/model": ImageReference("localhost:5000", "team/model", "latest"),
+        f"oci://quay.io/a/b/c@{digest}": ImageReference("quay.io", "a/b/c", None, digest),
+        f"oci://quay.io/a:v1@{digest}": ImageReference("quay.io", "a", "v1", digest),
+    }.items():
+        assert parse_uri(uri, "model") == expected
+        assert expected.shown in (uri, f"{uri}:latest")
     assert parse_uri("org/model", "model") == HubId("org/model")
+    for uri in ("pvc://claim", "pvc://claim/"):
+        assert parse_uri(uri, "model") == ClaimPath("claim", "")
     for uri in ("https://example.com/model", "org/model:config", "hf://org/model:config"):
         with pytest.raises(UriError):
             parse_uri(uri, "model")

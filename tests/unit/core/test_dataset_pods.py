@@ -79,9 +79,9 @@ def test_a_login_for_held_out_rows_on_the_web() -> None:
 
 def test_a_bundle_is_mounted_and_its_path_is_a_variable() -> None:
     found = needs({"uri": "https://example.com/x.jsonl", "caRef": {"name": "ca", "key": "root.pem"}})
-    assert {"name": "FINETUNE_DATASET_CA", "value": "/etc/finetune-dataset-ca/root.pem"} in found.environment
-    assert found.volumes == ({"name": "dataset-ca", "configMap": {"name": "ca"}},)
-    assert found.mounts == ({"name": "dataset-ca", "mountPath": "/etc/finetune-dataset-ca", "readOnly": True},)
+    assert {"name": "FINETUNE_SOURCE_CA", "value": "/etc/finetune-source-ca/root.pem"} in found.environment
+    assert found.volumes == ({"name": "source-ca", "configMap": {"name": "ca"}},)
+    assert found.mounts == ({"name": "source-ca", "mountPath": "/etc/finetune-source-ca", "readOnly": True},)
     assert needs({"uri": "org/data"}).volumes == ()
 
 
@@ -89,11 +89,11 @@ def test_each_claim_is_mounted_once_and_read_only() -> None:
     found = needs({"uri": "pvc://one/a/*.jsonl", "evalUri": "pvc://two/b.jsonl"})
     assert {"name": "FINETUNE_CLAIMS", "value": "/mnt/claims"} in found.environment
     assert found.volumes == tuple(
-        {"name": f"data-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
         for number, claim in enumerate(("one", "two"))
     )
     assert found.mounts == tuple(
-        {"name": f"data-{number}", "mountPath": f"/mnt/claims/{claim}", "readOnly": True}
+        {"name": f"claim-{number}", "mountPath": f"/mnt/claims/{claim}", "readOnly": True}
         for number, claim in enumerate(("one", "two"))
     )
     assert len(needs({"uri": "pvc://one/a.jsonl", "evalUri": "pvc://one/b.jsonl"}).volumes) == 1

@@ -77,6 +77,8 @@ REJECTED: tuple[tuple[str, Json, Json, str, str], ...] = (
     ("dataset.fields: completion content history input inputIds instruction labels messages output prompt role system text tools",
      {"dataset": {"fields": {"prompt": "x"}}}, {"dataset": {"fields": {"messages": "y"}}}, DEFAULTS,
      "dataset.fields.prompt: no format reads all of messages, prompt; keep those of one format."),
+    ("model: secretRef.key uri", {"model": {"secretRef": {"name": "login", "key": "token"}}}, {"model": {"uri": "s3://bucket/model/"}},
+     DEFAULTS, "model.secretRef.key: names one key, and s3:// needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; remove it."),
     ("dataset: evalUri secretRef.key uri", {"dataset": {"secretRef": {"name": "login", "key": "token"}}}, {"dataset": {"uri": "s3://bucket/rows.jsonl"}},
      DEFAULTS, "dataset.secretRef.key: names one key, and s3:// needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; remove it."),
     ("dataset: splitBy splitField", {"dataset": {"splitBy": "grouped"}}, {}, RUN,
@@ -128,6 +130,9 @@ ADAPTED: tuple[tuple[str, Json, Json, str, Any], ...] = (
 HARMLESS: tuple[tuple[str, Json, Json, str], ...] = (
     ("dataset: endpoint evalUri uri", {"dataset": {"endpoint": "https://s3.example.com"}}, WEB, "only data in S3 has it"),
     ("dataset: evalUri region uri", {"dataset": {"region": "eu-west-1"}}, WEB, "only data in S3 has it"),
+    ("model: endpoint uri", {"model": {"endpoint": "https://s3.example.com"}}, {}, "only models in S3 have it"),
+    ("model: region uri", {"model": {"region": "eu-west-1"}}, {}, "only models in S3 have it"),
+    ("model: pullSecretRef uri", {"model": {"pullSecretRef": {"name": "pull"}}}, {}, "only models in a registry have it"),
     ("evaluation: baseline enabled", {"evaluation": {"baseline": True}}, {"evaluation": {"enabled": False}}, "the stage baseline is skipped"),
     ("gate: approval.required requirements", {"gate": {"onRejected": "RegisterAsRejected"}}, {}, "a gate without requirements is skipped"),
     ("training: algorithm lora", {"training": {"lora": {"rank": 8}}}, {"training": {"algorithm": "sft"}}, "other algorithms ignore it"),
@@ -138,7 +143,6 @@ HARMLESS: tuple[tuple[str, Json, Json, str], ...] = (
 UNSUPPORTED: dict[str, Json] = {
     "spec: cleanup.volume publish": {"cleanup": {"volume": "Delete"}},
     "spec: cleanup.volume storage.claimName": {"cleanup": {"volume": "Delete"}},
-    "model: pullSecretRef uri": {"model": {"pullSecretRef": {"name": "pull"}}},
     "training: algorithm checkpoints.everySamples checkpoints.final checkpoints.perEpoch": {"training": {"checkpoints": {"final": False}}},
 }  # fmt: skip
 """A value without which the rule cannot be violated, and which this release rejects. Who supports it moves the rule to another list."""

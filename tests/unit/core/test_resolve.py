@@ -203,7 +203,7 @@ def test_the_document_of_training_has_the_fields_that_a_person_set() -> None:
 
 UNSUPPORTED_EXAMPLES: dict[str, Any] = {
     "dataset.uri": "s3://bucket/rows.jsonl", "dataset.evalUri": "pvc://claim/rows.jsonl", "dataset.format": "alpaca",
-    "model.uri": "oci://image", "training.enabled": False, "training.algorithm": "lora",
+    "training.enabled": False, "training.algorithm": "lora",
     "training.checkpoints.everySamples": 10,
     "training.checkpoints.everyMinutes": 1, "training.checkpoints.fullState": True, "training.checkpoints.final": False,
     "training.checkpoints.resume": True, "evaluation.backend": "vllm", "registry.kind": "ModelRegistry",

@@ -53,7 +53,14 @@ def test_a_status_without_any_of_it_stays() -> None:
 
 @pytest.mark.parametrize(
     ("uri", "name"),
-    [("org/tiny", "org/tiny"), ("hf://org/tiny", "org/tiny"), ("/models/tiny/", "tiny"), ("oci://r.io/a/tiny", "tiny")],
+    [
+        ("org/tiny", "org/tiny"),
+        ("hf://org/tiny", "org/tiny"),
+        ("/models/tiny/", "tiny"),
+        ("oci://r.io/a/tiny:1", "tiny:1"),
+        (f"oci://r.io/a/tiny@sha256:{'0' * 64}", "tiny"),
+        ("s3://models/a/tiny/", "tiny"),
+    ],
 )
 def test_the_name_of_a_base_model(uri: str, name: str) -> None:
     assert short_name(uri) == name

@@ -20,6 +20,7 @@ from images.recipes import OPERATOR
 from node import programs
 from prerequisites import command, groups
 from prerequisites.groups import Group, Step
+from registry.binary import REGISTRY
 from s3.binary import VERSITYGW
 from trainer_models import definitions, environments
 
@@ -28,6 +29,7 @@ FINDERS: list[tuple[Callable[[], object], str]] = [
     (CRDLINT.find, "crdlint: not built from the present sources; run make controlplane"),
     (lambda: binaries.find(None), "etcd and 4 more: not built from the present sources; run make controlplane"),
     (lambda: binaries.find(GENERATIONS["2.1"]), "etcd and 8 more: not built from the present sources; run make controlplane"),
+    (REGISTRY.find, "registry: not built from the present sources; run make controlplane"),
     (VERSITYGW.find, "versitygw: not built from the present sources; run make controlplane"),
     (ARGOCD.find, "argocd: not built from the present sources; run make controlplane"),
     (programs.find, "kubelet and 2 more: not built from the present sources; run make containers"),
@@ -77,6 +79,7 @@ def test_all_groups_have_their_steps_and_none_is_done(empty: Path) -> None:
     assert {
         "crdlint",
         "argocd",
+        "registry",
         "versitygw",
         "kube-apiserver",
         "kubelet",

@@ -28,7 +28,7 @@ WORKSPACE_PATH = "/workspace"
 DOCUMENTS_PATH = "/etc/finetune"
 TASK_FILES_PATH = "/etc/finetune-tasks"
 REGISTRY_CA_PATH = "/etc/finetune-registry-ca"
-DATASET_CA_PATH = "/etc/finetune-dataset-ca"
+SOURCE_CA_PATH = "/etc/finetune-source-ca"
 CLAIMS_PATH = "/mnt/claims"
 BUNDLE_PATH = "/opt/finetune"
 BUNDLE_FILE = "training.pyz"
@@ -43,6 +43,10 @@ AWS_SECRET = ("s3-secret", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_S
 """Standard Secret and keys for S3."""
 AWS_SERVER = ("s3-secret", ("AWS_S3_ENDPOINT", "AWS_DEFAULT_REGION"))
 """Keys with the server in the Secrets of OpenShift AI's data connections."""
+PULL_SECRET = ("oci-pull-secret-model-download", ("OCI_PULL_SECRET_MODEL_DOWNLOAD",))
+"""Standard Secret and key for ``oci://`` models, with the names of the OpenShift AI pipelines."""
+PULL_SECRET_KEY = ".dockerconfigjson"  # noqa: S105 - a name, no secret
+"""Key of Secrets of type ``kubernetes.io/dockerconfigjson``."""
 REGISTRY_SECRET = ("registry-token", ("REGISTRY_TOKEN",))
 """Standard Secret and key for the model registry."""
 
@@ -78,15 +82,16 @@ def secrets(reference: SecretRef | None, *standards: tuple[str, tuple[str, ...]]
     """
     if reference is not None and reference.key:
         variable = standards[0][1][0]
-        return (_from_secret(variable, reference.name, reference.key, optional=False),)
+        return (secret_variable(variable, reference.name, reference.key, optional=False),)
     return tuple(
-        _from_secret(key, secret if reference is None else reference.name, key, optional=True)
+        secret_variable(key, secret if reference is None else reference.name, key, optional=True)
         for secret, keys in standards
         for key in keys
     )
 
 
-def _from_secret(variable: str, secret: str, key: str, *, optional: bool) -> Json:
+def secret_variable(variable: str, secret: str, key: str, *, optional: bool) -> Json:
+    """Return an environment variable with the value of a key of a Secret."""
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": optional}}}
 
 

@@ -5,20 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_contract.codec import decode
-from finetune_contract.documents import CLAIMS_VARIABLE, DATASET_CA_VARIABLE, HTTP_AUTHORIZATION_VARIABLE, DatasetInputs
+from finetune_contract.documents import HTTP_AUTHORIZATION_VARIABLE, DatasetInputs
 from finetune_contract.result import DatasetOutputs, Result
-from finetune_contract.uris import ClaimPath, ParsedUri, S3Location, WebAddress, parse_uri
+from finetune_contract.uris import ParsedUri, S3Location, WebAddress, parse_uri
 from finetune_operator.api import stages
-from finetune_operator.core.manifests.pod import (
-    AWS_SECRET,
-    AWS_SERVER,
-    CLAIMS_PATH,
-    DATASET_CA_PATH,
-    HF_SECRET,
-    Json,
-    PodNeeds,
-    secrets,
-)
+from finetune_operator.core.manifests.locations import claims_of, needs_of_locations
+from finetune_operator.core.manifests.pod import AWS_SECRET, AWS_SERVER, HF_SECRET, Json, PodNeeds, secrets
 from finetune_operator.core.resolved_spec import Dataset, Resources
 from finetune_operator.core.run import Run
 
@@ -42,27 +34,10 @@ class DatasetStage(ProgramStage):
 
     def pod(self, run: Run) -> PodNeeds:
         spec = run.resolved.dataset
-        environment: list[Json] = [*_secrets(spec)]
-        volumes: list[Json] = []
-        mounts: list[Json] = []
-        if spec.ca_ref:
-            environment.append({"name": DATASET_CA_VARIABLE, "value": f"{DATASET_CA_PATH}/{spec.ca_ref.key}"})
-            volumes.append({"name": "dataset-ca", "configMap": {"name": spec.ca_ref.name}})
-            mounts.append({"name": "dataset-ca", "mountPath": DATASET_CA_PATH, "readOnly": True})
-        claims = self.claims(run)
-        if claims:
-            environment.append({"name": CLAIMS_VARIABLE, "value": CLAIMS_PATH})
-        for number, claim in enumerate(claims):
-            # Read-only, so that the kubelet does not change the owner of the files either.
-            volumes.append({"name": f"data-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
-            mounts.append({"name": f"data-{number}", "mountPath": f"{CLAIMS_PATH}/{claim}", "readOnly": True})
-        return PodNeeds(
-            resources=Resources("1", "4Gi"), environment=tuple(environment), volumes=tuple(volumes), mounts=tuple(mounts)
-        )
+        return needs_of_locations(_locations(spec), spec.ca_ref, _secrets(spec), Resources("1", "4Gi"))
 
     def claims(self, run: Run) -> tuple[str, ...]:
-        found = (parsed.claim for parsed in _locations(run.resolved.dataset) if isinstance(parsed, ClaimPath))
-        return tuple(dict.fromkeys(found))
+        return claims_of(_locations(run.resolved.dataset))
 
     def verify(self, run: Run, result: Result) -> str | None:
         found = decode(DatasetOutputs, result.outputs, "outputs")

@@ -94,6 +94,11 @@ def download_all(files: Sequence[RemoteFile], counter: ProgressCounter) -> None:
         raise transfer.error
 
 
+def remove_marks(target: Path) -> None:
+    """Remove the file beside a complete target that records its ranges."""
+    _marks(target).unlink(missing_ok=True)
+
+
 def _work(transfer: _Transfer) -> None:
     try:
         while (found := transfer.next()) is not None:

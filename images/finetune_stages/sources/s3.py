@@ -1,4 +1,4 @@
-"""Objects in S3 buckets: one, those below a prefix, or those that match a glob."""
+"""Objects in S3 buckets: lookup by key, prefix or glob, and downloads."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Any
 
 from finetune_contract import reasons
 from finetune_contract.codec import digest
-from finetune_contract.documents import DATASET_CA_VARIABLE, Scalar
+from finetune_contract.documents import SOURCE_CA_VARIABLE, Scalar
 from finetune_contract.uris import S3Location
 from finetune_stages.sdk import StageError
-from finetune_stages.sources.file_names import fixed_prefix, has_wildcards
-from finetune_stages.sources.origin import Origin
 
 from .downloads import CHUNK, CONNECTIONS, Dropped, RemoteFile
-from .s3_faults import SECRET, Subject, s3_errors, s3_fault
-from .several_files import data_below, require_few
+from .file_names import fixed_prefix
+from .origin import Origin
+from .s3_faults import Subject, s3_errors, s3_fault
 from .trust import require_bundle
 
 ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
@@ -72,22 +71,21 @@ class S3Access:
         """Return the access from the fields of the run and the stage's environment.
 
         Raises:
-            StageError: ``S3CredentialsMissing``, ``DatasetUntrusted``.
+            StageError: ``S3CredentialsMissing``, ``origin.untrusted``.
         """
 
         def variable(*names: str) -> str | None:
             return next(filter(None, (environment.get(name, "").strip() for name in names)), None)
 
-        require_bundle(environment)
+        require_bundle(origin, environment)
         return cls(
             endpoint or variable("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
             region or variable("AWS_DEFAULT_REGION", "AWS_REGION"),
-            variable(DATASET_CA_VARIABLE, "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
+            variable(SOURCE_CA_VARIABLE, "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
             _keys(
-                variable(ACCESS_KEY),
-                variable(SECRET_KEY),
-                variable(SESSION_TOKEN),
+                (variable(ACCESS_KEY), variable(SECRET_KEY), variable(SESSION_TOKEN)),
                 environment,
+                origin,
                 f"{origin.field}: {location.shown}",
             ),
         )
@@ -103,21 +101,32 @@ class Bucket:
         with s3_errors(self._subject):
             self._client = _client(access)
 
-    def find(self) -> tuple[list[S3Object], tuple[str, ...]]:
-        """Return the objects of the location in order, and warnings about the objects that are left out.
+    def single(self) -> S3Object:
+        """Return the object at the key of the location.
 
         Raises:
-            StageError: ``DatasetUnreadable``: a prefix has objects of several splits; or one of the reasons of the origin.
+            StageError: one of the reasons of the origin.
         """
-        key = self._location.key
         with s3_errors(self._subject):
-            if has_wildcards(key):
-                return self._matching(key), ()
-            if not key or key.endswith("/"):
-                below = {found.key.removeprefix(key): found for found in self._listed(key)}
-                chosen, warnings = data_below(list(below), self._location.shown, self._origin)
-                return [below[name] for name in chosen], warnings
-            return [self._single(key)], ()
+            return self._head(self._location.key)
+
+    def below(self) -> list[S3Object]:
+        """Return the objects whose keys begin with the key of the location, by key.
+
+        Raises:
+            StageError: one of the reasons of the origin.
+        """
+        with s3_errors(self._subject):
+            return list(self._listed(self._location.key))
+
+    def children(self, prefix: str) -> Iterator[S3Object]:
+        """Yield the objects directly below ``prefix``, which is empty or ends with ``/``, by key.
+
+        Raises:
+            StageError: one of the reasons of the origin.
+        """
+        with s3_errors(self._subject):
+            yield from self._listed(prefix, Delimiter="/")
 
     def remote(self, found: S3Object, target: Path) -> RemoteFile:
         """Return an object as a file to download."""
@@ -143,30 +152,35 @@ class Bucket:
                 raise Dropped(fault) from error
             raise fault from error
 
-    def _matching(self, pattern: str) -> list[S3Object]:
+    def matching(self) -> list[S3Object]:
+        """Return the objects that match the glob of the location, by key.
+
+        Raises:
+            StageError: one of the reasons of the origin; ``origin.not_found``: no object matches.
+        """
         from fsspec.utils import glob_translate
 
+        pattern = self._location.key
         matches = re.compile(glob_translate(pattern))
-        found = [one for one in self._listed(fixed_prefix(pattern)) if one.key == pattern or matches.match(one.key)]
+        with s3_errors(self._subject):
+            candidates = list(self._listed(fixed_prefix(pattern)))
+        found = [one for one in candidates if one.key == pattern or matches.match(one.key)]
         if not found:
             raise StageError(
                 self._origin.not_found,
                 f"{self._subject.start}: no object matches; correct the pattern (* matches no /, ** does).",
             )
-        require_few(len(found), self._location.shown, self._origin)
         return found
 
-    def _listed(self, prefix: str) -> list[S3Object]:
-        """Return the objects whose keys begin with ``prefix``, by key, without the empty ones that consoles create as folders."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._location.bucket, Prefix=prefix)
-        return [
-            S3Object(one["Key"], one["Size"], one["ETag"])
-            for page in pages
-            for one in page.get("Contents", ())
-            if not one["Key"].endswith("/")
-        ]
+    def _listed(self, prefix: str, **options: str) -> Iterator[S3Object]:
+        """Yield the objects whose keys begin with ``prefix``, by key, without the empty ones that consoles create as folders."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._location.bucket, Prefix=prefix, **options)
+        for page in pages:
+            for one in page.get("Contents", ()):
+                if not one["Key"].endswith("/"):
+                    yield S3Object(one["Key"], one["Size"], one["ETag"])
 
-    def _single(self, key: str) -> S3Object:
+    def _head(self, key: str) -> S3Object:
         from botocore.exceptions import ClientError
 
         try:
@@ -204,23 +218,26 @@ def objects_fingerprint(objects: Sequence[S3Object]) -> dict[str, Scalar]:
 
 
 def _keys(
-    access: str | None, secret: str | None, token: str | None, environment: Mapping[str, str], start: str
+    found: tuple[str | None, str | None, str | None], environment: Mapping[str, str], origin: Origin, start: str
 ) -> tuple[str, str, str | None] | None:
     """Return the keys, or ``None`` if the platform gives the pod an identity.
 
     Raises:
         StageError: ``S3CredentialsMissing``.
     """
+    access, secret, token = found
     if access and secret:
         return access, secret, token
     if access or secret:
         there, missing = (ACCESS_KEY, SECRET_KEY) if access else (SECRET_KEY, ACCESS_KEY)
-        raise StageError(reasons.S3_CREDENTIALS_MISSING, f"{start}: {there} is set without {missing}; set both in {SECRET}.")
+        raise StageError(
+            reasons.S3_CREDENTIALS_MISSING, f"{start}: {there} is set without {missing}; set both in {origin.secret}."
+        )
     if any(environment.get(name) for name in _POD_IDENTITIES) or environment.get(_NO_METADATA, "").lower() == "false":
         return None
     raise StageError(
         reasons.S3_CREDENTIALS_MISSING,
-        f"{start}: needs an access key, and there is none; set {ACCESS_KEY} and {SECRET_KEY} in {SECRET}.",
+        f"{start}: needs an access key, and there is none; set {ACCESS_KEY} and {SECRET_KEY} in {origin.secret}.",
     )
 
 

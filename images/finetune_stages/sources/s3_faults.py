@@ -10,9 +10,9 @@ from typing import Any
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.fault import causes, first_line
-from finetune_stages.sources.origin import Origin
 
-SECRET = "the Secret s3-secret, or in that of dataset.secretRef"  # noqa: S105 - a name
+from .origin import Origin
+
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired")
 _REGION = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301")
 _BUSY = ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "ThrottlingException", "429")
@@ -62,13 +62,13 @@ def s3_fault(error: BaseException, subject: Subject) -> StageError | None:
         return _response_fault(error, subject)
     if any(isinstance(link, exceptions.SSLError) or "certificate verify failed" in str(link) for link in causes(error)):
         return StageError(
-            reasons.DATASET_UNTRUSTED,
-            f"{start}: the certificate of {subject.server} is not trusted ({_tls_detail(error)}); set its CA in dataset.caRef.",
+            origin.untrusted,
+            f"{start}: the certificate of {subject.server} is not trusted ({_tls_detail(error)}); set its CA in {origin.repo_type}.caRef.",
         )
     if isinstance(error, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError)):
         return StageError(
             reasons.S3_CREDENTIALS_MISSING,
-            f"{start}: the platform gives the pod no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in {SECRET}.",
+            f"{start}: the platform gives the pod no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in {origin.secret}.",
         )
     if isinstance(error, (exceptions.ParamValidationError, exceptions.InvalidRegionError)):
         return StageError(origin.not_found, f"{start}: is not a valid location ({_reason(error)}); correct it.")
@@ -87,17 +87,15 @@ def _response_fault(error: Any, subject: Subject) -> StageError:
     if code == "NoSuchBucket":
         return StageError(
             origin.not_found,
-            f"{start}: {subject.server} has no bucket {subject.bucket}; correct {origin.field}, or set dataset.endpoint to the server that"
-            " has it.",
+            f"{start}: {subject.server} has no bucket {subject.bucket}; correct {origin.field}, or set {origin.repo_type}.endpoint to the server"
+            " that has it.",
         )
     if code in ("NoSuchKey", "NoSuchVersion", "404"):
         return StageError(origin.not_found, f"{start}: there is no such object; correct the key.")
     if code in _REGION:
         return StageError(origin.not_found, f"{start}: {_region_problem(error, subject)}.")
     if code in ("PreconditionFailed", "412"):
-        return StageError(
-            reasons.DATASET_CHANGED, f"{start}: changed while it was downloaded; rerun when no process writes to it."
-        )
+        return StageError(origin.changed, f"{start}: changed while it was downloaded; rerun when no process writes to it.")
     if code in _BUSY or status >= 500:
         return StageError(origin.unreachable, f"{start}: {subject.server} responded with {code} (status {status}).")
     denial = _denial(code, subject)
@@ -111,16 +109,17 @@ def _response_fault(error: Any, subject: Subject) -> StageError:
 
 def _denial(code: str, subject: Subject) -> str | None:
     """Return the problem of an error about credentials or permissions and its fix."""
+    secret = subject.origin.secret
     if code in _EXPIRED:
-        return f"the credentials have expired; renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN in {SECRET}"
+        return f"the credentials have expired; renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN in {secret}"
     return {
         "AccessDenied": f"{subject.server} denies access, or the object does not exist; allow the owner of the keys s3:GetObject and"
         f" s3:ListBucket on bucket {subject.bucket}",
         "AllAccessDisabled": "access to the object is disabled; use another object",
-        "InvalidAccessKeyId": f"{subject.server} does not know the access key; correct AWS_ACCESS_KEY_ID in {SECRET}",
-        "SignatureDoesNotMatch": f"the secret key does not belong to the access key; correct AWS_SECRET_ACCESS_KEY in {SECRET}",
-        "InvalidToken": f"the session token is not valid; renew or remove AWS_SESSION_TOKEN in {SECRET}",
-        "InvalidTokenId": f"the session token is not valid; renew or remove AWS_SESSION_TOKEN in {SECRET}",
+        "InvalidAccessKeyId": f"{subject.server} does not know the access key; correct AWS_ACCESS_KEY_ID in {secret}",
+        "SignatureDoesNotMatch": f"the secret key does not belong to the access key; correct AWS_SECRET_ACCESS_KEY in {secret}",
+        "InvalidToken": f"the session token is not valid; renew or remove AWS_SESSION_TOKEN in {secret}",
+        "InvalidTokenId": f"the session token is not valid; renew or remove AWS_SESSION_TOKEN in {secret}",
         "RequestTimeTooSkewed": f"the clocks of this node and of {subject.server} differ by more than 15 minutes; correct the clock that"
         " is wrong",
         "InvalidObjectState": "the object is archived; restore it first",
@@ -129,11 +128,12 @@ def _denial(code: str, subject: Subject) -> str | None:
 
 def _region_problem(error: Any, subject: Subject) -> str:
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    field = f"{subject.origin.repo_type}.region"
     region = error.response.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
     return (
-        f"bucket {subject.bucket} is in region {region}; set dataset.region to {region}"
+        f"bucket {subject.bucket} is in region {region}; set {field} to {region}"
         if region
-        else f"bucket {subject.bucket} is in another region; set dataset.region"
+        else f"bucket {subject.bucket} is in another region; set {field}"
     )
 
 
