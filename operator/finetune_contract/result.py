@@ -107,10 +107,13 @@ class ModelOutputs:
 class TokenizationOutputs:
     """Outputs of stage *tokenization*: counts of rows that are trained on, measured, and left out by cause.
 
+    Percentiles are nearest ranks: each is the number of tokens of a row.
+
     Attributes:
         digest: SHA-256 of the training arrays only (tokens, labels, offsets), so that other held-out rows or tasks do not cause a new
             training.
         rows, tokens, learned_tokens, longest: number of training rows, their tokens, tokens with a label, tokens of the longest row.
+        median, p90, p99: percentiles of the tokens of a training row.
         too_long, nothing_to_learn, rejected: training rows that are left out: more tokens than ``max_seq_len``, no token to learn,
             rejected by the chat template.
         measured_rows, not_measured: held-out rows with and without an answer that can be scored.
@@ -122,6 +125,9 @@ class TokenizationOutputs:
     tokens: int
     learned_tokens: int
     longest: int
+    median: int = 0
+    p90: int = 0
+    p99: int = 0
     too_long: int = 0
     nothing_to_learn: int = 0
     rejected: int = 0

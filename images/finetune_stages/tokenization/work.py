@@ -128,8 +128,9 @@ class _Job:
             *self._tasks(),
             self._beyond_context(writer.longest),
         ]
+        median, p90, p99 = writer.percentiles(50, 90, 99)
         outputs = TokenizationOutputs(
-            digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest,
+            digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest, median=median, p90=p90, p99=p99,
             too_long=trained.too_long, nothing_to_learn=trained.nothing, rejected=len(trained.rejected),
             measured_rows=measurable, not_measured=measured.total - measurable if self.inputs.holdout else 0,
             template="training" if self.used_training_template else "model",

@@ -28,6 +28,7 @@ from .errors import handle_errors
 from .objects import find_run
 from .options import Target
 from .report import failure_text, print_outcome, score_table
+from .rows_view import estimate_values, row_values
 from .stages_view import stage_lines
 from .terminal import console
 
@@ -112,7 +113,9 @@ def _parts(run: Run, events: list[Object], flags: str) -> Iterator[tuple[str, Re
         yield "training loss (nats per token)", Text.from_ansi(loss_curve(history))
     rows = run.status.get("rows") or {}
     if rows:
-        yield "rows", _pairs({name: f"{count:,}" for name, count in rows.items()})
+        yield "rows", _pairs(row_values(rows))
+    if run.status.get("estimate"):
+        yield "estimate of training", _pairs(estimate_values(run.status["estimate"]))
     warnings = run.status.get("warnings") or []
     if warnings:
         yield "warnings", _stacked([Text(f"{one['stage']}: {one['message']}", style="yellow") for one in warnings])
