@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune_operator.cli.rows_view import estimate_values, row_values, token_line
+from finetune_operator.cli.rows_view import estimate_values, row_values, sample_lines, token_line
 
 ROWS: dict[str, Any] = {
     "source": 1200, "trained": 1000, "tokens": 50_000, "learnedTokens": 12_500,
@@ -30,3 +30,15 @@ def test_the_outcome_of_a_run_has_one_line_about_tokens() -> None:
     assert token_line(ROWS, ESTIMATE) == f"{line}; 16.0 GiB for weights and optimizer in each process without sharding"
     assert token_line(ROWS, {key: value for key, value in ESTIMATE.items() if key != "memoryBytes"}) == line
     assert token_line({"source": 1200}, {}) is None
+
+
+def test_a_sample_row_marks_learned_lines_and_shows_no_control_characters() -> None:
+    parts = [
+        {"text": "<|user|>\na\x1b[31m?\r\n<|assistant|>", "learned": False}, {"text": "b\u202e\nc ✓<|end|>", "learned": True},
+        {"omitted": 1234}, {"text": "\n", "learned": False},
+    ]  # fmt: skip
+    row = {"row": 5, "line": 7, "tokens": 1, "learnedTokens": 4, "parts": parts}
+    assert [line.plain for line in sample_lines([row, {**row, "line": 0, "parts": []}])] == [
+        "row 5 (line 7): 1 token, 4 learned", "  <|user|>", "  a\\x1b[31m?\\r", "  <|assistant|>", "+ b\\u202e", "+ c ✓<|end|>",
+        "  ... 1,234 characters left out ...", "  ", "row 5: 1 token, 4 learned",
+    ]  # fmt: skip

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from finetune_contract.result import SAMPLE_ROWS
+
 from .section import OneOf, Section, text
 from .stages import NAMES, STAGES
 
@@ -167,6 +169,24 @@ class EstimateStatus(Whole):
         description="Memory for weights, gradients and optimizer of one training process, in bytes, without sharding. Activations "
         "and LoRA adapters are not included; for OSFT it is an upper bound.",
     )
+
+
+class SamplePartStatus(Section):
+    """Part of a row: text, or the number of characters that are left out at this point."""
+
+    text: Text | None = Field(None, description="Text.")
+    learned: bool | None = Field(None, description="Whether the model learns the text.")
+    omitted: Count | None = Field(None, description="Number of characters that are left out at this point.")
+
+
+class SampleRowStatus(Section):
+    """Training row as the model reads it."""
+
+    row: Count = Field(description="Number of the row in the source of the data, from 1.")
+    line: Count = Field(description="Number of the line in the source of the data, from 1; 0 if the source has no lines.")
+    tokens: Count = Field(description="Number of tokens.")
+    learned_tokens: Count = Field(description="Number of tokens that the model learns.")
+    parts: Annotated[list[SamplePartStatus], Field(max_length=64)] = Field(description="Parts of the row, in order.")
 
 
 class Warning(Section):  # noqa: A001 - the term of Kubernetes
@@ -388,6 +408,11 @@ class FineTuneRunStatus(Section):
     rows: RowsStatus | None = Field(None, description="Number of rows that are used, and of rows that are left out.")
     estimate: EstimateStatus | None = Field(
         None, description="What training takes, estimated after the rows are tokenized and before training starts."
+    )
+    sample: Annotated[list[SampleRowStatus], Field(max_length=SAMPLE_ROWS)] | None = Field(
+        None,
+        description="First training rows as the model reads them: rendered with the chat template, with the parts that are learned. At "
+        "most 2 KiB; tokens/sample.json in the directory of the run has more of their text.",
     )
     warnings: Annotated[list[Warning], Field(max_length=STATUS_WARNINGS_LIMIT)] | None = Field(
         None, description="Inputs that successful stages could not use or had to change; the 16 most recent."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from rich.text import Text
 
 from finetune_operator.core.quantities import counted, readable
 
@@ -38,3 +40,22 @@ def token_line(rows: Mapping[str, Any], estimate: Mapping[str, Any]) -> str | No
     if "memoryBytes" in estimate:
         parts.append(f"{readable(estimate['memoryBytes'])} for weights and optimizer in each process without sharding")
     return "; ".join(parts)
+
+
+def sample_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
+    """Yield the rows of ``status.sample``: each part begins on a new line, and the lines of learned parts begin with ``+``."""
+    for row in rows:
+        line = f" (line {row['line']:,})" if row["line"] else ""
+        yield Text(f"row {row['row']:,}{line}: {counted(row['tokens'], 'token')}, {row['learnedTokens']:,} learned", style="dim")
+        for part in row["parts"]:
+            if "text" not in part:
+                yield Text(f"  ... {counted(part['omitted'], 'character')} left out ...", style="dim")
+                continue
+            mark, style = ("+", "green") if part["learned"] else (" ", "")
+            for text in part["text"].removesuffix("\n").split("\n"):
+                yield Text(f"{mark} {visible(text)}", style=style, overflow="fold")
+
+
+def visible(text: str) -> str:
+    """Return text with escape sequences for characters that a terminal does not print or that change the order of others."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

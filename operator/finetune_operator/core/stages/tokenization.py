@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune_contract.codec import decode
+from finetune_contract.codec import decode, encode
 from finetune_contract.documents import TokenizationInputs
 from finetune_contract.result import Result, TokenizationOutputs
 from finetune_operator.api import stages
@@ -29,7 +29,7 @@ class TokenizationStage(ProgramStage):
                 "notMeasured",
             )
         ),
-        "estimate",
+        "estimate", "sample",
     )  # fmt: skip
 
     def inputs(self, run: Run) -> TokenizationInputs:
@@ -60,5 +60,6 @@ class TokenizationStage(ProgramStage):
                 "nothingToLearn": found.nothing_to_learn, "rejected": found.rejected, "measured": found.measured_rows,
                 "notMeasured": found.not_measured,
             },
+            "sample": [encode(row) for row in found.sample] or None,
             "estimate": estimate(run.resolved.training, found.rows, found.tokens, (run.status.get("model") or {}).get("parameters")),
         }  # fmt: skip
