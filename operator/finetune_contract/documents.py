@@ -130,11 +130,16 @@ class DatasetInputs:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """Stage *model*: download or copy the base model into the workspace, and check it."""
+    """Stage *model*: download or copy the base model into the workspace, and check it.
+
+    Attributes:
+        requires_chat_template: whether the rows are known to have messages. Documents and tokens need no chat template.
+    """
 
     uri: str
     revision: str | None = None
     trust_remote_code: bool = False
+    requires_chat_template: bool = True
 
 
 @dataclass(frozen=True)

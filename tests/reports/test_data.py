@@ -126,8 +126,8 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         "carriage-return-lines-with-a-broken-row", "own", File(ROW + b"\r{\r" + ROW),
         Rejected(
             "DatasetUnreadable",
-            "IN: row 2 (line 2) is not JSON (Expecting property name enclosed in double quotes at character 2); write one object per line"
-            " (1 of 3 rows is not JSON).",
+            "IN: row 2 (line 2) is not JSON (Expecting property name enclosed in double quotes at character 2)"
+            " (1 of 3 rows is not JSON); correct it, or write the file again.",
         ),
     ),
     Report("carriage-return-in-an-array", "own", File(b"[\r" + ROW + b",\r" + ROW + b"\r]"), Published([VALUE] * 2, [[1, 2], [2, 3]])),
@@ -142,8 +142,8 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         "pretty-object-with-a-fault", "own", File(PRETTY.replace(b'"user",', b'"user"')),
         Rejected(
             "DatasetUnreadable",
-            "IN: row 1 (line 1) is not JSON (Expecting ',' delimiter at character 7 of its line 5); write one object per line"
-            " (1 of 1 rows is not JSON).",
+            "IN: row 1 (line 1) is not JSON (Expecting ',' delimiter at character 7 of its line 5)"
+            " (1 of 1 rows is not JSON); correct it, or write the file again.",
         ),
     ),
     Report(
@@ -180,8 +180,8 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         "whole-number-that-python-does-not-read", "own", File(ROW.replace(b'"q"', b'"q", "id": ' + b"9" * 5000)),
         Rejected(
             "DatasetUnreadable",
-            "IN: row 1 (line 1) is not JSON that can be read (an integer has more than 4,300 digits); write one object per line"
-            " (1 of 1 rows is not JSON).",
+            "IN: row 1 (line 1) is not JSON that can be read (an integer has more than 4,300 digits)"
+            " (1 of 1 rows is not JSON); correct it, or write the file again.",
         ),
     ),
     Report("byte-order-mark-of-a-joined-file", "own", File(b"\xef\xbb\xbf" + ROW + b"\n\xef\xbb\xbf" + ROW), Published([VALUE] * 2, [[1, 1], [2, 2]])),

@@ -56,7 +56,7 @@ class Weights:
     warnings: tuple[str, ...] = ()
 
 
-def check_settings(folder: Path, model: str, trust_remote_code: bool) -> Settings:
+def check_settings(folder: Path, model: str, trust_remote_code: bool, requires_chat_template: bool = True) -> Settings:
     """Check everything but the weights: configuration, tokenizer, chat template.
 
     Raises:
@@ -76,7 +76,7 @@ def check_settings(folder: Path, model: str, trust_remote_code: bool) -> Setting
     architecture = check_architecture(config, model)
     check_quantization(config, names, model)
     _check_tokenizer(folder, config, tokenizer, model)
-    warnings = check_templates(folder, tokenizer, model)
+    warnings = check_templates(folder, tokenizer, model, requires_chat_template)
     if "modules.json" in names:
         warnings.append(
             "modules.json: the base model is an embedding model of Sentence Transformers; it might not generate text."

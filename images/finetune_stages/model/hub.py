@@ -27,7 +27,9 @@ _BOOKKEEPING = ".cache"
 """Folder in which ``huggingface_hub`` records its downloads, so that a later attempt can resume."""
 
 
-def obtain(context: Context, source: HubId, revision: str | None, trust_remote_code: bool) -> Obtained:
+def obtain(
+    context: Context, source: HubId, revision: str | None, trust_remote_code: bool, requires_chat_template: bool = True
+) -> Obtained:
     """Store a model of the hub in the cache, under its id and commit.
 
     If the hub is unreachable and the revision is a commit in the cache, the cache is used.
@@ -49,7 +51,7 @@ def obtain(context: Context, source: HubId, revision: str | None, trust_remote_c
     if kept:
         return Obtained(entry_path(context, key), kept, source.id, found.commit, reused=True)
     with work_folder(context, resume=f"download-{key[:12]}") as scratch:
-        seal = _download(context, found, scratch / f"download-{key[:12]}", trust_remote_code)
+        seal = _download(context, found, scratch / f"download-{key[:12]}", trust_remote_code, requires_chat_template)
         store_entry(scratch / f"download-{key[:12]}", entry_path(context, key))
     return Obtained(entry_path(context, key), seal, source.id, found.commit)
 
@@ -86,11 +88,11 @@ def _kept(context: Context, key: str, model: str) -> Seal | None:
     return seal
 
 
-def _download(context: Context, found: Repository, folder: Path, trust_remote_code: bool) -> Seal:
+def _download(context: Context, found: Repository, folder: Path, trust_remote_code: bool, requires_chat_template: bool) -> Seal:
     """Download, check and seal a model. Unsupported models fail before their weights are downloaded."""
     small = settings(found.sizes)
     _fetch(found, small, folder, ProgressCounter(context, f"downloading the settings of {found.id}", high=5))
-    check_settings(folder, found.id, trust_remote_code)
+    check_settings(folder, found.id, trust_remote_code, requires_chat_template)
     large = weights(found.sizes, folder, found.id)
     total = sum(found.sizes[name] for name in (*small, *large))
     require_room(context, total - folder_size(folder), found.id)

@@ -27,7 +27,7 @@ from .obtain import Obtained, entry_path, open_to_group, require_room
 _GROUP_READABLE = stat.S_IRUSR | stat.S_IRGRP
 
 
-def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
+def obtain(context: Context, source: Path, trust_remote_code: bool, requires_chat_template: bool = True) -> Obtained:
     """Store the model in ``source`` in the cache, under the digest of its files.
 
     Raises:
@@ -36,7 +36,7 @@ def obtain(context: Context, source: Path, trust_remote_code: bool) -> Obtained:
     """
     model = str(source)
     names = _files(source)
-    check_settings(source, model, trust_remote_code)
+    check_settings(source, model, trust_remote_code, requires_chat_template)
     check_weights(source, model)
     total = sum((source / name).stat().st_size for name in names)
     reading = ProgressCounter(context, f"reading {model}", total, 0, 40)

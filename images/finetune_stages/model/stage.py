@@ -58,7 +58,7 @@ def work(context: Context) -> Finished:
     keep_caches_in(hub_cache(context))
     obtained = _obtain(context, inputs)
     # A cache entry was checked when it was stored, but that run may have trusted its code.
-    settings = check_settings(obtained.entry, obtained.name, inputs.trust_remote_code)
+    settings = check_settings(obtained.entry, obtained.name, inputs.trust_remote_code, inputs.requires_chat_template)
     weights = check_weights(obtained.entry, obtained.name)
     context.publish_link(obtained.entry, context.layout.base_model)
     size = sum(file.size for file in obtained.seal.files.values())
@@ -78,11 +78,11 @@ def work(context: Context) -> Finished:
 def _obtain(context: Context, inputs: ModelInputs) -> Obtained:
     source = parse_uri(inputs.uri, MODEL)
     if isinstance(source, HubId):
-        return hub.obtain(context, source, inputs.revision, inputs.trust_remote_code)
+        return hub.obtain(context, source, inputs.revision, inputs.trust_remote_code, inputs.requires_chat_template)
     assert isinstance(source, Path)  # no URI of a model is a web address
     if inputs.revision:
         raise StageError(
             reasons.BAD_DOCUMENT,
             f"model.revision: only models of the hub have revisions, and {source} is a directory; remove it.",
         )
-    return local.obtain(context, source, inputs.trust_remote_code)
+    return local.obtain(context, source, inputs.trust_remote_code, inputs.requires_chat_template)

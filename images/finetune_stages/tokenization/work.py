@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,15 @@ class _Job:
     unused: Unused = field(default_factory=Unused)
     used_training_template: bool = False
     """Whether a training row was rendered with TRL's training template."""
-    renderer: ChatRenderer = field(init=False)
     sample: Sample = field(init=False)
 
     def __post_init__(self) -> None:
-        self.renderer = ChatRenderer(self.tokenizer, self.inputs.unmask)
         self.sample = Sample(self.tokenizer)
+
+    @cached_property
+    def renderer(self) -> ChatRenderer:
+        """The renderer of rows with messages. A model whose rows have none needs no chat template."""
+        return ChatRenderer(self.tokenizer, self.inputs.unmask)
 
     def run(self, train: RowFile, held_out: RowFile) -> tuple[TokenizationOutputs, str, tuple[str, ...]]:
         """Render all rows; return the outputs, the message and the warnings."""

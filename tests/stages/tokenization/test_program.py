@@ -151,6 +151,11 @@ def test_a_model_without_a_template(tmp_path: Path, tiny_model: Path) -> None:
     (model / "chat_template.jinja").unlink()
     stage.link_model(model)
     stage.write(pydocs.rows("signature", 2))
+    stage.write([{"text": "A document."}], form="text")
+    assert stage().outputs.rows == 1
+    stage.write([{"input_ids": [1, 2, 3]}], [{"input_ids": [1, 2]}], form="tokenised")
+    assert stage().outputs.rows == 1
+    stage.write(pydocs.rows("signature", 2))
     with pytest.raises(StageError, match="its tokenizer has no chat template; use the instruct or chat variant") as raised:
         stage()
     assert raised.value.reason.name == "ChatTemplateMissing"

@@ -23,7 +23,11 @@ class ModelStage(ProgramStage):
 
     def inputs(self, run: Run) -> ModelInputs:
         spec = run.resolved.model
-        return ModelInputs(uri=spec.uri, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+        # With format auto the rows decide: stage tokenization rejects messages without a template.
+        has_messages = run.resolved.dataset.format not in ("auto", "text", "tokenised")
+        return ModelInputs(
+            uri=spec.uri, revision=spec.revision, trust_remote_code=spec.trust_remote_code, requires_chat_template=has_messages
+        )
 
     def pod(self, run: Run) -> PodNeeds:
         return PodNeeds(
