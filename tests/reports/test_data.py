@@ -200,7 +200,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         "DatasetUnreadable", f"IN: is a damaged gzip file (CRC check failed 0x0 != {zlib.crc32(ROW):#x}); download or compress it again.",
     )),
     Report("tar-in-gzip", "own", File(gzip.compress(tar_of(ROW)), "in.tgz"), rejected_format("a tar archive", "unpack it and name the file inside")),
-    Report("zip-archive", "own", File(b"PK\x03\x04 and so on", "in.zip"), rejected_format("a zip archive or an Excel workbook", "unpack it and name the file inside")),
+    Report("zip-archive", "own", File(b"PK\x03\x04 and so on", "in.zip"), rejected_format("a zip archive or an Excel workbook", "unpack it and name the file inside, or save the workbook as CSV")),
     Report("zstandard", "own", File(b"\x28\xb5\x2f\xfd and so on", "in.jsonl.zst"), Rejected(
         "DatasetUnreadable", "IN: is a damaged Zstandard file (ZSTD decompress failed: Data corruption detected); download or compress it again.",
     )),
@@ -361,7 +361,7 @@ NULLS = calls({"x": None}, {"y": None})
         "binary-content-that-is-no-text", "own", {"train.parquet": table_bytes([BINARY, NOT_TEXT])},
         Rejected(
             "BadRow",
-            "IN: row 2 has bytes in messages or tools that are not UTF-8 text (1 of 2 rows is bad); correct it, or leave bad rows"
+            "IN: row 2 has bytes in column messages that are not UTF-8 text (1 of 2 rows is bad); correct it, or leave bad rows"
             " out with dataset.badRows.policy Drop and dataset.badRows.share 0.5.",
         ),
     ),

@@ -73,7 +73,7 @@ def _not_utf8(path: Path) -> str:
                 line.decode()
             except UnicodeDecodeError as error:
                 return f"line {number} is not UTF-8 (byte 0x{line[error.start]:02x} at byte {error.start + 1})"
-    return "it ends within a character of UTF-8"
+    return "it is not UTF-8"  # it has changed since
 
 
 class _BrokenRecord(csv.Error):

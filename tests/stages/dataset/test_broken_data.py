@@ -16,14 +16,10 @@ import pyarrow as pa
 import pytest
 from pyarrow.parquet import write_table
 
-from finetune_contract import CONTRACT_VERSION
-from finetune_contract.codec import encode
-from finetune_contract.documents import DatasetInputs, StageDocument
 from finetune_contract.row_formats import RowFields
-from finetune_contract.workspace import Attempt
 from finetune_stages.dataset.prepare import prepare
-from finetune_stages.sdk import Context, StageError
-from rendering import RUN
+from finetune_stages.sdk import StageError
+from preparation import opened
 
 Rejection = tuple[str, str]
 """Reason and sentence."""
@@ -255,10 +251,7 @@ def test_there_are_a_hundred_of_them() -> None:
 def test_a_broken_data_set_is_rejected_with_one_sentence(case: Case, tmp_path: Path) -> None:
     source = tmp_path / case.file
     source.write_bytes(case.content)
-    inputs = DatasetInputs(str(source), **{"train_split": 1.0, **case.inputs})
-    context = Context(StageDocument(CONTRACT_VERSION, "dataset", RUN, encode(inputs)), tmp_path, Attempt(1, 1), "0" * 64)
-    context.path(context.layout.root).mkdir(parents=True)
-    context.become_current()
+    context = opened(tmp_path, str(source), **{"train_split": 1.0, **case.inputs})
     with pytest.raises(StageError) as raised:
         prepare(context)
     assert (raised.value.reason.name, raised.value.message.replace(f"{source}", case.file)) == case.expected

@@ -10,26 +10,10 @@ import pyarrow as pa
 import pytest
 from pyarrow.parquet import write_table
 
-from finetune_contract import CONTRACT_VERSION
-from finetune_contract.codec import encode
-from finetune_contract.documents import DatasetInputs, StageDocument
-from finetune_contract.workspace import Attempt
-from finetune_stages.dataset.prepare import prepare
-from finetune_stages.sdk import Context, Finished
-from rendering import RUN
+from preparation import prepared
 
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"n": 12345678901234567890, "x": 0.1}}}]
-
-
-def published(folder: Path, source: Path, **inputs: Any) -> tuple[Finished, list[Any]]:
-    """Run stage *dataset* on all rows of ``source``; return what it returns and the rows."""
-    document = StageDocument(CONTRACT_VERSION, "dataset", RUN, encode(DatasetInputs(str(source), train_split=1.0, **inputs)))
-    context = Context(document, folder, Attempt(1, 1), "0" * 64)
-    context.path(context.layout.root).mkdir(parents=True, exist_ok=True)
-    context.become_current()
-    finished = prepare(context)
-    return finished, [json.loads(line) for line in context.path(context.layout.train_data).read_bytes().splitlines()]
 
 
 def table(folder: Path, **columns: Any) -> Path:
@@ -42,19 +26,23 @@ def test_json_text_of_messages_is_read_exactly(column: str, tmp_path: Path) -> N
     call = {"type": "function", "function": {"name": "f", "arguments": {"n": 12345678901234567890, "x": 0.1, "none": None}}}
     messages = [USER, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "é\u2028"}, ANSWER]
     source = table(tmp_path, **{column: [json.dumps(messages), json.dumps([USER, ANSWER], indent=1)]})
-    _, rows = published(tmp_path, source)
+    _, rows, _ = prepared(tmp_path, source, train_split=1.0)
     assert rows == [{"messages": messages}, {"messages": [USER, ANSWER]}]
 
 
 def test_json_text_of_tools_is_kept(tmp_path: Path) -> None:
-    _, rows = published(tmp_path, table(tmp_path, messages=[[USER, ANSWER]] * 2, tools=[json.dumps(TOOLS), ""]))
+    _, rows, _ = prepared(
+        tmp_path, table(tmp_path, messages=[[USER, ANSWER]] * 2, tools=[json.dumps(TOOLS), ""]), train_split=1.0
+    )
     assert [row["tools"] for row in rows] == [json.dumps(TOOLS), ""]
 
 
 def test_bytes_of_text_are_text_and_a_column_of_other_bytes_is_omitted(tmp_path: Path) -> None:
     hashes = [{"sha": [b"\xff", b"a"]}, {"sha": [b"b"]}]
-    finished, rows = published(
-        tmp_path, table(tmp_path, text=["é".encode(), b"b"], id=[b"1", b"2"], raw=[b"\xff\xfe", b"a"], hash=hashes)
+    finished, rows, _ = prepared(
+        tmp_path,
+        table(tmp_path, text=["é".encode(), b"b"], id=[b"1", b"2"], raw=[b"\xff\xfe", b"a"], hash=hashes),
+        train_split=1.0,
     )
     assert rows == [{"text": "é", "id": "1"}, {"text": "b", "id": "2"}]
     assert [warning.partition(": ")[2] for warning in finished.warnings] == [
@@ -66,7 +54,7 @@ def test_a_part_without_rows_is_read(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     write_table(pa.table({"text": ["a", "b"]}), tmp_path / "parts/0.parquet")
     write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "parts/1.parquet")
-    _, rows = published(tmp_path, tmp_path / "parts")
+    _, rows, _ = prepared(tmp_path, tmp_path / "parts", train_split=1.0)
     assert rows == [{"text": "a"}, {"text": "b"}]
 
 
@@ -81,6 +69,6 @@ def test_columns_without_an_effect_are_counted_for_rows_with_messages(tmp_path: 
     ]
     source = tmp_path / "r.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    finished, kept = published(tmp_path, source, bad_rows="Drop", bad_rows_share=0.5)
+    finished, kept, _ = prepared(tmp_path, source, train_split=1.0, bad_rows="Drop", bad_rows_share=0.5)
     assert len(kept) == 6
     assert finished.message.endswith("; ignored columns (rows) id (6), note (1), score (1)")
