@@ -120,6 +120,7 @@ class DatasetInputs:
     train_split: float = 0.9
     split_by: Literal["random", "stratified", "grouped"] = "random"
     split_field: str | None = None
+    near_duplicates: Literal["Ignore", "KeepTogether"] = "Ignore"
     bad_rows: Literal["Fail", "Drop"] = "Fail"
     bad_rows_share: float = 0.0
     seed: int = 42

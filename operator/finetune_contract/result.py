@@ -77,6 +77,8 @@ class DatasetOutputs:
     Attributes:
         first_dropped: names of the first bad rows that were left out, such as ``uri row 5 (line 7)``; ``None`` if there are none.
             ``datasets/bad_rows.jsonl`` has more of them.
+        near_duplicate_groups, near_duplicate_rows: number of groups of near-duplicate rows that are kept on one side of the split, and of
+            rows in them; ``None`` if they were not looked for.
     """
 
     digest: str
@@ -87,6 +89,8 @@ class DatasetOutputs:
     dropped_rows: int = 0
     first_dropped: tuple[str, ...] | None = None
     revision: str | None = None
+    near_duplicate_groups: int | None = None
+    near_duplicate_rows: int | None = None
 
 
 @dataclass(frozen=True)

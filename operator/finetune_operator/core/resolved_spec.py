@@ -92,6 +92,7 @@ class Dataset:
     subset_mode: Literal["random", "first"]
     train_split: float
     split_by: Literal["random", "stratified", "grouped"]
+    near_duplicates: Literal["Ignore", "KeepTogether"]
     bad_rows: BadRows
     seed: int
     eval_uri: str | None = None
