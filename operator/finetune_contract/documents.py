@@ -47,6 +47,8 @@ GPUS_VARIABLE = "FINETUNE_GPUS"
 
 It is not part of ``inputs``: other GPUs give the same model except for rounding, so an earlier result is reused whatever hardware made it.
 """
+CACHE_LIMIT_VARIABLE = "FINETUNE_CACHE_LIMIT"
+"""Environment variable of stages *dataset* and *model* with the largest size of the caches in bytes; optional."""
 SECRETS_VARIABLE = "FINETUNE_SECRETS"
 """Environment variable with the names of the variables whose values the programs remove from logs and messages, separated by commas."""
 PROCESSES_VARIABLE = "FINETUNE_PROCESSES"

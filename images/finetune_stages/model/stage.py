@@ -10,6 +10,7 @@ from finetune_contract.documents import ModelInputs, Scalar
 from finetune_contract.result import ModelOutputs, Result
 from finetune_contract.uris import HubId
 from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
+from finetune_stages.sources.cache_limit import limit_caches
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
 from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.uri import parse_uri
@@ -24,7 +25,9 @@ BASE_MODEL = "base_model"
 
 def main() -> int:
     """Run the stage and return its exit code."""
-    return run_stage(("model",), work, outputs_exist, reuse=Reuse(directories=(BASE_MODEL,), revalidate=revalidate))
+    return run_stage(
+        ("model",), work, outputs_exist, reuse=Reuse(directories=(BASE_MODEL,), revalidate=revalidate), after=limit_caches
+    )
 
 
 def outputs_exist(context: Context, result: Result) -> bool:

@@ -299,6 +299,7 @@ class Cleanup:
 
     ttl_after_finished: str
     volume: Literal["Retain", "Delete"]
+    cache_size: Amount | None = None
 
 
 class ResolvedSpec:
