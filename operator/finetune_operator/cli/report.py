@@ -97,6 +97,8 @@ def _results(run: Run, flags: str) -> Iterator[tuple[str, str]]:
     tokens = token_line(rows, run.status.get("estimate") or {})
     if tokens:
         yield "tokens", tokens
+    if run.status.get("sample"):
+        yield "first rows", f"finetune describe {run.name}{flags} shows them with what is learned"
     if rows.get("notMeasured"):
         yield "held out", f"{rows.get('measured', 0):,} scored; {rows['notMeasured']:,} without an answer that can be scored"
     for warning in run.status.get("warnings") or ():
