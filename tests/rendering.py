@@ -68,7 +68,13 @@ class Tokenization:
         return self.workspace / self.run.layout.root / relative
 
     def write(
-        self, train: Sequence[Any], held_out: Sequence[Any] = (), source: str = "rows.jsonl", dropped: int = 0, first: int = 1
+        self,
+        train: Sequence[Any],
+        held_out: Sequence[Any] = (),
+        source: str = "rows.jsonl",
+        dropped: int = 0,
+        first: int = 1,
+        form: str = "messages",
     ) -> None:
         """What stage *dataset* leaves; rows are JSON values, or lines as bytes. ``first``: number of the first row in its source."""
         folder = self.path("datasets")
@@ -79,7 +85,7 @@ class Tokenization:
             numbers = np.arange(start, start + len(rows), dtype=np.int64)
             np.save(folder / f"{name}.locations.npy", np.stack([numbers, numbers], axis=1))
         note = {"droppedRows": dropped, "droppedTrainRows": dropped, "split": True}
-        seal_directory(folder, {"source": source, "evalSource": source, **note})
+        seal_directory(folder, {"source": source, "evalSource": source, "form": form, "evalForm": form, **note})
 
     def link_model(self, model: Path) -> None:
         """What stage *model* leaves."""

@@ -51,6 +51,8 @@ GPUS_VARIABLE = "FINETUNE_GPUS"
 
 It is not part of ``inputs``: other GPUs give the same model except for rounding, so an earlier result is reused whatever hardware made it.
 """
+CACHE_LIMIT_VARIABLE = "FINETUNE_CACHE_LIMIT"
+"""Environment variable of stages *dataset* and *model* with the largest size of the caches in bytes; optional."""
 SECRETS_VARIABLE = "FINETUNE_SECRETS"
 """Environment variable with the names of the variables whose values the programs remove from logs and messages, separated by commas."""
 PROCESSES_VARIABLE = "FINETUNE_PROCESSES"
@@ -124,6 +126,7 @@ class DatasetInputs:
     train_split: float = 0.9
     split_by: Literal["random", "stratified", "grouped"] = "random"
     split_field: str | None = None
+    near_duplicates: Literal["Ignore", "KeepTogether"] = "Ignore"
     bad_rows: Literal["Fail", "Drop"] = "Fail"
     bad_rows_share: float = 0.0
     seed: int = 42
@@ -138,6 +141,7 @@ class ModelInputs:
 
     Attributes:
         endpoint, region: of the S3 server, for an ``s3://`` URI.
+        requires_chat_template: whether the rows are known to have messages. Documents and tokens need no chat template.
     """
 
     uri: str
@@ -145,6 +149,7 @@ class ModelInputs:
     trust_remote_code: bool = False
     endpoint: str | None = None
     region: str | None = None
+    requires_chat_template: bool = True
 
 
 @dataclass(frozen=True)

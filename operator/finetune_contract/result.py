@@ -1,7 +1,7 @@
 """Results of the stage programs: the full result in the workspace, and a short form in the termination message.
 
 Kubernetes keeps at most 4,096 bytes of a termination message, so the short form is trimmed in a fixed order (history, then
-metrics, then the message, then warnings) and has ``truncated``. RHOAI's progress keys are at its top level, ours under ``finetune``.
+the sample of rows, metrics, the message, warnings) and has ``truncated``. RHOAI's progress keys are at its top level, ours under ``finetune``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ STDERR = "_stderr"
 """Suffix of a standard error's metric name."""
 RESULT_WARNINGS_LIMIT, WARNING_LENGTH = 8, 256
 """Largest number of warnings in a result, and largest number of characters of each."""
-_DIRECTIONS = "higherIsBetter"
+SAMPLE_ROWS, SAMPLE_BYTES = 3, 2048
+"""Largest number of rows of a sample in a result, and of bytes of all of them as JSON in UTF-8."""
+_DIRECTIONS, _SAMPLE = "higherIsBetter", "sample"
 
 Outcome = Literal["Succeeded", "Failed"]
 
@@ -75,6 +77,8 @@ class DatasetOutputs:
     Attributes:
         first_dropped: names of the first bad rows that were left out, such as ``uri row 5 (line 7)``; ``None`` if there are none.
             ``datasets/bad_rows.jsonl`` has more of them.
+        near_duplicate_groups, near_duplicate_rows: number of groups of near-duplicate rows that are kept on one side of the split, and of
+            rows in them; ``None`` if they were not looked for.
     """
 
     digest: str
@@ -85,6 +89,8 @@ class DatasetOutputs:
     dropped_rows: int = 0
     first_dropped: tuple[str, ...] | None = None
     revision: str | None = None
+    near_duplicate_groups: int | None = None
+    near_duplicate_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,17 +110,42 @@ class ModelOutputs:
 
 
 @dataclass(frozen=True)
+class SamplePart:
+    """Part of a row of a sample: text that is learned or not, or a number of characters that are left out at this point."""
+
+    text: str | None = None
+    learned: bool | None = None
+    omitted: int | None = None
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """A training row as the model reads it, with its row and line number in the source (line 0: the source has no lines)."""
+
+    row: int
+    line: int
+    tokens: int
+    learned_tokens: int
+    parts: tuple[SamplePart, ...]
+
+
+@dataclass(frozen=True)
 class TokenizationOutputs:
     """Outputs of stage *tokenization*: counts of rows that are trained on, measured, and left out by cause.
+
+    Percentiles are nearest ranks: each is the number of tokens of a row.
 
     Attributes:
         digest: SHA-256 of the training arrays only (tokens, labels, offsets), so that other held-out rows or tasks do not cause a new
             training.
         rows, tokens, learned_tokens, longest: number of training rows, their tokens, tokens with a label, tokens of the longest row.
+        median, p90, p99: percentiles of the tokens of a training row.
         too_long, nothing_to_learn, rejected: training rows that are left out: more tokens than ``max_seq_len``, no token to learn,
             rejected by the chat template.
         measured_rows, not_measured: held-out rows with and without an answer that can be scored.
         template: template of the learned parts: the model's own, or TRL's training version.
+        sample: the first training rows, at most ``SAMPLE_ROWS``, in at most ``SAMPLE_BYTES`` bytes of JSON. ``tokens/sample.json`` has more
+            of their text.
     """
 
     digest: str
@@ -122,12 +153,16 @@ class TokenizationOutputs:
     tokens: int
     learned_tokens: int
     longest: int
+    median: int = 0
+    p90: int = 0
+    p99: int = 0
     too_long: int = 0
     nothing_to_learn: int = 0
     rejected: int = 0
     measured_rows: int = 0
     not_measured: int = 0
     template: Literal["model", "training"] = "model"
+    sample: tuple[SampleRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,6 +254,10 @@ def _ever_shorter(result: Result, keep: Sequence[str]) -> Iterator[Result]:
     result = replace(result, truncated=True)
     for points in (HISTORY_LIMIT, 32, 16, 8, 0):
         result = replace(result, history=thin(result.history, points))
+        yield result
+    sample = result.outputs.get(_SAMPLE) or []
+    for count in range(len(sample) - 1, -1, -1):
+        result = replace(result, outputs={**result.outputs, _SAMPLE: sample[:count]})
         yield result
     kept = [name for name in dict.fromkeys(keep) if name in result.metrics]
     errors = [name + STDERR for name in kept if name + STDERR in result.metrics]

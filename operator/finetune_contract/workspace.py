@@ -132,6 +132,11 @@ class RunLayout:
         """Start of each row and end of the last one, int64, length rows + 1."""
         return f"{self.tokens}/offsets.npy"
 
+    @property
+    def sample(self) -> str:
+        """The first training rows as the model reads them, with what is learned: JSON, a list of ``result.SampleRow``."""
+        return f"{self.tokens}/sample.json"
+
     def passages(self, task: str) -> str:
         """Rendered conversations of the held-out rows (``holdout``) or of a task that is a file of chat rows."""
         return f"{self.tokens}/passages/{quote(task, safe='')}.jsonl"

@@ -126,8 +126,8 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         "carriage-return-lines-with-a-broken-row", "own", File(ROW + b"\r{\r" + ROW),
         Rejected(
             "DatasetUnreadable",
-            "IN: row 2 (line 2) is not JSON (Expecting property name enclosed in double quotes at character 2); write one object per line"
-            " (1 of 3 rows is not JSON).",
+            "IN: row 2 (line 2) is not JSON (Expecting property name enclosed in double quotes at character 2)"
+            " (1 of 3 rows is not JSON); correct it, or write the file again.",
         ),
     ),
     Report("carriage-return-in-an-array", "own", File(b"[\r" + ROW + b",\r" + ROW + b"\r]"), Published([VALUE] * 2, [[1, 2], [2, 3]])),
@@ -142,8 +142,8 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         "pretty-object-with-a-fault", "own", File(PRETTY.replace(b'"user",', b'"user"')),
         Rejected(
             "DatasetUnreadable",
-            "IN: row 1 (line 1) is not JSON (Expecting ',' delimiter at character 7 of its line 5); write one object per line"
-            " (1 of 1 rows is not JSON).",
+            "IN: row 1 (line 1) is not JSON (Expecting ',' delimiter at character 7 of its line 5)"
+            " (1 of 1 rows is not JSON); correct it, or write the file again.",
         ),
     ),
     Report(
@@ -180,8 +180,8 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         "whole-number-that-python-does-not-read", "own", File(ROW.replace(b'"q"', b'"q", "id": ' + b"9" * 5000)),
         Rejected(
             "DatasetUnreadable",
-            "IN: row 1 (line 1) is not JSON that can be read (an integer has more than 4,300 digits); write one object per line"
-            " (1 of 1 rows is not JSON).",
+            "IN: row 1 (line 1) is not JSON that can be read (an integer has more than 4,300 digits)"
+            " (1 of 1 rows is not JSON); correct it, or write the file again.",
         ),
     ),
     Report("byte-order-mark-of-a-joined-file", "own", File(b"\xef\xbb\xbf" + ROW + b"\n\xef\xbb\xbf" + ROW), Published([VALUE] * 2, [[1, 1], [2, 2]])),
@@ -200,7 +200,7 @@ NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are wri
         "DatasetUnreadable", f"IN: is a damaged gzip file (CRC check failed 0x0 != {zlib.crc32(ROW):#x}); download or compress it again.",
     )),
     Report("tar-in-gzip", "own", File(gzip.compress(tar_of(ROW)), "in.tgz"), rejected_format("a tar archive", "unpack it and name the file inside")),
-    Report("zip-archive", "own", File(b"PK\x03\x04 and so on", "in.zip"), rejected_format("a zip archive or an Excel workbook", "unpack it and name the file inside")),
+    Report("zip-archive", "own", File(b"PK\x03\x04 and so on", "in.zip"), rejected_format("a zip archive or an Excel workbook", "unpack it and name the file inside, or save the workbook as CSV")),
     Report("zstandard", "own", File(b"\x28\xb5\x2f\xfd and so on", "in.jsonl.zst"), Rejected(
         "DatasetUnreadable", "IN: is a damaged Zstandard file (ZSTD decompress failed: Data corruption detected); download or compress it again.",
     )),
@@ -361,7 +361,7 @@ NULLS = calls({"x": None}, {"y": None})
         "binary-content-that-is-no-text", "own", {"train.parquet": table_bytes([BINARY, NOT_TEXT])},
         Rejected(
             "BadRow",
-            "IN: row 2 has bytes in messages or tools that are not UTF-8 text (1 of 2 rows is bad); correct it, or leave bad rows"
+            "IN: row 2 has bytes in column messages that are not UTF-8 text (1 of 2 rows is bad); correct it, or leave bad rows"
             " out with dataset.badRows.policy Drop and dataset.badRows.share 0.5.",
         ),
     ),

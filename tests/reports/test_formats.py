@@ -115,7 +115,7 @@ def test_a_broken_row(case: Case, tmp_path: Path) -> None:
 @cases(
     Case("conversations-empty", [talk(), SHARED], ("BadRow", "IN: row 1 (line 1) has a column conversations with an empty list (1 of 2 rows is bad); correct it, or leave bad rows out with dataset.badRows.policy Drop and dataset.badRows.share 0.5.")),
     Case("not-object", [SHARED, "[1]"], ("BadRow", "IN: row 2 (line 2) is a list, not an object (1 of 2 rows is bad); correct it, or leave bad rows out with dataset.badRows.policy Drop and dataset.badRows.share 0.5.")),
-    Case("not-json", ["{", SHARED], ("DatasetUnreadable", "IN: row 1 (line 1) is not JSON (Expecting property name enclosed in double quotes at character 2); write one object per line (1 of 2 rows is not JSON).")),
+    Case("not-json", ["{", SHARED], ("DatasetUnreadable", "IN: row 1 (line 1) is not JSON (Expecting property name enclosed in double quotes at character 2) (1 of 2 rows is not JSON); correct it, or write the file again.")),
     Case("output-missing", [ALPACA, {"instruction": "i"}], ("BadRow", "IN: row 2 (line 2) has no output (its keys are: instruction) (1 of 2 rows is bad); correct it, or leave bad rows out with dataset.badRows.policy Drop and dataset.badRows.share 0.5.")),
     Case("text-null", [{"text": None}, DOCUMENT], ("BadRow", "IN: row 1 (line 1) has a column text that is null (1 of 2 rows is bad); correct it, or leave bad rows out with dataset.badRows.policy Drop and dataset.badRows.share 0.5.")),
     Case("mixed1", [CHAT, CHAT, ALPACA], ("MixedFormats", "IN: row 1 (line 1) is in format messages and row 3 (line 3) is in format alpaca; set dataset.format to the one to use, or set a source with rows in one format.")),

@@ -81,7 +81,7 @@ class WarmStarter:
     """A process with PyTorch, whose forks become children of the process that asks for them."""
 
     def __init__(self) -> None:
-        """Start the process; it imports while the caller goes on."""
+        """Start the process; it imports in the background."""
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -136,7 +136,7 @@ def _serve(requests: socket.socket) -> str | None:
 
 
 def _become(requests: socket.socket, request: bytes, ends: list[int]) -> str:
-    """Make this process what a new one would be, and tell its ID."""
+    """Make this process what a new one would be, and send its ID."""
     module, environment, cwd = json.loads(request)
     os.setsid()
     for end, standard in zip(ends, (1, 2), strict=True):

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from finetune_contract import reasons
+from finetune_contract.row_formats import RowFields
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.json_lines import JsonLines
 from finetune_stages.sources.json_text import LEARNED_COLUMNS
 from finetune_stages.sources.row_index import written_index
 
+from .formats.recognition import CONVERSATIONS
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _BATCH = 1000
-_NO_TEXT = "has bytes in messages or tools that are not UTF-8 text"
+_READ = (*LEARNED_COLUMNS, *dict.fromkeys((*CONVERSATIONS, *(field.name for field in fields(RowFields)))))
+"""Columns that a format reads by default. Bytes in them that are not text make a row bad; other columns are left out."""
 
 
-def without_media(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]]:
-    """Return ``dataset`` without columns of images, audio and other media, and a warning if there are any.
+def text_columns(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]]:
+    """Return ``dataset`` without columns of media, and of bytes that are not text, and warnings if there are any.
 
     Raises:
-        StageError: ``DatasetUnreadable``: the messages have media.
+        StageError: ``DatasetUnreadable``: the messages have media, or no column has text.
     """
     media = {column: kind for column, feature in dataset.features.items() if (kind := _medium(feature))}
     for column in LEARNED_COLUMNS:
@@ -37,19 +41,49 @@ def without_media(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]
                 reasons.DATASET_UNREADABLE,
                 f"{name}: column {column} has {media[column]} values, and this release trains on text only; use a text dataset.",
             )
-    if not media:
-        return dataset, ()
-    shown = ", ".join(f"{column} ({kind})" for column, kind in media.items())
-    return dataset.remove_columns(list(media)), (f"this release trains on text only; omitted: column {shown}.",)
+    notes = []
+    if media:
+        shown = ", ".join(f"{column} ({kind})" for column, kind in media.items())
+        notes.append(f"this release trains on text only; omitted: column {shown}.")
+    opaque = [
+        column for column in dataset.column_names if column not in (*media, *_READ) and not _is_utf8(dataset.data.column(column))
+    ]
+    if opaque and len(media) + len(opaque) == len(dataset.column_names):
+        raise StageError(
+            reasons.DATASET_UNREADABLE,
+            f"{name}: column {', '.join(opaque)} has bytes that are not UTF-8 text; write the text as strings.",
+        )
+    if opaque:
+        notes.append(f"column {', '.join(opaque)} has bytes that are not UTF-8 text; omitted.")
+    return dataset.remove_columns([*media, *opaque]), tuple(notes)
+
+
+def _is_utf8(values: Any) -> bool:
+    """Return whether all bytes in an Arrow array are UTF-8, at any depth."""
+    import pyarrow as pa
+    import pyarrow.compute
+
+    kinds, kind = pa.types, values.type
+    if kinds.is_struct(kind):
+        return all(map(_is_utf8, values.flatten()))
+    if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
+        return _is_utf8(pa.compute.list_flatten(values))
+    if kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_fixed_size_binary(kind):
+        try:
+            values.cast(pa.binary()).cast(pa.string())
+        except pa.ArrowInvalid:
+            return False
+    return True
 
 
 def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, advance: Callable[[int], object]) -> JsonLines:
     """Write the selected rows, one JSON object per line.
 
     A struct has every key in every row: null keys are omitted, because Arrow represents absent keys as null. Nulls in JSON columns
-    and in lists are kept. Bytes are written as UTF-8 text, or as base64 in columns that are not learned.
+    and in lists are kept. Bytes are written as UTF-8 text; a row with other bytes has a fault.
     """
     features = dict(dataset.features)
+    checked = [column for column in _READ if column in features]
     if len(numbers) != len(dataset) or not isinstance(numbers, range):
         dataset = dataset.select(numbers)
     rows = np.asarray(numbers, dtype=np.int64) + 1
@@ -59,8 +93,9 @@ def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, adv
             columns = list(batch)
             for values in zip(*batch.values(), strict=True):
                 row = present(dict(zip(columns, values, strict=True)), features)
-                if not all(_is_text(row.get(column)) for column in LEARNED_COLUMNS):
-                    faults[int(rows[len(starts) - 1])] = _NO_TEXT
+                opaque = next((column for column in checked if not _is_text(row.get(column))), None)
+                if opaque is not None:
+                    faults[int(rows[len(starts) - 1])] = f"has bytes in column {opaque} that are not UTF-8 text"
                 starts.append(starts[-1] + stream.write(_json(row)) + stream.write(b"\n"))
             advance(len(next(iter(batch.values()), ())))
     return JsonLines(target, written_index(rows, np.zeros_like(rows), starts), faults)
@@ -97,14 +132,12 @@ def _is_text(value: Any) -> bool:
         return all(map(_is_text, value.values()))
     if isinstance(value, list):
         return all(map(_is_text, value))
-    return not isinstance(value, bytes) or _text(value) is not None
-
-
-def _text(value: bytes) -> str | None:
     try:
-        return value.decode()
+        if isinstance(value, bytes):
+            value.decode()
     except UnicodeDecodeError:
-        return None
+        return False
+    return True
 
 
 def _json(row: dict[str, Any]) -> bytes:
@@ -117,6 +150,5 @@ def _json(row: dict[str, Any]) -> bytes:
 def _plain(value: Any) -> Any:
     """JSON for what JSON has no type for: bytes as text, times as ISO 8601."""
     if isinstance(value, bytes):
-        text = _text(value)
-        return base64.b64encode(value).decode() if text is None else text
+        return value.decode(errors="replace")  # bytes that are not text are a fault of the row, which is not published
     return value.isoformat() if hasattr(value, "isoformat") else str(value)

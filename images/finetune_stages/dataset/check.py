@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,12 +19,13 @@ from finetune_contract.row_formats import RowFormat
 from finetune_stages.chat.structure import BadConversation, Message, read_row
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.json_lines import JsonLines
-from finetune_stages.sources.json_text import has_non_finite, json_fault, may_have_non_finite, parse
+from finetune_stages.sources.json_text import SECOND_VALUE, has_non_finite, json_fault, may_have_non_finite, parse
 from finetune_stages.sources.line_scan import Advance
 from finetune_stages.sources.row_faults import FaultyRows, counted, may_be_left_out, sufficient_share
 
+from .formats.mapping import ignored_note
 from .repeated import repeated_note
-from .usual_rows import UsualRows, has_empty_turn, messages_key
+from .usual_rows import UsualRows, has_empty_turn, ignored_columns, messages_key
 
 RowFault = Callable[[Any, bytes], str | None]
 """Returns the fault of a row with its JSON text, to follow "row 17"; ``None`` for a good row."""
@@ -49,7 +51,7 @@ class Checked:
         bad: the first :data:`RECORDED` of the rows that were left out.
         notes: warnings about the rows, without the name of the source.
         form: form in which the rows are published: messages, text or tokenised.
-        mapping: description of what was converted; empty if the rows are published as they are.
+        mapping: description of what was converted and of columns without an effect; empty if there is nothing of both.
     """
 
     rows: JsonLines
@@ -71,6 +73,7 @@ class _Findings:
         faults: faults of the first bad rows.
         non_finite: rows with NaN or an infinite number outside of messages and tools.
         empty: rows with a blank message of the user.
+        ignored: columns of chat rows without an effect, with the number of good rows that have a value in them.
     """
 
     keys: array[int] = field(default_factory=lambda: array("q"))
@@ -79,6 +82,7 @@ class _Findings:
     faults: list[str] = field(default_factory=list)
     non_finite: FaultyRows = field(default_factory=FaultyRows)
     empty: FaultyRows = field(default_factory=lambda: FaultyRows(logged=False))
+    ignored: Counter[str] = field(default_factory=Counter)
 
 
 def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advance, row_fault: RowFault | None = None) -> Checked:
@@ -93,9 +97,10 @@ def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advan
     found, usual = _Findings(), UsualRows()
     for begin, end in rows.batches():
         texts, empty = rows.read(begin, end), set[int]()
-        keys: Iterable[int | None] = itertools.repeat(None) if row_fault else usual.keys(texts, empty)
+        faulty = {number for number in range(end - begin) if rows.fault(begin + number)} if rows.faults else set[int]()
+        keys: Iterable[int | None] = itertools.repeat(None) if row_fault else usual.keys(texts, empty, faulty)
         for position, (text, key) in enumerate(zip(texts, keys, strict=False), start=begin):
-            if key is None or (rows.faults and rows.fault(position)):
+            if key is None:
                 key = _exact_key(rows, position, text, found, row_fault)  # noqa: PLW2901 - the key of the row
             elif empty and position - begin in empty:
                 found.empty.add(position, rows.label(position), "")
@@ -104,7 +109,11 @@ def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advan
     bad, not_json = found.bad, found.not_json
     if not_json:
         count = counted(len(not_json), len(rows), "not JSON")
-        raise StageError(reasons.DATASET_UNREADABLE, f"{name}: {not_json.described()}; write one object per line ({count}).")
+        described = not_json.described()
+        remedy = f"correct {'it' if len(not_json) == 1 else 'them'}, or write the file again"
+        if SECOND_VALUE in described:
+            remedy = "write one object per line"
+        raise StageError(reasons.DATASET_UNREADABLE, f"{name}: {described} ({count}); {remedy}.")
     if bad and inputs.bad_rows == "Fail":
         raise _failed(rows, bad, name)
     kept_rows, kept_keys = replace(rows, finite=not found.non_finite), np.frombuffer(found.keys, dtype=np.int64)
@@ -118,6 +127,7 @@ def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advan
         "; ".join(bad.examples),
         _recorded(rows, found),
         tuple(_notes(found, kept_rows, kept_keys)),
+        mapping="".join(ignored_note(found.ignored + usual.ignored)),
     )
 
 
@@ -146,6 +156,7 @@ def _exact_key(rows: JsonLines, position: int, text: bytes, found: _Findings, ro
         if len(found.faults) < RECORDED:
             found.faults.append(problem)
         return 0
+    found.ignored.update(() if row_fault else ignored_columns(row))
     if has_empty_turn(messages):
         found.empty.add(position, rows.label(position), "")
     if may_have_non_finite(text) and has_non_finite(row):

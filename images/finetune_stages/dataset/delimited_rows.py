@@ -58,11 +58,22 @@ def delimited_rows(
                     advance(starts[-1] - reported)
                     reported = starts[-1]
     except UnicodeDecodeError as error:
-        raise StageError(reasons.DATASET_UNREADABLE, f"{name}: is not UTF-8 ({error.reason}); save it as UTF-8.") from error
+        raise StageError(reasons.DATASET_UNREADABLE, f"{name}: {_not_utf8(path)}; save it as UTF-8.") from error
     except csv.Error as error:
         raise StageError(reasons.DATASET_UNREADABLE, f"{name}: {_problem(error)}; correct it.") from error
     places = np.frombuffer(flat, dtype=np.int64).reshape(-1, 2) if flat else np.empty((0, 2), dtype=np.int64)
     return JsonLines(target, written_index(places[:, 0], places[:, 1], starts), faults), _notes(header)
+
+
+def _not_utf8(path: Path) -> str:
+    """Return the fault of a file that is not UTF-8, with its first line that is not."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"line {number} is not UTF-8 (byte 0x{line[error.start]:02x} at byte {error.start + 1})"
+    return "it is not UTF-8"  # it has changed since
 
 
 class _BrokenRecord(csv.Error):
@@ -98,6 +109,11 @@ def _checked_header(header: list[str], name: str) -> list[str]:
         raise StageError(
             reasons.DATASET_UNREADABLE,
             f"{name}: its cells are separated by semicolons ({header[0][:60]}); separate them by commas.",
+        )
+    if len(header) == 1 and header[0].count("\t"):
+        raise StageError(
+            reasons.DATASET_UNREADABLE,
+            f"{name}: its cells are separated by tabs ({header[0][:60]!r}); name it .tsv, or separate them by commas.",
         )
     return header
 

@@ -14,7 +14,7 @@ from finetune_stages.sources.hub import Repository, token
 from finetune_stages.sources.json_lines import JsonLines, OpenedRows, gather, index_rows
 from finetune_stages.sources.progress import ProgressCounter
 
-from .arrow_rows import without_media, write_arrow_rows
+from .arrow_rows import text_columns, write_arrow_rows
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, DownloadManager
@@ -68,7 +68,7 @@ class HubSplit:
 
     def _read_table(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
         self._download(lambda manager: self.builder.download_and_prepare(dl_manager=manager, verification_mode="no_checks"))
-        dataset, notes = without_media(self.builder.as_dataset(split=self.name), self.repository.id)
+        dataset, notes = text_columns(self.builder.as_dataset(split=self.name), self.repository.id)
         numbers = self._chosen(len(dataset), choose)
         return OpenedRows(write_arrow_rows(dataset, numbers, self.target, self._counter(numbers)), len(dataset), notes)
 

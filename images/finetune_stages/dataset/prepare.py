@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finetune_contract import reasons
 from finetune_contract.codec import digest
@@ -31,6 +34,7 @@ from .revalidate import DATASETS, NAMES, PREPARATION, PREPARATION_KEY
 from .source_request import source_requests
 from .split import Parts, subset, train_and_eval
 
+Groups = NDArray[np.int64]
 TRAIN, EVAL = "train.jsonl", "eval.jsonl"
 BAD_ROWS = "bad_rows.jsonl"
 _FIRST_BAD = 10
@@ -84,7 +88,7 @@ def _require_sane(inputs: DatasetInputs) -> None:
 def _key(inputs: DatasetInputs, sources: list[Source]) -> str:
     """Digest of all that the prepared data depends on."""
     settings = [
-        inputs.subset, inputs.subset_mode, inputs.train_split, inputs.split_by, inputs.split_field, inputs.bad_rows,
+        inputs.subset, inputs.subset_mode, inputs.train_split, inputs.split_by, inputs.split_field, inputs.near_duplicates, inputs.bad_rows,
         inputs.bad_rows_share, inputs.seed, inputs.format, inputs.fields,
     ]  # fmt: skip
     return digest([PREPARATION, settings, [source.digest for source in sources]])
@@ -108,6 +112,7 @@ class _Parts:
         dropped: number of bad rows that were left out; ``dropped_train``: those of the source of the training rows.
         examples: descriptions of the first of them.
         sources: the good rows of each source, and what was found in it.
+        groups: number of the group of near-duplicates of each row of the only source; ``None`` if they were not looked for.
     """
 
     train: JsonLines
@@ -116,6 +121,15 @@ class _Parts:
     dropped_train: int
     examples: str
     sources: tuple[Checked, ...]
+    groups: Groups | None = None
+
+    @property
+    def near_duplicates(self) -> dict[str, Scalar]:
+        """Notes of the seal: number of groups of near-duplicates, and of rows in them."""
+        if self.groups is None:
+            return {}
+        sizes = np.bincount(self.groups)
+        return {"nearGroups": int((sizes > 1).sum()), "nearRows": int(sizes[sizes > 1].sum())}
 
 
 def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context: Context) -> Seal:
@@ -124,7 +138,7 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
     converted = target.with_name("converted.jsonl")
     checked = _check(opened, sources[0], inputs, converted, context)
     parts = (
-        _held_out_from(checked, sources[0], inputs)
+        _held_out_from(checked, sources[0], inputs, target.with_name("signatures.npy"), context)
         if len(sources) == 1
         else _held_out_beside(checked, sources[1], inputs, converted.with_name("converted-eval.jsonl"), context)
     )
@@ -144,7 +158,7 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
             "split": len(sources) == 1, **_names(sources),
             **{key: "\n".join(each.notes) for key, each in zip(_WARNINGS, parts.sources, strict=False)},
             **{key: each.mapping for key, each in zip(_MAPPINGS, parts.sources, strict=False)},
-            "form": parts.sources[0].form, "evalForm": parts.sources[-1].form,
+            **parts.near_duplicates, "form": parts.sources[0].form, "evalForm": parts.sources[-1].form,
         },
         known=written,
     )  # fmt: skip
@@ -176,25 +190,40 @@ def _checked(rows: JsonLines, name: str, inputs: DatasetInputs, found: SourceFor
     return checked
 
 
-def _held_out_from(checked: Checked, source: Source, inputs: DatasetInputs) -> _Parts:
-    (train, held_out), notes = _split(checked.rows, source.name, inputs)
+def _held_out_from(checked: Checked, source: Source, inputs: DatasetInputs, signatures: Path, context: Context) -> _Parts:
+    groups = _near_duplicates(checked, source.name, inputs, signatures, context)
+    (train, held_out), notes = _split(checked.rows, source.name, inputs, groups)
     parts = checked.rows.select(train), checked.rows.select(held_out)
     leaked = leaked_note(parts[1], checked.keys[held_out], checked.keys[train], "remove repeated rows")
     return _Parts(
         *parts, checked.dropped, checked.dropped, checked.examples,
-        (replace(checked, notes=(*checked.notes, *notes, *leaked)),),
+        (replace(checked, notes=(*checked.notes, *notes, *leaked)),), groups,
     )  # fmt: skip
 
 
-def _split(rows: JsonLines, name: str, inputs: DatasetInputs) -> tuple[Parts, tuple[str, ...]]:
+def _near_duplicates(checked: Checked, name: str, inputs: DatasetInputs, target: Path, context: Context) -> Groups | None:
+    """Return the groups of near-duplicates; ``None`` if they are not to be kept together. ``target``: a new file for signatures."""
+    if inputs.near_duplicates == "Ignore" or inputs.train_split >= 1:
+        return None
+    from .near_duplicates import near_duplicate_groups
+
+    counter = ProgressCounter(context, f"comparing rows of {name}", len(checked.rows), 85, 90, rows=True)
+    return near_duplicate_groups(checked.rows, checked.form, target, counter)
+
+
+def _split(rows: JsonLines, name: str, inputs: DatasetInputs, groups: Groups | None) -> tuple[Parts, tuple[str, ...]]:
     """Return the positions of the training rows and of the held-out rows, and warnings."""
-    if inputs.split_by == "random":
+    if inputs.split_by == "random" and groups is None:
         return train_and_eval(len(rows), inputs.train_split, inputs.seed), ()
+    if inputs.split_by == "random" and groups is not None:
+        from .near_duplicates import split_groups
+
+        return split_groups(groups, inputs)
     from .split_field import split_by_field
 
     if inputs.split_field is None:
         raise StageError(reasons.BAD_DOCUMENT, f"inputs.splitField: is missing, and splitBy is {inputs.split_by}")
-    return split_by_field(rows, name, inputs.split_field, inputs)
+    return split_by_field(rows, name, inputs.split_field, inputs, groups)
 
 
 def _held_out_beside(checked: Checked, source: Source, inputs: DatasetInputs, target: Path, context: Context) -> _Parts:
@@ -236,11 +265,14 @@ def _finished(seal: Seal, sources: list[Source], reused: bool) -> Finished:
     outputs = DatasetOutputs(
         digest=seal.digest, train_rows=train, eval_rows=held_out, source_digest=source.digest, source_rows=int(note["sourceRows"]),
         dropped_rows=dropped, first_dropped=tuple(str(note["bad"]).split("\n")) if note["bad"] else None, revision=source.revision,
+        near_duplicate_groups=_number(note, "nearGroups"), near_duplicate_rows=_number(note, "nearRows"),
     )  # fmt: skip
     size = sum(seal.files[name].size for name in (TRAIN, EVAL))
     message = f"{train:,} training rows and {held_out:,} held-out rows of {outputs.source_rows:,} in {source.name}"
     if dropped:
         message += f"; {dropped:,} left out as bad: {note['dropped']}"
+    if outputs.near_duplicate_rows:
+        message += f"; {outputs.near_duplicate_rows:,} near-duplicate rows in {outputs.near_duplicate_groups:,} groups, each on one side of the split"
     mappings = dict.fromkeys(str(note[key]) for key in _MAPPINGS if note.get(key))
     message += "".join(f"; {mapping}" for mapping in mappings)
     metrics = {"train_rows": train, "eval_rows": held_out, "dropped_rows": dropped, "bytes": size}
@@ -251,3 +283,7 @@ def _finished(seal: Seal, sources: list[Source], reused: bool) -> Finished:
     )
     metrics_of_run = {name: float(value) for name, value in metrics.items()}
     return Finished(outputs, metrics_of_run, message=message, warnings=warnings, reused=reused)
+
+
+def _number(note: Mapping[str, Scalar], key: str) -> int | None:
+    return int(note[key]) if key in note else None

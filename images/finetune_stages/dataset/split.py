@@ -20,6 +20,11 @@ Parts = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Positions of the training rows and of the held-out rows."""
 
 
+TOLERATED = 0.1
+"""Share by which the number of held-out rows may differ from the expected one without a warning."""
+SAME_VALUE = "dataset.splitField: all rows have the same value, so that none can be held out; use another column, or set dataset.splitBy to random."
+
+
 def subset(total: int, inputs: DatasetInputs) -> Sequence[int]:
     """Return the positions of the rows to use among ``total``; ``random`` draws them in the order of ``random.sample``."""
     if not 0 < inputs.subset < total:
@@ -65,12 +70,12 @@ def stratified(labels: NDArray[np.int64], ratio: float, seed: int) -> Parts:
     return _divided(order, _rank(labels[order]) < quotas[labels[order]])
 
 
-def grouped(labels: NDArray[np.int64], ratio: float, seed: int) -> Parts:
+def grouped(labels: NDArray[np.int64], ratio: float, seed: int, one_group: str = SAME_VALUE) -> Parts:
     """Return the split in which all rows with one label are on one side.
 
     At most as many rows are held out as by :func:`train_and_eval`: groups are taken in the order in which the permutation meets them,
     and one that would exceed the number is passed over. If every group exceeds it, the smallest one is held out. ``labels``: see
-    :func:`stratified`.
+    :func:`stratified`; ``one_group`` is the message if there is one group only.
 
     Raises:
         StageError: ``TooFewRows``: there is one group only, or no training row is left.
@@ -82,7 +87,7 @@ def grouped(labels: NDArray[np.int64], ratio: float, seed: int) -> Parts:
     if len(sizes) == 1:
         raise StageError(
             reasons.TOO_FEW_ROWS,
-            "dataset.splitField: all rows have the same value, so that none can be held out; use another column, or set dataset.splitBy to random.",
+            one_group,
         )
     met = labels[order][_rank(labels[order]) == 0]
     taken = np.zeros(len(sizes), dtype=np.bool_)

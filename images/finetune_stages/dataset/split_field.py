@@ -18,16 +18,19 @@ from finetune_stages.sources.json_lines import JsonLines
 from finetune_stages.sources.json_text import parse
 from finetune_stages.sources.row_faults import SHOWN, FaultyRows
 
-from .split import Parts, grouped, stratified
+from .near_duplicates import merged
+from .split import TOLERATED, Parts, grouped, stratified
 
-_TOLERATED = 0.1
-"""Share by which the number of held-out rows may differ from the expected one without a warning."""
 _LONGEST_VALUE = 40
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def split_by_field(rows: JsonLines, name: str, column: str, inputs: DatasetInputs) -> tuple[Parts, tuple[str, ...]]:
+def split_by_field(
+    rows: JsonLines, name: str, column: str, inputs: DatasetInputs, together: NDArray[np.int64] | None = None
+) -> tuple[Parts, tuple[str, ...]]:
     """Return the split by ``column``, stratified or grouped, and warnings about shares that it cannot have.
+
+    ``together``: groups of rows that a grouped split keeps on one side, too, as numbers from 0 in the order of the rows.
 
     Raises:
         StageError: ``BadRow``: a row has no value to split by. ``TooFewRows``: no row is left on one side.
@@ -38,6 +41,7 @@ def split_by_field(rows: JsonLines, name: str, column: str, inputs: DatasetInput
         parts = stratified(labels, ratio, inputs.seed)
         notes = _unrepresented(rows, column, labels, first, parts)
     else:
+        labels = labels if together is None else merged(labels, together)
         parts = grouped(labels, ratio, inputs.seed)
         notes = _uneven(column, labels, ratio, parts)
     return parts, tuple(notes) if ratio < 1 else ()
@@ -97,7 +101,7 @@ def _unrepresented(
 def _uneven(column: str, labels: NDArray[np.int64], ratio: float, parts: Parts) -> Iterator[str]:
     """Yield a warning if groups are too large for the share of held-out rows."""
     expected, held_out = (1 - ratio) * len(labels), len(parts[1])
-    if abs(held_out - expected) > max(1, _TOLERATED * expected):
+    if abs(held_out - expected) > max(1, TOLERATED * expected):
         yield (
             f"dataset.splitField: {held_out:,} rows are held out and not {expected:,.0f}, because rows with the same {column} stay together;"
             f" the largest group has {np.bincount(labels).max():,} rows."

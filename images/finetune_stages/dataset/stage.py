@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from finetune_contract.result import Result
 from finetune_stages.sdk import Context, Finished, Reuse, run_stage, verify_seal
+from finetune_stages.sources.cache_limit import limit_caches
 
 from .revalidate import DATASETS, revalidate
 
 
 def main() -> int:
     """Run the stage and return its exit code."""
-    return run_stage(("dataset",), work, outputs_exist, reuse=Reuse(directories=(DATASETS,), revalidate=revalidate))
+    return run_stage(
+        ("dataset",), work, outputs_exist, reuse=Reuse(directories=(DATASETS,), revalidate=revalidate), after=limit_caches
+    )
 
 
 def outputs_exist(context: Context, result: Result) -> bool:

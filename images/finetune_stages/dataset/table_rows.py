@@ -14,7 +14,7 @@ from finetune_stages.sdk import StageError
 from finetune_stages.sdk.fault import causes, first_line
 from finetune_stages.sources.json_lines import JsonLines
 
-from .arrow_rows import without_media, write_arrow_rows
+from .arrow_rows import text_columns, write_arrow_rows
 from .compressed import limit
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ def open_table(path: Path, kind: TableKind, name: str, target: Path, advance: Ca
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     try:
-        if kind == "Parquet":
-            _require_room(path, name)
+        if kind == "Parquet" and not _checked_rows(path, name):
+            return Table(datasets.Dataset.from_dict({}), target, advance, ())  # the library reads no file without rows
         builder = datasets.load_dataset_builder(
             kind.lower(), data_files={"train": [str(path)]}, cache_dir=str(target.with_name(f"{target.name}.tables"))
         )
         builder.download_and_prepare(verification_mode="no_checks")
-        dataset, notes = without_media(builder.as_dataset(split="train"), name)
+        dataset, notes = text_columns(builder.as_dataset(split="train"), name)
     except StageError:
         raise
     except Exception as error:
@@ -85,8 +85,8 @@ def open_table(path: Path, kind: TableKind, name: str, target: Path, advance: Ca
     return Table(dataset, target, advance, notes)
 
 
-def _require_room(path: Path, name: str) -> None:
-    """Check that the columns of a Parquet file are not much larger than the file."""
+def _checked_rows(path: Path, name: str) -> int:
+    """Return the number of rows of a Parquet file. Check that its columns are not much larger than the file."""
     import pyarrow.parquet
 
     metadata = pyarrow.parquet.read_metadata(path)
@@ -96,6 +96,8 @@ def _require_room(path: Path, name: str) -> None:
             reasons.DATASET_UNREADABLE,
             f"{name}: its content is larger than {most >> 30} GiB; write it with less compression, or as several files.",
         )
+    rows: int = metadata.num_rows
+    return rows
 
 
 def _detail(error: BaseException) -> Any:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from finetune_stages.chat.structure import INTERPRETED, BadConversation, Message, read_conversation
+from finetune_stages.chat.structure import COLUMNS, INTERPRETED, BadConversation, Message, read_conversation
 
 _MOST_COLUMNS = 64
 _NAME = re.compile(r'[^"\\\x00-\x1f]*')
@@ -35,21 +36,31 @@ class UsualRows:
     """Check of rows whose messages have a role and text only.
 
     Other columns are learned from the rows that :meth:`keys` accepts; they are parsed and not interpreted.
+
+    Attributes:
+        ignored: columns without an effect, with the number of accepted rows that have a value in them.
     """
 
     def __init__(self) -> None:
+        self.ignored: Counter[str] = Counter()
         self._columns: set[str] = set()
+        self._others: dict[str, str] = {}
         self._decode = self._decoder()
 
-    def keys(self, texts: Iterable[bytes], empty: set[int]) -> list[int | None]:
+    def keys(self, texts: Iterable[bytes], empty: set[int], faulty: Container[int] = ()) -> list[int | None]:
         """Return the key of each good row (see :func:`messages_key`); ``None`` for rows that need the exact check.
 
-        The positions of good rows with a blank message of the user are added to ``empty``.
+        The positions of good rows with a blank message of the user are added to ``empty``. ``faulty`` are positions of rows with faults
+        that their text does not show.
         """
         found: list[int | None] = []
         for position, text in enumerate(texts):
+            if position in faulty:
+                found.append(None)
+                continue
             try:
-                messages = self._decode(text).messages
+                row = self._decode(text)
+                messages = row.messages
             except (msgspec.DecodeError, RecursionError):
                 found.append(self._key_of_other(text, position, empty))
                 continue
@@ -66,6 +77,8 @@ class UsualRows:
             found.append(hash(tuple(messages)) if answered else None)
             if blank and answered:
                 empty.add(position)
+            if answered and self._others:
+                self.ignored.update(column for name, column in self._others.items() if has_value(getattr(row, name)))
         return found
 
     def _key_of_other(self, text: bytes, position: int, empty: set[int]) -> int | None:
@@ -75,6 +88,7 @@ class UsualRows:
         except (msgspec.DecodeError, RecursionError, BadConversation):
             return None
         self._learn(row)
+        self.ignored.update(ignored_columns(row))
         if has_empty_turn(messages):
             empty.add(position)
         return messages_key(messages)
@@ -87,15 +101,26 @@ class UsualRows:
 
     def _decoder(self) -> Any:
         """Return the decoder of a row with the known columns."""
-        others = {f"column_{number}": column for number, column in enumerate(sorted(self._columns))}
+        names = {f"column_{number}": column for number, column in enumerate(sorted(self._columns))}
+        self._others = {name: column for name, column in names.items() if column not in COLUMNS}
         row = msgspec.defstruct(
             "Row",
-            [("messages", _Messages), *_UNSET, *((name, Any, None) for name in others)],
-            rename=others,
+            [("messages", _Messages), *_UNSET, *((name, Any, None) for name in names)],
+            rename=names,
             gc=False,
             forbid_unknown_fields=True,
         )
         return msgspec.json.Decoder(row).decode
+
+
+def ignored_columns(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the columns of a chat row that have a value without an effect."""
+    return (column for column, value in row.items() if column not in COLUMNS and has_value(value))
+
+
+def has_value(value: Any) -> bool:
+    """Return whether a column has a value: not null, and no empty text or list."""
+    return value not in (None, "", [])
 
 
 def messages_key(messages: list[Message]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract import reasons
+from finetune_contract.documents import ModelInputs
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.model_config import embeddings as stated_embeddings
 from finetune_stages.sdk.model_config import number
@@ -56,7 +57,20 @@ class Weights:
     warnings: tuple[str, ...] = ()
 
 
-def check_settings(folder: Path, model: str, trust_remote_code: bool) -> Settings:
+@dataclass(frozen=True)
+class Requirements:
+    """What depends on the run: whether the model may contain Python code, and whether rows need its chat template."""
+
+    trust_remote_code: bool
+    chat_template: bool
+
+    @classmethod
+    def of(cls, inputs: ModelInputs) -> Requirements:
+        """Return those of a document."""
+        return cls(inputs.trust_remote_code, inputs.requires_chat_template)
+
+
+def check_settings(folder: Path, model: str, requirements: Requirements) -> Settings:
     """Check everything but the weights: configuration, tokenizer, chat template.
 
     Raises:
@@ -71,12 +85,12 @@ def check_settings(folder: Path, model: str, trust_remote_code: bool) -> Setting
     config = read_json(folder / "config.json", model)
     _require(folder, "tokenizer_config.json", model)
     tokenizer = read_tokenizer(folder, model)
-    if not trust_remote_code:
+    if not requirements.trust_remote_code:
         _reject_code({"config.json": config, "tokenizer_config.json": tokenizer}, model)
     architecture = check_architecture(config, model)
     check_quantization(config, names, model)
     _check_tokenizer(folder, config, tokenizer, model)
-    warnings = check_templates(folder, tokenizer, model)
+    warnings = check_templates(folder, tokenizer, model, requirements.chat_template)
     if "modules.json" in names:
         warnings.append(
             "modules.json: the base model is an embedding model of Sentence Transformers; it might not generate text."

@@ -15,7 +15,7 @@ from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.work_folder import work_folder
 
-from .check import check_settings, check_weights
+from .check import Requirements, check_settings, check_weights
 from .files import require_files, settings, weights
 from .numbers import WeightReaders
 from .obtain import Obtained, entry_path, open_to_group, require_room
@@ -51,7 +51,7 @@ class Listing:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
 
-def obtain_listed(context: Context, listing: Listing, trust_remote_code: bool) -> Obtained:
+def obtain_listed(context: Context, listing: Listing, requirements: Requirements) -> Obtained:
     """Store a model in the cache, unless it is there.
 
     Raises:
@@ -65,7 +65,7 @@ def obtain_listed(context: Context, listing: Listing, trust_remote_code: bool) -
         return Obtained(entry, kept, listing.name, listing.revision, True, listing.fingerprint)
     resumed = f"download-{listing.key[:12]}"
     with work_folder(context, resume=resumed) as scratch:
-        seal = _download(context, listing, scratch / resumed, trust_remote_code)
+        seal = _download(context, listing, scratch / resumed, requirements)
         store_entry(scratch / resumed, entry)
     return Obtained(entry, seal, listing.name, listing.revision, fingerprint=listing.fingerprint)
 
@@ -96,14 +96,14 @@ def remove_ranges(folder: Path) -> None:
         remove_marks(file)
 
 
-def _download(context: Context, listing: Listing, folder: Path, trust_remote_code: bool) -> Seal:
+def _download(context: Context, listing: Listing, folder: Path, requirements: Requirements) -> Seal:
     """Download, check and seal a model. Unsupported models fail before their weights are downloaded."""
     name = listing.name
     folder.mkdir(exist_ok=True)
     require_files(listing.sizes, name)
     small = settings(listing.sizes)
     listing.fetch(small, folder, ProgressCounter(context, f"downloading the settings of {name}", high=5))
-    check_settings(folder, name, trust_remote_code)
+    check_settings(folder, name, requirements)
     large = weights(listing.sizes, folder, name)
     total = sum(listing.sizes[file] for file in (*small, *large))
     require_room(context, total - folder_size(folder), name)

@@ -15,6 +15,7 @@ from finetune_stages.sources.hub import COMMIT, Repository, find_repository, hub
 from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.progress import ProgressCounter
 
+from .check import Requirements
 from .download import Listing, kept_entry, obtain_listed
 from .obtain import Obtained, entry_path
 
@@ -22,7 +23,7 @@ _BOOKKEEPING = ".cache"
 """Folder in which ``huggingface_hub`` records its downloads, so that a later attempt can resume."""
 
 
-def obtain(context: Context, source: HubId, revision: str | None, trust_remote_code: bool) -> Obtained:
+def obtain(context: Context, source: HubId, revision: str | None, requirements: Requirements) -> Obtained:
     """Store a model of the hub in the cache, under its id and commit.
 
     If the hub is unreachable and the revision is a commit in the cache, the cache is used.
@@ -39,7 +40,7 @@ def obtain(context: Context, source: HubId, revision: str | None, trust_remote_c
             raise
         print(f"{error.message} Using commit {revision} from the cache.")
         return offline
-    return obtain_listed(context, _listing(found), trust_remote_code)
+    return obtain_listed(context, _listing(found), requirements)
 
 
 def is_unchanged(context: Context, source: HubId, revision: str | None, commit: Scalar | None) -> bool:

@@ -23,7 +23,7 @@ from finetune_stages.sources.registry import INDEXES, MANIFESTS, Registry
 from finetune_stages.sources.registry_login import login_for
 from finetune_stages.sources.work_folder import work_folder
 
-from .check import check_settings, check_weights
+from .check import Requirements, check_settings, check_weights
 from .download import Listing, kept_entry, obtain_listed, ranges, remove_ranges
 from .files import require_files, settings, weights
 from .numbers import WeightReaders
@@ -64,7 +64,7 @@ class Image:
     layers: tuple[Layer, ...]
 
 
-def obtain(context: Context, reference: ImageReference, trust_remote_code: bool) -> Obtained:
+def obtain(context: Context, reference: ImageReference, requirements: Requirements) -> Obtained:
     """Store the model of an image in the cache, under the digest of its manifest.
 
     If the registry is unreachable and the reference has a digest that is in the cache, the cache is used.
@@ -87,8 +87,8 @@ def obtain(context: Context, reference: ImageReference, trust_remote_code: bool)
             return kept
         files = {_name(layer.title): layer for layer in image.layers if layer.title is not None}
         if len(files) == len(image.layers) and files:
-            return obtain_listed(context, _listing(registry, reference, image, files), trust_remote_code)
-        return _Layers(context, registry, reference, image, trust_remote_code).obtain()
+            return obtain_listed(context, _listing(registry, reference, image, files), requirements)
+        return _Layers(context, registry, reference, image, requirements).obtain()
 
 
 def is_unchanged(context: Context, reference: ImageReference, digest: Scalar | None) -> bool:
@@ -218,7 +218,7 @@ class _Layers:
     registry: Registry
     reference: ImageReference
     image: Image
-    trust_remote_code: bool
+    requirements: Requirements
 
     def obtain(self) -> Obtained:
         key, name = _key(self.image.digest), self.reference.shown
@@ -264,7 +264,7 @@ class _Layers:
         require_files(files, name)
         small = settings(files)
         _link(small, files, folder)
-        check_settings(folder, name, self.trust_remote_code)
+        check_settings(folder, name, self.requirements)
         large = weights(files, folder, name)
         _link(large, files, folder)
         check_weights(folder, name)

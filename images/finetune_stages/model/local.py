@@ -22,7 +22,7 @@ from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.work_folder import work_folder
 
-from .check import check_settings, check_weights
+from .check import Requirements, check_settings, check_weights
 from .files import CHAT_TEMPLATES, require_files, settings, weights
 from .numbers import WeightReaders
 from .obtain import Obtained, entry_path, open_to_group, require_room
@@ -82,7 +82,7 @@ class Directory:
             require_inside(Path(f"{self.path}{below}"), self.root, f"{self.name}{below}", MODEL)
 
 
-def obtain(context: Context, source: Directory, trust_remote_code: bool) -> Obtained:
+def obtain(context: Context, source: Directory, requirements: Requirements) -> Obtained:
     """Store the model in ``source`` in the cache, under the digest of its files.
 
     Raises:
@@ -91,7 +91,7 @@ def obtain(context: Context, source: Directory, trust_remote_code: bool) -> Obta
     """
     path, model = source.path, source.name
     names = source.files()
-    check_settings(path, model, trust_remote_code)
+    check_settings(path, model, requirements)
     check_weights(path, model)
     total = sum((path / name).stat().st_size for name in names)
     reading = ProgressCounter(context, f"reading {model}", total, 0, 40)

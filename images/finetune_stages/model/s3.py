@@ -15,6 +15,7 @@ from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.progress import report_note
 from finetune_stages.sources.s3 import Bucket, S3Access, S3Object, objects_fingerprint
 
+from .check import Requirements
 from .download import Listing, obtain_listed, ranges, remove_ranges
 from .files import CHAT_TEMPLATES, belongs_to_model
 from .obtain import Obtained
@@ -54,7 +55,7 @@ class S3Model:
         """Keys, sizes and ETags of the objects that can be a part of the model."""
         return objects_fingerprint([one for name, one in sorted(self._objects.items()) if belongs_to_model(name)])
 
-    def obtain(self, context: Context, trust_remote_code: bool) -> Obtained:
+    def obtain(self, context: Context, requirements: Requirements) -> Obtained:
         """Store the model in the cache, under its location and the ETags of its objects.
 
         Raises:
@@ -70,7 +71,7 @@ class S3Model:
         return obtain_listed(
             context,
             Listing(self.name, self._server, key, sizes, note, self.fingerprint, ranges(remote), remove_ranges),
-            trust_remote_code,
+            requirements,
         )
 
     def _find(self) -> list[S3Object]:

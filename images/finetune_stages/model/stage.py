@@ -10,12 +10,13 @@ from finetune_contract.documents import ModelInputs, Scalar
 from finetune_contract.result import ModelOutputs, Result
 from finetune_contract.uris import ClaimPath, HubId, ImageReference, S3Location
 from finetune_stages.sdk import Context, Finished, Reuse, StageError, run_stage, verify_seal
+from finetune_stages.sources.cache_limit import limit_caches
 from finetune_stages.sources.hub import hub_cache, keep_caches_in
 from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.uri import parse_uri
 
 from . import hub, local
-from .check import check_settings, check_weights
+from .check import Requirements, check_settings, check_weights
 from .obtain import Obtained
 
 BASE_MODEL = "base_model"
@@ -24,7 +25,9 @@ BASE_MODEL = "base_model"
 
 def main() -> int:
     """Run the stage and return its exit code."""
-    return run_stage(("model",), work, outputs_exist, reuse=Reuse(directories=(BASE_MODEL,), revalidate=revalidate))
+    return run_stage(
+        ("model",), work, outputs_exist, reuse=Reuse(directories=(BASE_MODEL,), revalidate=revalidate), after=limit_caches
+    )
 
 
 def outputs_exist(context: Context, result: Result) -> bool:
@@ -67,7 +70,7 @@ def work(context: Context) -> Finished:
     keep_caches_in(hub_cache(context))
     obtained = _obtain(context, inputs)
     # A cache entry was checked when it was stored, but that run may have trusted its code.
-    settings = check_settings(obtained.entry, obtained.name, inputs.trust_remote_code)
+    settings = check_settings(obtained.entry, obtained.name, Requirements.of(inputs))
     weights = check_weights(obtained.entry, obtained.name)
     context.publish_link(obtained.entry, context.layout.base_model)
     size = sum(file.size for file in obtained.seal.files.values())
@@ -85,17 +88,17 @@ def work(context: Context) -> Finished:
 
 
 def _obtain(context: Context, inputs: ModelInputs) -> Obtained:
-    source = parse_uri(inputs.uri, MODEL)
+    source, requirements = parse_uri(inputs.uri, MODEL), Requirements.of(inputs)
     if isinstance(source, HubId):
-        return hub.obtain(context, source, inputs.revision, inputs.trust_remote_code)
+        return hub.obtain(context, source, inputs.revision, requirements)
     if isinstance(source, ImageReference):
         from . import image
 
-        return image.obtain(context, source, inputs.trust_remote_code)
+        return image.obtain(context, source, requirements)
     if isinstance(source, S3Location):
         from .s3 import S3Model
 
-        return S3Model(context, source, inputs.endpoint, inputs.region).obtain(context, inputs.trust_remote_code)
+        return S3Model(context, source, inputs.endpoint, inputs.region).obtain(context, requirements)
     assert isinstance(source, Path | ClaimPath)  # no URI of a model is a web address
     directory = local.Directory.of(source)
     if inputs.revision:
@@ -103,4 +106,4 @@ def _obtain(context: Context, inputs: ModelInputs) -> Obtained:
             reasons.BAD_DOCUMENT,
             f"model.revision: only models of the hub have revisions, and {directory.name} is a directory; remove it.",
         )
-    return local.obtain(context, directory, inputs.trust_remote_code)
+    return local.obtain(context, directory, requirements)

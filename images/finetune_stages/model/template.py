@@ -50,19 +50,21 @@ class Template:
         return self.file if self.name == _DEFAULT or self.file.endswith(".jinja") else f"{self.file} ({self.name})"
 
 
-def check_templates(folder: Path, tokenizer: Mapping[str, Any], model: str) -> list[str]:
+def check_templates(folder: Path, tokenizer: Mapping[str, Any], model: str, required: bool = True) -> list[str]:
     """Compile every chat template, render a conversation with the default one, and return warnings for the user.
 
     Raises:
-        StageError: ``ChatTemplateMissing``: there is no default template. ``ChatTemplateInvalid``: one does not compile, or the default
-            one does not render.
+        StageError: ``ChatTemplateMissing``: there is no default template, and it is ``required``. ``ChatTemplateInvalid``: one does not
+            compile, or the default one does not render.
     """
     templates = find_templates(folder, tokenizer, model)
-    default = next((template for template in templates if template.name == _DEFAULT), None)
-    if default is None or not default.text.strip():
+    default = next((template for template in templates if template.name == _DEFAULT and template.text.strip()), None)
+    if default is None and required:
         raise StageError(reasons.CHAT_TEMPLATE_MISSING, f"{model}: it has no chat template {_missing(templates)}.")
     for template in templates:
         _compile(template, model)
+    if default is None:
+        return [f"{FILE}: the base model has no chat template, so that only documents and tokens can be trained on."]
     return _try(default, _tokens(default, tokenizer), model)
 
 

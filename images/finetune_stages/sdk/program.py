@@ -56,6 +56,7 @@ def run_stage(
     reuse: Reuse | None = None,
     on_report: Callable[[Progress], None] | None = None,
     warnings: Sequence[str] = (),
+    after: Callable[[Context], Sequence[str]] | None = None,
 ) -> int:
     """Run a stage program to its end and return its exit code.
 
@@ -69,6 +70,7 @@ def run_stage(
         reuse: how other runs of the volume reuse the stage's results; without it they do not.
         on_report: is called with each progress report that is printed, and with the last one, of 100 percent, after the result is written.
         warnings: sentences for the user about this pod, in addition to those about the work.
+        after: tidies the workspace after the work and returns sentences for the user about that, which belong to this run only.
     """
     is_reporter = rank == 0 and not supervised
     os.umask(0o002)
@@ -97,6 +99,7 @@ def run_stage(
     except BaseException as error:  # noqa: BLE001 - every exception must become a result and an exit code
         return _fail(context, error, redact, is_reporter)
     if is_reporter:
+        about_pod = (*about_pod, *_tidied(context, after))
         result = replace(result, warnings=(*result.warnings, *about_pod)[-RESULT_WARNINGS_LIMIT:])
         done = replace(context.last_progress or Progress(100), percent=100, time=int(time.time()))
         _deliver(result, done)
@@ -114,6 +117,15 @@ def _work_or_take_over(
     if reuse and is_reporter and reused is None and outputs_exist(context, result):
         store_result(context, reuse, finished, result)
     return result
+
+
+def _tidied(context: Context, after: Callable[[Context], Sequence[str]] | None) -> tuple[str, ...]:
+    """Return the sentences of ``after``. The work is done: an error is only logged."""
+    try:
+        return _warnings(context.document.stage, after(context)) if after else ()
+    except Exception as error:  # noqa: BLE001
+        print(f"{context.document.stage}: the caches were not tidied: {error}")
+        return ()
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:

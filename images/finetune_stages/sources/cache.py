@@ -9,6 +9,7 @@ from pathlib import Path
 from finetune_stages.sdk import Context, Seal, publish_directory, read_seal, verify_seal
 from finetune_stages.sdk.workspace import Readers
 
+from .cache_limit import mark_used
 from .progress import ProgressCounter
 
 
@@ -17,6 +18,7 @@ def verified_entry(context: Context, entry: Path, readers: Readers | None = None
     stated = read_seal(entry)
     if stated is None:
         return None
+    mark_used(entry)
     total = sum(file.size for file in stated.files.values())
     return verify_seal(entry, advance=ProgressCounter(context, "verifying the cache entry", total, high=0), readers=readers)
 

@@ -27,10 +27,11 @@ _SIGNATURES = (
     (b"\x80", "a Python pickle", _CONVERT),
     (b"%PDF", "PDF", _CONVERT),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook", _CONVERT),
-    (b"PK\x03\x04", "a zip archive or an Excel workbook", _UNPACK),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook", f"{_UNPACK}, or save the workbook as CSV"),
     (b"\x04\x22\x4d\x18", "LZ4", _UNPACK),
     (b"7z\xbc\xaf", "a 7z archive", _UNPACK),
     (b"Rar!", "a rar archive", _UNPACK),
+    (b"\xff\xfe\x00\x00", "UTF-32 text", "save it as UTF-8"),
     (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
     (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
 )

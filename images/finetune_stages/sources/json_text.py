@@ -9,6 +9,8 @@ from typing import Any
 
 LEARNED_COLUMNS = ("messages", "tools")
 """Columns of a chat row that later stages read."""
+SECOND_VALUE = "has a second JSON value"
+"""Beginning of the fault of a line with two values."""
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', re.DOTALL)
 _BIG_EXPONENT = re.compile(rb"[eE]\+?[0-9]{3}")
 
@@ -64,10 +66,21 @@ def has_non_finite(value: Any) -> bool:
 def json_fault(error: ValueError, text: bytes) -> str:
     """Return why a row is not JSON, as the end of a sentence that begins with "row 17 (line 18)"."""
     if isinstance(error, json.JSONDecodeError):
+        if error.msg == "Extra data" and _is_value(error.doc[error.pos :]):
+            return f"{SECOND_VALUE} at character {error.pos + 1}"
         place = f"character {error.colno} of its line {error.lineno}" if b"\n" in text.strip() else f"character {error.pos + 1}"
-        return f"is not JSON ({error.msg} at {place})"
+        return f"is not JSON ({error.msg.removesuffix(' at')} at {place})"
     if isinstance(error, UnicodeDecodeError):
         return f"is not JSON (not UTF-8: byte 0x{error.object[error.start]:02x} at byte {error.start + 1})"
     if "int_max_str_digits" in str(error):
         return "is not JSON that can be read (an integer has more than 4,300 digits)"
     return f"is not JSON ({error})"
+
+
+def _is_value(text: str) -> bool:
+    """Return whether a text begins with a JSON object or array."""
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, (dict, list))

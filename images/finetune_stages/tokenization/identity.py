@@ -12,7 +12,7 @@ from finetune_stages.sdk.workspace import file_sha256
 
 TOKENS = "tokens"
 """Name of the published directory in the run's folder."""
-RENDERING = 1
+RENDERING = 2
 """Version of the rendering of rows. A new version invalidates the results of an older one."""
 
 

@@ -70,6 +70,12 @@ class TokenWriter:
         """Number of tokens so far."""
         return self._offsets[-1]
 
+    def percentiles(self, *percents: int) -> list[int]:
+        """Return percentiles of the tokens of a row, as nearest ranks."""
+        lengths = np.diff(np.array(self._offsets, dtype=np.int64))
+        found: list[int] = np.percentile(lengths, percents, method="inverted_cdf").tolist()
+        return found
+
     def __enter__(self) -> Self:
         return self
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from .labels import EndTokens, Tokens, encode
 from .limits import Limits, RowCounts, Unused, bad_in_training
 from .plain_rows import document_passages, document_tokens, given_tokens
 from .rows import RowFile, prepared_rows, read, task_rows
+from .sample import Sample
 from .store import TokenWriter
 
 logging.disable_progress_bar()
@@ -107,10 +109,15 @@ class _Job:
     unused: Unused = field(default_factory=Unused)
     used_training_template: bool = False
     """Whether a training row was rendered with TRL's training template."""
-    renderer: ChatRenderer = field(init=False)
+    sample: Sample = field(init=False)
 
     def __post_init__(self) -> None:
-        self.renderer = ChatRenderer(self.tokenizer, self.inputs.unmask)
+        self.sample = Sample(self.tokenizer)
+
+    @cached_property
+    def renderer(self) -> ChatRenderer:
+        """The renderer of rows with messages. A model whose rows have none needs no chat template."""
+        return ChatRenderer(self.tokenizer, self.inputs.unmask)
 
     def run(self, train: RowFile, held_out: RowFile) -> tuple[TokenizationOutputs, str, tuple[str, ...]]:
         """Render all rows; return the outputs, the message and the warnings."""
@@ -128,11 +135,13 @@ class _Job:
             *self._tasks(),
             self._beyond_context(writer.longest),
         ]
+        self.sample.write(self._target(self.context.layout.sample))
+        median, p90, p99 = writer.percentiles(50, 90, 99)
         outputs = TokenizationOutputs(
-            digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest,
+            digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest, median=median, p90=p90, p99=p99,
             too_long=trained.too_long, nothing_to_learn=trained.nothing, rejected=len(trained.rejected),
             measured_rows=measurable, not_measured=measured.total - measurable if self.inputs.holdout else 0,
-            template="training" if self.used_training_template else "model",
+            template="training" if self.used_training_template else "model", sample=self.sample.short(),
         )  # fmt: skip
         message = (
             f"{outputs.rows:,} training rows with {outputs.tokens:,} tokens, {outputs.learned_tokens:,} of them learned;"
@@ -168,6 +177,7 @@ class _Job:
                     else:
                         self._require_embedded(rows, position, ids.max(initial=0))
                         writer.append(ids, learned)
+                        self.sample.add(rows.location(position), (ids, learned))
         return counts, writer
 
     def _encoded(

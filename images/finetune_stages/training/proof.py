@@ -58,7 +58,10 @@ class Proof:
         trust = {"trust_remote_code": self._trust_remote_code}
         config = AutoConfig.from_pretrained(directory, **trust)
         tokenizer = AutoTokenizer.from_pretrained(directory, **trust)
-        if not tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False, add_generation_prompt=True):
+        has_template = AutoTokenizer.from_pretrained(self.base.path, **trust).chat_template is not None
+        if has_template and not tokenizer.apply_chat_template(
+            [{"role": "user", "content": "hello"}], tokenize=False, add_generation_prompt=True
+        ):
             raise _broken("its chat template renders an empty text")
         opened, report = AutoModelForCausalLM.from_pretrained(
             directory, config=config, dtype="auto", output_loading_info=True, **trust

@@ -201,6 +201,11 @@ class Dataset(Section):
         None,
         description="Name of the column for splitBy stratified and grouped. Every row needs a string, number or boolean in it.",
     )
+    near_duplicates: Literal["Ignore", "KeepTogether"] | None = Field(
+        None,
+        description="How near-duplicate rows are split. Ignore splits them like all rows. KeepTogether keeps all rows with nearly the same "
+        "text on one side of the split, for splitBy random and grouped, so that held-out rows are not learned in another wording.",
+    )
     bad_rows: BadRows | None = Field(None, description="Handling of rows that cannot be trained on.")
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
         None, description="Seed of the random choice of the subset and of the held-out rows."

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .section import Duration, ObjectName, OneOf, Section, text
+from .section import Duration, ObjectName, OneOf, Quantity, Section, text
 from .stages import RERUN_TARGETS
 
 RerunStage = Annotated[str, OneOf(RERUN_TARGETS)]
@@ -67,6 +67,12 @@ class Cleanup(Section):
     )
     checkpoints: Literal["Keep", "Delete"] | None = Field(
         None, description="Whether checkpoints are kept or deleted when the run has succeeded."
+    )
+    cache_size: Quantity | None = Field(
+        None,
+        description="Largest size of the caches of data and base models in the workspace, as a quantity in bytes such as 200Gi. After "
+        "stages dataset and model, the entries that were unused for the longest time are removed, except those that the directory of a "
+        "run uses or that were used in the last hour. Default: no limit.",
     )
     pods: Literal["Keep", "DeleteSucceeded"] | None = Field(
         None, description="Which finished pods are kept until ttlAfterFinished."

@@ -20,6 +20,7 @@ _COMMON: dict[str, Any] = {
         "subsetMode": "random",
         "trainSplit": 0.9,
         "splitBy": "random",
+        "nearDuplicates": "Ignore",
         "badRows": {"policy": "Fail"},
         "seed": 42,
     },

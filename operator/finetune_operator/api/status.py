@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from finetune_contract.result import SAMPLE_ROWS
+
 from .section import OneOf, Section, text
 from .stages import NAMES, STAGES
 
@@ -121,6 +123,15 @@ STATUS_WARNINGS_LIMIT = 16
 """Number of warnings of all stages that status keeps; the most recent ones are kept."""
 
 
+class TokensPerRow(Section):
+    """Number of tokens of a training row."""
+
+    p50: Count = Field(description="Median: half of the rows have at most this many tokens.")
+    p90: Count = Field(description="90 percent of the rows have at most this many tokens.")
+    p99: Count = Field(description="99 percent of the rows have at most this many tokens.")
+    max: Count = Field(description="Number of tokens of the longest row.")
+
+
 class RowsStatus(Whole):
     """Number of rows that are used, and of rows that are left out."""
 
@@ -140,10 +151,42 @@ class RowsStatus(Whole):
     trained: Count | None = Field(None, description="Number of training rows.")
     tokens: Count | None = Field(None, description="Number of tokens in the training rows.")
     learned_tokens: Count | None = Field(None, description="Number of tokens in the training rows that the model learns.")
+    tokens_per_row: TokensPerRow | None = Field(None, description="Number of tokens of a training row.")
     measured: Count | None = Field(None, description="Number of held-out rows that are scored.")
     not_measured: Count | None = Field(
         None, description="Number of held-out rows that are not scored, because they have no answer that can be scored."
     )
+
+
+class EstimateStatus(Whole):
+    """What training takes, estimated after the rows are tokenized and before training starts."""
+
+    steps_per_epoch: Count | None = Field(None, description="Number of optimizer steps per epoch.")
+    steps: Count | None = Field(None, description="Number of optimizer steps in all epochs.")
+    tokens: Count | None = Field(None, description="Number of tokens to train on in all epochs.")
+    memory_bytes: Count | None = Field(
+        None,
+        description="Memory for weights, gradients and optimizer of one training process, in bytes, without sharding. Activations "
+        "and LoRA adapters are not included; for OSFT it is an upper bound.",
+    )
+
+
+class SamplePartStatus(Section):
+    """Part of a row: text, or the number of characters that are left out at this point."""
+
+    text: Text | None = Field(None, description="Text.")
+    learned: bool | None = Field(None, description="Whether the model learns the text.")
+    omitted: Count | None = Field(None, description="Number of characters that are left out at this point.")
+
+
+class SampleRowStatus(Section):
+    """Training row as the model reads it."""
+
+    row: Count = Field(description="Number of the row in the source of the data, from 1.")
+    line: Count = Field(description="Number of the line in the source of the data, from 1; 0 if the source has no lines.")
+    tokens: Count = Field(description="Number of tokens.")
+    learned_tokens: Count = Field(description="Number of tokens that the model learns.")
+    parts: Annotated[list[SamplePartStatus], Field(max_length=64)] = Field(description="Parts of the row, in order.")
 
 
 class Warning(Section):  # noqa: A001 - the term of Kubernetes
@@ -363,6 +406,14 @@ class FineTuneRunStatus(Section):
     })] | None = Field(None, description="State of each stage, in order.")  # fmt: skip
     progress: ProgressStatus | None = Field(None, description="Progress of the running stage.")
     rows: RowsStatus | None = Field(None, description="Number of rows that are used, and of rows that are left out.")
+    estimate: EstimateStatus | None = Field(
+        None, description="What training takes, estimated after the rows are tokenized and before training starts."
+    )
+    sample: Annotated[list[SampleRowStatus], Field(max_length=SAMPLE_ROWS)] | None = Field(
+        None,
+        description="First training rows as the model reads them: rendered with the chat template, with the parts that are learned. At "
+        "most 2 KiB; tokens/sample.json in the directory of the run has more of their text.",
+    )
     warnings: Annotated[list[Warning], Field(max_length=STATUS_WARNINGS_LIMIT)] | None = Field(
         None, description="Inputs that successful stages could not use or had to change; the 16 most recent."
     )

@@ -28,6 +28,7 @@ from .errors import handle_errors
 from .objects import find_run
 from .options import Target
 from .report import failure_text, print_outcome, score_table
+from .rows_view import estimate_values, row_values, sample_lines
 from .stages_view import stage_lines
 from .terminal import console
 
@@ -110,9 +111,7 @@ def _parts(run: Run, events: list[Object], flags: str) -> Iterator[tuple[str, Re
     history = run.status.get("history") or []
     if len(history) > 1:
         yield "training loss (nats per token)", Text.from_ansi(loss_curve(history))
-    rows = run.status.get("rows") or {}
-    if rows:
-        yield "rows", _pairs({name: f"{count:,}" for name, count in rows.items()})
+    yield from _data_parts(run)
     warnings = run.status.get("warnings") or []
     if warnings:
         yield "warnings", _stacked([Text(f"{one['stage']}: {one['message']}", style="yellow") for one in warnings])
@@ -125,6 +124,16 @@ def _parts(run: Run, events: list[Object], flags: str) -> Iterator[tuple[str, Re
         yield "adapted to this machine", _adapted(resolved["adapted"])
     if events:
         yield "events", _events(events[-_EVENTS:])
+
+
+def _data_parts(run: Run) -> Iterator[tuple[str, RenderableType]]:
+    rows = run.status.get("rows") or {}
+    if rows:
+        yield "rows", _pairs(row_values(rows))
+    if run.status.get("estimate"):
+        yield "estimate of training", _pairs(estimate_values(run.status["estimate"]))
+    if run.status.get("sample"):
+        yield "first training rows (+ learned)", _stacked([*sample_lines(run.status["sample"])])
 
 
 def _training_parts(run: Run) -> Iterator[tuple[str, RenderableType]]:

@@ -13,6 +13,7 @@ from finetune_operator.core.run import Run
 from finetune_operator.core.summary import failure_line, left_out
 
 from .rerun_command import stage_to_repeat
+from .rows_view import token_line
 
 _LABEL_WIDTH = 12
 
@@ -93,6 +94,11 @@ def _results(run: Run, flags: str) -> Iterator[tuple[str, str]]:
     model, registry, rows = (run.status.get(field) or {} for field in ("model", "registry", "rows"))
     if left_out(rows):
         yield "rows", f"{rows.get('trained', 0):,} trained; {left_out(rows)}"
+    tokens = token_line(rows, run.status.get("estimate") or {})
+    if tokens:
+        yield "tokens", tokens
+    if run.status.get("sample"):
+        yield "first rows", f"finetune describe {run.name}{flags} shows them with what is learned"
     if rows.get("notMeasured"):
         yield "held out", f"{rows.get('measured', 0):,} scored; {rows['notMeasured']:,} without an answer that can be scored"
     for warning in run.status.get("warnings") or ():

@@ -20,7 +20,7 @@ from finetune_operator.api.training import Algorithm
 from .gate import compares
 from .origins import is_above
 from .quantities import counted
-from .resolved_spec import ResolvedSpec
+from .resolved_spec import Dataset, ResolvedSpec
 
 HOLDOUT = "holdout."
 """Prefix of the metrics of the held-out rows."""
@@ -182,6 +182,19 @@ def _split(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
     elif dataset.eval_uri and _of_run(origins, "dataset.splitBy"):
         words = "dataset.evalUri has the held-out rows, so that the rows of dataset.uri are not split; remove dataset.splitBy"
         yield Contradiction("dataset.splitBy", words)
+    if dataset.near_duplicates == "KeepTogether" and _of_run(origins, "dataset.nearDuplicates"):
+        yield from _near_duplicates(dataset)
+
+
+def _near_duplicates(dataset: Dataset) -> Iterator[Contradiction]:
+    if dataset.split_by == "stratified":
+        words = "dataset.splitBy is stratified, which draws single rows; set it to random or grouped, or remove dataset.nearDuplicates"
+        yield Contradiction("dataset.nearDuplicates", words)
+    if dataset.eval_uri:
+        words = (
+            "dataset.evalUri has the held-out rows, so that the rows of dataset.uri are not split; remove dataset.nearDuplicates"
+        )
+        yield Contradiction("dataset.nearDuplicates", words)
 
 
 def _row_format(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction]:

@@ -99,6 +99,7 @@ class Dataset:
     subset_mode: Literal["random", "first"]
     train_split: float
     split_by: Literal["random", "stratified", "grouped"]
+    near_duplicates: Literal["Ignore", "KeepTogether"]
     bad_rows: BadRows
     seed: int
     eval_uri: str | None = None
@@ -309,6 +310,7 @@ class Cleanup:
 
     ttl_after_finished: str
     volume: Literal["Retain", "Delete"]
+    cache_size: Amount | None = None
 
 
 class ResolvedSpec:

@@ -14,9 +14,9 @@ METADATA_ROOM = 4 * 1024
 
 
 def trim(status: Json, spec_bytes: int) -> Json:
-    """Return a status that fits beside ``spec``: first the loss curve is thinned, then the log tail and detailed scores are dropped."""
+    """Return a status that fits beside ``spec``: first the sample of rows is dropped, then the loss curve thinned, then others."""
     room = OBJECT_SIZE_LIMIT - METADATA_ROOM - spec_bytes
-    for shorten in (_whole, _history, _log_tail, _scores, _messages):
+    for shorten in (_whole, _sample, _history, _log_tail, _scores, _messages):
         status = shorten(status)
         if size_of(status) <= room:
             return status
@@ -30,6 +30,10 @@ def size_of(value: Any) -> int:
 
 def _whole(status: Json) -> Json:
     return status
+
+
+def _sample(status: Json) -> Json:
+    return {key: value for key, value in status.items() if key != "sample"}
 
 
 def _history(status: Json) -> Json:

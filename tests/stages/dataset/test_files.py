@@ -243,7 +243,7 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str]] = [
     ("x.xz", {"x.xz": lzma.compress(ROW)[:-4]}, "DatasetUnreadable", "x.xz: is a damaged xz file (Compressed file ended before the end-of-stream marker was reached); download or compress it again."),
     ("x.zst", {"x.zst": CUT}, "DatasetUnreadable", "x.zst: is a damaged Zstandard file (Truncated compressed stream); download or compress it again."),
     ("x.zst", {"x.zst": zstandard(ROW) + b"more"}, "DatasetUnreadable", "x.zst: is a damaged Zstandard file (ZSTD decompress failed: Unknown frame descriptor); download or compress it again."),
-    ("x.zip", {"x.zip": archive("zip")}, "DatasetUnreadable", "x.zip: is not JSON or JSON Lines and looks like a zip archive or an Excel workbook; unpack it and name the file inside."),
+    ("x.zip", {"x.zip": archive("zip")}, "DatasetUnreadable", "x.zip: is not JSON or JSON Lines and looks like a zip archive or an Excel workbook; unpack it and name the file inside, or save the workbook as CSV."),
     ("x.tar", {"x.tar": archive("tar")}, "DatasetUnreadable", "x.tar: is not JSON or JSON Lines and looks like a tar archive; unpack it and name the file inside."),
     ("x.tar.gz", {"x.tar.gz": gzip.compress(archive("tar"))}, "DatasetUnreadable", "x.tar.gz: is not JSON or JSON Lines and looks like a tar archive; unpack it and name the file inside."),
     ("x.tar.zst", {"x.tar.zst": zstandard(archive("tar"))}, "DatasetUnreadable", "x.tar.zst: is not JSON or JSON Lines and looks like a tar archive; unpack it and name the file inside."),
@@ -263,8 +263,8 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str]] = [
     ("x.csv", {"x.csv": b"a;b\n1;2\n"}, "DatasetUnreadable", "x.csv: its cells are separated by semicolons (a;b); separate them by commas."),
     ("x.csv", {"x.csv": b'a,b\n1,2\n3,"4\n5,6\n'}, "DatasetUnreadable", "x.csv: the quote that is opened in the row at line 3 is not closed; correct it."),
     ("x.csv", {"x.csv": b'a,b\n1,"2"x\n'}, "DatasetUnreadable", "x.csv: the row at line 2 is not a row of CSV (',' expected after '\"'); correct it."),
-    ("x.csv", {"x.csv": b"a,b\n\xff,2\n"}, "DatasetUnreadable", "x.csv: is not UTF-8 (invalid start byte); save it as UTF-8."),
-    ("x.csv", {"x.csv": "a,b\n1,2\n".encode("utf-16")}, "DatasetUnreadable", "x.csv: is not UTF-8 (invalid start byte); save it as UTF-8."),
+    ("x.csv", {"x.csv": b"a,b\n\xff,2\n"}, "DatasetUnreadable", "x.csv: line 2 is not UTF-8 (byte 0xff at byte 1); save it as UTF-8."),
+    ("x.csv", {"x.csv": "a,b\n1,2\n".encode("utf-16")}, "DatasetUnreadable", "x.csv: line 1 is not UTF-8 (byte 0xff at byte 1); save it as UTF-8."),
     ("x.jsonl", {"x.jsonl": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"}, "DatasetUnreadable", "x.jsonl: is a Git LFS pointer, not the file itself; run git lfs pull in its repository."),
 ]  # fmt: skip
 

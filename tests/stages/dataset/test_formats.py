@@ -30,7 +30,7 @@ DEFAULTS = Columns(RowFields())
         ({"messages": [{"role": "user", "from": "x"}]}, "messages"),
         ({"messages": [HUMAN]}, "conversations"),
         ({"messages": " [...]"}, "conversations"),
-        ({"messages": "text"}, "messages"),
+        ({"messages": "text"}, None),
         ({"messages": None, "conversations": []}, "conversations"),
         ({"conversation": []}, "conversations"),
         ({"conversations": None, "text": "t"}, "text"),

@@ -169,10 +169,9 @@ def test_values_that_json_does_not_have(run_stage_program, hub, prepare, tmp_pat
     hub.add("dataset", "org/parquet", {"train.parquet": parquet(rows, tmp_path)})
     ended = prepare("org/parquet")
     assert ended.code == 0, ended.errors
-    assert rows_of(run_stage_program) == [
-        {**row("a"), "score": None, "at": "2026-01-02T03:04:05+00:00", "raw": "/wE=", "text": "t"}
-    ]
+    assert rows_of(run_stage_program) == [{**row("a"), "score": None, "at": "2026-01-02T03:04:05+00:00", "text": "t"}]
     assert ended.result.warnings == (
+        "org/parquet: column raw has bytes that are not UTF-8 text; omitted.",
         "org/parquet: 1 row (row 1) outside of messages and tools: NaN and Infinity are not JSON and are written as null.",
     )
 
@@ -254,7 +253,10 @@ def test_a_data_set_that_does_not_exist(hub, prepare):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"train.jsonl": b'{"messages": [\n'}, "org/broken: row 1 (line 1) is not JSON (Expecting value at character 15);"),
+        (
+            {"train.jsonl": b'{"messages": [\n'},
+            "org/broken: row 1 (line 1) is not JSON (Expecting value at character 15) (1 of 1 rows is not JSON); correct it, or write the file again.",
+        ),
         (
             {"train.parquet": b"not parquet"},
             "org/broken: the datasets library cannot read its files (ArrowInvalid: Parquet magic bytes",

@@ -160,11 +160,11 @@ def test_lines_that_span_blocks_of_the_reader(tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b'{"messages": [', "line 2) is not JSON (Expecting value at character 15); write one object per line"),
+        (b'{"messages": [', "line 2) is not JSON (Expecting value at character 15) (1 of"),
         (b"hello", "row 2 (line 2) is not JSON (Expecting value at character 1)"),
         (b'{"a": "\xff"}', "not UTF-8: byte 0xff at byte 8"),
         (b"{'a': 1}", "Expecting property name"),
-        (b'{"a": 1} {"a": 2}', "Extra data"),
+        (b'{"a": 1} "b"', "is not JSON (Extra data at character 10)"),
         (b'{"a": ' + b"[" * 100_000, "nested too deeply"),
     ],
 )
@@ -173,7 +173,7 @@ def test_lines_that_are_no_json_are_named(tmp_path, line, words):
         check(tmp_path, lines(good()) + line + b"\n" + lines(good(), "bad"), bad_rows="Drop", bad_rows_share=1.0)
     assert caught.value.reason.name == "DatasetUnreadable"
     assert words in caught.value.message
-    assert caught.value.message.endswith("; write one object per line (1 of 4 rows is not JSON).")
+    assert caught.value.message.endswith(" (1 of 4 rows is not JSON); correct it, or write the file again.")
 
 
 def test_every_row_is_checked_not_only_the_first_ones(tmp_path):

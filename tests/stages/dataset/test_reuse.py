@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from finetune_contract.documents import DatasetInputs, RunInfo
+from finetune_stages.sdk import verify_seal
 from web_server import Answer, FileServer, Request, unused_port
 
 SHOWING_IMPORTS = [sys.executable, "-X", "importtime", "-m", "finetune_stages.dataset"]
@@ -192,3 +193,36 @@ def test_a_pinned_commit_needs_no_hub_and_a_branch_is_asked_for(run_stage_progra
     as_run(run_stage_program, "c")
     moved = run_stage_program("dataset", branch, environment=environment)
     assert (moved.result.reused, moved.result.outputs["sourceRows"]) == (False, 5)
+
+
+def test_two_runs_that_prepare_the_same_data_at_once_share_one_entry(run_stage_program, tmp_path):
+    source = tmp_path / "chat.jsonl"
+    source.write_text(rows(*range(3000)))
+    running, layouts = [], []
+    for letter in "abc":
+        as_run(run_stage_program, letter)
+        layouts.append(run_stage_program.layout)
+        running.append(run_stage_program.start("dataset", DatasetInputs(str(source))))
+    ended = [each.wait() for each in running]
+    assert [each.code for each in ended] == [0] * 3, [each.errors for each in ended]
+    assert len({each.result.outputs["digest"] for each in ended}) == 1
+    assert len({run_stage_program.path(layout.train_data).read_bytes() for layout in layouts}) == 1
+    (entry,) = run_stage_program.path("cache/datasets").iterdir()
+    assert verify_seal(entry) is not None
+
+
+def test_a_damaged_entry_is_found_and_prepared_again(run_stage_program, tmp_path):
+    source = tmp_path / "chat.jsonl"
+    source.write_text(rows(*range(20)))
+    as_run(run_stage_program, "a")
+    first = run_stage_program("dataset", DatasetInputs(str(source)))
+    (entry,) = run_stage_program.path("cache/datasets").iterdir()
+    shutil.rmtree(run_stage_program.path("cache/results"))
+    (entry / "train.jsonl").unlink()
+    (entry / "train.jsonl").write_text("damaged")
+    as_run(run_stage_program, "b")
+    second = run_stage_program("dataset", DatasetInputs(str(source)))
+    assert (second.code, second.result.reused) == (0, False), second.errors
+    assert second.result.outputs == first.result.outputs
+    assert verify_seal(entry) is not None
+    assert (entry / "train.jsonl").read_text() == train(run_stage_program) != "damaged"

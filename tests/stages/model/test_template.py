@@ -46,6 +46,18 @@ def test_special_tokens_that_only_a_class_names(kind, passes, tmp_path):
             check_templates(tmp_path, tokenizer, "m")
 
 
+def test_a_model_without_a_template_is_for_documents_and_tokens(tmp_path):
+    (warning,) = check_templates(tmp_path, {}, "m", required=False)
+    assert warning == (
+        "chat_template.jinja: the base model has no chat template, so that only documents and tokens can be trained on."
+    )
+    with pytest.raises(StageError, match=r"^m: it has no chat template \(neither chat_template.jinja nor"):
+        check_templates(tmp_path, {}, "m")
+    (tmp_path / "chat_template.jinja").write_text("{% if %}")
+    with pytest.raises(StageError, match=r"^m: chat_template.jinja, line 1: "):
+        check_templates(tmp_path, {}, "m", required=False)
+
+
 def test_the_same_templates_as_in_transformers(model):
     from transformers import AutoTokenizer
 

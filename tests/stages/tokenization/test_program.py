@@ -52,7 +52,10 @@ def test_rows_are_published_repeated_and_reused(run_stage_program: Any, tiny_mod
     assert [values.dtype for values in arrays] == [np.int32, np.bool_, np.int64]
     assert (outputs.rows, outputs.too_long, outputs.measured_rows, outputs.not_measured) == (19, 1, 4, 0)
     assert (outputs.tokens, outputs.learned_tokens) == (len(arrays[0]), int(arrays[1].sum()))
-    assert outputs.longest == int(np.diff(arrays[2]).max())
+    lengths = sorted(np.diff(arrays[2]).tolist())
+    assert outputs.longest == lengths[-1]
+    # Nearest ranks of 19 rows: the 10th, the 18th and the 19th.
+    assert (outputs.median, outputs.p90, outputs.p99) == (lengths[9], lengths[17], lengths[18])
     assert [len(texts) for texts in stage.scored()] == [1] * 4
     assert [warning.partition(",")[0] for warning in first.result.warnings] == [
         "1 of 20 training rows is left out: 1 has more than 256 tokens (training.maxSeqLen)",
@@ -147,6 +150,11 @@ def test_a_model_without_a_template(tmp_path: Path, tiny_model: Path) -> None:
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (model / "chat_template.jinja").unlink()
     stage.link_model(model)
+    stage.write(pydocs.rows("signature", 2))
+    stage.write([{"text": "A document."}], form="text")
+    assert stage().outputs.rows == 1
+    stage.write([{"input_ids": [1, 2, 3]}], [{"input_ids": [1, 2]}], form="tokenised")
+    assert stage().outputs.rows == 1
     stage.write(pydocs.rows("signature", 2))
     with pytest.raises(StageError, match="its tokenizer has no chat template; use the instruct or chat variant") as raised:
         stage()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from finetune_contract import reasons
 from finetune_contract.documents import CheckpointInputs, LoraInputs, OsftInputs, TrainingInputs
+from finetune_operator.core.estimate import memory_bytes
 from finetune_stages.sdk import StageError
 from finetune_stages.training import memory
 from finetune_stages.training.memory import (
@@ -60,6 +63,22 @@ def test_lora_needs_the_frozen_weights_and_the_trained_adapters():
     assert weights_and_optimizer(base(), four_bits, bf16=True) == 500_000 + 2 * 1000 + adapters
     nothing = replace(LORA, lora=LoraInputs(target_modules=("k_proj",)))
     assert weights_and_optimizer(base(), nothing) == 4 * 1_001_000
+
+
+@pytest.mark.parametrize(
+    ("inputs", "bf16", "at_most"),
+    [
+        (SFT, False, 1.0),
+        (OSFT, False, 1.02),
+        (replace(OSFT, osft=OsftInputs(0.25, (), "all")), False, 1.2),
+        (LORA, False, 1.0),
+        (LORA, True, 1.0),
+    ],
+)
+def test_the_estimate_before_training_is_near_that_of_the_program(inputs: TrainingInputs, bf16: bool, at_most: float) -> None:
+    spec: Any = SimpleNamespace(osft=inputs.osft, lora=inputs.lora, gpus_per_worker=int(bf16))
+    exact = weights_and_optimizer(base(), inputs, bf16) - (adapter_parameters(base(), inputs) * 16 if inputs.lora else 0)
+    assert 1.0 <= memory_bytes(spec, base().parameters) / exact <= at_most
 
 
 def test_only_what_is_frozen_and_has_16_bits_already_stays_so():

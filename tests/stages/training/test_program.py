@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import stat
 import sys
@@ -22,7 +23,7 @@ from finetune_contract.result import TrainingOutputs
 from finetune_stages.sdk import read_seal, verify_seal
 from finetune_stages.training.subspace import frozen_directions
 from finetune_stages.training.targets import is_target
-from rendering import skill_rows
+from rendering import Tokenization, skill_rows
 
 OSFT = {"algorithm": "osft", "osft": OsftInputs(0.25, (), "all")}
 
@@ -207,6 +208,18 @@ def test_a_mixture_of_experts_whose_weights_have_other_names_in_memory(new_bench
     before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "mixture", bench.path("final_model")))
     assert {name: tensor.shape for name, tensor in after.items()} == {name: tensor.shape for name, tensor in before.items()}
     assert any("experts" in name and not torch.equal(after[name], before[name]) for name in after)
+
+
+def test_documents_are_learned_by_a_model_without_a_chat_template(bench, inputs, tiny_model, tmp_path):
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (model / "chat_template.jinja").unlink()
+    stage = Tokenization(bench.programs.workspace, bench.programs.run)
+    stage.link_model(model)
+    stage.write([{"text": f"Document {number} is about the number {number}."} for number in range(20)], form="text")
+    stage(max_seq_len=256)
+    ended = bench.train(inputs())
+    assert (ended.code, ended.result.outputs["rows"]) == (0, 20), ended.errors
+    assert not (bench.path("final_model") / "chat_template.jinja").exists()
 
 
 def test_fewer_rows_than_a_batch_are_one_smaller_step(bench, inputs):

@@ -68,6 +68,20 @@ def test_the_curve_is_trimmed_before_the_numbers_and_those_before_the_words() ->
     assert found.message == long.message
 
 
+def test_rows_of_the_sample_are_dropped_one_by_one_before_metrics_message_and_warnings() -> None:
+    sample = [{"row": row, "line": 0, "tokens": 1, "learnedTokens": 1, "parts": [{"text": "x" * 600}]} for row in (1, 2, 3)]
+    result = Result(
+        "tokenization", "1.1", "a" * 64, "Succeeded", message="m" * 500, metrics={"rows": 3.0}, warnings=("w" * 256,) * 5,
+        outputs={"digest": "d" * 64, "sample": sample},
+    )  # fmt: skip
+    found = parse_message(termination_message(result))
+    assert found is not None
+    assert found == replace(result, truncated=True, outputs={**result.outputs, "sample": sample[:2]})
+    few = parse_message(termination_message(replace(result, warnings=("w" * 256,) * 8, message="m" * 1000)))
+    assert few is not None
+    assert (few.outputs["sample"], few.metrics, len(few.message), len(few.warnings)) == ([], result.metrics, 1000, 8)
+
+
 def test_warnings_are_kept_longer_than_the_message_and_give_way_to_the_gate() -> None:
     warnings = tuple(f"{number} " + "\N{WARNING SIGN}" * 250 for number in range(8))
     result = Result(

@@ -61,6 +61,12 @@ ACC = {"gate": {"requirements": [{"metric": "arc_easy.acc", "min": 0.1}]}}
         ({"dataset": {"uri": "org/data", "evalUri": "org/held-out", "splitBy": "stratified", "splitField": "topic"}}, {},
          ("spec.dataset.splitBy: dataset.evalUri has the held-out rows, so that the rows of dataset.uri are not split; remove"
          " dataset.splitBy.")),
+        ({"dataset": {"uri": "org/data", "nearDuplicates": "KeepTogether"}}, {"dataset": {"evalUri": "org/held-out"}},
+         ("spec.dataset.nearDuplicates: dataset.evalUri has the held-out rows, so that the rows of dataset.uri are not split; remove"
+         " dataset.nearDuplicates.")),
+        ({"dataset": {"uri": "org/data", "nearDuplicates": "KeepTogether"}}, {"dataset": {"splitBy": "stratified", "splitField": "topic"}},
+         ("spec.dataset.nearDuplicates: dataset.splitBy is stratified, which draws single rows; set it to random or grouped, or remove"
+         " dataset.nearDuplicates.")),
         ({"training": {"sft": {"sharding": "NO_SHARD"}}}, {"training": {"algorithm": "lora"}},
          "spec.training.sft: training.algorithm is lora; remove training.sft, or set training.algorithm to sft."),
         ({"training": {"volumeMounts": [{"name": "b", "mountPath": "/b"}]}}, {"training": {"volumes": [{"name": "a", "emptyDir": {}}]}},
@@ -93,6 +99,11 @@ def test_defaults_that_contradict_a_run_are_rejected_in_the_first_second(
         ({"dataset": {"uri": "org/data", "splitBy": "grouped", "splitField": "topic"}}, {}),
         ({"dataset": {"uri": "org/data", "evalUri": "b/c"}}, {"dataset": {"splitBy": "grouped", "splitField": "topic"}}),
         (holdout(), {"dataset": {"evalUri": "org/held-out"}}),
+        ({"dataset": {"uri": "org/data", "evalUri": "b/c"}}, {"dataset": {"nearDuplicates": "KeepTogether"}}),
+        (
+            {"dataset": {"uri": "org/data", "nearDuplicates": "KeepTogether"}},
+            {"dataset": {"splitBy": "grouped", "splitField": "topic"}},
+        ),
         ({"gate": {"requirements": [{"metric": "holdout.loss", "maxRegression": 0}]}}, {"evaluation": {"baseline": False}}),
         ({"gate": {"requirements": [{"metric": "holdout.loss", "max": 2}, {"metric": "holdout.loss", "min": 2}]}}, {}),
         ({"gate": {"requirements": [{"metric": "mmlu_anatomy.acc", "min": 0.1}]}}, {"evaluation": {"tasks": ["mmlu"]}}),
@@ -242,7 +253,7 @@ def test_an_empty_section_asks_for_nothing() -> None:
     ("spec", "fix"),
     [
         ({"dataset": {"uri": "./rows.jsonl"}}, "use a hub id, hf://, https://, s3:// or pvc://."),
-        ({"model": {"uri": "./model"}}, "use a hub id or hf://."),
+        ({"model": {"uri": "./model"}}, "use a hub id, hf://, oci://, s3:// or pvc://."),
     ],
 )
 def test_what_replaces_a_local_path_on_a_cluster_is_something_that_this_release_reads(spec: dict[str, Any], fix: str) -> None:

@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.api.kinds import JOB
 from finetune_operator.core.decision import Create
 from finetune_operator.core.images import OF_JOBS
 from finetune_operator.core.manifests.pod import secrets
-from finetune_operator.core.observation import Observed
+from finetune_operator.core.observation import Observed, Ref
 from finetune_operator.core.plan import plan
 from finetune_operator.core.resolved_spec import SecretRef
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings, Trainer
 from finetune_operator.core.stages import GRAPH
 from golden import assert_golden
-from world import NOW, World
+from unit.core.passes import run_of, world_at
+from world import MINIMAL, NOW, World
 
 CLUSTER = Settings(
     mode="cluster", operator_version="0.1.0", images={name: f"registry.example.com/{name}@sha256:1" for name in OF_JOBS},
@@ -263,3 +265,13 @@ def test_the_program_receives_the_names_of_variables_from_secrets() -> None:
     assert all(
         one["name"] != "FINETUNE_SECRETS" for one in made_by(RUNS["minimal"])["trainjob-training"]["spec"]["trainer"]["env"]
     )
+
+
+@pytest.mark.parametrize(("stage", "expected"), [("dataset", "2147483648"), ("model", "2147483648"), ("tokenization", None)])
+def test_the_limit_of_the_caches_is_a_variable_of_the_stages_that_add_to_them(stage: str, expected: str | None) -> None:
+    for cleanup, value in (({"cacheSize": "2Gi"}, expected), ({}, None)):
+        world = world_at(stage, {**MINIMAL, "cleanup": cleanup})
+        record = run_of(world).stages[stage]
+        job = world.objects[Ref(JOB, record.child_name)]
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert {entry["name"]: entry.get("value") for entry in container["env"]}.get("FINETUNE_CACHE_LIMIT") == value

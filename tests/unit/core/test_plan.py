@@ -114,7 +114,7 @@ def test_a_run_ends_with_everything_that_people_ask_for() -> None:
         "uri": "file:///workspace/runs/demo-run-uid-/final_model", "digest": "t" * 64, "baseDigest": "m" * 64, "parameters": 10,
     }  # fmt: skip
     assert status["rows"] == {
-        "source": 10, "bad": 0, "trained": 9, "tokens": 900, "learnedTokens": 90, "tooLong": 0, "nothingToLearn": 0, "rejected": 0,
+        "source": 10, "bad": 0, "trained": 9, "tokens": 900, "learnedTokens": 90, "tokensPerRow": {"p50": 95, "p90": 110, "p99": 118, "max": 120}, "tooLong": 0, "nothingToLearn": 0, "rejected": 0,
         "measured": 1, "notMeasured": 0,
     }  # fmt: skip
     assert status["summary"] == {"rows": "9", "score": "2", "model": "osft-model:1.0.0", "algorithm": "osft"}

@@ -111,6 +111,15 @@ def test_stages_declare_the_fields_of_status_that_they_write() -> None:
     assert {f"metrics.{group}" for group in status["metrics"]} - set(owned) == {"metrics.higherIsBetter"}
 
 
+@pytest.mark.parametrize(
+    ("form", "required"), [("auto", False), ("text", False), ("tokenised", False), ("messages", True), ("alpaca", True)]
+)
+def test_a_chat_template_is_required_early_only_if_rows_are_known_to_have_messages(form: str, required: bool) -> None:
+    world = World.new({**MINIMAL, "dataset": {**MINIMAL["dataset"], "format": form}})
+    go(world)
+    assert GRAPH.programs["model"].inputs(run_of(world)).requires_chat_template is required
+
+
 def test_progress_is_that_of_the_latest_stage_and_of_those_in_the_background_last() -> None:
     assert GRAPH.by_progress.index("evaluation") < GRAPH.by_progress.index("training") < GRAPH.by_progress.index("model")
     assert GRAPH.by_progress[-2:] == ("baseline", "engine-check")

@@ -15,6 +15,7 @@ from finetune_operator.core.trim import METADATA_ROOM, OBJECT_SIZE_LIMIT, size_o
 from world import NOW, SETTINGS, World
 
 LARGE: dict[str, Any] = {
+    "sample": [{"row": 1, "parts": [{"text": "x" * 600}]}],
     "history": [{"step": step, "loss": 1.0} for step in range(64)],
     "failure": {"reason": "Crashed", "logTail": "x" * 2000},
     "metrics": {"evaluation": {f"task{number:03}.acc": 0.5 for number in range(200)}},
@@ -29,17 +30,18 @@ def test_a_small_status_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("room", "gone"),
     [
-        (size_of(LARGE) - 1, {"history"}),
-        (6200, {"history", "logTail"}),
-        (3000, {"history", "logTail", "scores"}),
-        (1800, {"history", "logTail", "scores", "messages"}),
-        (10, {"history", "logTail", "scores", "messages"}),
+        (size_of(LARGE) - 1, {"sample"}),
+        (size_of(LARGE) - 700, {"sample", "history"}),
+        (6200, {"sample", "history", "logTail"}),
+        (3000, {"sample", "history", "logTail", "scores"}),
+        (1800, {"sample", "history", "logTail", "scores", "messages"}),
+        (10, {"sample", "history", "logTail", "scores", "messages"}),
     ],
 )
 def test_status_is_trimmed_in_a_fixed_order(room: int, gone: set[str]) -> None:
     found = trim(LARGE, OBJECT_SIZE_LIMIT - METADATA_ROOM - room)
     trimmed = {
-        "history": len(found["history"]) < 64, "logTail": "logTail" not in found["failure"],
+        "sample": "sample" not in found, "history": len(found["history"]) < 64, "logTail": "logTail" not in found["failure"],
         "scores": len(found["metrics"]["evaluation"]) < 200, "messages": "message" not in found["stages"][0],
     }  # fmt: skip
     assert {name for name, is_gone in trimmed.items() if is_gone} == gone

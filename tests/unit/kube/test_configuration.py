@@ -98,7 +98,7 @@ _KEY_FORM = "write a label's key, <name> or <prefix>/<name>: a name of at most 6
         ("defaults: {training: {epochs: true}}", "defaults.training.epochs: is true; use a number"),
         ("defaults: {training: {engineArgs: {a: 1}}}", "defaults.training.engineArgs: this release does not support this field; remove it"),
         ("defaults: {suspend: true}", "defaults.suspend: has no effect as a default, because it controls a single run; remove it"),
-        ("defaults: {model: {uri: /models/a}}", "defaults.model.uri: /models/a is a path of one machine, which no pod can read; use a hub id or hf://"),
+        ("defaults: {model: {uri: /models/a}}", "defaults.model.uri: /models/a is a path of one machine, which no pod can read; use a hub id, hf://, oci://, s3:// or pvc://"),
         ("defaults: {training: {env: [{name: PET_X, value: a}]}}", "defaults.training.env[0].name: names that begin with PET_ or FINETUNE_ belong to"),
         ("defaults: 5", "defaults: is 5; use an object"),
         ("defaults: {training: 5}", "defaults.training: is 5; use an object"),

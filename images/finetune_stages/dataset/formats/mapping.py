@@ -44,7 +44,10 @@ class Mapping:
         parts = [f"format {self.format} from {listed(list(self.read), _SHOWN)}"]
         if self.renamed:
             parts.append(f"roles {listed([f'{name} as {role}' for name, role in sorted(self.renamed)], _SHOWN)}")
-        if self.ignored:
-            counts = [f"{column} ({count:,})" for column, count in self.ignored.most_common()]
-            parts.append(f"ignored columns (rows) {listed(counts, _SHOWN)}")
-        return "; ".join(parts)
+        return "; ".join([*parts, *ignored_note(self.ignored)])
+
+
+def ignored_note(ignored: Counter[str]) -> list[str]:
+    """Return a part of a description about columns without an effect; empty if there are none."""
+    counts = [f"{column} ({count:,})" for column, count in sorted(ignored.items(), key=lambda item: (-item[1], item[0]))]
+    return [f"ignored columns (rows) {listed(counts, _SHOWN)}"] if counts else []

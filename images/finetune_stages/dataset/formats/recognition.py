@@ -31,15 +31,17 @@ def message_column(row: Mapping[str, Any], columns: Columns) -> str:
 def _is_in(row: Mapping[str, Any], form: RowFormat, columns: Columns) -> bool:
     if form == "messages":
         stated = row.get(columns.name("messages"))
-        return stated is not None and not _needs_conversion(stated)
+        return stated is not None and not isinstance(stated, str) and not _has_sender(stated)
     if form == "conversations":
-        return row.get(message_column(row, columns)) is not None
+        column = message_column(row, columns)
+        stated = row.get(column)
+        # Other text in messages is in no format: it does not show whether the messages of other rows are JSON text.
+        is_unclear = column not in CONVERSATIONS and isinstance(stated, str) and not stated.lstrip().startswith("[")
+        return stated is not None and not is_unclear
     return all(columns.name(field) in row for field in REQUIRED[form])
 
 
-def _needs_conversion(messages: Any) -> bool:
-    """Return whether messages are JSON text, or have the keys of ShareGPT."""
-    if isinstance(messages, str):
-        return messages.lstrip().startswith("[")
+def _has_sender(messages: Any) -> bool:
+    """Return whether messages have the keys of ShareGPT."""
     first = messages[0] if isinstance(messages, list) and messages else None
     return isinstance(first, dict) and "from" in first and first.get("role") is None

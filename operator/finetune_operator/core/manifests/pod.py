@@ -12,13 +12,16 @@ from typing import Any
 from finetune_contract.documents import (
     AGAIN_VARIABLE,
     ATTEMPT_VARIABLE,
+    CACHE_LIMIT_VARIABLE,
     CONFIG_VARIABLE,
     IMAGE_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
     RESULT_VARIABLE,
     WORKSPACE_VARIABLE,
 )
+from finetune_operator.api.stages import DATASET, MODEL
 from finetune_operator.core import naming
+from finetune_operator.core.quantities import amount
 from finetune_operator.core.resolved_spec import Placement, Resources, SecretRef
 from finetune_operator.core.run import Run, StageStatus
 
@@ -109,6 +112,7 @@ def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str
         INPUTS_DIGEST_VARIABLE: stage_status.inputs_digest or "",
         **({IMAGE_VARIABLE: image} if image else {}),
         **({AGAIN_VARIABLE: "1"} if _is_rerun(run, stage_status) else {}),
+        **_cache_limit(run, stage_status),
     }
     general = (run.status.get("resolved") or {}).get("environment") or {}
     entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(own)]
@@ -118,6 +122,14 @@ def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str
 def _is_rerun(run: Run, stage_status: StageStatus) -> bool:
     """Return whether the rerun starts from this stage: it runs again even with the same inputs; later stages run if their inputs changed."""
     return run.round > 1 and (run.spec.get("rerun") or {}).get("from") == stage_status.name
+
+
+def _cache_limit(run: Run, stage_status: StageStatus) -> dict[str, str]:
+    """Return the limit of the caches, for the stages that add to them. It is not an input: the results do not depend on it."""
+    size = run.cleanup.cache_size
+    if size is None or stage_status.name not in (DATASET.name, MODEL.name):
+        return {}
+    return {CACHE_LIMIT_VARIABLE: str(int(amount(size)))}
 
 
 def _plain(values: Mapping[str, str]) -> list[Json]:

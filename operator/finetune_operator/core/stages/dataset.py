@@ -28,7 +28,8 @@ class DatasetStage(ProgramStage):
         server = {"endpoint": spec.endpoint, "region": spec.region} if _has(spec, S3Location) else {}
         return DatasetInputs(
             uri=spec.uri, eval_uri=spec.eval_uri, split=spec.split, revision=spec.revision, format=spec.format, fields=spec.fields,
-            subset=spec.subset, subset_mode=spec.subset_mode, train_split=spec.train_split, split_by=spec.split_by, split_field=spec.split_field, bad_rows=spec.bad_rows.policy,
+            subset=spec.subset, subset_mode=spec.subset_mode, train_split=spec.train_split, split_by=spec.split_by, split_field=spec.split_field,
+            near_duplicates=spec.near_duplicates, bad_rows=spec.bad_rows.policy,
             bad_rows_share=spec.bad_rows.share, seed=spec.seed, sha256=spec.sha256, **server,
         )  # fmt: skip
 

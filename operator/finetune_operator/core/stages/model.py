@@ -36,7 +36,15 @@ class ModelStage(ProgramStage):
     def inputs(self, run: Run) -> ModelInputs:
         spec = run.resolved.model
         server = {"endpoint": spec.endpoint, "region": spec.region} if isinstance(_location(spec), S3Location) else {}
-        return ModelInputs(uri=spec.uri, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **server)
+        # With format auto the rows decide: stage tokenization rejects messages without a template.
+        has_messages = run.resolved.dataset.format not in ("auto", "text", "tokenised")
+        return ModelInputs(
+            uri=spec.uri,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            requires_chat_template=has_messages,
+            **server,
+        )
 
     def pod(self, run: Run) -> PodNeeds:
         spec = run.resolved.model

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune_contract.codec import decode
+from finetune_contract.codec import decode, encode
 from finetune_contract.documents import TokenizationInputs
 from finetune_contract.result import Result, TokenizationOutputs
 from finetune_operator.api import stages
+from finetune_operator.core.estimate import estimate
 from finetune_operator.core.manifests.pod import PodNeeds
 from finetune_operator.core.resolved_spec import Resources
 from finetune_operator.core.run import Run
@@ -20,10 +21,16 @@ class TokenizationStage(ProgramStage):
     """Render and tokenize the rows for training and for evaluation."""
 
     definition = stages.TOKENIZATION
-    OWNS = tuple(
-        f"rows.{count}"
-        for count in ("trained", "tokens", "learnedTokens", "tooLong", "nothingToLearn", "rejected", "measured", "notMeasured")
-    )
+    OWNS = (
+        *(
+            f"rows.{count}"
+            for count in (
+                "trained", "tokens", "learnedTokens", "tokensPerRow", "tooLong", "nothingToLearn", "rejected", "measured",
+                "notMeasured",
+            )
+        ),
+        "estimate", "sample",
+    )  # fmt: skip
 
     def inputs(self, run: Run) -> TokenizationInputs:
         spec = run.resolved
@@ -48,8 +55,11 @@ class TokenizationStage(ProgramStage):
         found = decode(TokenizationOutputs, result.outputs, "outputs")
         return {
             "rows": {
-                "trained": found.rows, "tokens": found.tokens, "learnedTokens": found.learned_tokens, "tooLong": found.too_long,
+                "trained": found.rows, "tokens": found.tokens, "learnedTokens": found.learned_tokens,
+                "tokensPerRow": {"p50": found.median, "p90": found.p90, "p99": found.p99, "max": found.longest}, "tooLong": found.too_long,
                 "nothingToLearn": found.nothing_to_learn, "rejected": found.rejected, "measured": found.measured_rows,
                 "notMeasured": found.not_measured,
-            }
+            },
+            "sample": [encode(row) for row in found.sample] or None,
+            "estimate": estimate(run.resolved.training, found.rows, found.tokens, (run.status.get("model") or {}).get("parameters")),
         }  # fmt: skip
