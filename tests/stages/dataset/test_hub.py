@@ -253,7 +253,10 @@ def test_a_data_set_that_does_not_exist(hub, prepare):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"train.jsonl": b'{"messages": [\n'}, "org/broken: row 1 (line 1) is not JSON (Expecting value at character 15) (1 of 1 rows is not JSON); correct it, or write the file again."),
+        (
+            {"train.jsonl": b'{"messages": [\n'},
+            "org/broken: row 1 (line 1) is not JSON (Expecting value at character 15) (1 of 1 rows is not JSON); correct it, or write the file again.",
+        ),
         (
             {"train.parquet": b"not parquet"},
             "org/broken: the datasets library cannot read its files (ArrowInvalid: Parquet magic bytes",
