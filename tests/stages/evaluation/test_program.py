@@ -242,7 +242,7 @@ def test_closed_data_states_what_opens_it(programs: Any, hub: Hub) -> None:
     secret = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_not_this_one"}
     ended = programs("evaluation", EvaluationInputs("final", tasks=("arc_easy",)), environment=secret)
     assert (ended.code, ended.reason) == (65, "TaskInvalid"), ended.errors
-    assert "check that the owner of the token in HF_TOKEN may read it" in ended.result.message
+    assert "does not accept the token in HF_TOKEN; renew it" in ended.result.message
     assert "hf_not_this_one" not in ended.output + ended.errors + ended.message
 
 
