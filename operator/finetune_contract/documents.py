@@ -42,6 +42,8 @@ AGAIN_VARIABLE = "FINETUNE_AGAIN"
 """Environment variable that is set for a rerun without reuse: results of other rounds and runs are ignored."""
 IMAGE_VARIABLE = "FINETUNE_IMAGE"
 """Environment variable with the name of the container's image, for messages; optional."""
+DOCUMENT_DIGEST_VARIABLE = "FINETUNE_DOCUMENT_DIGEST"
+"""Environment variable with the SHA-256 of the stage's document. A program that gets it uses no other document."""
 GPUS_VARIABLE = "FINETUNE_GPUS"
 """Environment variable with the number of GPUs that the pod requests; 0 means that the program computes on CPUs.
 

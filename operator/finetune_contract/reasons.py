@@ -77,6 +77,10 @@ BAD_DOCUMENT = _reason(
     "BadDocument", Cause.USER, "The stage program cannot read its input document.",
     "Use images of the same release as the operator.",
 )  # fmt: skip
+INPUTS_REPLACED = _reason(
+    "InputsReplaced", Cause.LOST, "A ConfigMap that the pod mounts does not have the content that the operator wrote.",
+    "Find out who replaces the ConfigMaps of the run. The operator does not start the stage again until the ConfigMap is its own.",
+)  # fmt: skip
 SUPERSEDED = _reason(
     "Superseded", Cause.INTERRUPTED, "A newer attempt of the stage started while this one was still running.",
     "No action is needed: the newer attempt continues.",

@@ -111,6 +111,7 @@ NEEDED = {
     (OURS, "finetuneruns/finalizers"): "update",
     ("batch", "jobs"): "get list watch create patch delete",
     (TRAINER, "trainjobs"): "get list watch create patch delete",
+    ("jobset.x-k8s.io", "jobsets"): "get",
     ("", "pods"): "get list watch",
     ("", "pods/log"): "get",
     ("", "configmaps"): "get list create delete",
@@ -134,6 +135,7 @@ FORBIDDEN = {
     ("rbac.authorization.k8s.io", "roles"): "create bind escalate",
     ("rbac.authorization.k8s.io", "clusterrolebindings"): "create",
     (TRAINER, "clustertrainingruntimes"): "create update patch delete",
+    ("jobset.x-k8s.io", "jobsets"): "list watch create update patch delete",
     ("*", "*"): "get *",
 }
 IN_THE_LEASE = {("coordination.k8s.io", "leases"): "get patch"}

@@ -296,6 +296,9 @@ class ResolvedStatus(Whole):
         None, description="Image of each stage.", max_length=16
     )
     entry_digest: Digest | None = Field(None, description="SHA-256 of the training bundle.")
+    documents: dict[str, Digest] | None = Field(
+        None, description="SHA-256 of the input document of each stage of the round.", max_length=16
+    )
     engine_check: bool | None = Field(
         None, description="Whether the training image is checked before a GPU is requested, from the operator's configuration."
     )

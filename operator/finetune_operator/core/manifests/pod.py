@@ -13,6 +13,7 @@ from finetune_contract.documents import (
     AGAIN_VARIABLE,
     ATTEMPT_VARIABLE,
     CONFIG_VARIABLE,
+    DOCUMENT_DIGEST_VARIABLE,
     IMAGE_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
     RESULT_VARIABLE,
@@ -96,16 +97,19 @@ def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str
         "HOME": f"{SCRATCH_PATH}/home", "USER": "finetune", "TMPDIR": SCRATCH_PATH, "HF_HOME": f"{SCRATCH_PATH}/huggingface",
         "XDG_CACHE_HOME": f"{SCRATCH_PATH}/cache", "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
+    resolved = run.status.get("resolved") or {}
+    document = (resolved.get("documents") or {}).get(stage_status.name)
     own = {
         CONFIG_VARIABLE: f"{DOCUMENTS_PATH}/{stage_status.name}.json",
         WORKSPACE_VARIABLE: WORKSPACE_PATH,
         RESULT_VARIABLE: TERMINATION_LOG,
         ATTEMPT_VARIABLE: str(stage_status.this_attempt),
         INPUTS_DIGEST_VARIABLE: stage_status.inputs_digest or "",
+        **({DOCUMENT_DIGEST_VARIABLE: document} if document else {}),
         **({IMAGE_VARIABLE: image} if image else {}),
         **({AGAIN_VARIABLE: "1"} if _is_rerun(run, stage_status) else {}),
     }
-    general = (run.status.get("resolved") or {}).get("environment") or {}
+    general = resolved.get("environment") or {}
     entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(own)]
     return list({entry["name"]: entry for entry in entries}.values())
 
