@@ -28,6 +28,8 @@ KEEP_METRICS_VARIABLE = "FINETUNE_KEEP_METRICS"
 """Environment variable with the gate's metrics, separated by commas, which the short result drops last."""
 REGISTRY_TOKEN_VARIABLE = "REGISTRY_TOKEN"  # noqa: S105 - a name, no secret
 """Environment variable with the registry's bearer token; optional."""
+REGISTRY_HOST_VARIABLE = "REGISTRY_HOST"
+"""Environment variable with the only host that receives the registry's token; optional."""
 GATE_VARIABLE = "FINETUNE_GATE"
 """Environment variable of stage *registration* with the gate's verdict, ``Passed`` or ``Rejected``; not set without a gate."""
 REGISTRY_CA_VARIABLE = "FINETUNE_REGISTRY_CA"

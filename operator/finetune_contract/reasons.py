@@ -272,6 +272,14 @@ REGISTRY_FORBIDDEN = _reason(
     "RegistryForbidden", Cause.USER, "The registry rejected the token.",
     "Check REGISTRY_TOKEN in registry.secretRef and the permissions of its owner in the registry.",
 )  # fmt: skip
+TOKEN_NOT_SENT = _reason(
+    "TokenNotSent", Cause.USER, "The address of the registry must not receive the token of the run.",
+    "Use https:// or a Service of the cluster, and the host that REGISTRY_HOST in the Secret names; or ask the platform to allow the host.",
+)  # fmt: skip
+HOST_NOT_ALLOWED = _reason(
+    "HostNotAllowed", Cause.USER, "The operator's configuration does not allow the stages to contact a host.",
+    "Use an allowed host, or ask the platform to add it to allowedHosts in the operator's configuration.",
+)  # fmt: skip
 REGISTRY_UNTRUSTED = _reason(
     "RegistryUntrusted", Cause.USER, "The certificate of the registry is not trusted, or the CA bundle cannot be read.",
     "Put the certificate of the registry's CA, in PEM form, into the ConfigMap in registry.caRef.",

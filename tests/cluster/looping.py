@@ -62,10 +62,17 @@ def condition_of(run: Run, type_: str) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def looping(control_plane: ControlPlane, api: Api, connect: Connect, namespace: str, folder: Path) -> AsyncIterator[Loop]:
-    """The operator at work inside the context. It must end without errors and warnings."""
-    install_rights(api, namespace)
-    config = kubeconfig(control_plane, api.token(namespace, "finetune-operator"), namespace, folder / "kubeconfig")
+async def looping(
+    control_plane: ControlPlane, api: Api, connect: Connect, namespace: str, folder: Path, *, home: str | None = None
+) -> AsyncIterator[Loop]:
+    """The operator at work in ``namespace`` inside the context. It must end without errors and warnings.
+
+    It gets the rights of ``manifests/base``, or it lives in the namespace ``home``, where it has its rights already.
+    """
+    if home is None:
+        install_rights(api, namespace)
+    home = home or namespace
+    config = kubeconfig(control_plane, api.token(home, "finetune-operator"), home, folder / "kubeconfig")
     configuration = {
         "progressSeconds": 1, "retrySeconds": 1, "namespaces": [namespace],
         "defaults": {"training": {"runtimeRef": "torch-distributed", "gpusPerWorker": 0}},

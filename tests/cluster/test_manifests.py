@@ -248,7 +248,7 @@ def test_the_overlay_of_a_namespace_holds_nothing_else_of_the_cluster(kubectl: K
     assert yaml.safe_load(found) == {"namespaces": [confined]}
 
 
-@pytest.mark.parametrize("overlay", ["kubernetes", "openshift", "kind"])
+@pytest.mark.parametrize("overlay", ["kubernetes", "openshift", "kind", "selected"])
 def test_overlays_are_taken_by_the_api_server(kubectl: Kubectl, installed: str, overlay: str) -> None:
     documents = kubectl.built(MANIFESTS / "overlays" / overlay)
     foreign = [one for one in documents if one["apiVersion"] == "monitoring.coreos.com/v1"]

@@ -311,6 +311,9 @@ class ResolvedStatus(Whole):
     environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = Field(
         None, description="Environment variables of all stages, from the operator's configuration."
     )
+    allowed_hosts: dict[str, Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=16)]] | None = Field(
+        None, description="Hosts that the stages may contact, by use, from the operator's configuration.", max_length=4
+    )
     pod_labels: PodMetadata | None = Field(
         None, description="Labels of the pods of all stages, from the operator's configuration."
     )

@@ -5,6 +5,7 @@ Pods meet the Pod Security Standard ``restricted`` and run under any user id, be
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from finetune_contract.documents import (
     RESULT_VARIABLE,
     WORKSPACE_VARIABLE,
 )
+from finetune_contract.hosts import ALLOWED_HOSTS_VARIABLE
 from finetune_operator.core import naming
 from finetune_operator.core.resolved_spec import Placement, Resources, SecretRef
 from finetune_operator.core.run import Run, StageStatus
@@ -110,6 +112,9 @@ def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str
         **({AGAIN_VARIABLE: "1"} if _is_rerun(run, stage_status) else {}),
     }
     general = resolved.get("environment") or {}
+    hosts = resolved.get("allowedHosts")
+    if hosts:
+        own[ALLOWED_HOSTS_VARIABLE] = json.dumps(hosts, sort_keys=True)
     entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(own)]
     return list({entry["name"]: entry for entry in entries}.values())
 
