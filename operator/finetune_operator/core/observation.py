@@ -100,7 +100,8 @@ class Observed:
         pods: pods of the stages that have a child, by stage, ranks ascending.
         logs: last lines of logs, by pod.
         warning_events: of the objects that keep a stage waiting, newest first.
-        contents: digest of the content of each ConfigMap among ``objects``; of a training bundle, that of its files.
+        contents: digest of the content of each ConfigMap among ``objects``; of a training bundle, that of its files. Empty for a ConfigMap
+            that is not immutable.
         invalid: fields of the run's pods that the API server rejects in a dry run before the run starts, by stage.
         rejected: effects of the last decision that the API server rejected.
         leftovers: the UIDs of all children of the run, read only when they are to be removed.

@@ -254,7 +254,7 @@ def test_another_release_of_the_training_program_is_checked() -> None:
     assert CHECK in started(later, replace(PLACE, bundle_digest="f" * 64)).objects
 
 
-@pytest.mark.parametrize("damage", ["labels", "data", "annotations"])
+@pytest.mark.parametrize("damage", ["labels", "data", "annotations", "immutable", "ownerReferences", "key"])
 def test_a_record_that_is_not_ours_is_ignored(damage: str) -> None:
     world = World.new(spec(image=PINNED), claim=False)
     (record,) = checked(world)
@@ -262,6 +262,12 @@ def test_a_record_that_is_not_ours_is_ignored(damage: str) -> None:
     forged = copy.deepcopy(record)
     if damage == "data":
         forged["data"]["engine"] = "portable"
+    elif damage == "immutable":
+        forged["immutable"] = False
+    elif damage == "ownerReferences":
+        forged["metadata"][damage] = [{"kind": "Job", "name": "a", "uid": "u"}]
+    elif damage == "key":
+        forged["metadata"]["annotations"]["finetunerun.io/inputs-digest"] = "0" * 64
     else:
         forged["metadata"][damage] = {}
     world.objects[ref] = forged
