@@ -97,14 +97,14 @@ class Configuration(BaseModel):
     """Default values of ``spec`` that override the presets, such as storage class, runtime and placement."""
     environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] = Field(default_factory=dict)
     """Environment variables of every stage, such as hub endpoint and proxies. The status of a run records them."""
+    allowed_hosts: AllowedHosts | None = None
+    """Hosts that the stages may contact; all by default."""
     pod_labels: PodLabels = Field(default_factory=lambda: {"sidecar.istio.io/inject": "false"})
     """Labels of the pods of every stage. By default Istio adds no proxy, which would keep the pod from completing."""
     pod_annotations: PodAnnotations = Field(
         default_factory=lambda: {"sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"}
     )
     """Annotations of the pods of every stage. The default does the same for older Istio, OpenShift Service Mesh 2 and Linkerd."""
-    allowed_hosts: AllowedHosts = AllowedHosts()
-    """Hosts that the stages may contact; all by default."""
     engine_check: bool = True
     """Whether a training image that is not known yet is checked in a pod without GPUs, before a GPU is requested."""
     fs_group: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
@@ -161,10 +161,11 @@ class Configuration(BaseModel):
             problem: why these defaults cannot be used.
         """
         bundle = training_bundle()
+        hosts = self.allowed_hosts.model_dump(by_alias=True, exclude_none=True) if self.allowed_hosts else {}
         images = {**default_images(self.images, __version__), **self.images}
         return Settings(
             mode="cluster", operator_version=__version__, images=images, bundle_digest=bundle.digest,
             bundle_archive=bundle.archive, operator_defaults=self.defaults, namespace_defaults=namespace_defaults,
             environment=self.environment, retry_seconds=self.retry_seconds, progress_seconds=self.progress_seconds, trainer=trainer,
-            allowed_hosts=self.allowed_hosts.model_dump(by_alias=True, exclude_none=True), engine_check=self.engine_check, fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
+            allowed_hosts=hosts, engine_check=self.engine_check, fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
         )  # fmt: skip
