@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from controlplane.api import Api
 from controlplane.cluster import ControlPlane
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, POD, SERVICE_ACCOUNT, TRAINJOB, Kind
 from finetune_operator.core.naming import MANAGED_BY, MANAGED_BY_LABEL, bundle_name
+from finetune_operator.loop.errors import NotFound
 from finetune_operator.training_bundle import training_bundle
 from waiting import eventually
 
@@ -67,7 +69,7 @@ async def test_an_object_under_a_name_of_ours_is_a_conflict_until_it_is_deleted(
 
 async def _delete(loop: Loop, kind: Kind, name: str) -> None:
     await loop.cluster.delete(kind, loop.namespace, name)
-    if kind == CLAIM:  # no controller of this control plane removes the protection of a claim
+    with contextlib.suppress(NotFound):  # a claim is protected until a controller finds that no pod uses it
         await loop.cluster.patch(kind, loop.namespace, name, {"metadata": {"finalizers": None}})
 
 
