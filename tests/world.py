@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -25,9 +26,12 @@ from finetune_contract.result import (
     TrainingOutputs,
     termination_message,
 )
-from finetune_operator.api.kinds import kind_of
+from finetune_operator.api.kinds import CONFIGMAP, kind_of
 from finetune_operator.core.decision import Create, Decision, Delete, Effect, Patch
 from finetune_operator.core.images import OF_JOBS
+from finetune_operator.core.manifests.children import content_digest
+from finetune_operator.core.manifests.pod import BUNDLE_FILE
+from finetune_operator.core.naming import bundle_name
 from finetune_operator.core.observation import ChildState, Observed, Ref, child_state
 from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport, Termination
@@ -146,7 +150,8 @@ class World:
             for record in run.stages.values()
             if record in active_stages(run)
         }
-        return plan(run, Observed(settings, found, {name: found for name, found in pods.items() if found}), now)
+        seen = {name: found for name, found in pods.items() if found}
+        return plan(run, Observed(settings, found, seen, contents=contents_of(found)), now)
 
     def turn(self) -> None:
         """Reconcile once, and let every child succeed."""
@@ -243,6 +248,19 @@ class World:
             self.run, dict(self.objects), dict(self.made), dict(self.worked), set(self.results), self.deleted, self.scores,
             self.sidecars,
         )  # fmt: skip
+
+
+def contents_of(objects: Mapping[Ref, dict[str, Any]]) -> dict[Ref, str]:
+    """The digests of ConfigMaps, as the loop reads them. A training bundle of the settings has the digest of its name."""
+    return {ref: _content_of(ref, item) for ref, item in objects.items() if ref.kind == CONFIGMAP}
+
+
+def _content_of(ref: Ref, item: dict[str, Any]) -> str:
+    if not item.get("immutable"):
+        return ""
+    if ref.name.startswith(bundle_name("")) and list(item.get("binaryData") or ()) == [BUNDLE_FILE] and not item.get("data"):
+        return ref.name.removeprefix(bundle_name(""))[0] * 64
+    return content_digest(item)
 
 
 _CHILDREN = ("Job", "TrainJob")

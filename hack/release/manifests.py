@@ -13,7 +13,11 @@ from versions import IMAGE, NAME
 FOLDERS = ("crds", "manifests")
 LEFT_OUT = ("kind",)
 """Overlays for images that were loaded into a node under a tag of their own."""
-CONFIGURATIONS = ("manifests/base/configuration.yaml", "manifests/overlays/namespaced/configuration.yaml")
+CONFIGURATIONS = (
+    "manifests/base/configuration.yaml",
+    "manifests/overlays/namespaced/configuration.yaml",
+    "manifests/overlays/selected/configuration.yaml",
+)
 """Configurations of the operator that overlays install; users replace them with their own."""
 _PINNED = re.compile(rf"{NAME}@(?P<digest>sha256:[0-9a-f]{{64}})")
 

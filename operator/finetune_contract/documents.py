@@ -28,6 +28,8 @@ KEEP_METRICS_VARIABLE = "FINETUNE_KEEP_METRICS"
 """Environment variable with the gate's metrics, separated by commas, which the short result drops last."""
 REGISTRY_TOKEN_VARIABLE = "REGISTRY_TOKEN"  # noqa: S105 - a name, no secret
 """Environment variable with the registry's bearer token; optional."""
+REGISTRY_HOST_VARIABLE = "REGISTRY_HOST"
+"""Environment variable with the only host that receives the registry's token; optional."""
 GATE_VARIABLE = "FINETUNE_GATE"
 """Environment variable of stage *registration* with the gate's verdict, ``Passed`` or ``Rejected``; not set without a gate."""
 REGISTRY_CA_VARIABLE = "FINETUNE_REGISTRY_CA"
@@ -46,6 +48,8 @@ AGAIN_VARIABLE = "FINETUNE_AGAIN"
 """Environment variable that is set for a rerun without reuse: results of other rounds and runs are ignored."""
 IMAGE_VARIABLE = "FINETUNE_IMAGE"
 """Environment variable with the name of the container's image, for messages; optional."""
+DOCUMENT_DIGEST_VARIABLE = "FINETUNE_DOCUMENT_DIGEST"
+"""Environment variable with the SHA-256 of the stage's document. A program that gets it uses no other document."""
 GPUS_VARIABLE = "FINETUNE_GPUS"
 """Environment variable with the number of GPUs that the pod requests; 0 means that the program computes on CPUs.
 

@@ -77,6 +77,10 @@ BAD_DOCUMENT = _reason(
     "BadDocument", Cause.USER, "The stage program cannot read its input document.",
     "Use images of the same release as the operator.",
 )  # fmt: skip
+INPUTS_REPLACED = _reason(
+    "InputsReplaced", Cause.LOST, "A ConfigMap that the pod mounts does not have the content that the operator wrote.",
+    "Find out who replaces the ConfigMaps of the run. The operator does not start the stage again until the ConfigMap is its own.",
+)  # fmt: skip
 SUPERSEDED = _reason(
     "Superseded", Cause.INTERRUPTED, "A newer attempt of the stage started while this one was still running.",
     "No action is needed: the newer attempt continues.",
@@ -271,6 +275,14 @@ REGISTRY_UNREACHABLE = _reason(
 REGISTRY_FORBIDDEN = _reason(
     "RegistryForbidden", Cause.USER, "The registry rejected the token.",
     "Check REGISTRY_TOKEN in registry.secretRef and the permissions of its owner in the registry.",
+)  # fmt: skip
+TOKEN_NOT_SENT = _reason(
+    "TokenNotSent", Cause.USER, "The address of the registry must not receive the token of the run.",
+    "Use https:// or a Service of the cluster, and the host that REGISTRY_HOST in the Secret names; or ask the platform to allow the host.",
+)  # fmt: skip
+HOST_NOT_ALLOWED = _reason(
+    "HostNotAllowed", Cause.USER, "The operator's configuration does not allow the stages to contact a host.",
+    "Use an allowed host, or ask the platform to add it to allowedHosts in the operator's configuration.",
 )  # fmt: skip
 REGISTRY_UNTRUSTED = _reason(
     "RegistryUntrusted", Cause.USER, "The certificate of the registry is not trusted, or the CA bundle cannot be read.",

@@ -24,7 +24,7 @@ _PARTS = (
 _MAIN = "import sys\n\nfrom finetune_stages.training.__main__ import main\n\nsys.exit(main())\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Fixed time stamp of every file, so that the same sources produce the same archive."""
-_SIZE_LIMIT = 64 << 20
+SIZE_LIMIT = 64 << 20
 """Total bytes of the files of an archive that is read: a ConfigMap of 1 MiB can expand to a thousand times its size."""
 
 
@@ -56,7 +56,7 @@ def bundle_digest(archive: str) -> str | None:
     """Return the :attr:`TrainingBundle.digest` of a base64-encoded archive; ``None`` if it is not a zip archive or is too large."""
     try:
         with zipfile.ZipFile(io.BytesIO(base64.b64decode(archive, validate=True))) as opened:
-            if sum(entry.file_size for entry in opened.infolist()) > _SIZE_LIMIT:
+            if sum(entry.file_size for entry in opened.infolist()) > SIZE_LIMIT:
                 return None
             return _digest([(entry.filename, opened.read(entry)) for entry in opened.infolist()])
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):

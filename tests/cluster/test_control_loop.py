@@ -3,83 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.conftest import Connect
-from cluster.instant_pods import InstantPods
-from cluster.operators import Operator, install_rights, kubeconfig, operator
+from cluster.looping import Loop, condition_of, looping
 from controlplane.api import Api
 from controlplane.cluster import ControlPlane
-from finetune_operator.api.kinds import CONFIGMAP, EVENT, FINETUNERUN, JOB, SERVICE_ACCOUNT, TRAINJOB
-from finetune_operator.core.run import Run
-from finetune_operator.kube.client import ApiServer
+from finetune_operator.api.kinds import CONFIGMAP, EVENT, JOB, SERVICE_ACCOUNT, TRAINJOB
 from reruns import CHANGES
 from waiting import eventually
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.parametrize("control_plane", ["2.1"], indirect=True)]
-SPEC: dict[str, Any] = {
-    "dataset": {"uri": "org/chat"}, "model": {"uri": "org/tiny"}, "evaluation": {"tasks": [], "baseline": True},
-    "gate": {"requirements": [{"metric": "holdout.bits_per_byte", "max": 3.0}]},
-    "registry": {"address": "https://registry.example.com", "name": "tiny"},
-}  # fmt: skip
-
-
-@dataclass
-class Loop:
-    """An operator at work in a namespace whose pods end at once."""
-
-    cluster: ApiServer
-    api: Api
-    namespace: str
-    pods: InstantPods
-    operator: Operator
-
-    async def apply(self, name: str = "demo") -> None:
-        metadata = {"name": name, "namespace": self.namespace}
-        await self.cluster.create(
-            {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": SPEC}
-        )
-
-    async def edit(self, spec: dict[str, Any], name: str = "demo") -> None:
-        await self.cluster.patch(FINETUNERUN, self.namespace, name, {"spec": spec})
-
-    async def run(self, name: str = "demo") -> Run:
-        return Run.parse(await self.cluster.get(FINETUNERUN, self.namespace, name))
-
-    async def ended(self, round_: int = 1, name: str = "demo") -> Run:
-        run = await eventually(lambda: self.run(name), lambda run: run.ended and run.round == round_, 60)
-        assert run.status["phase"] == "Succeeded", run.status.get("failure")
-        return run
-
-    async def stalled(self, reason: str, name: str = "demo") -> Run:
-        return await eventually(lambda: self.run(name), lambda run: _condition(run, "Stalled") == ("True", reason), 60)
-
-
-def _condition(run: Run, type_: str) -> tuple[str, str]:
-    found = {one["type"]: (one["status"], one["reason"]) for one in run.status.get("conditions") or ()}
-    return found.get(type_, ("", ""))
 
 
 @pytest.fixture
 async def loop(control_plane: ControlPlane, api: Api, connect: Connect, namespace: str, tmp_path: Path) -> AsyncIterator[Loop]:
-    install_rights(api, namespace)
-    config = kubeconfig(control_plane, api.token(namespace, "finetune-operator"), namespace, tmp_path / "kubeconfig")
-    configuration = {
-        "progressSeconds": 1, "retrySeconds": 1, "namespaces": [namespace],
-        "defaults": {"training": {"runtimeRef": "torch-distributed", "gpusPerWorker": 0}},
-    }  # fmt: skip
-    async with (
-        connect() as cluster,
-        InstantPods(cluster, namespace).live() as pods,
-        operator(config, configuration, tmp_path / "o") as running,
-    ):
-        yield Loop(cluster, api, namespace, pods, running)
-        assert 'finetune_errors_total{source="watch"} 0.0' in await running.metrics()
-        assert running.problems() == []
+    async with looping(control_plane, api, connect, namespace, tmp_path) as loop:
+        yield loop
 
 
 async def test_reruns_from_every_stage_plain_and_changed(loop: Loop) -> None:
@@ -95,14 +38,14 @@ async def test_reruns_from_every_stage_plain_and_changed(loop: Loop) -> None:
             assert run.status["observedGeneration"] == run.generation
     await loop.edit({"rerun": {"id": "unsupported", "from": "gate"}, "publish": {"uri": "oci://r/x"}})
     rejected = await eventually(loop.run, lambda run: run.status["observedGeneration"] == run.generation, 10)
-    assert _condition(rejected, "RerunRejected") == ("True", "Unsupported")
+    assert condition_of(rejected, "RerunRejected") == ("True", "Unsupported")
     for field in ("phase", "model", "registry", "stages", "metrics", "rerunId"):
         assert rejected.status[field] == run.status[field], field
     fields = {"involvedObject.name": "demo", "reason": "Unsupported"}
     await eventually(lambda: loop.cluster.list(EVENT, loop.namespace, fields=fields), lambda page: len(page.items) == 1)
     await loop.edit({"publish": None})
     run = await loop.ended(number + 1)
-    assert (run.status["rerunId"], _condition(run, "RerunRejected")) == ("unsupported", ("", ""))
+    assert (run.status["rerunId"], condition_of(run, "RerunRejected")) == ("unsupported", ("", ""))
 
 
 async def test_what_runs_share_comes_back_under_a_run(loop: Loop) -> None:
@@ -137,7 +80,7 @@ async def test_configmaps_come_back_for_a_pod_that_does_not_start(loop: Loop) ->
     loop.api.call("POST", f"/api/v1/namespaces/{loop.namespace}/pods/{pod['metadata']['name']}/binding", binding)
     for name in ("demo-inputs-1", bundle):
         await eventually(lambda name=name: _exists(loop, name), seconds=15)
-    assert _condition(await loop.run(), "Stalled")[0] == "False"
+    assert condition_of(await loop.run(), "Stalled")[0] == "False"
     loop.pods.starting.clear()
     await loop.ended()
 

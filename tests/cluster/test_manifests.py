@@ -111,6 +111,7 @@ NEEDED = {
     (OURS, "finetuneruns/finalizers"): "update",
     ("batch", "jobs"): "get list watch create patch delete",
     (TRAINER, "trainjobs"): "get list watch create patch delete",
+    ("jobset.x-k8s.io", "jobsets"): "get",
     ("", "pods"): "get list watch",
     ("", "pods/log"): "get",
     ("", "configmaps"): "get list create delete",
@@ -134,6 +135,7 @@ FORBIDDEN = {
     ("rbac.authorization.k8s.io", "roles"): "create bind escalate",
     ("rbac.authorization.k8s.io", "clusterrolebindings"): "create",
     (TRAINER, "clustertrainingruntimes"): "create update patch delete",
+    ("jobset.x-k8s.io", "jobsets"): "list watch create update patch delete",
     ("*", "*"): "get *",
 }
 IN_THE_LEASE = {("coordination.k8s.io", "leases"): "get patch"}
@@ -246,7 +248,7 @@ def test_the_overlay_of_a_namespace_holds_nothing_else_of_the_cluster(kubectl: K
     assert yaml.safe_load(found) == {"namespaces": [confined]}
 
 
-@pytest.mark.parametrize("overlay", ["kubernetes", "openshift", "kind"])
+@pytest.mark.parametrize("overlay", ["kubernetes", "openshift", "kind", "selected"])
 def test_overlays_are_taken_by_the_api_server(kubectl: Kubectl, installed: str, overlay: str) -> None:
     documents = kubectl.built(MANIFESTS / "overlays" / overlay)
     foreign = [one for one in documents if one["apiVersion"] == "monitoring.coreos.com/v1"]

@@ -23,7 +23,7 @@ from reruns import CHANGES
 from waiting import eventually
 from world import NOW
 
-from .test_loop import KEY, SPEC, drive, everywhere, finish_children
+from .test_loop import KEY, SPEC, controlled_by, drive, everywhere, finish_children
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ async def test_a_configmap_that_is_deleted_before_its_pod_starts_is_created_agai
         if not (await store.list(TRAINJOB, "team")).items:
             await finish_children(store)
     labels = trainjobs[0]["metadata"]["labels"]
-    pod = {"name": "p", "namespace": "team", "labels": labels}
+    pod = {"name": "p", "namespace": "team", "labels": labels, "ownerReferences": controlled_by(trainjobs[0])}
     await store.create(
         {"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": {"nodeName": "n", "containers": [{"name": "node"}]}}
     )

@@ -123,18 +123,26 @@ async def finish_children(store: Store, skip: Kind | None = None) -> None:
                 stage, labels["finetunerun.io/attempt"], metadata["annotations"]["finetunerun.io/inputs-digest"], "Succeeded",
                 metrics=metrics, outputs=encode(OUTPUTS[stage]),
             )  # fmt: skip
-            await _make_pod(store, metadata["name"], labels, termination_message(result))
+            await _make_pod(store, child, termination_message(result))
             await store.patch_status(
                 kind, "team", metadata["name"], {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
             )
 
 
-async def _make_pod(store: Store, name: str, labels: dict[str, str], message: str) -> None:
+def controlled_by(child: dict[str, Any]) -> list[dict[str, Any]]:
+    """The owner references of a pod of a child, as the controllers of local mode write them."""
+    metadata = child["metadata"]
+    names = {"apiVersion": child["apiVersion"], "kind": child["kind"], "name": metadata["name"], "uid": metadata["uid"]}
+    return [{**names, "controller": True}]
+
+
+async def _make_pod(store: Store, child: dict[str, Any], message: str) -> None:
+    name, labels = child["metadata"]["name"], child["metadata"]["labels"]
     container = container_name(labels["finetunerun.io/stage"])
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": f"{name}-0", "namespace": "team", "labels": labels},
+        "metadata": {"name": f"{name}-0", "namespace": "team", "labels": labels, "ownerReferences": controlled_by(child)},
         "spec": {"containers": [{"name": container, "image": IMAGE}]},
     }
     try:
@@ -202,7 +210,8 @@ async def test_a_log_that_cannot_be_read_is_read_as_rarely_as_any(store: Store) 
     controller = Controller(FaultyCluster(store, fail), everywhere, clock=lambda: now[0])
     while not (jobs := (await store.list(JOB, "team", labels={"finetunerun.io/stage": "dataset"})).items):
         await controller.reconcile(KEY)
-    pod = {"name": "p", "namespace": "team", "labels": {**jobs[0]["metadata"]["labels"]}}
+    labels = {**jobs[0]["metadata"]["labels"]}
+    pod = {"name": "p", "namespace": "team", "labels": labels, "ownerReferences": controlled_by(jobs[0])}
     await store.create({"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": {"containers": [{"name": "stage"}]}})
     await store.patch_status(POD, "team", "p", {"status": {"phase": "Running"}})
     for _ in range(5):
@@ -236,7 +245,8 @@ async def test_a_training_whose_trainjob_has_fresh_reports_costs_no_log_requests
         await finish_children(store, skip=TRAINJOB)
     (job,) = jobs
     name, labels = job["metadata"]["name"], job["metadata"]["labels"]
-    pod = {"name": "p", "namespace": "team", "labels": {**labels, "batch.kubernetes.io/job-completion-index": "0"}}
+    labels = {**labels, "batch.kubernetes.io/job-completion-index": "0"}
+    pod = {"name": "p", "namespace": "team", "labels": labels, "ownerReferences": controlled_by(job)}
     await store.create({"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": {"containers": [{"name": "node"}]}})
     await store.patch_status(POD, "team", "p", {"status": {"phase": "Running"}})
     for _ in range(3):

@@ -19,7 +19,7 @@ from finetune_operator.core.run import Run
 from finetune_operator.validation import Validator
 from kstatus import kstatus
 from model.test_exhaustive import phases
-from world import NOW, SETTINGS, World
+from world import NOW, SETTINGS, World, contents_of
 
 JUDGE = Validator(crd())
 SPECS: list[dict[str, Any]] = [
@@ -91,7 +91,7 @@ class Life(RuleBasedStateMachine):
         run = Run.parse(self.world.run)
         found = {ref: self.world.objects[ref] for ref in needs(run, SETTINGS) if ref in self.world.objects}
         reports = {name: tuple(pods) for name, record in run.stages.items() if record.child_name and not record.ended}
-        self.carry_out(plan(run, Observed(SETTINGS, found, reports, {"a": log}), self.now))
+        self.carry_out(plan(run, Observed(SETTINGS, found, reports, {"a": log}, contents=contents_of(found)), self.now))
 
     @precondition(lambda self: self.world.active())
     @rule(data=st.data(), code=CODES)
@@ -189,7 +189,7 @@ def test_with_an_observation_that_does_not_change_the_decisions_come_to_rest(pod
         run = Run.parse(world.run)
         found = {ref: world.objects[ref] for ref in needs(run, SETTINGS) if ref in world.objects}
         reports = {name: tuple(pods) for name, record in run.stages.items() if record.child_name and not record.ended}
-        decision = plan(run, Observed(SETTINGS, found, reports), NOW)
+        decision = plan(run, Observed(SETTINGS, found, reports, contents=contents_of(found)), NOW)
         if decision.status == world.run.get("status"):
             return
         world.write_status(decision.status)

@@ -19,7 +19,7 @@ from finetune_operator.loop.controller import Controller
 from finetune_operator.validation import Validator
 from reports.report import Report, reports
 from unit.core.passes import child, condition, decide, edit, failing, fault, go, observed, run_of, stage, world_at
-from world import MINIMAL, NOW, SETTINGS, World
+from world import MINIMAL, NOW, SETTINGS, World, contents_of
 
 OWN = "own"
 MORE = {"evaluation": {"tasks": [], "baseline": True, "limit": 3}}
@@ -130,7 +130,8 @@ def test_a_shared_object_that_is_deleted_comes_back(report: Report) -> None:
     seen = observed(world, warning_events={trainjob: (warning_event,), Ref(POD, "p"): (warning_event,)})
     seen = replace(seen, objects={**seen.objects, trainjob: made}, pods={"training": pods})
     found = wanted(run_of(world), seen.objects, seen.pods, LATER)
-    seen = replace(seen, objects={**seen.objects, **{one: world.objects[one] for one in found if one in world.objects}})
+    objects = {**seen.objects, **{one: world.objects[one] for one in found if one in world.objects}}
+    seen = replace(seen, objects=objects, contents=contents_of(objects))
     decision = plan(run_of(world), seen, LATER)
     assert [effect.ref for effect in decision.effects if isinstance(effect, Create)] == [ref]
     assert condition(decision.status, "Stalled")[0] == "False", "nobody is told to create it"
@@ -143,12 +144,12 @@ def test_a_shared_object_that_is_deleted_comes_back(report: Report) -> None:
     ),
     Report(
         "bundle-of-somebody-else", OWN, (BUNDLE, {"data": {"a": "b"}}),
-        f"ConfigMap {BUNDLE.name}: its content is not what the operator wrote; delete it, and the operator creates it again",
+        f"ConfigMap {BUNDLE.name}: its content is not what the operator wrote, or it can be changed; delete it, and the operator creates it again",
     ),
     Report(
         "account-of-somebody-else", OWN, (ACCOUNT, {}),
-        "ServiceAccount finetune-stage: it was not created by this operator; delete it, or give it the label"
-        " app.kubernetes.io/managed-by: finetune-operator",
+        "ServiceAccount finetune-stage: it is not the account of this operator; delete it, or give it the label"
+        " app.kubernetes.io/managed-by: finetune-operator, no owner, and automountServiceAccountToken: false",
     ),
 )  # fmt: skip
 def test_an_object_of_somebody_else_is_not_mounted(report: Report) -> None:
@@ -156,7 +157,7 @@ def test_an_object_of_somebody_else_is_not_mounted(report: Report) -> None:
     world = World.new({**MINIMAL, "serviceAccountName": "finetune-stage"})
     world.put({"apiVersion": "v1", "kind": ref.kind.name, "metadata": {"name": ref.name, "namespace": "team"}, **content})
     for _ in range(3):
-        decision = go(world, contents={ref: "another"} if ref.kind == CONFIGMAP else {})
+        decision = go(world)
     assert not world.children()
     assert condition(decision.status, "Stalled") == ("True", "NameConflict")
     assert stage(world, "workspace").message == report.expected

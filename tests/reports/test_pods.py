@@ -20,6 +20,7 @@ from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings
 from finetune_operator.local.store import Store
 from finetune_operator.loop.contents import ConfigMapContents
+from finetune_operator.loop.lineage import Lineage
 from finetune_operator.loop.observe import Caches, observe
 from finetune_operator.loop.warning_events import WarningEvents
 from reports.report import Report, reports
@@ -68,7 +69,7 @@ async def decided(cluster: Any, spec: dict[str, Any], place: Settings = PLACE) -
     """The status after the first pass over a new run."""
     run = Run.parse({"metadata": {"name": "demo", "namespace": "default", "uid": "u", "generation": 1}, "spec": spec})
     observed = await observe(
-        cluster, run, place, NOW, Caches(lambda _stage_status: None, {}, WarningEvents(), ConfigMapContents(), {})
+        cluster, run, place, NOW, Caches(lambda _stage_status: None, {}, WarningEvents(), ConfigMapContents(), {}, Lineage())
     )
     return plan(run, observed, NOW).status
 

@@ -18,7 +18,13 @@ from finetune_operator.loop.contents import ConfigMapContents
 from finetune_operator.loop.errors import NotFound
 from finetune_operator.training_bundle import bundle_digest, training_bundle
 
-PLAIN: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "t"}, "data": {"a": "1"}}
+PLAIN: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "c", "namespace": "t"},
+    "immutable": True,
+    "data": {"a": "1"},
+}
 
 
 class Counting:
@@ -54,6 +60,15 @@ async def test_a_configmap_is_read_once_and_again_when_it_is_another(cluster: Co
     await cluster.create(other)
     assert (await cache.read(cluster, "t", "c"))[1] == content_digest(other)
     assert cluster.gets == 2
+
+
+async def test_one_that_can_be_changed_has_no_digest(cluster: Counting) -> None:
+    """Neither has a training bundle: the pods may mount another content than the one that was read."""
+    entry = training_bundle()
+    cache = ConfigMapContents()
+    for manifest in (PLAIN, bundle_configmap("t", entry.digest, entry.archive)):
+        cache.remember(await cluster.create({**manifest, "immutable": False}))
+        assert (await cache.read(cluster, "t", manifest["metadata"]["name"]))[1] == ""
 
 
 async def test_one_that_was_just_created_is_not_read_at_all(cluster: Counting) -> None:

@@ -12,7 +12,10 @@ import yaml
 from finetune_operator import __version__
 from finetune_operator.api.reasons import OPERATOR_REASONS
 from finetune_operator.api.status import CONDITIONS, PHASES
+from finetune_operator.core.naming import STAGE_LABEL
 from finetune_operator.core.resolve import SpecRejection, resolve
+from finetune_operator.core.run import Run
+from finetune_operator.core.stages import GRAPH
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
 from finetune_operator.kube.process import LEASE_NAME
 from finetune_operator.kube.serving import Metrics
@@ -86,6 +89,38 @@ def test_samples_start_with_every_configuration_and_namespace_defaults(sample: P
     resolved = resolve(spec, given.settings(None, own))
     assert not isinstance(resolved, SpecRejection), resolved.message
     assert resolved["spec"]["registry"]["address"] == own["registry"]["address"]
+
+
+def test_every_stage_with_pods_has_one_network_policy() -> None:
+    documents = list(yaml.safe_load_all((MANIFESTS / "samples/platform/stage-network-policies.yaml").read_text(encoding="utf-8")))
+    selected = [
+        stage
+        for document in documents
+        for rule in document["spec"]["podSelector"]["matchExpressions"]
+        if rule["key"] == STAGE_LABEL
+        for stage in rule["values"]
+    ]
+    assert sorted(selected) == sorted(GRAPH.programs)
+    offline = next(one for one in documents if one["metadata"]["name"] == "finetune-stages-without-network")
+    names = offline["spec"]["podSelector"]["matchExpressions"][1]["values"]
+    resolved = resolve({"dataset": {"uri": "org/data"}, "model": {"uri": "org/model"}}, Configuration().settings(None, {}))
+    assert not isinstance(resolved, SpecRejection)
+    run = Run("demo", "team", "u", 1, {}, {"resolved": resolved, "round": 1})
+    secrets = {name for name in GRAPH.programs for one in GRAPH.programs[name].pod(run).environment if "valueFrom" in one}
+    assert not secrets & set(names), "a stage with credentials needs the network"
+
+
+def test_the_selected_overlay_binds_the_role_of_the_operator() -> None:
+    binding = load("overlays/selected/opt-in.yaml")
+    (role,) = (
+        one
+        for one in yaml.safe_load_all((MANIFESTS / "base/roles.yaml").read_text(encoding="utf-8"))
+        if (one["kind"], one["metadata"]["name"]) == ("ClusterRole", "finetune-operator")
+    )
+    assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": role["kind"], "name": role["metadata"]["name"]}
+    account = load("base/service-account.yaml")["metadata"]["name"]
+    home = load("overlays/selected/kustomization.yaml")["namespace"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": home}]
 
 
 def test_samples_set_no_control_fields() -> None:

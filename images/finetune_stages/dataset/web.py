@@ -18,6 +18,7 @@ from finetune_contract.documents import HTTP_AUTHORIZATION_VARIABLE, Scalar
 from finetune_contract.uris import WebAddress
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.fault import causes, first_line
+from finetune_stages.sdk.hosts import require_allowed
 from finetune_stages.sources.downloads import CHUNK, PART, Dropped, RemoteFile, download_all
 from finetune_stages.sources.origin import Origin
 from finetune_stages.sources.progress import ProgressCounter
@@ -107,13 +108,17 @@ class _Client:
         # The library sends an Authorization header of the request to no other origin after a redirect.
         self._authorization = _authorization(self.address, self.origin)
         self._client = httpx2.Client(
-            verify=require_bundle(self.origin), follow_redirects=True, headers=_UNCOMPRESSED,
+            verify=require_bundle(self.origin), follow_redirects=True, headers=_UNCOMPRESSED, event_hooks={"request": [self._require_allowed]},
             timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
         )  # fmt: skip
         return self
 
     def __exit__(self, *_: object) -> None:
         self._client.close()
+
+    def _require_allowed(self, request: httpx2.Request) -> None:
+        """Check the host of each request, also after a redirect."""
+        require_allowed(str(request.url), "hosts", self.origin.field)
 
     @contextmanager
     def get(self, headers: Mapping[str, str] | None = None) -> Iterator[httpx2.Response]:

@@ -110,7 +110,11 @@ def url(address: str, name: str, number: str) -> str:
 
 def _environment(access: Access) -> dict[str, str]:
     """Return the environment variables for MLflow's client."""
-    variables = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{CALL_SECONDS:g}"}
+    variables = {
+        "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{CALL_SECONDS:g}",
+    }
     if access.token:
         variables["MLFLOW_TRACKING_TOKEN"] = access.token
     if access.ca:

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from finetune_contract import reasons
-from finetune_contract.documents import REGISTRY_CA_VARIABLE, REGISTRY_TOKEN_VARIABLE
+from finetune_contract.documents import REGISTRY_CA_VARIABLE, REGISTRY_HOST_VARIABLE, REGISTRY_TOKEN_VARIABLE
+from finetune_contract.hosts import allowed_hosts, host_of, matches, may_receive_token
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.fault import causes, first_line
+from finetune_stages.sdk.hosts import require_allowed
 
 from .registry import AlreadyExists, Unanswered, settled
 
@@ -59,7 +61,8 @@ class Access:
         """Return the access to ``address`` from the stage's environment.
 
         Raises:
-            StageError: ``RegistryForbidden``, ``RegistryUntrusted``: the token or the bundle is invalid.
+            StageError: ``RegistryForbidden``, ``RegistryUntrusted``: the token or the bundle is invalid; ``TokenNotSent``,
+                ``HostNotAllowed``: the address must not get the token, or must not be contacted.
         """
         token = environment.get(REGISTRY_TOKEN_VARIABLE, "").strip()  # secret files often end with a newline
         if token and not _TOKEN.fullmatch(token):
@@ -69,6 +72,9 @@ class Access:
             )
         bundle = environment.get(REGISTRY_CA_VARIABLE)
         access = cls(address.rstrip("/"), token or None, Path(bundle) if bundle else None)
+        require_allowed(address, "registries", "registry.address", environment)
+        if token:
+            _require_recipient(address, environment)
         access.tls()
         if token and urlsplit(address).scheme == "http":
             print(f"registration: warning: {access.address} is not an https:// address; the token is sent unencrypted")
@@ -87,6 +93,22 @@ class Access:
                 reasons.REGISTRY_UNTRUSTED,
                 f"registry.caRef: {self.ca} has no certificates in PEM format ({first_line(error)}); correct the bundle.",
             ) from error
+
+
+def _require_recipient(address: str, environment: Mapping[str, str]) -> None:
+    """Reject an address that must not receive the token."""
+    bound, host = environment.get(REGISTRY_HOST_VARIABLE, "").strip(), host_of(address)
+    if bound and not matches(host, [bound]):
+        raise StageError(
+            reasons.TOKEN_NOT_SENT,
+            f"registry.address: {host} is not {bound}, to which {REGISTRY_HOST_VARIABLE} in the Secret binds the token; correct the address, or use"
+            " another Secret.",
+        )
+    if not may_receive_token(address, allowed_hosts(environment)):
+        raise StageError(
+            reasons.TOKEN_NOT_SENT,
+            f"registry.address: {address} would receive the token unencrypted; use https:// or a Service of the cluster (<name>.<namespace>.svc).",
+        )
 
 
 class Rest:

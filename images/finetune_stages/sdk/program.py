@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from finetune_contract.documents import (
     AGAIN_VARIABLE,
     ATTEMPT_VARIABLE,
     CONFIG_VARIABLE,
+    DOCUMENT_DIGEST_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
     KEEP_METRICS_VARIABLE,
     RESULT_VARIABLE,
@@ -140,7 +142,9 @@ def _open(stages: tuple[str, ...], environment: Mapping[str, str], rank: int) ->
             f"{CONFIG_VARIABLE} or {WORKSPACE_VARIABLE}: is not set; set them to the stage's JSON document and to the workspace directory.",
         )
     try:
-        document = StageDocument.parse(json.loads(Path(config).read_bytes()))
+        content = Path(config).read_bytes()
+        _require_digest(content, environment.get(DOCUMENT_DIGEST_VARIABLE))
+        document = StageDocument.parse(json.loads(content))
         attempt = Attempt.parse(environment.get(ATTEMPT_VARIABLE, "1.1"))
     except (OSError, ValueError) as error:
         raise StageError(reasons.BAD_DOCUMENT, f"{config}: {error}") from error
@@ -149,6 +153,17 @@ def _open(stages: tuple[str, ...], environment: Mapping[str, str], rank: int) ->
     context = Context(document, Path(workspace).absolute(), attempt, environment.get(INPUTS_DIGEST_VARIABLE, NO_DIGEST), rank)
     _require_writable(context)
     return context
+
+
+def _require_digest(content: bytes, expected: str | None) -> None:
+    """Reject a document that is not the one that the operator wrote, if the pod was given its digest."""
+    found = hashlib.sha256(content).hexdigest()
+    if expected and found != expected:
+        raise StageError(
+            reasons.INPUTS_REPLACED,
+            f"{CONFIG_VARIABLE}: the document has SHA-256 {found}, and the pod was created for {expected}; delete the ConfigMap with the"
+            " inputs of the run, and the operator creates it again.",
+        )
 
 
 def _require_writable(context: Context) -> None:

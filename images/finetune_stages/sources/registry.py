@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from finetune_contract.uris import ImageReference
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.fault import causes, first_line
+from finetune_stages.sdk.hosts import require_allowed
 
 from .downloads import CHUNK, Dropped
 from .origin import Origin
@@ -52,6 +53,7 @@ class Registry:
     def __init__(self, image: ImageReference, login: Login, origin: Origin) -> None:
         self._image, self._login, self._origin = image, login, origin
         self._start = f"{origin.field}: {image.shown}"
+        require_allowed(f"https://{image.registry}", "images", origin.field)
         scheme = "http" if is_loopback(image.registry) else "https"
         host = _HUB_HOST if image.registry == "docker.io" else image.registry
         repository = image.repository

@@ -12,8 +12,10 @@ from typing import Any
 from finetune_contract import reasons
 from finetune_contract.codec import digest
 from finetune_contract.documents import SOURCE_CA_VARIABLE, Scalar
+from finetune_contract.hosts import AWS
 from finetune_contract.uris import S3Location
 from finetune_stages.sdk import StageError
+from finetune_stages.sdk.hosts import require_allowed
 
 from .downloads import CHUNK, CONNECTIONS, Dropped, RemoteFile
 from .file_names import fixed_prefix
@@ -78,8 +80,10 @@ class S3Access:
             return next(filter(None, (environment.get(name, "").strip() for name in names)), None)
 
         require_bundle(origin, environment)
+        server = endpoint or variable("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        require_allowed(server or AWS, "objectStores", f"{origin.repo_type}.endpoint", environment)
         return cls(
-            endpoint or variable("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+            server,
             region or variable("AWS_DEFAULT_REGION", "AWS_REGION"),
             variable(SOURCE_CA_VARIABLE, "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
             _keys(

@@ -40,6 +40,7 @@ TRAINJOB = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
 CLUSTER_TRAINING_RUNTIME = Kind(
     "trainer.kubeflow.org", "v1alpha1", "clustertrainingruntimes", "ClusterTrainingRuntime", namespaced=False
 )
+JOBSET = Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet")
 POD = Kind("", "v1", "pods", "Pod")
 CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 CONFIGMAP = Kind("", "v1", "configmaps", "ConfigMap")
@@ -52,6 +53,7 @@ KINDS: tuple[Kind, ...] = (
     JOB,
     TRAINJOB,
     CLUSTER_TRAINING_RUNTIME,
+    JOBSET,
     POD,
     CLAIM,
     CONFIGMAP,

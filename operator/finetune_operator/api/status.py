@@ -339,6 +339,9 @@ class ResolvedStatus(Whole):
         None, description="Image of each stage.", max_length=16
     )
     entry_digest: Digest | None = Field(None, description="SHA-256 of the training bundle.")
+    documents: dict[str, Digest] | None = Field(
+        None, description="SHA-256 of the input document of each stage of the round.", max_length=16
+    )
     engine_check: bool | None = Field(
         None, description="Whether the training image is checked before a GPU is requested, from the operator's configuration."
     )
@@ -350,6 +353,9 @@ class ResolvedStatus(Whole):
     )
     environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = Field(
         None, description="Environment variables of all stages, from the operator's configuration."
+    )
+    allowed_hosts: dict[str, Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=16)]] | None = Field(
+        None, description="Hosts that the stages may contact, by use, from the operator's configuration.", max_length=4
     )
     pod_labels: PodMetadata | None = Field(
         None, description="Labels of the pods of all stages, from the operator's configuration."

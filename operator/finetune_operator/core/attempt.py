@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from finetune_contract.codec import DocumentError
 from finetune_contract.crash import crash_location
-from finetune_contract.reasons import CRASHED, Cause
+from finetune_contract.reasons import CRASHED, INPUTS_REPLACED, Cause
 from finetune_contract.result import Result
 from finetune_contract.workspace import Attempt
 from finetune_operator.api import reasons
 from finetune_operator.api.status import MESSAGE_LIMIT
 
-from . import naming, usage
+from . import naming, ownership, shared_objects, usage
 from .blockers import expected_pods, reason_of_rejection
 from .decision import Create
 from .diagnosis import Diagnosis, diagnose, read_result
@@ -20,6 +20,7 @@ from .observation import ChildState, child_ref, child_state, controller_of, fail
 from .paths import Object
 from .plan_builder import PlanBuilder
 from .pod_report import PodReport
+from .reads import shared_refs
 from .release import holds, release, remove
 from .remedies import Failed, hint
 from .run import StageStatus
@@ -141,7 +142,10 @@ def _follow_foreign(builder: PlanBuilder, stage_status: StageStatus, child: Obje
     if wait_for_leftover(builder, stage_status, child):
         return None
     builder.set_stage(stage_status.but(child_uid=""))
-    return Diagnosis(reasons.NAME_CONFLICT, f"{_child(stage_status)} exists already and does not belong to this run.")
+    return Diagnosis(
+        reasons.NAME_CONFLICT,
+        f"{_child(stage_status)}: it exists and does not belong to this run; delete it, or use another run name.",
+    )
 
 
 def _child(stage_status: StageStatus) -> str:
@@ -248,8 +252,26 @@ def _retry(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus)
         return
     if stage_status.retry_at and stage_status.retry_at > builder.time:
         builder.requeue_at(stage_status.retry_at)
-    elif not builder.suspended:
+    elif not builder.suspended and not _waits_for_inputs(builder, stage_status):
         launch(builder, stage, stage_status)
+
+
+def _waits_for_inputs(builder: PlanBuilder, stage_status: StageStatus) -> bool:
+    """After a pod found a ConfigMap with other content, return whether one is still not ours. Missing ones are created."""
+    if stage_status.reason != INPUTS_REPLACED.name:
+        return False
+    objects = builder.observed.objects
+    shared_objects.renew(builder, [ref for ref in shared_refs(builder.view) if ref not in objects])
+    refs = shared_refs(builder.view)
+    for ref in (ref for ref in refs if ref not in objects):
+        shared_objects.create(builder, ref)
+    conflict = next(
+        (found for ref in refs if ref in objects and (found := ownership.conflict(builder.view, ref, builder.observed))), None
+    )
+    if conflict is not None:
+        builder.blockers.append((reasons.NAME_CONFLICT, f"stage {stage_status.name}: {conflict}"))
+        builder.requeue_after(builder.observed.settings.progress_seconds)
+    return conflict is not None
 
 
 def stop(builder: PlanBuilder, stage_status: StageStatus) -> None:

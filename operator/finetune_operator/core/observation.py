@@ -100,10 +100,11 @@ class Observed:
         pods: pods of the stages that have a child, by stage, ranks ascending.
         logs: last lines of logs, by pod.
         warning_events: of the objects that keep a stage waiting, newest first.
-        contents: digest of the content of each ConfigMap among ``objects``; of a training bundle, that of its files.
+        contents: digest of the content of each ConfigMap among ``objects``; of a training bundle, that of its files. Empty for a ConfigMap
+            that is not immutable.
         invalid: fields of the run's pods that the API server rejects in a dry run before the run starts, by stage.
         rejected: effects of the last decision that the API server rejected.
-        leftovers: all children of the run, read only when they are to be removed.
+        leftovers: the UIDs of all children of the run, read only when they are to be removed.
     """
 
     settings: Settings
@@ -114,7 +115,7 @@ class Observed:
     contents: Mapping[Ref, str] = field(default_factory=dict)
     invalid: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     rejected: Mapping[Ref, Rejection] = field(default_factory=dict)
-    leftovers: tuple[Ref, ...] = ()
+    leftovers: Mapping[Ref, str] = field(default_factory=dict)
 
     def child(self, stage_status: StageStatus) -> Object | None:
         """Return the child of a stage's current attempt, ``None`` where it does not exist."""

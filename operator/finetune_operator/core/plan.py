@@ -23,11 +23,12 @@ from finetune_operator.api import reasons
 from finetune_operator.api.stages import GATE, WORKSPACE
 from finetune_operator.api.status import MESSAGE_LIMIT
 
-from . import attempt, naming, preflight, stages
+from . import attempt, naming, preflight, shared_objects, stages
 from .conditions import conditions, phase
 from .decision import Create, Decision, Delete, Event
 from .ended_run import cleanup_in, observed_status, pending_rerun, reject_rerun
 from .events import events
+from .manifests.children import document_digests
 from .observation import Observed
 from .paths import Json
 from .plan_builder import PlanBuilder
@@ -104,7 +105,7 @@ def keep_ended(run: Run, observed: Observed, now: datetime) -> Decision | None:
     if left > 0:
         return Decision(status, requeue_after=max(1.0, left))
     if observed.leftovers:
-        return Decision(status, tuple(Delete(ref) for ref in observed.leftovers), requeue_after=5.0)
+        return Decision(status, tuple(Delete(ref, uid) for ref, uid in observed.leftovers.items()), requeue_after=5.0)
     return Decision({**status, "cleanedAt": stamp(now)})
 
 
@@ -203,6 +204,8 @@ def _begin(builder: PlanBuilder, rerun_id: str | None) -> None:
         reason = stage.skipped(builder.run)
         if reason:
             builder.set_stage(builder.stages[stage.name].but(state="Skipped", reason=reason, finished_at=builder.time))
+    digests = document_digests(shared_objects.documents(builder.view))
+    builder.fields["resolved"] = {**builder.run.status["resolved"], "documents": digests}
     _advance(builder)
 
 

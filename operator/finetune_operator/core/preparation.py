@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from finetune_operator.api import reasons
-from finetune_operator.api.kinds import CLAIM, CONFIGMAP
+from finetune_operator.api.kinds import CLAIM
 from finetune_operator.api.stages import WORKSPACE
 
-from . import naming, shared_objects
+from . import naming, ownership, shared_objects
 from .blockers import reason_of_rejection
 from .decision import Create
 from .manifests import children
 from .observation import Ref
 from .plan_builder import PlanBuilder
-from .reads import workspace_refs
+from .reads import shared_refs, workspace_refs
 from .run import StageStatus
 from .waiting import wait_for_leftover
 
@@ -27,10 +27,11 @@ def prepare_workspace(builder: PlanBuilder) -> None:
         if stage_status.state == "Running":
             builder.set_stage(stage_status.but(reason=reasons.SUSPENDED, message=None))
         return
-    _renew_bundle(builder)
-    objects, refs = builder.observed.objects, workspace_refs(builder.view)
+    objects = builder.observed.objects
+    shared_objects.renew(builder, [ref for ref in shared_refs(builder.view) if ref not in objects])
+    refs = workspace_refs(builder.view)
     missing = [ref for ref in refs if ref not in objects]
-    foreign = [ref for ref in refs if ref in objects and ref.kind != CLAIM and _is_foreign(builder, ref)]
+    foreign = [ref for ref in refs if ref in objects and _is_foreign(builder, ref)]
     if stage_status.state == "Running" and not missing and not foreign:
         _check_claim(builder, stage_status)
         return
@@ -74,25 +75,15 @@ def _confirm_claim(builder: PlanBuilder, stage_status: StageStatus) -> None:
 
 
 def _is_foreign(builder: PlanBuilder, ref: Ref) -> bool:
-    return shared_objects.conflict(builder.view, ref, builder.observed) is not None
+    return ownership.conflict(builder.view, ref, builder.observed) is not None
 
 
 def _wait_for_removal(builder: PlanBuilder, stage_status: StageStatus, ref: Ref) -> None:
     """Wait until an object that is not ours is gone: one of an earlier run is garbage-collected, the user removes any other."""
     if wait_for_leftover(builder, stage_status, builder.observed.objects[ref]):
         return
-    builder.block(stage_status, reasons.NAME_CONFLICT, shared_objects.conflict(builder.view, ref, builder.observed) or "")
+    builder.block(stage_status, reasons.NAME_CONFLICT, ownership.conflict(builder.view, ref, builder.observed) or "")
     builder.requeue_after(builder.observed.settings.progress_seconds)
-
-
-def _renew_bundle(builder: PlanBuilder) -> None:
-    """Use the training bundle of this release if that of the release that resolved the run no longer exists."""
-    resolved, digest = builder.get("resolved"), builder.observed.settings.bundle_digest
-    if (
-        Ref(CONFIGMAP, naming.bundle_name(resolved["entryDigest"])) not in builder.observed.objects
-        and resolved["entryDigest"] != digest
-    ):
-        builder.fields["resolved"] = {**resolved, "entryDigest": digest}
 
 
 def _make(builder: PlanBuilder, stage_status: StageStatus, ref: Ref) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from finetune_contract.reasons import INPUTS_REPLACED
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, JOB, SERVICE_ACCOUNT, TRAINJOB
 from finetune_operator.api.stages import WORKSPACE
@@ -42,6 +43,8 @@ def needs(run: Run, settings: Settings) -> tuple[Ref, ...]:
     if workspace is not None and not workspace.ended:
         found += workspace_refs(run)
     found += [child_ref(stage_status) for stage_status in active_stages(run)]
+    if any(one.state == "Retrying" and one.reason == INPUTS_REPLACED.name for one in run.stages.values()):
+        found += [ref for ref in shared_refs(run) if ref not in found]
     return (*found, *lookups(run, {}))
 
 

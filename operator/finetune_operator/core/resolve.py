@@ -19,6 +19,7 @@ from finetune_operator.api.presets import DEFAULT_ALGORITHM, overlay, preset
 
 from .adaptation import ADAPTATIONS
 from .contradictions import Contradiction, contradiction
+from .hosts import host_problem, hub_is_allowed
 from .images import image_of, images_of_programs
 from .naming import STAGE_ACCOUNT
 from .origins import PREFIXES, origin_prefix, origins_below
@@ -70,7 +71,7 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | SpecRejection
             f"{origin_prefix(origins, 'registry.address')}registry.address: an MLflow server cannot read a model on this machine; remove registry.address to"
             " register in the store of the workspace.",
         )
-    found = _contradiction(merged, origins)
+    found = _contradiction(merged, origins) or host_problem(ResolvedSpec(merged), settings)
     if found:
         return SpecRejection(reasons.INVALID_SPEC, f"{origin_prefix(origins, found.field)}{found.field}: {found.words}.")
     return {
@@ -81,7 +82,12 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | SpecRejection
         "contractVersion": CONTRACT_VERSION,
         "images": images_of_programs(settings.images, merged),
         "entryDigest": settings.bundle_digest,
-        "environment": dict(settings.environment),
+        "environment": {**settings.environment, **({} if hub_is_allowed(settings) else {"HF_HUB_OFFLINE": "1"})},
+        **(
+            {"allowedHosts": {use: list(hosts) for use, hosts in settings.allowed_hosts.items()}}
+            if settings.allowed_hosts
+            else {}
+        ),
         **({"engineCheck": True} if settings.engine_check else {}),
         **({"podLabels": dict(settings.pod_labels)} if settings.pod_labels else {}),
         **({"podAnnotations": dict(settings.pod_annotations)} if settings.pod_annotations else {}),

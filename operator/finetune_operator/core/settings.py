@@ -48,6 +48,7 @@ class Settings:
         bundle_digest: SHA-256 of the training program's files.
         operator_defaults, namespace_defaults: values in the schema of ``spec`` that override the preset's.
         environment: variables for every stage: hub endpoint, proxies.
+        allowed_hosts: hosts that the programs may contact, by use (:mod:`finetune_contract.hosts`); a use that is missing has no limit.
         engine_check: whether a new training image is checked before a GPU is requested.
         pod_labels, pod_annotations: of the pods of every stage; those in a run's placement override them.
         volume_uri: URI of a claim for the registry, with the placeholder ``{claim}``.
@@ -68,6 +69,7 @@ class Settings:
     operator_defaults: Mapping[str, Any] = field(default_factory=dict)
     namespace_defaults: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    allowed_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     engine_check: bool = False
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     pod_annotations: Mapping[str, str] = field(default_factory=dict)

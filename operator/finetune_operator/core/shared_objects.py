@@ -6,23 +6,21 @@ used: the run waits with ``NameConflict`` until it is gone. A running pod no lon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.kinds import CONFIGMAP, SERVICE_ACCOUNT
 
 from . import naming, stages
 from .blockers import GRACE_SECONDS, child_seconds, expected_pods, may_wait_for_mounts, seconds_since
 from .decision import Create
 from .manifests import children
-from .observation import ChildState, Observed, Ref, child_state, controller_of, is_held
-from .paths import Object
+from .observation import ChildState, Ref, child_state, is_held
+from .paths import Json, Object
 from .plan_builder import PlanBuilder
 from .pod_report import PodReport
 from .reads import running_children, shared_refs
 from .run import Run, StageStatus
-from .settings import Settings
 
 
 def wanted(run: Run, objects: Mapping[Ref, Object], pods: Mapping[str, tuple[PodReport, ...]], now: datetime) -> tuple[Ref, ...]:
@@ -53,32 +51,6 @@ def _bundle(run: Run) -> Ref:
     return Ref(CONFIGMAP, naming.bundle_name(str((run.status.get("resolved") or {}).get("entryDigest", ""))))
 
 
-def is_leftover(run: Run, item: Object) -> bool:
-    """Return whether an object belongs to an earlier run of the same name; the garbage collector deletes it."""
-    owner = controller_of(item)
-    return owner.get("kind") == KIND and owner.get("name") == run.name and owner.get("uid") != run.uid
-
-
-def conflict(run: Run, ref: Ref, observed: Observed) -> str | None:
-    """Return why an existing object cannot be used, ``None`` if it belongs to the run and its content is unchanged."""
-    item, content = observed.objects[ref], observed.contents.get(ref)
-    metadata = item["metadata"]
-    label = f"{naming.MANAGED_BY_LABEL}: {naming.MANAGED_BY}"
-    if ref.kind == SERVICE_ACCOUNT:
-        if (metadata.get("labels") or {}).get(naming.MANAGED_BY_LABEL) == naming.MANAGED_BY:
-            return None
-        return f"ServiceAccount {ref.name}: it was not created by this operator; delete it, or give it the label {label}"
-    if ref == _bundle(run):
-        expected = (run.status.get("resolved") or {}).get("entryDigest")
-    elif controller_of(item).get("uid") == run.uid:
-        expected = (metadata.get("annotations") or {}).get(naming.CONTENT_ANNOTATION)
-    else:
-        return f"ConfigMap {ref.name}: it exists and does not belong to this run; delete it, or use another run name"
-    if None in (expected, content) or expected == content:
-        return None
-    return f"ConfigMap {ref.name}: its content is not what the operator wrote; delete it, and the operator creates it again"
-
-
 def create(builder: PlanBuilder, ref: Ref) -> None:
     """Create a shared object, at most once in a pass."""
     if any(effect.ref == ref for effect in builder.effects):
@@ -89,15 +61,29 @@ def create(builder: PlanBuilder, ref: Ref) -> None:
     elif ref == Ref(CONFIGMAP, naming.bundle_name(settings.bundle_digest)):
         manifest = children.bundle_configmap(run.namespace, settings.bundle_digest, settings.bundle_archive)
     else:
-        inputs = {stage.name: stage.inputs(run) for stage in stages.GRAPH.programs.values() if not stage.skipped(run)}
-        manifest = children.inputs_configmap(run, inputs)
+        manifest = children.inputs_configmap(run, documents(run))
     builder.effects.append(Create(manifest, ref))
 
 
-def bundle_is_lost(run: Run, observed: Observed, missing: tuple[Ref, ...]) -> bool:
-    """Return whether the missing training bundle is that of an earlier release, which this release cannot create."""
-    return _bundle(run) in missing and not _is_current(run, observed.settings)
+def documents(run: Run) -> dict[str, str]:
+    """Return the input documents of the stages of a round, as JSON text by stage."""
+    inputs = {stage.name: stage.inputs(run) for stage in stages.GRAPH.programs.values() if not stage.skipped(run)}
+    return children.documents(run, inputs)
 
 
-def _is_current(run: Run, settings: Settings) -> bool:
-    return bool(_bundle(run).name == naming.bundle_name(settings.bundle_digest))
+def renew(builder: PlanBuilder, missing: Iterable[Ref]) -> bool:
+    """Switch the run to the training bundle and to the documents of this release where those of an earlier release no longer exist.
+
+    Return False if every missing object can be created as it was.
+    """
+    run, changes = builder.view, Json()
+    for ref in missing:
+        if ref == _bundle(run):
+            changes["entryDigest"] = builder.observed.settings.bundle_digest
+        elif ref == Ref(CONFIGMAP, naming.inputs_name(run.name, run.round)):
+            changes["documents"] = children.document_digests(documents(run))
+    resolved = {**run.status["resolved"], **changes}
+    if resolved == run.status["resolved"]:
+        return False
+    builder.fields["resolved"] = resolved
+    return True

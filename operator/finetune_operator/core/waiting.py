@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from finetune_operator.api import reasons
-from finetune_operator.api.kinds import CONFIGMAP
 
-from . import naming, shared_objects
+from . import naming, ownership, shared_objects
 from .blockers import NO_PODS_SECONDS, Blocker, blocker, child_seconds, reason_of_rejection
 from .decision import Patch
 from .diagnosis import Diagnosis
@@ -15,7 +14,7 @@ from .observation import Ref, child_ref, is_held
 from .paths import Object
 from .plan_builder import PlanBuilder
 from .pod_report import PodReport
-from .reads import poll_seconds
+from .reads import poll_seconds, shared_refs
 from .run import StageStatus
 
 STARTING_SECONDS = 2.5
@@ -33,8 +32,12 @@ def wait(builder: PlanBuilder, stage_status: StageStatus, child: Object, pods: t
     if held and pods and builder.suspended_for > STOP_SECONDS:
         return Diagnosis(reasons.SHUT_DOWN, f"Its pods did not stop within {STOP_SECONDS} s after the run was suspended.")
     missing, conflict = _check_shared_objects(builder, stage_status, child)
-    if shared_objects.bundle_is_lost(builder.run, builder.observed, missing):
-        return _renew_bundle(builder)
+    if shared_objects.renew(builder, missing):
+        before = shared_refs(builder.run)
+        for ref in shared_refs(builder.view):
+            if ref in missing or ref not in before:
+                shared_objects.create(builder, ref)
+        return Diagnosis(reasons.CHILD_LOST, "A ConfigMap of the release that started the run was deleted.")
     for ref in missing:
         shared_objects.create(builder, ref)
     _suspend_or_resume(builder, stage_status, child, hold=builder.suspended or conflict is not None)
@@ -52,7 +55,7 @@ def wait(builder: PlanBuilder, stage_status: StageStatus, child: Object, pods: t
 
 def wait_for_leftover(builder: PlanBuilder, stage_status: StageStatus, item: Object) -> bool:
     """Wait if an object belongs to an earlier run of the same name. Return whether it does."""
-    if not shared_objects.is_leftover(builder.run, item):
+    if not ownership.is_leftover(builder.run, item):
         return False
     message = f"{item['metadata']['name']} of an earlier run is being removed."
     builder.set_stage(stage_status.but(reason=reasons.WAITING, message=message))
@@ -66,7 +69,7 @@ def _check_shared_objects(builder: PlanBuilder, stage_status: StageStatus, child
     wanted = tuple(
         shared_objects.to_read_for(builder.run, stage_status, child, observed.pods.get(stage_status.name, ()), builder.now)
     )
-    found = (shared_objects.conflict(builder.run, ref, observed) for ref in wanted if ref in observed.objects)
+    found = (ownership.conflict(builder.run, ref, observed) for ref in wanted if ref in observed.objects)
     return tuple(ref for ref in wanted if ref not in observed.objects), next((one for one in found if one), None)
 
 
@@ -80,14 +83,6 @@ def _own_blocker(builder: PlanBuilder, stage_status: StageStatus, child: Object,
         message = f"{stage_status.child_kind} {stage_status.child_name}: spec.suspend is true, and this operator did not set it"
         return reasons.CHILD_SUSPENDED, message
     return None
-
-
-def _renew_bundle(builder: PlanBuilder) -> Diagnosis:
-    """Use the training bundle of this release in the next attempt: that of an earlier release no longer exists."""
-    digest = builder.observed.settings.bundle_digest
-    builder.fields["resolved"] = {**builder.get("resolved"), "entryDigest": digest}
-    shared_objects.create(builder, Ref(CONFIGMAP, naming.bundle_name(digest)))
-    return Diagnosis(reasons.CHILD_LOST, "The training bundle of the release that started the run was deleted.")
 
 
 def _suspend_or_resume(builder: PlanBuilder, stage_status: StageStatus, child: Object, *, hold: bool) -> None:

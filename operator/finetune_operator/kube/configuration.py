@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from finetune_contract.hosts import HOST_PATTERN
 from finetune_operator import __version__
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 from finetune_operator.api.pods import ANNOTATIONS_REJECTED, LABELS_REJECTED, RESERVED_ANNOTATIONS, RESERVED_LABELS
@@ -66,6 +67,28 @@ def _known_images(images: dict[str, str]) -> dict[str, str]:
     return images
 
 
+Host = Annotated[str, text(128, HOST_PATTERN, "a host name, *.<domain>, or an IP address, without scheme and port")]
+Hosts = Annotated[tuple[Host, ...], Field(max_length=16)]
+"""Number and length are limited because the status of a run records them."""
+
+
+class AllowedHosts(BaseModel):
+    """Hosts that the stages may contact. A key that is not set allows all; an empty list allows none."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    registries: Hosts | None = None
+    """Model registries. A token is sent to them by http, too."""
+    hubs: Hosts | None = None
+    """Hubs of Hugging Face. The hub of the stages is ``HF_ENDPOINT`` in ``environment``."""
+    object_stores: Hosts | None = None
+    """S3 servers; ``s3.amazonaws.com`` for all of AWS."""
+    images: Hosts | None = None
+    """Registries of images with base models."""
+    hosts: Hosts | None = None
+    """Web servers with data, and those to which they redirect."""
+
+
 class BadConfiguration(Exception):
     """The configuration is invalid. The message names file and field."""
 
@@ -83,6 +106,8 @@ class Configuration(BaseModel):
     """Default values of ``spec`` that override the presets, such as storage class, runtime and placement."""
     environment: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] = Field(default_factory=dict)
     """Environment variables of every stage, such as hub endpoint and proxies. The status of a run records them."""
+    allowed_hosts: AllowedHosts | None = None
+    """Hosts that the stages may contact; all by default."""
     pod_labels: PodLabels = Field(default_factory=lambda: {"sidecar.istio.io/inject": "false"})
     """Labels of the pods of every stage. By default Istio adds no proxy, which would keep the pod from completing."""
     pod_annotations: PodAnnotations = Field(
@@ -145,10 +170,11 @@ class Configuration(BaseModel):
             problem: why these defaults cannot be used.
         """
         bundle = training_bundle()
+        hosts = self.allowed_hosts.model_dump(by_alias=True, exclude_none=True) if self.allowed_hosts else {}
         images = {**default_images(self.images, __version__), **self.images}
         return Settings(
             mode="cluster", operator_version=__version__, images=images, bundle_digest=bundle.digest,
             bundle_archive=bundle.archive, operator_defaults=self.defaults, namespace_defaults=namespace_defaults,
             environment=self.environment, retry_seconds=self.retry_seconds, progress_seconds=self.progress_seconds, trainer=trainer,
-            engine_check=self.engine_check, fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
+            allowed_hosts=hosts, engine_check=self.engine_check, fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
         )  # fmt: skip

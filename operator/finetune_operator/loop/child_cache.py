@@ -18,6 +18,7 @@ from finetune_operator.core.run import StageStatus
 from .cluster import EventType, Object, RunKey
 from .expectations import Expectations
 from .labels import AttemptKey, attempt_of
+from .lineage import Lineage, controller_uid
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class _Child:
 class _Pod:
     attempt: AttemptKey
     report: PodReport
+    controller: str
+    """UID of the object that controls it."""
 
 
 @dataclass
@@ -62,8 +65,9 @@ class _Entry:
 class ChildCache:
     """Cache of children and pods by the namespace and name of their run."""
 
-    def __init__(self, expectations: Expectations) -> None:
+    def __init__(self, expectations: Expectations, lineage: Lineage) -> None:
         self._expectations = expectations
+        self._lineage = lineage
         self._entries: dict[RunKey, _Entry] = {}
         self._watches_pods = False
         """Whether a watch has reported a pod: the operator may lack the right to watch them."""
@@ -96,7 +100,7 @@ class ChildCache:
     def _put_pod(self, entry: _Entry, uid: str, item: Object) -> float | None:
         self._watches_pods = True
         before = entry.pods.get(uid)
-        entry.pods[uid] = pod = _Pod(attempt_of(item), PodReport.parse(item))
+        entry.pods[uid] = pod = _Pod(attempt_of(item), PodReport.parse(item), controller_uid(item))
         requeue_after = pod_requeue_after(before.report if before else None, pod.report)
         if requeue_after == 0.0 and pod.report.phase == "Succeeded" and entry.is_unfinished():
             return TOGETHER_SECONDS
@@ -108,15 +112,23 @@ class ChildCache:
         created = before is None and self._expectations.is_expected(key, child.attempt)
         return None if before == child or created else 0.0
 
-    def attempt(self, key: RunKey, stage_status: StageStatus) -> CachedAttempt | None:
-        """Return a stage's current attempt; ``None`` if it must be read, since it failed or ended or the cache is not complete."""
+    def attempt(self, key: RunKey, run_uid: str, stage_status: StageStatus) -> CachedAttempt | None:
+        """Return a stage's current attempt; ``None`` if it must be read, since it failed or ended or the cache is not complete.
+
+        Children of other runs and pods of other objects do not count. The attempt is read if it is not known what controls a pod.
+        """
         entry, attempt = self._entries.get(key), (stage_status.name, str(stage_status.this_attempt))
         if entry is None or not self._expectations.is_complete(key, attempt) or stage_status.state != "Running":
             return None
         children = [json.loads(child.view) for child in entry.children.values() if child.attempt == attempt]
-        pods = [pod.report for pod in entry.pods.values() if pod.attempt == attempt]
+        children = [child for child in children if controller_uid(child) == run_uid]
         if len(children) != 1 or not is_under_way(children[0]):
             return None
+        uid = children[0]["metadata"]["uid"]
+        found = [pod for pod in entry.pods.values() if pod.attempt == attempt]
+        if any(self._lineage.is_ours(pod.controller, uid) is None for pod in found):
+            return None
+        pods = [pod.report for pod in found if self._lineage.is_ours(pod.controller, uid)]
         if any(pod.failed or pod.gone for pod in pods) or not self._watches_pods:
             return None
         return CachedAttempt(children[0], tuple(sorted(pods, key=lambda pod: (pod.rank, pod.name))))

@@ -47,7 +47,12 @@ def _version(item: Object) -> tuple[str, str]:
 
 
 def _digest(configmap: Object) -> str:
-    """Return the digest of a ConfigMap; for a training bundle that of its files, since zip libraries compress equal files differently."""
+    """Return the digest of a ConfigMap; for a training bundle that of its files, since zip libraries compress equal files differently.
+
+    It is empty for a ConfigMap that is not immutable, whose content may be another one when a pod mounts it.
+    """
+    if not configmap.get("immutable"):
+        return ""
     binary = configmap.get("binaryData") or {}
     if list(binary) == [BUNDLE_FILE] and not configmap.get("data"):
         return bundle_digest(binary[BUNDLE_FILE]) or content_digest(configmap)

@@ -30,6 +30,7 @@ from .contents import ConfigMapContents
 from .errors import ApiError, Conflict, Forbidden, NotFound, Transient
 from .expectations import Expectations
 from .labels import run_of
+from .lineage import Lineage
 from .observe import Caches, observe
 from .pager import list_runs
 from .queue import WorkQueue
@@ -82,7 +83,8 @@ class Controller:
         self._resync_seconds = resync_seconds
         self._runs = RunCache()
         self._expectations = Expectations()
-        self._children = ChildCache(self._expectations)
+        self._lineage = Lineage()
+        self._children = ChildCache(self._expectations, self._lineage)
         self._rejections = Rejections()
         self._warning_events = WarningEvents()
         self._contents = ConfigMapContents()
@@ -107,7 +109,7 @@ class Controller:
         self.queue.clear_dirty(key)
         try:
             settings = await self._settings(key[0])
-            decision = plan(run, await observe(self._cluster, run, settings, now, self._caches(key)), now)
+            decision = plan(run, await observe(self._cluster, run, settings, now, self._caches(key, run)), now)
         except Forbidden as error:
             await self._hold(document, hold_forbidden(run, error.message, now), now)
             raise
@@ -135,13 +137,14 @@ class Controller:
         except NotFound:
             return None
 
-    def _caches(self, key: RunKey) -> Caches:
+    def _caches(self, key: RunKey, run: Run) -> Caches:
         return Caches(
-            partial(self._children.attempt, key),
+            partial(self._children.attempt, key, run.uid),
             self._rejections.of_run(key),
             self._warning_events,
             self._contents,
             self._children.last_polled(key),
+            self._lineage,
         )
 
     async def _carry_out(self, key: RunKey, document: Object, decision: Decision, now: datetime) -> Applied:

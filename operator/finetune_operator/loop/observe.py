@@ -11,7 +11,7 @@ from finetune_operator.api.kinds import CLUSTER_TRAINING_RUNTIME, CONFIGMAP, POD
 from finetune_operator.core import naming, shared_objects
 from finetune_operator.core.blockers import unexplained
 from finetune_operator.core.ended_run import cleanup_in
-from finetune_operator.core.observation import Observed, Ref, Rejection, child_ref
+from finetune_operator.core.observation import Observed, Ref, Rejection, child_ref, controller_of
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.preflight import Causes, Preflight, preflights, problems
 from finetune_operator.core.reads import REMOVABLE, active_stages, logs_to_read, lookups, needs
@@ -23,6 +23,7 @@ from .child_cache import CachedAttempt
 from .cluster import Cluster, Object
 from .contents import ConfigMapContents
 from .errors import AlreadyExists, ApiError, Forbidden, Invalid, NotFound, Transient
+from .lineage import Lineage
 from .pager import list_all
 from .warning_events import WarningEvents
 
@@ -38,6 +39,7 @@ class Caches:
     """What this process already has about a run, so that it is not read again.
 
     Attributes:
+        lineage: which pods belong to a child.
         attempt: returns the current attempt of a stage, or ``None`` if it must be read.
         rejected: the effects that the API server rejected, until they succeed.
         warning_events: reads Events within a rate limit.
@@ -50,6 +52,7 @@ class Caches:
     warning_events: WarningEvents
     contents: ConfigMapContents
     last_polled: dict[str, str]
+    lineage: Lineage
 
 
 async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime, caches: Caches) -> Observed:
@@ -70,7 +73,8 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime,
     )
     objects |= items
     pods = {name: attempt.pods for name, attempt in cached.items()}
-    pods |= {stage_status.name: pod_list for stage_status, pod_list in zip(uncached, pod_lists, strict=True)}
+    for stage_status, pod_list in zip(uncached, pod_lists, strict=True):
+        pods[stage_status.name] = await _own_pods(cluster, _child_of(run, stage_status, objects), pod_list, caches.lineage)
     log_pods = logs_to_read(run, objects, pods, caches.last_polled, now_stamp=stamp(now), settings=settings)
     caches.last_polled.update(dict.fromkeys(log_pods, stamp(now)))
     further = [ref for ref in shared_objects.wanted(run, objects, pods, now) if ref not in objects]
@@ -85,7 +89,7 @@ async def observe(cluster: Cluster, run: Run, settings: Settings, now: datetime,
         warning_events=await caches.warning_events.read(cluster, run.namespace, unexplained(run, objects, pods, now), now),
         pods={name: pod_list for name, pod_list in pods.items() if pod_list},
         logs=await _logs(cluster, run, {pod.name: stage for stage in pods for pod in pods[stage] if pod.name in log_pods}),
-        leftovers=await _leftovers(cluster, run) if cleanup_in(run, now) == 0 else (),
+        leftovers=await _leftovers(cluster, run) if cleanup_in(run, now) == 0 else {},
     )
 
 
@@ -111,11 +115,24 @@ async def _read(
     return {ref: item for ref, item in zip(refs, items, strict=True) if item is not None}
 
 
-async def _pods(cluster: Cluster, run: Run, stage_status: StageStatus) -> Pods:
-    """Return the pods of a stage's current attempt, ranks ascending."""
+async def _pods(cluster: Cluster, run: Run, stage_status: StageStatus) -> list[Object]:
+    """Return the pods with the labels of a stage's current attempt."""
     labels = naming.labels(run, stage_status.name, stage_status.this_attempt)
-    pods = [PodReport.parse(pod) async for pod in list_all(cluster, POD, run.namespace, labels=labels)]
-    return tuple(sorted(pods, key=lambda pod: (pod.rank, pod.name)))
+    return [pod async for pod in list_all(cluster, POD, run.namespace, labels=labels)]
+
+
+def _child_of(run: Run, stage_status: StageStatus, objects: Mapping[Ref, Object]) -> Object | None:
+    """Return the metadata of the child of an attempt. One that was deleted is known by its UID; ``None`` if there is none that is ours."""
+    ref = child_ref(stage_status)
+    child = objects.get(ref)
+    uid = stage_status.child_uid or (child["metadata"]["uid"] if child and controller_of(child).get("uid") == run.uid else None)
+    return {"kind": ref.kind.name, "metadata": {"name": ref.name, "namespace": run.namespace, "uid": uid}} if uid else None
+
+
+async def _own_pods(cluster: Cluster, child: Object | None, pods: list[Object], lineage: Lineage) -> Pods:
+    """Return those of ``pods`` that belong to a child, ranks ascending."""
+    reports = map(PodReport.parse, await lineage.read(cluster, child, pods) if child and pods else ())
+    return tuple(sorted(reports, key=lambda pod: (pod.rank, pod.name)))
 
 
 async def _logs(cluster: Cluster, run: Run, pods: Mapping[str, str]) -> dict[str, str]:
@@ -150,18 +167,12 @@ async def _invalid(cluster: Cluster, dry_runs: Iterable[Preflight]) -> dict[str,
     return invalid
 
 
-async def _leftovers(cluster: Cluster, run: Run) -> tuple[Ref, ...]:
-    """Return the children that a clean-up removes."""
+async def _leftovers(cluster: Cluster, run: Run) -> dict[Ref, str]:
+    """Return the children that a clean-up removes, with their UIDs."""
     labels = {naming.RUN_LABEL: run.name}
-    return tuple(
-        [
-            Ref(kind, item["metadata"]["name"])
-            for kind in REMOVABLE
-            async for item in list_all(cluster, kind, run.namespace, labels=labels)
-            if _is_owned(item, run)
-        ]
-    )
-
-
-def _is_owned(item: Object, run: Run) -> bool:
-    return any(owner.get("uid") == run.uid for owner in item["metadata"].get("ownerReferences") or ())
+    return {
+        Ref(kind, item["metadata"]["name"]): item["metadata"]["uid"]
+        for kind in REMOVABLE
+        async for item in list_all(cluster, kind, run.namespace, labels=labels)
+        if controller_of(item).get("uid") == run.uid
+    }

@@ -17,6 +17,7 @@ from finetune_operator.core.times import moment
 
 from .cluster import Cluster, Object
 from .errors import Forbidden, NotFound
+from .lineage import controller_uid, jobset_of
 from .pager import list_all
 
 _RATE, _BURST = 0.5, 5
@@ -78,11 +79,9 @@ async def list_warning_events(
         events: list[Mapping[str, Any]] = []
         try:
             item = await cluster.get(ref.kind, namespace, ref.name)
-            created = moment(item["metadata"]["creationTimestamp"])
             async for source in _sources(cluster, namespace, ref, item):
                 listed = list_all(cluster, EVENT, namespace, fields={**source, **warnings})
-                # An earlier JobSet may have had the same name.
-                events += [event async for event in listed if _last(event) >= created]
+                events += [event async for event in listed]
         except (NotFound, Forbidden):
             continue
         if events:
@@ -91,12 +90,13 @@ async def list_warning_events(
 
 
 async def _sources(cluster: Cluster, namespace: str, ref: Ref, item: Object) -> AsyncIterator[dict[str, str]]:
-    """Yield the field selectors of the Events about an object, and about the JobSet and the Jobs of a TrainJob."""
+    """Yield the field selectors of the Events about an object, and about the JobSet of a TrainJob and the Jobs of that."""
     yield {"involvedObject.uid": item["metadata"]["uid"]}
-    if ref.kind == TRAINJOB:
-        yield {"involvedObject.kind": "JobSet", "involvedObject.name": ref.name}
+    if ref.kind == TRAINJOB and (jobset := await jobset_of(cluster, item)):
+        yield {"involvedObject.uid": jobset}
         async for job in list_all(cluster, JOB, namespace, labels={_JOBSET_LABEL: ref.name}):
-            yield {"involvedObject.uid": job["metadata"]["uid"]}
+            if controller_uid(job) == jobset:
+                yield {"involvedObject.uid": job["metadata"]["uid"]}
 
 
 def _warning_event(event: Mapping[str, Any], now: datetime) -> WarningEvent:

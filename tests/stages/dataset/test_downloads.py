@@ -200,6 +200,26 @@ def test_a_login_that_is_not_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert rejected(url, tmp_path) == ("DatasetForbidden", sentence)
 
 
+def test_a_redirect_to_a_host_that_is_not_allowed_is_not_followed(
+    server: Tagging, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FINETUNE_ALLOWED_HOSTS", '{"hosts": ["localhost"]}')
+    server.requests.clear()
+
+    class Elsewhere(FileServer):
+        def answer(self, request: Request, body: bytes) -> Answer:
+            return Answer(302, {"Location": f"{server.url}/large.jsonl"})
+
+    with Elsewhere(tmp_path) as first:
+        found = rejected(f"{first.url.replace('127.0.0.1', 'localhost')}/x", tmp_path)
+        assert len(first.requests) == 1
+    assert found == (
+        "HostNotAllowed",
+        "dataset.uri: host 127.0.0.1 is not allowed here; use one of allowedHosts.hosts in the operator's configuration (localhost).",
+    )
+    assert server.requests == []
+
+
 def test_a_service_of_the_cluster_gets_a_login_without_encryption(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HTTP_AUTHORIZATION", LOGIN)
     assert rejected("http://data.team.svc:1/x", tmp_path)[0] == "DatasetUnreachable"  # no such host here

@@ -138,6 +138,7 @@ SENTENCES = [
     ("s3://data/chat.jsonl", {"AWS_SECRET_ACCESS_KEY": ""}, "S3CredentialsMissing", f"dataset.uri: s3://data/chat.jsonl: AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY; set both {IN_SECRET}"),
     ("s3://data/chat.jsonl", {"AWS_ACCESS_KEY_ID": " "}, "S3CredentialsMissing", f"dataset.uri: s3://data/chat.jsonl: AWS_SECRET_ACCESS_KEY is set without AWS_ACCESS_KEY_ID; set both {IN_SECRET}"),
     ("s3://data/chat.jsonl", {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "S3CredentialsMissing", f"dataset.uri: s3://data/chat.jsonl: needs an access key, and there is none; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY {IN_SECRET}"),
+    ("s3://data/chat.jsonl", {"FINETUNE_ALLOWED_HOSTS": '{"objectStores": ["s3.example.com"]}'}, "HostNotAllowed", "dataset.endpoint: host 127.0.0.1 is not allowed here; use one of allowedHosts.objectStores in the operator's configuration (s3.example.com)."),
     ("s3://data/chat.jsonl", {"FINETUNE_SOURCE_CA": __file__}, "DatasetUntrusted", f"dataset.caRef: {__file__} has no certificates in PEM format ([X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate or crl found); correct the ConfigMap."),
 ]  # fmt: skip
 

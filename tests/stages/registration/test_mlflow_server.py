@@ -23,6 +23,7 @@ from finetune_stages.registration.registry import register
 from finetune_stages.registration.rest import Access
 from finetune_stages.sdk import StageError
 from model_registry_server import TroubledServer
+from web_server import Answer, FileServer, Request
 
 from .conftest import CURVE, stage_inputs, write_results
 from .mlflow_process import BeforeMLflow, MLflowProcess
@@ -49,6 +50,24 @@ def client(mlflow: BeforeMLflow, mlflow_client: Any, monkeypatch: pytest.MonkeyP
     for name, value in program_module._environment(Access(mlflow.url)).items():
         monkeypatch.setenv(name, value)
     return mlflow_client(tracking_uri=mlflow.url, registry_uri=mlflow.url)
+
+
+def test_the_client_follows_no_redirect(mlflow_client: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mlflow.exceptions import MlflowException
+
+    with FileServer(tmp_path) as elsewhere:
+
+        class Moved(FileServer):
+            def answer(self, request: Request, body: bytes) -> Answer:
+                return Answer(302, {"Location": f"{elsewhere.url}{request.path}"})
+
+        with Moved(tmp_path) as server:
+            for name, value in program_module._environment(Access(server.url, TOKEN)).items():
+                monkeypatch.setenv(name, value)
+            with pytest.raises(MlflowException):
+                mlflow_client(tracking_uri=server.url, registry_uri=server.url).search_registered_models()
+            assert [request.headers["authorization"] for request in server.requests] == [f"Bearer {TOKEN}"]
+        assert elsewhere.requests == []
 
 
 def versions(client: Any, name: str) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from .plain_stage import stage_inputs
@@ -30,3 +31,15 @@ def test_warnings_that_do_not_fit_are_counted_and_in_the_log(stage: Any) -> None
     assert all(f"training: warning: {warning}\n" in ended.output for warning in warnings)
     exactly = [*warnings[1:8], "x" * 256]
     assert stage(stage_inputs(warnings=exactly, content="2")).result.warnings == tuple(exactly)
+
+
+def test_only_the_document_that_the_pod_was_created_for_is_used(stage: Any) -> None:
+    ended = stage(stage_inputs(content="1"), environment={"FINETUNE_DOCUMENT_DIGEST": "0" * 64})
+    assert (ended.code, ended.reason) == (1, "InputsReplaced")
+    found = re.fullmatch(
+        rf"FINETUNE_CONFIG: the document has SHA-256 ([0-9a-f]{{64}}), and the pod was created for {'0' * 64}; delete the ConfigMap with"
+        r" the inputs of the run, and the operator creates it again\.",
+        ended.result.message,
+    )
+    assert found is not None, ended.result.message
+    assert stage(stage_inputs(content="1"), environment={"FINETUNE_DOCUMENT_DIGEST": found[1]}).code == 0

@@ -129,7 +129,7 @@ def test_every_reason_has_a_meaning_and_a_remedy() -> None:
         assert reason.meaning.endswith(".")
         assert reason.remedy.endswith(".")
     assert {reason.cause: reason.exit_code for reason in STAGE_REASONS.values()} == {
-        Cause.USER: 65, Cause.OUT_OF_MEMORY: 65, Cause.TRANSIENT: 75, Cause.INTERRUPTED: 143, Cause.CRASH: 1,
+        Cause.USER: 65, Cause.OUT_OF_MEMORY: 65, Cause.TRANSIENT: 75, Cause.INTERRUPTED: 143, Cause.CRASH: 1, Cause.LOST: 1,
     }  # fmt: skip
 
 

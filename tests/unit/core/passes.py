@@ -13,7 +13,7 @@ from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.reads import active_stages, needs
 from finetune_operator.core.run import Run
-from world import NOW, SETTINGS, World
+from world import NOW, SETTINGS, World, contents_of
 
 
 def run_of(world: World) -> Run:
@@ -30,7 +30,10 @@ def observed(world: World, **changes: Any) -> Observed:
         for record in run.stages.values()
         if record in active_stages(run)
     }
-    return replace(Observed(SETTINGS, found, {name: report for name, report in pods.items() if report}), **changes)
+    seen = Observed(SETTINGS, found, {name: report for name, report in pods.items() if report})
+    given = changes.pop("contents", {})
+    seen = replace(seen, **changes)
+    return replace(seen, contents=contents_of(seen.objects) | given)
 
 
 def decide(world: World, now: datetime = NOW, **changes: Any) -> Decision:

@@ -13,7 +13,6 @@ from finetune_contract.result import EngineCheckOutputs, Result, termination_mes
 from finetune_operator.api.kinds import CLUSTER_TRAINING_RUNTIME, CONFIGMAP, TRAINJOB
 from finetune_operator.core.blockers import expected_pods
 from finetune_operator.core.decision import Create, Decision
-from finetune_operator.core.manifests.children import content_digest
 from finetune_operator.core.observation import Observed, Ref
 from finetune_operator.core.plan import plan
 from finetune_operator.core.pod_report import PodReport
@@ -23,7 +22,7 @@ from finetune_operator.core.settings import Settings
 from finetune_operator.core.stages import GRAPH
 from unit.core.passes import condition, edit, fault, run_of, stage
 from unit.core.test_manifests import CLUSTER
-from world import NOW, World
+from world import NOW, World, contents_of
 
 Object = dict[str, Any]
 PLACE = replace(CLUSTER, engine_check=True)
@@ -56,8 +55,7 @@ def observed(world: World, place: Settings = PLACE, **report: str) -> Observed:
     found |= {ref: world.objects[ref] for ref in lookups(run, found) if ref in world.objects}
     pods = {one.name: world.pods_of(one.child_kind, one.child_name, one.name) for one in active_stages(run)}
     seen = {name: tuple(replace(pod, **report) for pod in found) for name, found in pods.items() if found}  # type: ignore[arg-type]
-    contents = {ref: content_digest(item) for ref, item in found.items() if ref.kind == CONFIGMAP and "bundle" not in ref.name}
-    return Observed(place, found, seen, contents=contents)
+    return Observed(place, found, seen, contents=contents_of(found))
 
 
 def go(world: World, place: Settings = PLACE, **report: str) -> Decision:
@@ -256,7 +254,7 @@ def test_another_release_of_the_training_program_is_checked() -> None:
     assert CHECK in started(later, replace(PLACE, bundle_digest="f" * 64)).objects
 
 
-@pytest.mark.parametrize("damage", ["labels", "data", "annotations"])
+@pytest.mark.parametrize("damage", ["labels", "data", "annotations", "immutable", "ownerReferences", "key"])
 def test_a_record_that_is_not_ours_is_ignored(damage: str) -> None:
     world = World.new(spec(image=PINNED), claim=False)
     (record,) = checked(world)
@@ -264,6 +262,12 @@ def test_a_record_that_is_not_ours_is_ignored(damage: str) -> None:
     forged = copy.deepcopy(record)
     if damage == "data":
         forged["data"]["engine"] = "portable"
+    elif damage == "immutable":
+        forged["immutable"] = False
+    elif damage == "ownerReferences":
+        forged["metadata"][damage] = [{"kind": "Job", "name": "a", "uid": "u"}]
+    elif damage == "key":
+        forged["metadata"]["annotations"]["finetunerun.io/inputs-digest"] = "0" * 64
     else:
         forged["metadata"][damage] = {}
     world.objects[ref] = forged
@@ -276,7 +280,9 @@ def test_a_content_that_was_not_read_is_not_trusted() -> None:
     later = World.new(spec(image=PINNED), claim=False)
     later.objects |= {ref: item for ref, item in world.objects.items() if ref.name.startswith("finetune-engine")}
     go(later)
-    decision = plan(run_of(later), replace(observed(later), contents={}), NOW)
+    seen = observed(later)
+    others = {ref: content for ref, content in seen.contents.items() if not ref.name.startswith("finetune-engine")}
+    decision = plan(run_of(later), replace(seen, contents=others), NOW)
     assert CHECK in [effect.ref for effect in decision.effects if isinstance(effect, Create)]
 
 

@@ -218,7 +218,7 @@ def test_a_registry_has_a_scheme_and_a_port(address: str, url: str) -> None:
 
 
 def test_a_registry_without_a_bundle_needs_only_its_token() -> None:
-    made = made_by({**GATED, "registry": {"address": "registry", "port": 80}})
+    made = made_by({**GATED, "registry": {"address": "registry.models.svc", "port": 80}})
     container = made["job-registration"]["spec"]["template"]["spec"]["containers"][0]
     tokens = [entry for entry in container["env"] if entry["name"] == "REGISTRY_TOKEN"]
     assert tokens[0]["valueFrom"]["secretKeyRef"] == {"name": "registry-token", "key": "REGISTRY_TOKEN", "optional": True}

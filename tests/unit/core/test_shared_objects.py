@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from finetune_operator.api.kinds import CONFIGMAP, POD, SERVICE_ACCOUNT
+from finetune_operator.api.kinds import CLAIM, CONFIGMAP, POD, SERVICE_ACCOUNT
 from finetune_operator.core import naming
 from finetune_operator.core.decision import Create, Decision, Patch
-from finetune_operator.core.manifests.children import content_digest
+from finetune_operator.core.manifests.children import content_digest, inputs_content
+from finetune_operator.core.manifests.pod import BUNDLE_FILE
 from finetune_operator.core.observation import Ref, Rejection, WarningEvent
 from finetune_operator.core.plan import plan
-from finetune_operator.core.pod_report import PodReport
+from finetune_operator.core.pod_report import PodReport, Termination
 from finetune_operator.core.shared_objects import wanted
 from finetune_operator.core.times import stamp
-from unit.core.passes import child, condition, decide, edit, go, observed, run_of, stage, world_at
-from world import NOW, SETTINGS, World
+from unit.core.passes import child, condition, edit, failing, fault, go, observed, run_of, stage, world_at
+from world import NOW, SETTINGS, World, contents_of
 
 ACCOUNT = Ref(SERVICE_ACCOUNT, "finetune-stage")
 INPUTS = Ref(CONFIGMAP, "demo-inputs-1")
@@ -46,7 +48,7 @@ def pass_over(world: World, seen: dict[str, Any], **changes: Any) -> Decision:
     found = observed(world, **seen)
     refs = wanted(run_of(world), found.objects, found.pods, LATER)
     objects = {**found.objects, **{ref: world.objects[ref] for ref in refs if ref in world.objects}}
-    decision = plan(run_of(world), replace(found, objects=objects, **changes), LATER)
+    decision = plan(run_of(world), replace(found, objects=objects, contents=contents_of(objects), **changes), LATER)
     world.write_status(decision.status)
     for effect in decision.effects:
         world.apply_effect(effect)
@@ -138,30 +140,46 @@ def foreign(ref: Ref, **metadata: Any) -> dict[str, Any]:
 
 
 OWNER = {"kind": "FineTuneRun", "name": "demo", "uid": "run-uid-1", "controller": True}
+LABELED = {"labels": {naming.MANAGED_BY_LABEL: naming.MANAGED_BY}}
+CLAIM_OF_RUN = Ref(CLAIM, "demo-workspace")
+REPLACED = "its content is not what the operator wrote, or it can be changed; delete it, and the operator creates it again"
+NOT_THE_ACCOUNT = (
+    "ServiceAccount finetune-stage: it is not the account of this operator; delete it, or give it the label"
+    " app.kubernetes.io/managed-by: finetune-operator, no owner, and automountServiceAccountToken: false"
+)
+NOT_THE_CLAIM = "claim demo-workspace: it exists and was not created for this run; create the run again with storage.claimName: demo-workspace"
 STRANGERS = {
-    "an inputs ConfigMap without an owner": (foreign(INPUTS), None, "does not belong to this run; delete it, or use another run name"),
-    "an inputs ConfigMap of another run": (
-        foreign(INPUTS, ownerReferences=[{**OWNER, "name": "other", "uid": "u"}]), None, "does not belong to this run",
+    "inputs without an owner": (foreign(INPUTS), "does not belong to this run; delete it, or use another run name"),
+    "inputs of another run": (foreign(INPUTS, ownerReferences=[{**OWNER, "name": "other", "uid": "u"}]), "does not belong to this run"),
+    "inputs of ours with other content": (
+        {**foreign(INPUTS, ownerReferences=[OWNER]), "immutable": True, "data": {"dataset.json": "{}"}}, REPLACED,
     ),
-    "an inputs ConfigMap of ours with other content": (
-        foreign(INPUTS, ownerReferences=[OWNER], annotations={naming.CONTENT_ANNOTATION: "1" * 64}), "2" * 64, "its content is not what",
+    "inputs of ours that were not read": (foreign(INPUTS, ownerReferences=[OWNER]), REPLACED),
+    "a bundle with other content": ({**foreign(BUNDLE), "immutable": True, "data": {"a": "b"}}, REPLACED),
+    "a bundle that can be changed": ({**foreign(BUNDLE), "binaryData": {BUNDLE_FILE: ""}}, REPLACED),
+    "a bundle that goes with its owner": (
+        {**foreign(BUNDLE, ownerReferences=[OWNER]), "immutable": True, "binaryData": {BUNDLE_FILE: ""}}, "it has an owner",
     ),
-    "a bundle with other content": (foreign(BUNDLE), "2" * 64, "its content is not what the operator wrote; delete it"),
-    "an account that somebody else made": (foreign(ACCOUNT), None, "it was not created by this operator; delete it, or give it the label"),
+    "an account without the label": ({**foreign(ACCOUNT), "automountServiceAccountToken": False}, NOT_THE_ACCOUNT),
+    "an account that mounts its token": (foreign(ACCOUNT, **LABELED), NOT_THE_ACCOUNT),
+    "an account that goes with its owner": (
+        {**foreign(ACCOUNT, **LABELED, ownerReferences=[OWNER]), "automountServiceAccountToken": False}, NOT_THE_ACCOUNT,
+    ),
+    "a claim that somebody else made": (foreign(CLAIM_OF_RUN), NOT_THE_CLAIM),
+    "the claim of an earlier run of the name": (
+        foreign(CLAIM_OF_RUN, **LABELED, annotations={naming.RUN_UID_ANNOTATION: "an-earlier-one"}), NOT_THE_CLAIM,
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", STRANGERS.values(), ids=STRANGERS)
-def test_a_foreign_object_is_never_mounted_and_the_run_resumes_when_it_is_deleted(
-    case: tuple[dict[str, Any], str | None, str],
-) -> None:
-    item, content, words = case
-    world = World.new(SPEC)
+def test_a_foreign_object_is_never_mounted_and_the_run_resumes_when_it_is_deleted(case: tuple[dict[str, Any], str]) -> None:
+    item, words = case
+    world = World.new({**SPEC, "storage": {"size": "5Gi"}})
     world.put(item)
-    ref = next(one for one in (INPUTS, BUNDLE, ACCOUNT) if one.name == item["metadata"]["name"])
-    contents = {ref: content} if content else {}
+    ref = next(one for one in (INPUTS, BUNDLE, ACCOUNT, CLAIM_OF_RUN) if one.name == item["metadata"]["name"])
     for _ in range(4):
-        decision = go(world, contents=contents)
+        decision = go(world)
         assert not world.children()
     assert condition(decision.status, "Stalled") == ("True", "NameConflict")
     assert condition(decision.status, "WorkspaceReady") == ("Unknown", "NameConflict")
@@ -172,6 +190,13 @@ def test_a_foreign_object_is_never_mounted_and_the_run_resumes_when_it_is_delete
     world.settle()
     assert run_of(world).status["phase"] == "Succeeded"
     assert condition(run_of(world).status, "Stalled")[0] == "False"
+
+
+def test_a_claim_that_the_run_names_is_used_whoever_made_it() -> None:
+    world = World.new({**SPEC, "storage": {"claimName": "demo-workspace"}})
+    world.put(foreign(CLAIM_OF_RUN))
+    world.settle()
+    assert run_of(world).status["phase"] == "Succeeded"
 
 
 def test_an_inputs_configmap_of_an_earlier_run_of_the_name_is_waited_for() -> None:
@@ -199,16 +224,6 @@ def test_no_stage_of_a_rerun_starts_before_the_inputs_of_the_round_are_ours() ->
     world.remove(inputs)
     world.settle()
     assert (run_of(world).status["phase"], run_of(world).status["round"]) == ("Succeeded", 2)
-
-
-def test_what_an_earlier_release_wrote_is_ours() -> None:
-    """It did not write the digest of the content."""
-    world = World.new(SPEC)
-    go(world)
-    metadata = {name: value for name, value in world.objects[INPUTS]["metadata"].items() if name != "annotations"}
-    world.objects[INPUTS] = {**world.objects[INPUTS], "metadata": metadata}
-    go(world, contents={INPUTS: "2" * 64, BUNDLE: SETTINGS.bundle_digest})
-    assert stage(world, "workspace").state == "Succeeded"
 
 
 def test_one_that_takes_the_place_of_ours_is_not_mounted_by_a_pod_that_has_not_started() -> None:
@@ -243,11 +258,58 @@ def test_a_held_child_of_a_suspended_run_reads_nothing_more() -> None:
     assert wanted(run_of(world), found.objects, found.pods, LATER) == ()
 
 
-def test_the_digest_of_a_configmap_is_that_of_what_it_holds() -> None:
+def test_status_has_the_digest_of_every_document() -> None:
     world = World.new(SPEC)
     go(world)
-    inputs = world.objects[INPUTS]
-    assert inputs["metadata"]["annotations"][naming.CONTENT_ANNOTATION] == content_digest(inputs)
+    inputs, digests = world.objects[INPUTS], run_of(world).status["resolved"]["documents"]
+    assert {f"{name}.json": digest for name, digest in digests.items()} == {
+        key: hashlib.sha256(text.encode()).hexdigest() for key, text in inputs["data"].items()
+    }
+    assert inputs_content(digests) == content_digest(inputs)
     for change in ({"data": {}}, {"binaryData": {"x": "eA=="}}, {"immutable": False}):
         assert content_digest({**inputs, **change}) != content_digest(inputs)
-    assert decide(world).status["stages"]
+    go(world)
+    environment = {
+        one["name"]: one.get("value")
+        for one in world.objects[child(world, "dataset")]["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert environment["FINETUNE_DOCUMENT_DIGEST"] == digests["dataset"]
+
+
+def replaced(world: World, name: str) -> None:
+    """The pod of a stage found another content than the operator wrote, and its attempt has ended."""
+    words = "FINETUNE_CONFIG: the document has another digest"
+    go(world, **failing(world, name, Termination(1, "Error", fault("InputsReplaced", words))))
+
+
+@pytest.mark.parametrize("ref", [INPUTS, BUNDLE])
+def test_a_stage_that_found_other_content_starts_again_once_the_object_is_ours(ref: Ref) -> None:
+    world = world_at("training", SPEC)
+    ours = world.objects.pop(ref)
+    world.objects[ref] = {**ours, "immutable": True, "data": {"training.json": "{}"}}
+    replaced(world, "training")
+    assert (stage(world, "training").state, stage(world, "training").reason) == ("Retrying", "InputsReplaced")
+    go(world)  # the child is removed
+    for _ in range(3):
+        decision = go(world)
+        assert condition(decision.status, "Stalled") == ("True", "NameConflict")
+        assert not created(decision)
+    assert decision.requeue_after == SETTINGS.progress_seconds
+    del world.objects[ref]
+    assert ref in created(go(world))
+    world.settle()
+    assert (run_of(world).status["phase"], stage(world, "training").attempt) == ("Succeeded", 2)
+
+
+def test_documents_that_this_release_writes_otherwise_are_replaced_in_a_new_attempt() -> None:
+    """They contain the label of the experiment, too, which may be edited at any time."""
+    world, seen = waiting("training", (MOUNTING,))
+    before = run_of(world).status["resolved"]["documents"]
+    del world.objects[INPUTS]
+    world.run = {**world.run, "metadata": {**world.run["metadata"], "labels": {"finetunerun.io/experiment": "new"}}}
+    decision = pass_over(world, seen)
+    assert created(decision) == [INPUTS]
+    documents = decision.status["resolved"]["documents"]
+    assert documents.keys() == before.keys()
+    assert not set(documents.values()) & set(before.values())
+    assert (stage(world, "training").state, stage(world, "training").reason) == ("Retrying", "ChildLost")

@@ -273,9 +273,9 @@ def test_finished_children_are_kept_for_their_time_and_then_removed() -> None:
     assert not decision.effects
     assert decision.requeue_after == 60.0
     late = NOW + timedelta(hours=1)
-    leftovers = (Ref(JOB, "demo-dataset-1-1"), Ref(CONFIGMAP, "demo-inputs-1"))
+    leftovers = {Ref(JOB, "demo-dataset-1-1"): "j", Ref(CONFIGMAP, "demo-inputs-1"): "c"}
     decision = decide(world, late, leftovers=leftovers)
-    assert [effect.ref for effect in decision.effects] == list(leftovers)
+    assert decision.effects == tuple(Delete(ref, uid) for ref, uid in leftovers.items())
     decision = go(world, late)
     assert decision.status["cleanedAt"] == stamp(late)
     assert decide(world, late).status == decision.status

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_contract.documents import SECRETS_VARIABLE
+from finetune_contract.documents import DOCUMENT_DIGEST_VARIABLE, SECRETS_VARIABLE
 from finetune_contract.progress import METRICS_PORT_VARIABLE
 from finetune_contract.workspace import Attempt
 from finetune_operator.api.kinds import TRAINJOB
 from finetune_operator.core.decision import Create
+from finetune_operator.core.manifests.bootstrap import BOOTSTRAP
 from finetune_operator.core.manifests.trainjob import trainjob
 from finetune_operator.core.naming import TRAINJOB_NAME_LIMIT, child_name
 from finetune_operator.core.observation import Observed, Rejection, child_ref
@@ -131,7 +132,8 @@ def test_an_engine_check_has_the_pod_of_its_training_without_gpus(release: str) 
     assert check["spec"]["runtimeRef"] == training["spec"]["runtimeRef"]
     assert list(check["metadata"]["annotations"]) == ["finetunerun.io/inputs-digest"], "OpenShift AI would show it as a training"
     own, theirs = ({one["name"]: one for one in job["spec"]["trainer"]["env"]} for job in (check, training))
-    assert set(theirs) - set(own) == {METRICS_PORT_VARIABLE, "FINETUNE_PROCESSES"}
+    # The check is skipped with these settings, so it has no document.
+    assert set(theirs) - set(own) == {METRICS_PORT_VARIABLE, "FINETUNE_PROCESSES", DOCUMENT_DIGEST_VARIABLE}
     assert {name for name in own if own[name] != theirs[name]} == {"FINETUNE_CONFIG", "FINETUNE_GPUS"}
     assert own["FINETUNE_GPUS"]["value"] == "0"
     (own_pod, own_container), (pod, container) = pod_of(check), pod_of(training)
@@ -236,7 +238,7 @@ def test_nothing_that_a_user_wrote_is_in_a_command(value: str, note: str, image:
     training = {"image": image, "env": [{"name": "A", "value": value}], "placement": {"annotations": {"note": note}}}
     job = job_of({"dataset": {"uri": "org/data"}, "training": training}, TRAINERS[release])
     trainer = job["spec"]["trainer"]
-    assert trainer["command"] == ["python", "/opt/finetune/training.pyz"]
+    assert trainer["command"] == ["python", "-c", BOOTSTRAP, "/opt/finetune/training.pyz", CLUSTER.bundle_digest]
     assert "args" not in trainer
     template, container = pod_of(job)
     assert not {"command", "args", "env", "lifecycle"} & set(container)

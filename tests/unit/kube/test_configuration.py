@@ -38,6 +38,12 @@ def test_everything_has_a_default() -> None:
     assert settings.engine_check is True
 
 
+def test_hosts_that_are_not_listed_have_no_limit(tmp_path: Path) -> None:
+    assert Configuration().settings(Trainer(), {}).allowed_hosts == {}
+    listed = load(tmp_path, "allowedHosts: {registries: ['*.svc'], objectStores: []}")
+    assert listed.settings(Trainer(), {}).allowed_hosts == {"registries": ("*.svc",), "objectStores": ()}
+
+
 def test_the_engine_check_can_be_turned_off_and_local_runs_have_none(tmp_path: Path) -> None:
     assert load(tmp_path, "engineCheck: false").settings(Trainer(), {}).engine_check is False
     machine = Machine(gpus=8, cpus=8, memory_bytes=1 << 40)
@@ -68,6 +74,8 @@ _KEY_FORM = "write a label's key, <name> or <prefix>/<name>: a name of at most 6
     ("text", "message"),
     [
         ("image: {}", "image: is not a field of this resource; remove it"),
+        ("allowedHosts: {hubs: ['https://a']}", 'allowedHosts.hubs[0]: is "https://a"; write a host name, *.<domain>, or an IP address, without scheme and port'),
+        ("allowedHosts: {hub: []}", "allowedHosts.hub: is not a field of this resource; remove it"),
         ("workers: 0", "workers: is 0; use a value greater than or equal to 1"),
         ("workers: many", 'workers: is "many"; use a whole number'),
         ("resyncSeconds: .5", "resyncSeconds: is 0.5; use a value greater than or equal to 1"),

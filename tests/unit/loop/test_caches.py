@@ -17,6 +17,7 @@ from finetune_operator.core.waiting import STARTING_SECONDS
 from finetune_operator.loop.child_cache import CachedAttempt, ChildCache
 from finetune_operator.loop.controller import Controller
 from finetune_operator.loop.expectations import Expectations
+from finetune_operator.loop.lineage import Lineage
 from finetune_operator.loop.run_cache import RunCache
 from world import NOW, SETTINGS, World
 
@@ -32,6 +33,7 @@ def job(uid: str = "j", **status: Any) -> Object:
         "name": "demo-dataset-1-1",
         "namespace": "team",
         "uid": uid,
+        "ownerReferences": [{"uid": "run", "controller": True}],
         "labels": LABELS,
         "resourceVersion": str(len(status)),
     }
@@ -39,7 +41,8 @@ def job(uid: str = "j", **status: Any) -> Object:
 
 
 def pod(uid: str = "p", phase: str = "Pending", node: str = "") -> Object:
-    metadata = {"name": f"demo-dataset-1-1-{uid}", "namespace": "team", "uid": uid, "labels": LABELS}
+    owners = [{"uid": "j", "controller": True}]
+    metadata = {"name": f"demo-dataset-1-1-{uid}", "namespace": "team", "uid": uid, "labels": LABELS, "ownerReferences": owners}
     return {"metadata": metadata, "spec": {"nodeName": node} if node else {}, "status": {"phase": phase}}
 
 
@@ -52,7 +55,8 @@ class Children:
 
     def __init__(self) -> None:
         self.expectations = Expectations()
-        self.cache = ChildCache(self.expectations)
+        self.lineage = Lineage()
+        self.cache = ChildCache(self.expectations, self.lineage)
 
     def on_event(
         self, kind: Kind, item: Object, event_type: Any, *, key: tuple[str, str] = KEY, busy: bool = False
@@ -63,7 +67,7 @@ class Children:
         self.expectations.expect_creation(KEY, child)
 
     def attempt(self, stage_status: StageStatus = STAGE_STATUS) -> CachedAttempt | None:
-        return self.cache.attempt(KEY, stage_status)
+        return self.cache.attempt(KEY, "run", stage_status)
 
     def pods(self) -> tuple[PodReport, ...] | None:
         cached = self.attempt()
@@ -190,7 +194,12 @@ def test_an_attempt_is_cached_only_if_this_process_created_its_child(children: C
 
 def test_the_cached_child_is_its_view(children: Children) -> None:
     child = job(active=1, conditions=[{"type": "Suspended", "status": "False"}], trainerStatus={"progressPercentage": 3})
-    child["metadata"] |= {"annotations": {"a": "b"}, "ownerReferences": [{"uid": "run"}], "managedFields": [{}], "generation": 2}
+    child["metadata"] |= {
+        "annotations": {"a": "b"},
+        "ownerReferences": [{"uid": "run", "controller": True}],
+        "managedFields": [{}],
+        "generation": 2,
+    }
     child["spec"] = {"suspend": False, "template": {}}
     children.start(child)
     cached = children.attempt()
@@ -198,10 +207,33 @@ def test_the_cached_child_is_its_view(children: Children) -> None:
     assert cached.child == {
         "metadata": {
             "name": "demo-dataset-1-1", "namespace": "team", "uid": "j", "labels": LABELS, "annotations": {"a": "b"},
-            "ownerReferences": [{"uid": "run"}],
+            "ownerReferences": [{"uid": "run", "controller": True}],
         },
         "spec": {"suspend": False}, "status": {"conditions": [], "trainerStatus": {"progressPercentage": 3}},
     }  # fmt: skip
+
+
+def test_only_the_pods_of_the_child_count(children: Children) -> None:
+    children.start(job())
+    stranger = pod("stranger", phase="Failed", node="n")
+    stranger["metadata"]["ownerReferences"] = []
+    children.on_event(POD, stranger, "ADDED")
+    assert [report.name for report in children.pods() or ()] == ["demo-dataset-1-1-p"]
+    stranger["metadata"]["ownerReferences"] = [{"uid": "another", "controller": True}]
+    children.on_event(POD, stranger, "MODIFIED")
+    assert children.attempt() is None, "it may be a Job of the child's JobSet: that is read"
+    children.lineage._remember("another", "j", ours=False)
+    assert [report.name for report in children.pods() or ()] == ["demo-dataset-1-1-p"]
+
+
+def test_a_child_of_another_run_with_our_labels_does_not_count(children: Children) -> None:
+    children.start(job())
+    stranger = job("stranger")
+    stranger["metadata"]["ownerReferences"] = [{"uid": "an-earlier-run", "controller": True}]
+    children.on_event(JOB, stranger, "ADDED")
+    cached = children.attempt()
+    assert cached is not None
+    assert cached.child["metadata"]["uid"] == "j"
 
 
 def holds(condition: str) -> Object:

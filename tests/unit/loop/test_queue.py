@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finetune_operator.api.kinds import JOB, TRAINJOB
+from finetune_operator.api.kinds import JOB, JOBSET, TRAINJOB, Kind
 from finetune_operator.core.observation import Ref, WarningEvent
 from finetune_operator.local.store import Store
 from finetune_operator.loop import warning_events
@@ -60,21 +60,39 @@ async def test_reads_of_events_are_limited(monkeypatch: Any) -> None:
     assert asked[5:] == ["f"]
 
 
-async def test_events_about_an_earlier_jobset_of_the_same_name_are_ignored(tmp_path: Path) -> None:
+async def test_events_about_a_jobset_of_another_object_are_ignored(tmp_path: Path) -> None:
     store = Store(tmp_path / "store.db")
-    job = {
-        "apiVersion": "trainer.kubeflow.org/v1alpha1",
-        "kind": "TrainJob",
-        "metadata": {"name": "a", "namespace": "team"},
-        "spec": {},
-    }
-    made = (await store.create(job))["metadata"]["creationTimestamp"]
-    for name, time in (("old", "2020-01-01T00:00:00Z"), ("new", made)):
+    ref = Ref(TRAINJOB, "a")
+
+    async def put(kind: Kind, name: str, owner: str | None = None, **labels: str) -> str:
+        owners = [] if owner is None else [{"apiVersion": "x/v1", "kind": "Owner", "name": "a", "uid": owner, "controller": True}]
+        metadata = {"name": name, "namespace": "team", "labels": labels, "ownerReferences": owners}
+        made = await store.create({"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "spec": {}})
+        return str(made["metadata"]["uid"])
+
+    async def event(name: str, uid: str) -> None:
+        about = {"kind": "Object", "name": "a", "uid": uid}
+        time = "2026-11-30T00:00:00Z"
         await store.create({
             "apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": "team"}, "type": "Warning", "reason": "Failed",
-            "involvedObject": {"kind": "JobSet", "name": "a"}, "message": name, "firstTimestamp": time, "lastTimestamp": time,
+            "involvedObject": about, "message": name, "firstTimestamp": time, "lastTimestamp": time,
         })  # fmt: skip
-    ref = Ref(TRAINJOB, "a")
-    found = await warning_events.list_warning_events(store, "team", (ref,), datetime.now(UTC))
+
+    async def messages() -> set[str]:
+        found = await warning_events.list_warning_events(store, "team", (ref,), datetime.now(UTC))
+        return {one.message for one in found.get(ref, ())}
+
+    trainjob = await put(TRAINJOB, "a")
+    assert await messages() == set(), "there is no JobSet"
+    stranger = await put(JOBSET, "a", "of-an-earlier-trainjob")
+    await event("jobset-of-another", stranger)
+    await event("trainjob", trainjob)
+    assert await messages() == {"trainjob"}
+    await store.delete(JOBSET, "team", "a")
+    jobset = await put(JOBSET, "a", trainjob)
+    await event("jobset", jobset)
+    label = {"jobset.sigs.k8s.io/jobset-name": "a"}
+    await event("job", await put(JOB, "a-node-0", jobset, **label))
+    await event("job-of-another", await put(JOB, "b", "another", **label))
+    assert await messages() == {"trainjob", "jobset", "job"}
     store.close()
-    assert [one.message for one in found[ref]] == ["new"]

@@ -79,6 +79,7 @@ def root(tmp_path: Path) -> Path:
         "manifests/base/deployment.yaml": f"image: finetune-operator:{VERSION}\n",
         "manifests/base/configuration.yaml": "# nothing\n",
         "manifests/overlays/namespaced/configuration.yaml": "namespaces: [a]\n",
+        "manifests/overlays/selected/configuration.yaml": "namespaces: [a, b]\n",
         "manifests/overlays/kind/kustomization.yaml": "newTag: test\n",
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)

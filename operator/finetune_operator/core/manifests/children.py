@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -59,7 +60,10 @@ def claim(run: Run) -> Json:
     spec: Json = {"accessModes": list(storage.access_modes), "resources": {"requests": {"storage": str(storage.size)}}}
     if storage.storage_class_name:
         spec["storageClassName"] = storage.storage_class_name
-    metadata = {"name": naming.claim_name(run.name), "namespace": run.namespace, "labels": naming.labels(run, WORKSPACE.name)}
+    metadata = {
+        "name": naming.claim_name(run.name), "namespace": run.namespace, "labels": naming.labels(run, WORKSPACE.name),
+        "annotations": {naming.RUN_UID_ANNOTATION: run.uid},
+    }  # fmt: skip
     return {**_typed(CLAIM), "metadata": metadata, "spec": spec}
 
 
@@ -72,29 +76,56 @@ def stage_account(namespace: str) -> Json:
     return {**_typed(SERVICE_ACCOUNT), "metadata": metadata, "automountServiceAccountToken": False}
 
 
-def inputs_configmap(run: Run, inputs: Mapping[str, Any]) -> Json:
-    """Return the immutable ConfigMap with the input documents of a round. ``inputs`` maps each stage to its document."""
+def documents(run: Run, inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return the documents of a round as JSON text, by stage. ``inputs`` maps each stage to its inputs."""
     about = RunInfo(run.name, run.namespace, run.uid, run.experiment)
     explicit = {TRAINING.name: explicit_fields(run.status.get("resolved") or {}, "training", "model")}
-    documents = {
+    found = {
         stage: StageDocument(CONTRACT_VERSION, stage, about, encode(value), explicit.get(stage))
         for stage, value in inputs.items()
     }
-    data = {f"{stage}.json": json.dumps(encode(document), indent=1, sort_keys=True) for stage, document in documents.items()}
-    content = {"immutable": True, "data": data}
+    return {stage: json.dumps(encode(document), indent=1, sort_keys=True) for stage, document in found.items()}
+
+
+def document_digests(written: Mapping[str, str]) -> dict[str, str]:
+    """Return the SHA-256 of each of :func:`documents`, by stage."""
+    return {stage: _sha256(text) for stage, text in written.items()}
+
+
+def inputs_configmap(run: Run, written: Mapping[str, str]) -> Json:
+    """Return the immutable ConfigMap with the :func:`documents` of a round."""
+    data = {_document_file(stage): text for stage, text in written.items()}
     metadata = {
         "name": naming.inputs_name(run.name, run.round), "namespace": run.namespace, "labels": naming.labels(run, "inputs"),
-        "annotations": {naming.CONTENT_ANNOTATION: content_digest(content)}, "ownerReferences": [naming.owner_reference(run)],
+        "ownerReferences": [naming.owner_reference(run)],
     }  # fmt: skip
-    return {**_typed(CONFIGMAP), "metadata": metadata, **content}
+    return {**_typed(CONFIGMAP), "metadata": metadata, "immutable": True, "data": data}
+
+
+def inputs_content(digests: Mapping[str, str]) -> str:
+    """Return the :func:`content_digest` of the ConfigMap with the documents that have these digests, by stage."""
+    return _content(True, {_document_file(stage): found for stage, found in digests.items()}, {})
 
 
 def content_digest(configmap: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a ConfigMap's content and of its field ``immutable``."""
-    found: str = digest(
-        {"immutable": configmap.get("immutable"), **{key: configmap.get(key) or {} for key in ("data", "binaryData")}}
+    data, binary = (
+        {key: _sha256(value) for key, value in (configmap.get(field) or {}).items()} for field in ("data", "binaryData")
     )
+    return _content(bool(configmap.get("immutable")), data, binary)
+
+
+def _content(immutable: bool, data: Mapping[str, str], binary: Mapping[str, str]) -> str:
+    found: str = digest({"immutable": immutable, "data": data, "binaryData": binary})
     return found
+
+
+def _document_file(stage: str) -> str:
+    return f"{stage}.json"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def bundle_configmap(namespace: str, digest: str, archive: str) -> Json:
@@ -106,23 +137,25 @@ def bundle_configmap(namespace: str, digest: str, archive: str) -> Json:
     return {**_typed(CONFIGMAP), "metadata": metadata, "immutable": True, "binaryData": {pod.BUNDLE_FILE: archive}}
 
 
-def engine_record(namespace: str, name: str, image: str, image_digest: str, found: EngineCheckOutputs) -> Json:
+def engine_record(namespace: str, key: str, image: str, image_digest: str, found: EngineCheckOutputs) -> Json:
     """Return the immutable ConfigMap that records an engine check. Runs of a namespace share it, so it has no owner.
 
     Args:
         namespace: that of the run.
-        name: of the ConfigMap.
+        key: digest of everything that the result depends on.
         image: name of the training image.
         image_digest: ``sha256:...``, the digest of the image.
         found: the result of the check.
     """
     versions = ", ".join(f"{package} {version}" for package, version in sorted(found.versions.items()))
-    data = {"image": image, "imageDigest": image_digest, "engine": found.engine, "reason": found.reason, "versions": versions}
-    content = {"immutable": True, "data": {key: value[:_RECORD_LIMIT] for key, value in data.items()}}
+    data = {
+        "image": image, "imageDigest": image_digest, "engine": found.engine, "reason": found.reason, "versions": versions,
+    }  # fmt: skip
+    content = {"immutable": True, "data": {name: value[:_RECORD_LIMIT] for name, value in data.items()}}
     metadata = {
-        "name": name, "namespace": namespace,
+        "name": naming.engine_record_name(key), "namespace": namespace,
         "labels": {naming.STAGE_LABEL: ENGINE_CHECK.name, naming.MANAGED_BY_LABEL: naming.MANAGED_BY},
-        "annotations": {naming.CONTENT_ANNOTATION: content_digest(content)},
+        "annotations": {naming.INPUTS_ANNOTATION: key, naming.CONTENT_ANNOTATION: content_digest(content)},
     }  # fmt: skip
     return {**_typed(CONFIGMAP), "metadata": metadata, **content}
 

@@ -5,6 +5,7 @@ Pods meet the Pod Security Standard ``restricted`` and run under any user id, be
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +15,13 @@ from finetune_contract.documents import (
     ATTEMPT_VARIABLE,
     CACHE_LIMIT_VARIABLE,
     CONFIG_VARIABLE,
+    DOCUMENT_DIGEST_VARIABLE,
     IMAGE_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
     RESULT_VARIABLE,
     WORKSPACE_VARIABLE,
 )
+from finetune_contract.hosts import ALLOWED_HOSTS_VARIABLE
 from finetune_operator.api.stages import DATASET, MODEL
 from finetune_operator.core import naming
 from finetune_operator.core.quantities import amount
@@ -104,17 +107,23 @@ def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str
         "HOME": f"{SCRATCH_PATH}/home", "USER": "finetune", "TMPDIR": SCRATCH_PATH, "HF_HOME": f"{SCRATCH_PATH}/huggingface",
         "XDG_CACHE_HOME": f"{SCRATCH_PATH}/cache", "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
+    resolved = run.status.get("resolved") or {}
+    document = (resolved.get("documents") or {}).get(stage_status.name)
     own = {
         CONFIG_VARIABLE: f"{DOCUMENTS_PATH}/{stage_status.name}.json",
         WORKSPACE_VARIABLE: WORKSPACE_PATH,
         RESULT_VARIABLE: TERMINATION_LOG,
         ATTEMPT_VARIABLE: str(stage_status.this_attempt),
         INPUTS_DIGEST_VARIABLE: stage_status.inputs_digest or "",
+        **({DOCUMENT_DIGEST_VARIABLE: document} if document else {}),
         **({IMAGE_VARIABLE: image} if image else {}),
         **({AGAIN_VARIABLE: "1"} if _is_rerun(run, stage_status) else {}),
         **_cache_limit(run, stage_status),
     }
-    general = (run.status.get("resolved") or {}).get("environment") or {}
+    general = resolved.get("environment") or {}
+    hosts = resolved.get("allowedHosts")
+    if hosts:
+        own[ALLOWED_HOSTS_VARIABLE] = json.dumps(hosts, sort_keys=True)
     entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(own)]
     return list({entry["name"]: entry for entry in entries}.values())
 

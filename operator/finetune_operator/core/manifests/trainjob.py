@@ -16,7 +16,7 @@ from finetune_operator.core import naming
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Trainer
 
-from . import pod
+from . import bootstrap, pod
 from .children import TERMINATION_GRACE_SECONDS, child
 from .pod import Json, PodNeeds
 
@@ -58,7 +58,7 @@ def _nodes(count: int, processes: int, needs: PodNeeds) -> Json:
 def _trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Trainer, nodes: Json) -> Json:
     training = run.resolved.training
     trainer: Json = {
-        "command": ["python", f"{pod.BUNDLE_PATH}/{pod.BUNDLE_FILE}"],
+        "command": bootstrap.command(run.status["resolved"]["entryDigest"]),
         "env": pod.environment(run, stage_status, needs, training.image),
         **nodes,
     }

@@ -16,6 +16,7 @@ from finetune_operator.core import naming
 from finetune_operator.core.decision import Create
 from finetune_operator.core.manifests.children import engine_record
 from finetune_operator.core.observation import Observed, Ref
+from finetune_operator.core.ownership import is_our_record
 from finetune_operator.core.paths import Object, lookup
 from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.run import Run
@@ -29,7 +30,7 @@ def lookups(stage: ProgramStage, run: Run, objects: Mapping[Ref, Object]) -> tup
     """Return the objects that show an earlier answer: the runtime if it names the image, and the record if the image is known."""
     runtime = () if run.resolved.training.image else (_runtime(run),)
     image = image_digest(_image(run, objects))
-    return runtime if image is None else (*runtime, _record_ref(stage, run, image))
+    return runtime if image is None else (*runtime, _record_ref(_key(stage, run, image)))
 
 
 def earlier_answer(stage: ProgramStage, run: Run, observed: Observed) -> str | None:
@@ -37,9 +38,10 @@ def earlier_answer(stage: ProgramStage, run: Run, observed: Observed) -> str | N
     image = image_digest(_image(run, observed.objects))
     if image is None:
         return None
-    ref = _record_ref(stage, run, image)
+    key = _key(stage, run, image)
+    ref = _record_ref(key)
     item = observed.objects.get(ref)
-    if item is None or not _is_ours(item, observed.contents.get(ref)):
+    if item is None or not is_our_record(item, observed.contents.get(ref), key):
         return None
     return f"training image {image}: it was checked before with the same values; ConfigMap {ref.name} has the result"
 
@@ -50,8 +52,8 @@ def record(stage: ProgramStage, run: Run, found: EngineCheckOutputs, pod: PodRep
     image = image_digest(named) or image_digest(pod.image_id)
     if image is None:
         return None
-    ref = _record_ref(stage, run, image)
-    return Create(engine_record(run.namespace, ref.name, named, image, found), ref)
+    key = _key(stage, run, image)
+    return Create(engine_record(run.namespace, key, named, image, found), _record_ref(key))
 
 
 def image_digest(name: str | None) -> str | None:
@@ -75,15 +77,13 @@ def _image(run: Run, objects: Mapping[Ref, Object]) -> str | None:
     return None
 
 
-def _record_ref(stage: ProgramStage, run: Run, image: str) -> Ref:
-    """Return the record of an image. The variables and volumes of its pod are part of the key: they can add packages."""
+def _key(stage: ProgramStage, run: Run, image: str) -> str:
+    """Return the key of the record of an image. The variables and volumes of the pod are part of it: they can add packages."""
     needs = stage.pod(run)
     pod = [list(part) for part in (needs.environment, needs.volumes, needs.mounts)]
-    return Ref(CONFIGMAP, naming.engine_record_name(digest({"image": image, "inputs": inputs_digest(stage, run), "pod": pod})))
+    found: str = digest({"image": image, "inputs": inputs_digest(stage, run), "pod": pod})
+    return found
 
 
-def _is_ours(item: Object, content: str | None) -> bool:
-    """Return whether this operator created a record, and its content is unchanged."""
-    metadata = item["metadata"]
-    managed = (metadata.get("labels") or {}).get(naming.MANAGED_BY_LABEL) == naming.MANAGED_BY
-    return managed and content is not None and (metadata.get("annotations") or {}).get(naming.CONTENT_ANNOTATION) == content
+def _record_ref(key: str) -> Ref:
+    return Ref(CONFIGMAP, naming.engine_record_name(key))

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_contract.codec import decode
-from finetune_contract.documents import GATE_VARIABLE, REGISTRY_CA_VARIABLE, RegistrationInputs, RegistryKind
+from finetune_contract.documents import (
+    GATE_VARIABLE,
+    REGISTRY_CA_VARIABLE,
+    REGISTRY_HOST_VARIABLE,
+    RegistrationInputs,
+    RegistryKind,
+)
+from finetune_contract.hosts import may_receive_token
 from finetune_contract.result import RegistrationOutputs, Result
 from finetune_operator.api import reasons, stages
+from finetune_operator.core.hosts import registry_url
 from finetune_operator.core.manifests.pod import REGISTRY_CA_PATH, REGISTRY_SECRET, PodNeeds, secrets
 from finetune_operator.core.paths import leaves
 from finetune_operator.core.resolved_spec import Resources
@@ -36,7 +44,7 @@ class RegistrationStage(ProgramStage):
         spec = run.resolved.registry
         return RegistrationInputs(
             kind=registry_kind(run), name=spec.name, version=spec.version, model_uri=model_uri(run, run.layout.final_model),
-            address=registry_address(run), on_existing=spec.on_existing, author=spec.author, description=spec.description,
+            address=registry_url(run.resolved.registry), on_existing=spec.on_existing, author=spec.author, description=spec.description,
             format=spec.format, format_version=spec.format_version, alias=spec.alias, parameters=_parameters(run),
             results={name: run.layout.newest_result(name) for name in self.reads if name in run.stages and run.stages[name].reason not in _LEFT_OUT},
         )  # fmt: skip
@@ -69,22 +77,11 @@ def registry_kind(run: Run) -> RegistryKind:
     return kind
 
 
-def registry_address(run: Run) -> str | None:
-    """Return the URL of the registry with scheme and port, ``None`` for the store in the workspace."""
-    spec = run.resolved.registry
-    if not spec.address:
-        return None
-    url = spec.address if "://" in spec.address else f"http://{spec.address}"
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return url if ":" in host else f"{scheme}://{host}:{spec.port}{slash}{path}"
-
-
 def registry_needs(run: Run, *environment: dict[str, Any]) -> PodNeeds:
     """Return what a pod needs for requests to the registry: the token and the CA bundle."""
     spec = run.resolved.registry
     bundle = spec.ca_ref
-    tokens = secrets(spec.secret_ref, REGISTRY_SECRET) if spec.address else ()
+    tokens = _tokens(run)
     if bundle is None:
         return PodNeeds(resources=Resources("500m", "1Gi"), environment=(*tokens, *environment))
     path = f"{REGISTRY_CA_PATH}/{bundle.key}"
@@ -93,6 +90,15 @@ def registry_needs(run: Run, *environment: dict[str, Any]) -> PodNeeds:
         volumes=({"name": "registry-ca", "configMap": {"name": bundle.name}},),
         mounts=({"name": "registry-ca", "mountPath": REGISTRY_CA_PATH, "readOnly": True},),
     )  # fmt: skip
+
+
+def _tokens(run: Run) -> tuple[dict[str, Any], ...]:
+    """Return the variables with the token and the host that it is for, nothing where the address must not receive a token."""
+    spec, url = run.resolved.registry, registry_url(run.resolved.registry)
+    if url is None or not may_receive_token(url, run.status["resolved"].get("allowedHosts") or {}):
+        return ()
+    secret = spec.secret_ref.name if spec.secret_ref else REGISTRY_SECRET[0]
+    return *secrets(spec.secret_ref, REGISTRY_SECRET), *secrets(None, (secret, (REGISTRY_HOST_VARIABLE,)))
 
 
 def _parameters(run: Run) -> dict[str, str | int | float | bool]:

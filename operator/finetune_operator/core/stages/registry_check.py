@@ -6,11 +6,12 @@ from finetune_contract.codec import decode
 from finetune_contract.documents import RegistryCheckInputs
 from finetune_contract.result import RegistryCheckOutputs, Result
 from finetune_operator.api import reasons, stages
+from finetune_operator.core.hosts import registry_url
 from finetune_operator.core.manifests.pod import PodNeeds
 from finetune_operator.core.run import Run
 
 from .base import ProgramStage
-from .registration import registry_address, registry_kind, registry_needs
+from .registration import registry_kind, registry_needs
 
 
 class RegistryCheckStage(ProgramStage):
@@ -24,7 +25,7 @@ class RegistryCheckStage(ProgramStage):
 
     def inputs(self, run: Run) -> RegistryCheckInputs:
         spec = run.resolved.registry
-        return RegistryCheckInputs(registry_kind(run), spec.name, spec.version, registry_address(run))
+        return RegistryCheckInputs(registry_kind(run), spec.name, spec.version, registry_url(run.resolved.registry))
 
     def pod(self, run: Run) -> PodNeeds:
         return registry_needs(run)

@@ -18,7 +18,7 @@ from finetune_contract.documents import (
 from finetune_contract.result import HISTORY_LIMIT, Result, TrainingOutputs, thin
 from finetune_operator.api import stages
 from finetune_operator.core import naming
-from finetune_operator.core.manifests.pod import BUNDLE_PATH, HF_SECRET, PodNeeds, secrets
+from finetune_operator.core.manifests.pod import BUNDLE_PATH, PodNeeds
 from finetune_operator.core.paths import Json, lookup
 from finetune_operator.core.run import Run
 
@@ -89,7 +89,7 @@ def training_pod(run: Run, gpus: int) -> PodNeeds:
     if secret:
         own = (*own, {"name": SECRETS_VARIABLE, "value": secret})
     return PodNeeds(
-        resources=spec.resources, gpus=gpus, environment=(*secrets(None, HF_SECRET), *spec.env, *own),
+        resources=spec.resources, gpus=gpus, environment=(*spec.env, *own),
         placement=spec.placement, volumes=({"name": "training-bundle", "configMap": {"name": bundle}}, *spec.volumes),
         mounts=({"name": "training-bundle", "mountPath": BUNDLE_PATH, "readOnly": True}, *spec.volume_mounts),
         pull_secrets=spec.image_pull_secrets, shared_memory=spec.shared_memory,
