@@ -65,8 +65,9 @@ def _constants(tree: ast.Module) -> dict[str, Any]:
 
 def _function(node: ast.Call) -> str | None:
     called = node.func
-    of_re = isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "re"
-    return called.attr if of_re and called.attr in FUNCTIONS else None  # type: ignore[union-attr]
+    if not isinstance(called, ast.Attribute) or not isinstance(called.value, ast.Name) or called.value.id != "re":
+        return None
+    return called.attr if called.attr in FUNCTIONS else None
 
 
 def _uses(call: ast.Call, tree: ast.Module, text: str) -> set[str]:

@@ -13,6 +13,7 @@ from finetune_contract.documents import (
     AGAIN_VARIABLE,
     ATTEMPT_VARIABLE,
     CONFIG_VARIABLE,
+    HTTP_AUTHORIZATION_VARIABLE,
     IMAGE_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
     RESULT_VARIABLE,
@@ -45,6 +46,10 @@ AWS_SERVER = ("s3-secret", ("AWS_S3_ENDPOINT", "AWS_DEFAULT_REGION"))
 """Keys with the server in the Secrets of OpenShift AI's data connections."""
 REGISTRY_SECRET = ("registry-token", ("REGISTRY_TOKEN",))
 """Standard Secret and key for the model registry."""
+STANDARD_KEYS = frozenset({
+    HTTP_AUTHORIZATION_VARIABLE, *(key for _, keys in (HF_SECRET, AWS_SECRET, AWS_SERVER, REGISTRY_SECRET) for key in keys)
+})  # fmt: skip
+"""All keys of Secrets that the operator asks for by itself."""
 
 
 @dataclass(frozen=True)
