@@ -14,7 +14,18 @@ from finetune_contract.crash import crash_location
 from finetune_contract.progress import MARK, last
 from finetune_contract.redaction import redact
 from finetune_contract.result import TERMINATION_MESSAGE_LIMIT, parse_message
-from finetune_contract.uris import CONTROL, EDGE_SPACE, FILE_NAMES, FORMS, SCHEME_ALONE, UriError, parse_uri, shown
+from finetune_contract.uris import (
+    CONTROL,
+    EDGE_SPACE,
+    FILE_NAMES,
+    FORMS,
+    LOGIN,
+    SCHEME_ALONE,
+    SIGNATURE,
+    UriError,
+    parse_uri,
+    shown,
+)
 from finetune_operator.api.crd import crd
 from finetune_operator.core import blockers
 from finetune_operator.core.diagnosis import LOG_LIMIT, diagnose
@@ -65,7 +76,7 @@ def test_every_pattern_of_the_tree_is_known() -> None:
 
 
 def _of_uris() -> Iterator[tuple[str, str, re.Pattern[str], int]]:
-    texts = [CONTROL, EDGE_SPACE, SCHEME_ALONE, *FILE_NAMES.values()]
+    texts = [CONTROL, EDGE_SPACE, LOGIN, SCHEME_ALONE, SIGNATURE, *FILE_NAMES.values()]
     yield from ((f"URIs: {text}", "search", re.compile(text, re.ASCII), URI_LENGTH) for text in texts)
     forms = dict.fromkeys(form for kind in FORMS.values() for form in kind)
     yield from ((f"URIs: {text}", "fullmatch", re.compile(text, re.ASCII), URI_LENGTH) for text in forms)

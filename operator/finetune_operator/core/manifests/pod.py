@@ -17,9 +17,11 @@ from finetune_contract.documents import (
     IMAGE_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
     RESULT_VARIABLE,
+    SECRETS_VARIABLE,
     WORKSPACE_VARIABLE,
 )
 from finetune_operator.core import naming
+from finetune_operator.core.paths import lookup
 from finetune_operator.core.resolved_spec import Placement, Resources, SecretRef
 from finetune_operator.core.run import Run, StageStatus
 
@@ -112,7 +114,9 @@ def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str
     }
     general = (run.status.get("resolved") or {}).get("environment") or {}
     entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(own)]
-    return list({entry["name"]: entry for entry in entries}.values())
+    found = {entry["name"]: entry for entry in entries}
+    secret = ",".join(sorted(name for name, entry in found.items() if lookup(entry, "valueFrom.secretKeyRef")))
+    return [*found.values(), *_plain({SECRETS_VARIABLE: secret} if secret else {})]
 
 
 def _is_rerun(run: Run, stage_status: StageStatus) -> bool:
