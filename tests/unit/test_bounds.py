@@ -37,7 +37,7 @@ from finetune_operator.core.trainjob_reports import of_rhoai, of_trainer
 from finetune_operator.validation import DEFAULTS_KEY, defaults_of
 from finetune_operator.validation.pattern import compile_pattern
 from finetune_stages.sdk.redaction import Redactor
-from patterns import QUICK, Found, adversarial, found_in, seconds
+from patterns import QUICK, ROOT, Found, adversarial, found_in, seconds
 
 SIZE = 4096
 URI_LENGTH = 2048
@@ -125,6 +125,34 @@ def test_the_texts_show_a_pattern_that_is_not_linear(pattern: str, size: int) ->
         if time.thread_time() - began > QUICK:
             return
     pytest.fail("no text takes long")
+
+
+_PARSERS = re.compile(r"\b(json\.loads?|strict_json\.loads|yaml\.\w+|\w*model_validate|b64decode|ZipFile|fromisoformat)\(")
+PARSERS = {
+    "finetune_contract/strict_json.py": "termination messages, progress, annotations: bounded, see READERS",
+    "finetune_contract/result.py": "termination messages, by strict_json",
+    "finetune_contract/progress.py": "lines of a log, by strict_json",
+    "finetune_operator/core/trainjob_reports.py": "annotation of a TrainJob, by strict_json",
+    "finetune_operator/core/times.py": "times of the API server",
+    "finetune_operator/core/values.py": "a spec, whose size the API server limits, and the defaults, see DEFAULTS",
+    "finetune_operator/api/kubernetes_yaml.py": "files and defaults: bounded, see DEFAULTS and tests/unit/test_kubernetes_yaml.py",
+    "finetune_operator/validation/structure.py": "dates in metadata, of a fixed form",
+    "finetune_operator/validation/config_map.py": "ConfigMaps of a command",
+    "finetune_operator/training_bundle.py": "the training bundle, of a limited size",
+    "finetune_operator/loop/run_cache.py": "what this process has written", "finetune_operator/loop/child_cache.py": "what this process has written",
+    "finetune_operator/kube/client.py": "answers of the API server", "finetune_operator/kube/api_errors.py": "answers of the API server",
+    "finetune_operator/kube/configuration.py": "the operator's configuration",
+    "finetune_operator/cli/init.py": "the presets", "finetune_operator/cli/code.py": "ConfigMaps of a command",
+    "finetune_operator/local/process.py": "what this process has written", "finetune_operator/local/shim.py": "what this process has written",
+    "finetune_operator/local/secrets.py": "the user's own file", "finetune_operator/local/volumes.py": "ConfigMaps that the store has validated",
+    "finetune_operator/local/store/store.py": "what this process has written", "finetune_operator/local/store/transaction.py": "what this process has written",
+}  # fmt: skip
+"""Every file of the operator and the command line that parses something, and whose text it is."""
+
+
+def test_every_parser_of_the_tree_is_known() -> None:
+    files = {str(file.relative_to(ROOT / "operator")): file.read_text() for file in (ROOT / "operator").rglob("*.py")}
+    assert {name for name, text in files.items() if _PARSERS.search(text)} == set(PARSERS)
 
 
 def filled(pump: str, size: int) -> str:
