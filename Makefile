@@ -59,7 +59,7 @@ release-check: setup  ## check dist/VERSION without a network: digests, bills of
 	$(BIN)/python hack/release check $(VERSION)
 
 bench: setup  ## measure the figures of docs/performance.md
-	for bench in command_line plan main_job reuse dataset model_download training evaluation; do $(BIN)/python hack/bench/$$bench.py; done
+	for bench in command_line plan diagnosis main_job reuse dataset model_download training evaluation; do $(BIN)/python hack/bench/$$bench.py; done
 
 clean:  ## stop control planes and nodes of this folder, and remove all that was made in it except local runs (.finetune)
 	-for trainer in 2.1 2.3 none; do for what in controlplane node; do $(BIN)/python hack/$$what down --trainer $$trainer; done; done

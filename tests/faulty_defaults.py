@@ -169,7 +169,7 @@ FAULTY: tuple[tuple[Json, str], ...] = (
     ({"storage": {"accessModes": ["ReadWriteOncePod"]}, "training": {"workers": 2}},
      "storage.accessModes: a volume of mode ReadWriteOncePod has room for one pod, and training.workers is above 1; choose another access mode."),
     ({"storage": {"size": "1" * 33}}, "storage.size: is too large; write a number with a suffix, such as 64Gi."),
-    ({"storage": {"size": 10**33}}, "storage.size: is too large; write a number with a suffix, such as 64Gi."),
+    ({"storage": {"size": 2**63}}, "storage.size: is too large; write a number with a suffix, such as 64Gi."),
     ({"training": {"resources": {"memory": " 1Gi"}}},
      ("training.resources.memory: not a quantity of 0 or more; write a whole number, or in quotes a number with an optional suffix, such as"
       " 0.5, 500m, 2, 1e3, 64Gi or 1Ei.")),

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -17,8 +18,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+_MESSAGE_LIMIT = 500
+"""Characters of an error's message: keys and values of a document can be of any length."""
+
+
 class DocumentError(ValueError):
     """A document does not have the form in the contract; the message has the field's path."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= _MESSAGE_LIMIT else f"{message[: _MESSAGE_LIMIT - 3]}...")
 
 
 @functools.cache
@@ -96,11 +104,24 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return {key: _convert(args[1], item, _join(path, key)) for key, item in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return decode(hint, value, path)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float:
+        return _finite(value, path)
     if hint is not Any:
         _expect(value, hint, path)
     return value
+
+
+def _finite(value: Any, path: str) -> float:
+    """Return a number as a float that JSON can hold."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        _expect(value, float, path)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise DocumentError(f"{path}: is not a finite number")
+    return number
 
 
 def _first_match(options: list[Any], value: Any, path: str) -> Any:

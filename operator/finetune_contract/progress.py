@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from . import strict_json
+
 MARK = "FINETUNE_PROGRESS "
 METRICS_PORT = 28080
 """Port of rank 0 of a TrainJob, at which its progress is served: the default of OpenShift AI."""
@@ -23,6 +25,8 @@ EXPORT_SECONDS = 30
 
 The status server of Trainer applies five reports per second for all TrainJobs of a cluster, so this interval is enough for 150 of them.
 """
+_LINE_LIMIT = 4096
+"""Characters of the JSON in a line. Longer lines are not ours."""
 _LARGEST = 2**31 - 1
 """The largest value of an ``int32``, the type of the counts in a TrainJob's status."""
 
@@ -151,8 +155,8 @@ def _parsed(lines: Iterable[str]) -> Iterator[Progress]:
         if start < 0:
             continue
         try:
-            data = json.loads(text[start + len(MARK) :])
-        except (ValueError, RecursionError):
+            data = strict_json.loads(text[start + len(MARK) :], _LINE_LIMIT)
+        except strict_json.JsonError:
             continue
         progress = from_rhoai(data) if isinstance(data, dict) else None
         if progress is not None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from . import CONTRACT_VERSION
+from . import CONTRACT_VERSION, strict_json
 from .codec import DocumentError, decode, encode
 from .progress import Progress, to_rhoai
 
@@ -287,14 +287,15 @@ def _only(result: Result, names: Iterable[str]) -> Result:
 
 
 def parse_message(text: str | None) -> Result | None:
-    """Return the result in a termination message; ``None`` if there is none (a crash leaves log lines or an empty message).
+    """Return the result in a termination message; ``None`` if there is none: a crash leaves log lines, an empty message
+    or anything else that the program wrote there.
 
     Raises:
         DocumentError: The result has an unknown contract version.
     """
     try:
-        data = json.loads(text or "")
-    except ValueError:
+        data = strict_json.loads(text or "", TERMINATION_MESSAGE_LIMIT)
+    except strict_json.JsonError:
         return None
     ours = data.get(OUR_KEY) if isinstance(data, dict) else None
     return parse_result(ours) if isinstance(ours, dict) else None

@@ -25,6 +25,15 @@ EDGE_SPACE = r"^ | $"
 """A space at the beginning or the end."""
 SCHEME_ALONE = r"^(file|hf|https?|s3|pvc|oci):([^/]|/[^/]|/?$)"
 """A scheme without ``//``, which by its form is a hub id with a configuration."""
+LOGIN = r"^[a-z0-9]+://[^/?#]*@"
+"""A user, and maybe a password, before the host: everybody who may read the run, its Events or a registry's entry could read them."""
+IMAGE_DIGEST = "@sha256:"
+"""What may follow the name of an image although it looks like a login."""
+SIGNATURE = (
+    r"(?i)[?&#;](([^=&#;?]*[-_.])?(sig|key|auth|pwd)|[^=&#;?]*(token|signature|credential|secret|passw)[^=&#;?]*"
+    r"|[^=&#;?]*(api|access)[-_]?key(id)?)="
+)
+"""A parameter with a signature, a token or a key, such as ``X-Amz-Signature``, ``sig`` or ``AWSAccessKeyId``."""
 LOCAL_PREFIXES = ("/", "./", "../", "~/")
 LOCAL = r"(/|\./|\.\./|~/).*"
 _NEXT = "%[89ABab][0-9A-Fa-f]"
@@ -269,12 +278,22 @@ def _web_address(uri: str) -> WebAddress:
         if " " in uri:
             problem = "it has a space"
         raise UriError(f"{shown(uri)} is not a web address, {problem}; write https://<host>/<file>")
+    _reject_credentials(uri)
     return WebAddress(uri)
+
+
+def _reject_credentials(uri: str) -> None:
+    """Raise an error for a URI with a login or a signature."""
+    if re.search(LOGIN, uri) and not (uri.startswith("oci://") and IMAGE_DIGEST in uri):
+        raise UriError(f"{shown(uri)} has a login before its host; remove it, and put the login into a Secret")
+    if re.search(SIGNATURE, uri):
+        raise UriError(f"{shown(uri)} has a signature, a token or a key; remove it, and put the login into a Secret")
 
 
 def _storage(scheme: str, uri: str, form: str) -> S3Location | ClaimPath | ImageReference:
     if not _matches(form, uri):
         raise UriError(f"{shown(uri)} is not an address of {scheme}://{_storage_problem(scheme, uri)}")
+    _reject_credentials(uri)
     rest = uri.partition("://")[2]
     if scheme == "oci":
         return _image(rest)

@@ -459,7 +459,72 @@ def test_secrets_come_from_files_and_are_never_stored(workdir: Workdir, small: S
             assert b"hf_very_secret_value" not in path.read_bytes(), path
 
 
+def _file(workdir: Workdir, spec: dict[str, Any], name: str, data: dict[str, str]) -> None:
+    run = workdir.write(spec).read_text()
+    configmap = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+    (workdir.folder / "run.yaml").write_text(f"{run}---\n{json.dumps(configmap)}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("tasks", {"../../x": "y"}, "data[../../x]: Invalid value: "),
+        ("finetune-training-bundle-0123456789abcdef", {"a": "b"}, "is reserved for the operator; choose another name."),
+        (
+            "finetune-defaults",
+            {"spec.yaml": "model: {trustRemoteCode: true}"},
+            "is reserved for the operator; choose another name.",
+        ),
+        ("demo-inputs-1", {"dataset.json": "{}"}, "is reserved for the operator; choose another name."),
+        ("../x", {"a": "b"}, "metadata.name: Invalid value: "),
+    ],
+)
+def test_a_file_from_the_internet_writes_nothing_outside_the_home(
+    workdir: Workdir, name: str, data: dict[str, str], sentence: str
+) -> None:
+    _file(workdir, {"dataset": {"uri": "./data.jsonl"}, "model": {"uri": "./model"}}, name, data)
+    (workdir.folder / "data.jsonl").write_text("{}\n")
+    (workdir.folder / "model").mkdir()
+    before = {path for path in workdir.folder.parent.rglob("*") if ".finetune" not in path.parts}
+    result = workdir.finetune("run", "run.yaml")
+    assert result.code == 65
+    assert sentence in result.err
+    assert {path for path in workdir.folder.parent.rglob("*") if ".finetune" not in path.parts} == before
+
+
+def test_code_of_a_file_runs_only_if_it_is_allowed(workdir: Workdir) -> None:
+    spec = {
+        "dataset": {"uri": "./data.jsonl"}, "model": {"uri": "./model", "trustRemoteCode": True},
+        "evaluation": {"tasks": ["mine"], "taskFiles": {"name": "tasks"}},
+    }  # fmt: skip
+    _file(
+        workdir,
+        spec,
+        "tasks",
+        {"mine.yaml": "task: mine\nprocess_docs: !function utils.f\n", "utils.py": "def f(docs): return docs\n"},
+    )
+    (workdir.folder / "data.jsonl").write_text("{}\n")
+    (workdir.folder / "model").mkdir()
+    result = workdir.finetune("run", "run.yaml")
+    assert result.code == 65
+    assert result.err.splitlines() == [
+        f"spec.model.trustRemoteCode: runs Python code of the model {workdir.folder / 'model'} on this machine; read it, and add --allow-code",
+        "spec.evaluation.taskFiles: mine.yaml of ConfigMap tasks calls Python functions on this machine (utils.f); read it, and add --allow-code",
+        "spec.evaluation.taskFiles: utils.py of ConfigMap tasks runs as Python code on this machine; read it, and add --allow-code",
+    ]
+    assert workdir.finetune("get", "-o", "name").out == ""
+    allowed = workdir.finetune("run", "run.yaml", "--allow-code")
+    assert "--allow-code" not in allowed.err
+    assert status_of(workdir)["phase"] == "Failed"  # the data and the model are empty
+    for command in (("clone", "demo"), ("rerun", "demo", "--from", "dataset")):
+        again = workdir.finetune(*command)
+        assert again.code == 65
+        assert "spec.model.trustRemoteCode: runs Python code of the model" in again.err
+
+
 MISTAKES = {
+    "a key that is no name": (["--configmap", "tasks=odd"], 65, "the file name 'a b' is not a key of a ConfigMap; use letters, digits,"),
+    "a name of the operator": (["--configmap", "finetune-engine-check-1=odd"], 65, "is reserved for the operator; choose another name."),
     "no such secret file": (["--secret", "mine=nothing.env"], 65, "nothing.env: cannot be read; give a file with KEY=value lines"),
     "no name": (["--secret", "nothing.env"], 2, "--secret nothing.env: not of the form NAME=FILE;"),
     "no such folder": (["--configmap", "tasks=nowhere"], 66, "--configmap tasks=nowhere: nowhere: No such file or directory; give"),
@@ -473,6 +538,8 @@ MISTAKES = {
 def test_mistakes_in_options(workdir: Workdir, small: Spec, options: list[str], code: int, words: str) -> None:
     workdir.write(small())
     (workdir.folder / "empty").mkdir()
+    (workdir.folder / "odd").mkdir()
+    (workdir.folder / "odd/a b").write_text("c")
     result = workdir.finetune("run", "run.yaml", *options)
     assert result.code == code
     assert words in result.err
@@ -493,10 +560,7 @@ def test_the_blocker_of_a_run_is_reported(workdir: Workdir, small: Spec) -> None
     command = workdir.start("run", "run.yaml")
     assert command.stdout
     told = next(line for line in command.stdout if "waiting: " in line)
-    assert (
-        'waiting: SecretMissing: secret "mine" has no key TOKEN; set the environment variable TOKEN or give --secret mine=FILE'
-        in told
-    )
+    assert 'waiting: SecretMissing: secret "mine" has no key TOKEN; give --secret mine=FILE' in told
     command.send_signal(signal.SIGINT)
     command.communicate(timeout=60)
     assert command.returncode == 130

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,36 @@ def test_a_document_that_is_not_an_object_is_reported_by_line(workdir: Workdir, 
     assert result.code == 65
     assert re.match(words, result.err), result.err
     assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("kind: A\nspec: &a\n  x: [*a]\n", ":3: the alias *a is inside its own value; write the value"),
+        (
+            "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)),
+            ":1: has more than 100000 values; remove what is not needed",
+        ),
+        ("a: " + "[" * 200_000, ":1: is nested in more than 100 levels; remove levels"),
+        ("#" * (3 * 2**20 + 1), ": has more than 3,145,728 bytes; remove what is not needed"),
+    ],
+    ids=["alias of itself", "aliases that expand", "nesting", "size"],
+)
+def test_a_file_that_would_take_all_memory_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, sentence: str
+) -> None:
+    file = tmp_path / "bomb.yaml"
+    file.write_text(text)
+    started = time.thread_time()
+    assert validate_files([file]) == 65
+    assert time.thread_time() - started < 20
+    assert capsys.readouterr().err == f"{file}{sentence}\n"
+
+
+def test_a_file_without_an_end_is_not_read_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert validate_files([Path("/dev/zero")]) == 65
+    assert capsys.readouterr().err == "/dev/zero: has more than 3,145,728 bytes; remove what is not needed\n"
 
 
 def test_scalars_are_those_of_kubernetes(tmp_path: Path) -> None:

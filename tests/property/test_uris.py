@@ -16,7 +16,7 @@ VALIDATOR = Validator(crd())
 PIECES = (
     " ", "/", "./", "../", "~/", "~", "file://", "file:///", "hf://", "http://", "https://", "s3://", "pvc://", "oci://", "ftp://", "://", ":",
     "@", "[", "]", "[::1]", "?", "#", "%", "%20", "%00", "%7f", "%zz", "%ff", "%c3", "%bc", "%e2%82", "%ed%a0%80", "-", ".", "--", "..", "_", "a", "B", "7", "0", "65535", "65536", "\u00fc", "\u00a0",
-    "\0", "\n", "\x7f", "\\", "*", "org", "x.jsonl", ".csv", ".gz", ".safetensors", "example.com", "bucket", "\u2100", "\u2028",
+    "?sig=", "&X-Amz-Signature=a", "?keys=", "user:pw@", "@sha256:", "\0", "\n", "\x7f", "\\", "*", "org", "x.jsonl", ".csv", ".gz", ".safetensors", "example.com", "bucket", "\u2100", "\u2028",
 )  # fmt: skip
 URIS = st.lists(st.sampled_from(PIECES) | st.characters(codec="utf-8"), min_size=1, max_size=8).map("".join) | st.one_of(
     [st.from_regex(f"^({form})$", fullmatch=True) for forms in FORMS.values() for form in forms]
@@ -51,5 +51,9 @@ def parses(kind: UriKind, uri: str) -> bool:
 @example(uri="file:///%c3%bc")
 @example(uri="rows.jsonl")
 @example(uri="http://a:65536")
+@example(uri="https://user:pw@example.com/x")
+@example(uri="https://example.com/x?a=b&sig=c")
+@example(uri="/data/x?sig=c")
+@example(uri="s3://bucket/x?token=c")
 def test_a_uri_is_admitted_exactly_if_it_can_be_parsed(kind: UriKind, uri: str) -> None:
     assert admitted(kind, uri) == parses(kind, uri)

@@ -193,7 +193,7 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
     *(
         (f"data-at-{uri!r}", "own", {"dataset": {"uri": uri}}, {})
         for uri in ("org/chat", "squad", "LipengCS/Table-GPT:All", "hf://org/rows.jsonl", "org/a_b.c-d", "https://example.com:8443/a?b=c#d",
-                    "https://[::1]:80/x", "https://user:word@example.com/x", "./my rows.jsonl", "/data/ü.jsonl", "~/rows.jsonl",
+                    "https://[::1]:80/x", "./my rows.jsonl", "/data/ü.jsonl", "~/rows.jsonl",
                     "file:///data/my rows.jsonl", "file:///data/100%25.jsonl", "https://example.com:65535/x", "s3://bucket/rows.jsonl", "org/a:20220301.en")
     ),
     ("held-out-rows-in-a-file", "own", {"dataset": {"evalUri": "held-out.jsonl"}}, _at("dataset.evalUri", _FILE)),

@@ -11,12 +11,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-import yaml
 
 from api_server import application, serving
 from faulty_defaults import FAULTY
 from finetune_operator.api.crd import crd, defaults_schema
 from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN
+from finetune_operator.api.kubernetes_yaml import dump
 from finetune_operator.cli.errors import CommandError
 from finetune_operator.cli.local_backend import LocalBackend
 from finetune_operator.core.resolve import SpecRejection, resolve
@@ -37,7 +37,7 @@ NOW = datetime(2026, 11, 29, 12, 0, 0, tzinfo=UTC)
 
 
 def config_map(values: Any, namespace: str = "team") -> dict[str, Any]:
-    text = values if isinstance(values, str) else yaml.safe_dump(values)
+    text = values if isinstance(values, str) else dump(values)
     metadata = {"name": DEFAULTS, "namespace": namespace}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {DEFAULTS_KEY: text}}
 
@@ -140,7 +140,7 @@ async def test_local_mode_reads_every_fault_from_the_config_map(store: Store, tm
 def test_the_operator_does_not_start_with_a_fault_in_its_configuration(tmp_path: Path) -> None:
     file = tmp_path / "configuration.yaml"
     for values, sentence in FAULTY:
-        file.write_text(yaml.safe_dump({"defaults": values}))
+        file.write_text(dump({"defaults": values}))
         with pytest.raises(BadConfiguration) as problem:
             Configuration.load(file, {})
         assert str(problem.value) == f"{file}: defaults.{sentence.removesuffix('.')}"
@@ -165,7 +165,7 @@ async def test_corrected_defaults_are_valid_at_once(server: ApiServer) -> None:
     await server.create(config_map({"training": {"env": [{"name": "A"}]}}))
     assert (await provider.settings("team")).problem
     now = 16.0
-    fixed = {"data": {DEFAULTS_KEY: yaml.safe_dump({"training": {"env": [{"name": "A", "value": "b"}]}})}}
+    fixed = {"data": {DEFAULTS_KEY: dump({"training": {"env": [{"name": "A", "value": "b"}]}})}}
     await server.patch(CONFIGMAP, "team", DEFAULTS, fixed)
     settings = await provider.settings("team")
     assert (settings.problem, settings.namespace_defaults) == (None, {"training": {"env": [{"name": "A", "value": "b"}]}})
@@ -237,3 +237,47 @@ def test_other_reasons_than_an_invalid_value_are_kept() -> None:
         found = resolve(MINIMAL, place)
         assert isinstance(found, SpecRejection)
         assert found.reason.name == reason
+
+
+async def test_defaults_are_read_again_only_after_a_change(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+
+    def counted(configmap: Any, mode: Any) -> Any:
+        reads.append(configmap["data"][DEFAULTS_KEY])
+        return defaults_of(configmap, mode)
+
+    monkeypatch.setattr("finetune_operator.kube.settings_provider.defaults_of", counted)
+    now = 0.0
+    provider = SettingsProvider(server, Configuration(), clock=lambda: now)
+
+    async def seeds() -> list[Any]:
+        nonlocal now
+        found = []
+        for _ in range(2):
+            now += 60
+            found.append((await provider.settings("team")).namespace_defaults.get("dataset", {}).get("seed"))
+        return found
+
+    await server.create(config_map({"dataset": {"seed": 1}}))
+    assert await seeds() == [1, 1]
+    await server.patch(CONFIGMAP, "team", DEFAULTS, {"data": {DEFAULTS_KEY: "dataset: {seed: 2}"}})
+    assert await seeds() == [2, 2]
+    await server.delete(CONFIGMAP, "team", DEFAULTS)
+    assert await seeds() == [None, None]
+    await server.create(config_map("dataset: {seed: 2}"))
+    assert await seeds() == [2, 2]
+    assert len(reads) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: &a [1]\nb: *a", "line 2: has an alias (*a), which is not supported here; write its value."),
+        ("#" * 32768 + "\n", "has more than 32,768 bytes; remove what is not needed."),
+        ("[" * 16000, "line 1: is nested in more than 100 levels; remove levels."),
+        ("[" + "1," * 16000 + "]", "line 1: has more than 2000 values; remove what is not needed."),
+    ],
+)
+def test_defaults_that_could_stop_the_operator_are_rejected(text: str, problem: str) -> None:
+    found = defaults_of(config_map(text), "cluster")
+    assert found.problem == f"ConfigMap finetune-defaults, key spec.yaml: {problem}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
-from finetune_operator.api.kubernetes_yaml import InvalidYAML, dump, parse, parse_all
+from finetune_operator.api.kubernetes_yaml import InvalidYAML, Limits, dump, parse, parse_all
 
 VALUES: list[tuple[str, Any]] = [
     ("5e-1", 0.5), ("5E-1", 0.5), (".5", 0.5), ("-.5e1", -5), ("1e3", 1000), ("1.0", 1), ("1.5", 1.5), ("1e400", "1e400"),
@@ -89,6 +90,48 @@ def test_aliases_and_merge_keys() -> None:
     assert found["e"] == {"<<": 1}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("9" * 5000, "9" * 5000), ("9" * 30, 1e30), ("-9223372036854775808", -(2**63)), ("18446744073709551615", 2**64 - 1),
+        ("18446744073709551616", 2.0**64), ("0x1" + "0" * 20, "0x1" + "0" * 20), ("0" * 200 + "7", 7),
+    ],
+)  # fmt: skip
+def test_a_number_of_more_than_64_bits_is_read_as_go_does(text: str, value: object) -> None:
+    assert parse(text) == value
+
+
+def test_limits_of_a_text_from_others() -> None:
+    limits = Limits(40, 3, aliases=False)
+    assert parse("a: [1]", limits) == {"a": [1]}
+    for text, message in [
+        ("a: " + "b" * 40, "has more than 40 bytes; remove what is not needed"),
+        ("a: [1, 2]", "line 1: has more than 3 values; remove what is not needed"),
+        ("a: &x 1\nb: *x", "line 2: has an alias (*x), which is not supported here; write its value"),
+    ]:
+        with pytest.raises(InvalidYAML) as error:
+            parse(text, limits)
+        assert str(error.value) == message
+
+
+def test_the_line_of_a_field_with_a_long_name_is_that_of_its_parent() -> None:
+    [found] = parse_all("a:\n  " + "k" * 1000 + ":\n    b: 1\n")
+    assert found.lines == {"": 1, "a": 1}
+
+
+def test_merging_many_objects_takes_linear_time() -> None:
+    count = 20_000
+    text = "<<: [" + ", ".join(f"{{k{number}: 1}}" for number in range(count)) + "]"
+    started = time.thread_time()
+    assert len(parse(text)) == count
+    assert time.thread_time() - started < 10
+
+
+def test_the_same_object_twice_is_written_twice() -> None:
+    same = {"a": [1]}
+    assert dump({"b": same, "c": same}) == "b:\n  a:\n  - 1\nc:\n  a:\n  - 1\n"
+
+
 def test_nothing_and_several_documents() -> None:
     assert parse("# a comment\n") is None
     assert [one.value for one in parse_all("a: 1\n---\nb: 2\n")] == [{"a": 1}, {"b": 2}]
@@ -108,8 +151,18 @@ _LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         ("a: 1\n---\nb: 2", "line 3: expected one document, found several"),
         ("? [a]\n: b", "line 1: a key is not a string; write it as text"),
         ("a: {<<: 5}", "line 1: << takes an object or a list of objects"),
-        ("a: &a [*a]", "not YAML: it is nested too deeply"),
+        ("b: 1\na: &a [*a]", "line 2: the alias *a is inside its own value; write the value"),
+        ("a: &a\n  b: {c: *a}", "line 2: the alias *a is inside its own value; write the value"),
+        ("[" * 101 + "]" * 101, "line 1: is nested in more than 100 levels; remove levels"),
+        ("[" * 200_000 + "]" * 200_000, "line 1: is nested in more than 100 levels; remove levels"),
+        ("- " * 200_000, "line 1: is nested in more than 100 levels; remove levels"),
+        ("a: " + "b" * 3 * 2**20, "has more than 3,145,728 bytes; remove what is not needed"),
+        ("a: " + "\N{EURO SIGN}" * 2**20, "has more than 3,145,728 bytes; remove what is not needed"),
+        ("{" + "k" * 200 + ": 1, " + "k" * 200 + ": 2}", f"the key {'k' * 80}... occurs twice"),
+        ("a: !" + "k" * 200 + " 1", f"the tag !{'k' * 79}... is not supported"),
         ("a: \x00", "not YAML: "),
+        ("a: \ud800", "has half of a surrogate pair, which is no character; remove it"),
+        ("- a\n" * 200_001, "line 200000: has more than 100000 values; remove what is not needed"),
         (_LAUGHS, "has more than 100000 values"),
     ],
 )

@@ -25,7 +25,7 @@ JSON_COLUMNS = ("messages", "conversations", "tools")
 """Columns whose cells are JSON text."""
 _REPORT_BYTES = 1 << 20
 _UNCLOSED = "unexpected end of data"
-_LINE_BREAK = re.compile(r"[ \t]*[\r\n]\s*")
+_LINE_BREAK = re.compile(r"(?<![ \t])[ \t]*[\r\n]\s*")
 """White space between two tokens of JSON: a string has no line break."""
 
 

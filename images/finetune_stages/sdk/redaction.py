@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from urllib.parse import quote
 
 from finetune_contract.documents import SECRETS_VARIABLE
+from finetune_contract.redaction import HIDDEN, redact
 
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|ACCESS_KEY|CREDENTIAL|PULL_SECRET|API_KEY|AUTHORIZATION", re.IGNORECASE)
 _SHORTEST = 6
 """Characters. Shorter values are not redacted, because they occur in ordinary words."""
-_URL_SECRETS = re.compile(
-    r"(\w+://)[^/\s@]+@|((?:[?&])(?:[\w.-]*(?:token|signature|credential|key|sig|secret)[\w.-]*)=)[^&\s\"']+", re.IGNORECASE
-)
+_SHORTEST_LINE = 16
+"""Characters of a line of a value with several lines, such as a key in PEM. Shorter lines occur in ordinary text."""
 
 
 class Redactor:
-    """Replaces the values of environment variables that come from Secrets or have names like those of secrets, and credentials in URLs, by ``***``."""
+    """Replaces the values of environment variables that come from Secrets or have names like those of secrets, and credentials by their form, by ``***``."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         named = set(environment.get(SECRETS_VARIABLE, "").split(","))
@@ -26,15 +27,22 @@ class Redactor:
             for name, value in environment.items()
             if (_SECRET_NAME.search(name) or name in named) and name != SECRETS_VARIABLE
         ]
-        # The value of an Authorization header is a scheme and the secret, which may appear alone.
-        values = {part for value in secrets for part in (value, value.rpartition(" ")[2]) if len(part) >= _SHORTEST}
-        ordered = sorted(values, key=len, reverse=True)
-        self._values = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        values = {form for value in secrets for form in _forms(value)}
+        self._values = sorted(values, key=lambda value: (-len(value), value))  # a value may contain another one
 
     def __call__(self, text: str) -> str:
         """Return ``text`` with secrets replaced."""
-        if self._values is not None:
-            text = self._values.sub("***", text)
-        if "://" in text:
-            text = _URL_SECRETS.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
-        return text
+        for value in self._values:
+            text = text.replace(value, HIDDEN)
+        return redact(text)
+
+
+def _forms(value: str) -> Iterator[str]:
+    """Yield the texts in which a value may appear: whole, without the scheme of an Authorization header, in a URI, line by line."""
+    bare = value.strip()
+    for form in (value, bare, bare.rpartition(" ")[2], quote(bare, safe="")):
+        if len(form) >= _SHORTEST:
+            yield form
+    lines = value.splitlines()
+    if len(lines) > 1:
+        yield from (line.strip() for line in lines if len(line.strip()) >= _SHORTEST_LINE)

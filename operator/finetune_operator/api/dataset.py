@@ -13,7 +13,7 @@ from finetune_contract.uris import WEB
 
 from .references import CertificateRef, SecretKeyRef
 from .section import REGION, REVISION, Fraction, Rule, Section, text, trimmed
-from .uris import uri_rules
+from .uris import credential_rules, uri_rules
 
 ColumnName = Annotated[str, text(64)]
 _COMMON = ("system", "tools")
@@ -120,6 +120,7 @@ class Dataset(Section):
         *map(_rule_of_format, get_args(RowFormat)),
         *uri_rules("dataset", "uri"),
         *uri_rules("dataset", "evalUri"),
+        *credential_rules("dataset", "endpoint", "name a Secret in dataset.secretRef"),
         Rule(
             "!has(self.evalUri) || !has(self.trainSplit) || self.trainSplit == 1.0",
             "with dataset.evalUri every row of dataset.uri is trained on: remove trainSplit or set it to 1",

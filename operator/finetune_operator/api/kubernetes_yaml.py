@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import yaml
@@ -33,35 +34,89 @@ class Parsed(NamedTuple):
     lines: dict[str, int]
 
 
-def parse(text: str) -> Any:
+@dataclass(frozen=True)
+class Limits:
+    """What a text may have: bytes of UTF-8, values (those of aliases counted each time), and whether it may have aliases (``*name``)."""
+
+    size: int
+    values: int
+    aliases: bool
+
+
+FILE_LIMITS = Limits(3 * 2**20, 100_000, aliases=True)
+"""Of a file: the API server accepts requests of at most 3 MiB, and a few lines of aliases can expand to billions of values."""
+DEPTH_LIMIT = 100
+"""Levels of objects and lists."""
+_WORD_LIMIT = 80
+"""Characters of a word of the text in a message."""
+_PATH_LIMIT = 500
+"""Characters up to which the path of a field is recorded: long keys with many fields would need the square of their memory."""
+
+
+def parse(text: str, limits: Limits = FILE_LIMITS) -> Any:
     """Return the value of a text with one document, ``None`` where it is empty.
 
     Raises:
-        InvalidYAML: the text is not YAML, or has several documents.
+        InvalidYAML: the text is not YAML, has several documents, or is beyond a limit.
     """
-    documents = list(parse_all(text))
+    documents = list(parse_all(text, limits))
     if len(documents) > 1:
         raise InvalidYAML("expected one document, found several", documents[1].line)
     return documents[0].value if documents else None
 
 
-def parse_all(text: str) -> Iterator[Parsed]:
+def parse_all(text: str, limits: Limits = FILE_LIMITS) -> Iterator[Parsed]:
     """Yield the documents of a text.
 
     Raises:
-        InvalidYAML: the text is not YAML.
+        InvalidYAML: the text is not YAML, or is beyond a limit.
     """
     try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise InvalidYAML("has half of a surrogate pair, which is no character; remove it") from None
+    if size > limits.size:
+        raise InvalidYAML(f"has more than {limits.size:,} bytes; remove what is not needed")
+    try:
+        _check_events(text, limits)
+        reader = _Reader(limits)
         for node in yaml.compose_all(text, Loader=_Loader):
-            reader = _Reader()
+            reader.lines = {}
             yield Parsed(reader.value(node, ""), node.start_mark.line + 1, reader.lines)
-    except RecursionError:
-        raise InvalidYAML("not YAML: it is nested too deeply") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise InvalidYAML(f"not YAML: {error.problem or error.context}", mark.line + 1 if mark else None) from None
     except yaml.YAMLError as error:
         raise InvalidYAML(f"not YAML: {error}") from None
+
+
+def _check_events(text: str, limits: Limits) -> None:
+    """Raise an error for a text that is beyond a limit, before anything recursive reads it: the parser's events are flat."""
+    opened: list[str | None] = []
+    """Anchors of the objects and lists that are open."""
+    values = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        line = event.start_mark.line + 1 if event.start_mark else None
+        if isinstance(event, yaml.AliasEvent):
+            if not limits.aliases:
+                raise InvalidYAML(
+                    f"has an alias (*{_short(event.anchor or '')}), which is not supported here; write its value", line
+                )
+            if event.anchor in opened:
+                raise InvalidYAML(f"the alias *{_short(event.anchor or '')} is inside its own value; write the value", line)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append(event.anchor)
+            if len(opened) > DEPTH_LIMIT:
+                raise InvalidYAML(f"is nested in more than {DEPTH_LIMIT} levels; remove levels", line)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            opened.pop()
+        values += isinstance(event, yaml.NodeEvent)
+        if values > 2 * limits.values:  # keys are counted too
+            raise _too_many_values(limits, line)
+
+
+def _too_many_values(limits: Limits, line: int | None) -> InvalidYAML:
+    return InvalidYAML(f"has more than {limits.values} values; remove what is not needed", line)
 
 
 def dump(value: Any, **options: Any) -> str:
@@ -70,7 +125,10 @@ def dump(value: Any, **options: Any) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's writer, which quotes only what YAML 1.1 would misread."""
+    """PyYAML's writer, which quotes only what YAML 1.1 would misread, and writes the same value twice instead of an alias."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -92,9 +150,9 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 _TAG_PREFIX = "tag:yaml.org,2002:"
 _INT = re.compile(r"^[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+|0o?[0-7]+|0b[01]+)$")
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_LONGEST_INT = 80
+"""Characters: a sign, 0b and 64 bits, with zeros before them."""
 _SHORTEST_EXPONENT = 1e21
-_MOST_VALUES = 100_000
-"""Values of one document, those of aliases counted each time: a few lines of aliases can expand to billions."""
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
@@ -105,23 +163,29 @@ _WORDS: dict[str, Any] = {
 class _Reader:
     """Turns YAML nodes into values and records the line of each field."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.lines: dict[str, int] = {}
+        self._limits = limits
         self._values = 0
 
     def value(self, node: yaml.Node, path: str) -> Any:
         """Return the value of a node at a dotted path."""
-        line = self.lines[path] = node.start_mark.line + 1
+        line = node.start_mark.line + 1
+        self._record(path, line)
         self._values += 1
-        if self._values > _MOST_VALUES:
-            raise InvalidYAML(f"has more than {_MOST_VALUES} values", line)
+        if self._values > self._limits.values:
+            raise _too_many_values(self._limits, line)
         if isinstance(node, yaml.MappingNode):
             _check_tag(node, "map")
             return self._object(node, path)
         if isinstance(node, yaml.SequenceNode):
             _check_tag(node, "seq")
-            return [self.value(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
+            return [self.value(item, _inner(path, f"[{index}]")) for index, item in enumerate(node.value)]
         return _scalar(node)
+
+    def _record(self, path: str, line: int) -> None:
+        if len(path) <= _PATH_LIMIT:
+            self.lines[path] = line
 
     def _object(self, node: yaml.MappingNode, path: str) -> dict[str, Any]:
         merged, found = self._merged(node, path), {}
@@ -134,10 +198,10 @@ class _Reader:
             _check_tag(key_node, *_OF_TAG)
             key = str(key_node.value)
             if key in found:
-                raise InvalidYAML(f"the key {key} occurs twice in one object; remove one of them", line)
-            inner = f"{path}.{key}" if path else key
+                raise InvalidYAML(f"the key {_short(key)} occurs twice in one object; remove one of them", line)
+            inner = _inner(path, f".{key}" if path else key)
             found[key] = self.value(value_node, inner)
-            self.lines[inner] = line
+            self._record(inner, line)
         return {**merged, **found}
 
     def _merged(self, node: yaml.MappingNode, path: str) -> dict[str, Any]:
@@ -150,8 +214,14 @@ class _Reader:
                 values = self.value(one, path)
                 if not isinstance(values, dict):
                     raise InvalidYAML("<< takes an object or a list of objects", one.start_mark.line + 1)
-                merged = {**values, **merged}
+                for key, value in values.items():
+                    merged.setdefault(key, value)
         return merged
+
+
+def _inner(path: str, part: str) -> str:
+    """Return the path of a value inside another one; beyond the limit, a path that is not recorded."""
+    return path if len(path) > _PATH_LIMIT else f"{path}{part[: _PATH_LIMIT + 1]}"
 
 
 def _is_merge(key: yaml.Node) -> bool:
@@ -162,11 +232,16 @@ def _is_merge(key: yaml.Node) -> bool:
 def _check_tag(node: yaml.Node, *supported: str) -> None:
     """Raise an error if a node has a tag other than those."""
     if node.tag != _UNTAGGED and node.tag not in [f"{_TAG_PREFIX}{name}" for name in supported]:
-        raise InvalidYAML(f"the tag {_short(node.tag)} is not supported here; remove the tag", node.start_mark.line + 1)
+        raise InvalidYAML(f"the tag {_tag(node.tag)} is not supported here; remove the tag", node.start_mark.line + 1)
 
 
-def _short(tag: str) -> str:
-    return f"!!{tag.removeprefix(_TAG_PREFIX)}" if tag.startswith(_TAG_PREFIX) else tag
+def _short(word: str) -> str:
+    """Return a word of the text for a message."""
+    return word if len(word) <= _WORD_LIMIT else f"{word[:_WORD_LIMIT]}..."
+
+
+def _tag(tag: str) -> str:
+    return _short(f"!!{tag.removeprefix(_TAG_PREFIX)}" if tag.startswith(_TAG_PREFIX) else tag)
 
 
 def _scalar(node: yaml.Node) -> Any:
@@ -179,9 +254,7 @@ def _scalar(node: yaml.Node) -> Any:
     if fits is None:
         return text
     if not fits(value):  # the message must not quote the value, which may be a password
-        raise InvalidYAML(
-            f"a value does not have the type of its tag {_short(node.tag)}; remove the tag", node.start_mark.line + 1
-        )
+        raise InvalidYAML(f"a value does not have the type of its tag {_tag(node.tag)}; remove the tag", node.start_mark.line + 1)
     return value
 
 
@@ -199,7 +272,9 @@ def _plain(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.match(text):
-        return _whole_number(text.replace("_", ""))
+        whole = _whole_number(text.replace("_", ""))
+        if whole is not None:
+            return whole
     if _FLOAT.match(text) and math.isfinite(number := float(text)):  # go-yaml keeps what no float holds as text
         return _number(number)
     return text
@@ -210,9 +285,12 @@ def _number(value: float) -> float | int:
     return int(value) if value.is_integer() and abs(value) < _SHORTEST_EXPONENT else value
 
 
-def _whole_number(text: str) -> int:
+def _whole_number(text: str) -> int | None:
+    """Return a whole number, ``None`` where 64 bits do not hold it: go-yaml then reads a decimal as a float, and another text as text."""
+    if len(text) > _LONGEST_INT:
+        return None
     sign = -1 if text.startswith("-") else 1
     digits = text.lstrip("+-")
-    if digits.startswith("0") and digits[1:].isdigit():
-        return sign * int(digits, 8)
-    return sign * int(digits, 0)
+    octal = digits.startswith("0") and digits[1:].isdigit()
+    number = sign * int(digits, 8 if octal else 0)
+    return number if -(2**63) <= number < 2**64 else None

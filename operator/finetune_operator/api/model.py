@@ -10,7 +10,7 @@ from finetune_contract.uris import WEB
 
 from .references import CertificateRef, PullSecretRef, SecretKeyRef
 from .section import REGION, REVISION, Rule, Section, text
-from .uris import uri_rules
+from .uris import credential_rules, uri_rules
 
 
 class Model(Section):
@@ -18,6 +18,7 @@ class Model(Section):
 
     RULES = (
         *uri_rules("model", "uri"),
+        *credential_rules("model", "endpoint", "name a Secret in model.secretRef"),
         Rule(
             "!has(self.revision) || !has(self.uri) || !self.uri.contains('://') || self.uri.startsWith('hf://')",
             "model.revision is for hub models only; remove it",

@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 
 QUANTITY_FORMS = "such as 0.5, 500m, 2, 1e3, 64Gi or 1Ei"
-_FORM = re.compile(r"([+-]?)([0-9]+\.?[0-9]*|\.[0-9]+)(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]{1,3}))?")
+_FORM = re.compile(r"([+-]?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]{1,3}))?")
 _SUFFIXES = {
     **{f"{letter}i": Fraction(1024**power) for power, letter in enumerate("KMGTPE", 1)},
     **{letter: Fraction(1000**power) for power, letter in enumerate("kMGTPE", 1)},

@@ -8,11 +8,15 @@ from pydantic import Field
 
 from .references import CertificateRef, SecretKeyRef
 from .section import ObjectName, Rule, Section, Size, text, trimmed
-from .uris import PUBLISHED
+from .uris import PUBLISHED, credential_rules
 
 
 class Registry(Section):
     """Entry in the model registry."""
+
+    RULES = credential_rules("registry", "address", "name a Secret with REGISTRY_TOKEN in registry.secretRef")[
+        1:
+    ]  # its form has no login
 
     kind: Literal["ModelRegistry", "MLflow"] | None = Field(
         None,
@@ -67,6 +71,8 @@ class Registry(Section):
 
 class Publish(Section):
     """Copy of the model outside the workspace. Without it the model stays on its volume and is registered with a pvc:// URI."""
+
+    RULES = credential_rules("publish", "uri", "name a Secret in publish.secretRef")
 
     uri: Annotated[str, text(1024, PUBLISHED, "s3://<bucket>/<prefix> or oci://<image>")] = Field(
         description="Destination in the form s3://<bucket>/<prefix> or oci://<image>."

@@ -5,7 +5,20 @@ The forms and their parser are in :mod:`finetune_contract.uris`. Messages name o
 
 from __future__ import annotations
 
-from finetune_contract.uris import CONTROL, EDGE_SPACE, FILE_NAMES, FORMS, IMAGE, LOCAL, S3, SCHEME_ALONE, UriKind
+from finetune_contract.uris import (
+    CONTROL,
+    EDGE_SPACE,
+    FILE_NAMES,
+    FORMS,
+    IMAGE,
+    IMAGE_DIGEST,
+    LOCAL,
+    LOGIN,
+    S3,
+    SCHEME_ALONE,
+    SIGNATURE,
+    UriKind,
+)
 
 from .section import Rule
 
@@ -20,6 +33,31 @@ _EXAMPLES: dict[UriKind, str] = {
 }
 
 
+_SECRETS: dict[UriKind, str] = {
+    "dataset": "name a Secret in dataset.secretRef: with HTTP_AUTHORIZATION for https://, with AWS_ACCESS_KEY_ID and"
+    " AWS_SECRET_ACCESS_KEY for s3://",
+    "model": "name a Secret in model.secretRef",
+}
+
+
+def credential_rules(section: str, field: str, remedy: str) -> tuple[Rule, ...]:
+    """Return the rules against credentials in the URI in ``self.<field>``, which everybody who may read the run could read."""
+    uri, name = f"self.{field}", f"{section}.{field}"
+    is_local = f"{uri}.matches(r'^{LOCAL}')"
+    return (
+        Rule(
+            f"!has({uri}) || ({uri}.startsWith('oci://') && {uri}.contains('{IMAGE_DIGEST}')) || !{uri}.matches(r'{LOGIN}')",
+            f"{name} has a login before its host; remove it, and {remedy}",
+            field=f".{field}",
+        ),
+        Rule(
+            f"!has({uri}) || {is_local} || !{uri}.matches(r'{SIGNATURE}')",
+            f"{name} has a signature, a token or a key; remove it, and {remedy}",
+            field=f".{field}",
+        ),
+    )
+
+
 def uri_rules(kind: UriKind, field: str) -> tuple[Rule, ...]:
     """Return the rules for the URI in ``self.<field>`` of section ``kind``; the field may be absent."""
     uri, name = f"self.{field}", f"{kind}.{field}"
@@ -28,6 +66,7 @@ def uri_rules(kind: UriKind, field: str) -> tuple[Rule, ...]:
     alone = f"{uri}.matches(r'{SCHEME_ALONE}')"
     form = f"{uri}.matches(r'^({'|'.join(FORMS[kind])})$')"
     return (
+        *credential_rules(kind, field, _SECRETS[kind]),
         Rule(f"!has({uri}) || !{control}", f"{name} has a control character; remove it", field=f".{field}"),
         Rule(f"!has({uri}) || !{space}", f"{name} begins or ends with a space; remove the space", field=f".{field}"),
         Rule(

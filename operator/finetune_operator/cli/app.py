@@ -177,7 +177,9 @@ def rerun(
 
 @app.command()
 @with_options
-def suspend(name: NameArgument, target: Target, options: Annotated[RunOptions, Without(("secrets", "output"))]) -> int:
+def suspend(
+    name: NameArgument, target: Target, options: Annotated[RunOptions, Without(("secrets", "output", "allow_code"))]
+) -> int:
     """Stop the stages of a run until you resume it.
 
     Completed stages keep their results.
@@ -189,7 +191,7 @@ def suspend(name: NameArgument, target: Target, options: Annotated[RunOptions, W
 
 @app.command()
 @with_options
-def resume(name: NameArgument, target: Target, options: RunOptions) -> int:
+def resume(name: NameArgument, target: Target, options: Annotated[RunOptions, Without(("allow_code",))]) -> int:
     """Resume a suspended or stopped run.
 
     On this machine the command runs it until it ends.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,6 +55,10 @@ class Backend(Protocol):
 
     async def check_prerequisites(self, cluster: Cluster, manifest: Object) -> None:
         """Reject a run that references a missing object, if no other client can create it later."""
+        ...
+
+    async def check_code(self, cluster: Cluster, spec: Mapping[str, Any], new: Sequence[Object] = ()) -> None:
+        """Reject a run that brings code to this machine. ``new`` are ConfigMaps that are not written yet."""
         ...
 
     async def check_rerun(self, cluster: Cluster, spec: Mapping[str, Any]) -> None:

@@ -50,6 +50,8 @@ def clone_run(
 
         async def begin(cluster: Cluster) -> Object:
             await backend.check_prerequisites(cluster, manifest)
+            if not options.allow_code:
+                await backend.check_code(cluster, manifest["spec"])
             return await _create_or_get(cluster, manifest)
 
         return backend.start(begin, options, follow=False)

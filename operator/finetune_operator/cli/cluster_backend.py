@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +121,9 @@ class ClusterBackend:
 
     async def check_prerequisites(self, cluster: Cluster, manifest: Object) -> None:
         """See :class:`~.backend.Backend`: objects may be created later; until then the run has a condition."""
+
+    async def check_code(self, cluster: Cluster, spec: Mapping[str, Any], new: Sequence[Object] = ()) -> None:
+        """See :class:`~.backend.Backend`: nothing runs on this machine; the platform decides what runs on the cluster."""
 
     async def check_rerun(self, cluster: Cluster, spec: Mapping[str, Any]) -> None:
         """See :class:`~.backend.Backend`: only the operator knows the defaults of the namespace; it reports ``RerunRejected``."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse, parse_all
+from finetune_operator.api.kubernetes_yaml import FILE_LIMITS, InvalidYAML, parse, parse_all
 
 STANDARD_INPUT = "standard input"
 
@@ -62,7 +62,7 @@ def read_documents(path: Path | None) -> list[Document]:
     """
     source = STANDARD_INPUT if path is None or str(path) == "-" else str(path)
     try:
-        text = sys.stdin.read() if path is None or str(path) == "-" else path.read_text(encoding="utf-8")
+        text = _text(path)
     except FileNotFoundError:
         raise DocumentProblem(f"{source}: no such file; create one with: finetune init {source}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -71,6 +71,16 @@ def read_documents(path: Path | None) -> list[Document]:
     if not found:
         raise DocumentProblem(f"{source}: contains no object; create a file with: finetune init")
     return found
+
+
+def _text(path: Path | None) -> str:
+    """Return a text, or of one that is too large only so much that :func:`parse_all` rejects it: it may be a device without an end."""
+    most = FILE_LIMITS.size + 1
+    if path is None or str(path) == "-":
+        return sys.stdin.read(most)
+    with path.open("rb") as stream:
+        content = stream.read(most)
+    return content.decode(errors="replace" if len(content) == most else "strict")
 
 
 def read_value(text: str) -> Any:

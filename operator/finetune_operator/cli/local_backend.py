@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from finetune_operator.validation import CelMissing, Validator
 
 from . import exit_status
 from .backend import MutateFn
+from .code import code_of
 from .documents import Document
 from .drive import drive
 from .errors import CommandError, NoRuns
@@ -109,6 +111,17 @@ class LocalBackend:
                 f"spec.evaluation.taskFiles.name: ConfigMap {name} does not exist; create it with --configmap {name}=FOLDER."
             )
             raise CommandError([sentence]) from None
+
+    async def check_code(self, cluster: Cluster, spec: Mapping[str, Any], new: Sequence[Object] = ()) -> None:
+        """See :class:`~.backend.Backend`."""
+        name = lookup(spec, "evaluation.taskFiles.name")
+        configmap = next((one for one in new if one["metadata"]["name"] == name), None)
+        if name and configmap is None:
+            with contextlib.suppress(NotFound):  # reported elsewhere
+                configmap = await cluster.get(CONFIGMAP, self.namespace, name)
+        found = code_of(spec, configmap)
+        if found:
+            raise CommandError(found)
 
     async def check_rerun(self, cluster: Cluster, spec: Mapping[str, Any]) -> None:
         """See :class:`~.backend.Backend`: this machine is known, so that a rejected value is not stored."""

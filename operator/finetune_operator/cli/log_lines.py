@@ -8,6 +8,9 @@ from finetune_contract.progress import MARK, last
 
 from .stages_view import progress_text
 
+_LONGEST = 64 * 1024
+"""Characters of a line that is printed before its end is known."""
+
 
 class LogLines:
     """Prints a log that arrives in pieces, line by line after ``prefix``; progress marks become text."""
@@ -22,6 +25,8 @@ class LogLines:
         *lines, self._rest = (self._rest + self._decoder.decode(piece)).split("\n")
         for line in lines:
             self._print(line)
+        if len(self._rest) > _LONGEST:  # a program may never end its line
+            self.close()
 
     def close(self) -> None:
         """Print a last line without a line end."""

@@ -76,6 +76,14 @@ class RunOptions:
         Optional[Format],  # noqa: UP045
         typer.Option("-o", "--output", help="Print the object instead of a summary."),
     ] = None
+    allow_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-code",
+            help="Run the code that the run brings: of its model (trustRemoteCode), of its task files (.py, !function), and through"
+            " PYTHON* in training.env. Only for runs on this machine.",
+        ),
+    ] = False
     suspends: bool = False
     """Whether the command requests the suspension of the run: it succeeds once the run is suspended."""
 

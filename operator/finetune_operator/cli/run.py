@@ -15,7 +15,7 @@ from finetune_operator.validation import generated_name
 from . import exit_status
 from .backend import Backend
 from .backend_selection import find_backend
-from .config_maps import config_maps
+from .config_maps import config_maps, reject_reserved
 from .documents import DocumentProblem, read_documents
 from .errors import CommandError, handle_errors
 from .follow import has_ended
@@ -36,6 +36,8 @@ def _run(file: Path, config_files: Sequence[str], backend: Backend, options: Run
     others += [{**one, "metadata": {**one["metadata"], **namespace}} for one in config_maps(config_files)]
 
     async def begin(cluster: Cluster) -> Object:
+        if not options.allow_code:
+            await backend.check_code(cluster, manifest["spec"], others)
         for other in others:
             await apply_object(backend, cluster, other)
         await backend.check_prerequisites(cluster, manifest)
@@ -80,6 +82,9 @@ def _read(file: Path, backend: Backend) -> tuple[Object, list[Object]]:
                     f"{document.source}: {document.kind} {document.name} is not allowed in the file of a run; only ConfigMaps are, so remove it."
                 ]
             )
+        if not document.name:
+            raise CommandError([f"{document.source}: a ConfigMap has no metadata.name; add it."])
+        reject_reserved(document.name, document.source)
     base = base_of(file)
     problems = backend.validate(runs[0], base)
     if problems:

@@ -75,7 +75,10 @@ def rerun_run(name: str, target: Target, options: RunOptions, *, stage: str, id_
                     [f"--id {rerun_id}: this rerun is already requested; change a field with --set, or choose another ID."],
                     exit_status.USAGE,
                 )
-            await _check(backend, cluster, name, merge_patch(run.spec, patch))
+            spec = merge_patch(run.spec, patch)
+            if not options.allow_code:
+                await backend.check_code(cluster, spec)
+            await _check(backend, cluster, name, spec)
             return await edit(backend, cluster, document, {"spec": patch})
 
         return backend.update(change, f"rerun from {stage} requested", options)

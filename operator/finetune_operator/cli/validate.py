@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from finetune_contract.redaction import redact
 from finetune_operator.api import reasons
 from finetune_operator.api.crd import crd
 from finetune_operator.api.finetunerun import GROUP, KIND
@@ -183,7 +184,7 @@ def _with_value(sentence: str, content: dict[str, Any], field: str) -> str:
     value: Any = content
     for key, index in _PATH_PARTS.findall(field):
         value = value[int(index)] if index else value.get(key) if isinstance(value, dict) else None
-    shown = "" if isinstance(value, (dict, list)) or value is None else f"Invalid value: {json.dumps(value)}: "
+    shown = "" if isinstance(value, (dict, list)) or value is None else f"Invalid value: {redact(json.dumps(value))}: "
     return f"{sentence[: found.start()]}{shown}{sentence[found.end() :]}"
 
 

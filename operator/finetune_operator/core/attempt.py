@@ -5,6 +5,7 @@ from __future__ import annotations
 from finetune_contract.codec import DocumentError
 from finetune_contract.crash import crash_location
 from finetune_contract.reasons import CRASHED, INPUTS_REPLACED, Cause
+from finetune_contract.redaction import redact
 from finetune_contract.result import Result
 from finetune_contract.workspace import Attempt
 from finetune_operator.api import reasons
@@ -13,9 +14,10 @@ from finetune_operator.api.status import MESSAGE_LIMIT
 from . import naming, ownership, shared_objects, usage
 from .blockers import expected_pods, reason_of_rejection
 from .decision import Create
-from .diagnosis import Diagnosis, diagnose, read_result
+from .diagnosis import LOG_LIMIT, Diagnosis, diagnose, read_result
 from .manifests import children
 from .manifests.trainjob import trainjob
+from .messages import READ_LIMIT, status_message
 from .observation import ChildState, child_ref, child_state, controller_of, failure_message
 from .paths import Object
 from .plan_builder import PlanBuilder
@@ -176,7 +178,7 @@ def _finish(
         return Diagnosis(reasons.PROOF_MISSING, f"{missing}.", 0, first.name if first else None)
     builder.set_stage(usage.count(builder, stage_status).but(
         state="Succeeded", finished_at=builder.time, output_digest=stage.output_digest(result), reused=result.reused,
-        reason=reasons.REUSED if result.reused else reasons.SUCCEEDED, message=result.message or None,
+        reason=reasons.REUSED if result.reused else reasons.SUCCEEDED, message=status_message(result.message) or None,
         releasing=holds(builder, stage_status),
     ))  # fmt: skip
     builder.update_status(stage.status_fields(builder.view, result))
@@ -202,11 +204,11 @@ def _fail(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, 
     count = failures.get(diagnosis.cause.value, 0)
     crash = _crash(stage_status, diagnosis)
     repeated = crash is not None and crash == stage_status.crash
-    message = f"{diagnosis.message}{_REPEATED if repeated else ''}"
+    message = f"{diagnosis.message[:READ_LIMIT]}{_REPEATED if repeated else ''}"
     stage_status = usage.count(builder, stage_status).but(
         failures=failures,
         reason=diagnosis.reason.name,
-        message=message[:MESSAGE_LIMIT] or None,
+        message=status_message(message) or None,
         crash=crash or stage_status.crash,
     )
     removing = remove(builder, stage_status)
@@ -242,7 +244,7 @@ def _failure(builder: PlanBuilder, stage_status: StageStatus, diagnosis: Diagnos
     log = builder.observed.logs.get(diagnosis.pod or "", "")
     found = {
         "stage": stage_status.name, "reason": diagnosis.reason.name, "message": stage_status.message, "exitCode": diagnosis.exit_code,
-        "hint": hint(diagnosis.reason, Failed(stage_status.name, builder.run.resolved, builder.observed.settings.mode)), "logTail": log[-2048:] or None,
+        "hint": hint(diagnosis.reason, Failed(stage_status.name, builder.run.resolved, builder.observed.settings.mode)), "logTail": redact(log[-LOG_LIMIT:])[-2048:] or None,
     }  # fmt: skip
     return {key: value for key, value in found.items() if value is not None}
 

@@ -17,6 +17,7 @@ from finetune_operator.api.kinds import CLAIM, POD
 from finetune_operator.api.stages import TRAINING
 
 from . import naming, stages
+from .messages import READ_LIMIT
 from .naming import TRAINJOB_CONTAINER as NODE
 from .observation import ChildState, Ref, Rejection, WarningEvent, child_ref, child_state
 from .paths import Object
@@ -45,11 +46,13 @@ _WAITING: tuple[tuple[tuple[str, ...], Reason], ...] = (
     (("CreateContainerConfigError",), reasons.SECRET_MISSING),
     (("CreateContainerError", "RunContainerError", "PostStartHookError", "CrashLoopBackOff"), reasons.START_FAILED),
 )
+_NAME = r"\"[^\"]{0,253}\""
+"""A name in quotes. Repetitions are bounded: the time of a search is then linear in the message, which anybody may have written."""
 _REJECTIONS: tuple[tuple[re.Pattern[str], Reason], ...] = (
-    (re.compile(r"exceeded quota|must specify .*quota|failed quota"), reasons.QUOTA_EXCEEDED),
+    (re.compile(r"exceeded quota|must specify .{0,200}quota|failed quota"), reasons.QUOTA_EXCEEDED),
     (re.compile(r"violates PodSecurity"), reasons.POD_SECURITY),
-    (re.compile(r"serviceaccounts? \"[^\"]*\" not found"), reasons.SERVICE_ACCOUNT_NOT_FOUND),
-    (re.compile(r"TrainingRuntime\S* \"[^\"]*\" not found|TrainingRuntime must be created"), reasons.RUNTIME_NOT_FOUND),
+    (re.compile(rf"serviceaccounts? {_NAME} not found"), reasons.SERVICE_ACCOUNT_NOT_FOUND),
+    (re.compile(rf"TrainingRuntime\S{{0,80}} {_NAME} not found|TrainingRuntime must be created"), reasons.RUNTIME_NOT_FOUND),
     (re.compile(r"unknown field \"spec\.(podTemplateOverrides|runtimePatches)"), reasons.TRAINER_CHANGED),
     (re.compile(r"cannot \w+ resource \""), reasons.FORBIDDEN),
 )
@@ -63,24 +66,22 @@ _OUTAGE = re.compile(
 _ANSWER = re.compile(r"denied the request|is forbidden:|is invalid:")
 """Messages of answers of the API server, in which names and values may match :data:`_OUTAGE`."""
 _UNSCHEDULABLE: tuple[tuple[re.Pattern[str], Reason], ...] = (
-    (re.compile(r"persistentvolumeclaim \"[^\"]*\" not found"), reasons.CLAIM_NOT_FOUND),
+    (re.compile(rf"persistentvolumeclaim {_NAME} not found"), reasons.CLAIM_NOT_FOUND),
     (
-        re.compile(
-            r"bound to non-existent (persistentvolume|pv)|persistentvolumeclaim \"[^\"]*\" is being deleted", re.IGNORECASE
-        ),
+        re.compile(rf"bound to non-existent (persistentvolume|pv)|persistentvolumeclaim {_NAME} is being deleted", re.IGNORECASE),
         reasons.CLAIM_LOST,
     ),
-    (re.compile(r"Insufficient \S*gpu", re.IGNORECASE), reasons.GPU_UNAVAILABLE),
+    (re.compile(r"Insufficient \S{0,80}gpu", re.IGNORECASE), reasons.GPU_UNAVAILABLE),
     (re.compile(r"Insufficient (cpu|memory|ephemeral-storage)"), reasons.NODES_TOO_SMALL),
 )
 _MOUNT: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (
-        re.compile(r"(secret|configmap)s? \"[^\"]*\" not found|non-?existent (secret|config) key", re.IGNORECASE),
+        re.compile(rf"(secret|configmap)s? {_NAME} not found|non-?existent (secret|config) key", re.IGNORECASE),
         reasons.SECRET_MISSING,
     ),
 )
 _CLAIM: tuple[tuple[re.Pattern[str], Reason], ...] = (
-    (re.compile(r"storageclass\S* \"[^\"]*\" not found"), reasons.STORAGE_CLASS_NOT_FOUND),
+    (re.compile(rf"storageclass\S{{0,80}} {_NAME} not found"), reasons.STORAGE_CLASS_NOT_FOUND),
     (
         re.compile(r"ReadWriteMany|RWX|MULTI_NODE|only supports? ReadWriteOnce|access ?mode", re.IGNORECASE),
         reasons.NO_SHARED_VOLUMES,
@@ -174,7 +175,7 @@ def _blockers(
 
 
 def _is_outage(message: str) -> bool:
-    return bool(_OUTAGE.search(message)) and not _ANSWER.search(message)
+    return bool(_OUTAGE.search(message[:READ_LIMIT])) and not _ANSWER.search(message[:READ_LIMIT])
 
 
 def _foreign(run: Run, warning_events: Iterable[WarningEvent]) -> Iterator[WarningEvent]:
@@ -207,6 +208,7 @@ def reason_of_rejection(rejected: Rejection) -> tuple[Reason, bool]:
 
 
 def _match(table: tuple[tuple[re.Pattern[str], Reason], ...], message: str, default: Reason) -> Blocker:
+    message = message[:READ_LIMIT]
     return next((reason for pattern, reason in table if pattern.search(message)), default), message
 
 

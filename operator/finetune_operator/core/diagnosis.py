@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from finetune_contract import exitcodes
 from finetune_contract import reasons as stage_reasons
 from finetune_contract.codec import DocumentError
 from finetune_contract.reasons import Cause, Reason
+from finetune_contract.redaction import redact
 from finetune_contract.result import Result, parse_message
 from finetune_operator.api import reasons
 
@@ -34,19 +34,45 @@ class Diagnosis:
         return self.reason.cause
 
 
-_PATTERNS: tuple[tuple[re.Pattern[str], Reason], ...] = (
-    (
-        re.compile(r"CUDA out of memory|CUDA error: out of memory|HIP out of memory", re.IGNORECASE),
-        stage_reasons.GPU_OUT_OF_MEMORY,
+@dataclass(frozen=True)
+class _Evidence:
+    """Texts in a line of a log that show a reason, in lower case.
+
+    Attributes:
+        texts: each of them shows the reason.
+        before, after: one of the first and later in the line one of the second show it together.
+    """
+
+    reason: Reason
+    texts: tuple[str, ...]
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    def matches(self, text: str) -> bool:
+        """Return whether a text in lower case has the evidence. The time is linear in its length: each text is searched once."""
+        for word in self.texts:
+            if word in text:
+                return True
+        starts = [place for word in self.before if (place := text.find(word)) >= 0]
+        return bool(starts) and any(text.find(word, min(starts)) >= 0 for word in self.after)
+
+
+_EVIDENCE = (
+    _Evidence(stage_reasons.GPU_OUT_OF_MEMORY, ("cuda out of memory", "cuda error: out of memory", "hip out of memory")),
+    _Evidence(
+        stage_reasons.PROCESS_GROUP_TIMEOUT, ("distbackenderror",), before=("nccl", "processgroup", "gloo"),
+        after=("timeout", "time out", "timed out", "timedout"),
     ),
-    (
-        re.compile(r"(NCCL|ProcessGroup\w*|gloo)[^\n]*(timed? ?out|timeout)|DistBackendError", re.IGNORECASE),
-        stage_reasons.PROCESS_GROUP_TIMEOUT,
-    ),
-    (re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE), stage_reasons.WORKSPACE_FULL),
-    (re.compile(r"MemoryError|Cannot allocate memory", re.IGNORECASE), stage_reasons.HOST_OUT_OF_MEMORY),
-)
+    _Evidence(stage_reasons.WORKSPACE_FULL, ("no space left on device", "disk quota exceeded")),
+    _Evidence(stage_reasons.HOST_OUT_OF_MEMORY, ("memoryerror", "cannot allocate memory")),
+)  # fmt: skip
 """Lines in the log of a program that ended without a result, and the reasons that they show."""
+LOG_LIMIT = 16 * 1024
+"""Characters at the end of a log that are searched."""
+_LINES_LIMIT = 400
+"""Lines at the end of a log that are searched. Progress bars count as lines: they end with a carriage return."""
+_LINE_LIMIT = 300
+"""Characters of a line of a log in a message."""
 
 
 def read_result(pod: PodReport) -> Result | None:
@@ -93,10 +119,9 @@ def _diagnose_pod(pod: PodReport, log: str) -> Diagnosis:
         )
     if pod.disrupted:
         return _diagnose_rejection(pod, code)
-    for pattern, reason in _PATTERNS:
-        line = _matching_line(pattern, log)
-        if line:
-            return because(reason, line)
+    shown = _evidence(log)
+    if shown is not None:
+        return because(*shown)
     if code == exitcodes.INTERRUPTED:
         return because(stage_reasons.INTERRUPTED, "The process was stopped.")
     if code == SIGKILL:
@@ -116,8 +141,15 @@ def _diagnose_rejection(pod: PodReport, code: int | None = None) -> Diagnosis:
     return Diagnosis(reasons.EVICTED, message or reason or "The pod was evicted or its node was lost.", code, pod.name)
 
 
-def _matching_line(pattern: re.Pattern[str], log: str) -> str:
-    for line in reversed(log.splitlines()):
-        if pattern.search(line):
-            return line.strip()[:300]
-    return ""
+def _evidence(log: str) -> tuple[Reason, str] | None:
+    """Return the reason that a log shows, and the last line that shows it, without credentials; ``None`` if it shows none."""
+    log = log[-LOG_LIMIT:]
+    whole, lines = log.lower(), log.splitlines()[-_LINES_LIMIT:]
+    lowered = whole.splitlines()[-_LINES_LIMIT:]
+    for evidence in _EVIDENCE:
+        if not evidence.matches(whole):  # most logs show none of them
+            continue
+        for line, text in zip(reversed(lines), reversed(lowered), strict=True):
+            if evidence.matches(text):
+                return evidence.reason, redact(line.strip())[:_LINE_LIMIT]
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from finetune_contract.workspace import Attempt
 from finetune_operator.api.finetunerun import API_VERSION, GROUP, KIND
@@ -33,6 +34,7 @@ STAGE_ACCOUNT = "finetune-stage"
 JOB_CONTAINER, TRAINJOB_CONTAINER = "stage", "node"
 """Names of the containers that run stages: the runtimes of Kubeflow Trainer name theirs."""
 
+_INPUTS = re.compile(r"-inputs-[0-9]+$")
 _INFIXES = {stage.name: stage.child_infix for stage in STAGES if stage.child_infix}
 _IN_TRAINJOBS = frozenset(stage.name for stage in STAGES if stage.child_kind == "TrainJob")
 
@@ -60,6 +62,11 @@ def workspace_claim(run: Run) -> str:
 def bundle_name(digest: str) -> str:
     """Return the name of the ConfigMap with the training bundle. Runs of a namespace share it, and it has no owner."""
     return f"finetune-training-bundle-{digest[:16]}"
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a ConfigMap with this name may be one that the operator creates or reads by its name."""
+    return name.startswith("finetune-") or _INPUTS.search(name) is not None
 
 
 def engine_record_name(key: str) -> str:

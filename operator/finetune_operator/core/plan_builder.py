@@ -9,11 +9,12 @@ from typing import Any
 from finetune_contract.reasons import Reason
 from finetune_contract.result import WARNING_LENGTH
 from finetune_operator.api.reasons import resumes_alone
-from finetune_operator.api.status import MESSAGE_LIMIT, STATUS_WARNINGS_LIMIT
+from finetune_operator.api.status import STATUS_WARNINGS_LIMIT
 
 from . import stages
 from .condition import find_condition
 from .decision import Effect
+from .messages import status_message
 from .observation import Observed
 from .paths import Json
 from .run import Run, StageStatus
@@ -79,7 +80,7 @@ class PlanBuilder:
     def warn(self, stage: str, messages: Sequence[str]) -> None:
         """Set the warnings of a stage that has succeeded. They replace those of its last round."""
         others = [warning for warning in self.get("warnings") or () if warning["stage"] != stage]
-        found = [*others, *({"stage": stage, "message": message[:WARNING_LENGTH]} for message in messages)]
+        found = [*others, *({"stage": stage, "message": status_message(message)[:WARNING_LENGTH]} for message in messages)]
         if len(found) > STATUS_WARNINGS_LIMIT:
             newest = found[1 - STATUS_WARNINGS_LIMIT :]
             found = [
@@ -90,8 +91,9 @@ class PlanBuilder:
 
     def block(self, stage_status: StageStatus, reason: Reason, message: str) -> None:
         """Report that a stage waits for something that only somebody outside the operator can fix."""
+        message = status_message(message)
         self.blockers.append((reason, message))
-        self.set_stage(stage_status.but(reason=reason.name, message=message[:MESSAGE_LIMIT] or None))
+        self.set_stage(stage_status.but(reason=reason.name, message=message or None))
 
     def requeue_after(self, seconds: float) -> None:
         """Request another pass after ``seconds`` at the latest."""

@@ -76,7 +76,7 @@ class PodReport:
         waiting, waiting_message = _waiting(status, container, state)
         index = labels.get("batch.kubernetes.io/job-completion-index", "0")
         return cls(
-            name=metadata["name"], rank=int(index) if index.isdigit() else 0, phase=status.get("phase", "Pending"),
+            name=metadata["name"], rank=int(index) if index.isdecimal() else 0, phase=status.get("phase", "Pending"),
             termination=_termination(state), waiting=waiting, waiting_message=waiting_message,
             unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
             rejected=status.get("reason", "") if status.get("phase") == "Failed" else "",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h))+")
+_UNIT = re.compile(r"([a-z]+)")
 LONGEST = timedelta(days=400_000)
 """Upper limit of durations, more than a thousand years: a date that far away can still be computed."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -27,9 +28,10 @@ def duration(text: str) -> timedelta:
     Raises:
         ValueError: the text is not a duration.
     """
-    if not text or _PART.sub("", text):
+    if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration; use a value such as 90s, 15m or 2h30m")
-    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    parts = _UNIT.split(text)  # number, unit, number, unit ..., and an empty text
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in zip(parts[:-1:2], parts[1::2], strict=True))
     return timedelta(seconds=min(seconds, LONGEST.total_seconds()))
 
 

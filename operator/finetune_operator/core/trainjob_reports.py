@@ -6,12 +6,12 @@ numbers are those of our stage program, but anything may be there, so malformed 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC
 from typing import Any, TypeVar
 
+from finetune_contract import strict_json
 from finetune_contract.progress import EXPORT_SECONDS, Progress, from_rhoai
 
 from .paths import lookup
@@ -22,6 +22,12 @@ RHOAI_STATUS = "trainer.opendatahub.io/trainerStatus"
 """The annotation in which OpenShift AI keeps a TrainJob's progress, as JSON."""
 FRESH_SECONDS = 2 * EXPORT_SECONDS + 15
 """Age up to which a report of the training loop replaces the log: one report may be lost, and clocks differ."""
+
+
+_ANNOTATION_LIMIT = 16 * 1024
+"""Characters of the annotation. Annotations have up to 256 KiB, and every pass reads this one."""
+_METRICS_LIMIT = 64
+"""Metrics of a status that are read: Trainer's schema allows more, and ours are less than ten."""
 
 
 def reports_of(child: Mapping[str, Any]) -> Iterator[Progress]:
@@ -52,7 +58,7 @@ def of_trainer(status: Any) -> Progress | None:
     if not isinstance(status, Mapping):
         return None
     entries = status.get("metrics")
-    entries = [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+    entries = [entry for entry in entries[:_METRICS_LIMIT] if isinstance(entry, Mapping)] if isinstance(entries, list) else []
     metrics = {entry["name"]: entry.get("value") for entry in entries if isinstance(entry.get("name"), str)}
     return _dated({
         **status, "currentStep": metrics.get("current_step"), "totalSteps": metrics.get("total_steps"),
@@ -63,7 +69,7 @@ def of_trainer(status: Any) -> Progress | None:
 
 def of_rhoai(annotation: Any) -> Progress | None:
     """Return the report in the annotation of OpenShift AI."""
-    data = _or_none(lambda: json.loads(annotation)) if isinstance(annotation, str) else None
+    data = _or_none(lambda: strict_json.loads(annotation, _ANNOTATION_LIMIT)) if isinstance(annotation, str) else None
     return _dated(data) if isinstance(data, Mapping) else None
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from finetune_contract.redaction import redact
 from finetune_operator.api.section import form_of
 from finetune_operator.api.spec import FineTuneRunSpec
 
@@ -150,5 +151,5 @@ def _fix(problems: list[ErrorDetails]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = redact(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -18,11 +18,16 @@ _CACHE_SECONDS = 15.0
 
 
 class SettingsProvider:
-    """Source of the settings for each pass of a controller. The settings of a namespace are cached for 15 seconds."""
+    """Source of the settings for each pass of a controller.
+
+    The settings of a namespace are cached for 15 seconds, and what its ConfigMap means until the ConfigMap changes.
+    """
 
     def __init__(self, server: ApiServer, configuration: Configuration, clock: Callable[[], float] = time.monotonic) -> None:
         self._server, self._configuration, self._clock = server, configuration, clock
         self._cache: dict[str, tuple[float, Settings]] = {}
+        self._read: dict[str, tuple[tuple[str, str], NamespaceDefaults]] = {}
+        """The defaults of each namespace, with the uid and the resourceVersion of their ConfigMap."""
         self.trainer: Trainer | None = None
 
     def set_trainer(self, trainer: Trainer | None) -> None:
@@ -47,5 +52,12 @@ class SettingsProvider:
         try:
             configmap = await self._server.get(CONFIGMAP, namespace, DEFAULTS)
         except NotFound:
+            self._read.pop(namespace, None)
             return NamespaceDefaults()
-        return await asyncio.to_thread(defaults_of, configmap, "cluster")  # large defaults take tens of milliseconds
+        metadata = configmap["metadata"]
+        version = metadata["uid"], metadata["resourceVersion"]
+        known = self._read.get(namespace)
+        if known is None or known[0] != version:
+            # In a thread, because reading takes tens of milliseconds at the limits of its size.
+            known = self._read[namespace] = version, await asyncio.to_thread(defaults_of, configmap, "cluster")
+        return known[1]

@@ -1,4 +1,4 @@
-"""Secrets in local mode, from the files of ``--secret``, else from environment variables. They are never stored."""
+"""Secrets in local mode, from the files of ``--secret``, else from environment variables with standard names. They are never stored."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
+from finetune_operator.core.manifests.pod import STANDARD_KEYS
 
 
 class SecretFileProblem(ValueError):
@@ -16,7 +17,10 @@ class SecretFileProblem(ValueError):
 
 
 class LocalSecrets:
-    """Resolves a ``secretKeyRef``: the key of the given file, else the environment variable with the name of the key."""
+    """Resolves a ``secretKeyRef``: the key of the given file, else the environment variable with the name of a standard key.
+
+    A run could otherwise name any variable of the user's environment, and send it somewhere.
+    """
 
     def __init__(self, files: Mapping[str, Path], environment: Mapping[str, str] = os.environ) -> None:
         self._files = {name: read_secret_file(path) for name, path in files.items()}
@@ -26,7 +30,7 @@ class LocalSecrets:
         """Return the value; ``None`` or empty if there is none."""
         if name in self._files:
             return self._files[name].get(key)
-        return self._environment.get(key)
+        return self._environment.get(key) if key in STANDARD_KEYS else None
 
 
 def read_secret_file(path: Path) -> dict[str, str]:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, Kind
+from finetune_operator.core.manifests.pod import STANDARD_KEYS
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import NotFound
+from finetune_operator.validation.config_map import key_faults
 
 SecretSource = Callable[[str, str], str | None]
 """The value of a key of a Secret, ``None`` where there is none. Values are never stored."""
@@ -62,13 +64,13 @@ class Volumes:
         sources = {volume["name"]: await self._prepare(namespace, volume, folder) for volume in pod["spec"].get("volumes") or ()}
         pairs = []
         for mount in pod["spec"]["containers"][0].get("volumeMounts") or ():
-            source = sources[mount["name"]] / mount.get("subPath", "")
+            source = _inside(sources[mount["name"]], mount.get("subPath", ""))
             source.mkdir(parents=True, exist_ok=True)
             pairs.append((mount["mountPath"].rstrip("/"), str(source)))
         return Mounts(tuple(sorted(pairs, key=lambda pair: -len(pair[0]))))
 
     async def _prepare(self, namespace: str, volume: Object, folder: Path) -> Path:
-        directory: Path = folder / "volumes" / volume["name"]
+        directory = _inside(folder / "volumes", volume["name"])
         if "persistentVolumeClaim" in volume:
             name = volume["persistentVolumeClaim"]["claimName"]
             claim = await self._find(CLAIM, namespace, name)
@@ -94,11 +96,25 @@ class Volumes:
             return None
 
 
+def _inside(folder: Path, name: str) -> Path:
+    """Return a path in a folder.
+
+    Raises:
+        NotReady: the path leaves the folder, by itself or through a symbolic link.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise NotReady("CreateContainerConfigError", f"the path {name} leaves its volume")
+    return path
+
+
 def _write_files(directory: Path, configmap: Object) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     contents = {name: text.encode() for name, text in (configmap.get("data") or {}).items()}
     contents |= {name: base64.b64decode(data) for name, data in (configmap.get("binaryData") or {}).items()}
     for name, content in contents.items():
+        if key_faults(name):  # the store rejects such a key, but it may have been stored before
+            raise NotReady("CreateContainerConfigError", f'configmap "{configmap["metadata"]["name"]}" has an invalid key')
         (directory / name).write_bytes(content)
 
 
@@ -128,10 +144,8 @@ def _secret_value(reference: Mapping[str, object], secrets: SecretSource) -> str
     name, key = str(reference["name"]), str(reference["key"])
     value = secrets(name, key)
     if not value and not reference.get("optional"):
-        raise NotReady(
-            "CreateContainerConfigError",
-            f'secret "{name}" has no key {key}; set the environment variable {key} or give --secret {name}=FILE',
-        )
+        variable = f"set the environment variable {key} or " if key in STANDARD_KEYS else ""
+        raise NotReady("CreateContainerConfigError", f'secret "{name}" has no key {key}; {variable}give --secret {name}=FILE')
     return value or None
 
 

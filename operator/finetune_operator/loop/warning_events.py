@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.api.kinds import CLAIM, EVENT, JOB, TRAINJOB
+from finetune_operator.core.messages import READ_LIMIT
 from finetune_operator.core.observation import Ref, WarningEvent
 from finetune_operator.core.times import moment
 
@@ -22,6 +23,8 @@ from .pager import list_all
 
 _RATE, _BURST = 0.5, 5
 """Objects per second whose Events are listed on average, and at once. The API server reads all Events of the namespace for each."""
+_EVENTS_LIMIT = 200
+"""Events about one object that are read, the first of its list: whoever may create Events can create any number of them."""
 _JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 """Label of the Jobs of a JobSet, which has the name of its TrainJob."""
 
@@ -80,8 +83,8 @@ async def list_warning_events(
         try:
             item = await cluster.get(ref.kind, namespace, ref.name)
             async for source in _sources(cluster, namespace, ref, item):
-                listed = list_all(cluster, EVENT, namespace, fields={**source, **warnings})
-                events += [event async for event in listed]
+                listed = await cluster.list(EVENT, namespace, fields={**source, **warnings}, limit=_EVENTS_LIMIT)
+                events += listed.items
         except (NotFound, Forbidden):
             continue
         if events:
@@ -102,7 +105,7 @@ async def _sources(cluster: Cluster, namespace: str, ref: Ref, item: Object) -> 
 def _warning_event(event: Mapping[str, Any], now: datetime) -> WarningEvent:
     first = event.get("firstTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
     seconds, active_seconds = (now - moment(first)).total_seconds(), (_last(event) - moment(first)).total_seconds()
-    return WarningEvent(event.get("reason") or "", event.get("message") or "", seconds, active_seconds)
+    return WarningEvent(event.get("reason") or "", (event.get("message") or "")[:READ_LIMIT], seconds, active_seconds)
 
 
 def _last(event: Mapping[str, Any]) -> datetime:

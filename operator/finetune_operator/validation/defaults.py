@@ -14,7 +14,7 @@ from typing import Any
 
 from finetune_operator.api import reasons
 from finetune_operator.api.crd import defaults_schema
-from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
+from finetune_operator.api.kubernetes_yaml import InvalidYAML, Limits, parse
 from finetune_operator.api.presets import overlay
 from finetune_operator.core.origins import PREFIXES
 from finetune_operator.core.resolve import SMALLEST, SpecRejection, validated_defaults
@@ -27,6 +27,8 @@ from .schema import compile_schema
 DEFAULTS = "finetune-defaults"
 """The ConfigMap of a namespace with default values of ``spec``, as YAML in its key ``spec.yaml``."""
 DEFAULTS_KEY = "spec.yaml"
+_LIMITS = Limits(32 * 2**10, 2000, aliases=False)
+"""Whoever may write ConfigMaps in a namespace writes them. All defaults that a spec can have need a few kilobytes."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def defaults_of(configmap: Mapping[str, Any], mode: Mode) -> NamespaceDefaults:
 @lru_cache(maxsize=256)
 def _read(text: str, mode: Mode) -> NamespaceDefaults:
     try:
-        values = parse(text or "{}")
+        values = parse(text or "{}", _LIMITS)
     except InvalidYAML as error:
         return _malformed(str(error))
     if values is None:  # comments only

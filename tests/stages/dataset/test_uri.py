@@ -20,7 +20,7 @@ from finetune_stages.sources.uri import parse_uri
         ("file:///data/a%20b.jsonl", Path("/data/a b.jsonl")),
         ("s3://bucket/a/", S3Location("bucket", "a/")),
         ("pvc://claim/a", ClaimPath("claim", "a")),
-        ("https://example.com/a.jsonl?sig=1", WebAddress("https://example.com/a.jsonl?sig=1")),
+        ("https://example.com/a.jsonl?rev=1", WebAddress("https://example.com/a.jsonl?rev=1")),
     ],
 )
 def test_a_uri_is_read_by_the_contracts_parser(uri, source):

@@ -88,3 +88,15 @@ def test_the_digest_does_not_depend_on_order_or_spaces() -> None:
 def test_no_number_that_is_none_gets_into_a_digest() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical({"a": float("nan")})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
+def test_a_number_is_finite(value: float) -> None:
+    with pytest.raises(DocumentError, match=r"^inner.someValue: is not a finite number$"):
+        decode(Outer, {**FULL, "inner": {"someValue": value}})
+
+
+def test_the_message_about_a_long_value_is_short() -> None:
+    with pytest.raises(DocumentError) as caught:
+        decode(Outer, {**FULL, "k" * 4000: 1})
+    assert str(caught.value) == f"{'k' * 497}..."

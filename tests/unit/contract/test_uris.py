@@ -45,7 +45,7 @@ from finetune_contract.uris import (
         ("file:///data/100%25.jsonl", LocalPath("/data/100%.jsonl")),
         ("file:///data/%C3%BC.jsonl", LocalPath("/data/ü.jsonl")),
         ("file:///%E2%82%AC/%f0%9f%98%80", LocalPath("/\u20ac/\U0001f600")),
-        ("https://example.com/a.jsonl?sig=1", WebAddress("https://example.com/a.jsonl?sig=1")),
+        ("https://example.com/a.jsonl?rev=1", WebAddress("https://example.com/a.jsonl?rev=1")),
         ("http://[::1]:65535", WebAddress("http://[::1]:65535")),
         ("s3://bucket/rows.jsonl", S3Location("bucket", "rows.jsonl")),
         ("s3://bucket/a/b/", S3Location("bucket", "a/b/")),
@@ -224,3 +224,36 @@ def test_a_scheme_needs_slashes(uri: str) -> None:
 
 def test_a_hub_id_may_be_the_name_of_a_scheme() -> None:
     assert parse_uri("hf://file:rows", "dataset") == HubId("file", "rows")
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem"),
+    [
+        ("https://ann:s3cr3t@example.com/x", "https://example.com/x has a login before its host; remove it, and put the login into a Secret"),
+        ("https://ann@example.com/x", "https://example.com/x has a login before its host; remove it, and put the login into a Secret"),
+        *(
+            (f"https://example.com/x?a=b&{name}=s3cr3t", "https://example.com/x... has a signature, a token or a key; remove it, and put the login into a Secret")
+            for name in ("X-Amz-Signature", "X-Amz-Credential", "X-Goog-Signature", "sig", "SIG", "token", "access_token", "AWSAccessKeyId", "api_key", "x.auth", "password", "key")
+        ),
+        ("s3://bucket/x?token=s3cr3t", "s3://bucket/x... has a signature, a token or a key; remove it, and put the login into a Secret"),
+    ],
+)  # fmt: skip
+def test_credentials_in_a_uri_are_rejected(uri: str, problem: str) -> None:
+    with pytest.raises(UriError) as error:
+        parse_uri(uri, "dataset")
+    assert str(error.value) == problem
+    assert "s3cr3t" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["https://example.com/a@b/x?keyword=1&design=2&rev=3&versionId=4", "/data/x?token=1", "s3://bucket/a@b/rows-?.jsonl", "https://example.com/sig=1"],
+)  # fmt: skip
+def test_a_uri_without_credentials(uri: str) -> None:
+    parse_uri(uri, "dataset")
+
+
+def test_the_digest_of_an_image_is_no_login() -> None:
+    assert parse_uri("oci://image@sha256:abc", "model") == ImageReference("image@sha256:abc")
+    with pytest.raises(UriError, match="has a login"):
+        parse_uri("oci://ann:pw@registry/image", "model")

@@ -66,3 +66,22 @@ def test_without_pods_the_child_s_own_words_are_all_there_is() -> None:
     found = diagnose((), {}, "Job has reached the specified backoff limit")
     assert found.reason.name == "ChildLost"
     assert "backoff limit" in found.message
+
+
+@pytest.mark.parametrize(
+    ("log", "reason", "message"),
+    [
+        ("gloo: waiting\nno timeout here\n", "Crashed", "The process ended with exit code 1 and no result."),
+        ("Timeout of NCCL\n", "Crashed", "The process ended with exit code 1 and no result."),
+        ("first NCCL Time Out\nlast ProcessGroupNCCL: timedout\nend", "ProcessGroupTimeout", "last ProcessGroupNCCL: timedout"),
+        ("torch.distributed.DistBackendError: x", "ProcessGroupTimeout", "torch.distributed.DistBackendError: x"),
+        (f"MemoryError {'x' * 500}", "OutOfMemoryHost", f"MemoryError {'x' * 288}"),
+        ("MemoryError\n" + "\r" * 400, "Crashed", "The process ended with exit code 1 and no result."),
+        ("MemoryError\n" + "\r" * 399, "OutOfMemoryHost", "MemoryError"),
+        ("MemoryError" + " " * 16384, "Crashed", "The process ended with exit code 1 and no result."),
+        ("MemoryError at https://user:secret@host/x?sig=abc", "OutOfMemoryHost", "MemoryError at https://***@host/x?sig=***"),
+    ],
+)
+def test_the_last_line_of_the_log_with_evidence(log: str, reason: str, message: str) -> None:
+    found = diagnose((pod(1),), {"p0": log}, "")
+    assert (found.reason.name, found.message) == (reason, message)

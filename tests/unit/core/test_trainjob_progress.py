@@ -250,3 +250,13 @@ IN_LOOP = {"current_step": 3, "total_steps": 9}
 def test_a_fresh_report_from_the_training_loop_replaces_the_log(status: Any, note: str | None, replaces: bool) -> None:
     annotations = {} if note is None else {RHOAI_STATUS: note}
     assert replaces_log({"metadata": {"annotations": annotations}, "status": {"trainerStatus": status}}, T0) == replaces
+
+
+def test_only_the_first_metrics_and_a_short_annotation_are_read() -> None:
+    status = to_trainer(Progress(50, step=5, time=T0))["trainerStatus"]
+    other = [{"name": "x", "value": "1"}] * 64
+    assert of_trainer({**status, "metrics": [*other[1:], *status["metrics"][:1]]}) == Progress(50, step=5, time=T0)
+    assert of_trainer({**status, "metrics": [*other, *status["metrics"]]}) == Progress(50, time=T0)
+    note = json.dumps({**to_rhoai(Progress(50, step=5)), "lastUpdatedTime": status["lastUpdatedTime"]})
+    assert of_rhoai(note) == Progress(50, step=5, time=T0)
+    assert of_rhoai(note + " " * 16384) is None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune_operator.cli.log_lines import LogLines
 from finetune_operator.local.store import logs
 
 
@@ -28,3 +29,12 @@ def test_a_start_and_a_limit(tmp_path: Path) -> None:
     assert logs.read_log(path, None, None, 4) == b"two\nthree\n"
     assert logs.read_log(path, 1, 3, 4) == b"thr"
     assert logs.read_log(path, 3, 3, 4) == b"two"
+
+
+def test_a_line_without_an_end_is_printed_in_pieces(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = LogLines("")
+    for _ in range(3):
+        lines.feed(b"x" * 40_000)
+    assert [len(line) for line in capsys.readouterr().out.splitlines()] == [80_000]
+    lines.feed(b"y\n")
+    assert capsys.readouterr().out.splitlines() == ["x" * 40_000 + "y"]

@@ -16,14 +16,17 @@ from finetune_contract.documents import (
     CACHE_LIMIT_VARIABLE,
     CONFIG_VARIABLE,
     DOCUMENT_DIGEST_VARIABLE,
+    HTTP_AUTHORIZATION_VARIABLE,
     IMAGE_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
     RESULT_VARIABLE,
+    SECRETS_VARIABLE,
     WORKSPACE_VARIABLE,
 )
 from finetune_contract.hosts import ALLOWED_HOSTS_VARIABLE
 from finetune_operator.api.stages import DATASET, MODEL
 from finetune_operator.core import naming
+from finetune_operator.core.paths import lookup
 from finetune_operator.core.quantities import amount
 from finetune_operator.core.resolved_spec import Placement, Resources, SecretRef
 from finetune_operator.core.run import Run, StageStatus
@@ -55,6 +58,10 @@ PULL_SECRET_KEY = ".dockerconfigjson"  # noqa: S105 - a name, no secret
 """Key of Secrets of type ``kubernetes.io/dockerconfigjson``."""
 REGISTRY_SECRET = ("registry-token", ("REGISTRY_TOKEN",))
 """Standard Secret and key for the model registry."""
+STANDARD_KEYS = frozenset({
+    HTTP_AUTHORIZATION_VARIABLE, *(key for _, keys in (HF_SECRET, AWS_SECRET, AWS_SERVER, REGISTRY_SECRET) for key in keys)
+})  # fmt: skip
+"""All keys of Secrets that the operator asks for by itself."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,9 @@ def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str
     if hosts:
         own[ALLOWED_HOSTS_VARIABLE] = json.dumps(hosts, sort_keys=True)
     entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(own)]
-    return list({entry["name"]: entry for entry in entries}.values())
+    found = {entry["name"]: entry for entry in entries}
+    secret = ",".join(sorted(name for name, entry in found.items() if lookup(entry, "valueFrom.secretKeyRef")))
+    return [*found.values(), *_plain({SECRETS_VARIABLE: secret} if secret else {})]
 
 
 def _is_rerun(run: Run, stage_status: StageStatus) -> bool:

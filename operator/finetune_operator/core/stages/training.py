@@ -9,7 +9,6 @@ from finetune_contract.codec import decode, encode
 from finetune_contract.documents import (
     GPUS_VARIABLE,
     PROCESSES_VARIABLE,
-    SECRETS_VARIABLE,
     CheckpointInputs,
     LoraInputs,
     OsftInputs,
@@ -19,7 +18,7 @@ from finetune_contract.result import HISTORY_LIMIT, Result, TrainingOutputs, thi
 from finetune_operator.api import stages
 from finetune_operator.core import naming
 from finetune_operator.core.manifests.pod import BUNDLE_PATH, PodNeeds
-from finetune_operator.core.paths import Json, lookup
+from finetune_operator.core.paths import Json
 from finetune_operator.core.run import Run
 
 from .base import ProgramStage
@@ -85,9 +84,6 @@ def training_pod(run: Run, gpus: int) -> PodNeeds:
     spec = run.resolved.training
     bundle = naming.bundle_name(run.status["resolved"]["entryDigest"])
     own: tuple[Json, ...] = ({"name": GPUS_VARIABLE, "value": str(gpus)},)
-    secret = ",".join(entry["name"] for entry in spec.env if lookup(entry, "valueFrom.secretKeyRef"))
-    if secret:
-        own = (*own, {"name": SECRETS_VARIABLE, "value": secret})
     return PodNeeds(
         resources=spec.resources, gpus=gpus, environment=(*spec.env, *own),
         placement=spec.placement, volumes=({"name": "training-bundle", "configMap": {"name": bundle}}, *spec.volumes),

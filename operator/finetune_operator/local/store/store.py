@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune_operator.api.crd import crd
-from finetune_operator.api.kinds import FINETUNERUN, JOB, KINDS, POD, Kind, kind_of
+from finetune_operator.api.kinds import CONFIGMAP, FINETUNERUN, JOB, KINDS, POD, Kind, kind_of
 from finetune_operator.core.times import stamp
 from finetune_operator.loop.cluster import PAGE, Object, Page, Propagation, WatchEvent
+from finetune_operator.validation.config_map import check_config_map
 from finetune_operator.validation.metadata import check_metadata, check_types, prune_metadata
 from finetune_operator.validation.pod_template import check_job
 from finetune_operator.validation.problem import Problem
@@ -41,8 +42,8 @@ _IDENTITY = ("apiVersion", "kind", "metadata")
 class Store:
     """Objects in a file, with the semantics of the API server.
 
-    Only FineTuneRuns are validated against a schema; of other kinds the metadata is validated, and of Jobs the pod fields that a
-    FineTuneRun can set.
+    Only FineTuneRuns are validated against a schema; of other kinds the metadata is validated, of Jobs the pod fields that a
+    FineTuneRun can set, and of ConfigMaps the keys and their size.
 
     Args:
         path: the file; it is created if missing.
@@ -278,6 +279,8 @@ class Store:
             problems = check_metadata(obj["metadata"], None if old is None else old["metadata"])
             if kind == JOB and old is None:
                 problems += check_job(obj)
+            if kind == CONFIGMAP:
+                problems += check_config_map(obj)
         if problems:
             raise rejections.invalid(kind, obj["metadata"].get("name", ""), problems)
 

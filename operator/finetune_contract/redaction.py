@@ -1,0 +1,62 @@
+"""Removal of credentials from texts by their form: logins and signatures in URIs, ``Authorization`` headers, tokens of known services.
+
+It needs no value of a Secret, so the operator, which reads no Secrets, uses it for what it writes. Stage programs also remove the values
+of their Secrets (:mod:`finetune_stages.sdk.redaction`). Each pattern takes time linear in the text: an attempt that fails ends at a
+character with which no other attempt begins, or after a bounded number of characters.
+"""
+
+from __future__ import annotations
+
+import re
+
+HIDDEN = "***"
+
+SECRET_PARAMETER = r"token|signature|credential|secret|password|passwd|key|(^|[-_.])(sig|auth|pwd)$"  # noqa: S105 - a pattern of names
+"""The names of the parameters of a URI that are secret, in any case: those of S3, Azure, Google and OAuth."""
+_SECRET_PARAMETER = re.compile(SECRET_PARAMETER, re.IGNORECASE)
+_PARAMETER = r"([\w.%-]{1,80})=([^&\s\"'#;<>\\]+)"
+_PARAMETERS = (("=", re.compile(f"([?&#;]){_PARAMETER}")), ("\\u0026", re.compile(rf"(\\u0026){_PARAMETER}")))
+_LOGIN = re.compile(r"://[^/\s\"'<>]*@")
+_HEADER = re.compile(
+    r"(uthorization[\"']{0,2} {0,4}[:=] {0,4}[\"']{0,2}(?:(?:bearer|basic|token) {1,4})?)[^\s\"',]{4,}", re.IGNORECASE
+)
+_BEARER = re.compile(r"(Bearer {1,4})[A-Za-z0-9._~+/=-]{12,}")
+_TOKENS = tuple(
+    (start, re.compile(pattern))
+    for start, pattern in (
+        ("hf_", r"\bhf_[A-Za-z0-9]{16,}"),
+        ("AKIA", r"\bAKIA[A-Z0-9]{16}\b"),
+        ("ASIA", r"\bASIA[A-Z0-9]{16}\b"),
+        ("gh", r"\bgh[oprsu]_[A-Za-z0-9]{20,}"),
+        ("glpat-", r"\bglpat-[A-Za-z0-9]{16,}"),
+        ("sha256~", r"\bsha256~[A-Za-z0-9]{20,}"),
+        ("eyJ", r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"),
+    )
+)
+"""Tokens of the Hugging Face Hub, S3, GitHub, GitLab and OpenShift, and JSON Web Tokens, which Kubernetes issues, with their first characters."""
+
+
+def redact(text: str) -> str:
+    """Return ``text`` with credentials replaced by ``***``."""
+    if "://" in text:
+        text = _LOGIN.sub(f"://{HIDDEN}@", text)
+    for start, pattern in _PARAMETERS:
+        if start in text:
+            text = pattern.sub(_without_secret, text)
+    if "uthorization" in text or "UTHORIZATION" in text:
+        text = _HEADER.sub(rf"\1{HIDDEN}", text)
+    if "Bearer " in text:
+        text = _BEARER.sub(rf"\1{HIDDEN}", text)
+    for start, pattern in _TOKENS:
+        if start in text:
+            text = pattern.sub(HIDDEN, text)
+    return text
+
+
+def is_secret_parameter(name: str) -> bool:
+    """Return whether the parameter of a URI with this name is secret."""
+    return _SECRET_PARAMETER.search(name) is not None
+
+
+def _without_secret(found: re.Match[str]) -> str:
+    return f"{found[1]}{found[2]}={HIDDEN}" if is_secret_parameter(found[2]) else found[0]

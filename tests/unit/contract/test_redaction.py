@@ -1,0 +1,41 @@
+"""Credentials in texts, found by their form."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune_contract.redaction import is_secret_parameter, redact
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("GET https://user:pw@host/x", "GET https://***@host/x"),
+        ("s3://key:se:cr@et@bucket/x and mail@example.com", "s3://***@bucket/x and mail@example.com"),
+        ("https://host/x?X-Amz-Signature=ab12&X-Amz-Date=1&X-Amz-Credential=c%2Fd", "https://host/x?X-Amz-Signature=***&X-Amz-Date=1&X-Amz-Credential=***"),
+        ("https://a.blob/x?sv=1&sig=a%2Bb&se=2", "https://a.blob/x?sv=1&sig=***&se=2"),
+        ("/x?AWSAccessKeyId=AKIAx&design=1#access_token=t", "/x?AWSAccessKeyId=***&design=1#access_token=***"),
+        (r'{"u":"https://h/x?a=1\u0026token=abc\u0026b=2"}', r'{"u":"https://h/x?a=1\u0026token=***\u0026b=2"}'),
+        ("Authorization: Basic dXNlcjpwdw==", "Authorization: Basic ***"),
+        ('{"authorization": "Bearer abcdef"}', '{"authorization": "Bearer ***"}'),
+        ("sent Bearer abcdefghijklmnop", "sent Bearer ***"),
+        ("hf_abcdefghijklmnopqrst and AKIAABCDEFGHIJKLMNOP", "*** and ***"),
+        ("eyJhbGciOiJI.eyJzdWIiOiIx.c2ln", "***"),
+        ("sha256~abcdefghijklmnopqrstuvwx", "***"),
+        ("sha256:abcdefghijklmnopqrstuvwx lr=2e-5 Basic information", "sha256:abcdefghijklmnopqrstuvwx lr=2e-5 Basic information"),
+    ],
+)  # fmt: skip
+def test_credentials_are_replaced(text: str, expected: str) -> None:
+    assert redact(text) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Amz-Security-Token", "X-Goog-Signature", "sig", "api_key", "code.auth", "AWSAccessKeyId", "password"]
+)
+def test_a_secret_parameter(name: str) -> None:
+    assert is_secret_parameter(name)
+
+
+@pytest.mark.parametrize("name", ["design", "signal", "download", "revision", "versionId", "author", "rev"])
+def test_another_parameter(name: str) -> None:
+    assert not is_secret_parameter(name)
