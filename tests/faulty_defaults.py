@@ -107,7 +107,7 @@ FAULTY: tuple[tuple[Json, str], ...] = (
     (vol({"name": "a", "emptyDir": {}, "secret": {"secretName": "s"}}),
      "training.volumes[0]: a volume needs exactly one of persistentVolumeClaim, configMap, secret and emptyDir."),
     (vol({"name": "workspace", "emptyDir": {}}),
-     ("training.volumes[0].name: the volume names workspace, documents, scratch, shared-memory, training-bundle belong to the operator;"
+     ("training.volumes[0].name: the volume names workspace, training-folder, training-results, documents, scratch, shared-memory, training-bundle belong to the operator;"
       " choose another name.")),
     (vol(VOLUME, VOLUME), "training.volumes: names a volume twice; rename or remove one of them."),
     (mount({"mountPath": "data"}),
@@ -118,10 +118,10 @@ FAULTY: tuple[tuple[Json, str], ...] = (
       " without colons, such as /data.")),
     (mount({"mountPath": "/workspace/data"}),
      ("training.volumeMounts[0].mountPath: mountPath hides files that training needs; choose a path that is not /tmp, /etc or /opt and not"
-      " in /workspace, /etc/finetune, /opt/finetune, /dev, /proc or /sys.")),
+      " in /workspace, /etc/finetune, /opt/finetune, /dev, /proc, /sys, /usr, /bin, /sbin, /lib, /lib64 or a directory of Python packages.")),
     (mount({"mountPath": "/tmp"}),
      ("training.volumeMounts[0].mountPath: mountPath hides files that training needs; choose a path that is not /tmp, /etc or /opt and not"
-      " in /workspace, /etc/finetune, /opt/finetune, /dev, /proc or /sys.")),
+      " in /workspace, /etc/finetune, /opt/finetune, /dev, /proc, /sys, /usr, /bin, /sbin, /lib, /lib64 or a directory of Python packages.")),
     (mount({"mountPath": "/data", "subPath": "../b"}),
      "training.volumeMounts[0].subPath: subPath leaves the volume; write a relative path without ..."),
     (mount({"mountPath": "/data"}, {"mountPath": "/data/"}), "training.volumeMounts: has two mounts at one mountPath; move or remove one of them."),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -63,6 +65,11 @@ class Tokenization:
     workspace: Path
     run: RunInfo = RUN
 
+    @property
+    def task_files(self) -> Path:
+        """The mounted ConfigMap of ``evaluation.taskFiles``, if a test makes this folder."""
+        return self.workspace.parent / "task-files"
+
     def path(self, relative: str) -> Path:
         """A path in the run's folder."""
         return self.workspace / self.run.layout.root / relative
@@ -104,7 +111,9 @@ class Tokenization:
         """Run the stage's work."""
         from finetune_stages.tokenization.work import tokenize
 
-        return tokenize(self.context(replace(INPUTS, **inputs)))
+        mounted = {"FINETUNE_TASK_FILES": str(self.task_files)} if self.task_files.is_dir() else {}
+        with patch.dict(os.environ, mounted):
+            return tokenize(self.context(replace(INPUTS, task_files=bool(mounted), **inputs)))
 
     def learned(self, number: int = 0) -> str:
         """A row to train on as text, what is learned in ``[[ ]]``."""

@@ -80,7 +80,7 @@ def main() -> None:
     }, work)  # fmt: skip
     measured = stage("evaluation", {"subject": "final"}, work)
     # A step of one's own after it: what others publish, compare or gate.
-    print(json.dumps({"model": str(work / "workspace" / FOLDER / "final_model"), "metrics": measured["metrics"]}))
+    print(json.dumps({"model": str(work / "workspace" / FOLDER / "training/final_model"), "metrics": measured["metrics"]}))
 
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ def largest_difference(first: tuple[LossPoint, ...], second: tuple[LossPoint, ..
 def _interrupted(programs: Programs, seconds: float) -> Figures:
     """Stop a training that has begun: it must end in time, as interrupted, and publish no model."""
     end = time.monotonic() + seconds
-    model = programs.run_path("tiny", "gpu", "final_model")
+    model = programs.run_path("tiny", "gpu", "training/final_model")
     shutil.rmtree(model, ignore_errors=True)  # of an earlier case
     running = programs.start("training", replace(TINY, epochs=1000), "tiny", "gpu", FINETUNE_ATTEMPT="1.2")
     wait_for(running, _has_begun, end - time.monotonic())
@@ -244,7 +244,7 @@ def _has_begun(log: str) -> bool:
 
 def _evaluate(programs: Programs, seconds: float) -> Figures:
     """Measure the held-out rows with the model that was trained last, or with the base model if there is none."""
-    trained = (programs.run_path("large", "gpu", "final_model") / ".finetune.json").exists()
+    trained = (programs.run_path("large", "gpu", "training/final_model") / ".finetune.json").exists()
     started = time.monotonic()
     scores = _scores(programs, "final" if trained else "base", "large", "gpu", seconds)
     name = min(scores)

@@ -6,6 +6,7 @@ before. Paths are derived from the run's folder (:mod:`.workspace`); secrets are
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,6 +45,16 @@ PULL_SECRET_VARIABLE = "FINETUNE_PULL_SECRET"  # noqa: S105 - a name, no secret
 """Environment variable of stage *model* with a ``config.json`` of Docker, the credentials for the registry of an ``oci://`` model; optional."""
 PIPELINES_PULL_SECRET_VARIABLE = "OCI_PULL_SECRET_MODEL_DOWNLOAD"  # noqa: S105 - a name, no secret
 """The same, from the key that the OpenShift AI pipelines read."""
+READS_VARIABLE = "FINETUNE_READS"
+"""Environment variable with the identity of the results that the stage reads: JSON, a :class:`ReadResult` by stage.
+
+It is not part of ``inputs``: the digest of a stage's inputs covers the digests of the outputs that it reads. Without it, as when a program
+is run by hand, results and models in the workspace are used as they are.
+"""
+TASK_CODE_VARIABLE = "FINETUNE_TASK_CODE"
+"""Environment variable of stages *evaluation* and *baseline*: with ``0``, task files with functions are rejected."""
+FIRST_VARIABLE = "FINETUNE_FIRST"
+"""Environment variable of an attempt that must not use a result of this round that it finds: another program may have written it."""
 AGAIN_VARIABLE = "FINETUNE_AGAIN"
 """Environment variable that is set for a rerun without reuse: results of other rounds and runs are ignored."""
 IMAGE_VARIABLE = "FINETUNE_IMAGE"
@@ -108,6 +119,36 @@ class StageDocument:
                 f"contractVersion: the document has {version!r}, and this program supports {CONTRACT_VERSION}; use matching releases"
             )
         return decode(cls, data)
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """Identity of the result of an earlier stage, as the control plane recorded it from the termination message of that stage.
+
+    Attributes:
+        outputs: digest of the outputs: of the model for *training* and *model*.
+        file: SHA-256 of the file with the full result.
+    """
+
+    outputs: str | None = None
+    file: str | None = None
+
+
+def parse_reads(text: str | None) -> dict[str, ReadResult] | None:
+    """Return the results in ``FINETUNE_READS`` by stage, ``None`` if it is not set.
+
+    Raises:
+        DocumentError: it does not have this form.
+    """
+    if not text:
+        return None
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise DocumentError(f"{READS_VARIABLE}: it is not JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise DocumentError(f"{READS_VARIABLE}: expected an object with a result for each stage")
+    return {stage: decode(ReadResult, entry, f"{READS_VARIABLE}.{stage}") for stage, entry in data.items()}
 
 
 @dataclass(frozen=True)

@@ -173,6 +173,14 @@ MODEL_CORRUPT = _reason(
     "ModelCorrupt", Cause.USER, "A file of the model cannot be read, or does not match the other files.",
     "Correct what the message names, or download or save the model again.",
 )  # fmt: skip
+MODEL_CHANGED = _reason(
+    "ModelChanged", Cause.USER, "The model in the workspace is not the one that an earlier stage of the run reported.",
+    "Rerun from the stage that the message names, and find out which program wrote to the workspace.",
+)  # fmt: skip
+RESULT_CHANGED = _reason(
+    "ResultChanged", Cause.USER, "A result in the workspace is not the one that its stage reported.",
+    "Rerun from the stage that the message names, and find out which program wrote to the workspace.",
+)  # fmt: skip
 MODEL_UNSUPPORTED = _reason(
     "ModelUnsupported", Cause.USER, "A model of this kind cannot be fine-tuned: it does not generate text with a decoder, it is quantized, or it is an adapter.",
     "Use the unquantized weights of a decoder-only model for text generation, merged with its adapter if it has one.",

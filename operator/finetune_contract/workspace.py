@@ -4,8 +4,7 @@
 
     <volume>/
       cache/datasets/<sha256>/  cache/models/<sha256>/  cache/baselines/<sha256>/    shared by all runs of the volume
-      cache/results/<stage>.<inputs-digest>.json                 reusable result for these inputs
-      tasks/                                                     lm-eval task files of users
+      cache/results/<stage>/<inputs-digest>.json                 reusable result for these inputs
       mlflow.db                                                  the local registry (local mode only)
       runs/<name>-<uid8>/
         datasets/{train,eval}.jsonl                              chat rows to train on, and held-out ones
@@ -13,7 +12,9 @@
         datasets/bad_rows.jsonl                                  rows that were left out as bad, if there are any: source, row, line, fault
         base_model/                                              link into cache/models
         tokens/                                                  rendered and tokenized rows, for training and evaluation
-        checkpoints/  final_model/  adapter/                     outputs of training; LoRA has an adapter and a merged model
+        training/                                                all that stage training writes:
+          checkpoints/  final_model/  adapter/                   outputs; LoRA has an adapter and a merged model
+          results/  logs/  attempts/  pipeline_log.txt           as below, of this stage
         results/<stage>.json                                     full result of the stage's last round
         results/<stage>.<round>.<inputs12>.json                  full results, which a restarted program reuses
         logs/<stage>.<round>.<attempt>.<rank>.log                output of each rank
@@ -33,10 +34,12 @@ CACHE_DATASETS = "cache/datasets"
 CACHE_MODELS = "cache/models"
 CACHE_BASELINES = "cache/baselines"
 CACHE_RESULTS = "cache/results"
-TASKS = "tasks"
 HOLDOUT = "holdout"
 """Name of the evaluation task for the held-out rows."""
 MLFLOW_STORE = "mlflow.db"
+
+TRAINING = "training"
+"""The stage that runs images of users. It has a folder of its own in that of the run; isolated pods can write only there."""
 
 SENTINEL = ".finetune.json"
 """File with the digest and the files of a published directory, written last. A directory without it is incomplete."""
@@ -78,6 +81,10 @@ class RunLayout:
     """Paths inside a run's folder."""
 
     root: str
+
+    def folder(self, stage: str) -> str:
+        """Return the folder below which a stage writes: that of the run, or the stage's own one."""
+        return f"{self.root}/{TRAINING}" if stage == TRAINING else self.root
 
     @property
     def datasets(self) -> str:
@@ -149,39 +156,42 @@ class RunLayout:
     @property
     def checkpoints(self) -> str:
         """Models saved during training."""
-        return f"{self.root}/checkpoints"
+        return f"{self.folder(TRAINING)}/checkpoints"
 
     @property
     def final_model(self) -> str:
         """The fine-tuned model: weights, tokenizer, chat template."""
-        return f"{self.root}/final_model"
+        return f"{self.folder(TRAINING)}/final_model"
 
     @property
     def adapter(self) -> str:
         """LoRA's adapter."""
-        return f"{self.root}/adapter"
+        return f"{self.folder(TRAINING)}/adapter"
 
-    @property
-    def pipeline_log(self) -> str:
+    def pipeline_log(self, stage: str) -> str:
         """Log with one line per stage, for users."""
-        return f"{self.root}/pipeline_log.txt"
+        return f"{self.folder(stage)}/pipeline_log.txt"
+
+    def results(self, stage: str) -> str:
+        """Return the folder of a stage's results."""
+        return f"{self.folder(stage)}/results"
 
     def result(self, stage: str, round_: int, inputs_digest: str) -> str:
         """Return the path of a stage's full result in a round, for these inputs."""
-        return f"{self.root}/results/{stage}.{round_}.{inputs_digest[:12]}.json"
+        return f"{self.results(stage)}/{stage}.{round_}.{inputs_digest[:12]}.json"
 
     def newest_result(self, stage: str) -> str:
         """Return the path of the full result of the stage's last finished round, for later stages and users."""
-        return f"{self.root}/results/{stage}.json"
+        return f"{self.results(stage)}/{stage}.json"
 
     def attempt(self, stage: str, attempt: Attempt) -> str:
         """Return the folder for an attempt's unpublished work."""
-        return f"{self.root}/attempts/{stage}/{attempt}"
+        return f"{self.folder(stage)}/attempts/{stage}/{attempt}"
 
     def current(self, stage: str) -> str:
         """Return the path of the file with the attempt that may publish."""
-        return f"{self.root}/attempts/{stage}/current"
+        return f"{self.folder(stage)}/attempts/{stage}/current"
 
     def log(self, stage: str, attempt: Attempt, rank: int) -> str:
         """Return the path of one process's log."""
-        return f"{self.root}/logs/{stage}.{attempt}.{rank}.log"
+        return f"{self.folder(stage)}/logs/{stage}.{attempt}.{rank}.log"

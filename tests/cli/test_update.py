@@ -38,7 +38,7 @@ class TestARunThatTheGateRejects:
         status = status_of(workdir)
         assert status["phase"] == "Rejected"
         assert "registry" not in status
-        assert (workdir.run_folder() / "final_model/config.json").exists()
+        assert (workdir.run_folder() / "training/final_model/config.json").exists()
         assert not (workdir.workspace / "mlflow.db").exists()
 
     def test_get_shows_the_scores_of_all_runs(self, rejected_run: tuple[Workdir, CommandResult]) -> None:

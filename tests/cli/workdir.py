@@ -95,7 +95,10 @@ def status_of(workdir: Workdir, name: str = "demo") -> dict[str, Any]:
 
 def done_stages(workdir: Workdir, name: str = "demo") -> list[str]:
     """The stages that did their work, as often as they did, in order."""
-    lines = (workdir.run_folder(name) / "pipeline_log.txt").read_text().splitlines()
+    files = [workdir.run_folder(name) / part / "pipeline_log.txt" for part in (".", "training")]
+    lines = sorted(
+        (line for file in files if file.exists() for line in file.read_text().splitlines()), key=lambda line: line[:20]
+    )
     words = [line.split(" ", 1)[1] for line in lines]
     return [line.split(":")[0] for line in words if not re.match(r"\w+: (Interrupted|Crashed|Superseded)", line)]
 

@@ -92,6 +92,24 @@ REFUSED: dict[str, tuple[Object, str]] = {
         {"training": {"workers": 3, "gpusPerWorker": 4}},
         "spec.training: 3 workers with 4 GPUs each are more than the 8 GPUs that are allowed here; lower workers or gpusPerWorker",
     ),
+    "variables": (
+        {"training": {"env": [{"name": "A", "value": "b"}]}},
+        (
+            "spec.training.env: it is not allowed here; remove it, or ask for its name in the variable allowed of the"
+            " ValidatingAdmissionPolicy"
+        ),
+    ),
+    "code of the model": (
+        {"model": {"uri": "Qwen/Qwen3-4B", "trustRemoteCode": True}},
+        "spec.model.trustRemoteCode: it is not allowed here",
+    ),
+    "a Secret": (
+        {"dataset": {"uri": "org/data", "secretRef": {"name": "of-others"}}},
+        "spec.dataset.secretRef: it is not allowed",
+    ),
+    "a claim": ({"dataset": {"uri": "pvc://of-others/rows.jsonl"}}, "spec.dataset.uri of a claim: it is not allowed here"),
+    "a claim for the workspace": ({"storage": {"claimName": "of-others"}}, "spec.storage.claimName: it is not allowed here"),
+    "a queue": ({"queue": {"name": "of-others"}}, "spec.queue.name: it is not allowed here"),
     "too many GPUs by the preset": (
         {"training": {"algorithm": "sft", "gpusPerWorker": 4}},
         "spec.training: 4 workers with 4 GPUs each",
@@ -104,6 +122,8 @@ ALLOWED: dict[str, Object] = {
         "training": {"image": "registry.example.com/train@sha256:1", "runtimeRef": "torch-distributed", "workers": 2, "gpusPerWorker": 4},
     },
     "the account that is the default": {"serviceAccountName": "finetune-stage"},
+    "no code of the model": {"model": {"uri": "Qwen/Qwen3-4B", "trustRemoteCode": False}},
+    "resources": {"training": {"resources": {"cpu": "4"}}, "evaluation": {"gpus": 1, "taskFiles": {"name": "tasks"}}},
     "a model without a scheme": {"model": {"uri": "ibm-granite/granite-3.3-2b-instruct"}},
 }  # fmt: skip
 

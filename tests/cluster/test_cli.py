@@ -231,7 +231,7 @@ async def test_logs_continue_after_broken_connections_and_into_the_next_attempt(
         for words in ((), ("-f",)):
             result = await workdir.here("logs", "demo", *words)
             assert (result.code, result.out) == (66, "")
-            kept = f"runs/demo-{run.uid[:8]}/logs/training.1.2.0.log"
+            kept = f"runs/demo-{run.uid[:8]}/training/logs/training.1.2.0.log"
             assert result.err == (
                 f"demo: the pod of stage training, attempt 1.2, rank 0, no longer exists; read its log on PersistentVolumeClaim demo-workspace: {kept}\n"
             )

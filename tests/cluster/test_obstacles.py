@@ -78,7 +78,7 @@ def training(**wish: Any) -> Object:
 
 
 async def test_a_service_account_that_is_missing(site: Site) -> None:
-    async with site.operator():
+    async with site.operator(allow={"serviceAccounts": ["tuner"]}):
         await site.apply({**PLAIN, "serviceAccountName": "tuner"})
         message = await stalled(site, "ServiceAccountNotFound", "dataset")
         assert 'serviceaccount "tuner" not found' in message

@@ -37,12 +37,12 @@ def test_the_losses_are_those_of_the_portable_engine(train, hub_libraries, algor
 
 def test_a_model_of_each_epoch_is_published(train, hub_libraries):
     run = train(hub_libraries, **HUB["sft"]).model.parent
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["epoch_1", "epoch_2"]
+    assert sorted(path.name for path in (run / "training/checkpoints").iterdir()) == ["epoch_1", "epoch_2"]
     for name in ("config.json", "tokenizer_config.json", "chat_template.jinja"):
         base = (run / "base_model" / name).read_text()
         if name != "config.json":
-            assert (run / "final_model" / name).read_text() == base
-            assert (run / "checkpoints/epoch_1" / name).read_text() == base
+            assert (run / "training/final_model" / name).read_text() == base
+            assert (run / "training/checkpoints/epoch_1" / name).read_text() == base
 
 
 @pytest.mark.parametrize("algorithm", HUB)

@@ -159,6 +159,28 @@ async def test_a_pod_waits_for_its_configmap_and_its_claim(store: Store) -> None
     assert (await store.get(CLAIM, "team", "shelf"))["status"] == {"phase": "Bound"}
 
 
+@pytest.mark.usefixtures("kubelet")
+async def test_a_volume_has_only_the_keys_that_it_lists(store: Store, node: Node) -> None:
+    def files(key: str) -> list[dict[str, Any]]:
+        return [{"name": "files", "configMap": {"name": "files", "items": [{"key": key, "path": "mine.json"}]}}]
+
+    metadata = {"name": "files", "namespace": "team"}
+    await store.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a.json": "1", "b.json": "2"}})
+    container = {
+        "volumeMounts": [{"name": "files", "mountPath": "/etc/finetune"}],
+        "env": [{"name": "IN", "value": "/etc/finetune"}, {"name": "MESSAGE", "value": "/dev/termination-log"}],
+    }  # fmt: skip
+    script = (
+        "import os, pathlib; found = {path.name: path.read_text() for path in pathlib.Path(os.environ['IN']).iterdir()};"
+        "pathlib.Path(os.environ['MESSAGE']).write_text(str(found))"
+    )
+    await store.create(pod("p", "python", "-c", script, container=container, volumes=files("b.json")))
+    found = await ended(store, "p")
+    assert terminated(found)["message"] == "{'mine.json': '2'}", logged(node, found)
+    await store.create(pod("q", "python", "-c", script, container=container, volumes=files("c.json")))
+    assert (await in_state(store, "q", "waiting"))["message"] == 'configmap "files" has no key c.json'
+
+
 async def _report(store: Store) -> PodReport:
     return PodReport.parse(await store.get(POD, "team", "p"))
 

@@ -13,10 +13,14 @@ from controlplane.api import Api, RefusedError, eventually
 from controlplane.binaries import build as build_control_plane
 from controlplane.cluster import ControlPlane
 from controlplane.programs import KUBECTL
+from finetune_operator.core.manifests.pod import PodNeeds
+from finetune_operator.core.manifests.volumes import mounts as stage_mounts
 from finetune_operator.kube.client import ApiServer
 from node.cluster import NodeCluster
 from node.configuration import SANDBOX
 from node.volumes import CLASS
+from unit.core.passes import go, run_of
+from world import World
 
 Object = dict[str, Any]
 pytestmark = pytest.mark.timeout(240)
@@ -210,3 +214,26 @@ def traces(cluster: NodeCluster) -> set[str]:
     if str(cluster.state) in Path("/proc/self/mounts").read_text():
         found.add("mounts")
     return found
+
+
+def test_what_earlier_stages_published_is_read_only_in_the_evaluation(api: Api, restricted_namespace: str) -> None:
+    """The mounts of the stage's Job, of parts of one claim in another, as a kubelet makes them."""
+    world = World.new()
+    go(world)
+    run = run_of(world)
+    mounts = [one for one in stage_mounts(run, run.stages["evaluation"], PodNeeds()) if one["name"] == "workspace"]
+    parts = [one["subPath"] for one in mounts if "subPath" in one]
+    assert len(parts) == 3
+    api.create(claim(restricted_namespace, "shared"))
+    whole = [{"name": "shared", "mountPath": "/workspace"}]
+    made = f"umask 002; cd /workspace; mkdir -p cache {' '.join(parts)}; echo measured > {parts[-1]}/model"
+    earlier = pod(restricted_namespace, "earlier", made, claim="shared", container={"volumeMounts": whole})
+    api.create(earlier)
+    ended(api, earlier)
+    tries = " ".join((*(f"{part}/x" for part in parts), "cache/x", f"{run.layout.root}/x"))
+    script = f"cd /workspace; cat {parts[-1]}/model; for file in {tries}; do (: > $file) 2>/dev/null && echo $file; done; true"
+    theirs = [{**one, "name": "shared"} for one in mounts]
+    later = pod(restricted_namespace, "later", script, user=1000770000, claim="shared", container={"volumeMounts": theirs})
+    api.create(later)
+    ended(api, later)
+    assert log(api, later).split() == ["measured", "cache/x", f"{run.layout.root}/x"]

@@ -12,7 +12,7 @@ from rendering import Tokenization, family
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Tokenization:
-    return Tokenization(tmp_path)
+    return Tokenization(tmp_path / "workspace")
 
 
 @pytest.fixture(scope="module")

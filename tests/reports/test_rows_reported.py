@@ -150,8 +150,8 @@ def test_task_files_of_chat_rows(report: Report, stage: Tokenization, families: 
     stage.link_model(families("qwen2_5"))
     stage.write([SIMPLE])
     rows = report.given
-    (stage.workspace / "tasks").mkdir()
-    (stage.workspace / "tasks/quiz.jsonl").write_bytes(
+    stage.task_files.mkdir()
+    (stage.task_files / "quiz.jsonl").write_bytes(
         rows if isinstance(rows, bytes) else b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     )
     if isinstance(report.expected, list):

@@ -29,7 +29,7 @@ GOOD = {"question": "q", "choices": ["a", "b"], "answer": 1}
 
 @dataclass(frozen=True)
 class Asked:
-    """A task ``t`` on the file tasks/t.jsonl: its definition over a default, its rows (or the file's bytes), and the inputs."""
+    """A task ``t`` on the file t.jsonl: its definition over a default, its rows (or the file's bytes), and the inputs."""
 
     rows: list[Any] | bytes
     task: dict[str, Any] = field(default_factory=dict)
@@ -38,14 +38,13 @@ class Asked:
 
 
 def definition(name: str, base: dict[str, Any], **more: Any) -> dict[str, Any]:
-    files = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "tasks/t.jsonl"}}, "test_split": "test"}
+    files = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "t.jsonl"}}, "test_split": "test"}
     return {"task": name, **files, **base, **more}
 
 
 def write(folder: Path, definitions: list[dict[str, Any]], rows: list[Any] | bytes) -> Path:
-    """The files of tasks in ``folder``, which is the workspace."""
-    tasks = folder / "tasks"
-    tasks.mkdir()
+    """The files of tasks in ``folder``, which is the working directory."""
+    tasks = folder
     content = rows if isinstance(rows, bytes) else b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
     (tasks / "t.jsonl").write_bytes(content)
     for number, each in enumerate(definitions):
@@ -78,7 +77,7 @@ def rejection(reason: str, message: str) -> tuple[str, str]:
 
 
 def bad_row(number: int, problem: str) -> tuple[str, str]:
-    return rejection("TaskInvalid", f"Task t (YAML), row {number} (line {number}) of tasks/t.jsonl: {problem}; correct it.")
+    return rejection("TaskInvalid", f"Task t (YAML), row {number} (line {number}) of t.jsonl: {problem}; correct it.")
 
 
 @reports(
@@ -121,14 +120,14 @@ def bad_row(number: int, problem: str) -> tuple[str, str]:
         "template-with-a-fault", "own", Asked([GOOD], {"doc_to_text": "{{question"}),
         rejection("TaskInvalid", "Task t (YAML): doc_to_text is not a valid template (unexpected end of template, expected 'end of print statement'. in line 1); correct it."),
     ),
-    Report("empty-data", "unslothai/unsloth#6824", Asked(b""), rejection("TaskInvalid", "Task t (YAML), tasks/t.jsonl: its data has no rows; add some.")),
+    Report("empty-data", "unslothai/unsloth#6824", Asked(b""), rejection("TaskInvalid", "Task t (YAML), t.jsonl: its data has no rows; add some.")),
     Report(
         "data-with-a-broken-row", "own", Asked(json.dumps(GOOD).encode() + b'\n{"question": '),
-        rejection("TaskInvalid", "Task t (YAML): row 2 (line 2) of tasks/t.jsonl is not JSON (Expecting value at character 13); write one object per line."),
+        rejection("TaskInvalid", "Task t (YAML): row 2 (line 2) of t.jsonl is not JSON (Expecting value at character 13); write one object per line."),
     ),
     Report(
         "data-is-a-pointer", "own", Asked(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
-        rejection("TaskInvalid", "Task t (YAML): tasks/t.jsonl: is a Git LFS pointer, not the file itself; run git lfs pull in its repository."),
+        rejection("TaskInvalid", "Task t (YAML): t.jsonl: is a Git LFS pointer, not the file itself; run git lfs pull in its repository."),
     ),
     Report("data-with-a-byte-order-mark-and-returns", "own", Asked(b"\xef\xbb\xbf" + json.dumps(GOOD).replace(": ", ":\r").encode() + b"\r\n"), None),
     Report("text-answer-missing", "own", Asked([{"question": "q", "answer": "a"}, {"question": "q", "answer": None}], base=GENERATE), bad_row(2, "doc_to_target (answer) is null or missing")),

@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from finetune_contract.codec import digest, encode
-from finetune_contract.documents import RunInfo, StageDocument
+from finetune_contract.documents import EvaluationInputs, RunInfo, StageDocument, TokenizationInputs
 from finetune_contract.result import Result, parse_message
 from finetune_contract.workspace import RunLayout
 from stages.warm import WarmProgram, WarmStarter
@@ -77,6 +77,11 @@ class StagePrograms:
     started: list[Running] = field(default_factory=list)
 
     @property
+    def task_files(self) -> Path:
+        """The mounted ConfigMap of ``evaluation.taskFiles``, if a test makes this folder."""
+        return self.workspace.parent / "task-files"
+
+    @property
     def layout(self) -> RunLayout:
         """The run's workspace-relative paths."""
         return self.run.layout
@@ -107,6 +112,9 @@ class StagePrograms:
             cwd: where to run it.
         """
         number = len(self.started)
+        mounted = {}
+        if isinstance(inputs, (EvaluationInputs, TokenizationInputs)) and self.task_files.is_dir():
+            inputs, mounted = replace(inputs, task_files=True), {"FINETUNE_TASK_FILES": str(self.task_files)}
         folder = self.workspace.parent / f"program-{number}"
         (folder / "tmp").mkdir(parents=True)
         document = StageDocument(2, stage, self.run, encode(inputs))
@@ -121,6 +129,7 @@ class StagePrograms:
             "FINETUNE_RESULT": str(folder / "termination-log"),
             "FINETUNE_ATTEMPT": attempt,
             "FINETUNE_INPUTS_DIGEST": digest(encode(inputs)),
+            **mounted,
             **(environment or {}),
         }
         running = Running(self._process(stage, variables, command, cwd or folder), folder / "termination-log")

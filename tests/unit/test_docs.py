@@ -16,6 +16,7 @@ import typer
 import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from pydantic import BaseModel
 
 from finetune_operator.api.crd import crd
 from finetune_operator.api.finetunerun import KIND
@@ -308,7 +309,8 @@ def test_configuration_keys_are_complete() -> None:
     assert found.column("Key") == list(fields)
     for key, default in zip(found.column("Key"), found.column("Default"), strict=True):
         actual = fields[key].get_default(call_default_factory=True)
-        assert yaml.safe_load(default) == (list(actual) if isinstance(actual, tuple) else actual), key
+        plain = actual.model_dump(mode="json", by_alias=True) if isinstance(actual, BaseModel) else actual
+        assert yaml.safe_load(default) == (list(plain) if isinstance(plain, tuple) else plain), key
     programs = {row[0]: row[1].partition(":")[0] for row in table(CONFIGURATION, "Variable").rows}
     assert programs == {variable: program for program, variable in IMAGE_VARIABLES.items()}
 

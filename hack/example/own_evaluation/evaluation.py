@@ -7,6 +7,8 @@ where a baseline is asked for, for the base model. ``finetune_contract`` (standa
 import json
 import os
 import sys
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from finetune_contract import exitcodes, reasons
@@ -41,8 +43,10 @@ def end(
         file = Path(os.environ["FINETUNE_WORKSPACE"]) / document.run.layout.newest_result(document.stage)
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part")
-        part.write_text(json.dumps(encode(result)), encoding="utf-8")
+        content = json.dumps(encode(result)).encode()
+        part.write_bytes(content)
         part.rename(file)  # whoever reads it finds all of it
+        result = replace(result, file=document.run.layout.newest_result(document.stage), file_digest=sha256(content).hexdigest())
     Path(os.environ["FINETUNE_RESULT"]).write_text(termination_message(result), encoding="utf-8")
     return exitcodes.DONE if outcome == "Succeeded" else exitcodes.USER_ERROR
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from finetune_contract import reasons
-from finetune_contract.workspace import HOLDOUT, TASKS
-from finetune_stages.sdk import Context, StageError
+from finetune_contract.workspace import HOLDOUT
+from finetune_stages.sdk import StageError
 
 TASK_FILES_VARIABLE = "FINETUNE_TASK_FILES"
 """Environment variable with the mount path of the user's task files."""
@@ -27,8 +27,10 @@ def require_own_names(names: Iterable[str]) -> None:
         )
 
 
-def own_roots(context: Context, task_files: bool) -> list[Path]:
-    """Return the directories of the user's task files, in order of precedence; ``task_files``: a ConfigMap is mounted.
+def own_roots(task_files: bool) -> list[Path]:
+    """Return the directory of the user's task files, which ``task_files`` asks for; an empty list without them.
+
+    They come from the ConfigMap only: pods of training can write to the workspace.
 
     Raises:
         StageError: ``TaskNotFound``: the ConfigMap of task files is not mounted.
@@ -39,7 +41,7 @@ def own_roots(context: Context, task_files: bool) -> list[Path]:
             reasons.TASK_NOT_FOUND,
             f"{TASK_FILES_VARIABLE}: it is not the path of a directory; mount the ConfigMap of evaluation.taskFiles.",
         )
-    return [*([Path(mounted)] if mounted else []), context.path(TASKS)]
+    return [Path(mounted)] if mounted else []
 
 
 def chat_files(roots: Sequence[Path], tasks: Sequence[str]) -> dict[str, Path]:

@@ -24,13 +24,13 @@ def chat_tasks(context: Context, inputs: EvaluationInputs) -> dict[str, Path]:
         StageError: ``DatasetNotFound``: there are no rendered rows.
     """
     layout = context.layout
-    own = chat_files(own_roots(context, inputs.task_files), inputs.tasks)
+    own = chat_files(own_roots(inputs.task_files), inputs.tasks)
     if (inputs.holdout or own) and read_seal(context.path(layout.tokens)) is None:
         other = "" if own else ", or set evaluation.holdout to false"
         raise StageError(
             reasons.DATASET_NOT_FOUND, f"{layout.tokens}: it is not in the workspace; rerun from stage evaluation{other}."
         )
-    names: Sequence[str] = (*([HOLDOUT] if inputs.holdout else []), *inputs.tasks)
+    names: Sequence[str] = (*([HOLDOUT] if inputs.holdout else []), *own)
     return {name: path for name in names if (path := context.path(layout.passages(name))).is_file()}
 
 

@@ -22,6 +22,7 @@ from finetune_stages.sdk.gpus import on_gpu
 from finetune_stages.sdk.workspace import file_sha256
 
 from .passages import chat_tasks
+from .task_rules import data_directory, require_no_code, require_own_data, require_own_definitions
 
 if TYPE_CHECKING:
     from finetune_stages.sources.task_files import Definition, TaskFiles
@@ -51,9 +52,9 @@ def fingerprint_of(context: Context, inputs: EvaluationInputs, model: Seal) -> d
         StageError: ``EngineMissing``, or a task that cannot be found.
     """
     chats = chat_tasks(context, inputs)
-    roots, tasks = own_roots(context, inputs.task_files), ""
+    roots, tasks = own_roots(inputs.task_files), ""
     if set(inputs.tasks) - chats.keys() and any(next(root.rglob("*.yaml"), None) for root in roots):
-        tasks = _own_tasks(context, find_definitions(context, inputs))
+        tasks = _own_tasks(data_directory(roots), find_definitions(context, inputs))
         if not tasks:
             return None
     return {
@@ -69,15 +70,22 @@ def find_definitions(context: Context, inputs: EvaluationInputs) -> list[Definit
         StageError: ``TaskNotFound``, ``TaskInvalid``, ``EngineMissing``.
     """
     chats = chat_tasks(context, inputs)
+    roots = own_roots(inputs.task_files)
     names = [name for name in inputs.tasks if name not in chats]
-    return _task_files(tuple(own_roots(context, inputs.task_files))).find(names) if names else []
+    if not names:
+        return []
+    found = _task_files(tuple(roots)).find(names)
+    require_own_definitions(roots, found)
+    require_no_code(roots, found)
+    require_own_data(context.workspace, roots, found)
+    return found
 
 
 @cache
 def _task_files(roots: tuple[Path, ...]) -> TaskFiles:
     from finetune_stages.sources.task_files import TaskFiles, builtin_tasks
 
-    return TaskFiles([*roots, builtin_tasks()])
+    return TaskFiles([builtin_tasks(), *roots])
 
 
 def model_directory(context: Context, inputs: EvaluationInputs) -> Path:
@@ -113,8 +121,8 @@ def _lm_eval() -> str:
         ) from error
 
 
-def _own_tasks(context: Context, definitions: Iterable[Definition]) -> str:
-    """Return a digest of the user's tasks and their data; empty if a task runs code or reads other data than files."""
+def _own_tasks(base: Path, definitions: Iterable[Definition]) -> str:
+    """Return a digest of the user's tasks and their data below ``base``; empty if a task runs code or reads other data than files."""
     from finetune_stages.sources.task_files import builtin_tasks
 
     builtin = builtin_tasks()
@@ -123,20 +131,20 @@ def _own_tasks(context: Context, definitions: Iterable[Definition]) -> str:
         if not definition.path.is_relative_to(builtin):
             if definition.runs_code:
                 return ""
-            data = list(_data(context, definition.config))
+            data = list(_data(base, definition.config))
             if "" in data:
                 return ""
             found.append([json.dumps(definition.config, sort_keys=True, default=str), data])
     return digest(sorted(found)) if found else "none"
 
 
-def _data(context: Context, config: Mapping[str, Any]) -> Iterator[str]:
+def _data(base: Path, config: Mapping[str, Any]) -> Iterator[str]:
     """Yield digests of the data files of a task, or of the tasks in a group; an empty one for other data."""
     members = config.get("task")
     if isinstance(members, list):
         for member in members:
             if isinstance(member, Mapping):
-                yield from _data(context, member)
+                yield from _data(base, member)
         if "dataset_path" not in config:
             return
     elif "group" in config:
@@ -146,7 +154,7 @@ def _data(context: Context, config: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         return
     for name in files:
-        path = context.workspace / name
+        path = base / name
         try:
             yield file_sha256(path) if path.is_file() else ""
         except PermissionError as error:

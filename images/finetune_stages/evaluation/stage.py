@@ -13,20 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_contract import reasons
-from finetune_contract.documents import EvaluationInputs
+from finetune_contract.documents import AGAIN_VARIABLE, EvaluationInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import EvaluationOutputs, Result
-from finetune_stages.chat.task_rows import require_own_names
+from finetune_stages.chat.task_rows import own_roots, require_own_names
 from finetune_stages.sdk import Context, Finished, Reuse, Seal, StageError, quick_imports, read_seal, run_stage, write_file
 from finetune_stages.sdk.gpus import require_gpus
+from finetune_stages.sdk.identity import require_content, require_reported
 
 from .baselines import baseline_entry, keep_baseline, take_baseline
 from .passages import Row, chat_tasks, read_passages
 from .questions import find_definitions, fingerprint_of, model_directory, revalidate, sealed
+from .task_rules import data_directory
 
 if TYPE_CHECKING:
     from .measure import Measured
 
+SUBJECTS = {"final": "training", "base": "model"}
+"""The stage that reports the digest of each subject."""
 _REUSE = Reuse(files=("results/lm-eval-{stage}.json", "results/samples-{stage}.*.jsonl"), revalidate=revalidate)
 
 
@@ -48,15 +52,17 @@ def work(context: Context) -> Finished:
         StageError: any failure of the modules in this package.
     """
     inputs = context.inputs(EvaluationInputs)
-    seal = sealed(model_directory(context, inputs))
+    model = model_directory(context, inputs)
+    seal = sealed(model)
+    require_reported(context, model, seal, SUBJECTS[inputs.subject])
     folder = context.path(f"{context.layout.root}/results")
     require_own_names(inputs.tasks)
     fingerprint = fingerprint_of(context, inputs, seal)
     entry = baseline_entry(context, inputs, fingerprint) if fingerprint and inputs.subject == "base" else None
-    known = take_baseline(entry, folder) if entry else None
+    known = take_baseline(entry, folder) if entry and AGAIN_VARIABLE not in os.environ else None
     if known:
         return known
-    measured = _measure(context, inputs)
+    measured = _measure(context, inputs, seal)
     finished = replace(_finished(inputs, seal, measured), fingerprint=None if inputs.subject == "base" else fingerprint)
     files = _write(folder, context.document.stage, measured)
     if entry:
@@ -64,7 +70,7 @@ def work(context: Context) -> Finished:
     return finished
 
 
-def _measure(context: Context, inputs: EvaluationInputs) -> Measured:
+def _measure(context: Context, inputs: EvaluationInputs, seal: Seal) -> Measured:
     rows = _chat_rows(context, inputs)
     definitions = find_definitions(context, inputs) if inputs.tasks else []
     if not rows and not inputs.tasks:
@@ -73,7 +79,8 @@ def _measure(context: Context, inputs: EvaluationInputs) -> Measured:
             "evaluation.tasks: it is empty, and no held-out row can be measured; set a task, or hold rows out with dataset.trainSplit below 1.",
         )
     require_gpus("evaluation.gpus")
-    _prepare_libraries(context, offline=not definitions)
+    _prepare_libraries(inputs, offline=not definitions)
+    require_content(context, model_directory(context, inputs), seal, SUBJECTS[inputs.subject])
     context.report(Progress(percent=0, note="loading lm-eval"), force=True)
     with quick_imports():
         from .measure import measure
@@ -87,9 +94,9 @@ def _chat_rows(context: Context, inputs: EvaluationInputs) -> dict[str, list[Row
     return {name: found for name, found in rows.items() if found}
 
 
-def _prepare_libraries(context: Context, offline: bool) -> None:
+def _prepare_libraries(inputs: EvaluationInputs, offline: bool) -> None:
     """Set the environment that the libraries read at import. ``offline``: no task needs the hub."""
-    os.chdir(context.workspace)  # relative data files of a task are relative to the workspace
+    os.chdir(data_directory(own_roots(inputs.task_files)))  # lm-eval opens relative data files from here
     os.environ.update(
         {
             "DISABLE_MULTIPROC": "1",  # lm-eval's bootstrap would fork a process per core after torch started threads

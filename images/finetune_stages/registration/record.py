@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from finetune_contract import reasons
 from finetune_contract.codec import DocumentError
-from finetune_contract.documents import GATE_VARIABLE, RegistrationInputs, RunInfo, Scalar
+from finetune_contract.documents import GATE_VARIABLE, ReadResult, RegistrationInputs, RunInfo, Scalar
 from finetune_contract.result import LossPoint, Result, parse_result
 from finetune_stages.sdk import Context, StageError
 
@@ -140,8 +141,10 @@ def _reports(context: Context, inputs: RegistrationInputs) -> dict[str, _Report]
     reports = {}
     for stage, name in inputs.results.items():
         path = context.path(name)
+        if context.reads is not None and stage not in context.reads and stage in _OPTIONAL:
+            continue  # the stage failed, or did not run: the file is that of an earlier round
         if path.exists() or stage not in _OPTIONAL:
-            reports[stage] = _report(path, stage)
+            reports[stage] = _report(path, stage, context.reads)
     if not {"training", "model"} & set(reports):
         raise StageError(
             reasons.BAD_DOCUMENT, "inputs.results: it has neither training nor model, so the model's digest is unknown"
@@ -158,9 +161,11 @@ def _leave_out_other_models(reports: dict[str, _Report], made: _Report) -> None:
             del reports[stage]
 
 
-def _report(path: Path, stage: str) -> _Report:
+def _report(path: Path, stage: str, reads: Mapping[str, ReadResult] | None) -> _Report:
     try:
-        result = parse_result(json.loads(path.read_bytes()))
+        content = path.read_bytes()
+        _require_reported(content, path, stage, reads)
+        result = parse_result(json.loads(content))
         written = path.stat().st_mtime
     except (OSError, ValueError, DocumentError) as error:
         raise StageError(
@@ -170,6 +175,24 @@ def _report(path: Path, stage: str) -> _Report:
     if stage in ("training", "model") and not report.digest:
         raise StageError(reasons.BAD_DOCUMENT, f"{path}: the outputs have no digest of a model; rerun stage {stage}.")
     return report
+
+
+def _require_reported(content: bytes, path: Path, stage: str, reads: Mapping[str, ReadResult] | None) -> None:
+    """Check that a result is the one that its stage reported: only that one was compared with the gate's requirements.
+
+    Raises:
+        StageError: ``ResultChanged``.
+    """
+    if reads is None:
+        return
+    expected = reads[stage].file if stage in reads else None
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        reported = f"digest {expected[:12]}" if expected else "no digest of the file"
+        raise StageError(
+            reasons.RESULT_CHANGED,
+            f"{path}: its digest is {found[:12]}, and stage {stage} reported {reported}; rerun from stage {stage}.",
+        )
 
 
 def _lineage(run: RunInfo, reports: dict[str, _Report]) -> dict[str, str]:

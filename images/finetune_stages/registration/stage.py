@@ -16,11 +16,12 @@ from finetune_contract.documents import RegistrationInputs, RegistryCheckInputs
 from finetune_contract.progress import Progress
 from finetune_contract.result import RegistrationOutputs, RegistryCheckOutputs, Result
 from finetune_contract.workspace import MLFLOW_STORE
-from finetune_stages.sdk import Context, Finished, StageError, run_stage
+from finetune_stages.sdk import Context, Finished, StageError, read_seal, run_stage
+from finetune_stages.sdk.identity import require_content, require_reported
 
 from . import mlflow_server, mlflow_store
 from .kubeflow import Kubeflow
-from .record import Record, read_record
+from .record import MODEL_DIGEST, Record, read_record
 from .registry import Registry, register
 from .rest import Access, Missing, Rest
 from .versions import Entry, version_exists
@@ -65,10 +66,11 @@ def registration(context: Context) -> Finished:
     """Register the model, or complete the registration of an earlier attempt.
 
     Raises:
-        StageError: see :func:`.record.read_record` and :func:`.registry.register`.
+        StageError: ``ModelChanged``; see :func:`.record.read_record` and :func:`.registry.register`.
     """
     inputs = context.inputs(RegistrationInputs)
     record = read_record(context, inputs)
+    _require_model(context, record)
     _require_address(inputs)
     _require_valid_alias(inputs)
     context.report(Progress(percent=0, note=f"opening {inputs.address or MLFLOW_STORE}"), force=True)
@@ -81,6 +83,26 @@ def registration(context: Context) -> Finished:
     )  # fmt: skip
     known_as = f"version {entry.key} in MLflow" if inputs.kind == "MLflow" else f"id {entry.key} in Model Registry"
     return Finished(outputs, message=f"{record.name} {entry.version}, {known_as}{', rejected' if record.rejected else ''}")
+
+
+def _require_model(context: Context, record: Record) -> None:
+    """Check every byte of the model: it may have changed since it was measured. By hand, a model may be anywhere.
+
+    Raises:
+        StageError: ``ModelChanged``, ``ModelNotFound``.
+    """
+    if context.reads is None:
+        return
+    model = context.path(context.layout.final_model)
+    seal = read_seal(model)
+    if seal is None:
+        raise StageError(reasons.MODEL_NOT_FOUND, f"{model}: there is no complete model; rerun from stage training.")
+    require_reported(context, model, seal, "training")
+    if record.identity[MODEL_DIGEST] != seal.digest:
+        raise StageError(
+            reasons.RESULT_CHANGED, f"{model}: the result of stage training is that of another model; rerun from stage training."
+        )
+    require_content(context, model, seal, "training")
 
 
 def check(context: Context) -> Finished:

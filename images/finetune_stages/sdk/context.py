@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from finetune_contract import progress as progress_lines
 from finetune_contract import reasons
 from finetune_contract.codec import decode
-from finetune_contract.documents import Scalar, StageDocument
+from finetune_contract.documents import ReadResult, Scalar, StageDocument
 from finetune_contract.progress import Progress, unfinished
 from finetune_contract.result import LossPoint
 from finetune_contract.workspace import Attempt, RunLayout
@@ -59,6 +59,8 @@ class Context:
         workspace: the directory that the volume is mounted at.
         rank: rank of this process among all processes of the stage; 0 if there is only one.
         inputs_digest: identifies the result; results for other inputs are not reused.
+        reads: identity of the results of earlier stages by stage; ``None`` if no control plane started the program.
+        first: results of this round that the program finds are not those of an earlier attempt.
         on_report: is called with each report that is printed.
     """
 
@@ -67,6 +69,8 @@ class Context:
     attempt: Attempt
     inputs_digest: str
     rank: int = 0
+    reads: Mapping[str, ReadResult] | None = None
+    first: bool = False
     last_progress: Progress | None = None
     on_report: Callable[[Progress], None] | None = None
     _printed: float = 0.0

@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,18 @@ from finetune_contract.documents import (
     ATTEMPT_VARIABLE,
     CONFIG_VARIABLE,
     DOCUMENT_DIGEST_VARIABLE,
+    FIRST_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
     KEEP_METRICS_VARIABLE,
+    READS_VARIABLE,
     RESULT_VARIABLE,
     WORKSPACE_VARIABLE,
     StageDocument,
+    parse_reads,
 )
 from finetune_contract.progress import Progress
 from finetune_contract.result import RESULT_WARNINGS_LIMIT, WARNING_LENGTH, Result, parse_result, termination_message
-from finetune_contract.workspace import Attempt
+from finetune_contract.workspace import CACHE_RESULTS, TRAINING, Attempt
 
 from .context import NO_DIGEST, Context, Finished
 from .fault import Interrupted, StageError, classify
@@ -146,12 +150,17 @@ def _open(stages: tuple[str, ...], environment: Mapping[str, str], rank: int) ->
         _require_digest(content, environment.get(DOCUMENT_DIGEST_VARIABLE))
         document = StageDocument.parse(json.loads(content))
         attempt = Attempt.parse(environment.get(ATTEMPT_VARIABLE, "1.1"))
+        reads = parse_reads(environment.get(READS_VARIABLE))
     except (OSError, ValueError) as error:
         raise StageError(reasons.BAD_DOCUMENT, f"{config}: {error}") from error
     if document.stage not in stages:
         raise StageError(reasons.BAD_DOCUMENT, f"{config}: stage {document.stage!r} is not one of {', '.join(stages)}")
-    context = Context(document, Path(workspace).absolute(), attempt, environment.get(INPUTS_DIGEST_VARIABLE, NO_DIGEST), rank)
+    context = Context(
+        document, Path(workspace).absolute(), attempt, environment.get(INPUTS_DIGEST_VARIABLE, NO_DIGEST), rank,
+        reads=reads, first=FIRST_VARIABLE in environment,
+    )  # fmt: skip
     _require_writable(context)
+    _make_folders(context)
     return context
 
 
@@ -166,8 +175,16 @@ def _require_digest(content: bytes, expected: str | None) -> None:
         )
 
 
+def _make_folders(context: Context) -> None:
+    """Make the folders that the pods of training mount: the kubelet's user may not create them, on NFS for example."""
+    if context.document.stage != TRAINING:
+        context.path(context.layout.folder(TRAINING)).mkdir(exist_ok=True)
+        with suppress(OSError):  # without this folder, results are not reused
+            context.path(f"{CACHE_RESULTS}/{TRAINING}").mkdir(parents=True, exist_ok=True)
+
+
 def _require_writable(context: Context) -> None:
-    root = context.path(context.layout.root)
+    root = context.path(context.layout.folder(context.document.stage))
     try:
         root.mkdir(parents=True, exist_ok=True)
         writable = os.access(root, os.W_OK | os.X_OK)
@@ -198,6 +215,12 @@ def _require_writable(context: Context) -> None:
 
 
 def _earlier_result(context: Context) -> Result | None:
+    if context.first:  # another program wrote what is there
+        for path in context.path(context.layout.results(context.document.stage)).glob(
+            f"{context.document.stage}.{context.attempt.round}.*.json"
+        ):
+            path.unlink()
+        return None
     if context.inputs_digest == NO_DIGEST:  # results for different inputs cannot be distinguished
         return None
     path = context.path(context.layout.result(context.document.stage, context.attempt.round, context.inputs_digest))
@@ -284,7 +307,7 @@ def _deliver(result: Result, progress: Progress | None) -> None:
 def _pipeline_log(context: Context, line: str) -> None:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
-        with context.path(context.layout.pipeline_log).open("a", encoding="utf-8") as log:
+        with context.path(context.layout.pipeline_log(context.document.stage)).open("a", encoding="utf-8") as log:
             log.write(f"{stamp} {line}\n")
     except OSError:  # the log is informational
         pass

@@ -1,6 +1,6 @@
 """Reuse of results across runs: a stage's result for its inputs is found, verified and reused by later runs of the volume.
 
-A finished stage writes ``cache/results/<stage>.<inputs-digest>.json``: its full result, the digests of everything that it published,
+A finished stage writes ``cache/results/<stage>/<inputs-digest>.json``: its full result, the digests of everything that it published,
 and the run folders that contain it. A later run with the same inputs links the files into its own folder (or copies them, if the file
 system has no hard links), verifies every byte, and publishes them as its own. If a file is missing or damaged, one line is
 logged, and the stage does the work.
@@ -42,7 +42,7 @@ class Reuse:
     """How the results of a stage are reused.
 
     Attributes:
-        directories: patterns of the sealed directories that the stage publishes, relative to the run's folder.
+        directories: patterns of the sealed directories that the stage publishes, relative to its folder (:meth:`RunLayout.folder`).
         files: patterns of single files; ``{stage}`` is replaced by the stage's name.
         revalidate: returns whether ``Finished.fingerprint`` of a stored result still holds.
     """
@@ -68,8 +68,8 @@ class Record:
     Attributes:
         run: name of the run that did the work.
         result: the result of that run.
-        roots: folders of the runs that have the result, the newest first.
-        directories, files: published directories and files, by path relative to the run's folder.
+        roots: folders of the stage in the runs that have the result, the newest first.
+        directories, files: published directories and files, by path relative to these folders.
     """
 
     run: str
@@ -88,7 +88,7 @@ def store_result(context: Context, reuse: Reuse, finished: Finished, result: Res
     """Store the result that this stage has just published, for other runs."""
     if finished.fingerprint is None or context.inputs_digest == NO_DIGEST:
         return
-    root = context.path(context.layout.root)
+    root = context.path(_home(context))
     directories = {}
     for path in _matching(root, reuse.directories):
         seal = read_seal(path)
@@ -100,7 +100,7 @@ def store_result(context: Context, reuse: Reuse, finished: Finished, result: Res
         for path in _matching(root, _named(context, reuse.files))
     }
     own = replace(result, file=None, file_digest=None)
-    _write(context, Record(context.document.run.name, own, (context.layout.root,), directories, files, finished.fingerprint))
+    _write(context, Record(context.document.run.name, own, (_home(context),), directories, files, finished.fingerprint))
 
 
 def reuse_result(context: Context, reuse: Reuse, publishing: bool) -> Finished | None:
@@ -180,13 +180,18 @@ def _copied(source: Path, target: Path, names: Iterable[str]) -> bool:
     return True
 
 
+def _home(context: Context) -> str:
+    """Return the folder that the paths in a record are relative to."""
+    return context.layout.folder(context.document.stage)
+
+
 def _own(context: Context, name: str) -> Path:
-    return context.path(f"{context.layout.root}/{name}")
+    return context.path(f"{_home(context)}/{name}")
 
 
 def _candidates(context: Context, name: str, record: Record) -> list[Path]:
     """Return the possible locations: in the cache, in this run's own folder (from an earlier round), in other runs."""
-    roots = sorted(record.roots, key=lambda root: root != context.layout.root)
+    roots = sorted(record.roots, key=lambda root: root != _home(context))
     directory = record.directories.get(name)
     cache = [directory.cache] if directory and directory.cache else []
     runs = [] if directory and directory.linked else [f"{root}/{name}" for root in roots]
@@ -198,14 +203,14 @@ def _publish(context: Context, reuse: Reuse, record: Record, found: Mapping[str,
 
     The outputs of an earlier round are removed first, so that outputs of two rounds are never mixed.
     """
-    root = context.path(context.layout.root)
+    root = context.path(_home(context))
     context.require_current()
     for number, old in enumerate(_matching(root, (*reuse.directories, *_named(context, reuse.files)))):
         name = str(old.relative_to(root))
         if found.get(name) != old and not (old.is_symlink() and name in found):
             old.rename(folder / f"replaced.{number}")
     for name, path in found.items():
-        target = f"{context.layout.root}/{name}"
+        target = f"{_home(context)}/{name}"
         if name in record.directories and record.directories[name].linked:
             context.publish_link(path, target)
         elif path == root / name:
@@ -218,7 +223,7 @@ def _publish(context: Context, reuse: Reuse, record: Record, found: Mapping[str,
 
 def _finished(context: Context, record: Record) -> Finished:
     result = record.result
-    owner = "an earlier round" if context.layout.root == record.roots[-1] else f"run {record.run}"
+    owner = "an earlier round" if _home(context) == record.roots[-1] else f"run {record.run}"
     metrics = {name: value for name, value in result.metrics.items() if name != "seconds"}
     message = f"the same as {owner}: {result.message}" if result.message else f"the same as {owner}"
     return Finished(result.outputs, metrics, result.history, message, result.warnings, reused=True)
@@ -226,10 +231,10 @@ def _finished(context: Context, record: Record) -> Finished:
 
 def _add_root(context: Context, record: Record) -> None:
     """Add this run's folder to the record, in case the other runs are deleted."""
-    others = [root for root in record.roots if root != context.layout.root]
+    others = [root for root in record.roots if root != _home(context)]
     if len(others) == len(record.roots):
         # The oldest root stays last: it identifies the run that did the work.
-        _write(context, replace(record, roots=(context.layout.root, *others[: _MAX_ROOTS - 2], *others[_MAX_ROOTS - 2 :][-1:])))
+        _write(context, replace(record, roots=(_home(context), *others[: _MAX_ROOTS - 2], *others[_MAX_ROOTS - 2 :][-1:])))
 
 
 def _read(context: Context) -> Record | None:
@@ -265,7 +270,7 @@ def _write(context: Context, record: Record) -> None:
 
 
 def _path(context: Context) -> Path:
-    return context.path(f"{CACHE_RESULTS}/{context.document.stage}.{context.inputs_digest}.json")
+    return context.path(f"{CACHE_RESULTS}/{context.document.stage}/{context.inputs_digest}.json")
 
 
 def _named(context: Context, patterns: tuple[str, ...]) -> tuple[str, ...]:

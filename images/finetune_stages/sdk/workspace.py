@@ -15,6 +15,7 @@ from finetune_contract.codec import DocumentError, decode, digest, encode
 from finetune_contract.workspace import SENTINEL
 
 _CHUNK = 1 << 20
+_COPIED_AT_ONCE = 1 << 30
 
 Advance = Callable[[int], object]
 """Progress callback: called with the number of bytes read since the last call."""
@@ -98,6 +99,11 @@ def seal_directory(
     return seal
 
 
+def content_digest(directory: Path, advance: Advance | None = None) -> str:
+    """Return the digest that the seal of a directory has if it is true: that of the names and digests of all files that are there."""
+    return digest({str(path.relative_to(directory)): file_sha256(path, advance) for path in _files(directory)})
+
+
 def read_seal(directory: Path) -> Seal | None:
     """Return the seal of a published directory; ``None`` if it is missing or unreadable."""
     try:
@@ -171,7 +177,9 @@ def link_directory(target: Path, place: Path) -> None:
 
 
 def copy_or_link_file(source: Path, target: Path) -> bool:
-    """Hard-link a file if the file systems allow it, else copy it, and return whether it is linked. The operation is atomic.
+    """Hard-link a file if possible, else copy it, and return whether it is linked. The operation is atomic.
+
+    Two mounts of one volume allow no links. There the file system copies the blocks or shares them, if it can (XFS, NFS 4.2, CephFS).
 
     Raises:
         FileNotFoundError: The source does not exist.
@@ -185,11 +193,22 @@ def copy_or_link_file(source: Path, target: Path) -> bool:
             os.link(source, aside)
         except OSError:
             linked = False
-            shutil.copyfile(source, aside)
+            _copy(source, aside)
         aside.replace(target)
         return linked
     finally:
         aside.unlink(missing_ok=True)  # also if both names already linked to one file: then the rename does nothing
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        with source.open("rb") as reading, target.open("wb") as writing:
+            while os.copy_file_range(reading.fileno(), writing.fileno(), _COPIED_AT_ONCE):
+                pass
+    except FileNotFoundError:
+        raise
+    except OSError:  # other file systems, or one without this call
+        shutil.copyfile(source, target)
 
 
 def _files(directory: Path) -> Iterable[Path]:

@@ -25,7 +25,7 @@ def outputs_exist(context: Context, result: Result) -> bool:
 
 def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
     """Return whether the user's files and the renderer are unchanged since ``fingerprint``."""
-    return fingerprint_of(context, context.inputs(TokenizationInputs)) == fingerprint
+    return fingerprint_of(context.inputs(TokenizationInputs)) == fingerprint
 
 
 def work(context: Context) -> Finished:

@@ -53,7 +53,7 @@ def tokenize(context: Context) -> Finished:
             ``ModelCorrupt``, ``NothingToEvaluate``, ``NoTrainableRows``, ``TaskInvalid``, ``TooManyRowsLeftOut``.
     """
     inputs = context.inputs(TokenizationInputs)
-    fingerprint = fingerprint_of(context, inputs)
+    fingerprint = fingerprint_of(inputs)
     train, held_out, seal = prepared_rows(context)
     base = context.path(context.layout.base_model)
     tokenizer, config = _tokenizer(base, inputs.trust_remote_code)
@@ -61,7 +61,7 @@ def tokenize(context: Context) -> Finished:
     with work_folder(context) as scratch:
         job = _Job(context, inputs, tokenizer, embeddings(config), number(config, "max_position_embeddings"), limits, scratch)
         outputs, message, warnings = job.run(train, held_out)
-        _require_unchanged(context, inputs, fingerprint)
+        _require_unchanged(inputs, fingerprint)
         left_out = outputs.too_long + outputs.nothing_to_learn + outputs.rejected
         published = seal_directory(scratch / TOKENS, {"rows": outputs.rows, "leftOut": left_out})
         context.publish(scratch / TOKENS, context.layout.tokens)
@@ -70,13 +70,13 @@ def tokenize(context: Context) -> Finished:
     return Finished(outputs, metrics, message=message, warnings=warnings, fingerprint=fingerprint)
 
 
-def _require_unchanged(context: Context, inputs: TokenizationInputs, fingerprint: dict[str, Scalar]) -> None:
+def _require_unchanged(inputs: TokenizationInputs, fingerprint: dict[str, Scalar]) -> None:
     """Check that the task files did not change while they were rendered.
 
     Raises:
         StageError: ``TaskInvalid``, ``TaskNotFound``.
     """
-    now = fingerprint_of(context, inputs)
+    now = fingerprint_of(inputs)
     changed = sorted(key.partition("/")[2] for key in fingerprint.keys() | now.keys() if fingerprint.get(key) != now.get(key))
     if changed:
         raise StageError(
@@ -285,7 +285,7 @@ class _Job:
     def _tasks(self) -> list[str]:
         """Render the tasks that are files of chat rows, and return warnings."""
         warnings = []
-        for name, path in chat_files(own_roots(self.context, self.inputs.task_files), self.inputs.tasks).items():
+        for name, path in chat_files(own_roots(self.inputs.task_files), self.inputs.tasks).items():
             rows = task_rows(path, name)
             counts = RowCounts(f"evaluation.tasks: {name} ({path.name})", len(rows))
             self._measure(rows, name, counts, (90, 95))

@@ -61,13 +61,12 @@ class Evaluation(Section):
     tasks: Annotated[list[TaskName], Field(max_length=64)] | None = Field(
         None,
         description="Names of lm-eval tasks and groups, and of files with chat rows. The rows of <name>.jsonl in "
-        "taskFiles or in tasks/ of the workspace are scored like held-out rows. An empty list scores the "
-        "held-out rows only.",
+        "taskFiles are scored like held-out rows. An empty list scores the held-out rows only.",
     )
     task_files: ConfigMapRef | None = Field(
         None,
-        description="ConfigMap with YAML files of lm-eval tasks and files with chat rows. Files in tasks/ of the "
-        "workspace are found without it.",
+        description="ConfigMap with YAML files of lm-eval tasks, their data, and files with chat rows. Paths of data are keys of "
+        "the ConfigMap. A task must not have the name of a task of lm-eval.",
     )
     holdout: bool | None = Field(None, description="Whether the held-out rows are scored, if there are any.")
     baseline: bool | None = Field(

@@ -10,8 +10,14 @@ from pydantic import Field
 from .references import ConfigMapRef
 from .section import LABEL_KEY, DataKey, LabelValue, ObjectName, Quantity, Rule, Section, ShortName, text
 
-RESERVED_VOLUMES = ("workspace", "documents", "scratch", "shared-memory", "training-bundle")
+RESERVED_VOLUMES = (
+    "workspace", "training-folder", "training-results", "documents", "scratch", "shared-memory", "training-bundle",
+)  # fmt: skip
 """Names of the volumes that every training pod has."""
+
+
+CODE_VARIABLES = r"^(PYTHON.*|LD_.*|PATH|BASH_ENV|ENV|BASH_FUNC_.*|SHELLOPTS|GCONV_PATH|GLIBC_TUNABLES)$"
+"""RE2: environment variables that change which code the interpreter, the shell and the loader run."""
 
 
 class Resources(Section):
@@ -54,6 +60,12 @@ class EnvVar(Section):
             field=".name",
         ),
         Rule(
+            f"!self.name.matches(r'{CODE_VARIABLES}')",
+            "the variable makes the interpreter, the shell or the loader run other code; put the code into an image and set"
+            " training.image",
+            field=".name",
+        ),
+        Rule(
             r"!has(self.value) || !self.value.matches(r'[\x00-\x08]')",
             "the value has a control character such as NUL, which no environment variable can have; remove it",
             field=".value",
@@ -61,7 +73,8 @@ class EnvVar(Section):
     )
 
     name: Annotated[str, text(128, r"^[A-Za-z_][A-Za-z0-9_]*$", "a name of letters, digits and '_'")] = Field(
-        description="Name of the environment variable. Names that begin with PET_ or FINETUNE_ are reserved."
+        description="Name of the environment variable. Names that begin with PET_ or FINETUNE_ are reserved, "
+        "as are PATH, LD_*, PYTHON* and other names that change which code runs."
     )
     value: Annotated[str, Field(max_length=1024)] | None = Field(
         None, description="Value of the environment variable. Exactly one of value and valueFrom must be set."
@@ -138,9 +151,9 @@ class VolumeMount(Section):
             field=".mountPath",
         ),
         Rule(
-            r"!self.mountPath.matches(r'^/((workspace|etc/finetune|opt/finetune|dev|proc|sys)(/|$)|(tmp|etc|opt)/?$)')",
+            r"!self.mountPath.matches(r'^/((workspace|etc/finetune|opt/finetune|dev|proc|sys|usr|bin|sbin|lib|lib64)(/|$)|(tmp|etc|opt)/?$|.*/(site|dist)-packages(/|$))')",
             "mountPath hides files that training needs; choose a path that is not /tmp, /etc or /opt and not in /workspace,"
-            " /etc/finetune, /opt/finetune, /dev, /proc or /sys",
+            " /etc/finetune, /opt/finetune, /dev, /proc, /sys, /usr, /bin, /sbin, /lib, /lib64 or a directory of Python packages",
             field=".mountPath",
         ),
         Rule(

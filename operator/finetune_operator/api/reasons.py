@@ -39,6 +39,10 @@ NOT_POSSIBLE_HERE = _reason(
     "NotPossibleHere", Cause.USER, "This machine, mode or engine cannot honor a value that the run sets.",
     "Remove the field to use a value that is possible here, or run where the value is possible.",
 )  # fmt: skip
+NOT_ALLOWED = _reason(
+    "NotAllowed", Cause.USER, "The configuration of the operator does not allow a value of the run or of the namespace.",
+    "Remove the value, or ask an administrator to allow it.",
+)  # fmt: skip
 SPEC_TOO_LARGE = _reason(
     "SpecTooLarge", Cause.USER, "The spec is larger than 24 KiB and leaves no room for status.",
     "Shorten it: move long texts and task definitions into a ConfigMap.",

@@ -87,6 +87,10 @@ class StageEntry(Whole):
     child: Child | None = Field(None, description="Job or TrainJob of the current attempt.")
     inputs_digest: Digest | None = Field(None, description="SHA-256 of everything that the result depends on.")
     output_digest: Digest | None = Field(None, description="SHA-256 of the output of the stage.")
+    result_digest: Digest | None = Field(
+        None,
+        description="SHA-256 of the file with the full result of the stage. Later stages use the file only if it has this digest.",
+    )
     reused: bool | None = Field(None, description="Whether the result of an earlier stage with the same inputs was reused.")
     failures: Annotated[dict[str, int], Field(max_length=16)] | None = Field(
         None, description="Number of failed attempts in this round, by cause."
@@ -344,6 +348,14 @@ class ResolvedStatus(Whole):
     )
     engine_check: bool | None = Field(
         None, description="Whether the training image is checked before a GPU is requested, from the operator's configuration."
+    )
+    isolation: Literal["mounts", "digests"] | None = Field(
+        None,
+        description="How the gate is protected from programs of training. mounts: they can write to their own folder only. digests: "
+        "the evaluation uses no file that they could write. Default: no protection, in local mode.",
+    )
+    task_code: bool | None = Field(
+        None, description="Whether functions in task files may run, from the operator's configuration. Default: true."
     )
     volume_uri: Annotated[str, Field(max_length=512)] | None = Field(
         None, description="URI of the workspace claim, as it is registered."

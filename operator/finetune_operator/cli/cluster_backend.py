@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_contract.workspace import Attempt
 from finetune_operator.api.crd import crd
 from finetune_operator.api.kinds import FINETUNERUN
+from finetune_operator.api.stages import ENGINE_CHECK
 from finetune_operator.core import naming
 from finetune_operator.core.run import Run
 from finetune_operator.loop.cluster import Cluster, Object
@@ -175,6 +176,8 @@ class ClusterBackend:
 
     def archived_log(self, run: Run, stage: str, attempt: Attempt, rank: int) -> Path | str:
         """See :class:`~.backend.Backend`."""
+        if stage == ENGINE_CHECK.name:  # its pods do not mount the claim
+            return f"{run.name}: the pod of stage {stage}, attempt {attempt}, no longer exists, and its log was not stored; read status.stages."
         file = run.layout.log(stage, attempt, rank)
         return f"{run.name}: the pod of stage {stage}, attempt {attempt}, rank {rank}, no longer exists; read its log on PersistentVolumeClaim {_claim(run)}: {file}"
 

@@ -177,7 +177,8 @@ def _finish(
     if missing:
         return Diagnosis(reasons.PROOF_MISSING, f"{missing}.", 0, first.name if first else None)
     builder.set_stage(usage.count(builder, stage_status).but(
-        state="Succeeded", finished_at=builder.time, output_digest=stage.output_digest(result), reused=result.reused,
+        state="Succeeded", finished_at=builder.time, output_digest=stage.output_digest(result), result_digest=result.file_digest,
+        reused=result.reused,
         reason=reasons.REUSED if result.reused else reasons.SUCCEEDED, message=status_message(result.message) or None,
         releasing=holds(builder, stage_status),
     ))  # fmt: skip

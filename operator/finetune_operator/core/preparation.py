@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_operator.api import reasons
 from finetune_operator.api.kinds import CLAIM
-from finetune_operator.api.stages import WORKSPACE
+from finetune_operator.api.stages import ENGINE_CHECK, WORKSPACE
 
 from . import naming, ownership, shared_objects
 from .blockers import reason_of_rejection
@@ -66,8 +66,9 @@ def _check_claim(builder: PlanBuilder, stage_status: StageStatus) -> None:
 
 
 def _confirm_claim(builder: PlanBuilder, stage_status: StageStatus) -> None:
-    """Report the claim as bound once a container has started: it has the claim mounted, so that no read is needed."""
-    pods = (pod for report in builder.observed.pods.values() for pod in report)
+    """Report the claim as bound once a container that mounts it has started, so that no read is needed."""
+    mounting = (reports for stage, reports in builder.observed.pods.items() if stage != ENGINE_CHECK.name)
+    pods = (pod for reports in mounting for pod in reports)
     if stage_status.reason == reasons.CLAIM_NOT_BOUND and any(
         pod.phase == "Running" or pod.termination is not None for pod in pods
     ):

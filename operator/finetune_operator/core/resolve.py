@@ -18,6 +18,7 @@ from finetune_operator.api import reasons
 from finetune_operator.api.presets import DEFAULT_ALGORITHM, overlay, preset
 
 from .adaptation import ADAPTATIONS
+from .allowed import not_allowed
 from .contradictions import Contradiction, contradiction
 from .hosts import host_problem, hub_is_allowed
 from .images import image_of, images_of_programs
@@ -71,6 +72,9 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | SpecRejection
             f"{origin_prefix(origins, 'registry.address')}registry.address: an MLflow server cannot read a model on this machine; remove registry.address to"
             " register in the store of the workspace.",
         )
+    denied = not_allowed(merged, origins, settings.allowed)
+    if denied:
+        return SpecRejection(reasons.NOT_ALLOWED, f"{denied.where}{denied.field}: {denied.words}.")
     found = _contradiction(merged, origins) or host_problem(ResolvedSpec(merged), settings)
     if found:
         return SpecRejection(reasons.INVALID_SPEC, f"{origin_prefix(origins, found.field)}{found.field}: {found.words}.")
@@ -89,6 +93,8 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | SpecRejection
             else {}
         ),
         **({"engineCheck": True} if settings.engine_check else {}),
+        **({} if settings.isolation == "none" else {"isolation": settings.isolation}),
+        **({} if settings.allowed.task_code else {"taskCode": False}),
         **({"podLabels": dict(settings.pod_labels)} if settings.pod_labels else {}),
         **({"podAnnotations": dict(settings.pod_annotations)} if settings.pod_annotations else {}),
         "volumeUri": settings.volume_uri,

@@ -36,6 +36,7 @@ class StageStatus:
     retry_at: str | None = None
     inputs_digest: str | None = None
     output_digest: str | None = None
+    result_digest: str | None = None
     reused: bool = False
     failures: Mapping[str, int] = field(default_factory=dict)
     crash: str | None = None
@@ -62,7 +63,8 @@ class StageStatus:
             name=data["name"], state=data["state"], attempt=data.get("attempt", 0), round=data.get("round", 1),
             child_kind=child.get("kind", ""), child_name=child.get("name", ""), child_uid=child.get("uid", ""),
             started_at=data.get("startedAt"), pods_started_at=data.get("podsStartedAt"), finished_at=data.get("finishedAt"), retry_at=data.get("retryAt"),
-            inputs_digest=data.get("inputsDigest"), output_digest=data.get("outputDigest"), reused=data.get("reused", False),
+            inputs_digest=data.get("inputsDigest"), output_digest=data.get("outputDigest"), result_digest=data.get("resultDigest"),
+            reused=data.get("reused", False),
             failures=data.get("failures") or {}, crash=data.get("crash"), reason=data.get("reason"), message=data.get("message"),
             releasing=child.get("releasing", False),
         )  # fmt: skip
@@ -76,7 +78,8 @@ class StageStatus:
             "name": self.name, "state": self.state, "attempt": self.attempt or None, "round": self.round,
             "startedAt": self.started_at, "podsStartedAt": self.pods_started_at, "finishedAt": self.finished_at, "retryAt": self.retry_at,
             "child": {key: value for key, value in child.items() if value} if self.child_name else None,
-            "inputsDigest": self.inputs_digest, "outputDigest": self.output_digest, "reused": self.reused or None,
+            "inputsDigest": self.inputs_digest, "outputDigest": self.output_digest,
+            "resultDigest": self.result_digest, "reused": self.reused or None,
             "failures": dict(self.failures) or None, "crash": self.crash, "reason": self.reason, "message": self.message,
         }  # fmt: skip
         return {key: value for key, value in entry.items() if value is not None}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Mode = Literal["local", "cluster"]
+Isolation = Literal["mounts", "digests", "none"]
+"""How the gate is protected from programs of training: they can write to their folder only; what they could write is not used; not at all."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,25 @@ class Trainer:
 
 
 @dataclass(frozen=True)
+class Allowed:
+    """What runs may do (:mod:`.allowed`). ``None`` for a list means that everything is allowed.
+
+    Attributes:
+        remote_code: code of the base model, ``model.trustRemoteCode``.
+        task_code: functions in the user's task files.
+        training_images: beginnings of the names of images in ``training.image``.
+        service_accounts: names in ``serviceAccountName``, in addition to that of the operator's account for stages.
+        claims: names of claims that a run does not create itself.
+    """
+
+    remote_code: bool = True
+    task_code: bool = True
+    training_images: tuple[str, ...] | None = None
+    service_accounts: tuple[str, ...] | None = None
+    claims: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Settings that ``plan`` receives with each observation.
 
@@ -50,6 +71,8 @@ class Settings:
         environment: variables for every stage: hub endpoint, proxies.
         allowed_hosts: hosts that the programs may contact, by use (:mod:`finetune_contract.hosts`); a use that is missing has no limit.
         engine_check: whether a new training image is checked before a GPU is requested.
+        allowed: what runs may do.
+        isolation: how the gate is protected from programs of training.
         pod_labels, pod_annotations: of the pods of every stage; those in a run's placement override them.
         volume_uri: URI of a claim for the registry, with the placeholder ``{claim}``.
         local_registry: whether a run without a registry address registers in an MLflow store in the workspace.
@@ -71,6 +94,8 @@ class Settings:
     environment: Mapping[str, str] = field(default_factory=dict)
     allowed_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     engine_check: bool = False
+    allowed: Allowed = field(default_factory=Allowed)
+    isolation: Isolation = "none"
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     pod_annotations: Mapping[str, str] = field(default_factory=dict)
     volume_uri: str = "pvc://{claim}"

@@ -16,11 +16,11 @@ from finetune_contract.hosts import HOST_PATTERN
 from finetune_operator import __version__
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 from finetune_operator.api.pods import ANNOTATIONS_REJECTED, LABELS_REJECTED, RESERVED_ANNOTATIONS, RESERVED_LABELS
-from finetune_operator.api.section import LABEL_KEY, LabelValue, ShortName, form_of, text
+from finetune_operator.api.section import LABEL_KEY, LabelValue, ObjectName, ShortName, form_of, text
 from finetune_operator.api.training import IMAGE
 from finetune_operator.core.images import CONFIGURABLE, default_images
 from finetune_operator.core.origins import PREFIXES
-from finetune_operator.core.settings import Settings, Trainer
+from finetune_operator.core.settings import Allowed, Settings, Trainer
 from finetune_operator.core.values import first_fault
 from finetune_operator.training_bundle import training_bundle
 from finetune_operator.validation import reject_defaults
@@ -67,6 +67,8 @@ def _known_images(images: dict[str, str]) -> dict[str, str]:
     return images
 
 
+OPERATOR_ACCOUNT = "finetune-operator"
+"""ServiceAccount of the operator in ``manifests/base``."""
 Host = Annotated[str, text(128, HOST_PATTERN, "a host name, *.<domain>, or an IP address, without scheme and port")]
 Hosts = Annotated[tuple[Host, ...], Field(max_length=16)]
 """Number and length are limited because the status of a run records them."""
@@ -93,6 +95,34 @@ class BadConfiguration(Exception):
     """The configuration is invalid. The message names file and field."""
 
 
+_Names = Annotated[tuple[ObjectName, ...], Field(max_length=64)]
+
+
+def _no_account_of_the_operator(names: tuple[str, ...]) -> tuple[str, ...]:
+    if OPERATOR_ACCOUNT in names:
+        raise ValueError(f"{OPERATOR_ACCOUNT} is the account of the operator, whose rights no run may have; remove it")
+    return names
+
+
+class Allow(BaseModel):
+    """What runs may do, beyond what is safe on a cluster that several teams share."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    remote_code: bool = False
+    """Whether a run may set ``model.trustRemoteCode``: code of the model then runs in the pods of all stages."""
+    task_code: bool = False
+    """Whether task files may have functions, which run in the pods of the evaluation."""
+    training_images: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=512)], ...], Field(max_length=64)] | None = (
+        None
+    )
+    """Beginnings of the names of images that ``training.image`` may name; all images if it is null."""
+    service_accounts: Annotated[_Names, AfterValidator(_no_account_of_the_operator)] = ()
+    """Accounts that ``serviceAccountName`` may name beside ``finetune-stage``."""
+    claims: _Names | None = None
+    """Claims of its namespace that a run may mount beside its own; all claims if it is null."""
+
+
 class Configuration(BaseModel):
     """Configuration by an administrator. Every field has a default."""
 
@@ -116,6 +146,10 @@ class Configuration(BaseModel):
     """Annotations of the pods of every stage. The default does the same for older Istio, OpenShift Service Mesh 2 and Linkerd."""
     engine_check: bool = True
     """Whether a training image that is not known yet is checked in a pod without GPUs, before a GPU is requested."""
+    allow: Allow = Field(default_factory=Allow)
+    """What runs may do, beyond what is safe on a cluster that several teams share."""
+    isolate_training: bool = False
+    """Whether the pods of training can write to one folder of the workspace only. Nodes need Kubernetes 1.35 or later."""
     fs_group: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
     """``fsGroup`` of the pods, which owns the workspace. OpenShift sets one itself; elsewhere a new volume belongs to root."""
     workers: Annotated[int, Field(ge=1, le=256)] = 32
@@ -176,5 +210,6 @@ class Configuration(BaseModel):
             mode="cluster", operator_version=__version__, images=images, bundle_digest=bundle.digest,
             bundle_archive=bundle.archive, operator_defaults=self.defaults, namespace_defaults=namespace_defaults,
             environment=self.environment, retry_seconds=self.retry_seconds, progress_seconds=self.progress_seconds, trainer=trainer,
-            allowed_hosts=hosts, engine_check=self.engine_check, fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
+            allowed_hosts=hosts, engine_check=self.engine_check, allowed=Allowed(**self.allow.model_dump()),
+            isolation="mounts" if self.isolate_training else "digests", fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
         )  # fmt: skip

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +85,7 @@ class Volumes:
             found = await self._find(CONFIGMAP, namespace, name)
             if found is None:
                 raise NotReady("CreateContainerConfigError", f'configmap "{name}" not found')
-            _write_files(directory, found)
+            _write_files(directory, found, volume["configMap"].get("items"))
         directory.mkdir(parents=True, exist_ok=True)
         return directory
 
@@ -108,14 +108,19 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _write_files(directory: Path, configmap: Object) -> None:
+def _write_files(directory: Path, configmap: Object, items: Sequence[Mapping[str, str]] | None) -> None:
+    """Write the keys of a ConfigMap in ``items`` under their paths; all keys under their names without ``items``."""
     directory.mkdir(parents=True, exist_ok=True)
     contents = {name: text.encode() for name, text in (configmap.get("data") or {}).items()}
     contents |= {name: base64.b64decode(data) for name, data in (configmap.get("binaryData") or {}).items()}
-    for name, content in contents.items():
+    paths = {name: name for name in contents} if items is None else {item["key"]: item["path"] for item in items}
+    for name, path in paths.items():
         if key_faults(name):  # the store rejects such a key, but it may have been stored before
             raise NotReady("CreateContainerConfigError", f'configmap "{configmap["metadata"]["name"]}" has an invalid key')
-        (directory / name).write_bytes(content)
+        if name not in contents:
+            message = f'configmap "{configmap["metadata"]["name"]}" has no key {name}'
+            raise NotReady("CreateContainerConfigError", message)
+        _inside(directory, path).write_bytes(contents[name])
 
 
 def environment(pod: Object, mounts: Mounts, secrets: SecretSource) -> dict[str, str]:

@@ -66,7 +66,7 @@ def test_only_the_requested_split_is_fetched_and_its_commit_recorded(run_stage_p
     fetched = [path.rpartition("/")[2] for path in hub.paths() if "/resolve/" in path]
     assert fetched == ["train.jsonl"]
     left = {path.name for path in run_stage_program.path(run_stage_program.layout.root).iterdir()}
-    assert left == {"attempts", "datasets", "logs", "pipeline_log.txt", "results"}
+    assert left == {"attempts", "datasets", "logs", "pipeline_log.txt", "results", "training"}
 
 
 def test_a_commit_that_was_prepared_before_is_not_fetched_again(run_stage_program, hub, prepare):

@@ -18,7 +18,7 @@ from rendering import Tokenization, skill_rows
 TASKS = {
     "capitals": """
         dataset_path: json
-        dataset_kwargs: {data_files: {test: tasks/capitals.jsonl}}
+        dataset_kwargs: {data_files: {test: capitals.jsonl}}
         test_split: test
         fewshot_split: test
         output_type: multiple_choice
@@ -29,7 +29,7 @@ TASKS = {
         """,
     "say": """
         dataset_path: json
-        dataset_kwargs: {data_files: {test: tasks/capitals.jsonl}}
+        dataset_kwargs: {data_files: {test: capitals.jsonl}}
         test_split: test
         output_type: generate_until
         doc_to_text: question
@@ -42,7 +42,7 @@ TASKS = {
         """,
     "guess": """
         dataset_path: json
-        dataset_kwargs: {data_files: {test: tasks/capitals.jsonl}}
+        dataset_kwargs: {data_files: {test: capitals.jsonl}}
         test_split: test
         output_type: loglikelihood
         doc_to_text: question
@@ -51,7 +51,7 @@ TASKS = {
         """,
     "recite": """
         dataset_path: json
-        dataset_kwargs: {data_files: {test: tasks/capitals.jsonl}}
+        dataset_kwargs: {data_files: {test: capitals.jsonl}}
         test_split: test
         output_type: loglikelihood_rolling
         doc_to_text: ""
@@ -96,10 +96,10 @@ def chat_rows(count: int) -> list[dict[str, Any]]:
 
 def prepare(workspace: Path, root: str, model: Path, rows: int = 12) -> None:
     """What earlier stages leave: both models, sealed, and held-out rows; and the user's tasks."""
-    for name in ("final_model", "base_model"):
+    for name in ("training/final_model", "base_model"):
         shutil.copytree(model, workspace / root / name)
         seal_directory(workspace / root / name)
-    write_tasks(workspace / "tasks")
+    write_tasks(workspace.parent / "task-files")
     render(workspace, root, chat_rows(rows))
 
 

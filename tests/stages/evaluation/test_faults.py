@@ -20,9 +20,9 @@ from .conftest import write_tasks
 
 @pytest.fixture
 def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a user's task files, in the workspace that is the working directory."""
+    """The folder of a user's task files, which is the working directory."""
     write_tasks(tmp_path / "tasks")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path / "tasks")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "tasks"
 
@@ -37,7 +37,7 @@ def replace_text(path: Path, old: str, new: str) -> None:
     ("spoil", "names", "words"),
     [
         (lambda tasks: (tasks / "capitals.jsonl").unlink(), ["say"], "capitals.jsonl'"),
-        (lambda tasks: (tasks / "capitals.jsonl").write_text('{"question": '), ["say"], "say.yaml): row 1 (line 1) of tasks/capitals.jsonl is not JSON"),
+        (lambda tasks: (tasks / "capitals.jsonl").write_text('{"question": '), ["say"], "say.yaml): row 1 (line 1) of capitals.jsonl is not JSON"),
         (lambda tasks: (tasks / "capitals.jsonl").write_text(""), ["say"], "its data has no rows"),
         (lambda tasks: replace_text(tasks / "say.yaml", "test_split: test", "test_split: exam"), ["say"], "'exam'"),
         (lambda tasks: replace_text(tasks / "say.yaml", "test_split: test", "test_spilt: test"), ["say"], "test_spilt"),

@@ -96,7 +96,7 @@ def test_holdout_and_own_tasks_are_measured(programs: Any) -> None:
 
 
 def test_chat_rows_among_the_task_files_are_measured_as_the_held_out_ones_are(programs: Any) -> None:
-    pydocs.write_jsonl(programs.path("tasks/manners.jsonl"), chat_rows(5))
+    pydocs.write_jsonl((programs.task_files / "manners.jsonl"), chat_rows(5))
     render(programs.workspace, programs.layout.root, chat_rows(12), tasks=("manners", "capitals"))
     ended = programs("evaluation", EvaluationInputs("final", tasks=("manners", "capitals"), limit=5))
     assert ended.code == 0, ended.errors
@@ -214,8 +214,9 @@ def test_a_builtin_group_and_a_mounted_one_without_a_held_out_row(programs: Any,
     hub.add("dataset", "arcee-globe/AlGhafa-Arabic-LLM-Benchmark-Translated-10percent", files)
     mounted = tmp_path / "mounted"
     mounted.mkdir()
-    text = programs.path("tasks/capitals.yaml").read_text().replace("task: capitals", "task: towns")
+    text = (programs.task_files / "capitals.yaml").read_text().replace("task: capitals", "task: towns")
     (mounted / "towns.yaml").write_text(text)
+    shutil.copy(programs.task_files / "capitals.jsonl", mounted)
     (mounted / "places.yaml").write_text(
         "group: places\ntask: [towns]\naggregate_metric_list: [{metric: acc, aggregation: mean, weight_by_size: true}]\n"
     )
@@ -261,9 +262,9 @@ def test_closed_data_states_what_opens_it(programs: Any, hub: Hub) -> None:
         (EvaluationInputs("final", tasks=("manners",)), None, "TaskNotFound", "evaluation.tasks: lm-eval has no task, group or tag 'manners'"),
         (
             EvaluationInputs("final", tasks=("say",)),
-            lambda p: p.path("tasks/say.yaml").write_text("task: say\ndoc: [\n"),
+            lambda p: (p.task_files / "say.yaml").write_text("task: say\ndoc: [\n"),
             "TaskInvalid",
-            "tasks/say.yaml",
+            "say.yaml",
         ),
     ],
     ids=[
@@ -302,8 +303,8 @@ def test_a_wrong_value_is_reported_before_anything_large_is_imported(
         ),
         (
             EvaluationInputs("final", tasks=("guess",), holdout=False),
-            lambda p: p.path("tasks/guess.yaml").write_text(
-                p.path("tasks/guess.yaml").read_text().replace("choices[answer]", "question * 99")
+            lambda p: (p.task_files / "guess.yaml").write_text(
+                (p.task_files / "guess.yaml").read_text().replace("choices[answer]", "question * 99")
             ),
             "TaskInvalid",
             "an answer in guess is empty, or longer than the model's 512 tokens",

@@ -35,7 +35,7 @@ def test_another_run_reuses_the_scores_and_damage_is_detected(run_stage_program:
     programs = run_stage_program
     as_run(programs, "a")
     prepare(programs.workspace, programs.layout.root, tiny_model)
-    shutil.rmtree(programs.path("tasks"))
+    shutil.rmtree(programs.task_files)
     inputs = EvaluationInputs("final")
     first = programs("evaluation", inputs)
     assert (first.code, first.result.reused) == (0, False), first.errors
@@ -66,7 +66,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """An evaluation with a model, held-out rows and tasks of a user's own, none of which is opened."""
     workspace = tmp_path / "workspace"
     found = Context(StageDocument(2, "evaluation", RunInfo("demo", "a", "0" * 16), {}), workspace, Attempt(1, 1), "d" * 64)
-    write_tasks(workspace / "tasks")
+    write_tasks(tmp_path / "task-files")
     for name in (found.layout.final_model, found.layout.base_model):
         (workspace / name).mkdir(parents=True)
         (workspace / name / "weights").write_text(name)
@@ -75,7 +75,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     holdout.parent.mkdir(parents=True)
     holdout.write_text("{}")
     seal_directory(workspace / found.layout.tokens)
-    monkeypatch.delenv("FINETUNE_TASK_FILES", raising=False)
+    monkeypatch.setenv("FINETUNE_TASK_FILES", str(tmp_path / "task-files"))
     return found
 
 
@@ -86,24 +86,24 @@ def fingerprint(context: Context, *tasks: str, **stage_inputs: Any) -> dict[str,
     questions._task_files.cache_clear()
     model = read_seal(context.path(context.layout.final_model))
     assert model is not None
-    return fingerprint_of(context, EvaluationInputs("final", tasks=tasks, **stage_inputs), model)
+    return fingerprint_of(context, EvaluationInputs("final", **{"tasks": tasks, "task_files": True, **stage_inputs}), model)
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "same"),
     [
-        ("tasks/capitals.jsonl", "number 3", "number 9", False),
-        ("tasks/capitals.yaml", "doc_to_text: question", "doc_to_text: 'Well: {{question}}'", False),
-        ("tasks/quizzes.yaml", "mean", "mean ", True),
-        ("tasks/say.yaml", "max_gen_toks: 8", "max_gen_toks: 9", True),
-        ("runs/demo-00000000/tokens/passages/holdout.jsonl", "{}", '{"row": 1}', False),
+        ("capitals.jsonl", "number 3", "number 9", False),
+        ("capitals.yaml", "doc_to_text: question", "doc_to_text: 'Well: {{question}}'", False),
+        ("quizzes.yaml", "mean", "mean ", True),
+        ("say.yaml", "max_gen_toks: 8", "max_gen_toks: 9", True),
+        ("../workspace/runs/demo-00000000/tokens/passages/holdout.jsonl", "{}", '{"row": 1}', False),
     ],
     ids=["data", "task", "spelling", "another task", "held-out rows"],
 )
 def test_what_a_user_changes_is_detected(context: Context, file: str, old: str, new: str, same: bool) -> None:
     before = fingerprint(context, "quizzes")
     assert before is not None
-    path = context.path(file)
+    path = context.workspace.parent / "task-files" / file
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     assert (fingerprint(context, "quizzes") == before) == same
@@ -113,8 +113,8 @@ def test_what_a_user_changes_is_detected(context: Context, file: str, old: str, 
     ("old", "new"),
     [
         ("dataset_path: json", "dataset_path: somebody/data"),
-        ("tasks/capitals.jsonl", "tasks/none.jsonl"),
-        ("tasks/capitals.jsonl", "https://example.org/capitals.jsonl"),
+        ("capitals.jsonl", "none.jsonl"),
+        ("capitals.jsonl", "https://example.org/capitals.jsonl"),
         ("doc_to_text: question", "doc_to_text: !function broken.score"),
         ("doc_to_text: question", "process_docs: !function broken.score\ndoc_to_text: question"),
         ("metric: acc,", "metric: acc, hf_evaluate: true,"),
@@ -122,7 +122,7 @@ def test_what_a_user_changes_is_detected(context: Context, file: str, old: str, 
     ids=["hub", "no file", "web", "function", "function elsewhere", "metric from elsewhere"],
 )
 def test_what_can_change_undetected_is_measured_again(context: Context, old: str, new: str) -> None:
-    path = context.path("tasks/capitals.yaml")
+    path = context.workspace.parent / "task-files/capitals.yaml"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     assert fingerprint(context, "quizzes") is None
@@ -139,9 +139,8 @@ def test_a_benchmark_of_lm_evals_own_is_taken_as_fixed(context: Context) -> None
 def test_without_own_task_files_lm_evals_are_not_even_looked_at(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     from finetune_stages.sources import task_files
 
-    shutil.rmtree(context.path("tasks"))
     monkeypatch.setattr(task_files, "_text", lambda path: pytest.fail(f"{path} was read"))
-    found = fingerprint(context, "arc_easy", "mmlu")
+    found = fingerprint(context, "arc_easy", "mmlu", task_files=False)
     assert found is not None
     assert found["tasks"] == ""
 
@@ -173,6 +172,7 @@ def write(samples: Path) -> Path:
 
 
 def test_a_changed_file_of_chat_rows_is_measured_again(context: Context) -> None:
+    (context.workspace.parent / "task-files/manners.jsonl").write_text("{}")
     file = context.path(context.layout.passages("manners"))
     file.write_text('{"row": 1}\n')
     before = fingerprint(context, "manners")
@@ -185,8 +185,8 @@ def test_a_changed_file_of_chat_rows_is_measured_again(context: Context) -> None
 @pytest.mark.parametrize("holdout", [False, True])
 def test_without_rendered_rows_a_file_of_chat_rows_is_no_unknown_task(holdout: bool, context: Context) -> None:
     shutil.rmtree(context.path(context.layout.tokens))
-    (context.path("tasks") / "manners.jsonl").write_text("{}")
-    inputs = EvaluationInputs("final", tasks=("manners",), holdout=holdout)
+    (context.workspace.parent / "task-files/manners.jsonl").write_text("{}")
+    inputs = EvaluationInputs("final", tasks=("manners",), holdout=holdout, task_files=True)
     with pytest.raises(StageError, match=r"tokens: it is not in the workspace; rerun from stage evaluation\.$") as raised:
         chat_tasks(context, inputs)
     assert raised.value.reason.name == "DatasetNotFound"

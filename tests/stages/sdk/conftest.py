@@ -31,8 +31,8 @@ class Stage:
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
-        return Path(self.programs.path(self.programs.layout.root))
+        """The folder of the stage in that of the run."""
+        return Path(self.programs.path(self.programs.layout.folder("training")))
 
     def worked(self) -> list[str]:
         """The runs that did work, in order."""

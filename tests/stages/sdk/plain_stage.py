@@ -13,7 +13,7 @@ from finetune_stages.sdk import Context, Finished, Reuse, run_stage, seal_direct
 from finetune_stages.sdk.exporter import exporting
 
 WORKED = "worked.txt"
-"""A line for each time that work was done, in the workspace."""
+"""A line for each time that work was done, in the workspace unless the inputs name another file."""
 
 
 def work(context: Context) -> Finished:
@@ -29,10 +29,10 @@ def work(context: Context) -> Finished:
         for file in ("weights.bin", "inner/config.json"):
             write_file(folder / file, f"{name} {file} {stage_inputs['content']}".encode())
         seals[name] = seal_directory(folder)
-        context.publish(folder, f"{context.layout.root}/{name}")
+        context.publish(folder, f"{context.layout.folder('training')}/{name}")
     for name in stage_inputs["files"]:
-        write_file(context.path(f"{context.layout.root}/{name}"), f"{name} {stage_inputs['content']}".encode())
-    with context.path(WORKED).open("a") as file:
+        write_file(context.path(f"{context.layout.folder('training')}/{name}"), f"{name} {stage_inputs['content']}".encode())
+    with (context.workspace / stage_inputs.get("worked", WORKED)).open("a") as file:
         file.write(f"{context.document.run.name} {context.attempt}\n")
     fingerprint: dict[str, Scalar] | None = None if stage_inputs.get("unseen") else {"source": stage_inputs.get("source", "")}
     context.scratch().rmdir()

@@ -101,8 +101,8 @@ def test_damage_is_detected_and_the_work_done_again(stage: Any, name: str) -> No
 def test_a_damaged_record_is_ignored(stage: Any) -> None:
     inputs = stage_inputs("adapter")
     stage(inputs)
-    (record,) = stage.programs.path("cache/results").iterdir()
-    assert record.name == f"training.{digest(inputs)}.json"
+    (record,) = stage.programs.path("cache/results/training").iterdir()
+    assert record.name == f"{digest(inputs)}.json"
     sound = record.read_bytes()
     for damaged in (sound.replace(b'"loss": 0.25', b'"loss": 0.26'), sound[:100], b"[]", sound.replace(b"run-a", b"run-z")):
         assert damaged != sound
@@ -122,15 +122,15 @@ def test_no_path_leads_out_of_the_workspace(stage: Any, part: str) -> None:
     stage(inputs)
     note = stage.folder / "results/notes-training.a.txt"
     if part == "files":
-        (path,) = stage.programs.path("cache/results").iterdir()
+        (path,) = stage.programs.path("cache/results/training").iterdir()
         record = json.loads(path.read_bytes())["record"]
-        record["files"]["../../../outside.txt"] = record["files"].pop("results/notes-training.a.txt")
+        record["files"]["../../../../outside.txt"] = record["files"].pop("results/notes-training.a.txt")
         (stage.programs.workspace.parent / "outside.txt").write_bytes(note.read_bytes())
         path.write_text(json.dumps({"digest": digest(record), "record": record}))
     else:
         sentinel = stage.folder / "final_model/.finetune.json"
         seal = json.loads(sentinel.read_bytes())
-        seal["files"]["../../../../outside.txt"] = {
+        seal["files"]["../../../../../outside.txt"] = {
             "size": 0,
             "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         }
@@ -299,7 +299,7 @@ def in_child(stage: Any, inputs: dict[str, Any], attempt: str, step: int | None)
 
 def unfinished(workspace: Path) -> list[Path]:
     """Folders of attempts that are left in the runs."""
-    return [path for path in workspace.glob("runs/*/attempts/training/*") if path.is_dir()]
+    return [path for path in workspace.glob("runs/*/training/attempts/training/*") if path.is_dir()]
 
 
 @pytest.fixture(autouse=True)

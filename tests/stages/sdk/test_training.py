@@ -19,7 +19,7 @@ INPUTS = TrainingInputs(
 def prepare(programs: Any, letter: str, model: Path) -> Path:
     """Another run of the workspace, with what the stages before left for it."""
     programs.run = RunInfo(f"run-{letter}", "team-a", letter * 16)
-    folder: Path = programs.path(programs.layout.root)
+    folder: Path = programs.path(programs.layout.folder("training"))
     stage = Tokenization(programs.workspace, programs.run)
     stage.write(skill_rows("signature")[:20])
     stage.link_model(model)

@@ -86,30 +86,30 @@ def test_the_digest_is_that_of_what_training_reads(tmp_path: Path, tiny_model: P
     assert stage().outputs.digest != first.outputs.digest
 
 
-def test_a_changed_file_of_chat_rows_is_detected(tmp_path: Path) -> None:
-    stage = Tokenization(tmp_path)
-    inputs = replace(INPUTS, tasks=("quiz", "arc_easy"))
-    (tmp_path / "tasks").mkdir()
-    before = fingerprint_of(stage.context(inputs), inputs)
-    (tmp_path / "tasks/quiz.jsonl").write_text(json.dumps(THOUGHT))
-    after = fingerprint_of(stage.context(inputs), inputs)
+def test_a_changed_file_of_chat_rows_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = replace(INPUTS, tasks=("quiz", "arc_easy"), task_files=True)
+    (tmp_path / "task-files").mkdir()
+    monkeypatch.setenv("FINETUNE_TASK_FILES", str(tmp_path / "task-files"))
+    before = fingerprint_of(inputs)
+    (tmp_path / "task-files/quiz.jsonl").write_text(json.dumps(THOUGHT))
+    after = fingerprint_of(inputs)
     assert set(after) - set(before) == {"chat/quiz"}
-    (tmp_path / "tasks/quiz.jsonl").write_text(json.dumps(LONG))
-    assert fingerprint_of(stage.context(inputs), inputs) != after
-    (tmp_path / "tasks/quiz.yaml").write_text("task: quiz\n")
-    assert fingerprint_of(stage.context(inputs), inputs) == before
+    (tmp_path / "task-files/quiz.jsonl").write_text(json.dumps(LONG))
+    assert fingerprint_of(inputs) != after
+    (tmp_path / "task-files/quiz.yaml").write_text("task: quiz\n")
+    assert fingerprint_of(inputs) == before
     with pytest.raises(StageError, match="'holdout' is reserved for the held-out rows; rename your task or group"):
-        fingerprint_of(stage.context(inputs), replace(inputs, tasks=("holdout",)))
+        fingerprint_of(replace(inputs, tasks=("holdout",)))
 
 
 def test_a_file_of_chat_rows_that_changes_while_it_is_rendered(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = Tokenization(tmp_path)
+    stage = Tokenization(tmp_path / "workspace")
     stage.link_model(tiny_model)
     stage.write(pydocs.rows("signature", 2))
-    (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks/quiz.jsonl").write_text(json.dumps(THOUGHT))
+    (tmp_path / "task-files").mkdir()
+    (tmp_path / "task-files/quiz.jsonl").write_text(json.dumps(THOUGHT))
 
     def change_and_read(path: Path, *more: Any) -> Any:
         path.write_text(json.dumps(LONG))

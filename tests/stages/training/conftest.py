@@ -36,8 +36,12 @@ class TrainingBench:
         return self.programs.start("training", inputs, **options)
 
     def path(self, name: str) -> Path:
+        """A path in the folder of the stage."""
+        return Path(self.programs.path(f"{self.programs.layout.folder('training')}/{name}"))
+
+    def run_path(self, name: str) -> Path:
         """A path in the run's folder."""
-        return self.programs.path(f"{self.programs.layout.root}/{name}")
+        return Path(self.programs.path(f"{self.programs.layout.root}/{name}"))
 
     def write_rows(self, rows: Sequence[Any]) -> None:
         """Prepared and tokenized rows."""
@@ -51,16 +55,19 @@ class TrainingBench:
             "base_model",
             "datasets",
             "tokens",
-            "final_model",
-            "adapter",
-            "checkpoints",
+            "training/final_model",
+            "training/adapter",
+            "training/checkpoints",
+            "training/results",
+            "training/logs",
+            "training/pipeline_log.txt",
+            "training/attempts/training/current",
             "results",
             "logs",
             "pipeline_log.txt",
-            "attempts/training/current",
             "attempts/tokenization/current",
         )
-        names = (str(path.relative_to(self.path("."))) for path in self.path(".").rglob("*") if path.is_file())
+        names = (str(path.relative_to(self.run_path("."))) for path in self.run_path(".").rglob("*") if path.is_file())
         return [name for name in names if not name.startswith(known)]
 
     def wait_for(self, wanted: Callable[[Progress], bool], seconds: float = 120) -> None:
@@ -90,7 +97,7 @@ def new_bench(stage_programs: Callable[[], Any], tiny_model: Path) -> Callable[.
 def _prepared(programs: Any, model: Path) -> TrainingBench:
     bench = TrainingBench(programs)
     bench.path(".").mkdir(parents=True)
-    bench.path("base_model").symlink_to(model)
+    bench.run_path("base_model").symlink_to(model)
     bench.write_rows(skill_rows("signature")[:ROWS])
     return bench
 

@@ -9,7 +9,7 @@ from nvidia_driver import machine_with_gpus
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_fewer_gpus_than_requested_end_the_program_before_a_model_is_read(bench, inputs, tmp_path, processes):
-    bench.path("base_model").unlink()
+    bench.run_path("base_model").unlink()
     environment = {"FINETUNE_GPUS": "2", "PET_NPROC_PER_NODE": str(processes), **machine_with_gpus(tmp_path)}
     ended = bench.train(inputs(), environment=environment)
     assert (ended.code, ended.reason) == (75, "GPUUnusable")

@@ -240,8 +240,8 @@ def hub_base(bench, tiny_model, tmp_path) -> str:
     base = Path(shutil.copytree(tiny_model, tmp_path / "base"))
     note = {"source": "team/base", "commit": "c" * 40}
     (base / SENTINEL).write_text(json.dumps({"digest": "d" * 64, "files": {}, "note": note}))
-    bench.path("base_model").unlink()
-    bench.path("base_model").symlink_to(base)
+    bench.run_path("base_model").unlink()
+    bench.run_path("base_model").symlink_to(base)
     return note["commit"]
 
 

@@ -94,7 +94,7 @@ def test_values_that_do_not_go_together(bench, inputs, tmp_path, changes, enviro
 
 
 def test_rows_that_were_not_prepared(bench):
-    bench.path("tokens/.finetune.json").unlink()
+    bench.run_path("tokens/.finetune.json").unlink()
     _assert_rejected(bench.train(), "DatasetNotFound", "tokens: it is not in the workspace; rerun from stage training")
 
 
@@ -103,7 +103,7 @@ def test_rows_that_are_longer_than_stated(bench, inputs):
 
 
 def test_rows_that_are_damaged(bench):
-    bench.path("tokens/offsets.npy").write_bytes(b"x")
+    bench.run_path("tokens/offsets.npy").write_bytes(b"x")
     _assert_rejected(bench.train(), "DatasetNotFound", "tokens: it cannot be read")
 
 
@@ -169,8 +169,8 @@ def test_what_the_engine_finds_out(bench, inputs, changes, reason, sentence):
 def own_model(bench, tiny_model, tmp_path) -> Path:
     """A copy of the tiny model in the run's place, to be spoilt."""
     model = Path(shutil.copytree(tiny_model, tmp_path / "own"))
-    bench.path("base_model").unlink()
-    bench.path("base_model").symlink_to(model)
+    bench.run_path("base_model").unlink()
+    bench.run_path("base_model").symlink_to(model)
     return model
 
 

@@ -14,16 +14,16 @@ def test_the_paths_of_a_run() -> None:
     layout = RunInfo("demo", "team", "12345678-90ab").layout
     attempt = Attempt(2, 3)
     assert {
-        layout.train_data, layout.eval_data, layout.base_model, layout.checkpoints, layout.final_model, layout.pipeline_log,
+        layout.train_data, layout.eval_data, layout.base_model, layout.checkpoints, layout.final_model, layout.pipeline_log("dataset"), layout.pipeline_log("training"),
         layout.result("training", 2, "abcdef0123456789"), layout.newest_result("training"), layout.attempt("training", attempt),
         layout.current("training"), layout.log("training", attempt, 1), layout.train_locations, layout.eval_locations,
         layout.token_ids, layout.learned_tokens, layout.token_offsets, layout.sample, layout.passages("a/b"),
     } == {
         "runs/demo-12345678/datasets/train.jsonl", "runs/demo-12345678/datasets/eval.jsonl", "runs/demo-12345678/base_model",
-        "runs/demo-12345678/checkpoints", "runs/demo-12345678/final_model", "runs/demo-12345678/pipeline_log.txt",
-        "runs/demo-12345678/results/training.2.abcdef012345.json", "runs/demo-12345678/results/training.json",
-        "runs/demo-12345678/attempts/training/2.3", "runs/demo-12345678/attempts/training/current",
-        "runs/demo-12345678/logs/training.2.3.1.log", "runs/demo-12345678/datasets/train.locations.npy",
+        "runs/demo-12345678/training/checkpoints", "runs/demo-12345678/training/final_model", "runs/demo-12345678/pipeline_log.txt", "runs/demo-12345678/training/pipeline_log.txt",
+        "runs/demo-12345678/training/results/training.2.abcdef012345.json", "runs/demo-12345678/training/results/training.json",
+        "runs/demo-12345678/training/attempts/training/2.3", "runs/demo-12345678/training/attempts/training/current",
+        "runs/demo-12345678/training/logs/training.2.3.1.log", "runs/demo-12345678/datasets/train.locations.npy",
         "runs/demo-12345678/datasets/eval.locations.npy", "runs/demo-12345678/tokens/tokens.npy",
         "runs/demo-12345678/tokens/learned.npy", "runs/demo-12345678/tokens/offsets.npy",
         "runs/demo-12345678/tokens/sample.json",

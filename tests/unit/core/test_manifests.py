@@ -25,6 +25,7 @@ from world import MINIMAL, NOW, World
 CLUSTER = Settings(
     mode="cluster", operator_version="0.1.0", images={name: f"registry.example.com/{name}@sha256:1" for name in OF_JOBS},
     bundle_digest="e" * 64, bundle_archive="UEsFBg==", environment={"HF_ENDPOINT": "https://hub.example.com"},
+    isolation="mounts",
 )  # fmt: skip
 PLACED: dict[str, Any] = {
     "placement": {

@@ -111,7 +111,7 @@ def test_a_run_ends_with_everything_that_people_ask_for() -> None:
     assert status["phase"] == "Succeeded"
     assert status["registry"]["version"] == "1.0.0"
     assert status["model"] == {
-        "uri": "file:///workspace/runs/demo-run-uid-/final_model", "digest": "t" * 64, "baseDigest": "m" * 64, "parameters": 10,
+        "uri": "file:///workspace/runs/demo-run-uid-/training/final_model", "digest": "t" * 64, "baseDigest": "m" * 64, "parameters": 10,
     }  # fmt: skip
     assert status["rows"] == {
         "source": 10, "bad": 0, "trained": 9, "tokens": 900, "learnedTokens": 90, "tokensPerRow": {"p50": 95, "p90": 110, "p99": 118, "max": 120}, "tooLong": 0, "nothingToLearn": 0, "rejected": 0,
@@ -266,7 +266,7 @@ def test_an_adapter_is_shown_with_the_model() -> None:
     message = termination_message(Result("training", "1.1", record.inputs_digest or "", "Succeeded", outputs=outputs))
     world.finish(child(world, "training"), message=message)
     go(world)
-    assert run_of(world).status["model"]["adapterUri"] == "file:///workspace/runs/demo-run-uid-/adapter"
+    assert run_of(world).status["model"]["adapterUri"] == "file:///workspace/runs/demo-run-uid-/training/adapter"
 
 
 def test_without_a_trainer_the_run_waits_and_resumes_when_one_is_installed() -> None:

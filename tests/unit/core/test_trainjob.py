@@ -133,17 +133,17 @@ def test_an_engine_check_has_the_pod_of_its_training_without_gpus(release: str) 
     assert list(check["metadata"]["annotations"]) == ["finetunerun.io/inputs-digest"], "OpenShift AI would show it as a training"
     own, theirs = ({one["name"]: one for one in job["spec"]["trainer"]["env"]} for job in (check, training))
     # The check is skipped with these settings, so it has no document.
-    assert set(theirs) - set(own) == {METRICS_PORT_VARIABLE, "FINETUNE_PROCESSES", DOCUMENT_DIGEST_VARIABLE}
+    assert set(theirs) - set(own) == {METRICS_PORT_VARIABLE, "FINETUNE_PROCESSES", DOCUMENT_DIGEST_VARIABLE, "FINETUNE_READS"}
     assert {name for name in own if own[name] != theirs[name]} == {"FINETUNE_CONFIG", "FINETUNE_GPUS"}
     assert own["FINETUNE_GPUS"]["value"] == "0"
     (own_pod, own_container), (pod, container) = pod_of(check), pod_of(training)
     for field in ("nodeSelector", "tolerations", "affinity", "imagePullSecrets", "serviceAccountName"):
         assert own_pod["spec"][field] == pod["spec"][field]
-    for mine, all_ in (
-        (own_pod["spec"]["volumes"], pod["spec"]["volumes"]),
-        (own_container["volumeMounts"], container["volumeMounts"]),
+    for mine, all_, other in (
+        (own_pod["spec"]["volumes"], pod["spec"]["volumes"], {"workspace", "training-folder", "documents", "shared-memory"}),
+        (own_container["volumeMounts"], container["volumeMounts"], {"workspace", "training-folder", "shared-memory"}),
     ):
-        assert [entry for entry in all_ if entry not in mine] == [entry for entry in all_ if entry["name"] == "shared-memory"]
+        assert [entry for entry in all_ if entry not in mine] == [entry for entry in all_ if entry["name"] in other]
 
 
 @pytest.mark.parametrize("release", TRAINERS)

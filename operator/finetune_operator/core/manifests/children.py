@@ -17,7 +17,7 @@ from finetune_operator.core import naming
 from finetune_operator.core.origins import explicit_fields
 from finetune_operator.core.run import Run, StageStatus
 
-from . import pod
+from . import pod, volumes
 from .pod import Json, PodNeeds
 
 TERMINATION_GRACE_SECONDS = 60
@@ -33,7 +33,7 @@ def job(run: Run, stage_status: StageStatus, program: str, needs: PodNeeds, imag
         "image": image,
         "command": ["python", "-m", f"finetune_stages.{program}"],
         "env": pod.environment(run, stage_status, needs, image),
-        "volumeMounts": pod.mounts(needs),
+        "volumeMounts": volumes.mounts(run, stage_status, needs),
         "resources": needs.requirements,
         "securityContext": pod.container_security(),
         "terminationMessagePath": pod.TERMINATION_LOG,
@@ -45,7 +45,7 @@ def job(run: Run, stage_status: StageStatus, program: str, needs: PodNeeds, imag
         "enableServiceLinks": False,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}, **pod.volume_group(run)},
         "containers": [container],
-        "volumes": pod.volumes(run, needs),
+        "volumes": volumes.volumes(run, stage_status, needs),
         **pod.placed(run, needs),
     }
     if needs.placement.priority_class_name:

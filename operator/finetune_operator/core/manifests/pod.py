@@ -1,4 +1,4 @@
-"""The parts of the pods of all stages: workspace, input document, scratch space, references to Secrets, security context.
+"""The parts of the pods of all stages: environment, references to Secrets, placement, security context.
 
 Pods meet the Pod Security Standard ``restricted`` and run under any user id, because OpenShift assigns one.
 """
@@ -10,21 +10,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from finetune_contract.codec import encode
 from finetune_contract.documents import (
     AGAIN_VARIABLE,
     ATTEMPT_VARIABLE,
     CACHE_LIMIT_VARIABLE,
     CONFIG_VARIABLE,
     DOCUMENT_DIGEST_VARIABLE,
+    FIRST_VARIABLE,
     HTTP_AUTHORIZATION_VARIABLE,
     IMAGE_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
+    READS_VARIABLE,
     RESULT_VARIABLE,
     SECRETS_VARIABLE,
     WORKSPACE_VARIABLE,
+    ReadResult,
 )
 from finetune_contract.hosts import ALLOWED_HOSTS_VARIABLE
-from finetune_operator.api.stages import DATASET, MODEL
+from finetune_operator.api.stages import BASELINE, DATASET, EVALUATION, MODEL, REGISTRATION, STAGES, TRAINING
 from finetune_operator.core import naming
 from finetune_operator.core.paths import lookup
 from finetune_operator.core.quantities import amount
@@ -123,8 +127,10 @@ def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str
         ATTEMPT_VARIABLE: str(stage_status.this_attempt),
         INPUTS_DIGEST_VARIABLE: stage_status.inputs_digest or "",
         **({DOCUMENT_DIGEST_VARIABLE: document} if document else {}),
+        **_read_results(run, stage_status),
+        **({FIRST_VARIABLE: "1"} if _finds_no_result(run, stage_status) else {}),
         **({IMAGE_VARIABLE: image} if image else {}),
-        **({AGAIN_VARIABLE: "1"} if _is_rerun(run, stage_status) else {}),
+        **({AGAIN_VARIABLE: "1"} if _is_rerun(run, stage_status) or _measures_again(run, stage_status) else {}),
         **_cache_limit(run, stage_status),
     }
     general = resolved.get("environment") or {}
@@ -135,6 +141,46 @@ def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str
     found = {entry["name"]: entry for entry in entries}
     secret = ",".join(sorted(name for name, entry in found.items() if lookup(entry, "valueFrom.secretKeyRef")))
     return [*found.values(), *_plain({SECRETS_VARIABLE: secret} if secret else {})]
+
+
+def _read_results(run: Run, stage_status: StageStatus) -> dict[str, str]:
+    """Return the variable with the results that the stage reads, as status has them: files of the workspace are compared with it."""
+    reads = next(stage.reads for stage in STAGES if stage.name == stage_status.name)
+    ended = {name: run.stages[name] for name in reads if name in run.stages and run.stages[name].state == "Succeeded"}
+    found = {name: encode(ReadResult(one.output_digest, one.result_digest)) for name, one in ended.items()}
+    return {READS_VARIABLE: json.dumps(found, separators=(",", ":"), sort_keys=True)} if reads else {}
+
+
+def _finds_no_result(run: Run, stage_status: StageStatus) -> bool:
+    """Return whether a result of the stage for this round, if there is one in the workspace, is not one of its own earlier attempts.
+
+    Pods of training may be restarted within an attempt. If they can write to the whole volume, no later stage uses an earlier result.
+    """
+    if stage_status.child_kind != "Job":
+        return False
+    exposed = _isolation(run) == "digests" and stage_status.name in (BASELINE.name, EVALUATION.name, REGISTRATION.name)
+    return stage_status.attempt == 1 or exposed
+
+
+def _measures_again(run: Run, stage_status: StageStatus) -> bool:
+    """Return whether scores of other rounds and runs are not used: a program of training could have written them.
+
+    On a volume that only this run uses, that would have to be its own training.
+    """
+    written_by_others = runs_custom_code(run) or bool(run.resolved.storage.claim_name)
+    return _isolation(run) == "digests" and stage_status.name in (BASELINE.name, EVALUATION.name) and written_by_others
+
+
+def _isolation(run: Run) -> str | None:
+    found: str | None = (run.status.get("resolved") or {}).get("isolation")
+    return found
+
+
+def runs_custom_code(run: Run) -> bool:
+    """Return whether the pods of training run code that neither this operator nor the runtime of the platform brings."""
+    training, images = run.resolved.training, run.status["resolved"].get("images") or {}
+    own_image = training.image is not None and training.image != images.get(TRAINING.image)
+    return own_image or bool(training.volume_mounts) or run.resolved.model.trust_remote_code
 
 
 def _is_rerun(run: Run, stage_status: StageStatus) -> bool:
@@ -152,30 +198,6 @@ def _cache_limit(run: Run, stage_status: StageStatus) -> dict[str, str]:
 
 def _plain(values: Mapping[str, str]) -> list[Json]:
     return [{"name": name, "value": value} for name, value in values.items()]
-
-
-def volumes(run: Run, needs: PodNeeds) -> list[Json]:
-    """Return the volumes of a stage's pod."""
-    found: list[Json] = [
-        {"name": "workspace", "persistentVolumeClaim": {"claimName": naming.workspace_claim(run)}},
-        {"name": "documents", "configMap": {"name": naming.inputs_name(run.name, run.round)}},
-        {"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_LIMIT}},
-    ]
-    if needs.shared_memory is not None:
-        found.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": str(needs.shared_memory)}})
-    return [*found, *needs.volumes]
-
-
-def mounts(needs: PodNeeds) -> list[Json]:
-    """Return the volume mounts of a stage's container."""
-    found: list[Json] = [
-        {"name": "workspace", "mountPath": WORKSPACE_PATH},
-        {"name": "documents", "mountPath": DOCUMENTS_PATH, "readOnly": True},
-        {"name": "scratch", "mountPath": SCRATCH_PATH},
-    ]
-    if needs.shared_memory is not None:
-        found.append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108 - a path inside the container
-    return [*found, *needs.mounts]
 
 
 def container_security() -> Json:

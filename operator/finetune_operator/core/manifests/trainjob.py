@@ -16,7 +16,7 @@ from finetune_operator.core import naming
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Trainer
 
-from . import bootstrap, pod
+from . import bootstrap, pod, volumes
 from .children import TERMINATION_GRACE_SECONDS, child
 from .pod import Json, PodNeeds
 
@@ -64,7 +64,7 @@ def _trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Train
     }
     if training.image:
         trainer["image"] = training.image
-    template = {"metadata": pod.pod_metadata(run, stage_status, needs), "spec": _pod_spec(run, needs, shape)}
+    template = {"metadata": pod.pod_metadata(run, stage_status, needs), "spec": _pod_spec(run, stage_status, needs, shape)}
     overrides = _patches(template) if shape.overrides == "runtimePatches" else _overrides(template)
     return {
         **child(TRAINJOB, run, stage_status),
@@ -76,10 +76,10 @@ def _trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Train
     }
 
 
-def _pod_spec(run: Run, needs: PodNeeds, shape: Trainer) -> Json:
+def _pod_spec(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Trainer) -> Json:
     """Return the changes to the runtime's pod, as far as this Trainer accepts them."""
-    container: Json = {"name": NODE, "volumeMounts": pod.mounts(needs)}
-    spec: Json = {"volumes": pod.volumes(run, needs), "containers": [container], **pod.placed(run, needs)}
+    container: Json = {"name": NODE, "volumeMounts": volumes.mounts(run, stage_status, needs)}
+    spec: Json = {"volumes": volumes.volumes(run, stage_status, needs), "containers": [container], **pod.placed(run, needs)}
     if shape.pod_security:
         container["securityContext"] = pod.container_security()
         if pod.volume_group(run):

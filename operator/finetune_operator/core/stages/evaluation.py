@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from finetune_contract.codec import decode
-from finetune_contract.documents import GPUS_VARIABLE, KEEP_METRICS_VARIABLE, EvaluationInputs, Scalar
+from finetune_contract.documents import GPUS_VARIABLE, KEEP_METRICS_VARIABLE, TASK_CODE_VARIABLE, EvaluationInputs, Scalar
 from finetune_contract.result import EvaluationOutputs, Result
 from finetune_operator.api import reasons, stages
 from finetune_operator.core.gate import compares
@@ -44,6 +44,8 @@ class EvaluationStage(ProgramStage):
         spec = run.resolved.evaluation
         files = task_files(run)
         variables = [*files["environment"], {"name": GPUS_VARIABLE, "value": str(spec.gpus)}]
+        if run.status["resolved"].get("taskCode") is False:
+            variables.append({"name": TASK_CODE_VARIABLE, "value": "0"})
         kept = ",".join(sorted({requirement.metric for requirement in run.resolved.gate.requirements}))
         if kept:
             variables.append({"name": KEEP_METRICS_VARIABLE, "value": kept})
@@ -53,7 +55,10 @@ class EvaluationStage(ProgramStage):
         )  # fmt: skip
 
     def verify(self, run: Run, result: Result) -> str | None:
-        decode(EvaluationOutputs, result.outputs, "outputs")
+        found = decode(EvaluationOutputs, result.outputs, "outputs")
+        measured = run.stages.get(self.reads[0])
+        if measured is not None and measured.output_digest != found.model_digest:
+            return f"the scores are those of another model than that of stage {measured.name}"
         return None if any(not key.endswith("_stderr") for key in result.metrics if "." in key) else "there is no score"
 
     def status_fields(self, run: Run, result: Result) -> dict[str, Any]:
