@@ -291,9 +291,9 @@ def _reject_credentials(uri: str) -> None:
 
 
 def _storage(scheme: str, uri: str, form: str) -> S3Location | ClaimPath | ImageReference:
+    _reject_credentials(uri)
     if not _matches(form, uri):
         raise UriError(f"{shown(uri)} is not an address of {scheme}://{_storage_problem(scheme, uri)}")
-    _reject_credentials(uri)
     rest = uri.partition("://")[2]
     if scheme == "oci":
         return _image(rest)

@@ -23,7 +23,8 @@ LIMITED = {
 """Fields whose values the policy limits."""
 HARMLESS = """
 dataset: uri evalUri split revision format fields subset subsetMode trainSplit splitBy splitField badRows seed sha256 endpoint region
-model: uri revision
+  nearDuplicates
+model: uri revision endpoint region
 training: enabled algorithm epochs effectiveBatchSize microBatchSize maxTokensPerGPU maxSeqLen learningRate warmupSteps scheduler
   schedulerArgs seed liger unmask gradientCheckpointing osft sft lora checkpoints engine engineArgs
 evaluation: enabled tasks holdout baseline backend limit batchSize fewshot systemInstruction generation modelArgs logSamples verbosity
@@ -33,7 +34,7 @@ registry: kind address port name version onExisting author description format fo
 publish: uri serving
 limits: pending stage total gpuHours
 retry: transient crash lost outOfMemory
-cleanup: ttlAfterFinished volume checkpoints pods
+cleanup: ttlAfterFinished volume checkpoints pods cacheSize
 rerun: id from
 approval: decision of by note
 suspend:

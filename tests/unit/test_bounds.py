@@ -44,7 +44,7 @@ URI_LENGTH = 2048
 NOT_CONSTANT = {
     "operator/finetune_contract/uris.py search FILE_NAMES[kind]", "operator/finetune_contract/uris.py fullmatch pattern",
     "operator/finetune_operator/kube/configuration.py search reserved", "operator/finetune_operator/validation/pattern.py search translated",
-    "images/finetune_stages/dataset/s3.py match glob_translate(pattern)",
+    "images/finetune_stages/sources/s3.py match glob_translate(pattern)",
     "images/finetune_stages/sources/formats.py fullmatch _FIELD + b'(?:' + separator + _FIELD + b')+'",
 }  # fmt: skip
 """Patterns that are made at run time. Those of URIs and of the CRD are tested below; the others read the configuration or one line of data."""
@@ -129,6 +129,8 @@ def test_the_texts_show_a_pattern_that_is_not_linear(pattern: str, size: int) ->
 
 _PARSERS = re.compile(r"\b(json\.loads?|strict_json\.loads|yaml\.\w+|\w*model_validate|b64decode|ZipFile|fromisoformat)\(")
 PARSERS = {
+    "finetune_contract/documents.py": "a variable of the operator", "finetune_contract/hosts.py": "a variable of the operator",
+    "finetune_operator/core/manifests/bootstrap.py": "the training bundle, whose digest it has checked",
     "finetune_contract/strict_json.py": "termination messages, progress, annotations: bounded, see READERS",
     "finetune_contract/result.py": "termination messages, by strict_json",
     "finetune_contract/progress.py": "lines of a log, by strict_json",

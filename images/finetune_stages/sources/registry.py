@@ -32,7 +32,7 @@ LARGEST_MANIFEST = 4 << 20
 _CONNECT_SECONDS, _SILENCE_SECONDS = 10.0, 60.0
 _TRANSIENT = {408, 425, 429}
 _HUB_HOST = "registry-1.docker.io"
-_PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_PARAMETER = re.compile(r'(?<!\w)(\w++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]++))')
 
 
 def is_loopback(host: str) -> bool:

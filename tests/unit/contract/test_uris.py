@@ -254,6 +254,8 @@ def test_a_uri_without_credentials(uri: str) -> None:
 
 
 def test_the_digest_of_an_image_is_no_login() -> None:
-    assert parse_uri("oci://image@sha256:abc", "model") == ImageReference("image@sha256:abc")
+    assert parse_uri(f"oci://quay.io/image@sha256:{'a' * 64}", "model") == ImageReference(
+        "quay.io", "image", digest=f"sha256:{'a' * 64}"
+    )
     with pytest.raises(UriError, match="has a login"):
         parse_uri("oci://ann:pw@registry/image", "model")

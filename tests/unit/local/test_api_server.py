@@ -65,7 +65,13 @@ async def test_discovery(http: aiohttp.ClientSession) -> None:
             assert await response.text() == "ok"
     assert (await ask(http, "GET", "/api"))[1]["versions"] == ["v1"]
     groups = (await ask(http, "GET", "/apis"))[1]["groups"]
-    assert [group["name"] for group in groups] == ["batch", "coordination.k8s.io", "finetunerun.io", "trainer.kubeflow.org"]
+    assert [group["name"] for group in groups] == [
+        "batch",
+        "coordination.k8s.io",
+        "finetunerun.io",
+        "jobset.x-k8s.io",
+        "trainer.kubeflow.org",
+    ]
     assert (await ask(http, "GET", "/apis/batch"))[1] == groups[0]
     served = {}
     for path in ("/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)):
