@@ -61,8 +61,8 @@ class Weights:
 class Requirements:
     """What depends on the run: whether the model may contain Python code, and whether rows need its chat template."""
 
-    trust_remote_code: bool
-    chat_template: bool
+    trust_remote_code: bool = False
+    chat_template: bool = True
 
     @classmethod
     def of(cls, inputs: ModelInputs) -> Requirements:

@@ -303,7 +303,7 @@ def test_ended_in_the_middle_of_a_download(run_stage_program, hub):
     os.kill(running.process.pid, signal.SIGTERM)
     ended = running.wait(timeout=20)
     assert (ended.code, ended.reason) == (143, "Interrupted")
-    assert not run_stage_program.path("cache").exists()
+    assert not run_stage_program.path("cache/datasets").exists()
 
 
 def test_no_hub_at_all(run_stage_program):

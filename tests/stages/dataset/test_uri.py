@@ -132,7 +132,7 @@ def test_what_names_nothing(uri, origin, reason, words):
         ("file://alice:s3cr3t@x/a?sig=abc", "dataset.uri: file://x/a... is not a file URI"),
         ("hf://alice:s3cr3t@org/x?sig=abc", "model.uri: 'org/x...' is not a hub id"),
         ("alice:s3cr3t@host/x/y?sig=abc", "model.uri: 'host/x/y...' is not a hub id"),
-        ("s3://alice:s3cr3t@bucket/x?sig=abc", "dataset.uri: s3://bucket/x... is not an address of s3://"),
+        ("s3://alice:s3cr3t@bucket/x?sig=abc", "dataset.uri: s3://bucket/x... has a login before its host"),
     ],
 )
 def test_no_message_about_a_uri_has_its_secrets(uri, words):

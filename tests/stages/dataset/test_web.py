@@ -28,11 +28,11 @@ def address(web: FileServer) -> str:
 
 def test_rows_from_the_web_and_no_token_to_it(run_stage_program, web, address):
     ended = run_stage_program(
-        "dataset", DatasetInputs(f"{web.url}/redirect/chat.jsonl?sig=abcdef"), environment={"HF_TOKEN": SECRET}
+        "dataset", DatasetInputs(f"{web.url}/redirect/chat.jsonl?name=abcdef"), environment={"HF_TOKEN": SECRET}
     )
     assert ended.code == 0, ended.errors
     assert ended.result.outputs["trainRows"] == 1800
-    assert web.paths() == ["/redirect/chat.jsonl?sig=abcdef", "/chat.jsonl"]
+    assert web.paths() == ["/redirect/chat.jsonl?name=abcdef", "/chat.jsonl"]
     assert not any(SECRET in value for request in web.requests for value in request.headers.values())
     assert "abcdef" not in ended.output + ended.errors + ended.message
     assert "downloading" in ended.output
@@ -113,7 +113,7 @@ def test_ended_in_the_middle_of_a_download_and_started_again(run_stage_program, 
         assert (ended.code, ended.reason) == (143, "Interrupted")
     else:
         assert (ended.code, ended.result) == (-signal.SIGKILL, None)
-    assert not run_stage_program.path("cache").exists()
+    assert not run_stage_program.path("cache/datasets").exists()
     assert not run_stage_program.path(run_stage_program.layout.datasets).exists()
     assert run_stage_program("dataset", DatasetInputs(address), attempt="1.2").code == 0
     attempts: Path = run_stage_program.path(f"{run_stage_program.layout.root}/attempts/dataset")

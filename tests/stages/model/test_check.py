@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_stages.model.check import check_settings, check_weights, read_header
+from finetune_stages.model.check import Requirements, check_settings, check_weights, read_header
 from finetune_stages.model.files import settings, weights
 from finetune_stages.sdk import StageError
 
@@ -35,7 +35,7 @@ def with_header(path: Path, header: bytes, body: bytes) -> None:
 
 
 def check(folder: Path, trust: bool = False) -> tuple[str, int]:
-    return check_settings(folder, "m", trust).architecture, check_weights(folder, "m").parameters
+    return check_settings(folder, "m", Requirements(trust)).architecture, check_weights(folder, "m").parameters
 
 
 def parameters(folder: Path) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from finetune_contract.documents import ModelInputs
 from finetune_stages.model import local
+from finetune_stages.model.check import Requirements
 from finetune_stages.sdk import Context, StageError
 from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.uri import parse_uri
@@ -56,7 +57,7 @@ def test_a_model_in_the_root_of_a_claim(
     shutil.copytree(tiny_model, claims / "root")
     monkeypatch.setenv("FINETUNE_CLAIMS", str(claims))
     for uri in ("pvc://root", "pvc://root/"):
-        assert local.obtain(context, local.Directory.of(parse_uri(uri, MODEL)), False).name == "pvc://root"
+        assert local.obtain(context, local.Directory.of(parse_uri(uri, MODEL)), Requirements()).name == "pvc://root"
 
 
 SENTENCES = [
@@ -80,7 +81,7 @@ def test_each_fault_has_a_reason_and_one_sentence(
     (claims / "models" / "linked" / "config.json").symlink_to(tiny_model / "config.json")
     monkeypatch.setenv("FINETUNE_CLAIMS", str(claims))
     with pytest.raises(StageError) as caught:
-        local.obtain(context, local.Directory.of(parse_uri(uri, MODEL)), False)
+        local.obtain(context, local.Directory.of(parse_uri(uri, MODEL)), Requirements())
     assert (caught.value.reason.name, caught.value.message) == (reason, sentence)
 
 

@@ -178,7 +178,7 @@ def test_a_hub_that_fails(run_stage_program, stage, hub, tiny_model, text, how):
     ended = stage("org/tiny")
     assert (ended.code, ended.reason) == (75, "ModelUnreachable")
     assert "Traceback" not in ended.errors
-    assert not run_stage_program.path("cache").exists()
+    assert not run_stage_program.path("cache/models").exists()
 
 
 def test_a_download_that_breaks_off_is_resumed(stage, hub, tiny_model):
@@ -205,7 +205,7 @@ def test_weights_that_are_not_what_the_hub_states(run_stage_program, stage, hub,
         f"model.safetensors: the download is damaged: its SHA-256 is {hashlib.sha256(data).hexdigest()}, and the hub states {stated}"
         in ended.result.message
     )
-    assert not run_stage_program.path("cache").exists()
+    assert not run_stage_program.path("cache/models").exists()
     shutil.copyfile(tiny_model / "model.safetensors", weights)
     assert stage("org/tiny", attempt="1.2").code == 0
 
@@ -223,7 +223,7 @@ def test_ended_in_the_middle_of_a_download_and_started_again(run_stage_program, 
     os.kill(running.process.pid, how)
     ended = running.wait(timeout=20)
     assert (ended.code, ended.reason) == ((143, "Interrupted") if how is signal.SIGTERM else (-signal.SIGKILL, None))
-    assert not run_stage_program.path("cache").exists()
+    assert not run_stage_program.path("cache/models").exists()
     assert not run_stage_program.path(run_stage_program.layout.base_model).exists()
     hub.requests.clear()
     ended = run_stage_program("model", ModelInputs("org/tiny"), environment=environment, attempt="1.2")

@@ -15,6 +15,7 @@ from certificates import self_signed
 from finetune_contract.documents import ModelInputs
 from finetune_contract.uris import ImageReference
 from finetune_stages.model import image
+from finetune_stages.model.check import Requirements
 from finetune_stages.model.obtain import Obtained
 from finetune_stages.sdk import Context, StageError
 from finetune_stages.sources import downloads, layers
@@ -57,7 +58,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def obtain(context: Context, uri: str) -> Obtained:
     reference = parse_uri(uri, MODEL)
     assert isinstance(reference, ImageReference)
-    return image.obtain(context, reference, False)
+    return image.obtain(context, reference, Requirements())
 
 
 def rejection(context: Context, uri: str) -> tuple[str, str]:
@@ -252,7 +253,7 @@ def test_each_broken_image_has_a_reason_and_one_sentence(
     shown = f"oci://{registry.host}/{name}"
     expected = sentence.replace("{first}", f"model.uri: {shown}").replace("{layer}", f"{shown}: layer {blobs[0].digest}")
     assert rejection(context, shown) == (reason, expected.replace("{name}", shown))
-    assert not context.path("cache").exists()
+    assert not context.path("cache/models").exists()
 
 
 def test_a_file_that_does_not_fit_is_not_written(context: Context, registry: RegistryServer, tiny_model: Path) -> None:

@@ -12,6 +12,7 @@ from certificates import self_signed
 from finetune_contract.documents import ModelInputs
 from finetune_contract.uris import S3Location
 from finetune_stages.model import s3 as s3_models
+from finetune_stages.model.check import Requirements
 from finetune_stages.model.s3 import S3Model
 from finetune_stages.sdk import Context, StageError
 from finetune_stages.sources import downloads
@@ -110,7 +111,7 @@ def rejection(context: Context, uri: str, endpoint: str) -> tuple[str, str]:
     location = parse_uri(uri, MODEL)
     assert isinstance(location, S3Location)
     with pytest.raises(StageError) as caught:
-        S3Model(context, location, endpoint, None).obtain(context, False)
+        S3Model(context, location, endpoint, None).obtain(context, Requirements())
     return caught.value.reason.name, caught.value.message
 
 
@@ -144,7 +145,10 @@ def test_a_certificate_is_trusted_through_the_bundle(
         problem = "is not trusted (certificate verify failed: self-signed certificate); set its CA in model.caRef."
         assert message == f"model.uri: s3://models/tiny/: the certificate of {server.url} {problem}"
         monkeypatch.setenv("FINETUNE_SOURCE_CA", str(certificate))
-        assert S3Model(context, S3Location("models", "tiny"), server.url, None).obtain(context, False).name == "s3://models/tiny/"
+        assert (
+            S3Model(context, S3Location("models", "tiny"), server.url, None).obtain(context, Requirements()).name
+            == "s3://models/tiny/"
+        )
 
 
 def test_a_download_that_breaks_off_is_resumed_in_a_later_attempt(
@@ -170,13 +174,13 @@ def test_a_download_that_breaks_off_is_resumed_in_a_later_attempt(
 
         monkeypatch.setattr(downloads, "_fetch", fetch)
         with pytest.raises(StageError) as caught:
-            model.obtain(first, False)
+            model.obtain(first, Requirements())
         assert caught.value.reason.name == "ModelUnreachable"
         proxy.limit = None
         attempts.append("1.2")
         before, ranges[:] = list(ranges), []
         second = workspace_context("1.2")
-        obtained = S3Model(second, location, url, None).obtain(second, False)
+        obtained = S3Model(second, location, url, None).obtain(second, Requirements())
     assert (obtained.entry / "model.safetensors").read_bytes() == (tiny_model / "model.safetensors").read_bytes()
     assert not {*before[:-1]} & {*ranges}
     assert not list(obtained.entry.glob("*.ranges"))
