@@ -254,7 +254,7 @@ def test_closed_data_states_what_opens_it(programs: Any, hub: Hub) -> None:
         (EvaluationInputs("base"), lambda p: (p.path(p.layout.base_model) / ".finetune.json").unlink(), "ModelIncomplete", "the model is incomplete; rerun"),
         (EvaluationInputs("final", tasks=("arc_esy",)), None, "TaskNotFound", "did you mean arc_easy"),
         (EvaluationInputs("final", tasks=("holdout",)), None, "TaskInvalid", "rename your task or group"),
-        (EvaluationInputs("final", tasks=("say",), task_files=True), None, "TaskNotFound", "FINETUNE_TASK_FILES"),
+        (EvaluationInputs("final", tasks=("say",), task_files=True), lambda p: shutil.rmtree(p.task_files), "TaskNotFound", "FINETUNE_TASK_FILES"),
         (EvaluationInputs("final", holdout=False), None, "NothingToEvaluate", "set a task, or hold rows out"),
         (EvaluationInputs("final"), lambda p: render(p.workspace, p.layout.root, []), "NothingToEvaluate", "no held-out row can be measured"),
         (EvaluationInputs("final"), lambda p: shutil.rmtree(p.path(p.layout.tokens)), "DatasetNotFound", "tokens: it is not in the workspace"),
