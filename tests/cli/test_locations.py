@@ -50,7 +50,7 @@ def test_a_run_without_keys_fails_at_once_and_names_them(tmp_path: Path, small: 
         " Secret s3-secret, or in that of dataset.secretRef."
     )
     assert failure["hint"] == (
-        "Put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the Secret s3-secret (or that of dataset.secretRef)."
+        "Put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the Secret s3-secret (or that of dataset.secretRef or model.secretRef)."
         " Then rerun from dataset."
     )
 
