@@ -87,7 +87,10 @@ async def failed_pod(store: Store, message: str, log: str, log_file: Path, code:
     labels = jobs[0]["metadata"]["labels"]
     container = container_name(labels["finetunerun.io/stage"])
     log_file.write_text(log)
-    metadata = {"name": "p", "namespace": "team", "labels": labels, "annotations": {RHOAI_STATUS: "[" * 200_000}}
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": jobs[0]["metadata"]["name"], "uid": jobs[0]["metadata"]["uid"], "controller": True}
+    metadata = {
+        "name": "p", "namespace": "team", "labels": labels, "annotations": {RHOAI_STATUS: "[" * 200_000}, "ownerReferences": [owner],
+    }  # fmt: skip
     await store.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [{"name": container}]}})
     state = {"terminated": {"exitCode": code, "message": message}}
     status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [{"name": container, "state": state}]}

@@ -80,7 +80,7 @@ def ranges(server: FileServer) -> list[str]:
 
 
 def test_a_large_file_is_downloaded_in_ranges(server: Tagging, tmp_path: Path) -> None:
-    assert download(f"{server.url}/redirect/large.jsonl?sig=abc", tmp_path) == CONTENT
+    assert download(f"{server.url}/redirect/large.jsonl?name=abc", tmp_path) == CONTENT
     parts = -(-len(CONTENT) // (1 << 16))
     assert set(ranges(server)) == {
         f"bytes={first}-{min(first + (1 << 16), len(CONTENT)) - 1}" for first in range(0, len(CONTENT), 1 << 16)
@@ -109,7 +109,7 @@ def test_a_dropped_connection_is_resumed(server: Tagging, tmp_path: Path, how: d
 def test_a_server_that_drops_each_connection_fails(server: Tagging, tmp_path: Path) -> None:
     server.fault("large.jsonl", times=1, truncate_after=10)
     server.fault("large.jsonl", times=100, truncate_after=0)
-    reason, message = rejected(f"{server.url}/large.jsonl?sig=abc", tmp_path)
+    reason, message = rejected(f"{server.url}/large.jsonl?name=abc", tmp_path)
     assert reason == "DatasetUnreachable"
     assert message.startswith("dataset.uri: URL is unreachable or sent an invalid response (peer closed connection without")
     assert "abc" not in message
