@@ -87,7 +87,13 @@ async def failed_pod(store: Store, message: str, log: str, log_file: Path, code:
     labels = jobs[0]["metadata"]["labels"]
     container = container_name(labels["finetunerun.io/stage"])
     log_file.write_text(log)
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": jobs[0]["metadata"]["name"], "uid": jobs[0]["metadata"]["uid"], "controller": True}
+    owner = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": jobs[0]["metadata"]["name"],
+        "uid": jobs[0]["metadata"]["uid"],
+        "controller": True,
+    }
     metadata = {
         "name": "p", "namespace": "team", "labels": labels, "annotations": {RHOAI_STATUS: "[" * 200_000}, "ownerReferences": [owner],
     }  # fmt: skip

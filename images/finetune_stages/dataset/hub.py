@@ -17,6 +17,7 @@ from finetune_stages.sdk.fault import causes, first_line
 from finetune_stages.sources.background import in_background
 from finetune_stages.sources.hub import Repository, find_repository, hub_errors, hub_fault, token
 from finetune_stages.sources.json_lines import OpenedRows
+from finetune_stages.sources.json_values import shown
 from finetune_stages.sources.progress import report_note
 
 from .hub_split import HubSplit
@@ -76,6 +77,7 @@ def open_hub_rows(found: HubDataset, choose: Callable[[int], Sequence[int]], con
             lambda: _builder(found, scratch), lambda: report_note(context, f"reading the metadata of {found.id}")
         )
         split = _choose_split(found, builder)
+        _require_own_files(found, builder.config.data_files[split])
         # Only this split: by default the library downloads and converts all splits.
         builder.config.data_files = type(builder.config.data_files)({split: builder.config.data_files[split]})
         field = found.request.origin.field
@@ -94,6 +96,18 @@ def _builder(found: HubDataset, scratch: Path) -> DatasetBuilder:
         f"hf://datasets/{found.id}", name=found.config, revision=found.commit, token=token(),
         cache_dir=str(scratch / "hub" / found.request.origin.field),
     )  # fmt: skip
+
+
+def _require_own_files(found: HubDataset, files: Sequence[object]) -> None:
+    """Reject a dataset whose card names files outside of the repository: paths of this machine, or addresses of other servers."""
+    inside = f"hf://datasets/{found.id}@{found.commit}/"
+    for file in map(str, files):
+        if not file.startswith(inside) or ".." in file.removeprefix(inside).split("/"):
+            raise StageError(
+                reasons.DATASET_UNREADABLE,
+                f"{found.id}: its dataset card names {shown(file)}, which is not a file of the repository; use another configuration, or a"
+                " dataset whose files are in its repository.",
+            )
 
 
 def _choose_split(found: HubDataset, builder: DatasetBuilder) -> str:

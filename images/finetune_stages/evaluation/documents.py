@@ -7,8 +7,8 @@ from typing import Any
 
 import jinja2
 from jinja2 import meta
+from lm_eval import utils
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.utils import env
 
 from finetune_stages.sdk.fault import first_line
 
@@ -23,7 +23,7 @@ def template_fault(task: ConfigurableTask, field: str) -> str | None:
     if not isinstance(template, str) or template in task.features:
         return None
     try:
-        env.parse(template)
+        utils.env.parse(template)
     except jinja2.TemplateSyntaxError as error:
         return f"{field} is not a valid template ({error.message} in line {error.lineno})"
     return None
@@ -61,9 +61,9 @@ def _null_printed(task: ConfigurableTask, field: str, document: Any, value: Any)
     nulls = {name for name, item in document.items() if item is None}
     if not nulls or "None" not in str(value):
         return None
-    for name in sorted(nulls & meta.find_undeclared_variables(env.parse(template))):
-        without = env.from_string(template).render(**{**document, name: ""})
-        if without.count("None") < env.from_string(template).render(**document).count("None"):
+    for name in sorted(nulls & meta.find_undeclared_variables(utils.env.parse(template))):
+        without = utils.env.from_string(template).render(**{**document, name: ""})
+        if without.count("None") < utils.env.from_string(template).render(**document).count("None"):
             return f"{field} renders column {name}, which is null or missing"
     return None
 

@@ -20,6 +20,7 @@ from finetune_stages.sources.task_files import Definition, builtin_tasks
 
 from .own_task import OwnTask
 from .questions import data_files
+from .sandbox import use_sandbox
 
 TASK_DATA = Origin(
     "data", "evaluation.tasks", "dataset",
@@ -37,6 +38,7 @@ def build_tasks(
     Raises:
         StageError: ``TaskInvalid``, ``TaskDataUnreachable``.
     """
+    use_sandbox()
     for definition in definitions:
         TaskIndex.process_cfg(definition.config, definition.path, manager.task_index)
     built: list[Any] = []

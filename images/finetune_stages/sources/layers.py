@@ -164,6 +164,8 @@ class FileTable:
             if entry is None:
                 raise self._bad(layer, f"has a hard link {path} to {target}, which is not a file below /{self.top}")
             added[path] = entry
+        elif member.issparse():  # its holes are not in the archive, so the limit of the layer does not count them
+            raise self._bad(layer, f"has {path}, which is a sparse file")
         elif member.isreg():
             added[path] = self._store(members, member)
         else:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from finetune_contract.uris import ClaimPath, parse_uri
+from finetune_contract.uris import ClaimPath, UriKind, parse_uri
 
 from .naming import STAGE_ACCOUNT
 from .origins import PREFIXES
@@ -84,8 +85,8 @@ def _claim(value: str, allowed: Allowed) -> Iterator[str]:
     return _outside(iter([value]), allowed.claims)
 
 
-def _claim_of_uri(value: str, allowed: Allowed) -> Iterator[str]:
-    parsed = parse_uri(value, "dataset")
+def _claim_of_uri(value: str, allowed: Allowed, kind: UriKind = "dataset") -> Iterator[str]:
+    parsed = parse_uri(value, kind)
     return _outside(iter([parsed.claim] if isinstance(parsed, ClaimPath) else []), allowed.claims)
 
 
@@ -105,5 +106,6 @@ _LIMITS = (
     _Limit("storage.claimName", "claims", _OF_OTHERS, _claim),
     _Limit("dataset.uri", "claims", _OF_OTHERS, _claim_of_uri),
     _Limit("dataset.evalUri", "claims", _OF_OTHERS, _claim_of_uri),
+    _Limit("model.uri", "claims", _OF_OTHERS, partial(_claim_of_uri, kind="model")),
     _Limit("training.volumes", "claims", _OF_OTHERS, _claims_of_volumes),
 )  # fmt: skip

@@ -136,6 +136,16 @@ def test_splits_and_configurations_that_are_not_there(hub, prepare):
     assert ended.result.message == "org/many: it has no split 'test'; use one of train."
 
 
+def test_a_card_names_no_files_outside_of_its_repository(hub, prepare, web):
+    (web.folder / "private.jsonl").write_bytes(jsonl(row("mine")))
+    for path in (str(web.folder / "private.jsonl"), f"{web.url}/private.jsonl"):
+        card = f"configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {path}\n"
+        hub.add("dataset", "org/chat", {"README.md": f"---\n{card}---\n".encode(), "train.jsonl": jsonl(row("a"))})
+        ended = prepare("org/chat")
+        assert (ended.code, ended.reason) == (65, "DatasetUnreadable"), ended.output
+        assert "don't belong to org/chat" in ended.result.message or "is not a file of the repository" in ended.result.message
+
+
 def test_a_configuration_by_name(run_stage_program, hub, prepare):
     card = "configs:\n" + "".join(
         f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}.jsonl\n" for name in ("All", "Some")

@@ -46,11 +46,15 @@ def replace_text(path: Path, old: str, new: str) -> None:
         (lambda tasks: replace_text(tasks / "broken_score.yaml", "broken.score", "broken.rate"), ["broken_score"], "no function 'rate'"),
         (lambda tasks: replace_text(tasks / "say.yaml", "task: say", "task: say\nunsafe_code: true"), ["say"], "runs code that the model generates"),
         (lambda tasks: replace_text(tasks / "say.yaml", "task: say", "task: say\ndoc_to_image: x"), ["say"], "images or audio"),
+        (
+            lambda tasks: replace_text(tasks / "say.yaml", "doc_to_text: question", "doc_to_text: '{{cycler.__init__.__globals__.os.getpid()}}'"),
+            ["say"], "access to attribute '__init__' of 'type' object is unsafe",
+        ),
         (lambda tasks: None, ["quizzes", "capitals"], "Duplicate task 'capitals'"),
     ],
     ids=[
         "no data file", "broken data", "empty data", "unknown split", "unknown key", "unknown column", "unknown output type",
-        "no such function", "runs code", "pictures", "asked twice",
+        "no such function", "runs code", "pictures", "code in a template", "asked twice",
     ],
 )  # fmt: skip
 def test_a_task_that_cannot_be_used_is_named(tasks: Path, spoil: Callable[[Path], object], names: list[str], words: str) -> None:

@@ -199,10 +199,23 @@ def _with(**changes: Any) -> Made:
     return lambda folder: [layer({**model_files(folder), **more})]
 
 
-def _sparse(_folder: Path) -> list[Blob]:
+def _claims_much(_folder: Path) -> list[Blob]:
     member = tarfile.TarInfo("models/config.json")
     member.size = 1 << 60
     return [Blob(member.tobuf() + b"\0" * 1024)]
+
+
+def _sparse(_folder: Path) -> list[Blob]:
+    """A file of 3 GiB that is a hole, as ``tar --sparse`` stores it."""
+    member = tarfile.TarInfo("models/config.json")
+    member.size = 512
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[386:410] = b"00000000000\0" + b"00000001000\0"  # offset and bytes of the only part
+    header[483:495] = b"30000000000\0"  # real size in octal: 3 GiB
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header[:512]):06o}\0 ".encode()
+    return [Blob(bytes(header[:512]) + bytes(512 + 1024))]
 
 
 def _long_header(_folder: Path) -> list[Blob]:
@@ -235,6 +248,7 @@ BROKEN: dict[str, tuple[Made, str, str]] = {
     "cut archive": (lambda folder: [Blob(archive(model_files(folder))[:100_000])], "ModelCorrupt", f"{{layer}} is not a readable archive (unexpected end of data); {AGAIN}"),
     "empty layer": (lambda _: [Blob(b"")], "ModelCorrupt", f"{{layer}} is not a readable archive (empty file); {AGAIN}"),
     "long header": (_long_header, "ModelCorrupt", f"{{layer}} is not a readable archive (a header has 1,073,741,824 bytes); {AGAIN}"),
+    "sparse": (_sparse, "ModelCorrupt", f"{{layer}} has models/config.json, which is a sparse file; {AGAIN}"),
     "pickle": (
         lambda folder: [layer({name.replace("model.safetensors", "pytorch_model.bin"): content for name, content in model_files(folder).items()})],
         "ModelIncomplete", "{name}: the weights are in PyTorch's pickle format (.bin); convert it to safetensors with save_pretrained of transformers.",
@@ -257,7 +271,7 @@ def test_each_broken_image_has_a_reason_and_one_sentence(
 
 
 def test_a_file_that_does_not_fit_is_not_written(context: Context, registry: RegistryServer, tiny_model: Path) -> None:
-    registry.push("huge:1", _sparse(tiny_model))
+    registry.push("huge:1", _claims_much(tiny_model))
     reason, message = rejection(context, f"oci://{registry.host}/huge:1")
     assert reason == "WorkspaceFull"
     assert message.startswith(f"oci://{registry.host}/huge:1: it needs 1,152,921,504,671 MB, and the workspace has ")

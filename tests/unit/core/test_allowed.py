@@ -38,6 +38,7 @@ DENIED: dict[str, tuple[dict[str, Any], str]] = {
     "claim of held-out data": (
         {"dataset": {"uri": "org/data", "evalUri": "pvc://own/rows.jsonl"}}, "dataset.evalUri: own is not allowed here",
     ),
+    "claim of the model": ({"model": {"uri": "pvc://own/model"}}, "model.uri: own is not allowed here"),
     "claim of a volume": ({"training": VOLUMES}, "training.volumes: own is not allowed here"),
 }  # fmt: skip
 
