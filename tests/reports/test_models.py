@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from families import FAMILIES, edit_config, write_model
-from finetune_stages.model.check import check_settings, check_weights
+from finetune_stages.model.check import Requirements, check_settings, check_weights
 from finetune_stages.model.numbers import WeightReaders
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.workspace import file_sha256
@@ -40,7 +40,7 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
 
 def check(folder: Path) -> tuple[int | None, tuple[str, ...]]:
     """All that stage model looks at: positions, and warnings."""
-    settings = check_settings(folder, "m", False)
+    settings = check_settings(folder, "m", Requirements())
     weights = check_weights(folder, "m")
     readers = WeightReaders("m")
     file_sha256(folder / WEIGHTS, readers=readers)
