@@ -82,14 +82,14 @@ async def denied(operator: ApiServer, manifest: Object) -> str:
     return str(raised.value)
 
 
-async def in_force(operator: ApiServer, manifest: Object) -> None:
-    """Wait until the API server enforces the policy: it reads new policies in its own time."""
+async def in_force(operator: ApiServer, api: Api, manifest: Object) -> None:
+    """Wait until the API server enforces the policy: it reads new policies in its own time, between two calls of the operator."""
     for _ in range(100):
         try:
             await operator.create(manifest)
         except Forbidden:
             return
-        await operator.delete(JOB, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        api.delete(manifest)
         await asyncio.sleep(0.2)
     raise AssertionError("the policy is not in force")
 
@@ -111,7 +111,7 @@ async def test_the_token_of_the_operator_creates_children_of_runs_only(
 ) -> None:
     owner = {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "name": "demo", "uid": "u", "controller": True}
     foreign = job(team, [], serviceAccountName="finetune-stage")
-    await in_force(operator, foreign)
+    await in_force(operator, api, foreign)
     assert "it is not a child of a FineTuneRun" in await denied(operator, foreign)
     for account in ("finetune-operator", "default", None):
         fields = {"serviceAccountName": account} if account else {}
@@ -148,7 +148,7 @@ async def test_not_even_the_rights_for_a_whole_cluster_reach_its_own_namespaces(
     })  # fmt: skip
     try:
         owner = {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "name": "demo", "uid": "u", "controller": True}
-        await in_force(operator, job(installed, []))
+        await in_force(operator, api, job(installed, []))
         child = job("kube-system", [owner], serviceAccountName="finetune-stage")
         assert "the operator writes nothing into the namespaces of the cluster" in await denied(operator, child)
         elsewhere = copy.deepcopy(child)
@@ -165,7 +165,7 @@ async def test_not_even_the_rights_for_a_whole_cluster_reach_its_own_namespaces(
 async def test_runs_of_a_namespace_that_opted_in_succeed(
     control_plane: ControlPlane, operator: ApiServer, api: Api, connect: Connect, installed: str, team: str, tmp_path: Path
 ) -> None:
-    await in_force(operator, job(team, []))
+    await in_force(operator, api, job(team, []))
     for document in yaml.safe_load_all(STAGE_POLICIES.read_text(encoding="utf-8")):
         document["metadata"]["namespace"] = team
         api.apply(document)
