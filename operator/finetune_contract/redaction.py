@@ -18,7 +18,8 @@ _PARAMETER = r"([\w.%-]{1,80})=([^&\s\"'#;<>\\]+)"
 _PARAMETERS = (("=", re.compile(f"([?&#;]){_PARAMETER}")), ("\\u0026", re.compile(rf"(\\u0026){_PARAMETER}")))
 _LOGIN = re.compile(r"://[^/\s\"'<>]*@")
 _HEADER = re.compile(
-    r"(uthorization[\"']{0,2} {0,4}[:=] {0,4}[\"']{0,2}(?:(?:bearer|basic|token) {1,4})?)[^\s\"',]{4,}", re.IGNORECASE
+    r"(uthorization[\"']{0,2} {0,4}[:=] {0,4}[\"']{0,2}(?:(?:bearer|basic|token|api-?key|key|digest|negotiate|ntlm|aws4-hmac-sha256) {1,4})?)[^\s\"',]{4,}",
+    re.IGNORECASE,
 )
 _BEARER = re.compile(r"(Bearer {1,4})[A-Za-z0-9._~+/=-]{12,}")
 _TOKENS = tuple(

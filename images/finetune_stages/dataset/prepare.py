@@ -203,7 +203,7 @@ def _held_out_from(checked: Checked, source: Source, inputs: DatasetInputs, sign
 
 def _near_duplicates(checked: Checked, name: str, inputs: DatasetInputs, target: Path, context: Context) -> Groups | None:
     """Return the groups of near-duplicates; ``None`` if they are not to be kept together. ``target``: a new file for signatures."""
-    if inputs.near_duplicates == "Ignore" or inputs.train_split >= 1:
+    if inputs.near_duplicates == "Ignore" or inputs.train_split >= 1 or inputs.split_by == "stratified":  # it draws single rows
         return None
     from .near_duplicates import near_duplicate_groups
 

@@ -16,6 +16,7 @@ from finetune_contract.redaction import is_secret_parameter, redact
         ("https://a.blob/x?sv=1&sig=a%2Bb&se=2", "https://a.blob/x?sv=1&sig=***&se=2"),
         ("/x?AWSAccessKeyId=AKIAx&design=1#access_token=t", "/x?AWSAccessKeyId=***&design=1#access_token=***"),
         (r'{"u":"https://h/x?a=1\u0026token=abc\u0026b=2"}', r'{"u":"https://h/x?a=1\u0026token=***\u0026b=2"}'),
+        ("Authorization: ApiKey abcdef", "Authorization: ApiKey ***"), ("authorization: AWS4-HMAC-SHA256 Credential=abc", "authorization: AWS4-HMAC-SHA256 ***"),
         ("Authorization: Basic dXNlcjpwdw==", "Authorization: Basic ***"),
         ('{"authorization": "Bearer abcdef"}', '{"authorization": "Bearer ***"}'),
         ("sent Bearer abcdefghijklmnop", "sent Bearer ***"),
