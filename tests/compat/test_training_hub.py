@@ -36,7 +36,7 @@ def test_the_losses_are_those_of_the_portable_engine(train, hub_libraries, algor
 
 
 def test_a_model_of_each_epoch_is_published(train, hub_libraries):
-    run = train(hub_libraries, **HUB["sft"]).model.parent
+    run = train(hub_libraries, **HUB["sft"]).model.parents[1]
     assert sorted(path.name for path in (run / "training/checkpoints").iterdir()) == ["epoch_1", "epoch_2"]
     for name in ("config.json", "tokenizer_config.json", "chat_template.jinja"):
         base = (run / "base_model" / name).read_text()
