@@ -168,7 +168,7 @@ class Registry:
         query = {"service": service, "scope": challenge.get("scope") or self._scope}
         if self._login.identity_token:
             form = {**query, "grant_type": "refresh_token", "client_id": "finetune", "refresh_token": self._login.identity_token}
-            response = self._client.post(realm, data=form)
+            response = self._client.post(realm, data=form, follow_redirects=False)  # the body has the refresh token
         else:
             header = self._header(self._login.basic if self._login.user else "")
             response = self._client.get(realm, params={name: value for name, value in query.items() if value}, headers=header)

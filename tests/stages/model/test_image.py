@@ -406,9 +406,12 @@ class Tokens(Server):
     def __init__(self) -> None:
         super().__init__()
         self.queries: list[str] = []
+        self.redirect = ""
 
     def answer(self, request: Request, body: bytes) -> Answer:
         self.queries.append(request.path)
+        if self.redirect:
+            return Answer(307, {"Location": self.redirect})
         right = base64.b64encode(b"frodo:baggins").decode()
         if request.headers.get("authorization") == f"Basic {right}" or b"refresh_token=ring" in body:
             return Answer(200, {"Content-Type": "application/json"}, b'{"access_token": "any"}')
@@ -450,6 +453,21 @@ def test_a_registry_with_tokens(context: Context, monkeypatch: pytest.MonkeyPatc
         assert "scope=repository%3Ateam%2Fclosed%3Apull" in tokens.queries[-1]
         monkeypatch.setenv("FINETUNE_PULL_SECRET", secret(server.host, identitytoken="ring"))
         assert obtain(context, uri).reused
+
+
+def test_a_refresh_token_follows_no_redirect(
+    context: Context, monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path
+) -> None:
+    with (
+        Tokens() as tokens, Tokens() as other,
+        RegistryServer(tmp_path / "closed", tokens=f"{tokens.url}/token") as server,
+    ):  # fmt: skip
+        server.push("team/closed:1", titled(tiny_model), ARTIFACT_CONFIG)
+        monkeypatch.setenv("FINETUNE_PULL_SECRET", secret(server.host, identitytoken="ring"))
+        tokens.redirect = f"{other.url}/token"
+        reason, message = rejection(context, f"oci://{server.host}/team/closed:1")
+    assert other.queries == []
+    assert (reason, "status 307" in message) == ("ModelNotFound", True)
 
 
 def test_a_registry_with_passwords(context: Context, monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path) -> None:
