@@ -46,11 +46,16 @@ def may_receive_token(url: str, allowed: Mapping[str, Iterable[str]]) -> bool:
     host = host_of(url)
     if not host:
         return False
-    encrypted = urlsplit(url).scheme == "https"
-    return encrypted or host.endswith(_INSIDE) or _is_loopback(host) or matches(host, allowed.get("registries", ()))
+    return urlsplit(url).scheme == "https" or is_inside(host) or matches(host, allowed.get("registries", ()))
 
 
-def _is_loopback(host: str) -> bool:
+def is_inside(host: str) -> bool:
+    """Return whether a host is this machine or a Service of the cluster."""
+    return host.endswith(_INSIDE) or is_loopback(host)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -7,9 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_contract.uris import ClaimPath
 from finetune_stages.sdk import StageError
-from finetune_stages.sources.claims import mount_point, require_inside
+from finetune_stages.sources.claims import LocalSource
 from finetune_stages.sources.file_names import has_wildcards
 from finetune_stages.sources.local import require_file, require_readable
 from finetune_stages.sources.origin import Origin
@@ -31,30 +30,8 @@ class LocalFile:
     name: str
 
 
-@dataclass(frozen=True)
-class LocalLocation:
-    """A path of this machine, or below the mount point of a claim.
-
-    Attributes:
-        name: the location in messages.
-        root: the mount point of the claim, which no file may be outside of; ``None`` for a path of this machine.
-    """
-
-    path: Path
-    name: str
-    root: Path | None = None
-
-    @classmethod
-    def of(cls, source: Path | ClaimPath, origin: Origin) -> LocalLocation:
-        """Return the location of a parsed URI.
-
-        Raises:
-            StageError: ``BadDocument``: the claim is not mounted.
-        """
-        if isinstance(source, Path):
-            return cls(source, str(source))
-        root = mount_point(source, origin)
-        return cls(root / source.path, source.shown, root)
+class LocalLocation(LocalSource):
+    """Where files of data are: a file, a directory or a pattern."""
 
     @property
     def pattern(self) -> str:
@@ -79,8 +56,7 @@ class LocalLocation:
         else:
             files = [LocalFile(self.path, self.name)]
         for file in files:
-            if self.root:
-                require_inside(file.path, self.root, file.name, origin)
+            self.require_inside(file.path, file.name, origin)
             require_file(file.path, file.name, origin)
         return files, warnings
 
@@ -96,8 +72,7 @@ class LocalLocation:
         require_few(len(found), self.name, origin)
         if self.root is None:
             return [LocalFile(path, str(path)) for path in found]
-        start = self.name.partition("://")[2].partition("/")[0]
-        return [LocalFile(path, f"pvc://{start}/{path.relative_to(self.root)}") for path in found]
+        return [LocalFile(path, f"pvc://{self.root.name}/{path.relative_to(self.root)}") for path in found]
 
 
 def _files_below(directory: Path, name: str, origin: Origin) -> list[Path]:

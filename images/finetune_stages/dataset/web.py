@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,11 +14,13 @@ from urllib.parse import urlsplit
 from finetune_contract import reasons
 from finetune_contract.codec import digest
 from finetune_contract.documents import HTTP_AUTHORIZATION_VARIABLE, Scalar
+from finetune_contract.hosts import host_of, is_inside
 from finetune_contract.uris import WebAddress
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import causes, first_line
+from finetune_stages.sdk.fault import first_line
 from finetune_stages.sdk.hosts import require_allowed
 from finetune_stages.sources.downloads import CHUNK, PART, Dropped, RemoteFile, download_all
+from finetune_stages.sources.http_faults import is_transient, network_fault
 from finetune_stages.sources.origin import Origin
 from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.trust import require_bundle
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
 """Timeout of a read."""
-_TRANSIENT = {408, 425, 429}
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}
 """No compression: dataset.sha256 is the digest of the file itself."""
 
@@ -168,7 +168,7 @@ class _Client:
             return
         if status in (401, 403):
             raise StageError(self.origin.forbidden, f"{start} {self._denial(status)}.")
-        if status >= 500 or status in _TRANSIENT:
+        if is_transient(status):
             raise StageError(self.origin.unreachable, f"{start} responded with status {status}.")
         raise StageError(self.origin.not_found, f"{start} does not exist (status {status}); correct the address.")
 
@@ -206,15 +206,7 @@ class _Client:
         except httpx2.TooManyRedirects as error:
             raise StageError(self.origin.not_found, f"{start} redirects without an end; correct the address.") from error
         except (httpx2.RequestError, httpx2.StreamError) as error:
-            detail = first_line(error, 200) if str(error) else type(error).__name__
-            if any("CERTIFICATE_VERIFY_FAILED" in str(link) for link in causes(error)):
-                raise StageError(
-                    reasons.DATASET_UNTRUSTED,
-                    f"{start} has a certificate that is not trusted ({_verification(detail)}); set its CA in dataset.caRef.",
-                ) from error
-            raise StageError(
-                self.origin.unreachable, f"{start} is unreachable or sent an invalid response ({detail})."
-            ) from error
+            raise network_fault(error, self.origin, start) from error
 
 
 def _stream(response: httpx2.Response, target: Path, counter: ProgressCounter) -> None:
@@ -239,22 +231,9 @@ def _authorization(address: WebAddress, origin: Origin) -> dict[str, str]:
             origin.forbidden,
             f"dataset.secretRef: {HTTP_AUTHORIZATION_VARIABLE} has characters that are invalid in a header; store one line of ASCII.",
         )
-    if urlsplit(address.url).scheme == "http" and not _is_inside(urlsplit(address.url).hostname or ""):
+    if urlsplit(address.url).scheme == "http" and not is_inside(host_of(address.url)):
         raise StageError(
             origin.forbidden,
             f"{origin.field}: {address.shown} would receive {HTTP_AUTHORIZATION_VARIABLE} unencrypted; use https://, or a Secret without it.",
         )
     return {"Authorization": value}
-
-
-def _is_inside(host: str) -> bool:
-    """Return whether a host is this machine or a Service of the cluster."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith((".svc", ".svc.cluster.local"))
-
-
-def _verification(detail: str) -> str:
-    """Return the part of a message of OpenSSL after its codes."""
-    return detail.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or detail

@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_contract import reasons
 from finetune_contract.codec import digest
 from finetune_contract.documents import Scalar
-from finetune_contract.uris import ClaimPath
 from finetune_stages.sdk import Context, StageError, read_seal, seal_directory
 from finetune_stages.sdk.workspace import file_sha256
 from finetune_stages.sources.background import folder_size, in_background
 from finetune_stages.sources.cache import store_entry, verified_entry
-from finetune_stages.sources.claims import mount_point, require_inside
+from finetune_stages.sources.claims import LocalSource
 from finetune_stages.sources.local import require_directory, require_readable
 from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.progress import ProgressCounter
@@ -30,30 +28,8 @@ from .obtain import Obtained, entry_path, open_to_group, require_room
 _GROUP_READABLE = stat.S_IRUSR | stat.S_IRGRP
 
 
-@dataclass(frozen=True)
-class Directory:
-    """A directory with a model.
-
-    Attributes:
-        name: its path in messages.
-        root: the mount point of its claim, which no file may be outside of; ``None`` for a path of this machine.
-    """
-
-    path: Path
-    name: str
-    root: Path | None = None
-
-    @classmethod
-    def of(cls, source: Path | ClaimPath) -> Directory:
-        """Return the directory of a parsed URI.
-
-        Raises:
-            StageError: ``BadDocument``: the claim is not mounted.
-        """
-        if isinstance(source, Path):
-            return cls(source, str(source))
-        root = mount_point(source, MODEL)
-        return cls(root / source.path, source.shown.rstrip("/"), root)
+class Directory(LocalSource):
+    """A directory with a model."""
 
     def files(self) -> list[str]:
         """Return the names of the model's files.
@@ -62,7 +38,7 @@ class Directory:
             StageError: ``ModelNotFound``, ``ModelForbidden``, ``ModelIncomplete``, ``ModelCorrupt``, ``ModelUnsupported``.
         """
         require_directory(self.path, self.name, MODEL)
-        self._require_inside("")
+        self.require_inside(self.path, self.name, MODEL)
         found = [path for path in (*self.path.glob("*"), *self.path.glob(f"{CHAT_TEMPLATES}/*")) if path.is_file()]
         present = [str(path.relative_to(self.path)) for path in found]
         require_files(present, self.name)
@@ -74,12 +50,8 @@ class Directory:
 
     def _require_usable(self, names: list[str]) -> None:
         for name in names:
-            self._require_inside(f"/{name}")
+            self.require_inside(self.path / name, f"{self.name}/{name}", MODEL)
             require_readable(self.path / name, MODEL, name=f"{self.name}/{name}")
-
-    def _require_inside(self, below: str) -> None:
-        if self.root:
-            require_inside(Path(f"{self.path}{below}"), self.root, f"{self.name}{below}", MODEL)
 
 
 def obtain(context: Context, source: Directory, requirements: Requirements) -> Obtained:

@@ -56,7 +56,7 @@ def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:
 
         return S3Model(context, source, inputs.endpoint, inputs.region).fingerprint == dict(fingerprint)
     assert isinstance(source, Path | ClaimPath)  # no URI of a model is a web address
-    return local.is_unchanged(context, local.Directory.of(source), fingerprint.get("files"))
+    return local.is_unchanged(context, local.Directory.of(source, MODEL), fingerprint.get("files"))
 
 
 def work(context: Context) -> Finished:
@@ -100,7 +100,7 @@ def _obtain(context: Context, inputs: ModelInputs) -> Obtained:
 
         return S3Model(context, source, inputs.endpoint, inputs.region).obtain(context, requirements)
     assert isinstance(source, Path | ClaimPath)  # no URI of a model is a web address
-    directory = local.Directory.of(source)
+    directory = local.Directory.of(source, MODEL)
     if inputs.revision:
         raise StageError(
             reasons.BAD_DOCUMENT,

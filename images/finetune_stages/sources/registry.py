@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import re
 import threading
@@ -12,12 +11,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from finetune_contract.hosts import host_of, is_loopback
 from finetune_contract.uris import ImageReference
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import causes, first_line
+from finetune_stages.sdk.fault import first_line
 from finetune_stages.sdk.hosts import require_allowed
 
 from .downloads import CHUNK, Dropped
+from .http_faults import is_transient, network_fault
 from .origin import Origin
 from .registry_login import Login
 from .trust import require_bundle
@@ -30,18 +31,8 @@ MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.dock
 LARGEST_MANIFEST = 4 << 20
 """The size in bytes that the specification requires registries to accept."""
 _CONNECT_SECONDS, _SILENCE_SECONDS = 10.0, 60.0
-_TRANSIENT = {408, 425, 429}
 _HUB_HOST = "registry-1.docker.io"
 _PARAMETER = re.compile(r'(?<!\w)(\w++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]++))')
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a registry is on this machine: as in container engines, such a registry is asked over ``http://``."""
-    name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 class Registry:
@@ -54,7 +45,7 @@ class Registry:
         self._image, self._login, self._origin = image, login, origin
         self._start = f"{origin.field}: {image.shown}"
         require_allowed(f"https://{image.registry}", "images", origin.field)
-        scheme = "http" if is_loopback(image.registry) else "https"
+        scheme = "http" if is_loopback(host_of(f"//{image.registry}")) else "https"  # as in container engines
         host = _HUB_HOST if image.registry == "docker.io" else image.registry
         repository = image.repository
         if host == _HUB_HOST and "/" not in repository:
@@ -188,7 +179,7 @@ class Registry:
             return
         if status in (401, 403):
             raise StageError(self._origin.forbidden, f"{self._start}: {self._denial(status)}.")
-        if status >= 500 or status in _TRANSIENT:
+        if is_transient(status):
             raise StageError(self._origin.unreachable, f"{self._start}: {self.server} responded with status {status}.")
         if status == 416:
             raise self._invalid(f"{wanted} is smaller than the manifest states")
@@ -239,16 +230,7 @@ class Registry:
                 f"{self.server} redirects to an address that cannot be used ({first_line(error, 200)})"
             ) from error
         except (httpx2.RequestError, httpx2.StreamError) as error:
-            detail = first_line(error, 200) if str(error) else type(error).__name__
-            if any("CERTIFICATE_VERIFY_FAILED" in str(link) for link in causes(error)):
-                cause = detail.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or detail
-                raise StageError(
-                    self._origin.untrusted,
-                    f"{self._start}: the certificate of {self.server} is not trusted ({cause}); set its CA in {self._origin.repo_type}.caRef.",
-                ) from error
-            raise StageError(
-                self._origin.unreachable, f"{self._start}: {self.server} is unreachable or sent an invalid response ({detail})."
-            ) from error
+            raise network_fault(error, self._origin, f"{self._start}: {self.server}") from error
 
 
 def _section(chunks: Iterator[bytes], skipped: int, size: int) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from finetune_contract.documents import ModelInputs, RunInfo, StageDocument
 from finetune_contract.workspace import Attempt
 from finetune_stages.sdk import Context, verify_seal
 from hub import Hub
+from registry_server import RegistryServer
 
 
 @pytest.fixture
@@ -108,3 +109,17 @@ def workspace_context(tmp_path: Path) -> Callable[[str], Context]:
 def context(workspace_context: Callable[[str], Context]) -> Context:
     """The context of the first attempt."""
     return workspace_context("1.1")
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """A registry that everybody may read."""
+    with RegistryServer(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def no_pull_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pull secret and no CA bundle."""
+    for name in ("FINETUNE_PULL_SECRET", "OCI_PULL_SECRET_MODEL_DOWNLOAD", "FINETUNE_SOURCE_CA"):
+        monkeypatch.delenv(name, raising=False)

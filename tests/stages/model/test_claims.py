@@ -57,7 +57,7 @@ def test_a_model_in_the_root_of_a_claim(
     shutil.copytree(tiny_model, claims / "root")
     monkeypatch.setenv("FINETUNE_CLAIMS", str(claims))
     for uri in ("pvc://root", "pvc://root/"):
-        assert local.obtain(context, local.Directory.of(parse_uri(uri, MODEL)), Requirements()).name == "pvc://root"
+        assert local.obtain(context, local.Directory.of(parse_uri(uri, MODEL), MODEL), Requirements()).name == "pvc://root"
 
 
 SENTENCES = [
@@ -81,7 +81,7 @@ def test_each_fault_has_a_reason_and_one_sentence(
     (claims / "models" / "linked" / "config.json").symlink_to(tiny_model / "config.json")
     monkeypatch.setenv("FINETUNE_CLAIMS", str(claims))
     with pytest.raises(StageError) as caught:
-        local.obtain(context, local.Directory.of(parse_uri(uri, MODEL)), Requirements())
+        local.obtain(context, local.Directory.of(parse_uri(uri, MODEL), MODEL), Requirements())
     assert (caught.value.reason.name, caught.value.message) == (reason, sentence)
 
 

@@ -13,6 +13,8 @@ from finetune_contract.hosts import (
     allowed_hosts,
     host_of,
     is_allowed,
+    is_inside,
+    is_loopback,
     matches,
     may_receive_token,
 )
@@ -64,3 +66,14 @@ def test_programs_read_the_hosts_from_their_environment() -> None:
 )  # fmt: skip
 def test_the_form_of_a_host(host: str, valid: bool) -> None:
     assert bool(re.search(HOST_PATTERN, host)) is valid
+
+
+@pytest.mark.parametrize(
+    ("host", "inside", "loopback"),
+    [
+        ("localhost", True, True), ("127.0.0.9", True, True), ("::1", True, True), ("10.0.0.1", False, False),
+        ("registry.models.svc", True, False), ("localhost.example.com", False, False), ("", False, False),
+    ],
+)  # fmt: skip
+def test_hosts_of_the_machine_and_of_the_cluster(host: str, inside: bool, loopback: bool) -> None:
+    assert (is_inside(host), is_loopback(host)) == (inside, loopback)

@@ -1,7 +1,7 @@
 """Start of the training program: it hashes the program in the ConfigMap, and runs a copy of exactly the files that it hashed.
 
 A ConfigMap can be deleted and created again with other content while a pod starts. So the digest is in the pod's command, and the copy
-is in the scratch space of the pod, which nobody else can write to. The copy is written from the files that were hashed: a reader of zip
+is in the scratch space of the pod, which no other pod can write to. The copy is written from the files that were hashed: a reader of zip
 archives that understands the original differently runs nothing else.
 """
 

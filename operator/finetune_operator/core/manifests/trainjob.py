@@ -49,7 +49,7 @@ def trainjob(run: Run, stage_status: StageStatus, needs: PodNeeds, shape: Traine
 def _nodes(count: int, processes: int, needs: PodNeeds) -> Json:
     """Return the nodes and their resources, with 0 GPUs if none are needed.
 
-    Trainer 2.3 merges the resources with those of the runtime, which may have GPUs that nobody would use.
+    Trainer 2.3 merges the resources with those of the runtime, which may have GPUs that the training would not use.
     """
     resources = {section: {pod.GPU: "0", **amounts} for section, amounts in needs.requirements.items()}
     return {"numNodes": count, "numProcPerNode": processes, **({"resourcesPerNode": resources} if resources else {})}
