@@ -1,7 +1,8 @@
 """Stage programs as forks of a process that has imported PyTorch, which is a third of the processor time of a small training.
 
 A program is otherwise what ``python -m`` runs: it has its own arguments, environment, working directory, output and session. No library that
-reads environment variables at its import (``huggingface_hub``, ``transformers``) is imported before the fork.
+reads environment variables at its import (``huggingface_hub``, ``transformers``) is imported before the fork. The forkserver of
+``multiprocessing`` does not serve here: it ends its children without the interpreter's exit handlers, and gives them no output of their own.
 """
 
 from __future__ import annotations

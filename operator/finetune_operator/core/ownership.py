@@ -1,4 +1,4 @@
-"""Which of the objects that the operator reads by name are its own. Names and labels prove nothing: anybody may have chosen them first.
+"""Ownership of the objects that the operator reads by name. Names and labels prove nothing: another user can create an object with them first.
 
 +--------------------------------+----------------------------------------------------------------------------------------+
 | Object                         | Ours if                                                                                |

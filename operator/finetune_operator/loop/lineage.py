@@ -1,7 +1,7 @@
-"""Which pods belong to a child: those that it controls, and of a TrainJob those that the Job of its JobSet controls.
+"""The pods of a child: those that it controls, and those of a TrainJob that the Job of its JobSet controls.
 
-Labels prove nothing: whoever may create a pod may copy them. A pod that only has the labels is ignored. It is not reported, since anybody
-could otherwise hold a run, and it takes no name that the run needs.
+Labels prove nothing, because any user who can create pods can copy them. A pod that only has the labels is ignored. It is not reported:
+otherwise any such user could stop a run.
 """
 
 from __future__ import annotations

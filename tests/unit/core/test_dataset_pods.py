@@ -20,13 +20,11 @@ from world import NOW, SETTINGS, World
 from .passes import condition, decide, observed, run_of, world_at
 from .test_manifests import CLUSTER
 
-HUB_AND_S3 = [
-    ("HF_TOKEN", "hf-token"),
-    ("AWS_ACCESS_KEY_ID", "s3-secret"),
-    ("AWS_SECRET_ACCESS_KEY", "s3-secret"),
-    ("AWS_SESSION_TOKEN", "s3-secret"),
+HUB = [("HF_TOKEN", "hf-token")]
+S3 = [
+    (name, "s3-secret")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_S3_ENDPOINT", "AWS_DEFAULT_REGION")
 ]
-SERVER = ["AWS_S3_ENDPOINT", "AWS_DEFAULT_REGION"]
 UNBOUND = "pod has unbound immediate PersistentVolumeClaims"
 
 
@@ -47,22 +45,27 @@ def secrets(dataset: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     return [(name, source["name"], source["key"], source["optional"]) for name, source in found]
 
 
-def test_standard_secrets_are_optional_and_no_login_is_among_them() -> None:
-    for uri in ("org/data", "https://example.com/x.jsonl", "pvc://claim/x.jsonl"):
-        assert secrets({"uri": uri}) == [(name, secret, name, True) for name, secret in HUB_AND_S3]
-    assert secrets({"uri": "s3://b/x.jsonl"}) == [
-        *[(name, secret, name, True) for name, secret in HUB_AND_S3], *[(name, "s3-secret", name, True) for name in SERVER],
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("uris", "expected"),
+    [
+        (("org/data",), HUB), (("s3://b/x.jsonl",), S3), (("https://example.com/x.jsonl",), []), (("pvc://claim/x.jsonl",), []),
+        (("s3://b/x.jsonl", "org/data"), [*S3, *HUB]), (("org/data", "org/held-out"), HUB),
+    ],
+)  # fmt: skip
+def test_each_location_gets_the_keys_of_its_own_secret_and_they_are_optional(
+    uris: tuple[str, ...], expected: list[tuple[str, str]]
+) -> None:
+    found = secrets(dict(zip(("uri", "evalUri"), uris, strict=False)))
+    assert found == [(name, secret, name, True) for name, secret in expected]
 
 
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
-        ("org/data", [name for name, _ in HUB_AND_S3]),
-        ("s3://b/x.jsonl", [*[name for name, _ in HUB_AND_S3], *SERVER]),
-        ("https://example.com/x.jsonl", ["HTTP_AUTHORIZATION", *[name for name, _ in HUB_AND_S3]]),
+        ("org/data", [name for name, _ in HUB]), ("s3://b/x.jsonl", [name for name, _ in S3]),
+        ("https://example.com/x.jsonl", ["HTTP_AUTHORIZATION"]), ("pvc://claim/x.jsonl", []),
     ],
-)
+)  # fmt: skip
 def test_all_keys_of_a_secret_that_the_run_names(uri: str, expected: list[str]) -> None:
     assert secrets({"uri": uri, "secretRef": {"name": "mine"}}) == [(name, "mine", name, True) for name in expected]
 

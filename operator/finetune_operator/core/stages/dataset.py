@@ -7,7 +7,7 @@ from typing import Any
 from finetune_contract.codec import decode
 from finetune_contract.documents import HTTP_AUTHORIZATION_VARIABLE, DatasetInputs
 from finetune_contract.result import DatasetOutputs, Result
-from finetune_contract.uris import ParsedUri, S3Location, WebAddress, parse_uri
+from finetune_contract.uris import HubId, ParsedUri, S3Location, WebAddress, parse_uri
 from finetune_operator.api import stages
 from finetune_operator.core.manifests.locations import claims_of, needs_of_locations
 from finetune_operator.core.manifests.pod import AWS_SECRET, AWS_SERVER, HF_SECRET, Json, PodNeeds, secrets
@@ -25,7 +25,11 @@ class DatasetStage(ProgramStage):
 
     def inputs(self, run: Run) -> DatasetInputs:
         spec = run.resolved.dataset
-        server = {"endpoint": spec.endpoint, "region": spec.region} if _has(spec, S3Location) else {}
+        server = (
+            {"endpoint": spec.endpoint, "region": spec.region}
+            if any(isinstance(location, S3Location) for location in _locations(spec))
+            else {}
+        )
         return DatasetInputs(
             uri=spec.uri, eval_uri=spec.eval_uri, split=spec.split, revision=spec.revision, format=spec.format, fields=spec.fields,
             subset=spec.subset, subset_mode=spec.subset_mode, train_split=spec.train_split, split_by=spec.split_by, split_field=spec.split_field,
@@ -53,15 +57,18 @@ def _locations(spec: Dataset) -> tuple[ParsedUri, ...]:
     return tuple(parse_uri(uri, "dataset") for uri in (spec.uri, spec.eval_uri) if uri)
 
 
-def _has(spec: Dataset, kind: type[ParsedUri]) -> bool:
-    return any(isinstance(parsed, kind) for parsed in _locations(spec))
+_STANDARDS = {HubId: (HF_SECRET,), S3Location: (AWS_SECRET, AWS_SERVER)}
+"""Standard Secrets by kind of location."""
 
 
 def _secrets(spec: Dataset) -> tuple[Json, ...]:
-    """Return the environment variables from Secrets. A login for a web server comes only from a Secret that the run names."""
-    hub_and_s3 = (HF_SECRET, AWS_SECRET, *((AWS_SERVER,) if _has(spec, S3Location) else ()))
-    if spec.secret_ref is None:
-        return secrets(None, *hub_and_s3)
-    login = ((spec.secret_ref.name, (HTTP_AUTHORIZATION_VARIABLE,)),) if _has(spec, WebAddress) else ()
-    first = isinstance(_locations(spec)[0], WebAddress)
-    return secrets(spec.secret_ref, *((*login, *hub_and_s3) if first else (*hub_and_s3, *login)))
+    """Return the environment variables from Secrets: each kind of location gets its own credentials only, the first location's first.
+
+    A login for a web server comes only from a Secret that the run names, because a URI can contain any host.
+    """
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for kind in dict.fromkeys(type(location) for location in _locations(spec)):
+        found += _STANDARDS.get(kind, ())
+        if kind is WebAddress and spec.secret_ref:
+            found.append((spec.secret_ref.name, (HTTP_AUTHORIZATION_VARIABLE,)))
+    return secrets(spec.secret_ref, *found) if found else ()
