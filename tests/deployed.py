@@ -46,7 +46,14 @@ class Site:
         """
         access = self.plane.access
         assert access is not None
-        command = [find(None).path(KUBECTL), "--kubeconfig", access.kubeconfig, "--namespace", self.namespace, *words]
+        command: list[str | Path] = [
+            find(None).path(KUBECTL),
+            "--kubeconfig",
+            access.kubeconfig,
+            "--namespace",
+            self.namespace,
+            *words,
+        ]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -27,7 +27,7 @@ from finetune_contract.result import (
     termination_message,
 )
 from finetune_operator.api.kinds import CONFIGMAP, kind_of
-from finetune_operator.core.decision import Create, Decision, Delete, Effect, Patch
+from finetune_operator.core.decision import Create, Decision, Delete, Effect
 from finetune_operator.core.images import OF_JOBS
 from finetune_operator.core.manifests.children import content_digest
 from finetune_operator.core.manifests.pod import BUNDLE_FILE
@@ -122,7 +122,7 @@ class World:
             found = self.objects.get(effect.ref)
             if found is not None and effect.uid in (None, found["metadata"]["uid"]):
                 del self.objects[effect.ref]
-        elif isinstance(effect, Patch) and effect.ref in self.objects:
+        elif effect.ref in self.objects:
             found = self.objects[effect.ref]
             held = effect.patch["spec"]["suspend"]
             conditions = [{"type": "Suspended", "status": "True"}] if held else []

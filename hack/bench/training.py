@@ -25,6 +25,8 @@ from typing import Any
 
 from figures import machine, spread
 
+from finetune_operator.api.training import Algorithm
+
 ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT / "hack" / "example"), str(ROOT / "tests")]
 
@@ -53,11 +55,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         model, rows, tokenizer = _prepare(place)
-        for algorithm in ("sft", "lora"):
+        algorithms: tuple[Algorithm, ...] = ("sft", "lora")
+        for algorithm in algorithms:
             _compare(algorithm, model, rows, tokenizer, place)
 
 
-def _compare(algorithm: str, model: Path, rows: Any, tokenizer: Any, place: Path) -> None:
+def _compare(algorithm: Algorithm, model: Path, rows: Any, tokenizer: Any, place: Path) -> None:
     """Measure both in turns, in alternating order; the first pair is for warm-up."""
     sides: dict[str, Callable[[], Cost]] = {
         "ours": lambda: _ours(algorithm, model, rows, tokenizer, place),
@@ -90,7 +93,7 @@ def _prepare(place: Path) -> tuple[Path, Any, Any]:
     """Write a tiny model, and the tokens and labels of the rows."""
     import base_model
     import pydocs
-    from finetune_stages.training.loading import load_tokenizer
+    from finetune_stages.sdk.loading import load_tokenizer
     from finetune_stages.training.rows import Rows
     from rendering import Tokenization
 
@@ -105,28 +108,28 @@ def _prepare(place: Path) -> tuple[Path, Any, Any]:
     return place / "model", rows, load_tokenizer(place / "model", False)
 
 
-def _inputs(algorithm: str) -> Any:
+def _inputs(algorithm: Algorithm) -> Any:
     from finetune_contract.documents import TrainingInputs
 
     return TrainingInputs(algorithm, "portable", EPOCHS, BATCH, BATCH * LONGEST, LONGEST, 1e-3)
 
 
-def _ours(algorithm: str, model: Path, rows: Any, tokenizer: Any, place: Path) -> Cost:
+def _ours(algorithm: Algorithm, model: Path, rows: Any, tokenizer: Any, place: Path) -> Cost:
     from finetune_contract.documents import LoraInputs
     from finetune_stages.training import lora
+    from finetune_stages.training.callback import TrainingCallback
     from finetune_stages.training.loading import load_model
     from finetune_stages.training.trainer import RowTrainer, collator, dataset_of
-    from finetune_stages.training.watch import Watch
 
     inputs = _inputs(algorithm)
     loaded, _ = load_model(model, False, 0)
     trained = lora.prepare(loaded, LoraInputs(), 42).model if algorithm == "lora" else loaded
     plan = _plan(rows)
-    watch = Watch(lambda _progress: None, plan.tokens_after_steps(EPOCHS), EPOCHS)
+    callback = TrainingCallback(lambda _progress: None, plan.tokens_after_steps(EPOCHS), EPOCHS)
     return _measure(
         RowTrainer(
             plan, model=trained, args=RowTrainer.settings(inputs, plan, place / "ours"), train_dataset=dataset_of(rows),
-            data_collator=collator(tokenizer, plan), processing_class=tokenizer, callbacks=[watch],
+            data_collator=collator(tokenizer, plan), processing_class=tokenizer, callbacks=[callback],
         )
     )  # fmt: skip
 

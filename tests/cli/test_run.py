@@ -265,14 +265,13 @@ def test_kill_9_of_a_stage_only_costs_an_attempt(workdir: Workdir, small: Spec, 
 
     def kill() -> bool:
         for record in (workdir.folder / ".finetune/pods").glob("*/started.json"):
-            log = record.with_name("command.json")
-            if (
-                log.exists()
-                and '"FINETUNE_CONFIG": ' in log.read_text()
-                and f"/{stage}.json" in log.read_text()
-                and not record.with_name("exit.json").exists()
-            ):
-                os.killpg(int(json.loads(record.read_text())["pid"]), signal.SIGKILL)
+            try:
+                command_line, started = record.with_name("command.json").read_text(), json.loads(record.read_text())
+            except FileNotFoundError:
+                continue  # deleted with its pod
+            its_stage = '"FINETUNE_CONFIG": ' in command_line and f"/{stage}.json" in command_line
+            if its_stage and not record.with_name("exit.json").exists():
+                os.killpg(int(started["pid"]), signal.SIGKILL)
                 killed.append(record)
                 return True
         return command.poll() is not None

@@ -13,6 +13,7 @@ import pytest
 
 from cli.workdir import Workdir, status_of
 from finetune_operator.api.reasons import REASONS
+from web_server import FileServer
 
 Spec = Callable[..., dict[str, Any]]
 
@@ -141,11 +142,14 @@ def test_defaults_of_the_folder_are_validated_and_used(workdir: Workdir, small: 
 
 
 def test_secrets_come_from_files_and_are_never_stored(workdir: Workdir, small: Spec) -> None:
-    (workdir.folder / "hf.env").write_text("HF_TOKEN=hf_very_secret_value\n")
-    spec = small(evaluation={"enabled": False, "baseline": False}, model={"secretRef": {"name": "mine", "key": "HF_TOKEN"}})
-    workdir.write(spec)
-    result = workdir.finetune("run", "run.yaml", "--secret", "mine=hf.env")
+    (workdir.folder / "login.env").write_text("HTTP_AUTHORIZATION=Bearer hf_very_secret_value\n")
+    source = Path(small()["dataset"]["uri"])
+    with FileServer(source.parent) as server:
+        dataset = {"uri": f"{server.url}/{source.name}", "secretRef": {"name": "mine"}}
+        workdir.write(small(dataset=dataset, evaluation={"enabled": False, "baseline": False}))
+        result = workdir.finetune("run", "run.yaml", "--secret", "mine=login.env")
     assert result.code == 0, result.out + result.err
+    assert {request.headers["authorization"] for request in server.requests} == {"Bearer hf_very_secret_value"}
     for path in (workdir.folder / ".finetune").rglob("*"):
         if path.is_file() and path.suffix != ".safetensors":
             assert b"hf_very_secret_value" not in path.read_bytes(), path
@@ -248,7 +252,7 @@ def test_task_files_that_nobody_brought(workdir: Workdir, small: Spec) -> None:
 
 
 def test_the_blocker_of_a_run_is_reported(workdir: Workdir, small: Spec) -> None:
-    workdir.write(small(dataset={"secretRef": {"name": "mine", "key": "TOKEN"}}))
+    workdir.write(small(dataset={"uri": "https://data.example/chat.jsonl", "secretRef": {"name": "mine", "key": "TOKEN"}}))
     command = workdir.start("run", "run.yaml")
     assert command.stdout
     told = next(line for line in command.stdout if "waiting: " in line)

@@ -13,7 +13,7 @@ from typing import get_args
 
 from finetune_contract.codec import camel
 from finetune_contract.row_formats import OPTIONAL, REQUIRED, RowFormat
-from finetune_contract.uris import S3Location, parse_uri
+from finetune_contract.uris import HubId, S3Location, WebAddress, parse_uri
 from finetune_operator.api.evaluation import SINGLE_TASKS
 from finetune_operator.api.training import Algorithm
 
@@ -227,6 +227,15 @@ def _keys_of_s3(spec: ResolvedSpec, _origins: Origins) -> Iterator[Contradiction
         yield Contradiction("model.secretRef.key", _ONE_KEY)
 
 
+def _unread_secrets(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
+    """Defaults may name a Secret for the runs whose locations need one."""
+    dataset = (parse_uri(uri, "dataset") for uri in (spec.dataset.uri, spec.dataset.eval_uri) if uri)
+    if _of_run(origins, "dataset.secretRef") and not any(isinstance(each, HubId | S3Location | WebAddress) for each in dataset):
+        yield Contradiction("dataset.secretRef", "only the Hub, s3:// and http(s):// have credentials; remove it")
+    if _of_run(origins, "model.secretRef") and not isinstance(parse_uri(spec.model.uri, "model"), HubId | S3Location):
+        yield Contradiction("model.secretRef", "only the Hub and s3:// have these credentials; remove it")
+
+
 def _algorithm(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:
     """Defaults may have values for every algorithm; the run may not."""
     algorithm = spec.training.algorithm
@@ -263,4 +272,5 @@ def _of_run(origins: Origins, field: str) -> bool:
 _CHECKS: tuple[Callable[[ResolvedSpec, Origins], Iterator[Contradiction]], ...] = (
     _algorithm, _batch, _micro_batch, _longest_rows, _gpu_of_each_process, _held_out_twice, _measured, _baseline_needs_evaluation,
     _gate_needs_evaluation, _gate_tolerates_no_failure, _gate_compares, _gate_can_pass, _metrics, _mounts, _one_pod, _registry, _split, _row_format, _keys_of_s3,
+    _unread_secrets,
 )  # fmt: skip

@@ -163,18 +163,25 @@ def test_a_server_that_only_knows_the_time_of_the_last_change(run_stage_program,
         def log_message(self, *_: object) -> None:
             pass
 
-    source = tmp_path / "chat.jsonl"
-    source.write_text(rows(*range(10)))
+    source, now = tmp_path / "chat.jsonl", time.time()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         inputs = DatasetInputs(f"http://127.0.0.1:{server.server_address[1]}/chat.jsonl")
-        expected = []
-        for letter, changed in (("a", 60), ("b", 60), ("c", 30), ("d", -60), ("e", -60)):
-            os.utime(source, (time.time() - changed,) * 2 if letter != "b" else (source.stat().st_mtime,) * 2)
+        reused = []
+        for letter, word, changed in (
+            ("a", "one", -60),
+            ("b", "one", -60),
+            ("c", "two", -30),
+            ("d", "six", 60),
+            ("e", "ten", 60),
+        ):
+            source.write_text(rows(*range(10), word=word))
+            os.utime(source, (now + changed,) * 2)
             as_run(run_stage_program, letter)
-            expected.append("downloading" in run_stage_program("dataset", inputs).output)
+            reused.append(run_stage_program("dataset", inputs).result.reused)
+            assert word in train(run_stage_program)
         server.shutdown()
-    assert expected == [True, False, True, True, True]
+    assert reused == [False, True, False, False, False]
 
 
 def test_a_pinned_commit_needs_no_hub_and_a_branch_is_asked_for(run_stage_program, hub):

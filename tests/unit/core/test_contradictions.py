@@ -120,6 +120,9 @@ def test_defaults_that_contradict_a_run_are_rejected_in_the_first_second(
         ),
         ({"registry": {"kind": "ModelRegistry", "port": 80}}, {"registry": {"address": "registry.example.com"}}),
         ({}, {"registry": {"port": 80, "secretRef": {"name": "token"}}}),
+        ({"dataset": {"uri": "pvc://data/rows.jsonl"}}, {"dataset": {"secretRef": {"name": "login"}}}),
+        ({"model": {"uri": "oci://registry.example.com/model:1"}}, {"model": {"secretRef": {"name": "login"}}}),
+        ({"dataset": {"uri": "pvc://data/a", "evalUri": "s3://data/b", "secretRef": {"name": "login"}}}, {}),
     ],
 )
 def test_defaults_that_go_together_are_taken(spec: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -130,6 +133,10 @@ def test_defaults_that_go_together_are_taken(spec: dict[str, Any], defaults: dic
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
+        ({"dataset": {"uri": "pvc://data/rows.jsonl", "secretRef": {"name": "login"}}},
+         "spec.dataset.secretRef: only the Hub, s3:// and http(s):// have credentials; remove it."),
+        ({"model": {"uri": "pvc://models/base", "secretRef": {"name": "login"}}},
+         "spec.model.secretRef: only the Hub and s3:// have these credentials; remove it."),
         ({"dataset": {"uri": "org/data", "trainSplit": 1}, **holdout()},
          "spec.gate.requirements[0].metric: holdout.loss is measured on held-out rows, and dataset.trainSplit is 1, which holds no rows out;"),
         ({"dataset": {"uri": "org/data", "trainSplit": 1}, "evaluation": {"tasks": []}},

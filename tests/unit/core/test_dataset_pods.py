@@ -63,7 +63,7 @@ def test_each_location_gets_the_keys_of_its_own_secret_and_they_are_optional(
     ("uri", "expected"),
     [
         ("org/data", [name for name, _ in HUB]), ("s3://b/x.jsonl", [name for name, _ in S3]),
-        ("https://example.com/x.jsonl", ["HTTP_AUTHORIZATION"]), ("pvc://claim/x.jsonl", []),
+        ("https://example.com/x.jsonl", ["HTTP_AUTHORIZATION"]),
     ],
 )  # fmt: skip
 def test_all_keys_of_a_secret_that_the_run_names(uri: str, expected: list[str]) -> None:
