@@ -21,7 +21,7 @@ from finetune_contract.workspace import RunLayout
 from stages.warm import WarmProgram, WarmStarter
 
 RUN = RunInfo("demo", "team-a", "0123456789abcdef")
-_WITH_PYTORCH = ("model", "tokenization", "training", "evaluation")
+_WITH_HEAVY_IMPORTS = ("dataset", "model", "tokenization", "training", "evaluation")
 _READ_AT_START = ("PYTHON", "LD_", "OMP_", "TORCH", "PYTORCH")
 """Prefixes of variables that Python, the loader or PyTorch reads once."""
 
@@ -141,7 +141,7 @@ class StagePrograms:
     ) -> subprocess.Popen[str] | WarmProgram:
         module = f"finetune_stages.{stage}"
         known_at_start = any(name.startswith(_READ_AT_START) for name in variables if name != "OMP_NUM_THREADS")
-        if self.warm and command is None and stage in _WITH_PYTORCH and not known_at_start:
+        if self.warm and command is None and stage in _WITH_HEAVY_IMPORTS and not known_at_start:
             return self.warm.start(module, variables, cwd)
         return subprocess.Popen(
             command or [sys.executable, "-m", module],
