@@ -14,6 +14,7 @@ from finetune_contract.codec import digest as digest_of
 from finetune_contract.documents import PIPELINES_PULL_SECRET_VARIABLE, PULL_SECRET_VARIABLE, Scalar
 from finetune_contract.uris import ImageReference
 from finetune_stages.sdk import Context, Seal, StageError, seal_directory
+from finetune_stages.sources.background import folder_size
 from finetune_stages.sources.cache import store_entry
 from finetune_stages.sources.downloads import RemoteFile, download_all, remove_marks
 from finetune_stages.sources.layers import File, FileTable
@@ -237,7 +238,7 @@ class _Layers:
         """Download all layers and return their files. Those of an earlier attempt are kept, or continued."""
         name, layers = self.reference.shown, self.image.layers
         total = sum(layer.size for layer in layers)
-        require_room(self.context, total - sum(path.stat().st_size for path in blobs.iterdir()), name)
+        require_room(self.context, total - folder_size(blobs), name)
         targets = [blobs / str(number) for number in range(len(layers))]
         remote = [_remote(self.registry, layer, target) for layer, target in zip(layers, targets, strict=True)]
         download_all(remote, ProgressCounter(self.context, f"downloading {name}", total, 0, 60))
