@@ -97,7 +97,9 @@ def test_a_second_build_is_no_build(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         archive.touch()
     monkeypatch.setenv("PATH", "")  # no engine would be found
     assert main(["build", "--base", "debian"]) == 0
-    assert capsys.readouterr().out.splitlines() == [str(archive) for archive in archives]
+    output = capsys.readouterr()
+    assert output.out.splitlines() == [str(archive) for archive in archives]
+    assert output.err.splitlines()[1] == "images: BASE_IMAGE: Debian bookworm with python3, in the versions of the mirror"
 
 
 def test_a_digest_is_never_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
