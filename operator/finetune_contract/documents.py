@@ -209,6 +209,7 @@ class TokenizationInputs:
         bad_rows, bad_rows_share: whether rows that the template rejects fail the stage; the largest share of the training rows that
             may be left out, for whatever reason.
         requires_holdout: the gate reads a metric of the held-out rows, so at least one must be scored.
+        sample: report the first training rows in the result, which everyone may read who may read the pod.
     """
 
     max_seq_len: int
@@ -220,6 +221,7 @@ class TokenizationInputs:
     bad_rows_share: float = 0.1
     requires_holdout: bool = False
     trust_remote_code: bool = False
+    sample: bool = True
 
 
 @dataclass(frozen=True)

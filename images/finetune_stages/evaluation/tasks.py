@@ -25,6 +25,7 @@ from .sandbox import use_sandbox
 TASK_DATA = Origin(
     "data", "evaluation.tasks", "dataset",
     reasons.TASK_INVALID, reasons.TASK_INVALID, reasons.TASK_DATA_UNREACHABLE, reasons.TASK_DATA_UNREACHABLE, reasons.TASK_INVALID,
+    reasons.TASK_INVALID,
 )  # fmt: skip
 
 

@@ -28,6 +28,8 @@ LOSS = "loss"
 """Key of the loss curve, as in transformers' MLflow callback."""
 
 _OPTIONAL = ("dataset", "evaluation", "baseline")
+_RERUN_FROM = {"baseline": "evaluation"}
+"""The value of ``rerun.from`` that repeats a stage, if it is not the name of the stage."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,8 @@ def _report(path: Path, stage: str, reads: Mapping[str, ReadResult] | None) -> _
         written = path.stat().st_mtime
     except (OSError, ValueError, DocumentError) as error:
         raise StageError(
-            reasons.BAD_DOCUMENT, f"result of stage {stage}: it cannot be read ({error}); rerun that stage."
+            reasons.BAD_DOCUMENT,
+            f"result of stage {stage}: it cannot be read ({error}); rerun from stage {_RERUN_FROM.get(stage, stage)}.",
         ) from error
     report = _Report(result, int(1000 * written))
     if stage in ("training", "model") and not report.digest:
@@ -191,7 +194,7 @@ def _require_reported(content: bytes, path: Path, stage: str, reads: Mapping[str
         reported = f"digest {expected[:12]}" if expected else "no digest of the file"
         raise StageError(
             reasons.RESULT_CHANGED,
-            f"{path}: its digest is {found[:12]}, and stage {stage} reported {reported}; rerun from stage {stage}.",
+            f"{path}: its digest is {found[:12]}, and stage {stage} reported {reported}; rerun from stage {_RERUN_FROM.get(stage, stage)}.",
         )
 
 

@@ -32,6 +32,7 @@ LARGEST_MANIFEST = 4 << 20
 """The size in bytes that the specification requires registries to accept."""
 _CONNECT_SECONDS, _SILENCE_SECONDS = 10.0, 60.0
 _HUB_HOST = "registry-1.docker.io"
+_ASK = "ask the administrator of the registry to correct its configuration, or use another registry"
 _PARAMETER = re.compile(r'(?<!\w)(\w++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]++))')
 
 
@@ -150,7 +151,7 @@ class Registry:
         realm, service = challenge["realm"], challenge.get("service", "")
         address = urlsplit(realm)
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise self._invalid(f"the registry names {realm!r} as the address for tokens")
+            raise self._invalid(f"the registry names {realm!r} as the address for tokens", _ASK)
         if address.scheme == "http" and self._login.exists and not is_loopback(address.hostname):
             raise StageError(
                 self._origin.forbidden,
@@ -170,7 +171,7 @@ class Registry:
         except (ValueError, AttributeError):
             token = None
         if not isinstance(token, str) or not token:
-            raise self._invalid(f"{address.netloc} sent no token")
+            raise self._invalid(f"{address.netloc} sent no token", _ASK)
         return token
 
     def _require_success(self, response: httpx2.Response, wanted: str) -> None:
@@ -193,6 +194,8 @@ class Registry:
     def _missing(self, wanted: str) -> str:
         if wanted == self._image.tag:
             return f"{self.server} has no repository {self._image.repository} with the tag {wanted}; correct {self._origin.field}"
+        if wanted == "token":
+            return f"the server for tokens of {self.server} does not exist at its address; {_ASK}"
         if wanted == self._image.digest:
             return f"{self.server} has no such image in {self._image.repository}; correct the digest"
         return f"{self.server} has no {wanted}, which the image refers to; push the image again"
@@ -215,8 +218,8 @@ class Registry:
             f" correct {self._origin.field}"
         )
 
-    def _invalid(self, words: str) -> StageError:
-        return StageError(self._origin.not_found, f"{self._start}: {words}; push the image again, or use another registry.")
+    def _invalid(self, words: str, remedy: str = "push the image again, or use another registry") -> StageError:
+        return StageError(self._origin.not_found, f"{self._start}: {words}; {remedy}.")
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -227,7 +230,7 @@ class Registry:
             yield
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
             raise self._invalid(
-                f"{self.server} redirects to an address that cannot be used ({first_line(error, 200)})"
+                f"{self.server} redirects to an address that cannot be used ({first_line(error, 200)})", _ASK
             ) from error
         except (httpx2.RequestError, httpx2.StreamError) as error:
             raise network_fault(error, self._origin, f"{self._start}: {self.server}") from error

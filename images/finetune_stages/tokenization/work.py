@@ -141,7 +141,7 @@ class _Job:
             digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest, median=median, p90=p90, p99=p99,
             too_long=trained.too_long, nothing_to_learn=trained.nothing, rejected=len(trained.rejected),
             measured_rows=measurable, not_measured=measured.total - measurable if self.inputs.holdout else 0,
-            template="training" if self.used_training_template else "model", sample=self.sample.short(),
+            template="training" if self.used_training_template else "model", sample=self.sample.short() if self.inputs.sample else (),
         )  # fmt: skip
         message = (
             f"{outputs.rows:,} training rows with {outputs.tokens:,} tokens, {outputs.learned_tokens:,} of them learned;"

@@ -280,9 +280,9 @@ def _adapt(merged: Json, origins: dict[str, str], settings: Settings) -> list[Js
         value = lookup(merged, rule.path)
         if value is None or not rule.impossible(value, settings, merged):
             continue
-        action = rule.explicit if _is_explicit(rule.path, origins) else "replace"
-        if action == "reject in the run":
-            action = "reject" if _is_of_run(rule.path, origins) else "replace"
+        action: str = rule.explicit if _is_explicit(rule.path, origins) else "replace"
+        if action in ("reject in the run", "keep in the run"):
+            action = action.partition(" ")[0] if _is_of_run(rule.path, origins) else "replace"
         if action == "reject":
             message = f"{origin_prefix(origins, rule.path)}{rule.path}: {_shown(value)} is not possible here, because {rule.reason}; remove it."
             return SpecRejection(reasons.NOT_POSSIBLE_HERE, message)

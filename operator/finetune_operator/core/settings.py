@@ -48,7 +48,7 @@ class Allowed:
     Attributes:
         remote_code: code of the base model, ``model.trustRemoteCode``.
         task_code: functions in the user's task files.
-        training_images: beginnings of the names of images in ``training.image``.
+        training_images: registries, namespaces, repositories and images of ``training.image`` (:mod:`.image_names`).
         service_accounts: names in ``serviceAccountName``, in addition to that of the operator's account for stages.
         claims: names of claims that a run does not create itself.
     """

@@ -17,7 +17,7 @@ from finetune_operator import __version__
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 from finetune_operator.api.pods import ANNOTATIONS_REJECTED, LABELS_REJECTED, RESERVED_ANNOTATIONS, RESERVED_LABELS
 from finetune_operator.api.section import LABEL_KEY, LabelValue, ObjectName, ShortName, form_of, text
-from finetune_operator.api.training import IMAGE
+from finetune_operator.api.training import BEGINNING_OF_IMAGES, IMAGE
 from finetune_operator.core.images import CONFIGURABLE, default_images
 from finetune_operator.core.origins import PREFIXES
 from finetune_operator.core.settings import Allowed, Settings, Trainer
@@ -104,6 +104,12 @@ def _no_account_of_the_operator(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+_Beginning = Annotated[
+    str,
+    text(512, BEGINNING_OF_IMAGES, "a registry, a namespace, a repository or an image, such as registry.example.com/team/"),
+]
+
+
 class Allow(BaseModel):
     """What runs may do, beyond what is safe on a cluster that several teams share."""
 
@@ -113,10 +119,8 @@ class Allow(BaseModel):
     """Whether a run may set ``model.trustRemoteCode``: code of the model then runs in the pods of all stages."""
     task_code: bool = False
     """Whether task files may have functions, which run in the pods of the evaluation."""
-    training_images: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=512)], ...], Field(max_length=64)] | None = (
-        None
-    )
-    """Beginnings of the names of images that ``training.image`` may name; all images if it is null."""
+    training_images: Annotated[tuple[_Beginning, ...], Field(max_length=64)] | None = None
+    """Registries, namespaces, repositories and images that ``training.image`` may name; all images if it is null."""
     service_accounts: Annotated[_Names, AfterValidator(_no_account_of_the_operator)] = ()
     """Accounts that ``serviceAccountName`` may name beside ``finetune-stage``."""
     claims: _Names | None = None

@@ -329,6 +329,15 @@ def test_a_hub_that_nobody_may_ask(run_stage_program):
     assert "HF_HUB_OFFLINE" in ended.result.message
 
 
+def test_a_hub_that_the_platform_does_not_allow(run_stage_program):
+    environment = {"HF_HUB_OFFLINE": "1", "FINETUNE_ALLOWED_HOSTS": '{"hubs": ["hub.example.com"]}'}
+    ended = run_stage_program("dataset", DatasetInputs("org/chat"), environment=environment)
+    assert (ended.code, ended.reason) == (65, "HostNotAllowed")
+    assert ended.result.message == (
+        "dataset.uri: host huggingface.co is not allowed here; use one of allowedHosts.hubs in the operator's configuration (hub.example.com)."
+    )
+
+
 def test_a_folder_of_the_working_directory_is_not_taken_for_the_data_set(run_stage_program, hub, tmp_path):
     (tmp_path / "org" / "chat").mkdir(parents=True)
     (tmp_path / "org" / "chat" / "train.jsonl").write_bytes(jsonl(row("local")))

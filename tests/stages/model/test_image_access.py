@@ -20,6 +20,8 @@ from web_server import Answer, Request, Server, unused_port
 
 pytestmark = pytest.mark.go
 
+ASK = "ask the administrator of the registry to correct its configuration, or use another registry."
+
 
 class Tokens(Server):
     """Gives tokens to one user and to one owner of a refresh token."""
@@ -134,6 +136,17 @@ def test_credentials_are_not_sent_unencrypted(context: Context, monkeypatch: pyt
                 f"model.uri: oci://{host}/x:1: the pull secret would be sent to tokens.example.com unencrypted; use a registry whose tokens come"
                 " from https://."
             ),
+        )
+
+
+def test_a_server_for_tokens_that_does_not_exist(context: Context) -> None:
+    with OneAnswer() as server, OneAnswer() as tokens:
+        tokens.status = 404
+        server.status, server.challenge = 401, f'Bearer realm="{tokens.url}/token"'
+        host = server.url.removeprefix("http://")
+        assert rejection(context, f"oci://{host}/x:1") == (
+            "ModelNotFound",
+            f"model.uri: oci://{host}/x:1: the server for tokens of {server.url} does not exist at its address; {ASK}",
         )
 
 

@@ -41,7 +41,7 @@ class TokenizationStage(ProgramStage):
             tasks=evaluation.tasks if evaluated else (), task_files=evaluated and evaluation.task_files is not None,
             bad_rows=bad_rows.policy, bad_rows_share=bad_rows.share,
             requires_holdout=evaluated and any(one.metric.startswith("holdout.") for one in spec.gate.requirements),
-            trust_remote_code=spec.model.trust_remote_code,
+            trust_remote_code=spec.model.trust_remote_code, sample=spec.dataset.sample_in_status,
         )  # fmt: skip
 
     def pod(self, run: Run) -> PodNeeds:
