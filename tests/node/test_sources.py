@@ -23,7 +23,7 @@ from s3_server import S3Server
 from web_server import Answer, FileServer, Request
 
 Object = dict[str, Any]
-pytestmark = [pytest.mark.go, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.go, pytest.mark.timeout(900)]
 LOGIN = "Bearer a-login-of-tests"
 ROWS = {"objects": 40, "web": 44, "claimed": 48, "hub": 120}
 """Rows of the data of each run. No two sources have equally many, so that the count in the status names the source."""
