@@ -23,7 +23,7 @@ from finetune_stages.chat.structure import BadConversation, Conversation
 from finetune_stages.chat.task_rows import chat_files, own_roots
 from finetune_stages.sdk import Context, Finished, StageError, seal_directory
 from finetune_stages.sdk.loading import load_tokenizer, loading
-from finetune_stages.sdk.model_config import embeddings, number
+from finetune_stages.sdk.model_config import attention_size, embeddings, number
 from finetune_stages.sources.json_text import parse
 from finetune_stages.sources.positions import hard_positions
 from finetune_stages.sources.progress import ProgressCounter
@@ -59,7 +59,7 @@ def tokenize(context: Context) -> Finished:
     tokenizer, config = _tokenizer(base, inputs.trust_remote_code)
     limits = Limits(inputs, hard_positions(config), bad_in_training(seal, len(train), len(held_out)))
     with work_folder(context) as scratch:
-        job = _Job(context, inputs, tokenizer, embeddings(config), number(config, "max_position_embeddings"), limits, scratch)
+        job = _Job(context, inputs, tokenizer, config, limits, scratch)
         outputs, message, warnings = job.run(train, held_out)
         _require_unchanged(inputs, fingerprint)
         left_out = outputs.too_long + outputs.nothing_to_learn + outputs.rejected
@@ -101,9 +101,8 @@ class _Job:
     context: Context
     inputs: TokenizationInputs
     tokenizer: Any
-    embeddings: int | None
-    context_length: int | None
-    """Context length in tokens that the model was trained with; it may accept more."""
+    config: dict[str, Any]
+    """The model's configuration."""
     limits: Limits
     scratch: Path
     unused: Unused = field(default_factory=Unused)
@@ -113,6 +112,11 @@ class _Job:
 
     def __post_init__(self) -> None:
         self.sample = Sample(self.tokenizer)
+
+    @cached_property
+    def embeddings(self) -> int | None:
+        """The number of embeddings of the model."""
+        return embeddings(self.config)
 
     @cached_property
     def renderer(self) -> ChatRenderer:
@@ -140,7 +144,8 @@ class _Job:
         outputs = TokenizationOutputs(
             digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest, median=median, p90=p90, p99=p99,
             too_long=trained.too_long, nothing_to_learn=trained.nothing, rejected=len(trained.rejected),
-            measured_rows=measurable, not_measured=measured.total - measurable if self.inputs.holdout else 0,
+            attention=writer.squares * attention_size(self.config), measured_rows=measurable,
+            not_measured=measured.total - measurable if self.inputs.holdout else 0,
             template="training" if self.used_training_template else "model", sample=self.sample.short() if self.inputs.sample else (),
         )  # fmt: skip
         message = (
@@ -150,10 +155,11 @@ class _Job:
         return outputs, message, tuple(filter(None, (*warnings, *self.unused.warnings())))
 
     def _beyond_context(self, longest: int) -> str | None:
-        if self.context_length is None or longest <= self.context_length:
+        trained = number(self.config, "max_position_embeddings")  # it may accept more
+        if trained is None or longest <= trained:
             return None
         return (
-            f"training.maxSeqLen: the longest row has {longest:,} tokens, and the model was trained with a context of {self.context_length:,}"
+            f"training.maxSeqLen: the longest row has {longest:,} tokens, and the model was trained with a context of {trained:,}"
             " (max_position_embeddings in config.json); lower it to leave such rows out"
         )
 

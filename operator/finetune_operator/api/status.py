@@ -173,6 +173,18 @@ class EstimateStatus(Whole):
         description="Memory for weights, gradients and optimizer of one training process, in bytes, without sharding. Activations "
         "and LoRA adapters are not included; for OSFT it is an upper bound.",
     )
+    compute_teraflop: Count | None = Field(
+        None,
+        description="Floating-point operations of training in all epochs, in units of 10^12, with those of gradient checkpointing. They are "
+        "estimated from the numbers of parameters and tokens. LoRA adapters, dequantization and the decomposition of OSFT are not included; for "
+        "a model with experts it is an upper bound, because all experts are counted.",
+    )
+    gpu_time: Text | None = Field(
+        None,
+        description="Time that GPUs take for computeTeraflop, summed over all GPUs, if training requests GPUs. It assumes a fixed share of the "
+        "peak of each GPU in bfloat16, which short rows, small batches or a slow network do not reach. The start of the pods, loading, "
+        "checkpoints and evaluation are not included.",
+    )
 
 
 class SamplePartStatus(Section):

@@ -368,6 +368,6 @@ def test_parquet_rows_in_format_alpaca_are_converted(run_stage_program, hub, pre
     ]  # fmt: skip
     assert [found["text"] for found in rows_of(run_stage_program)] == ["t", "t"]
     assert ended.result.message.endswith(
-        "1 left out as bad: row 3 has no output (its keys are: instruction, input, text); format alpaca from instruction, output, history,"
+        "1 left out as bad: row 3 has no output (its keys are: instruction, input, text); format alpaca, read from columns instruction, output, history,"
         " input; ignored columns (rows) text (2)"
     )

@@ -61,5 +61,7 @@ class TokenizationStage(ProgramStage):
                 "notMeasured": found.not_measured,
             },
             "sample": [encode(row) for row in found.sample] or None,
-            "estimate": estimate(run.resolved.training, found.rows, found.tokens, (run.status.get("model") or {}).get("parameters")),
+            "estimate": estimate(
+                run.resolved.training, found.rows, found.tokens, found.attention, (run.status.get("model") or {}).get("parameters")
+            ),
         }  # fmt: skip
