@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from finetune_stages.sdk import Context, StageError
-from finetune_stages.sdk.fault import causes, first_line
+from finetune_stages.sdk.fault import AddressNotAllowed, causes, first_line
 
 from .origin import Origin
 from .progress import report_note
@@ -118,6 +118,8 @@ def hub_fault(error: BaseException, origin: Origin, name: str, revision: str | N
 
     subject = f"{origin.what.capitalize()} {name}"
     for link in causes(error):
+        if isinstance(link, AddressNotAllowed):
+            return link.of(subject)
         if isinstance(link, errors.RevisionNotFoundError):
             return StageError(origin.not_found, f"{subject}: it has no revision {revision or 'main'}; correct the revision.")
         if isinstance(link, errors.HfHubHTTPError):
