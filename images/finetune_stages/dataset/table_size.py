@@ -63,7 +63,12 @@ def measure(path: Path, kind: TableKind, name: str) -> TableSize:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a module of this package
     if ended.returncode > 0:
         raise RuntimeError(ended.stderr.strip().rpartition("\n")[2])
-    found: dict[str, Any] = json.loads(ended.stdout) if ended.returncode == 0 else {"large": True}  # a signal: out of memory
+    found: dict[str, Any] = json.loads(ended.stdout) if ended.returncode == 0 else {"memory": True}  # or a signal
+    if "memory" in found:
+        raise StageError(
+            reasons.DATASET_UNREADABLE,
+            f"{name}: a part of it takes more than {_MEMORY >> 30} GiB of memory; write it with fewer rows in a row group or a batch.",
+        )
     if "large" in found:
         raise StageError(
             reasons.DATASET_UNREADABLE,
@@ -93,7 +98,7 @@ def main(path: str, kind: str, most: str, memory: str) -> dict[str, object]:
             if size > int(most):
                 return {"large": True}
     except (MemoryError, pa.ArrowMemoryError):
-        return {"large": True}
+        return {"memory": True}
     except (pa.ArrowException, OSError) as error:
         return {"damage": next(iter(str(error).splitlines()), type(error).__name__)[:200].rstrip(".")}
     return {"rows": rows, "batch": largest}
