@@ -36,7 +36,10 @@ def test_rows_that_are_long_together_are_read(monkeypatch: pytest.MonkeyPatch, t
 
 def test_a_long_line_that_is_not_utf8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "LARGEST_ROW", 1 << 20)
-    assert rejected(tmp_path, b"text\n" + b"\xff" * (2 << 20)) == "x.csv: line 2 has more than 1 MiB, and the text is not UTF-8; save it as UTF-8."
+    assert (
+        rejected(tmp_path, b"text\n" + b"\xff" * (2 << 20))
+        == "x.csv: line 2 has more than 1 MiB, and the text is not UTF-8; save it as UTF-8."
+    )
 
 
 def test_a_header_with_many_columns_takes_linear_time(tmp_path: Path) -> None:

@@ -14,11 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from finetune_contract.documents import DatasetInputs
 from finetune_stages.sdk.address_guard import AddressGuard
 from finetune_stages.sdk.fault import AddressNotAllowed
+from hub import Hub
 from stages.conftest import StagePrograms
 from web_server import Answer, FileServer, Request, Server, machine_address
 
@@ -228,6 +231,28 @@ def test_the_servers_with_the_credentials_of_the_pod_are_reached_only_by_their_o
     without.note(address, found)
     with pytest.raises(AddressNotAllowed):
         without.require(address, 80)
+
+
+def test_the_hub_of_the_platform_may_be_anywhere(run_stage_program: StagePrograms, tmp_path: Path) -> None:
+    """Data in JSON and in Parquet, with the clients of both libraries; the size of a table on the hub is checked, too."""
+    rows = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": f"a{n}"}]} for n in range(20)]
+    large = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), pa.array(["x" * (1 << 20)]))
+    pa.parquet.write_table(pa.table({"text": large}), tmp_path / "large.parquet", compression="zstd")
+    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    with Hub(tmp_path / "hub") as hub:
+        hub.add("dataset", "org/json", {"train.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode()})
+        hub.add("dataset", "org/parquet", {"train.parquet": (tmp_path / "rows.parquet").read_bytes()})
+        hub.add("dataset", "org/large", {"train.parquet": (tmp_path / "large.parquet").read_bytes()})
+        environment = {"HF_ENDPOINT": hub.url, "FINETUNE_PRIVATE_ADDRESSES": "listed"}
+        for number, name in enumerate(("json", "parquet"), start=1):
+            ended = run_stage_program("dataset", {"uri": f"org/{name}"}, attempt=f"1.{number}", environment=environment)
+            assert ended.code == 0, ended.errors
+        ended = run_stage_program("dataset", {"uri": "org/large"}, attempt="1.9", environment=environment)
+        assert ended.result is not None
+        assert (ended.reason, ended.result.message) == (
+            "DatasetUnreadable",
+            "org/large/train.parquet: its content is larger than 1 GiB; write it with less compression, or as several files.",
+        )
 
 
 def test_a_program_has_the_guard_in_a_cluster_only(run_stage_program: StagePrograms, tmp_path: Path) -> None:
