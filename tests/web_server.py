@@ -24,6 +24,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
 
 @dataclass(frozen=True)
 class Request:
@@ -175,6 +177,16 @@ def unused_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def machine_address() -> str:
+    """An IPv4 address of this machine other than loopback; the test is skipped on a machine that has no network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine has no address other than loopback")
+        return str(probe.getsockname()[0])
 
 
 def wait_until(condition: Any, seconds: float = 30) -> None:

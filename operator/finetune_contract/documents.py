@@ -66,6 +66,8 @@ GPUS_VARIABLE = "FINETUNE_GPUS"
 
 It is not part of ``inputs``: other GPUs give the same model except for rounding, so an earlier result is reused whatever hardware made it.
 """
+DOWNLOAD_LIMIT_VARIABLE = "FINETUNE_DOWNLOAD_LIMIT"
+"""Environment variable with the largest size in bytes of the data or the model that the stage downloads."""
 CACHE_LIMIT_VARIABLE = "FINETUNE_CACHE_LIMIT"
 """Environment variable of stages *dataset* and *model* with the largest size of the caches in bytes; optional."""
 SECRETS_VARIABLE = "FINETUNE_SECRETS"

@@ -292,6 +292,14 @@ HOST_NOT_ALLOWED = _reason(
     "HostNotAllowed", Cause.USER, "The operator's configuration does not allow the stages to contact a host.",
     "Use an allowed host, or ask the platform to add it to allowedHosts in the operator's configuration.",
 )  # fmt: skip
+ADDRESS_NOT_ALLOWED = _reason(
+    "AddressNotAllowed", Cause.USER, "A host has an address that the stages do not contact in a cluster: of the node, of the cloud, or a private one.",
+    "Use the address of a server; for a private address, ask the platform to add the host to allowedHosts in the operator's configuration.",
+)  # fmt: skip
+DOWNLOAD_TOO_LARGE = _reason(
+    "DownloadTooLarge", Cause.USER, "The data or the base model is larger than the operator's configuration allows.",
+    "Use less data or a smaller model, or ask the platform to raise downloadLimits in the operator's configuration.",
+)  # fmt: skip
 REGISTRY_UNTRUSTED = _reason(
     "RegistryUntrusted", Cause.USER, "The certificate of the registry is not trusted, or the CA bundle cannot be read.",
     "Put the certificate of the registry's CA, in PEM form, into the ConfigMap in registry.caRef.",

@@ -33,7 +33,12 @@ _OPENERS: dict[str, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
 
 def limit(path: Path) -> int:
     """Return the largest size in bytes of the content of a compressed file."""
-    return max(_LEAST, _RATIO * path.stat().st_size)
+    return largest_content(path.stat().st_size)
+
+
+def largest_content(size: int) -> int:
+    """Return the largest size in bytes of what so many compressed bytes may unpack to."""
+    return max(_LEAST, _RATIO * size)
 
 
 def unpacked(path: Path, name: str, target: Path, advance: Callable[[int], object]) -> Path:

@@ -17,13 +17,17 @@ from finetune_contract.documents import HTTP_AUTHORIZATION_VARIABLE, Scalar
 from finetune_contract.hosts import host_of, is_inside
 from finetune_contract.uris import WebAddress
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import first_line
+from finetune_stages.sdk.fault import AddressNotAllowed, first_line
 from finetune_stages.sdk.hosts import require_allowed
+from finetune_stages.sources.background import in_background
+from finetune_stages.sources.download_limits import Pace, require_size
 from finetune_stages.sources.downloads import CHUNK, PART, Dropped, RemoteFile, download_all
 from finetune_stages.sources.http_faults import is_transient, network_fault
 from finetune_stages.sources.origin import Origin
 from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.trust import require_bundle
+
+from .compressed import largest_content
 
 if TYPE_CHECKING:
     import httpx2
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
 """Timeout of a read."""
+_KNOWN_ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")
+"""They unpack to at most 1,032 times as many bytes, so that one read does not fill the memory."""
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}
 """No compression: dataset.sha256 is the digest of the file itself."""
 
@@ -49,7 +55,7 @@ def download(address: WebAddress, target: Path, origin: Origin, counter: Progres
         size = response.headers.get("Content-Length", "")
         encoded = response.headers.get("Content-Encoding", "identity") != "identity"
         if not size.isdecimal() or encoded:
-            _stream(response, target, counter)
+            client.stream(response, target, counter)
             return found
         condition = str(found.get("etag") or found.get("lastModified") or "")
         resumable = condition if response.headers.get("Accept-Ranges") == "bytes" else ""
@@ -61,7 +67,7 @@ def download(address: WebAddress, target: Path, origin: Origin, counter: Progres
             yield from client.rest(present) if present is not None and start == 0 else client.range(start, end, condition)
 
         identity = digest([address.url, resumable]) if resumable else None
-        download_all([RemoteFile(int(size), identity, target, read)], counter)
+        download_all([RemoteFile(int(size), identity, target, read)], counter, origin, address.shown)
         return found
 
 
@@ -131,6 +137,41 @@ class _Client:
         with self._drops():
             yield from response.iter_raw(CHUNK)
 
+    def stream(self, response: httpx2.Response, target: Path, counter: ProgressCounter) -> None:
+        """Write the body of a response whose size is unknown.
+
+        Raises:
+            StageError: ``DownloadTooLarge``, ``DatasetUnreadable``: it is compressed by an unknown method, or too much; one of the reasons of
+                the origin.
+        """
+        start = f"{self.origin.field}: {self.address.shown}"
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        if encoding not in _KNOWN_ENCODINGS:
+            raise StageError(
+                reasons.DATASET_UNREADABLE,
+                f"{start} is sent with Content-Encoding {encoding[:80]}, which was not asked for; use a server that sends the file itself.",
+            )
+
+        def write() -> None:
+            with target.open("wb") as stream:
+                for chunk in response.iter_bytes():
+                    written = stream.tell() + stream.write(chunk)
+                    require_size(written, self.origin, self.address.shown)
+                    most = largest_content(response.num_bytes_downloaded)
+                    if encoding != "identity" and written > most:
+                        raise StageError(
+                            reasons.DATASET_UNREADABLE,
+                            f"{start} unpacks to more than {most >> 30} GiB; use a server that sends the file itself.",
+                        )
+
+        pace = Pace(self.origin, self.address.shown)
+
+        def watch() -> None:
+            counter.at(response.num_bytes_downloaded)
+            pace.at(response.num_bytes_downloaded)
+
+        in_background(write, watch)
+
     def range(self, start: int, end: int, condition: str) -> Iterator[bytes]:
         """Yield a range of the file.
 
@@ -199,6 +240,8 @@ class _Client:
         start = f"{self.origin.field}: {self.address.shown}"
         try:
             yield
+        except AddressNotAllowed as error:
+            raise error.of(start) from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise StageError(
                 self.origin.not_found, f"{start} is not a web address ({first_line(error)}); write https://<host>/<file>."
@@ -207,14 +250,6 @@ class _Client:
             raise StageError(self.origin.not_found, f"{start} redirects without an end; correct the address.") from error
         except (httpx2.RequestError, httpx2.StreamError) as error:
             raise network_fault(error, self.origin, start) from error
-
-
-def _stream(response: httpx2.Response, target: Path, counter: ProgressCounter) -> None:
-    """Write the body of a response whose size is unknown."""
-    with target.open("wb") as stream:
-        for chunk in response.iter_bytes(CHUNK):
-            stream.write(chunk)
-            counter(len(chunk))
 
 
 def _authorization(address: WebAddress, origin: Origin) -> dict[str, str]:

@@ -13,7 +13,7 @@ from lm_eval.tasks._index import TaskIndex
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import causes, classify, first_line
+from finetune_stages.sdk.fault import AddressNotAllowed, causes, classify, first_line
 from finetune_stages.sources.hub import hub_fault
 from finetune_stages.sources.origin import Origin
 from finetune_stages.sources.task_files import Definition, builtin_tasks
@@ -67,7 +67,7 @@ def task_fault(error: Exception, subject: str) -> StageError:
     """
     known, links = classify(error), causes(error)
     if known.reason is not reasons.CRASHED:
-        return known
+        return known.of(subject) if isinstance(known, AddressNotAllowed) else known
     if any(type(link).__name__ == "DatasetNotFoundError" for link in links):
         remedy = "correct the task, or accept the data's terms and put a token that may read it into HF_TOKEN"
         return StageError(reasons.TASK_INVALID, f"{subject}: {first_line(error)} Either {remedy} (evaluation.secretRef).")

@@ -16,6 +16,7 @@ from finetune_contract.uris import ImageReference
 from finetune_stages.sdk import Context, Seal, StageError, seal_directory
 from finetune_stages.sources.background import folder_size
 from finetune_stages.sources.cache import store_entry
+from finetune_stages.sources.download_limits import require_size
 from finetune_stages.sources.downloads import RemoteFile, download_all, remove_marks
 from finetune_stages.sources.layers import File, FileTable
 from finetune_stages.sources.origin import MODEL
@@ -207,7 +208,7 @@ def _listing(registry: Registry, reference: ImageReference, image: Image, files:
     note: dict[str, Scalar] = {"source": reference.shown, "digest": image.digest}
     return Listing(
         reference.shown, registry.server, _key(image.digest), {name: layer.size for name, layer in below.items()}, note,
-        {"digest": image.digest}, ranges(lambda name, target: _remote(registry, below[name], target)), remove_ranges, image.digest,
+        {"digest": image.digest}, ranges(lambda name, target: _remote(registry, below[name], target), reference.shown), remove_ranges, image.digest,
         {name: layer.digest.removeprefix("sha256:") for name, layer in below.items()},
     )  # fmt: skip
 
@@ -229,7 +230,15 @@ class _Layers:
             blobs, store, folder = scratch / resumed, scratch / "files", scratch / "model"
             for path in (blobs, store, folder):
                 path.mkdir(exist_ok=True)
-            table = FileTable(name, MODEL, self.image.top, store, lambda size: require_room(self.context, size, name))
+            unpacked = 0
+
+            def reserve(size: int) -> None:
+                nonlocal unpacked
+                unpacked += size
+                require_size(unpacked, MODEL, name)
+                require_room(self.context, size, name)
+
+            table = FileTable(name, MODEL, self.image.top, store, reserve)
             self._unpack(self._download(blobs), table)
             seal = self._publish(table, folder)
             store_entry(folder, entry_path(self.context, key))
@@ -239,10 +248,11 @@ class _Layers:
         """Download all layers and return their files. Those of an earlier attempt are kept, or continued."""
         name, layers = self.reference.shown, self.image.layers
         total = sum(layer.size for layer in layers)
+        require_size(total, MODEL, name)
         require_room(self.context, total - folder_size(blobs), name)
         targets = [blobs / str(number) for number in range(len(layers))]
         remote = [_remote(self.registry, layer, target) for layer, target in zip(layers, targets, strict=True)]
-        download_all(remote, ProgressCounter(self.context, f"downloading {name}", total, 0, 60))
+        download_all(remote, ProgressCounter(self.context, f"downloading {name}", total, 0, 60), MODEL, name)
         return targets
 
     def _unpack(self, targets: list[Path], table: FileTable) -> None:

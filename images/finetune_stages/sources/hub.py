@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from finetune_contract.hosts import HUB
 from finetune_stages.sdk import Context, StageError
-from finetune_stages.sdk.fault import causes, first_line
+from finetune_stages.sdk.fault import AddressNotAllowed, causes, first_line
 from finetune_stages.sdk.hosts import require_allowed
 
 from .origin import Origin
@@ -120,6 +120,8 @@ def hub_fault(error: BaseException, origin: Origin, name: str, revision: str | N
 
     subject = f"{origin.what.capitalize()} {name}"
     for link in causes(error):
+        if isinstance(link, AddressNotAllowed):
+            return link.of(subject)
         if isinstance(link, errors.RevisionNotFoundError):
             return StageError(origin.not_found, f"{subject}: it has no revision {revision or 'main'}; correct the revision.")
         if isinstance(link, errors.HfHubHTTPError):

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ _POD_IDENTITIES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FUL
 """Variables that a platform sets in a pod that has an identity of its own (IRSA, EKS Pod Identity, ECS)."""
 _NO_METADATA = "AWS_EC2_METADATA_DISABLED"
 """Only ``false`` allows the credentials of the node, which all pods of the node share."""
+_MOST_LISTED = 100_000
+"""Largest number of objects below a prefix with data."""
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 10, 60, 3
 
 
@@ -121,7 +124,7 @@ class Bucket:
             StageError: one of the reasons of the origin.
         """
         with s3_errors(self._subject):
-            return list(self._listed(self._location.key))
+            return self._few(self._listed(self._location.key))
 
     def children(self, prefix: str) -> Iterator[S3Object]:
         """Yield the objects directly below ``prefix``, which is empty or ends with ``/``, by key.
@@ -167,12 +170,22 @@ class Bucket:
         pattern = self._location.key
         matches = re.compile(glob_translate(pattern))
         with s3_errors(self._subject):
-            candidates = list(self._listed(fixed_prefix(pattern)))
+            candidates = self._few(self._listed(fixed_prefix(pattern)))
         found = [one for one in candidates if one.key == pattern or matches.match(one.key)]
         if not found:
             raise StageError(
                 self._origin.not_found,
                 f"{self._subject.start}: no object matches; correct the pattern (* matches no /, ** does).",
+            )
+        return found
+
+    def _few(self, listed: Iterator[S3Object]) -> list[S3Object]:
+        """Return the objects of a listing, which a server could continue without an end."""
+        found = list(islice(listed, _MOST_LISTED + 1))
+        if len(found) > _MOST_LISTED:
+            raise StageError(
+                self._origin.not_found,
+                f"{self._subject.start}: there are more than {_MOST_LISTED:,} objects; set a longer prefix, or fewer and larger files.",
             )
         return found
 

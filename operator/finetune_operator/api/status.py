@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from finetune_contract.addresses import PrivateAddresses
+from finetune_contract.hosts import HOST_USES
 from finetune_contract.result import SAMPLE_ROWS
 
 from .section import OneOf, Section, text
@@ -379,7 +381,20 @@ class ResolvedStatus(Whole):
         None, description="Environment variables of all stages, from the operator's configuration."
     )
     allowed_hosts: dict[str, Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=16)]] | None = Field(
-        None, description="Hosts that the stages may contact, by use, from the operator's configuration.", max_length=4
+        None,
+        description="Hosts that the stages may contact, by use, from the operator's configuration.",
+        max_length=len(HOST_USES),
+    )
+    private_addresses: PrivateAddresses | None = Field(
+        None,
+        description="Private addresses that the stages may connect to, from the operator's configuration: all, or those of hosts in allowedHosts."
+        " Default: no address is forbidden, in local mode.",
+    )
+    download_limits: dict[str, Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        description="Largest size of what a stage downloads, by stage, from the operator's configuration. Default: no limit, in local mode."
+        " In bytes.",
+        max_length=2,
     )
     pod_labels: PodMetadata | None = Field(
         None, description="Labels of the pods of all stages, from the operator's configuration."

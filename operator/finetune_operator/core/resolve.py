@@ -92,6 +92,8 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | SpecRejection
             if settings.allowed_hosts
             else {}
         ),
+        **({"privateAddresses": settings.private_addresses} if settings.private_addresses else {}),
+        **({"downloadLimits": dict(settings.download_limits)} if settings.download_limits else {}),
         **({"engineCheck": True} if settings.engine_check else {}),
         **({} if settings.isolation == "none" else {"isolation": settings.isolation}),
         **({} if settings.allowed.task_code else {"taskCode": False}),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from finetune_contract.addresses import PRIVATE_ADDRESSES_VARIABLE
 from finetune_contract.codec import encode
 from finetune_contract.documents import (
     AGAIN_VARIABLE,
@@ -17,6 +18,7 @@ from finetune_contract.documents import (
     CACHE_LIMIT_VARIABLE,
     CONFIG_VARIABLE,
     DOCUMENT_DIGEST_VARIABLE,
+    DOWNLOAD_LIMIT_VARIABLE,
     FIRST_VARIABLE,
     HTTP_AUTHORIZATION_VARIABLE,
     IMAGE_VARIABLE,
@@ -28,7 +30,7 @@ from finetune_contract.documents import (
     ReadResult,
 )
 from finetune_contract.hosts import ALLOWED_HOSTS_VARIABLE
-from finetune_operator.api.stages import BASELINE, DATASET, EVALUATION, MODEL, REGISTRATION, STAGES, TRAINING
+from finetune_operator.api.stages import BASELINE, DATASET, ENGINE_CHECK, EVALUATION, MODEL, REGISTRATION, STAGES, TRAINING
 from finetune_operator.core import naming
 from finetune_operator.core.paths import lookup
 from finetune_operator.core.quantities import amount
@@ -137,6 +139,7 @@ def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str
     hosts = resolved.get("allowedHosts")
     if hosts:
         own[ALLOWED_HOSTS_VARIABLE] = json.dumps(hosts, sort_keys=True)
+    own |= _download_rules(resolved, stage_status.name)
     entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(own)]
     found = {entry["name"]: entry for entry in entries}
     secret = ",".join(sorted(name for name, entry in found.items() if lookup(entry, "valueFrom.secretKeyRef")))
@@ -194,6 +197,17 @@ def _cache_limit(run: Run, stage_status: StageStatus) -> dict[str, str]:
     if size is None or stage_status.name not in (DATASET.name, MODEL.name):
         return {}
     return {CACHE_LIMIT_VARIABLE: str(int(amount(size)))}
+
+
+def _download_rules(resolved: Json, stage: str) -> dict[str, str]:
+    """Return the variables with the rules for downloads. The pods of training connect to each other, at any address, and download nothing."""
+    if stage in (ENGINE_CHECK.name, TRAINING.name):
+        return {}
+    private, limit = resolved.get("privateAddresses"), (resolved.get("downloadLimits") or {}).get(stage)
+    return {
+        **({PRIVATE_ADDRESSES_VARIABLE: private} if private else {}),
+        **({DOWNLOAD_LIMIT_VARIABLE: str(limit)} if limit else {}),
+    }
 
 
 def _plain(values: Mapping[str, str]) -> list[Json]:
