@@ -59,7 +59,7 @@ def fingerprint_of(context: Context, inputs: EvaluationInputs, model: Seal) -> d
             return None
     return {
         "measuring": MEASURING, "lmEval": _lm_eval(), "gpu": on_gpu(), "model": model.digest,
-        "tasks": tasks, **{f"chat/{name}": file_sha256(path) for name, path in chats.items()},
+        "tasks": tasks, **{f"chat/{name}": file.sha256 for name, file in chats.items()},
     }  # fmt: skip
 
 

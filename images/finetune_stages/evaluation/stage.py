@@ -90,7 +90,7 @@ def _measure(context: Context, inputs: EvaluationInputs, seal: Seal) -> Measured
 
 def _chat_rows(context: Context, inputs: EvaluationInputs) -> dict[str, list[Row]]:
     """Return the rows of each task with chat rows: the held-out rows and the user's files."""
-    rows = {name: read_passages(path) for name, path in chat_tasks(context, inputs).items()}
+    rows = {name: read_passages(file) for name, file in chat_tasks(context, inputs).items()}
     return {name: found for name, found in rows.items() if found}
 
 
