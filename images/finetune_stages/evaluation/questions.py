@@ -22,7 +22,8 @@ from finetune_stages.sdk.gpus import on_gpu
 from finetune_stages.sdk.workspace import file_sha256
 
 from .passages import chat_tasks
-from .task_rules import data_directory, require_no_code, require_own_data, require_own_definitions
+from .task_data import data_directory, require_own_data
+from .task_rules import require_no_code, require_own_definitions
 
 if TYPE_CHECKING:
     from finetune_stages.sources.task_files import Definition, TaskFiles

@@ -24,7 +24,7 @@ from finetune_stages.sdk.identity import require_content, require_reported
 from .baselines import baseline_entry, keep_baseline, take_baseline
 from .passages import Row, chat_tasks, read_passages
 from .questions import find_definitions, fingerprint_of, model_directory, revalidate, sealed
-from .task_rules import data_directory
+from .task_data import data_directory
 
 if TYPE_CHECKING:
     from .measure import Measured
