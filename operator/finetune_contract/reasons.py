@@ -178,7 +178,7 @@ MODEL_CHANGED = _reason(
     "Rerun from the stage that the message names, and find out which program wrote to the workspace.",
 )  # fmt: skip
 RESULT_CHANGED = _reason(
-    "ResultChanged", Cause.USER, "A result in the workspace is not the one that its stage reported.",
+    "ResultChanged", Cause.USER, "A result, the prepared data or the rendered rows in the workspace are not those that their stage reported.",
     "Rerun from the stage that the message names, and find out which program wrote to the workspace.",
 )  # fmt: skip
 MODEL_UNSUPPORTED = _reason(
@@ -260,7 +260,7 @@ TASK_INVALID = _reason(
 )  # fmt: skip
 TASK_DATA_UNREACHABLE = _reason(
     "TaskDataUnreachable", Cause.TRANSIENT, "The data of a benchmark task could not be downloaded.",
-    "Check the network and HF_TOKEN, or put the data into the workspace and use a task file that reads it there.",
+    "Check the network and HF_TOKEN, or put the data and a task file that reads it into the ConfigMap of evaluation.taskFiles.",
 )  # fmt: skip
 BAD_EVALUATION_VALUE = _reason(
     "BadEvaluationValue", Cause.USER, "The backend rejected an evaluation value.",

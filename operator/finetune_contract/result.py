@@ -138,6 +138,7 @@ class TokenizationOutputs:
     Attributes:
         digest: SHA-256 of the training arrays only (tokens, labels, offsets), so that other held-out rows or tasks do not cause a new
             training.
+        passages_digest: SHA-256 of the names and contents of the files of rendered rows, which stages *evaluation* and *baseline* read.
         rows, tokens, learned_tokens, longest: number of training rows, their tokens, tokens with a label, tokens of the longest row.
         median, p90, p99: percentiles of the tokens of a training row.
         too_long, nothing_to_learn, rejected: training rows that are left out: more tokens than ``max_seq_len``, no token to learn,
@@ -151,6 +152,7 @@ class TokenizationOutputs:
     """
 
     digest: str
+    passages_digest: str
     rows: int
     tokens: int
     learned_tokens: int

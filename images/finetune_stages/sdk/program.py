@@ -255,6 +255,7 @@ def _record(context: Context, finished: Finished, seconds: float, is_reporter: b
     )  # fmt: skip
     if not is_reporter:
         return result
+    context.require_current()  # else the file would not be the one that the current attempt reports
     relative = context.layout.result(stage, context.attempt.round, context.inputs_digest)
     path = context.path(relative)
     content = json.dumps(encode(result), indent=1, sort_keys=True, allow_nan=False).encode()

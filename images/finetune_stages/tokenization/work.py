@@ -18,10 +18,12 @@ from finetune_contract.documents import Scalar, TokenizationInputs
 from finetune_contract.result import TokenizationOutputs
 from finetune_contract.workspace import HOLDOUT
 from finetune_stages.chat.passages import Passage, passages
+from finetune_stages.chat.rendered_rows import passages_digest
 from finetune_stages.chat.renderer import ChatRenderer, Rendered, RowRejected, Unclear
 from finetune_stages.chat.structure import BadConversation, Conversation
 from finetune_stages.chat.task_rows import chat_files, own_roots
-from finetune_stages.sdk import Context, Finished, StageError, seal_directory
+from finetune_stages.sdk import Context, Finished, StageError, read_seal, seal_directory
+from finetune_stages.sdk.identity import require_reported, require_settings
 from finetune_stages.sdk.loading import load_tokenizer, loading
 from finetune_stages.sdk.model_config import attention_size, embeddings, number
 from finetune_stages.sources.json_text import parse
@@ -50,12 +52,14 @@ def tokenize(context: Context) -> Finished:
 
     Raises:
         StageError: ``BadRow``, ``ChatTemplateInvalid``, ``ChatTemplateMissing``, ``ChatTemplateUnclear``, ``DatasetNotFound``,
-            ``ModelCorrupt``, ``NothingToEvaluate``, ``NoTrainableRows``, ``TaskInvalid``, ``TooManyRowsLeftOut``.
+            ``ModelChanged``, ``ModelCorrupt``, ``NothingToEvaluate``, ``NoTrainableRows``, ``ResultChanged``, ``TaskInvalid``,
+            ``TooManyRowsLeftOut``.
     """
     inputs = context.inputs(TokenizationInputs)
     fingerprint = fingerprint_of(inputs)
     train, held_out, seal = prepared_rows(context)
     base = context.path(context.layout.base_model)
+    _require_model(context, base)
     tokenizer, config = _tokenizer(base, inputs.trust_remote_code)
     limits = Limits(inputs, hard_positions(config), bad_in_training(seal, len(train), len(held_out)))
     with work_folder(context) as scratch:
@@ -66,8 +70,23 @@ def tokenize(context: Context) -> Finished:
         published = seal_directory(scratch / TOKENS, {"rows": outputs.rows, "leftOut": left_out})
         context.publish(scratch / TOKENS, context.layout.tokens)
     metrics = {name: float(value) for name, value in vars(outputs).items() if isinstance(value, int)}
-    outputs = replace(outputs, digest=digest_of_arrays(published))
+    outputs = replace(outputs, digest=digest_of_arrays(published), passages_digest=passages_digest(published))
     return Finished(outputs, metrics, message=message, warnings=warnings, fingerprint=fingerprint)
+
+
+def _require_model(context: Context, base: Path) -> None:
+    """Check the files that are read here: a training of an earlier round could replace them.
+
+    Raises:
+        StageError: ``ModelChanged``, ``ModelNotFound``.
+    """
+    if context.reads is None:
+        return
+    seal = read_seal(base)
+    if seal is None:
+        raise StageError(reasons.MODEL_NOT_FOUND, f"{base}: there is no complete model; rerun from stage model.")
+    require_reported(context, base, seal, "model")
+    require_settings(base, seal, "model")
 
 
 def _require_unchanged(inputs: TokenizationInputs, fingerprint: dict[str, Scalar]) -> None:
@@ -142,7 +161,7 @@ class _Job:
         self.sample.write(self._target(self.context.layout.sample))
         median, p90, p99 = writer.percentiles(50, 90, 99)
         outputs = TokenizationOutputs(
-            digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest, median=median, p90=p90, p99=p99,
+            digest="", passages_digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest, median=median, p90=p90, p99=p99,
             too_long=trained.too_long, nothing_to_learn=trained.nothing, rejected=len(trained.rejected),
             attention=writer.squares * attention_size(self.config), measured_rows=measurable,
             not_measured=measured.total - measurable if self.inputs.holdout else 0,
