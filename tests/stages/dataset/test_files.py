@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -164,6 +165,44 @@ def test_a_selection_of_several_files_keeps_its_order_and_its_faults(tmp_path: P
         f"row 2 (line 2) of {tmp_path}/data/b.jsonl", f"row 1 (line 2) of {tmp_path}/data/z.csv",
     ]  # fmt: skip
     assert [chosen.fault(position) for position in range(2)] == [None, "has 1 cell, and the header has 2"]
+
+
+def test_links_to_directories_are_read_once(tmp_path: Path) -> None:
+    for name, number in (("rows/a.jsonl", 1), ("other/b.jsonl", 2), ("other/deep/c.jsonl", 3)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f'{{"n": {number}}}\n')
+    (tmp_path / "rows/part").symlink_to("../other")
+    (tmp_path / "rows/part-again").symlink_to("part")
+    (tmp_path / "other/deep/loop").symlink_to("../../rows")
+    assert [row["n"] for row in rows(str(tmp_path / "rows"), tmp_path / "work")] == [1, 2, 3]
+
+
+def test_a_file_without_rows_among_others_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    for name, content in (("a.jsonl", ROW), ("b.jsonl", b""), ("c.csv", b""), ("d.csv", b"n\n")):
+        (tmp_path / "rows" / name).write_bytes(content)
+    opened = find(str(tmp_path / "rows"), tmp_path / "work").open(range)
+    assert opened.notes == (f"files have no rows: {tmp_path}/rows/b.jsonl, {tmp_path}/rows/c.csv, {tmp_path}/rows/d.csv.",)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (None, "x.jsonl is a device, a pipe or a socket; set a file."),
+        ("nothing", "x.jsonl is a link that leads to no file; correct or remove it."),
+        ("x.jsonl", "x.jsonl is a link that leads to no file; correct or remove it."),
+    ],
+)
+def test_an_entry_that_is_no_file(tmp_path: Path, target: str | None, words: str) -> None:
+    (tmp_path / "rows").mkdir()
+    entry = tmp_path / "rows/x.jsonl"
+    if target:
+        entry.symlink_to(target)
+    else:
+        os.mkfifo(entry)
+    with pytest.raises(StageError) as caught:
+        find(str(tmp_path / "rows"), tmp_path / "work")
+    assert caught.value.message == f"dataset.uri: {tmp_path}/rows/{words}"
 
 
 def test_globs(tmp_path: Path) -> None:

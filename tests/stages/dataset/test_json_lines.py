@@ -15,7 +15,7 @@ from finetune_contract.documents import DatasetInputs
 from finetune_stages.dataset.check import check_rows
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.workspace import SealedFile
-from finetune_stages.sources.json_lines import JsonLines, gather, open_rows, write_rows
+from finetune_stages.sources.json_lines import JsonLines, open_rows, write_rows
 from finetune_stages.sources.value_scan import index_array, index_values
 
 
@@ -125,25 +125,6 @@ def test_values_of_all_kinds(tmp_path, content, texts, labels):
     rows = opened(tmp_path, content)
     assert list(rows.texts()) == texts
     assert rows.locations().tolist() == labels
-
-
-def test_rows_of_several_files_are_rows_of_one_source(tmp_path):
-    contents = [b'{"a": NaN}\n{"b": 2}\n', b'[{"c":\r\n3}, {"d": 4}]', lines(*({"n": number} for number in range(300)))]
-    parts = []
-    for number, content in enumerate(contents):
-        (tmp_path / f"part-{number}").write_bytes(content)
-        parts.append(open_rows(tmp_path / f"part-{number}", "part", lambda _count: None))
-    numbers = [303, 2, 0, *range(4, 150), 3]
-    found = gather(parts, numbers, tmp_path / "all", lambda _count: None)
-    texts = [b'{"a": NaN}', b'{"b": 2}', b'{"c":\r\n3}', b'{"d": 4}', *(b'{"n": %d}' % number for number in range(300))]
-    assert list(found.texts()) == [texts[number] for number in numbers]
-    assert found.locations().tolist() == [[number + 1, 0] for number in numbers]
-    write_rows(tmp_path / "lines", found, lambda _count: None)
-    published = {0: b'{"a": null}', 2: b'{"c": 3}'}
-    assert (tmp_path / "lines").read_bytes() == b"".join(published.get(number, texts[number]) + b"\n" for number in numbers)
-    alone = gather(parts[1:2], [1, 0], tmp_path / "none", lambda _count: None)
-    assert list(alone.texts()) == [b'{"d": 4}', b'{"c":\r\n3}']
-    assert alone.locations().tolist() == [[2, 2], [1, 1]]
 
 
 def test_lines_that_span_blocks_of_the_reader(tmp_path):
