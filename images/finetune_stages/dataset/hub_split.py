@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -146,7 +147,7 @@ def _extracted(manager: DownloadManager, path: Path, name: str) -> Path:
     try:
         return Path(manager.extract(str(path)))
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # that is a position before the beginning
             raise  # an error of the disk
         raise StageError(
             reasons.DATASET_UNREADABLE, f"{name}: is a damaged archive ({first_line(error, 200).rstrip('.')}); upload it again."

@@ -16,6 +16,7 @@ from finetune_stages.sources.json_lines import JsonLines
 
 from .arrow_rows import text_columns, write_arrow_rows
 from .compressed import limit
+from .table_columns import readable_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,8 +69,9 @@ def open_table(path: Path, kind: TableKind, name: str, target: Path, advance: Ca
     try:
         if kind == "Parquet" and not _checked_rows(path, name):
             return Table(datasets.Dataset.from_dict({}), target, advance, ())  # the library reads no file without rows
+        columns, left_out = readable_columns(path, kind, name)
         builder = datasets.load_dataset_builder(
-            kind.lower(), data_files={"train": [str(path)]}, cache_dir=str(target.with_name(f"{target.name}.tables"))
+            kind.lower(), data_files={"train": [str(path)]}, cache_dir=str(target.with_name(f"{target.name}.tables")), **columns
         )
         builder.download_and_prepare(verification_mode="no_checks")
         dataset, notes = text_columns(builder.as_dataset(split="train"), name)
@@ -82,7 +84,7 @@ def open_table(path: Path, kind: TableKind, name: str, target: Path, advance: Ca
             reasons.DATASET_UNREADABLE,
             f"{name}: is a damaged {kind} file ({_detail(error)}); write or download it again.",
         ) from error
-    return Table(dataset, target, advance, notes)
+    return Table(dataset, target, advance, (*left_out, *notes))
 
 
 def _checked_rows(path: Path, name: str) -> int:

@@ -194,7 +194,7 @@ def test_values_that_json_does_not_have(run_stage_program, hub, prepare, tmp_pat
     assert rows_of(run_stage_program) == [{**row("a"), "score": None, "at": "2026-01-02T03:04:05+00:00", "text": "t"}]
     assert ended.result.warnings == (
         "org/parquet: column raw has bytes that are not UTF-8 text; omitted.",
-        "org/parquet: 1 row (row 1) outside of messages and tools: NaN and Infinity are not JSON and are written as null.",
+        "org/parquet: 1 row (row 1) outside of messages and tools: NaN and infinite numbers are not JSON and are written as null.",
     )
 
 

@@ -16,6 +16,7 @@ from finetune_stages.dataset.check import check_rows
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.workspace import SealedFile
 from finetune_stages.sources.json_lines import JsonLines, open_rows, write_rows
+from finetune_stages.sources.json_text import may_have_non_finite, plain
 from finetune_stages.sources.value_scan import index_array, index_values
 
 
@@ -251,3 +252,18 @@ def test_rows_come_out_as_they_went_in(rows, style):
     written = content.decode().split("\n")
     assert written.pop() == ""
     assert [json.loads(line) for line in written] == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "published"),
+    [
+        (b'{"a": 1e999, "b": -1E+400}', b'{"a": null, "b": null}'),
+        (b'{"a": [-Infinity, NaN, 1.5e300, 2e-999]}', b'{"a": [null, null, 1.5e300, 2e-999]}'),
+        (b'{"a": %se99, "b": %s}' % (b"9" * 300, b"9" * 400), b'{"a": null, "b": %s}' % (b"9" * 400)),
+        (b'{"a": %s.0}' % (b"9" * 400), b'{"a": null}'),
+        (b'{"NaN": "1e999 NaN \\" 1e999", "b": 1e999}', b'{"NaN": "1e999 NaN \\" 1e999", "b": null}'),
+    ],
+)
+def test_numbers_that_are_not_finite_are_published_as_null(text, published):
+    assert plain(text) == published
+    assert may_have_non_finite(text)

@@ -143,7 +143,10 @@ def test_held_out_rows_of_their_own(run_stage_program, tmp_path):
     assert ended.code == 0, ended.errors
     assert published(run_stage_program) == (list(map(row, range(4))), list(map(row, range(100, 109))))
     assert ended.result.outputs["droppedRows"] == 1
-    assert "1 left out as bad: row 10 (line 10) has no messages (its keys are: bad)" in ended.result.message
+    assert ended.result.message == (
+        f"4 training rows of 6 in {source} and 9 held-out rows of 10 in {other}; 1 left out as bad: {other}: row 10 (line 10) has no messages"
+        " (its keys are: bad)"
+    )
 
 
 def locations(programs, part: str) -> list:
