@@ -1,4 +1,4 @@
-"""A real OCI registry, distribution, on the loopback interface, and images with the layers that tests make."""
+"""A real OCI registry, distribution, on the loopback interface by default, and images with the layers that tests make."""
 
 from __future__ import annotations
 
@@ -85,15 +85,24 @@ class RegistryServer:
         tokens: address of a server for tokens. The registry then requires an Authorization header and believes every one: the server
             for tokens decides.
         password: require user frodo with his password.
+        address: IP address to listen at.
     """
 
-    USER: ClassVar = ("frodo", "baggins")
+    USER: ClassVar[tuple[str, str]] = ("frodo", "baggins")
     _HASH = "frodo:$2y$05$926C3y10Quzn/LnqQH86VOEVh/18T6RnLaS.khre96jLNL/7e.K5W\n"
 
-    def __init__(self, folder: Path, *, tokens: str = "", password: bool = False, certificate: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tokens: str = "",
+        password: bool = False,
+        certificate: Path | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
         self.folder = folder
-        self.port = unused_port()
-        self.host = f"127.0.0.1:{self.port}"
+        self.port = unused_port(address)
+        self.host = f"{address}:{self.port}"
         self._certificate = certificate
         self._login = {"Authorization": "Bearer any"} if tokens else {}
         self._auth: dict[str, Any] = {"silly": {"realm": tokens, "service": "tests"}} if tokens else {}

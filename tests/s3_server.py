@@ -1,4 +1,4 @@
-"""A real S3 server, versitygw, on the loopback interface, and a proxy in front of it that breaks connections on demand."""
+"""A real S3 server, versitygw, on the loopback interface by default."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ class S3Server:
 
     KEYS: ClassVar = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 
-    def __init__(self, folder: Path, *, certificate: tuple[Path, Path] | None = None, versions: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, certificate: tuple[Path, Path] | None = None, versions: bool = False, host: str = "127.0.0.1"
+    ) -> None:
         self.folder = folder
         self._certificate = certificate
         self._versions = versions
-        self.port = unused_port()
-        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.port}"
+        self.port = unused_port(host)
+        self.address = f"{host}:{self.port}"
+        self.url = f"http{'s' if certificate else ''}://{self.address}"
 
     def __enter__(self) -> Self:
         skip_without_go()
@@ -38,7 +41,7 @@ class S3Server:
         versions.mkdir()
         tls = ["--cert", str(self._certificate[0]), "--key", str(self._certificate[1])] if self._certificate else []
         command = [
-            str(VERSITYGW.find()), "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--port", f"127.0.0.1:{self.port}", "--quiet", *tls,
+            str(VERSITYGW.find()), "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--port", self.address, "--quiet", *tls,
             "--iam-dir", str(self.folder), "posix", *(["--versioning-dir", str(versions)] if self._versions else []), str(data),
         ]  # fmt: skip
         self._log = (self.folder / "log").open("wb")

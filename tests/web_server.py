@@ -1,4 +1,4 @@
-"""HTTP servers on the loopback interface that record every request and break on demand, always on the real wire.
+"""HTTP servers, on the loopback interface by default, that record every request and break on demand, always on the real wire.
 
 :class:`FileServer` serves a folder; :class:`Server` is what it and the hub of :mod:`hub` are made of::
 
@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,8 @@ class Server:
 class FileServer(Server):
     """Serves the files below a folder, as any web server does. ``/redirect/<path>`` sends the client on to ``/<path>``."""
 
-    def __init__(self, folder: Path, certificate: Path | None = None) -> None:
-        super().__init__(certificate=certificate)
+    def __init__(self, folder: Path, certificate: Path | None = None, host: str = "127.0.0.1") -> None:
+        super().__init__(host, certificate)
         self.folder = folder
 
     def answer(self, request: Request, body: bytes) -> Answer:
@@ -174,11 +176,21 @@ class FileServer(Server):
         return Answer(200, {"Content-Type": "application/octet-stream"}, file) if file.is_file() else Answer(404)
 
 
-def unused_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
+def unused_port(host: str = "127.0.0.1") -> int:
+    """Return a port of an address of this machine on which no process listens."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def machine_address() -> str:
+    """An IPv4 address of this machine other than loopback; the test is skipped on a machine that has no network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine has no address other than loopback")
+        return str(probe.getsockname()[0])
 
 
 def wait_until(condition: Any, seconds: float = 30) -> None:

@@ -50,7 +50,7 @@ MINIMAL: dict[str, Any] = {"dataset": {"uri": "/data.jsonl"}, "evaluation": {"ta
 OUTPUTS: dict[str, Any] = {
     "dataset": DatasetOutputs("d" * 64, 9, 1, "s" * 64, 10),
     "model": ModelOutputs("m" * 64, 10, 40, "Qwen2ForCausalLM"),
-    "tokenization": TokenizationOutputs("k" * 64, 9, 900, 90, 120, 95, 110, 118, measured_rows=1),
+    "tokenization": TokenizationOutputs("k" * 64, "p" * 64, 9, 900, 90, 120, 95, 110, 118, measured_rows=1),
     "engine-check": EngineCheckOutputs("training-hub", "the image has it", {"training-hub": "0.9.0"}),
     "training": TrainingOutputs("t" * 64, 9, 9, 9, 0, 1, 1, opened=True),
     "baseline": EvaluationOutputs("m" * 64, 1, (), {"holdout.bits_per_byte": False}),

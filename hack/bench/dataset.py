@@ -4,7 +4,7 @@ Both run as new processes on the same file, in turns, and must publish the same 
 ``dataset_download`` in the OpenShift AI pipelines: ``load_dataset("json")``, validation of the first 100 rows, ``train_test_split`` with seed
 42, ``to_json`` twice (artifacts and workspace). Ours validates and hashes every row.
 
-python hack/bench/dataset.py [--rows 1000000] [--repeats 3]
+python hack/bench/dataset.py [--rows 1000000] [--repeats 3] [--only subset]
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ for folder in (folder + "/artifacts", folder):  # the artifacts of the pipeline,
     parts["train"].to_json(folder + "/train.jsonl", lines=True, force_ascii=False)
     parts["test"].to_json(folder + "/eval.jsonl", lines=True, force_ascii=False)
 """
+_DIGEST = "SHA-256 of the file"
 _FLOORS = {
     "copy of the file": "shutil.copyfile(path, path + '.copy')",
-    "SHA-256 of the file": "hashlib.file_digest(open(path, 'rb'), 'sha256')",
+    _DIGEST: "hashlib.file_digest(open(path, 'rb'), 'sha256')",
     "json.loads of every line": "[None for line in open(path, 'rb') if not json.loads(line)]",
     "msgspec, typed, of every line": "[None for line in open(path, 'rb') if not decode(line)]",
 }
@@ -60,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=("split", "subset"), help="measure one of the comparisons, and no array")
     options = parser.parse_args()
     print("dataset")
     print(machine())
@@ -67,19 +69,24 @@ def main() -> None:
         place, source = Path(folder), Path(folder) / "rows.jsonl"
         _write(source, options.rows)
         print(f"  {options.rows:,} rows, {source.stat().st_size / 1e6:,.0f} MB")
-        for name, code in _FLOORS.items():
-            _show(name, [measured([sys.executable, "-c", _PRELUDE + code, str(source)], place)])
+        for name in _FLOORS:
+            _show(name, [_floor(name, source, place)])
         (place / "rows.jsonl.copy").unlink()
-        _compare("split 0.9", place, source, 0, options.repeats)
-        _compare("subset of 2,000", place, source, 2000, options.repeats)
+        if options.only != "subset":
+            _compare("split 0.9", place, source, 0, options.repeats)
+        if options.only != "split":
+            _compare("subset of 2,000", place, source, 2000, options.repeats)
+        if options.only:
+            return
         array = place / "rows.json"
         _write_array(source, array, 300_000_000)
         _show(f"ours, one array of {array.stat().st_size / 1e6:,.0f} MB", [_ours(place, array, 0)])
 
 
 def _compare(what: str, place: Path, source: Path, subset: int, repeats: int) -> None:
-    pairs = []
+    pairs, digests = [], []
     for number in range(repeats):  # each is the first of a pair as often as the other
+        digests.append(_floor(_DIGEST, source, place))
         calls = (_upstream, _ours) if number % 2 else (_ours, _upstream)
         found = [call(place, source, subset) for call in calls]
         pairs.append(tuple(found if number % 2 else reversed(found)))
@@ -88,6 +95,10 @@ def _compare(what: str, place: Path, source: Path, subset: int, repeats: int) ->
     _show(f"dataset program, {what}", [second for _, second in pairs])
     print(f"    wall, ratio of each pair: {spread([first.wall / second.wall for first, second in pairs], 'x')}")
     print(f"    CPU, ratio of each pair: {spread([first.cpu / second.cpu for first, second in pairs], 'x')}")
+    _show(f"{_DIGEST} (baseline), {what}", digests)
+    print(
+        f"    CPU, dataset program to digest: {spread([ours.cpu / one.cpu for (_, ours), one in zip(pairs, digests, strict=True)], 'x')}"
+    )
 
 
 def _show(name: str, values: Sequence[Measured]) -> None:
@@ -131,6 +142,10 @@ def _upstream(place: Path, source: Path, subset: int) -> Measured:
     subprocess.run(["rm", "-rf", str(folder)], check=True)
     (folder / "artifacts").mkdir(parents=True)
     return measured([sys.executable, "-c", _UPSTREAM, str(source), str(folder), str(subset)], place)
+
+
+def _floor(name: str, source: Path, place: Path) -> Measured:
+    return measured([sys.executable, "-c", _PRELUDE + _FLOORS[name], str(source)], place)
 
 
 def _ours(place: Path, source: Path, subset: int) -> Measured:

@@ -108,6 +108,15 @@ def build(recipe: Recipe, base: Base, tag: str, engine: Engine, *, source: str =
             return _make(image, base, engine, source, epoch)
 
 
+def bases_of(base: Base) -> dict[str, str]:
+    """Return what images are built on, by the build arguments of the Containerfiles: references by digest, or Debian packages.
+
+    Raises:
+        CannotBuildError: the base is one of a registry, and not pinned.
+    """
+    return debian.descriptions() if base == "debian" else bases.pinned()
+
+
 def published_source() -> str:
     """Return the public address of the sources, or an empty string if git has none."""
     words = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]

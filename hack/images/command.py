@@ -85,6 +85,8 @@ def _build(options: argparse.Namespace) -> int:
         images = [
             builds.build(image.recipe, options.base, options.tag, engine, source=builds.published_source()) for image in images
         ]
+    for argument, base in builds.bases_of(options.base).items():
+        print(f"images: {argument}: {base}", file=sys.stderr)
     for image in images:
         print(image.archive)
     return 0

@@ -32,6 +32,15 @@ def identity() -> str:
     return f"debian-{hashlib.sha256(repr((SUITE, _PACKAGES, _LEFT_OUT, _CONTAINERFILE)).encode()).hexdigest()[:12]}"
 
 
+def descriptions() -> dict[str, str]:
+    """Return what the bases are made of, by build argument. A mirror serves the newest versions, so nothing is pinned."""
+    arguments = {"BUILD_IMAGE": "build", "BASE_IMAGE": "base"}
+    return {
+        argument: f"Debian {SUITE} with {', '.join(_PACKAGES[kind])}, in the versions of the mirror"
+        for argument, kind in arguments.items()
+    }
+
+
 def make(engine: Engine) -> dict[str, str]:
     """Make missing bases, and return the build arguments that name both.
 

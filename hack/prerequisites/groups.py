@@ -24,6 +24,7 @@ from controlplane.programs import BASE, GENERATIONS, Program, with_manifests
 from images import builds, engines, packages, recipes
 from node import machine
 from node import programs as node_programs
+from oras.binary import ORAS
 from registry.binary import REGISTRY
 from s3.binary import VERSITYGW
 from trainer_models import definitions, environments
@@ -100,7 +101,7 @@ def _control_plane(nice: int) -> Iterator[Step]:
     yield from _compiled(built, (*BASE, *shipping), nice)
     for program in shipping:
         yield Step(f"manifests-{program.name}", built.manifests(program).exists, partial(binaries.render_missing, built, program))
-    for tool in (CRDLINT, ARGOCD, REGISTRY, VERSITYGW):
+    for tool in (CRDLINT, ARGOCD, ORAS, REGISTRY, VERSITYGW):
         yield Step(tool.program.name, tool.locate().exists, partial(tool.build, nice))
     for release in environments.RELEASES:
         yield Step(f"trainer-models-{release}", partial(environments.is_made, release), partial(environments.make, release))

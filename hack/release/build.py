@@ -14,11 +14,13 @@ from pathlib import Path
 import progress
 from build_error import CannotBuildError
 from images import builds, engines
-from images.builds import Base
+from images.builds import SBOM_INSIDE, Base
 from images.recipes import RECIPES, ROOT, version
 
-from . import contents, manifests, notes, oci, tar
+from . import contents, manifests, notes, oci, provenance, tar
 from .contents import Release, ReleasedImage
+from .oci import Archive
+from .system_packages import OS_RELEASE, STATUS, complete
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ def build(request: Request, folder: Path) -> Release:
         with progress.step("building wheel and source distribution", "release-distributions"):
             _distributions(made, epoch)
         images = {RECIPES[name].title: _image(request, name, made, epoch) for name in request.images}
-        release = Release(request.version, revision, epoch, request.base, request.draft, images)
+        release = Release(request.version, revision, epoch, request.base, builds.bases_of(request.base), request.draft, images)
+        for name, image in images.items():
+            (made / image.provenance).write_text(provenance.statement(made, release, name), encoding="utf-8")
         with progress.step("writing manifests and release notes", "release-manifests"):
             _manifests(made, release, request.registry)
             (made / contents.NOTES).write_text(notes.page(release, changes), encoding="utf-8")
@@ -107,11 +111,17 @@ def _image(request: Request, name: str, folder: Path, epoch: int) -> ReleasedIma
     (folder / "locks").mkdir(exist_ok=True)
     stem = f"images/{recipe.title}-{request.version}"
     sbom, archive, lock = f"{stem}.cdx.json", f"{stem}.oci.tar", f"locks/{Path(recipe.lock).name}"
-    shutil.copyfile(image.sbom, folder / sbom)
     shutil.copyfile(ROOT / recipe.lock, folder / lock)
     with progress.step(f"compressing image {recipe.title}", f"release-image-{name}"):
         digest = oci.write(image.archive, folder / archive, f"docker.io/library/{recipe.title}:{request.version}", epoch)
-    return ReleasedImage(archive, digest, sbom, lock, dict(recipe.arguments).get("ACCELERATOR", ""))
+    with Archive(folder / archive) as read:
+        files = read.read(SBOM_INSIDE, STATUS, OS_RELEASE)
+    try:
+        (folder / sbom).write_bytes(complete(files[SBOM_INSIDE], files[STATUS], files[OS_RELEASE]))
+    except KeyError as error:
+        raise CannotBuildError(f"{recipe.title}: the image has no {error.args[0]}; build it on a base of Debian") from error
+    accelerator = dict(recipe.arguments).get("ACCELERATOR", "")
+    return ReleasedImage(archive, digest, sbom, f"{stem}.provenance.json", lock, accelerator)
 
 
 def _manifests(folder: Path, release: Release, registry: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,13 @@ import yaml
 
 from images.builds import SBOM_INSIDE
 
-from . import contents, manifests, sbom
+from . import contents, manifests, provenance, sbom
 from .contents import Release, ReleasedImage
 from .oci import Archive
+from .system_packages import OS_RELEASE, STATUS, complete
 
 DEFINITION = "crds/finetuneruns.finetunerun.io.yaml"
+_BY_DIGEST = re.compile("@sha256:[0-9a-f]{64}$")
 VERSION_ANNOTATION = "finetunerun.io/version"
 
 
@@ -29,8 +32,15 @@ def faults(folder: Path) -> list[str]:
     """
     release = contents.read(folder)
     found = [*_sums(folder), *_distributions(folder, release), *_manifests(folder, release), *_notes(folder, release)]
+    found += [
+        f"{contents.INDEX}: {argument} is {base}, which has no digest"
+        for argument, base in release.bases.items()
+        if not release.draft and not _BY_DIGEST.search(base)
+    ]
     for name, image in release.images.items():
         found += [f"{name}: {fault}" for fault in _image(folder, release, image)]
+        if (folder / image.provenance).read_text(encoding="utf-8") != provenance.statement(folder, release, name):
+            found.append(f"{image.provenance}: not the statement about {name} of this release")
     return found
 
 
@@ -91,14 +101,17 @@ def _image(folder: Path, release: Release, image: ReleasedImage) -> Iterator[str
             yield f"the archive is damaged: {', '.join(wrong)}"
             return
         configuration = archive.configuration
-        inside = archive.read(SBOM_INSIDE)
+        files = archive.read(SBOM_INSIDE, STATUS, OS_RELEASE)
     labels = configuration["config"].get("Labels") or {}
     for label, wanted in (("version", release.version), ("revision", release.revision)):
         if (value := labels.get(f"org.opencontainers.image.{label}")) != wanted:
             yield f"label org.opencontainers.image.{label} is {value}, not {wanted}"
+    if missing := [path for path in (SBOM_INSIDE, STATUS, OS_RELEASE) if path not in files]:
+        yield f"the image has no {missing[0]}"
+        return
     beside = (folder / image.sbom).read_bytes()
-    if inside != beside:
-        yield f"{SBOM_INSIDE} in the image is not {image.sbom}"
+    if complete(files[SBOM_INSIDE], files[STATUS], files[OS_RELEASE]) != beside:
+        yield f"the packages of the image are not those of {image.sbom}"
     locked = (folder / image.lock).read_text(encoding="utf-8")
     for fault in sbom.faults(json.loads(beside), locked, image.accelerator, configuration["architecture"]):
         yield f"{image.sbom}: {fault}"

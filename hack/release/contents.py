@@ -20,7 +20,8 @@ class ReleasedImage:
     Attributes:
         archive: path of the OCI archive in the folder.
         digest: of the image's manifest, as a registry has it.
-        sbom: path of the CycloneDX document.
+        sbom: path of the CycloneDX document, with the Python packages and those of the base image.
+        provenance: path of the statement about what it was built from.
         lock: path of the lock that its packages are installed from.
         accelerator: ``cpu`` or ``cuda``; empty for the operator.
     """
@@ -28,6 +29,7 @@ class ReleasedImage:
     archive: str
     digest: str
     sbom: str
+    provenance: str
     lock: str
     accelerator: str
 
@@ -40,6 +42,7 @@ class Release:
         revision: commit that everything is built from.
         epoch: time of that commit, in seconds. Every file and layer has it.
         base: what the images are built on: ``registry`` or ``debian``.
+        bases: references of the base images by digest, or what they were made of, by the build arguments of the Containerfiles.
         draft: whether the tree may differ from the commit, and images may be missing.
         images: by name.
     """
@@ -48,6 +51,7 @@ class Release:
     revision: str
     epoch: int
     base: str
+    bases: dict[str, str]
     draft: bool
     images: dict[str, ReleasedImage]
 

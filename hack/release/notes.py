@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 
 from build_error import CannotBuildError
 
-from .contents import Release
+from .contents import Release, ReleasedImage
 
 UNRELEASED = "Unreleased"
+_CYCLONEDX, _IN_TOTO = "application/vnd.cyclonedx+json", "application/vnd.in-toto+json"
 
 
 def section(change_log: str, version: str) -> str:
@@ -28,15 +30,30 @@ def section(change_log: str, version: str) -> str:
     return found["text"].strip()
 
 
+def _attach(name: str, image: ReleasedImage) -> str:
+    """Return the commands that attach the documents about an image to it, as OCI referrers."""
+    documents = {_CYCLONEDX: image.sbom, _IN_TOTO: image.provenance}
+    return "\n".join(
+        f"oras attach --artifact-type {kind} <registry>/{name}@{image.digest} {PurePosixPath(path).name}:{kind}"
+        for kind, path in documents.items()
+    )
+
+
 def page(release: Release, changes: str) -> str:
     """Return the page of a release as Markdown."""
     images = "\n".join(f"| `{name}` | `{image.digest}` | `{image.archive}` |" for name, image in sorted(release.images.items()))
+    bases = "\n".join(f"- `{argument}`: {base}" for argument, base in sorted(release.bases.items()))
+    commands = "\n".join(_attach(name, image) for name, image in sorted(release.images.items()))
     draft = "This is a draft: it is not published.\n\n" if release.draft else ""
     return f"""# finetune-operator {release.version}
 
 {draft}Built from commit `{release.revision}`.
 
 {changes}
+
+## Bases
+
+{bases}
 
 ## Artifacts
 
@@ -46,4 +63,11 @@ Push an image with `skopeo copy --preserve-digests oci-archive:<archive> docker:
 | Image | Digest | Archive |
 | --- | --- | --- |
 {images}
+
+Then attach the bill of materials (CycloneDX) and the provenance (in-toto, not signed) of each image, in the folder `images`. `oras discover
+<registry>/<image>:{release.version}` lists them.
+
+```
+{commands}
+```
 """

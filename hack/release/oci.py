@@ -85,14 +85,17 @@ class Archive:
         missing = {digest for digest in named if _blob(digest) not in there}
         return sorted(missing | {f"sha256:{Path(name).name}" for name in there if self._sum(name) != Path(name).name})
 
-    def read(self, path: str) -> bytes | None:
-        """Return a file of the image from its uppermost layer, or ``None`` if no layer has it."""
+    def read(self, *paths: str) -> dict[str, bytes]:
+        """Return those of the files that the image has, each from its uppermost layer. Each layer is read once at most."""
+        missing, found = {path.lstrip("/"): path for path in paths}, dict[str, bytes]()
         for layer in reversed(self.manifest["layers"]):
+            if not missing:
+                break
             with tarfile.open(fileobj=self._open(_blob(layer["digest"])), mode="r|*") as files:
                 for member in files:
-                    if member.isfile() and member.name.lstrip("./") == path.lstrip("/"):
-                        return cast("Any", files.extractfile(member)).read()  # type: ignore[no-any-return]
-        return None
+                    if member.isfile() and (path := missing.pop(member.name.removeprefix("./").lstrip("/"), "")):
+                        found[path] = cast("Any", files.extractfile(member)).read()
+        return found
 
     def _json(self, name: str) -> Json:
         return cast("Json", json.load(self._open(name)))

@@ -1,4 +1,4 @@
-"""Bills of materials: an image has the packages of its lock, and nothing else."""
+"""Bills of materials: an image has the Python packages of its lock, and no others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from packaging.utils import canonicalize_name
 import cuda_placeholders
 import lock
 
+from .system_packages import is_system_package
+
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """Pythons that a base image may have. A package that only some of them need may be there or not."""
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 def faults(document: Mapping[str, Any], locked: str, accelerator: str, architecture: str) -> list[str]:
-    """Return a message for every package that differs between a CycloneDX document and the lock that was installed.
+    """Return a message for every Python package that differs between a CycloneDX document and the lock that was installed.
 
     Args:
         document: the CycloneDX document.
@@ -26,7 +28,7 @@ def faults(document: Mapping[str, Any], locked: str, accelerator: str, architect
         architecture: of the image, as OCI has it: ``amd64``, ``arm64``.
     """
     required, allowed = _versions(locked, accelerator, _MACHINES.get(architecture, architecture))
-    listed = {canonicalize_name(one["name"]): one["version"] for one in document["components"]}
+    listed = {canonicalize_name(one["name"]): one["version"] for one in document["components"] if not is_system_package(one)}
     found = [
         f"{name} {version} is listed, and the lock has {' or '.join(sorted(allowed.get(name, ()))) or 'no such package'}"
         for name, version in sorted(listed.items())

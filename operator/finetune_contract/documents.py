@@ -66,6 +66,8 @@ GPUS_VARIABLE = "FINETUNE_GPUS"
 
 It is not part of ``inputs``: other GPUs give the same model except for rounding, so an earlier result is reused whatever hardware made it.
 """
+DOWNLOAD_LIMIT_VARIABLE = "FINETUNE_DOWNLOAD_LIMIT"
+"""Environment variable with the largest size in bytes of the data or the model that the stage downloads."""
 CACHE_LIMIT_VARIABLE = "FINETUNE_CACHE_LIMIT"
 """Environment variable of stages *dataset* and *model* with the largest size of the caches in bytes; optional."""
 SECRETS_VARIABLE = "FINETUNE_SECRETS"
@@ -209,6 +211,7 @@ class TokenizationInputs:
         bad_rows, bad_rows_share: whether rows that the template rejects fail the stage; the largest share of the training rows that
             may be left out, for whatever reason.
         requires_holdout: the gate reads a metric of the held-out rows, so at least one must be scored.
+        sample: report the first training rows in the result, which everyone may read who may read the pod.
     """
 
     max_seq_len: int
@@ -220,6 +223,7 @@ class TokenizationInputs:
     bad_rows_share: float = 0.1
     requires_holdout: bool = False
     trust_remote_code: bool = False
+    sample: bool = True
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ MODEL_CHANGED = _reason(
     "Rerun from the stage that the message names, and find out which program wrote to the workspace.",
 )  # fmt: skip
 RESULT_CHANGED = _reason(
-    "ResultChanged", Cause.USER, "A result in the workspace is not the one that its stage reported.",
+    "ResultChanged", Cause.USER, "A result, the prepared data or the rendered rows in the workspace are not those that their stage reported.",
     "Rerun from the stage that the message names, and find out which program wrote to the workspace.",
 )  # fmt: skip
 MODEL_UNSUPPORTED = _reason(
@@ -260,7 +260,7 @@ TASK_INVALID = _reason(
 )  # fmt: skip
 TASK_DATA_UNREACHABLE = _reason(
     "TaskDataUnreachable", Cause.TRANSIENT, "The data of a benchmark task could not be downloaded.",
-    "Check the network and HF_TOKEN, or put the data into the workspace and use a task file that reads it there.",
+    "Check the network and HF_TOKEN, or put the data and a task file that reads it into the ConfigMap of evaluation.taskFiles.",
 )  # fmt: skip
 BAD_EVALUATION_VALUE = _reason(
     "BadEvaluationValue", Cause.USER, "The backend rejected an evaluation value.",
@@ -291,6 +291,14 @@ TOKEN_NOT_SENT = _reason(
 HOST_NOT_ALLOWED = _reason(
     "HostNotAllowed", Cause.USER, "The operator's configuration does not allow the stages to contact a host.",
     "Use an allowed host, or ask the platform to add it to allowedHosts in the operator's configuration.",
+)  # fmt: skip
+ADDRESS_NOT_ALLOWED = _reason(
+    "AddressNotAllowed", Cause.USER, "A host has an address that the stages do not contact in a cluster: of the node, of the cloud, or a private one.",
+    "Use the address of a server; for a private address, ask the platform to add the host to allowedHosts in the operator's configuration.",
+)  # fmt: skip
+DOWNLOAD_TOO_LARGE = _reason(
+    "DownloadTooLarge", Cause.USER, "The data or the base model is larger than the operator's configuration allows.",
+    "Use less data or a smaller model, or ask the platform to raise downloadLimits in the operator's configuration.",
 )  # fmt: skip
 REGISTRY_UNTRUSTED = _reason(
     "RegistryUntrusted", Cause.USER, "The certificate of the registry is not trusted, or the CA bundle cannot be read.",

@@ -138,17 +138,21 @@ class TokenizationOutputs:
     Attributes:
         digest: SHA-256 of the training arrays only (tokens, labels, offsets), so that other held-out rows or tasks do not cause a new
             training.
+        passages_digest: SHA-256 of the names and contents of the files of rendered rows, which stages *evaluation* and *baseline* read.
         rows, tokens, learned_tokens, longest: number of training rows, their tokens, tokens with a label, tokens of the longest row.
         median, p90, p99: percentiles of the tokens of a training row.
         too_long, nothing_to_learn, rejected: training rows that are left out: more tokens than ``max_seq_len``, no token to learn,
             rejected by the chat template.
         measured_rows, not_measured: held-out rows with and without an answer that can be scored.
+        attention: size of the attention: sum over the training rows of their squared tokens, times the number of layers and the
+            dimensions of all heads; 0 if the model's configuration does not state them.
         template: template of the learned parts: the model's own, or TRL's training version.
         sample: the first training rows, at most ``SAMPLE_ROWS``, in at most ``SAMPLE_BYTES`` bytes of JSON. ``tokens/sample.json`` has more
             of their text.
     """
 
     digest: str
+    passages_digest: str
     rows: int
     tokens: int
     learned_tokens: int
@@ -161,6 +165,7 @@ class TokenizationOutputs:
     rejected: int = 0
     measured_rows: int = 0
     not_measured: int = 0
+    attention: int = 0
     template: Literal["model", "training"] = "model"
     sample: tuple[SampleRow, ...] = ()
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote
 
+from .redaction import SECRET_PARAMETER
+
 UriKind = Literal["dataset", "model"]
 
 CONTROL = r"[\x00-\x1f\x7f]"
@@ -29,10 +31,7 @@ LOGIN = r"^[a-z0-9]+://[^/?#]*@"
 """A user, and maybe a password, before the host: everybody who may read the run, its Events or a registry's entry could read them."""
 IMAGE_DIGEST = "@sha256:"
 """What may follow the name of an image although it looks like a login."""
-SIGNATURE = (
-    r"(?i)[?&#;](([^=&#;?]*[-_.])?(sig|key|auth|pwd)|[^=&#;?]*(token|signature|credential|secret|passw)[^=&#;?]*"
-    r"|[^=&#;?]*(api|access)[-_]?key(id)?)="
-)
+SIGNATURE = rf"(?i)[?&#;]({SECRET_PARAMETER})="
 """A parameter with a signature, a token or a key, such as ``X-Amz-Signature``, ``sig`` or ``AWSAccessKeyId``."""
 LOCAL_PREFIXES = ("/", "./", "../", "~/")
 LOCAL = r"(/|\./|\.\./|~/).*"

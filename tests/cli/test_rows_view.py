@@ -10,7 +10,14 @@ ROWS: dict[str, Any] = {
     "source": 1200, "trained": 1000, "tokens": 50_000, "learnedTokens": 12_500,
     "tokensPerRow": {"p50": 40, "p90": 90, "p99": 200, "max": 1024},
 }  # fmt: skip
-ESTIMATE = {"stepsPerEpoch": 8, "steps": 24, "tokens": 150_000, "memoryBytes": 16 * 2**30}
+ESTIMATE = {
+    "stepsPerEpoch": 8,
+    "steps": 24,
+    "tokens": 150_000,
+    "memoryBytes": 16 * 2**30,
+    "computeTeraflop": 6148,
+    "gpuTime": "about 1 GPU minute",
+}
 
 
 def test_counts_of_rows_have_the_share_of_learned_tokens_and_percentiles() -> None:
@@ -22,13 +29,24 @@ def test_counts_of_rows_have_the_share_of_learned_tokens_and_percentiles() -> No
 
 
 def test_estimates_are_shown_in_readable_units() -> None:
-    assert estimate_values(ESTIMATE) == {"stepsPerEpoch": "8", "steps": "24", "tokens": "150,000", "memoryBytes": "16.0 GiB"}
+    assert estimate_values(ESTIMATE) == {
+        "stepsPerEpoch": "8",
+        "steps": "24",
+        "tokens": "150,000",
+        "memoryBytes": "16.0 GiB",
+        "computeTeraflop": "6,148",
+        "gpuTime": "about 1 GPU minute",
+    }
+    assert estimate_values({"steps": 24}) == {"steps": "24"}
 
 
 def test_the_outcome_of_a_run_has_one_line_about_tokens() -> None:
     line = "50,000 in 1,000 rows (median 40, longest 1,024); 12,500 (25%) learned; 24 steps, 8 per epoch"
-    assert token_line(ROWS, ESTIMATE) == f"{line}; 16.0 GiB for weights and optimizer in each process without sharding"
-    assert token_line(ROWS, {key: value for key, value in ESTIMATE.items() if key != "memoryBytes"}) == line
+    assert (
+        token_line(ROWS, ESTIMATE)
+        == f"{line}; 16.0 GiB for weights and optimizer in each process without sharding; about 1 GPU minute"
+    )
+    assert token_line(ROWS, {key: value for key, value in ESTIMATE.items() if key not in ("memoryBytes", "gpuTime")}) == line
     assert token_line({"source": 1200}, {}) is None
 
 

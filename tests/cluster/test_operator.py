@@ -21,6 +21,7 @@ from finetune_operator.api.kinds import CLAIM, EVENT, FINETUNERUN, JOB, POD, TRA
 from kstatus import kstatus
 from model_registry_server import ModelRegistryServer
 from waiting import eventually
+from web_server import machine_address
 
 ONE = pytest.mark.parametrize("control_plane", ["2.1"], indirect=True)
 pytestmark = pytest.mark.timeout(600)
@@ -36,7 +37,7 @@ async def site(
 
 
 async def test_a_run_goes_from_its_data_to_the_registry(site: Site) -> None:
-    with ModelRegistryServer() as registry:
+    with ModelRegistryServer(host=machine_address()) as registry:  # no pod of a cluster contacts loopback
         async with site.operator() as running:
             await site.apply({**SPEC, "registry": {"address": registry.url, "name": "tiny"}})
             status = await site.ended()

@@ -24,9 +24,9 @@ def bits_per_byte(model: Path, workspace: Path) -> float:
 def _measure(model: Path, workspace: Path, passages: Path) -> float:
     with quick_imports():
         from finetune_stages.evaluation.measure import measure
-        from finetune_stages.evaluation.passages import read_passages
+        from finetune_stages.evaluation.passages import RowFile, read_passages
 
     context = Tokenization(workspace).context(TokenizationInputs(max_seq_len=256))
     inputs = EvaluationInputs("final", log_samples=False)
-    measured = measure(context, inputs, model, {HOLDOUT: read_passages(passages)}, [])
+    measured = measure(context, inputs, model, {HOLDOUT: read_passages(RowFile(passages))}, [])
     return float(measured.results["results"][HOLDOUT]["bits_per_byte,none"])

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from build_error import CannotBuildError
+from certificates import self_signed
 from finetune_operator.core.images import CONFIGURABLE
 from finetune_operator.kube.configuration import Configuration
 from images import bases, builds, package_index, packages
 from images.command import main
 from images.engines import Build
 from images.recipes import OPERATOR, PROGRAMS, RECIPES, ROOT, STAGES, Recipe, programs_in
+from registry_server import RegistryServer, layer
 
 ALL = list(RECIPES.values())
 
@@ -97,7 +99,9 @@ def test_a_second_build_is_no_build(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         archive.touch()
     monkeypatch.setenv("PATH", "")  # no engine would be found
     assert main(["build", "--base", "debian"]) == 0
-    assert capsys.readouterr().out.splitlines() == [str(archive) for archive in archives]
+    output = capsys.readouterr()
+    assert output.out.splitlines() == [str(archive) for archive in archives]
+    assert output.err.splitlines()[1] == "images: BASE_IMAGE: Debian bookworm with python3, in the versions of the mirror"
 
 
 def test_a_digest_is_never_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +118,23 @@ def test_a_digest_is_never_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(CannotBuildError, match=r"the registry returned no digest|install one to get digests"):
         bases.pin(lock)
     assert lock.read_text() == before
+
+
+@pytest.mark.go
+def test_the_digests_of_the_bases_come_from_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shutil.which("skopeo"):
+        pytest.skip("skopeo is not installed: python hack/images packages")
+    certificate, lock = self_signed(tmp_path), tmp_path / "bases.lock"
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with RegistryServer(tmp_path / "registry", certificate=certificate) as registry:
+        pushed = {tag: registry.push(f"library/python:{tag}", [layer({tag: b""})]) for tag in ("3.12", "3.12-slim")}
+        names = {"BUILD_IMAGE": f"{registry.host}/library/python:3.12", "BASE_IMAGE": f"{registry.host}/library/python:3.12-slim"}
+        monkeypatch.setattr(bases, "BASES", names)
+        bases.pin(lock)
+    assert bases.pinned(lock) == {
+        "BUILD_IMAGE": f"{registry.host}/library/python@{pushed['3.12']}", "BASE_IMAGE": f"{registry.host}/library/python@{pushed['3.12-slim']}",
+    }  # fmt: skip
 
 
 def test_the_package_index_is_passed_as_secrets_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

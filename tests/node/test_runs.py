@@ -32,6 +32,7 @@ def test_the_smallest_run_succeeds(site: Site, smallest: Object) -> None:
     assert smallest["resolved"]["spec"]["training"]["algorithm"] == "osft"
     assert smallest["model"]["uri"].startswith("pvc://smallest-workspace/")
     assert "holdout.bits_per_byte" in smallest["metrics"]["evaluation"]
+    assert set(smallest["estimate"]) == {"stepsPerEpoch", "steps", "tokens", "memoryBytes", "computeTeraflop"}
     assert "Succeeded" in site.kubectl("get", "ftr", "smallest")
     pods = site.pods("smallest")
     assert {pod["metadata"]["labels"]["finetunerun.io/stage"] for pod in pods} == {

@@ -23,7 +23,7 @@ LIMITED = {
 """Fields whose values the policy limits."""
 HARMLESS = """
 dataset: uri evalUri split revision format fields subset subsetMode trainSplit splitBy splitField badRows seed sha256 endpoint region
-  nearDuplicates
+  nearDuplicates sampleInStatus
 model: uri revision endpoint region
 training: enabled algorithm epochs effectiveBatchSize microBatchSize maxTokensPerGPU maxSeqLen learningRate warmupSteps scheduler
   schedulerArgs seed liger unmask gradientCheckpointing osft sft lora checkpoints engine engineArgs

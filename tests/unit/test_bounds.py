@@ -42,7 +42,8 @@ from patterns import QUICK, ROOT, Found, adversarial, found_in, seconds
 SIZE = 4096
 URI_LENGTH = 2048
 NOT_CONSTANT = {
-    "operator/finetune_contract/uris.py search FILE_NAMES[kind]", "operator/finetune_contract/uris.py fullmatch pattern",
+    "operator/finetune_contract/uris.py search FILE_NAMES[kind]", "operator/finetune_contract/uris.py search SIGNATURE",
+    "operator/finetune_contract/uris.py fullmatch pattern",
     "operator/finetune_operator/kube/configuration.py search reserved", "operator/finetune_operator/validation/pattern.py search translated",
     "images/finetune_stages/sources/s3.py match glob_translate(pattern)",
     "images/finetune_stages/sources/formats.py fullmatch _FIELD + b'(?:' + separator + _FIELD + b')+'",

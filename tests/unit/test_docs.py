@@ -186,6 +186,43 @@ def missing_files(page: Path) -> list[str]:
     ]
 
 
+SECURITY = ROOT / "docs/security.md"
+TEST = re.compile(r"tests/[\w/.*-]+(::\w+)?")
+
+
+def missing_tests(page: Path) -> list[str]:
+    """Return the tests that a page names and that do not exist: a file or a pattern of files, maybe with ``::`` and a function."""
+    named = [code for code in codes(page) if TEST.fullmatch(code)]
+    return [name for name in named if not _is_test(*name.split("::"))]
+
+
+def _is_test(path: str, function: str = "") -> bool:
+    files = list(ROOT.glob(path))
+    return bool(files) and all(
+        re.search(rf"^(async )?def {function}\(", file.read_text(), re.MULTILINE) for file in files if function
+    )
+
+
+@each_page
+def test_tests_exist(page: Path) -> None:
+    assert missing_tests(page) == []
+
+
+def test_a_test_that_does_not_exist_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    own = "tests/unit/test_docs.py"
+    page.write_text(f"`{own}`, `{own}::test_tests_exist`, `{own}::test_none`, `tests/none.py`, `tests/none-*.py::test_none`\n")
+    assert missing_tests(page) == [f"{own}::test_none", "tests/none.py", "tests/none-*.py::test_none"]
+
+
+def test_every_threat_with_a_protection_names_its_tests() -> None:
+    found = [one for one in tables(SECURITY) if "Tests" in one.columns]
+    assert {"The laptop", "Secrets", "Tokens and hosts", "Switches of the platform", "Supply chain"} <= {
+        one.heading for one in found
+    }
+    assert [row for one in found for row, tests in zip(one.rows, one.column("Tests"), strict=True) if "tests/" not in tests] == []
+
+
 ALL_FILES = frozenset(file.name for top in TOP for file in (ROOT / top).rglob("*.*"))
 """Names of all files, for pages that name a file without its directory."""
 ABSENT = frozenset({"operator/__init__.py", "uv.lock"})

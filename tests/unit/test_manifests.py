@@ -30,6 +30,15 @@ def load(path: str) -> Any:
     return yaml.safe_load((MANIFESTS / path).read_text(encoding="utf-8"))
 
 
+def test_the_optional_ports_of_stages_are_valid_where_they_are() -> None:
+    text = (MANIFESTS / "samples/platform/stage-network-policies.yaml").read_text(encoding="utf-8")
+    ports = [
+        {entry["port"] for entry in next(yaml.safe_load_all(each))["spec"]["egress"][1]["ports"]}
+        for each in (text, text.replace("# - {", "- {"))
+    ]
+    assert ports[1] - ports[0] == {80, 5000, 9000}
+
+
 def test_the_image_is_that_of_this_release() -> None:
     container = load("base/deployment.yaml")["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == f"finetune-operator:{__version__}"

@@ -9,17 +9,18 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.json_lines import JsonLines
-from finetune_stages.sources.row_index import written_index
+from finetune_stages.sources.row_index import LARGEST_ROW, written_index
 
 JSON_COLUMNS = ("messages", "conversations", "tools")
 """Columns whose cells are JSON text."""
@@ -39,11 +40,11 @@ def delimited_rows(
     Raises:
         StageError: ``DatasetUnreadable``: the text is not UTF-8, a quote is not closed, or the header is not a list of different names.
     """
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(LARGEST_ROW)
     flat, starts, faults = array("q"), array("q", [0]), dict[int, str]()
     try:
         with path.open(encoding="utf-8-sig", newline="") as source, target.open("wb", buffering=1 << 20) as sink:
-            records = _records(source, delimiter)
+            records = _records(_Lines(source), delimiter)
             header = _checked_header(next(records, (1, []))[1], name)
             reported = 0
             for row, (line, cells) in enumerate(records, start=1):
@@ -68,7 +69,9 @@ def delimited_rows(
 def _not_utf8(path: Path) -> str:
     """Return the fault of a file that is not UTF-8, with its first line that is not."""
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(iter(lambda: lines.readline(LARGEST_ROW), b""), start=1):
+            if len(line) >= LARGEST_ROW:
+                return f"line {number} has more than {LARGEST_ROW >> 20} MiB, and the text is not UTF-8"
             try:
                 line.decode()
             except UnicodeDecodeError as error:
@@ -84,11 +87,35 @@ class _BrokenRecord(csv.Error):
         self.line = line
 
 
-def _records(source: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+class _Lines:
+    """The lines of a file; those of one record have at most :data:`LARGEST_ROW` characters, so that a reader's memory is bounded."""
+
+    def __init__(self, source: TextIO) -> None:
+        self._source, self._read = source, 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._source.readline(LARGEST_ROW + 1 - self._read)
+        self._read += len(line)
+        if self._read > LARGEST_ROW:
+            raise csv.Error(f"it has more than {LARGEST_ROW >> 20} MiB")
+        if not line:
+            raise StopIteration
+        return line
+
+    def next_record(self) -> None:
+        """Begin to count again."""
+        self._read = 0
+
+
+def _records(source: _Lines, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the line that each record begins at and its cells, without empty lines."""
     reader = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
+        source.next_record()
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -100,7 +127,7 @@ def _records(source: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[
 
 
 def _checked_header(header: list[str], name: str) -> list[str]:
-    twice = next((column for column in header if header.count(column) > 1), None)
+    twice = next((column for column, number in Counter(header).items() if number > 1), None)
     if twice is not None:
         raise StageError(
             reasons.DATASET_UNREADABLE, f"{name}: its header has column {twice!r} twice; rename one of the two columns."

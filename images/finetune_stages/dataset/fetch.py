@@ -153,7 +153,8 @@ def _from_s3(location: S3Location, request: SourceRequest, context: Context, scr
     objects, notes = find_objects(bucket, location, origin)
     targets = [_downloads(scratch) / f"{origin.field}.{number}" for number in range(len(objects))]
     counter = ProgressCounter(context, f"downloading {location.shown}", high=45)
-    download_all([bucket.remote(one, target) for one, target in zip(objects, targets, strict=True)], counter)
+    files = [bucket.remote(one, target) for one, target in zip(objects, targets, strict=True)]
+    download_all(files, counter, origin, location.shown)
     names = [f"s3://{location.bucket}/{one.key}" for one in objects]
     return _Found(location.shown, list(zip(targets, names, strict=True)), objects_fingerprint(objects), notes, low=45)
 

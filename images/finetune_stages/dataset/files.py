@@ -23,7 +23,8 @@ from finetune_stages.sources.row_index import written_index
 from .compressed import unpacked
 from .delimited_rows import delimited_rows
 from .source_file import DataFile, SourceFile, content_digest
-from .table_rows import open_table, table_kind
+from .table_rows import open_table
+from .table_size import table_kind
 
 _HEAD = 16
 

@@ -15,12 +15,13 @@ from finetune_contract.uris import HubId
 from finetune_stages.sdk import Context, StageError
 from finetune_stages.sdk.fault import causes, first_line
 from finetune_stages.sources.background import in_background
+from finetune_stages.sources.download_limits import require_size
 from finetune_stages.sources.hub import Repository, find_repository, hub_errors, hub_fault, token
 from finetune_stages.sources.json_lines import OpenedRows
 from finetune_stages.sources.json_values import shown
 from finetune_stages.sources.progress import report_note
 
-from .hub_split import HubSplit
+from .hub_split import HubSplit, path_in_repository
 from .source_request import SourceRequest
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def open_hub_rows(found: HubDataset, choose: Callable[[int], Sequence[int]], con
         )
         split = _choose_split(found, builder)
         _require_own_files(found, builder.config.data_files[split])
+        total = sum(found.repository.sizes.get(path_in_repository(str(file)), 0) for file in builder.config.data_files[split])
+        require_size(total, found.request.origin, found.id)
         # Only this split: by default the library downloads and converts all splits.
         builder.config.data_files = type(builder.config.data_files)({split: builder.config.data_files[split]})
         field = found.request.origin.field

@@ -20,6 +20,7 @@ from finetune_stages.sources.progress import ProgressCounter
 from .arrow_rows import text_columns, write_arrow_rows
 from .files import Files
 from .source_file import DataFile
+from .table_size import measure, table_kind
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, DownloadManager
@@ -100,10 +101,23 @@ class HubSplit:
         return found
 
     def _read_table(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
+        self._require_usual_sizes()
         self._download(lambda manager: self.builder.download_and_prepare(dl_manager=manager, verification_mode="no_checks"))
         dataset, notes = text_columns(self.builder.as_dataset(split=self.name), self.repository.id)
         numbers = self._chosen(len(dataset), choose)
         return OpenedRows(write_arrow_rows(dataset, numbers, self.target, self._counter(numbers)), len(dataset), notes)
+
+    def _require_usual_sizes(self) -> None:
+        """Reject files that decode to very much more than their size, and let the library decode few rows at a time."""
+        files = [str(file) for file in self.builder.config.data_files[self.name]]
+        batches = []
+        for file, path in zip(files, self._download(lambda manager: manager.download(files)), strict=True):
+            with Path(path).open("rb") as stream:
+                kind = table_kind(stream.read(8))
+            if kind:
+                batches.append(measure(Path(path), kind, f"{self.repository.id}/{path_in_repository(file)}").batch_rows)
+        if batches and hasattr(self.builder.config, "batch_size"):
+            self.builder.config.batch_size = min(batches)
 
     def _download(self, work: Callable[[DownloadManager], Any]) -> Any:
         """Return the result of ``work``, called with the library's download manager, and report progress."""

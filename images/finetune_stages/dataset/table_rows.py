@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,21 +15,12 @@ from finetune_stages.sdk.fault import causes, first_line
 from finetune_stages.sources.json_lines import JsonLines
 
 from .arrow_rows import text_columns, write_arrow_rows
-from .compressed import limit
 from .table_columns import readable_columns
+from .table_size import TableKind, measure
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from numpy.typing import NDArray
-
-TableKind = Literal["Parquet", "Arrow"]
-
-
-def table_kind(head: bytes) -> TableKind | None:
-    """Return the format of a file that begins with ``head``; ``None`` if it is no table."""
-    if head.startswith(b"PAR1"):
-        return "Parquet"
-    return "Arrow" if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")) else None
 
 
 @dataclass(frozen=True)
@@ -66,12 +57,15 @@ def open_table(path: Path, kind: TableKind, name: str, target: Path, advance: Ca
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
+    size = measure(path, kind, name)
+    if kind == "Parquet" and not size.rows:
+        return Table(datasets.Dataset.from_dict({}), target, advance, ())  # the library reads no file without rows
+    options = {"batch_size": size.batch_rows} if kind == "Parquet" else {}
     try:
-        if kind == "Parquet" and not _checked_rows(path, name):
-            return Table(datasets.Dataset.from_dict({}), target, advance, ())  # the library reads no file without rows
         columns, left_out = readable_columns(path, kind, name)
+        cache = str(target.with_name(f"{target.name}.tables"))
         builder = datasets.load_dataset_builder(
-            kind.lower(), data_files={"train": [str(path)]}, cache_dir=str(target.with_name(f"{target.name}.tables")), **columns
+            kind.lower(), data_files={"train": [str(path)]}, cache_dir=cache, **options, **columns
         )
         builder.download_and_prepare(verification_mode="no_checks")
         dataset, notes = text_columns(builder.as_dataset(split="train"), name)
@@ -85,21 +79,6 @@ def open_table(path: Path, kind: TableKind, name: str, target: Path, advance: Ca
             f"{name}: is a damaged {kind} file ({_detail(error)}); write or download it again.",
         ) from error
     return Table(dataset, target, advance, (*left_out, *notes))
-
-
-def _checked_rows(path: Path, name: str) -> int:
-    """Return the number of rows of a Parquet file. Check that its columns are not much larger than the file."""
-    import pyarrow.parquet
-
-    metadata = pyarrow.parquet.read_metadata(path)
-    size, most = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)), limit(path)
-    if size > most:
-        raise StageError(
-            reasons.DATASET_UNREADABLE,
-            f"{name}: its content is larger than {most >> 30} GiB; write it with less compression, or as several files.",
-        )
-    rows: int = metadata.num_rows
-    return rows
 
 
 def _detail(error: BaseException) -> Any:

@@ -17,8 +17,10 @@ from finetune_contract.documents import HTTP_AUTHORIZATION_VARIABLE, Scalar
 from finetune_contract.hosts import host_of, is_inside
 from finetune_contract.uris import WebAddress
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import first_line
+from finetune_stages.sdk.fault import AddressNotAllowed, first_line
 from finetune_stages.sdk.hosts import require_allowed
+from finetune_stages.sources.background import in_background
+from finetune_stages.sources.download_limits import Pace, require_size
 from finetune_stages.sources.downloads import CHUNK, PART, Dropped, RemoteFile, download_all
 from finetune_stages.sources.http_faults import is_transient, network_fault
 from finetune_stages.sources.origin import Origin
@@ -54,7 +56,7 @@ def download(address: WebAddress, target: Path, origin: Origin, counter: Progres
         found = validators(response.headers)
         size = response.headers.get("Content-Length", "")
         if not size.isdecimal():
-            _stream(response, target, counter)
+            client.stream(response, target, counter)
             client.require_end_mark(response, target)
             return found
         content = _Content.of(response, found, int(size))
@@ -72,7 +74,7 @@ def download(address: WebAddress, target: Path, origin: Origin, counter: Progres
                 yield from client.again(content)
 
         identity = digest([address.url, resumable]) if resumable else None
-        download_all([RemoteFile(int(size), identity, target, read)], counter)
+        download_all([RemoteFile(int(size), identity, target, read)], counter, origin, address.shown)
         return found
 
 
@@ -176,6 +178,26 @@ class _Client:
         """Yield the body of a response."""
         with self._drops():
             yield from response.iter_raw(CHUNK)
+
+    def stream(self, response: httpx2.Response, target: Path, counter: ProgressCounter) -> None:
+        """Write the body of a response whose size is unknown.
+
+        Raises:
+            StageError: ``DownloadTooLarge``; one of the reasons of the origin.
+        """
+
+        def write() -> None:
+            with target.open("wb") as stream:
+                for chunk in response.iter_raw():
+                    require_size(stream.tell() + stream.write(chunk), self.origin, self.address.shown)
+
+        pace = Pace(self.origin, self.address.shown)
+
+        def watch() -> None:
+            counter.at(response.num_bytes_downloaded)
+            pace.at(response.num_bytes_downloaded)
+
+        in_background(write, watch)
 
     def range(self, start: int, end: int, content: _Content) -> Iterator[bytes]:
         """Yield a range of the file.
@@ -290,6 +312,8 @@ class _Client:
         start = f"{self.origin.field}: {self.address.shown}"
         try:
             yield
+        except AddressNotAllowed as error:
+            raise error.of(start) from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise StageError(
                 self.origin.not_found, f"{start} is not a web address ({first_line(error)}); write https://<host>/<file>."
@@ -304,14 +328,6 @@ def _encodings(response: httpx2.Response) -> tuple[str, ...]:
     """Return the methods by which the body is compressed."""
     stated = (each.strip().lower() for each in response.headers.get("Content-Encoding", "").split(","))
     return tuple(each for each in stated if each not in _PLAIN)
-
-
-def _stream(response: httpx2.Response, target: Path, counter: ProgressCounter) -> None:
-    """Write the body of a response whose size is unknown."""
-    with target.open("wb") as stream:
-        for chunk in response.iter_raw(CHUNK):
-            stream.write(chunk)
-            counter(len(chunk))
 
 
 def _authorization(address: WebAddress, origin: Origin) -> dict[str, str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lm_eval.api.group import Group
+from lm_eval.api.registry import metric_registry
 from lm_eval.api.task import ConfigurableTask, Task
 
 from finetune_contract import reasons
+from finetune_contract.documents import TASK_CODE_VARIABLE
 from finetune_stages.chat.task_rows import require_own_names
 from finetune_stages.sdk import StageError
+from finetune_stages.sources.task_files import Definition, builtin_tasks
 
 from .own_task import OwnTask
 from .scores import metric_key, safe
@@ -56,6 +60,36 @@ def check_names(built: Iterable[Any], chats: Iterable[str]) -> None:
                 reasons.TASK_INVALID,
                 f"evaluation.tasks: {other} and {owner} have the same name for a score, {key}; rename one of them.",
             )
+
+
+def require_known_metrics(definitions: Iterable[Definition]) -> None:
+    """Check that lm-eval has all metrics in the user's files, if the platform allows no code: others are programs, which lm-eval would run.
+
+    Raises:
+        StageError: ``TaskInvalid``.
+    """
+    if os.environ.get(TASK_CODE_VARIABLE) != "0":
+        return
+    builtin = builtin_tasks()
+    for definition in definitions:
+        names = [] if definition.path.is_relative_to(builtin) else _metrics(definition.config)
+        unknown = [name for name in names if name not in metric_registry]
+        if unknown:
+            raise StageError(
+                reasons.TASK_INVALID,
+                f"evaluation.taskFiles: {definition.path.name}: metric: {unknown[0]} is not a metric of lm-eval, and code of a metric is not"
+                " allowed here; use one of lm-eval, or ask an administrator to set allow.taskCode in the operator's configuration.",
+            )
+
+
+def _metrics(value: Any) -> Iterator[str]:
+    """Yield the names of all metrics in a definition, also in tasks that a group defines inline."""
+    if isinstance(value, dict):
+        if isinstance(value.get("metric"), str):
+            yield value["metric"]
+        value = list(value.values())
+    for item in value if isinstance(value, list) else ():
+        yield from _metrics(item)
 
 
 def leaves(built: Iterable[Any]) -> tuple[list[Task], list[Group]]:

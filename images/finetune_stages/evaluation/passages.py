@@ -1,54 +1,107 @@
-"""Rendered conversations of stage *tokenization*, with the positions of the answers."""
+"""Rendered conversations of stage *tokenization*, with the positions of the answers.
+
+A pod of training can write to the workspace, so only files with the digest that stage *tokenization* reported are scored.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune_contract import reasons
+from finetune_contract.codec import decode
 from finetune_contract.documents import EvaluationInputs
+from finetune_contract.result import TokenizationOutputs
 from finetune_contract.workspace import HOLDOUT
+from finetune_stages.chat.rendered_rows import passages_digest
 from finetune_stages.chat.task_rows import chat_files, own_roots
-from finetune_stages.sdk import Context, StageError, read_seal
+from finetune_stages.sdk import Context, Seal, StageError, read_seal
+from finetune_stages.sdk.identity import read_result
+from finetune_stages.sdk.workspace import file_sha256
 
 Row = dict[str, Any]
 """``row`` and ``line`` in the source, and ``passages``, each with ``text`` and ``answers`` (half-open character ranges)."""
 
 
-def chat_tasks(context: Context, inputs: EvaluationInputs) -> dict[str, Path]:
+@dataclass(frozen=True)
+class RowFile:
+    """A file of rendered rows.
+
+    Attributes:
+        reported: SHA-256 that stage *tokenization* reported; ``None`` if no control plane started this program.
+    """
+
+    path: Path
+    reported: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the rows that are scored."""
+        return self.reported or file_sha256(self.path)
+
+
+def chat_tasks(context: Context, inputs: EvaluationInputs) -> dict[str, RowFile]:
     """Return the files of rendered rows by task: the held-out rows, and tasks that are files of chat rows.
 
     Raises:
-        StageError: ``DatasetNotFound``: there are no rendered rows.
+        StageError: ``DatasetNotFound``: there are no rendered rows; ``ResultChanged``: they are not those that were reported.
     """
     layout = context.layout
     own = chat_files(own_roots(inputs.task_files), inputs.tasks)
-    if (inputs.holdout or own) and read_seal(context.path(layout.tokens)) is None:
+    names: Sequence[str] = (*([HOLDOUT] if inputs.holdout else []), *own)
+    if not names:
+        return {}
+    tokens = context.path(layout.tokens)
+    seal = read_seal(tokens)
+    if seal is None:
         other = "" if own else ", or set evaluation.holdout to false"
         raise StageError(
             reasons.DATASET_NOT_FOUND, f"{layout.tokens}: it is not in the workspace; rerun from stage evaluation{other}."
         )
-    names: Sequence[str] = (*([HOLDOUT] if inputs.holdout else []), *own)
-    return {name: path for name in names if (path := context.path(layout.passages(name))).is_file()}
+    paths = {name: context.path(layout.passages(name)) for name in names}
+    if context.reads is None:
+        return {name: RowFile(path) for name, path in paths.items() if path.is_file()}
+    _require_reported(context, seal)
+    files = {name: seal.files.get(str(path.relative_to(tokens))) for name, path in paths.items()}
+    return {name: RowFile(paths[name], file.sha256) for name, file in files.items() if file is not None}
 
 
-def read_passages(path: Path) -> list[Row]:
-    """Return the rows of a file.
+def _require_reported(context: Context, seal: Seal) -> None:
+    result = read_result(context, context.path(context.layout.newest_result("tokenization")), "tokenization")
+    reported = decode(TokenizationOutputs, result.outputs, "outputs").passages_digest
+    found = passages_digest(seal)
+    if found != reported:
+        raise StageError(
+            reasons.RESULT_CHANGED,
+            f"{context.layout.tokens}: the seal of the rendered rows has digest {found[:12]}, and stage tokenization reported {reported[:12]};"
+            " rerun from stage evaluation.",
+        )
+
+
+def read_passages(file: RowFile) -> list[Row]:
+    """Return the rows of a file. The bytes that are compared with the reported digest are those that are parsed.
 
     Raises:
-        StageError: ``DatasetUnreadable``: stage *tokenization* did not write it.
+        StageError: ``ResultChanged``: the file is not the reported one; ``DatasetUnreadable``: stage *tokenization* did not write it.
     """
     try:
-        with path.open("rb") as lines:
-            rows = [json.loads(line) for line in lines]
+        content = file.path.read_bytes()
+        if file.reported not in (None, hashlib.sha256(content).hexdigest()):
+            raise StageError(
+                reasons.RESULT_CHANGED,
+                f"{file.path}: it is not the file that stage tokenization reported; rerun from stage evaluation.",
+            )
+        rows = [json.loads(line) for line in content.split(b"\n") if line]
         for row in rows:
             for passage in row["passages"]:
                 _ = passage["text"][0], [(int(start), int(end)) for start, end in passage["answers"]]
-    except (ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise StageError(
-            reasons.DATASET_UNREADABLE, f"{path}: it cannot be read ({error}); rerun from stage evaluation."
+            reasons.DATASET_UNREADABLE, f"{file.path}: it cannot be read ({error}); rerun from stage evaluation."
         ) from error
     return rows
 

@@ -22,7 +22,8 @@ from finetune_stages.sdk.gpus import on_gpu
 from finetune_stages.sdk.workspace import file_sha256
 
 from .passages import chat_tasks
-from .task_rules import data_directory, require_no_code, require_own_data, require_own_definitions
+from .task_data import data_directory, require_own_data
+from .task_rules import require_no_code, require_own_definitions
 
 if TYPE_CHECKING:
     from finetune_stages.sources.task_files import Definition, TaskFiles
@@ -59,7 +60,7 @@ def fingerprint_of(context: Context, inputs: EvaluationInputs, model: Seal) -> d
             return None
     return {
         "measuring": MEASURING, "lmEval": _lm_eval(), "gpu": on_gpu(), "model": model.digest,
-        "tasks": tasks, **{f"chat/{name}": file_sha256(path) for name, path in chats.items()},
+        "tasks": tasks, **{f"chat/{name}": file.sha256 for name, file in chats.items()},
     }  # fmt: skip
 
 

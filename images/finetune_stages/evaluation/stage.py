@@ -24,7 +24,7 @@ from finetune_stages.sdk.identity import require_content, require_reported
 from .baselines import baseline_entry, keep_baseline, take_baseline
 from .passages import Row, chat_tasks, read_passages
 from .questions import find_definitions, fingerprint_of, model_directory, revalidate, sealed
-from .task_rules import data_directory
+from .task_data import data_directory
 
 if TYPE_CHECKING:
     from .measure import Measured
@@ -90,7 +90,7 @@ def _measure(context: Context, inputs: EvaluationInputs, seal: Seal) -> Measured
 
 def _chat_rows(context: Context, inputs: EvaluationInputs) -> dict[str, list[Row]]:
     """Return the rows of each task with chat rows: the held-out rows and the user's files."""
-    rows = {name: read_passages(path) for name, path in chat_tasks(context, inputs).items()}
+    rows = {name: read_passages(file) for name, file in chat_tasks(context, inputs).items()}
     return {name: found for name, found in rows.items() if found}
 
 

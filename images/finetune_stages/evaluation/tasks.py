@@ -13,32 +13,37 @@ from lm_eval.tasks._index import TaskIndex
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import causes, classify, first_line
+from finetune_stages.sdk.fault import AddressNotAllowed, causes, classify, first_line
 from finetune_stages.sources.hub import hub_fault
 from finetune_stages.sources.origin import Origin
 from finetune_stages.sources.task_files import Definition, builtin_tasks
 
+from .metric_names import require_known_metrics
 from .own_task import OwnTask
 from .questions import data_files
+from .redirects import check_redirects
 from .sandbox import use_sandbox
 
 TASK_DATA = Origin(
     "data", "evaluation.tasks", "dataset",
     reasons.TASK_INVALID, reasons.TASK_INVALID, reasons.TASK_DATA_UNREACHABLE, reasons.TASK_DATA_UNREACHABLE, reasons.TASK_INVALID,
+    reasons.TASK_INVALID,
 )  # fmt: skip
 
 
 def build_tasks(
     names: Sequence[str], definitions: Sequence[Definition], manager: TaskManager, limit: int | None = None
 ) -> list[Any]:
-    """Return tasks and groups for ``names``, with their data (from the workspace, the hub's cache or the hub).
+    """Return tasks and groups for ``names``, with their data (from the task files, web servers, or the hub).
 
     ``manager`` gets only these definitions. ``limit``: number of documents per task; ``None`` for all.
 
     Raises:
-        StageError: ``TaskInvalid``, ``TaskDataUnreachable``.
+        StageError: ``TaskInvalid``, ``TaskDataUnreachable``, ``HostNotAllowed``.
     """
     use_sandbox()
+    check_redirects()
+    require_known_metrics(definitions)
     for definition in definitions:
         TaskIndex.process_cfg(definition.config, definition.path, manager.task_index)
     built: list[Any] = []
@@ -64,9 +69,10 @@ def task_fault(error: Exception, subject: str) -> StageError:
 
     A task can run any code and raise any exception.
     """
-    known, links = classify(error), causes(error)
+    links = causes(error)
+    known = next((link for link in links if isinstance(link, StageError)), None) or classify(error)
     if known.reason is not reasons.CRASHED:
-        return known
+        return known.of(subject) if isinstance(known, AddressNotAllowed) else known
     if any(type(link).__name__ == "DatasetNotFoundError" for link in links):
         remedy = "correct the task, or accept the data's terms and put a token that may read it into HF_TOKEN"
         return StageError(reasons.TASK_INVALID, f"{subject}: {first_line(error)} Either {remedy} (evaluation.secretRef).")

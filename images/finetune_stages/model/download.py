@@ -10,6 +10,7 @@ from finetune_contract.documents import Scalar
 from finetune_stages.sdk import Context, Seal, StageError, seal_directory
 from finetune_stages.sources.background import folder_size
 from finetune_stages.sources.cache import store_entry, verified_entry
+from finetune_stages.sources.download_limits import require_size
 from finetune_stages.sources.downloads import RemoteFile, download_all, remove_marks
 from finetune_stages.sources.origin import MODEL
 from finetune_stages.sources.progress import ProgressCounter
@@ -79,13 +80,13 @@ def kept_entry(context: Context, key: str, model: str) -> Seal | None:
     return seal
 
 
-def ranges(files: Callable[[str, Path], RemoteFile]) -> Fetch:
+def ranges(files: Callable[[str, Path], RemoteFile], model: str) -> Fetch:
     """Return a function that downloads files in parallel ranges; ``files`` returns the file with a name, for a target."""
 
     def fetch(names: list[str], folder: Path, counter: ProgressCounter) -> None:
         for name in names:
             (folder / name).parent.mkdir(exist_ok=True)
-        download_all([files(name, folder / name) for name in names], counter)
+        download_all([files(name, folder / name) for name in names], counter, MODEL, model)
 
     return fetch
 
@@ -106,6 +107,7 @@ def _download(context: Context, listing: Listing, folder: Path, requirements: Re
     check_settings(folder, name, requirements)
     large = weights(listing.sizes, folder, name)
     total = sum(listing.sizes[file] for file in (*small, *large))
+    require_size(total, MODEL, name)
     require_room(context, total - folder_size(folder), name)
     listing.fetch(large, folder, ProgressCounter(context, f"downloading {name}", total, 5, 85))
     check_weights(folder, name)

@@ -14,7 +14,9 @@ from finetune_contract.codec import digest as digest_of
 from finetune_contract.documents import PIPELINES_PULL_SECRET_VARIABLE, PULL_SECRET_VARIABLE, Scalar
 from finetune_contract.uris import ImageReference
 from finetune_stages.sdk import Context, Seal, StageError, seal_directory
+from finetune_stages.sources.background import folder_size
 from finetune_stages.sources.cache import store_entry
+from finetune_stages.sources.download_limits import require_size
 from finetune_stages.sources.downloads import RemoteFile, download_all, remove_marks
 from finetune_stages.sources.layers import File, FileTable
 from finetune_stages.sources.origin import MODEL
@@ -35,6 +37,7 @@ _FILE_PATH = "org.cncf.model.filepath"
 _TAR = re.compile(r"\.tar([.+](gzip|gz|zstd))?$")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST_LAYERS = 10_000
+_PUSH = "build and push the image again"
 
 
 @dataclass(frozen=True)
@@ -131,11 +134,11 @@ def _find(context: Context, registry: Registry, reference: ImageReference) -> Im
     if content.get("mediaType") in INDEXES or "manifests" in content:
         _, manifest = registry.manifest(_of_platform(content, reference))
     if manifest.get("schemaVersion") != 2 or manifest.get("mediaType", MANIFESTS[0]) not in MANIFESTS:
-        raise _unusable(reference, "its manifest is neither of the OCI image specification nor of Docker, version 2")
+        raise _unusable(reference, "its manifest is neither of the OCI image specification nor of Docker, version 2", _PUSH)
     kind = _dict(manifest.get("config")).get("mediaType")
     layers = manifest.get("layers")
     if not isinstance(layers, list) or not layers or len(layers) > _MOST_LAYERS:
-        raise _unusable(reference, f"its manifest has no layers, or more than {_MOST_LAYERS:,}")
+        raise _unusable(reference, f"its manifest has no layers, or more than {_MOST_LAYERS:,}", _PUSH)
     is_image = kind in _IMAGE_CONFIGS
     return Image(digest, "models" if is_image else "", tuple(_layer(layer, is_image, reference) for layer in layers))
 
@@ -154,19 +157,19 @@ def _of_platform(index: Mapping[str, Any], reference: ImageReference) -> str:
     if len(found) == 1:
         return next(iter(found.values()))
     there = f"images for {', '.join(sorted(found))}, and none for linux/amd64" if found else "no images"
-    raise _unusable(reference, f"its index has {there}")
+    raise _unusable(reference, f"its index has {there}", "push an image for linux/amd64, or set another image")
 
 
 def _layer(layer: Any, is_image: bool, reference: ImageReference) -> Layer:
     digest, size = (layer.get("digest"), layer.get("size")) if isinstance(layer, dict) else (None, None)
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest) or type(size) is not int or size < 0:
-        raise _unusable(reference, "its manifest has a layer without a SHA-256 digest or without a size")
+        raise _unusable(reference, "its manifest has a layer without a SHA-256 digest or without a size", _PUSH)
     annotations = _dict(layer.get("annotations"))
     kind = str(layer.get("mediaType", ""))
     title = annotations.get(_TITLE, annotations.get(_FILE_PATH))
     if isinstance(title, str) and not is_image and not _is_path(_name(title)):
         raise _unusable(
-            reference, f"its manifest has a layer with the name {title[:200]!a}, which is not a path below a directory"
+            reference, f"its manifest has a layer with the name {title[:200]!a}, which is not a path below a directory", _PUSH
         )
     packed = annotations.get(_UNPACK) == "true" or (_TITLE not in annotations and _TAR.search(kind))
     return Layer(digest, size, None if is_image or packed or not isinstance(title, str) else title)
@@ -189,8 +192,8 @@ def _is_path(name: str) -> bool:
     return "\0" not in name and all(part not in ("", ".", "..") and len(os.fsencode(part)) < 256 for part in name.split("/"))
 
 
-def _unusable(reference: ImageReference, words: str) -> StageError:
-    return StageError(MODEL.not_found, f"{MODEL.field}: {reference.shown}: {words}; set an image with a model below /models.")
+def _unusable(reference: ImageReference, words: str, remedy: str = "set an image with a model below /models") -> StageError:
+    return StageError(MODEL.not_found, f"{MODEL.field}: {reference.shown}: {words}; {remedy}.")
 
 
 def _remote(registry: Registry, layer: Layer, target: Path) -> RemoteFile:
@@ -205,7 +208,7 @@ def _listing(registry: Registry, reference: ImageReference, image: Image, files:
     note: dict[str, Scalar] = {"source": reference.shown, "digest": image.digest}
     return Listing(
         reference.shown, registry.server, _key(image.digest), {name: layer.size for name, layer in below.items()}, note,
-        {"digest": image.digest}, ranges(lambda name, target: _remote(registry, below[name], target)), remove_ranges, image.digest,
+        {"digest": image.digest}, ranges(lambda name, target: _remote(registry, below[name], target), reference.shown), remove_ranges, image.digest,
         {name: layer.digest.removeprefix("sha256:") for name, layer in below.items()},
     )  # fmt: skip
 
@@ -227,7 +230,15 @@ class _Layers:
             blobs, store, folder = scratch / resumed, scratch / "files", scratch / "model"
             for path in (blobs, store, folder):
                 path.mkdir(exist_ok=True)
-            table = FileTable(name, MODEL, self.image.top, store, lambda size: require_room(self.context, size, name))
+            unpacked = 0
+
+            def reserve(size: int) -> None:
+                nonlocal unpacked
+                unpacked += size
+                require_size(unpacked, MODEL, name)
+                require_room(self.context, size, name)
+
+            table = FileTable(name, MODEL, self.image.top, store, reserve)
             self._unpack(self._download(blobs), table)
             seal = self._publish(table, folder)
             store_entry(folder, entry_path(self.context, key))
@@ -237,10 +248,11 @@ class _Layers:
         """Download all layers and return their files. Those of an earlier attempt are kept, or continued."""
         name, layers = self.reference.shown, self.image.layers
         total = sum(layer.size for layer in layers)
-        require_room(self.context, total - sum(path.stat().st_size for path in blobs.iterdir()), name)
+        require_size(total, MODEL, name)
+        require_room(self.context, total - folder_size(blobs), name)
         targets = [blobs / str(number) for number in range(len(layers))]
         remote = [_remote(self.registry, layer, target) for layer, target in zip(layers, targets, strict=True)]
-        download_all(remote, ProgressCounter(self.context, f"downloading {name}", total, 0, 60))
+        download_all(remote, ProgressCounter(self.context, f"downloading {name}", total, 0, 60), MODEL, name)
         return targets
 
     def _unpack(self, targets: list[Path], table: FileTable) -> None:

@@ -70,7 +70,7 @@ class S3Model:
         note = {"source": self.name, **self.fingerprint}
         return obtain_listed(
             context,
-            Listing(self.name, self._server, key, sizes, note, self.fingerprint, ranges(remote), remove_ranges),
+            Listing(self.name, self._server, key, sizes, note, self.fingerprint, ranges(remote, self.name), remove_ranges),
             requirements,
         )
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import first_line
+from finetune_stages.sdk.fault import AddressNotAllowed, causes, first_line
 
 from .registry import Unanswered
 
@@ -39,6 +39,9 @@ def server_errors(address: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        refused = next((link for link in causes(error) if isinstance(link, AddressNotAllowed)), None)
+        if refused:
+            raise refused.of(f"registry.address: {address}") from error
         detail = _CAUSE.sub(r"\1", _BODY.sub("", first_line(error)))[:300]
         if error.error_code in _FORBIDDEN:
             raise StageError(

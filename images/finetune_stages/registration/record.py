@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract import reasons
-from finetune_contract.codec import DocumentError
-from finetune_contract.documents import GATE_VARIABLE, ReadResult, RegistrationInputs, RunInfo, Scalar
-from finetune_contract.result import LossPoint, Result, parse_result
+from finetune_contract.documents import GATE_VARIABLE, RegistrationInputs, RunInfo, Scalar
+from finetune_contract.result import LossPoint, Result
 from finetune_stages.sdk import Context, StageError
+from finetune_stages.sdk.identity import read_result
 
 LABEL = "finetunerun.io"
 """Prefix of this project's tags."""
@@ -144,7 +142,7 @@ def _reports(context: Context, inputs: RegistrationInputs) -> dict[str, _Report]
         if context.reads is not None and stage not in context.reads and stage in _OPTIONAL:
             continue  # the stage failed, or did not run: the file is that of an earlier round
         if path.exists() or stage not in _OPTIONAL:
-            reports[stage] = _report(path, stage, context.reads)
+            reports[stage] = _report(context, path, stage)
     if not {"training", "model"} & set(reports):
         raise StageError(
             reasons.BAD_DOCUMENT, "inputs.results: it has neither training nor model, so the model's digest is unknown"
@@ -161,38 +159,12 @@ def _leave_out_other_models(reports: dict[str, _Report], made: _Report) -> None:
             del reports[stage]
 
 
-def _report(path: Path, stage: str, reads: Mapping[str, ReadResult] | None) -> _Report:
-    try:
-        content = path.read_bytes()
-        _require_reported(content, path, stage, reads)
-        result = parse_result(json.loads(content))
-        written = path.stat().st_mtime
-    except (OSError, ValueError, DocumentError) as error:
-        raise StageError(
-            reasons.BAD_DOCUMENT, f"result of stage {stage}: it cannot be read ({error}); rerun that stage."
-        ) from error
-    report = _Report(result, int(1000 * written))
+def _report(context: Context, path: Path, stage: str) -> _Report:
+    result = read_result(context, path, stage)
+    report = _Report(result, int(1000 * path.stat().st_mtime))
     if stage in ("training", "model") and not report.digest:
         raise StageError(reasons.BAD_DOCUMENT, f"{path}: the outputs have no digest of a model; rerun stage {stage}.")
     return report
-
-
-def _require_reported(content: bytes, path: Path, stage: str, reads: Mapping[str, ReadResult] | None) -> None:
-    """Check that a result is the one that its stage reported: only that one was compared with the gate's requirements.
-
-    Raises:
-        StageError: ``ResultChanged``.
-    """
-    if reads is None:
-        return
-    expected = reads[stage].file if stage in reads else None
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        reported = f"digest {expected[:12]}" if expected else "no digest of the file"
-        raise StageError(
-            reasons.RESULT_CHANGED,
-            f"{path}: its digest is {found[:12]}, and stage {stage} reported {reported}; rerun from stage {stage}.",
-        )
 
 
 def _lineage(run: RunInfo, reports: dict[str, _Report]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from finetune_contract import reasons
 from finetune_contract.documents import REGISTRY_CA_VARIABLE, REGISTRY_HOST_VARIABLE, REGISTRY_TOKEN_VARIABLE
 from finetune_contract.hosts import allowed_hosts, host_of, matches, may_receive_token
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import causes, first_line
+from finetune_stages.sdk.fault import AddressNotAllowed, causes, first_line
 from finetune_stages.sdk.hosts import require_allowed
 
 from .registry import AlreadyExists, Unanswered, settled
@@ -202,6 +202,8 @@ class Rest:
 
         try:
             yield
+        except AddressNotAllowed as error:
+            raise error.of(f"registry.address: {self.access.address}") from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise self._unexpected(f"is not a web address ({first_line(error)})") from error
         except (httpx2.RequestError, httpx2.StreamError, TimeoutError) as error:

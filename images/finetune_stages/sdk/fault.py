@@ -24,6 +24,30 @@ class StageError(Exception):
         self.message = message
 
 
+class AddressNotAllowed(StageError):
+    """A connection to an address that the rules of the cluster do not allow.
+
+    Attributes:
+        host: the host with this address; the address itself if no name is known.
+        kind: of the address, such as ``loopback``.
+        listable: whether the configuration of the operator may allow the host.
+    """
+
+    def __init__(self, host: str, address: str, kind: str, *, listable: bool = False, subject: str = "") -> None:
+        self.host, self.address, self.kind, self.listable = host, address, kind, listable
+        article = "an" if kind[0] in "aeiou" else "a"
+        found = f"{address} is {article} {kind} address" if host == address else f"host {host} has the {kind} address {address}"
+        if listable:
+            rule = "which the stages contact only for hosts in allowedHosts; use an allowed host, or have it added there in the operator's configuration"
+        else:
+            rule = "which the stages do not contact in a cluster; use the address of a server"
+        super().__init__(reasons.ADDRESS_NOT_ALLOWED, f"{subject or 'network'}: {found}, {rule}.")
+
+    def of(self, subject: str) -> AddressNotAllowed:
+        """Return the same fault with the field and its value, for the message."""
+        return AddressNotAllowed(self.host, self.address, self.kind, listable=self.listable, subject=subject)
+
+
 class Interrupted(BaseException):
     """SIGTERM was received. It is not an ``Exception``, so that libraries do not catch it."""
 
@@ -37,6 +61,8 @@ def classify(error: BaseException) -> StageError:
     if isinstance(error, DocumentError):
         return StageError(reasons.BAD_DOCUMENT, str(error))
     for link in causes(error):
+        if isinstance(link, AddressNotAllowed):  # a library has wrapped it
+            return link
         known = _full_by_number(link) or recognized(_kind(link), str(link))
         if known is not None:
             return known

@@ -29,6 +29,14 @@ def embeddings(config: Mapping[str, Any]) -> int | None:
     return None if config.get("auto_map") else number(config, "vocab_size")
 
 
+def attention_size(config: Mapping[str, Any]) -> int:
+    """Return the number of layers times the dimensions of all attention heads; 0 if the configuration does not state them."""
+    layers = number(config, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    heads, dimensions = number(config, "num_attention_heads", "n_head", "n_heads"), number(config, "head_dim")
+    width = heads * dimensions if heads and dimensions else number(config, "hidden_size", "n_embd", "d_model")
+    return (layers or 0) * (width or 0)
+
+
 def quantization(config: Mapping[str, Any]) -> str | None:
     """Return the name of the quantization, ``a quantization`` if it has no name, ``None`` if there is none."""
     for part in (config, text_config(config)):

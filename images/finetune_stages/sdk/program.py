@@ -41,6 +41,7 @@ from finetune_contract.progress import Progress
 from finetune_contract.result import RESULT_WARNINGS_LIMIT, WARNING_LENGTH, Result, parse_result, termination_message
 from finetune_contract.workspace import CACHE_RESULTS, TRAINING, Attempt
 
+from .address_guard import install_guard
 from .context import NO_DIGEST, Context, Finished
 from .fault import Interrupted, StageError, classify
 from .logs import tee_output
@@ -81,6 +82,7 @@ def run_stage(
     is_reporter = rank == 0 and not supervised
     os.umask(0o002)
     signal.signal(signal.SIGTERM, _interrupt)
+    install_guard()
     redact = Redactor()
     started = time.monotonic()
     context: Context | None = None
@@ -253,6 +255,7 @@ def _record(context: Context, finished: Finished, seconds: float, is_reporter: b
     )  # fmt: skip
     if not is_reporter:
         return result
+    context.require_current()  # else the file would not be the one that the current attempt reports
     relative = context.layout.result(stage, context.attempt.round, context.inputs_digest)
     path = context.path(relative)
     content = json.dumps(encode(result), indent=1, sort_keys=True, allow_nan=False).encode()

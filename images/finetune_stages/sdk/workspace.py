@@ -89,10 +89,9 @@ def seal_directory(
     ``known``: size and digest of files, by path in ``directory``, that this process has computed while it wrote them.
     """
     known = known or {}
-    names = {str(path.relative_to(directory)): path for path in _files(directory)}
     files = {
         name: known.get(name) or SealedFile(path.stat().st_size, file_sha256(path, advance, readers))
-        for name, path in names.items()
+        for name, path in files_of(directory).items()
     }
     seal = Seal(digest({name: file.sha256 for name, file in files.items()}), files, note or {})
     write_file(directory / SENTINEL, json.dumps(encode(seal), indent=1, sort_keys=True).encode())
@@ -101,7 +100,8 @@ def seal_directory(
 
 def content_digest(directory: Path, advance: Advance | None = None) -> str:
     """Return the digest that the seal of a directory has if it is true: that of the names and digests of all files that are there."""
-    return digest({str(path.relative_to(directory)): file_sha256(path, advance) for path in _files(directory)})
+    files = {name: file_sha256(path, advance) for name, path in files_of(directory).items()}
+    return digest({**files, **dict.fromkeys(_linked_folders(directory), "link")})
 
 
 def read_seal(directory: Path) -> Seal | None:
@@ -211,9 +211,18 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _files(directory: Path) -> Iterable[Path]:
+def _linked_folders(directory: Path) -> Iterable[str]:
+    """Yield the relative paths of links to folders: libraries read the files behind them, and no seal has them."""
+    for root, folders, _ in os.walk(directory):
+        yield from (str(path.relative_to(directory)) for name in folders if (path := Path(root) / name).is_symlink())
+
+
+def files_of(directory: Path) -> dict[str, Path]:
+    """Return the files below a directory by their relative path, without the sentinel."""
+    found = {}
     for root, folders, names in os.walk(directory):
         folders.sort()
-        for name in sorted(names):
-            if name != SENTINEL:
-                yield Path(root) / name
+        found.update(
+            {str((path := Path(root) / name).relative_to(directory)): path for name in sorted(names) if name != SENTINEL}
+        )
+    return found

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+_BLOCK = 512
+"""Unit of ``st_blocks`` in bytes, whatever the file system (inode(7))."""
 
 
 def in_background(work: Callable[[], T], watch: Callable[[], None], every: float = 0.5) -> T:
@@ -36,12 +38,16 @@ def in_background(work: Callable[[], T], watch: Callable[[], None], every: float
 
 
 def folder_size(folder: Path) -> int:
-    """Return the size of all files below ``folder`` in bytes, while other processes write there."""
+    """Return the bytes that the files below ``folder`` occupy, while other processes write there.
+
+    A file of a download in ranges has its final size from the start: its holes are not counted.
+    """
     size = 0
     for path in folder.rglob("*"):
         try:
             if path.is_file() and not path.is_symlink():
-                size += path.stat().st_size
+                found = path.stat()
+                size += min(found.st_size, found.st_blocks * _BLOCK)
         except OSError:  # moved or removed in the meantime
             pass
     return size

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from finetune_stages.sdk import Context, Seal, publish_directory, read_seal, verify_seal
@@ -12,15 +14,35 @@ from finetune_stages.sdk.workspace import Readers
 from .cache_limit import mark_used
 from .progress import ProgressCounter
 
+MARK_SECONDS = 60
+"""Interval in which an entry is marked as used while it is verified."""
+
 
 def verified_entry(context: Context, entry: Path, readers: Readers | None = None) -> Seal | None:
     """Verify every byte of an entry and return its seal; ``None`` if it is missing or damaged. ``readers`` receive the bytes, too."""
     stated = read_seal(entry)
     if stated is None:
         return None
-    mark_used(entry)
     total = sum(file.size for file in stated.files.values())
-    return verify_seal(entry, advance=ProgressCounter(context, "verifying the cache entry", total, high=0), readers=readers)
+    counter = ProgressCounter(context, "verifying the cache entry", total, high=0)
+    seal = verify_seal(entry, advance=_marking(entry, counter), readers=readers)
+    mark_used(entry)  # from now on there is time to link it
+    return seal
+
+
+def _marking(entry: Path, advance: Callable[[int], object]) -> Callable[[int], object]:
+    """Mark the entry as used, and again while ``advance`` is called: a verification may take longer than an unused entry is kept."""
+    mark_used(entry)
+    marked = time.monotonic()
+
+    def advanced(count: int) -> None:
+        nonlocal marked
+        if time.monotonic() - marked >= MARK_SECONDS:
+            mark_used(entry)
+            marked = time.monotonic()
+        advance(count)
+
+    return advanced
 
 
 def store_entry(source: Path, entry: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from finetune_contract.documents import CACHE_LIMIT_VARIABLE
 from finetune_contract.workspace import CACHE_DATASETS, CACHE_MODELS, SENTINEL
@@ -58,9 +60,10 @@ def limit_caches(context: Context) -> tuple[str, ...]:
     for entry in entries:
         if total <= most:
             break
-        if entry.size and entry.path not in linked and now - entry.used >= KEPT_SECONDS and _remove(entry.path):
-            removed.append(entry)
-            total -= entry.size
+        if entry.size and entry.path not in linked and now - entry.used >= KEPT_SECONDS:
+            outcome = _remove(entry.path)
+            removed += [entry] * (outcome == "removed")
+            total -= entry.size * (outcome != "kept")
     return tuple(_sentences(removed, total, most))
 
 
@@ -95,8 +98,7 @@ def _entry(path: Path, kind: str) -> _Entry:
     source = str(seal.note.get("source", path.name[:12])) if seal else path.name[:12]
     files = [each.lstat() for each in path.rglob("*") if each.is_file() and each.name != SENTINEL]
     size = sum(each.st_size for each in files if each.st_nlink == 1)
-    marker = path / SENTINEL
-    return _Entry(path, f"{kind} {source}", (marker if marker.exists() else path).stat().st_mtime, size)
+    return _Entry(path, f"{kind} {source}", _last_use(path), size)
 
 
 def _linked(context: Context) -> set[Path]:
@@ -104,15 +106,30 @@ def _linked(context: Context) -> set[Path]:
     return {link.resolve() for link in context.workspace.glob("runs/*/*") if link.is_symlink()}
 
 
-def _remove(path: Path) -> bool:
-    """Remove an entry as a whole: no process sees a part of it. Return false if another process has removed it."""
-    aside = path.with_name(f"{_REMOVED}{path.name}")
+def _last_use(entry: Path) -> float:
+    marker = entry / SENTINEL
+    return (marker if marker.exists() else entry).stat().st_mtime
+
+
+def _remove(path: Path) -> Literal["removed", "gone", "kept"]:
+    """Remove an entry as a whole: no process sees a part of it. ``gone``: another process has removed it.
+
+    An entry that another process has begun to use since the entries were listed is put back.
+    """
+    aside = path.with_name(
+        f"{_REMOVED}{uuid.uuid4().hex[:8]}-{path.name}"
+    )  # what cannot be deleted is not in the way of later removals
     try:
         path.rename(aside)
+        if time.time() - _last_use(aside) < KEPT_SECONDS:
+            aside.rename(path)
+            return "kept"
     except FileNotFoundError:
-        return False
+        return "gone"
+    except OSError:  # of another owner, or replaced in the meantime
+        pass
     shutil.rmtree(aside, ignore_errors=True)
-    return True
+    return "kept" if path.exists() else "removed"
 
 
 def _megabytes(size: int) -> str:

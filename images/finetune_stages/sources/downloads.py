@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_stages.sdk import StageError
-from finetune_stages.sources.progress import ProgressCounter
+
+from .download_limits import Pace, require_size
+from .origin import Origin
+from .progress import ProgressCounter
 
 PART = 16 << 20
 """Size in bytes of a range. A smaller file is one range."""
-CHUNK = 1 << 20
+CHUNK = 1 << 16
+"""Bytes that a connection may have received before they are counted. It is small, so that a slow connection is no stalled one."""
 CONNECTIONS = 8
 _TRIES = 5
 """Connections in a row that may end without a byte, or at all if the file has no identity."""
@@ -72,24 +76,37 @@ class _Transfer:
             self.error = self.error or error
 
 
-def download_all(files: Sequence[RemoteFile], counter: ProgressCounter) -> None:
+def download_all(files: Sequence[RemoteFile], counter: ProgressCounter, origin: Origin, name: str) -> None:
     """Download the files to their targets. Ranges that an earlier attempt has downloaded are kept.
 
+    Args:
+        files: what to download.
+        counter: reports the progress; its total is set here.
+        origin: the kind of input that they are.
+        name: its name in messages.
+
     Raises:
-        StageError: what the readers raise.
+        StageError: ``DownloadTooLarge``; ``origin.unreachable``: the servers send too slowly; what the readers raise.
     """
-    missing = [(file, first) for file in files for first in _missing_ranges(file)]
     counter.total = sum(file.size for file in files)
+    require_size(counter.total, origin, name)
+    missing = [(file, first) for file in files for first in _missing_ranges(file)]
     kept = counter.total - sum(_end(file, first) - first for file, first in missing)
     transfer = _Transfer(iter(missing))
     # Daemon threads: SIGTERM ends the stage at once, and not after the ranges.
     threads = [threading.Thread(target=_work, args=(transfer,), daemon=True) for _ in range(min(CONNECTIONS, len(missing)))]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(_POLL)
-            counter.at(kept + transfer.done)
+    pace = Pace(origin, name)
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(_POLL)
+                counter.at(kept + transfer.done)
+                pace.at(transfer.done)
+    except StageError as fault:
+        transfer.fail(fault)  # which ends the other threads
+        raise
     if transfer.error:
         raise transfer.error
 
@@ -116,11 +133,14 @@ def _fetch(file: RemoteFile, first: int, transfer: _Transfer) -> None:
             before = position
             try:
                 for chunk in file.read(position, end):
-                    stream.write(chunk)
-                    position += len(chunk)
-                    transfer.add(len(chunk))
+                    wanted = chunk[: end - position]
+                    stream.write(wanted)
+                    position += len(wanted)
+                    transfer.add(len(wanted))
                     if transfer.error:
                         return
+                    if position >= end:  # a server that sends more is not read further
+                        break
             except Dropped as drop:
                 failures = 1 if position > before and file.identity else failures + 1
                 if failures >= _TRIES:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from finetune_contract.hosts import HUB
 from finetune_stages.sdk import Context, StageError
-from finetune_stages.sdk.fault import causes, first_line
+from finetune_stages.sdk.fault import AddressNotAllowed, causes, first_line
+from finetune_stages.sdk.hosts import require_allowed
 
 from .origin import Origin
 from .progress import report_note
@@ -118,6 +120,8 @@ def hub_fault(error: BaseException, origin: Origin, name: str, revision: str | N
 
     subject = f"{origin.what.capitalize()} {name}"
     for link in causes(error):
+        if isinstance(link, AddressNotAllowed):
+            return link.of(subject)
         if isinstance(link, errors.RevisionNotFoundError):
             return StageError(origin.not_found, f"{subject}: it has no revision {revision or 'main'}; correct the revision.")
         if isinstance(link, errors.HfHubHTTPError):
@@ -125,12 +129,21 @@ def hub_fault(error: BaseException, origin: Origin, name: str, revision: str | N
         if isinstance(link, errors.HFValidationError):
             return StageError(origin.not_found, f"{origin.field}: {name!r} is not a hub id; write <name> or <owner>/<name>.")
         if isinstance(link, errors.OfflineModeIsEnabled):
-            return StageError(origin.unreachable, f"{subject}: it cannot be downloaded while HF_HUB_OFFLINE is set; unset it.")
+            return _offline(origin, subject)
         if _is_network(link, httpx2.TransportError, errors.FileMetadataError):
             return StageError(
                 origin.unreachable, f"{subject}: {_hub()} is unreachable or sent an invalid response ({first_line(link, 200)})."
             )
     return None
+
+
+def _offline(origin: Origin, subject: str) -> StageError:
+    """Return the error for ``HF_HUB_OFFLINE``, which the operator sets if the configuration does not allow the host of the hub."""
+    try:
+        require_allowed(os.environ.get("HF_ENDPOINT") or HUB, "hubs", origin.field)
+    except StageError as fault:
+        return fault
+    return StageError(origin.unreachable, f"{subject}: it cannot be downloaded while HF_HUB_OFFLINE is set; unset it.")
 
 
 def _status_error(error: BaseException, status: int, origin: Origin, subject: str) -> StageError:

@@ -72,22 +72,24 @@ class FileTable:
     reserve: Callable[[int], object]
     entries: dict[str, Entry] = field(default_factory=dict)
     _number: int = 0
+    _removals: int = 0
 
     def add_file(self, path: str, content: Path, digest: str, advance: Callable[[int], object]) -> None:
         """Add a layer that is one file; ``advance`` is called with the number of bytes.
 
         Raises:
-            StageError: ``origin.changed``: its path leads out of the image; ``origin.unreachable``: it has another digest.
+            StageError: ``origin.damaged``: its path leads out of the image; ``origin.unreachable``: it has another digest.
         """
         with content.open("rb") as raw:
             self._require_digest(_Hashing(raw, advance), digest)
-        self._put(self._normal(path, f"layer {digest}"), File(content, content.stat().st_size))
+        layer = f"layer {digest}"
+        self._put(self._normal(path, layer), File(content, content.stat().st_size), layer)
 
     def add_layer(self, archive: Path, digest: str, advance: Callable[[int], object]) -> None:
         """Add a layer, whose SHA-256 is computed while it is read; ``advance`` is called with the number of bytes.
 
         Raises:
-            StageError: ``origin.changed``: the layer is damaged, or it has a path or a kind of file that it must not have;
+            StageError: ``origin.damaged``: the layer is damaged, or it has a path or a kind of file that it must not have;
                 ``origin.unreachable``: it has another digest.
         """
         layer = f"layer {digest}"
@@ -109,7 +111,9 @@ class FileTable:
         for path, opaque in removed:
             self._remove(path, keep_itself=opaque)
         for path, entry in added.items():
-            self._put(path, entry)
+            self._put(path, entry, layer)
+        if len(self.entries) > _MOST_ENTRIES:
+            raise self._bad(layer, f"and the layers before it have more than {_MOST_ENTRIES:,} files")
         self._remove_unused()
 
     def _read(self, content: _Bounded, layer: str, added: dict[str, Entry], removed: list[tuple[str, bool]]) -> None:
@@ -127,7 +131,7 @@ class FileTable:
         """Return the files below a directory by their names relative to it, with links resolved.
 
         Raises:
-            StageError: ``origin.changed``: a link leads nowhere, or out of the directory of the image that is read.
+            StageError: ``origin.damaged``: a link leads nowhere, or out of the directory of the image that is read.
         """
         start = f"{directory}/" if directory else ""
         found: dict[str, File] = {}
@@ -148,10 +152,12 @@ class FileTable:
     ) -> None:
         path = self._normal(member.name, layer)
         directory, _, base = path.rpartition("/")
+        if base == _REMOVED:
+            raise self._bad(layer, f"has {path}, which names no file to remove")
         if base == _OPAQUE:
-            removed.append((directory, True))
+            self._note_removed(directory, True, layer, removed)
         elif base.startswith(_REMOVED):
-            removed.append((f"{directory}/{base.removeprefix(_REMOVED)}".lstrip("/"), False))
+            self._note_removed(f"{directory}/{base.removeprefix(_REMOVED)}".lstrip("/"), False, layer, removed)
         elif not self._is_below_top(path):
             return
         elif member.isdir():
@@ -171,6 +177,19 @@ class FileTable:
         else:
             raise self._bad(layer, f"has {path}, which is a device or a pipe")
 
+    def _note_removed(self, path: str, opaque: bool, layer: str, removed: list[tuple[str, bool]]) -> None:
+        """Note the removal of a file or a directory, unless it cannot contain a file of the table."""
+        if path and not self._is_below_top(path) and not f"{self.top}/".startswith(f"{path}/"):
+            return
+        self._count_removal(layer)
+        removed.append((path, opaque))
+
+    def _count_removal(self, layer: str) -> None:
+        """Count a removal: each one walks through the table."""
+        self._removals += 1
+        if self._removals > _MOST_ENTRIES:
+            raise self._bad(layer, f"and the layers before it remove more than {_MOST_ENTRIES:,} files")
+
     def _store(self, members: tarfile.TarFile, member: tarfile.TarInfo) -> File:
         self.reserve(member.size)
         self._number += 1
@@ -185,14 +204,13 @@ class FileTable:
     def _is_below_top(self, path: str) -> bool:
         return not self.top or path == self.top or path.startswith(f"{self.top}/")
 
-    def _put(self, path: str, entry: Entry) -> None:
-        """Set an entry: it replaces a file by a directory, and everything below a directory that becomes a file."""
+    def _put(self, path: str, entry: Entry, layer: str) -> None:
+        """Set an entry and the directories above it: a directory replaces a file, and a file replaces a directory with all that is in it."""
         parts = path.split("/")
         for depth in range(1, len(parts)):
-            above = "/".join(parts[:depth])
-            if self.entries.get(above) is not None:
-                del self.entries[above]
-        if entry is not None:
+            self.entries["/".join(parts[:depth])] = None
+        if entry is not None and path in self.entries and self.entries[path] is None:
+            self._count_removal(layer)
             self._remove(path, keep_itself=False)
         self.entries[path] = entry
 
@@ -229,7 +247,7 @@ class FileTable:
                 hops = _MOST_HOPS + 1
             if hops > _MOST_HOPS or not self._is_below_top(path):
                 raise StageError(
-                    self.origin.changed,
+                    self.origin.damaged,
                     f"{self.name}: {asked} is a link to a file that is not below /{self.top}; put the file itself into the image.",
                 )
 
@@ -262,7 +280,7 @@ class FileTable:
             )
 
     def _bad(self, layer: str, words: str) -> StageError:
-        return StageError(self.origin.changed, f"{self.name}: {layer} {words}; build and push the image again.")
+        return StageError(self.origin.damaged, f"{self.name}: {layer} {words}; build and push the image again.")
 
 
 class _TooLargeError(Exception):

@@ -17,7 +17,8 @@ from finetune_stages.sdk import StageError
 
 from .row_index import LARGEST_ROW, IndexBuilder, RowIndex
 
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20
+"""Bytes that are searched at once: few enough for the caches of a processor."""
 _DECODER = json.JSONDecoder()
 _WHITE_SPACE = re.compile(r"[ \t\r\n]*")
 _LINE_FEED, _RETURN, _SPACE, _MARK = 0x0A, 0x0D, 0x20, codecs.BOM_UTF8[0]
@@ -34,8 +35,8 @@ def index_lines(path: Path, name: str, advance: Advance) -> RowIndex:
     """
     builder, line, offset = IndexBuilder(), 1, 0
     with path.open("rb", buffering=0) as stream:
-        for block in _blocks(stream, name):
-            line += _add_lines(builder, block, offset, line)
+        for block, has_return in _blocks(stream, name):
+            line += _add_lines(builder, block, offset, line, has_return)
             offset += len(block)
             advance(len(block))
     return builder.build()
@@ -49,8 +50,11 @@ def stripped(line: bytes) -> tuple[int, bytes]:
     return len(line) - len(text), text.rstrip()
 
 
-def _blocks(stream: io.FileIO, name: str) -> Iterator[memoryview]:
-    """Yield whole lines, some megabytes at a time. A block is valid until the next one is requested."""
+def _blocks(stream: io.FileIO, name: str) -> Iterator[tuple[memoryview, bool]]:
+    """Yield whole lines, about a megabyte at a time, and whether they have a carriage return.
+
+    A block is valid until the next one is requested.
+    """
     buffer, filled = bytearray(_BLOCK), 0
     while True:
         with memoryview(buffer) as free:
@@ -61,7 +65,7 @@ def _blocks(stream: io.FileIO, name: str) -> Iterator[memoryview]:
             end = filled
         if end:
             with memoryview(buffer)[:end] as block:
-                yield block
+                yield block, buffer.find(b"\r", 0, end) >= 0
             buffer[: filled - end] = buffer[end:filled]
             filled -= end
         if not more:
@@ -75,15 +79,15 @@ def _blocks(stream: io.FileIO, name: str) -> Iterator[memoryview]:
             buffer.extend(bytes(filled))
 
 
-def _add_lines(builder: IndexBuilder, block: memoryview, offset: int, line: int) -> int:
+def _add_lines(builder: IndexBuilder, block: memoryview, offset: int, line: int, has_return: bool) -> int:
     """Add the rows of a block that begins at ``offset`` with line number ``line``; return its number of lines."""
     data = np.frombuffer(block, dtype=np.uint8)
     ends = np.flatnonzero(data == _LINE_FEED)
     if not len(ends) or ends[-1] != len(data) - 1:
         ends = np.append(ends, len(data))
     starts = np.concatenate([[0], ends[:-1] + 1])
-    returns = np.flatnonzero(data == _RETURN)
     lengths = ends - starts
+    returns = np.flatnonzero(data == _RETURN) if has_return else np.empty(0, dtype=np.intp)
     lengths -= (lengths > 0) & (data[ends - 1] == _RETURN)
     usual = _usual(data, starts, lengths, returns)
     numbers = line + np.arange(len(ends))

@@ -19,6 +19,7 @@ class Origin:
         repo_type: the hub's type of repository; also the section of the resource.
         untrusted: the certificate of the server is not trusted.
         changed: the content changed while it was read.
+        damaged: the content is not what its format requires, or is not safe to read.
     """
 
     what: str
@@ -29,6 +30,7 @@ class Origin:
     unreachable: Reason
     untrusted: Reason
     changed: Reason
+    damaged: Reason
 
     @property
     def secret(self) -> str:
@@ -39,12 +41,15 @@ class Origin:
 DATASET = Origin(
     "dataset", "dataset.uri", "dataset",
     reasons.DATASET_NOT_FOUND, reasons.DATASET_FORBIDDEN, reasons.DATASET_UNREACHABLE, reasons.DATASET_UNTRUSTED, reasons.DATASET_CHANGED,
+    reasons.DATASET_UNREADABLE,
 )  # fmt: skip
 EVAL_DATASET = Origin(
     "dataset", "dataset.evalUri", "dataset",
     reasons.DATASET_NOT_FOUND, reasons.DATASET_FORBIDDEN, reasons.DATASET_UNREACHABLE, reasons.DATASET_UNTRUSTED, reasons.DATASET_CHANGED,
+    reasons.DATASET_UNREADABLE,
 )  # fmt: skip
 MODEL = Origin(
     "model", "model.uri", "model",
     reasons.MODEL_NOT_FOUND, reasons.MODEL_FORBIDDEN, reasons.MODEL_UNREACHABLE, reasons.MODEL_UNTRUSTED, reasons.MODEL_CORRUPT,
+    reasons.MODEL_CORRUPT,
 )  # fmt: skip

@@ -51,7 +51,7 @@ class ProgressCounter:
                 step=self.done if self.rows else None,
                 total_steps=self.total if self.rows and self.total else None,
                 eta_seconds=self._eta(share),
-                note=self.note if self.rows else f"{self.note}, {self._megabytes()}",
+                note=self.note if self.rows or 0 < self.total < MEGABYTE else f"{self.note}, {self._megabytes()}",
             )
         )
 

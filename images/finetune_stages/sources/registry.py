@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 from finetune_contract.hosts import host_of, is_loopback
 from finetune_contract.uris import ImageReference
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import first_line
+from finetune_stages.sdk.fault import AddressNotAllowed, first_line
 from finetune_stages.sdk.hosts import require_allowed
 
+from .download_limits import EndlessBody, read_body
 from .downloads import CHUNK, Dropped
 from .http_faults import is_transient, network_fault
 from .origin import Origin
@@ -30,8 +31,10 @@ INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.di
 MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 LARGEST_MANIFEST = 4 << 20
 """The size in bytes that the specification requires registries to accept."""
+_LARGEST_TOKEN = 1 << 20
 _CONNECT_SECONDS, _SILENCE_SECONDS = 10.0, 60.0
 _HUB_HOST = "registry-1.docker.io"
+_ASK = "ask the administrator of the registry to correct its configuration, or use another registry"
 _PARAMETER = re.compile(r'(?<!\w)(\w++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]++))')
 
 
@@ -44,7 +47,7 @@ class Registry:
     def __init__(self, image: ImageReference, login: Login, origin: Origin) -> None:
         self._image, self._login, self._origin = image, login, origin
         self._start = f"{origin.field}: {image.shown}"
-        require_allowed(f"https://{image.registry}", "images", origin.field)
+        self._named = f"https://{image.registry}"
         scheme = "http" if is_loopback(host_of(f"//{image.registry}")) else "https"  # as in container engines
         host = _HUB_HOST if image.registry == "docker.io" else image.registry
         repository = image.repository
@@ -62,23 +65,24 @@ class Registry:
         # The library sends an Authorization header of the request to no other origin after a redirect.
         self._client = httpx2.Client(
             verify=require_bundle(self._origin), follow_redirects=True, headers={"Accept-Encoding": "identity"},
-            timeout=httpx2.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
+            timeout=httpx2.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS), event_hooks={"request": [self._require_allowed]},
         )  # fmt: skip
         return self
 
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
+    def _require_allowed(self, request: httpx2.Request) -> None:
+        """Check the host of each request: the registry, its server for tokens, and where it redirects to."""
+        url = self._named if str(request.url).startswith(f"{self.server}/") else str(request.url)
+        require_allowed(url, "images", self._origin.field)
+
     def manifest(self, reference: str) -> tuple[str, dict[str, Any]]:
         """Return digest and content of a manifest or an index; ``reference`` is a tag or a digest."""
         accepted = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
         with self.errors(), self._get(f"{self._base}/manifests/{reference}", accepted) as response:
             self._require_success(response, reference)
-            body = b""
-            for chunk in response.iter_raw(CHUNK):
-                body += chunk
-                if len(body) > LARGEST_MANIFEST:
-                    raise self._invalid(f"its manifest is larger than {LARGEST_MANIFEST >> 20} MiB")
+            body = self._body(response, LARGEST_MANIFEST, "its manifest")
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
         if reference.startswith("sha256:") and digest != reference:
             raise StageError(
@@ -150,7 +154,7 @@ class Registry:
         realm, service = challenge["realm"], challenge.get("service", "")
         address = urlsplit(realm)
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise self._invalid(f"the registry names {realm!r} as the address for tokens")
+            raise self._invalid(f"the registry names {realm!r} as the address for tokens", _ASK)
         if address.scheme == "http" and self._login.exists and not is_loopback(address.hostname):
             raise StageError(
                 self._origin.forbidden,
@@ -159,19 +163,29 @@ class Registry:
         query = {"service": service, "scope": challenge.get("scope") or self._scope}
         if self._login.identity_token:
             form = {**query, "grant_type": "refresh_token", "client_id": "finetune", "refresh_token": self._login.identity_token}
-            response = self._client.post(realm, data=form, follow_redirects=False)  # the body has the refresh token
+            request = self._client.stream("POST", realm, data=form, follow_redirects=False)  # the body has the refresh token
         else:
             header = self._header(self._login.basic if self._login.user else "")
-            response = self._client.get(realm, params={name: value for name, value in query.items() if value}, headers=header)
-        self._require_success(response, "token")
+            request = self._client.stream(
+                "GET", realm, params={name: value for name, value in query.items() if value}, headers=header
+            )
+        with request as response:
+            self._require_success(response, "token")
+            body = self._body(response, _LARGEST_TOKEN, f"the token of {address.netloc}")
         try:
-            content = response.json()
+            content = json.loads(body)
             token = content.get("token") or content.get("access_token")
         except (ValueError, AttributeError):
             token = None
         if not isinstance(token, str) or not token:
-            raise self._invalid(f"{address.netloc} sent no token")
+            raise self._invalid(f"{address.netloc} sent no token", _ASK)
         return token
+
+    def _body(self, response: httpx2.Response, most: int, what: str) -> bytes:
+        try:
+            return read_body(response, most)
+        except EndlessBody as error:
+            raise self._invalid(f"{what} {error}") from error
 
     def _require_success(self, response: httpx2.Response, wanted: str) -> None:
         status = response.status_code
@@ -193,6 +207,8 @@ class Registry:
     def _missing(self, wanted: str) -> str:
         if wanted == self._image.tag:
             return f"{self.server} has no repository {self._image.repository} with the tag {wanted}; correct {self._origin.field}"
+        if wanted == "token":
+            return f"the server for tokens of {self.server} does not exist at its address; {_ASK}"
         if wanted == self._image.digest:
             return f"{self.server} has no such image in {self._image.repository}; correct the digest"
         return f"{self.server} has no {wanted}, which the image refers to; push the image again"
@@ -215,8 +231,8 @@ class Registry:
             f" correct {self._origin.field}"
         )
 
-    def _invalid(self, words: str) -> StageError:
-        return StageError(self._origin.not_found, f"{self._start}: {words}; push the image again, or use another registry.")
+    def _invalid(self, words: str, remedy: str = "push the image again, or use another registry") -> StageError:
+        return StageError(self._origin.not_found, f"{self._start}: {words}; {remedy}.")
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -225,9 +241,11 @@ class Registry:
 
         try:
             yield
+        except AddressNotAllowed as error:
+            raise error.of(self._start) from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
             raise self._invalid(
-                f"{self.server} redirects to an address that cannot be used ({first_line(error, 200)})"
+                f"{self.server} redirects to an address that cannot be used ({first_line(error, 200)})", _ASK
             ) from error
         except (httpx2.RequestError, httpx2.StreamError) as error:
             raise network_fault(error, self._origin, f"{self._start}: {self.server}") from error

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ _NO_METADATA = "AWS_EC2_METADATA_DISABLED"
 _ENDPOINTS = ("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 """Keys of a Secret with the server. Those of other programs often have no scheme."""
 _SERVER = re.compile(r"https?://[^/\s]+.*", re.IGNORECASE)
+_MOST_LISTED = 100_000
+"""Largest number of objects below a prefix with data."""
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 10, 60, 3
 
 
@@ -131,7 +134,7 @@ class Bucket:
             StageError: one of the reasons of the origin.
         """
         with s3_errors(self._subject):
-            return list(self._listed(self._location.key))
+            return self._few(self._listed(self._location.key))
 
     def children(self, prefix: str) -> Iterator[S3Object]:
         """Yield the objects directly below ``prefix``, which is empty or ends with ``/``, by key.
@@ -177,12 +180,22 @@ class Bucket:
         pattern = self._location.key
         matches = re.compile(glob_translate(pattern))
         with s3_errors(self._subject):
-            candidates = list(self._listed(fixed_prefix(pattern)))
+            candidates = self._few(self._listed(fixed_prefix(pattern)))
         found = [one for one in candidates if one.key == pattern or matches.match(one.key)]
         if not found:
             raise StageError(
                 self._origin.not_found,
                 f"{self._subject.start}: no object matches; correct the pattern (* matches no /, ** does).",
+            )
+        return found
+
+    def _few(self, listed: Iterator[S3Object]) -> list[S3Object]:
+        """Return the objects of a listing, which a server could continue without an end."""
+        found = list(islice(listed, _MOST_LISTED + 1))
+        if len(found) > _MOST_LISTED:
+            raise StageError(
+                self._origin.not_found,
+                f"{self._subject.start}: there are more than {_MOST_LISTED:,} objects; set a longer prefix, or fewer and larger files.",
             )
         return found
 

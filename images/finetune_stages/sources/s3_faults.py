@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import causes, first_line
+from finetune_stages.sdk.fault import AddressNotAllowed, causes, first_line
 
 from .origin import Origin
 
@@ -60,6 +60,9 @@ def s3_fault(error: BaseException, subject: Subject) -> StageError | None:
     from urllib3.exceptions import HTTPError
 
     origin, start = subject.origin, subject.start
+    refused = next((link for link in causes(error) if isinstance(link, AddressNotAllowed)), None)
+    if refused:
+        return refused.of(start)
     if isinstance(error, exceptions.ClientError):
         return _response_fault(error, subject)
     if any(text in str(link) for link in causes(error) for text in _NO_TLS):

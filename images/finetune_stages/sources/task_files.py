@@ -57,7 +57,8 @@ class TaskFiles:
     """Index of the task definitions below some directories; for a name that is defined twice, the earlier directory counts."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        self._texts = {path: _text(path) for root in roots for path in _files(root)}
+        self._roots = {path: root for root in roots for path in _files(root)}
+        self._texts = {path: _text(path) for path in self._roots}
         self._definitions: dict[Path, Definition] = {}
 
     @cached_property
@@ -141,7 +142,7 @@ class TaskFiles:
 
     def _parse(self, path: Path) -> Definition:
         if path not in self._definitions:
-            self._definitions[path] = Definition(path, _load(path))
+            self._definitions[path] = Definition(path, _load(path, self._roots[path]))
         return self._definitions[path]
 
     def _not_found(self, name: str, group: str) -> StageError:
@@ -200,11 +201,11 @@ def _has_code(value: Any) -> bool:
     return isinstance(value, _Function)
 
 
-def _load(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return a YAML file merged over the files that it includes, by lm-eval's rules.
+def _load(path: Path, root: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return a YAML file merged over the files of ``root`` that it includes, by lm-eval's rules.
 
     Raises:
-        StageError: ``TaskInvalid``: the file, or one that it includes, is missing or is not a YAML mapping.
+        StageError: ``TaskInvalid``: the file, or one that it includes, is missing, is outside of ``root`` or is not a YAML mapping.
     """
     if path in including:
         raise StageError(reasons.TASK_INVALID, f"{path}: it includes itself; remove the include.")
@@ -221,7 +222,14 @@ def _load(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise StageError(reasons.TASK_INVALID, f"{path}: include is {includes!r}; write the name of a file, or a list of names.")
     for name in names:
-        included = _load(Path(os.path.normpath(path.parent / name)), (*including, path))
+        target = Path(os.path.normpath(path.parent / name))
+        if not (target.is_relative_to(root) and target.resolve().is_relative_to(root.resolve())):
+            raise StageError(
+                reasons.TASK_INVALID,
+                f"{path}: include has {name}, which is not among the task files; add the file to the ConfigMap of evaluation.taskFiles and write"
+                " its key.",
+            )
+        included = _load(target, root, (*including, path))
         included.pop("task_list", None)
         merged |= included
     return merged | config

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from finetune_contract import reasons
 from finetune_stages.chat.structure import BadConversation, Conversation, read_row
 from finetune_stages.sdk import Context, Seal, StageError, read_seal
+from finetune_stages.sdk.identity import require_content, require_reported
 from finetune_stages.sources.json_lines import open_rows
 from finetune_stages.sources.json_text import json_fault, parse
 from finetune_stages.sources.row_faults import row_label
@@ -51,12 +52,15 @@ def prepared_rows(context: Context) -> tuple[RowFile, RowFile, Seal]:
     """Return the training rows, the held-out rows, and the seal of their directory.
 
     Raises:
-        StageError: ``DatasetNotFound``.
+        StageError: ``DatasetNotFound``, ``ResultChanged``.
     """
     layout = context.layout
     seal = read_seal(context.path(layout.datasets))
     if seal is None:
         raise StageError(reasons.DATASET_NOT_FOUND, f"{layout.datasets}: it is not in the workspace; rerun from stage dataset.")
+    if context.reads is not None:  # a training of an earlier round could write there
+        require_reported(context, context.path(layout.datasets), seal, "dataset")
+        require_content(context, context.path(layout.datasets), seal, "dataset")
     train = _file(context, layout.train_data, layout.train_locations, str(seal.note.get("source", "train.jsonl")))
     train = replace(train, form=str(seal.note.get("form", "messages")))
     held_out = _file(context, layout.eval_data, layout.eval_locations, str(seal.note.get("evalSource", "eval.jsonl")))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from finetune_contract.documents import Scalar, TokenizationInputs
 from finetune_contract.result import Result
+from finetune_stages.chat.rendered_rows import passages_digest
 from finetune_stages.sdk import Context, Finished, Reuse, quick_imports, run_stage, verify_seal, without
 
 from .identity import TOKENS, digest_of_arrays, fingerprint_of
@@ -20,7 +21,10 @@ def main() -> int:
 def outputs_exist(context: Context, result: Result) -> bool:
     """Return whether the tokens of an earlier result are still in the run's folder, unchanged."""
     seal = verify_seal(context.path(context.layout.tokens))
-    return seal is not None and digest_of_arrays(seal) == result.outputs.get("digest")
+    if seal is None:
+        return False
+    reported = (result.outputs.get("digest"), result.outputs.get("passagesDigest"))
+    return (digest_of_arrays(seal), passages_digest(seal)) == reported
 
 
 def revalidate(context: Context, fingerprint: Mapping[str, Scalar]) -> bool:

@@ -53,12 +53,13 @@ class TokenWriter:
 
     Attributes:
         rows, tokens, learned, longest: counts of rows, tokens, and tokens with a label; tokens of the longest row.
+        squares: sum of the squared tokens of the rows.
     """
 
     def __init__(self, ids: Path, learned: Path, offsets: Path) -> None:
         self._ids, self._flags = GrowingArray(ids, np.int32), GrowingArray(learned, np.bool_)
         self._offsets, self._offsets_path = array("q", [0]), offsets
-        self.learned = self.longest = 0
+        self.learned = self.longest = self.squares = 0
 
     @property
     def rows(self) -> int:
@@ -99,3 +100,4 @@ class TokenWriter:
         self._offsets.append(self.tokens + len(ids))
         self.learned += int(learned.sum())
         self.longest = max(self.longest, len(ids))
+        self.squares += len(ids) ** 2

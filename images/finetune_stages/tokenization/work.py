@@ -18,12 +18,14 @@ from finetune_contract.documents import Scalar, TokenizationInputs
 from finetune_contract.result import TokenizationOutputs
 from finetune_contract.workspace import HOLDOUT
 from finetune_stages.chat.passages import Passage, passages
+from finetune_stages.chat.rendered_rows import passages_digest
 from finetune_stages.chat.renderer import ChatRenderer, Rendered, RowRejected, Unclear
 from finetune_stages.chat.structure import BadConversation, Conversation
 from finetune_stages.chat.task_rows import chat_files, own_roots
-from finetune_stages.sdk import Context, Finished, StageError, seal_directory
+from finetune_stages.sdk import Context, Finished, StageError, read_seal, seal_directory
+from finetune_stages.sdk.identity import require_reported, require_settings
 from finetune_stages.sdk.loading import load_tokenizer, loading
-from finetune_stages.sdk.model_config import embeddings, number
+from finetune_stages.sdk.model_config import attention_size, embeddings, number
 from finetune_stages.sources.json_text import parse
 from finetune_stages.sources.positions import hard_positions
 from finetune_stages.sources.progress import ProgressCounter
@@ -50,24 +52,41 @@ def tokenize(context: Context) -> Finished:
 
     Raises:
         StageError: ``BadRow``, ``ChatTemplateInvalid``, ``ChatTemplateMissing``, ``ChatTemplateUnclear``, ``DatasetNotFound``,
-            ``ModelCorrupt``, ``NothingToEvaluate``, ``NoTrainableRows``, ``TaskInvalid``, ``TooManyRowsLeftOut``.
+            ``ModelChanged``, ``ModelCorrupt``, ``NothingToEvaluate``, ``NoTrainableRows``, ``ResultChanged``, ``TaskInvalid``,
+            ``TooManyRowsLeftOut``.
     """
     inputs = context.inputs(TokenizationInputs)
     fingerprint = fingerprint_of(inputs)
     train, held_out, seal = prepared_rows(context)
     base = context.path(context.layout.base_model)
+    _require_model(context, base)
     tokenizer, config = _tokenizer(base, inputs.trust_remote_code)
     limits = Limits(inputs, hard_positions(config), bad_in_training(seal, len(train), len(held_out)))
     with work_folder(context) as scratch:
-        job = _Job(context, inputs, tokenizer, embeddings(config), number(config, "max_position_embeddings"), limits, scratch)
+        job = _Job(context, inputs, tokenizer, config, limits, scratch)
         outputs, message, warnings = job.run(train, held_out)
         _require_unchanged(inputs, fingerprint)
         left_out = outputs.too_long + outputs.nothing_to_learn + outputs.rejected
         published = seal_directory(scratch / TOKENS, {"rows": outputs.rows, "leftOut": left_out})
         context.publish(scratch / TOKENS, context.layout.tokens)
     metrics = {name: float(value) for name, value in vars(outputs).items() if isinstance(value, int)}
-    outputs = replace(outputs, digest=digest_of_arrays(published))
+    outputs = replace(outputs, digest=digest_of_arrays(published), passages_digest=passages_digest(published))
     return Finished(outputs, metrics, message=message, warnings=warnings, fingerprint=fingerprint)
+
+
+def _require_model(context: Context, base: Path) -> None:
+    """Check the files that are read here: a training of an earlier round could replace them.
+
+    Raises:
+        StageError: ``ModelChanged``, ``ModelNotFound``.
+    """
+    if context.reads is None:
+        return
+    seal = read_seal(base)
+    if seal is None:
+        raise StageError(reasons.MODEL_NOT_FOUND, f"{base}: there is no complete model; rerun from stage model.")
+    require_reported(context, base, seal, "model")
+    require_settings(base, seal, "model")
 
 
 def _require_unchanged(inputs: TokenizationInputs, fingerprint: dict[str, Scalar]) -> None:
@@ -101,9 +120,8 @@ class _Job:
     context: Context
     inputs: TokenizationInputs
     tokenizer: Any
-    embeddings: int | None
-    context_length: int | None
-    """Context length in tokens that the model was trained with; it may accept more."""
+    config: dict[str, Any]
+    """The model's configuration."""
     limits: Limits
     scratch: Path
     unused: Unused = field(default_factory=Unused)
@@ -113,6 +131,11 @@ class _Job:
 
     def __post_init__(self) -> None:
         self.sample = Sample(self.tokenizer)
+
+    @cached_property
+    def embeddings(self) -> int | None:
+        """The number of embeddings of the model."""
+        return embeddings(self.config)
 
     @cached_property
     def renderer(self) -> ChatRenderer:
@@ -138,10 +161,11 @@ class _Job:
         self.sample.write(self._target(self.context.layout.sample))
         median, p90, p99 = writer.percentiles(50, 90, 99)
         outputs = TokenizationOutputs(
-            digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest, median=median, p90=p90, p99=p99,
+            digest="", passages_digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest, median=median, p90=p90, p99=p99,
             too_long=trained.too_long, nothing_to_learn=trained.nothing, rejected=len(trained.rejected),
-            measured_rows=measurable, not_measured=measured.total - measurable if self.inputs.holdout else 0,
-            template="training" if self.used_training_template else "model", sample=self.sample.short(),
+            attention=writer.squares * attention_size(self.config), measured_rows=measurable,
+            not_measured=measured.total - measurable if self.inputs.holdout else 0,
+            template="training" if self.used_training_template else "model", sample=self.sample.short() if self.inputs.sample else (),
         )  # fmt: skip
         message = (
             f"{outputs.rows:,} training rows with {outputs.tokens:,} tokens, {outputs.learned_tokens:,} of them learned;"
@@ -150,10 +174,11 @@ class _Job:
         return outputs, message, tuple(filter(None, (*warnings, *self.unused.warnings())))
 
     def _beyond_context(self, longest: int) -> str | None:
-        if self.context_length is None or longest <= self.context_length:
+        trained = number(self.config, "max_position_embeddings")  # it may accept more
+        if trained is None or longest <= trained:
             return None
         return (
-            f"training.maxSeqLen: the longest row has {longest:,} tokens, and the model was trained with a context of {self.context_length:,}"
+            f"training.maxSeqLen: the longest row has {longest:,} tokens, and the model was trained with a context of {trained:,}"
             " (max_position_embeddings in config.json); lower it to leave such rows out"
         )
 

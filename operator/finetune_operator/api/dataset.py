@@ -207,6 +207,11 @@ class Dataset(Section):
         description="How near-duplicate rows are split. Ignore splits them like all rows. KeepTogether keeps all rows with nearly the same "
         "text on one side of the split, for splitBy random and grouped, so that held-out rows are not learned in another wording.",
     )
+    sample_in_status: bool | None = Field(
+        None,
+        description="Whether status.sample shows the first training rows, at most 2 KiB, to everyone who may read the run or the pods of "
+        "its namespace. If false, the rows are only on the volume of the run, in tokens/sample.json.",
+    )
     bad_rows: BadRows | None = Field(None, description="Handling of rows that cannot be trained on.")
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
         None, description="Seed of the random choice of the subset and of the held-out rows."

@@ -21,6 +21,7 @@ _COMMON: dict[str, Any] = {
         "trainSplit": 0.9,
         "splitBy": "random",
         "nearDuplicates": "Ignore",
+        "sampleInStatus": True,  # the pipelines show no rows
         "badRows": {"policy": "Fail"},
         "seed": 42,
     },

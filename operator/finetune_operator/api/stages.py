@@ -103,13 +103,13 @@ TRAINING = StageDefinition(
 )  # fmt: skip
 BASELINE = StageDefinition(
     name="baseline", purpose="Measure the base model.",
-    depends_on=("tokenization",), reads=("model", "dataset"), reruns=("dataset", "model", "evaluation"), rerun_from="evaluation",
+    depends_on=("tokenization",), reads=("model", "dataset", "tokenization"), reruns=("dataset", "model", "evaluation"), rerun_from="evaluation",
     program="evaluation", background=True,
 )  # fmt: skip
 EVALUATION = StageDefinition(
     name="evaluation", purpose="Measure the fine-tuned model.",
-    depends_on=("tokenization", "training"), reads=("training", "dataset"), reruns=("dataset", "model", "training", "evaluation"),
-    condition="Evaluated", phase="Evaluating", program="evaluation", child_infix="eval", pod_section="evaluation",
+    depends_on=("tokenization", "training"), reads=("training", "dataset", "tokenization"),
+    reruns=("dataset", "model", "training", "evaluation"), condition="Evaluated", phase="Evaluating", program="evaluation", child_infix="eval", pod_section="evaluation",
 )  # fmt: skip
 GATE = StageDefinition(
     name="gate", purpose="Compare the scores with the requirements.",

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from finetune_contract.addresses import PrivateAddresses
+from finetune_contract.hosts import HOST_USES
 from finetune_contract.result import SAMPLE_ROWS
 
 from .section import OneOf, Section, text
@@ -172,6 +174,18 @@ class EstimateStatus(Whole):
         None,
         description="Memory for weights, gradients and optimizer of one training process, in bytes, without sharding. Activations "
         "and LoRA adapters are not included; for OSFT it is an upper bound.",
+    )
+    compute_teraflop: Count | None = Field(
+        None,
+        description="Floating-point operations of training in all epochs, in units of 10^12, with those of gradient checkpointing. They are "
+        "estimated from the numbers of parameters and tokens. LoRA adapters, dequantization and the decomposition of OSFT are not included; for "
+        "a model with experts it is an upper bound, because all experts are counted.",
+    )
+    gpu_time: Text | None = Field(
+        None,
+        description="Time that GPUs take for computeTeraflop, summed over all GPUs, if training requests GPUs. It assumes a fixed share of the "
+        "peak of each GPU in bfloat16, which short rows, small batches or a slow network do not reach. The start of the pods, loading, "
+        "checkpoints and evaluation are not included.",
     )
 
 
@@ -367,7 +381,20 @@ class ResolvedStatus(Whole):
         None, description="Environment variables of all stages, from the operator's configuration."
     )
     allowed_hosts: dict[str, Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=16)]] | None = Field(
-        None, description="Hosts that the stages may contact, by use, from the operator's configuration.", max_length=4
+        None,
+        description="Hosts that the stages may contact, by use, from the operator's configuration.",
+        max_length=len(HOST_USES),
+    )
+    private_addresses: PrivateAddresses | None = Field(
+        None,
+        description="Private addresses that the stages may connect to, from the operator's configuration: all, or those of hosts in allowedHosts."
+        " Default: no address is forbidden, in local mode.",
+    )
+    download_limits: dict[str, Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        description="Largest size of what a stage downloads, by stage, from the operator's configuration. Default: no limit, in local mode."
+        " In bytes.",
+        max_length=2,
     )
     pod_labels: PodMetadata | None = Field(
         None, description="Labels of the pods of all stages, from the operator's configuration."

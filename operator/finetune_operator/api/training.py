@@ -19,6 +19,9 @@ IMAGE = (
     r"(:[A-Za-z0-9_][-A-Za-z0-9._]{0,127})?(@[A-Za-z0-9]+([._+-][A-Za-z0-9]+)*:[0-9a-fA-F]+)?$"
 )
 """Pattern of the name of an image: registry, repository, tag and digest (the grammar of the OCI distribution specification)."""
+_HOST = "[A-Za-z0-9]+([.-]+[A-Za-z0-9]+)*(:[0-9]+)?"
+BEGINNING_OF_IMAGES = rf"^{_HOST}/?$|^({_HOST}/)?{_REPOSITORY}(/{_REPOSITORY})*/$|{IMAGE}"
+"""Pattern of the name of a registry, a namespace, a repository or an image."""
 _PROCESSES = "(has(self.processesPerWorker) ? self.processesPerWorker : 1)"
 
 

@@ -22,6 +22,8 @@ _WORD = re.compile(
     r"__|\\|\b(?:attr|attribute|map|selectattr|rejectattr|groupby|sort|sum|min|max|unique|join|format|xmlattr|import|include|extends|macro|call|set)\b"
 )
 _SUBSCRIPT = re.compile(r"\[(?!\s{0,8}(?:\d{1,6}|'[^'\[\]]{0,80}'|\"[^\"\[\]]{0,80}\")\s{0,8}\])")
+_METRIC = re.compile(r"hf_evaluate|\?\s?[\"']?metric\b|\bmetric[\"']?\s?:\s{0,80}(?:[*&!>|]|[\"']?[\w.-]{0,100}/)")
+"""A metric of another library than lm-eval, or one whose name is not beside its key."""
 _SHOWN = 3
 _INTERPRETER = re.compile(r"PYTHON|LD_|PATH$|BASH_ENV$|ENV$")
 """Environment variables that change which code a program runs."""
@@ -66,6 +68,8 @@ def _of_file(key: str, text: str) -> str | None:
     if functions or "!function" in text:
         more = ", ..." if len(functions) > _SHOWN else ""
         return f"calls Python functions on this machine ({', '.join(functions[:_SHOWN]) or '!function'}{more})"
+    if _METRIC.search(text):
+        return "has a metric that may be a program of a hub, which runs on this machine (metric, hf_evaluate)"
     if "trust_remote_code" in text:
         return "loads a data set with its Python code on this machine (trust_remote_code)"
     return "has a template that can call Python functions on this machine" if _calls(text) else None

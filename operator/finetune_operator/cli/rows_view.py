@@ -24,11 +24,12 @@ def row_values(rows: Mapping[str, Any]) -> dict[str, str]:
 
 def estimate_values(estimate: Mapping[str, Any]) -> dict[str, str]:
     """Return the values of ``status.estimate`` by name."""
-    return {name: readable(value) if name == "memoryBytes" else f"{value:,}" for name, value in estimate.items()}
+    found = {name: f"{value:,}" if isinstance(value, int) else str(value) for name, value in estimate.items()}
+    return {**found, "memoryBytes": readable(estimate["memoryBytes"])} if "memoryBytes" in estimate else found
 
 
 def token_line(rows: Mapping[str, Any], estimate: Mapping[str, Any]) -> str | None:
-    """Return one line about tokens, steps and memory; ``None`` before the rows are tokenized."""
+    """Return one line about tokens, steps, memory and time of GPUs; ``None`` before the rows are tokenized."""
     if not estimate:
         return None
     per_row, values = rows["tokensPerRow"], row_values(rows)
@@ -39,6 +40,8 @@ def token_line(rows: Mapping[str, Any], estimate: Mapping[str, Any]) -> str | No
     ]
     if "memoryBytes" in estimate:
         parts.append(f"{readable(estimate['memoryBytes'])} for weights and optimizer in each process without sharding")
+    if "gpuTime" in estimate:
+        parts.append(str(estimate["gpuTime"]))
     return "; ".join(parts)
 
 

@@ -18,7 +18,7 @@ from .images import CUDA
 from .paths import Json, lookup
 from .settings import Settings
 
-Explicit = Literal["reject", "reject in the run", "keep", "replace"]
+Explicit = Literal["reject", "reject in the run", "keep in the run", "keep", "replace"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Adaptation:
         instead: the replacement of a default (``None``: the field is removed).
         reason: why, in a few words.
         explicit: what happens to the same value set by a person: it is rejected, kept, or replaced as well. ``reject in the run``: as a
-            default of the namespace or the operator it is replaced, because it is meant for the runs that can honor it.
+            default of the namespace or the operator it is replaced, because it is meant for the runs that can honor it. ``keep in the run``:
+            the same, and :mod:`.contradictions` rejects the value of a run, with both fields.
     """
 
     path: str
@@ -145,6 +146,20 @@ ADAPTATIONS: tuple[Adaptation, ...] = (
             explicit="replace",  # a default for the runs with a Hub dataset; the CRD rejects it in the run itself
         )
         for field in ("split", "revision")
+    ),
+    Adaptation(
+        "dataset.nearDuplicates",
+        lambda value, _settings, spec: value != "Ignore" and lookup(spec, "dataset.splitBy") == "stratified",
+        "Ignore",
+        "dataset.splitBy is stratified, which draws single rows",
+        "keep in the run",
+    ),
+    Adaptation(
+        "dataset.nearDuplicates",
+        lambda value, _settings, spec: value != "Ignore" and bool(lookup(spec, "dataset.evalUri")),
+        "Ignore",
+        "dataset.evalUri has the held-out rows",
+        "keep in the run",
     ),
     Adaptation(
         "model.revision",

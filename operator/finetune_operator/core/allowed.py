@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune_contract.uris import ClaimPath, UriKind, parse_uri
 
+from .image_names import is_below
 from .naming import STAGE_ACCOUNT
 from .origins import PREFIXES
 from .paths import Json, lookup
@@ -72,7 +73,8 @@ def _remote_code(value: bool, allowed: Allowed) -> Iterator[bool]:
 
 
 def _image(value: str, allowed: Allowed) -> Iterator[str]:
-    if allowed.training_images is not None and not value.startswith(allowed.training_images):
+    beginnings = allowed.training_images
+    if beginnings is not None and not any(is_below(value, beginning) for beginning in beginnings):
         yield value
 
 

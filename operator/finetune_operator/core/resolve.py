@@ -92,6 +92,8 @@ def resolve(spec: Mapping[str, Any], settings: Settings) -> Json | SpecRejection
             if settings.allowed_hosts
             else {}
         ),
+        **({"privateAddresses": settings.private_addresses} if settings.private_addresses else {}),
+        **({"downloadLimits": dict(settings.download_limits)} if settings.download_limits else {}),
         **({"engineCheck": True} if settings.engine_check else {}),
         **({} if settings.isolation == "none" else {"isolation": settings.isolation}),
         **({} if settings.allowed.task_code else {"taskCode": False}),
@@ -280,9 +282,9 @@ def _adapt(merged: Json, origins: dict[str, str], settings: Settings) -> list[Js
         value = lookup(merged, rule.path)
         if value is None or not rule.impossible(value, settings, merged):
             continue
-        action = rule.explicit if _is_explicit(rule.path, origins) else "replace"
-        if action == "reject in the run":
-            action = "reject" if _is_of_run(rule.path, origins) else "replace"
+        action: str = rule.explicit if _is_explicit(rule.path, origins) else "replace"
+        if action in ("reject in the run", "keep in the run"):
+            action = action.partition(" ")[0] if _is_of_run(rule.path, origins) else "replace"
         if action == "reject":
             message = f"{origin_prefix(origins, rule.path)}{rule.path}: {_shown(value)} is not possible here, because {rule.reason}; remove it."
             return SpecRejection(reasons.NOT_POSSIBLE_HERE, message)

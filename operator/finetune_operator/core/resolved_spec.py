@@ -100,6 +100,7 @@ class Dataset:
     train_split: float
     split_by: Literal["random", "stratified", "grouped"]
     near_duplicates: Literal["Ignore", "KeepTogether"]
+    sample_in_status: bool
     bad_rows: BadRows
     seed: int
     eval_uri: str | None = None

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from finetune_contract.addresses import PrivateAddresses
+
 Mode = Literal["local", "cluster"]
 Isolation = Literal["mounts", "digests", "none"]
 """How the gate is protected from programs of training: they can write to their folder only; what they could write is not used; not at all."""
@@ -48,7 +50,7 @@ class Allowed:
     Attributes:
         remote_code: code of the base model, ``model.trustRemoteCode``.
         task_code: functions in the user's task files.
-        training_images: beginnings of the names of images in ``training.image``.
+        training_images: registries, namespaces, repositories and images of ``training.image`` (:mod:`.image_names`).
         service_accounts: names in ``serviceAccountName``, in addition to that of the operator's account for stages.
         claims: names of claims that a run does not create itself.
     """
@@ -70,6 +72,8 @@ class Settings:
         operator_defaults, namespace_defaults: values in the schema of ``spec`` that override the preset's.
         environment: variables for every stage: hub endpoint, proxies.
         allowed_hosts: hosts that the programs may contact, by use (:mod:`finetune_contract.hosts`); a use that is missing has no limit.
+        private_addresses: which private addresses the programs may connect to; ``None`` in local mode, where no address is forbidden.
+        download_limits: largest size in bytes of what a stage downloads, by stage; a stage that is missing has no limit.
         engine_check: whether a new training image is checked before a GPU is requested.
         allowed: what runs may do.
         isolation: how the gate is protected from programs of training.
@@ -93,6 +97,8 @@ class Settings:
     namespace_defaults: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     allowed_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    private_addresses: PrivateAddresses | None = None
+    download_limits: Mapping[str, int] = field(default_factory=dict)
     engine_check: bool = False
     allowed: Allowed = field(default_factory=Allowed)
     isolation: Isolation = "none"

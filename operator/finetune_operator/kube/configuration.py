@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -12,14 +13,15 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from finetune_contract.hosts import HOST_PATTERN
+from finetune_contract.hosts import HOST_PATTERN, HOST_USES
 from finetune_operator import __version__
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 from finetune_operator.api.pods import ANNOTATIONS_REJECTED, LABELS_REJECTED, RESERVED_ANNOTATIONS, RESERVED_LABELS
-from finetune_operator.api.section import LABEL_KEY, LabelValue, ObjectName, ShortName, form_of, text
-from finetune_operator.api.training import IMAGE
+from finetune_operator.api.section import LABEL_KEY, LabelValue, ObjectName, ShortName, Size, form_of, text
+from finetune_operator.api.training import BEGINNING_OF_IMAGES, IMAGE
 from finetune_operator.core.images import CONFIGURABLE, default_images
 from finetune_operator.core.origins import PREFIXES
+from finetune_operator.core.quantities import amount
 from finetune_operator.core.settings import Allowed, Settings, Trainer
 from finetune_operator.core.values import first_fault
 from finetune_operator.training_bundle import training_bundle
@@ -89,6 +91,29 @@ class AllowedHosts(BaseModel):
     """Registries of images with base models."""
     hosts: Hosts | None = None
     """Web servers with data, and those to which they redirect."""
+    private_addresses: bool = True
+    """Whether hosts that no list has may have private addresses, such as those of the cluster's Services."""
+
+    @property
+    def lists(self) -> dict[str, tuple[str, ...]]:
+        """The lists that are set, by use."""
+        return {use: hosts for use, hosts in self.model_dump(by_alias=True).items() if use in HOST_USES and hosts is not None}
+
+
+class DownloadLimits(BaseModel):
+    """Largest sizes of what a stage downloads. Without them, a server that sends without an end would fill a shared volume."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    dataset: Size = "200Gi"
+    """Size of the data at one location. A dataset of 10 billion tokens has about 50 GB."""
+    model: Size = "2Ti"
+    """Size of a base model. The largest open models have about 1.3 TB."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes in bytes, by stage."""
+        return {stage: math.ceil(amount(size)) for stage, size in self.model_dump().items()}
 
 
 class BadConfiguration(Exception):
@@ -104,6 +129,12 @@ def _no_account_of_the_operator(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+_Beginning = Annotated[
+    str,
+    text(512, BEGINNING_OF_IMAGES, "a registry, a namespace, a repository or an image, such as registry.example.com/team/"),
+]
+
+
 class Allow(BaseModel):
     """What runs may do, beyond what is safe on a cluster that several teams share."""
 
@@ -113,10 +144,8 @@ class Allow(BaseModel):
     """Whether a run may set ``model.trustRemoteCode``: code of the model then runs in the pods of all stages."""
     task_code: bool = False
     """Whether task files may have functions, which run in the pods of the evaluation."""
-    training_images: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=512)], ...], Field(max_length=64)] | None = (
-        None
-    )
-    """Beginnings of the names of images that ``training.image`` may name; all images if it is null."""
+    training_images: Annotated[tuple[_Beginning, ...], Field(max_length=64)] | None = None
+    """Registries, namespaces, repositories and images that ``training.image`` may name; all images if it is null."""
     service_accounts: Annotated[_Names, AfterValidator(_no_account_of_the_operator)] = ()
     """Accounts that ``serviceAccountName`` may name beside ``finetune-stage``."""
     claims: _Names | None = None
@@ -138,6 +167,8 @@ class Configuration(BaseModel):
     """Environment variables of every stage, such as hub endpoint and proxies. The status of a run records them."""
     allowed_hosts: AllowedHosts | None = None
     """Hosts that the stages may contact; all by default."""
+    download_limits: DownloadLimits = Field(default_factory=DownloadLimits)
+    """Largest sizes of what a stage downloads."""
     pod_labels: PodLabels = Field(default_factory=lambda: {"sidecar.istio.io/inject": "false"})
     """Labels of the pods of every stage. By default Istio adds no proxy, which would keep the pod from completing."""
     pod_annotations: PodAnnotations = Field(
@@ -204,12 +235,13 @@ class Configuration(BaseModel):
             problem: why these defaults cannot be used.
         """
         bundle = training_bundle()
-        hosts = self.allowed_hosts.model_dump(by_alias=True, exclude_none=True) if self.allowed_hosts else {}
+        hosts = self.allowed_hosts or AllowedHosts()
         images = {**default_images(self.images, __version__), **self.images}
         return Settings(
             mode="cluster", operator_version=__version__, images=images, bundle_digest=bundle.digest,
             bundle_archive=bundle.archive, operator_defaults=self.defaults, namespace_defaults=namespace_defaults,
             environment=self.environment, retry_seconds=self.retry_seconds, progress_seconds=self.progress_seconds, trainer=trainer,
-            allowed_hosts=hosts, engine_check=self.engine_check, allowed=Allowed(**self.allow.model_dump()),
+            allowed_hosts=hosts.lists, private_addresses="allowed" if hosts.private_addresses else "listed",
+            download_limits=self.download_limits.sizes, engine_check=self.engine_check, allowed=Allowed(**self.allow.model_dump()),
             isolation="mounts" if self.isolate_training else "digests", fs_group=self.fs_group, problem=problem, pod_labels=self.pod_labels, pod_annotations=self.pod_annotations,
         )  # fmt: skip

@@ -97,13 +97,13 @@ def test_the_stage_reports_what_it_converted(run_stage_program: StagePrograms, t
     first = run_stage_program("dataset", DatasetInputs(str(source)))
     assert first.code == 0, first.errors
     assert first.result.message == (
-        f"9 training rows and 1 held-out rows of 10 in {source}; format conversations from conversations; roles gpt as assistant, human as"
+        f"9 training rows and 1 held-out rows of 10 in {source}; format conversations, read from column conversations; roles gpt as assistant, human as"
         " user; ignored columns (rows) id (10), lang (5)"
     )
     held_out = tmp_path / "eval.jsonl"
     held_out.write_text(json.dumps({"instruction": "i", "output": "o"}))
     other = run_stage_program("dataset", DatasetInputs(str(source), eval_uri=str(held_out)))
-    assert other.result.message.endswith("id (10), lang (5); format alpaca from instruction, output")
+    assert other.result.message.endswith("id (10), lang (5); format alpaca, read from columns instruction, output")
     declared = run_stage_program("dataset", DatasetInputs(str(source), format="conversations"))
     assert declared.result.message == first.result.message
     assert declared.result.outputs["digest"] == first.result.outputs["digest"]

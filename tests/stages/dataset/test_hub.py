@@ -389,6 +389,15 @@ def test_a_hub_that_nobody_may_ask(run_stage_program):
     assert "HF_HUB_OFFLINE" in ended.result.message
 
 
+def test_a_hub_that_the_platform_does_not_allow(run_stage_program):
+    environment = {"HF_HUB_OFFLINE": "1", "FINETUNE_ALLOWED_HOSTS": '{"hubs": ["hub.example.com"]}'}
+    ended = run_stage_program("dataset", DatasetInputs("org/chat"), environment=environment)
+    assert (ended.code, ended.reason) == (65, "HostNotAllowed")
+    assert ended.result.message == (
+        "dataset.uri: host huggingface.co is not allowed here; use one of allowedHosts.hubs in the operator's configuration (hub.example.com)."
+    )
+
+
 def test_a_folder_of_the_working_directory_is_not_taken_for_the_data_set(run_stage_program, hub, tmp_path):
     (tmp_path / "org" / "chat").mkdir(parents=True)
     (tmp_path / "org" / "chat" / "train.jsonl").write_bytes(jsonl(row("local")))
@@ -419,6 +428,6 @@ def test_parquet_rows_in_format_alpaca_are_converted(run_stage_program, hub, pre
     ]  # fmt: skip
     assert [found["text"] for found in rows_of(run_stage_program)] == ["t", "t"]
     assert ended.result.message.endswith(
-        "1 left out as bad: row 3 has no output (its keys are: instruction, input, text); format alpaca from instruction, output, history,"
+        "1 left out as bad: row 3 has no output (its keys are: instruction, input, text); format alpaca, read from columns instruction, output, history,"
         " input; ignored columns (rows) text (2)"
     )

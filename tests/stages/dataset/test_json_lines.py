@@ -17,6 +17,7 @@ from finetune_stages.sdk import StageError
 from finetune_stages.sdk.workspace import SealedFile
 from finetune_stages.sources.json_lines import JsonLines, open_rows, write_rows
 from finetune_stages.sources.json_text import may_have_non_finite, plain
+from finetune_stages.sources.line_scan import index_lines
 from finetune_stages.sources.value_scan import index_array, index_values
 
 
@@ -228,6 +229,20 @@ def test_values_are_found_whatever_the_blocks_of_the_reader(elements, block, arr
         path.write_text(text)
         rows = JsonLines(path, (index_array if array else index_values)(path, "data", lambda _count: None))
         assert [json.loads(each) for each in rows.texts()] == elements
+
+
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.sampled_from(["{}", '{"a": 1}', "\r", "\n", "\r\n", " ", "\ufeff"]), max_size=12), st.integers(1, 9))
+def test_lines_are_found_whatever_the_blocks_of_the_reader(parts, block):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder) / "data"
+        path.write_bytes("".join(parts).encode())
+        whole = JsonLines(path, index_lines(path, "data", lambda _count: None))
+        patch.setattr("finetune_stages.sources.line_scan._BLOCK", block)
+        rows = JsonLines(path, index_lines(path, "data", lambda _count: None))
+        assert [*rows.texts()] == [*whole.texts()]
+        assert rows.locations().tolist() == whole.locations().tolist()
+        assert rows.index.breaks == whole.index.breaks
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from finetune_contract.documents import RunInfo
-from finetune_stages.sdk import seal_directory
+from finetune_stages.sdk import Finished, seal_directory
 from hub import Hub
 from rendering import Tokenization, skill_rows
 
@@ -94,21 +94,21 @@ def chat_rows(count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def prepare(workspace: Path, root: str, model: Path, rows: int = 12) -> None:
-    """What earlier stages leave: both models, sealed, and held-out rows; and the user's tasks."""
+def prepare(workspace: Path, root: str, model: Path, rows: int = 12) -> Finished:
+    """What earlier stages leave: both models, sealed, and held-out rows; and the user's tasks. Return what tokenization found."""
     for name in ("training/final_model", "base_model"):
         shutil.copytree(model, workspace / root / name)
         seal_directory(workspace / root / name)
     write_tasks(workspace.parent / "task-files")
-    render(workspace, root, chat_rows(rows))
+    return render(workspace, root, chat_rows(rows))
 
 
-def render(workspace: Path, root: str, rows: list[dict[str, Any]], **inputs: Any) -> None:
+def render(workspace: Path, root: str, rows: list[dict[str, Any]], **inputs: Any) -> Finished:
     """What stage *tokenization* leaves of held-out rows and of tasks that are files of chat rows."""
     name, _, uid = root.removeprefix("runs/").rpartition("-")
     stage = Tokenization(workspace, RunInfo(name, "team-a", uid))
     stage.write(chat_rows(1), rows)
-    stage(**inputs)
+    return stage(**inputs)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from finetune_stages.evaluation.passages import answers, read_passages
+from finetune_stages.evaluation.passages import RowFile, answers, read_passages
 from finetune_stages.sdk import StageError
 
 
@@ -73,7 +73,7 @@ def test_windows_score_every_token_once_with_half_a_context_before_it(length: in
 def test_a_file_that_is_no_rendered_rows_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "holdout.jsonl").write_text(line + "\n")
     with pytest.raises(StageError, match=r"holdout.jsonl: it cannot be read .*; rerun from stage evaluation") as raised:
-        read_passages(tmp_path / "holdout.jsonl")
+        read_passages(RowFile(tmp_path / "holdout.jsonl"))
     assert raised.value.reason.name == "DatasetUnreadable"
 
 
@@ -81,5 +81,5 @@ def test_the_answers_of_a_row(tmp_path: Path) -> None:
     (tmp_path / "holdout.jsonl").write_text(
         '{"row": 1, "line": 0, "passages": [{"text": "a\u2028bc", "answers": [[0, 1], [2, 4]]}]}\n'
     )
-    (row,) = read_passages(tmp_path / "holdout.jsonl")
+    (row,) = read_passages(RowFile(tmp_path / "holdout.jsonl"))
     assert answers(row) == ["a", "bc"]

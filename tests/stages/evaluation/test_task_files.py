@@ -83,6 +83,21 @@ def test_a_mounted_config_map_is_read_once(tmp_path: Path) -> None:
     assert [definition.path for definition in TaskFiles([tmp_path]).find(["quiz"])] == [tmp_path / "quiz.yaml"]
 
 
+def test_a_file_of_a_mounted_config_map_may_include_another_one_and_no_link_leads_out(tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted"
+    write(mounted / "..2026_11_21", quiz="task: quiz\ninclude: base.yaml\n", base="dataset_path: json\n")
+    (mounted / "..data").symlink_to("..2026_11_21")
+    for name in ("quiz.yaml", "base.yaml"):
+        (mounted / name).symlink_to(f"..data/{name}")
+    (found,) = TaskFiles([mounted]).find(["quiz"])
+    assert found.config["dataset_path"] == "json"
+    write(tmp_path, outside="dataset_path: csv\n")
+    (mounted / "base.yaml").unlink()
+    (mounted / "base.yaml").symlink_to("../outside.yaml")
+    with pytest.raises(StageError, match=r"include has base\.yaml, which is not among the task files"):
+        TaskFiles([mounted]).find(["quiz"])
+
+
 def test_data_and_dead_links_beside_the_tasks_are_passed_over(tmp_path: Path) -> None:
     write(tmp_path, quiz="task: quiz\n")
     (tmp_path / "rows.arrow").write_bytes(b"task: more\n" * 200_000)
@@ -100,6 +115,16 @@ def test_data_and_dead_links_beside_the_tasks_are_passed_over(tmp_path: Path) ->
         ({"a": "task: arc_esy\ninclude: nothing.yaml\n"}, "TaskInvalid", "nothing.yaml (included by "),
         ({"a": "task: arc_esy\ninclude: a.yaml\n"}, "TaskInvalid", "a.yaml: it includes itself"),
         ({"a": "task: arc_esy\ninclude: b.yaml\n", "b": "- 1\n"}, "TaskInvalid", "b.yaml: it is not a YAML mapping"),
+        (
+            {"a": "task: arc_esy\ninclude: ../other.yaml\n", "../other": "dataset_path: json\n"},
+            "TaskInvalid",
+            "a.yaml: include has ../other.yaml, which is not among the task files; add the file to the ConfigMap of evaluation.taskFiles and write its key.",
+        ),
+        (
+            {"a": "task: arc_esy\ninclude: [b.yaml]\n", "b": "include: /etc/hostname\n"},
+            "TaskInvalid",
+            "b.yaml: include has /etc/hostname, which is not among",
+        ),
     ],
 )
 def test_faults_are_named(tmp_path: Path, files: dict[str, str], reason: str, words: str) -> None:

@@ -29,7 +29,9 @@ pytestmark = pytest.mark.go
 
 
 Made = Callable[[Path], list[Blob]]
+NO_PLATFORM = "push an image for linux/amd64, or set another image."
 NO_MODEL = "set an image with a model below /models."
+ASK = "ask the administrator of the registry to correct its configuration, or use another registry."
 AGAIN = "build and push the image again."
 
 
@@ -88,6 +90,7 @@ BROKEN: dict[str, tuple[Made, str, str]] = {
     "cut archive": (lambda folder: [Blob(archive(model_files(folder))[:100_000])], "ModelCorrupt", f"{{layer}} is not a readable archive (unexpected end of data); {AGAIN}"),
     "empty layer": (lambda _: [Blob(b"")], "ModelCorrupt", f"{{layer}} is not a readable archive (empty file); {AGAIN}"),
     "long header": (_long_header, "ModelCorrupt", f"{{layer}} is not a readable archive (a header has 1,073,741,824 bytes); {AGAIN}"),
+    "nothing removed": (_with(**{"models/.wh.": b""}), "ModelCorrupt", f"{{layer}} has models/.wh., which names no file to remove; {AGAIN}"),
     "sparse": (_sparse, "ModelCorrupt", f"{{layer}} has models/config.json, which is a sparse file; {AGAIN}"),
     "pickle": (
         lambda folder: [layer({name.replace("model.safetensors", "pytorch_model.bin"): content for name, content in model_files(folder).items()})],
@@ -135,11 +138,41 @@ def test_a_layer_with_too_many_files(context: Context, registry: RegistryServer,
     )  # fmt: skip
 
 
+def test_the_number_of_files_and_of_removed_ones_is_that_of_all_layers(
+    context: Context, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "_MOST_ENTRIES", 5)
+    first, second = (layer({f"models/{name}{number}": b"" for number in range(4)}) for name in "ab")
+    registry.push("crowds:1", [first, second])
+    words = f"and the layers before it have more than 5 files; {AGAIN}"
+    assert rejection(context, f"oci://{registry.host}/crowds:1") == (
+        "ModelCorrupt", f"oci://{registry.host}/crowds:1: layer {second.digest} {words}",
+    )  # fmt: skip
+    first, second = (layer({f"models/.wh.{name}{number}": b"" for number in range(4)}) for name in "ab")
+    registry.push("removed:1", [layer({f"etc/.wh.{number}": b"" for number in range(9)}), first, second])
+    words = f"and the layers before it remove more than 5 files; {AGAIN}"
+    assert rejection(context, f"oci://{registry.host}/removed:1") == (
+        "ModelCorrupt", f"oci://{registry.host}/removed:1: layer {second.digest} {words}",
+    )  # fmt: skip
+
+
+def test_files_that_replace_directories_are_counted_as_removals(
+    context: Context, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "_MOST_ENTRIES", 5)
+    pair = [layer({f"models/{number}/x": b"" for number in range(2)}), layer({f"models/{number}": b"" for number in range(2)})]
+    registry.push("replaced:1", pair * 3)
+    assert rejection(context, f"oci://{registry.host}/replaced:1") == (
+        "ModelCorrupt",
+        f"oci://{registry.host}/replaced:1: layer {pair[1].digest} and the layers before it remove more than 5 files; {AGAIN}",
+    )
+
+
 MANIFESTS: list[tuple[dict[str, Any], str]] = [
-    ({"mediaType": INDEX, "manifests": []}, f"its index has no images; {NO_MODEL}"),
+    ({"mediaType": INDEX, "manifests": []}, f"its index has no images; {NO_PLATFORM}"),
     (
         {"mediaType": INDEX, "manifests": [{"digest": "sha256:" + "0" * 64, "platform": {"os": "linux", "architecture": one}} for one in ("arm64", "s390x")]},
-        f"its index has images for linux/arm64, linux/s390x, and none for linux/amd64; {NO_MODEL}",
+        f"its index has images for linux/arm64, linux/s390x, and none for linux/amd64; {NO_PLATFORM}",
     ),
 ]  # fmt: skip
 
@@ -149,18 +182,18 @@ CONTENTS: list[tuple[bytes, int, str, str, str]] = [
     (b"<html>", 200, "", "ModelNotFound", "its manifest is not JSON; push the image again, or use another registry."),
     (b"[]", 200, "", "ModelNotFound", "its manifest is not a JSON object; push the image again, or use another registry."),
     (b" " * (5 << 20), 200, "", "ModelNotFound", "its manifest is larger than 4 MiB; push the image again, or use another registry."),
-    (b'{"schemaVersion": 1}', 200, "", "ModelNotFound", f"its manifest is neither of the OCI image specification nor of Docker, version 2; {NO_MODEL}"),
-    (b'{"schemaVersion": 2, "layers": []}', 200, "", "ModelNotFound", f"its manifest has no layers, or more than 10,000; {NO_MODEL}"),
-    (json.dumps({"schemaVersion": 2, "layers": [{**LAYER, "size": "3"}]}).encode(), 200, "", "ModelNotFound", f"its manifest has a layer without a SHA-256 digest or without a size; {NO_MODEL}"),
-    (json.dumps({"schemaVersion": 2, "layers": [{**LAYER, "digest": "sha256:../../x"}]}).encode(), 200, "", "ModelNotFound", f"its manifest has a layer without a SHA-256 digest or without a size; {NO_MODEL}"),
-    (json.dumps({"schemaVersion": 2, "layers": [{**LAYER, "annotations": {TITLE: "../config.json"}}]}).encode(), 200, "", "ModelNotFound", f"its manifest has a layer with the name '../config.json', which is not a path below a directory; {NO_MODEL}"),
+    (b'{"schemaVersion": 1}', 200, "", "ModelNotFound", f"its manifest is neither of the OCI image specification nor of Docker, version 2; {AGAIN}"),
+    (b'{"schemaVersion": 2, "layers": []}', 200, "", "ModelNotFound", f"its manifest has no layers, or more than 10,000; {AGAIN}"),
+    (json.dumps({"schemaVersion": 2, "layers": [{**LAYER, "size": "3"}]}).encode(), 200, "", "ModelNotFound", f"its manifest has a layer without a SHA-256 digest or without a size; {AGAIN}"),
+    (json.dumps({"schemaVersion": 2, "layers": [{**LAYER, "digest": "sha256:../../x"}]}).encode(), 200, "", "ModelNotFound", f"its manifest has a layer without a SHA-256 digest or without a size; {AGAIN}"),
+    (json.dumps({"schemaVersion": 2, "layers": [{**LAYER, "annotations": {TITLE: "../config.json"}}]}).encode(), 200, "", "ModelNotFound", f"its manifest has a layer with the name '../config.json', which is not a path below a directory; {AGAIN}"),
     *[(json.dumps({"schemaVersion": 2, **index}).encode(), 200, "", "ModelNotFound", words) for index, words in MANIFESTS],
     (b"", 404, "", "ModelNotFound", "{server} has no repository x with the tag 1; correct model.uri."),
     (b"", 418, "", "ModelNotFound", "{server} rejected the request with status 418; correct model.uri."),
     (b"", 503, "", "ModelUnreachable", "{server} responded with status 503."),
     (b"", 429, "", "ModelUnreachable", "{server} responded with status 429."),
     (b"", 401, "", "ModelForbidden", "{host} denies access without credentials, or the image does not exist (status 401); set model.pullSecretRef, or correct model.uri."),
-    (b"", 401, 'Bearer realm="ftp://x"', "ModelNotFound", "the registry names 'ftp://x' as the address for tokens; push the image again, or use another registry."),
+    (b"", 401, 'Bearer realm="ftp://x"', "ModelNotFound", f"the registry names 'ftp://x' as the address for tokens; {ASK}"),
 ]  # fmt: skip
 
 

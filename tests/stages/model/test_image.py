@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from finetune_contract.documents import ModelInputs
 from finetune_contract.uris import ImageReference
 from finetune_stages.model import image
+from finetune_stages.model.obtain import MARGIN
 from finetune_stages.sdk import Context, StageError
 from finetune_stages.sources import downloads
 from finetune_stages.sources.origin import MODEL
@@ -197,3 +200,19 @@ def test_a_download_that_breaks_off_is_continued_by_the_next_attempt(
         proxy.drops = [30_000, 50_000]
         assert same(obtain(workspace_context("1.2"), uri), tiny_model)
     assert not {*before} & {*fetched}
+
+
+@pytest.mark.parametrize("artifact", [False, True])
+def test_the_holes_of_a_download_that_broke_off_need_room(
+    context: Context, registry: RegistryServer, tiny_model: Path, artifact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = titled(tiny_model) if artifact else [layer(model_files(tiny_model))]
+    digest = registry.push("room:1", blobs, *([ARTIFACT_CONFIG] if artifact else []))
+    attempt = context.path(context.layout.attempt(context.document.stage, context.attempt))
+    folder = attempt / f"download-{image._key(digest)[:12]}"
+    folder.mkdir(parents=True)
+    with (folder / ("model.safetensors" if artifact else "0")).open("wb") as target:
+        target.truncate(1 << 30)  # as the download prepares it
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=MARGIN))
+    reason, message = rejection(context, f"oci://{registry.host}/room:1")
+    assert (reason, message.partition(": it needs")[0]) == ("WorkspaceFull", f"oci://{registry.host}/room:1")

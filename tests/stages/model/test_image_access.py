@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from certificates import self_signed
-from finetune_stages.sdk import Context
-from registry_server import (
-    ARTIFACT_CONFIG,
-    RegistryServer,
-    titled,
-)
+from finetune_contract.uris import ImageReference
+from finetune_stages.sdk import Context, StageError
+from finetune_stages.sources.origin import MODEL
+from finetune_stages.sources.registry import Registry
+from finetune_stages.sources.registry_login import Login
+from registry_server import ARTIFACT_CONFIG, RegistryServer, titled
 from stages.model.images import OneAnswer, obtain, rejection, same
 from web_server import Answer, Request, Server, unused_port
 
 pytestmark = pytest.mark.go
+NOT_LISTED = "is not allowed here; use one of allowedHosts.images in the operator's configuration"
+
+ASK = "ask the administrator of the registry to correct its configuration, or use another registry."
 
 
 class Tokens(Server):
@@ -74,6 +78,65 @@ def test_a_registry_with_tokens(context: Context, monkeypatch: pytest.MonkeyPatc
         assert "scope=repository%3Ateam%2Fclosed%3Apull" in tokens.queries[-1]
         monkeypatch.setenv("FINETUNE_PULL_SECRET", secret(server.host, identitytoken="ring"))
         assert obtain(context, uri).reused
+
+
+def test_the_server_for_tokens_must_be_allowed(
+    context: Context, monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path
+) -> None:
+    with (
+        Tokens() as tokens,
+        RegistryServer(tmp_path / "closed", tokens=f"{tokens.url.replace('127.0.0.1', 'localhost')}/token") as server,
+    ):
+        server.push("team/closed:1", titled(tiny_model), ARTIFACT_CONFIG)
+        monkeypatch.setenv("FINETUNE_PULL_SECRET", secret(server.host, auth=basic("frodo:baggins")))
+        monkeypatch.setenv("FINETUNE_ALLOWED_HOSTS", '{"images": ["127.0.0.1"]}')
+        uri = f"oci://{server.host}/team/closed:1"
+        assert rejection(context, uri) == ("HostNotAllowed", f"model.uri: host localhost {NOT_LISTED} (127.0.0.1).")
+        assert tokens.queries == []
+        monkeypatch.setenv("FINETUNE_ALLOWED_HOSTS", '{"images": ["127.0.0.1", "localhost"]}')
+        assert same(obtain(context, uri), tiny_model)
+        monkeypatch.setenv("FINETUNE_ALLOWED_HOSTS", '{"images": ["quay.io"]}')
+        assert rejection(context, uri) == ("HostNotAllowed", f"model.uri: host 127.0.0.1 {NOT_LISTED} (quay.io).")
+
+
+class OtherBlobs(OneAnswer):
+    """A registry whose blobs are on another host, as those of many registries are in an S3 bucket."""
+
+    elsewhere = ""
+
+    def answer(self, request: Request, body: bytes) -> Answer:
+        return Answer(307, {"Location": self.elsewhere}) if "/blobs/" in request.path else super().answer(request, body)
+
+
+def test_the_server_of_the_blobs_must_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = f"sha256:{hashlib.sha256(b'blob').hexdigest()}"
+    with OtherBlobs() as server, OneAnswer() as other:
+        server.elsewhere, other.content = f"{other.url.replace('127.0.0.1', 'localhost')}/blob", b"blob"
+        image = ImageReference(server.url.removeprefix("http://"), "team/blobs", "1")
+        monkeypatch.setenv("FINETUNE_ALLOWED_HOSTS", '{"images": ["127.0.0.1"]}')
+        with Registry(image, Login(), MODEL) as client, pytest.raises(StageError) as caught:
+            list(client.read(digest, 0, 4))
+        assert (caught.value.reason.name, caught.value.message) == (
+            "HostNotAllowed", f"model.uri: host localhost {NOT_LISTED} (127.0.0.1).",
+        )  # fmt: skip
+        assert other.requests == []
+        monkeypatch.setenv("FINETUNE_ALLOWED_HOSTS", '{"images": ["127.0.0.1", "localhost"]}')
+        with Registry(image, Login(), MODEL) as client:
+            assert b"".join(client.read(digest, 0, 4)) == b"blob"
+
+
+def test_a_token_that_does_not_end(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    with OneAnswer() as tokens, OneAnswer() as server:
+        tokens.content = b" " * (2 << 20)
+        server.status, server.challenge = 401, f'Bearer realm="{tokens.url}/x",service="s"'
+        host = server.url.removeprefix("http://")
+        assert rejection(context, f"oci://{host}/x:1") == (
+            "ModelNotFound",
+            (
+                f"model.uri: oci://{host}/x:1: the token of {tokens.url.removeprefix('http://')} is larger than 1 MiB; push the image again, or use"
+                " another registry."
+            ),
+        )
 
 
 def test_a_refresh_token_follows_no_redirect(
@@ -134,6 +197,17 @@ def test_credentials_are_not_sent_unencrypted(context: Context, monkeypatch: pyt
                 f"model.uri: oci://{host}/x:1: the pull secret would be sent to tokens.example.com unencrypted; use a registry whose tokens come"
                 " from https://."
             ),
+        )
+
+
+def test_a_server_for_tokens_that_does_not_exist(context: Context) -> None:
+    with OneAnswer() as server, OneAnswer() as tokens:
+        tokens.status = 404
+        server.status, server.challenge = 401, f'Bearer realm="{tokens.url}/token"'
+        host = server.url.removeprefix("http://")
+        assert rejection(context, f"oci://{host}/x:1") == (
+            "ModelNotFound",
+            f"model.uri: oci://{host}/x:1: the server for tokens of {server.url} does not exist at its address; {ASK}",
         )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.api.stages import REGISTRATION, RERUN_TARGETS, STAGES
+from finetune_stages.registration import record
 from finetune_stages.sdk import seal_directory
 
 from .conftest import BASE, stage_inputs, write_results
@@ -93,6 +95,13 @@ def test_a_result_without_a_reported_digest_is_not_registered(programs: Any, tra
     ended = programs("registration", stage_inputs(trained), environment=reads(programs, trained, evaluation={}))
     assert (ended.code, ended.reason) == (65, "ResultChanged")
     assert "stage evaluation reported no digest of the file; rerun from stage evaluation." in ended.result.message
+
+
+@pytest.mark.parametrize("stage", REGISTRATION.reads)
+def test_the_stage_to_rerun_from_is_one_that_a_run_can_name(stage: str) -> None:
+    (definition,) = (one for one in STAGES if one.name == stage)
+    assert record._RERUN_FROM.get(stage, stage) == definition.rerun_target
+    assert definition.rerun_target in RERUN_TARGETS
 
 
 def test_a_result_of_training_about_another_model_is_not_registered(programs: Any, trained: dict[str, str]) -> None:

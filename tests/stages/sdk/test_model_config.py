@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_stages.sdk.model_config import embeddings, number, quantization
+from finetune_stages.sdk.model_config import attention_size, embeddings, number, quantization
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,21 @@ from finetune_stages.sdk.model_config import embeddings, number, quantization
 )
 def test_embeddings(config: dict[str, Any], expected: int | None) -> None:
     assert embeddings(config) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"num_hidden_layers": 28, "hidden_size": 1536, "num_attention_heads": 12}, 28 * 1536),
+        ({"num_hidden_layers": 28, "hidden_size": 1024, "num_attention_heads": 16, "head_dim": 128}, 28 * 2048),
+        ({"n_layer": 12, "n_embd": 768, "n_head": 12}, 12 * 768),
+        ({"text_config": {"num_hidden_layers": 2, "hidden_size": 8}, "hidden_size": 64}, 16),
+        ({"num_hidden_layers": 28}, 0),
+        ({}, 0),
+    ],
+)
+def test_layers_times_the_dimensions_of_all_heads(config: dict[str, Any], expected: int) -> None:
+    assert attention_size(config) == expected
 
 
 def test_the_first_of_several_names_that_is_stated() -> None:

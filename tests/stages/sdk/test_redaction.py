@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+
 import pytest
 
 from finetune_stages.sdk.redaction import Redactor
@@ -26,3 +29,40 @@ def test_values_of_secrets_and_credentials_in_urls_are_removed(text: str, expect
 
 def test_without_names_of_secrets_only_names_like_those_of_secrets_count() -> None:
     assert Redactor({"DB_PASS": "hunter2-of-db"})("hunter2-of-db") == "hunter2-of-db"
+
+
+AUTH = base64.b64encode(b"robot-of-team:s3cr3t-of-quay").decode()
+PULL_SECRETS = {
+    "decoded": {"auths": {"quay.io": {"auth": AUTH}}},
+    "separate": {"auths": {"quay.io": {"username": "robot-of-team", "password": "s3cr3t-of-quay", "auth": AUTH}}},
+    "older": {"quay.io": {"auth": AUTH, "email": "none@example.com"}},
+}
+
+
+@pytest.mark.parametrize("content", PULL_SECRETS.values(), ids=PULL_SECRETS)
+@pytest.mark.parametrize("text", [AUTH, "robot-of-team", "s3cr3t-of-quay", "robot-of-team:s3cr3t-of-quay"])
+def test_what_is_inside_a_pull_secret_is_removed(content: dict[str, object], text: str) -> None:
+    redact = Redactor({"FINETUNE_MODEL_PULL_SECRET": json.dumps(content)})
+    assert redact(f"the registry quay.io rejects {text}.") == "the registry quay.io rejects ***."
+
+
+@pytest.mark.parametrize("key", ["identitytoken", "registrytoken"])
+def test_the_tokens_of_a_pull_secret_are_removed(key: str) -> None:
+    redact = Redactor({"FINETUNE_MODEL_PULL_SECRET": json.dumps({"auths": {"quay.io": {key: "opaque-token-1"}}})})
+    assert redact("sent opaque-token-1") == "sent ***"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "{" * 100_000,
+        "[" * 100_000,
+        '{"auths": 1}',
+        '{"auths": {"quay.io": "x"}}',
+        '{"auths": {"quay.io": {"auth": "\u00e4"}}}',
+        "{}",
+    ],
+)
+def test_another_value_is_removed_as_a_whole(content: str) -> None:
+    assert Redactor({"PULL_SECRET": content})("visible") == "visible"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from finetune_contract.codec import encode
 from finetune_contract.documents import DatasetInputs, RunInfo, StageDocument
 from finetune_contract.workspace import SENTINEL, Attempt
 from finetune_stages.sdk import Context, seal_directory, verify_seal
+from finetune_stages.sources import cache, cache_limit
+from finetune_stages.sources.background import folder_size
 from finetune_stages.sources.cache import store_entry, verified_entry
-from finetune_stages.sources.cache_limit import KEPT_SECONDS, limit_caches
+from finetune_stages.sources.cache_limit import KEPT_SECONDS, limit_caches, mark_used
 from stages.conftest import StagePrograms
 
 MEGABYTE = 10**6
@@ -64,6 +67,82 @@ def test_a_use_is_recorded(context: Context, monkeypatch: pytest.MonkeyPatch) ->
     (sentence,) = limit_caches(context)
     assert sentence == "cleanup.cacheSize: 1 unused entry of the caches with 2 MB was removed (model org/b)."
     assert (first.exists(), second.exists()) == (True, False)
+
+
+@pytest.mark.parametrize("interval", [0, 3600])
+def test_an_entry_is_in_use_until_the_end_of_a_long_verification(
+    interval: int, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "MARK_SECONDS", interval)
+    path = entry(context, "models/a", 9, hours=9)
+    ages = []
+
+    def hours_pass(_: bytes) -> None:
+        ages.append(time.time() - (path / SENTINEL).stat().st_mtime)
+        os.utime(path / SENTINEL, (1, 1))
+
+    assert verified_entry(context, path, lambda _: hours_pass) is not None
+    assert len(ages) > 1
+    assert (max(ages) < KEPT_SECONDS) is (interval == 0), "marked while it is read, once for each interval"
+    assert time.time() - (path / SENTINEL).stat().st_mtime < KEPT_SECONDS
+
+
+def interleave(monkeypatch: pytest.MonkeyPatch, first: Callable[[Path], object]) -> None:
+    """Let another stage do something after this one has listed the entries, and before it removes the first one."""
+    remove, waiting = cache_limit._remove, [first]
+
+    def wrapped(path: Path) -> str:
+        if waiting:
+            waiting.pop()(path)
+        return remove(path)
+
+    monkeypatch.setattr(cache_limit, "_remove", wrapped)
+
+
+def test_two_stages_remove_no_more_than_one(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, hours in (("models/a", 9), ("models/b", 8), ("models/c", 7), ("models/d", 6)):
+        entry(context, name, 2, hours)
+    monkeypatch.setenv("FINETUNE_CACHE_LIMIT", str(5 * MEGABYTE))
+    sentences: list[str] = []
+    interleave(monkeypatch, lambda _: sentences.extend(limit_caches(context)))
+    assert limit_caches(context) == ()
+    assert sentences == [
+        "cleanup.cacheSize: 2 unused entries of the caches with 4 MB were removed (model org/a, model org/b).",
+    ]
+    assert left(context) == {"models/c", "models/d"}
+
+
+def test_an_entry_that_a_stage_begins_to_use_is_kept(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = entry(context, "models/a", 2, hours=9), entry(context, "models/b", 2, hours=8)
+    monkeypatch.setenv("FINETUNE_CACHE_LIMIT", str(3 * MEGABYTE))
+    interleave(monkeypatch, mark_used)
+    (sentence,) = limit_caches(context)
+    assert sentence == "cleanup.cacheSize: 1 unused entry of the caches with 2 MB was removed (model org/b)."
+    assert verify_seal(first) is not None
+    assert not second.exists()
+
+
+def test_what_could_not_be_deleted_does_not_end_the_limit(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = entry(context, "models/a", 2, hours=9)
+    monkeypatch.setenv("FINETUNE_CACHE_LIMIT", "0")
+
+    def leave(_: Path) -> None:
+        (path.parent / ".removed-a").mkdir()
+        (path.parent / ".removed-a/file").touch()
+
+    interleave(monkeypatch, leave)
+    (sentence,) = limit_caches(context)
+    assert sentence == "cleanup.cacheSize: 1 unused entry of the caches with 2 MB was removed (model org/a)."
+
+
+def test_the_holes_of_a_file_are_not_counted(tmp_path: Path) -> None:
+    with (tmp_path / "part").open("wb") as file:
+        file.write(b"x" * MEGABYTE)
+        file.truncate(99 * MEGABYTE)
+    (tmp_path / "small").write_bytes(b"abc")
+    assert MEGABYTE <= folder_size(tmp_path) < 2 * MEGABYTE
+    (tmp_path / "part").unlink()
+    assert folder_size(tmp_path) == 3
 
 
 def test_entries_in_use_are_kept(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,27 +86,29 @@ class Learned:
 
 TABLE = {
     "messages": Learned(USER + FOUR),
-    "conversations": Learned(USER + FOUR, f"format conversations from conversations; {ROLES}"),
+    "conversations": Learned(USER + FOUR, f"format conversations, read from column conversations; {ROLES}"),
     "alpaca": Learned(
         "<|im_start|>user\nAdd the numbers.\n2, 2<|im_end|>\n<|im_start|>assistant\n" + FOUR,
-        "format alpaca from instruction, input, output",
+        "format alpaca, read from columns instruction, input, output",
     ),
-    "prompt-completion": Learned(USER + FOUR, "format prompt-completion from prompt, completion"),
-    "tokenised": Learned("/[[01]]", "format tokenised from input_ids, labels"),
-    "text": Learned("T[[wo and two make four.<|im_end|>]]", "format text from text"),
-    "conversations with role and content": Learned(USER + FOUR, "format conversations from conversations"),
-    "messages of ShareGPT": Learned(USER + FOUR, f"format conversations from messages; {ROLES}"),
-    "system message in a column": Learned(BRIEF + USER + FOUR, f"format conversations from conversations, system; {ROLES}"),
+    "prompt-completion": Learned(USER + FOUR, "format prompt-completion, read from columns prompt, completion"),
+    "tokenised": Learned("/[[01]]", "format tokenised, read from columns input_ids, labels"),
+    "text": Learned("T[[wo and two make four.<|im_end|>]]", "format text, read from column text"),
+    "conversations with role and content": Learned(USER + FOUR, "format conversations, read from column conversations"),
+    "messages of ShareGPT": Learned(USER + FOUR, f"format conversations, read from column messages; {ROLES}"),
+    "system message in a column": Learned(
+        BRIEF + USER + FOUR, f"format conversations, read from columns conversations, system; {ROLES}"
+    ),
     "tool call of LLaMA-Factory": Learned(
         f"{USER}[[{call(a=2, b=2)}<|im_end|>]]\n{RESULT}{FOUR}",
-        "format conversations from conversations; roles function_call as a tool call, gpt as assistant, human as user, observation as tool",
+        "format conversations, read from column conversations; roles function_call as a tool call, gpt as assistant, human as user, observation as tool",
         '<tools>\n{"name": "add", "description": "Add", "parameters": {}}\n</tools>',
     ),
     "Alpaca with history": Learned(
         f"{BRIEF}{USER}{FOUR}<|im_start|>user\n3+3?<|im_end|>\n<|im_start|>assistant\n[[6<|im_end|>]]\n",
-        "format alpaca from instruction, output, history, system",
+        "format alpaca, read from columns instruction, output, history, system",
     ),
-    "prompt and completion as messages": Learned(USER + FOUR, "format prompt-completion from prompt, completion"),
+    "prompt and completion as messages": Learned(USER + FOUR, "format prompt-completion, read from columns prompt, completion"),
     "OpenAI, with tools and weights": Learned(
         f"{USER}5<|im_end|>\n<|im_start|>user\nUse the tool.<|im_end|>\n<|im_start|>assistant\n"
         f"[[{call(a=2, b=2)}\n{call(a=3, b=3)}<|im_end|>]]\n<|im_start|>user\n<tool_response>\n4\n</tool_response>"
@@ -119,7 +121,7 @@ TABLE = {
         f"{USER}[[{call()}<|im_end|>]]\n{RESULT}{FOUR}",
         inside='"function": {"name": "add", "description": "Add", "parameters": {"type": "object", "properties": {}}}',
     ),
-    "tokens with padding": Learned("/[[0]]", "format tokenised from input_ids, labels, attention_mask"),
+    "tokens with padding": Learned("/[[0]]", "format tokenised, read from columns input_ids, labels, attention_mask"),
 }
 
 

@@ -56,6 +56,8 @@ def test_rows_are_published_repeated_and_reused(run_stage_program: Any, tiny_mod
     assert outputs.longest == lengths[-1]
     # Nearest ranks of 19 rows: the 10th, the 18th and the 19th.
     assert (outputs.median, outputs.p90, outputs.p99) == (lengths[9], lengths[17], lengths[18])
+    shape = json.loads((tiny_model / "config.json").read_bytes())
+    assert outputs.attention == sum(length**2 for length in lengths) * shape["num_hidden_layers"] * shape["hidden_size"]
     assert [len(texts) for texts in stage.scored()] == [1] * 4
     assert [warning.partition(",")[0] for warning in first.result.warnings] == [
         "1 of 20 training rows is left out: 1 has more than 256 tokens (training.maxSeqLen)",

@@ -86,6 +86,14 @@ def test_the_sample_is_bounded(text: str, tmp_path: Path, tiny_model: Path) -> N
         assert (long.parts[-1].text or "").endswith(short.parts[-1].text or "?")
 
 
+def test_the_rows_of_a_run_that_shows_none_are_in_the_workspace_only(tmp_path: Path, tiny_model: Path) -> None:
+    stage = Tokenization(tmp_path)
+    stage.link_model(family(tiny_model, tmp_path / "model", "qwen3"))
+    stage.write([chat(letter) for letter in "abcd"])
+    assert stage(sample=False).outputs.sample == ()
+    assert len(in_file(stage)) == 3
+
+
 def test_values_of_secrets_are_not_in_the_sample(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
     stage, outputs = tokenized(tmp_path, tiny_model, chat("use hf_abcdefgh"))

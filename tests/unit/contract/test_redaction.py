@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from finetune_contract.redaction import is_secret_parameter, redact
+from finetune_contract.uris import SIGNATURE
 
 
 @pytest.mark.parametrize(
@@ -31,12 +34,27 @@ def test_credentials_are_replaced(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["X-Amz-Security-Token", "X-Goog-Signature", "sig", "api_key", "code.auth", "AWSAccessKeyId", "password"]
+    "name",
+    [
+        "X-Amz-Security-Token",
+        "X-Goog-Signature",
+        "sig",
+        "api_key",
+        "code.auth",
+        "AWSAccessKeyId",
+        "password",
+        "sharedkey",
+        "Key-Pair-Id",
+    ],
 )
-def test_a_secret_parameter(name: str) -> None:
+def test_a_secret_parameter_is_hidden_and_rejected(name: str) -> None:
     assert is_secret_parameter(name)
+    assert re.search(SIGNATURE, f"https://example.com/x?{name}=1")
 
 
-@pytest.mark.parametrize("name", ["design", "signal", "download", "revision", "versionId", "author", "rev"])
-def test_another_parameter(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["design", "signal", "download", "revision", "versionId", "author", "rev", "keyword", "monkey", "key_id"]
+)
+def test_another_parameter_is_neither(name: str) -> None:
     assert not is_secret_parameter(name)
+    assert not re.search(SIGNATURE, f"https://example.com/x?{name}=1")

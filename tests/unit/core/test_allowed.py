@@ -83,6 +83,14 @@ def test_what_is_listed_is_allowed() -> None:
     assert answer({"training": {"volumes": [{"name": "s", "emptyDir": {}}]}}, NOTHING) == "resolved"
 
 
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [("quay.io/team/x:1", "resolved"), ("quay.io/team-evil/x:1", "NotAllowed"), ("quay.io.evil.com/team/x:1", "NotAllowed")],
+)
+def test_images_are_compared_segment_by_segment(image: str, expected: str) -> None:
+    assert answer({"training": {"image": image}}, Allowed(training_images=("quay.io/team",))).startswith(expected)
+
+
 def test_without_a_configuration_code_and_accounts_are_denied() -> None:
     assert Allowed(remote_code=False, task_code=False, service_accounts=()) == SAFE
     denied = {name for name, (spec, _) in DENIED.items() if answer(spec, SAFE) != "resolved"}
@@ -111,6 +119,8 @@ def test_the_configuration_is_read_and_validated(tmp_path: Path) -> None:
         "{remotecode: true}": "allow.remotecode: is not a field",
         "{serviceAccounts: [finetune-operator]}": "finetune-operator is the account of the operator",
         "{claims: [A_b]}": "allow.claims",
+        "{trainingImages: ['https://quay.io/']}": "allow.trainingImages",
+        "{trainingImages: ['quay.io/*']}": "allow.trainingImages",
     }.items():
         with pytest.raises(BadConfiguration, match=re.escape(words)):
             allow(wrong)

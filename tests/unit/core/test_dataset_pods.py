@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.codec import encode
+from finetune_contract.codec import decode, encode
+from finetune_contract.documents import TokenizationInputs
 from finetune_operator.api.kinds import CLAIM
 from finetune_operator.core.blockers import unexplained
 from finetune_operator.core.manifests.pod import PodNeeds
@@ -127,3 +128,11 @@ def test_a_claim_is_rejected_in_local_mode() -> None:
         "NotPossibleHere",
         "spec.dataset.evalUri: pvc://claim/x.jsonl is on a claim of a cluster, which local mode does not mount; use a local path.",
     )
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"), [({}, True), ({"sampleInStatus": True}, True), ({"sampleInStatus": False}, False)]
+)
+def test_a_run_decides_whether_its_status_shows_rows(stated: dict[str, Any], expected: bool) -> None:
+    run = run_with({"uri": "org/data", **stated})
+    assert decode(TokenizationInputs, encode(GRAPH.programs["tokenization"].inputs(run)), "inputs").sample is expected

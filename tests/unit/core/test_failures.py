@@ -297,6 +297,15 @@ def test_the_end_of_the_log_is_kept_with_the_failure() -> None:
     assert tail.endswith("the end")
 
 
+def test_the_end_of_the_log_has_no_credentials() -> None:
+    world = world_at("dataset")
+    report = failing(world, "dataset", Termination(1, "Error", ""))
+    name = report["pods"]["dataset"][0].name
+    world.run = {**world.run, "spec": {**world.run["spec"], "retry": {"crash": 0}}}
+    go(world, **report, logs={name: "GET https://me:pw@host/x?sig=abc with hf_abcdefghijklmnopqrst"})
+    assert run_of(world).status["failure"]["logTail"] == "GET https://***@host/x?sig=*** with ***"
+
+
 # -- waiting -----------------------------------------------------------------------------------------------------------
 
 

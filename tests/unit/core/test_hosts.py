@@ -136,6 +136,21 @@ def test_the_standard_token_is_not_passed_to_a_pod_that_must_not_send_it() -> No
     assert {"REGISTRY_TOKEN", "REGISTRY_HOST"} <= environment_of(spec, "registration", listed).keys()
 
 
+def test_the_programs_get_the_rules_for_addresses_and_sizes() -> None:
+    place = replace(CLUSTER, private_addresses="listed", download_limits={"dataset": 5, "model": 7})
+    run = Run("demo", "team", "u", 1, CLAIM, {"resolved": resolve(CLAIM, place), "round": 1})
+    local = Run("demo", "team", "u", 1, CLAIM, {"resolved": resolve(CLAIM, CLUSTER), "round": 1})
+    found, limits = {}, {}
+    for stage in GRAPH.programs:
+        entries = {one["name"]: one["value"] for one in environment(run, StageStatus(stage, attempt=1), PodNeeds(), None)}
+        found[stage], limits[stage] = entries.get("FINETUNE_PRIVATE_ADDRESSES"), entries.get("FINETUNE_DOWNLOAD_LIMIT")
+        without = {one["name"] for one in environment(local, StageStatus(stage, attempt=1), PodNeeds(), None)}
+        assert not {"FINETUNE_PRIVATE_ADDRESSES", "FINETUNE_DOWNLOAD_LIMIT"} & without
+    assert {stage for stage, value in found.items() if value is None} == {"training", "engine-check"}
+    assert set(found.values()) == {"listed", None}
+    assert {stage: limit for stage, limit in limits.items() if limit} == {"dataset": "5", "model": "7"}
+
+
 def test_the_programs_get_the_lists() -> None:
     run = Run("demo", "team", "u", 1, CLAIM, {"resolved": resolve(CLAIM, PLACE), "round": 1})
     found = {one["name"]: one["value"] for one in environment(run, StageStatus("dataset", attempt=1), PodNeeds(), None)}

@@ -127,6 +127,25 @@ def adapted(spec: dict[str, Any], place: Settings = LOCAL) -> dict[str, str]:
     return {entry["field"]: entry["value"] for entry in resolved(spec, place)["adapted"]}
 
 
+@pytest.mark.parametrize(
+    ("dataset", "reason"),
+    [
+        ({"splitBy": "stratified", "splitField": "topic"}, "dataset.splitBy is stratified, which draws single rows"),
+        ({"evalUri": "org/held-out"}, "dataset.evalUri has the held-out rows"),
+        ({"splitBy": "grouped", "splitField": "topic"}, None),
+        ({}, None),
+    ],
+)
+def test_a_default_about_near_duplicates_without_effect_is_adapted_and_listed(
+    dataset: dict[str, Any], reason: str | None
+) -> None:
+    place = settings(namespace_defaults={"dataset": {"nearDuplicates": "KeepTogether"}})
+    found = resolved({"dataset": {"uri": "org/data", **dataset}}, place)
+    listed = {one["field"]: one["reason"] for one in found["adapted"]}
+    assert listed.get("dataset.nearDuplicates") == reason
+    assert found["spec"]["dataset"]["nearDuplicates"] == ("Ignore" if reason else "KeepTogether")
+
+
 def test_defaults_that_a_laptop_cannot_honor_are_adapted_and_listed() -> None:
     assert adapted({**MINIMAL, "training": {"algorithm": "sft"}}) == {
         "training.engine": "portable", "training.workers": "1", "training.gpusPerWorker": "0",

@@ -100,6 +100,41 @@ def test_what_a_later_attempt_of_the_evaluation_may_use(
         assert ("FINETUNE_AGAIN" in found) == (again and name in ("evaluation", "baseline"))
 
 
+@pytest.mark.parametrize(
+    ("isolation", "custom", "round_", "again"),
+    [
+        ("digests", True, 2, True),
+        ("digests", True, 1, False),
+        ("digests", False, 2, False),
+        ("mounts", True, 2, False),
+        (None, True, 2, False),
+    ],
+)
+def test_rows_that_a_training_of_an_earlier_round_could_have_written_are_rendered_again(
+    isolation: str | None, custom: bool, round_: int, again: bool
+) -> None:
+    run = isolated(resolved({"image": "registry.example.com/mine:1"} if custom else None), isolation)
+    run = replace(run, status={**run.status, "round": round_})
+    assert ("FINETUNE_AGAIN" in variables(run, "tokenization")) == again
+
+
+@pytest.mark.parametrize(
+    ("isolation", "custom", "waits"),
+    [("digests", True, True), ("digests", False, False), ("mounts", True, False), (None, True, False)],
+)
+def test_the_base_model_is_measured_while_no_training_can_replace_it(isolation: str | None, custom: bool, waits: bool) -> None:
+    world = world_at("training", {**MINIMAL, "training": {"algorithm": "sft", **({"image": "mine:1"} if custom else {})}})
+    world.objects.pop(child(world, "baseline"), None)  # it has begun, because there is no isolation in this world
+    status = world.run["status"]
+    stages = [{"name": "baseline", "state": "Pending"} if one["name"] == "baseline" else one for one in status["stages"]]
+    world.write_status({**status, "resolved": {**status["resolved"], "isolation": isolation}, "stages": stages})
+    running = {"training": (PodReport("p", phase="Running"),)}
+    begun = [effect.ref.name for effect in decide(world, pods=running).effects]
+    assert begun == ([] if waits else ["demo-baseline-1-1"])
+    world.finish(child(world, "training"))
+    assert "demo-baseline-1-1" in [effect.ref.name for effect in decide(world).effects]
+
+
 def test_the_image_of_the_configuration_is_no_custom_code() -> None:
     run = resolved()
     spec = {**run.status["resolved"]["spec"], "training": {**run.status["resolved"]["spec"]["training"], "image": "ours"}}

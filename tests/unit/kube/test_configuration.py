@@ -44,6 +44,17 @@ def test_hosts_that_are_not_listed_have_no_limit(tmp_path: Path) -> None:
     assert listed.settings(Trainer(), {}).allowed_hosts == {"registries": ("*.svc",), "objectStores": ()}
 
 
+def test_private_addresses_are_allowed_and_downloads_limited_by_default(tmp_path: Path) -> None:
+    settings = Configuration().settings(Trainer(), {})
+    assert (settings.private_addresses, settings.download_limits) == ("allowed", {"dataset": 200 << 30, "model": 2 << 40})
+    text = "{allowedHosts: {hosts: [a.example.com], privateAddresses: false}, downloadLimits: {dataset: 1500m, model: 5Gi}}"
+    changed = load(tmp_path, text).settings(Trainer(), {})
+    assert (changed.private_addresses, changed.download_limits) == ("listed", {"dataset": 2, "model": 5 << 30})
+    assert changed.allowed_hosts == {"hosts": ("a.example.com",)}
+    local = local_settings(Home(tmp_path), Machine(gpus=8, cpus=8, memory_bytes=1 << 40))
+    assert (local.private_addresses, local.download_limits) == (None, {})
+
+
 def test_the_engine_check_can_be_turned_off_and_local_runs_have_none(tmp_path: Path) -> None:
     assert load(tmp_path, "engineCheck: false").settings(Trainer(), {}).engine_check is False
     machine = Machine(gpus=8, cpus=8, memory_bytes=1 << 40)
@@ -76,6 +87,9 @@ _KEY_FORM = "write a label's key, <name> or <prefix>/<name>: a name of at most 6
         ("image: {}", "image: is not a field of this resource; remove it"),
         ("allowedHosts: {hubs: ['https://a']}", 'allowedHosts.hubs[0]: is "https://a"; write a host name, *.<domain>, or an IP address, without scheme and port'),
         ("allowedHosts: {hub: []}", "allowedHosts.hub: is not a field of this resource; remove it"),
+        ("allowedHosts: {privateAddresses: [10.0.0.1]}", 'allowedHosts.privateAddresses: is ["10.0.0.1"]; use true or false'),
+        ("downloadLimits: {dataset: 0}", "downloadLimits.dataset: not a quantity above 0; "),
+        ("downloadLimits: {data: 5}", "downloadLimits.data: is not a field of this resource; remove it"),
         ("workers: 0", "workers: is 0; use a value greater than or equal to 1"),
         ("workers: many", 'workers: is "many"; use a whole number'),
         ("resyncSeconds: .5", "resyncSeconds: is 0.5; use a value greater than or equal to 1"),

@@ -21,6 +21,7 @@ def tasks(text: str, key: str = "a.yaml") -> dict[str, Any]:
     [
         "task: a\ndoc_to_text: '{{question.strip()}}\\nAnswer:'\n", "doc_to_choice: \"{{['a']}}\"", "doc_to_text: \"{{choices[0]}} {{a['b']}}\"",
         "doc_to_text: '{% if x %}{{x | trim}}{% endif %}'", "task: a\ndoc_to_text: question\n", "",
+        "dataset_path: org/data\nmetric_list:\n  - metric: acc\n    aggregation: mean\n  - {metric: exact_match, aggregation: mean}\n",
     ],
 )  # fmt: skip
 def test_files_without_code(text: str) -> None:
@@ -38,6 +39,13 @@ def test_files_without_code(text: str) -> None:
         ("a: !function utils.f\nb: !function utils.g", "calls Python functions on this machine (utils.f, utils.g)"),
         ("\n".join(f"a{n}: !function utils.f{n}" for n in range(5)), "calls Python functions on this machine (utils.f0, utils.f1, utils.f2, ...)"),
         ("a: !function\n  utils.f", "calls Python functions on this machine (!function)"),
+        *(
+            (text, "has a metric that may be a program of a hub, which runs on this machine (metric, hf_evaluate)")
+            for text in (
+                "metric_list: [{metric: org/luck}]", "- metric:\n    org/luck\n", '- {"metric": "org/luck"}', "- metric: >-\n    org/luck\n",
+                "a: &a org/luck\nmetric_list: [{metric: *a}]", "- ? metric\n  : org/luck\n", "- metric: bleu\n  hf_evaluate: true\n",
+            )
+        ),
         ("dataset_kwargs: {trust_remote_code: true}", "loads a data set with its Python code on this machine (trust_remote_code)"),
     ],
 )  # fmt: skip

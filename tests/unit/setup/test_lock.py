@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,39 @@ def test_the_lock_of_everything_keeps_the_packages_of_every_other(path: Path) ->
     """Renewing one package takes the other versions from all.lock alone."""
     everything = {requirement.partition(" ;")[0] for _, requirement in lock.pins((ROOT / "requirements/all.lock").read_text())}
     assert {requirement.partition(" ;")[0] for _, requirement in lock.pins(path.read_text())} - everything == set()
+
+
+LINE = re.compile(
+    r"[a-z0-9][a-z0-9._-]*==[^\s;\\]+( ; [\w .'<>=!()-]+)? \\"  # a version, and where it is needed
+    r"|    --hash=sha256:[0-9a-f]{64}( \\)?"
+    r"|    # {1,3}(via|via [\w.-]+|[\w.-]+( \([\w./ -]+\))?)"  # what needs it
+    r"|"
+)
+"""A line of a lock: no option, no address and no path can be one."""
+LOCKS = sorted(
+    path for folder in ("requirements", "hack", "images") for path in (ROOT / folder).rglob("*.lock") if path.name != "bases.lock"
+)
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_lock_has_hashed_versions_and_nothing_else(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not LINE.fullmatch(line)] == []
+    after = [following for line, following in pairwise(lines) if "==" in line]
+    assert after
+    assert all(line.startswith("    --hash=sha256:") for line in after)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--index-url https://mirror.example.com/simple",
+        "a @ https://example.com/a.whl",
+        "-e ./a",
+        "a==1",
+        "a>=1 \\",
+        "a==1 ; x @ https://example.com \\",
+    ],
+)
+def test_a_line_with_an_address_or_without_a_hash_is_found(line: str) -> None:
+    assert not LINE.fullmatch(line)

@@ -18,6 +18,7 @@ from controlplane.programs import GENERATIONS
 from images import builds
 from images.recipes import OPERATOR
 from node import programs
+from oras.binary import ORAS
 from prerequisites import command, groups
 from prerequisites.groups import Group, Step
 from registry.binary import REGISTRY
@@ -29,6 +30,7 @@ FINDERS: list[tuple[Callable[[], object], str]] = [
     (CRDLINT.find, "crdlint: not built from the present sources; run make controlplane"),
     (lambda: binaries.find(None), "etcd and 4 more: not built from the present sources; run make controlplane"),
     (lambda: binaries.find(GENERATIONS["2.1"]), "etcd and 8 more: not built from the present sources; run make controlplane"),
+    (ORAS.find, "oras: not built from the present sources; run make controlplane"),
     (REGISTRY.find, "registry: not built from the present sources; run make controlplane"),
     (VERSITYGW.find, "versitygw: not built from the present sources; run make controlplane"),
     (ARGOCD.find, "argocd: not built from the present sources; run make controlplane"),

@@ -6,6 +6,9 @@ import gzip
 import hashlib
 import io
 import json
+import re
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,11 +20,14 @@ import pytest
 import yaml
 
 from build_error import CannotBuildError
-from images import recipes
-from release import build, check, contents, manifests, notes, oci, sbom, tar
+from images import builds, recipes
+from oras.binary import ORAS
+from registry_server import RegistryServer
+from release import build, check, contents, manifests, notes, oci, provenance, sbom, tar
 from release.build import Request
 from release.command import main
 from release.contents import Release, ReleasedImage
+from release.system_packages import complete
 
 VERSION, REVISION, EPOCH = recipes.version(), "a" * 40, 1_795_000_000
 LOCK = """\
@@ -37,6 +43,34 @@ nvidia-cublas==13.0 ; platform_machine == 'x86_64' \\
 OPERATOR = "finetune-operator"
 
 
+SYSTEM = {
+    "var/lib/dpkg/status": b"""Package: libc6
+Status: install ok installed
+Architecture: amd64
+Source: glibc
+Version: 2.36-9+deb12u10
+Description: GNU C Library
+ of the: project
+
+Package: removed
+Status: deinstall ok config-files
+Architecture: all
+Version: 1
+
+Package: bash
+Status: install ok installed
+Architecture: amd64
+Version: 5.2.15-2+b7
+""",
+    "usr/lib/os-release": b'NAME="Debian GNU/Linux"\nID=debian\nVERSION_ID="12"\n',
+}
+"""Files of the base image."""
+BASES = {
+    "BASE_IMAGE": f"docker.io/library/python@sha256:{'e' * 64}",
+    "BUILD_IMAGE": f"docker.io/library/python@sha256:{'f' * 64}",
+}
+
+
 def components(**versions: str) -> dict[str, Any]:
     return {"components": [{"name": name, "version": version} for name, version in versions.items()]}
 
@@ -45,25 +79,28 @@ def archive(path: Path, bill: bytes, labels: dict[str, str]) -> str:
     """Write an OCI archive with one layer that holds a bill of materials; the digest of its image."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as files:
-        member = tarfile.TarInfo("opt/venv/share/sbom.cdx.json")
-        member.size = len(bill)
-        files.addfile(member, io.BytesIO(bill))
+        for name, content in {"opt/venv/share/sbom.cdx.json": bill, **SYSTEM}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            files.addfile(member, io.BytesIO(content))
     layout = path.with_suffix(".layout")
     (layout / "blobs/sha256").mkdir(parents=True)
 
-    def blob(content: bytes) -> dict[str, Any]:
+    def blob(content: bytes, kind: str) -> dict[str, Any]:
         digest = hashlib.sha256(content).hexdigest()
         (layout / "blobs/sha256" / digest).write_bytes(content)
-        return {"digest": f"sha256:{digest}", "size": len(content)}
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(content)}
 
+    layers = [gzip.compress(content, mtime=0) for content in (b"\0" * 10240, layer.getvalue())]
     configuration = {"architecture": "amd64", "os": "linux", "config": {"Labels": labels}}
     manifest = {
-        "config": blob(json.dumps(configuration).encode()),
-        "layers": [blob(gzip.compress(b"\0" * 10240, mtime=0)), blob(gzip.compress(layer.getvalue(), mtime=0))],
-    }
-    described = blob(json.dumps(manifest).encode())
-    (layout / "index.json").write_text(json.dumps({"manifests": [described]}))
-    (layout / "oci-layout").write_text("{}")
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": blob(json.dumps(configuration).encode(), "config.v1+json"),
+        "layers": [blob(content, "layer.v1.tar+gzip") for content in layers],
+    }  # fmt: skip
+    described = blob(json.dumps(manifest).encode(), "manifest.v1+json")
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [described]}))
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     tar.write(layout, path, EPOCH)
     return str(described["digest"])
 
@@ -95,14 +132,17 @@ def folder(tmp_path: Path, root: Path) -> Path:
         (folder / name).mkdir(parents=True)
     (folder / "locks/operator.lock").write_text(LOCK)
     bill = json.dumps(components(Jinja2="3.1.6")).encode()
-    (folder / "images/operator.cdx.json").write_bytes(bill)
+    (folder / "images/operator.cdx.json").write_bytes(complete(bill, *SYSTEM.values()))
     labels = {"org.opencontainers.image.version": VERSION, "org.opencontainers.image.revision": REVISION}
     digest = archive(folder / "images/operator.oci.tar", bill, labels)
     for path in sorted((folder / "images/operator.oci.layout").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (folder / "images/operator.oci.layout").rmdir()
-    image = ReleasedImage("images/operator.oci.tar", digest, "images/operator.cdx.json", "locks/operator.lock", "cpu")
-    release = Release(VERSION, REVISION, EPOCH, "registry", draft=False, images={OPERATOR: image})
+    image = ReleasedImage(
+        "images/operator.oci.tar", digest, "images/operator.cdx.json", "images/operator.provenance.json", "locks/operator.lock", "cpu",
+    )  # fmt: skip
+    release = Release(VERSION, REVISION, EPOCH, "registry", BASES, draft=False, images={OPERATOR: image})
+    (folder / image.provenance).write_text(provenance.statement(folder, release, OPERATOR))
     with ZipFile(folder / release.wheel, "w") as wheel:
         wheel.writestr(f"finetune_operator-{VERSION}.dist-info/METADATA", f"Name: a\nVersion: {VERSION}\n")
     (tmp_path / "sdist").mkdir()
@@ -146,10 +186,17 @@ def tagged(folder: Path, root: Path, **digests: str) -> None:
 
 
 def relabeled(folder: Path) -> None:
-    bill = (folder / "images/operator.cdx.json").read_bytes()
+    bill = json.dumps(components(Jinja2="3.1.6")).encode()
     digest = archive(folder.parent / "other.oci.tar", bill, {"org.opencontainers.image.version": VERSION})
     (folder.parent / "other.oci.tar").rename(folder / "images/operator.oci.tar")
     image(folder, digest=digest)
+
+
+def without_system_package(folder: Path) -> None:
+    path = folder / "images/operator.cdx.json"
+    document = json.loads(path.read_bytes())
+    document["components"].pop()
+    write(path, json.dumps(document, indent=2) + "\n")
 
 
 def write(path: Path, text: str) -> None:
@@ -167,14 +214,17 @@ def write(path: Path, text: str) -> None:
         (relabeled, "finetune-operator: label org.opencontainers.image.revision is None"),
         (lambda f: again(f, revision="c" * 40), f"label org.opencontainers.image.revision is {REVISION}, not cccc"),
         (lambda f: write(f / "images/operator.cdx.json", '{"components": []}'), "jinja2 is in the lock, and not listed"),
-        (lambda f: write(f / "images/operator.cdx.json", '{"components": []}'), "in the image is not images/operator.cdx.json"),
+        (lambda f: write(f / "images/operator.cdx.json", '{"components": []}'), "the packages of the image are not those of images/operator.cdx.json"),
+        (without_system_package, "the packages of the image are not those of images/operator.cdx.json"),
+        (lambda f: write(f / "images/operator.provenance.json", "{}"), "operator.provenance.json: not the statement about finetune-operator"),
+        (lambda f: again(f, bases={**BASES, "BASE_IMAGE": "docker.io/library/python:3.12"}), "release.json: BASE_IMAGE is docker.io/library/python:3.12, which has no digest"),
         (lambda f: write(f / "locks/operator.lock", LOCK.replace("3.1.6", "3.1.7")), "jinja2 3.1.6 is listed, and the lock has 3.1.7"),
         (lambda f: write(f / contents.NOTES, VERSION), f"{contents.NOTES}: does not name {REVISION}"),
         (lambda f: again(f, images={}), "finetune-operator@sha256:"),
     ],
     ids=[
         "additional file", "changed file", "damaged archive", "other digest", "no label", "other revision", "package missing in the bill",
-        "other bill in the image", "other lock", "notes of another release", "image missing in the index",
+        "other bill in the image", "package of the base missing in the bill", "other provenance", "base without a digest", "other lock", "notes of another release", "image missing in the index",
     ],
 )  # fmt: skip
 def test_every_fault_is_found(change: Callable[[Path], object], words: str, folder: Path) -> None:
@@ -341,3 +391,59 @@ def test_a_folder_that_is_no_release_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(CannotBuildError, match="is not the folder of a release"):
         build.build(Request(VERSION, ["operator"], draft=True), tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_bill_of_materials_has_the_packages_of_the_base(folder: Path) -> None:
+    listed = json.loads((folder / "images/operator.cdx.json").read_bytes())["components"]
+    assert [(one["name"], one["version"], one.get("purl")) for one in listed] == [
+        ("Jinja2", "3.1.6", None),
+        ("bash", "5.2.15-2+b7", "pkg:deb/debian/bash@5.2.15-2%2Bb7?arch=amd64&distro=debian-12"),
+        ("libc6", "2.36-9+deb12u10", "pkg:deb/debian/libc6@2.36-9%2Bdeb12u10?arch=amd64&distro=debian-12"),
+    ]
+
+
+def test_provenance_names_image_commit_lock_and_bases(folder: Path) -> None:
+    found = json.loads((folder / "images/operator.provenance.json").read_bytes())
+    (subject,) = found["subject"]
+    assert f"sha256:{subject['digest']['sha256']}" == contents.read(folder).images[OPERATOR].digest
+    used = {one["name"]: one["digest"] for one in found["predicate"]["buildDefinition"]["resolvedDependencies"]}
+    lock = hashlib.sha256(LOCK.encode()).hexdigest()
+    assert used == {
+        "source": {"gitCommit": REVISION}, "locks/operator.lock": {"sha256": lock}, "BASE_IMAGE": {"sha256": "e" * 64}, "BUILD_IMAGE": {"sha256": "f" * 64},
+    }  # fmt: skip
+
+
+def test_a_base_of_debian_packages_is_described() -> None:
+    assert builds.bases_of("debian")["BUILD_IMAGE"] == (
+        "Debian bookworm with python3, python3-venv, python3-dev, gcc, libc6-dev, in the versions of the mirror"
+    )
+
+
+@pytest.mark.go
+def test_the_commands_of_the_notes_attach_bill_and_provenance_to_the_image(folder: Path, tmp_path: Path) -> None:
+    if not shutil.which("skopeo"):
+        pytest.skip("skopeo is not installed: python hack/images packages")
+    released = contents.read(folder).images[OPERATOR]
+    page = (folder / contents.NOTES).read_text()
+    push = re.search(r"`(skopeo copy .*)`", page)
+    assert push
+    commands = [push[1].replace("<archive>", released.archive), *re.findall(r"^oras .*$", page, re.MULTILINE)]
+    assert len(commands) == 3
+    with RegistryServer(tmp_path / "registry") as registry:
+
+        def run(command: str, cwd: Path) -> str:
+            words = command.replace("<registry>", f"{registry.host}/team").replace("<image>", OPERATOR).split()
+            insecure = {"skopeo": ["--dest-tls-verify=false"], "oras": ["--plain-http"]}[words[0]]
+            program = str(ORAS.find()) if words[0] == "oras" else words[0]
+            return subprocess.run([program, *words[1:], *insecure], cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+        run(commands[0], folder)
+        for command in commands[1:]:
+            run(command, folder / "images")
+        discovered = json.loads(run(f"oras discover --format json <registry>/<image>:{VERSION}", tmp_path))
+        assert discovered["digest"] == released.digest
+        attached = {one["artifactType"]: one["digest"] for one in discovered["referrers"]}
+        assert len(attached) == 2
+        for kind, path in (("cyclonedx", released.sbom), ("in-toto", released.provenance)):
+            run(f"oras pull -o {kind} <registry>/<image>@{attached[f'application/vnd.{kind}+json']}", tmp_path)
+            assert (tmp_path / kind / Path(path).name).read_bytes() == (folder / path).read_bytes()

@@ -41,7 +41,8 @@ class Mapping:
         )
 
     def __str__(self) -> str:
-        parts = [f"format {self.format} from {listed(list(self.read), _SHOWN)}"]
+        columns = "column" if len(self.read) == 1 else "columns"
+        parts = [f"format {self.format}, read from {columns} {listed(list(self.read), _SHOWN)}"]
         if self.renamed:
             parts.append(f"roles {listed([f'{name} as {role}' for name, role in sorted(self.renamed)], _SHOWN)}")
         return "; ".join([*parts, *ignored_note(self.ignored)])

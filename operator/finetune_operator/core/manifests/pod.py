@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from finetune_contract.addresses import PRIVATE_ADDRESSES_VARIABLE
 from finetune_contract.codec import encode
 from finetune_contract.documents import (
     AGAIN_VARIABLE,
@@ -17,6 +18,7 @@ from finetune_contract.documents import (
     CACHE_LIMIT_VARIABLE,
     CONFIG_VARIABLE,
     DOCUMENT_DIGEST_VARIABLE,
+    DOWNLOAD_LIMIT_VARIABLE,
     FIRST_VARIABLE,
     HTTP_AUTHORIZATION_VARIABLE,
     IMAGE_VARIABLE,
@@ -28,7 +30,17 @@ from finetune_contract.documents import (
     ReadResult,
 )
 from finetune_contract.hosts import ALLOWED_HOSTS_VARIABLE
-from finetune_operator.api.stages import BASELINE, DATASET, EVALUATION, MODEL, REGISTRATION, STAGES, TRAINING
+from finetune_operator.api.stages import (
+    BASELINE,
+    DATASET,
+    ENGINE_CHECK,
+    EVALUATION,
+    MODEL,
+    REGISTRATION,
+    STAGES,
+    TOKENIZATION,
+    TRAINING,
+)
 from finetune_operator.core import naming
 from finetune_operator.core.paths import lookup
 from finetune_operator.core.quantities import amount
@@ -130,13 +142,14 @@ def environment(run: Run, stage_status: StageStatus, needs: PodNeeds, image: str
         **_read_results(run, stage_status),
         **({FIRST_VARIABLE: "1"} if _finds_no_result(run, stage_status) else {}),
         **({IMAGE_VARIABLE: image} if image else {}),
-        **({AGAIN_VARIABLE: "1"} if _is_rerun(run, stage_status) or _measures_again(run, stage_status) else {}),
+        **({AGAIN_VARIABLE: "1"} if _is_rerun(run, stage_status) or _ignores_cached_results(run, stage_status) else {}),
         **_cache_limit(run, stage_status),
     }
     general = resolved.get("environment") or {}
     hosts = resolved.get("allowedHosts")
     if hosts:
         own[ALLOWED_HOSTS_VARIABLE] = json.dumps(hosts, sort_keys=True)
+    own |= _download_rules(resolved, stage_status.name)
     entries = [*_plain(scratch), *_plain(general), *needs.environment, *_plain(own)]
     found = {entry["name"]: entry for entry in entries}
     secret = ",".join(sorted(name for name, entry in found.items() if lookup(entry, "valueFrom.secretKeyRef")))
@@ -162,13 +175,22 @@ def _finds_no_result(run: Run, stage_status: StageStatus) -> bool:
     return stage_status.attempt == 1 or exposed
 
 
-def _measures_again(run: Run, stage_status: StageStatus) -> bool:
-    """Return whether scores of other rounds and runs are not used: a program of training could have written them.
+def _ignores_cached_results(run: Run, stage_status: StageStatus) -> bool:
+    """Return whether results of other rounds and runs are not used: a program of training could have written them.
 
-    On a volume that only this run uses, that would have to be its own training.
+    On a volume that only this run uses, that would have to be its own training. The rows are rendered before the first one.
     """
+    if _isolation(run) != "digests":
+        return False
+    if stage_status.name == TOKENIZATION.name:
+        return run.round > 1 and runs_custom_code(run)
     written_by_others = runs_custom_code(run) or bool(run.resolved.storage.claim_name)
-    return _isolation(run) == "digests" and stage_status.name in (BASELINE.name, EVALUATION.name) and written_by_others
+    return stage_status.name in (BASELINE.name, EVALUATION.name) and written_by_others
+
+
+def can_change_workspace(run: Run) -> bool:
+    """Return whether the pods of training run code of users and can write to the whole workspace."""
+    return _isolation(run) == "digests" and runs_custom_code(run)
 
 
 def _isolation(run: Run) -> str | None:
@@ -194,6 +216,17 @@ def _cache_limit(run: Run, stage_status: StageStatus) -> dict[str, str]:
     if size is None or stage_status.name not in (DATASET.name, MODEL.name):
         return {}
     return {CACHE_LIMIT_VARIABLE: str(int(amount(size)))}
+
+
+def _download_rules(resolved: Json, stage: str) -> dict[str, str]:
+    """Return the variables with the rules for downloads. The pods of training connect to each other, at any address, and download nothing."""
+    if stage in (ENGINE_CHECK.name, TRAINING.name):
+        return {}
+    private, limit = resolved.get("privateAddresses"), (resolved.get("downloadLimits") or {}).get(stage)
+    return {
+        **({PRIVATE_ADDRESSES_VARIABLE: private} if private else {}),
+        **({DOWNLOAD_LIMIT_VARIABLE: str(limit)} if limit else {}),
+    }
 
 
 def _plain(values: Mapping[str, str]) -> list[Json]:

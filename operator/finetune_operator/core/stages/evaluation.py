@@ -9,7 +9,7 @@ from finetune_contract.documents import GPUS_VARIABLE, KEEP_METRICS_VARIABLE, TA
 from finetune_contract.result import EvaluationOutputs, Result
 from finetune_operator.api import reasons, stages
 from finetune_operator.core.gate import compares
-from finetune_operator.core.manifests.pod import HF_SECRET, TASK_FILES_PATH, PodNeeds, secrets
+from finetune_operator.core.manifests.pod import HF_SECRET, TASK_FILES_PATH, PodNeeds, can_change_workspace, secrets
 from finetune_operator.core.observation import Observed
 from finetune_operator.core.resolved_spec import Generation
 from finetune_operator.core.run import Run
@@ -67,7 +67,10 @@ class EvaluationStage(ProgramStage):
 
 
 class BaselineStage(EvaluationStage):
-    """Measure the base model in parallel with training, once the pods of training run: it must not take their GPUs."""
+    """Measure the base model in parallel with training, once the pods of training run: it must not take their GPUs.
+
+    If training can change the base model in the workspace meanwhile, the baseline starts when training has ended.
+    """
 
     definition = stages.BASELINE
     OWNS: ClassVar[tuple[str, ...]] = ("metrics.baseline",)
@@ -79,11 +82,10 @@ class BaselineStage(EvaluationStage):
 
     def ready(self, run: Run, observed: Observed) -> bool:
         training = run.stages.get(stages.TRAINING.name)
-        return (
-            training is None
-            or training.ended
-            or any(pod.phase != "Pending" for pod in observed.pods.get(stages.TRAINING.name, ()))
-        )
+        if training is None or training.ended:
+            return True
+        running = any(pod.phase != "Pending" for pod in observed.pods.get(stages.TRAINING.name, ()))
+        return running and not can_change_workspace(run)
 
 
 def task_files(run: Run) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class TokenizationStage(ProgramStage):
             tasks=evaluation.tasks if evaluated else (), task_files=evaluated and evaluation.task_files is not None,
             bad_rows=bad_rows.policy, bad_rows_share=bad_rows.share,
             requires_holdout=evaluated and any(one.metric.startswith("holdout.") for one in spec.gate.requirements),
-            trust_remote_code=spec.model.trust_remote_code,
+            trust_remote_code=spec.model.trust_remote_code, sample=spec.dataset.sample_in_status,
         )  # fmt: skip
 
     def pod(self, run: Run) -> PodNeeds:
@@ -61,5 +61,7 @@ class TokenizationStage(ProgramStage):
                 "notMeasured": found.not_measured,
             },
             "sample": [encode(row) for row in found.sample] or None,
-            "estimate": estimate(run.resolved.training, found.rows, found.tokens, (run.status.get("model") or {}).get("parameters")),
+            "estimate": estimate(
+                run.resolved.training, found.rows, found.tokens, found.attention, (run.status.get("model") or {}).get("parameters")
+            ),
         }  # fmt: skip
