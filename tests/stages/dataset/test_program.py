@@ -239,7 +239,7 @@ def test_a_stated_digest_is_checked(run_stage_program, tmp_path):
         ({"uri": "/etc/hosts", "revision": "v1"}, "BadDocument", "dataset.revision: it applies to hub datasets only"),
         ({"uri": "/etc/hosts", "trainSplit": 0.0}, "BadDocument", "inputs.trainSplit: 0 is not above 0"),
         ({"uri": "/etc/hosts", "seed": -1}, "BadDocument", "inputs.seed: -1 is below 0"),
-        ({"uri": "/dev/null"}, "DatasetNotFound", "dataset.uri: there is no dataset at /dev/null"),
+        ({"uri": "/dev/null"}, "DatasetNotFound", "dataset.uri: /dev/null is a device, a pipe or a socket; set a file."),
         ({"uri": "/etc/hosts", "format": "parquet"}, "BadDocument", "inputs.format"),
         ({"uri": "/etc/hosts"}, "DatasetUnreadable", "is not JSON"),
         ({"url": "x"}, "BadDocument", "inputs.url: unknown field"),
