@@ -197,7 +197,7 @@ def _notes(found: _Findings, rows: JsonLines, keys: NDArray[np.int64]) -> Iterat
     """Yield the warnings."""
     if found.non_finite:
         where = _rows(found.non_finite)
-        yield f"{where} outside of messages and tools: NaN and Infinity are not JSON and are written as null."
+        yield f"{where} outside of messages and tools: NaN and infinite numbers are not JSON and are written as null."
     if found.empty:
         yield f"{_rows(found.empty)}: a message of the user is empty."
     yield from repeated_note(rows, keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Iterator
 from typing import Any
@@ -50,7 +51,7 @@ def split_by_field(
 def split_labels(rows: JsonLines, name: str, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return a number for each row's value, from 0 in the order of the rows, and for each value the position of its first row.
 
-    Values are strings, numbers and booleans; 1, 1.0 and true differ. They are compared by a hash of 64 bits.
+    Values are strings, finite numbers and booleans; 1, 1.0 and true differ. They are compared by a hash of 64 bits.
 
     Raises:
         StageError: ``BadRow``: a row has no such value.
@@ -58,7 +59,7 @@ def split_labels(rows: JsonLines, name: str, column: str) -> tuple[NDArray[np.in
     keys, unusable = array("q"), FaultyRows(logged=False)
     for position, text in enumerate(rows.texts()):
         value = _value(text, column)
-        if not isinstance(value, (str, int, float)):
+        if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
             unusable.add(position, rows.label(position), "")
         keys.append(hash(json.dumps(value)))
     if unusable:

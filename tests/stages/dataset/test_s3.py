@@ -209,6 +209,27 @@ def test_a_server_that_is_not_there(keys: dict[str, str], monkeypatch: pytest.Mo
     )
 
 
+@pytest.mark.parametrize("endpoint", ["s3.amazonaws.com", "127.0.0.1:9", "http://", "ftp://host"])
+def test_an_endpoint_that_is_no_url(keys: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, endpoint: str) -> None:
+    start = f"dataset.uri: s3://data/x: the endpoint {endpoint!r} is not the address of a server; write https://<host> into"
+    assert rejection("s3://data/x", endpoint, tmp_path / "scratch") == ("DatasetNotFound", f"{start} dataset.endpoint.")
+    monkeypatch.setenv("AWS_S3_ENDPOINT", endpoint)
+    with pytest.raises(StageError) as caught:
+        find_source(SourceRequest("s3://data/x", DATASET, TRAIN_SPLITS), context(tmp_path), tmp_path)
+    assert caught.value.message == f"{start} AWS_S3_ENDPOINT {IN_SECRET}"
+
+
+def test_a_server_without_tls_and_a_region_that_is_none(s3: S3Server, keys: dict[str, str], tmp_path: Path) -> None:
+    url = s3.url.replace("http://", "https://")
+    assert rejection("s3://data/chat.jsonl", url, tmp_path / "one") == (
+        "DatasetNotFound",
+        f"dataset.uri: s3://data/chat.jsonl: {url} does not use TLS; write http:// in the endpoint.",
+    )
+    reason, message = rejection("s3://data/chat.jsonl", s3.url, tmp_path / "two", region="not a region!")
+    assert reason == "DatasetNotFound"
+    assert message.endswith(f"; correct dataset.region, or AWS_DEFAULT_REGION {IN_SECRET}")
+
+
 def test_a_certificate_of_the_bundle_is_trusted_and_no_other(
     keys: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

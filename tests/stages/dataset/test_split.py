@@ -204,3 +204,14 @@ def test_what_a_split_cannot_do_is_reported(tmp_path: Path) -> None:
     assert split(large, "grouped", train_split=1.0)[1] == ()
     with pytest.raises(StageError, match=r"dataset\.splitField: all rows have the same value, so that none can be held out"):
         split(rows_with(tmp_path, *({"topic": "a"} for _ in range(20))), "grouped")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_is_not_finite_is_no_value(tmp_path, value):
+    (tmp_path / "rows.jsonl").write_text(f'{{"g": 1}}\n{{"g": {value}}}\n')
+    rows = open_rows(tmp_path / "rows.jsonl", "rows.jsonl", lambda _more: None)
+    with pytest.raises(StageError) as caught:
+        split_labels(rows, "rows.jsonl", "g")
+    assert caught.value.message.startswith(
+        "rows.jsonl: row 2 (line 2) has no string, number or boolean in column g (1 of 2 rows)"
+    )
