@@ -52,6 +52,35 @@ BAD = {
 }  # fmt: skip
 
 
+CONTRADICTIONS = {
+    "a split field without splitBy": (
+        "  dataset:\n    uri: ./rows.jsonl\n    splitField: topic\n", 8,
+        "spec.dataset.splitField: dataset.splitBy is random; remove dataset.splitField, or set dataset.splitBy to stratified or grouped",
+    ),
+    "the login of another registry": (
+        "  dataset: {uri: ./rows.jsonl}\n  model:\n    uri: oci://r.example/m:1\n    secretRef: {name: a}\n", 9,
+        "spec.model.secretRef: only the Hub and s3:// have these credentials; name the Secret of the registry in model.pullSecretRef",
+    ),
+    "a claim beside a local path": (
+        "  dataset: {uri: ./rows.jsonl}\n  model:\n    uri: pvc://claim/base\n", 8,
+        "spec.model.uri: pvc://claim/base is on a claim of a cluster, which local mode does not mount; use a local path",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "line", "words"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_contradictions_are_found_beside_a_local_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spec: str, line: int, words: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "run.yaml").write_text(HEAD + spec)
+    assert validate_files([tmp_path / "run.yaml"]) == 65
+    told = capsys.readouterr().err
+    assert told.startswith(f"{tmp_path / 'run.yaml'}:{line}: {words}"), told
+    (tmp_path / "run.yaml").write_text(HEAD + "  dataset: {uri: ./rows.jsonl}\n  training: {gpusPerWorker: 8}\n")
+    assert validate_files([tmp_path / "run.yaml"]) == 0
+
+
 @pytest.mark.parametrize(("spec", "line", "words"), BAD.values(), ids=BAD)
 def test_a_bad_file_is_reported_by_line_and_field(workdir: Workdir, spec: str, line: int, words: str) -> None:
     (workdir.folder / "run.yaml").write_text(HEAD + spec)

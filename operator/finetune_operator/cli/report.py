@@ -12,7 +12,7 @@ from rich.text import Text
 from finetune_operator.core.run import Run
 from finetune_operator.core.summary import failure_line, left_out
 
-from .rerun_command import stage_to_repeat
+from .rerun_command import command_to_repeat
 from .rows_view import token_line
 
 _LABEL_WIDTH = 12
@@ -139,6 +139,6 @@ def failure_text(run: Run, failure: Mapping[str, Any], flags: str = "", repeated
         yield Text(str(failure["hint"]))
     if failure.get("stage") and failure.get("logTail"):
         yield Text(f"complete log: finetune logs {run.name}{flags} --stage {failure['stage']}", style="dim")
-    stage = stage_to_repeat(run)
-    if stage:
-        yield Text(f"run it again with: finetune rerun {run.name}{flags} --from {stage}{repeated}", style="dim")
+    command = command_to_repeat(run, f"{flags}{repeated}")
+    if command:
+        yield Text(command, style="dim")

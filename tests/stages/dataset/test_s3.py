@@ -28,7 +28,7 @@ ROWS = "".join(
     json.dumps({"messages": [{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": f"a{number}"}]}) + "\n"
     for number in range(100)
 ).encode()
-IN_SECRET = "in the Secret s3-secret, or in that of dataset.secretRef."
+IN_SECRET = "in the Secret that dataset.secretRef names (default: s3-secret)."
 
 
 @pytest.fixture(scope="module")
