@@ -93,6 +93,20 @@ def test_a_bad_file_is_reported_by_line_and_field(workdir: Workdir, spec: str, l
     assert not (workdir.folder / ".finetune").exists()
 
 
+def test_an_unknown_field_comes_with_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.yaml").write_text(
+        HEAD + "  dataset:\n    uri: a/b\n    fields: {question: q}\n    columns: {}\n  training: {zzzz: 1}\n"
+    )
+    assert validate_files([tmp_path / "run.yaml"]) == 65
+    lines = [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert (
+        "spec.dataset.fields.question: unknown field; remove it, or use one of: messages, role, content, instruction, input, output, history,"
+        " prompt, completion, system, tools, text, inputIds, labels"
+    ) in lines
+    assert any(line.startswith("spec.dataset.columns: unknown field; remove it, or use one of: uri, evalUri, ") for line in lines)
+    assert "spec.training.zzzz: unknown field; remove it" in lines
+
+
 TYPES = {
     "training: {epochs: '3'}": 'epochs: Invalid value: "3": spec.training.epochs in body must be of type integer: "string"; write a whole number without quotes',
     "training: {learningRate: '1e-5'}": 'must be of type number: "string"; write a number without quotes',
@@ -325,6 +339,14 @@ def test_a_field_with_one_supported_value_is_not_offered(path: str) -> None:
     offered = set(_paths(_with_all_lines(template("osft", full=True))["spec"]))
     assert path.rpartition(".")[0] in offered
     assert path not in offered
+
+
+def test_a_section_is_described_before_its_fields() -> None:
+    text = " ".join(line.strip("# ") for line in template("osft", full=True).splitlines())
+    node = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    for section, field in (("dataset", "secretRef"), ("dataset", "caRef"), ("model", "pullSecretRef"), ("registry", "secretRef")):
+        description = node[section]["properties"][field]["description"]
+        assert f"{' '.join(description.split())} {field}: Name of the" in text
 
 
 def test_unsupported_values_of_an_offered_field_are_listed() -> None:

@@ -40,6 +40,8 @@ _WORDS = {
 """The types of JSON for messages."""
 _URIS = tuple(f"spec.{field}: " for field in ("dataset.uri", "dataset.evalUri", "model.uri"))
 """Fields with a location. A claim beside a path of this machine cannot be read anywhere."""
+_FIELDS_SHOWN = 24
+"""Largest number of fields of a section that a message lists."""
 _OF_NAME = ("metadata", "metadata.name", "metadata.generateName")
 _QUANTITY_TYPE = 'must be of type integer,string: "number"'
 
@@ -177,8 +179,12 @@ def _sentence(problem: Problem) -> str:
     if problem.kind is not CauseType.UNKNOWN_FIELD:
         return _with_form(problem) if problem.field else problem.detail
     parent, _, name = problem.field.rpartition(".")
-    near = difflib.get_close_matches(name, _fields_of(parent), n=1)
-    return f"{problem.field}: unknown field" + (f"; did you mean {near[0]}?" if near else "; remove it")
+    known = _fields_of(parent)
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"{problem.field}: unknown field; did you mean {near[0]}?"
+    choice = f", or use one of: {', '.join(known)}" if 0 < len(known) <= _FIELDS_SHOWN else ""
+    return f"{problem.field}: unknown field; remove it{choice}"
 
 
 def _with_value(sentence: str, content: dict[str, Any], field: str) -> str:

@@ -79,7 +79,8 @@ def _dataset_not_found(failed: Failed) -> str:
 
 
 def _model_not_found(failed: Failed) -> str:
-    return "Correct model.uri." if _is_file(failed.spec.model.uri) else stage_reasons.MODEL_NOT_FOUND.remedy
+    uri = failed.spec.model.uri
+    return "Correct model.uri." if _is_file(uri) or uri.startswith("oci://") else stage_reasons.MODEL_NOT_FOUND.remedy
 
 
 def _dataset_forbidden(failed: Failed) -> str:

@@ -87,6 +87,7 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
 S3, MINE = {"dataset.uri": "s3://b/d", "model.uri": "s3://b/m"}, {"name": "mine"}
 KEYS, LOGIN = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "HTTP_AUTHORIZATION, the value of the Authorization header"
 CASES += [
+    ("ModelNotFound", "model", {"model.uri": "oci://r.io/m:1"}, "Correct model.uri."),
     (
         "NoTrainableRows",
         "tokenization",
