@@ -90,10 +90,9 @@ def _dataset_forbidden(failed: Failed) -> str:
     if spec.uri.startswith(("http://", "https://")):
         login = "HTTP_AUTHORIZATION, the value of the Authorization header"
         if failed.mode == "local":
-            secret = spec.secret_ref.name if spec.secret_ref else "NAME"
-            setting = "" if spec.secret_ref else "Set dataset.secretRef.name to NAME and give"
-            start = setting or "Give"
-            return f"{start} --secret {secret}=FILE with {login}."
+            if spec.secret_ref:
+                return f"Give --secret {spec.secret_ref.name}=FILE with {login}."
+            return f"Set dataset.secretRef.name to NAME and give --secret NAME=FILE with {login}."
         if spec.secret_ref:
             return f"Correct {login}, in the Secret {spec.secret_ref.name}."
         return f"Set dataset.secretRef to a Secret with {login}, or use an address that needs no login."
