@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -171,11 +172,13 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
 def _check(opened: OpenedRows, source: Source, inputs: DatasetInputs, target: Path, context: Context) -> Checked:
     """Return the good rows of a source in their published form; ``target`` is the file for converted rows."""
     found = source_format(opened.rows, inputs)
+    missing = partial(found.missing_columns, opened.rows, source.name)
     counter = ProgressCounter(context, f"checking rows of {source.name}", len(opened.rows), 60, 90, rows=True)
     if needs_conversion(found.format, found.columns):
         converting = ProgressCounter(context, f"converting rows of {source.name}", len(opened.rows), 60, 75, rows=True)
         rows, mapping = convert_rows(opened.rows, source.name, found, target, converting)
-        checked = replace(check_rows(rows, source.name, inputs, counter, row_check(found.format)), mapping=str(mapping))
+        checked = check_rows(rows, source.name, inputs, counter, row_check(found.format), every_row_bad=missing)
+        checked = replace(checked, mapping=str(mapping))
     else:
         checked = _checked(opened.rows, source.name, inputs, found, counter)
     return replace(checked, notes=(*opened.notes, *checked.notes), form=published_form(found.format))
@@ -184,7 +187,7 @@ def _check(opened: OpenedRows, source: Source, inputs: DatasetInputs, target: Pa
 def _checked(rows: JsonLines, name: str, inputs: DatasetInputs, found: SourceFormat, counter: ProgressCounter) -> Checked:
     """Check rows in format messages, which are published as they are. A bad row can be in another format."""
     try:
-        checked = check_rows(rows, name, inputs, counter)
+        checked = check_rows(rows, name, inputs, counter, every_row_bad=partial(found.missing_columns, rows, name))
     except StageError as error:
         if error.reason in (reasons.BAD_ROW, reasons.DATASET_EMPTY):
             found.require_single(rows, name)

@@ -152,8 +152,9 @@ class _Job:
         self.limits.require_enough(trained)
         measurable = measured.total - measured.left_out if self.inputs.holdout else 0
         self._require_measurable(measured, measurable)
+        left_out = self.limits.warning(trained)
         warnings = [
-            self.limits.warning(trained),
+            left_out,
             measured.not_measured() if self.inputs.holdout else None,
             *self._tasks(),
             self._beyond_context(writer.longest),
@@ -169,7 +170,7 @@ class _Job:
         )  # fmt: skip
         message = (
             f"{outputs.rows:,} training rows with {outputs.tokens:,} tokens, {outputs.learned_tokens:,} of them learned;"
-            f" {measurable:,} held-out rows with answers to score"
+            f" {measurable:,} held-out rows with answers to score{f'; {left_out}' if left_out else ''}"
         )
         return outputs, message, tuple(filter(None, (*warnings, *self.unused.warnings())))
 

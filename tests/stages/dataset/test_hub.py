@@ -223,10 +223,10 @@ def test_bad_rows_are_counted_in_the_source(hub, prepare):
 
 
 def test_columns_that_are_no_chat(hub, prepare):
-    hub.add("dataset", "org/csv", {"train.csv": b"question,answer\n1,2\n"})
+    hub.add("dataset", "org/csv", {"train.csv": b"question,answer\nq,a\n"})
     ended = prepare("org/csv")
-    assert (ended.code, ended.reason) == (65, "BadRow")
-    assert "row 1 (line 2) has no messages (its keys are: question, answer)" in ended.result.message
+    assert (ended.code, ended.reason) == (65, "ColumnNotFound")
+    assert ended.result.message.endswith("are: question, answer; set dataset.fields to {prompt: question, completion: answer}.")
 
 
 def test_held_out_rows_from_the_test_split_of_the_same_data_set(run_stage_program, hub, prepare):

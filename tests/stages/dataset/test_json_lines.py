@@ -165,7 +165,7 @@ def test_every_row_is_checked_not_only_the_first_ones(tmp_path):
     assert caught.value.reason.name == "BadRow"
     assert caught.value.message == (
         "data: row 5000 (line 5000) has an empty list of messages (1 of 5,000 rows is bad); correct it, or leave bad rows out with"
-        " dataset.badRows.policy Drop and dataset.badRows.share 0.0002."
+        " dataset.badRows.policy Drop and dataset.badRows.share 0.1."
     )
 
 

@@ -28,7 +28,7 @@ ROWS = "".join(
     json.dumps({"messages": [{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": f"a{number}"}]}) + "\n"
     for number in range(100)
 ).encode()
-IN_SECRET = "in the Secret s3-secret, or in that of dataset.secretRef."
+IN_SECRET = "in the Secret that dataset.secretRef names (default: s3-secret)."
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ SENTENCES = [
     ("s3://data/none/", {}, "DatasetNotFound", "dataset.uri: s3://data/none/ has no data files (nothing); files are named .jsonl, .json, .csv, .tsv, .parquet or .arrow."),
     ("s3://data/pictures/", {}, "DatasetNotFound", "dataset.uri: s3://data/pictures/ has no data files (only a.png); files are named .jsonl, .json, .csv, .tsv, .parquet or .arrow."),
     ("s3://data/*.parquet", {}, "DatasetNotFound", "dataset.uri: s3://data/*.parquet: no object matches; correct the pattern (* matches no /, ** does)."),
-    ("s3://data/mixed/", {}, "DatasetUnreadable", "dataset.uri: s3://data/mixed/ has files of several splits (test.jsonl, train.jsonl); set the files of one split, such as s3://data/mixed/test.jsonl, or s3://data/mixed/** for all files."),
+    ("s3://data/mixed/", {}, "DatasetUnreadable", "dataset.uri: s3://data/mixed/ has files of several splits (test.jsonl, train.jsonl); set dataset.uri to s3://data/mixed/train.jsonl and dataset.evalUri to s3://data/mixed/test.jsonl."),
     ("s3://data/bad/", {}, "DatasetUnreadable", "s3://data/bad/b.jsonl: is not JSON or JSON Lines and looks like a web page (HTML or XML); name the address or the path of the data itself."),
     ("s3://data/empty.jsonl", {}, "DatasetEmpty", "s3://data/empty.jsonl: has no rows; set a file with one chat row per line."),
     ("s3://nothing/x.jsonl", {}, "DatasetNotFound", "dataset.uri: s3://nothing/x.jsonl: {url} has no bucket nothing; correct dataset.uri, or set dataset.endpoint to the server that has it."),

@@ -63,6 +63,8 @@ def test_rows_are_published_repeated_and_reused(run_stage_program: Any, tiny_mod
         "1 of 20 training rows is left out: 1 has more than 256 tokens (training.maxSeqLen)",
         "1 row has reasoning_content",
     ]
+    assert first.result.message.startswith("19 training rows with ")
+    assert first.result.message.endswith(f" 4 held-out rows with answers to score; {first.result.warnings[0]}")
     again = run_stage_program("tokenization", INPUTS, attempt="1.2")
     assert "nothing to do" in again.output
     assert again.result.outputs == first.result.outputs
