@@ -49,9 +49,9 @@ def check_tensors(config: Mapping[str, Any], tensors: Mapping[str, Tensor], mode
             embeddings or output layer differs from the configuration.
     """
     _reject_quantized(tensors, model)
-    _reject_unmerged(tensors, model)
     if config.get("auto_map"):
         return []  # the model's own class may use other names and shapes
+    _reject_unmerged(tensors, model)
     _require_vocabulary(config, tensors, model)
     _require_output_layer(config, tensors, model)
     warnings = [*_layers(config, tensors, model), *_other_heads(tensors)]
