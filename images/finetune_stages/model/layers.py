@@ -96,20 +96,7 @@ WITHOUT_BIAS = (
     "qwen3_moe",
 )
 """Types whose attention has biases only if ``attention_bias`` is true (Mistral and Mixtral: never)."""
-_HEADS_DIVIDE = (
-    "granite",
-    "llama",
-    "mistral",
-    "mixtral",
-    "olmo",
-    "olmo2",
-    "olmo3",
-    "phi",
-    "phi3",
-    "qwen2",
-    "stablelm",
-    "starcoder2",
-)
+_HEADS_DIVIDE = ("granite", "llama", "mistral", "mixtral", "olmo", "olmo2", "olmo3", "qwen2", "stablelm", "starcoder2")
 """Types with heads of ``hidden_size / num_attention_heads`` unless ``head_dim`` is stated."""
 _SHAPES = {
     "self_attn.q_proj": ("attention", "hidden"), "self_attn.k_proj": ("keys", "hidden"), "self_attn.v_proj": ("keys", "hidden"),
