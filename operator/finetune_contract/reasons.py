@@ -271,8 +271,8 @@ BAD_EVALUATION_VALUE = _reason(
     "Correct the field that the message names.",
 )  # fmt: skip
 NOTHING_TO_EVALUATE = _reason(
-    "NothingToEvaluate", Cause.USER, "There is no task and no held-out row.",
-    "Name a task in evaluation.tasks, hold rows out (dataset.trainSplit below 1), or set evaluation.enabled to false.",
+    "NothingToEvaluate", Cause.USER, "There is no task, and no held-out row that can be scored.",
+    "Name a task in evaluation.tasks, hold out rows with messages or text (dataset.trainSplit below 1), or set evaluation.enabled to false.",
 )  # fmt: skip
 SCORE_NOT_A_NUMBER = _reason(
     "ScoreNotANumber", Cause.USER, "A score is infinite or undefined.",

@@ -236,7 +236,11 @@ def _no_gpu(failed: Failed) -> str:
 def _nothing_to_evaluate(failed: Failed) -> str:
     ways = ["name a task in evaluation.tasks"]
     holds_out = _holds_out(failed.spec) or failed.spec.dataset.eval_uri
-    ways.append("use more rows, so that some are held out" if holds_out else "hold rows out (dataset.trainSplit below 1)")
+    ways.append(
+        "hold out at least one row with messages or text (rows of tokens are not scored)"
+        if holds_out
+        else "hold rows out (dataset.trainSplit below 1)"
+    )
     if not failed.spec.gate.requirements:
         ways.append("set evaluation.enabled to false")
     return _choice(ways)

@@ -77,7 +77,7 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("NoGPU", "baseline", {"evaluation.gpus": 0}, "Request a GPU with evaluation.gpus, or choose values that need none."),
     ("NoGPU", "training", {"training.gpusPerWorker": 1}, "Check the GPU driver and the device plugin of the node, or choose values that need no GPU."),
     ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 1}, "Name a task in evaluation.tasks, hold rows out (dataset.trainSplit below 1), or set evaluation.enabled to false."),
-    ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 0.9}, "Name a task in evaluation.tasks, use more rows, so that some are held out, or set evaluation.enabled to false."),
+    ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 0.9}, "Name a task in evaluation.tasks, hold out at least one row with messages or text (rows of tokens are not scored), or set evaluation.enabled to false."),
     ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 1, "gate": GATE}, "Name a task in evaluation.tasks, or hold rows out (dataset.trainSplit below 1)."),
     ("ScoreNotANumber", "baseline", {}, "The output of the base model is broken: use another model, or leave the metric out."),
     ("ScoreNotANumber", "evaluation", {}, "The output of the model is broken: lower training.learningRate, or leave the metric out."),
