@@ -324,7 +324,7 @@ def test_the_guide_has_every_reason_and_no_other() -> None:
 WORD = re.compile(r"^[A-Z][a-z]+(?:[A-Z][A-Za-z]*|$)")
 OTHER_WORDS = (
     "CreateContainerConfigError", "ReadWriteMany", "ReadWriteOnceWithFSType", "RunStarted", "StageStarted", "StageSucceeded", "StageWarning",
-    "RunSucceeded", "JobSetOperator", "Managed", "File", "None",
+    "RunSucceeded", "JobSetOperator", "Managed", "File", "None", "Infinity",
 )  # fmt: skip
 """Words of Kubernetes, of its drivers, and of Events."""
 
