@@ -37,13 +37,18 @@ def require_own_definitions(roots: Sequence[Path], found: Iterable[Definition]) 
         )
 
 
+def code_is_allowed() -> bool:
+    """Return whether the platform allows code of task files."""
+    return os.environ.get(TASK_CODE_VARIABLE) != "0"
+
+
 def require_no_code(roots: Sequence[Path], definitions: Iterable[Definition]) -> None:
     """Check that no task file runs code, if the platform does not allow it: code in the pod of the evaluation could write the scores.
 
     Raises:
         StageError: ``TaskInvalid``.
     """
-    if os.environ.get(TASK_CODE_VARIABLE) != "0":
+    if code_is_allowed():
         return
     for definition in definitions:
         if definition.runs_code and any(definition.path.is_relative_to(root) for root in roots):
