@@ -64,7 +64,7 @@ def test_work_that_does_not_end_is_stopped(work: Callable[[], object]) -> None:
     assert time.monotonic() - start < 20
 
 
-@pytest.mark.parametrize("work", [lambda: "a" * 3_000_000_000, lambda: "%0*d" % (3_000_000_000, 1)], ids=["product", "format"])
+@pytest.mark.parametrize("work", [lambda: "a" * 3_000_000_000, lambda: "%0*d" % (3_000_000_000, 1)], ids=["product", "format"])  # noqa: UP031
 def test_work_that_needs_too_much_memory_is_stopped(work: Callable[[], str]) -> None:
     with pytest.raises(LimitExceeded, match=r"^uses more than 1 GiB of memory$"):
         bounded(20, work)
