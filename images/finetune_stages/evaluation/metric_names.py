@@ -18,7 +18,7 @@ from finetune_stages.sources.task_files import Definition, builtin_tasks
 from .own_task import OwnTask
 from .scores import metric_key, safe
 from .task_code import guard_code
-from .task_rules import code_is_allowed
+from .task_rules import ALLOW, code_is_allowed
 
 _OF_CHATS = ("bits_per_byte", "loss")
 """Metrics of tasks with chat rows."""
@@ -83,7 +83,7 @@ def require_known_metrics(definitions: Sequence[Definition]) -> None:
             raise StageError(
                 reasons.TASK_INVALID,
                 f"evaluation.taskFiles: {definition.path.name}: metric: {unknown[0]} is not a metric of lm-eval, and code of a metric is not"
-                " allowed here; use one of lm-eval, or ask an administrator to set allow.taskCode in the operator's configuration.",
+                f" allowed here; use one of lm-eval, {ALLOW}",
             )
 
 

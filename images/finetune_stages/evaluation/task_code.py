@@ -17,7 +17,8 @@ from finetune_contract import reasons
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.task_files import builtin_tasks
 
-_REMEDY = "or ask an administrator to set allow.taskCode in the operator's configuration."
+from .task_rules import ALLOW
+
 _import_function = _yaml_loader._import_func_in_yml  # noqa: SLF001 - lm-eval has no other place where it imports functions
 _get_metric = registry.get_metric
 
@@ -34,7 +35,7 @@ def guard_code(allowed: bool, metrics: Collection[str] = ()) -> None:
         if not Path(folder).resolve().is_relative_to(builtin_tasks().resolve()):
             raise StageError(
                 reasons.TASK_INVALID,
-                f"evaluation.taskFiles: !function {name} runs code, which is not allowed here; use templates, {_REMEDY}",
+                f"evaluation.taskFiles: !function {name} runs code, which is not allowed here; use templates, {ALLOW}",
             )
         return _import_function(name, folder)
 
@@ -44,7 +45,7 @@ def guard_code(allowed: bool, metrics: Collection[str] = ()) -> None:
             raise StageError(
                 reasons.TASK_INVALID,
                 f"evaluation.taskFiles: metric {name} is not a metric of lm-eval, and code of a metric is not allowed here; use one of"
-                f" lm-eval, {_REMEDY}",
+                f" lm-eval, {ALLOW}",
             )
         return _get_metric(name, hf_evaluate_metric)  # type: ignore[no-any-return]
 

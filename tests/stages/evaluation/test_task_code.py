@@ -49,7 +49,9 @@ def test_task_files_with_code_are_rejected_where_the_platform_does_not_allow_it(
         check(folder, text)
     assert raised.value.reason.name == "TaskInvalid"
     assert raised.value.message.startswith("evaluation.taskFiles: mine.yaml runs code (!function, class or hf_evaluate)")
-    assert raised.value.message.endswith("or ask an administrator to set allow.taskCode in the operator's configuration.")
+    assert raised.value.message.endswith(
+        "or have it allowed: with allow.taskCode in the operator's configuration, or on your machine with --allow-code."
+    )
     monkeypatch.delenv("FINETUNE_TASK_CODE")
     check(folder, text)
 
