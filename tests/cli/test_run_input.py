@@ -212,6 +212,7 @@ def test_code_of_a_file_runs_only_if_it_is_allowed(workdir: Workdir) -> None:
     allowed = workdir.finetune("run", "run.yaml", "--allow-code")
     assert "--allow-code" not in allowed.err
     assert status_of(workdir)["phase"] == "Failed"  # the data and the model are empty
+    assert "taskCode" not in status_of(workdir)["resolved"]
     for command in (("clone", "demo"), ("rerun", "demo", "--from", "dataset")):
         again = workdir.finetune(*command)
         assert again.code == 65

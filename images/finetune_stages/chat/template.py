@@ -14,6 +14,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
+from finetune_stages.sdk.bounded import SECONDS, LimitExceeded, bounded, bounded_text
 from finetune_stages.sdk.fault import first_line
 
 from .structure import Message
@@ -149,10 +150,18 @@ class Template:
         self, messages: Sequence[Message], tools: Tools, arguments: Mapping[str, Any] | None, **how: Any
     ) -> tuple[str, list[tuple[int, int]]]:
         values = {**self.special, **(arguments or {})}
+
+        def render() -> Any:
+            return render_jinja_template([list(messages)], tools=tools, chat_template=self.source, **how, **values)
+
         try:
-            texts, spans = render_jinja_template([list(messages)], tools=tools, chat_template=self.source, **how, **values)
-        except MemoryError:
-            raise
+            texts, spans = bounded(SECONDS, render)
+            bounded_text(lambda: texts[0])
+        except LimitExceeded as limit:
+            raise StageError(
+                reasons.CHAT_TEMPLATE_INVALID,
+                f"model.uri: the chat template {limit} for one conversation; correct the template in the model's files, or use another model.",
+            ) from limit
         except Exception as error:  # a template can raise any exception
             raise RenderError(error) from error
         return texts[0], spans[0] if spans else []

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lm_eval.api.group import Group
@@ -12,13 +11,14 @@ from lm_eval.api.registry import metric_registry
 from lm_eval.api.task import ConfigurableTask, Task
 
 from finetune_contract import reasons
-from finetune_contract.documents import TASK_CODE_VARIABLE
 from finetune_stages.chat.task_rows import require_own_names
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.task_files import Definition, builtin_tasks
 
 from .own_task import OwnTask
 from .scores import metric_key, safe
+from .task_code import guard_code
+from .task_rules import ALLOW, code_is_allowed
 
 _OF_CHATS = ("bits_per_byte", "loss")
 """Metrics of tasks with chat rows."""
@@ -62,23 +62,28 @@ def check_names(built: Iterable[Any], chats: Iterable[str]) -> None:
             )
 
 
-def require_known_metrics(definitions: Iterable[Definition]) -> None:
+def require_known_metrics(definitions: Sequence[Definition]) -> None:
     """Check that lm-eval has all metrics in the user's files, if the platform allows no code: others are programs, which lm-eval would run.
+
+    lm-eval runs no code of the user's files afterwards.
 
     Raises:
         StageError: ``TaskInvalid``.
     """
-    if os.environ.get(TASK_CODE_VARIABLE) != "0":
-        return
     builtin = builtin_tasks()
-    for definition in definitions:
-        names = [] if definition.path.is_relative_to(builtin) else _metrics(definition.config)
+    own = [definition for definition in definitions if not definition.path.is_relative_to(builtin)]
+    others = [definition for definition in definitions if definition.path.is_relative_to(builtin)]
+    guard_code(code_is_allowed(), {name for definition in others for name in _metrics(definition.config)})
+    if code_is_allowed():
+        return
+    for definition in own:
+        names = _metrics(definition.config)
         unknown = [name for name in names if name not in metric_registry]
         if unknown:
             raise StageError(
                 reasons.TASK_INVALID,
                 f"evaluation.taskFiles: {definition.path.name}: metric: {unknown[0]} is not a metric of lm-eval, and code of a metric is not"
-                " allowed here; use one of lm-eval, or ask an administrator to set allow.taskCode in the operator's configuration.",
+                f" allowed here; use one of lm-eval, {ALLOW}",
             )
 
 

@@ -17,12 +17,17 @@ from lm_eval.api.task import ConfigurableTask
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
+from finetune_stages.sdk.bounded import LimitExceeded, bounded
 from finetune_stages.sdk.fault import first_line
 from finetune_stages.sources.json_lines import JsonLines, index_rows
 from finetune_stages.sources.json_text import json_fault, parse
 
 from .documents import document_fault, template_fault
 from .questions import texts
+
+FILTER_SECONDS = 60.0
+"""Greatest duration of the filters of a task, plus :data:`_ANSWER_SECONDS` for each answer. A pattern can take longer than any run."""
+_ANSWER_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,34 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
             super().download(dataset_kwargs, **more)
         else:
             self.dataset = datasets.DatasetDict({split: self._read(split, files) for split, files in splits.items()})
+
+    def apply_filters(self) -> Any:
+        """Apply the filters, within a limit of time.
+
+        Raises:
+            StageError: ``TaskInvalid``.
+        """
+        seconds = FILTER_SECONDS + _ANSWER_SECONDS * len(self.instances or ())
+        try:
+            return bounded(seconds, super().apply_filters)
+        except LimitExceeded as limit:
+            raise StageError(reasons.TASK_INVALID, f"{self._subject}: filter_list {limit}; simplify its patterns.") from limit
+
+    def process_results(self, doc: Any, results: Any) -> Any:
+        """Return the scores of a document, within a limit of time; a function of the user has none.
+
+        Raises:
+            StageError: ``TaskInvalid``.
+        """
+        score = super().process_results
+        if callable(self.config.process_results):
+            return score(doc, results)
+        try:
+            return bounded(FILTER_SECONDS, lambda: score(doc, results))
+        except LimitExceeded as limit:
+            raise StageError(
+                reasons.TASK_INVALID, f"{self._subject}: metric_list {limit} for one document; simplify its patterns."
+            ) from limit
 
     def label(self, split: str | None, position: int) -> str:
         """Return the name of a document in messages."""

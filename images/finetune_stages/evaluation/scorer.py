@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from finetune_contract import reasons
 from finetune_contract.documents import EvaluationInputs, Scalar
 from finetune_stages.sdk import StageError, quick_imports
+from finetune_stages.sdk.bounded import LimitExceeded, bounded_text
 from finetune_stages.sdk.fault import causes, classify, first_line
 from finetune_stages.sdk.gpus import on_gpu, require_torch_gpus
 from finetune_stages.sources.positions import hard_positions
@@ -78,6 +79,21 @@ class Scorer(HFLM):  # type: ignore[misc]
                 " with all its files.",
             )
         self._model.tie_weights = partial(self._model.tie_weights, recompute_mapping=False)
+
+    def apply_chat_template(self, *arguments: Any, **options: Any) -> str:
+        """Return a rendered conversation, within the limits of templates: training may have written the one of the model.
+
+        Raises:
+            StageError: ``ChatTemplateInvalid``.
+        """
+        render = super().apply_chat_template
+        try:
+            return bounded_text(lambda: render(*arguments, **options))
+        except LimitExceeded as limit:
+            raise StageError(
+                reasons.CHAT_TEMPLATE_INVALID,
+                f"{self._model.name_or_path}: its chat template {limit} for one conversation; correct the template.",
+            ) from limit
 
     @cached_property
     def max_length(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from finetune_stages.chat.task_rows import own_roots, require_own_names
 from finetune_stages.sdk import Context, Finished, Reuse, Seal, StageError, quick_imports, read_seal, run_stage, write_file
 from finetune_stages.sdk.gpus import require_gpus
 from finetune_stages.sdk.identity import require_content, require_reported
+from finetune_stages.sdk.redaction import Redactor
 
 from .baselines import baseline_entry, keep_baseline, take_baseline
 from .passages import Row, chat_tasks, read_passages
@@ -127,13 +128,13 @@ def _write(folder: Path, stage: str, measured: Measured) -> list[Path]:
     """Write lm-eval's full results and samples, remove those of an earlier round, and return the files."""
     from .scores import safe
 
-    files = []
+    files, redact = [], Redactor()
     for task, samples in measured.samples.items():
-        lines = (json.dumps(sample, default=_plain, ensure_ascii=False) + "\n" for sample in samples)
+        lines = (json.dumps(redacted(sample, redact), ensure_ascii=False) + "\n" for sample in samples)
         files.append(folder / f"samples-{stage}.{safe(task)}.jsonl")
         write_file(files[-1], "".join(lines).encode(errors="replace"))
     files.append(folder / f"lm-eval-{stage}.json")
-    write_file(files[-1], json.dumps(measured.results, indent=1, default=_plain).encode())
+    write_file(files[-1], json.dumps(redacted(measured.results, redact), indent=1).encode())
     _remove_others(folder.glob(f"samples-{stage}.*.jsonl"), files)
     return files
 
@@ -142,6 +143,19 @@ def _remove_others(found: Iterable[Path], kept: list[Path]) -> None:
     for file in found:
         if file not in kept:
             file.unlink()
+
+
+def redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    """Return a JSON value with secrets replaced in every text, also in keys: a task's template or data can have those of the pod."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {redact(str(_plain(key))): redacted(item, redact) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redacted(item, redact) for item in value]
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return redacted(_plain(value), redact)
 
 
 def _plain(value: Any) -> Any:

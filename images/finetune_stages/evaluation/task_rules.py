@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from finetune_stages.sources.task_files import Definition
 
 
+ALLOW = "or have it allowed: with allow.taskCode in the operator's configuration, or on your machine with --allow-code."
+"""Remedy for code that is not allowed."""
+
+
 def require_own_definitions(roots: Sequence[Path], found: Iterable[Definition]) -> None:
     """Check that no file in ``roots`` defines a task that lm-eval has, too, and that is measured: lm-eval's definition is used.
 
@@ -37,18 +41,23 @@ def require_own_definitions(roots: Sequence[Path], found: Iterable[Definition]) 
         )
 
 
+def code_is_allowed() -> bool:
+    """Return whether the platform allows code of task files."""
+    return os.environ.get(TASK_CODE_VARIABLE) != "0"
+
+
 def require_no_code(roots: Sequence[Path], definitions: Iterable[Definition]) -> None:
     """Check that no task file runs code, if the platform does not allow it: code in the pod of the evaluation could write the scores.
 
     Raises:
         StageError: ``TaskInvalid``.
     """
-    if os.environ.get(TASK_CODE_VARIABLE) != "0":
+    if code_is_allowed():
         return
     for definition in definitions:
         if definition.runs_code and any(definition.path.is_relative_to(root) for root in roots):
             raise StageError(
                 reasons.TASK_INVALID,
                 f"evaluation.taskFiles: {definition.path.name} runs code (!function, class or hf_evaluate), which is not allowed here;"
-                " use templates, or ask an administrator to set allow.taskCode in the operator's configuration.",
+                f" use templates, {ALLOW}",
             )

@@ -102,7 +102,7 @@ def _own_tasks_checked(definitions: Sequence[Definition], limit: int | None) -> 
     def make(config: dict[str, Any]) -> ConfigurableTask:
         source = (config.get("metadata") or {}).get("config_source", "inline")
         inside, _, _ = str(config.get("task")).partition("::")  # lm-eval's name for a task that is defined inline in a group
-        is_own = inside in own if source == "inline" else not Path(source).is_relative_to(builtin)
+        is_own = inside in own or (source != "inline" and not Path(source).is_relative_to(builtin))
         return OwnTask(config, limit) if is_own else ConfigurableTask(config=config)
 
     before = _factory.ConfigurableTask

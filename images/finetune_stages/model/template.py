@@ -11,16 +11,19 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
+from finetune_stages.sdk.bounded import SECONDS, LimitExceeded, bounded
 from finetune_stages.sdk.fault import first_line
 
 from .files import CHAT_TEMPLATES
 from .tokens import ROLES, special_tokens
 
+T = TypeVar("T")
 FILE = "chat_template.jinja"
 _DEFAULT = "default"
 _QUESTION, _ANSWER, _SYSTEM = "Which city is it?", "It is Lisbon.", "Answer in one sentence."
@@ -62,10 +65,17 @@ def check_templates(folder: Path, tokenizer: Mapping[str, Any], model: str, requ
     if default is None and required:
         raise StageError(reasons.CHAT_TEMPLATE_MISSING, f"{model}: it has no chat template {_missing(templates)}.")
     for template in templates:
-        _compile(template, model)
+        _bounded(template, model, partial(_compile, template, model))
     if default is None:
         return [f"{FILE}: the base model has no chat template, so that only documents and tokens can be trained on."]
-    return _try(default, _tokens(default, tokenizer), model)
+    return _bounded(default, model, lambda: _try(default, _tokens(default, tokenizer), model))
+
+
+def _bounded(template: Template, model: str, work: Callable[[], T]) -> T:
+    try:
+        return bounded(SECONDS, work)
+    except LimitExceeded as limit:
+        raise _invalid(template, model, None, f"it {limit} for a conversation") from limit
 
 
 def find_templates(folder: Path, tokenizer: Mapping[str, Any], model: str) -> list[Template]:
@@ -129,6 +139,8 @@ def _first_rendered(compiled: Any, values: Mapping[str, Any]) -> tuple[bool | No
         try:
             text = _render(compiled, messages, tools, values)
             _render(compiled, messages[:-1], tools, values, prompt=True)
+        except MemoryError:  # it exceeds the limit
+            raise
         except Exception as error:  # noqa: BLE001 - a template can fail with any exception of Python's operators
             first = first or error
             continue

@@ -31,10 +31,15 @@ _LARGEST = 1 << 20
 
 @dataclass(frozen=True)
 class Definition:
-    """A YAML file merged with the files that it includes; functions are kept as names."""
+    """A YAML file merged with the files that it includes; functions are kept as names.
+
+    Attributes:
+        calls: whether one of the files has a function, even if it is not part of ``config``: lm-eval imports the function nevertheless.
+    """
 
     path: Path
     config: dict[str, Any]
+    calls: bool = False
 
     @property
     def is_group(self) -> bool:
@@ -50,7 +55,7 @@ class Definition:
     @property
     def runs_code(self) -> bool:
         """Whether it has functions, a class or an external metric, whose inputs are unknown."""
-        return "class" in self.config or _has_code(self.config)
+        return self.calls or "class" in self.config or _has_metric(self.config)
 
 
 class TaskFiles:
@@ -142,7 +147,7 @@ class TaskFiles:
 
     def _parse(self, path: Path) -> Definition:
         if path not in self._definitions:
-            self._definitions[path] = Definition(path, _load(path, self._roots[path]))
+            self._definitions[path] = Definition(path, *_load(path, self._roots[path]))
         return self._definitions[path]
 
     def _not_found(self, name: str, group: str) -> StageError:
@@ -181,28 +186,37 @@ def _text(path: Path) -> bytes:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML loader that reads ``!function module.name`` as text and runs no code."""
+    """YAML loader that reads ``!function module.name`` as text, runs no code, and reports whether there was a function."""
+
+    calls = False
+
+    def function(self, node: yaml.Node) -> str:
+        """Return the name of a function."""
+        self.calls = True
+        return str(self.construct_scalar(node))
 
 
-class _Function(str):
-    """The name of a function, ``module.name``."""
-
-    __slots__ = ()
+_Loader.add_constructor("!function", _Loader.function)
 
 
-_Loader.add_constructor("!function", lambda loader, node: _Function(loader.construct_scalar(node)))
+def _read(path: Path) -> tuple[Any, bool]:
+    """Return the content of a YAML file, and whether it has a function anywhere, also in a value that another one replaces."""
+    loader = _Loader(path.read_bytes())
+    try:
+        return loader.get_single_data(), loader.calls
+    finally:
+        loader.dispose()
 
 
-def _has_code(value: Any) -> bool:
+def _has_metric(value: Any) -> bool:
+    """Return whether a definition has a metric of another library."""
     if isinstance(value, dict):
-        return bool(value.get("hf_evaluate")) or any(map(_has_code, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_code, value))
-    return isinstance(value, _Function)
+        return bool(value.get("hf_evaluate")) or any(map(_has_metric, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_metric, value))
 
 
-def _load(path: Path, root: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return a YAML file merged over the files of ``root`` that it includes, by lm-eval's rules.
+def _load(path: Path, root: Path, including: tuple[Path, ...] = ()) -> tuple[dict[str, Any], bool]:
+    """Return a YAML file merged over the files of ``root`` that it includes, by lm-eval's rules, and whether one of them has a function.
 
     Raises:
         StageError: ``TaskInvalid``: the file, or one that it includes, is missing, is outside of ``root`` or is not a YAML mapping.
@@ -210,7 +224,7 @@ def _load(path: Path, root: Path, including: tuple[Path, ...] = ()) -> dict[str,
     if path in including:
         raise StageError(reasons.TASK_INVALID, f"{path}: it includes itself; remove the include.")
     try:
-        config = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - derived from the safe loader
+        config, calls = _read(path)
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an invalid date or number
         origin = f" (included by {including[-1]})" if including else ""
         raise StageError(reasons.TASK_INVALID, f"{path}{origin}: {' '.join(str(error).split())}") from error
@@ -229,7 +243,8 @@ def _load(path: Path, root: Path, including: tuple[Path, ...] = ()) -> dict[str,
                 f"{path}: include has {name}, which is not among the task files; add the file to the ConfigMap of evaluation.taskFiles and write"
                 " its key.",
             )
-        included = _load(target, root, (*including, path))
+        included, also_calls = _load(target, root, (*including, path))
         included.pop("task_list", None)
         merged |= included
-    return merged | config
+        calls = calls or also_calls
+    return merged | config, calls

@@ -33,7 +33,7 @@ def drive(home: Home, change: MutateFn, secrets: LocalSecrets, options: RunOptio
 
 
 async def _drive(home: Home, change: MutateFn, secrets: LocalSecrets, options: RunOptions, flags: str) -> int:
-    async with local_platform(home, secrets) as platform:
+    async with local_platform(home, secrets, allow_code=options.allow_code) as platform:
         stop = _stop_event(platform.kubelet.kill)
         document = await change(platform.store)
         with display(plain=options.plain, quiet=options.output is not None) as screen:

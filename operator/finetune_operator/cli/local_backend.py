@@ -146,6 +146,9 @@ class LocalBackend:
         try:
             return self._drive(change, options)
         except HomeInUse as other:
+            if options.allow_code:  # the other process decides, by its own option
+                sentence = f"--allow-code: process {other.holder} drives the runs of this folder, and keeps what it allows; repeat the command when it has ended."
+                raise CommandError([sentence], exit_status.TRY_AGAIN) from None
             if options.wait:
                 return asyncio.run(follow_change(self, change, options))
             run = Run.parse(asyncio.run(self._change_only(change)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from finetune_operator import __version__
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP
 from finetune_operator.core.images import OF_JOBS
-from finetune_operator.core.settings import Machine, Settings
+from finetune_operator.core.settings import Allowed, Machine, Settings
 from finetune_operator.loop.cluster import Cluster
 from finetune_operator.loop.controller import Controller
 from finetune_operator.loop.errors import AlreadyExists, NotFound
@@ -45,8 +45,8 @@ class Platform:
     settings: Settings
 
 
-def local_settings(home: Home, machine: Machine) -> Settings:
-    """Return the settings of the control loop for this machine."""
+def local_settings(home: Home, machine: Machine, *, allow_code: bool = False) -> Settings:
+    """Return the settings of the control loop for this machine. ``allow_code``: task files of runs that start now may have code."""
     bundle = training_bundle()
     threads = str(max(1, machine.cpus // 2))  # the baseline is measured while training runs
     gpus = {"evaluation": {"gpus": 1}} if machine.gpus else {}
@@ -56,7 +56,7 @@ def local_settings(home: Home, machine: Machine) -> Settings:
         operator_defaults={"storage": {"claimName": WORKSPACE_CLAIM}, **gpus},
         environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads), "TOKENIZERS_PARALLELISM": "false"},
         volume_uri=f"file://{home.volumes}/{NAMESPACE}/{{claim}}", local_registry=True, retry_seconds=RETRY_SECONDS,
-        progress_seconds=PROGRESS_SECONDS,
+        progress_seconds=PROGRESS_SECONDS, allowed=Allowed(task_code=allow_code),
     )  # fmt: skip
 
 
@@ -76,8 +76,12 @@ def open_store(home: Home) -> Store:
 
 
 @asynccontextmanager
-async def local_platform(home: Home, secrets: SecretSource, machine: Machine | None = None) -> AsyncIterator[Platform]:
+async def local_platform(
+    home: Home, secrets: SecretSource, machine: Machine | None = None, *, allow_code: bool = False
+) -> AsyncIterator[Platform]:
     """Drive the runs of ``home`` inside this context; at its end, stop their processes so that they can continue later.
+
+    ``allow_code``: see :func:`local_settings`.
 
     Raises:
         HomeInUse: another command drives the runs of this folder.
@@ -90,7 +94,7 @@ async def local_platform(home: Home, secrets: SecretSource, machine: Machine | N
         try:
             await _ensure_claim(store)
             node = Node(store, home.pods, Volumes(store, home.volumes), Capacity(machine), secrets)
-            settings = local_settings(home, machine)
+            settings = local_settings(home, machine, allow_code=allow_code)
 
             async def settings_of(namespace: str) -> Settings:
                 return await with_defaults(settings, store, namespace)

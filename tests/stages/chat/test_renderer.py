@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from finetune_contract import reasons
 from finetune_stages.chat.renderer import ChatRenderer, RowRejected, Unclear
 from finetune_stages.chat.structure import read_conversation
+from finetune_stages.chat.template import Template
 from finetune_stages.sdk import StageError
 from finetune_stages.tokenization.labels import EndTokens, encode
 from rendering import TEMPLATES
@@ -183,3 +184,22 @@ def test_arguments_of_a_row_reach_the_template(tokenizer):
     tokenizer.chat_template = "{{ mood }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
     row = {"messages": SINGLE, "chat_template_kwargs": {"mood": "wild "}}
     assert ChatRenderer(tokenizer).render(read_conversation(row)).text.startswith("wild [user]")
+
+
+@pytest.mark.parametrize(
+    ("loop", "why"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "takes longer than 0.5 s"),
+        ("{{ messages[0].content * 3000000000 }}", "uses more than 1 GiB of memory"),
+        ("{{ messages[0].content * 70000000 }}", "renders more than 67,108,864 characters"),
+    ],
+    ids=["loops", "memory", "text"],
+)
+def test_a_template_without_an_end_is_invalid(loop: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_stages.chat.template.SECONDS", 0.5 if "range" in loop else 60)
+    with pytest.raises(StageError) as raised:
+        Template("{% for m in messages %}{{ m.role }}{{ m.content }}{% endfor %}" + loop, {}).require_sound()
+    assert raised.value.reason is reasons.CHAT_TEMPLATE_INVALID
+    assert raised.value.message == (
+        f"model.uri: the chat template {why} for one conversation; correct the template in the model's files, or use another model."
+    )

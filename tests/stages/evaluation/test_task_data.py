@@ -200,7 +200,7 @@ def test_a_file_of_a_metric_is_code(folder: Path, monkeypatch: pytest.MonkeyPatc
         read(folder, **lucky)
     assert raised.value.message == (
         "evaluation.taskFiles: t.yaml: metric: luck.py is not a metric of lm-eval, and code of a metric is not allowed here; use one of lm-eval,"
-        " or ask an administrator to set allow.taskCode in the operator's configuration."
+        " or have it allowed: with allow.taskCode in the operator's configuration, or on your machine with --allow-code."
     )
     assert not (folder / "ran").exists()
     assert read(folder, **{**lucky, "metric_list": [{"metric": "bits_per_byte"}]}) == 1

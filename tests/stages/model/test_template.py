@@ -119,3 +119,28 @@ def test_a_broken_template_is_not_taken_for_one_that_needs_an_argument(text, tmp
     with pytest.raises(StageError, match=r"m: chat_template\.jinja.*; correct the template, or use another model") as raised:
         check_templates(tmp_path, TOKENS, "m")
     assert raised.value.reason.name == "ChatTemplateInvalid"
+
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (ENDLESS, "it takes longer than 0.5 s"),
+        ("{{ 'a' * 3000000000 }}", "it uses more than 1 GiB of memory"),
+        (
+            "{% set n = namespace(x='abcdefgh') %}{% for a in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+            "it uses more than 1 GiB",
+        ),
+        ("{{ messages[0].role * 3000000000 }}", "it uses more than 1 GiB of memory"),
+    ],
+    ids=["loops", "constant", "doubled", "product"],
+)
+def test_a_template_without_an_end_is_invalid(text, why, tmp_path, monkeypatch):
+    monkeypatch.setattr("finetune_stages.model.template.SECONDS", 0.5 if text == ENDLESS else 60)
+    (tmp_path / "chat_template.jinja").write_text(text)
+    with pytest.raises(StageError, match=f"^m: chat_template.jinja: {why}") as raised:
+        check_templates(tmp_path, TOKENS, "m")
+    assert raised.value.reason.name == "ChatTemplateInvalid"
+    assert raised.value.message.endswith("for a conversation; correct the template, or use another model.")

@@ -61,6 +61,16 @@ def test_the_engine_check_can_be_turned_off_and_local_runs_have_none(tmp_path: P
     assert local_settings(Home(tmp_path), machine).engine_check is False
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_local_runs_have_code_in_task_files_only_if_the_command_allows_it(allowed: bool, tmp_path: Path) -> None:
+    machine = Machine(gpus=8, cpus=8, memory_bytes=1 << 40)
+    settings = local_settings(Home(tmp_path), machine, allow_code=allowed)
+    resolved = resolve({"dataset": {"uri": "/data/rows.jsonl"}, "model": {"uri": "/data/model"}}, settings)
+    assert not isinstance(resolved, SpecRejection)
+    assert resolved.get("taskCode", True) is allowed
+    assert local_settings(Home(tmp_path), machine).allowed.task_code is False
+
+
 def test_the_environment_overrides_the_images_of_the_file(tmp_path: Path) -> None:
     text = """
     images: {dataset: registry.example.com/dataset:1, evaluation: registry.example.com/evaluation:1}
