@@ -154,7 +154,8 @@ def _require_one_of_a_name(layers: Sequence[Layer], reference: ImageReference) -
     named: dict[str, str] = {}
     for layer in layers:
         if layer.title is not None and named.setdefault(_name(layer.title), layer.digest) != layer.digest:
-            raise _unusable(reference, f"its manifest has two layers with the name {layer.title[:200]!a} and different contents")
+            words = f"its manifest has two layers with the name {layer.title[:200]!a} and different contents"
+            raise _unusable(reference, words, _PUSH)
 
 
 def _of_platform(index: Mapping[str, Any], reference: ImageReference) -> str:
