@@ -121,7 +121,7 @@ def _too_many_values(limits: Limits, line: int | None) -> InvalidYAML:
 
 def dump(value: Any, **options: Any) -> str:
     """Return a value as YAML that :func:`parse` and Kubernetes read back: texts such as ``5e-1``, which would be numbers, are quoted."""
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **options))
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, **{"allow_unicode": True} | options))
 
 
 class _Dumper(yaml.SafeDumper):

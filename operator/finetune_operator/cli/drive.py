@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable
 
 from finetune_operator.local.home import Home
@@ -13,6 +12,7 @@ from finetune_operator.local.secrets import LocalSecrets
 
 from .backend import MutateFn
 from .display import display
+from .echo import echo
 from .follow import follow, report_outcome
 from .options import RunOptions
 
@@ -47,7 +47,7 @@ def _stop_event(kill: Callable[[], None]) -> asyncio.Event:
             kill()
             return
         stop.set()
-        print("stopping: waiting for the stages to stop; press Ctrl-C again to kill them", file=sys.stderr)
+        echo("stopping: waiting for the stages to stop; press Ctrl-C again to kill them", err=True)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from .backend import Backend
 from .backend_selection import find_backend
 from .config_maps import config_maps, reject_reserved
 from .documents import DocumentProblem, read_documents
+from .echo import echo
 from .errors import CommandError, handle_errors
 from .follow import has_ended
 from .objects import apply_object
@@ -52,9 +52,9 @@ def _print_if_ended(run: Run, flags: str) -> None:
     """Print how to run a failed run again: an unchanged file only shows its outcome."""
     stage = stage_to_repeat(run) if has_ended(run) and run.status.get("failure") else None
     if stage:
-        print(
+        echo(
             f"{run.name}: the run has failed before; run it again with: finetune rerun {run.name}{flags} --from {stage}",
-            file=sys.stderr,
+            err=True,
         )
 
 
@@ -98,5 +98,5 @@ def _named(manifest: Object) -> Object:
     if metadata.get("name"):
         return manifest
     name = generated_name(metadata["generateName"])
-    print(f"{name}: name generated from metadata.generateName", file=sys.stderr)
+    echo(f"{name}: name generated from metadata.generateName", err=True)
     return {**manifest, "metadata": {**metadata, "name": name}}

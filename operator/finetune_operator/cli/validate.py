@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from finetune_operator.validation import DEFAULTS, DEFAULTS_KEY, CauseType, CelM
 
 from . import exit_status
 from .documents import Document, DocumentProblem, read_documents
+from .echo import echo
 from .file_names import bare_file_names
 
 _PRESETS_ONLY = Settings("cluster", "", {}, "")
@@ -46,7 +46,7 @@ def validate_files(files: list[Path]) -> int:
     try:
         return _validate(files)
     except CelMissing as problem:
-        print(problem, file=sys.stderr)
+        echo(problem, err=True)
         return exit_status.UNAVAILABLE
 
 
@@ -57,7 +57,7 @@ def _validate(files: list[Path]) -> int:
         try:
             documents = read_documents(file)
         except DocumentProblem as problem:
-            print(problem, file=sys.stderr)
+            echo(problem, err=True)
             missing = str(file) != "-" and not file.exists()
             code = max(code, exit_status.NO_INPUT if missing else exit_status.INVALID)
             continue
@@ -68,28 +68,28 @@ def _validate(files: list[Path]) -> int:
 
 def _validate_one(validator: Validator, document: Document, file: Path) -> int:
     if document.kind != KIND and str(document.content.get("apiVersion")).startswith(f"{GROUP}/"):
-        print(f"{_position(document, 'kind')}: kind: unknown value {document.kind}; write {KIND}", file=sys.stderr)
+        echo(f"{_position(document, 'kind')}: kind: unknown value {document.kind}; write {KIND}", err=True)
         return exit_status.INVALID
     if document.kind == CONFIGMAP.name and document.name == DEFAULTS:
         return _validate_defaults(document)
     if document.kind != KIND:
-        print(f"{document.source}: {document.kind or 'an object without kind'} {document.name} is not of kind {KIND}; skipped")
+        echo(f"{document.source}: {document.kind or 'an object without kind'} {document.name} is not of kind {KIND}; skipped")
         return exit_status.OK
     problems = validate_document(validator, document, base_of(file))
     for line in problems:
-        print(line, file=sys.stderr)
+        echo(line, err=True)
     if problems:
         return exit_status.INVALID
-    print(f"{document.source}: {document.name} is valid")
+    echo(f"{document.source}: {document.name} is valid")
     return exit_status.OK
 
 
 def _validate_defaults(document: Document) -> int:
     rejection = defaults_of(document.content, "local").rejection  # local paths are valid, as in runs
     if rejection:
-        print(f"{_position(document, f'data.{DEFAULTS_KEY}')}: {rejection.message.removesuffix('.')}", file=sys.stderr)
+        echo(f"{_position(document, f'data.{DEFAULTS_KEY}')}: {rejection.message.removesuffix('.')}", err=True)
         return exit_status.INVALID
-    print(f"{document.source}: {document.name} is valid")
+    echo(f"{document.source}: {document.name} is valid")
     return exit_status.OK
 
 
