@@ -20,10 +20,14 @@ from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.values import invalid_value
 from finetune_operator.validation import DEFAULTS, DEFAULTS_KEY, CauseType, CelMissing, Problem, Validator, defaults_of
+from finetune_operator.validation.config_map import check_config_map
+from finetune_operator.validation.metadata import check_metadata
 
 from . import exit_status
+from .config_maps import reject_reserved
 from .documents import Document, DocumentProblem, read_documents
 from .echo import echo
+from .errors import CommandError
 from .file_names import bare_file_names
 
 _PRESETS_ONLY = Settings("cluster", "", {}, "")
@@ -72,10 +76,25 @@ def _validate_one(validator: Validator, document: Document, file: Path) -> int:
         return exit_status.INVALID
     if document.kind == CONFIGMAP.name and document.name == DEFAULTS:
         return _validate_defaults(document)
+    if document.kind == CONFIGMAP.name:
+        return _report(document, _config_map_problems(document))
     if document.kind != KIND:
         echo(f"{document.source}: {document.kind or 'an object without kind'} {document.name} is not of kind {KIND}; skipped")
         return exit_status.OK
-    problems = validate_document(validator, document, base_of(file))
+    return _report(document, validate_document(validator, document, base_of(file)))
+
+
+def _config_map_problems(document: Document) -> list[str]:
+    """Return a line for each reason why ``finetune run`` rejects a ConfigMap in the file of a run."""
+    try:
+        reject_reserved(document.name, document.source)
+    except CommandError as rejection:
+        return rejection.lines
+    problems = [*check_metadata(document.content.get("metadata") or {}), *check_config_map(document.content)]
+    return [f"{_position(document, problem.field)}: {_sentence(problem)}" for problem in problems]
+
+
+def _report(document: Document, problems: list[str]) -> int:
     for line in problems:
         echo(line, err=True)
     if problems:
