@@ -68,11 +68,15 @@ class Fault:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of a server: a status, headers, and a body in memory or in a file."""
+    """An answer of a server: a status, headers, and a body in memory or in a file.
+
+    ``until_close``: the end of the connection ends the body, whose length is not sent.
+    """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Path = b""
+    until_close: bool = False
 
 
 class Server:
@@ -215,8 +219,12 @@ def _send(handler: BaseHTTPRequestHandler, request: Request, answer: Answer, fau
     handler.send_response(status)
     for name, value in extra.items():
         handler.send_header(name, value)
-    handler.send_header("Accept-Ranges", "bytes")
-    handler.send_header("Content-Length", str(len(body)))
+    if "Accept-Ranges" not in extra:
+        handler.send_header("Accept-Ranges", "bytes")
+    if answer.until_close:
+        handler.send_header("Connection", "close")
+    else:
+        handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()
     if request.method == "HEAD":
         return

@@ -210,7 +210,7 @@ class TokenizationInputs:
         tasks, task_files: tasks of the evaluation; those that are files of chat rows are rendered here.
         bad_rows, bad_rows_share: whether rows that the template rejects fail the stage; the largest share of the training rows that
             may be left out, for whatever reason.
-        requires_holdout: the gate reads a metric of the held-out rows, so at least one must be scored.
+        requires_holdout: at least one held-out row must be scored: the gate reads a metric of them, or the evaluation has no task.
         sample: report the first training rows in the result, which everyone may read who may read the pod.
     """
 

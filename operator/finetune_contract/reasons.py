@@ -139,6 +139,10 @@ BAD_ROW = _reason(
     "BadRow", Cause.USER, "A row is broken, in another format than dataset.format, or has no value in dataset.splitField.",
     "Correct the row that the message names, or set dataset.badRows.policy to Drop.",
 )  # fmt: skip
+COLUMN_NOT_FOUND = _reason(
+    "ColumnNotFound", Cause.USER, "No row has a column of its format, or the column in dataset.splitField.",
+    "Set dataset.fields, dataset.format or dataset.splitField as the message shows.",
+)  # fmt: skip
 MIXED_FORMATS = _reason(
     "MixedFormats", Cause.USER, "The rows of a source are in more than one format.",
     "Set dataset.format to the format to use, or use a source with rows in one format.",
@@ -267,8 +271,8 @@ BAD_EVALUATION_VALUE = _reason(
     "Correct the field that the message names.",
 )  # fmt: skip
 NOTHING_TO_EVALUATE = _reason(
-    "NothingToEvaluate", Cause.USER, "There is no task and no held-out row.",
-    "Name a task in evaluation.tasks, hold rows out (dataset.trainSplit below 1), or set evaluation.enabled to false.",
+    "NothingToEvaluate", Cause.USER, "There is no task, and no held-out row that can be scored.",
+    "Name a task in evaluation.tasks, hold out rows with messages or text (dataset.trainSplit below 1), or set evaluation.enabled to false.",
 )  # fmt: skip
 SCORE_NOT_A_NUMBER = _reason(
     "ScoreNotANumber", Cause.USER, "A score is infinite or undefined.",

@@ -47,10 +47,10 @@ def test_a_run_without_keys_fails_at_once_and_names_them(tmp_path: Path, small: 
     assert (failure["stage"], failure["reason"]) == ("dataset", "S3CredentialsMissing")
     assert failure["message"] == (
         "dataset.uri: s3://data/rows.jsonl: needs an access key, and there is none; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the"
-        " Secret s3-secret, or in that of dataset.secretRef."
+        " Secret that dataset.secretRef names (default: s3-secret)."
     )
     assert failure["hint"] == (
-        "Put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the Secret s3-secret (or that of dataset.secretRef or model.secretRef)."
+        "Set the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give --secret s3-secret=FILE with lines of both."
         " Then rerun from dataset."
     )
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from finetune_operator.cli.assignments import apply_assignments
-from finetune_operator.cli.rerun_command import assignments, remedy_for_edit, stage_to_repeat
+from finetune_operator.cli.options import RunOptions
+from finetune_operator.cli.rerun_command import assignments, command_to_repeat, remedy_for_edit, stage_to_repeat
 from finetune_operator.core.run import Run
 from finetune_operator.loop.apply import difference
 
@@ -84,6 +85,26 @@ def test_the_failed_stage_is_repeated() -> None:
     assert [stage_to_repeat(run(stage)) for stage in ("dataset", "tokenization", "training", "workspace")] == [
         "dataset", "training", "training", "dataset",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason", "options", "command"),
+    [
+        ("tokenization", "TooManyRowsLeftOut", " --secret a=b", "--secret a=b --from dataset (with --set FIELD=VALUE for each field that you change)"),
+        ("tokenization", "Crashed", "", "--from training"),
+        ("training", "OutOfMemoryGPU", " --home x", "--home x --from training (with --set FIELD=VALUE for each field that you change)"),
+        ("model", "ModelUnreachable", "", "--from model"),
+    ],
+)  # fmt: skip
+def test_the_command_after_a_failure(stage: str, reason: str, options: str, command: str) -> None:
+    failed = run(failure={"stage": stage, "reason": reason})
+    assert command_to_repeat(failed, options) == f"run it again with: finetune rerun demo {command}"
+    assert command_to_repeat(run(), options) is None
+
+
+def test_options_that_a_further_command_repeats() -> None:
+    assert RunOptions().repeated == ""
+    assert RunOptions(secrets=["a=b c", "d=e"], allow_code=True).repeated == " --secret 'a=b c' --secret d=e --allow-code"
 
 
 def test_nothing_changed_is_no_assignment() -> None:

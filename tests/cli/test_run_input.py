@@ -251,15 +251,26 @@ def test_task_files_that_nobody_brought(workdir: Workdir, small: Spec) -> None:
     )
 
 
-def test_the_blocker_of_a_run_is_reported(workdir: Workdir, small: Spec) -> None:
-    workdir.write(small(dataset={"uri": "https://data.example/chat.jsonl", "secretRef": {"name": "mine", "key": "TOKEN"}}))
-    command = workdir.start("run", "run.yaml")
-    assert command.stdout
-    told = next(line for line in command.stdout if "waiting: " in line)
-    assert 'waiting: SecretMissing: secret "mine" has no key TOKEN; give --secret mine=FILE' in told
-    command.send_signal(signal.SIGINT)
-    command.communicate(timeout=60)
-    assert command.returncode == 130
+def test_a_missing_key_of_a_secret_stops_the_command(workdir: Workdir, small: Spec) -> None:
+    workdir.write(small(dataset={"uri": "https://127.0.0.1:9/chat.jsonl", "secretRef": {"name": "mine", "key": "TOKEN"}}))
+    (workdir.folder / "other").write_text("A=b\n")
+    result = workdir.finetune("run", "run.yaml", "--secret", "other=other")
+    assert result.code == 65
+    assert 'waiting: SecretMissing: secret "mine" has no key TOKEN; give --secret mine=FILE' in result.out
+    assert result.err.splitlines() == [
+        "--secret other: the run does not read this Secret; use a name that it reads: mine.",
+        "demo: stopped, because Secret mine has no key TOKEN; continue it with: finetune resume demo --secret other=other --secret mine=FILE",
+    ]
+    again = workdir.finetune("resume", "demo", "--secret", "mine=other")
+    assert again.code == 65
+    assert "--secret mine: the run reads no key of it; its keys are A; name them as the run does: TOKEN." in again.err
+    (workdir.folder / "right").write_text("TOKEN=x\n")
+    found = workdir.start("resume", "demo", "--secret", "mine=right")
+    assert found.stdout
+    assert any("dataset: running" in line for line in found.stdout)
+    found.send_signal(signal.SIGINT)
+    found.communicate(timeout=60)
+    assert found.returncode == 130
 
 
 def test_what_a_file_may_hold(workdir: Workdir, small: Spec) -> None:

@@ -118,7 +118,7 @@ def test_the_same_file_after_a_failure_names_the_rerun(tmp_path: Path, capsys: p
     metadata = "apiVersion: finetunerun.io/v1alpha1\nkind: FineTuneRun\nmetadata: {name: demo}\n"
     file.write_text(f"{metadata}spec: {found.world.run['spec']!r}\n".replace("True", "true").replace("False", "false"))
     assert run_file(file, (), Target(home=tmp_path), RunOptions(plain=True)) == 65
-    hint = f"demo: the run has failed before; run it again with: finetune rerun demo --home {tmp_path} --from training\n"
+    command = f"run it again with: finetune rerun demo --home {tmp_path} --from training (with --set FIELD=VALUE for each field that you change)\n"
     printed = capsys.readouterr()
-    assert hint in printed.err
-    assert f"\nrun it again with: finetune rerun demo --home {tmp_path} --from training\n" in printed.out
+    assert f"demo: the run has failed before; {command}" in printed.err
+    assert f"\n{command}" in printed.out

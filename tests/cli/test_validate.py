@@ -52,6 +52,35 @@ BAD = {
 }  # fmt: skip
 
 
+CONTRADICTIONS = {
+    "a split field without splitBy": (
+        "  dataset:\n    uri: ./rows.jsonl\n    splitField: topic\n", 8,
+        "spec.dataset.splitField: dataset.splitBy is random; remove dataset.splitField, or set dataset.splitBy to stratified or grouped",
+    ),
+    "the login of another registry": (
+        "  dataset: {uri: ./rows.jsonl}\n  model:\n    uri: oci://r.example/m:1\n    secretRef: {name: a}\n", 9,
+        "spec.model.secretRef: only the Hub and s3:// have these credentials; name the Secret of the registry in model.pullSecretRef",
+    ),
+    "a claim beside a local path": (
+        "  dataset: {uri: ./rows.jsonl}\n  model:\n    uri: pvc://claim/base\n", 8,
+        "spec.model.uri: pvc://claim/base is on a claim of a cluster, which local mode does not mount; use a local path",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "line", "words"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_contradictions_are_found_beside_a_local_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spec: str, line: int, words: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "run.yaml").write_text(HEAD + spec)
+    assert validate_files([tmp_path / "run.yaml"]) == 65
+    told = capsys.readouterr().err
+    assert told.startswith(f"{tmp_path / 'run.yaml'}:{line}: {words}"), told
+    (tmp_path / "run.yaml").write_text(HEAD + "  dataset: {uri: ./rows.jsonl}\n  training: {gpusPerWorker: 8}\n")
+    assert validate_files([tmp_path / "run.yaml"]) == 0
+
+
 @pytest.mark.parametrize(("spec", "line", "words"), BAD.values(), ids=BAD)
 def test_a_bad_file_is_reported_by_line_and_field(workdir: Workdir, spec: str, line: int, words: str) -> None:
     (workdir.folder / "run.yaml").write_text(HEAD + spec)
@@ -62,6 +91,20 @@ def test_a_bad_file_is_reported_by_line_and_field(workdir: Workdir, spec: str, l
     rejected = workdir.finetune("run", "run.yaml")
     assert (rejected.code, rejected.err) == (65, result.err)
     assert not (workdir.folder / ".finetune").exists()
+
+
+def test_an_unknown_field_comes_with_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.yaml").write_text(
+        HEAD + "  dataset:\n    uri: a/b\n    fields: {question: q}\n    columns: {}\n  training: {zzzz: 1}\n"
+    )
+    assert validate_files([tmp_path / "run.yaml"]) == 65
+    lines = [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert (
+        "spec.dataset.fields.question: unknown field; remove it, or use one of: messages, role, content, instruction, input, output, history,"
+        " prompt, completion, system, tools, text, inputIds, labels"
+    ) in lines
+    assert any(line.startswith("spec.dataset.columns: unknown field; remove it, or use one of: uri, evalUri, ") for line in lines)
+    assert "spec.training.zzzz: unknown field; remove it" in lines
 
 
 TYPES = {
@@ -296,6 +339,14 @@ def test_a_field_with_one_supported_value_is_not_offered(path: str) -> None:
     offered = set(_paths(_with_all_lines(template("osft", full=True))["spec"]))
     assert path.rpartition(".")[0] in offered
     assert path not in offered
+
+
+def test_a_section_is_described_before_its_fields() -> None:
+    text = " ".join(line.strip("# ") for line in template("osft", full=True).splitlines())
+    node = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    for section, field in (("dataset", "secretRef"), ("dataset", "caRef"), ("model", "pullSecretRef"), ("registry", "secretRef")):
+        description = node[section]["properties"][field]["description"]
+        assert f"{' '.join(description.split())} {field}: Name of the" in text
 
 
 def test_unsupported_values_of_an_offered_field_are_listed() -> None:

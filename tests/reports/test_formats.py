@@ -105,11 +105,35 @@ def outcome(folder: Path, rows: list[Any], inputs: dict[str, Any]) -> Published 
     Case("mask-mid", {**TOKENS, "attention_mask": [1, 0, 1]}, "has an attention_mask with a 0 between two tokens"),
     Case("mask-label", {**TOKENS, "labels": [1, 2, 3], "attention_mask": [1, 1, 0]}, "has a label for a token with attention_mask 0"),
     Case("completion-mask", {**TOKENS, "completion_mask": [0, 1, 1]}, "has completion_mask and no labels, and only labels are read"),
-    Case("preference", {"prompt": "p", "chosen": "a", "rejected": "b"}, "has no messages (its keys are: prompt, chosen, rejected)"),
 )  # fmt: skip
 def test_a_broken_row(case: Case, tmp_path: Path) -> None:
     message = f"IN: row 1 (line 1) {case.expected} (1 of 1 rows is bad); correct it."
     assert outcome(tmp_path, [case.given], case.inputs) == Rejected("BadRow", message)
+
+
+NO_FORMAT = "IN: no row has the columns of a format (messages; conversations; instruction and output; prompt and completion; input_ids; text); the columns of row 1 (line 1) are: "
+QUESTION_ROWS = [{"question": "a", "answer": "b", "topic": "c"}] * 12
+
+
+@cases(
+    Case("question-answer", QUESTION_ROWS, NO_FORMAT + "question, answer, topic; set dataset.fields to {prompt: question, completion: answer}."),
+    Case("question-answer-drop", QUESTION_ROWS, NO_FORMAT + "question, answer, topic; set dataset.fields to {prompt: question, completion: answer}.", {"bad_rows": "Drop", "bad_rows_share": 0.1}),
+    Case("capitals", [{"Prompt": "a", "Completion": "b"}], NO_FORMAT + "Prompt, Completion; set dataset.fields to {prompt: Prompt, completion: Completion}."),
+    Case("dialog", [{"dialog": [QUESTION, ANSWER]}], NO_FORMAT + "dialog; set dataset.fields to {messages: dialog}."),
+    Case("document", [{"Body": "x"}], NO_FORMAT + "Body; set dataset.fields to {text: Body}."),
+    Case("preference", [{"prompt": "p", "chosen": "a", "rejected": "b"}], NO_FORMAT + "prompt, chosen, rejected; set dataset.fields to the columns to read, such as {prompt: COLUMN, completion: COLUMN}, {messages: COLUMN} or {text: COLUMN}."),
+    Case("rows-inside", [{"version": 1, "data": [CHAT]}], NO_FORMAT + "version, data; if the objects in data are the rows, write each on a line of its own."),
+    Case("declared-alpaca", QUESTION_ROWS, "IN: no row has the columns instruction and output of format alpaca; the columns of row 1 (line 1) are: question, answer, topic; set dataset.fields.instruction to question and dataset.fields.output to answer, or set dataset.format to the format of the rows.", {"format": "alpaca"}),
+    Case("one-field", QUESTION_ROWS, "IN: no row has the column completion of format prompt-completion; the columns of row 1 (line 1) are: question, answer, topic; set dataset.fields.completion to answer.", {"fields": RowFields(prompt="question")}),
+    Case("two-wrong-fields", QUESTION_ROWS, "IN: no row has the columns p and q of format prompt-completion; the columns of row 1 (line 1) are: question, answer, topic; set dataset.fields.prompt and dataset.fields.completion to columns of the rows.", {"fields": RowFields(prompt="p", completion="q")}),
+)  # fmt: skip
+def test_rows_without_the_columns_of_a_format(case: Case, tmp_path: Path) -> None:
+    assert outcome(tmp_path, case.given, case.inputs) == Rejected("ColumnNotFound", case.expected)
+
+
+def test_a_column_in_one_row_is_no_missing_column(tmp_path: Path) -> None:
+    message = "IN: row 1 (line 1) has no messages (its keys are: x); row 2 (line 2) has an empty list of messages (2 of 2 rows are bad); correct them."
+    assert outcome(tmp_path, [{"x": 1}, {"messages": []}], {}) == Rejected("BadRow", message)
 
 
 @cases(
@@ -128,7 +152,7 @@ def test_a_broken_row(case: Case, tmp_path: Path) -> None:
     Case("declared3", [CHAT, {"z": 1}], ("BadRow", "IN: row 2 (line 2) has no conversations (its keys are: z) (1 of 2 rows is bad); correct it, or leave bad rows out with dataset.badRows.policy Drop and dataset.badRows.share 0.5."), {"format": "conversations"}),
     Case("declared4", [SHARED], ("BadRow", "IN: row 1 (line 1) is in format conversations, not messages (1 of 1 rows is bad); correct it."), {"format": "messages"}),
     Case("declared5", [{}], ("BadRow", "IN: row 1 (line 1) has no text (it is empty) (1 of 1 rows is bad); correct it."), {"format": "text"}),
-    Case("fields-missing", [{"q": 1}], ("BadRow", "IN: row 1 (line 1) has no a (its keys are: q) (1 of 1 rows is bad); correct it."), {"fields": RowFields(instruction="q", output="a")}),
+    Case("fields-missing", [{"q": 1}], ("ColumnNotFound", "IN: no row has the column a of format alpaca; the columns of row 1 (line 1) are: q; set dataset.fields.output to a column of the rows."), {"fields": RowFields(instruction="q", output="a")}),
     Case("fields-contradict", [ALPACA], ("BadDocument", "dataset.fields: no format reads all of instruction, text; keep those of one format."), {"fields": RowFields(instruction="q", text="a")}),
     Case("fields-format", [ALPACA], ("BadDocument", "dataset.fields: format text does not read all of instruction; keep those of one format."), {"format": "text", "fields": RowFields(instruction="q")}),
     Case("fields-roles", [{"dialog": [{"speaker": "human", "text": "q"}]}], ("BadRow", 'IN: row 1 (line 1) has a faulty message 1 in dialog: its role "human" is none of system, developer, user, assistant, function, tool (1 of 1 rows is bad); correct it.'), {"format": "messages", "fields": RowFields(messages="dialog", role="speaker", content="text")}),

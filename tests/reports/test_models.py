@@ -137,7 +137,23 @@ REJECTED = (
     ),
     Report(
         "padding-number-beyond-the-embeddings", "own", config(pad_token_id=1024),
-        ("ModelCorrupt", "m: config.json states pad_token_id 1024 and vocab_size 1024"),
+        ("ModelCorrupt", "m: config.json states pad_token_id 1024 and the model has 1,024 embeddings, so the token has none"),
+    ),
+    Report(
+        "end-number-beyond-the-embeddings", "own", config(eos_token_id=[2, 99999]),
+        ("ModelCorrupt", "m: config.json states eos_token_id 99999 and the model has 1,024 embeddings"),
+    ),
+    Report(
+        "end-number-of-generation-beyond-the-embeddings", "own", write("generation_config.json", '{"eos_token_id": 1024}'),
+        ("ModelCorrupt", "m: generation_config.json states eos_token_id 1024 and the model has 1,024 embeddings"),
+    ),
+    Report(
+        "generation-config-that-is-no-json", "own", write("generation_config.json", "{"),
+        ("ModelCorrupt", "m: generation_config.json is not JSON"),
+    ),
+    Report(
+        "empty-vocabulary", "own", write("tokenizer.json", '{"model": {"type": "BPE", "vocab": {}, "merges": []}}'),
+        ("ModelCorrupt", "m: tokenizer.json has an empty vocabulary (model.vocab); save the tokenizer again."),
     ),
     Report(
         "configuration-of-another-size", "huggingface/transformers#11102", config(vocab_size=1030),
@@ -163,12 +179,43 @@ REJECTED = (
         tensors(lambda found: [found.pop(name) for name in list(found) if name.startswith("model.layers.1.")]),
         ("ModelIncomplete", "m: the weights have no layer 1 and config.json states 2 layers"),
     ),
+    Report(
+        "projection-missing", "own", tensors(lambda found: found.pop("model.layers.1.self_attn.q_proj.weight")),
+        ("ModelIncomplete", "m: the weights lack model.layers.1.self_attn.q_proj.weight, which every model of type qwen2 has"),
+    ),
+    Report(
+        "last-norm-missing", "own", tensors(lambda found: found.pop("model.norm.weight")),
+        ("ModelIncomplete", "m: the weights lack norm.weight, which every model of type qwen2 has"),
+    ),
+    # Shapes.
+    Report(
+        "projection-transposed", "own", tensors(lambda found: found.update({DOWN: found[DOWN].T.contiguous()})),
+        ("ModelCorrupt", f"m: {DOWN} has the shape [192, 64], and config.json states 64 (hidden_size); save model and configuration together."),
+    ),
+    *(
+        Report(
+            f"configuration-with-another-{next(iter(changes))}", "own", config(**changes), ("ModelCorrupt", words),
+        )
+        for changes, words in [
+            ({"intermediate_size": 100}, "and config.json states 100 (intermediate_size)"),
+            ({"hidden_size": 128}, "and config.json states 128 (hidden_size)"),
+            ({"num_attention_heads": 3}, "m: config.json states hidden_size 64, which num_attention_heads 3 does not divide"),
+        ]
+    ),
+    Report(
+        "biases-that-llama-does-not-read", "own", config(model_type="llama", architectures=["LlamaForCausalLM"]),
+        ("ModelCorrupt", "self_attn.q_proj.bias, which a model of type llama does not read as config.json is; correct model_type or"),
+    ),
     # Numbers.
     Report("undefined-weight", "own", poison(DOWN, float("nan"), torch.float32), ("ModelCorrupt", f"m: {DOWN} in {WEIGHTS} has infinite")),
     Report("infinite-weight-in-bf16", "own", poison(DOWN, float("inf"), torch.bfloat16), ("ModelCorrupt", f"m: {DOWN} in {WEIGHTS}")),
     Report("undefined-weight-in-bf16", "own", poison(DOWN, float("nan"), torch.bfloat16, 0), ("ModelCorrupt", f"m: {DOWN} in {WEIGHTS}")),
     Report("minus-infinity-in-f16", "own", poison(DOWN, float("-inf"), torch.float16), ("ModelCorrupt", f"m: {DOWN} in {WEIGHTS}")),
     Report("infinite-weight-in-f64", "own", poison(DOWN, float("inf"), torch.float64), ("ModelCorrupt", f"m: {DOWN} in {WEIGHTS}")),
+    Report(
+        "all-weights-zero", "own", tensors(lambda found: [tensor.zero_() for tensor in found.values()]),
+        ("ModelCorrupt", "m: all weights are zero (lm_head.weight, for example); download or save the model again."),
+    ),
     # Files.
     *(
         Report(
@@ -192,7 +239,21 @@ REJECTED = (
         "adapter-alone", "own", every(write("adapter_config.json", "{}"), remove(WEIGHTS), remove("config.json")),
         ("ModelUnsupported", "m: adapter_config.json belongs to an adapter"),
     ),
+    *(
+        Report(
+            f"adapter-not-merged-{how}", "own", change,
+            ("ModelUnsupported", f"m: the weights include {name}, a name of an adapter that is not merged; merge it with merge_and_unload"),
+        )
+        for how, change, name in [
+            ("prefix", rename(DOWN, f"base_model.model.{DOWN}"), f"base_model.model.{DOWN}"),
+            ("layer", rename(DOWN, "model.layers.1.mlp.down_proj.base_layer.weight"), "model.layers.1.mlp.down_proj.base_layer.weight"),
+        ]
+    ),
     # Kinds of models.
+    Report(
+        "no-model-type", "own", config(model_type=None),
+        ("ModelIncomplete", "m: config.json has no model_type, by which transformers chooses the class of the model; use a model saved by"),
+    ),
     *(
         Report(
             f"kind-{architecture}", "own", config(architectures=[architecture], **more),
@@ -220,6 +281,7 @@ REJECTED = (
             ("by-a-file", write("quantize_config.json", "{}"), "it has a quantize_config.json"),
             ("unnamed", config(quantization_config={"bits": 4}), "config.json states a quantization"),
             ("fp8", tensors(lambda found: found.update({DOWN: found[DOWN].to(torch.float8_e4m3fn)})), f"{DOWN} has the type F8_E4M3"),
+            ("integers", tensors(lambda found: found.update({DOWN: found[DOWN].to(torch.int8)})), f"{DOWN} has the type I8"),
             ("packed", rename(DOWN, "model.layers.1.mlp.down_proj.qweight"), "they include model.layers.1.mlp.down_proj.qweight"),
         ]
     ),
@@ -274,6 +336,12 @@ ACCEPTED = (
         ("modules.json: the base model is an embedding model of Sentence Transformers; it might not generate text.",),
     ),
     Report("fewer-tokens-than-embeddings", "own", config(), ()),
+    Report("no-padding-token", "meta-llama/Llama-2-7b", config(pad_token_id=-1), ()),
+    Report("counter-among-the-weights", "own", tensors(lambda found: found.update({"model.position_ids": torch.arange(4)})), ()),
+    Report(
+        "layer-that-starts-from-zeros", "TencentARC/LLaMA-Pro", tensors(lambda found: found[DOWN].zero_()),
+        (f"model.uri: 1 of 16 weight matrices have only zeros; the first is {DOWN}.",),
+    ),
     Report(
         "token-of-pictures-beyond-the-embeddings", "google/gemma-3-1b-it",
         every(add_tokens("<image_soft_token>"), tokenizer_config(image_token="<image_soft_token>", extra_special_tokens={})), (),

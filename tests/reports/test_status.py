@@ -281,7 +281,8 @@ def advice(reason: str, stage: str, mode: str = "cluster", **spec: Any) -> str:
     Report("the-baseline-is-no-stage-to-rerun-from", "own", ("Crashed", "baseline", {}),
         "Read the last lines of the log; if the program is at fault, file a bug report with them. Then rerun from evaluation."),
     Report("tokenization-without-its-data", "own", ("TooManyRowsLeftOut", "tokenization", {}),
-        "Raise training.maxSeqLen, shorten or correct the rows, or raise dataset.badRows.share. Then rerun from dataset."),
+        "Raise training.maxSeqLen (above 64,000 together with training.maxTokensPerGPU), shorten or correct the rows, or raise dataset.badRows.share."
+        " Then rerun from dataset."),
     Report("tokenization-in-too-little-memory", "own", ("OutOfMemoryHost", "tokenization", {}),
         "Use a smaller data set. Then rerun from dataset."),
     Report("tokenization-on-a-full-volume", "own", ("WorkspaceFull", "tokenization", {}),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -18,6 +19,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from pydantic import BaseModel
 
+from finetune_contract.codec import camel
+from finetune_contract.row_formats import OPTIONAL, REQUIRED, RowFields, RowFormat
 from finetune_operator.api.crd import crd
 from finetune_operator.api.finetunerun import KIND
 from finetune_operator.api.reasons import REASONS, STATE_REASONS
@@ -31,6 +34,8 @@ from finetune_operator.kube.command import app as operator_app
 from finetune_operator.kube.configuration import IMAGE_VARIABLES, Configuration
 from finetune_operator.kube.serving import Metrics
 from finetune_operator.validation import DEFAULTS, DEFAULTS_KEY, Validator
+from finetune_stages.dataset.formats.columns import FORMATS, Columns
+from finetune_stages.dataset.formats.recognition import recognized
 
 ROOT = Path(__file__).parents[2]
 PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
@@ -112,6 +117,28 @@ def test_every_run_is_valid_and_every_block_is_yaml(page: Path, tmp_path: Path, 
     for document in documents(page, tmp_path):
         if document.kind == KIND and {"apiVersion", "spec"} & set(document.content):  # else it shows some of the metadata
             assert validate_document(validator, document, tmp_path) == []
+
+
+def test_examples_of_data_resolve_and_cover_every_location_and_format(tmp_path: Path) -> None:
+    page = ROOT / "docs/examples-data.md"
+    specs = [document.content["spec"] for document in documents(page, tmp_path) if document.kind == KIND]
+    for spec in specs:
+        uris = [spec["dataset"]["uri"], (spec.get("model") or {}).get("uri", "")]
+        settings = Configuration().settings(Trainer(), {})
+        resolved = resolve(spec, replace(settings, mode="local") if any(uri.startswith("./") for uri in uris) else settings)
+        assert isinstance(resolved, dict), f"{uris}: {resolved}"
+    schemes = {
+        uri.partition("://")[0]
+        for spec in specs
+        for uri in (spec["dataset"]["uri"], (spec.get("model") or {}).get("uri", ""))
+        if "://" in uri
+    }
+    assert schemes == {"s3", "https", "pvc", "oci"}
+    formats = table(page, "Format")
+    assert sorted(formats.column("Format")) == sorted(get_args(RowFormat))
+    for form, row, fields in formats.rows:
+        assert set(yaml.safe_load(fields)) <= {camel(name) for name in (*REQUIRED[form], *OPTIONAL[form])}
+        assert recognized(json.loads(row), Columns(RowFields()), FORMATS) == form
 
 
 def test_runs_in_the_guide_resolve_on_a_cluster(tmp_path: Path) -> None:
@@ -297,7 +324,7 @@ def test_the_guide_has_every_reason_and_no_other() -> None:
 WORD = re.compile(r"^[A-Z][a-z]+(?:[A-Z][A-Za-z]*|$)")
 OTHER_WORDS = (
     "CreateContainerConfigError", "ReadWriteMany", "ReadWriteOnceWithFSType", "RunStarted", "StageStarted", "StageSucceeded", "StageWarning",
-    "RunSucceeded", "JobSetOperator", "Managed", "File", "None",
+    "RunSucceeded", "JobSetOperator", "Managed", "File", "None", "Infinity",
 )  # fmt: skip
 """Words of Kubernetes, of its drivers, and of Events."""
 

@@ -358,9 +358,14 @@ def _decoded(value: Any, subject: str) -> Any:
     if not value.strip():
         return None
     try:
-        return json.loads(value)
+        return json.loads(value, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         raise BadConversation(f"{subject} text that is not JSON: {_short(value)}") from None
+
+
+def _reject_constant(name: str) -> Any:
+    """Reject NaN and Infinity, which are not JSON."""
+    raise ValueError(name)
 
 
 def _without_messages(row: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _BATCH = 1000
-_READ = (*LEARNED_COLUMNS, *dict.fromkeys((*CONVERSATIONS, *(field.name for field in fields(RowFields)))))
+READ_COLUMNS = (*LEARNED_COLUMNS, *dict.fromkeys((*CONVERSATIONS, *(field.name for field in fields(RowFields)))))
 """Columns that a format reads by default. Bytes in them that are not text make a row bad; other columns are left out."""
 
 
@@ -46,7 +46,9 @@ def text_columns(dataset: Dataset, name: str) -> tuple[Dataset, tuple[str, ...]]
         shown = ", ".join(f"{column} ({kind})" for column, kind in media.items())
         notes.append(f"this release trains on text only; omitted: column {shown}.")
     opaque = [
-        column for column in dataset.column_names if column not in (*media, *_READ) and not _is_utf8(dataset.data.column(column))
+        column
+        for column in dataset.column_names
+        if column not in (*media, *READ_COLUMNS) and not _is_utf8(dataset.data.column(column))
     ]
     if opaque and len(media) + len(opaque) == len(dataset.column_names):
         raise StageError(
@@ -68,12 +70,66 @@ def _is_utf8(values: Any) -> bool:
         return all(map(_is_utf8, values.flatten()))
     if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
         return _is_utf8(pa.compute.list_flatten(values))
-    if kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_fixed_size_binary(kind):
+    if _has_bytes(kind):
         try:
-            values.cast(pa.binary()).cast(pa.string())
+            values.cast(pa.large_binary()).cast(pa.large_string())
         except pa.ArrowInvalid:
             return False
     return True
+
+
+def _has_bytes(kind: Any) -> bool:
+    """Return whether an Arrow type is binary or string. Writers exist that do not check that strings are UTF-8."""
+    import pyarrow as pa
+
+    kinds = pa.types
+    return any(
+        is_one(kind)
+        for is_one in (kinds.is_binary, kinds.is_large_binary, kinds.is_fixed_size_binary, kinds.is_string, kinds.is_large_string)
+    )
+
+
+def _without_strings(kind: Any) -> Any:
+    """Return an Arrow type with binary instead of string, at any depth of structs and lists."""
+    import pyarrow as pa
+
+    kinds = pa.types
+    if kinds.is_string(kind) or kinds.is_large_string(kind):
+        return pa.large_binary()
+    if kinds.is_struct(kind):
+        return pa.struct([field.with_type(_without_strings(field.type)) for field in kind])
+    if kinds.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_strings(kind.value_type)))
+    if kinds.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_without_strings(kind.value_type)))
+    return kind
+
+
+def _batches(dataset: Dataset) -> Iterator[dict[str, list[Any]]]:
+    """Yield the values of the columns of some rows. In a batch with a string that is not UTF-8, such a string is bytes."""
+    import pyarrow as pa
+
+    for begin in range(0, len(dataset), _BATCH):
+        numbers = slice(begin, begin + _BATCH)
+        try:
+            yield dataset[numbers]
+        except UnicodeDecodeError:
+            table = dataset.with_format("arrow")[numbers]
+            kinds = [field.with_type(_without_strings(field.type)) for field in table.schema]
+            columns = table.cast(pa.schema(kinds)).to_pydict()
+            yield {name: [_text(value, dataset.features[name]) for value in values] for name, values in columns.items()}
+
+
+def _text(value: Any, feature: Any) -> Any:
+    """Return a value with bytes that are UTF-8 as text, and JSON columns of the ``datasets`` library decoded."""
+    if isinstance(value, dict):
+        return {key: _text(item, feature.get(key) if isinstance(feature, dict) else None) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_text(item, getattr(feature, "feature", None)) for item in value]
+    if not isinstance(value, bytes) or not _is_text(value):
+        return value
+    text = value.decode()
+    return json.loads(text) if type(feature).__name__ == "Json" else text
 
 
 def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, advance: Callable[[int], object]) -> JsonLines:
@@ -83,13 +139,13 @@ def write_arrow_rows(dataset: Dataset, numbers: Sequence[int], target: Path, adv
     and in lists are kept. Bytes are written as UTF-8 text; a row with other bytes has a fault.
     """
     features = dict(dataset.features)
-    checked = [column for column in _READ if column in features]
+    checked = [column for column in READ_COLUMNS if column in features]
     if len(numbers) != len(dataset) or not isinstance(numbers, range):
         dataset = dataset.select(numbers)
     rows = np.asarray(numbers, dtype=np.int64) + 1
     starts, faults = array("q", [0]), dict[int, str]()
     with target.open("wb", buffering=1 << 20) as stream:
-        for batch in dataset.iter(_BATCH):
+        for batch in _batches(dataset):
             columns = list(batch)
             for values in zip(*batch.values(), strict=True):
                 row = present(dict(zip(columns, values, strict=True)), features)

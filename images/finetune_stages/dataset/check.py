@@ -29,6 +29,10 @@ from .usual_rows import UsualRows, has_empty_turn, ignored_columns, messages_key
 
 RowFault = Callable[[Any, bytes], str | None]
 """Returns the fault of a row with its JSON text, to follow "row 17"; ``None`` for a good row."""
+_USUAL_SHARE = 0.1
+"""Default of ``dataset.badRows.share``, the smallest share that a message proposes."""
+SourceFault = Callable[[], StageError | None]
+"""Returns the error that explains why all rows of a source are bad; ``None`` if there is none."""
 RECORDED = 10_000
 """Largest number of bad rows of a source that are recorded with their faults."""
 
@@ -85,14 +89,24 @@ class _Findings:
     ignored: Counter[str] = field(default_factory=Counter)
 
 
-def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advance, row_fault: RowFault | None = None) -> Checked:
+def check_rows(
+    rows: JsonLines,
+    name: str,
+    inputs: DatasetInputs,
+    advance: Advance,
+    row_fault: RowFault | None = None,
+    *,
+    every_row_bad: SourceFault | None = None,
+) -> Checked:
     """Check all rows; ``advance`` is called with the number of rows read.
 
     ``row_fault`` returns the fault of a row that is no chat row; its key is that of the whole row. By default rows are chat rows.
+    ``every_row_bad`` is called if all rows are bad.
 
     Raises:
         StageError: ``DatasetUnreadable``: rows are not JSON, so the file is damaged; they are never left out. ``BadRow``: rows are not
-            chat rows (``bad_rows: Fail``), or more of them than ``bad_rows_share`` allows. ``DatasetEmpty``: no row is left.
+            chat rows (``bad_rows: Fail``), or more of them than ``bad_rows_share`` allows. ``DatasetEmpty``: no row is left. An error of
+            ``every_row_bad``.
     """
     found, usual = _Findings(), UsualRows()
     for begin, end in rows.batches():
@@ -114,8 +128,11 @@ def check_rows(rows: JsonLines, name: str, inputs: DatasetInputs, advance: Advan
         if SECOND_VALUE in described:
             remedy = "write one object per line"
         raise StageError(reasons.DATASET_UNREADABLE, f"{name}: {described} ({count}); {remedy}.")
+    explained = every_row_bad() if every_row_bad and len(bad) == len(rows) > 0 else None
+    if explained:
+        raise explained
     if bad and inputs.bad_rows == "Fail":
-        raise _failed(rows, bad, name)
+        raise _failed(rows, bad, name, inputs)
     kept_rows, kept_keys = replace(rows, finite=not found.non_finite), np.frombuffer(found.keys, dtype=np.int64)
     if bad:
         good_ones = _positions_without(rows, bad, name, inputs)
@@ -183,12 +200,14 @@ def _positions_without(rows: JsonLines, bad: FaultyRows, name: str, inputs: Data
     return np.delete(np.arange(len(rows)), bad.positions)
 
 
-def _failed(rows: JsonLines, bad: FaultyRows, name: str) -> StageError:
+def _failed(rows: JsonLines, bad: FaultyRows, name: str, inputs: DatasetInputs) -> StageError:
     """Return the error for rows that must not be left out. If all rows are bad, leaving them out is no remedy."""
     remedy = f"correct {'it' if len(bad) == 1 else 'them'}"
     if len(bad) < len(rows):
-        share = sufficient_share(len(bad), len(rows))
-        remedy += f", or leave bad rows out with dataset.badRows.policy Drop and dataset.badRows.share {share:g}"
+        remedy += ", or leave bad rows out with dataset.badRows.policy Drop"
+        if not may_be_left_out(len(bad), len(rows), inputs.bad_rows_share):
+            # Stage tokenization may leave out more rows: a small share would only be enough for this stage.
+            remedy += f" and dataset.badRows.share {max(_USUAL_SHARE, sufficient_share(len(bad), len(rows))):g}"
     count = counted(len(bad), len(rows), "bad")
     return StageError(reasons.BAD_ROW, f"{name}: {bad.described()} ({count}); {remedy}.")
 
@@ -197,7 +216,7 @@ def _notes(found: _Findings, rows: JsonLines, keys: NDArray[np.int64]) -> Iterat
     """Yield the warnings."""
     if found.non_finite:
         where = _rows(found.non_finite)
-        yield f"{where} outside of messages and tools: NaN and Infinity are not JSON and are written as null."
+        yield f"{where} outside of messages and tools: NaN and infinite numbers are not JSON and are written as null."
     if found.empty:
         yield f"{_rows(found.empty)}: a message of the user is empty."
     yield from repeated_note(rows, keys)

@@ -6,7 +6,7 @@ import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -20,25 +20,59 @@ _LEAST = 1 << 30
 """A file may unpack to this many bytes, or to ``_RATIO`` times its size if that is more: a small file must not fill a shared volume."""
 
 
+_Decompressor = bz2.BZ2Decompressor | lzma.LZMADecompressor
+
+
+def _content(path: Path, kind: str) -> Iterator[bytes]:
+    """Yield the content of a compressed file, some bytes at a time.
+
+    Raises:
+        EOFError: The file ends before its end mark.
+        OSError, zlib.error, lzma.LZMAError: It is damaged. Errors of the disk have a number.
+    """
+    if kind == "bzip2":
+        yield from _streams(path, bz2.BZ2Decompressor)
+    elif kind == "xz":
+        yield from _streams(path, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), padding=b"\0")
+    else:
+        with gzip.GzipFile(path) if kind == "gzip" else _open_zstandard(path) as source:
+            while chunk := source.read(_CHUNK):
+                yield chunk
+
+
+def _streams(path: Path, new: Callable[[], _Decompressor], padding: bytes = b"") -> Iterator[bytes]:
+    """Yield the content of all streams of a file, with ``padding`` between them.
+
+    The classes of the standard library are not used: they ignore everything from a damaged beginning of a later stream on.
+    """
+    decompressor, data = new(), b""
+    with path.open("rb") as source:
+        while True:
+            if decompressor.eof:
+                data = decompressor.unused_data.lstrip(padding)
+                while not data and (more := source.read(_CHUNK)):
+                    data = more.lstrip(padding)
+                if not data:
+                    return
+                decompressor = new()
+            elif decompressor.needs_input:
+                data = source.read(_CHUNK)
+                if not data:
+                    raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            else:
+                data = b""
+            yield decompressor.decompress(data, _CHUNK)
+
+
 def _open_zstandard(path: Path) -> BinaryIO:
     import pyarrow as pa
 
     return cast("BinaryIO", pa.input_stream(str(path), compression="zstd"))
 
 
-_OPENERS: dict[str, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | BinaryIO]] = {
-    "gzip": gzip.GzipFile, "bzip2": bz2.BZ2File, "xz": lzma.LZMAFile, "Zstandard": _open_zstandard,
-}  # fmt: skip
-
-
 def limit(path: Path) -> int:
     """Return the largest size in bytes of the content of a compressed file."""
-    return largest_content(path.stat().st_size)
-
-
-def largest_content(size: int) -> int:
-    """Return the largest size in bytes of what so many compressed bytes may unpack to."""
-    return max(_LEAST, _RATIO * size)
+    return max(_LEAST, _RATIO * path.stat().st_size)
 
 
 def unpacked(path: Path, name: str, target: Path, advance: Callable[[int], object]) -> Path:
@@ -53,8 +87,8 @@ def unpacked(path: Path, name: str, target: Path, advance: Callable[[int], objec
         return path
     room = most = limit(path)
     try:
-        with _OPENERS[kind](path) as source, target.open("wb") as sink:
-            while chunk := source.read(_CHUNK):
+        with target.open("wb") as sink:
+            for chunk in _content(path, kind):
                 room -= sink.write(chunk)
                 advance(len(chunk))
                 if room < 0:
@@ -70,3 +104,22 @@ def unpacked(path: Path, name: str, target: Path, advance: Callable[[int], objec
             f"{name}: is a damaged {kind} file ({str(error).rstrip('.')}); download or compress it again.",
         ) from error
     return target
+
+
+def is_truncated(path: Path) -> bool:
+    """Return whether a compressed file ends before its end mark."""
+    with path.open("rb") as stream:
+        kind = compression(stream.read(8))
+    if kind is None:
+        return False
+    room = limit(path)
+    try:
+        for chunk in _content(path, kind):
+            room -= len(chunk)
+            if room < 0:
+                break
+    except EOFError:
+        return True
+    except (OSError, zlib.error, lzma.LZMAError):
+        pass  # damaged: its reader reports it
+    return False

@@ -21,6 +21,7 @@ from .formats.columns import Columns
 from .formats.conversion import Row, converted
 from .formats.mapping import Mapping
 from .formats.messages import RowFault
+from .formats.missing_columns import missing_columns
 from .formats.raw_columns import row_text
 from .formats.recognition import recognized
 
@@ -35,13 +36,15 @@ class SourceFormat:
 
     Attributes:
         format: ``messages`` if no row is in a known format.
-        first: position of the first row in the format; ``None`` if the format is declared.
+        first: position of the first row in the format; ``None`` if the format is declared or not recognized.
+        declared: whether ``dataset.format`` names the format.
     """
 
     format: RowFormat
     columns: Columns
     candidates: tuple[RowFormat, ...]
     first: int | None = None
+    declared: bool = False
 
     def require_single(self, rows: JsonLines, name: str) -> None:
         """Check that no row is in another format, if the format is not declared. All rows are read.
@@ -62,6 +65,10 @@ class SourceFormat:
         found = None if self.first is None else recognized(row, self.columns, self.candidates)
         if found and self._is_other(row, found):
             raise self._mixed(rows, name, position, found)
+
+    def missing_columns(self, rows: JsonLines, name: str) -> StageError | None:
+        """Return the error if no row has the columns of the format, see :func:`.missing_columns.missing_columns`."""
+        return missing_columns(rows, name, self.format, self.columns, is_declared=self.declared)
 
     def _is_other(self, row: Any, found: RowFormat) -> bool:
         """Return whether a row is in another format. A row with a part of the columns of this format is a bad row."""
@@ -98,7 +105,7 @@ def source_format(rows: JsonLines, inputs: DatasetInputs) -> SourceFormat:
         )
         raise StageError(reasons.BAD_DOCUMENT, f"dataset.fields: {what}; keep those of one format.")
     if inputs.format != "auto":
-        return SourceFormat(inputs.format, columns, candidates)
+        return SourceFormat(inputs.format, columns, candidates, declared=True)
     first, _, found = next(_recognized(rows, columns, candidates), (None, None, candidates[0]))
     return SourceFormat(found, columns, candidates, first)
 

@@ -132,6 +132,10 @@ def _checked_header(header: list[str], name: str) -> list[str]:
         raise StageError(
             reasons.DATASET_UNREADABLE, f"{name}: its header has column {twice!r} twice; rename one of the two columns."
         )
+    if header and header[0].lower().startswith("sep="):
+        raise StageError(reasons.DATASET_UNREADABLE, f"{name}: its first line is the one with sep= of Excel; remove that line.")
+    if header and header[0].lstrip().startswith("{"):
+        raise StageError(reasons.DATASET_UNREADABLE, f"{name}: looks like JSON Lines; name it .jsonl.")
     if len(header) == 1 and header[0].count(";"):
         raise StageError(
             reasons.DATASET_UNREADABLE,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from finetune_contract import reasons
 from finetune_contract.documents import Scalar
 from finetune_stages.sdk import Context, StageError
+from finetune_stages.sources.file_names import listed
 from finetune_stages.sources.json_lines import JsonLines, OpenedRows, index_rows
 from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.row_faults import row_label
@@ -21,7 +22,7 @@ from finetune_stages.sources.row_index import written_index
 
 from .compressed import unpacked
 from .delimited_rows import delimited_rows
-from .source_file import SourceFile, content_digest
+from .source_file import DataFile, SourceFile, content_digest
 from .table_rows import open_table
 from .table_size import table_kind
 
@@ -65,18 +66,9 @@ class FileSource:
         Raises:
             StageError: ``DatasetUnreadable``, ``DatasetEmpty``.
         """
-        notes = list(self.notes)
-        parts: list[Rows] = []
-        for number, file in enumerate(self.files):
-            rows, more = self._rows(file, self.scratch.with_name(f"{self.scratch.name}.{number}"))
-            parts.append(rows)
-            notes += [f"{file.name}: {note}" if len(self.files) > 1 else note for note in more]
-        total = sum(map(len, parts))
-        if not total:
-            raise StageError(reasons.DATASET_EMPTY, f"{self.name}: has no rows; set a file with one chat row per line.")
-        numbers = choose(total)
-        chosen = parts[0].select(numbers) if len(parts) == 1 else self._joined(parts, np.asarray(numbers, dtype=np.int64))
-        return OpenedRows(chosen, total, tuple(notes))
+        empty = f"{self.name}: has no rows; set a file with one chat row per line."
+        opened = Files(self.files, self.scratch, self.context).open(choose, empty)
+        return replace(opened, notes=(*self.notes, *opened.notes))
 
     def require_unchanged(self) -> None:
         """Check, after reading, that no file changed while it was read.
@@ -87,7 +79,42 @@ class FileSource:
         for file in self.files:
             file.require_unchanged()
 
-    def _rows(self, file: SourceFile, scratch: Path) -> tuple[Rows, tuple[str, ...]]:
+
+@dataclass(frozen=True)
+class Files:
+    """Files whose rows are read one after another.
+
+    Attributes:
+        scratch: folder for converted rows; its name is a prefix of the names there.
+    """
+
+    files: Sequence[DataFile]
+    scratch: Path
+    context: Context
+
+    def open(self, choose: Callable[[int], Sequence[int]], empty: str) -> OpenedRows:
+        """Read the selected rows; ``empty`` is the message if there are none.
+
+        Raises:
+            StageError: ``DatasetUnreadable``, ``DatasetEmpty``.
+        """
+        parts: list[Rows] = []
+        notes: list[str] = []
+        for number, file in enumerate(self.files):
+            rows, more = self._rows(file, self.scratch.with_name(f"{self.scratch.name}.{number}"))
+            parts.append(rows)
+            notes += [f"{file.name}: {note}" if len(self.files) > 1 else note for note in more]
+        total = sum(map(len, parts))
+        if not total:
+            raise StageError(reasons.DATASET_EMPTY, empty)
+        without = [file.name for file, part in zip(self.files, parts, strict=True) if not len(part)]
+        if without:
+            notes.append(f"{'a file has' if len(without) == 1 else 'files have'} no rows: {listed(without)}.")
+        numbers = choose(total)
+        chosen = parts[0].select(numbers) if len(parts) == 1 else self._joined(parts, np.asarray(numbers, dtype=np.int64))
+        return OpenedRows(chosen, total, tuple(notes))
+
+    def _rows(self, file: DataFile, scratch: Path) -> tuple[Rows, tuple[str, ...]]:
         unpacking = ProgressCounter(self.context, f"unpacking {file.name}", high=0)
         path = unpacked(file.path, file.name, scratch.with_name(f"{scratch.name}.unpacked"), unpacking)
         size = path.stat().st_size

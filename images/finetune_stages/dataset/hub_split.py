@@ -1,24 +1,35 @@
-"""One split of a hub dataset: the ``datasets`` library downloads it, and reads it if it is not JSON."""
+"""One split of a hub dataset: the ``datasets`` library downloads it, and reads formats that this project does not read."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_contract import reasons
 from finetune_stages.sdk import Context, StageError
+from finetune_stages.sdk.fault import first_line
 from finetune_stages.sources.background import folder_size, in_background
+from finetune_stages.sources.formats import compression
 from finetune_stages.sources.hub import Repository, token
-from finetune_stages.sources.json_lines import JsonLines, OpenedRows, gather, index_rows
+from finetune_stages.sources.json_lines import OpenedRows
 from finetune_stages.sources.progress import ProgressCounter
 
 from .arrow_rows import text_columns, write_arrow_rows
+from .files import Files
+from .source_file import DataFile
 from .table_size import measure, table_kind
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, DownloadManager
+
+_MODULES = "datasets.packaged_modules."
+_CSV_OPTIONS = frozenset(
+    ("name", "version", "data_dir", "data_files", "description", "features", "sep", "delimiter", "chunksize")
+)
+"""Options of the library's reader of CSV that the reader of this project has, too, or needs not."""
 
 
 @dataclass(frozen=True)
@@ -44,28 +55,50 @@ class HubSplit:
         Raises:
             StageError: ``DatasetEmpty``, ``DatasetUnreadable``. Exceptions of the library propagate.
         """
-        return self._read_json(choose) if self._is_plain_json() else self._read_table(choose)
+        return self._read_files(choose) if self._is_plain() else self._read_table(choose)
 
-    def _is_plain_json(self) -> bool:
-        """Return whether the split has JSON files with default options.
+    def _is_plain(self) -> bool:
+        """Return whether this project's readers read the files: formats that they know, with default options.
 
-        Arrow infers one type per column and gives every object the keys of all others.
+        The library infers one type per column of JSON and gives every object the keys of all others; in CSV, it takes ``NA`` and ``None``
+        for missing values.
         """
-        from datasets.packaged_modules.json.json import Json
+        config, kind = self.builder.config, _module(self.builder)
+        if kind == "json":
+            return config.field is None and config.encoding.lower().replace("-", "") == "utf8"
+        if kind == "csv":
+            default = type(config)()
+            stated = (one.name for one in fields(config) if getattr(config, one.name) != getattr(default, one.name))
+            return len(config.sep) == 1 and set(stated) <= _CSV_OPTIONS
+        if kind == "parquet":
+            return config.columns is None and config.filters is None
+        return kind == "arrow"
 
-        config = self.builder.config
-        return isinstance(self.builder, Json) and config.field is None and config.encoding.lower().replace("-", "") == "utf8"
+    def _read_files(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
+        delimiter = self.builder.config.sep if _module(self.builder) == "csv" else None
+        files = [DataFile(path, name, delimiter) for path, name in self._download(self._fetched)]
+        empty = f"{self.repository.id}: split {self.name} has no rows; set another dataset.split."
+        return Files(files, self.target.with_suffix(""), self.context).open(choose, empty)
 
-    def _read_json(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
+    def _fetched(self, manager: DownloadManager) -> list[tuple[Path, str]]:
+        """Return the downloaded files, and those in archives, each with its name in messages.
+
+        Raises:
+            StageError: ``DatasetUnreadable``: an archive is damaged.
+        """
         files = [str(file) for file in self.builder.config.data_files[self.name]]
-        downloaded = self._download(lambda manager: manager.download_and_extract(files))
-        parts: list[JsonLines] = []
-        for file, source_uri in zip(files, map(Path, downloaded), strict=True):
+        found: list[tuple[Path, str]] = []
+        for file, path in zip(files, map(Path, manager.download(files)), strict=True):
             name = f"{self.repository.id}/{path_in_repository(file)}"
-            inside = [source_uri] if source_uri.is_file() else sorted(path for path in source_uri.rglob("*") if path.is_file())
-            parts.extend(index_rows(path, name, lambda _more: None) for path in inside)
-        numbers = self._chosen(sum(map(len, parts)), choose)
-        return OpenedRows(gather(parts, numbers, self.target, self._counter(numbers)), sum(map(len, parts)))
+            with path.open("rb") as stream:
+                is_compressed = compression(stream.read(8)) is not None  # unpacked when it is read
+            folder = path if is_compressed else _extracted(manager, path, name)
+            if folder.is_dir():
+                inside = sorted(each for each in folder.rglob("*") if each.is_file())
+                found += [(each, f"{name}/{each.relative_to(folder)}") for each in inside]
+            else:
+                found.append((folder, name))
+        return found
 
     def _read_table(self, choose: Callable[[int], Sequence[int]]) -> OpenedRows:
         self._require_usual_sizes()
@@ -116,6 +149,23 @@ class HubSplit:
 
     def _counter(self, numbers: Sequence[int]) -> ProgressCounter:
         return ProgressCounter(self.context, f"reading {self.repository.id}", len(numbers), 50, 60, rows=True)
+
+
+def _module(builder: DatasetBuilder) -> str:
+    """Return the name of the library's module that reads the files: json, csv, parquet, and others."""
+    return next((each.__module__.rpartition(".")[2] for each in type(builder).__mro__ if _MODULES in each.__module__), "")
+
+
+def _extracted(manager: DownloadManager, path: Path, name: str) -> Path:
+    """Return the folder with the files of an archive; ``path`` itself if it is none."""
+    try:
+        return Path(manager.extract(str(path)))
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # that is a position before the beginning
+            raise  # an error of the disk
+        raise StageError(
+            reasons.DATASET_UNREADABLE, f"{name}: is a damaged archive ({first_line(error, 200).rstrip('.')}); upload it again."
+        ) from error
 
 
 def path_in_repository(file: str) -> str:

@@ -78,11 +78,19 @@ class LocalLocation(LocalSource):
 def _files_below(directory: Path, name: str, origin: Origin) -> list[Path]:
     """Return the files below a directory, without those in hidden directories.
 
+    Links to directories are followed. A directory is read once, because a link can lead to a directory that contains it.
+
     Raises:
         StageError: ``origin.not_found``: there are very many, as in the root of a file system.
     """
     found: list[Path] = []
-    for folder, folders, files in os.walk(directory):
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(directory, followlinks=True):
+        status = os.stat(folder)  # noqa: PTH116 - the loop has text
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
         found += [Path(folder, file) for file in files]
         if len(found) > _MOST_SEEN:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ _FIRST_BAD = 10
 TRAIN_LOCATIONS, EVAL_LOCATIONS = "train.locations.npy", "eval.locations.npy"
 _WARNINGS = ("warnings", "evalWarnings")
 """Keys of the seal's note: warnings about each source. Runs with equal files share the seal, so the warnings do not name the files."""
+_DROPPED = ("dropped", "evalDropped")
+"""Keys of the seal's note: descriptions of the first rows of each source that were left out."""
 _MAPPINGS = ("mapping", "evalMapping")
 """Keys of the seal's note: what was converted in the rows of each source."""
 
@@ -110,7 +113,7 @@ class _Parts:
 
     Attributes:
         dropped: number of bad rows that were left out; ``dropped_train``: those of the source of the training rows.
-        examples: descriptions of the first of them.
+        source_rows: number of rows of the source of the held-out rows, before any is left out; ``None`` if there is one source.
         sources: the good rows of each source, and what was found in it.
         groups: number of the group of near-duplicates of each row of the only source; ``None`` if they were not looked for.
     """
@@ -119,7 +122,7 @@ class _Parts:
     held_out: JsonLines
     dropped: int
     dropped_train: int
-    examples: str
+    source_rows: int | None
     sources: tuple[Checked, ...]
     groups: Groups | None = None
 
@@ -154,9 +157,11 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
         target,
         {
             "trainRows": len(parts.train), "evalRows": len(parts.held_out), "sourceRows": opened.total,
-            "droppedRows": parts.dropped, "droppedTrainRows": parts.dropped_train, "dropped": parts.examples, "bad": _first_bad(parts.sources),
+            "droppedRows": parts.dropped, "droppedTrainRows": parts.dropped_train, "bad": _first_bad(parts.sources),
             "split": len(sources) == 1, **_names(sources),
             **{key: "\n".join(each.notes) for key, each in zip(_WARNINGS, parts.sources, strict=False)},
+            **{key: each.examples for key, each in zip(_DROPPED, parts.sources, strict=False)},
+            **({} if parts.source_rows is None else {"evalSourceRows": parts.source_rows}),
             **{key: each.mapping for key, each in zip(_MAPPINGS, parts.sources, strict=False)},
             **parts.near_duplicates, "form": parts.sources[0].form, "evalForm": parts.sources[-1].form,
         },
@@ -167,11 +172,13 @@ def _prepare(target: Path, inputs: DatasetInputs, sources: list[Source], context
 def _check(opened: OpenedRows, source: Source, inputs: DatasetInputs, target: Path, context: Context) -> Checked:
     """Return the good rows of a source in their published form; ``target`` is the file for converted rows."""
     found = source_format(opened.rows, inputs)
+    missing = partial(found.missing_columns, opened.rows, source.name)
     counter = ProgressCounter(context, f"checking rows of {source.name}", len(opened.rows), 60, 90, rows=True)
     if needs_conversion(found.format, found.columns):
         converting = ProgressCounter(context, f"converting rows of {source.name}", len(opened.rows), 60, 75, rows=True)
         rows, mapping = convert_rows(opened.rows, source.name, found, target, converting)
-        checked = replace(check_rows(rows, source.name, inputs, counter, row_check(found.format)), mapping=str(mapping))
+        checked = check_rows(rows, source.name, inputs, counter, row_check(found.format), every_row_bad=missing)
+        checked = replace(checked, mapping=str(mapping))
     else:
         checked = _checked(opened.rows, source.name, inputs, found, counter)
     return replace(checked, notes=(*opened.notes, *checked.notes), form=published_form(found.format))
@@ -180,7 +187,7 @@ def _check(opened: OpenedRows, source: Source, inputs: DatasetInputs, target: Pa
 def _checked(rows: JsonLines, name: str, inputs: DatasetInputs, found: SourceFormat, counter: ProgressCounter) -> Checked:
     """Check rows in format messages, which are published as they are. A bad row can be in another format."""
     try:
-        checked = check_rows(rows, name, inputs, counter)
+        checked = check_rows(rows, name, inputs, counter, every_row_bad=partial(found.missing_columns, rows, name))
     except StageError as error:
         if error.reason in (reasons.BAD_ROW, reasons.DATASET_EMPTY):
             found.require_single(rows, name)
@@ -196,7 +203,7 @@ def _held_out_from(checked: Checked, source: Source, inputs: DatasetInputs, sign
     parts = checked.rows.select(train), checked.rows.select(held_out)
     leaked = leaked_note(parts[1], checked.keys[held_out], checked.keys[train], "remove repeated rows")
     return _Parts(
-        *parts, checked.dropped, checked.dropped, checked.examples,
+        *parts, checked.dropped, checked.dropped, None,
         (replace(checked, notes=(*checked.notes, *notes, *leaked)),), groups,
     )  # fmt: skip
 
@@ -228,12 +235,12 @@ def _split(rows: JsonLines, name: str, inputs: DatasetInputs, groups: Groups | N
 
 def _held_out_beside(checked: Checked, source: Source, inputs: DatasetInputs, target: Path, context: Context) -> _Parts:
     """Return all rows of the first source as training rows, and all rows of ``source`` as held-out rows."""
-    held_out = _check(source.open(range), source, inputs, target, context)
-    examples = "; ".join(filter(None, (checked.examples, held_out.examples)))
+    opened = source.open(range)
+    held_out = _check(opened, source, inputs, target, context)
     leaked = leaked_note(held_out.rows, held_out.keys, checked.keys, "remove them from one of the files")
     dropped = checked.dropped + held_out.dropped
     held_out = replace(held_out, notes=(*held_out.notes, *leaked))
-    return _Parts(checked.rows, held_out.rows, dropped, checked.dropped, examples, (checked, held_out))
+    return _Parts(checked.rows, held_out.rows, dropped, checked.dropped, opened.total, (checked, held_out))
 
 
 def _write_bad_rows(target: Path, sources: Sequence[Checked]) -> None:
@@ -268,9 +275,14 @@ def _finished(seal: Seal, sources: list[Source], reused: bool) -> Finished:
         near_duplicate_groups=_number(note, "nearGroups"), near_duplicate_rows=_number(note, "nearRows"),
     )  # fmt: skip
     size = sum(seal.files[name].size for name in (TRAIN, EVAL))
-    message = f"{train:,} training rows and {held_out:,} held-out rows of {outputs.source_rows:,} in {source.name}"
+    rows = f"{outputs.source_rows:,} in {source.name}"
+    held_out_of = f" and {held_out:,} held-out rows"
+    if "evalSourceRows" in note:
+        held_out_of = f" of {rows}{held_out_of}"
+        rows = f"{int(note['evalSourceRows']):,} in {sources[-1].name}"
+    message = f"{train:,} training rows{held_out_of} of {rows}"
     if dropped:
-        message += f"; {dropped:,} left out as bad: {note['dropped']}"
+        message += f"; {dropped:,} left out as bad: {_first_dropped(note, sources)}"
     if outputs.near_duplicate_rows:
         message += f"; {outputs.near_duplicate_rows:,} near-duplicate rows in {outputs.near_duplicate_groups:,} groups, each on one side of the split"
     mappings = dict.fromkeys(str(note[key]) for key in _MAPPINGS if note.get(key))
@@ -283,6 +295,12 @@ def _finished(seal: Seal, sources: list[Source], reused: bool) -> Finished:
     )
     metrics_of_run = {name: float(value) for name, value in metrics.items()}
     return Finished(outputs, metrics_of_run, message=message, warnings=warnings, reused=reused)
+
+
+def _first_dropped(note: Mapping[str, Scalar], sources: list[Source]) -> str:
+    """Return the first rows that were left out, each with its fault; of two sources, with their names."""
+    found = [(source.name, note[key]) for source, key in zip(sources, _DROPPED, strict=False) if note[key]]
+    return "; ".join(f"{name}: {examples}" if len(sources) > 1 else str(examples) for name, examples in found)
 
 
 def _number(note: Mapping[str, Scalar], key: str) -> int | None:

@@ -19,7 +19,7 @@ from .local_files import LocalLocation
 from .source_file import SourceFile, content_digest
 from .source_request import SourceRequest, source_requests
 
-PREPARATION = 5
+PREPARATION = 6
 """Version of the processing of rows. A new version invalidates data that an older one prepared."""
 PREPARATION_KEY = "preparation"
 

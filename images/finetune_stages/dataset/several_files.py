@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from finetune_contract import reasons
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.file_names import choose_data, listed, splits_of
-from finetune_stages.sources.origin import Origin
+from finetune_stages.sources.origin import DATASET, Origin
 
 MOST_FILES = 10_000
 """Largest number of files of one location."""
@@ -34,14 +34,25 @@ def data_below(names: Sequence[str], location: str, origin: Origin) -> tuple[lis
     require_few(len(chosen.data), location, origin)
     splits = splits_of(chosen.data)
     if len(splits) > 1:
-        names_of_splits = list(splits.values())
         raise StageError(
             reasons.DATASET_UNREADABLE,
-            f"{origin.field}: {location} has files of several splits ({', '.join(names_of_splits)}); set the files of one split, such as"
-            f" {location}{names_of_splits[0]}, or {location}** for all files.",
+            f"{origin.field}: {location} has files of several splits ({', '.join(splits.values())}); {_one_split(splits, location, origin)}.",
         )
     warnings = (f"files that are not named like data are left out: {listed(chosen.others)}.",) if chosen.others else ()
     return list(chosen.data), warnings
+
+
+def _one_split(splits: Mapping[str, str], location: str, origin: Origin) -> str:
+    """Return the fields to set, with a glob for a directory. Test rows are never proposed for training."""
+    globs = {
+        split: f"{location}{name.rpartition('/')[0]}/**" if "/" in name else location + name for split, name in splits.items()
+    }
+    train, others = globs.get("train"), [glob for split, glob in globs.items() if split != "train"]
+    if origin is not DATASET:
+        return f"set the files of one split, such as {others[0]}"
+    if train is None:
+        return "set dataset.uri to the files to train on, and dataset.evalUri to those to hold out"
+    return f"set dataset.uri to {train} and dataset.evalUri to {others[0]}"
 
 
 def require_few(count: int, location: str, origin: Origin) -> None:

@@ -15,26 +15,35 @@ from finetune_stages.sources.file_names import delimiter_of
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """A file whose digest is known.
+class DataFile:
+    """A file with rows.
 
     Attributes:
         name: in messages.
-        before: status of the file before its digest was computed.
         delimiter: what separates the cells of CSV and TSV.
     """
 
     path: Path
     name: str
+    delimiter: str | None
+
+
+@dataclass(frozen=True)
+class SourceFile(DataFile):
+    """A file whose digest is known.
+
+    Attributes:
+        before: status of the file before its digest was computed.
+    """
+
     sha256: str
     before: os.stat_result
-    delimiter: str | None
 
     @classmethod
     def read(cls, path: Path, name: str, advance: Callable[[int], object]) -> SourceFile:
         """Return the file with its digest; ``advance`` is called with the number of bytes read."""
         before = path.stat()
-        return cls(path, name, file_sha256(path, advance), before, delimiter_of(name))
+        return cls(path, name, delimiter_of(name), file_sha256(path, advance), before)
 
     @property
     def identity(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Iterator
 from typing import Any
@@ -16,12 +17,14 @@ from finetune_contract.documents import DatasetInputs
 from finetune_stages.sdk import StageError
 from finetune_stages.sources.json_lines import JsonLines
 from finetune_stages.sources.json_text import parse
+from finetune_stages.sources.json_values import listed
 from finetune_stages.sources.row_faults import SHOWN, FaultyRows
 
 from .near_duplicates import merged
 from .split import TOLERATED, Parts, grouped, stratified
 
 _LONGEST_VALUE = 40
+_COLUMNS_SHOWN = 8
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -33,7 +36,7 @@ def split_by_field(
     ``together``: groups of rows that a grouped split keeps on one side, too, as numbers from 0 in the order of the rows.
 
     Raises:
-        StageError: ``BadRow``: a row has no value to split by. ``TooFewRows``: no row is left on one side.
+        StageError: ``BadRow``: a row has no value to split by. ``ColumnNotFound``: no row has one. ``TooFewRows``: no row is left on one side.
     """
     labels, first = split_labels(rows, name, column)
     ratio = inputs.train_split
@@ -50,17 +53,19 @@ def split_by_field(
 def split_labels(rows: JsonLines, name: str, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return a number for each row's value, from 0 in the order of the rows, and for each value the position of its first row.
 
-    Values are strings, numbers and booleans; 1, 1.0 and true differ. They are compared by a hash of 64 bits.
+    Values are strings, finite numbers and booleans; 1, 1.0 and true differ. They are compared by a hash of 64 bits.
 
     Raises:
-        StageError: ``BadRow``: a row has no such value.
+        StageError: ``BadRow``: a row has no such value. ``ColumnNotFound``: no row has one.
     """
     keys, unusable = array("q"), FaultyRows(logged=False)
     for position, text in enumerate(rows.texts()):
         value = _value(text, column)
-        if not isinstance(value, (str, int, float)):
+        if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
             unusable.add(position, rows.label(position), "")
         keys.append(hash(json.dumps(value)))
+    if len(unusable) == len(rows):
+        raise _not_in_rows(rows, name, column)
     if unusable:
         verb = "has" if len(unusable) == 1 else "have"
         raise StageError(
@@ -73,6 +78,17 @@ def split_labels(rows: JsonLines, name: str, column: str) -> tuple[NDArray[np.in
     numbers = np.empty_like(order)
     numbers[order] = np.arange(len(order))
     return numbers[inverse], first[order]
+
+
+def _not_in_rows(rows: JsonLines, name: str, column: str) -> StageError:
+    """Return the error for a column that no row can be split by, with the columns of the first row that can be used."""
+    first = parse(next(iter(rows.texts())))
+    usable = [each for each, value in first.items() if isinstance(value, (str, int, float))]
+    choice = f"columns that have one are: {listed(usable, _COLUMNS_SHOWN)}" if usable else "set dataset.splitBy to random"
+    return StageError(
+        reasons.COLUMN_NOT_FOUND,
+        f"dataset.splitField: no row of {name} has a string, number or boolean in column {column}; {choice}.",
+    )
 
 
 def _value(text: bytes, column: str) -> Any:

@@ -15,6 +15,7 @@ from finetune_stages.sdk.fault import causes, first_line
 from finetune_stages.sources.json_lines import JsonLines
 
 from .arrow_rows import text_columns, write_arrow_rows
+from .table_columns import readable_columns
 from .table_size import TableKind, measure
 
 if TYPE_CHECKING:
@@ -61,8 +62,10 @@ def open_table(path: Path, kind: TableKind, name: str, target: Path, advance: Ca
         return Table(datasets.Dataset.from_dict({}), target, advance, ())  # the library reads no file without rows
     options = {"batch_size": size.batch_rows} if kind == "Parquet" else {}
     try:
+        columns, left_out = readable_columns(path, kind, name)
+        cache = str(target.with_name(f"{target.name}.tables"))
         builder = datasets.load_dataset_builder(
-            kind.lower(), data_files={"train": [str(path)]}, cache_dir=str(target.with_name(f"{target.name}.tables")), **options
+            kind.lower(), data_files={"train": [str(path)]}, cache_dir=cache, **options, **columns
         )
         builder.download_and_prepare(verification_mode="no_checks")
         dataset, notes = text_columns(builder.as_dataset(split="train"), name)
@@ -75,7 +78,7 @@ def open_table(path: Path, kind: TableKind, name: str, target: Path, advance: Ca
             reasons.DATASET_UNREADABLE,
             f"{name}: is a damaged {kind} file ({_detail(error)}); write or download it again.",
         ) from error
-    return Table(dataset, target, advance, notes)
+    return Table(dataset, target, advance, (*left_out, *notes))
 
 
 def _detail(error: BaseException) -> Any:

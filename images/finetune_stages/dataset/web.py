@@ -27,7 +27,7 @@ from finetune_stages.sources.origin import Origin
 from finetune_stages.sources.progress import ProgressCounter
 from finetune_stages.sources.trust import require_bundle
 
-from .compressed import largest_content
+from .compressed import is_truncated
 
 if TYPE_CHECKING:
     import httpx2
@@ -35,10 +35,12 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
 """Timeout of a read."""
-_KNOWN_ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")
-"""They unpack to at most 1,032 times as many bytes, so that one read does not fill the memory."""
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}
 """No compression: dataset.sha256 is the digest of the file itself."""
+_GZIP = ("gzip", "x-gzip")
+"""Content encodings that are kept: many servers send them with a .gz file, and :mod:`.compressed` reads them, whole or not at all."""
+_PLAIN = ("", "identity", "aws-chunked")
+"""Content encodings of a body that is not compressed. Some S3 servers keep ``aws-chunked`` of the upload as metadata."""
 
 
 def download(address: WebAddress, target: Path, origin: Origin, counter: ProgressCounter) -> dict[str, Scalar]:
@@ -50,21 +52,26 @@ def download(address: WebAddress, target: Path, origin: Origin, counter: Progres
         StageError: one of the reasons of ``origin``, ``DatasetChanged``, ``DatasetUntrusted``.
     """
     with _Client(address, origin) as client, client.errors(), client.get() as response:
-        client.require_success(response)
+        client.require_whole(response)
         found = validators(response.headers)
         size = response.headers.get("Content-Length", "")
-        encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-        if not size.isdecimal() or encoded:
+        if not size.isdecimal():
             client.stream(response, target, counter)
+            client.require_end_mark(response, target)
             return found
-        condition = str(found.get("etag") or found.get("lastModified") or "")
-        resumable = condition if response.headers.get("Accept-Ranges") == "bytes" else ""
+        content = _Content.of(response, found, int(size))
+        resumable = content.condition if response.headers.get("Accept-Ranges") == "bytes" else ""
         first = None if resumable and int(size) > PART else response  # one range continues this response
 
         def read(start: int, end: int) -> Iterator[bytes]:
             nonlocal first
             present, first = first, None
-            yield from client.rest(present) if present is not None and start == 0 else client.range(start, end, condition)
+            if present is not None and start == 0:
+                yield from client.rest(present)
+            elif resumable:
+                yield from client.range(start, end, content)
+            else:
+                yield from client.again(content)
 
         identity = digest([address.url, resumable]) if resumable else None
         download_all([RemoteFile(int(size), identity, target, read)], counter, origin, address.shown)
@@ -99,6 +106,41 @@ def validators(headers: Mapping[str, str]) -> dict[str, Scalar]:
     except ValueError:
         return {}
     return {"lastModified": changed, "size": size} if size and age.total_seconds() >= 1 else {}
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What identifies the content that a download began with.
+
+    Attributes:
+        size: in bytes.
+        condition: a strong validator for ``If-Range``; empty if the server sends none.
+    """
+
+    size: int
+    encodings: tuple[str, ...]
+    etag: str | None
+    changed: str | None
+
+    @classmethod
+    def of(cls, response: httpx2.Response, found: Mapping[str, Scalar], size: int) -> Self:
+        """Return the content of the first response, which has the validators ``found``."""
+        etag, changed = (str(found[key]) if key in found else None for key in ("etag", "lastModified"))
+        return cls(size, _encodings(response), etag, changed)
+
+    @property
+    def condition(self) -> str:
+        """See the class."""
+        return self.etag or self.changed or ""
+
+    def is_in(self, response: httpx2.Response) -> bool:
+        """Return whether a later response is about this content. A response to ``If-Range`` may leave ``Last-Modified`` out."""
+        headers = response.headers
+        return (
+            (self.etag is None or headers.get("ETag", self.etag) == self.etag)
+            and (self.changed is None or headers.get("Last-Modified", self.changed) == self.changed)
+            and _encodings(response) == self.encodings
+        )
 
 
 @dataclass
@@ -141,28 +183,13 @@ class _Client:
         """Write the body of a response whose size is unknown.
 
         Raises:
-            StageError: ``DownloadTooLarge``, ``DatasetUnreadable``: it is compressed by an unknown method, or too much; one of the reasons of
-                the origin.
+            StageError: ``DownloadTooLarge``; one of the reasons of the origin.
         """
-        start = f"{self.origin.field}: {self.address.shown}"
-        encoding = response.headers.get("Content-Encoding", "identity").lower()
-        if encoding not in _KNOWN_ENCODINGS:
-            raise StageError(
-                reasons.DATASET_UNREADABLE,
-                f"{start} is sent with Content-Encoding {encoding[:80]}, which was not asked for; use a server that sends the file itself.",
-            )
 
         def write() -> None:
             with target.open("wb") as stream:
-                for chunk in response.iter_bytes():
-                    written = stream.tell() + stream.write(chunk)
-                    require_size(written, self.origin, self.address.shown)
-                    most = largest_content(response.num_bytes_downloaded)
-                    if encoding != "identity" and written > most:
-                        raise StageError(
-                            reasons.DATASET_UNREADABLE,
-                            f"{start} unpacks to more than {most >> 30} GiB; use a server that sends the file itself.",
-                        )
+                for chunk in response.iter_raw():
+                    require_size(stream.tell() + stream.write(chunk), self.origin, self.address.shown)
 
         pace = Pace(self.origin, self.address.shown)
 
@@ -172,7 +199,7 @@ class _Client:
 
         in_background(write, watch)
 
-    def range(self, start: int, end: int, condition: str) -> Iterator[bytes]:
+    def range(self, start: int, end: int, content: _Content) -> Iterator[bytes]:
         """Yield a range of the file.
 
         Raises:
@@ -181,22 +208,65 @@ class _Client:
         """
         import httpx2
 
-        with (
-            self._drops(),
-            self.get({"Range": f"bytes={start}-{end - 1}", **({"If-Range": condition} if condition else {})}) as response,
-        ):
+        with self._drops(), self.get({"Range": f"bytes={start}-{end - 1}", "If-Range": content.condition}) as response:
             self.require_success(response)
-            whole = f"bytes {start}-{end - 1}/"
-            if (
-                response.status_code == httpx2.codes.PARTIAL_CONTENT
-                and response.headers.get("Content-Range", "").startswith(whole)
-            ) or (start == 0 and not condition):
-                yield from response.iter_raw(CHUNK)
-            else:
-                raise StageError(
-                    reasons.DATASET_CHANGED,
-                    f"{self.origin.field}: {self.address.shown} changed while it was downloaded; rerun when no process writes to it.",
-                )
+            # Caches exist that ignore If-Range, so the headers of each range are compared.
+            place = response.headers.get("Content-Range", "")
+            expected = [f"bytes {start}-{end - 1}/{total}" for total in (content.size, "*")]
+            if response.status_code != httpx2.codes.PARTIAL_CONTENT or place not in expected or not content.is_in(response):
+                raise self._changed()
+            yield from response.iter_raw(CHUNK)
+
+    def again(self, content: _Content) -> Iterator[bytes]:
+        """Yield the whole file from its beginning.
+
+        Raises:
+            Dropped: the connection ended, or the server is busy.
+            StageError: ``DatasetChanged``: the server has another file now.
+        """
+        with self._drops(), self.get() as response:
+            self.require_whole(response)
+            if response.headers.get("Content-Length") != str(content.size) or not content.is_in(response):
+                raise self._changed()
+            yield from response.iter_raw(CHUNK)
+
+    def _changed(self) -> StageError:
+        return StageError(
+            reasons.DATASET_CHANGED,
+            f"{self.origin.field}: {self.address.shown} changed while it was downloaded; rerun when no process writes to it.",
+        )
+
+    def require_whole(self, response: httpx2.Response) -> None:
+        """Check that a response to a request without a range has the whole file, in a form that this release reads.
+
+        Raises:
+            StageError: one of the reasons of the origin; ``DatasetUnreadable``: it is compressed by another method than gzip.
+        """
+        import httpx2
+
+        self.require_success(response)
+        start = f"{self.origin.field}: {self.address.shown}"
+        if response.status_code == httpx2.codes.PARTIAL_CONTENT:
+            place = response.headers.get("Content-Range", "no Content-Range")[:80]
+            raise StageError(self.origin.unreachable, f"{start} sent only a part of the file ({place}).")
+        other = next((encoding for encoding in _encodings(response) if encoding not in _GZIP), None)
+        if other:
+            raise StageError(
+                reasons.DATASET_UNREADABLE,
+                f"{start} is sent with Content-Encoding {other[:80]}, which this release does not read; serve the file without it.",
+            )
+
+    def require_end_mark(self, response: httpx2.Response, target: Path) -> None:
+        """Check that a compressed body is complete if only the end of the connection ends it.
+
+        Raises:
+            StageError: ``origin.unreachable``.
+        """
+        if "Transfer-Encoding" not in response.headers and is_truncated(target):
+            raise StageError(
+                self.origin.unreachable,
+                f"{self.origin.field}: {self.address.shown}: the connection ended before the end of the compressed file.",
+            )
 
     def require_success(self, response: httpx2.Response) -> None:
         """Check the status of a response.
@@ -211,6 +281,8 @@ class _Client:
             raise StageError(self.origin.forbidden, f"{start} {self._denial(status)}.")
         if is_transient(status):
             raise StageError(self.origin.unreachable, f"{start} responded with status {status}.")
+        if response.is_redirect:
+            raise StageError(self.origin.not_found, f"{start} redirects without a target (status {status}); correct the address.")
         raise StageError(self.origin.not_found, f"{start} does not exist (status {status}); correct the address.")
 
     def _denial(self, status: int) -> str:
@@ -250,6 +322,12 @@ class _Client:
             raise StageError(self.origin.not_found, f"{start} redirects without an end; correct the address.") from error
         except (httpx2.RequestError, httpx2.StreamError) as error:
             raise network_fault(error, self.origin, start) from error
+
+
+def _encodings(response: httpx2.Response) -> tuple[str, ...]:
+    """Return the methods by which the body is compressed."""
+    stated = (each.strip().lower() for each in response.headers.get("Content-Encoding", "").split(","))
+    return tuple(each for each in stated if each not in _PLAIN)
 
 
 def _authorization(address: WebAddress, origin: Origin) -> dict[str, str]:

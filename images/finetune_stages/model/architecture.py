@@ -54,6 +54,11 @@ def check_architecture(config: Mapping[str, Any], model: str) -> str:
     code = config.get("auto_map")
     if isinstance(code, dict) and "AutoModelForCausalLM" in code:
         return architecture  # the model's own class generates text
+    if not isinstance(config.get("model_type"), str):
+        raise StageError(
+            reasons.MODEL_INCOMPLETE,
+            f"{model}: config.json has no model_type, by which transformers chooses the class of the model; use a model saved by transformers.",
+        )
     kind = _unsupported_kind(architecture, config)
     if kind:
         raise StageError(

@@ -11,12 +11,14 @@ from finetune_contract import reasons
 from finetune_contract.documents import ModelInputs
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.model_config import embeddings as stated_embeddings
-from finetune_stages.sdk.model_config import number
+from finetune_stages.sdk.model_config import text_config
 from finetune_stages.sources.positions import hard_positions
 
 from .architecture import check_architecture, check_quantization
 from .files import (
     CHAT_TEMPLATES,
+    CONFIG,
+    GENERATION_CONFIG,
     INDEX,
     WEIGHTS,
     read_json,
@@ -30,7 +32,8 @@ from .headers import read_header
 from .template import check_templates
 from .tensors import check_tensors, embeddings
 from .ties import contradiction
-from .tokens import check_tokens, read_tokenizer
+from .tokens import check_token_ids, check_tokens, read_tokenizer
+from .zeros import zero_matrices
 
 _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
 
@@ -81,12 +84,12 @@ def check_settings(folder: Path, model: str, requirements: Requirements) -> Sett
     for name in settings(names):
         require_no_pointer(folder / name, model)
     require_no_adapter(names, model)
-    _require(folder, "config.json", model)
-    config = read_json(folder / "config.json", model)
+    _require(folder, CONFIG, model)
+    config = read_json(folder / CONFIG, model)
     _require(folder, "tokenizer_config.json", model)
     tokenizer = read_tokenizer(folder, model)
     if not requirements.trust_remote_code:
-        _reject_code({"config.json": config, "tokenizer_config.json": tokenizer}, model)
+        _reject_code({CONFIG: config, "tokenizer_config.json": tokenizer}, model)
     architecture = check_architecture(config, model)
     check_quantization(config, names, model)
     _check_tokenizer(folder, config, tokenizer, model)
@@ -117,14 +120,15 @@ def check_weights(folder: Path, model: str) -> Weights:
     total = sum(tensor.parameters for tensor in tensors.values())
     if not total:
         raise StageError(reasons.MODEL_CORRUPT, f"{model}: the weight files have no tensors; download or save the model again.")
-    config = read_json(folder / "config.json", model)
+    config = read_json(folder / CONFIG, model)
     warnings = check_tensors(config, tensors, model)
     matrix = embeddings(tensors)
     if matrix is not None and not config.get("auto_map"):
         check_tokens(folder, read_tokenizer(folder, model), tensors[matrix].shape[0], model)
     files = {name: folder / file for file, header in headers.items() for name in header}
     contradicts = contradiction(config, files, tensors)
-    return Weights(total, (*warnings, *([contradicts] if contradicts else ())))
+    warnings += [warning for warning in (contradicts, zero_matrices(files, tensors, model)) if warning]
+    return Weights(total, tuple(warnings))
 
 
 def _check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Mapping[str, Any], model: str) -> None:
@@ -134,13 +138,12 @@ def _check_tokenizer(folder: Path, config: Mapping[str, Any], tokenizer: Mapping
         )
     if (folder / "tokenizer.json").is_file():
         read_json(folder / "tokenizer.json", model)
-    stated, padding = stated_embeddings(config), number(config, "pad_token_id")
-    if stated is not None and padding is not None and padding >= stated:
-        raise StageError(
-            reasons.MODEL_CORRUPT,
-            f"{model}: config.json states pad_token_id {padding} and vocab_size {stated}, so the token has no embedding; correct the"
-            " token or resize the embeddings.",
-        )
+    stated = stated_embeddings(config)
+    files = {CONFIG: {**config, **text_config(config)}}
+    if (folder / GENERATION_CONFIG).is_file():
+        files[GENERATION_CONFIG] = read_json(folder / GENERATION_CONFIG, model)
+    for name, content in files.items():
+        check_token_ids(name, content, stated, model)
     check_tokens(folder, tokenizer, stated, model)
 
 

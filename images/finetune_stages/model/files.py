@@ -19,6 +19,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 CHAT_TEMPLATES = "additional_chat_templates"
 """Folder of a tokenizer's additional chat templates, named as in transformers."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from finetune_stages.sdk import safetensors_header
-from finetune_stages.sdk.safetensors_header import BYTES, Tensor
+from finetune_stages.sdk.safetensors_header import BYTES, FLOATS, Tensor, is_quantized
 
 from .files import require_no_pointer
 
-__all__ = ["BYTES", "Tensor", "read_header"]
+__all__ = ["BYTES", "FLOATS", "Tensor", "is_quantized", "read_header"]
 
 
 def read_header(path: Path, model: str) -> dict[str, Tensor]:

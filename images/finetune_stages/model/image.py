@@ -140,7 +140,21 @@ def _find(context: Context, registry: Registry, reference: ImageReference) -> Im
     if not isinstance(layers, list) or not layers or len(layers) > _MOST_LAYERS:
         raise _unusable(reference, f"its manifest has no layers, or more than {_MOST_LAYERS:,}", _PUSH)
     is_image = kind in _IMAGE_CONFIGS
-    return Image(digest, "models" if is_image else "", tuple(_layer(layer, is_image, reference) for layer in layers))
+    found = tuple(_layer(layer, is_image, reference) for layer in layers)
+    _require_one_of_a_name(found, reference)
+    return Image(digest, "models" if is_image else "", found)
+
+
+def _require_one_of_a_name(layers: Sequence[Layer], reference: ImageReference) -> None:
+    """Check that no two layers are different files of one name: nothing defines which of them counts.
+
+    Raises:
+        StageError: ``ModelNotFound``.
+    """
+    named: dict[str, str] = {}
+    for layer in layers:
+        if layer.title is not None and named.setdefault(_name(layer.title), layer.digest) != layer.digest:
+            raise _unusable(reference, f"its manifest has two layers with the name {layer.title[:200]!a} and different contents")
 
 
 def _of_platform(index: Mapping[str, Any], reference: ImageReference) -> str:

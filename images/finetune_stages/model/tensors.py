@@ -15,7 +15,8 @@ from finetune_stages.sdk import StageError
 from finetune_stages.sdk.model_config import number, text_config
 
 from .architecture import quantized
-from .headers import BYTES, Tensor
+from .headers import Tensor, is_quantized
+from .layers import LAYERS, check_layers
 
 TIED_BY_DEFAULT = (
     "biogpt", "bloom", "cohere", "cohere2", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gpt2", "gpt_bigcode",
@@ -33,26 +34,29 @@ _HEADS = re.compile(
     r"(^|\.)(lm_head|lm_head\.decoder|embed_out|output_projection|generator_lm_head|cls\.predictions\.decoder|pred_layer\.proj|lm_loss)"
     r"\.weight$|^(head|decoder|output|output_layer|transformer\.output_layer|model\.output)\.weight$"
 )
-_LAYERS = re.compile(
-    r"^(?:(?:model|transformer|gpt_neox|backbone|language_model|text_model|decoder)\.)*(?:layers|h|blocks)\.(\d+)\."
-)
 _OTHER_HEADS = re.compile(r"^(v_head|value_head|reward_head|regression_head|score|classifier)\.")
 _QUANTIZED = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale(_inv)?|absmax|quant_map|[\w.]*_blocks|SCB)$")
+
+_UNMERGED = re.compile(r"^base_model\.model\.|\.(lora_[AB]|lora_embedding_[AB]|base_layer|modules_to_save)\.")
+"""Names in PEFT's wrapper of a model, which transformers does not read."""
 
 
 def check_tensors(config: Mapping[str, Any], tensors: Mapping[str, Tensor], model: str) -> list[str]:
     """Compare names and shapes with the configuration and return warnings for the user.
 
     Raises:
-        StageError: ``ModelUnsupported``: the weights are quantized. ``ModelIncomplete``: some are missing. ``ModelCorrupt``: the size of
+        StageError: ``ModelUnsupported``: the weights are quantized, or an adapter is not merged. ``ModelIncomplete``: some are missing. ``ModelCorrupt``: the size of
             embeddings or output layer differs from the configuration.
     """
     _reject_quantized(tensors, model)
     if config.get("auto_map"):
         return []  # the model's own class may use other names and shapes
+    _reject_unmerged(tensors, model)
     _require_vocabulary(config, tensors, model)
     _require_output_layer(config, tensors, model)
-    return [*_layers(config, tensors, model), *_other_heads(tensors)]
+    warnings = [*_layers(config, tensors, model), *_other_heads(tensors)]
+    check_layers(config, tensors, model)
+    return warnings
 
 
 def embeddings(tensors: Mapping[str, Tensor]) -> str | None:
@@ -82,10 +86,20 @@ def _matching(pattern: re.Pattern[str], tensors: Mapping[str, Tensor]) -> Iterat
 
 def _reject_quantized(tensors: Mapping[str, Tensor], model: str) -> None:
     for name, tensor in tensors.items():
-        if tensor.dtype not in BYTES:
+        if is_quantized(name, tensor):
             raise quantized(model, f"{name} has the type {tensor.dtype}")
         if _QUANTIZED.search(name):
             raise quantized(model, f"they include {name}")
+
+
+def _reject_unmerged(tensors: Mapping[str, Tensor], model: str) -> None:
+    name = next((name for name in tensors if _UNMERGED.search(name)), None)
+    if name is not None:
+        raise StageError(
+            reasons.MODEL_UNSUPPORTED,
+            f"{model}: the weights include {name}, a name of an adapter that is not merged; merge it with merge_and_unload of PEFT, and"
+            " save the model that it returns.",
+        )
 
 
 def _require_vocabulary(config: Mapping[str, Any], tensors: Mapping[str, Tensor], model: str) -> None:
@@ -120,7 +134,7 @@ def _require_output_layer(config: Mapping[str, Any], tensors: Mapping[str, Tenso
 
 def _layers(config: Mapping[str, Any], tensors: Mapping[str, Tensor], model: str) -> list[str]:
     stated = number(config, "num_hidden_layers", "n_layer", "num_layers", "n_layers")
-    present = {int(found[1]) for name in tensors if (found := _LAYERS.match(name))}
+    present = {int(found[1]) for name in tensors if (found := LAYERS.match(name))}
     if stated is None or not present:
         return []
     if stated < 1:

@@ -62,14 +62,38 @@ def check_tokens(folder: Path, tokenizer: Mapping[str, Any], embeddings: int | N
     )
 
 
+def check_token_ids(file: str, content: Mapping[str, Any], embeddings: int | None, model: str) -> None:
+    """Check that the end and padding tokens that ``file`` states have an embedding. Negative ids, in old files, mean that there is none.
+
+    Raises:
+        StageError: ``ModelCorrupt``.
+    """
+    for name in ("pad_token_id", "eos_token_id"):
+        stated = content.get(name)
+        for number in stated if isinstance(stated, list) else [stated]:
+            if embeddings is not None and isinstance(number, int) and number >= embeddings:
+                raise StageError(
+                    reasons.MODEL_CORRUPT,
+                    f"{model}: {file} states {name} {number} and the model has {embeddings:,} embeddings, so the token has none; correct the"
+                    " token or resize the embeddings.",
+                )
+
+
 def vocabulary(folder: Path, tokenizer: Mapping[str, Any], model: str) -> dict[str, int]:
     """Return token ids by token, as in transformers: the vocabulary, the added tokens, and other special tokens.
 
     Empty if the vocabulary is not in a JSON file.
+
+    Raises:
+        StageError: ``ModelCorrupt``: that of ``tokenizer.json`` is empty.
     """
     tokens: dict[str, int] = {}
     if (folder / "tokenizer.json").is_file():
         file = read_json(folder / "tokenizer.json", model)
+        if _is_empty(file.get("model")):
+            raise StageError(
+                reasons.MODEL_CORRUPT, f"{model}: tokenizer.json has an empty vocabulary (model.vocab); save the tokenizer again."
+            )
         tokens.update(_entries(file.get("model")))
         tokens.update(_added(file.get("added_tokens")))
     elif (folder / "vocab.json").is_file():
@@ -99,6 +123,10 @@ def _entries(vocabulary: Any) -> dict[str, int]:
     if isinstance(stated, list):
         return {entry[0]: number for number, entry in enumerate(stated) if isinstance(entry, list) and entry}
     return _numbers(stated) if isinstance(stated, dict) else {}
+
+
+def _is_empty(vocabulary: Any) -> bool:
+    return isinstance(vocabulary, dict) and vocabulary.get("vocab") in ({}, [])
 
 
 def _numbers(stated: Mapping[str, Any]) -> dict[str, int]:

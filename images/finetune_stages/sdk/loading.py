@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +33,7 @@ def loading() -> Iterator[None]:
                 reasons.REMOTE_CODE,
                 "model.trustRemoteCode: the base model contains Python code; set it to true if you trust its author.",
             ) from error
-        if "does not recognize this architecture" in why:
+        if "does not recognize this architecture" in why or "Unrecognized model" in why:
             raise StageError(
                 reasons.ENGINE_MISSING,
                 f"model.uri: transformers {version('transformers')} of the image does not know the architecture of the model"
@@ -46,7 +46,7 @@ def loading() -> Iterator[None]:
 
 
 def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
-    """Return the tokenizer of a model directory. Only this function imports transformers.
+    """Return the tokenizer of a model directory. It imports transformers.
 
     Raises:
         StageError: ``ModelCorrupt``, ``RemoteCode``, or ``ModelIncomplete``: the tokenizer does not report character offsets.
@@ -57,6 +57,19 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     require_fast(tokenizer)
     return tokenizer
+
+
+def require_known(directory: Path, config: Mapping[str, Any]) -> None:
+    """Check that the installed transformers reads the configuration of a model. A model with its own code is not checked.
+
+    Raises:
+        StageError: ``EngineMissing``: it does not know the model type. ``ModelCorrupt``: a value is invalid.
+    """
+    from transformers import AutoConfig
+
+    if not config.get("auto_map"):
+        with loading():
+            AutoConfig.from_pretrained(directory)
 
 
 def require_fast(tokenizer: object) -> None:

@@ -20,6 +20,8 @@ _HEADER_LIMIT = 100_000_000
 """Largest size of a header in bytes, as in the format's own library."""
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 """Bytes of a number by the format's name for its type, without the types of quantized weights."""
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of weights that can be trained. Other types of :data:`BYTES` are those of masks, positions and counters."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,32 @@ def read_header(path: Path, model: str) -> dict[str, Tensor]:
     expected = max((tensor.end for tensor in tensors.values()), default=start)
     if size != expected:
         raise _corrupt(path, model, f"it has {size:,} bytes and its header claims {expected:,}")
+    _require_contiguous(path, model, tensors, start)
     for name, tensor in tensors.items():
         wrong = tensor.dtype in BYTES and tensor.size != tensor.parameters * BYTES[tensor.dtype]
         if wrong or min(tensor.shape, default=0) < 0:
             raise _corrupt(path, model, f"{name} of shape {list(tensor.shape)} has {tensor.size:,} bytes")
     return tensors
+
+
+def is_quantized(name: str, tensor: Tensor) -> bool:
+    """Return whether a tensor is a quantized weight: of a type that only quantization uses, or a weight of integers."""
+    is_weight = name.rpartition(".")[2].endswith(("weight", "_proj"))
+    return tensor.dtype not in BYTES or (is_weight and tensor.dtype not in FLOATS)
+
+
+def _require_contiguous(path: Path, model: str, tensors: dict[str, Tensor], start: int) -> None:
+    """Check that the tensors cover the file without a gap or an overlap, as the format's own library does.
+
+    Raises:
+        StageError: ``ModelCorrupt``.
+    """
+    position = start
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if tensor.begin != position or tensor.end < tensor.begin:
+            where = f"{name} is at bytes {tensor.begin:,} to {tensor.end:,}, and the tensor before it ends at {position:,}"
+            raise _corrupt(path, model, where)
+        position = tensor.end
 
 
 def _read_stated(path: Path, size: int) -> tuple[int, dict[str, Any]]:

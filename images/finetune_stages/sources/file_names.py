@@ -16,11 +16,12 @@ _METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.
 """Files that the ``datasets`` library writes beside the data."""
 _SPLITS = {
     "train": "train", "training": "train",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test", "holdout": "test",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test", "holdout": "test", "heldout": "test",
     "valid": "validation", "validation": "validation", "val": "validation", "dev": "validation",
 }  # fmt: skip
-"""Words in the names of files that name a split, as the ``datasets`` library reads them."""
-_WORDS = re.compile(r"[A-Za-z]+")
+"""Words in the names of files that name a split, as the ``datasets`` library reads them, and two more."""
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+"""Words, also in camel case."""
 _SHOWN = 3
 
 
@@ -63,9 +64,9 @@ def splits_of(names: Sequence[str]) -> dict[str, str]:
     """Return the splits that names of files contain, each with the first such name."""
     found: dict[str, str] = {}
     for name in names:
-        for word in _WORDS.findall(name.lower()):
-            if word in _SPLITS:
-                found.setdefault(_SPLITS[word], name)
+        for word in _WORDS.findall(name):
+            if word.lower() in _SPLITS:
+                found.setdefault(_SPLITS[word.lower()], name)
     return found
 
 

@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 import os
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -28,12 +27,11 @@ from .formats import require_json
 from .json_text import plain
 from .line_scan import Advance, index_lines, stripped
 from .row_faults import row_label
-from .row_index import RowIndex, written_index
+from .row_index import RowIndex
 from .value_scan import index_array, index_values
 
 _SNIFF_BYTES = 1 << 16
 _BATCH_ROWS, _BATCH_BYTES = 4096, 1 << 20
-_GATHERED_ROWS = 128
 _LARGEST_GAPS = 2
 """Rows are read together if the bytes between them are at most this many times their own."""
 
@@ -150,33 +148,6 @@ def index_rows(path: Path, name: str, advance: Advance) -> JsonLines:
     if head.lstrip().startswith(b"["):
         return JsonLines(path, index_array(path, name, advance))
     return JsonLines(path, (index_values if _begins_spread(path) else index_lines)(path, name, advance))
-
-
-def gather(parts: Sequence[JsonLines], numbers: Sequence[int], target: Path, advance: Advance) -> JsonLines:
-    """Return rows of several files as rows of one source, copied to ``target``; ``numbers`` are positions among all of them.
-
-    The rows of a single file are not copied, and keep their line numbers.
-    """
-    chosen = np.asarray(numbers, dtype=np.int64)
-    if len(parts) == 1:
-        advance(len(chosen))
-        return parts[0].select(chosen)
-    offsets = np.cumsum([0, *map(len, parts)])
-    files = np.searchsorted(offsets, chosen, side="right") - 1
-    starts = array("q", [0])
-    with target.open("wb", buffering=1 << 20) as sink:
-        for begin in range(0, len(chosen), _GATHERED_ROWS):
-            some, of = chosen[begin : begin + _GATHERED_ROWS], files[begin : begin + _GATHERED_ROWS]
-            texts = [b""] * len(some)
-            for file in np.unique(of).tolist():
-                places = np.flatnonzero(of == file)
-                read = parts[file].select(some[places] - offsets[file]).texts()
-                for place, text in zip(places.tolist(), read, strict=True):
-                    texts[place] = text
-            starts.extend(itertools.accumulate((sink.write(text) + sink.write(b"\n") for text in texts), initial=starts.pop()))
-            advance(len(some))
-    index = written_index(chosen + 1, np.zeros_like(chosen), starts)
-    return JsonLines(target, replace(index, breaks=any(part.index.breaks for part in parts)))
 
 
 def write_rows(target: Path, rows: JsonLines, advance: Advance) -> SealedFile:

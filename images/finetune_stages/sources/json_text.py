@@ -11,8 +11,10 @@ LEARNED_COLUMNS = ("messages", "tools")
 """Columns of a chat row that later stages read."""
 SECOND_VALUE = "has a second JSON value"
 """Beginning of the fault of a line with two values."""
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', re.DOTALL)
-_BIG_EXPONENT = re.compile(rb"[eE]\+?[0-9]{3}")
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN|-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?', re.DOTALL)
+"""Strings and numbers. All digits belong to one match, so that the search takes linear time."""
+_BIG_NUMBER = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{200}")
+"""A part of each number beyond the largest float, 1.8e308."""
 
 
 def parse(text: bytes) -> Any:
@@ -28,7 +30,9 @@ def parse(text: bytes) -> Any:
 
 
 def plain(text: bytes) -> bytes:
-    """Return the text of a valid row in a form that every reader of JSON Lines accepts: on one line, with NaN and Infinity as null.
+    """Return the text of a valid row in a form that every reader of JSON Lines accepts: on one line, with null for NaN and infinite numbers.
+
+    A number beyond the largest float, such as 1e999, is infinite when it is read.
 
     Line breaks and carriage returns in JSON are white space between tokens: inside a string they are escaped.
     """
@@ -36,9 +40,16 @@ def plain(text: bytes) -> bytes:
         text = text.replace(b"\r", b"\n")
     if b"\n" in text:
         text = b" ".join(filter(None, map(bytes.strip, text.split(b"\n"))))
-    if b"NaN" in text or b"Infinity" in text:
-        text = _TOKEN.sub(lambda token: token[0] if token[0].startswith(b'"') else b"null", text)
+    if may_have_non_finite(text):
+        text = _TOKEN.sub(_finite, text)
     return text
+
+
+def _finite(token: re.Match[bytes]) -> bytes:
+    """Return a string or a number as it is, and ``null`` for a number that is not finite."""
+    found = token[0]
+    is_exact = found.startswith(b'"') or found.lstrip(b"-").isdigit()  # an integer is read exactly
+    return found if is_exact or math.isfinite(float(found)) else b"null"
 
 
 def non_finite_fault(row: Any, text: bytes) -> str | None:
@@ -51,7 +62,7 @@ def non_finite_fault(row: Any, text: bytes) -> str | None:
 
 def may_have_non_finite(text: bytes) -> bool:
     """Return whether the value of ``text`` can have a non-finite number. This is faster than :func:`has_non_finite`."""
-    return b"NaN" in text or b"Infinity" in text or _BIG_EXPONENT.search(text) is not None
+    return b"NaN" in text or b"Infinity" in text or _BIG_NUMBER.search(text) is not None
 
 
 def has_non_finite(value: Any) -> bool:
@@ -66,6 +77,8 @@ def has_non_finite(value: Any) -> bool:
 def json_fault(error: ValueError, text: bytes) -> str:
     """Return why a row is not JSON, as the end of a sentence that begins with "row 17 (line 18)"."""
     if isinstance(error, json.JSONDecodeError):
+        if error.msg == "Extra data" and error.doc[error.pos :].strip() == ",":
+            return "is not JSON (a comma follows the object)"
         if error.msg == "Extra data" and _is_value(error.doc[error.pos :]):
             return f"{SECOND_VALUE} at character {error.pos + 1}"
         place = f"character {error.colno} of its line {error.lineno}" if b"\n" in text.strip() else f"character {error.pos + 1}"

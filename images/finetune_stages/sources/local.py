@@ -21,7 +21,7 @@ def require_file(path: Path, name: str, origin: Origin) -> None:
     if stat.S_ISDIR(mode):
         raise StageError(origin.not_found, f"{origin.field}: {name} is a directory; set a file.")
     if not stat.S_ISREG(mode):
-        raise _not_found(name, origin)
+        raise StageError(origin.not_found, f"{origin.field}: {name} is a device, a pipe or a socket; set a file.")
     require_readable(path, origin, name=name)
 
 
@@ -52,6 +52,10 @@ def _mode(path: Path, origin: Origin, name: str) -> int:
     except PermissionError as error:
         raise _forbidden(name, origin) from error
     except OSError as error:
+        if path.is_symlink():
+            raise StageError(
+                origin.not_found, f"{origin.field}: {name} is a link that leads to no file; correct or remove it."
+            ) from error
         raise _not_found(name, origin) from error
 
 

@@ -35,7 +35,7 @@ class Origin:
     @property
     def secret(self) -> str:
         """The Secrets with keys for S3, in messages."""
-        return f"the Secret s3-secret, or in that of {self.repo_type}.secretRef"
+        return f"the Secret that {self.repo_type}.secretRef names (default: s3-secret)"
 
 
 DATASET = Origin(

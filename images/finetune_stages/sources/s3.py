@@ -29,6 +29,9 @@ _POD_IDENTITIES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FUL
 """Variables that a platform sets in a pod that has an identity of its own (IRSA, EKS Pod Identity, ECS)."""
 _NO_METADATA = "AWS_EC2_METADATA_DISABLED"
 """Only ``false`` allows the credentials of the node, which all pods of the node share."""
+_ENDPOINTS = ("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""Keys of a Secret with the server. Those of other programs often have no scheme."""
+_SERVER = re.compile(r"https?://[^/\s]+.*", re.IGNORECASE)
 _MOST_LISTED = 100_000
 """Largest number of objects below a prefix with data."""
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 10, 60, 3
@@ -76,14 +79,21 @@ class S3Access:
         """Return the access from the fields of the run and the stage's environment.
 
         Raises:
-            StageError: ``S3CredentialsMissing``, ``origin.untrusted``.
+            StageError: ``S3CredentialsMissing``, ``origin.untrusted``; ``origin.not_found``: the endpoint is not a URL.
         """
 
         def variable(*names: str) -> str | None:
             return next(filter(None, (environment.get(name, "").strip() for name in names)), None)
 
         require_bundle(origin, environment)
-        server = endpoint or variable("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        name = next((name for name in _ENDPOINTS if variable(name)), _ENDPOINTS[0])
+        server = endpoint or variable(name)
+        if server and not _SERVER.fullmatch(server):
+            where = f"{origin.repo_type}.endpoint" if endpoint else f"{name} in {origin.secret}"
+            raise StageError(
+                origin.not_found,
+                f"{origin.field}: {location.shown}: the endpoint {server[:80]!r} is not the address of a server; write https://<host> into {where}.",
+            )
         require_allowed(server or AWS, "objectStores", f"{origin.repo_type}.endpoint", environment)
         return cls(
             server,

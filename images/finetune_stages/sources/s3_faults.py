@@ -16,6 +16,8 @@ from .origin import Origin
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired")
 _REGION = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301")
 _BUSY = ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "ThrottlingException", "429")
+_NO_TLS = ("WRONG_VERSION_NUMBER", "wrong version number", "HTTP_REQUEST")
+"""Errors of OpenSSL for a response that is not TLS."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def s3_fault(error: BaseException, subject: Subject) -> StageError | None:
         return refused.of(start)
     if isinstance(error, exceptions.ClientError):
         return _response_fault(error, subject)
-    if any(isinstance(link, exceptions.SSLError) or "certificate verify failed" in str(link) for link in causes(error)):
+    if any(text in str(link) for link in causes(error) for text in _NO_TLS):
+        return StageError(origin.not_found, f"{start}: {subject.server} does not use TLS; write http:// in the endpoint.")
+    if any("certificate verify failed" in str(link) for link in causes(error)):
         return StageError(
             origin.untrusted,
             f"{start}: the certificate of {subject.server} is not trusted ({_tls_detail(error)}); set its CA in {origin.repo_type}.caRef.",
@@ -73,7 +77,12 @@ def s3_fault(error: BaseException, subject: Subject) -> StageError | None:
             reasons.S3_CREDENTIALS_MISSING,
             f"{start}: the platform gives the pod no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in {origin.secret}.",
         )
-    if isinstance(error, (exceptions.ParamValidationError, exceptions.InvalidRegionError)):
+    if isinstance(error, exceptions.InvalidRegionError):
+        return StageError(
+            origin.not_found,
+            f"{start}: the region is not valid ({_reason(error)}); correct {origin.repo_type}.region, or AWS_DEFAULT_REGION in {origin.secret}.",
+        )
+    if isinstance(error, exceptions.ParamValidationError):
         return StageError(origin.not_found, f"{start}: is not a valid location ({_reason(error)}); correct it.")
     if isinstance(error, (exceptions.HTTPClientError, exceptions.BotoCoreError, HTTPError, ConnectionError, TimeoutError)):
         return StageError(

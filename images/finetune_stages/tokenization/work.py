@@ -24,7 +24,7 @@ from finetune_stages.chat.structure import BadConversation, Conversation
 from finetune_stages.chat.task_rows import chat_files, own_roots
 from finetune_stages.sdk import Context, Finished, StageError, read_seal, seal_directory
 from finetune_stages.sdk.identity import require_reported, require_settings
-from finetune_stages.sdk.loading import load_tokenizer, loading
+from finetune_stages.sdk.loading import load_tokenizer, loading, require_known
 from finetune_stages.sdk.model_config import attention_size, embeddings, number
 from finetune_stages.sources.json_text import parse
 from finetune_stages.sources.positions import hard_positions
@@ -52,8 +52,8 @@ def tokenize(context: Context) -> Finished:
 
     Raises:
         StageError: ``BadRow``, ``ChatTemplateInvalid``, ``ChatTemplateMissing``, ``ChatTemplateUnclear``, ``DatasetNotFound``,
-            ``ModelChanged``, ``ModelCorrupt``, ``NothingToEvaluate``, ``NoTrainableRows``, ``ResultChanged``, ``TaskInvalid``,
-            ``TooManyRowsLeftOut``.
+            ``EngineMissing``, ``ModelChanged``, ``ModelCorrupt``, ``NothingToEvaluate``, ``NoTrainableRows``, ``ResultChanged``,
+            ``TaskInvalid``, ``TooManyRowsLeftOut``.
     """
     inputs = context.inputs(TokenizationInputs)
     fingerprint = fingerprint_of(inputs)
@@ -110,6 +110,7 @@ def _tokenizer(directory: Path, trust_remote_code: bool) -> tuple[Any, dict[str,
     tokenizer = load_tokenizer(directory, trust_remote_code)
     with loading():
         config: dict[str, Any] = json.loads((directory / "config.json").read_bytes())
+    require_known(directory, config)
     return tokenizer, config
 
 
@@ -144,16 +145,19 @@ class _Job:
 
     def run(self, train: RowFile, held_out: RowFile) -> tuple[TokenizationOutputs, str, tuple[str, ...]]:
         """Render all rows; return the outputs, the message and the warnings."""
-        trained, writer = self._train(train)
         measured = RowCounts(held_out.source, len(held_out))
+        scored = self.inputs.holdout and held_out.form != "tokenised"
+        self._require_measurable(measured, len(held_out) if scored else 0, held_out.form)
+        trained, writer = self._train(train)
         if self.inputs.holdout:
             self._measure(held_out, HOLDOUT, measured, (70, 90))
         self.limits.require_good(trained, measured)
         self.limits.require_enough(trained)
         measurable = measured.total - measured.left_out if self.inputs.holdout else 0
-        self._require_measurable(measured, measurable)
+        self._require_measurable(measured, measurable, held_out.form)
+        left_out = self.limits.warning(trained)
         warnings = [
-            self.limits.warning(trained),
+            left_out,
             measured.not_measured() if self.inputs.holdout else None,
             *self._tasks(),
             self._beyond_context(writer.longest),
@@ -169,7 +173,7 @@ class _Job:
         )  # fmt: skip
         message = (
             f"{outputs.rows:,} training rows with {outputs.tokens:,} tokens, {outputs.learned_tokens:,} of them learned;"
-            f" {measurable:,} held-out rows with answers to score"
+            f" {measurable:,} held-out rows with answers to score{f'; {left_out}' if left_out else ''}"
         )
         return outputs, message, tuple(filter(None, (*warnings, *self.unused.warnings())))
 
@@ -325,17 +329,28 @@ class _Job:
             warnings.append(counts.not_measured())
         return [warning for warning in warnings if warning]
 
-    def _require_measurable(self, counts: RowCounts, measurable: int) -> None:
+    def _require_measurable(self, counts: RowCounts, measurable: int, form: str) -> None:
+        """Check that the evaluation has something to measure, if that depends on the held-out rows.
+
+        Raises:
+            StageError: ``NothingToEvaluate``.
+        """
         if measurable or not self.inputs.requires_holdout:
             return
-        why = (
-            f"none of {counts.total:,} held-out rows of {counts.source} has an answer that can be scored; correct them"
-            if counts.total and self.inputs.holdout
-            else "no row is held out; hold rows out with dataset.trainSplit below 1 or dataset.evalUri"
-        )
-        raise StageError(
-            reasons.NOTHING_TO_EVALUATE, f"gate: it reads a metric of the held-out rows and {why}, or gate on another metric."
-        )
+        if self.inputs.tasks:
+            subject, others = "gate: it reads a metric of the held-out rows", ["gate on another metric"]
+        else:
+            subject, others = "evaluation.tasks: it is empty", ["set a task", "set evaluation.enabled to false"]
+        problem = f"none of {counts.total:,} held-out rows of {counts.source}"
+        if not counts.total or not self.inputs.holdout:
+            problem, way = "no row is held out", "hold rows out with dataset.trainSplit below 1 or dataset.evalUri"
+        elif form == "tokenised":
+            problem += " can be scored, because rows of tokens have no text"
+            way = "set dataset.evalUri to rows with messages or text"
+        else:
+            problem, way = f"{problem} has an answer that can be scored", "correct them"
+        ways = f"{', '.join([way, *others[:-1]])}, or {others[-1]}"
+        raise StageError(reasons.NOTHING_TO_EVALUATE, f"{subject}, and {problem}; {ways}.")
 
     def _require_embedded(self, rows: RowFile, position: int, highest: int) -> None:
         """Check that the tokens have embeddings: a missing one causes an IndexError on a GPU."""

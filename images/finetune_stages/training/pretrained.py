@@ -18,7 +18,7 @@ from finetune_contract import reasons
 from finetune_contract.workspace import SENTINEL
 from finetune_stages.sdk import StageError
 from finetune_stages.sdk.model_config import number, quantization
-from finetune_stages.sdk.safetensors_header import BYTES, Tensor, read_header
+from finetune_stages.sdk.safetensors_header import FLOATS, Tensor, is_quantized, read_header
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -27,7 +27,6 @@ INDEX = "model.safetensors.index.json"
 _PART = 1 << 24
 """Bytes of a tensor that are compared at once."""
 _TIED = "tie_word_embeddings"
-_TRAINABLE = ("F64", "F32", "BF16", "F16")
 _COPIED = {".json", ".jinja", ".txt", ".model", ".tiktoken", ".py"}
 _LICENSES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 
@@ -50,7 +49,7 @@ class Pretrained:
         """
         config = _read_json(path / CONFIG)
         tensors = read_tensors(path)
-        unusual = sorted({tensor.dtype for tensor in tensors.values() if tensor.dtype not in BYTES})
+        unusual = sorted({tensor.dtype for name, tensor in tensors.items() if is_quantized(name, tensor)})
         stated = quantization(config)
         if unusual or stated:
             how = ", ".join(unusual) or f"config.json states {stated}"
@@ -76,7 +75,7 @@ class Pretrained:
         """Dtype of most of the weights."""
         counts: Counter[str] = Counter()
         for tensor in self.tensors.values():
-            if tensor.dtype in _TRAINABLE:
+            if tensor.dtype in FLOATS:
                 counts[tensor.dtype] += tensor.parameters
         return counts.most_common(1)[0][0] if counts else "F32"
 

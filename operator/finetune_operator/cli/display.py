@@ -70,7 +70,7 @@ class Display(Protocol):
 def display(*, plain: bool, quiet: bool) -> Display:
     """Return the display for standard output: live on a terminal, otherwise lines. With ``quiet``, lines on standard error."""
     screen = console(stderr=quiet)
-    return LineDisplay(screen) if plain or quiet or not screen.is_terminal else LiveDisplay(screen)
+    return LineDisplay(screen, complete=quiet) if plain or quiet or not screen.is_terminal else LiveDisplay(screen)
 
 
 class LiveDisplay:
@@ -149,11 +149,20 @@ def _mark(stage_status: StageStatus) -> _Mark:
     return stage_status.state, stage_status.round, stage_status.attempt
 
 
-class LineDisplay:
-    """A line for each transition and regular progress lines, for files, pipes and CI."""
+def _ends_run(run: Run, line: StageLine) -> bool:
+    """Return whether a stage has failed, and the run with it."""
+    return line.state == "Failed" and (run.status.get("failure") or {}).get("stage") == line.name
 
-    def __init__(self, screen: Console) -> None:
+
+class LineDisplay:
+    """A line for each transition and regular progress lines, for files, pipes and CI.
+
+    Without ``complete``, the failure that ends the run is only named: the outcome follows with its message.
+    """
+
+    def __init__(self, screen: Console, *, complete: bool = True) -> None:
         self._screen = screen
+        self._complete = complete
         self._seen: dict[str, _Mark] = {}
         self._progress_at: datetime | None = None
         self._blocker = ""
@@ -176,7 +185,8 @@ class LineDisplay:
                     if line.seconds is not None and line.state in ("Succeeded", "Failed")
                     else ""
                 )
-                self._print(now, f"{line.name}: {line.state.lower()}{took}{': ' + line.text if line.text else ''}")
+                text = line.text if self._complete or not _ends_run(run, line) else str(run.stages[line.name].reason)
+                self._print(now, f"{line.name}: {line.state.lower()}{took}{': ' + text if text else ''}")
         self._show_blocker(run, now)
         self._show_progress(run, now)
 

@@ -6,10 +6,14 @@ import asyncio
 import signal
 from collections.abc import Callable
 
+from finetune_operator.api.reasons import SECRET_MISSING
+from finetune_operator.core.condition import find_condition
+from finetune_operator.core.run import Run
 from finetune_operator.local.home import Home
 from finetune_operator.local.platform import local_platform
 from finetune_operator.local.secrets import LocalSecrets
 
+from . import exit_status
 from .backend import MutateFn
 from .display import display
 from .echo import echo
@@ -33,9 +37,32 @@ async def _drive(home: Home, change: MutateFn, secrets: LocalSecrets, options: R
         stop = _stop_event(platform.kubelet.kill)
         document = await change(platform.store)
         with display(plain=options.plain, quiet=options.output is not None) as screen:
-            document = await follow(platform.store, document, screen, stop)
-    interrupted = f"stopped; continue it with: finetune resume {document['metadata']['name']}{flags}" if stop.is_set() else None
-    return report_outcome(document, options, flags, interrupted)
+            document = await follow(platform.store, document, screen, stop, lambda run: _missing_secret(run, secrets) is not None)
+    for message in secrets.unread():
+        echo(message, err=True)
+    missing = None if stop.is_set() else _missing_secret(Run.parse(document), secrets)
+    given = f"{flags}{options.repeated}"
+    if missing:
+        name, key = missing
+        why, given = f"stopped, because Secret {name} has no key {key}", f"{given} --secret {name}=FILE"
+    else:
+        why = "stopped"
+    continued = f"{why}; continue it with: finetune resume {document['metadata']['name']}{given}"
+    code = report_outcome(document, options, flags, continued if stop.is_set() or missing else None)
+    return exit_status.INVALID if missing else code
+
+
+def _missing_secret(run: Run, secrets: LocalSecrets) -> tuple[str, str] | None:
+    """Return name and key of the Secret that the run waits for: the running command gets no other Secrets.
+
+    The status can still have the blocker of an earlier command: only what pods have asked for since counts.
+    """
+    stalled = find_condition(run.status, "Stalled")
+    if run.ended or stalled is None or stalled["status"] != "True" or stalled["reason"] != SECRET_MISSING.name:
+        return None
+    return next(
+        (pair for pair in sorted(secrets.missing) if f'secret "{pair[0]}" has no key {pair[1]};' in stalled["message"]), None
+    )
 
 
 def _stop_event(kill: Callable[[], None]) -> asyncio.Event:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from finetune_contract.reasons import Cause
@@ -41,8 +41,10 @@ def _raise_permanent(_kind: Kind, error: ApiError) -> None:
         raise error
 
 
-async def follow(cluster: Cluster, document: Object, screen: Display, stop: asyncio.Event) -> Object:
-    """Display a run until it has ended or is suspended, or ``stop`` is set. Returns its last state.
+async def follow(
+    cluster: Cluster, document: Object, screen: Display, stop: asyncio.Event, until: Callable[[Run], bool] = lambda _run: False
+) -> Object:
+    """Display a run until it has ended or is suspended, ``stop`` is set, or ``until`` is true. Returns its last state.
 
     Raises:
         CommandError: the run was deleted.
@@ -55,7 +57,8 @@ async def follow(cluster: Cluster, document: Object, screen: Display, stop: asyn
                 while True:
                     show = screen.skip if pending_rerun(Run.parse(document)) else screen.show
                     show(Run.parse(document))  # until a rerun starts, the status is that of the previous round
-                    if stopped.done() or has_ended(Run.parse(document)) or is_suspended(document):
+                    run = Run.parse(document)
+                    if stopped.done() or has_ended(run) or is_suspended(document) or until(run):
                         return document
                     await asyncio.wait((next_event, stopped), timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                     if next_event.done():
@@ -141,7 +144,7 @@ def report_outcome(document: Object, options: RunOptions, flags: str, interrupte
     if options.output is not None:
         print_object(document, options.output)
     elif run.ended and rejected is None:
-        print_outcome(console(), run, flags=flags)
+        print_outcome(console(), run, flags=flags, repeated=options.repeated)
     if run.ended:
         return exit_code(run)
     suspended = is_suspended(document)

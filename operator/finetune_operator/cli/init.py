@@ -116,7 +116,10 @@ def _section(
         parents = path.split(".")[1:-1]
         for depth, parent in enumerate(parents):
             if connect[: depth + 1] != parents[: depth + 1]:
-                lines.append(f"{_indent(depth + 2)}# {parent}:")
+                indent = _indent(depth + 2)
+                text = str(_node(".".join((section, *parents[: depth + 1])), node).get("description", ""))
+                lines += [f"{indent}# {line}" for line in textwrap.wrap(text, _WIDTH - len(indent))]
+                lines.append(f"{indent}# {parent}:")
         connect = parents
         lines += _field(path, node, written, values)
     return lines

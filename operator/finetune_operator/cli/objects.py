@@ -47,10 +47,11 @@ async def find_run(backend: Backend, cluster: Cluster, name: str) -> Object:
     raise CommandError([f"{name}: no run with this name in {backend.description}; {advice}"], exit_status.NO_INPUT)
 
 
-async def apply_object(backend: Backend, cluster: Cluster, manifest: Object) -> Object:
+async def apply_object(backend: Backend, cluster: Cluster, manifest: Object, repeated: str = "") -> Object:
     """Create an object, or update the existing one to this content, as ``kubectl apply`` does.
 
-    The fields ``suspend``, ``rerun`` and ``approval`` of an existing run are kept if the manifest does not set them.
+    The fields ``suspend``, ``rerun`` and ``approval`` of an existing run are kept if the manifest does not set them. ``repeated``: see
+    :func:`edit`.
 
     Raises:
         CommandError: the API server rejects the content, for example because a frozen section changed.
@@ -72,7 +73,7 @@ async def apply_object(backend: Backend, cluster: Cluster, manifest: Object) -> 
     labels = metadata.get("labels") or {}
     if any((present["metadata"].get("labels") or {}).get(key) != value for key, value in labels.items()):
         patch["metadata"] = {"labels": labels}
-    return await edit(backend, cluster, present, patch, kind) if patch else present
+    return await edit(backend, cluster, present, patch, kind, repeated=repeated) if patch else present
 
 
 async def create_object(cluster: Cluster, manifest: Object) -> Object:
@@ -88,8 +89,10 @@ async def create_object(cluster: Cluster, manifest: Object) -> Object:
         raise CommandError(causes(error)) from None
 
 
-async def edit(backend: Backend, cluster: Cluster, document: Object, patch: Object, kind: Kind = FINETUNERUN) -> Object:
-    """Merge-patch an object.
+async def edit(
+    backend: Backend, cluster: Cluster, document: Object, patch: Object, kind: Kind = FINETUNERUN, *, repeated: str = ""
+) -> Object:
+    """Merge-patch an object. ``repeated``: options of this command that a suggested command needs, too.
 
     Raises:
         CommandError: the API server rejects the change, for example because a frozen section changed.
@@ -99,7 +102,8 @@ async def edit(backend: Backend, cluster: Cluster, document: Object, patch: Obje
         return await cluster.patch(kind, metadata["namespace"], metadata["name"], patch)
     except Invalid as error:
         frozen = any(IS_FROZEN in message for message in causes(error))
-        remedy = remedy_for_edit(Run.parse(document), patch.get("spec") or {}, backend.flags) if frozen else "correct the value"
+        options = f"{backend.flags}{repeated}"
+        remedy = remedy_for_edit(Run.parse(document), patch.get("spec") or {}, options) if frozen else "correct the value"
         raise CommandError([*causes(error), f"{metadata['name']}: nothing was changed; {remedy}"]) from None
 
 

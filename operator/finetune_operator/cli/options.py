@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import StrEnum
@@ -63,7 +64,7 @@ class RunOptions:
         typer.Option(
             "--secret",
             metavar="NAME=FILE",
-            help="Read the keys of Secret NAME from FILE (KEY=value lines or a Secret in YAML). The values are never stored."
+            help="Read the keys of Secret NAME from FILE (KEY=value lines, a Secret in YAML, or Docker's config.json). The values are never stored."
             " Only for runs on this machine. Repeatable.",
         ),
     ] = field(default_factory=list)
@@ -84,6 +85,13 @@ class RunOptions:
             " PYTHON* in training.env. Only for runs on this machine.",
         ),
     ] = False
+
+    @property
+    def repeated(self) -> str:
+        """The options that a further command for the same run needs again, with a space before each."""
+        code = " --allow-code" if self.allow_code else ""
+        return "".join(f" --secret {shlex.quote(pair)}" for pair in self.secrets) + code
+
     suspends: bool = False
     """Whether the command requests the suspension of the run: it succeeds once the run is suspended."""
 

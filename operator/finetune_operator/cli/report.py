@@ -12,17 +12,25 @@ from rich.text import Text
 from finetune_operator.core.run import Run
 from finetune_operator.core.summary import failure_line, left_out
 
-from .rerun_command import stage_to_repeat
+from .rerun_command import command_to_repeat
 from .rows_view import token_line
 
 _LABEL_WIDTH = 12
 
 
-def print_outcome(console: Console, run: Run, *, scores: bool = True, flags: str = "") -> None:
-    """Print the outcome of a run. ``flags`` are the options that select its backend in suggested commands."""
+def print_outcome(console: Console, run: Run, *, scores: bool = True, flags: str = "", repeated: str = "") -> None:
+    """Print the outcome of a run.
+
+    Args:
+        console: where to print.
+        run: the run.
+        scores: whether to print its scores.
+        flags: the options that select its backend in suggested commands.
+        repeated: further options that a command which continues the run needs.
+    """
     failure = run.status.get("failure")
     if failure:
-        for item in failure_text(run, failure, flags):
+        for item in failure_text(run, failure, flags, repeated):
             console.print(item, soft_wrap=True)  # not wrapped, so that commands can be copied
         return
     measured = score_table(run) if scores else None
@@ -122,7 +130,7 @@ def _mlflow_store(run: Run) -> str | None:
     return f"{uri.removeprefix('file://').split('/runs/')[0]}/mlflow.db" if uri.startswith("file://") else None
 
 
-def failure_text(run: Run, failure: Mapping[str, Any], flags: str = "") -> Iterator[RenderableType]:
+def failure_text(run: Run, failure: Mapping[str, Any], flags: str = "", repeated: str = "") -> Iterator[RenderableType]:
     """Yield why a run failed and what to do."""
     line = Text(failure_line(failure))
     line.stylize("bold red", end=len(failure_line({**failure, "message": None})))
@@ -131,6 +139,6 @@ def failure_text(run: Run, failure: Mapping[str, Any], flags: str = "") -> Itera
         yield Text(str(failure["hint"]))
     if failure.get("stage") and failure.get("logTail"):
         yield Text(f"complete log: finetune logs {run.name}{flags} --stage {failure['stage']}", style="dim")
-    stage = stage_to_repeat(run)
-    if stage:
-        yield Text(f"run it again with: finetune rerun {run.name}{flags} --from {stage}", style="dim")
+    command = command_to_repeat(run, f"{flags}{repeated}")
+    if command:
+        yield Text(command, style="dim")

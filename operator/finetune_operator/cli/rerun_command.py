@@ -7,9 +7,12 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from finetune_contract.reasons import Cause
 from finetune_operator.api.finetunerun import FROZEN_SECTIONS
+from finetune_operator.api.reasons import REASONS
 from finetune_operator.api.stages import RERUN_TARGETS
 from finetune_operator.core import stages
+from finetune_operator.core.remedies import first_to_rerun
 from finetune_operator.core.resolve import CONTROL_FIELDS
 from finetune_operator.core.run import Run
 from finetune_operator.local.store.merge import merge_patch
@@ -44,9 +47,26 @@ def first_stage(run: Run, sections: list[str]) -> str | None:
 
 
 def stage_to_repeat(run: Run) -> str | None:
-    """Return the stage from which a rerun repeats the failed stage of a run; ``None`` if no stage failed."""
-    failed = (run.status.get("failure") or {}).get("stage")
-    return _repeatable(run)[-1] if failed in stages.GRAPH.definitions else None
+    """Return the stage from which a rerun repeats the failed stage of a run, as in the hint; ``None`` if no stage failed."""
+    failure = run.status.get("failure") or {}
+    if failure.get("stage") not in stages.GRAPH.definitions:
+        return None
+    reason = REASONS.get(failure.get("reason", ""))
+    return first_to_rerun(reason, failure["stage"]) if reason else _repeatable(run)[-1]
+
+
+def command_to_repeat(run: Run, options: str) -> str | None:
+    """Return the command that runs a failed run again, and how to change a field where a user must; ``None`` if no stage failed.
+
+    ``options``: further options, with a space before each.
+    """
+    stage = stage_to_repeat(run)
+    if stage is None:
+        return None
+    reason = REASONS.get((run.status.get("failure") or {}).get("reason", ""))
+    changes = reason is not None and reason.cause in (Cause.USER, Cause.OUT_OF_MEMORY)
+    change = " (with --set FIELD=VALUE for each field that you change)" if changes else ""
+    return f"run it again with: finetune rerun {run.name}{options} --from {stage}{change}"
 
 
 def _repeatable(run: Run) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from .errors import CommandError, handle_errors
 from .follow import has_ended
 from .objects import apply_object
 from .options import RunOptions, Target
-from .rerun_command import stage_to_repeat
+from .rerun_command import command_to_repeat
 from .validate import base_of
 
 
@@ -41,21 +41,18 @@ def _run(file: Path, config_files: Sequence[str], backend: Backend, options: Run
         for other in others:
             await apply_object(backend, cluster, other)
         await backend.check_prerequisites(cluster, manifest)
-        document = await apply_object(backend, cluster, manifest)
-        _print_if_ended(Run.parse(document), backend.flags)
+        document = await apply_object(backend, cluster, manifest, options.repeated)
+        _print_if_ended(Run.parse(document), f"{backend.flags}{options.repeated}")
         return document
 
     return backend.start(begin, options, follow=True)
 
 
-def _print_if_ended(run: Run, flags: str) -> None:
+def _print_if_ended(run: Run, options: str) -> None:
     """Print how to run a failed run again: an unchanged file only shows its outcome."""
-    stage = stage_to_repeat(run) if has_ended(run) and run.status.get("failure") else None
-    if stage:
-        echo(
-            f"{run.name}: the run has failed before; run it again with: finetune rerun {run.name}{flags} --from {stage}",
-            err=True,
-        )
+    command = command_to_repeat(run, options) if has_ended(run) and run.status.get("failure") else None
+    if command:
+        echo(f"{run.name}: the run has failed before; {command}", err=True)
 
 
 def _read(file: Path, backend: Backend) -> tuple[Object, list[Object]]:

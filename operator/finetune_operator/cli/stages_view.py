@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from finetune_operator.api.reasons import REASONS
 from finetune_operator.api.stages import WORKSPACE
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.times import moment, short_duration
@@ -84,7 +85,8 @@ def short_number(value: float) -> str:
 
 
 def _seconds(stage_status: StageStatus, now: datetime | None) -> float | None:
-    if not stage_status.started_at:
+    waits = stage_status.state == "Running" and stage_status.reason in REASONS  # a blocker keeps its pods from starting
+    if not stage_status.started_at or waits:
         return None
     end = moment(stage_status.finished_at) if stage_status.finished_at else now or datetime.now(UTC)
     return max(0.0, (end - moment(stage_status.started_at)).total_seconds())

@@ -79,7 +79,7 @@ def rerun_run(name: str, target: Target, options: RunOptions, *, stage: str, id_
             if not options.allow_code:
                 await backend.check_code(cluster, spec)
             await _check(backend, cluster, name, spec)
-            return await edit(backend, cluster, document, {"spec": patch})
+            return await edit(backend, cluster, document, {"spec": patch}, repeated=options.repeated)
 
         return backend.update(change, f"rerun from {stage} requested", options)
 

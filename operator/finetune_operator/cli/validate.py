@@ -30,7 +30,8 @@ from .echo import echo
 from .errors import CommandError
 from .file_names import bare_file_names
 
-_PRESETS_ONLY = Settings("cluster", "", {}, "")
+_ON_A_CLUSTER, _ON_THIS_MACHINE = Settings("cluster", "", {}, ""), Settings("local", "", {}, "")
+"""Settings without defaults of a namespace and without limits of a machine: the presets alone decide."""
 _PATTERN = re.compile(r" in body should match '(.*)'$")
 _TYPE_AS_VALUE = re.compile(r'Invalid value: "(?:object|array|string|number|integer|boolean)?": ')
 """What the API server shows of an invalid value where a rule of the CRD rejects it."""
@@ -41,6 +42,10 @@ _WORDS = {
     "object": "an object",
 }  # fmt: skip
 """The types of JSON for messages."""
+_URIS = tuple(f"spec.{field}: " for field in ("dataset.uri", "dataset.evalUri", "model.uri"))
+"""Fields with a location. A claim beside a path of this machine cannot be read anywhere."""
+_FIELDS_SHOWN = 24
+"""Largest number of fields of a section that a message lists."""
 _OF_NAME = ("metadata", "metadata.name", "metadata.generateName")
 _QUANTITY_TYPE = 'must be of type integer,string: "number"'
 
@@ -164,13 +169,15 @@ def _null_metadata(content: dict[str, Any]) -> Iterator[str]:
 def _is_everywhere(rejection: SpecRejection) -> bool:
     """Return whether a rejection holds for laptops and clusters alike, as what an engine cannot train."""
     if rejection.reason is reasons.NOT_POSSIBLE_HERE:
-        return rejection.message.startswith("spec.training.")
+        return rejection.message.startswith(("spec.training.", *_URIS))
     return rejection.reason in (reasons.INVALID_SPEC, reasons.UNSUPPORTED)
 
 
 def _with_presets(spec: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what contradicts the presets, or what this release does not support. A cluster uses the defaults of the namespace."""
-    rejection = resolve(spec, _PRESETS_ONLY)
+    rejection = resolve(spec, _ON_A_CLUSTER)
+    if isinstance(rejection, SpecRejection) and rejection.reason is reasons.LOCAL_PATH_IN_CLUSTER:
+        rejection = resolve(spec, _ON_THIS_MACHINE)
     if not isinstance(rejection, SpecRejection) or not _is_everywhere(rejection):
         return []
     unless = " (or run it on a cluster whose defaults allow it)" if rejection.reason is reasons.INVALID_SPEC else ""
@@ -191,8 +198,12 @@ def _sentence(problem: Problem) -> str:
     if problem.kind is not CauseType.UNKNOWN_FIELD:
         return _with_form(problem) if problem.field else problem.detail
     parent, _, name = problem.field.rpartition(".")
-    near = difflib.get_close_matches(name, _fields_of(parent), n=1)
-    return f"{problem.field}: unknown field" + (f"; did you mean {near[0]}?" if near else "; remove it")
+    known = _fields_of(parent)
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"{problem.field}: unknown field; did you mean {near[0]}?"
+    choice = f", or use one of: {', '.join(known)}" if 0 < len(known) <= _FIELDS_SHOWN else ""
+    return f"{problem.field}: unknown field; remove it{choice}"
 
 
 def _with_value(sentence: str, content: dict[str, Any], field: str) -> str:

@@ -13,7 +13,7 @@ from typing import get_args
 
 from finetune_contract.codec import camel
 from finetune_contract.row_formats import OPTIONAL, REQUIRED, RowFormat
-from finetune_contract.uris import HubId, S3Location, WebAddress, parse_uri
+from finetune_contract.uris import HubId, ImageReference, S3Location, WebAddress, parse_uri
 from finetune_operator.api.evaluation import SINGLE_TASKS
 from finetune_operator.api.training import Algorithm
 
@@ -233,7 +233,9 @@ def _unread_secrets(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradict
     if _of_run(origins, "dataset.secretRef") and not any(isinstance(each, HubId | S3Location | WebAddress) for each in dataset):
         yield Contradiction("dataset.secretRef", "only the Hub, s3:// and http(s):// have credentials; remove it")
     if _of_run(origins, "model.secretRef") and not isinstance(parse_uri(spec.model.uri, "model"), HubId | S3Location):
-        yield Contradiction("model.secretRef", "only the Hub and s3:// have these credentials; remove it")
+        is_image = isinstance(parse_uri(spec.model.uri, "model"), ImageReference)
+        remedy = "name the Secret of the registry in model.pullSecretRef" if is_image else "remove it"
+        yield Contradiction("model.secretRef", f"only the Hub and s3:// have these credentials; {remedy}")
 
 
 def _algorithm(spec: ResolvedSpec, origins: Origins) -> Iterator[Contradiction]:

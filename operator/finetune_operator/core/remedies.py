@@ -54,10 +54,10 @@ class Failed:
 def hint(reason: Reason, failed: Failed) -> str:
     """Return what to do after a stage has failed, and where to continue: a run that has started takes an edit with a rerun only."""
     text = remedy(reason, failed)
-    return text if "rerun" in text else f"{text} Then rerun from {_first(reason, failed.stage)}."
+    return text if "rerun" in text else f"{text} Then rerun from {first_to_rerun(reason, failed.stage)}."
 
 
-def _first(reason: Reason, stage: str) -> str:
+def first_to_rerun(reason: Reason, stage: str) -> str:
     """Return the stage to rerun from: the failed one, or an earlier one where the remedy changes the data or the model."""
     if reason.name in _NEW_MODEL:
         return "model"
@@ -79,15 +79,20 @@ def _dataset_not_found(failed: Failed) -> str:
 
 
 def _model_not_found(failed: Failed) -> str:
-    return "Correct model.uri." if _is_file(failed.spec.model.uri) else stage_reasons.MODEL_NOT_FOUND.remedy
+    uri = failed.spec.model.uri
+    return "Correct model.uri." if _is_file(uri) or uri.startswith("oci://") else stage_reasons.MODEL_NOT_FOUND.remedy
 
 
 def _dataset_forbidden(failed: Failed) -> str:
     spec = failed.spec.dataset
     if spec.uri.startswith("s3://"):
-        return _keys_of(spec)
+        return _keys_of(spec, failed)
     if spec.uri.startswith(("http://", "https://")):
         login = "HTTP_AUTHORIZATION, the value of the Authorization header"
+        if failed.mode == "local":
+            if spec.secret_ref:
+                return f"Give --secret {spec.secret_ref.name}=FILE with {login}."
+            return f"Set dataset.secretRef.name to NAME and give --secret NAME=FILE with {login}."
         if spec.secret_ref:
             return f"Correct {login}, in the Secret {spec.secret_ref.name}."
         return f"Set dataset.secretRef to a Secret with {login}, or use an address that needs no login."
@@ -100,13 +105,26 @@ def _model_forbidden(failed: Failed) -> str:
         secret = spec.pull_secret_ref.name if spec.pull_secret_ref else PULL_SECRET[0]
         return f"Correct the credentials for the registry in the Secret {secret}, or the permissions of their owner."
     if spec.uri.startswith("s3://"):
-        return _keys_of(spec)
+        return _keys_of(spec, failed)
     return _forbidden(failed.spec.model, "model", "model")
 
 
-def _keys_of(source: Dataset | Model) -> str:
+def _keys_of(source: Dataset | Model, failed: Failed) -> str:
     secret = source.secret_ref.name if source.secret_ref else AWS_SECRET[0]
+    if failed.mode == "local":
+        variables = "" if source.secret_ref else "in the environment variables or "
+        return f"Correct the keys {variables}in the file of --secret {secret}=FILE, or the permissions of their owner."
     return f"Correct the keys in the Secret {secret}, or the permissions of their owner."
+
+
+def _s3_credentials_missing(failed: Failed) -> str:
+    """Name the Secret that the stage reads; on this machine keys are also read from environment variables."""
+    source: Dataset | Model = failed.spec.model if failed.stage == "model" else failed.spec.dataset
+    keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    secret = source.secret_ref.name if source.secret_ref else AWS_SECRET[0]
+    if failed.mode == "local":
+        return f"Set the environment variables {keys}, or give --secret {secret}=FILE with lines of both."
+    return f"Put {keys} into the Secret {secret}."
 
 
 def _forbidden(source: Dataset | Model, section: str, what: str) -> str:
@@ -132,10 +150,22 @@ def _bad_row(failed: Failed) -> str:
 
 
 def _too_many_rows_left_out(failed: Failed) -> str:
-    ways = ["raise training.maxSeqLen", "shorten or correct the rows"]
+    ways = [_raise_max_seq_len(failed), "shorten or correct the rows"]
     if failed.spec.dataset.bad_rows.share < 1:
         ways.append("raise dataset.badRows.share")
     return _choice(ways)
+
+
+def _no_trainable_rows(failed: Failed) -> str:
+    return _choice([_raise_max_seq_len(failed), "shorten the rows"])
+
+
+def _raise_max_seq_len(failed: Failed) -> str:
+    """Return how to raise it: a row must fit into the tokens of a GPU."""
+    tokens, longest = failed.spec.training.max_tokens_per_gpu, failed.spec.training.max_seq_len
+    if tokens <= longest:
+        return f"raise training.maxSeqLen and training.maxTokensPerGPU, which is {tokens:,}"
+    return f"raise training.maxSeqLen (above {tokens:,} together with training.maxTokensPerGPU)"
 
 
 def _too_few_rows(failed: Failed) -> str:
@@ -206,7 +236,11 @@ def _no_gpu(failed: Failed) -> str:
 def _nothing_to_evaluate(failed: Failed) -> str:
     ways = ["name a task in evaluation.tasks"]
     holds_out = _holds_out(failed.spec) or failed.spec.dataset.eval_uri
-    ways.append("use more rows, so that some are held out" if holds_out else "hold rows out (dataset.trainSplit below 1)")
+    ways.append(
+        "hold out at least one row with messages or text (rows of tokens are not scored)"
+        if holds_out
+        else "hold rows out (dataset.trainSplit below 1)"
+    )
     if not failed.spec.gate.requirements:
         ways.append("set evaluation.enabled to false")
     return _choice(ways)
@@ -229,11 +263,13 @@ _REMEDIES: dict[str, Callable[[Failed], str]] = {
         (stage_reasons.DATASET_NOT_FOUND, _dataset_not_found),
         (stage_reasons.DATASET_FORBIDDEN, _dataset_forbidden),
         (stage_reasons.DATASET_CHANGED, _dataset_changed),
+        (stage_reasons.S3_CREDENTIALS_MISSING, _s3_credentials_missing),
         (stage_reasons.MODEL_NOT_FOUND, _model_not_found),
         (stage_reasons.MODEL_FORBIDDEN, _model_forbidden),
         (stage_reasons.WORKSPACE_FULL, _workspace_full),
         (stage_reasons.BAD_ROW, _bad_row),
         (stage_reasons.TOO_MANY_ROWS_LEFT_OUT, _too_many_rows_left_out),
+        (stage_reasons.NO_TRAINABLE_ROWS, _no_trainable_rows),
         (stage_reasons.TOO_FEW_ROWS, _too_few_rows),
         (stage_reasons.REMOTE_CODE, _remote_code),
         (stage_reasons.ENGINE_MISSING, _engine_missing),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
-from finetune_operator.core.manifests.pod import STANDARD_KEYS
+from finetune_operator.core.manifests.pod import PULL_SECRET_KEY, STANDARD_KEYS
 
 
 class SecretFileProblem(ValueError):
@@ -20,21 +21,46 @@ class LocalSecrets:
     """Resolves a ``secretKeyRef``: the key of the given file, else the environment variable with the name of a standard key.
 
     A run could otherwise name any variable of the user's environment, and send it somewhere.
+
+    Attributes:
+        read: keys that pods have asked for, by the name of the Secret.
+        missing: Secrets and keys that pods have asked for and that have no value, optional ones included.
     """
 
     def __init__(self, files: Mapping[str, Path], environment: Mapping[str, str] = os.environ) -> None:
         self._files = {name: read_secret_file(path) for name, path in files.items()}
         self._environment = environment
+        self.read: dict[str, set[str]] = {}
+        self.missing: set[tuple[str, str]] = set()
 
     def __call__(self, name: str, key: str) -> str | None:
         """Return the value; ``None`` or empty if there is none."""
+        self.read.setdefault(name, set()).add(key)
+        value = self._value(name, key)
+        if not value:
+            self.missing.add((name, key))
+        return value
+
+    def unread(self) -> Iterator[str]:
+        """Yield a message for each given Secret of which no pod has read a key. Nothing if no pod has asked for any."""
+        for name, keys in self._files.items():
+            asked = self.read.get(name, set())
+            if not self.read or keys.keys() & asked:
+                continue
+            if asked:
+                found = f"the run reads no key of it; its keys are {', '.join(sorted(keys)) or 'none'}"
+                yield f"--secret {name}: {found}; name them as the run does: {', '.join(sorted(asked))}."
+            else:
+                yield f"--secret {name}: the run does not read this Secret; use a name that it reads: {', '.join(sorted(self.read))}."
+
+    def _value(self, name: str, key: str) -> str | None:
         if name in self._files:
             return self._files[name].get(key)
         return self._environment.get(key) if key in STANDARD_KEYS else None
 
 
 def read_secret_file(path: Path) -> dict[str, str]:
-    """Return the keys of a secret file: ``KEY=value`` lines, or a Kubernetes Secret in YAML.
+    """Return the keys of a secret file: ``KEY=value`` lines, a Kubernetes Secret in YAML, or Docker's ``config.json``.
 
     Raises:
         SecretFileProblem: the file is missing or has another format.
@@ -46,6 +72,8 @@ def read_secret_file(path: Path) -> dict[str, str]:
     manifest = _manifest(text)
     if manifest is not None:
         return _from_manifest(path, manifest)
+    if _is_docker_config(text):
+        return {PULL_SECRET_KEY: text}
     found = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -55,6 +83,15 @@ def read_secret_file(path: Path) -> dict[str, str]:
             raise SecretFileProblem(f"{path}:{number}: not of the form KEY=value; correct the line.")
         found[key.strip()] = _unquoted(value.strip())
     return found
+
+
+def _is_docker_config(text: str) -> bool:
+    """Return whether a text is the file with registry logins that ``docker login`` and ``podman login`` write."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(document, dict) and isinstance(document.get("auths"), dict)
 
 
 def _unquoted(value: str) -> str:

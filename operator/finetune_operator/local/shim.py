@@ -23,9 +23,12 @@ def main(folder: str) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with open(os.path.join(folder, "command.json"), encoding="utf-8") as stream:  # noqa: PTH118, PTH123 - pathlib costs start-up time
         command = json.load(stream)
+    ready, child_end = os.pipe()  # not inherited by the program: exec closes the child's end
     pid = os.fork()
     if pid == 0:
         _exec(folder, command)
+    os.close(child_end)
+    os.read(ready, 1)  # a signal sent before exec would be lost: the child still ignores it, or has no process group yet
     _write(folder, "started.json", {"pid": pid, "shim": os.getpid(), "startedAt": time.time()})
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)

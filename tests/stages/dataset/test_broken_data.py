@@ -26,6 +26,10 @@ Rejection = tuple[str, str]
 OR_DROP = (
     " (1 of 2 rows is bad); correct it, or leave bad rows out with dataset.badRows.policy Drop and dataset.badRows.share 0.5."
 )
+NO_FORMAT = (
+    "no row has the columns of a format (messages; conversations; instruction and output; prompt and completion; input_ids; text)"
+)
+NAME_COLUMNS = "set dataset.fields to the columns to read, such as {prompt: COLUMN, completion: COLUMN}, {messages: COLUMN} or {text: COLUMN}."
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 LIST = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 """Type of messages in a table."""
@@ -101,6 +105,7 @@ CASES = [
     Case("truncated row in the middle", "r.jsonl", lines(GOOD, GOOD[:-5], GOOD), rejection("DatasetUnreadable", "r.jsonl: row 2 (line 2) is not JSON (Unterminated string starting at character 82) (1 of 3 rows is not JSON); correct it, or write the file again.")),
     Case("single quotes", "r.jsonl", lines(GOOD, b"{'messages': []}"), second_line("is not JSON (Expecting property name enclosed in double quotes at character 2)")),
     Case("trailing comma", "r.jsonl", lines(GOOD, GOOD[:-1] + b",}"), second_line("is not JSON (Expecting property name enclosed in double quotes at character 88)")),
+    Case("comma after each object", "r.jsonl", lines(GOOD, GOOD + b","), second_line("is not JSON (a comma follows the object)")),
     Case("comment", "r.jsonl", lines(b"// rows", GOOD), rejection("DatasetUnreadable", "r.jsonl: row 1 (line 1) is not JSON (Expecting value at character 1) (1 of 2 rows is not JSON); correct it, or write the file again.")),
     Case("Python literals", "r.jsonl", lines(GOOD, b'{"messages": None}'), second_line("is not JSON (Expecting value at character 14)")),
     Case("two objects on a line", "r.jsonl", lines(GOOD, GOOD + b" " + GOOD), rejection("DatasetUnreadable", "r.jsonl: row 2 (line 2) has a second JSON value at character 89 (1 of 2 rows is not JSON); write one object per line.")),
@@ -114,6 +119,10 @@ CASES = [
     Case("deep nesting", "r.jsonl", lines(GOOD, GOOD[:-1] + b', "x": ' + b"[" * 100000 + b"]" * 100000 + b"}"), second_line("is not JSON (it is nested too deeply)")),
     Case("huge integer", "r.jsonl", lines(GOOD, GOOD[:-1] + b', "x": ' + b"9" * 5000 + b"}"), second_line("is not JSON that can be read (an integer has more than 4,300 digits)")),
     Case("NaN in messages", "r.jsonl", lines(GOOD, chat(USER, {**ANSWER, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}).replace(b": 1}", b": NaN}")), second_row("has NaN or an infinite number in messages, which JSON does not have")),
+    Case("NaN in JSON text of arguments", "r.jsonl", lines(GOOD, chat(USER, {**ANSWER, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": '{"x": NaN}'}}]})), second_row('has a faulty message 2: the arguments of its call of "f" are text that is not JSON: "{\\"x\\": NaN}"')),
+    Case("undesired answer", "r.jsonl", lines(json.dumps({"prompt": "q", "completion": "a", "label": True}).encode(), json.dumps({"prompt": "q", "completion": "b", "label": False}).encode()), second_row("has label false, which marks its completion as an undesired one (KTO)")),
+    Case("CSV with Excel's first line", "r.csv", b"sep=,\nprompt,completion\nq,a\n", rejection("DatasetUnreadable", "r.csv: its first line is the one with sep= of Excel; remove that line.")),
+    Case("JSON Lines named CSV", "r.csv", lines(GOOD), rejection("DatasetUnreadable", "r.csv: looks like JSON Lines; name it .jsonl.")),
     Case("unclosed array", "r.json", b"[" + GOOD + b"," + GOOD, rejection("DatasetUnreadable", "r.json: line 1 is not JSON (expected ',' or ']'); write an array of objects, or one object per line.")),
     Case("array without comma", "r.json", b"[" + GOOD + b" " + GOOD + b"]", rejection("DatasetUnreadable", "r.json: line 1 is not JSON (expected ',' or ']'); write an array of objects, or one object per line.")),
     Case("array with trailing comma", "r.json", b"[" + GOOD + b",]", rejection("DatasetUnreadable", "r.json: line 1 is not JSON (expected a value); write an array of objects, or one object per line.")),
@@ -123,7 +132,7 @@ CASES = [
     Case("nested array", "r.json", b"[[" + GOOD + b"]]", rejection("BadRow", "r.json: row 1 (line 1) is a list, not an object with messages (1 of 1 rows is bad); correct it.")),
     Case("pretty object unclosed", "r.json", json.dumps({"messages": [USER, ANSWER]}, indent=1).encode()[:-2], rejection("DatasetUnreadable", "r.json: line 11 is not JSON (Expecting ',' delimiter); write an array of objects, or one object per line.")),
     Case("object of columns", "r.json", json.dumps({"messages": [[USER, ANSWER], [USER, ANSWER]]}).encode(), rejection("BadRow", "r.json: row 1 (line 1) has a faulty message 1: it is a list, not an object with role and content (1 of 1 rows is bad); correct it.")),
-    Case("object with rows inside", "r.json", json.dumps({"version": 1, "data": [{"messages": [USER, ANSWER]}]}).encode(), rejection("BadRow", "r.json: row 1 (line 1) has no messages (its keys are: version, data) (1 of 1 rows is bad); correct it.")),
+    Case("object with rows inside", "r.json", json.dumps({"version": 1, "data": [{"messages": [USER, ANSWER]}]}).encode(), rejection("ColumnNotFound", f"r.json: {NO_FORMAT}; the columns of row 1 (line 1) are: version, data; if the objects in data are the rows, write each on a line of its own.")),
     Case("scalar", "r.json", b"42", rejection("BadRow", "r.json: row 1 (line 1) is a number, not an object with messages (1 of 1 rows is bad); correct it.")),
     Case("null row", "r.jsonl", lines(GOOD, b"null"), second_row("is null, not an object with messages")),
     Case("list row", "r.jsonl", lines(GOOD, b"[1]"), second_row("is a list, not an object with messages")),
@@ -187,7 +196,7 @@ CASES = [
     Case("mixed formats", "r.jsonl", lines(GOOD, b'{"instruction": "i", "output": "o"}'), rejection("MixedFormats", "r.jsonl: row 1 (line 1) is in format messages and row 2 (line 2) is in format alpaca; set dataset.format to the one to use, or set a source with rows in one format.")),
     Case("mixed with text", "r.jsonl", lines(b'{"text": "a"}', GOOD), rejection("MixedFormats", "r.jsonl: row 1 (line 1) is in format text and row 2 (line 2) is in format messages; set dataset.format to the one to use, or set a source with rows in one format.")),
     Case("two columns of another format", "r.jsonl", lines(GOOD, b'{"prompt": "p", "completion": "c"}'), rejection("MixedFormats", "r.jsonl: row 1 (line 1) is in format messages and row 2 (line 2) is in format prompt-completion; set dataset.format to the one to use, or set a source with rows in one format.")),
-    Case("unknown columns", "r.jsonl", lines(json.dumps({"question": "a", "answer": "b"}).encode()), only_row("has no messages (its keys are: question, answer)")),
+    Case("unknown columns", "r.jsonl", lines(json.dumps({"question": "a", "answer": "b"}).encode()), rejection("ColumnNotFound", f"r.jsonl: {NO_FORMAT}; the columns of row 1 (line 1) are: question, answer; set dataset.fields to {{prompt: question, completion: answer}}.")),
     Case("sharegpt unknown sender", "r.jsonl", lines(json.dumps({"conversations": [{"from": "human", "value": "a"}, {"from": "robot", "value": "b"}]}).encode()), only_row('has a faulty message 2 in conversations: its role "robot" is not known; use user, assistant, system or tool')),
     Case("sharegpt without value", "r.jsonl", lines(json.dumps({"conversations": [{"from": "human"}, {"from": "gpt", "value": "b"}]}).encode()), only_row("has a faulty message 1 in conversations: it has no content")),
     Case("sharegpt empty", "r.jsonl", lines(json.dumps({"conversations": []}).encode()), only_row("has a column conversations with an empty list")),
@@ -217,12 +226,12 @@ CASES = [
     Case("CSV in Latin-1", "r.csv", b"instruction,output\na,\xe9\n", rejection("DatasetUnreadable", "r.csv: line 2 is not UTF-8 (byte 0xe9 at byte 3); save it as UTF-8.")),
     Case("CSV header only", "r.csv", b"instruction,output\n", rejection("DatasetEmpty", "r.csv: has no rows; set a file with one chat row per line.")),
     Case("CSV with broken JSON", "r.csv", b'messages\n"[{"\n', rejection("BadRow", "r.csv: row 1 (line 2) has text in column messages that is not JSON (Expecting property name enclosed in double quotes at character 3) (1 of 1 rows is bad); correct it.")),
-    Case("CSV of unknown columns", "r.csv", b"q,a\nb,c\n", rejection("BadRow", "r.csv: row 1 (line 2) has no messages (its keys are: q, a) (1 of 1 rows is bad); correct it.")),
+    Case("CSV of unknown columns", "r.csv", b"q,a\nb,c\n", rejection("ColumnNotFound", f"r.csv: {NO_FORMAT}; the columns of row 1 (line 2) are: q, a; {NAME_COLUMNS}")),
     Case("TSV named CSV", "r.csv", b"instruction\toutput\na\tb\n", rejection("DatasetUnreadable", "r.csv: its cells are separated by tabs ('instruction\\toutput'); name it .tsv, or separate them by commas.")),
     Case("truncated Parquet", "r.parquet", PARQUET[:-20], rejection("DatasetUnreadable", "r.parquet: is a damaged Parquet file (Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file); write or download it again.")),
     Case("damaged Parquet", "r.parquet", PARQUET[:40] + b"\xff" * 60 + PARQUET[100:], rejection("DatasetUnreadable", "r.parquet: is a damaged Parquet file (Couldn't deserialize thrift: don't know what type: \x0f); write or download it again.")),
     Case("Parquet without rows", "r.parquet", parquet(pa.table({"messages": pa.array([], LIST)})), rejection("DatasetEmpty", "r.parquet: has no rows; set a file with one chat row per line.")),
-    Case("Parquet without columns of text", "r.parquet", parquet(pa.table({"a": [1], "b": [2.0]})), rejection("BadRow", "r.parquet: row 1 has no messages (its keys are: a, b) (1 of 1 rows is bad); correct it.")),
+    Case("Parquet without columns of text", "r.parquet", parquet(pa.table({"a": [1], "b": [2.0]})), rejection("ColumnNotFound", f"r.parquet: {NO_FORMAT}; the columns of row 1 are: a, b; {NAME_COLUMNS}")),
     Case("Parquet with bytes", "r.parquet", parquet(pa.table({"text": [b"a", b"\xff"]})), rejection("BadRow", "r.parquet: row 2 has bytes in column text that are not UTF-8 text" + OR_DROP)),
     Case("Parquet with bytes in another column", "r.parquet", parquet(pa.table({"body": [b"\xff"]})), rejection("DatasetUnreadable", "r.parquet: column body has bytes that are not UTF-8 text; write the text as strings.")),
     Case("Parquet null messages", "r.parquet", parquet(pa.table({"messages": pa.array([[USER, ANSWER], None], LIST)})), rejection("BadRow", "r.parquet: row 2 has no messages (it is empty)" + OR_DROP)),
@@ -232,13 +241,13 @@ CASES = [
     Case("Feather 1", "r.feather", b"FEA1abc", rejection("DatasetUnreadable", "r.feather: is not JSON or JSON Lines and looks like a Feather file of version 1; write it as Feather of version 2, or as Parquet.")),
     Case("sha256", "r.jsonl", TEN, rejection("DatasetChanged", "dataset.sha256: it is 0000000000000000000000000000000000000000000000000000000000000000, and r.jsonl has SHA-256 aca6561d55304b3bdd524dd88ec7c390ae0a65f5e54ebb121b27ca40b3951306; correct the field or the file."), {"sha256": "0" * 64}),
     Case("split empty train", "r.jsonl", lines(GOOD), rejection("TooFewRows", "dataset.trainSplit: with 0.9 the only row is held out and none is left for training; use more rows, or set it to 1."), {"train_split": 0.9}),
-    Case("stratified by a missing column", "r.jsonl", TEN, rejection("BadRow", "r.jsonl: row 1 (line 1), row 2 (line 2), row 3 (line 3), ... have no string, number or boolean in column topic (10 of 10 rows); correct the data, or set dataset.splitField to another column."), {"train_split": 0.5, "split_by": "stratified", "split_field": "topic"}),
-    Case("grouped by a list", "r.jsonl", TEN, rejection("BadRow", "r.jsonl: row 1 (line 1), row 2 (line 2), row 3 (line 3), ... have no string, number or boolean in column messages (10 of 10 rows); correct the data, or set dataset.splitField to another column."), {"train_split": 0.5, "split_by": "grouped", "split_field": "messages"}),
+    Case("stratified by a missing column", "r.jsonl", TEN, rejection("ColumnNotFound", "dataset.splitField: no row of r.jsonl has a string, number or boolean in column topic; columns that have one are: lang."), {"train_split": 0.5, "split_by": "stratified", "split_field": "topic"}),
+    Case("grouped by a list", "r.jsonl", TEN, rejection("ColumnNotFound", "dataset.splitField: no row of r.jsonl has a string, number or boolean in column messages; columns that have one are: lang."), {"train_split": 0.5, "split_by": "grouped", "split_field": "messages"}),
     Case("grouped by one value", "r.jsonl", TEN, rejection("TooFewRows", "dataset.splitField: all rows have the same value, so that none can be held out; use another column, or set dataset.splitBy to random."), {"train_split": 0.5, "split_by": "grouped", "split_field": "lang"}),
     Case("too many dropped", "r.jsonl", lines(GOOD, GOOD, b"{}", b"{}"), rejection("BadRow", "r.jsonl: 2 of 4 rows are bad, more than dataset.badRows.share 0.25 allows: row 3 (line 3) has no messages (it is empty); row 4 (line 4) has no messages (it is empty); correct them, or raise dataset.badRows.share to 0.5."), {"bad_rows": "Drop", "bad_rows_share": 0.25}),
     Case("all dropped", "r.jsonl", lines(b"{}", b"{}"), rejection("DatasetEmpty", "r.jsonl: no row is left because 2 of 2 rows are bad: row 1 (line 1) has no messages (it is empty); row 2 (line 2) has no messages (it is empty); correct them."), {"bad_rows": "Drop", "bad_rows_share": 1.0}),
     Case("fields of no format", "r.jsonl", TEN, rejection("BadDocument", "dataset.fields: no format reads all of text, labels; keep those of one format."), {"fields": RowFields(text="t", labels="l")}),
-    Case("fields that are missing", "r.jsonl", TEN, rejection("BadRow", "r.jsonl: row 1 (line 1) has no p (its keys are: messages, lang); row 2 (line 2) has no p (its keys are: messages, lang); row 3 (line 3) has no p (its keys are: messages, lang); ... (10 of 10 rows are bad); correct them."), {"fields": RowFields(prompt="p", completion="q")}),
+    Case("fields that are missing", "r.jsonl", TEN, rejection("ColumnNotFound", "r.jsonl: no row has the columns p and q of format prompt-completion; the columns of row 1 (line 1) are: messages, lang; set dataset.fields.prompt and dataset.fields.completion to columns of the rows."), {"fields": RowFields(prompt="p", completion="q")}),
 ]  # fmt: skip
 
 

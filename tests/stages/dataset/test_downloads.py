@@ -61,11 +61,13 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def download(url: str, tmp_path: Path) -> bytes:
+def download(url: str, tmp_path: Path, sha256: str | None = None) -> bytes:
     scratch = tmp_path / "scratch"
     scratch.mkdir(exist_ok=True)
     document = StageDocument(2, "dataset", RunInfo("demo", "team-a", "0123456789abcdef"), {})
-    find_source(SourceRequest(url, DATASET, TRAIN_SPLITS), Context(document, scratch, Attempt(1, 1), "0" * 64), scratch)
+    find_source(
+        SourceRequest(url, DATASET, TRAIN_SPLITS, sha256=sha256), Context(document, scratch, Attempt(1, 1), "0" * 64), scratch
+    )
     return (scratch / "downloads" / "dataset.uri.0").read_bytes()
 
 
@@ -254,7 +256,112 @@ def test_a_server_that_compresses_against_the_request(tmp_path: Path) -> None:
             return Answer(200, {"Content-Encoding": "gzip"}, gzip.compress(CONTENT))
 
     with Compressing(tmp_path) as server:
+        assert gzip.decompress(download(f"{server.url}/x", tmp_path)) == CONTENT
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP"])
+def test_a_gz_file_with_its_content_encoding_is_downloaded_as_it_is(tmp_path: Path, encoding: str) -> None:
+    packed = gzip.compress(CONTENT[:1000]) + gzip.compress(CONTENT[1000:])
+
+    class Encoding(FileServer):
+        def answer(self, request: Request, body: bytes) -> Answer:
+            return Answer(200, {"Content-Encoding": encoding}, packed)
+
+    with Encoding(tmp_path) as server:
+        assert download(f"{server.url}/x.gz", tmp_path, hashlib.sha256(packed).hexdigest()) == packed
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "sentence"),
+    [
+        (
+            Answer(200, {"Content-Encoding": "br"}, b"?"),
+            "DatasetUnreadable",
+            "dataset.uri: URL is sent with Content-Encoding br, which this release does not read; serve the file without it.",
+        ),
+        (
+            Answer(206, {"Content-Range": "bytes 0-2/6"}, b"{}\n"),
+            "DatasetUnreachable",
+            "dataset.uri: URL sent only a part of the file (bytes 0-2/6).",
+        ),
+        (Answer(302), "DatasetNotFound", "dataset.uri: URL redirects without a target (status 302); correct the address."),
+    ],
+)
+def test_responses_that_are_not_the_file(tmp_path: Path, answer: Answer, reason: str, sentence: str) -> None:
+    class Fixed(FileServer):
+        def answer(self, request: Request, body: bytes) -> Answer:
+            return answer
+
+    with Fixed(tmp_path) as server:
+        assert rejected(f"{server.url}/x", tmp_path) == (reason, sentence)
+
+
+@pytest.mark.parametrize("encoding", [{}, {"Content-Encoding": "gzip"}])
+def test_a_gz_file_whose_connection_ends_too_early(tmp_path: Path, encoding: dict[str, str]) -> None:
+    packed = gzip.compress(CONTENT)
+
+    class Closing(FileServer):
+        sent = packed[:-1000]
+
+        def answer(self, request: Request, body: bytes) -> Answer:
+            return Answer(200, encoding, self.sent, until_close=True)
+
+    with Closing(tmp_path) as server:
+        assert rejected(f"{server.url}/x.gz", tmp_path) == (
+            "DatasetUnreachable", "dataset.uri: URL: the connection ended before the end of the compressed file.",
+        )  # fmt: skip
+        server.sent = packed
+        assert download(f"{server.url}/x.gz", tmp_path) == packed
+
+
+CHANGED = ("DatasetChanged", "dataset.uri: URL changed while it was downloaded; rerun when no process writes to it.")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"ETag": '"new"'},
+        {"Content-Range": "bytes {range}/9"},
+        {"Content-Range": "bytes 0-9/{size}"},
+        {"Content-Encoding": "gzip"},
+    ],
+)
+def test_a_cache_that_sends_a_range_of_another_content(tmp_path: Path, headers: dict[str, str]) -> None:
+    class Ignoring(FileServer):
+        """Ignores ``If-Range``."""
+
+        other = headers
+
+        def answer(self, request: Request, body: bytes) -> Answer:
+            asked = request.headers.get("range", "").removeprefix("bytes=")
+            if not asked:
+                return Answer(200, {"ETag": '"old"'}, CONTENT)
+            first, last = map(int, asked.split("-"))
+            whole = {"ETag": '"old"', "Content-Range": "bytes {range}/{size}", **self.other}
+            filled = {name: value.format(range=asked, size=len(CONTENT)) for name, value in whole.items()}
+            return Answer(206, filled, CONTENT[first : last + 1])
+
+    with Ignoring(tmp_path) as server:
+        assert rejected(f"{server.url}/x", tmp_path) == CHANGED
+        server.other = {}
         assert download(f"{server.url}/x", tmp_path) == CONTENT
+
+
+def test_another_content_after_a_dropped_connection_without_ranges(tmp_path: Path) -> None:
+    class Tagged(FileServer):
+        """Identifies its content, and supports no ranges."""
+
+        tags = iter(("one", "one", "one", "two"))
+
+        def answer(self, request: Request, body: bytes) -> Answer:
+            assert "range" not in request.headers
+            return Answer(200, {"ETag": f'"{next(self.tags)}"', "Accept-Ranges": "none"}, CONTENT)
+
+    with Tagged(tmp_path) as server:
+        server.fault("x", truncate_after=5)
+        assert download(f"{server.url}/x", tmp_path) == CONTENT
+        server.fault("x", truncate_after=5)
+        assert rejected(f"{server.url}/x", tmp_path) == CHANGED
 
 
 def test_a_login_is_redacted_with_and_without_its_scheme() -> None:

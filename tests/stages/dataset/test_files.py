@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -84,6 +85,8 @@ KINDS = {
     "gzip-with-a-plain-name": gzip.compress(ROW),
     "in.json.bz2": bz2.compress(b"[" + ROW + b"]"),
     "in.xz": lzma.compress(ROW),
+    "two-streams.bz2": bz2.compress(ROW) + bz2.compress(ROW),
+    "two-streams.xz": lzma.compress(ROW) + bytes(8) + lzma.compress(ROW) + bytes(4),
     "in.parquet": table([VALUE]),
     "parquet-with-a-plain-name": table([VALUE]),
     "in.parquet.gz": gzip.compress(table([VALUE])),
@@ -98,7 +101,7 @@ KINDS = {
 def test_each_kind_has_the_rows_of_the_others(tmp_path: Path, name: str) -> None:
     write(tmp_path, {name: KINDS[name]})
     found = rows(str(tmp_path / name), tmp_path / "scratch")
-    assert found == [VALUE] * (2 if name == "two-frames.zst" else 1)
+    assert found == [VALUE] * (2 if name.startswith("two-") else 1)
 
 
 def test_cells_are_text_and_lines_are_those_of_the_file(tmp_path: Path) -> None:
@@ -164,6 +167,44 @@ def test_a_selection_of_several_files_keeps_its_order_and_its_faults(tmp_path: P
     assert [chosen.fault(position) for position in range(2)] == [None, "has 1 cell, and the header has 2"]
 
 
+def test_links_to_directories_are_read_once(tmp_path: Path) -> None:
+    for name, number in (("rows/a.jsonl", 1), ("other/b.jsonl", 2), ("other/deep/c.jsonl", 3)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f'{{"n": {number}}}\n')
+    (tmp_path / "rows/part").symlink_to("../other")
+    (tmp_path / "rows/part-again").symlink_to("part")
+    (tmp_path / "other/deep/loop").symlink_to("../../rows")
+    assert [row["n"] for row in rows(str(tmp_path / "rows"), tmp_path / "work")] == [1, 2, 3]
+
+
+def test_a_file_without_rows_among_others_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    for name, content in (("a.jsonl", ROW), ("b.jsonl", b""), ("c.csv", b""), ("d.csv", b"n\n")):
+        (tmp_path / "rows" / name).write_bytes(content)
+    opened = find(str(tmp_path / "rows"), tmp_path / "work").open(range)
+    assert opened.notes == (f"files have no rows: {tmp_path}/rows/b.jsonl, {tmp_path}/rows/c.csv, {tmp_path}/rows/d.csv.",)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (None, "x.jsonl is a device, a pipe or a socket; set a file."),
+        ("nothing", "x.jsonl is a link that leads to no file; correct or remove it."),
+        ("x.jsonl", "x.jsonl is a link that leads to no file; correct or remove it."),
+    ],
+)
+def test_an_entry_that_is_no_file(tmp_path: Path, target: str | None, words: str) -> None:
+    (tmp_path / "rows").mkdir()
+    entry = tmp_path / "rows/x.jsonl"
+    if target:
+        entry.symlink_to(target)
+    else:
+        os.mkfifo(entry)
+    with pytest.raises(StageError) as caught:
+        find(str(tmp_path / "rows"), tmp_path / "work")
+    assert caught.value.message == f"dataset.uri: {tmp_path}/rows/{words}"
+
+
 def test_globs(tmp_path: Path) -> None:
     write(tmp_path / "data", FOLDER)
     for pattern, expected in (("*.jsonl", [2, 3]), ("?.jsonl*", [0, 1, 2, 3]), ("**/[de].*", [4, 5, 6, 7]), ("c/*.csv", [6, 7])):
@@ -225,8 +266,11 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str]] = [
     ("*.jsonl", {"a.json": ROW}, "DatasetNotFound", "dataset.uri: no file matches *.jsonl; correct the pattern (* matches no /, ** does)."),
     ("d", {"d/x.md": b"x", "d/y.png": b"x", "d/z.py": b"x", "d/z.txt": b""}, "DatasetNotFound", "dataset.uri: d/ has no data files (only x.md, y.png, z.py and 1 more); files are named .jsonl, .json, .csv, .tsv, .parquet or .arrow."),
     ("d", {"d/.x.jsonl": ROW}, "DatasetNotFound", "dataset.uri: d/ has no data files (nothing); files are named .jsonl, .json, .csv, .tsv, .parquet or .arrow."),
-    ("d", {"d/train.jsonl": ROW, "d/dev.jsonl": ROW}, "DatasetUnreadable", "dataset.uri: d/ has files of several splits (dev.jsonl, train.jsonl); set the files of one split, such as d/dev.jsonl, or d/** for all files."),
-    ("d", {"d/train/1.parquet": b"", "d/validation/1.parquet": b""}, "DatasetUnreadable", "dataset.uri: d/ has files of several splits (train/1.parquet, validation/1.parquet); set the files of one split, such as d/train/1.parquet, or d/** for all files."),
+    ("d", {"d/train.jsonl": ROW, "d/dev.jsonl": ROW}, "DatasetUnreadable", "dataset.uri: d/ has files of several splits (dev.jsonl, train.jsonl); set dataset.uri to d/train.jsonl and dataset.evalUri to d/dev.jsonl."),
+    ("d", {"d/train/1.parquet": b"", "d/validation/1.parquet": b""}, "DatasetUnreadable", "dataset.uri: d/ has files of several splits (train/1.parquet, validation/1.parquet); set dataset.uri to d/train/** and dataset.evalUri to d/validation/**."),
+    ("d", {"d/test.jsonl": ROW, "d/dev.jsonl": ROW}, "DatasetUnreadable", "dataset.uri: d/ has files of several splits (dev.jsonl, test.jsonl); set dataset.uri to the files to train on, and dataset.evalUri to those to hold out."),
+    ("d", {"d/trainData.jsonl": ROW, "d/TESTRows.jsonl": ROW}, "DatasetUnreadable", "dataset.uri: d/ has files of several splits (TESTRows.jsonl, trainData.jsonl); set dataset.uri to d/trainData.jsonl and dataset.evalUri to d/TESTRows.jsonl."),
+    ("d", {"d/train/a.jsonl": ROW, "d/heldout/b.jsonl": ROW}, "DatasetUnreadable", "dataset.uri: d/ has files of several splits (heldout/b.jsonl, train/a.jsonl); set dataset.uri to d/train/** and dataset.evalUri to d/heldout/**."),
     ("d", {"d/a.jsonl": ROW, "d/b.jsonl": b"<html>", "d/c.jsonl": ROW}, "DatasetUnreadable", "d/b.jsonl: is not JSON or JSON Lines and looks like a web page (HTML or XML); name the address or the path of the data itself."),
     ("d", {"d/a.jsonl": ROW, "d/b.parquet": b"PAR1 and so on"}, "DatasetUnreadable", "d/b.parquet: is a damaged Parquet file (Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file); write or download it again."),
     ("d", {"d/a.jsonl": b"", "d/b.jsonl": b"\n"}, "DatasetEmpty", "d: has no rows; set a file with one chat row per line."),
@@ -241,6 +285,9 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str]] = [
     ("x.gz", {"x.gz": gzip.compress(gzip.compress(ROW))}, "DatasetUnreadable", "x.gz: is not JSON or JSON Lines and looks like a gzip archive inside a compressed file; unpack it and name the file inside."),
     ("x.bz2", {"x.bz2": bz2.compress(ROW)[:-4]}, "DatasetUnreadable", "x.bz2: is a damaged bzip2 file (Compressed file ended before the end-of-stream marker was reached); download or compress it again."),
     ("x.xz", {"x.xz": lzma.compress(ROW)[:-4]}, "DatasetUnreadable", "x.xz: is a damaged xz file (Compressed file ended before the end-of-stream marker was reached); download or compress it again."),
+    ("x.bz2", {"x.bz2": bz2.compress(ROW) + bytes([bz2.compress(ROW)[0] ^ 0x20]) + bz2.compress(ROW)[1:]}, "DatasetUnreadable", "x.bz2: is a damaged bzip2 file (Invalid data stream); download or compress it again."),
+    ("x.bz2", {"x.bz2": bz2.compress(ROW) + bz2.compress(ROW)[:-4]}, "DatasetUnreadable", "x.bz2: is a damaged bzip2 file (Compressed file ended before the end-of-stream marker was reached); download or compress it again."),
+    ("x.xz", {"x.xz": lzma.compress(ROW) + bytes([lzma.compress(ROW)[0] ^ 0x20]) + lzma.compress(ROW)[1:]}, "DatasetUnreadable", "x.xz: is a damaged xz file (Input format not supported by decoder); download or compress it again."),
     ("x.zst", {"x.zst": CUT}, "DatasetUnreadable", "x.zst: is a damaged Zstandard file (Truncated compressed stream); download or compress it again."),
     ("x.zst", {"x.zst": zstandard(ROW) + b"more"}, "DatasetUnreadable", "x.zst: is a damaged Zstandard file (ZSTD decompress failed: Unknown frame descriptor); download or compress it again."),
     ("x.zip", {"x.zip": archive("zip")}, "DatasetUnreadable", "x.zip: is not JSON or JSON Lines and looks like a zip archive or an Excel workbook; unpack it and name the file inside, or save the workbook as CSV."),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
 import os
 import signal
+import zipfile
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,6 +34,14 @@ def jsonl(*rows) -> bytes:
 def parquet(rows: list, folder: Path) -> bytes:
     parquet_format.write_table(pa.Table.from_pylist(rows), folder / "x.parquet")
     return (folder / "x.parquet").read_bytes()
+
+
+def broken_zip() -> bytes:
+    """A zip archive that lacks bytes in the middle."""
+    stream = BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("train.jsonl", jsonl(row("a")))
+    return stream.getvalue()[:40] + stream.getvalue()[100:]
 
 
 def rows_of(programs, part: str = "train") -> list:
@@ -182,7 +194,7 @@ def test_values_that_json_does_not_have(run_stage_program, hub, prepare, tmp_pat
     assert rows_of(run_stage_program) == [{**row("a"), "score": None, "at": "2026-01-02T03:04:05+00:00", "text": "t"}]
     assert ended.result.warnings == (
         "org/parquet: column raw has bytes that are not UTF-8 text; omitted.",
-        "org/parquet: 1 row (row 1) outside of messages and tools: NaN and Infinity are not JSON and are written as null.",
+        "org/parquet: 1 row (row 1) outside of messages and tools: NaN and infinite numbers are not JSON and are written as null.",
     )
 
 
@@ -211,10 +223,10 @@ def test_bad_rows_are_counted_in_the_source(hub, prepare):
 
 
 def test_columns_that_are_no_chat(hub, prepare):
-    hub.add("dataset", "org/csv", {"train.csv": b"question,answer\n1,2\n"})
+    hub.add("dataset", "org/csv", {"train.csv": b"question,answer\nq,a\n"})
     ended = prepare("org/csv")
-    assert (ended.code, ended.reason) == (65, "BadRow")
-    assert "row 1 has no messages (its keys are: question, answer)" in ended.result.message
+    assert (ended.code, ended.reason) == (65, "ColumnNotFound")
+    assert ended.result.message.endswith("are: question, answer; set dataset.fields to {prompt: question, completion: answer}.")
 
 
 def test_held_out_rows_from_the_test_split_of_the_same_data_set(run_stage_program, hub, prepare):
@@ -269,16 +281,64 @@ def test_a_data_set_that_does_not_exist(hub, prepare):
         ),
         (
             {"train.parquet": b"not parquet"},
-            "org/broken: the datasets library cannot read its files (ArrowInvalid: Parquet magic bytes",
+            "org/broken/train.parquet: is not JSON or JSON Lines and looks like Parquet (its first line is not parquet)",
+        ),
+        ({"train.parquet": b"PAR1 not parquet"}, "org/broken/train.parquet: is a damaged Parquet file (Parquet magic bytes"),
+        ({"train.zip": broken_zip()}, "org/broken/train.zip: is a damaged archive ("),
+        (
+            {"train.csv": b"prompt,completion\n1,2\n1,2,3,4\n"},
+            "org/broken: row 2 (line 3) has 4 cells, and the header has 2 (1 of 2 rows is bad)",
+        ),
+        (
+            {"train.jsonl.bz2": bz2.compress(jsonl(row("a"))) + b"bZh" + bz2.compress(jsonl(row("b")))[3:]},
+            "org/broken/train.jsonl.bz2: is a damaged bzip2 file (Invalid data stream)",
         ),
     ],
 )
 def test_files_that_cannot_be_read(hub, prepare, files, words):
     hub.add("dataset", "org/broken", files)
     ended = prepare("org/broken")
-    assert (ended.code, ended.reason) == (65, "DatasetUnreadable")
+    assert (ended.code, ended.reason) in ((65, "DatasetUnreadable"), (65, "BadRow"))
     assert words in ended.result.message
     assert "Traceback" not in ended.errors
+
+
+def test_cells_of_csv_and_tsv_are_text(run_stage_program, hub, prepare):
+    header, cells = ("prompt", "completion", "id"), [("NA", "None", "007"), ("null", "nan", "")]
+    for name, separator in (("train.csv", ","), ("train.tsv", "\t"), ("train.csv.gz", ",")):
+        text = "".join(separator.join(each) + "\n" for each in (header, *cells)).encode()
+        hub.add("dataset", "org/cells", {name: gzip.compress(text) if name.endswith(".gz") else text})
+        ended = prepare("org/cells")
+        assert ended.code == 0, ended.errors
+        assert [[message["content"] for message in each["messages"]] for each in rows_of(run_stage_program)] == [
+            ["NA", "None"], ["null", "nan"],
+        ]  # fmt: skip
+        assert [each["id"] for each in rows_of(run_stage_program)] == ["007", ""]
+
+
+def test_csv_with_options_of_its_card_is_read_by_the_library(run_stage_program, hub, prepare):
+    card = "configs:\n- config_name: default\n  skiprows: 1\n  data_files:\n  - split: train\n    path: train.csv\n"
+    text = b"a comment\nprompt,completion\nq,a\n"
+    hub.add("dataset", "org/cells", {"README.md": f"---\n{card}---\n".encode(), "train.csv": text})
+    ended = prepare("org/cells")
+    assert ended.code == 0, ended.errors
+    assert answers(run_stage_program) == ["a"]
+
+
+def test_files_with_different_columns_and_an_archive_are_read(run_stage_program, hub, prepare, tmp_path):
+    files = {"train-0.parquet": parquet([row("a")], tmp_path), "train-1.parquet": parquet([row("b", score=1)], tmp_path)}
+    hub.add("dataset", "org/parts", files)
+    ended = prepare("org/parts")
+    assert ended.code == 0, ended.errors
+    assert rows_of(run_stage_program) == [row("a"), row("b", score=1)]
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("one.jsonl", jsonl(row("c")))
+        archive.writestr("two.jsonl", jsonl({"messages": []}))
+    hub.add("dataset", "org/packed", {"train.zip": (tmp_path / "x.zip").read_bytes()})
+    ended = prepare("org/packed")
+    assert ended.result.message.startswith("org/packed: row 1 (line 1) of org/packed/train.zip/two.jsonl has an empty list"), (
+        ended
+    )
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,15 @@ def test_rows_with_a_changed_word_other_case_or_other_spaces_are_in_one_group(tm
     assert groups(tmp_path, rows) == [0, 1, 0, 0, 2]
 
 
+def test_tool_calls_with_other_arguments_are_in_other_groups(tmp_path: Path) -> None:
+    def call(words: str) -> dict[str, Any]:
+        function = {"name": "find", "arguments": {"words": words}}
+        called = {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
+        return {"messages": [{"role": "user", "content": "Tell me."}, called]}
+
+    assert groups(tmp_path, [call(sentence(1)), call(sentence(2)), call(changed(sentence(1), 7))]) == [0, 1, 0]
+
+
 def test_groups_are_transitive(tmp_path: Path) -> None:
     texts = [sentence(1)]
     for place in range(0, 30, 2):

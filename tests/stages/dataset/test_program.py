@@ -143,7 +143,10 @@ def test_held_out_rows_of_their_own(run_stage_program, tmp_path):
     assert ended.code == 0, ended.errors
     assert published(run_stage_program) == (list(map(row, range(4))), list(map(row, range(100, 109))))
     assert ended.result.outputs["droppedRows"] == 1
-    assert "1 left out as bad: row 10 (line 10) has no messages (its keys are: bad)" in ended.result.message
+    assert ended.result.message == (
+        f"4 training rows of 6 in {source} and 9 held-out rows of 10 in {other}; 1 left out as bad: {other}: row 10 (line 10) has no messages"
+        " (its keys are: bad)"
+    )
 
 
 def locations(programs, part: str) -> list:
@@ -236,7 +239,7 @@ def test_a_stated_digest_is_checked(run_stage_program, tmp_path):
         ({"uri": "/etc/hosts", "revision": "v1"}, "BadDocument", "dataset.revision: it applies to hub datasets only"),
         ({"uri": "/etc/hosts", "trainSplit": 0.0}, "BadDocument", "inputs.trainSplit: 0 is not above 0"),
         ({"uri": "/etc/hosts", "seed": -1}, "BadDocument", "inputs.seed: -1 is below 0"),
-        ({"uri": "/dev/null"}, "DatasetNotFound", "dataset.uri: there is no dataset at /dev/null"),
+        ({"uri": "/dev/null"}, "DatasetNotFound", "dataset.uri: /dev/null is a device, a pipe or a socket; set a file."),
         ({"uri": "/etc/hosts", "format": "parquet"}, "BadDocument", "inputs.format"),
         ({"uri": "/etc/hosts"}, "DatasetUnreadable", "is not JSON"),
         ({"url": "x"}, "BadDocument", "inputs.url: unknown field"),

@@ -28,7 +28,7 @@ ROWS = "".join(
     json.dumps({"messages": [{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": f"a{number}"}]}) + "\n"
     for number in range(100)
 ).encode()
-IN_SECRET = "in the Secret s3-secret, or in that of dataset.secretRef."
+IN_SECRET = "in the Secret that dataset.secretRef names (default: s3-secret)."
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ SENTENCES = [
     ("s3://data/none/", {}, "DatasetNotFound", "dataset.uri: s3://data/none/ has no data files (nothing); files are named .jsonl, .json, .csv, .tsv, .parquet or .arrow."),
     ("s3://data/pictures/", {}, "DatasetNotFound", "dataset.uri: s3://data/pictures/ has no data files (only a.png); files are named .jsonl, .json, .csv, .tsv, .parquet or .arrow."),
     ("s3://data/*.parquet", {}, "DatasetNotFound", "dataset.uri: s3://data/*.parquet: no object matches; correct the pattern (* matches no /, ** does)."),
-    ("s3://data/mixed/", {}, "DatasetUnreadable", "dataset.uri: s3://data/mixed/ has files of several splits (test.jsonl, train.jsonl); set the files of one split, such as s3://data/mixed/test.jsonl, or s3://data/mixed/** for all files."),
+    ("s3://data/mixed/", {}, "DatasetUnreadable", "dataset.uri: s3://data/mixed/ has files of several splits (test.jsonl, train.jsonl); set dataset.uri to s3://data/mixed/train.jsonl and dataset.evalUri to s3://data/mixed/test.jsonl."),
     ("s3://data/bad/", {}, "DatasetUnreadable", "s3://data/bad/b.jsonl: is not JSON or JSON Lines and looks like a web page (HTML or XML); name the address or the path of the data itself."),
     ("s3://data/empty.jsonl", {}, "DatasetEmpty", "s3://data/empty.jsonl: has no rows; set a file with one chat row per line."),
     ("s3://nothing/x.jsonl", {}, "DatasetNotFound", "dataset.uri: s3://nothing/x.jsonl: {url} has no bucket nothing; correct dataset.uri, or set dataset.endpoint to the server that has it."),
@@ -207,6 +207,27 @@ def test_a_server_that_is_not_there(keys: dict[str, str], monkeypatch: pytest.Mo
         "DatasetUnreachable",
         f'dataset.uri: s3://data/x: {url} is unreachable or sent an invalid response (Could not connect to the endpoint URL: "{url}/data/x").',
     )
+
+
+@pytest.mark.parametrize("endpoint", ["s3.amazonaws.com", "127.0.0.1:9", "http://", "ftp://host"])
+def test_an_endpoint_that_is_no_url(keys: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, endpoint: str) -> None:
+    start = f"dataset.uri: s3://data/x: the endpoint {endpoint!r} is not the address of a server; write https://<host> into"
+    assert rejection("s3://data/x", endpoint, tmp_path / "scratch") == ("DatasetNotFound", f"{start} dataset.endpoint.")
+    monkeypatch.setenv("AWS_S3_ENDPOINT", endpoint)
+    with pytest.raises(StageError) as caught:
+        find_source(SourceRequest("s3://data/x", DATASET, TRAIN_SPLITS), context(tmp_path), tmp_path)
+    assert caught.value.message == f"{start} AWS_S3_ENDPOINT {IN_SECRET}"
+
+
+def test_a_server_without_tls_and_a_region_that_is_none(s3: S3Server, keys: dict[str, str], tmp_path: Path) -> None:
+    url = s3.url.replace("http://", "https://")
+    assert rejection("s3://data/chat.jsonl", url, tmp_path / "one") == (
+        "DatasetNotFound",
+        f"dataset.uri: s3://data/chat.jsonl: {url} does not use TLS; write http:// in the endpoint.",
+    )
+    reason, message = rejection("s3://data/chat.jsonl", s3.url, tmp_path / "two", region="not a region!")
+    assert reason == "DatasetNotFound"
+    assert message.endswith(f"; correct dataset.region, or AWS_DEFAULT_REGION {IN_SECRET}")
 
 
 def test_a_certificate_of_the_bundle_is_trusted_and_no_other(

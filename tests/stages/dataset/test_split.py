@@ -176,7 +176,6 @@ def test_values_are_compared_by_type_and_text(tmp_path: Path) -> None:
         ([{"topic": "a"}, {"other": 1}],
          ("rows: row 2 (line 2) has no string, number or boolean in column topic (1 of 2 rows); correct the data, or set dataset.splitField"
           " to another column.")),
-        ([{"topic": None}], "rows: row 1 (line 1) has no string, number or boolean in column topic (1 of 1 rows);"),
         ([{"topic": "a"}, {"topic": ["a"]}, {"topic": {}}],
          "rows: row 2 (line 2), row 3 (line 3) have no string, number or boolean in column topic (2 of 3 rows);"),
     ],
@@ -186,6 +185,17 @@ def test_rows_without_a_value_to_split_by(tmp_path: Path, columns: list, message
         split(rows_with(tmp_path, *columns), "grouped")
     assert caught.value.reason.name == "BadRow"
     assert caught.value.message.startswith(message)
+
+
+def test_no_row_has_a_value_to_split_by(tmp_path: Path) -> None:
+    with pytest.raises(StageError) as caught:
+        split(rows_with(tmp_path, {"topic": None, "lang": "en", "tags": []}, {"topic": None}), "grouped")
+    assert (caught.value.reason.name, caught.value.message) == (
+        "ColumnNotFound",
+        "dataset.splitField: no row of rows has a string, number or boolean in column topic; columns that have one are: lang.",
+    )
+    with pytest.raises(StageError, match=r"in column topic; set dataset\.splitBy to random\."):
+        split(rows_with(tmp_path, {"topic": None}), "grouped")
 
 
 def test_what_a_split_cannot_do_is_reported(tmp_path: Path) -> None:
@@ -204,3 +214,14 @@ def test_what_a_split_cannot_do_is_reported(tmp_path: Path) -> None:
     assert split(large, "grouped", train_split=1.0)[1] == ()
     with pytest.raises(StageError, match=r"dataset\.splitField: all rows have the same value, so that none can be held out"):
         split(rows_with(tmp_path, *({"topic": "a"} for _ in range(20))), "grouped")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_is_not_finite_is_no_value(tmp_path, value):
+    (tmp_path / "rows.jsonl").write_text(f'{{"g": 1}}\n{{"g": {value}}}\n')
+    rows = open_rows(tmp_path / "rows.jsonl", "rows.jsonl", lambda _more: None)
+    with pytest.raises(StageError) as caught:
+        split_labels(rows, "rows.jsonl", "g")
+    assert caught.value.message.startswith(
+        "rows.jsonl: row 2 (line 2) has no string, number or boolean in column g (1 of 2 rows)"
+    )

@@ -187,6 +187,7 @@ CONTENTS: list[tuple[bytes, int, str, str, str]] = [
     (json.dumps({"schemaVersion": 2, "layers": [{**LAYER, "size": "3"}]}).encode(), 200, "", "ModelNotFound", f"its manifest has a layer without a SHA-256 digest or without a size; {AGAIN}"),
     (json.dumps({"schemaVersion": 2, "layers": [{**LAYER, "digest": "sha256:../../x"}]}).encode(), 200, "", "ModelNotFound", f"its manifest has a layer without a SHA-256 digest or without a size; {AGAIN}"),
     (json.dumps({"schemaVersion": 2, "layers": [{**LAYER, "annotations": {TITLE: "../config.json"}}]}).encode(), 200, "", "ModelNotFound", f"its manifest has a layer with the name '../config.json', which is not a path below a directory; {AGAIN}"),
+    (json.dumps({"schemaVersion": 2, "layers": [{**LAYER, "annotations": {TITLE: "config.json"}}, {**LAYER, "digest": "sha256:" + "1" * 64, "annotations": {TITLE: "./config.json"}}]}).encode(), 200, "", "ModelNotFound", f"its manifest has two layers with the name './config.json' and different contents; {AGAIN}"),
     *[(json.dumps({"schemaVersion": 2, **index}).encode(), 200, "", "ModelNotFound", words) for index, words in MANIFESTS],
     (b"", 404, "", "ModelNotFound", "{server} has no repository x with the tag 1; correct model.uri."),
     (b"", 418, "", "ModelNotFound", "{server} rejected the request with status 418; correct model.uri."),

@@ -181,6 +181,28 @@ def test_what_is_no_safetensors_file(model, content, words):
     assert words in caught.value.message
 
 
+def test_tensors_that_share_bytes(model):
+    """The safetensors library rejects such a file, and with it training."""
+    path = model / "model.safetensors"
+    header, body = header_of(path)
+    first, second = "model.layers.0.self_attn.q_proj.weight", "model.layers.1.self_attn.q_proj.weight"
+    header[first]["data_offsets"] = header[second]["data_offsets"]
+    with_header(path, json.dumps(header).encode(), body)
+    with pytest.raises(StageError, match="the tensor before it ends at") as caught:
+        check(model)
+    assert caught.value.reason.name == "ModelCorrupt"
+
+
+def test_a_gap_between_tensors(model):
+    path = model / "model.safetensors"
+    header, body = header_of(path)
+    header.pop("model.layers.0.self_attn.q_proj.weight")
+    with_header(path, json.dumps(header).encode(), body)
+    with pytest.raises(StageError, match="and the tensor before it ends at") as caught:
+        check(model)
+    assert caught.value.reason.name == "ModelCorrupt"
+
+
 def test_a_tensor_that_is_not_in_its_shard(sharded):
     first = sharded / "model-00001-of-00002.safetensors"
     header, body = header_of(first)

@@ -22,7 +22,7 @@ from s3_server import S3Server
 from tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.go
-IN_SECRET = "in the Secret s3-secret, or in that of model.secretRef."
+IN_SECRET = "in the Secret that model.secretRef names (default: s3-secret)."
 
 
 @pytest.fixture

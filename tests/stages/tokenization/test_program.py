@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import pydocs
+from families import edit_config
 from finetune_contract.codec import decode
 from finetune_contract.documents import RunInfo, TokenizationInputs
 from finetune_contract.result import TokenizationOutputs
@@ -63,6 +64,8 @@ def test_rows_are_published_repeated_and_reused(run_stage_program: Any, tiny_mod
         "1 of 20 training rows is left out: 1 has more than 256 tokens (training.maxSeqLen)",
         "1 row has reasoning_content",
     ]
+    assert first.result.message.startswith("19 training rows with ")
+    assert first.result.message.endswith(f" 4 held-out rows with answers to score; {first.result.warnings[0]}")
     again = run_stage_program("tokenization", INPUTS, attempt="1.2")
     assert "nothing to do" in again.output
     assert again.result.outputs == first.result.outputs
@@ -161,3 +164,55 @@ def test_a_model_without_a_template(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(StageError, match="its tokenizer has no chat template; use the instruct or chat variant") as raised:
         stage()
     assert raised.value.reason.name == "ChatTemplateMissing"
+
+
+TOKENS = {"input_ids": [1, 2, 3]}
+SILENT = {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello.", "weight": 0}]}
+
+
+@pytest.mark.parametrize(
+    ("held_out", "form", "inputs", "message"),
+    [
+        ([], "tokenised", {}, "evaluation.tasks: it is empty, and no row is held out; hold rows out with dataset.trainSplit below 1 or dataset.evalUri, set a task, or set evaluation.enabled to false."),
+        ([TOKENS, TOKENS], "tokenised", {}, "evaluation.tasks: it is empty, and none of 2 held-out rows of rows.jsonl can be scored, because rows of tokens have no text; set dataset.evalUri to rows with messages or text, set a task, or set evaluation.enabled to false."),
+        ([TOKENS], "tokenised", {"tasks": ("own",)}, "gate: it reads a metric of the held-out rows, and none of 1 held-out rows of rows.jsonl can be scored, because rows of tokens have no text; set dataset.evalUri to rows with messages or text, or gate on another metric."),
+        ([SILENT], "messages", {}, "evaluation.tasks: it is empty, and none of 1 held-out rows of rows.jsonl has an answer that can be scored; correct them, set a task, or set evaluation.enabled to false."),
+    ],
+)  # fmt: skip
+def test_nothing_to_evaluate_is_reported_before_training(
+    tmp_path: Path, tiny_model: Path, held_out: list[Any], form: str, inputs: dict[str, Any], message: str
+) -> None:
+    stage = Tokenization(tmp_path)
+    stage.link_model(tiny_model)
+    train = [TOKENS] if form == "tokenised" else pydocs.rows("signature", 2)
+    stage.write(train, held_out, form=form)
+    with pytest.raises(StageError) as raised:
+        stage(requires_holdout=True, **inputs)
+    assert (raised.value.reason.name, raised.value.message) == ("NothingToEvaluate", message)
+    assert stage().outputs.rows == len(train)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "words"),
+    [
+        ({"model_type": "zorg"}, "EngineMissing", "of the image does not know the architecture of the model"),
+        ({"hidden_size": "large"}, "ModelCorrupt", "Field 'hidden_size' expected int, got str"),
+        ({"model_type": "zorg", "auto_map": {"AutoModelForCausalLM": "zorg.Zorg"}}, None, ""),
+    ],
+)
+def test_a_configuration_that_training_cannot_read(
+    tmp_path: Path, tiny_model: Path, changes: dict[str, Any], reason: str | None, words: str
+) -> None:
+    """Training and evaluation load the model with the same library, and only after a GPU is allocated."""
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    edit_config(model, **changes)
+    stage = Tokenization(tmp_path)
+    stage.link_model(model)
+    stage.write(pydocs.rows("signature", 2))
+    if reason is None:
+        assert stage(trust_remote_code=True).outputs.rows == 2
+        return
+    with pytest.raises(StageError) as raised:
+        stage()
+    assert raised.value.reason.name == reason
+    assert words in raised.value.message

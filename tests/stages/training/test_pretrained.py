@@ -186,3 +186,16 @@ def test_a_changed_weight_is_found_wherever_it_is(model, tmp_path, monkeypatch):
     assert has_other_weights(model, copy)
     save_file({**tensors, name: tensors[name].bfloat16()}, copy / "model.safetensors")
     assert has_other_weights(model, copy)
+
+
+def test_weights_of_integers_are_quantized(model):
+    """transformers casts them, so that a model of I8 without scales trains from zeros. Counters are not weights."""
+    tensors = load_file(model / "model.safetensors")
+    tensors["position_ids"] = torch.arange(4)
+    save_file(tensors, model / "model.safetensors")
+    assert "position_ids" in Pretrained.open(model).tensors
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
+    save_file(tensors, model / "model.safetensors")
+    with pytest.raises(StageError, match=r"the weights are quantized \(I8\)") as raised:
+        Pretrained.open(model)
+    assert raised.value.reason is reasons.MODEL_UNSUPPORTED

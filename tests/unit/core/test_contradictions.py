@@ -137,6 +137,8 @@ def test_defaults_that_go_together_are_taken(spec: dict[str, Any], defaults: dic
          "spec.dataset.secretRef: only the Hub, s3:// and http(s):// have credentials; remove it."),
         ({"model": {"uri": "pvc://models/base", "secretRef": {"name": "login"}}},
          "spec.model.secretRef: only the Hub and s3:// have these credentials; remove it."),
+        ({"model": {"uri": "oci://registry.example.com/model:1", "secretRef": {"name": "login"}}},
+         "spec.model.secretRef: only the Hub and s3:// have these credentials; name the Secret of the registry in model.pullSecretRef."),
         ({"dataset": {"uri": "org/data", "trainSplit": 1}, **holdout()},
          "spec.gate.requirements[0].metric: holdout.loss is measured on held-out rows, and dataset.trainSplit is 1, which holds no rows out;"),
         ({"dataset": {"uri": "org/data", "trainSplit": 1}, "evaluation": {"tasks": []}},

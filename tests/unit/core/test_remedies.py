@@ -48,8 +48,8 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("DatasetChanged", "dataset", {"dataset.sha256": "0" * 64}, "Correct dataset.sha256, or find out who changed the data."),
     ("WorkspaceFull", "training", {"storage": {"size": "1Gi"}}, "Raise storage.size, or delete old runs and caches from the volume."),
     ("WorkspaceFull", "training", {"storage": {"claimName": "shared"}}, "Enlarge the claim shared, or delete old runs and caches from its volume."),
-    ("TooManyRowsLeftOut", "tokenization", {"dataset.badRows": {"policy": "Fail", "share": 0.1}}, "Raise training.maxSeqLen, shorten or correct the rows, or raise dataset.badRows.share."),
-    ("TooManyRowsLeftOut", "dataset", {"dataset.badRows": {"policy": "Drop", "share": 1}}, "Raise training.maxSeqLen, or shorten or correct the rows."),
+    ("TooManyRowsLeftOut", "tokenization", {"dataset.badRows": {"policy": "Fail", "share": 0.1}}, "Raise training.maxSeqLen (above 64,000 together with training.maxTokensPerGPU), shorten or correct the rows, or raise dataset.badRows.share."),
+    ("TooManyRowsLeftOut", "dataset", {"dataset.badRows": {"policy": "Drop", "share": 1}}, "Raise training.maxSeqLen (above 64,000 together with training.maxTokensPerGPU), or shorten or correct the rows."),
     ("TooFewRows", "dataset", {"dataset.trainSplit": 0.5, "evaluation.tasks": ["arc_easy"]}, "Use more rows, or set dataset.trainSplit to 1."),
     ("TooFewRows", "dataset", {"dataset.trainSplit": 0.5, "evaluation.enabled": False}, "Use more rows, or set dataset.trainSplit to 1."),
     ("TooFewRows", "dataset", {"dataset.trainSplit": 0.5, "evaluation.tasks": ["arc_easy"], "gate": GATE}, "Use more rows."),
@@ -77,14 +77,34 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("NoGPU", "baseline", {"evaluation.gpus": 0}, "Request a GPU with evaluation.gpus, or choose values that need none."),
     ("NoGPU", "training", {"training.gpusPerWorker": 1}, "Check the GPU driver and the device plugin of the node, or choose values that need no GPU."),
     ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 1}, "Name a task in evaluation.tasks, hold rows out (dataset.trainSplit below 1), or set evaluation.enabled to false."),
-    ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 0.9}, "Name a task in evaluation.tasks, use more rows, so that some are held out, or set evaluation.enabled to false."),
+    ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 0.9}, "Name a task in evaluation.tasks, hold out at least one row with messages or text (rows of tokens are not scored), or set evaluation.enabled to false."),
     ("NothingToEvaluate", "evaluation", {"dataset.trainSplit": 1, "gate": GATE}, "Name a task in evaluation.tasks, or hold rows out (dataset.trainSplit below 1)."),
     ("ScoreNotANumber", "baseline", {}, "The output of the base model is broken: use another model, or leave the metric out."),
     ("ScoreNotANumber", "evaluation", {}, "The output of the model is broken: lower training.learningRate, or leave the metric out."),
     ("VersionExists", "registry-check", {"registry.onExisting": "Fail"}, "Choose another registry.version, or set registry.onExisting to NewVersion or Update."),
     ("VersionExists", "registration", {"registry.onExisting": "Update"}, "Choose another registry.version, or set registry.onExisting to NewVersion."),
 ]  # fmt: skip
+S3, MINE = {"dataset.uri": "s3://b/d", "model.uri": "s3://b/m"}, {"name": "mine"}
+KEYS, LOGIN = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "HTTP_AUTHORIZATION, the value of the Authorization header"
+CASES += [
+    ("ModelNotFound", "model", {"model.uri": "oci://r.io/m:1"}, "Correct model.uri."),
+    (
+        "NoTrainableRows",
+        "tokenization",
+        {"training.maxSeqLen": 4096, "training.maxTokensPerGPU": 4096},
+        "Raise training.maxSeqLen and training.maxTokensPerGPU, which is 4,096, or shorten the rows.",
+    ),
+    ("S3CredentialsMissing", "dataset", S3, f"Put {KEYS} into the Secret s3-secret."),
+    ("S3CredentialsMissing", "dataset", {**S3, "dataset.secretRef": MINE}, f"Put {KEYS} into the Secret mine."),
+    ("S3CredentialsMissing", "model", {**S3, "model.secretRef": MINE}, f"Put {KEYS} into the Secret mine."),
+]
 LOCAL: list[tuple[str, str, dict[str, Any], str]] = [
+    ("S3CredentialsMissing", "model", S3, f"Set the environment variables {KEYS}, or give --secret s3-secret=FILE with lines of both."),
+    ("S3CredentialsMissing", "dataset", {**S3, "dataset.secretRef": MINE}, f"Set the environment variables {KEYS}, or give --secret mine=FILE with lines of both."),
+    ("DatasetForbidden", "dataset", S3, "Correct the keys in the environment variables or in the file of --secret s3-secret=FILE, or the permissions of their owner."),
+    ("ModelForbidden", "model", {**S3, "model.secretRef": MINE}, "Correct the keys in the file of --secret mine=FILE, or the permissions of their owner."),
+    ("DatasetForbidden", "dataset", {"dataset.uri": "https://x/d"}, f"Set dataset.secretRef.name to NAME and give --secret NAME=FILE with {LOGIN}."),
+    ("DatasetForbidden", "dataset", {"dataset.uri": "https://x/d", "dataset.secretRef": MINE}, f"Give --secret mine=FILE with {LOGIN}."),
     ("WorkspaceFull", "training", {"storage": {"claimName": "workspace"}}, "Delete old runs with their files (finetune delete --purge), or use a folder with more space (--home)."),
     ("EngineMissing", "training", {}, "Install the package that the message names into this Python environment."),
     ("OutOfMemoryHost", "training", {"training.resources": {}}, "Use a smaller model, or use a machine with more memory."),

@@ -11,9 +11,10 @@ from finetune_contract.codec import encode
 from finetune_contract.result import Result, TokenizationOutputs, termination_message
 from finetune_operator.api.kinds import JOB
 from finetune_operator.core.observation import Ref
+from finetune_operator.core.stages import GRAPH
 from finetune_operator.core.summary import left_out, rows_summary
 from unit.core.passes import edit, go, run_of, stage
-from world import OUTPUTS, World
+from world import MINIMAL, OUTPUTS, World
 
 FEW = replace(OUTPUTS["tokenization"], rows=2, too_long=27, nothing_to_learn=1)
 TOKENIZATION = Ref(JOB, "demo-tokenization-1-1")
@@ -126,3 +127,21 @@ def test_rows_without_a_token_to_learn_are_no_proof() -> None:
     world = tokenized(World.new(), replace(FEW, learned_tokens=0))
     go(world)
     assert stage(world, "tokenization").reason == "ProofMissing"
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "gate", "required"),
+    [
+        ({"tasks": ["arc_easy"]}, None, False),
+        ({"tasks": []}, None, True),
+        ({"tasks": ["arc_easy"]}, {"requirements": [{"metric": "holdout.loss", "max": 1}]}, True),
+        ({"tasks": [], "enabled": False}, None, False),
+    ],
+)
+def test_held_out_rows_are_required_if_nothing_else_is_measured(
+    evaluation: dict[str, Any], gate: dict[str, Any] | None, required: bool
+) -> None:
+    world = World.new({**MINIMAL, "evaluation": evaluation, **({"gate": gate} if gate else {})})
+    go(world)
+    inputs: Any = GRAPH.programs["tokenization"].inputs(run_of(world))
+    assert encode(inputs)["requiresHoldout"] is required

@@ -101,6 +101,8 @@ def _alpaca(row: Row, columns: Columns) -> Converted:
 def _prompt_completion(row: Row, columns: Columns) -> Converted:
     """Text is a question or its answer; a list has messages, of which the completion's are learned."""
     prompt, completion = columns.name("prompt"), columns.name("completion")
+    if row.get("label") is False:
+        raise RowFault("has label false, which marks its completion as an undesired one (KTO)")
     reader = Reader()
     messages = [*with_context(_side(row, prompt, "user", reader)), *_side(row, completion, "assistant", reader)]
     return _chat_with_system(row, columns, messages, (prompt, completion), reader)

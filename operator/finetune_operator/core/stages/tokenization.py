@@ -40,7 +40,8 @@ class TokenizationStage(ProgramStage):
             max_seq_len=training.max_seq_len, unmask=training.unmask, holdout=evaluated and evaluation.holdout,
             tasks=evaluation.tasks if evaluated else (), task_files=evaluated and evaluation.task_files is not None,
             bad_rows=bad_rows.policy, bad_rows_share=bad_rows.share,
-            requires_holdout=evaluated and any(one.metric.startswith("holdout.") for one in spec.gate.requirements),
+            requires_holdout=evaluated
+            and (not evaluation.tasks or any(one.metric.startswith("holdout.") for one in spec.gate.requirements)),
             trust_remote_code=spec.model.trust_remote_code, sample=spec.dataset.sample_in_status,
         )  # fmt: skip
 
