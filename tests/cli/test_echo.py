@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,13 @@ def test_lines_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
     echo(f"a\n{HOSTILE}", end="")
     assert handle_errors(command) == 65
     assert tuple(capsys.readouterr()) == (f"a\n{SHOWN}", f"{SHOWN}\n")
+
+
+def test_records_of_loggers() -> None:
+    logs = "lambda: logging.getLogger('loop').warning('%s failed', chr(27) + 'x')"
+    code = f"import logging; from finetune_operator.cli import app; app.app = {logs}; app.main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stderr == "\\x1bx failed\n"
 
 
 def test_no_other_module_prints() -> None:

@@ -7,6 +7,7 @@ the screen or hide text, so each of them is printed as an escape sequence (``\x1
 
 from __future__ import annotations
 
+import logging
 import sys
 import unicodedata
 from collections.abc import Mapping
@@ -42,3 +43,11 @@ def visible_values(value: Any) -> Any:
 def echo(text: object, *, err: bool = False, end: str = "\n") -> None:
     """Print a text, whose line ends and tabs stay, and flush. ``err``: to standard error."""
     print(visible(str(text), keep=KEPT), file=sys.stderr if err else sys.stdout, end=end, flush=True)
+
+
+class EchoHandler(logging.Handler):
+    """Prints records of loggers by :func:`echo` to standard error: errors of servers and objects are parts of them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record, with its traceback."""
+        echo(self.format(record), err=True)
