@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ HOST_PATTERN = r"^(\*\.)?[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$|^[0-9A-Fa-f]*(
 HUB, AWS = "https://huggingface.co", "https://s3.amazonaws.com"
 """The servers of hub ids and of s3:// without an endpoint."""
 _INSIDE = (".svc", ".svc.cluster.local")
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_IPV6 = re.compile(r"[0-9a-f]*(:[0-9a-f.]*){2,8}")
 
 
 def host_of(url: str) -> str:
@@ -28,10 +31,18 @@ def host_of(url: str) -> str:
         return ""
 
 
+def is_host(text: str) -> bool:
+    """Return whether a text in lower case is a host name or an IP address.
+
+    Zones (``fe80::1%eth0``) and other characters are excluded: such a text can end like an allowed domain and lead elsewhere.
+    """
+    return bool(_NAME.fullmatch(text) or _IPV6.fullmatch(text))
+
+
 def matches(host: str, patterns: Iterable[str]) -> bool:
     """Return whether a host is one of the patterns, or below one that begins with ``*.``."""
     name = host.lower()
-    return any(
+    return is_host(name) and any(
         name.endswith(pattern[1:]) if pattern.startswith("*.") else name == pattern for pattern in map(str.lower, patterns)
     )
 
@@ -51,13 +62,13 @@ def may_receive_token(url: str, allowed: Mapping[str, Iterable[str]]) -> bool:
 
 def is_inside(host: str) -> bool:
     """Return whether a host is this machine or a Service of the cluster."""
-    return host.endswith(_INSIDE) or is_loopback(host)
+    return is_host(host) and (host.endswith(_INSIDE) or is_loopback(host))
 
 
 def is_loopback(host: str) -> bool:
     """Return whether a host is this machine."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return is_host(host) and ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 

@@ -27,6 +27,8 @@ The status server of Trainer applies five reports per second for all TrainJobs o
 """
 _LINE_LIMIT = 4096
 """Characters of the JSON in a line. Longer lines are not ours."""
+_LARGEST_COUNT = 2**53
+"""The largest count in a report: up to here, every integer is exact in JSON."""
 _LARGEST = 2**31 - 1
 """The largest value of an ``int32``, the type of the counts in a TrainJob's status."""
 
@@ -116,7 +118,10 @@ def to_trainer(progress: Progress) -> dict[str, Any]:
 
 
 def from_rhoai(data: Mapping[str, Any]) -> Progress | None:
-    """Return the progress from RHOAI's keys. Values that are not finite numbers are dropped; ``None`` without a percentage."""
+    """Return the progress from RHOAI's keys; ``None`` without a percentage.
+
+    Values that are not finite numbers, and counts that are negative or beyond :data:`_LARGEST_COUNT`, are dropped.
+    """
     percent = _number(data.get("progressPercentage"))
     if percent is None:
         return None
@@ -179,4 +184,4 @@ def _finite(values: Mapping[str, float | None]) -> dict[str, float]:
 
 def _whole(value: Any) -> int | None:
     number = _number(value)
-    return None if number is None else int(number)
+    return int(number) if number is not None and 0 <= number <= _LARGEST_COUNT else None

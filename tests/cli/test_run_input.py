@@ -99,7 +99,7 @@ def test_an_unknown_task(workdir: Workdir, small: Spec) -> None:
 
 
 def test_values_that_this_machine_cannot_honor(workdir: Workdir, small: Spec) -> None:
-    for training, words in (({"gpusPerWorker": 64}, "fewer GPUs"), ({"liger": True}, "Liger")):
+    for training, words in (({"gpusPerWorker": 16}, "fewer GPUs"), ({"liger": True}, "Liger")):
         workdir.write(small(training=training), name=f"x{len(words)}")
         result = workdir.finetune("run", "run.yaml")
         assert result.code == 65

@@ -86,8 +86,9 @@ def parse_all(text: str, limits: Limits = FILE_LIMITS) -> Iterator[Parsed]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise InvalidYAML(f"not YAML: {error.problem or error.context}", mark.line + 1 if mark else None) from None
-    except yaml.YAMLError as error:
-        raise InvalidYAML(f"not YAML: {error}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, text.find(chr(error.character))) + 1
+        raise InvalidYAML(f"has the character U+{error.character:04X}, which YAML does not allow; remove it", line) from None
 
 
 def _check_events(text: str, limits: Limits) -> None:
@@ -121,7 +122,7 @@ def _too_many_values(limits: Limits, line: int | None) -> InvalidYAML:
 
 def dump(value: Any, **options: Any) -> str:
     """Return a value as YAML that :func:`parse` and Kubernetes read back: texts such as ``5e-1``, which would be numbers, are quoted."""
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **options))
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, **{"allow_unicode": True} | options))
 
 
 class _Dumper(yaml.SafeDumper):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import replace
 from enum import StrEnum
@@ -277,6 +278,9 @@ def delete(
 
 def main() -> None:
     """Run the command line; the entry point of ``finetune``."""
+    from .echo import EchoHandler
+
+    logging.lastResort = EchoHandler(logging.WARNING)  # no command configures logging
     try:
         app()
     except KeyboardInterrupt:

@@ -11,6 +11,8 @@ from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import Invalid, NotFound
+from finetune_operator.loop.lineage import Lineage
+from finetune_operator.loop.pager import list_all
 
 from . import exit_status
 from .backend import Backend
@@ -18,10 +20,21 @@ from .errors import CommandError
 from .log_lines import LogLines
 
 
-async def pods_of(cluster: Cluster, run: Run, stage_status: StageStatus, rank: int | None) -> list[Object]:
-    """Return the pods of a stage's current attempt, of one rank or all: by rank, the newest pod of each rank last."""
-    page = await cluster.list(POD, run.namespace, labels=naming.labels(run, stage_status.name, stage_status.this_attempt))
-    pods = sorted(page.items, key=lambda pod: (rank_of(pod), str(pod["metadata"].get("creationTimestamp", ""))))
+async def pods_of(
+    cluster: Cluster, run: Run, stage_status: StageStatus, rank: int | None, lineage: Lineage | None = None
+) -> list[Object]:
+    """Return the pods of a stage's current attempt, of one rank or all: by rank, the newest pod of each rank last.
+
+    Another pod with the same labels is left out: any user who can create pods can copy them. ``lineage``: what earlier calls have read.
+    """
+    labels = naming.labels(run, stage_status.name, stage_status.this_attempt)
+    labeled = [pod async for pod in list_all(cluster, POD, run.namespace, labels=labels)]
+    if not labeled or not stage_status.child_uid:  # the operator has not yet seen the child that it created
+        return []
+    metadata = {"name": stage_status.child_name, "namespace": run.namespace, "uid": stage_status.child_uid}
+    child = {"kind": stage_status.child_kind, "metadata": metadata}
+    own = await (lineage or Lineage()).read(cluster, child, labeled)
+    pods = sorted(own, key=lambda pod: (rank_of(pod), str(pod["metadata"].get("creationTimestamp", ""))))
     return [pod for pod in pods if rank in (None, rank_of(pod))]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from finetune_operator.validation import CelMissing, Validator
 from . import exit_status
 from .backend import MutateFn
 from .documents import Document
+from .echo import echo
 from .error_messages import command_error
 from .errors import CommandError
 from .follow import follow_change
@@ -156,7 +156,7 @@ class ClusterBackend:
 
         document = asyncio.run(write())
         name = document["metadata"]["name"]
-        print(f"{name}: {summary}; follow it with: finetune get -w {name}{self.flags}", file=sys.stderr)
+        echo(f"{name}: {summary}; follow it with: finetune get -w {name}{self.flags}", err=True)
         if options.output:
             print_object(document, options.output)
         return exit_status.OK

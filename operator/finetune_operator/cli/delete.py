@@ -6,6 +6,7 @@ import asyncio
 
 from . import exit_status
 from .backend_selection import find_backend
+from .echo import echo
 from .errors import handle_errors
 from .options import Target
 
@@ -14,7 +15,7 @@ def delete_run(target: Target, name: str, *, purge: bool) -> int:
     """Delete a run and stop its stages."""
 
     def command() -> int:
-        print(asyncio.run(find_backend(target).delete(name, purge=purge)))
+        echo(asyncio.run(find_backend(target).delete(name, purge=purge)))
         return exit_status.OK
 
     return handle_errors(command)

@@ -24,6 +24,7 @@ from . import exit_status
 from .backend import Backend
 from .backend_selection import find_backend
 from .display import MARKS, is_stopped, phase_style, phase_text
+from .echo import visible_values
 from .errors import handle_errors
 from .objects import find_run
 from .options import Target
@@ -33,6 +34,8 @@ from .stages_view import stage_lines
 from .terminal import console
 
 _EVENTS = 12
+_LARGEST_LOSS = 1e100
+"""Points beyond it are not drawn: the range of an axis has to be a finite number."""
 
 
 def describe_run(target: Target, name: str) -> int:
@@ -41,6 +44,7 @@ def describe_run(target: Target, name: str) -> int:
     def command() -> int:
         backend = find_backend(target)
         document, events, events_note = asyncio.run(_load(backend, name))
+        document, events = visible_values(document), visible_values(events)
         screen, run = console(), Run.parse(document)
         screen.print(_head(run, document, backend))
         for title, content in _parts(run, events, backend.flags):
@@ -108,8 +112,8 @@ def _parts(run: Run, events: list[Object], flags: str) -> Iterator[tuple[str, Re
         yield "failure", _stacked(lines)
     if run.stages:
         yield "stages", _stages(run)
-    history = run.status.get("history") or []
-    if len(history) > 1:
+    history = _drawable(run.status.get("history") or [])
+    if history:
         yield "training loss (nats per token)", Text.from_ansi(loss_curve(history))
     yield from _data_parts(run)
     warnings = run.status.get("warnings") or []
@@ -165,6 +169,12 @@ def _stages(run: Run) -> Table:
     return table
 
 
+def _drawable(history: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the points of a loss curve; nothing unless they have two different steps. A program may report any numbers."""
+    points = [point for point in history if point["step"] >= 0 and abs(point["loss"]) < _LARGEST_LOSS]
+    return points if len({point["step"] for point in points}) > 1 else []
+
+
 def loss_curve(history: list[Mapping[str, Any]], width: int = 64, height: int = 12) -> str:
     """Return the loss curve as text."""
     import plotille  # only here: 70 ms
@@ -206,6 +216,8 @@ def _events(events: list[Object]) -> Table:
         style = "yellow" if event.get("type") == "Warning" else "dim"
         time = moment(_time(event)).astimezone()
         table.add_row(
-            Text(f"{time:%H:%M:%S}", style="dim"), Text(event["reason"], style=style), Text(event["message"], overflow="fold")
+            Text(f"{time:%H:%M:%S}", style="dim"),
+            Text(event.get("reason") or "", style=style),
+            Text(event.get("message") or "", overflow="fold"),
         )
     return table

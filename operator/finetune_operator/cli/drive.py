@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable
 
 from finetune_operator.api.reasons import SECRET_MISSING
@@ -17,6 +16,7 @@ from finetune_operator.local.secrets import LocalSecrets
 from . import exit_status
 from .backend import MutateFn
 from .display import display
+from .echo import echo
 from .follow import follow, report_outcome
 from .options import RunOptions
 
@@ -39,7 +39,7 @@ async def _drive(home: Home, change: MutateFn, secrets: LocalSecrets, options: R
         with display(plain=options.plain, quiet=options.output is not None) as screen:
             document = await follow(platform.store, document, screen, stop, lambda run: _missing_secret(run, secrets) is not None)
     for message in secrets.unread():
-        print(message, file=sys.stderr)
+        echo(message, err=True)
     missing = None if stop.is_set() else _missing_secret(Run.parse(document), secrets)
     given = f"{flags}{options.repeated}"
     if missing:
@@ -74,7 +74,7 @@ def _stop_event(kill: Callable[[], None]) -> asyncio.Event:
             kill()
             return
         stop.set()
-        print("stopping: waiting for the stages to stop; press Ctrl-C again to kill them", file=sys.stderr)
+        echo("stopping: waiting for the stages to stop; press Ctrl-C again to kill them", err=True)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 from . import exit_status
+from .echo import echo
 
 
 class CommandError(Exception):
@@ -27,5 +27,5 @@ def handle_errors(command: Callable[[], int]) -> int:
         return command()
     except CommandError as rejection:
         for line in rejection.lines:
-            print(line, file=sys.stderr)
+            echo(line, err=True)
         return rejection.code

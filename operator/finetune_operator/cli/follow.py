@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
@@ -21,6 +20,7 @@ from finetune_operator.loop.watch import list_watch
 from . import exit_status
 from .backend import Backend, MutateFn
 from .display import Display, display
+from .echo import echo
 from .errors import CommandError
 from .options import RunOptions
 from .output import print_object
@@ -140,7 +140,7 @@ def report_outcome(document: Object, options: RunOptions, flags: str, interrupte
     run = Run.parse(document)
     rejected = rejected_rerun(run)
     if rejected is not None:
-        print(f"{run.name}: {rejected['reason']}: {rejected['message']}", file=sys.stderr)
+        echo(f"{run.name}: {rejected['reason']}: {rejected['message']}", err=True)
     if options.output is not None:
         print_object(document, options.output)
     elif run.ended and rejected is None:
@@ -150,7 +150,7 @@ def report_outcome(document: Object, options: RunOptions, flags: str, interrupte
     suspended = is_suspended(document)
     remark = f"suspended; continue it with: finetune resume {run.name}{flags}" if suspended else interrupted
     if remark is not None:
-        print(f"{run.name}: {remark}", file=sys.stderr)
+        echo(f"{run.name}: {remark}", err=True)
     return exit_status.OK if options.suspends and suspended else exit_status.INTERRUPTED
 
 

@@ -18,6 +18,7 @@ from . import exit_status
 from .backend import Backend
 from .backend_selection import find_backend
 from .display import is_stopped
+from .echo import echo
 from .errors import NoRuns, handle_errors
 from .follow import watch_runs
 from .objects import find_run
@@ -62,7 +63,7 @@ class ObjectPrinter:
     def add(self, document: Object) -> None:
         """See :class:`Printer`."""
         if self.form == "yaml":
-            print("---")
+            echo("---")
         ObjectPrinter(self.form, one=True).print([document])
 
     def fingerprint(self, document: Object) -> object:
@@ -128,7 +129,7 @@ def _show(backend: Backend, run_filter: RunFilter, found: Sequence[Object], prin
     else:
         which = f" of experiment {run_filter.experiment}" if run_filter.experiment else ""
         named = f"no run {run_filter.name}" if run_filter.name else f"no runs{which}"
-        print(f"{backend.description}: {named}; create a file for one with: finetune init", file=sys.stderr)
+        echo(f"{backend.description}: {named}; create a file for one with: finetune init", err=True)
     if not as_objects and not backend.is_driven:
         _print_stopped([run for run in map(Run.parse, found) if is_stopped(run)], backend.flags)
     return exit_status.NO_INPUT if run_filter.name and not found else exit_status.OK
@@ -139,7 +140,7 @@ def _print_stopped(runs: Sequence[Run], flags: str) -> None:
     names = ", ".join(run.name for run in runs)
     if runs:
         which = runs[0].name if len(runs) == 1 else "NAME"
-        print(f"{names}: stopped, no process works on it; continue it with: finetune resume {which}{flags}", file=sys.stderr)
+        echo(f"{names}: stopped, no process works on it; continue it with: finetune resume {which}{flags}", err=True)
 
 
 async def _watch_runs(
@@ -155,7 +156,7 @@ async def _watch_runs(
                 continue
             if change.type == "DELETED":
                 printed.pop(uid, None)
-                print(f"{document['metadata']['name']}: the run was deleted.", file=sys.stderr)
+                echo(f"{document['metadata']['name']}: the run was deleted.", err=True)
             elif printed.get(uid) != printer.fingerprint(document):
                 (printer.add(document) if has_header else printer.print([document]))
                 printed[uid], has_header = printer.fingerprint(document), True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from finetune_operator.core.resolve import CONTROL_FIELDS
 from finetune_operator.core.unsupported import UNSUPPORTED_VALUES
 
 from . import exit_status
+from .echo import echo
 
 _USUAL = (
     "dataset.uri", "dataset.subset", "dataset.trainSplit", "model.uri", "training.algorithm", "training.epochs",
@@ -39,18 +39,18 @@ def write_template(file: Path, algorithm: str, *, full: bool, force: bool) -> in
     """Write the template to ``file`` (``-``: standard output)."""
     text = template(algorithm, full=full)
     if str(file) == "-":
-        print(text, end="")
+        echo(text, end="")
         return exit_status.OK
     try:
         with file.open("w" if force else "x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError:
-        print(f"{file}: the file exists; choose another name, or overwrite it with --force.", file=sys.stderr)
+        echo(f"{file}: the file exists; choose another name, or overwrite it with --force.", err=True)
         return exit_status.INVALID
     except OSError as error:
-        print(f"{file}: cannot be written: {error.strerror}; choose another file.", file=sys.stderr)
+        echo(f"{file}: cannot be written: {error.strerror}; choose another file.", err=True)
         return exit_status.INVALID
-    print(f"{file}: written; set dataset.uri to your data, then: finetune run {file}")
+    echo(f"{file}: written; set dataset.uri to your data, then: finetune run {file}")
     return exit_status.OK
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from .backend import MutateFn
 from .code import code_of
 from .documents import Document
 from .drive import drive
+from .echo import echo
 from .errors import CommandError, NoRuns
 from .follow import follow_change
 from .objects import find_run
@@ -153,7 +153,7 @@ class LocalBackend:
                 return asyncio.run(follow_change(self, change, options))
             run = Run.parse(asyncio.run(self._change_only(change)))
             follow = f"follow it with: finetune get -w {run.name}{self.flags}"
-            print(f"{run.name}: {summary}; process {other.holder} carries it out; {follow}", file=sys.stderr)
+            echo(f"{run.name}: {summary}; process {other.holder} carries it out; {follow}", err=True)
             return exit_status.OK
 
     def _require_runs(self) -> None:

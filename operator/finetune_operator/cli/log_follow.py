@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -12,10 +11,12 @@ from finetune_operator.core.pod_report import PodReport
 from finetune_operator.core.run import Run
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import Invalid, NotFound, Transient
+from finetune_operator.loop.lineage import Lineage
 
 from . import exit_status
 from .attempt_log import container_of, lines_of, pods_of, print_attempt, rank_of
 from .backend import Backend
+from .echo import echo
 from .errors import CommandError
 from .log_lines import LogLines
 
@@ -63,16 +64,16 @@ async def follow_stage(backend: Backend, cluster: Cluster, run: Run, stage: str,
     Raises:
         CommandError: the run was deleted, or the log of an ended attempt no longer exists.
     """
-    streams, attempt = _Streams(cluster, rank), 0
+    streams, lineage, attempt = _Streams(cluster, rank), Lineage(), 0
     try:
         while True:
             stage_status = run.stages.get(stage)
             if stage_status is not None and stage_status.child_name:
                 if attempt not in (0, stage_status.attempt):
                     await streams.wait(_DRAIN_SECONDS)
-                    print(f"{run.name}: attempt {stage_status.attempt} of stage {stage}", file=sys.stderr)
+                    echo(f"{run.name}: attempt {stage_status.attempt} of stage {stage}", err=True)
                 attempt = stage_status.attempt
-                for pod in await pods_of(cluster, run, stage_status, rank):
+                for pod in await pods_of(cluster, run, stage_status, rank, lineage):
                     streams.begin(pod)
             if run.ended or (stage_status is not None and stage_status.ended):
                 await streams.wait(_DRAIN_SECONDS)

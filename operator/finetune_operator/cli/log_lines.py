@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import re
 
 from finetune_contract.progress import MARK, last
 
+from .echo import echo
 from .stages_view import progress_text
 
 _LONGEST = 64 * 1024
 """Characters of a line that is printed before its end is known."""
+_STYLE = re.compile(r"\x1b\[[0-9;]{0,32}m")
+"""Colors and other styles of a terminal, which can also hide text."""
 
 
 class LogLines:
@@ -35,7 +39,9 @@ class LogLines:
             self._rest = ""
 
     def _print(self, line: str) -> None:
-        print(f"{self._prefix}{_readable(line)}", flush=True)
+        """Print a line without its styles. Progress bars write several states of a line, with a carriage return between them."""
+        for state in _STYLE.sub("", line).rstrip("\r").split("\r"):
+            echo(f"{self._prefix}{_readable(state)}")
 
 
 def _readable(line: str) -> str:

@@ -61,7 +61,7 @@ def score_table(run: Run) -> Table | None:
         table.add_column("change", justify="right")
     directions = metrics.get("higherIsBetter") or {}
     for name in names:
-        cells = [name, _number(after[name], after.get(f"{name}_stderr"))]
+        cells: list[str | Text] = [name, _number(after[name], after.get(f"{name}_stderr"))]
         if before:
             cells.insert(1, _number(before[name], before.get(f"{name}_stderr")) if name in before else "")
             cells.append(_change(before.get(name), after[name], directions.get(name)))
@@ -88,14 +88,14 @@ def _number(value: float, error: float | None) -> str:
     return f"{value:.4g} ± {error:.2g}" if error else f"{value:.4g}"
 
 
-def _change(before: float | None, after: float, higher_is_better: bool | None) -> str:
+def _change(before: float | None, after: float, higher_is_better: bool | None) -> str | Text:
     if before is None:
         return ""
     delta = after - before
     if higher_is_better is None or delta == 0:
         return f"{delta:+.4g}"
     better = (delta > 0) == higher_is_better
-    return f"[{'green' if better else 'red'}]{delta:+.4g} {'better' if better else 'worse'}[/]"
+    return Text(f"{delta:+.4g} {'better' if better else 'worse'}", style="green" if better else "red")
 
 
 def _results(run: Run, flags: str) -> Iterator[tuple[str, str]]:

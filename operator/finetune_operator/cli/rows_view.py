@@ -9,6 +9,8 @@ from rich.text import Text
 
 from finetune_operator.core.quantities import counted, readable
 
+from .echo import visible
+
 _TOKENS = {"p50": "median", "p90": "90%", "p99": "99%", "max": "longest"}
 
 
@@ -57,8 +59,3 @@ def sample_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
             mark, style = ("+", "green") if part["learned"] else (" ", "")
             for text in part["text"].removesuffix("\n").split("\n"):
                 yield Text(f"{mark} {visible(text)}", style=style, overflow="fold")
-
-
-def visible(text: str) -> str:
-    """Return text with escape sequences for characters that a terminal does not print or that change the order of others."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

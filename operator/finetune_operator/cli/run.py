@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from .backend import Backend
 from .backend_selection import find_backend
 from .config_maps import config_maps, reject_reserved
 from .documents import DocumentProblem, read_documents
+from .echo import echo
 from .errors import CommandError, handle_errors
 from .follow import has_ended
 from .objects import apply_object
@@ -52,7 +52,7 @@ def _print_if_ended(run: Run, options: str) -> None:
     """Print how to run a failed run again: an unchanged file only shows its outcome."""
     command = command_to_repeat(run, options) if has_ended(run) and run.status.get("failure") else None
     if command:
-        print(f"{run.name}: the run has failed before; {command}", file=sys.stderr)
+        echo(f"{run.name}: the run has failed before; {command}", err=True)
 
 
 def _read(file: Path, backend: Backend) -> tuple[Object, list[Object]]:
@@ -95,5 +95,5 @@ def _named(manifest: Object) -> Object:
     if metadata.get("name"):
         return manifest
     name = generated_name(metadata["generateName"])
-    print(f"{name}: name generated from metadata.generateName", file=sys.stderr)
+    echo(f"{name}: name generated from metadata.generateName", err=True)
     return {**manifest, "metadata": {**metadata, "name": name}}

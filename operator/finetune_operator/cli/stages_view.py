@@ -12,6 +12,9 @@ from finetune_operator.api.stages import WORKSPACE
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.times import moment, short_duration
 
+_LONG_LOSS, _LONG_NUMBER = 1e6, 1e15
+"""From here on numbers are shown with an exponent: a program can report numbers of 300 digits."""
+
 
 @dataclass(frozen=True)
 class StageLine:
@@ -57,7 +60,7 @@ def progress_text(progress: Mapping[str, Any]) -> str:
     if progress.get("totalSteps"):
         parts.append(f"step {progress.get('step', 0)}/{progress['totalSteps']}")
     if progress.get("loss") is not None:
-        parts.append(f"loss {progress['loss']:.3f}")
+        parts.append(f"loss {_loss(progress['loss'])}")
     if progress.get("tokensPerSecond"):
         parts.append(f"{short_number(progress['tokensPerSecond'])} tok/s")
     if progress.get("etaSeconds") is not None:
@@ -67,8 +70,14 @@ def progress_text(progress: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
+def _loss(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < _LONG_LOSS else f"{value:.3g}"
+
+
 def short_number(value: float) -> str:
-    """``1234`` -> ``1.2k``."""
+    """``1234`` -> ``1.2k``. Values beyond all units have an exponent."""
+    if value >= _LONG_NUMBER:
+        return f"{value:.1e}"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.1f}{unit}"

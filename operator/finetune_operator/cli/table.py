@@ -15,6 +15,7 @@ from finetune_operator.core.times import moment, short_duration
 from finetune_operator.loop.cluster import Object
 
 from .display import phase_style, phase_text
+from .echo import visible_values
 
 _SCORES = 4
 """Largest number of score columns, for the width of a terminal."""
@@ -66,7 +67,7 @@ class RunTable:
         return tuple(value for column, value in self._cells(document).items() if column != "AGE")
 
     def _cells(self, document: Object) -> dict[str, str]:
-        run = Run.parse(document)
+        run = Run.parse(visible_values(document))
         summary = run.status.get("summary") or {}
         return {
             **({"NAMESPACE": run.namespace} if self.namespaces else {}),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,14 @@ from finetune_operator.core.resolve import SpecRejection, resolve
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.values import invalid_value
 from finetune_operator.validation import DEFAULTS, DEFAULTS_KEY, CauseType, CelMissing, Problem, Validator, defaults_of
+from finetune_operator.validation.config_map import check_config_map
+from finetune_operator.validation.metadata import check_metadata
 
 from . import exit_status
+from .config_maps import reject_reserved
 from .documents import Document, DocumentProblem, read_documents
+from .echo import echo
+from .errors import CommandError
 from .file_names import bare_file_names
 
 _ON_A_CLUSTER, _ON_THIS_MACHINE = Settings("cluster", "", {}, ""), Settings("local", "", {}, "")
@@ -51,7 +55,7 @@ def validate_files(files: list[Path]) -> int:
     try:
         return _validate(files)
     except CelMissing as problem:
-        print(problem, file=sys.stderr)
+        echo(problem, err=True)
         return exit_status.UNAVAILABLE
 
 
@@ -62,7 +66,7 @@ def _validate(files: list[Path]) -> int:
         try:
             documents = read_documents(file)
         except DocumentProblem as problem:
-            print(problem, file=sys.stderr)
+            echo(problem, err=True)
             missing = str(file) != "-" and not file.exists()
             code = max(code, exit_status.NO_INPUT if missing else exit_status.INVALID)
             continue
@@ -73,28 +77,43 @@ def _validate(files: list[Path]) -> int:
 
 def _validate_one(validator: Validator, document: Document, file: Path) -> int:
     if document.kind != KIND and str(document.content.get("apiVersion")).startswith(f"{GROUP}/"):
-        print(f"{_position(document, 'kind')}: kind: unknown value {document.kind}; write {KIND}", file=sys.stderr)
+        echo(f"{_position(document, 'kind')}: kind: unknown value {document.kind}; write {KIND}", err=True)
         return exit_status.INVALID
     if document.kind == CONFIGMAP.name and document.name == DEFAULTS:
         return _validate_defaults(document)
+    if document.kind == CONFIGMAP.name:
+        return _report(document, _config_map_problems(document))
     if document.kind != KIND:
-        print(f"{document.source}: {document.kind or 'an object without kind'} {document.name} is not of kind {KIND}; skipped")
+        echo(f"{document.source}: {document.kind or 'an object without kind'} {document.name} is not of kind {KIND}; skipped")
         return exit_status.OK
-    problems = validate_document(validator, document, base_of(file))
+    return _report(document, validate_document(validator, document, base_of(file)))
+
+
+def _config_map_problems(document: Document) -> list[str]:
+    """Return a line for each reason why ``finetune run`` rejects a ConfigMap in the file of a run."""
+    try:
+        reject_reserved(document.name, document.source)
+    except CommandError as rejection:
+        return rejection.lines
+    problems = [*check_metadata(document.content.get("metadata") or {}), *check_config_map(document.content)]
+    return [f"{_position(document, problem.field)}: {_sentence(problem)}" for problem in problems]
+
+
+def _report(document: Document, problems: list[str]) -> int:
     for line in problems:
-        print(line, file=sys.stderr)
+        echo(line, err=True)
     if problems:
         return exit_status.INVALID
-    print(f"{document.source}: {document.name} is valid")
+    echo(f"{document.source}: {document.name} is valid")
     return exit_status.OK
 
 
 def _validate_defaults(document: Document) -> int:
     rejection = defaults_of(document.content, "local").rejection  # local paths are valid, as in runs
     if rejection:
-        print(f"{_position(document, f'data.{DEFAULTS_KEY}')}: {rejection.message.removesuffix('.')}", file=sys.stderr)
+        echo(f"{_position(document, f'data.{DEFAULTS_KEY}')}: {rejection.message.removesuffix('.')}", err=True)
         return exit_status.INVALID
-    print(f"{document.source}: {document.name} is valid")
+    echo(f"{document.source}: {document.name} is valid")
     return exit_status.OK
 
 

@@ -55,6 +55,33 @@ def test_a_use_without_a_list_has_no_limit_and_an_empty_list_allows_nothing() ->
     assert not matches("evilexample.com", ["*.example.com"])
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "[fe80::1%25x.allowed.com]", "[fe80::1%x.allowed.com]", ".allowed.com", "a..allowed.com", "evil.com%2f.allowed.com",
+        "evil.com\\\\.allowed.com", "evil.com .allowed.com", "evil.com\u3002x.allowed.com", "evil.com,.allowed.com",
+    ],
+)  # fmt: skip
+def test_a_text_that_is_no_host_name_is_not_below_a_domain(host: str) -> None:
+    allowed = {"hosts": ["*.allowed.com"], "registries": ["*.allowed.com"]}
+    assert not matches(host, allowed["hosts"])
+    assert not is_allowed(f"https://{host}/x", "hosts", allowed)
+    assert not may_receive_token(f"http://{host}/x", allowed)
+    assert not may_receive_token(f"http://{host.replace('allowed.com', 'svc')}/x", {})
+
+
+@pytest.mark.parametrize("host", ["a.allowed.com", "A_b.allowed.com", "xn--bcher-kva.allowed.com", "a.b-c.allowed.com"])
+def test_a_host_name_is_below_its_domain(host: str) -> None:
+    assert is_allowed(f"https://{host}:8443/x", "hosts", {"hosts": ["*.allowed.com"]})
+
+
+def test_an_address_with_a_zone_is_not_this_machine() -> None:
+    assert not is_loopback("::1%x")
+    assert matches("FD00::1", ["fd00::1"])
+    assert not matches("fd00::1%x", ["fd00::1%x"])
+    assert not matches("a\n.allowed.com", ["*.allowed.com"])
+
+
 def test_programs_read_the_hosts_from_their_environment() -> None:
     assert allowed_hosts({}) == allowed_hosts({ALLOWED_HOSTS_VARIABLE: ""}) == {}
     assert allowed_hosts({ALLOWED_HOSTS_VARIABLE: json.dumps({"hubs": ["a"]})}) == {"hubs": ["a"]}

@@ -60,6 +60,12 @@ def test_without_a_number_there_is_no_progress(value: object) -> None:
     assert from_rhoai({"progressPercentage": value}) is None
 
 
+def test_counts_that_no_stage_has_are_dropped() -> None:
+    absurd = {"currentStep": -1e300, "totalSteps": 1e300, "time": -1, "estimatedRemainingSeconds": 2**53 + 2}
+    assert from_rhoai({"progressPercentage": 50, **absurd}) == Progress(50)
+    assert from_rhoai({"progressPercentage": 50, "currentStep": 0, "totalSteps": 2**53}) == Progress(50, 0, 2**53)
+
+
 def test_metrics_as_texts_and_notes_of_any_length() -> None:
     found = from_rhoai({"progressPercentage": 1, "trainMetrics": {"loss": "1.5"}, "note": "n" * 500, "currentStep": "7"})
     assert found == Progress(1, step=7, loss=1.5, note="n" * 120)
