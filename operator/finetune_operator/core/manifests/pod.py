@@ -6,6 +6,7 @@ Pods meet the Pod Security Standard ``restricted`` and run under any user id, be
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,7 @@ from finetune_contract.documents import (
     ReadResult,
 )
 from finetune_contract.hosts import ALLOWED_HOSTS_VARIABLE
+from finetune_operator.api.pods import HARMLESS_VARIABLES
 from finetune_operator.api.stages import (
     BASELINE,
     DATASET,
@@ -202,7 +204,8 @@ def runs_custom_code(run: Run) -> bool:
     """Return whether the pods of training run code that neither this operator nor the runtime of the platform brings."""
     training, images = run.resolved.training, run.status["resolved"].get("images") or {}
     own_image = training.image is not None and training.image != images.get(TRAINING.image)
-    return own_image or bool(training.volume_mounts) or run.resolved.model.trust_remote_code
+    unknown = any(not re.match(HARMLESS_VARIABLES, entry["name"]) for entry in training.env)
+    return own_image or bool(training.volume_mounts) or unknown or run.resolved.model.trust_remote_code
 
 
 def _is_rerun(run: Run, stage_status: StageStatus) -> bool:
