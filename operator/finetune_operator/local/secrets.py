@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 from finetune_operator.core.manifests.pod import STANDARD_KEYS
+
+_S3_OF_AWS = re.compile(r"s3(-fips)?(\.dualstack)?(\.[a-z0-9-]{1,40})?\.amazonaws\.com(\.cn)?")
+_ENDPOINTS = ("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 class SecretFileProblem(ValueError):
@@ -26,11 +31,20 @@ class LocalSecrets:
         self._files = {name: read_secret_file(path) for name, path in files.items()}
         self._environment = environment
 
-    def __call__(self, name: str, key: str) -> str | None:
-        """Return the value; ``None`` or empty if there is none."""
+    def __call__(self, name: str, key: str, endpoint: str | None = None) -> str | None:
+        """Return the value; ``None`` or empty if there is none, or if the S3 server ``endpoint`` of the run must not receive it."""
         if name in self._files:
             return self._files[name].get(key)
+        if key.startswith("AWS_") and endpoint and not self._is_known(endpoint):
+            return None
         return self._environment.get(key) if key in STANDARD_KEYS else None
+
+    def _is_known(self, endpoint: str) -> bool:
+        """Return whether an S3 server is one of AWS or of the environment."""
+        parts = urlsplit(endpoint)
+        if parts.scheme == "https" and _S3_OF_AWS.fullmatch(parts.hostname or ""):
+            return True
+        return endpoint.rstrip("/") in {self._environment[name].rstrip("/") for name in _ENDPOINTS if name in self._environment}
 
 
 def read_secret_file(path: Path) -> dict[str, str]:

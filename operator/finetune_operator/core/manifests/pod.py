@@ -21,7 +21,6 @@ from finetune_contract.documents import (
     DOCUMENT_DIGEST_VARIABLE,
     DOWNLOAD_LIMIT_VARIABLE,
     FIRST_VARIABLE,
-    HTTP_AUTHORIZATION_VARIABLE,
     IMAGE_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
     READS_VARIABLE,
@@ -76,10 +75,8 @@ PULL_SECRET_KEY = ".dockerconfigjson"  # noqa: S105 - a name, no secret
 """Key of Secrets of type ``kubernetes.io/dockerconfigjson``."""
 REGISTRY_SECRET = ("registry-token", ("REGISTRY_TOKEN",))
 """Standard Secret and key for the model registry."""
-STANDARD_KEYS = frozenset({
-    HTTP_AUTHORIZATION_VARIABLE, *(key for _, keys in (HF_SECRET, AWS_SECRET, AWS_SERVER, REGISTRY_SECRET) for key in keys)
-})  # fmt: skip
-"""All keys of Secrets that the operator asks for by itself."""
+STANDARD_KEYS = frozenset(key for _, keys in (HF_SECRET, AWS_SECRET, AWS_SERVER) for key in keys)
+"""Standard keys whose values go to known hosts: the hub and S3. A login for the web or a registry would go to any host that a run names."""
 
 
 @dataclass(frozen=True)
