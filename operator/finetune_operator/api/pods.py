@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from finetune_contract.uris import LOGIN, SIGNATURE
+
 from .references import ConfigMapRef
 from .section import LABEL_KEY, DataKey, LabelValue, ObjectName, Quantity, Rule, Section, ShortName, text
 
@@ -74,6 +76,12 @@ class EnvVar(Section):
             "the variable makes the interpreter, the shell, the loader or a library run other code; put the code into an image and set"
             " training.image",
             field=".name",
+        ),
+        Rule(
+            f"!has(self.value) || !self.value.contains('://') || !(self.value.matches(r'{LOGIN}') || self.value.matches(r'{SIGNATURE}'))",
+            "the value has a login, a signature or a token, which everybody who may read the run could read; put it into a Secret and set"
+            " valueFrom",
+            field=".value",
         ),
         Rule(
             r"!has(self.value) || !self.value.matches(r'[\x00-\x08]')",
