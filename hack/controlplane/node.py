@@ -55,7 +55,7 @@ async def process_node(
     serving: Pair,
     *,
     machine: Machine | None = None,
-    secrets: SecretSource = lambda _name, _key: None,
+    secrets: SecretSource = lambda _name, _key, _endpoint: None,
 ) -> AsyncIterator[None]:
     """Inside this context the pods of ``namespace`` run, and its claims get volumes.
 

@@ -172,13 +172,14 @@ def _file(workdir: Workdir, spec: dict[str, Any], name: str, data: dict[str, str
             "is reserved for the operator; choose another name.",
         ),
         ("demo-inputs-1", {"dataset.json": "{}"}, "is reserved for the operator; choose another name."),
-        ("../x", {"a": "b"}, "metadata.name: Invalid value: "),
+        ("../x", {"a": "b"}, "the run does not reference ConfigMap ../x; remove it"),
     ],
 )
 def test_a_file_from_the_internet_writes_nothing_outside_the_home(
     workdir: Workdir, name: str, data: dict[str, str], sentence: str
 ) -> None:
-    _file(workdir, {"dataset": {"uri": "./data.jsonl"}, "model": {"uri": "./model"}}, name, data)
+    evaluation = {"tasks": ["mine"], "taskFiles": {"name": "tasks"}}
+    _file(workdir, {"dataset": {"uri": "./data.jsonl"}, "model": {"uri": "./model"}, "evaluation": evaluation}, name, data)
     (workdir.folder / "data.jsonl").write_text("{}\n")
     (workdir.folder / "model").mkdir()
     before = {path for path in workdir.folder.parent.rglob("*") if ".finetune" not in path.parts}

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from finetune_contract.uris import LOGIN, SIGNATURE
+
 from .references import ConfigMapRef
 from .section import LABEL_KEY, DataKey, LabelValue, ObjectName, Quantity, Rule, Section, ShortName, text
 
@@ -16,8 +18,18 @@ RESERVED_VOLUMES = (
 """Names of the volumes that every training pod has."""
 
 
-CODE_VARIABLES = r"^(PYTHON.*|LD_.*|PATH|BASH_ENV|ENV|BASH_FUNC_.*|SHELLOPTS|GCONV_PATH|GLIBC_TUNABLES)$"
-"""RE2: environment variables that change which code the interpreter, the shell and the loader run."""
+CODE_VARIABLES = (
+    "^(PYTHON.*|LD_.*|PATH|BASH_ENV|ENV|BASH_FUNC_.*|SHELLOPTS|GCONV_PATH|GLIBC_TUNABLES|HOME|XDG_.*|HF_HOME|HF_MODULES_CACHE|OPENSSL_.*"
+    "|OMP_TOOL.*|NCCL_.*PLUGIN|CUDA_INJECTION.*|TORCHINDUCTOR_.*|TORCH_EXTENSIONS_DIR|TRITON_.*|CC|CXX|GIT_.*|AWS_.*_FILE)$"
+)
+"""RE2: environment variables that change which code the interpreter, the shell, the loader and the libraries run."""
+HARMLESS_VARIABLES = (
+    "^(NCCL_(DEBUG|DEBUG_SUBSYS|P2P_DISABLE|P2P_LEVEL|SHM_DISABLE|SOCKET_IFNAME|TIMEOUT|IB_DISABLE|IB_HCA|IB_TIMEOUT|IB_GID_INDEX)"
+    "|CUDA_(VISIBLE_DEVICES|LAUNCH_BLOCKING|DEVICE_MAX_CONNECTIONS)|PYTORCH_(CUDA_)?ALLOC_CONF|TORCH_DISTRIBUTED_DEBUG"
+    "|TORCH_NCCL_(ASYNC_ERROR_HANDLING|BLOCKING_WAIT|ENABLE_MONITORING)|(OMP|MKL)_NUM_THREADS|TOKENIZERS_PARALLELISM"
+    "|TRANSFORMERS_VERBOSITY|INSTRUCTLAB_NCCL_TIMEOUT_MS|HF_HUB_OFFLINE|HF_TOKEN|WANDB_(MODE|DISABLED|API_KEY|PROJECT)|LOG_LEVEL|NO_COLOR)$"
+)
+"""RE2: environment variables that never change which code runs. With any other variable, a training may run code of the user."""
 
 
 class Resources(Section):
@@ -61,9 +73,15 @@ class EnvVar(Section):
         ),
         Rule(
             f"!self.name.matches(r'{CODE_VARIABLES}')",
-            "the variable makes the interpreter, the shell or the loader run other code; put the code into an image and set"
+            "the variable makes the interpreter, the shell, the loader or a library run other code; put the code into an image and set"
             " training.image",
             field=".name",
+        ),
+        Rule(
+            f"!has(self.value) || !self.value.contains('://') || !(self.value.matches(r'{LOGIN}') || self.value.matches(r'{SIGNATURE}'))",
+            "the value has a login, a signature or a token, which everybody who may read the run could read; put it into a Secret and set"
+            " valueFrom",
+            field=".value",
         ),
         Rule(
             r"!has(self.value) || !self.value.matches(r'[\x00-\x08]')",
@@ -74,7 +92,7 @@ class EnvVar(Section):
 
     name: Annotated[str, text(128, r"^[A-Za-z_][A-Za-z0-9_]*$", "a name of letters, digits and '_'")] = Field(
         description="Name of the environment variable. Names that begin with PET_ or FINETUNE_ are reserved, "
-        "as are PATH, LD_*, PYTHON* and other names that change which code runs."
+        "as are PATH, HOME, LD_*, PYTHON*, OPENSSL_* and other names that change which code runs."
     )
     value: Annotated[str, Field(max_length=1024)] | None = Field(
         None, description="Value of the environment variable. Exactly one of value and valueFrom must be set."
@@ -151,9 +169,9 @@ class VolumeMount(Section):
             field=".mountPath",
         ),
         Rule(
-            r"!self.mountPath.matches(r'^/((workspace|etc/finetune|opt/finetune|dev|proc|sys|usr|bin|sbin|lib|lib64)(/|$)|(tmp|etc|opt)/?$|.*/(site|dist)-packages(/|$))')",
-            "mountPath hides files that training needs; choose a path that is not /tmp, /etc or /opt and not in /workspace,"
-            " /etc/finetune, /opt/finetune, /dev, /proc, /sys, /usr, /bin, /sbin, /lib, /lib64 or a directory of Python packages",
+            r"!self.mountPath.matches(r'^/((workspace|etc|opt/finetune|opt/app-root|dev|proc|sys|usr|bin|sbin|lib(32|64|x32)?|root|home|var|run)(/|$)|(tmp|opt)/?$|.*/(site|dist)-packages(/|$))')",
+            "mountPath hides files that training needs; choose a path that is not /tmp or /opt and not in /workspace, /etc,"
+            " /opt/finetune, /opt/app-root, /dev, /proc, /sys, /usr, /bin, /sbin, /lib, /lib32, /lib64, /root, /home, /var, /run or a directory of Python packages",
             field=".mountPath",
         ),
         Rule(

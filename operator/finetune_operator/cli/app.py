@@ -192,7 +192,7 @@ def suspend(
 
 @app.command()
 @with_options
-def resume(name: NameArgument, target: Target, options: Annotated[RunOptions, Without(("allow_code",))]) -> int:
+def resume(name: NameArgument, target: Target, options: RunOptions) -> int:
     """Resume a suspended or stopped run.
 
     On this machine the command runs it until it ends.

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import yaml
+
+from finetune_operator.api.pods import HARMLESS_VARIABLES
 from finetune_operator.core.paths import lookup
 
 ALLOW = "read it, and add --allow-code"
-_FUNCTION = re.compile(r"!function[ \t]+([^\s,\]}]{1,200})")
 _BLOCK = re.compile(r"\{\{[^{}]{0,2000}\}\}|\{%[^{}]{0,2000}%\}")
 _ESCAPE = re.compile(r"\\[xuU\r\n]")
 """Escapes of YAML with which a template can hide what it has."""
@@ -25,8 +28,13 @@ _SUBSCRIPT = re.compile(r"\[(?!\s{0,8}(?:\d{1,6}|'[^'\[\]]{0,80}'|\"[^\"\[\]]{0,
 _METRIC = re.compile(r"hf_evaluate|\?\s?[\"']?metric\b|\bmetric[\"']?\s?:\s{0,80}(?:[*&!>|]|[\"']?[\w.-]{0,100}/)")
 """A metric of another library than lm-eval, or one whose name is not beside its key."""
 _SHOWN = 3
-_INTERPRETER = re.compile(r"PYTHON|LD_|PATH$|BASH_ENV$|ENV$")
-"""Environment variables that change which code a program runs."""
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The parser that lm-eval uses."""
+_STANDARD_TAG = re.compile(r"!|tag:yaml\.org,2002:[a-z]{1,20}")
+_PLAIN_METRIC = re.compile(r"[\w-]{1,100}")
+_METRIC_CODE = "has a metric that may be a program of a hub, which runs on this machine (metric, hf_evaluate)"
+_DATASET_CODE = "loads a data set with its Python code on this machine (trust_remote_code)"
+_TEMPLATE_CODE = "has a template that can call Python functions on this machine"
 
 
 def code_of(spec: Mapping[str, Any], configmap: Mapping[str, Any] | None) -> list[str]:
@@ -40,39 +48,82 @@ def code_of(spec: Mapping[str, Any], configmap: Mapping[str, Any] | None) -> lis
     if lookup(spec, "model.trustRemoteCode"):
         found.append(f"spec.model.trustRemoteCode: runs Python code of the model {lookup(spec, 'model.uri')} on this machine")
     names = [str(entry.get("name", "")) for entry in lookup(spec, "training.env") or () if isinstance(entry, dict)]
-    changing = [name for name in names if _INTERPRETER.match(name)]
+    changing = [name for name in names if not re.match(HARMLESS_VARIABLES, name)]
     if changing:
         found.append(f"spec.training.env: {', '.join(changing)} can make training run other code on this machine")
-    for key, text in sorted(_texts(configmap or {})):
-        code = _of_file(key, text)
+    volumes = [str(lookup(one, "configMap.name")) for one in lookup(spec, "training.volumes") or () if "configMap" in one]
+    if volumes:
+        found.append(
+            f"spec.training.volumes: files of ConfigMap {', '.join(volumes)} may be code that training runs on this machine"
+        )
+    for key, content in sorted(_contents(configmap or {})):
+        code = _of_file(key, content)
         if code:
             found.append(f"spec.evaluation.taskFiles: {key} of ConfigMap {lookup(configmap or {}, 'metadata.name')} {code}")
     return [f"{sentence}; {ALLOW}" for sentence in found]
 
 
-def _texts(configmap: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _contents(configmap: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
     for key, text in (configmap.get("data") or {}).items():
-        yield key, str(text)
+        yield key, str(text).encode(errors="replace")
     for key, data in (configmap.get("binaryData") or {}).items():
         try:
-            yield key, base64.b64decode(data).decode(errors="replace")
+            yield key, base64.b64decode(data)
         except (binascii.Error, TypeError):
-            yield key, ""
+            yield key, b""
 
 
-def _of_file(key: str, text: str) -> str | None:
+def _of_file(key: str, content: bytes) -> str | None:
     """Return what a task file would run, ``None`` if it runs nothing."""
     if key.endswith((".py", ".so", ".pyc")):
         return "runs as Python code on this machine"
-    functions = list(dict.fromkeys(_FUNCTION.findall(text)))
-    if functions or "!function" in text:
-        more = ", ..." if len(functions) > _SHOWN else ""
-        return f"calls Python functions on this machine ({', '.join(functions[:_SHOWN]) or '!function'}{more})"
+    text = content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8", "replace")
+    code = _of_nodes(content)
+    if code:
+        return code
+    if "!function" in text:  # in a file that is not YAML, or after an error
+        return "calls Python functions on this machine (!function)"
     if _METRIC.search(text):
-        return "has a metric that may be a program of a hub, which runs on this machine (metric, hf_evaluate)"
+        return _METRIC_CODE
     if "trust_remote_code" in text:
-        return "loads a data set with its Python code on this machine (trust_remote_code)"
-    return "has a template that can call Python functions on this machine" if _calls(text) else None
+        return _DATASET_CODE
+    return _TEMPLATE_CODE if _calls(text) else None
+
+
+def _of_nodes(content: bytes) -> str | None:
+    """Return what the values of a YAML file would run, as lm-eval's parser reads them: tags and escapes have several spellings."""
+    functions: list[str] = []
+    others: list[str] = []
+    previous = ""
+    try:
+        for event in yaml.parse(content, Loader=_LOADER):
+            tag, value = getattr(event, "tag", None), getattr(event, "value", "")
+            if tag and not _STANDARD_TAG.fullmatch(tag):
+                functions.append(value or tag)
+            if not isinstance(event, yaml.CollectionEndEvent):
+                others += _of_value(value, previous, anchored=bool(getattr(event, "anchor", None)))
+            previous = value
+    except yaml.YAMLError:  # lm-eval rejects the file; what precedes the error counts
+        pass
+    if functions:
+        names = list(dict.fromkeys(functions))
+        more = ", ..." if len(names) > _SHOWN else ""
+        return f"calls Python functions on this machine ({', '.join(names[:_SHOWN])}{more})"
+    return others[0] if others else None
+
+
+def _of_value(value: str, previous: str, *, anchored: bool) -> Iterator[str]:
+    """Yield what a value after ``previous``, for example its key, would run. An anchored key could be that of another value."""
+    if (
+        value == "hf_evaluate"
+        or (value == "metric" and anchored)
+        or (previous == "metric" and not _PLAIN_METRIC.fullmatch(value))
+    ):
+        yield _METRIC_CODE
+    if value == "trust_remote_code":
+        yield _DATASET_CODE
+    if ("{{" in value or "{%" in value) and _calls(value):
+        yield _TEMPLATE_CODE
 
 
 def _calls(text: str) -> bool:

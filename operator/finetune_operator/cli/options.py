@@ -82,7 +82,7 @@ class RunOptions:
         typer.Option(
             "--allow-code",
             help="Run the code that the run brings: of its model (trustRemoteCode), of its task files (.py, !function), and through"
-            " PYTHON* in training.env. Only for runs on this machine.",
+            " variables and ConfigMaps in training.env and training.volumes. Only for runs on this machine.",
         ),
     ] = False
 

@@ -14,8 +14,8 @@ from finetune_operator.validation import generated_name
 from . import exit_status
 from .backend import Backend
 from .backend_selection import find_backend
-from .config_maps import config_maps, reject_reserved
-from .documents import DocumentProblem, read_documents
+from .config_maps import config_maps, referenced_config_maps, reject_duplicates, reject_replacement, reject_reserved
+from .documents import Document, DocumentProblem, read_documents
 from .echo import echo
 from .errors import CommandError, handle_errors
 from .follow import has_ended
@@ -34,10 +34,12 @@ def _run(file: Path, config_files: Sequence[str], backend: Backend, options: Run
     manifest, others = _read(file, backend)
     namespace = {"namespace": manifest["metadata"]["namespace"]}
     others += [{**one, "metadata": {**one["metadata"], **namespace}} for one in config_maps(config_files)]
+    reject_duplicates(others, str(file))
 
     async def begin(cluster: Cluster) -> Object:
         if not options.allow_code:
             await backend.check_code(cluster, manifest["spec"], others)
+        await reject_replacement(cluster, others, manifest["metadata"]["name"])
         for other in others:
             await apply_object(backend, cluster, other)
         await backend.check_prerequisites(cluster, manifest)
@@ -59,7 +61,7 @@ def _read(file: Path, backend: Backend) -> tuple[Object, list[Object]]:
     """Return the run and the ConfigMaps of a file.
 
     Raises:
-        CommandError: the file cannot be read, or its content is not valid.
+        CommandError: the file cannot be read, its content is not valid, or it has a ConfigMap that the run does not reference.
     """
     try:
         documents = read_documents(file)
@@ -86,7 +88,21 @@ def _read(file: Path, backend: Backend) -> tuple[Object, list[Object]]:
     problems = backend.validate(runs[0], base)
     if problems:
         raise CommandError(problems)
+    _reject_unused(runs[0].content["spec"], others)
     return backend.prepare(_named(runs[0].content), base), [backend.prepare(document.content, base) for document in others]
+
+
+def _reject_unused(spec: Object, others: Sequence[Document]) -> None:
+    """Raise an error for a ConfigMap that the run does not reference: it would replace one of another run or application.
+
+    Raises:
+        CommandError: such a ConfigMap exists.
+    """
+    used = set(referenced_config_maps(spec))
+    unused = next((document for document in others if document.name not in used), None)
+    if unused is not None:
+        advice = "remove it, or reference it, for example in spec.evaluation.taskFiles."
+        raise CommandError([f"{unused.source}: the run does not reference ConfigMap {unused.name}; {advice}"])
 
 
 def _named(manifest: Object) -> Object:

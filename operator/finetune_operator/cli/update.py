@@ -40,6 +40,8 @@ def _set_suspend(backend: Backend, name: str, options: RunOptions, *, suspend: b
             raise CommandError(
                 [f"{name}: the run has ended; run it again with: finetune rerun {name}{backend.flags} --from STAGE"]
             )
+        if not suspend and not options.allow_code:
+            await backend.check_code(cluster, document["spec"])
         return await edit(backend, cluster, document, {"spec": {"suspend": suspend}})
 
     return backend.update(

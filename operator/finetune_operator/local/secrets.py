@@ -5,12 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from finetune_operator.api.kubernetes_yaml import InvalidYAML, parse
 from finetune_operator.core.manifests.pod import PULL_SECRET_KEY, STANDARD_KEYS
+
+_S3_OF_AWS = re.compile(r"s3(-fips)?(\.dualstack)?(\.[a-z0-9-]{1,40})?\.amazonaws\.com(\.cn)?")
+_ENDPOINTS = ("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 class SecretFileProblem(ValueError):
@@ -33,10 +38,10 @@ class LocalSecrets:
         self.read: dict[str, set[str]] = {}
         self.missing: set[tuple[str, str]] = set()
 
-    def __call__(self, name: str, key: str) -> str | None:
-        """Return the value; ``None`` or empty if there is none."""
+    def __call__(self, name: str, key: str, endpoint: str | None = None) -> str | None:
+        """Return the value; ``None`` or empty if there is none, or if the S3 server ``endpoint`` of the run must not receive it."""
         self.read.setdefault(name, set()).add(key)
-        value = self._value(name, key)
+        value = self._value(name, key, endpoint)
         if not value:
             self.missing.add((name, key))
         return value
@@ -53,10 +58,19 @@ class LocalSecrets:
             else:
                 yield f"--secret {name}: the run does not read this Secret; use a name that it reads: {', '.join(sorted(self.read))}."
 
-    def _value(self, name: str, key: str) -> str | None:
+    def _value(self, name: str, key: str, endpoint: str | None) -> str | None:
         if name in self._files:
             return self._files[name].get(key)
+        if key.startswith("AWS_") and endpoint and not self._is_known(endpoint):
+            return None
         return self._environment.get(key) if key in STANDARD_KEYS else None
+
+    def _is_known(self, endpoint: str) -> bool:
+        """Return whether an S3 server is one of AWS or of the environment."""
+        parts = urlsplit(endpoint)
+        if parts.scheme == "https" and _S3_OF_AWS.fullmatch(parts.hostname or ""):
+            return True
+        return endpoint.rstrip("/") in {self._environment[name].rstrip("/") for name in _ENDPOINTS if name in self._environment}
 
 
 def read_secret_file(path: Path) -> dict[str, str]:

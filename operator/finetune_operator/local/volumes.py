@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune_contract.documents import CONFIG_VARIABLE
 from finetune_operator.api.kinds import CLAIM, CONFIGMAP, Kind
 from finetune_operator.core.manifests.pod import STANDARD_KEYS
+from finetune_operator.core.paths import lookup
 from finetune_operator.loop.cluster import Cluster, Object
 from finetune_operator.loop.errors import NotFound
 from finetune_operator.validation.config_map import key_faults
 
-SecretSource = Callable[[str, str], str | None]
-"""The value of a key of a Secret, ``None`` where there is none. Values are never stored."""
+SecretSource = Callable[[str, str, str | None], str | None]
+"""The value of a key of a Secret for an S3 server, ``None`` where there is none. Values are never stored."""
 
 
 class NotReady(Exception):
@@ -130,11 +133,13 @@ def environment(pod: Object, mounts: Mounts, secrets: SecretSource) -> dict[str,
         NotReady: a required key of a Secret does not exist.
     """
     found: dict[str, str] = {}
-    for entry in pod["spec"]["containers"][0].get("env") or ():
+    entries = pod["spec"]["containers"][0].get("env") or ()
+    endpoint = _endpoint(entries, mounts)
+    for entry in entries:
         value = entry.get("value", "")
         source = entry.get("valueFrom") or {}
         if "secretKeyRef" in source:
-            secret = _secret_value(source["secretKeyRef"], secrets)
+            secret = _secret_value(source["secretKeyRef"], secrets, endpoint)
             if secret is None:
                 continue
             found[entry["name"]] = secret
@@ -145,11 +150,25 @@ def environment(pod: Object, mounts: Mounts, secrets: SecretSource) -> dict[str,
     return found
 
 
-def _secret_value(reference: Mapping[str, object], secrets: SecretSource) -> str | None:
+def _endpoint(entries: Sequence[Mapping[str, str]], mounts: Mounts) -> str | None:
+    """Return the S3 server in the document with the inputs of a stage, ``None`` if it has none."""
+    path = next((entry.get("value", "") for entry in entries if entry["name"] == CONFIG_VARIABLE), "")
+    try:
+        document = json.loads(Path(mounts.rewrite(path)).read_bytes())
+    except (OSError, ValueError):  # the stage reports it
+        return None
+    endpoint = lookup(document, "inputs.endpoint")
+    return None if endpoint is None else str(endpoint)
+
+
+def _secret_value(reference: Mapping[str, object], secrets: SecretSource, endpoint: str | None) -> str | None:
     name, key = str(reference["name"]), str(reference["key"])
-    value = secrets(name, key)
-    if not value and not reference.get("optional"):
+    value = secrets(name, key, endpoint)
+    withheld = not value and bool(secrets(name, key, None))
+    if not value and (withheld or not reference.get("optional")):
         variable = f"set the environment variable {key} or " if key in STANDARD_KEYS else ""
+        if withheld:
+            variable = f"the environment variable {key} is not sent to {endpoint}; set AWS_S3_ENDPOINT to this address or "
         raise NotReady("CreateContainerConfigError", f'secret "{name}" has no key {key}; {variable}give --secret {name}=FILE')
     return value or None
 

@@ -50,6 +50,7 @@ def test_training_writes_to_its_own_folder_only() -> None:
     "changes",
     [
         {"training": {"image": "registry.example.com/mine:1"}},
+        {"training": {"env": [{"name": "MY_PLUGINS", "value": "/data"}]}},
         {
             "training": {
                 "volumes": [{"name": "libraries", "emptyDir": {}}],
@@ -58,7 +59,7 @@ def test_training_writes_to_its_own_folder_only() -> None:
         },
         {"model": {"uri": "org/model", "trustRemoteCode": True}},
     ],
-    ids=["image", "volume", "code of the model"],
+    ids=["image", "variable", "volume", "code of the model"],
 )
 def test_code_of_others_cannot_offer_its_results_to_other_runs(changes: dict[str, Any]) -> None:
     assert access(resolved(**changes), "training") == {"/workspace": False, f"{ROOT}/training": True}

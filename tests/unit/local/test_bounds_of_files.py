@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from finetune_contract import CONTRACT_VERSION
+from finetune_contract.codec import encode
+from finetune_contract.documents import DatasetInputs, RunInfo, StageDocument
 from finetune_operator.api.kinds import CONFIGMAP
 from finetune_operator.local.secrets import LocalSecrets
 from finetune_operator.local.store import Store
@@ -111,7 +115,48 @@ def test_environment_variables_serve_only_standard_keys() -> None:
         "SSH_AUTH_SOCK": "f",
     }
     secrets = LocalSecrets({}, variables)
-    assert [secrets("any", key) for key in variables] == ["a", "b", "c", "d", None, None]
+    assert [secrets("any", key) for key in variables] == ["a", "b", None, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_sent"),
+    [
+        (None, True),
+        ("https://s3.eu-central-1.amazonaws.com", True),
+        ("https://minio.example.com/", True),
+        ("https://evil.example", False),
+        ("http://s3.amazonaws.com", False),
+        ("https://s3.amazonaws.com.evil.example", False),
+        ("https://x.execute-api.us-east-1.amazonaws.com", False),
+    ],
+)
+@pytest.mark.parametrize("optional", [True, False])
+def test_keys_of_the_environment_go_to_aws_or_to_the_server_of_the_environment(
+    tmp_path: Path, endpoint: str | None, optional: bool, is_sent: bool
+) -> None:
+    about = RunInfo("demo", "default", "0" * 16)
+    document = StageDocument(CONTRACT_VERSION, "dataset", about, encode(DatasetInputs("s3://a/b", endpoint=endpoint)))
+    (tmp_path / "dataset.json").write_text(json.dumps(encode(document)))
+    key = {"secretKeyRef": {"name": "mine", "key": "AWS_ACCESS_KEY_ID", "optional": optional}}
+    entries = [
+        {"name": "FINETUNE_CONFIG", "value": "/etc/finetune/dataset.json"},
+        {"name": "AWS_ACCESS_KEY_ID", "valueFrom": key},
+    ]
+    container = {"spec": {"containers": [{"env": entries}]}}
+    mounts = Mounts((("/etc/finetune", str(tmp_path)),))
+    variables = {"AWS_ACCESS_KEY_ID": "a", "AWS_S3_ENDPOINT": "https://minio.example.com"}
+    if is_sent:
+        assert environment(container, mounts, LocalSecrets({}, variables))["AWS_ACCESS_KEY_ID"] == "a"
+    else:
+        with pytest.raises(NotReady) as problem:
+            environment(container, mounts, LocalSecrets({}, variables))
+        assert problem.value.message == (
+            'secret "mine" has no key AWS_ACCESS_KEY_ID; the environment variable AWS_ACCESS_KEY_ID is not sent to'
+            f" {endpoint}; set AWS_S3_ENDPOINT to this address or give --secret mine=FILE"
+        )
+    file = tmp_path / "keys"
+    file.write_text("AWS_ACCESS_KEY_ID=b\n")
+    assert environment(container, mounts, LocalSecrets({"mine": file}, variables))["AWS_ACCESS_KEY_ID"] == "b"
 
 
 @pytest.mark.parametrize(

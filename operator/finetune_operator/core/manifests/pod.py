@@ -6,6 +6,7 @@ Pods meet the Pod Security Standard ``restricted`` and run under any user id, be
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,6 @@ from finetune_contract.documents import (
     DOCUMENT_DIGEST_VARIABLE,
     DOWNLOAD_LIMIT_VARIABLE,
     FIRST_VARIABLE,
-    HTTP_AUTHORIZATION_VARIABLE,
     IMAGE_VARIABLE,
     INPUTS_DIGEST_VARIABLE,
     READS_VARIABLE,
@@ -30,6 +30,7 @@ from finetune_contract.documents import (
     ReadResult,
 )
 from finetune_contract.hosts import ALLOWED_HOSTS_VARIABLE
+from finetune_operator.api.pods import HARMLESS_VARIABLES
 from finetune_operator.api.stages import (
     BASELINE,
     DATASET,
@@ -74,10 +75,8 @@ PULL_SECRET_KEY = ".dockerconfigjson"  # noqa: S105 - a name, no secret
 """Key of Secrets of type ``kubernetes.io/dockerconfigjson``."""
 REGISTRY_SECRET = ("registry-token", ("REGISTRY_TOKEN",))
 """Standard Secret and key for the model registry."""
-STANDARD_KEYS = frozenset({
-    HTTP_AUTHORIZATION_VARIABLE, *(key for _, keys in (HF_SECRET, AWS_SECRET, AWS_SERVER, REGISTRY_SECRET) for key in keys)
-})  # fmt: skip
-"""All keys of Secrets that the operator asks for by itself."""
+STANDARD_KEYS = frozenset(key for _, keys in (HF_SECRET, AWS_SECRET, AWS_SERVER) for key in keys)
+"""Standard keys whose values go to known hosts: the hub and S3. A login for the web or a registry would go to any host that a run names."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,8 @@ def runs_custom_code(run: Run) -> bool:
     """Return whether the pods of training run code that neither this operator nor the runtime of the platform brings."""
     training, images = run.resolved.training, run.status["resolved"].get("images") or {}
     own_image = training.image is not None and training.image != images.get(TRAINING.image)
-    return own_image or bool(training.volume_mounts) or run.resolved.model.trust_remote_code
+    unknown = any(not re.match(HARMLESS_VARIABLES, entry["name"]) for entry in training.env)
+    return own_image or bool(training.volume_mounts) or unknown or run.resolved.model.trust_remote_code
 
 
 def _is_rerun(run: Run, stage_status: StageStatus) -> bool:
