@@ -32,7 +32,7 @@ def test_a_run_on_data_in_s3(tmp_path: Path, small: Spec, s3: S3Server) -> None:
     for number in range(2):
         s3.client.put_object(Bucket="data", Key=f"rows/{number}.jsonl", Body=b"".join(lines[number::2]))
     workdir.write({**spec, "dataset": {**spec["dataset"], "uri": "s3://data/rows/*.jsonl", "endpoint": s3.url}})
-    result = workdir.finetune("run", "run.yaml", environment=s3.KEYS)
+    result = workdir.finetune("run", "run.yaml", environment={**s3.KEYS, "AWS_S3_ENDPOINT": s3.url})
     assert result.code == 0, result.out + result.err
     assert status_of(workdir)["rows"]["source"] == len(lines)
     stored = b"".join(path.read_bytes() for path in (tmp_path / ".finetune").rglob("*") if path.is_file())
