@@ -102,8 +102,8 @@ INSUFFICIENT_RESOURCES = _reason(
     "Lower training.resources, training.gpusPerWorker, evaluation.resources or evaluation.gpus, or use a larger machine.",
 )  # fmt: skip
 CONTRACT_UNKNOWN = _reason(
-    "ContractUnknown", Cause.USER, "A result or a status has a contract version that this release does not support.",
-    "Use the release that wrote it, or a later one.",
+    "ContractUnknown", Cause.USER, "A result or a status has a contract version, a form or values that this release does not support.",
+    "Use the release that wrote it, or a later one; a training image of your own must write results within the bounds of status.",
 )  # fmt: skip
 
 # The gate.
