@@ -202,6 +202,10 @@ INTERNAL_ERROR = _reason(
     "Report the type of the exception, the version of FineTuneRun and the operator's log entry with the exception to its maintainers,"
     " without private data; the operator retries, and the run resumes with a release that contains the fix.",
 )  # fmt: skip
+STATUS_REJECTED = _reason(
+    "StatusRejected", Cause.CRASH, "The API server rejected the status of the run, so that the run could not continue.",
+    "Report the message and the version of FineTuneRun to its maintainers; if the CRD is of another release, install the matching one.",
+)  # fmt: skip
 
 # Conditions.
 WAITING = _state("Waiting", "The stage has not started; it waits for other stages.")
