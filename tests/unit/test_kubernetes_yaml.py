@@ -160,7 +160,7 @@ _LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         ("a: " + "\N{EURO SIGN}" * 2**20, "has more than 3,145,728 bytes; remove what is not needed"),
         ("{" + "k" * 200 + ": 1, " + "k" * 200 + ": 2}", f"the key {'k' * 80}... occurs twice"),
         ("a: !" + "k" * 200 + " 1", f"the tag !{'k' * 79}... is not supported"),
-        ("a: \x00", "not YAML: "),
+        ("a: \x00", "line 1: not YAML: the character U+0000 is not allowed; remove it"),
         ("a: \ud800", "has half of a surrogate pair, which is no character; remove it"),
         ("- a\n" * 200_001, "line 200000: has more than 100000 values; remove what is not needed"),
         (_LAUGHS, "has more than 100000 values"),

@@ -86,8 +86,9 @@ def parse_all(text: str, limits: Limits = FILE_LIMITS) -> Iterator[Parsed]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise InvalidYAML(f"not YAML: {error.problem or error.context}", mark.line + 1 if mark else None) from None
-    except yaml.YAMLError as error:
-        raise InvalidYAML(f"not YAML: {error}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InvalidYAML(f"not YAML: the character U+{error.character:04X} is not allowed; remove it", line) from None
 
 
 def _check_events(text: str, limits: Limits) -> None:
