@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.api.stages import REGISTRATION, RERUN_TARGETS, STAGES
-from finetune_stages.registration import record
-from finetune_stages.sdk import seal_directory
+from finetune_stages.sdk import identity, seal_directory
 
 from .conftest import BASE, stage_inputs, write_results
 
@@ -100,7 +99,7 @@ def test_a_result_without_a_reported_digest_is_not_registered(programs: Any, tra
 @pytest.mark.parametrize("stage", REGISTRATION.reads)
 def test_the_stage_to_rerun_from_is_one_that_a_run_can_name(stage: str) -> None:
     (definition,) = (one for one in STAGES if one.name == stage)
-    assert record._RERUN_FROM.get(stage, stage) == definition.rerun_target
+    assert identity._RERUN_FROM.get(stage, stage) == definition.rerun_target
     assert definition.rerun_target in RERUN_TARGETS
 
 

@@ -1,4 +1,4 @@
-"""What another program can leave in a folder of the volume in place of a file, and what a stage does then."""
+"""What another program can leave in place of a file in the volume, and the reaction of a stage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from finetune_stages.sources.work_folder import work_folder
 
 @pytest.fixture(autouse=True)
 def deadline() -> Iterator[None]:
-    """Fail instead of waiting for ever: each of these tests hung, or read without an end."""
+    """Fail instead of waiting forever: each of these inputs blocked, or had no end."""
 
     def late(_signal: int, _frame: Any) -> None:
         raise AssertionError("it takes more than 10 seconds")
