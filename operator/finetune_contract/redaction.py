@@ -1,4 +1,4 @@
-"""Removal of credentials from texts by their form: logins and signatures in URIs, ``Authorization`` headers, tokens of known services.
+"""Removal of credentials from texts by their form: logins and signatures in URIs, headers, assignments, tokens of known services.
 
 It needs no value of a Secret, so the operator, which reads no Secrets, uses it for what it writes. Stage programs also remove the values
 of their Secrets (:mod:`finetune_stages.sdk.redaction`). Each pattern takes time linear in the text: an attempt that fails ends at a
@@ -25,6 +25,14 @@ _HEADER = re.compile(
     r"(uthorization[\"']{0,2} {0,4}[:=] {0,4}[\"']{0,2}(?:(?:bearer|basic|token|api-?key|key|digest|negotiate|ntlm|aws4-hmac-sha256) {1,4})?)[^\s\"',]{4,}",
     re.IGNORECASE,
 )
+_DIGEST_RESPONSE = re.compile(r'(response=")[^"\s]{8,}')
+_OTHER_HEADER = re.compile(r"((?:x-api-key|x-auth-token|cookie)[\"']{0,2} {0,4}: {0,4}[\"']?)[^\s\"',]{4,}", re.IGNORECASE)
+_NAMED = r"(?:password|passwd|secret|api[-_]?key|access[-_]?key|private[-_]?key|(?:access|auth|refresh|id)[-_]?token)"
+_ASSIGNED = re.compile(rf"({_NAMED}[\"']? ?= ?[\"']?)[^\s\"',;&*<{{$]{{4,}}", re.IGNORECASE)
+"""An assignment, as in ``password=...`` of a connection string or ``AWS_SECRET_ACCESS_KEY='...'`` of a shell."""
+_QUOTED = re.compile(rf"({_NAMED}[\"'] {{0,2}}: {{0,2}}[\"'])[^\s\"'*<]{{4,}}", re.IGNORECASE)
+"""A member of a JSON object or a Python dict. A colon after an unquoted name is common in messages: ``model.pullSecret: ...``."""
+_TOKEN_VARIABLE = re.compile(r"([A-Z]_TOKEN=[\"']?)[^\s\"',;&*<{$]{4,}")
 _BEARER = re.compile(r"(Bearer {1,4})[A-Za-z0-9._~+/=-]{12,}")
 _TOKENS = tuple(
     (start, re.compile(pattern))
@@ -32,13 +40,16 @@ _TOKENS = tuple(
         ("hf_", r"\bhf_[A-Za-z0-9]{16,}"),
         ("AKIA", r"\bAKIA[A-Z0-9]{16}\b"),
         ("ASIA", r"\bASIA[A-Z0-9]{16}\b"),
+        ("github_pat_", r"\bgithub_pat_[A-Za-z0-9_]{20,}"),
+        ("sk-", r"\bsk-[A-Za-z0-9_-]{20,}"),
+        ("xox", r"\bxox[abeprs]-[A-Za-z0-9-]{10,}"),
         ("gh", r"\bgh[oprsu]_[A-Za-z0-9]{20,}"),
         ("glpat-", r"\bglpat-[A-Za-z0-9]{16,}"),
         ("sha256~", r"\bsha256~[A-Za-z0-9]{20,}"),
         ("eyJ", r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"),
     )
 )
-"""Tokens of the Hugging Face Hub, S3, GitHub, GitLab and OpenShift, and JSON Web Tokens, which Kubernetes issues, with their first characters."""
+"""Tokens of the Hugging Face Hub, S3, GitHub, GitLab, Slack, OpenShift and services with keys like OpenAI's, and JSON Web Tokens, which Kubernetes issues, with their first characters."""
 
 
 def redact(text: str) -> str:
@@ -48,13 +59,27 @@ def redact(text: str) -> str:
     for start, pattern in _PARAMETERS:
         if start in text:
             text = pattern.sub(_without_secret, text)
-    if "uthorization" in text or "UTHORIZATION" in text:
-        text = _HEADER.sub(rf"\1{HIDDEN}", text)
+    if "=" in text or ":" in text:
+        text = _without_named(text)
     if "Bearer " in text:
         text = _BEARER.sub(rf"\1{HIDDEN}", text)
     for start, pattern in _TOKENS:
         if start in text:
             text = pattern.sub(HIDDEN, text)
+    return text
+
+
+def _without_named(text: str) -> str:
+    """Return a text without the values of headers, assignments and members of objects whose names are those of secrets."""
+    lower = text.lower()
+    if "authorization" in lower:
+        text = _HEADER.sub(rf"\1{HIDDEN}", text)
+        text = _DIGEST_RESPONSE.sub(rf"\1{HIDDEN}", text)
+    if "cookie" in lower or "x-a" in lower:
+        text = _OTHER_HEADER.sub(rf"\1{HIDDEN}", text)
+    if any(word in lower for word in ("passw", "secret", "key", "token")):
+        for pattern in (_ASSIGNED, _QUOTED, _TOKEN_VARIABLE):
+            text = pattern.sub(rf"\1{HIDDEN}", text)
     return text
 
 

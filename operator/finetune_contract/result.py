@@ -310,14 +310,25 @@ def parse_result(data: dict[str, Any]) -> Result:
     """Return a result from JSON values.
 
     Raises:
-        DocumentError: The form is wrong, or the contract's version is unknown.
+        DocumentError: The form is wrong, a count is negative, or the contract's version is unknown.
     """
     version = data.get("contractVersion")
     if version != CONTRACT_VERSION:
         raise DocumentError(
             f"result: the program has contract version {version!r}, and this release supports {CONTRACT_VERSION}; use matching releases"
         )
-    return decode(Result, data)
+    result = decode(Result, data)
+    _require_counts(result)
+    return result
+
+
+def _require_counts(result: Result) -> None:
+    """Raise an error for a negative whole number: all those of outputs, and the steps of a loss curve, are counts."""
+    negative = [name for name, value in result.outputs.items() if isinstance(value, int) and value < 0]
+    if negative:
+        raise DocumentError(f"outputs.{negative[0]}: is negative")
+    if any(point.step < 0 for point in result.history):
+        raise DocumentError("history: a step is negative")
 
 
 def thin(history: Sequence[LossPoint], points: int) -> tuple[LossPoint, ...]:

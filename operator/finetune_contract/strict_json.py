@@ -21,16 +21,19 @@ class JsonError(ValueError):
     """A text is not JSON, or is beyond a limit. The message does not quote the text."""
 
 
-def loads(text: str, limit: int, depth: int = DEPTH_LIMIT) -> Any:
+def loads(text: str | bytes, limit: int, depth: int = DEPTH_LIMIT) -> Any:
     """Return the value of a JSON text of at most ``limit`` characters and ``depth`` levels, in time linear in its length.
 
+    Bytes are UTF-8, and ``limit`` counts them.
+
     Raises:
-        JsonError: the text is not JSON or is beyond a limit, a number is not finite or is a whole number of more than 64 bits, a key
+        JsonError: the text is not UTF-8 or not JSON or is beyond a limit, a number is not finite or is a whole number of more than 64 bits, a key
             occurs twice in an object, or a string has half of a surrogate pair.
     """
     if len(text) > limit:
-        raise JsonError(f"has more than {limit} characters")
+        raise JsonError(f"has more than {limit} {'bytes' if isinstance(text, bytes) else 'characters'}")
     try:
+        text = text.decode() if isinstance(text, bytes) else text
         value = json.loads(
             text, parse_constant=_constant, parse_float=_finite, parse_int=_whole, object_pairs_hook=_without_repeats
         )

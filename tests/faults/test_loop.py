@@ -383,6 +383,55 @@ class _Rejecting:
         return await self.inner.create(manifest, dry_run=dry_run)
 
 
+@dataclass
+class _RejectingStatus:
+    """A cluster that rejects every status in which training has succeeded."""
+
+    inner: Store
+    error: ApiError
+    rejected: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def patch_status(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
+        states = {one["name"]: one["state"] for one in patch["status"].get("stages") or ()}
+        if kind == FINETUNERUN and states.get("training") == "Succeeded":
+            self.rejected += 1
+            raise self.error
+        return await self.inner.patch_status(kind, namespace, name, patch)
+
+
+async def test_a_rejected_status_ends_the_run(store: Store) -> None:
+    cluster = _RejectingStatus(store, Invalid("status.engine.name: Too long", 422))
+    run = await drive(store, cluster)
+    assert (run.status["phase"], cluster.rejected) == ("Failed", 1)
+    assert run.status["failure"]["reason"] == "StatusRejected"
+    assert run.status["failure"]["message"].endswith("rejected the next status: status.engine.name: Too long")
+    assert (run.stages["dataset"].state, run.stages["training"].state) == ("Succeeded", "Skipped")
+
+
+async def test_a_status_that_a_webhook_denies_is_repeated(store: Store) -> None:
+    cluster = _RejectingStatus(store, Invalid(WEBHOOK, 403))
+    with pytest.raises(AssertionError, match="the run did not end"):
+        await drive(store, cluster, passes=30)
+    assert cluster.rejected > 1
+
+
+async def test_a_run_whose_first_status_is_rejected_is_stalled(store: Store) -> None:
+    class NoStart(_RejectingStatus):
+        async def patch_status(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
+            if "resolved" in patch["status"]:
+                raise self.error
+            return await self.inner.patch_status(kind, namespace, name, patch)
+
+    with pytest.raises(Invalid, match="Too long"):
+        await Controller(NoStart(store, Invalid("status.resolved: Too long", 422)), everywhere, clock=lambda: NOW).reconcile(KEY)
+    run = Run.parse(await store.get(FINETUNERUN, *KEY))
+    stalled = next(one for one in run.status["conditions"] if one["type"] == "Stalled")
+    assert (stalled["status"], stalled["reason"], run.started) == ("True", "InternalError", False)
+
+
 WEBHOOK = 'admission webhook "w" denied the request: no'
 DRY_RUNS = {
     "a right": (Forbidden("no right", 403), True),

@@ -137,6 +137,7 @@ PARSERS = {
     "finetune_contract/result.py": "termination messages, by strict_json",
     "finetune_contract/progress.py": "lines of a log, by strict_json",
     "finetune_operator/core/trainjob_reports.py": "annotation of a TrainJob, by strict_json",
+    "finetune_operator/core/status_bounds.py": "values of a termination message, which strict_json has bounded",
     "finetune_operator/core/times.py": "times of the API server",
     "finetune_operator/core/values.py": "a spec, whose size the API server limits, and the defaults, see DEFAULTS",
     "finetune_operator/api/kubernetes_yaml.py": "files and defaults: bounded, see DEFAULTS and tests/unit/test_kubernetes_yaml.py",

@@ -194,11 +194,25 @@ def test_a_config_map_of_another_form(data: Any, problem: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [None, {}, {DEFAULTS_KEY: None}, {DEFAULTS_KEY: ""}, {"other": "a: b"}, {DEFAULTS_KEY: "# none"}]
+    "data", [None, {}, {DEFAULTS_KEY: None}, {DEFAULTS_KEY: ""}, {"other": "a: b", DEFAULTS_KEY: ""}, {DEFAULTS_KEY: "# none"}]
 )
 def test_a_config_map_without_defaults(data: Any) -> None:
     found = defaults_of({"data": data}, "cluster")
     assert (dict(found.values), found.problem) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    ("configmap", "problem"),
+    [
+        ({"binaryData": {DEFAULTS_KEY: "AA=="}}, "is in binaryData; write it in data, as text in UTF-8"),
+        ({"data": {"spec.yml": "a: b"}}, "missing, but the ConfigMap has the key spec.yml; rename it or delete the ConfigMap."),
+        ({"binaryData": {"x" * 99: "AA=="}}, f"missing, but the ConfigMap has the key {'x' * 64};"),
+        ({"data": {DEFAULTS_KEY: "a: b\nc: \x1b"}}, "line 2: not YAML: the character U+001B is not allowed; remove it."),
+    ],
+    ids=["binary", "other key", "long key", "control character"],
+)
+def test_defaults_that_would_be_no_limits(configmap: dict[str, Any], problem: str) -> None:
+    assert (defaults_of(configmap, "cluster").problem or "").startswith(f"ConfigMap finetune-defaults, key spec.yaml: {problem}")
 
 
 async def test_local_mode_uses_the_defaults_of_its_namespace(store: Store) -> None:

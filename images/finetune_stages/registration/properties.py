@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_contract import strict_json
 from finetune_contract.documents import Scalar
 
 from .record import GATE, LABEL, Record
@@ -21,6 +22,8 @@ Properties = dict[str, dict[str, Any]]
 
 OURS = f"{LABEL}/properties"
 """Property with the names of our properties: an update keeps those that users added."""
+_OURS_LIMIT = 1 << 20
+"""Characters of its value, which the registry sends."""
 EXPERIMENT = f"{LABEL}/experiment"
 
 _LARGEST_INT = 10**9 - 1
@@ -64,7 +67,7 @@ def replaced(existing: Properties | None, new: Properties) -> Properties:
     """Return ``existing`` with our properties replaced by ``new``: the registry replaces the whole map."""
     kept = existing or {}
     try:
-        earlier = set(json.loads(texts(kept).get(OURS, "[]")))
+        earlier = set(strict_json.loads(texts(kept).get(OURS, "[]"), _OURS_LIMIT))
     except (ValueError, TypeError):  # it was edited, so our properties are unknown
         earlier = set()
     return {**{key: value for key, value in kept.items() if key not in earlier and not key.startswith(f"{LABEL}/")}, **new}

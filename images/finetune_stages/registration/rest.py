@@ -5,7 +5,6 @@ httpx2 is used instead of a registry's client library, because the stage decides
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import ssl
@@ -18,11 +17,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from finetune_contract import reasons
+from finetune_contract import reasons, strict_json
 from finetune_contract.documents import REGISTRY_CA_VARIABLE, REGISTRY_HOST_VARIABLE, REGISTRY_TOKEN_VARIABLE
 from finetune_contract.hosts import allowed_hosts, host_of, matches, may_receive_token
 from finetune_stages.sdk import StageError
-from finetune_stages.sdk.fault import AddressNotAllowed, causes, first_line
+from finetune_stages.sdk.fault import AddressNotAllowed, causes, first_line, one_line
 from finetune_stages.sdk.hosts import require_allowed
 
 from .registry import AlreadyExists, Unanswered, settled
@@ -34,6 +33,7 @@ CONNECT_SECONDS = 10.0
 CALL_SECONDS = 30.0
 """Deadline of a call, including its response body."""
 _LARGEST_ANSWER = 64 << 20
+_LARGEST_DETAIL = 1 << 20
 _NOT_NOW = {408, 425, 429}
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -173,7 +173,7 @@ class Rest:
         if not response.is_success:
             raise StageError(reasons.REGISTRY_REJECTED, f"The registry rejected the entry with status {status}{detail}.")
         try:
-            answer = json.loads(content)
+            answer = strict_json.loads(content, _LARGEST_ANSWER)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
@@ -233,11 +233,11 @@ def _read(response: httpx2.Response, deadline: float) -> bytes:
 def _detail(content: bytes) -> str:
     """Return the registry's error message in parentheses; empty if the response is not JSON."""
     try:
-        answer = json.loads(content)
+        answer = strict_json.loads(content, _LARGEST_DETAIL)
         words = str(answer.get("message") or answer.get("error") or "")
     except (ValueError, AttributeError):
         words = ""
-    return f" ({' '.join(words.split())[:300]})" if words else ""
+    return f" ({one_line(words, 300)})" if words else ""
 
 
 def _seconds(response: httpx2.Response) -> float:

@@ -18,12 +18,16 @@ from finetune_contract.result import LossPoint
 from finetune_contract.workspace import Attempt, RunLayout
 
 from .fault import StageError
+from .safe_files import read_bounded
 from .workspace import link_directory, publish_directory, write_file
 
 T = TypeVar("T")
 
 NO_DIGEST = "0" * 64
 """Digest of the inputs if ``FINETUNE_INPUTS_DIGEST`` is not set. No result is stored or reused under it."""
+
+_CURRENT_LIMIT = 64
+"""Bytes of the file with the current attempt."""
 
 REPORT_SECONDS = 0.5
 """Seconds between two printed progress lines, at least."""
@@ -172,7 +176,7 @@ class Context:
 
     def _current(self) -> Attempt:
         try:
-            return Attempt.parse(self._current_file.read_text().strip())
+            return Attempt.parse(read_bounded(self._current_file, _CURRENT_LIMIT).decode().strip())
         except (FileNotFoundError, ValueError):
             return Attempt(0, 0)
 

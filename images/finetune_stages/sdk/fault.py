@@ -180,6 +180,11 @@ def _first_line(text: str, limit: int = 500) -> str:
     return next(iter(text.strip().splitlines()), "")[:limit]
 
 
+def one_line(text: str, limit: int) -> str:
+    """Return a text of another program on one line, without characters that control a terminal, shortened."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text[: 4 * limit]).split())[:limit]
+
+
 def causes(error: BaseException, *, suppressed: bool = True) -> list[BaseException]:
     """Return the chain of an exception and its causes, the outermost first.
 

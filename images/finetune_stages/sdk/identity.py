@@ -17,7 +17,8 @@ from finetune_contract.result import Result, parse_result
 
 from .context import Context
 from .fault import StageError
-from .workspace import Seal, content_digest, file_sha256, files_of
+from .safe_files import RESULT_FILE_LIMIT, read_bounded
+from .workspace import Seal, content_digest, file_sha256, files_of, first_difference
 
 _MEGABYTE = 10**6
 _MODELS = ("model", "training")
@@ -58,6 +59,9 @@ def require_content(context: Context, folder: Path, seal: Seal, stage: str) -> N
     Raises:
         StageError: ``ModelChanged``, ``ResultChanged``.
     """
+    difference = first_difference(folder, seal)
+    if difference is not None:
+        raise _changed(folder, difference, stage)
     what = "model" if stage in _MODELS else "data"
     total = sum(file.size for file in seal.files.values())
     done = 0
@@ -79,6 +83,9 @@ def require_settings(model: Path, seal: Seal, stage: str) -> None:
     Raises:
         StageError: ``ModelChanged``.
     """
+    difference = first_difference(model, seal)
+    if difference is not None:
+        raise _changed(model, difference, stage)
     found = {name: file_sha256(path) for name, path in files_of(model).items() if not name.endswith(_WEIGHTS)}
     expected = {name: file.sha256 for name, file in seal.files.items() if not name.endswith(_WEIGHTS)}
     different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
@@ -93,10 +100,10 @@ def read_result(context: Context, path: Path, stage: str) -> Result:
         StageError: ``ResultChanged``; ``BadDocument``: the file is missing or is not a result.
     """
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, RESULT_FILE_LIMIT)
         _require_file(context, content, path, stage)
         return parse_result(json.loads(content))
-    except (OSError, ValueError, DocumentError) as error:
+    except (OSError, ValueError, DocumentError, RecursionError) as error:
         raise StageError(
             reasons.BAD_DOCUMENT, f"result of stage {stage}: it cannot be read ({error}); rerun that stage."
         ) from error

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from .safe_files import without_links
+
 
 class Tee:
     """Text stream that writes to two others. It replaces ``sys.stdout`` and ``sys.stderr``."""
@@ -43,7 +45,9 @@ def tee_output(path: Path, redact: Callable[[str], str], *, errors: bool = True)
     ``errors``: standard error too. That of a supervised process is copied by its supervisor, which also gets the lines of native code.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a", encoding="utf-8", buffering=1, errors="replace")
+    if path.is_symlink():
+        path.unlink()
+    file = open(path, "a", encoding="utf-8", buffering=1, errors="replace", opener=without_links)  # noqa: SIM115 - it is open until the process ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # through a pipe too, for live logs

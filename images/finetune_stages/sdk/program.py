@@ -47,6 +47,7 @@ from .fault import Interrupted, StageError, classify
 from .logs import tee_output
 from .redaction import Redactor
 from .reuse import Reuse, reuse_result, store_result
+from .safe_files import RESULT_FILE_LIMIT, linked_folder, read_bounded, without_links
 from .workspace import file_sha256, write_file
 
 Work = Callable[[Context], Finished]
@@ -161,6 +162,7 @@ def _open(stages: tuple[str, ...], environment: Mapping[str, str], rank: int) ->
         document, Path(workspace).absolute(), attempt, environment.get(INPUTS_DIGEST_VARIABLE, NO_DIGEST), rank,
         reads=reads, first=FIRST_VARIABLE in environment,
     )  # fmt: skip
+    _require_own_folders(context)
     _require_writable(context)
     _make_folders(context)
     return context
@@ -183,6 +185,23 @@ def _make_folders(context: Context) -> None:
         context.path(context.layout.folder(TRAINING)).mkdir(exist_ok=True)
         with suppress(OSError):  # without this folder, results are not reused
             context.path(f"{CACHE_RESULTS}/{TRAINING}").mkdir(parents=True, exist_ok=True)
+
+
+def _require_own_folders(context: Context) -> None:
+    """Reject links in place of the folders that this stage writes to and removes from: they lead to those of other runs."""
+    stage, layout = context.document.stage, context.layout
+    for path in (
+        layout.attempt(stage, context.attempt),
+        layout.results(stage),
+        str(Path(layout.log(stage, context.attempt, 0)).parent),
+    ):
+        linked = linked_folder(context.workspace, path)
+        if linked is not None:
+            raise StageError(
+                reasons.WORKSPACE_NOT_WRITABLE,
+                f"workspace: {linked} is a symbolic link, and the run needs a directory there; remove the link, and find out which program"
+                " made it.",
+            )
 
 
 def _require_writable(context: Context) -> None:
@@ -227,8 +246,8 @@ def _earlier_result(context: Context) -> Result | None:
         return None
     path = context.path(context.layout.result(context.document.stage, context.attempt.round, context.inputs_digest))
     try:
-        result = parse_result(json.loads(path.read_bytes()))
-    except (OSError, ValueError):
+        result = parse_result(json.loads(read_bounded(path, RESULT_FILE_LIMIT)))
+    except (OSError, ValueError, RecursionError):
         return None
     if result.outcome != "Succeeded" or result.inputs_digest != context.inputs_digest:
         return None
@@ -237,10 +256,8 @@ def _earlier_result(context: Context) -> Result | None:
 
 def _make_newest(context: Context, earlier: Result) -> None:
     """Write an earlier result as the stage's newest one: an attempt that was killed may not have got there."""
-    newest = context.path(context.layout.newest_result(context.document.stage))
-    content = context.path(earlier.file or "").read_bytes()
-    if not newest.exists() or newest.read_bytes() != content:
-        write_file(newest, content)
+    content = read_bounded(context.path(earlier.file or ""), RESULT_FILE_LIMIT)
+    write_file(context.path(context.layout.newest_result(context.document.stage)), content)
 
 
 def _record(context: Context, finished: Finished, seconds: float, is_reporter: bool) -> Result:
@@ -310,7 +327,8 @@ def _deliver(result: Result, progress: Progress | None) -> None:
 def _pipeline_log(context: Context, line: str) -> None:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
-        with context.path(context.layout.pipeline_log(context.document.stage)).open("a", encoding="utf-8") as log:
+        path = context.path(context.layout.pipeline_log(context.document.stage))
+        with open(path, "a", encoding="utf-8", opener=without_links) as log:
             log.write(f"{stamp} {line}\n")
     except OSError:  # the log is informational
         pass

@@ -25,6 +25,7 @@ from finetune_contract.workspace import CACHE_RESULTS, SENTINEL, Attempt
 
 from .context import NO_DIGEST, Context, Finished
 from .fault import first_line
+from .safe_files import RESULT_FILE_LIMIT, read_bounded
 from .workspace import SealedFile, copy_or_link_file, file_sha256, is_below, read_seal, verify_seal, write_file
 
 _FOLDER = "reused"
@@ -242,12 +243,12 @@ def _read(context: Context) -> Record | None:
     if context.inputs_digest == NO_DIGEST:
         return None
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_bounded(path, RESULT_FILE_LIMIT))
         record = decode(Record, data["record"])
         intact = digest(data["record"]) == data["digest"]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         print(f"{context.document.stage}: {path.name} cannot be read ({first_line(error)}): the work is done again")
         return None
     if not intact:
@@ -289,7 +290,9 @@ def _folder(context: Context, publishing: bool) -> Iterator[Path | None]:
         return
     attempt = context.path(context.layout.attempt(context.document.stage, context.attempt))
     for left in attempt.parent.iterdir():
-        if _order(left) <= context.attempt.order:
+        if left.is_symlink():
+            left.unlink()
+        elif _order(left) <= context.attempt.order:
             _remove(left / _FOLDER)
     own = attempt / _FOLDER
     own.mkdir(parents=True)

@@ -7,15 +7,21 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune_contract import strict_json
 from finetune_contract.codec import DocumentError, decode, digest, encode
 from finetune_contract.workspace import SENTINEL
 
+from .safe_files import NotRegular, create_file, open_regular, read_bounded
+
 _CHUNK = 1 << 20
 _COPIED_AT_ONCE = 1 << 30
+_SEAL_LIMIT = 16 << 20
+"""Bytes of a sentinel file: 100,000 files have less."""
 
 Advance = Callable[[int], object]
 """Progress callback: called with the number of bytes read since the last call."""
@@ -47,9 +53,14 @@ class Seal:
 
 
 def file_sha256(path: Path, advance: Advance | None = None, readers: Readers | None = None) -> str:
-    """Return the SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex.
+
+    Raises:
+        NotRegular: it is a pipe or a device, which may have no end.
+        OSError: it cannot be read.
+    """
     reader = readers(path) if readers else None
-    with path.open("rb", buffering=0) as stream:
+    with open_regular(path) as stream:
         if advance is None and reader is None:
             return hashlib.file_digest(stream, "sha256").hexdigest()
         state = hashlib.sha256()
@@ -67,7 +78,7 @@ def write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with aside.open("wb") as stream:
+        with create_file(aside) as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -107,7 +118,8 @@ def content_digest(directory: Path, advance: Advance | None = None) -> str:
 def read_seal(directory: Path) -> Seal | None:
     """Return the seal of a published directory; ``None`` if it is missing or unreadable."""
     try:
-        seal = decode(Seal, json.loads((directory / SENTINEL).read_bytes()))
+        text = read_bounded(directory / SENTINEL, _SEAL_LIMIT).decode()
+        seal = decode(Seal, strict_json.loads(text, _SEAL_LIMIT))
     except (OSError, ValueError, DocumentError):
         return None
     return seal if all(map(is_below, seal.files)) else None
@@ -116,6 +128,23 @@ def read_seal(directory: Path) -> Seal | None:
 def is_below(name: str) -> bool:
     """Return whether a relative path stays below its directory. Paths in files of the volume are untrusted: other pods write there."""
     return not name.startswith("/") and ".." not in name.split("/")
+
+
+def first_difference(directory: Path, seal: Seal) -> str | None:
+    """Return how a directory differs from its seal, as far as names, types and sizes show it, without reading a file."""
+    files = files_of(directory)
+    for name in sorted(files.keys() ^ seal.files.keys()):
+        return f"{name} is not in its seal" if name in files else f"{name} is missing"
+    for name, path in files.items():
+        try:
+            about = path.stat()
+        except OSError as error:  # a link to nothing, or to itself
+            return f"{name} cannot be read ({error.strerror})"
+        if not stat.S_ISREG(about.st_mode):
+            return f"{name} is not a regular file"
+        if about.st_size != seal.files[name].size:
+            return f"{name} has {about.st_size:,} bytes, and its seal has {seal.files[name].size:,}"
+    return None
 
 
 def verify_seal(
@@ -202,10 +231,10 @@ def copy_or_link_file(source: Path, target: Path) -> bool:
 
 def _copy(source: Path, target: Path) -> None:
     try:
-        with source.open("rb") as reading, target.open("wb") as writing:
+        with open_regular(source) as reading, create_file(target) as writing:
             while os.copy_file_range(reading.fileno(), writing.fileno(), _COPIED_AT_ONCE):
                 pass
-    except FileNotFoundError:
+    except (FileNotFoundError, NotRegular):
         raise
     except OSError:  # other file systems, or one without this call
         shutil.copyfile(source, target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from finetune_contract import strict_json
 from finetune_contract.hosts import host_of, is_loopback
 from finetune_contract.uris import ImageReference
 from finetune_stages.sdk import StageError
@@ -90,7 +90,7 @@ class Registry:
                 f"{self._start}: the download is damaged: the manifest {reference} that {self.server} sent has the digest {digest}.",
             )
         try:
-            content = json.loads(body)
+            content = strict_json.loads(body, LARGEST_MANIFEST)
         except ValueError as error:
             raise self._invalid("its manifest is not JSON") from error
         if not isinstance(content, dict):
@@ -173,7 +173,7 @@ class Registry:
             self._require_success(response, "token")
             body = self._body(response, _LARGEST_TOKEN, f"the token of {address.netloc}")
         try:
-            content = json.loads(body)
+            content = strict_json.loads(body, _LARGEST_TOKEN)
             token = content.get("token") or content.get("access_token")
         except (ValueError, AttributeError):
             token = None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from finetune_contract import strict_json
 from finetune_contract.uris import ImageReference
 from finetune_stages.sdk import StageError
 
 from .origin import Origin
 
 _DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+_LARGEST = 1 << 20
+"""Characters of a pull secret: Kubernetes stores no larger one."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def login_for(image: ImageReference, content: str | None, origin: Origin) -> Log
 
 def _entries(content: str, origin: Origin) -> dict[str, Any]:
     try:
-        value = json.loads(content)
+        value = strict_json.loads(content, _LARGEST)
     except ValueError as error:
         raise _malformed(origin, "is not JSON") from error
     entries = value.get("auths") if isinstance(value, dict) else None

@@ -35,10 +35,10 @@ def _take_over(folder: Path, resume: str | None) -> None:
     """Move the subfolder ``resume`` into ``folder`` and remove all other files of this attempt and earlier ones."""
     folder.mkdir(parents=True, exist_ok=True)
     for child in folder.iterdir():
-        if child.name != resume:
+        if child.name != resume or child.is_symlink():
             _remove(child)
     for earlier in _earlier(folder):
-        if resume and (earlier / resume).is_dir() and not (folder / resume).exists():
+        if resume and _is_folder(earlier) and _is_folder(earlier / resume) and not (folder / resume).exists():
             (earlier / resume).rename(folder / resume)
         _remove(earlier)
 
@@ -57,8 +57,13 @@ def _earlier(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
+def _is_folder(path: Path) -> bool:
+    """Return whether a path is a folder, and not a link to one, which may belong to another run."""
+    return path.is_dir() and not path.is_symlink()
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
+    if _is_folder(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

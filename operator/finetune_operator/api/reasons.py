@@ -102,8 +102,8 @@ INSUFFICIENT_RESOURCES = _reason(
     "Lower training.resources, training.gpusPerWorker, evaluation.resources or evaluation.gpus, or use a larger machine.",
 )  # fmt: skip
 CONTRACT_UNKNOWN = _reason(
-    "ContractUnknown", Cause.USER, "A result or a status has a contract version that this release does not support.",
-    "Use the release that wrote it, or a later one.",
+    "ContractUnknown", Cause.USER, "A result or a status has a contract version, a form or values that this release does not support.",
+    "Use the release that wrote it, or a later one; a training image of your own must write results within the bounds of status.",
 )  # fmt: skip
 
 # The gate.
@@ -201,6 +201,10 @@ INTERNAL_ERROR = _reason(
     "InternalError", Cause.CRASH, "The operator raised an exception in its own program while it planned the run's next step.",
     "Report the type of the exception, the version of FineTuneRun and the operator's log entry with the exception to its maintainers,"
     " without private data; the operator retries, and the run resumes with a release that contains the fix.",
+)  # fmt: skip
+STATUS_REJECTED = _reason(
+    "StatusRejected", Cause.CRASH, "The API server rejected the status of the run, so that the run could not continue.",
+    "Report the message and the version of FineTuneRun to its maintainers; if the CRD is of another release, install the matching one.",
 )  # fmt: skip
 
 # Conditions.

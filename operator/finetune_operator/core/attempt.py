@@ -28,9 +28,12 @@ from .remedies import Failed, hint
 from .run import StageStatus
 from .stages import ProgramStage
 from .stages.base import inputs_digest
+from .status_bounds import require_valid
 from .waiting import STARTING_SECONDS, wait, wait_for_leftover
 
 _LONGEST_PAUSE = 300.0
+_NAME_LIMIT = 64
+"""Characters of a name of another program in a message."""
 _REPEATED = "; an earlier attempt crashed at the same place with the same inputs, so the stage is not retried"
 
 
@@ -172,17 +175,20 @@ def _finish(
         if result is None:
             return Diagnosis(reasons.RESULT_MISSING, "The stage succeeded, but its result is gone.")
         missing = _missing_proof(builder, stage, stage_status, result)
+        if missing:
+            return Diagnosis(reasons.PROOF_MISSING, f"{missing}.", 0, first.name if first else None)
+        succeeded = usage.count(builder, stage_status).but(
+            state="Succeeded", finished_at=builder.time, output_digest=stage.output_digest(result), result_digest=result.file_digest,
+            reused=result.reused,
+            reason=reasons.REUSED if result.reused else reasons.SUCCEEDED, message=status_message(result.message) or None,
+            releasing=holds(builder, stage_status),
+        )  # fmt: skip
+        found = stage.status_fields(builder.view, result)
+        require_valid({**found, "stages": [succeeded.as_status()]})
     except DocumentError as error:
         return Diagnosis(reasons.CONTRACT_UNKNOWN, str(error))
-    if missing:
-        return Diagnosis(reasons.PROOF_MISSING, f"{missing}.", 0, first.name if first else None)
-    builder.set_stage(usage.count(builder, stage_status).but(
-        state="Succeeded", finished_at=builder.time, output_digest=stage.output_digest(result), result_digest=result.file_digest,
-        reused=result.reused,
-        reason=reasons.REUSED if result.reused else reasons.SUCCEEDED, message=status_message(result.message) or None,
-        releasing=holds(builder, stage_status),
-    ))  # fmt: skip
-    builder.update_status(stage.status_fields(builder.view, result))
+    builder.set_stage(succeeded)
+    builder.update_status(found)
     builder.warn(stage.name, result.warnings)
     record = stage.record(builder.view, result, first) if first else None
     builder.effects += [record] if record else []
@@ -190,6 +196,8 @@ def _finish(
 
 
 def _missing_proof(builder: PlanBuilder, stage: ProgramStage, stage_status: StageStatus, result: Result) -> str | None:
+    if result.stage != stage.name:
+        return f"the result belongs to stage {result.stage[:_NAME_LIMIT]!r}"
     if result.outcome != "Succeeded":
         return f"the outcome in the result is {result.outcome}"
     if result.inputs_digest != stage_status.inputs_digest:

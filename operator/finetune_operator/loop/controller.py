@@ -21,13 +21,14 @@ from finetune_operator.core.plan import hold_forbidden, plan
 from finetune_operator.core.reads import active_stages
 from finetune_operator.core.run import Run, StageStatus
 from finetune_operator.core.settings import Settings
+from finetune_operator.core.status_rejection import fail_rejected
 from finetune_operator.core.times import stamp
 
 from .apply import Applied, apply
 from .child_cache import ChildCache
 from .cluster import Cluster, EventType, Object, RunKey
 from .contents import ConfigMapContents
-from .errors import ApiError, Conflict, Forbidden, NotFound, Transient
+from .errors import ApiError, Conflict, Forbidden, Invalid, NotFound, Transient
 from .expectations import Expectations
 from .labels import run_of
 from .lineage import Lineage
@@ -55,6 +56,8 @@ log = logging.getLogger(__name__)
 WORKLOAD_KINDS = (JOB, TRAINJOB, POD)
 """The kinds that are watched for changes of a run's children, by their labels."""
 WORKERS = 32
+_UNPROCESSABLE = 422
+"""HTTP status of an object that violates its definition."""
 _PAUSE_SECONDS = 10.0
 RESYNC_SECONDS = 300.0
 """Interval between passes over every run that needs one, whether an event was received or not: a lost event costs at most this time."""
@@ -120,7 +123,11 @@ class Controller:
                 await self._hold(document, hold_internal_error(run, type(error).__name__, now), now)
             raise
         carried_out = self._rejections.postpone(key, decision, now)
-        applied = await self._carry_out(key, document, carried_out, now)
+        try:
+            applied = await self._carry_out(key, document, carried_out, now)
+        except Invalid as error:
+            await self._fail_rejected(key, document, error, now)
+            return 0.0
         if self._observer is not None:
             self._observer(run, decision, asyncio.get_running_loop().time() - began)
         retry_at = now + timedelta(seconds=settings.retry_seconds)
@@ -165,6 +172,18 @@ class Controller:
         """Write the status of a run that cannot be advanced. Its pass fails, and the event about this write must not repeat it."""
         applied = await self._apply(document, decision, now)
         self._runs.add_version((document["metadata"]["namespace"], document["metadata"]["name"]), applied.version)
+
+    async def _fail_rejected(self, key: RunKey, document: Object, error: Invalid, now: datetime) -> None:
+        """Fail a run whose status the API server rejects. Another rejection, such as that of a webhook, may be temporary and is raised."""
+        if error.code != _UNPROCESSABLE:
+            raise error
+        log.error("%s/%s: the API server rejected the status: %s", *key, error)
+        run = Run.parse(document)
+        decision = fail_rejected(run, error.message)
+        await self._hold(document, decision or hold_internal_error(run, type(error).__name__, now), now)
+        if decision is None:
+            raise error
+        self._forget(key)
 
     async def _apply(self, document: Object, decision: Decision, now: datetime) -> Applied:
         def record(run: Run, event: Event) -> None:

@@ -30,6 +30,9 @@ DEFAULTS_KEY = "spec.yaml"
 _LIMITS = Limits(32 * 2**10, 2000, aliases=False)
 """Whoever may write ConfigMaps in a namespace writes them. All defaults that a spec can have need a few kilobytes."""
 
+_KEY_LIMIT = 64
+"""Characters of another key in a message."""
+
 
 @dataclass(frozen=True)
 class NamespaceDefaults:
@@ -51,8 +54,22 @@ def defaults_of(configmap: Mapping[str, Any], mode: Mode) -> NamespaceDefaults:
         CelMissing: the package that evaluates rules is not installed.
     """
     data = configmap.get("data") or {}
+    if isinstance(data, Mapping) and DEFAULTS_KEY not in data and (other := _other_key(data, configmap.get("binaryData"))):
+        return _malformed(other)
     text = data.get(DEFAULTS_KEY) or "" if isinstance(data, Mapping) else data
     return _read(text, mode) if isinstance(text, str) else _malformed("not a string; write the YAML after |")
+
+
+def _other_key(data: Mapping[str, Any], binary: Any) -> str | None:
+    """Return what is wrong with a ConfigMap without the key: defaults elsewhere would be no limits at all. ``None`` if it is empty."""
+    if isinstance(binary, Mapping) and DEFAULTS_KEY in binary:
+        return "is in binaryData; write it in data, as text in UTF-8 (kubectl writes a file with an invalid byte to binaryData)"
+    found = next(iter([*data, *(binary if isinstance(binary, Mapping) else ())]), None)
+    return (
+        None
+        if found is None
+        else f"missing, but the ConfigMap has the key {str(found)[:_KEY_LIMIT]}; rename it or delete the ConfigMap"
+    )
 
 
 @lru_cache(maxsize=256)

@@ -106,7 +106,7 @@ def link_templates(model: Path) -> None:
     ("replace", "words"),
     [
         (replace_model, "its seal has digest"), (replace_weights, "its files have digest"), (forge_seal, "its files have digest"),
-        (add_template, "its files have digest"), (link_templates, "its files have digest"),
+        (add_template, "its seal has 325"), (link_templates, "its files have digest"),
     ],
     ids=["model", "weights", "seal", "template", "linked templates"],
 )  # fmt: skip

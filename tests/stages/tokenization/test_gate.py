@@ -62,7 +62,7 @@ def remove_seal(stage: Tokenization) -> None:
     [
         (change_rows, "ResultChanged", "datasets: its files have digest"),
         (change_and_seal_rows, "ResultChanged", "datasets: its seal has digest"),
-        (change_template, "ModelChanged", "base_model: chat_template.jinja is not the file of its seal; rerun from stage model."),
+        (change_template, "ModelChanged", "base_model: chat_template.jinja has 14 bytes, and its seal has 325; rerun from stage model."),
         (change_and_seal_template, "ModelChanged", "base_model: its seal has digest"),
         (remove_seal, "ModelNotFound", "there is no complete model; rerun from stage model."),
     ],

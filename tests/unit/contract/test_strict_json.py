@@ -49,3 +49,11 @@ def test_a_nesting_that_the_parser_cannot_walk() -> None:
 @pytest.mark.parametrize("text", ["9223372036854775807", "-9223372036854775808", "[[[1]]]", r'"\ud83d\ude00"', "1e308", "0.1"])
 def test_what_is_just_within_the_limits(text: str) -> None:
     assert loads(text, 100, depth=3) == json.loads(text)
+
+
+def test_bytes_are_read_as_utf_8() -> None:
+    assert loads('{"a": "é"}'.encode(), 11) == {"a": "é"}
+    with pytest.raises(JsonError, match="has more than 10 bytes"):
+        loads('{"a": "é"}'.encode(), 10)
+    with pytest.raises(JsonError, match="is not JSON"):
+        loads(b'{"a": "\xe9"}', 20)
