@@ -201,10 +201,10 @@ def test_two_arrays_do_not_meet(run_stage_program, tmp_path):
 
 
 def test_faults_of_the_held_out_rows_name_their_file(run_stage_program, tmp_path):
-    source, other = write(tmp_path / "chat.jsonl", map(row, range(6))), write(tmp_path / "eval.jsonl", [{"bad": 1}])
+    source, other = write(tmp_path / "chat.jsonl", map(row, range(6))), write(tmp_path / "eval.jsonl", [{"messages": []}])
     ended = run_stage_program("dataset", DatasetInputs(str(source), eval_uri=str(other)))
     assert (ended.code, ended.reason) == (65, "BadRow")
-    assert ended.result.message.startswith(f"{other}: row 1 (line 1) has no messages")
+    assert ended.result.message.startswith(f"{other}: row 1 (line 1) has an empty list of messages")
     ended = run_stage_program("dataset", DatasetInputs(str(source), eval_uri=str(tmp_path / "none")))
     assert (ended.code, ended.reason) == (65, "DatasetNotFound")
     assert "dataset.evalUri: there is no dataset at" in ended.result.message

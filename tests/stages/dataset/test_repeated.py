@@ -128,7 +128,7 @@ def test_a_split_by_a_column(prepared, tmp_path):
     with pytest.raises(StageError, match=r"inputs\.splitField: is missing, and splitBy is grouped"):
         prepared(rows, split_by="grouped")
     with pytest.raises(
-        StageError, match=r"uri: row 1 \(line 1\), .* have no string, number or boolean in column other \(100 of 100 rows\)"
+        StageError, match=r"no row of .*uri has a string, number or boolean in column other; columns that have one are: topic\."
     ):
         prepared(rows, split_by="grouped", split_field="other")
 
