@@ -117,11 +117,13 @@ FAULTY: tuple[tuple[Json, str], ...] = (
      ("training.volumeMounts[0].mountPath: mountPath is not a clean absolute path; write it with single slashes, without . and .. and"
       " without colons, such as /data.")),
     (mount({"mountPath": "/workspace/data"}),
-     ("training.volumeMounts[0].mountPath: mountPath hides files that training needs; choose a path that is not /tmp, /etc or /opt and not"
-      " in /workspace, /etc/finetune, /opt/finetune, /dev, /proc, /sys, /usr, /bin, /sbin, /lib, /lib64 or a directory of Python packages.")),
+     ("training.volumeMounts[0].mountPath: mountPath hides files that training needs; choose a path that is not /tmp or /opt and not in"
+      " /workspace, /etc, /opt/finetune, /opt/app-root, /dev, /proc, /sys, /usr, /bin, /sbin, /lib, /lib32, /lib64, /root, /home, /var, /run"
+      " or a directory of Python packages.")),
     (mount({"mountPath": "/tmp"}),
-     ("training.volumeMounts[0].mountPath: mountPath hides files that training needs; choose a path that is not /tmp, /etc or /opt and not"
-      " in /workspace, /etc/finetune, /opt/finetune, /dev, /proc, /sys, /usr, /bin, /sbin, /lib, /lib64 or a directory of Python packages.")),
+     ("training.volumeMounts[0].mountPath: mountPath hides files that training needs; choose a path that is not /tmp or /opt and not in"
+      " /workspace, /etc, /opt/finetune, /opt/app-root, /dev, /proc, /sys, /usr, /bin, /sbin, /lib, /lib32, /lib64, /root, /home, /var, /run"
+      " or a directory of Python packages.")),
     (mount({"mountPath": "/data", "subPath": "../b"}),
      "training.volumeMounts[0].subPath: subPath leaves the volume; write a relative path without ..."),
     (mount({"mountPath": "/data"}, {"mountPath": "/data/"}), "training.volumeMounts: has two mounts at one mountPath; move or remove one of them."),

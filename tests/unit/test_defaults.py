@@ -207,7 +207,7 @@ def test_a_config_map_without_defaults(data: Any) -> None:
         ({"binaryData": {DEFAULTS_KEY: "AA=="}}, "is in binaryData; write it in data, as text in UTF-8"),
         ({"data": {"spec.yml": "a: b"}}, "missing, but the ConfigMap has the key spec.yml; rename it or delete the ConfigMap."),
         ({"binaryData": {"x" * 99: "AA=="}}, f"missing, but the ConfigMap has the key {'x' * 64};"),
-        ({"data": {DEFAULTS_KEY: "a: b\nc: \x1b"}}, "line 2: not YAML: the character U+001B is not allowed; remove it."),
+        ({"data": {DEFAULTS_KEY: "a: b\nc: \x1b"}}, "line 2: has the character U+001B, which YAML does not allow; remove it."),
     ],
     ids=["binary", "other key", "long key", "control character"],
 )
