@@ -1,4 +1,4 @@
-"""Network addresses that the programs contact in a cluster: never those of the node or the cloud, private ones by configuration."""
+"""Network addresses that the programs contact in a cluster: never loopback, link-local and metadata addresses, private ones by configuration."""
 
 from __future__ import annotations
 

@@ -26,13 +26,15 @@ _HEADER = re.compile(
     re.IGNORECASE,
 )
 _DIGEST_RESPONSE = re.compile(r'(response=")[^"\s]{8,}')
-_OTHER_HEADER = re.compile(r"((?:x-api-key|x-auth-token|cookie)[\"']{0,2} {0,4}: {0,4}[\"']?)[^\s\"',]{4,}", re.IGNORECASE)
+_OTHER_HEADER = re.compile(r"((?:x-api-key|x-auth-token)[\"']{0,2} {0,4}: {0,4}[\"']?)[^\s\"',]{4,}", re.IGNORECASE)
+_COOKIES = re.compile(r"(cookie[\"']{0,2} {0,4}: {0,4}[\"']?)[^\r\n\"']{4,}", re.IGNORECASE)
+"""A header has several cookies: all of the line is hidden."""
 _NAMED = r"(?:password|passwd|secret|api[-_]?key|access[-_]?key|private[-_]?key|(?:access|auth|refresh|id)[-_]?token)"
-_ASSIGNED = re.compile(rf"({_NAMED}[\"']? ?= ?[\"']?)[^\s\"',;&*<{{$]{{4,}}", re.IGNORECASE)
+_ASSIGNED = re.compile(rf"({_NAMED}[\"']? ?= ?[\"']?)[^\s\"',;&*<{{$][^\s\"',;&]{{3,}}", re.IGNORECASE)
 """An assignment, as in ``password=...`` of a connection string or ``AWS_SECRET_ACCESS_KEY='...'`` of a shell."""
 _QUOTED = re.compile(rf"({_NAMED}[\"'] {{0,2}}: {{0,2}}[\"'])[^\s\"'*<]{{4,}}", re.IGNORECASE)
 """A member of a JSON object or a Python dict. A colon after an unquoted name is common in messages: ``model.pullSecret: ...``."""
-_TOKEN_VARIABLE = re.compile(r"([A-Z]_TOKEN=[\"']?)[^\s\"',;&*<{$]{4,}")
+_TOKEN_VARIABLE = re.compile(r"([A-Z]_TOKEN=[\"']?)[^\s\"',;&*<{$][^\s\"',;&]{3,}")
 _BEARER = re.compile(r"(Bearer {1,4})[A-Za-z0-9._~+/=-]{12,}")
 _TOKENS = tuple(
     (start, re.compile(pattern))
@@ -75,8 +77,10 @@ def _without_named(text: str) -> str:
     if "authorization" in lower:
         text = _HEADER.sub(rf"\1{HIDDEN}", text)
         text = _DIGEST_RESPONSE.sub(rf"\1{HIDDEN}", text)
-    if "cookie" in lower or "x-a" in lower:
+    if "x-a" in lower:
         text = _OTHER_HEADER.sub(rf"\1{HIDDEN}", text)
+    if "cookie" in lower:
+        text = _COOKIES.sub(rf"\1{HIDDEN}", text)
     if any(word in lower for word in ("passw", "secret", "key", "token")):
         for pattern in (_ASSIGNED, _QUOTED, _TOKEN_VARIABLE):
             text = pattern.sub(rf"\1{HIDDEN}", text)

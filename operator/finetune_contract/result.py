@@ -165,7 +165,7 @@ class TokenizationOutputs:
     rejected: int = 0
     measured_rows: int = 0
     not_measured: int = 0
-    attention: int = 0
+    attention: float = 0.0
     template: Literal["model", "training"] = "model"
     sample: tuple[SampleRow, ...] = ()
 

@@ -14,6 +14,7 @@ from finetune_contract.codec import digest, encode
 from finetune_contract.documents import EvaluationInputs, Scalar
 from finetune_contract.workspace import CACHE_BASELINES
 from finetune_stages.sdk import Context, Finished, seal_directory, verify_seal, write_file
+from finetune_stages.sdk.safe_files import RESULT_FILE_LIMIT, read_bounded
 from finetune_stages.sdk.workspace import copy_or_link_file
 from finetune_stages.sources.cache import store_entry
 from finetune_stages.sources.work_folder import work_folder
@@ -36,7 +37,7 @@ def take_baseline(entry: Path, folder: Path) -> Finished | None:
     for name in seal.files:
         if name != _FINISHED:
             copy_or_link_file(entry / name, folder / name)
-    stored = json.loads((entry / _FINISHED).read_bytes())
+    stored = json.loads(read_bounded(entry / _FINISHED, RESULT_FILE_LIMIT))
     message = f"the same as run {stored['run']}: {stored['message']}"
     warnings = tuple(stored.get("warnings", ()))  # an entry of an earlier release has none
     return Finished(stored["outputs"], stored["metrics"], message=message, warnings=warnings, reused=True, fingerprint=None)

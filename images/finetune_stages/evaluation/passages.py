@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from finetune_stages.chat.rendered_rows import passages_digest
 from finetune_stages.chat.task_rows import chat_files, own_roots
 from finetune_stages.sdk import Context, Seal, StageError, read_seal
 from finetune_stages.sdk.identity import read_result
-from finetune_stages.sdk.workspace import file_sha256
+from finetune_stages.sdk.safe_files import read_bounded
+from finetune_stages.sdk.workspace import SealedFile, file_sha256
 
 Row = dict[str, Any]
 """``row`` and ``line`` in the source, and ``passages``, each with ``text`` and ``answers`` (half-open character ranges)."""
@@ -32,16 +34,16 @@ class RowFile:
     """A file of rendered rows.
 
     Attributes:
-        reported: SHA-256 that stage *tokenization* reported; ``None`` if no control plane started this program.
+        reported: size and SHA-256 that stage *tokenization* reported; ``None`` if no control plane started this program.
     """
 
     path: Path
-    reported: str | None = None
+    reported: SealedFile | None = None
 
     @property
     def sha256(self) -> str:
         """SHA-256 of the rows that are scored."""
-        return self.reported or file_sha256(self.path)
+        return self.reported.sha256 if self.reported else file_sha256(self.path)
 
 
 def chat_tasks(context: Context, inputs: EvaluationInputs) -> dict[str, RowFile]:
@@ -67,7 +69,7 @@ def chat_tasks(context: Context, inputs: EvaluationInputs) -> dict[str, RowFile]
         return {name: RowFile(path) for name, path in paths.items() if path.is_file()}
     _require_reported(context, seal)
     files = {name: seal.files.get(str(path.relative_to(tokens))) for name, path in paths.items()}
-    return {name: RowFile(paths[name], file.sha256) for name, file in files.items() if file is not None}
+    return {name: RowFile(paths[name], file) for name, file in files.items() if file is not None}
 
 
 def _require_reported(context: Context, seal: Seal) -> None:
@@ -89,12 +91,7 @@ def read_passages(file: RowFile) -> list[Row]:
         StageError: ``ResultChanged``: the file is not the reported one; ``DatasetUnreadable``: stage *tokenization* did not write it.
     """
     try:
-        content = file.path.read_bytes()
-        if file.reported not in (None, hashlib.sha256(content).hexdigest()):
-            raise StageError(
-                reasons.RESULT_CHANGED,
-                f"{file.path}: it is not the file that stage tokenization reported; rerun from stage evaluation.",
-            )
+        content = _content(file)
         rows = [json.loads(line) for line in content.split(b"\n") if line]
         for row in rows:
             for passage in row["passages"]:
@@ -104,6 +101,19 @@ def read_passages(file: RowFile) -> list[Row]:
             reasons.DATASET_UNREADABLE, f"{file.path}: it cannot be read ({error}); rerun from stage evaluation."
         ) from error
     return rows
+
+
+def _content(file: RowFile) -> bytes:
+    """Return the bytes of a file. A training program may have left another one, or a pipe that never ends."""
+    if file.reported is None:
+        return file.path.read_bytes()
+    with suppress(OSError):
+        content = read_bounded(file.path, file.reported.size)
+        if hashlib.sha256(content).hexdigest() == file.reported.sha256:
+            return content
+    raise StageError(
+        reasons.RESULT_CHANGED, f"{file.path}: it is not the file that stage tokenization reported; rerun from stage evaluation."
+    )
 
 
 def answers(row: Row) -> list[str]:

@@ -27,5 +27,6 @@ async def _client(**options: Any) -> aiohttp.ClientSession:
 async def _check(
     _session: aiohttp.ClientSession, _context: SimpleNamespace, redirect: aiohttp.TraceRequestRedirectParams
 ) -> None:
-    target = redirect.response.headers.get("Location", "")
+    headers = redirect.response.headers
+    target = headers.get("Location") or headers.get("URI") or ""  # as aiohttp does
     require_allowed(str(redirect.url.join(URL(target))), "hosts", f"evaluation.tasks: {redirect.url.origin()} redirects")

@@ -126,6 +126,6 @@ class _Location:
     def _unsupported(self) -> StageError:
         return StageError(
             reasons.TASK_INVALID,
-            f"{self.subject}: {self.text} is a location that tasks cannot read; use a key of the ConfigMap of evaluation.taskFiles, https://"
-            " or hf://.",
+            f"{self.subject}: {self.text} is a location that tasks cannot read; use a key of the ConfigMap of evaluation.taskFiles,"
+            " http(s):// or hf://.",
         )

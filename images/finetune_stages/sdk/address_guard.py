@@ -1,4 +1,4 @@
-"""Guard of this process's connections in a cluster: it contacts no address of the node or the cloud, and private ones by configuration.
+"""Guard of this process's connections in a cluster: it contacts no loopback, link-local or metadata address, and private ones by configuration.
 
 An audit hook of Python sees the address of each connection just before it is made, whichever library makes it. So redirects are checked, and
 a name that resolves to another address the second time changes nothing. Connections of native code raise no audit event; the libraries that

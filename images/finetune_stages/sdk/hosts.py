@@ -13,7 +13,7 @@ from .fault import AddressNotAllowed, StageError
 
 
 def require_allowed(url: str, use: HostUse, field: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Reject a URL whose host the operator's configuration does not allow for a use, or that has an address of the node or the cloud.
+    """Reject a URL whose host the operator's configuration does not allow for a use, or that has a forbidden address.
 
     Whether a name has such an address is known when it is resolved (:mod:`.address_guard`).
 

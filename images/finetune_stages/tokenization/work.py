@@ -167,7 +167,7 @@ class _Job:
         outputs = TokenizationOutputs(
             digest="", passages_digest="", rows=writer.rows, tokens=writer.tokens, learned_tokens=writer.learned, longest=writer.longest, median=median, p90=p90, p99=p99,
             too_long=trained.too_long, nothing_to_learn=trained.nothing, rejected=len(trained.rejected),
-            attention=writer.squares * attention_size(self.config), measured_rows=measurable,
+            attention=float(writer.squares * attention_size(self.config)), measured_rows=measurable,
             not_measured=measured.total - measurable if self.inputs.holdout else 0,
             template="training" if self.used_training_template else "model", sample=self.sample.short() if self.inputs.sample else (),
         )  # fmt: skip

@@ -66,7 +66,7 @@ class Evaluation(Section):
     task_files: ConfigMapRef | None = Field(
         None,
         description="ConfigMap with YAML files of lm-eval tasks, their data, and files with chat rows. Data is a key of the "
-        "ConfigMap, a data set of the hub, or an https:// or hf:// address. A task must not have the name of a task of lm-eval.",
+        "ConfigMap, a data set of the hub, or an http(s):// or hf:// address. A task must not have the name of a task of lm-eval.",
     )
     holdout: bool | None = Field(None, description="Whether the held-out rows are scored, if there are any.")
     baseline: bool | None = Field(

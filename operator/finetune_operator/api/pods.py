@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_contract.uris import LOGIN, SIGNATURE
+from finetune_contract.uris import LOGIN_IN_TEXT, SIGNATURE
 
 from .references import ConfigMapRef
 from .section import LABEL_KEY, DataKey, LabelValue, ObjectName, Quantity, Rule, Section, ShortName, text
@@ -78,7 +78,7 @@ class EnvVar(Section):
             field=".name",
         ),
         Rule(
-            f"!has(self.value) || !self.value.contains('://') || !(self.value.matches(r'{LOGIN}') || self.value.matches(r'{SIGNATURE}'))",
+            f"!has(self.value) || !self.value.contains('://') || !(self.value.matches(r'{LOGIN_IN_TEXT}') || self.value.matches(r'{SIGNATURE}'))",
             "the value has a login, a signature or a token, which everybody who may read the run could read; put it into a Secret and set"
             " valueFrom",
             field=".value",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -162,16 +163,23 @@ def remove_rows(programs: Any) -> None:
     seal_directory(programs.path(programs.layout.tokens))
 
 
+def put_pipe(programs: Any) -> None:
+    rows = programs.path(programs.layout.passages("holdout"))
+    rows.unlink()
+    os.mkfifo(rows)
+
+
 @pytest.mark.parametrize(
     ("attack", "words"),
     [
+        (put_pipe, "it is not the file that stage tokenization reported"),
         (rewrite_rows, "it is not the file that stage tokenization reported"),
         (forge_seal_of_rows, "it is not the file that stage tokenization reported"),
         (seal_rows, "the seal of the rendered rows has digest"),
         (remove_rows, "the seal of the rendered rows has digest"),
         (forge_result, "and stage tokenization reported digest"),
     ],
-    ids=["rows", "old seal", "new seal", "no rows", "result"],
+    ids=["pipe", "rows", "old seal", "new seal", "no rows", "result"],
 )
 def test_other_rows_than_the_reported_ones_are_not_scored(programs: Any, attack: Callable[[Any], None], words: str) -> None:
     variables = reported(programs)

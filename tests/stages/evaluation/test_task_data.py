@@ -86,7 +86,7 @@ def test_a_task_reads_no_file_beside_the_task_files(folder: Path, path: str) -> 
 def test_a_task_reads_no_other_kind_of_location(folder: Path, text: str) -> None:
     assert rejection(folder, **files(text)) == (
         f"TaskInvalid: evaluation.taskFiles: t.yaml: dataset_kwargs.data_files: {text} is a location that tasks cannot read; use a key of the"
-        " ConfigMap of evaluation.taskFiles, https:// or hf://."
+        " ConfigMap of evaluation.taskFiles, http(s):// or hf://."
     )
 
 
@@ -164,13 +164,16 @@ def test_data_comes_from_allowed_web_servers_only(folder: Path, monkeypatch: pyt
         assert read(folder, **web) == 1
 
 
-def test_a_redirect_of_data_to_a_host_that_is_not_allowed_is_not_followed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("header", ["Location", "URI"])
+def test_a_redirect_of_data_to_a_host_that_is_not_allowed_is_not_followed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, header: str
+) -> None:
     monkeypatch.setenv("FINETUNE_ALLOWED_HOSTS", '{"hosts": ["localhost"]}')
     with FileServer(folder.parent / "data") as server:
 
         class Elsewhere(FileServer):
             def answer(self, request: Request, body: bytes) -> Answer:
-                return Answer(302, {"Location": f"{server.url}/rows.jsonl"})
+                return Answer(302, {header: f"{server.url}/rows.jsonl"})
 
         with Elsewhere(folder) as first:
             with pytest.raises(StageError) as raised:

@@ -31,6 +31,8 @@ from finetune_contract.uris import SIGNATURE
         ("AWS_SECRET_ACCESS_KEY='abc/def+ghi' HF_TOKEN=opaque", "AWS_SECRET_ACCESS_KEY='***' HF_TOKEN=***"),
         ('{"password": "hunter2", "access_token": "abcdef"}', '{"password": "***", "access_token": "***"}'),
         ("X-Api-Key: abcdef123", "X-Api-Key: ***"), ("Cookie: session=abcdef", "Cookie: ***"),
+        ("Cookie: session=abcdef; other=ghijkl\nnext", "Cookie: ***\nnext"), ("password=Pa55$w0rd*2024 x", "password=*** x"),
+        ("API_TOKEN=abc$def{g x", "API_TOKEN=*** x"), ("password=$PASSWORD", "password=$PASSWORD"),
         ("AuThorization: Bearer abc.def", "AuThorization: Bearer ***"),
         ('Authorization: Digest username="x", response="deadbeef1234"', 'Authorization: Digest ***"x", response="***"'),
         ("model.pullSecret: quay.io rejects it", "model.pullSecret: quay.io rejects it"),

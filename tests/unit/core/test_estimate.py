@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from finetune_contract import strict_json
+from finetune_contract.codec import decode, encode
+from finetune_contract.result import TokenizationOutputs
 from finetune_operator.core.estimate import estimate, floating_point_operations, gpu_time, memory_bytes
 from finetune_operator.core.resolved_spec import Lora, Osft, Training
 from unit.core.passes import go, run_of, world_at
@@ -92,6 +96,17 @@ def test_operations_depend_on_the_gradients_of_weights_and_on_recomputation(
 )
 def test_the_time_of_gpus_is_that_of_their_data_sheets_at_the_stated_share(operations: int, words: str) -> None:
     assert gpu_time(operations) == words
+
+
+def test_the_attention_of_a_large_model_on_long_rows_fits_a_result() -> None:
+    attention = 100_000.0 * 131_072**2 * 126 * 16_384  # 405B parameters
+    outputs = encode(
+        TokenizationOutputs(
+            digest="0" * 64, passages_digest="0" * 64, rows=1, tokens=1, learned_tokens=1, longest=1, attention=attention
+        )
+    )
+    found = decode(TokenizationOutputs, strict_json.loads(json.dumps(outputs), 1 << 12), "outputs")
+    assert found.attention == attention > 2**63
 
 
 def test_the_estimate_is_in_status_before_training_starts_and_a_rerun_from_the_data_removes_it() -> None:

@@ -98,7 +98,7 @@ def test_what_a_later_attempt_of_the_evaluation_may_use(
         second = run.stages[name].but(attempt=2, child_kind="Job")
         found = {one["name"] for one in pod.environment(run, second, PodNeeds(), None)}
         assert ("FINETUNE_FIRST" in found) == (first and late)
-        assert ("FINETUNE_AGAIN" in found) == (again and name in ("evaluation", "baseline"))
+        assert ("FINETUNE_AGAIN" in found) == (again and (late or claim) and name != "registration")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,8 @@ def test_rows_that_a_training_of_an_earlier_round_could_have_written_are_rendere
     isolation: str | None, custom: bool, round_: int, again: bool
 ) -> None:
     run = isolated(resolved({"image": "registry.example.com/mine:1"} if custom else None), isolation)
-    run = replace(run, status={**run.status, "round": round_})
+    spec = {**run.status["resolved"]["spec"], "storage": {"size": "1Gi"}}
+    run = replace(run, status={**run.status, "round": round_, "resolved": {**run.status["resolved"], "spec": spec}})
     assert ("FINETUNE_AGAIN" in variables(run, "tokenization")) == again
 
 

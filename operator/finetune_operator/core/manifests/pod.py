@@ -181,10 +181,10 @@ def _ignores_cached_results(run: Run, stage_status: StageStatus) -> bool:
     """
     if _isolation(run) != "digests":
         return False
+    is_shared = bool(run.resolved.storage.claim_name)
     if stage_status.name == TOKENIZATION.name:
-        return run.round > 1 and runs_custom_code(run)
-    written_by_others = runs_custom_code(run) or bool(run.resolved.storage.claim_name)
-    return stage_status.name in (BASELINE.name, EVALUATION.name) and written_by_others
+        return is_shared or (run.round > 1 and runs_custom_code(run))
+    return stage_status.name in (BASELINE.name, EVALUATION.name) and (is_shared or runs_custom_code(run))
 
 
 def can_change_workspace(run: Run) -> bool:

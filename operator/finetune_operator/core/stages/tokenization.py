@@ -63,6 +63,6 @@ class TokenizationStage(ProgramStage):
             },
             "sample": [encode(row) for row in found.sample] or None,
             "estimate": estimate(
-                run.resolved.training, found.rows, found.tokens, found.attention, (run.status.get("model") or {}).get("parameters")
+                run.resolved.training, found.rows, found.tokens, int(found.attention), (run.status.get("model") or {}).get("parameters")
             ),
         }  # fmt: skip
