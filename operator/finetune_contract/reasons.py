@@ -179,11 +179,11 @@ MODEL_CORRUPT = _reason(
 )  # fmt: skip
 MODEL_CHANGED = _reason(
     "ModelChanged", Cause.USER, "The model in the workspace is not the one that an earlier stage of the run reported.",
-    "Rerun from the stage that the message names, and find out which program wrote to the workspace.",
+    "Find out which program wrote to the workspace.",
 )  # fmt: skip
 RESULT_CHANGED = _reason(
     "ResultChanged", Cause.USER, "A result, the prepared data or the rendered rows in the workspace are not those that their stage reported.",
-    "Rerun from the stage that the message names, and find out which program wrote to the workspace.",
+    "Find out which program wrote to the workspace.",
 )  # fmt: skip
 MODEL_UNSUPPORTED = _reason(
     "ModelUnsupported", Cause.USER, "A model of this kind cannot be fine-tuned: it does not generate text with a decoder, it is quantized, or it is an adapter.",

@@ -38,7 +38,10 @@ def reported_digest(context: Context, stage: str) -> str | None:
         return None
     found = context.reads.get(stage)
     if found is None or found.outputs is None:
-        raise StageError(reasons.BAD_DOCUMENT, f"FINETUNE_READS: it has no digest of stage {stage}; rerun from stage {stage}.")
+        raise StageError(
+            reasons.BAD_DOCUMENT,
+            f"FINETUNE_READS: it has no digest of stage {stage}; rerun from stage {_RERUN_FROM.get(stage, stage)}.",
+        )
     return found.outputs
 
 
@@ -105,7 +108,8 @@ def read_result(context: Context, path: Path, stage: str) -> Result:
         return parse_result(json.loads(content))
     except (OSError, ValueError, DocumentError, RecursionError) as error:
         raise StageError(
-            reasons.BAD_DOCUMENT, f"result of stage {stage}: it cannot be read ({error}); rerun that stage."
+            reasons.BAD_DOCUMENT,
+            f"result of stage {stage}: it cannot be read ({error}); rerun from stage {_RERUN_FROM.get(stage, stage)}.",
         ) from error
 
 

@@ -203,7 +203,7 @@ INTERNAL_ERROR = _reason(
     " without private data; the operator retries, and the run resumes with a release that contains the fix.",
 )  # fmt: skip
 STATUS_REJECTED = _reason(
-    "StatusRejected", Cause.CRASH, "The API server rejected the status of the run, so that the run could not continue.",
+    "StatusRejected", Cause.CRASH, "The API server rejected the status of the run for 10 minutes, so that the run could not continue.",
     "Report the message and the version of FineTuneRun to its maintainers; if the CRD is of another release, install the matching one.",
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from finetune_contract.reasons import Cause
+from finetune_contract.reasons import MODEL_CHANGED, RESULT_CHANGED, Cause
 from finetune_operator.api.finetunerun import FROZEN_SECTIONS
 from finetune_operator.api.reasons import REASONS
 from finetune_operator.api.stages import RERUN_TARGETS
@@ -18,6 +18,9 @@ from finetune_operator.core.run import Run
 from finetune_operator.local.store.merge import merge_patch
 
 from .documents import DocumentProblem, read_value
+
+_NO_FIELD = (MODEL_CHANGED, RESULT_CHANGED)
+"""Reasons for which no field of the run is wrong."""
 
 
 def remedy_for_edit(run: Run, patch: Mapping[str, Any], flags: str) -> str:
@@ -52,7 +55,7 @@ def stage_to_repeat(run: Run) -> str | None:
     if failure.get("stage") not in stages.GRAPH.definitions:
         return None
     reason = REASONS.get(failure.get("reason", ""))
-    return first_to_rerun(reason, failure["stage"]) if reason else _repeatable(run)[-1]
+    return first_to_rerun(reason, failure["stage"], failure.get("message", "")) if reason else _repeatable(run)[-1]
 
 
 def command_to_repeat(run: Run, options: str) -> str | None:
@@ -64,7 +67,7 @@ def command_to_repeat(run: Run, options: str) -> str | None:
     if stage is None:
         return None
     reason = REASONS.get((run.status.get("failure") or {}).get("reason", ""))
-    changes = reason is not None and reason.cause in (Cause.USER, Cause.OUT_OF_MEMORY)
+    changes = reason is not None and reason.cause in (Cause.USER, Cause.OUT_OF_MEMORY) and reason not in _NO_FIELD
     change = " (with --set FIELD=VALUE for each field that you change)" if changes else ""
     return f"run it again with: finetune rerun {run.name}{options} --from {stage}{change}"
 

@@ -251,9 +251,10 @@ def _pause(builder: PlanBuilder, cause: Cause, count: int) -> float:
 
 def _failure(builder: PlanBuilder, stage_status: StageStatus, diagnosis: Diagnosis) -> dict[str, object]:
     log = builder.observed.logs.get(diagnosis.pod or "", "")
+    failed = Failed(stage_status.name, builder.run.resolved, builder.observed.settings.mode, stage_status.message or "")
     found = {
         "stage": stage_status.name, "reason": diagnosis.reason.name, "message": stage_status.message, "exitCode": diagnosis.exit_code,
-        "hint": hint(diagnosis.reason, Failed(stage_status.name, builder.run.resolved, builder.observed.settings.mode)), "logTail": redact(log[-LOG_LIMIT:])[-2048:] or None,
+        "hint": hint(diagnosis.reason, failed), "logTail": redact(log[-LOG_LIMIT:])[-2048:] or None,
     }  # fmt: skip
     return {key: value for key, value in found.items() if value is not None}
 

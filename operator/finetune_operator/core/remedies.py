@@ -5,6 +5,7 @@ Every other reason has one remedy (:mod:`finetune_operator.api.reasons`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -35,14 +36,18 @@ _NEW_DATA = {
 }  # fmt: skip
 """Reasons of stage *tokenization* whose remedy is other data, or other values in ``spec.dataset``."""
 
+_NAMED = re.compile(r"\brerun from stage ([a-z-]+)")
+"""The stage that a stage program names in a message."""
+
 
 @dataclass(frozen=True)
 class Failed:
-    """The stage that failed, and the effective values of its run."""
+    """The stage that failed, the effective values of its run, and the message of the failure."""
 
     stage: str
     spec: ResolvedSpec
     mode: Literal["local", "cluster"] = "cluster"
+    message: str = ""
 
     @property
     def section(self) -> str:
@@ -54,11 +59,14 @@ class Failed:
 def hint(reason: Reason, failed: Failed) -> str:
     """Return what to do after a stage has failed, and where to continue: a run that has started takes an edit with a rerun only."""
     text = remedy(reason, failed)
-    return text if "rerun" in text else f"{text} Then rerun from {first_to_rerun(reason, failed.stage)}."
+    return text if "rerun" in text else f"{text} Then rerun from {first_to_rerun(reason, failed.stage, failed.message)}."
 
 
-def first_to_rerun(reason: Reason, stage: str) -> str:
-    """Return the stage to rerun from: the failed one, or an earlier one where the remedy changes the data or the model."""
+def first_to_rerun(reason: Reason, stage: str, message: str) -> str:
+    """Return the stage to rerun from: the one that the message names, the failed one, or an earlier one whose data or model must change."""
+    named = _NAMED.search(message)
+    if named and named[1] in stages.GRAPH.definition(stage).reruns:
+        return named[1]
     if reason.name in _NEW_MODEL:
         return "model"
     if stage == "tokenization" and reason.name in _NEW_DATA:

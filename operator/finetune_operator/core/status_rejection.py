@@ -1,6 +1,6 @@
 """Runs whose next status the API server rejects.
 
-Every later pass would compute the same status. So the run fails, and its last status is kept otherwise.
+Every later pass computes the same status. So the run fails once the rejection persists, and its last status is kept otherwise.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def _evaluate(builder: PlanBuilder, stage: OperatorStage, stage_status: StageSta
 
 
 def _fail(builder: PlanBuilder, stage: OperatorStage, reason: Reason, outcome: Outcome) -> None:
-    failed = Failed(stage.name, builder.run.resolved, builder.observed.settings.mode)
+    failed = Failed(stage.name, builder.run.resolved, builder.observed.settings.mode, outcome.message)
     builder.fields["failure"] = {
         "stage": stage.name, "reason": reason.name, "message": outcome.message[:MESSAGE_LIMIT], "hint": hint(reason, failed),
     }  # fmt: skip

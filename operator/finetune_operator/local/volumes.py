@@ -22,6 +22,9 @@ from finetune_operator.validation.config_map import key_faults
 SecretSource = Callable[[str, str, str | None], str | None]
 """The value of a key of a Secret for an S3 server, ``None`` where there is none. Values are never stored."""
 
+_NEEDED_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+"""Optional keys without which no stage on this machine reads from S3. If they are withheld, the message of the stage would ask for them."""
+
 
 class NotReady(Exception):
     """An object that the pod references does not exist yet: the kubelet's reason, and a message."""
@@ -164,13 +167,20 @@ def _endpoint(entries: Sequence[Mapping[str, str]], mounts: Mounts) -> str | Non
 def _secret_value(reference: Mapping[str, object], secrets: SecretSource, endpoint: str | None) -> str | None:
     name, key = str(reference["name"]), str(reference["key"])
     value = secrets(name, key, endpoint)
-    withheld = not value and bool(secrets(name, key, None))
-    if not value and (withheld or not reference.get("optional")):
-        variable = f"set the environment variable {key} or " if key in STANDARD_KEYS else ""
-        if withheld:
-            variable = f"the environment variable {key} is not sent to {endpoint}; set AWS_S3_ENDPOINT to this address or "
-        raise NotReady("CreateContainerConfigError", f'secret "{name}" has no key {key}; {variable}give --secret {name}=FILE')
-    return value or None
+    if value:
+        return value
+    withheld = bool(secrets(name, key, None))
+    if reference.get("optional") and not (withheld and key in _NEEDED_KEYS):
+        return None
+    remedy = f"give --secret {name}=FILE"
+    if withheld:
+        remedy = (
+            f"the environment variable {key} is not sent to {endpoint}: only if you trust this server, set AWS_S3_ENDPOINT to its"
+            f" address or {remedy}; for a public object, use its https:// address"
+        )
+    elif key in STANDARD_KEYS:
+        remedy = f"set the environment variable {key} or {remedy}"
+    raise NotReady("CreateContainerConfigError", f'secret "{name}" has no key {key}; {remedy}')
 
 
 def _field(pod: Object, path: str) -> str:

@@ -38,6 +38,7 @@ from .queue import WorkQueue
 from .recorder import WRITERS, EventRecorder, missing
 from .rejections import Rejections
 from .run_cache import RunCache
+from .status_rejections import StatusRejections, violates_definition
 from .supervisor import cancel, supervise
 from .warning_events import WarningEvents
 from .watch import list_watch
@@ -56,8 +57,6 @@ log = logging.getLogger(__name__)
 WORKLOAD_KINDS = (JOB, TRAINJOB, POD)
 """The kinds that are watched for changes of a run's children, by their labels."""
 WORKERS = 32
-_UNPROCESSABLE = 422
-"""HTTP status of an object that violates its definition."""
 _PAUSE_SECONDS = 10.0
 RESYNC_SECONDS = 300.0
 """Interval between passes over every run that needs one, whether an event was received or not: a lost event costs at most this time."""
@@ -89,6 +88,7 @@ class Controller:
         self._lineage = Lineage()
         self._children = ChildCache(self._expectations, self._lineage)
         self._rejections = Rejections()
+        self._status_rejections = StatusRejections()
         self._warning_events = WarningEvents()
         self._contents = ConfigMapContents()
         self._recorder = EventRecorder(cluster)
@@ -128,6 +128,7 @@ class Controller:
         except Invalid as error:
             await self._fail_rejected(key, document, error, now)
             return 0.0
+        self._status_rejections.forget(key)
         if self._observer is not None:
             self._observer(run, decision, asyncio.get_running_loop().time() - began)
         retry_at = now + timedelta(seconds=settings.retry_seconds)
@@ -174,12 +175,19 @@ class Controller:
         self._runs.add_version((document["metadata"]["namespace"], document["metadata"]["name"]), applied.version)
 
     async def _fail_rejected(self, key: RunKey, document: Object, error: Invalid, now: datetime) -> None:
-        """Fail a run whose status the API server rejects. Another rejection, such as that of a webhook, may be temporary and is raised."""
-        if error.code != _UNPROCESSABLE:
+        """Fail a run whose status violates the CRD for minutes. Any other rejection, such as that of a policy, is raised.
+
+        A run that cannot fail, for example because it has not started, shows condition ``Stalled``.
+        """
+        if not violates_definition(error):
+            self._status_rejections.forget(key)
             raise error
-        log.error("%s/%s: the API server rejected the status: %s", *key, error)
+        persists = self._status_rejections.persists(key, error, now)
         run = Run.parse(document)
         decision = fail_rejected(run, error.message)
+        if decision is not None and not persists:
+            raise error
+        log.error("%s/%s: the API server rejected the status: %s", *key, error)
         await self._hold(document, decision or hold_internal_error(run, type(error).__name__, now), now)
         if decision is None:
             raise error
@@ -209,6 +217,7 @@ class Controller:
         """Forget everything about a run that does not exist or has ended."""
         self._forget(key)
         self._rejections.forget(key)
+        self._status_rejections.forget(key)
 
     async def work(self) -> None:
         """Make passes over the runs in the queue, without end."""

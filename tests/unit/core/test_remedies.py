@@ -13,10 +13,12 @@ from finetune_operator.api.kubernetes_yaml import parse
 from finetune_operator.api.reasons import REASONS, STATE_REASONS
 from finetune_operator.api.spec import FineTuneRunSpec
 from finetune_operator.api.status import FineTuneRunStatus
+from finetune_operator.cli.rerun_command import command_to_repeat
 from finetune_operator.core.paths import assign
 from finetune_operator.core.remedies import Failed, hint, remedy
 from finetune_operator.core.resolve import effective_values
 from finetune_operator.core.resolved_spec import ResolvedSpec
+from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Mode
 from finetune_operator.core.stages import GRAPH
 from finetune_operator.core.unsupported import UNSUPPORTED_VALUES, UnsupportedValue, first_unsupported
@@ -140,6 +142,34 @@ def test_on_this_machine(reason: str, stage: str, changes: dict[str, Any], text:
 )  # fmt: skip
 def test_a_hint_names_the_stage_to_rerun_from(reason: str, stage: str, first: str) -> None:
     assert hint(REASONS[reason], Failed(stage, values({}))).endswith(f" Then rerun from {first}.")
+
+
+NAMED_STAGES = [
+    ("ModelChanged", "tokenization", "model"), ("ResultChanged", "tokenization", "dataset"), ("ModelNotFound", "tokenization", "model"),
+    ("ModelChanged", "baseline", "model"), ("ResultChanged", "baseline", "evaluation"), ("ModelChanged", "evaluation", "training"),
+    ("ResultChanged", "evaluation", "evaluation"), ("ModelChanged", "registration", "training"), ("ModelNotFound", "registration", "training"),
+    ("ResultChanged", "registration", "dataset"), ("ResultChanged", "registration", "evaluation"), ("BadDocument", "registration", "model"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("reason", "stage", "first"), NAMED_STAGES)
+def test_message_hint_and_command_name_the_same_stage(reason: str, stage: str, first: str) -> None:
+    message = f"model: its seal has digest 1, and stage x reported 2; rerun from stage {first}."
+    advice = hint(REASONS[reason], Failed(stage, values({}), message=message))
+    assert re.findall(r"(?i)rerun from (\S+)\.", advice) == [first]
+    ended = {"failure": {"stage": stage, "reason": reason, "message": message}}
+    command = command_to_repeat(Run.parse({"metadata": {"name": "demo"}, "spec": {}, "status": ended}), "")
+    assert command is not None
+    assert f" --from {first}" in command
+    assert ("--set" in command) == (reason not in ("ModelChanged", "ResultChanged"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "named"), [("baseline", "training"), ("training", "evaluation"), ("registration", "tokenization")]
+)
+def test_a_stage_whose_rerun_does_not_repeat_the_failed_one_is_ignored(stage: str, named: str) -> None:
+    advice = hint(REASONS["Crashed"], Failed(stage, values({}), message=f"ValueError: rerun from stage {named}."))
+    assert advice.endswith(f" Then rerun from {GRAPH.definition(stage).rerun_target}.")
 
 
 VARIANTS: tuple[dict[str, Any], ...] = (

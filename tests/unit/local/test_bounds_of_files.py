@@ -152,11 +152,29 @@ def test_keys_of_the_environment_go_to_aws_or_to_the_server_of_the_environment(
             environment(container, mounts, LocalSecrets({}, variables))
         assert problem.value.message == (
             'secret "mine" has no key AWS_ACCESS_KEY_ID; the environment variable AWS_ACCESS_KEY_ID is not sent to'
-            f" {endpoint}; set AWS_S3_ENDPOINT to this address or give --secret mine=FILE"
+            f" {endpoint}: only if you trust this server, set AWS_S3_ENDPOINT to its address or give --secret mine=FILE; for a public"
+            " object, use its https:// address"
         )
     file = tmp_path / "keys"
     file.write_text("AWS_ACCESS_KEY_ID=b\n")
     assert environment(container, mounts, LocalSecrets({"mine": file}, variables))["AWS_ACCESS_KEY_ID"] == "b"
+
+
+@pytest.mark.parametrize("key", ["AWS_SESSION_TOKEN", "AWS_S3_ENDPOINT", "AWS_DEFAULT_REGION"])
+def test_an_optional_value_for_another_server_is_absent(tmp_path: Path, key: str) -> None:
+    inputs = {"inputs": {"endpoint": "https://evil.example"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(inputs))
+    mounts = Mounts((("/etc/finetune", str(tmp_path)),))
+    variables = {key: "https://minio.example.com"}
+
+    def found(*, optional: bool) -> dict[str, str]:
+        reference = {"secretKeyRef": {"name": "mine", "key": key, "optional": optional}}
+        entries = [{"name": "FINETUNE_CONFIG", "value": "/etc/finetune/dataset.json"}, {"name": key, "valueFrom": reference}]
+        return environment({"spec": {"containers": [{"env": entries}]}}, mounts, LocalSecrets({}, variables))
+
+    assert key not in found(optional=True)
+    with pytest.raises(NotReady, match="only if you trust this server"):
+        found(optional=False)
 
 
 @pytest.mark.parametrize(
