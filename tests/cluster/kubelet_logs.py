@@ -7,7 +7,7 @@ import ssl
 import uuid
 from collections import defaultdict
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -53,13 +53,14 @@ class LogNode:
         await asyncio.to_thread(self._api.delete, self._manifest)
         await self._runner.cleanup()
 
-    async def pod(self, labels: dict[str, str], rank: int) -> str:
+    async def pod(self, labels: dict[str, str], rank: int, owners: list[dict[str, Any]]) -> str:
         """A running pod; its name."""
         name = f"p{uuid.uuid4().hex[:8]}"
         await self._cluster.create({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": name, "namespace": self._namespace, "labels": {**labels, "batch.kubernetes.io/job-completion-index": str(rank)},
+                "ownerReferences": owners,
             },
             "spec": {
                 "nodeName": self._manifest["metadata"]["name"], "containers": [{"name": name, "image": "x"} for name in ("node", "other")],

@@ -83,7 +83,7 @@ async def site_at(plane: ControlPlane, cluster: ApiServer, namespace: str, folde
     """A site in ``namespace``, whose ServiceAccount ``finetune-operator`` exists already with its rights."""
     with Hub(folder / "hub") as hub, plane.api() as api, plane.api() as apart, plane.api() as for_secrets:
 
-        def secret(name: str, key: str) -> str | None:
+        def secret(name: str, key: str, _endpoint: str | None = None) -> str | None:
             every = {found["metadata"]["name"]: found.get("data") or {} for found in for_secrets.list("v1", "Secret", namespace)}
             value = every.get(name, {}).get(key)
             return None if value is None else base64.b64decode(value).decode()

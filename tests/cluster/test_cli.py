@@ -202,7 +202,10 @@ async def test_logs_continue_after_broken_connections_and_into_the_next_attempt(
     await administrator.create(_manifest(workdir, SPEC))
     async with LogNode(administrator, api, control_plane.authority.server("kubelet"), workdir.namespace) as node:
         run = await _stage(administrator, workdir, attempt=1)
-        first = [await node.pod(naming.labels(run, "training", run.stages["training"].this_attempt), rank) for rank in (0, 1)]
+        first = [
+            await node.pod(naming.labels(run, "training", run.stages["training"].this_attempt), rank, _owners(run))
+            for rank in (0, 1)
+        ]
         log = workdir.start("logs", "demo", "-f", "--stage", "training", "--rank", "all", "-n", workdir.namespace)
         node.write(first[1], b"hello from 1\n")
         node.write(first[0], "one\ntwo\nthrä".encode()[:-1])
@@ -212,7 +215,7 @@ async def test_logs_continue_after_broken_connections_and_into_the_next_attempt(
         await node.end(first[0], "Succeeded")
         await node.end(first[1], "Failed")
         run = await _stage(administrator, workdir, attempt=2)
-        second = await node.pod(naming.labels(run, "training", run.stages["training"].this_attempt), 0)
+        second = await node.pod(naming.labels(run, "training", run.stages["training"].this_attempt), 0, _owners(run))
         node.write(second, b'FINETUNE_PROGRESS {"progressPercentage": 40, "currentStep": 4, "totalSteps": 10}\nlast words')
         await node.end(second, "Succeeded")
         await _stage(administrator, workdir, attempt=2, state="Succeeded")
@@ -241,7 +244,7 @@ async def test_a_pod_without_a_node_has_no_output(api: Api, administrator: ApiSe
     await administrator.create(_manifest(workdir, SPEC))
     run = await _stage(administrator, workdir, attempt=1)
     labels = naming.labels(run, "training", run.stages["training"].this_attempt)
-    pod = {"metadata": {"name": "pending", "namespace": workdir.namespace, "labels": labels}}
+    pod = {"metadata": {"name": "pending", "namespace": workdir.namespace, "labels": labels, "ownerReferences": _owners(run)}}
     api.create({**pod, "apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "node", "image": "example.com/x"}]}})
     result = await workdir.here("logs", "demo")
     assert (result.code, result.out) == (75, "")
@@ -254,14 +257,20 @@ def _manifest(workdir: ClusterDesk, spec: Object, name: str = "demo") -> Object:
     return {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun", "metadata": metadata, "spec": spec}
 
 
+def _owners(run: Run) -> list[Object]:
+    kind = {"apiVersion": "finetunerun.io/v1alpha1", "kind": "FineTuneRun"}
+    return [{**kind, "name": run.name, "uid": run.uid, "controller": True, "blockOwnerDeletion": False}]
+
+
 async def _stage(cluster: ApiServer, workdir: ClusterDesk, attempt: int, state: str = "Running") -> Run:
-    """The run, whose training is in that attempt."""
+    """The run, whose training is in that attempt. The run stands for the Job that controls the pods."""
+    run = await cluster.get(FINETUNERUN, workdir.namespace, "demo")
     stage = {
         "name": "training",
         "state": state,
         "attempt": attempt,
         "round": 1,
-        "child": {"kind": "TrainJob", "name": f"t{attempt}"},
+        "child": {"kind": "Job", "name": f"t{attempt}", "uid": run["metadata"]["uid"]},
     }
     return Run.parse(await cluster.patch_status(FINETUNERUN, workdir.namespace, "demo", {"status": {"stages": [stage]}}))
 

@@ -43,7 +43,7 @@ def node(store: Store, tmp_path: Path, secrets: dict[tuple[str, str], str]) -> N
         tmp_path / "pods",
         Volumes(store, tmp_path / "volumes"),
         Capacity(machine),
-        lambda name, key: secrets.get((name, key)),
+        lambda name, key, _endpoint=None: secrets.get((name, key)),
     )
 
 
