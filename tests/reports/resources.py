@@ -111,7 +111,7 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
      _at("training.volumeMounts", "two mounts at one mountPath; move or remove one of them")),
     *(
         (f"mount-at-{path!r}", "own", _mount(path), _at("training.volumeMounts[0].mountPath", _HIDES))
-        for path in ("/tmp", "/tmp/", "/workspace", "/workspace/runs", "/etc", "/etc/finetune", "/opt", "/opt/finetune/", "/dev/shm",
+        for path in ("/etc/my", "/tmp", "/tmp/", "/workspace", "/workspace/runs", "/etc", "/etc/finetune", "/opt", "/opt/finetune/", "/dev/shm",
                      "/dev/termination-log", "/proc", "/sys/fs")
     ),
     *(
@@ -120,7 +120,7 @@ _TABLE: tuple[tuple[str, str, dict[str, Any], dict[str, str]], ...] = (
     ),
     *(
         (f"mount-at-{path!r}", "own", _mount(path), {})
-        for path in ("/data", "/data/", "/tmp/huggingface", "/etc/my", "/workspaces", "/.cache", "/..data", "/a.b/...c")
+        for path in ("/data", "/data/", "/tmp/huggingface", "/workspaces", "/.cache", "/..data", "/a.b/...c")
     ),
     *(
         (f"sub-path-{path}", "own", _mount("/x", subPath=path),
