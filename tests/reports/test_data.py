@@ -112,7 +112,7 @@ def rejected_format(what: str, remedy: str = "convert it to JSON Lines, one obje
 
 
 PRETTY = json.dumps(VALUE, indent=2).encode()
-NOTE = "outside of messages and tools: NaN and Infinity are not JSON and are written as null."
+NOTE = "outside of messages and tools: NaN and infinite numbers are not JSON and are written as null."
 
 
 @reports(
