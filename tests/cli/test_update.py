@@ -135,11 +135,12 @@ def test_lora_goes_to_a_model_registry_and_its_clone_does_nothing_twice(workdir:
         spec = small(training={"algorithm": "lora"}, registry={"address": server.url, "name": "tiny", "alias": "champion"})
         del spec["training"]["osft"]
         workdir.write(spec)
-        secret = {"REGISTRY_TOKEN": "let-me-in"}
-        result = workdir.finetune("run", "run.yaml", environment=secret)
+        (workdir.folder / "registry.env").write_text("REGISTRY_TOKEN=let-me-in\n")
+        secret = ("--secret", "registry-token=registry.env")
+        result = workdir.finetune("run", "run.yaml", *secret)
         assert result.code == 0, result.out + result.err
         assert "registered  tiny 1.0.0 (ModelRegistry version" in result.out
-        result = workdir.finetune("clone", "demo", environment=secret)
+        result = workdir.finetune("clone", "demo", *secret)
         assert result.code == 0, result.out + result.err
         assert result.out.count("the same as run demo: ") == 6, "all but the registration"
         assert [version["name"] for version in server.versions("tiny")] == ["1.0.0", "1.0.1"]
