@@ -263,7 +263,7 @@ def _owners(run: Run) -> list[Object]:
 
 
 async def _stage(cluster: ApiServer, workdir: ClusterDesk, attempt: int, state: str = "Running") -> Run:
-    """The run, whose training is in that attempt. The run stands for the Job that controls the pods."""
+    """The run, whose training is in that attempt. The run is in place of the Job that controls the pods."""
     run = await cluster.get(FINETUNERUN, workdir.namespace, "demo")
     stage = {
         "name": "training",
