@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-import progress
 from controlplane.go_tool import GoTool
-from controlplane.programs import Program
 
 MODULE = Path(__file__).parent
-_IMPORT = "github.com/argoproj/argo-cd/v3"
-# An absolute folder, because this module is not one of the control plane's.
-_PROGRAM = Program("argocd", str(MODULE), _IMPORT, f"{_IMPORT}/cmd")
-
-
-def _path(go: str) -> Path:
-    digest = hashlib.sha256(go.strip().encode())
-    for name in ("go.mod", "go.sum"):
-        digest.update((MODULE / name).read_bytes())
-    return progress.cache() / "argocd" / digest.hexdigest()[:16] / _PROGRAM.name
-
-
-ARGOCD = GoTool(_PROGRAM, "Argo CD's command is built from its Go module", _path)
+ARGOCD = GoTool.of_module(MODULE, "github.com/argoproj/argo-cd/v3/cmd", "argocd", "Argo CD's command is built from its Go module")

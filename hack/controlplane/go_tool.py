@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,19 @@ class GoTool:
     program: Program
     origin: str
     path: Callable[[str], Path]
+
+    @classmethod
+    def of_module(cls, module: Path, package: str, name: str, origin: str) -> GoTool:
+        """Return the program ``name`` of a ``package``, built from the module in the folder ``module`` outside of the control plane's."""
+        program = Program(name, str(module), package.partition("/cmd")[0], package)
+
+        def path(go: str) -> Path:
+            digest = hashlib.sha256(go.strip().encode())
+            for file in ("go.mod", "go.sum"):
+                digest.update((module / file).read_bytes())
+            return progress.cache() / name / digest.hexdigest()[:16] / name
+
+        return cls(program, origin, path)
 
     def locate(self) -> Path:
         """Return where the program of this checkout is, built or not.

@@ -19,7 +19,7 @@ from finetune_operator.loop.controller import Controller
 from finetune_operator.loop.errors import Forbidden
 from world import NOW
 
-from .test_loop import IMAGE, REAL, finish_children
+from .driven import IMAGE, REAL, finish_children
 
 CLUSTER = replace(REAL, mode="cluster", engine_check=True, machine=None, operator_defaults={"storage": {"size": "1Gi"}})
 RECORDS = "finetune-engine-check-"

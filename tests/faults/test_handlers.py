@@ -23,7 +23,7 @@ from reruns import CHANGES
 from waiting import eventually
 from world import NOW
 
-from .test_loop import KEY, SPEC, controlled_by, drive, everywhere, finish_children
+from .driven import KEY, SPEC, controlled_by, drive, everywhere, finish_children
 
 
 @pytest.fixture

@@ -7,10 +7,9 @@ every child is created once, and nothing is written when nothing is left to do.
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,12 +17,8 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.codec import encode
 from finetune_contract.progress import Progress, to_rhoai, to_trainer
-from finetune_contract.result import Result, termination_message
-from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB, Kind
-from finetune_operator.core.naming import container_name
-from finetune_operator.core.observation import ChildState, child_state
+from finetune_operator.api.kinds import FINETUNERUN, JOB, POD, TRAINJOB
 from finetune_operator.core.run import Run
 from finetune_operator.core.settings import Settings
 from finetune_operator.core.trainjob_reports import RHOAI_STATUS
@@ -31,26 +26,10 @@ from finetune_operator.local.store import Store
 from finetune_operator.loop.cluster import Object
 from finetune_operator.loop.controller import Controller
 from finetune_operator.loop.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound, Timeout, Transient
-from finetune_operator.training_bundle import training_bundle
-from world import NOW, OUTPUTS, SETTINGS
+from world import NOW, SETTINGS
 
-KEY = ("team", "demo")
-IMAGE = f"registry.example.com/image@sha256:{'a' * 64}"
-"""The image of every pod."""
+from .driven import KEY, REAL, SPEC, controlled_by, drive, everywhere, finish_children
 
-REAL = replace(SETTINGS, bundle_digest=training_bundle().digest, bundle_archive=training_bundle().archive)
-"""With the training bundle of this release, since the content of its ConfigMap must match the digest in its name."""
-
-
-async def everywhere(_namespace: str) -> Settings:
-    return REAL
-
-
-SPEC: dict[str, Any] = {
-    "dataset": {"uri": "/data.jsonl"},
-    "evaluation": {"tasks": [], "baseline": True},
-    "storage": {"size": "1Gi"},
-}
 _WRITES = ("create", "patch", "patch_status", "delete")
 
 
@@ -91,86 +70,6 @@ class FaultyCluster:
             return found
 
         return made
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    """A store with one run."""
-    store = Store(tmp_path / "store.db")
-    run = {
-        "apiVersion": "finetunerun.io/v1alpha1",
-        "kind": "FineTuneRun",
-        "metadata": {"name": "demo", "namespace": "team"},
-        "spec": SPEC,
-    }
-    await store.create(run)
-    yield store
-    store.close()
-
-
-async def finish_children(store: Store, skip: Kind | None = None) -> None:
-    """Complete every running Job and TrainJob with the result that its program would write, but none of kind ``skip``."""
-    for kind in (JOB, TRAINJOB):
-        if kind == skip:
-            continue
-        for child in (await store.list(kind, "team")).items:
-            if child_state(child) is not ChildState.ACTIVE:
-                continue
-            metadata = child["metadata"]
-            labels = metadata["labels"]
-            stage = labels["finetunerun.io/stage"]
-            metrics = {"holdout.bits_per_byte": 2.0} if stage in ("evaluation", "baseline") else {}
-            result = Result(
-                stage, labels["finetunerun.io/attempt"], metadata["annotations"]["finetunerun.io/inputs-digest"], "Succeeded",
-                metrics=metrics, outputs=encode(OUTPUTS[stage]),
-            )  # fmt: skip
-            await _make_pod(store, child, termination_message(result))
-            await store.patch_status(
-                kind, "team", metadata["name"], {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
-            )
-
-
-def controlled_by(child: dict[str, Any]) -> list[dict[str, Any]]:
-    """The owner references of a pod of a child, as the controllers of local mode write them."""
-    metadata = child["metadata"]
-    names = {"apiVersion": child["apiVersion"], "kind": child["kind"], "name": metadata["name"], "uid": metadata["uid"]}
-    return [{**names, "controller": True}]
-
-
-async def _make_pod(store: Store, child: dict[str, Any], message: str) -> None:
-    name, labels = child["metadata"]["name"], child["metadata"]["labels"]
-    container = container_name(labels["finetunerun.io/stage"])
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": f"{name}-0", "namespace": "team", "labels": labels, "ownerReferences": controlled_by(child)},
-        "spec": {"containers": [{"name": container, "image": IMAGE}]},
-    }
-    try:
-        await store.create(pod)
-    except ApiError:
-        return
-    state = {"terminated": {"exitCode": 0, "message": message}}
-    await store.patch_status(
-        POD, "team", f"{name}-0", {"status": {"phase": "Succeeded", "containerStatuses": [{"name": container, "state": state}]}}
-    )
-
-
-async def drive(store: Store, cluster: Any, passes: int = 80, pause: timedelta = timedelta()) -> Run:
-    """Reconcile until the run has ended. A failed pass is repeated after ``pause``."""
-    now = [NOW]
-    controller = Controller(cluster, everywhere, clock=lambda: now[0])
-    for _ in range(passes):
-        try:
-            await controller.reconcile(KEY)
-        except ApiError:
-            now[0] += pause
-            continue
-        run = Run.parse(await store.get(FINETUNERUN, *KEY))
-        if run.ended:
-            return run
-        await finish_children(store)
-    raise AssertionError(f"the run did not end: {(await store.get(FINETUNERUN, *KEY)).get('status')}")
 
 
 async def test_a_run_without_faults_needs_few_writes_and_then_none(store: Store) -> None:
@@ -386,78 +285,7 @@ class _Rejecting:
         return await self.inner.create(manifest, dry_run=dry_run)
 
 
-@dataclass
-class _RejectingStatus:
-    """A cluster that rejects every status in which training has succeeded."""
-
-    inner: Store
-    error: ApiError
-    until: float = math.inf
-    """The number of rejections after which the status is accepted."""
-    rejected: int = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    async def patch_status(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
-        states = {one["name"]: one["state"] for one in patch["status"].get("stages") or ()}
-        if kind == FINETUNERUN and states.get("training") == "Succeeded" and self.rejected < self.until:
-            self.rejected += 1
-            raise self.error
-        return await self.inner.patch_status(kind, namespace, name, patch)
-
-
 WEBHOOK = 'admission webhook "w" denied the request: no'
-TOO_LONG = Invalid("status.engine.name: Too long", 422, causes=(("status.engine.name", "Too long"),))
-POLICY = "finetuneruns.finetunerun.io \"demo\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no"
-
-
-async def test_a_status_that_is_rejected_for_minutes_ends_the_run(store: Store) -> None:
-    cluster = _RejectingStatus(store, TOO_LONG)
-    run = await drive(store, cluster, pause=timedelta(minutes=2))
-    assert (run.status["phase"], cluster.rejected) == ("Failed", 6)
-    assert run.status["failure"]["reason"] == "StatusRejected"
-    assert run.status["failure"]["message"].endswith("rejected the next status: status.engine.name: Too long")
-    assert (run.stages["dataset"].state, run.stages["training"].state) == ("Succeeded", "Skipped")
-
-
-async def test_a_status_that_is_rejected_until_the_crd_is_installed_ends_no_run(store: Store) -> None:
-    cluster = _RejectingStatus(store, TOO_LONG, until=5)
-    run = await drive(store, cluster, pause=timedelta(minutes=2))
-    assert (run.status["phase"], cluster.rejected) == ("Succeeded", 5)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        Invalid(WEBHOOK, 403), Invalid(WEBHOOK, 422, causes=(("status.phase", "no"),)), Invalid(POLICY, 422, causes=(("", "no"),)),
-        Invalid(POLICY, 422, causes=(("status.phase", "no"),)), Invalid("spec.x: Too long", 422, causes=(("spec.x", "Too long"),)),
-        Invalid("too large", 413),
-    ],
-    ids=["webhook", "webhook with a field", "policy", "policy with a field", "spec", "size"],
-)  # fmt: skip
-async def test_a_status_that_is_rejected_for_another_reason_is_retried(store: Store, error: Invalid) -> None:
-    cluster = _RejectingStatus(store, error, until=20)
-    run = await drive(store, cluster, pause=timedelta(minutes=2))
-    assert (run.status["phase"], cluster.rejected) == ("Succeeded", 20)
-
-
-async def test_a_run_whose_first_status_is_rejected_is_stalled(store: Store) -> None:
-    class NoStart(_RejectingStatus):
-        async def patch_status(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
-            if "resolved" in patch["status"]:
-                raise self.error
-            return await self.inner.patch_status(kind, namespace, name, patch)
-
-    with pytest.raises(Invalid, match="Too long"):
-        await Controller(
-            NoStart(store, Invalid("status.resolved: Too long", 422, causes=(("status.resolved", "Too long"),))),
-            everywhere,
-            clock=lambda: NOW,
-        ).reconcile(KEY)
-    run = Run.parse(await store.get(FINETUNERUN, *KEY))
-    stalled = next(one for one in run.status["conditions"] if one["type"] == "Stalled")
-    assert (stalled["status"], stalled["reason"], run.started) == ("True", "InternalError", False)
 
 
 DRY_RUNS = {
